@@ -1,0 +1,60 @@
+# The three commands a newcomer needs: make run, make install, make test.
+# Everything lands in .venv, from lock files with hashes; a second call installs nothing.
+PYTHON ?= python3
+PORT ?= 8001
+
+.PHONY: help run install dev test check format lock wheel clean
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+run: .venv/installed ## sync, search and serve: the whole product on http://127.0.0.1:$(PORT)
+	@exec .venv/bin/mirror run --port $(PORT)
+
+install: .venv/installed ## prepare .venv, with .venv/bin/mirror
+
+dev: .venv/installed-dev ## prepare .venv for development
+
+test: check ## ruff, mypy strict, pytest
+	.venv/bin/python -m pytest -n auto
+
+check: .venv/installed-dev ## ruff and mypy strict
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: .venv/installed-dev ## let ruff arrange the code
+	.venv/bin/ruff check --fix-only .
+	.venv/bin/ruff format .
+
+lock: ## pin the newest versions that pyproject.toml allows, with hashes (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \
+	    --upgrade --extra build pyproject.toml -o requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \
+	    --upgrade --extra build --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+wheel: .venv/installed ## build dist/*.whl
+	.venv/bin/python -m pip --disable-pip-version-check -q wheel --no-deps --no-build-isolation -w dist .
+
+clean: ## remove .venv and what the tools left; data/ stays
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "bitbucket-mirror needs Python 3.11 or newer; name one with: make PYTHON=python3.11 ..."; exit 2; }
+	@$(PYTHON) -m venv .venv >/dev/null 2>&1 \
+	    || { rm -rf .venv; $(PYTHON) -m pip --version >/dev/null 2>&1 && $(PYTHON) -m venv --without-pip .venv; } \
+	    || { rm -rf .venv; echo "$(PYTHON) has neither venv nor pip; on Debian: apt install python3-venv python3-pip"; exit 2; }
+
+# The stamp is written last: an installation cut short is done again, not trusted.
+.venv/installed: .venv/bin/python requirements.lock pyproject.toml
+	@echo "Installing into .venv (only the first time) ..."
+	@if .venv/bin/python -m pip --version >/dev/null 2>&1; then pip=".venv/bin/python -m pip"; \
+	    else pip="$(PYTHON) -m pip --python .venv/bin/python"; fi; \
+	    $$pip --disable-pip-version-check install -q --require-hashes -r requirements.lock && \
+	    $$pip --disable-pip-version-check install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.lock
+	@.venv/bin/python -m pip --disable-pip-version-check install -q --require-hashes -r requirements-dev.lock
+	@touch $@

@@ -1,0 +1,196 @@
+"""The configuration: what `mirror.toml` may say, what is assumed where it says nothing, and what is wrong.
+
+Every setting is a field below with its default; the template of `mirror init` and the error messages
+derive from them. Nothing here opens a network or a database.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from mirror.errors import ConfigError
+from mirror.times import seconds_of
+
+Kind = Literal["cloud", "datacenter", "legacy", "sandbox"]
+RefsBy = Literal["api", "git", "none"]
+
+DEFAULT_FILE = Path("mirror.toml")
+CLOUD_URL = "https://api.bitbucket.org/2.0"
+SANDBOX_PORT = 8002
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+
+
+class Duration(float):
+    """Seconds, written ``30s``, ``15m``, ``1h`` or ``7d`` in the file."""
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How patiently one request is repeated: tries in all, and the delays between them in seconds."""
+
+    attempts: Count = 6
+    first_delay: Duration = Duration(1)
+    max_delay: Duration = Duration(600)
+
+
+class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One ``[[upstream]]``.
+
+    `url` "" means the default of the kind, `workspaces` None the caller's own, `requests_per_hour` None
+    what Bitbucket allows this kind of credential, less a margin.
+    """
+
+    name: Name
+    kind: Kind = "cloud"
+    url: str = ""
+    workspaces: tuple[str, ...] | None = None
+    credential: str | None = None
+    refs: RefsBy = "api"
+    requests_per_hour: Count | None = None
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    timeout: Duration = Duration(30)
+    retry: Retry = Retry()
+    overlap: Duration = Duration(86_400)
+    sweep_every: Duration = Duration(7 * 86_400)
+    refs_every: Duration = Duration(30 * 86_400)
+    absence_brake: Share = 0.10
+    schedule: str = "*/15 * * * *"
+
+
+class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[serve]``: where and to whom the mirror answers."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8001
+    writes: bool = False
+    trust_basic_user: bool = False
+    public_url: str = ""
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file. `upstreams` is never empty: without any, the built-in sandbox is the upstream."""
+
+    database: str = "data/mirror.db"
+    upstreams: tuple[UpstreamConfig, ...] = msgspec.field(default=(), name="upstream")
+    serve: ServeConfig = ServeConfig()
+
+
+BUILT_IN = Config(upstreams=(UpstreamConfig(name="sandbox", kind="sandbox", schedule="* * * * *"),))
+
+
+def read_config(path: Path | None) -> Config:
+    """Read the file; None means `mirror.toml` if it is there, else the built-in sandbox.
+
+    Raises ConfigError that names the file, the line, the key and the remedy.
+    """
+    if path is None and not DEFAULT_FILE.exists():
+        return BUILT_IN
+    path = path or DEFAULT_FILE
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; `mirror init` writes one to start from") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    return from_toml(text, where=str(path))
+
+
+def from_toml(text: str, *, where: str = "mirror.toml") -> Config:
+    """Decode and check the text of a configuration; raises ConfigError as `read_config` does."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not TOML: {error}; strings need quotes, lists need brackets") from error
+    try:
+        config = msgspec.convert(data, Config, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explained(str(error), text, where)) from error
+    for path, complaint in _complaints(config):
+        raise ConfigError(_explained(f"{complaint} - at `{path}`", text, where))
+    return config if config.upstreams else msgspec.structs.replace(config, upstreams=BUILT_IN.upstreams)
+
+
+def _decode(kind: type, value: Any) -> Any:
+    """Read the types that TOML has no notion of."""
+    if kind is Duration and isinstance(value, str):
+        return Duration(seconds_of(value))
+    raise ValueError(f'{value!r} is no duration; write it in quotes, like "30s", "15m", "1h" or "7d"')
+
+
+def _complaints(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield what no single field can tell: the path of a setting, and what is wrong with it."""
+    seen = set[str]()
+    for index, upstream in enumerate(config.upstreams):
+        path = f"$.upstream[{index}]"
+        if upstream.name in seen:
+            yield f"{path}.name", f"{upstream.name!r} is the name of another upstream; give each its own"
+        seen.add(upstream.name)
+        url = urlsplit(upstream.url)
+        if upstream.url and (url.scheme not in ("http", "https") or not url.hostname):
+            yield f"{path}.url", f"{upstream.url!r} is no web address; it begins with https:// or http://"
+        if url.username or url.password:
+            yield f"{path}.url", "an address must hold no login; put it where `credential` points"
+        if not upstream.url and upstream.kind in ("datacenter", "legacy"):
+            yield f"{path}.kind", f"kind {upstream.kind!r} needs a url"
+        credential = upstream.credential
+        if credential is not None and not re.fullmatch(r"(env:[A-Za-z_]\w*|file:.+)", credential):
+            yield (
+                f"{path}.credential",
+                'must say where the secret is: "env:NAME" or "file:PATH"; never the secret itself',
+            )
+        for workspace in upstream.workspaces or ():
+            if not re.fullmatch(r"[^\s/?#]+", workspace):
+                yield f"{path}.workspaces", f"{workspace!r} is no workspace; give the slug, as in its address"
+
+
+_UNKNOWN = re.compile(r"contains unknown field `(.+?)`")
+
+
+def _explained(message: str, text: str, where: str) -> str:
+    """Turn a validator's message into one that names the line, the key and the remedy."""
+    complaint, _, path = message.partition(" - at `")
+    path = path.rstrip("`")
+    unknown = _UNKNOWN.search(complaint)
+    key = unknown[1] if unknown else path.rpartition(".")[2].partition("[")[0]
+    line = _line_of(text, path, key)
+    spot = f"{where}, line {line}" if line else where
+    if unknown:
+        known = ", ".join(sorted(_known(path)))
+        return f"{spot}: unknown setting {key!r}; known here: {known}"
+    if complaint.startswith("Object missing required field"):
+        return f"{spot}: {complaint.replace('Object missing required field', 'this section needs')}"
+    return f"{spot}: {key}: {complaint}"
+
+
+def _known(path: str) -> tuple[str, ...]:
+    """Name the settings that a section may hold."""
+    section = path.lstrip("$.").split(".")
+    sections: dict[str, type[msgspec.Struct]] = {"upstream": UpstreamConfig, "serve": ServeConfig}
+    struct = Retry if section[-1] == "retry" else sections.get(section[0].partition("[")[0], Config)
+    return tuple(field.encode_name for field in msgspec.structs.fields(struct))
+
+
+def _line_of(text: str, path: str, key: str) -> int | None:
+    """Find the line of a key: within its section first, counting ``[[upstream]]`` headers."""
+    section = re.match(r"\$\.(\w+)(?:\[(\d+)\])?", path)
+    wanted = (section[1], int(section[2] or 0)) if section else ("", 0)
+    here, counts, header = ("", 0), dict[str, int](), None
+    for number, line in enumerate(text.splitlines(), 1):
+        heading = re.match(r"\s*\[\[?\s*(\w+)", line)
+        if heading:
+            counts[heading[1]] = counts.get(heading[1], -1) + 1
+            here = (heading[1], counts[heading[1]])
+            header = number if here == wanted else header
+        if re.match(rf"\s*(.*[{{,.]\s*)?[\"']?{re.escape(key)}[\"']?\s*=", line) and (
+            here == wanted or not wanted[0] or (here[0] == "" and wanted[0] == key)
+        ):
+            return number
+    return header

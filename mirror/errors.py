@@ -1,0 +1,98 @@
+"""Everything that can go wrong, in one place; the type says what to do next.
+
+MirrorError                   a sentence for the user, and the exit code of a command that ends with it
+  ConfigError             2   the operator must change something
+  CredentialsRefused      3   401, or a token that reads as nobody: stop the run, never repeat
+  Paused                  0   asked to stop before the work was done; the place is kept
+    BudgetSpent               no request is left now; knows when the next one is
+  Interrupted           130   Ctrl-C or SIGTERM; the place is kept
+  UpstreamError           4   an answer that is not the one asked for
+    UpstreamBusy              repeat it: time-out, lost connection, 429, 5xx; knows retry_after
+    UpstreamRefused           do not repeat it: 400, 403, 404, 410, any other status; knows it
+    UpstreamShapeError        a body that is not the JSON we know
+  StoreError              4   the mirror file is missing, locked, full, broken or too new
+    StoreLocked               another process is syncing into it
+  NotFound                1   the mirror does not hold what was asked for
+"""
+
+from datetime import datetime
+
+
+class MirrorError(Exception):
+    """Anything this program says to its user instead of a traceback."""
+
+    exit_code = 4
+
+
+class ConfigError(MirrorError):
+    """A setting, flag or argument that must be changed by hand."""
+
+    exit_code = 2
+
+
+class CredentialsRefused(MirrorError):
+    """The upstream does not accept the credential; asking again would only lock the account."""
+
+    exit_code = 3
+
+
+class Paused(MirrorError):
+    """The run ended before its work, as it was asked to; the next one goes on from the same place."""
+
+    exit_code = 0
+
+
+class BudgetSpent(Paused):
+    """The upstream's hourly budget is spent; `resumes_at` is when the next request may be asked."""
+
+    def __init__(self, message: str, *, resumes_at: datetime) -> None:
+        super().__init__(message)
+        self.resumes_at = resumes_at
+
+
+class Interrupted(MirrorError):
+    """The user or the system asked the process to stop."""
+
+    exit_code = 130
+
+
+class UpstreamError(MirrorError):
+    """The upstream did not give what was asked for."""
+
+
+class UpstreamBusy(UpstreamError):
+    """Worth repeating. `retry_after` is the delay in seconds that the upstream asked for, if it did.
+
+    `status` is the HTTP status, or None where there was no answer at all.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class UpstreamRefused(UpstreamError):
+    """Not worth repeating: the answer would be the same. `status` is the HTTP status."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class UpstreamShapeError(UpstreamError):
+    """The body is not JSON, or not of a shape that is known."""
+
+
+class StoreError(MirrorError):
+    """The mirror file cannot be used as it is."""
+
+
+class StoreLocked(StoreError):
+    """Another process holds the mirror for a sync."""
+
+
+class NotFound(MirrorError):
+    """The mirror holds no such thing."""
+
+    exit_code = 1

@@ -1,0 +1,118 @@
+"""What is mirrored: owners, members, repositories, refs, as values that know no upstream and no database.
+
+Every upstream shapes its answers into these; the store writes them. None means that the upstream did not
+say; an empty string is what it said. Moments are texts in the form of `mirror.times`.
+"""
+
+from typing import Literal
+
+import msgspec
+
+OwnerKind = Literal["user", "team", "workspace"]
+RefKind = Literal["branch", "tag"]
+
+
+class Owner(msgspec.Struct, frozen=True, kw_only=True):
+    """Whoever owns repositories or is a member: a person, a team, a workspace, a project.
+
+    `uuid` is the upstream's own identity with its braces, ``id:N`` where identities are numbers (Data
+    Center), or ``name:...`` in lower case where there are none (API 1.0). `username` is the namespace, the
+    first half of a full name; for members without one it is the nickname. `kind` is what owns the namespace.
+    """
+
+    uuid: str
+    username: str | None
+    display_name: str | None = None
+    first_name: str | None = None
+    last_name: str | None = None
+    nickname: str | None = None
+    account_id: str | None = None
+    kind: OwnerKind = "user"
+    avatar_url: str | None = None
+    created_at: str | None = None
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """A user's place in a workspace; `permission` is owner, collaborator or member, where told."""
+
+    user: Owner
+    permission: str | None = None
+
+
+class Repository(msgspec.Struct, frozen=True, kw_only=True):
+    """One repository as its upstream lists it.
+
+    `size` is in bytes. `main_branch` is None for an empty repository. `parent_uuid` and `parent_full_name`
+    name what it was forked from. Clone addresses carry no login.
+    """
+
+    uuid: str
+    owner: Owner
+    slug: str
+    name: str
+    full_name: str
+    scm: str | None = None
+    is_private: bool = False
+    description: str | None = None
+    website: str | None = None
+    language: str | None = None
+    size: int | None = None
+    main_branch: str | None = None
+    fork_policy: str | None = None
+    parent_uuid: str | None = None
+    parent_full_name: str | None = None
+    followers_count: int | None = None
+    forks_count: int | None = None
+    has_issues: bool | None = None
+    has_wiki: bool | None = None
+    project_key: str | None = None
+    project_name: str | None = None
+    project_uuid: str | None = None
+    avatar_url: str | None = None
+    clone_https: str | None = None
+    clone_ssh: str | None = None
+    created_at: str | None = None
+    updated_at: str | None = None
+
+
+class Ref(msgspec.Struct, frozen=True, kw_only=True):
+    """A branch or a tag and the commit it names.
+
+    `target_author` is the raw author line (``Name <mail>``, the mail may be missing), `target_author_name`
+    and `target_author_uuid` the account behind it, where there is one. `target_parents` are full hashes in
+    order. `heads` are the open heads of a Mercurial branch: empty once it is closed, None for git.
+    `tagger`, `message` and `date` are an annotated tag's own; None for lightweight tags and for branches.
+    Whatever the upstream does not tell of a target but its hash is None (refs read by git).
+    """
+
+    kind: RefKind
+    name: str
+    target_hash: str
+    target_date: str | None = None
+    target_author: str | None = None
+    target_author_name: str | None = None
+    target_author_uuid: str | None = None
+    target_message: str | None = None
+    target_parents: tuple[str, ...] | None = None
+    heads: tuple[str, ...] | None = None
+    tagger: str | None = None
+    message: str | None = None
+    date: str | None = None
+
+
+class RepositoryKey(msgspec.Struct, frozen=True, kw_only=True):
+    """What an upstream needs to be asked about one repository that is known already."""
+
+    uuid: str
+    full_name: str
+    scm: str | None = None
+
+    @property
+    def workspace(self) -> str:
+        """The namespace, as the repository was last seen in it."""
+        return self.full_name.partition("/")[0]
+
+    @property
+    def slug(self) -> str:
+        """The name within the namespace."""
+        return self.full_name.partition("/")[2]

@@ -1,0 +1,64 @@
+"""Moments: one fixed-width text form in the file, many forms outside it.
+
+In the mirror every moment is ``YYYY-MM-DDTHH:MM:SS.ffffffZ``, UTC, so that the order of the text is the
+order of time. Durations are written by people as ``30s``, ``15m``, ``1h``, ``7d``.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+Clock = Callable[[], datetime]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
+_FRACTION = re.compile(r"\.(\d{1,9})")
+
+
+def utc_now() -> datetime:
+    """Return the present moment; the clock that is handed to whoever needs one."""
+    return datetime.now(UTC)
+
+
+def to_text(moment: datetime) -> str:
+    """Write a moment as the mirror does; one without a zone is taken as UTC."""
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def from_text(text: str) -> datetime:
+    """Read an ISO 8601 moment with 0 to 9 fractional digits; without a zone it is UTC.
+
+    Raises ValueError for anything else. Bitbucket sends ``2008-08-01T01:53:20+00:00`` beside
+    ``2025-01-27T14:15:58.600540+00:00``, so no fixed format reads both.
+    """
+    cut = _FRACTION.sub(lambda found: "." + found[1][:6].ljust(6, "0"), text.strip(), count=1)
+    moment = datetime.fromisoformat(cut)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def normalised(text: str) -> str:
+    """Rewrite an ISO 8601 moment in the mirror's form; raises ValueError."""
+    return to_text(from_text(text))
+
+
+def seconds_of(duration: str) -> float:
+    """Read ``30s``, ``15m``, ``1h``, ``7d`` as seconds; raises ValueError."""
+    found = _DURATION.fullmatch(duration.strip())
+    if found is None:
+        raise ValueError(f"{duration!r} is no duration; write it like 30s, 15m, 1h or 7d")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def age_text(seconds: float) -> str:
+    """Say an age as people do: ``42 s``, ``12 min``, ``3.5 h``, ``9 days``."""
+    for unit, size, below in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
+        if seconds < below:
+            return f"{seconds / size:.0f} {unit}" if unit != "h" else f"{seconds / size:.1f} h"
+    return f"{seconds / 86400:.0f} days"
+
+
+def since(moment: str, now: datetime) -> timedelta:
+    """Return how long ago a moment of the mirror was."""
+    return now - from_text(moment)
