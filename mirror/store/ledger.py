@@ -1,0 +1,92 @@
+"""The request ledger: how many requests each credential has asked in the rolling hour, for all processes.
+
+A row counts the requests of one second in one bucket. A second leaves the hour only when all of it has,
+so the count errs on the side of asking less. Buckets are names without secrets (`mirror.credentials`).
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from mirror.store.store import Store
+
+HOUR = 3600
+
+
+class RequestLedger:
+    """`mirror.upstream.budget.Ledger` over the mirror file."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def reserve(self, bucket: str, limit: int | None, now: datetime) -> datetime | None:
+        """Count one request and return None, or return when the next one will be free.
+
+        `limit` None counts without refusing. A held bucket refuses whatever the count.
+        """
+        second = int(now.timestamp())
+        with self._store.transaction() as connection:
+            held = connection.execute(
+                "SELECT held_until FROM request_limits WHERE bucket = ? AND held_until > ?",
+                (bucket, now.timestamp()),
+            ).fetchone()
+            if held:
+                return datetime.fromtimestamp(held[0], UTC)
+            if limit is not None and self._count(bucket, second) >= limit:
+                return self._next_free(bucket, second, limit)
+            connection.execute(
+                """INSERT INTO request_ledger VALUES (?, ?, 1)
+                   ON CONFLICT DO UPDATE SET requests = requests + 1""",
+                (bucket, second),
+            )
+        return None
+
+    def used(self, bucket: str, now: datetime) -> int:
+        """Count the requests of the hour that ends now."""
+        return self._count(bucket, int(now.timestamp()))
+
+    def hold(self, bucket: str, until: datetime) -> None:
+        """Refuse every request of a bucket until a moment, because the upstream said 429."""
+        with self._store.transaction() as connection:
+            connection.execute(
+                """INSERT INTO request_limits (bucket, held_until) VALUES (?, ?)
+                   ON CONFLICT DO UPDATE SET
+                       held_until = max(coalesce(held_until, 0), excluded.held_until)""",
+                (bucket, until.timestamp()),
+            )
+
+    def learn(self, bucket: str, limit: int) -> None:
+        """Remember the limit per hour that the upstream told for a bucket."""
+        with self._store.transaction() as connection:
+            connection.execute(
+                """INSERT INTO request_limits (bucket, requests_per_hour) VALUES (?, ?)
+                   ON CONFLICT DO UPDATE SET requests_per_hour = excluded.requests_per_hour""",
+                (bucket, limit),
+            )
+
+    def limit(self, bucket: str) -> int | None:
+        """Return the limit that the upstream told, if it ever did."""
+        row = self._store.row("SELECT requests_per_hour FROM request_limits WHERE bucket = ?", (bucket,))
+        return row[0] if row else None
+
+    def forget(self, now: datetime) -> None:
+        """Drop what is older than the hour."""
+        with self._store.transaction() as connection:
+            connection.execute("DELETE FROM request_ledger WHERE at < ?", (int(now.timestamp()) - HOUR,))
+
+    def _count(self, bucket: str, second: int) -> int:
+        row = self._store.row(
+            "SELECT coalesce(sum(requests), 0) FROM request_ledger WHERE bucket = ? AND at >= ?",
+            (bucket, second - HOUR),
+        )
+        return int(row[0]) if row else 0
+
+    def _next_free(self, bucket: str, second: int, limit: int) -> datetime:
+        """Say when enough seconds have left the hour for one request to fit."""
+        excess = self._count(bucket, second) - limit + 1
+        for at, requests in self._store.rows(
+            "SELECT at, requests FROM request_ledger WHERE bucket = ? AND at >= ? ORDER BY at",
+            (bucket, second - HOUR),
+        ):
+            excess -= requests
+            if excess <= 0:
+                return datetime.fromtimestamp(at, UTC) + timedelta(seconds=HOUR + 1)
+        return datetime.fromtimestamp(second + HOUR + 1, UTC)  # a limit of nought: nothing ever fits

@@ -1,0 +1,74 @@
+"""Writing owners and members: everybody who owns repositories or belongs to a workspace."""
+
+import sqlite3
+from collections.abc import Iterable
+
+from mirror.model import Member, Owner
+from mirror.store.changes import Change
+
+_SAVE_OWNER = """
+    INSERT INTO users (upstream_id, uuid, username, display_name, first_name, last_name, nickname,
+                       account_id, kind, is_owner, avatar_url, created_at, first_seen_at, last_seen_at)
+    VALUES (:upstream_id, :uuid, :username, :display_name, :first_name, :last_name, :nickname,
+            :account_id, :kind, :is_owner, :avatar_url, :created_at, :seen_at, :seen_at)
+    ON CONFLICT (upstream_id, uuid) DO UPDATE SET
+        username = CASE WHEN users.is_owner AND NOT excluded.is_owner
+                        THEN users.username ELSE coalesce(excluded.username, users.username) END,
+        kind = CASE WHEN users.is_owner AND (NOT excluded.is_owner OR excluded.kind = 'workspace')
+                    THEN users.kind ELSE excluded.kind END,
+        display_name = coalesce(excluded.display_name, users.display_name),
+        first_name = coalesce(excluded.first_name, users.first_name),
+        last_name = coalesce(excluded.last_name, users.last_name),
+        nickname = coalesce(excluded.nickname, users.nickname),
+        account_id = coalesce(excluded.account_id, users.account_id),
+        avatar_url = coalesce(excluded.avatar_url, users.avatar_url),
+        created_at = coalesce(excluded.created_at, users.created_at),
+        is_owner = max(users.is_owner, excluded.is_owner),
+        last_seen_at = excluded.last_seen_at, deleted_at = NULL, gone_reason = NULL
+"""
+
+
+def save_owner(
+    connection: sqlite3.Connection, upstream_id: int, owner: Owner, *, seen_at: str, is_owner: bool
+) -> tuple[int, list[Change]]:
+    """Insert or update one user and return its id and what changed.
+
+    A namespace outweighs a nickname: what is known of somebody as an owner is not replaced by what a
+    member list calls them.
+    """
+    find = "SELECT id, username, is_owner FROM users WHERE upstream_id = ? AND uuid = ?"
+    before = connection.execute(find, (upstream_id, owner.uuid)).fetchone()
+    values = {field: getattr(owner, field) for field in owner.__struct_fields__}
+    connection.execute(
+        _SAVE_OWNER, values | {"upstream_id": upstream_id, "seen_at": seen_at, "is_owner": int(is_owner)}
+    )
+    user_id, name, _ = connection.execute(find, (upstream_id, owner.uuid)).fetchone()
+    if before and before[2] and is_owner and before[1] != name:
+        return user_id, [Change("owner_renamed", user_id=user_id, old=before[1], new=name)]
+    return user_id, []
+
+
+def save_members(
+    connection: sqlite3.Connection,
+    upstream_id: int,
+    workspace_id: int,
+    members: Iterable[Member],
+    *,
+    seen_at: str,
+) -> None:
+    """Insert or update a page of a workspace's members."""
+    for member in members:
+        user_id, _ = save_owner(connection, upstream_id, member.user, seen_at=seen_at, is_owner=False)
+        connection.execute(
+            """INSERT INTO members VALUES (?, ?, ?, ?)
+               ON CONFLICT DO UPDATE SET
+                   permission = excluded.permission, last_seen_at = excluded.last_seen_at""",
+            (workspace_id, user_id, member.permission, seen_at),
+        )
+
+
+def drop_members(connection: sqlite3.Connection, workspace_id: int, *, unseen_since: str) -> None:
+    """Forget memberships that a complete listing did not name; the users stay."""
+    connection.execute(
+        "DELETE FROM members WHERE workspace_id = ? AND last_seen_at < ?", (workspace_id, unseen_since)
+    )

@@ -1,0 +1,139 @@
+"""Writing branches and tags: what a listing told of one repository, page by page.
+
+A listing of one page replaces the refs at once. A longer one notes the names it has told in `seen_refs`,
+and only its last page drops the refs that none of them named.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from mirror.model import Ref
+from mirror.store.changes import Change, ref_changes
+
+_COMMON = (
+    "target_hash", "target_date", "target_author", "target_author_name", "target_author_uuid",
+    "target_message", "target_parents",
+)  # fmt: skip
+COLUMNS = {"branch": (*_COMMON, "heads"), "tag": (*_COMMON, "tagger", "message", "date")}
+TABLES = {"branch": "branches", "tag": "tags"}
+
+_SAVE = {
+    kind: f"""INSERT INTO {TABLES[kind]} (repository_id, name, {", ".join(columns)})
+        VALUES ({", ".join("?" * (len(columns) + 2))})
+        ON CONFLICT (repository_id, name) DO UPDATE SET
+            {", ".join(f"{column} = excluded.{column}" for column in columns)}
+        WHERE ({", ".join(f"{TABLES[kind]}.{column}" for column in columns)})
+            IS NOT ({", ".join(f"excluded.{column}" for column in columns)})"""
+    for kind, columns in COLUMNS.items()
+}
+
+
+class SavedRefs(NamedTuple):
+    """How many refs were new, moved and gone, and the changes to record."""
+
+    new: int
+    moved: int
+    gone: int
+    changes: list[Change]
+
+
+def save_refs(
+    connection: sqlite3.Connection,
+    repository_id: int,
+    refs: Iterable[Ref],
+    *,
+    first_page: bool,
+    last_page: bool,
+    seen_at: str,
+) -> SavedRefs:
+    """Write one page of a repository's refs; with `last_page`, drop the ones that no page named.
+
+    The first listing ever records no changes: the repository's own `created` covers it. Mercurial's
+    pseudo tag `tip` moves with each push and is never recorded either.
+    """
+    page = list(refs)
+    told = not _never_listed(connection, repository_id)
+    counts, changes = [0, 0, 0], list[Change]()
+    if not (first_page and last_page):
+        _note_names(connection, repository_id, page, fresh=first_page)
+    for kind, table in TABLES.items():
+        new = {ref.name: ref for ref in page if ref.kind == kind}
+        old = _standing(connection, table, repository_id, None if first_page and last_page else list(new))
+        moves = list(
+            ref_changes(
+                repository_id,
+                kind,
+                old,
+                {name: ref.target_hash for name, ref in new.items()},
+                complete=first_page and last_page,
+            )
+        )
+        connection.executemany(_SAVE[kind], [_values(repository_id, ref) for ref in new.values()])
+        if last_page and not first_page:
+            moves += _unnamed(connection, kind, repository_id)
+        gone = [change.ref for change in moves if change.kind == f"{kind}_deleted"]
+        connection.executemany(
+            f"DELETE FROM {table} WHERE repository_id = ? AND name = ?", [(repository_id, n) for n in gone]
+        )
+        for index, verb in enumerate(("created", "moved", "deleted")):
+            counts[index] += sum(change.kind == f"{kind}_{verb}" for change in moves)
+        changes += [change for change in moves if change.ref != "tip"] if told else []
+    if last_page:
+        connection.execute("DELETE FROM seen_refs WHERE repository_id = ?", (repository_id,))
+        connection.execute(
+            "UPDATE repositories SET refs_synced_at = ?, refs_stale = 0 WHERE id = ?",
+            (seen_at, repository_id),
+        )
+    return SavedRefs(counts[0], counts[1], counts[2], changes)
+
+
+def _never_listed(connection: sqlite3.Connection, repository_id: int) -> bool:
+    row = connection.execute(
+        "SELECT refs_synced_at FROM repositories WHERE id = ?", (repository_id,)
+    ).fetchone()
+    return row is None or row[0] is None
+
+
+def _standing(
+    connection: sqlite3.Connection, table: str, repository_id: int, names: list[str] | None
+) -> dict[str, str]:
+    """Read name and hash of the refs of one kind, or of some of them."""
+    if names is None:
+        sql, values = "", tuple[Any, ...]((repository_id,))
+    else:
+        sql, values = "AND name IN (SELECT value FROM json_each(?))", (repository_id, json.dumps(names))
+    found = connection.execute(f"SELECT name, target_hash FROM {table} WHERE repository_id = ? {sql}", values)
+    return dict(found.fetchall())
+
+
+def _values(repository_id: int, ref: Ref) -> Sequence[Any]:
+    """Arrange a ref as its table wants it; lists are JSON."""
+    row = [getattr(ref, column) for column in COLUMNS[ref.kind]]
+    return (
+        repository_id,
+        ref.name,
+        *(json.dumps(value) if isinstance(value, tuple) else value for value in row),
+    )
+
+
+def _note_names(connection: sqlite3.Connection, repository_id: int, page: list[Ref], *, fresh: bool) -> None:
+    """Remember what the pages of a long listing have named."""
+    if fresh:
+        connection.execute("DELETE FROM seen_refs WHERE repository_id = ?", (repository_id,))
+    connection.executemany(
+        "INSERT OR IGNORE INTO seen_refs VALUES (?, ?, ?)",
+        [(repository_id, ref.kind, ref.name) for ref in page],
+    )
+
+
+def _unnamed(connection: sqlite3.Connection, kind: str, repository_id: int) -> list[Change]:
+    """List the refs that no page of the listing named, as deletions."""
+    found = connection.execute(
+        f"""SELECT name, target_hash FROM {TABLES[kind]} AS r WHERE repository_id = ? AND NOT EXISTS
+            (SELECT 1 FROM seen_refs s WHERE s.repository_id = r.repository_id AND s.kind = ?
+             AND s.name = r.name)""",
+        (repository_id, kind),
+    )
+    return [Change(f"{kind}_deleted", repository_id, ref=name, old=target) for name, target in found]

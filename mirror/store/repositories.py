@@ -1,0 +1,158 @@
+"""Writing repositories: a page at a time, unchanged rows untouched but for when they were seen.
+
+The page is compared with the rows that stand (`mirror.store.changes`), then written with prepared
+statements: one for new rows, one for changed ones, one for the rest.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from mirror.model import Repository
+from mirror.store.changes import Change, repository_changes
+
+SAID = (
+    "slug", "name", "full_name", "scm", "is_private", "description", "website", "language", "size",
+    "main_branch", "fork_policy", "parent_uuid", "parent_full_name", "followers_count", "forks_count",
+    "has_issues", "has_wiki", "project_key", "project_name", "project_uuid", "avatar_url", "clone_https",
+    "clone_ssh", "created_at", "updated_at",
+)  # fmt: skip
+"""Columns that hold what the upstream said, named as in `mirror.model.Repository`."""
+
+KEPT_WHEN_UNSAID = ("followers_count", "forks_count")
+"""Counts that only some answers carry: None there does not erase what another answer told."""
+
+_WRITTEN = (*SAID, "owner_id", "parent_id")
+_SAID_BY = attrgetter(*SAID)
+_FULL_NAME = SAID.index("full_name")
+_KEPT = tuple(SAID.index(column) for column in KEPT_WHEN_UNSAID)
+_INSERT = f"""INSERT INTO repositories ({", ".join(_WRITTEN)}, id, upstream_id, uuid, refs_stale,
+    first_seen_at, last_seen_at) VALUES ({", ".join("?" * (len(_WRITTEN) + 6))})"""
+_UPDATE = f"""UPDATE repositories SET {", ".join(f"{column} = ?" for column in _WRITTEN)},
+    refs_stale = max(refs_stale, ?), last_seen_at = ?, deleted_at = NULL, gone_reason = NULL WHERE id = ?"""
+_TOUCH = "UPDATE repositories SET last_seen_at = ? WHERE id = ?"
+_ADOPT = """UPDATE repositories INDEXED BY repositories_orphan
+    SET parent_id = (SELECT p.id FROM repositories p
+        WHERE p.upstream_id = repositories.upstream_id AND p.uuid = repositories.parent_uuid)
+    WHERE parent_id IS NULL AND upstream_id = ? AND parent_uuid IN (SELECT value FROM json_each(?))"""
+
+
+class SavedRepositories(NamedTuple):
+    """What a page did: ids of new and of changed rows, how many it named, and the changes to record."""
+
+    new: list[int]
+    changed: list[int]
+    seen: int
+    changes: list[Change]
+
+
+def save_repositories(
+    connection: sqlite3.Connection,
+    upstream_id: int,
+    rows: Iterable[Repository],
+    owner_ids: dict[str, int],
+    *,
+    seen_at: str,
+    with_refs: bool,
+    first_listing: bool,
+) -> SavedRepositories:
+    """Insert, update or touch a page of repositories; `owner_ids` maps each owner's uuid to its row.
+
+    A repository is known by its uuid, so one that is named twice on a page, or renamed, or moved to
+    another owner, stays one row. `with_refs` marks new and updated ones for `refs_stale`. On a
+    `first_listing` new rows are no news: they were there before the mirror was.
+    """
+    page = {row.uuid: row for row in rows}
+    standing = _standing(connection, upstream_id, list(page))
+    parents = _ids(connection, upstream_id, {row.parent_uuid for row in page.values() if row.parent_uuid})
+    next_id = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM repositories").fetchone()[0]
+    inserts, updates, touches = list[Sequence[Any]](), list[Sequence[Any]](), list[Sequence[Any]]()
+    saved = SavedRepositories([], [], len(page), [])
+    for uuid, row in page.items():
+        new = (*_SAID_BY(row), owner_ids[row.owner.uuid], parents.get(row.parent_uuid or ""))
+        old = standing.get(uuid)
+        if old is None:
+            saved.new.append(next_id)
+            inserts.append((*new, next_id, upstream_id, uuid, int(with_refs), seen_at, seen_at))
+            next_id += 1
+            continue
+        new = _with_kept_counts(old.written, new)
+        if old.written == new and old.deleted_at is None:
+            touches.append((seen_at, old.id))
+            continue
+        changes = list(repository_changes(old.id, _named(old), dict(zip(_WRITTEN, new, strict=True))))
+        updated = old.written[SAID.index("updated_at")] != row.updated_at
+        stale = with_refs and (updated or old.deleted_at is not None)
+        saved.changed.append(old.id)
+        saved.changes.extend(changes)
+        updates.append((*new, int(stale), seen_at, old.id))
+    connection.executemany(_INSERT, inserts)
+    connection.executemany(_UPDATE, updates)
+    connection.executemany(_TOUCH, touches)
+    if inserts:
+        connection.execute(_ADOPT, (upstream_id, json.dumps(list(page))))
+    if not first_listing:
+        saved.changes.extend(Change("created", row[-6], new=row[_FULL_NAME]) for row in inserts)
+    return saved
+
+
+class _Standing(NamedTuple):
+    """A mirrored row: its values in the order of `_WRITTEN`, and whether it is a tombstone."""
+
+    id: int
+    written: tuple[Any, ...]
+    deleted_at: str | None
+    gone_reason: str | None
+
+
+def _named(old: _Standing) -> dict[str, Any]:
+    """Give a standing row's values their names."""
+    return dict(zip(_WRITTEN, old.written, strict=True)) | {
+        "deleted_at": old.deleted_at,
+        "gone_reason": old.gone_reason,
+    }
+
+
+def _with_kept_counts(old: tuple[Any, ...], new: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Keep the counts that this answer did not carry."""
+    if all(new[index] is not None for index in _KEPT):
+        return new
+    return tuple(old[i] if i in _KEPT and value is None else value for i, value in enumerate(new))
+
+
+def _standing(connection: sqlite3.Connection, upstream_id: int, uuids: list[str]) -> dict[str, _Standing]:
+    """Read the rows that a page names, by uuid."""
+    found = connection.execute(
+        f"""SELECT uuid, id, deleted_at, gone_reason, {", ".join(_WRITTEN)} FROM repositories
+            WHERE upstream_id = ? AND uuid IN (SELECT value FROM json_each(?))""",
+        (upstream_id, json.dumps(uuids)),
+    )
+    return {row[0]: _Standing(row[1], row[4:], row[2], row[3]) for row in found}
+
+
+def _ids(connection: sqlite3.Connection, upstream_id: int, uuids: set[str]) -> dict[str, int]:
+    """Find the rows of some repositories by uuid."""
+    if not uuids:
+        return {}
+    found = connection.execute(
+        """SELECT uuid, id FROM repositories
+           WHERE upstream_id = ? AND uuid IN (SELECT value FROM json_each(?))""",
+        (upstream_id, json.dumps(sorted(uuids))),
+    )
+    return dict(found.fetchall())
+
+
+def mark_gone(
+    connection: sqlite3.Connection, repository_id: int, *, reason: str, seen_at: str
+) -> list[Change]:
+    """Turn a repository into a tombstone: the row and its refs stay, with the reason and the moment."""
+    connection.execute(
+        """UPDATE repositories SET deleted_at = ?, gone_reason = ?, refs_stale = 0
+           WHERE id = ? AND deleted_at IS NULL""",
+        (seen_at, reason, repository_id),
+    )
+    connection.execute("DELETE FROM sync_failures WHERE repository_id = ?", (repository_id,))
+    name = connection.execute("SELECT full_name FROM repositories WHERE id = ?", (repository_id,)).fetchone()
+    return [Change("deleted", repository_id, old=name[0], new=reason)]

@@ -1,0 +1,119 @@
+"""Writing what the crawler did: runs, failures with their next try, cursors that say where it goes on."""
+
+import sqlite3
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from mirror.times import to_text
+
+FIRST_DELAY = timedelta(minutes=15)
+LONGEST_DELAY = timedelta(days=7)
+
+_COUNTS = (
+    "requests", "git_requests", "retries", "slept_seconds", "repositories_new", "repositories_changed",
+    "repositories_gone", "refs_new", "refs_changed", "refs_gone", "failures",
+)  # fmt: skip
+
+
+class Failure(NamedTuple):
+    """Something that could not be asked for: what it was, what came instead, when it is tried again.
+
+    `kind` is refs, repository, row, page, members, workspace; `subject` names it for people and is unique
+    within its kind; `place` is what to ask again for a page.
+    """
+
+    kind: str
+    subject: str
+    error: str
+    repository_id: int | None = None
+    status: int | None = None
+    place: str | None = None
+    attempts: int = 1
+    next_try_at: str = ""
+
+
+def start_run(connection: sqlite3.Connection, upstream_id: int, kind: str, *, at: str) -> int:
+    """Record a run that begins; whatever still claims to be running was killed."""
+    connection.execute(
+        """UPDATE sync_runs SET state = 'interrupted', finished_at = ?, error = 'the process ended'
+           WHERE upstream_id = ? AND state = 'running'""",
+        (at, upstream_id),
+    )
+    cursor = connection.execute(
+        "INSERT INTO sync_runs (upstream_id, kind, started_at, state) VALUES (?, ?, ?, 'running')",
+        (upstream_id, kind, at),
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def finish_run(
+    connection: sqlite3.Connection,
+    run_id: int,
+    *,
+    kind: str,
+    state: str,
+    at: str,
+    counts: dict[str, Any],
+    error: str | None,
+) -> None:
+    """Record how a run ended: complete, incomplete, paused, interrupted or failed."""
+    connection.execute(
+        f"""UPDATE sync_runs SET kind = ?, state = ?, finished_at = ?, error = ?,
+            {", ".join(f"{name} = ?" for name in _COUNTS)} WHERE id = ?""",
+        (kind, state, at, error, *(counts.get(name, 0) for name in _COUNTS), run_id),
+    )
+
+
+def save_failure(
+    connection: sqlite3.Connection, upstream_id: int, failure: Failure, now: datetime
+) -> Failure:
+    """Record a failure, or one more of the same; each one doubles the delay to the next try twice."""
+    row = connection.execute(
+        "SELECT attempts FROM sync_failures WHERE upstream_id = ? AND kind = ? AND subject = ?",
+        (upstream_id, failure.kind, failure.subject),
+    ).fetchone()
+    attempts = (row[0] if row else 0) + 1
+    delay = min(FIRST_DELAY * 4 ** min(attempts - 1, 20), LONGEST_DELAY)
+    failure = failure._replace(attempts=attempts, next_try_at=to_text(now + delay))
+    connection.execute(
+        """INSERT INTO sync_failures (upstream_id, kind, subject, repository_id, status, error, place,
+                                      first_at, last_at, attempts, next_try_at)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+           ON CONFLICT (upstream_id, kind, subject) DO UPDATE SET
+               repository_id = excluded.repository_id, status = excluded.status,
+               error = excluded.error, place = excluded.place, last_at = excluded.last_at,
+               attempts = excluded.attempts, next_try_at = excluded.next_try_at""",
+        (
+            upstream_id,
+            failure.kind,
+            failure.subject,
+            failure.repository_id,
+            failure.status,
+            failure.error,
+            failure.place,
+            to_text(now),
+            to_text(now),
+            attempts,
+            failure.next_try_at,
+        ),
+    )
+    return failure
+
+
+def drop_failure(connection: sqlite3.Connection, upstream_id: int, kind: str, subject: str) -> None:
+    """Forget a failure, because the same thing has been answered."""
+    connection.execute(
+        "DELETE FROM sync_failures WHERE upstream_id = ? AND kind = ? AND subject = ?",
+        (upstream_id, kind, subject),
+    )
+
+
+def save_cursor(
+    connection: sqlite3.Connection, upstream_id: int, stream: str, value: str, *, at: str
+) -> None:
+    """Record where a stream goes on; belongs into the transaction of the page that leads there."""
+    connection.execute(
+        """INSERT INTO cursors VALUES (?, ?, ?, ?)
+           ON CONFLICT DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at""",
+        (upstream_id, stream, value, at),
+    )

@@ -1,0 +1,253 @@
+"""The tables, as numbered migrations: what SQL users may rely on, and how an older file is brought up to it.
+
+Names of tables and columns are a contract. A migration that has been released is never edited; a change is
+a new one below it. `PRAGMA user_version` counts them, so that a file from a newer program is recognised.
+"""
+
+from sqlite_utils import Database
+from sqlite_utils.migrations import Migrations
+
+APPLICATION_ID = 0x4D495252  # "MIRR", so that another program's file is never mistaken for a mirror
+
+migrations = Migrations("bitbucket-mirror")
+
+
+@migrations()
+def m001_mirrored_things(db: Database) -> None:
+    """Upstreams, owners, members, repositories and refs."""
+    for statement in (
+        """CREATE TABLE upstreams (
+            id INTEGER PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE,
+            kind TEXT NOT NULL,
+            url TEXT NOT NULL
+        )""",
+        """CREATE TABLE users (
+            id INTEGER PRIMARY KEY,
+            upstream_id INTEGER NOT NULL REFERENCES upstreams(id),
+            uuid TEXT NOT NULL,
+            username TEXT,
+            display_name TEXT,
+            first_name TEXT,
+            last_name TEXT,
+            nickname TEXT,
+            account_id TEXT,
+            kind TEXT NOT NULL,
+            is_owner INTEGER NOT NULL DEFAULT 0,
+            avatar_url TEXT,
+            created_at TEXT,
+            first_seen_at TEXT NOT NULL,
+            last_seen_at TEXT NOT NULL,
+            deleted_at TEXT,
+            gone_reason TEXT,
+            UNIQUE (upstream_id, uuid)
+        )""",
+        "CREATE INDEX users_username ON users (username COLLATE NOCASE)",
+        """CREATE TABLE members (
+            workspace_id INTEGER NOT NULL REFERENCES users(id),
+            user_id INTEGER NOT NULL REFERENCES users(id),
+            permission TEXT,
+            last_seen_at TEXT NOT NULL,
+            PRIMARY KEY (workspace_id, user_id)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX members_user ON members (user_id)",
+        """CREATE TABLE repositories (
+            id INTEGER PRIMARY KEY,
+            upstream_id INTEGER NOT NULL REFERENCES upstreams(id),
+            uuid TEXT NOT NULL,
+            owner_id INTEGER NOT NULL REFERENCES users(id),
+            slug TEXT NOT NULL,
+            name TEXT NOT NULL,
+            full_name TEXT NOT NULL,
+            scm TEXT,
+            is_private INTEGER NOT NULL,
+            description TEXT,
+            website TEXT,
+            language TEXT,
+            size INTEGER,
+            main_branch TEXT,
+            fork_policy TEXT,
+            parent_id INTEGER REFERENCES repositories(id),
+            parent_uuid TEXT,
+            parent_full_name TEXT,
+            followers_count INTEGER,
+            forks_count INTEGER,
+            has_issues INTEGER,
+            has_wiki INTEGER,
+            project_key TEXT,
+            project_name TEXT,
+            project_uuid TEXT,
+            avatar_url TEXT,
+            clone_https TEXT,
+            clone_ssh TEXT,
+            created_at TEXT,
+            updated_at TEXT,
+            first_seen_at TEXT NOT NULL,
+            last_seen_at TEXT NOT NULL,
+            refs_synced_at TEXT,
+            refs_stale INTEGER NOT NULL DEFAULT 1,
+            deleted_at TEXT,
+            gone_reason TEXT,
+            UNIQUE (upstream_id, uuid)
+        )""",
+        "CREATE INDEX repositories_full_name ON repositories (full_name COLLATE NOCASE)",
+        "CREATE INDEX repositories_owner ON repositories (owner_id, created_at)",
+        "CREATE INDEX repositories_parent ON repositories (parent_id) WHERE parent_id IS NOT NULL",
+        """CREATE INDEX repositories_orphan ON repositories (upstream_id, parent_uuid)
+            WHERE parent_id IS NULL AND parent_uuid IS NOT NULL""",
+        "CREATE INDEX repositories_refs_stale ON repositories (upstream_id) WHERE refs_stale",
+        f"CREATE TABLE branches ({_TARGET}, heads TEXT, PRIMARY KEY (repository_id, name)) WITHOUT ROWID",
+        f"""CREATE TABLE tags ({_TARGET}, tagger TEXT, message TEXT, date TEXT,
+            PRIMARY KEY (repository_id, name)) WITHOUT ROWID""",
+        "CREATE INDEX tags_name ON tags (name)",
+        """CREATE TABLE followers (
+            repository_id INTEGER NOT NULL REFERENCES repositories(id),
+            user_id INTEGER NOT NULL REFERENCES users(id),
+            PRIMARY KEY (repository_id, user_id)
+        ) WITHOUT ROWID""",
+    ):
+        db.execute(statement)
+
+
+_TARGET = """
+            repository_id INTEGER NOT NULL REFERENCES repositories(id),
+            name TEXT NOT NULL,
+            target_hash TEXT NOT NULL,
+            target_date TEXT,
+            target_author TEXT,
+            target_author_name TEXT,
+            target_author_uuid TEXT,
+            target_message TEXT,
+            target_parents TEXT"""
+
+
+@migrations()
+def m002_the_crawl(db: Database) -> None:
+    """What the crawler did, saw change, failed at, has spent, and where it goes on."""
+    for statement in (
+        """CREATE TABLE sync_runs (
+            id INTEGER PRIMARY KEY,
+            upstream_id INTEGER NOT NULL REFERENCES upstreams(id),
+            kind TEXT NOT NULL,
+            started_at TEXT NOT NULL,
+            finished_at TEXT,
+            state TEXT NOT NULL,
+            requests INTEGER NOT NULL DEFAULT 0,
+            git_requests INTEGER NOT NULL DEFAULT 0,
+            retries INTEGER NOT NULL DEFAULT 0,
+            slept_seconds REAL NOT NULL DEFAULT 0,
+            repositories_new INTEGER NOT NULL DEFAULT 0,
+            repositories_changed INTEGER NOT NULL DEFAULT 0,
+            repositories_gone INTEGER NOT NULL DEFAULT 0,
+            refs_new INTEGER NOT NULL DEFAULT 0,
+            refs_changed INTEGER NOT NULL DEFAULT 0,
+            refs_gone INTEGER NOT NULL DEFAULT 0,
+            failures INTEGER NOT NULL DEFAULT 0,
+            error TEXT
+        )""",
+        "CREATE INDEX sync_runs_upstream ON sync_runs (upstream_id, id)",
+        """CREATE TABLE changes (
+            id INTEGER PRIMARY KEY,
+            at TEXT NOT NULL,
+            run_id INTEGER REFERENCES sync_runs(id),
+            repository_id INTEGER REFERENCES repositories(id),
+            user_id INTEGER REFERENCES users(id),
+            kind TEXT NOT NULL,
+            ref TEXT,
+            old TEXT,
+            new TEXT
+        )""",
+        "CREATE INDEX changes_at ON changes (at)",
+        "CREATE INDEX changes_repository ON changes (repository_id)",
+        """CREATE TABLE sync_failures (
+            id INTEGER PRIMARY KEY,
+            upstream_id INTEGER NOT NULL REFERENCES upstreams(id),
+            kind TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            repository_id INTEGER REFERENCES repositories(id),
+            status INTEGER,
+            error TEXT NOT NULL,
+            place TEXT,
+            first_at TEXT NOT NULL,
+            last_at TEXT NOT NULL,
+            attempts INTEGER NOT NULL,
+            next_try_at TEXT NOT NULL,
+            UNIQUE (upstream_id, kind, subject)
+        )""",
+        "CREATE INDEX sync_failures_repository ON sync_failures (repository_id)",
+        """CREATE TABLE cursors (
+            upstream_id INTEGER NOT NULL REFERENCES upstreams(id),
+            stream TEXT NOT NULL,
+            value TEXT NOT NULL,
+            updated_at TEXT NOT NULL,
+            PRIMARY KEY (upstream_id, stream)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE seen_refs (
+            repository_id INTEGER NOT NULL,
+            kind TEXT NOT NULL,
+            name TEXT NOT NULL,
+            PRIMARY KEY (repository_id, kind, name)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE request_ledger (
+            bucket TEXT NOT NULL,
+            at INTEGER NOT NULL,
+            requests INTEGER NOT NULL,
+            PRIMARY KEY (bucket, at)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE request_limits (
+            bucket TEXT PRIMARY KEY,
+            requests_per_hour INTEGER,
+            held_until REAL
+        ) WITHOUT ROWID""",
+    ):
+        db.execute(statement)
+
+
+@migrations()
+def m003_views_for_people(db: Database) -> None:
+    """Questions that come first, answered by name."""
+    db.create_view(
+        "recent_changes",
+        """SELECT c.id, c.at, c.kind, r.full_name AS repository, c.ref, c.old, c.new,
+                  u.username AS owner, c.repository_id
+           FROM changes c LEFT JOIN repositories r ON r.id = c.repository_id
+           LEFT JOIN users u ON u.id = coalesce(c.user_id, r.owner_id)
+           ORDER BY c.id DESC""",
+    )
+    db.create_view(
+        "stale_repositories",
+        """SELECT id, full_name, updated_at,
+                  CAST(julianday('now') - julianday(updated_at) AS INTEGER) AS days,
+                  scm, size, is_private, description
+           FROM repositories
+           WHERE deleted_at IS NULL AND updated_at < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 year')
+           ORDER BY updated_at""",
+    )
+    db.create_view(
+        "languages",
+        """SELECT coalesce(nullif(lower(language), ''), '(not said)') AS language, count(*) AS repositories,
+                  sum(size) AS bytes, max(updated_at) AS last_update
+           FROM repositories WHERE deleted_at IS NULL
+           GROUP BY 1 ORDER BY repositories DESC, language""",
+    )
+    db.create_view(
+        "freshness",
+        """SELECT u.name AS upstream, r.id AS repository_id, r.full_name,
+                  r.last_seen_at, r.refs_synced_at, r.refs_stale,
+                  strftime('%s', 'now') - strftime('%s', r.last_seen_at) AS seen_seconds_ago,
+                  strftime('%s', 'now') - strftime('%s', r.refs_synced_at) AS refs_seconds_ago
+           FROM repositories r JOIN upstreams u ON u.id = r.upstream_id
+           WHERE r.deleted_at IS NULL""",
+    )
+
+
+def _version() -> int:
+    db = Database(memory=True)
+    try:
+        return len(migrations.pending(db))
+    finally:
+        db.close()
+
+
+VERSION = _version()
+"""How many migrations there are: `PRAGMA user_version` of an up-to-date file."""

@@ -1,0 +1,122 @@
+"""The writer: one connection, one transaction at a time, and the few verbs that `mirror.sync` writes with."""
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from sqlite_utils import Database
+
+from mirror.model import Owner, Repository
+from mirror.store.changes import Change
+from mirror.store.files import explained, open_writer
+from mirror.store.owners import save_owner
+from mirror.store.repositories import SavedRepositories, save_repositories
+
+
+class Store:
+    """A mirror file opened for writing. Threads may share it: transactions take turns.
+
+    Everything written inside one `transaction()` is in the file together or not at all. Raises StoreError.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.connection = open_writer(path)
+        self.db = Database(self.connection, execute_plugins=False)
+        self._turn = threading.RLock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._turn, explained(self.path):
+            self.connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Group writes; an inner transaction is part of the outer one.
+
+        IMMEDIATE, because a transaction that reads before it writes cannot wait for another process's.
+        """
+        with self._turn, explained(self.path):
+            if self.connection.in_transaction:
+                yield self.connection
+                return
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.connection
+                self.connection.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+                raise
+
+    def row(self, sql: str, values: Sequence[Any] | dict[str, Any] = ()) -> Any:
+        """Read the first row of a query, or None."""
+        with self._turn, explained(self.path):
+            return self.connection.execute(sql, values).fetchone()
+
+    def rows(self, sql: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[Any]:
+        """Read all rows of a query."""
+        with self._turn, explained(self.path):
+            return self.connection.execute(sql, values).fetchall()
+
+    def save_upstream(self, name: str, kind: str, url: str) -> int:
+        """Insert or update an upstream and return its id."""
+        with self.transaction():
+            self.db.table("upstreams").insert({"name": name, "kind": kind, "url": url}, ignore=True, pk="id")
+            self.connection.execute(
+                "UPDATE upstreams SET kind = ?, url = ? WHERE name = ?", (kind, url, name)
+            )
+            row = self.row("SELECT id FROM upstreams WHERE name = ?", (name,))
+        return int(row[0])
+
+    def save_page(
+        self,
+        upstream_id: int,
+        rows: Sequence[Repository],
+        *,
+        run_id: int | None,
+        seen_at: str,
+        with_refs: bool,
+        first_listing: bool,
+    ) -> SavedRepositories:
+        """Write a page of repositories with their owners, and record what changed."""
+        with self.transaction():
+            owner_ids = dict[str, int]()
+            for owner in {row.owner.uuid: row.owner for row in rows}.values():
+                owner_ids[owner.uuid] = self.save_owner(upstream_id, owner, run_id=run_id, seen_at=seen_at)
+            saved = save_repositories(
+                self.connection,
+                upstream_id,
+                rows,
+                owner_ids,
+                seen_at=seen_at,
+                with_refs=with_refs,
+                first_listing=first_listing,
+            )
+            self.save_changes(saved.changes, run_id=run_id, at=seen_at)
+        return saved
+
+    def save_owner(self, upstream_id: int, owner: Owner, *, run_id: int | None, seen_at: str) -> int:
+        """Write whoever owns a namespace and return the row's id."""
+        with self.transaction():
+            user_id, changes = save_owner(self.connection, upstream_id, owner, seen_at=seen_at, is_owner=True)
+            self.save_changes(changes, run_id=run_id, at=seen_at)
+        return user_id
+
+    def save_changes(self, changes: Iterable[Change], *, run_id: int | None, at: str) -> None:
+        """Record what was seen to change."""
+        with self.transaction():
+            self.connection.executemany(
+                """INSERT INTO changes (at, run_id, kind, repository_id, user_id, ref, old, new)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
+                [(at, run_id, *change) for change in changes],
+            )
