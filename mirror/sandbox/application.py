@@ -1,0 +1,237 @@
+"""The sandbox: takes requests and gives answers, counts, keeps the budget, does as `control` says."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from threading import RLock
+from typing import Any
+
+import msgspec
+
+from .api2 import PREFIXES, Api2, kind_of
+from .askers import ANONYMOUS, Asker
+from .budget import Budget
+from .control import perform
+from .exchange import Answer, Refused, Request, error, json_answer, no_such_url, too_many_requests
+from .faults import ActiveFault, Fault, afflict, fault_from
+from .identity import Identity
+from .model import iso
+from .world import World
+
+CONTROL = "/-/sandbox"
+OAUTH_PATH = "/site/oauth2/access_token"
+Handler = Callable[[Asker], Answer]
+
+
+@dataclass(slots=True)
+class Options:
+    """How the service behaves where the real one was seen to behave in several ways."""
+
+    lenient: bool = False  # wrong credentials on lists of repositories count as none
+    next_prefix: str = "/2.0"  # or "/!api/2.0": links to next pages were seen to change their path
+    rate_headers: str = "token"  # "token": three headers, only for access tokens; "ietf": the 60;w=3600 form
+    tags_touch: bool = True  # a push of tags alone moves updated_on
+    token_seconds: int = 3600  # how long an OAuth token is good
+
+
+class Sandbox:
+    """A simulated Bitbucket. Its methods may be called while it is being served."""
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        requests_per_hour: int | None = None,
+        anonymous_requests_per_hour: int | None = None,
+        faults: Sequence[Fault] = (),
+        options: Options | None = None,
+    ) -> None:
+        self.world = world
+        self.options = options or Options()
+        self._lock = RLock()
+        self._identity = Identity(world)
+        self._budget = Budget(requests_per_hour, anonymous_requests_per_hour)
+        self._faults = [ActiveFault(fault) for fault in faults]
+        self._hooks: dict[int, list[Callable[[], object]]] = {}
+        self.reset()
+
+    # Requests
+
+    def answer(self, request: Request) -> Answer:
+        """Answer one request."""
+        with self._lock:
+            if request.path.rstrip("/").startswith(CONTROL):
+                return self._control(request)
+            self.total += 1
+            for hook in self._hooks.pop(self.total, ()):
+                hook()
+            kind, handler = self._route(request)
+            self.by_kind[kind] += 1
+            answer = self._answer(request, kind, handler)
+            self.by_status[answer.status] += 1
+            return answer
+
+    def _answer(self, request: Request, kind: str, handler: Handler) -> Answer:
+        def honest() -> Answer:
+            try:
+                lenient = self.options.lenient and kind == "listing"
+                asker = (
+                    ANONYMOUS
+                    if request.path == OAUTH_PATH
+                    else self._identity.asker(request, lenient=lenient)
+                )
+                return self._within_budget(request, kind, asker, handler)
+            except Refused as refused:
+                return refused.answer
+
+        struck = [each for each in self._faults if each.strikes(kind, request)]
+        return afflict(struck[0].fault, request, honest) if struck else honest()
+
+    def _within_budget(self, request: Request, kind: str, asker: Asker, handler: Handler) -> Answer:
+        anonymous = asker == ANONYMOUS
+        key = f"anonymous:{request.client}" if anonymous else asker.key
+        self.by_credential[key] += 1
+        if kind == "git":  # has a far larger quota of its own
+            return handler(asker)
+        now = self.world.now()
+        allowed = self._budget.spend(key, now, anonymous=anonymous)
+        try:
+            answer = handler(asker) if allowed else too_many_requests()
+        except Refused as refused:
+            answer = refused.answer
+        answer.headers |= self._rate_headers(asker, key, now)
+        return answer
+
+    def _rate_headers(self, asker: Asker, key: str, now: int) -> dict[str, str]:
+        limit = self._budget.limit(anonymous=asker == ANONYMOUS)
+        shown = limit or (60 if asker == ANONYMOUS else 1000)
+        spent = self._budget.spent(key, now)
+        if self.options.rate_headers == "ietf":
+            return {
+                "X-RateLimit-Limit": f"{shown}, {shown};w=3600",
+                "X-RateLimit-Remaining": str(max(0, shown - spent)),
+                "X-RateLimit-Reset": str(self._budget.seconds_left(key, now)),
+            }
+        if asker.kind != "token":
+            return {}
+        return {
+            "X-RateLimit-Limit": str(shown),
+            "X-RateLimit-Resource": "api-repositories",
+            "X-RateLimit-NearLimit": "true" if limit and spent * 5 >= limit * 4 else "false",
+        }
+
+    def _route(self, request: Request) -> tuple[str, Handler]:
+        prefix = next((each for each in PREFIXES if request.path.startswith(each)), None)
+        if prefix is not None:
+            segments = Request("GET", request.path[len(prefix) :]).segments
+            return kind_of(segments), partial(self._answer2, request, segments)
+        if request.path == OAUTH_PATH:
+            return "other", lambda _: self._identity.grant(request, self.options.token_seconds)
+        return "other", _nothing_here
+
+    def _answer2(self, request: Request, segments: list[str], asker: Asker) -> Answer:
+        return Api2(self.world, request, asker, next_prefix=self.options.next_prefix).answer(segments)
+
+    # Control
+
+    def do(self, action: str, repository: str | None = None, **details: Any) -> dict[str, Any]:
+        """Edit the world, as POST /-/sandbox does: ``do("push", "owner/slug")``."""
+        order = {"action": action, **details}
+        if repository is not None:
+            order["repository"] = repository
+        with self._lock:
+            return perform(self.world, order, tags_touch=self.options.tags_touch)
+
+    def state(self) -> dict[str, Any]:
+        """Tell what was asked and answered since the last reset."""
+        with self._lock:
+            return {
+                "total": self.total,
+                "by_kind": dict(self.by_kind),
+                "by_status": {str(status): count for status, count in self.by_status.items()},
+                "by_credential": dict(self.by_credential),
+                "too_many_requests": self.by_status[429],
+                "now": iso(self.world.now()),
+                "options": asdict(self.options),
+                "faults": [{**asdict(each.fault), "fired": each.fired} for each in self._faults],
+            }
+
+    def workspaces(self) -> list[str]:
+        """Give the slugs of all workspaces."""
+        with self._lock:
+            return [workspace.slug for workspace in self.world.workspaces]
+
+    def add_fault(self, fault: Fault) -> None:
+        """Let requests fail from now on."""
+        with self._lock:
+            self._faults.append(ActiveFault(fault))
+
+    def clear_faults(self) -> None:
+        """Let all requests succeed again."""
+        with self._lock:
+            self._faults.clear()
+
+    def on_request(self, number: int, hook: Callable[[], object]) -> None:
+        """Call something right before the request with this number (since the last reset) is answered."""
+        with self._lock:
+            self._hooks.setdefault(number, []).append(hook)
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock ahead."""
+        with self._lock:
+            self.world.advance(seconds)
+
+    def reset(self) -> None:
+        """Set all counters to zero, forget hooks and what was spent of the budget; edits and faults stay."""
+        with self._lock:
+            self.total = 0
+            self.by_kind: Counter[str] = Counter()
+            self.by_status: Counter[int] = Counter()
+            self.by_credential: Counter[str] = Counter()
+            self._hooks.clear()
+            self._budget.clear()
+
+    def _control(self, request: Request) -> Answer:
+        match request.method, request.path.rstrip("/").removeprefix(CONTROL):
+            case "GET", "":
+                return json_answer(self.state())
+            case "GET", "/workspaces":
+                return json_answer(self.workspaces())
+            case "POST", "":
+                return self._control_action(request)
+            case _:
+                return no_such_url()
+
+    def _control_action(self, request: Request) -> Answer:
+        try:
+            order = msgspec.json.decode(request.body, type=dict[str, Any])
+            match order.get("action"):
+                case "fault":
+                    self.add_fault(fault_from({name: order[name] for name in order if name != "action"}))
+                case "clear_faults":
+                    self.clear_faults()
+                case "reset":
+                    self.reset()
+                case "advance":
+                    self.advance(float(order["seconds"]))
+                case "options":
+                    self._set_options(order)
+                case _:
+                    return json_answer(perform(self.world, order, tags_touch=self.options.tags_touch))
+        except (KeyError, TypeError, ValueError) as bad:
+            return error(400, str(bad))
+        return json_answer(self.state())
+
+    def _set_options(self, order: dict[str, Any]) -> None:
+        known = {each.name for each in fields(Options)}
+        for name in order.keys() - {"action"}:
+            if name not in known or not isinstance(order[name], type(getattr(self.options, name))):
+                raise ValueError(
+                    f"there is no option {name}={order[name]!r}; there are {', '.join(sorted(known))}"
+                )
+            setattr(self.options, name, order[name])
+
+
+def _nothing_here(_: Asker) -> Answer:
+    return no_such_url()

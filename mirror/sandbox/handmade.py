@@ -1,0 +1,154 @@
+"""Repositories set by hand: the examples of Bitbucket's first API document, and every oddity seen since."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from .commits import new_ref, tip
+from .draws import Uuids
+from .model import Author, Era, Ref, Repository, Workspace, micros
+
+_HG_DAY = micros(datetime(2009, 5, 3, 10, 20, 30, 123_456, tzinfo=UTC))
+_GIT_DAY = micros(datetime(2019, 5, 3, 10, 20, 30, 123_456, tzinfo=UTC))
+_WEEK = 7 * 86_400 * 1_000_000
+_WHOLE_SECOND = micros(datetime(2008, 8, 1, 1, 53, 20, tzinfo=UTC))
+
+_PRIVATE = {"is_private": True}
+_HG = {"scm": "hg", "main_branch": "default"}
+_EMPTY = {"main_branch": None, "size": 0}
+
+# Workspace, slug, and what differs from a plain git repository. Tests know the order: add at the end.
+_EXAMPLES: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    (
+        "jespern",
+        "django-piston",
+        {**_HG, "followers": 173, "description": "Piston is a Django mini-framework creating APIs."},
+    ),
+    ("jespern", "arriving", {**_HG, **_PRIVATE}),
+    ("jespern", "jespern", {**_HG, **_PRIVATE}),
+    ("jespern", "jespern-jekyll", {**_HG, **_PRIVATE, "website": None}),
+    ("jespern", "bitbucket-issue-query", {**_HG, **_PRIVATE, **_EMPTY}),
+    ("erik", "org.eclipse.mylyn.bitbucket", {**_PRIVATE, "language": "java"}),
+    ("mcatalbas", "codeigniter", {"name": "CodeIgniter", "language": "php", "followers": 12}),
+    ("brodie", "hg-project", {**_HG, **_PRIVATE}),
+    ("dchambers", "django-piston", {**_HG, "parent": 0, "followers": 3}),
+    (
+        "ubernostrum",
+        "django-registration",
+        {**_HG, "followers": 159, "description": "A user-registration application for Django."},
+    ),
+    (
+        "ubernostrum",
+        "django-profiles",
+        {**_HG, "followers": 60, "description": "A user-profile application for Django."},
+    ),
+)
+
+_ODDITIES: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("Mimika_Oh", "vipers-nest", {**_HG, "name": "viper's nest", "era": Era.OLD, "language": "python"}),
+    ("Mimika_Oh", "xmlsocketnet", {**_HG, "name": "XMLSocket.NET", "language": "c#", "website": None}),
+    ("1team", "hello-asd", {"name": "HELLO (ASD)", "main_branch": "main"}),
+    (
+        "1team",
+        "https-mthiagarajan-bitbucket-org-blimessaging-pipinghotdeals",
+        {"name": "https://MThiagarajan@bitbucket.org/blimessaging/pipinghotdeals"},
+    ),
+    ("Mimika_Oh", "qi", {"description": "日本語\r\nДля себя\r\nPortuguês®", "era": Era.MIDDLE}),
+    ("1team", "never-pushed", {**_EMPTY, "website": None}),
+    ("1team", "no-mainbranch-key", {"main_branch_shape": "absent", "era": Era.OLD}),
+    ("1team", "mainbranch-of-2017", {"main_branch_shape": "empty", "era": Era.MIDDLE}),
+    ("Mimika_Oh", "django-piston", {**_HG, "parent": 0, "description": "My fork"}),
+    ("Mimika_Oh", "identifox", {"created": _WHOLE_SECOND + 500_000, "updated": _WHOLE_SECOND}),
+    ("Mimika_Oh", "on-the-second", {"created": _WHOLE_SECOND, "updated": _WHOLE_SECOND + _WEEK}),
+    ("1team", "special-refs", {"name": "Special Refs", "language": "emacs lisp"}),
+    ("1team", "big-one", {"size": 887_709_436, "language": "c++"}),
+    ("1team", "secret.plans", {**_PRIVATE, "fork_policy": "no_forks", "description": "nobody's business"}),
+    (
+        "Mimika_Oh",
+        "html-css",
+        {"name": "HTML + CSS", "language": "html/css", "website": "http://例え.テスト/"},
+    ),
+    ("1team", "closed-branches", {**_HG, "name": "closed branches"}),
+    ("1team", "many-refs", {"name": "many-refs", "followers": 2}),
+    ("Mimika_Oh", "codeigniter", {"name": "CodeIgniter", "parent": 6}),
+)
+
+SPECIAL_BRANCHES = ("master", "feature/x", "feature/BB-1", 'quo"te', "100%-done", "issue#12", "ünïcödé/naïve")
+SPECIAL_TAGS = (
+    'special-"$;><&#_=@!|.,/test',
+    "@atlaskit/activity@1.0.3",
+    "Gtk Release",
+    "feature/x",
+    "v1.0%20",
+    "1.0+build#7",
+)
+
+
+def handmade(total: int, workspaces: Iterable[Workspace], uuids: Uuids) -> list[Repository]:
+    """Make the rows that are always there, and of the oddities as many as a small world has room for."""
+    by_slug = {workspace.slug: workspace for workspace in workspaces}
+    room = max(0, total - len(_EXAMPLES)) // 3
+    rows = [
+        _row(number, by_slug[owner], slug, differences, uuids)
+        for number, (owner, slug, differences) in enumerate(_EXAMPLES + _ODDITIES[:room])
+    ]
+    for row in rows:
+        _fill_refs(row)
+    return rows
+
+
+def _row(
+    number: int, workspace: Workspace, slug: str, differences: dict[str, Any], uuids: Uuids
+) -> Repository:
+    created = (_HG_DAY if differences.get("scm") == "hg" else _GIT_DAY) + number * _WEEK
+    plain = Repository(
+        number=number,
+        workspace=workspace,
+        slug=slug,
+        name=slug,
+        uuid=uuids.of(number),
+        scm="git",
+        created=created,
+        updated=created + _WEEK,
+        size=4_711 * (number + 1),
+        main_branch="master",
+    )
+    return replace(plain, **differences)
+
+
+def _fill_refs(row: Repository) -> None:
+    match row.full_name:
+        case "jespern/django-piston":
+            row.refs = _refs(row, ("default",), ("0.2.1", "0.2.2", "0.2.3"))
+        case "1team/special-refs":
+            row.refs = _refs(row, SPECIAL_BRANCHES, SPECIAL_TAGS)
+            _set_odd_authors(row, row.refs)
+        case "1team/closed-branches":
+            row.refs = _refs(row, ("default", "closed", "two-heads"), ())
+            row.refs[1].heads = ()
+            row.refs[2].heads = (row.refs[2].target, row.refs[2].target[::-1])
+        case "1team/many-refs":
+            branches = ("master", *(f"feature/MANY-{number}" for number in range(1, 130)))
+            row.refs = _refs(row, branches, tuple(f"v0.{number}" for number in range(120)))
+        case _:
+            pass
+
+
+def _refs(row: Repository, branches: tuple[str, ...], tags: tuple[str, ...]) -> list[Ref]:
+    refs = [new_ref(row, "branch", name, 1, when=row.updated, annotated=False) for name in branches]
+    for number, name in enumerate(tags):
+        ref = new_ref(row, "tag", name, 1, when=row.created, annotated=number % 2 == 0)
+        ref.silent = number % 4 == 1
+        refs.append(ref)
+    if row.scm == "hg":
+        refs[0].heads = (refs[0].target,)
+        refs.append(tip(refs[0]))
+    return refs
+
+
+def _set_odd_authors(row: Repository, refs: list[Ref]) -> None:
+    person = row.workspace.members[0]
+    refs[0].author = Author("shjohnst")
+    refs[1].author = Author("bot <bot@example.com>", person, "app_user")
+    refs[2].author = Author("Mimika <mimika@example.com>", person, "no_uuid")

@@ -1,0 +1,117 @@
+"""Which repositories a listing consists of: `sort` and `q` turned into numbers, without building rows."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+from .askers import Asker
+from .exchange import Refused, error
+from .model import Ref, Repository, Workspace
+from .orders import NUMBER_BITS
+from .query import BadQuery, Comparison, dig, parse
+from .world import SORTS, World
+
+_QUICK = {"created_on", "updated_on"}
+
+
+def sort_key(parameters: dict[str, str], known: Iterable[str], default: str) -> tuple[str, bool]:
+    """Read `sort`: the field, and whether it descends."""
+    text = parameters.get("sort") or default
+    field, descending = text.removeprefix("-"), text.startswith("-")
+    if field not in known:
+        raise Refused(error(400, f"Invalid sort: {text}"))
+    return field, descending
+
+
+def comparisons(parameters: dict[str, str]) -> list[Comparison]:
+    """Read `q`."""
+    try:
+        return parse(parameters["q"]) if parameters.get("q") else []
+    except BadQuery as bad:
+        raise Refused(error(400, str(bad))) from None
+
+
+def repositories(
+    world: World, workspace: Workspace, asker: Asker, parameters: dict[str, str]
+) -> tuple[Sequence[int], bool]:
+    """Give the numbers of a listing in ascending order, and whether it descends."""
+    field, descending = sort_key(parameters, SORTS, "created_on")
+    order = world.order(workspace, field, asker)
+    wanted = comparisons(parameters)
+    if not wanted:
+        return cast("Sequence[int]", order), descending
+    quick = [each for each in wanted if each.field in _QUICK and each.operator in {">", ">=", "<", "<="}]
+    numbers: Sequence[int] = (
+        _between(world, workspace, asker, quick) if quick else cast("Sequence[int]", order)
+    )
+    slow = [each for each in wanted if each not in quick[:1]]
+    if slow:
+        rows = ((number, world.get(number)) for number in numbers)
+        numbers = [number for number, row in rows if row is not None and _holds(slow, _facts(row))]
+    return order.sort(numbers), descending
+
+
+def refs(rows: Sequence[Ref], parameters: dict[str, str]) -> Sequence[Ref]:
+    """Choose and sort branches and tags."""
+    wanted = comparisons(parameters)
+    if wanted:
+        rows = [
+            ref
+            for ref in rows
+            if _holds(wanted, {"name": ref.name, "target": {"hash": ref.target, "date": ref.date}})
+        ]
+    if not parameters.get("sort"):
+        return rows
+    field, descending = sort_key(parameters, ("name", "target.date"), "name")
+    if field == "name":
+        return sorted(rows, key=lambda ref: _natural(ref.name), reverse=descending)
+    return sorted(rows, key=lambda ref: ref.date, reverse=descending)
+
+
+def _between(world: World, workspace: Workspace, asker: Asker, quick: list[Comparison]) -> Sequence[int]:
+    """Cut the numbers that the first comparison of dates allows out of the order by that date."""
+    first = quick[0]
+    order = world.order(workspace, first.field, asker)
+    bound = first.value + (first.operator in {">", "<="})
+    place = order.place(bound << NUMBER_BITS)
+    return order[place:] if first.operator.startswith(">") else order[:place]
+
+
+def _holds(wanted: list[Comparison], facts: dict[str, Any]) -> bool:
+    for each in wanted:
+        if each.field.split(".")[0] not in facts:
+            raise Refused(error(400, f"Invalid query: no field {each.field}"))
+    return all(each.holds(dig(facts, each.field)) for each in wanted)
+
+
+def _facts(row: Repository) -> dict[str, Any]:
+    return {
+        "uuid": row.uuid,
+        "name": row.name,
+        "slug": row.slug,
+        "full_name": row.full_name,
+        "description": row.description,
+        "language": row.language,
+        "scm": row.scm,
+        "size": row.size,
+        "is_private": row.is_private,
+        "has_issues": row.has_issues,
+        "has_wiki": row.has_wiki,
+        "project": {"key": row.project},
+        "parent": row.parent,
+        "created_on": row.created,
+        "updated_on": row.updated,
+    }
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """Sort key in which v10 comes after v9."""
+    parts, digits = [], ""
+    for letter in [*name.lower(), ""]:
+        if letter.isdecimal():
+            digits += letter
+            continue
+        if digits:
+            parts.append((False, int(digits), ""))
+            digits = ""
+        parts.append((True, 0, letter))
+    return parts

@@ -1,0 +1,302 @@
+"""The data of the simulated Bitbucket: drawn from a seed when asked for, with edits laid over it.
+
+A repository that nobody edited is not kept anywhere: `generated` computes it from its number. One that was
+edited, or is made by hand, is a row in memory and hides the generated one. Listings are arrays of numbers,
+made when first asked for and kept in order from then on.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from .askers import TOKEN, Asker
+from .commits import generated_refs
+from .draws import Uuids
+from .generated import END, Generator, zipf_counts
+from .handmade import handmade
+from .model import Person, Ref, Repository, Workspace, micros, utc_now
+from .orders import NUMBER_BITS, Order
+from .people import Population
+from .shapes2 import Shapes2
+
+SORTS = ("created_on", "updated_on", "name", "full_name", "slug")
+
+
+class World:
+    """Workspaces, people, repositories and refs.
+
+    `repositories` counts all of them, `workspaces` only the generated ones (besides the eight that are always
+    there); with `workspaces=1` it is called `big` and holds every generated repository.
+    """
+
+    def __init__(
+        self,
+        repositories: int = 200,
+        seed: int = 1,
+        workspaces: int | None = None,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.seed = seed
+        self._now = now
+        self._ahead = 0
+        self._last = END
+        self._pushes = 1 << 40  # above the keys of all commits that are there from the start
+        self._population = Population(seed, max(1, repositories // 250) if workspaces is None else workspaces)
+        self.workspaces = self._population.workspaces
+        self._uuids = Uuids(seed, 9)
+        self._generator = Generator(seed, self._uuids)
+        self._by_slug = {workspace.slug.lower(): workspace for workspace in self.workspaces}
+        self._by_uuid = {workspace.uuid: workspace for workspace in self.workspaces}
+        self._rows: dict[int, Repository] = {}
+        self._by_name: dict[tuple[int, str], int] = {}
+        self._rows_of: dict[int, set[int]] = {workspace.number: set() for workspace in self.workspaces}
+        self._children: dict[int, set[int]] = {}
+        self._orders: dict[int, dict[tuple[str, bool], Order]] = {}
+        for row in handmade(repositories, self.workspaces, self._uuids):
+            self.add(row)
+        self._next_number = len(self._rows)
+        populated = [workspace for workspace in self.workspaces if workspace.number >= 8]
+        counts = zipf_counts(max(0, repositories - len(self._rows)), len(populated))
+        for workspace, count in zip(populated, counts, strict=True):
+            workspace.first, workspace.count = self._next_number, count
+            self._next_number += count
+        self._generated_numbers = range(len(self._rows), self._next_number)
+
+    # Time
+
+    def now(self) -> int:
+        """Give the world's time in microseconds; `advance` moves it ahead of the real clock."""
+        return micros(self._now()) + self._ahead
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock."""
+        self._ahead += int(seconds * 1_000_000)
+
+    def tick(self) -> int:
+        """Give a time for an edit: now, and later than all edits and generated rows before it."""
+        self._last = max(self.now(), self._last + 1)
+        return self._last
+
+    # Looking up
+
+    def workspace(self, name: str) -> Workspace | None:
+        """Find a workspace by slug or uuid."""
+        return self._by_uuid.get(name) if name.startswith("{") else self._by_slug.get(name.lower())
+
+    def person(self, name: str) -> Person | None:
+        """Find somebody by user name, uuid or account id."""
+        if name.startswith("{"):
+            number = self._population.uuids.number(name)
+            known = number is not None and number < len(self._population.people)
+            return self._population.people[number] if known and number is not None else None
+        if (found := self._population.by_name.get(name.lower())) is not None:
+            return found
+        return next((each for each in self._population.people if each.account_id == name), None)
+
+    def people(self) -> list[Person]:
+        """Give everybody with an account."""
+        return self._population.people
+
+    def find(self, workspace: str, slug: str) -> Repository | None:
+        """Find a repository by the two parts of its path, each a slug or a uuid, in any case."""
+        if slug.startswith("{"):
+            number = self._uuids.number(slug)
+            row = None if number is None else self.get(number)
+            here = row is not None and (workspace == "{}" or self.workspace(workspace) is row.workspace)
+            return row if here else None
+        place = self.workspace(workspace)
+        if place is None:
+            return None
+        number = self._by_name.get((place.number, slug.lower()))
+        if number is None:
+            number = self._generator.number(place, slug.lower())
+            if number in self._rows:  # moved, renamed or deleted since
+                return None
+        return None if number is None else self.get(number)
+
+    def get(self, number: int) -> Repository | None:
+        """Give the repository with this number, unless it is deleted."""
+        row = self._rows.get(number)
+        if row is None and number in self._generated_numbers:
+            row = self._generate(number)
+        return None if row is None or row.deleted else row
+
+    def gone(self, name: str) -> Repository | None:
+        """Find a deleted repository by uuid or by the full name it had; the latest one of that name."""
+        rows = reversed(self._rows.values())
+        return next((row for row in rows if row.deleted and name.lower() in _names(row)), None)
+
+    def forks(self, row: Repository) -> list[Repository]:
+        """Give the repositories forked from this one."""
+        numbers = set(self._children.get(row.number, ()))
+        if row.number in self._generated_numbers:
+            home = self._home(row.number)
+            found = self._generator.forks(home, self.workspaces, row.number)
+            numbers.update(number for number in found if number not in self._rows)
+        return [fork for number in sorted(numbers) if (fork := self.get(number)) is not None]
+
+    def refs_of(self, row: Repository) -> list[Ref]:
+        """Give branches and tags in byte order of their full names."""
+        refs = generated_refs(row, self.seed) if row.refs is None else row.refs
+        return sorted(refs, key=lambda ref: ref.path.encode())
+
+    def can_see(self, asker: Asker, row: Repository) -> bool:
+        """Tell whether the asker may know of the repository."""
+        return not row.is_private or self.is_member(asker, row.workspace)
+
+    def is_member(self, asker: Asker, workspace: Workspace) -> bool:
+        """Tell whether the asker belongs to the workspace, or holds a token for everything."""
+        return asker.sees_all or (asker.kind == "person" and workspace.has_member(asker.name))
+
+    # Listing
+
+    def order(self, workspace: Workspace, sort: str, asker: Asker) -> Order:
+        """Give the numbers of a workspace's repositories, as far as the asker sees them, in order."""
+        public_only = not self.is_member(asker, workspace)
+        orders = self._orders.setdefault(workspace.number, {})
+        order = orders.get((sort, public_only))
+        if order is None:
+            order = Order(self._numbers(workspace, public_only=public_only), self._key(workspace, sort))
+            orders[sort, public_only] = order
+        return order
+
+    def visible(self, asker: Asker = TOKEN, origin: str = "http://sandbox") -> Iterator[dict[str, Any]]:
+        """Yield every repository the asker sees, as API 2.0 would send it: the truth to compare with."""
+        shapes = Shapes2(self, origin, asker)
+        for workspace in self.workspaces:
+            for number in list(self.order(workspace, "created_on", asker)):
+                if (row := self.get(number)) is not None:
+                    yield shapes.repository(row)
+
+    def refs(self, full_name: str, origin: str = "http://sandbox") -> list[dict[str, Any]]:
+        """Give all branches and tags of a repository, as API 2.0 would send them."""
+        row = self.find(*full_name.split("/", 1))
+        if row is None:
+            raise LookupError(f"there is no repository {full_name}")
+        shapes = Shapes2(self, origin, TOKEN)
+        return [shapes.ref(row, ref) for ref in self.refs_of(row)]
+
+    # Editing
+
+    def add(self, row: Repository) -> None:
+        """Take in a repository that was not there before."""
+        self._keep(row)
+        self._file(row)
+
+    def new_number(self) -> int:
+        """Give a number that no repository has had."""
+        self._next_number += 1
+        return self._next_number - 1
+
+    def next_push(self) -> int:
+        """Give a number that no push has had, so that no two make the same commit."""
+        self._pushes += 1
+        return self._pushes
+
+    def new_uuid(self, number: int) -> str:
+        """Give the uuid that belongs to a number."""
+        return self._uuids.of(number)
+
+    @contextmanager
+    def changing(self, row: Repository, *, touch: bool = True) -> Iterator[Repository]:
+        """Lend a repository for changes; all listings follow, and `updated_on` moves."""
+        row = self._keep(self._rows.get(row.number, row))
+        if row.refs is None:  # drawn from dates and members as they are before this change
+            row.refs = generated_refs(row, self.seed)
+        self._unfile(row)
+        try:
+            yield row
+        finally:
+            if touch:
+                row.updated = self.tick()
+            self._file(row)
+
+    @contextmanager
+    def changing_refs(self, row: Repository, *, touch: bool = True) -> Iterator[dict[tuple[str, str], Ref]]:
+        """Lend the refs of a repository, by kind and name, for changes."""
+        with self.changing(row, touch=touch) as kept:
+            refs = {(ref.kind, ref.name): ref for ref in self.refs_of(kept)}
+            yield refs
+            kept.refs = list(refs.values())
+
+    def rename_workspace(self, workspace: Workspace, slug: str) -> None:
+        """Give a workspace another slug; every full name in it changes, no date does."""
+        if slug.lower() in self._by_slug:
+            raise ValueError(f"there is a workspace {slug} already")
+        del self._by_slug[workspace.slug.lower()]
+        workspace.slug = slug
+        self._by_slug[slug.lower()] = workspace
+
+    # Inside
+
+    def _generate(self, number: int) -> Repository:
+        return self._generator.repository(self._home(number), self.workspaces, number)
+
+    def _home(self, number: int) -> Workspace:
+        """Find the workspace that a generated repository was generated in."""
+        low, high = 8, len(self.workspaces) - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.workspaces[middle].first <= number else (low, middle - 1)
+        return self.workspaces[low]
+
+    def _numbers(self, workspace: Workspace, *, public_only: bool) -> Iterator[int]:
+        rows, is_private = self._rows, self._generator.is_private
+        for number in sorted(self._rows_of[workspace.number]):
+            if not (public_only and rows[number].is_private):
+                yield number
+        for number in range(workspace.first, workspace.first + workspace.count):
+            if number not in rows and not (public_only and is_private(number)):
+                yield number
+
+    def _key(self, workspace: Workspace, sort: str) -> Callable[[int], Any]:
+        rows, generator = self._rows, self._generator
+
+        def created(number: int) -> int:
+            row = rows.get(number)
+            return (row.created if row else generator.created(workspace, number)) << NUMBER_BITS | number
+
+        def updated(number: int) -> int:
+            row = rows.get(number)
+            return (row.updated if row else generator.updated(workspace, number)) << NUMBER_BITS | number
+
+        def name(number: int) -> tuple[str, int]:
+            return (rows.get(number) or self._generate(number)).name.lower(), number
+
+        def slug(number: int) -> tuple[str, int]:
+            return (rows.get(number) or self._generate(number)).slug, number
+
+        return {"created_on": created, "updated_on": updated, "name": name}.get(sort, slug)
+
+    def _keep(self, row: Repository) -> Repository:
+        """Let a row hide the generated repository of its number from now on."""
+        if row.number not in self._rows:
+            self._rows[row.number] = row
+            self._rows_of[row.workspace.number].add(row.number)
+            self._by_name[row.workspace.number, row.slug.lower()] = row.number
+            if row.parent is not None:
+                self._children.setdefault(row.parent, set()).add(row.number)
+        return row
+
+    def _file(self, row: Repository) -> None:
+        if row.deleted:
+            return
+        self._rows_of[row.workspace.number].add(row.number)
+        self._by_name[row.workspace.number, row.slug.lower()] = row.number
+        for (_, public_only), order in self._orders.get(row.workspace.number, {}).items():
+            if not (public_only and row.is_private):
+                order.add(row.number)
+
+    def _unfile(self, row: Repository) -> None:
+        if row.deleted:
+            return
+        for (_, public_only), order in self._orders.get(row.workspace.number, {}).items():
+            if not (public_only and row.is_private):
+                order.drop(row.number)
+        self._rows_of[row.workspace.number].discard(row.number)
+        del self._by_name[row.workspace.number, row.slug.lower()]
+
+
+def _names(row: Repository) -> tuple[str, str]:
+    return row.uuid, row.full_name.lower()

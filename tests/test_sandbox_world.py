@@ -1,0 +1,346 @@
+"""The sandbox's data: deterministic, always with the known examples and oddities, true to every edit."""
+
+import json
+from collections import Counter
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mirror.sandbox import ANONYMOUS, TOKEN, Refusal, Sandbox, World, person
+from mirror.sandbox.exchange import Request
+
+SORTS = ("created_on", "-created_on", "updated_on", "-updated_on", "name", "slug", "-full_name")
+
+
+def ask(sandbox: Sandbox, path: str, query: str = "", who: str = "Bearer sandbox") -> Any:
+    headers = {"host": "sandbox", "authorization": who}
+    answer = sandbox.answer(Request("GET", f"/2.0/{path}", query, headers))
+    assert answer.status == 200, answer.body
+    return json.loads(answer.body)
+
+
+def walk(sandbox: Sandbox, path: str, query: str) -> list[Any]:
+    """Follow the pages to the end."""
+    rows: list[Any] = []
+    while True:
+        page = ask(sandbox, path, query)
+        rows += page["values"]
+        if "next" not in page:
+            return rows
+        query = page["next"].partition("?")[2]
+
+
+def full_names(world: World) -> set[str]:
+    return {row["full_name"] for row in world.visible()}
+
+
+def test_the_examples_of_the_first_document_are_always_there() -> None:
+    """Even a world too small for them holds the eleven known repositories."""
+    for size in (0, 11, 50, 3000):
+        world = World(size)
+        rows = {row["full_name"]: row for row in world.visible()}
+        assert len(rows) == max(size, 11)
+        piston = rows["jespern/django-piston"]
+        assert (piston["followers_count"], piston["scm"]) == (173, "hg")
+        assert piston["description"] == "Piston is a Django mini-framework creating APIs."
+        assert piston["mainbranch"] == {"type": "named_branch", "name": "default"}
+        assert [ref["name"] for ref in world.refs("jespern/django-piston")] == [
+            "default",
+            "0.2.1",
+            "0.2.2",
+            "0.2.3",
+            "tip",
+        ]
+        private = {name for name, row in rows.items() if row["is_private"]}
+        assert private >= {
+            "jespern/arriving",
+            "jespern/jespern",
+            "jespern/jespern-jekyll",
+            "jespern/bitbucket-issue-query",
+            "erik/org.eclipse.mylyn.bitbucket",
+            "brodie/hg-project",
+        }
+        assert rows["mcatalbas/codeigniter"]["name"] == "CodeIgniter"
+        assert rows["dchambers/django-piston"]["parent"]["full_name"] == "jespern/django-piston"
+        assert rows["ubernostrum/django-registration"]["followers_count"] == 159
+        assert rows["ubernostrum/django-profiles"]["followers_count"] == 60
+
+
+def test_the_same_seed_gives_the_same_world() -> None:
+    """Two worlds of one seed are equal to the last ref, another seed gives another one."""
+    one, two, other = World(300), World(300), World(300, seed=2)
+    assert list(one.visible()) == list(two.visible())
+    assert all(one.refs(name) == two.refs(name) for name in full_names(one))
+    assert list(one.visible()) != list(other.visible())
+
+
+def test_a_million_repositories_are_there_at_once() -> None:
+    """Any page and any single repository of a huge workspace is answered without its other rows."""
+    sandbox = Sandbox(World(1_000_000, workspaces=1))
+    page = ask(sandbox, "repositories/big", "pagelen=100&page=5000&sort=created_on")
+    assert page["size"] > 999_000
+    assert len(page["values"]) == 100
+    slug = page["values"][7]["slug"]
+    assert ask(sandbox, f"repositories/big/{slug}")["uuid"] == page["values"][7]["uuid"]
+    assert len(sandbox.world._rows) < 50
+
+
+def test_names_and_owners_follow_zipfs_law() -> None:
+    """The first workspaces are much bigger than the last, and popular names have many owners."""
+    rows = list(World(5000).visible())
+    owners = Counter(row["full_name"].split("/")[0] for row in rows).most_common()
+    assert owners[0][1] > 5 * owners[10][1]
+    names = Counter(row["slug"] for row in rows).most_common()
+    assert names[0][1] >= 8
+    assert names[-1][1] == 1
+    assert 0.1 < sum(row["is_private"] for row in rows) / len(rows) < 0.2
+    assert len({row["uuid"] for row in rows}) == len(rows) == len({row["full_name"].lower() for row in rows})
+
+
+def test_forks_share_the_name_of_their_parent_and_are_listed_by_it() -> None:
+    """`parent`, `forks_count` and the list of forks tell the same story."""
+    world = World(2000)
+    sandbox = Sandbox(world)
+    rows = list(world.visible())
+    children = Counter(row["parent"]["full_name"] for row in rows if row.get("parent"))
+    assert len(children) > 30
+    for row in rows:
+        assert row["forks_count"] == children[row["full_name"]]
+        if row.get("parent"):
+            assert row["parent"]["full_name"].split("/")[1] == row["slug"]
+            assert "slug" not in row["parent"]
+    name, count = children.most_common(1)[0]
+    assert ask(sandbox, f"repositories/{name}/forks")["size"] == count
+
+
+def test_every_oddity_of_repositories_occurs() -> None:
+    """Whatever real repositories do to a naive parser, some row of a default world does."""
+    rows = list(World().visible())
+    shapes = {json.dumps(row["mainbranch"], sort_keys=True) for row in rows if "mainbranch" in row}
+    assert {"null", "{}"} < shapes
+    assert any("mainbranch" not in row for row in rows)
+    assert {row["mainbranch"]["type"] for row in rows if row.get("mainbranch")} == {"branch", "named_branch"}
+    assert {"parent" in row for row in rows} == {True, False}
+    assert {"workspace" in row for row in rows} == {"project" in row for row in rows} == {True, False}
+    assert any("." not in row["updated_on"] for row in rows)
+    assert any(row["updated_on"] < row["created_on"] for row in rows)
+    assert any(row["full_name"] != row["full_name"].lower() for row in rows)
+    assert any(not row["description"].isascii() for row in rows)
+    assert any("\r\n" in row["description"] for row in rows)
+    assert {row["website"] for row in rows} >= {None, ""}
+    assert Counter(row["language"] for row in rows)[""] > len(rows) / 4
+    assert any(row["size"] == 0 for row in rows)
+    assert {row["owner"]["type"] for row in rows} == {"user", "team"}
+    assert any("username" not in row["owner"] for row in rows)
+    assert any("https://" in row["name"] for row in rows)
+    assert any(row["slug"] != row["name"].lower().replace(" ", "-") for row in rows)
+
+
+def test_every_oddity_of_refs_occurs() -> None:
+    """Closed branches, odd names, tags in three shapes, authors without account, uuid or e-mail."""
+    world = World()
+    by_repository = {name: world.refs(name) for name in full_names(world)}
+    refs = [ref for found in by_repository.values() for ref in found]
+    assert {len(ref["heads"]) for ref in refs if "heads" in ref} == {0, 1, 2}
+    tags = [ref for ref in refs if ref["type"] == "tag"]
+    assert {"absent" if "tagger" not in tag else type(tag["tagger"]).__name__ for tag in tags} == {
+        "absent",
+        "NoneType",
+        "dict",
+    }
+    names = {ref["name"] for ref in refs}
+    assert all(any(sign in name for name in names) for sign in "/\"' #%@;" if sign != "'")
+    assert any(
+        {ref["name"] for ref in found if ref["type"] == "tag"}
+        & {ref["name"] for ref in found if ref["type"] != "tag"}
+        for found in by_repository.values()
+    )
+    authors = [ref["target"]["author"] for ref in refs]
+    assert any("user" not in author for author in authors)
+    assert any("<" not in author["raw"] for author in authors)
+    assert any("uuid" not in author.get("user", {"uuid": ""}) for author in authors)
+    assert any(author.get("user", {}).get("type") == "app_user" for author in authors)
+    assert {len(ref["target"]["parents"]) for ref in refs} == {0, 1, 2}
+    assert any("merge_strategies" not in ref for ref in refs if ref["type"] == "branch")
+    counts = [len(found) for found in by_repository.values()]
+    assert min(counts) == 0
+    assert max(counts) > 200
+    special = {ref["name"]: ref for ref in by_repository["1team/special-refs"] if ref["type"] == "tag"}
+    link = special['special-"$;><&#_=@!|.,/test']["links"]["self"]["href"]
+    assert link.endswith("/refs/tags/special-%22$;%3E%3C&%23_=@!%7C.,/test")
+
+
+def test_only_members_and_tokens_see_private_repositories() -> None:
+    """Anonymous askers see public ones, people also those of their workspaces, a token everything."""
+    world = World()
+    everything = list(world.visible(TOKEN))
+    public = [row["full_name"] for row in everything if not row["is_private"]]
+    assert [row["full_name"] for row in world.visible(ANONYMOUS)] == public
+    jespern = {row["full_name"] for row in world.visible(person("jespern"))}
+    assert jespern - set(public) == {
+        row["full_name"]
+        for row in everything
+        if row["is_private"] and row["full_name"].split("/")[0] in {"jespern", "erik", "brodie"}
+    }
+
+
+@settings(max_examples=40, deadline=None)
+@given(pagelen=st.integers(1, 130), sort=st.sampled_from(SORTS), who=st.sampled_from(["", "Bearer sandbox"]))
+def test_pages_of_any_length_and_order_cover_each_repository_once(pagelen: int, sort: str, who: str) -> None:
+    """Paging neither loses nor repeats a row, and the rows come in the order asked for."""
+    sandbox = Sandbox(World(180))
+    query, rows = f"pagelen={pagelen}&sort={sort}", []
+    while query:
+        headers = {"host": "sandbox"} | ({"authorization": who} if who else {})
+        page = json.loads(sandbox.answer(Request("GET", "/2.0/repositories/big", query, headers)).body)
+        assert page["pagelen"] == min(100, pagelen)
+        rows += page["values"]
+        query = page.get("next", "").partition("?")[2]
+    asker = TOKEN if who else ANONYMOUS
+    expected = {row["uuid"] for row in sandbox.world.visible(asker) if row["full_name"].startswith("big/")}
+    assert len(rows) == page["size"] == len(expected)
+    assert {row["uuid"] for row in rows} == expected
+    keys = [row[sort.lstrip("-")].lower().replace("+00:00", "").ljust(26, "\0") for row in rows]
+    assert keys == sorted(keys, reverse=sort.startswith("-"))
+
+
+ACTIONS = st.sampled_from(
+    [
+        "touch",
+        "push",
+        "rename",
+        "transfer",
+        "delete",
+        "create",
+        "make_private",
+        "make_public",
+        "swap",
+        "restore",
+    ]
+)
+
+
+def act(
+    sandbox: Sandbox, action: str, names: tuple[str, str], number: int, deleted: list[str]
+) -> dict[str, Any]:
+    """Do one of the things that happen to repositories."""
+    name, other = names
+    match action:
+        case "rename":
+            return sandbox.do("rename", name, name=f"New Name {number % 7}")
+        case "transfer":
+            return sandbox.do("transfer", name, to=other.partition("/")[0])
+        case "create":
+            return sandbox.do("create", workspace=name.partition("/")[0], name=f"made-{number % 9}")
+        case "swap":
+            return sandbox.do("swap_names", name, **{"with": other})
+        case "restore":
+            return sandbox.do("restore", deleted[number % len(deleted)] if deleted else name)
+        case _:
+            return sandbox.do(action, name)
+
+
+@settings(max_examples=60, deadline=None)
+@given(history=st.lists(st.tuples(ACTIONS, st.integers(0, 10**6), st.integers(0, 10**6)), max_size=25))
+def test_every_edit_shows_in_every_order(history: list[tuple[str, int, int]]) -> None:
+    """After any history all orders hold the same repositories, sorted, under their present names."""
+    sandbox = Sandbox(World(60, workspaces=2))
+    world = sandbox.world
+    for sort in SORTS:  # make the orders, so that they have to follow
+        for slug in sandbox.workspaces():
+            walk(sandbox, f"repositories/{slug}", f"sort={sort}")
+    deleted: list[str] = []
+    for action, first, second in history:
+        rows = list(world.visible())
+        row, other = rows[first % len(rows)], rows[second % len(rows)]
+        try:
+            edited = act(sandbox, action, (row["full_name"], other["full_name"]), second, deleted)
+        except Refusal:
+            assert list(world.visible()) == rows
+            continue
+        if action == "delete":
+            deleted.append(edited["uuid"])
+        elif action != "restore":
+            home = edited["repository"].partition("/")[0]
+            newest = ask(sandbox, f"repositories/{home}", "sort=-updated_on&pagelen=1")
+            assert edited["uuid"] == newest["values"][0]["uuid"] or action == "swap"
+    expected = {row["uuid"]: row for row in world.visible(origin="http://sandbox")}
+    for sort in SORTS:
+        listed = {
+            row["uuid"]: row
+            for slug in sandbox.workspaces()
+            for row in walk(sandbox, f"repositories/{slug}", f"sort={sort}&pagelen=7")
+        }
+        assert listed == expected
+    for uuid, row in expected.items():
+        assert ask(sandbox, f"repositories/{row['full_name']}")["uuid"] == uuid
+        assert ask(sandbox, f"repositories/%7B%7D/{uuid}")["full_name"] == row["full_name"]
+
+
+def test_dates_only_grow_with_edits_even_while_the_clock_stands_still() -> None:
+    """Two edits within one tick of the clock have different dates."""
+    world = World(30)
+    moment = world._now()
+    sandbox = Sandbox(World(30, now=lambda: moment))
+    stamps = [sandbox.do("touch", "jespern/jespern")["updated_on"] for _ in range(5)]
+    assert all(earlier < later for earlier, later in pairwise(stamps))
+
+
+def test_refs_follow_their_edits() -> None:
+    """Branches and tags are made, moved and deleted, and nothing else changes."""
+    sandbox = Sandbox(World())
+    world, name = sandbox.world, "mcatalbas/codeigniter"
+    before = {(ref["type"], ref["name"]): ref["target"]["hash"] for ref in world.refs(name)}
+    sandbox.do("create_branch", name, name="feature/new")
+    sandbox.do("create_tag", name, name="v9", annotated=False)
+    sandbox.do("push", name)
+    after = {(ref["type"], ref["name"]): ref["target"]["hash"] for ref in world.refs(name)}
+    assert after.keys() - before.keys() == {("branch", "feature/new"), ("tag", "v9")}
+    assert [key for key in before if before[key] != after[key]] == [("branch", "master")]
+    sandbox.do("move_tag", name, name="v9")
+    sandbox.do("delete_branch", name, name="feature/new")
+    last = {(ref["type"], ref["name"]): ref["target"]["hash"] for ref in world.refs(name)}
+    assert last.keys() - before.keys() == {("tag", "v9")}
+    assert last["tag", "v9"] != after["tag", "v9"]
+    with pytest.raises(Refusal, match="no branch"):
+        sandbox.do("delete_branch", name, name="feature/new")
+
+
+def test_the_first_push_ends_emptiness_and_moves_tip_in_mercurial() -> None:
+    """An empty repository gets its main branch with the first push; hg's tip follows each push."""
+    sandbox = Sandbox(World())
+    sandbox.do("push", "1team/never-pushed")
+    (branch,) = sandbox.world.refs("1team/never-pushed")
+    assert branch["name"] == "master"
+    sandbox.do("push", "jespern/django-piston")
+    refs = {ref["name"]: ref["target"]["hash"] for ref in sandbox.world.refs("jespern/django-piston")}
+    assert refs["tip"] == refs["default"]
+
+
+def test_a_push_of_tags_can_be_told_to_leave_the_date_alone() -> None:
+    """With `tags_touch` off, only the refs tell of a new tag."""
+    sandbox = Sandbox(World())
+    sandbox.options.tags_touch = False
+    before = ask(sandbox, "repositories/mcatalbas/codeigniter")["updated_on"]
+    assert sandbox.do("create_tag", "mcatalbas/codeigniter", name="quiet")["updated_on"] == before
+    assert sandbox.do("create_branch", "mcatalbas/codeigniter", name="loud")["updated_on"] > before
+
+
+def test_refs_do_not_change_with_a_touch_or_a_transfer() -> None:
+    """Dates, authors and commits of refs stay when only the repository's own row changes."""
+    sandbox = Sandbox(World(600, workspaces=2))
+    for row in list(sandbox.world.visible())[40:80]:
+        before = [
+            (ref["name"], ref["target"]["date"], ref["target"]["author"]["raw"])
+            for ref in sandbox.world.refs(row["full_name"])
+        ]
+        sandbox.do("touch", row["full_name"])
+        moved = sandbox.do("transfer", row["full_name"], to="erik")["repository"]
+        after = [
+            (ref["name"], ref["target"]["date"], ref["target"]["author"]["raw"])
+            for ref in sandbox.world.refs(moved)
+        ]
+        assert before == after
