@@ -1,0 +1,127 @@
+"""The secret an upstream wants: read from the environment or a file, never shown.
+
+What is read decides the form: ``user:token`` is Basic (an API token, whose user is the account's e-mail),
+``token`` is Bearer (an access token), ``oauth:KEY:SECRET`` is an OAuth consumer, nothing is anonymous.
+"""
+
+import base64
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mirror.errors import ConfigError
+
+Form = Literal["basic", "bearer", "oauth", "anonymous"]
+
+LARGEST_FILE = 65_536
+_FORMS = 'it holds "user:token", "token" or "oauth:KEY:SECRET"'
+
+
+@dataclass(frozen=True, repr=False)
+class Credential:
+    """Who we say we are; the secret leaves it in a header only.
+
+    `user` is the user name or the OAuth consumer's key, "" for a token alone.
+    """
+
+    form: Form = "anonymous"
+    user: str = ""
+    secret: str = ""
+
+    def __repr__(self) -> str:
+        return f"<Credential {self.form}>"
+
+    @property
+    def bucket(self) -> str:
+        """A name for whose requests are counted together, from which nothing secret can be told.
+
+        Bitbucket counts by user, by access token, by OAuth consumer, else by address
+        (support.atlassian.com/bitbucket-cloud/docs/api-request-limits).
+        """
+        if self.form == "anonymous":
+            return "anonymous"
+        subject = self.secret if self.form == "bearer" else self.user
+        return f"{self.form}-{hashlib.sha256(subject.encode()).hexdigest()[:16]}"
+
+    @property
+    def authorization(self) -> str | None:
+        """The value of the Authorization header; None where there is none or it must be fetched first."""
+        if self.form == "basic":
+            return self.basic
+        return f"Bearer {self.secret}" if self.form == "bearer" else None
+
+    @property
+    def basic(self) -> str:
+        """User and secret as HTTP's Basic scheme writes them."""
+        return "Basic " + base64.b64encode(f"{self.user}:{self.secret}".encode()).decode("ascii")
+
+    def redacted(self, text: str) -> str:
+        """Take the secret, in either spelling, out of a text that others wrote."""
+        if not self.secret:
+            return text
+        for secret in (self.secret, self.basic.removeprefix("Basic ")):
+            text = text.replace(secret, "[secret]")
+        return text
+
+
+ANONYMOUS = Credential()
+
+
+def read_credential(source: str | None, environ: Mapping[str, str] = os.environ) -> Credential:
+    """Read what `credential` of an upstream points to: ``env:NAME``, ``file:PATH``, or None for anonymous.
+
+    Raises ConfigError that says what to do, never what was read.
+    """
+    if source is None:
+        return ANONYMOUS
+    scheme, _, place = source.partition(":")
+    if scheme == "env" and place:
+        if place not in environ:
+            raise ConfigError(f"credential {source}: {place} is not set; export {place} so that {_FORMS}")
+        return from_text(environ[place], where=source)
+    if scheme == "file" and place:
+        return from_text(_file_content(place, source), where=source)
+    raise ConfigError(
+        'credential: say where the secret is: "env:NAME" or "file:PATH"; never the secret itself'
+    )
+
+
+def from_text(text: str, *, where: str) -> Credential:
+    """Tell the form of a secret from its text; `where` names its source in errors."""
+    text = text.removeprefix("\ufeff").strip()
+    if not text:
+        raise ConfigError(f"credential {where}: it is empty; write it so that {_FORMS}")
+    if not text.isprintable():
+        raise ConfigError(f"credential {where}: it is several lines or holds control characters; {_FORMS}")
+    user, colon, secret = text.partition(":")
+    if not colon:
+        if not text.isascii() or " " in text:
+            raise ConfigError(f"credential {where}: a token has neither blanks nor accents; copy it again")
+        return Credential("bearer", secret=text)
+    if user == "oauth":
+        user, colon, secret = secret.partition(":")
+    if not user or not secret:
+        raise ConfigError(f"credential {where}: one half of it is empty; {_FORMS}")
+    return Credential("oauth" if text.startswith("oauth:") else "basic", user, secret)
+
+
+def _file_content(place: str, source: str) -> str:
+    """Read a small file; a pipe or a directory by mistake must neither hang nor crash us."""
+    path = Path(place).expanduser()
+    try:
+        if not path.is_file():
+            raise ConfigError(f"credential {source}: no such file; create it with mode 600 so that {_FORMS}")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(LARGEST_FILE + 1)
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(
+            f"credential {source}: cannot be read ({type(error).__name__}); check its owner and mode"
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"credential {source}: it is no UTF-8 text; {_FORMS}") from None
+    if len(text) > LARGEST_FILE:
+        raise ConfigError(f"credential {source}: the file is too large for a secret; {_FORMS}")
+    return text

@@ -1,0 +1,117 @@
+"""One answer of an upstream, and how its body is read: pure, no network.
+
+Bodies are decoded by shape; one that is no JSON at all is told apart from one of an unknown shape, for
+the first is what proxies and maintenance pages send and may be better the next time.
+"""
+
+import functools
+import json
+import math
+from collections.abc import Callable, Hashable, Mapping
+from datetime import datetime
+from typing import Any, TypeVar, cast
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import msgspec
+
+from mirror.errors import UpstreamBusy, UpstreamShapeError
+
+Shape = TypeVar("Shape")
+
+EXCERPT = 80
+LONGEST_READ = 65_536
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What came back. `headers` ignore case, `date` is the upstream's clock, `address` what was asked."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    date: datetime
+    address: str
+
+    @property
+    def url(self) -> str:
+        """The address as it may be shown."""
+        return shown_url(self.address)
+
+
+class NotJson(UpstreamBusy):
+    """A body that is no JSON, with a status that promised one: worth another try, then a shape error."""
+
+
+@functools.cache
+def _decoder(shape: Hashable) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(cast("Any", shape))
+
+
+def decoded(answer: Answer, shape: type[Shape], redact: Callable[[str], str]) -> Shape:
+    """Read the body as `shape`; raises NotJson, or UpstreamShapeError naming address and JSON path.
+
+    `redact` takes secrets out of the excerpt that NotJson shows, before it is cut.
+    """
+    try:
+        return decoded_bytes(answer.body, shape)
+    except msgspec.ValidationError as error:
+        raise UpstreamShapeError(f"{answer.url}: unknown shape: {error}") from None
+    except (ValueError, OverflowError, RecursionError):
+        kind = answer.headers.get("content-type", "no content type").partition(";")[0]
+        excerpt = shown(redact(answer.body[:LONGEST_READ].decode("utf-8", "replace")), EXCERPT)
+        raise NotJson(
+            f"{answer.url}: {answer.status} with a body that is no JSON ({shown(kind, 40)}): {excerpt!r}",
+            status=answer.status,
+        ) from None
+
+
+def decoded_bytes(body: bytes, shape: type[Shape]) -> Shape:
+    """Read JSON as `shape`; raises msgspec.ValidationError for another shape, ValueError for no JSON.
+
+    Text that UTF-8 or SQLite cannot hold (lone surrogates, invalid bytes, NUL) is replaced by U+FFFD.
+    """
+    decode: Callable[[bytes], Shape] = _decoder(cast("Hashable", shape)).decode
+    if b"\\u0000" not in body:
+        try:
+            return decode(body)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            pass  # no JSON, or JSON with text that msgspec is too strict for
+    return decode(msgspec.json.encode(mended(body)))
+
+
+def mended(body: bytes) -> Any:
+    """Read JSON leniently and repair its text; raises ValueError where it is no JSON."""
+    return _mended(json.loads(body.decode("utf-8", "replace"), strict=False))
+
+
+def _mended(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass").decode("utf-8", "replace").replace("\0", "\ufffd")
+    if isinstance(value, dict):
+        return {_mended(key): _mended(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_mended(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def shown(text: str, length: int = 300) -> str:
+    """Make foreign text fit for a line of a terminal: one line, no control characters, not too long."""
+    flat = " ".join("".join(c if c.isprintable() else " " for c in text[: length * 4]).split())
+    return flat if len(flat) <= length else flat[: length - 1] + "\u2026"
+
+
+_SECRET_PARAMS = {"access_token", "jwt", "oauth_token", "token"}
+
+
+def shown_url(url: str) -> str:
+    """Make an address fit to be shown: no login, no token, no long list of fields."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    query = ""
+    if parts.query:
+        kept = [(k, v) for k, v in parse_qsl(parts.query) if k not in _SECRET_PARAMS and k != "fields"]
+        query = urlencode(kept, safe="{}/:+-,")
+    return shown(urlunsplit((parts.scheme, host, parts.path, query, "")))

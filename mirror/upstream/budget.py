@@ -1,0 +1,245 @@
+"""How often may be asked: every request is counted in a ledger before it is sent.
+
+Bitbucket counts by a rolling hour and by identity, and does not say how much is left
+(support.atlassian.com/bitbucket-cloud/docs/api-request-limits), so we keep our own account. The ledger
+is shared by threads, processes and restarts; this file decides, the store writes it down.
+"""
+
+import re
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Literal, Protocol
+
+from mirror.errors import BudgetSpent, Paused
+from mirror.times import Clock
+
+RequestKind = Literal["api", "git"]
+Wait = Callable[[float, str], None]
+"""Sleep so many seconds, interruptibly, telling the user why; raises Interrupted."""
+
+ANONYMOUS_LIMIT = 58
+AUTHENTICATED_LIMIT = 950
+GIT_LIMIT = 57_000
+
+LONGEST_TOLD = 3600.0
+FIRST_HOLD = 60.0  # clients that came back after 5 s kept themselves locked out
+SHORTEST_HOLD = 1.0
+SHORT_HOLD = 90.0  # even a run that may not wait sits out a pause as short as this
+
+
+class Ledger(Protocol):
+    """The account of requests, as the store keeps it; every method may be called by several threads."""
+
+    def reserve(self, bucket: str, limit: int | None, now: datetime) -> datetime | None:
+        """Count one request, and return None; or count nothing, and return when there is room.
+
+        There is no room while `limit` requests are counted in the hour before `now`, or the bucket is held;
+        a `limit` of None leaves only the hold.
+        """
+
+    def hold(self, bucket: str, until: datetime) -> None:
+        """Let nobody of the bucket ask before `until`; a later hold is kept."""
+
+    def learn(self, bucket: str, limit: int) -> None:
+        """Remember the hourly limit that the upstream told."""
+
+    def limit(self, bucket: str) -> int | None:
+        """Return the limit last learnt."""
+
+    def used(self, bucket: str, now: datetime) -> int:
+        """Return how many requests are counted in the hour before `now`."""
+
+
+class Budget:
+    """What one run may spend, and what it has spent.
+
+    `limit` and `git_limit` are the operator's, None where not set; `default` and `git_default` hold then,
+    unless the upstream tells another limit. None everywhere means: count, but never stop.
+    `max_requests` is this run's own; `may_wait` false makes a spent budget end the run.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        bucket: str,
+        wait: Wait,
+        clock: Clock,
+        limit: int | None = None,
+        default: int | None = AUTHENTICATED_LIMIT,
+        git_bucket: str = "",
+        git_limit: int | None = None,
+        git_default: int | None = GIT_LIMIT,
+        may_wait: bool = True,
+        max_requests: int | None = None,
+    ) -> None:
+        self.buckets: dict[RequestKind, str] = {"api": bucket, "git": git_bucket or f"git-{bucket}"}
+        self.requests = 0
+        self.git_requests = 0
+        self.retries = 0
+        self.slept_seconds = 0.0
+        self.answers = Counter[int]()
+        self.near_limit = False
+        self._ledger = ledger
+        self._clock = clock
+        self._wait = wait
+        self._may_wait = may_wait
+        self._max_requests = max_requests
+        self._set = {"api": limit, "git": git_limit}
+        self._default = {"api": default, "git": git_default}
+        self._told = {kind: ledger.limit(name) for kind, name in self.buckets.items()}
+        self._counts = threading.Lock()
+        self._gates = {"api": threading.Lock(), "git": threading.Lock()}
+        self._held: dict[RequestKind, datetime] = {}
+        self._refused_in_row: Counter[RequestKind] = Counter()
+
+    def limit(self, kind: RequestKind = "api") -> int | None:
+        """Return the hourly limit in force: a told one may lower the operator's, never raise it."""
+        told, ours = self._told[kind], self._set[kind]
+        if told is None:
+            return ours if ours is not None else self._default[kind]
+        return less_a_margin(told) if ours is None else min(ours, less_a_margin(told))
+
+    def used(self, kind: RequestKind = "api") -> int:
+        """Return how many requests of the past hour are counted, by whichever process."""
+        return self._ledger.used(self.buckets[kind], self._clock())
+
+    def take(self, kind: RequestKind = "api") -> None:
+        """Count one request that is about to be sent, waiting for room first.
+
+        Raises BudgetSpent where the run may not wait, Paused when the run's own number is used up, and
+        what `wait` raises.
+        """
+        self._count(kind, 1)
+        try:
+            # One at a time: whoever waits speaks for the others, and the user is told once.
+            with self._gates[kind]:
+                while (frees := self._reserve(kind)) is not None:
+                    self._await(kind, frees)
+        except BaseException:
+            self._count(kind, -1)
+            raise
+
+    def pause(self, seconds: float, why: str) -> None:
+        """Wait between two tries of one request; raises BudgetSpent where the run may not wait so long."""
+        if seconds > SHORT_HOLD and not self._may_wait:
+            resumes_at = self._clock() + timedelta(seconds=seconds)
+            raise BudgetSpent(f"{why}; goes on at {clock_text(resumes_at)}", resumes_at=resumes_at)
+        self._sleep(seconds, why)
+
+    def observe(self, kind: RequestKind, status: int, headers: Mapping[str, str]) -> None:
+        """Learn from an answer: its limit headers, and from 429 that everybody of the bucket must hold."""
+        with self._counts:
+            self.answers[status] += 1
+        if "x-ratelimit-limit" in headers:
+            self._learn(kind, headers["x-ratelimit-limit"])
+        if headers.get("x-ratelimit-nearlimit", "").strip().lower() == "true":
+            self.near_limit = True
+        if status == 429:
+            self._hold(kind, headers)
+        elif self._refused_in_row[kind] and status < 500:
+            self._refused_in_row[kind] = 0
+
+    def count_retry(self) -> None:
+        """Note that a request is asked again."""
+        with self._counts:
+            self.retries += 1
+
+    def _count(self, kind: RequestKind, number: int) -> None:
+        with self._counts:
+            spent = self.requests + self.git_requests
+            if number > 0 and self._max_requests is not None and spent >= self._max_requests:
+                raise Paused(f"the {self._max_requests} requests of this run are used; run it again to go on")
+            if kind == "api":
+                self.requests += number
+            else:
+                self.git_requests += number
+
+    def _reserve(self, kind: RequestKind) -> datetime | None:
+        return self._ledger.reserve(self.buckets[kind], self.limit(kind), self._clock())
+
+    def _await(self, kind: RequestKind, frees: datetime) -> None:
+        """Wait until there is room, or end the run if it may not wait so long."""
+        seconds = max(0.0, (frees - self._clock()).total_seconds())
+        # A second of grace, since a ledger may keep its moments less exactly.
+        held = kind in self._held and frees <= self._held[kind] + timedelta(seconds=1)
+        why = f"{self._reason(kind, held=held)}; goes on at {clock_text(frees)}"
+        if not self._may_wait and not (held and seconds <= SHORT_HOLD):
+            raise BudgetSpent(why, resumes_at=frees)
+        self._sleep(seconds + 0.001, why)
+
+    def _reason(self, kind: RequestKind, *, held: bool) -> str:
+        if held:
+            return "the upstream answered 429, too many requests"
+        limit, what = self.limit(kind), "git requests" if kind == "git" else "requests"
+        return f"the budget of {limit:,} {what} an hour is spent" if limit else "the upstream is on hold"
+
+    def _sleep(self, seconds: float, why: str) -> None:
+        with self._counts:
+            self.slept_seconds += seconds
+        self._wait(seconds, why)
+
+    def _learn(self, kind: RequestKind, header: str) -> None:
+        told = limit_told(header)
+        if told is not None and told != self._told[kind]:
+            self._told[kind] = told
+            self._ledger.learn(self.buckets[kind], told)
+
+    def _hold(self, kind: RequestKind, headers: Mapping[str, str]) -> None:
+        now = self._clock()
+        seconds = delay_told(headers, now)
+        if seconds is None:
+            seconds = min(FIRST_HOLD * 2 ** self._refused_in_row[kind], LONGEST_TOLD)
+        until = now + timedelta(seconds=max(seconds, SHORTEST_HOLD))
+        with self._counts:
+            if now >= self._held.get(kind, now):  # several threads' answers to one excess count once
+                self._refused_in_row[kind] += 1
+            self._held[kind] = max(until, self._held.get(kind, until))
+        self._ledger.hold(self.buckets[kind], until)
+
+
+def less_a_margin(limit: int) -> int:
+    """Leave room for requests that other programs make under the same identity."""
+    return max(1, limit - max(2, limit // 25))
+
+
+_POLICY = re.compile(r"(\d+)\s*;\s*w\s*=\s*(\d+)")
+
+
+def limit_told(header: str) -> int | None:
+    """Read X-RateLimit-Limit: ``1000``, or ``60, 60;w=3600`` with a window in seconds; only hours count."""
+    policies = [(int(limit), int(window)) for limit, window in _POLICY.findall(header)]
+    hourly = [limit for limit, window in policies if window == 3600]
+    if policies:
+        return min(hourly) if hourly and min(hourly) > 0 else None
+    first = header.partition(",")[0].strip()
+    return int(first) if re.fullmatch(r"[0-9]{1,9}", first) and int(first) > 0 else None
+
+
+def delay_told(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Return how many seconds to stay away, at most an hour, or None where nothing is said.
+
+    Retry-After is seconds or a date (RFC 9110); Bitbucket's X-RateLimit-Reset is the seconds left, no epoch.
+    """
+    told = headers.get("retry-after", "").strip()
+    seconds = _seconds(told)
+    if seconds is None and told:
+        with suppress(ValueError, TypeError, OverflowError):
+            moment = parsedate_to_datetime(told)
+            seconds = (moment.replace(tzinfo=moment.tzinfo or now.tzinfo) - now).total_seconds()
+    if seconds is None:
+        seconds = _seconds(headers.get("x-ratelimit-reset", "").strip())
+    return None if seconds is None else min(max(seconds, 0.0), LONGEST_TOLD)
+
+
+def _seconds(text: str) -> float | None:
+    return float(text) if re.fullmatch(r"[0-9]{1,12}(\.[0-9]+)?", text) else None
+
+
+def clock_text(moment: datetime) -> str:
+    """Say a moment as the clock on the user's wall does."""
+    return moment.astimezone().strftime("%H:%M:%S")

@@ -1,0 +1,252 @@
+"""Bitbucket Cloud's API 2.0 as an upstream: one request for each method, and a page of rows for each listing.
+
+Lists are asked with a stable sort, else rows are lost between pages, and with narrow `fields`, which spares
+time and avoids errors 500 on big lists; `next` is followed as it is, for nobody else can put it together.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+
+from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamError, UpstreamRefused, UpstreamShapeError
+from mirror.model import Member, Owner, Ref, Repository, RepositoryKey
+from mirror.upstream import cloud_shapes as shapes
+from mirror.upstream.addresses import Family, fields_of, segment, with_fields
+from mirror.upstream.answer import Answer, decoded_bytes, shown
+from mirror.upstream.base import BadRow, Caller, Order, Page
+from mirror.upstream.http import Http
+
+Row = TypeVar("Row")
+Shape = TypeVar("Shape")
+
+PAGE_LENGTH = 100
+_ENVELOPE = ("next", "size", "page", "pagelen")
+_ACCOUNT = ("uuid", "type", "username", "nickname", "display_name", "account_id", "created_on")
+_WORKSPACE = ("uuid", "slug", "name", "created_on", "links.avatar.href")
+
+REPOSITORY_FIELDS = (
+    *("uuid", "full_name", "slug", "name", "scm", "is_private", "description", "website", "language", "size"),
+    *("mainbranch.name", "fork_policy", "parent.uuid", "parent.full_name", "followers_count", "forks_count"),
+    *("has_issues", "has_wiki", "project.key", "project.name", "project.uuid", "created_on", "updated_on"),
+    *("links.avatar.href", "links.clone.name", "links.clone.href"),
+    *(f"owner.{field}" for field in (*_ACCOUNT, "links.avatar.href")),
+    *(f"workspace.{field}" for field in _WORKSPACE),
+)
+REF_FIELDS = (
+    *("name", "type", "target.hash", "target.date", "target.message", "target.parents.hash", "heads.hash"),
+    *("target.author.raw", "target.author.user.uuid", "target.author.user.display_name"),
+    *("target.author.user.nickname", "target.author.user.username", "message", "date", "tagger.raw"),
+)
+MEMBER_FIELDS = ("permission", *(f"user.{field}" for field in (*_ACCOUNT, "links.avatar.href")))
+
+
+class _Slugs(msgspec.Struct, frozen=True):
+    """The sandbox's workspaces, by slug alone or as objects."""
+
+    workspaces: list[str | shapes.Workspace]
+
+
+_SORTS: dict[Order, str] = {"created": "created_on", "newest-update": "-updated_on"}
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """The envelope of a page: only `values` and `next` can be relied on, and `next` may be ""."""
+
+    values: list[msgspec.Raw]
+    next: str | None = None
+    size: int | float | None = None
+
+
+class _Onward(msgspec.Struct, frozen=True):
+    """A page that was asked for its `next` alone."""
+
+    next: str | None = None
+
+
+class _Rough(msgspec.Struct, frozen=True):
+    """What may name a row that is broken otherwise."""
+
+    full_name: object = None
+    name: object = None
+    uuid: object = None
+    slug: object = None
+
+
+def _query(fields: tuple[str, ...], **others: str) -> str:
+    """Write the parameters of a listing."""
+    listed = ",".join((*_ENVELOPE, *(f"values.{field}" for field in fields)))
+    return urlencode({"pagelen": str(PAGE_LENGTH), **others, "fields": listed}, safe=",")
+
+
+_REPOSITORIES = {order: _query(REPOSITORY_FIELDS, sort=sort) for order, sort in _SORTS.items()}
+_REPOSITORY = urlencode({"fields": ",".join(REPOSITORY_FIELDS)}, safe=",")
+# Refs come in the byte order of their names unless told otherwise, which is as stable as can be.
+_REFS = _query(REF_FIELDS)
+_MEMBERS = _query(MEMBER_FIELDS)
+
+
+def _each(kind: type[Shape], shape: Callable[[Shape], Row]) -> Callable[[msgspec.Raw], Row]:
+    """Return what decodes and shapes one row of a listing."""
+    decode = msgspec.json.Decoder(kind).decode
+
+    def decode_and_shape(raw: msgspec.Raw) -> Row:
+        try:
+            return shape(decode(raw))
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:  # bytes that are no UTF-8
+            return shape(decoded_bytes(bytes(raw), kind))
+
+    return decode_and_shape
+
+
+_to_repository = _each(shapes.RepositoryRow, shapes.shape_repository)
+_to_ref = _each(shapes.RefRow, shapes.shape_ref)
+_to_member = _each(shapes.Membership, shapes.shape_member)
+_to_workspace = _each(shapes.WorkspaceAccess, lambda row: shapes.shape_workspace(row.workspace))
+
+
+class Cloud:
+    """Bitbucket Cloud, or whatever speaks its API 2.0."""
+
+    orders_by_update = True
+
+    def __init__(self, name: str, http: Http) -> None:
+        self.name = name
+        self.anonymous = http.credential.form == "anonymous"
+        self._http = http
+        self._family = Family(http.url)
+
+    def fetch_caller(self) -> Caller:
+        """Ask ``/user``; the anonymous are nobody without asking.
+
+        401 means that the credential reads as nobody, so that private repositories would look deleted;
+        403 that it is known but acts for no person, or may not read accounts.
+        """
+        if self.anonymous:
+            return Caller(user=None)
+        try:
+            account, _ = self._http.get_json("user", shapes.Account)
+        except CredentialsRefused as error:
+            raise CredentialsRefused(f"the upstream takes us for nobody: {error}") from None
+        except UpstreamRefused as error:
+            if error.status == 403:
+                return Caller(user=None)
+            raise
+        return Caller(user=shapes.shape_account(account))
+
+    def fetch_workspaces(self, place: str | None) -> Page[Owner]:
+        """Ask for the caller's workspaces: the only listing of them that is left."""
+        try:
+            return self._page(place or f"user/workspaces?pagelen={PAGE_LENGTH}", _to_workspace)
+        except UpstreamRefused as error:
+            if "workspaces = [" in str(error):
+                raise
+            raise UpstreamRefused(
+                f'{error} - name in the configuration what to mirror: workspaces = ["your-workspace"]',
+                status=error.status,
+            ) from None
+
+    def fetch_workspace(self, workspace: str) -> Owner:
+        """Ask for one workspace by its slug."""
+        row, _ = self._http.get_json(f"workspaces/{segment(workspace)}", shapes.Workspace)
+        return shapes.shape_workspace(row)
+
+    def fetch_members(self, workspace: str, place: str | None) -> Page[Member]:
+        """Ask for members; a user with several rows on a page comes once, with the highest permission."""
+        asked = place or f"workspaces/{segment(workspace)}/members?{_MEMBERS}"
+        page = self._page(asked, _to_member)
+        return msgspec.structs.replace(page, rows=shapes.highest(page.rows))
+
+    def fetch_repositories(self, workspace: str, order: Order, place: str | None) -> Page[Repository]:
+        """Ask for repositories; a page that the upstream cannot give is stepped over as a hole."""
+        asked = place or f"repositories/{segment(workspace)}?{_REPOSITORIES[order]}"
+        try:
+            return self._page(asked, _to_repository)
+        except UpstreamBusy as error:
+            if error.status is not None and error.status < 500:
+                raise
+            return self._hole(asked, error)
+
+    def fetch_repository(self, key: RepositoryKey) -> Repository:
+        """Ask for one repository by its identity, which survives renaming."""
+        row, _ = self._http.get_json(f"{self._path(key)}?{_REPOSITORY}", shapes.RepositoryRow)
+        return shapes.shape_repository(row)
+
+    def fetch_refs(self, key: RepositoryKey, place: str | None) -> Page[Ref]:
+        """Ask for branches and tags in one listing, which costs half of asking apart."""
+        return self._page(place or f"{self._path(key)}/refs?{_REFS}", _to_ref)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._http.close()
+
+    def _path(self, key: RepositoryKey) -> str:
+        identity = key.uuid if key.uuid.startswith("{") else key.slug
+        return f"repositories/{segment(key.workspace)}/{segment(identity)}"
+
+    def _page(self, asked: str, shape: Callable[[msgspec.Raw], Row]) -> Page[Row]:
+        """Ask for a page and shape its rows, each by itself, so that a bad row costs itself alone."""
+        listing, answer = self._http.get_json(asked, Listing)
+        rows, bad = list[Row](), list[BadRow]()
+        for raw in listing.values:
+            try:
+                rows.append(shape(raw))
+            except (msgspec.MsgspecError, UpstreamShapeError, ValueError, RecursionError) as error:
+                bad.append(BadRow(what=_named(bytes(raw)), error=shown(str(error))))
+        return Page(
+            rows=tuple(rows),
+            place=self._onward(listing.next, answer),
+            size=shapes.count(listing.size),
+            date=answer.date,
+            bad=tuple(bad),
+        )
+
+    def _hole(self, asked: str, error: UpstreamBusy) -> Page[Repository]:
+        """Step over a page: one bad row can break it for good, but not its `next`.
+
+        Raises the error that the page gave where that fails as well.
+        """
+        address = self._http.address(asked)
+        try:
+            onward, answer = self._http.get_json(with_fields(address, "next"), _Onward, attempts=2)
+        except UpstreamError:
+            raise error from None
+        place = self._onward(onward.next, answer)
+        fields = fields_of(address)
+        if place and fields and fields_of(place) is not None:
+            place = with_fields(place, fields)  # or else every later page would be as bare as this one
+        if place == address:
+            raise error
+        return Page(rows=(), place=place, size=None, date=answer.date, hole=True)
+
+    def _onward(self, place: str | None, answer: Answer) -> str | None:
+        return self._family.checked(place, answer.address) if place else None
+
+
+class Sandbox(Cloud):
+    """The simulated Bitbucket: as the cloud, but it tells all of its workspaces to anybody."""
+
+    def fetch_workspaces(self, place: str | None) -> Page[Owner]:
+        """Ask the sandbox itself for its workspaces, since the cloud's way tells the caller's only."""
+        origin = "{0.scheme}://{0.netloc}".format(urlsplit(self._http.url))
+        kind = cast("type[_Slugs | list[str | shapes.Workspace]]", _Slugs | list[str | shapes.Workspace])
+        found, answer = self._http.get_json(place or f"{origin}/-/sandbox/workspaces", kind)
+        rows = found if isinstance(found, list) else found.workspaces
+        owners = tuple(
+            shapes.shape_workspace(shapes.Workspace(slug=row) if isinstance(row, str) else row)
+            for row in rows
+        )
+        return Page(rows=owners, place=None, size=len(owners), date=answer.date)
+
+
+def _named(raw: bytes) -> str:
+    """Name a row that could not be shaped, as well as it can be."""
+    try:
+        rough = decoded_bytes(raw, _Rough)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return "a row"
+    names = (rough.full_name, rough.name, rough.slug, rough.uuid)
+    return next((shown(name, 100) for name in names if isinstance(name, str) and name), "a row")

@@ -1,0 +1,93 @@
+"""From a configured upstream to one that can be asked: addresses, credential and budget put together."""
+
+import os
+import random as random_numbers
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from mirror.config import CLOUD_URL, SANDBOX_PORT, UpstreamConfig
+from mirror.credentials import Credential, read_credential
+from mirror.errors import ConfigError
+from mirror.times import Clock, utc_now
+from mirror.upstream.addresses import Family
+from mirror.upstream.base import Upstream
+from mirror.upstream.budget import ANONYMOUS_LIMIT, AUTHENTICATED_LIMIT, Budget, Ledger, Wait
+from mirror.upstream.cloud import Cloud, Sandbox
+from mirror.upstream.http import Http, Transport
+
+SANDBOX_URL = f"http://127.0.0.1:{SANDBOX_PORT}/2.0"
+
+
+class Connection(NamedTuple):
+    """An upstream and what it may spend."""
+
+    upstream: Upstream
+    budget: Budget
+
+
+def connect(
+    config: UpstreamConfig,
+    *,
+    ledger: Ledger,
+    wait: Wait,
+    clock: Clock = utc_now,
+    may_wait: bool = True,
+    max_requests: int | None = None,
+    random: random_numbers.Random | None = None,
+    environ: Mapping[str, str] = os.environ,
+    transport: Transport | None = None,
+) -> Connection:
+    """Make the upstream of a configuration; nothing is asked yet.
+
+    `wait` sleeps, telling why; `may_wait` false ends a run whose budget is spent; `max_requests` bounds
+    this run. Raises ConfigError for a credential that cannot be read.
+    """
+    credential = read_credential(config.credential, environ)
+    url = url_of(config)
+    budget = Budget(
+        ledger,
+        bucket=f"{credential.bucket}@{urlsplit(url).netloc}",
+        git_bucket=f"git-{credential.bucket}@{urlsplit(url).netloc}",
+        limit=config.requests_per_hour,
+        default=default_limit(config, credential),
+        clock=clock,
+        wait=wait,
+        may_wait=may_wait,
+        max_requests=max_requests,
+    )
+    http = Http(
+        url=url,
+        credential=credential,
+        budget=budget,
+        retry=config.retry,
+        timeout=config.timeout,
+        clock=clock,
+        random=random,
+        concurrency=config.concurrency,
+        origins=Family(url).origins,
+        transport=transport,
+    )
+    if config.kind == "sandbox":
+        return Connection(Sandbox(config.name, http), budget)
+    if config.kind == "cloud":
+        return Connection(Cloud(config.name, http), budget)
+    raise ConfigError(f"upstream {config.name}: kind {config.kind!r} is not supported yet")
+
+
+def url_of(config: UpstreamConfig) -> str:
+    """Return the base address, the default of the kind where none is configured."""
+    if config.url:
+        return config.url.rstrip("/")
+    return SANDBOX_URL if config.kind == "sandbox" else CLOUD_URL
+
+
+def default_limit(config: UpstreamConfig, credential: Credential) -> int | None:
+    """Return how many requests an hour may be asked of an upstream that says nothing of it itself.
+
+    Cloud: 60 for an anonymous address, 1,000 for an identity, each less a margin
+    (support.atlassian.com/bitbucket-cloud/docs/api-request-limits). Others have no limit by default.
+    """
+    if config.kind != "cloud":
+        return None
+    return ANONYMOUS_LIMIT if credential.form == "anonymous" else AUTHENTICATED_LIMIT

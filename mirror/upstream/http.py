@@ -1,0 +1,397 @@
+"""Requests over HTTP: bounded, counted, repeated where that helps.
+
+No other file imports httpx or tenacity.
+
+Every request is counted by the budget before it is sent, repeats too. What comes back is an Answer of
+success, or one of the errors of `mirror.errors`.
+"""
+
+import functools
+import random as random_numbers
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, Literal, NoReturn, TypeVar
+from urllib.parse import urlencode, urljoin, urlsplit
+
+import httpx
+import msgspec
+import tenacity
+
+from mirror import __version__
+from mirror.config import Retry
+from mirror.credentials import Credential
+from mirror.errors import UpstreamBusy, UpstreamRefused, UpstreamShapeError
+from mirror.times import Clock
+from mirror.upstream.answer import Answer, NotJson, decoded, shown, shown_url
+from mirror.upstream.budget import Budget, RequestKind, delay_told
+from mirror.upstream.deadline import Deadline, DeadlineBackend
+from mirror.upstream.oauth import Grant, Tokens, token_address
+from mirror.upstream.refusals import error_for
+
+Shape = TypeVar("Shape")
+Method = Literal["GET", "POST", "PUT", "DELETE"]
+
+Transport = httpx.BaseTransport
+"""What tests hand in instead of a network, so that only this file need know httpx."""
+
+LARGEST_BODY = 64 * 1024 * 1024
+MOST_REDIRECTS = 3
+ENCODINGS = {"", "identity", "gzip", "x-gzip", "deflate"}
+USER_AGENT = f"bitbucket-mirror/{__version__}"
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+
+class _Call(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing to ask; `repeat` tells whether asking twice does no harm."""
+
+    method: Method
+    url: str
+    kind: RequestKind = "api"
+    headers: Mapping[str, str] = {}
+    content: bytes | None = None
+    repeat: bool = True
+
+
+class _Unsent(UpstreamBusy):
+    """The request never left, so that even a write may be repeated."""
+
+
+class Http:
+    """A connection pool to one upstream, for any number of threads.
+
+    `timeout` is in seconds, for each single step; a whole exchange may take ten times as long. `origins`
+    are further addresses that the credential may be sent to, as ``https://host``.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        credential: Credential,
+        budget: Budget,
+        retry: Retry,
+        timeout: float,
+        clock: Clock,
+        random: random_numbers.Random | None = None,
+        concurrency: int = 4,
+        origins: Iterable[str] = (),
+        user_agent: str = USER_AGENT,
+        transport: Transport | None = None,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.credential = credential
+        self._budget = budget
+        self._retry = retry
+        self._clock = clock
+        self._random = random or random_numbers.Random()
+        self._timer = timer
+        self._longest = 10 * timeout
+        self._deadline = Deadline()
+        self._origins = {_origin(httpx.URL(address)) for address in (self.url, *origins)}
+        self._client = httpx.Client(
+            transport=transport,
+            timeout=timeout,
+            limits=httpx.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency + 1),
+            headers={
+                "User-Agent": user_agent,
+                "Accept": "application/json",
+                "Accept-Encoding": "gzip, deflate",
+            },
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            trust_env=urlsplit(self.url).hostname not in LOOPBACK,
+            follow_redirects=False,
+        )
+        if transport is None:
+            self._bound_exchanges()
+        self._patiently = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(UpstreamBusy),
+            wait=self._delay,
+            stop=tenacity.stop_after_attempt(retry.attempts),
+            before_sleep=self._wait,
+            sleep=lambda _: None,  # `_wait` has waited, and told why
+            reraise=True,
+        )
+        self._carefully = self._patiently.copy(retry=tenacity.retry_if_exception(_was_not_done))
+        self._tokens = Tokens(self._grant, clock) if credential.form == "oauth" else None
+
+    def get(
+        self,
+        target: str,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        kind: RequestKind = "api",
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Ask for a path below the base address, or an absolute address of a trusted origin."""
+        url = self.address(target, params)
+        return self._patiently(self._ask, _Call(method="GET", url=url, kind=kind, headers=headers or {}))
+
+    def get_json(
+        self,
+        target: str,
+        shape: type[Shape],
+        *,
+        params: Mapping[str, str | int] | None = None,
+        attempts: int | None = None,
+    ) -> tuple[Shape, Answer]:
+        """Ask for JSON of a shape; `attempts` overrides how often at most.
+
+        A success whose body is no JSON is repeated like a failure, for it comes from something in between.
+        """
+        call = _Call(method="GET", url=self.address(target, params))
+        patiently = self._patiently
+        if attempts is not None:
+            patiently = patiently.copy(stop=tenacity.stop_after_attempt(attempts))
+        try:
+            return patiently(self._ask_json, call, shape)
+        except NotJson as error:
+            raise UpstreamShapeError(str(error)) from None
+
+    def send(
+        self,
+        method: Method,
+        target: str,
+        *,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        kind: RequestKind = "api",
+        repeat: bool = False,
+    ) -> Answer:
+        """Send a request with a body. Unless `repeat`, it is asked again only if it was not done for sure."""
+        call = _Call(
+            method=method,
+            url=self.address(target, None),
+            kind=kind,
+            headers=headers or {},
+            content=content,
+            repeat=repeat,
+        )
+        return (self._patiently if repeat else self._carefully)(self._ask, call)
+
+    def post(self, target: str, body: Any) -> Answer:
+        """Create something from a JSON body; never repeated unless it was not done for sure."""
+        return self.send("POST", target, content=msgspec.json.encode(body), headers=_JSON_BODY)
+
+    def put(self, target: str, body: Any) -> Answer:
+        """Change something by a JSON body, under the rule of `post`."""
+        return self.send("PUT", target, content=msgspec.json.encode(body), headers=_JSON_BODY)
+
+    def delete(self, target: str) -> Answer:
+        """Delete something, under the rule of `post`."""
+        return self.send("DELETE", target)
+
+    def address(self, target: str, params: Mapping[str, str | int] | None = None) -> str:
+        """Return the whole address of a target; an absolute one is kept as it is."""
+        if not target.startswith(("http://", "https://")):
+            target = f"{self.url}/{target.removeprefix('/')}"
+        if params:
+            target += ("&" if "?" in target else "?") + urlencode(params)
+        return target
+
+    def redacted(self, text: str) -> str:
+        """Take our secrets out of a text that others wrote."""
+        text = self.credential.redacted(text)
+        return self._tokens.redacted(text) if self._tokens else text
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._client.close()
+
+    def _ask_json(self, call: _Call, shape: type[Shape]) -> tuple[Shape, Answer]:
+        answer = self._ask(call)
+        return decoded(answer, shape, self.redacted), answer
+
+    def _ask(self, call: _Call) -> Answer:
+        """Ask once; a success is returned, anything else raised."""
+        authorization = self._authorization_now()
+        answer = self._answer(call, authorization)
+        if answer.status == 401 and self._tokens and authorization:
+            # The one exception to "a 401 is never repeated": a token may end before its time.
+            self._tokens.drop(authorization.removeprefix("Bearer "))
+            answer = self._answer(call, self._authorization_now())
+        if 200 <= answer.status < 300:
+            return answer
+        told = delay_told(answer.headers, self._clock())
+        raise error_for(answer, self.credential, self.redacted, retry_after=told) from None
+
+    def _answer(self, call: _Call, authorization: str | None) -> Answer:
+        """Ask, and follow redirects within the origin."""
+        for _ in range(MOST_REDIRECTS + 1):
+            answer = self._exchange(call, authorization)
+            if answer.status not in (301, 302, 303, 307, 308):
+                return answer
+            call = self._redirected(call, answer)
+        raise UpstreamRefused(f"{answer.url}: {answer.status}: too many redirects", status=answer.status)
+
+    def _redirected(self, call: _Call, answer: Answer) -> _Call:
+        """Return the call to the place a redirect names; raises UpstreamRefused where that is elsewhere."""
+        location = answer.headers.get("location", "")
+        where = f"{answer.url}: {answer.status}: redirected"
+        if call.method != "GET" or not location:
+            raise UpstreamRefused(f"{where}, which is not followed here", status=answer.status)
+        try:
+            here, there = httpx.URL(call.url), httpx.URL(urljoin(call.url, location))
+            same = there.host == here.host and not there.userinfo and _is_as_safe(here, there)
+        except (httpx.InvalidURL, ValueError):
+            raise UpstreamRefused(f"{where} to no address", status=answer.status) from None
+        if not same:
+            raise UpstreamRefused(
+                f"{where} to {shown_url(str(there))}, which is not followed: credentials go to the configured"
+                " address only; if the server has moved, set `url`",
+                status=answer.status,
+            )
+        self._origins.add(_origin(there))
+        return msgspec.structs.replace(call, url=str(there))
+
+    def _exchange(self, call: _Call, authorization: str | None) -> Answer:
+        """Send one request and read its answer; raises UpstreamBusy where there is none."""
+        request = self._request(call, authorization)
+        self._budget.take(call.kind)
+        self._deadline.at = self._timer() + self._longest
+        try:
+            response = self._client.send(request, stream=True)
+            try:
+                body = self._body(response, call.url)
+            finally:
+                response.close()
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            self._fail(error, call.url)
+        finally:
+            self._deadline.at = None
+        date = _moment(response.headers.get("date", "")) or self._clock()
+        answer = Answer(
+            status=response.status_code, headers=response.headers, body=body, date=date, address=call.url
+        )
+        self._budget.observe(call.kind, answer.status, answer.headers)
+        return answer
+
+    def _request(self, call: _Call, authorization: str | None) -> httpx.Request:
+        """Build a request; raises UpstreamShapeError for an address that is none or is not to be trusted."""
+        headers = dict(call.headers)
+        if authorization:
+            headers["Authorization"] = authorization
+        try:
+            request = self._client.build_request(call.method, call.url, headers=headers, content=call.content)
+        except (httpx.InvalidURL, ValueError):
+            raise UpstreamShapeError(f"{shown(call.url)!r} is no address") from None
+        if request.url.userinfo or _origin(request.url) not in self._origins:
+            raise UpstreamShapeError(
+                f"{shown_url(call.url)} is not an address of {shown_url(self.url)}: nothing is sent there"
+            )
+        return request
+
+    def _body(self, response: httpx.Response, url: str) -> bytes:
+        """Read a body of bounded size in bounded time; a small gzip may hold a great deal."""
+        encoding = response.headers.get("content-encoding", "").strip().lower()
+        if encoding not in ENCODINGS:
+            raise httpx.DecodingError(f"content-encoding {shown(encoding, 40)!r} was not asked for")
+        deadline = self._timer() + self._longest
+        size, chunks = 0, list[bytes]()
+        for chunk in response.iter_bytes():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > LARGEST_BODY:
+                raise UpstreamShapeError(f"{shown_url(url)}: the body is larger than {LARGEST_BODY:,} bytes")
+            if self._timer() > deadline:
+                raise httpx.ReadTimeout("the answer takes too long altogether")
+        return b"".join(chunks)
+
+    def _fail(self, error: Exception, url: str) -> NoReturn:
+        """Raise our error for one of httpx's."""
+        cause = shown(self.redacted(str(error))) or type(error).__name__
+        where = shown_url(url)
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
+            raise _Unsent(f"{where}: cannot connect: {cause}") from None
+        if isinstance(error, httpx.TimeoutException):
+            raise UpstreamBusy(f"{where}: no answer in time: {cause}") from None
+        raise UpstreamBusy(f"{where}: the connection broke: {cause}") from None
+
+    def _authorization_now(self) -> str | None:
+        return f"Bearer {self._tokens.get()}" if self._tokens else self.credential.authorization
+
+    def _grant(self) -> Grant:
+        """Ask for an access token as the OAuth consumer."""
+        url = token_address(self.url)
+        self._origins.add(_origin(httpx.URL(url)))
+        call = _Call(
+            method="POST",
+            url=url,
+            content=b"grant_type=client_credentials",
+            headers={"Content-Type": "application/x-www-form-urlencoded"},
+        )
+
+        def ask() -> Grant:
+            answer = self._answer(call, self.credential.basic)
+            if answer.status != 200:
+                # The endpoint says "invalid client" with a 400.
+                status = 401 if answer.status == 400 else answer.status
+                answer = msgspec.structs.replace(answer, status=status)
+                raise error_for(answer, self.credential, self.redacted)
+            return decoded(answer, Grant, self.redacted)
+
+        # A copy, because this runs within an attempt of the original.
+        return self._patiently.copy()(ask)
+
+    def _delay(self, state: tenacity.RetryCallState) -> float:
+        """Return the seconds until the next try: as told, else growing and jittered."""
+        error = _error_of(state)
+        if error.status == 429:
+            return 0.0  # the whole bucket is held, which the budget waits for
+        if error.retry_after:
+            return error.retry_after
+        longest: float = min(self._retry.max_delay, self._retry.first_delay * 2 ** (state.attempt_number - 1))
+        return longest * self._random.uniform(0.5, 1.0)
+
+    def _wait(self, state: tenacity.RetryCallState) -> None:
+        """Wait before the next try, telling why."""
+        self._budget.count_retry()
+        seconds = state.next_action.sleep if state.next_action else 0.0
+        if seconds:
+            number = state.attempt_number + 1
+            why = f"{_error_of(state)}; try {number} of {self._retry.attempts} in {seconds:.0f} s"
+            self._budget.pause(seconds, why)
+
+    def _bound_exchanges(self) -> None:
+        """Put the deadline beneath httpx, which offers no public way to it."""
+        for transport in (self._client._transport, *self._client._mounts.values()):  # noqa: SLF001
+            if isinstance(transport, httpx.HTTPTransport):
+                transport._pool._network_backend = DeadlineBackend(self._deadline, self._timer)  # noqa: SLF001
+
+
+_JSON_BODY = {"Content-Type": "application/json"}
+
+
+def _error_of(state: tenacity.RetryCallState) -> UpstreamBusy:
+    error = state.outcome.exception() if state.outcome else None
+    return error if isinstance(error, UpstreamBusy) else UpstreamBusy(str(error))
+
+
+def _was_not_done(error: BaseException) -> bool:
+    """Tell whether a write was certainly not done, so that it may be asked again."""
+    return isinstance(error, _Unsent) or (isinstance(error, UpstreamBusy) and error.status == 429)
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    """Return scheme, host and port, the port None where it is the scheme's own."""
+    return url.scheme, url.host, url.port
+
+
+def _is_as_safe(here: httpx.URL, there: httpx.URL) -> bool:
+    """Tell whether a redirect keeps the port and does not fall from https to http."""
+    if (here.scheme, there.scheme) == ("http", "https"):
+        return here.port is None and there.port is None
+    return here.scheme == there.scheme and here.port == there.port
+
+
+@functools.lru_cache(maxsize=64)
+def _moment(date: str) -> datetime | None:
+    """Read a Date header; None where it is missing or unreadable."""
+    try:
+        moment = parsedate_to_datetime(date)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -1,0 +1,60 @@
+"""Access tokens of an OAuth consumer: fetched, kept until shortly before they end, shared by threads."""
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+import msgspec
+
+from mirror.times import Clock
+
+EARLY_SECONDS = 120.0  # a request under way must not see its token end
+
+
+class Grant(msgspec.Struct, frozen=True, kw_only=True):
+    """The token endpoint's answer; `expires_in` is seconds, 3,600 to 7,200 at Bitbucket."""
+
+    access_token: str
+    expires_in: float = 3600.0
+
+    def __repr__(self) -> str:
+        return "<Grant>"
+
+
+def token_address(url: str) -> str:
+    """Return where an upstream gives out tokens: Bitbucket's web host, not its API host."""
+    parts = urlsplit(url)
+    if parts.hostname == "api.bitbucket.org":
+        return "https://bitbucket.org/site/oauth2/access_token"
+    return f"{parts.scheme}://{parts.netloc}/site/oauth2/access_token"
+
+
+class Tokens:
+    """The token in force. `fetch` asks for a new one."""
+
+    def __init__(self, fetch: Callable[[], Grant], clock: Clock) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._token = ""
+        self._good_until = clock()
+
+    def get(self) -> str:
+        """Return a token that is still good; others wait while one thread fetches it."""
+        with self._lock:
+            if not self._token or self._clock() >= self._good_until:
+                grant = self._fetch()
+                life = max(grant.expires_in - EARLY_SECONDS, grant.expires_in / 2)
+                self._token, self._good_until = grant.access_token, self._clock() + timedelta(seconds=life)
+            return self._token
+
+    def drop(self, refused: str) -> None:
+        """Forget a token that was refused, unless another thread has replaced it already."""
+        with self._lock:
+            if self._token == refused:
+                self._token = ""
+
+    def redacted(self, text: str) -> str:
+        """Take the token out of a text that others wrote."""
+        return text.replace(self._token, "[secret]") if self._token else text

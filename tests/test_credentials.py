@@ -1,0 +1,89 @@
+"""Credentials are read in all their forms, refused with a remedy, and never shown."""
+
+from pathlib import Path
+
+import pytest
+
+from mirror.credentials import ANONYMOUS, read_credential
+from mirror.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "user", "secret"),
+    [
+        ("me@example.com:ATATT3x=ab", "basic", "me@example.com", "ATATT3x=ab"),
+        ("me:to:ken", "basic", "me", "to:ken"),
+        ("ATCTT3xFf", "bearer", "", "ATCTT3xFf"),
+        ("oauth:KEY:SEC:RET", "oauth", "KEY", "SEC:RET"),
+        ("\ufeff  ATCTT3xFf \r\n", "bearer", "", "ATCTT3xFf"),
+    ],
+)
+def test_the_content_tells_the_form(text: str, form: str, user: str, secret: str) -> None:
+    """Colons decide; blanks and byte order marks around the secret do not count."""
+    found = read_credential("env:TOKEN", {"TOKEN": text})
+    assert (found.form, found.user, found.secret) == (form, user, secret)
+
+
+def test_a_file_is_read_too(tmp_path: Path) -> None:
+    """A secret may lie in a file, with a line end behind it."""
+    (tmp_path / "token").write_text("me@example.com:s3cret\n")
+    assert read_credential(f"file:{tmp_path}/token").secret == "s3cret"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "  \n", ":s3cr", "s3cr:", "oauth:s3cr", "oauth::s3cr", "s3\ncr", "s3 cr", "s3ćr"]
+)
+def test_nonsense_is_refused_without_repeating_it(text: str) -> None:
+    """The error names the place and the forms, not the content."""
+    with pytest.raises(ConfigError, match="env:TOKEN") as caught:
+        read_credential("env:TOKEN", {"TOKEN": text})
+    assert "s3" not in str(caught.value)
+
+
+def test_what_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
+    """Missing variables and files, directories and binary files each get a remedy."""
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "huge").write_text("x" * 70_000)
+    for source, words in [
+        ("env:NOT_THERE", "export NOT_THERE"),
+        (f"file:{tmp_path}/none", "create it"),
+        (f"file:{tmp_path}", "no such file"),
+        (f"file:{tmp_path}/binary", "UTF-8"),
+        (f"file:{tmp_path}/huge", "too large"),
+        ("s3cret", "never the secret itself"),
+    ]:
+        with pytest.raises(ConfigError, match=words) as caught:
+            read_credential(source, {})
+        assert "s3cret" not in str(caught.value)
+
+
+def test_none_is_anonymous() -> None:
+    """Without a source there is no secret and no header."""
+    assert read_credential(None) is ANONYMOUS
+    assert ANONYMOUS.authorization is None
+    assert ANONYMOUS.redacted("text") == "text"
+
+
+def test_headers_follow_the_form() -> None:
+    """Basic is base64 of both halves in UTF-8, Bearer the token alone; OAuth has to fetch its own."""
+    headers = [
+        read_credential("env:T", {"T": text}).authorization for text in ("Jürg:pass", "token", "oauth:K:S")
+    ]
+    assert headers == ["Basic SsO8cmc6cGFzcw==", "Bearer token", None]
+
+
+@pytest.mark.parametrize("text", ["me:s3cret", "s3cret", "oauth:key:s3cret"])
+def test_the_secret_is_never_shown(text: str) -> None:
+    """Neither repr, str nor the bucket name it, and a text that echoes it is cleaned."""
+    found = read_credential("env:T", {"T": text})
+    basic = found.basic.removeprefix("Basic ")
+    assert "s3cret" not in f"{found!r}{found!s}{found.bucket}"
+    assert "s3cret" not in found.redacted("you sent s3cret!")
+    assert basic not in found.redacted(f"you sent {basic}!")
+
+
+def test_the_bucket_is_whom_the_upstream_counts() -> None:
+    """Two tokens of one user share a budget; two access tokens do not; nobody has one as well."""
+    bucket = {text: read_credential("env:T", {"T": text}).bucket for text in ("me:1", "me:2", "1", "2")}
+    assert bucket["me:1"] == bucket["me:2"] != bucket["1"] != bucket["2"]
+    assert ANONYMOUS.bucket == "anonymous"

@@ -1,0 +1,185 @@
+"""The budget counts before it spends, learns what it is told, and waits or ends as it may."""
+
+import threading
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from upstream_fakes import NOON, MemoryLedger, Time
+
+from mirror.errors import BudgetSpent, Interrupted, Paused
+from mirror.upstream.budget import Budget, delay_told, less_a_margin, limit_told
+
+
+def budget(time: Time, ledger: MemoryLedger | None = None, **settings: Any) -> Budget:
+    """Make a budget by the fake clock."""
+    return Budget(ledger or MemoryLedger(), bucket="b", clock=time.clock, wait=time.wait, **settings)
+
+
+def test_a_spent_budget_is_waited_for() -> None:
+    """The third of two requests an hour comes when the first has left the hour, and the user hears why."""
+    time = Time()
+    ours = budget(time, limit=2)
+    for _ in range(3):
+        ours.take()
+    assert time.naps == [3600.0]
+    assert "budget of 2 requests an hour is spent; goes on at " in time.told[0]
+    assert (ours.requests, round(ours.slept_seconds)) == (3, 3600)
+
+
+def test_a_run_that_may_not_wait_ends() -> None:
+    """It raises BudgetSpent with the moment, and has counted only what was asked."""
+    time = Time()
+    ours = budget(time, limit=2, may_wait=False)
+    ours.take()
+    ours.take()
+    with pytest.raises(BudgetSpent) as caught:
+        ours.take()
+    assert caught.value.resumes_at == NOON + timedelta(hours=1)
+    assert (ours.requests, time.naps) == (2, [])
+
+
+def test_a_run_has_a_number_of_its_own() -> None:
+    """`max_requests` pauses the run before the ledger is touched, git requests included."""
+    time, ledger = Time(), MemoryLedger()
+    ours = budget(time, ledger, max_requests=2)
+    ours.take()
+    ours.take("git")
+    with pytest.raises(Paused, match="2 requests of this run"):
+        ours.take()
+    assert (ours.requests, ours.git_requests, ledger.used("b", NOON), ledger.used("git-b", NOON)) == (
+        1,
+        1,
+        1,
+        1,
+    )
+
+
+def test_git_has_an_account_of_its_own() -> None:
+    """A spent API budget does not keep git waiting."""
+    time = Time()
+    ours = budget(time, limit=1, may_wait=False)
+    ours.take()
+    ours.take("git")
+    with pytest.raises(BudgetSpent):
+        ours.take()
+
+
+def test_no_limit_still_counts() -> None:
+    """A sandbox has no limit, but its requests are in the ledger."""
+    time, ledger = Time(), MemoryLedger()
+    ours = budget(time, ledger, default=None)
+    for _ in range(100):
+        ours.take()
+    assert (ours.used(), ours.limit(), time.naps) == (100, None, [])
+
+
+@pytest.mark.parametrize(
+    ("header", "limit"),
+    [
+        ("1000", 1000),
+        ("60, 60;w=3600", 60),
+        ("10, 10;w=1, 60;w=3600", 60),
+        ("10, 10;w=60", None),
+        ("0", None),
+        ("-5", None),
+        ("many", None),
+        ("", None),
+        ("1e9", None),
+    ],
+)
+def test_limit_headers_are_read(header: str, limit: int | None) -> None:
+    """A plain number and policies of an hour count; other windows and nonsense do not."""
+    assert limit_told(header) == limit
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7),
+        ({"retry-after": "Mon, 23 Nov 2026 12:00:30 GMT"}, 30),
+        ({"retry-after": "Mon, 23 Nov 2026 11:00:00 GMT"}, 0),
+        ({"retry-after": "86400"}, 3600),
+        ({"retry-after": "soon", "x-ratelimit-reset": "12"}, 12),
+        ({"x-ratelimit-reset": "1795400000"}, 3600),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "\u0663"}, None),
+        ({}, None),
+    ],
+)
+def test_told_delays_are_read(headers: dict[str, str], seconds: float | None) -> None:
+    """Retry-After in both forms, else the seconds left; never more than an hour."""
+    assert delay_told(headers, NOON) == seconds
+
+
+def test_a_told_limit_lowers_but_never_raises_the_operators() -> None:
+    """It counts less a margin, is written to the ledger, and without a setting it counts both ways."""
+    ledger = MemoryLedger()
+    ours, free = budget(Time(), ledger, limit=500), budget(Time())
+    for header, expected in [("5000", 500), ("60, 60;w=3600", 58)]:
+        ours.observe("api", 200, {"x-ratelimit-limit": header})
+        free.observe("api", 200, {"x-ratelimit-limit": header})
+        assert ours.limit() == expected
+        assert free.limit() == less_a_margin(int(header.partition(",")[0]))
+    assert ledger.told == {"b": 60}
+    assert budget(Time(), ledger).limit() == 58
+
+
+def test_429_holds_everybody_of_the_bucket() -> None:
+    """Without a hint for a minute, then growing; the next request of another budget waits too."""
+    time, ledger = Time(), MemoryLedger()
+    ours, theirs = budget(time, ledger), budget(time, ledger)
+    for expected in (60, 120, 240):
+        ours.observe("api", 429, {})
+        assert (ledger.held["b"] - time.now).total_seconds() == expected
+        theirs.take()
+        assert round(time.naps[-1]) == expected
+    ours.observe("api", 200, {})
+    ours.observe("api", 429, {"retry-after": "5"})
+    assert (ledger.held["b"] - time.now).total_seconds() == 5
+    assert ours.answers == {429: 4, 200: 1}
+
+
+def test_a_short_hold_is_sat_out_even_by_a_run_that_may_not_wait() -> None:
+    """Ending the run for two seconds helps nobody; for ten minutes it does."""
+    time = Time()
+    ours = budget(time, may_wait=False)
+    ours.observe("api", 429, {"retry-after": "2"})
+    ours.take()
+    assert time.naps == [2.0]
+    ours.observe("api", 429, {"retry-after": "600"})
+    with pytest.raises(BudgetSpent, match="429"):
+        ours.take()
+
+
+def test_an_interrupted_wait_counts_nothing() -> None:
+    """Ctrl-C during the wait leaves the counts as if the request had not been thought of."""
+
+    def wait(_seconds: float, _why: str) -> None:
+        raise Interrupted("stopped")
+
+    ours = Budget(MemoryLedger(), bucket="b", clock=lambda: NOON, wait=wait, limit=1)
+    ours.take()
+    with pytest.raises(Interrupted):
+        ours.take()
+    assert ours.requests == 1
+
+
+def test_threads_do_not_overspend() -> None:
+    """Eight threads with a budget of fifty ask fifty times."""
+    ours = budget(Time(), limit=50, may_wait=False)
+    refused = list[int]()
+
+    def ask() -> None:
+        for _ in range(10):
+            try:
+                ours.take()
+            except BudgetSpent:
+                refused.append(1)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (ours.requests, len(refused)) == (50, 30)

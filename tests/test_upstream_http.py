@@ -1,0 +1,368 @@
+"""Requests are bounded, repeated where that helps, refused in clear words, and never leak a secret."""
+
+import json
+import traceback
+from datetime import timedelta
+
+import httpx
+import pytest
+from upstream_fakes import NOON, Bench, Responder, answer, bench, page, recorded
+
+from mirror.errors import (
+    BudgetSpent,
+    CredentialsRefused,
+    MirrorError,
+    UpstreamBusy,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamShapeError,
+)
+from mirror.upstream.cloud import Cloud
+from mirror.upstream.http import Http
+
+OK = page()
+TOKEN = "ATCTT3xFfGN0-plant3d"
+
+
+def http_of(ours: Bench) -> Http:
+    """Reach for the pool beneath an upstream."""
+    assert isinstance(ours.upstream, Cloud)
+    return ours.upstream._http
+
+
+def ask(ours: Bench) -> None:
+    """Ask for any listing."""
+    ours.upstream.fetch_members("w", None)
+
+
+BUSY = [
+    *(answer("", status) for status in (304, 408, 500, 502, 503, 504, 520)),
+    httpx.ConnectError("refused"),
+    httpx.ConnectTimeout("no answer"),
+    httpx.ReadTimeout("no answer"),
+    httpx.PoolTimeout("no room"),
+    httpx.ReadError("reset"),
+    httpx.WriteError("reset"),
+    httpx.RemoteProtocolError("peer closed connection without sending complete message body"),
+    httpx.DecodingError("incorrect header check"),
+    answer("<html>back soon</html>", content_type="text/html"),
+    answer(b'{"values": [', content_type="application/json"),
+    answer(b"{}", content_encoding="br"),
+    answer(b""),
+]
+
+
+@pytest.mark.parametrize("trouble", BUSY, ids=lambda each: getattr(each, "status_code", type(each).__name__))
+def test_trouble_that_passes_is_waited_out(trouble: httpx.Response | Exception) -> None:
+    """Two failures and a success are a success, after growing delays that the user is told of."""
+    ours = bench(trouble, trouble, OK)
+    ask(ours)
+    assert len(ours.server.asked) == 3
+    assert 0.5 <= ours.time.naps[0] <= 1 <= ours.time.naps[1] <= 2
+    assert "try 2 of 3" in ours.time.told[0]
+    assert (ours.budget.requests, ours.budget.retries) == (3, 2)
+    assert ours.ledger.used("anonymous@api.bitbucket.org", ours.time.now) == 3
+
+
+@pytest.mark.parametrize("trouble", BUSY, ids=lambda each: getattr(each, "status_code", type(each).__name__))
+def test_trouble_that_stays_is_reported(trouble: httpx.Response | Exception) -> None:
+    """After the last try our own error is raised, the kind that says whether JSON was there at all."""
+    ours = bench(trouble)
+    with pytest.raises(UpstreamError, match=r"api\.bitbucket\.org/2\.0/workspaces/w/members") as caught:
+        ask(ours)
+    assert len(ours.server.asked) == 3
+    no_json = isinstance(trouble, httpx.Response) and trouble.status_code == 200
+    decodable = no_json and isinstance(trouble, httpx.Response) and "content-encoding" not in trouble.headers
+    assert type(caught.value) is UpstreamShapeError if decodable else isinstance(caught.value, UpstreamBusy)
+
+
+@pytest.mark.parametrize(
+    ("told", "nap"),
+    [("7", 7), ("Mon, 23 Nov 2026 12:02:00 GMT", 120), ("99999", 3600), ("0", 1), ("nonsense", 1)],
+)
+def test_retry_after_is_obeyed_in_both_forms(told: str, nap: int) -> None:
+    """Seconds and dates, an hour at most; without sense our own delay holds."""
+    ours = bench(answer("", 503, retry_after=told), OK)
+    ask(ours)
+    assert nap / 2 <= ours.time.naps[0] <= nap
+
+
+def test_a_long_told_delay_ends_a_run_that_may_not_wait() -> None:
+    """A cron run does not sit for half an hour; it says when to come back."""
+    ours = bench(answer("", 503, retry_after="1800"), OK, may_wait=False)
+    with pytest.raises(BudgetSpent) as caught:
+        ask(ours)
+    assert caught.value.resumes_at == NOON + timedelta(minutes=30)
+
+
+def test_429_without_a_hint_is_given_a_minute_then_more() -> None:
+    """Bitbucket's bare 46 bytes of text hold the whole bucket; five seconds would keep us out."""
+    limited = answer("Rate limit for this resource has been exceeded", 429)
+    ours = bench(limited, limited, OK)
+    ask(ours)
+    assert [round(nap) for nap in ours.time.naps] == [60, 120]
+    assert "429" in ours.time.told[0]
+    assert ours.ledger.held["anonymous@api.bitbucket.org"] == ours.time.now - timedelta(seconds=0.001)
+
+
+def test_429_uses_the_seconds_left() -> None:
+    """X-RateLimit-Reset is no epoch."""
+    ours = bench(answer("", 429, x_ratelimit_reset="33"), OK)
+    ask(ours)
+    assert [round(nap) for nap in ours.time.naps] == [33]
+
+
+@pytest.mark.parametrize("credential", ["me@example.com:" + TOKEN, TOKEN])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>Login</html>", recorded("cloud/error-token-invalid.json"), "Unauthorized"],
+    ids=["empty", "html", "json", "text"],
+)
+def test_401_stops_at_once_and_explains(credential: str, body: bytes) -> None:
+    """It is asked once; the message names all three forms and the one that was used."""
+    ours = bench(answer(body, 401), credential=credential)
+    with pytest.raises(CredentialsRefused) as caught:
+        ask(ours)
+    words = str(caught.value)
+    assert len(ours.server.asked) == 1
+    assert ("Used: a token by the Bearer scheme" in words) == (":" not in credential)
+    for form in ("ACCOUNT-EMAIL:TOKEN", "as TOKEN", "oauth:KEY:SECRET", "28 July 2026"):
+        assert form in words
+
+
+def test_401_for_the_anonymous_is_one_refusal() -> None:
+    """There is no credential to be wrong; this answer needs one."""
+    ours = bench(answer(b"", 401, content_type="text/html"))
+    with pytest.raises(UpstreamRefused, match="needs a credential") as caught:
+        ask(ours)
+    assert (caught.value.status, len(ours.server.asked)) == (401, 1)
+
+
+def test_a_locked_account_stops_at_once() -> None:
+    """A 403 after too many passwords is no matter of one repository."""
+    body = {"error": {"message": "Too many invalid password attempts. Log in at https://bitbucket.org/"}}
+    ours = bench(answer(body, 403), credential=TOKEN)
+    with pytest.raises(CredentialsRefused, match="browser"):
+        ask(ours)
+    assert len(ours.server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (403, recorded("cloud/error-privileges.json"), "lacks the scope project (it has runner:write"),
+        (
+            400,
+            recorded("cloud/error-badrequest.json"),
+            "Bad request; links.avatar: required key not provided",
+        ),
+        (400, recorded("cloud/error-badrequest-nobranch.json"), "source: branch not found: dummy"),
+        (404, recorded("cloud/error-noapi.json"), "There is no API hosted at this URL"),
+        (404, recorded("cloud/error-no-repository.json"), "Repository dev/null not found"),
+        (404, {"error": {"message": "ijroioifeef"}}, "ijroioifeef"),
+        (404, "Not Found", "404: Not Found"),
+        (404, b"", "pagelen=100: 404$"),
+        (404, "<html>nothing</html>", "pagelen=100: 404$"),
+        (404, "line\r\none\x1b[31m\x00" + "x" * 9000, "line one"),
+        (410, recorded("cloud/error-change-2770.json"), r'CHANGE-2770.*workspaces = \["your-workspace"\]'),
+        (
+            410,
+            {"error": {"message": "Resource removed", "detail": "No\nlonger"}},
+            "Resource removed; No longer",
+        ),
+        (400, {"error": "invalid_request", "error_description": "odd"}, "invalid_request; odd"),
+        (409, {"errors": [{"context": None, "message": "DC says no", "exceptionName": None}]}, "DC says no"),
+        (451, [1, 2], "451$"),
+        (403, {"error": {"message": 5, "detail": [1], "fields": [2]}}, "403$"),
+    ],
+)
+def test_other_refusals_speak_in_the_upstreams_words(status: int, body: object, words: str) -> None:
+    """They are asked once, keep their status, and fit in a line."""
+    ours = bench(answer(body, status), credential=TOKEN)
+    with pytest.raises(UpstreamRefused, match=words.replace("(", r"\(")) as caught:
+        ask(ours)
+    assert (caught.value.status, len(ours.server.asked)) == (status, 1)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({"values": {}}, r"\$\.values"),
+        ({}, "values"),
+        ([], "object"),
+        ({"values": [], "next": 5}, r"\$\.next"),
+        (None, "object"),
+    ],
+)
+def test_an_unknown_shape_is_not_repeated(body: object, path: str) -> None:
+    """JSON that we do not know will be the same the next time; the error names the place in it."""
+    ours = bench(answer(json.dumps(body), content_type="application/json"))
+    with pytest.raises(UpstreamShapeError, match=path):
+        ask(ours)
+    assert len(ours.server.asked) == 1
+
+
+def test_redirects_stay_on_the_host() -> None:
+    """The same host is followed, a path at a time; three times at most."""
+    away = answer("", 302, location="/2.0/elsewhere")
+    ours = bench(away, away, OK)
+    ask(ours)
+    assert ours.server.urls[1:] == ["https://api.bitbucket.org/2.0/elsewhere"] * 2
+    ours = bench(away)
+    with pytest.raises(UpstreamRefused, match="too many redirects"):
+        ask(ours)
+    assert len(ours.server.asked) == 4
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://evil.example/2.0/x",
+        "http://api.bitbucket.org/2.0/x",
+        "https://api.bitbucket.org:8443/2.0/x",
+        "https://u:p4ss@api.bitbucket.org/2.0/x",
+        "https://api.bitbucket.org.evil.example/",
+        "//evil.example/",
+        "https://[bad",
+        "file:///etc/passwd",
+        "",
+    ],
+)
+def test_redirects_elsewhere_are_refused(location: str) -> None:
+    """The credential goes to the configured host, over no weaker scheme."""
+    ours = bench(answer("", 301, location=location), credential=TOKEN)
+    with pytest.raises(UpstreamRefused, match="redirected") as caught:
+        ask(ours)
+    assert len(ours.server.asked) == 1
+    assert "p4ss" not in str(caught.value)
+
+
+def test_every_request_says_who_and_is_bounded() -> None:
+    """User agent, credential, and time-outs on connect, read, write and pool."""
+    ours = bench(OK, credential="me@example.com:" + TOKEN, timeout=12)
+    ask(ours)
+    request = ours.server.asked[0]
+    assert request.headers["user-agent"].startswith("bitbucket-mirror/")
+    assert request.headers["authorization"].startswith("Basic ")
+    assert set(request.extensions["timeout"].values()) == {12}
+
+
+def test_nothing_is_sent_to_a_strange_address() -> None:
+    """Even if asked to, the pool keeps to its origins."""
+    ours = bench(OK, credential=TOKEN)
+    for url in (
+        "https://evil.example/2.0/x",
+        "http://api.bitbucket.org/2.0/x",
+        "https://a:b@api.bitbucket.org/",
+    ):
+        with pytest.raises(UpstreamShapeError, match="nothing is sent"):
+            http_of(ours).get(url)
+    with pytest.raises(UpstreamShapeError, match="no address"):
+        http_of(ours).get("https://api.bitbucket.org:notaport/")
+    assert not ours.server.asked
+
+
+def test_a_write_is_repeated_only_if_it_was_not_done() -> None:
+    """After a refused connection and a 429 it is; after a time-out or a 500 nobody knows."""
+    ours = bench(httpx.ConnectError("refused"), answer("", 429, retry_after="1"), answer({}, 201))
+    assert http_of(ours).post("repositories/w/s", {"scm": "git"}).status == 201
+    assert [json.loads(request.content) for request in ours.server.asked] == [{"scm": "git"}] * 3
+    for trouble in (httpx.ReadTimeout("?"), answer("", 500), httpx.ReadError("reset")):
+        ours = bench(trouble)
+        with pytest.raises(UpstreamBusy):
+            http_of(ours).put("repositories/w/s", {})
+        assert len(ours.server.asked) == 1
+    ours = bench(answer("", 302, location="/2.0/x"))
+    with pytest.raises(UpstreamRefused):
+        http_of(ours).delete("repositories/w/s")
+
+
+def test_the_date_is_the_upstreams() -> None:
+    """Its clock counts for incremental runs; ours only where it says none."""
+    ours = bench(
+        page(), answer({"values": []}, date="Mon, 23 Nov 2026 11:58:00 GMT"), answer({"values": []}, date="x")
+    )
+    dates = [ours.upstream.fetch_members("w", None).date for _ in range(3)]
+    assert dates == [NOON, NOON - timedelta(minutes=2), NOON]
+
+
+def grants(*lives: float, good: str = "t1") -> Responder:
+    """Serve a token endpoint and an API that accepts the token `good` alone."""
+    tokens = iter(f"t{number}" for number in range(1, 100))
+    left = iter(lives)
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/site/oauth2/access_token":
+            assert request.headers["authorization"].startswith("Basic ")
+            assert request.content == b"grant_type=client_credentials"
+            return answer({"access_token": next(tokens), "expires_in": next(left)})
+        return OK if request.headers["authorization"] == f"Bearer {good}" else answer("", 401)
+
+    return respond
+
+
+def test_oauth_fetches_one_token_and_keeps_it() -> None:
+    """It comes from Bitbucket's web host, with the consumer's key and secret."""
+    ours = bench(grants(3600), credential="oauth:key:s3cret")
+    ask(ours)
+    ask(ours)
+    assert [request.url.host for request in ours.server.asked] == [
+        "bitbucket.org",
+        *["api.bitbucket.org"] * 2,
+    ]
+
+
+def test_oauth_renews_before_the_end() -> None:
+    """A token is not used in its last two minutes."""
+    ours = bench(grants(3600, 3600, good="t2"), credential="oauth:key:s3cret")
+    with pytest.raises(CredentialsRefused):  # t1 and t2 both come at once, t1 being refused ...
+        bench(grants(3600, 3600, good="t3"), credential="oauth:key:s3cret").upstream.fetch_members("w", None)
+    ask(ours)  # ... and here t1 is refused, t2 accepted
+    asked = len(ours.server.asked)
+    assert asked == 4
+    ours.time.now += timedelta(seconds=3500)
+    with pytest.raises(StopIteration):  # it wanted a third token, which the server does not have
+        ask(ours)
+
+
+def test_oauth_that_is_refused_is_a_refused_credential() -> None:
+    """The endpoint's 400 `invalid_client` means the same as a 401, and is not repeated."""
+    ours = bench(
+        answer({"error": "invalid_client", "error_description": "bad key"}, 400), credential="oauth:k:s3cret"
+    )
+    with pytest.raises(CredentialsRefused, match="bad key"):
+        ask(ours)
+    assert len(ours.server.asked) == 1
+
+
+SECRETS = {"basic": "me@example.com:" + TOKEN, "bearer": TOKEN, "oauth": "oauth:key:" + TOKEN}
+
+
+@pytest.mark.parametrize("credential", SECRETS.values(), ids=SECRETS)
+@pytest.mark.parametrize("status", [200, 302, 400, 401, 403, 404, 410, 429, 500])
+def test_secrets_are_nowhere_to_be_seen(credential: str, status: int) -> None:
+    """An upstream that echoes everything it got does not make us print it, chained errors included."""
+
+    def echo(request: httpx.Request) -> httpx.Response:
+        told = request.headers.get("authorization", "") + " " + TOKEN
+        if "oauth2" in request.url.path and status not in (400, 401):
+            return answer({"access_token": TOKEN + "-access", "expires_in": 3600})
+        if status == 200:
+            return answer(f"<html>{told}</html>", content_type="text/html")
+        return answer({"error": {"message": told}}, status, location=f"https://u:{TOKEN}@evil.example/")
+
+    ours = bench(echo, credential=credential, attempts=2)
+    with pytest.raises(MirrorError) as caught:
+        ask(ours)
+    seen = "".join(traceback.format_exception(caught.value, limit=0))
+    error: BaseException | None = caught.value
+    while error is not None:
+        seen += f"{error!s}{error!r}{error.args}"
+        error = error.__cause__ or error.__context__
+    http = http_of(ours)
+    seen += "".join(ours.time.told) + f"{http!r}{http.credential!r}{http.__dict__!r}{list(ours.ledger.asked)}"
+    basic = http.credential.basic.removeprefix("Basic ")
+    assert TOKEN not in seen
+    assert basic not in seen
