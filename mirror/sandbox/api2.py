@@ -151,7 +151,7 @@ class Api2:
         if self._asker.kind == "anonymous":
             raise Refused(no_credentials())
         workspace = self._workspace(name)
-        return self._page(workspace.members, lambda each: self._shapes.membership(workspace, each))
+        return self._page(workspace.memberships(), lambda each: self._shapes.membership(workspace, *each))
 
     def _own_workspaces(self) -> Any:
         if self._asker.kind == "anonymous":

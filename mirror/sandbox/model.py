@@ -71,6 +71,11 @@ class Workspace:
         """Tell whether this user sees the private repositories."""
         return any(person.username.lower() == username.lower() for person in self.members)
 
+    def memberships(self) -> list[tuple[Person, str]]:
+        """Give members with their permissions; in some workspaces one member has two of them."""
+        rows = [(person, "member" if place else "owner") for place, person in enumerate(self.members)]
+        return [*rows, (self.members[-1], "collaborator")] if self.number % 4 == 3 else rows
+
 
 @dataclass(slots=True)
 class Author:

@@ -229,7 +229,7 @@ def running(sandbox: Sandbox, host: str = "127.0.0.1", port: int = 0) -> Iterato
 def serve(
     sandbox: Sandbox,
     host: str = "127.0.0.1",
-    port: int = 8900,
+    port: int = 8002,
     *,
     announce: Callable[[str], None] = print,
 ) -> None:

@@ -145,11 +145,12 @@ class Shapes2:
             "workspace": {"type": "workspace_base", **self._workspace_base(workspace)},
         }
 
-    def membership(self, workspace: Workspace, person: Person) -> Json:
+    def membership(self, workspace: Workspace, person: Person, permission: str) -> Json:
         """Give an item of a workspace's members."""
         here = f"{self._api}/workspaces/{workspace.slug}/members/{quote(person.uuid)}"
         return {
             "type": "workspace_membership",
+            "permission": permission,
             "user": self.user(person),
             "workspace": self.short_workspace(workspace),
             "links": {"self": {"href": here}},
