@@ -178,10 +178,12 @@ async def _serve_until(sandbox: Sandbox, listening: socket.socket, stop: asyncio
         lambda: Connection(sandbox, connections), sock=listening, backlog=_BACKLOG
     )
     await stop.wait()
+    # asyncio leaves a socket open that it was accepting when the server closed.
+    while being_accepted := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(being_accepted)
     server.close()
     for connection in list(connections):
         connection.abort()
-    await server.wait_closed()
     await asyncio.sleep(0)  # lets the aborted connections close their sockets
 
 
