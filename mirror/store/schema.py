@@ -241,6 +241,32 @@ def m003_views_for_people(db: Database) -> None:
     )
 
 
+@migrations()
+def m005_api_tokens(db: Database) -> None:
+    """Who may read what is private, and quick answers to whether anything is.
+
+    `user_id` is the mirrored user that the token speaks for, if it speaks for one. The first partial index
+    finds private rows among public ones; the second the moment from which a repository's changes are public.
+    """
+    for statement in (
+        """CREATE TABLE api_tokens (
+            id INTEGER PRIMARY KEY,
+            name TEXT NOT NULL,
+            user_id INTEGER REFERENCES users(id),
+            token_hash TEXT NOT NULL UNIQUE,
+            scope TEXT NOT NULL CHECK (scope IN ('read', 'write')),
+            created_at TEXT NOT NULL,
+            last_used_at TEXT,
+            expires_at TEXT,
+            revoked_at TEXT
+        )""",
+        "CREATE UNIQUE INDEX api_tokens_name ON api_tokens (name) WHERE revoked_at IS NULL",
+        "CREATE INDEX repositories_private ON repositories (owner_id) WHERE is_private = 1",
+        "CREATE INDEX changes_made_public ON changes (repository_id, id) WHERE kind = 'made_public'",
+    ):
+        db.execute(statement)
+
+
 def _version() -> int:
     db = Database(memory=True)
     try:
