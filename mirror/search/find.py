@@ -1,0 +1,107 @@
+"""The search itself: a query, filters and a page in; the exact count and the ranked rows out."""
+
+import heapq
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from mirror.search.request import conditions_of, request_of
+from mirror.search.scan import scan
+
+COLUMNS = (
+    "id", "owner", "slug", "name", "full_name", "scm", "is_private", "description", "website", "language",
+    "followers_count", "forks_count", "created_at", "updated_at", "deleted_at",
+)  # fmt: skip
+"""What each row of an answer holds; `owner` is the username, the rest are columns of `repositories`."""
+
+_ROWS = f"""SELECT {", ".join("u.username" if column == "owner" else f"r.{column}" for column in COLUMNS)}
+    FROM json_each(?) AS wanted JOIN repositories r ON r.id = wanted.value JOIN users u ON u.id = r.owner_id
+    ORDER BY wanted.key"""
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer: how many repositories match in all, and one page of them, the best first.
+
+    `fuzzy` says that the query was corrected, because nothing matched it as written or because that was
+    wished; `corrected` holds the names that were searched in its place. `repositories` map COLUMNS to values.
+    """
+
+    query: str
+    count: int
+    fuzzy: bool
+    corrected: tuple[str, ...]
+    repositories: list[dict[str, Any]]
+
+
+def search(
+    connection: sqlite3.Connection,
+    query: str,
+    *,
+    limit: int = 20,
+    offset: int = 0,
+    owner: str | None = None,
+    scm: str | None = None,
+    language: str | None = None,
+    private: bool | None = None,
+    visible_private: bool = True,
+    forks: bool | None = None,
+    gone: bool = False,
+    fuzzy: bool | None = None,
+) -> Found:
+    """Find repositories whose name or slug contains `query`; raises sqlite3.Error.
+
+    Both sides are compared in the form of `mirror.names.normalise`. ``owner/part`` looks for `part` among
+    the owners that begin with `owner`; an empty query lists everything. Exact names come first, then those
+    that begin with the query, then the rest; each the most followed first, then the most forked, then the
+    newest (by creation), then the first in the file. `limit` and `offset` count repositories.
+
+    `owner` is one owner's whole username. `private`, `forks` and `gone` filter: None, for the first two,
+    takes both; `gone` adds what has disappeared upstream. Without `visible_private` private repositories
+    are neither listed nor counted. `fuzzy` corrects one or two typing errors: True always, False never,
+    None when nothing matches as written.
+    """
+    request = request_of(
+        query,
+        owner=owner,
+        scm=scm,
+        language=language,
+        private=private,
+        visible_private=visible_private,
+        forks=forks,
+        gone=gone,
+    )
+    _ = fuzzy
+    with one_snapshot(connection):
+        hits = list(scan(connection, request.part, conditions_of(connection, request)))
+        page = heapq.nsmallest(max(offset, 0) + max(limit, 0), hits)[max(offset, 0) :]
+        return Found(
+            query=query,
+            count=len(hits),
+            fuzzy=False,
+            corrected=(),
+            repositories=rows_of(connection, [hit.id for hit in page]),
+        )
+
+
+def rows_of(connection: sqlite3.Connection, ids: list[int]) -> list[dict[str, Any]]:
+    """Read the rows of a page in the order of their ids."""
+    cursor = connection.cursor()
+    cursor.row_factory = None
+    return [dict(zip(COLUMNS, row, strict=True)) for row in cursor.execute(_ROWS, (json.dumps(ids),))]
+
+
+@contextmanager
+def one_snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Let all reads inside see one state of the file, also while a sync writes."""
+    if connection.in_transaction:
+        yield
+        return
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("COMMIT")  # not ROLLBACK: a statement that called an SQL function goes on reading

@@ -1,0 +1,108 @@
+"""What is asked: a query taken apart, and the filters as SQL conditions on a row of `repositories`."""
+
+import json
+import sqlite3
+from typing import Any, NamedTuple
+
+import msgspec
+
+from mirror.names import encoded, normalise
+
+_ODD_OWNERS = "SELECT id, username FROM users WHERE username GLOB '*[^!-~]*'"
+_OWNERS_FROM = """SELECT id, username FROM users
+    WHERE username COLLATE NOCASE >= :low AND username COLLATE NOCASE < :low || char(1114111)"""
+_FORK = "(parent_id IS NOT NULL OR parent_uuid IS NOT NULL OR parent_full_name IS NOT NULL)"
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One question: `part` is looked for in names, among owners that begin with `owner_prefix`.
+
+    `part` and the two owners are normalised. None in a filter means that it does not matter.
+    """
+
+    part: str
+    owner_prefix: str = ""
+    owner: str | None = None
+    scm: str | None = None
+    language: str | None = None
+    private: bool | None = None
+    visible_private: bool = True
+    forks: bool | None = None
+    gone: bool = False
+
+    @property
+    def needle(self) -> bytes:
+        """The part as the searched texts are encoded."""
+        return encoded(self.part)
+
+    @property
+    def names_owners(self) -> bool:
+        """Whether only some owners' repositories are asked for."""
+        return bool(self.owner_prefix) or self.owner is not None
+
+
+def request_of(query: str, *, owner: str | None, **filters: Any) -> Request:
+    """Take a query apart: ``owner/part`` asks for `part` among the owners that begin with `owner`."""
+    before, slash, after = query.partition("/")
+    return Request(
+        part=normalise(after if slash else before),
+        owner_prefix=normalise(before) if slash else "",
+        owner=None if owner is None else normalise(owner),
+        **filters,
+    )
+
+
+class Conditions(NamedTuple):
+    """SQL conditions on a row of `repositories`, to be joined by AND, and the values they name."""
+
+    clauses: list[str]
+    values: dict[str, Any]
+
+    @property
+    def sql(self) -> str:
+        """The conditions as one expression."""
+        return " AND ".join(self.clauses) or "1"
+
+
+def conditions_of(connection: sqlite3.Connection, request: Request) -> Conditions:
+    """Say in SQL which rows may be shown, whatever their name."""
+    clauses, values = list[str](), dict[str, Any]()
+    if not request.gone:
+        clauses.append("deleted_at IS NULL")
+    if not request.visible_private:
+        clauses.append("is_private = 0")
+    if request.private is not None:
+        clauses.append("is_private <> 0" if request.private else "is_private = 0")
+    if request.forks is not None:
+        clauses.append(_FORK if request.forks else f"NOT {_FORK}")
+    for column in ("scm", "language"):
+        wanted = getattr(request, column)
+        if wanted is not None:
+            clauses.append(f"{column} = :{column} COLLATE NOCASE")
+            values[column] = _storable(wanted)
+    if request.names_owners:
+        clauses.append("owner_id IN (SELECT value FROM json_each(:owners))")
+        values["owners"] = json.dumps(owner_ids(connection, request))
+    return Conditions(clauses, values)
+
+
+def owner_ids(connection: sqlite3.Connection, request: Request) -> list[int]:
+    """Find the owners that a request names; both of its owners must agree with a user's normalised name."""
+    low = request.owner if request.owner is not None else request.owner_prefix
+    if request.owner is not None and not request.owner.startswith(request.owner_prefix):
+        return []
+    cursor = connection.cursor()
+    cursor.row_factory = None
+    found = dict[int, str]()
+    if low.isascii():
+        found.update(cursor.execute(_OWNERS_FROM, {"low": low}).fetchall())
+    found.update(cursor.execute(_ODD_OWNERS).fetchall())
+    names = ((user_id, normalise(name)) for user_id, name in found.items())
+    if request.owner is not None:
+        return [user_id for user_id, name in names if name == request.owner]
+    return [user_id for user_id, name in names if name.startswith(low)]
+
+
+def _storable(text: str) -> str:
+    """Replace what SQLite cannot be given; such a text equals no stored one either way."""
+    return text.encode("utf-8", "replace").decode()
