@@ -33,13 +33,18 @@ class Family:
 
         Raises UpstreamShapeError for one that leaves the family or leads to `asked`, where it was found.
         """
-        place = urljoin(asked, place)
         try:
+            sound = place.isprintable() and " " not in place
+            place = urljoin(asked, place)
             parts = urlsplit(place)
-            known = f"{parts.scheme}://{parts.netloc}" in self.origins and parts.path.startswith(self._paths)
+            known = (
+                sound
+                and f"{parts.scheme}://{parts.netloc}" in self.origins
+                and parts.path.startswith(self._paths)
+            )
         except ValueError:
             known = False
-        if not known or not place.isprintable() or " " in place:
+        if not known:
             raise UpstreamShapeError(
                 f"{shown_url(asked)}: the next page is said to be at {_shown(place)}, which is not part of"
                 f" {shown_url(self._url)}: not followed"

@@ -7,6 +7,7 @@ the first is what proxies and maintenance pages send and may be better the next 
 import functools
 import json
 import math
+import re
 from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar, cast
@@ -17,6 +18,8 @@ import msgspec
 from mirror.errors import UpstreamBusy, UpstreamShapeError
 
 Shape = TypeVar("Shape")
+
+_UNFIT = re.compile("[\0\ud800-\udfff]")  # after pairs of surrogates have become one character
 
 EXCERPT = 80
 LONGEST_READ = 65_536
@@ -75,7 +78,7 @@ def decoded_bytes(body: bytes, shape: type[Shape]) -> Shape:
             return decode(body)
         except msgspec.ValidationError:
             raise
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             pass  # no JSON, or JSON with text that msgspec is too strict for
     return decode(msgspec.json.encode(mended(body)))
 
@@ -87,7 +90,7 @@ def mended(body: bytes) -> Any:
 
 def _mended(value: Any) -> Any:
     if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass").decode("utf-8", "replace").replace("\0", "\ufffd")
+        return _UNFIT.sub("\ufffd", value)
     if isinstance(value, dict):
         return {_mended(key): _mended(item) for key, item in value.items()}
     if isinstance(value, list):

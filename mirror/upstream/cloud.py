@@ -96,7 +96,7 @@ def _each(kind: type[Shape], shape: Callable[[Shape], Row]) -> Callable[[msgspec
             return shape(decode(raw))
         except msgspec.ValidationError:
             raise
-        except msgspec.DecodeError:  # bytes that are no UTF-8
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return shape(decoded_bytes(bytes(raw), kind))
 
     return decode_and_shape

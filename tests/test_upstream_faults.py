@@ -1,0 +1,203 @@
+"""Real connections that go wrong in every way that networks know: bounded in time, memory and effect."""
+
+import gzip
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from random import Random
+
+import pytest
+from upstream_fakes import MemoryLedger, Time
+
+from mirror.config import Duration, Retry, UpstreamConfig
+from mirror.errors import UpstreamBusy, UpstreamShapeError
+from mirror.upstream.base import Upstream
+from mirror.upstream.connect import connect
+
+Fault = Callable[[socket.socket], None]
+
+BODY = b'{"values": []}'
+GOOD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
+    len(BODY),
+    BODY,
+)
+TIMEOUT = 0.2  # so that a whole exchange may take two seconds
+
+
+class Server:
+    """A server on loopback that treats its n-th connection by the n-th fault, and the others well."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        self._faults = iter(faults)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._threads = list[threading.Thread]()
+        self.port = self._listener.getsockname()[1]
+        self.connections = 0
+        self.requests = 0
+        self.over = threading.Event()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self.connections += 1
+                fault = next(self._faults, None)
+                threading.Thread(target=self._serve, args=(connection, fault), daemon=True).start()
+
+    def _serve(self, connection: socket.socket, fault: Fault | None) -> None:
+        with closing(connection), suppress(OSError):
+            while self._read_request(connection):
+                if fault:
+                    fault(connection)
+                    return
+                connection.sendall(GOOD)
+
+    def _read_request(self, connection: socket.socket) -> bool:
+        read = b""
+        while b"\r\n\r\n" not in read:
+            received = connection.recv(65536)
+            if not received:
+                return False
+            read += received
+        self.requests += 1
+        return True
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._listener.close()
+
+
+def reset(connection: socket.socket) -> None:
+    """Break the connection hard."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def hang_up(connection: socket.socket) -> None:
+    """Say nothing and go."""
+
+
+def black_hole(connection: socket.socket) -> None:
+    """Say nothing and stay."""
+    with suppress(OSError):
+        connection.recv(1)
+
+
+def drip(data: bytes) -> Fault:
+    """Send a beginning, then a byte before each time-out strikes."""
+
+    def dripping(connection: socket.socket) -> None:
+        connection.sendall(data)
+        for _ in range(200):
+            connection.sendall(b"x")
+            time.sleep(TIMEOUT / 4)
+
+    return dripping
+
+
+def say(data: bytes) -> Fault:
+    """Send this and close."""
+    return lambda connection: connection.sendall(data)
+
+
+def with_body(headers: bytes, body: bytes) -> bytes:
+    """Write an answer whose length is right."""
+    return b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s" % (headers, len(body), body)
+
+
+FAULTS: dict[str, Fault] = {
+    "reset": reset,
+    "hang up": hang_up,
+    "black hole": black_hole,
+    "headers drip": drip(b"HTTP/1.1 200 OK\r\nX: "),
+    "body drips": drip(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"),
+    "truncated body": say(GOOD[:-3]),
+    "truncated chunks": say(b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n{"valu\r\n'),
+    "truncated without length": say(b"HTTP/1.0 200 OK\r\n\r\n" + BODY[:-3]),
+    "no HTTP": say(b"SSH-2.0-OpenSSH_9.2\r\n"),
+    "no gzip": say(with_body(b"Content-Encoding: gzip\r\n", b"no gzip")),
+    "truncated gzip": say(with_body(b"Content-Encoding: gzip\r\n", gzip.compress(BODY * 50)[:-20])),
+    "endless headers": say(b"HTTP/1.1 200 OK\r\n" + b"X-Y: z\r\n" * 50_000),
+}
+
+
+@contextmanager
+def upstream_with(
+    *faults: Fault, attempts: int = 2, url: str = ""
+) -> Iterator[tuple[Upstream, Server, Time]]:
+    """Connect to a server with these faults."""
+    server, clock = Server(list(faults)), Time()
+    config = UpstreamConfig(
+        name="faulty",
+        kind="sandbox",
+        url=url or f"http://127.0.0.1:{server.port}/2.0",
+        timeout=Duration(TIMEOUT),
+        retry=Retry(attempts=attempts),
+    )
+    upstream, _ = connect(
+        config, ledger=MemoryLedger(), wait=clock.wait, clock=clock.clock, random=Random(1), environ={}
+    )
+    with closing(server), closing(upstream):
+        yield upstream, server, clock
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_fault_that_passes_costs_one_repeat(fault: Fault) -> None:
+    """The second try gets the answer, after a wait; nothing takes longer than ten time-outs."""
+    with upstream_with(fault) as (upstream, server, clock):
+        started = time.monotonic()
+        assert upstream.fetch_members("w", None).rows == ()
+        assert time.monotonic() - started < TIMEOUT * 10 + 1
+        assert (server.requests, len(clock.naps)) == (2, 1)
+
+
+@pytest.mark.parametrize("name", ["reset", "black hole", "truncated body", "no HTTP"])
+def test_a_fault_that_stays_is_reported(name: str) -> None:
+    """The error names the address and what went wrong."""
+    with upstream_with(*[FAULTS[name]] * 2) as (upstream, server, _):
+        with pytest.raises(UpstreamBusy, match=f"127.0.0.1:{server.port}/2.0/workspaces/w/members") as caught:
+            upstream.fetch_members("w", None)
+        assert caught.value.status is None
+        assert server.requests == 2
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9/2.0", "http://no-such-host.invalid/2.0", "http://127.0.0.1:{port}/2.0"]
+)
+def test_no_connection_at_all(url: str) -> None:
+    """Refused, unknown and not TLS: each is said so, and repeated no more than was set."""
+    with upstream_with(hang_up, hang_up) as (_, server, _):
+        address = url.replace("http:", "https:").format(port=server.port) if "{port}" in url else url
+        with upstream_with(url=address) as (upstream, _, clock), pytest.raises(UpstreamBusy, match="connect"):
+            upstream.fetch_members("w", None)
+        assert len(clock.naps) == 1
+
+
+def test_a_bomb_is_cut_off() -> None:
+    """A small gzip that holds more than a body may have is refused, and not asked for again."""
+    bomb = gzip.compress(bytes(66 * 1024 * 1024), 9)
+    with upstream_with(say(with_body(b"Content-Encoding: gzip\r\n", bomb))) as (upstream, server, _):
+        with pytest.raises(UpstreamShapeError, match="larger than"):
+            upstream.fetch_members("w", None)
+        assert server.requests == 1
+
+
+def test_connections_are_kept() -> None:
+    """Twenty requests one after another need one connection, four threads no more than four."""
+    with upstream_with() as (upstream, server, _):
+        for _ in range(20):
+            upstream.fetch_members("w", None)
+        assert server.connections == 1
+        threads = [
+            threading.Thread(target=lambda: [upstream.fetch_members("w", None) for _ in range(20)])
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert server.requests == 100
+        assert server.connections <= 4

@@ -1,0 +1,316 @@
+"""Objects of API 2.0, in every form that Bitbucket ever gave them, become the model's values."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from upstream_fakes import recorded
+
+from mirror.errors import UpstreamShapeError
+from mirror.model import Owner, Ref, Repository
+from mirror.upstream import cloud_shapes as shapes
+from mirror.upstream.addresses import without_login
+from mirror.upstream.answer import decoded_bytes, shown, shown_url
+
+REPOSITORIES = recorded("cloud/repositories.json")["values"]
+REFS = recorded("cloud/refs.json")["values"]
+LEAST = {"full_name": "Mimika_Oh/qi", "uuid": "{1}"}
+
+
+def repository(row: Any) -> Repository:
+    """Shape a repository as it comes out of a listing."""
+    return shapes.shape_repository(msgspec.convert(row, shapes.RepositoryRow))
+
+
+def ref(row: Any) -> Ref:
+    """Shape a ref as it comes out of a listing."""
+    return shapes.shape_ref(msgspec.convert(row, shapes.RefRow))
+
+
+def test_a_repository_of_today() -> None:
+    """Every field, and clone addresses without the asker's login."""
+    assert repository(REPOSITORIES[0]) == Repository(
+        uuid="{b8313f5b-2134-488d-9aca-830fb95206c5}",
+        owner=Owner(
+            uuid="{4115785a-a1b9-4887-9af2-ca401bc7f168}",
+            username="gildas_cherruel",
+            display_name="Gildas Cherruel",
+            nickname="gildas_cherruel",
+            account_id="557058:ec46c4b2-f245-496e-8c11-1404869e3346",
+            avatar_url=REPOSITORIES[0]["owner"]["links"]["avatar"]["href"],
+        ),
+        slug="bb",
+        name="bb",
+        full_name="gildas_cherruel/bb",
+        scm="git",
+        is_private=REPOSITORIES[0]["is_private"],
+        description="",
+        website=None,
+        language=REPOSITORIES[0]["language"],
+        size=1874302,
+        main_branch="master",
+        fork_policy=REPOSITORIES[0]["fork_policy"],
+        has_issues=REPOSITORIES[0]["has_issues"],
+        has_wiki=REPOSITORIES[0]["has_wiki"],
+        project_key=REPOSITORIES[0]["project"]["key"],
+        project_name=REPOSITORIES[0]["project"]["name"],
+        project_uuid=REPOSITORIES[0]["project"]["uuid"],
+        avatar_url="https://bytebucket.org/ravatar/%7Bb8313f5b-2134-488d-9aca-830fb95206c5%7D?ts=go",
+        clone_https="https://bitbucket.org/gildas_cherruel/bb.git",
+        clone_ssh="git@bitbucket.org:gildas_cherruel/bb.git",
+        created_at=REPOSITORIES[0]["created_on"].replace("+00:00", "Z"),
+        updated_at=REPOSITORIES[0]["updated_on"].replace("+00:00", "Z"),
+    )
+
+
+def test_a_mercurial_repository_of_2018() -> None:
+    """No workspace, a user name, clone addresses without .git and with the service's own user."""
+    found = repository(REPOSITORIES[1])
+    assert (found.scm, found.main_branch, found.owner.username) == ("hg", "default", "gocardless")
+    assert found.owner.uuid == "{681a1558-dc80-4f50-ac1a-60f9900bf1d2}"
+    assert (found.clone_https, found.clone_ssh) == (
+        "https://bitbucket.org/gocardless/bump",
+        "ssh://hg@bitbucket.org/gocardless/bump",
+    )
+
+
+def test_a_repository_of_2014_without_slug() -> None:
+    """The slug is the second half of the full name, and never made from the name."""
+    found = repository(REPOSITORIES[2] | {"name": "viper's nest", "full_name": "teamsinspace/vipers-nest"})
+    assert (found.slug, found.name, found.owner.username) == ("vipers-nest", "viper's nest", "teamsinspace")
+
+
+def test_a_repository_without_owner() -> None:
+    """The namespace identifies the owner when nobody else does; sizes that are not told are None."""
+    found = repository(REPOSITORIES[3])
+    assert found.owner == Owner(uuid="name:atlassian", username="atlassian", kind="workspace")
+    assert (found.size, found.description, found.has_wiki) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("shape", "name"),
+    [
+        ({}, None),
+        ({"mainbranch": None}, None),
+        ({"mainbranch": {}}, None),
+        ({"mainbranch": {"type": "branch"}}, None),
+        ({"mainbranch": {"type": "branch", "name": "dev"}}, "dev"),
+        ({"mainbranch": {"type": "named_branch", "name": "default"}}, "default"),
+    ],
+)
+def test_main_branches_have_five_shapes(shape: dict[str, Any], name: str | None) -> None:
+    """Four of them mean that there is none."""
+    assert repository(LEAST | shape).main_branch == name
+
+
+@pytest.mark.parametrize(
+    ("shape", "uuid", "kind", "display_name"),
+    [
+        ({"owner": {"uuid": "{u}", "display_name": "U"}}, "{u}", "user", "U"),
+        ({"owner": {"uuid": "{t}", "type": "team", "display_name": "T"}}, "{t}", "team", "T"),
+        ({"owner": {"uuid": "{u}", "type": "user"}, "workspace": {"uuid": "{u}"}}, "{u}", "user", None),
+        (
+            {"owner": {"uuid": "{u}", "display_name": "U"}, "workspace": {"uuid": "{w}", "name": "W"}},
+            "{w}",
+            "workspace",
+            "W",
+        ),
+        ({"workspace": {"uuid": "{w}", "slug": "other", "name": "W"}}, "{w}", "workspace", "W"),
+        ({"owner": {"username": "old", "display_name": "O"}}, "name:mimika_oh", "user", "O"),
+        ({"owner": None, "workspace": None}, "name:mimika_oh", "workspace", None),
+    ],
+)
+def test_the_owner_is_the_workspace(
+    shape: dict[str, Any], uuid: str, kind: str, display_name: str | None
+) -> None:
+    """The workspace's identity wins; the account speaks for it only where it is the same."""
+    owner = repository(LEAST | shape).owner
+    assert (owner.uuid, owner.kind, owner.display_name) == (uuid, kind, display_name)
+    assert owner.username == "Mimika_Oh"
+
+
+def test_parents_may_be_short_null_or_absent() -> None:
+    """What they do not tell is None."""
+    found = repository(LEAST | {"parent": {"type": "repository", "full_name": "a/b", "uuid": "{p}"}})
+    assert (found.parent_uuid, found.parent_full_name) == ("{p}", "a/b")
+    for shape in ("{}", '{"parent": null}', '{"parent": {}}'):
+        assert repository(LEAST | json.loads(shape)).parent_full_name is None
+
+
+def test_identity_before_uuids() -> None:
+    """Rows of 2013 have none, and their full name is all there is."""
+    assert repository({"full_name": "Mimika_Oh/qi"}).uuid == "name:mimika_oh/qi"
+
+
+def test_a_repository_that_cannot_be_named_is_refused() -> None:
+    """Neither owner nor slug may be guessed; the parts may complete one another."""
+    for row in ({}, {"full_name": "a"}, {"full_name": "a/b/c"}, {"slug": "s"}, {"full_name": "/s"}):
+        with pytest.raises(UpstreamShapeError, match="without owner and slug"):
+            repository(row)
+    assert repository({"slug": "s", "workspace": {"slug": "w"}}).full_name == "w/s"
+
+
+def test_what_is_not_said_to_be_public_is_private() -> None:
+    """A missing `is_private` must not publish anything."""
+    assert [repository(LEAST | shape).is_private for shape in ({}, {"is_private": False})] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2025-01-27T14:15:58.600540+00:00", "2025-01-27T14:15:58.600540Z"),
+        ("2008-08-01T01:53:20+00:00", "2008-08-01T01:53:20.000000Z"),
+        ("2008-08-01T01:53:20.5Z", "2008-08-01T01:53:20.500000Z"),
+        ("2008-08-01T01:53:20", "2008-08-01T01:53:20.000000Z"),
+        ("2008-08-01 01:53:20+02:00", "2008-07-31T23:53:20.000000Z"),
+        ("2008-13-01T01:53:20+00:00", None),
+        ("0001-01-01T00:00:00+14:00", None),
+        ("2025-01-27T14:15:58.6005xx+00:00", None),
+        ("yesterday", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_dates_of_all_forms(text: str | None, expected: str | None) -> None:
+    """All are written in the mirror's one form; what is no date is None."""
+    assert shapes.moment(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (0, 0),
+        (887_709_436, 887_709_436),
+        (2**63 - 1, 2**63 - 1),
+        (2**63, None),
+        (-1, None),
+        (1e300, None),
+        (5.0, 5),
+    ],
+)
+def test_numbers_that_cannot_be_are_none(number: float, expected: int | None) -> None:
+    """Negative sizes and those beyond SQLite's integers tell nothing."""
+    assert repository(LEAST | {"size": number}).size == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://me@bitbucket.org/o/r.git", "https://bitbucket.org/o/r.git"),
+        ("https://me:t0k@n@bitbucket.org/o/r.git", "https://bitbucket.org/o/r.git"),
+        ("ssh://hg@bitbucket.org/o/r", "ssh://hg@bitbucket.org/o/r"),
+        ("ssh://git:pw@host:7999/o/r.git", "ssh://host:7999/o/r.git"),
+        ("git@bitbucket.org:o/r.git", "git@bitbucket.org:o/r.git"),
+        ("https://bitbucket.org/o/r@2.git", "https://bitbucket.org/o/r@2.git"),
+    ],
+)
+def test_clone_addresses_lose_their_login(url: str, expected: str) -> None:
+    """Whatever stands before the host goes, but for the service's own users."""
+    assert without_login(url) == expected
+
+
+def test_a_branch() -> None:
+    """Dates get their fraction, parents are whole hashes, messages keep their lines."""
+    assert ref(REFS[0]) == Ref(
+        kind="branch",
+        name="bug/35-url-name-collision",
+        target_hash="0d84b1758b5620aab804727f042e46a74b1efb6d",
+        target_date="2016-02-29T23:07:11.000000Z",
+        target_author="Ian Buchanan <someone@example.com>",
+        target_author_name="Ian Buchanan [Atlassian]",
+        target_author_uuid="{27e49bd2-9ecb-4a41-8387-033c972d1399}",
+        target_message="fixed `api` name collision\n\nChanged name in all `create` locations.\n",
+        target_parents=("f3e27b26f37af6ea5fbabf9d4c3847f27bb8a406",),
+    )
+
+
+def test_mercurial_branches_have_heads() -> None:
+    """One while it is open, none once it is closed; git branches have no such thing."""
+    row = REFS[1]
+    assert ref(row).heads == ("0fd7bb2494e8cc11c71c05f8f12deafa6b41fb37",)
+    assert ref(row | {"heads": []}).heads == ()
+    assert ref(row).kind == "branch"
+    assert ref(REFS[0]).heads is None
+
+
+def test_tags_annotated_and_not() -> None:
+    """Annotations are there, null (`tip`, lightweight) or absent (old answers)."""
+    annotated, old = ref(REFS[2]), ref(REFS[3])
+    assert (annotated.tagger, annotated.message) == (
+        "Gildas Cherruel <someone@example.com>",
+        "Release 1.0.0\n",
+    )
+    assert annotated.date == "2023-11-06T14:53:55.000000Z"
+    assert annotated.target_author_name == "gitflow"
+    assert (old.kind, old.tagger, old.message, old.date) == ("tag", None, None, None)
+    tip = ref(REFS[3] | {"name": "tip", "tagger": None, "message": None, "date": None})
+    assert tip == msgspec.structs.replace(old, name="tip")
+    assert ref(REFS[4]).name == 'special-"$;><&#_=@!|.,/test'
+
+
+def test_targets_that_tell_little() -> None:
+    """An author without account, one without e-mail, no author, no parents, nothing but a hash."""
+    nobody, bare = ref(REFS[5]), ref(REFS[6])
+    assert (nobody.target_author_name, nobody.target_author_uuid) == (None, None)
+    assert nobody.target_author is not None
+    assert bare == Ref(kind="branch", name=bare.name, target_hash=bare.target_hash)
+    target = {"hash": "a" * 40, "author": {"raw": "shjohnst"}, "parents": []}
+    first = ref({"type": "branch", "name": "x", "target": target})
+    assert (first.target_author, first.target_parents) == ("shjohnst", ())
+    unsure = ref({"type": "branch", "name": "x", "target": target | {"parents": [{}]}})
+    assert unsure.target_parents is None
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"type": "bookmark", "name": "x", "target": {"hash": "a"}},
+        {"name": "x", "target": {"hash": "a"}},
+        {"type": "tag", "name": "x", "target": None},
+        {"type": "tag", "name": "x", "target": {"hash": ""}},
+    ],
+)
+def test_refs_that_are_none(row: Any) -> None:
+    """A ref needs a kind that we know and a commit."""
+    with pytest.raises(UpstreamShapeError, match="'x'"):
+        ref(row)
+
+
+def test_accounts_need_an_identity() -> None:
+    """A user name serves, for old answers; a nickname, which is not unique, does not."""
+    app = shapes.shape_account(shapes.Account(uuid="{a}", type="app_user", display_name="bot"))
+    old = shapes.shape_account(shapes.Account(username="Erik", display_name="Erik"))
+    assert (app.kind, app.username, old.uuid, old.username) == ("user", None, "name:erik", "Erik")
+    with pytest.raises(UpstreamShapeError, match="without identity"):
+        shapes.shape_account(shapes.Account(nickname="erik"))
+    with pytest.raises(UpstreamShapeError, match="without a slug"):
+        shapes.shape_workspace(shapes.Workspace(uuid="{w}"))
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (rb'{"name": "a\ud800b"}', "a\ufffdb"),
+        (rb'{"name": "\ud83d\ude00"}', "\U0001f600"),
+        (b'{"name": "a\xffb"}', "a\ufffdb"),
+        (rb'{"name": "a\u0000b"}', "a\ufffdb"),
+        (b'{"name": "a\x01b"}', "a\x01b"),
+        (rb'{"name": "\u202e"}', "\u202e"),
+        (b'{"size": NaN, "name": "x"}', "x"),
+    ],
+)
+def test_text_that_sqlite_cannot_hold_is_mended(body: bytes, expected: str) -> None:
+    """Lone surrogates, invalid UTF-8 and NUL become U+FFFD; everything else stays as it is."""
+    name = decoded_bytes(body, shapes.RepositoryRow).name
+    assert name == expected
+    assert name is not None
+    assert name.encode()
+
+
+def test_foreign_text_is_shown_in_one_line() -> None:
+    """No escape sequences, no endless lines; addresses without logins, tokens and field lists."""
+    assert shown("a\x1b[31m\r\n b") == "a [31m b"
+    assert len(shown("x" * 999, 50)) == 50
+    url = "https://u:p@h/2.0/x?page=8xhd&fields=a,b&access_token=s3"
+    assert shown_url(url) == "https://h/2.0/x?page=8xhd"
