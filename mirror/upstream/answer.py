@@ -26,7 +26,7 @@ LONGEST_READ = 65_536
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What came back. `headers` ignore case, `date` is the upstream's clock, `address` what was asked."""
+    """What came back: `headers` by lower-case names, `date` by the upstream's clock, `address` as asked."""
 
     status: int
     headers: Mapping[str, str]

@@ -255,17 +255,16 @@ class Http:
         try:
             response = self._client.send(request, stream=True)
             try:
-                body = self._body(response, call.url)
+                headers = _plain(response.headers)
+                body = self._body(response, headers.get("content-encoding", ""), call.url)
             finally:
                 response.close()
         except (httpx.HTTPError, httpx.StreamError) as error:
             self._fail(error, call.url)
         finally:
             self._deadline.at = None
-        date = _moment(response.headers.get("date", "")) or self._clock()
-        answer = Answer(
-            status=response.status_code, headers=response.headers, body=body, date=date, address=call.url
-        )
+        date = _moment(headers.get("date", "")) or self._clock()
+        answer = Answer(status=response.status_code, headers=headers, body=body, date=date, address=call.url)
         self._budget.observe(call.kind, answer.status, answer.headers)
         return answer
 
@@ -284,10 +283,9 @@ class Http:
             )
         return request
 
-    def _body(self, response: httpx.Response, url: str) -> bytes:
+    def _body(self, response: httpx.Response, encoding: str, url: str) -> bytes:
         """Read a body of bounded size in bounded time; a small gzip may hold a great deal."""
-        encoding = response.headers.get("content-encoding", "").strip().lower()
-        if encoding not in ENCODINGS:
+        if encoding.strip().lower() not in ENCODINGS:
             raise httpx.DecodingError(f"content-encoding {shown(encoding, 40)!r} was not asked for")
         deadline = self._timer() + self._longest
         size, chunks = 0, list[bytes]()
@@ -385,6 +383,11 @@ def _is_as_safe(here: httpx.URL, there: httpx.URL) -> bool:
     if (here.scheme, there.scheme) == ("http", "https"):
         return here.port is None and there.port is None
     return here.scheme == there.scheme and here.port == there.port
+
+
+def _plain(headers: httpx.Headers) -> dict[str, str]:
+    """Return headers by their names in lower case; httpx's own look-ups cost more than all else here."""
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}
 
 
 @functools.lru_cache(maxsize=64)
