@@ -1,0 +1,38 @@
+"""Pages for what went wrong under Datasette: the same as its own, but nothing secret reaches the console."""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from datasette.utils import add_cors_headers
+from datasette.utils.asgi import Base400, Request, Response
+from datasette.views.base import DatasetteError
+from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
+
+log = logging.getLogger(__name__)
+
+
+async def error_page(datasette: "Datasette", request: Request, exception: Exception) -> Response:
+    """Answer with the error, as JSON to those who asked for JSON; log what nobody expected."""
+    info: dict[str, Any] = {}
+    title: str | None = None
+    message: Any = str(exception)
+    if isinstance(exception, Base400):
+        status = exception.status
+    elif isinstance(exception, DatasetteError):
+        status, title = exception.status, exception.title
+        info = dict(exception.error_dict)
+        message = Markup(exception.message) if exception.message_is_html else exception.message  # noqa: S704
+    else:
+        status, message = 500, "The mirror could not answer; its log says why."
+        log.error("%s %s", request.method, request.path, exc_info=exception)
+    headers: dict[str, str] = {}
+    if datasette.cors:
+        add_cors_headers(headers)
+    info |= {"ok": False, "error": message, "status": status, "title": title}
+    if request.path.endswith(".json"):
+        return Response.json(info, status=status, headers=headers)
+    body = await datasette.render_template([f"{status}.html", "error.html"], info, request=request)
+    return Response.html(body, status=status, headers=headers)

@@ -1,0 +1,69 @@
+"""Showing a token once, so that a browser may see tables; and saying why something is closed."""
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+from datasette.utils.asgi import Request, Response
+
+from mirror.serve import tokens
+from mirror.serve.mirrors import mirrors
+from mirror.serve.permissions import LOGIN_SECONDS, login_cookie
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
+
+PATH = "/-/mirror-login"
+LONGEST_FORM = 10_000
+
+
+async def login(datasette: "Datasette", request: Request) -> Response:
+    """GET shows the form; POST takes a token and answers with a signed cookie, or with the form again."""
+    if request.method in ("GET", "HEAD"):
+        return await _form(datasette, request, request.args.get("next") or "/")
+    if request.method != "POST":
+        return Response.text("Method not allowed", status=405, headers={"Allow": "GET, POST"})
+    form = await _read_form(request)
+    destination = local_path(form.get("next", "/"))
+    token = form.get("token", "").strip()
+    for database in mirrors(datasette):
+        living = await database.execute_fn(lambda connection: tokens.find(connection, token))
+        if living is not None:
+            response = Response.redirect(datasette.urls.path(destination))
+            response.set_cookie(
+                "ds_actor",
+                login_cookie(datasette, database, living),
+                max_age=LOGIN_SECONDS,
+                httponly=True,
+                secure=request.scheme == "https",
+            )
+            return response
+    return await _form(datasette, request, destination, message="That is no living token.", status=403)
+
+
+async def closed(datasette: "Datasette", request: Request, message: str) -> Response:
+    """Answer a request for what is not open: JSON for programs, the form for people."""
+    if request.path.endswith(".json"):
+        return Response.json({"ok": False, "error": message, "status": 403, "title": "Forbidden"}, status=403)
+    return await _form(datasette, request, local_path(request.full_path), message=message, status=403)
+
+
+async def _form(
+    datasette: "Datasette", request: Request, destination: str, *, message: str = "", status: int = 200
+) -> Response:
+    context: dict[str, Any] = {"message": message, "next": local_path(destination)}
+    body = await datasette.render_template("mirror_login.html", context, request=request)
+    return Response.html(body, status=status, headers={"Referrer-Policy": "same-origin"})
+
+
+async def _read_form(request: Request) -> dict[str, str]:
+    """Read a small urlencoded body; a larger one is nobody's token."""
+    body = (await request.post_body())[:LONGEST_FORM]
+    return {key: values[0] for key, values in parse_qs(body.decode("utf-8", "replace")).items()}
+
+
+def local_path(text: str) -> str:
+    """Return a path on this server to go on to; anything that leads elsewhere becomes the home page."""
+    parts = urlsplit(text)
+    if parts.scheme or parts.netloc or not text.startswith("/") or text.startswith(("//", "/\\")):
+        return "/"
+    return quote(text, safe="/?&=%:;,@!$'()*+~.-_[]")

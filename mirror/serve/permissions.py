@@ -1,0 +1,142 @@
+"""Datasette's side of privacy: who a request's actor is, and what of a mirror it may open.
+
+An actor with `mirror_scope` was recognised by this module in this very request. A login cookie never carries
+that key, only the number of its token, so a revoked token ends its logins too.
+"""
+
+import sqlite3
+import time
+from typing import TYPE_CHECKING, Any
+
+from datasette.utils import baseconv
+from datasette.utils.asgi import Request
+from itsdangerous import BadSignature
+
+from mirror.serve import callers, tokens
+from mirror.serve.mirrors import mirror_named, mirrors, served
+from mirror.times import from_text, to_text, utc_now
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
+    from datasette.database import Database
+
+LOGIN_SECONDS = 30 * 86_400
+USE_NOTED_EVERY = 60
+ROOT = "root"
+
+Actor = dict[str, Any]
+
+
+async def actor_of(datasette: "Datasette", request: Request) -> Actor | None:
+    """Return the actor behind a request's token or login, None where another plugin may know it."""
+    headers = request.headers
+    if "authorization" in headers:
+        said = said_by(datasette, request)
+        for database in mirrors(datasette):
+            caller = await database.execute_fn(lambda connection: callers.recognise(connection, said))
+            if caller.known:
+                await note_use(datasette, database, caller)
+                return _actor(database, caller)
+    cookie = request.cookies.get("ds_actor")
+    return await _actor_of_login(datasette, cookie) if cookie else None
+
+
+def said_by(datasette: "Datasette", request: Request) -> callers.Credentials:
+    """Read a request's credentials under this server's settings."""
+    config = served(datasette).config
+    headers = request.headers
+    return callers.credentials(
+        headers,
+        trust_basic_user=config.trust_basic_user,
+        local=config.trust_basic_user and callers.is_local(request.scope.get("client"), headers),
+    )
+
+
+def login_cookie(datasette: "Datasette", database: "Database", token: tokens.LivingToken) -> str:
+    """Sign the cookie of somebody who showed a token."""
+    expires = baseconv.base62.encode(int(time.time()) + LOGIN_SECONDS)
+    actor = {"id": token.name, "mirror_token": token.id, "mirror": database.name}
+    return str(datasette.sign({"a": actor, "e": expires}, "actor"))
+
+
+async def _actor_of_login(datasette: "Datasette", cookie: str) -> Actor | None:
+    """Recognise a login cookie of ours whose token still lives."""
+    try:
+        decoded = datasette.unsign(cookie, "actor")
+    except BadSignature:
+        return None
+    actor = decoded.get("a") if isinstance(decoded, dict) else None
+    if not isinstance(actor, dict) or "mirror_token" not in actor:
+        return None
+    if not decoded.get("e") or time.time() > baseconv.base62.decode(decoded["e"]):
+        return None
+    database = mirror_named(datasette, actor.get("mirror", ""))
+    if database is None:
+        return None
+    token_id = actor["mirror_token"]
+    living = await database.execute_fn(lambda connection: tokens.find_by_id(connection, token_id))
+    return {**actor, "mirror_scope": living.scope, "mirror_user": living.user} if living else None
+
+
+def _actor(database: "Database", caller: callers.Caller) -> Actor:
+    """Write a recognised caller as Datasette knows actors."""
+    actor: Actor = {"id": caller.name, "mirror": database.name, "mirror_user": caller.username}
+    if caller.token_id is not None:
+        actor |= {
+            "mirror_token": caller.token_id,
+            "mirror_scope": "write" if caller.may_write else "read",
+        }
+    return actor
+
+
+async def is_closed(datasette: "Datasette", actor: Actor | None, resource: Any) -> bool:
+    """Tell whether an actor must not open a database or anything in it.
+
+    Every action on a mirror is asked about alike, those of other plugins too. The in-memory database of
+    `--crossdb` reaches into all files, so it is as closed as the most private of them.
+    """
+    name = resource[0] if isinstance(resource, tuple) else resource
+    if not isinstance(name, str) or (actor and actor.get("id") == ROOT and "mirror" not in actor):
+        return False
+    if datasette.crossdb and name == "_memory":
+        asked = list(mirrors(datasette))
+    else:
+        found = mirror_named(datasette, name)
+        asked = [found] if found else []
+    for database in asked:
+        if actor and "mirror_scope" in actor and actor.get("mirror") == database.name:
+            continue
+        if _is_accounts(resource) or await database.execute_fn(callers.holds_private):
+            return True
+    return False
+
+
+def _is_accounts(resource: Any) -> bool:
+    """Tell whether the table of tokens is asked for, which concerns nobody without one."""
+    return isinstance(resource, tuple) and str(resource[1]).lower() == "api_tokens"
+
+
+async def note_use(datasette: "Datasette", database: "Database", caller: callers.Caller) -> None:
+    """Record when a token was last used, once a minute, without waiting for whoever writes just now."""
+    now = utc_now()
+    if caller.token_id is None or not database.is_mutable:
+        return
+    used = caller.last_used_at
+    if used and (now - from_text(used)).total_seconds() < USE_NOTED_EVERY:
+        return
+    noted, key = served(datasette).use_noted, (database.name, caller.token_id)
+    if time.monotonic() - noted.get(key, -1e9) < USE_NOTED_EVERY:
+        return
+    noted[key] = time.monotonic()
+    token_id = caller.token_id
+
+    def note(connection: sqlite3.Connection) -> None:
+        try:
+            with connection:
+                connection.execute(
+                    "UPDATE api_tokens SET last_used_at = ? WHERE id = ?", (to_text(now), token_id)
+                )
+        except sqlite3.OperationalError:
+            noted.pop(key, None)  # a long write or a read-only disk: the next request tries again
+
+    await database.execute_write_fn(note, block=False)

@@ -1,0 +1,110 @@
+"""The Datasette plugin: each hook is one call into the module that knows.
+
+Registered by the entry point `mirror`, so it works under `mirror serve` and under plain `datasette FILE`.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datasette import hookimpl
+from datasette.utils.asgi import Request, Response
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader
+
+from mirror.serve import permissions
+from mirror.serve.errors import error_page
+from mirror.serve.metadata import metadata
+from mirror.serve.mirrors import mirror_named, mirrors, served
+from mirror.serve.pages import login
+from mirror.serve.queries import stored_queries
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+View = Callable[..., Awaitable[Response]]
+
+
+@hookimpl
+def startup(datasette: "Datasette") -> None:
+    """Look at the settings now, so that a wrong one ends the start and not a request."""
+    served(datasette)
+
+
+@hookimpl
+def get_metadata(datasette: "Datasette") -> dict[str, Any]:
+    """Describe the mirrors' tables."""
+    known = served(datasette)
+    if known.metadata is None or known.described != datasette.databases:
+        known.described = datasette.databases
+        known.metadata = metadata([database.name for database in mirrors(datasette)])
+    return known.metadata
+
+
+@hookimpl
+def canned_queries(datasette: "Datasette", database: str) -> dict[str, dict[str, Any]]:
+    """Offer the stored queries on mirrors."""
+    return stored_queries() if mirror_named(datasette, database) else {}
+
+
+@hookimpl(tryfirst=True)
+def actor_from_request(datasette: "Datasette", request: Request) -> Callable[[], Awaitable[Any]]:
+    """Recognise tokens, trusted users and logins."""
+    return lambda: permissions.actor_of(datasette, request)
+
+
+@hookimpl(trylast=True)
+def permission_allowed(
+    datasette: "Datasette", actor: dict[str, Any] | None, resource: Any
+) -> Callable[[], Awaitable[bool | None]]:
+    """Close mirrors that hold private rows; last, because Datasette takes the last opinion."""
+
+    async def opinion() -> bool | None:
+        return False if await permissions.is_closed(datasette, actor, resource) else None
+
+    return opinion
+
+
+@hookimpl
+def register_routes() -> list[tuple[str, View]]:
+    """Add the plugin's own addresses; Datasette asks them before its own."""
+    return [(rf"^{login.PATH}$", login.login)]
+
+
+@hookimpl
+def forbidden(datasette: "Datasette", request: Request, message: str) -> Callable[[], Awaitable[Response]]:
+    """Say that a token opens what is closed."""
+    return lambda: login.closed(datasette, request, message)
+
+
+@hookimpl(hookwrapper=True)
+def handle_exception(datasette: "Datasette", request: Request, exception: Exception) -> Iterator[None]:
+    """Replace Datasette's own handler, which prints every local variable, tokens included."""
+    outcome: Any = yield
+    others = [
+        one for one in outcome.get_result() if getattr(one, "__module__", "") != "datasette.handle_exception"
+    ]
+    outcome.force_result([*others, lambda: error_page(datasette, request, exception)])
+
+
+@hookimpl
+def menu_links(datasette: "Datasette", actor: dict[str, Any] | None) -> list[dict[str, str]]:
+    """Link to the login where there is something to log in to."""
+    if actor or not any(mirrors(datasette)):
+        return []
+    return [{"href": datasette.urls.path(login.PATH), "label": "Log in with a token"}]
+
+
+@hookimpl
+def prepare_jinja2_environment(env: Environment) -> None:
+    """Add the plugin's templates behind those of the operator."""
+    env.loader = ChoiceLoader([*([env.loader] if env.loader else []), FileSystemLoader(TEMPLATES)])
+
+
+@hookimpl
+def prepare_connection(conn: Any, database: str, datasette: "Datasette") -> None:
+    """Let readers of a mirror wait for a checkpoint instead of failing."""
+    if mirror_named(datasette, database):
+        conn.execute("PRAGMA busy_timeout = 5000")
+        conn.execute("PRAGMA mmap_size = 268435456")

@@ -1,0 +1,158 @@
+"""Local API tokens: made, listed, revoked and recognised; the file holds only their hashes.
+
+A token is 256 random bits behind the prefix ``mir_``, so its SHA-256 needs no salt and no stretching: there
+is nothing to guess. Scope ``write`` includes ``read``.
+"""
+
+import hashlib
+import hmac
+import secrets
+import sqlite3
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from mirror.errors import ConfigError, NotFound
+from mirror.store import Store
+from mirror.times import to_text, utc_now
+
+PREFIX = "mir_"
+Scope = Literal["read", "write"]
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """A token as it is listed; never its secret, never the hash. `user` is whom it speaks for."""
+
+    id: int
+    name: str
+    scope: Scope
+    user: str | None
+    created_at: str
+    last_used_at: str | None
+    expires_at: str | None
+    revoked_at: str | None
+
+
+def create(
+    store: Store,
+    name: str,
+    scope: str = "read",
+    expires: datetime | None = None,
+    *,
+    user: str | None = None,
+) -> str:
+    """Make a token and return it: the only moment it is known. `scope` is read, write, or ``read,write``.
+
+    Raises ConfigError for a bad scope or a name in use, NotFound for a user that is not mirrored.
+    """
+    name = name.strip()
+    if not name:
+        raise ConfigError("a token needs a name, to be revoked by")
+    token = PREFIX + secrets.token_urlsafe(32)
+    with store.transaction() as connection:
+        if store.row("SELECT 1 FROM api_tokens WHERE name = ? AND revoked_at IS NULL", (name,)):
+            raise ConfigError(f"there is a token {name!r} already; revoke it, or give this one another name")
+        connection.execute(
+            """INSERT INTO api_tokens (name, user_id, token_hash, scope, created_at, expires_at)
+               VALUES (?, ?, ?, ?, ?, ?)""",
+            (
+                name,
+                _user_id(store, user),
+                hashed(token),
+                read_scope(scope),
+                to_text(utc_now()),
+                to_text(expires) if expires else None,
+            ),
+        )
+    return token
+
+
+def listed(store: Store) -> list[Token]:
+    """List all tokens, revoked ones too, oldest first."""
+    columns = ", ".join(
+        "u.username" if field == "user" else f"t.{field}" for field in Token.__struct_fields__
+    )
+    rows = store.rows(
+        f"SELECT {columns} FROM api_tokens t LEFT JOIN users u ON u.id = t.user_id ORDER BY t.id"
+    )
+    return [Token(**dict(zip(Token.__struct_fields__, row, strict=True))) for row in rows]
+
+
+def revoke(store: Store, name: str) -> None:
+    """End a token, by its name or its number; raises NotFound where no living token is called so."""
+    with store.transaction() as connection:
+        done = connection.execute(
+            "UPDATE api_tokens SET revoked_at = ? WHERE (name = ? OR id = ?) AND revoked_at IS NULL",
+            (to_text(utc_now()), name, int(name) if name.isdecimal() else None),
+        )
+        if done.rowcount == 0:
+            raise NotFound(f"no living token is called {name!r}; `mirror token list` shows them")
+
+
+def read_scope(text: str) -> Scope:
+    """Read a scope as people write it; raises ConfigError."""
+    parts = {part.strip() for part in text.split(",") if part.strip()}
+    if not parts or parts - {"read", "write"}:
+        raise ConfigError(f"{text!r} is no scope; it is read, write, or read,write")
+    return "write" if "write" in parts else "read"
+
+
+def hashed(token: str) -> str:
+    """Return what the file holds of a token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+LIVING = "t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > ?)"
+_FOUND = """SELECT t.id, t.name, t.scope, u.username, t.last_used_at, t.token_hash
+    FROM api_tokens t LEFT JOIN users u ON u.id = t.user_id"""
+
+
+class LivingToken(msgspec.Struct, frozen=True):
+    """A token that may be used now."""
+
+    id: int
+    name: str
+    scope: Scope
+    user: str | None
+    last_used_at: str | None
+
+
+def find(connection: sqlite3.Connection, token: str) -> LivingToken | None:
+    """Recognise a token that somebody sent; None for one that is unknown, revoked or expired."""
+    if not token.startswith(PREFIX) or len(token) > 200:
+        return None
+    digest = hashed(token)
+    return _living(connection, "t.token_hash = ?", digest, digest)
+
+
+def find_by_id(connection: sqlite3.Connection, token_id: int) -> LivingToken | None:
+    """Look again at the token behind a login; None once it is revoked or expired."""
+    return _living(connection, "t.id = ?", token_id, None)
+
+
+def _living(
+    connection: sqlite3.Connection, condition: str, value: str | int, digest: str | None
+) -> LivingToken | None:
+    """Read one living token; a file from before there were tokens has none."""
+    try:
+        row = connection.execute(
+            f"{_FOUND} WHERE {condition} AND {LIVING}", (value, to_text(utc_now()))
+        ).fetchone()
+    except sqlite3.OperationalError:
+        return None
+    if row is None or (digest is not None and not hmac.compare_digest(row[5], digest)):
+        return None
+    return LivingToken(*tuple(row)[:5])
+
+
+def _user_id(store: Store, user: str | None) -> int | None:
+    """Find the mirrored user that a token is to speak for; raises NotFound."""
+    if user is None:
+        return None
+    row = store.row(
+        "SELECT id FROM users WHERE username = ? COLLATE NOCASE ORDER BY is_owner DESC, id LIMIT 1", (user,)
+    )
+    if row is None:
+        raise NotFound(f"the mirror holds no user {user!r}")
+    return int(row[0])

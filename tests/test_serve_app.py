@@ -1,0 +1,127 @@
+"""The server itself: a real process on a real port, started, asked, stopped."""
+
+import http.client
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from filled import fill_public
+
+from mirror.config import ServeConfig
+from mirror.errors import ConfigError, MirrorError, StoreError
+from mirror.serve.app import build, serve
+from mirror.serve.mirrors import served
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from mirror.config import ServeConfig
+from mirror.serve.app import build, serve
+datasette = build(Path(sys.argv[1]), ServeConfig())
+caught = serve(datasette, "127.0.0.1", 0, ready=lambda at: print(at, flush=True))
+print(caught.name, flush=True)
+"""
+
+
+@contextmanager
+def _running(path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    fill_public(path).store.close()
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", PROGRAM, str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        yield process, int(process.stdout.readline().strip().rpartition(":")[2])
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly_with_connections_open(tmp_path: Path, number: signal.Signals) -> None:
+    """Within three seconds, though a browser keeps its connection and a client is half-way into a request."""
+    with (
+        _running(tmp_path / "mirror.db") as (process, port),
+        closing(http.client.HTTPConnection("127.0.0.1", port)) as kept,
+        closing(socket.create_connection(("127.0.0.1", port))) as half,
+    ):
+        kept.request("GET", "/mirror/repositories.json")
+        assert kept.getresponse().read()
+        half.sendall(b"POST /-/mirror-login HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\ntok")
+        time.sleep(0.2)
+        start = time.monotonic()
+        process.send_signal(number)
+        output = process.communicate(timeout=10)[0]
+        assert time.monotonic() - start < 3
+        assert process.returncode == 0, output
+        assert number.name in output
+        assert "Traceback" not in output
+
+
+def test_it_runs_beside_other_threads_and_stops_with_their_event(tmp_path: Path) -> None:
+    """Outside the main thread no signal is touched; the event ends it."""
+    fill_public(tmp_path / "mirror.db").store.close()
+    stop, up, addresses = threading.Event(), threading.Event(), list[str]()
+
+    def ready(address: str) -> None:
+        addresses.append(address)
+        up.set()
+
+    datasette = build(tmp_path / "mirror.db", ServeConfig())
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(
+        target=serve, args=(datasette, "127.0.0.1", 0), kwargs={"ready": ready, "stop": stop}
+    )
+    thread.start()
+    assert up.wait(10)
+    assert addresses[0].startswith("http://127.0.0.1:")
+    stop.set()
+    thread.join(3)
+    assert not thread.is_alive()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_port_in_use_is_one_clear_error(tmp_path: Path) -> None:
+    """Another program has it; the message says which port and what to do, and the exit code is 4."""
+    fill_public(tmp_path / "mirror.db").store.close()
+    datasette = build(tmp_path / "mirror.db", ServeConfig())
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(MirrorError, match=rf":{port} cannot be served.*--port") as caught:
+            serve(datasette, "127.0.0.1", port, ready=lambda _: None)
+    assert caught.value.exit_code == 4
+
+
+def test_a_host_of_another_machine_is_one_clear_error(tmp_path: Path) -> None:
+    """An address that is not ours cannot be listened on."""
+    fill_public(tmp_path / "mirror.db").store.close()
+    with pytest.raises(MirrorError, match=r"192\.0\.2\.1"):
+        serve(build(tmp_path / "mirror.db", ServeConfig()), "192.0.2.1", 0, ready=lambda _: None)
+
+
+def test_what_cannot_be_served_is_said_at_once(tmp_path: Path) -> None:
+    """No mirror there, or trust for the whole network: an error before a port is opened."""
+    with pytest.raises(StoreError, match="no mirror there yet"):
+        build(tmp_path / "none.db", ServeConfig())
+    fill_public(tmp_path / "mirror.db").store.close()
+    with pytest.raises(ConfigError, match="loopback only"):
+        build(tmp_path / "mirror.db", ServeConfig(host="0.0.0.0", trust_basic_user=True))  # noqa: S104
+
+
+def test_settings_reach_the_plugin(tmp_path: Path) -> None:
+    """What `mirror serve` was told outweighs the defaults."""
+    fill_public(tmp_path / "mirror.db").store.close()
+    writer = object()
+    datasette = build(tmp_path / "mirror.db", ServeConfig(writes=True), writer=writer)
+    assert served(datasette).config.writes
+    assert served(datasette).writer is writer

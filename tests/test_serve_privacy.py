@@ -1,0 +1,339 @@
+"""No private byte is seen by those who may not: every address of the application, every kind of caller."""
+
+import json
+import re
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasette.app import Datasette
+from filled import LATER, PISTON, SECRETS, fill_mixed, fill_public, repository
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from served import Asking, asking, basic, bearer, make_tokens
+
+from mirror.serve import tokens
+from mirror.serve.callers import is_local
+from mirror.serve.metadata import TABLES
+from mirror.serve.pages.login import local_path
+from mirror.serve.queries import QUERIES
+
+SQL = "select+group_concat(full_name)||group_concat(description)+from+repositories"
+OPEN = (
+    "/",
+    "/.json",
+    "/-/metadata",
+    "/-/metadata.json",
+    "/-/versions.json",
+    "/-/plugins.json",
+    "/-/plugins.json?all=1",
+    "/-/settings.json",
+    "/-/threads.json",
+    "/-/databases",
+    "/-/databases.json",
+    "/-/actor.json",
+    "/-/logout",
+    "/-/permissions",
+    "/-/messages",
+    "/-/allow-debug",
+    "/-/patterns",
+    "/-/mirror-login",
+    "/-/auth-token?token=x",
+    "/-/static/app.css",
+    "/favicon.ico",
+    "/_internal",
+    "/_internal/tables.json",
+    "/_memory",
+    "/nothing-here",
+    "/mirror/nothing-here",
+)
+"""Addresses that may answer anybody, with nothing of a private row."""
+
+GUARDED = (
+    "/mirror",
+    "/mirror.json",
+    "/mirror.db",
+    f"/mirror?sql={SQL}",
+    f"/mirror.json?sql={SQL}",
+    f"/mirror.csv?sql={SQL}",
+    *(f"/mirror/{table}{suffix}" for table in TABLES for suffix in ("", ".json", ".csv")),
+    *(f"/mirror/{table}.json?_labels=on" for table in ("changes", "sync_failures", "branches", "tags")),
+    *(f"/mirror/{query}{suffix}" for query in QUERIES for suffix in ("", ".json?_shape=array", ".csv")),
+    "/mirror/api_tokens.json",
+    "/mirror/sqlite_master.json",
+    "/mirror/REPOSITORIES.json",
+    "/mirror/repositories/6",
+    "/mirror/repositories/6.json",
+    "/mirror/repositories.json?_facet=name&_search=arriving",
+    "/mirror/repositories.json?_where=is_private",
+    "/mirror/users.json?_through=%7B%22table%22%3A%22repositories%22%2C%22column%22%3A%22id%22%2C%22value%22%3A6%7D",
+)
+"""Addresses that need a token once the file holds a private row."""
+
+
+class Mixed:
+    """A served mirror with private rows, and one caller of every sort."""
+
+    def __init__(self, folder: Path) -> None:
+        filled = fill_mixed(folder / "mirror.db")
+        self.tokens = make_tokens(filled.store)
+        filled.store.close()
+        self.path = folder / "mirror.db"
+        self.served = asking(self.path)
+        self.trusting = asking(self.path, trust_basic_user=True)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Mixed:
+    """Made once: nothing here writes what another test reads."""
+    return Mixed(tmp_path_factory.mktemp("mixed"))
+
+
+def _strangers(mixed: Mixed) -> dict[str, tuple[Asking, dict[str, Any]]]:
+    """Everybody who may see none of the private rows through tables and SQL."""
+    return {
+        "anonymous": (mixed.served, {}),
+        "revoked": (mixed.served, {"headers": bearer(mixed.tokens["revoked"])}),
+        "expired": (mixed.served, {"headers": bearer(mixed.tokens["expired"])}),
+        "bad": (mixed.served, {"headers": bearer(mixed.tokens["bad"])}),
+        "bad basic": (mixed.served, {"headers": basic("jespern", mixed.tokens["bad"])}),
+        "broken header": (mixed.served, {"headers": {"Authorization": "Basic !!"}}),
+        "basic without trust": (mixed.served, {"headers": basic("jespern", "any")}),
+        "forged login": (mixed.served, {"cookies": {"ds_actor": "eyJhIjp7ImlkIjoicm9vdCJ9fQ.x"}}),
+        "trusted user": (mixed.trusting, {"headers": basic("jespern", "any")}),
+        "token in the address": (mixed.served, {"params": {"_token": mixed.tokens["read"]}}),
+    }
+
+
+STRANGERS = (
+    "anonymous", "revoked", "expired", "bad", "bad basic", "broken header", "basic without trust",
+    "forged login", "trusted user", "token in the address",
+)  # fmt: skip
+
+
+def _assert_nothing_private(content: bytes, told: str) -> None:
+    seen = [secret for secret in SECRETS if secret.lower() in content.lower()]
+    assert not seen, f"{told} shows {seen}"
+
+
+@pytest.mark.parametrize("stranger", STRANGERS)
+def test_strangers_see_no_private_byte(mixed: Mixed, stranger: str) -> None:
+    """Tables, SQL, stored queries, downloads and Datasette's own pages, in every format."""
+    served, how = _strangers(mixed)[stranger]
+    for path in GUARDED:
+        where, _, query = path.partition("?")
+        options = dict(how)
+        if "params" in options:
+            where, options = f"{where}?{query}&_token={options['params']['_token']}", {}
+        elif query:
+            where = path
+        answer = served.get(where, **options)
+        assert answer.status_code in (403, 404), path
+        _assert_nothing_private(_without_the_question(answer.content), path)
+    for path in OPEN:
+        _assert_nothing_private(served.get(path, **how).content, path)
+
+
+def _without_the_question(content: bytes) -> bytes:
+    """Leave out the address that a page links back to: it is what the caller sent."""
+    return re.sub(rb'(?:value|href)="[^"]*"', b"", content)
+
+
+@pytest.mark.parametrize("holder", ["read", "write", "user"])
+def test_holders_of_a_token_see_everything(mixed: Mixed, holder: str) -> None:
+    """The same addresses answer, and the private rows are there."""
+    for headers in (bearer(mixed.tokens[holder]), basic("whoever", mixed.tokens[holder])):
+        for path in GUARDED:
+            if path.startswith(("/mirror.db", "/mirror/sqlite_master", "/mirror/REPO")):
+                continue
+            assert mixed.served.get(path, headers=headers).status_code in (200, 302), path
+        assert b"Arriving soon" in mixed.served.get("/mirror/repositories.json", headers=headers).content
+
+
+def test_routes_of_the_application_are_all_looked_at(mixed: Mixed) -> None:
+    """A new route must be added to one of the lists above."""
+    asked = [path.partition("?")[0] for path in (*OPEN, *GUARDED)]
+    later = ("1\\.0", "2\\.0", ":memory:", "static-plugins", "/-/config")
+    for pattern, _ in mixed.served.datasette._routes():
+        if not any(part in pattern.pattern for part in later):
+            assert any(pattern.match(path) for path in asked), pattern.pattern
+
+
+def test_introspection_names_the_file_but_counts_no_rows(mixed: Mixed) -> None:
+    """The list of databases tells path and size of the file, as Datasette does; nothing of its rows."""
+    (database,) = mixed.served.json("/-/databases.json")
+    assert set(database) == {"name", "route", "path", "size", "is_mutable", "is_memory", "hash"}
+    assert mixed.served.json("/.json") == {}
+    assert mixed.served.json("/-/actor.json") == {"actor": None}
+
+
+def test_a_file_without_private_rows_is_open(tmp_path: Path) -> None:
+    """No token is asked for where nothing is private; the accounts are closed even then."""
+    fill_public(tmp_path / "mirror.db").store.close()
+    served = asking(tmp_path / "mirror.db")
+    assert served.get("/mirror/repositories.json").status_code == 200
+    assert served.get(f"/mirror.json?sql={SQL}").status_code == 200
+    assert served.get("/mirror/api_tokens.json").status_code == 403
+    assert served.get("/mirror/api_tokens.csv").status_code == 403
+
+
+@pytest.mark.parametrize("how", ["private", "gone", "once"])
+def test_one_private_row_closes_it_at_once(tmp_path: Path, how: str) -> None:
+    """A running server notices the row that a sync writes: living, gone, or public again with a past."""
+    filled = fill_public(tmp_path / "mirror.db")
+    served = asking(tmp_path / "mirror.db")
+    assert served.get("/mirror/repositories.json").status_code == 200
+    filled.repositories([repository("a/b", is_private=True)])
+    if how == "gone":
+        filled.gone("a/b")
+    if how == "once":
+        filled.repositories([repository("a/b")], at=LATER)
+    assert served.get("/mirror/repositories.json").status_code == 403
+    filled.store.close()
+
+
+def test_a_login_ends_with_its_token(mixed: Mixed, tmp_path: Path) -> None:
+    """The form gives a cookie for a token; revoking the token closes the tables to that cookie."""
+    filled = fill_mixed(tmp_path / "mirror.db")
+    token = tokens.create(filled.store, "browser", "read")
+    served = asking(tmp_path / "mirror.db")
+    refused = served("POST", "/-/mirror-login", data={"token": mixed.tokens["bad"]})
+    assert (refused.status_code, refused.headers.get("set-cookie", "").count("ds_actor")) == (403, 0)
+    answer = served("POST", "/-/mirror-login", data={"token": token, "next": "/mirror/users"})
+    assert (answer.status_code, answer.headers["location"]) == (302, "/mirror/users")
+    assert "HttpOnly" in answer.headers["set-cookie"]
+    cookies = {"ds_actor": answer.cookies["ds_actor"].strip('"')}
+    assert token not in str(answer.headers)
+    assert served.get("/mirror/repositories.json", cookies=cookies).status_code == 200
+    tokens.revoke(filled.store, "browser")
+    assert served.get("/mirror/repositories.json", cookies=cookies).status_code == 403
+    filled.store.close()
+
+
+def test_a_foreign_page_cannot_log_anybody_in(mixed: Mixed) -> None:
+    """With a cookie in play the form wants its own token back."""
+    answer = mixed.served(
+        "POST",
+        "/-/mirror-login",
+        data={"token": mixed.tokens["read"]},
+        cookies={"ds_csrftoken": "x"},
+    )
+    assert answer.status_code == 403
+    assert "ds_actor" not in answer.headers.get("set-cookie", "")
+
+
+@pytest.mark.parametrize(
+    "address", ["//evil.example", "https://evil.example/", "/\\evil.example", "evil", "javascript:alert(1)"]
+)
+def test_a_login_leads_nowhere_else(address: str) -> None:
+    """The address to go on to is on this server."""
+    assert local_path(address) == "/"
+
+
+def test_what_is_closed_says_how_to_open_it(mixed: Mixed) -> None:
+    """People get the form, programs get JSON."""
+    page = mixed.served.get("/mirror/repositories")
+    assert (page.status_code, "mirror token create" in page.text) == (403, True)
+    answer = mixed.served.get("/mirror/repositories.json")
+    assert (answer.status_code, answer.json()["status"]) == (403, 403)
+
+
+def test_crossdb_is_no_way_around(mixed: Mixed) -> None:
+    """Datasette's in-memory database with every file attached is as closed as the files."""
+    crossed = Asking(Datasette([str(mixed.path)], crossdb=True))
+    sql = "select+group_concat(full_name)+from+mirror.repositories"
+    answer = crossed.get(f"/_memory.json?sql={sql}")
+    assert answer.status_code == 403
+    opened = crossed.get(f"/_memory.json?sql={sql}", headers=bearer(mixed.tokens["read"]))
+    assert b"arriving" in opened.content
+
+
+def test_plain_datasette_is_as_closed(mixed: Mixed) -> None:
+    """The rules are the plugin's, however it is started; immutable files too, and root is let in."""
+    for how in ({"files": [str(mixed.path)]}, {"immutables": [str(mixed.path)]}):
+        plain = Asking(Datasette(**how))
+        for path in ("/mirror/repositories.json", "/mirror.db", f"/mirror.json?sql={SQL}"):
+            answer = plain.get(path)
+            assert answer.status_code == 403, path
+            _assert_nothing_private(answer.content, path)
+        root = {"ds_actor": plain.datasette.sign({"a": {"id": "root"}}, "actor")}
+        assert plain.get("/mirror/repositories.json", cookies=root).status_code == 200
+
+
+def test_a_wrong_plugin_configuration_ends_the_start(mixed: Mixed) -> None:
+    """A typing error in a setting of privacy must not pass unseen."""
+    metadata = {"plugins": {"bitbucket-mirror": {"trust_basic_usr": True}}}
+    with pytest.raises(Exception, match="trust_basic_usr"):
+        Asking(Datasette([str(mixed.path)], metadata=metadata))
+
+
+@pytest.mark.parametrize(
+    ("client", "headers", "local"),
+    [
+        (("127.0.0.1", 1), {"host": "localhost:8001"}, True),
+        (("127.0.0.1", 1), {"host": "127.0.0.1:8001"}, True),
+        (("::1", 1), {"host": "[::1]:8001"}, True),
+        (("127.0.0.1", 1), {"host": "evil.example:8001"}, False),
+        (("127.0.0.1", 1), {"host": "localhost", "x-forwarded-for": "192.0.2.1"}, False),
+        (("192.0.2.1", 1), {"host": "localhost"}, False),
+        (None, {"host": "localhost"}, False),
+    ],
+)
+def test_trust_is_for_this_machine_alone(
+    client: tuple[str, int] | None, headers: dict[str, str], *, local: bool
+) -> None:
+    """A proxy, a foreign name pointing here, another machine: no trust."""
+    assert is_local(client, headers) is local
+
+
+def test_the_use_of_a_token_is_noted_and_its_secret_is_not(tmp_path: Path, capfd: Any) -> None:
+    """The row tells when; the console tells nothing, errors included."""
+    filled = fill_mixed(tmp_path / "mirror.db")
+    token = tokens.create(filled.store, "noted", "read")
+    served = asking(tmp_path / "mirror.db")
+    for path in ("/mirror/repositories.json", "/mirror/nothing", "/mirror.json?sql=select+nonsense"):
+        served.get(path, headers=bearer(token))
+    for _ in range(100):
+        if tokens.listed(filled.store)[0].last_used_at:
+            break
+        served.get("/-/versions.json")
+    assert tokens.listed(filled.store)[0].last_used_at is not None
+    out, err = capfd.readouterr()
+    assert token not in out + err
+    filled.store.close()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    action=st.sampled_from(["view-table", "view-row", "view-query", "execute-sql", "insert-row", "made-up"]),
+    actor=st.one_of(
+        st.none(),
+        st.dictionaries(
+            st.sampled_from(["id", "mirror", "mirror_token", "mirror_user", "name", "allow"]),
+            st.sampled_from(["root ", "mirror", "1", "reader", "jespern", "*"]),
+        ),
+    ),
+    table=st.sampled_from(["repositories", "changes", "api_tokens", "users", "stale"]),
+)
+def test_no_actor_from_elsewhere_opens_a_mirror(
+    mixed: Mixed, action: str, actor: dict[str, Any] | None, table: str
+) -> None:
+    """Whatever another plugin or an old cookie says: without a token recognised now, nothing opens."""
+    import asyncio
+
+    resource: Any = "mirror" if action == "execute-sql" else ("mirror", table)
+    if action == "view-query" and table != "stale":
+        return
+    allowed = mixed.served.datasette.permission_allowed(actor, action, resource, default=True)
+    assert asyncio.run(allowed) is False
+
+
+def test_the_fixture_holds_what_the_tests_look_for(mixed: Mixed) -> None:
+    """Every secret is in the file, so that not finding it means something."""
+    with sqlite3.connect(mixed.path) as connection:
+        dump = "\n".join(connection.iterdump())
+    connection.close()
+    for secret in SECRETS:
+        assert secret.decode() in dump.replace("''", "'"), secret
+    assert PISTON.full_name in json.dumps(dump)

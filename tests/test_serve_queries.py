@@ -1,0 +1,157 @@
+"""The stored queries, each on a filled file: the right rows, no gone ones, bounded work."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filled import PUBLIC, Filled, fill_many, fill_public, hg_ref, repository
+from served import Asking, asking, bearer, make_tokens
+
+from mirror.serve.queries import QUERIES
+from mirror.times import to_text, utc_now
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> "Questions":
+    """A mirror with something to find for each query, and a gone twin of it."""
+    filled = fill_public(tmp_path / "mirror.db")
+    filled.repositories([repository("gone/stale", size=10**12, is_private=True), repository("gone/open")])
+    filled.repositories([repository("mcatalbas/hidden", is_private=True)])
+    filled.refs("gone/stale", [hg_ref("branch", "old", "1"), hg_ref("tag", "0.2.1", "1")])
+    filled.refs("gone/stale", [hg_ref("branch", "old", "1"), hg_ref("tag", "0.2.1", "2")])
+    for name in ("mcatalbas/codeigniter", "dchambers/django-piston"):
+        filled.refs(name, [hg_ref("branch", "master", "3"), hg_ref("branch", "old", "4")])
+    filled.refs("dchambers/django-piston", [hg_ref("branch", "master", "3"), hg_ref("tag", "1.0", "5")])
+    filled.refs("dchambers/django-piston", [hg_ref("branch", "master", "3"), hg_ref("tag", "1.0", "6")])
+    filled.repositories([PUBLIC[3]], at=to_text(utc_now()))
+    filled.failure("gone/open")
+    for gone in ("gone/stale", "gone/open"):
+        filled.gone(gone, at="2026-11-03T00:00:00.000000Z")
+    filled.failure("mcatalbas/codeigniter")
+    token = make_tokens(filled.store)["read"]
+    return Questions(filled, asking(tmp_path / "mirror.db"), token)
+
+
+class Questions:
+    """Asks stored queries by name."""
+
+    def __init__(self, filled: Filled, served: Asking, token: str) -> None:
+        self.filled, self.served, self.token = filled, served, token
+
+    def __call__(self, query: str, /, **parameters: str) -> list[dict[str, Any]]:
+        answer = self.served.get(
+            f"/mirror/{query}.json", params={"_shape": "array", **parameters}, headers=bearer(self.token)
+        )
+        assert answer.status_code == 200, answer.text
+        rows: list[dict[str, Any]] = answer.json()
+        assert not any("gone/" in str(row) for row in rows if row.get("kind") != "deleted")
+        return rows
+
+
+def test_stale_repositories_by_days_and_owner(questions: Questions) -> None:
+    """Long without an update, of everybody or of one owner."""
+    names = [row["full_name"] for row in questions("stale")]
+    assert "jespern/django-piston" in names
+    assert "dchambers/django-piston" not in names
+    assert [row["full_name"] for row in questions("stale", owner="JESPERN")] == ["jespern/django-piston"]
+    assert questions("stale", days="36500") == []
+
+
+def test_stale_branches_leave_the_main_branch_out(questions: Questions) -> None:
+    """A main branch is old when its repository is; another query tells that."""
+    rows = questions("stale_branches")
+    assert [(row["full_name"], row["branch"]) for row in rows] == [("mcatalbas/codeigniter", "old")]
+
+
+def test_languages_and_sizes(questions: Questions) -> None:
+    """What there is most of, and what is biggest."""
+    assert {row["language"]: row["repositories"] for row in questions("languages_used")} == {
+        "(not said)": 4,
+        "php": 1,
+        "python": 1,
+    }
+    assert questions("biggest")[0]["full_name"] == "jespern/django-piston"
+    assert len(questions("biggest", owner="mcatalbas")) == 2
+
+
+def test_tags_of_a_name_takes_a_full_name_or_a_slug(questions: Questions) -> None:
+    """One repository's tags, or those of every repository called so."""
+    one = [row["tag"] for row in questions("tags_of_a_name", name="Jespern/Django-Piston")]
+    assert one[0] == "0.2.2"
+    assert sorted(one) == ["0.2.1", "0.2.2", "0.2.3", "tip"]
+    both = {row["full_name"] for row in questions("tags_of_a_name", name="django-piston")}
+    assert both == {"jespern/django-piston", "dchambers/django-piston"}
+    assert questions("tags_of_a_name") == []
+
+
+def test_who_has_a_tag(questions: Questions) -> None:
+    """By the tag's whole name."""
+    assert [row["full_name"] for row in questions("repositories_with_tag", tag="0.2.1")] == [
+        "jespern/django-piston"
+    ]
+
+
+def test_changes_of_a_week(questions: Questions) -> None:
+    """Young changes alone, with names in place of numbers."""
+    assert questions("changed_this_week") == []
+    kinds = {row["kind"] for row in questions("changed_this_week", days="36500")}
+    assert {"created", "tag_moved", "deleted"} <= kinds
+
+
+def test_repositories_without_tags(questions: Questions) -> None:
+    """Mercurial's tip is no tag; what was never read is not accused."""
+    assert [row["full_name"] for row in questions("without_tags")] == ["mcatalbas/codeigniter"]
+
+
+def test_names_under_many_owners(questions: Questions) -> None:
+    """The same slug under several owners, forks counted."""
+    (row,) = questions("names_under_many_owners")
+    assert (row["slug"], row["owners"], row["forks"]) == ("django-piston", 2, 1)
+
+
+def test_private_among_public_and_who_owns_most(questions: Questions) -> None:
+    """Owners who mix, and owners who have most."""
+    (mixed,) = questions("private_among_public")
+    assert (mixed["full_name"], mixed["public_of_owner"]) == ("mcatalbas/hidden", 1)
+    first = questions("who_owns_most")[0]
+    assert (first["owner"], first["repositories"], first["private"]) == ("mcatalbas", 2, 1)
+
+
+def test_tags_that_moved_and_failures_waiting(questions: Questions) -> None:
+    """What to ask somebody about, and what the crawler still owes."""
+    (moved,) = questions("tags_that_moved")
+    assert (moved["full_name"], moved["tag"], moved["new_hash"]) == (
+        "dchambers/django-piston",
+        "1.0",
+        "6" * 40,
+    )
+    (failure,) = questions("failures_waiting")
+    assert (failure["subject"], failure["status"]) == ("mcatalbas/codeigniter", 500)
+
+
+def test_every_query_has_a_title_a_description_and_a_page(questions: Questions) -> None:
+    """The list of queries is for people who write no SQL."""
+    page = questions.served.get("/mirror", headers=bearer(questions.token)).text
+    for name, query in QUERIES.items():
+        assert query["title"] in page, name
+        assert len(query["description"]) > 20, name
+        assert questions.served.get(f"/mirror/{name}", headers=bearer(questions.token)).status_code == 200
+
+
+def test_no_query_outlasts_datasettes_time_limit_on_100_000_rows(tmp_path: Path) -> None:
+    """SQLite's own count of steps stays bounded: a few million at most, not rows times rows."""
+    fill_many(tmp_path / "mirror.db", 20_000, tags=2).store.close()
+    connection = sqlite3.connect(tmp_path / "mirror.db")
+    for name, query in QUERIES.items():
+        steps = [0]
+
+        def count(steps: list[int] = steps) -> int:
+            steps[0] += 1
+            return int(steps[0] > 100)  # 10 million instructions: about a second
+
+        connection.set_progress_handler(count, 100_000)
+        values = dict.fromkeys(("days", "owner", "name", "tag"), "") | {"name": "project-7", "tag": "v1.0"}
+        connection.execute(query["sql"], values).fetchall()
+        assert steps[0] <= 100, name
+    connection.close()

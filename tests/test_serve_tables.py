@@ -1,0 +1,129 @@
+"""What Datasette shows of a mirror: titles, labels, facets, order, hidden tables; and what it leaves be."""
+
+import multiprocessing
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+from datasette.app import Datasette
+from filled import Filled, fill_many, fill_public, repository
+from served import Asking, asking
+
+from mirror.serve.metadata import HIDDEN, TABLES
+
+
+@pytest.fixture
+def public(tmp_path: Path) -> Asking:
+    """A served mirror with public rows alone."""
+    fill_public(tmp_path / "mirror.db").store.close()
+    return asking(tmp_path / "mirror.db")
+
+
+def test_plain_datasette_serves_a_mirror_too(tmp_path: Path) -> None:
+    """The entry point is enough; `datasette data/mirror.db` knows the titles and the queries."""
+    fill_public(tmp_path / "mirror.db").store.close()
+    plain = Asking(Datasette([str(tmp_path / "mirror.db")]))
+    assert plain.json("/mirror/who_owns_most.json?_shape=objects")["rows"][0]["owner"]
+    assert "Who owns most" in plain.get("/mirror").text
+
+
+def test_another_database_beside_it_is_left_alone(tmp_path: Path) -> None:
+    """Tables of the same names in somebody else's file get none of our titles, queries or rules."""
+    fill_public(tmp_path / "mirror.db").store.close()
+    other = sqlite3.connect(tmp_path / "other.db")
+    other.executescript("CREATE TABLE repositories (name TEXT, is_private INTEGER)")
+    other.execute("INSERT INTO repositories VALUES ('theirs', 1)")
+    other.commit()
+    other.close()
+    both = Asking(Datasette([str(tmp_path / "mirror.db"), str(tmp_path / "other.db")]))
+    assert both.json("/other/repositories.json?_shape=objects")["rows"] == [
+        {"rowid": 1, "name": "theirs", "is_private": 1}
+    ]
+    assert both.json("/other.json")["queries"] == []
+    assert "other" not in both.json("/-/metadata.json")["databases"]
+
+
+def test_tables_of_the_program_are_hidden(public: Asking) -> None:
+    """The list shows what the contract names, nothing else."""
+    tables = {table["name"]: table["hidden"] for table in public.json("/mirror.json")["tables"]}
+    assert {name for name, hidden in tables.items() if hidden} <= {
+        name for name in tables if name.startswith(HIDDEN)
+    }
+    shown = {name for name, hidden in tables.items() if not hidden}
+    assert shown == {name for name in TABLES if name in tables}
+    assert "api_tokens" not in shown
+
+
+def test_every_described_column_exists(public: Asking) -> None:
+    """Descriptions are held to the schema."""
+    for name, table in TABLES.items():
+        columns = set(public.json(f"/mirror/{name}.json?_size=0")["columns"])
+        used = {*table.get("columns", ()), *table.get("facets", ())}
+        used |= {table[key] for key in ("sort", "sort_desc", "label_column") if key in table}
+        assert used <= columns, name
+
+
+def test_foreign_keys_show_names(public: Asking) -> None:
+    """A number is linked under the name it stands for."""
+    rows = public.json("/mirror/repositories.json?_labels=on&_shape=objects&full_name=jespern/django-piston")
+    assert rows["rows"][0]["owner_id"]["label"] == "jespern"
+    assert rows["rows"][0]["upstream_id"]["label"] == "cloud"
+    refs = public.json("/mirror/tags.json?_labels=on&_shape=objects&name=0.2.1")["rows"]
+    assert refs[0]["repository_id"]["label"] == "jespern/django-piston"
+
+
+def test_repositories_come_last_updated_first_with_facets(public: Asking) -> None:
+    """The first page answers what people look for first."""
+    page = public.json("/mirror/repositories.json?_shape=objects")
+    assert page["rows"][0]["full_name"] == "dchambers/django-piston"
+    assert set(page["facet_results"]) == {"scm", "is_private", "language", "owner_id"}
+    by_scm = {one["value"]: one["count"] for one in page["facet_results"]["scm"]["results"]}
+    assert by_scm == {"hg": 3, "git": 2}
+
+
+def test_facets_stay_within_their_time_at_100_000_rows(tmp_path: Path) -> None:
+    """Under the limits of plain Datasette no facet of ours is dropped, and the page comes in good time."""
+    fill_many(tmp_path / "mirror.db", 100_000, tags=0).store.close()
+    plain = Asking(Datasette([str(tmp_path / "mirror.db")], settings={"suggest_facets": False}))
+    plain.get("/mirror/repositories.json?_size=1")
+    start = time.perf_counter()
+    page = plain.json("/mirror/repositories.json")
+    assert time.perf_counter() - start < 2
+    assert set(page["facet_results"]) == {"scm", "is_private", "language", "owner_id"}
+
+
+def test_pages_are_html_with_titles(public: Asking) -> None:
+    """Home, database, table and row answer with their titles."""
+    assert "Bitbucket mirror" in public.get("/").text
+    for path in ("/mirror", "/mirror/repositories", "/mirror/branches", "/mirror/repositories/1"):
+        answer = public.get(path)
+        assert answer.status_code == 200
+        assert "text/html" in answer.headers["content-type"]
+    assert "owner of the namespace" in public.get("/mirror/repositories").text
+
+
+def _write_pages(path: str, pages: int) -> None:
+    filled = Filled(Path(path))
+    for page in range(pages):
+        filled.repositories([repository(f"writer/repo-{page}-{n}") for n in range(100)])
+    filled.store.close()
+
+
+def test_reading_goes_on_while_a_sync_writes(tmp_path: Path) -> None:
+    """Another process commits pages; every answer is whole, and the count only grows."""
+    path = tmp_path / "mirror.db"
+    fill_public(path).store.close()
+    reader = asking(path)
+    writer = multiprocessing.get_context("spawn").Process(target=_write_pages, args=(str(path), 60))
+    writer.start()
+    counts = list[int]()
+    while writer.is_alive() or not counts:
+        rows = reader.json("/mirror.json?sql=select+count(*)+as+n+from+repositories&_shape=objects")["rows"]
+        counts.append(rows[0]["n"])
+    writer.join()
+    assert writer.exitcode == 0
+    counts.append(reader.json("/mirror.json?sql=select+count(*)+from+repositories&_shape=arrayfirst")[0])
+    assert counts == sorted(counts)
+    assert counts[-1] == 6005
+    assert len(set(counts)) > 3, "nothing was read between two pages"

@@ -1,0 +1,76 @@
+"""Local API tokens: made once, kept as hashes, ended by name."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from filled import fill_public
+
+from mirror.errors import ConfigError, NotFound
+from mirror.serve import tokens
+from mirror.times import utc_now
+
+
+def test_a_token_is_found_again_but_not_in_the_file(tmp_path: Path) -> None:
+    """What the file holds does not let anybody in."""
+    store = fill_public(tmp_path / "mirror.db").store
+    token = tokens.create(store, "laptop", "read")
+    found = tokens.find(store.connection, token)
+    assert found is not None
+    assert (found.name, found.scope) == ("laptop", "read")
+    store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert token.encode() not in (tmp_path / "mirror.db").read_bytes()
+    assert tokens.find(store.connection, tokens.hashed(token)) is None
+
+
+@pytest.mark.parametrize(("written", "read"), [("read", "read"), ("write", "write"), ("read,write", "write")])
+def test_scopes_are_read_as_people_write_them(written: str, read: str) -> None:
+    """Write includes read."""
+    assert tokens.read_scope(written) == read
+
+
+@pytest.mark.parametrize("scope", ["", "admin", "read,admin"])
+def test_an_unknown_scope_is_refused(scope: str) -> None:
+    """A typing error must not make a token of some other power."""
+    with pytest.raises(ConfigError, match="is no scope"):
+        tokens.read_scope(scope)
+
+
+def test_a_revoked_and_an_expired_token_are_nobody(tmp_path: Path) -> None:
+    """Ended is ended, by hand or by time."""
+    store = fill_public(tmp_path / "mirror.db").store
+    revoked = tokens.create(store, "a", "read")
+    expired = tokens.create(store, "b", "read", utc_now() - timedelta(seconds=1))
+    living = tokens.create(store, "c", "read", utc_now() + timedelta(hours=1))
+    tokens.revoke(store, "a")
+    found = [tokens.find(store.connection, token) for token in (revoked, expired, living)]
+    assert [one and one.name for one in found] == [None, None, "c"]
+
+
+def test_tokens_are_listed_with_their_user_and_ended_by_number(tmp_path: Path) -> None:
+    """The list shows what is needed to end one."""
+    store = fill_public(tmp_path / "mirror.db").store
+    tokens.create(store, "his", "write", user="JESPERN")
+    (listed,) = tokens.listed(store)
+    assert (listed.name, listed.user, listed.scope, listed.revoked_at) == ("his", "jespern", "write", None)
+    tokens.revoke(store, str(listed.id))
+    assert tokens.listed(store)[0].revoked_at is not None
+    with pytest.raises(NotFound, match="no living token"):
+        tokens.revoke(store, "his")
+
+
+def test_a_name_is_free_again_once_its_token_is_revoked(tmp_path: Path) -> None:
+    """Two living tokens of one name could not be told apart."""
+    store = fill_public(tmp_path / "mirror.db").store
+    tokens.create(store, "laptop")
+    with pytest.raises(ConfigError, match="already"):
+        tokens.create(store, "laptop")
+    tokens.revoke(store, "laptop")
+    assert tokens.create(store, "laptop").startswith("mir_")
+
+
+def test_a_token_for_nobody_mirrored_is_refused(tmp_path: Path) -> None:
+    """The user must be in the file."""
+    store = fill_public(tmp_path / "mirror.db").store
+    with pytest.raises(NotFound, match="no user 'nobody'"):
+        tokens.create(store, "x", user="nobody")
