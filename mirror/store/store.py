@@ -70,10 +70,11 @@ class Store:
 
     def save_upstream(self, name: str, kind: str, url: str) -> int:
         """Insert or update an upstream and return its id."""
-        with self.transaction():
-            self.db.table("upstreams").insert({"name": name, "kind": kind, "url": url}, ignore=True, pk="id")
-            self.connection.execute(
-                "UPDATE upstreams SET kind = ?, url = ? WHERE name = ?", (kind, url, name)
+        with self.transaction() as connection:
+            connection.execute(
+                """INSERT INTO upstreams (name, kind, url) VALUES (?, ?, ?)
+                   ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, url = excluded.url""",
+                (name, kind, url),
             )
             row = self.row("SELECT id FROM upstreams WHERE name = ?", (name,))
         return int(row[0])

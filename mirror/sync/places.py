@@ -1,0 +1,200 @@
+"""Where the crawl of a workspace stands: kept in the file with every page, pure rules for what is next.
+
+Two listings exist. A *full* one reads every repository, oldest first: updates do not move rows in that
+order, new ones come last. An *incremental* one reads newest updates first and ends at the first row older
+than the cursor less the overlap; its total tells whether anything is missing or gone, at no extra request.
+
+The cursor is the moment the last complete listing began, by the upstream's clock: whatever changes while a
+listing is read is newer than that, so the next incremental listing meets it.
+"""
+
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Literal
+
+import msgspec
+
+from mirror.model import Repository
+from mirror.times import from_text, to_text
+from mirror.upstream.base import Order, Page
+
+Purpose = Literal["full", "incremental"]
+
+STALE_LINK = timedelta(days=1)
+PASSES = 3
+SMALL = 1000
+"""Repositories that a full listing reads in ten requests: cheap enough to do whenever a count is off."""
+
+
+class Listing(msgspec.Struct, kw_only=True):
+    """A listing that has begun. Counts are of rows, sizes what the upstream told of the whole.
+
+    `began` is by the upstream's clock, `seen_since` by ours: rows seen by this listing carry it or later.
+    `next` is the upstream's link to the next page, None before the first. `born` counts rows created since
+    the first page of this pass, `holes` pages that were stepped over, `bad` rows not understood.
+    `shrank` says that the whole became smaller between two pages.
+    """
+
+    purpose: Purpose
+    began: str
+    seen_since: str
+    next: str | None = None
+    first_size: int | None = None
+    last_size: int | None = None
+    shrank: bool = False
+    pages: int = 0
+    passes: int = 1
+    pass_began: str = ""
+    born: int = 0
+    holes: int = 0
+    bad: int = 0
+    oldest_update: str | None = None
+    ordered: bool = True
+
+    @property
+    def order(self) -> Order:
+        """How the upstream is asked to sort."""
+        return "created" if self.purpose == "full" else "newest-update"
+
+
+class Place(msgspec.Struct, kw_only=True):
+    """The crawl of one workspace, between any two requests.
+
+    `cursor` and `swept_at` are None until a full listing has been complete. `surplus` is by how much the
+    upstream's own count was above the rows it listed then: some counts include what the caller cannot see.
+    `absent_since` is set after a full listing that was complete and free of errors, until every repository
+    that it did not name (last seen before that moment) has been asked for by itself. `gone` says that the
+    workspace itself is no more, and that the operator has confirmed it.
+    """
+
+    owner_uuid: str | None = None
+    listing: Listing | None = None
+    cursor: str | None = None
+    swept_at: str | None = None
+    surplus: int = 0
+    absent_since: str | None = None
+    gone: bool = False
+    moved_at: str | None = None
+
+
+def decoded(value: str | None) -> Place:
+    """Read a place from the file; one that this program cannot read begins anew, at the cost of requests."""
+    try:
+        return msgspec.json.decode(value, type=Place) if value else Place()
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return Place()
+
+
+def encoded(place: Place) -> str:
+    """Write a place as the file keeps it."""
+    return msgspec.json.encode(place).decode()
+
+
+def begin(
+    place: Place, now: datetime, *, full: bool, sweep_every: float, can_be_incremental: bool
+) -> Listing:
+    """Return the listing to go on with: the one under way unless its link is old, else a new one."""
+    under_way = place.listing
+    if under_way is not None and place.moved_at and now - from_text(place.moved_at) < STALE_LINK:
+        return under_way
+    due = (
+        place.cursor is None
+        or place.swept_at is None
+        or now - from_text(place.swept_at) >= timedelta(seconds=sweep_every)
+    )
+    purpose: Purpose = "full" if full or due or not can_be_incremental else "incremental"
+    return Listing(purpose=purpose, began=to_text(now), seen_since=to_text(now))
+
+
+def advanced(listing: Listing, page: Page[Repository]) -> Listing:
+    """Return the listing after a page of it."""
+    first = listing.pages == 0
+    told = to_text(page.date - timedelta(seconds=1))  # HTTP dates have no fractions
+    began = min(listing.began, told) if first and listing.passes == 1 else listing.began
+    pass_began = min(told, to_text(page.date)) if first else listing.pass_began
+    updates = [row.updated_at for row in page.rows if row.updated_at]
+    chain = [*([listing.oldest_update] if listing.oldest_update else []), *updates]
+    return msgspec.structs.replace(
+        listing,
+        began=began,
+        pass_began=pass_began,
+        next=page.place,
+        first_size=page.size if first else listing.first_size,
+        last_size=page.size if page.size is not None else listing.last_size,
+        shrank=listing.shrank or (not first and (page.size or 0) < (listing.last_size or 0)),
+        pages=listing.pages + 1,
+        born=listing.born + sum((row.created_at or "") >= pass_began for row in page.rows),
+        holes=listing.holes + page.hole,
+        bad=listing.bad + len(page.bad),
+        oldest_update=updates[-1] if updates else listing.oldest_update,
+        ordered=listing.ordered and all(a >= b for a, b in pairwise(chain)),
+    )
+
+
+def reached_end(listing: Listing, place: Place, overlap: float) -> bool:
+    """Tell whether nothing is left to read: no next page, or the rest is older than the cursor's reach.
+
+    A listing that does not come in the order asked for is read to its end.
+    """
+    if listing.next is None:
+        return True
+    if listing.purpose == "full" or not listing.ordered or listing.holes or not place.cursor:
+        return False
+    horizon = to_text(from_text(place.cursor) - timedelta(seconds=overlap))
+    return listing.oldest_update is not None and listing.oldest_update < horizon
+
+
+def rows_left_the_listing(listing: Listing) -> bool:
+    """Tell whether rows went away while the pages were read, so that others may have slipped between two.
+
+    A row that leaves a page already read pulls the following ones forward, and the first of the next page
+    onto the one before. In the order of creation, the size must have grown by just the rows that were born
+    meanwhile. In the order of updates a birth pushes all rows back by one, which makes up for one that
+    left: there, a loss needs a size that shrank between two pages.
+    """
+    if listing.first_size is None or listing.last_size is None or listing.pages < 2:
+        return False
+    if listing.purpose == "full" and listing.last_size < listing.first_size + listing.born:
+        return True
+    return listing.shrank
+
+
+def another_pass(listing: Listing) -> Listing:
+    """Return the same listing from its first page again."""
+    return msgspec.structs.replace(
+        listing, next=None, pages=0, passes=listing.passes + 1, born=0, holes=0, bad=0,
+        first_size=None, last_size=None, shrank=False, oldest_update=None, ordered=True,
+    )  # fmt: skip
+
+
+def wants_sweep(place: Place, listing: Listing, alive: int, now: datetime, sweep_every: float) -> bool:
+    """Tell whether an incremental listing's total says that a full one should come forward.
+
+    `alive` is how many of the workspace's repositories the mirror holds. A large workspace is swept for
+    this at most every seventh part of `sweep_every`.
+    """
+    if listing.purpose != "incremental" or listing.last_size is None:
+        return False
+    if listing.last_size - alive == place.surplus:
+        return False
+    recently = place.swept_at is not None and now - from_text(place.swept_at) < timedelta(
+        seconds=sweep_every / 7
+    )
+    return alive <= SMALL or not recently
+
+
+def finished(place: Place, listing: Listing, *, staying: int, now: datetime) -> Place:
+    """Return the place after a listing that was read to its end.
+
+    `staying` is how many repositories the mirror will hold once the absent ones are dealt with.
+    """
+    place = msgspec.structs.replace(place, listing=None, cursor=listing.began, moved_at=to_text(now))
+    if listing.purpose == "incremental":
+        return place
+    proof = not listing.holes and not listing.bad
+    return msgspec.structs.replace(
+        place,
+        swept_at=to_text(now),
+        surplus=listing.last_size - staying if listing.last_size is not None else 0,
+        absent_since=listing.seen_since if proof else place.absent_since,
+    )

@@ -1,0 +1,207 @@
+"""One run: what every step of it needs, and the record of it in the file."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+import msgspec
+
+from mirror.config import UpstreamConfig
+from mirror.errors import (
+    BudgetSpent,
+    Interrupted,
+    MirrorError,
+    Paused,
+    UpstreamBusy,
+    UpstreamRefused,
+    UpstreamShapeError,
+)
+from mirror.report import Counts, Reporter, State, Summary
+from mirror.store import Store
+from mirror.store.runs import (
+    Failure,
+    drop_failure,
+    finish_run,
+    save_cursor,
+    save_failure,
+    start_run,
+)
+from mirror.sync import places
+from mirror.times import Clock, to_text
+from mirror.upstream.base import Upstream
+from mirror.upstream.budget import Budget
+
+
+class Run:
+    """The run of one upstream: its tools, its record, and what it has counted so far."""
+
+    def __init__(
+        self,
+        config: UpstreamConfig,
+        upstream: Upstream,
+        budget: Budget,
+        store: Store,
+        *,
+        url: str,
+        clock: Clock,
+        stop: threading.Event,
+        report: Reporter,
+        full: bool = False,
+        confirm_absence: bool = False,
+        stopwatch: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config = config
+        self.upstream = upstream
+        self.budget = budget
+        self.store = store
+        self.clock = clock
+        self.stop = stop
+        self.report = report
+        self.full = full
+        self.confirm_absence = confirm_absence
+        self.upstream_id = store.save_upstream(config.name, config.kind, url)
+        self.counts = Counts()
+        self.failures: list[Failure] = []
+        self.notes: list[str] = []
+        self.kind = "incremental"
+        self.id = 0
+        self._lost_connections = 0
+        self._stopwatch = stopwatch
+
+    @property
+    def with_refs(self) -> bool:
+        """Whether branches and tags are mirrored at all."""
+        return self.config.refs != "none"
+
+    def now(self) -> datetime:
+        """Tell the time."""
+        return self.clock()
+
+    def now_text(self) -> str:
+        """Tell the time as the file keeps it."""
+        return to_text(self.clock())
+
+    @contextmanager
+    def recorded(self) -> Iterator[Summary]:
+        """Record the run in `sync_runs` and fill its summary, however it ends.
+
+        Errors that mean the end of the run are taken here and told by the summary; Ctrl-C goes on as
+        Interrupted, programming errors as themselves.
+        """
+        began = self._stopwatch()
+        with self.store.transaction() as connection:
+            self.id = start_run(connection, self.upstream_id, self.kind, at=self.now_text())
+        summary = Summary(
+            upstream=self.config.name, kind=self.kind, state="failed", counts=self.counts, seconds=0,
+            failures=self.failures, notes=self.notes,
+        )  # fmt: skip
+        try:
+            yield summary
+            summary.state = "incomplete" if self.failures else "complete"
+            summary.exit_code = 1 if self.failures else 0
+        except Paused as error:
+            summary.state, summary.error, summary.exit_code = "paused", str(error), error.exit_code
+            summary.resumes_at = error.resumes_at if isinstance(error, BudgetSpent) else None
+        except (KeyboardInterrupt, Interrupted):
+            summary.state, summary.exit_code = "interrupted", Interrupted.exit_code
+            summary.error = "stopped; the place is kept, the next run goes on from here"
+        except MirrorError as error:
+            summary.state, summary.error, summary.exit_code = "failed", str(error), error.exit_code
+        finally:
+            summary.kind, summary.seconds = self.kind, self._stopwatch() - began
+            self._finish(summary.state, summary.error)
+
+    def _finish(self, state: State, error: str | None) -> None:
+        self.counts.requests = self.budget.requests
+        self.counts.git_requests = self.budget.git_requests
+        self.counts.retries = self.budget.retries
+        self.counts.slept_seconds = self.budget.slept_seconds
+        self.counts.failures = len(self.failures)
+        with self.store.transaction() as connection:
+            finish_run(
+                connection, self.id, kind=self.kind, state=state, at=self.now_text(),
+                counts=msgspec.structs.asdict(self.counts), error=error,
+            )  # fmt: skip
+
+    def note(self, text: str) -> None:
+        """Tell the user something, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+            self.report.note(text)
+
+    def fail(self, failure: Failure) -> None:
+        """Record a failure; the run goes on and ends as incomplete."""
+        with self.store.transaction() as connection:
+            self.failures.append(save_failure(connection, self.upstream_id, failure, self.now()))
+
+    def isolate(self, error: MirrorError) -> int | None:
+        """Return the status of an error that concerns one thing alone; raise any other.
+
+        A 429 that outlasts the repeats pauses the run. Three lost connections in a row are no matter of
+        three repositories: the upstream is out of reach, and the run ends.
+        """
+        if isinstance(error, UpstreamBusy) and error.status == 429:
+            raise Paused(str(error)) from error
+        if not isinstance(error, UpstreamRefused | UpstreamBusy | UpstreamShapeError):
+            raise error
+        lost = isinstance(error, UpstreamBusy) and error.status is None
+        self._lost_connections = self._lost_connections + 1 if lost else 0
+        if self._lost_connections >= 3:
+            raise error
+        return getattr(error, "status", None)
+
+    def answered(self, kind: str, subject: str) -> None:
+        """Forget a failure, because what failed has been answered."""
+        self._lost_connections = 0
+        with self.store.transaction() as connection:
+            drop_failure(connection, self.upstream_id, kind, subject)
+
+    def place(self, workspace: str) -> places.Place:
+        """Read where the crawl of a workspace stands."""
+        return places.decoded(self.cursor(f"workspace:{workspace.lower()}"))
+
+    def save_place(self, workspace: str, place: places.Place) -> None:
+        """Keep where the crawl of a workspace stands; belongs into the transaction of its page."""
+        moved = msgspec.structs.replace(place, moved_at=self.now_text())
+        self.save_cursor(f"workspace:{workspace.lower()}", places.encoded(moved))
+
+    def cursor(self, stream: str) -> str | None:
+        """Read a cursor's text."""
+        row = self.store.row(
+            "SELECT value FROM cursors WHERE upstream_id = ? AND stream = ?", (self.upstream_id, stream)
+        )
+        return str(row[0]) if row else None
+
+    def save_cursor(self, stream: str, value: str) -> None:
+        """Keep a cursor's text."""
+        with self.store.transaction() as connection:
+            save_cursor(connection, self.upstream_id, stream, value, at=self.now_text())
+
+    def drop_cursor(self, stream: str) -> None:
+        """Forget a cursor."""
+        with self.store.transaction() as connection:
+            connection.execute(
+                "DELETE FROM cursors WHERE upstream_id = ? AND stream = ?", (self.upstream_id, stream)
+            )
+
+    def owner_id(self, place: places.Place) -> int | None:
+        """Find the row of the workspace a place belongs to."""
+        row = self.store.row(
+            "SELECT id FROM users WHERE upstream_id = ? AND uuid = ?", (self.upstream_id, place.owner_uuid)
+        )
+        return int(row[0]) if row else None
+
+    def alive(self, owner_id: int | None) -> int:
+        """Count the repositories that the mirror holds of an owner, tombstones aside."""
+        row = self.store.row(
+            "SELECT count(*) FROM repositories WHERE owner_id = ? AND deleted_at IS NULL", (owner_id,)
+        )
+        return int(row[0])
+
+
+def place_of_page(workspace: str, listing: places.Listing) -> str:
+    """Write down which page of which listing could not be had, so that it can be asked again."""
+    return json.dumps({"workspace": workspace, "order": listing.order, "next": listing.next})
