@@ -4,11 +4,12 @@ Read `model` and `world` for its data, `api2` for what it answers, `control` and
 to it, `server` for how it travels.
 """
 
-from .application import Options, Sandbox
+from .application import Sandbox
 from .askers import ANONYMOUS, TOKEN, Asker, person
 from .edits import Refusal
 from .faults import Fault, parse_fault
 from .model import utc_now
+from .routes import Options
 from .server import RunningSandbox, running, serve
 from .world import World
 

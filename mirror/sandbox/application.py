@@ -2,37 +2,24 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
-from functools import partial
+from dataclasses import asdict
 from threading import RLock
 from typing import Any
 
 import msgspec
 
-from .api2 import PREFIXES, Api2, kind_of
 from .askers import ANONYMOUS, Asker
-from .budget import Budget
+from .budget import Budget, TokenBuckets
 from .control import perform
+from .datacenter import busy
 from .exchange import Answer, Refused, Request, error, json_answer, no_such_url, too_many_requests
 from .faults import ActiveFault, Fault, afflict, fault_from
 from .identity import Identity
 from .model import iso
+from .routes import Options, Route, route
 from .world import World
 
 CONTROL = "/-/sandbox"
-OAUTH_PATH = "/site/oauth2/access_token"
-Handler = Callable[[Asker], Answer]
-
-
-@dataclass(slots=True)
-class Options:
-    """How the service behaves where the real one was seen to behave in several ways."""
-
-    lenient: bool = False  # wrong credentials on lists of repositories count as none
-    next_prefix: str = "/2.0"  # or "/!api/2.0": links to next pages were seen to change their path
-    rate_headers: str = "token"  # "token": three headers, only for access tokens; "ietf": the 60;w=3600 form
-    tags_touch: bool = True  # a push of tags alone moves updated_on
-    token_seconds: int = 3600  # how long an OAuth token is good
 
 
 class Sandbox:
@@ -52,6 +39,7 @@ class Sandbox:
         self._lock = RLock()
         self._identity = Identity(world)
         self._budget = Budget(requests_per_hour, anonymous_requests_per_hour)
+        self._buckets = TokenBuckets()
         self._faults = [ActiveFault(fault) for fault in faults]
         self._hooks: dict[int, list[Callable[[], object]]] = {}
         self.reset()
@@ -66,38 +54,46 @@ class Sandbox:
             self.total += 1
             for hook in self._hooks.pop(self.total, ()):
                 hook()
-            kind, handler = self._route(request)
-            self.by_kind[kind] += 1
-            answer = self._answer(request, kind, handler)
+            found = route(request, self.world, self._identity, self.options)
+            self.by_kind[found.kind] += 1
+            answer = self._answer(request, found)
             self.by_status[answer.status] += 1
             return answer
 
-    def _answer(self, request: Request, kind: str, handler: Handler) -> Answer:
+    def _answer(self, request: Request, found: Route) -> Answer:
         def honest() -> Answer:
             try:
-                lenient = self.options.lenient and kind == "listing"
-                asker = (
-                    ANONYMOUS
-                    if request.path == OAUTH_PATH
-                    else self._identity.asker(request, lenient=lenient)
-                )
-                return self._within_budget(request, kind, asker, handler)
+                return self._within_budget(request, found, self._asker(request, found))
             except Refused as refused:
                 return refused.answer
 
-        struck = [each for each in self._faults if each.strikes(kind, request)]
+        struck = [each for each in self._faults if each.strikes(found.kind, request)]
         return afflict(struck[0].fault, request, honest) if struck else honest()
 
-    def _within_budget(self, request: Request, kind: str, asker: Asker, handler: Handler) -> Answer:
+    def _asker(self, request: Request, found: Route) -> Asker:
+        if found.is_open:
+            return ANONYMOUS
+        try:
+            lenient = self.options.lenient and found.kind == "listing"
+            return self._identity.asker(request, for_git=found.kind == "git", lenient=lenient)
+        except Refused:
+            if found.bad_credentials is None:
+                raise
+            raise Refused(found.bad_credentials()) from None
+
+    def _within_budget(self, request: Request, found: Route, asker: Asker) -> Answer:
         anonymous = asker == ANONYMOUS
         key = f"anonymous:{request.client}" if anonymous else asker.key
         self.by_credential[key] += 1
-        if kind == "git":  # has a far larger quota of its own
-            return handler(asker)
         now = self.world.now()
+        if found.quota == "bucket" and (size := self.options.bucket_size):
+            seconds = self._buckets.spend(key, now, size=size, refill=self.options.bucket_refill)
+            return busy(seconds) if seconds else found.answer(asker)
+        if found.quota != "hour":
+            return found.answer(asker)
         allowed = self._budget.spend(key, now, anonymous=anonymous)
         try:
-            answer = handler(asker) if allowed else too_many_requests()
+            answer = found.answer(asker) if allowed else too_many_requests()
         except Refused as refused:
             answer = refused.answer
         answer.headers |= self._rate_headers(asker, key, now)
@@ -120,18 +116,6 @@ class Sandbox:
             "X-RateLimit-Resource": "api-repositories",
             "X-RateLimit-NearLimit": "true" if limit and spent * 5 >= limit * 4 else "false",
         }
-
-    def _route(self, request: Request) -> tuple[str, Handler]:
-        prefix = next((each for each in PREFIXES if request.path.startswith(each)), None)
-        if prefix is not None:
-            segments = Request("GET", request.path[len(prefix) :]).segments
-            return kind_of(segments), partial(self._answer2, request, segments)
-        if request.path == OAUTH_PATH:
-            return "other", lambda _: self._identity.grant(request, self.options.token_seconds)
-        return "other", _nothing_here
-
-    def _answer2(self, request: Request, segments: list[str], asker: Asker) -> Answer:
-        return Api2(self.world, request, asker, next_prefix=self.options.next_prefix).answer(segments)
 
     # Control
 
@@ -191,6 +175,7 @@ class Sandbox:
             self.by_credential: Counter[str] = Counter()
             self._hooks.clear()
             self._budget.clear()
+            self._buckets.clear()
 
     def _control(self, request: Request) -> Answer:
         match request.method, request.path.rstrip("/").removeprefix(CONTROL):
@@ -216,22 +201,9 @@ class Sandbox:
                 case "advance":
                     self.advance(float(order["seconds"]))
                 case "options":
-                    self._set_options(order)
+                    self.options.change({name: order[name] for name in order if name != "action"})
                 case _:
                     return json_answer(perform(self.world, order, tags_touch=self.options.tags_touch))
         except (KeyError, TypeError, ValueError) as bad:
             return error(400, str(bad))
         return json_answer(self.state())
-
-    def _set_options(self, order: dict[str, Any]) -> None:
-        known = {each.name for each in fields(Options)}
-        for name in order.keys() - {"action"}:
-            if name not in known or not isinstance(order[name], type(getattr(self.options, name))):
-                raise ValueError(
-                    f"there is no option {name}={order[name]!r}; there are {', '.join(sorted(known))}"
-                )
-            setattr(self.options, name, order[name])
-
-
-def _nothing_here(_: Asker) -> Answer:
-    return no_such_url()

@@ -48,3 +48,24 @@ class Budget:
         while asked and asked[0] <= now - HOUR:
             asked.popleft()
         return asked
+
+
+class TokenBuckets:
+    """Data Center's way to limit: so many requests at once, and so many a second from then on."""
+
+    def __init__(self) -> None:
+        self._left: dict[str, tuple[float, int]] = {}
+
+    def spend(self, key: str, now: int, *, size: int, refill: int) -> int:
+        """Take a token out of a bucket; gives 0, or the seconds after which there is one again."""
+        left, then = self._left.get(key, (float(size), now))
+        left = min(size, left + (now - then) / 1_000_000 * refill)
+        if left < 1:
+            self._left[key] = left, now
+            return int((1 - left) / refill) + 1
+        self._left[key] = left - 1, now
+        return 0
+
+    def clear(self) -> None:
+        """Fill all buckets."""
+        self._left.clear()

@@ -78,7 +78,6 @@ SPECIAL_BRANCHES = ("master", "feature/x", "feature/BB-1", 'quo"te', "100%-done"
 SPECIAL_TAGS = (
     'special-"$;><&#_=@!|.,/test',
     "@atlaskit/activity@1.0.3",
-    "Gtk Release",
     "feature/x",
     "v1.0%20",
     "1.0+build#7",
@@ -125,7 +124,7 @@ def _fill_refs(row: Repository) -> None:
             row.refs = _refs(row, SPECIAL_BRANCHES, SPECIAL_TAGS)
             _set_odd_authors(row, row.refs)
         case "1team/closed-branches":
-            row.refs = _refs(row, ("default", "closed", "two-heads"), ())
+            row.refs = _refs(row, ("default", "closed", "two-heads"), ("Gtk Release", "1.0"))
             row.refs[1].heads = ()
             row.refs[2].heads = (row.refs[2].target, row.refs[2].target[::-1])
         case "1team/many-refs":

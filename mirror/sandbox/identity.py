@@ -14,13 +14,16 @@ class Identity:
         self._world = world
         self._issued: dict[str, int] = {}
 
-    def asker(self, request: Request, *, lenient: bool = False) -> Asker:
-        """Tell who asks; Refused with a 401 for credentials that are wrong."""
+    def asker(self, request: Request, *, for_git: bool = False, lenient: bool = False) -> Asker:
+        """Tell who asks; Refused with a 401 for credentials that are wrong.
+
+        Git takes user names of its own for tokens, and no e-mail addresses; REST the other way round.
+        """
         header = request.headers.get("authorization")
         if header is None:
             return ANONYMOUS
         token = bearer(header)
-        found = self._of_basic(header) if token is None else self._of_token(token)
+        found = self._of_basic(header, for_git=for_git) if token is None else self._of_token(token)
         if found is None and not lenient:
             message = "Token is invalid, expired, or not supported for this endpoint."
             raise Refused(no_credentials() if token is None else error(401, message))
@@ -51,14 +54,13 @@ class Identity:
             }
         )
 
-    def _of_basic(self, header: str) -> Asker | None:
+    def _of_basic(self, header: str, *, for_git: bool) -> Asker | None:
         user, password = basic(header) or ("", "")
-        if password != PASSWORD:
-            return self._of_token(password) if user == "x-token-auth" else None
-        if user in GIT_USERS:
-            return TOKEN
-        name = user.removesuffix("@example.com")
-        return None if self._world.person(name) is None or name.startswith("{") else person(name)
+        if for_git and user in GIT_USERS:
+            return self._of_token(password)
+        name = user if for_git else user.removesuffix("@example.com")
+        known = password == PASSWORD and self._world.person(name) is not None and not name.startswith("{")
+        return person(name) if known else None
 
     def _of_token(self, token: str) -> Asker | None:
         if token == PASSWORD:

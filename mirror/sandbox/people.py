@@ -23,9 +23,9 @@ _KNOWN = (
 _FIRST_WORKSPACES = (
     ("jespern", "Jesper Noehr", False, ()),
     ("erik", "Erik van Zijst", False, ("jespern",)),
-    ("mcatalbas", "mcatalbas", False, ()),
+    ("mcatalbas", "mcatalbas", False, ("jespern",)),
     ("brodie", "Brodie Rao", False, ("jespern",)),
-    ("dchambers", "David Chambers [Atlassian]", False, ()),
+    ("dchambers", "David Chambers [Atlassian]", False, ("jespern",)),
     ("ubernostrum", "James Bennett", False, ()),
     ("Mimika_Oh", "Thomas “Mimika” Oh", False, ()),
     ("1team", "1Team Bot[ADM-89581]", True, ("Mimika_Oh", "erik")),

@@ -1,0 +1,222 @@
+"""The REST API of Bitbucket Data Center over the same world: each workspace is a project, all is git."""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+from .askers import Asker
+from .exchange import Answer, Refused, Request, json_answer
+from .model import Ref, Repository, Workspace
+from .shapes_dc import DataCenterShapes, key_of
+from .world import World
+
+T = TypeVar("T")
+
+PREFIXES = ("/rest/api/1.0/", "/rest/api/latest/")
+_DEFAULT_LIMIT = 25
+_MOST = 100
+_GAP = 7
+
+
+def refusal(status: int, message: str, exception: str | None = None) -> Refused:
+    """Refuse in the shape of Data Center."""
+    name = f"com.atlassian.bitbucket.{exception}" if exception else None
+    return Refused(
+        json_answer({"errors": [{"context": None, "message": message, "exceptionName": name}]}, status)
+    )
+
+
+def bad_credentials() -> Answer:
+    """Give the 401 for credentials that are wrong."""
+    message = "Authentication failed. Please check your credentials and try again."
+    return refusal(401, message, "auth.IncorrectPasswordAuthenticationException").answer
+
+
+def busy(seconds: int) -> Answer:
+    """Give the 429 of the token bucket, which says when there is another token."""
+    answer = refusal(429, "You have exceeded the rate limit. Try again later.").answer
+    answer.headers["Retry-After"] = str(seconds)
+    return answer
+
+
+def kind_of(segments: list[str]) -> str:
+    """Name the kind of endpoint that a path belongs to."""
+    match segments:
+        case ["repos"] | ["projects", _, "repos"]:
+            return "listing"
+        case ["projects"] | ["projects", _]:
+            return "workspace"
+        case ["projects", _, "repos", _]:
+            return "repository"
+        case ["projects", _, "repos", _, "branches" | "tags" | "default-branch", *_]:
+            return "refs"
+        case ["users", *_]:
+            return "members"
+        case _:
+            return "other"
+
+
+class DataCenter:
+    """Answers the requests of one asker."""
+
+    def __init__(self, world: World, request: Request, asker: Asker) -> None:
+        self._world = world
+        self._asker = asker
+        self._method = request.method
+        self._parameters = request.parameters
+        self._shapes = DataCenterShapes(world, request.origin, asker)
+
+    def answer(self, segments: list[str]) -> Answer:
+        """Answer the request for a path below /rest/api/1.0/."""
+        if self._method not in {"GET", "HEAD"}:
+            raise refusal(405, "Method Not Allowed")
+        return json_answer(self._get(segments))
+
+    def _get(self, segments: list[str]) -> Any:  # noqa: C901, PLR0911 - a table of routes
+        match segments:
+            case ["application-properties"]:
+                return {"version": "8.19.1", "buildNumber": "8019001", "displayName": "Bitbucket"}
+            case ["projects"]:
+                return self._page(self._world.workspaces, self._shapes.project)
+            case ["projects", key]:
+                return self._shapes.project(self._project(key))
+            case ["projects", key, "repos"]:
+                return self._repositories([self._project(key)])
+            case ["repos"]:
+                return self._repositories(self._named_projects())
+            case ["projects", key, "repos", slug]:
+                return self._shapes.repository(self._repository(key, slug))
+            case ["projects", key, "repos", slug, "branches"]:
+                return self._refs(self._repository(key, slug), "branch")
+            case ["projects", key, "repos", slug, "tags"]:
+                return self._refs(self._repository(key, slug), "tag")
+            case ["projects", key, "repos", slug, "default-branch"] | [
+                "projects", key, "repos", slug, "branches", "default",
+            ]:  # fmt: skip
+                return self._default_branch(self._repository(key, slug))
+            case ["users"]:
+                return self._users()
+            case ["users", slug]:
+                return self._user(slug)
+            case _:
+                raise refusal(404, "The requested resource does not exist")
+
+    def _project(self, key: str) -> Workspace:
+        found = self._world.workspace(key.removeprefix("~"))
+        if found is None or key_of(found).lower() != key.lower():
+            raise refusal(404, f"Project {key} does not exist.", "project.NoSuchProjectException")
+        return found
+
+    def _repository(self, key: str, slug: str) -> Repository:
+        project = self._project(key)
+        row = self._world.find(project.slug, slug)
+        if row is None or slug.startswith("{"):
+            message = f"Repository {key}/{slug} does not exist."
+            raise refusal(404, message, "repository.NoSuchRepositoryException")
+        if not self._world.can_see(self._asker, row):
+            message = "You are not permitted to access this resource"
+            raise refusal(401, message, "AuthorisationException")
+        return row
+
+    def _named_projects(self) -> list[Workspace]:
+        name = self._parameters.get("projectname", "").strip().lower()
+        key = self._parameters.get("projectkey", "").strip().lower()
+        return [
+            each
+            for each in self._world.workspaces
+            if name in each.name.lower() and (not key or key_of(each).lower() == key)
+        ]
+
+    def _repositories(self, projects: Iterable[Workspace]) -> Any:
+        if self._parameters.get("archived") == "ARCHIVED":
+            return self._page([], str)
+        orders = [self._world.order(each, "created_on", self._asker) for each in projects]
+        name = self._parameters.get("name", "").strip().lower()
+        visibility = self._parameters.get("visibility")
+        numbers = (number for order in orders for number in order)
+        if not name and visibility is None:
+            start, limit = self._place()
+            first = _item(start)
+            chosen = [
+                row for number in islice(numbers, first, first + limit) if (row := self._world.get(number))
+            ]
+            return self._envelope(chosen, self._shapes.repository, sum(len(order) for order in orders))
+        rows = [
+            row
+            for number in numbers
+            if (row := self._world.get(number)) is not None
+            and name in row.name.lower()
+            and visibility in {None, "private" if row.is_private else "public"}
+        ]
+        return self._page(rows, self._shapes.repository)
+
+    def _refs(self, row: Repository, kind: str) -> Any:
+        wanted = self._parameters.get("filterText", "").lower()
+        refs = [ref for ref in git_refs(self._world, row) if ref.kind == kind and wanted in ref.name.lower()]
+        if self._parameters.get("orderBy") == "MODIFICATION":
+            refs.sort(key=lambda ref: -ref.date)
+        details = self._parameters.get("details") == "true"
+        return self._page(refs, lambda ref: self._shapes.ref(row, ref, details=details))
+
+    def _default_branch(self, row: Repository) -> Any:
+        for ref in self._world.refs_of(row):
+            if ref.kind == "branch" and ref.name == row.main_branch:
+                return self._shapes.ref(row, ref)
+        message = f'Repository "{key_of(row.workspace)}/{row.slug}" has no default branch'
+        raise refusal(404, message, "repository.NoDefaultBranchException")
+
+    def _users(self) -> Any:
+        if self._asker.kind == "anonymous":
+            raise refusal(401, "You are not permitted to access this resource", "AuthorisationException")
+        wanted = self._parameters.get("filter", "").lower()
+        found = [
+            each
+            for each in self._world.people()
+            if wanted in each.username.lower() or wanted in each.display_name.lower()
+        ]
+        return self._page(found, self._shapes.user)
+
+    def _user(self, slug: str) -> Any:
+        person = self._world.person(slug)
+        if person is None or slug.startswith("{"):
+            raise refusal(404, f"{slug} does not exist.", "user.NoSuchUserException")
+        return self._shapes.user(person)
+
+    def _place(self) -> tuple[int, int]:
+        start, limit = (
+            self._parameters.get("start", "0"),
+            self._parameters.get("limit", str(_DEFAULT_LIMIT)),
+        )
+        if not (start.isdecimal() and limit.isdecimal() and int(limit)):
+            raise refusal(400, "start and limit must be numbers", "validation.ArgumentValidationException")
+        return int(start), min(_MOST, int(limit))
+
+    def _page(self, rows: Sequence[T], shape: Callable[[T], Any]) -> Any:
+        start, limit = self._place()
+        first = _item(start)
+        return self._envelope(rows[first : first + limit], shape, len(rows))
+
+    def _envelope(self, rows: Sequence[T], shape: Callable[[T], Any], count: int) -> Any:
+        """Wrap a page: `size` is its own length, and the next one starts where the service says."""
+        start, limit = self._place()
+        following = _item(start) + limit
+        last = following >= count
+        shaped = [shape(row) for row in rows]
+        page = {"size": len(shaped), "limit": limit, "isLastPage": last, "start": start, "values": shaped}
+        return page if last and start else page | {"nextPageStart": None if last else _start(following)}
+
+
+def git_refs(world: World, row: Repository) -> list[Ref]:
+    """Give the refs as git knows them: without Mercurial's pseudo tag."""
+    return [ref for ref in world.refs_of(row) if (ref.kind, ref.name) != ("tag", "tip") or row.scm != "hg"]
+
+
+def _start(item: int) -> int:
+    """Give the `start` of an item: not its place in the list, since rows that were dropped keep theirs."""
+    return item + item // _GAP
+
+
+def _item(start: int) -> int:
+    """Give the first item whose `start` is not below this one."""
+    item = start * _GAP // (_GAP + 1)
+    return item if _start(item) >= start else item + 1
