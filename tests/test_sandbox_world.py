@@ -135,6 +135,12 @@ def test_every_oddity_of_repositories_occurs() -> None:
     assert any(row["size"] == 0 for row in rows)
     assert {row["owner"]["type"] for row in rows} == {"user", "team"}
     assert any("username" not in row["owner"] for row in rows)
+    assert len({row["links"]["self"]["href"].partition("/repositories")[0] for row in rows}) == 3
+    world = World()
+    users = [
+        ref["target"]["author"].get("user", {}) for name in full_names(world) for ref in world.refs(name)
+    ]
+    assert any(user and not user.keys() & {"username", "nickname"} for user in users)
     assert any("https://" in row["name"] for row in rows)
     assert any(row["slug"] != row["name"].lower().replace(" ", "-") for row in rows)
 

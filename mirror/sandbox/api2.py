@@ -17,7 +17,7 @@ from .exchange import (
 )
 from .fields import select
 from .model import Ref, Repository, Workspace
-from .paging import page_of
+from .paging import Style, page_of
 from .selection import refs, repositories
 from .shapes2 import Shapes2
 from .world import World
@@ -48,11 +48,11 @@ def kind_of(segments: list[str]) -> str:  # noqa: PLR0911 - a table
 class Api2:
     """Answers the requests of one asker."""
 
-    def __init__(self, world: World, request: Request, asker: Asker, *, next_prefix: str = "/2.0") -> None:
+    def __init__(self, world: World, request: Request, asker: Asker, style: Style) -> None:
         self._world = world
         self._request = request
         self._asker = asker
-        self._next_prefix = next_prefix
+        self._style = style
         self._shapes = Shapes2(world, request.origin, asker)
 
     def answer(self, segments: list[str]) -> Answer:
@@ -180,4 +180,4 @@ class Api2:
         return self._shapes.full_user(person)
 
     def _page(self, rows: Any, shape: Callable[[Any], Any], **more: Any) -> Any:
-        return page_of(self._request, rows, shape, prefix=self._next_prefix, **more)
+        return page_of(self._request, rows, shape, style=self._style, **more)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from functools import partial
 from typing import Any
 
 from . import api1, api2, datacenter
@@ -10,6 +9,7 @@ from .askers import Asker
 from .exchange import Answer, Request, no_such_url
 from .git import Git, is_git
 from .identity import Identity
+from .paging import Style
 from .world import World
 
 OAUTH_PATH = "/site/oauth2/access_token"
@@ -21,6 +21,7 @@ class Options:
 
     lenient: bool = False  # wrong credentials on lists of repositories count as none
     next_prefix: str = "/2.0"  # or "/!api/2.0": links to next pages were seen to change their path
+    odd_pages: bool = False  # pages that promise as little as the service was seen to promise
     rate_headers: str = "token"  # "token": three headers, only for access tokens; "ietf": the 60;w=3600 form
     tags_touch: bool = True  # a push of tags alone moves updated_on
     token_seconds: int = 3600  # how long an OAuth token is good
@@ -52,8 +53,8 @@ def route(request: Request, world: World, identity: Identity, options: Options) 
     """Find what answers a request."""
     path = request.path
     if rest := _below(path, api2.PREFIXES):
-        two = partial(api2.Api2, world, request, next_prefix=options.next_prefix)
-        return Route(api2.kind_of(rest), lambda asker: two(asker).answer(rest))
+        style = Style(options.next_prefix, options.odd_pages)
+        return Route(api2.kind_of(rest), lambda asker: api2.Api2(world, request, asker, style).answer(rest))
     if rest := _below(path, api1.PREFIXES):
         refused = api1.refusal(401, "Invalid username or password").answer
         return Route(

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+# Links inside one API were seen to lead to all three of its addresses.
+_LINKED = {Era.OLD: "/!api/2.0", Era.MIDDLE: "/api/2.0", Era.NEW: "/2.0"}
+
 
 class Shapes2:
     """Shapes for one asker, with links to the host that was asked."""
@@ -94,7 +97,7 @@ class Shapes2:
             "username": workspace.slug,
             "display_name": workspace.name,
             "uuid": workspace.uuid,
-            "links": self._account_links("workspaces", workspace.slug),
+            "links": self._account_links(("workspaces", "teams")[workspace.number % 2], workspace.slug),
         }
 
     def user(self, person: Person) -> Json:
@@ -103,8 +106,9 @@ class Shapes2:
         shaped["links"] = self._account_links("users", quote(person.uuid))
         if person.era is Era.OLD:
             shaped["username"] = person.username
-        else:
-            shaped["account_id"] = person.account_id
+            return shaped
+        shaped["account_id"] = person.account_id
+        if person.number % 11 != 5:  # a few have neither name
             shaped["nickname"] = person.username if person.era is Era.NEW else person.display_name
         return shaped
 
@@ -244,7 +248,7 @@ class Shapes2:
         }
 
     def _repository_links(self, row: Repository) -> Json:
-        here = f"{self._api}/repositories/{row.full_name}"
+        here = f"{self._origin}{_LINKED[row.era]}/repositories/{row.full_name}"
         kinds = ("watchers", "forks", "commits", "pullrequests", "downloads", "hooks")
         links: Json = {kind: {"href": f"{here}/{kind}"} for kind in kinds}
         links["self"] = {"href": here}

@@ -50,7 +50,7 @@ class Writes2:
         shaped = self._shapes.repository(row)
         answer = json_answer(shaped)
         if row.slug != slug:
-            answer.headers["Location"] = shaped["links"]["self"]["href"]
+            answer.headers["Location"] = f"{self._request.origin}/2.0/repositories/{row.full_name}"
         return answer
 
     def delete(self, workspace: str, slug: str) -> Answer:
