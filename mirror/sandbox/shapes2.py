@@ -84,7 +84,7 @@ class Shapes2:
             "links": {
                 "self": {"href": f"{self._api}/repositories/{row.full_name}"},
                 "html": {"href": f"{self._origin}/{row.full_name}"},
-                "avatar": {"href": f"{self._origin}/ravatar/{quote(row.uuid)}?ts=1"},
+                "avatar": {"href": f"{self._origin}/ravatar/{_escaped(row.uuid)}?ts=1"},
             },
         }
 
@@ -103,7 +103,7 @@ class Shapes2:
     def user(self, person: Person) -> Json:
         """Give a person: by nickname since 2019, by user name before."""
         shaped: Json = {"type": "user", "display_name": person.display_name, "uuid": person.uuid}
-        shaped["links"] = self._account_links("users", quote(person.uuid))
+        shaped["links"] = self._account_links("users", _escaped(person.uuid))
         if person.era is Era.OLD:
             shaped["username"] = person.username
             return shaped
@@ -151,7 +151,7 @@ class Shapes2:
 
     def membership(self, workspace: Workspace, person: Person, permission: str) -> Json:
         """Give an item of a workspace's members."""
-        here = f"{self._api}/workspaces/{workspace.slug}/members/{quote(person.uuid)}"
+        here = f"{self._api}/workspaces/{workspace.slug}/members/{_escaped(person.uuid)}"
         return {
             "type": "workspace_membership",
             "permission": permission,
@@ -256,7 +256,7 @@ class Shapes2:
         links["tags"] = {"href": f"{here}/refs/tags"}
         links["source"] = {"href": f"{here}/src"}
         links["html"] = {"href": f"{self._origin}/{row.full_name}"}
-        links["avatar"] = {"href": f"{self._origin}/ravatar/{quote(row.uuid)}?ts=1"}
+        links["avatar"] = {"href": f"{self._origin}/ravatar/{_escaped(row.uuid)}?ts=1"}
         links["clone"] = self._clone_links(row)
         return links
 
@@ -275,3 +275,8 @@ class Shapes2:
             {"name": "https", "href": f"{scheme}://{login}{host}/{row.full_name}.git"},
             {"name": "ssh", "href": ssh.format(row.full_name)},
         ]
+
+
+def _escaped(uuid: str) -> str:
+    """Escape the braces for a URL, several times as fast as `quote`."""
+    return f"%7B{uuid[1:-1]}%7D"
