@@ -104,8 +104,12 @@ def say(data: bytes) -> Fault:
 
 
 def with_body(headers: bytes, body: bytes) -> bytes:
-    """Write an answer whose length is right."""
-    return b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s" % (headers, len(body), body)
+    """Write an answer whose length is right, the last of its connection."""
+    return b"HTTP/1.1 200 OK\r\nConnection: close\r\n%sContent-Length: %d\r\n\r\n%s" % (
+        headers,
+        len(body),
+        body,
+    )
 
 
 FAULTS: dict[str, Fault] = {

@@ -40,8 +40,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         return shown_url(self.address)
 
 
-class NotJson(UpstreamBusy):
-    """A body that is no JSON, with a status that promised one: worth another try, then a shape error."""
+class NotAsAsked(UpstreamBusy):
+    """A success without the kind of body that was asked for: worth another try, then a shape error."""
 
 
 @functools.cache
@@ -50,21 +50,26 @@ def _decoder(shape: Hashable) -> msgspec.json.Decoder[Any]:
 
 
 def decoded(answer: Answer, shape: type[Shape], redact: Callable[[str], str]) -> Shape:
-    """Read the body as `shape`; raises NotJson, or UpstreamShapeError naming address and JSON path.
+    """Read the body as `shape`; raises NotAsAsked, or UpstreamShapeError naming address and JSON path.
 
-    `redact` takes secrets out of the excerpt that NotJson shows, before it is cut.
+    `redact` takes secrets out of the excerpt that NotAsAsked shows, before it is cut.
     """
     try:
         return decoded_bytes(answer.body, shape)
     except msgspec.ValidationError as error:
         raise UpstreamShapeError(f"{answer.url}: unknown shape: {error}") from None
     except (ValueError, OverflowError, RecursionError):
-        kind = answer.headers.get("content-type", "no content type").partition(";")[0]
-        excerpt = shown(redact(answer.body[:LONGEST_READ].decode("utf-8", "replace")), EXCERPT)
-        raise NotJson(
-            f"{answer.url}: {answer.status} with a body that is no JSON ({shown(kind, 40)}): {excerpt!r}",
-            status=answer.status,
-        ) from None
+        raise unexpected(answer, redact, "no JSON") from None
+
+
+def unexpected(answer: Answer, redact: Callable[[str], str], what: str) -> NotAsAsked:
+    """Make the error for a success whose body is not as asked, with an excerpt of it."""
+    kind = answer.headers.get("content-type", "no content type").partition(";")[0]
+    excerpt = shown(redact(answer.body[:LONGEST_READ].decode("utf-8", "replace")), EXCERPT)
+    return NotAsAsked(
+        f"{answer.url}: {answer.status} with a body that is {what} ({shown(kind, 40)}): {excerpt!r}",
+        status=answer.status,
+    )
 
 
 def decoded_bytes(body: bytes, shape: type[Shape]) -> Shape:

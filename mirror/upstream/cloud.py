@@ -4,22 +4,21 @@ Lists are asked with a stable sort, else rows are lost between pages, and with n
 time and avoids errors 500 on big lists; `next` is followed as it is, for nobody else can put it together.
 """
 
-from collections.abc import Callable
 from typing import TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
-from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamError, UpstreamRefused, UpstreamShapeError
+from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamError, UpstreamRefused
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey
 from mirror.upstream import cloud_shapes as shapes
 from mirror.upstream.addresses import Family, fields_of, segment, with_fields
-from mirror.upstream.answer import Answer, decoded_bytes, shown
-from mirror.upstream.base import BadRow, Caller, Order, Page
+from mirror.upstream.answer import Answer
+from mirror.upstream.base import Caller, Order, Page
 from mirror.upstream.http import Http
+from mirror.upstream.listing import Rows
 
 Row = TypeVar("Row")
-Shape = TypeVar("Shape")
 
 PAGE_LENGTH = 100
 _ENVELOPE = ("next", "size", "page", "pagelen")
@@ -65,15 +64,6 @@ class _Onward(msgspec.Struct, frozen=True):
     next: str | None = None
 
 
-class _Rough(msgspec.Struct, frozen=True):
-    """What may name a row that is broken otherwise."""
-
-    full_name: object = None
-    name: object = None
-    uuid: object = None
-    slug: object = None
-
-
 def _query(fields: tuple[str, ...], **others: str) -> str:
     """Write the parameters of a listing."""
     listed = ",".join((*_ENVELOPE, *(f"values.{field}" for field in fields)))
@@ -87,25 +77,10 @@ _REFS = _query(REF_FIELDS)
 _MEMBERS = _query(MEMBER_FIELDS)
 
 
-def _each(kind: type[Shape], shape: Callable[[Shape], Row]) -> Callable[[msgspec.Raw], Row]:
-    """Return what decodes and shapes one row of a listing."""
-    decode = msgspec.json.Decoder(kind).decode
-
-    def decode_and_shape(raw: msgspec.Raw) -> Row:
-        try:
-            return shape(decode(raw))
-        except msgspec.ValidationError:
-            raise
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return shape(decoded_bytes(bytes(raw), kind))
-
-    return decode_and_shape
-
-
-_to_repository = _each(shapes.RepositoryRow, shapes.shape_repository)
-_to_ref = _each(shapes.RefRow, shapes.shape_ref)
-_to_member = _each(shapes.Membership, shapes.shape_member)
-_to_workspace = _each(shapes.WorkspaceAccess, lambda row: shapes.shape_workspace(row.workspace))
+_TO_REPOSITORY = Rows(shapes.RepositoryRow, shapes.shape_repository)
+_TO_REF = Rows(shapes.RefRow, shapes.shape_ref)
+_TO_MEMBER = Rows(shapes.Membership, shapes.shape_member)
+_TO_WORKSPACE = Rows(shapes.WorkspaceAccess, lambda row: shapes.shape_workspace(row.workspace))
 
 
 class Cloud:
@@ -140,7 +115,7 @@ class Cloud:
     def fetch_workspaces(self, place: str | None) -> Page[Owner]:
         """Ask for the caller's workspaces: the only listing of them that is left."""
         try:
-            return self._page(place or f"user/workspaces?pagelen={PAGE_LENGTH}", _to_workspace)
+            return self._page(place or f"user/workspaces?pagelen={PAGE_LENGTH}", _TO_WORKSPACE)
         except UpstreamRefused as error:
             if "workspaces = [" in str(error):
                 raise
@@ -157,14 +132,14 @@ class Cloud:
     def fetch_members(self, workspace: str, place: str | None) -> Page[Member]:
         """Ask for members; a user with several rows on a page comes once, with the highest permission."""
         asked = place or f"workspaces/{segment(workspace)}/members?{_MEMBERS}"
-        page = self._page(asked, _to_member)
+        page = self._page(asked, _TO_MEMBER)
         return msgspec.structs.replace(page, rows=shapes.highest(page.rows))
 
     def fetch_repositories(self, workspace: str, order: Order, place: str | None) -> Page[Repository]:
         """Ask for repositories; a page that the upstream cannot give is stepped over as a hole."""
         asked = place or f"repositories/{segment(workspace)}?{_REPOSITORIES[order]}"
         try:
-            return self._page(asked, _to_repository)
+            return self._page(asked, _TO_REPOSITORY)
         except UpstreamBusy as error:
             if error.status is not None and error.status < 500:
                 raise
@@ -177,7 +152,7 @@ class Cloud:
 
     def fetch_refs(self, key: RepositoryKey, place: str | None) -> Page[Ref]:
         """Ask for branches and tags in one listing, which costs half of asking apart."""
-        return self._page(place or f"{self._path(key)}/refs?{_REFS}", _to_ref)
+        return self._page(place or f"{self._path(key)}/refs?{_REFS}", _TO_REF)
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -187,21 +162,16 @@ class Cloud:
         identity = key.uuid if key.uuid.startswith("{") else key.slug
         return f"repositories/{segment(key.workspace)}/{segment(identity)}"
 
-    def _page(self, asked: str, shape: Callable[[msgspec.Raw], Row]) -> Page[Row]:
-        """Ask for a page and shape its rows, each by itself, so that a bad row costs itself alone."""
+    def _page(self, asked: str, rows: Rows[Row]) -> Page[Row]:
+        """Ask for a page and shape its rows."""
         listing, answer = self._http.get_json(asked, Listing)
-        rows, bad = list[Row](), list[BadRow]()
-        for raw in listing.values:
-            try:
-                rows.append(shape(raw))
-            except (msgspec.MsgspecError, UpstreamShapeError, ValueError, RecursionError) as error:
-                bad.append(BadRow(what=_named(bytes(raw)), error=shown(str(error))))
+        good, bad = rows.read(listing.values)
         return Page(
-            rows=tuple(rows),
+            rows=good,
             place=self._onward(listing.next, answer),
             size=shapes.count(listing.size),
             date=answer.date,
-            bad=tuple(bad),
+            bad=bad,
         )
 
     def _hole(self, asked: str, error: UpstreamBusy) -> Page[Repository]:
@@ -240,13 +210,3 @@ class Sandbox(Cloud):
             for row in rows
         )
         return Page(rows=owners, place=None, size=len(owners), date=answer.date)
-
-
-def _named(raw: bytes) -> str:
-    """Name a row that could not be shaped, as well as it can be."""
-    try:
-        rough = decoded_bytes(raw, _Rough)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return "a row"
-    names = (rough.full_name, rough.name, rough.slug, rough.uuid)
-    return next((shown(name, 100) for name in names if isinstance(name, str) and name), "a row")

@@ -2,7 +2,8 @@
 
 import os
 import random as random_numbers
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -14,7 +15,10 @@ from mirror.upstream.addresses import Family
 from mirror.upstream.base import Upstream
 from mirror.upstream.budget import ANONYMOUS_LIMIT, AUTHENTICATED_LIMIT, Budget, Ledger, Wait
 from mirror.upstream.cloud import Cloud, Sandbox
+from mirror.upstream.datacenter import DataCenter
+from mirror.upstream.git import GIT_AGENT, TOKEN_USER, GitRefs, git_credential, git_root
 from mirror.upstream.http import Http, Transport
+from mirror.upstream.legacy import Legacy
 
 SANDBOX_URL = f"http://127.0.0.1:{SANDBOX_PORT}/2.0"
 
@@ -56,30 +60,49 @@ def connect(
         may_wait=may_wait,
         max_requests=max_requests,
     )
-    http = Http(
-        url=url,
-        credential=credential,
+    pool = partial(
+        Http,
         budget=budget,
         retry=config.retry,
         timeout=config.timeout,
         clock=clock,
         random=random,
         concurrency=config.concurrency,
-        origins=Family(url).origins,
         transport=transport,
     )
-    if config.kind == "sandbox":
-        return Connection(Sandbox(config.name, http), budget)
-    if config.kind == "cloud":
-        return Connection(Cloud(config.name, http), budget)
-    raise ConfigError(f"upstream {config.name}: kind {config.kind!r} is not supported yet")
+    api = _KINDS[config.kind](config.name, pool(url=url, credential=credential, origins=Family(url).origins))
+    if config.refs != "git":
+        return Connection(api, budget)
+    if config.kind == "legacy":
+        raise ConfigError(f'upstream {config.name}: refs = "git" is not for kind "legacy"; use refs = "api"')
+    is_datacenter = config.kind == "datacenter"
+    git = pool(
+        url=git_root(url, datacenter=is_datacenter),
+        credential=credential if is_datacenter else git_credential(credential),
+        token_user=TOKEN_USER,
+        user_agent=GIT_AGENT,
+    )
+    return Connection(GitRefs(api, git), budget)
+
+
+_KINDS: dict[str, Callable[[str, Http], Upstream]] = {
+    "cloud": Cloud,
+    "sandbox": Sandbox,
+    "datacenter": DataCenter,
+    "legacy": Legacy,
+}
 
 
 def url_of(config: UpstreamConfig) -> str:
-    """Return the base address, the default of the kind where none is configured."""
-    if config.url:
-        return config.url.rstrip("/")
-    return SANDBOX_URL if config.kind == "sandbox" else CLOUD_URL
+    """Return the base address of the API: as configured, its path completed, or the kind's default."""
+    if not config.url:
+        return SANDBOX_URL if config.kind == "sandbox" else CLOUD_URL
+    url = config.url.rstrip("/")
+    if config.kind == "datacenter":
+        return url if "/rest/api/" in url else f"{url}/rest/api/1.0"
+    if config.kind == "legacy":
+        return url if url.endswith("/1.0") else f"{url}/1.0"
+    return url
 
 
 def default_limit(config: UpstreamConfig, credential: Credential) -> int | None:

@@ -25,7 +25,7 @@ from mirror.config import Retry
 from mirror.credentials import Credential
 from mirror.errors import UpstreamBusy, UpstreamRefused, UpstreamShapeError
 from mirror.times import Clock
-from mirror.upstream.answer import Answer, NotJson, decoded, shown, shown_url
+from mirror.upstream.answer import Answer, NotAsAsked, decoded, shown, shown_url, unexpected
 from mirror.upstream.budget import Budget, RequestKind, delay_told
 from mirror.upstream.deadline import Deadline, DeadlineBackend
 from mirror.upstream.oauth import Grant, Tokens, token_address
@@ -45,14 +45,14 @@ LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 class _Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing to ask; `repeat` tells whether asking twice does no harm."""
+    """One thing to ask; where a `content_type` is given, an answer of another is not what was asked for."""
 
     method: Method
     url: str
     kind: RequestKind = "api"
     headers: Mapping[str, str] = {}
     content: bytes | None = None
-    repeat: bool = True
+    content_type: str = ""
 
 
 class _Unsent(UpstreamBusy):
@@ -63,7 +63,8 @@ class Http:
     """A connection pool to one upstream, for any number of threads.
 
     `timeout` is in seconds, for each single step; a whole exchange may take ten times as long. `origins`
-    are further addresses that the credential may be sent to, as ``https://host``.
+    are further addresses that the credential may be sent to, as ``https://host``. With a `token_user`, OAuth
+    tokens go as that user's password, as git wants them.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Http:
         concurrency: int = 4,
         origins: Iterable[str] = (),
         user_agent: str = USER_AGENT,
+        token_user: str = "",
         transport: Transport | None = None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -86,9 +88,10 @@ class Http:
         self.credential = credential
         self._budget = budget
         self._retry = retry
-        self._clock = clock
+        self.clock = clock
         self._random = random or random_numbers.Random()
         self._timer = timer
+        self._token_user = token_user
         self._longest = 10 * timeout
         self._deadline = Deadline()
         self._origins = {_origin(httpx.URL(address)) for address in (self.url, *origins)}
@@ -125,10 +128,22 @@ class Http:
         params: Mapping[str, str | int] | None = None,
         kind: RequestKind = "api",
         headers: Mapping[str, str] | None = None,
+        content_type: str = "",
     ) -> Answer:
-        """Ask for a path below the base address, or an absolute address of a trusted origin."""
-        url = self.address(target, params)
-        return self._patiently(self._ask, _Call(method="GET", url=url, kind=kind, headers=headers or {}))
+        """Ask for a path below the base address, or an absolute address of a trusted origin.
+
+        A success of another type than `content_type` is repeated, then an UpstreamShapeError.
+        """
+        return self._send(
+            self._patiently,
+            _Call(
+                method="GET",
+                url=self.address(target, params),
+                kind=kind,
+                headers=headers or {},
+                content_type=content_type,
+            ),
+        )
 
     def get_json(
         self,
@@ -148,7 +163,7 @@ class Http:
             patiently = patiently.copy(stop=tenacity.stop_after_attempt(attempts))
         try:
             return patiently(self._ask_json, call, shape)
-        except NotJson as error:
+        except NotAsAsked as error:
             raise UpstreamShapeError(str(error)) from None
 
     def send(
@@ -159,6 +174,7 @@ class Http:
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         kind: RequestKind = "api",
+        content_type: str = "",
         repeat: bool = False,
     ) -> Answer:
         """Send a request with a body. Unless `repeat`, it is asked again only if it was not done for sure."""
@@ -168,9 +184,9 @@ class Http:
             kind=kind,
             headers=headers or {},
             content=content,
-            repeat=repeat,
+            content_type=content_type,
         )
-        return (self._patiently if repeat else self._carefully)(self._ask, call)
+        return self._send(self._patiently if repeat else self._carefully, call)
 
     def post(self, target: str, body: Any) -> Answer:
         """Create something from a JSON body; never repeated unless it was not done for sure."""
@@ -195,11 +211,24 @@ class Http:
     def redacted(self, text: str) -> str:
         """Take our secrets out of a text that others wrote."""
         text = self.credential.redacted(text)
-        return self._tokens.redacted(text) if self._tokens else text
+        return self._with_token(self._tokens.token).redacted(text) if self._tokens else text
+
+    def decoded(self, answer: Answer, shape: type[Shape]) -> Shape:
+        """Read the body of an answer that need not have had one; raises UpstreamShapeError."""
+        try:
+            return decoded(answer, shape, self.redacted)
+        except NotAsAsked as error:
+            raise UpstreamShapeError(str(error)) from None
 
     def close(self) -> None:
         """Let go of the connections."""
         self._client.close()
+
+    def _send(self, retrying: tenacity.Retrying, call: _Call) -> Answer:
+        try:
+            return retrying(self._ask, call)
+        except NotAsAsked as error:
+            raise UpstreamShapeError(str(error)) from None
 
     def _ask_json(self, call: _Call, shape: type[Shape]) -> tuple[Shape, Answer]:
         answer = self._ask(call)
@@ -207,16 +236,21 @@ class Http:
 
     def _ask(self, call: _Call) -> Answer:
         """Ask once; a success is returned, anything else raised."""
-        authorization = self._authorization_now()
-        answer = self._answer(call, authorization)
-        if answer.status == 401 and self._tokens and authorization:
-            # The one exception to "a 401 is never repeated": a token may end before its time.
-            self._tokens.drop(authorization.removeprefix("Bearer "))
-            answer = self._answer(call, self._authorization_now())
+        if self._tokens is None:
+            answer = self._answer(call, self.credential.authorization)
+        else:
+            token = self._tokens.get()
+            answer = self._answer(call, self._with_token(token).authorization)
+            if answer.status == 401:
+                # The one exception to "a 401 is never repeated": a token may end before its time.
+                self._tokens.drop(token)
+                answer = self._answer(call, self._with_token(self._tokens.get()).authorization)
         if 200 <= answer.status < 300:
+            if call.content_type and not answer.headers.get("content-type", "").startswith(call.content_type):
+                raise unexpected(answer, self.redacted, f"no {call.content_type}")
             return answer
-        told = delay_told(answer.headers, self._clock())
-        raise error_for(answer, self.credential, self.redacted, retry_after=told) from None
+        told = delay_told(answer.headers, self.clock())
+        raise error_for(answer, self.credential, self.redacted, retry_after=told)
 
     def _answer(self, call: _Call, authorization: str | None) -> Answer:
         """Ask, and follow redirects within the origin."""
@@ -263,7 +297,7 @@ class Http:
             self._fail(error, call.url)
         finally:
             self._deadline.at = None
-        date = _moment(headers.get("date", "")) or self._clock()
+        date = _moment(headers.get("date", "")) or self.clock()
         answer = Answer(status=response.status_code, headers=headers, body=body, date=date, address=call.url)
         self._budget.observe(call.kind, answer.status, answer.headers)
         return answer
@@ -308,8 +342,8 @@ class Http:
             raise UpstreamBusy(f"{where}: no answer in time: {cause}") from None
         raise UpstreamBusy(f"{where}: the connection broke: {cause}") from None
 
-    def _authorization_now(self) -> str | None:
-        return f"Bearer {self._tokens.get()}" if self._tokens else self.credential.authorization
+    def _with_token(self, token: str) -> Credential:
+        return Credential("basic" if self._token_user else "bearer", self._token_user, token)
 
     def _grant(self) -> Grant:
         """Ask for an access token as the OAuth consumer."""

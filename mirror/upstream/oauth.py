@@ -31,30 +31,26 @@ def token_address(url: str) -> str:
 
 
 class Tokens:
-    """The token in force. `fetch` asks for a new one."""
+    """`token` is the one in force, "" where there is none; `fetch` asks for a new one."""
 
     def __init__(self, fetch: Callable[[], Grant], clock: Clock) -> None:
         self._fetch = fetch
         self._clock = clock
         self._lock = threading.Lock()
-        self._token = ""
+        self.token = ""
         self._good_until = clock()
 
     def get(self) -> str:
         """Return a token that is still good; others wait while one thread fetches it."""
         with self._lock:
-            if not self._token or self._clock() >= self._good_until:
+            if not self.token or self._clock() >= self._good_until:
                 grant = self._fetch()
                 life = max(grant.expires_in - EARLY_SECONDS, grant.expires_in / 2)
-                self._token, self._good_until = grant.access_token, self._clock() + timedelta(seconds=life)
-            return self._token
+                self.token, self._good_until = grant.access_token, self._clock() + timedelta(seconds=life)
+            return self.token
 
     def drop(self, refused: str) -> None:
         """Forget a token that was refused, unless another thread has replaced it already."""
         with self._lock:
-            if self._token == refused:
-                self._token = ""
-
-    def redacted(self, text: str) -> str:
-        """Take the token out of a text that others wrote."""
-        return text.replace(self._token, "[secret]") if self._token else text
+            if self.token == refused:
+                self.token = ""

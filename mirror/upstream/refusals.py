@@ -3,6 +3,7 @@
 Bodies are JSON, plain text, HTML or nothing, as recorded from Bitbucket; none may hide the status.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,9 @@ def error_for(
     """Choose the error that an answer without success means; `redact` takes secrets out of its words."""
     words = words_of(answer, redact)
     line = f"{answer.url}: {answer.status}" + (f": {words}" if words else "")
+    if answer.status == 401 and _names(answer, "AuthorisationException"):
+        # Data Center says so of one thing that somebody it knows may not see.
+        return UpstreamRefused(line, status=401)
     if answer.status == 401:
         return refused_credentials(line, credential)
     if answer.status == 403 and "invalid password attempts" in words.lower():
@@ -66,6 +70,11 @@ def _gone(answer: Answer, words: str) -> str:
             ' as in workspaces = ["your-workspace"]'
         )
     return " - this address was removed, or its removal is being rehearsed"
+
+
+def _names(answer: Answer, exception: str) -> bool:
+    """Tell whether a Data Center's error is of a kind of exception."""
+    return re.search(rb'"exceptionName"\s*:\s*"[\w.]*\b' + exception.encode() + b'"', answer.body) is not None
 
 
 def words_of(answer: Answer, redact: Callable[[str], str]) -> str:

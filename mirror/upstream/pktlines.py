@@ -1,0 +1,172 @@
+"""What a git server says of its refs: the lines of its protocol, read strictly. Pure: bytes in, values out.
+
+The forms are those of gitprotocol-common, gitprotocol-http, gitprotocol-pack and gitprotocol-v2.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+LONGEST_LINE = 65_520
+MOST_REFS = 500_000
+
+_OBJECT = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_LENGTH = re.compile(rb"[0-9a-f]{4}", re.IGNORECASE)
+_SYMREF = b"symref=HEAD:"
+_NO_REFS = b"capabilities^{}"
+
+
+class Named(msgspec.Struct, frozen=True):
+    """A ref: its full name, the object that it names, and for an annotated tag what that names in the end."""
+
+    name: str
+    object_id: str
+    peeled: str | None = None
+
+
+class Advertised(msgspec.Struct, frozen=True, kw_only=True):
+    """All refs of a repository; `head` is the full name of the branch that HEAD stands for."""
+
+    refs: tuple[Named, ...] = ()
+    head: str | None = None
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server of protocol version 2 can do: it tells its refs when it is asked to."""
+
+    values: dict[str, str]
+
+
+class GitError(ValueError):
+    """The server says ERR: it will not serve this repository."""
+
+
+def lines_of(body: bytes) -> Iterator[bytes | None]:
+    """Yield the lines of a body without their ends, and None for each flush; raises ValueError.
+
+    A delimiter between the parts of a request does not occur in what servers say of refs.
+    """
+    place = 0
+    while place < len(body):
+        prefix = body[place : place + 4]
+        if not _LENGTH.fullmatch(prefix):
+            raise ValueError(f"no length of a line at byte {place:,}")
+        length = int(prefix, 16)
+        if length == 0:
+            yield None
+            place += 4
+            continue
+        if length < 4 or length > LONGEST_LINE:
+            raise ValueError(f"a line of length {length} at byte {place:,}")
+        line = body[place + 4 : place + length]
+        if len(line) != length - 4:
+            raise ValueError(f"the last line, at byte {place:,}, is cut off")
+        if line.startswith(b"ERR "):
+            raise GitError(line[4:].decode("utf-8", "replace").strip())
+        yield line.removesuffix(b"\n")
+        place += length
+
+
+def line(text: str) -> bytes:
+    """Write one line of a request."""
+    data = text.encode() + b"\n"
+    return b"%04x%s" % (len(data) + 4, data)
+
+
+def from_advertisement(body: bytes) -> Advertised | Capabilities:
+    """Read the answer to ``info/refs``, of protocol version 0, 1 or 2; raises ValueError."""
+    lines = list(lines_of(body))
+    if lines[:1] == [b"# service=git-upload-pack"]:
+        # A server of version 2 may leave this part out.
+        if lines[1:2] != [None]:
+            raise ValueError("no flush after the name of the service")
+        lines = lines[2:]
+    if not lines or lines[-1] is not None:
+        raise ValueError("the answer does not end with a flush")
+    said = [each for each in lines if each is not None]
+    if len(said) != len(lines) - 1:
+        raise ValueError("a flush within the refs")
+    if said[:1] == [b"version 2"]:
+        pairs = [each.decode("utf-8", "replace").partition("=") for each in said[1:]]
+        return Capabilities(values={name: value for name, _, value in pairs})
+    return _from_v0(said[1:] if said[:1] == [b"version 1"] else said)
+
+
+def from_ls_refs(body: bytes) -> Advertised:
+    """Read the answer to the command ``ls-refs`` of protocol version 2; raises ValueError."""
+    lines = list(lines_of(body))
+    if not lines or lines[-1] is not None or None in lines[:-1]:
+        raise ValueError("the answer is not lines and a flush")
+    head: str | None = None
+    refs = list[Named]()
+    for each in lines[:-1]:
+        object_id, name, *attributes = (each or b"").split(b" ")
+        told = dict(attribute.partition(b":")[::2] for attribute in attributes)
+        if name == b"HEAD":
+            head = _text(told[b"symref-target"]) if b"symref-target" in told else None
+        elif object_id != b"unborn":
+            peeled = _object_id(told[b"peeled"]) if b"peeled" in told else None
+            refs.append(Named(_text(name), _object_id(object_id), peeled))
+    return Advertised(refs=_bounded(refs), head=head)
+
+
+def ls_refs_request(capabilities: Capabilities, prefixes: Iterable[str]) -> bytes:
+    """Write the command that asks for the refs below some prefixes, tags with their commits."""
+    command = line("command=ls-refs")
+    if "agent" in capabilities.values:
+        command += line("agent=git/bitbucket-mirror")
+    if "object-format" in capabilities.values:
+        command += line(f"object-format={capabilities.values['object-format']}")
+    arguments = ["peel", "symrefs"]
+    if "unborn" in capabilities.values.get("ls-refs", "").split(" "):
+        arguments.append("unborn")
+    arguments += [f"ref-prefix {prefix}" for prefix in prefixes]
+    return command + b"0001" + b"".join(line(argument) for argument in arguments) + b"0000"
+
+
+def _from_v0(said: list[bytes]) -> Advertised:
+    """Read refs, the first of them with the capabilities behind a NUL."""
+    if not said:
+        return Advertised()  # an empty repository, as git 2.39 tells it
+    first, nul, capabilities = said[0].partition(b"\0")
+    if not nul:
+        raise ValueError("the first ref tells no capabilities")
+    symrefs = [each for each in capabilities.split(b" ") if each.startswith(_SYMREF)]
+    head = _text(symrefs[0].removeprefix(_SYMREF)) if symrefs else None
+    refs = dict[str, Named]()
+    for each in (first, *said[1:]):
+        object_id, space, name = each.partition(b" ")
+        if name == _NO_REFS:
+            break
+        if not space or not name:
+            raise ValueError("a line that is no ref")
+        if each.startswith(b"shallow "):
+            continue
+        text = _text(name.removesuffix(b"^{}"))
+        if not name.endswith(b"^{}"):
+            refs[text] = Named(text, _object_id(object_id))
+        elif text in refs:
+            refs[text] = msgspec.structs.replace(refs[text], peeled=_object_id(object_id))
+        else:
+            raise ValueError("a peeled tag without the tag")
+    refs.pop("HEAD", None)
+    return Advertised(refs=_bounded(refs.values()), head=head)
+
+
+def _bounded(refs: Iterable[Named]) -> tuple[Named, ...]:
+    kept = tuple(refs)
+    if len(kept) > MOST_REFS:
+        raise ValueError(f"{len(kept):,} refs, more than {MOST_REFS:,}")
+    return kept
+
+
+def _object_id(text: bytes) -> str:
+    if not _OBJECT.fullmatch(text):
+        raise ValueError("a ref to no object id")
+    return text.decode("ascii")
+
+
+def _text(name: bytes) -> str:
+    """Read a name; names that are no UTF-8 exist, and SQLite cannot hold them as they are."""
+    return name.decode("utf-8", "replace")
