@@ -1,15 +1,15 @@
 # The three commands a newcomer needs: make run, make install, make test.
 # Everything lands in .venv, from lock files with hashes; a second call installs nothing.
 PYTHON ?= python3
-PORT ?= 8001
+PORT ?=
 
 .PHONY: help run install dev test check format lock wheel clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-run: .venv/installed ## sync, search and serve: the whole product on http://127.0.0.1:$(PORT)
-	@exec .venv/bin/mirror run --port $(PORT)
+run: .venv/installed ## sync, search and serve: the whole product on http://127.0.0.1:8001 (PORT= for another)
+	@exec .venv/bin/mirror run $(if $(PORT),--port $(PORT))
 
 install: .venv/installed ## prepare .venv, with .venv/bin/mirror
 

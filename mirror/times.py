@@ -62,3 +62,16 @@ def age_text(seconds: float) -> str:
 def since(moment: str, now: datetime) -> timedelta:
     """Return how long ago a moment of the mirror was."""
     return now - from_text(moment)
+
+
+def moment_of(text: str, now: datetime) -> datetime:
+    """Read what people call a moment: ``2026-11-01``, ``2026-11-01T10:00``, or ``12h`` for that long ago.
+
+    Raises ValueError.
+    """
+    if _DURATION.fullmatch(text.strip()):
+        return now - timedelta(seconds=seconds_of(text))
+    try:
+        return from_text(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no moment; write 2026-11-01, 2026-11-01T10:00 or 24h") from None

@@ -1,0 +1,124 @@
+"""The `mirror` command itself: its options, its exit codes, and the table of commands.
+
+Exit codes: 0 done, 1 finished but some items failed, 2 usage or configuration, 3 credentials refused,
+4 upstream unreachable or mirror unusable, 130 interrupted.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+
+from mirror import __version__
+from mirror.config import Config, read_config
+from mirror.errors import Interrupted, MirrorError
+
+ROOMS = {
+    "init": "setup",
+    "sync": "syncing",
+    "status": "syncing",
+    "verify": "syncing",
+    "search": "reading",
+    "show": "reading",
+    "changes": "reading",
+    "serve": "serving",
+    "schedule": "serving",
+    "run": "serving",
+    "token": "tokens",
+    "sandbox": "sandboxing",
+}
+"""Which file of this package holds a command; only the one that is called is imported."""
+
+
+class Commands(click.Group):
+    """The commands, imported when they are called: `--help` and `search` start quickly."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands in the order people meet them."""
+        del ctx
+        return list(ROOMS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command's file."""
+        del ctx
+        if cmd_name not in ROOMS:
+            return None
+        room = importlib.import_module(f"mirror.cli.{ROOMS[cmd_name]}")
+        command: click.Command = getattr(room, cmd_name)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="mirror")
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Configuration to use instead of ./mirror.toml.",
+)
+@click.pass_context
+def mirror(ctx: click.Context, config_path: Path | None) -> None:
+    """Keep an offline copy of Bitbucket in one SQLite file; search it, publish it, serve it.
+
+    Without a configuration the upstream is a built-in sandbox, so that everything can be tried at once:
+
+    \b
+        mirror sync
+        mirror search django-
+        mirror serve
+    """
+    ctx.obj = config_path
+
+
+def configured(ctx: click.Context) -> Config:
+    """Read the configuration that the command was called with; raises ConfigError."""
+    path: Path | None = ctx.find_root().obj
+    return read_config(path)
+
+
+def out() -> Console:
+    """Return where answers go; as wide as the text needs when nobody watches."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+
+
+def errors() -> Console:
+    """Return where progress, notes and errors go."""
+    return Console(stderr=True, highlight=False)
+
+
+def leave(code: int) -> NoReturn:
+    """End with an exit code."""
+    raise SystemExit(code)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; whatever goes wrong is one line on standard error and the right exit code."""
+    try:
+        mirror.main(args=arguments, prog_name="mirror", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        leave(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        leave(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _say("interrupted; what was saved is kept")
+        leave(Interrupted.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: not an error
+        leave(0)
+    except MirrorError as error:
+        _say(str(error))
+        leave(error.exit_code)
+
+
+def _say(text: str) -> None:
+    click.echo(f"mirror: {text}", err=True)
+
+
+json_option: Callable[[Any], Any] = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

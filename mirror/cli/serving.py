@@ -1,0 +1,101 @@
+"""`mirror serve`, `mirror schedule`, `mirror run`: the parts that stay."""
+
+import threading
+from pathlib import Path
+
+import click
+import msgspec
+
+from mirror.background import Background
+from mirror.cli.base import configured, errors
+from mirror.cli.syncing import progress
+from mirror.config import Config
+from mirror.screen import Lines
+from mirror.serve.app import build
+from mirror.serve.app import serve as answer
+from mirror.session import built_in_sandbox
+from mirror.store import Store
+
+host_option = click.option("--host", metavar="HOST", help="Address to listen on; loopback by default.")
+port_option = click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="Port to listen on.")
+public_option = click.option("--public", is_flag=True, help="Listen on every address of this machine.")
+
+
+@click.command()
+@host_option
+@port_option
+@public_option
+@click.pass_context
+def serve(ctx: click.Context, host: str | None, port: int | None, public: bool) -> None:
+    """Publish the mirror: tables, SQL and APIs, to this machine alone unless told otherwise.
+
+    \b
+    Example:
+        mirror serve --port 8080
+    """
+    config = with_address(configured(ctx), host, port, public)
+    datasette = build(Path(config.database), config.serve)
+    answer(datasette, config.serve.host, config.serve.port, ready=announce)
+
+
+@click.command()
+@click.pass_context
+def schedule(ctx: click.Context) -> None:
+    """Sync in the background by the schedules of the configuration, until Ctrl-C; as scheduler.py does.
+
+    \b
+    Example:
+        mirror schedule
+    """
+    config = configured(ctx)
+    with built_in_sandbox(config):
+        Background(config, report=Lines(errors())).run()
+
+
+@click.command()
+@host_option
+@port_option
+@public_option
+@click.pass_context
+def run(ctx: click.Context, host: str | None, port: int | None, public: bool) -> None:
+    """Sync by schedule and serve, in one process: the whole product.
+
+    \b
+    Example:
+        mirror run --port 8001
+    """
+    config = with_address(configured(ctx), host, port, public)
+    Store(Path(config.database)).close()  # there is something to serve before the first sync has ended
+    datasette = build(Path(config.database), config.serve)
+    stop = threading.Event()
+    with built_in_sandbox(config), progress() as reporter:
+        background = Background(config, report=reporter, stop=stop)
+
+        def ready(address: str) -> None:
+            announce(address)
+            background.start()
+
+        try:
+            answer(
+                datasette,
+                config.serve.host,
+                config.serve.port,
+                ready=ready,
+                stop=stop,
+            )
+        finally:
+            background.end()
+
+
+def announce(address: str) -> None:
+    """Say where the mirror answers."""
+    click.echo(f"the mirror answers on {address}  (Ctrl-C stops it)")
+
+
+def with_address(config: Config, host: str | None, port: int | None, public: bool) -> Config:
+    """Let the command line outweigh the configuration's address."""
+    address = {
+        "host": "0.0.0.0" if public else host or config.serve.host,  # noqa: S104 - asked for by --public
+        "port": config.serve.port if port is None else port,
+    }
+    return msgspec.structs.replace(config, serve=msgspec.structs.replace(config.serve, **address))

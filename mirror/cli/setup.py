@@ -1,0 +1,63 @@
+"""`mirror init`: a configuration to start from."""
+
+from pathlib import Path
+
+import click
+
+from mirror.config import DEFAULT_FILE
+from mirror.errors import ConfigError
+
+TEMPLATE = """\
+# What bitbucket-mirror mirrors, how often, and to whom it answers. Durations are written 30s, 15m, 1h, 7d.
+# Lines that are commented out show the default.
+
+database = "data/mirror.db"
+
+[[upstream]]
+name = "cloud"                # a short name of your own
+kind = "cloud"                # cloud | datacenter | legacy | sandbox
+# url = "https://api.bitbucket.org/2.0"
+workspaces = ["atlassian"]    # as in bitbucket.org/SLUG; remove the line for your own (needs a credential)
+# Where the secret is, never the secret itself: "env:NAME" or "file:PATH". It holds one of
+#   you@example.com:TOKEN     an API token (scopes: read:repository, read:workspace, read:user)
+#   TOKEN                     an access token of a repository, project or workspace
+#   oauth:KEY:SECRET          an OAuth consumer
+# Without a credential, Bitbucket answers 60 requests an hour, and shows public repositories only.
+# credential = "env:BITBUCKET_TOKEN"
+# refs = "api"                # branches and tags: api | git (costs no API requests) | none
+# requests_per_hour = 950     # default: what Bitbucket allows this credential, less a margin
+# concurrency = 4
+# timeout = "30s"
+# retry = { attempts = 6, first_delay = "1s", max_delay = "10m" }
+# overlap = "1d"              # how far an incremental run looks back
+# sweep_every = "7d"          # a full listing, that finds what is gone
+# refs_every = "30d"          # branches and tags are asked anew after this, changed or not
+# absence_brake = 0.10        # the share of a workspace that may go without asking you
+# schedule = "*/15 * * * *"
+
+[serve]
+# host = "127.0.0.1"
+# port = 8001
+# writes = false              # let tokens of scope `write` create, update, delete and fork upstream
+# trust_basic_user = false    # loopback only: believe the user name of a Basic login
+# public_url = ""             # the address in links, where the mirror stands behind another server
+"""
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path), default=DEFAULT_FILE)
+def init(path: Path) -> None:
+    """Write a commented mirror.toml to start from; never overwrites.
+
+    \b
+    Example:
+        mirror init && $EDITOR mirror.toml && mirror sync
+    """
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(TEMPLATE)
+    except FileExistsError:
+        raise ConfigError(f"{path} is there already; remove it first, or name another file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    click.echo(f"{path} written; name your workspaces in it, then: mirror sync")

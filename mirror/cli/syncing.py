@@ -1,0 +1,108 @@
+"""`mirror sync` and `mirror status`."""
+
+import signal
+import sys
+import threading
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from types import FrameType
+
+import click
+import msgspec
+
+from mirror.cli.base import configured, errors, json_option, leave, out
+from mirror.errors import Interrupted
+from mirror.screen import Bars, Lines, print_plan, print_status, print_summary
+from mirror.session import Wishes, accounts, built_in_sandbox, plan_all, sync_all
+from mirror.status import read_status
+from mirror.store.files import open_reader
+from mirror.times import utc_now
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--full", is_flag=True, help="List everything, not only what was updated.")
+@click.option("--plan", is_flag=True, help="Say what a sync would ask and how long it would take.")
+@click.option("--no-wait", is_flag=True, help="Stop, with the place kept, when the budget is spent.")
+@click.option("--max-requests", type=click.IntRange(min=1), metavar="N", help="Ask at most N times.")
+@click.option(
+    "--confirm-absence", is_flag=True, help="Mark as gone what is no longer there, however much it is."
+)
+@click.pass_context
+def sync(
+    ctx: click.Context,
+    names: tuple[str, ...],
+    full: bool,
+    plan: bool,
+    no_wait: bool,
+    max_requests: int | None,
+    confirm_absence: bool,
+) -> None:
+    """Bring the mirror up to date, from wherever the last run stopped.
+
+    NAME picks upstreams of the configuration; without one, all are synced.
+
+    \b
+    Examples:
+        mirror sync
+        mirror sync cloud --no-wait --max-requests 500     (from cron)
+    """
+    config = configured(ctx)
+    wishes = Wishes(
+        names=names,
+        full=full,
+        may_wait=not no_wait,
+        max_requests=max_requests,
+        confirm_absence=confirm_absence,
+    )
+    with built_in_sandbox(config):
+        if plan:
+            print_plan(out(), plan_all(config, wishes))
+            return
+        with progress() as reporter, _sigterm_interrupts():
+            summaries = sync_all(config, wishes, report=reporter, stop=threading.Event())
+    for summary in summaries:
+        print_summary(out(), summary)
+    leave(max((summary.exit_code for summary in summaries), default=0))
+
+
+def progress() -> AbstractContextManager[Bars | Lines]:
+    """Return bars for a terminal, lines for a log."""
+    return Bars(errors()) if sys.stderr.isatty() else nullcontext(Lines(errors()))
+
+
+class _sigterm_interrupts:  # noqa: N801 - reads as the context that it is
+    """Treat SIGTERM as Ctrl-C: the place is kept, the run is recorded as interrupted."""
+
+    def __enter__(self) -> None:
+        self._before = signal.signal(signal.SIGTERM, self._interrupt)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+    @staticmethod
+    def _interrupt(_: int, __: FrameType | None) -> None:
+        raise Interrupted("terminated; the place is kept, the next run goes on from here")
+
+
+@click.command()
+@json_option
+@click.pass_context
+def status(ctx: click.Context, as_json: bool) -> None:
+    """Say how the mirror stands: counts, age, budget, failures.
+
+    \b
+    Example:
+        mirror status --json | jq '.upstreams[].freshness_seconds'
+    """
+    config = configured(ctx)
+    connection = open_reader(Path(config.database))
+    try:
+        now = utc_now()
+        statuses = read_status(connection, now, accounts(config, connection))
+    finally:
+        connection.close()
+    if as_json:
+        click.echo(msgspec.json.encode({"upstreams": statuses}))
+    else:
+        print_status(out(), statuses, now)

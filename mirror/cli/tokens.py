@@ -1,0 +1,83 @@
+"""`mirror token create|list|revoke`: who may see private repositories, and who may write."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from mirror.cli.base import configured, out
+from mirror.errors import ConfigError
+from mirror.serve import tokens
+from mirror.store import Store
+from mirror.times import seconds_of, utc_now
+
+
+@click.group()
+def token() -> None:
+    """Make, list and revoke local API tokens; the mirror keeps only their hashes.
+
+    \b
+    Example:
+        mirror token create ci --scope read
+    """
+
+
+@token.command()
+@click.argument("name")
+@click.option("--scope", default="read", show_default=True, help="read, write, or read,write.")
+@click.option("--expires", metavar="DURATION", help="30d, 12h; without it, never.")
+@click.option("--user", help="The mirrored user that the token speaks for in `GET /user`.")
+@click.pass_context
+def create(ctx: click.Context, name: str, scope: str, expires: str | None, user: str | None) -> None:
+    """Make a token and print it, this once.
+
+    \b
+    Example:
+        mirror token create laptop --expires 90d
+    """
+    try:
+        until = utc_now() + timedelta(seconds=seconds_of(expires)) if expires else None
+    except ValueError as error:
+        raise ConfigError(f"--expires: {error}") from None
+    with _store(ctx) as store:
+        click.echo(tokens.create(store, name, scope, until, user=user))
+
+
+@token.command("list")
+@click.pass_context
+def list_tokens(ctx: click.Context) -> None:
+    """List all tokens, revoked ones too.
+
+    \b
+    Example:
+        mirror token list
+    """
+    table = Table(box=None, pad_edge=False)
+    for column in ("id", "name", "scope", "user", "created", "last used", "expires", "revoked"):
+        table.add_column(column)
+    with _store(ctx) as store:
+        for row in tokens.listed(store):
+            moments = (row.created_at, row.last_used_at, row.expires_at, row.revoked_at)
+            days = (moment[:10] if moment else "" for moment in moments)
+            table.add_row(str(row.id), row.name, row.scope, row.user or "", *days)
+    out().print(table)
+
+
+@token.command()
+@click.argument("name")
+@click.pass_context
+def revoke(ctx: click.Context, name: str) -> None:
+    """End a token, by its name or its number.
+
+    \b
+    Example:
+        mirror token revoke laptop
+    """
+    with _store(ctx) as store:
+        tokens.revoke(store, name)
+    click.echo(f"{name} is revoked")
+
+
+def _store(ctx: click.Context) -> Store:
+    return Store(Path(configured(ctx).database))

@@ -1,0 +1,211 @@
+"""What people see in a terminal: a run's progress and account, tables, ages. Plain lines elsewhere."""
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.progress import TimeRemainingColumn as TimeLeft
+from rich.table import Table
+from rich.text import Text
+
+from mirror.report import Counts, Summary
+from mirror.status import UpstreamStatus
+from mirror.store.runs import Failure
+from mirror.sync.plan import Plan
+from mirror.times import age_text, from_text
+
+LINE_EVERY = 10.0
+
+
+class Bars:
+    """A run's progress on a terminal: one bar for the phase, one line for waiting."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft(),
+            console=console, transient=True,
+        )  # fmt: skip
+        self._task: TaskID | None = None
+        self._what = ""
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def phase(self, what: str, total: int | None) -> None:
+        """Begin a bar; without a total it shows that something moves."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._what = what
+        self._task = self._progress.add_task(what, total=total)
+
+    def step(self, count: int = 1) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            self._progress.update(self._task, advance=count, description=self._what)
+
+    def waiting(self, seconds: float, why: str) -> None:
+        """Count down in place of the phase."""
+        if self._task is not None:
+            self._progress.update(self._task, description=f"{self._what} (waiting {seconds:.0f} s: {why})")
+
+    def note(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._progress.console.print(Text(text))
+
+
+class Lines:
+    """A run's progress in a log: a line when a phase begins, and every ten seconds how far it is."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._what = ""
+        self._total: int | None = None
+        self._done = 0
+        self._told = 0.0
+        self._waits = ""
+
+    def phase(self, what: str, total: int | None) -> None:
+        """Say what begins."""
+        self._what, self._total, self._done, self._told = what, total, 0, time.monotonic()
+        if total != 0:
+            self._say(what + (f": {total:,}" if total is not None else ""))
+
+    def step(self, count: int = 1) -> None:
+        """Say how far it is, now and then."""
+        self._done += count
+        if time.monotonic() - self._told >= LINE_EVERY:
+            self._told = time.monotonic()
+            self._say(f"{self._what}: {self._done:,}" + (f" of {self._total:,}" if self._total else ""))
+
+    def waiting(self, seconds: float, why: str) -> None:
+        """Say once why nothing happens."""
+        if why != self._waits:
+            self._waits = why
+            self._say(f"waiting {age_text(seconds)}: {why}")
+
+    def note(self, text: str) -> None:
+        """Print it."""
+        self._say(text)
+
+    def _say(self, text: str) -> None:
+        self._console.print(Text(text), soft_wrap=True)
+
+
+def print_summary(console: Console, summary: Summary) -> None:
+    """Print the account of a run: what was new, changed, gone; what it cost; what failed."""
+    counts = summary.counts
+    rows, refs = _row_counts(counts)
+    git = f" and {counts.git_requests:,} by git" if counts.git_requests else ""
+    slept = f", {age_text(counts.slept_seconds)} of it waiting" if counts.slept_seconds >= 1 else ""
+    mark = {"complete": "complete", "incomplete": "finished, but not everything could be had"}
+    _say(console, f"{summary.upstream}: {mark.get(summary.state, summary.state)}")
+    _say(console, f"  repositories  {rows}")
+    _say(console, f"  refs          {refs}")
+    _say(console, f"  requests      {counts.requests:,}{git} in {seconds_text(summary.seconds)}{slept}")
+    if summary.error:
+        _say(console, f"  {summary.state:<13} {summary.error}")
+    if summary.failures:
+        print_failures(console, summary.failures)
+
+
+def summary_line(summary: Summary) -> str:
+    """Give the account of a run in one line, for a log."""
+    counts, when = summary.counts, datetime.now().astimezone()
+    rows, refs = _row_counts(counts)
+    asked = f"{counts.requests + counts.git_requests:,} requests in {seconds_text(summary.seconds)}"
+    what = f"repositories {rows}; refs {refs}; {asked}"
+    failed = f"; {len(summary.failures):,} failed, see mirror status" if summary.failures else ""
+    error = f": {summary.error}" if summary.error else ""
+    return f"{when:%H:%M:%S} {summary.upstream} {summary.state}{error}; {what}{failed}"
+
+
+def _row_counts(counts: Counts) -> tuple[str, str]:
+    """Say what became of repositories and of refs."""
+    return (
+        f"{counts.repositories_new:,} new, {counts.repositories_changed:,} changed, "
+        f"{counts.repositories_gone:,} gone",
+        f"{counts.refs_new:,} new, {counts.refs_changed:,} moved, {counts.refs_gone:,} gone",
+    )
+
+
+def print_plan(console: Console, plans: Sequence[Plan]) -> None:
+    """Print what a sync would ask, what the budget leaves, and when it would be done."""
+    for plan in plans:
+        console.print(Text(f"{plan.upstream}: {plan.total:,} requests"), soft_wrap=True)
+        for what, count in plan.requests.items():
+            if count:
+                console.print(Text(f"  {what:<24} {count:>9,}"))
+        left = "no limit" if plan.left is None else f"{plan.left:,} of {plan.limit:,} left in this hour"
+        console.print(Text(f"  budget                   {left}"))
+        done = plan.done_at.astimezone()
+        console.print(Text(f"  expected to be done      {done:%Y-%m-%d %H:%M}, in {age_text(plan.seconds)}"))
+        for note in plan.notes:
+            console.print(Text(f"  note: {note}"), soft_wrap=True)
+
+
+def print_failures(console: Console, failures: Sequence[Failure], most: int = 50) -> None:
+    """List what could not be had, and when it is tried again."""
+    for failure in failures[:most]:
+        _say(console, f"  failed        {failure.kind}: {failure.error} ({_next_try(failure.next_try_at)})")
+    if len(failures) > most:
+        console.print(Text(f"  ... and {len(failures) - most:,} more: mirror status"), soft_wrap=True)
+
+
+def seconds_text(seconds: float) -> str:
+    """Say a duration: ``0.4 s``, ``12 s``, ``3 min``."""
+    return f"{seconds:.1f} s" if seconds < 10 else age_text(seconds)
+
+
+def print_status(console: Console, statuses: Sequence[UpstreamStatus], now: datetime) -> None:
+    """Print how the mirror stands, in 80 columns."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("upstream", "repositories", "branches", "tags", "complete", "budget left"):
+        table.add_column(column, justify="left" if column == "upstream" else "right", overflow="fold")
+    for status in statuses:
+        age = "never" if status.freshness_seconds is None else f"{age_text(status.freshness_seconds)} ago"
+        left = status.budget.left
+        budget = f"{status.budget.used:,} used" if left is None else f"{left:,} of {status.budget.limit:,}"
+        table.add_row(
+            status.name, f"{status.repositories:,}", f"{status.branches:,}", f"{status.tags:,}", age, budget
+        )
+    console.print(table)
+    for status in statuses:
+        _print_details(console, status, now)
+
+
+def _print_details(console: Console, status: UpstreamStatus, now: datetime) -> None:
+    name, run = status.name, status.last_run
+    if run is not None:
+        ago = age_text((now - from_text(run["started_at"])).total_seconds())
+        error = f": {run['error']}" if run["error"] else ""
+        _say(
+            console,
+            f"{name}: last run {run['kind']}, {run['state']}, {ago} ago, {run['requests']:,} requests{error}",
+        )
+    if status.gone or status.refs_waiting:
+        _say(console, f"{name}: {status.gone:,} gone, refs of {status.refs_waiting:,} waiting")
+    if status.budget.left == 0 and status.budget.resets_at:
+        free = from_text(status.budget.resets_at).astimezone()
+        _say(console, f"{name}: the next request is free at {free:%H:%M:%S}")
+    for failure in status.failures[:20]:
+        what = f"{failure['kind']} {failure['subject']}: {failure['error']}"
+        _say(console, f"{name}: {what} ({_next_try(failure['next_try_at'])})")
+    if len(status.failures) > 20:
+        _say(console, f"{status.name}: ... and {len(status.failures) - 20:,} more failures")
+
+
+def _say(console: Console, text: str) -> None:
+    """Print a line as it is: no markup, no wrapping."""
+    console.print(Text(text), soft_wrap=True)
+
+
+def _next_try(moment: str) -> str:
+    return f"next try {from_text(moment).astimezone():%Y-%m-%d %H:%M}"

@@ -1,0 +1,165 @@
+"""One sitting of syncing: the file locked and opened, every upstream in turn, waits that can be stopped."""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from mirror.config import Config, UpstreamConfig
+from mirror.credentials import read_credential
+from mirror.errors import ConfigError, Interrupted
+from mirror.report import Reporter, Silent, Summary
+from mirror.sandbox import Sandbox, World, running
+from mirror.store import Store
+from mirror.store.files import sync_lock
+from mirror.store.ledger import RequestLedger
+from mirror.sync import Run, sync_upstream
+from mirror.sync.plan import Plan, plan_upstream
+from mirror.times import Clock, utc_now
+from mirror.upstream.budget import less_a_margin
+from mirror.upstream.connect import SANDBOX_URL, Connection, connect, default_limit, url_of
+
+SANDBOX_SIZE = 1_000
+
+
+class Patience:
+    """Waiting that tells why, counts down, and ends at once when the process is asked to stop."""
+
+    def __init__(self, stop: threading.Event, report: Reporter) -> None:
+        self.stop = stop
+        self._report = report
+
+    def wait(self, seconds: float, why: str) -> None:
+        """Wait so many seconds; raises Interrupted as soon as `stop` is set."""
+        left = seconds
+        while left > 0 and not self.stop.is_set():
+            self._report.waiting(left, why)
+            self.stop.wait(min(left, 1.0))
+            left -= 1.0
+        if self.stop.is_set():
+            raise Interrupted("stopped while waiting; the place is kept")
+
+
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user asked of a sync beyond the configuration; no `names` means every upstream."""
+
+    names: tuple[str, ...] = ()
+    full: bool = False
+    may_wait: bool = True
+    max_requests: int | None = None
+    confirm_absence: bool = False
+
+
+def chosen(config: Config, names: Sequence[str]) -> list[UpstreamConfig]:
+    """Pick the upstreams that are meant; raises ConfigError for a name that is none."""
+    known = {upstream.name: upstream for upstream in config.upstreams}
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"no upstream is called {name!r}; there is {', '.join(known)}")
+    return [known[name] for name in names] if names else list(config.upstreams)
+
+
+@contextmanager
+def built_in_sandbox(config: Config) -> Iterator[None]:
+    """Serve the built-in sandbox while an upstream of kind sandbox names no address of its own.
+
+    One that answers at the default address already is used as it is.
+    """
+    if not any(upstream.kind == "sandbox" and not upstream.url for upstream in config.upstreams):
+        yield
+        return
+    where = urlsplit(SANDBOX_URL)
+    with ExitStack() as stack:
+        with suppress(OSError):  # whoever has the port is asked as an upstream, and known by its answers
+            stack.enter_context(
+                running(Sandbox(World(SANDBOX_SIZE)), host=str(where.hostname), port=int(where.port or 0))
+            )
+        yield
+
+
+def sync_all(
+    config: Config, wishes: Wishes, *, report: Reporter, stop: threading.Event, clock: Clock = utc_now
+) -> list[Summary]:
+    """Bring the mirror up to date from every upstream that is meant, one after the other.
+
+    Raises ConfigError, StoreLocked and other StoreErrors; an upstream's troubles are in its summary. An
+    interrupted run is the last one.
+    """
+    summaries = list[Summary]()
+    for run in _runs(config, wishes, report=report, stop=stop, clock=clock):
+        summaries.append(sync_upstream(run))
+        if summaries[-1].state == "interrupted":
+            break
+    return summaries
+
+
+def plan_all(config: Config, wishes: Wishes, *, clock: Clock = utc_now) -> list[Plan]:
+    """Work out what `sync_all` would ask; raises what it raises, and UpstreamError."""
+    runs = _runs(config, wishes, report=Silent(), stop=threading.Event(), clock=clock)
+    return [plan_upstream(run) for run in runs]
+
+
+def _runs(
+    config: Config, wishes: Wishes, *, report: Reporter, stop: threading.Event, clock: Clock
+) -> Iterator[Run]:
+    """Yield a run for each upstream that is meant, with the file locked and open for all of them."""
+    path = Path(config.database)
+    upstreams = chosen(config, wishes.names)
+    with sync_lock(path), Store(path) as store:
+        patience = Patience(stop, report)
+        # All of them first: a credential that cannot be read is told before anything is spent.
+        connections = [_connect(upstream, store, patience, wishes, clock) for upstream in upstreams]
+        for upstream, connection in zip(upstreams, connections, strict=True):
+            yield Run(
+                upstream,
+                connection.upstream,
+                connection.budget,
+                store,
+                url=url_of(upstream),
+                clock=clock,
+                stop=stop,
+                report=report,
+                full=wishes.full,
+                confirm_absence=wishes.confirm_absence,
+            )
+            connection.upstream.close()
+
+
+def _connect(
+    upstream: UpstreamConfig, store: Store, patience: Patience, wishes: Wishes, clock: Clock
+) -> Connection:
+    return connect(
+        upstream,
+        ledger=RequestLedger(store),
+        wait=patience.wait,
+        clock=clock,
+        may_wait=wishes.may_wait,
+        max_requests=wishes.max_requests,
+    )
+
+
+def accounts(config: Config, connection: sqlite3.Connection) -> dict[str, tuple[str, int | None]]:
+    """Map each upstream to its bucket in the request ledger and the hourly limit in force.
+
+    An upstream whose credential cannot be read here (another user's environment) is left out.
+    """
+    found = dict[str, tuple[str, int | None]]()
+    for upstream in config.upstreams:
+        try:
+            credential = read_credential(upstream.credential, os.environ)
+        except ConfigError:
+            continue
+        bucket = f"{credential.bucket}@{urlsplit(url_of(upstream)).netloc}"
+        told = connection.execute(
+            "SELECT requests_per_hour FROM request_limits WHERE bucket = ?", (bucket,)
+        ).fetchone()
+        limits = [upstream.requests_per_hour or default_limit(upstream, credential)]
+        limits += [less_a_margin(told[0])] if told and told[0] else []
+        known = [limit for limit in limits if limit is not None]
+        found[upstream.name] = (bucket, min(known) if known else None)
+    return found

@@ -1,0 +1,129 @@
+"""How the mirror stands: read from the file alone, for people, programs and pages."""
+
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from mirror.times import from_text, to_text
+
+HOUR = timedelta(hours=1)
+
+
+class BudgetLeft(msgspec.Struct, kw_only=True):
+    """Requests of the rolling hour: `limit` None means that none is known or set."""
+
+    limit: int | None
+    used: int
+    left: int | None
+    resets_at: str | None
+
+
+class UpstreamStatus(msgspec.Struct, kw_only=True):
+    """One upstream as the file knows it. `freshness_seconds` is the age of the last complete sync."""
+
+    name: str
+    kind: str
+    url: str
+    repositories: int
+    gone: int
+    branches: int
+    tags: int
+    refs_waiting: int
+    last_complete_sync: str | None
+    freshness_seconds: float | None
+    last_run: dict[str, Any] | None
+    budget: BudgetLeft
+    failures: list[dict[str, Any]]
+
+
+def read_status(
+    connection: sqlite3.Connection, now: datetime, limits: dict[str, tuple[str, int | None]] | None = None
+) -> list[UpstreamStatus]:
+    """Read the status of every upstream.
+
+    `limits` maps an upstream's name to its bucket in the request ledger and its configured limit; without
+    it, the account of the busiest bucket of its host is told.
+    """
+    upstreams = connection.execute("SELECT id, name, kind, url FROM upstreams ORDER BY id").fetchall()
+    return [_status(connection, *row, now=now, limits=limits or {}) for row in upstreams]
+
+
+def _status(
+    connection: sqlite3.Connection,
+    upstream_id: int,
+    name: str,
+    kind: str,
+    url: str,
+    *,
+    now: datetime,
+    limits: dict[str, tuple[str, int | None]],
+) -> UpstreamStatus:
+    complete = _one(
+        connection,
+        """SELECT finished_at FROM sync_runs WHERE upstream_id = ? AND state = 'complete'
+           ORDER BY id DESC LIMIT 1""",
+        upstream_id,
+    )
+    last = connection.execute(
+        "SELECT * FROM sync_runs WHERE upstream_id = ? ORDER BY id DESC LIMIT 1", (upstream_id,)
+    )
+    last_row = last.fetchone()
+    alive = "FROM repositories WHERE upstream_id = ? AND deleted_at IS NULL"
+    refs = f"WHERE repository_id IN (SELECT id {alive})"
+    return UpstreamStatus(
+        name=name,
+        kind=kind,
+        url=url,
+        repositories=_one(connection, f"SELECT count(*) {alive}", upstream_id),
+        gone=_one(
+            connection,
+            "SELECT count(*) FROM repositories WHERE upstream_id = ? AND deleted_at IS NOT NULL",
+            upstream_id,
+        ),
+        branches=_one(connection, f"SELECT count(*) FROM branches {refs}", upstream_id),
+        tags=_one(connection, f"SELECT count(*) FROM tags {refs}", upstream_id),
+        refs_waiting=_one(connection, f"SELECT count(*) {alive} AND refs_stale", upstream_id),
+        last_complete_sync=complete,
+        freshness_seconds=(now - from_text(complete)).total_seconds() if complete else None,
+        last_run=dict(zip([c[0] for c in last.description], last_row, strict=True)) if last_row else None,
+        budget=_budget(connection, now, *limits.get(name, ("", None))),
+        failures=_failures(connection, upstream_id),
+    )
+
+
+def _one(connection: sqlite3.Connection, sql: str, *values: Any) -> Any:
+    row = connection.execute(sql, values).fetchone()
+    return row[0] if row else None
+
+
+def _budget(connection: sqlite3.Connection, now: datetime, bucket: str, limit: int | None) -> BudgetLeft:
+    """Count the rolling hour of a bucket, and say when the first request of it leaves the hour."""
+    since = int(now.timestamp()) - 3600
+    used, oldest = connection.execute(
+        "SELECT coalesce(sum(requests), 0), min(at) FROM request_ledger WHERE bucket = ? AND at >= ?",
+        (bucket, since),
+    ).fetchone()
+    held = _one(connection, "SELECT held_until FROM request_limits WHERE bucket = ?", bucket)
+    frees = oldest + 3601 if oldest is not None else None
+    if held and held > now.timestamp():
+        frees = held
+    return BudgetLeft(
+        limit=limit,
+        used=used,
+        left=None if limit is None else max(0, limit - used),
+        resets_at=to_text(datetime.fromtimestamp(frees, UTC)) if frees else None,
+    )
+
+
+def _failures(connection: sqlite3.Connection, upstream_id: int) -> list[dict[str, Any]]:
+    found = connection.execute(
+        """SELECT f.kind, coalesce(r.full_name, f.subject) AS subject, f.status, f.error, f.attempts,
+                  f.first_at, f.last_at, f.next_try_at
+           FROM sync_failures f LEFT JOIN repositories r ON r.id = f.repository_id
+           WHERE f.upstream_id = ? ORDER BY f.last_at DESC, f.id""",
+        (upstream_id,),
+    )
+    columns = [column[0] for column in found.description]
+    return [dict(zip(columns, row, strict=True)) for row in found]
