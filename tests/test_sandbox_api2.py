@@ -340,6 +340,13 @@ def test_an_edit_can_wait_for_the_nth_request(sandbox: RunningSandbox, client: h
     assert statuses == [200, 404]
 
 
+def test_a_hook_that_fails_is_told_in_the_state(sandbox: RunningSandbox, client: httpx.Client) -> None:
+    """The request is answered, and the failure is not lost."""
+    sandbox.sandbox.on_request(1, lambda: sandbox.sandbox.do("delete", "no/such"))
+    assert client.get("workspaces/big").status_code == 200
+    assert sandbox.sandbox.state()["errors"] == ["Refusal: there is no repository no/such"]
+
+
 def test_a_request_in_pieces_and_several_at_once_are_both_understood(sandbox: RunningSandbox) -> None:
     """The server reads HTTP as a stream: split requests, pipelined ones, HEAD, and one that is not HTTP."""
     port = int(sandbox.origin.rpartition(":")[2])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mirror.sandbox import ANONYMOUS, TOKEN, Refusal, Sandbox, World, person
+from mirror.sandbox import ANONYMOUS, TOKEN, Refusal, Sandbox, World, person, utc_now
 from mirror.sandbox.exchange import Request
 
 SORTS = ("created_on", "-created_on", "updated_on", "-updated_on", "name", "slug", "-full_name")
@@ -288,8 +288,7 @@ def test_every_edit_shows_in_every_order(history: list[tuple[str, int, int]]) ->
 
 def test_dates_only_grow_with_edits_even_while_the_clock_stands_still() -> None:
     """Two edits within one tick of the clock have different dates."""
-    world = World(30)
-    moment = world._now()
+    moment = utc_now()
     sandbox = Sandbox(World(30, now=lambda: moment))
     stamps = [sandbox.do("touch", "jespern/jespern")["updated_on"] for _ in range(5)]
     assert all(earlier < later for earlier, later in pairwise(stamps))
@@ -350,3 +349,56 @@ def test_refs_do_not_change_with_a_touch_or_a_transfer() -> None:
             for ref in sandbox.world.refs(moved)
         ]
         assert before == after
+
+
+def test_a_workspace_goes_and_comes_back_with_everything_in_it() -> None:
+    """Nothing of a deleted workspace is found, by name or uuid, until it is restored."""
+    sandbox = Sandbox(World())
+    before = list(sandbox.world.visible())
+    row = ask(sandbox, "repositories/big")["values"][0]
+    sandbox.do("delete_workspace", workspace="big")
+    assert "big" not in sandbox.workspaces()
+    assert not any(name.startswith("big/") for name in full_names(sandbox.world))
+    for path in (
+        "repositories/big",
+        "workspaces/big",
+        f"repositories/{row['full_name']}",
+        f"repositories/{{}}/{row['uuid']}",
+    ):
+        assert sandbox.answer(Request("GET", f"/2.0/{path}")).status == 404
+    sandbox.do("restore_workspace", workspace="big")
+    assert list(sandbox.world.visible()) == before
+
+
+def test_members_come_and_go_and_with_them_what_they_see() -> None:
+    """Whoever is removed from a workspace sees its private repositories no more."""
+    sandbox = Sandbox(World())
+    name = "erik/org.eclipse.mylyn.bitbucket"
+    jespern = person("jespern")
+    assert name in {row["full_name"] for row in sandbox.world.visible(jespern)}
+    assert sandbox.do("remove_member", workspace="erik", name="jespern")["members"] == ["erik"]
+    assert name not in {row["full_name"] for row in sandbox.world.visible(jespern)}
+    sandbox.do("add_member", workspace="erik", name="jespern")
+    assert name in {row["full_name"] for row in sandbox.world.visible(jespern)}
+    with pytest.raises(Refusal, match="already"):
+        sandbox.do("add_member", workspace="erik", name="jespern")
+
+
+def test_followers_can_change_without_a_date() -> None:
+    """An edit moves `updated_on` unless it is told not to."""
+    sandbox = Sandbox(World())
+    name = "jespern/django-piston"
+    before = ask(sandbox, f"repositories/{name}")["updated_on"]
+    assert sandbox.do("edit", name, fields={"followers": 174}, touch=False)["updated_on"] == before
+    assert ask(sandbox, f"repositories/{name}")["followers_count"] == 174
+    with pytest.raises(Refusal, match="cannot be edited"):
+        sandbox.do("edit", name, fields={"uuid": "x"})
+    with pytest.raises(Refusal, match="cannot be"):
+        sandbox.do("edit", name, fields={"followers": "many"})
+
+
+@pytest.mark.parametrize(("size", "workspaces"), [(-1, None), (1 << 24, None), (10, 0)])
+def test_an_impossible_world_is_refused(size: int, workspaces: int | None) -> None:
+    """The message says what is possible."""
+    with pytest.raises(ValueError, match="a world has from"):
+        World(size, workspaces=workspaces)

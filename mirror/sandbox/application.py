@@ -53,7 +53,7 @@ class Sandbox:
                 return self._control(request)
             self.total += 1
             for hook in self._hooks.pop(self.total, ()):
-                hook()
+                self._run(hook)
             found = route(request, self.world, self._identity, self.options)
             self.by_kind[found.kind] += 1
             answer = self._answer(request, found)
@@ -66,6 +66,8 @@ class Sandbox:
                 return self._within_budget(request, found, self._asker(request, found))
             except Refused as refused:
                 return refused.answer
+            except Exception as problem:  # noqa: BLE001 - told to whoever tests, in place of a lost connection
+                return self._failed(problem)
 
         struck = [each for each in self._faults if each.strikes(found.kind, request)]
         return afflict(struck[0].fault, request, honest) if struck else honest()
@@ -85,7 +87,7 @@ class Sandbox:
         anonymous = asker == ANONYMOUS
         key = f"anonymous:{request.client}" if anonymous else asker.key
         self.by_credential[key] += 1
-        now = self.world.now()
+        now = self.world.clock.now()
         if found.quota == "bucket" and (size := self.options.bucket_size):
             seconds = self._buckets.spend(key, now, size=size, refill=self.options.bucket_refill)
             return busy(seconds) if seconds else found.answer(asker)
@@ -117,6 +119,17 @@ class Sandbox:
             "X-RateLimit-NearLimit": "true" if limit and spent * 5 >= limit * 4 else "false",
         }
 
+    def _run(self, hook: Callable[[], object]) -> None:
+        try:
+            hook()
+        except Exception as problem:  # noqa: BLE001 - the request is answered all the same
+            self._failed(problem)
+
+    def _failed(self, problem: Exception) -> Answer:
+        """Note a fault of the sandbox itself, or of a hook, where `state` shows it."""
+        self.errors.append(f"{type(problem).__name__}: {problem}")
+        return error(500, "The sandbox itself failed", detail=self.errors[-1])
+
     # Control
 
     def do(self, action: str, repository: str | None = None, **details: Any) -> dict[str, Any]:
@@ -136,7 +149,8 @@ class Sandbox:
                 "by_status": {str(status): count for status, count in self.by_status.items()},
                 "by_credential": dict(self.by_credential),
                 "too_many_requests": self.by_status[429],
-                "now": iso(self.world.now()),
+                "errors": list(self.errors),
+                "now": iso(self.world.clock.now()),
                 "options": asdict(self.options),
                 "faults": [{**asdict(each.fault), "fired": each.fired} for each in self._faults],
             }
@@ -164,7 +178,7 @@ class Sandbox:
     def advance(self, seconds: float) -> None:
         """Move the clock ahead."""
         with self._lock:
-            self.world.advance(seconds)
+            self.world.clock.advance(seconds)
 
     def reset(self) -> None:
         """Set all counters to zero, forget hooks and what was spent of the budget; edits and faults stay."""
@@ -173,6 +187,7 @@ class Sandbox:
             self.by_kind: Counter[str] = Counter()
             self.by_status: Counter[int] = Counter()
             self.by_credential: Counter[str] = Counter()
+            self.errors: list[str] = []
             self._hooks.clear()
             self._budget.clear()
             self._buckets.clear()

@@ -12,26 +12,53 @@ Order = dict[str, Any]
 
 
 def perform(world: World, order: Order, *, tags_touch: bool = True) -> dict[str, Any]:
-    """Carry out one edit and tell what became of the repository; Refusal says why not."""
+    """Carry out one edit and tell what became of the repository or workspace; Refusal says why not."""
     action = str(order.get("action"))
-    if action == "rename_workspace":
-        return _rename_workspace(world, order)
-    perform_it = ACTIONS.get(action)
-    if perform_it is None:
-        known = ", ".join([*ACTIONS, "rename_workspace"])
-        raise Refusal(f"there is no action {action}; there are {known}")
-    row = perform_it(world, {"touch": tags_touch or "tag" not in action, **order})
+    if action in WORKSPACE_ACTIONS:
+        workspace = WORKSPACE_ACTIONS[action](world, order)
+        members = [person.username for person in workspace.members]
+        return {"workspace": workspace.slug, "uuid": workspace.uuid, "members": members}
+    if action not in ACTIONS:
+        raise Refusal(f"there is no action {action}; there are {', '.join([*ACTIONS, *WORKSPACE_ACTIONS])}")
+    row = ACTIONS[action](world, {"touch": tags_touch or "tag" not in action, **order})
     facts = {"repository": row.full_name, "uuid": row.uuid, "updated_on": iso(row.updated)}
     return {**facts, "deleted": row.deleted}
 
 
-def _rename_workspace(world: World, order: Order) -> dict[str, Any]:
+def _rename_workspace(world: World, order: Order) -> Workspace:
     workspace = _workspace(world, order, "workspace")
     try:
         world.rename_workspace(workspace, _text(order, "name"))
     except ValueError as bad:
         raise Refusal(str(bad)) from None
-    return {"workspace": workspace.slug, "uuid": workspace.uuid}
+    return workspace
+
+
+def _delete_workspace(world: World, order: Order) -> Workspace:
+    workspace = _workspace(world, order, "workspace")
+    workspace.deleted = True
+    return workspace
+
+
+def _restore_workspace(world: World, order: Order) -> Workspace:
+    workspace = world.gone_workspace(_text(order, "workspace"))
+    if workspace is None:
+        raise Refusal(f"no workspace {order['workspace']} was deleted")
+    workspace.deleted = False
+    return workspace
+
+
+def _change_members(world: World, order: Order) -> Workspace:
+    workspace, person = _workspace(world, order, "workspace"), world.person(_text(order, "name"))
+    if person is None:
+        raise Refusal(f"there is nobody called {order['name']}")
+    if (person in workspace.members) is (order["action"] == "add_member"):
+        raise Refusal(f"{person.username} is {'already' if person in workspace.members else 'not'} a member")
+    if person in workspace.members:
+        workspace.members = [each for each in workspace.members if each is not person]
+    else:
+        workspace.members = [*workspace.members, person]
+    return workspace
 
 
 def _text(order: Order, name: str) -> str:
@@ -77,7 +104,7 @@ def _edit(world: World, order: Order) -> Repository:
     fields = order.get("fields")
     if not isinstance(fields, dict):
         raise Refusal("edit needs 'fields', an object")
-    return edits.edit(world, _row(world, order), fields)
+    return edits.edit(world, _row(world, order), fields, touch=bool(order["touch"]))
 
 
 def _put(kind: str, *, must_exist: bool) -> Callable[[World, Order], Repository]:
@@ -119,4 +146,11 @@ ACTIONS: dict[str, Callable[[World, Order], Repository]] = {
     "create_tag": _put("tag", must_exist=False),
     "move_tag": _put("tag", must_exist=True),
     "delete_tag": _drop("tag"),
+}
+WORKSPACE_ACTIONS: dict[str, Callable[[World, Order], Workspace]] = {
+    "rename_workspace": _rename_workspace,
+    "delete_workspace": _delete_workspace,
+    "restore_workspace": _restore_workspace,
+    "add_member": _change_members,
+    "remove_member": _change_members,
 }

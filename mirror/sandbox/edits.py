@@ -32,7 +32,7 @@ def create(world: World, workspace: Workspace, name: str, **more: Any) -> Reposi
         raise Refusal(f"there is a repository {workspace.slug}/{slug} already")
     parent: Repository | None = more.pop("parent", None)
     scm = str(more.pop("scm", None) or (parent.scm if parent else "git"))
-    number, now = world.new_number(), world.tick()
+    number, now = world.new_number(), world.clock.tick()
     row = Repository(
         number=number,
         workspace=workspace,
@@ -75,10 +75,10 @@ def touch(world: World, row: Repository) -> Repository:
         return kept
 
 
-def edit(world: World, row: Repository, fields: dict[str, Any]) -> Repository:
-    """Change settings."""
+def edit(world: World, row: Repository, fields: dict[str, Any], *, touch: bool = True) -> Repository:
+    """Change settings; `followers` are said not to move `updated_on`, so `touch` can be off."""
     _check(fields)
-    with world.changing(row) as kept:
+    with world.changing(row, touch=touch) as kept:
         _set(kept, fields)
     return kept
 
@@ -130,7 +130,7 @@ def put_ref(world: World, row: Repository, kind: str, name: str, **more: Any) ->
         raise Refusal(f"there is {'no' if must_exist else 'already a'} {kind} {name} in {row.full_name}")
     annotated = bool(more.get("annotated", kind == "tag"))
     with world.changing_refs(row, touch=bool(more.get("touch", True))) as refs:
-        ref = new_ref(row, kind, name, world.next_push(), when=world.now(), annotated=annotated)
+        ref = new_ref(row, kind, name, world.next_push(), when=world.clock.now(), annotated=annotated)
         ref.target = str(more.get("target") or ref.target)
         if ref.heads is not None:
             ref.heads = (ref.target,)

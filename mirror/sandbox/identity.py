@@ -42,7 +42,7 @@ class Identity:
             problem = {"error": "unsupported_grant_type", "error_description": "Unsupported grant type"}
             return json_answer(problem, 400)
         token = f"granted-{len(self._issued) + 1}"
-        self._issued[token] = self._world.now() + seconds * 1_000_000
+        self._issued[token] = self._world.clock.now() + seconds * 1_000_000
         return json_answer(
             {
                 "access_token": token,
@@ -65,4 +65,4 @@ class Identity:
     def _of_token(self, token: str) -> Asker | None:
         if token == PASSWORD:
             return TOKEN
-        return OAUTH if self._issued.get(token, 0) > self._world.now() else None
+        return OAUTH if self._issued.get(token, 0) > self._world.clock.now() else None

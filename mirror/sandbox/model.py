@@ -66,6 +66,7 @@ class Workspace:
     created: int
     first: int = 0  # the generated repositories have the numbers first, first + 1, ...
     count: int = 0
+    deleted: bool = False
 
     def has_member(self, username: str) -> bool:
         """Tell whether this user sees the private repositories."""

@@ -11,15 +11,17 @@ from datetime import datetime
 from typing import Any
 
 from .askers import TOKEN, Asker
+from .clock import Clock
 from .commits import generated_refs
 from .draws import Uuids
 from .generated import END, Generator, zipf_counts
 from .handmade import handmade
-from .model import Person, Ref, Repository, Workspace, micros, utc_now
+from .model import Person, Ref, Repository, Workspace, utc_now
 from .orders import NUMBER_BITS, Order
 from .people import Population
 from .shapes2 import Shapes2
 
+_MOST_WORKSPACES = 100_000
 SORTS = ("created_on", "updated_on", "name", "full_name", "slug")
 
 
@@ -37,52 +39,52 @@ class World:
         workspaces: int | None = None,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
+        if not 0 <= repositories < 1 << NUMBER_BITS:
+            raise ValueError(
+                f"a world has from 0 to {(1 << NUMBER_BITS) - 1} repositories, not {repositories}"
+            )
+        if workspaces is not None and not 1 <= workspaces <= _MOST_WORKSPACES:
+            raise ValueError(f"a world has from 1 to {_MOST_WORKSPACES} workspaces, not {workspaces}")
         self.seed = seed
-        self._now = now
-        self._ahead = 0
-        self._last = END
+        self.clock = Clock(now, after=END)
         self._pushes = 1 << 40  # above the keys of all commits that are there from the start
         self._population = Population(seed, max(1, repositories // 250) if workspaces is None else workspaces)
-        self.workspaces = self._population.workspaces
+        self._all_workspaces = self._population.workspaces
         self._uuids = Uuids(seed, 9)
         self._generator = Generator(seed, self._uuids)
-        self._by_slug = {workspace.slug.lower(): workspace for workspace in self.workspaces}
-        self._by_uuid = {workspace.uuid: workspace for workspace in self.workspaces}
+        self._by_slug = {workspace.slug.lower(): workspace for workspace in self._all_workspaces}
+        self._by_uuid = {workspace.uuid: workspace for workspace in self._all_workspaces}
         self._rows: dict[int, Repository] = {}
         self._by_name: dict[tuple[int, str], int] = {}
-        self._rows_of: dict[int, set[int]] = {workspace.number: set() for workspace in self.workspaces}
+        self._rows_of: dict[int, set[int]] = {workspace.number: set() for workspace in self._all_workspaces}
         self._children: dict[int, set[int]] = {}
         self._orders: dict[int, dict[tuple[str, bool], Order]] = {}
-        for row in handmade(repositories, self.workspaces, self._uuids):
+        for row in handmade(repositories, self._all_workspaces, self._uuids):
             self.add(row)
         self._next_number = len(self._rows)
-        populated = [workspace for workspace in self.workspaces if workspace.number >= 8]
+        populated = [workspace for workspace in self._all_workspaces if workspace.number >= 8]
         counts = zipf_counts(max(0, repositories - len(self._rows)), len(populated))
         for workspace, count in zip(populated, counts, strict=True):
             workspace.first, workspace.count = self._next_number, count
             self._next_number += count
         self._generated_numbers = range(len(self._rows), self._next_number)
 
-    # Time
-
-    def now(self) -> int:
-        """Give the world's time in microseconds; `advance` moves it ahead of the real clock."""
-        return micros(self._now()) + self._ahead
-
-    def advance(self, seconds: float) -> None:
-        """Move the clock."""
-        self._ahead += int(seconds * 1_000_000)
-
-    def tick(self) -> int:
-        """Give a time for an edit: now, and later than all edits and generated rows before it."""
-        self._last = max(self.now(), self._last + 1)
-        return self._last
-
     # Looking up
+
+    @property
+    def workspaces(self) -> list[Workspace]:
+        """All workspaces that there are, in the order of their numbers."""
+        return [workspace for workspace in self._all_workspaces if not workspace.deleted]
 
     def workspace(self, name: str) -> Workspace | None:
         """Find a workspace by slug or uuid."""
-        return self._by_uuid.get(name) if name.startswith("{") else self._by_slug.get(name.lower())
+        found = self._by_uuid.get(name) if name.startswith("{") else self._by_slug.get(name.lower())
+        return None if found is None or found.deleted else found
+
+    def gone_workspace(self, name: str) -> Workspace | None:
+        """Find a deleted workspace by slug or uuid."""
+        found = self._by_uuid.get(name) if name.startswith("{") else self._by_slug.get(name.lower())
+        return found if found is not None and found.deleted else None
 
     def person(self, name: str) -> Person | None:
         """Find somebody by user name, uuid or account id."""
@@ -120,7 +122,7 @@ class World:
         row = self._rows.get(number)
         if row is None and number in self._generated_numbers:
             row = self._generate(number)
-        return None if row is None or row.deleted else row
+        return None if row is None or row.deleted or row.workspace.deleted else row
 
     def gone(self, name: str) -> Repository | None:
         """Find a deleted repository by uuid or by the full name it had; the latest one of that name."""
@@ -132,7 +134,7 @@ class World:
         numbers = set(self._children.get(row.number, ()))
         if row.number in self._generated_numbers:
             home = self._home(row.number)
-            found = self._generator.forks(home, self.workspaces, row.number)
+            found = self._generator.forks(home, self._all_workspaces, row.number)
             numbers.update(number for number in found if number not in self._rows)
         return [fork for number in sorted(numbers) if (fork := self.get(number)) is not None]
 
@@ -209,7 +211,7 @@ class World:
             yield row
         finally:
             if touch:
-                row.updated = self.tick()
+                row.updated = self.clock.tick()
             self._file(row)
 
     @contextmanager
@@ -231,15 +233,15 @@ class World:
     # Inside
 
     def _generate(self, number: int) -> Repository:
-        return self._generator.repository(self._home(number), self.workspaces, number)
+        return self._generator.repository(self._home(number), self._all_workspaces, number)
 
     def _home(self, number: int) -> Workspace:
         """Find the workspace that a generated repository was generated in."""
-        low, high = 8, len(self.workspaces) - 1
+        low, high = 8, len(self._all_workspaces) - 1
         while low < high:
             middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.workspaces[middle].first <= number else (low, middle - 1)
-        return self.workspaces[low]
+            low, high = (middle, high) if self._all_workspaces[middle].first <= number else (low, middle - 1)
+        return self._all_workspaces[low]
 
     def _numbers(self, workspace: Workspace, *, public_only: bool) -> Iterator[int]:
         rows, is_private = self._rows, self._generator.is_private
