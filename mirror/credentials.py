@@ -17,6 +17,7 @@ from mirror.errors import ConfigError
 Form = Literal["basic", "bearer", "oauth", "anonymous"]
 
 LARGEST_FILE = 65_536
+SHORTEST_REDACTED = 4  # a shorter secret would take letters out of every word
 _FORMS = 'it holds "user:token", "token" or "oauth:KEY:SECRET"'
 
 
@@ -60,7 +61,7 @@ class Credential:
 
     def redacted(self, text: str) -> str:
         """Take the secret, in either spelling, out of a text that others wrote."""
-        if not self.secret:
+        if len(self.secret) < SHORTEST_REDACTED:
             return text
         for secret in (self.secret, self.basic.removeprefix("Basic ")):
             text = text.replace(secret, "[secret]")

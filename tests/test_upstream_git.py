@@ -152,6 +152,7 @@ BROKEN = {
     "peeled first": SERVICE + line(f"{ONE} refs/tags/v^{{}}\0a") + b"0000",
     "version 2 without ls-refs": SERVICE + line("version 2") + line("fetch=shallow") + b"0000",
     "nothing": b"",
+    "a blank in a name": SERVICE + line(f"{ONE} refs/tags/a b\0c") + b"0000",
 }
 
 

@@ -148,11 +148,11 @@ class GitRefs:
 def shape_named(named: Named) -> Ref | None:
     """Shape a ref; None for what is neither branch nor tag (notes, pull requests).
 
-    An annotated tag names a commit by way of its own object.
+    An annotated tag names a commit by way of its own object; what else does so is taken the same way.
     """
+    target = named.peeled or named.object_id
     if named.name.startswith(BRANCHES):
-        return Ref(kind="branch", name=named.name.removeprefix(BRANCHES), target_hash=named.object_id)
+        return Ref(kind="branch", name=named.name.removeprefix(BRANCHES), target_hash=target)
     if named.name.startswith(TAGS):
-        target = named.peeled or named.object_id
         return Ref(kind="tag", name=named.name.removeprefix(TAGS), target_hash=target)
     return None

@@ -102,6 +102,8 @@ def from_ls_refs(body: bytes) -> Advertised:
     refs = list[Named]()
     for each in lines[:-1]:
         object_id, name, *attributes = (each or b"").split(b" ")
+        if not all(b":" in attribute for attribute in attributes):
+            raise ValueError("a ref with a blank in its name, which git does not allow")
         told = dict(attribute.partition(b":")[::2] for attribute in attributes)
         if name == b"HEAD":
             head = _text(told[b"symref-target"]) if b"symref-target" in told else None
@@ -139,7 +141,7 @@ def _from_v0(said: list[bytes]) -> Advertised:
         object_id, space, name = each.partition(b" ")
         if name == _NO_REFS:
             break
-        if not space or not name:
+        if not space or not name or b" " in name:
             raise ValueError("a line that is no ref")
         if each.startswith(b"shallow "):
             continue

@@ -1,0 +1,257 @@
+"""Data Center's pages are followed by the server's own starts, and its objects shaped as recorded."""
+
+from typing import Any
+
+import pytest
+from upstream_fakes import NOON, answer, bench, recorded
+
+from mirror.errors import CredentialsRefused, UpstreamRefused, UpstreamShapeError
+from mirror.model import Owner, Ref, Repository, RepositoryKey
+from mirror.upstream import datacenter_shapes as shapes
+from mirror.upstream.connect import url_of
+from mirror.upstream.datacenter import DataCenter
+
+HOST = "http://localhost:7990"
+API = f"{HOST}/rest/api/1.0"
+KEY = RepositoryKey(uuid="id:1", full_name="AMUNIZ/test-repos", scm="git")
+PERMISSION = {
+    "errors": [
+        {
+            "context": None,
+            "message": "You are not permitted to access this resource",
+            "exceptionName": "com.atlassian.bitbucket.AuthorisationException",
+        }
+    ]
+}
+
+
+def connected(*answers: Any, **settings: Any) -> Any:
+    """Connect to a Data Center with prepared answers."""
+    return bench(*answers, kind="datacenter", url=HOST, **settings)
+
+
+def paged(*values: Any, **others: Any) -> Any:
+    """Prepare a page."""
+    return answer(
+        {"size": len(values), "limit": 25, "isLastPage": True, "start": 0, "values": values} | others
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (HOST, API),
+        (f"{HOST}/", API),
+        (f"{HOST}/bitbucket", f"{HOST}/bitbucket/rest/api/1.0"),
+        (f"{HOST}/rest/api/latest/", f"{HOST}/rest/api/latest"),
+    ],
+)
+def test_the_address_is_completed(url: str, expected: str) -> None:
+    """The server's own address is enough."""
+    from mirror.config import UpstreamConfig
+
+    assert url_of(UpstreamConfig(name="d", kind="datacenter", url=url)) == expected
+
+
+def test_repositories() -> None:
+    """Numbers as identities, the project as owner, clone addresses without logins, and no dates."""
+    ours = connected(answer(recorded("datacenter/repos.json")))
+    found = ours.upstream.fetch_repositories("AMUNIZ", "created", None)
+    assert ours.server.urls == [f"{API}/projects/AMUNIZ/repos?limit=1000&start=0"]
+    assert len(found.rows) == 3
+    assert found.rows[0] == Repository(
+        uuid="id:1",
+        owner=Owner(uuid="id:1", username="AMUNIZ", display_name="prj", kind="workspace"),
+        slug="test-repos",
+        name="test-repos",
+        full_name="AMUNIZ/test-repos",
+        scm="git",
+        is_private=True,
+        fork_policy="no_forks",
+        project_key="AMUNIZ",
+        project_name="prj",
+        project_uuid="id:1",
+        clone_https=f"{HOST}/scm/amuniz/test-repos.git",
+        clone_ssh="ssh://git@localhost:7999/amuniz/test-repos.git",
+    )
+    assert (found.place, found.size, found.date, found.bad) == (None, None, NOON, ())
+    assert not ours.upstream.orders_by_update
+    assert ours.budget.limit() is None
+
+
+def test_personal_projects_and_forks() -> None:
+    """A key with a tilde is a person's; the parent is in `origin`; a login in an address is taken out."""
+    project = {"key": "~DAOM", "id": 7, "name": "Oskar", "type": "PERSONAL"}
+    row = {
+        "slug": "x",
+        "id": 9,
+        "project": project,
+        "public": True,
+        "forkable": True,
+        "origin": {"slug": "x", "id": 3, "project": {"key": "PRJ", "id": 2}},
+        "links": {"clone": [{"href": "https://oskar:pw@host/scm/~daom/x.git", "name": "http"}]},
+    }
+    found = connected(paged(row)).upstream.fetch_repositories("~DAOM", "created", None).rows[0]
+    assert (found.owner.kind, found.owner.username, found.full_name) == ("user", "~DAOM", "~DAOM/x")
+    assert (found.parent_uuid, found.parent_full_name, found.fork_policy) == ("id:3", "PRJ/x", "allow_forks")
+    assert (found.clone_https, found.is_private) == ("https://host/scm/~daom/x.git", False)
+
+
+def test_the_next_start_is_the_servers() -> None:
+    """It may skip ahead, be null or be missing; it is never counted here."""
+    ours = connected(paged(isLastPage=False, nextPageStart=200), paged(nextPageStart=None), paged())
+    place = ours.upstream.fetch_repositories("P", "created", None).place
+    assert place == "200"
+    assert ours.upstream.fetch_repositories("P", "created", place).place is None
+    assert ours.server.urls[1].endswith("&start=200")
+    assert ours.upstream.fetch_repositories("P", "created", place).place is None
+
+
+@pytest.mark.parametrize("onward", [None, 0, 100, -1])
+def test_a_start_that_leads_nowhere(onward: int | None) -> None:
+    """A page that is not the last must say where the next is, and that must be further on."""
+    ours = connected(paged(isLastPage=False, nextPageStart=onward, start=100))
+    with pytest.raises(UpstreamShapeError, match="said to start at"):
+        ours.upstream.fetch_repositories("P", "created", "100")
+
+
+def test_projects() -> None:
+    """The caller's own are listed; one is asked for by key."""
+    ours = connected(answer(recorded("datacenter/project-page-truncated.json")))
+    found = ours.upstream.fetch_workspaces(None)
+    assert [(row.uuid, row.username) for row in found.rows] == [("id:1", "PRJ1"), ("id:2", "PRJ2")]
+    assert found.place == "2"
+    ours = connected(answer({"key": "~x y", "id": 5, "name": "X", "type": "PERSONAL"}))
+    assert ours.upstream.fetch_workspace("~x y").kind == "user"
+    assert ours.server.urls == [f"{API}/projects/~x%20y"]
+
+
+def test_members_are_those_with_rights() -> None:
+    """People are numbered apart from projects."""
+    ours = connected(answer(recorded("datacenter/project-permission-users.json")), credential="t")
+    member = ours.upstream.fetch_members("P", None).rows[0]
+    assert (member.user.uuid, member.user.username, member.permission) == ("user:339", "test", "member")
+
+
+def test_refs_are_two_listings() -> None:
+    """Branches to their last page, then tags; each place leads to the next."""
+    branches, tags = recorded("datacenter/branches.json"), recorded("datacenter/tags.json")
+    ours = connected(
+        answer(branches | {"isLastPage": False, "nextPageStart": 7}), answer(branches), answer(tags)
+    )
+    pages, place = list[Any](), None
+    while not pages or place:
+        pages.append(ours.upstream.fetch_refs(KEY, place))
+        place = pages[-1].place
+    assert [page.place for page in pages] == ["branches:7", "tags:0", None]
+    assert [url.partition("test-repos/")[2].partition("&details")[0] for url in ours.server.urls] == [
+        "branches?limit=1000&start=0",
+        "branches?limit=1000&start=7",
+        "tags?limit=1000&start=0",
+    ]
+    assert pages[0].rows[0] == Ref(
+        kind="branch", name="release/release-1", target_hash="bf0e8b7962c024026ad01ae09d3a11732e26c0d4"
+    )
+    assert pages[2].rows[0] == Ref(
+        kind="tag",
+        name='special-"$;><&#_=@!|.,/test',
+        target_hash="046d9a3c1532acf4cf08fe93235c00e4d673c1d2",
+    )
+    with pytest.raises(UpstreamShapeError, match="no place"):
+        ours.upstream.fetch_refs(KEY, "elsewhere:1")
+
+
+def test_names_of_refs_come_in_three_ways() -> None:
+    """Full in `id`, full in `displayId`, or bare in both."""
+    tag = recorded("datacenter/tag-page.json")["values"][0]
+    for shape in (
+        {},
+        {"displayId": "release-2.0.0", "id": "refs/tags/release-2.0.0"},
+        {"displayId": "release-2.0.0"},
+    ):
+        ours = connected(paged(tag | shape))
+        assert ours.upstream.fetch_refs(KEY, "tags:0").rows[0].name == "release-2.0.0"
+
+
+def test_details_tell_the_commit() -> None:
+    """Author, date, message and parents of a branch; not those of another commit than the branch's."""
+    row = recorded("datacenter/branch-list.json")["values"][0]
+    stale = connected(paged(row)).upstream.fetch_refs(KEY, None).rows[0]
+    assert stale == Ref(kind="branch", name="hello-world", target_hash=row["latestChangeset"])
+    fresh = connected(paged(row | {"latestCommit": "026e014dc71376bafc601c155fca75bd5dab8205"}))
+    assert fresh.upstream.fetch_refs(KEY, None).rows[0] == Ref(
+        kind="branch",
+        name="hello-world",
+        target_hash="026e014dc71376bafc601c155fca75bd5dab8205",
+        target_date="2017-05-26T21:34:21.000000Z",
+        target_author="Sergey <someone@example.com>",
+        target_message="sticky fix",
+        target_parents=("5114f8c7dcc51f9c85a223429938a0b5598d238d",),
+    )
+    assert shapes.moment(10**18) is None
+
+
+def test_bad_rows_cost_themselves_alone() -> None:
+    """A ref without commit, a repository without project."""
+    rows = connected(paged({"displayId": "x"}, {"displayId": "y", "latestCommit": "a" * 40}))
+    found = rows.upstream.fetch_refs(KEY, None)
+    assert ([row.name for row in found.rows], [row.what for row in found.bad]) == (["y"], ["x"])
+
+
+def test_a_name_may_belong_to_another_repository() -> None:
+    """Only the number tells; old names keep answering after a move."""
+    row = recorded("datacenter/repos.json")["values"][0]
+    assert connected(answer(row | {"slug": "moved"})).upstream.fetch_repository(KEY).slug == "moved"
+    with pytest.raises(UpstreamRefused, match="is id:5 now") as caught:
+        connected(answer(row | {"id": 5})).upstream.fetch_repository(KEY)
+    assert caught.value.status == 404
+
+
+def test_401_for_one_thing_is_no_401_for_all() -> None:
+    """Data Center says 401 where others say 403; wrong credentials are told apart by their exception."""
+    with pytest.raises(UpstreamRefused, match="not permitted") as caught:
+        connected(answer(PERMISSION, 401), credential="t").upstream.fetch_refs(KEY, None)
+    assert caught.value.status == 401
+    wrong = {
+        "errors": [{"exceptionName": "com.atlassian.bitbucket.auth.IncorrectPasswordAuthenticationException"}]
+    }
+    for body in (wrong, b""):
+        with pytest.raises(CredentialsRefused):
+            connected(answer(body, 401), credential="t").upstream.fetch_refs(KEY, None)
+
+
+def test_who_we_are() -> None:
+    """Nobody knows, but that we are somebody can be told by asking what only somebody may."""
+    assert connected(paged(), credential="t").upstream.fetch_caller().user is None
+    assert not connected(paged()).upstream.fetch_caller().user
+    for body in (PERMISSION, b""):
+        with pytest.raises(CredentialsRefused, match="for nobody"):
+            connected(answer(body, 401), credential="t").upstream.fetch_caller()
+
+
+def test_the_main_branch() -> None:
+    """Told by an endpoint of its own; an empty repository has none, whichever way that is said."""
+    for prepared, name in [
+        (answer(recorded("datacenter/branch-default.json")), "master"),
+        (answer("", 204), None),
+        (answer(recorded("datacenter/repository-not-exist.json"), 404), None),
+    ]:
+        upstream = connected(prepared).upstream
+        assert isinstance(upstream, DataCenter)
+        assert upstream.fetch_main_branch(KEY) == name
+
+
+def test_429_waits_as_long_as_told() -> None:
+    """The token bucket gives a token back in seconds, which even a run that may not wait sits out."""
+    ours = connected(answer({}, 429, retry_after="3"), paged(), may_wait=False)
+    ours.upstream.fetch_repositories("P", "created", None)
+    assert [round(nap) for nap in ours.time.naps] == [3]
+
+
+def test_git_lies_beside_the_api() -> None:
+    """Below /scm, with the credential of the API and the tilde as it is."""
+    ours = connected(answer("", 404), refs="git", credential="t")
+    with pytest.raises(UpstreamRefused):
+        ours.upstream.fetch_refs(RepositoryKey(uuid="id:1", full_name="~x/y", scm="git"), None)
+    assert ours.server.urls == [f"{HOST}/scm/~x/y.git/info/refs?service=git-upload-pack"]
+    assert ours.server.asked[0].headers["authorization"] == "Bearer t"

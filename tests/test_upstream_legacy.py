@@ -1,0 +1,170 @@
+"""Servers of API 1.0: names for identities, times by their UTC twins, refs as objects."""
+
+from typing import Any
+
+import pytest
+from upstream_fakes import NOON, answer, bench, recorded
+
+from mirror.config import UpstreamConfig
+from mirror.errors import ConfigError, CredentialsRefused, UpstreamRefused, UpstreamShapeError
+from mirror.model import Owner, Ref, RepositoryKey
+from mirror.upstream.connect import url_of
+from mirror.upstream.legacy import Legacy
+
+HOST = "https://old.example"
+KEY = RepositoryKey(uuid="name:u/s", full_name="U/s")
+USER = recorded("legacy/user.json")
+
+
+def connected(*answers: Any, **settings: Any) -> Any:
+    """Connect to a server of API 1.0 with prepared answers."""
+    return bench(*answers, kind="legacy", url=HOST, **settings)
+
+
+@pytest.mark.parametrize("path", ["", "/1.0", "/1.0/", "/api", "/api/1.0", "/!api/1.0"])
+def test_the_address_is_completed(path: str) -> None:
+    """Any of the three prefixes will do."""
+    found = url_of(UpstreamConfig(name="l", kind="legacy", url=HOST + path))
+    assert found == HOST + (path.removesuffix("/").removesuffix("/1.0") + "/1.0")
+
+
+def test_repositories_come_with_their_user() -> None:
+    """In one answer; times are UTC, names in lower case are the identity."""
+    ours = connected(answer(USER))
+    found = ours.upstream.fetch_repositories("ericbottard", "created", None)
+    assert ours.server.urls == [f"{HOST}/1.0/users/ericbottard/"]
+    first = found.rows[0]
+    assert (first.uuid, first.full_name) == (
+        "name:ericbottard/presidentielles-dataviz",
+        "ericbottard/presidentielles-dataviz",
+    )
+    assert (first.created_at, first.updated_at) == (
+        "2011-11-20T18:25:29.000000Z",
+        "2012-02-20T21:29:16.000000Z",
+    )
+    assert (first.size, first.main_branch, first.is_private, first.language) == (
+        29397517,
+        "master",
+        True,
+        "java",
+    )
+    assert (first.fork_policy, first.parent_full_name) == ("allow_forks", None)
+    assert first.owner.uuid == "name:ericbottard"
+    assert first.owner.first_name == USER["user"]["first_name"]
+    assert (found.place, found.size) == (None, 2)
+
+
+def test_a_user_is_shaped_with_both_names() -> None:
+    """A team is told by its switch, where there is one."""
+    user = {"username": "Rex.Z", "first_name": "Rex", "last_name": "", "is_team": True, "avatar": "https://a"}
+    ours = connected(answer({"user": user, "repositories": []}))
+    assert ours.upstream.fetch_workspace("Rex.Z") == Owner(
+        uuid="name:rex.z",
+        username="Rex.Z",
+        first_name="Rex",
+        last_name="",
+        kind="team",
+        avatar_url="https://a",
+    )
+
+
+def test_a_fork_names_its_parent() -> None:
+    """By owner and slug of the whole repository that is in it; policies are two switches."""
+    row = recorded("legacy/repository.json") | {
+        "fork_of": recorded("legacy/short.json"),
+        "no_public_forks": True,
+    }
+    found = connected(answer(row)).upstream.fetch_repository(KEY)
+    assert (found.parent_full_name, found.parent_uuid) == (
+        "fuzzybinary/box2dxna",
+        "name:fuzzybinary/box2dxna",
+    )
+    assert (found.full_name, found.name, found.forks_count) == ("tutorials/test5003", "mynewrepo", 0)
+    assert found.fork_policy == "no_public_forks"
+    shut = connected(answer(row | {"no_forks": True, "size": -1})).upstream.fetch_repository(KEY)
+    assert (shut.fork_policy, shut.size) == ("no_forks", None)
+
+
+def test_a_short_row_tells_its_owner_by_address() -> None:
+    """Early rows had none of their own; what is not told is None, and private until told otherwise."""
+    row = recorded("legacy/short.json") | {"owner": None}
+    found = connected(answer(row)).upstream.fetch_repository(KEY)
+    assert (found.full_name, found.followers_count, found.fork_policy) == ("fuzzybinary/box2dxna", 2, None)
+    assert (found.created_at, found.is_private) == (None, True)
+    with pytest.raises(UpstreamShapeError, match="without owner"):
+        connected(answer({"name": "x"})).upstream.fetch_repository(KEY)
+
+
+def test_refs_are_objects_by_name() -> None:
+    """Branches, then tags; the commit's whole hash, its author as login and raw, and its UTC time."""
+    ours = connected(answer(recorded("legacy/branches.json")), answer(recorded("legacy/tags.json")))
+    branches = ours.upstream.fetch_refs(KEY, None)
+    assert branches.rows == (
+        Ref(
+            kind="branch",
+            name="master",
+            target_hash="937992d19d72b5116c3e8c4a04f960e5fa270b22",
+            target_date="2016-05-17T11:19:52.000000Z",
+            target_author="User <someone@example.com>",
+            target_author_name="user",
+            target_message="Commit message\n",
+        ),
+    )
+    tags = ours.upstream.fetch_refs(KEY, branches.place)
+    assert [(ref.kind, ref.name) for ref in tags.rows] == [("tag", "0.9"), ("tag", "tip")]
+    assert tags.place is None
+    assert ours.server.urls == [f"{HOST}/1.0/repositories/U/s/{kind}/" for kind in ("branches", "tags")]
+    with pytest.raises(UpstreamShapeError, match="no place"):
+        ours.upstream.fetch_refs(KEY, "elsewhere")
+
+
+def test_a_ref_without_whole_hash_is_a_bad_row() -> None:
+    """Twelve digits may not be unique; names of any kind survive."""
+    entry = recorded("legacy/branches.json")["master"]
+    found = connected(
+        answer({'q"\\': entry, "cut": entry | {"raw_node": None}, "odd": 5})
+    ).upstream.fetch_refs(KEY, None)
+    assert ([ref.name for ref in found.rows], [row.what for row in found.bad]) == (['q"\\'], ["cut", "odd"])
+
+
+def test_who_we_are_and_what_we_see() -> None:
+    """The caller, and the owners of all that the caller can see, each once."""
+    ours = connected(answer(USER), credential="me:t")
+    caller = ours.upstream.fetch_caller().user
+    assert caller is not None
+    assert caller.username == "ericbottard"
+    rows = [
+        {"owner": "b", "slug": "1"},
+        {"owner": "a", "slug": "1"},
+        {"owner": "b", "slug": "2"},
+        {"slug": "3"},
+    ]
+    found = connected(answer(rows), credential="me:t").upstream.fetch_workspaces(None)
+    assert ([row.username for row in found.rows], len(found.bad)) == (["b", "a"], 1)
+    with pytest.raises(CredentialsRefused, match="for nobody"):
+        connected(answer("", 401), credential="me:t").upstream.fetch_caller()
+    with pytest.raises(UpstreamRefused, match="name in the configuration"):
+        connected(answer("", 401)).upstream.fetch_workspaces(None)
+    assert connected(answer("")).upstream.fetch_caller().user is None
+
+
+def test_there_are_no_members() -> None:
+    """And nothing is asked to find that out."""
+    ours = connected(answer(""))
+    found = ours.upstream.fetch_members("u", None)
+    assert (found.rows, found.place, found.date) == ((), None, NOON)
+    assert not ours.server.asked
+
+
+def test_the_main_branch() -> None:
+    """An empty repository answers 404."""
+    for prepared, name in [(answer({"name": "default"}), "default"), (answer("", 404), None)]:
+        upstream = connected(prepared).upstream
+        assert isinstance(upstream, Legacy)
+        assert upstream.fetch_main_branch(KEY) == name
+
+
+def test_git_is_not_for_it() -> None:
+    """Nothing tells where its repositories lie."""
+    with pytest.raises(ConfigError, match='refs = "api"'):
+        connected(answer(""), refs="git")
