@@ -41,9 +41,14 @@ def searched_text(name: str, slug: str) -> bytes:
 
 
 def match_class(text: bytes, query: bytes) -> int | None:
-    """Say how an encoded query matches a searched text: EXACT, PREFIX, SUBSTRING, or None."""
+    """Say how an encoded query matches a searched text: EXACT, PREFIX, SUBSTRING, or None.
+
+    An empty one is in all texts alike.
+    """
     if query not in text:
         return None
+    if not query:
+        return SUBSTRING
     begun = MARK + query
     if begun not in text:
         return SUBSTRING

@@ -5,6 +5,7 @@ that is in many texts is *common*: its node holds how many repositories have it 
 first path below that is not common is *rare*: its leaf holds the complete list. docs/search.md draws it.
 """
 
+import sqlite3
 import struct
 from collections.abc import Iterable
 
@@ -56,3 +57,23 @@ def unpack(packed: bytes, width: int) -> list[int]:
 def chunk_of(row_id: int) -> bytes:
     """Return the chunk of an unbounded list that an id belongs into, as it ends a path."""
     return (row_id >> CHUNK_BITS).to_bytes(2, "big")
+
+
+def below(connection: sqlite3.Connection, path: bytes, width: int) -> set[int]:
+    """Read the ids of all repositories whose text has a common path of SHORTEST_LISTED bytes or more.
+
+    Some may be there that had it once; none that has it is missing.
+    """
+    cursor = connection.cursor()
+    cursor.row_factory = None
+    ids = set[int]()
+    for (packed,) in cursor.execute(_LEAVES_BELOW, (path, path + b"\xff" * 4)):
+        ids.update(unpack(packed, width))
+    for (packed,) in cursor.execute(_CROWDS_WITH, (path,)):
+        ids.update(unpack(packed, width))
+    return ids
+
+
+# A text has at most three marks in a row (an empty name), so four follow whatever a path goes on with.
+_LEAVES_BELOW = "SELECT ids FROM search_rare WHERE path >= ? AND path < ?"
+_CROWDS_WITH = "SELECT ids FROM search_crowds WHERE instr(text, ?)"

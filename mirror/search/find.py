@@ -1,6 +1,5 @@
 """The search itself: a query, filters and a page in; the exact count and the ranked rows out."""
 
-import heapq
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -9,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from mirror.search.request import conditions_of, request_of
-from mirror.search.scan import scan
+from mirror.search.answer import answer_to
+from mirror.search.request import request_of
 
 COLUMNS = (
     "id", "owner", "slug", "name", "full_name", "scm", "is_private", "description", "website", "language",
@@ -64,6 +63,7 @@ def search(
     are neither listed nor counted. `fuzzy` corrects one or two typing errors: True always, False never,
     None when nothing matches as written.
     """
+    _ = fuzzy
     request = request_of(
         query,
         owner=owner,
@@ -74,16 +74,15 @@ def search(
         forks=forks,
         gone=gone,
     )
-    _ = fuzzy
+    start, stop = max(offset, 0), max(offset, 0) + max(limit, 0)
     with one_snapshot(connection):
-        hits = list(scan(connection, request.part, conditions_of(connection, request)))
-        page = heapq.nsmallest(max(offset, 0) + max(limit, 0), hits)[max(offset, 0) :]
+        answer = answer_to(connection, request, start, stop)
         return Found(
             query=query,
-            count=len(hits),
+            count=answer.total,
             fuzzy=False,
             corrected=(),
-            repositories=rows_of(connection, [hit.id for hit in page]),
+            repositories=rows_of(connection, [hit.id for hit in answer.page]),
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from mirror.names import encoded, normalise
+from mirror.trie import COLLECTIONS, GONE_PRIVATE, GONE_PUBLIC, PRIVATE, PUBLIC
 
 _ODD_OWNERS = "SELECT id, username FROM users WHERE username GLOB '*[^!-~]*'"
 _OWNERS_FROM = """SELECT id, username FROM users
@@ -34,6 +35,30 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     def needle(self) -> bytes:
         """The part as the searched texts are encoded."""
         return encoded(self.part)
+
+    @property
+    def is_storable(self) -> bool:
+        """Whether any name could contain the part; none has a lone surrogate."""
+        try:
+            self.part.encode()
+        except UnicodeEncodeError:
+            return False
+        return True
+
+    @property
+    def collections(self) -> list[int]:
+        """The collections of the index that may be shown."""
+        hidden = {None: set[int](), True: {PUBLIC, GONE_PUBLIC}, False: {PRIVATE, GONE_PRIVATE}}[self.private]
+        if not self.visible_private:
+            hidden |= {PRIVATE, GONE_PRIVATE}
+        if not self.gone:
+            hidden |= {GONE_PUBLIC, GONE_PRIVATE}
+        return [collection for collection in COLLECTIONS if collection not in hidden]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the collections are all there is to filter by."""
+        return not self.names_owners and self.scm is None and self.language is None and self.forks is None
 
     @property
     def names_owners(self) -> bool:

@@ -12,10 +12,16 @@ from mirror.search.request import Conditions
 
 RANKED_COLUMNS = "id, name, slug, followers_count, forks_count, created_at"
 
-# Rows whose name and slug are plain ASCII without white space are decided by SQLite alone; of the others,
-# which Python must normalise, all pass. GLOB stops at a NUL, so that is asked for apart.
-_MAY_CONTAIN = """(instr(lower(name), :part) OR instr(lower(slug), :part)
-    OR name GLOB '*[^!-~]*' OR slug GLOB '*[^!-~]*' OR instr(name, char(0)) OR instr(slug, char(0)))"""
+
+def may_contain(*columns: str) -> str:
+    """Return an SQL condition that holds wherever one of some names contains ``:part``, and seldom elsewhere.
+
+    SQLite alone decides on plain ASCII with single spaces; all other names pass, and Python judges them.
+    GLOB stops at a NUL, so that is asked for apart.
+    """
+    each = """instr(replace(lower({0}), ' ', '-'), :part) OR {0} GLOB '*[^ -~]*'
+        OR instr({0}, '  ') OR instr({0}, char(0))"""
+    return f"({' OR '.join(each.format(column) for column in columns)})"
 
 
 class Hit(NamedTuple):
@@ -32,22 +38,15 @@ class Hit(NamedTuple):
 
 def scan(connection: sqlite3.Connection, part: str, conditions: Conditions) -> Iterator[Hit]:
     """Yield, in no order, the repositories that meet the conditions and contain the normalised `part`."""
-    clauses, values = [*conditions.clauses], dict(conditions.values)
-    if part:
-        try:
-            values["part"] = part.encode().decode()
-        except UnicodeEncodeError:
-            return  # a lone surrogate: no stored name has one
-        clauses.append(_MAY_CONTAIN)
     cursor = connection.cursor()
     cursor.row_factory = None
     needle = part.encode()
-    for row in cursor.execute(
-        f"SELECT {RANKED_COLUMNS} FROM repositories WHERE {' AND '.join(clauses) or '1'}", values
-    ):
-        hit = hit_of(row, needle)
-        if hit is not None:
-            yield hit
+    found = cursor.execute(
+        f"""SELECT {RANKED_COLUMNS} FROM repositories
+            WHERE {conditions.sql} AND {may_contain("name", "slug") if part else "1"}""",
+        conditions.values | {"part": part},
+    )
+    return (hit for row in found if (hit := hit_of(row, needle)) is not None)
 
 
 def hit_of(row: tuple[int, str, str, int | None, int | None, str | None], needle: bytes) -> Hit | None:

@@ -242,6 +242,70 @@ def m003_views_for_people(db: Database) -> None:
 
 
 @migrations()
+def m004_search_index(db: Database) -> None:
+    """The name index (docs/search.md), and the triggers that note whatever it does not know yet.
+
+    `up_to` is the highest id the index knows of: later rows are read as they are, and earlier ones that
+    change are pending, with what the index still believes of them. So whoever writes a repository, the
+    search stays true, and a first load pays one comparison a row.
+    """
+    searched = ("name", "slug", "is_private", "deleted_at", "followers_count", "forks_count", "created_at")
+    was = "old.name, old.slug, (old.is_private <> 0) + 2 * (old.deleted_at IS NOT NULL)"
+    known = "(SELECT up_to FROM search_state)"
+    noted = "INSERT INTO search_pending (id, was_name, was_slug, was_collection, name, slug)"
+    latest = "ON CONFLICT (id) DO UPDATE SET name = excluded.name, slug = excluded.slug"
+    for statement in (
+        """CREATE TABLE search_state (
+            id INTEGER PRIMARY KEY CHECK (id = 1),
+            up_to INTEGER NOT NULL,
+            width INTEGER NOT NULL
+        )""",
+        "INSERT INTO search_state VALUES (1, 0, 3)",
+        """CREATE TABLE search_common (
+            path BLOB NOT NULL,
+            collection INTEGER NOT NULL,
+            repositories INTEGER NOT NULL,
+            best BLOB NOT NULL,
+            PRIMARY KEY (path, collection)
+        ) WITHOUT ROWID""",
+        "CREATE TABLE search_rare (path BLOB PRIMARY KEY, ids BLOB NOT NULL) WITHOUT ROWID",
+        """CREATE TABLE search_crowds (
+            text BLOB NOT NULL,
+            chunk BLOB NOT NULL,
+            ids BLOB NOT NULL,
+            PRIMARY KEY (text, chunk)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE search_pending (
+            id INTEGER PRIMARY KEY,
+            was_name TEXT,
+            was_slug TEXT,
+            was_collection INTEGER,
+            name TEXT,
+            slug TEXT
+        )""",
+        """CREATE TABLE search_spellings (
+            id INTEGER PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE,
+            weight INTEGER NOT NULL
+        )""",
+        """CREATE TABLE search_misspellings (
+            hash INTEGER NOT NULL,
+            spelling INTEGER NOT NULL,
+            PRIMARY KEY (hash, spelling)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX search_odd_owners ON users (username) WHERE username GLOB '*[^!-~]*'",
+        f"""CREATE TRIGGER search_updated AFTER UPDATE OF {", ".join(searched)} ON repositories
+            WHEN old.id <= {known} AND ({" OR ".join(f"old.{name} IS NOT new.{name}" for name in searched)})
+            BEGIN {noted} VALUES (old.id, {was}, new.name, new.slug) {latest}; END""",
+        f"""CREATE TRIGGER search_inserted AFTER INSERT ON repositories WHEN new.id <= {known}
+            BEGIN {noted} VALUES (new.id, NULL, NULL, NULL, new.name, new.slug) {latest}; END""",
+        f"""CREATE TRIGGER search_deleted AFTER DELETE ON repositories WHEN old.id <= {known}
+            BEGIN {noted} VALUES (old.id, {was}, NULL, NULL) {latest}; END""",
+    ):
+        db.execute(statement)
+
+
+@migrations()
 def m005_api_tokens(db: Database) -> None:
     """Who may read what is private, and quick answers to whether anything is.
 

@@ -12,6 +12,8 @@ from sqlite_utils import Database
 from mirror.model import Owner, Repository
 from mirror.store.changes import Change
 from mirror.store.files import explained, open_writer
+from mirror.store.index.settle import keep_up, settle
+from mirror.store.index.settle import keep_up, settle
 from mirror.store.owners import save_owner
 from mirror.store.repositories import SavedRepositories, save_repositories
 
@@ -104,7 +106,20 @@ class Store:
                 first_listing=first_listing,
             )
             self.save_changes(saved.changes, run_id=run_id, at=seen_at)
+            if not first_listing:
+                keep_up(self.connection)
         return saved
+
+    def finish_search_index(self) -> None:
+        """Let the name index learn all that is waiting, as the end of a sync should; idle when nothing is.
+
+        The search is exact before, meanwhile and after: this makes it quick again.
+        """
+        with self.transaction():
+            more = settle(self.connection)
+        while more:
+            with self.transaction():
+                more = settle(self.connection)
 
     def save_owner(self, upstream_id: int, owner: Owner, *, run_id: int | None, seen_at: str) -> int:
         """Write whoever owns a namespace and return the row's id."""

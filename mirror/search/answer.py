@@ -1,0 +1,147 @@
+"""How a question is answered exactly at the least cost: by counts and lists, by candidates, or by a scan."""
+
+import heapq
+import sqlite3
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from mirror.names import EXACT, MARK, PREFIX, SUBSTRING
+from mirror.search.request import Conditions, Request, conditions_of
+from mirror.search.scan import Hit, scan
+from mirror.search.trie import Common, Rare, Trie, Unsettled
+from mirror.trie import SHORTEST_LISTED
+
+LOOKUP = 5
+"""What reading a row by its id costs, in rows that are read one after another."""
+
+
+class Answer(NamedTuple):
+    """The exact number of hits, and those of the page in order."""
+
+    total: int
+    page: list[Hit]
+
+
+def answer_to(connection: sqlite3.Connection, request: Request, start: int, stop: int) -> Answer:
+    """Answer a question: hits `start` to `stop` of all that there are."""
+    if not request.is_storable:
+        return Answer(0, [])
+    conditions = conditions_of(connection, request)
+    trie = Trie(connection)
+    if not trie.up_to:
+        return _cut(scan(connection, request.part, conditions), start, stop)
+    return _Search(connection, trie, request, conditions).answer(start, stop)
+
+
+class _Search:
+    """One question to a file whose index holds something."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, trie: Trie, request: Request, conditions: Conditions
+    ) -> None:
+        self.connection = connection
+        self.trie = trie
+        self.request = request
+        self.conditions = conditions
+
+    def answer(self, start: int, stop: int) -> Answer:
+        """Take the cheapest way that is exact."""
+        found = self.trie.find(self.request.needle)
+        if isinstance(found, Common) and self._is_scan_cheaper(found):
+            return _cut(scan(self.connection, self.request.part, self.conditions), start, stop)
+        unsettled = self.trie.unsettled(self.request.part)
+        if isinstance(found, Rare):
+            return _cut(self._judged({*found.ids, *unsettled.ids}) | self._later(), start, stop)
+        fresh = self._judged(unsettled.ids) | self._later()
+        if self.request.is_plain:
+            count = self._count(found, unsettled) + len(fresh)
+            hits = self._ranked(found, unsettled, fresh, stop) if start < min(count, stop) else fresh
+            if hits is not None:
+                return Answer(count, heapq.nsmallest(stop, hits)[start:])
+        return self._enumerated(found, unsettled, start, stop)
+
+    def _count(self, found: Common, unsettled: Unsettled) -> int:
+        counted = 0
+        for collection in self.request.collections:
+            if collection in found.tallies:
+                counted += found.tallies[collection].count - unsettled.counted.get(collection, 0)
+        return counted
+
+    def _ranked(self, found: Common, unsettled: Unsettled, fresh: set[Hit], stop: int) -> set[Hit] | None:
+        """Return hits among which are the best `stop`; None where the lists do not reach that far.
+
+        Each class is a path of its own. The best `stop` of a path cannot miss one that belongs on the page:
+        whatever is ranked above them by class comes from the path before, of which as many are taken.
+        """
+        needle = self.request.needle
+        hits = set(fresh)
+        ways = ((EXACT, MARK + needle + MARK), (PREFIX, MARK + needle)) if needle else ()
+        for match, path in (*ways, (SUBSTRING, needle)):
+            ids = self._best(found if match == SUBSTRING else self.trie.find(path), unsettled, stop)
+            if ids is None:
+                return None
+            hits |= self._judged(ids - {hit.id for hit in hits})
+            if sum(hit.match <= match for hit in hits) >= stop:
+                break
+        return hits
+
+    def _best(self, found: Common | Rare, unsettled: Unsettled, limit: int) -> set[int] | None:
+        if isinstance(found, Rare):
+            return set(found.ids) - unsettled.ids
+        ids = set[int]()
+        for collection in self.request.collections:
+            if collection in found.tallies:
+                best = self.trie.best(found.tallies[collection], limit, unsettled.ids)
+                if best is None:
+                    return None
+                ids.update(best)
+        return ids
+
+    def _is_scan_cheaper(self, found: Common) -> bool:
+        """Say whether a question that the counts cannot answer is better put to the rows themselves."""
+        if self.request.is_plain:
+            return False
+        return self._scanned() < LOOKUP * self._enumerable(found)
+
+    def _scanned(self) -> int:
+        """Say how many rows a scan would read."""
+        if not self.request.names_owners:
+            return self.trie.up_to
+        row = self.connection.execute(
+            "SELECT count(*) FROM repositories WHERE owner_id IN (SELECT value FROM json_each(:owners))",
+            {"owners": self.conditions.values["owners"]},
+        ).fetchone()
+        return int(row[0])
+
+    def _enumerable(self, found: Common) -> int:
+        """Say how many candidates there are; more than any scan where they cannot be enumerated."""
+        if len(self.request.needle) < SHORTEST_LISTED:
+            return self.trie.up_to
+        return sum([tally.count for tally in found.tallies.values()])
+
+    def _enumerated(self, found: Common, unsettled: Unsettled, start: int, stop: int) -> Answer:
+        """Judge all that there are: what the lists are too short for."""
+        if self._scanned() < LOOKUP * self._enumerable(found):
+            return _cut(scan(self.connection, self.request.part, self.conditions), start, stop)
+        ids = self.trie.below(self.request.needle) | unsettled.ids
+        return _cut(self._judged(ids) | self._later(), start, stop)
+
+    def _judged(self, ids: set[int]) -> set[Hit]:
+        return set(self.trie.judge(ids, self.request.needle, self.conditions)) if ids else set()
+
+    def _later(self) -> set[Hit]:
+        """Return the hits among the rows that are newer than the index."""
+        row = self.connection.execute("SELECT max(id) FROM repositories").fetchone()
+        if row[0] is None or row[0] <= self.trie.up_to:
+            return set()
+        later = Conditions(
+            [*self.conditions.clauses, "+id > :up_to" if self.request.names_owners else "id > :up_to"],
+            self.conditions.values | {"up_to": self.trie.up_to},
+        )
+        return set(scan(self.connection, self.request.part, later))
+
+
+def _cut(hits: Iterable[Hit], start: int, stop: int) -> Answer:
+    """Count all hits and keep a page of them."""
+    hits = list(hits)
+    return Answer(len(hits), heapq.nsmallest(stop, hits)[start:])

@@ -1,0 +1,111 @@
+"""Reading the index: what a query's path holds, who is below it, and what is not settled yet."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from mirror import trie
+from mirror.names import match_class, searched_text
+from mirror.search.request import Conditions
+from mirror.search.scan import RANKED_COLUMNS, Hit, hit_of, may_contain
+
+# Common paths are closed under prefixes: whatever sorts last before a query, its longest common prefix with
+# the query is the deepest common node on the query's way.
+_NEAREST = """SELECT path, collection, repositories, best FROM search_common
+    WHERE path = (SELECT path FROM search_common WHERE path <= ? ORDER BY path DESC LIMIT 1)"""
+_PENDING = f"""SELECT id, was_collection, was_name, was_slug FROM search_pending
+    WHERE {may_contain("name", "slug")} OR {may_contain("was_name", "was_slug")}"""
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """What a node knows of one collection: its repositories' number, and the ids of the best, in order."""
+
+    count: int
+    best: bytes
+
+
+class Common(msgspec.Struct, frozen=True):
+    """A path in many texts: exact counts and the best, by collection."""
+
+    tallies: dict[int, Tally]
+
+
+class Rare(msgspec.Struct, frozen=True):
+    """A path in few texts: whoever has it is among these ids, which may be more."""
+
+    ids: list[int]
+
+
+class Unsettled(msgspec.Struct, frozen=True):
+    """What changed since the index learnt of it, as far as a query is concerned.
+
+    `ids` are to be judged by their rows; `counted` is how many of them each collection still counts.
+    """
+
+    ids: set[int]
+    counted: dict[int, int]
+
+
+class Trie:
+    """The index of one file, as one question finds it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._cursor = connection.cursor()
+        self._cursor.row_factory = None
+        self.up_to: int
+        self.width: int
+        self.up_to, self.width = self._cursor.execute("SELECT up_to, width FROM search_state").fetchone()
+
+    def find(self, path: bytes) -> Common | Rare:
+        """Look a path up: two seeks at most, however many repositories have it."""
+        rows = self._cursor.execute(_NEAREST, (path,)).fetchall()
+        if not rows:
+            return Rare([])
+        nearest = rows[0][0]
+        if nearest == path:
+            return Common({collection: Tally(count, best) for _, collection, count, best in rows})
+        leaf = path[: _common_prefix(nearest, path) + 1]
+        row = self._cursor.execute("SELECT ids FROM search_rare WHERE path = ?", (leaf,)).fetchone()
+        return Rare(trie.unpack(row[0], self.width) if row else [])
+
+    def below(self, path: bytes) -> set[int]:
+        """Enumerate who has a common path, and perhaps some who had it; it takes SHORTEST_LISTED bytes."""
+        return trie.below(self._connection, path, self.width)
+
+    def best(self, tally: Tally, limit: int, without: set[int]) -> list[int] | None:
+        """Return the best of a node that are settled, `limit` at most; None where its list is too short."""
+        ids = [row_id for row_id in trie.unpack(tally.best, self.width) if row_id not in without]
+        complete = len(tally.best) == tally.count * self.width
+        return ids[:limit] if complete or len(ids) >= limit else None
+
+    def unsettled(self, part: str) -> Unsettled:
+        """Find the pending rows whose name contains `part`, or did when the index learnt of them."""
+        ids, counted = set[int](), dict[int, int]()
+        for row_id, collection, name, slug in self._cursor.execute(_PENDING, {"part": part}):
+            ids.add(row_id)
+            if collection is not None and match_class(searched_text(name, slug), part.encode()) is not None:
+                counted[collection] = counted.get(collection, 0) + 1
+        return Unsettled(ids, counted)
+
+    def judge(self, ids: Iterable[int], needle: bytes, conditions: Conditions) -> Iterator[Hit]:
+        """Read rows and yield those that meet the conditions and contain the encoded query."""
+        wanted = json.dumps(list(ids))
+        for row in self._cursor.execute(
+            f"""SELECT {RANKED_COLUMNS} FROM repositories NOT INDEXED
+                WHERE id IN (SELECT value FROM json_each(:wanted)) AND {conditions.sql}""",
+            conditions.values | {"wanted": wanted},
+        ):
+            hit = hit_of(row, needle)
+            if hit is not None:
+                yield hit
+
+
+def _common_prefix(one: bytes, other: bytes) -> int:
+    """Return for how many bytes two paths agree."""
+    for index, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return index
+    return min(len(one), len(other))

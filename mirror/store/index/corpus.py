@@ -1,0 +1,150 @@
+"""All searched texts in one piece, as the building of the index needs them."""
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirror.names import searched_text
+from mirror.trie import COLLECTIONS, DEEPEST, END, collection_of, width_for
+
+CHUNK = 16_000_000
+ROWS = 50_000
+
+_ROWS = """SELECT id, name, slug, is_private, deleted_at, followers_count, forks_count, created_at
+    FROM repositories ORDER BY id"""
+_AGES = "SELECT dense_rank() OVER (ORDER BY coalesce(created_at, '')) FROM repositories ORDER BY id"
+
+
+@dataclass(slots=True)
+class Corpus:
+    """The texts of all repositories, each with END behind it, in the order of their ids.
+
+    Repositories are known by their place in that order: `starts` says where their text begins, `rank` how
+    many are more popular; `by_rank` leads back from there. `holds` says which collections are not empty.
+    """
+
+    text: NDArray[np.uint8]
+    raw: bytes
+    starts: NDArray[np.uint32]
+    ids: NDArray[np.int64]
+    collection: NDArray[np.uint8]
+    rank: NDArray[np.uint32]
+    by_rank: NDArray[np.uint32]
+    holds: NDArray[np.bool_]
+    width: int
+
+    @property
+    def size(self) -> int:
+        """How many repositories there are."""
+        return self.ids.size
+
+    @property
+    def highest_id(self) -> int:
+        """The highest id; 0 where there is none."""
+        return int(self.ids[-1]) if self.ids.size else 0
+
+    def suffixes(self, byte: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+        """Find the suffixes that begin with a byte: where they are, and whose."""
+        text = self.text[:-DEEPEST]
+        places = [
+            (np.flatnonzero(text[begin : begin + CHUNK] == byte) + begin).astype(np.uint32)
+            for begin in range(0, text.size, CHUNK)
+        ]
+        at = np.concatenate(places) if places else np.zeros(0, dtype=np.uint32)
+        of = np.searchsorted(self.starts, at, side="right").astype(np.uint32) - np.uint32(1)
+        return at, of
+
+    def paths(self, at: NDArray[np.int64], length: int) -> list[bytes]:
+        """Cut out what begins at some places."""
+        raw = self.raw
+        return [raw[begin : begin + length] for begin in at.tolist()]
+
+    def packed(self, of: NDArray[np.uint32]) -> bytes:
+        """Write the ids of some repositories, as `mirror.trie.pack` does."""
+        four = self.ids[of].astype("<u4").view(np.uint8).reshape(-1, 4)
+        return four[:, : self.width].tobytes()
+
+
+def read_corpus(connection: sqlite3.Connection) -> Corpus:
+    """Read everything that the index is built from."""
+    texts, lengths, ids, collections = list[bytes](), [], [], []
+    numbers, ages = [], []
+    cursor = connection.execute(_ROWS)
+    while rows := cursor.fetchmany(ROWS):
+        row_ids, names, slugs, private, deleted, followers, forks, created = zip(*rows, strict=True)
+        chunk = list(map(searched_text, names, slugs))
+        texts.append(END.join(chunk) + END)
+        lengths.append(np.fromiter(map(len, chunk), dtype=np.uint32, count=len(chunk)))
+        ids.append(np.array(row_ids, dtype=np.int64))
+        collections.append(np.fromiter(map(collection_of, private, deleted), dtype=np.uint8, count=len(rows)))
+        numbers.append(np.array([[n or 0 for n in followers], [n or 0 for n in forks]], dtype=np.int64))
+        ages.append(_moments(created))
+    raw = b"".join([*texts, bytes(DEEPEST)])
+    del texts
+    popular = np.concatenate(numbers, axis=1) if numbers else np.zeros((2, 0), dtype=np.int64)
+    age = _age(connection, ages)
+    by_rank = np.lexsort((-age, -popular[1], -popular[0])).astype(np.uint32)
+    rank = np.empty_like(by_rank)
+    rank[by_rank] = np.arange(by_rank.size, dtype=np.uint32)
+    all_ids = _joined(ids, np.int64)
+    collection = _joined(collections, np.uint8)
+    ends = np.cumsum(_joined(lengths, np.uint32).astype(np.int64) + 1)
+    return Corpus(
+        text=np.frombuffer(raw, dtype=np.uint8),
+        raw=raw,
+        starts=np.concatenate([[0], ends[:-1]]).astype(np.uint32),
+        ids=all_ids,
+        collection=collection,
+        rank=rank,
+        by_rank=by_rank,
+        holds=np.bincount(collection, minlength=len(COLLECTIONS)) > 0,
+        width=width_for(int(all_ids[-1]) if all_ids.size else 0),
+    )
+
+
+def _joined(chunks: list[NDArray[Any]], kind: type) -> NDArray[Any]:
+    return np.concatenate(chunks) if chunks else np.zeros(0, dtype=kind)
+
+
+def _age(connection: sqlite3.Connection, chunks: list[NDArray[np.int64] | None]) -> NDArray[np.int64]:
+    """Return numbers in the order of the moments; where one has an unusual form, SQLite orders the texts."""
+    read = [chunk for chunk in chunks if chunk is not None]
+    if len(read) == len(chunks):
+        return _joined(read, np.int64)
+    return np.fromiter((row[0] for row in connection.execute(_AGES)), dtype=np.int64)
+
+
+_DIGITS = np.array([index for index, letter in enumerate("0000-00-00T00:00:00.000000Z") if letter == "0"])
+_FIXED = np.array([index for index, letter in enumerate("0000-00-00T00:00:00.000000Z") if letter != "0"])
+_BETWEEN = np.frombuffer(b"--T::.Z", dtype=np.uint8)
+
+
+def _moments(texts: tuple[str | None, ...]) -> NDArray[np.int64] | None:
+    """Read moments in the form of `mirror.times` as numbers that keep their order; None for another form."""
+    told = np.array([text is not None for text in texts])
+    if not all(text is None or (len(text) == 27 and text.isascii()) for text in texts):
+        return None
+    letters = np.frombuffer(
+        "".join(text or "0000-00-00T00:00:00.000000Z" for text in texts).encode(), np.uint8
+    )
+    letters = letters.reshape(-1, 27)
+    digits = letters[:, _DIGITS].astype(np.int64) - ord("0")
+    if (letters[:, _FIXED] != _BETWEEN).any() or (digits < 0).any() or (digits > 9).any():
+        return None
+    seconds = _number(digits[:, :4])
+    for begin, size in ((4, 13), (6, 32), (8, 24), (10, 60), (12, 61)):
+        part = _number(digits[:, begin : begin + 2])
+        if (part >= size).any():
+            return None
+        seconds = seconds * size + part
+    return np.where(told, seconds * 1_000_000 + _number(digits[:, 14:]), -1)
+
+
+def _number(digits: NDArray[np.int64]) -> NDArray[np.int64]:
+    number = digits[:, 0]
+    for column in range(1, digits.shape[1]):
+        number = number * 10 + digits[:, column]
+    return number

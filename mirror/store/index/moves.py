@@ -1,0 +1,71 @@
+"""What the index does not know yet: pending rows with what they were, and rows behind the last it knows."""
+
+import sqlite3
+from typing import NamedTuple
+
+from mirror.names import Popularity, popularity, searched_text
+from mirror.trie import collection_of
+
+
+class Place(NamedTuple):
+    """What the index holds of a repository: its text, and in which collection it counts."""
+
+    text: bytes
+    collection: int
+
+
+class Move(NamedTuple):
+    """One repository from where the index has it to where it belongs; None is nowhere."""
+
+    id: int
+    was: Place | None
+    now: Place | None
+    popularity: Popularity
+
+
+_ROW = "r.name, r.slug, r.is_private, r.deleted_at, r.followers_count, r.forks_count, r.created_at"
+_PENDING = f"""SELECT p.id, p.was_name, p.was_slug, p.was_collection, {_ROW}
+    FROM search_pending p LEFT JOIN repositories r ON r.id = p.id ORDER BY p.id"""
+_LATER = f"""SELECT r.id, NULL, NULL, NULL, {_ROW} FROM repositories r
+    WHERE r.id > (SELECT up_to FROM search_state) ORDER BY r.id LIMIT ?"""
+
+
+def pending(connection: sqlite3.Connection) -> list[Move]:
+    """Read what has changed since the index learnt of it."""
+    return [_move(*row) for row in connection.execute(_PENDING)]
+
+
+def later(connection: sqlite3.Connection, limit: int) -> list[Move]:
+    """Read the first rows that the index has not seen at all."""
+    return [_move(*row) for row in connection.execute(_LATER, (limit,))]
+
+
+def backlog(connection: sqlite3.Connection) -> int:
+    """Count what the index does not know yet; ids that were never given count too."""
+    row = connection.execute(
+        """SELECT (SELECT count(*) FROM search_pending)
+            + max(0, coalesce((SELECT max(id) FROM repositories), 0) - (SELECT up_to FROM search_state))"""
+    ).fetchone()
+    return int(row[0])
+
+
+def _move(
+    row_id: int,
+    was_name: str | None,
+    was_slug: str | None,
+    was_collection: int | None,
+    name: str | None,
+    slug: str | None,
+    is_private: int | None,
+    deleted_at: str | None,
+    followers: int | None,
+    forks: int | None,
+    created_at: str | None,
+) -> Move:
+    """Shape one row of either query."""
+    was = now = None
+    if was_name is not None and was_slug is not None and was_collection is not None:
+        was = Place(searched_text(was_name, was_slug), was_collection)
+    if name is not None and slug is not None:
+        now = Place(searched_text(name, slug), collection_of(is_private, deleted_at))
+    return Move(row_id, was, now, popularity(followers, forks, created_at, row_id))

@@ -1,0 +1,60 @@
+"""When the index learns what is pending: some of it with the rows, the bulk at the end of a sync."""
+
+import sqlite3
+
+from mirror.store.index.absorb import Absorption
+from mirror.store.index.moves import backlog, later, pending
+
+ABSORBED_AT = 500
+"""So many rows may be pending: reading them costs a search about as much as the rest of it."""
+
+BUILT_AT = 5_000
+"""More than this, and more than one in twenty of what is known, is built anew rather than absorbed."""
+
+BATCH = 5_000
+
+
+def keep_up(connection: sqlite3.Connection) -> None:
+    """Absorb a backlog that has just grown long; belongs in the transaction of a page.
+
+    One that has outgrown this was not meant for it (a first load): it is left to `settle`.
+    """
+    waiting = backlog(connection)
+    if ABSORBED_AT <= waiting <= 4 * ABSORBED_AT and _fits(connection):
+        _absorb(connection)
+
+
+def settle(connection: sqlite3.Connection) -> bool:
+    """Do one step of all that is waiting, and say whether there was one; each belongs in a transaction."""
+    waiting = backlog(connection)
+    if not waiting:
+        return False
+    known = connection.execute("SELECT up_to FROM search_state").fetchone()[0]
+    if waiting > max(BUILT_AT, known // 20) or not _fits(connection):
+        from mirror.store.index.build import build  # noqa: PLC0415 - numpy is slow to import, and seldom needed
+
+        build(connection)
+    else:
+        _absorb(connection)
+    return True
+
+
+def _absorb(connection: sqlite3.Connection) -> None:
+    """Take in all that changed, and the first of what is new."""
+    changed = pending(connection)
+    new = later(connection, BATCH)
+    highest, width = connection.execute(
+        "SELECT coalesce(max(r.id), 0), width FROM search_state, repositories r"
+    ).fetchone()
+    Absorption(connection, width).run([*changed, *new])
+    connection.execute("DELETE FROM search_pending")
+    up_to = new[-1].id if len(new) == BATCH else highest
+    connection.execute("UPDATE search_state SET up_to = max(up_to, ?)", (up_to,))
+
+
+def _fits(connection: sqlite3.Connection) -> bool:
+    """Say whether the lists are wide enough for the highest id there is."""
+    row = connection.execute(
+        "SELECT coalesce((SELECT max(id) FROM repositories), 0), width FROM search_state"
+    ).fetchone()
+    return int(row[0]) < 1 << 8 * int(row[1])

@@ -1,0 +1,37 @@
+"""Where a searched text belongs in the trie: the one definition that building, growing and checking share."""
+
+from collections.abc import Container
+from typing import NamedTuple
+
+from mirror.trie import END, SHORTEST_LISTED
+
+
+class Places(NamedTuple):
+    """The common paths that a text has, the rare ones below them, and whether it is in a crowd.
+
+    A text is in a crowd when it is common as a whole: then one list holds all who share it, and the ends
+    of its suffixes are not listed once more.
+    """
+
+    common: set[bytes]
+    rare: set[bytes]
+    crowded: bool
+
+
+def walk(text: bytes, common: Container[bytes]) -> Places:
+    """Follow every suffix of a text from the root down to the first path that is not common.
+
+    Rare paths that end with END are yet without their chunk.
+    """
+    passed, reached = {b""}, set[bytes]()
+    crowded = text in common
+    ended = text + END
+    for start in range(len(text)):
+        end = start + 1
+        while (path := ended[start:end]) in common:
+            passed.add(path)
+            end += 1
+        at_end = path.endswith(END)
+        if not at_end or (not crowded and len(path) > SHORTEST_LISTED):
+            reached.add(path)
+    return Places(passed, reached, crowded)
