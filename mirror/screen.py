@@ -15,6 +15,7 @@ from mirror.report import Counts, Summary
 from mirror.status import UpstreamStatus
 from mirror.store.runs import Failure
 from mirror.sync.plan import Plan
+from mirror.sync.verify import Finding
 from mirror.times import age_text, from_text
 
 LINE_EVERY = 10.0
@@ -129,11 +130,9 @@ def summary_line(summary: Summary) -> str:
 
 def _row_counts(counts: Counts) -> tuple[str, str]:
     """Say what became of repositories and of refs."""
-    return (
-        f"{counts.repositories_new:,} new, {counts.repositories_changed:,} changed, "
-        f"{counts.repositories_gone:,} gone",
-        f"{counts.refs_new:,} new, {counts.refs_changed:,} moved, {counts.refs_gone:,} gone",
-    )
+    new, changed, gone = counts.repositories_new, counts.repositories_changed, counts.repositories_gone
+    refs = f"{counts.refs_new:,} new, {counts.refs_changed:,} moved, {counts.refs_gone:,} gone"
+    return f"{new:,} new, {changed:,} changed, {gone:,} gone", refs
 
 
 def print_plan(console: Console, plans: Sequence[Plan]) -> None:
@@ -149,6 +148,20 @@ def print_plan(console: Console, plans: Sequence[Plan]) -> None:
         console.print(Text(f"  expected to be done      {done:%Y-%m-%d %H:%M}, in {age_text(plan.seconds)}"))
         for note in plan.notes:
             console.print(Text(f"  note: {note}"), soft_wrap=True)
+
+
+def print_findings(console: Console, summaries: Sequence[Summary], findings: Sequence[Finding]) -> None:
+    """Print what a comparison with the upstreams found."""
+    for finding in findings:
+        mended = ", mended" if finding.mended else ""
+        _say(console, f"{finding.repository}: {finding.verdict}{mended}: {finding.what}")
+    wrong = sum(finding.verdict != "old" for finding in findings)
+    for summary in summaries:
+        asked = f"{summary.counts.requests:,} requests in {seconds_text(summary.seconds)}"
+        error = f": {summary.error}" if summary.error else ""
+        _say(console, f"{summary.upstream}: {summary.state}{error}; {asked}")
+        print_failures(console, summary.failures)
+    _say(console, f"{wrong:,} wrong, {len(findings) - wrong:,} merely old" if findings else "no difference")
 
 
 def print_failures(console: Console, failures: Sequence[Failure], most: int = 50) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from random import Random
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,6 +21,7 @@ from mirror.store.files import sync_lock
 from mirror.store.ledger import RequestLedger
 from mirror.sync import Run, sync_upstream
 from mirror.sync.plan import Plan, plan_upstream
+from mirror.sync.verify import Finding, verify_upstream
 from mirror.times import Clock, utc_now
 from mirror.upstream.budget import less_a_margin
 from mirror.upstream.connect import SANDBOX_URL, Connection, connect, default_limit, url_of
@@ -102,6 +104,27 @@ def plan_all(config: Config, wishes: Wishes, *, clock: Clock = utc_now) -> list[
     """Work out what `sync_all` would ask; raises what it raises, and UpstreamError."""
     runs = _runs(config, wishes, report=Silent(), stop=threading.Event(), clock=clock)
     return [plan_upstream(run) for run in runs]
+
+
+def verify_all(
+    config: Config,
+    wishes: Wishes,
+    *,
+    sample: int | None,
+    repair: bool,
+    report: Reporter,
+    stop: threading.Event,
+    clock: Clock = utc_now,
+) -> tuple[list[Summary], list[Finding]]:
+    """Compare mirror and upstreams, `sample` repositories of each or all; raises what `sync_all` raises."""
+    summaries, findings = list[Summary](), list[Finding]()
+    for run in _runs(config, wishes, report=report, stop=stop, clock=clock):
+        summary, found = verify_upstream(run, sample=sample, repair=repair, random=Random())
+        summaries.append(summary)
+        findings += found
+        if summary.state == "interrupted":
+            break
+    return summaries, findings
 
 
 def _runs(

@@ -62,7 +62,7 @@ def _status(
 ) -> UpstreamStatus:
     complete = _one(
         connection,
-        """SELECT finished_at FROM sync_runs WHERE upstream_id = ? AND state = 'complete'
+        """SELECT finished_at FROM sync_runs WHERE upstream_id = ? AND state = 'complete' AND kind <> 'verify'
            ORDER BY id DESC LIMIT 1""",
         upstream_id,
     )

@@ -10,10 +10,11 @@ from types import FrameType
 import click
 import msgspec
 
+from mirror.checks import check_file
 from mirror.cli.base import configured, errors, json_option, leave, out
-from mirror.errors import Interrupted
-from mirror.screen import Bars, Lines, print_plan, print_status, print_summary
-from mirror.session import Wishes, accounts, built_in_sandbox, plan_all, sync_all
+from mirror.errors import ConfigError, Interrupted
+from mirror.screen import Bars, Lines, print_findings, print_plan, print_status, print_summary
+from mirror.session import Wishes, accounts, built_in_sandbox, plan_all, sync_all, verify_all
 from mirror.status import read_status
 from mirror.store.files import open_reader
 from mirror.times import utc_now
@@ -83,6 +84,49 @@ class _sigterm_interrupts:  # noqa: N801 - reads as the context that it is
     @staticmethod
     def _interrupt(_: int, __: FrameType | None) -> None:
         raise Interrupted("terminated; the place is kept, the next run goes on from here")
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option(
+    "--sample", metavar="N|all", default="50", show_default=True, help="How many to ask for; 0: none."
+)
+@click.option("--repair", is_flag=True, help="Let the upstream's answers replace what differs.")
+@click.option("--no-wait", is_flag=True, help="Stop, with the place kept, when the budget is spent.")
+@click.pass_context
+def verify(ctx: click.Context, names: tuple[str, ...], sample: str, repair: bool, no_wait: bool) -> None:
+    """Check the file, the search index, and rows against the upstream (2 requests a repository).
+
+    \b
+    Examples:
+        mirror verify
+        mirror verify --sample all --repair
+    """
+    config = configured(ctx)
+    number = None if sample == "all" else _whole(sample)
+    complaints = check_file(Path(config.database), repair=repair)
+    for complaint in complaints:
+        click.echo(complaint)
+    code = 1 if complaints else 0
+    if number != 0:
+        wishes = Wishes(names=names, may_wait=not no_wait)
+        with built_in_sandbox(config), progress() as reporter, _sigterm_interrupts():
+            summaries, findings = verify_all(
+                config, wishes, sample=number, repair=repair, report=reporter, stop=threading.Event()
+            )
+        print_findings(out(), summaries, findings)
+        wrong = any(finding.verdict != "old" and not finding.mended for finding in findings)
+        code = max([code, int(wrong), *(summary.exit_code for summary in summaries)])
+    elif not complaints:
+        click.echo("the file and its search index are whole")
+    leave(code)
+
+
+def _whole(text: str) -> int:
+    """Read a number of repositories; raises ConfigError."""
+    if not text.isdecimal():
+        raise ConfigError(f"--sample: {text!r} is neither a number nor all")
+    return int(text)
 
 
 @click.command()
