@@ -8,10 +8,10 @@ import pytest
 from upstream_fakes import NOON, MemoryLedger, Time
 
 from mirror.errors import BudgetSpent, Interrupted, Paused
-from mirror.upstream.budget import Budget, delay_told, less_a_margin, limit_told
+from mirror.upstream.budget import Budget, Ledger, delay_told, less_a_margin, limit_told
 
 
-def budget(time: Time, ledger: MemoryLedger | None = None, **settings: Any) -> Budget:
+def budget(time: Time, ledger: Ledger | None = None, **settings: Any) -> Budget:
     """Make a budget by the fake clock."""
     return Budget(ledger or MemoryLedger(), bucket="b", clock=time.clock, wait=time.wait, **settings)
 
@@ -123,6 +123,15 @@ def test_a_told_limit_lowers_but_never_raises_the_operators() -> None:
         assert free.limit() == less_a_margin(int(header.partition(",")[0]))
     assert ledger.told == {"b": 60}
     assert budget(Time(), ledger).limit() == 58
+
+
+def test_limits_of_other_kinds_are_not_kept() -> None:
+    """Those of shorter intervals, and those of servers that have none by default and may not mean it."""
+    ours, free = budget(Time()), budget(Time(), default=None)
+    ours.observe("api", 200, {"x-ratelimit-limit": "5", "x-ratelimit-interval-seconds": "1"})
+    free.observe("api", 200, {"x-ratelimit-limit": "1000"})
+    assert (ours.limit(), free.limit()) == (950, None)
+    assert budget(Time(), free._ledger, default=None, limit=2000).limit() == 960
 
 
 def test_429_holds_everybody_of_the_bucket() -> None:

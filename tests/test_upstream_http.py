@@ -216,6 +216,13 @@ def test_redirects_stay_on_the_host() -> None:
     assert len(ours.server.asked) == 4
 
 
+def test_a_redirect_to_tls_is_followed() -> None:
+    """The other way round it is not."""
+    ours = bench(answer("", 301, location="https://old.example/2.0/x"), OK, url="http://old.example/2.0")
+    ask(ours)
+    assert ours.server.urls[1] == "https://old.example/2.0/x"
+
+
 @pytest.mark.parametrize(
     "location",
     [

@@ -4,7 +4,7 @@ import re
 from urllib.parse import quote, urljoin, urlsplit
 
 from mirror.errors import UpstreamShapeError
-from mirror.upstream.answer import shown, shown_url
+from mirror.upstream.answer import shown_url
 
 _LOGIN = re.compile(r"^([a-z][a-z0-9+.-]*://)([^/?#]*)@", re.IGNORECASE)
 _FIELDS = re.compile(r"(?<=[?&]fields=)[^&#]*")
@@ -46,12 +46,30 @@ class Family:
             known = False
         if not known:
             raise UpstreamShapeError(
-                f"{shown_url(asked)}: the next page is said to be at {_shown(place)}, which is not part of"
+                f"{shown_url(asked)}: the next page is said to be at {shown_url(place)}, which is not part of"
                 f" {shown_url(self._url)}: not followed"
             )
         if place == asked:
             raise UpstreamShapeError(f"{shown_url(asked)}: the next page is said to be this page")
         return place
+
+
+def redirected(url: str, location: str) -> str | None:
+    """Return where a redirect leads, or None unless that is the same host and port, no less safe.
+
+    From http to https is safe, where both are at their usual ports; a login in the address is not.
+    """
+    try:
+        target = urljoin(url, location)
+        here, there = urlsplit(url), urlsplit(target)
+        ports = (here.port, there.port)
+    except ValueError:
+        return None
+    is_upgrade = (here.scheme, there.scheme) == ("http", "https") and ports == (None, None)
+    same = here.hostname == there.hostname and (
+        is_upgrade or (here.scheme, here.port) == (there.scheme, there.port)
+    )
+    return target if same and "@" not in there.netloc and location else None
 
 
 def fields_of(url: str) -> str | None:
@@ -84,10 +102,3 @@ def without_login(url: str) -> str:
 def segment(text: str) -> str:
     """Write a text as one segment of a path."""
     return quote(text, safe="")
-
-
-def _shown(place: str) -> str:
-    try:
-        return shown_url(place)
-    except ValueError:
-        return repr(shown(place, 80))

@@ -9,7 +9,8 @@ import json
 import math
 import re
 from collections.abc import Callable, Hashable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -105,6 +106,16 @@ def _mended(value: Any) -> Any:
     return value
 
 
+@functools.lru_cache(maxsize=64)
+def moment_of(date: str) -> datetime | None:
+    """Read a Date header; None where it is missing or unreadable. The same second comes many times."""
+    try:
+        moment = parsedate_to_datetime(date)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
 def shown(text: str, length: int = 300) -> str:
     """Make foreign text fit for a line of a terminal: one line, no control characters, not too long."""
     flat = " ".join("".join(c if c.isprintable() else " " for c in text[: length * 4]).split())
@@ -116,7 +127,10 @@ _SECRET_PARAMS = {"access_token", "jwt", "oauth_token", "token"}
 
 def shown_url(url: str) -> str:
     """Make an address fit to be shown: no login, no token, no long list of fields."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "no address"
     host = parts.netloc.rpartition("@")[2]
     query = ""
     if parts.query:

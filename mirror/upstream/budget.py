@@ -98,9 +98,13 @@ class Budget:
         self._refused_in_row: Counter[RequestKind] = Counter()
 
     def limit(self, kind: RequestKind = "api") -> int | None:
-        """Return the hourly limit in force: a told one may lower the operator's, never raise it."""
+        """Return the hourly limit in force: a told one may lower the operator's, never raise it.
+
+        Where there is no limit by default, a told one is known but not kept: such servers tell limits that
+        they do not enforce, or of other kinds, and a 429 is heard in any case.
+        """
         told, ours = self._told[kind], self._set[kind]
-        if told is None:
+        if told is None or (ours is None and self._default[kind] is None):
             return ours if ours is not None else self._default[kind]
         return less_a_margin(told) if ours is None else min(ours, less_a_margin(told))
 
@@ -135,7 +139,7 @@ class Budget:
         """Learn from an answer: its limit headers, and from 429 that everybody of the bucket must hold."""
         with self._counts:
             self.answers[status] += 1
-        if "x-ratelimit-limit" in headers:
+        if "x-ratelimit-limit" in headers and headers.get("x-ratelimit-interval-seconds", "3600") == "3600":
             self._learn(kind, headers["x-ratelimit-limit"])
         if headers.get("x-ratelimit-nearlimit", "").strip().lower() == "true":
             self.near_limit = True

@@ -6,15 +6,12 @@ Every request is counted by the budget before it is sent, repeats too. What come
 success, or one of the errors of `mirror.errors`.
 """
 
-import functools
 import random as random_numbers
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Literal, NoReturn, TypeVar
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 import msgspec
@@ -25,7 +22,8 @@ from mirror.config import Retry
 from mirror.credentials import Credential
 from mirror.errors import UpstreamBusy, UpstreamRefused, UpstreamShapeError
 from mirror.times import Clock
-from mirror.upstream.answer import Answer, NotAsAsked, decoded, shown, shown_url, unexpected
+from mirror.upstream.addresses import redirected
+from mirror.upstream.answer import Answer, NotAsAsked, decoded, moment_of, shown, shown_url, unexpected
 from mirror.upstream.budget import Budget, RequestKind, delay_told
 from mirror.upstream.deadline import Deadline, DeadlineBackend
 from mirror.upstream.oauth import Grant, Tokens, token_address
@@ -95,6 +93,7 @@ class Http:
         self._longest = 10 * timeout
         self._deadline = Deadline()
         self._origins = {_origin(httpx.URL(address)) for address in (self.url, *origins)}
+        self._origins |= {("https", host, None) for scheme, host, port in self._origins if port is None}
         self._client = httpx.Client(
             transport=transport,
             timeout=timeout,
@@ -264,22 +263,14 @@ class Http:
     def _redirected(self, call: _Call, answer: Answer) -> _Call:
         """Return the call to the place a redirect names; raises UpstreamRefused where that is elsewhere."""
         location = answer.headers.get("location", "")
-        where = f"{answer.url}: {answer.status}: redirected"
-        if call.method != "GET" or not location:
-            raise UpstreamRefused(f"{where}, which is not followed here", status=answer.status)
-        try:
-            here, there = httpx.URL(call.url), httpx.URL(urljoin(call.url, location))
-            same = there.host == here.host and not there.userinfo and _is_as_safe(here, there)
-        except (httpx.InvalidURL, ValueError):
-            raise UpstreamRefused(f"{where} to no address", status=answer.status) from None
-        if not same:
+        target = redirected(call.url, location)
+        if call.method != "GET" or target is None:
             raise UpstreamRefused(
-                f"{where} to {shown_url(str(there))}, which is not followed: credentials go to the configured"
-                " address only; if the server has moved, set `url`",
+                f"{answer.url}: {answer.status}: redirected to {shown_url(location)}, which is not followed:"
+                " credentials go to the configured address only; if the server has moved, set `url`",
                 status=answer.status,
             )
-        self._origins.add(_origin(there))
-        return msgspec.structs.replace(call, url=str(there))
+        return msgspec.structs.replace(call, url=target)
 
     def _exchange(self, call: _Call, authorization: str | None) -> Answer:
         """Send one request and read its answer; raises UpstreamBusy where there is none."""
@@ -297,7 +288,7 @@ class Http:
             self._fail(error, call.url)
         finally:
             self._deadline.at = None
-        date = _moment(headers.get("date", "")) or self.clock()
+        date = moment_of(headers.get("date", "")) or self.clock()
         answer = Answer(status=response.status_code, headers=headers, body=body, date=date, address=call.url)
         self._budget.observe(call.kind, answer.status, answer.headers)
         return answer
@@ -412,23 +403,6 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
 
 
-def _is_as_safe(here: httpx.URL, there: httpx.URL) -> bool:
-    """Tell whether a redirect keeps the port and does not fall from https to http."""
-    if (here.scheme, there.scheme) == ("http", "https"):
-        return here.port is None and there.port is None
-    return here.scheme == there.scheme and here.port == there.port
-
-
 def _plain(headers: httpx.Headers) -> dict[str, str]:
     """Return headers by their names in lower case; httpx's own look-ups cost more than all else here."""
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}
-
-
-@functools.lru_cache(maxsize=64)
-def _moment(date: str) -> datetime | None:
-    """Read a Date header; None where it is missing or unreadable."""
-    try:
-        moment = parsedate_to_datetime(date)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
