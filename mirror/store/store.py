@@ -13,7 +13,6 @@ from mirror.model import Owner, Repository
 from mirror.store.changes import Change
 from mirror.store.files import explained, open_writer
 from mirror.store.index.settle import keep_up, settle
-from mirror.store.index.settle import keep_up, settle
 from mirror.store.owners import save_owner
 from mirror.store.repositories import SavedRepositories, save_repositories
 
