@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from upstream_fakes import NOON, Script, answer, bench, page, recorded
 
 from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamRefused, UpstreamShapeError
 from mirror.model import Owner, RepositoryKey
-from mirror.upstream.base import BadRow
+from mirror.upstream.base import BadRow, Page
+from mirror.upstream.cloud import MEMBER_FIELDS, REF_FIELDS, REPOSITORY_FIELDS
 
 API = "https://api.bitbucket.org/2.0"
 KEY = RepositoryKey(uuid="{b8313f5b-2134-488d-9aca-830fb95206c5}", full_name="gildas_cherruel/bb")
@@ -320,6 +324,41 @@ def test_budgets_follow_the_credential() -> None:
     ours.upstream.fetch_repositories("w", "created", None)
     assert [bucket.partition("-")[0] for bucket in ours.ledger.asked] == ["basic"]
     assert [bucket.partition("@")[2] for bucket in ours.ledger.asked] == ["api.bitbucket.org"]
+
+
+KEYS = sorted(
+    {part for field in (*REPOSITORY_FIELDS, *REF_FIELDS, *MEMBER_FIELDS) for part in field.split(".")}
+    | {"user"}
+)
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(codec=None), max_size=8)
+    | st.sampled_from(
+        ["branch", "tag", "a/b", "{1}", "2020-01-01T00:00:00+00:00", "team", "https://u:p@h/x"]
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=6),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=12) | ANYTHING, max_size=3))
+def test_no_row_can_end_a_run(rows: list[Any]) -> None:
+    """Whatever Bitbucket comes to send, a row is a value or a bad row, and both can be stored as text."""
+    upstream = bench(answer(json.dumps({"values": rows}).encode()), credential="t").upstream
+    pages: list[Page[Any]] = [
+        upstream.fetch_repositories("w", "created", None),
+        upstream.fetch_refs(KEY, None),
+        upstream.fetch_members("w", None),
+        upstream.fetch_workspaces(None),
+    ]
+    for found in pages[:2]:
+        assert len(found.rows) + len(found.bad) == len(rows)
+    text = msgspec.json.encode(pages).decode()
+    assert "\\u0000" not in text
 
 
 @pytest.mark.skipif(not RECORDINGS.exists(), reason="the recordings are not here")

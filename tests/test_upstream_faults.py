@@ -169,7 +169,13 @@ def test_a_fault_that_stays_is_reported(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:9/2.0", "http://no-such-host.invalid/2.0", "http://127.0.0.1:{port}/2.0"]
+    "url",
+    [
+        "http://127.0.0.1:9/2.0",
+        "http://no-such-host.invalid/2.0",
+        "http://no..host/2.0",
+        "http://127.0.0.1:{port}/2.0",
+    ],
 )
 def test_no_connection_at_all(url: str) -> None:
     """Refused, unknown and not TLS: each is said so, and repeated no more than was set."""

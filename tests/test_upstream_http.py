@@ -10,6 +10,7 @@ from upstream_fakes import NOON, Bench, Responder, answer, bench, page, recorded
 
 from mirror.errors import (
     BudgetSpent,
+    ConfigError,
     CredentialsRefused,
     MirrorError,
     UpstreamBusy,
@@ -269,6 +270,13 @@ def test_nothing_is_sent_to_a_strange_address() -> None:
     with pytest.raises(UpstreamShapeError, match="no address"):
         http_of(ours).get("https://api.bitbucket.org:notaport/")
     assert not ours.server.asked
+
+
+@pytest.mark.parametrize("url", ["http://host:port/2.0", "http://host:99999999/2.0", "http://[host/2.0"])
+def test_an_address_that_is_none_is_the_operators(url: str) -> None:
+    """It is said when connecting, not as a traceback of the first request."""
+    with pytest.raises(ConfigError, match="no web address"):
+        bench(OK, url=url)
 
 
 def test_a_write_is_repeated_only_if_it_was_not_done() -> None:

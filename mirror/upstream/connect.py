@@ -49,10 +49,15 @@ def connect(
     """
     credential = read_credential(config.credential, environ)
     url = url_of(config)
+    try:
+        host = urlsplit(url).netloc
+        urlsplit(url).port  # noqa: B018 - it raises where it is no number
+    except ValueError as error:
+        raise ConfigError(f"upstream {config.name}: url {url!r} is no web address: {error}") from None
     budget = Budget(
         ledger,
-        bucket=f"{credential.bucket}@{urlsplit(url).netloc}",
-        git_bucket=f"git-{credential.bucket}@{urlsplit(url).netloc}",
+        bucket=f"{credential.bucket}@{host}",
+        git_bucket=f"git-{credential.bucket}@{host}",
         limit=config.requests_per_hour,
         default=default_limit(config, credential),
         clock=clock,

@@ -20,7 +20,7 @@ import tenacity
 from mirror import __version__
 from mirror.config import Retry
 from mirror.credentials import Credential
-from mirror.errors import UpstreamBusy, UpstreamRefused, UpstreamShapeError
+from mirror.errors import ConfigError, UpstreamBusy, UpstreamRefused, UpstreamShapeError
 from mirror.times import Clock
 from mirror.upstream.addresses import redirected
 from mirror.upstream.answer import Answer, NotAsAsked, decoded, moment_of, shown, shown_url, unexpected
@@ -53,7 +53,7 @@ class _Call(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str = ""
 
 
-class _Unsent(UpstreamBusy):
+class Unsent(UpstreamBusy):
     """The request never left, so that even a write may be repeated."""
 
 
@@ -92,7 +92,10 @@ class Http:
         self._token_user = token_user
         self._longest = 10 * timeout
         self._deadline = Deadline()
-        self._origins = {_origin(httpx.URL(address)) for address in (self.url, *origins)}
+        try:
+            self._origins = {_origin(httpx.URL(address)) for address in (self.url, *origins)}
+        except httpx.InvalidURL as error:
+            raise ConfigError(f"url {url!r} is no web address: {error}") from None
         self._origins |= {("https", host, None) for scheme, host, port in self._origins if port is None}
         self._client = httpx.Client(
             transport=transport,
@@ -284,7 +287,7 @@ class Http:
                 body = self._body(response, headers.get("content-encoding", ""), call.url)
             finally:
                 response.close()
-        except (httpx.HTTPError, httpx.StreamError) as error:
+        except (httpx.HTTPError, httpx.StreamError, UnicodeError) as error:
             self._fail(error, call.url)
         finally:
             self._deadline.at = None
@@ -327,8 +330,9 @@ class Http:
         """Raise our error for one of httpx's."""
         cause = shown(self.redacted(str(error))) or type(error).__name__
         where = shown_url(url)
-        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
-            raise _Unsent(f"{where}: cannot connect: {cause}") from None
+        # A UnicodeError is how the resolver takes a host name with too long or empty parts.
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | UnicodeError):
+            raise Unsent(f"{where}: cannot connect: {cause}") from None
         if isinstance(error, httpx.TimeoutException):
             raise UpstreamBusy(f"{where}: no answer in time: {cause}") from None
         raise UpstreamBusy(f"{where}: the connection broke: {cause}") from None
@@ -395,7 +399,7 @@ def _error_of(state: tenacity.RetryCallState) -> UpstreamBusy:
 
 def _was_not_done(error: BaseException) -> bool:
     """Tell whether a write was certainly not done, so that it may be asked again."""
-    return isinstance(error, _Unsent) or (isinstance(error, UpstreamBusy) and error.status == 429)
+    return isinstance(error, Unsent) or (isinstance(error, UpstreamBusy) and error.status == 429)
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

@@ -22,7 +22,8 @@ _USED = {
 
 WANTED = (
     "an API token goes as ACCOUNT-EMAIL:TOKEN, an access token of a repository, project or workspace as TOKEN"
-    " alone, an OAuth consumer as oauth:KEY:SECRET; app passwords ended on 28 July 2026"
+    " alone, an OAuth consumer as oauth:KEY:SECRET; app passwords ended on 28 July 2026 (a Data Center takes"
+    " USER:PASSWORD, or an HTTP access token alone)"
 )
 
 
