@@ -100,7 +100,7 @@ def recognise(connection: sqlite3.Connection, said: Credentials) -> Caller:
     if said.token:
         living = tokens.find(connection, said.token)
         if living is not None:
-            return _holder(connection, living, said.username)
+            return holder(connection, living, said.username)
     if said.trusted and said.username:
         ids = _user_ids(connection, said.username)
         if ids:
@@ -108,7 +108,7 @@ def recognise(connection: sqlite3.Connection, said: Credentials) -> Caller:
     return ANONYMOUS
 
 
-def _holder(connection: sqlite3.Connection, living: tokens.LivingToken, claimed: str | None) -> Caller:
+def holder(connection: sqlite3.Connection, living: tokens.LivingToken, claimed: str | None) -> Caller:
     """Make the caller of a token; one that speaks for nobody speaks for the Basic user name beside it.
 
     That gives nothing away: a token sees everything, whoever it speaks for.

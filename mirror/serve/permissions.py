@@ -29,8 +29,7 @@ Actor = dict[str, Any]
 
 async def actor_of(datasette: "Datasette", request: Request) -> Actor | None:
     """Return the actor behind a request's token or login, None where another plugin may know it."""
-    headers = request.headers
-    if "authorization" in headers:
+    if "authorization" in request.headers:
         said = said_by(datasette, request)
         for database in mirrors(datasette):
             caller = await database.execute_fn(lambda connection: callers.recognise(connection, said))

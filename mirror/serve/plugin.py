@@ -11,7 +11,7 @@ from datasette import hookimpl
 from datasette.utils.asgi import Request, Response
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader
 
-from mirror.serve import permissions
+from mirror.serve import api, permissions
 from mirror.serve.errors import error_page
 from mirror.serve.metadata import metadata
 from mirror.serve.mirrors import mirror_named, mirrors, served
@@ -50,8 +50,14 @@ def canned_queries(datasette: "Datasette", database: str) -> dict[str, dict[str,
 
 @hookimpl(tryfirst=True)
 def actor_from_request(datasette: "Datasette", request: Request) -> Callable[[], Awaitable[Any]]:
-    """Recognise tokens, trusted users and logins."""
+    """Recognise tokens, trusted users and logins; an API recognises tokens itself, as it reads its rows."""
+    if "authorization" in request.headers and api.is_api(request.path):
+        return _nobody
     return lambda: permissions.actor_of(datasette, request)
+
+
+async def _nobody() -> None:
+    """Leave a request without an actor."""
 
 
 @hookimpl(trylast=True)
@@ -69,7 +75,13 @@ def permission_allowed(
 @hookimpl
 def register_routes() -> list[tuple[str, View]]:
     """Add the plugin's own addresses; Datasette asks them before its own."""
-    return [(rf"^{login.PATH}$", login.login)]
+    return [(rf"^{login.PATH}$", login.login), (api.PATTERN, api.view)]
+
+
+@hookimpl
+def skip_csrf(scope: dict[str, Any]) -> bool:
+    """Leave the APIs out of the form protection: cookies count for nothing in what they write."""
+    return api.is_api(scope.get("path", ""))
 
 
 @hookimpl

@@ -1,0 +1,92 @@
+"""What an API is asked and what it answers, as values; errors in the form of API 1.0."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from mirror.serve.callers import Caller
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to an API, taken apart: names out of the path, the first value of each parameter."""
+
+    method: str
+    names: tuple[str, ...] = ()
+    parameters: Mapping[str, str] = {}
+    caller: Caller
+
+    def number(self, parameter: str, default: int, most: int) -> int:
+        """Read a parameter that counts something; what is no number is the default, as then."""
+        text = self.parameters.get(parameter, "")
+        return min(int(text), most) if text.isascii() and text.isdecimal() and len(text) < 10 else default
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A body to be rendered; None is no body at all. `synced_at` is the age of what it was made from."""
+
+    body: Any = None
+    status: int = 200
+    synced_at: str | None = None
+    headers: Mapping[str, str] = {}
+
+
+Handler = Callable[..., Answer]
+
+
+class ApiError(Exception):
+    """A refusal with its status, in the words of then: ``{"error": {"message", "detail"?, "fields"?}}``."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        detail: str | None = None,
+        fields: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = dict(headers or {})
+        error: dict[str, Any] = {"message": message}
+        if detail:
+            error["detail"] = detail
+        if fields:
+            error["fields"] = {name: [complaint] for name, complaint in fields.items()}
+        self.body = {"error": error}
+
+    def answer(self) -> Answer:
+        """Return the refusal as an answer."""
+        return Answer(body=self.body, status=self.status, headers=self.headers)
+
+
+def bad_request(fields: Mapping[str, str]) -> ApiError:
+    """Refuse a form, naming each field and what is wrong with it."""
+    detail = " ".join(f"{name}: {complaint}" for name, complaint in fields.items())
+    return ApiError(400, "Bad Request", detail=detail, fields=fields)
+
+
+def unauthorized() -> ApiError:
+    """Ask for credentials."""
+    return ApiError(
+        401,
+        "Unauthorized",
+        detail="Send a token of this mirror, as the password of a Basic login or as Bearer.",
+        headers={"WWW-Authenticate": 'Basic realm="Bitbucket mirror", charset="UTF-8"'},
+    )
+
+
+def not_found(what: str, name: str) -> ApiError:
+    """Say that the mirror holds no such thing; clients test how the message begins."""
+    return ApiError(404, f"{what} {name} not found")
+
+
+def forbidden() -> ApiError:
+    """Say that a repository is not for this caller; the status is what Go's import resolver looks for."""
+    return ApiError(403, "Forbidden", detail="You do not have access to this repository.")
+
+
+def oldest(moments: Iterable[str | None]) -> str | None:
+    """Return the age of what is made of several rows: that of the oldest."""
+    return min((moment for moment in moments if moment), default=None)

@@ -1,0 +1,233 @@
+"""The API's edge to Datasette: addresses, methods, credentials, formats, headers; `api1` and `writes` answer.
+
+Every prefix that clients were seen to use is answered, with and without the trailing slash, never by a
+redirect: common libraries turn a redirected POST into a GET.
+"""
+
+import contextlib
+import logging
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, cast
+from urllib.parse import parse_qs, unquote
+
+from datasette.utils import add_cors_headers, sqlite_timelimit
+from datasette.utils.asgi import Request, Response
+
+from mirror.serve import callers, formats, legacy, lookups, tokens
+from mirror.serve.answers import Answer, ApiError, Asked
+from mirror.serve.api1 import READERS
+from mirror.serve.callers import ANONYMOUS, Caller, Credentials
+from mirror.serve.mirrors import mirrors, served
+from mirror.serve.permissions import note_use, said_by
+from mirror.serve.writes import OWNER, SLUG, WRITERS, Write, admitted
+from mirror.times import from_text, utc_now
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
+    from datasette.database import Database
+
+    from mirror.serve.rows import FoundRepository
+
+PATTERN = r"^/(?:(?:!|%21)?api/)?1\.0(?P<rest>/.*)?$"
+LONGEST_PATH = 2000
+
+_PATTERN = re.compile(PATTERN)
+
+log = logging.getLogger(__name__)
+
+
+def is_api(path: str) -> bool:
+    """Tell whether a path is an API's, where no cookie counts for a write."""
+    return _PATTERN.match(path) is not None
+
+
+async def view(datasette: "Datasette", request: Request) -> Response:
+    """Answer one request to API 1.0, whatever its method."""
+    parameters = {key: values[0] for key, values in _parameters(request).items()}
+    try:
+        answer = await _answered(datasette, request, parameters)
+    except ApiError as error:
+        answer = error.answer()
+    except sqlite3.Error as error:
+        log.warning("%s: %s", request.path, error)
+        answer = ApiError(503, "The mirror is busy", headers={"Retry-After": "1"}).answer()
+    except Exception:
+        log.exception("%s %s", request.method, request.path)
+        answer = ApiError(500, "The mirror could not answer; its log says why.").answer()
+    return _response(datasette, request, parameters, answer)
+
+
+async def _answered(datasette: "Datasette", request: Request, parameters: dict[str, str]) -> Answer:
+    """Find the route and answer; raises ApiError."""
+    database = next(mirrors(datasette), None)
+    if database is None:
+        raise ApiError(404, "No mirror is attached")
+    callback = parameters.get("callback")
+    if callback is not None and not formats.is_callback(callback):
+        raise ApiError(400, "Bad Request", detail="callback: This is no name of a function.")
+    pattern, names = _route(request)
+    writers = WRITERS.get(pattern, {})
+    reader = READERS.get(pattern)
+    if reader is None and not writers:
+        raise ApiError(404, "There is no API hosted at this address")
+    writable = served(datasette).config.writes and served(datasette).writer is not None
+    methods = [*(("GET", "HEAD") if reader else ()), *(writers if writable else ()), "OPTIONS"]
+    method = request.method
+    if method == "OPTIONS":
+        return Answer(headers={"Allow": ", ".join(methods)})
+    if method not in methods:
+        raise _method_not_allowed(methods, read_only=method in writers)
+    if reader is None or method in writers:
+        return await _written(datasette, database, request, writers[method], names, parameters)
+    said = _credentials(datasette, request, parameters)
+    login = _login(request, database) if said is callers.NOTHING_SAID and callback is None else None
+
+    def work(connection: sqlite3.Connection) -> tuple[Caller, Answer | ApiError]:
+        with _bounded(datasette, connection):
+            caller = _caller(connection, said, login)
+            asked = Asked(method=method, names=names, parameters=parameters, caller=caller)
+            try:
+                return caller, reader(connection, asked)
+            except ApiError as error:
+                return caller, error
+
+    caller, outcome = cast("tuple[Caller, Answer | ApiError]", await database.execute_fn(work))
+    await note_use(datasette, database, caller)
+    if isinstance(outcome, ApiError):
+        raise outcome
+    return outcome
+
+
+async def _written(
+    datasette: "Datasette",
+    database: "Database",
+    request: Request,
+    write: Write,
+    names: tuple[str, ...],
+    parameters: dict[str, str],
+) -> Answer:
+    """Pass a write on, then answer with what the mirror shows of it."""
+    said = _credentials(datasette, request, parameters)
+    caller = await database.execute_fn(lambda connection: callers.recognise(connection, said))
+    await note_use(datasette, database, caller)
+    asked = Asked(method=request.method, names=names, parameters=parameters, caller=caller)
+    admitted(asked)
+
+    async def find(full_name: str) -> "FoundRepository | None":
+        found: FoundRepository | None = await database.execute_fn(
+            lambda connection: lookups.repository(connection, caller, full_name)
+        )
+        return found
+
+    full_name, answer = await write(served(datasette).writer, request, asked, find)
+    if not full_name:
+        return answer
+    shown = await find(full_name)
+    if shown is None:
+        raise ApiError(503, "The write was done, but the mirror does not show it yet")
+    state = "creating" if request.method == "POST" else "available"
+    return Answer(body=legacy.repository(shown, state=state), synced_at=shown.row.last_seen_at)
+
+
+def _route(request: Request) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Take a path apart: its pattern, with placeholders, and the names that stand in their places."""
+    rest = request.url_vars["rest"] or "/"
+    if len(rest) > LONGEST_PATH:
+        raise ApiError(414, "Request-URI Too Long")
+    parts = rest.removesuffix("/").split("/")[1:]
+    try:
+        names = [unquote(part, errors="strict") for part in parts]
+    except UnicodeDecodeError:
+        raise ApiError(400, "Bad Request", detail="The address is not UTF-8.") from None
+    if not all(names) or any("/" in name or "\x00" in name for name in names):
+        return (), ()
+    pattern = list(names)
+    for place, holder in ((1, OWNER), (2, SLUG)):
+        if len(names) > place and (names[0] == "repositories" or (names[0] == "users" and place == 1)):
+            pattern[place] = holder
+    return tuple(pattern), tuple(names[1:])
+
+
+def _method_not_allowed(methods: Sequence[str], *, read_only: bool) -> ApiError:
+    detail = (
+        "This mirror is read-only. Writes pass through to the upstream where `writes = true` is configured."
+        if read_only
+        else None
+    )
+    return ApiError(405, "Method Not Allowed", detail=detail, headers={"Allow": ", ".join(methods)})
+
+
+def _parameters(request: Request) -> dict[str, list[str]]:
+    """Read the query; what cannot be read is ignored like what is not known."""
+    try:
+        return parse_qs(request.query_string, keep_blank_values=True, max_num_fields=100)
+    except ValueError:
+        return {}
+
+
+def _credentials(datasette: "Datasette", request: Request, parameters: dict[str, str]) -> Credentials:
+    """Read who asks. A script on a foreign page (JSONP) is not helped by a password that a browser kept."""
+    if parameters.get("access_token"):
+        return Credentials(token=parameters["access_token"])
+    said = said_by(datasette, request)
+    if "callback" in parameters and (said.username is not None or said.trusted):
+        return Credentials()
+    return said
+
+
+def _login(request: Request, database: "Database") -> int | None:
+    """Return the token behind a login cookie, recognised by the plugin in this very request; for reading."""
+    actor = request.actor or {}
+    if "mirror_scope" in actor and actor.get("mirror") == database.name:
+        return int(actor["mirror_token"])
+    return None
+
+
+def _caller(connection: sqlite3.Connection, said: Credentials, login: int | None) -> Caller:
+    if login is None:
+        return callers.recognise(connection, said) if said is not callers.NOTHING_SAID else ANONYMOUS
+    living = tokens.find_by_id(connection, login)
+    return callers.holder(connection, living, None) if living else ANONYMOUS
+
+
+@contextlib.contextmanager
+def _bounded(datasette: "Datasette", connection: sqlite3.Connection) -> Iterator[None]:
+    """Let all reads of an answer see one state of the file, within Datasette's time limit."""
+    with sqlite_timelimit(connection, datasette.setting("sql_time_limit_ms")):
+        connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            if connection.in_transaction:
+                connection.execute("COMMIT")
+
+
+def _response(
+    datasette: "Datasette", request: Request, parameters: dict[str, str], answer: Answer
+) -> Response:
+    """Render an answer with its headers."""
+    headers = {**formats.SAFETY, **answer.headers}
+    if "access_token" in parameters:  # Datasette sees to this where a header or a cookie says who asks
+        headers["Cache-Control"] = "private, no-store"
+    if answer.synced_at is not None:
+        headers["X-Mirror-Synced-At"] = answer.synced_at
+        age = (utc_now() - from_text(answer.synced_at)).total_seconds()
+        headers["Age"] = str(max(0, int(age)))
+    if datasette.cors:
+        add_cors_headers(headers)
+    body, content_type = b"", "text/plain; charset=utf-8"
+    if answer.body is not None:
+        callback = parameters.get("callback")
+        if callback is not None and not formats.is_callback(callback):
+            callback = None
+        body, content_type = formats.render(answer.body, parameters.get("format", "json"), callback)
+    if answer.status != 204:
+        headers["Content-Length"] = str(len(body))
+    return Response(
+        b"" if request.method == "HEAD" else body,
+        status=answer.status,
+        headers=headers,
+        content_type=content_type,
+    )

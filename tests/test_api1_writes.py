@@ -1,0 +1,335 @@
+"""API 1.0's writes: who may, what is checked before an upstream is asked, how its refusals are passed on."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from filled import Filled, fill_mixed, owner, repository
+from served import Asking, asking, basic, bearer, make_tokens
+
+from mirror.errors import (
+    BudgetSpent,
+    CredentialsRefused,
+    MirrorError,
+    NotFound,
+    UpstreamBusy,
+    UpstreamRefused,
+)
+from mirror.serve.forms import LARGEST_BODY, RepositoryForm
+
+if TYPE_CHECKING:
+    from mirror.serve.writes import Writer
+
+FORM_TYPE = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+class StoreWriter:
+    """A writer whose upstream always says yes, or raises what a test told it to."""
+
+    def __init__(self, filled: Filled) -> None:
+        self.filled = filled
+        self.calls = list[tuple[str, str, RepositoryForm | None, str]]()
+        self.error: MirrorError | None = None
+
+    def create_repository(self, owner: str, form: RepositoryForm, *, by: str) -> str:
+        """Save it as asked."""
+        return self._save("create", f"{owner}/{(form.name or '').lower()}", form, by)
+
+    def update_repository(self, full_name: str, form: RepositoryForm, *, by: str) -> str:
+        """Save it under its new name, if it has one."""
+        who = full_name.partition("/")[0]
+        return self._save("update", f"{who}/{form.name.lower()}" if form.name else full_name, form, by)
+
+    def delete_repository(self, full_name: str, *, by: str) -> None:
+        """Mark it gone."""
+        self._note("delete", full_name, None, by)
+        self.filled.gone(full_name)
+
+    def fork_repository(self, full_name: str, owner: str, form: RepositoryForm, *, by: str) -> str:
+        """Save it as a fork."""
+        return self._save("fork", f"{owner}/{form.name}", form, by, parent_full_name=full_name)
+
+    def _note(self, verb: str, full_name: str, form: RepositoryForm | None, by: str) -> None:
+        if self.error:
+            raise self.error
+        self.calls.append((verb, full_name, form, by))
+
+    def _save(self, verb: str, full_name: str, form: RepositoryForm, by: str, **said: Any) -> str:
+        self._note(verb, full_name, form, by)
+        row = repository(
+            full_name, owner(full_name.partition("/")[0]), name=form.name or "x", scm=form.scm, size=0, **said
+        )
+        self.filled.repositories([row])
+        return full_name
+
+
+class World:
+    """A mirror that takes writes."""
+
+    def __init__(self, path: Path) -> None:
+        self.filled = fill_mixed(path)
+        self.tokens = make_tokens(self.filled.store)
+        self.writer = StoreWriter(self.filled)
+        checked: Writer = self.writer  # mypy holds the fake to the protocol
+        self.served = asking(path, writes=True, writer=checked)
+        self.headers = basic("jespern", self.tokens["write"])
+
+    def __call__(self, method: str, what: str, **options: Any) -> Any:
+        """Write as jespern, with the write token."""
+        return self.served(method, f"/1.0/{what}", **{"headers": self.headers, **options})
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """One for each test: they write."""
+    return World(tmp_path / "mirror.db")
+
+
+WRITES: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("POST", "repositories", {"name": "new", "scm": "git"}),
+    ("POST", "repositories/", {"name": "new"}),
+    ("PUT", "repositories/jespern/django-piston/", {"description": "x"}),
+    ("DELETE", "repositories/jespern/django-piston", {}),
+    ("POST", "repositories/mcatalbas/codeigniter/fork", {"name": "mine"}),
+)
+
+
+@pytest.mark.parametrize(("method", "what", "form"), WRITES)
+def test_without_a_writer_or_the_setting_nothing_is_written(
+    tmp_path: Path, method: str, what: str, form: dict[str, str]
+) -> None:
+    """405 that says how to change it, for everybody, and the methods that do answer."""
+    filled = fill_mixed(tmp_path / "mirror.db")
+    token = make_tokens(filled.store)["write"]
+    writer = StoreWriter(filled)
+    for served in (
+        asking(tmp_path / "mirror.db", writer=writer),
+        asking(tmp_path / "mirror.db", writes=True),
+    ):
+        answer = served(method, f"/1.0/{what}", data=form, headers=bearer(token))
+        assert answer.status_code == 405
+        assert "read-only" in answer.json()["error"]["detail"]
+        assert method not in answer.headers["allow"]
+    assert writer.calls == []
+    filled.store.close()
+
+
+@pytest.mark.parametrize(("method", "what", "form"), WRITES)
+def test_only_a_living_token_with_the_scope_writes(
+    world: World, method: str, what: str, form: dict[str, str]
+) -> None:
+    """401 without one, 403 without the scope; nothing reaches the writer."""
+    refused = {
+        401: (
+            {},
+            bearer(world.tokens["revoked"]),
+            bearer(world.tokens["expired"]),
+            basic("jespern", "secret"),
+        ),
+        403: (bearer(world.tokens["read"]), bearer(world.tokens["user"])),
+    }
+    for status, headers in ((status, headers) for status, all_ in refused.items() for headers in all_):
+        answer = world(method, what, data=form, headers=headers)
+        assert answer.status_code == status
+    assert world(method, what, data=form, headers={}).headers["www-authenticate"].startswith("Basic")
+    assert world.writer.calls == []
+
+
+def test_a_login_cookie_never_writes(world: World) -> None:
+    """A foreign page could send it: cookies count for reading alone."""
+    login = world.served("POST", "/-/mirror-login", data={"token": world.tokens["write"]})
+    cookies = {"ds_actor": login.cookies["ds_actor"].strip('"'), "ds_csrftoken": "x"}
+    answer = world("DELETE", "repositories/jespern/django-piston", headers={}, cookies=cookies)
+    assert (answer.status_code, world.writer.calls) == (401, [])
+
+
+def test_creating_answers_with_the_new_repository(world: World) -> None:
+    """200, `creating`, empty; and it is there at once. Scripts that carry a cookie jar write too."""
+    form = {"name": "MyRepo", "scm": "git", "is_private": "True", "has_wiki": "false", "unknown": "x"}
+    answer = world("POST", "repositories/?format=json", data=form, cookies={"ds_csrftoken": "x"})
+    assert answer.status_code == 200
+    told = answer.json()
+    assert (told["slug"], told["state"], told["size"], told["owner"]) == ("myrepo", "creating", 0, "jespern")
+    ((verb, full_name, sent, by),) = world.writer.calls
+    assert (verb, full_name, by) == ("create", "jespern/myrepo", "writer")
+    assert sent == RepositoryForm(name="MyRepo", scm="git", is_private=True, has_wiki=False)
+    assert world("GET", "repositories/jespern/myrepo").json()["state"] == "available"
+
+
+def test_creating_for_a_team_and_as_nobody(world: World) -> None:
+    """`owner` outweighs the caller's name; without either the field is missing."""
+    assert world("POST", "repositories", data={"name": "x", "owner": "1team"}).json()["owner"] == "1team"
+    answer = world("POST", "repositories", data={"name": "x"}, headers=bearer(world.tokens["write"]))
+    assert (answer.status_code, "owner" in answer.json()["error"]["fields"]) == (400, True)
+
+
+def test_updating_moves_the_slug(world: World) -> None:
+    """Partial: what is not mentioned is not touched; the name is matched whatever its case."""
+    answer = world("PUT", "repositories/JESPERN/Django-Piston/", data={"name": "Piston2"})
+    assert (answer.status_code, answer.json()["slug"]) == (200, "piston2")
+    assert world.writer.calls[0][2] == RepositoryForm(name="Piston2")
+
+
+def test_deleting_has_no_body(world: World) -> None:
+    """204, and 404 from then on."""
+    answer = world("DELETE", "repositories/jespern/django-piston")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert world("GET", "repositories/jespern/django-piston").status_code == 404
+    assert world("DELETE", "repositories/jespern/django-piston").status_code == 404
+    assert len(world.writer.calls) == 1
+
+
+def test_forking_goes_to_the_caller(world: World) -> None:
+    """Under the caller's name, or the owner's that is given."""
+    told = world("POST", "repositories/mcatalbas/codeigniter/fork/", data={"name": "mine"}).json()
+    assert (told["owner"], told["slug"], told["is_fork"]) == ("jespern", "mine", True)
+
+
+@pytest.mark.parametrize("flag", ["True", "true", "1", "on", "yes", "TRUE"])
+def test_true_in_every_spelling(world: World, flag: str) -> None:
+    """As the clients of then wrote it."""
+    world("PUT", "repositories/jespern/django-piston", data={"is_private": flag})
+    assert world.writer.calls[0][2] == RepositoryForm(is_private=True)
+
+
+@pytest.mark.parametrize("flag", ["False", "false", "0", "off", ""])
+def test_false_in_every_spelling(world: World, flag: str) -> None:
+    """An empty field is an unchecked box."""
+    world("PUT", "repositories/jespern/django-piston", data={"no_forks": flag})
+    assert world.writer.calls[0][2] == RepositoryForm(no_forks=False)
+
+
+@pytest.mark.parametrize(
+    ("form", "field"),
+    [
+        ({}, "name"),
+        ({"name": "  "}, "name"),
+        ({"name": "a\nb"}, "name"),
+        ({"name": "x" * 256}, "name"),
+        ({"name": "x", "scm": "svn"}, "scm"),
+        ({"name": "x", "is_private": "perhaps"}, "is_private"),
+        ({"name": "x", "website": "h" * 2001}, "website"),
+    ],
+)
+def test_a_wrong_form_names_the_field(world: World, form: dict[str, str], field: str) -> None:
+    """400 before the upstream is asked."""
+    answer = world("POST", "repositories/", data=form)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["message"], list(error["fields"])) == ("Bad Request", [field])
+    assert error["detail"].startswith(f"{field}: This field")
+    assert world.writer.calls == []
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"name=x", "", 200),
+        (b'{"name": "x", "is_private": true, "scm": null}', "application/json", 200),
+        (b"name=x", "application/x-www-form-urlencoded; charset=utf-8", 200),
+        (b"name=x", "text/plain", 415),
+        (b"--b\r\n", "multipart/form-data; boundary=b", 415),
+        (b"[1]", "application/json", 400),
+        (b"{", "application/json", 400),
+        (b"name=%FF%FE", "application/x-www-form-urlencoded", 400),
+        (b"\xff\xfe", "application/x-www-form-urlencoded", 400),
+        (b"&".join(b"a=1" for _ in range(300)), "application/x-www-form-urlencoded", 400),
+        (b"name=" + b"x" * LARGEST_BODY, "application/x-www-form-urlencoded", 413),
+    ],
+)
+def test_bodies_are_read_within_limits(world: World, content: bytes, kind: str, status: int) -> None:
+    """Wrong types, broken text, too many fields, too much of it."""
+    headers = {**world.headers, **({"Content-Type": kind} if kind else {})}
+    answer = world("POST", "repositories", content=content, headers=headers)
+    assert answer.status_code == status, answer.text
+    assert (len(world.writer.calls) == 1) is (status == 200)
+
+
+def test_of_a_field_sent_twice_the_first_counts(world: World) -> None:
+    """One value, and not a mixture."""
+    world("POST", "repositories", content="name=first&name=second", headers={**world.headers, **FORM_TYPE})
+    assert world.writer.calls[0][1] == "jespern/first"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (UpstreamRefused("Repository already exists.", status=400), 400, "Repository already exists."),
+        (UpstreamRefused("no", status=403), 403, "no"),
+        (UpstreamRefused("gone", status=410), 410, "gone"),
+        (UpstreamRefused("odd", status=302), 400, "odd"),
+        (NotFound("no such owner"), 404, "no such owner"),
+        (UpstreamBusy("time-out"), 503, "The upstream could not be asked; nothing was changed."),
+        (CredentialsRefused("bad token"), 503, "The upstream could not be asked; nothing was changed."),
+        (
+            BudgetSpent("later", resumes_at=datetime(2026, 1, 1, tzinfo=UTC)),
+            503,
+            "The upstream could not be asked; nothing was changed.",
+        ),
+    ],
+)
+def test_what_the_upstream_says_is_passed_on(
+    world: World, error: MirrorError, status: int, message: str
+) -> None:
+    """Refusals in the form of 1.0; whatever kept it from being asked is 503."""
+    world.writer.error = error
+    answer = world("POST", "repositories", data={"name": "x"})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (status, message)
+
+
+def test_a_broken_writer_is_an_error_without_details(world: World, capfd: Any) -> None:
+    """What nobody expected is logged, and not told to the caller; the token is in neither."""
+
+    def broken(owner: str, form: RepositoryForm, *, by: str) -> str:
+        raise ZeroDivisionError("secret detail")
+
+    world.writer.create_repository = broken  # type: ignore[method-assign]
+    answer = world("POST", "repositories", data={"name": "x"})
+    assert (answer.status_code, "secret" in answer.text) == (500, False)
+    out, err = capfd.readouterr()
+    assert world.tokens["write"] not in out + err
+
+
+def test_a_private_repository_is_written_by_holders_and_unknown_ones_are_404(world: World) -> None:
+    """The same look-up as reading."""
+    assert world("PUT", "repositories/jespern/arriving", data={"description": "x"}).status_code == 200
+    assert world("PUT", "repositories/jespern/unknown", data={"description": "x"}).status_code == 404
+
+
+def test_a_client_that_hangs_up_half_way_writes_nothing(world: World) -> None:
+    """A body that never ended is not acted upon."""
+    sent = list[dict[str, Any]]()
+
+    async def hang_up() -> None:
+        messages: list[dict[str, Any]] = [
+            {"type": "http.request", "body": b"name=x", "more_body": True},
+            {"type": "http.disconnect"},
+        ]
+
+        async def receive() -> dict[str, Any]:
+            return messages.pop(0)
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        headers = [(key.lower().encode(), value.encode()) for key, value in world.headers.items()]
+        scope = {
+            "type": "http", "method": "POST", "path": "/1.0/repositories", "raw_path": b"/1.0/repositories",
+            "query_string": b"", "headers": headers, "scheme": "http", "http_version": "1.1",
+        }  # fmt: skip
+        await world.served.datasette.app()(scope, receive, send)
+
+    asyncio.run(hang_up())
+    assert sent[0]["status"] == 400
+    assert world.writer.calls == []
+
+
+def test_reading_answers_stay_while_writes_are_on(world: World) -> None:
+    """GET of the same addresses, and the methods they name."""
+    asked: Asking = world.served
+    assert asked.get("/1.0/repositories/jespern/django-piston").status_code == 200
+    allowed = asked("OPTIONS", "/1.0/repositories/jespern/django-piston").headers["allow"]
+    assert allowed == "GET, HEAD, PUT, DELETE, OPTIONS"
+    assert asked.get("/1.0/repositories/jespern/django-piston/fork").status_code == 405
