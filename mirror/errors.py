@@ -10,6 +10,7 @@ MirrorError                   a sentence for the user, and the exit code of a co
     UpstreamBusy              repeat it: time-out, lost connection, 429, 5xx; knows retry_after
     UpstreamRefused           do not repeat it: 400, 403, 404, 410, any other status; knows it
     UpstreamShapeError        a body that is not the JSON we know
+    OutcomeUnknown            a write that may or may not have been done: look before repeating it
   StoreError              4   the mirror file is missing, locked, full, broken or too new
     StoreLocked               another process is syncing into it
   NotFound                1   the mirror does not hold what was asked for
@@ -82,6 +83,10 @@ class UpstreamRefused(UpstreamError):
 
 class UpstreamShapeError(UpstreamError):
     """The body is not JSON, or not of a shape that is known."""
+
+
+class OutcomeUnknown(UpstreamError):
+    """A write whose answer was lost, and asking again did not tell what became of it."""
 
 
 class StoreError(MirrorError):

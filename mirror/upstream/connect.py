@@ -15,10 +15,14 @@ from mirror.upstream.addresses import Family
 from mirror.upstream.base import Upstream
 from mirror.upstream.budget import ANONYMOUS_LIMIT, AUTHENTICATED_LIMIT, Budget, Ledger, Wait
 from mirror.upstream.cloud import Cloud, Sandbox
+from mirror.upstream.cloud_writes import WritableCloud, WritableSandbox
 from mirror.upstream.datacenter import DataCenter
+from mirror.upstream.datacenter_writes import WritableDataCenter
 from mirror.upstream.git import GIT_AGENT, TOKEN_USER, GitRefs, git_credential, git_root
 from mirror.upstream.http import Http, Transport
 from mirror.upstream.legacy import Legacy
+from mirror.upstream.legacy_writes import WritableLegacy
+from mirror.upstream.writes import WritableUpstream
 
 SANDBOX_URL = f"http://127.0.0.1:{SANDBOX_PORT}/2.0"
 
@@ -47,17 +51,11 @@ def connect(
     `wait` sleeps, telling why; `may_wait` false ends a run whose budget is spent; `max_requests` bounds
     this run. Raises ConfigError for a credential that cannot be read.
     """
-    credential = read_credential(config.credential, environ)
-    url = url_of(config)
-    try:
-        host = urlsplit(url).netloc
-        urlsplit(url).port  # noqa: B018 - it raises where it is no number
-    except ValueError as error:
-        raise ConfigError(f"upstream {config.name}: url {url!r} is no web address: {error}") from None
+    url, credential = url_of(config), read_credential(config.credential, environ)
     budget = Budget(
         ledger,
-        bucket=f"{credential.bucket}@{host}",
-        git_bucket=f"git-{credential.bucket}@{host}",
+        bucket=_bucket(config, credential),
+        git_bucket=f"git-{_bucket(config, credential)}",
         limit=config.requests_per_hour,
         default=default_limit(config, credential),
         clock=clock,
@@ -90,11 +88,65 @@ def connect(
     return Connection(GitRefs(api, git), budget)
 
 
+def connect_writable(
+    config: UpstreamConfig,
+    *,
+    ledger: Ledger,
+    wait: Wait,
+    clock: Clock = utc_now,
+    environ: Mapping[str, str] = os.environ,
+    transport: Transport | None = None,
+) -> WritableUpstream:
+    """Make an upstream for one write; raises ConfigError as `connect` does.
+
+    It spends from the same buckets as a sync, but nobody waits an hour for a write: `wait` is asked for
+    short pauses alone, and BudgetSpent tells of longer ones.
+    """
+    url, credential = url_of(config), read_credential(config.credential, environ)
+    budget = Budget(
+        ledger,
+        bucket=_bucket(config, credential),
+        limit=config.requests_per_hour,
+        default=default_limit(config, credential),
+        clock=clock,
+        wait=wait,
+        may_wait=False,
+    )
+    http = Http(
+        url=url,
+        credential=credential,
+        budget=budget,
+        retry=config.retry,
+        timeout=config.timeout,
+        clock=clock,
+        origins=Family(url).origins,
+        transport=transport,
+    )
+    return _WRITABLE[config.kind](config.name, http)
+
+
+def _bucket(config: UpstreamConfig, credential: Credential) -> str:
+    """Name the account in the ledger that requests count in; raises ConfigError for an impossible address."""
+    url = url_of(config)
+    try:
+        host = urlsplit(url).netloc
+        urlsplit(url).port  # noqa: B018 - it raises where it is no number
+    except ValueError as error:
+        raise ConfigError(f"upstream {config.name}: url {url!r} is no web address: {error}") from None
+    return f"{credential.bucket}@{host}"
+
+
 _KINDS: dict[str, Callable[[str, Http], Upstream]] = {
     "cloud": Cloud,
     "sandbox": Sandbox,
     "datacenter": DataCenter,
     "legacy": Legacy,
+}
+_WRITABLE: dict[str, Callable[[str, Http], WritableUpstream]] = {
+    "cloud": WritableCloud,
+    "sandbox": WritableSandbox,
+    "datacenter": WritableDataCenter,
+    "legacy": WritableLegacy,
 }
 
 
