@@ -1,0 +1,393 @@
+"""Commands as people run them: what they print, how they end, what they leave."""
+
+import json
+import signal
+import socket
+import sqlite3
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from commands import Folder, sandbox
+
+from mirror.cli.base import ROOMS, mirror
+from mirror.sandbox import Fault, RunningSandbox, parse_fault
+
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text("utf-8")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """An empty folder."""
+    return Folder(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[RunningSandbox]:
+    """A sandbox that no test of this file edits."""
+    with sandbox() as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def synced(tmp_path_factory: pytest.TempPathFactory, box: RunningSandbox) -> Folder:
+    """A folder whose mirror is complete; tests only read it."""
+    folder = Folder(tmp_path_factory.mktemp("synced"))
+    folder.configure(box.url)
+    assert folder.run("sync").code == 0
+    return folder
+
+
+def commands(group: click.Group, *names: str) -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands(command, *names, name)
+        yield " ".join([*names, name]), command
+
+
+COMMANDS = dict(commands(mirror))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_helps_with_an_example(name: str) -> None:
+    """One line of what it does, and words that can be copied."""
+    assert f"        mirror {name}" in (COMMANDS[name].help or "")
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_every_command_is_in_the_readme(name: str) -> None:
+    """The README's table names it."""
+    assert f"`mirror {name}" in README
+
+
+def test_a_first_sync_tells_what_it_did(folder: Folder, box: RunningSandbox) -> None:
+    """New, changed, gone, requests, time; and a second one finds nothing to do."""
+    folder.configure(box.url)
+    first = folder.run("sync")
+    assert first.code == 0
+    assert "box: complete" in first.out
+    assert "new, 0 changed, 0 gone" in first.out
+    second = folder.run("sync")
+    assert second.code == 0
+    assert "repositories  0 new, 0 changed, 0 gone" in second.out
+
+
+def test_a_plan_spends_nothing_on_what_the_mirror_knows(synced: Folder) -> None:
+    """With everything listed, it asks no request and says one for each workspace."""
+    before = ledger(synced)
+    plan = synced.run("sync", "--plan")
+    assert plan.code == 0
+    assert "expected to be done" in plan.out
+    assert ledger(synced) == before
+
+
+def ledger(folder: Folder) -> int:
+    connection = sqlite3.connect(folder.path / "data/mirror.db")
+    (count,) = connection.execute("SELECT coalesce(sum(requests), 0) FROM request_ledger").fetchone()
+    connection.close()
+    return int(count)
+
+
+def test_a_search_as_json_is_the_contract(synced: Folder) -> None:
+    """Keys that programs rely on, with the exact count."""
+    answer = json.loads(synced.run("search", "django-", "--json").out)
+    assert set(answer) >= {"query", "count", "fuzzy", "repositories"}
+    assert answer["query"] == "django-"
+    assert answer["count"] == len(answer["repositories"]) or len(answer["repositories"]) == 20
+    keys = {
+        "owner",
+        "slug",
+        "name",
+        "full_name",
+        "scm",
+        "is_private",
+        "description",
+        "followers_count",
+        "updated_at",
+    }
+    assert all(keys <= set(row) for row in answer["repositories"])
+    assert "ubernostrum/django-registration" in [row["full_name"] for row in answer["repositories"]]
+
+
+def test_a_search_marks_nothing_in_a_pipe(synced: Folder) -> None:
+    """No escape sequences where nobody sees colours."""
+    found = synced.run("search", "PISTON")
+    assert "jespern/django-piston" in found.out
+    assert "\x1b" not in found.out
+
+
+def test_a_search_that_finds_nothing_says_so(synced: Folder) -> None:
+    """An empty answer is an answer."""
+    found = synced.run("search", "zzzzqqqqxxxx")
+    assert (found.code, found.out.strip()) == (0, "no repository is called like 'zzzzqqqqxxxx'")
+
+
+def test_show_tells_branches_and_tags(synced: Folder) -> None:
+    """The seed's example, whatever the case."""
+    shown = synced.run("show", "JESPERN/django-piston")
+    assert shown.code == 0
+    for word in ("0.2.1", "0.2.2", "0.2.3", "default", "public hg"):
+        assert word in shown.out
+    as_json = json.loads(synced.run("show", "jespern/django-piston", "--json").out)
+    assert {tag["name"] for tag in as_json["tags"]} == {"0.2.1", "0.2.2", "0.2.3", "tip"}
+
+
+def test_status_as_json_is_the_contract(synced: Folder) -> None:
+    """Keys that programs rely on."""
+    (upstream,) = json.loads(synced.run("status", "--json").out)["upstreams"]
+    keys = [
+        "name",
+        "repositories",
+        "branches",
+        "tags",
+        "last_complete_sync",
+        "freshness_seconds",
+        "budget",
+        "failures",
+    ]
+    assert set(upstream) >= set(keys)
+    assert set(upstream["budget"]) >= {"limit", "left", "resets_at"}
+    assert upstream["repositories"] > 0
+    assert upstream["failures"] == []
+
+
+def test_status_fits_a_terminal(synced: Folder) -> None:
+    """Eighty columns are enough."""
+    assert max(map(len, synced.run("status").out.splitlines())) <= 80
+
+
+def test_changes_are_listed_one_a_line(folder: Folder) -> None:
+    """A rename and a push, for people and for programs."""
+    with sandbox() as served:
+        folder.configure(served.url)
+        folder.run("sync")
+        served.sandbox.do("rename", "ubernostrum/django-profiles", name="django-faces")
+        assert folder.run("sync").code == 0
+    lines = [json.loads(line) for line in folder.run("changes", "--since", "1h", "--json").out.splitlines()]
+    renamed = [line for line in lines if line["kind"] == "renamed"]
+    assert [(line["old"], line["new"]) for line in renamed] == [
+        ("ubernostrum/django-profiles", "ubernostrum/django-faces")
+    ]
+    assert "renamed" in folder.run("changes", "--since", "1h").out
+
+
+def test_verify_finds_and_mends_what_differs(folder: Folder, box: RunningSandbox) -> None:
+    """A row changed behind the mirror's back is wrong, until it is repaired."""
+    folder.configure(box.url)
+    folder.run("sync")
+    assert folder.run("verify", "--sample", "all").out.strip().endswith("no difference")
+    connection = sqlite3.connect(folder.path / "data/mirror.db")
+    connection.execute("UPDATE repositories SET description = 'no' WHERE full_name = 'jespern/django-piston'")
+    connection.execute("DELETE FROM tags WHERE name = '0.2.2'")
+    connection.commit()
+    connection.close()
+    found = folder.run("verify", "--sample", "all")
+    assert found.code == 1
+    assert 'jespern/django-piston: wrong: description: mirror "no"' in found.out
+    assert "tag 0.2.2: mirror none" in found.out
+    assert folder.run("verify", "--sample", "all", "--repair").code == 0
+    assert folder.run("verify", "--sample", "all").out.strip().endswith("no difference")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["frobnicate"], 2, "No such command"),
+        (["sync", "--frob"], 2, "No such option"),
+        (["sync", "nobody"], 2, "no upstream is called 'nobody'; there is box"),
+        (["--config", "nowhere.toml", "sync"], 2, "nowhere.toml: no such file"),
+        (["show", "django-piston"], 2, "OWNER/SLUG"),
+        (["show", "no/such"], 1, "holds no repository no/such"),
+        (["changes", "--since", "soon"], 2, "soon"),
+        (["verify", "--sample", "few"], 2, "few"),
+        (["search", "a", "--limit", "-1"], 2, "--limit"),
+        (["sandbox", "--fault", "frob"], 2, "--fault"),
+        (["token", "create", "x", "--scope", "god"], 2, "scope"),
+        (["token", "revoke", "nobody"], 1, "nobody"),
+        (["init"], 2, "mirror.toml is there already"),
+        (["serve", "--port", "99999"], 2, "--port"),
+    ],
+)
+def test_wrong_input_is_one_line_and_the_right_code(
+    synced: Folder, arguments: list[str], code: int, says: str
+) -> None:
+    """Never a traceback, always what to do."""
+    ran = synced.run(*arguments)
+    assert ran.code == code
+    assert says in ran.err
+    assert ran.out == ""
+
+
+def test_reading_without_a_mirror_says_how_to_get_one(folder: Folder) -> None:
+    """Every reading command, and serving."""
+    for arguments in (["search", "x"], ["show", "a/b"], ["changes"], ["status"], ["verify"], ["serve"]):
+        ran = folder.run(*arguments)
+        assert ran.code == 4
+        assert "`mirror sync` makes one" in ran.err
+
+
+def test_init_writes_what_sync_reads(folder: Folder) -> None:
+    """And says that a credential is missing once one is asked for."""
+    assert folder.run("init").code == 0
+    path = folder.path / "mirror.toml"
+    path.write_text(path.read_text().replace("# credential", "credential"))
+    ran = folder.run("sync", BITBUCKET_TOKEN="")
+    assert ran.code == 2
+    assert "BITBUCKET_TOKEN" in ran.err
+
+
+def test_a_dead_upstream_is_told_and_the_mirror_stays(folder: Folder, box: RunningSandbox) -> None:
+    """Exit code 4; what was mirrored is still searched."""
+    folder.configure(box.url)
+    folder.run("sync")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    folder.configure(f"http://127.0.0.1:{port}/2.0", 'retry = { attempts = 2, first_delay = "0.1s" }')
+    ran = folder.run("sync")
+    assert ran.code == 4
+    assert "failed" in ran.out
+    assert "jespern/django-piston" in folder.run("search", "piston").out
+
+
+def test_a_wrong_secret_is_refused_once_and_never_shown(folder: Folder, box: RunningSandbox) -> None:
+    """Exit code 3, the three forms named, the secret nowhere."""
+    folder.configure(box.url, 'credential = "env:BOX_SECRET"')
+    ran = folder.run("sync", BOX_SECRET="jespern:wrong-sesame")
+    assert ran.code == 3
+    assert "Basic" in ran.out
+    for form in ("ACCOUNT-EMAIL:TOKEN", "oauth:KEY:SECRET", "TOKEN alone"):
+        assert form in ran.out
+    everything = ran.out + ran.err + (folder.path / "data/mirror.db").read_bytes().decode("latin-1")
+    assert "wrong-sesame" not in everything
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database at all, but long enough to be looked at" * 99])
+def test_a_file_that_is_no_mirror_is_left_alone(folder: Folder, box: RunningSandbox, content: bytes) -> None:
+    """Another file at the mirror's place is named, not overwritten; an empty one may become a mirror."""
+    folder.configure(box.url)
+    (folder.path / "data").mkdir()
+    path = folder.path / "data/mirror.db"
+    path.write_bytes(content)
+    ran = folder.run("sync")
+    assert ran.code == (4 if content else 0)
+    if content:
+        assert "not an SQLite database" in ran.err
+        assert path.read_bytes() == content
+
+
+def test_another_programs_database_and_a_newer_mirror_are_refused(
+    folder: Folder, box: RunningSandbox
+) -> None:
+    """Both in one line, both untouched."""
+    folder.configure(box.url)
+    (folder.path / "data").mkdir()
+    path = folder.path / "data/mirror.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE t (a)")
+    connection.close()
+    for command in (["sync"], ["search", "x"], ["serve"]):
+        ran = folder.run(*command)
+        assert (ran.code, "no mirror" in ran.err) == (4, True)
+    path.unlink()
+    assert folder.run("sync").code == 0
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 9999")
+    connection.close()
+    for command in (["sync"], ["search", "x"], ["serve"]):
+        ran = folder.run(*command)
+        assert (ran.code, "newer version" in ran.err) == (4, True)
+
+
+def test_a_second_sync_is_told_who_holds_the_mirror(folder: Folder) -> None:
+    """The lock spans the run and dies with its process."""
+    with sandbox(300) as served:
+        folder.configure(served.url, "concurrency = 1")
+        asked = threading.Event()
+        go_on = threading.Event()
+
+        def hold() -> None:
+            asked.set()
+            go_on.wait(30)
+
+        served.sandbox.on_request(5, hold)
+        first = folder.start("sync")
+        assert asked.wait(30)
+        second = folder.run("sync")
+        assert second.code == 4
+        assert f"process {first.pid} is syncing into it" in second.err
+        first.kill()
+        first.communicate()
+        go_on.set()
+        assert folder.run("sync").code == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sync_keeps_its_place(folder: Folder, number: signal.Signals) -> None:
+    """Exit code 130; the next run goes on and is complete."""
+    with sandbox(300) as served:
+        folder.configure(served.url)
+        asked = threading.Event()
+        served.sandbox.on_request(100, asked.set)
+        served.sandbox.add_fault(slow_refs())
+        running = folder.start("sync")
+        assert asked.wait(30)
+        running.send_signal(number)
+        out, err = running.communicate(timeout=30)
+        assert running.returncode == 130, (out, err)
+        assert "Traceback" not in err
+        served.sandbox.clear_faults()
+        done = folder.run("sync")
+        assert (done.code, "complete" in done.out) == (0, True)
+
+
+def slow_refs() -> Fault:
+    return parse_fault("slow,where=refs,nth=every,seconds=0.01")
+
+
+def test_run_serves_and_syncs_until_ctrl_c(folder: Folder, box: RunningSandbox) -> None:
+    """One process; it says where it answers, and a signal ends it cleanly."""
+    folder.configure(box.url)
+    running = folder.start("run", "--port", "0")
+    assert running.stdout is not None
+    assert running.stderr is not None
+    line = running.stdout.readline()
+    assert line.startswith("the mirror answers on http://127.0.0.1:")
+    assert any("box complete" in line for line in running.stderr)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=30)
+    assert running.returncode == 0
+    assert "Traceback" not in err
+
+
+def test_schedule_is_scheduler_py(folder: Folder, box: RunningSandbox) -> None:
+    """The file at the top level does what the command does, and ends by a signal."""
+    folder.configure(box.url)
+    script = Path(__file__).resolve().parent.parent / "scheduler.py"
+    command = [*folder.command()[:3], str(script)]
+    running = subprocess.Popen(
+        command, cwd=folder.path, env=folder.environment(), stderr=subprocess.PIPE, text=True
+    )
+    assert running.stderr is not None
+    assert any("box complete" in line for line in running.stderr)
+    running.send_signal(signal.SIGTERM)
+    running.communicate(timeout=30)
+    assert running.returncode == 0
+
+
+def test_a_taken_port_is_one_line(synced: Folder) -> None:
+    """With the flag that helps."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for command in ("serve", "run", "sandbox"):
+            ran = synced.run(command, "--port", port)
+            assert ran.code == 4
+            assert "--port" in ran.err

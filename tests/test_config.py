@@ -1,0 +1,101 @@
+"""A configuration is read whole, or refused with file, line, key and remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from mirror.cli.setup import TEMPLATE
+from mirror.config import BUILT_IN, Config, from_toml, read_config
+from mirror.errors import ConfigError
+
+
+def test_the_template_is_valid_and_says_the_defaults() -> None:
+    """What `mirror init` writes works, and each commented line is the default."""
+    config = from_toml(TEMPLATE)
+    uncommented = "\n".join(
+        line.removeprefix("# ") if line.startswith("# ") and " = " in line else line
+        for line in TEMPLATE.splitlines()
+        if "#   " not in line and not line.startswith(("# What", "# Lines", "# Where", "# Without"))
+    )
+    spoken = from_toml(uncommented.replace('credential = "env:BITBUCKET_TOKEN"', ""))
+    assert spoken.upstreams[0].requests_per_hour == 950
+    fields = set(type(config.upstreams[0]).__struct_fields__) - {"url", "requests_per_hour"}
+    for field in fields:
+        assert getattr(spoken.upstreams[0], field) == getattr(config.upstreams[0], field), field
+    assert spoken.serve == config.serve
+
+
+def test_without_a_file_the_sandbox_is_the_upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole product runs with no configuration."""
+    monkeypatch.chdir(tmp_path)
+    assert read_config(None) == BUILT_IN
+
+
+def test_a_file_without_upstreams_has_the_sandbox() -> None:
+    """Settings of the server alone are a configuration too."""
+    config = from_toml("[serve]\nport = 9000\n")
+    assert (config.serve.port, config.upstreams[0].kind) == (9000, "sandbox")
+
+
+def test_durations_are_read() -> None:
+    """Seconds, minutes, hours and days, whole or not."""
+    upstream = from_toml(
+        '[[upstream]]\nname = "a"\ntimeout = "1.5s"\noverlap = "2d"\nretry = { max_delay = "3m" }'
+    ).upstreams[0]
+    spoken = [float(value) for value in (upstream.timeout, upstream.overlap, upstream.retry.max_delay)]
+    assert spoken == [1.5, 172_800, 180]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("database = 3", ["line 1", "database", "str"]),
+        ("\nfoo = 1", ["line 2", "unknown setting 'foo'", "database, serve, upstream"]),
+        ('[[upstream]]\nname = "a"\n[[upstream]]\nname = "b"\nkind = "x"', ["line 5", "kind", "'x'"]),
+        ('[[upstream]]\nname = "a"\ntimeout = 30', ["line 3", "timeout", '"30s"']),
+        ('[[upstream]]\nname = "a"\ntimeout = "30"', ["line 3", "timeout", "30s"]),
+        ('[[upstream]]\nname = "a"\nretry = { attempts = 0 }', ["line 3", "attempts", ">= 1"]),
+        ('[[upstream]]\nname = "a"\nretry = { attemps = 2 }', ["line 3", "'attemps'", "attempts"]),
+        ('[[upstream]]\nkind = "cloud"', ["line 1", "needs `name`"]),
+        ("[serve]\nprot = 1", ["line 2", "'prot'", "port"]),
+        ("[serve]\nport = 99999", ["line 2", "port", "65535"]),
+        ("a =", ["not TOML"]),
+        ('[[upstream]]\nname = "a"\ncredential = "hunter2"', ["line 3", "credential", "env:NAME"]),
+        ('[[upstream]]\nname = "a"\n[[upstream]]\nname = "a"', ["line 4", "name of another upstream"]),
+        ('[[upstream]]\nname = "a"\n\nurl = "ftp://x"', ["line 4", "url", "https://"]),
+        ('[[upstream]]\nname = "a"\nurl = "https://u:p@h/x"', ["line 3", "no login"]),
+        ('[[upstream]]\nname = "a"\nkind = "datacenter"', ["line 3", "needs a url"]),
+        ('[[upstream]]\nname = "a"\nworkspaces = "x"', ["line 3", "workspaces", "array"]),
+        ('[[upstream]]\nname = "a"\nworkspaces = ["a b"]', ["line 3", "no workspace"]),
+        ('[[upstream]]\nname = "A B"', ["line 2", "name"]),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(text: str, parts: list[str]) -> None:
+    """File, line, key and remedy are all in the one sentence; a misplaced secret is not."""
+    with pytest.raises(ConfigError) as caught:
+        from_toml(text, where="my.toml")
+    message = str(caught.value)
+    assert message.startswith("my.toml")
+    assert "\n" not in message
+    assert "hunter2" not in message
+    assert "u:p" not in message
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00", "folder"])
+def test_an_unreadable_file_is_one_clear_line(tmp_path: Path, content: bytes | str | None) -> None:
+    """Missing, not text, or a folder."""
+    path = tmp_path / "m.toml"
+    if content == "folder":
+        path.mkdir()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"m\.toml"):
+        read_config(path)
+
+
+def test_a_config_compares_by_value() -> None:
+    """Two readings of the same text are the same configuration."""
+    assert from_toml(TEMPLATE) == from_toml(TEMPLATE)
+    assert from_toml(TEMPLATE) != Config()

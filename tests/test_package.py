@@ -1,0 +1,69 @@
+"""The wheel works where nothing of this checkout is: installed by the lock file into a fresh environment."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(*words: str | Path, cwd: Path) -> str:
+    """Run a command that must succeed, with nothing of this checkout on its path."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built by the pinned backend."""
+    folder = tmp_path_factory.mktemp("dist")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", folder, ROOT, cwd=folder)
+    (built,) = folder.glob("bitbucket_mirror-*.whl")
+    return built
+
+
+def test_the_wheel_holds_the_package_and_the_scheduler_alone(wheel: Path) -> None:
+    """No tests, no data; templates, types and the licence are in."""
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert tops == {"mirror", "scheduler.py"}
+    assert "mirror/py.typed" in names
+    for path in (ROOT / "mirror" / "serve").rglob("*.html"):
+        assert str(path.relative_to(ROOT)) in names
+    assert any(name.endswith("/LICENSE") for name in names)
+
+
+@pytest.mark.timeout(300)
+def test_it_works_installed_elsewhere(wheel: Path, tmp_path: Path) -> None:
+    """Sync, search and the plugin, from a fresh environment in another folder."""
+    python = tmp_path / "env" / "bin" / "python"
+    run(sys.executable, "-m", "venv", tmp_path / "env", cwd=tmp_path)
+    pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "-q", "install"]
+    run(*pip, "--require-hashes", "-r", ROOT / "requirements.lock", cwd=tmp_path)
+    run(*pip, "--no-deps", wheel, cwd=tmp_path)
+    script = (
+        "import mirror, pathlib, scheduler;"
+        "from mirror.sandbox import *;"
+        "s = running(Sandbox(World(40))); r = s.__enter__();"
+        "pathlib.Path('mirror.toml').write_text("
+        '\'[[upstream]]\\nname="box"\\nkind="sandbox"\\nurl="\' + r.url + \'"\\n\');'
+        "from mirror.cli import main;"
+        "main(['sync'])"
+    )
+    assert "box: complete" in run(python, "-c", script, cwd=tmp_path)
+    bin_folder = python.parent
+    found = json.loads(run(bin_folder / "mirror", "search", "piston", "--json", cwd=tmp_path))
+    assert "jespern/django-piston" in [row["full_name"] for row in found["repositories"]]
+    plugins = json.loads(run(bin_folder / "datasette", "plugins", cwd=tmp_path))
+    assert "mirror" in [plugin["name"] for plugin in plugins]
+    assert "No broken requirements" in run(python, "-m", "pip", "check", cwd=tmp_path)
