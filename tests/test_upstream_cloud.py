@@ -19,7 +19,7 @@ from mirror.upstream.cloud import MEMBER_FIELDS, REF_FIELDS, REPOSITORY_FIELDS
 API = "https://api.bitbucket.org/2.0"
 KEY = RepositoryKey(uuid="{b8313f5b-2134-488d-9aca-830fb95206c5}", full_name="gildas_cherruel/bb")
 ROW = {"uuid": "{1}", "full_name": "w/one", "is_private": False}
-RECORDINGS = Path("/work/shared/recorded/cloud2")
+RECORDINGS = Path(__file__).parents[2] / "shared" / "recorded" / "cloud2"
 
 
 def params(server: Script) -> httpx.QueryParams:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from upstream_fakes import NOON, answer, bench, recorded
 
+from mirror.config import UpstreamConfig
 from mirror.errors import CredentialsRefused, UpstreamRefused, UpstreamShapeError
 from mirror.model import Owner, Ref, Repository, RepositoryKey
 from mirror.upstream import datacenter_shapes as shapes
@@ -48,8 +49,6 @@ def paged(*values: Any, **others: Any) -> Any:
 )
 def test_the_address_is_completed(url: str, expected: str) -> None:
     """The server's own address is enough."""
-    from mirror.config import UpstreamConfig
-
     assert url_of(UpstreamConfig(name="d", kind="datacenter", url=url)) == expected
 
 
