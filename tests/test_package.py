@@ -65,5 +65,5 @@ def test_it_works_installed_elsewhere(wheel: Path, tmp_path: Path) -> None:
     found = json.loads(run(bin_folder / "mirror", "search", "piston", "--json", cwd=tmp_path))
     assert "jespern/django-piston" in [row["full_name"] for row in found["repositories"]]
     plugins = json.loads(run(bin_folder / "datasette", "plugins", cwd=tmp_path))
-    assert "mirror" in [plugin["name"] for plugin in plugins]
+    assert "bitbucket-mirror" in [plugin["name"] for plugin in plugins]
     assert "No broken requirements" in run(python, "-m", "pip", "check", cwd=tmp_path)
