@@ -21,38 +21,40 @@ _INVERTED = bytes(255 - byte for byte in range(256))
 
 def normalise(text: str) -> str:
     """Return the form in which names are compared: NFKC, case folded, each run of white space one ``-``."""
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-    return _WHITE_SPACE.sub("-", text.casefold())
+    if text.isascii() and text.isprintable() and "  " not in text:
+        return text.lower().replace(" ", "-")  # what most names are, three times as fast
+    return _WHITE_SPACE.sub("-", unicodedata.normalize("NFKC", text).casefold())
 
 
-def encoded(text: str) -> bytes:
-    """Return normalised text as bytes; a lone surrogate becomes bytes that no stored name has."""
-    return text.encode("utf-8", "surrogatepass")
+def searched_names(name: str, slug: str) -> tuple[str, str]:
+    """Return what is searched of a repository: its normalised name and slug, which may be equal."""
+    first = normalise(name)
+    if slug == name or (slug == first and slug.isascii()):
+        return first, first
+    return first, normalise(slug)
 
 
 def searched_text(name: str, slug: str) -> bytes:
-    """Return what is searched of a repository: its name and its slug between marks."""
-    first = encoded(normalise(name))
-    second = first if slug == name else encoded(normalise(slug))
+    """Return what is searched of a repository in one piece: its normalised names between marks."""
+    first, second = searched_names(name, slug)
     if first == second:
-        return b"".join((MARK, first, MARK))
-    return b"".join((MARK, first, MARK, second, MARK))
+        return b"".join((MARK, first.encode(), MARK))
+    return b"".join((MARK, first.encode(), MARK, second.encode(), MARK))
 
 
-def match_class(text: bytes, query: bytes) -> int | None:
-    """Say how an encoded query matches a searched text: EXACT, PREFIX, SUBSTRING, or None.
+def match_class(names: tuple[str, str], part: str) -> int | None:
+    """Say how a normalised query matches the searched names: EXACT, PREFIX, SUBSTRING, or None.
 
-    An empty one is in all texts alike.
+    An empty one is in all names alike.
     """
-    if query not in text:
+    first, second = names
+    if part not in first and (first is second or part not in second):
         return None
-    if not query:
+    if not part:
         return SUBSTRING
-    begun = MARK + query
-    if begun not in text:
-        return SUBSTRING
-    return EXACT if begun + MARK in text else PREFIX
+    if part in names:
+        return EXACT
+    return PREFIX if first.startswith(part) or second.startswith(part) else SUBSTRING
 
 
 def popularity(followers: int | None, forks: int | None, created_at: str | None, row_id: int) -> Popularity:
@@ -61,5 +63,5 @@ def popularity(followers: int | None, forks: int | None, created_at: str | None,
     What the upstream did not tell counts as none, and as oldest. Texts are inverted byte by byte, with an
     end that sorts last, because a key sorts upwards and the newest comes first.
     """
-    newest = encoded(created_at or "").translate(_INVERTED) + b"\xff"
+    newest = (created_at or "").encode().translate(_INVERTED) + b"\xff"
     return (-(followers or 0), -(forks or 0), newest, row_id)

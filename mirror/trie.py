@@ -6,17 +6,15 @@ first path below that is not common is *rare*: its leaf holds the complete list.
 """
 
 import sqlite3
-import struct
 from collections.abc import Iterable
+from itertools import islice
+from operator import sub
 
 END = b"\xfe"
 """Stands behind each text in a path; like the mark, a byte that UTF-8 never uses."""
 
-LEAF_SIZE = 256
+LEAF_SIZE = 128
 """A path in more texts than this becomes common when the index is built, at twice as many when it grows."""
-
-BEST = 40
-"""How many repositories a node lists at most, the most popular ones: two pages of twenty."""
 
 DEEPEST = 32
 """No path is longer, in bytes; a leaf down there may hold any number."""
@@ -36,22 +34,71 @@ def collection_of(is_private: object, deleted_at: object) -> int:
     return (PRIVATE if is_private else PUBLIC) + (GONE_PUBLIC if deleted_at is not None else 0)
 
 
-def width_for(highest_id: int) -> int:
-    """Return how many bytes an id needs: 3, with room for a third as many again, or 4."""
-    return 3 if highest_id < 12_000_000 else 4
+LONG = 2000
+"""A node that counts so many lists more of them."""
 
 
-def pack(ids: Iterable[int], width: int) -> bytes:
-    """Write ids with so many bytes each, the lowest byte first."""
-    return b"".join([row_id.to_bytes(width, "little") for row_id in ids])
+def listed(count: int) -> int:
+    """Return how many repositories a node lists at most: all, a page with some to spare, or three pages.
+
+    Where few match, reading all of them takes no longer than a page or two.
+    """
+    return 24 if count < LONG else 60
 
 
-def unpack(packed: bytes, width: int) -> list[int]:
+def pack(numbers: Iterable[int]) -> bytes:
+    """Write numbers with seven bits a byte, the lowest first; bit 7 is set in all bytes but a last one."""
+    packed = bytearray()
+    for number in numbers:
+        rest = number
+        while rest > 127:
+            packed.append(rest & 127 | 128)
+            rest >>= 7
+        packed.append(rest)
+    return bytes(packed)
+
+
+def unpack(packed: bytes) -> list[int]:
     """Read what `pack` wrote."""
-    if width == 3:
-        triples = zip(packed[::3], packed[1::3], packed[2::3], strict=True)
-        return [low | middle << 8 | high << 16 for low, middle, high in triples]
-    return list(struct.unpack(f"<{len(packed) // 4}I", packed))
+    numbers = list[int]()
+    number = shift = 0
+    for byte in packed:
+        if byte < 128:
+            numbers.append(number | byte << shift)
+            number = shift = 0
+        else:
+            number |= (byte & 127) << shift
+            shift += 7
+    return numbers
+
+
+def pack_list(ids: Iterable[int]) -> bytes:
+    """Write different ids of 1 and more as the steps from each to the next higher."""
+    ordered = sorted(ids)
+    return pack(map(sub, ordered, [0, *ordered]))
+
+
+def appended(ids: Iterable[int]) -> bytes:
+    """Write ids to go behind a list, whatever it holds: a zero, which is no step, and four bytes for each."""
+    return b"".join([b"\0" + row_id.to_bytes(4, "little") for row_id in ids])
+
+
+def unpack_list(packed: bytes) -> list[int]:
+    """Read what `pack_list` wrote and `appended` added; what was added may be there twice."""
+    ids = list[int]()
+    row_id = number = shift = 0
+    feed = iter(packed)
+    for byte in feed:
+        if byte > 127:
+            number |= (byte & 127) << shift
+            shift += 7
+        elif byte or shift:
+            row_id += number | byte << shift
+            ids.append(row_id)
+            number = shift = 0
+        else:
+            ids.append(int.from_bytes(bytes(islice(feed, 4)), "little"))
+    return ids
 
 
 def chunk_of(row_id: int) -> bytes:
@@ -59,7 +106,7 @@ def chunk_of(row_id: int) -> bytes:
     return (row_id >> CHUNK_BITS).to_bytes(2, "big")
 
 
-def below(connection: sqlite3.Connection, path: bytes, width: int) -> set[int]:
+def below(connection: sqlite3.Connection, path: bytes) -> set[int]:
     """Read the ids of all repositories whose text has a common path of SHORTEST_LISTED bytes or more.
 
     Some may be there that had it once; none that has it is missing.
@@ -68,9 +115,9 @@ def below(connection: sqlite3.Connection, path: bytes, width: int) -> set[int]:
     cursor.row_factory = None
     ids = set[int]()
     for (packed,) in cursor.execute(_LEAVES_BELOW, (path, path + b"\xff" * 4)):
-        ids.update(unpack(packed, width))
+        ids.update(unpack_list(packed))
     for (packed,) in cursor.execute(_CROWDS_WITH, (path,)):
-        ids.update(unpack(packed, width))
+        ids.update(unpack_list(packed))
     return ids
 
 

@@ -51,8 +51,8 @@ class _Search:
             return _cut(scan(self.connection, self.request.part, self.conditions), start, stop)
         unsettled = self.trie.unsettled(self.request.part)
         if isinstance(found, Rare):
-            return _cut(self._judged({*found.ids, *unsettled.ids}) | self._later(), start, stop)
-        fresh = self._judged(unsettled.ids) | self._later()
+            return _cut([*self._judged({*found.ids, *unsettled.ids}), *self._later()], start, stop)
+        fresh = [*self._judged(unsettled.ids), *self._later()]
         if self.request.is_plain:
             count = self._count(found, unsettled) + len(fresh)
             hits = self._ranked(found, unsettled, fresh, stop) if start < min(count, stop) else fresh
@@ -67,27 +67,29 @@ class _Search:
                 counted += found.tallies[collection].count - unsettled.counted.get(collection, 0)
         return counted
 
-    def _ranked(self, found: Common, unsettled: Unsettled, fresh: set[Hit], stop: int) -> set[Hit] | None:
+    def _ranked(self, found: Common, unsettled: Unsettled, fresh: list[Hit], stop: int) -> list[Hit] | None:
         """Return hits among which are the best `stop`; None where the lists do not reach that far.
 
         Each class is a path of its own. The best `stop` of a path cannot miss one that belongs on the page:
         whatever is ranked above them by class comes from the path before, of which as many are taken.
         """
         needle = self.request.needle
-        hits = set(fresh)
+        hits = list(fresh)
+        known = set(unsettled.ids)
         ways = ((EXACT, MARK + needle + MARK), (PREFIX, MARK + needle)) if needle else ()
         for match, path in (*ways, (SUBSTRING, needle)):
             ids = self._best(found if match == SUBSTRING else self.trie.find(path), unsettled, stop)
             if ids is None:
                 return None
-            hits |= self._judged(ids - {hit.id for hit in hits})
-            if sum(hit.match <= match for hit in hits) >= stop:
+            hits += self._judged(ids - known)
+            known |= ids
+            if sum([hit[0] <= match for hit in hits]) >= stop:
                 break
         return hits
 
     def _best(self, found: Common | Rare, unsettled: Unsettled, limit: int) -> set[int] | None:
         if isinstance(found, Rare):
-            return set(found.ids) - unsettled.ids
+            return set(found.ids)
         ids = set[int]()
         for collection in self.request.collections:
             if collection in found.tallies:
@@ -124,21 +126,21 @@ class _Search:
         if self._scanned() < LOOKUP * self._enumerable(found):
             return _cut(scan(self.connection, self.request.part, self.conditions), start, stop)
         ids = self.trie.below(self.request.needle) | unsettled.ids
-        return _cut(self._judged(ids) | self._later(), start, stop)
+        return _cut([*self._judged(ids), *self._later()], start, stop)
 
-    def _judged(self, ids: set[int]) -> set[Hit]:
-        return set(self.trie.judge(ids, self.request.needle, self.conditions)) if ids else set()
+    def _judged(self, ids: set[int]) -> list[Hit]:
+        return self.trie.judge(ids, self.request.part, self.conditions) if ids else []
 
-    def _later(self) -> set[Hit]:
+    def _later(self) -> list[Hit]:
         """Return the hits among the rows that are newer than the index."""
         row = self.connection.execute("SELECT max(id) FROM repositories").fetchone()
         if row[0] is None or row[0] <= self.trie.up_to:
-            return set()
+            return []
         later = Conditions(
             [*self.conditions.clauses, "+id > :up_to" if self.request.names_owners else "id > :up_to"],
             self.conditions.values | {"up_to": self.trie.up_to},
         )
-        return set(scan(self.connection, self.request.part, later))
+        return list(scan(self.connection, self.request.part, later))
 
 
 def _cut(hits: Iterable[Hit], start: int, stop: int) -> Answer:

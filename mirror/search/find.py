@@ -82,7 +82,7 @@ def search(
             count=answer.total,
             fuzzy=False,
             corrected=(),
-            repositories=rows_of(connection, [hit.id for hit in answer.page]),
+            repositories=rows_of(connection, [hit[-1] for hit in answer.page]),
         )
 
 

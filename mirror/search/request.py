@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from mirror.names import encoded, normalise
+from mirror.names import normalise
 from mirror.trie import COLLECTIONS, GONE_PRIVATE, GONE_PUBLIC, PRIVATE, PUBLIC
 
 _ODD_OWNERS = "SELECT id, username FROM users WHERE username GLOB '*[^!-~]*'"
@@ -33,8 +33,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def needle(self) -> bytes:
-        """The part as the searched texts are encoded."""
-        return encoded(self.part)
+        """The part as paths of the index have it."""
+        return self.part.encode()
 
     @property
     def is_storable(self) -> bool:

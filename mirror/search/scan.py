@@ -4,13 +4,16 @@ It serves whatever the index does not hold: rows that are newer than it, and que
 """
 
 import sqlite3
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
 
-from mirror.names import Popularity, match_class, popularity, searched_text
+from mirror.names import match_class, popularity, searched_names
 from mirror.search.request import Conditions
 
 RANKED_COLUMNS = "id, name, slug, followers_count, forks_count, created_at"
+RankedRow = tuple[int, str, str, int | None, int | None, str | None]
+
+Hit = tuple[int, int, int, bytes, int]
+"""A repository that matches: its class, then its popularity, the id last; hits sort as they are listed."""
 
 
 def may_contain(*columns: str) -> str:
@@ -24,33 +27,21 @@ def may_contain(*columns: str) -> str:
     return f"({' OR '.join(each.format(column) for column in columns)})"
 
 
-class Hit(NamedTuple):
-    """A repository that matches; hits sort as they are listed."""
-
-    match: int
-    popularity: Popularity
-
-    @property
-    def id(self) -> int:
-        """The row in `repositories`."""
-        return self.popularity[-1]
-
-
 def scan(connection: sqlite3.Connection, part: str, conditions: Conditions) -> Iterator[Hit]:
-    """Yield, in no order, the repositories that meet the conditions and contain the normalised `part`."""
+    """Yield, in no order, the repositories that meet the conditions and contain `part`, normalised."""
     cursor = connection.cursor()
     cursor.row_factory = None
-    needle = part.encode()
-    found = cursor.execute(
+    rows = cursor.execute(
         f"""SELECT {RANKED_COLUMNS} FROM repositories
             WHERE {conditions.sql} AND {may_contain("name", "slug") if part else "1"}""",
         conditions.values | {"part": part},
     )
-    return (hit for row in found if (hit := hit_of(row, needle)) is not None)
+    return hits_of(rows, part)
 
 
-def hit_of(row: tuple[int, str, str, int | None, int | None, str | None], needle: bytes) -> Hit | None:
-    """Judge one row of RANKED_COLUMNS by an encoded query; None where it does not match."""
-    row_id, name, slug, followers, forks, created_at = row
-    match = match_class(searched_text(name, slug), needle)
-    return None if match is None else Hit(match, popularity(followers, forks, created_at, row_id))
+def hits_of(rows: Iterable[RankedRow], part: str) -> Iterator[Hit]:
+    """Judge rows of RANKED_COLUMNS by a normalised query, and yield those that match."""
+    for row_id, name, slug, followers, forks, created_at in rows:
+        match = match_class(searched_names(name, slug), part)
+        if match is not None:
+            yield (match, *popularity(followers, forks, created_at, row_id))

@@ -2,14 +2,14 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import msgspec
 
 from mirror import trie
-from mirror.names import match_class, searched_text
+from mirror.names import match_class, searched_names
 from mirror.search.request import Conditions
-from mirror.search.scan import RANKED_COLUMNS, Hit, hit_of, may_contain
+from mirror.search.scan import RANKED_COLUMNS, Hit, hits_of, may_contain
 
 # Common paths are closed under prefixes: whatever sorts last before a query, its longest common prefix with
 # the query is the deepest common node on the query's way.
@@ -55,9 +55,7 @@ class Trie:
         self._connection = connection
         self._cursor = connection.cursor()
         self._cursor.row_factory = None
-        self.up_to: int
-        self.width: int
-        self.up_to, self.width = self._cursor.execute("SELECT up_to, width FROM search_state").fetchone()
+        self.up_to: int = self._cursor.execute("SELECT up_to FROM search_state").fetchone()[0]
 
     def find(self, path: bytes) -> Common | Rare:
         """Look a path up: two seeks at most, however many repositories have it."""
@@ -69,38 +67,35 @@ class Trie:
             return Common({collection: Tally(count, best) for _, collection, count, best in rows})
         leaf = path[: _common_prefix(nearest, path) + 1]
         row = self._cursor.execute("SELECT ids FROM search_rare WHERE path = ?", (leaf,)).fetchone()
-        return Rare(trie.unpack(row[0], self.width) if row else [])
+        return Rare(trie.unpack_list(row[0]) if row else [])
 
     def below(self, path: bytes) -> set[int]:
         """Enumerate who has a common path, and perhaps some who had it; it takes SHORTEST_LISTED bytes."""
-        return trie.below(self._connection, path, self.width)
+        return trie.below(self._connection, path)
 
     def best(self, tally: Tally, limit: int, without: set[int]) -> list[int] | None:
         """Return the best of a node that are settled, `limit` at most; None where its list is too short."""
-        ids = [row_id for row_id in trie.unpack(tally.best, self.width) if row_id not in without]
-        complete = len(tally.best) == tally.count * self.width
-        return ids[:limit] if complete or len(ids) >= limit else None
+        best = trie.unpack(tally.best)
+        ids = [row_id for row_id in best if row_id not in without]
+        return ids[:limit] if len(ids) >= limit or len(best) == tally.count else None
 
     def unsettled(self, part: str) -> Unsettled:
         """Find the pending rows whose name contains `part`, or did when the index learnt of them."""
         ids, counted = set[int](), dict[int, int]()
         for row_id, collection, name, slug in self._cursor.execute(_PENDING, {"part": part}):
             ids.add(row_id)
-            if collection is not None and match_class(searched_text(name, slug), part.encode()) is not None:
+            if collection is not None and match_class(searched_names(name, slug), part) is not None:
                 counted[collection] = counted.get(collection, 0) + 1
         return Unsettled(ids, counted)
 
-    def judge(self, ids: Iterable[int], needle: bytes, conditions: Conditions) -> Iterator[Hit]:
-        """Read rows and yield those that meet the conditions and contain the encoded query."""
-        wanted = json.dumps(list(ids))
-        for row in self._cursor.execute(
+    def judge(self, ids: Iterable[int], part: str, conditions: Conditions) -> list[Hit]:
+        """Read rows and return the hits among them: those that meet the conditions and contain `part`."""
+        rows = self._cursor.execute(
             f"""SELECT {RANKED_COLUMNS} FROM repositories NOT INDEXED
                 WHERE id IN (SELECT value FROM json_each(:wanted)) AND {conditions.sql}""",
-            conditions.values | {"wanted": wanted},
-        ):
-            hit = hit_of(row, needle)
-            if hit is not None:
-                yield hit
+            conditions.values | {"wanted": json.dumps(list(ids))},
+        )
+        return list(hits_of(rows, part))
 
 
 def _common_prefix(one: bytes, other: bytes) -> int:

@@ -257,10 +257,9 @@ def m004_search_index(db: Database) -> None:
     for statement in (
         """CREATE TABLE search_state (
             id INTEGER PRIMARY KEY CHECK (id = 1),
-            up_to INTEGER NOT NULL,
-            width INTEGER NOT NULL
+            up_to INTEGER NOT NULL
         )""",
-        "INSERT INTO search_state VALUES (1, 0, 3)",
+        "INSERT INTO search_state VALUES (1, 0)",
         """CREATE TABLE search_common (
             path BLOB NOT NULL,
             collection INTEGER NOT NULL,

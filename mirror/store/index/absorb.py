@@ -12,13 +12,7 @@ from mirror.store.index.lists import Lists
 from mirror.store.index.moves import Move, Place
 from mirror.store.index.nodes import Nodes
 from mirror.store.index.walk import walk
-from mirror.trie import BEST, END, LEAF_SIZE, SHORTEST_LISTED, collection_of
-
-SHORT = BEST // 2
-"""A node whose list has become shorter than this is filled again."""
-
-REFILLED = 20_000
-"""... unless so many repositories have it that reading them all costs more than it is worth."""
+from mirror.trie import END, LEAF_SIZE, SHORTEST_LISTED, collection_of
 
 _ROW = """SELECT id, name, slug, is_private, deleted_at, followers_count, forks_count, created_at
     FROM repositories WHERE id = ?"""
@@ -27,11 +21,11 @@ _ROW = """SELECT id, name, slug, is_private, deleted_at, followers_count, forks_
 class Absorption:
     """One batch of changes on its way into the trie; `leaf_size` is smaller in tests alone."""
 
-    def __init__(self, connection: sqlite3.Connection, width: int, leaf_size: int = LEAF_SIZE) -> None:
+    def __init__(self, connection: sqlite3.Connection, leaf_size: int = LEAF_SIZE) -> None:
         self._connection = connection
         self._leaf_size = leaf_size
-        self._nodes = Nodes(connection, width)
-        self._lists = Lists(connection, width)
+        self._nodes = Nodes(connection)
+        self._lists = Lists(connection)
 
     def run(self, moves: Sequence[Move]) -> None:
         """Take all of `moves` in; none of them may be known to the index already as it is now."""
@@ -68,7 +62,7 @@ class Absorption:
             self._lists.add_to_crowd(place.text, move.id)
 
     def _settle_lists(self) -> list[bytes]:
-        return self._lists.settle(lambda length: length > 2 * self._leaf_size)
+        return self._lists.settle(2 * self._leaf_size)
 
     def _promote(self, path: bytes) -> None:
         """Make a rare path common, and divide its list by the byte that follows."""

@@ -11,7 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirror.store.index.corpus import Corpus, read_corpus
-from mirror.trie import BEST, CHUNK_BITS, COLLECTIONS, DEEPEST, END, LEAF_SIZE, PUBLIC, SHORTEST_LISTED
+from mirror.trie import (
+    CHUNK_BITS,
+    COLLECTIONS,
+    DEEPEST,
+    END,
+    LEAF_SIZE,
+    LONG,
+    PUBLIC,
+    SHORTEST_LISTED,
+    listed,
+)
 
 TURN = 6_000_000
 """How many suffixes are sorted at once; each costs some 40 bytes."""
@@ -29,7 +39,7 @@ def build(connection: sqlite3.Connection, leaf_size: int = LEAF_SIZE) -> None:
     for table in ("common", "rare", "crowds", "pending"):
         connection.execute(f"DELETE FROM search_{table}")
     corpus = read_corpus(connection)
-    connection.execute("UPDATE search_state SET up_to = ?, width = ?", (corpus.highest_id, corpus.width))
+    connection.execute("UPDATE search_state SET up_to = ?", (corpus.highest_id,))
     if corpus.size:
         _Build(connection, corpus, leaf_size).run()
 
@@ -133,13 +143,13 @@ class _Build:
             counts = np.bincount(owner, minlength=len(paths))
             ends = np.cumsum(counts)
             place = np.arange(part.size) - np.repeat(ends - counts, counts)
-            best = corpus.packed(corpus.by_rank[(part[place < BEST] & _LOW).astype(np.int64)])
-            cut = np.cumsum(np.minimum(counts, BEST)) * corpus.width
-            begin = 0
-            for path, count, end in zip(paths, counts.tolist(), cut.tolist(), strict=True):
+            most = np.where(counts < LONG, listed(0), listed(LONG))
+            best = part[place < np.repeat(most, counts)] & _LOW
+            packed, ends = _packed(corpus.ids[corpus.by_rank[best.astype(np.int64)]])
+            cuts = ends[np.cumsum(np.minimum(counts, most))].tolist()
+            for path, count, begin, end in zip(paths, counts.tolist(), [0, *cuts], cuts, strict=False):
                 if count or collection == PUBLIC:
-                    self.common.append((path, collection, count, best[begin:end]))
-                begin = end
+                    self.common.append((path, collection, count, packed[begin:end]))
 
     def _list(
         self,
@@ -179,13 +189,12 @@ class _Build:
         ids = self.corpus.ids[of]
         chunks = (ids >> CHUNK_BITS).astype(np.uint64) if chunked else np.zeros(1, dtype=np.uint64)
         begins = _starts(group << np.uint64(32) | chunks)
-        packed = self.corpus.packed(of)
-        width = self.corpus.width
-        ends = np.append(begins[1:], of.size)
+        steps = np.diff(ids, prepend=0)
+        steps[begins] = ids[begins]
+        packed, ends = _packed(steps)
+        cuts = ends[np.append(begins, ids.size)].tolist()
         names = chunks[begins].tolist() if chunked else [0] * begins.size
-        for index, chunk, begin, end in zip(
-            group[begins].tolist(), names, (begins * width).tolist(), (ends * width).tolist(), strict=True
-        ):
+        for index, chunk, begin, end in zip(group[begins].tolist(), names, cuts[:-1], cuts[1:], strict=True):
             yield index, chunk.to_bytes(2, "big"), packed[begin:end]
 
     def _flush(self) -> None:
@@ -198,6 +207,20 @@ class _Build:
         self.common.clear()
         self.rare.clear()
         self.crowds.clear()
+
+
+def _packed(numbers: NDArray[np.int64]) -> tuple[bytes, NDArray[np.int64]]:
+    """Write numbers as `mirror.trie.pack` does; returns where each ends, too, after a 0."""
+    sizes = np.ones(numbers.size, dtype=np.int64)
+    for bits in (7, 14, 21, 28):
+        sizes += numbers >= 1 << bits
+    ends = np.concatenate([[0], np.cumsum(sizes)])
+    packed = np.zeros(int(ends[-1]), dtype=np.uint8)
+    for byte in range(int(sizes.max(initial=0))):
+        here = sizes > byte
+        more = (sizes[here] > byte + 1) * 128
+        packed[ends[:-1][here] + byte] = (numbers[here] >> 7 * byte & 127) | more
+    return packed.tobytes(), ends
 
 
 def _starts(key: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirror.names import searched_text
-from mirror.trie import COLLECTIONS, DEEPEST, END, collection_of, width_for
+from mirror.trie import COLLECTIONS, DEEPEST, END, collection_of
 
 CHUNK = 16_000_000
 ROWS = 50_000
@@ -34,17 +34,11 @@ class Corpus:
     rank: NDArray[np.uint32]
     by_rank: NDArray[np.uint32]
     holds: NDArray[np.bool_]
-    width: int
 
     @property
     def size(self) -> int:
         """How many repositories there are."""
         return self.ids.size
-
-    @property
-    def highest_id(self) -> int:
-        """The highest id; 0 where there is none."""
-        return int(self.ids[-1]) if self.ids.size else 0
 
     def suffixes(self, byte: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
         """Find the suffixes that begin with a byte: where they are, and whose."""
@@ -62,10 +56,10 @@ class Corpus:
         raw = self.raw
         return [raw[begin : begin + length] for begin in at.tolist()]
 
-    def packed(self, of: NDArray[np.uint32]) -> bytes:
-        """Write the ids of some repositories, as `mirror.trie.pack` does."""
-        four = self.ids[of].astype("<u4").view(np.uint8).reshape(-1, 4)
-        return four[:, : self.width].tobytes()
+    @property
+    def highest_id(self) -> int:
+        """The highest id; 0 where there is none."""
+        return int(self.ids[-1]) if self.ids.size else 0
 
 
 def read_corpus(connection: sqlite3.Connection) -> Corpus:
@@ -101,7 +95,6 @@ def read_corpus(connection: sqlite3.Connection) -> Corpus:
         rank=rank,
         by_rank=by_rank,
         holds=np.bincount(collection, minlength=len(COLLECTIONS)) > 0,
-        width=width_for(int(all_ids[-1]) if all_ids.size else 0),
     )
 
 

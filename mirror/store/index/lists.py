@@ -6,9 +6,8 @@ lists until the index is built anew.
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable
 
-from mirror.trie import DEEPEST, END, LEAF_SIZE, chunk_of, pack, unpack
+from mirror.trie import DEEPEST, END, appended, chunk_of, pack_list, unpack_list
 
 _APPEND_RARE = """INSERT INTO search_rare VALUES (?, ?)
     ON CONFLICT DO UPDATE SET ids = CAST(ids || excluded.ids AS BLOB) RETURNING length(ids)"""
@@ -19,9 +18,8 @@ _APPEND_CROWD = """INSERT INTO search_crowds VALUES (?, ?, ?)
 class Lists:
     """Ids on their way into the lists of a file."""
 
-    def __init__(self, connection: sqlite3.Connection, width: int) -> None:
+    def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._width = width
         self._rare = defaultdict[bytes, list[int]](list)
         self._crowds = defaultdict[tuple[bytes, bytes], list[int]](list)
 
@@ -36,26 +34,29 @@ class Lists:
     def read(self, path: bytes) -> set[int]:
         """Read a rare path's list."""
         row = self._connection.execute("SELECT ids FROM search_rare WHERE path = ?", (path,)).fetchone()
-        return set(unpack(row[0], self._width)) if row else set()
+        return set(unpack_list(row[0])) if row else set()
 
     def replace(self, path: bytes, ids: set[int]) -> None:
         """Write a rare path's list anew; nothing is left of an empty one."""
         self._connection.execute("DELETE FROM search_rare WHERE path = ?", (path,))
         if ids:
-            packed = pack(sorted(ids), self._width)
-            self._connection.execute("INSERT INTO search_rare VALUES (?, ?)", (path, packed))
+            self._connection.execute("INSERT INTO search_rare VALUES (?, ?)", (path, pack_list(ids)))
 
-    def settle(self, is_full: Callable[[int], bool] | None = None) -> list[bytes]:
-        """Write what was added; return the paths whose lists have grown too long."""
-        is_full = is_full or (lambda length: length > 2 * LEAF_SIZE)
+    def settle(self, longest: int) -> list[bytes]:
+        """Write what was added; return the paths whose lists may now be longer than `longest`."""
         full = list[bytes]()
         for path, ids in sorted(self._rare.items()):
-            row = self._connection.execute(_APPEND_RARE, (path, pack(ids, self._width))).fetchone()
-            if len(path) < DEEPEST and END not in path and is_full(row[0] // self._width):
+            row = self._connection.execute(_APPEND_RARE, (path, appended(ids))).fetchone()
+            if (
+                row[0] > longest
+                and len(path) < DEEPEST
+                and END not in path
+                and len(self.read(path)) > longest
+            ):
                 full.append(path)
         self._connection.executemany(
             _APPEND_CROWD,
-            [(*crowd, pack(ids, self._width)) for crowd, ids in sorted(self._crowds.items())],
+            [(*crowd, appended(ids)) for crowd, ids in sorted(self._crowds.items())],
         )
         self._rare.clear()
         self._crowds.clear()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mirror.names import Popularity, popularity
-from mirror.trie import BEST, PUBLIC, pack, unpack
+from mirror.trie import PUBLIC, listed, pack, unpack
 
 _READ = "SELECT collection, repositories, best FROM search_common WHERE path = ?"
 _WRITE = "INSERT OR REPLACE INTO search_common VALUES (?, ?, ?, ?)"
@@ -28,9 +28,8 @@ class Tally:
 class Nodes:
     """The common paths of a file; a container of paths for `walk`."""
 
-    def __init__(self, connection: sqlite3.Connection, width: int) -> None:
+    def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._width = width
         self._nodes = dict[bytes, dict[int, Tally] | None]()
         self._changed = set[tuple[bytes, int]]()
         self._popularity = dict[int, Popularity]()
@@ -61,7 +60,7 @@ class Nodes:
         for path, collection in sorted(changed):
             tally = (self._nodes[path] or {})[collection]
             self._rank(tally)
-            rows.append((path, collection, tally.count, pack(tally.best, self._width)))
+            rows.append((path, collection, tally.count, pack(tally.best)))
         self._connection.executemany(_WRITE, rows)
         return changed
 
@@ -76,17 +75,18 @@ class Nodes:
 
     def refill(self, path: bytes, collection: int, ranked: Iterable[Popularity]) -> None:
         """Give a node its list anew, from all that are in it."""
-        self._tally(path, collection).best = [popular[-1] for popular in sorted(ranked)[:BEST]]
+        tally = self._tally(path, collection)
+        tally.best = [popular[-1] for popular in sorted(ranked)[: listed(tally.count)]]
 
     def _rank(self, tally: Tally) -> None:
         """Merge those that joined into the best; where the list is not complete, its last is the bar."""
         for popular in sorted(tally.joining):
             at = bisect(tally.best, popular, key=self.popularity_of)
             complete = len(tally.best) == tally.count
-            if at < len(tally.best) or (complete and at < BEST):
-                tally.best.insert(at, popular[-1])
-                del tally.best[BEST:]
             tally.count += 1
+            if at < len(tally.best) or complete:
+                tally.best.insert(at, popular[-1])
+                del tally.best[listed(tally.count) :]
         tally.joining.clear()
 
     def popularity_of(self, row_id: int) -> Popularity:
@@ -109,6 +109,6 @@ class Nodes:
             return self._nodes[path]
         except KeyError:
             rows = self._connection.execute(_READ, (path,)).fetchall()
-            node = {row[0]: Tally(row[1], unpack(row[2], self._width)) for row in rows} or None
+            node = {row[0]: Tally(row[1], unpack(row[2])) for row in rows} or None
             self._nodes[path] = node
             return node

@@ -20,7 +20,7 @@ def keep_up(connection: sqlite3.Connection) -> None:
     One that has outgrown this was not meant for it (a first load): it is left to `settle`.
     """
     waiting = backlog(connection)
-    if ABSORBED_AT <= waiting <= 4 * ABSORBED_AT and _fits(connection):
+    if ABSORBED_AT <= waiting <= 4 * ABSORBED_AT:
         _absorb(connection)
 
 
@@ -30,7 +30,7 @@ def settle(connection: sqlite3.Connection) -> bool:
     if not waiting:
         return False
     known = connection.execute("SELECT up_to FROM search_state").fetchone()[0]
-    if waiting > max(BUILT_AT, known // 20) or not _fits(connection):
+    if waiting > max(BUILT_AT, known // 20):
         from mirror.store.index.build import build  # noqa: PLC0415 - numpy is slow to import, and seldom needed
 
         build(connection)
@@ -43,18 +43,8 @@ def _absorb(connection: sqlite3.Connection) -> None:
     """Take in all that changed, and the first of what is new."""
     changed = pending(connection)
     new = later(connection, BATCH)
-    highest, width = connection.execute(
-        "SELECT coalesce(max(r.id), 0), width FROM search_state, repositories r"
-    ).fetchone()
-    Absorption(connection, width).run([*changed, *new])
+    highest = connection.execute("SELECT coalesce(max(id), 0) FROM repositories").fetchone()[0]
+    Absorption(connection).run([*changed, *new])
     connection.execute("DELETE FROM search_pending")
     up_to = new[-1].id if len(new) == BATCH else highest
     connection.execute("UPDATE search_state SET up_to = max(up_to, ?)", (up_to,))
-
-
-def _fits(connection: sqlite3.Connection) -> bool:
-    """Say whether the lists are wide enough for the highest id there is."""
-    row = connection.execute(
-        "SELECT coalesce((SELECT max(id) FROM repositories), 0), width FROM search_state"
-    ).fetchone()
-    return int(row[0]) < 1 << 8 * int(row[1])
