@@ -111,8 +111,8 @@ async def is_closed(datasette: "Datasette", actor: Actor | None, resource: Any) 
 
 
 def _is_accounts(resource: Any) -> bool:
-    """Tell whether the table of tokens is asked for, which concerns nobody without one."""
-    return isinstance(resource, tuple) and str(resource[1]).lower() == "api_tokens"
+    """Tell whether the tokens are asked for, or what was written with them: no concern of anybody else."""
+    return isinstance(resource, tuple) and str(resource[1]).lower() in ("api_tokens", "writes")
 
 
 async def note_use(datasette: "Datasette", database: "Database", caller: callers.Caller) -> None:

@@ -330,6 +330,23 @@ def m005_api_tokens(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m006_writes(db: Database) -> None:
+    """What was written upstream through this mirror, and on whose behalf: the audit beside `changes`."""
+    db.execute(
+        """CREATE TABLE writes (
+            id INTEGER PRIMARY KEY,
+            at TEXT NOT NULL,
+            asked_by TEXT NOT NULL,
+            action TEXT NOT NULL CHECK (action IN ('create', 'update', 'delete', 'fork')),
+            upstream_id INTEGER NOT NULL REFERENCES upstreams(id),
+            repository_id INTEGER REFERENCES repositories(id),
+            full_name TEXT NOT NULL,
+            outcome TEXT NOT NULL CHECK (outcome IN ('done', 'unknown'))
+        )"""
+    )
+
+
 def _version() -> int:
     db = Database(memory=True)
     try:
