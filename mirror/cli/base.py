@@ -30,6 +30,7 @@ ROOMS = {
     "schedule": "serving",
     "run": "serving",
     "token": "tokens",
+    "repo": "repo",
     "sandbox": "sandboxing",
 }
 """Which file of this package holds a command; only the one that is called is imported."""
