@@ -207,8 +207,9 @@ class DataCenter:
 
 
 def git_refs(world: World, row: Repository) -> list[Ref]:
-    """Give the refs as git knows them: without Mercurial's pseudo tag."""
-    return [ref for ref in world.refs_of(row) if (ref.kind, ref.name) != ("tag", "tip") or row.scm != "hg"]
+    """Give the refs as git knows them: without Mercurial's pseudo tag and names with blanks."""
+    refs = (ref for ref in world.refs_of(row) if " " not in ref.name)
+    return [ref for ref in refs if (ref.kind, ref.name) != ("tag", "tip") or row.scm != "hg"]
 
 
 def _start(item: int) -> int:

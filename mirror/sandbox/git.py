@@ -102,7 +102,7 @@ def _advertised(row: Repository, refs: list[Ref]) -> Iterator[bytes]:
         capabilities = f"symref=HEAD:{head.path} {capabilities}"
         rows.append((head.target, "HEAD"))
     for ref in refs:
-        if ref.annotation is None:
+        if ref.kind == "branch" or ref.annotation is None:
             rows.append((ref.target, ref.path))
         else:
             rows += [(ref.annotation.object_id, ref.path), (ref.target, f"{ref.path}^{{}}")]
@@ -134,7 +134,7 @@ def _listed(row: Repository, refs: list[Ref], arguments: list[str]) -> Iterator[
     for ref in refs:
         if not ref.path.startswith(prefixes or ""):
             continue
-        if ref.annotation is None:
+        if ref.kind == "branch" or ref.annotation is None:
             yield _line(f"{ref.target} {ref.path}\n")
         else:
             peeled = f" peeled:{ref.target}" if "peel" in arguments else ""
