@@ -225,6 +225,22 @@ def fill_mixed(path: Path) -> Filled:
     return filled
 
 
+def copy_rows(filled: Filled, times: int) -> None:
+    """Make that many times as many repositories by SQL, for tests that need many rows, not good ones."""
+    columns = [row[1] for row in filled.store.rows("PRAGMA table_info(repositories)")]
+    changed = {"id": "id + :by", "uuid": "uuid || :by", "slug": "slug || '-' || :by"}
+    changed["full_name"] = "full_name || '-' || :by"
+    with filled.store.transaction() as connection:
+        (count,) = connection.execute("SELECT max(id) FROM repositories").fetchone()
+        for turn in range(1, times):
+            connection.execute(
+                f"""INSERT INTO repositories ({", ".join(columns)})
+                    SELECT {", ".join(changed.get(column, column) for column in columns)}
+                    FROM repositories WHERE id <= :count""",
+                {"by": turn * count, "count": count},
+            )
+
+
 def fill_many(path: Path, count: int, *, tags: int = 2) -> Filled:
     """A file with that many public repositories over `count / 20` owners, each with a branch and tags."""
     filled = Filled(path)
@@ -248,6 +264,7 @@ def fill_many(path: Path, count: int, *, tags: int = 2) -> Filled:
         filled.repositories(rows, first=True)
     if tags:
         _fill_refs(filled, tags)
+    filled.store.finish_search_index()
     return filled
 
 

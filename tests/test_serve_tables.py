@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from datasette.app import Datasette
-from filled import Filled, fill_many, fill_public, repository
+from filled import Filled, copy_rows, fill_many, fill_public, repository
 from served import Asking, asking
 
 from mirror.serve.metadata import HIDDEN, TABLES
@@ -84,13 +84,16 @@ def test_repositories_come_last_updated_first_with_facets(public: Asking) -> Non
 
 def test_facets_stay_within_their_time_at_100_000_rows(tmp_path: Path) -> None:
     """Under the limits of plain Datasette no facet of ours is dropped, and the page comes in good time."""
-    fill_many(tmp_path / "mirror.db", 100_000, tags=0).store.close()
+    filled = fill_many(tmp_path / "mirror.db", 5_000, tags=0)
+    copy_rows(filled, 20)
+    filled.store.close()
     plain = Asking(Datasette([str(tmp_path / "mirror.db")], settings={"suggest_facets": False}))
     plain.get("/mirror/repositories.json?_size=1")
     start = time.perf_counter()
     page = plain.json("/mirror/repositories.json")
     assert time.perf_counter() - start < 2
     assert set(page["facet_results"]) == {"scm", "is_private", "language", "owner_id"}
+    assert page["filtered_table_rows_count"] == 100_000
 
 
 def test_pages_are_html_with_titles(public: Asking) -> None:
@@ -108,6 +111,16 @@ def _write_pages(path: str, pages: int) -> None:
     for page in range(pages):
         filled.repositories([repository(f"writer/repo-{page}-{n}") for n in range(100)])
     filled.store.close()
+
+
+def test_names_are_searched_by_sql(public: Asking) -> None:
+    """The search of the command line is there for any query to join on."""
+    sql = (
+        "select r.full_name from json_each(mirror_search('piston', 5)) as hit "
+        "join repositories r on r.id = hit.value order by hit.key"
+    )
+    found = public.json("/mirror.json", params={"sql": sql, "_shape": "arrayfirst"})
+    assert found == ["jespern/django-piston", "dchambers/django-piston"]
 
 
 def test_reading_goes_on_while_a_sync_writes(tmp_path: Path) -> None:

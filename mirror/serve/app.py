@@ -147,7 +147,8 @@ def _listen(host: str, port: int) -> socket.socket:
     """Take the port; raises MirrorError with the remedy."""
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family)
+        # asyncio turns Nagle's delay (40 ms an answer) off only where the protocol is spelled out.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except OSError as error:
         raise MirrorError(
             f"{host}: {error.strerror or error}; `host` must be an address of this machine"

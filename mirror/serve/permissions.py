@@ -74,7 +74,10 @@ async def _actor_of_login(datasette: "Datasette", cookie: str) -> Actor | None:
         return None
     token_id = actor["mirror_token"]
     living = await database.execute_fn(lambda connection: tokens.find_by_id(connection, token_id))
-    return {**actor, "mirror_scope": living.scope, "mirror_user": living.user} if living else None
+    if living is None:
+        return None
+    await note_use(datasette, database, callers.Caller(token_id=living.id, last_used_at=living.last_used_at))
+    return {**actor, "mirror_scope": living.scope, "mirror_user": living.user}
 
 
 def _actor(database: "Database", caller: callers.Caller) -> Actor:

@@ -11,6 +11,7 @@ from datasette import hookimpl
 from datasette.utils.asgi import Request, Response
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader
 
+from mirror.search import register
 from mirror.serve import api, permissions
 from mirror.serve.errors import error_page
 from mirror.serve.metadata import metadata
@@ -116,7 +117,11 @@ def prepare_jinja2_environment(env: Environment) -> None:
 
 @hookimpl
 def prepare_connection(conn: Any, database: str, datasette: "Datasette") -> None:
-    """Let readers of a mirror wait for a checkpoint instead of failing."""
+    """Let readers of a mirror wait for a checkpoint instead of failing, and search by SQL.
+
+    Whoever may run SQL on a mirror may read all of it, so the search need not hide private rows.
+    """
     if mirror_named(datasette, database):
+        register(conn, visible_private=True)
         conn.execute("PRAGMA busy_timeout = 5000")
         conn.execute("PRAGMA mmap_size = 268435456")

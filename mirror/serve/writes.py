@@ -10,7 +10,7 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from datasette.utils.asgi import Request
 
-from mirror.errors import MirrorError, NotFound, UpstreamRefused
+from mirror.errors import MirrorError, NotFound, OutcomeUnknown, UpstreamRefused
 from mirror.serve.answers import Answer, ApiError, Asked, bad_request, forbidden, not_found, unauthorized
 from mirror.serve.forms import RepositoryForm, read_fields, repository_form
 from mirror.serve.rows import FoundRepository
@@ -26,8 +26,8 @@ class Writer(Protocol):
     ``owner/slug``, as the mirror knows them, and the returned ones are those after the write.
 
     Raises UpstreamRefused (passed on with its status; its message is shown, so it must hold no secret),
-    NotFound for what the mirror does not hold, and any other MirrorError where the upstream could not be
-    asked: answered 503, with nothing changed.
+    NotFound for what the mirror does not hold, OutcomeUnknown for a write whose answer was lost for good, and
+    any other MirrorError where the upstream could not be asked: answered 503, with nothing changed.
     """
 
     def create_repository(self, owner: str, form: RepositoryForm, *, by: str) -> str:
@@ -110,6 +110,10 @@ async def _asked_of(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         raise ApiError(403 if status == 401 else status, str(error)) from error
     except NotFound as error:
         raise ApiError(404, str(error)) from error
+    except OutcomeUnknown as error:
+        raise ApiError(
+            503, "Nobody knows whether it was done; look before you repeat it.", detail=str(error)
+        ) from error
     except MirrorError as error:
         raise ApiError(
             503, "The upstream could not be asked; nothing was changed.", detail=str(error)

@@ -1,0 +1,252 @@
+"""How quickly a served mirror answers API 1.0, beside Datasette's JSON of the same rows, while a sync writes.
+
+    python benchmarks/serve.py --repositories 100000 --seconds 5
+
+Fills a mirror, serves it in a process of its own as `mirror serve` does, lets another process save pages
+into it, and loads it with `wrk` where that is installed, else with an asyncio client. Each pair is measured
+turn by turn in the same run; printed are medians over the turns.
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import random
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from mirror.config import ServeConfig
+from mirror.serve.app import build, serve
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from filled import Filled, fill_many, repository
+
+SAMPLE = 400
+PAGE_EVERY = 0.1
+
+
+class Measured(NamedTuple):
+    """Requests per second, and latencies in milliseconds."""
+
+    rate: float
+    p50: float
+    p99: float
+
+
+class Pair(NamedTuple):
+    """The same rows asked for in two ways."""
+
+    name: str
+    ours: list[str]
+    datasettes: list[str]
+
+
+def pairs(count: int) -> list[Pair]:
+    """Choose what is asked for: the same sample for both sides."""
+    rng = random.Random(7)
+    numbers = [rng.randrange(count) for _ in range(SAMPLE)]
+    owners = max(1, count // 20)
+    names = [(f"owner{n % owners}", f"project-{n}") for n in numbers]
+    table = "/mirror/repositories.json?_shape=objects&_nofacet=1&_nosuggest=1&_nocount=1"
+    return [
+        Pair(
+            "single repository",
+            [f"/1.0/repositories/{owner}/{slug}" for owner, slug in names],
+            [f"{table}&id={n + 1}" for n in numbers],
+        ),
+        Pair(
+            "tags",
+            [f"/1.0/repositories/{owner}/{slug}/tags" for owner, slug in names],
+            [
+                f"/mirror/tags.json?_shape=objects&_nofacet=1&_nosuggest=1&_nocount=1&repository_id={n + 1}"
+                for n in numbers
+            ],
+        ),
+        Pair(
+            "search",
+            [f"/1.0/repositories/?name={slug}&limit=20" for _, slug in names],
+            [f"{table}&_size=20&name__contains={slug}" for _, slug in names],
+        ),
+    ]
+
+
+def _serve(path: str, ready: Connection) -> None:
+    serve(build(Path(path), ServeConfig()), "127.0.0.1", 0, ready=ready.send)
+
+
+def _write(path: str) -> None:
+    """Save a page of a hundred repositories again and again, as a sync does, far quicker than a real one."""
+    filled = Filled(Path(path))
+    page = 0
+    while True:
+        rows = [repository(f"writer/page-{page}-{number}") for number in range(100)]
+        filled.repositories(rows)
+        page += 1
+        time.sleep(PAGE_EVERY)
+
+
+@contextmanager
+def running(path: Path, *, writing: bool) -> Iterator[str]:
+    """Serve the file, and write into it, in processes of their own; give the address."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    processes = [context.Process(target=_serve, args=(str(path), there))]
+    if writing:
+        processes.append(context.Process(target=_write, args=(str(path),)))
+    for process in processes:
+        process.start()
+    try:
+        yield here.recv()
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def by_wrk(program: str, address: str, paths: list[str], clients: int, seconds: float) -> Measured:
+    """Load with wrk, which goes round the paths."""
+    listed = ",".join(json.dumps(path) for path in paths)
+    script = (
+        f"local paths = {{{listed}}}\nlocal n = 0\n"
+        "request = function()\n n = n % #paths + 1\n return wrk.format('GET', paths[n])\nend\n"
+    )
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as lua:
+        lua.write(script)
+        lua.flush()
+        said = subprocess.run(
+            [
+                program,
+                "-t1",
+                f"-c{clients}",
+                f"-d{max(1, round(seconds))}s",
+                "--latency",
+                "--timeout",
+                "30s",
+                "-s",
+                lua.name,
+                address,
+            ],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+    if "Non-2xx" in said:
+        raise SystemExit(f"{paths[0]} and its like were not answered:\n{said}")
+    return Measured(
+        float(re.findall(r"Requests/sec:\s+([\d.]+)", said)[0]),
+        *(_milliseconds(re.findall(rf"{share}%\s+([\d.]+\w+)", said)[0]) for share in (50, 99)),
+    )
+
+
+def _milliseconds(text: str) -> float:
+    value, unit = re.fullmatch(r"([\d.]+)(us|ms|s|m)", text).groups()  # type: ignore[union-attr]
+    return float(value) * {"us": 0.001, "ms": 1, "s": 1000, "m": 60_000}[unit]
+
+
+def by_asyncio(address: str, paths: list[str], clients: int, seconds: float) -> Measured:
+    """Load with plain sockets and kept connections, one request at a time on each."""
+    latencies = list[float]()
+    host, port = urlsplit(address).hostname, urlsplit(address).port
+
+    async def client(number: int, until: float) -> None:
+        reader, writer = await asyncio.open_connection(host, port)
+        turn = number * 37
+        while time.perf_counter() < until:
+            path = paths[turn % len(paths)]
+            turn += 1
+            start = time.perf_counter()
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            await _read_answer(reader, path)
+            latencies.append(time.perf_counter() - start)
+        writer.close()
+        await writer.wait_closed()
+
+    async def load() -> float:
+        start = time.perf_counter()
+        await asyncio.gather(*(client(number, start + seconds) for number in range(clients)))
+        return time.perf_counter() - start
+
+    took = asyncio.run(load())
+    cuts = statistics.quantiles(latencies, n=100)
+    return Measured(len(latencies) / took, cuts[49] * 1000, cuts[98] * 1000)
+
+
+async def _read_answer(reader: asyncio.StreamReader, path: str) -> None:
+    """Read one answer, of known length or in chunks."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200"):
+        raise SystemExit(f"{path}: {head.decode('latin-1').splitlines()[0]}")
+    found = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+    if found:
+        await reader.readexactly(int(found[1]))
+        return
+    while size := int(await reader.readline(), 16):
+        await reader.readexactly(size + 2)
+    await reader.readline()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repositories", type=int, default=100_000)
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--quiet-file", action="store_true", help="measure without a sync that writes")
+    parser.add_argument("--database", type=Path, help="a file to fill once and use again")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = asked.database or Path(folder) / "mirror.db"
+        if not path.exists():
+            fill_many(path, asked.repositories).store.close()
+        if path.stem != "mirror":
+            parser.error("the file must be called mirror.db: Datasette's addresses begin with its name")
+        wrk = shutil.which("wrk")
+        load: Callable[..., Measured] = by_asyncio if wrk is None else lambda *a: by_wrk(wrk, *a)
+        print(
+            f"{asked.repositories:,} repositories, {asked.clients} clients by {'wrk' if wrk else 'asyncio'}, "
+            f"{asked.turns} turns of {asked.seconds:g} s, "
+            f"{'at rest' if asked.quiet_file else 'while a sync writes'}"
+        )
+        with running(path, writing=not asked.quiet_file) as address:
+            report(address, pairs(asked.repositories), load, asked)
+
+
+def report(
+    address: str, asked_for: list[Pair], load: Callable[..., Measured], asked: argparse.Namespace
+) -> None:
+    """Measure each pair turn by turn and print its line."""
+    print(f"{'':20}{'API 1.0':>10}{'p50':>9}{'p99':>9}{'Datasette':>12}{'p50':>9}{'p99':>9}{'times':>8}")
+    for pair in asked_for:
+        for paths in (pair.ours, pair.datasettes):  # warm
+            load(address, paths, asked.clients, 1)
+        turns = [
+            [load(address, paths, asked.clients, asked.seconds) for paths in (pair.ours, pair.datasettes)]
+            for _ in range(asked.turns)
+        ]
+        ours, theirs = (
+            Measured(*(statistics.median(values) for values in zip(*side, strict=True)))
+            for side in zip(*turns, strict=True)
+        )
+        print(
+            f"{pair.name:20}{ours.rate:8.0f}/s{ours.p50:7.1f}ms{ours.p99:7.1f}ms"
+            f"{theirs.rate:10.0f}/s{theirs.p50:7.1f}ms{theirs.p99:7.1f}ms{ours.rate / max(theirs.rate, 0.1):8.1f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
