@@ -47,8 +47,11 @@ def save_refs(
     first_page: bool,
     last_page: bool,
     seen_at: str,
+    keep_unnamed: bool = False,
 ) -> SavedRefs:
     """Write one page of a repository's refs; with `last_page`, drop the ones that no page named.
+
+    `keep_unnamed` drops none: some rows of the listing could not be understood, and may have named them.
 
     The first listing ever records no changes: the repository's own `created` covers it. Mercurial's
     pseudo tag `tip` moves with each push and is never recorded either.
@@ -67,11 +70,11 @@ def save_refs(
                 kind,
                 old,
                 {name: ref.target_hash for name, ref in new.items()},
-                complete=first_page and last_page,
+                complete=first_page and last_page and not keep_unnamed,
             )
         )
         connection.executemany(_SAVE[kind], [_values(repository_id, ref) for ref in new.values()])
-        if last_page and not first_page:
+        if last_page and not first_page and not keep_unnamed:
             moves += _unnamed(connection, kind, repository_id)
         gone = [change.ref for change in moves if change.kind == f"{kind}_deleted"]
         connection.executemany(

@@ -1,8 +1,9 @@
 """What a full listing did not name: asked for one by one before anything is called gone.
 
 A listing alone proves nothing: rows slip between pages, tokens lose rights, services fall ill. Only after
-one that was complete and free of errors is each missing repository asked for by its uuid; what is not
-there becomes a tombstone with the reason, its row and refs kept. Too many at once stop and ask.
+one that was complete and free of errors, and once the upstream has said again who we are, is each missing
+repository asked for by its uuid; what is not there becomes a tombstone with the reason, its row and refs
+kept. Too many at once stop and ask.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,29 +16,35 @@ from mirror.store.repositories import mark_gone
 from mirror.store.runs import Failure
 from mirror.sync import places
 from mirror.sync.run import Run
+from mirror.sync.start import check_caller
 from mirror.sync.steps import Step
 from mirror.sync.workspaces import absent
 
 
 def absence_steps(run: Run, workspaces: Sequence[str]) -> Iterator[Step]:
-    """Yield a step for each repository that its workspace's last full listing did not name."""
+    """Yield a step for each repository that its workspace's last full listing did not name.
+
+    Raises CredentialsRefused before the first, where the credential has become nobody's.
+    """
+    owners = {run.place(workspace).owner_uuid for workspace in workspaces}
     for workspace in workspaces:
         place = run.place(workspace)
         if place.absent_since is None or place.listing is not None:
             continue
         missing = absent(run, run.owner_id(place), place.absent_since)
+        if missing:
+            check_caller(run, now=True)
         if place.gone:
-            _mark_all(run, workspace, place, [row[0] for row in missing])
+            _mark_all(run, workspace, [row[0] for row in missing])
         elif _allowed(run, workspace, place, len(missing)):
-            yield from (
-                AbsenceStep(run, row_id, RepositoryKey(uuid=uuid, full_name=full_name))
-                for row_id, uuid, full_name in missing
-                if not _waits(run, uuid)
-            )
+            for row_id, uuid, full_name in missing:
+                key = RepositoryKey(uuid=uuid, full_name=full_name)
+                if not run.waits("repository", uuid):
+                    yield AbsenceStep(run, workspace, row_id, key, owners)
 
 
 def settle(run: Run, workspaces: Sequence[str]) -> None:
-    """Close the question for workspaces of which nothing is missing any more."""
+    """Close the question where nothing is missing any more, and forget failures that time has overtaken."""
     for workspace in workspaces:
         place = run.place(workspace)
         if place.absent_since and place.listing is None and not absent(
@@ -46,6 +53,20 @@ def settle(run: Run, workspaces: Sequence[str]) -> None:
             with run.store.transaction():
                 run.answered("absence", workspace)
                 run.save_place(workspace, msgspec.structs.replace(place, absent_since=None))
+    with run.store.transaction() as connection:
+        connection.execute(
+            """DELETE FROM sync_failures WHERE upstream_id = ? AND kind = 'repository' AND EXISTS (
+                   SELECT 1 FROM repositories r WHERE r.id = repository_id AND r.last_seen_at > last_at)""",
+            (run.upstream_id,),
+        )
+        listed = {workspace.lower() for workspace in workspaces}
+        for row_id, subject in connection.execute(
+            """SELECT id, subject FROM sync_failures WHERE upstream_id = ?
+               AND kind IN ('workspace', 'members', 'absence', 'row', 'page')""",
+            (run.upstream_id,),
+        ).fetchall():
+            if subject.partition(": ")[0].lower() not in listed:
+                connection.execute("DELETE FROM sync_failures WHERE id = ?", (row_id,))
 
 
 def _allowed(run: Run, workspace: str, place: places.Place, missing: int) -> bool:
@@ -64,25 +85,15 @@ def _allowed(run: Run, workspace: str, place: places.Place, missing: int) -> boo
     return False
 
 
-def _waits(run: Run, uuid: str) -> bool:
-    """Tell whether a failed question about a repository is not to be repeated yet."""
-    return (
-        run.store.row(
-            """SELECT 1 FROM sync_failures WHERE upstream_id = ? AND kind = 'repository'
-               AND subject = ? AND next_try_at > ?""",
-            (run.upstream_id, uuid, run.now_text()),
-        )
-        is not None
-    )
-
-
-def _mark_all(run: Run, workspace: str, place: places.Place, rows: list[int]) -> None:
+def _mark_all(run: Run, workspace: str, rows: list[int]) -> None:
     """Turn the repositories of a workspace that is no more into tombstones."""
     with run.store.transaction():
         for row_id in rows:
             gone(run, row_id, "workspace gone")
         run.answered("workspace", workspace)
-        run.save_place(workspace, msgspec.structs.replace(place, absent_since=None, gone=False))
+        run.answered("absence", workspace)
+        run.forget_workspace(workspace)
+    run.note(f"the workspace {workspace} is gone: {len(rows)} repositories; take it out of `workspaces`")
 
 
 def gone(run: Run, row_id: int, reason: str) -> None:
@@ -94,10 +105,12 @@ def gone(run: Run, row_id: int, reason: str) -> None:
 
 
 class AbsenceStep(Step):
-    """Ask for one repository that a full listing did not name."""
+    """Ask for one repository that a full listing did not name; `owners` are those that are mirrored."""
 
-    def __init__(self, run: Run, row_id: int, key: RepositoryKey) -> None:
-        self.run, self.row_id, self.key = run, row_id, key
+    def __init__(
+        self, run: Run, workspace: str, row_id: int, key: RepositoryKey, owners: set[str | None]
+    ) -> None:
+        self.run, self.workspace, self.row_id, self.key, self.owners = run, workspace, row_id, key, owners
 
     def ask(self) -> Repository:
         """Ask for it by its uuid."""
@@ -117,22 +130,24 @@ class AbsenceStep(Step):
             )
             run.counts.repositories_changed += len(saved.changed)
             run.answered("repository", self.key.uuid)
-            if not self._is_mirrored(answer):
+            if answer.owner.uuid not in self.owners:
                 gone(run, self.row_id, f"transferred to {answer.full_name}")
+            self._expect(answer)
         return []
+
+    def _expect(self, answer: Repository) -> None:
+        """Expect one row more than the listing named, or the next total would seem to be off by one."""
+        place = self.run.place(self.workspace)
+        if answer.owner.uuid == place.owner_uuid:
+            place.surplus -= 1
+            self.run.save_place(self.workspace, place)
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
         """404 and 403 are the proof; any other error proves nothing and is recorded."""
-        if isinstance(error, UpstreamRefused) and error.status in (403, 404):
-            hidden = self.run.upstream.anonymous or error.status == 403
+        status = self.run.isolate(error)
+        if isinstance(error, UpstreamRefused) and status in (403, 404):
+            hidden = self.run.upstream.anonymous or status == 403
             gone(self.run, self.row_id, "no longer visible" if hidden else "deleted")
             return []
-        status = self.run.isolate(error)
         self.run.fail(Failure("repository", self.key.uuid, str(error), self.row_id, status=status))
         return []
-
-    def _is_mirrored(self, answer: Repository) -> bool:
-        """Tell whether the namespace that a repository is in now is one that this mirror lists."""
-        namespace = answer.full_name.partition("/")[0]
-        known = self.run.place(namespace)
-        return known.owner_uuid == answer.owner.uuid or namespace.lower() == self.key.workspace.lower()

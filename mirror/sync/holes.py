@@ -15,7 +15,7 @@ def hole_steps(run: Run) -> Iterator[Step]:
     """Yield a step for each page that is remembered as missing and due."""
     for subject, place in run.store.rows(
         """SELECT subject, place FROM sync_failures
-           WHERE upstream_id = ? AND kind = 'page' AND next_try_at <= ? ORDER BY id""",
+           WHERE upstream_id = ? AND kind = 'page' AND place IS NOT NULL AND next_try_at <= ? ORDER BY id""",
         (run.upstream_id, run.now_text()),
     ):
         yield HoleStep(run, subject, place)
@@ -26,10 +26,11 @@ class HoleStep(Step):
 
     def __init__(self, run: Run, subject: str, place: str) -> None:
         self.run, self.subject, self.place = run, subject, place
+        self.where = json.loads(place)
 
     def ask(self) -> Page[Repository]:
         """Ask for the page."""
-        where = json.loads(self.place)
+        where = self.where
         return self.run.upstream.fetch_repositories(where["workspace"], where["order"], where["next"])
 
     def save(self, answer: Page[Repository]) -> Sequence[Step]:
@@ -45,7 +46,7 @@ class HoleStep(Step):
                 run_id=run.id,
                 seen_at=run.now_text(),
                 with_refs=run.with_refs,
-                first_listing=False,
+                first_listing=self.where.get("first", False),
             )
             run.answered("page", self.subject)
         run.counts.repositories_new += len(saved.new)

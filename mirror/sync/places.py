@@ -5,7 +5,7 @@ order, new ones come last. An *incremental* one reads newest updates first and e
 than the cursor less the overlap; its total tells whether anything is missing or gone, at no extra request.
 
 The cursor is the moment the last complete listing began, by the upstream's clock: whatever changes while a
-listing is read is newer than that, so the next incremental listing meets it.
+listing is read is newer than that, so the next incremental listing meets it. See docs/crawling.md.
 """
 
 from datetime import datetime, timedelta
@@ -14,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from mirror.errors import UpstreamShapeError
 from mirror.model import Repository
 from mirror.times import from_text, to_text
 from mirror.upstream.base import Order, Page
@@ -30,24 +31,29 @@ class Listing(msgspec.Struct, kw_only=True):
     """A listing that has begun. Counts are of rows, sizes what the upstream told of the whole.
 
     `began` is by the upstream's clock, `seen_since` by ours: rows seen by this listing carry it or later.
-    `next` is the upstream's link to the next page, None before the first. `born` counts rows created since
-    the first page of this pass, `holes` pages that were stepped over, `bad` rows not understood.
-    `shrank` says that the whole became smaller between two pages.
+    `next` is the upstream's link to the next page, None before the first; `landmark` an earlier link that
+    tells when links go in a circle. `rows` counts what the pages of this pass named, `born` those of them
+    created since its first page, `holes` pages that were stepped over, `bad` rows not understood. `shrank`
+    says that the whole became smaller between two pages, `short` how many rows the pass before this one
+    was short of the total.
     """
 
     purpose: Purpose
     began: str
     seen_since: str
     next: str | None = None
+    landmark: str | None = None
     first_size: int | None = None
     last_size: int | None = None
     shrank: bool = False
     pages: int = 0
+    rows: int = 0
     passes: int = 1
     pass_began: str = ""
     born: int = 0
     holes: int = 0
     bad: int = 0
+    short: int = 0
     oldest_update: str | None = None
     ordered: bool = True
 
@@ -57,21 +63,33 @@ class Listing(msgspec.Struct, kw_only=True):
         return "created" if self.purpose == "full" else "newest-update"
 
 
+class Members(msgspec.Struct, kw_only=True):
+    """A listing of members that is not done: where it goes on, and since when (by our clock) it is read."""
+
+    seen_since: str
+    next: str | None = None
+
+
 class Place(msgspec.Struct, kw_only=True):
     """The crawl of one workspace, between any two requests.
 
-    `cursor` and `swept_at` are None until a full listing has been complete. `surplus` is by how much the
+    `name` is what it is called now, where that is no longer the name it is configured by. `cursor` and
+    `swept_at` are None until a full listing has been read to its end. `surplus` is by how much the
     upstream's own count was above the rows it listed then: some counts include what the caller cannot see.
-    `absent_since` is set after a full listing that was complete and free of errors, until every repository
-    that it did not name (last seen before that moment) has been asked for by itself. `gone` says that the
-    workspace itself is no more, and that the operator has confirmed it.
+    `doubt` says that rows came and went in every pass of the last listing, so that some may have been
+    missed. `absent_since` is set after a full listing that was complete and free of errors, until every
+    repository that it did not name (last seen before that moment) has been asked for by itself. `gone` says
+    that the workspace itself is no more, and that the operator has confirmed it.
     """
 
     owner_uuid: str | None = None
+    name: str | None = None
     listing: Listing | None = None
+    members: Members | None = None
     cursor: str | None = None
     swept_at: str | None = None
     surplus: int = 0
+    doubt: bool = False
     absent_since: str | None = None
     gone: bool = False
     moved_at: str | None = None
@@ -93,9 +111,17 @@ def encoded(place: Place) -> str:
 def begin(
     place: Place, now: datetime, *, full: bool, sweep_every: float, can_be_incremental: bool
 ) -> Listing:
-    """Return the listing to go on with: the one under way unless its link is old, else a new one."""
+    """Return the listing to go on with: the one under way unless its link is old, else a new one.
+
+    Whoever asks for a `full` one is not given the rest of an incremental one.
+    """
     under_way = place.listing
-    if under_way is not None and place.moved_at and now - from_text(place.moved_at) < STALE_LINK:
+    if (
+        under_way is not None
+        and (under_way.purpose == "full" or not full)
+        and place.moved_at
+        and now - from_text(place.moved_at) < STALE_LINK
+    ):
         return under_way
     due = (
         place.cursor is None
@@ -107,22 +133,28 @@ def begin(
 
 
 def advanced(listing: Listing, page: Page[Repository]) -> Listing:
-    """Return the listing after a page of it."""
+    """Return the listing after a page of it; raises UpstreamShapeError where the links go in a circle."""
+    if page.place is not None and page.place in (listing.next, listing.landmark):
+        raise UpstreamShapeError("the listing leads back to a page of its own")
     first = listing.pages == 0
     told = to_text(page.date - timedelta(seconds=1))  # HTTP dates have no fractions
-    began = min(listing.began, told) if first and listing.passes == 1 else listing.began
-    pass_began = min(told, to_text(page.date)) if first else listing.pass_began
+    pass_began = to_text(page.date) if first else listing.pass_began
     updates = [row.updated_at for row in page.rows if row.updated_at]
     chain = [*([listing.oldest_update] if listing.oldest_update else []), *updates]
+    pages = listing.pages + 1
     return msgspec.structs.replace(
         listing,
-        began=began,
+        began=min(listing.began, told) if first and listing.passes == 1 else listing.began,
         pass_began=pass_began,
         next=page.place,
-        first_size=page.size if first else listing.first_size,
+        # Kept at pages 1, 2, 4, 8, ...: a circle of any length meets it before long.
+        landmark=page.place if pages & (pages - 1) == 0 else listing.landmark,
+        first_size=page.size if listing.first_size is None else listing.first_size,
         last_size=page.size if page.size is not None else listing.last_size,
-        shrank=listing.shrank or (not first and (page.size or 0) < (listing.last_size or 0)),
-        pages=listing.pages + 1,
+        shrank=listing.shrank
+        or (page.size is not None and listing.last_size is not None and page.size < listing.last_size),
+        pages=pages,
+        rows=listing.rows + len(page.rows),
         born=listing.born + sum((row.created_at or "") >= pass_began for row in page.rows),
         holes=listing.holes + page.hole,
         bad=listing.bad + len(page.bad),
@@ -138,10 +170,18 @@ def reached_end(listing: Listing, place: Place, overlap: float) -> bool:
     """
     if listing.next is None:
         return True
-    if listing.purpose == "full" or not listing.ordered or listing.holes or not place.cursor:
+    if listing.purpose == "full" or not listing.ordered or not place.cursor:
         return False
     horizon = to_text(from_text(place.cursor) - timedelta(seconds=overlap))
     return listing.oldest_update is not None and listing.oldest_update < horizon
+
+
+def may_have_missed(place: Place, listing: Listing, seen: int) -> bool:
+    """Tell whether a listing that is at its end should be read once more from its first page.
+
+    `seen` is how many of the workspace's repositories have been seen since the listing began.
+    """
+    return rows_left_the_listing(listing) or shortfall(listing, seen) > max(place.surplus, listing.short)
 
 
 def rows_left_the_listing(listing: Listing) -> bool:
@@ -159,23 +199,39 @@ def rows_left_the_listing(listing: Listing) -> bool:
     return listing.shrank
 
 
-def another_pass(listing: Listing) -> Listing:
-    """Return the same listing from its first page again."""
+def shortfall(listing: Listing, seen: int) -> int:
+    """Return by how many rows a listing that was read to its last page is short of its own total.
+
+    0 where it cannot be told: no total, pages stepped over, or the end of an incremental listing left out.
+    """
+    if listing.last_size is None or listing.holes or listing.next is not None:
+        return 0
+    named = seen if listing.purpose == "full" else listing.rows
+    return max(0, listing.last_size - listing.bad - named)
+
+
+def another_pass(listing: Listing, seen: int) -> Listing:
+    """Return the same listing from its first page again; rows that either pass named count as seen.
+
+    A total that two passes are short of by the same number is believed: it counts what cannot be seen.
+    """
     return msgspec.structs.replace(
-        listing, next=None, pages=0, passes=listing.passes + 1, born=0, holes=0, bad=0,
-        first_size=None, last_size=None, shrank=False, oldest_update=None, ordered=True,
+        listing, next=None, landmark=None, pages=0, rows=0, passes=listing.passes + 1, born=0, holes=0, bad=0,
+        short=shortfall(listing, seen), first_size=None, last_size=None, shrank=False, oldest_update=None,
+        ordered=True,
     )  # fmt: skip
 
 
 def wants_sweep(place: Place, listing: Listing, alive: int, now: datetime, sweep_every: float) -> bool:
     """Tell whether an incremental listing's total says that a full one should come forward.
 
-    `alive` is how many of the workspace's repositories the mirror holds. A large workspace is swept for
-    this at most every seventh part of `sweep_every`.
+    `alive` is how many of the workspace's repositories the mirror holds, those aside that are known to be
+    absent. A large workspace is swept for this at most every seventh part of `sweep_every`.
     """
-    if listing.purpose != "incremental" or listing.last_size is None:
+    if listing.purpose != "incremental":
         return False
-    if listing.last_size - alive == place.surplus:
+    agrees = listing.last_size is None or listing.last_size - alive == place.surplus
+    if agrees and not place.doubt:
         return False
     recently = place.swept_at is not None and now - from_text(place.swept_at) < timedelta(
         seconds=sweep_every / 7
@@ -183,18 +239,23 @@ def wants_sweep(place: Place, listing: Listing, alive: int, now: datetime, sweep
     return alive <= SMALL or not recently
 
 
-def finished(place: Place, listing: Listing, *, staying: int, now: datetime) -> Place:
+def finished(place: Place, listing: Listing, *, staying: int, doubt: bool, now: datetime) -> Place:
     """Return the place after a listing that was read to its end.
 
-    `staying` is how many repositories the mirror will hold once the absent ones are dealt with.
+    `staying` is how many repositories the mirror will hold once the absent ones are dealt with; `doubt`
+    says that rows may have been missed in spite of all passes.
     """
-    place = msgspec.structs.replace(place, listing=None, cursor=listing.began, moved_at=to_text(now))
+    place = msgspec.structs.replace(place, listing=None, moved_at=to_text(now))
     if listing.purpose == "incremental":
-        return place
-    proof = not listing.holes and not listing.bad
+        # What a missing page held is newer than the old cursor: the next listing reads back to it.
+        cursor = place.cursor if listing.holes or doubt else listing.began
+        return msgspec.structs.replace(place, cursor=cursor, doubt=place.doubt or doubt)
+    proof = not listing.holes and not doubt
     return msgspec.structs.replace(
         place,
+        cursor=listing.began,
         swept_at=to_text(now),
         surplus=listing.last_size - staying if listing.last_size is not None else 0,
+        doubt=doubt,
         absent_since=listing.seen_since if proof else place.absent_since,
     )

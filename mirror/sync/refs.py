@@ -3,10 +3,13 @@
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
+import msgspec
+
 from mirror.errors import MirrorError, UpstreamShapeError
 from mirror.model import Ref, RepositoryKey
 from mirror.store.refs import save_refs
 from mirror.store.runs import Failure
+from mirror.sync.places import PASSES
 from mirror.sync.run import Run
 from mirror.sync.steps import Step
 from mirror.times import to_text
@@ -49,50 +52,90 @@ def refs_steps(run: Run) -> Iterator[Step]:
             return
         for row_id, uuid, full_name, scm in rows:
             key = RepositoryKey(uuid=uuid, full_name=full_name, scm=scm)
-            yield RefsStep(run, row_id, key, run.cursor(f"refs:{row_id}"))
+            yield RefsStep(run, row_id, key, _place(run, row_id))
         last = rows[-1][0]
+
+
+class RefsPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the listing of one repository's refs stands, between two pages of it.
+
+    `size` is what the first page told of the whole, `rows` and `bad` count what the pages named; `landmark`
+    is an earlier link that tells when links go in a circle.
+    """
+
+    next: str | None = None
+    landmark: str | None = None
+    pages: int = 0
+    size: int | None = None
+    rows: int = 0
+    bad: int = 0
+    passes: int = 1
+
+    def after(self, page: Page[Ref]) -> "RefsPlace":
+        """Return the place behind a page; raises UpstreamShapeError where the links go in a circle."""
+        if page.place is not None and page.place in (self.next, self.landmark):
+            raise UpstreamShapeError("the refs listing leads back to a page of its own")
+        pages = self.pages + 1
+        return RefsPlace(
+            next=page.place,
+            landmark=page.place if pages & (pages - 1) == 0 else self.landmark,
+            pages=pages,
+            size=page.size if self.size is None else self.size,
+            rows=self.rows + len(page.rows),
+            bad=self.bad + len(page.bad),
+            passes=self.passes,
+        )
+
+    def moved(self, page: Page[Ref]) -> bool:
+        """Tell, after the last page, whether refs came or went meanwhile: one may have been missed then."""
+        if self.pages == 1 or self.size is None or page.size is None:
+            return False
+        return page.size != self.size or self.rows + self.bad != self.size
 
 
 class RefsStep(Step):
     """Ask for a page of a repository's branches and tags."""
 
-    def __init__(self, run: Run, row_id: int, key: RepositoryKey, next_page: str | None) -> None:
-        self.run, self.row_id, self.key, self.next_page = run, row_id, key, next_page
+    def __init__(self, run: Run, row_id: int, key: RepositoryKey, place: RefsPlace) -> None:
+        self.run, self.row_id, self.key, self.place = run, row_id, key, place
 
     def ask(self) -> Page[Ref]:
         """Ask for the page."""
-        return self.run.upstream.fetch_refs(self.key, self.next_page)
+        return self.run.upstream.fetch_refs(self.key, self.place.next)
 
     def save(self, answer: Page[Ref]) -> Sequence[Step]:
         """Write it, with where a listing of several pages goes on."""
-        run = self.run
-        if answer.place is not None and answer.place == self.next_page:
-            raise UpstreamShapeError(f"{self.key.full_name}: the refs listing leads back to its own page")
+        run, place = self.run, self.place.after(answer)
+        if answer.place is None and place.moved(answer):
+            if place.passes == PASSES:
+                raise UpstreamShapeError("branches and tags came and went in every pass of the listing")
+            place = RefsPlace(passes=place.passes + 1)
+        done = answer.place is None and place.pages > 0
         with run.store.transaction() as connection:
             saved = save_refs(
                 connection,
                 self.row_id,
                 answer.rows,
-                first_page=self.next_page is None,
-                last_page=answer.place is None,
+                first_page=self.place.pages == 0,
+                last_page=done,
+                keep_unnamed=place.bad > 0,
                 seen_at=run.now_text(),
             )
             run.store.save_changes(saved.changes, run_id=run.id, at=run.now_text())
-            if answer.place is not None:
-                run.save_cursor(f"refs:{self.row_id}", answer.place)
-            elif self.next_page is not None:
-                run.drop_cursor(f"refs:{self.row_id}")
-            if answer.place is None:
-                run.answered("refs", self.key.uuid)
+            if not done:
+                run.save_cursor(_stream(self.row_id), msgspec.json.encode(place).decode())
+            elif self.place != RefsPlace():
+                run.drop_cursor(_stream(self.row_id))
+            if done:
+                run.answered_refs(self.row_id, understood=place.bad == 0)
+            for bad in answer.bad:
+                what = f"{self.key.full_name}: {bad.what}"
+                run.fail(Failure("ref", what, bad.error, repository_id=self.row_id))
         run.counts.refs_new += saved.new
         run.counts.refs_changed += saved.moved
         run.counts.refs_gone += saved.gone
-        for bad in answer.bad:
-            run.fail(
-                Failure("ref", f"{self.key.full_name}: {bad.what}", bad.error, repository_id=self.row_id)
-            )
-        if answer.place is not None:
-            return [RefsStep(run, self.row_id, self.key, answer.place)]
+        if not done:
+            return [RefsStep(run, self.row_id, self.key, place)]
         run.report.step()
         return []
 
@@ -100,7 +143,7 @@ class RefsStep(Step):
         """Keep the refs that are known, and try again after a growing while."""
         run, status = self.run, self.run.isolate(error)
         with run.store.transaction():
-            run.drop_cursor(f"refs:{self.row_id}")
+            run.drop_cursor(_stream(self.row_id))
             run.fail(
                 Failure(
                     "refs",
@@ -112,3 +155,15 @@ class RefsStep(Step):
             )
         run.report.step()
         return []
+
+
+def _stream(row_id: int) -> str:
+    return f"refs:{row_id}"
+
+
+def _place(run: Run, row_id: int) -> RefsPlace:
+    """Read where the refs of a repository go on; what cannot be read begins anew."""
+    try:
+        return msgspec.json.decode(run.cursor(_stream(row_id)) or "{}", type=RefsPlace)
+    except msgspec.MsgspecError:
+        return RefsPlace()

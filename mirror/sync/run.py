@@ -62,13 +62,18 @@ class Run:
         self.report = report
         self.full = full
         self.confirm_absence = confirm_absence
+        known = store.row("SELECT url FROM upstreams WHERE name = ?", (config.name,))
+        self.has_moved = known is not None and known[0] != url
+        self.knows_caller = False
         self.upstream_id = store.save_upstream(config.name, config.kind, url)
         self.counts = Counts()
         self.failures: list[Failure] = []
         self.notes: list[str] = []
         self.kind = "incremental"
         self.id = 0
+        self._heard = False
         self._lost_connections = 0
+        self._lost: MirrorError | None = None
         self._stopwatch = stopwatch
 
     @property
@@ -147,26 +152,63 @@ class Run:
             raise Paused(str(error)) from error
         if not isinstance(error, UpstreamRefused | UpstreamBusy | UpstreamShapeError):
             raise error
-        lost = isinstance(error, UpstreamBusy) and error.status is None
-        self._lost_connections = self._lost_connections + 1 if lost else 0
+        if not isinstance(error, UpstreamBusy) or error.status is not None:
+            self._hear()
+            return getattr(error, "status", None)
+        self._lost, self._lost_connections = error, self._lost_connections + 1
         if self._lost_connections >= 3:
             raise error
-        return getattr(error, "status", None)
+        return None
+
+    def must_have_heard(self) -> None:
+        """Raise the last error of the connection if nothing was answered at all: the upstream is away."""
+        if self._lost is not None and not self._heard:
+            raise self._lost
+
+    def _hear(self) -> None:
+        self._heard, self._lost_connections = True, 0
+
+    def waits(self, kind: str, subject: str) -> bool:
+        """Tell whether something that failed is not to be asked for again yet."""
+        found = self.store.row(
+            """SELECT 1 FROM sync_failures
+               WHERE upstream_id = ? AND kind = ? AND subject = ? AND next_try_at > ?""",
+            (self.upstream_id, kind, subject, self.now_text()),
+        )
+        return found is not None
 
     def answered(self, kind: str, subject: str) -> None:
         """Forget a failure, because what failed has been answered."""
-        self._lost_connections = 0
+        self._hear()
         with self.store.transaction() as connection:
             drop_failure(connection, self.upstream_id, kind, subject)
 
+    def answered_refs(self, repository_id: int, *, understood: bool) -> None:
+        """Forget that a repository's refs could not be had, and single ones of them, if none was bad now."""
+        self._hear()
+        with self.store.transaction() as connection:
+            connection.execute(
+                "DELETE FROM sync_failures WHERE repository_id = ? AND kind IN ('refs', ?)",
+                (repository_id, "ref" if understood else "refs"),
+            )
+
+    @staticmethod
+    def stream(workspace: str) -> str:
+        """Name the cursor of a workspace."""
+        return f"workspace:{workspace.lower()}"
+
     def place(self, workspace: str) -> places.Place:
         """Read where the crawl of a workspace stands."""
-        return places.decoded(self.cursor(f"workspace:{workspace.lower()}"))
+        return places.decoded(self.cursor(self.stream(workspace)))
+
+    def forget_workspace(self, workspace: str) -> None:
+        """Forget where the crawl of a workspace stood; its rows stay."""
+        self.drop_cursor(self.stream(workspace))
 
     def save_place(self, workspace: str, place: places.Place) -> None:
         """Keep where the crawl of a workspace stands; belongs into the transaction of its page."""
         moved = msgspec.structs.replace(place, moved_at=self.now_text())
-        self.save_cursor(f"workspace:{workspace.lower()}", places.encoded(moved))
+        self.save_cursor(self.stream(workspace), places.encoded(moved))
 
     def cursor(self, stream: str) -> str | None:
         """Read a cursor's text."""
@@ -202,6 +244,7 @@ class Run:
         return int(row[0])
 
 
-def place_of_page(workspace: str, listing: places.Listing) -> str:
+def place_of_page(workspace: str, place: places.Place, listing: places.Listing) -> str:
     """Write down which page of which listing could not be had, so that it can be asked again."""
-    return json.dumps({"workspace": workspace, "order": listing.order, "next": listing.next})
+    where = {"workspace": workspace, "order": listing.order, "next": listing.next}
+    return json.dumps(where | {"first": place.cursor is None})

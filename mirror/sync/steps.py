@@ -8,10 +8,12 @@ place `LOOKAHEAD` positions behind it, far enough that it is always known by the
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
 
-from mirror.errors import Interrupted, MirrorError, Paused
+from mirror.errors import Interrupted, MirrorError, Paused, UpstreamError
+
+Answer = TypeVar("Answer")
 
 LOOKAHEAD = 128
 
@@ -23,7 +25,10 @@ class Step(Protocol):
         """Ask, in any thread; only fetches. Raises MirrorError."""
 
     def save(self, answer: Any) -> "Sequence[Step]":
-        """Write the answer and where to go on in one transaction; return the steps it leads to."""
+        """Write the answer and where to go on in one transaction; return the steps it leads to.
+
+        An UpstreamError raised before anything is written goes to `failed`.
+        """
 
     def failed(self, error: MirrorError) -> "Sequence[Step]":
         """Record that the answer could not be had; return the steps to take instead. May raise."""
@@ -38,12 +43,43 @@ class _Asked:
         self.answer: Any = None
         self.error: BaseException | None = None
 
-    def ask(self) -> None:
+
+class _Askers:
+    """The threads that ask. An error that concerns the whole run keeps them from asking anything more."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._waiting = queue.SimpleQueue[_Asked | None]()
+        self._over = threading.Event()
+        for _ in range(threads):
+            threading.Thread(target=self._work, daemon=True, name="ask").start()
+
+    def put(self, asked: _Asked) -> None:
+        """Have a step asked, in the order of the calls."""
+        self._waiting.put(asked)
+
+    def end(self) -> None:
+        """Let the threads go; what has not been asked by now never is."""
+        self._over.set()
+        for _ in range(self._threads):
+            self._waiting.put(None)
+
+    def _work(self) -> None:
+        while (asked := self._waiting.get()) is not None:
+            if self._over.is_set():
+                asked.error = Interrupted("not asked any more")
+            else:
+                self._ask(asked)
+            asked.done.set()
+
+    def _ask(self, asked: _Asked) -> None:
         try:
-            self.answer = self.step.ask()
+            asked.answer = asked.step.ask()
         except BaseException as error:  # noqa: BLE001 - it is raised again by the thread that saves
-            self.error = error
-        self.done.set()
+            asked.error = error
+            # A refused credential must not be tried again and again by the other threads.
+            if not isinstance(error, UpstreamError | Paused):
+                self._over.set()
 
 
 class _Order:
@@ -81,30 +117,46 @@ def work_off(steps: Iterable[Step], *, threads: int, stop: threading.Event) -> N
     all that a kill can lose. A step that raises Paused ends the work once the answers under way are
     saved; any other error that `failed` does not take ends it at once, as does `stop` (Interrupted).
     """
-    asks = queue.SimpleQueue[_Asked | None]()
-    for _ in range(threads):
-        threading.Thread(target=_ask_all, args=(asks,), daemon=True, name="ask").start()
+    askers = _Askers(threads)
     try:
-        _save_all(_Order(steps), asks, most=1 if threads == 1 else min(2 * threads, LOOKAHEAD), stop=stop)
+        _save_all(_Order(steps), askers, most=1 if threads == 1 else min(2 * threads, LOOKAHEAD), stop=stop)
     finally:
-        for _ in range(threads):
-            asks.put(None)
+        askers.end()
 
 
-def _ask_all(asks: "queue.SimpleQueue[_Asked | None]") -> None:
-    while (asked := asks.get()) is not None:
-        asked.ask()
+def ask_apart(ask: Callable[[], Answer], *, stop: threading.Event) -> Answer:
+    """Ask one thing in a thread of its own, so that `stop` ends the wait for it; raises what it raises."""
+    once = _Once(ask)
+    work_off([once], threads=1, stop=stop)
+    answer: Answer = once.answer
+    return answer
 
 
-def _save_all(
-    order: _Order, asks: "queue.SimpleQueue[_Asked | None]", *, most: int, stop: threading.Event
-) -> None:
+class _Once(Step):
+    """A question whose answer is kept as it is."""
+
+    def __init__(self, ask: Callable[[], Any]) -> None:
+        self._ask = ask
+        self.answer: Any = None
+
+    def ask(self) -> Any:
+        return self._ask()
+
+    def save(self, answer: Any) -> Sequence[Step]:
+        self.answer = answer
+        return []
+
+    def failed(self, error: MirrorError) -> Sequence[Step]:
+        raise error
+
+
+def _save_all(order: _Order, askers: _Askers, *, most: int, stop: threading.Event) -> None:
     under_way = deque[_Asked]()
     position, paused = 0, None
     while True:
         while paused is None and len(under_way) < most and (step := order.pull()) is not None:
             under_way.append(_Asked(step))
-            asks.put(under_way[-1])
+            askers.put(under_way[-1])
         if not under_way:
             break
         asked = under_way.popleft()
@@ -123,8 +175,11 @@ def _save_all(
 
 
 def _saved(asked: _Asked) -> Sequence[Step]:
-    if asked.error is None:
-        return asked.step.save(asked.answer)
     if isinstance(asked.error, MirrorError):
         return asked.step.failed(asked.error)
-    raise asked.error
+    if asked.error is not None:
+        raise asked.error
+    try:
+        return asked.step.save(asked.answer)
+    except UpstreamError as error:
+        return asked.step.failed(error)

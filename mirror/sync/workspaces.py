@@ -1,21 +1,26 @@
-"""Listing workspaces: who they are, their members, their repositories page by page."""
+"""Listing workspaces: who they are, their members, their repositories page by page.
 
-from collections.abc import Sequence
+For each workspace the requests form one chain: itself, its members, its repositories. The place says
+which link of the chain comes next, so that a run that ends anywhere goes on there.
+"""
+
+from collections.abc import Collection, Sequence
 
 import msgspec
 
-from mirror.errors import MirrorError, UpstreamBusy, UpstreamRefused, UpstreamShapeError
+from mirror.errors import MirrorError, UpstreamRefused
 from mirror.model import Member, Owner, Repository
 from mirror.store.owners import drop_members, save_members
 from mirror.store.runs import Failure
 from mirror.sync import places
 from mirror.sync.run import Run, place_of_page
+from mirror.sync.start import formerly_listed
 from mirror.sync.steps import Step
 from mirror.upstream.base import Page
 
 
-def listing_steps(run: Run, workspace: str) -> list[Step]:
-    """Return the step that a workspace goes on with: the next page of its listing, or who it is."""
+def listing_steps(run: Run, workspace: str, names: Collection[str]) -> list[Step]:
+    """Return the step that a workspace goes on with; `names` are all that are listed in this run."""
     place = run.place(workspace)
     listing = places.begin(
         place,
@@ -24,108 +29,205 @@ def listing_steps(run: Run, workspace: str) -> list[Step]:
         sweep_every=run.config.sweep_every,
         can_be_incremental=run.upstream.orders_by_update,
     )
+    begins = listing is not place.listing
     place = msgspec.structs.replace(place, listing=listing)
-    if listing.purpose == "incremental" or listing.next is not None:
-        return [ListingStep(run, workspace, place, listing)]
-    return [WorkspaceStep(run, workspace, place, listing)]
+    if begins and listing.purpose == "full":
+        return [WorkspaceStep(run, workspace, place, names)]
+    return _onward(run, workspace, place, names)
 
 
-class WorkspaceStep(Step):
-    """Ask who a workspace is, before its full listing."""
-
-    def __init__(self, run: Run, workspace: str, place: places.Place, listing: places.Listing) -> None:
-        self.run, self.workspace, self.place, self.listing = run, workspace, place, listing
-
-    def ask(self) -> Owner:
-        """Ask for the workspace."""
-        return self.run.upstream.fetch_workspace(self.workspace)
-
-    def save(self, answer: Owner) -> Sequence[Step]:
-        """Write its owner, then go on to its members and its repositories."""
-        run = self.run
-        place = msgspec.structs.replace(self.place, owner_uuid=answer.uuid)
-        with run.store.transaction():
-            run.store.save_owner(run.upstream_id, answer, run_id=run.id, seen_at=run.now_text())
-            run.answered("workspace", self.workspace)
-            run.save_place(self.workspace, place)
-        steps: list[Step] = [ListingStep(run, self.workspace, place, self.listing)]
-        if run.upstream.anonymous:
-            return steps
-        return [*steps, MembersStep(run, self.workspace, answer.uuid, None, run.now_text())]
-
-    def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Record that it could not be had."""
-        return workspace_failed(self.run, self.workspace, self.place, error)
+def _onward(run: Run, workspace: str, place: places.Place, names: Collection[str]) -> list[Step]:
+    """Return the next link of the chain, if there is one."""
+    if place.members is not None and not run.waits("members", workspace):
+        return [MembersStep(run, workspace, place, names)]
+    return [ListingStep(run, workspace, place, names)] if place.listing is not None else []
 
 
-class MembersStep(Step):
-    """Ask for a page of a workspace's members."""
+class _WorkspaceStep(Step):
+    """What the steps of a workspace have in common: its place, and what to do when it cannot be had."""
 
-    def __init__(
-        self, run: Run, workspace: str, owner_uuid: str, next_page: str | None, seen_since: str
-    ) -> None:
-        self.run, self.workspace, self.owner_uuid = run, workspace, owner_uuid
-        self.next_page, self.seen_since = next_page, seen_since
+    def __init__(self, run: Run, workspace: str, place: places.Place, names: Collection[str]) -> None:
+        self.run, self.workspace, self.place, self.names = run, workspace, place, names
 
-    def ask(self) -> Page[Member]:
-        """Ask for the page."""
-        return self.run.upstream.fetch_members(self.workspace, self.next_page)
+    @property
+    def name(self) -> str:
+        """What the workspace is called today."""
+        return self.place.name or self.workspace
 
-    def save(self, answer: Page[Member]) -> Sequence[Step]:
-        """Write it; after the last page, forget memberships that none of them named."""
-        run = self.run
-        owner = run.owner_id(places.Place(owner_uuid=self.owner_uuid))
-        if owner is None:
-            return []
-        with run.store.transaction() as connection:
-            save_members(connection, run.upstream_id, owner, answer.rows, seen_at=run.now_text())
-            if answer.place is None:
-                drop_members(connection, owner, unseen_since=self.seen_since)
-                run.answered("members", self.workspace)
-        if answer.place is None:
-            return []
-        return [MembersStep(run, self.workspace, self.owner_uuid, answer.place, self.seen_since)]
+    def onward(self, place: places.Place) -> list[Step]:
+        """Return the steps that come next, from a place that has just been saved."""
+        return _onward(self.run, self.workspace, place, self.names)
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Go on without members: what a credential may not see is a note, anything else a failure."""
-        if isinstance(error, UpstreamRefused) and error.status in (401, 403, 404):
-            self.run.note(f"members of {self.workspace} are not mirrored: {error}")
+        """Record that the crawl of the workspace stopped here; its place is kept."""
+        run, place = self.run, self.place
+        status = run.isolate(error)
+        if status != 404 or place.owner_uuid is None:
+            run.fail(Failure("workspace", self.workspace, str(error), status=status))
             return []
-        self.run.fail(Failure("members", self.workspace, str(error), status=self.run.isolate(error)))
+        if run.cursor(run.stream(self.workspace)) is None:
+            return []  # taken over by the step of the name that it has now
+        if place.owner_uuid.startswith("{"):
+            return [RenamedStep(run, self.workspace, place, self.names)]
+        return self.missed(error)
+
+    def missed(self, error: MirrorError) -> Sequence[Step]:
+        """Take a workspace that nothing answers for as gone if the operator says so, else as failed."""
+        run = self.run
+        if run.confirm_absence:
+            gone = msgspec.structs.replace(self.place, listing=None, absent_since=run.now_text(), gone=True)
+            run.save_place(self.workspace, gone)
+            return []
+        text = f"{error}; its rows are kept; if it is gone: mirror sync {run.config.name} --confirm-absence"
+        run.fail(Failure("workspace", self.workspace, text, status=404))
         return []
 
 
-class ListingStep(Step):
+class WorkspaceStep(_WorkspaceStep):
+    """Ask who a workspace is, before its full listing."""
+
+    def ask(self) -> Owner:
+        """Ask for the workspace."""
+        return self.run.upstream.fetch_workspace(self.name)
+
+    def save(self, answer: Owner) -> Sequence[Step]:
+        """Write its owner, then go on to its members and its repositories."""
+        run, workspace = self.run, self.workspace
+        with run.store.transaction():
+            run.store.save_owner(run.upstream_id, answer, run_id=run.id, seen_at=run.now_text())
+            place = msgspec.structs.replace(
+                self._taken_over(answer),
+                owner_uuid=answer.uuid,
+                name=None if (answer.username or "").lower() == workspace.lower() else answer.username,
+                listing=self.place.listing,
+                members=None if run.upstream.anonymous else places.Members(seen_since=run.now_text()),
+            )
+            run.answered("workspace", workspace)
+            run.save_place(workspace, place)
+        return self.onward(place)
+
+    def _taken_over(self, answer: Owner) -> places.Place:
+        """Return the place to go on from: that of the workspace's former name, if it had one here."""
+        run = self.run
+        if self.place.cursor is not None:
+            return self.place
+        for name in formerly_listed(run, self.names):
+            place = run.place(name)
+            if place.owner_uuid == answer.uuid:
+                run.note(f"the workspace {name} is called {answer.username} now")
+                run.forget_workspace(name)
+                return place
+        return self.place
+
+
+class RenamedStep(WorkspaceStep):
+    """Ask for a workspace by its identity, since nothing answers to its name any more."""
+
+    def ask(self) -> Owner:
+        """Ask by the uuid."""
+        return self.run.upstream.fetch_workspace(str(self.place.owner_uuid))
+
+    def save(self, answer: Owner) -> Sequence[Step]:
+        """It has another name now: read everything, for all full names have changed."""
+        run, name = self.run, str(answer.username)
+        if name.lower() in {each.lower() for each in self.names}:
+            run.forget_workspace(self.workspace)  # listed under its new name already
+            return []
+        run.note(f"the workspace {self.workspace} is called {name} now; change `workspaces` accordingly")
+        now = run.now_text()
+        self.place.listing = places.Listing(purpose="full", began=now, seen_since=now)
+        return super().save(answer)
+
+    def failed(self, error: MirrorError) -> Sequence[Step]:
+        """Without an answer to name and identity, the workspace is no more."""
+        status = self.run.isolate(error)
+        if status == 404:
+            return self.missed(error)
+        self.run.fail(Failure("workspace", self.workspace, str(error), status=status))
+        return []
+
+
+class MembersStep(_WorkspaceStep):
+    """Ask for a page of a workspace's members."""
+
+    def ask(self) -> Page[Member]:
+        """Ask for the page."""
+        return self.run.upstream.fetch_members(self.name, self._members.next)
+
+    def save(self, answer: Page[Member]) -> Sequence[Step]:
+        """Write it; after the last page, forget memberships that none of them named."""
+        run, since = self.run, self._members.seen_since
+        next_page = answer.place if answer.place != self._members.next else None
+        owner = run.owner_id(self.place)
+        with run.store.transaction() as connection:
+            place = msgspec.structs.replace(
+                self.place,
+                members=places.Members(seen_since=since, next=next_page) if next_page else None,
+            )
+            if owner is not None:
+                save_members(connection, run.upstream_id, owner, answer.rows, seen_at=run.now_text())
+                if next_page is None and not answer.bad:
+                    drop_members(connection, owner, unseen_since=since)
+            if next_page is None:
+                run.answered("members", self.workspace)
+            run.save_place(self.workspace, place)
+        return self.onward(place)
+
+    def failed(self, error: MirrorError) -> Sequence[Step]:
+        """Go on without members: what a credential may not see is a note, anything else a failure."""
+        run, place = self.run, msgspec.structs.replace(self.place, members=None)
+        if isinstance(error, UpstreamRefused) and error.status in (401, 403, 404):
+            run.note(f"members of {self.workspace} are not mirrored: {error}")
+        else:
+            run.fail(Failure("members", self.workspace, str(error), status=run.isolate(error)))
+            place.members = places.Members(seen_since=self._members.seen_since)
+        run.save_place(self.workspace, place)
+        return self.onward(place)
+
+    @property
+    def _members(self) -> places.Members:
+        return self.place.members or places.Members(seen_since=self.run.now_text())
+
+
+class ListingStep(_WorkspaceStep):
     """Ask for the next page of a workspace's repositories; page and place are one transaction."""
 
-    def __init__(self, run: Run, workspace: str, place: places.Place, listing: places.Listing) -> None:
-        self.run, self.workspace, self.place, self.listing = run, workspace, place, listing
+    @property
+    def listing(self) -> places.Listing:
+        """The listing that this is a page of."""
+        assert self.place.listing is not None  # noqa: S101 - `_onward` makes no such step without
+        return self.place.listing
 
     def ask(self) -> Page[Repository]:
         """Ask for the page."""
-        return self.run.upstream.fetch_repositories(self.workspace, self.listing.order, self.listing.next)
+        return self.run.upstream.fetch_repositories(self.name, self.listing.order, self.listing.next)
 
     def save(self, answer: Page[Repository]) -> Sequence[Step]:
         """Write the page and where the listing goes on, together."""
         run = self.run
-        if answer.place is not None and answer.place == self.listing.next:
-            raise UpstreamShapeError(f"{self.workspace}: the listing leads back to its own page")
-        if self.listing.purpose == "full":
-            run.kind = "full"
         listing = places.advanced(self.listing, answer)
+        if listing.purpose == "full":
+            run.kind = "full"
         with run.store.transaction():
             self._save_rows(answer)
             place = msgspec.structs.replace(self.place, listing=listing)
             if place.owner_uuid is None and answer.rows:
                 place.owner_uuid = answer.rows[0].owner.uuid
-            place = self._closed(place, listing) if self._at_end(place, listing) else place
+            if places.reached_end(listing, place, run.config.overlap):
+                place = self._closed(place, listing)
             run.save_place(self.workspace, place)
         run.report.step()
-        return [] if place.listing is None else [ListingStep(run, self.workspace, place, place.listing)]
+        return self.onward(place)
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Record that the listing stopped here; its place is kept."""
-        return workspace_failed(self.run, self.workspace, self.place, error)
+        """Begin anew where a link no longer leads anywhere; else record that the listing stopped here."""
+        listing = self.listing
+        refused = isinstance(error, UpstreamRefused) and error.status in (400, 404)
+        if refused and listing.next is not None and listing.passes < places.PASSES:
+            place = msgspec.structs.replace(self.place, listing=places.another_pass(listing, 0))
+            self.run.save_place(self.workspace, place)
+            return self.onward(place)
+        return super().failed(error)
 
     def _save_rows(self, page: Page[Repository]) -> None:
         run = self.run
@@ -143,62 +245,67 @@ class ListingStep(Step):
         for bad in page.bad:
             run.fail(Failure("row", f"{self.workspace}: {bad.what}", bad.error))
         if page.hole:
-            run.fail(
-                Failure(
-                    "page",
-                    f"{self.workspace}: page {self.listing.pages + 1}, {self.listing.order}",
-                    "the upstream cannot give this page of the listing; it was stepped over",
-                    place=place_of_page(self.workspace, self.listing),
-                )
-            )
+            self._note_hole()
 
-    def _at_end(self, place: places.Place, listing: places.Listing) -> bool:
-        return places.reached_end(listing, place, self.run.config.overlap)
+    def _note_hole(self) -> None:
+        """Remember a page that was stepped over.
+
+        In the order of creation it is asked for again by its link. In the order of updates its rows move
+        on, and the cursor stays behind in its stead (`places.finished`).
+        """
+        full = self.listing.purpose == "full"
+        page = f"page {self.listing.pages + 1}" if full else NEWEST
+        self.run.fail(
+            Failure(
+                "page",
+                f"{self.workspace}: {page}",
+                "the upstream cannot give this page of the listing; it was stepped over",
+                place=place_of_page(self.name, self.place, self.listing) if full else None,
+            )
+        )
 
     def _closed(self, place: places.Place, listing: places.Listing) -> places.Place:
         """Return the place after the last page: done, or once more from the first page, or now in full."""
         run, now = self.run, self.run.now()
-        if places.rows_left_the_listing(listing) and listing.passes < places.PASSES:
-            return msgspec.structs.replace(place, listing=places.another_pass(listing))
         owner = run.owner_id(place)
         alive = run.alive(owner)
-        if places.wants_sweep(place, listing, alive, now, run.config.sweep_every):
-            done = places.finished(place, listing, staying=alive, now=now)
-            full = places.begin(done, now, full=True, sweep_every=0, can_be_incremental=False)
-            return msgspec.structs.replace(done, listing=full)
-        staying = alive
-        if listing.purpose == "full" and not listing.holes and not listing.bad:
-            staying -= len(absent(run, owner, listing.seen_since))
-            _forget_rows(run, self.workspace)
-        return places.finished(place, listing, staying=staying, now=now)
+        seen = alive - count_absent(run, owner, listing.seen_since)
+        doubt = places.may_have_missed(place, listing, seen)
+        if doubt and listing.passes < places.PASSES:
+            return msgspec.structs.replace(place, listing=places.another_pass(listing, seen))
+        if listing.purpose == "full":
+            self._forget_bad(listing.seen_since)
+            return places.finished(place, listing, staying=seen, doubt=doubt, now=now)
+        if not listing.holes:
+            run.answered("page", f"{self.workspace}: {NEWEST}")
+        done = places.finished(place, listing, staying=alive, doubt=doubt, now=now)
+        known = alive - (count_absent(run, owner, place.absent_since) if place.absent_since else 0)
+        if places.wants_sweep(done, listing, known, now, run.config.sweep_every):
+            began = run.now_text()
+            done.listing = places.Listing(purpose="full", began=began, seen_since=began)
+        return done
+
+    def _forget_bad(self, since: str) -> None:
+        """Drop what was recorded of bad rows and missing pages before: a whole listing did not meet them."""
+        prefix = f"{self.workspace}: "
+        with self.run.store.transaction() as connection:
+            connection.execute(
+                """DELETE FROM sync_failures WHERE upstream_id = ? AND kind IN ('row', 'page')
+                   AND substr(subject, 1, ?) = ? AND last_at < ?""",
+                (self.run.upstream_id, len(prefix), prefix, since),
+            )
+
+
+NEWEST = "newest updates"
+
+_ABSENT = "FROM repositories WHERE owner_id = ? AND deleted_at IS NULL AND last_seen_at < ?"
 
 
 def absent(run: Run, owner_id: int | None, since: str) -> list[tuple[int, str, str]]:
     """List id, uuid and full name of an owner's repositories that were last seen before a moment."""
-    return run.store.rows(
-        """SELECT id, uuid, full_name FROM repositories
-           WHERE owner_id = ? AND deleted_at IS NULL AND last_seen_at < ? ORDER BY id""",
-        (owner_id, since),
-    )
+    return run.store.rows(f"SELECT id, uuid, full_name {_ABSENT} ORDER BY id", (owner_id, since))
 
 
-def _forget_rows(run: Run, workspace: str) -> None:
-    """Drop what was recorded of bad rows and missing pages: a whole listing has been read without any."""
-    with run.store.transaction() as connection:
-        connection.execute(
-            """DELETE FROM sync_failures WHERE upstream_id = ? AND kind IN ('row', 'page')
-               AND substr(subject, 1, length(?)) = ?""",
-            (run.upstream_id, f"{workspace}: ", f"{workspace}: "),
-        )
-
-
-def workspace_failed(run: Run, workspace: str, place: places.Place, error: MirrorError) -> Sequence[Step]:
-    """Record that a workspace could not be listed; raise what concerns the whole upstream."""
-    if isinstance(error, UpstreamBusy) and error.status is None:
-        raise error
-    status = run.isolate(error)
-    run.fail(Failure("workspace", workspace, str(error), status=status))
-    if status == 404 and place.swept_at and run.confirm_absence:
-        place = msgspec.structs.replace(place, listing=None, absent_since=run.now_text(), gone=True)
-        run.save_place(workspace, place)
-    return []
+def count_absent(run: Run, owner_id: int | None, since: str) -> int:
+    """Count them."""
+    return int(run.store.row(f"SELECT count(*) {_ABSENT}", (owner_id, since))[0])

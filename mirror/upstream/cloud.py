@@ -9,7 +9,7 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
-from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamError, UpstreamRefused
+from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey
 from mirror.upstream import cloud_shapes as shapes
 from mirror.upstream.addresses import Family, fields_of, segment, with_fields
@@ -144,10 +144,22 @@ class Cloud:
             if error.status is not None and error.status < 500:
                 raise
             return self._hole(asked, error)
+        except UpstreamShapeError:
+            return self._page_or_hole(asked)
 
     def fetch_repository(self, key: RepositoryKey) -> Repository:
-        """Ask for one repository by its identity, which survives renaming."""
-        row, _ = self._http.get_json(f"{self._path(key)}?{_REPOSITORY}", shapes.RepositoryRow)
+        """Ask for one repository by its identity, which survives renaming.
+
+        One that is not in the namespace it was last seen in is asked for in any, before it is called missing:
+        with its uuid, ``{}`` stands for the workspace.
+        """
+        try:
+            row, _ = self._http.get_json(f"{self._path(key)}?{_REPOSITORY}", shapes.RepositoryRow)
+        except UpstreamRefused as error:
+            if error.status != 404 or not key.uuid.startswith("{"):
+                raise
+            anywhere = f"repositories/{segment('{}')}/{segment(key.uuid)}"
+            row, _ = self._http.get_json(f"{anywhere}?{_REPOSITORY}", shapes.RepositoryRow)
         return shapes.shape_repository(row)
 
     def fetch_refs(self, key: RepositoryKey, place: str | None) -> Page[Ref]:
@@ -174,7 +186,14 @@ class Cloud:
             bad=bad,
         )
 
-    def _hole(self, asked: str, error: UpstreamBusy) -> Page[Repository]:
+    def _page_or_hole(self, asked: str) -> Page[Repository]:
+        """Ask once more for a page of an unknown shape, then step over it: it must not end the listing."""
+        try:
+            return self._page(asked, _TO_REPOSITORY)
+        except UpstreamShapeError as error:
+            return self._hole(asked, error)
+
+    def _hole(self, asked: str, error: UpstreamError) -> Page[Repository]:
         """Step over a page: one bad row can break it for good, but not its `next`.
 
         Raises the error that the page gave where that fails as well.

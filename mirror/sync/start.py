@@ -1,0 +1,108 @@
+"""What a run makes sure of before it lists anything: the address, the credential, the workspaces."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from mirror.errors import CredentialsRefused
+from mirror.sync.run import Run
+from mirror.sync.steps import ask_apart
+from mirror.times import from_text
+
+
+class _Checked(msgspec.Struct):
+    """When something that need not be asked in every run was asked last, and what for.
+
+    `next` is where a list of several pages goes on, if a run ended in it.
+    """
+
+    at: str
+    bucket: str
+    names: list[str] = []
+    next: str | None = None
+
+
+def check_caller(run: Run, *, now: bool = False) -> None:
+    """Find out whether the credential is still somebody's, before anything is concluded from its view.
+
+    With `now`, an answer of an earlier run is not enough. Raises CredentialsRefused; Bitbucket answers public
+    listings to a dead token as if to nobody.
+    """
+    if run.upstream.anonymous or run.knows_caller or (not now and _recent(run, "caller")):
+        return
+    ask_apart(run.upstream.fetch_caller, stop=run.stop)
+    run.knows_caller = True
+    _remember(run, "caller", [])
+
+
+def find_workspaces(run: Run) -> list[str]:
+    """Name the workspaces to mirror: the configured ones, or all that the caller can see."""
+    if run.config.workspaces is not None:
+        return _once_each(run.config.workspaces)
+    recent = _recent(run, "workspaces")
+    if recent and recent.next is None:
+        return recent.names
+    if run.upstream.anonymous and run.config.kind == "cloud":
+        raise CredentialsRefused("without a credential, name the workspaces: workspaces = [...]")
+    names, place = (list(recent.names), recent.next) if recent else (list[str](), None)
+    while True:
+        asked = place
+        page = ask_apart(lambda asked=asked: run.upstream.fetch_workspaces(asked), stop=run.stop)  # type: ignore[misc]
+        names = _once_each([*names, *(owner.username for owner in page.rows if owner.username)])
+        place = page.place if page.place != asked else None
+        _remember(run, "workspaces", names, place)
+        if place is None:
+            return names
+
+
+def formerly_listed(run: Run, names: Iterable[str]) -> list[str]:
+    """Name the workspaces that earlier runs have listed and that are not among the names.
+
+    They are listed on until they are known to be gone: dropping out of the caller's list proves nothing.
+    """
+    known = {name.lower() for name in names}
+    found = run.store.rows(
+        "SELECT substr(stream, 11) FROM cursors WHERE upstream_id = ? AND stream LIKE 'workspace:%'",
+        (run.upstream_id,),
+    )
+    return sorted(str(row[0]) for row in found if row[0] not in known)
+
+
+def forget_links(run: Run) -> None:
+    """Begin every listing anew: their links lead to an address that is no longer the configured one."""
+    with run.store.transaction() as connection:
+        for name in formerly_listed(run, ()):
+            place = msgspec.structs.replace(run.place(name), listing=None, members=None, swept_at=None)
+            run.save_place(name, place)
+        connection.execute(
+            "DELETE FROM cursors WHERE upstream_id = ? AND (stream LIKE 'refs:%' OR stream = 'workspaces')",
+            (run.upstream_id,),
+        )
+        connection.execute(
+            "DELETE FROM sync_failures WHERE upstream_id = ? AND kind = 'page'", (run.upstream_id,)
+        )
+
+
+def _recent(run: Run, stream: str) -> _Checked | None:
+    """Read such a record, unless it is old or of another credential.
+
+    Half the overlap is the limit: whatever a wrong belief hides for that long, the next listing after it
+    still looks back on.
+    """
+    try:
+        checked = msgspec.json.decode(run.cursor(stream) or "", type=_Checked)
+    except msgspec.MsgspecError:
+        return None
+    age = (run.now() - from_text(checked.at)).total_seconds()
+    fresh = 0 <= age < run.config.overlap / 2 and checked.bucket == run.budget.buckets["api"]
+    return checked if fresh and not run.full else None
+
+
+def _remember(run: Run, stream: str, names: list[str], place: str | None = None) -> None:
+    checked = _Checked(at=run.now_text(), bucket=run.budget.buckets["api"], names=names, next=place)
+    run.save_cursor(stream, msgspec.json.encode(checked).decode())
+
+
+def _once_each(names: Iterable[str]) -> list[str]:
+    """Drop names that differ from an earlier one in nothing but case: Bitbucket takes them for the same."""
+    return list({name.lower(): name for name in reversed(list(names))}.values())[::-1]

@@ -1,0 +1,301 @@
+"""A sandbox and a mirror of it, for the tests of the crawl: synced over real HTTP, compared row by row."""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+
+from mirror.config import Duration, Retry, UpstreamConfig
+from mirror.report import Silent, Summary
+from mirror.sandbox import TOKEN, Asker, RunningSandbox, Sandbox, World, running
+from mirror.store import Store
+from mirror.store.ledger import RequestLedger
+from mirror.sync import Run, sync_upstream
+from mirror.times import normalised
+from mirror.upstream.connect import connect
+
+START = datetime(2026, 11, 23, 12, tzinfo=UTC)
+HASTY = Retry(attempts=2, first_delay=Duration(0.01), max_delay=Duration(0.02))
+
+
+class Clock:
+    """A clock that stands still but for the waits taken by it; safe to share between threads."""
+
+    def __init__(self) -> None:
+        self.moment = START
+        self.waits = list[str]()
+        self._lock = threading.Lock()
+
+    def now(self) -> datetime:
+        """Tell the time."""
+        return self.moment
+
+    def wait(self, seconds: float, why: str = "") -> None:
+        """Let time pass at once."""
+        with self._lock:
+            self.moment += timedelta(seconds=seconds)
+            self.waits.append(why)
+
+
+class Notes(Silent):
+    """A listener that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.notes = list[str]()
+
+    def note(self, text: str) -> None:
+        """Remember it."""
+        self.notes.append(text)
+
+
+class ShortPages(httpx.HTTPTransport):
+    """Asks for short pages, so that a few rows make many of them."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self._length = length
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Ask for pages of another length."""
+        url = str(request.url).replace("pagelen=100", f"pagelen={self._length}")
+        request.url = httpx.URL(url)
+        return super().handle_request(request)
+
+
+class Crawl:
+    """A mirror file and the upstream it is synced from; `settings` are those of the configuration."""
+
+    def __init__(
+        self,
+        origin: str,
+        path: Path,
+        clock: Clock,
+        *,
+        page_length: int | None = None,
+        secret: str | None = "sandbox",
+        **settings: Any,
+    ) -> None:
+        self.path, self.clock, self.secret, self.page_length = path, clock, secret, page_length
+        plain: dict[str, Any] = {"name": "here", "kind": "sandbox", "url": f"{origin}/2.0", "retry": HASTY}
+        plain |= {"concurrency": 1, "credential": "env:SECRET" if secret else None}
+        self.config = UpstreamConfig(**plain | settings)
+        self.notes = list[str]()
+
+    def sync(
+        self,
+        *,
+        full: bool = False,
+        confirm_absence: bool = False,
+        may_wait: bool = True,
+        max_requests: int | None = None,
+        stop: threading.Event | None = None,
+        later: float = 900,
+    ) -> Summary:
+        """Sync once, `later` seconds after whatever was before."""
+        self.clock.wait(later)
+        report = Notes()
+        self.notes = report.notes
+        with Store(self.path) as store:
+            connection = connect(
+                self.config,
+                ledger=RequestLedger(store),
+                wait=self.clock.wait,
+                clock=self.clock.now,
+                may_wait=may_wait,
+                max_requests=max_requests,
+                random=Random(0),
+                environ={"SECRET": self.secret or ""},
+                transport=ShortPages(self.page_length) if self.page_length else None,
+            )
+            with closing(connection.upstream):
+                return sync_upstream(
+                    Run(
+                        self.config,
+                        connection.upstream,
+                        connection.budget,
+                        store,
+                        url=self.config.url,
+                        clock=self.clock.now,
+                        stop=stop or threading.Event(),
+                        report=report,
+                        full=full,
+                        confirm_absence=confirm_absence,
+                    )
+                )
+
+    def rows(self, sql: str, *values: Any) -> list[Any]:
+        """Read from the mirror."""
+        with closing(sqlite3.connect(self.path)) as connection:
+            return connection.execute(sql, values).fetchall()
+
+    def one(self, sql: str, *values: Any) -> Any:
+        """Read one value from the mirror."""
+        return self.rows(sql, *values)[0][0]
+
+    def changes(self) -> list[tuple[str, str, str | None, str | None, str | None]]:
+        """Read what was seen to change: kind, repository, ref, old, new."""
+        return self.rows(
+            """SELECT c.kind, r.full_name, c.ref, c.old, c.new FROM changes c
+               LEFT JOIN repositories r ON r.id = c.repository_id ORDER BY c.id"""
+        )
+
+    def gone(self) -> dict[str, str]:
+        """Read the tombstones and their reasons."""
+        return dict(self.rows("SELECT full_name, gone_reason FROM repositories WHERE deleted_at IS NOT NULL"))
+
+
+@contextmanager
+def crawling(
+    tmp_path: Path, world: World | int = 0, *, clock: Clock | None = None, **settings: Any
+) -> Iterator[tuple[Sandbox, Crawl]]:
+    """Serve a world with the clock of its crawl."""
+    clock = clock or Clock()
+    options = {name: settings.pop(name) for name in _SANDBOX_OPTIONS & settings.keys()}
+    world = world if isinstance(world, World) else World(world, now=clock.now)
+    with running(Sandbox(world, **options)) as served:
+        yield served.sandbox, Crawl(served.origin, tmp_path / "mirror.db", clock, **settings)
+
+
+_SANDBOX_OPTIONS = {"requests_per_hour", "anonymous_requests_per_hour", "faults", "options"}
+
+
+def assert_true(
+    crawl: Crawl, served: RunningSandbox | Sandbox, workspaces: Sequence[str], asker: Asker = TOKEN
+) -> None:
+    """Hold every row of the mirror that is no tombstone against what the sandbox would answer now."""
+    sandbox = served.sandbox if isinstance(served, RunningSandbox) else served
+    origin = crawl.config.url.removesuffix("/2.0")
+    wanted = {
+        row["uuid"]: row for row in sandbox.world.visible(asker, origin) if _namespace(row) in workspaces
+    }
+    mine = {row["uuid"]: row for row in repositories(crawl)}
+    assert set(mine) == set(wanted), (
+        f"missing {[wanted[uuid]['full_name'] for uuid in wanted.keys() - mine.keys()]}, "
+        f"too many {[mine[uuid]['full_name'] for uuid in mine.keys() - wanted.keys()]}"
+    )
+    for uuid, row in wanted.items():
+        owner = sandbox.world.workspace(_namespace(row))
+        assert owner is not None
+        truth: Any = {**repository_of(row), "owner_uuid": owner.uuid, "owner_name": owner.slug}
+        assert mine[uuid] == truth, row["full_name"]
+    my_refs = refs(crawl)
+    for uuid, row in wanted.items():
+        told = sandbox.world.refs(row["full_name"])
+        truth = {(ref["type"] == "tag", ref["name"]): ref_of(ref) for ref in told}
+        assert my_refs.get(uuid, {}) == truth, row["full_name"]
+
+
+REPOSITORY_COLUMNS = (
+    "uuid", "slug", "name", "full_name", "scm", "is_private", "description", "website", "language", "size",
+    "main_branch", "fork_policy", "parent_uuid", "has_issues", "has_wiki", "project_key", "project_name",
+    "clone_https", "clone_ssh", "created_at", "updated_at",
+)  # fmt: skip
+"""What is compared. Counts of followers and forks, and a parent's name, change without `updated_on`."""
+
+
+def repositories(crawl: Crawl) -> list[dict[str, Any]]:
+    """Read all rows that are no tombstones, with their owner."""
+    sql = f"""SELECT {", ".join(f"r.{column}" for column in REPOSITORY_COLUMNS)}, u.uuid, u.username
+              FROM repositories r JOIN users u ON u.id = r.owner_id WHERE r.deleted_at IS NULL"""
+    return [
+        dict(zip((*REPOSITORY_COLUMNS, "owner_uuid", "owner_name"), row, strict=True))
+        for row in crawl.rows(sql)
+    ]
+
+
+def repository_of(row: dict[str, Any]) -> dict[str, Any]:
+    """Arrange an object of API 2.0 as the mirror's row must be."""
+    clones = {link["name"]: link["href"] for link in row["links"]["clone"]}
+    plain = ("uuid", "slug", "name", "full_name", "scm", "description", "website", "language", "size")
+    return {
+        **{name: row.get(name) for name in plain},
+        "fork_policy": row.get("fork_policy"),
+        "is_private": int(row["is_private"]),
+        "main_branch": (row.get("mainbranch") or {}).get("name"),
+        "parent_uuid": (row.get("parent") or {}).get("uuid"),
+        "has_issues": _flag(row.get("has_issues")),
+        "has_wiki": _flag(row.get("has_wiki")),
+        "project_key": (row.get("project") or {}).get("key"),
+        "project_name": (row.get("project") or {}).get("name"),
+        "clone_https": clones["https"],
+        "clone_ssh": clones["ssh"],
+        "created_at": _moment(row["created_on"]),
+        "updated_at": _moment(row["updated_on"]),
+    }
+
+
+def _namespace(row: dict[str, Any]) -> str:
+    return str(row["full_name"]).partition("/")[0]
+
+
+def refs(crawl: Crawl) -> dict[str, dict[tuple[bool, str], dict[str, Any]]]:
+    """Read branches and tags by the uuid of their repository, and by kind and name."""
+    common = "x.name, x.target_hash, x.target_date, x.target_author, x.target_message, x.target_parents"
+    found = dict[str, dict[tuple[bool, str], dict[str, Any]]]()
+    for uuid, is_tag, name, *rest in crawl.rows(
+        f"""SELECT r.uuid, 0, {common}, x.heads, NULL, NULL, NULL FROM branches x JOIN repositories r
+            ON r.id = x.repository_id UNION ALL
+            SELECT r.uuid, 1, {common}, NULL, x.tagger, x.message, x.date FROM tags x JOIN repositories r
+            ON r.id = x.repository_id"""
+    ):
+        names = ("hash", "date", "author", "message", "parents", "heads", "tagger", "note", "tagged")
+        ref = dict(zip(names, rest, strict=True))
+        for listed in ("parents", "heads"):
+            ref[listed] = None if ref[listed] is None else json.loads(ref[listed])
+        found.setdefault(uuid, {})[bool(is_tag), name] = ref
+    return found
+
+
+def ref_of(ref: dict[str, Any]) -> dict[str, Any]:
+    """Arrange a ref of API 2.0 as the mirror's row must be."""
+    target = ref["target"]
+    return {
+        "hash": target["hash"],
+        "date": _moment(target["date"]),
+        "author": target["author"]["raw"],
+        "message": target["message"],
+        "parents": [parent["hash"] for parent in target["parents"]],
+        "heads": [head["hash"] for head in ref["heads"]] if "heads" in ref and ref["type"] != "tag" else None,
+        "tagger": (ref.get("tagger") or {}).get("raw"),
+        "note": ref.get("message") if ref["type"] == "tag" else None,
+        "tagged": _moment(ref.get("date")) if ref["type"] == "tag" else None,
+    }
+
+
+def contents(crawl: Crawl) -> dict[str, list[Any]]:
+    """Read all that a mirror says, by natural keys and without the moments of seeing."""
+    repository = "(SELECT uuid FROM repositories r WHERE r.id = repository_id)"
+    columns = ", ".join(REPOSITORY_COLUMNS)
+    return {
+        "users": crawl.rows("SELECT uuid, username, kind, is_owner, display_name FROM users ORDER BY uuid"),
+        "members": crawl.rows(
+            """SELECT w.uuid, u.uuid, m.permission FROM members m JOIN users w ON w.id = m.workspace_id
+               JOIN users u ON u.id = m.user_id ORDER BY 1, 2"""
+        ),
+        "repositories": crawl.rows(
+            f"""SELECT {columns}, refs_stale, gone_reason, (SELECT uuid FROM users u WHERE u.id = owner_id),
+                (SELECT p.uuid FROM repositories p WHERE p.id = repositories.parent_id)
+                FROM repositories ORDER BY uuid"""
+        ),
+        "branches": crawl.rows(f"SELECT {repository}, name, target_hash FROM branches ORDER BY 1, 2"),
+        "tags": crawl.rows(f"SELECT {repository}, name, target_hash, message FROM tags ORDER BY 1, 2"),
+        "changes": crawl.rows(f"SELECT kind, {repository}, ref, old, new FROM changes ORDER BY 1, 2, 3, 4"),
+        "failures": crawl.rows("SELECT kind, subject FROM sync_failures ORDER BY 1, 2"),
+        "seen_refs": crawl.rows("SELECT * FROM seen_refs"),
+        "streams": crawl.rows("SELECT stream FROM cursors ORDER BY 1"),
+    }
+
+
+def _moment(text: str | None) -> str | None:
+    return None if text is None else normalised(text)
+
+
+def _flag(value: bool | None) -> int | None:
+    return None if value is None else int(value)

@@ -1,0 +1,113 @@
+"""How many requests a sync spends, and that what it leaves behind is what the upstream says."""
+
+from pathlib import Path
+
+from crawl import Clock, assert_true, contents, crawling
+
+from mirror.sandbox import World
+
+SEEDS = 29
+"""Repositories that every sandbox of some size holds besides the generated ones."""
+
+
+def test_a_full_sync_of_1000_spends_1010_requests_and_the_next_one(tmp_path: Path) -> None:
+    """1,000 repositories: 10 pages and 1,000 for refs, and one each for caller, workspace and members.
+
+    On top come the further pages of repositories with more than 100 refs. Nothing changed: one request.
+    k changed: 1 + k, and refs are asked of those alone.
+    """
+    clock = Clock()
+    world = World(1000 + SEEDS, workspaces=1, now=clock.now)
+    with crawling(tmp_path, world, clock=clock, workspaces=("big",), concurrency=4) as (sandbox, crawl):
+        first = crawl.sync()
+        assert (first.state, first.exit_code) == ("complete", 0)
+        assert first.counts.repositories_new == 1000
+        rows = [row for row in world.visible() if row["full_name"].startswith("big/")]
+        further = sum(max(0, len(world.refs(row["full_name"])) - 1) // 100 for row in rows)
+        assert sandbox.state()["by_kind"] == {
+            "user": 1, "workspace": 1, "members": 1, "listing": 10, "refs": 1000 + further,
+        }  # fmt: skip
+        assert first.counts.requests == 1013 + further
+        assert further < 50
+        assert_true(crawl, sandbox, ["big"])
+        assert crawl.changes() == []
+
+        sandbox.reset()
+        second = crawl.sync()
+        assert (second.counts.requests, sandbox.state()["by_kind"]) == (1, {"listing": 1})
+        assert second.counts.repositories_changed == second.counts.refs_changed == 0
+
+        sandbox.reset()
+        names = [row["full_name"] for row in rows if len(world.refs(row["full_name"])) < 100][-5:]
+        for name in names:
+            sandbox.do("push", name)
+        third = crawl.sync()
+        assert (third.counts.requests, sandbox.state()["by_kind"]) == (6, {"listing": 1, "refs": 5})
+        assert third.counts.repositories_changed == 5
+        assert_true(crawl, sandbox, ["big"])
+
+
+def test_every_oddity_arrives_as_it_is(tmp_path: Path) -> None:
+    """All workspaces of a sandbox with every oddity are mirrored field by field, without being named."""
+    with crawling(tmp_path, 100, concurrency=4) as (sandbox, crawl):
+        summary = crawl.sync()
+        assert (summary.state, summary.failures) == ("complete", [])
+        assert_true(crawl, sandbox, sandbox.workspaces())
+        sandbox.reset()
+        assert crawl.sync().counts.requests == len(sandbox.workspaces())
+
+
+def test_the_unnamed_see_what_is_public(tmp_path: Path) -> None:
+    """Without a credential nobody is asked for members or a caller, and private rows are not there."""
+    from mirror.sandbox import ANONYMOUS
+
+    with crawling(tmp_path, 60, secret=None, workspaces=("jespern", "1team")) as (sandbox, crawl):
+        assert crawl.sync().state == "complete"
+        assert sandbox.state()["by_kind"].keys() == {"workspace", "listing", "refs"}
+        assert_true(crawl, sandbox, ["jespern", "1team"], ANONYMOUS)
+        assert crawl.one("SELECT count(*) FROM repositories WHERE is_private") == 0
+
+
+def test_eight_threads_write_what_one_writes(tmp_path: Path) -> None:
+    """The same crawl gives the same rows under the same ids at any concurrency."""
+    found = []
+    for threads in (1, 8):
+        folder = tmp_path / str(threads)
+        with crawling(folder, 150, concurrency=threads, page_length=7) as (sandbox, crawl):
+            crawl.sync()
+            for name in ("jespern/django-piston", "1team/special-refs"):
+                sandbox.do("push", name)
+            sandbox.do("delete", "ubernostrum/django-profiles")
+            crawl.sync()
+            ids = {
+                table: crawl.rows(f"SELECT id, uuid FROM {table} ORDER BY id")
+                for table in ("users", "repositories")
+            }
+            changes = crawl.rows("SELECT id, kind, repository_id, ref, old, new FROM changes ORDER BY id")
+            # Clone addresses tell the port of the sandbox.
+            rows = {k: v for k, v in contents(crawl).items() if k != "repositories"}
+            found.append((ids, changes, rows))
+    assert found[0] == found[1]
+
+
+def test_two_upstreams_in_one_file_keep_apart(tmp_path: Path) -> None:
+    """The same Bitbucket mirrored twice under two names: two sets of rows, cursors and failures."""
+    with crawling(tmp_path, 60, workspaces=("jespern",)) as (sandbox, crawl):
+        crawl.sync()
+        other = type(crawl)(
+            crawl.config.url.removesuffix("/2.0"),
+            crawl.path,
+            crawl.clock,
+            name="there",
+            workspaces=("1team",),
+        )
+        assert other.sync().state == "complete"
+        sandbox.do("delete", "jespern/arriving")
+        assert other.sync().counts.repositories_gone == 0
+        assert crawl.sync().counts.repositories_gone == 1
+        held = crawl.rows(
+            """SELECT u.name, count(*) FROM repositories r JOIN upstreams u ON u.id = r.upstream_id
+               WHERE deleted_at IS NULL GROUP BY 1 ORDER BY 1"""
+        )
+        count = sum(row["full_name"].startswith("1team/") for row in sandbox.world.visible())
+        assert held == [("here", 4), ("there", count)]
