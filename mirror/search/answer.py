@@ -5,7 +5,10 @@ import sqlite3
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import msgspec
+
 from mirror.names import EXACT, MARK, PREFIX, SUBSTRING
+from mirror.search.fuzzy import nearest_name
 from mirror.search.request import Conditions, Request, conditions_of
 from mirror.search.scan import Hit, scan
 from mirror.search.trie import Common, Rare, Trie, Unsettled
@@ -22,30 +25,36 @@ class Answer(NamedTuple):
     page: list[Hit]
 
 
-def answer_to(connection: sqlite3.Connection, request: Request, start: int, stop: int) -> Answer:
-    """Answer a question: hits `start` to `stop` of all that there are."""
-    if not request.is_storable:
-        return Answer(0, [])
-    conditions = conditions_of(connection, request)
-    trie = Trie(connection)
-    if not trie.up_to:
-        return _cut(scan(connection, request.part, conditions), start, stop)
-    return _Search(connection, trie, request, conditions).answer(start, stop)
+class Question:
+    """One question to one file, in one snapshot."""
 
-
-class _Search:
-    """One question to a file whose index holds something."""
-
-    def __init__(
-        self, connection: sqlite3.Connection, trie: Trie, request: Request, conditions: Conditions
-    ) -> None:
+    def __init__(self, connection: sqlite3.Connection, request: Request) -> None:
         self.connection = connection
-        self.trie = trie
         self.request = request
-        self.conditions = conditions
+        self.trie = Trie(connection)
+        self.conditions = conditions_of(connection, request)
+
+    def names_one_exactly(self) -> bool:
+        """Say whether a repository is called just so."""
+        return any(hit[0] == EXACT for hit in self.answer(0, 1).page)
+
+    def corrected(self) -> "Question | None":
+        """Return the question that was meant, if a name that occurs is near enough to the one typed."""
+        if not self.request.is_storable:
+            return None
+        name = nearest_name(
+            self.connection, self.trie, self.request.part, self.request.collections, self.conditions
+        )
+        if name is None:
+            return None
+        return Question(self.connection, msgspec.structs.replace(self.request, part=name))
 
     def answer(self, start: int, stop: int) -> Answer:
-        """Take the cheapest way that is exact."""
+        """Return hits `start` to `stop` of all that there are, by the cheapest way that is exact."""
+        if not self.request.is_storable:
+            return Answer(0, [])
+        if not self.trie.up_to:
+            return _cut(scan(self.connection, self.request.part, self.conditions), start, stop)
         found = self.trie.find(self.request.needle)
         if isinstance(found, Common) and self._is_scan_cheaper(found):
             return _cut(scan(self.connection, self.request.part, self.conditions), start, stop)

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from mirror.search.answer import answer_to
-from mirror.search.request import request_of
+from mirror.search.answer import Answer, Question
+from mirror.search.request import Request, request_of
 
 COLUMNS = (
     "id", "owner", "slug", "name", "full_name", "scm", "is_private", "description", "website", "language",
@@ -63,7 +63,6 @@ def search(
     are neither listed nor counted. `fuzzy` corrects one or two typing errors: True always, False never,
     None when nothing matches as written.
     """
-    _ = fuzzy
     request = request_of(
         query,
         owner=owner,
@@ -76,14 +75,31 @@ def search(
     )
     start, stop = max(offset, 0), max(offset, 0) + max(limit, 0)
     with one_snapshot(connection):
-        answer = answer_to(connection, request, start, stop)
+        answer, corrected = _answer(connection, request, start, stop, fuzzy=fuzzy)
         return Found(
             query=query,
             count=answer.total,
-            fuzzy=False,
-            corrected=(),
+            fuzzy=bool(corrected),
+            corrected=corrected,
             repositories=rows_of(connection, [hit[-1] for hit in answer.page]),
         )
+
+
+def _answer(
+    connection: sqlite3.Connection, request: Request, start: int, stop: int, *, fuzzy: bool | None
+) -> tuple[Answer, tuple[str, ...]]:
+    """Answer a question as it is written or corrected; returns the names that took the query's place."""
+    question = Question(connection, request)
+    if fuzzy and not question.names_one_exactly():
+        corrected = question.corrected()
+        if corrected is not None:
+            return corrected.answer(start, stop), (corrected.request.part,)
+    answer = question.answer(start, stop)
+    if fuzzy is None and not answer.total:
+        corrected = question.corrected()
+        if corrected is not None:
+            return corrected.answer(start, stop), (corrected.request.part,)
+    return answer, ()
 
 
 def rows_of(connection: sqlite3.Connection, ids: list[int]) -> list[dict[str, Any]]:

@@ -75,9 +75,13 @@ class Trie:
 
     def best(self, tally: Tally, limit: int, without: set[int]) -> list[int] | None:
         """Return the best of a node that are settled, `limit` at most; None where its list is too short."""
-        best = trie.unpack(tally.best)
+        best = self.listed(tally)
         ids = [row_id for row_id in best if row_id not in without]
         return ids[:limit] if len(ids) >= limit or len(best) == tally.count else None
+
+    def listed(self, tally: Tally) -> list[int]:
+        """Return all that a node lists, the best first."""
+        return trie.unpack(tally.best)
 
     def unsettled(self, part: str) -> Unsettled:
         """Find the pending rows whose name contains `part`, or did when the index learnt of them."""

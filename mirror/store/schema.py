@@ -282,16 +282,6 @@ def m004_search_index(db: Database) -> None:
             name TEXT,
             slug TEXT
         )""",
-        """CREATE TABLE search_spellings (
-            id INTEGER PRIMARY KEY,
-            name TEXT NOT NULL UNIQUE,
-            weight INTEGER NOT NULL
-        )""",
-        """CREATE TABLE search_misspellings (
-            hash INTEGER NOT NULL,
-            spelling INTEGER NOT NULL,
-            PRIMARY KEY (hash, spelling)
-        ) WITHOUT ROWID""",
         "CREATE INDEX search_odd_owners ON users (username) WHERE username GLOB '*[^!-~]*'",
         f"""CREATE TRIGGER search_updated AFTER UPDATE OF {", ".join(searched)} ON repositories
             WHEN old.id <= {known} AND ({" OR ".join(f"old.{name} IS NOT new.{name}" for name in searched)})

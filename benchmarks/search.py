@@ -1,0 +1,322 @@
+"""Name search beside SQLite's own FTS5: the same file, the same queries, the same run, rows included.
+
+    python benchmarks/search.py --repositories 1000000 --json
+    python benchmarks/search.py --names names.tsv --queries queries.txt --json --keep search.db
+
+A names file has owner, slug, name, followers and private (0 or 1) between tabs; a queries file one query a
+line. The baseline is an FTS5 table with the trigram tokenizer as SQLite's documentation shows it, and its
+GLOB below three characters. Both answer with the exact count and the twenty best rows. Every answer of
+the one is compared with the other's. Times are of the second of two runs, where the first was quick.
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from search_corpus import Named, make_names, make_queries, read_names
+
+from mirror.names import normalise
+from mirror.search import search
+from mirror.search.find import COLUMNS
+from mirror.store import Store
+from mirror.store.files import open_reader
+from mirror.store.index.settle import keep_up
+
+LIMIT = 20
+MOMENT = "2026-01-01T00:00:00.000000Z"
+
+_INSERT = """INSERT INTO repositories (id, upstream_id, uuid, owner_id, slug, name, full_name, scm,
+        is_private, description, followers_count, forks_count, created_at, updated_at, first_seen_at,
+        last_seen_at)
+    VALUES (?, 1, ?, ?, ?, ?, ?, 'git', ?, ?, ?, ?, ?, ?, ?, ?)"""
+_BASELINE_PAGE = f"""
+    SELECT {", ".join("u.username" if column == "owner" else f"r.{column}" for column in COLUMNS)}
+    FROM (SELECT r.id FROM baseline b JOIN repositories r ON r.id = b.rowid WHERE {{where}}
+        ORDER BY CASE WHEN :q IN (b.name, b.slug) THEN 0
+            WHEN substr(b.name, 1, length(:q)) = :q OR substr(b.slug, 1, length(:q)) = :q THEN 1 ELSE 2 END,
+            coalesce(r.followers_count, 0) DESC, coalesce(r.forks_count, 0) DESC, r.created_at DESC, r.id
+        LIMIT {LIMIT}) AS best
+    JOIN repositories r ON r.id = best.id JOIN users u ON u.id = r.owner_id"""
+
+
+def main() -> None:
+    """Fill a file, build both indexes, measure, compare, print."""
+    options = _options()
+    if options.build:
+        print(json.dumps(_build(options.build)))
+        return
+    folder = Path(tempfile.mkdtemp(prefix="search-benchmark-"))
+    path = options.keep or folder / "mirror.db"
+    try:
+        result = _measure(path, options)
+    finally:
+        shutil.rmtree(folder)
+    if options.json:
+        print(json.dumps(result))
+    else:
+        for key, value in result.items():
+            print(f"{key:24} {value}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--names", type=Path, help="tab-separated owner, slug, name, followers, private")
+    parser.add_argument("--queries", type=Path, help="one query a line")
+    parser.add_argument("--repositories", type=int, default=100_000, help="how many to make without --names")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--keep", type=Path, metavar="DB", help="fill this file, which must be new, and keep it"
+    )
+    parser.add_argument("--build", type=Path, metavar="DB", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _measure(path: Path, options: argparse.Namespace) -> dict[str, Any]:
+    names = read_names(options.names) if options.names else make_names(options.repositories)
+    filled, load_s, sample = _fill(path, names)
+    built = json.loads(_python(__file__, "--build", str(path)))
+    queries = _lines(options.queries) if options.queries else make_queries(sample)
+    _progress(f"{filled} repositories, index built in {built['build_s']} s; now the baseline")
+    baseline_build_s = _build_baseline(path)
+    with open_reader(path) as reader:
+        times, baseline_times, mismatches = _compare(reader, queries)
+        size = _index_bytes(reader)
+    reader.close()
+    writing = _times_beside_a_writer(path, queries)
+    return {
+        "repositories": filled,
+        "queries": len(queries),
+        "p50_ms": _percentile(times, 50),
+        "p99_ms": _percentile(times, 99),
+        "baseline_p50_ms": _percentile(baseline_times, 50),
+        "baseline_p99_ms": _percentile(baseline_times, 99),
+        "mismatches": mismatches,
+        **built,
+        "baseline_build_s": baseline_build_s,
+        "bytes_per_repository": round(size / filled, 1),
+        "update_10k_s": _update(path),
+        "p99_writing_ms": _percentile(writing, 99),
+        "load_rows_per_s": round(filled / load_s),
+    }
+
+
+def _fill(path: Path, names: Iterable[Named]) -> tuple[int, float, list[str]]:
+    """Load rows as a first sync leaves them; returns their number, the seconds, and a sample of names."""
+    if path.exists():
+        raise SystemExit(f"{path}: exists already")
+    begun, filled, sample = time.perf_counter(), 0, list[str]()
+    with Store(path) as store:
+        store.save_upstream("cloud", "cloud", "https://bitbucket.example")
+        owners = dict[str, int]()
+        for page in _pages(names, 10_000):
+            with store.transaction() as connection:
+                rows = [_row(filled + place, named, owners) for place, named in enumerate(page, 1)]
+                known = connection.execute("SELECT count(*) FROM users").fetchone()[0]
+                connection.executemany(
+                    """INSERT INTO users (id, upstream_id, uuid, username, kind, first_seen_at, last_seen_at)
+                       VALUES (?, 1, ?, ?, 'team', '', '')""",
+                    [(owners[name], name, name) for name in list(owners)[known:]],
+                )
+                connection.executemany(_INSERT, rows)
+            filled += len(page)
+            sample.append(page[len(page) // 2].name)
+            sample.extend(named.name for named in page[:: max(1, len(page) // 8)])
+    return filled, time.perf_counter() - begun, sample
+
+
+def _pages(names: Iterable[Named], size: int) -> Iterable[list[Named]]:
+    page = list[Named]()
+    for named in names:
+        page.append(named)
+        if len(page) == size:
+            yield page
+            page = []
+    if page:
+        yield page
+
+
+def _row(number: int, named: Named, owners: dict[str, int]) -> tuple[Any, ...]:
+    owner = owners.setdefault(named.owner, len(owners) + 1)
+    created = (
+        f"20{10 + number % 15}-{1 + number % 12:02}-{1 + number % 28:02}T12:00:00.{number % 1_000_000:06}Z"
+    )
+    about = f"The sources of {named.name}, with what it takes to build and to run them"
+    return (
+        number, f"{{{number:032x}}}", owner, named.slug, named.name, f"{named.owner}/{named.slug}",
+        int(named.private), about, named.followers, named.followers // 7, created, MOMENT, MOMENT, MOMENT,
+    )  # fmt: skip
+
+
+def _build(path: Path) -> dict[str, float]:
+    """Build the index in this process, and say how long and how much memory that took."""
+    with Store(path) as store:
+        begun = time.perf_counter()
+        store.finish_search_index()
+        seconds = time.perf_counter() - begun
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"build_s": round(seconds, 2), "build_peak_mb": round(peak, 1)}
+
+
+def _build_baseline(path: Path) -> float:
+    """Index the same normalised names with FTS5; the slug only where it differs."""
+    begun = time.perf_counter()
+    with Store(path) as store:
+        store.connection.create_function("normalise", 1, normalise, deterministic=True)
+        with store.transaction() as connection:
+            connection.execute(
+                "CREATE VIRTUAL TABLE baseline USING fts5(name, slug, tokenize='trigram case_sensitive 1')"
+            )
+            connection.execute(
+                """INSERT INTO baseline (rowid, name, slug)
+                   SELECT id, normalise(name), nullif(normalise(slug), normalise(name)) FROM repositories"""
+            )
+    return round(time.perf_counter() - begun, 2)
+
+
+def _baseline(reader: sqlite3.Connection, query: str) -> tuple[int, list[Any]]:
+    """Ask FTS5 for the count and the best rows."""
+    part = normalise(query)
+    if len(part) < 3:
+        where = "(b.name GLOB :match OR b.slug GLOB :match)"
+        match = "*" + "".join(f"[{letter}]" if letter in "*?[" else letter for letter in part) + "*"
+    else:
+        where, match = "baseline MATCH :match", '"' + part.replace('"', '""') + '"'
+    values = {"q": part, "match": match}
+    found = reader.execute(f"SELECT count(*) FROM baseline b WHERE {where}", values).fetchone()[0]
+    return found, reader.execute(_BASELINE_PAGE.format(where=where), values).fetchall()
+
+
+def _compare(reader: sqlite3.Connection, queries: list[str]) -> tuple[list[float], list[float], int]:
+    """Answer every query in both ways, and count where count or rows differ."""
+    times, baseline_times, mismatches = list[float](), list[float](), 0
+    for number, query in enumerate(queries, 1):
+        seconds, found = _timed(partial(search, reader, query, limit=LIMIT))
+        times.append(seconds)
+        seconds, (total, rows) = _timed(partial(_baseline, reader, query))
+        baseline_times.append(seconds)
+        ids = [] if found.fuzzy else [row["id"] for row in found.repositories]
+        if (0 if found.fuzzy else found.count, ids) != (total, [row["id"] for row in rows]):
+            mismatches += 1
+            _progress(f"differs: {query!r}: {found.count} beside {total}")
+        if number % 100 == 0:
+            _progress(f"{number} of {len(queries)} queries")
+    return times, baseline_times, mismatches
+
+
+def _timed(ask: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the seconds of the second call, or of the first where that was slow, and the answer."""
+    for _ in range(2):
+        begun = time.perf_counter()
+        answer = ask()
+        seconds = time.perf_counter() - begun
+        if seconds > 0.2:
+            break
+    return seconds, answer
+
+
+def _index_bytes(reader: sqlite3.Connection) -> int:
+    names = reader.execute(
+        "SELECT name FROM sqlite_master WHERE name LIKE 'search%' AND rootpage > 0"
+    ).fetchall()
+    sizes = [
+        reader.execute("SELECT sum(pgsize) FROM dbstat WHERE name = ?", (row[0],)).fetchone()[0]
+        for row in names
+    ]
+    return sum(sizes)
+
+
+def _update(path: Path) -> float:
+    """Change 10,000 repositories in pages of 100, and return the seconds that the index took of it."""
+    spent = 0.0
+    with Store(path) as store:
+        highest = store.row("SELECT max(id) FROM repositories")[0]
+        step = max(1, highest // 10_001)
+        for first in range(0, 10_000, 100):
+            with store.transaction() as connection:
+                for number in range(first, first + 100):
+                    _change(connection, number, 1 + number * step % highest, highest + 1 + number)
+                begun = time.perf_counter()
+                keep_up(connection)
+                spent += time.perf_counter() - begun
+        begun = time.perf_counter()
+        store.finish_search_index()
+        return round(spent + time.perf_counter() - begun, 2)
+
+
+def _change(connection: sqlite3.Connection, number: int, row_id: int, new_id: int) -> None:
+    """Make one of these changes: a new repository, a new name, more followers, other visibility, an end."""
+    if number % 4 == 0:
+        named = Named("", f"novel-{number}-thing", f"Novel {number} thing", number % 50, private=False)
+        row = list(_row(new_id, named, {"": 1}))
+        connection.execute(_INSERT, row)
+    elif number % 4 == 1:
+        connection.execute(
+            "UPDATE repositories SET name = name || '-next', slug = slug || '-next' WHERE id = ?", (row_id,)
+        )
+    elif number % 4 == 2:
+        connection.execute(
+            "UPDATE repositories SET followers_count = followers_count + 1 WHERE id = ?", (row_id,)
+        )
+    elif number % 8 == 3:
+        connection.execute("UPDATE repositories SET is_private = NOT is_private WHERE id = ?", (row_id,))
+    else:
+        connection.execute("UPDATE repositories SET deleted_at = ? WHERE id = ?", (MOMENT, row_id))
+
+
+def _times_beside_a_writer(path: Path, queries: list[str]) -> list[float]:
+    """Time the queries once more while another process saves a page of 100 changes ten times a second."""
+    code = (
+        "import sys, time; sys.path.insert(0, sys.argv[2]); from pathlib import Path; import search as b\n"
+        "b.write_pages(Path(sys.argv[1]))"
+    )
+    arguments = [sys.executable, "-c", code, str(path), str(Path(__file__).parent)]
+    with subprocess.Popen(arguments) as writer, open_reader(path) as reader:
+        try:
+            time.sleep(2)
+            return [_timed(partial(search, reader, query, limit=LIMIT))[0] for query in queries]
+        finally:
+            writer.terminate()
+
+
+def write_pages(path: Path) -> None:
+    """Save a page of 100 changes ten times a second, until stopped."""
+    with Store(path) as store:
+        highest = store.row("SELECT max(id) FROM repositories")[0]
+        for first in count(0, 100):
+            with store.transaction() as connection:
+                for number in range(first, first + 100):
+                    _change(connection, number, 1 + number * 7919 % highest, highest + 1 + number)
+                keep_up(connection)
+            time.sleep(0.1)
+
+
+def _percentile(times: list[float], percent: int) -> float:
+    """Return a percentile in milliseconds."""
+    return round(sorted(times)[min(len(times) - 1, len(times) * percent // 100)] * 1000, 3)
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def _python(*arguments: str) -> str:
+    return subprocess.run([sys.executable, *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def _progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
