@@ -12,7 +12,7 @@ from sqlite_utils import Database
 from mirror.model import Owner, Repository
 from mirror.store.changes import Change
 from mirror.store.files import explained, open_writer
-from mirror.store.index.settle import keep_up, settle
+from mirror.store.index import keep_up, rebuild, settle
 from mirror.store.owners import save_owner
 from mirror.store.repositories import SavedRepositories, save_repositories
 
@@ -114,11 +114,15 @@ class Store:
 
         The search is exact before, meanwhile and after: this makes it quick again.
         """
-        with self.transaction():
-            more = settle(self.connection)
+        more = True
         while more:
             with self.transaction():
                 more = settle(self.connection)
+
+    def rebuild_search_index(self) -> None:
+        """Build the name index anew from the rows, whatever state it is in."""
+        with self.transaction():
+            rebuild(self.connection)
 
     def save_owner(self, upstream_id: int, owner: Owner, *, run_id: int | None, seen_at: str) -> int:
         """Write whoever owns a namespace and return the row's id."""

@@ -4,6 +4,7 @@ import sqlite3
 
 from mirror.store.index.absorb import Absorption
 from mirror.store.index.moves import backlog, later, pending
+from mirror.trie import LEAF_SIZE
 
 ABSORBED_AT = 500
 """So many rows may be pending: reading them costs a search about as much as the rest of it."""
@@ -21,7 +22,7 @@ def keep_up(connection: sqlite3.Connection) -> None:
     """
     waiting = backlog(connection)
     if ABSORBED_AT <= waiting <= 4 * ABSORBED_AT:
-        _absorb(connection)
+        absorb(connection)
 
 
 def settle(connection: sqlite3.Connection) -> bool:
@@ -31,20 +32,25 @@ def settle(connection: sqlite3.Connection) -> bool:
         return False
     known = connection.execute("SELECT up_to FROM search_state").fetchone()[0]
     if waiting > max(BUILT_AT, known // 20):
-        from mirror.store.index.build import build  # noqa: PLC0415 - numpy is slow to import, and seldom needed
-
-        build(connection)
+        rebuild(connection)
     else:
-        _absorb(connection)
+        absorb(connection)
     return True
 
 
-def _absorb(connection: sqlite3.Connection) -> None:
+def rebuild(connection: sqlite3.Connection, leaf_size: int = LEAF_SIZE) -> None:
+    """Build the index anew from the rows, in one transaction of the caller's."""
+    from mirror.store.index.build import build  # noqa: PLC0415 - numpy is slow to import, and seldom needed
+
+    build(connection, leaf_size)
+
+
+def absorb(connection: sqlite3.Connection, leaf_size: int = LEAF_SIZE) -> None:
     """Take in all that changed, and the first of what is new."""
     changed = pending(connection)
     new = later(connection, BATCH)
     highest = connection.execute("SELECT coalesce(max(id), 0) FROM repositories").fetchone()[0]
-    Absorption(connection).run([*changed, *new])
+    Absorption(connection, leaf_size).run([*changed, *new])
     connection.execute("DELETE FROM search_pending")
     up_to = new[-1].id if len(new) == BATCH else highest
     connection.execute("UPDATE search_state SET up_to = max(up_to, ?)", (up_to,))
