@@ -1,7 +1,13 @@
 """The record of what was written upstream through this mirror, and on whose behalf."""
 
 import sqlite3
+from datetime import timedelta
 from typing import Literal, NamedTuple
+
+from mirror.times import from_text, to_text
+
+OLDEST_PAGE = timedelta(minutes=10)
+"""How long ago a page may have been asked for that a sync saves now."""
 
 Outcome = Literal["done", "unknown"]
 
@@ -21,19 +27,34 @@ class Written(NamedTuple):
     uuid: str = ""
 
 
-def save_written(connection: sqlite3.Connection, upstream_id: int, written: Written) -> None:
-    """Record a write; `uuid` leads to the row of the repository, if it is mirrored."""
+def save_written(connection: sqlite3.Connection, upstream_id: int, written: Written) -> int:
+    """Record a write and return the number of its line; `uuid` leads to the row of the repository."""
+    cursor = connection.execute(
+        """INSERT INTO writes (at, asked_by, action, upstream_id, full_name, outcome)
+           VALUES (?, ?, ?, ?, ?, ?)""",
+        (written.at, written.by, written.action, upstream_id, written.full_name, written.outcome),
+    )
+    number = int(cursor.lastrowid or 0)
+    link_written(connection, number, written.uuid)
+    return number
+
+
+def link_written(connection: sqlite3.Connection, number: int, uuid: str) -> None:
+    """Tie a line to the row of its repository, as soon as there is one."""
     connection.execute(
-        """INSERT INTO writes (at, asked_by, action, upstream_id, repository_id, full_name, outcome)
-           VALUES (?, ?, ?, ?, (SELECT id FROM repositories WHERE upstream_id = ? AND uuid = ?), ?, ?)""",
-        (
-            written.at,
-            written.by,
-            written.action,
-            upstream_id,
-            upstream_id,
-            written.uuid,
-            written.full_name,
-            written.outcome,
-        ),
+        """UPDATE writes SET repository_id = (SELECT r.id FROM repositories r
+               WHERE r.upstream_id = writes.upstream_id AND r.uuid = ?) WHERE id = ?""",
+        (uuid, number),
+    )
+
+
+def recently_written(connection: sqlite3.Connection, now: str) -> dict[int, str]:
+    """Map the rows that were written within the age of a page under way to what was done to them last."""
+    since = to_text(from_text(now) - OLDEST_PAGE)
+    return dict(
+        connection.execute(
+            """SELECT repository_id, action FROM writes
+               WHERE at > ? AND outcome = 'done' AND repository_id IS NOT NULL ORDER BY id""",
+            (since,),
+        ).fetchall()
     )

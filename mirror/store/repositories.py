@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from mirror.model import Repository
+from mirror.store.audit import recently_written
 from mirror.store.changes import Change, repository_changes
 
 SAID = (
@@ -62,11 +63,13 @@ def save_repositories(
 
     A repository is known by its uuid, so one that is named twice on a page, or renamed, or moved to
     another owner, stays one row. `with_refs` marks new and updated ones for `refs_stale`. On a
-    `first_listing` new rows are no news: they were there before the mirror was.
+    `first_listing` new rows are no news: they were there before the mirror was. A page that was asked for
+    before a repository was written through this mirror does not undo that.
     """
     page = {row.uuid: row for row in rows}
     standing = _standing(connection, upstream_id, list(page))
     parents = _ids(connection, upstream_id, {row.parent_uuid for row in page.values() if row.parent_uuid})
+    written = recently_written(connection, seen_at)
     next_id = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM repositories").fetchone()[0]
     inserts, updates, touches = list[Sequence[Any]](), list[Sequence[Any]](), list[Sequence[Any]]()
     saved = SavedRepositories([], [], len(page), [])
@@ -77,6 +80,8 @@ def save_repositories(
             saved.new.append(next_id)
             inserts.append((*new, next_id, upstream_id, uuid, int(with_refs), seen_at, seen_at))
             next_id += 1
+            continue
+        if old.id in written and _is_outdated(old, row, written[old.id]):
             continue
         new = _with_kept_counts(old.written, new)
         if old.written == new and old.deleted_at is None:
@@ -105,6 +110,14 @@ class _Standing(NamedTuple):
     written: tuple[Any, ...]
     deleted_at: str | None
     gone_reason: str | None
+
+
+def _is_outdated(old: _Standing, row: Repository, action: str) -> bool:
+    """Tell whether a row is older than what was just written: deleted for good, or changed since."""
+    if action == "delete":
+        return old.deleted_at is not None
+    before = old.written[SAID.index("updated_at")]
+    return before is not None and row.updated_at is not None and row.updated_at < before
 
 
 def _named(old: _Standing) -> dict[str, Any]:

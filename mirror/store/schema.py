@@ -323,7 +323,7 @@ def m005_api_tokens(db: Database) -> None:
 @migrations()
 def m006_writes(db: Database) -> None:
     """What was written upstream through this mirror, and on whose behalf: the audit beside `changes`."""
-    db.execute(
+    for statement in (
         """CREATE TABLE writes (
             id INTEGER PRIMARY KEY,
             at TEXT NOT NULL,
@@ -333,8 +333,10 @@ def m006_writes(db: Database) -> None:
             repository_id INTEGER REFERENCES repositories(id),
             full_name TEXT NOT NULL,
             outcome TEXT NOT NULL CHECK (outcome IN ('done', 'unknown'))
-        )"""
-    )
+        )""",
+        "CREATE INDEX writes_at ON writes (at)",
+    ):
+        db.execute(statement)
 
 
 def _version() -> int:

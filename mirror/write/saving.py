@@ -7,7 +7,7 @@ from mirror.config import UpstreamConfig
 from mirror.errors import OutcomeUnknown, StoreError
 from mirror.model import Repository, RepositoryKey
 from mirror.store import Store
-from mirror.store.audit import Outcome, Written, save_written
+from mirror.store.audit import Outcome, Written, link_written, save_written
 from mirror.store.repositories import mark_gone
 from mirror.times import Clock, to_text
 from mirror.upstream.connect import url_of
@@ -85,10 +85,11 @@ class Saving:
                 if row is None:
                     self._gone(row_id, "deleted")
             self._save([row for _, row in displaced if row is not None])
+            number = self._record(action, made.uuid, made.full_name)  # first: what was deleted may come back
             if renamed is not None:
                 self._gone(renamed, f"renamed to {made.full_name}")
             self._save([made])
-            self._record(action, made.uuid, made.full_name)
+            link_written(self._store.connection, number, made.uuid)
         return made
 
     def deleted(self, known: Known) -> None:
@@ -115,12 +116,12 @@ class Saving:
                 changes = mark_gone(connection, row_id, reason=reason, seen_at=self._now())
                 self._store.save_changes(changes, run_id=None, at=self._now())
 
-    def _record(self, action: str, uuid: str, full_name: str, outcome: Outcome = "done") -> None:
+    def _record(self, action: str, uuid: str, full_name: str, outcome: Outcome = "done") -> int:
         upstream = self._upstream
         written = Written(self._now(), self._by, action, full_name, outcome, uuid)
         with self._store.transaction() as connection:
             upstream_id = self._store.save_upstream(upstream.name, upstream.kind, url_of(upstream))
-            save_written(connection, upstream_id, written)
+            return save_written(connection, upstream_id, written)
 
     @contextmanager
     def _transaction(self, what: str) -> Iterator[None]:

@@ -1,0 +1,207 @@
+"""Writes over real HTTP against the sandbox: the upstream does it, and the mirror shows it at once."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from write_bench import Bench, bench
+
+from mirror.report import Silent
+from mirror.sandbox import Fault
+from mirror.session import Wishes, sync_all
+from mirror.store.files import sync_lock
+from mirror.upstream.writes import Settings
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Bench]:
+    """A mirrored sandbox."""
+    with bench(tmp_path) as found:
+        yield found
+
+
+def test_a_created_repository_is_there_at_once(made: Bench) -> None:
+    """Upstream, row, change, audit and search agree, for the price of one request."""
+    settings = Settings(name="New Idea", is_private=True, description="An idea", scm="git", has_wiki=True)
+    row = made.writes.create("jespern", settings, by="a token")
+    assert row.full_name == "jespern/new-idea"
+    assert made.asked() == 1
+    there = made.upstream("jespern/new-idea")
+    assert (there["name"], there["is_private"], there["description"]) == ("New Idea", True, "An idea")
+    here = made.row("jespern/new-idea")
+    assert here is not None
+    assert (here["uuid"], here["name"], here["is_private"]) == (there["uuid"], "New Idea", 1)
+    assert (here["has_wiki"], here["scm"]) == (1, "git")
+    assert here["refs_stale"] == 1
+    assert made.changes() == [("created", None, "jespern/new-idea")]
+    assert made.written() == [("a token", "create", "jespern/new-idea", "done")]
+    assert made.found("new-id") == ["jespern/new-idea"]
+
+
+def test_the_owner_is_found_in_any_case(made: Bench) -> None:
+    """A namespace is spelled as the mirror spells it, whatever was typed."""
+    assert made.writes.create("JesperN", Settings(name="Typed"), by="x").full_name == "jespern/typed"
+
+
+def test_a_slug_of_its_own(made: Bench) -> None:
+    """The address can be other than what the name says."""
+    row = made.writes.create("erik", Settings(name="The Name"), slug="address", by="x")
+    assert (row.full_name, row.name) == ("erik/address", "The Name")
+
+
+@pytest.mark.parametrize(("owner", "scm"), [("jespern", "hg"), ("erik", "git"), ("1team", "hg")])
+def test_without_a_kind_it_is_as_the_last_one(tmp_path: Path, owner: str, scm: str) -> None:
+    """API 1.0 took the kind of the owner's newest repository, and hg for those who had none."""
+    with bench(tmp_path, workspaces=("jespern", "erik", "1team")) as made:
+        if owner == "1team":
+            for full_name in [row[0] for row in made.rows("SELECT full_name FROM repositories")]:
+                if full_name.startswith("1team/"):
+                    made.writes.delete(full_name, by="x")
+        assert made.writes.create(owner, Settings(name="Fresh"), by="x").scm == scm
+
+
+def test_the_cloud_is_asked_for_git(tmp_path: Path) -> None:
+    """Bitbucket Cloud makes nothing else any more, so nothing else can be meant."""
+    with bench(tmp_path, kind="cloud") as made:
+        assert made.writes.create("jespern", Settings(name="Fresh"), by="x").scm == "git"
+
+
+def test_a_partial_update(made: Bench) -> None:
+    """What is not mentioned stays as it is, upstream and here."""
+    before = made.row("jespern/django-piston")
+    made.writes.update("jespern/django-piston", Settings(website="https://example.com/"), by="x")
+    after = made.row("jespern/django-piston")
+    assert before is not None
+    assert after is not None
+    moved = {column for column, value in after.items() if value != before[column]}
+    assert moved == {"website", "updated_at", "last_seen_at", "refs_stale"}
+    assert made.upstream("jespern/django-piston")["website"] == "https://example.com/"
+    assert [kind for kind, _, _ in made.changes()] == ["updated"]
+    assert made.written() == [("x", "update", "jespern/django-piston", "done")]
+
+
+def test_another_name_moves_the_slug(made: Bench) -> None:
+    """Identity, refs and history stay with the row; the old name finds nothing."""
+    before = made.row("jespern/django-piston")
+    row = made.writes.update("jespern/django-piston", Settings(name="Piston Two"), by="x")
+    assert row.full_name == "jespern/piston-two"
+    after = made.row("jespern/piston-two")
+    assert before is not None
+    assert after is not None
+    assert (after["id"], after["uuid"]) == (before["id"], before["uuid"])
+    assert made.row("jespern/django-piston") is None
+    assert ("renamed", "jespern/django-piston", "jespern/piston-two") in made.changes()
+    assert made.rows(f"SELECT count(*) FROM tags WHERE repository_id = {after['id']}") == [(4,)]
+    assert made.found("piston-two") == ["jespern/piston-two"]
+
+
+def test_hiding_and_showing(made: Bench) -> None:
+    """Privacy changes at once here too, both ways."""
+    made.writes.update("jespern/django-piston", Settings(is_private=True), by="x")
+    assert made.rows("SELECT is_private FROM repositories WHERE slug = 'django-piston'") == [(1,)]
+    made.writes.update("jespern/django-piston", Settings(is_private=False), by="x")
+    assert [kind for kind, _, _ in made.changes()] == ["made_private", "made_public"]
+
+
+def test_a_deleted_repository_is_a_tombstone(made: Bench) -> None:
+    """The row and its refs stay, with the reason; the search finds it no more."""
+    made.writes.delete("jespern/django-piston", by="x")
+    assert made.upstream("jespern/django-piston") is None
+    row = made.row("jespern/django-piston")
+    assert row is not None
+    assert row["gone_reason"] == "deleted"
+    assert made.rows(f"SELECT count(*) FROM tags WHERE repository_id = {row['id']}") == [(4,)]
+    assert made.changes() == [("deleted", "jespern/django-piston", "deleted")]
+    assert made.written() == [("x", "delete", "jespern/django-piston", "done")]
+    assert "jespern/django-piston" not in made.found("django-piston")
+
+
+def test_a_name_can_be_used_again(made: Bench) -> None:
+    """A repository made under a deleted one's name is another one."""
+    made.writes.delete("jespern/django-piston", by="x")
+    made.writes.create("jespern", Settings(name="django-piston", scm="git"), by="x")
+    row = made.row("jespern/django-piston")
+    assert row is not None
+    assert (row["scm"], row["deleted_at"]) == ("git", None)
+    assert made.rows("SELECT count(*) FROM repositories WHERE slug = 'django-piston'") == [(2,)]
+
+
+def test_a_fork_knows_its_parent(made: Bench) -> None:
+    """It is there under its new owner, tied to the row it was forked from."""
+    row = made.writes.fork("jespern/django-piston", "erik", Settings(name="Erik's Piston"), by="x")
+    assert row.full_name == "erik/eriks-piston"
+    here, parent = made.row("erik/eriks-piston"), made.row("jespern/django-piston")
+    assert here is not None
+    assert parent is not None
+    assert here["parent_id"] == parent["id"]
+    assert (here["scm"], here["refs_stale"], here["is_private"]) == ("hg", 1, 0)
+    assert made.changes() == [("created", None, "erik/eriks-piston")]
+    assert made.written() == [("x", "fork", "erik/eriks-piston", "done")]
+
+
+def test_a_fork_of_a_private_repository_is_private(made: Bench) -> None:
+    """Nothing is shown to the public because somebody forgot to say so."""
+    made.writes.fork("jespern/arriving", "erik", Settings(name="copy"), by="x")
+    assert made.upstream("erik/copy")["is_private"] is True
+    made.writes.fork("jespern/arriving", "erik", Settings(name="shown", is_private=False), by="x")
+    assert made.upstream("erik/shown")["is_private"] is False
+
+
+def test_a_repository_that_lost_its_name_is_looked_after(made: Bench) -> None:
+    """Whoever had the new one's name in the mirror was renamed or deleted meanwhile, which is asked for."""
+    made.sandbox.do("rename", "jespern/django-piston", name="Moved On")
+    made.sandbox.do("delete", "jespern/arriving")
+    made.writes.create("jespern", Settings(name="django-piston"), by="x")
+    made.writes.create("jespern", Settings(name="arriving"), by="x")
+    assert made.row("jespern/moved-on") is not None
+    rows = made.rows("SELECT gone_reason FROM repositories WHERE full_name = 'jespern/arriving' ORDER BY id")
+    assert rows == [("deleted",), (None,)]
+
+
+def test_two_at_once(made: Bench) -> None:
+    """Writes of several threads do not get into each other's way."""
+    names = [f"idea-{number}" for number in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda name: made.writes.create("jespern", Settings(name=name), by=name), names))
+    for name in names:
+        assert made.row(f"jespern/{name}") is not None
+    assert sorted(row[0] for row in made.written()) == names
+
+
+def test_a_sync_does_not_keep_writes_waiting(made: Bench) -> None:
+    """The lock of a sync is not a write's; SQLite's own is held for moments only."""
+    with sync_lock(made.path):
+        made.writes.create("jespern", Settings(name="meanwhile"), by="x")
+    assert made.row("jespern/meanwhile") is not None
+
+
+def test_a_sync_under_way_is_not_harmed(tmp_path: Path) -> None:
+    """Whatever order pages and writes are saved in, the next sync leaves what the upstream has."""
+    with bench(tmp_path, size=450, workspaces=("jespern", "big")) as made:
+        made.sandbox.add_fault(Fault("slow", where="listing", nth=None, seconds=0.05))
+        token = made.path.with_name("token")
+        config = made.with_credential(f"file:{token}")
+        full = Wishes(full=True)
+        sync = threading.Thread(
+            target=lambda: sync_all(config, full, report=Silent(), stop=threading.Event())
+        )
+        sync.start()
+        number = 0
+        while sync.is_alive() and number < 30:
+            made.writes.create("big", Settings(name=f"idea-{number}"), by="x")
+            if number % 3 == 0:
+                made.writes.delete(f"big/idea-{number}", by="x")
+            if number % 3 == 1:
+                made.writes.update(f"big/idea-{number}", Settings(name=f"better-{number}"), by="x")
+            number += 1
+        sync.join()
+        assert number > 3
+        made.sandbox.clear_faults()
+        made.sync()
+        here = made.rows("SELECT full_name FROM repositories WHERE deleted_at IS NULL ORDER BY 1")
+        there = {row["full_name"] for row in made.sandbox.world.visible()}
+        assert {row[0] for row in here} == {
+            name for name in there if name.partition("/")[0] in ("jespern", "big")
+        }

@@ -1,0 +1,120 @@
+"""A mirror of a sandbox served over real HTTP, and what writes to both."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mirror.config import Config, Duration, Retry, UpstreamConfig
+from mirror.lookup import find_repository
+from mirror.report import Silent
+from mirror.sandbox import RunningSandbox, Sandbox, World, running
+from mirror.search import search
+from mirror.session import Wishes, sync_all
+from mirror.store.files import open_reader
+from mirror.write import PassThrough
+
+SECRET = "sandbox"
+
+
+class Bench:
+    """A sandbox, a mirror of some of it, and short verbs; the secret reaches it by a mapping alone."""
+
+    def __init__(self, served: RunningSandbox, path: Path, credential: str = SECRET, **settings: Any) -> None:
+        self.served = served
+        self.sandbox = served.sandbox
+        self.path = path
+        self.environ = {"TOKEN": credential}
+        self.naps = list[float]()
+        said = {
+            "name": "s",
+            "kind": "sandbox",
+            "url": served.url,
+            "workspaces": ("jespern", "erik", "brodie"),
+            "credential": "env:TOKEN",
+            "retry": Retry(attempts=3, first_delay=Duration(0.01), max_delay=Duration(0.02)),
+            "timeout": Duration(0.5),
+        }
+        self.config = Config(database=str(path), upstreams=(UpstreamConfig(**said | settings),))
+        self.writes = self.writer()
+
+    def writer(self, config: Config | None = None) -> PassThrough:
+        """Make another writer, of another configuration if need be."""
+        return PassThrough(config or self.config, environ=self.environ, sleep=self.naps.append)
+
+    def with_credential(self, credential: str | None) -> Config:
+        """Return the configuration with another credential."""
+        upstream = msgspec.structs.replace(self.config.upstreams[0], credential=credential)
+        return msgspec.structs.replace(self.config, upstreams=(upstream,))
+
+    def sync(self) -> None:
+        """Mirror the sandbox, with a token that sees everything, from a file."""
+        token = self.path.with_name("token")
+        token.write_text(SECRET, "utf-8")
+        config = self.with_credential(f"file:{token}")
+        for summary in sync_all(config, Wishes(), report=Silent(), stop=threading.Event()):
+            assert summary.exit_code == 0, summary
+
+    def row(self, full_name: str) -> dict[str, Any] | None:
+        """Read a repository as `mirror show` does."""
+        connection = open_reader(self.path)
+        try:
+            sight = find_repository(connection, full_name)
+        finally:
+            connection.close()
+        return sight.repository if sight else None
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Read anything."""
+        connection = open_reader(self.path)
+        try:
+            return [tuple(row) for row in connection.execute(sql)]
+        finally:
+            connection.close()
+
+    def changes(self) -> list[tuple[Any, ...]]:
+        """Read what changed since the first sync: kind, old, new."""
+        return self.rows("SELECT kind, old, new FROM changes ORDER BY id")
+
+    def written(self) -> list[tuple[Any, ...]]:
+        """Read the audit."""
+        return self.rows("SELECT asked_by, action, full_name, outcome FROM writes ORDER BY id")
+
+    def found(self, query: str) -> list[str]:
+        """Search by name."""
+        connection = open_reader(self.path)
+        try:
+            return [row["full_name"] for row in search(connection, query).repositories]
+        finally:
+            connection.close()
+
+    def contents(self) -> str:
+        """Dump all that the mirror holds but the account of requests."""
+        connection = open_reader(self.path)
+        try:
+            return "\n".join(line for line in connection.iterdump() if '"request_ledger"' not in line)
+        finally:
+            connection.close()
+
+    def upstream(self, full_name: str) -> Any:
+        """Read a repository of the sandbox itself, None where there is none."""
+        named = [row for row in self.sandbox.world.visible() if row["full_name"].lower() == full_name.lower()]
+        return json.loads(json.dumps(named[0])) if named else None
+
+    def asked(self) -> int:
+        """Count the requests that the sandbox has seen."""
+        return int(self.sandbox.state()["total"])
+
+
+@contextmanager
+def bench(path: Path, credential: str = SECRET, *, size: int = 30, **settings: Any) -> Iterator[Bench]:
+    """Serve a small sandbox and mirror it."""
+    with running(Sandbox(World(size))) as served:
+        made = Bench(served, path / "mirror.db", credential, **settings)
+        made.sync()
+        made.sandbox.reset()
+        yield made
