@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 import msgspec
+from datasette.app import Datasette
 
 from mirror.background import Background
 from mirror.cli.base import configured, errors
@@ -15,6 +16,7 @@ from mirror.serve.app import build
 from mirror.serve.app import serve as answer
 from mirror.session import built_in_sandbox
 from mirror.store import Store
+from mirror.write import writer_for
 
 host_option = click.option("--host", metavar="HOST", help="Address to listen on; loopback by default.")
 port_option = click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="Port to listen on.")
@@ -34,7 +36,7 @@ def serve(ctx: click.Context, host: str | None, port: int | None, public: bool) 
         mirror serve --port 8080
     """
     config = with_address(configured(ctx), host, port, public)
-    datasette = build(Path(config.database), config.serve)
+    datasette = application(config)
     answer(datasette, config.serve.host, config.serve.port, ready=announce)
 
 
@@ -66,7 +68,7 @@ def run(ctx: click.Context, host: str | None, port: int | None, public: bool) ->
     """
     config = with_address(configured(ctx), host, port, public)
     Store(Path(config.database)).close()  # there is something to serve before the first sync has ended
-    datasette = build(Path(config.database), config.serve)
+    datasette = application(config)
     stop = threading.Event()
     with built_in_sandbox(config), progress() as reporter:
         background = Background(config, report=reporter, stop=stop)
@@ -85,6 +87,12 @@ def run(ctx: click.Context, host: str | None, port: int | None, public: bool) ->
             )
         finally:
             background.end()
+
+
+def application(config: Config) -> Datasette:
+    """Make what is served; with writes allowed, they pass through to the upstreams."""
+    writer = writer_for(config) if config.serve.writes else None
+    return build(Path(config.database), config.serve, writer=writer)
 
 
 def announce(address: str) -> None:
