@@ -276,6 +276,7 @@ def test_a_wrong_plugin_configuration_ends_the_start(mixed: Mixed) -> None:
         (("::1", 1), {"host": "[::1]:8001"}, True),
         (("127.0.0.1", 1), {"host": "evil.example:8001"}, False),
         (("127.0.0.1", 1), {"host": "localhost", "x-forwarded-for": "192.0.2.1"}, False),
+        (("127.0.0.1", 1), {"host": "localhost", "via": "1.1 proxy"}, False),
         (("192.0.2.1", 1), {"host": "localhost"}, False),
         (None, {"host": "localhost"}, False),
     ],

@@ -17,6 +17,8 @@ import msgspec
 
 from mirror.serve import tokens
 
+PROXIES_SAY = frozenset({"x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via"})
+
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody who asks. `name` says who in messages; `username` is the mirrored user they speak as, if any.
@@ -79,7 +81,7 @@ def is_local(client: Any, headers: Mapping[str, str]) -> bool:
 
     The Host header is looked at because a foreign page can have its own name point here (DNS rebinding).
     """
-    if not client or "x-forwarded-for" in headers or "forwarded" in headers:
+    if not client or not PROXIES_SAY.isdisjoint(headers):
         return False
     host = urlsplit("//" + headers.get("host", "")).hostname or ""
     return is_loopback(str(client[0])) and is_loopback(host)

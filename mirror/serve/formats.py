@@ -22,6 +22,7 @@ _CALLBACK = re.compile(r"[A-Za-z_$][\w$]*(\.[A-Za-z_$][\w$]*)*", re.ASCII)
 _ELEMENT = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _ENCODER = msgspec.json.Encoder()
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def is_callback(name: str) -> bool:
@@ -36,8 +37,8 @@ def render(data: Any, form: str, callback: str | None) -> tuple[bytes, str]:
         # The comment keeps the body from being taken for another kind of file (Rosetta Flash).
         return b"/**/" + callback.encode() + b"(" + text + b");", "application/javascript; charset=utf-8"
     if form == "yaml":
-        text = yaml.safe_dump(data, allow_unicode=True, sort_keys=False, default_flow_style=False).encode()
-        return text, "application/yaml; charset=utf-8"
+        text = yaml.dump(data, Dumper=_DUMPER, allow_unicode=True, sort_keys=False, default_flow_style=False)
+        return text.encode(), "application/yaml; charset=utf-8"
     if form == "xml":
         return _xml(data), "application/xml; charset=utf-8"
     return _ENCODER.encode(data), JSON_TYPE

@@ -1,0 +1,84 @@
+"""An existing client of API 1.0 (PyPI's `bitbucket-api` 0.5.0), with one address changed, over real HTTP."""
+
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from filled import fill_mixed
+from served import make_tokens
+from test_api1_writes import StoreWriter
+
+from mirror.config import ServeConfig
+from mirror.serve.app import build, serve
+
+
+@contextmanager
+def _listening(path: Path, writer: StoreWriter | None) -> Iterator[str]:
+    stop, up, addresses = threading.Event(), threading.Event(), list[str]()
+
+    def ready(address: str) -> None:
+        addresses.append(address)
+        up.set()
+
+    datasette = build(path, ServeConfig(writes=True), writer=writer)
+    thread = threading.Thread(
+        target=serve, args=(datasette, "127.0.0.1", 0), kwargs={"ready": ready, "stop": stop}
+    )
+    thread.start()
+    try:
+        assert up.wait(10)
+        yield addresses[0]
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the client closes none of its connections
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_old_client_reads_and_writes(tmp_path: Path) -> None:
+    """It reads a user, repositories, tags and branches, and creates, updates and deletes."""
+    client_library: Any = pytest.importorskip("bitbucket.bitbucket")
+    filled = fill_mixed(tmp_path / "mirror.db")
+    made = make_tokens(filled.store)
+    with _listening(tmp_path / "mirror.db", StoreWriter(filled)) as address:
+        client = client_library.Bitbucket("jespern", made["write"], "django-piston")
+        client.URLS["BASE"] = f"{address}/!api/1.0/%s"
+        assert client.get_user() == (True, client.get_user("jespern")[1])
+        assert client.get_user()[1]["first_name"] == "Jesper"
+        assert client.get_tags()[1]["0.2.1"]["raw_node"] == "b" * 40
+        assert client.get_branches()[1]["default"]["node"] == "a" * 12
+        assert client.get_privileges() == (True, {"teams": {}})
+        assert {one["slug"] for one in client.repository.public()[1]} == {"django-piston", "shown"}
+        assert "arriving" in {one["slug"] for one in client.repository.all()[1]}
+        assert client.repository.get("arriving")[1]["is_private"] is True
+        created = client.repository.create("Brand-New", scm="hg", private=False, description="mine")
+        assert (created[0], created[1]["slug"], created[1]["state"]) == (True, "brand-new", "creating")
+        assert client.repository.update("brand-new", name="Newer")[1]["slug"] == "newer"
+        assert client.repository.delete("newer") == (True, "")
+        assert client.repository.get("newer") == (False, "Service not found.")
+        nobody = client_library.Bitbucket()
+        assert nobody.get_user()[0] is False
+    filled.store.close()
+
+
+def test_answers_do_not_wait_for_acknowledgements(tmp_path: Path) -> None:
+    """Nagle's algorithm and delayed acknowledgements together cost 40 ms an answer."""
+    fill_mixed(tmp_path / "mirror.db").store.close()
+    took = []
+    with _listening(tmp_path / "mirror.db", None) as address:
+        where = urlsplit(address)
+        connection = HTTPConnection(str(where.hostname), where.port)
+        for _ in range(40):
+            start = time.perf_counter()
+            connection.request("GET", "/1.0/repositories/jespern/django-piston/tags/")
+            assert connection.getresponse().read()
+            took.append(time.perf_counter() - start)
+        connection.close()
+    assert statistics.median(took) < 0.035
