@@ -4,25 +4,31 @@ Every prefix that clients were seen to use is answered, with and without the tra
 redirect: common libraries turn a redirected POST into a GET.
 """
 
-import contextlib
-import logging
+import asyncio
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
-from urllib.parse import parse_qs, unquote
+from urllib.parse import unquote
 
-from datasette.utils import add_cors_headers, sqlite_timelimit
 from datasette.utils.asgi import Request, Response
 
-from mirror.serve import callers, formats, legacy, lookups, tokens
+from mirror.serve import callers, formats, legacy, lookups
 from mirror.serve.answers import Answer, ApiError, Asked
 from mirror.serve.api1 import READERS
-from mirror.serve.callers import ANONYMOUS, Caller, Credentials
+from mirror.serve.asking import (
+    bounded,
+    caller_of,
+    credentials_of,
+    headers_of,
+    login_of,
+    method_not_allowed,
+    parameters_of,
+    refusals_answered,
+)
+from mirror.serve.callers import Caller
 from mirror.serve.mirrors import mirrors, served
-from mirror.serve.permissions import note_use, said_by
+from mirror.serve.permissions import note_use
 from mirror.serve.writes import OWNER, SLUG, WRITERS, Write, admitted
-from mirror.times import from_text, utc_now
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -35,8 +41,6 @@ LONGEST_PATH = 2000
 
 _PATTERN = re.compile(PATTERN)
 
-log = logging.getLogger(__name__)
-
 
 def is_api(path: str) -> bool:
     """Tell whether a path is an API's, where no cookie counts for a write."""
@@ -45,17 +49,10 @@ def is_api(path: str) -> bool:
 
 async def view(datasette: "Datasette", request: Request) -> Response:
     """Answer one request to API 1.0, whatever its method."""
-    parameters = {key: values[0] for key, values in _parameters(request).items()}
-    try:
-        answer = await _answered(datasette, request, parameters)
-    except ApiError as error:
-        answer = error.answer()
-    except sqlite3.Error as error:
-        log.warning("%s: %s", request.path, error)
-        answer = ApiError(503, "The mirror is busy", headers={"Retry-After": "1"}).answer()
-    except Exception:
-        log.exception("%s %s", request.method, request.path)
-        answer = ApiError(500, "The mirror could not answer; its log says why.").answer()
+    parameters = parameters_of(request)
+    answer = await refusals_answered(request, _answered(datasette, request, parameters))
+    if parameters.get("format") in ("yaml", "xml"):  # a long list takes seconds: not on the event loop
+        return await asyncio.to_thread(_response, datasette, request, parameters, answer)
     return _response(datasette, request, parameters, answer)
 
 
@@ -78,15 +75,15 @@ async def _answered(datasette: "Datasette", request: Request, parameters: dict[s
     if method == "OPTIONS":
         return Answer(headers={"Allow": ", ".join(methods)})
     if method not in methods:
-        raise _method_not_allowed(methods, read_only=method in writers)
+        raise method_not_allowed(methods, read_only=method in writers)
     if reader is None or method in writers:
         return await _written(datasette, database, request, writers[method], names, parameters)
-    said = _credentials(datasette, request, parameters)
-    login = _login(request, database) if said is callers.NOTHING_SAID and callback is None else None
+    said = credentials_of(datasette, request, parameters)
+    login = login_of(request, database) if said is callers.NOTHING_SAID and callback is None else None
 
     def work(connection: sqlite3.Connection) -> tuple[Caller, Answer | ApiError]:
-        with _bounded(datasette, connection):
-            caller = _caller(connection, said, login)
+        with bounded(datasette, connection):
+            caller = caller_of(connection, said, login)
             asked = Asked(method=method, names=names, parameters=parameters, caller=caller)
             try:
                 return caller, reader(connection, asked)
@@ -109,7 +106,7 @@ async def _written(
     parameters: dict[str, str],
 ) -> Answer:
     """Pass a write on, then answer with what the mirror shows of it."""
-    said = _credentials(datasette, request, parameters)
+    said = credentials_of(datasette, request, parameters)
     caller = await database.execute_fn(lambda connection: callers.recognise(connection, said))
     await note_use(datasette, database, caller)
     asked = Asked(method=request.method, names=names, parameters=parameters, caller=caller)
@@ -150,73 +147,11 @@ def _route(request: Request) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(pattern), tuple(names[1:])
 
 
-def _method_not_allowed(methods: Sequence[str], *, read_only: bool) -> ApiError:
-    detail = (
-        "This mirror is read-only. Writes pass through to the upstream where `writes = true` is configured."
-        if read_only
-        else None
-    )
-    return ApiError(405, "Method Not Allowed", detail=detail, headers={"Allow": ", ".join(methods)})
-
-
-def _parameters(request: Request) -> dict[str, list[str]]:
-    """Read the query; what cannot be read is ignored like what is not known."""
-    try:
-        return parse_qs(request.query_string, keep_blank_values=True, max_num_fields=100)
-    except ValueError:
-        return {}
-
-
-def _credentials(datasette: "Datasette", request: Request, parameters: dict[str, str]) -> Credentials:
-    """Read who asks. A script on a foreign page (JSONP) is not helped by a password that a browser kept."""
-    if parameters.get("access_token"):
-        return Credentials(token=parameters["access_token"])
-    said = said_by(datasette, request)
-    if "callback" in parameters and (said.username is not None or said.trusted):
-        return Credentials()
-    return said
-
-
-def _login(request: Request, database: "Database") -> int | None:
-    """Return the token behind a login cookie, recognised by the plugin in this very request; for reading."""
-    actor = request.actor or {}
-    if "mirror_scope" in actor and actor.get("mirror") == database.name:
-        return int(actor["mirror_token"])
-    return None
-
-
-def _caller(connection: sqlite3.Connection, said: Credentials, login: int | None) -> Caller:
-    if login is None:
-        return callers.recognise(connection, said) if said is not callers.NOTHING_SAID else ANONYMOUS
-    living = tokens.find_by_id(connection, login)
-    return callers.holder(connection, living, None) if living else ANONYMOUS
-
-
-@contextlib.contextmanager
-def _bounded(datasette: "Datasette", connection: sqlite3.Connection) -> Iterator[None]:
-    """Let all reads of an answer see one state of the file, within Datasette's time limit."""
-    with sqlite_timelimit(connection, datasette.setting("sql_time_limit_ms")):
-        connection.execute("BEGIN")
-        try:
-            yield
-        finally:
-            if connection.in_transaction:
-                connection.execute("COMMIT")
-
-
 def _response(
     datasette: "Datasette", request: Request, parameters: dict[str, str], answer: Answer
 ) -> Response:
     """Render an answer with its headers."""
-    headers = {**formats.SAFETY, **answer.headers}
-    if "access_token" in parameters:  # Datasette sees to this where a header or a cookie says who asks
-        headers["Cache-Control"] = "private, no-store"
-    if answer.synced_at is not None:
-        headers["X-Mirror-Synced-At"] = answer.synced_at
-        age = (utc_now() - from_text(answer.synced_at)).total_seconds()
-        headers["Age"] = str(max(0, int(age)))
-    if datasette.cors:
-        add_cors_headers(headers)
+    headers = headers_of(datasette, parameters, answer)
     body, content_type = b"", "text/plain; charset=utf-8"
     if answer.body is not None:
         callback = parameters.get("callback")

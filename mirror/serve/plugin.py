@@ -13,6 +13,7 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader
 
 from mirror.search import register
 from mirror.serve import api, permissions
+from mirror.serve.cloud import edge
 from mirror.serve.errors import error_page
 from mirror.serve.metadata import metadata
 from mirror.serve.mirrors import mirror_named, mirrors, served
@@ -52,9 +53,13 @@ def canned_queries(datasette: "Datasette", database: str) -> dict[str, dict[str,
 @hookimpl(tryfirst=True)
 def actor_from_request(datasette: "Datasette", request: Request) -> Callable[[], Awaitable[Any]]:
     """Recognise tokens, trusted users and logins; an API recognises tokens itself, as it reads its rows."""
-    if "authorization" in request.headers and api.is_api(request.path):
+    if "authorization" in request.headers and _is_api(request.path):
         return _nobody
     return lambda: permissions.actor_of(datasette, request)
+
+
+def _is_api(path: str) -> bool:
+    return api.is_api(path) or edge.is_api(path)
 
 
 async def _nobody() -> None:
@@ -76,13 +81,13 @@ def permission_allowed(
 @hookimpl
 def register_routes() -> list[tuple[str, View]]:
     """Add the plugin's own addresses; Datasette asks them before its own."""
-    return [(rf"^{login.PATH}$", login.login), (api.PATTERN, api.view)]
+    return [(rf"^{login.PATH}$", login.login), (api.PATTERN, api.view), (edge.PATTERN, edge.view)]
 
 
 @hookimpl
 def skip_csrf(scope: dict[str, Any]) -> bool:
     """Leave the APIs out of the form protection: cookies count for nothing in what they write."""
-    return api.is_api(scope.get("path", ""))
+    return _is_api(scope.get("path", ""))
 
 
 @hookimpl

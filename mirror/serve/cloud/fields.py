@@ -1,0 +1,91 @@
+"""The `fields` parameter: which parts of an answer are sent.
+
+``a,b.c`` sends those alone, ``-a`` leaves out, ``+a`` adds to what is sent anyway; ``*`` is every key. What
+an answer does not have is ignored. Source:
+developer.atlassian.com/cloud/bitbucket/rest/intro/#partial-response.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+MOST_PATHS = 500
+DEEPEST = 20
+
+Tree = dict[str, "Tree"]
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """What to keep (None: everything) and what to leave out of that."""
+
+    kept: Tree | None = None
+    dropped: Tree | None = None
+
+    def of(self, value: Any) -> Any:
+        """Return the selected parts of a value, as new objects."""
+        if self.kept is not None:
+            value = _keep(value, self.kept)
+        return _drop(value, self.dropped) if self.dropped else value
+
+    def wants(self, *path: str) -> bool:
+        """Tell whether anything at a path can be in the answer, to compute nothing in vain."""
+        tree, dropped = self.kept, self.dropped
+        for place, part in enumerate(path):
+            if tree:
+                if part not in tree and "*" not in tree:
+                    return False
+                tree = tree.get(part, tree.get("*"))
+            if dropped is not None:
+                dropped = dropped.get(part)
+                if dropped == {} and place < len(path):
+                    return False
+        return True
+
+
+def selection(text: str | None) -> Selection:
+    """Read the parameter. A space before a path is a ``+`` that was not escaped in the address."""
+    paths = [path for path in (text or "").split(",") if path.strip()][:MOST_PATHS]
+    wanted = [path.strip() for path in paths if path[0] not in "+- "]
+    added = [path[1:].strip() for path in paths if path[0] in "+ "]
+    dropped = [path[1:].strip() for path in paths if path[0] == "-"]
+    return Selection(_tree([*wanted, *added]) if wanted else None, _tree(dropped) if dropped else None)
+
+
+def _tree(paths: Iterable[str]) -> Tree:
+    """Put paths together; a path that ends keeps everything below it."""
+    tree: Tree = {}
+    for path in sorted(set(paths), key=len, reverse=True):
+        branch = tree
+        *before, last = path.split(".")[:DEEPEST]
+        for part in before:
+            branch = branch.setdefault(part, {})
+        branch[last] = {}
+    return tree
+
+
+def _keep(value: Any, tree: Tree) -> Any:
+    if not tree or tree.get("*") == {}:
+        return value
+    if isinstance(value, list):
+        return [_keep(item, tree) for item in value]
+    if isinstance(value, dict):
+        every = tree.get("*")
+        return {
+            key: _keep(item, tree.get(key, every or {}))
+            for key, item in value.items()
+            if key in tree or every is not None
+        }
+    return value
+
+
+def _drop(value: Any, tree: Tree) -> Any:
+    if isinstance(value, list):
+        return [_drop(item, tree) for item in value]
+    if isinstance(value, dict):
+        return {
+            key: _drop(item, tree[key]) if key in tree else item
+            for key, item in value.items()
+            if tree.get(key) != {} and tree.get("*") != {}
+        }
+    return value

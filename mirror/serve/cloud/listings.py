@@ -1,0 +1,153 @@
+"""Reading a page of anything: filtered by `q`, in a stable order, behind a position or by its number."""
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from mirror.serve.answers import ApiError
+from mirror.serve.cloud.bbql import QueryError
+from mirror.serve.cloud.conditions import Condition, Field, condition_of, register
+from mirror.serve.cloud.paging import Position, Window
+from mirror.serve.cloud.reads import Values, tuples
+
+Count = Callable[[sqlite3.Connection], int]
+
+
+class Order(msgspec.Struct, frozen=True):
+    """An order: by an expression, then by the listing's keys, all in one direction."""
+
+    sql: str
+    descending: bool = False
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that can be listed.
+
+    `keys` are expressions that tell any two rows apart. `sorts` are the orders by name; what is not named
+    there is looked for among the `fields`. `count` counts the rows without a query where there is a quicker
+    way than to look at each.
+    """
+
+    columns: str
+    source: str
+    where: str
+    values: Values
+    keys: tuple[str, ...]
+    fields: Mapping[str, Field]
+    sorts: Mapping[str, str] = {}
+    default: Order
+    count: Count | None = None
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """The rows of a page, and the position behind its last one if there are more.
+
+    `first_beyond` is the sort value of the first row that is not on the page.
+    """
+
+    rows: list[Any]
+    next: Position | None = None
+    first_beyond: Any = None
+    size: int | None = None
+
+
+def order_of(listing: Listing, sort: str | None) -> Order:
+    """Read the `sort` parameter; raises ApiError 400 that names what cannot be sorted by."""
+    if not sort:
+        return listing.default
+    name = sort.removeprefix("-").lower()
+    field = listing.fields.get(name)
+    sql = listing.sorts.get(name) or (field.sql if field and field.kind != "object" else None)
+    if sql is None:
+        known = ", ".join(sorted({*listing.fields, *listing.sorts}))
+        raise ApiError(400, f"Invalid sort: {name[:100]}", detail=f"Here one can sort by {known}.")
+    return Order(sql, sort.startswith("-"))
+
+
+def queried(listing: Listing, query: str | None) -> Condition | None:
+    """Read the `q` parameter; raises ApiError 400 that names what cannot be answered."""
+    if not query or not query.strip():
+        return None
+    try:
+        return condition_of(query, listing.fields)
+    except QueryError as error:
+        raise ApiError(400, f"Invalid query: {error}") from None
+
+
+def read_page(
+    connection: sqlite3.Connection,
+    listing: Listing,
+    window: Window,
+    *,
+    order: Order,
+    query: Condition | None,
+    counted: bool = True,
+) -> Page:
+    """Read a page; one row more than asked for tells whether there is another one."""
+    register(connection)
+    where = f"{listing.where} AND {query.sql}" if query else listing.where
+    values = {**listing.values, **(query.values if query else {})}
+    size = _size(connection, listing, where, values, window, query) if counted else None
+    keys = [key for key in listing.keys if key != order.sql]
+    begin = f"SELECT {', '.join([order.sql, *keys])}, {listing.columns} FROM {listing.source} WHERE {where}"
+    if window.after is not None and len(window.after) != 1 + len(keys):
+        raise ApiError(400, "Invalid page")
+    found = list[Any]()
+    for condition, more in _segments(order, keys, window):
+        sql = f"{begin} {condition} ORDER BY {_directed(order, keys)} LIMIT :limit OFFSET :offset"
+        left = {"limit": window.length + 1 - len(found), "offset": window.offset}
+        found += tuples(connection, sql, {**values, **more, **left})
+        if len(found) > window.length:
+            break
+    width = 1 + len(keys)
+    rows, beyond = found[: window.length], found[window.length :]
+    return Page(
+        rows=[row[width:] for row in rows],
+        next=tuple(rows[-1][:width]) if beyond else None,
+        first_beyond=beyond[0][0] if beyond else None,
+        size=size,
+    )
+
+
+def _size(
+    connection: sqlite3.Connection,
+    listing: Listing,
+    where: str,
+    values: Values,
+    window: Window,
+    query: Condition | None,
+) -> int:
+    """Count the whole listing: with a query once, on its first page, for every row has to be looked at."""
+    if query is None and listing.count is not None:
+        return listing.count(connection)
+    if query is not None and window.after is not None and window.size is not None:
+        return window.size
+    found = tuples(connection, f"SELECT count(*) FROM {listing.source} WHERE {where}", values)
+    return int(found[0][0])
+
+
+def _segments(order: Order, keys: Sequence[str], window: Window) -> list[tuple[str, Values]]:
+    """Return the conditions under which rows come behind a position, one after the other.
+
+    Nulls come first upwards and last downwards. They are a segment of their own, because no index finds
+    what is behind "null or greater".
+    """
+    if window.after is None:
+        return [("", {})]
+    value, *rest = window.after
+    values: Values = {"after": value, **{f"after{place}": one for place, one in enumerate(rest)}}
+    than = "<" if order.descending else ">"
+    names = [f":after{place}" for place in range(len(rest))]
+    behind_keys = f"({', '.join(keys)}) {than} ({', '.join(names)})"
+    if value is None:
+        nulls = (f"AND {order.sql} IS NULL AND {behind_keys}" if keys else "AND 0", values)
+        return [nulls] if order.descending else [nulls, (f"AND {order.sql} IS NOT NULL", {})]
+    both = f"({', '.join([order.sql, *keys])}) {than} ({', '.join([':after', *names])})"
+    behind = (f"AND {order.sql} {than}= :after AND {both}", values)
+    return [behind, (f"AND {order.sql} IS NULL", {})] if order.descending else [behind]
+
+
+def _directed(order: Order, keys: Sequence[str]) -> str:
+    return ", ".join(f"{one} DESC" if order.descending else one for one in [order.sql, *keys])

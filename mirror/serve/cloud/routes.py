@@ -1,0 +1,375 @@
+"""API 2.0, the reading side: each route is a function from a connection and a request to an answer.
+
+Addresses and shapes are those of recorded answers and of the published description; docs/api-2.0.md has a
+row for each, also for what upstream has removed and the mirror gives back.
+"""
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from mirror.serve.answers import Answer, ApiError, oldest, unauthorized
+from mirror.serve.callers import Caller
+from mirror.serve.cloud import catalogue, paging, reads
+from mirror.serve.cloud.fields import Selection
+from mirror.serve.cloud.links import Links
+from mirror.serve.cloud.listings import Listing, Page, order_of, queried, read_page
+from mirror.serve.cloud.rows import Account, Ref, Repository
+from mirror.serve.cloud.shapes import Json, Shapes, moment
+from mirror.times import normalised
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A request, taken apart: names out of the path, parameters, who asks, and where answers link to."""
+
+    names: tuple[str, ...] = ()
+    parameters: Mapping[str, str] = {}
+    caller: Caller
+    links: Links
+    pages: paging.Links
+    selection: Selection
+
+    @property
+    def shapes(self) -> Shapes:
+        """Shapes with this request's links."""
+        return Shapes(self.links)
+
+
+Reader = Callable[[sqlite3.Connection, Asked], Answer]
+
+
+def no_repository() -> ApiError:
+    """Say what Bitbucket says of a repository that is missing and of one that is hidden, alike."""
+    return ApiError(
+        404,
+        "You may not have access to this repository or it no longer exists in this workspace. "
+        "If you think this repository exists and you have access, make sure you are authenticated.",
+    )
+
+
+def no_workspace(name: str) -> ApiError:
+    """Say that there is no such workspace."""
+    return ApiError(404, f"No workspace with identifier '{name}'.")
+
+
+def find_repository(connection: sqlite3.Connection, asked: Asked) -> Repository:
+    """Find the repository that the path names; raises ApiError 404."""
+    found = reads.repository(connection, asked.caller, *asked.names[:2])
+    if found is None:
+        raise no_repository()
+    return found
+
+
+def _workspace(connection: sqlite3.Connection, asked: Asked) -> Account:
+    found = reads.account(connection, asked.names[0], owners_only=True)
+    if found is None:
+        raise no_workspace(asked.names[0])
+    return found
+
+
+def _account(connection: sqlite3.Connection, name: str) -> Account:
+    found = reads.account(connection, name)
+    if found is None:
+        raise ApiError(404, name)
+    return found
+
+
+def _myself(connection: sqlite3.Connection, caller: Caller) -> Account:
+    """Find whom the caller speaks as; raises ApiError 401 for nobody, 403 where that is no user."""
+    if not caller.known:
+        raise unauthorized()
+    mine = reads.accounts(connection, caller.user_ids)
+    if not mine:
+        raise ApiError(
+            403,
+            "This API is only accessible with user credentials.",
+            detail="Make a token with `mirror token create --user NAME`, or send the name as the Basic user.",
+        )
+    return mine[next(one for one in caller.user_ids if one in mine)]
+
+
+# --- pages ---------------------------------------------------------------------------------------
+
+
+def _page(
+    connection: sqlite3.Connection, asked: Asked, listing: Listing, *, counted: bool = True
+) -> tuple[Page, paging.Window]:
+    window = paging.window(asked.parameters)
+    page = read_page(
+        connection,
+        listing,
+        window,
+        order=order_of(listing, asked.parameters.get("sort")),
+        query=queried(listing, asked.parameters.get("q")),
+        counted=counted and asked.selection.wants("size"),
+    )
+    return page, window
+
+
+def _envelope(
+    asked: Asked,
+    page: Page,
+    window: paging.Window,
+    values: Sequence[Json],
+    synced_at: str | None,
+    **moved: str,
+) -> Answer:
+    """Put values into a page, with links to its neighbours; `moved` are parameters that change behind it."""
+    body: Json = {"pagelen": window.length, "page": window.number, "values": values}
+    if page.size is not None:
+        body["size"] = page.size
+    if page.next is not None:
+        size = page.size if asked.parameters.get("q") else None
+        body["next"] = asked.pages.to(paging.opaque(window.number + 1, page.next, size), **moved)
+    if window.number > 1 and "after" not in asked.parameters:
+        body["previous"] = asked.pages.to(str(window.number - 1))
+    return Answer(body=body, synced_at=synced_at)
+
+
+def _repositories(
+    connection: sqlite3.Connection, asked: Asked, rows: Sequence[Repository]
+) -> tuple[list[Json], str | None]:
+    """Shape the repositories of a page, with their owners; nothing where only the frame is wanted."""
+    synced_at = oldest(row.last_seen_at for row in rows)
+    if not asked.selection.wants("values"):
+        return [], synced_at
+    owners = reads.accounts(connection, {row.owner_id for row in rows})
+    shapes = asked.shapes
+    return [shapes.repository(row, owners[row.owner_id]) for row in rows], synced_at
+
+
+def _listed(connection: sqlite3.Connection, asked: Asked, listing: Listing, seen: str | None) -> Answer:
+    """Answer with a page of repositories."""
+    page, window = _page(connection, asked, listing)
+    rows = reads.repositories(connection, asked.caller, [row[0] for row in page.rows])
+    values, synced_at = _repositories(connection, asked, rows)
+    return _envelope(asked, page, window, values, synced_at or seen)
+
+
+def _accounts(
+    connection: sqlite3.Connection,
+    asked: Asked,
+    listing: Listing,
+    shape: Callable[[Account, Any], Json],
+    seen: str | None = None,
+) -> Answer:
+    """Answer with a page of accounts; `shape` gets each with what the listing has besides."""
+    page, window = _page(connection, asked, listing)
+    width = len(reads.ACCOUNT_COLUMNS)
+    rows = [(Account(*row[:width]), row[width] if len(row) > width else None) for row in page.rows]
+    values = [shape(account, more) for account, more in rows]
+    return _envelope(asked, page, window, values, oldest(row.last_seen_at for row, _ in rows) or seen)
+
+
+def _role(asked: Asked, roles: Sequence[str] = catalogue.ROLES) -> str | None:
+    role = asked.parameters.get("role") or None
+    if role is not None and role not in roles:
+        raise ApiError(400, f"Invalid role: {role[:100]}", detail=f"It is one of {', '.join(roles)}.")
+    return role
+
+
+# --- repositories --------------------------------------------------------------------------------
+
+
+def all_repositories(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET repositories: everything the caller may see, the oldest first; gone upstream since April 2026.
+
+    In that order `next` has an `after`, as it had then, for clients that take it from there. Behind an
+    `after` no size is told: it would be that of the rest.
+    """
+    since = _since(asked)
+    listing = catalogue.repositories(asked.caller, since=since, role=_role(asked))
+    page, window = _page(connection, asked, listing, counted=since is None)
+    rows = reads.repositories(connection, asked.caller, [row[0] for row in page.rows])
+    values, synced_at = _repositories(connection, asked, rows)
+    by_creation = asked.parameters.get("sort") in (None, "", "created_on")
+    beyond = moment(page.first_beyond) if by_creation else None
+    return _envelope(asked, page, window, values, synced_at, **({"after": beyond} if beyond else {}))
+
+
+def _since(asked: Asked) -> str | None:
+    text = asked.parameters.get("after")
+    if not text:
+        return None
+    try:
+        return normalised(text[:10] + text[10:].replace(" ", "+"))
+    except (ValueError, OverflowError):
+        raise ApiError(400, "Invalid after", detail="It is a date like 2026-11-01T10:00:00+00:00.") from None
+
+
+def workspace_repositories(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET repositories/W."""
+    owners = reads.accounts_named(connection, asked.names[0], owners_only=True)
+    if not owners:
+        raise no_workspace(asked.names[0])
+    listing = catalogue.repositories(asked.caller, owners=[owner.id for owner in owners], role=_role(asked))
+    return _listed(connection, asked, listing, owners[0].last_seen_at)
+
+
+def repository(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET repositories/W/S, by slug or by uuid."""
+    return repository_answer(connection, asked, find_repository(connection, asked))
+
+
+def repository_answer(connection: sqlite3.Connection, asked: Asked, row: Repository) -> Answer:
+    """Answer with one repository."""
+    owner = reads.accounts(connection, [row.owner_id])[row.owner_id]
+    return Answer(body=asked.shapes.repository(row, owner), synced_at=row.last_seen_at)
+
+
+def forks(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET repositories/W/S/forks: those that the caller may see."""
+    row = find_repository(connection, asked)
+    listing = catalogue.repositories(asked.caller, parent=row.id, role=_role(asked))
+    return _listed(connection, asked, listing, row.last_seen_at)
+
+
+def watchers(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET repositories/W/S/watchers: as many as the mirror knows, which can be fewer than are counted."""
+    row = find_repository(connection, asked)
+    listing = catalogue.watchers(asked.caller, row.id)
+    shapes = asked.shapes
+    return _accounts(connection, asked, listing, lambda user, _: shapes.account(user), row.last_seen_at)
+
+
+# --- refs ----------------------------------------------------------------------------------------
+
+
+def _refs(connection: sqlite3.Connection, asked: Asked, *kinds: str) -> Answer:
+    row = find_repository(connection, asked)
+    page, window = _page(connection, asked, catalogue.refs(row.id, *kinds))
+    shapes = asked.shapes
+    values = [shapes.ref(row, Ref(*one)) for one in page.rows]
+    return _envelope(asked, page, window, values, row.refs_synced_at)
+
+
+def refs(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET repositories/W/S/refs: branches and tags by name, in one list."""
+    return _refs(connection, asked, "branch", "tag")
+
+
+def branches(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET repositories/W/S/refs/branches."""
+    return _refs(connection, asked, "branch")
+
+
+def tags(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET repositories/W/S/refs/tags."""
+    return _refs(connection, asked, "tag")
+
+
+def _ref(connection: sqlite3.Connection, asked: Asked, kind: str) -> Answer:
+    row, name = find_repository(connection, asked), asked.names[2]
+    found = reads.ref(connection, row.id, kind, name)
+    if found is None:
+        raise ApiError(404, f"No {kind} with name {name}", detail=f"{row.full_name} has no {kind} {name}.")
+    return Answer(body=asked.shapes.ref(row, found), synced_at=row.refs_synced_at)
+
+
+def branch(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET repositories/W/S/refs/branches/NAME."""
+    return _ref(connection, asked, "branch")
+
+
+def tag(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET repositories/W/S/refs/tags/NAME."""
+    return _ref(connection, asked, "tag")
+
+
+# --- users and workspaces ------------------------------------------------------------------------
+
+
+def user(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET user: whom the caller speaks as."""
+    row = _myself(connection, asked.caller)
+    return Answer(body=asked.shapes.full_user(row), synced_at=row.last_seen_at)
+
+
+def users(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET users/U, by name, uuid or account id; names are not accepted upstream any more."""
+    row = _account(connection, asked.names[0])
+    return Answer(body=asked.shapes.full_user(row), synced_at=row.last_seen_at)
+
+
+def teams(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET teams/T: gone upstream; a person's own workspace is no team."""
+    row = _account(connection, asked.names[0])
+    if row.kind == "user" or not row.is_owner:
+        raise ApiError(404, f"{asked.names[0]} is not a team")
+    return Answer(body=asked.shapes.team(row), synced_at=row.last_seen_at)
+
+
+def workspaces(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET workspaces: whatever the caller may see something of; gone upstream since April 2026."""
+    listing = catalogue.workspaces(asked.caller, _role(asked, ("owner", "collaborator", "member")))
+    shapes = asked.shapes
+    return _accounts(connection, asked, listing, lambda row, _: shapes.workspace(row))
+
+
+def workspace(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET workspaces/W, by slug or by uuid."""
+    row = _workspace(connection, asked)
+    return Answer(body=asked.shapes.workspace(row), synced_at=row.last_seen_at)
+
+
+def members(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET workspaces/W/members: for those who may see the workspace's private repositories, as upstream."""
+    if not asked.caller.known:
+        raise unauthorized()
+    row = _workspace(connection, asked)
+    if not asked.caller.sees_all and not reads.belongs(connection, asked.caller, row.id):
+        raise ApiError(403, "Forbidden", detail="Members are shown to members.")
+    shapes = asked.shapes
+    return _accounts(
+        connection,
+        asked,
+        catalogue.members(asked.caller, row.id),
+        lambda member, permission: shapes.membership(member, row, permission),
+        row.last_seen_at,
+    )
+
+
+def my_workspaces(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET user/workspaces: where the caller may work; a token, which sees everything, may everywhere."""
+    if not asked.caller.known:
+        raise unauthorized()
+    shapes = asked.shapes
+    return _accounts(connection, asked, catalogue.own_workspaces(asked.caller), shapes.workspace_access)
+
+
+def my_permissions(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET user/permissions/repositories: gone upstream since April 2026; rights are the workspace's."""
+    me = _myself(connection, asked.caller)
+    page, window = _page(connection, asked, catalogue.own_repositories(asked.caller))
+    permissions = dict(page.rows)
+    rows = reads.repositories(connection, asked.caller, list(permissions))
+    shapes = asked.shapes
+    values = [shapes.permission(me, row, permissions[row.id]) for row in rows]
+    return _envelope(asked, page, window, values, me.last_seen_at)
+
+
+WORKSPACE, REPOSITORY, NAME = "<workspace>", "<repository>", "<name>"
+
+READERS: dict[tuple[str, ...], Reader] = {
+    ("user",): user,
+    ("user", "workspaces"): my_workspaces,
+    ("user", "permissions", "repositories"): my_permissions,
+    ("users", WORKSPACE): users,
+    ("teams", WORKSPACE): teams,
+    ("workspaces",): workspaces,
+    ("workspaces", WORKSPACE): workspace,
+    ("workspaces", WORKSPACE, "members"): members,
+    ("repositories",): all_repositories,
+    ("repositories", WORKSPACE): workspace_repositories,
+    ("repositories", WORKSPACE, REPOSITORY): repository,
+    ("repositories", WORKSPACE, REPOSITORY, "refs"): refs,
+    ("repositories", WORKSPACE, REPOSITORY, "refs", "branches"): branches,
+    ("repositories", WORKSPACE, REPOSITORY, "refs", "branches", NAME): branch,
+    ("repositories", WORKSPACE, REPOSITORY, "refs", "tags"): tags,
+    ("repositories", WORKSPACE, REPOSITORY, "refs", "tags", NAME): tag,
+    ("repositories", WORKSPACE, REPOSITORY, "forks"): forks,
+    ("repositories", WORKSPACE, REPOSITORY, "watchers"): watchers,
+}
+"""Every address that answers GET, with placeholders for names."""

@@ -1,0 +1,89 @@
+"""What API 2.0 answers are shaped from: rows of the mirror, in the order in which `reads` selects them."""
+
+import msgspec
+
+
+class Account(msgspec.Struct, frozen=True):
+    """A row of `users`: somebody who owns repositories or is a member, and the workspace of that name."""
+
+    id: int
+    uuid: str
+    username: str | None
+    display_name: str | None
+    nickname: str | None
+    account_id: str | None
+    kind: str
+    is_owner: int
+    avatar_url: str | None
+    created_at: str | None
+    last_seen_at: str
+
+    @property
+    def known_uuid(self) -> str | None:
+        """The upstream's uuid; None where the upstream had none to give."""
+        return self.uuid if self.uuid.startswith("{") else None
+
+
+class Repository(msgspec.Struct, frozen=True):
+    """A row of `repositories`; the last fields are what the caller may see of its relatives.
+
+    `has_parent` says whether the parent may be told; `parent_id` and `parent_name` are there where it is
+    mirrored. `forks_count` is without the forks that are hidden from the caller.
+    """
+
+    id: int
+    uuid: str
+    owner_id: int
+    slug: str
+    name: str
+    full_name: str
+    scm: str | None
+    is_private: int
+    description: str | None
+    website: str | None
+    language: str | None
+    size: int | None
+    main_branch: str | None
+    fork_policy: str | None
+    followers_count: int | None
+    has_issues: int | None
+    has_wiki: int | None
+    project_key: str | None
+    project_name: str | None
+    project_uuid: str | None
+    avatar_url: str | None
+    clone_https: str | None
+    clone_ssh: str | None
+    created_at: str | None
+    updated_at: str | None
+    last_seen_at: str
+    refs_synced_at: str | None
+    parent_uuid: str | None
+    parent_full_name: str | None
+    parent_id: int | None
+    parent_name: str | None
+    has_parent: int
+    forks_count: int | None
+
+    @property
+    def known_uuid(self) -> str | None:
+        """The upstream's uuid; None where the upstream had none to give."""
+        return self.uuid if self.uuid.startswith("{") else None
+
+
+class Ref(msgspec.Struct, frozen=True):
+    """A branch or a tag; `heads` and `target_parents` are JSON, None where the upstream did not tell."""
+
+    kind: str
+    name: str
+    target_hash: str
+    target_date: str | None
+    target_author: str | None
+    target_author_name: str | None
+    target_author_uuid: str | None
+    target_message: str | None
+    target_parents: str | None
+    heads: str | None
+    tagger: str | None
+    message: str | None
+    date: str | None

@@ -1,0 +1,305 @@
+"""The objects of API 2.0, from rows: pure, with the keys and nulls of recorded answers.
+
+What the mirror does not know is null, or absent where Bitbucket leaves it out as well (docs/api-2.0.md).
+"""
+
+import json
+from typing import Any
+
+from mirror.serve.cloud.links import Links, escaped, segment
+from mirror.serve.cloud.rows import Account, Ref, Repository
+
+Json = dict[str, Any]
+
+_CHILDREN = ("pullrequests", "commits", "forks", "watchers", "downloads", "hooks")
+
+
+def moment(text: str | None) -> str | None:
+    """Write a moment as Bitbucket does: with an offset, and a fraction only where there is one."""
+    if text is None:
+        return None
+    return f"{text[:19]}+00:00" if text.endswith(".000000Z") else f"{text[:-1]}+00:00"
+
+
+class Shapes:
+    """Shapes with links for one request."""
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+        self._owners = dict[int, tuple[Json, Json]]()
+
+    def repository(self, row: Repository, owner: Account) -> Json:
+        """Give the full object."""
+        account, workspace = self._owned_by(owner)
+        return {
+            "type": "repository",
+            "uuid": row.known_uuid,
+            "full_name": row.full_name,
+            "name": row.name,
+            "slug": row.slug,
+            "description": row.description,
+            "scm": row.scm,
+            "website": row.website,
+            "owner": account,
+            "workspace": workspace,
+            "is_private": bool(row.is_private),
+            "project": self._project(row, owner),
+            "fork_policy": row.fork_policy,
+            "created_on": moment(row.created_at),
+            "updated_on": moment(row.updated_at),
+            "size": row.size,
+            "language": row.language,
+            "has_issues": _flag(row.has_issues),
+            "has_wiki": _flag(row.has_wiki),
+            "mainbranch": _main_branch(row),
+            "parent": self._parent(row) if row.has_parent else None,
+            **({} if row.followers_count is None else {"followers_count": row.followers_count}),
+            **({} if row.forks_count is None else {"forks_count": row.forks_count}),
+            "links": self._repository_links(row),
+        }
+
+    def short_repository(self, row: Repository) -> Json:
+        """Give the object that others embed: without slug and owner."""
+        return {
+            "type": "repository",
+            "uuid": row.known_uuid,
+            "full_name": row.full_name,
+            "name": row.name,
+            "links": {
+                "self": {"href": self._links.repository(row.full_name)},
+                "html": {"href": f"{self._links.web}/repositories/{row.id}"},
+                **_avatar(row.avatar_url),
+            },
+        }
+
+    def account(self, row: Account) -> Json:
+        """Give a user or a team: `username` for namespaces, `nickname` for people."""
+        shaped: Json = {
+            "type": "team" if row.kind != "user" else "user",
+            "display_name": row.display_name,
+            "uuid": row.known_uuid,
+        }
+        if row.username is not None and (row.is_owner or row.username != row.nickname):
+            shaped["username"] = row.username
+        if row.nickname is not None:
+            shaped["nickname"] = row.nickname
+        if row.account_id is not None:
+            shaped["account_id"] = row.account_id
+        if row.created_at is not None:
+            shaped["created_on"] = moment(row.created_at)
+        shaped["links"] = self._account_links(row)
+        return shaped
+
+    def owner(self, row: Account) -> Json:
+        """Give the owner of a repository.
+
+        A workspace that no account stands behind is a team without uuid, for the uuid is the workspace's.
+        """
+        shaped = self.account(row)
+        if row.kind == "workspace":
+            del shaped["uuid"]
+        return shaped
+
+    def full_user(self, row: Account) -> Json:
+        """Give a user as they are asked for alone."""
+        return {**self.account(row), "account_status": "active"}
+
+    def team(self, row: Account) -> Json:
+        """Give a team as ``/teams`` did."""
+        slug = row.username or ""
+        shaped = {**self.account(row), "type": "team", "kind": "team"}
+        here = f"{self._links.api}/teams/{segment(slug)}"
+        shaped["links"] = {
+            "self": {"href": here},
+            "repositories": {"href": f"{self._links.api}/repositories/{segment(slug)}"},
+            "html": {"href": f"{self._links.web}/users/{row.id}"},
+            "members": {"href": f"{self._links.workspace(slug)}/members"},
+            **_avatar(row.avatar_url),
+        }
+        return shaped
+
+    def short_workspace(self, row: Account) -> Json:
+        """Give the workspace that others embed."""
+        return {"type": "workspace", "name": row.display_name, **self._workspace_base(row)}
+
+    def workspace(self, row: Account) -> Json:
+        """Give a workspace in full; whether it is private is not mirrored, so it is as public as its name."""
+        slug = row.username or ""
+        here = self._links.workspace(slug)
+        shaped = self.short_workspace(row)
+        shaped |= {"is_private": False, "created_on": moment(row.created_at)}
+        shaped["links"] |= {
+            "members": {"href": f"{here}/members"},
+            "owners": {"href": f"{here}/members?q=permission%3D%22owner%22"},
+            "projects": {"href": f"{here}/projects"},
+            "repositories": {"href": f"{self._links.api}/repositories/{segment(slug)}"},
+            "snippets": {"href": f"{self._links.api}/snippets/{segment(slug)}"},
+        }
+        return shaped
+
+    def workspace_access(self, row: Account, permission: str | None) -> Json:
+        """Give an item of the caller's workspaces: the slug is nested, and there is no name."""
+        return {
+            "type": "workspace_access",
+            "administrator": permission == "owner",
+            "workspace": {"type": "workspace_base", **self._workspace_base(row)},
+        }
+
+    def membership(self, user: Account, workspace: Account, permission: str | None) -> Json:
+        """Give an item of a workspace's members."""
+        identity = user.known_uuid or user.username or ""
+        here = f"{self._links.workspace(workspace.username or '')}/members/{segment(identity)}"
+        return {
+            "type": "workspace_membership",
+            "permission": permission,
+            "user": self.account(user),
+            "workspace": self.short_workspace(workspace),
+            "links": {"self": {"href": here}},
+        }
+
+    def permission(self, user: Account, row: Repository, permission: str) -> Json:
+        """Give an item of the caller's repositories."""
+        return {
+            "type": "repository_permission",
+            "permission": permission,
+            "user": self.account(user),
+            "repository": self.short_repository(row),
+        }
+
+    def ref(self, repository: Repository, row: Ref) -> Json:
+        """Give a branch or a tag with its target."""
+        here, name = self._links.repository(repository.full_name), escaped(row.name)
+        is_tag = row.kind == "tag"
+        shaped: Json = {
+            "name": row.name,
+            "type": "tag" if is_tag else "branch" if row.heads is None else "named_branch",
+            "target": self._target(repository, row),
+            "links": {
+                "self": {"href": f"{here}/refs/{'tags' if is_tag else 'branches'}/{name}"},
+                "commits": {"href": f"{here}/commits/{name}"},
+                "html": {"href": f"{self._links.web}/repositories/{repository.id}"},
+            },
+        }
+        if is_tag:
+            tagger = None if row.tagger is None else {"type": "author", "raw": row.tagger}
+            shaped |= {"message": row.message, "date": moment(row.date), "tagger": tagger}
+        elif row.heads is not None:
+            shaped["heads"] = [self._commit(here, one) for one in json.loads(row.heads)]
+        return shaped
+
+    def _target(self, repository: Repository, row: Ref) -> Json:
+        here = self._links.repository(repository.full_name)
+        parents = None if row.target_parents is None else json.loads(row.target_parents)
+        return {
+            **self._commit(here, row.target_hash),
+            "date": moment(row.target_date),
+            "author": self._author(row),
+            "message": row.target_message,
+            "parents": None if parents is None else [self._commit(here, one) for one in parents],
+            "repository": self.short_repository(repository),
+        }
+
+    def _author(self, row: Ref) -> Json | None:
+        """Give the author of a target: the line of the commit, and the account behind it if there is one."""
+        if row.target_author is None and row.target_author_name is None and row.target_author_uuid is None:
+            return None
+        shaped: Json = {"type": "author", "raw": row.target_author}
+        if row.target_author_name is not None or row.target_author_uuid is not None:
+            user: Json = {"type": "user", "display_name": row.target_author_name}
+            if row.target_author_uuid is not None:
+                user["uuid"] = row.target_author_uuid
+                user["links"] = {"self": {"href": self._links.user(row.target_author_uuid)}}
+            shaped["user"] = user
+        return shaped
+
+    def _commit(self, repository: str, name: str) -> Json:
+        return {
+            "type": "commit",
+            "hash": name,
+            "links": {"self": {"href": f"{repository}/commit/{name}"}},
+        }
+
+    def _owned_by(self, owner: Account) -> tuple[Json, Json]:
+        """Return the account and the workspace of an owner, shaped once for each answer."""
+        if owner.id not in self._owners:
+            self._owners[owner.id] = (self.owner(owner), self.short_workspace(owner))
+        return self._owners[owner.id]
+
+    def _parent(self, row: Repository) -> Json:
+        """Give what a repository was forked from, as its upstream named it."""
+        full_name = row.parent_full_name
+        links: Json = {}
+        if full_name:
+            links["self"] = {"href": self._links.repository(full_name)}
+        if row.parent_id is not None:
+            links["html"] = {"href": f"{self._links.web}/repositories/{row.parent_id}"}
+        shaped: Json = {
+            "type": "repository",
+            "full_name": full_name,
+            "name": row.parent_name or (full_name or "").partition("/")[2] or None,
+            "links": links,
+        }
+        if row.parent_uuid is not None and row.parent_uuid.startswith("{"):
+            shaped["uuid"] = row.parent_uuid
+        return shaped
+
+    def _project(self, row: Repository, owner: Account) -> Json | None:
+        if row.project_key is None and row.project_name is None and row.project_uuid is None:
+            return None
+        here = f"{self._links.workspace(owner.username or '')}/projects/{segment(row.project_key or '')}"
+        return {
+            "type": "project",
+            "key": row.project_key,
+            "uuid": row.project_uuid,
+            "name": row.project_name,
+            "links": {"self": {"href": here}, "html": {"href": f"{self._links.web}/users/{owner.id}"}},
+        }
+
+    def _repository_links(self, row: Repository) -> Json:
+        here = self._links.repository(row.full_name)
+        clone = (("https", row.clone_https), ("ssh", row.clone_ssh))
+        return {
+            "self": {"href": here},
+            "html": {"href": f"{self._links.web}/repositories/{row.id}"},
+            **_avatar(row.avatar_url),
+            **{name: {"href": f"{here}/{name}"} for name in _CHILDREN},
+            "branches": {"href": f"{here}/refs/branches"},
+            "tags": {"href": f"{here}/refs/tags"},
+            "source": {"href": f"{here}/src"},
+            "clone": [{"name": name, "href": href} for name, href in clone if href is not None],
+        }
+
+    def _account_links(self, row: Account) -> Json:
+        slug = row.username or ""
+        person = row.kind == "user"
+        here = self._links.user(row.known_uuid or slug) if person else self._links.workspace(slug)
+        return {
+            "self": {"href": here},
+            "html": {"href": f"{self._links.web}/users/{row.id}"},
+            **_avatar(row.avatar_url),
+        }
+
+    def _workspace_base(self, row: Account) -> Json:
+        return {
+            "uuid": row.known_uuid,
+            "slug": row.username,
+            "links": {
+                "self": {"href": self._links.workspace(row.username or "")},
+                "html": {"href": f"{self._links.web}/users/{row.id}"},
+                **_avatar(row.avatar_url),
+            },
+        }
+
+
+def _main_branch(row: Repository) -> Json | None:
+    if row.main_branch is None:
+        return None
+    return {"type": "named_branch" if row.scm == "hg" else "branch", "name": row.main_branch}
+
+
+def _flag(value: int | None) -> bool | None:
+    return None if value is None else bool(value)
+
+
+def _avatar(href: str | None) -> Json:
+    return {} if href is None else {"avatar": {"href": href}}
