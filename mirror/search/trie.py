@@ -16,7 +16,8 @@ from mirror.search.scan import RANKED_COLUMNS, Hit, hits_of, may_contain
 _NEAREST = """SELECT path, collection, repositories, best FROM search_common
     WHERE path = (SELECT path FROM search_common WHERE path <= ? ORDER BY path DESC LIMIT 1)"""
 _PENDING = f"""SELECT id, was_collection, was_name, was_slug FROM search_pending
-    WHERE {may_contain("name", "slug")} OR {may_contain("was_name", "was_slug")}"""
+    WHERE CASE WHEN texts IS NULL THEN {may_contain("name", "slug", "was_name", "was_slug")}
+        ELSE instr(texts, :needle) END"""
 
 
 class Tally(msgspec.Struct, frozen=True):
@@ -86,7 +87,9 @@ class Trie:
     def unsettled(self, part: str) -> Unsettled:
         """Find the pending rows whose name contains `part`, or did when the index learnt of them."""
         ids, counted = set[int](), dict[int, int]()
-        for row_id, collection, name, slug in self._cursor.execute(_PENDING, {"part": part}):
+        for row_id, collection, name, slug in self._cursor.execute(
+            _PENDING, {"part": part, "needle": part.encode()}
+        ):
             ids.add(row_id)
             if collection is not None and match_class(searched_names(name, slug), part) is not None:
                 counted[collection] = counted.get(collection, 0) + 1

@@ -253,7 +253,7 @@ def m004_search_index(db: Database) -> None:
     was = "old.name, old.slug, (old.is_private <> 0) + 2 * (old.deleted_at IS NOT NULL)"
     known = "(SELECT up_to FROM search_state)"
     noted = "INSERT INTO search_pending (id, was_name, was_slug, was_collection, name, slug)"
-    latest = "ON CONFLICT (id) DO UPDATE SET name = excluded.name, slug = excluded.slug"
+    latest = "ON CONFLICT (id) DO UPDATE SET name = excluded.name, slug = excluded.slug, texts = NULL"
     for statement in (
         """CREATE TABLE search_state (
             id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -265,6 +265,7 @@ def m004_search_index(db: Database) -> None:
             collection INTEGER NOT NULL,
             repositories INTEGER NOT NULL,
             best BLOB NOT NULL,
+            bar INTEGER NOT NULL,
             PRIMARY KEY (path, collection)
         ) WITHOUT ROWID""",
         "CREATE TABLE search_rare (path BLOB PRIMARY KEY, ids BLOB NOT NULL) WITHOUT ROWID",
@@ -280,7 +281,8 @@ def m004_search_index(db: Database) -> None:
             was_slug TEXT,
             was_collection INTEGER,
             name TEXT,
-            slug TEXT
+            slug TEXT,
+            texts BLOB
         )""",
         "CREATE INDEX search_odd_owners ON users (username) WHERE username GLOB '*[^!-~]*'",
         f"""CREATE TRIGGER search_updated AFTER UPDATE OF {", ".join(searched)} ON repositories

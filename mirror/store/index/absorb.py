@@ -31,6 +31,8 @@ class Absorption:
         """Take all of `moves` in; none of them may be known to the index already as it is now."""
         if b"" not in self._nodes:
             self._nodes.create(b"")
+        places = [place for move in moves for place in (move.was, move.now) if place is not None]
+        self._nodes.read_ahead(place.text for place in places)
         for move in moves:
             if move.was is not None:
                 self._leave(move.id, move.was)

@@ -50,7 +50,7 @@ class _Build:
         self.corpus = corpus
         self.leaf_size = leaf_size
         self.crowded = np.zeros(corpus.size, dtype=bool)
-        self.common = list[tuple[bytes, int, int, bytes]]()
+        self.common = list[tuple[bytes, int, int, bytes, int]]()
         self.rare = Rows()
         self.crowds = list[tuple[bytes, bytes, bytes]]()
 
@@ -132,11 +132,13 @@ class _Build:
         group = np.repeat(np.arange(len(paths), dtype=np.uint64), np.diff(starts, append=of.size))
         key = group << np.uint64(32) | corpus.rank[of]
         for collection in COLLECTIONS:
-            if not corpus.holds[collection]:
+            part = key if corpus.holds[collection] else key[:0]
+            if corpus.holds.sum() > 1 and part.size:
+                part = key[corpus.collection[of] == collection]
+            if not part.size:
                 if collection == PUBLIC:
-                    self.common.extend((path, PUBLIC, 0, b"") for path in paths)
+                    self.common.extend((path, PUBLIC, 0, b"", 0) for path in paths)
                 continue
-            part = key if corpus.holds.sum() == 1 else key[corpus.collection[of] == collection]
             part = np.sort(part)
             part = part[_first_of_equals(part)]
             owner = (part >> np.uint64(32)).astype(np.int64)
@@ -144,12 +146,16 @@ class _Build:
             ends = np.cumsum(counts)
             place = np.arange(part.size) - np.repeat(ends - counts, counts)
             most = np.where(counts < LONG, listed(0), listed(LONG))
-            best = part[place < np.repeat(most, counts)] & _LOW
-            packed, ends = _packed(corpus.ids[corpus.by_rank[best.astype(np.int64)]])
-            cuts = ends[np.cumsum(np.minimum(counts, most))].tolist()
-            for path, count, begin, end in zip(paths, counts.tolist(), [0, *cuts], cuts, strict=False):
+            best = corpus.by_rank[(part[place < np.repeat(most, counts)] & _LOW).astype(np.int64)]
+            packed, ends = _packed(corpus.ids[best])
+            upto = np.cumsum(np.minimum(counts, most))
+            cuts = ends[upto].tolist()
+            bars = corpus.followers[best[upto - 1]].tolist()
+            for path, count, begin, end, bar in zip(
+                paths, counts.tolist(), [0, *cuts], cuts, bars, strict=False
+            ):
                 if count or collection == PUBLIC:
-                    self.common.append((path, collection, count, packed[begin:end]))
+                    self.common.append((path, collection, count, packed[begin:end], bar if count else 0))
 
     def _list(
         self,
@@ -201,7 +207,7 @@ class _Build:
         self.common.sort()
         self.rare.sort()
         self.crowds.sort()
-        self.connection.executemany("INSERT INTO search_common VALUES (?, ?, ?, ?)", self.common)
+        self.connection.executemany("INSERT INTO search_common VALUES (?, ?, ?, ?, ?)", self.common)
         self.connection.executemany("INSERT INTO search_rare VALUES (?, ?)", self.rare)
         self.connection.executemany("INSERT INTO search_crowds VALUES (?, ?, ?)", self.crowds)
         self.common.clear()

@@ -33,6 +33,7 @@ class Corpus:
     collection: NDArray[np.uint8]
     rank: NDArray[np.uint32]
     by_rank: NDArray[np.uint32]
+    followers: NDArray[np.int64]
     holds: NDArray[np.bool_]
 
     @property
@@ -94,6 +95,7 @@ def read_corpus(connection: sqlite3.Connection) -> Corpus:
         collection=collection,
         rank=rank,
         by_rank=by_rank,
+        followers=popular[0],
         holds=np.bincount(collection, minlength=len(COLLECTIONS)) > 0,
     )
 

@@ -40,6 +40,28 @@ def later(connection: sqlite3.Connection, limit: int) -> list[Move]:
     return [_move(*row) for row in connection.execute(_LATER, (limit,))]
 
 
+def note(connection: sqlite3.Connection) -> None:
+    """Let a search find at once what is not known: new rows become pending, with the texts to look into."""
+    connection.execute(
+        """INSERT INTO search_pending (id, name, slug)
+           SELECT id, name, slug FROM repositories WHERE id > (SELECT up_to FROM search_state)"""
+    )
+    connection.execute(
+        "UPDATE search_state SET up_to = max(up_to, coalesce((SELECT max(id) FROM repositories), 0))"
+    )
+    rows = connection.execute(
+        "SELECT id, was_name, was_slug, name, slug FROM search_pending WHERE texts IS NULL"
+    ).fetchall()
+    connection.executemany(
+        "UPDATE search_pending SET texts = ? WHERE id = ?",
+        [(_text(was, was_slug) + _text(name, slug), row_id) for row_id, was, was_slug, name, slug in rows],
+    )
+
+
+def _text(name: str | None, slug: str | None) -> bytes:
+    return b"" if name is None or slug is None else searched_text(name, slug)
+
+
 def backlog(connection: sqlite3.Connection) -> int:
     """Count what the index does not know yet; ids that were never given count too."""
     row = connection.execute(

@@ -6,23 +6,34 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mirror.names import Popularity, popularity
-from mirror.trie import PUBLIC, listed, pack, unpack
+from mirror.trie import END, LONG, PUBLIC, listed, pack, unpack
 
-_READ = "SELECT collection, repositories, best FROM search_common WHERE path = ?"
-_WRITE = "INSERT OR REPLACE INTO search_common VALUES (?, ?, ?, ?)"
+_READ = "SELECT path, collection, repositories, best, bar FROM search_common WHERE path IN"
+_WRITE = "INSERT OR REPLACE INTO search_common VALUES (?, ?, ?, ?, ?)"
+_AT_ONCE = 200
 _POPULARITY = "SELECT followers_count, forks_count, created_at, id FROM repositories WHERE id = ?"
 
 
 @dataclass(slots=True)
 class Tally:
-    """One collection's share of a node: how many repositories, and the best of them in order.
+    """One collection's share of a node: how many repositories, and the best of them in order, packed.
 
-    `best` is always exact as far as it goes; it may be short after removals.
+    The list is always exact as far as it goes; it may be short after removals. It is seldom touched, so it
+    stays packed until it must be. Where it is not complete, who has fewer followers than `bar` need not
+    be compared with it.
     """
 
     count: int = 0
-    best: list[int] = field(default_factory=list)
+    best: bytes = b""
+    bar: int = 0
     joining: list[Popularity] = field(default_factory=list)
+
+    def last(self) -> int:
+        """Return the last id of the list, which is not empty."""
+        end = len(self.best) - 1
+        while end and self.best[end - 1] > 127:
+            end -= 1
+        return unpack(self.best[end:])[0]
 
 
 class Nodes:
@@ -37,6 +48,16 @@ class Nodes:
     def __contains__(self, path: object) -> bool:
         return isinstance(path, bytes) and self._node(path) is not None
 
+    def read_ahead(self, texts: Iterable[bytes]) -> None:
+        """Read all nodes that some texts will pass, level by level, many at a time."""
+        ways = [(text + END, start) for text in set(texts) for start in range(len(text))]
+        depth = 1
+        while ways:
+            paths = {text[start : start + depth] for text, start in ways} - self._nodes.keys()
+            self._read(sorted(paths))
+            ways = [way for way in ways if self._nodes[way[0][way[1] : way[1] + depth]] is not None]
+            depth += 1
+
     def create(self, path: bytes) -> None:
         """Make a path common, with nothing in it yet."""
         self._nodes[path] = {PUBLIC: Tally()}
@@ -46,48 +67,51 @@ class Nodes:
         """Take one repository out of a node."""
         tally = self._tally(path, collection)
         tally.count -= 1
-        if row_id in tally.best:
-            tally.best.remove(row_id)
+        if pack([row_id]) in tally.best:  # or so it seems: bytes of two neighbours may look like it
+            tally.best = pack([listed_id for listed_id in unpack(tally.best) if listed_id != row_id])
 
     def join(self, path: bytes, collection: int, popular: Popularity) -> None:
         """Put one repository into a node; all leave before the first joins, and `settle` ends it."""
         self._tally(path, collection).joining.append(popular)
 
-    def settle(self) -> set[tuple[bytes, int]]:
-        """Rank those that joined, write what changed, and return the nodes (path, collection) that did."""
+    def settle(self) -> None:
+        """Rank those that joined, and write what changed."""
         changed, self._changed = self._changed, set()
         rows = []
         for path, collection in sorted(changed):
             tally = (self._nodes[path] or {})[collection]
             self._rank(tally)
-            rows.append((path, collection, tally.count, pack(tally.best)))
+            rows.append((path, collection, tally.count, tally.best, tally.bar))
         self._connection.executemany(_WRITE, rows)
-        return changed
-
-    def tally(self, path: bytes, collection: int) -> Tally:
-        """Return one collection's share of a common path; raises KeyError for a path that is not common."""
-        return (self._node(path) or {})[collection]
 
     def learn(self, ranked: Iterable[Popularity]) -> None:
         """Remember the popularity of rows that have been read anyway."""
         for popular in ranked:
             self._popularity[popular[-1]] = popular
 
-    def refill(self, path: bytes, collection: int, ranked: Iterable[Popularity]) -> None:
-        """Give a node its list anew, from all that are in it."""
-        tally = self._tally(path, collection)
-        tally.best = [popular[-1] for popular in sorted(ranked)[: listed(tally.count)]]
-
     def _rank(self, tally: Tally) -> None:
         """Merge those that joined into the best; where the list is not complete, its last is the bar."""
-        for popular in sorted(tally.joining):
-            at = bisect(tally.best, popular, key=self.popularity_of)
-            complete = len(tally.best) == tally.count
+        joining = tally.joining
+        if tally.best and tally.count > listed(LONG):
+            last = tally.last()
+            better = [it for it in joining if -it[0] >= tally.bar and it < self.popularity_of(last)]
+            tally.count += len(joining) - len(better)
+            joining = better
+        if joining:
+            self._merge(tally, sorted(joining))
+        tally.joining = []
+
+    def _merge(self, tally: Tally, joining: list[Popularity]) -> None:
+        best = unpack(tally.best)
+        for popular in joining:
+            at = bisect(best, popular, key=self.popularity_of)
+            complete = len(best) == tally.count
             tally.count += 1
-            if at < len(tally.best) or complete:
-                tally.best.insert(at, popular[-1])
-                del tally.best[listed(tally.count) :]
-        tally.joining.clear()
+            if at < len(best) or complete:
+                best.insert(at, popular[-1])
+                del best[listed(tally.count) :]
+        tally.best = pack(best)
+        tally.bar = -self.popularity_of(best[-1])[0] if best else 0
 
     def popularity_of(self, row_id: int) -> Popularity:
         """Return how popular a row is, reading it unless it is known."""
@@ -108,7 +132,16 @@ class Nodes:
         try:
             return self._nodes[path]
         except KeyError:
-            rows = self._connection.execute(_READ, (path,)).fetchall()
-            node = {row[0]: Tally(row[1], unpack(row[2])) for row in rows} or None
-            self._nodes[path] = node
-            return node
+            self._read([path])
+            return self._nodes[path]
+
+    def _read(self, paths: list[bytes]) -> None:
+        self._nodes.update(dict.fromkeys(paths))
+        for first in range(0, len(paths), _AT_ONCE):
+            some = paths[first : first + _AT_ONCE]
+            marks = ", ".join("?" * len(some))
+            for path, collection, count, best, bar in self._connection.execute(f"{_READ} ({marks})", some):
+                node = self._nodes[path]
+                if node is None:
+                    node = self._nodes[path] = {}
+                node[collection] = Tally(count, best, bar)

@@ -3,26 +3,30 @@
 import sqlite3
 
 from mirror.store.index.absorb import Absorption
-from mirror.store.index.moves import backlog, later, pending
+from mirror.store.index.moves import backlog, later, note, pending
 from mirror.trie import LEAF_SIZE
 
-ABSORBED_AT = 500
-"""So many rows may be pending: reading them costs a search about as much as the rest of it."""
+ABSORBED_AT = 5_000
+"""So many rows may be pending during a sync: looking through them costs a search less than a millisecond."""
 
 BUILT_AT = 5_000
-"""More than this, and more than one in twenty of what is known, is built anew rather than absorbed."""
+BUILT_SHARE = 30
+"""More than BUILT_AT, and than one in BUILT_SHARE of what is known, is built anew rather than absorbed."""
 
-BATCH = 5_000
+BATCH = 10_000
 
 
 def keep_up(connection: sqlite3.Connection) -> None:
-    """Absorb a backlog that has just grown long; belongs in the transaction of a page.
+    """Note what a page changed, and absorb it with what was pending if that is much.
 
-    One that has outgrown this was not meant for it (a first load): it is left to `settle`.
+    It belongs in the transaction of the page. A bulk (a first load) is left to `settle`.
     """
     waiting = backlog(connection)
-    if ABSORBED_AT <= waiting <= 4 * ABSORBED_AT:
-        absorb(connection)
+    if waiting and not _is_bulk(connection, waiting):
+        if waiting < ABSORBED_AT:
+            note(connection)
+        else:
+            absorb(connection)
 
 
 def settle(connection: sqlite3.Connection) -> bool:
@@ -30,12 +34,16 @@ def settle(connection: sqlite3.Connection) -> bool:
     waiting = backlog(connection)
     if not waiting:
         return False
-    known = connection.execute("SELECT up_to FROM search_state").fetchone()[0]
-    if waiting > max(BUILT_AT, known // 20):
+    if _is_bulk(connection, waiting):
         rebuild(connection)
     else:
         absorb(connection)
     return True
+
+
+def _is_bulk(connection: sqlite3.Connection, waiting: int) -> bool:
+    known = connection.execute("SELECT up_to FROM search_state").fetchone()[0]
+    return waiting > max(BUILT_AT, int(known) // BUILT_SHARE)
 
 
 def rebuild(connection: sqlite3.Connection, leaf_size: int = LEAF_SIZE) -> None:

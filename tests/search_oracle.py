@@ -1,0 +1,117 @@
+"""What a search must answer, by looking at every row; and a mirror file to change and to search."""
+
+import random
+import re
+import sqlite3
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+from mirror.store import Store
+
+MOMENTS = (None, "2020-01-01T00:00:00.000000Z", "2021-06-30T12:00:00.500000Z", "odd")
+OWNERS = ("ann", "Bob", "annie", "É", "x-1")
+
+_ROWS = """SELECT r.id, r.name, r.slug, r.is_private, r.deleted_at, r.followers_count, r.forks_count,
+    r.created_at, r.scm, u.username, r.parent_id FROM repositories r JOIN users u ON u.id = r.owner_id"""
+
+
+def normal(text: str) -> str:
+    """NFKC, case folded, white space as one hyphen: written once more, on purpose."""
+    return re.sub(r"\s+", "-", unicodedata.normalize("NFKC", text).casefold())
+
+
+def naive(
+    connection: sqlite3.Connection,
+    query: str,
+    *,
+    limit: int = 20,
+    offset: int = 0,
+    visible_private: bool = True,
+    private: bool | None = None,
+    gone: bool = False,
+    scm: str | None = None,
+    owner: str | None = None,
+) -> tuple[int, list[int]]:
+    """Return the count and the ids of a page, the slow way."""
+    before, slash, after = query.partition("/")
+    part, owners = (normal(after), normal(before)) if slash else (normal(query), "")
+    found = []
+    for row in connection.execute(_ROWS).fetchall():
+        row_id, name, slug, is_private, deleted, followers, forks, created, its_scm, username, _ = tuple(row)
+        if (deleted is not None and not gone) or (is_private and not visible_private):
+            continue
+        if private is not None and bool(is_private) != private:
+            continue
+        if (scm is not None and its_scm != scm) or not normal(username).startswith(owners):
+            continue
+        if owner is not None and normal(username) != normal(owner):
+            continue
+        names = (normal(name), normal(slug))
+        if not any(part in text for text in names):
+            continue
+        match = 0 if not part or part in names else 1 if any(text.startswith(part) for text in names) else 2
+        age = [-ord(letter) for letter in created or ""] + [1]
+        found.append((match, -(followers or 0), -(forks or 0), age, row_id))
+    found.sort()
+    return len(found), [hit[-1] for hit in found[offset : offset + limit]]
+
+
+class Playground:
+    """A mirror of one upstream and a few owners; every method writes in a transaction of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.store = Store(path)
+        self.connection = self.store.connection
+        self.ids = 0
+        upstream = self.store.save_upstream("cloud", "cloud", "https://bitbucket.example")
+        with self.store.transaction() as connection:
+            connection.executemany(
+                """INSERT INTO users (upstream_id, uuid, username, kind, first_seen_at, last_seen_at)
+                   VALUES (?, ?, ?, 'user', '', '')""",
+                [(upstream, name, name) for name in OWNERS],
+            )
+
+    def add(self, name: str, slug: str | None = None, **said: Any) -> int:
+        """Insert a repository and return its id."""
+        self.ids += 1
+        values = {
+            "id": self.ids, "upstream_id": 1, "uuid": str(self.ids), "owner_id": 1, "name": name,
+            "slug": name if slug is None else slug, "full_name": f"ann/{name}", "is_private": 0, "scm": "git",
+            "first_seen_at": "", "last_seen_at": "", **said,
+        }  # fmt: skip
+        with self.store.transaction() as connection:
+            connection.execute(
+                f"INSERT INTO repositories ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})",
+                list(values.values()),
+            )
+        return self.ids
+
+    def change(self, row_id: int, **said: Any) -> None:
+        """Update a repository, or nothing where there is none."""
+        with self.store.transaction() as connection:
+            connection.execute(
+                f"UPDATE repositories SET {', '.join(f'{column} = ?' for column in said)} WHERE id = ?",
+                [*said.values(), row_id],
+            )
+
+    def remove(self, row_id: int) -> None:
+        """Delete a row, which the mirror itself never does."""
+        with self.store.transaction() as connection:
+            connection.execute("DELETE FROM repositories WHERE id = ?", (row_id,))
+
+    def fill(self, count: int, seed: int = 1) -> None:
+        """Insert rows whose names share much."""
+        draw = random.Random(seed)
+        words = ("django", "flask", "tool", "Data Kit", "api", "É", "x")
+        for _ in range(count):
+            self.add(
+                "-".join(draw.choices(words, k=draw.randint(1, 3))),
+                owner_id=draw.randint(1, len(OWNERS)),
+                is_private=draw.random() < 0.3,
+                followers_count=draw.choice((None, 0, 0, 1, 5)),
+                forks_count=draw.choice((None, 0, 2)),
+                created_at=draw.choice(MOMENTS),
+                scm=draw.choice(("git", "hg")),
+                deleted_at=draw.choice((None, None, None, "2026-01-01T00:00:00.000000Z")),
+            )

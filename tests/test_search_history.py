@@ -1,0 +1,119 @@
+"""Whatever happened to the rows, and however much the index knows, a search equals a look at every row."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from search_oracle import MOMENTS, OWNERS, Playground, naive
+
+from mirror.search import search
+from mirror.store.index.check import check
+from mirror.store.index.moves import note
+from mirror.store.index.settle import absorb, rebuild
+
+STORABLE = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
+SHARED = st.text("ab-É ﬁ\0", max_size=5)
+NAMES = SHARED | STORABLE | st.sampled_from(["a" * 40, "ab" * 30, "ba" * 17 + "é"])
+QUERIES = st.text("abÉ-/", max_size=3) | SHARED | st.text(max_size=3) | NAMES
+
+ADDED = st.fixed_dictionaries(
+    {
+        "name": NAMES,
+        "slug": st.none() | NAMES,
+        "owner_id": st.integers(1, len(OWNERS)),
+        "is_private": st.booleans(),
+        "followers_count": st.sampled_from([None, 0, 0, 1, 7]),
+        "forks_count": st.sampled_from([None, 0, 1]),
+        "created_at": st.sampled_from(MOMENTS),
+        "deleted_at": st.sampled_from([None, None, "2026-01-01T00:00:00.000000Z"]),
+        "scm": st.sampled_from(["git", "hg"]),
+    }
+)
+CHANGED = st.one_of(
+    st.builds(lambda name: {"name": name, "slug": name}, NAMES),
+    st.builds(lambda yes: {"is_private": yes}, st.booleans()),
+    st.builds(lambda when: {"deleted_at": when}, st.sampled_from([None, "2026-02-02T00:00:00.000000Z"])),
+    st.builds(lambda count: {"followers_count": count}, st.integers(0, 9)),
+)
+STEPS = st.one_of(
+    st.tuples(st.just("add"), st.lists(ADDED, min_size=1, max_size=12)),
+    st.tuples(st.just("change"), st.lists(st.tuples(st.integers(1, 40), CHANGED), min_size=1, max_size=4)),
+    st.tuples(st.just("remove"), st.integers(1, 40)),
+    st.tuples(st.sampled_from(["absorb", "rebuild", "note", "nothing"]), st.none()),
+)
+ASKED = st.tuples(
+    QUERIES,
+    st.fixed_dictionaries(
+        {
+            "limit": st.sampled_from([0, 1, 5, 50]),
+            "offset": st.sampled_from([0, 0, 1, 4]),
+            "visible_private": st.booleans(),
+            "private": st.sampled_from([None, None, True, False]),
+            "gone": st.booleans(),
+            "scm": st.sampled_from([None, None, "hg"]),
+            "owner": st.sampled_from([None, None, None, "bob"]),
+        }
+    ),
+)
+
+
+def _do(mirror: Playground, kind: str, what: Any, leaf_size: int) -> None:
+    if kind == "add":
+        for said in what:
+            mirror.add(**said)
+    elif kind == "change":
+        for row_id, said in what:
+            mirror.change(row_id, **said)
+    elif kind == "remove":
+        mirror.remove(what)
+    elif kind == "absorb":
+        with mirror.store.transaction() as connection:
+            absorb(connection, leaf_size)
+    elif kind == "rebuild":
+        with mirror.store.transaction() as connection:
+            rebuild(connection, leaf_size)
+    elif kind == "note":
+        with mirror.store.transaction() as connection:
+            note(connection)
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    leaf_size=st.integers(1, 4),
+    history=st.lists(st.tuples(STEPS, st.lists(ASKED, max_size=4)), min_size=3, max_size=14),
+)
+def test_a_search_equals_a_look_at_every_row_after_any_history(
+    leaf_size: int, history: list[tuple[Any, list[Any]]]
+) -> None:
+    """Upserts, renames, deletions, visibility, index work and questions in any order, over any Unicode."""
+    with tempfile.TemporaryDirectory() as folder:
+        mirror = Playground(Path(folder) / "mirror.db")
+        with mirror.store:
+            for (kind, what), questions in history:
+                _do(mirror, kind, what, leaf_size)
+                for query, asked in questions:
+                    found = search(mirror.connection, query, fuzzy=False, **asked)
+                    ids = [row["id"] for row in found.repositories]
+                    assert (found.count, ids) == naive(mirror.connection, query, **asked)
+            assert check(mirror.connection) == []
+
+
+def test_long_lists_and_deep_pages_equal_a_look_at_every_row(tmp_path: Path) -> None:
+    """With more matches than a node lists, and changes that wear the lists down."""
+    mirror = Playground(tmp_path / "mirror.db")
+    with mirror.store:
+        mirror.fill(500)
+        mirror.store.rebuild_search_index()
+        for row_id in range(1, 200, 3):
+            mirror.change(row_id, followers_count=row_id % 7, name=f"django-{row_id}")
+        for settled in (False, True):
+            if settled:
+                mirror.store.finish_search_index()
+            for query in ("", "d", "django", "jang", "kit", "é", "bob/django", "django-1"):
+                for offset in (0, 20, 100, 480):
+                    found = search(mirror.connection, query, offset=offset, fuzzy=False)
+                    ids = [row["id"] for row in found.repositories]
+                    assert (found.count, ids) == naive(mirror.connection, query, offset=offset)
+        assert check(mirror.connection) == []
