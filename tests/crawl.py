@@ -22,11 +22,12 @@ from mirror.times import normalised
 from mirror.upstream.connect import connect
 
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)
+SECRET = "sandbox"
 HASTY = Retry(attempts=2, first_delay=Duration(0.01), max_delay=Duration(0.02))
 
 
 class Clock:
-    """A clock that stands still but for the waits taken by it; safe to share between threads."""
+    """A clock that moves by the waits taken by it, and a little when it is read: no two readings agree."""
 
     def __init__(self) -> None:
         self.moment = START
@@ -35,7 +36,9 @@ class Clock:
 
     def now(self) -> datetime:
         """Tell the time."""
-        return self.moment
+        with self._lock:
+            self.moment += timedelta(microseconds=1)
+            return self.moment
 
     def wait(self, seconds: float, why: str = "") -> None:
         """Let time pass at once."""
@@ -79,7 +82,7 @@ class Crawl:
         clock: Clock,
         *,
         page_length: int | None = None,
-        secret: str | None = "sandbox",
+        secret: str | None = SECRET,
         **settings: Any,
     ) -> None:
         self.path, self.clock, self.secret, self.page_length = path, clock, secret, page_length
@@ -149,6 +152,13 @@ class Crawl:
     def gone(self) -> dict[str, str]:
         """Read the tombstones and their reasons."""
         return dict(self.rows("SELECT full_name, gone_reason FROM repositories WHERE deleted_at IS NOT NULL"))
+
+
+def sync_in_child(origin: str, path: Path, moment: datetime, settings: dict[str, Any]) -> None:
+    """Sync in a process of its own, which may be killed; the clock begins at a moment."""
+    clock = Clock()
+    clock.moment = moment
+    Crawl(origin, path, clock, **settings).sync(later=0)
 
 
 @contextmanager

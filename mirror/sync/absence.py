@@ -33,7 +33,7 @@ def absence_steps(run: Run, workspaces: Sequence[str]) -> Iterator[Step]:
             continue
         missing = absent(run, run.owner_id(place), place.absent_since)
         if missing:
-            check_caller(run, now=True)
+            check_caller(run, since=max(run.round, place.swept_at or ""))
         if place.gone:
             _mark_all(run, workspace, [row[0] for row in missing])
         elif _allowed(run, workspace, place, len(missing)):

@@ -79,7 +79,8 @@ class Place(msgspec.Struct, kw_only=True):
     `doubt` says that rows came and went in every pass of the last listing, so that some may have been
     missed. `absent_since` is set after a full listing that was complete and free of errors, until every
     repository that it did not name (last seen before that moment) has been asked for by itself. `gone` says
-    that the workspace itself is no more, and that the operator has confirmed it.
+    that the workspace itself is no more, and that the operator has confirmed it. `round` is the round (see
+    `mirror.sync.rounds`) in which it was listed last.
     """
 
     owner_uuid: str | None = None
@@ -92,6 +93,7 @@ class Place(msgspec.Struct, kw_only=True):
     doubt: bool = False
     absent_since: str | None = None
     gone: bool = False
+    round: str | None = None
     moved_at: str | None = None
 
 

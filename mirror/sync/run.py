@@ -64,13 +64,13 @@ class Run:
         self.confirm_absence = confirm_absence
         known = store.row("SELECT url FROM upstreams WHERE name = ?", (config.name,))
         self.has_moved = known is not None and known[0] != url
-        self.knows_caller = False
         self.upstream_id = store.save_upstream(config.name, config.kind, url)
         self.counts = Counts()
         self.failures: list[Failure] = []
         self.notes: list[str] = []
         self.kind = "incremental"
         self.id = 0
+        self.round = ""
         self._heard = False
         self._lost_connections = 0
         self._lost: MirrorError | None = None

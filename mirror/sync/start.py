@@ -22,16 +22,18 @@ class _Checked(msgspec.Struct):
     next: str | None = None
 
 
-def check_caller(run: Run, *, now: bool = False) -> None:
+def check_caller(run: Run, *, since: str | None = None) -> None:
     """Find out whether the credential is still somebody's, before anything is concluded from its view.
 
-    With `now`, an answer of an earlier run is not enough. Raises CredentialsRefused; Bitbucket answers public
-    listings to a dead token as if to nobody.
+    With `since`, an answer from before that moment is not enough. Raises CredentialsRefused; Bitbucket
+    answers public listings to a dead token as if to nobody.
     """
-    if run.upstream.anonymous or run.knows_caller or (not now and _recent(run, "caller")):
+    if run.upstream.anonymous:
+        return
+    recent = _recent(run, "caller")
+    if recent and (since is None or recent.at > since):
         return
     ask_apart(run.upstream.fetch_caller, stop=run.stop)
-    run.knows_caller = True
     _remember(run, "caller", [])
 
 

@@ -22,6 +22,8 @@ from mirror.upstream.base import Page
 def listing_steps(run: Run, workspace: str, names: Collection[str]) -> list[Step]:
     """Return the step that a workspace goes on with; `names` are all that are listed in this run."""
     place = run.place(workspace)
+    if place.listing is None and place.round == run.round:
+        return []
     listing = places.begin(
         place,
         run.now(),
@@ -215,6 +217,7 @@ class ListingStep(_WorkspaceStep):
                 place.owner_uuid = answer.rows[0].owner.uuid
             if places.reached_end(listing, place, run.config.overlap):
                 place = self._closed(place, listing)
+                place.round = run.round
             run.save_place(self.workspace, place)
         run.report.step()
         return self.onward(place)

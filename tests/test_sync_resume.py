@@ -1,0 +1,129 @@
+"""A process that is killed at any request: the next one goes on where it stopped, and repeats one at most."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from crawl import START, Clock, Crawl, assert_true, contents, crawling, sync_in_child
+
+from mirror.sandbox import Sandbox, World
+
+SMALL: dict[str, Any] = {"workspaces": ("jespern", "erik", "ubernostrum"), "page_length": 2}
+
+Kill = Callable[[], None]
+
+
+@pytest.fixture(scope="module")
+def start() -> Callable[..., BaseProcess]:
+    """Start child processes from one that has imported everything already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mirror.session", "httpx"])
+
+    def started(*arguments: Any) -> BaseProcess:
+        child = context.Process(target=sync_in_child, args=arguments)
+        child.start()
+        return child
+
+    return started
+
+
+def killed_at(sandbox: Sandbox, number: int, child: Callable[[], BaseProcess], delay: float = 0.0) -> None:
+    """Run a child until a request, and kill it before that is answered or `delay` seconds after."""
+    pid = list[int]()
+    known = threading.Event()
+
+    def kill() -> None:
+        known.wait(10)
+        os.kill(pid[0], signal.SIGKILL)
+
+    def strike() -> None:
+        threading.Timer(delay, kill).start() if delay else kill()
+
+    sandbox.reset()
+    sandbox.on_request(number, strike)
+    process = child()
+    assert process.pid is not None
+    pid.append(process.pid)
+    known.set()
+    process.join(30)
+    assert process.exitcode in (-signal.SIGKILL, 0 if delay else -signal.SIGKILL)
+
+
+def edit(sandbox: Sandbox) -> None:
+    """Change a little of everything."""
+    sandbox.do("push", "jespern/django-piston")
+    sandbox.do("create_branch", "ubernostrum/django-profiles", name="next")
+    sandbox.do("rename", "jespern/jespern", name="Jespern himself")
+    sandbox.do("create", workspace="erik", name="brand new")
+    sandbox.do("delete", "jespern/arriving")
+    sandbox.do("transfer", "ubernostrum/django-registration", to="erik")
+
+
+def at_most_one_again(asked: Counter[str], expected: Counter[str]) -> bool:
+    """Tell whether no more was asked twice than the request that was killed, which nobody answered.
+
+    Whether a repository is gone takes two requests, in its own workspace and in any: they count as one.
+    """
+    again = asked - expected
+    return again.total() - (again["repository"] == 2) <= 1
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["first sync", "later sync"])
+def test_killed_at_every_request(tmp_path: Path, start: Callable[..., BaseProcess], later: bool) -> None:
+    """For every request k: killed there, the next run repeats at most one and ends with the same mirror."""
+    clock = Clock()
+    with crawling(tmp_path, World(0, seed=26, now=clock.now), clock=clock, **SMALL) as (sandbox, crawl):
+        origin = crawl.config.url.removesuffix("/2.0")
+        before = tmp_path / "before.db"
+        if later:
+            crawl.sync()
+            edit(sandbox)
+            shutil.copy(crawl.path, before)
+        sandbox.reset()
+        assert crawl.sync().state == "complete"
+        assert_true(crawl, sandbox, SMALL["workspaces"])
+        expected, asked = contents(crawl), sandbox.state()["total"]
+        expected_kinds = Counter(sandbox.state()["by_kind"])
+        assert asked > 15
+        for k in range(1, asked + 1):
+            path = tmp_path / f"{k}.db"
+            if later:
+                shutil.copy(before, path)
+            moment = crawl.clock.moment
+            killed_at(sandbox, k, lambda path=path, moment=moment: start(origin, path, moment, SMALL))  # type: ignore[misc]
+            again = Crawl(origin, path, crawl.clock, **SMALL)
+            assert again.sync(later=1).state == "complete"
+            assert at_most_one_again(Counter(sandbox.state()["by_kind"]), expected_kinds), f"killed at {k}"
+            assert contents(again) == expected, f"killed at {k}"
+
+
+def test_killed_anywhere_with_four_threads(tmp_path: Path, start: Callable[..., BaseProcess]) -> None:
+    """In a bigger crawl, killed at random moments: at most two requests for each thread are repeated."""
+    random, threads = Random(7), 4
+    settings: dict[str, Any] = {"page_length": 9, "concurrency": threads}
+    with crawling(tmp_path, 120, **settings) as (sandbox, crawl):
+        origin = crawl.config.url.removesuffix("/2.0")
+        assert crawl.sync().state == "complete"
+        expected, asked = contents(crawl), sandbox.state()["total"]
+        for number in range(8):
+            path = tmp_path / f"{number}.db"
+            k = random.randrange(5, asked)
+            killed_at(
+                sandbox,
+                k,
+                lambda path=path: start(origin, path, START, settings),  # type: ignore[misc]
+                random.uniform(0.0005, 0.01),
+            )
+            again = Crawl(origin, path, Clock(), **settings)
+            assert again.sync().state == "complete"
+            assert sandbox.state()["total"] <= asked + 2 * threads
+            assert contents(again) == expected
