@@ -18,7 +18,7 @@ from mirror.upstream.writes import Settings
 @pytest.fixture
 def made(tmp_path: Path) -> Iterator[Bench]:
     """A mirrored sandbox."""
-    with bench(tmp_path) as found:
+    with bench(tmp_path, refs="api") as found:
         yield found
 
 

@@ -29,12 +29,12 @@ class Bench:
         self.sandbox = served.sandbox
         self.path = path
         self.environ = {"TOKEN": credential}
-        self.naps = list[float]()
-        said = {
+        said: dict[str, Any] = {
             "name": "s",
             "kind": "sandbox",
             "url": served.url,
-            "workspaces": ("jespern", "erik", "brodie"),
+            "workspaces": ("jespern", "erik"),
+            "refs": "none",
             "credential": "env:TOKEN",
             "retry": Retry(attempts=3, first_delay=Duration(0.01), max_delay=Duration(0.02)),
             "timeout": Duration(0.5),
@@ -44,7 +44,7 @@ class Bench:
 
     def writer(self, config: Config | None = None) -> PassThrough:
         """Make another writer, of another configuration if need be."""
-        return PassThrough(config or self.config, environ=self.environ, sleep=self.naps.append)
+        return PassThrough(config or self.config, environ=self.environ)
 
     def with_credential(self, credential: str | None) -> Config:
         """Return the configuration with another credential."""

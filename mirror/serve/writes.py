@@ -10,7 +10,7 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from datasette.utils.asgi import Request
 
-from mirror.errors import MirrorError, NotFound, OutcomeUnknown, UpstreamRefused
+from mirror.errors import MirrorError, NotFound, OutcomeUnknown, StoreError, UpstreamRefused
 from mirror.serve.answers import Answer, ApiError, Asked, bad_request, forbidden, not_found, unauthorized
 from mirror.serve.forms import RepositoryForm, read_fields, repository_form
 from mirror.serve.rows import FoundRepository
@@ -114,6 +114,8 @@ async def _asked_of(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         raise ApiError(
             503, "Nobody knows whether it was done; look before you repeat it.", detail=str(error)
         ) from error
+    except StoreError as error:  # which says whether the upstream has done its part
+        raise ApiError(503, str(error)) from error
     except MirrorError as error:
         raise ApiError(
             503, "The upstream could not be asked; nothing was changed.", detail=str(error)

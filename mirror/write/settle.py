@@ -108,7 +108,7 @@ def look_for_fork(
 ) -> Repository | None:
     """Find a fork that was to be made, as `look_for_created` does; one of something else is NameTaken."""
     found = look_for_created(upstream, full_name, taken_by=taken_by, since=since)
-    if found is not None and found.parent_uuid not in (None, parent.uuid):
+    if found is not None and found.parent_uuid != parent.uuid:
         raise NameTaken(found.full_name)
     return found
 

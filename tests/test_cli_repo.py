@@ -1,0 +1,150 @@
+"""`mirror repo` as people run it: what it prints, how it ends, what it asks of the upstream."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from commands import Ran
+from write_bench import SECRET, Bench, bench
+
+from mirror.cli import main
+
+PISTON = "jespern/django-piston"
+
+
+class Desk:
+    """A user with a configuration, a mirror and a credential in a file, beside the sandbox that it is of."""
+
+    def __init__(self, made: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+        self.made = made
+        self._capsys = capsys
+        self.folder = made.path.parent
+        self.configure(SECRET)
+
+    def configure(self, secret: str | None) -> None:
+        """Write the configuration."""
+        lines = [f'database = "{self.made.path}"', "[[upstream]]", 'name = "s"', 'kind = "sandbox"']
+        lines += [f'url = "{self.made.served.url}"', 'workspaces = ["jespern", "erik"]', 'refs = "none"']
+        if secret is not None:
+            (self.folder / "secret").write_text(f"{secret}\n", "utf-8")
+            lines.append(f'credential = "file:{self.folder / "secret"}"')
+        (self.folder / "mirror.toml").write_text("\n".join(lines), "utf-8")
+
+    def words(self, *words: str) -> list[str]:
+        """Return the arguments of a command."""
+        return ["--config", str(self.folder / "mirror.toml"), *words]
+
+    def run(self, *words: str) -> Ran:
+        """Run a command to its end, in this process, where nobody is at the terminal."""
+        code = 0
+        try:
+            main(self.words(*words))
+        except SystemExit as end:
+            code = int(end.code or 0)
+        said = self._capsys.readouterr()
+        return Ran(code, said.out, said.err)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
+    """One for each test: they write."""
+    with bench(tmp_path) as made:
+        yield Desk(made, capsys)
+
+
+def test_create(desk: Desk) -> None:
+    """Every setting arrives; --json is the saved row, which `mirror show` shows too."""
+    made = desk.run(
+        *("repo", "create", "jespern/new-idea", "--name", "New Idea", "--private", "--scm", "git"),
+        *("--description", "An idea", "--website", "https://example.com/", "--language", "python"),
+        *("--issues", "--wiki", "--fork-policy", "no_forks", "--json"),
+    )
+    assert (made.code, made.err) == (0, "")
+    row = json.loads(made.out)
+    wanted = {"full_name": "jespern/new-idea", "name": "New Idea", "is_private": 1, "scm": "git"}
+    wanted |= {"description": "An idea", "website": "https://example.com/", "language": "python"}
+    wanted |= {"has_issues": 1, "has_wiki": 1, "fork_policy": "no_forks", "refs_stale": 0}
+    assert {key: row[key] for key in wanted} == wanted
+    assert json.loads(desk.run("show", "jespern/new-idea", "--json").out)["repository"] == row
+
+
+def test_update_and_fork(desk: Desk) -> None:
+    """One line says what came of it, under the name it has now."""
+    updated = desk.run("repo", "update", PISTON, "--name", "New Piston", "--public")
+    assert (updated.code, updated.out.partition(":")[0]) == (0, "jespern/new-piston is updated")
+    forked = desk.run("repo", "fork", "jespern/new-piston", "--into", "erik")
+    assert forked.out.startswith("erik/new-piston is forked from jespern/new-piston: public hg")
+    assert desk.made.upstream("erik/new-piston") is not None
+
+
+def test_delete_asks_nobody_without_a_terminal(desk: Desk) -> None:
+    """A script has to say --yes; then the tombstone is printed if asked for."""
+    refused = desk.run("repo", "delete", PISTON)
+    assert (refused.code, "--yes" in refused.err) == (2, True)
+    assert desk.made.upstream(PISTON) is not None
+    deleted = desk.run("repo", "delete", PISTON, "--yes", "--json")
+    assert (deleted.code, json.loads(deleted.out)["gone_reason"]) == (0, "deleted")
+    assert desk.made.upstream(PISTON) is None
+
+
+@pytest.mark.parametrize(("word", "code"), [("y", 0), ("", 1)])
+def test_delete_asks_at_a_terminal(desk: Desk, word: str, code: int) -> None:
+    """Only a yes deletes."""
+    ours, theirs = pty.openpty()
+    started = subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "mirror", *desk.words("repo", "delete", PISTON)],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(theirs)
+    os.write(ours, f"{word}\n".encode())
+    _, err = started.communicate(timeout=30)
+    os.close(ours)
+    assert started.returncode == code, err
+    assert f"delete {PISTON} upstream" in err
+    assert (desk.made.upstream(PISTON) is None) is (word == "y")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("create", "idea"), 2, "write it as OWNER/SLUG"),
+        (("create", "jespern/a/b"), 2, "write it as OWNER/SLUG"),
+        (("create", "nobody/idea"), 1, "name it in `workspaces`"),
+        (("create", "jespern/arriving"), 4, "already exists"),
+        (("create", "jespern/idea", "--upstream", "other"), 2, "no upstream is called 'other'; there is s"),
+        (("update", PISTON), 2, "nothing to change"),
+        (("update", "jespern/nothing", "--public"), 1, "the mirror holds no repository"),
+        (("fork", PISTON), 2, "--into WORKSPACE or --name"),
+        (("fork", PISTON, "--into", "nobody"), 4, "No workspace"),
+        (("delete", "jespern/nothing", "--yes"), 1, "the mirror holds no repository"),
+    ],
+)
+def test_refusals(desk: Desk, words: tuple[str, ...], code: int, said: str) -> None:
+    """Each is one line on standard error, and its exit code says whose fault it is."""
+    ran = desk.run("repo", *words)
+    assert (ran.code, ran.out) == (code, "")
+    assert said in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_a_wrong_secret(desk: Desk) -> None:
+    """Exit code 3, and the secret in no line."""
+    desk.configure("wrong-secret-9071")
+    ran = desk.run("repo", "create", "jespern/idea")
+    assert ran.code == 3
+    assert "wrong-secret-9071" not in ran.err
+
+
+def test_without_a_credential(desk: Desk) -> None:
+    """Exit code 2, and what to set."""
+    desk.configure(None)
+    ran = desk.run("repo", "create", "jespern/idea")
+    assert (ran.code, "set `credential" in ran.err) == (2, True)

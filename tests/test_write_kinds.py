@@ -1,0 +1,178 @@
+"""The same writes to the other kinds of upstream: what Data Center and API 1.0 are sent, and answer."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import httpx
+import pytest
+from upstream_fakes import Script, answer
+
+from mirror.config import Config, Kind, UpstreamConfig
+from mirror.errors import UpstreamRefused
+from mirror.store import Store
+from mirror.upstream.writes import Settings
+from mirror.write import PassThrough
+
+PROJECT = {"id": 7, "key": "PRJ", "name": "Project", "type": "NORMAL"}
+
+
+def on_server(slug: str, number: int = 1, **said: Any) -> dict[str, Any]:
+    """A repository as Data Center sends it."""
+    fields = {"id": number, "slug": slug, "name": slug, "scmId": "git", "public": False, "forkable": True}
+    return {**fields, "project": PROJECT, **said}
+
+
+def of_old(slug: str, **said: Any) -> dict[str, Any]:
+    """A repository as API 1.0 sends it."""
+    fields = {"owner": "jespern", "slug": slug, "name": slug, "scm": "hg", "is_private": True}
+    return {**fields, "resource_uri": f"/1.0/repositories/jespern/{slug}", **said}
+
+
+class Wired:
+    """A mirror with one upstream that gives prepared answers."""
+
+    def __init__(self, path: Path, kind: Kind, owner: str, answers: tuple[httpx.Response, ...]) -> None:
+        self.path = path / "mirror.db"
+        Store(self.path).close()
+        upstream = UpstreamConfig(
+            name="u", kind=kind, url="https://code.example.com", workspaces=(owner,), credential="env:T"
+        )
+        self.server = Script(answers)
+        self.writes = PassThrough(
+            Config(database=str(self.path), upstreams=(upstream,)),
+            environ={"T": "jespern:secret-of-his"},
+            sleep=lambda _: None,
+            transport=httpx.MockTransport(self.server),
+        )
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Read the mirror."""
+        with Store(self.path) as store:
+            return [tuple(row) for row in store.rows(sql)]
+
+    def sent(self) -> list[tuple[str, str, Any]]:
+        """Tell what was asked: method, path, body."""
+        return [(asked.method, asked.url.path, _body(asked)) for asked in self.server.asked]
+
+
+def _body(asked: httpx.Request) -> Any:
+    if not asked.content:
+        return None
+    if "form" in asked.headers["content-type"]:
+        return dict(parse_qsl(asked.content.decode()))
+    return json.loads(asked.content)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Callable[..., Wired]:
+    """Make a mirror of a Data Center."""
+    return lambda *answers: Wired(tmp_path, "datacenter", "PRJ", answers)
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Callable[..., Wired]:
+    """Make a mirror of a server that speaks API 1.0."""
+    return lambda *answers: Wired(tmp_path, "legacy", "jespern", answers)
+
+
+REPOS = "/rest/api/1.0/projects/PRJ/repos"
+
+
+def test_data_center(server: Callable[..., Wired]) -> None:
+    """Projects for workspaces, `public` for its opposite, names for addresses, numbers for identities."""
+    wired = server(
+        answer(on_server("new-idea", name="New Idea"), 201),
+        answer(on_server("new-idea", name="New Idea")),
+        answer(on_server("better", name="Better", public=True, forkable=False)),
+        answer(on_server("copy", 2, origin=on_server("better")), 201),
+        answer(on_server("better", name="Better")),
+        answer({"context": None, "message": "Repository scheduled for deletion."}, 202),
+    )
+    wired.writes.create("prj", Settings(name="New Idea", is_private=True, website="x"), by="x")
+    settings = Settings(name="Better", is_private=False, fork_policy="no_forks")
+    wired.writes.update("PRJ/new-idea", settings, by="x")
+    wired.writes.fork("PRJ/better", "PRJ", Settings(name="copy"), by="x")
+    wired.writes.delete("PRJ/better", by="x")
+    assert wired.sent() == [
+        ("POST", REPOS, {"name": "New Idea", "scmId": "git", "public": False}),
+        ("GET", f"{REPOS}/new-idea", None),
+        ("PUT", f"{REPOS}/new-idea", {"name": "Better", "public": True, "forkable": False}),
+        ("POST", f"{REPOS}/better", {"name": "copy", "project": {"key": "PRJ"}}),
+        ("GET", f"{REPOS}/better", None),
+        ("DELETE", f"{REPOS}/better", None),
+    ]
+    assert wired.rows("SELECT uuid, full_name, is_private, gone_reason FROM repositories ORDER BY id") == [
+        ("id:1", "PRJ/better", 0, "deleted"),
+        ("id:2", "PRJ/copy", 1, None),
+    ]
+    assert wired.rows("SELECT parent_id FROM repositories WHERE uuid = 'id:2'") == [(1,)]
+
+
+def test_data_center_keeps_names_apart(server: Callable[..., Wired]) -> None:
+    """A name that belongs to another repository by now is written to by nobody."""
+    wired = server(answer(on_server("idea"), 201), answer(on_server("idea", 99)))
+    wired.writes.create("PRJ", Settings(name="idea"), by="x")
+    with pytest.raises(UpstreamRefused, match="is id:99 now"):
+        wired.writes.delete("PRJ/idea", by="x")
+    assert [method for method, _, _ in wired.sent()] == ["POST", "GET"]
+
+
+def test_data_center_has_no_such_policy(server: Callable[..., Wired]) -> None:
+    """What it cannot express is refused before anything is sent."""
+    wired = server(answer(on_server("idea"), 201))
+    with pytest.raises(UpstreamRefused, match="allow_forks and no_forks alone"):
+        wired.writes.create("PRJ", Settings(name="idea", fork_policy="no_public_forks"), by="x")
+    assert wired.sent() == []
+
+
+def test_api_1(old: Callable[..., Wired]) -> None:
+    """Forms with the booleans and switches of then; hg where nothing else is said."""
+    wired = old(
+        answer(of_old("new-idea", name="New Idea")),
+        answer(of_old("new-idea")),
+        answer(of_old("better", name="Better")),
+        answer(of_old("copy", fork_of=of_old("better"))),
+        answer(of_old("better")),
+        answer(None, 204),
+    )
+    wired.writes.create("jespern", Settings(name="New Idea", is_private=True), by="x")
+    settings = Settings(name="Better", fork_policy="no_public_forks")
+    wired.writes.update("jespern/new-idea", settings, by="x")
+    wired.writes.fork("jespern/better", "jespern", Settings(name="copy"), by="x")
+    wired.writes.delete("jespern/better", by="x")
+    private = {"is_private": "true", "owner": "jespern"}
+    assert wired.sent() == [
+        ("POST", "/1.0/repositories/", {"name": "New Idea", "scm": "hg", **private}),
+        ("GET", "/1.0/repositories/jespern/new-idea/", None),
+        (
+            "PUT",
+            "/1.0/repositories/jespern/new-idea/",
+            {"name": "Better", "no_forks": "false", "no_public_forks": "true"},
+        ),
+        ("POST", "/1.0/repositories/jespern/better/fork", {"name": "copy", **private}),
+        ("GET", "/1.0/repositories/jespern/better/", None),
+        ("DELETE", "/1.0/repositories/jespern/better/", None),
+    ]
+
+
+def test_api_1_knows_repositories_by_name(old: Callable[..., Wired]) -> None:
+    """Renamed is another one to it; a name that is used again brings its row back, though just deleted."""
+    wired = old(
+        answer(of_old("one")),
+        answer(of_old("one")),
+        answer(of_old("two")),
+        answer(of_old("two")),
+        answer(None, 204),
+        answer(of_old("two")),
+    )
+    wired.writes.create("jespern", Settings(name="one"), by="x")
+    wired.writes.update("jespern/one", Settings(name="two"), by="x")
+    names = "SELECT full_name, gone_reason FROM repositories ORDER BY id"
+    assert wired.rows(names) == [("jespern/one", "renamed to jespern/two"), ("jespern/two", None)]
+    wired.writes.delete("jespern/two", by="x")
+    assert wired.rows(names)[1] == ("jespern/two", "deleted")
+    wired.writes.create("jespern", Settings(name="two"), by="x")
+    assert wired.rows(names)[1] == ("jespern/two", None)

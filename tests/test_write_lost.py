@@ -1,0 +1,204 @@
+"""Writes whose answer is lost on a real connection: never sent twice, settled by asking."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from write_bench import Bench, bench
+
+from mirror.errors import OutcomeUnknown, UpstreamBusy, UpstreamRefused
+from mirror.sandbox import Fault
+from mirror.upstream.writes import Settings
+
+IDEA = Settings(name="idea", scm="git", description="An idea")
+PISTON = "jespern/django-piston"
+
+DONE_BUT_UNHEARD = [Fault("truncate"), Fault("invalid_json"), Fault("slow", seconds=1.2)]
+NOT_DONE_UNHEARD = [
+    Fault("drop"),
+    Fault("reset"),
+    Fault("hang"),
+    Fault("html"),
+    Fault("nonsense"),
+    Fault("502"),
+]
+
+
+def named(fault: Fault) -> str:
+    return fault.what
+
+
+def at(fault: Fault, nth: int) -> Fault:
+    """Let a fault strike the nth request for a repository."""
+    return Fault(fault.what, where="*/repositories/*", nth=nth, seconds=fault.seconds)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Bench]:
+    """A mirrored sandbox."""
+    with bench(tmp_path) as found:
+        yield found
+
+
+def sent(made: Bench) -> int:
+    """Count the writes that came through: each tries to make a repository of its own."""
+    return sum("idea" in row["slug"] for row in made.sandbox.world.visible())
+
+
+@pytest.mark.parametrize("fault", DONE_BUT_UNHEARD, ids=named)
+def test_created_but_unheard(made: Bench, fault: Fault) -> None:
+    """The new repository is found by its name and shown, as if the answer had come."""
+    made.sandbox.add_fault(at(fault, 1))
+    row = made.writes.create("jespern", IDEA, by="x")
+    assert row.uuid == made.upstream("jespern/idea")["uuid"]
+    assert made.asked() == 2
+    assert made.row("jespern/idea") is not None
+    assert made.written() == [("x", "create", "jespern/idea", "done")]
+
+
+@pytest.mark.parametrize("fault", NOT_DONE_UNHEARD, ids=named)
+def test_not_created_and_unheard(made: Bench, fault: Fault) -> None:
+    """The request is not repeated; the error says what is known, and so does the audit."""
+    before = made.rows("SELECT * FROM repositories")
+    made.sandbox.add_fault(at(fault, 1))
+    with pytest.raises(OutcomeUnknown, match=r"(?s)creating jespern/idea.*not been done so far.*look before"):
+        made.writes.create("jespern", IDEA, by="x")
+    assert made.asked() == 2
+    assert sent(made) == 0
+    assert made.rows("SELECT * FROM repositories") == before
+    assert made.changes() == []
+    assert made.written() == [("x", "create", "jespern/idea", "unknown")]
+
+
+@pytest.mark.parametrize("status", ["500", "503"])
+def test_a_server_that_is_ill(made: Bench, status: str) -> None:
+    """A 5xx is looked up too; where nothing was made, nothing is left behind."""
+    before = made.contents()
+    made.sandbox.add_fault(at(Fault(status), 1))
+    with pytest.raises(UpstreamBusy, match="was not done") as caught:
+        made.writes.create("jespern", IDEA, by="x")
+    assert caught.value.status == int(status)
+    assert made.asked() == 2
+    assert made.contents() == before
+
+
+def test_an_upstream_that_went_away(made: Bench) -> None:
+    """Where even looking fails, the error says both, and nothing is claimed."""
+    made.sandbox.add_fault(Fault("drop", where="*/repositories/*", nth=None))
+    with pytest.raises(OutcomeUnknown, match=r"(?s)may have been done.*Looking it up failed as well"):
+        made.writes.create("jespern", IDEA, by="x")
+    assert made.asked() == 4  # the write, and three looks
+    assert made.row("jespern/idea") is None
+
+
+def test_nobody_listens(tmp_path: Path) -> None:
+    """Where no connection comes about, the write was certainly not done, and the error says so."""
+    with bench(tmp_path) as made:
+        pass
+    before = made.contents()
+    with pytest.raises(UpstreamBusy, match=r"cannot connect.*creating jespern/idea was not asked"):
+        made.writes.create("jespern", IDEA, by="x")
+    assert made.contents() == before
+
+
+def test_a_name_that_was_taken_before(made: Bench) -> None:
+    """A repository that the mirror knew by that name was not made by the lost request."""
+    made.sandbox.add_fault(at(Fault("drop"), 1))
+    with pytest.raises(UpstreamRefused, match="there is a repository jespern/arriving already"):
+        made.writes.create("jespern", Settings(name="arriving"), by="x")
+    assert made.written() == []
+
+
+def test_a_name_that_was_taken_unseen(tmp_path: Path) -> None:
+    """Nor was one that the mirror does not know, but that is years old."""
+    with bench(tmp_path, workspaces=("jespern",)) as made:
+        made.sandbox.add_fault(at(Fault("drop"), 1))
+        settings = Settings(name="codeigniter")
+        with pytest.raises(UpstreamRefused, match="there is a repository mcatalbas/codeigniter already"):
+            made.writes.create("mcatalbas", settings, by="x", upstream="s")
+
+
+@pytest.mark.parametrize("fault", DONE_BUT_UNHEARD, ids=named)
+def test_updated_but_unheard(made: Bench, fault: Fault) -> None:
+    """A rename whose answer was lost is found by identity."""
+    made.sandbox.add_fault(at(fault, 2))
+    row = made.writes.update(PISTON, Settings(name="New Piston", has_wiki=True), by="x")
+    assert row.full_name == "jespern/new-piston"
+    assert made.row("jespern/new-piston") is not None
+    assert made.asked() == 3
+
+
+@pytest.mark.parametrize("fault", NOT_DONE_UNHEARD, ids=named)
+def test_not_updated_and_unheard(made: Bench, fault: Fault) -> None:
+    """Nothing here changes, and nothing is sent twice."""
+    before = made.rows("SELECT * FROM repositories")
+    made.sandbox.add_fault(at(fault, 2))
+    with pytest.raises(OutcomeUnknown, match="updating jespern/django-piston"):
+        made.writes.update(PISTON, Settings(name="New Piston"), by="x")
+    assert made.asked() == 3
+    assert made.rows("SELECT * FROM repositories") == before
+
+
+@pytest.mark.parametrize("fault", [Fault("slow", seconds=1.2)], ids=named)
+def test_deleted_but_unheard(made: Bench, fault: Fault) -> None:
+    """What is not there any more was deleted."""
+    made.sandbox.add_fault(at(fault, 2))
+    made.writes.delete(PISTON, by="x")
+    assert made.changes() == [("deleted", PISTON, "deleted")]
+
+
+@pytest.mark.parametrize("fault", [Fault("drop"), Fault("hang"), Fault("504")], ids=named)
+def test_not_deleted_and_unheard(made: Bench, fault: Fault) -> None:
+    """What is there still is not called deleted."""
+    made.sandbox.add_fault(at(fault, 2))
+    with pytest.raises(OutcomeUnknown, match="deleting jespern/django-piston"):
+        made.writes.delete(PISTON, by="x")
+    assert made.changes() == []
+    row = made.row(PISTON)
+    assert row is not None
+    assert row["deleted_at"] is None
+
+
+@pytest.mark.parametrize("fault", DONE_BUT_UNHEARD, ids=named)
+def test_forked_but_unheard(made: Bench, fault: Fault) -> None:
+    """The fork is found under its new owner."""
+    made.sandbox.add_fault(at(fault, 1))
+    row = made.writes.fork(PISTON, "erik", Settings(name="copy"), by="x")
+    assert row.full_name == "erik/copy"
+    here = made.row("erik/copy")
+    assert here is not None
+    assert here["parent_full_name"] == PISTON
+    assert made.asked() == 2
+
+
+def test_not_forked_and_unheard(made: Bench) -> None:
+    """There is no fork, here or there; a namesake that is no fork is not taken for it."""
+    made.sandbox.add_fault(at(Fault("drop"), 1))
+    with pytest.raises(OutcomeUnknown, match="forking jespern/django-piston as erik/copy"):
+        made.writes.fork(PISTON, "erik", Settings(name="copy"), by="x")
+    made.sandbox.do("create", workspace="erik", name="copy")
+    made.sandbox.clear_faults()
+    made.sandbox.add_fault(at(Fault("drop"), 1))
+    with pytest.raises(UpstreamRefused, match="there is a repository erik/copy already"):
+        made.writes.fork("jespern/arriving", "erik", Settings(name="copy"), by="x")
+    assert made.row("erik/copy") is None
+
+
+def test_a_short_429_is_waited_out(made: Bench) -> None:
+    """A write that was refused for its haste was not done, so it may be asked again."""
+    made.sandbox.add_fault(Fault("429", where="*/repositories/*", retry_after="1"))
+    assert made.writes.create("jespern", IDEA, by="x").full_name == "jespern/idea"
+    assert sent(made) == 1
+
+
+def test_a_long_429_is_told(made: Bench) -> None:
+    """Nobody waits a minute for a write: the error says when, and nothing was done."""
+    before = made.rows("SELECT * FROM repositories")
+    made.sandbox.add_fault(Fault("429", where="*/repositories/*", retry_after="60"))
+    with pytest.raises(UpstreamBusy, match="nothing was changed") as caught:
+        made.writes.create("jespern", IDEA, by="x")
+    assert caught.value.status == 429
+    assert caught.value.retry_after is not None
+    assert 55 < caught.value.retry_after <= 61
+    assert made.asked() == 1
+    assert made.rows("SELECT * FROM repositories") == before

@@ -1,0 +1,258 @@
+"""Writes that are refused, by the upstream or before it is asked: typed, in its words, without a trace."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from write_bench import SECRET, Bench, bench
+
+from mirror.config import Config
+from mirror.errors import (
+    ConfigError,
+    CredentialsRefused,
+    MirrorError,
+    NotFound,
+    StoreError,
+    UpstreamBusy,
+    UpstreamRefused,
+)
+from mirror.sandbox import Fault
+from mirror.store import Store
+from mirror.upstream.writes import Settings
+
+PISTON = "jespern/django-piston"
+Write = Callable[[Bench], object]
+
+WRITES: dict[str, Write] = {
+    "create": lambda made: made.writes.create("jespern", Settings(name="idea"), by="x"),
+    "update": lambda made: made.writes.update(PISTON, Settings(description="new"), by="x"),
+    "delete": lambda made: made.writes.delete(PISTON, by="x"),
+    "fork": lambda made: made.writes.fork(PISTON, "erik", Settings(name="copy"), by="x"),
+}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Bench]:
+    """A mirrored sandbox."""
+    with bench(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture(params=WRITES)
+def write(request: pytest.FixtureRequest) -> Write:
+    """Every sort of write."""
+    return WRITES[request.param]
+
+
+def nth_of(write: Write) -> int:
+    """Return which request for a repository is the write itself."""
+    return 2 if write in (WRITES["update"], WRITES["delete"]) else 1
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, UpstreamRefused),
+        (401, CredentialsRefused),
+        (403, UpstreamRefused),
+        (404, UpstreamRefused),
+        (409, UpstreamRefused),
+        (410, UpstreamRefused),
+    ],
+)
+def test_a_refusal_leaves_no_trace(made: Bench, write: Write, status: int, kind: type[MirrorError]) -> None:
+    """The error is of the right type and asked once; the mirror is the same to the last byte."""
+    before = made.contents()
+    made.sandbox.add_fault(Fault(str(status), where="*/repositories/*", nth=nth_of(write)))
+    with pytest.raises(kind, match=str(status)) as caught:
+        write(made)
+    assert getattr(caught.value, "status", 401) == status
+    assert made.asked() == nth_of(write)
+    assert made.contents() == before
+
+
+def test_a_duplicate_keeps_the_upstreams_words(made: Bench) -> None:
+    """400 names the field and says what Bitbucket says."""
+    with pytest.raises(UpstreamRefused, match=r"400: .*already exists.*name: ") as caught:
+        made.writes.create("jespern", Settings(name="arriving"), by="x")
+    assert caught.value.status == 400
+    assert made.changes() == []
+
+
+def test_a_rename_onto_another(made: Bench) -> None:
+    """Both keep their names."""
+    with pytest.raises(UpstreamRefused, match="already exists"):
+        made.writes.update(PISTON, Settings(name="arriving"), by="x")
+    assert made.row(PISTON) is not None
+
+
+def test_rights_that_are_missing(tmp_path: Path) -> None:
+    """403 names the scope that the credential lacks."""
+    with bench(tmp_path, "mcatalbas:sandbox") as made:
+        with pytest.raises(UpstreamRefused, match="lacks the scope repository:admin") as caught:
+            made.writes.create("erik", Settings(name="idea"), by="x")
+        assert caught.value.status == 403
+
+
+def test_a_wrong_secret(tmp_path: Path, write: Write) -> None:
+    """It is refused once, is never repeated, and is nowhere in what is said or kept."""
+    secret = "wrong-secret-9071"
+    with bench(tmp_path, f"jespern:{secret}") as made:
+        before = made.contents()
+        with pytest.raises(CredentialsRefused) as caught:
+            write(made)
+        assert secret not in str(caught.value)
+        assert made.asked() == 1
+        assert made.contents() == before
+
+
+def test_secrets_are_nowhere(tmp_path: Path) -> None:
+    """Neither the file nor an error holds the credential, though the sandbox writes logins into addresses."""
+    with bench(tmp_path, "jespern@example.com:sandbox") as made:
+        for name in ("create", "update", "fork", "delete"):
+            WRITES[name](made)
+        dump = made.contents()
+        assert "://jespern" not in dump
+        assert f":{SECRET}" not in dump
+        assert "amVzcGVybkBleGFtcGxlLmNvbTpzYW5kYm94" not in dump
+
+
+def test_an_anonymous_upstream(made: Bench, write: Write) -> None:
+    """Nobody may write without a credential: told before anything is asked."""
+    made.writes = made.writer(made.with_credential(None))
+    with pytest.raises(ConfigError, match=r"upstream s has no credential.*set `credential"):
+        write(made)
+    assert made.asked() == 0
+
+
+def test_a_credential_that_is_not_set(made: Bench, write: Write) -> None:
+    """The variable that is missing is named."""
+    made.environ.clear()
+    with pytest.raises(ConfigError, match="TOKEN is not set"):
+        write(made)
+    assert made.asked() == 0
+
+
+def test_an_owner_nobody_knows(made: Bench) -> None:
+    """The error says what to do; one that is configured needs no sync before."""
+    with pytest.raises(NotFound, match=r"hold nobody: name it in `workspaces`.*--upstream \(s\)"):
+        made.writes.create("nobody", Settings(name="idea"), by="x")
+    named = msgspec.structs.replace(made.config.upstreams[0], workspaces=("1team",))
+    writes = made.writer(msgspec.structs.replace(made.config, upstreams=(named,)))
+    assert writes.create("1TEAM", Settings(name="idea"), by="x").full_name == "1team/idea"
+
+
+def test_a_repository_nobody_knows(made: Bench) -> None:
+    """What the mirror does not hold, or holds as gone, cannot be written to."""
+    made.writes.delete("jespern/arriving", by="x")
+    for name in ("jespern/nothing", "jespern/arriving"):
+        with pytest.raises(NotFound, match=f"no repository {name}; `mirror sync`"):
+            made.writes.delete(name, by="x")
+
+
+def two_upstreams(made: Bench) -> Config:
+    """Configure the same sandbox twice."""
+    first = made.config.upstreams[0]
+    return msgspec.structs.replace(
+        made.config, upstreams=(first, msgspec.structs.replace(first, name="t", workspaces=("jespern",)))
+    )
+
+
+def test_two_upstreams_with_one_owner(made: Bench) -> None:
+    """The user has to say which; then it is that one."""
+    writes = made.writer(two_upstreams(made))
+    with pytest.raises(ConfigError, match="jespern is in s and in t; say which one with --upstream"):
+        writes.create("jespern", Settings(name="idea"), by="x")
+    writes.create("jespern", Settings(name="idea"), by="x", upstream="t")
+    names = "SELECT u.name FROM repositories r JOIN upstreams u ON u.id = r.upstream_id WHERE slug = 'idea'"
+    assert made.rows(names) == [("t",)]
+    with pytest.raises(ConfigError, match="no upstream is called 'v'; there is s, t"):
+        writes.create("jespern", Settings(name="idea"), by="x", upstream="v")
+
+
+def test_two_upstreams_with_one_repository(made: Bench) -> None:
+    """A name that both hold has to be told apart; the other one's row stays."""
+    writes = made.writer(two_upstreams(made))
+    writes.create("jespern", Settings(name="idea"), by="x", upstream="t")
+    with pytest.raises(NotFound, match="of upstream t"):
+        writes.delete(PISTON, by="x", upstream="t")
+    writes.delete(PISTON, by="x")
+    assert made.upstream(PISTON) is None
+
+
+def test_an_upstream_that_was_taken_out(made: Bench, write: Write) -> None:
+    """Rows of an upstream that the configuration does not name any more cannot be written to."""
+    other = msgspec.structs.replace(made.config.upstreams[0], name="other", workspaces=())
+    made.writes = made.writer(msgspec.structs.replace(made.config, upstreams=(other,)))
+    with pytest.raises(ConfigError, match="mirrored from s, which the configuration no longer names"):
+        write(made)
+
+
+def test_no_mirror_yet(tmp_path: Path, made: Bench, write: Write) -> None:
+    """A write makes no mirror: there would be one repository in it."""
+    elsewhere = tmp_path / "elsewhere.db"
+    made.writes = made.writer(msgspec.structs.replace(made.config, database=str(elsewhere)))
+    with pytest.raises(StoreError, match="no mirror there yet"):
+        write(made)
+    assert not elsewhere.exists()
+
+
+def test_a_renamed_repository_is_not_deleted(made: Bench) -> None:
+    """Its name may be another one's by now: whoever deletes has to know what it is called."""
+    made.sandbox.do("rename", PISTON, name="Moved On")
+    with pytest.raises(UpstreamRefused, match="is called jespern/moved-on upstream by now") as caught:
+        made.writes.delete(PISTON, by="x")
+    assert caught.value.status == 409
+    assert made.upstream("jespern/moved-on") is not None
+
+
+def test_a_repository_that_is_gone_is_not_made_anew(made: Bench) -> None:
+    """Bitbucket would create what a PUT names and does not find."""
+    made.sandbox.do("delete", PISTON)
+    with pytest.raises(UpstreamRefused) as caught:
+        made.writes.update(PISTON, Settings(description="new"), by="x")
+    assert caught.value.status == 404
+    assert made.upstream(PISTON) is None
+
+
+def test_a_spent_budget(made: Bench) -> None:
+    """Writes spend from the same hour as a sync; when that is spent, nothing is sent and nobody waits."""
+    spent = made.rows("SELECT sum(requests) FROM request_ledger")[0][0]
+    limited = msgspec.structs.replace(made.config.upstreams[0], requests_per_hour=spent + 1)
+    made.writes = made.writer(msgspec.structs.replace(made.config, upstreams=(limited,)))
+    WRITES["create"](made)
+    before = made.rows("SELECT * FROM repositories")
+    for write in WRITES.values():
+        with pytest.raises(UpstreamBusy, match=r"budget of .* is spent.*nothing was changed") as caught:
+            write(made)
+        assert caught.value.status == 429
+        assert caught.value.retry_after is not None
+    assert made.asked() == 1
+    assert made.rows("SELECT * FROM repositories") == before
+
+
+def test_a_budget_that_ends_between_look_and_write(made: Bench) -> None:
+    """An update looks first; where that takes the last request, nothing was changed."""
+    spent = made.rows("SELECT sum(requests) FROM request_ledger")[0][0]
+    limited = msgspec.structs.replace(made.config.upstreams[0], requests_per_hour=spent + 1)
+    made.writes = made.writer(msgspec.structs.replace(made.config, upstreams=(limited,)))
+    with pytest.raises(UpstreamBusy, match="nothing was changed"):
+        WRITES["update"](made)
+    assert made.upstream(PISTON)["description"] != "new"
+
+
+def test_a_mirror_that_cannot_be_written(made: Bench) -> None:
+    """What the upstream has done is told, with what brings it here; half a write is none."""
+    with Store(made.path) as store:
+        store.connection.execute(
+            """CREATE TRIGGER full_disk BEFORE INSERT ON changes
+               BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"""
+        )
+        with pytest.raises(StoreError, match=r"upstream has done it .*disk is full.*the next sync brings it"):
+            WRITES["create"](made)
+        store.connection.execute("DROP TRIGGER full_disk")
+    assert made.row("jespern/idea") is None
+    assert made.written() == []
+    made.sync()
+    assert made.row("jespern/idea") is not None

@@ -1,0 +1,121 @@
+"""API 1.0 over a mirror whose writes pass through to a sandbox: what an old script gets."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from served import Asking, asking, basic, make_tokens
+from write_bench import Bench, bench
+
+from mirror.sandbox import Fault
+from mirror.store import Store
+from mirror.write import writer_for
+from mirror.write.served import ServedWriter
+
+if TYPE_CHECKING:
+    from mirror.serve.writes import Writer
+
+
+class Served:
+    """A served mirror, its sandbox, and a login that may write."""
+
+    def __init__(self, made: Bench) -> None:
+        self.made = made
+        writer: Writer = ServedWriter(made.writes)  # mypy holds it to the protocol
+        self.ask: Asking = asking(made.path, writes=True, writer=writer)
+        with Store(made.path) as store:
+            self.login = basic("jespern", make_tokens(store)["write"])
+
+    def __call__(self, method: str, path: str, **fields: str) -> tuple[int, object]:
+        """Ask with a form; return status and JSON."""
+        answer = self.ask(method, f"/1.0/{path}", data=fields, headers=self.login)
+        return answer.status_code, answer.json() if answer.content else None
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    """One for each test: they write."""
+    with bench(tmp_path) as made:
+        yield Served(made)
+
+
+def test_a_life(served: Served) -> None:
+    """Created, renamed, forked and deleted by forms of 2010; each answer and each next read agree."""
+    status, created = served("POST", "repositories/", name="New Idea", is_private="True", scm="git")
+    assert status == 200
+    assert isinstance(created, dict)
+    assert (created["slug"], created["is_private"], created["scm"], created["state"]) == (
+        "new-idea",
+        True,
+        "git",
+        "creating",
+    )
+    status, renamed = served("PUT", "repositories/jespern/new-idea", name="Better", no_public_forks="true")
+    assert isinstance(renamed, dict)
+    assert (status, renamed["slug"], renamed["no_public_forks"]) == (200, "better", True)
+    assert served.made.upstream("jespern/better")["fork_policy"] == "no_public_forks"
+    assert served("GET", "repositories/jespern/new-idea")[0] == 404
+    status, forked = served("POST", "repositories/jespern/django-piston/fork", name="copy", owner="erik")
+    assert isinstance(forked, dict)
+    assert (status, forked["owner"], forked["fork_of"]["slug"]) == (200, "erik", "django-piston")
+    assert served("DELETE", "repositories/jespern/better") == (204, None)
+    assert served("GET", "repositories/jespern/better")[0] == 404
+    assert [row[1:] for row in served.made.written()] == [
+        ("create", "jespern/new-idea", "done"),
+        ("update", "jespern/better", "done"),
+        ("fork", "erik/copy", "done"),
+        ("delete", "jespern/better", "done"),
+    ]
+    assert {row[0] for row in served.made.written()} == {"writer"}
+
+
+def test_refusals_are_passed_on(served: Served) -> None:
+    """A duplicate is 400 with the upstream's words, a missing right 403, an unknown owner 404."""
+    status, said = served("POST", "repositories/", name="arriving")
+    assert status == 400
+    assert "already exists" in str(said)
+    served.made.sandbox.add_fault(Fault("403", where="*/repositories/*"))
+    assert served("POST", "repositories/", name="idea")[0] == 403
+    assert served("POST", "repositories/", name="idea", owner="nobody")[0] == 404
+    status, said = served("POST", "repositories/", name="日本")
+    assert (status, "nothing that an address" in str(said)) == (400, True)
+
+
+def test_an_unreachable_upstream_is_503(served: Served) -> None:
+    """Nothing was changed, and the mirror answers on."""
+    served.made.sandbox.add_fault(Fault("503", where="*/repositories/*", nth=None))
+    status, said = served("PUT", "repositories/jespern/django-piston", description="new")
+    assert status == 503
+    assert "nothing was changed" in str(said)
+    assert served("GET", "repositories/jespern/django-piston")[0] == 200
+
+
+def test_a_lost_answer_is_not_called_nothing(served: Served) -> None:
+    """Where nobody knows, the answer says so."""
+    served.made.sandbox.add_fault(Fault("drop", where="*/repositories/*"))
+    status, said = served("POST", "repositories/", name="idea")
+    assert status == 503
+    assert "nothing was changed" not in str(said)
+    assert "look before you repeat it" in str(said)
+
+
+def test_a_mirror_that_cannot_be_written_is_not_called_nothing(served: Served) -> None:
+    """The upstream has done it, so that must not be denied."""
+    with Store(served.made.path) as store:
+        store.connection.execute(
+            """CREATE TRIGGER full_disk BEFORE INSERT ON changes
+               BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"""
+        )
+    status, said = served("POST", "repositories/", name="idea")
+    assert status == 503
+    assert "the upstream has done it" in str(said)
+    assert "nothing was changed" not in str(said)
+
+
+def test_the_writer_of_a_configuration(tmp_path: Path) -> None:
+    """Making it reads and asks nothing: not even the credential has to be there yet."""
+    with bench(tmp_path) as made:
+        writer = writer_for(made.config)
+        assert made.asked() == 0
+        assert callable(writer.create_repository)
