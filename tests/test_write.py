@@ -3,15 +3,21 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from upstream_fakes import MemoryLedger
 from write_bench import Bench, bench
 
 from mirror.report import Silent
 from mirror.sandbox import Fault
 from mirror.session import Wishes, sync_all
+from mirror.store import Store
+from mirror.store.audit import OLDEST_PAGE
 from mirror.store.files import sync_lock
+from mirror.times import to_text, utc_now
+from mirror.upstream.connect import connect_writable
 from mirror.upstream.writes import Settings
 
 
@@ -175,6 +181,31 @@ def test_a_sync_does_not_keep_writes_waiting(made: Bench) -> None:
     with sync_lock(made.path):
         made.writes.create("jespern", Settings(name="meanwhile"), by="x")
     assert made.row("jespern/meanwhile") is not None
+
+
+def test_a_page_from_before_does_not_undo_a_write(made: Bench) -> None:
+    """A listing that was asked for first and is saved last brings back neither the deleted nor the public."""
+    upstream = connect_writable(
+        made.config.upstreams[0], ledger=MemoryLedger(), wait=lambda *_: None, environ=made.environ
+    )
+    with closing(upstream):
+        page = upstream.fetch_repositories("jespern", "created", None)
+    made.writes.delete("jespern/arriving", by="x")
+    made.writes.update("jespern/django-piston", Settings(is_private=True, name="Hidden"), by="x")
+    with Store(made.path) as store:
+        store.save_page(
+            1, page.rows, run_id=None, seen_at=to_text(utc_now()), with_refs=True, first_listing=False
+        )
+    gone, hidden = made.row("jespern/arriving"), made.row("jespern/hidden")
+    assert gone is not None
+    assert hidden is not None
+    assert (gone["gone_reason"], hidden["is_private"]) == ("deleted", 1)
+    late = to_text(utc_now() + 2 * OLDEST_PAGE)
+    with Store(made.path) as store:
+        store.save_page(1, page.rows, run_id=None, seen_at=late, with_refs=True, first_listing=False)
+    back = made.row("jespern/arriving")
+    assert back is not None
+    assert back["deleted_at"] is None  # a page of later: whoever deleted it has restored it
 
 
 def test_a_sync_under_way_is_not_harmed(tmp_path: Path) -> None:
