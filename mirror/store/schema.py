@@ -341,6 +341,27 @@ def m006_writes(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m007_orders_of_listings(db: Database) -> None:
+    """The orders in which API 2.0 lists repositories, and what counts them without looking at each.
+
+    They end with the columns that their conditions name: only so does SQLite skip over what a caller may not
+    see, or count it, in the index alone. The two orders cost a first load about a fifth of its speed and the
+    file 45 bytes a row each; the others cost nothing where nothing is private or gone.
+    """
+    for statement in (
+        """CREATE INDEX repositories_created ON repositories (created_at, id, is_private, deleted_at)
+            WHERE deleted_at IS NULL""",
+        """CREATE INDEX repositories_owner_updated
+            ON repositories (owner_id, updated_at, id, is_private, deleted_at) WHERE deleted_at IS NULL""",
+        "CREATE INDEX repositories_gone ON repositories (owner_id, deleted_at) WHERE deleted_at IS NOT NULL",
+        "DROP INDEX repositories_private",
+        """CREATE INDEX repositories_private ON repositories (owner_id, is_private, deleted_at)
+            WHERE is_private = 1""",
+    ):
+        db.execute(statement)
+
+
 def _version() -> int:
     db = Database(memory=True)
     try:

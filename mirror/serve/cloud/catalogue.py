@@ -158,7 +158,7 @@ def repositories(
         keys=("r.id",),
         fields=_repository_fields(caller),
         default=Order("r.created_at"),
-        count=counter(caller, Owners(_among(owners) if owners is not None else "1", values))
+        count=counter(caller, Owners(_among(owners) if owners is not None else "", values))
         if is_plain
         else None,
     )

@@ -11,10 +11,15 @@ from mirror.serve.lookups import visible
 
 
 class Owners(msgspec.Struct, frozen=True):
-    """Whose repositories are counted: a condition on `r.owner_id`, and its values."""
+    """Whose repositories are counted: a condition on `r.owner_id`, empty for everybody's, and its values."""
 
     condition: str
     values: Values
+
+    def counting(self, *conditions: str) -> str:
+        """Return the statement that counts repositories; without any condition, SQLite looks at no entry."""
+        where = " AND ".join(one for one in (*conditions, self.condition) if one)
+        return f"(SELECT count(*) FROM repositories r {'WHERE ' if where else ''}{where})"
 
 
 def counter(caller: Caller, owners: Owners) -> Callable[[sqlite3.Connection], int]:
@@ -22,22 +27,14 @@ def counter(caller: Caller, owners: Owners) -> Callable[[sqlite3.Connection], in
 
     All, less the gone ones, less the private ones that live, plus those of the latter that are the caller's.
     """
+    private = ("r.is_private = 1", "r.deleted_at IS NULL")
+    parts = [owners.counting(), "-", owners.counting("r.deleted_at IS NOT NULL")]
+    if not caller.sees_all:
+        parts += ["-", owners.counting(*private)]
+        if caller.user_ids:
+            parts += ["+", owners.counting(*private, visible(caller, "r"))]
 
     def count(connection: sqlite3.Connection) -> int:
-        where = owners.condition
-        parts = [f"(SELECT count(*) FROM repositories r WHERE {where})"]
-        parts.append(f"-(SELECT count(*) FROM repositories r WHERE deleted_at IS NOT NULL AND {where})")
-        if not caller.sees_all:
-            parts += [
-                f"-(SELECT count(*) FROM repositories r WHERE is_private = 1 AND {where})",
-                f"""+(SELECT count(*) FROM repositories r
-                    WHERE deleted_at IS NOT NULL AND is_private = 1 AND {where})""",
-            ]
-        if not caller.sees_all and caller.user_ids:
-            parts.append(
-                f"""+(SELECT count(*) FROM repositories r WHERE is_private = 1 AND deleted_at IS NULL
-                    AND {visible(caller, "r")} AND {where})"""
-            )
         return int(tuples(connection, f"SELECT {' '.join(parts)}", owners.values)[0][0])
 
     return count

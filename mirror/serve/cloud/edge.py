@@ -36,7 +36,6 @@ from mirror.serve.permissions import note_use
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
-    from datasette.database import Database
 
 PATTERN = r"^(?P<prefix>/(?:(?:!|%21)?api/)?2\.0)(?P<rest>/.*)?$"
 _PATTERN = re.compile(PATTERN)
@@ -77,7 +76,7 @@ async def _answered(datasette: "Datasette", request: Request, parameters: dict[s
         with bounded(datasette, connection):
             caller = caller_of(connection, said, login)
             try:
-                asked = _asked(datasette, request, database, names, parameters, caller)
+                asked = _asked(datasette, request, names, parameters, caller)
                 return caller, _selected(reader(connection, asked), asked)
             except ApiError as error:
                 return caller, error
@@ -92,7 +91,6 @@ async def _answered(datasette: "Datasette", request: Request, parameters: dict[s
 def _asked(
     datasette: "Datasette",
     request: Request,
-    database: "Database",
     names: Names,
     parameters: dict[str, str],
     caller: Caller,
@@ -110,7 +108,7 @@ def _asked(
         names=names,
         parameters=parameters,
         caller=caller,
-        links=Links(origin, request.url_vars["prefix"], database.name),
+        links=Links(origin, request.url_vars["prefix"]),
         pages=paging.Links(here, parameters),
         selection=selection(parameters.get("fields")),
     )

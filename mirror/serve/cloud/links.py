@@ -13,11 +13,19 @@ _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+)(?::\d{1,5})?")
 
 
 class Links:
-    """Makes links for one request. `api` is the address of its API, `web` that of the pages for people."""
+    """Makes links for one request, to its API and to the pages for people."""
 
-    def __init__(self, origin: str, prefix: str, database: str) -> None:
+    def __init__(self, origin: str, prefix: str) -> None:
+        self._origin = origin
         self.api = f"{origin}{prefix}"
-        self.web = f"{origin}/{quote(database)}"
+
+    def repository_page(self, full_name: str) -> str:
+        """The page of a repository, for people."""
+        return f"{self._origin}/-/r/{escaped(full_name)}"
+
+    def owner_page(self, username: str) -> str:
+        """The page of an owner, for people."""
+        return f"{self._origin}/-/u/{segment(username)}"
 
     def repository(self, full_name: str) -> str:
         """The address of a repository."""

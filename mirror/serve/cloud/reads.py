@@ -15,7 +15,7 @@ from mirror.serve.lookups import visible
 
 Values = dict[str, Any]
 
-_RELATED = ("parent_id", "parent_name", "has_parent", "forks_count")
+_RELATED = ("parent_name", "has_parent", "forks_count")
 _PLAIN = ", ".join(f"r.{field}" for field in Repository.__struct_fields__ if field not in _RELATED)
 ACCOUNT_COLUMNS = Account.__struct_fields__
 REF_COLUMNS = Ref.__struct_fields__
@@ -45,7 +45,7 @@ def forks_count(caller: Caller) -> str:
 @cache
 def _select(told: str, forks: str) -> str:
     """Build the statement that reads whole repositories."""
-    return f"""SELECT {_PLAIN}, p.id, p.name, {told}, {forks}
+    return f"""SELECT {_PLAIN}, p.name, {told}, {forks}
         FROM {{source}} repositories r LEFT JOIN repositories p ON p.id = r.parent_id AND p.deleted_at IS NULL
         {{condition}}"""
 

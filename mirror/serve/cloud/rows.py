@@ -27,8 +27,8 @@ class Account(msgspec.Struct, frozen=True):
 class Repository(msgspec.Struct, frozen=True):
     """A row of `repositories`; the last fields are what the caller may see of its relatives.
 
-    `has_parent` says whether the parent may be told; `parent_id` and `parent_name` are there where it is
-    mirrored. `forks_count` is without the forks that are hidden from the caller.
+    `has_parent` says whether the parent may be told; `parent_name` is there where it is mirrored.
+    `forks_count` is without the forks that are hidden from the caller.
     """
 
     id: int
@@ -60,7 +60,6 @@ class Repository(msgspec.Struct, frozen=True):
     refs_synced_at: str | None
     parent_uuid: str | None
     parent_full_name: str | None
-    parent_id: int | None
     parent_name: str | None
     has_parent: int
     forks_count: int | None

@@ -67,7 +67,7 @@ class Shapes:
             "name": row.name,
             "links": {
                 "self": {"href": self._links.repository(row.full_name)},
-                "html": {"href": f"{self._links.web}/repositories/{row.id}"},
+                "html": {"href": self._links.repository_page(row.full_name)},
                 **_avatar(row.avatar_url),
             },
         }
@@ -112,7 +112,7 @@ class Shapes:
         shaped["links"] = {
             "self": {"href": here},
             "repositories": {"href": f"{self._links.api}/repositories/{segment(slug)}"},
-            "html": {"href": f"{self._links.web}/users/{row.id}"},
+            "html": {"href": self._links.owner_page(row.username or "")},
             "members": {"href": f"{self._links.workspace(slug)}/members"},
             **_avatar(row.avatar_url),
         }
@@ -177,7 +177,7 @@ class Shapes:
             "links": {
                 "self": {"href": f"{here}/refs/{'tags' if is_tag else 'branches'}/{name}"},
                 "commits": {"href": f"{here}/commits/{name}"},
-                "html": {"href": f"{self._links.web}/repositories/{repository.id}"},
+                "html": {"href": self._links.repository_page(repository.full_name)},
             },
         }
         if is_tag:
@@ -231,8 +231,7 @@ class Shapes:
         links: Json = {}
         if full_name:
             links["self"] = {"href": self._links.repository(full_name)}
-        if row.parent_id is not None:
-            links["html"] = {"href": f"{self._links.web}/repositories/{row.parent_id}"}
+            links["html"] = {"href": self._links.repository_page(full_name)}
         shaped: Json = {
             "type": "repository",
             "full_name": full_name,
@@ -252,7 +251,7 @@ class Shapes:
             "key": row.project_key,
             "uuid": row.project_uuid,
             "name": row.project_name,
-            "links": {"self": {"href": here}, "html": {"href": f"{self._links.web}/users/{owner.id}"}},
+            "links": {"self": {"href": here}, "html": {"href": self._links.owner_page(owner.username or "")}},
         }
 
     def _repository_links(self, row: Repository) -> Json:
@@ -260,7 +259,7 @@ class Shapes:
         clone = (("https", row.clone_https), ("ssh", row.clone_ssh))
         return {
             "self": {"href": here},
-            "html": {"href": f"{self._links.web}/repositories/{row.id}"},
+            "html": {"href": self._links.repository_page(row.full_name)},
             **_avatar(row.avatar_url),
             **{name: {"href": f"{here}/{name}"} for name in _CHILDREN},
             "branches": {"href": f"{here}/refs/branches"},
@@ -275,7 +274,7 @@ class Shapes:
         here = self._links.user(row.known_uuid or slug) if person else self._links.workspace(slug)
         return {
             "self": {"href": here},
-            "html": {"href": f"{self._links.web}/users/{row.id}"},
+            "html": {"href": self._links.owner_page(row.username or "")},
             **_avatar(row.avatar_url),
         }
 
@@ -285,7 +284,7 @@ class Shapes:
             "slug": row.username,
             "links": {
                 "self": {"href": self._links.workspace(row.username or "")},
-                "html": {"href": f"{self._links.web}/users/{row.id}"},
+                "html": {"href": self._links.owner_page(row.username or "")},
                 **_avatar(row.avatar_url),
             },
         }
