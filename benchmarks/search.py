@@ -257,7 +257,7 @@ def _update(path: Path) -> float:
 def _change(connection: sqlite3.Connection, number: int, row_id: int, new_id: int) -> None:
     """Make one of these changes: a new repository, a new name, more followers, other visibility, an end."""
     if number % 4 == 0:
-        named = Named("", f"novel-{number}-thing", f"Novel {number} thing", number % 50, private=False)
+        named = Named("", f"novel-{number}-thing", f"Novel {number} thing", number % 3, private=False)
         row = list(_row(new_id, named, {"": 1}))
         connection.execute(_INSERT, row)
     elif number % 4 == 1:

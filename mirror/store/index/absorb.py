@@ -5,13 +5,13 @@ absorbed together share the counts of short paths.
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from mirror.names import popularity, searched_text
 from mirror.store.index.lists import Lists
 from mirror.store.index.moves import Move, Place
 from mirror.store.index.nodes import Nodes
-from mirror.store.index.walk import walk
+from mirror.store.index.walk import Places, walk
 from mirror.trie import END, LEAF_SIZE, SHORTEST_LISTED, collection_of
 
 _ROW = """SELECT id, name, slug, is_private, deleted_at, followers_count, forks_count, created_at
@@ -33,12 +33,10 @@ class Absorption:
             self._nodes.create(b"")
         places = [place for move in moves for place in (move.was, move.now) if place is not None]
         self._nodes.read_ahead(place.text for place in places)
-        for move in moves:
-            if move.was is not None:
-                self._leave(move.id, move.was)
-        for move in moves:
-            if move.now is not None:
-                self._join(move, move.now)
+        ways = [(move, self._walk(move.was), self._walk(move.now)) for move in moves]
+        joining = [(move, new, self._leave(move, old)) for move, old, new in ways]
+        for move, new, left in joining:
+            self._join(move, new, left)
         self._nodes.learn(move.popularity for move in moves)
         self._nodes.settle()
         full = self._settle_lists()
@@ -48,20 +46,31 @@ class Absorption:
             self._nodes.settle()
             full = self._settle_lists()
 
-    def _leave(self, row_id: int, place: Place) -> None:
-        for path in walk(place.text, self._nodes).common:
-            self._nodes.leave(path, place.collection, row_id)
+    def _walk(self, place: Place | None) -> Places | None:
+        return None if place is None else walk(place.text, self._nodes)
 
-    def _join(self, move: Move, place: Place) -> None:
-        places = walk(place.text, self._nodes)
-        for path in places.common:
-            self._nodes.join(path, place.collection, move.popularity)
-        if move.was is not None and move.was.text == place.text:
+    def _leave(self, move: Move, places: Places | None) -> Collection[bytes]:
+        """Take a repository out of the nodes that change, and return them."""
+        if move.was is None or places is None:
+            return ()
+        paths: Collection[bytes] = places.common
+        if move.was == move.now:
+            paths = self._nodes.concerned(paths, move.was.collection, move.popularity)
+        self._nodes.leave(paths, move.was.collection, move.id)
+        return paths
+
+    def _join(self, move: Move, places: Places | None, left: Collection[bytes]) -> None:
+        """Put a repository into the nodes and, where its text is new, into the lists."""
+        if move.now is None or places is None:
+            return
+        paths = left if move.was == move.now else places.common
+        self._nodes.join(paths, move.now.collection, move.popularity)
+        if move.was is not None and move.was.text == move.now.text:
             return  # it is in these lists already
         for path in places.rare:
             self._lists.add(path, move.id)
         if places.crowded:
-            self._lists.add_to_crowd(place.text, move.id)
+            self._lists.add_to_crowd(move.now.text, move.id)
 
     def _settle_lists(self) -> list[bytes]:
         return self._lists.settle(2 * self._leaf_size)
@@ -75,7 +84,7 @@ class Absorption:
         self._lists.replace(path, set())
         self._nodes.create(path)
         for row_id, (text, collection) in listed.items():
-            self._nodes.join(path, collection, self._nodes.popularity_of(row_id))
+            self._nodes.join([path], collection, self._nodes.popularity_of(row_id))
             if text == path:
                 self._lists.add_to_crowd(text, row_id)
             for child in _children(path, text, crowded=text in self._nodes):

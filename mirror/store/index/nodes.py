@@ -63,16 +63,29 @@ class Nodes:
         self._nodes[path] = {PUBLIC: Tally()}
         self._changed.add((path, PUBLIC))
 
-    def leave(self, path: bytes, collection: int, row_id: int) -> None:
-        """Take one repository out of a node."""
-        tally = self._tally(path, collection)
-        tally.count -= 1
-        if pack([row_id]) in tally.best:  # or so it seems: bytes of two neighbours may look like it
-            tally.best = pack([listed_id for listed_id in unpack(tally.best) if listed_id != row_id])
+    def leave(self, paths: Iterable[bytes], collection: int, row_id: int) -> None:
+        """Take one repository out of some common paths."""
+        packed = pack([row_id])
+        for path in paths:
+            tally = self._tally(path, collection)
+            tally.count -= 1
+            if packed in tally.best:
+                tally.best = _without(tally.best, row_id)
 
-    def join(self, path: bytes, collection: int, popular: Popularity) -> None:
-        """Put one repository into a node; all leave before the first joins, and `settle` ends it."""
-        self._tally(path, collection).joining.append(popular)
+    def join(self, paths: Iterable[bytes], collection: int, popular: Popularity) -> None:
+        """Put one repository into some common paths; all leave before the first joins, `settle` ends it."""
+        for path in paths:
+            self._tally(path, collection).joining.append(popular)
+
+    def concerned(self, paths: Iterable[bytes], collection: int, popular: Popularity) -> list[bytes]:
+        """Return the paths whose lists change when one that they count has become so popular."""
+        packed = pack([popular[-1]])
+        tallies = ((path, (self._nodes[path] or {})[collection]) for path in paths)
+        return [
+            path
+            for path, tally in tallies
+            if tally.count <= listed(LONG) or -popular[0] >= tally.bar or packed in tally.best
+        ]
 
     def settle(self) -> None:
         """Rank those that joined, and write what changed."""
@@ -122,11 +135,12 @@ class Nodes:
         return known
 
     def _tally(self, path: bytes, collection: int) -> Tally:
-        node = self._node(path)
-        if node is None:
-            raise KeyError(path)
         self._changed.add((path, collection))
-        return node.setdefault(collection, Tally())
+        node = self._nodes[path] or {}
+        tally = node.get(collection)
+        if tally is None:
+            tally = node[collection] = Tally()
+        return tally
 
     def _node(self, path: bytes) -> dict[int, Tally] | None:
         try:
@@ -145,3 +159,8 @@ class Nodes:
                 if node is None:
                     node = self._nodes[path] = {}
                 node[collection] = Tally(count, best, bar)
+
+
+def _without(best: bytes, row_id: int) -> bytes:
+    """Take an id out of a packed list, if it is there: bytes of two neighbours may look like it."""
+    return pack([listed_id for listed_id in unpack(best) if listed_id != row_id])
