@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasette import hookimpl
 from datasette.utils.asgi import Request, Response
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader
+from jinja2 import Environment
 
 from mirror.search import register
 from mirror.serve import api, permissions
@@ -17,7 +17,8 @@ from mirror.serve.cloud import edge
 from mirror.serve.errors import error_page
 from mirror.serve.metadata import metadata
 from mirror.serve.mirrors import mirror_named, mirrors, served
-from mirror.serve.pages import login
+from mirror.serve.pages import headers, login, tables, wording
+from mirror.serve.pages.routes import ROUTES
 from mirror.serve.queries import stored_queries
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def permission_allowed(
 @hookimpl
 def register_routes() -> list[tuple[str, View]]:
     """Add the plugin's own addresses; Datasette asks them before its own."""
-    return [(rf"^{login.PATH}$", login.login), (api.PATTERN, api.view), (edge.PATTERN, edge.view)]
+    return [*ROUTES, (api.PATTERN, api.view), (edge.PATTERN, edge.view)]
 
 
 @hookimpl
@@ -116,8 +117,35 @@ def menu_links(datasette: "Datasette", actor: dict[str, Any] | None) -> list[dic
 
 @hookimpl
 def prepare_jinja2_environment(env: Environment) -> None:
-    """Add the plugin's templates behind those of the operator."""
-    env.loader = ChoiceLoader([*([env.loader] if env.loader else []), FileSystemLoader(TEMPLATES)])
+    """Add the plugin's templates behind those of the operator, and the filters that they use."""
+    tables.install(env, str(TEMPLATES))
+    wording.install(env)
+
+
+@hookimpl
+def asgi_wrapper() -> Callable[[headers.Application], headers.Application]:
+    """Say with every answer that browsers load nothing from elsewhere."""
+    return headers.guarded
+
+
+@hookimpl
+def render_cell(datasette: "Datasette", database: str, column: str, row: Any, value: Any) -> Any:
+    """Lead from names in tables to their pages."""
+    return tables.cell(datasette, database, column, row, value)
+
+
+@hookimpl
+def extra_css_urls(datasette: "Datasette", database: str | None) -> list[str]:
+    """Fold the notes on a mirror's columns."""
+    return tables.style(datasette, database)
+
+
+@hookimpl
+def extra_template_vars(
+    datasette: "Datasette", database: str | None, request: Request | None
+) -> Callable[[], Awaitable[dict[str, Any]]]:
+    """Tell Datasette's pages of a mirror how current it is."""
+    return lambda: tables.foot(datasette, database, request)
 
 
 @hookimpl

@@ -7,6 +7,7 @@ from datasette.utils.asgi import Request, Response
 
 from mirror.serve import tokens
 from mirror.serve.mirrors import mirrors
+from mirror.serve.pages.visit import rendered
 from mirror.serve.permissions import LOGIN_SECONDS, login_cookie
 
 if TYPE_CHECKING:
@@ -51,8 +52,7 @@ async def _form(
     datasette: "Datasette", request: Request, destination: str, *, message: str = "", status: int = 200
 ) -> Response:
     context: dict[str, Any] = {"message": message, "next": local_path(destination)}
-    body = await datasette.render_template("mirror_login.html", context, request=request)
-    return Response.html(body, status=status, headers={"Referrer-Policy": "same-origin"})
+    return await rendered(datasette, request, "mirror_login.html", context, status=status)
 
 
 async def _read_form(request: Request) -> dict[str, str]:

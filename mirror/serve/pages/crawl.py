@@ -1,0 +1,146 @@
+"""The status page: the crawl as one looks at it, drawn from the file's own data, each chart with its SQL."""
+
+import sqlite3
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from datasette.utils.asgi import Response
+
+from mirror.serve.pages.charts import Bar, bar_chart, gauge, line_chart
+from mirror.serve.pages.reads import crawl as reads
+from mirror.serve.pages.reads.crawl import Measure
+from mirror.serve.pages.reads.upstreams import counts, upstreams
+from mirror.serve.pages.visit import Visit
+from mirror.times import age_text, to_text
+
+MINUTES, DAYS = 60, 30
+AGES = ("an hour", "a day", "a week", "30 days", "longer")
+
+Chart = dict[str, Any]
+
+
+async def status(visit: Visit) -> Response:
+    """GET /-/mirror-status: what the crawler asked, how fresh the rows are, how it grew, what failed.
+
+    What counts requests counts those for private repositories too, so it is only for whom tables are open.
+    """
+
+    def work(connection: sqlite3.Connection) -> dict[str, Any]:
+        context: dict[str, Any] = {
+            "upstreams": upstreams(connection),
+            "failures": reads.failures(connection, visit.caller, is_open=visit.is_open),
+        }
+        if visit.is_open:
+            context |= {
+                "budgets": _budgets(connection, visit),
+                "days": _days(connection, visit),
+                "runs": reads.measure(connection, reads.RUNS),
+            }
+        return context
+
+    context = await visit.read(work)
+    context["counts"] = await visit.tally("counts", lambda connection: counts(connection, visit.caller))
+    context["freshness"] = await visit.tally("freshness", lambda connection: _freshness(connection, visit))
+    context["growth"] = await visit.tally("growth", lambda connection: _growth(connection, visit))
+    return await visit.page("mirror_status.html", context)
+
+
+def _budgets(connection: sqlite3.Connection, visit: Visit) -> list[Chart]:
+    """Draw the rolling hour of each credential, minute by minute."""
+    now = int(visit.now.timestamp())
+    since = now - MINUTES * 60
+    hour = reads.measure(connection, reads.HOUR, since=since)
+    limits = {row["bucket"]: row for row in reads.measure(connection, reads.LIMITS).rows}
+    used = defaultdict[str, dict[int, int]](dict)
+    for row in hour.rows:
+        used[row["bucket"]][row["minute"]] = row["requests"]
+    return [
+        _budget(visit, hour, bucket, used.get(bucket, {}), limits.get(bucket, {}), since)
+        for bucket in sorted({*used, *limits})
+    ]
+
+
+def _budget(
+    visit: Visit, hour: Measure, bucket: str, by_minute: dict[int, int], limit: dict[str, Any], since: int
+) -> Chart:
+    total, most = sum(by_minute.values()), limit.get("requests_per_hour")
+    held = limit.get("held_until")
+    clock = [
+        datetime.fromtimestamp(since + minute * 60, UTC).strftime("%H:%M") for minute in range(MINUTES + 1)
+    ]
+    bars = [Bar(clock[minute], by_minute.get(minute, 0)) for minute in range(MINUTES + 1)]
+    return {
+        "bucket": bucket,
+        "used": total,
+        "limit": most,
+        "held_until": to_text(datetime.fromtimestamp(held, UTC))
+        if held and held > visit.now.timestamp()
+        else None,
+        "gauge": gauge(total, most, title=f"Requests of the hour of {bucket}"),
+        "svg": bar_chart(bars, title=f"Requests each minute of {bucket}", unit="requests", height=70),
+        "sql": visit.links.sql(hour.sql, **hour.values),
+    }
+
+
+def _days(connection: sqlite3.Connection, visit: Visit) -> Chart:
+    """Draw requests and waits of the last days."""
+    first = (visit.now - timedelta(days=DAYS - 1)).date()
+    days = [str(first + timedelta(days=number)) for number in range(DAYS)]
+    asked = reads.measure(connection, reads.DAYS, since=f"{first}T")
+    by_day = {row["day"]: row for row in asked.rows}
+    requests, waits = list[Bar](), list[Bar]()
+    for day in days:
+        row = by_day.get(day) or {"requests": 0, "git_requests": 0, "waited_seconds": 0.0}
+        note = f"{day}: {row['requests']:,} API requests, {row['git_requests']:,} git requests"
+        requests.append(Bar(day, row["requests"], row["git_requests"], note=note))
+        waited = row["waited_seconds"] or 0.0
+        waits.append(Bar(day, waited / 60, tone="warn", note=f"{day}: {age_text(waited)} of waiting"))
+    return {
+        "requests": bar_chart(requests, title="Requests of each day", unit="requests"),
+        "waits": bar_chart(waits, title="Minutes waited each day", unit="minutes"),
+        "total": sum(bar.total for bar in requests),
+        "waited": age_text(sum(bar.value for bar in waits) * 60),
+        "sql": visit.links.sql(asked.sql, **asked.values),
+    }
+
+
+def _freshness(connection: sqlite3.Connection, visit: Visit) -> Chart:
+    """Draw how long ago rows were last seen, and how many wait for their refs."""
+    moments = {
+        name: to_text(visit.now - age)
+        for name, age in (
+            ("hour", timedelta(hours=1)),
+            ("day", timedelta(days=1)),
+            ("week", timedelta(days=7)),
+            ("month", timedelta(days=30)),
+        )
+    }
+    found = reads.measure_seen(connection, visit.caller, reads.FRESHNESS, **moments)
+    by_age = {row["age"]: row for row in found.rows}
+    bars = list[Bar]()
+    for number, label in enumerate(AGES):
+        row = by_age.get(number) or {"repositories": 0, "refs_waiting": 0}
+        note = f"{label}: {row['repositories']:,}, and {row['refs_waiting']:,} that wait for their refs"
+        bars.append(Bar(label, row["repositories"], row["refs_waiting"], note=note))
+    return {
+        "svg": bar_chart(bars, title="Repositories by when they were last seen", unit="repositories"),
+        "bars": bars,
+        "sql": visit.links.sql(found.sql, **found.values),
+    }
+
+
+def _growth(connection: sqlite3.Connection, visit: Visit) -> Chart:
+    """Draw how many repositories there were, year by year or, in a young mirror, month by month."""
+    found = reads.measure_seen(connection, visit.caller, reads.GROWTH, letters=4)
+    if len(found.rows) < 4:
+        found = reads.measure_seen(connection, visit.caller, reads.GROWTH, letters=7)
+    total, points = 0, list[Bar]()
+    for row in found.rows:
+        total += row["created"]
+        points.append(Bar(row["period"], total))
+    return {
+        "svg": line_chart(points, title="Repositories created, added up", unit="repositories"),
+        "total": total,
+        "sql": visit.links.sql(found.sql, **found.values),
+    }

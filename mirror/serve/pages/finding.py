@@ -1,0 +1,181 @@
+"""Search as a page, as options while one types, as JSON and as CSV; its address reproduces it."""
+
+import csv
+import io
+import sqlite3
+import time
+from typing import Any
+
+import msgspec
+from datasette.utils.asgi import Response
+
+from mirror.search import Found, search
+from mirror.search.find import COLUMNS
+from mirror.serve.lookups import visible
+from mirror.serve.pages.headers import PAGE
+from mirror.serve.pages.reads.rows import ids_of, rows
+from mirror.serve.pages.visit import Visit
+
+PER_PAGE, MOST_ROWS, OPTIONS, LANGUAGES = 20, 1000, 8, 80
+LONGEST_QUERY = 300
+CHOICES = {
+    "scm": ("git", "hg"),
+    "visibility": ("public", "private"),
+    "forks": ("only", "none"),
+    "gone": ("1",),
+}
+FILTERS = ("owner", "language", *CHOICES)
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A search as its address says it; what an address says wrongly is left out."""
+
+    q: str = ""
+    owner: str = ""
+    language: str = ""
+    scm: str = ""
+    visibility: str = ""
+    forks: str = ""
+    gone: str = ""
+    page: int = 1
+    size: int = PER_PAGE
+
+    @property
+    def filters(self) -> dict[str, str]:
+        """The filters that are set."""
+        return {name: getattr(self, name) for name in FILTERS if getattr(self, name)}
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """What the address of the first page of this search holds."""
+        size = {} if self.size == PER_PAGE else {"size": str(self.size)}
+        return ({"q": self.q} if self.q else {}) | self.filters | size
+
+
+def asked_of(visit: Visit) -> Asked:
+    """Read a search from an address."""
+    said = visit.parameters
+    chosen = {name: said.get(name, "") for name in CHOICES if said.get(name, "") in CHOICES[name]}
+    if not visit.caller.sees_all:
+        chosen.pop("visibility", None)
+    return Asked(
+        q=said.get("q", "").strip()[:LONGEST_QUERY],
+        owner=said.get("owner", "").strip()[:LONGEST_QUERY],
+        language=said.get("language", "").strip()[:LONGEST_QUERY],
+        page=visit.number("page", 1, 1_000_000),
+        size=visit.number("size", PER_PAGE, MOST_ROWS),
+        **chosen,
+    )
+
+
+def find(connection: sqlite3.Connection, asked: Asked, *, visible_private: bool) -> Found:
+    """Search as asked."""
+    return search(
+        connection,
+        asked.q,
+        limit=asked.size,
+        offset=(asked.page - 1) * asked.size,
+        owner=asked.owner or None,
+        scm=asked.scm or None,
+        language=asked.language or None,
+        private={"public": False, "private": True}.get(asked.visibility),
+        visible_private=visible_private,
+        forks={"only": True, "none": False}.get(asked.forks),
+        gone=bool(asked.gone),
+    )
+
+
+async def results(visit: Visit) -> Response:
+    """GET /-/search: a form, what it finds, and where else to look."""
+    asked = asked_of(visit)
+    found, took_ms = await _found(visit, asked)
+    pages = -(-found.count // asked.size)
+    context = {
+        "asked": asked,
+        "found": found,
+        "took_ms": took_ms,
+        "pages": pages,
+        "start": (asked.page - 1) * asked.size,
+        "query": " ".join(found.corrected) if found.fuzzy else asked.q,
+        "languages": await visit.tally("languages", lambda connection: _languages(connection, visit)),
+    }
+    return await visit.page("mirror_search.html", context)
+
+
+async def options(visit: Visit) -> Response:
+    """GET /-/search/options: a few results while one types, as the items of a list box."""
+    asked = msgspec.structs.replace(asked_of(visit), size=OPTIONS, page=1)
+    found, _ = await _found(visit, asked)
+    return await visit.fragment("mirror_options.html", {"asked": asked, "found": found})
+
+
+async def as_json(visit: Visit) -> Response:
+    """GET /-/search.json: the same rows for programs."""
+    asked = asked_of(visit)
+    found, _ = await _found(visit, asked)
+    following = {**asked.parameters, "page": asked.page + 1}
+    more = asked.page * asked.size < found.count
+    body = {
+        "query": asked.q,
+        "filters": asked.filters,
+        "count": found.count,
+        "fuzzy": found.fuzzy,
+        "corrected": found.corrected,
+        "page": asked.page,
+        "size": asked.size,
+        "next": visit.links.search(".json", **following) if more else None,
+        "repositories": [
+            {**row, "url": visit.links.repository(row["full_name"], row["id"])} for row in found.repositories
+        ],
+    }
+    content_type = "application/json; charset=utf-8"
+    return Response(msgspec.json.encode(body), headers=dict(PAGE), content_type=content_type)
+
+
+async def as_csv(visit: Visit) -> Response:
+    """GET /-/search.csv: up to a thousand rows a page, of which a spreadsheet runs nothing."""
+    said = asked_of(visit)
+    asked = said if "size" in visit.parameters else msgspec.structs.replace(said, size=MOST_ROWS)
+    found, _ = await _found(visit, asked)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    writer.writerows([_cell(row[column]) for column in COLUMNS] for row in found.repositories)
+    headers = {
+        **PAGE,
+        "Content-Disposition": 'attachment; filename="search.csv"',
+        "X-Total-Count": str(found.count),
+    }
+    body = text.getvalue().encode("utf-8", "replace")
+    return Response(body, headers=headers, content_type="text/csv; charset=utf-8")
+
+
+async def _found(visit: Visit, asked: Asked) -> tuple[Found, float]:
+    """Search, and say how many milliseconds it took."""
+    sees_all = visit.caller.sees_all
+
+    def work(connection: sqlite3.Connection) -> tuple[Found, float]:
+        start = time.perf_counter()
+        found = find(connection, asked, visible_private=sees_all)
+        return found, (time.perf_counter() - start) * 1000
+
+    return await visit.read(work)
+
+
+def _languages(connection: sqlite3.Connection, visit: Visit) -> list[str]:
+    """List the languages that the visitor can filter by, the most common first."""
+    found = rows(
+        connection,
+        f"""SELECT lower(r.language) AS language FROM repositories r
+            WHERE r.deleted_at IS NULL AND r.language <> '' AND {visible(visit.caller, "r")}
+            GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {LANGUAGES}""",
+        {"ids": ids_of(visit.caller)},
+    )
+    return [row["language"] for row in found]
+
+
+def _cell(value: Any) -> Any:
+    """Keep spreadsheets from taking somebody's description for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

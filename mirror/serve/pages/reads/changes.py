@@ -1,0 +1,117 @@
+"""What changed, the latest first, as far as a visitor may see it; filtered, paged by the change's number."""
+
+import json
+import sqlite3
+from typing import Any
+
+import msgspec
+
+from mirror.serve.callers import Caller
+from mirror.serve.lookups import visible
+from mirror.serve.pages.reads.rows import Row, ids_of, rows
+
+KINDS = {
+    "repositories": (
+        "created", "updated", "renamed", "transferred", "made_private", "made_public", "deleted", "restored",
+        "owner_renamed",
+    ),
+    "branches": ("branch_created", "branch_moved", "branch_deleted"),
+    "tags": ("tag_created", "tag_moved", "tag_deleted"),
+}  # fmt: skip
+"""All kinds of changes by what they are about; the name of a group stands for all of it."""
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Which changes are asked for; what is None or empty does not matter. `before` is a change's number."""
+
+    kinds: tuple[str, ...] = ()
+    owner: str = ""
+    upstream: str = ""
+    ref: str = ""
+    repository_id: int | None = None
+    owner_id: int | None = None
+    since: str = ""
+    until: str = ""
+    before: int | None = None
+    limit: int = 50
+
+
+def changes(connection: sqlite3.Connection, caller: Caller, wanted: Wanted) -> list[Row]:
+    """Read a page of changes, and one more where there are more.
+
+    Strangers see nothing of the time when a repository was private, though it is public now; of owners
+    only those who own something that they may see.
+    """
+    conditions = [_may_see(caller), *_conditions(wanted)]
+    values = {
+        "ids": ids_of(caller),
+        "kinds": json.dumps(wanted.kinds),
+        "most": wanted.limit + 1,
+        **{name: getattr(wanted, name) for name in wanted.__struct_fields__ if name != "kinds"},
+    }
+    found = rows(
+        connection,
+        f"""SELECT c.id, c.at, c.kind, c.ref, c.old, c.new, c.repository_id, u.id AS owner_id,
+                r.full_name AS repository, u.username AS owner, up.name AS upstream, r.is_private
+            FROM changes c LEFT JOIN repositories r ON r.id = c.repository_id
+            LEFT JOIN users u ON u.id = coalesce(c.user_id, r.owner_id)
+            LEFT JOIN upstreams up ON up.id = coalesce(r.upstream_id, u.upstream_id)
+            WHERE {" AND ".join(conditions)} ORDER BY c.id DESC LIMIT :most""",
+        values,
+    )
+    if not caller.sees_all:
+        for change in found:
+            change["old"], change["new"] = _without_parent(change["old"]), _without_parent(change["new"])
+    return found
+
+
+def _conditions(wanted: Wanted) -> list[str]:
+    """Say in SQL what is asked for; `+` keeps SQLite on the order of the numbers where that is shorter."""
+    said = list[str]()
+    if wanted.kinds:
+        said.append("c.kind IN (SELECT value FROM json_each(:kinds))")
+    if wanted.repository_id is not None:
+        said.append("c.repository_id = :repository_id")
+    if wanted.owner_id is not None:
+        said.append(
+            "(c.user_id = :owner_id OR c.repository_id IN"
+            " (SELECT id FROM repositories WHERE owner_id = :owner_id))"
+        )
+    if wanted.owner:
+        said.append("u.username = :owner COLLATE NOCASE")
+    if wanted.upstream:
+        said.append("up.name = :upstream")
+    if wanted.ref:
+        said.append("instr(lower(c.ref), lower(:ref)) > 0")
+    if wanted.since:
+        said.append("+c.at >= :since")
+    if wanted.until:
+        said.append("+c.at < :until")
+    if wanted.before is not None:
+        said.append("c.id < :before")
+    return said
+
+
+def _may_see(caller: Caller) -> str:
+    """Return the condition under which a change may be seen."""
+    if caller.sees_all:
+        return "1"
+    return f"""CASE WHEN r.id IS NOT NULL THEN {visible(caller, "r")}
+            AND c.id > coalesce((SELECT max(m.id) FROM changes m
+                WHERE m.repository_id = r.id AND m.kind = 'made_public'), 0)
+        ELSE EXISTS (SELECT 1 FROM repositories o WHERE o.owner_id = c.user_id AND {visible(caller, "o")})
+        END"""
+
+
+def _without_parent(text: str | None) -> str | None:
+    """Take the name of a parent out of an edit: nobody knows whether it is private."""
+    if not text or "parent_full_name" not in text:
+        return text
+    try:
+        said: Any = json.loads(text)
+    except ValueError:
+        return text
+    if not isinstance(said, dict):
+        return text
+    said.pop("parent_full_name", None)
+    return json.dumps(said, ensure_ascii=False)

@@ -1,0 +1,69 @@
+"""Numbers that cost a scan of the file: remembered in proportion to what they cost, renewed behind the page.
+
+A page never waits long for them. On a small file they are counted each time; on one of a million
+repositories a second of counting is good for the next minute, and meanwhile the old number is shown.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
+
+WORTH = 60
+"""How many times its own cost a number is good for."""
+
+LONGEST = 600.0
+PATIENCE = 0.5
+"""Seconds for which a page waits for a number that nobody knows yet."""
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A value, and until when (by the monotonic clock) it is good."""
+
+    value: Any
+    until: float
+
+
+class Tallies:
+    """What is known, and what is being counted."""
+
+    def __init__(self) -> None:
+        self._kept = dict[Any, Kept]()
+        self._running = dict[Any, asyncio.Task[Any]]()
+
+    async def get(self, key: Any, count: Callable[[], Awaitable[Any]]) -> Any:
+        """Return a number, at worst an old one; None where it is not known in time."""
+        kept = self._kept.get(key)
+        if kept is not None and kept.until > time.monotonic():
+            return kept.value
+        task = self._running.get(key)
+        if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
+            task = self._running[key] = asyncio.create_task(self._count(key, count))
+        done, _ = await asyncio.wait({task}, timeout=PATIENCE)
+        if done:
+            return task.result()
+        return kept.value if kept else None
+
+    async def _count(self, key: Any, count: Callable[[], Awaitable[Any]]) -> Any:
+        start = time.monotonic()
+        try:
+            value = await count()
+        finally:
+            self._running.pop(key, None)
+        cost = time.monotonic() - start
+        self._kept[key] = Kept(value, time.monotonic() + min(WORTH * cost if cost > 0.05 else 0.0, LONGEST))
+        return value
+
+
+_tallies = WeakKeyDictionary["Datasette", Tallies]()
+
+
+def tallies(datasette: "Datasette") -> Tallies:
+    """Return what is known of a Datasette's mirrors."""
+    return _tallies.setdefault(datasette, Tallies())

@@ -1,0 +1,157 @@
+"""How things are said: ages, sizes, marked names, changes in words. Filters of the templates."""
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from jinja2 import Environment
+from markupsafe import Markup, escape
+
+from mirror.search import mark
+from mirror.times import age_text, from_text
+
+SHORT_HASH = 12
+LONGEST_NAME = 300
+_UNITS = ("bytes", "KB", "MB", "GB", "TB")
+_PLURAL_DAYS = ((730, 365.25, "years"), (60, 30.44, "months"), (2, 1, "days"))
+
+SAID = {
+    "created": "was first seen",
+    "updated": "was edited",
+    "renamed": "was renamed",
+    "transferred": "moved to another owner",
+    "made_private": "was made private",
+    "made_public": "was made public",
+    "deleted": "is gone",
+    "restored": "is back",
+    "branch_created": "has a new branch",
+    "branch_moved": "was pushed to, on branch",
+    "branch_deleted": "lost the branch",
+    "tag_created": "has a new tag",
+    "tag_moved": "had a tag moved",
+    "tag_deleted": "lost the tag",
+    "owner_renamed": "has another name",
+}
+"""Every kind of change as what happened to its subject, a repository or an owner."""
+
+
+def install(env: Environment) -> None:
+    """Give the filters to the templates."""
+    env.filters |= {
+        "moment": moment,
+        "ago": ago,
+        "grouped": grouped,
+        "size_text": size_text,
+        "marked": marked,
+        "said": lambda kind: SAID.get(kind, kind.replace("_", " ")),
+        "tone": tone,
+        "shorthash": lambda text: (text or "")[:SHORT_HASH],
+        "shortened": shortened,
+        "first_line": lambda text: (text or "").strip().partition("\n")[0],
+        "differences": lambda change: list(differences(change)),
+    }
+
+
+def grouped(number: float | None) -> str:
+    """Write a number with its thousands apart; a dash for one that is not known."""
+    return "\N{EN DASH}" if number is None else f"{number:,.0f}"
+
+
+def size_text(size: int | None) -> str:
+    """Write bytes as people do."""
+    if size is None:
+        return "not said"
+    value, unit = float(size), 0
+    while value >= 1000 and unit < len(_UNITS) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.0f} {_UNITS[unit]}" if unit == 0 or value >= 10 else f"{value:.1f} {_UNITS[unit]}"
+
+
+def ago(text: str | None, now: datetime) -> str:
+    """Say how long ago a moment was, or how far ahead it is."""
+    if not text:
+        return "never"
+    try:
+        seconds = (now - from_text(text)).total_seconds()
+    except (ValueError, OverflowError):
+        return shortened(text, 30)
+    if abs(seconds) < 1:
+        return "just now"
+    return f"{_duration(seconds)} ago" if seconds > 0 else f"in {_duration(-seconds)}"
+
+
+def _duration(seconds: float) -> str:
+    days = seconds / 86400
+    for least, size, unit in _PLURAL_DAYS:
+        if days >= least:
+            return f"{days / size:.0f} {unit}"
+    return age_text(seconds)
+
+
+def moment(text: str | None, now: datetime) -> Markup:
+    """Write a moment as its age, with the moment itself for whoever points at it or listens."""
+    if not text:
+        return Markup('<span class="quiet">never</span>')
+    try:
+        exact = from_text(text).strftime("%Y-%m-%d %H:%M UTC")
+    except (ValueError, OverflowError):
+        return Markup("<span>{}</span>").format(shortened(text, 30))
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(f"{text[:19]}Z", exact, ago(text, now))
+
+
+def shortened(text: str | None, most: int = LONGEST_NAME) -> str:
+    """Cut a text that would fill the page."""
+    text = text or ""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def marked(text: str | None, query: str) -> Markup:
+    """Write a name with what matches the query marked."""
+    text = shortened(text)
+    parts, at = list[Markup](), 0
+    for start, end in mark(text, query):
+        parts += [escape(text[at:start]), Markup("<mark>{}</mark>").format(text[start:end])]
+        at = end
+    return Markup().join([*parts, escape(text[at:])])
+
+
+def tone(kind: str) -> str:
+    """Say what sort of news a change is: good, bad, or neither."""
+    if kind in ("deleted", "branch_deleted", "tag_deleted", "made_private"):
+        return "bad"
+    return "good" if kind in ("created", "restored", "branch_created", "tag_created") else "even"
+
+
+def differences(change: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield what an edit changed: name, before, after."""
+    old, new = _object(change["old"]), _object(change["new"])
+    for name in [*old, *(name for name in new if name not in old)]:
+        yield name.replace("_", " "), _value(old.get(name)), _value(new.get(name))
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    try:
+        value = json.loads(text or "")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _value(value: Any) -> str:
+    if value is None or value == "":
+        return "nothing"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return shortened(str(value))
+
+
+def sentence(change: Mapping[str, Any]) -> str:
+    """Say a change in one line of plain text, as feeds want it."""
+    subject = change["repository"] or change["owner"] or "somebody"
+    parts = [shortened(subject, 120), SAID.get(change["kind"], change["kind"].replace("_", " "))]
+    if change["ref"]:
+        parts.append(shortened(change["ref"], 120))
+    if change["kind"] in ("renamed", "transferred", "owner_renamed"):
+        parts.append(f"({shortened(change['old'], 120)} → {shortened(change['new'], 120)})")
+    return " ".join(parts)

@@ -1,0 +1,133 @@
+// Search while one types, filters that answer at once, addresses to copy. Every page works without it.
+"use strict";
+
+const WAIT = 60; // milliseconds of silence before a question is asked
+
+// Asks for the latest value alone: an older question is called off, and its answer, should it still come, dropped.
+function latest(show) {
+  let timer = 0, turn = 0, under_way = null;
+  return (address, delay = WAIT) => {
+    const mine = ++turn;
+    clearTimeout(timer);
+    under_way?.abort();
+    if (address === null) return;
+    timer = setTimeout(async () => {
+      under_way = new AbortController();
+      try {
+        const answer = await fetch(address, { signal: under_way.signal, credentials: "same-origin" });
+        const text = answer.ok ? await answer.text() : null;
+        if (mine === turn && text !== null) show(new DOMParser().parseFromString(text, "text/html"), address);
+      } catch (error) {
+        if (error.name !== "AbortError") console.debug(error.message);
+      }
+    }, delay);
+  };
+}
+
+// A search box with a list of results under it: a combobox as ARIA describes it.
+function suggest(form) {
+  const input = form.querySelector("input[type=search]");
+  const list = document.createElement("div");
+  const said = document.createElement("p");
+  let at = -1;
+  Object.assign(list, { id: `${input.id}-options`, className: "options", hidden: true });
+  list.setAttribute("role", "listbox");
+  list.setAttribute("aria-label", "Repositories found");
+  said.className = "hidden";
+  said.setAttribute("aria-live", "polite");
+  form.parentElement.append(list, said);
+  for (const [name, value] of Object.entries({ role: "combobox", "aria-autocomplete": "list", "aria-expanded": "false", "aria-controls": list.id }))
+    input.setAttribute(name, value);
+
+  const options = () => [...list.querySelectorAll("[role=option]")];
+  const open = (yes) => {
+    list.hidden = !yes;
+    input.setAttribute("aria-expanded", String(yes));
+    if (!yes) select(-1);
+  };
+  const select = (number) => {
+    at = number;
+    options().forEach((option, index) => option.setAttribute("aria-selected", String(index === number)));
+    const chosen = options()[number];
+    if (chosen) {
+      input.setAttribute("aria-activedescendant", chosen.id);
+      chosen.scrollIntoView({ block: "nearest" });
+    } else input.removeAttribute("aria-activedescendant");
+  };
+  const ask = latest((page) => {
+    list.replaceChildren(...page.body.childNodes);
+    select(-1);
+    open(document.activeElement === input);
+    said.textContent = list.querySelector(".all")?.textContent ?? "";
+    form.dataset.answered = input.value;
+  });
+  input.addEventListener("input", () => {
+    const query = input.value.trim();
+    if (!query) open(false);
+    ask(query ? `${form.dataset.suggest}?${new URLSearchParams({ q: query })}` : null);
+  });
+  input.addEventListener("keydown", (event) => {
+    const count = options().length;
+    if (event.key === "Escape" && !list.hidden) {
+      event.preventDefault();
+      open(false);
+    } else if ((event.key === "ArrowDown" || event.key === "ArrowUp") && count) {
+      event.preventDefault();
+      if (list.hidden) open(true);
+      const step = event.key === "ArrowDown" ? 1 : -1;
+      select(at < 0 && step < 0 ? count - 1 : (at + step + count) % count);
+    } else if (event.key === "Enter" && at >= 0 && !list.hidden) {
+      event.preventDefault();
+      options()[at].click();
+    }
+  });
+  input.addEventListener("focus", () => { if (list.childElementCount && input.value.trim()) open(true); });
+  form.parentElement.addEventListener("focusout", (event) => {
+    if (!form.parentElement.contains(event.relatedTarget)) open(false);
+  });
+  list.addEventListener("mousedown", (event) => event.preventDefault()); // keeps the focus in the box
+}
+
+// A form whose results stand on the same page: they follow what is typed, and so does the address.
+function live(form) {
+  const target = () => document.getElementById(form.dataset.live);
+  const ask = latest((page, address) => {
+    const fresh = page.getElementById(form.dataset.live);
+    if (!fresh) return;
+    target().replaceWith(fresh);
+    if (page.title) document.title = page.title;
+    history.replaceState(null, "", address);
+    form.dataset.answered = form.querySelector("input[type=search]").value;
+  });
+  form.addEventListener("input", () => {
+    const values = [...new FormData(form)].filter(([, value]) => value !== "");
+    ask(`${form.action.split(/[?#]/)[0]}?${new URLSearchParams(values)}`, WAIT * 2);
+  });
+}
+
+function copyable(line) {
+  if (!navigator.clipboard) return;
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = "Copy";
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(line.querySelector("code").textContent);
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = "Copy"; }, 1500);
+  });
+  line.append(button);
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest?.("input, textarea, select, [contenteditable]")) return;
+  const input = document.querySelector("input[type=search]");
+  if (input) {
+    event.preventDefault();
+    input.focus();
+    input.select();
+  }
+});
+document.querySelectorAll("form[data-suggest]").forEach(suggest);
+document.querySelectorAll("form[data-live]").forEach(live);
+document.querySelectorAll(".copy").forEach(copyable);
