@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -45,7 +46,8 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """One ``[[upstream]]``.
 
     `url` "" means the default of the kind, `workspaces` None the caller's own, `requests_per_hour` None
-    what Bitbucket allows this kind of credential, less a margin.
+    what Bitbucket allows this kind of credential, less a margin. Schedules are five cron fields or an
+    interval (``15m``), "" means never by itself: sweeps and refs that are due are part of each sync then.
     """
 
     name: Name
@@ -63,6 +65,12 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     refs_every: Duration = Duration(30 * 86_400)
     absence_brake: Share = 0.10
     schedule: str = "*/15 * * * *"
+    sweep_schedule: str = ""
+    refs_schedule: str = ""
+    retry_schedule: str = ""
+    verify_schedule: str = "30 4 * * sun"
+    verify_sample: Count = 20
+    jitter: Duration = Duration(30)
 
 
 class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,14 +84,20 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole file. `upstreams` is never empty: without any, the built-in sandbox is the upstream."""
+    """The whole file. `upstreams` is never empty: without any, the built-in sandbox is the upstream.
+
+    `timezone` is that of the schedules, "" the machine's own.
+    """
 
     database: str = "data/mirror.db"
+    timezone: str = ""
     upstreams: tuple[UpstreamConfig, ...] = msgspec.field(default=(), name="upstream")
     serve: ServeConfig = ServeConfig()
 
 
-BUILT_IN = Config(upstreams=(UpstreamConfig(name="sandbox", kind="sandbox", schedule="* * * * *"),))
+BUILT_IN = Config(
+    upstreams=(UpstreamConfig(name="sandbox", kind="sandbox", schedule="* * * * *", jitter=Duration(0)),)
+)
 
 
 def read_config(path: Path | None) -> Config:
@@ -127,6 +141,10 @@ def _decode(kind: type, value: Any) -> Any:
 
 def _complaints(config: Config) -> Iterator[tuple[str, str]]:
     """Yield what no single field can tell: the path of a setting, and what is wrong with it."""
+    try:
+        ZoneInfo(config.timezone or "UTC")
+    except (KeyError, ValueError, OSError):
+        yield "$.timezone", f'{config.timezone!r} is no time zone; write it like "Europe/Amsterdam"'
     seen = set[str]()
     for index, upstream in enumerate(config.upstreams):
         path = f"$.upstream[{index}]"

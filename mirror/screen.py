@@ -1,5 +1,6 @@
 """What people see in a terminal: a run's progress and account, tables, ages. Plain lines elsewhere."""
 
+import textwrap
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,6 +20,7 @@ from mirror.sync.verify import Finding
 from mirror.times import age_text, from_text
 
 LINE_EVERY = 10.0
+WIDTH = 80
 
 
 class Bars:
@@ -208,6 +210,11 @@ def _print_details(console: Console, status: UpstreamStatus, now: datetime) -> N
     if status.budget.left == 0 and status.budget.resets_at:
         free = from_text(status.budget.resets_at).astimezone()
         _say(console, f"{name}: the next request is free at {free:%H:%M:%S}")
+    if status.next_runs:
+        due = sorted((from_text(moment), kind) for kind, moment in status.next_runs.items())
+        told = ", ".join(f"{kind} in {age_text(max(0, (at - now).total_seconds()))}" for at, kind in due)
+        for line in textwrap.wrap(f"{name}: next {told}", WIDTH, subsequent_indent="  "):
+            _say(console, line)
     for failure in status.failures[:20]:
         what = f"{failure['kind']} {failure['subject']}: {failure['error']}"
         _say(console, f"{name}: {what} ({_next_try(failure['next_try_at'])})")

@@ -20,6 +20,7 @@ from mirror.store import Store
 from mirror.store.files import sync_lock
 from mirror.store.ledger import RequestLedger
 from mirror.sync import Run, sync_upstream
+from mirror.sync.part import EVERYTHING, Part
 from mirror.sync.plan import Plan, plan_upstream
 from mirror.sync.verify import Finding, verify_upstream
 from mirror.times import Clock, utc_now
@@ -55,6 +56,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     may_wait: bool = True
     max_requests: int | None = None
     confirm_absence: bool = False
+    part: Part = EVERYTHING
 
 
 def chosen(config: Config, names: Sequence[str]) -> list[UpstreamConfig]:
@@ -94,7 +96,7 @@ def sync_all(
     """
     summaries = list[Summary]()
     for run in _runs(config, wishes, report=report, stop=stop, clock=clock):
-        summaries.append(sync_upstream(run))
+        summaries.append(sync_upstream(run, wishes.part))
         if summaries[-1].state == "interrupted":
             break
     return summaries

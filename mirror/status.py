@@ -21,7 +21,10 @@ class BudgetLeft(msgspec.Struct, kw_only=True):
 
 
 class UpstreamStatus(msgspec.Struct, kw_only=True):
-    """One upstream as the file knows it. `freshness_seconds` is the age of the last complete sync."""
+    """One upstream as the file knows it. `freshness_seconds` is the age of the last complete sync.
+
+    `next_runs` maps each kind of scheduled work to when a service will begin it, if one runs.
+    """
 
     name: str
     kind: str
@@ -36,6 +39,7 @@ class UpstreamStatus(msgspec.Struct, kw_only=True):
     last_run: dict[str, Any] | None
     budget: BudgetLeft
     failures: list[dict[str, Any]]
+    next_runs: dict[str, str] = {}
 
 
 def read_status(
@@ -62,7 +66,8 @@ def _status(
 ) -> UpstreamStatus:
     complete = _one(
         connection,
-        """SELECT finished_at FROM sync_runs WHERE upstream_id = ? AND state = 'complete' AND kind <> 'verify'
+        """SELECT finished_at FROM sync_runs WHERE upstream_id = ? AND state = 'complete'
+           AND kind IN ('full', 'incremental')
            ORDER BY id DESC LIMIT 1""",
         upstream_id,
     )

@@ -58,7 +58,7 @@ def test_a_room_imports_only_its_neighbours(path: Path) -> None:
     [
         ("httpx", {"mirror/upstream/http.py"}),
         ("tenacity", {"mirror/upstream/http.py"}),
-        ("apscheduler", {"mirror/background.py"}),
+        ("apscheduler", {"mirror/background"}),
         ("click", {"mirror/cli"}),
     ],
 )

@@ -50,7 +50,7 @@ def test_durations_are_read() -> None:
     ("text", "parts"),
     [
         ("database = 3", ["line 1", "database", "str"]),
-        ("\nfoo = 1", ["line 2", "unknown setting 'foo'", "database, serve, upstream"]),
+        ("\nfoo = 1", ["line 2", "unknown setting 'foo'", "database", "upstream"]),
         ('[[upstream]]\nname = "a"\n[[upstream]]\nname = "b"\nkind = "x"', ["line 5", "kind", "'x'"]),
         ('[[upstream]]\nname = "a"\ntimeout = 30', ["line 3", "timeout", '"30s"']),
         ('[[upstream]]\nname = "a"\ntimeout = "30"', ["line 3", "timeout", "30s"]),

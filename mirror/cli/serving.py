@@ -1,5 +1,7 @@
 """`mirror serve`, `mirror schedule`, `mirror run`: the parts that stay."""
 
+import os
+import sys
 import threading
 from pathlib import Path
 
@@ -51,7 +53,8 @@ def schedule(ctx: click.Context) -> None:
     """
     config = configured(ctx)
     with built_in_sandbox(config):
-        Background(config, report=Lines(errors())).run()
+        background = Background(config, report=Lines(errors()), reread=lambda: configured(ctx))
+        leave_now_unless(background.run())
 
 
 @click.command()
@@ -71,28 +74,38 @@ def run(ctx: click.Context, host: str | None, port: int | None, public: bool) ->
     datasette = application(config)
     stop = threading.Event()
     with built_in_sandbox(config), progress() as reporter:
-        background = Background(config, report=reporter, stop=stop)
+        background = Background(
+            config,
+            report=reporter,
+            stop=stop,
+            reread=lambda: with_address(configured(ctx), host, port, public),
+        )
 
         def ready(address: str) -> None:
             announce(address)
             background.start()
 
         try:
-            answer(
-                datasette,
-                config.serve.host,
-                config.serve.port,
-                ready=ready,
-                stop=stop,
-            )
+            with background.signals(ends=False):
+                answer(datasette, config.serve.host, config.serve.port, ready=ready, stop=stop)
         finally:
-            background.end()
+            idle = background.end()
+    leave_now_unless(idle)
 
 
 def application(config: Config) -> Datasette:
     """Make what is served; with writes allowed, they pass through to the upstreams."""
     writer = writer_for(config) if config.serve.writes else None
     return build(Path(config.database), config.serve, writer=writer)
+
+
+def leave_now_unless(idle: bool) -> None:
+    """End the process although work is under way that did not end in time; what it has saved is whole."""
+    if idle:
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # the interpreter would wait for the thread
 
 
 def announce(address: str) -> None:

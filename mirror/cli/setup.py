@@ -12,6 +12,7 @@ TEMPLATE = """\
 # Lines that are commented out show the default.
 
 database = "data/mirror.db"
+# timezone = ""               # of the schedules, like "Europe/Amsterdam"; "": this machine's own
 
 [[upstream]]
 name = "cloud"                # a short name of your own
@@ -33,7 +34,13 @@ workspaces = ["atlassian"]    # as in bitbucket.org/SLUG; remove the line for yo
 # sweep_every = "7d"          # a full listing, that finds what is gone
 # refs_every = "30d"          # branches and tags are asked anew after this, changed or not
 # absence_brake = 0.10        # the share of a workspace that may go without asking you
-# schedule = "*/15 * * * *"
+# schedule = "*/15 * * * *"   # five cron fields, or an interval like "15m"; "": never by itself
+# sweep_schedule = ""         # full listings at a time of your own; "": as sweep_every makes them due
+# refs_schedule = ""          # branches and tags apart from the listings; "": with each sync
+# retry_schedule = ""         # what failed, asked again between syncs; "": with each sync
+# verify_schedule = "30 4 * * sun"
+# verify_sample = 20          # how many repositories a scheduled verify compares
+# jitter = "30s"              # work begins up to so much later, not on the minute with everybody else's
 
 [serve]
 # host = "127.0.0.1"

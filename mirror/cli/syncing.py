@@ -10,6 +10,7 @@ from types import FrameType
 import click
 import msgspec
 
+from mirror.background.works import next_runs
 from mirror.checks import check_file
 from mirror.cli.base import configured, errors, json_option, leave, out
 from mirror.errors import ConfigError, Interrupted
@@ -144,6 +145,8 @@ def status(ctx: click.Context, as_json: bool) -> None:
     try:
         now = utc_now()
         statuses = read_status(connection, now, accounts(config, connection))
+        for upstream in statuses:
+            upstream.next_runs = next_runs(config, connection, upstream.name, now)
     finally:
         connection.close()
     if as_json:

@@ -1,0 +1,5 @@
+"""The background service: what is done by the clock, and what is said of it."""
+
+from mirror.background.service import Background
+
+__all__ = ["Background"]

@@ -1,0 +1,52 @@
+"""Doing one piece of scheduled work, as the command of that name would, but never waiting."""
+
+import threading
+from pathlib import Path
+
+from mirror.background.works import Work
+from mirror.checks import check_file
+from mirror.config import Config
+from mirror.report import Reporter, Summary
+from mirror.session import Wishes, sync_all, verify_all
+from mirror.sync.part import EVERYTHING, REFS, RETRY, Part
+from mirror.times import Clock
+
+
+def do(work: Work, config: Config, *, report: Reporter, stop: threading.Event, clock: Clock) -> list[Summary]:
+    """Do it and return the accounts of its runs; raises what `sync_all` and `verify_all` raise."""
+    wishes = Wishes(
+        names=(work.upstream.name,), may_wait=False, full=work.kind == "sweep", part=part_of(work)
+    )
+    if work.kind == "verify":
+        return _verify(work, config, wishes, report=report, stop=stop, clock=clock)
+    return sync_all(config, wishes, report=report, stop=stop, clock=clock)
+
+
+def part_of(work: Work) -> Part:
+    """Say which part of a sync a kind of work does; refs with a schedule of their own are left to it."""
+    own = bool(work.upstream.refs_schedule.strip())
+    if work.kind == "refs":
+        return REFS
+    part = RETRY if work.kind == "retry" else EVERYTHING
+    return Part(listings=part.listings, refs=not own, kind=part.kind)
+
+
+def _verify(
+    work: Work, config: Config, wishes: Wishes, *, report: Reporter, stop: threading.Event, clock: Clock
+) -> list[Summary]:
+    """Compare a sample of rows, and look the file over; what is wrong is told and left to `mirror verify`."""
+    for complaint in check_file(Path(config.database), repair=False):
+        report.note(f"{work.id}: {complaint}")
+    summaries, findings = verify_all(
+        config,
+        wishes,
+        sample=work.upstream.verify_sample,
+        repair=False,
+        report=report,
+        stop=stop,
+        clock=clock,
+    )
+    wrong = sum(finding.verdict != "old" for finding in findings)
+    if wrong:
+        report.note(f"{work.id}: {wrong:,} differences; see: mirror verify --sample all --repair")
+    return summaries

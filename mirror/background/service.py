@@ -1,0 +1,185 @@
+"""The service: one job for each kind of work of each upstream, one at a time, until it is told to stop.
+
+Jobs share one thread, so that two of them never compete for the file; whatever another process syncs is left
+to it. A budget that is spent ends a job with its place kept, and the next one goes on.
+"""
+
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from mirror.background.jobs import do
+from mirror.background.triggers import trigger_of, zone_of
+from mirror.background.works import Work, is_missed, read_last, works
+from mirror.config import Config
+from mirror.errors import ConfigError, MirrorError, StoreLocked
+from mirror.report import Reporter, Summary
+from mirror.screen import summary_line
+from mirror.times import Clock, utc_now
+
+DEFAULTS = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+"""What was missed is done once, however late: a laptop that slept at 03:00 sweeps when it wakes.
+
+APScheduler's own default drops a job that is a second late.
+"""
+
+PATIENCE_SECONDS = 1.5
+LOOK_SECONDS = 0.5
+PULSE_SECONDS = 30
+"""How often the clock is looked at, at least: the scheduler's wait does not count a machine's sleep."""
+PULSE = "pulse"
+
+Reread = Callable[[], Config]
+
+
+class Background:
+    """The scheduled work of a configuration; raises ConfigError for a schedule that cannot be read.
+
+    `reread` reads the configuration anew, where SIGHUP is to ask for it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        report: Reporter,
+        stop: threading.Event | None = None,
+        reread: Reread | None = None,
+        clock: Clock = utc_now,
+    ) -> None:
+        self.stop = stop or threading.Event()
+        self._report = report
+        self._reread = reread
+        self._clock = clock
+        self._busy = threading.Lock()
+        self._asked = queue.SimpleQueue[str]()  # the one thing a signal handler may safely put into
+        self._scheduler = BackgroundScheduler(
+            executors={"default": ThreadPoolExecutor(1)}, job_defaults=DEFAULTS, timezone="UTC"
+        )
+        self._config = checked(config)
+
+    def run(self) -> bool:
+        """Work by schedule until SIGINT or SIGTERM; SIGHUP reads the configuration anew; return as `end`."""
+        with self.signals():
+            try:
+                self.start()
+                while not self.stop.wait(LOOK_SECONDS):
+                    pass  # a signal that comes just before a wait does not end the wait
+            finally:
+                idle = self.end()
+        return idle
+
+    @contextmanager
+    def signals(self, *, ends: bool = True) -> Iterator[None]:
+        """Take the signals for a while; with `ends` false, those that end the process are somebody else's."""
+        handlers = {signal.SIGHUP: self._told_to_reread}
+        if ends:
+            handlers |= {signal.SIGINT: self._told_to_stop, signal.SIGTERM: self._told_to_stop}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def start(self) -> None:
+        """Begin, with whatever was missed at once."""
+        self._scheduler.start(paused=True)
+        self._schedule(self._config)
+        self._scheduler.resume()
+        threading.Thread(target=self._obey, daemon=True, name="reread").start()
+
+    def end(self) -> bool:
+        """Stop: nothing new begins, what is under way keeps its place and is given a moment.
+
+        Returns whether it came to its end in that moment; what did not is cut off with the process, and a
+        transaction that is cut off never was.
+        """
+        self.stop.set()
+        self._asked.put("end")
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
+        idle = self._busy.acquire(timeout=PATIENCE_SECONDS)
+        if idle:
+            self._busy.release()
+        return idle
+
+    def _told_to_stop(self, _: int, __: FrameType | None) -> None:
+        self.stop.set()
+
+    def _told_to_reread(self, _: int, __: FrameType | None) -> None:
+        self._asked.put("reread")
+
+    def _obey(self) -> None:
+        """Do what the signal handlers were asked for, in a thread that may take its time."""
+        while self._asked.get() == "reread":
+            self.reload()
+
+    def reload(self) -> None:
+        """Read the configuration anew; a wrong one is refused, said so, and the old one stays in force."""
+        if self._reread is None:
+            return
+        try:
+            config = checked(self._reread())
+        except ConfigError as error:
+            self._report.note(f"the new configuration is refused, the old one stays: {error}")
+            return
+        fixed = [
+            name for name in ("database", "serve") if getattr(config, name) != getattr(self._config, name)
+        ]
+        self._config = config
+        self._scheduler.remove_all_jobs()
+        self._schedule(config)
+        later = f"; {' and '.join(fixed)} only by a restart" if fixed else ""
+        self._report.note(f"the configuration was read anew{later}")
+
+    def _schedule(self, config: Config) -> None:
+        """Add a job for each kind of work, and at once one for what was missed."""
+        self._scheduler.add_job(time.time, "interval", seconds=PULSE_SECONDS, id=PULSE)
+        now = self._clock()
+        for work, last in read_last(config, works(config)):
+            trigger = trigger_of(
+                work.schedule, zone=config.timezone, jitter=work.upstream.jitter, last=last.began
+            )
+            job = self._scheduler.add_job(self._do, trigger, args=[work], id=work.id, name=work.id)
+            if is_missed(work, last, zone=config.timezone, now=now):
+                job.modify(next_run_time=now)
+        due = sorted((job.next_run_time, job.id) for job in self._scheduler.get_jobs() if job.id != PULSE)
+        told = ", ".join(
+            f"{name} {moment.astimezone(zone_of(config.timezone)):%Y-%m-%d %H:%M}" for moment, name in due
+        )
+        self._report.note(f"next: {told}" if told else "no schedule is set, so nothing will be done")
+
+    def _do(self, work: Work) -> None:
+        """Do one piece of work and say in one line how it went; nothing it raises ends the service."""
+        with self._busy:
+            if self.stop.is_set():
+                return
+            try:
+                for summary in do(work, self._config, report=self._report, stop=self.stop, clock=self._clock):
+                    self._tell(summary)
+            except StoreLocked as error:
+                self._report.note(f"{work.id}: left out, {error}")
+            except MirrorError as error:
+                self._report.note(f"{work.id}: {error}")
+
+    def _tell(self, summary: Summary) -> None:
+        self._report.note(summary_line(summary))
+
+
+def checked(config: Config) -> Config:
+    """Return a configuration whose schedules can all be read; raises ConfigError."""
+    for work in works(config):
+        try:
+            trigger_of(work.schedule, zone=config.timezone)
+        except ConfigError as error:
+            raise ConfigError(f"upstream {work.upstream.name}: {error}") from None
+    zone_of(config.timezone)
+    return config

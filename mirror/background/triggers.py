@@ -1,0 +1,114 @@
+"""When work is due: cron expressions and intervals of the configuration, as cron users mean them.
+
+APScheduler reads five fields too, but counts weekdays from Monday = 0 and wants day of the month and weekday
+both to match. Here 0 and 7 are Sunday, and either day is enough where both are restricted, as in crontab(5).
+"""
+
+import re
+from datetime import datetime, timedelta, tzinfo
+from zoneinfo import ZoneInfo
+
+from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.combining import OrTrigger
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from mirror.errors import ConfigError
+from mirror.times import seconds_of
+
+NAMED = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+}
+DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+SHORTEST = 10.0
+
+
+def trigger_of(text: str, *, zone: str, jitter: float = 0, last: datetime | None = None) -> BaseTrigger:
+    """Make the trigger of a schedule; `last` is when the work was begun last, for intervals to go on from.
+
+    Raises ConfigError for a text that is neither five cron fields nor an interval.
+    """
+    seconds = interval_of(text)
+    if seconds is not None:
+        start = last + timedelta(seconds=seconds) if last else None
+        return IntervalTrigger(seconds=seconds, start_date=start, jitter=jitter or None)
+    where = zone_of(zone)
+    try:
+        crons = [CronTrigger(**fields, timezone=where) for fields in _fields(text)]
+    except ValueError as error:
+        raise ConfigError(
+            f'schedule {text!r}: {error}; write it as in cron, "*/15 * * * *", or as an interval, "15m"'
+        ) from None
+    return OrTrigger(crons, jitter=jitter or None)
+
+
+def next_time(text: str, *, zone: str, after: datetime) -> datetime | None:
+    """Return the first moment later than `after` that a schedule names, jitter aside; raises ConfigError."""
+    seconds = interval_of(text)
+    if seconds is not None:
+        return after + timedelta(seconds=seconds)
+    later = after + timedelta(microseconds=1)
+    moment: datetime | None = trigger_of(text, zone=zone).get_next_fire_time(None, later)
+    return moment
+
+
+def interval_of(text: str) -> float | None:
+    """Read an interval in seconds, or None for what is none; raises ConfigError for one that is too short."""
+    try:
+        seconds = seconds_of(text)
+    except ValueError:
+        return None
+    if seconds < SHORTEST:
+        raise ConfigError(f"schedule {text!r}: every {SHORTEST:.0f}s is the most often that work is begun")
+    return seconds
+
+
+def zone_of(zone: str) -> tzinfo | None:
+    """Return a time zone by name, or None for this machine's own."""
+    return ZoneInfo(zone) if zone else None
+
+
+def _fields(text: str) -> list[dict[str, str]]:
+    """Take a cron expression apart, in two where day and weekday each suffice; raises ValueError."""
+    fields = NAMED.get(text.strip().lower(), text).split()
+    if len(fields) != 5:
+        raise ValueError(f"{len(fields)} fields instead of five")
+    minute, hour, day, month, weekday = fields
+    common = {"minute": minute, "hour": hour, "month": month, "second": "0"}
+    if day.startswith("*") or weekday.startswith("*"):
+        return [{**common, "day": day, "day_of_week": _weekdays(weekday)}]
+    return [{**common, "day": day}, {**common, "day_of_week": _weekdays(weekday)}]
+
+
+def _weekdays(field: str) -> str:
+    """Spell out the weekdays of a field by name, since numbers mean other days to APScheduler."""
+    chosen = sorted({day % 7 for part in field.lower().split(",") for day in _days(part)})
+    return ",".join(DAYS[day] for day in chosen)
+
+
+def _days(part: str) -> range:
+    """Read one item of a weekday field: a day, a range, all of them, each perhaps with a step."""
+    found = re.fullmatch(r"(\*|[a-z]{3}|[0-7])(?:-([a-z]{3}|[0-7]))?(?:/([1-7]))?", part)
+    if found is None:
+        raise ValueError(f"{part!r} is no weekday")
+    first, last, step = found.groups()
+    if first == "*":
+        return range(0, 7, int(step or 1))
+    start = _day(first)
+    end = _day(last) if last else (6 if step else start)
+    if end < start:
+        end += 7  # fri-mon
+    return range(start, end + 1, int(step or 1))
+
+
+def _day(name: str) -> int:
+    if name.isdecimal():
+        return int(name)
+    if name not in DAYS:
+        raise ValueError(f"{name!r} is no weekday")
+    return DAYS.index(name)

@@ -1,0 +1,178 @@
+"""The service as a process: signals, reloading, missed work, and two that never collide."""
+
+import json
+import shlex
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import Folder, sandbox
+
+from mirror.sandbox import parse_fault
+
+ROOT = Path(__file__).resolve().parent.parent
+RARELY = 'schedule = "0 0 1 1 *"\nverify_schedule = ""'
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """An empty folder."""
+    return Folder(tmp_path)
+
+
+@contextmanager
+def started(folder: Folder, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a command that stays, and end it whatever happens."""
+    process = folder.start(*arguments)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def told(process: subprocess.Popen[str], what: str) -> str:
+    """Read what a process says until it says something; return the line."""
+    assert process.stderr is not None
+    lines = list[str]()
+    for line in process.stderr:
+        lines.append(line)
+        if what in line:
+            return line
+    raise AssertionError(f"never said {what!r}: {''.join(lines)}")
+
+
+def runs(folder: Folder) -> list[Any]:
+    """Read kind and state of all runs."""
+    with closing(sqlite3.connect(folder.path / "data/mirror.db")) as connection:
+        return connection.execute("SELECT kind, state FROM sync_runs ORDER BY id").fetchall()
+
+
+def test_what_was_missed_is_done_at_the_start_and_once(folder: Folder) -> None:
+    """An empty folder is owed a sync; one that has it is owed nothing until the hour comes."""
+    with sandbox(20) as box:
+        folder.configure(box.url, RARELY)
+        for _ in range(2):
+            with started(folder, "schedule") as process:
+                if not (folder.path / "data/mirror.db").exists():
+                    told(process, "box complete")
+                else:
+                    told(process, "next")
+                process.send_signal(signal.SIGTERM)
+                process.communicate(timeout=30)
+                assert process.returncode == 0
+    assert runs(folder) == [("full", "complete")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_while_the_upstream_hangs(folder: Folder, number: signal.Signals) -> None:
+    """It does not wait for the answer, which its time-out would allow a minute, and the place is kept."""
+    with sandbox(250) as box:
+        box.sandbox.add_fault(parse_fault("hang,where=refs,nth=every"))
+        folder.configure(box.url, RARELY + '\ntimeout = "60s"')
+        with started(folder, "schedule") as process:
+            told(process, "branches and tags")
+            process.send_signal(number)
+            process.communicate(timeout=20)
+            assert process.returncode == 0
+    assert runs(folder) == [("full", "interrupted")]
+
+
+def test_a_sync_by_hand_and_the_service_never_collide(folder: Folder) -> None:
+    """Whoever comes second leaves the file alone and says who has it."""
+    with sandbox(20) as box:
+        box.sandbox.add_fault(parse_fault("hang,where=refs,nth=every"))
+        folder.configure(box.url, RARELY)
+        with started(folder, "schedule") as service:
+            told(service, "branches and tags")
+            by_hand = folder.run("sync")
+            assert by_hand.code == 4
+            assert f"process {service.pid} is syncing" in by_hand.err
+        with started(folder, "sync") as by_hand_first:
+            told(by_hand_first, "branches and tags")
+            with started(folder, "schedule") as service:
+                assert f"process {by_hand_first.pid} is syncing" in told(service, "left out")
+
+
+def test_sighup_reads_the_configuration_anew(folder: Folder) -> None:
+    """A wrong one is refused and said so, the old one stays in force; a right one is taken."""
+    with sandbox(20) as box:
+        folder.configure(box.url, RARELY)
+        good = (folder.path / "mirror.toml").read_text()
+        with started(folder, "schedule") as process:
+            told(process, "box complete")
+            for wrong in ("schedule = 3", 'schedule = "61 * * * *"', "[[upstream]]"):
+                (folder.path / "mirror.toml").write_text(f'[[upstream]]\nname = "box"\n{wrong}\n')
+                process.send_signal(signal.SIGHUP)
+                assert "the old one stays" in told(process, "refused")
+            (folder.path / "mirror.toml").write_text(good.replace('"box"', '"second"'))
+            process.send_signal(signal.SIGHUP)
+            told(process, "read anew")
+            told(process, "second complete")
+            assert process.poll() is None
+
+
+def exec_start(unit: str) -> str:
+    """Read a unit's command."""
+    lines = (ROOT / "contrib/systemd" / unit).read_text("utf-8").splitlines()
+    (command,) = [line.removeprefix("ExecStart=") for line in lines if line.startswith("ExecStart=")]
+    return command
+
+
+@pytest.mark.parametrize(
+    ("unit", "says"),
+    [("bitbucket-mirror.service", "box complete"), ("bitbucket-mirror-sync.service", "listing workspaces")],
+)
+def test_the_units_start_what_they_say(folder: Folder, unit: str, says: str) -> None:
+    """ExecStart as it is, but for where the program and its configuration are."""
+    with sandbox(20) as box:
+        folder.configure(box.url, RARELY, serve="port = 0")
+        program, *arguments = shlex.split(exec_start(unit))
+        assert program == "/opt/bitbucket-mirror/bin/mirror"
+        arguments[arguments.index("/etc/bitbucket-mirror/mirror.toml")] = str(folder.path / "mirror.toml")
+        with started(folder, *arguments) as process:
+            told(process, says)
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=30)
+
+
+def test_the_line_for_cron_is_one_that_runs(folder: Folder) -> None:
+    """The command of the crontab, in a folder of its own."""
+    lines = (ROOT / "contrib/crontab").read_text("utf-8").splitlines()
+    (line,) = [line for line in lines if not line.startswith("#")]
+    command = line.split(maxsplit=5)[5]
+    home = folder.path
+    place = home / "bitbucket-mirror"
+    (place / ".venv/bin").mkdir(parents=True)
+    (place / "data").mkdir()
+    program = place / ".venv/bin/mirror"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m mirror "$@"\n')
+    program.chmod(0o755)
+    with sandbox(20) as box:
+        Folder(place).configure(box.url)
+        subprocess.run(
+            ["/bin/sh", "-c", command], env=folder.environment(HOME=str(home)), check=True, timeout=60
+        )
+    assert "box: complete" in (place / "data/sync.log").read_text()
+
+
+def test_status_tells_when_work_is_due(folder: Folder) -> None:
+    """To people within eighty columns, and to programs."""
+    with sandbox(20) as box:
+        schedules = (
+            'schedule = "15m"\nretry_schedule = "20m"\nsweep_schedule = "@daily"\nrefs_schedule = "6h"'
+        )
+        folder.configure(box.url, schedules)
+        assert folder.run("sync").code == 0
+    ran = folder.run("status")
+    assert "next sync in 1" in ran.out
+    assert max(map(len, ran.out.splitlines())) <= 80
+    (upstream,) = json.loads(folder.run("status", "--json").out)["upstreams"]
+    assert set(upstream["next_runs"]) == {"sync", "retry", "sweep", "refs", "verify"}

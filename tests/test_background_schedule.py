@@ -1,0 +1,141 @@
+"""When work is due: cron as cron users mean it, intervals, zones, and what was missed."""
+
+import queue
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from mirror.background.jobs import part_of
+from mirror.background.service import DEFAULTS, checked
+from mirror.background.triggers import next_time, trigger_of
+from mirror.background.works import Last, Work, is_missed, next_run, works
+from mirror.config import from_toml
+from mirror.errors import ConfigError
+
+SUNDAY = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+def following(text: str, after: datetime = SUNDAY, zone: str = "UTC") -> str:
+    """Return the next moment of a schedule, as people write it."""
+    moment = next_time(text, zone=zone, after=after)
+    assert moment is not None
+    return moment.astimezone(UTC).strftime("%a %d %H:%M")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("*/15 * * * *", "Sun 22 12:15"),
+        ("0 3 * * *", "Mon 23 03:00"),
+        ("0 3 * * 0", "Sun 29 03:00"),
+        ("0 3 * * 7", "Sun 29 03:00"),
+        ("0 3 * * 1", "Mon 23 03:00"),
+        ("0 3 * * 1-5", "Mon 23 03:00"),
+        ("0 3 * * 5-7", "Fri 27 03:00"),
+        ("0 3 * * fri-mon", "Mon 23 03:00"),
+        ("0 3 * * */2", "Tue 24 03:00"),
+        ("0 3 * * sat,WED", "Wed 25 03:00"),
+        ("0 3 25 * 1", "Mon 23 03:00"),
+        ("0 3 25 * *", "Wed 25 03:00"),
+        ("@hourly", "Sun 22 13:00"),
+        ("@weekly", "Sun 29 00:00"),
+        ("15m", "Sun 22 12:15"),
+        ("2d", "Tue 24 12:00"),
+    ],
+)
+def test_a_schedule_means_what_crontab_says(text: str, expected: str) -> None:
+    """Sunday is 0 and 7, and day and weekday suffice each for itself; APScheduler's own reading differs."""
+    assert following(text) == expected
+
+
+def test_a_schedule_is_read_in_its_time_zone() -> None:
+    """Three at night in Auckland is another moment than three at night in Amsterdam."""
+    assert following("0 3 * * *", zone="Pacific/Auckland") == "Sun 22 14:00"
+    assert following("0 3 * * *", zone="Europe/Amsterdam") == "Mon 23 02:00"
+
+
+@pytest.mark.parametrize(
+    "text", ["* * * *", "61 * * * *", "0 3 * * 8", "0 3 * * xyz", "1s", "soon", "0 3 32 * *"]
+)
+def test_a_wrong_schedule_is_refused_with_its_text(text: str) -> None:
+    """Also the interval that would ask without a pause."""
+    with pytest.raises(ConfigError, match="schedule"):
+        checked(from_toml(f'[[upstream]]\nname = "box"\nschedule = "{text}"'))
+
+
+def test_jitter_delays_and_never_hastens() -> None:
+    """Work begins up to so much later."""
+    for text in ("0 * * * *", "15m"):
+        trigger = trigger_of(text, zone="UTC", jitter=30, last=SUNDAY)
+        plain = next_time(text, zone="UTC", after=SUNDAY)
+        assert plain is not None
+        for _ in range(20):
+            delay = trigger.get_next_fire_time(None, SUNDAY + timedelta(microseconds=1)) - plain
+            assert timedelta(0) <= delay <= timedelta(seconds=30)
+
+
+def test_an_empty_schedule_is_no_work() -> None:
+    """Only what has a schedule becomes a job; refs none are never asked for."""
+    config = from_toml(
+        '[[upstream]]\nname = "a"\nrefs_schedule = "@daily"\n'
+        '[[upstream]]\nname = "b"\nrefs = "none"\nrefs_schedule = "@daily"\nverify_schedule = ""\n'
+        'retry_schedule = "5m"'
+    )
+    assert [work.id for work in works(config)] == ["a sync", "a refs", "a verify", "b sync", "b retry"]
+
+
+def test_refs_with_a_schedule_of_their_own_are_left_to_it() -> None:
+    """Listings go without them, retries too."""
+    config = from_toml(
+        '[[upstream]]\nname = "a"\nrefs_schedule = "@daily"\nretry_schedule = "5m"\n'
+        'sweep_schedule = "@weekly"'
+    )
+    parts = {work.kind: part_of(work) for work in works(config)}
+    assert [kind for kind, part in parts.items() if part.refs and kind != "verify"] == ["refs"]
+    assert [kind for kind, part in parts.items() if part.listings and kind != "verify"] == ["sync", "sweep"]
+
+
+def work_of(kind: str, schedule: str) -> Work:
+    """Make a piece of work."""
+    (upstream,) = from_toml('[[upstream]]\nname = "box"').upstreams
+    return Work(upstream, kind, schedule)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "hours_ago", "ended", "missed"),
+    [
+        ("sync", None, False, True),
+        ("verify", None, False, False),
+        ("sweep", None, False, False),
+        ("sync", 1, True, False),
+        ("sync", 1, False, True),
+        ("sync", 10, True, True),
+        ("verify", 10, True, True),
+        ("verify", 1, False, False),
+    ],
+)
+def test_what_was_missed_is_told_from_the_last_run(
+    kind: str, hours_ago: int | None, ended: bool, missed: bool
+) -> None:
+    """Due at three, asked at noon: done before three, or not to its end, means that something is owed."""
+    began = None if hours_ago is None else SUNDAY - timedelta(hours=hours_ago)
+    work, last = work_of(kind, "0 3 * * *"), Last(began, ended)
+    assert is_missed(work, last, zone="UTC", now=SUNDAY) is missed
+    due = next_run(work, last, zone="UTC", now=SUNDAY)
+    assert due is not None
+    assert (due == SUNDAY) is missed
+
+
+def test_work_that_slept_through_its_hour_is_done_once() -> None:
+    """A job that should have run every minute for nine hours runs once, however late."""
+    done = queue.SimpleQueue[int]()
+    scheduler = BackgroundScheduler(job_defaults=DEFAULTS, timezone="UTC")
+    scheduler.start(paused=True)
+    began = datetime.now(UTC) - timedelta(hours=9)
+    job = scheduler.add_job(done.put, trigger_of("* * * * *", zone="UTC"), args=[1])
+    job.modify(next_run_time=began)
+    scheduler.resume()
+    assert done.get(timeout=30) == 1
+    scheduler.shutdown(wait=True)
+    assert done.empty()
