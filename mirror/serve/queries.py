@@ -147,6 +147,93 @@ from changes c join repositories r on r.id = c.repository_id
 where c.kind = 'tag_moved' and r.deleted_at is null
 order by c.id desc limit 1000""",
     ),
+    "merged_branches": _query(
+        "Branches merged long ago",
+        "Branches whose commit is in the main branch already, as far as the heads tell: it is the main "
+        "branch's commit or a parent of it, or another branch or a tag stands on a merge of it. `days`: "
+        "days since its last commit (empty: 365). `owner`: only theirs.",
+        f"""
+select r.full_name, b.name as branch, b.target_date as last_commit,
+       cast(julianday('now') - julianday(b.target_date) as integer) as days,
+       b.target_author as author, b.target_hash as hash,
+       case when m.target_hash = b.target_hash then 'is the main branch' else 'was merged' end as why
+from branches b join repositories r on r.id = b.repository_id join users u on u.id = r.owner_id
+left join branches m on m.repository_id = r.id and m.name = r.main_branch
+where b.target_date < {_YEAR_AGO} and r.deleted_at is null and b.name is not r.main_branch
+  and (:owner = '' or u.username = :owner collate nocase)
+  and (m.target_hash = b.target_hash or instr(m.target_parents, b.target_hash)
+       or exists (select 1 from tags t where t.repository_id = r.id
+                  and json_array_length(t.target_parents) > 1 and instr(t.target_parents, b.target_hash))
+       or exists (select 1 from branches o where o.repository_id = r.id and o.name <> b.name
+                  and json_array_length(o.target_parents) > 1 and instr(o.target_parents, b.target_hash)))
+order by b.target_date limit 1000""",
+    ),
+    "empty_repositories": _query(
+        "Empty repositories",
+        "Repositories without a single branch or tag, the oldest first: made once, never used. `owner`: "
+        "only theirs.",
+        """
+select r.full_name, r.created_at, cast(julianday('now') - julianday(r.created_at) as integer) as days,
+       r.size, r.is_private, r.description
+from repositories r join users u on u.id = r.owner_id
+where r.deleted_at is null and r.refs_synced_at is not null
+  and (:owner = '' or u.username = :owner collate nocase)
+  and not exists (select 1 from branches b where b.repository_id = r.id)
+  and not exists (select 1 from tags t where t.repository_id = r.id)
+order by r.created_at limit 1000""",
+    ),
+    "gone": _query(
+        "Gone repositories",
+        "What the upstream no longer has, with the moment and the reason; rows and refs are kept here. "
+        "`owner`: only theirs.",
+        """
+select r.full_name, r.deleted_at, r.gone_reason, r.updated_at,
+       (select count(*) from tags t where t.repository_id = r.id) as tags_kept
+from repositories r join users u on u.id = r.owner_id
+where r.deleted_at is not null and (:owner = '' or u.username = :owner collate nocase)
+order by r.deleted_at desc limit 1000""",
+    ),
+    "former_names": _query(
+        "Where a name went",
+        "Repositories that were renamed or moved to another owner: their names then and now. `name`: part "
+        "of a former name (empty: all).",
+        """
+select c.at, c.kind, c.old as former_name, c.new as name_then, r.full_name
+from changes c join repositories r on r.id = c.repository_id
+where c.kind in ('renamed', 'transferred') and r.deleted_at is null
+  and instr(lower(c.old), lower(coalesce(:name, ''))) > 0
+order by c.id desc limit 1000""",
+    ),
+    "history_of_a_name": _query(
+        "History of a repository",
+        "All that the mirror saw change of one repository, its description and settings too, under "
+        "whatever name. `name`: owner/slug.",
+        """
+select c.at, c.kind, c.ref, c.old, c.new, r.full_name
+from repositories r join changes c on c.repository_id = r.id
+where r.full_name = :name collate nocase and r.deleted_at is null
+order by c.id desc limit 1000""",
+    ),
+    "requests_by_day": _query(
+        "Requests by day",
+        "What the crawl asked and how long it waited, day by day. `days`: days to look back (empty: 30).",
+        """
+select substr(s.started_at, 1, 10) as day, u.name as upstream, count(*) as runs, sum(s.requests) as requests,
+       sum(s.git_requests) as git_requests, sum(s.retries) as retries,
+       round(sum(s.slept_seconds)) as waited_seconds, sum(s.failures) as failures
+from sync_runs s join upstreams u on u.id = s.upstream_id
+where s.started_at >= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-' || coalesce(nullif(:days, ''), 30) || ' days')
+group by 1, 2 order by 1 desc, 2 limit 1000""",
+    ),
+    "least_fresh": _query(
+        "Longest not looked at",
+        "Repositories in the order in which the mirror last read their branches and tags; those never read "
+        "come first.",
+        """
+select r.full_name, r.refs_synced_at, r.last_seen_at, r.updated_at, r.refs_stale as to_be_read_again
+from repositories r where r.deleted_at is null
+order by r.refs_synced_at is not null, r.refs_synced_at limit 1000""",
+    ),
     "failures_waiting": _query(
         "Failures waiting",
         "What could not be read, and when it is tried again.",

@@ -15,7 +15,7 @@ from mirror.serve.pages.reads.rows import Row
 from mirror.serve.pages.visit import NotHere, Visit
 from mirror.times import from_text
 
-HISTORY, REFS = 15, 50
+HISTORY, REFS = 15, 25
 SHOWN = ("overview", "branches", "tags")
 
 
