@@ -242,9 +242,10 @@ def report(
             Measured(*(statistics.median(values) for values in zip(*side, strict=True)))
             for side in zip(*turns, strict=True)
         )
+        times = ours.rate / max(theirs.rate, 0.1)
         print(
             f"{pair.name:20}{ours.rate:8.0f}/s{ours.p50:7.1f}ms{ours.p99:7.1f}ms"
-            f"{theirs.rate:10.0f}/s{theirs.p50:7.1f}ms{theirs.p99:7.1f}ms{ours.rate / max(theirs.rate, 0.1):8.1f}"
+            f"{theirs.rate:10.0f}/s{theirs.p50:7.1f}ms{theirs.p99:7.1f}ms{times:8.1f}"
         )
 
 

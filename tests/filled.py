@@ -215,6 +215,10 @@ def fill_mixed(path: Path) -> Filled:
     filled.refs("jespern/arriving", ARRIVING_REFS)
     filled.refs("jespern/arriving", (*ARRIVING_REFS, hg_ref("tag", "secret-tag-2", "1")), at=LATER)
     filled.repositories((PRIVATE[1],))
+    filled.refs("jespern/old-secret-name", [hg_ref("branch", "default", "2")])
+    then = [hg_ref("branch", "default", "2"), hg_ref("branch", "secret-branch", "3")]
+    filled.refs("jespern/old-secret-name", then)
+    filled.refs("jespern/old-secret-name", then[:1])
     renamed = repository("jespern/shown", JESPERN, uuid="{once}", is_private=True)
     filled.repositories((renamed,), at=LATER)
     filled.repositories((repository("jespern/shown", JESPERN, uuid="{once}"),), at=LATER)

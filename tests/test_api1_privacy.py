@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from served import Asking, asking, basic, bearer, make_tokens
 
 from mirror.model import Repository
+from mirror.serve import tokens
 from mirror.serve.api1 import READERS
 
 PRIVATE = ("jespern/arriving", "brodie/hg-project", "brodie/buried-treasure")
@@ -109,6 +110,28 @@ def test_strangers_cannot_count_what_is_private(mixed: Mixed) -> None:
     assert get("/1.0/users/brodie/events") == {"count": 0, "events": []}
     assert get("/1.0/repositories/jespern/shown/events") == {"count": 0, "events": []}
     assert [one["slug"] for one in get("/1.0/users/jespern")["repositories"]] == ["django-piston", "shown"]
+
+
+def test_private_forks_are_not_counted(tmp_path: Path) -> None:
+    """Where the upstream tells no count, the mirror's own is of what the caller may see."""
+    filled = Filled(tmp_path / "mirror.db")
+    filled.repositories([repository("a/b")])
+    for name, private in (("c/b", False), ("d/b", True)):
+        fork = repository(name, parent_uuid="{a/b}", parent_full_name="a/b", is_private=private)
+        filled.repositories([fork])
+    token = tokens.create(filled.store, "any")
+    served = asking(tmp_path / "mirror.db")
+    assert served.json("/1.0/repositories/a/b")["forks_count"] == 1
+    assert served.json("/1.0/repositories/a/b", headers=bearer(token))["forks_count"] == 2
+    filled.store.close()
+
+
+def test_the_private_past_of_a_public_repository_is_told_to_holders_alone(mixed: Mixed) -> None:
+    """Branches that came and went before it was made public are events for those who see everything."""
+    path = "/1.0/repositories/jespern/shown/events"
+    assert mixed.served.json(path)["count"] == 0
+    told = mixed.served.json(path, headers=bearer(mixed.tokens["read"]))
+    assert "branch secret-branch deleted" in {one["description"] for one in told["events"]}
 
 
 def test_a_fork_does_not_name_its_private_parent(mixed: Mixed) -> None:
