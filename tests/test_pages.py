@@ -1,0 +1,307 @@
+"""The pages as strangers and holders of a token get them: what they say, where they lead, what they allow."""
+
+import re
+import sqlite3
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasette.app import Datasette
+from filled import LATER, PISTON, Filled, fill_mixed, fill_public, hg_ref, owner, repository
+from served import Asking, asking, basic, bearer, make_tokens
+
+from mirror.serve.pages.headers import STRICT
+
+PAGES = (
+    "/", "/-/search", "/-/search?q=django", "/-/r/jespern/django-piston", "/-/u/jespern", "/-/changes",
+    "/-/mirror-status", "/-/mirror-login", "/-/r/no/body", "/-/u/nobody",
+)  # fmt: skip
+
+
+@pytest.fixture
+def public(tmp_path: Path) -> Asking:
+    """A served mirror with public rows alone."""
+    fill_public(tmp_path / "mirror.db").store.close()
+    return asking(tmp_path / "mirror.db")
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> tuple[Asking, dict[str, str]]:
+    """A served mirror with private rows, and its tokens."""
+    filled = fill_mixed(tmp_path / "mirror.db")
+    tokens = make_tokens(filled.store)
+    filled.store.close()
+    return asking(tmp_path / "mirror.db", trust_basic_user=True), tokens
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_page_forbids_what_is_not_its_own(public: Asking, path: str) -> None:
+    """The policy is strict, and the page needs nothing that it forbids."""
+    answer = public.get(path)
+    assert answer.headers["content-security-policy"] == STRICT
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:|<script(?![^>]*\ssrc=)", answer.text)
+    sources = re.findall(r'(?:src|<link[^>]*href)="([^"]*)"', answer.text)
+    assert sources
+    assert all(source.startswith("/") and not source.startswith("//") for source in sources)
+
+
+def test_datasettes_own_pages_load_from_here_alone(public: Asking) -> None:
+    """Their small scripts may run, nothing comes from elsewhere; the APIs keep their own policy."""
+    for path in ("/mirror", "/mirror/repositories", "/-/index", "/-/metadata"):
+        policy = public.get(path).headers["content-security-policy"]
+        assert "default-src 'self'" in policy
+        assert "http" not in policy
+    assert (
+        public.get("/1.0/users/jespern").headers["content-security-policy"].startswith("default-src 'none'")
+    )
+
+
+def test_assets_are_kept_for_ever_under_their_content(public: Asking) -> None:
+    """Also for whoever is logged in; a name of other content is not found."""
+    (address,) = re.findall(r'href="(/-/mirror-assets/[^"]*css)"', public.get("/").text)
+    for cookies in ({}, {"ds_actor": "anything"}):
+        answer = public.get(address, cookies=cookies)
+        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert answer.headers["content-type"] == "text/css; charset=utf-8"
+    assert public.get("/-/mirror-assets/mirror.000000000000.css").status_code == 404
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_only_read(public: Asking, path: str) -> None:
+    """HEAD is GET without a body, and nothing else is allowed."""
+    head = public("HEAD", path)
+    assert head.status_code == public.get(path).status_code
+    if "login" not in path:
+        assert head.content == b""
+        assert public("DELETE", path).status_code == 405
+
+
+def test_home_says_how_current_the_mirror_is(public: Asking) -> None:
+    """Counts, the last complete sync, and what changed."""
+    page = public.get("/").text
+    assert "5 repositories of 5 owners" in page
+    assert "not yet complete" in page
+    assert 'href="/-/changes.atom"' in page
+    assert 'action="/-/search"' in page
+
+
+def test_datasettes_index_stays_and_is_home_without_a_mirror(public: Asking, tmp_path: Path) -> None:
+    """Under another address beside a mirror, at its own without one."""
+    assert "tables" in public.get("/-/index").text
+    assert public.json("/.json")["mirror"]["tables_count"] > 5
+    with closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("CREATE TABLE things (id)")
+    alone = Asking(Datasette([str(tmp_path / "other.db")]))
+    assert 'href="/other"' in alone.get("/").text
+    assert alone.get("/-/search").status_code == 404
+
+
+def test_base_url_goes_before_every_address(tmp_path: Path) -> None:
+    """A mirror under a path of another server leads nowhere else."""
+    fill_public(tmp_path / "mirror.db").store.close()
+    below = Asking(Datasette([str(tmp_path / "mirror.db")], settings={"base_url": "/below/"}))
+    for path in ("", "-/search?q=django", "-/r/jespern/django-piston", "-/changes"):
+        page = below.get(f"/{path}")
+        assert page.status_code == 200
+        addresses = re.findall(r'(?:href|src|action|data-suggest)="(/[^"]*)"', page.text)
+        assert addresses
+        assert all(address.startswith("/below/") for address in addresses), addresses
+
+
+def test_a_repositorys_page_tells_everything(public: Asking) -> None:
+    """Description, website, newest tag, refs, forks, and where it is as data."""
+    page = public.get("/-/r/JESPERN/Django-Piston").text
+    for told in (
+        "Piston is a Django mini-framework", "http://bitbucket.org/jespern/", "0.2.3", "The third", "173",
+        'href="/-/r/dchambers/django-piston"', 'href="/mirror/repositories/1"',
+        'href="/1.0/repositories/jespern/django-piston"', 'href="/2.0/repositories/jespern/django-piston"',
+        "888 MB",
+    ):  # fmt: skip
+        assert told in page, told
+    assert page.index("0.2.2") < page.index(">0.2.1<")
+    fork = public.get("/-/r/dchambers/django-piston").text
+    assert "Forked from" in fork
+    assert 'href="/-/r/jespern/django-piston"' in fork
+
+
+def test_refs_are_searched_sorted_and_paged(tmp_path: Path) -> None:
+    """Each table by its own parameters; the filters keep the order and the order keeps the filter."""
+    filled = Filled(tmp_path / "mirror.db")
+    filled.repositories([repository("big/one")], first=True)
+    refs = [
+        hg_ref("tag", f"v{n:03}", "a", target_date=f"2020-01-01T00:{n % 60:02}:00.000000Z") for n in range(60)
+    ]
+    filled.refs("big/one", refs)
+    filled.store.close()
+    served = asking(tmp_path / "mirror.db")
+
+    def names(query: str) -> list[str]:
+        return re.findall(r'<th scope="row"><bdi>(v\d+)</bdi>', served.get(f"/-/r/big/one{query}").text)
+
+    assert names("")[:2] == ["v059", "v058"]
+    assert names("?tags_by=name")[:2] == ["v000", "v001"]
+    assert names("?tags=V01&tags_by=name") == [f"v01{n}" for n in range(10)]
+    assert names("?tags_page=3&tags_by=name") == [f"v0{n}" for n in range(50, 60)]
+    assert names("?tags_page=99") == []
+    assert "tags_by=name" in served.get("/-/r/big/one?tags_by=name&tags=0").text
+
+
+def test_a_gone_repository_says_so_and_keeps_its_refs(public: Asking, tmp_path: Path) -> None:
+    """A notice with the reason; the last known refs."""
+    filled = Filled(tmp_path / "mirror.db")
+    filled.gone(PISTON.full_name)
+    filled.store.close()
+    page = public.get("/-/r/jespern/django-piston").text
+    assert "Gone upstream since" in page
+    assert "0.2.2" in page
+
+
+def test_forks_of_forks_are_a_tree_even_in_a_circle(tmp_path: Path) -> None:
+    """A fork stands under what it was forked from, each once."""
+    filled = Filled(tmp_path / "mirror.db")
+    names = ["a/x", "b/x", "c/x"]
+    rows = [repository(names[0])]
+    rows += [
+        repository(name, parent_uuid=f"{{{parent}}}", parent_full_name=parent)
+        for parent, name in pairwise(names)
+    ]
+    filled.repositories(rows, first=True)
+    served = asking(tmp_path / "mirror.db")
+    page = served.get("/-/r/a/x").text
+    assert re.search(r'href="/-/r/b/x".*<ul class="tree"><li><a href="/-/r/c/x"', page, re.DOTALL)
+    with filled.store.transaction() as connection:
+        connection.execute("UPDATE repositories SET parent_id = 3 WHERE id = 1")
+    page = served.get("/-/r/a/x").text
+    assert page.count('href="/-/r/c/x"') == 1
+    assert "itself forked from" in served.get("/-/r/c/x").text
+    filled.store.close()
+
+
+def test_an_owners_page_lists_what_is_owned_in_the_order_asked(public: Asking) -> None:
+    """By the last update unless told otherwise."""
+    page = public.get("/-/u/JESPERN").text
+    assert "Jesper Noehr" in page
+    assert 'href="/-/r/jespern/django-piston"' in page
+    for order in ("name", "followers", "size", "nonsense"):
+        assert public.get(f"/-/u/jespern?by={order}").status_code == 200
+    assert public.get("/-/u/nobody").status_code == 404
+
+
+def test_members_are_shown_to_members(mixed: tuple[Asking, dict[str, str]]) -> None:
+    """To holders of a token, and to trusted users who belong there; to nobody else."""
+    served, tokens = mixed
+    assert "mcatalbas" not in served.get("/-/u/brodie").text
+    assert "mcatalbas" in served.get("/-/u/brodie", headers=bearer(tokens["read"])).text
+    assert "mcatalbas" in served.get("/-/u/brodie", headers=basic("mcatalbas", "any")).text
+    assert "mcatalbas" not in served.get("/-/u/brodie", headers=basic("jespern", "any")).text
+
+
+def test_private_pages_do_not_exist_for_strangers(mixed: tuple[Asking, dict[str, str]]) -> None:
+    """The answer is that of a repository that is not there, byte for byte but for its name."""
+    served, tokens = mixed
+    hidden = served.get("/-/r/jespern/arriving")
+    missing = served.get("/-/r/jespern/arrivinx")
+    assert hidden.status_code == missing.status_code == 404
+    assert hidden.text.replace("arriving", "arrivinx") == missing.text
+    assert served.get("/-/r/jespern/arriving", headers=bearer(tokens["read"])).status_code == 200
+    assert served.get("/-/r/jespern/arriving", headers=basic("jespern", "any")).status_code == 200
+    assert served.get("/-/r/brodie/hg-project", headers=basic("jespern", "any")).status_code == 404
+
+
+def test_counts_and_charts_are_of_what_may_be_seen(mixed: tuple[Asking, dict[str, str]]) -> None:
+    """Strangers are told public numbers, and nothing of how much was asked."""
+    served, tokens = mixed
+    home, status = served.get("/").text, served.get("/-/mirror-status").text
+    assert "7 repositories" in home
+    assert "private</span>" not in home
+    assert "of the budget" not in status
+    assert "Log in" in status
+    everything = served.get("/", headers=bearer(tokens["read"])).text
+    assert "10 repositories" in everything
+    assert "3 private" in everything
+
+
+def test_a_parent_that_may_not_be_seen_is_not_named_in_an_edit(tmp_path: Path) -> None:
+    """An edit that tells of a new parent tells strangers the rest of it."""
+    filled = fill_mixed(tmp_path / "mirror.db")
+    token = make_tokens(filled.store)["read"]
+    moved = repository(
+        "mcatalbas/codeigniter", language="php", name="CodeIgniter", description="told",
+        parent_full_name="jespern/arriving",
+    )  # fmt: skip
+    filled.repositories([moved], at=LATER)
+    filled.store.close()
+    served = asking(tmp_path / "mirror.db")
+    for path in ("/-/r/mcatalbas/codeigniter", "/-/changes", "/"):
+        assert "told" in served.get(path).text
+        assert "arriving" not in served.get(path).text
+        assert "arriving" in served.get(path, headers=bearer(token)).text
+
+
+def test_changes_are_filtered_and_paged(tmp_path: Path) -> None:
+    """By kind, group, owner, ref, repository and time; what is no moment is said to be none."""
+    filled = fill_public(tmp_path / "mirror.db")
+    for number in range(60):
+        filled.refs("dchambers/django-piston", [hg_ref("branch", f"work-{number}", "a")])
+    filled.repositories([repository("mcatalbas/renamed", owner("mcatalbas"), uuid="{mcatalbas/codeigniter}")])
+    filled.store.close()
+    served = asking(tmp_path / "mirror.db")
+
+    def kinds(query: str) -> list[str]:
+        page = served.get(f"/-/changes{query}").text
+        return re.findall(r'<span class="did">([^<]*)</span>', page)
+
+    assert len(kinds("")) == 50
+    assert set(kinds("?kind=branch_deleted")) == {"lost the branch"}
+    assert set(kinds("?kind=branches")) == {"lost the branch", "has a new branch"}
+    assert kinds("?kind=renamed&owner=MCATALBAS") == ["was renamed"]
+    assert kinds("?ref=WORK-59") == ["has a new branch"]
+    assert kinds("?repository=2&kind=renamed") == ["was renamed"]
+    assert kinds("?until=2026-01-01") == []
+    assert kinds("?since=2026-10-01&kind=renamed") == ["was renamed"]
+    assert "no moment" in served.get("/-/changes?since=soon").text
+    counts, address = list[int](), "/-/changes?kind=branches"
+    while address:
+        page = served.get(address).text
+        counts.append(page.count('class="did"'))
+        address = "".join(re.findall(r'rel="next" href="([^"]*)"', page)).replace("&amp;", "&")
+    assert counts == [50, 50, 18]
+    assert "The latest" in page
+
+
+def test_tables_lead_to_pages_and_tell_their_age(public: Asking) -> None:
+    """Names in Datasette's tables and queries are links, column notes fold, the foot tells the age."""
+    page = public.get("/mirror/repositories").text
+    assert 'href="/-/r/jespern/django-piston"' in page
+    assert '<details class="column-notes">' in page
+    assert "Mirror of cloud: complete never" in page
+    assert 'href="/-/u/jespern"' in public.get("/mirror/who_owns_most").text
+    assert "mirror_foot" not in page
+
+
+def test_other_databases_keep_their_own_look(tmp_path: Path) -> None:
+    """No links, no foot, no stylesheet on tables that are not the mirror's."""
+    fill_public(tmp_path / "mirror.db").store.close()
+    with closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("CREATE TABLE things (full_name TEXT)")
+        other.execute("INSERT INTO things VALUES ('jespern/django-piston')")
+        other.commit()
+    both = Asking(Datasette([str(tmp_path / "mirror.db"), str(tmp_path / "other.db")]))
+    page = both.get("/other/things").text
+    assert "/-/r/" not in page
+    assert "Mirror of" not in page
+    assert "mirror-assets" not in page
+
+
+def test_an_operator_may_close_the_pages(tmp_path: Path) -> None:
+    """Datasette's own `allow` rules hold for the pages too."""
+    fill_public(tmp_path / "mirror.db").store.close()
+    rules: list[dict[str, Any]] = [{"allow": False}, {"databases": {"mirror": {"allow": False}}}]
+    for metadata in rules:
+        closed = Asking(Datasette([str(tmp_path / "mirror.db")], metadata=metadata))
+        for path in ("/", "/-/search.json", "/-/r/jespern/django-piston"):
+            assert closed.get(path).status_code == 403
+            assert "Piston is a Django" not in closed.get(path).text
