@@ -4,6 +4,7 @@ Lists are asked with a stable sort, else rows are lost between pages, and with n
 time and avoids errors 500 on big lists; `next` is followed as it is, for nobody else can put it together.
 """
 
+from collections.abc import Callable
 from typing import TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
@@ -19,6 +20,7 @@ from mirror.upstream.http import Http
 from mirror.upstream.listing import Rows
 
 Row = TypeVar("Row")
+Answered = TypeVar("Answered")
 
 PAGE_LENGTH = 100
 _ENVELOPE = ("next", "size", "page", "pagelen")
@@ -77,6 +79,7 @@ _REFS = _query(REF_FIELDS)
 _MEMBERS = _query(MEMBER_FIELDS)
 
 
+_ROW = shapes.RepositoryRow
 _TO_REPOSITORY = Rows(shapes.RepositoryRow, shapes.shape_repository)
 _TO_REF = Rows(shapes.RefRow, shapes.shape_ref)
 _TO_MEMBER = Rows(shapes.Membership, shapes.shape_member)
@@ -148,27 +151,33 @@ class Cloud:
             return self._page_or_hole(asked)
 
     def fetch_repository(self, key: RepositoryKey) -> Repository:
-        """Ask for one repository by its identity, which survives renaming.
-
-        One that is not in the namespace it was last seen in is asked for in any, before it is called missing:
-        with its uuid, ``{}`` stands for the workspace.
-        """
-        try:
-            row, _ = self._http.get_json(f"{self._path(key)}?{_REPOSITORY}", shapes.RepositoryRow)
-        except UpstreamRefused as error:
-            if error.status != 404 or not key.uuid.startswith("{"):
-                raise
-            anywhere = f"repositories/{segment('{}')}/{segment(key.uuid)}"
-            row, _ = self._http.get_json(f"{anywhere}?{_REPOSITORY}", shapes.RepositoryRow)
+        """Ask for one repository by its identity, which survives renaming and moving."""
+        row = self._known(
+            key, lambda path: self._http.get_json(f"{path}?{_REPOSITORY}", shapes.RepositoryRow)[0]
+        )
         return shapes.shape_repository(row)
 
     def fetch_refs(self, key: RepositoryKey, place: str | None) -> Page[Ref]:
         """Ask for branches and tags in one listing, which costs half of asking apart."""
-        return self._page(place or f"{self._path(key)}/refs?{_REFS}", _TO_REF)
+        if place:
+            return self._page(place, _TO_REF)
+        return self._known(key, lambda path: self._page(f"{path}/refs?{_REFS}", _TO_REF))
 
     def close(self) -> None:
         """Let go of the connections."""
         self._http.close()
+
+    def _known(self, key: RepositoryKey, ask: Callable[[str], Answered]) -> Answered:
+        """Ask about a repository where it was last seen; if it is not there, by its identity anywhere.
+
+        With a repository's uuid, ``{}`` stands for any workspace.
+        """
+        try:
+            return ask(self._path(key))
+        except UpstreamRefused as error:
+            if error.status != 404 or not key.uuid.startswith("{"):
+                raise
+        return ask(f"repositories/{segment('{}')}/{segment(key.uuid)}")
 
     def _path(self, key: RepositoryKey) -> str:
         identity = key.uuid if key.uuid.startswith("{") else key.slug

@@ -1,0 +1,234 @@
+"""Random histories: things happen between the runs and while pages are read, and the mirror stays true.
+
+After each run nothing may be marked as gone that was never out of sight; after the edits have stopped, one
+more run makes the mirror equal to the upstream row by row, and the one after that has nothing to do.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from crawl import Clock, Crawl, assert_true
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mirror.sandbox import ANONYMOUS, TOKEN, Asker, Sandbox, World, running
+from mirror.sandbox.exchange import Answer, Request
+
+MIRRORED = ("jespern", "erik", "ubernostrum")
+ELSEWHERE = ("brodie", "mcatalbas")
+SEED = 26
+"""A world whose repositories have few refs, so that a history costs few requests."""
+
+
+class Edit(NamedTuple):
+    """Something that somebody does; the numbers pick whom it befalls from what is there by then."""
+
+    action: str
+    one: int
+    other: int
+
+
+ACTIONS = (
+    "touch", "push", "create", "delete", "restore", "rename", "swap_names", "transfer", "rename_workspace",
+    "make_private", "make_public", "edit", "create_branch", "delete_branch", "create_tag", "move_tag",
+    "delete_tag",
+)  # fmt: skip
+edits = st.builds(Edit, st.sampled_from(ACTIONS), st.integers(0, 60), st.integers(0, 60))
+between = st.lists(edits, max_size=4)
+meanwhile = st.lists(st.tuples(st.integers(1, 14), edits), max_size=4)
+histories = st.lists(st.tuples(between, meanwhile), min_size=1, max_size=2)
+
+
+class Stage:
+    """What is served: one sandbox after the other at the same address."""
+
+    def __init__(self) -> None:
+        self.sandbox = Sandbox(World(0))
+
+    def answer(self, request: Request) -> Answer:
+        """Let the present sandbox answer."""
+        return self.sandbox.answer(request)
+
+
+class Theatre:
+    """A stage at an address, and a mirror of the world as it is before any history."""
+
+    def __init__(self, stage: Stage, origin: str, folder: Path) -> None:
+        self.stage, self.origin, self.folder = stage, origin, folder
+        self._played = 0
+        self._first = dict[bool, Path]()
+
+    def begin(self, *, anonymous: bool) -> "Play":
+        """Set the world back to its beginning, with a mirror that has seen it."""
+        if anonymous not in self._first:
+            first = Play(self, self.folder / f"first-{anonymous}.db", anonymous=anonymous)
+            assert first.crawl.sync().state == "complete"
+            self._first[anonymous] = first.crawl.path
+        self._played += 1
+        path = self.folder / f"{self._played}.db"
+        shutil.copy(self._first[anonymous], path)
+        return Play(self, path, anonymous=anonymous)
+
+
+@pytest.fixture(scope="module")
+def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
+    """Serve for the whole module: a server for each history would take longer than the history."""
+    stage = Stage()
+    with running(stage) as served:  # type: ignore[arg-type]
+        yield Theatre(stage, served.origin, tmp_path_factory.mktemp("histories"))
+
+
+class Play:
+    """One history: the sandbox, its mirror, and which repositories were ever out of sight."""
+
+    def __init__(self, theatre: Theatre, path: Path, *, anonymous: bool) -> None:
+        clock = Clock()
+        clock.wait(0 if path.name.startswith("first") else 3600)
+        self.sandbox = theatre.stage.sandbox = Sandbox(World(0, seed=SEED, now=clock.now))
+        self.asker: Asker = ANONYMOUS if anonymous else TOKEN
+        options: dict[str, Any] = {"workspaces": MIRRORED, "page_length": 2, "absence_brake": 1.0}
+        secret = None if anonymous else "sandbox"
+        self.crawl = Crawl(theatre.origin, path, clock, secret=secret, **options)
+        self._uuids = {self._slot(slug).uuid for slug in MIRRORED}
+        self._created = 0
+        self.out_of_sight = set[str]()
+
+    @property
+    def slugs(self) -> list[str]:
+        """What the mirrored workspaces are called now."""
+        return [each.slug for each in self.sandbox.world.workspaces if each.uuid in self._uuids]
+
+    def visible(self) -> set[str]:
+        """Name the repositories that a mirror should show now, by uuid."""
+        slugs = self.slugs
+        return {
+            row["uuid"]
+            for row in self.sandbox.world.visible(self.asker)
+            if row["full_name"].partition("/")[0] in slugs
+        }
+
+    def do(self, edit: Edit) -> None:
+        """Do it, if it can be done."""
+        before = self.visible()
+        try:
+            self._do(edit)
+        except ValueError:
+            return  # there is a repository of that name already, or no such ref
+        self.out_of_sight |= before - self.visible()
+
+    def sync(self, *, meanwhile: bool = False) -> None:
+        """Sync; whatever happens meanwhile, only what was out of sight may be called gone.
+
+        Then, what was deleted after it was listed has no refs to be asked for, and nothing else may fail.
+        """
+        summary = self.crawl.sync()
+        lost = {row[0] for row in self.crawl.rows("SELECT uuid FROM repositories")} - self.visible()
+        unexpected = [
+            failure
+            for failure in summary.failures
+            if not meanwhile or (failure.kind, failure.status) != ("refs", 404) or failure.subject not in lost
+        ]
+        assert not unexpected
+        assert summary.state in ("complete", "incomplete")
+        assert not self.sandbox.state()["errors"]
+        gone = {
+            row[0] for row in self.crawl.rows("SELECT uuid FROM repositories WHERE deleted_at IS NOT NULL")
+        }
+        assert gone <= self.out_of_sight
+
+    def _slot(self, slug: str) -> Any:
+        return self.sandbox.world.workspace(slug)
+
+    def _do(self, edit: Edit) -> None:
+        action, near = edit.action, [*self.slugs, *ELSEWHERE]
+        self._created += 1
+        if action == "create":
+            self.sandbox.do(action, workspace=_one(near, edit.one), name=self._fresh, main_branch="main")
+        elif action == "rename_workspace":
+            self.sandbox.do(action, workspace=_one(self.slugs, edit.one), name=f"ws-{self._created}")
+        elif rows := self._befallen(action, near):
+            name = _one(rows, edit.one)
+            self.sandbox.do(action, name, **self._details(edit, name, _one(rows, edit.other), near))
+
+    @property
+    def _fresh(self) -> str:
+        return f"new {self._created}"
+
+    def _befallen(self, action: str, near: list[str]) -> list[str]:
+        """Name the repositories that something can be done to."""
+        world = self.sandbox.world
+        if action == "restore":
+            return [uuid for uuid in sorted(self.out_of_sight) if world.gone(uuid) is not None]
+        return [name for row in world.visible() if (name := row["full_name"]).partition("/")[0] in near]
+
+    def _details(  # noqa: PLR0911 - a table
+        self, edit: Edit, name: str, other: str, near: list[str]
+    ) -> dict[str, Any]:
+        """Say what exactly is done to a repository."""
+        match edit.action:
+            case "rename":
+                return {"name": self._fresh}
+            case "swap_names":
+                return {"with": other}
+            case "transfer":
+                return {"to": _one(near, edit.other)}
+            case "edit":
+                return {"fields": {"description": self._fresh, "website": None}}
+            case "create_branch" | "create_tag":
+                return {"name": self._fresh.replace(" ", "-")}
+            case "delete_branch" | "move_tag" | "delete_tag":
+                is_tag = "tag" in edit.action
+                refs = [r["name"] for r in self.sandbox.world.refs(name) if (r["type"] == "tag") is is_tag]
+                return {"name": _one(refs or ["none"], edit.other)}
+            case _:
+                return {}
+
+
+def _one(of: list[str], number: int) -> str:
+    return of[number % len(of)]
+
+
+def play(theatre: Theatre, history: list[Any], *, anonymous: bool) -> None:
+    """Let a history happen, and hold the mirror against the world after each of its chapters."""
+    it = theatre.begin(anonymous=anonymous)
+    for before, meanwhile in history:
+        for edit in before:
+            it.do(edit)
+        it.sandbox.reset()
+        for number, edit in meanwhile:
+            it.sandbox.on_request(number, lambda edit=edit: it.do(edit))  # type: ignore[misc]
+        it.sync(meanwhile=True)
+        it.sandbox.reset()  # what has not happened by now does not happen any more
+        it.sync()
+        assert_true(it.crawl, it.sandbox, it.slugs, it.asker)
+    it.crawl.sync(later=2 * 86_400)  # leaves what was updated behind the overlap
+    it.sandbox.reset()
+    it.sync()
+    assert it.sandbox.state()["by_kind"] == {"listing": len(MIRRORED)}
+
+
+PATIENT = settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    print_blob=True,
+)
+
+
+@pytest.mark.parametrize("part", range(3))
+@PATIENT
+@given(history=histories)
+def test_a_mirror_with_a_token_stays_true(theatre: Theatre, part: int, history: list[Any]) -> None:
+    """Whatever people do between and during the runs, one more run makes the mirror true: 300 histories."""
+    play(theatre, history, anonymous=False)
+
+
+@pytest.mark.parametrize("part", range(2))
+@PATIENT
+@given(history=histories)
+def test_an_anonymous_mirror_stays_true(theatre: Theatre, part: int, history: list[Any]) -> None:
+    """The same without a credential, where going private is going out of sight: 200 histories."""
+    play(theatre, history, anonymous=True)
