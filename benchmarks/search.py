@@ -255,20 +255,20 @@ def _update(path: Path) -> float:
 
 
 def _change(connection: sqlite3.Connection, number: int, row_id: int, new_id: int) -> None:
-    """Make one of these changes: a new repository, a new name, more followers, other visibility, an end."""
-    if number % 4 == 0:
-        named = Named("", f"novel-{number}-thing", f"Novel {number} thing", number % 3, private=False)
-        row = list(_row(new_id, named, {"": 1}))
-        connection.execute(_INSERT, row)
-    elif number % 4 == 1:
-        connection.execute(
-            "UPDATE repositories SET name = name || '-next', slug = slug || '-next' WHERE id = ?", (row_id,)
-        )
-    elif number % 4 == 2:
+    """Make one change: 40 % are new, 40 % gain a follower, 10 % are renamed, 5 % seen or hidden, 5 % gone."""
+    turn = number % 20
+    if turn < 8:
+        named = next(make_names(1, seed=number))
+        connection.execute(_INSERT, _row(new_id, named, {named.owner: 1}))
+    elif turn < 16:
         connection.execute(
             "UPDATE repositories SET followers_count = followers_count + 1 WHERE id = ?", (row_id,)
         )
-    elif number % 8 == 3:
+    elif turn < 18:
+        connection.execute(
+            "UPDATE repositories SET name = name || '-next', slug = slug || '-next' WHERE id = ?", (row_id,)
+        )
+    elif turn < 19:
         connection.execute("UPDATE repositories SET is_private = NOT is_private WHERE id = ?", (row_id,))
     else:
         connection.execute("UPDATE repositories SET deleted_at = ? WHERE id = ?", (MOMENT, row_id))

@@ -13,7 +13,7 @@ from operator import sub
 END = b"\xfe"
 """Stands behind each text in a path; like the mark, a byte that UTF-8 never uses."""
 
-LEAF_SIZE = 128
+LEAF_SIZE = 192
 """A path in more texts than this becomes common when the index is built, at twice as many when it grows."""
 
 DEEPEST = 32

@@ -33,7 +33,7 @@ class Absorption:
             self._nodes.create(b"")
         places = [place for move in moves for place in (move.was, move.now) if place is not None]
         self._nodes.read_ahead(place.text for place in places)
-        ways = [(move, self._walk(move.was), self._walk(move.now)) for move in moves]
+        ways = [(move, *self._ways(move)) for move in moves]
         joining = [(move, new, self._leave(move, old)) for move, old, new in ways]
         for move, new, left in joining:
             self._join(move, new, left)
@@ -46,8 +46,12 @@ class Absorption:
             self._nodes.settle()
             full = self._settle_lists()
 
-    def _walk(self, place: Place | None) -> Places | None:
-        return None if place is None else walk(place.text, self._nodes)
+    def _ways(self, move: Move) -> tuple[Places | None, Places | None]:
+        """Walk the text that was and the one that is, once where they are the same."""
+        old = None if move.was is None else walk(move.was.text, self._nodes.common)
+        if move.was is not None and move.now is not None and move.was.text == move.now.text:
+            return old, old
+        return old, None if move.now is None else walk(move.now.text, self._nodes.common)
 
     def _leave(self, move: Move, places: Places | None) -> Collection[bytes]:
         """Take a repository out of the nodes that change, and return them."""

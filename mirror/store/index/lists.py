@@ -10,7 +10,9 @@ from collections import defaultdict
 from mirror.trie import DEEPEST, END, appended, chunk_of, pack_list, unpack_list
 
 _APPEND_RARE = """INSERT INTO search_rare VALUES (?, ?)
-    ON CONFLICT DO UPDATE SET ids = CAST(ids || excluded.ids AS BLOB) RETURNING length(ids)"""
+    ON CONFLICT DO UPDATE SET ids = CAST(ids || excluded.ids AS BLOB)"""
+_LONGER = "SELECT path FROM search_rare WHERE length(ids) > ? AND path IN"
+_AT_ONCE = 200
 _APPEND_CROWD = """INSERT INTO search_crowds VALUES (?, ?, ?)
     ON CONFLICT DO UPDATE SET ids = CAST(ids || excluded.ids AS BLOB)"""
 
@@ -45,15 +47,14 @@ class Lists:
     def settle(self, longest: int) -> list[bytes]:
         """Write what was added; return the paths whose lists may now be longer than `longest`."""
         full = list[bytes]()
-        for path, ids in sorted(self._rare.items()):
-            row = self._connection.execute(_APPEND_RARE, (path, appended(ids))).fetchone()
-            if (
-                row[0] > longest
-                and len(path) < DEEPEST
-                and END not in path
-                and len(self.read(path)) > longest
-            ):
-                full.append(path)
+        rows = sorted((path, appended(ids)) for path, ids in self._rare.items())
+        self._connection.executemany(_APPEND_RARE, rows)
+        growing = [path for path, _ in rows if len(path) < DEEPEST and END not in path]
+        for first in range(0, len(growing), _AT_ONCE):
+            some = growing[first : first + _AT_ONCE]
+            long = f"{_LONGER} ({', '.join('?' * len(some))})"
+            found = self._connection.execute(long, (longest, *some)).fetchall()
+            full.extend(path for (path,) in found if len(self.read(path)) > longest)
         self._connection.executemany(
             _APPEND_CROWD,
             [(*crowd, appended(ids)) for crowd, ids in sorted(self._crowds.items())],

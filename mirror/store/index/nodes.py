@@ -1,17 +1,20 @@
 """The common paths while they change: read when first asked for, kept in memory, written back together."""
 
+import json
 import sqlite3
 from bisect import bisect
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mirror.names import Popularity, popularity
-from mirror.trie import END, LONG, PUBLIC, listed, pack, unpack
+from mirror.trie import LONG, PUBLIC, listed, pack, unpack
 
 _READ = "SELECT path, collection, repositories, best, bar FROM search_common WHERE path IN"
 _WRITE = "INSERT OR REPLACE INTO search_common VALUES (?, ?, ?, ?, ?)"
 _AT_ONCE = 200
 _POPULARITY = "SELECT followers_count, forks_count, created_at, id FROM repositories WHERE id = ?"
+_POPULARITIES = """SELECT followers_count, forks_count, created_at, id FROM repositories
+    WHERE id IN (SELECT value FROM json_each(?))"""
 
 
 @dataclass(slots=True)
@@ -23,9 +26,12 @@ class Tally:
     be compared with it.
     """
 
+    path: bytes
+    collection: int
     count: int = 0
     best: bytes = b""
     bar: int = 0
+    is_touched: bool = False
     joining: list[Popularity] = field(default_factory=list)
 
     def last(self) -> int:
@@ -37,31 +43,42 @@ class Tally:
 
 
 class Nodes:
-    """The common paths of a file; a container of paths for `walk`."""
+    """The common paths of a file, with all that they know.
+
+    `common` holds those that have been read; after `read_ahead` for a text, all that `walk` asks for.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._nodes = dict[bytes, dict[int, Tally] | None]()
-        self._changed = set[tuple[bytes, int]]()
+        self.common = set[bytes]()
+        self._nodes = dict[bytes, dict[int, Tally]]()
+        self._touched = list[Tally]()
         self._popularity = dict[int, Popularity]()
 
     def __contains__(self, path: object) -> bool:
-        return isinstance(path, bytes) and self._node(path) is not None
+        if path not in self._nodes and isinstance(path, bytes):
+            self._read([path])
+        return path in self.common
 
     def read_ahead(self, texts: Iterable[bytes]) -> None:
         """Read all nodes that some texts will pass, level by level, many at a time."""
-        ways = [(text + END, start) for text in set(texts) for start in range(len(text))]
+        ways = [(text, start) for text in set(texts) for start in range(len(text))]
         depth = 1
         while ways:
             paths = {text[start : start + depth] for text, start in ways} - self._nodes.keys()
             self._read(sorted(paths))
-            ways = [way for way in ways if self._nodes[way[0][way[1] : way[1] + depth]] is not None]
+            ways = [
+                (text, start)
+                for text, start in ways
+                if start + depth < len(text) and text[start : start + depth] in self.common
+            ]
             depth += 1
 
     def create(self, path: bytes) -> None:
         """Make a path common, with nothing in it yet."""
-        self._nodes[path] = {PUBLIC: Tally()}
-        self._changed.add((path, PUBLIC))
+        self.common.add(path)
+        self._nodes[path] = {}
+        self._tally(path, PUBLIC)
 
     def leave(self, paths: Iterable[bytes], collection: int, row_id: int) -> None:
         """Take one repository out of some common paths."""
@@ -80,7 +97,7 @@ class Nodes:
     def concerned(self, paths: Iterable[bytes], collection: int, popular: Popularity) -> list[bytes]:
         """Return the paths whose lists change when one that they count has become so popular."""
         packed = pack([popular[-1]])
-        tallies = ((path, (self._nodes[path] or {})[collection]) for path in paths)
+        tallies = ((path, self._nodes[path][collection]) for path in paths)
         return [
             path
             for path, tally in tallies
@@ -89,18 +106,29 @@ class Nodes:
 
     def settle(self) -> None:
         """Rank those that joined, and write what changed."""
-        changed, self._changed = self._changed, set()
+        self._read_bars(self._touched)
         rows = []
-        for path, collection in sorted(changed):
-            tally = (self._nodes[path] or {})[collection]
+        for tally in self._touched:
             self._rank(tally)
-            rows.append((path, collection, tally.count, tally.best, tally.bar))
-        self._connection.executemany(_WRITE, rows)
+            tally.is_touched = False
+            rows.append((tally.path, tally.collection, tally.count, tally.best, tally.bar))
+        self._connection.executemany(_WRITE, sorted(rows))
+        self._touched.clear()
 
     def learn(self, ranked: Iterable[Popularity]) -> None:
         """Remember the popularity of rows that have been read anyway."""
         for popular in ranked:
             self._popularity[popular[-1]] = popular
+
+    def _read_bars(self, tallies: Iterable[Tally]) -> None:
+        """Read at once how popular those are whom many that join will be compared with."""
+        lasts = {
+            tally.last()
+            for tally in tallies
+            if tally.best and any(-popular[0] >= tally.bar for popular in tally.joining)
+        }
+        rows = self._connection.execute(_POPULARITIES, (json.dumps(list(lasts - self._popularity.keys())),))
+        self.learn(popularity(*row) for row in rows)
 
     def _rank(self, tally: Tally) -> None:
         """Merge those that joined into the best; where the list is not complete, its last is the bar."""
@@ -135,30 +163,25 @@ class Nodes:
         return known
 
     def _tally(self, path: bytes, collection: int) -> Tally:
-        self._changed.add((path, collection))
-        node = self._nodes[path] or {}
+        """Return a tally that is going to change."""
+        node = self._nodes[path]
         tally = node.get(collection)
         if tally is None:
-            tally = node[collection] = Tally()
+            tally = node[collection] = Tally(path, collection)
+        if not tally.is_touched:
+            tally.is_touched = True
+            self._touched.append(tally)
         return tally
 
-    def _node(self, path: bytes) -> dict[int, Tally] | None:
-        try:
-            return self._nodes[path]
-        except KeyError:
-            self._read([path])
-            return self._nodes[path]
-
     def _read(self, paths: list[bytes]) -> None:
-        self._nodes.update(dict.fromkeys(paths))
+        for path in paths:
+            self._nodes[path] = {}
         for first in range(0, len(paths), _AT_ONCE):
             some = paths[first : first + _AT_ONCE]
             marks = ", ".join("?" * len(some))
-            for path, collection, count, best, bar in self._connection.execute(f"{_READ} ({marks})", some):
-                node = self._nodes[path]
-                if node is None:
-                    node = self._nodes[path] = {}
-                node[collection] = Tally(count, best, bar)
+            for row in self._connection.execute(f"{_READ} ({marks})", some):
+                self.common.add(row[0])
+                self._nodes[row[0]][row[1]] = Tally(*row)
 
 
 def _without(best: bytes, row_id: int) -> bytes:

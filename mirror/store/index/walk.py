@@ -24,14 +24,17 @@ def walk(text: bytes, common: Container[bytes]) -> Places:
     Rare paths that end with END are yet without their chunk.
     """
     passed, reached = {b""}, set[bytes]()
-    crowded = text in common
-    ended = text + END
-    for start in range(len(text)):
+    crowded = False
+    length = len(text)
+    for start in range(length):
         end = start + 1
-        while (path := ended[start:end]) in common:
+        while end <= length and (path := text[start:end]) in common:
             passed.add(path)
             end += 1
-        at_end = path.endswith(END)
-        if not at_end or (not crowded and len(path) > SHORTEST_LISTED):
+        if end <= length:
             reached.add(path)
+        elif start == 0:
+            crowded = True
+        elif not crowded and length - start >= SHORTEST_LISTED:
+            reached.add(text[start:] + END)
     return Places(passed, reached, crowded)
