@@ -13,6 +13,7 @@ from jinja2 import Environment
 
 from mirror.search import register
 from mirror.serve import api, permissions
+from mirror.serve.closed import close_tables
 from mirror.serve.cloud import edge
 from mirror.serve.errors import error_page
 from mirror.serve.metadata import metadata
@@ -156,5 +157,6 @@ def prepare_connection(conn: Any, database: str, datasette: "Datasette") -> None
     """
     if mirror_named(datasette, database):
         register(conn, visible_private=True)
+        close_tables(conn)
         conn.execute("PRAGMA busy_timeout = 5000")
         conn.execute("PRAGMA mmap_size = 268435456")

@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from mirror.errors import ConfigError, NotFound
+from mirror.serve.closed import opened
 from mirror.store import Store
 from mirror.times import to_text, utc_now
 
@@ -136,9 +137,10 @@ def _living(
 ) -> LivingToken | None:
     """Read one living token; a file from before there were tokens has none."""
     try:
-        row = connection.execute(
-            f"{_FOUND} WHERE {condition} AND {LIVING}", (value, to_text(utc_now()))
-        ).fetchone()
+        with opened():
+            row = connection.execute(
+                f"{_FOUND} WHERE {condition} AND {LIVING}", (value, to_text(utc_now()))
+            ).fetchone()
     except sqlite3.OperationalError:
         return None
     if row is None or (digest is not None and not hmac.compare_digest(row[5], digest)):
