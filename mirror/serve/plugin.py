@@ -14,7 +14,7 @@ from jinja2 import Environment
 from mirror.search import register
 from mirror.serve import api, permissions
 from mirror.serve.closed import close_tables
-from mirror.serve.cloud import edge
+from mirror.serve.cloud import conditions, edge
 from mirror.serve.errors import error_page
 from mirror.serve.metadata import metadata
 from mirror.serve.mirrors import mirror_named, mirrors, served
@@ -157,6 +157,7 @@ def prepare_connection(conn: Any, database: str, datasette: "Datasette") -> None
     """
     if mirror_named(datasette, database):
         register(conn, visible_private=True)
+        conditions.register(conn)
         close_tables(conn)
         conn.execute("PRAGMA busy_timeout = 5000")
         conn.execute("PRAGMA mmap_size = 268435456")

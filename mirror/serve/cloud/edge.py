@@ -108,7 +108,7 @@ def _asked(
         names=names,
         parameters=parameters,
         caller=caller,
-        links=Links(origin, request.url_vars["prefix"]),
+        links=Links(origin, f"{origin}{request.url_vars['prefix']}"),
         pages=paging.Links(here, parameters),
         selection=selection(parameters.get("fields")),
     )

@@ -8,7 +8,7 @@ import msgspec
 
 from mirror.serve.answers import ApiError
 from mirror.serve.cloud.bbql import QueryError
-from mirror.serve.cloud.conditions import Condition, Field, condition_of, register
+from mirror.serve.cloud.conditions import Condition, Field, condition_of
 from mirror.serve.cloud.paging import Position, Window
 from mirror.serve.cloud.reads import Values, tuples
 
@@ -86,7 +86,6 @@ def read_page(
     counted: bool = True,
 ) -> Page:
     """Read a page; one row more than asked for tells whether there is another one."""
-    register(connection)
     where = f"{listing.where} AND {query.sql}" if query else listing.where
     values = {**listing.values, **(query.values if query else {})}
     size = _size(connection, listing, where, values, window, query) if counted else None

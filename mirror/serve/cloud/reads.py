@@ -38,8 +38,8 @@ def forks_count(caller: Caller) -> str:
     """Return the expression of how many forks `r` has: the upstream's number, less those that are hidden."""
     if caller.sees_all:
         return "r.forks_count"
-    return f"""max(0, r.forks_count - (SELECT count(*) FROM repositories f
-        WHERE f.parent_id = r.id AND f.deleted_at IS NULL AND NOT {visible(caller, "f")}))"""
+    return f"""iif(r.forks_count > 0, max(0, r.forks_count - (SELECT count(*) FROM repositories f
+        WHERE f.parent_id = r.id AND f.deleted_at IS NULL AND NOT {visible(caller, "f")})), r.forks_count)"""
 
 
 @cache

@@ -4,14 +4,13 @@ What the mirror does not know is null, or absent where Bitbucket leaves it out a
 """
 
 import json
+from functools import lru_cache
 from typing import Any
 
 from mirror.serve.cloud.links import Links, escaped, segment
 from mirror.serve.cloud.rows import Account, Ref, Repository
 
 Json = dict[str, Any]
-
-_CHILDREN = ("pullrequests", "commits", "forks", "watchers", "downloads", "hooks")
 
 
 def moment(text: str | None) -> str | None:
@@ -26,12 +25,11 @@ class Shapes:
 
     def __init__(self, links: Links) -> None:
         self._links = links
-        self._owners = dict[int, tuple[Json, Json]]()
 
     def repository(self, row: Repository, owner: Account) -> Json:
         """Give the full object."""
-        account, workspace = self._owned_by(owner)
-        return {
+        account, workspace = _owned_by(self._links, owner)
+        shaped: Json = {
             "type": "repository",
             "uuid": row.known_uuid,
             "full_name": row.full_name,
@@ -42,7 +40,7 @@ class Shapes:
             "website": row.website,
             "owner": account,
             "workspace": workspace,
-            "is_private": bool(row.is_private),
+            "is_private": row.is_private != 0,
             "project": self._project(row, owner),
             "fork_policy": row.fork_policy,
             "created_on": moment(row.created_at),
@@ -53,10 +51,14 @@ class Shapes:
             "has_wiki": _flag(row.has_wiki),
             "mainbranch": _main_branch(row),
             "parent": self._parent(row) if row.has_parent else None,
-            **({} if row.followers_count is None else {"followers_count": row.followers_count}),
-            **({} if row.forks_count is None else {"forks_count": row.forks_count}),
             "links": self._repository_links(row),
         }
+        # Bitbucket has no such keys any more: an extension, for those who told.
+        if row.followers_count is not None:
+            shaped["followers_count"] = row.followers_count
+        if row.forks_count is not None:
+            shaped["forks_count"] = row.forks_count
+        return shaped
 
     def short_repository(self, row: Repository) -> Json:
         """Give the object that others embed: without slug and owner."""
@@ -219,12 +221,6 @@ class Shapes:
             "links": {"self": {"href": f"{repository}/commit/{name}"}},
         }
 
-    def _owned_by(self, owner: Account) -> tuple[Json, Json]:
-        """Return the account and the workspace of an owner, shaped once for each answer."""
-        if owner.id not in self._owners:
-            self._owners[owner.id] = (self.owner(owner), self.short_workspace(owner))
-        return self._owners[owner.id]
-
     def _parent(self, row: Repository) -> Json:
         """Give what a repository was forked from, as its upstream named it."""
         full_name = row.parent_full_name
@@ -256,17 +252,25 @@ class Shapes:
 
     def _repository_links(self, row: Repository) -> Json:
         here = self._links.repository(row.full_name)
-        clone = (("https", row.clone_https), ("ssh", row.clone_ssh))
-        return {
+        links: Json = {
             "self": {"href": here},
             "html": {"href": self._links.repository_page(row.full_name)},
-            **_avatar(row.avatar_url),
-            **{name: {"href": f"{here}/{name}"} for name in _CHILDREN},
+            "pullrequests": {"href": f"{here}/pullrequests"},
+            "commits": {"href": f"{here}/commits"},
+            "forks": {"href": f"{here}/forks"},
+            "watchers": {"href": f"{here}/watchers"},
+            "downloads": {"href": f"{here}/downloads"},
+            "hooks": {"href": f"{here}/hooks"},
             "branches": {"href": f"{here}/refs/branches"},
             "tags": {"href": f"{here}/refs/tags"},
             "source": {"href": f"{here}/src"},
-            "clone": [{"name": name, "href": href} for name, href in clone if href is not None],
+            "clone": [
+                {"name": name, "href": href}
+                for name, href in (("https", row.clone_https), ("ssh", row.clone_ssh))
+                if href is not None
+            ],
         }
+        return links if row.avatar_url is None else {**links, "avatar": {"href": row.avatar_url}}
 
     def _account_links(self, row: Account) -> Json:
         slug = row.username or ""
@@ -288,6 +292,13 @@ class Shapes:
                 **_avatar(row.avatar_url),
             },
         }
+
+
+@lru_cache(maxsize=2048)
+def _owned_by(links: Links, owner: Account) -> tuple[Json, Json]:
+    """Return the account and the workspace of an owner, which rows of a page share; not to be changed."""
+    shapes = Shapes(links)
+    return shapes.owner(owner), shapes.short_workspace(owner)
 
 
 def _main_branch(row: Repository) -> Json | None:
