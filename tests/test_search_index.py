@@ -1,0 +1,164 @@
+"""The index through the store: pages, bulk, interruption, doubt."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from search_oracle import Playground, naive
+
+from mirror import trie
+from mirror.model import Owner, Repository
+from mirror.search import search
+from mirror.store import Store
+from mirror.store.index import check, keep_up, settle
+from mirror.store.index.settle import ABSORBED_AT
+
+OWNER = Owner(uuid="ann", username="ann")
+SEEN = "2026-01-01T00:00:00.000000Z"
+
+
+def page(first: int, size: int = 100, *, suffix: str = "") -> list[Repository]:
+    """Some repositories whose names share much; `suffix` renames them."""
+    return [
+        Repository(
+            uuid=str(number),
+            owner=OWNER,
+            slug=f"tool-{number % 37}-{number}{suffix}",
+            name=f"Tool {number % 37} {number}{suffix}",
+            full_name=f"ann/tool-{number}",
+            followers_count=number % 11,
+            is_private=number % 5 == 0,
+        )
+        for number in range(first, first + size)
+    ]
+
+
+def save(store: Store, rows: list[Repository], *, first: bool) -> None:
+    """Save a page as a sync does."""
+    store.save_page(1, rows, run_id=None, seen_at=SEEN, with_refs=False, first_listing=first)
+
+
+def same_as_rows(store: Store) -> bool:
+    """Say whether some searches equal a look at every row, and the index is sound."""
+    for query in ("", "tool", "tool-3", "7-1", "-next", "9"):
+        found = search(store.connection, query, fuzzy=False)
+        if (found.count, [row["id"] for row in found.repositories]) != naive(store.connection, query):
+            return False
+    return check(store.connection) == []
+
+
+def test_a_first_load_defers_the_index_and_a_sync_keeps_it_up(tmp_path: Path) -> None:
+    """Exact at every step: before the index, with it, and beside what is pending."""
+    with Store(tmp_path / "mirror.db") as store:
+        store.save_upstream("cloud", "cloud", "https://bitbucket.example")
+        for first in range(0, 600, 100):
+            save(store, page(first), first=True)
+        assert store.row("SELECT up_to FROM search_state")[0] == 0
+        assert same_as_rows(store)
+        store.finish_search_index()
+        assert store.row("SELECT count(*) FROM search_common")[0] > 10
+        save(store, page(0, suffix="-next"), first=False)
+        save(store, page(600), first=False)
+        assert store.row("SELECT count(*) FROM search_pending")[0] == 200
+        assert same_as_rows(store)
+        store.finish_search_index()
+        assert store.row("SELECT count(*) FROM search_pending")[0] == 0
+        assert same_as_rows(store)
+
+
+def test_a_touch_costs_the_index_nothing(tmp_path: Path) -> None:
+    """What a push changes is not searched."""
+    mirror = Playground(tmp_path / "mirror.db")
+    mirror.add("tool")
+    mirror.store.finish_search_index()
+    mirror.change(1, updated_at=SEEN, last_seen_at=SEEN, size=7, description="new")
+    assert not settle(mirror.connection)
+
+
+def test_a_long_sync_absorbs_what_is_pending(tmp_path: Path) -> None:
+    """So that a search never has many pending rows to look through."""
+    mirror = Playground(tmp_path / "mirror.db")
+    with mirror.store.transaction() as connection:
+        connection.executemany(
+            """INSERT INTO repositories (id, upstream_id, uuid, owner_id, slug, name, full_name, is_private,
+                first_seen_at, last_seen_at) VALUES (?, 1, ?, 1, ?, ?, '', 0, '', '')""",
+            [(number, number, f"s{number}", f"name {number % 999}") for number in range(1, ABSORBED_AT + 1)],
+        )
+    with mirror.store.transaction() as connection:
+        keep_up(connection)
+    assert mirror.store.row("SELECT count(*) FROM search_common")[0] > 0
+    assert check(mirror.connection) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE search_common SET repositories = repositories + 1 WHERE path = x'746f6f6c'",
+        "UPDATE search_common SET best = x'01' WHERE path = x'746f6f6c'",
+        "DELETE FROM search_common WHERE path = x'746f'",
+        "UPDATE search_rare SET ids = x'' WHERE path = (SELECT max(path) FROM search_rare)",
+        "DELETE FROM search_rare WHERE path = (SELECT min(path) FROM search_rare)",
+        "UPDATE search_state SET up_to = up_to - 1",
+        "UPDATE repositories SET name = 'other' WHERE id = 3; DELETE FROM search_pending",
+    ],
+)
+def test_the_check_finds_damage_and_a_rebuild_mends_it(tmp_path: Path, damage: str) -> None:
+    """Whatever part of the index or of the rows is not as it should be."""
+    with Store(tmp_path / "mirror.db") as store:
+        store.save_upstream("cloud", "cloud", "https://bitbucket.example")
+        for first in range(0, 500, 100):
+            save(store, page(first), first=True)
+        store.rebuild_search_index()
+        assert check(store.connection) == []
+        store.connection.executescript(damage)
+        assert check(store.connection) != []
+        store.rebuild_search_index()
+        assert same_as_rows(store)
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_search_index import page, save
+from mirror.store import Store
+with Store(Path(sys.argv[1])) as store:
+    print("ready", flush=True)
+    for turn in range(1000):
+        save(store, page(turn * 50, 100), first=turn % 7 == 0)
+        save(store, page(turn * 30, 40, suffix="-next" * (turn % 3)), first=False)
+        if turn % 5 == 4:
+            store.finish_search_index()
+        if turn % 11 == 10:
+            store.rebuild_search_index()
+"""
+
+
+@pytest.mark.parametrize("delay", [0.02, 0.15, 0.4, 0.9, 1.5])
+def test_after_a_kill_at_any_point_the_search_is_right(tmp_path: Path, delay: float) -> None:
+    """Rows and index are together in the file, or neither is."""
+    path = tmp_path / "mirror.db"
+    with Store(path) as store:
+        store.save_upstream("cloud", "cloud", "https://bitbucket.example")
+    arguments = [sys.executable, "-c", _WRITER, str(path), str(Path(__file__).parent)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"ready\n"
+        time.sleep(delay)
+        writer.send_signal(signal.SIGKILL)
+    with Store(path) as store:
+        assert same_as_rows(store)
+        store.finish_search_index()
+        assert same_as_rows(store)
+
+
+@given(st.sets(st.integers(1, 2**32 - 1)), st.lists(st.integers(1, 2**32 - 1)))
+def test_lists_are_read_as_they_were_written(ids: set[int], later: list[int]) -> None:
+    """As steps, with whatever was appended; and plain numbers in their order."""
+    assert trie.unpack_list(trie.pack_list(ids) + trie.appended(later)) == [*sorted(ids), *later]
+    assert trie.unpack(trie.pack(later)) == later

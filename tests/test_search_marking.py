@@ -1,0 +1,66 @@
+"""Highlighting, and the search as SQL functions."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from search_oracle import Playground, normal
+
+from mirror.search import mark, register, search
+
+
+@pytest.mark.parametrize(
+    ("text", "query", "marked"),
+    [
+        ("Django-CMS", "cms", ["CMS"]),
+        ("My ﬁne  Name", "fi", ["ﬁ"]),
+        ("My ﬁne  Name", "e-n", ["e  N"]),
+        ("Straße", "SS", ["ß"]),
+        ("e\u0301cole", "é", ["e\u0301"]),
+        ("banana", "an", ["anan"]),
+        ("tool", "owner/oo", ["oo"]),
+        ("tool", "owner/", []),
+        ("tool", "x", []),
+    ],
+)
+def test_ranges_are_of_the_text_as_it_is_written(text: str, query: str, marked: list[str]) -> None:
+    """However long its parts become when they are compared."""
+    assert [text[start:end] for start, end in mark(text, query)] == marked
+
+
+@given(st.text(max_size=8), st.text(min_size=1, max_size=3).filter(lambda query: "/" not in query))
+def test_something_is_marked_where_something_matches_and_only_there(text: str, query: str) -> None:
+    """For any Unicode; the ranges are in order, apart, and inside the text."""
+    ranges = mark(text, query)
+    assert bool(ranges) == (normal(query) in normal(text))
+    places = [place for pair in ranges for place in pair]
+    assert places == sorted(set(places))
+    assert all(0 <= place <= len(text) for place in places)
+
+
+def test_sql_can_join_on_a_search(tmp_path: Path) -> None:
+    """In the order of the search, and with its count."""
+    mirror = Playground(tmp_path / "mirror.db")
+    mirror.fill(60)
+    mirror.store.finish_search_index()
+    register(mirror.connection, visible_private=True)
+    rows = mirror.connection.execute(
+        """SELECT r.id, mirror_search_count('django') FROM json_each(mirror_search('django', 5)) AS hit
+           JOIN repositories AS r ON r.id = hit.value ORDER BY hit.key"""
+    ).fetchall()
+    found = search(mirror.connection, "django", limit=5)
+    assert [row[0] for row in rows] == [row["id"] for row in found.repositories]
+    assert {row[1] for row in rows} == {found.count}
+
+
+def test_sql_knows_of_private_repositories_only_where_it_may(tmp_path: Path) -> None:
+    """Unless told otherwise, the functions see what everybody may see."""
+    mirror = Playground(tmp_path / "mirror.db")
+    mirror.add("secret", is_private=1)
+    register(mirror.connection)
+    assert mirror.connection.execute("SELECT mirror_search_count('secret')").fetchone()[0] == 0
+    assert json.loads(mirror.connection.execute("SELECT mirror_search(NULL)").fetchone()[0]) == []
+    register(mirror.connection, visible_private=True)
+    assert mirror.connection.execute("SELECT mirror_search_count('secret')").fetchone()[0] == 1

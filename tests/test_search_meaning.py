@@ -1,0 +1,162 @@
+"""What a search finds, in which order, and for whom."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from search_oracle import Playground, naive
+
+from mirror.search import Found, search
+from mirror.store.files import open_reader
+
+
+@pytest.fixture(params=["scanned", "indexed", "pending"])
+def mirror(request: pytest.FixtureRequest, tmp_path: Path) -> Playground:
+    """A small mirror whose rows are unknown to the index, known to it, or known as something else."""
+    playground = Playground(tmp_path / "mirror.db")
+    before = request.param == "pending"
+    rows: list[tuple[str, dict[str, Any]]] = [
+        ("django", {"followers_count": 3}),
+        ("Django", {"followers_count": 9, "owner_id": 2}),
+        ("django-cms", {"followers_count": 50, "forks_count": 1, "language": "python"}),
+        ("a-django-app", {"followers_count": 90, "scm": "hg", "parent_full_name": "ann/django"}),
+        ("Secret Django", {"slug": "secret-django", "is_private": 1, "owner_id": 3}),
+        ("old-django", {"deleted_at": "2026-01-01T00:00:00.000000Z"}),
+        ("Straße", {"slug": "strasse-app", "owner_id": 4}),
+        ("dotfiles", {"owner_id": 5}),
+    ]
+    for name, said in rows:
+        playground.add(f"was {name}" if before else name, **{"slug": "x" if before else name, **said})
+    if request.param != "scanned":
+        playground.store.finish_search_index()
+    if before:
+        for row_id, (name, said) in enumerate(rows, 1):
+            playground.change(row_id, name=name, slug=said.get("slug", name))
+    return playground
+
+
+def names(found: Found) -> list[str]:
+    """The names on a page, in order."""
+    return [row["name"] for row in found.repositories]
+
+
+def test_exact_names_come_first_then_beginnings_then_the_rest(mirror: Playground) -> None:
+    """Within each class the most followed is first, and upper case makes no difference."""
+    found = search(mirror.connection, "DJANGO")
+    assert names(found) == ["Django", "django", "django-cms", "a-django-app", "Secret Django"]
+    assert found.count == 5
+    assert not found.fuzzy
+
+
+def test_what_may_not_be_seen_is_neither_listed_nor_counted(mirror: Playground) -> None:
+    """A private repository is not even a number."""
+    found = search(mirror.connection, "django", visible_private=False)
+    assert found.count == 4
+    assert "Secret Django" not in names(found)
+    assert search(mirror.connection, "secret", visible_private=False, private=True).count == 0
+    assert search(mirror.connection, "secert", visible_private=False) == search(
+        mirror.connection, "secert", visible_private=False, fuzzy=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"owner": "BOB"}, ["Django"]),
+        ({"scm": "hg"}, ["a-django-app"]),
+        ({"language": "Python"}, ["django-cms"]),
+        ({"private": True}, ["Secret Django"]),
+        ({"private": False, "forks": False}, ["Django", "django", "django-cms"]),
+        ({"forks": True}, ["a-django-app"]),
+        ({"gone": True, "offset": 5}, ["old-django"]),
+        ({"limit": 2, "offset": 1}, ["django", "django-cms"]),
+        ({"owner": "nobody"}, []),
+    ],
+)
+def test_filters_take_away_what_does_not_meet_them(
+    mirror: Playground, filters: dict[str, object], expected: list[str]
+) -> None:
+    """Alone and with pages."""
+    assert names(search(mirror.connection, "django", **filters)) == expected  # type: ignore[arg-type]
+
+
+def test_a_slash_asks_among_the_owners_that_begin_so(mirror: Playground) -> None:
+    """An empty part lists all of theirs."""
+    assert names(search(mirror.connection, "bo/django")) == ["Django"]
+    assert names(search(mirror.connection, "É/")) == ["Straße"]
+    assert search(mirror.connection, "ann/").count == search(mirror.connection, "an/").count
+    assert search(mirror.connection, "nobody/django", fuzzy=False).count == 0
+
+
+def test_name_and_slug_are_both_searched_and_a_repository_is_one_entry(mirror: Playground) -> None:
+    """ß is compared as ss; the better of the two names counts."""
+    for query in ("straße", "STRASSE", "strasse-app", "app"):
+        assert names(search(mirror.connection, query))[-1] == "Straße"
+    assert search(mirror.connection, "strasse").count == 1
+    assert search(mirror.connection, "Secret  Django").count == 1
+
+
+def test_an_empty_query_lists_everything_by_popularity(mirror: Playground) -> None:
+    """Private ones too, for those who may see them; gone ones not."""
+    found = search(mirror.connection, "")
+    assert (found.count, names(found)[0]) == (7, "a-django-app")
+
+
+@pytest.mark.parametrize(
+    "query", ["\0", "dj\0ango", "\ud800", "x\udfff", "é" * 10_000, "/", "//", "%_*?[", '"', "'"]
+)
+def test_no_query_breaks_anything(mirror: Playground, query: str) -> None:
+    """NUL, lone surrogates, wildcards and ten thousand letters are only letters."""
+    if query.isprintable():
+        assert search(mirror.connection, query, fuzzy=False).count == naive(mirror.connection, query)[0]
+    else:
+        assert search(mirror.connection, query, fuzzy=False).repositories == []
+
+
+def test_limits_below_zero_are_zero(mirror: Playground) -> None:
+    """The count is true all the same."""
+    found = search(mirror.connection, "django", limit=-1, offset=-5)
+    assert (found.count, found.repositories) == (5, [])
+
+
+def test_a_row_says_what_a_list_of_results_needs(mirror: Playground) -> None:
+    """The owner is a name, the rest are columns."""
+    row = search(mirror.connection, "dotfiles").repositories[0]
+    assert (row["owner"], row["slug"], row["scm"], row["is_private"]) == ("x-1", "dotfiles", "git", 0)
+    assert {"id", "full_name", "description", "website", "language", "deleted_at", "updated_at"} < row.keys()
+
+
+def test_any_read_only_connection_will_do(mirror: Playground) -> None:
+    """Whatever its row factory, also while another connection writes."""
+    with open_reader(mirror.store.path) as reader:
+        mirror.connection.execute("BEGIN IMMEDIATE")
+        mirror.connection.execute("UPDATE repositories SET is_private = 1")
+        assert search(reader, "django", visible_private=False).count == 4
+        mirror.connection.execute("ROLLBACK")
+    reader.close()
+    plain = sqlite3.connect(f"file:{mirror.store.path}?mode=ro", uri=True)
+    assert names(search(plain, "dotfiles")) == ["dotfiles"]
+    plain.close()
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("dotflies", "dotfiles"), ("dotfile5", "dotfiles"), ("otfilse", "dotfiles"), ("djnago", "django")],
+)
+def test_one_or_two_typing_errors_are_corrected_when_nothing_matches(
+    mirror: Playground, typed: str, meant: str
+) -> None:
+    """And the answer says so."""
+    if mirror.store.row("SELECT count(*) FROM search_pending")[0]:
+        mirror.store.finish_search_index()  # until then, what is pending is found as it is written
+    found = search(mirror.connection, typed)
+    assert (found.fuzzy, found.corrected) == (True, (meant,))
+    assert found.count == search(mirror.connection, meant).count > 0
+    assert search(mirror.connection, typed, fuzzy=False).count == 0
+
+
+def test_a_name_that_occurs_is_not_corrected_even_when_wished(mirror: Playground) -> None:
+    """Only a query that names nobody exactly is."""
+    assert not search(mirror.connection, "dotfiles", fuzzy=True).fuzzy
+    assert not search(mirror.connection, "qqqqqqqqqq", fuzzy=True).fuzzy
