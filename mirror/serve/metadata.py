@@ -146,7 +146,15 @@ TABLES: dict[str, dict[str, Any]] = {
     "freshness": {"title": "Freshness", "description": "How long ago each repository was looked at."},
 }
 
-HIDDEN = ("api_tokens", "writes", "request_limits", "seen_refs", "search_", "_sqlite_migrations")
+HIDDEN = (
+    "api_tokens",
+    "writes",
+    "webhook_deliveries",
+    "request_limits",
+    "seen_refs",
+    "search_",
+    "_sqlite_migrations",
+)
 """The program's own: Datasette hides every table whose name begins so."""
 
 DESCRIPTION = (

@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from mirror.errors import ConfigError, NotFound
-from mirror.serve.closed import opened
+from mirror.serve.closed import OURS, opened
 from mirror.store import Store
 from mirror.times import to_text, utc_now
 
@@ -139,7 +139,7 @@ def _living(
     try:
         with opened():
             row = connection.execute(
-                f"{_FOUND} WHERE {condition} AND {LIVING}", (value, to_text(utc_now()))
+                f"{_FOUND} WHERE {condition} AND {LIVING} {OURS}", (value, to_text(utc_now()))
             ).fetchone()
     except sqlite3.OperationalError:
         return None
