@@ -75,13 +75,18 @@ def caller_of(connection: sqlite3.Connection, said: Credentials, login: int | No
 @contextlib.contextmanager
 def bounded(datasette: "Datasette", connection: sqlite3.Connection) -> Iterator[None]:
     """Let all reads of an answer see one state of the file, within Datasette's time limit."""
-    with sqlite_timelimit(connection, datasette.setting("sql_time_limit_ms")):
-        connection.execute("BEGIN")
-        try:
-            yield
-        finally:
-            if connection.in_transaction:
-                connection.execute("COMMIT")
+    # Datasette decodes texts by a function in Python, for files by anybody; a mirror's are all UTF-8.
+    decoding, connection.text_factory = connection.text_factory, str
+    try:
+        with sqlite_timelimit(connection, datasette.setting("sql_time_limit_ms")):
+            connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
+    finally:
+        connection.text_factory = decoding
 
 
 def method_not_allowed(methods: Sequence[str], *, read_only: bool) -> ApiError:

@@ -22,6 +22,11 @@ class Selection(msgspec.Struct, frozen=True):
     kept: Tree | None = None
     dropped: Tree | None = None
 
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether everything is sent."""
+        return self.kept is None and self.dropped is None
+
     def of(self, value: Any) -> Any:
         """Return the selected parts of a value, as new objects."""
         if self.kept is not None:
