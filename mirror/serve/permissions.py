@@ -13,6 +13,7 @@ from datasette.utils.asgi import Request
 from itsdangerous import BadSignature
 
 from mirror.serve import callers, tokens
+from mirror.serve.closed import OURS, opened
 from mirror.serve.mirrors import mirror_named, mirrors, served
 from mirror.times import from_text, to_text, utc_now
 
@@ -134,9 +135,9 @@ async def note_use(datasette: "Datasette", database: "Database", caller: callers
 
     def note(connection: sqlite3.Connection) -> None:
         try:
-            with connection:
+            with connection, opened():
                 connection.execute(
-                    "UPDATE api_tokens SET last_used_at = ? WHERE id = ?", (to_text(now), token_id)
+                    f"UPDATE api_tokens SET last_used_at = ? WHERE id = ? {OURS}", (to_text(now), token_id)
                 )
         except sqlite3.OperationalError:
             noted.pop(key, None)  # a long write or a read-only disk: the next request tries again
