@@ -142,7 +142,7 @@ class Crawl:
         """Read one value from the mirror."""
         return self.rows(sql, *values)[0][0]
 
-    def changes(self) -> list[tuple[str, str, str | None, str | None, str | None]]:
+    def changes(self) -> list[tuple[str, str | None, str | None, str | None, str | None]]:
         """Read what was seen to change: kind, repository, ref, old, new."""
         return self.rows(
             """SELECT c.kind, r.full_name, c.ref, c.old, c.new FROM changes c

@@ -7,6 +7,8 @@ and only its last page drops the refs that none of them named.
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from mirror.model import Ref
@@ -73,7 +75,7 @@ def save_refs(
                 complete=first_page and last_page and not keep_unnamed,
             )
         )
-        connection.executemany(_SAVE[kind], [_values(repository_id, ref) for ref in new.values()])
+        write_refs(connection, repository_id, new.values())
         if last_page and not first_page and not keep_unnamed:
             moves += _unnamed(connection, kind, repository_id)
         gone = [change.ref for change in moves if change.kind == f"{kind}_deleted"]
@@ -90,6 +92,17 @@ def save_refs(
             (seen_at, repository_id),
         )
     return SavedRefs(counts[0], counts[1], counts[2], changes)
+
+
+def write_refs(connection: sqlite3.Connection, repository_id: int, refs: Iterable[Ref]) -> None:
+    """Insert or replace single refs of a repository."""
+    for kind, kindred in groupby(refs, key=attrgetter("kind")):
+        connection.executemany(_SAVE[kind], [_values(repository_id, ref) for ref in kindred])
+
+
+def has_unnamed(connection: sqlite3.Connection, repository_id: int) -> bool:
+    """Tell whether a repository has refs that no page of the listing under way has named so far."""
+    return any(_unnamed(connection, kind, repository_id) for kind in TABLES)
 
 
 def _never_listed(connection: sqlite3.Connection, repository_id: int) -> bool:

@@ -32,11 +32,12 @@ def absence_steps(run: Run, workspaces: Sequence[str]) -> Iterator[Step]:
         if place.absent_since is None or place.listing is not None:
             continue
         missing = absent(run, run.owner_id(place), place.absent_since)
-        if missing:
-            check_caller(run, since=max(run.round, place.swept_at or ""))
+        if not missing or not (place.gone or _allowed(run, workspace, place, len(missing))):
+            continue
+        check_caller(run, since=max(run.round, place.swept_at or ""))
         if place.gone:
             _mark_all(run, workspace, [row[0] for row in missing])
-        elif _allowed(run, workspace, place, len(missing)):
+        else:
             for row_id, uuid, full_name in missing:
                 key = RepositoryKey(uuid=uuid, full_name=full_name)
                 if not run.waits("repository", uuid):

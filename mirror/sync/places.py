@@ -73,8 +73,9 @@ class Members(msgspec.Struct, kw_only=True):
 class Place(msgspec.Struct, kw_only=True):
     """The crawl of one workspace, between any two requests.
 
-    `name` is what it is called now, where that is no longer the name it is configured by. `cursor` and
-    `swept_at` are None until a full listing has been read to its end. `surplus` is by how much the
+    `name` is what it is called now, where that is no longer the name it is configured by. `whole` says that
+    it has been listed once without a gap, so that whatever is new since is news. `cursor` and `swept_at` are
+    None until a full listing has been read to its end. `surplus` is by how much the
     upstream's own count was above the rows it listed then: some counts include what the caller cannot see.
     `doubt` says that rows came and went in every pass of the last listing, so that some may have been
     missed. `absent_since` is set after a full listing that was complete and free of errors, until every
@@ -87,6 +88,7 @@ class Place(msgspec.Struct, kw_only=True):
     name: str | None = None
     listing: Listing | None = None
     members: Members | None = None
+    whole: bool = False
     cursor: str | None = None
     swept_at: str | None = None
     surplus: int = 0
@@ -259,5 +261,6 @@ def finished(place: Place, listing: Listing, *, staying: int, doubt: bool, now: 
         swept_at=to_text(now),
         surplus=listing.last_size - staying if listing.last_size is not None else 0,
         doubt=doubt,
+        whole=place.whole or proof,
         absent_since=listing.seen_since if proof else place.absent_since,
     )

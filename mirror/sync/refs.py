@@ -7,9 +7,8 @@ import msgspec
 
 from mirror.errors import MirrorError, UpstreamShapeError
 from mirror.model import Ref, RepositoryKey
-from mirror.store.refs import save_refs
+from mirror.store.refs import SavedRefs, has_unnamed, save_refs
 from mirror.store.runs import Failure
-from mirror.sync.places import PASSES
 from mirror.sync.run import Run
 from mirror.sync.steps import Step
 from mirror.times import to_text
@@ -59,15 +58,13 @@ def refs_steps(run: Run) -> Iterator[Step]:
 class RefsPlace(msgspec.Struct, frozen=True, kw_only=True):
     """Where the listing of one repository's refs stands, between two pages of it.
 
-    `size` is what the first page told of the whole, `rows` and `bad` count what the pages named; `landmark`
-    is an earlier link that tells when links go in a circle.
+    `pages` counts those of this pass, `bad` the rows not understood; `landmark` is an earlier link that tells
+    when links go in a circle.
     """
 
     next: str | None = None
     landmark: str | None = None
     pages: int = 0
-    size: int | None = None
-    rows: int = 0
     bad: int = 0
     passes: int = 1
 
@@ -80,17 +77,9 @@ class RefsPlace(msgspec.Struct, frozen=True, kw_only=True):
             next=page.place,
             landmark=page.place if pages & (pages - 1) == 0 else self.landmark,
             pages=pages,
-            size=page.size if self.size is None else self.size,
-            rows=self.rows + len(page.rows),
             bad=self.bad + len(page.bad),
             passes=self.passes,
         )
-
-    def moved(self, page: Page[Ref]) -> bool:
-        """Tell, after the last page, whether refs came or went meanwhile: one may have been missed then."""
-        if self.pages == 1 or self.size is None or page.size is None:
-            return False
-        return page.size != self.size or self.rows + self.bad != self.size
 
 
 class RefsStep(Step):
@@ -106,21 +95,11 @@ class RefsStep(Step):
     def save(self, answer: Page[Ref]) -> Sequence[Step]:
         """Write it, with where a listing of several pages goes on."""
         run, place = self.run, self.place.after(answer)
-        if answer.place is None and place.moved(answer):
-            if place.passes == PASSES:
-                raise UpstreamShapeError("branches and tags came and went in every pass of the listing")
-            place = RefsPlace(passes=place.passes + 1)
-        done = answer.place is None and place.pages > 0
-        with run.store.transaction() as connection:
-            saved = save_refs(
-                connection,
-                self.row_id,
-                answer.rows,
-                first_page=self.place.pages == 0,
-                last_page=done,
-                keep_unnamed=place.bad > 0,
-                seen_at=run.now_text(),
-            )
+        with run.store.transaction():
+            saved = self._write(answer.rows, last_page=place.next is None and place.pages == 1, place=place)
+            if place.next is None and place.pages > 1:
+                place, saved = self._ended(place, saved)
+            done = place.next is None and place.pages > 0
             run.store.save_changes(saved.changes, run_id=run.id, at=run.now_text())
             if not done:
                 run.save_cursor(_stream(self.row_id), msgspec.json.encode(place).decode())
@@ -138,6 +117,30 @@ class RefsStep(Step):
             return [RefsStep(run, self.row_id, self.key, place)]
         run.report.step()
         return []
+
+    def _write(self, rows: Sequence[Ref], *, last_page: bool, place: RefsPlace) -> SavedRefs:
+        with self.run.store.transaction() as connection:
+            return save_refs(
+                connection,
+                self.row_id,
+                rows,
+                first_page=place.pages == 1,
+                last_page=last_page,
+                keep_unnamed=place.bad > 0,
+                seen_at=self.run.now_text(),
+            )
+
+    def _ended(self, place: RefsPlace, saved: SavedRefs) -> tuple[RefsPlace, SavedRefs]:
+        """Drop what no page has named, or go back to the first page to make sure of it.
+
+        A ref that is deleted while the pages are read pulls another one onto a page that was read already;
+        so the second pass decides what is gone.
+        """
+        with self.run.store.transaction() as connection:
+            if place.passes == 1 and place.bad == 0 and has_unnamed(connection, self.row_id):
+                return RefsPlace(passes=2), saved
+        rest = self._write((), last_page=True, place=place)
+        return place, SavedRefs(saved.new, saved.moved, rest.gone, [*saved.changes, *rest.changes])
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
         """Keep the refs that are known, and try again after a growing while."""

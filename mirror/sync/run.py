@@ -247,4 +247,4 @@ class Run:
 def place_of_page(workspace: str, place: places.Place, listing: places.Listing) -> str:
     """Write down which page of which listing could not be had, so that it can be asked again."""
     where = {"workspace": workspace, "order": listing.order, "next": listing.next}
-    return json.dumps(where | {"first": place.cursor is None})
+    return json.dumps(where | {"first": not place.whole})

@@ -240,7 +240,7 @@ class ListingStep(_WorkspaceStep):
             run_id=run.id,
             seen_at=run.now_text(),
             with_refs=run.with_refs,
-            first_listing=self.place.cursor is None,
+            first_listing=not self.place.whole,
         )
         run.counts.repositories_new += len(saved.new)
         run.counts.repositories_changed += len(saved.changed)

@@ -1,0 +1,243 @@
+"""What is missing upstream: called gone only on proof, kept with its refs, and back when it is back."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crawl import Crawl, assert_true, crawling
+
+from mirror.sandbox import Fault, Sandbox
+
+FIVE: dict[str, Any] = {"workspaces": ("jespern", "ubernostrum")}
+
+
+def refs_of(crawl: Crawl, name: str) -> int:
+    """Count the branches and tags of a repository, be it a tombstone."""
+    sql = "SELECT count(*) FROM {} WHERE repository_id = (SELECT id FROM repositories WHERE full_name = ?)"
+    return sum(crawl.one(sql.format(table), name) for table in ("branches", "tags"))
+
+
+@pytest.mark.parametrize(
+    ("action", "secret", "reason"),
+    [
+        ("delete", "sandbox", "deleted"),
+        ("make_private", None, "no longer visible"),
+        ("transfer", "sandbox", "transferred to brodie/django-piston"),
+    ],
+)
+def test_each_reason_is_told_and_the_refs_stay(
+    tmp_path: Path, action: str, secret: str | None, reason: str
+) -> None:
+    """What is out of sight becomes a tombstone with its reason, and comes back with its history."""
+    name = "jespern/django-piston"
+    with crawling(tmp_path, secret=secret, **FIVE) as (sandbox, crawl):
+        crawl.sync()
+        row = crawl.one("SELECT id FROM repositories WHERE full_name = ?", name)
+        sandbox.do(action, name, **({"to": "brodie"} if action == "transfer" else {}))
+        summary = crawl.sync()
+        assert (summary.exit_code, summary.counts.repositories_gone) == (0, 1)
+        now = "brodie/django-piston" if action == "transfer" else name
+        assert crawl.gone() == {now: reason}
+        assert refs_of(crawl, now) == 5
+        back = {"delete": "restore", "make_private": "make_public", "transfer": "transfer"}[action]
+        sandbox.do(back, now, **({"to": "jespern"} if action == "transfer" else {}))
+        assert crawl.sync().exit_code == 0
+        assert crawl.gone() == {}
+        assert crawl.one("SELECT id FROM repositories WHERE full_name = ?", name) == row
+        assert [kind for kind, *_ in crawl.changes() if kind in ("deleted", "restored")] == [
+            "deleted",
+            "restored",
+        ]
+
+
+def test_too_many_missing_need_a_word(tmp_path: Path) -> None:
+    """More than the brake's share stop and ask, run after run, without sweeping; confirmed, all are gone."""
+    with crawling(tmp_path, **FIVE) as (sandbox, crawl):
+        crawl.sync()
+        for name in ("arriving", "jespern", "jespern-jekyll"):
+            sandbox.do("delete", f"jespern/{name}")
+        summary = crawl.sync()
+        assert (summary.state, summary.exit_code, crawl.gone()) == ("incomplete", 1, {})
+        assert "3 of 5 repositories" in summary.failures[0].error
+        assert "mirror sync here --confirm-absence" in summary.failures[0].error
+        sandbox.reset()
+        assert crawl.sync().exit_code == 1
+        assert sandbox.state()["by_kind"] == {"listing": 2}
+        assert crawl.sync(confirm_absence=True).counts.repositories_gone == 3
+        assert set(crawl.gone().values()) == {"deleted"}
+        assert crawl.rows("SELECT * FROM sync_failures") == []
+        assert crawl.sync().exit_code == 0
+        assert_true(crawl, sandbox, FIVE["workspaces"])
+
+
+def test_a_brownout_of_410_drops_nothing(tmp_path: Path) -> None:
+    """While listings answer 410, nothing is concluded; afterwards the crawl goes on."""
+    with crawling(tmp_path, **FIVE) as (sandbox, crawl):
+        crawl.sync()
+        sandbox.add_fault(Fault("410", where="listing", nth=None))
+        summary = crawl.sync(full=True)
+        assert (summary.exit_code, len(summary.failures), crawl.gone()) == (1, 2, {})
+        sandbox.clear_faults()
+        assert crawl.sync().exit_code == 0
+        assert crawl.rows("SELECT * FROM sync_failures") == []
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_empty_listings_are_not_believed(tmp_path: Path, full: bool) -> None:
+    """Listings that say 200 and hold no rows change nothing; once rows are seen again the mirror is true."""
+    with crawling(tmp_path, **FIVE) as (sandbox, crawl):
+        crawl.sync()
+        sandbox.add_fault(Fault("empty", where="listing", nth=None))
+        for _ in range(3):
+            crawl.sync(full=full)
+            assert crawl.gone() == {}
+        sandbox.clear_faults()
+        sandbox.do("push", "jespern/arriving")
+        crawl.sync()
+        crawl.sync()
+        assert_true(crawl, sandbox, FIVE["workspaces"])
+        assert crawl.rows("SELECT * FROM sync_failures") == []
+
+
+def test_a_first_sync_of_an_empty_page_is_healed(tmp_path: Path) -> None:
+    """A page that ends early on the very first sync is read again: the total tells that rows are missing."""
+    with crawling(tmp_path, page_length=2, **FIVE) as (sandbox, crawl):
+        sandbox.add_fault(Fault("empty", where="*/repositories/jespern", nth=2))
+        assert crawl.sync().state == "complete"
+        assert_true(crawl, sandbox, FIVE["workspaces"])
+
+
+def test_a_token_that_reads_as_nobody_is_found_out(tmp_path: Path) -> None:
+    """A dead token shows public rows alone: the run ends with 3 before any private row is called gone."""
+    with crawling(tmp_path, **FIVE) as (sandbox, crawl):
+        crawl.sync()
+        sandbox.options.lenient = True
+        dead = Crawl(
+            crawl.config.url.removesuffix("/2.0"),
+            crawl.path,
+            crawl.clock,
+            secret="dead",
+            absence_brake=1.0,
+            **FIVE,
+        )
+        summary = dead.sync()
+        assert (summary.state, summary.exit_code) == ("failed", 3)
+        assert sandbox.state()["by_status"]["401"] == 1
+        crawl.sync()
+        assert crawl.gone() == {}
+        assert_true(crawl, sandbox, FIVE["workspaces"])
+
+
+def test_a_token_that_dies_between_two_runs_concludes_nothing(tmp_path: Path) -> None:
+    """The caller was confirmed minutes ago and is not asked again, but before a tombstone it is."""
+    with crawling(tmp_path, absence_brake=1.0, **FIVE) as (sandbox, crawl):
+        crawl.sync()
+        sandbox.options.lenient = True
+        sandbox.add_fault(Fault("401", where="user", nth=None))
+        listing = crawl.config.url
+        dead = Crawl(listing.removesuffix("/2.0"), crawl.path, crawl.clock, absence_brake=1.0, **FIVE)
+        sandbox.do("delete", "jespern/arriving")
+        summary = dead.sync()
+        assert (summary.exit_code, dead.gone()) == (3, {})
+        sandbox.clear_faults()
+        assert crawl.sync().counts.repositories_gone == 1
+
+
+def test_a_401_in_mid_run_stops_it_at_once(tmp_path: Path) -> None:
+    """The first 401 is the last request of a single thread; nothing is dropped, and the next run goes on."""
+    with crawling(tmp_path, **FIVE) as (sandbox, crawl):
+        sandbox.add_fault(Fault("401", where="refs", nth=3, times=100))
+        summary = crawl.sync()
+        assert (summary.state, summary.exit_code) == ("failed", 3)
+        assert "API token" in (summary.error or "")
+        assert sandbox.state()["by_status"]["401"] == 1
+        assert sandbox.state()["by_kind"]["refs"] == 3
+        sandbox.clear_faults()
+        assert crawl.sync().exit_code == 0
+        assert_true(crawl, sandbox, FIVE["workspaces"])
+
+
+def test_a_401_keeps_the_other_threads_from_asking_on(tmp_path: Path) -> None:
+    """With eight threads no more than the eight requests under way meet the 401."""
+    with crawling(tmp_path, 100, concurrency=8) as (sandbox, crawl):
+        sandbox.add_fault(Fault("401", where="refs", nth=5, times=1000))
+        assert crawl.sync().exit_code == 3
+        assert sandbox.state()["by_status"]["401"] <= 8
+
+
+def test_a_workspace_that_is_not_found_keeps_its_rows(tmp_path: Path) -> None:
+    """404 for a workspace, by name and identity: rows stay until the operator confirms, and may come back."""
+    with crawling(tmp_path, **FIVE) as (sandbox, crawl):
+        crawl.sync()
+        sandbox.do("delete_workspace", workspace="ubernostrum")
+        summary = crawl.sync()
+        assert (summary.exit_code, crawl.gone()) == (1, {})
+        assert "--confirm-absence" in summary.failures[0].error
+        assert crawl.sync(confirm_absence=True).counts.repositories_gone == 2
+        assert set(crawl.gone().values()) == {"workspace gone"}
+        sandbox.do("restore_workspace", workspace="ubernostrum")
+        assert crawl.sync().exit_code == 0
+        assert crawl.gone() == {}
+        assert_true(crawl, sandbox, FIVE["workspaces"])
+
+
+def test_a_renamed_workspace_is_followed(tmp_path: Path) -> None:
+    """The old name answers 404: by its uuid the workspace is found under the new one, its rows renamed."""
+    with crawling(tmp_path, **FIVE) as (sandbox, crawl):
+        crawl.sync()
+        sandbox.do("rename_workspace", workspace="jespern", name="noehr")
+        summary = crawl.sync()
+        assert summary.exit_code == 0
+        assert any("called noehr now" in note for note in crawl.notes)
+        assert_true(crawl, sandbox, ["noehr", "ubernostrum"])
+        assert crawl.gone() == {}
+        renames = [change for change in crawl.changes() if change[0] == "owner_renamed"]
+        assert renames == [("owner_renamed", None, None, "jespern", "noehr")]
+        sandbox.reset()
+        assert crawl.sync().counts.requests == 2
+        renamed = Crawl(
+            crawl.config.url.removesuffix("/2.0"),
+            crawl.path,
+            crawl.clock,
+            workspaces=("noehr", "ubernostrum"),
+        )
+        assert renamed.sync().exit_code == 0
+        assert renamed.rows("SELECT stream FROM cursors WHERE stream LIKE 'workspace:%' ORDER BY 1") == [
+            ("workspace:noehr",),
+            ("workspace:ubernostrum",),
+        ]
+        assert not [change for change in renamed.changes() if change[0] == "created"]
+
+
+def test_found_workspaces_may_be_renamed_and_deleted(tmp_path: Path) -> None:
+    """Where workspaces are found and not named, a renamed one is followed, a deleted one needs a word."""
+    with crawling(tmp_path) as (sandbox, crawl):
+        crawl.sync()
+        sandbox.do("rename_workspace", workspace="erik", name="van-zijst")
+        sandbox.do("delete_workspace", workspace="brodie")
+        summary = crawl.sync(full=True)
+        assert [failure.subject for failure in summary.failures] == ["brodie"]
+        assert crawl.gone() == {}
+        assert crawl.sync(confirm_absence=True).exit_code == 0
+        assert crawl.gone() == {"brodie/hg-project": "workspace gone"}
+        assert crawl.sync().exit_code == 0
+        assert_true(crawl, sandbox, sandbox.workspaces())
+
+
+@pytest.mark.parametrize("at", range(1, 12))
+def test_a_transfer_between_two_mirrored_workspaces_is_no_loss(tmp_path: Path, at: int) -> None:
+    """Moved at any moment of a sweep, from either side of it: renamed, never a tombstone."""
+    with crawling(tmp_path, page_length=2, absence_brake=1.0, **FIVE) as (sandbox, crawl):
+        crawl.sync()
+        sandbox.reset()
+        sandbox.on_request(at, lambda: move(sandbox))
+        crawl.sync(full=True)
+        crawl.sync()
+        assert_true(crawl, sandbox, FIVE["workspaces"])
+        assert not [kind for kind, *_ in crawl.changes() if kind == "deleted"]
+
+
+def move(sandbox: Sandbox) -> None:
+    """Move one repository each way."""
+    sandbox.do("transfer", "jespern/jespern", to="ubernostrum")
+    sandbox.do("transfer", "ubernostrum/django-profiles", to="jespern")

@@ -1,0 +1,253 @@
+"""Everything that an upstream can do wrong, over real HTTP: what fails is told, all else is mirrored.
+
+Named after the faults on which five other tools crashed, hung or lost rows without a word.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crawl import Crawl, assert_true, crawling
+
+from mirror.config import Duration, Retry
+from mirror.sandbox import Fault
+
+TWO: dict[str, Any] = {"workspaces": ("jespern", "ubernostrum")}
+BAD = "jespern/django-piston"
+QUICK: dict[str, Any] = {
+    **TWO,
+    "timeout": Duration(0.3),
+    "retry": Retry(attempts=2, first_delay=Duration(0.01)),
+}
+
+
+def path_of(crawl: Crawl, name: str) -> str:
+    """Give the path of a repository's refs, as the client asks for it."""
+    uuid = crawl.one("SELECT uuid FROM repositories WHERE full_name = ?", name)
+    return f"*{uuid.strip('{}')}*/refs"
+
+
+FOR_EVER = (
+    "403", "404", "410", "500", "503", "hang", "drop", "reset", "truncate", "html", "invalid_json",
+    "nonsense", "foreign_next", "loop_next", "redirect", "gzip_bomb",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("what", FOR_EVER)
+def test_one_bad_repository_is_isolated(tmp_path: Path, what: str) -> None:
+    """Refs that cannot be had: old ones stay, all others are fresh, exit code 1, the next try comes later."""
+    with crawling(tmp_path, **QUICK) as (sandbox, crawl):
+        crawl.sync()
+        for name in (BAD, "jespern/arriving", "ubernostrum/django-profiles"):
+            sandbox.do("push", name)
+        before = crawl.rows("SELECT name, target_hash FROM branches ORDER BY repository_id, name")
+        sandbox.add_fault(Fault(what, where=path_of(crawl, BAD), nth=None))
+        summary = crawl.sync()
+        assert (summary.state, summary.exit_code) == ("incomplete", 1)
+        assert [(each.kind, each.attempts) for each in summary.failures] == [("refs", 1)]
+        assert BAD in summary.failures[0].error
+        after = crawl.rows("SELECT name, target_hash FROM branches ORDER BY repository_id, name")
+        assert len(set(before) - set(after)) == 2
+        assert crawl.gone() == {}
+        assert crawl.sync(later=60).exit_code == 0  # it waits for its next try
+        assert crawl.sync(later=900).failures[0].attempts == 2
+        sandbox.clear_faults()
+        assert crawl.sync(later=3600).exit_code == 0
+        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert crawl.rows("SELECT * FROM sync_failures") == []
+
+
+@pytest.mark.parametrize("what", ["500", "hang", "drop", "reset", "truncate", "html", "invalid_json"])
+@pytest.mark.parametrize("where", ["user", "workspace", "members", "listing", "refs"])
+def test_a_fault_that_passes_leaves_no_trace(tmp_path: Path, what: str, where: str) -> None:
+    """A request that fails once is asked again, whatever it was for, and the run is complete."""
+    with crawling(tmp_path, **QUICK) as (sandbox, crawl):
+        sandbox.add_fault(Fault(what, where=where, nth=1))
+        summary = crawl.sync()
+        # That an access token is nobody's own is told by a 403, whose body need not be readable.
+        repeated = (where, what) != ("user", "invalid_json")
+        assert (summary.state, summary.counts.retries) == ("complete", int(repeated))
+        assert_true(crawl, sandbox, TWO["workspaces"])
+
+
+@pytest.mark.parametrize("what", ["429", "500", "403", "html", "nonsense", "drop", "loop_next"])
+@pytest.mark.parametrize("where", ["workspace", "members", "listing"])
+def test_a_workspace_that_fails_holds_no_other_back(tmp_path: Path, what: str, where: str) -> None:
+    """One workspace that always fails is told; the other one is mirrored whole, and the first one later."""
+    with crawling(tmp_path, page_length=2, **QUICK) as (sandbox, crawl):
+        glob = {"workspace": "/2.0/workspaces/jespern", "members": "/2.0/workspaces/jespern/members"}
+        sandbox.add_fault(Fault(what, where=glob.get(where, "/2.0/repositories/jespern"), nth=None))
+        if what == "429":
+            assert crawl.sync(may_wait=False).state == "paused"
+            sandbox.clear_faults()
+        else:
+            crawl.sync()
+            mirrored = {
+                name.partition("/")[0] for (name,) in crawl.rows("SELECT full_name FROM repositories")
+            }
+            assert "ubernostrum" in mirrored
+            assert crawl.one("SELECT count(*) FROM tags") > 0
+            sandbox.clear_faults()
+        for _ in range(4):
+            crawl.sync(later=2 * 3600)
+        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert crawl.rows("SELECT kind, subject FROM sync_failures") == []
+
+
+def test_500_five_times_then_fine_loses_no_page(tmp_path: Path) -> None:
+    """Five errors in a row on one page are waited out: nothing is dropped, no cursor moves beyond."""
+    patient = Retry(attempts=6, first_delay=Duration(1))
+    with crawling(tmp_path, page_length=2, retry=patient, **TWO) as (sandbox, crawl):
+        sandbox.add_fault(Fault("500", where="listing", nth=2, times=5))
+        summary = crawl.sync()
+        assert (summary.state, summary.counts.retries) == ("complete", 5)
+        assert_true(crawl, sandbox, TWO["workspaces"])
+
+
+@pytest.mark.parametrize("retry_after", [None, "7", "date:7"])
+def test_429_is_waited_out(tmp_path: Path, retry_after: str | None) -> None:
+    """429 with and without Retry-After, in both forms: waited for as told, and the run is complete."""
+    with crawling(tmp_path, **TWO) as (sandbox, crawl):
+        sandbox.add_fault(Fault("429", where="refs", nth=2, retry_after=retry_after))
+        summary = crawl.sync()
+        assert summary.state == "complete"
+        if retry_after != "date:7":  # which is of the real clock, not of the test's
+            assert summary.counts.slept_seconds == pytest.approx(7 if retry_after else 60, abs=2)
+        assert_true(crawl, sandbox, TWO["workspaces"])
+
+
+def test_a_silent_server_ends_the_run_in_bounded_time(tmp_path: Path) -> None:
+    """Nothing answers, nothing hangs: the run fails with 4, and the next one brings everything."""
+    with crawling(tmp_path, **QUICK) as (sandbox, crawl):
+        sandbox.add_fault(Fault("hang", nth=None))
+        began = time.monotonic()
+        summary = crawl.sync()
+        assert (summary.state, summary.exit_code) == ("failed", 4)
+        assert time.monotonic() - began < 20
+        sandbox.clear_faults()
+        assert crawl.sync().exit_code == 0
+        assert_true(crawl, sandbox, TWO["workspaces"])
+
+
+@pytest.mark.parametrize("secret", ["sandbox", None])
+def test_an_upstream_that_is_away_is_said_to_be(tmp_path: Path, secret: str | None) -> None:
+    """A refused connection ends the run with 4; what was mirrored stays."""
+    with crawling(tmp_path, secret=secret, **QUICK) as (_, crawl):
+        crawl.sync()
+    summary = crawl.sync(later=86_400)
+    assert (summary.state, summary.exit_code) == ("failed", 4)
+    assert crawl.one("SELECT count(*) FROM repositories WHERE deleted_at IS NULL") > 0
+
+
+def test_a_broken_row_costs_itself_alone(tmp_path: Path) -> None:
+    """One row of the wrong types: the others are saved, it is told, deletions are noticed all the same."""
+    with crawling(tmp_path, absence_brake=0.5, **TWO) as (sandbox, crawl):
+        crawl.sync()
+        sandbox.do("delete", "jespern/arriving")
+        sandbox.add_fault(Fault("bad_row", where="/2.0/repositories/jespern", nth=None))
+        summary = crawl.sync(full=True)
+        assert summary.exit_code == 1
+        assert {failure.kind for failure in summary.failures} <= {"row", "repository"}
+        assert crawl.gone() == {"jespern/arriving": "deleted"}
+        sandbox.clear_faults()
+        assert crawl.sync(full=True).exit_code == 0
+        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert crawl.rows("SELECT * FROM sync_failures") == []
+
+
+def test_a_broken_ref_deletes_no_ref(tmp_path: Path) -> None:
+    """A ref of the wrong types may be one that is known: no ref is called deleted by such a listing."""
+    with crawling(tmp_path, **TWO) as (sandbox, crawl):
+        crawl.sync()
+        sandbox.do("push", BAD)
+        sandbox.add_fault(Fault("bad_row", where=path_of(crawl, BAD), nth=1))
+        summary = crawl.sync()
+        assert [failure.kind for failure in summary.failures] == ["ref"]
+        assert not [kind for kind, *_ in crawl.changes() if kind.endswith("_deleted")]
+        sandbox.do("push", BAD)
+        assert crawl.sync().exit_code == 0
+        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert crawl.rows("SELECT * FROM sync_failures") == []
+
+
+@pytest.mark.parametrize("what", ["page_500", "nonsense"])
+def test_a_page_that_stays_broken_is_stepped_over_and_refilled(tmp_path: Path, what: str) -> None:
+    """Its hole is told and remembered, the pages behind it are read, and a later run fills it."""
+    with crawling(tmp_path, page_length=2, **TWO) as (sandbox, crawl):
+        times = 1 if what == "page_500" else 2
+        sandbox.add_fault(Fault(what, where="/2.0/repositories/jespern", nth=2, times=times))
+        summary = crawl.sync()
+        assert [failure.kind for failure in summary.failures] == ["page"]
+        assert crawl.one("SELECT count(*) FROM repositories WHERE full_name LIKE 'jespern/%'") == 3
+        sandbox.clear_faults()
+        assert crawl.sync().counts.repositories_new == 2
+        crawl.sync()
+        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert crawl.rows("SELECT * FROM sync_failures") == []
+        assert not [kind for kind, *_ in crawl.changes() if kind == "created"]
+
+
+def test_a_hole_among_the_newest_holds_the_cursor_back(tmp_path: Path) -> None:
+    """What a missing page of an incremental listing held is found by the next one, days later too."""
+    with crawling(tmp_path, page_length=2, **TWO) as (sandbox, crawl):
+        crawl.sync()
+        for name in ("django-piston", "arriving", "jespern", "jespern-jekyll"):
+            sandbox.do("edit", f"jespern/{name}", fields={"description": "edited"})
+        sandbox.add_fault(Fault("page_500", where="/2.0/repositories/jespern", nth=1))
+        assert crawl.sync().exit_code == 1
+        sandbox.clear_faults()
+        assert crawl.sync(later=3 * 86_400).exit_code == 0
+        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert crawl.rows("SELECT * FROM sync_failures") == []
+
+
+def test_two_bad_repositories_hold_nothing_back(tmp_path: Path) -> None:
+    """Two that fail for ever: every other repository stays fresh through many runs, cursors move on."""
+    with crawling(tmp_path, **TWO) as (sandbox, crawl):
+        crawl.sync()
+        for name in (BAD, "jespern/arriving"):
+            sandbox.add_fault(Fault("500", where=path_of(crawl, name), nth=None))
+            sandbox.do("push", name)
+        for _ in range(5):
+            sandbox.do("push", "jespern/jespern")
+            crawl.sync(later=6 * 3600)
+            tip = sandbox.world.refs("jespern/jespern")
+            mine = crawl.rows(
+                """SELECT target_hash FROM branches JOIN repositories r ON r.id = repository_id
+                   WHERE full_name = 'jespern/jespern' AND branches.name = 'default'"""
+            )
+            assert mine[0][0] in {ref["target"]["hash"] for ref in tip}
+        delays = crawl.rows("SELECT attempts FROM sync_failures")
+        assert len(delays) == 2
+        assert all(attempts >= 2 for (attempts,) in delays)
+
+
+def test_links_in_a_circle_end(tmp_path: Path) -> None:
+    """Pages that lead back to an earlier one of several are recognised: the run ends, and tells."""
+    from mirror.errors import UpstreamShapeError
+    from mirror.sync.places import Listing, advanced
+    from mirror.times import utc_now
+    from mirror.upstream.base import Page
+
+    links = [f"page-{number}" for number in (2, 3, 4, 5, 6, 3)]
+    listing = Listing(purpose="full", began="2026", seen_since="2026")
+    with pytest.raises(UpstreamShapeError, match="leads back"):  # noqa: PT012 - the circle is met on the way
+        for number in range(50):
+            link = links[number] if number < len(links) else links[1 + (number - 1) % 5]
+            listing = advanced(listing, Page(rows=(), place=link, size=None, date=utc_now()))
+
+
+def test_refs_that_move_while_they_are_read_are_read_again(tmp_path: Path) -> None:
+    """A branch deleted on a page already read pulls another one out of sight: it is not called gone."""
+    with crawling(tmp_path, page_length=2, workspaces=("ubernostrum",)) as (sandbox, crawl):
+        name = "ubernostrum/django-profiles"
+        for number in range(6):
+            sandbox.do("create_branch", name, name=f"b{number}")
+        crawl.sync()
+        sandbox.do("push", name)
+        sandbox.reset()
+        sandbox.on_request(4, lambda: sandbox.do("delete_branch", name, name="b0", touch=False))
+        crawl.sync()
+        assert [ref for kind, _, ref, *_ in crawl.changes() if kind == "branch_deleted"] == ["b0"]
+        assert_true(crawl, sandbox, ["ubernostrum"])
