@@ -110,7 +110,7 @@ async def _written(
     caller = await database.execute_fn(lambda connection: callers.recognise(connection, said))
     await note_use(datasette, database, caller)
     asked = Asked(method=request.method, names=names, parameters=parameters, caller=caller)
-    admitted(asked)
+    admitted(caller)
 
     async def find(full_name: str) -> "FoundRepository | None":
         found: FoundRepository | None = await database.execute_fn(

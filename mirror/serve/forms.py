@@ -41,7 +41,7 @@ class RepositoryForm(msgspec.Struct, frozen=True, kw_only=True):
 
 async def read_fields(request: Request) -> dict[str, str]:
     """Read a body; raises ApiError 413 for a large one, 415 for another type, 400 for what cannot be read."""
-    body = await _read_body(request)
+    body = await read_body(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not body:
         return {}
@@ -60,7 +60,7 @@ async def read_fields(request: Request) -> dict[str, str]:
     )
 
 
-async def _read_body(request: Request) -> bytes:
+async def read_body(request: Request) -> bytes:
     """Read a body up to the limit; one that a client breaks off is an error of its own."""
     chunks, size = list[bytes](), 0
     while True:

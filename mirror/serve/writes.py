@@ -12,6 +12,7 @@ from datasette.utils.asgi import Request
 
 from mirror.errors import MirrorError, NotFound, OutcomeUnknown, StoreError, UpstreamRefused
 from mirror.serve.answers import Answer, ApiError, Asked, bad_request, forbidden, not_found, unauthorized
+from mirror.serve.callers import Caller
 from mirror.serve.forms import RepositoryForm, read_fields, repository_form
 from mirror.serve.rows import FoundRepository
 
@@ -49,11 +50,11 @@ Find = Callable[[str], Awaitable[FoundRepository | None]]
 _PASSED_ON = frozenset({400, 401, 402, 403, 404, 405, 409, 410, 413, 422, 429})
 
 
-def admitted(asked: Asked) -> None:
+def admitted(caller: Caller) -> None:
     """Raise ApiError 401 for nobody, 403 for a caller whose token may not write."""
-    if asked.caller.token_id is None:
+    if caller.token_id is None:
         raise unauthorized()
-    if not asked.caller.may_write:
+    if not caller.may_write:
         raise ApiError(403, "Forbidden", detail="This token has no `write` scope.")
 
 
@@ -63,20 +64,20 @@ async def create(writer: Writer, request: Request, asked: Asked, _: Find) -> tup
     owner = form.owner or asked.caller.username
     if not owner:
         raise bad_request({"owner": "This field is required, because the token speaks for no user."})
-    return await _asked_of(writer.create_repository, owner, form, by=asked.caller.name), Answer()
+    return await asked_of(writer.create_repository, owner, form, by=asked.caller.name), Answer()
 
 
 async def update(writer: Writer, request: Request, asked: Asked, find: Find) -> tuple[str, Answer]:
     """PUT repositories/U/S: change what the form mentions."""
     full_name = await _known(find, asked)
     form = repository_form(await read_fields(request))
-    return await _asked_of(writer.update_repository, full_name, form, by=asked.caller.name), Answer()
+    return await asked_of(writer.update_repository, full_name, form, by=asked.caller.name), Answer()
 
 
 async def delete(writer: Writer, _: Request, asked: Asked, find: Find) -> tuple[str, Answer]:
     """DELETE repositories/U/S: 204 and no body."""
     full_name = await _known(find, asked)
-    await _asked_of(writer.delete_repository, full_name, by=asked.caller.name)
+    await asked_of(writer.delete_repository, full_name, by=asked.caller.name)
     return "", Answer(status=204)
 
 
@@ -87,7 +88,7 @@ async def fork(writer: Writer, request: Request, asked: Asked, find: Find) -> tu
     owner = form.owner or asked.caller.username
     if not owner:
         raise bad_request({"owner": "This field is required, because the token speaks for no user."})
-    return await _asked_of(writer.fork_repository, full_name, owner, form, by=asked.caller.name), Answer()
+    return await asked_of(writer.fork_repository, full_name, owner, form, by=asked.caller.name), Answer()
 
 
 async def _known(find: Find, asked: Asked) -> str:
@@ -101,7 +102,7 @@ async def _known(find: Find, asked: Asked) -> str:
     return found.row.full_name
 
 
-async def _asked_of(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def asked_of(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call the writer beside the event loop, and turn its errors into answers."""
     try:
         return await asyncio.to_thread(call, *args, **kwargs)

@@ -29,13 +29,25 @@ from mirror.serve.callers import Caller
 from mirror.serve.cloud import paging
 from mirror.serve.cloud.fields import selection
 from mirror.serve.cloud.links import Links, origin_of
-from mirror.serve.cloud.routes import NAME, READERS, REPOSITORY, WORKSPACE, Asked
+from mirror.serve.cloud.routes import (
+    NAME,
+    READERS,
+    REPOSITORY,
+    WORKSPACE,
+    Asked,
+    find_repository,
+    repository,
+)
+from mirror.serve.cloud.rows import Repository
+from mirror.serve.cloud.writing import WRITERS, Write
 from mirror.serve.formats import JSON_TYPE
 from mirror.serve.mirrors import mirrors, served
 from mirror.serve.permissions import note_use
+from mirror.serve.writes import admitted
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
+    from datasette.database import Database
 
 PATTERN = r"^(?P<prefix>/(?:(?:!|%21)?api/)?2\.0)(?P<rest>/.*)?$"
 _PATTERN = re.compile(PATTERN)
@@ -61,14 +73,17 @@ async def _answered(datasette: "Datasette", request: Request, parameters: dict[s
     if database is None:
         raise ApiError(404, "No mirror is attached")
     pattern, names = _route(request.url_vars["rest"] or "/")
-    reader = READERS.get(pattern)
+    reader, writers = READERS.get(pattern), WRITERS.get(pattern, {})
     if reader is None:
         raise ApiError(404, "Resource not found", detail="There is no API hosted at this URL")
-    methods = ["GET", "HEAD", "OPTIONS"]
+    writable = served(datasette).config.writes and served(datasette).writer is not None
+    methods = ["GET", "HEAD", *(writers if writable else ()), "OPTIONS"]
     if request.method == "OPTIONS":
         return Answer(headers={"Allow": ", ".join(methods)})
     if request.method not in methods:
-        raise method_not_allowed(methods, read_only=False)
+        raise method_not_allowed(methods, read_only=request.method in writers)
+    if request.method in writers:
+        return await _written(datasette, database, request, writers[request.method], names, parameters)
     said = credentials_of(datasette, request, parameters)
     login = login_of(request, database) if said is callers.NOTHING_SAID else None
 
@@ -86,6 +101,38 @@ async def _answered(datasette: "Datasette", request: Request, parameters: dict[s
     if isinstance(outcome, ApiError):
         raise outcome
     return outcome
+
+
+async def _written(
+    datasette: "Datasette",
+    database: "Database",
+    request: Request,
+    write: Write,
+    names: Names,
+    parameters: dict[str, str],
+) -> Answer:
+    """Pass a write on, then answer with what the mirror shows of it."""
+    said = credentials_of(datasette, request, parameters)
+    caller = await database.execute_fn(lambda connection: callers.recognise(connection, said))
+    await note_use(datasette, database, caller)
+    admitted(caller)
+    asked = _asked(datasette, request, names, parameters, caller)
+
+    async def find() -> Repository:
+        return cast(
+            "Repository", await database.execute_fn(lambda connection: find_repository(connection, asked))
+        )
+
+    done = await write(served(datasette).writer, request, caller, names, find)
+    if done.full_name is None:
+        return Answer(status=done.status)
+    shown = msgspec.structs.replace(asked, names=tuple(done.full_name.split("/")))
+    try:
+        answer = cast("Answer", await database.execute_fn(lambda connection: repository(connection, shown)))
+    except ApiError:
+        raise ApiError(503, "The write was done, but the mirror does not show it yet") from None
+    where = {"Location": asked.links.repository(done.full_name)} if done.status == 201 else {}
+    return msgspec.structs.replace(_selected(answer, asked), status=done.status, headers=where)
 
 
 def _asked(
