@@ -168,6 +168,8 @@ def crawling(
     """Serve a world with the clock of its crawl."""
     clock = clock or Clock()
     options = {name: settings.pop(name) for name in _SANDBOX_OPTIONS & settings.keys()}
+    if "our_limit" in settings:
+        settings["requests_per_hour"] = settings.pop("our_limit")
     world = world if isinstance(world, World) else World(world, now=clock.now)
     with running(Sandbox(world, **options)) as served:
         yield served.sandbox, Crawl(served.origin, tmp_path / "mirror.db", clock, **settings)

@@ -1,0 +1,65 @@
+"""The budget of an upstream that enforces it: never a request over it, and nothing is lost by waiting."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crawl import assert_true, crawling
+
+TWO: dict[str, Any] = {"workspaces": ("jespern", "1team", "Mimika_Oh")}
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_budget_that_is_enforced_is_never_overdrawn(tmp_path: Path, threads: int) -> None:
+    """A sandbox that allows 30 requests an hour answers no 429, and the sync is complete after some hours."""
+    with crawling(
+        tmp_path, 60, requests_per_hour=30, page_length=20, concurrency=threads, **TWO, our_limit=28
+    ) as (sandbox, crawl):
+        summary = crawl.sync()
+        assert (summary.state, sandbox.state()["too_many_requests"]) == ("complete", 0)
+        assert summary.counts.requests > 30
+        assert summary.counts.slept_seconds > 1800
+        assert any("28 requests an hour is spent" in why for why in crawl.clock.waits)
+        assert_true(crawl, sandbox, TWO["workspaces"])
+
+
+def test_a_run_that_may_not_wait_pauses_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    """Paused with 0 and the moment it goes on; runs an hour apart end with the whole mirror."""
+    with crawling(tmp_path, 60, page_length=20, our_limit=15, **TWO) as (sandbox, crawl):
+        states = []
+        for _ in range(12):
+            summary = crawl.sync(may_wait=False, later=3602)
+            states.append(summary.state)
+            if summary.state == "complete":
+                break
+            assert summary.exit_code == 0
+            assert summary.resumes_at is not None
+            assert summary.resumes_at > crawl.clock.moment
+            assert summary.counts.requests <= 15
+        assert states[-1] == "complete"
+        assert len(states) > 2
+        assert_true(crawl, sandbox, TWO["workspaces"])
+
+
+def test_a_run_of_so_many_requests(tmp_path: Path) -> None:
+    """`max_requests` bounds a run to the request; the next ones go on, repeating nothing."""
+    with crawling(tmp_path, 60, page_length=20, **TWO) as (sandbox, crawl):
+        asked = 0
+        for _ in range(30):
+            summary = crawl.sync(max_requests=9, later=60)
+            asked += summary.counts.requests
+            if summary.state == "complete":
+                break
+            assert (summary.state, summary.counts.requests) == ("paused", 9)
+        assert_true(crawl, sandbox, TWO["workspaces"])
+        kinds = sandbox.state()["by_kind"]
+        assert sum(kinds.values()) == asked
+        assert kinds["workspace"] == 3
+
+
+def test_many_workspaces_do_not_starve_the_refs(tmp_path: Path) -> None:
+    """With more workspaces than requests an hour, hour after hour, the first sync ends all the same."""
+    with crawling(tmp_path, 60, our_limit=6) as (sandbox, crawl):
+        states = [crawl.sync(may_wait=False, later=3602).state for _ in range(60)]
+        assert "complete" in states
+        assert_true(crawl, sandbox, sandbox.workspaces())

@@ -1,0 +1,103 @@
+"""A disk that is full, a file that is read-only, a user who presses Ctrl-C: the old state stays whole."""
+
+import sqlite3
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crawl import Crawl, assert_true, contents, crawling
+
+from mirror.config import Duration
+from mirror.errors import StoreError
+from mirror.sandbox import Fault
+from mirror.store import Store
+
+
+def tables(crawl: Crawl) -> dict[str, Any]:
+    """Read what a mirror says, but for where the crawl stands."""
+    return {name: rows for name, rows in contents(crawl).items() if name != "streams"}
+
+
+def how_it_ended(crawl: Crawl) -> str:
+    """Sync, and return the error it ended with, told by the summary or raised."""
+    try:
+        return crawl.sync().error or ""
+    except StoreError as error:
+        return str(error)
+
+
+def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the file cannot grow, the run ends with the reason; all pages before are whole, none is half."""
+    with crawling(tmp_path, 400, concurrency=4) as (sandbox, crawl):
+        Store(crawl.path).close()
+        pages = 200
+
+        def limited(path: Path) -> Store:
+            store = Store(path)
+            store.connection.execute(f"PRAGMA max_page_count = {pages}")
+            return store
+
+        monkeypatch.setattr("crawl.Store", limited)
+        assert "disk is full" in how_it_ended(crawl)
+        with closing(sqlite3.connect(crawl.path)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert 0 < crawl.one("SELECT count(*) FROM repositories WHERE NOT refs_stale") < 400
+        pages = 1_000_000
+        assert crawl.sync().state == "complete"
+        assert_true(crawl, sandbox, sandbox.workspaces())
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    """A mirror that cannot be opened for writing is said to be so, before anything is asked."""
+    with crawling(tmp_path) as (sandbox, crawl):
+        crawl.path.mkdir()
+        with pytest.raises(StoreError, match="cannot be opened"):
+            crawl.sync()
+        assert sandbox.state()["total"] == 0
+
+
+@pytest.mark.parametrize("where", ["user", "listing", "refs"])
+def test_stopping_takes_no_time_and_keeps_the_place(tmp_path: Path, where: str) -> None:
+    """Asked to stop while the upstream is silent, a run ends within seconds; the next one brings the rest."""
+    with crawling(tmp_path, 60, timeout=Duration(30)) as (sandbox, crawl):
+        sandbox.add_fault(Fault("hang", where=where, nth=2 if where != "user" else 1, times=1000))
+        stop = threading.Event()
+        timer = threading.Timer(0.5, stop.set)
+        timer.start()
+        began = time.monotonic()
+        summary = crawl.sync(stop=stop)
+        assert (summary.state, summary.exit_code) == ("interrupted", 130)
+        assert time.monotonic() - began < 3
+        timer.join()
+        sandbox.clear_faults()
+        assert crawl.sync().state == "complete"
+        assert_true(crawl, sandbox, sandbox.workspaces())
+
+
+def test_an_upstream_that_has_moved(tmp_path: Path) -> None:
+    """Cut short, then at another address: no link of the old one is followed, nothing is lost."""
+    with crawling(tmp_path, 60, page_length=3) as (_, crawl):
+        assert crawl.sync(max_requests=20).state == "paused"
+    with crawling(tmp_path, 60, page_length=3, clock=crawl.clock) as (sandbox, moved):
+        summary = moved.sync()
+        assert (summary.state, summary.failures) == ("complete", [])
+        assert_true(moved, sandbox, sandbox.workspaces())
+
+
+def test_a_changed_list_of_workspaces(tmp_path: Path) -> None:
+    """One taken out of the configuration keeps its rows; put back, it goes on from where it was."""
+    with crawling(tmp_path, workspaces=("jespern", "ubernostrum")) as (sandbox, crawl):
+        crawl.sync()
+        less = Crawl(crawl.config.url.removesuffix("/2.0"), crawl.path, crawl.clock, workspaces=("jespern",))
+        sandbox.do("push", "ubernostrum/django-profiles")
+        before = tables(crawl)
+        assert less.sync().counts.requests == 1
+        assert tables(crawl) == before
+        assert crawl.sync().counts.refs_changed >= 1
+        assert_true(crawl, sandbox, ["jespern", "ubernostrum"])
