@@ -9,7 +9,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 from filled import (
     JESPERN,
     LATER,

@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import msgspec
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 JSON_TYPE = "application/json; charset=utf-8"
 SAFETY = {
@@ -37,8 +37,8 @@ def render(data: Any, form: str, callback: str | None) -> tuple[bytes, str]:
         # The comment keeps the body from being taken for another kind of file (Rosetta Flash).
         return b"/**/" + callback.encode() + b"(" + text + b");", "application/javascript; charset=utf-8"
     if form == "yaml":
-        text = yaml.dump(data, Dumper=_DUMPER, allow_unicode=True, sort_keys=False, default_flow_style=False)
-        return text.encode(), "application/yaml; charset=utf-8"
+        lines = yaml.dump(data, Dumper=_DUMPER, allow_unicode=True, sort_keys=False, default_flow_style=False)
+        return lines.encode(), "application/yaml; charset=utf-8"
     if form == "xml":
         return _xml(data), "application/xml; charset=utf-8"
     return _ENCODER.encode(data), JSON_TYPE
