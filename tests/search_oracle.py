@@ -63,7 +63,6 @@ class Playground:
     def __init__(self, path: Path) -> None:
         self.store = Store(path)
         self.connection = self.store.connection
-        self.ids = 0
         upstream = self.store.save_upstream("cloud", "cloud", "https://bitbucket.example")
         with self.store.transaction() as connection:
             connection.executemany(
@@ -74,9 +73,9 @@ class Playground:
 
     def add(self, name: str, slug: str | None = None, **said: Any) -> int:
         """Insert a repository and return its id."""
-        self.ids += 1
+        row_id = self.store.row("SELECT coalesce(max(id), 0) + 1 FROM repositories")[0]
         values = {
-            "id": self.ids, "upstream_id": 1, "uuid": str(self.ids), "owner_id": 1, "name": name,
+            "id": row_id, "upstream_id": 1, "uuid": str(row_id), "owner_id": 1, "name": name,
             "slug": name if slug is None else slug, "full_name": f"ann/{name}", "is_private": 0, "scm": "git",
             "first_seen_at": "", "last_seen_at": "", **said,
         }  # fmt: skip
@@ -85,7 +84,7 @@ class Playground:
                 f"INSERT INTO repositories ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})",
                 list(values.values()),
             )
-        return self.ids
+        return int(row_id)
 
     def change(self, row_id: int, **said: Any) -> None:
         """Update a repository, or nothing where there is none."""

@@ -16,7 +16,7 @@ from mirror.search.scan import RANKED_COLUMNS, Hit, hits_of, may_contain
 _NEAREST = """SELECT path, collection, repositories, best FROM search_common
     WHERE path = (SELECT path FROM search_common WHERE path <= ? ORDER BY path DESC LIMIT 1)"""
 _PENDING = f"""SELECT id, was_collection, was_name, was_slug FROM search_pending
-    WHERE CASE WHEN texts IS NULL THEN {may_contain("name", "slug", "was_name", "was_slug")}
+    WHERE name IS NULL OR CASE WHEN texts IS NULL THEN {may_contain("name", "slug", "was_name", "was_slug")}
         ELSE instr(texts, :needle) END"""
 
 

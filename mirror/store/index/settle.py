@@ -61,4 +61,4 @@ def absorb(connection: sqlite3.Connection, leaf_size: int = LEAF_SIZE) -> None:
     Absorption(connection, leaf_size).run([*changed, *new])
     connection.execute("DELETE FROM search_pending")
     up_to = new[-1].id if len(new) == BATCH else highest
-    connection.execute("UPDATE search_state SET up_to = max(up_to, ?)", (up_to,))
+    connection.execute("UPDATE search_state SET up_to = ?", (up_to,))
