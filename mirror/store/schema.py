@@ -247,7 +247,8 @@ def m004_search_index(db: Database) -> None:
 
     `up_to` is the highest id the index knows of: later rows are read as they are, and earlier ones that
     change are pending, with what the index still believes of them. So whoever writes a repository, the
-    search stays true, and a first load pays one comparison a row.
+    search stays true, and a first load, which only inserts, pays nothing. A row that is deleted stays
+    pending without a name, because the next one may get its id.
     """
     searched = ("name", "slug", "is_private", "deleted_at", "followers_count", "forks_count", "created_at")
     was = "old.name, old.slug, (old.is_private <> 0) + 2 * (old.deleted_at IS NOT NULL)"
@@ -288,8 +289,6 @@ def m004_search_index(db: Database) -> None:
         f"""CREATE TRIGGER search_updated AFTER UPDATE OF {", ".join(searched)} ON repositories
             WHEN old.id <= {known} AND ({" OR ".join(f"old.{name} IS NOT new.{name}" for name in searched)})
             BEGIN {noted} VALUES (old.id, {was}, new.name, new.slug) {latest}; END""",
-        f"""CREATE TRIGGER search_inserted AFTER INSERT ON repositories WHEN new.id <= {known}
-            BEGIN {noted} VALUES (new.id, NULL, NULL, NULL, new.name, new.slug) {latest}; END""",
         f"""CREATE TRIGGER search_deleted AFTER DELETE ON repositories WHEN old.id <= {known}
             BEGIN {noted} VALUES (old.id, {was}, NULL, NULL) {latest}; END""",
     ):
