@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 PATTERN = r"^(?P<prefix>/(?:(?:!|%21)?api/)?2\.0)(?P<rest>/.*)?$"
 _PATTERN = re.compile(PATTERN)
 
+LIMIT = "1000000"
+"""Requests an hour, as Bitbucket tells it: there is no quota here, and who minds one learns it by this."""
+
 Names = tuple[str, ...]
 
 
@@ -196,7 +199,7 @@ def _response(
     datasette: "Datasette", request: Request, parameters: dict[str, str], answer: Answer
 ) -> Response:
     """Render an answer with its headers; an error's body gets its type."""
-    headers = headers_of(datasette, parameters, answer)
+    headers = {**headers_of(datasette, parameters, answer), "X-RateLimit-Limit": LIMIT}
     content = answer.body
     if answer.status >= 400 and content is not None:
         content = {"type": "error", **content}

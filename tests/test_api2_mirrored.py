@@ -1,0 +1,114 @@
+"""A mirror mirrors a mirror: what one serves as API 2.0, another one reads as Bitbucket Cloud, row by row."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filled import fill_mixed
+from serving import serving
+
+from mirror.config import Config, UpstreamConfig
+from mirror.report import Silent, Summary
+from mirror.sandbox import Sandbox, World, running
+from mirror.serve import tokens
+from mirror.session import Wishes, sync_all
+from mirror.store import Store
+
+OWN = {
+    "id", "upstream_id", "owner_id", "parent_id", "first_seen_at", "last_seen_at", "refs_synced_at",
+    "refs_stale", "deleted_at", "gone_reason", "repository_id", "workspace_id", "user_id",
+}  # fmt: skip
+"""Columns in which a copy has its own values: numbers of rows, and when it saw them."""
+
+COMPARED = {
+    "users": "FROM users t WHERE t.deleted_at IS NULL ORDER BY t.uuid",
+    "repositories": ", o.uuid, p.uuid FROM repositories t JOIN users o ON o.id = t.owner_id "
+    "LEFT JOIN repositories p ON p.id = t.parent_id AND p.deleted_at IS NULL "
+    "WHERE t.deleted_at IS NULL ORDER BY t.uuid",
+    "branches": ", r.uuid FROM branches t JOIN repositories r ON r.id = t.repository_id "
+    "WHERE r.deleted_at IS NULL ORDER BY r.uuid, t.name",
+    "tags": ", r.uuid FROM tags t JOIN repositories r ON r.id = t.repository_id "
+    "WHERE r.deleted_at IS NULL ORDER BY r.uuid, t.name",
+    "members": ", w.uuid, u.uuid FROM members t JOIN users w ON w.id = t.workspace_id "
+    "JOIN users u ON u.id = t.user_id ORDER BY w.uuid, u.uuid",
+}
+
+
+def synced(path: Path, url: str, secret: str | None = None, **said: Any) -> list[Summary]:
+    """Sync a file from a server, as `mirror sync` does."""
+    credential = None
+    if secret is not None:
+        path.with_suffix(".secret").write_text(secret)
+        credential = f"file:{path.with_suffix('.secret')}"
+    upstream = UpstreamConfig(
+        **{"name": "other", "kind": "cloud", "url": url, "credential": credential, **said}
+    )
+    config = Config(database=str(path), upstreams=(upstream,))
+    return sync_all(config, Wishes(may_wait=False), report=Silent(), stop=threading.Event())
+
+
+def rows_of(path: Path, table: str) -> list[dict[str, Any]]:
+    """Read what a copy must have alike; lists in JSON are alike however they are spaced."""
+    with Store(path) as store:
+        names = [row[1] for row in store.rows(f"PRAGMA table_info({table})") if row[1] not in OWN]
+        listed = ", ".join(f"t.{name}" for name in names)
+        rows = store.rows(f"SELECT {listed} {COMPARED[table]}")
+    return [dict(zip([*names, "of", "with"], row, strict=False)) for row in rows]
+
+
+def assert_copied(original: Path, copy: Path) -> None:
+    """Compare everything that is alive in the original."""
+    for table in COMPARED:
+        told, kept = rows_of(original, table), rows_of(copy, table)
+        assert len(kept) == len(told), table
+        for one, other in zip(told, kept, strict=True):
+            assert other == one, table
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A mirror of the sandbox, which has every oddity that was seen of Bitbucket."""
+    path = tmp_path_factory.mktemp("original") / "mirror.db"
+    with running(Sandbox(World(250))) as sandbox:
+        (summary,) = synced(path, f"{sandbox.origin}/2.0", "sandbox", kind="sandbox")
+    assert summary.state == "complete"
+    return path
+
+
+def test_a_mirror_of_a_mirror_is_equal_to_it(original: Path, tmp_path: Path) -> None:
+    """Users, members, repositories, branches, tags: every column but the copy's own, with one token."""
+    with Store(original) as store:
+        token = tokens.create(store, "copier", "read")
+    with serving(original) as address:
+        (summary,) = synced(tmp_path / "copy.db", f"{address}/2.0", token)
+        assert summary.state == "complete", (summary.error, summary.failures)
+        assert_copied(original, tmp_path / "copy.db")
+        (again,) = synced(tmp_path / "copy.db", f"{address}/2.0", token)
+    assert (again.counts.repositories_new, again.counts.repositories_changed) == (0, 0)
+    assert summary.counts.repositories_new > 200
+
+
+def test_the_third_mirror_is_equal_to_the_first(original: Path, tmp_path: Path) -> None:
+    """Nothing wears off on the way."""
+    before, secret = original, ""
+    for number in range(2):
+        with Store(before) as store:
+            secret = tokens.create(store, f"copier {number + 2}", "read")
+        with serving(before) as address:
+            path = tmp_path / f"copy{number}.db"
+            synced(path, f"{address}/2.0", secret)
+            before = path
+    assert_copied(original, before)
+
+
+def test_a_stranger_s_copy_holds_what_is_public(tmp_path: Path) -> None:
+    """Without a token one names the workspaces, and gets their public repositories alone."""
+    filled = fill_mixed(tmp_path / "mirror.db")
+    filled.store.close()
+    with serving(tmp_path / "mirror.db") as address:
+        synced(tmp_path / "copy.db", f"{address}/2.0", workspaces=("jespern", "brodie", "dchambers"))
+    names = {row["full_name"] for row in rows_of(tmp_path / "copy.db", "repositories")}
+    assert names == {"jespern/django-piston", "dchambers/django-piston", "jespern/shown"}
+    tags = {row["name"] for row in rows_of(tmp_path / "copy.db", "tags")}
+    assert tags == {"0.2.1", "0.2.2", "0.2.3", "tip"}
