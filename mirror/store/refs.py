@@ -79,9 +79,11 @@ def save_refs(
         if last_page and not first_page and not keep_unnamed:
             moves += _unnamed(connection, kind, repository_id)
         gone = [change.ref for change in moves if change.kind == f"{kind}_deleted"]
-        connection.executemany(
-            f"DELETE FROM {table} WHERE repository_id = ? AND name = ?", [(repository_id, n) for n in gone]
-        )
+        if gone:
+            connection.executemany(
+                f"DELETE FROM {table} WHERE repository_id = ? AND name = ?",
+                [(repository_id, name) for name in gone],
+            )
         for index, verb in enumerate(("created", "moved", "deleted")):
             counts[index] += sum(change.kind == f"{kind}_{verb}" for change in moves)
         changes += [change for change in moves if change.ref != "tip"] if told else []

@@ -100,7 +100,8 @@ class RefsStep(Step):
             if place.next is None and place.pages > 1:
                 place, saved = self._ended(place, saved)
             done = place.next is None and place.pages > 0
-            run.store.save_changes(saved.changes, run_id=run.id, at=run.now_text())
+            if saved.changes:
+                run.store.save_changes(saved.changes, run_id=run.id, at=run.now_text())
             if not done:
                 run.save_cursor(_stream(self.row_id), msgspec.json.encode(place).decode())
             elif self.place != RefsPlace():

@@ -71,6 +71,13 @@ class Run:
         self.kind = "incremental"
         self.id = 0
         self.round = ""
+        # Most of what is answered never failed: known without asking the file each time.
+        failed = store.rows(
+            "SELECT kind, subject, repository_id FROM sync_failures WHERE upstream_id = ?",
+            (self.upstream_id,),
+        )
+        self._failed = {(kind, subject) for kind, subject, _ in failed}
+        self._failed_rows = {row_id for _, _, row_id in failed}
         self._heard = False
         self._lost_connections = 0
         self._lost: MirrorError | None = None
@@ -141,6 +148,8 @@ class Run:
         """Record a failure; the run goes on and ends as incomplete."""
         with self.store.transaction() as connection:
             self.failures.append(save_failure(connection, self.upstream_id, failure, self.now()))
+        self._failed.add((failure.kind, failure.subject))
+        self._failed_rows.add(failure.repository_id)
 
     def isolate(self, error: MirrorError) -> int | None:
         """Return the status of an error that concerns one thing alone; raise any other.
@@ -180,12 +189,15 @@ class Run:
     def answered(self, kind: str, subject: str) -> None:
         """Forget a failure, because what failed has been answered."""
         self._hear()
-        with self.store.transaction() as connection:
-            drop_failure(connection, self.upstream_id, kind, subject)
+        if (kind, subject) in self._failed:
+            with self.store.transaction() as connection:
+                drop_failure(connection, self.upstream_id, kind, subject)
 
     def answered_refs(self, repository_id: int, *, understood: bool) -> None:
         """Forget that a repository's refs could not be had, and single ones of them, if none was bad now."""
         self._hear()
+        if repository_id not in self._failed_rows:
+            return
         with self.store.transaction() as connection:
             connection.execute(
                 "DELETE FROM sync_failures WHERE repository_id = ? AND kind IN ('refs', ?)",

@@ -1,0 +1,181 @@
+"""How long a first sync takes, beside a bare loop that fetches the same addresses and throws them away.
+
+    python benchmarks/sync.py [--repositories 10000] [--concurrency 4] [--rounds 3]
+    python benchmarks/sync.py --repositories 100000 --memory      (one sync, no loop: its peak)
+
+The sandbox runs in a process of its own, and so does every sync and every loop; they take turns, so that
+whatever else the machine does falls on both. Targets: ratio at most 1.5, peak under 150 MB.
+"""
+
+import argparse
+import json
+import queue
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from mirror.config import UpstreamConfig
+from mirror.report import Silent
+from mirror.store import Store
+from mirror.store.ledger import RequestLedger
+from mirror.sync import Run, sync_upstream
+from mirror.times import utc_now
+from mirror.upstream.connect import connect
+
+SERVE = """
+import sys
+from mirror.sandbox import Sandbox, World, serve
+serve(Sandbox(World(int(sys.argv[1]))), port=0, announce=lambda origin: print(origin, flush=True))
+"""
+
+
+class Recorded(httpx.HTTPTransport):
+    """Notes every address that is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(verify=False)
+        self.urls = list[str]()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Note it and ask."""
+        self.urls.append(str(request.url))
+        return super().handle_request(request)
+
+
+def sync(origin: str, database: Path, threads: int, transport: Recorded | None = None) -> dict[str, Any]:
+    """Sync once; tell seconds, requests, rows."""
+    config = UpstreamConfig(
+        name="b", kind="sandbox", url=f"{origin}/2.0", concurrency=threads, credential="env:B"
+    )
+    began = time.perf_counter()
+    with Store(database) as store:
+        upstream, budget = connect(
+            config,
+            ledger=RequestLedger(store),
+            wait=lambda seconds, _: time.sleep(seconds),
+            environ={"B": "sandbox"},
+            transport=transport,
+        )
+        run = Run(
+            config,
+            upstream,
+            budget,
+            store,
+            url=config.url,
+            clock=utc_now,
+            stop=threading.Event(),
+            report=Silent(),
+        )
+        summary = sync_upstream(run)
+        upstream.close()
+    if summary.state != "complete":
+        raise SystemExit(f"the sync is {summary.state}: {summary.error or summary.failures[:3]}")
+    rows = summary.counts.repositories_new + summary.counts.refs_new
+    seconds = time.perf_counter() - began
+    return {"seconds": seconds, "requests": summary.counts.requests, "rows": rows}
+
+
+def loop(urls: list[str], threads: int) -> dict[str, Any]:
+    """Fetch every address and throw the answers away."""
+    waiting = queue.SimpleQueue[str]()
+    for url in urls:
+        waiting.put(url)
+
+    def work() -> None:
+        while True:
+            try:
+                url = waiting.get_nowait()
+            except queue.Empty:
+                return
+            client.get(url, headers={"Authorization": "Bearer sandbox"})
+
+    began = time.perf_counter()
+    with httpx.Client(limits=httpx.Limits(max_connections=threads)) as client:
+        workers = [threading.Thread(target=work) for _ in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    return {"seconds": time.perf_counter() - began, "requests": len(urls)}
+
+
+def child(what: str, *arguments: str) -> dict[str, Any]:
+    """Run one of them in a process of its own."""
+    ran = subprocess.run(
+        [sys.executable, __file__, "--child", what, *arguments], check=True, capture_output=True, text=True
+    )
+    answer: dict[str, Any] = json.loads(ran.stdout)
+    return answer
+
+
+def be_child(what: str, origin: str, path: str, threads: str) -> None:
+    """Do what a parent asks for, and print how it went, with the peak of memory in MB."""
+    if what == "sync":
+        told = sync(origin, Path(path), int(threads))
+    elif what == "record":
+        recorded = Recorded()
+        told = sync(origin, Path(path), int(threads), recorded)
+        Path(path).with_suffix(".urls").write_text("\n".join(recorded.urls), "utf-8")
+    else:
+        told = loop(Path(path).read_text("utf-8").split("\n"), int(threads))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps(told | {"peak": peak}))
+
+
+def compare(origin: str, folder: Path, threads: str, rounds: int) -> None:
+    """Let syncs and loops take turns, and print their ratio."""
+    child("record", origin, str(folder / "first.db"), threads)
+    ratios = list[float]()
+    for number in range(rounds):
+        synced = child("sync", origin, str(folder / f"{number}.db"), threads)
+        looped = child("loop", origin, str(folder / "first.urls"), threads)
+        ratios.append(synced["seconds"] / looped["seconds"])
+        print(
+            f"sync {synced['seconds']:6.1f} s, {synced['requests']:,} requests, "
+            f"{synced['rows'] / synced['seconds']:8,.0f} rows/s, peak {synced['peak']:.0f} MB; "
+            f"loop {looped['seconds']:6.1f} s, {looped['requests']:,} requests; ratio {ratios[-1]:.2f}"
+        )
+    print(f"median ratio {statistics.median(ratios):.2f}")
+
+
+def main() -> None:
+    """Read the arguments and measure."""
+    if sys.argv[1:2] == ["--child"]:
+        be_child(*sys.argv[2:6])
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--repositories", type=int, default=10_000)
+    parser.add_argument("--concurrency", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory", action="store_true", help="one sync, no loop")
+    options = parser.parse_args()
+    serving = subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(options.repositories)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert serving.stdout is not None  # noqa: S101 - it is a pipe
+        origin = serving.stdout.readline().strip()
+        with tempfile.TemporaryDirectory() as folder:
+            if options.memory:
+                told = child("sync", origin, f"{folder}/0.db", str(options.concurrency))
+                print(
+                    f"sync {told['seconds']:.1f} s, {told['requests']:,} requests, {told['rows']:,} rows, "
+                    f"peak {told['peak']:.0f} MB"
+                )
+            else:
+                compare(origin, Path(folder), str(options.concurrency), options.rounds)
+    finally:
+        serving.terminate()
+        serving.wait()
+
+
+if __name__ == "__main__":
+    main()
