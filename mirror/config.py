@@ -55,6 +55,7 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     url: str = ""
     workspaces: tuple[str, ...] | None = None
     credential: str | None = None
+    webhook_secret: str | None = None
     refs: RefsBy = "api"
     requests_per_hour: Count | None = None
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
@@ -158,15 +159,20 @@ def _complaints(config: Config) -> Iterator[tuple[str, str]]:
             yield f"{path}.url", "an address must hold no login; put it where `credential` points"
         if not upstream.url and upstream.kind in ("datacenter", "legacy"):
             yield f"{path}.kind", f"kind {upstream.kind!r} needs a url"
-        credential = upstream.credential
-        if credential is not None and not re.fullmatch(r"(env:[A-Za-z_]\w*|file:.+)", credential):
-            yield (
-                f"{path}.credential",
-                'must say where the secret is: "env:NAME" or "file:PATH"; never the secret itself',
-            )
+        yield from _secret_complaints(upstream, path)
         for workspace in upstream.workspaces or ():
             if not re.fullmatch(r"[^\s/?#]+", workspace):
                 yield f"{path}.workspaces", f"{workspace!r} is no workspace; give the slug, as in its address"
+
+
+def _secret_complaints(upstream: UpstreamConfig, path: str) -> Iterator[tuple[str, str]]:
+    for key in ("credential", "webhook_secret"):
+        source = getattr(upstream, key)
+        if source is not None and not re.fullmatch(r"(env:[A-Za-z_]\w*|file:.+)", source):
+            yield (
+                f"{path}.{key}",
+                'must say where the secret is: "env:NAME" or "file:PATH"; never the secret itself',
+            )
 
 
 _UNKNOWN = re.compile(r"contains unknown field `(.+?)`")

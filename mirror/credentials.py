@@ -17,6 +17,7 @@ from mirror.errors import ConfigError
 Form = Literal["basic", "bearer", "oauth", "anonymous"]
 
 LARGEST_FILE = 65_536
+SHORTEST_SECRET = 12
 SHORTEST_REDACTED = 4  # a shorter secret would take letters out of every word
 _FORMS = 'it holds "user:token", "token" or "oauth:KEY:SECRET"'
 
@@ -88,6 +89,19 @@ def read_credential(source: str | None, environ: Mapping[str, str] = os.environ)
     raise ConfigError(
         'credential: say where the secret is: "env:NAME" or "file:PATH"; never the secret itself'
     )
+
+
+def read_secret(source: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Read a secret that is no login, such as a webhook's; raises ConfigError that never shows it."""
+    scheme, _, place = source.partition(":")
+    if scheme == "env" and place not in environ:
+        raise ConfigError(f"secret {source}: {place} is not set; export {place}")
+    text = (environ[place] if scheme == "env" else _file_content(place, source)).strip()
+    if len(text) < SHORTEST_SECRET:
+        raise ConfigError(
+            f"secret {source}: it is shorter than {SHORTEST_SECRET} characters; make a longer one"
+        )
+    return text
 
 
 def from_text(text: str, *, where: str) -> Credential:

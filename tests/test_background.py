@@ -1,6 +1,7 @@
 """The service as a process: signals, reloading, missed work, and two that never collide."""
 
 import json
+import re
 import shlex
 import signal
 import sqlite3
@@ -11,8 +12,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from commands import Folder, sandbox
+from hooked import signature
 
 from mirror.sandbox import parse_fault
 
@@ -27,9 +30,9 @@ def folder(tmp_path: Path) -> Folder:
 
 
 @contextmanager
-def started(folder: Folder, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def started(folder: Folder, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """Start a command that stays, and end it whatever happens."""
-    process = folder.start(*arguments)
+    process = folder.start(*arguments, **environment)
     try:
         yield process
     finally:
@@ -176,3 +179,27 @@ def test_status_tells_when_work_is_due(folder: Folder) -> None:
     assert max(map(len, ran.out.splitlines())) <= 80
     (upstream,) = json.loads(folder.run("status", "--json").out)["upstreams"]
     assert set(upstream["next_runs"]) == {"sync", "retry", "sweep", "refs", "verify"}
+
+
+def test_a_webhook_is_followed_up_within_seconds(folder: Folder) -> None:
+    """Serving and syncing in one process: what a webhook marked is asked for, though no schedule says so."""
+    secret = "a secret of this test alone"
+    with sandbox(20) as box:
+        folder.configure(box.url, RARELY + '\nwebhook_secret = "env:HOOK"', serve="port = 0")
+        with started(folder, "run", HOOK=secret) as process:
+            assert process.stdout is not None
+            address = re.findall(r"http://\S+", process.stdout.readline())[0]
+            told(process, "box complete")
+            box.sandbox.do("rename", "ubernostrum/django-profiles", name="renamed-just-now")
+            told_name = [row for row in box.sandbox.world.visible() if row["slug"] == "renamed-just-now"]
+            body = json.dumps({"repository": told_name[0]}).encode()
+            answer = httpx.post(
+                f"{address}/-/webhook/box",
+                content=body,
+                headers={"X-Event-Key": "repo:updated", "X-Hub-Signature": signature(body, secret)},
+                trust_env=False,
+            )
+            assert answer.json()["outcome"] == "taken"
+            told(process, "box complete")
+    assert runs(folder) == [("full", "complete"), ("marked", "complete")]
+    assert "renamed-just-now" in folder.run("search", "renamed-just").out

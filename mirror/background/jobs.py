@@ -8,7 +8,7 @@ from mirror.checks import check_file
 from mirror.config import Config
 from mirror.report import Reporter, Summary
 from mirror.session import Wishes, sync_all, verify_all
-from mirror.sync.part import EVERYTHING, REFS, RETRY, Part
+from mirror.sync.part import EVERYTHING, MARKED, REFS, RETRY, Part
 from mirror.times import Clock
 
 
@@ -27,6 +27,8 @@ def part_of(work: Work) -> Part:
     own = bool(work.upstream.refs_schedule.strip())
     if work.kind == "refs":
         return REFS
+    if work.kind == "marked":
+        return MARKED
     part = RETRY if work.kind == "retry" else EVERYTHING
     return Part(listings=part.listings, refs=not own, kind=part.kind)
 

@@ -7,9 +7,9 @@ to it. A budget that is spent ends a job with its place kept, and the next one g
 import queue
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from types import FrameType
 
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -17,7 +17,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from mirror.background.jobs import do
 from mirror.background.triggers import trigger_of, zone_of
-from mirror.background.works import Work, is_missed, read_last, works
+from mirror.background.works import ENDED, Work, is_missed, read_last, with_marks, works
 from mirror.config import Config
 from mirror.errors import ConfigError, MirrorError, StoreLocked
 from mirror.report import Reporter, Summary
@@ -32,8 +32,9 @@ APScheduler's own default drops a job that is a second late.
 
 PATIENCE_SECONDS = 1.5
 LOOK_SECONDS = 0.5
-PULSE_SECONDS = 30
-"""How often the clock is looked at, at least: the scheduler's wait does not count a machine's sleep."""
+PULSE_SECONDS = 3
+"""How often marks are looked for, and the clock: the scheduler's own wait leaves out a machine's sleep."""
+MARKS_AGAIN = timedelta(minutes=5)
 PULSE = "pulse"
 
 Reread = Callable[[], Config]
@@ -59,6 +60,7 @@ class Background:
         self._reread = reread
         self._clock = clock
         self._busy = threading.Lock()
+        self._marks_wait: dict[str, datetime] = {}
         self._asked = queue.SimpleQueue[str]()  # the one thing a signal handler may safely put into
         self._scheduler = BackgroundScheduler(
             executors={"default": ThreadPoolExecutor(1)}, job_defaults=DEFAULTS, timezone="UTC"
@@ -142,7 +144,7 @@ class Background:
 
     def _schedule(self, config: Config) -> None:
         """Add a job for each kind of work, and at once one for what was missed."""
-        self._scheduler.add_job(time.time, "interval", seconds=PULSE_SECONDS, id=PULSE)
+        self._scheduler.add_job(self._look, "interval", seconds=PULSE_SECONDS, id=PULSE)
         now = self._clock()
         for work, last in read_last(config, works(config)):
             trigger = trigger_of(
@@ -157,18 +159,34 @@ class Background:
         )
         self._report.note(f"next: {told}" if told else "no schedule is set, so nothing will be done")
 
-    def _do(self, work: Work) -> None:
+    def _look(self) -> None:
+        """Do what webhooks have marked, unless that has just been tried in vain."""
+        for work in with_marks(self._config):
+            name, now = work.upstream.name, self._clock()
+            if self._marks_wait.get(name, now) > now:
+                continue
+            self._marks_wait[name] = now + MARKS_AGAIN
+            for summary in self._do(work):
+                if summary.state in ENDED:
+                    del self._marks_wait[name]
+                elif summary.resumes_at is not None:
+                    self._marks_wait[name] = summary.resumes_at
+
+    def _do(self, work: Work) -> list[Summary]:
         """Do one piece of work and say in one line how it went; nothing it raises ends the service."""
+        done = list[Summary]()
         with self._busy:
             if self.stop.is_set():
-                return
+                return done
             try:
-                for summary in do(work, self._config, report=self._report, stop=self.stop, clock=self._clock):
+                done = do(work, self._config, report=self._report, stop=self.stop, clock=self._clock)
+                for summary in done:
                     self._tell(summary)
             except StoreLocked as error:
                 self._report.note(f"{work.id}: left out, {error}")
             except MirrorError as error:
                 self._report.note(f"{work.id}: {error}")
+        return done
 
     def _tell(self, summary: Summary) -> None:
         self._report.note(summary_line(summary))

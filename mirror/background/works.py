@@ -15,9 +15,10 @@ from mirror.background.triggers import next_time
 from mirror.config import Config, UpstreamConfig
 from mirror.errors import StoreError
 from mirror.store.files import open_reader
+from mirror.store.marks import any_marked
 from mirror.times import from_text, to_text
 
-Kind = Literal["sync", "sweep", "refs", "retry", "verify"]
+Kind = Literal["sync", "sweep", "refs", "retry", "verify", "marked"]
 
 RUNS: dict[Kind, tuple[str, ...]] = {
     "sync": ("incremental", "full"),
@@ -25,6 +26,7 @@ RUNS: dict[Kind, tuple[str, ...]] = {
     "refs": ("refs",),
     "retry": ("retry",),
     "verify": ("verify",),
+    "marked": ("marked",),
 }
 """Which kinds of `sync_runs` are a record of a kind of work."""
 
@@ -103,6 +105,20 @@ def next_run(work: Work, last: Last, *, zone: str, now: datetime) -> datetime | 
     if due is not None and due <= now:
         due = next_time(work.schedule, zone=zone, after=now)
     return due
+
+
+def with_marks(config: Config) -> list[Work]:
+    """Return the work that webhooks have left: a run for each upstream of which something is marked."""
+    try:
+        with closing(open_reader(Path(config.database))) as connection:
+            ids = dict(connection.execute("SELECT name, id FROM upstreams").fetchall())
+            return [
+                Work(upstream, "marked", "")
+                for upstream in config.upstreams
+                if upstream.name in ids and any_marked(connection, ids[upstream.name])
+            ]
+    except (StoreError, sqlite3.Error):
+        return []
 
 
 def read_last(config: Config, chosen: Iterable[Work]) -> list[tuple[Work, Last]]:

@@ -9,13 +9,15 @@ import click
 import msgspec
 from datasette.app import Datasette
 
-from mirror.background import Background
+from mirror.background import Background, checked
 from mirror.cli.base import configured, errors
 from mirror.cli.syncing import progress
 from mirror.config import Config
+from mirror.credentials import read_secret
 from mirror.screen import Lines
 from mirror.serve.app import build
 from mirror.serve.app import serve as answer
+from mirror.serve.webhooks import Hook, accept
 from mirror.session import built_in_sandbox
 from mirror.store import Store
 from mirror.write import writer_for
@@ -74,11 +76,17 @@ def run(ctx: click.Context, host: str | None, port: int | None, public: bool) ->
     datasette = application(config)
     stop = threading.Event()
     with built_in_sandbox(config), progress() as reporter:
+
+        def reread() -> Config:
+            new = checked(with_address(configured(ctx), host, port, public))
+            accept(datasette, webhooks_of(new))
+            return new
+
         background = Background(
             config,
             report=reporter,
             stop=stop,
-            reread=lambda: with_address(configured(ctx), host, port, public),
+            reread=reread,
         )
 
         def ready(address: str) -> None:
@@ -96,7 +104,18 @@ def run(ctx: click.Context, host: str | None, port: int | None, public: bool) ->
 def application(config: Config) -> Datasette:
     """Make what is served; with writes allowed, they pass through to the upstreams."""
     writer = writer_for(config) if config.serve.writes else None
-    return build(Path(config.database), config.serve, writer=writer)
+    datasette = build(Path(config.database), config.serve, writer=writer)
+    accept(datasette, webhooks_of(config))
+    return datasette
+
+
+def webhooks_of(config: Config) -> dict[str, Hook]:
+    """Read the secrets of the webhooks that are configured; raises ConfigError."""
+    return {
+        upstream.name: Hook(read_secret(upstream.webhook_secret), datacenter=upstream.kind == "datacenter")
+        for upstream in config.upstreams
+        if upstream.webhook_secret is not None
+    }
 
 
 def leave_now_unless(idle: bool) -> None:

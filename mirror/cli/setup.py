@@ -25,6 +25,8 @@ workspaces = ["atlassian"]    # as in bitbucket.org/SLUG; remove the line for yo
 #   oauth:KEY:SECRET          an OAuth consumer
 # Without a credential, Bitbucket answers 60 requests an hour, and shows public repositories only.
 # credential = "env:BITBUCKET_TOKEN"
+# Bitbucket can say at once what has changed: give its webhook the address .../-/webhook/NAME and a secret.
+# webhook_secret = "env:BITBUCKET_WEBHOOK_SECRET"
 # refs = "api"                # branches and tags: api | git (costs no API requests) | none
 # requests_per_hour = 950     # default: what Bitbucket allows this credential, less a margin
 # concurrency = 4

@@ -12,7 +12,7 @@ from datasette.utils.asgi import Request, Response
 from jinja2 import Environment
 
 from mirror.search import register
-from mirror.serve import api, permissions
+from mirror.serve import api, permissions, webhooks
 from mirror.serve.closed import close_tables
 from mirror.serve.cloud import conditions, edge
 from mirror.serve.errors import error_page
@@ -83,13 +83,14 @@ def permission_allowed(
 @hookimpl
 def register_routes() -> list[tuple[str, View]]:
     """Add the plugin's own addresses; Datasette asks them before its own."""
-    return [*ROUTES, (api.PATTERN, api.view), (edge.PATTERN, edge.view)]
+    return [*ROUTES, (webhooks.PATTERN, webhooks.view), (api.PATTERN, api.view), (edge.PATTERN, edge.view)]
 
 
 @hookimpl
 def skip_csrf(scope: dict[str, Any]) -> bool:
-    """Leave the APIs out of the form protection: cookies count for nothing in what they write."""
-    return _is_api(scope.get("path", ""))
+    """Leave APIs and webhooks out of the form protection: cookies count for nothing in what they write."""
+    path = scope.get("path", "")
+    return _is_api(path) or webhooks.is_webhook(path)
 
 
 @hookimpl

@@ -361,6 +361,24 @@ def m007_orders_of_listings(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m008_webhook_deliveries(db: Database) -> None:
+    """Which webhooks were taken within the last day, so that none is taken twice: hashes, no contents."""
+    for statement in (
+        """CREATE TABLE webhook_deliveries (
+            upstream_id INTEGER NOT NULL REFERENCES upstreams(id),
+            body_hash TEXT NOT NULL,
+            request TEXT,
+            event TEXT NOT NULL,
+            at TEXT NOT NULL,
+            PRIMARY KEY (upstream_id, body_hash)
+        ) WITHOUT ROWID""",
+        """CREATE UNIQUE INDEX webhook_deliveries_request ON webhook_deliveries (upstream_id, request)
+            WHERE request IS NOT NULL""",
+    ):
+        db.execute(statement)
+
+
 def _version() -> int:
     db = Database(memory=True)
     try:

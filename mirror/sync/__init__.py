@@ -7,6 +7,7 @@ from mirror.store.ledger import RequestLedger
 from mirror.sync import rounds
 from mirror.sync.absence import absence_steps, settle
 from mirror.sync.holes import hole_steps
+from mirror.sync.marked import between, due_workspaces, forget_listed, marked_steps
 from mirror.sync.part import EVERYTHING, Part
 from mirror.sync.refs import count_stale, mark_old, refs_steps
 from mirror.sync.run import Run
@@ -30,15 +31,22 @@ def sync_upstream(run: Run, part: Part = EVERYTHING) -> Summary:
             forget_links(run)
         check_caller(run)
         workspaces = find_workspaces(run)
-        rounds.go_on(run)
+        if part.is_whole:
+            rounds.go_on(run)
+        else:
+            run.round = run.now_text()
+        _work_off(run, marked_steps(run))
+        due, since = due_workspaces(run), run.now_text()
         run.report.phase("listing workspaces", None)
-        _list(run, part.to_list(workspaces), workspaces)
+        _list(run, part.to_list(workspaces, due), workspaces)
         if run.config.workspaces is None:
             lost = formerly_listed(run, workspaces)
-            _list(run, part.to_list(lost), lost)
+            _list(run, part.to_list(lost, due), lost)
             workspaces += lost
+        forget_listed(run, due, since=since)
         run.must_have_heard()
-        rounds.listings_done(run)
+        if part.is_whole:
+            rounds.listings_done(run)
         if part.leftovers:
             _work_off(run, hole_steps(run))
             _work_off(run, absence_steps(run, workspaces))
@@ -47,7 +55,8 @@ def sync_upstream(run: Run, part: Part = EVERYTHING) -> Summary:
             mark_old(run)
             run.report.phase("branches and tags", count_stale(run))
             _work_off(run, refs_steps(run))
-        rounds.end(run)
+        if part.is_whole:
+            rounds.end(run)
     return summary
 
 
@@ -56,4 +65,4 @@ def _list(run: Run, chosen: list[str], workspaces: list[str]) -> None:
 
 
 def _work_off(run: Run, steps: Iterable[Step]) -> None:
-    work_off(steps, threads=run.config.concurrency, stop=run.stop)
+    work_off(between(run, steps), threads=run.config.concurrency, stop=run.stop)

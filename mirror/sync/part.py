@@ -19,13 +19,20 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     due: Collection[str] | None = None
     kind: str | None = None
 
-    def to_list(self, workspaces: Iterable[str]) -> list[str]:
-        """Pick the workspaces whose turn it is."""
+    @property
+    def is_whole(self) -> bool:
+        """Whether every workspace is listed."""
+        return self.listings and self.due is None
+
+    def to_list(self, workspaces: Iterable[str], also: Collection[str] = ()) -> list[str]:
+        """Pick the workspaces whose turn it is; `also` are marked ones, in lower case like those in `due`."""
         if not self.listings:
             return []
-        return [name for name in workspaces if self.due is None or name.lower() in self.due]
+        turn = None if self.due is None else {*self.due, *also}
+        return [name for name in workspaces if turn is None or name.lower() in turn]
 
 
 EVERYTHING = Part()
 REFS = Part(listings=False, leftovers=False, kind="refs")
 RETRY = Part(listings=False, kind="retry")
+MARKED = Part(due=(), refs=False, kind="marked")

@@ -1,0 +1,221 @@
+"""Webhooks: `POST /-/webhook/{upstream}` takes what a Bitbucket says has changed, in milliseconds.
+
+Nothing of a body is believed, or even parsed, before its signature has been verified. What then is written is
+small: heads of refs that fit what the mirror has, and marks for the next run to ask the upstream about. So
+neither a lost, a repeated nor a forged webhook can make the mirror say what the upstream does not.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from datasette.utils.asgi import Request, Response
+
+from mirror.errors import StoreError
+from mirror.serve.clerk import Clerk, Overwhelmed
+from mirror.serve.formats import SAFETY
+from mirror.serve.hook_events import Malformed, read_event
+from mirror.serve.mirrors import mirrors
+from mirror.store import Store
+from mirror.store.news import KEPT_HOURS, Delivery, News, is_new, save_news
+from mirror.times import to_text, utc_now
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from datasette.app import Datasette
+
+PATTERN = r"^/-/webhook/(?P<upstream>[^/]+)/?$"
+LARGEST_BODY = 1_000_000
+BODY_SECONDS = 10.0
+WRITE_SECONDS = 1.0
+"""How long the sender is kept waiting for a busy file; what it said is written when its turn comes."""
+
+_PATTERN = re.compile(PATTERN)
+_SIGNATURE = re.compile(r"sha256=([0-9a-fA-F]{64})")
+
+log = logging.getLogger("mirror.webhooks")
+
+
+class Hook(NamedTuple):
+    """What an upstream's webhooks are verified with, and whose events they are."""
+
+    secret: str
+    datacenter: bool
+
+
+class Refused(Exception):
+    """A delivery that is not taken: the status and the reason for the answer."""
+
+    def __init__(self, status: int, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+class Hooks:
+    """The webhooks that one server takes."""
+
+    def __init__(self) -> None:
+        self.known: Mapping[str, Hook] = {}
+        self.clerk: Clerk | None = None
+        self.outcomes: dict[tuple[str, str], int] = {}
+
+    def count(self, upstream: str, outcome: str) -> None:
+        """Count how a delivery ended; names that are no upstream's count together."""
+        key = (upstream if upstream in self.known else "", outcome)
+        self.outcomes[key] = self.outcomes.get(key, 0) + 1
+
+
+_hooks = WeakKeyDictionary["Datasette", Hooks]()
+
+
+def hooks(datasette: "Datasette") -> Hooks:
+    """Return what is known about a server's webhooks."""
+    if datasette not in _hooks:
+        _hooks[datasette] = Hooks()
+    return _hooks[datasette]
+
+
+def accept(datasette: "Datasette", known: Mapping[str, Hook]) -> None:
+    """Take webhooks of these upstreams from now on."""
+    hooks(datasette).known = known
+
+
+def is_webhook(path: str) -> bool:
+    """Tell whether a path is a webhook's, where no cookie counts."""
+    return _PATTERN.match(path) is not None
+
+
+async def view(datasette: "Datasette", request: Request) -> Response:
+    """Answer one delivery."""
+    upstream = request.url_vars["upstream"]
+    known = hooks(datasette)
+    try:
+        status, said = await _taken(datasette, request, upstream)
+    except Refused as error:
+        known.count(upstream, f"refused {error.status}")
+        log.info("webhook refused: %s", error, extra={"status": error.status})
+        return _json({"error": {"message": str(error)}}, error.status, error.headers)
+    known.count(upstream, said["outcome"])
+    log.info("webhook %s: %s %s", upstream, request.headers.get("x-event-key", ""), said["outcome"])
+    return _json(said, status, {})
+
+
+async def _taken(datasette: "Datasette", request: Request, upstream: str) -> tuple[int, dict[str, Any]]:
+    """Verify a delivery, read it, and have it written; raises Refused."""
+    if request.method != "POST":
+        raise Refused(405, "webhooks are POSTed", Allow="POST")
+    hook = hooks(datasette).known.get(upstream)
+    if hook is None:
+        raise Refused(
+            404, "no webhook is configured here: set webhook_secret for the upstream in mirror.toml"
+        )
+    body = await read_body(request)
+    verify(hook.secret, body, request.headers.get("x-hub-signature", ""))
+    event = request.headers.get("x-event-key", "")
+    try:
+        news = read_event(event, body, datacenter=hook.datacenter)
+    except Malformed as error:
+        raise Refused(400, f"{event[:40] or 'no X-Event-Key'}: {error}") from None
+    if news is None:
+        return 200, {"outcome": "ignored"}
+    now = utc_now()
+    number = request.headers.get("x-request-uuid") or request.headers.get("x-request-id")
+    delivery = Delivery(
+        event, hashlib.sha256(body).hexdigest(), number[:100] if number else None, to_text(now)
+    )
+    return await _written(datasette, upstream, delivery, news, now)
+
+
+async def read_body(request: Request) -> bytes:
+    """Read a body, and no more of it than the largest one may have; raises Refused."""
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > LARGEST_BODY:
+        raise Refused(413, "the body is larger than 1 MB", Connection="close")
+    parts, size, more = list[bytes](), 0, True
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while more:
+                message = await request.receive()
+                if message["type"] != "http.request":
+                    raise Refused(400, "the connection was closed before the body had ended")
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                more = message.get("more_body", False)
+                if size > LARGEST_BODY:
+                    raise Refused(413, "the body is larger than 1 MB", Connection="close")
+    except TimeoutError:
+        raise Refused(408, "the body took too long", Connection="close") from None
+    return b"".join(parts)
+
+
+def verify(secret: str, body: bytes, header: str) -> None:
+    """Compare a signature in constant time; raises Refused."""
+    found = _SIGNATURE.fullmatch(header.strip())
+    if found is None:
+        raise Refused(403, "X-Hub-Signature must be sha256= and the body's HMAC; give the webhook a secret")
+    ours = hmac.new(secret.encode(), body, hashlib.sha256).digest()
+    if not hmac.compare_digest(ours, bytes.fromhex(found[1])):
+        raise Refused(403, "the signature is of another secret or another body")
+
+
+async def _written(
+    datasette: "Datasette", upstream: str, delivery: Delivery, news: list[News], now: datetime
+) -> tuple[int, dict[str, Any]]:
+    """Have the news written; a file that is busy is not waited for long."""
+    path = next((Path(database.path) for database in mirrors(datasette)), None)
+    if path is None:
+        raise Refused(503, "no mirror is served here")
+    forget_before = to_text(now - timedelta(hours=KEPT_HOURS))
+
+    def work(store: Store) -> dict[str, Any]:
+        return write(store, upstream, delivery, news, forget_before=forget_before)
+
+    known = hooks(datasette)
+    if known.clerk is None:
+        known.clerk = Clerk(path)
+    try:
+        future: Future[dict[str, Any]] = known.clerk.submit(work)
+        done = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), WRITE_SECONDS)
+    except Overwhelmed:
+        raise Refused(503, "too many webhooks wait for the file", Retry_After="60") from None
+    except TimeoutError:
+        return 202, {"outcome": "waiting", "detail": "the mirror is being written to; this follows"}
+    except StoreError as error:
+        log.warning("webhook %s: %s", upstream, error)
+        raise Refused(503, "the mirror cannot be written to now", Retry_After="60") from None
+    if done["outcome"] == "unknown":
+        raise Refused(404, "this upstream has not been mirrored yet")
+    if done["outcome"] == "repeated":
+        raise Refused(409, "this delivery has been taken before")
+    return 200, done
+
+
+def write(
+    store: Store, upstream: str, delivery: Delivery, news: list[News], *, forget_before: str
+) -> dict[str, Any]:
+    """Write a delivery's news and its own record together."""
+    with store.transaction() as connection:
+        row = store.row("SELECT id FROM upstreams WHERE name = ?", (upstream,))
+        if row is None:
+            return {"outcome": "unknown"}
+        if not is_new(connection, row[0], delivery, forget_before=forget_before):
+            return {"outcome": "repeated"}
+        moved = 0
+        for one in news:
+            changes = save_news(connection, row[0], one, at=delivery.at)
+            store.save_changes(changes, run_id=None, at=delivery.at)
+            moved += len(changes)
+    return {"outcome": "taken", "refs_moved": moved, "marked": len(news)}
+
+
+def _json(body: dict[str, Any], status: int, headers: Mapping[str, str]) -> Response:
+    return Response.json(body, status=status, headers={**SAFETY, **headers, "Cache-Control": "no-store"})

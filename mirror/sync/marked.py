@@ -1,0 +1,134 @@
+"""What was marked as changed: asked of the upstream before anything else, and between the steps of long runs.
+
+Whoever marked it (a webhook) is believed as far as that something may have changed. What has changed, and
+above all what is gone, only the upstream says: a repository that it does not give makes its workspace due.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+
+from mirror.errors import MirrorError
+from mirror.model import Repository, RepositoryKey
+from mirror.store import marks
+from mirror.store.marks import Mark
+from mirror.sync.refs import RefsPlace, RefsStep
+from mirror.sync.run import Run
+from mirror.sync.steps import Step
+
+LOOK_SECONDS = 2.0
+
+
+def marked_steps(run: Run) -> Iterator[Step]:
+    """Yield a step for each marked repository: for its row where that is marked, else for its refs."""
+    if not marks.any_marked(run.store.connection, run.upstream_id):
+        return
+    with run.store.transaction() as connection:
+        found = list(marks.marked(connection, run.upstream_id))
+    for mark in found:
+        row = run.store.row(
+            """SELECT id, scm, full_name FROM repositories
+               WHERE upstream_id = ? AND uuid = ? AND deleted_at IS NULL""",
+            (run.upstream_id, mark.uuid),
+        )
+        key = RepositoryKey(uuid=mark.uuid, full_name=row[2], scm=row[1]) if row else None
+        if key is not None and mark.row:
+            yield MarkedStep(run, mark, key)
+            continue
+        with run.store.transaction() as connection:
+            marks.unmark(connection, run.upstream_id, mark)
+        if key is not None and run.with_refs:
+            yield _refs_step(run, row[0], key)
+
+
+def between(run: Run, steps: Iterable[Step]) -> Iterator[Step]:
+    """Yield the steps of a run, and what is marked meanwhile between them: a backlog may last for hours."""
+    looked = time.monotonic()
+    for step in steps:
+        yield step
+        if time.monotonic() - looked >= LOOK_SECONDS:
+            looked = time.monotonic()
+            yield from marked_steps(run)
+
+
+def due_workspaces(run: Run) -> dict[str, str]:
+    """Map the workspaces that were marked to be listed to when that was said."""
+    return marks.due_workspaces(run.store.connection, run.upstream_id)
+
+
+def forget_listed(run: Run, due: dict[str, str], *, since: str) -> None:
+    """Forget marks of workspaces that have been listed since, and of those that are not mirrored."""
+    with run.store.transaction() as connection:
+        for workspace, at in due.items():
+            place = run.place(workspace)
+            if place.listing is None and (place.cursor is None or (place.moved_at or "") >= since):
+                marks.unmark_workspace(connection, run.upstream_id, workspace, said_at=at)
+
+
+def _refs_step(run: Run, row_id: int, key: RepositoryKey) -> Step:
+    """Ask for refs from their first page: a listing of them that had begun is of before the push."""
+    with run.store.transaction() as connection:
+        run.drop_cursor(f"refs:{row_id}")
+        connection.execute("UPDATE repositories SET refs_stale = 1 WHERE id = ?", (row_id,))
+    return RefsStep(run, row_id, key, RefsPlace())
+
+
+class MarkedStep(Step):
+    """Ask for the row of one repository that is said to have changed."""
+
+    def __init__(self, run: Run, mark: Mark, key: RepositoryKey) -> None:
+        self.run, self.mark, self.key = run, mark, key
+
+    def ask(self) -> Repository:
+        """Ask for it by its identity."""
+        return self.run.upstream.fetch_repository(self.key)
+
+    def save(self, answer: Repository) -> Sequence[Step]:
+        """Write its row, if its owner is mirrored; then its refs are asked for."""
+        run = self.run
+        with run.store.transaction() as connection:
+            marks.unmark(connection, run.upstream_id, self.mark)
+            if not _is_mirrored(run, answer):
+                self._list_soon()
+                return []
+            saved = run.store.save_page(
+                run.upstream_id,
+                [answer],
+                run_id=run.id,
+                seen_at=run.now_text(),
+                with_refs=run.with_refs,
+                first_listing=False,
+            )
+            run.counts.repositories_changed += len(saved.changed)
+            row = run.store.row(
+                "SELECT id FROM repositories WHERE upstream_id = ? AND uuid = ?",
+                (run.upstream_id, answer.uuid),
+            )
+            if not run.with_refs:
+                return []
+            key = RepositoryKey(uuid=answer.uuid, full_name=answer.full_name, scm=answer.scm)
+            return [_refs_step(run, row[0], key)]
+
+    def failed(self, error: MirrorError) -> Sequence[Step]:
+        """Nothing is gone because it could not be had: its workspace is listed, and that may prove it."""
+        run = self.run
+        run.isolate(error)
+        with run.store.transaction() as connection:
+            marks.unmark(connection, run.upstream_id, self.mark)
+            self._list_soon()
+        return []
+
+    def _list_soon(self) -> None:
+        run, workspace = self.run, self.key.workspace
+        if run.cursor(run.stream(workspace)) is not None:
+            marks.mark_workspace(run.store.connection, run.upstream_id, workspace, at=run.now_text())
+
+
+def _is_mirrored(run: Run, answer: Repository) -> bool:
+    """Tell whether a repository's owner is a workspace that is listed here."""
+    if run.cursor(run.stream(answer.owner.username or "")) is not None:
+        return True
+    found = run.store.row(
+        "SELECT 1 FROM users WHERE upstream_id = ? AND uuid = ? AND is_owner AND deleted_at IS NULL",
+        (run.upstream_id, answer.owner.uuid),
+    )
+    return found is not None

@@ -1,0 +1,105 @@
+"""Reading the bodies of webhooks: those recorded of real servers, ours of the same shape, and broken ones."""
+
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+from hooked import NEW, OLD, body_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mirror.serve.hook_events import Malformed, read_event
+
+RECORDED = Path(__file__).resolve().parents[2] / "shared/recorded/cloud2"
+PUSHES = sorted(
+    path
+    for path in RECORDED.glob("*/*.json")
+    if "ush" in path.name or path.name.startswith("webhook__cloud__")
+)
+
+
+@pytest.mark.skipif(not PUSHES, reason="the recorded bodies are not here")
+@pytest.mark.parametrize("path", PUSHES, ids=lambda path: path.name)
+def test_recorded_pushes_are_understood(path: Path) -> None:
+    """Every ref that a real push names is a move, with the commits that it names."""
+    body = path.read_bytes()
+    told = json.loads(body)
+    if "push" not in told:
+        assert read_event("pullrequest:created", body, datacenter=False) is None
+        return
+    (news,) = read_event("repo:push", body, datacenter=False) or []
+    assert (news.uuid, news.full_name) == (told["repository"]["uuid"], told["repository"]["full_name"])
+    wanted = [
+        tuple(side and side["target"]["hash"] for side in (change["old"], change["new"]))
+        for change in told["push"]["changes"]
+    ]
+    assert [(move.old, move.new and move.new.target_hash) for move in news.moves] == wanted
+    assert not news.row
+
+
+def test_a_push_to_cloud_carries_all_of_its_heads() -> None:
+    """Commit, author, message and parents as a listing would tell them, and a tag's own words."""
+    body = body_of("cloud_push.json", NAME="any/name", UUID="{u}", OLD=OLD, NEW=NEW)
+    (news,) = read_event("repo:push", body, datacenter=False) or []
+    branch, tag = news.moves
+    assert branch.new is not None
+    assert (branch.kind, branch.name, branch.old, branch.new.target_hash) == ("branch", "main", OLD, NEW)
+    assert branch.new.target_date == "2026-05-16T07:36:56.000000Z"
+    assert (branch.new.target_author, branch.new.target_author_name) == (
+        "Ann Smith <ann@example.com>",
+        "Ann Smith",
+    )
+    assert branch.new.target_parents == ("0123456789abcdef0123456789abcdef01234567",)
+    assert tag.new is not None
+    assert (tag.kind, tag.old, tag.new.message) == ("tag", None, "One\n")
+
+
+def test_a_push_to_data_center_has_hashes_alone() -> None:
+    """Zeros stand for none, projects for workspaces."""
+    words = {"SLUG": "slug", "KEY": "KEY", "OLD": OLD, "NEW": NEW}
+    body = body_of("datacenter_refs_changed.json", **words)
+    (news,) = read_event("repo:refs_changed", body, datacenter=True) or []
+    assert (news.uuid, news.full_name) == ("id:4711", "KEY/slug")
+    assert [(move.kind, move.name, move.old) for move in news.moves] == [
+        ("branch", "main", OLD),
+        ("tag", "v1", None),
+    ]
+
+
+def test_what_is_renamed_or_forked_is_a_row_to_ask_for() -> None:
+    """The fork, not what it was forked from; the new name, not the old one."""
+    body = body_of("cloud_fork.json", NAME="any/name", UUID="{u}", FORK="else/name", FORKUUID="{f}")
+    assert [(news.uuid, news.row) for news in read_event("repo:fork", body, datacenter=False) or []] == [
+        ("{f}", True)
+    ]
+    body = body_of("datacenter_modified.json", SLUG="after", KEY="KEY")
+    (news,) = read_event("repo:modified", body, datacenter=True) or []
+    assert (news.full_name, news.row) == ("KEY/after", True)
+
+
+def test_events_of_no_concern_are_none() -> None:
+    """Pull requests, comments, a test of the connection: and one server's events are not the other's."""
+    for event in ("pullrequest:fulfilled", "diagnostics:ping", "", "repo:refs_changed"):
+        assert read_event(event, b"{}", datacenter=False) is None
+    assert read_event("repo:push", b"{}", datacenter=True) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"null", b'{"push": 3}', b"\xff\xfe", b"[" * 100_000, b'{"repository": {"uuid": 1}}',
+     b'{"repository": {"uuid": "{u}", "full_name": "a/b"}}'],
+)  # fmt: skip
+def test_a_broken_body_is_malformed(body: bytes) -> None:
+    """Nothing else is raised, whatever is sent."""
+    with pytest.raises(Malformed):
+        read_event("repo:push", body, datacenter=False)
+
+
+@given(
+    st.binary(max_size=200), st.sampled_from(["repo:push", "repo:fork", "repo:updated", "x"]), st.booleans()
+)
+def test_random_bytes_never_do_harm(body: bytes, event: str, datacenter: bool) -> None:
+    """They are malformed, or say nothing."""
+    with contextlib.suppress(Malformed):
+        assert read_event(event, body, datacenter=datacenter) is None

@@ -1,0 +1,138 @@
+"""What a sync makes of marks: the upstream's word, at few requests, whatever the webhooks said."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+from crawl import assert_true
+from hooked import NEW, OLD, SOME, Hooked, hooked
+
+from mirror.report import Silent, Summary
+from mirror.store import Store
+from mirror.store.ledger import RequestLedger
+from mirror.sync import Run, sync_upstream
+from mirror.sync.part import MARKED, REFS, RETRY, Part
+from mirror.upstream.connect import connect
+
+
+@pytest.fixture
+def hook(tmp_path: Path) -> Iterator[Hooked]:
+    """A synced mirror whose upstream has a webhook."""
+    with hooked(tmp_path) as found:
+        yield found
+
+
+def work(hook: Hooked, part: Part, later: float = 60) -> Summary:
+    """Do part of a sync."""
+    crawl = hook.crawl
+    crawl.clock.wait(later)
+    with Store(crawl.path) as store:
+        connection = connect(
+            crawl.config,
+            ledger=RequestLedger(store),
+            wait=crawl.clock.wait,
+            clock=crawl.clock.now,
+            environ={"SECRET": crawl.secret or ""},
+        )
+        with closing(connection.upstream):
+            run = Run(
+                crawl.config,
+                connection.upstream,
+                connection.budget,
+                store,
+                url=crawl.config.url,
+                clock=crawl.clock.now,
+                stop=threading.Event(),
+                report=Silent(),
+            )
+            return sync_upstream(run, part)
+
+
+def marks(hook: Hooked) -> int:
+    """Count what is marked."""
+    return int(
+        hook.crawl.one("SELECT count(*) FROM cursors WHERE stream LIKE 'marked:%' OR stream LIKE 'due:%'")
+    )
+
+
+def true(hook: Hooked) -> None:
+    """Hold the mirror against the sandbox."""
+    assert_true(hook.crawl, hook.sandbox, hook.sandbox.workspaces())
+
+
+def test_a_push_is_confirmed_by_one_request(hook: Hooked) -> None:
+    """The refs of the repository that was pushed to, and no listing."""
+    hook.sandbox.do("push", SOME, branch="main")
+    hook.push(OLD, NEW)
+    assert marks(hook) == 1
+    summary = work(hook, MARKED)
+    assert (summary.state, summary.kind, summary.counts.requests) == ("complete", "marked", 1)
+    assert marks(hook) == 0
+    (told,) = [ref["target"]["hash"] for ref in hook.sandbox.world.refs(SOME) if ref["name"] == "main"]
+    assert hook.main() == told
+    hook.crawl.sync()
+    true(hook)
+
+
+def test_a_lie_lasts_until_the_next_run(hook: Hooked) -> None:
+    """A signed push that never happened is taken back."""
+    hook.push(OLD, NEW)
+    assert hook.main() == NEW
+    work(hook, MARKED)
+    assert hook.main() == OLD
+    true(hook)
+
+
+def test_every_sync_takes_up_what_is_marked(hook: Hooked) -> None:
+    """Without a service too."""
+    hook.push(OLD, NEW)
+    hook.crawl.sync()
+    assert marks(hook) == 0
+    true(hook)
+
+
+@pytest.mark.parametrize("action", ["rename", "make_private", "delete", "transfer", "create"])
+def test_what_happened_to_a_row_is_asked_at_once(hook: Hooked, action: str) -> None:
+    """The upstream's answer is what the mirror shows; gone is only what a listing proves to be gone."""
+    more = {"rename": {"name": "another"}, "transfer": {"to": "jespern"}}.get(action, {})
+    if action == "create":
+        hook.sandbox.do("create", "ubernostrum/brand-new")
+        hook.about("repo:created", "cloud_updated.json", "ubernostrum/brand-new")
+    else:
+        uuid = hook.uuid(SOME)
+        hook.sandbox.do(action, SOME, **more)
+        assert hook.crawl.one("SELECT uuid FROM repositories WHERE full_name = ?", SOME) == uuid
+        hook.about("repo:deleted" if action == "delete" else "repo:updated", "cloud_updated.json", SOME)
+    assert work(hook, MARKED).state == "complete"
+    assert marks(hook) == 0
+    true(hook)
+
+
+def test_a_webhook_alone_buries_nothing(hook: Hooked) -> None:
+    """The repository that is said to be deleted is still there."""
+    hook.about("repo:deleted", "cloud_updated.json")
+    work(hook, MARKED)
+    assert hook.crawl.gone() == {}
+    true(hook)
+
+
+def test_marks_wait_for_the_budget(hook: Hooked) -> None:
+    """Nothing is forgotten while the upstream cannot be asked."""
+    hook.about("repo:updated", "cloud_updated.json")
+    hook.crawl.config = msgspec.structs.replace(hook.crawl.config, requests_per_hour=1)
+    assert hook.crawl.sync(may_wait=False, later=1).state == "paused"
+    assert marks(hook) == 1
+
+
+def test_parts_leave_each_others_places_alone(hook: Hooked) -> None:
+    """Refs alone, leftovers alone: no listing is asked for, and the next whole sync finds what they left."""
+    hook.sandbox.do("rename", SOME, name="another")
+    for part in (REFS, RETRY):
+        summary = work(hook, part)
+        assert (summary.state, summary.kind, summary.counts.requests) == ("complete", part.kind, 0)
+    assert work(hook, Part(due={"jespern"})).counts.requests == 1
+    hook.crawl.sync()
+    true(hook)
