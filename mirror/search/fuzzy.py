@@ -1,25 +1,28 @@
 """Correcting typing errors: the name that occurs, and may be shown, nearest to what was typed.
 
-There is no dictionary to keep. Whoever mistypes a name gets its beginning, its end or its middle right;
-those are paths of the index, whose lists are short or hold the best repositories. The names found there are
-compared letter by letter. In a large file a name may be missed that shares these parts with hundreds of more
-popular ones.
+There is no dictionary to keep. Whoever mistypes a name gets some part of it right: its beginning, or what
+begins at a third, half or two thirds. These are paths of the index, and the leaf that each of them ends in
+lists everybody who has it, its node the most popular. The names found there are compared letter by letter.
+In a large file a name may be missed all of whose parts that are right are common.
 """
 
 import json
 import sqlite3
 from collections.abc import Iterator
+from itertools import chain
 
 from mirror.names import MARK, popularity, searched_names
 from mirror.search.request import Conditions
 from mirror.search.scan import RANKED_COLUMNS
 from mirror.search.trie import Common, Rare, Trie
 
-CANDIDATES = 500
-"""So many repositories are looked at, at most; it bounds the time to a few milliseconds."""
+CANDIDATES = 250
+"""So many repositories are looked at, at most, in a millisecond or two."""
 
-MANY = 120
-"""A path with more repositories than this is the last that is taken in its direction, by its best alone."""
+SWAPPED = 10
+"""Up to this length, names with two letters swapped or one too many are looked up as such."""
+
+_ABOUT_AS_LONG = """(abs(length(name) - :length) <= :allowed OR abs(length(slug) - :length) <= :allowed)"""
 
 
 def errors_allowed(part: str) -> int:
@@ -39,8 +42,9 @@ def nearest_name(
     rows.row_factory = None
     rows.execute(
         f"""SELECT {RANKED_COLUMNS} FROM repositories NOT INDEXED WHERE {conditions.sql}
-            AND {"1" if ids is None else "id IN (SELECT value FROM json_each(:wanted))"} LIMIT 20000""",
-        conditions.values | {"wanted": json.dumps(ids)},
+            AND {"1" if ids is None else "id IN (SELECT value FROM json_each(:wanted))"}
+            AND {_ABOUT_AS_LONG} LIMIT 20000""",
+        conditions.values | {"wanted": json.dumps(ids), "length": len(part), "allowed": allowed},
     )
     known, best = dict[str, int](), None
     for row_id, name, slug, followers, forks, created_at in rows:
@@ -54,30 +58,31 @@ def nearest_name(
 
 
 def _candidates(trie: Trie, part: str, collections: list[int]) -> list[int]:
-    """Collect whose names share an end or the middle with the query, the longest shares first."""
-    ids = dict.fromkeys(_swapped(trie, part, collections))
-    for paths in _directions(part):
-        lists = list[list[int]]()
-        for path in paths:
-            found = trie.find(path)
+    """Collect whose names share a part with the query; of the lists the short ones first, which say most."""
+    lists = list[list[int]]()
+    for path in _parts(part):
+        for found in trie.along(path):
             if isinstance(found, Rare):
-                if found.ids not in lists:
-                    lists.append(found.ids)
-                continue
-            tallies = [tally for key, tally in found.tallies.items() if key in collections]
-            lists.extend(trie.listed(tally) for tally in tallies)
-            if sum([tally.count for tally in tallies]) > MANY:
-                break
-        for found_ids in lists[:6]:
-            ids.update(dict.fromkeys(found_ids[:MANY]))
+                lists.append(found.ids)
+            else:
+                lists.extend(trie.listed(found.tallies[key]) for key in collections if key in found.tallies)
+    swapped = _swapped(trie, part, collections) if len(part) <= SWAPPED else ()
+    ids = dict.fromkeys(chain(swapped, *sorted(lists, key=len)))
     return list(ids)[:CANDIDATES]
+
+
+def _parts(part: str) -> Iterator[bytes]:
+    """Yield the beginning, and what begins further on."""
+    yield MARK + part.encode()
+    for start in sorted({len(part) // 3, len(part) // 2, len(part) * 2 // 3} - {0}):
+        yield part[start:].encode() + MARK
 
 
 def _swapped(trie: Trie, part: str, collections: list[int]) -> Iterator[int]:
     """Yield some repositories of each name that two swapped letters, or one too many, lead back to."""
     swaps = [part[:at] + part[at + 1] + part[at] + part[at + 2 :] for at in range(len(part) - 1)]
     drops = [part[:at] + part[at + 1 :] for at in range(len(part))]
-    for name in dict.fromkeys([*swaps, *drops][:40]):
+    for name in dict.fromkeys([*swaps, *drops]):
         found = trie.find(MARK + name.encode() + MARK)
         if isinstance(found, Common):
             for key in collections:
@@ -87,20 +92,9 @@ def _swapped(trie: Trie, part: str, collections: list[int]) -> Iterator[int]:
             yield from found.ids[:12]
 
 
-def _directions(part: str) -> Iterator[list[bytes]]:
-    """Yield the paths to try: beginnings, ends, then the middle, each from the longest on."""
-    encoded, shortest = [letter.encode() for letter in part], max(1, len(part) // 3)
-    longest = min(len(part) - 1, 12)
-    yield [MARK + b"".join(encoded[:size]) for size in range(longest, shortest - 1, -1)]
-    yield [b"".join(encoded[-size:]) + MARK for size in range(longest, shortest - 1, -1)]
-    if len(part) >= 6:
-        third = len(part) // 3
-        yield [b"".join(encoded[third - 1 : -third]), b"".join(encoded[third : len(part) - third + 1])]
-
-
 def distance(one: str, other: str, most: int) -> int:
     """Count the letters to insert, delete, replace or swap with the next; `most` + 1 if there are more."""
-    if abs(len(one) - len(other)) > most:
+    if abs(len(one) - len(other)) > most or len(set(one) ^ set(other)) > 2 * most:
         return most + 1
     before, row = list[int](), list(range(len(other) + 1))
     for i, letter in enumerate(one, 1):

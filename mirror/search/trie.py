@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -69,6 +69,17 @@ class Trie:
         leaf = path[: _common_prefix(nearest, path) + 1]
         row = self._cursor.execute("SELECT ids FROM search_rare WHERE path = ?", (leaf,)).fetchone()
         return Rare(trie.unpack_list(row[0]) if row else [])
+
+    def along(self, path: bytes) -> Iterator[Common | Rare]:
+        """Yield the leaf or the node that a path ends in, then the two nodes before it."""
+        found = self.find(path)
+        yield found
+        rows = self._cursor.execute(_NEAREST, (path,)).fetchall()
+        depth = _common_prefix(rows[0][0], path) if rows else 0
+        if isinstance(found, Common):
+            depth -= 1
+        for size in range(depth, max(1, depth - 2), -1):
+            yield self.find(path[:size])
 
     def below(self, path: bytes) -> set[int]:
         """Enumerate who has a common path, and perhaps some who had it; it takes SHORTEST_LISTED bytes."""
