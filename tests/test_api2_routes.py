@@ -100,7 +100,7 @@ def test_a_repository_is_told_as_its_upstream_told_it(world: World) -> None:
     assert told["uuid"] == PISTON.uuid
     assert told["size"] == PISTON.size
     assert told["mainbranch"] == {"type": "named_branch", "name": "default"}
-    assert told["created_on"] == "2011-11-20T18:25:29+00:00"
+    assert told["created_on"] == "2011-11-20T18:25:29.000000+00:00"
 
 
 def test_refs_come_in_the_byte_order_of_their_names(world: World) -> None:

@@ -218,7 +218,7 @@ def workspaces(caller: Caller, role: str | None = None) -> Listing:
     return _accounts(caller, " AND ".join(narrowed), _WORKSPACE)
 
 
-def own_workspaces(caller: Caller) -> Listing:
+def own_workspaces(caller: Caller, *, administrator: bool | None = None) -> Listing:
     """List the namespaces that the caller may work in, with their permission there; a token may in all."""
     permission = f"""CASE WHEN u.id IN {_IDS} THEN 'owner' ELSE (SELECT m.permission FROM members m
         WHERE m.workspace_id = u.id AND m.user_id IN {_IDS} ORDER BY {_RANK} DESC LIMIT 1) END"""
@@ -226,20 +226,24 @@ def own_workspaces(caller: Caller) -> Listing:
     if not caller.sees_all:
         narrowed += f""" AND (u.id IN {_IDS} OR u.id IN
             (SELECT m.workspace_id FROM members m WHERE m.user_id IN {_IDS}))"""
+    administers = f"coalesce(({permission}) = 'owner', 0)"
+    if administrator is not None:
+        narrowed += f" AND {administers} = {int(administrator)}"
     fields = {
         **_prefixed("workspace", {name: _WORKSPACE[name] for name in ("slug", "uuid")}),
-        "administrator": Field(f"coalesce(({permission}) = 'owner', 0)", "boolean"),
+        "administrator": Field(administers, "boolean"),
     }
     return _accounts(caller, narrowed, fields, more=f", {permission}")
 
 
-def members(caller: Caller, workspace: int) -> Listing:
-    """List the members of a workspace."""
+def members(caller: Caller, workspace: int, member: int | None = None) -> Listing:
+    """List the members of a workspace, or the memberships of one of them."""
+    one = "" if member is None else "AND m.user_id = :member"
     return Listing(
         columns=f"{_ACCOUNT}, m.permission",
         source="members m JOIN users u ON u.id = m.user_id",
-        where="m.workspace_id = :workspace AND u.deleted_at IS NULL",
-        values={**_values(caller), "workspace": workspace},
+        where=f"m.workspace_id = :workspace AND u.deleted_at IS NULL {one}",
+        values={**_values(caller), "workspace": workspace, "member": member},
         keys=("m.user_id",),
         fields={"permission": Field("m.permission"), **_prefixed("user", _USER)},
         default=Order("m.user_id"),

@@ -190,6 +190,8 @@ def _route(rest: str) -> tuple[Names, Names]:
             return pattern, (workspace, slug, "/".join(name))
         case ["repositories", workspace, slug, *more]:
             return ("repositories", WORKSPACE, REPOSITORY, *more), (workspace, slug)
+        case ["workspaces", workspace, "members", member]:
+            return ("workspaces", WORKSPACE, "members", NAME), (workspace, member)
         case ["repositories" | "users" | "teams" | "workspaces" as kind, name, *more]:
             return (kind, WORKSPACE, *more), (name,)
     return tuple(names), ()

@@ -314,14 +314,19 @@ def workspace(connection: sqlite3.Connection, asked: Asked) -> Answer:
     return Answer(body=asked.shapes.workspace(row), synced_at=row.last_seen_at)
 
 
-def members(connection: sqlite3.Connection, asked: Asked) -> Answer:
-    """GET workspaces/W/members: for those who may see the workspace's private repositories, as upstream."""
+def _open_workspace(connection: sqlite3.Connection, asked: Asked) -> Account:
+    """Find a workspace whose members the caller may see; raises ApiError 401, 403 or 404."""
     if not asked.caller.known:
         raise unauthorized()
     row = _workspace(connection, asked)
     if not asked.caller.sees_all and not reads.belongs(connection, asked.caller, row.id):
         raise ApiError(403, "Forbidden", detail="Members are shown to members.")
-    shapes = asked.shapes
+    return row
+
+
+def members(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET workspaces/W/members: for those who may see the workspace's private repositories, as upstream."""
+    row, shapes = _open_workspace(connection, asked), asked.shapes
     return _accounts(
         connection,
         asked,
@@ -331,12 +336,25 @@ def members(connection: sqlite3.Connection, asked: Asked) -> Answer:
     )
 
 
+def member(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET workspaces/W/members/U: one membership, by uuid, account id or name."""
+    row = _open_workspace(connection, asked)
+    found = reads.account(connection, asked.names[1])
+    listing = catalogue.members(asked.caller, row.id, found.id if found else 0)
+    page = read_page(connection, listing, paging.Window(), order=listing.default, query=None, counted=False)
+    if found is None or not page.rows:
+        raise ApiError(404, asked.names[1])
+    return Answer(body=asked.shapes.membership(found, row, page.rows[0][-1]), synced_at=found.last_seen_at)
+
+
 def my_workspaces(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET user/workspaces: where the caller may work; a token, which sees everything, may everywhere."""
     if not asked.caller.known:
         raise unauthorized()
-    shapes = asked.shapes
-    return _accounts(connection, asked, catalogue.own_workspaces(asked.caller), shapes.workspace_access)
+    told = asked.parameters.get("administrator", "").lower()
+    administrator = {"true": True, "false": False}.get(told)
+    listing = catalogue.own_workspaces(asked.caller, administrator=administrator)
+    return _accounts(connection, asked, listing, asked.shapes.workspace_access)
 
 
 def my_permissions(connection: sqlite3.Connection, asked: Asked) -> Answer:
@@ -361,6 +379,7 @@ READERS: dict[tuple[str, ...], Reader] = {
     ("workspaces",): workspaces,
     ("workspaces", WORKSPACE): workspace,
     ("workspaces", WORKSPACE, "members"): members,
+    ("workspaces", WORKSPACE, "members", NAME): member,
     ("repositories",): all_repositories,
     ("repositories", WORKSPACE): workspace_repositories,
     ("repositories", WORKSPACE, REPOSITORY): repository,

@@ -16,10 +16,15 @@ Json = dict[str, Any]
 
 
 def moment(text: str | None) -> str | None:
-    """Write a moment as Bitbucket does: with an offset, and a fraction only where there is one."""
-    if text is None:
-        return None
-    return f"{text[:19]}+00:00" if text.endswith(".000000Z") else f"{text[:-1]}+00:00"
+    """Write a moment as Bitbucket does: with an offset, and six digits, without which old clients fail."""
+    return None if text is None else f"{text[:-1]}+00:00"
+
+
+def seconds(text: str | None) -> str | None:
+    """Write the date of a commit or a tag as Bitbucket does: git knows no fractions."""
+    if text is None or not text.endswith(".000000Z"):
+        return moment(text)
+    return f"{text[:19]}+00:00"
 
 
 _CHILDREN = ("pullrequests", "commits", "forks", "watchers", "downloads", "hooks")
@@ -190,7 +195,7 @@ class Shapes:
         }
         if is_tag:
             tagger = None if row.tagger is None else {"type": "author", "raw": row.tagger}
-            shaped |= {"message": row.message, "date": moment(row.date), "tagger": tagger}
+            shaped |= {"message": row.message, "date": seconds(row.date), "tagger": tagger}
         elif row.heads is not None:
             shaped["heads"] = [self._commit(here, one) for one in json.loads(row.heads)]
         return shaped
@@ -200,7 +205,7 @@ class Shapes:
         parents = None if row.target_parents is None else json.loads(row.target_parents)
         return {
             **self._commit(here, row.target_hash),
-            "date": moment(row.target_date),
+            "date": seconds(row.target_date),
             "author": self._author(row),
             "message": row.target_message,
             "parents": None if parents is None else [self._commit(here, one) for one in parents],
