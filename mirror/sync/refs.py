@@ -144,8 +144,10 @@ class RefsStep(Step):
         return place, SavedRefs(saved.new, saved.moved, rest.gone, [*saved.changes, *rest.changes])
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Keep the refs that are known, and try again after a growing while."""
+        """Keep the refs that are known, and try again: now where a link is refused, else after a while."""
         run, status = self.run, self.run.isolate(error)
+        if status in (400, 404) and self.place.next is not None and self.place.passes == 1:
+            return [RefsStep(run, self.row_id, self.key, RefsPlace(passes=2))]  # its workspace was renamed
         with run.store.transaction():
             run.drop_cursor(_stream(self.row_id))
             run.fail(
