@@ -1,0 +1,313 @@
+"""Pages of API 2.0: lengths, opaque places, orders with nulls and ties, `after`, `fields`, their links."""
+
+import base64
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+import pytest
+from filled import Filled, fill_public, hg_ref, owner, repository
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from served import Asking, asking, bearer, make_tokens
+
+from mirror.serve.callers import ANONYMOUS, Caller
+from mirror.serve.cloud import catalogue
+from mirror.serve.cloud.fields import selection
+
+TIES = ("2012-01-01T00:00:00.000000Z", "2013-01-01T00:00:00.000000Z", None)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Filled:
+    """Sixty repositories, a third private, whose dates are often alike or not known."""
+    made = fill_public(tmp_path_factory.mktemp("pages") / "mirror.db")
+    rng = random.Random(5)
+    rows = [
+        repository(
+            f"tied/r{number}", owner("tied"), is_private=number % 3 == 0,
+            created_at=rng.choice(TIES), updated_at=rng.choice(TIES),
+            size=rng.choice((None, 0, 1, 2**33)), language=rng.choice(("go", "", "ü")),
+        )
+        for number in range(60)
+    ]  # fmt: skip
+    made.repositories(rows)
+    made.refs("tied/r1", [hg_ref("branch", f"b{n}", "a") for n in range(12)] + [hg_ref("tag", "b3", "b")])
+    return made
+
+
+class World:
+    """The file served, and a token."""
+
+    def __init__(self, filled: Filled) -> None:
+        self.filled = filled
+        self.holder = bearer(make_tokens(filled.store)["read"])
+        self.served: Asking = asking(filled.store.path)
+
+    def get(self, what: str, **headers: str) -> Any:
+        """Ask for JSON that must be there, by path or by a whole address on this server."""
+        what = what.removeprefix("http://localhost/2.0/")
+        return self.served.json(f"/2.0/{what}", headers=headers)
+
+    def walked(self, what: str, **headers: str) -> Iterator[Any]:
+        """Follow every `next`."""
+        page = self.get(what, **headers)
+        yield page
+        while "next" in page:
+            page = self.get(page["next"], **headers)
+            yield page
+
+
+@pytest.fixture(scope="module")
+def world(filled: Filled) -> World:
+    """Made once: tests that write make their own."""
+    return World(filled)
+
+
+def _names(pages: Any) -> list[str]:
+    return [row.get("full_name") or row["name"] for page in pages for row in page["values"]]
+
+
+@pytest.mark.parametrize(
+    ("asked", "length"),
+    [("", 10), ("pagelen=1", 1), ("pagelen=100", 100), ("pagelen=101", 100), ("pagelen=999999", 100)],
+)
+def test_lengths_are_clamped(world: World, asked: str, length: int) -> None:
+    """Ten rows by default, a hundred at most; what was taken is said."""
+    assert world.get(f"repositories?{asked}")["pagelen"] == length
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "pagelen=0", "pagelen=-1", "pagelen=x", "pagelen=9999999999", "page=0", "page=-1", "page=x", "page=c",
+        "page=c!!!", "page=cW10", "page=cWzEsW11d", "page=1.5", "page=%C2%B2", "role=king", "sort=nothing",
+        "sort=-", "sort=parent", "sort=name,size", "after=soon", "q=x",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_refused_by_name(world: World, asked: str) -> None:
+    """400, whose message begins with what it is about."""
+    answer = world.served.get(f"/2.0/repositories?{asked}")
+    assert answer.status_code == 400, answer.text
+    kind = {"q": "query"}.get(asked.partition("=")[0], asked.partition("=")[0])
+    assert answer.json()["error"]["message"].startswith(f"Invalid {kind}")
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    after=st.lists(
+        st.none()
+        | st.integers(-(2**70), 2**70)
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(max_size=9),
+        max_size=4,
+    ),
+    number=st.integers(-1, 2**64),
+)
+def test_made_up_places_do_no_harm(world: World, after: list[Any], number: int) -> None:
+    """A page that somebody put together is some page, or refused."""
+    raw = base64.urlsafe_b64encode(json.dumps([number, after, None]).encode()).decode()
+    answer = world.served.get(f"/2.0/repositories?page=c{quote(raw)}")
+    assert answer.status_code in (200, 400), answer.text
+
+
+SORTS = (
+    "",
+    "created_on",
+    "-created_on",
+    "updated_on",
+    "-updated_on",
+    "name",
+    "-size",
+    "language",
+    "-workspace.slug",
+)
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("where", ["repositories", "repositories/tied"])
+def test_following_next_gives_every_row_once_in_order(world: World, where: str, sort: str) -> None:
+    """Whatever is alike or missing, for both kinds of callers, and as numbered pages give them."""
+    for headers in ({}, world.holder):
+        pages = list(world.walked(f"{where}?pagelen=7&sort={sort}", **headers))
+        names = _names(pages)
+        assert len(names) == len(set(names)) == pages[0]["size"]
+        assert [page["page"] for page in pages] == list(range(1, len(pages) + 1))
+        whole = world.get(f"{where}?pagelen=100&sort={sort}", **headers)
+        assert _names([whole]) == names
+        numbered = [
+            world.get(f"{where}?pagelen=7&sort={sort}&page={page['page']}", **headers) for page in pages
+        ]
+        assert _names(numbered) == names
+        assert world.get(f"{where}?pagelen=7&sort={sort}&page=99", **headers)["values"] == []
+
+
+def test_rows_are_in_the_order_that_was_asked_for(world: World) -> None:
+    """Upwards nulls come first, downwards last."""
+    for sort, turn in (("updated_on", 1), ("-updated_on", -1)):
+        listed = world.get(f"repositories/tied?pagelen=100&sort={sort}")["values"]
+        dates = [row["updated_on"] or "" for row in listed]
+        assert dates == sorted(dates)[::turn]
+
+
+def test_next_keeps_the_question(world: World) -> None:
+    """Query, order, length and fields go on, and the size of a query is counted once."""
+    path = 'repositories/tied?q=language="go"&sort=-size&pagelen=5&fields=next,size,values.full_name'
+    pages = list(world.walked(path, **world.holder))
+    assert len(pages) > 2
+    assert {page["size"] for page in pages} == {len(_names(pages))}
+    assert {tuple(sorted(row)) for page in pages for row in page["values"]} == {("full_name",)}
+    asked = parse_qs(urlsplit(pages[0]["next"]).query)
+    assert asked["q"] == ['language="go"']
+    assert asked["pagelen"] == ["5"]
+
+
+def test_previous_leads_back(world: World) -> None:
+    """By number, from the second page on."""
+    first = world.get("repositories/tied?pagelen=5")
+    second = world.get(first["next"])
+    assert "previous" not in first
+    assert _names([world.get(second["previous"])]) == _names([first])
+
+
+def test_rows_that_come_and_go_meanwhile_are_neither_lost_nor_doubled(tmp_path: Path) -> None:
+    """Between two pages one row before the place goes, and one comes."""
+    filled = fill_public(tmp_path / "mirror.db")
+    filled.repositories(
+        [repository(f"o/r{n}", owner("o"), created_at=f"2020-01-0{n}T00:00:00.000000Z") for n in range(1, 8)]
+    )
+    world = World(filled)
+    first = world.get("repositories/o?pagelen=3")
+    filled.gone("o/r1")
+    filled.repositories([repository("o/r0", owner("o"), created_at="2019-01-01T00:00:00.000000Z")])
+    rest = _names(world.walked(first["next"]))
+    assert _names([first]) + rest == [f"o/r{n}" for n in range(1, 8)]
+
+
+def test_the_global_listing_goes_on_by_after_as_it_did(world: World) -> None:
+    """A client that takes `after` out of `next`, and drops all else, sees every dated row."""
+    seen, after = set[str](), "1970-01-01T00:00:00+00:00"
+    for _ in range(50):
+        page = world.get(f"repositories?pagelen=30&after={quote(after)}")
+        seen.update(_names([page]))
+        if "next" not in page:
+            break
+        (after,) = parse_qs(urlsplit(page["next"]).query)["after"]
+    dated = world.get("repositories?pagelen=100&q=created_on!=null")
+    assert seen == set(_names([dated]))
+
+
+def test_after_is_the_moment_from_which_on(world: World) -> None:
+    """Whoever was created in that very moment is there, whoever came before is not."""
+    names = _names(world.walked("repositories?after=2013-01-01T00:00:00Z&pagelen=9"))
+    expected = world.get("repositories?pagelen=100&q=created_on>=2013-01-01")
+    assert names == _names([expected])
+    assert names
+
+
+def test_refs_of_one_name_are_told_apart(world: World) -> None:
+    """A branch and a tag that are called alike stand side by side, also over the end of a page."""
+    for length in range(1, 6):
+        listed = [
+            (row["name"], row["type"])
+            for page in world.walked(f"repositories/tied/r1/refs?pagelen={length}")
+            for row in page["values"]
+        ]
+        assert len(listed) == len(set(listed)) == 13
+        assert listed == sorted(listed)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_head_is_get_without_a_body(world: World, method: str) -> None:
+    """With the same headers."""
+    answer = world.served(method, "/2.0/repositories?pagelen=3")
+    assert answer.status_code == 200
+    assert (len(answer.content) > 0) == (method == "GET")
+    assert int(answer.headers["Content-Length"]) > 100
+    assert answer.headers["X-RateLimit-Limit"] == "1000000"
+
+
+# --- fields --------------------------------------------------------------------------------------
+
+WHOLE = {"a": 1, "b": {"c": 2, "d": {"e": 3, "f": 4}}, "values": [{"x": 1, "y": {"z": 2}}, {"x": 3}]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "left"),
+    [
+        ("", WHOLE),
+        ("a", {"a": 1}),
+        ("b.d.e,values.x", {"b": {"d": {"e": 3}}, "values": [{"x": 1}, {"x": 3}]}),
+        ("nothing,values.nothing", {"values": [{}, {}]}),
+        ("b,b.c", {"b": WHOLE["b"]}),
+        ("-b,-values", {"a": 1}),
+        (
+            "-b.d.f,-values.y,-nothing.x",
+            {"a": 1, "b": {"c": 2, "d": {"e": 3}}, "values": [{"x": 1}, {"x": 3}]},
+        ),
+        ("+values.y", WHOLE),
+        (" values.y", WHOLE),
+        ("a,+b.c", {"a": 1, "b": {"c": 2}}),
+        ("b,-b.d", {"b": {"c": 2}}),
+        ("*", WHOLE),
+        ("b.*", {"b": WHOLE["b"]}),
+        ("*,-b", {"a": 1, "values": WHOLE["values"]}),
+        ("values.*.z", {"values": [{"x": 1, "y": {"z": 2}}, {"x": 3}]}),
+        (",,a,", {"a": 1}),
+        ("a.b.c.d", {"a": 1}),
+        ("." * 100, {}),
+    ],
+)
+def test_fields_select_parts(fields: str, left: Any) -> None:
+    """Dotted paths, without and with; unknown ones are ignored."""
+    assert selection(fields).of(WHOLE) == left
+
+
+@given(st.text(alphabet="ab.,+-* cdvalues", max_size=60))
+def test_any_fields_give_a_part_of_the_whole(fields: str) -> None:
+    """Never an error, and never a value that is not there without them."""
+
+    def within(part: Any, whole: Any) -> bool:
+        if isinstance(part, dict):
+            return all(key in whole and within(part[key], whole[key]) for key in part)
+        if isinstance(part, list):
+            return len(part) == len(whole) and all(map(within, part, whole))
+        return bool(part == whole)
+
+    assert within(selection(fields).of(WHOLE), WHOLE)
+
+
+def test_single_things_are_selected_from_too(world: World) -> None:
+    """Not only pages have fields."""
+    told = world.get("repositories/tied/r1?fields=full_name,owner.username,links.clone,mainbranch.name")
+    assert told == {
+        "full_name": "tied/r1", "owner": {"username": "tied"}, "links": {"clone": []},
+        "mainbranch": {"name": "master"},
+    }  # fmt: skip
+
+
+def test_fields_change_nothing_that_is_left(world: World) -> None:
+    """What is filled into a stencil for whole answers is what is shaped for parts of them."""
+    whole = world.get("repositories/jespern/django-piston")
+    assert world.get("repositories/jespern/django-piston?fields=*") == whole
+    assert world.get("repositories/jespern/django-piston?fields=-nothing") == whole
+    assert world.get("repositories/jespern/django-piston?fields=links")["links"] == whole["links"]
+
+
+# --- indexes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("caller", [ANONYMOUS, Caller(name="t", token_id=1)])
+@pytest.mark.parametrize("owners", [None, [3]])
+def test_pages_are_read_off_an_index(filled: Filled, caller: Caller, owners: list[int] | None) -> None:
+    """SQLite's own plan sorts nothing, and the counts look at no row."""
+    listing = catalogue.repositories(caller, owners=owners)
+    for order in ("r.created_at, r.id", "r.updated_at DESC, r.id DESC")[: 2 if owners else 1]:
+        sql = f"EXPLAIN QUERY PLAN SELECT r.id FROM {listing.source} WHERE {listing.where} ORDER BY {order}"
+        plan = [row[3] for row in filled.store.rows(sql, listing.values)]
+        assert len(plan) == 1, plan
+        assert "USING" in plan[0]
+        assert "INDEX repositories_" in plan[0]
