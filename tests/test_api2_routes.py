@@ -2,9 +2,10 @@
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
-from filled import PISTON, PISTON_REFS, SEEN, Filled, fill_mixed
+from filled import PISTON, PISTON_REFS, SEEN, Filled, fill_mixed, hg_ref, owner, repository
 from served import Asking, asking, bearer, make_tokens
 
 PREFIXES = ("/2.0", "/api/2.0", "/!api/2.0", "/%21api/2.0")
@@ -109,9 +110,146 @@ def test_refs_come_in_the_byte_order_of_their_names(world: World) -> None:
     assert [ref["name"] for ref in told["values"]] == sorted(ref.name for ref in PISTON_REFS)
 
 
-def test_what_is_not_there_is_refused_in_the_form_of_the_api(world: World, tmp_path: Path) -> None:
+NAMES = ("feature/one", "with space", 'say"hi"', "50%", "a#b?c", "ünï", "(x)&y=z;", "v1.0@x,y", "b+c")
+
+
+@pytest.fixture(scope="module")
+def refs(world: World) -> World:
+    """Branches and tags of every odd name."""
+    names = [hg_ref(kind, name, "a", heads=None) for name in NAMES for kind in ("branch", "tag")]
+    world.filled.refs("mcatalbas/codeigniter", names)
+    return world
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", ["branch", "tag"])
+def test_a_ref_is_found_by_its_name(refs: World, kind: str, name: str) -> None:
+    """Escaped in full, or with its slashes as they are, or by the link that the answer gives."""
+    where = f"repositories/mcatalbas/codeigniter/refs/{'branches' if kind == 'branch' else 'tags'}"
+    for asked in (quote(name, safe=""), quote(name), f"{quote(name)}/"):
+        told = refs.get(f"{where}/{asked}")
+        assert (told["name"], told["type"]) == (name, kind)
+    link = told["links"]["self"]["href"]
+    assert refs.served.json(link.removeprefix("http://localhost"))["name"] == name
+
+
+def test_every_link_of_an_answer_stays_here(world: World) -> None:
+    """But for avatars and clone addresses, which the upstream gave; those that the mirror serves answer."""
+    told = world.get("repositories/jespern/django-piston")
+    links = {name: link["href"] for name, link in told["links"].items() if name not in ("avatar", "clone")}
+    assert all(link.startswith("http://localhost/") for link in links.values())
+    for name in ("self", "branches", "tags", "forks", "watchers"):
+        assert world.served.get(links[name].removeprefix("http://localhost")).status_code == 200, name
+    for by in (told["owner"], told["workspace"]):
+        link = by["links"]["self"]["href"].removeprefix("http://localhost")
+        assert world.served.get(link).status_code == 200, link
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_links_lead_to_the_address_that_was_used(world: World, prefix: str) -> None:
+    """Host and prefix are the caller's; what a proxy claims is not believed."""
+    headers = {
+        "Host": "mirror.example:8443",
+        "X-Forwarded-Host": "evil.example",
+        "X-Forwarded-Proto": "https",
+    }
+    page = world.served.json(f"{prefix}/repositories?pagelen=1", headers=headers)
+    assert page["next"].startswith(f"http://mirror.example:8443{prefix}/repositories?")
+    (row,) = page["values"]
+    assert row["links"]["self"]["href"].startswith(f"http://mirror.example:8443{prefix}/repositories/")
+    assert row["links"]["html"]["href"].startswith("http://mirror.example:8443/-/r/")
+
+
+def test_links_lead_to_the_configured_address(world: World) -> None:
+    """A public address outweighs the one that a proxy asks at, its path included."""
+    served = asking(world.filled.store.path, public_url="https://bits.example/mirror/")
+    page = served.json("/2.0/repositories?pagelen=1")
+    assert page["next"].startswith("https://bits.example/mirror/2.0/repositories?")
+
+
+@pytest.mark.parametrize("host", ["evil.example/x", "a b", 'x"y', "user@host", "<script>", "host:port"])
+def test_a_host_that_is_none_is_refused(world: World, host: str) -> None:
+    """Nothing of it comes back in a link."""
+    answer = world.served.get("/2.0/repositories", headers={"Host": host})
+    assert answer.status_code == 400
+    assert "Host" in answer.json()["error"]["detail"]
+
+
+def test_users_are_found_by_name_and_by_uuid(world: World) -> None:
+    """In any case; with what is known of them and the status that all have."""
+    told = world.get("users/JESPERN")
+    assert told == world.get("users/%7Bjespern-uuid%7D") == world.get("users/%7BJESPERN-UUID%7D")
+    assert (told["type"], told["username"], told["account_status"]) == ("user", "jespern", "active")
+
+
+def test_people_are_no_teams(world: World, tmp_path: Path) -> None:
+    """`/teams` knows workspaces that nobody is alone, by name."""
+    assert world.refusal(404, "teams/jespern")["message"] == "jespern is not a team"
+    filled = fill_mixed(tmp_path / "mirror.db")
+    filled.repositories([repository("ateam/x", owner("ateam", kind="team", display_name="A-Team"))])
+    told = World(filled).get("teams/ateam")
+    assert (told["type"], told["username"], told["display_name"]) == ("team", "ateam", "A-Team")
+    assert told["links"]["repositories"]["href"].endswith("/2.0/repositories/ateam")
+
+
+def test_a_token_speaks_for_its_user(world: World) -> None:
+    """One that speaks for nobody is 403, as tokens of workspaces are upstream; its workspaces are all."""
+    assert world.get("user", **world.holding("user"))["username"] == "jespern"
+    assert "user credentials" in world.refusal(403, "user", **world.holding("read"))["message"]
+    for token in ("user", "read"):
+        listed = world.get("user/workspaces?pagelen=100", **world.holding(token))["values"]
+        assert {"jespern", "brodie"} <= {row["workspace"]["slug"] for row in listed}
+    mine = world.get("user/workspaces?administrator=true", **world.holding("user"))["values"]
+    assert [(row["workspace"]["slug"], row["administrator"]) for row in mine] == [("jespern", True)]
+
+
+def test_a_repository_is_found_by_its_uuid_wherever_it_lives(world: World) -> None:
+    """Under the old workspace of a transferred one, and under none, as upstream."""
+    for workspace in ("jespern", "brodie", "%7B%7D"):
+        told = world.get(f"repositories/{workspace}/%7Bjespern%2Fdjango-piston%7D")
+        assert told["full_name"] == "jespern/django-piston"
+
+
+def test_members_are_found_one_by_one(world: World) -> None:
+    """By the link that the list gives; who is none is 404."""
+    (row,) = world.get("workspaces/brodie/members", **world.holding("read"))["values"]
+    path = row["links"]["self"]["href"].removeprefix("http://localhost/2.0/")
+    assert world.get(path, **world.holding("read")) == row
+    assert world.refusal(404, "workspaces/brodie/members/jespern", **world.holding("read"))
+
+
+def test_tombstones_are_gone(world: World) -> None:
+    """Also for tokens; the pages for people and SQL show them."""
+    world.refusal(404, "repositories/brodie/buried-treasure", **world.holding("read"))
+
+
+def test_what_is_not_there_is_refused_in_the_form_of_the_api(world: World) -> None:
     """Missing repositories, workspaces, refs and addresses are 404 with type and message."""
-    for route in ("repositories/jespern/none", "repositories/nobody", "workspaces/nobody", "users/nobody"):
+    for route in (
+        "repositories/jespern/none", "repositories/jespern/a%2Fb", "repositories/nobody",
+        "workspaces/nobody", "users/nobody", "teams/nobody",
+        "repositories/jespern/django-piston/refs/branches/none",
+        "repositories/jespern/django-piston/refs/tags/default",
+    ):  # fmt: skip
         assert world.refusal(404, route)["message"]
-    error = world.refusal(404, "repositories/jespern/django-piston/src")
-    assert error == {"message": "Resource not found", "detail": "There is no API hosted at this URL"}
+    for route in (
+        "", "nothing", "repositories/jespern/django-piston/src", "repositories//django-piston",
+        "repositories/jespern/django-piston/refs/heads/x", "repositories/a%00b/c",
+    ):  # fmt: skip
+        error = world.refusal(404, route)
+        assert error == {"message": "Resource not found", "detail": "There is no API hosted at this URL"}
+
+
+def test_other_methods_are_refused_and_options_told(world: World) -> None:
+    """405 names the methods that there are; OPTIONS lists them."""
+    for method in ("PATCH", "POST"):
+        answer = world.served(method, "/2.0/workspaces")
+        assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
+        assert answer.json()["type"] == "error"
+    assert world.served("OPTIONS", "/2.0/workspaces").headers["Allow"] == "GET, HEAD, OPTIONS"
+
+
+def test_addresses_have_limits(world: World) -> None:
+    """Too long is 414, no UTF-8 is 400."""
+    world.refusal(414, "repositories/" + "x" * 3000)
+    world.refusal(400, "repositories/%FF")
