@@ -20,6 +20,7 @@ _COMMON = (
 )  # fmt: skip
 COLUMNS = {"branch": (*_COMMON, "heads"), "tag": (*_COMMON, "tagger", "message", "date")}
 TABLES = {"branch": "branches", "tag": "tags"}
+_SAID_BY = {kind: attrgetter(*columns) for kind, columns in COLUMNS.items()}
 
 _SAVE = {
     kind: f"""INSERT INTO {TABLES[kind]} (repository_id, name, {", ".join(columns)})
@@ -66,6 +67,10 @@ def save_refs(
     for kind, table in TABLES.items():
         new = {ref.name: ref for ref in page if ref.kind == kind}
         old = _standing(connection, table, repository_id, None if first_page and last_page else list(new))
+        if first_page and last_page and not told and not old:  # by far the most, in a first sync
+            counts[0] += len(new)
+            write_refs(connection, repository_id, new.values())
+            continue
         moves = list(
             ref_changes(
                 repository_id,
@@ -128,12 +133,16 @@ def _standing(
 
 def _values(repository_id: int, ref: Ref) -> Sequence[Any]:
     """Arrange a ref as its table wants it; lists are JSON."""
-    row = [getattr(ref, column) for column in COLUMNS[ref.kind]]
-    return (
-        repository_id,
-        ref.name,
-        *(json.dumps(value) if isinstance(value, tuple) else value for value in row),
-    )
+    row = _SAID_BY[ref.kind](ref)
+    listed = [_json(value) if value.__class__ is tuple else value for value in row]
+    return (repository_id, ref.name, *listed)
+
+
+def _json(values: tuple[str, ...]) -> str:
+    """Write a list of hashes as JSON; the general way takes a fifth of a first sync's saving."""
+    if "".join(values).isalnum():
+        return '["' + '", "'.join(values) + '"]'
+    return json.dumps(values)
 
 
 def _note_names(connection: sqlite3.Connection, repository_id: int, page: list[Ref], *, fresh: bool) -> None:
