@@ -1,4 +1,4 @@
-"""How quickly a served mirror answers API 1.0, beside Datasette's JSON of the same rows, while a sync writes.
+"""How quickly a mirror answers both APIs, 1.0 beside Datasette's JSON of the same rows, while a sync writes.
 
     python benchmarks/serve.py --repositories 100000 --seconds 5
 
@@ -25,6 +25,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from mirror.config import ServeConfig
 from mirror.serve.app import build, serve
@@ -80,6 +81,27 @@ def pairs(count: int) -> list[Pair]:
             [f"{table}&_size=20&name__contains={slug}" for _, slug in names],
         ),
     ]
+
+
+def listings(address: str, count: int) -> dict[str, list[str]]:
+    """Choose what is asked of API 2.0: single repositories, and pages, at the start and deep down."""
+    single = [path.replace("/1.0/", "/2.0/") for path in pairs(count)[0].ours]
+    first = "/2.0/repositories?pagelen=100"
+    deep = list[str]()
+    for share in (0.3, 0.6, 0.9, 0.99):
+        with urlopen(f"{address}{first}&page={int(count * share / 100)}") as answer:  # noqa: S310 - our own
+            deep.append(json.load(answer)["next"].removeprefix(address))
+    owners = max(1, count // 20)
+    return {
+        "single repository": single,
+        "first 100": [first],
+        "a deep 100": deep,
+        "100, names alone": [f"{first}&fields=next,values.full_name"],
+        "an owner's 20": [f"/2.0/repositories/owner{n % owners}?pagelen=100" for n in range(SAMPLE)],
+        "search": [
+            f"{first.replace('100', '20')}&q=full_name=%22owner{n}/project-{n}%22" for n in range(owners)
+        ],
+    }
 
 
 def _serve(path: str, ready: Connection) -> None:
@@ -224,6 +246,30 @@ def main() -> None:
         )
         with running(path, writing=not asked.quiet_file) as address:
             report(address, pairs(asked.repositories), load, asked)
+            report_listings(address, listings(address, asked.repositories), load, asked)
+
+
+def report_listings(
+    address: str, asked_for: dict[str, list[str]], load: Callable[..., Measured], asked: argparse.Namespace
+) -> None:
+    """Measure all in turns, one client at a time too, and print how many single repositories each costs."""
+    for clients in (1, asked.clients):
+        turns = [
+            {name: load(address, paths, clients, asked.seconds) for name, paths in asked_for.items()}
+            for _ in range(asked.turns)
+        ]
+        print(f"\n{f'API 2.0, {clients} clients':20}{'rate':>10}{'p50':>9}{'p99':>9}{'costs':>8}")
+        middle = {
+            name: Measured(
+                *(statistics.median(values) for values in zip(*(turn[name] for turn in turns), strict=True))
+            )
+            for name in asked_for
+        }
+        one = next(iter(middle.values()))
+        for name, found in middle.items():
+            print(
+                f"{name:20}{found.rate:8.0f}/s{found.p50:7.1f}ms{found.p99:7.1f}ms{found.p50 / one.p50:8.1f}"
+            )
 
 
 def report(

@@ -17,6 +17,8 @@ from served import Asking, asking, bearer, make_tokens
 from mirror.serve.callers import ANONYMOUS, Caller
 from mirror.serve.cloud import catalogue
 from mirror.serve.cloud.fields import selection
+from mirror.serve.cloud.listings import segments
+from mirror.serve.cloud.paging import Window
 
 TIES = ("2012-01-01T00:00:00.000000Z", "2013-01-01T00:00:00.000000Z", None)
 
@@ -311,3 +313,18 @@ def test_pages_are_read_off_an_index(filled: Filled, caller: Caller, owners: lis
         assert len(plan) == 1, plan
         assert "USING" in plan[0]
         assert "INDEX repositories_" in plan[0]
+
+
+@pytest.mark.parametrize(
+    ("owners", "found"), [(None, "created_at=? AND id>?"), ([3], "created_at=? AND rowid>?")]
+)
+def test_a_place_among_many_of_one_moment_is_found_at_once(
+    filled: Filled, owners: list[int] | None, found: str
+) -> None:
+    """A bulk import gives thousands of rows one date: the index goes to the row, not to the date."""
+    listing = catalogue.repositories(ANONYMOUS, owners=owners)
+    window = Window(after=("2012-01-01T00:00:00.000000Z", 5))
+    condition, values = segments(listing.default, listing.keys, window)[0]
+    sql = f"EXPLAIN QUERY PLAN SELECT r.id FROM {listing.source} WHERE {listing.where} {condition}"
+    plan = [row[3] for row in filled.store.rows(sql, {**listing.values, **values})]
+    assert found in plan[0], plan

@@ -22,10 +22,9 @@ class Selection(msgspec.Struct, frozen=True):
     kept: Tree | None = None
     dropped: Tree | None = None
 
-    @property
-    def is_whole(self) -> bool:
-        """Tell whether everything is sent."""
-        return self.kept is None and self.dropped is None
+    def reaches_into(self, name: str) -> bool:
+        """Tell whether parts of any object of that name are picked, rather than all of it or nothing."""
+        return any(_reaches(tree, name) for tree in (self.kept, self.dropped) if tree)
 
     def of(self, value: Any) -> Any:
         """Return the selected parts of a value, as new objects."""
@@ -69,18 +68,19 @@ def _tree(paths: Iterable[str]) -> Tree:
     return tree
 
 
+def _reaches(tree: Tree, name: str) -> bool:
+    return any((key in (name, "*") and inner) or _reaches(inner, name) for key, inner in tree.items())
+
+
 def _keep(value: Any, tree: Tree) -> Any:
     if not tree or tree.get("*") == {}:
         return value
     if isinstance(value, list):
         return [_keep(item, tree) for item in value]
     if isinstance(value, dict):
-        every = tree.get("*")
-        return {
-            key: _keep(item, tree.get(key, every or {}))
-            for key, item in value.items()
-            if key in tree or every is not None
-        }
+        if "*" in tree:
+            return {key: _keep(item, tree.get(key, tree["*"])) for key, item in value.items()}
+        return {key: _keep(value[key], inner) for key, inner in tree.items() if key in value}
     return value
 
 

@@ -94,7 +94,7 @@ def read_page(
     if window.after is not None and len(window.after) != 1 + len(keys):
         raise ApiError(400, "Invalid page")
     found = list[Any]()
-    for condition, more in _segments(order, keys, window):
+    for condition, more in segments(order, keys, window):
         sql = f"{begin} {condition} ORDER BY {_directed(order, keys)} LIMIT :limit OFFSET :offset"
         left = {"limit": window.length + 1 - len(found), "offset": window.offset}
         found += tuples(connection, sql, {**values, **more, **left})
@@ -127,25 +127,27 @@ def _size(
     return int(found[0][0])
 
 
-def _segments(order: Order, keys: Sequence[str], window: Window) -> list[tuple[str, Values]]:
+def segments(order: Order, keys: Sequence[str], window: Window) -> list[tuple[str, Values]]:
     """Return the conditions under which rows come behind a position, one after the other.
 
-    Nulls come first upwards and last downwards. They are a segment of their own, because no index finds
-    what is behind "null or greater".
+    First those of the same value, then those of greater ones, then nulls, which come first upwards and last
+    downwards: an index goes straight to each, but not to "the same and a later key, or greater, or null".
     """
     if window.after is None:
         return [("", {})]
     value, *rest = window.after
-    values: Values = {"after": value, **{f"after{place}": one for place, one in enumerate(rest)}}
     than = "<" if order.descending else ">"
-    names = [f":after{place}" for place in range(len(rest))]
-    behind_keys = f"({', '.join(keys)}) {than} ({', '.join(names)})"
-    if value is None:
-        nulls = (f"AND {order.sql} IS NULL AND {behind_keys}" if keys else "AND 0", values)
-        return [nulls] if order.descending else [nulls, (f"AND {order.sql} IS NOT NULL", {})]
-    both = f"({', '.join([order.sql, *keys])}) {than} ({', '.join([':after', *names])})"
-    behind = (f"AND {order.sql} {than}= :after AND {both}", values)
-    return [behind, (f"AND {order.sql} IS NULL", {})] if order.descending else [behind]
+    values: Values = {"after": value, **{f"after{place}": one for place, one in enumerate(rest)}}
+    same = "IS NULL" if value is None else "= :after"
+    found = list[tuple[str, Values]]()
+    if keys:
+        places = ", ".join(f":after{place}" for place in range(len(rest)))
+        found.append((f"AND {order.sql} {same} AND ({', '.join(keys)}) {than} ({places})", values))
+    if value is not None:
+        found.append((f"AND {order.sql} {than} :after", values))
+    if (value is None) != order.descending:
+        found.append((f"AND {order.sql} IS {'' if order.descending else 'NOT '}NULL", {}))
+    return found
 
 
 def _directed(order: Order, keys: Sequence[str]) -> str:

@@ -34,7 +34,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def shapes(self) -> Shapes:
         """Shapes with this request's links."""
-        return Shapes(self.links, whole=self.selection.is_whole)
+        return Shapes(self.links, whole=not self.selection.reaches_into("links"))
 
 
 Reader = Callable[[sqlite3.Connection, Asked], Answer]

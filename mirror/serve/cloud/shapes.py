@@ -31,7 +31,7 @@ _CHILDREN = ("pullrequests", "commits", "forks", "watchers", "downloads", "hooks
 
 
 class Shapes:
-    """Shapes with links for one request; `whole` where nothing is picked out of them."""
+    """Shapes for one request; `whole` where nothing is picked out of the links in them."""
 
     def __init__(self, links: Links, *, whole: bool = False) -> None:
         self._links = links
