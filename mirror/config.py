@@ -72,6 +72,14 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     verify_schedule: str = "30 4 * * sun"
     verify_sample: Count = 20
     jitter: Duration = Duration(30)
+    stale_after: Duration = Duration(86_400)
+
+
+class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[log]``: what the service says, to people or to programs."""
+
+    format: Literal["console", "json"] = "console"
+    level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,6 +102,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     timezone: str = ""
     upstreams: tuple[UpstreamConfig, ...] = msgspec.field(default=(), name="upstream")
     serve: ServeConfig = ServeConfig()
+    log: LogConfig = LogConfig()
 
 
 BUILT_IN = Config(
@@ -197,7 +206,11 @@ def _explained(message: str, text: str, where: str) -> str:
 def _known(path: str) -> tuple[str, ...]:
     """Name the settings that a section may hold."""
     section = path.lstrip("$.").split(".")
-    sections: dict[str, type[msgspec.Struct]] = {"upstream": UpstreamConfig, "serve": ServeConfig}
+    sections: dict[str, type[msgspec.Struct]] = {
+        "upstream": UpstreamConfig,
+        "serve": ServeConfig,
+        "log": LogConfig,
+    }
     struct = Retry if section[-1] == "retry" else sections.get(section[0].partition("[")[0], Config)
     return tuple(field.encode_name for field in msgspec.structs.fields(struct))
 

@@ -12,7 +12,8 @@ from rich.progress import TimeRemainingColumn as TimeLeft
 from rich.table import Table
 from rich.text import Text
 
-from mirror.report import Counts, Summary
+from mirror.observe.runs import row_counts, seconds_text
+from mirror.report import Summary
 from mirror.status import UpstreamStatus
 from mirror.store.runs import Failure
 from mirror.sync.plan import Plan
@@ -105,7 +106,7 @@ class Lines:
 def print_summary(console: Console, summary: Summary) -> None:
     """Print the account of a run: what was new, changed, gone; what it cost; what failed."""
     counts = summary.counts
-    rows, refs = _row_counts(counts)
+    rows, refs = row_counts(counts)
     git = f" and {counts.git_requests:,} by git" if counts.git_requests else ""
     slept = f", {age_text(counts.slept_seconds)} of it waiting" if counts.slept_seconds >= 1 else ""
     mark = {"complete": "complete", "incomplete": "finished, but not everything could be had"}
@@ -117,24 +118,6 @@ def print_summary(console: Console, summary: Summary) -> None:
         _say(console, f"  {summary.state:<13} {summary.error}")
     if summary.failures:
         print_failures(console, summary.failures)
-
-
-def summary_line(summary: Summary) -> str:
-    """Give the account of a run in one line, for a log."""
-    counts, when = summary.counts, datetime.now().astimezone()
-    rows, refs = _row_counts(counts)
-    asked = f"{counts.requests + counts.git_requests:,} requests in {seconds_text(summary.seconds)}"
-    what = f"repositories {rows}; refs {refs}; {asked}"
-    failed = f"; {len(summary.failures):,} failed, see mirror status" if summary.failures else ""
-    error = f": {summary.error}" if summary.error else ""
-    return f"{when:%H:%M:%S} {summary.upstream} {summary.state}{error}; {what}{failed}"
-
-
-def _row_counts(counts: Counts) -> tuple[str, str]:
-    """Say what became of repositories and of refs."""
-    new, changed, gone = counts.repositories_new, counts.repositories_changed, counts.repositories_gone
-    refs = f"{counts.refs_new:,} new, {counts.refs_changed:,} moved, {counts.refs_gone:,} gone"
-    return f"{new:,} new, {changed:,} changed, {gone:,} gone", refs
 
 
 def print_plan(console: Console, plans: Sequence[Plan]) -> None:
@@ -172,11 +155,6 @@ def print_failures(console: Console, failures: Sequence[Failure], most: int = 50
         _say(console, f"  failed        {failure.kind}: {failure.error} ({_next_try(failure.next_try_at)})")
     if len(failures) > most:
         console.print(Text(f"  ... and {len(failures) - most:,} more: mirror status"), soft_wrap=True)
-
-
-def seconds_text(seconds: float) -> str:
-    """Say a duration: ``0.4 s``, ``12 s``, ``3 min``."""
-    return f"{seconds:.1f} s" if seconds < 10 else age_text(seconds)
 
 
 def print_status(console: Console, statuses: Sequence[UpstreamStatus], now: datetime) -> None:

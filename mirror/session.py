@@ -17,6 +17,7 @@ from mirror.errors import ConfigError, Interrupted
 from mirror.report import Reporter, Silent, Summary
 from mirror.sandbox import Sandbox, World, running
 from mirror.store import Store
+from mirror.store.answers import add_answers
 from mirror.store.files import sync_lock
 from mirror.store.ledger import RequestLedger
 from mirror.sync import Run, sync_upstream
@@ -97,9 +98,16 @@ def sync_all(
     summaries = list[Summary]()
     for run in _runs(config, wishes, report=report, stop=stop, clock=clock):
         summaries.append(sync_upstream(run, wishes.part))
+        _keep_answers(run)
         if summaries[-1].state == "interrupted":
             break
     return summaries
+
+
+def _keep_answers(run: Run) -> None:
+    """Add how the upstream answered to what is known of all runs, for the metrics."""
+    with run.store.transaction() as connection:
+        add_answers(connection, run.upstream_id, run.budget.answers, at=run.now_text())
 
 
 def plan_all(config: Config, wishes: Wishes, *, clock: Clock = utc_now) -> list[Plan]:
@@ -122,6 +130,7 @@ def verify_all(
     summaries, findings = list[Summary](), list[Finding]()
     for run in _runs(config, wishes, report=report, stop=stop, clock=clock):
         summary, found = verify_upstream(run, sample=sample, repair=repair, random=Random())
+        _keep_answers(run)
         summaries.append(summary)
         findings += found
         if summary.state == "interrupted":

@@ -22,7 +22,8 @@ NEIGHBOURS = {
     "search": GROUND | {"search"},
     "lookup": GROUND,
     "status": GROUND,
-    "serve": GROUND | {"serve", "store", "search", "status", "lookup"},
+    "observe": GROUND | {"observe", "store", "status", "report"},
+    "serve": GROUND | {"serve", "store", "search", "status", "lookup", "observe"},
     "sandbox": GROUND | {"sandbox"},
 }
 """What each room may import of the others; rooms at the edge (cli, session, background) may all."""
@@ -60,6 +61,7 @@ def test_a_room_imports_only_its_neighbours(path: Path) -> None:
         ("tenacity", {"mirror/upstream/http.py"}),
         ("apscheduler", {"mirror/background"}),
         ("click", {"mirror/cli"}),
+        ("prometheus_client", {"mirror/observe", "mirror/serve/service.py"}),
     ],
 )
 def test_a_package_has_one_room(package: str, allowed: set[str]) -> None:

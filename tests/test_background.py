@@ -21,6 +21,7 @@ from mirror.sandbox import parse_fault
 
 ROOT = Path(__file__).resolve().parent.parent
 RARELY = 'schedule = "0 0 1 1 *"\nverify_schedule = ""'
+TALKATIVE = 'port = 0\n[log]\nlevel = "debug"'
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_a_signal_ends_it_while_the_upstream_hangs(folder: Folder, number: signa
     """It does not wait for the answer, which its time-out would allow a minute, and the place is kept."""
     with sandbox(250) as box:
         box.sandbox.add_fault(parse_fault("hang,where=refs,nth=every"))
-        folder.configure(box.url, RARELY + '\ntimeout = "60s"')
+        folder.configure(box.url, RARELY + '\ntimeout = "60s"', serve=TALKATIVE)
         with started(folder, "schedule") as process:
             told(process, "branches and tags")
             process.send_signal(number)
@@ -92,7 +93,7 @@ def test_a_sync_by_hand_and_the_service_never_collide(folder: Folder) -> None:
     """Whoever comes second leaves the file alone and says who has it."""
     with sandbox(20) as box:
         box.sandbox.add_fault(parse_fault("hang,where=refs,nth=every"))
-        folder.configure(box.url, RARELY)
+        folder.configure(box.url, RARELY, serve=TALKATIVE)
         with started(folder, "schedule") as service:
             told(service, "branches and tags")
             by_hand = folder.run("sync")
@@ -200,6 +201,6 @@ def test_a_webhook_is_followed_up_within_seconds(folder: Folder) -> None:
                 trust_env=False,
             )
             assert answer.json()["outcome"] == "taken"
-            told(process, "box complete")
+            told(process, "box marked complete")
     assert runs(folder) == [("full", "complete"), ("marked", "complete")]
     assert "renamed-just-now" in folder.run("search", "renamed-just").out

@@ -6,10 +6,13 @@ from pathlib import Path
 from mirror.background.works import Work
 from mirror.checks import check_file
 from mirror.config import Config
+from mirror.observe.health import INTEGRITY
 from mirror.report import Reporter, Summary
 from mirror.session import Wishes, sync_all, verify_all
+from mirror.store import Store
+from mirror.store.runs import save_cursor
 from mirror.sync.part import EVERYTHING, MARKED, REFS, RETRY, Part
-from mirror.times import Clock
+from mirror.times import Clock, to_text
 
 
 def do(work: Work, config: Config, *, report: Reporter, stop: threading.Event, clock: Clock) -> list[Summary]:
@@ -37,8 +40,10 @@ def _verify(
     work: Work, config: Config, wishes: Wishes, *, report: Reporter, stop: threading.Event, clock: Clock
 ) -> list[Summary]:
     """Compare a sample of rows, and look the file over; what is wrong is told and left to `mirror verify`."""
-    for complaint in check_file(Path(config.database), repair=False):
+    complaints = check_file(Path(config.database), repair=False)
+    for complaint in complaints:
         report.note(f"{work.id}: {complaint}")
+    _keep(work, config, f"{len(complaints):,} faults; see: mirror verify" if complaints else "", clock)
     summaries, findings = verify_all(
         config,
         wishes,
@@ -52,3 +57,11 @@ def _verify(
     if wrong:
         report.note(f"{work.id}: {wrong:,} differences; see: mirror verify --sample all --repair")
     return summaries
+
+
+def _keep(work: Work, config: Config, found: str, clock: Clock) -> None:
+    """Keep what the look over the file found, for `/-/health`."""
+    with Store(Path(config.database)) as store, store.transaction() as connection:
+        row = store.row("SELECT id FROM upstreams WHERE name = ?", (work.upstream.name,))
+        if row is not None:
+            save_cursor(connection, row[0], INTEGRITY, found, at=to_text(clock()))

@@ -20,8 +20,8 @@ from mirror.background.triggers import trigger_of, zone_of
 from mirror.background.works import ENDED, Work, is_missed, read_last, with_marks, works
 from mirror.config import Config
 from mirror.errors import ConfigError, MirrorError, StoreLocked
+from mirror.observe.runs import log_run
 from mirror.report import Reporter, Summary
-from mirror.screen import summary_line
 from mirror.times import Clock, utc_now
 
 DEFAULTS = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
@@ -181,15 +181,12 @@ class Background:
             try:
                 done = do(work, self._config, report=self._report, stop=self.stop, clock=self._clock)
                 for summary in done:
-                    self._tell(summary)
+                    log_run(summary)
             except StoreLocked as error:
                 self._report.note(f"{work.id}: left out, {error}")
             except MirrorError as error:
                 self._report.note(f"{work.id}: {error}")
         return done
-
-    def _tell(self, summary: Summary) -> None:
-        self._report.note(summary_line(summary))
 
 
 def checked(config: Config) -> Config:

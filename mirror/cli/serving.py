@@ -3,6 +3,8 @@
 import os
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -11,14 +13,17 @@ from datasette.app import Datasette
 
 from mirror.background import Background, checked
 from mirror.cli.base import configured, errors
-from mirror.cli.syncing import progress
 from mirror.config import Config
 from mirror.credentials import read_secret
-from mirror.screen import Lines
+from mirror.observe.logs import secrets_of, set_up
+from mirror.observe.runs import Logged
+from mirror.report import Reporter
+from mirror.screen import Bars
 from mirror.serve.app import build
 from mirror.serve.app import serve as answer
+from mirror.serve.service import watched
 from mirror.serve.webhooks import Hook, accept
-from mirror.session import built_in_sandbox
+from mirror.session import accounts, built_in_sandbox
 from mirror.store import Store
 from mirror.write import writer_for
 
@@ -53,9 +58,9 @@ def schedule(ctx: click.Context) -> None:
     Example:
         mirror schedule
     """
-    config = configured(ctx)
+    config = logging_as(configured(ctx))
     with built_in_sandbox(config):
-        background = Background(config, report=Lines(errors()), reread=lambda: configured(ctx))
+        background = Background(config, report=Logged(), reread=lambda: logging_as(checked(configured(ctx))))
         leave_now_unless(background.run())
 
 
@@ -75,11 +80,11 @@ def run(ctx: click.Context, host: str | None, port: int | None, public: bool) ->
     Store(Path(config.database)).close()  # there is something to serve before the first sync has ended
     datasette = application(config)
     stop = threading.Event()
-    with built_in_sandbox(config), progress() as reporter:
+    with built_in_sandbox(config), watching(config) as reporter:
 
         def reread() -> Config:
             new = checked(with_address(configured(ctx), host, port, public))
-            accept(datasette, webhooks_of(new))
+            arrange(datasette, new)
             return new
 
         background = Background(
@@ -105,8 +110,17 @@ def application(config: Config) -> Datasette:
     """Make what is served; with writes allowed, they pass through to the upstreams."""
     writer = writer_for(config) if config.serve.writes else None
     datasette = build(Path(config.database), config.serve, writer=writer)
-    accept(datasette, webhooks_of(config))
+    arrange(datasette, config)
     return datasette
+
+
+def arrange(datasette: Datasette, config: Config) -> None:
+    """Tell a server what of a configuration may change while it runs: webhooks, limits, patience, logs."""
+    accept(datasette, webhooks_of(config))
+    set_up(config.log, secrets_of(config))
+    known = watched(datasette)
+    known.limits = lambda connection: accounts(config, connection)
+    known.patience = {upstream.name: upstream.stale_after for upstream in config.upstreams}
 
 
 def webhooks_of(config: Config) -> dict[str, Hook]:
@@ -116,6 +130,22 @@ def webhooks_of(config: Config) -> dict[str, Hook]:
         for upstream in config.upstreams
         if upstream.webhook_secret is not None
     }
+
+
+def logging_as(config: Config) -> Config:
+    """Log as a configuration says, and return it."""
+    set_up(config.log, secrets_of(config))
+    return config
+
+
+@contextmanager
+def watching(config: Config) -> Iterator[Reporter]:
+    """Log what a run does, and show its progress to whoever sits before a terminal."""
+    if config.log.format == "json" or not sys.stderr.isatty():
+        yield Logged()
+        return
+    with Bars(errors()) as bars:
+        yield Logged(bars)
 
 
 def leave_now_unless(idle: bool) -> None:

@@ -43,6 +43,7 @@ workspaces = ["atlassian"]    # as in bitbucket.org/SLUG; remove the line for yo
 # verify_schedule = "30 4 * * sun"
 # verify_sample = 20          # how many repositories a scheduled verify compares
 # jitter = "30s"              # work begins up to so much later, not on the minute with everybody else's
+# stale_after = "1d"          # /-/health tells of a last complete sync that is older
 
 [serve]
 # host = "127.0.0.1"
@@ -50,6 +51,10 @@ workspaces = ["atlassian"]    # as in bitbucket.org/SLUG; remove the line for yo
 # writes = false              # let tokens of scope `write` create, update, delete and fork upstream
 # trust_basic_user = false    # loopback only: believe the user name of a Basic login
 # public_url = ""             # the address in links, where the mirror stands behind another server
+
+[log]
+# format = "console"          # console | json
+# level = "info"              # debug | info | warning | error
 """
 
 

@@ -14,6 +14,8 @@ from mirror.background.works import next_runs
 from mirror.checks import check_file
 from mirror.cli.base import configured, errors, json_option, leave, out
 from mirror.errors import ConfigError, Interrupted
+from mirror.observe.logs import secrets_of, set_up
+from mirror.observe.runs import Logged, log_run
 from mirror.screen import Bars, Lines, print_findings, print_plan, print_status, print_summary
 from mirror.session import Wishes, accounts, built_in_sandbox, plan_all, sync_all, verify_all
 from mirror.status import read_status
@@ -61,10 +63,15 @@ def sync(
         if plan:
             print_plan(out(), plan_all(config, wishes))
             return
-        with progress() as reporter, _sigterm_interrupts():
+        as_json = config.log.format == "json"
+        with nullcontext(Logged()) if as_json else progress() as reporter, _sigterm_interrupts():
+            set_up(config.log, secrets_of(config))
             summaries = sync_all(config, wishes, report=reporter, stop=threading.Event())
     for summary in summaries:
-        print_summary(out(), summary)
+        if as_json:
+            log_run(summary)
+        else:
+            print_summary(out(), summary)
     leave(max((summary.exit_code for summary in summaries), default=0))
 
 

@@ -12,7 +12,7 @@ from datasette.utils.asgi import Request, Response
 from jinja2 import Environment
 
 from mirror.search import register
-from mirror.serve import api, permissions, webhooks
+from mirror.serve import api, permissions, service, webhooks
 from mirror.serve.closed import close_tables
 from mirror.serve.cloud import conditions, edge
 from mirror.serve.errors import error_page
@@ -83,7 +83,13 @@ def permission_allowed(
 @hookimpl
 def register_routes() -> list[tuple[str, View]]:
     """Add the plugin's own addresses; Datasette asks them before its own."""
-    return [*ROUTES, (webhooks.PATTERN, webhooks.view), (api.PATTERN, api.view), (edge.PATTERN, edge.view)]
+    return [
+        *ROUTES,
+        (webhooks.PATTERN, webhooks.view),
+        *service.ROUTES,
+        (api.PATTERN, api.view),
+        (edge.PATTERN, edge.view),
+    ]
 
 
 @hookimpl
@@ -125,9 +131,9 @@ def prepare_jinja2_environment(env: Environment) -> None:
 
 
 @hookimpl
-def asgi_wrapper() -> Callable[[headers.Application], headers.Application]:
-    """Say with every answer that browsers load nothing from elsewhere."""
-    return headers.guarded
+def asgi_wrapper(datasette: "Datasette") -> Callable[[headers.Application], headers.Application]:
+    """Say with every answer that browsers load nothing from elsewhere, and measure how long it took."""
+    return lambda application: service.timed(datasette, headers.guarded(application))
 
 
 @hookimpl

@@ -1,0 +1,135 @@
+"""Is the mirror well? Told from the file alone, with the reasons if it is not.
+
+Unwell is what somebody must look at: nothing has come in for long, the budget is spent hour after hour, the
+disk is nearly full, the file is damaged. An upstream that is away for a while, or one bad repository, is what
+mirrors are for; that is a warning at most.
+"""
+
+import shutil
+import sqlite3
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from mirror.times import age_text, from_text
+
+PATIENCE = timedelta(days=1)
+SPENT_FOR = timedelta(hours=3)
+LEAST_FREE = 256 * 1024 * 1024
+INTEGRITY = "integrity"
+"""The cursor that holds what the last look over the whole file found."""
+
+_ENDED = "('complete', 'incomplete')"
+_LISTINGS = "('full', 'incremental')"
+
+
+class Health(msgspec.Struct, kw_only=True):
+    """`status` is ok, or unwell for these `reasons`; `warnings` are worth knowing all the same."""
+
+    status: str
+    reasons: list[str]
+    warnings: list[str]
+
+
+def read_health(
+    connection: sqlite3.Connection,
+    path: Path,
+    now: datetime,
+    *,
+    patience: Mapping[str, float] | None = None,
+    free: int | None = None,
+) -> Health:
+    """Look at the file and the disk under it.
+
+    `patience` maps upstreams to the age in seconds of a last complete sync that is too old, a day unless
+    told; `free` stands for the disk's free bytes.
+    """
+    reasons, warnings = list[str](), list[str]()
+    try:
+        for upstream_id, name in connection.execute("SELECT id, name FROM upstreams ORDER BY id").fetchall():
+            allowed = timedelta(seconds=(patience or {}).get(name, PATIENCE.total_seconds()))
+            reasons += [f"{name}: {why}" for why in _reasons(connection, upstream_id, now, allowed)]
+            warnings += [f"{name}: {why}" for why in _warnings(connection, upstream_id)]
+    except sqlite3.OperationalError as error:
+        reasons.append(f"the file is busy or cannot be read: {error}")
+    except sqlite3.DatabaseError as error:
+        reasons.append(f"the file is damaged: {error}")
+    left = shutil.disk_usage(path.parent).free if free is None else free
+    if left < LEAST_FREE:
+        reasons.append(f"the disk is nearly full: {left // 1024**2:,} MB are free")
+    return Health(status="unwell" if reasons else "ok", reasons=reasons, warnings=warnings)
+
+
+def _reasons(
+    connection: sqlite3.Connection, upstream_id: int, now: datetime, allowed: timedelta
+) -> Iterator[str]:
+    """Yield what is wrong with the mirror of one upstream."""
+    ended = _moment(
+        connection,
+        f"""SELECT finished_at FROM sync_runs WHERE upstream_id = ? AND state IN {_ENDED}
+            AND kind IN {_LISTINGS} ORDER BY id DESC LIMIT 1""",
+        upstream_id,
+    )
+    began = _moment(
+        connection, "SELECT started_at FROM sync_runs WHERE upstream_id = ? ORDER BY id LIMIT 1", upstream_id
+    )
+    if ended is not None and now - ended > allowed:
+        yield f"the last complete sync was {_ago(now - ended)} ago"
+    elif ended is None and began is not None and not _advances(connection, upstream_id, now - allowed):
+        yield f"no sync has been complete since {_ago(now - began)}, and none makes headway"
+    spent = _spent_since(connection, upstream_id)
+    if ended is not None and spent is not None and now - spent > SPENT_FOR:
+        yield f"the request budget has been spent again and again for {_ago(now - spent)}"
+    found = connection.execute(
+        "SELECT value FROM cursors WHERE upstream_id = ? AND stream = ?", (upstream_id, INTEGRITY)
+    ).fetchone()
+    if found and found[0]:
+        yield f"the last look over the file found: {found[0]}"
+
+
+def _warnings(connection: sqlite3.Connection, upstream_id: int) -> Iterator[str]:
+    """Yield what an operator may want to know."""
+    last = connection.execute(
+        "SELECT state FROM sync_runs WHERE upstream_id = ? ORDER BY id DESC LIMIT 1", (upstream_id,)
+    ).fetchone()
+    if last and last[0] == "failed":
+        yield "the last run failed; mirror status says why"
+    for kind, count in connection.execute(
+        "SELECT kind, count(*) FROM sync_failures WHERE upstream_id = ? GROUP BY kind", (upstream_id,)
+    ):
+        if kind == "absence":
+            yield "much is no longer listed, and waits for --confirm-absence"
+        else:
+            yield f"{count:,} failures of the kind {kind} wait to be tried again"
+
+
+def _spent_since(connection: sqlite3.Connection, upstream_id: int) -> datetime | None:
+    """Return since when every run has ended with a spent budget, or None if the last one did not."""
+    return _moment(
+        connection,
+        """SELECT min(started_at) FROM sync_runs WHERE upstream_id = :id AND state = 'paused'
+           AND id > coalesce((SELECT max(id) FROM sync_runs
+                              WHERE upstream_id = :id AND state NOT IN ('paused', 'running')), 0)""",
+        upstream_id,
+    )
+
+
+def _advances(connection: sqlite3.Connection, upstream_id: int, since: datetime) -> bool:
+    """Tell whether a first load is under way: a run of late has asked something."""
+    row = connection.execute(
+        """SELECT started_at FROM sync_runs WHERE upstream_id = ? AND (requests > 0 OR state = 'running')
+           ORDER BY id DESC LIMIT 1""",
+        (upstream_id,),
+    ).fetchone()
+    return row is not None and from_text(row[0]) >= since
+
+
+def _moment(connection: sqlite3.Connection, sql: str, upstream_id: int) -> datetime | None:
+    row = connection.execute(sql, {"id": upstream_id} if ":id" in sql else (upstream_id,)).fetchone()
+    return from_text(row[0]) if row and row[0] else None
+
+
+def _ago(age: timedelta) -> str:
+    return age_text(age.total_seconds())

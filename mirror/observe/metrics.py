@@ -1,0 +1,211 @@
+"""Metrics in Prometheus' text: what the file tells of all processes, and how long this one takes to answer.
+
+A sync may run in another process, so its figures are read from the file when they are asked for. Counts of
+whole tables are kept for a while that grows with how long they took. No label names a repository.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from mirror.status import UpstreamStatus, read_status
+from mirror.times import Clock, from_text, utc_now
+
+PREFIX = "bitbucket_mirror_"
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+QUANTILES = (0.5, 0.95, 1.0)
+KEPT_TIMES = 50
+"""Counts that took a second are kept for as many seconds."""
+
+Limits = dict[str, tuple[str, int | None]]
+
+
+class Latencies:
+    """How long answers of this process take, by what was asked and by the class of their status."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._seconds = Histogram(
+            PREFIX + "answer_seconds",
+            "Time from a request to the end of its answer.",
+            ("what", "status"),
+            registry=self.registry,
+            buckets=BUCKETS,
+        )
+        self._webhooks = Counter(
+            PREFIX + "webhooks",
+            "Webhooks by what became of them.",
+            ("upstream", "outcome"),
+            registry=self.registry,
+        )
+
+    def answered(self, what: str, status: int, seconds: float) -> None:
+        """Count an answer."""
+        self._seconds.labels(what, f"{status // 100}xx").observe(seconds)
+
+    def webhook(self, upstream: str, outcome: str) -> None:
+        """Count a webhook."""
+        self._webhooks.labels(upstream, outcome).inc()
+
+    def text(self) -> bytes:
+        """Write what was counted in Prometheus' form."""
+        return generate_latest(self.registry)
+
+
+class FileMetrics:
+    """Metrics of a mirror file; `read` is called with a connection whenever they are asked for."""
+
+    def __init__(self, clock: Clock = utc_now, stopwatch: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._stopwatch = stopwatch
+        self._counts = list[Metric]()
+        self._good_until = 0.0
+
+    def text(self, connection: sqlite3.Connection, limits: Limits | None = None) -> bytes:
+        """Read the file and write its metrics in Prometheus' form."""
+        now = self._clock()
+        began = self._stopwatch()
+        if began >= self._good_until:
+            statuses = read_status(connection, now, limits)
+            self._counts = [*_tables(connection), *_standing(connection, statuses, now)]
+            self._good_until = self._stopwatch() + (self._stopwatch() - began) * KEPT_TIMES
+        registry = CollectorRegistry()
+        registry.register(_Families([*_runs(connection), *self._counts]))
+        return generate_latest(registry)
+
+
+class _Families:
+    """A collector of families that are there already."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        """Give them."""
+        return self._families
+
+
+def _runs(connection: sqlite3.Connection) -> Iterator[Metric]:
+    """Yield what the runs asked, took and ended with."""
+    columns = ("requests", "git_requests", "retries", "slept_seconds")
+    sums = ", ".join(f"sum(s.{column})" for column in columns)
+    asked = connection.execute(
+        f"SELECT u.name, {sums} FROM sync_runs s JOIN upstreams u ON u.id = s.upstream_id GROUP BY u.id"
+    ).fetchall()
+    requests = _counter("upstream_requests", "Requests asked of an upstream.", "upstream", "by")
+    retries = _counter("upstream_retries", "Requests that were asked again.", "upstream")
+    slept = _counter(
+        "upstream_sleep_seconds", "Time spent waiting for budgets and busy upstreams.", "upstream"
+    )
+    for name, api, git, again, seconds in asked:
+        requests.add_metric((name, "api"), api)
+        requests.add_metric((name, "git"), git)
+        retries.add_metric((name,), again)
+        slept.add_metric((name,), seconds)
+    runs = _counter("runs", "Runs by kind and by how they ended.", "upstream", "kind", "state")
+    took = _counter("run_seconds", "Time that runs took, waits included.", "upstream", "kind", "state")
+    for name, kind, state, count, seconds in connection.execute(
+        """SELECT u.name, s.kind, s.state, count(*),
+                  coalesce(sum(julianday(s.finished_at) - julianday(s.started_at)), 0) * 86400
+           FROM sync_runs s JOIN upstreams u ON u.id = s.upstream_id GROUP BY u.id, s.kind, s.state"""
+    ):
+        runs.add_metric((name, kind, state), count)
+        took.add_metric((name, kind, state), max(0.0, seconds))
+    yield from (requests, retries, slept, runs, took)
+    yield _answers(connection)
+
+
+def _answers(connection: sqlite3.Connection) -> Any:
+    answers = _counter("upstream_answers", "Answers of an upstream by status.", "upstream", "status")
+    for name, value in connection.execute(
+        """SELECT u.name, c.value FROM cursors c JOIN upstreams u ON u.id = c.upstream_id
+           WHERE c.stream = 'answers'"""
+    ):
+        for status, count in json.loads(value).items():
+            answers.add_metric((name, str(int(status))), int(count))
+    return answers
+
+
+def _tables(connection: sqlite3.Connection) -> Iterator[Metric]:
+    """Yield how many rows there are, and how many changes were seen of each kind."""
+    rows = _gauge("rows", "Rows of the mirror.", "table")
+    for table in ("repositories", "users", "branches", "tags", "changes"):
+        (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+        rows.add_metric((table,), count)
+    changes = _counter("changes", "Changes seen, by kind.", "kind")
+    for kind, count in connection.execute("SELECT kind, count(*) FROM changes GROUP BY kind"):
+        changes.add_metric((kind,), count)
+    yield from (rows, changes)
+
+
+def _standing(
+    connection: sqlite3.Connection, statuses: Iterable[UpstreamStatus], now: datetime
+) -> Iterator[Metric]:
+    """Yield how each upstream's mirror stands: age, budget, what waits."""
+    success = _gauge("last_success_timestamp_seconds", "When the last complete sync ended.", "upstream")
+    limit = _gauge("budget_limit", "Requests an hour that may be asked.", "upstream")
+    used = _gauge("budget_used", "Requests asked in the past hour.", "upstream")
+    left = _gauge("budget_left", "Requests left in this hour.", "upstream")
+    waiting = _gauge("refs_waiting", "Repositories whose branches and tags wait to be asked for.", "upstream")
+    alive = _gauge("repositories", "Repositories, those that are gone apart.", "upstream", "state")
+    failures = _gauge("failures_waiting", "What could not be had and is tried again.", "upstream", "kind")
+    fresh = _gauge("freshness_seconds", "Age of what is known of repositories.", "upstream", "quantile")
+    for status in statuses:
+        labels = (status.name,)
+        if status.last_complete_sync:
+            success.add_metric(labels, from_text(status.last_complete_sync).timestamp())
+        if status.budget.limit is not None and status.budget.left is not None:
+            limit.add_metric(labels, status.budget.limit)
+            left.add_metric(labels, status.budget.left)
+        used.add_metric(labels, status.budget.used)
+        waiting.add_metric(labels, status.refs_waiting)
+        alive.add_metric((status.name, "alive"), status.repositories)
+        alive.add_metric((status.name, "gone"), status.gone)
+        kinds = [failure["kind"] for failure in status.failures]
+        for kind in sorted(set(kinds)):
+            failures.add_metric((status.name, kind), kinds.count(kind))
+        for quantile, age in freshness(connection, status.name, now):
+            fresh.add_metric((status.name, f"{quantile:g}"), age)
+    yield from (success, limit, used, left, waiting, alive, failures, fresh)
+
+
+def freshness(connection: sqlite3.Connection, upstream: str, now: datetime) -> list[tuple[float, float]]:
+    """Return quantiles of how many seconds ago the workspaces of repositories were listed last.
+
+    Repositories count one by one, whatever the size of their workspaces.
+    """
+    found = connection.execute(
+        """SELECT json_extract(c.value, '$.cursor'), count(*)
+           FROM cursors c JOIN upstreams u ON u.id = c.upstream_id
+           JOIN users o ON o.upstream_id = u.id AND o.uuid = json_extract(c.value, '$.owner_uuid')
+           JOIN repositories r ON r.owner_id = o.id AND r.deleted_at IS NULL
+           WHERE u.name = ? AND c.stream >= 'workspace:' AND c.stream < 'workspace;'
+           GROUP BY c.stream""",
+        (upstream,),
+    ).fetchall()
+    ages = sorted(((now - from_text(at)).total_seconds(), count) for at, count in found if at)
+    total = sum(count for _, count in ages)
+    return [(quantile, _quantile(ages, quantile * total)) for quantile in QUANTILES] if total else []
+
+
+def _quantile(ages: list[tuple[float, int]], rank: float) -> float:
+    seen = 0
+    for age, count in ages:
+        seen += count
+        if seen >= rank:
+            return age
+    return ages[-1][0]
+
+
+def _gauge(name: str, text: str, *labels: str) -> Any:
+    return GaugeMetricFamily(PREFIX + name, text, labels=labels)
+
+
+def _counter(name: str, text: str, *labels: str) -> Any:
+    return CounterMetricFamily(PREFIX + name, text, labels=labels)

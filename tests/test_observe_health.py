@@ -1,0 +1,153 @@
+"""Health: 200, or 503 with reasons somebody must look at; an upstream that is away a while is none."""
+
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from served import asking
+
+from mirror.observe.health import LEAST_FREE, Health, read_health
+from mirror.store import Store
+from mirror.store.files import open_reader
+from mirror.store.runs import Failure, finish_run, save_cursor, save_failure, start_run
+from mirror.times import to_text
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+class File:
+    """A mirror with one upstream and the runs of its past."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with Store(path) as store:
+            self.upstream = store.save_upstream("box", "sandbox", "http://x")
+
+    def ran(
+        self, ago: timedelta, state: str = "complete", kind: str = "incremental", requests: int = 1
+    ) -> None:
+        """Record a run."""
+        with Store(self.path) as store, store.transaction() as connection:
+            at = to_text(NOW - ago)
+            run = start_run(connection, self.upstream, kind, at=at)
+            finish_run(
+                connection, run, kind=kind, state=state, at=at, counts={"requests": requests}, error=None
+            )
+
+    def health(self, **more: object) -> Health:
+        """Read the health as of now, on a disk with room."""
+        with closing(open_reader(self.path)) as connection:
+            return read_health(connection, self.path, NOW, **{"free": 10**12, **more})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> File:
+    """A mirror that has never been synced."""
+    return File(tmp_path / "mirror.db")
+
+
+def test_a_fresh_mirror_is_well(file: File) -> None:
+    """Before its first sync, and after it."""
+    assert file.health().status == "ok"
+    file.ran(HOUR)
+    assert file.health() == Health(status="ok", reasons=[], warnings=[])
+
+
+@pytest.mark.parametrize(("state", "well"), [("complete", False), ("incomplete", False), ("failed", False)])
+def test_a_last_complete_sync_that_is_too_old_is_a_reason(file: File, state: str, well: bool) -> None:
+    """Whatever else was tried since; a run with failures counts as done, and so does none that verified."""
+    file.ran(30 * HOUR, "incomplete" if state == "incomplete" else "complete")
+    file.ran(2 * HOUR, "failed" if state == "failed" else "complete", kind="verify")
+    found = file.health()
+    assert (found.status == "ok") is well
+    assert "30.0 h ago" in found.reasons[0]
+    assert file.health(patience={"box": 40 * 3600.0}).status == "ok"
+
+
+def test_a_first_load_that_makes_headway_is_well(file: File) -> None:
+    """It may take days of small budgets; one that asks nothing any more is not well."""
+    for hours in (50, 40, 30, 10, 2):
+        file.ran(hours * HOUR, "paused", kind="full")
+    assert file.health().status == "ok"
+
+
+def test_a_first_load_that_stands_still_is_not(file: File) -> None:
+    """Two days without a complete sync and without a request."""
+    file.ran(50 * HOUR, "paused", kind="full")
+    for hours in (20, 10, 2):
+        file.ran(hours * HOUR, "failed", kind="full", requests=0)
+    assert "headway" in file.health().reasons[0]
+
+
+def test_a_budget_that_is_spent_for_hours_is_a_reason(file: File) -> None:
+    """Once is nothing; again and again, after a time when it sufficed, is."""
+    file.ran(8 * HOUR)
+    file.ran(HOUR, "paused")
+    assert file.health().status == "ok"
+    file.ran(7 * HOUR)
+    for hours in (6, 4, 2):
+        file.ran(hours * HOUR, "paused")
+    assert "again and again for 6.0 h" in file.health().reasons[0]
+    file.ran(HOUR)
+    assert file.health().status == "ok"
+
+
+def test_a_disk_that_is_nearly_full_is_a_reason(file: File) -> None:
+    """Said with what is left."""
+    assert file.health(free=LEAST_FREE).status == "ok"
+    assert "50 MB" in file.health(free=50 * 1024**2).reasons[0]
+
+
+def test_what_the_last_look_over_the_file_found_is_a_reason(file: File) -> None:
+    """Until the next look finds nothing."""
+    for found, status in (("3 faults", "unwell"), ("", "ok")):
+        with Store(file.path) as store, store.transaction() as connection:
+            save_cursor(connection, file.upstream, "integrity", found, at=to_text(NOW))
+        assert file.health().status == status
+
+
+def test_failures_and_the_brake_are_warnings(file: File) -> None:
+    """The mirror does what it should: it waits, and says so."""
+    file.ran(HOUR, "failed")
+    file.ran(2 * HOUR)
+    with Store(file.path) as store, store.transaction() as connection:
+        for failure in (Failure("refs", "{u}", "500"), Failure("absence", "team", "90 of 100 are gone")):
+            save_failure(connection, file.upstream, failure, NOW)
+    found = file.health()
+    assert found.status == "ok"
+    assert any("--confirm-absence" in warning for warning in found.warnings)
+    assert any("1 failures of the kind refs" in warning for warning in found.warnings)
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """A mirror that a disk has written nonsense into."""
+    path = tmp_path / "mirror.db"
+    File(path).ran(HOUR)
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + b"\xa5" * (len(content) - 4096))
+    return path
+
+
+def test_a_damaged_file_is_told_and_not_raised(damaged: Path) -> None:
+    """With what SQLite says of it."""
+    with closing(open_reader(damaged)) as connection:
+        found = read_health(connection, damaged, NOW, free=10**12)
+    assert found.status == "unwell"
+    assert "the file" in found.reasons[0]
+
+
+def test_the_route_answers_200_or_503(tmp_path: Path) -> None:
+    """Watchdogs look at the status, people at the reasons; nobody needs a token."""
+    file = File(tmp_path / "mirror.db")
+    server = asking(file.path)
+    answer = server.get("/-/health")
+    assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+    assert answer.headers["cache-control"] == "no-store"
+    with Store(file.path) as store, store.transaction() as connection:
+        save_cursor(connection, file.upstream, "integrity", "3 faults", at=to_text(NOW))
+    answer = server.get("/-/health")
+    assert (answer.status_code, answer.json()["status"]) == (503, "unwell")
+    assert "3 faults" in answer.json()["reasons"][0]

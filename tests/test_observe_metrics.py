@@ -1,0 +1,152 @@
+"""Metrics: what the file and this process tell, in Prometheus' form, without a repository's name."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hooked import NEW, OLD, Hooked, hooked
+from prometheus_client.parser import text_string_to_metric_families
+
+from mirror.observe.metrics import FileMetrics
+from mirror.serve.service import kind_of
+from mirror.store.answers import add_answers
+from mirror.store.files import open_reader
+
+
+class Samples(dict[tuple[str, frozenset[str]], float]):
+    """Metrics by name and values of their labels, in whatever order."""
+
+    def __getitem__(self, key: tuple[str, ...]) -> float:  # type: ignore[override]
+        return super().__getitem__((key[0], frozenset(key[1:])))
+
+
+@pytest.fixture
+def hook(tmp_path: Path) -> Iterator[Hooked]:
+    """A synced mirror that is served."""
+    with hooked(tmp_path) as found:
+        yield found
+
+
+def parsed(text: str) -> Samples:
+    """Read metrics as Prometheus would: name and label values, to value."""
+    found = Samples()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            name = sample.name.removeprefix("bitbucket_mirror_")
+            found[name, frozenset(sample.labels.values())] = sample.value
+    return found
+
+
+def scraped(hook: Hooked) -> Samples:
+    """Ask the server for its metrics."""
+    answer = hook.asking.get("/-/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain")
+    return parsed(answer.text)
+
+
+def test_the_file_tells_of_runs_in_other_processes(hook: Hooked) -> None:
+    """Requests, ends, rows, changes, age: as the tables have them."""
+    hook.push(OLD, NEW)
+    found, crawl = scraped(hook), hook.crawl
+    assert found["upstream_requests_total", "here", "api"] == crawl.one("SELECT sum(requests) FROM sync_runs")
+    assert found["runs_total", "here", "full", "complete"] == 1
+    assert found["rows", "branches"] == crawl.one("SELECT count(*) FROM branches")
+    assert found["changes_total", "branch_moved"] == 1
+    assert found["repositories", "here", "alive"] == crawl.one("SELECT count(*) FROM repositories")
+    assert found["refs_waiting", "here"] == 1
+    assert found["webhooks_total", "here", "taken"] == 1
+    assert found["last_success_timestamp_seconds", "here"] > 0
+    assert found["budget_used", "here"] >= 0
+
+
+def test_answers_are_timed_by_what_was_asked(hook: Hooked) -> None:
+    """By route and class of status, never by path."""
+    hook.asking.get("/1.0/repositories/ubernostrum/django-profiles")
+    hook.asking.get("/1.0/repositories/ubernostrum/nothing-here")
+    hook.asking.get("/-/search?q=django")
+    hook.asking.get("/mirror/repositories.json?_shape=array")
+    found = scraped(hook)
+    assert found["answer_seconds_count", "api1", "2xx"] == 1
+    assert found["answer_seconds_count", "api1", "4xx"] == 1
+    assert found["answer_seconds_count", "search", "2xx"] == 1
+    assert found["answer_seconds_count", "table", "4xx"] == 1  # private rows, no token
+
+
+def test_no_metric_names_a_repository_an_owner_or_an_address(hook: Hooked) -> None:
+    """Whatever was asked for, and whatever is private."""
+    hook.asking.get("/1.0/repositories/ubernostrum/django-profiles")
+    hook.asking("POST", "/-/webhook/ubernostrum", content=b"{}")
+    text = hook.asking.get("/-/metrics").text
+    names = {
+        name for row in hook.crawl.rows("SELECT full_name FROM repositories") for name in row[0].split("/")
+    }
+    for name in names:
+        assert f'"{name}"' not in text
+    assert "http://" not in text
+
+
+def test_answers_of_the_upstream_add_up(hook: Hooked) -> None:
+    """Over runs, by status."""
+    with closing(sqlite3.connect(hook.crawl.path)) as connection:
+        for answers in ({200: 3, 429: 1}, {200: 2}):
+            add_answers(connection, 1, answers, at="2026-11-23T12:00:00.000000Z")
+        connection.commit()
+    found = scraped(hook)
+    assert found["upstream_answers_total", "here", "200"] == 5
+    assert found["upstream_answers_total", "here", "429"] == 1
+
+
+def test_freshness_is_told_in_quantiles(hook: Hooked) -> None:
+    """Repositories count one by one: one workspace of many makes the median, another the worst."""
+    crawl = hook.crawl
+    with closing(sqlite3.connect(crawl.path)) as connection:
+        connection.execute(
+            """UPDATE cursors SET value = json_set(value, '$.cursor', '2026-11-23T00:00:00.000000Z')
+               WHERE stream = 'workspace:jespern'"""
+        )
+        connection.commit()
+    metrics = FileMetrics(clock=crawl.clock.now)
+    with closing(open_reader(crawl.path)) as connection:
+        found = parsed(metrics.text(connection).decode())
+    best, worst = found["freshness_seconds", "here", "0.5"], found["freshness_seconds", "here", "1"]
+    assert best < worst
+    assert worst > timedelta(hours=12).total_seconds()
+
+
+def test_expensive_counts_are_kept_for_as_long_as_they_are_worth(hook: Hooked) -> None:
+    """Counting took two seconds: a scrape ten seconds later is told the same, one in two minutes is not."""
+    moments = iter([0.0, 2.0, 2.0, 10.0, 120.0, 120.0, 120.0])
+    metrics = FileMetrics(clock=hook.crawl.clock.now, stopwatch=lambda: next(moments))
+    counts = []
+    for name in ("a", "b", "c"):
+        with closing(open_reader(hook.crawl.path)) as connection:
+            counts.append(parsed(metrics.text(connection).decode())["rows", "branches"])
+        with closing(sqlite3.connect(hook.crawl.path)) as connection:
+            connection.execute(
+                "INSERT INTO branches (repository_id, name, target_hash) VALUES (1, ?, 'x')", (name,)
+            )
+            connection.commit()
+    assert counts[0] == counts[1] == counts[2] - 2
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/1.0/x", "api1"),
+        ("/!api/2.0/x", "api2"),
+        ("/-/search.json", "search"),
+        ("/", "page"),
+        ("/-/r/a/b", "page"),
+        ("/mirror/repositories", "table"),
+        ("/-/metrics", "watch"),
+        ("/-/webhook/x", "webhook"),
+        ("/1.00", "table"),
+    ],
+)
+def test_paths_are_grouped(path: str, kind: str) -> None:
+    """A handful of labels, however many paths there are."""
+    assert kind_of(path) == kind
