@@ -21,10 +21,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
+from search_changes import INSERT, row_of, update
 from search_corpus import Named, make_names, make_queries, read_names
 
 from mirror.names import normalise
@@ -32,15 +32,9 @@ from mirror.search import search
 from mirror.search.find import COLUMNS
 from mirror.store import Store
 from mirror.store.files import open_reader
-from mirror.store.index.settle import keep_up
 
 LIMIT = 20
-MOMENT = "2026-01-01T00:00:00.000000Z"
 
-_INSERT = """INSERT INTO repositories (id, upstream_id, uuid, owner_id, slug, name, full_name, scm,
-        is_private, description, followers_count, forks_count, created_at, updated_at, first_seen_at,
-        last_seen_at)
-    VALUES (?, 1, ?, ?, ?, ?, ?, 'git', ?, ?, ?, ?, ?, ?, ?, ?)"""
 _BASELINE_PAGE = f"""
     SELECT {", ".join("u.username" if column == "owner" else f"r.{column}" for column in COLUMNS)}
     FROM (SELECT r.id FROM baseline b JOIN repositories r ON r.id = b.rowid WHERE {{where}}
@@ -106,7 +100,7 @@ def _measure(path: Path, options: argparse.Namespace) -> dict[str, Any]:
         **built,
         "baseline_build_s": baseline_build_s,
         "bytes_per_repository": round(size / filled, 1),
-        "update_10k_s": _update(path),
+        "update_10k_s": update(path),
         "p99_writing_ms": _percentile(writing, 99),
         "load_rows_per_s": round(filled / load_s),
     }
@@ -122,14 +116,14 @@ def _fill(path: Path, names: Iterable[Named]) -> tuple[int, float, list[str]]:
         owners = dict[str, int]()
         for page in _pages(names, 10_000):
             with store.transaction() as connection:
-                rows = [_row(filled + place, named, owners) for place, named in enumerate(page, 1)]
+                rows = [row_of(filled + place, named, owners) for place, named in enumerate(page, 1)]
                 known = connection.execute("SELECT count(*) FROM users").fetchone()[0]
                 connection.executemany(
                     """INSERT INTO users (id, upstream_id, uuid, username, kind, first_seen_at, last_seen_at)
                        VALUES (?, 1, ?, ?, 'team', '', '')""",
                     [(owners[name], name, name) for name in list(owners)[known:]],
                 )
-                connection.executemany(_INSERT, rows)
+                connection.executemany(INSERT, rows)
             filled += len(page)
             sample.append(page[len(page) // 2].name)
             sample.extend(named.name for named in page[:: max(1, len(page) // 8)])
@@ -145,18 +139,6 @@ def _pages(names: Iterable[Named], size: int) -> Iterable[list[Named]]:
             page = []
     if page:
         yield page
-
-
-def _row(number: int, named: Named, owners: dict[str, int]) -> tuple[Any, ...]:
-    owner = owners.setdefault(named.owner, len(owners) + 1)
-    created = (
-        f"20{10 + number % 15}-{1 + number % 12:02}-{1 + number % 28:02}T12:00:00.{number % 1_000_000:06}Z"
-    )
-    about = f"The sources of {named.name}, with what it takes to build and to run them"
-    return (
-        number, f"{{{number:032x}}}", owner, named.slug, named.name, f"{named.owner}/{named.slug}",
-        int(named.private), about, named.followers, named.followers // 7, created, MOMENT, MOMENT, MOMENT,
-    )  # fmt: skip
 
 
 def _build(path: Path) -> dict[str, float]:
@@ -238,69 +220,15 @@ def _index_bytes(reader: sqlite3.Connection) -> int:
     return sum(sizes)
 
 
-def _update(path: Path) -> float:
-    """Change 10,000 repositories in pages of 100, and return the seconds that the index took of it."""
-    spent = 0.0
-    with Store(path) as store:
-        highest = store.row("SELECT max(id) FROM repositories")[0]
-        step = max(1, highest // 10_001)
-        for first in range(0, 10_000, 100):
-            with store.transaction() as connection:
-                for number in range(first, first + 100):
-                    _change(connection, number, 1 + number * step % highest, highest + 1 + number)
-                begun = time.perf_counter()
-                keep_up(connection)
-                spent += time.perf_counter() - begun
-        begun = time.perf_counter()
-        store.finish_search_index()
-        return round(spent + time.perf_counter() - begun, 2)
-
-
-def _change(connection: sqlite3.Connection, number: int, row_id: int, new_id: int) -> None:
-    """Make one change: 40 % are new, 40 % gain a follower, 10 % are renamed, 5 % seen or hidden, 5 % gone."""
-    turn = number % 20
-    if turn < 8:
-        named = next(make_names(1, seed=number))
-        connection.execute(_INSERT, _row(new_id, named, {named.owner: 1}))
-    elif turn < 16:
-        connection.execute(
-            "UPDATE repositories SET followers_count = followers_count + 1 WHERE id = ?", (row_id,)
-        )
-    elif turn < 18:
-        connection.execute(
-            "UPDATE repositories SET name = name || '-next', slug = slug || '-next' WHERE id = ?", (row_id,)
-        )
-    elif turn < 19:
-        connection.execute("UPDATE repositories SET is_private = NOT is_private WHERE id = ?", (row_id,))
-    else:
-        connection.execute("UPDATE repositories SET deleted_at = ? WHERE id = ?", (MOMENT, row_id))
-
-
 def _times_beside_a_writer(path: Path, queries: list[str]) -> list[float]:
     """Time the queries once more while another process saves a page of 100 changes ten times a second."""
-    code = (
-        "import sys, time; sys.path.insert(0, sys.argv[2]); from pathlib import Path; import search as b\n"
-        "b.write_pages(Path(sys.argv[1]))"
-    )
-    arguments = [sys.executable, "-c", code, str(path), str(Path(__file__).parent)]
+    arguments = [sys.executable, str(Path(__file__).with_name("search_changes.py")), str(path)]
     with subprocess.Popen(arguments) as writer, open_reader(path) as reader:
         try:
             time.sleep(2)
             return [_timed(partial(search, reader, query, limit=LIMIT))[0] for query in queries]
         finally:
             writer.terminate()
-
-
-def write_pages(path: Path) -> None:
-    """Save a page of 100 changes ten times a second, until stopped."""
-    with Store(path) as store:
-        highest = store.row("SELECT max(id) FROM repositories")[0]
-        for first in count(0, 100):
-            with store.transaction() as connection:
-                for number in range(first, first + 100):
-                    _change(connection, number, 1 + number * 7919 % highest, highest + 1 + number)
-                keep_up(connection)
-            time.sleep(0.1)
 
 
 def _percentile(times: list[float], percent: int) -> float:

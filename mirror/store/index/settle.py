@@ -17,16 +17,19 @@ BATCH = 10_000
 
 
 def keep_up(connection: sqlite3.Connection) -> None:
-    """Note what a page changed, and absorb it with what was pending if that is much.
+    """Note what a page changed, or let the index learn all that is pending if that is much.
 
-    It belongs in the transaction of the page. A bulk (a first load) is left to `settle`.
+    It belongs in the transaction of the page. While a mirror grows by a multiple, the index waits until there
+    is as much again as it knows, so that all its buildings together cost no more than two of the last.
     """
     waiting = backlog(connection)
-    if waiting and not _is_bulk(connection, waiting):
-        if waiting < ABSORBED_AT:
-            note(connection)
-        else:
-            absorb(connection)
+    if not waiting:
+        return
+    known = _highest(connection) - waiting
+    if waiting < ABSORBED_AT:
+        note(connection)
+    elif not known // 10 < waiting < known:
+        settle(connection)
 
 
 def settle(connection: sqlite3.Connection) -> bool:
@@ -34,16 +37,17 @@ def settle(connection: sqlite3.Connection) -> bool:
     waiting = backlog(connection)
     if not waiting:
         return False
-    if _is_bulk(connection, waiting):
+    known = _highest(connection) - waiting
+    if waiting > max(BUILT_AT, known // BUILT_SHARE):
         rebuild(connection)
     else:
         absorb(connection)
     return True
 
 
-def _is_bulk(connection: sqlite3.Connection, waiting: int) -> bool:
-    known = connection.execute("SELECT up_to FROM search_state").fetchone()[0]
-    return waiting > max(BUILT_AT, int(known) // BUILT_SHARE)
+def _highest(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT coalesce(max(id), 0) FROM repositories").fetchone()
+    return int(row[0])
 
 
 def rebuild(connection: sqlite3.Connection, leaf_size: int = LEAF_SIZE) -> None:
@@ -57,8 +61,7 @@ def absorb(connection: sqlite3.Connection, leaf_size: int = LEAF_SIZE) -> None:
     """Take in all that changed, and the first of what is new."""
     changed = pending(connection)
     new = later(connection, BATCH)
-    highest = connection.execute("SELECT coalesce(max(id), 0) FROM repositories").fetchone()[0]
     Absorption(connection, leaf_size).run([*changed, *new])
     connection.execute("DELETE FROM search_pending")
-    up_to = new[-1].id if len(new) == BATCH else highest
+    up_to = new[-1].id if len(new) == BATCH else _highest(connection)
     connection.execute("UPDATE search_state SET up_to = ?", (up_to,))
