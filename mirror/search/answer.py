@@ -64,9 +64,9 @@ class Question:
         fresh = [*self._judged(unsettled.ids), *self._later()]
         if self.request.is_plain:
             count = self._count(found, unsettled) + len(fresh)
-            hits = self._ranked(found, unsettled, fresh, stop) if start < min(count, stop) else fresh
+            hits = self._ranked(found, unsettled, fresh, stop) if start < min(count, stop) else []
             if hits is not None:
-                return Answer(count, heapq.nsmallest(stop, hits)[start:])
+                return Answer(count, hits[start:])
         return self._enumerated(found, unsettled, start, stop)
 
     def _count(self, found: Common, unsettled: Unsettled) -> int:
@@ -77,36 +77,42 @@ class Question:
         return counted
 
     def _ranked(self, found: Common, unsettled: Unsettled, fresh: list[Hit], stop: int) -> list[Hit] | None:
-        """Return hits among which are the best `stop`; None where the lists do not reach that far.
+        """Return the best `stop` hits in order; None where the lists do not reach that far.
 
         Each class is a path of its own. The best `stop` of a path cannot miss one that belongs on the page:
-        whatever is ranked above them by class comes from the path before, of which as many are taken.
+        whatever is ranked above them by class comes from the path before, of which as many are taken. A list
+        that ends sooner will do if the page ends before its last.
         """
         needle = self.request.needle
         hits = list(fresh)
         known = set(unsettled.ids)
+        bars = list[tuple[int, int]]()
         ways = ((EXACT, MARK + needle + MARK), (PREFIX, MARK + needle)) if needle else ()
         for match, path in (*ways, (SUBSTRING, needle)):
-            ids = self._best(found if match == SUBSTRING else self.trie.find(path), unsettled, stop)
-            if ids is None:
-                return None
+            ids, lasts = self._best(found if match == SUBSTRING else self.trie.find(path), unsettled, stop)
+            bars += [(match, last) for last in lasts]
             hits += self._judged(ids - known)
             known |= ids
             if sum([hit[0] <= match for hit in hits]) >= stop:
                 break
-        return hits
+        best = heapq.nsmallest(stop, hits)
+        popularity = {hit[-1]: hit[1:] for hit in hits}
+        if any(last not in popularity or best[-1] > (match, *popularity[last]) for match, last in bars):
+            return None
+        return best if not bars or len(best) == stop else None
 
-    def _best(self, found: Common | Rare, unsettled: Unsettled, limit: int) -> set[int] | None:
+    def _best(self, found: Common | Rare, unsettled: Unsettled, limit: int) -> tuple[set[int], list[int]]:
+        """Return the best of a path, and the last of each list that ends before `limit`, 0 if it is empty."""
         if isinstance(found, Rare):
-            return set(found.ids)
-        ids = set[int]()
+            return set(found.ids), []
+        ids, lasts = set[int](), list[int]()
         for collection in self.request.collections:
             if collection in found.tallies:
-                best = self.trie.best(found.tallies[collection], limit, unsettled.ids)
-                if best is None:
-                    return None
+                best, complete = self.trie.best(found.tallies[collection], limit, unsettled.ids)
                 ids.update(best)
-        return ids
+                if not complete:
+                    lasts.append(best[-1] if best else 0)
+        return ids, lasts
 
     def _is_scan_cheaper(self, found: Common) -> bool:
         """Say whether a question that the counts cannot answer is better put to the rows themselves."""

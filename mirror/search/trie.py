@@ -85,11 +85,11 @@ class Trie:
         """Enumerate who has a common path, and perhaps some who had it; it takes SHORTEST_LISTED bytes."""
         return trie.below(self._connection, path)
 
-    def best(self, tally: Tally, limit: int, without: set[int]) -> list[int] | None:
-        """Return the best of a node that are settled, `limit` at most; None where its list is too short."""
+    def best(self, tally: Tally, limit: int, without: set[int]) -> tuple[list[int], bool]:
+        """Return the best of a node that are settled, `limit` at most, and whether these are enough or all."""
         best = self.listed(tally)
         ids = [row_id for row_id in best if row_id not in without]
-        return ids[:limit] if len(ids) >= limit or len(best) == tally.count else None
+        return ids[:limit], len(ids) >= limit or len(best) == tally.count
 
     def listed(self, tally: Tally) -> list[int]:
         """Return all that a node lists, the best first."""
