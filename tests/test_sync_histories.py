@@ -218,6 +218,7 @@ PATIENT = settings(
 )
 
 
+@pytest.mark.timeout(900)  # a failure is made smaller first
 @pytest.mark.parametrize("part", range(3))
 @PATIENT
 @given(history=histories)
@@ -226,6 +227,7 @@ def test_a_mirror_with_a_token_stays_true(theatre: Theatre, part: int, history: 
     play(theatre, history, anonymous=False)
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("part", range(2))
 @PATIENT
 @given(history=histories)

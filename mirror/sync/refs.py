@@ -9,6 +9,7 @@ from mirror.errors import MirrorError, UpstreamShapeError
 from mirror.model import Ref, RepositoryKey
 from mirror.store.refs import SavedRefs, has_unnamed, save_refs
 from mirror.store.runs import Failure
+from mirror.sync.places import PASSES
 from mirror.sync.run import Run
 from mirror.sync.steps import Step
 from mirror.times import to_text
@@ -146,8 +147,9 @@ class RefsStep(Step):
     def failed(self, error: MirrorError) -> Sequence[Step]:
         """Keep the refs that are known, and try again: now where a link is refused, else after a while."""
         run, status = self.run, self.run.isolate(error)
-        if status in (400, 404) and self.place.next is not None and self.place.passes == 1:
-            return [RefsStep(run, self.row_id, self.key, RefsPlace(passes=2))]  # its workspace was renamed
+        if status in (400, 404) and self.place.next is not None and self.place.passes < PASSES:
+            # The repository or its workspace has another name since the last page.
+            return [RefsStep(run, self.row_id, self.key, RefsPlace(passes=self.place.passes + 1))]
         with run.store.transaction():
             run.drop_cursor(_stream(self.row_id))
             run.fail(
