@@ -86,7 +86,7 @@ class Trie:
         return trie.below(self._connection, path)
 
     def best(self, tally: Tally, limit: int, without: set[int]) -> tuple[list[int], bool]:
-        """Return the best of a node that are settled, `limit` at most, and whether these are enough or all."""
+        """Return the best of a node that are settled, `limit` at most, and whether they are enough or all."""
         best = self.listed(tally)
         ids = [row_id for row_id in best if row_id not in without]
         return ids[:limit], len(ids) >= limit or len(best) == tally.count
