@@ -5,7 +5,7 @@ Conditions name the caller's own rows of `users` as `:ids`.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -65,17 +65,21 @@ def _repositories(
     return [Repository(*row) for row in found]
 
 
-def repositories(connection: sqlite3.Connection, caller: Caller, ids: Sequence[int]) -> list[Repository]:
+def repositories(connection: sqlite3.Connection, caller: Caller, ids: list[int]) -> list[Repository]:
     """Read the repositories of a page, in its order."""
     if not ids:
         return []
-    return _repositories(
+    found = _repositories(
         connection,
         caller,
-        "WHERE r.id = wanted.value ORDER BY wanted.key",
+        "WHERE r.id = wanted.value",
         {"wanted": json.dumps(ids)},
         "json_each(:wanted) AS wanted CROSS JOIN",
     )
+    if [row.id for row in found] != ids:  # SQLite goes by the array, but does not promise it
+        by_id = {row.id: row for row in found}
+        return [by_id[one] for one in ids]
+    return found
 
 
 def repository(

@@ -35,11 +35,15 @@ class Shapes:
 
     def __init__(self, links: Links, *, whole: bool = False) -> None:
         self._links = links
-        self._whole = whole
+        self._stencil = _stencil(links) if whole else None
+        self._shared = dict[int, tuple[Json, Json]]()
 
     def repository(self, row: Repository, owner: Account) -> Json:
         """Give the full object."""
-        account, workspace = _owned_by(self._links, owner)
+        shared = self._shared.get(owner.id)
+        if shared is None:
+            shared = self._shared[owner.id] = _owned_by(self._links, owner)
+        account, workspace = shared
         shaped: Json = {
             "type": "repository",
             "uuid": row.known_uuid,
@@ -52,7 +56,9 @@ class Shapes:
             "owner": account,
             "workspace": workspace,
             "is_private": row.is_private != 0,
-            "project": self._project(row, owner),
+            "project": _project(
+                self._links, owner.username, row.project_key, row.project_name, row.project_uuid
+            ),
             "fork_policy": row.fork_policy,
             "created_on": moment(row.created_at),
             "updated_on": moment(row.updated_at),
@@ -249,18 +255,6 @@ class Shapes:
             shaped["uuid"] = row.parent_uuid
         return shaped
 
-    def _project(self, row: Repository, owner: Account) -> Json | None:
-        if row.project_key is None and row.project_name is None and row.project_uuid is None:
-            return None
-        here = f"{self._links.workspace(owner.username or '')}/projects/{segment(row.project_key or '')}"
-        return {
-            "type": "project",
-            "key": row.project_key,
-            "uuid": row.project_uuid,
-            "name": row.project_name,
-            "links": {"self": {"href": here}, "html": {"href": self._links.owner_page(owner.username or "")}},
-        }
-
     def _repository_links(self, row: Repository) -> Json | msgspec.Raw:
         """Give the links of a repository; where nothing is picked out of them, as text that is filled in."""
         clone = [
@@ -268,9 +262,11 @@ class Shapes:
             for name, href in (("https", row.clone_https), ("ssh", row.clone_ssh))
             if href is not None
         ]
-        own: Json = {"clone": clone, **_avatar(row.avatar_url)}
-        if self._whole:
-            return _stencil(self._links).filled(escaped(row.full_name), own)
+        own: Json = (
+            {"clone": clone} if row.avatar_url is None else {"clone": clone, **_avatar(row.avatar_url)}
+        )
+        if self._stencil is not None:
+            return self._stencil.filled(escaped(row.full_name), own)
         return {**_links_of_repository(self._links, row.full_name), **own}
 
     def _account_links(self, row: Account) -> Json:
@@ -308,6 +304,9 @@ def _links_of_repository(links: Links, full_name: str) -> Json:
     }
 
 
+_encode = msgspec.json.Encoder().encode
+
+
 class _Stencil:
     """The links of a repository as JSON with holes for its name: a third of a page's time is saved by it."""
 
@@ -315,11 +314,11 @@ class _Stencil:
 
     def __init__(self, links: Links) -> None:
         text = msgspec.json.encode(_links_of_repository(links, self._HOLE))
-        self._parts = text.removesuffix(b"}").decode().split(self._HOLE)
+        self._parts = (text.removesuffix(b"}") + b",").split(self._HOLE.encode())
 
     def filled(self, name: str, more: Json) -> msgspec.Raw:
         """Return the JSON for an escaped name, with `more` behind it."""
-        return msgspec.Raw(name.join(self._parts).encode() + b"," + msgspec.json.encode(more)[1:])
+        return msgspec.Raw(name.encode().join(self._parts) + _encode(more)[1:])
 
 
 _stencil = lru_cache(maxsize=64)(_Stencil)
@@ -330,6 +329,23 @@ def _owned_by(links: Links, owner: Account) -> tuple[Json, Json]:
     """Return the account and the workspace of an owner, which rows of a page share; not to be changed."""
     shapes = Shapes(links)
     return shapes.owner(owner), shapes.short_workspace(owner)
+
+
+@lru_cache(maxsize=2048)
+def _project(
+    links: Links, owner: str | None, key: str | None, name: str | None, uuid: str | None
+) -> Json | None:
+    """Return a project, which many repositories share; not to be changed."""
+    if key is None and name is None and uuid is None:
+        return None
+    here = f"{links.workspace(owner or '')}/projects/{segment(key or '')}"
+    return {
+        "type": "project",
+        "key": key,
+        "uuid": uuid,
+        "name": name,
+        "links": {"self": {"href": here}, "html": {"href": links.owner_page(owner or "")}},
+    }
 
 
 def _main_branch(row: Repository) -> Json | None:
