@@ -1,0 +1,182 @@
+"""Names and descriptions that somebody wrote to do harm: shown as they are written, in valid HTML."""
+
+import asyncio
+import re
+import sqlite3
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from filled import LATER, SEEN, Filled, hg_ref, owner, repository
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from served import Asking, asking
+
+from mirror.serve.pages.links import Links, safe_external
+
+SCRIPT = "<script>alert(1)</script>"
+TEXTS = (
+    SCRIPT, '"><img src=x onerror=alert(1)>', "' onmouseover='alert(1)", "{{ 7*7 }}{% raw %}", "a%2F..%2Fb",
+    "\u202eevil\u202c", "العربية", "x" * 10_000, "\x01\x7f\x85", "]]>-->", "&amp;&#0;", "..", "?#%",
+    "a b\tc\nd",
+    "\N{PILE OF POO}" * 200, "javascript:alert(1)",
+)  # fmt: skip
+PAGES = (
+    "/", "/-/search", "/-/search/options?q=a", "/-/r?id=1", "/-/u?id=1", "/-/changes", "/-/mirror-status",
+    "/-/search?gone=1", "/mirror/repositories",
+)  # fmt: skip
+
+
+def _fill(path: Path, text: str) -> Asking:
+    """Put a text wherever somebody else's text can stand."""
+    filled = Filled(path)
+    by = owner(text, uuid="{by}", display_name=text)
+    said: dict[str, Any] = {
+        "uuid": "{it}",
+        "name": text,
+        "description": text,
+        "website": text,
+        "language": text,
+    }
+    filled.repositories([repository(f"{text}/{text}", by, **said)], first=True)
+    filled.repositories([repository("a/fork", parent_uuid="{it}", parent_full_name="x")], first=True)
+    ref: dict[str, Any] = {"target_message": text, "target_author": text}
+    filled.refs("a/fork", [hg_ref("branch", "b", "1")])
+    for digit in "12":
+        filled.refs(
+            f"{text}/{text}", [hg_ref("branch", text, digit, **ref), hg_ref("tag", text, digit, **ref)]
+        )
+    filled.repositories(
+        [
+            repository(
+                f"{text}/{text}x", by, uuid="{it}", name=f"{text}y", description=f"{text}z", project_key=text
+            )
+        ],
+        at=LATER,
+    )
+    filled.failure(f"{text}/{text}x")
+    filled.store.close()
+    return asking(path)
+
+
+def _strict(html: str, *, fragment: bool = False) -> Any:
+    """Parse as a browser would, and fail at the first thing that is no HTML."""
+    html5lib = pytest.importorskip("html5lib", reason="html5lib is not installed")
+    parser = html5lib.HTMLParser(namespaceHTMLElements=False)
+    tree = parser.parseFragment(html) if fragment else parser.parse(html)
+    assert not parser.errors, [(place, error, told) for place, error, told in parser.errors[:3]]
+    return tree
+
+
+def _harmless(html: str, *, ours: bool, fragment: bool = False) -> None:
+    """Check that no text became an element, a handler or an address that runs."""
+    if ours:
+        tree = _strict(html, fragment=fragment)
+        for element in tree.iter():
+            assert element.tag != "script" or element.get("src", "").startswith("/-/mirror-assets/")
+            assert element.tag not in ("img", "iframe", "object")
+            assert not [name for name in element.keys() if name.startswith("on") or name == "style"]  # noqa: SIM118
+            assert not element.get("href", "").lower().startswith(("javascript:", "data:"))
+    assert SCRIPT not in html
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: ascii(text)[:20])
+def test_whatever_is_called_so_is_shown_harmlessly(tmp_path: Path, text: str) -> None:
+    """Every page, every place; the HTML is valid, and its own links lead to it."""
+    served = _fill(tmp_path / "mirror.db", text)
+    for path in PAGES:
+        answer = served.get(path)
+        assert answer.status_code == 200, path
+        _harmless(answer.text, ours=not path.startswith("/mirror/"), fragment="options" in path)
+        for link in re.findall(r'href="(/-/[ru][^"]*)"', answer.text):
+            assert served.get(link.replace("&amp;", "&")).status_code == 200, (path, link)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/-/search?q=a&page=2", "/-/changes", "/-/mirror-status", "/-/mirror-login"]
+)
+def test_our_pages_are_valid_html(tmp_path: Path, path: str) -> None:
+    """A strict parser finds nothing, on an empty mirror and on a full one."""
+    Filled(tmp_path / "mirror.db").store.close()
+    _strict(asking(tmp_path / "mirror.db").get(path).text)
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Asking, sqlite3.Connection]:
+    """One served mirror whose texts are rewritten for each example."""
+    path = tmp_path_factory.mktemp("fuzzed") / "mirror.db"
+    served = _fill(path, "plain")
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA synchronous = OFF")
+    return served, connection
+
+
+anything = st.text(st.characters(codec="utf-8"), min_size=1, max_size=60)
+markup = st.lists(
+    st.sampled_from([*"<>\"'&/=%#?{}`;:", "script", "onerror", "--", "]]>", "\u202e", "\0"])
+).map("".join)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.one_of(anything, markup.filter(bool)))
+def test_texts_of_any_kind_leave_pages_whole(fuzzed: tuple[Asking, sqlite3.Connection], text: str) -> None:
+    """Whatever stands in the file, also without passing through the crawler, the page stays valid."""
+    served, connection = fuzzed
+    with connection:
+        connection.execute(
+            """UPDATE repositories SET name = ?1, slug = ?1, full_name = ?1 || '/' || ?1, description = ?1,
+                   website = ?1, language = ?1, main_branch = ?1 WHERE id = 1""",
+            (text,),
+        )
+        connection.execute("UPDATE users SET username = ?1, display_name = ?1 WHERE id = 1", (text,))
+        connection.execute(
+            "UPDATE branches SET name = ?1, target_message = ?1 WHERE repository_id = 1", (text,)
+        )
+        connection.execute("UPDATE changes SET ref = ?1, old = ?1, new = ?1, at = ?2", (text, SEEN))
+    for path in ("/-/r?id=1", "/-/u?id=1", f"/-/search?q={quote(text)}", "/-/changes"):
+        answer = served.get(path)
+        assert answer.status_code == 200, path
+        _harmless(answer.text, ours=True)
+
+
+@given(st.text(max_size=700), st.text(max_size=50))
+@settings(max_examples=200, deadline=None)
+def test_links_are_plain_whatever_the_name(owner_name: str, slug: str) -> None:
+    """An address of ours is ASCII, begins with ours, and cannot be walked out of."""
+    links = Links(lambda path: path, "mirror")
+    for link in (
+        links.repository(f"{owner_name}/{slug}", 7),
+        links.owner(owner_name, 7),
+        links.search(q=slug),
+    ):
+        assert re.fullmatch(r"/-/(r|u|search)[!-~]*", link)
+        assert not re.search(r"/\.\.?(/|$)|[\"'<>\\]|//", link.replace("'", "") if "?" in link else link)
+
+
+@pytest.mark.parametrize(
+    ("address", "safe"),
+    [
+        ("http://example.com/a?b#c", True), ("https://[::1]/", True), ("HTTPS://EXAMPLE.COM", True),
+        ("javascript:alert(1)", False), (" javascript:alert(1)", False), ("java\nscript:alert(1)", False),
+        ("data:text/html,x", False), ("//example.com", False), ("http:alert(1)", False), ("http://[", False),
+        ("", False), (None, False), ("ftp://example.com", False),
+    ],
+)  # fmt: skip
+def test_only_addresses_of_the_web_are_linked(address: str | None, safe: bool) -> None:
+    """Everything else that somebody calls a website is shown as text."""
+    assert (safe_external(address) is not None) is safe
+
+
+def test_broken_addresses_are_answered(tmp_path: Path) -> None:
+    """No request makes a page fail, whatever it says."""
+    served = _fill(tmp_path / "mirror.db", "plain")
+    for path in (
+        "/-/r/%FF/x", "/-/u/%FF", "/-/r/a%00/b", "/-/r?id=x", "/-/r", "/-/u?id=99999999999999999999",
+        "/-/r/plain%2Fplain/plain", "/-/changes?before=x&repository=y&since=%00&until=9999999d",
+        "/-/search?q=%00%FF&page=999999999999",
+        "/-/search?q=" + "%F0%9F%92%A9" * 2000, "/-/search.json?q=%ED%A0%80",
+        "/-/mirror-assets/..%2F..%2Fx", "/-/search?owner=%FF&language=%00",
+    ):  # fmt: skip
+        assert served.get(path).status_code in (200, 302, 404), path
+    assert asyncio.run(served.datasette.client.get("/-/search?" + "a=1&" * 200)).status_code == 200

@@ -1,0 +1,136 @@
+"""Search as page, options, JSON and CSV: the same answer in each, reproduced by its address."""
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import pytest
+from filled import Filled, fill_mixed, repository
+from served import Asking, asking, bearer, make_tokens
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Asking:
+    """Forty-five repositories of two owners, some forks, some Mercurial, one gone."""
+    filled = Filled(tmp_path / "mirror.db")
+    rows = [
+        repository(
+            f"{'ann' if n % 2 else 'bob'}/django-{n:02}",
+            scm="hg" if n % 5 == 0 else "git",
+            language="python" if n % 3 == 0 else "php",
+            parent_full_name="x/y" if n % 4 == 0 else None,
+            followers_count=n,
+        )
+        for n in range(44)
+    ]
+    filled.repositories([*rows, repository("ann/lost", description="=cmd()")], first=True)
+    filled.gone("ann/lost")
+    filled.store.close()
+    return asking(tmp_path / "mirror.db")
+
+
+def _names(page: str) -> list[str]:
+    found = re.findall(r'<article class="hit">\s*<h2><a href="/-/r/([^"]*)"', page)
+    return [str(name) for name in found]
+
+
+def test_results_are_ranked_marked_and_counted(served: Asking) -> None:
+    """The total is exact, the most followed come first, the match is marked."""
+    page = served.get("/-/search?q=JANGO").text
+    assert "<b>44</b> repositories" in page
+    assert _names(page)[0] == "ann/django-43"
+    assert "d<mark>jango</mark>-43" in page
+
+
+def test_pages_follow_one_another_without_gap_or_repeat(served: Asking) -> None:
+    """The links lead through all of it; beyond the end is a way back."""
+    address, names = "/-/search?q=django&scm=git", list[str]()
+    while address:
+        page = served.get(address).text
+        names += _names(page)
+        address = "".join(re.findall(r'rel="next" href="([^"]*)"', page)).replace("&amp;", "&")
+    assert len(names) == len(set(names)) == 35
+    assert "beyond the last one" in served.get("/-/search?q=django&page=99").text
+
+
+@pytest.mark.parametrize(
+    ("filters", "count"),
+    [
+        ("owner=ANN", 22), ("owner=nobody", 0), ("scm=hg", 9), ("language=Python", 15), ("forks=only", 11),
+        ("forks=none", 33), ("gone=1", 45), ("scm=hg&owner=bob", 5), ("scm=cvs", 44),
+        ("visibility=private", 44),
+        ("page=x&size=-1", 44), ("size=99999", 44), ("q=ann/", 22),
+    ],
+)  # fmt: skip
+def test_filters_hold_in_every_form(served: Asking, filters: str, count: int) -> None:
+    """What an address says wrongly, or may not say, is left out."""
+    assert f"<b>{count}</b>" in served.get(f"/-/search?{filters}").text
+    assert served.json(f"/-/search.json?{filters}")["count"] == count
+    assert served.get(f"/-/search.csv?{filters}").headers["x-total-count"] == str(count)
+
+
+def test_the_address_is_the_form(served: Asking) -> None:
+    """Filters come back set, and are in the links to the other forms."""
+    page = served.get("/-/search?q=django&owner=ann&scm=hg&forks=none&gone=1").text
+    for told in ('value="django"', 'value="ann"', "<option selected>hg", 'value="none" selected', "checked"):
+        assert told in page
+    assert "/-/search.csv?q=django&amp;owner=ann&amp;scm=hg&amp;forks=none&amp;gone=1" in page
+
+
+def test_json_is_complete_and_leads_on(served: Asking) -> None:
+    """The next page, the filters and each repository's own page are in it."""
+    first = served.json("/-/search.json?q=django&size=30")
+    assert (first["count"], len(first["repositories"])) == (44, 30)
+    assert first["repositories"][0]["url"] == "/-/r/ann/django-43"
+    second = served.json(first["next"])
+    assert len(second["repositories"]) == 14
+    assert second["next"] is None
+
+
+def test_csv_holds_all_and_runs_nothing(served: Asking) -> None:
+    """A description that a spreadsheet would run is told as text."""
+    answer = served.get("/-/search.csv?gone=1")
+    assert "attachment" in answer.headers["content-disposition"]
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert len(rows) == 45
+    assert {row["description"] for row in rows if row["slug"] == "lost"} == {"'=cmd()"}
+
+
+def test_options_are_a_few_links_and_the_way_to_all(served: Asking) -> None:
+    """What the script puts under the box: no page, only options."""
+    part = served.get("/-/search/options?q=django").text
+    assert part.count('role="option"') == 9
+    assert 'data-count="44"' in part
+    assert "<html" not in part
+    assert "Nothing has that" in served.get("/-/search/options?q=zzzzqqqq&scm=git").text
+
+
+def test_nothing_found_leads_on(served: Asking) -> None:
+    """To all repositories without the filters, to gone ones, to owners."""
+    page = served.get("/-/search?q=zzzzqqqq&owner=ann").text
+    for link in ('href="/-/search?q=zzzzqqqq"', "gone=1", 'href="/-/search?q=zzzzqqqq%2F"'):
+        assert link in page, link
+
+
+def test_visibility_is_a_filter_for_those_who_may(tmp_path: Path) -> None:
+    """With a token private ones are found, marked, and can be asked for alone."""
+    filled = fill_mixed(tmp_path / "mirror.db")
+    token = make_tokens(filled.store)["read"]
+    filled.store.close()
+    served = asking(tmp_path / "mirror.db")
+    found = served.json("/-/search.json?visibility=private", headers=bearer(token))
+    assert found["count"] == 3
+    assert all(row["is_private"] for row in found["repositories"])
+    assert 'name="visibility"' in served.get("/-/search", headers=bearer(token)).text
+    assert 'name="visibility"' not in served.get("/-/search").text
+    assert served.json("/-/search.json?visibility=private")["count"] == 7
+
+
+def test_a_typing_error_is_helped(served: Asking) -> None:
+    """When nothing matches as written, what is called like it is shown, and that it was corrected is said."""
+    found = served.json("/-/search.json?q=djagno-07")
+    if not found["fuzzy"]:
+        pytest.skip("this search engine corrects nothing")
+    assert found["repositories"][0]["slug"] == "django-07"
+    assert "nothing is called" in served.get("/-/search?q=djagno-07").text
