@@ -82,7 +82,9 @@ class _Build:
                 self._grow_in_turns(at, of, depth + 1, only_crowds=only_crowds)
                 return
             key = group << np.uint64(8) | self.corpus.text[at + np.uint32(depth)]
-            key = np.sort(key << np.uint64(32) | np.arange(at.size, dtype=np.uint64))
+            key <<= np.uint64(32)
+            key |= np.arange(at.size, dtype=np.uint64)
+            key.sort()
             order = (key & _LOW).astype(np.uint32)
             at, of = at[order], of[order]
             key >>= np.uint64(32)
@@ -139,7 +141,7 @@ class _Build:
                 if collection == PUBLIC:
                     self.common.extend((path, PUBLIC, 0, b"", 0) for path in paths)
                 continue
-            part = np.sort(part)
+            part.sort()  # in place: where it is the key itself, nobody else needs that
             part = part[_first_of_equals(part)]
             owner = (part >> np.uint64(32)).astype(np.int64)
             counts = np.bincount(owner, minlength=len(paths))

@@ -2,7 +2,6 @@
 
 import sqlite3
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,7 @@ class Corpus:
     """
 
     text: NDArray[np.uint8]
-    raw: bytes
+    raw: bytearray
     starts: NDArray[np.uint32]
     ids: NDArray[np.int64]
     collection: NDArray[np.uint8]
@@ -55,7 +54,7 @@ class Corpus:
     def paths(self, at: NDArray[np.int64], length: int) -> list[bytes]:
         """Cut out what begins at some places."""
         raw = self.raw
-        return [raw[begin : begin + length] for begin in at.tolist()]
+        return [bytes(raw[begin : begin + length]) for begin in at.tolist()]
 
     @property
     def highest_id(self) -> int:
@@ -64,52 +63,47 @@ class Corpus:
 
 
 def read_corpus(connection: sqlite3.Connection) -> Corpus:
-    """Read everything that the index is built from."""
-    texts, lengths, ids, collections = list[bytes](), [], [], []
-    numbers, ages = [], []
+    """Read everything that the index is built from, into place: at ten million rows every copy counts."""
+    size = connection.execute("SELECT count(*) FROM repositories").fetchone()[0]
+    raw = bytearray()
+    starts = np.empty(size, dtype=np.uint32)
+    ids = np.empty(size, dtype=np.int64)
+    collection = np.empty(size, dtype=np.uint8)
+    falling = np.empty((3, size), dtype=np.int64)  # followers, forks, moments, all below zero: low is popular
+    begin, is_odd = 0, False
     cursor = connection.execute(_ROWS)
     while rows := cursor.fetchmany(ROWS):
+        end = begin + len(rows)
         row_ids, names, slugs, private, deleted, followers, forks, created = zip(*rows, strict=True)
-        chunk = list(map(searched_text, names, slugs))
-        texts.append(END.join(chunk) + END)
-        lengths.append(np.fromiter(map(len, chunk), dtype=np.uint32, count=len(chunk)))
-        ids.append(np.array(row_ids, dtype=np.int64))
-        collections.append(np.fromiter(map(collection_of, private, deleted), dtype=np.uint8, count=len(rows)))
-        numbers.append(np.array([[n or 0 for n in followers], [n or 0 for n in forks]], dtype=np.int64))
-        ages.append(_moments(created))
-    raw = b"".join([*texts, bytes(DEEPEST)])
-    del texts
-    popular = np.concatenate(numbers, axis=1) if numbers else np.zeros((2, 0), dtype=np.int64)
-    age = _age(connection, ages)
-    by_rank = np.lexsort((-age, -popular[1], -popular[0])).astype(np.uint32)
+        texts = list(map(searched_text, names, slugs))
+        lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)) + 1
+        starts[begin:end] = len(raw) + np.cumsum(lengths) - lengths
+        raw += END.join(texts) + END
+        ids[begin:end] = row_ids
+        collection[begin:end] = np.fromiter(map(collection_of, private, deleted), dtype=np.uint8)
+        falling[0, begin:end] = [-(number or 0) for number in followers]
+        falling[1, begin:end] = [-(number or 0) for number in forks]
+        moments = _moments(created)
+        is_odd |= moments is None
+        falling[2, begin:end] = 0 if moments is None else -moments
+        begin = end
+    raw += bytes(DEEPEST)
+    if is_odd:  # a moment of unusual form: SQLite orders them all
+        falling[2] = -np.fromiter((row[0] for row in connection.execute(_AGES)), dtype=np.int64)
+    by_rank = np.lexsort(falling[::-1]).astype(np.uint32)
     rank = np.empty_like(by_rank)
-    rank[by_rank] = np.arange(by_rank.size, dtype=np.uint32)
-    all_ids = _joined(ids, np.int64)
-    collection = _joined(collections, np.uint8)
-    ends = np.cumsum(_joined(lengths, np.uint32).astype(np.int64) + 1)
+    rank[by_rank] = np.arange(size, dtype=np.uint32)
     return Corpus(
         text=np.frombuffer(raw, dtype=np.uint8),
         raw=raw,
-        starts=np.concatenate([[0], ends[:-1]]).astype(np.uint32),
-        ids=all_ids,
+        starts=starts,
+        ids=ids,
         collection=collection,
         rank=rank,
         by_rank=by_rank,
-        followers=popular[0],
+        followers=-falling[0],
         holds=np.bincount(collection, minlength=len(COLLECTIONS)) > 0,
     )
-
-
-def _joined(chunks: list[NDArray[Any]], kind: type) -> NDArray[Any]:
-    return np.concatenate(chunks) if chunks else np.zeros(0, dtype=kind)
-
-
-def _age(connection: sqlite3.Connection, chunks: list[NDArray[np.int64] | None]) -> NDArray[np.int64]:
-    """Return numbers in the order of the moments; where one has an unusual form, SQLite orders the texts."""
-    read = [chunk for chunk in chunks if chunk is not None]
-    if len(read) == len(chunks):
-        return _joined(read, np.int64)
-    return np.fromiter((row[0] for row in connection.execute(_AGES)), dtype=np.int64)
 
 
 _DIGITS = np.array([index for index, letter in enumerate("0000-00-00T00:00:00.000000Z") if letter == "0"])
