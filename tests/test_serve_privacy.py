@@ -67,6 +67,7 @@ PAGES = (
     *(f"/-/u?id={number}" for number in range(1, 10)),
     "/-/changes",
     "/-/changes?since=2000-01-01",
+    "/-/changes.atom",
     "/-/mirror-status",
 )
 """Addresses that show everybody what they may see; to a trusted user, that includes what is their own."""

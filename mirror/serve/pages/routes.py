@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from mirror.serve.pages import assets, crawl, finding, history, home, login, owner, repository
+from mirror.serve.pages import assets, crawl, feed, finding, history, home, login, owner, repository
 from mirror.serve.pages.visit import page
 
 _NAMED = r"^/-/r/(?P<owner>[^/]+)/(?P<slug>[^/]+)/?$"
@@ -22,6 +22,7 @@ ROUTES: list[tuple[str, Callable[..., Any]]] = [
     (r"^/-/u/(?P<owner>[^/]+)/?$", page(owner.owner)),
     (r"^/-/u$", page(owner.owner)),
     (r"^/-/changes$", page(history.history)),
+    (r"^/-/changes\.atom$", page(feed.feed)),
     (r"^/-/mirror-status$", page(crawl.status)),
 ]
 """Patterns and views; Datasette asks them before its own."""

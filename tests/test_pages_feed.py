@@ -1,0 +1,102 @@
+"""The Atom feed: valid by RFC 4287 and to a feed reader, with identities that stay."""
+
+import re
+from datetime import datetime
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from filled import LATER, Filled, fill_public, hg_ref, owner, repository
+from served import Asking, asking
+
+ATOM = "{http://www.w3.org/2005/Atom}"
+WEIRD = "v\x01<b>&\"'\ud7ff\ufffe\u202e"
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Asking:
+    """A mirror in which something happened, to things of odd names too."""
+    filled = fill_public(tmp_path / "mirror.db")
+    filled.refs(
+        "jespern/django-piston", [hg_ref("branch", "default", "c"), hg_ref("tag", WEIRD, "d")], at=LATER
+    )
+    renamed = repository("mcatalbas/a&b <i>", owner("mcatalbas"), uuid="{mcatalbas/codeigniter}")
+    filled.repositories([renamed], at=LATER)
+    filled.gone("ubernostrum/django-registration")
+    filled.store.close()
+    return asking(tmp_path / "mirror.db", public_url="https://mirror.example.com/")
+
+
+def _valid(text: str) -> ET.Element:
+    """Check what RFC 4287 demands of a feed and its entries; return the feed."""
+    feed = ET.fromstring(text)  # noqa: S314 - our own
+    assert feed.tag == f"{ATOM}feed"
+    for element in (feed, *feed.findall(f"{ATOM}entry")):
+        for name in ("id", "title", "updated"):
+            (child,) = element.findall(f"{ATOM}{name}")
+            assert child.text
+        datetime.fromisoformat(element.findtext(f"{ATOM}updated") or "")
+        assert re.fullmatch(r"tag:[\w.-]+,\d{4}:[!-~]+", element.findtext(f"{ATOM}id") or "")
+        links = [link.attrib for link in element.findall(f"{ATOM}link")]
+        assert [link["rel"] for link in links].count("alternate") == 1
+        assert all(re.fullmatch(r"https?://[!-~]+", link["href"]) for link in links)
+    (own,) = [link for link in feed.findall(f"{ATOM}link") if link.get("rel") == "self"]
+    assert own.get("href")
+    assert feed.findtext(f"{ATOM}author/{ATOM}name")
+    ids = [entry.findtext(f"{ATOM}id") for entry in feed.findall(f"{ATOM}entry")]
+    assert len(ids) == len(set(ids))
+    return feed
+
+
+def test_the_feed_is_valid_with_odd_names_and_without_any(served: Asking) -> None:
+    """Every filter gives a valid feed, an empty one too."""
+    answer = served.get("/-/changes.atom")
+    assert answer.headers["content-type"] == "application/atom+xml; charset=utf-8"
+    assert len(_valid(answer.text).findall(f"{ATOM}entry")) > 4
+    for query in (
+        "kind=tags",
+        "owner=jespern&ref=v",
+        "kind=owner_renamed",
+        "since=bad",
+        "ref=%22%26%3C%E2%80%AE",
+    ):
+        _valid(served.get(f"/-/changes.atom?{query}").text)
+    assert not _valid(served.get("/-/changes.atom?owner=nobody").text).findall(f"{ATOM}entry")
+
+
+def test_a_feed_reader_understands_it(served: Asking) -> None:
+    """Titles say what happened, links lead to the pages under the public address."""
+    feedparser = pytest.importorskip("feedparser", reason="feedparser is not installed")
+    parsed = feedparser.parse(served.get("/-/changes.atom").content)
+    assert not parsed.bozo
+    assert parsed.version == "atom10"
+    titles = {entry.title for entry in parsed.entries}
+    assert "ubernostrum/django-registration is gone" in titles
+    assert any(title.startswith("mcatalbas/a&b <i> was renamed (mcatalbas/codeigniter") for title in titles)
+    assert all(entry.link.startswith("https://mirror.example.com/-/r/") for entry in parsed.entries)
+    assert all("<script" not in entry.summary for entry in parsed.entries)
+
+
+def test_filters_hold_and_identities_stay(served: Asking, tmp_path: Path) -> None:
+    """One entry is the same thing whatever feed it stands in, also after later changes."""
+    everything = _valid(served.get("/-/changes.atom").text)
+    tags = _valid(served.get("/-/changes.atom?kind=tags").text)
+    ids = {entry.findtext(f"{ATOM}id") for entry in everything.findall(f"{ATOM}entry")}
+    some = {entry.findtext(f"{ATOM}id") for entry in tags.findall(f"{ATOM}entry")}
+    assert some
+    assert some < ids
+    filled = Filled(tmp_path / "mirror.db")
+    filled.gone("dchambers/django-piston")
+    filled.store.close()
+    later = _valid(served.get("/-/changes.atom").text)
+    assert ids < {entry.findtext(f"{ATOM}id") for entry in later.findall(f"{ATOM}entry")}
+
+
+def test_a_host_that_is_no_name_is_not_repeated(tmp_path: Path) -> None:
+    """Without a configured address the one that was asked is used, unless it is odd."""
+    fill_public(tmp_path / "mirror.db").store.close()
+    served = asking(tmp_path / "mirror.db")
+    assert (
+        "http://good.example:81/-/" in served.get("/-/changes.atom", headers={"Host": "good.example:81"}).text
+    )
+    assert "evil" not in served.get("/-/changes.atom", headers={"Host": 'evil"/><x'}).text
