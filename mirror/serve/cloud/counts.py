@@ -1,17 +1,14 @@
 """How many repositories a list has, from indexes alone: no row is looked at, however many there are."""
 
 import sqlite3
-import threading
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 
 import msgspec
 
 from mirror.serve.callers import Caller
+from mirror.serve.cloud.memory import state
 from mirror.serve.cloud.reads import Values, tuples
 from mirror.serve.lookups import visible
-
-MOST_KEPT = 100
 
 
 class Owners(msgspec.Struct, frozen=True):
@@ -42,23 +39,9 @@ def counter(caller: Caller, owners: Owners) -> Callable[[sqlite3.Connection], in
     return lambda connection: _remembered(connection, sql, owners.values)
 
 
-class _Memory(threading.local):
-    """What was counted on this thread's connection, and in which state of the file."""
-
-    connection: sqlite3.Connection | None = None
-    version: int = 0
-    counts: Mapping[tuple[str, str], int] = MappingProxyType({})
-
-
-_memory = _Memory()
-
-
 def _remembered(connection: sqlite3.Connection, sql: str, values: Values) -> int:
     """Count once for each state of the file: counting 100,000 costs as much as reading the page."""
-    version = tuples(connection, "PRAGMA data_version", {})[0][0]
-    if _memory.connection is not connection or _memory.version != version or len(_memory.counts) > MOST_KEPT:
-        _memory.connection, _memory.version, _memory.counts = connection, version, {}
-    key = (sql, repr(values))
-    if key not in _memory.counts:
-        _memory.counts = {**_memory.counts, key: int(tuples(connection, sql, values)[0][0])}
-    return _memory.counts[key]
+    counts, key = state(connection).counts, (sql, repr(values))
+    if key not in counts:
+        counts[key] = int(tuples(connection, sql, values)[0][0])
+    return counts[key]

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from mirror.serve.callers import Caller
+from mirror.serve.cloud.memory import state
 from mirror.serve.cloud.rows import Account, Ref, Repository
 from mirror.serve.lookups import visible
 
@@ -134,10 +135,15 @@ def _is_account_id(name: str) -> bool:
 
 
 def accounts(connection: sqlite3.Connection, ids: Iterable[int]) -> dict[int, Account]:
-    """Read some accounts by their rows."""
-    wanted = json.dumps(sorted(set(ids)))
-    found = _accounts(connection, "u.id IN (SELECT value FROM json_each(:wanted))", {"wanted": wanted})
-    return {row.id: row for row in found}
+    """Read some accounts by their rows: once for each state of the file, because most rows share a few."""
+    known = state(connection).accounts
+    wanted = set(ids)
+    missing = wanted.difference(known)
+    if missing:
+        condition = "u.id IN (SELECT value FROM json_each(:wanted))"
+        found = _accounts(connection, condition, {"wanted": json.dumps(sorted(missing))})
+        known.update((row.id, row) for row in found)
+    return {one: known[one] for one in wanted if one in known}
 
 
 def _accounts(connection: sqlite3.Connection, condition: str, values: Values) -> list[Account]:

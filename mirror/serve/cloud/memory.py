@@ -1,0 +1,47 @@
+"""What was read once and holds until the file changes: counts, and the few accounts that own everything.
+
+SQLite tells a connection whether another one has written since (`PRAGMA data_version`), so nothing here is
+older than the file. Connections belong to threads, and each thread remembers for itself.
+"""
+
+import sqlite3
+import threading
+from typing import Any
+
+import msgspec
+
+MOST_COUNTS = 200
+MOST_ACCOUNTS = 5000
+
+
+class State(msgspec.Struct):
+    """One state of a file, as one connection sees it."""
+
+    connection: sqlite3.Connection
+    version: int
+    counts: dict[tuple[str, str], int] = {}
+    accounts: dict[int, Any] = {}
+
+
+class _Memory(threading.local):
+    state: State | None = None
+
+
+_memory = _Memory()
+
+
+def state(connection: sqlite3.Connection) -> State:
+    """Return what is remembered of the file as it is now; nothing, if it has changed or there is too much."""
+    cursor = connection.cursor()
+    cursor.row_factory = None
+    (version,) = cursor.execute("PRAGMA data_version").fetchone()
+    known = _memory.state
+    if (
+        known is None
+        or known.connection is not connection
+        or known.version != version
+        or len(known.counts) > MOST_COUNTS
+        or len(known.accounts) > MOST_ACCOUNTS
+    ):
+        known = _memory.state = State(connection, version)
+    return known
