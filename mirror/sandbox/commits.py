@@ -64,8 +64,8 @@ def generated_refs(repository: Repository, seed: int) -> list[Ref]:
     if repository.main_branch is None:
         return []
     draw = Draw(seed, 8, repository.number)
-    branches = 1 + (draw.few(8) - 1 if not draw.one_in(45) else 60 + draw.below(120))
-    tags = 0 if draw.one_in(3) else draw.few(8) if not draw.one_in(45) else 50 + draw.below(200)
+    branches = 1 + (draw.few(8) - 1 if not draw.one_in(450) else 60 + draw.below(120))
+    tags = 0 if draw.one_in(3) else draw.few(8) if not draw.one_in(450) else 50 + draw.below(200)
     names = [repository.main_branch, *_branch_names(repository, draw, branches - 1)]
     refs = [_drawn(repository, "branch", name, draw) for name in names]
     if repository.scm == "hg":
