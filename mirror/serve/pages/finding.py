@@ -106,8 +106,8 @@ async def results(visit: Visit) -> Response:
 
 async def options(visit: Visit) -> Response:
     """GET /-/search/options: a few results while one types, as the items of a list box."""
-    asked = msgspec.structs.replace(asked_of(visit), size=OPTIONS, page=1)
-    found, _ = await _found(visit, asked)
+    asked = asked_of(visit)
+    found, _ = await _found(visit, msgspec.structs.replace(asked, size=OPTIONS, page=1))
     return await visit.fragment("mirror_options.html", {"asked": asked, "found": found})
 
 

@@ -1,0 +1,272 @@
+"""The pages in a real browser: typing, keys, links, no script, nothing from elsewhere, a silent console."""
+
+import contextlib
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from browsing import browser, fill_lived_in, served_at
+
+PAGES = (
+    "/", "/-/search?q=django", "/-/search?q=zzzz", "/-/r/jespern/django-piston", "/-/u/bluebox", "/-/changes",
+    "/-/mirror-status", "/-/mirror-login", "/-/r/no/body",
+)  # fmt: skip
+
+
+class Seen:
+    """A page of a browser, and everything that it complained about or asked for."""
+
+    def __init__(self, page: Any, address: str) -> None:
+        self.page = page
+        self.address = address
+        self.said = list[str]()
+        self.asked = list[str]()
+        page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self.said.append(str(error)))
+        page.on("request", lambda request: self.asked.append(request.url))
+
+    def open(self, path: str) -> Any:
+        """Go to a path of the mirror."""
+        self.page.goto(self.address + path)
+        return self.page
+
+    def check(self) -> None:
+        """Fail where the console said anything, or a request left the mirror."""
+        problems = [one for one in self.said if "404 (Not Found)" not in one and "403 (Forbidden)" not in one]
+        assert not problems
+        host = urlsplit(self.address).netloc
+        assert not [one for one in self.asked if urlsplit(one).netloc != host]
+
+
+@pytest.fixture(scope="module")
+def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str, str]]:
+    """A browser, the address of a mirror with private rows, and a token to it."""
+    with browser() as running:
+        path = tmp_path_factory.mktemp("lived-in") / "mirror.db"
+        token = fill_lived_in(path)
+        with served_at(path) as address:
+            yield running, address, token
+
+
+@pytest.fixture
+def seen(lived_in: tuple[Any, str, str]) -> Iterator[Seen]:
+    """A fresh page that is checked in the end."""
+    running, address, _ = lived_in
+    context = running.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(10_000)
+    watched = Seen(context.new_page(), address)
+    yield watched
+    watched.check()
+    context.close()
+
+
+def test_typing_finds_and_enter_opens(seen: Seen) -> None:
+    """Results stand under the box while one types; arrows choose, Enter opens, Escape closes."""
+    page = seen.open("/")
+    assert page.evaluate("document.activeElement.id") == "q"
+    page.keyboard.type("piston")
+    page.wait_for_selector("[role=option] mark")
+    box = page.get_by_role("combobox")
+    assert box.get_attribute("aria-expanded") == "true"
+    assert "jespern/django-piston" in page.locator("[role=option]").first.inner_text()
+    page.keyboard.press("Escape")
+    assert box.get_attribute("aria-expanded") == "false"
+    page.keyboard.press("ArrowDown")
+    assert page.locator("[role=option][aria-selected=true]").count() == 1
+    assert box.get_attribute("aria-activedescendant") == "option-1"
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/-/r/jespern/django-piston")
+    assert "0.3.0" in page.locator(".lead").inner_text()
+
+
+def test_a_slash_brings_the_search_box(seen: Seen) -> None:
+    """From any page; the number found is said to those who listen."""
+    page = seen.open("/-/changes")
+    page.keyboard.press("/")
+    page.keyboard.type("django")
+    page.wait_for_selector("[role=option]")
+    assert "repositories" in page.locator("[aria-live=polite]").inner_text()
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/-/search?q=django")
+    assert page.locator("article.hit").count() > 5
+
+
+def test_old_answers_never_overtake_new_ones(seen: Seen) -> None:
+    """The first answer is held back until after the second; the second stays."""
+    page = seen.open("/")
+    held = list[Any]()
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    page.route("**/-/search/options?q=pis", hold)
+    page.keyboard.type("pis")
+    page.wait_for_timeout(250)
+    assert held, "the first question was not asked"
+    page.keyboard.type("ton")
+    page.wait_for_selector("form[data-answered=piston]")
+    shown = page.locator("[role=listbox]").inner_text()
+    with contextlib.suppress(Exception):  # the browser has called the question off already
+        held[0].fulfill(status=200, content_type="text/html", body='<a role="option" href="/x">old</a>')
+    page.wait_for_timeout(250)
+    assert page.locator("[role=listbox]").inner_text() == shown
+
+
+def test_quick_typing_asks_once(seen: Seen) -> None:
+    """Letters in one breath are one question."""
+    page = seen.open("/")
+    page.keyboard.type("piston")
+    page.wait_for_selector("[role=option]")
+    assert len([one for one in seen.asked if "/options?" in one]) <= 2
+
+
+def test_results_and_address_follow_the_form(seen: Seen) -> None:
+    """On the search page the list changes while one types, and its address reproduces it."""
+    page = seen.open("/-/search")
+    page.fill("#q", "piston")
+    page.wait_for_url("**/-/search?q=piston")
+    assert page.locator("article.hit").count() == 2
+    page.select_option("select[name=forks]", "only")
+    page.wait_for_url("**/-/search?*forks=only")
+    assert page.locator("article.hit").count() == 1
+    page.reload()
+    assert page.locator("article.hit").count() == 1
+    assert page.input_value("#q") == "piston"
+
+
+def test_refs_are_filtered_while_one_types(seen: Seen) -> None:
+    """Branches narrow down without leaving the page."""
+    page = seen.open("/-/r/jespern/django-piston")
+    page.fill("#find-branches", "oauth")
+    page.wait_for_selector("form[data-answered=oauth]")
+    assert page.locator("#branches-list tbody tr").count() == 1
+    assert page.locator("#branches-list tbody th").inner_text() == "feature/oauth"
+
+
+def test_links_lead_through_the_mirror(seen: Seen) -> None:
+    """From a repository to its owner, to a fork, to the changes, to the status."""
+    page = seen.open("/-/r/jespern/django-piston")
+    page.click("h1 a")
+    page.wait_for_url("**/-/u/jespern")
+    page.click("text=django-piston")
+    page.click("text=dchambers/django-piston")
+    page.wait_for_url("**/-/r/dchambers/django-piston")
+    page.click("nav >> text=Changes")
+    page.click("nav >> text=Status")
+    page.wait_for_url("**/-/mirror-status")
+
+
+def test_a_token_logs_in_and_shows_what_is_private(lived_in: tuple[Any, str, str], seen: Seen) -> None:
+    """By the form; afterwards the budget is drawn and private rows are there, tables too."""
+    page = seen.open("/-/mirror-status")
+    assert page.locator("text=The budget of this hour").count() == 0
+    page.click("header >> text=Log in")
+    page.fill("#mirror-token", lived_in[2])
+    page.click("main button")
+    page.wait_for_url("**/-/mirror-status")
+    assert page.locator("text=The budget of this hour").count() == 1
+    page.click("figure >> text=SQL >> nth=0")
+    page.wait_for_url("**/mirror?sql=*")
+    seen.open("/mirror/repositories")
+    page.wait_for_selector("details.column-notes")
+    page.click("td a[href='/-/r/jespern/django-piston']")
+    page.wait_for_url("**/-/r/jespern/django-piston")
+
+
+def test_without_a_script_everything_is_there(lived_in: tuple[Any, str, str]) -> None:
+    """The form is sent, filters are sent, pages are links."""
+    running, address, _ = lived_in
+    context = running.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address)
+    page.fill("#q", "django")
+    page.click("main button")
+    assert page.url.endswith("/-/search?q=django")
+    page.select_option("select[name=forks]", "only")
+    page.click("main button")
+    page.click("article.hit a")
+    assert page.locator("h1").inner_text() == "dchambers/django-piston"
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_cut_off_and_nothing_complains(
+    lived_in: tuple[Any, str, str], width: int, scheme: Any
+) -> None:
+    """No page is wider than the screen, in light and dark, for strangers and holders of a token."""
+    running, address, token = lived_in
+    for headers in ({}, {"Authorization": f"Bearer {token}"}):
+        context = running.new_context(
+            viewport={"width": width, "height": 800}, color_scheme=scheme, extra_http_headers=headers
+        )
+        watched = Seen(context.new_page(), address)
+        for path in PAGES:
+            page = watched.open(path)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        watched.check()
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The source of axe-core, from npm's registry; skips where that cannot be had."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("no npm here to fetch axe-core with")
+    folder = tmp_path_factory.mktemp("axe")
+    command = [
+        npm,
+        "install",
+        "--no-audit",
+        "--no-fund",
+        "--ignore-scripts",
+        "--prefix",
+        str(folder),
+        "axe-core@4",
+    ]
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=40)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        pytest.skip("npm's registry does not answer, so axe-core is not here")
+    return (folder / "node_modules/axe-core/axe.min.js").read_text("utf-8")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_issue(lived_in: tuple[Any, str, str], axe: str, scheme: Any) -> None:
+    """WCAG 2 A and AA, contrast included, on every page, also with the list of results open."""
+    running, address, token = lived_in
+    context = running.new_context(
+        color_scheme=scheme, extra_http_headers={"Authorization": f"Bearer {token}"}, bypass_csp=True
+    )
+    page = context.new_page()
+    for path in PAGES:
+        page.goto(address + path)
+        if path == "/":
+            page.keyboard.type("django")
+            page.wait_for_selector("[role=option]")
+            page.keyboard.press("ArrowDown")
+        page.evaluate(axe)
+        found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
+        told = [
+            (one["id"], one["impact"], [node["html"][:160] for node in one["nodes"][:3]])
+            for one in found
+            if one["impact"] in ("serious", "critical")
+        ]
+        assert not told, f"{path}: {json.dumps(told, indent=1)}"
+    context.close()
+
+
+def test_the_script_is_small() -> None:
+    """What a phone loads before it can search stays under a few kilobytes."""
+    folder = Path(__file__).parent.parent / "mirror/serve/static"
+    assert (folder / "mirror.js").stat().st_size < 10_000
+    assert (folder / "mirror.css").stat().st_size < 20_000
