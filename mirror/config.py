@@ -72,7 +72,9 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     verify_schedule: str = "30 4 * * sun"
     verify_sample: Count = 20
     jitter: Duration = Duration(30)
-    stale_after: Duration = Duration(86_400)
+    stale_after: Duration = Duration(2 * 86_400)
+    watch: Share = 0.3
+    watch_shortest: Duration = Duration(120)
 
 
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -20,6 +20,7 @@ from mirror.store import Store
 from mirror.store.answers import add_answers
 from mirror.store.files import sync_lock
 from mirror.store.ledger import RequestLedger
+from mirror.store.looks import merge_look
 from mirror.sync import Run, sync_upstream
 from mirror.sync.part import EVERYTHING, Part
 from mirror.sync.plan import Plan, plan_upstream
@@ -105,9 +106,10 @@ def sync_all(
 
 
 def _keep_answers(run: Run) -> None:
-    """Add how the upstream answered to what is known of all runs, for the metrics."""
+    """Add how the upstream answered to what is known of all runs, and a look that found nothing to others."""
     with run.store.transaction() as connection:
         add_answers(connection, run.upstream_id, run.budget.answers, at=run.now_text())
+        merge_look(connection, run.upstream_id)
 
 
 def plan_all(config: Config, wishes: Wishes, *, clock: Clock = utc_now) -> list[Plan]:

@@ -58,12 +58,12 @@ def test_a_fresh_mirror_is_well(file: File) -> None:
 @pytest.mark.parametrize(("state", "well"), [("complete", False), ("incomplete", False), ("failed", False)])
 def test_a_last_complete_sync_that_is_too_old_is_a_reason(file: File, state: str, well: bool) -> None:
     """Whatever else was tried since; a run with failures counts as done, and so does none that verified."""
-    file.ran(30 * HOUR, "incomplete" if state == "incomplete" else "complete")
+    file.ran(60 * HOUR, "incomplete" if state == "incomplete" else "complete")
     file.ran(2 * HOUR, "failed" if state == "failed" else "complete", kind="verify")
     found = file.health()
     assert (found.status == "ok") is well
-    assert "30.0 h ago" in found.reasons[0]
-    assert file.health(patience={"box": 40 * 3600.0}).status == "ok"
+    assert "2 days ago" in found.reasons[0]
+    assert file.health(patience={"box": 70 * 3600.0}).status == "ok"
 
 
 def test_a_first_load_that_makes_headway_is_well(file: File) -> None:

@@ -1,6 +1,7 @@
 """Doing one piece of scheduled work, as the command of that name would, but never waiting."""
 
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 from mirror.background.works import Work
@@ -15,23 +16,35 @@ from mirror.sync.part import EVERYTHING, MARKED, REFS, RETRY, Part
 from mirror.times import Clock, to_text
 
 
-def do(work: Work, config: Config, *, report: Reporter, stop: threading.Event, clock: Clock) -> list[Summary]:
-    """Do it and return the accounts of its runs; raises what `sync_all` and `verify_all` raise."""
-    wishes = Wishes(
-        names=(work.upstream.name,), may_wait=False, full=work.kind == "sweep", part=part_of(work)
-    )
+def do(
+    work: Work,
+    config: Config,
+    *,
+    report: Reporter,
+    stop: threading.Event,
+    clock: Clock,
+    due: Collection[str] = (),
+) -> list[Summary]:
+    """Do it and return the accounts of its runs; raises what `sync_all` and `verify_all` raise.
+
+    `due` are the workspaces that watching lists.
+    """
+    part = part_of(work, due)
+    wishes = Wishes(names=(work.upstream.name,), may_wait=False, full=work.kind == "sweep", part=part)
     if work.kind == "verify":
         return _verify(work, config, wishes, report=report, stop=stop, clock=clock)
     return sync_all(config, wishes, report=report, stop=stop, clock=clock)
 
 
-def part_of(work: Work) -> Part:
+def part_of(work: Work, due: Collection[str] = ()) -> Part:
     """Say which part of a sync a kind of work does; refs with a schedule of their own are left to it."""
     own = bool(work.upstream.refs_schedule.strip())
     if work.kind == "refs":
         return REFS
     if work.kind == "marked":
         return MARKED
+    if work.kind == "watch":
+        return Part(due=due, leftovers=False, refs=not own, kind="watch")
     part = RETRY if work.kind == "retry" else EVERYTHING
     return Part(listings=part.listings, refs=not own, kind=part.kind)
 

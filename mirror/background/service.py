@@ -7,7 +7,7 @@ to it. A budget that is spent ends a job with its place kept, and the next one g
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from types import FrameType
@@ -17,6 +17,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from mirror.background.jobs import do
 from mirror.background.triggers import trigger_of, zone_of
+from mirror.background.watch import Watching
 from mirror.background.works import ENDED, Work, is_missed, read_last, with_marks, works
 from mirror.config import Config
 from mirror.errors import ConfigError, MirrorError, StoreLocked
@@ -34,8 +35,9 @@ PATIENCE_SECONDS = 1.5
 LOOK_SECONDS = 0.5
 PULSE_SECONDS = 3
 """How often marks are looked for, and the clock: the scheduler's own wait leaves out a machine's sleep."""
-MARKS_AGAIN = timedelta(minutes=5)
-PULSE = "pulse"
+AGAIN = timedelta(minutes=5)
+WATCH_SECONDS = 60
+PULSE, WATCH = "pulse", "watch"
 
 Reread = Callable[[], Config]
 
@@ -60,12 +62,13 @@ class Background:
         self._reread = reread
         self._clock = clock
         self._busy = threading.Lock()
-        self._marks_wait: dict[str, datetime] = {}
+        self._again: dict[str, datetime] = {}
         self._asked = queue.SimpleQueue[str]()  # the one thing a signal handler may safely put into
         self._scheduler = BackgroundScheduler(
             executors={"default": ThreadPoolExecutor(1)}, job_defaults=DEFAULTS, timezone="UTC"
         )
         self._config = checked(config)
+        self._watching = Watching(config, clock)
 
     def run(self) -> bool:
         """Work by schedule until SIGINT or SIGTERM; SIGHUP reads the configuration anew; return as `end`."""
@@ -146,14 +149,19 @@ class Background:
         """Add a job for each kind of work, and at once one for what was missed."""
         self._scheduler.add_job(self._look, "interval", seconds=PULSE_SECONDS, id=PULSE)
         now = self._clock()
+        self._watching = Watching(config, self._clock)
+        if any(upstream.watch > 0 for upstream in config.upstreams):
+            self._scheduler.add_job(self._watch, "interval", seconds=WATCH_SECONDS, id=WATCH)
         for work, last in read_last(config, works(config)):
             trigger = trigger_of(
                 work.schedule, zone=config.timezone, jitter=work.upstream.jitter, last=last.began
             )
-            job = self._scheduler.add_job(self._do, trigger, args=[work], id=work.id, name=work.id)
+            does = self._sync if work.kind == "sync" else self._do
+            job = self._scheduler.add_job(does, trigger, args=[work], id=work.id, name=work.id)
             if is_missed(work, last, zone=config.timezone, now=now):
                 job.modify(next_run_time=now)
-        due = sorted((job.next_run_time, job.id) for job in self._scheduler.get_jobs() if job.id != PULSE)
+        jobs = [job for job in self._scheduler.get_jobs() if job.id not in (PULSE, WATCH)]
+        due = sorted((job.next_run_time, job.id) for job in jobs)
         told = ", ".join(
             f"{name} {moment.astimezone(zone_of(config.timezone)):%Y-%m-%d %H:%M}" for moment, name in due
         )
@@ -162,24 +170,44 @@ class Background:
     def _look(self) -> None:
         """Do what webhooks have marked, unless that has just been tried in vain."""
         for work in with_marks(self._config):
-            name, now = work.upstream.name, self._clock()
-            if self._marks_wait.get(name, now) > now:
-                continue
-            self._marks_wait[name] = now + MARKS_AGAIN
-            for summary in self._do(work):
-                if summary.state in ENDED:
-                    del self._marks_wait[name]
-                elif summary.resumes_at is not None:
-                    self._marks_wait[name] = summary.resumes_at
+            if not self._waits(work):
+                self._do_or_wait(work)
 
-    def _do(self, work: Work) -> list[Summary]:
+    def _watch(self) -> None:
+        """List the workspaces of each upstream where a change is likely by now."""
+        for upstream in self._config.upstreams:
+            work = Work(upstream, "watch", "")
+            chosen = [] if self._waits(work) else self._watching.due(upstream)
+            if chosen:
+                self._do_or_wait(work, chosen)
+
+    def _waits(self, work: Work) -> bool:
+        """Tell whether work was tried in vain a moment ago."""
+        now = self._clock()
+        return self._again.get(work.id, now) > now
+
+    def _do_or_wait(self, work: Work, due: Collection[str] = ()) -> None:
+        """Do work that nobody's schedule asked for; if it comes to nothing, leave it for a while."""
+        self._again[work.id] = self._clock() + AGAIN
+        for summary in self._do(work, due):
+            if summary.state in ENDED:
+                self._again.pop(work.id, None)
+            elif summary.resumes_at is not None:
+                self._again[work.id] = summary.resumes_at
+
+    def _sync(self, work: Work) -> None:
+        """Do a whole sync, unless there are so many workspaces that watching them serves better."""
+        if not self._watching.replaces(work):
+            self._do(work)
+
+    def _do(self, work: Work, due: Collection[str] = ()) -> list[Summary]:
         """Do one piece of work and say in one line how it went; nothing it raises ends the service."""
         done = list[Summary]()
         with self._busy:
             if self.stop.is_set():
                 return done
             try:
-                done = do(work, self._config, report=self._report, stop=self.stop, clock=self._clock)
+                done = do(work, self._config, report=self._report, stop=self.stop, clock=self._clock, due=due)
                 for summary in done:
                     log_run(summary)
             except StoreLocked as error:

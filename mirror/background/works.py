@@ -18,7 +18,7 @@ from mirror.store.files import open_reader
 from mirror.store.marks import any_marked
 from mirror.times import from_text, to_text
 
-Kind = Literal["sync", "sweep", "refs", "retry", "verify", "marked"]
+Kind = Literal["sync", "sweep", "refs", "retry", "verify", "marked", "watch"]
 
 RUNS: dict[Kind, tuple[str, ...]] = {
     "sync": ("incremental", "full"),
@@ -27,6 +27,7 @@ RUNS: dict[Kind, tuple[str, ...]] = {
     "retry": ("retry",),
     "verify": ("verify",),
     "marked": ("marked",),
+    "watch": ("watch",),
 }
 """Which kinds of `sync_runs` are a record of a kind of work."""
 

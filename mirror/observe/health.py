@@ -15,7 +15,7 @@ import msgspec
 
 from mirror.times import age_text, from_text
 
-PATIENCE = timedelta(days=1)
+PATIENCE = timedelta(days=2)
 SPENT_FOR = timedelta(hours=3)
 LEAST_FREE = 256 * 1024 * 1024
 INTEGRITY = "integrity"
@@ -43,8 +43,8 @@ def read_health(
 ) -> Health:
     """Look at the file and the disk under it.
 
-    `patience` maps upstreams to the age in seconds of a last complete sync that is too old, a day unless
-    told; `free` stands for the disk's free bytes.
+    `patience` maps upstreams to the age in seconds of a last complete sync that is too old, two days
+    unless told; `free` stands for the disk's free bytes.
     """
     reasons, warnings = list[str](), list[str]()
     try:

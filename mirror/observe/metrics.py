@@ -108,12 +108,19 @@ def _runs(connection: sqlite3.Connection) -> Iterator[Metric]:
         requests.add_metric((name, "git"), git)
         retries.add_metric((name,), again)
         slept.add_metric((name,), seconds)
-    runs = _counter("runs", "Runs by kind and by how they ended.", "upstream", "kind", "state")
+    runs = _counter(
+        "runs",
+        "Runs by kind and by how they ended; looks between two syncs are not counted.",
+        "upstream",
+        "kind",
+        "state",
+    )
     took = _counter("run_seconds", "Time that runs took, waits included.", "upstream", "kind", "state")
     for name, kind, state, count, seconds in connection.execute(
         """SELECT u.name, s.kind, s.state, count(*),
                   coalesce(sum(julianday(s.finished_at) - julianday(s.started_at)), 0) * 86400
-           FROM sync_runs s JOIN upstreams u ON u.id = s.upstream_id GROUP BY u.id, s.kind, s.state"""
+           FROM sync_runs s JOIN upstreams u ON u.id = s.upstream_id
+           WHERE s.kind <> 'watch' GROUP BY u.id, s.kind, s.state"""
     ):
         runs.add_metric((name, kind, state), count)
         took.add_metric((name, kind, state), max(0.0, seconds))

@@ -24,7 +24,16 @@ def log_run(summary: Summary) -> None:
         **msgspec.structs.asdict(summary.counts),
         "failures": len(summary.failures),
     }
-    log.log(_LEVELS.get(summary.state, logging.INFO), "%s", run_line(summary), extra=fields)
+    level = logging.DEBUG if _is_routine(summary) else _LEVELS.get(summary.state, logging.INFO)
+    log.log(level, "%s", run_line(summary), extra=fields)
+
+
+def _is_routine(summary: Summary) -> bool:
+    """Tell whether a run is one of the many looks a day that found nothing."""
+    counts = summary.counts
+    news = counts.repositories_new + counts.repositories_changed + counts.repositories_gone
+    news += counts.refs_new + counts.refs_changed + counts.refs_gone
+    return summary.kind == "watch" and summary.state in ("complete", "paused") and not news
 
 
 def run_line(summary: Summary) -> str:

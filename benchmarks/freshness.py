@@ -1,0 +1,215 @@
+"""How fresh a mirror is: looks where changes are likely, against fixed intervals with as many requests.
+
+    python benchmarks/freshness.py [--repositories N ...] [--per-hour N] [--days N]
+
+The workspaces are the sandbox's, or many small ones; pushes go to repositories by Zipf's law, one by one or
+in sessions of work. The rules are the product's own (`mirror.freshness`), with what a mirror can know: when
+each repository was updated last, as of the last look. Waits are from a push to the look that finds it; what
+was never found counts as found at the end. The fixed intervals may ask as many requests, refs included.
+`best` is what nobody could beat by looks alone who knew the true rates of single pushes.
+"""
+
+import argparse
+import math
+import random
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import NamedTuple
+
+from mirror.freshness import Watched, change_rate, intervals
+from mirror.sandbox import World
+from mirror.sandbox.askers import TOKEN
+
+TICK = 60.0
+SHORTEST, LONGEST = 120.0, 86_400.0
+RECKONED_EVERY = 10  # ticks
+WARM_DAYS = 1
+PUSHES_A_DAY = 0.05  # of a repository, on average
+SESSION_PUSHES, SESSION_PAUSE = 6, 600.0
+
+
+class Outcome(NamedTuple):
+    """What a way of looking cost, an hour, and how long changes waited for it, in minutes."""
+
+    listings: float
+    refs: float
+    mean: float
+    p95: float
+    row_age: float
+
+
+class History:
+    """The pushes of some days to the repositories of some workspaces, each in order."""
+
+    def __init__(self, sizes: list[int], days: float, *, sessions: bool, seed: int = 1) -> None:
+        self.sizes, self.seconds = sizes, (days + WARM_DAYS) * 86_400
+        self.random = random.Random(seed)
+        owners = [owner for owner, size in enumerate(sizes) for _ in range(size)]
+        weights = [1 / rank for rank in range(1, len(owners) + 1)]
+        self.random.shuffle(weights)
+        self.weights = weights
+        count = int(len(owners) * PUSHES_A_DAY * (days + WARM_DAYS))
+        self.pushes = [list[tuple[float, int]]() for _ in sizes]
+        for at, repository in sorted(self._drawn(count, sessions=sessions)):
+            self.pushes[owners[repository]].append((at, repository))
+        total = sum(weights)
+        # Before the history there was one like it: a last push by the repository's own rate.
+        rates = [weight / total * count / self.seconds for weight in weights]
+        self.before = [-self.random.expovariate(rate) for rate in rates]
+        self.first = [0, *accumulate(sizes)]
+
+    def _drawn(self, count: int, *, sessions: bool) -> Iterator[tuple[float, int]]:
+        cumulated, of_all = list(accumulate(self.weights)), range(len(self.weights))
+        draws = count // SESSION_PUSHES if sessions else count
+        for repository in self.random.choices(of_all, cum_weights=cumulated, k=draws):
+            at = self.random.uniform(0, self.seconds)
+            yield at, repository
+            while sessions and self.random.random() < 1 - 1 / SESSION_PUSHES:
+                at += self.random.expovariate(1 / SESSION_PAUSE)
+                if at >= self.seconds:
+                    break
+                yield at, repository
+
+
+class Looking:
+    """The state of looks at a history: what was found when."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.updated = list(history.before)
+        self.found = [0] * len(history.sizes)
+        self.waits = list[float]()
+        self.stale_seconds = 0.0
+        self.listings = self.refs = 0
+
+    def look(self, workspace: int, now: float) -> None:
+        """List a workspace; each repository that was pushed to since is asked for its refs once."""
+        pushes, place = self.history.pushes[workspace], self.found[workspace]
+        stale_since = dict[int, float]()
+        while place < len(pushes) and pushes[place][0] <= now:
+            at, repository = pushes[place]
+            stale_since.setdefault(repository, at)
+            if at >= WARM_DAYS * 86_400:
+                self.waits.append(now - at)
+            self.updated[repository] = at
+            place += 1
+        self.found[workspace] = place
+        if now >= WARM_DAYS * 86_400:
+            self.listings += 1
+            self.refs += len(stale_since)
+            self.stale_seconds += sum(now - at for at in stale_since.values())
+
+    def rate(self, workspace: int, now: float) -> float:
+        """Estimate as the mirror does."""
+        first, last = self.history.first[workspace], self.history.first[workspace + 1]
+        return change_rate(now - at for at in self.updated[first:last])
+
+    def outcome(self) -> Outcome:
+        """Count what was never found as found at the end, and tell how it was."""
+        hours = (self.history.seconds / 86_400 - WARM_DAYS) * 24
+        listings, refs = self.listings / hours, self.refs / hours
+        for workspace in range(len(self.history.sizes)):
+            self.look(workspace, self.history.seconds)
+        waits = sorted(self.waits)
+        rows = self.stale_seconds / (hours * 3600 * sum(self.history.sizes))
+        p95 = waits[int(0.95 * len(waits))]
+        return Outcome(listings, refs, sum(waits) / len(waits) / 60, p95 / 60, rows * 100)
+
+
+def adaptive(history: History, per_hour: float) -> Outcome:
+    """Look where changes are likely."""
+    looking, now, ticks, room = Looking(history), 0.0, 0, 0.0
+    count = len(history.sizes)
+    listed = [-history.random.uniform(0, 3600) for _ in range(count)]
+    rates = [looking.rate(workspace, 0.0) for workspace in range(count)]
+    apart = list[float]()
+    while now < history.seconds:
+        now, ticks, room = now + TICK, ticks + 1, min(room + per_hour * TICK / 3600, per_hour)
+        if ticks % RECKONED_EVERY == 1:
+            watched = [Watched(name="", listed=0, rate=rate) for rate in rates]
+            apart = intervals(watched, per_hour, shortest=SHORTEST, longest=LONGEST)
+        overdue = [(now - listed[w]) / apart[w] for w in range(count)]
+        for workspace in sorted((w for w in range(count) if overdue[w] >= 1), key=lambda w: -overdue[w]):
+            if room < 1:
+                break
+            room -= 1
+            looking.look(workspace, now)
+            listed[workspace], rates[workspace] = now, looking.rate(workspace, now)
+    return looking.outcome()
+
+
+def fixed(history: History, per_hour: float) -> Outcome:
+    """Look at all workspaces in turn."""
+    looking, count = Looking(history), len(history.sizes)
+    apart = max(count / per_hour * 3600, TICK)
+    now, turn = 0.0, 0
+    while now < history.seconds:
+        looking.look(turn % count, now)
+        turn += 1
+        now += apart / count
+    return looking.outcome()
+
+
+def sandbox_sizes(repositories: int) -> list[int]:
+    """Count the repositories of each of the sandbox's workspaces."""
+    world = World(repositories)
+    sizes = [len(world.order(workspace, "created_on", TOKEN)) for workspace in world.workspaces]
+    return [size for size in sizes if size]
+
+
+def many_sizes(repositories: int) -> list[int]:
+    """Give the repositories to a tenth as many owners, by Zipf's law."""
+    weights = [1 / rank for rank in range(1, repositories // 10 + 1)]
+    total = sum(weights)
+    return [max(1, round(weight / total * repositories)) for weight in weights]
+
+
+def best_possible(history: History) -> float:
+    """Return how much fresher looks by the true rates are than looks in turn, each rate told beforehand."""
+    rates = [sum(history.weights[history.first[w] : history.first[w + 1]]) for w in range(len(history.sizes))]
+    return len(rates) * sum(rates) / sum(math.sqrt(rate) for rate in rates) ** 2
+
+
+def compared(sizes: list[int], *, per_hour: float, days: float, sessions: bool) -> str:
+    """Compare both on one history, as a line of a table."""
+    history = History(sizes, days, sessions=sessions)
+    ours = adaptive(history, min(per_hour, len(sizes) * 3600 / SHORTEST))
+    theirs = fixed(history, ours.listings)
+    # Looks that come sooner find pushes one by one and ask for refs more often: so may they.
+    theirs = fixed(history, ours.listings + ours.refs - theirs.refs)
+    cells = (
+        f"{sum(sizes):,}",
+        f"{len(sizes):,}",
+        "sessions" if sessions else "single",
+        f"{ours.listings + ours.refs:.0f}",
+        f"{theirs.mean:.1f}, {theirs.p95:.1f} min",
+        f"{ours.mean:.1f}, {ours.p95:.1f} min",
+        f"{theirs.mean / ours.mean:.1f}, {theirs.p95 / ours.p95:.1f}",
+        "" if sessions else f"{best_possible(history):.1f}",
+        f"{theirs.row_age:.3f} %, {ours.row_age:.3f} %",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--repositories", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--per-hour", type=float, default=285.0, help="listings; the default of `watch`")
+    parser.add_argument("--days", type=float, default=3.0)
+    options = parser.parse_args()
+    heads = (
+        "repositories", "workspaces", "pushes", "requests an hour", "wait, fixed: mean, p95",
+        "wait, adaptive: mean, p95", "times fresher: mean, p95", "best", "rows out of date: fixed, adaptive",
+    )  # fmt: skip
+    print(f"| {' | '.join(heads)} |")
+    print("| --- " * len(heads) + "|")
+    for count in options.repositories:
+        for sizes in (sandbox_sizes(count), many_sizes(count)):
+            for sessions in (False, True):
+                line = compared(sizes, per_hour=options.per_hour, days=options.days, sessions=sessions)
+                print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

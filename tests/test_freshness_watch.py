@@ -1,0 +1,108 @@
+"""Watching a mirror: what is due is read from its file; a look that found nothing leaves little behind."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+from crawl import Crawl, assert_true, crawling
+
+from mirror.background.jobs import do
+from mirror.background.watch import Watch, Watching
+from mirror.background.works import Work
+from mirror.config import Config
+from mirror.report import Silent
+from mirror.sandbox import Sandbox
+from mirror.store.files import open_reader
+
+
+@pytest.fixture
+def mirrored(tmp_path: Path) -> Iterator[tuple[Sandbox, Crawl]]:
+    """A sandbox and its mirror, synced once; nothing there was updated lately."""
+    with crawling(tmp_path, 60) as (sandbox, crawl):
+        assert crawl.sync().state == "complete"
+        yield sandbox, crawl
+
+
+def due(watch: Watch, crawl: Crawl, limit: int | None, later: float = 0) -> list[str]:
+    """Ask what is due."""
+    crawl.clock.wait(later)
+    with closing(open_reader(crawl.path)) as connection:
+        return watch.due(connection, crawl.clock.now(), limit)
+
+
+def test_a_workspace_with_a_push_is_due_before_the_quiet_ones(mirrored: tuple[Sandbox, Crawl]) -> None:
+    """And all the others are, in the end."""
+    sandbox, crawl = mirrored
+    sandbox.do("push", "ubernostrum/django-profiles")
+    crawl.sync(later=60)
+    watch = Watch(crawl.config)
+    first = next(names for names in (due(watch, crawl, 20, later=60) for _ in range(500)) if names)
+    assert first == ["ubernostrum"]
+
+
+def test_no_more_is_asked_than_the_share(mirrored: tuple[Sandbox, Crawl]) -> None:
+    """A day of looking every minute, with listings that cost one request each."""
+    _, crawl = mirrored
+    watch = Watch(msgspec.structs.replace(crawl.config, watch=0.5))
+    asked = sum(len(due(watch, crawl, 100, later=60)) for _ in range(300))
+    assert asked <= 0.5 * 100 * 5 + 1
+
+
+def test_without_a_share_nothing_is_watched(mirrored: tuple[Sandbox, Crawl]) -> None:
+    """`watch = 0` leaves everything to the schedules."""
+    _, crawl = mirrored
+    watch = Watch(msgspec.structs.replace(crawl.config, watch=0.0))
+    assert due(watch, crawl, 100, later=86_400) == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "period", "watched"), [(10, 900, True), (10_000, 900, False), (10, 86_400, False)]
+)
+def test_whole_syncs_give_way_where_the_budget_cannot_bear_them(
+    mirrored: tuple[Sandbox, Crawl], limit: int, period: float, watched: bool
+) -> None:
+    """Where it can, they go on; a day after the last one there is another in any case."""
+    _, crawl = mirrored
+    watch, now = Watch(crawl.config), crawl.clock.now()
+    with closing(open_reader(crawl.path)) as connection:
+        for ago, expected in ((timedelta(hours=1), watched), (timedelta(days=2), False)):
+            assert watch.replaces(connection, now - ago, now, period=period, limit=limit) is expected
+        new = Watch(msgspec.structs.replace(crawl.config, workspaces=("brand-new",)))
+        assert not new.replaces(connection, now, now, period=900, limit=10)
+
+
+def test_a_look_lists_what_is_due_and_nothing_else(
+    mirrored: tuple[Sandbox, Crawl], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its news are news; looks without any share one row an hour, and their requests are all counted."""
+    sandbox, crawl = mirrored
+    monkeypatch.setenv("SECRET", "sandbox")
+    config = Config(database=str(crawl.path), upstreams=(crawl.config,))
+    work = Work(crawl.config, "watch", "")
+
+    def look(*names: str) -> int:
+        crawl.clock.wait(60)
+        (summary,) = do(
+            work, config, report=Silent(), stop=threading.Event(), clock=crawl.clock.now, due=names
+        )
+        assert (summary.state, summary.kind) == ("complete", "watch")
+        return summary.counts.requests
+
+    sandbox.do("rename", "ubernostrum/django-profiles", name="renamed")
+    assert look("jespern") == 1
+    assert look("ubernostrum") == 2  # the workspace, and the refs of what was updated
+    assert sum(look("jespern") for _ in range(5)) == 5
+    rows = crawl.rows("SELECT requests FROM sync_runs WHERE kind = 'watch' ORDER BY id")
+    assert rows == [(1,), (2,), (5,)]
+    assert_true(crawl, sandbox, sandbox.workspaces())
+
+
+def test_a_file_that_is_not_there_is_not_watched(tmp_path: Path, mirrored: tuple[Sandbox, Crawl]) -> None:
+    """Before the first sync there is nothing to say."""
+    _, crawl = mirrored
+    config = Config(database=str(tmp_path / "none.db"), upstreams=(crawl.config,))
+    assert Watching(config, crawl.clock.now).due(crawl.config) == []
