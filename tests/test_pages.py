@@ -12,7 +12,9 @@ from datasette.app import Datasette
 from filled import LATER, PISTON, Filled, fill_mixed, fill_public, hg_ref, owner, repository
 from served import Asking, asking, basic, bearer, make_tokens
 
+from mirror.serve.pages import login
 from mirror.serve.pages.headers import STRICT
+from mirror.serve.pages.routes import ROUTES
 
 PAGES = (
     "/", "/-/search", "/-/search?q=django", "/-/r/jespern/django-piston", "/-/u/jespern", "/-/changes",
@@ -305,3 +307,12 @@ def test_an_operator_may_close_the_pages(tmp_path: Path) -> None:
         for path in ("/", "/-/search.json", "/-/r/jespern/django-piston"):
             assert closed.get(path).status_code == 403
             assert "Piston is a Django" not in closed.get(path).text
+
+
+def test_every_address_is_documented() -> None:
+    """The table of docs/pages.md and the routes name the same pages."""
+    told = (Path(__file__).parent.parent / "docs/pages.md").read_text("utf-8")
+    for pattern, _ in ROUTES:
+        address = re.sub(r"\(.*|\^|\$|\\", "", pattern).rstrip("/") or "/"
+        if address not in (login.PATH, "/-/mirror-assets", "/-/search/options"):
+            assert address in told or f"`{address[address.rindex('.') :]}`" in told, address

@@ -1,0 +1,84 @@
+"""How long the pages take, asked over HTTP one after another, as one reader does.
+
+    python benchmarks/pages.py --repositories 1000000
+    python benchmarks/pages.py --database big/mirror.db
+
+Printed for each page are the median and the slowest of its answers in milliseconds, the first one apart.
+"""
+
+import argparse
+import http.client
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from browsing import served_at
+from filled import fill_many
+
+from mirror.store.index.build import build
+
+TYPED = ("p", "pr", "pro", "proj", "project", "project-7", "project-77", "ject-1", "oj", "owner1/pro", "zzz")
+PAGES = {
+    "as you type": [f"/-/search/options?q={typed}" for typed in TYPED],
+    "search page": [f"/-/search?q={typed}" for typed in TYPED],
+    "with filters": [
+        f"/-/search?q={typed}&scm=hg&language=java" for typed in ("project-7", "ject-123", "pro")
+    ],
+    "a typing error": ["/-/search?q=porject-77", "/-/search?q=projekt-123"],
+    "search.csv": ["/-/search.csv?q=project"],
+    "home": ["/"],
+    "repository": ["/-/r/owner7/project-7", "/-/r?id=77"],
+    "owner": ["/-/u/owner7"],
+    "changes": ["/-/changes", "/-/changes?kind=tags"],
+    "status": ["/-/mirror-status"],
+}
+
+
+def ask(connection: http.client.HTTPConnection, path: str) -> float:
+    """Ask once; return milliseconds."""
+    start = time.perf_counter()
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    answer.read()
+    if answer.status != 200:
+        raise SystemExit(f"{path}: {answer.status}")
+    return (time.perf_counter() - start) * 1000
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repositories", type=int, default=100_000)
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--database", type=Path, help="a file to fill once and use again")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = asked.database or Path(folder) / "mirror.db"
+        if not path.exists():
+            filled = fill_many(path, asked.repositories, tags=1)
+            with filled.store.transaction() as writing:
+                build(writing)
+            filled.store.close()
+        with served_at(path) as address:
+            report(address, asked.times)
+
+
+def report(address: str, times: int) -> None:
+    """Ask for every page and print its line."""
+    connection = http.client.HTTPConnection(urlsplit(address).netloc)
+    print(f"{'':16}{'first':>10}{'median':>10}{'slowest':>10}   ms")
+    for name, paths in PAGES.items():
+        first = max(ask(connection, path) for path in paths)
+        took = [ask(connection, path) for _ in range(times) for path in paths]
+        print(f"{name:16}{first:10.1f}{statistics.median(took):10.1f}{max(took):10.1f}")
+
+
+if __name__ == "__main__":
+    main()
