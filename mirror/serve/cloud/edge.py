@@ -27,17 +27,10 @@ from mirror.serve.asking import (
 )
 from mirror.serve.callers import Caller
 from mirror.serve.cloud import paging
+from mirror.serve.cloud.answering import Asked, find_repository
 from mirror.serve.cloud.fields import selection
 from mirror.serve.cloud.links import Links, origin_of
-from mirror.serve.cloud.routes import (
-    NAME,
-    READERS,
-    REPOSITORY,
-    WORKSPACE,
-    Asked,
-    find_repository,
-    repository,
-)
+from mirror.serve.cloud.routes import NAME, READERS, REPOSITORY, WORKSPACE, repository
 from mirror.serve.cloud.rows import Repository
 from mirror.serve.cloud.writing import WRITERS, Write
 from mirror.serve.formats import JSON_TYPE

@@ -5,172 +5,24 @@ row for each, also for what upstream has removed and the mirror gives back.
 """
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-import msgspec
-
-from mirror.serve.answers import Answer, ApiError, oldest, unauthorized
-from mirror.serve.callers import Caller
-from mirror.serve.cloud import catalogue, paging, reads
-from mirror.serve.cloud.fields import Selection
-from mirror.serve.cloud.links import Links
-from mirror.serve.cloud.listings import Listing, Page, order_of, queried, read_page
-from mirror.serve.cloud.rows import Account, Ref, Repository
-from mirror.serve.cloud.shapes import Json, Shapes, moment
+from mirror.serve.answers import Answer, ApiError
+from mirror.serve.cloud import catalogue, people, reads
+from mirror.serve.cloud.account_shapes import moment
+from mirror.serve.cloud.answering import (
+    Asked,
+    Reader,
+    accounts_of,
+    envelope,
+    find_repository,
+    listed,
+    no_workspace,
+    page_of,
+    role_of,
+    shaped,
+)
+from mirror.serve.cloud.rows import Ref, Repository
 from mirror.times import normalised
-
-
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """A request, taken apart: names out of the path, parameters, who asks, and where answers link to."""
-
-    names: tuple[str, ...] = ()
-    parameters: Mapping[str, str] = {}
-    caller: Caller
-    links: Links
-    pages: paging.Links
-    selection: Selection
-
-    @property
-    def shapes(self) -> Shapes:
-        """Shapes with this request's links."""
-        return Shapes(self.links, whole=not self.selection.reaches_into("links"))
-
-
-Reader = Callable[[sqlite3.Connection, Asked], Answer]
-
-
-def no_repository() -> ApiError:
-    """Say what Bitbucket says of a repository that is missing and of one that is hidden, alike."""
-    return ApiError(
-        404,
-        "You may not have access to this repository or it no longer exists in this workspace. "
-        "If you think this repository exists and you have access, make sure you are authenticated.",
-    )
-
-
-def no_workspace(name: str) -> ApiError:
-    """Say that there is no such workspace."""
-    return ApiError(404, f"No workspace with identifier '{name}'.")
-
-
-def find_repository(connection: sqlite3.Connection, asked: Asked) -> Repository:
-    """Find the repository that the path names; raises ApiError 404."""
-    found = reads.repository(connection, asked.caller, *asked.names[:2])
-    if found is None:
-        raise no_repository()
-    return found
-
-
-def _workspace(connection: sqlite3.Connection, asked: Asked) -> Account:
-    found = reads.account(connection, asked.names[0], owners_only=True)
-    if found is None:
-        raise no_workspace(asked.names[0])
-    return found
-
-
-def _account(connection: sqlite3.Connection, name: str) -> Account:
-    found = reads.account(connection, name)
-    if found is None:
-        raise ApiError(404, name)
-    return found
-
-
-def _myself(connection: sqlite3.Connection, caller: Caller) -> Account:
-    """Find whom the caller speaks as; raises ApiError 401 for nobody, 403 where that is no user."""
-    if not caller.known:
-        raise unauthorized()
-    mine = reads.accounts(connection, caller.user_ids)
-    if not mine:
-        raise ApiError(
-            403,
-            "This API is only accessible with user credentials.",
-            detail="Make a token with `mirror token create --user NAME`, or send the name as the Basic user.",
-        )
-    return mine[next(one for one in caller.user_ids if one in mine)]
-
-
-# --- pages ---------------------------------------------------------------------------------------
-
-
-def _page(
-    connection: sqlite3.Connection, asked: Asked, listing: Listing, *, counted: bool = True
-) -> tuple[Page, paging.Window]:
-    window = paging.window(asked.parameters)
-    page = read_page(
-        connection,
-        listing,
-        window,
-        order=order_of(listing, asked.parameters.get("sort")),
-        query=queried(listing, asked.parameters.get("q")),
-        counted=counted and asked.selection.wants("size"),
-    )
-    return page, window
-
-
-def _envelope(
-    asked: Asked,
-    page: Page,
-    window: paging.Window,
-    values: Sequence[Json],
-    synced_at: str | None,
-    **moved: str,
-) -> Answer:
-    """Put values into a page, with links to its neighbours; `moved` are parameters that change behind it."""
-    body: Json = {"pagelen": window.length, "page": window.number, "values": values}
-    if page.size is not None:
-        body["size"] = page.size
-    if page.next is not None:
-        size = page.size if asked.parameters.get("q") else None
-        body["next"] = asked.pages.to(paging.opaque(window.number + 1, page.next, size), **moved)
-    if window.number > 1 and "after" not in asked.parameters:
-        body["previous"] = asked.pages.to(str(window.number - 1))
-    return Answer(body=body, synced_at=synced_at)
-
-
-def _repositories(
-    connection: sqlite3.Connection, asked: Asked, rows: Sequence[Repository]
-) -> tuple[list[Json], str | None]:
-    """Shape the repositories of a page, with their owners; nothing where only the frame is wanted."""
-    synced_at = oldest(row.last_seen_at for row in rows)
-    if not asked.selection.wants("values"):
-        return [], synced_at
-    owners = reads.accounts(connection, {row.owner_id for row in rows})
-    shapes = asked.shapes
-    return [shapes.repository(row, owners[row.owner_id]) for row in rows], synced_at
-
-
-def _listed(connection: sqlite3.Connection, asked: Asked, listing: Listing, seen: str | None) -> Answer:
-    """Answer with a page of repositories."""
-    page, window = _page(connection, asked, listing)
-    rows = reads.repositories(connection, asked.caller, [row[0] for row in page.rows])
-    values, synced_at = _repositories(connection, asked, rows)
-    return _envelope(asked, page, window, values, synced_at or seen)
-
-
-def _accounts(
-    connection: sqlite3.Connection,
-    asked: Asked,
-    listing: Listing,
-    shape: Callable[[Account, Any], Json],
-    seen: str | None = None,
-) -> Answer:
-    """Answer with a page of accounts; `shape` gets each with what the listing has besides."""
-    page, window = _page(connection, asked, listing)
-    width = len(reads.ACCOUNT_COLUMNS)
-    rows = [(Account(*row[:width]), row[width] if len(row) > width else None) for row in page.rows]
-    values = [shape(account, more) for account, more in rows]
-    return _envelope(asked, page, window, values, oldest(row.last_seen_at for row, _ in rows) or seen)
-
-
-def _role(asked: Asked, roles: Sequence[str] = catalogue.ROLES) -> str | None:
-    role = asked.parameters.get("role") or None
-    if role is not None and role not in roles:
-        raise ApiError(400, f"Invalid role: {role[:100]}", detail=f"It is one of {', '.join(roles)}.")
-    return role
-
-
-# --- repositories --------------------------------------------------------------------------------
 
 
 def all_repositories(connection: sqlite3.Connection, asked: Asked) -> Answer:
@@ -180,13 +32,13 @@ def all_repositories(connection: sqlite3.Connection, asked: Asked) -> Answer:
     `after` no size is told: it would be that of the rest.
     """
     since = _since(asked)
-    listing = catalogue.repositories(asked.caller, since=since, role=_role(asked))
-    page, window = _page(connection, asked, listing, counted=since is None)
+    listing = catalogue.repositories(asked.caller, since=since, role=role_of(asked))
+    page, window = page_of(connection, asked, listing, counted=since is None)
     rows = reads.repositories(connection, asked.caller, [row[0] for row in page.rows])
-    values, synced_at = _repositories(connection, asked, rows)
+    values, synced_at = shaped(connection, asked, rows)
     by_creation = asked.parameters.get("sort") in (None, "", "created_on")
     beyond = moment(page.first_beyond) if by_creation else None
-    return _envelope(asked, page, window, values, synced_at, **({"after": beyond} if beyond else {}))
+    return envelope(asked, page, window, values, synced_at, **({"after": beyond} if beyond else {}))
 
 
 def _since(asked: Asked) -> str | None:
@@ -204,8 +56,8 @@ def workspace_repositories(connection: sqlite3.Connection, asked: Asked) -> Answ
     owners = reads.accounts_named(connection, asked.names[0], owners_only=True)
     if not owners:
         raise no_workspace(asked.names[0])
-    listing = catalogue.repositories(asked.caller, owners=[owner.id for owner in owners], role=_role(asked))
-    return _listed(connection, asked, listing, owners[0].last_seen_at)
+    listing = catalogue.repositories(asked.caller, owners=[owner.id for owner in owners], role=role_of(asked))
+    return listed(connection, asked, listing, owners[0].last_seen_at)
 
 
 def repository(connection: sqlite3.Connection, asked: Asked) -> Answer:
@@ -222,8 +74,8 @@ def repository_answer(connection: sqlite3.Connection, asked: Asked, row: Reposit
 def forks(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET repositories/W/S/forks: those that the caller may see."""
     row = find_repository(connection, asked)
-    listing = catalogue.repositories(asked.caller, parent=row.id, role=_role(asked))
-    return _listed(connection, asked, listing, row.last_seen_at)
+    listing = catalogue.repositories(asked.caller, parent=row.id, role=role_of(asked))
+    return listed(connection, asked, listing, row.last_seen_at)
 
 
 def watchers(connection: sqlite3.Connection, asked: Asked) -> Answer:
@@ -231,18 +83,15 @@ def watchers(connection: sqlite3.Connection, asked: Asked) -> Answer:
     row = find_repository(connection, asked)
     listing = catalogue.watchers(asked.caller, row.id)
     shapes = asked.shapes
-    return _accounts(connection, asked, listing, lambda user, _: shapes.account(user), row.last_seen_at)
-
-
-# --- refs ----------------------------------------------------------------------------------------
+    return accounts_of(connection, asked, listing, lambda user, _: shapes.account(user), row.last_seen_at)
 
 
 def _refs(connection: sqlite3.Connection, asked: Asked, *kinds: str) -> Answer:
     row = find_repository(connection, asked)
-    page, window = _page(connection, asked, catalogue.refs(row.id, *kinds))
+    page, window = page_of(connection, asked, catalogue.refs(row.id, *kinds))
     shapes = asked.shapes
     values = [shapes.ref(row, Ref(*one)) for one in page.rows]
-    return _envelope(asked, page, window, values, row.refs_synced_at)
+    return envelope(asked, page, window, values, row.refs_synced_at)
 
 
 def refs(connection: sqlite3.Connection, asked: Asked) -> Answer:
@@ -278,108 +127,18 @@ def tag(connection: sqlite3.Connection, asked: Asked) -> Answer:
     return _ref(connection, asked, "tag")
 
 
-# --- users and workspaces ------------------------------------------------------------------------
-
-
-def user(connection: sqlite3.Connection, asked: Asked) -> Answer:
-    """GET user: whom the caller speaks as."""
-    row = _myself(connection, asked.caller)
-    return Answer(body=asked.shapes.full_user(row), synced_at=row.last_seen_at)
-
-
-def users(connection: sqlite3.Connection, asked: Asked) -> Answer:
-    """GET users/U, by name, uuid or account id; names are not accepted upstream any more."""
-    row = _account(connection, asked.names[0])
-    return Answer(body=asked.shapes.full_user(row), synced_at=row.last_seen_at)
-
-
-def teams(connection: sqlite3.Connection, asked: Asked) -> Answer:
-    """GET teams/T: gone upstream; a person's own workspace is no team."""
-    row = _account(connection, asked.names[0])
-    if row.kind == "user" or not row.is_owner:
-        raise ApiError(404, f"{asked.names[0]} is not a team")
-    return Answer(body=asked.shapes.team(row), synced_at=row.last_seen_at)
-
-
-def workspaces(connection: sqlite3.Connection, asked: Asked) -> Answer:
-    """GET workspaces: whatever the caller may see something of; gone upstream since April 2026."""
-    listing = catalogue.workspaces(asked.caller, _role(asked, ("owner", "collaborator", "member")))
-    shapes = asked.shapes
-    return _accounts(connection, asked, listing, lambda row, _: shapes.workspace(row))
-
-
-def workspace(connection: sqlite3.Connection, asked: Asked) -> Answer:
-    """GET workspaces/W, by slug or by uuid."""
-    row = _workspace(connection, asked)
-    return Answer(body=asked.shapes.workspace(row), synced_at=row.last_seen_at)
-
-
-def _open_workspace(connection: sqlite3.Connection, asked: Asked) -> Account:
-    """Find a workspace whose members the caller may see; raises ApiError 401, 403 or 404."""
-    if not asked.caller.known:
-        raise unauthorized()
-    row = _workspace(connection, asked)
-    if not asked.caller.sees_all and not reads.belongs(connection, asked.caller, row.id):
-        raise ApiError(403, "Forbidden", detail="Members are shown to members.")
-    return row
-
-
-def members(connection: sqlite3.Connection, asked: Asked) -> Answer:
-    """GET workspaces/W/members: for those who may see the workspace's private repositories, as upstream."""
-    row, shapes = _open_workspace(connection, asked), asked.shapes
-    return _accounts(
-        connection,
-        asked,
-        catalogue.members(asked.caller, row.id),
-        lambda member, permission: shapes.membership(member, row, permission),
-        row.last_seen_at,
-    )
-
-
-def member(connection: sqlite3.Connection, asked: Asked) -> Answer:
-    """GET workspaces/W/members/U: one membership, by uuid, account id or name."""
-    row = _open_workspace(connection, asked)
-    found = reads.account(connection, asked.names[1])
-    listing = catalogue.members(asked.caller, row.id, found.id if found else 0)
-    page = read_page(connection, listing, paging.Window(), order=listing.default, query=None, counted=False)
-    if found is None or not page.rows:
-        raise ApiError(404, asked.names[1])
-    return Answer(body=asked.shapes.membership(found, row, page.rows[0][-1]), synced_at=found.last_seen_at)
-
-
-def my_workspaces(connection: sqlite3.Connection, asked: Asked) -> Answer:
-    """GET user/workspaces: where the caller may work; a token, which sees everything, may everywhere."""
-    if not asked.caller.known:
-        raise unauthorized()
-    told = asked.parameters.get("administrator", "").lower()
-    administrator = {"true": True, "false": False}.get(told)
-    listing = catalogue.own_workspaces(asked.caller, administrator=administrator)
-    return _accounts(connection, asked, listing, asked.shapes.workspace_access)
-
-
-def my_permissions(connection: sqlite3.Connection, asked: Asked) -> Answer:
-    """GET user/permissions/repositories: gone upstream since April 2026; rights are the workspace's."""
-    me = _myself(connection, asked.caller)
-    page, window = _page(connection, asked, catalogue.own_repositories(asked.caller))
-    permissions = dict(page.rows)
-    rows = reads.repositories(connection, asked.caller, list(permissions))
-    shapes = asked.shapes
-    values = [shapes.permission(me, row, permissions[row.id]) for row in rows]
-    return _envelope(asked, page, window, values, me.last_seen_at)
-
-
 WORKSPACE, REPOSITORY, NAME = "<workspace>", "<repository>", "<name>"
 
 READERS: dict[tuple[str, ...], Reader] = {
-    ("user",): user,
-    ("user", "workspaces"): my_workspaces,
-    ("user", "permissions", "repositories"): my_permissions,
-    ("users", WORKSPACE): users,
-    ("teams", WORKSPACE): teams,
-    ("workspaces",): workspaces,
-    ("workspaces", WORKSPACE): workspace,
-    ("workspaces", WORKSPACE, "members"): members,
-    ("workspaces", WORKSPACE, "members", NAME): member,
+    ("user",): people.user,
+    ("user", "workspaces"): people.my_workspaces,
+    ("user", "permissions", "repositories"): people.my_permissions,
+    ("users", WORKSPACE): people.users,
+    ("teams", WORKSPACE): people.teams,
+    ("workspaces",): people.workspaces,
+    ("workspaces", WORKSPACE): people.workspace,
+    ("workspaces", WORKSPACE, "members"): people.members,
+    ("workspaces", WORKSPACE, "members", NAME): people.member,
     ("repositories",): all_repositories,
     ("repositories", WORKSPACE): workspace_repositories,
     ("repositories", WORKSPACE, REPOSITORY): repository,

@@ -5,36 +5,21 @@ What the mirror does not know is null, or absent where Bitbucket leaves it out a
 
 import json
 from functools import lru_cache
-from typing import Any
 
 import msgspec
 
+from mirror.serve.cloud.account_shapes import AccountShapes, Json, avatar, moment, seconds
 from mirror.serve.cloud.links import Links, escaped, segment
 from mirror.serve.cloud.rows import Account, Ref, Repository
-
-Json = dict[str, Any]
-
-
-def moment(text: str | None) -> str | None:
-    """Write a moment as Bitbucket does: with an offset, and six digits, without which old clients fail."""
-    return None if text is None else f"{text[:-1]}+00:00"
-
-
-def seconds(text: str | None) -> str | None:
-    """Write the date of a commit or a tag as Bitbucket does: git knows no fractions."""
-    if text is None or not text.endswith(".000000Z"):
-        return moment(text)
-    return f"{text[:19]}+00:00"
-
 
 _CHILDREN = ("pullrequests", "commits", "forks", "watchers", "downloads", "hooks")
 
 
-class Shapes:
+class Shapes(AccountShapes):
     """Shapes for one request; `whole` where nothing is picked out of the links in them."""
 
     def __init__(self, links: Links, *, whole: bool = False) -> None:
-        self._links = links
+        super().__init__(links)
         self._stencil = _stencil(links) if whole else None
         self._shared = dict[int, tuple[Json, Json]]()
 
@@ -87,93 +72,8 @@ class Shapes:
             "links": {
                 "self": {"href": self._links.repository(row.full_name)},
                 "html": {"href": self._links.repository_page(row.full_name)},
-                **_avatar(row.avatar_url),
+                **avatar(row.avatar_url),
             },
-        }
-
-    def account(self, row: Account) -> Json:
-        """Give a user or a team: `username` for namespaces, `nickname` for people."""
-        shaped: Json = {
-            "type": "team" if row.kind != "user" else "user",
-            "display_name": row.display_name,
-            "uuid": row.known_uuid,
-        }
-        if row.username is not None and (row.is_owner or row.username != row.nickname):
-            shaped["username"] = row.username
-        if row.nickname is not None:
-            shaped["nickname"] = row.nickname
-        if row.account_id is not None:
-            shaped["account_id"] = row.account_id
-        if row.created_at is not None:
-            shaped["created_on"] = moment(row.created_at)
-        shaped["links"] = self._account_links(row)
-        return shaped
-
-    def owner(self, row: Account) -> Json:
-        """Give the owner of a repository.
-
-        A workspace that no account stands behind is a team without uuid, for the uuid is the workspace's.
-        """
-        shaped = self.account(row)
-        if row.kind == "workspace":
-            del shaped["uuid"]
-        return shaped
-
-    def full_user(self, row: Account) -> Json:
-        """Give a user as they are asked for alone."""
-        return {**self.account(row), "account_status": "active"}
-
-    def team(self, row: Account) -> Json:
-        """Give a team as ``/teams`` did."""
-        slug = row.username or ""
-        shaped = {**self.account(row), "type": "team", "kind": "team"}
-        here = f"{self._links.api}/teams/{segment(slug)}"
-        shaped["links"] = {
-            "self": {"href": here},
-            "repositories": {"href": f"{self._links.api}/repositories/{segment(slug)}"},
-            "html": {"href": self._links.owner_page(row.username or "")},
-            "members": {"href": f"{self._links.workspace(slug)}/members"},
-            **_avatar(row.avatar_url),
-        }
-        return shaped
-
-    def short_workspace(self, row: Account) -> Json:
-        """Give the workspace that others embed."""
-        return {"type": "workspace", "name": row.display_name, **self._workspace_base(row)}
-
-    def workspace(self, row: Account) -> Json:
-        """Give a workspace in full; whether it is private is not mirrored, so it is as public as its name."""
-        slug = row.username or ""
-        here = self._links.workspace(slug)
-        shaped = self.short_workspace(row)
-        shaped |= {"is_private": False, "created_on": moment(row.created_at)}
-        shaped["links"] |= {
-            "members": {"href": f"{here}/members"},
-            "owners": {"href": f"{here}/members?q=permission%3D%22owner%22"},
-            "projects": {"href": f"{here}/projects"},
-            "repositories": {"href": f"{self._links.api}/repositories/{segment(slug)}"},
-            "snippets": {"href": f"{self._links.api}/snippets/{segment(slug)}"},
-        }
-        return shaped
-
-    def workspace_access(self, row: Account, permission: str | None) -> Json:
-        """Give an item of the caller's workspaces: the slug is nested, and there is no name."""
-        return {
-            "type": "workspace_access",
-            "administrator": permission == "owner",
-            "workspace": {"type": "workspace_base", **self._workspace_base(row)},
-        }
-
-    def membership(self, user: Account, workspace: Account, permission: str | None) -> Json:
-        """Give an item of a workspace's members."""
-        identity = user.known_uuid or user.username or ""
-        here = f"{self._links.workspace(workspace.username or '')}/members/{segment(identity)}"
-        return {
-            "type": "workspace_membership",
-            "permission": permission,
-            "user": self.account(user),
-            "workspace": self.short_workspace(workspace),
-            "links": {"self": {"href": here}},
         }
 
     def permission(self, user: Account, row: Repository, permission: str) -> Json:
@@ -262,33 +162,10 @@ class Shapes:
             for name, href in (("https", row.clone_https), ("ssh", row.clone_ssh))
             if href is not None
         ]
-        own: Json = (
-            {"clone": clone} if row.avatar_url is None else {"clone": clone, **_avatar(row.avatar_url)}
-        )
+        own: Json = {"clone": clone} if row.avatar_url is None else {"clone": clone, **avatar(row.avatar_url)}
         if self._stencil is not None:
             return self._stencil.filled(escaped(row.full_name), own)
         return {**_links_of_repository(self._links, row.full_name), **own}
-
-    def _account_links(self, row: Account) -> Json:
-        slug = row.username or ""
-        person = row.kind == "user"
-        here = self._links.user(row.known_uuid or slug) if person else self._links.workspace(slug)
-        return {
-            "self": {"href": here},
-            "html": {"href": self._links.owner_page(row.username or "")},
-            **_avatar(row.avatar_url),
-        }
-
-    def _workspace_base(self, row: Account) -> Json:
-        return {
-            "uuid": row.known_uuid,
-            "slug": row.username,
-            "links": {
-                "self": {"href": self._links.workspace(row.username or "")},
-                "html": {"href": self._links.owner_page(row.username or "")},
-                **_avatar(row.avatar_url),
-            },
-        }
 
 
 def _links_of_repository(links: Links, full_name: str) -> Json:
@@ -356,7 +233,3 @@ def _main_branch(row: Repository) -> Json | None:
 
 def _flag(value: int | None) -> bool | None:
     return None if value is None else bool(value)
-
-
-def _avatar(href: str | None) -> Json:
-    return {} if href is None else {"avatar": {"href": href}}
