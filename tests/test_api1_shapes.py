@@ -17,7 +17,7 @@ from mirror.serve.amsterdam import local, local_millis, utc
 from mirror.serve.rows import RefRow, UserRow
 from mirror.times import to_text
 
-RECORDED = Path("/work/shared/recorded/v1")
+RECORDED = Path(__file__).resolve().parent.parent.parent / "shared/recorded/v1"
 SPRING = "cyprianno-spring-social-bitbucket"
 COMPOSER = "composer-composer/GitBitbucketDriverTest.php"
 

@@ -43,7 +43,7 @@ workspaces = ["atlassian"]    # as in bitbucket.org/SLUG; remove the line for yo
 # verify_schedule = "30 4 * * sun"
 # verify_sample = 20          # how many repositories a scheduled verify compares
 # jitter = "30s"              # work begins up to so much later, not on the minute with everybody else's
-# watch = 0.3                 # the share of the hour's requests for workspaces where changes are likely; 0: none
+# watch = 0.3                 # the share of the requests that goes where changes are likely; 0: none
 # watch_shortest = "2m"       # how often the busiest one is looked at, at most
 # stale_after = "2d"          # /-/health tells of a last complete sync that is older
 
