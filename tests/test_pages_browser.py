@@ -248,7 +248,7 @@ def test_axe_finds_no_serious_issue(lived_in: tuple[Any, str, str], axe: str, sc
         color_scheme=scheme, extra_http_headers={"Authorization": f"Bearer {token}"}, bypass_csp=True
     )
     page = context.new_page()
-    for path in PAGES:
+    for path in PAGES if scheme == "light" else PAGES[:5]:
         page.goto(address + path)
         if path == "/":
             page.keyboard.type("django")
