@@ -22,7 +22,7 @@ from filled import fill_many
 
 from mirror.store.index.build import build
 
-TYPED = ("p", "pr", "pro", "proj", "project", "project-7", "project-77", "ject-1", "oj", "owner1/pro", "zzz")
+TYPED = ("p", "pr", "pro", "proj", "project", "project-7", "project-77", "ject-1", "oj", "owner777/pro", "zzz")
 PAGES = {
     "as you type": [f"/-/search/options?q={typed}" for typed in TYPED],
     "search page": [f"/-/search?q={typed}" for typed in TYPED],
@@ -30,7 +30,7 @@ PAGES = {
         f"/-/search?q={typed}&scm=hg&language=java" for typed in ("project-7", "ject-123", "pro")
     ],
     "a typing error": ["/-/search?q=porject-77", "/-/search?q=projekt-123"],
-    "search.csv": ["/-/search.csv?q=project"],
+    "search.csv": ["/-/search.csv?q=project-7"],
     "home": ["/"],
     "repository": ["/-/r/owner7/project-7", "/-/r?id=77"],
     "owner": ["/-/u/owner7"],

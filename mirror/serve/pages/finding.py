@@ -24,6 +24,7 @@ CHOICES = {
     "forks": ("only", "none"),
     "gone": ("1",),
 }
+FAR = 5
 FILTERS = ("owner", "language", *CHOICES)
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -161,7 +162,9 @@ async def _found(visit: Visit, asked: Asked) -> tuple[Found, float]:
         found = find(connection, asked, visible_private=sees_all)
         return found, (time.perf_counter() - start) * 1000
 
-    return await visit.read(work)
+    # The first page is answered from short lists; what lies far behind it may cost a look at every match.
+    is_first = asked.page == 1 and asked.size <= PER_PAGE
+    return await visit.read(work, patience=1 if is_first else FAR)
 
 
 def _languages(connection: sqlite3.Connection, visit: Visit) -> list[str]:

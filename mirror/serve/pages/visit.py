@@ -77,9 +77,9 @@ class Visit:
         good = text.isascii() and text.isdecimal() and len(text) < 16 and int(text) > 0
         return min(int(text), most) if good else default
 
-    async def read(self, work: Callable[[sqlite3.Connection], Read]) -> Read:
-        """Read in one snapshot, within Datasette's time limit."""
-        limit = self.datasette.setting("sql_time_limit_ms")
+    async def read(self, work: Callable[[sqlite3.Connection], Read], *, patience: int = 1) -> Read:
+        """Read in one snapshot, within Datasette's time limit or so many times that."""
+        limit = patience * self.datasette.setting("sql_time_limit_ms")
         return cast(
             "Read", await self.database.execute_fn(lambda connection: _bounded(connection, work, limit))
         )
