@@ -22,7 +22,19 @@ from filled import fill_many
 
 from mirror.store.index.build import build
 
-TYPED = ("p", "pr", "pro", "proj", "project", "project-7", "project-77", "ject-1", "oj", "owner777/pro", "zzz")
+TYPED = (
+    "p",
+    "pr",
+    "pro",
+    "proj",
+    "project",
+    "project-7",
+    "project-77",
+    "ject-1",
+    "oj",
+    "owner777/pro",
+    "zzz",
+)
 PAGES = {
     "as you type": [f"/-/search/options?q={typed}" for typed in TYPED],
     "search page": [f"/-/search?q={typed}" for typed in TYPED],

@@ -1,5 +1,6 @@
 """The status page: the crawl as one looks at it, drawn from the file's own data, each chart with its SQL."""
 
+import asyncio
 import sqlite3
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
@@ -40,9 +41,11 @@ async def status(visit: Visit) -> Response:
         return context
 
     context = await visit.read(work)
-    context["counts"] = await visit.tally("counts", lambda connection: counts(connection, visit.caller))
-    context["freshness"] = await visit.tally("freshness", lambda connection: _freshness(connection, visit))
-    context["growth"] = await visit.tally("growth", lambda connection: _growth(connection, visit))
+    context["counts"], context["freshness"], context["growth"] = await asyncio.gather(
+        visit.tally("counts", lambda connection: counts(connection, visit.caller)),
+        visit.tally("freshness", lambda connection: _freshness(connection, visit)),
+        visit.tally("growth", lambda connection: _growth(connection, visit)),
+    )
     return await visit.page("mirror_status.html", context)
 
 

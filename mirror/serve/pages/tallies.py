@@ -18,15 +18,19 @@ if TYPE_CHECKING:
 WORTH = 60
 """How many times its own cost a number is good for."""
 
+CHEAP = 0.05
+"""Seconds: what costs less is counted each time."""
+
 LONGEST = 600.0
 PATIENCE = 0.5
 """Seconds for which a page waits for a number that nobody knows yet."""
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """A value, and until when (by the monotonic clock) it is good."""
+    """A value, what it cost in seconds, and until when (by the monotonic clock) it is good."""
 
     value: Any
+    cost: float
     until: float
 
 
@@ -45,6 +49,8 @@ class Tallies:
         task = self._running.get(key)
         if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
             task = self._running[key] = asyncio.create_task(self._count(key, count))
+        if kept is not None and kept.cost > CHEAP:
+            return kept.value
         done, _ = await asyncio.wait({task}, timeout=PATIENCE)
         if done:
             return task.result()
@@ -57,7 +63,8 @@ class Tallies:
         finally:
             self._running.pop(key, None)
         cost = time.monotonic() - start
-        self._kept[key] = Kept(value, time.monotonic() + min(WORTH * cost if cost > 0.05 else 0.0, LONGEST))
+        good_for = min(WORTH * cost, LONGEST) if cost > CHEAP else 0.0
+        self._kept[key] = Kept(value, cost, time.monotonic() + good_for)
         return value
 
 

@@ -1,0 +1,56 @@
+"""Numbers that cost a scan: cheap ones are always true, dear ones are remembered, no page waits for them."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from mirror.serve.pages.tallies import CHEAP, PATIENCE, Tallies
+
+
+def _counting(seconds: float, counted: list[int]) -> Callable[[], Awaitable[int]]:
+    """Make a count that takes so long and says how often it was asked."""
+
+    async def count() -> int:
+        await asyncio.sleep(seconds)
+        counted.append(1)
+        return len(counted)
+
+    return count
+
+
+def test_what_is_cheap_is_counted_each_time() -> None:
+    """On a small file a page never shows an old number."""
+
+    async def ask() -> list[int]:
+        tallies, count = Tallies(), _counting(0, [])
+        return [await tallies.get("key", count) for _ in range(3)]
+
+    assert asyncio.run(ask()) == [1, 2, 3]
+
+
+def test_what_is_dear_is_remembered() -> None:
+    """A number is good for many times what it cost."""
+
+    async def ask() -> list[int]:
+        tallies, count = Tallies(), _counting(CHEAP * 2, [])
+        return [await tallies.get("key", count) for _ in range(3)]
+
+    assert asyncio.run(ask()) == [1, 1, 1]
+
+
+def test_no_page_waits_long_and_the_number_comes_later() -> None:
+    """It is None while it is counted for the first time; two pages that ask are one count."""
+
+    async def ask() -> tuple[list[int | None], float, int | None, int]:
+        tallies, counted = Tallies(), list[int]()
+        count = _counting(PATIENCE * 2, counted)
+        start = time.monotonic()
+        both = list(await asyncio.gather(tallies.get("key", count), tallies.get("key", count)))
+        took = time.monotonic() - start
+        await asyncio.sleep(PATIENCE * 2)
+        return both, took, await tallies.get("key", count), len(counted)
+
+    both, took, later, counted = asyncio.run(ask())
+    assert both == [None, None]
+    assert took < PATIENCE * 1.9
+    assert (later, counted) == (1, 1)
