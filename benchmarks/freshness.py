@@ -41,14 +41,22 @@ class Outcome(NamedTuple):
 class History:
     """The pushes of some days to the repositories of some workspaces, each in order."""
 
-    def __init__(self, sizes: list[int], days: float, *, sessions: bool, seed: int = 1) -> None:
+    def __init__(
+        self,
+        sizes: list[int],
+        days: float,
+        *,
+        sessions: bool,
+        pushes_a_day: float = PUSHES_A_DAY,
+        seed: int = 1,
+    ) -> None:
         self.sizes, self.seconds = sizes, (days + WARM_DAYS) * 86_400
         self.random = random.Random(seed)
         owners = [owner for owner, size in enumerate(sizes) for _ in range(size)]
         weights = [1 / rank for rank in range(1, len(owners) + 1)]
         self.random.shuffle(weights)
         self.weights = weights
-        count = int(len(owners) * PUSHES_A_DAY * (days + WARM_DAYS))
+        count = int(len(owners) * pushes_a_day * (days + WARM_DAYS))
         self.pushes = [list[tuple[float, int]]() for _ in sizes]
         for at, repository in sorted(self._drawn(count, sessions=sessions)):
             self.pushes[owners[repository]].append((at, repository))

@@ -1,0 +1,176 @@
+"""The comparison with the product itself: a served sandbox, real syncs over HTTP, a clock that is wound.
+
+    python benchmarks/freshness_sandbox.py [--repositories N] [--per-hour N] [--hours N] [--sessions]
+
+Pushes are made in the sandbox at their moments; when the mirror had them is read from its table `changes`.
+Slow: every look is a run of its own.
+"""
+
+import argparse
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from freshness import TICK, WARM_DAYS, History, sandbox_sizes
+
+from mirror.background.watch import Watch
+from mirror.config import Config, Duration, UpstreamConfig
+from mirror.report import Silent
+from mirror.sandbox import Sandbox, World, running
+from mirror.sandbox.askers import TOKEN
+from mirror.session import Wishes, sync_all
+from mirror.store.files import open_reader
+from mirror.sync.part import Part
+from mirror.times import from_text
+
+START = datetime(2026, 11, 23, tzinfo=UTC)
+
+Chooser = Callable[[datetime], list[str]]
+
+
+class Clock:
+    """A clock that is wound by hand; no two readings agree."""
+
+    def __init__(self) -> None:
+        self.moment = START
+
+    def now(self) -> datetime:
+        """Tell the time."""
+        self.moment += timedelta(microseconds=1)
+        return self.moment
+
+
+class Trial:
+    """A sandbox, its mirror, and the pushes that are yet to come."""
+
+    def __init__(self, folder: Path, history: History, repositories: int) -> None:
+        self.clock, self.history = Clock(), history
+        self.world = World(repositories, now=self.clock.now)
+        self.sandbox = Sandbox(self.world)
+        orders = [self.world.order(workspace, "created_on", TOKEN) for workspace in self.world.workspaces]
+        self.names = [[self._full_name(number) for number in order] for order in orders if len(order)]
+        self.database = folder / "mirror.db"
+        # The warming up is left out: the sandbox tells when its repositories were updated last.
+        late = WARM_DAYS * 86_400
+        self.coming = sorted(
+            (at - late, repository, owner)
+            for owner, pushes in enumerate(history.pushes)
+            for at, repository in pushes
+            if at >= late
+        )
+        self.pushed = list[tuple[datetime, str]]()
+
+    def _full_name(self, number: int) -> str:
+        row = self.world.get(number)
+        assert row is not None  # noqa: S101 - every number of an order is a repository's
+        return row.full_name
+
+    def run(self, config: Config, hours: float, choose: Chooser) -> tuple[int, list[float]]:
+        """Let time go by, look where `choose` says; return the requests and the minutes pushes waited."""
+        sync_all(config, Wishes(), report=Silent(), stop=threading.Event(), clock=self.clock.now)
+        first, until = self._requests(), hours * 3600
+        ticks = 0.0
+        while ticks < until:
+            ticks += TICK
+            self._push(ticks)
+            self.clock.moment = START + timedelta(hours=1, seconds=ticks)
+            names = choose(self.clock.moment)
+            if names:
+                wishes = Wishes(part=Part(due=names, leftovers=False, kind="watch"))
+                sync_all(config, wishes, report=Silent(), stop=threading.Event(), clock=self.clock.now)
+        return self._requests() - first, self._waits()
+
+    def _push(self, until: float) -> None:
+        while self.coming and self.coming[0][0] <= until:
+            at, repository, owner = self.coming.pop(0)
+            self.clock.moment = max(self.clock.moment, START + timedelta(hours=1, seconds=at))
+            name = self.names[owner][repository - self.history.first[owner]]
+            self.pushed.append((self.clock.now(), name))
+            self.sandbox.do("push", name)
+
+    def _requests(self) -> int:
+        with closing(sqlite3.connect(self.database)) as connection:
+            return int(connection.execute("SELECT sum(requests) FROM sync_runs").fetchone()[0])
+
+    def _waits(self) -> list[float]:
+        """Hold pushes against the moments at which the mirror saw refs move; the rest wait to the end."""
+        with closing(sqlite3.connect(self.database)) as connection:
+            rows = connection.execute(
+                """SELECT r.full_name, c.at FROM changes c JOIN repositories r ON r.id = c.repository_id
+                   WHERE c.kind LIKE 'branch_%' ORDER BY c.id"""
+            ).fetchall()
+        seen = dict[str, list[datetime]]()
+        for name, at in rows:
+            seen.setdefault(name, []).append(from_text(at))
+        waits = list[float]()
+        for at, name in self.pushed:
+            found = next((moment for moment in seen.get(name, ()) if moment >= at), self.clock.moment)
+            waits.append((found - at).total_seconds() / 60)
+        return sorted(waits)
+
+
+def trial(
+    repositories: int, per_hour: float, hours: float, *, pushes_a_day: float, sessions: bool, adaptive: bool
+) -> str:
+    """Run one way of looking and say what came of it."""
+    history = History(sandbox_sizes(repositories), hours / 24, sessions=sessions, pushes_a_day=pushes_a_day)
+    with tempfile.TemporaryDirectory() as folder:
+        made = Trial(Path(folder), history, repositories)
+        with running(made.sandbox) as served:
+            secret = Path(folder, "token")
+            secret.write_text("sandbox")
+            upstream = UpstreamConfig(
+                name="box",
+                kind="sandbox",
+                url=served.url,
+                credential=f"file:{secret}",
+                watch=1.0,
+                watch_shortest=Duration(120),
+                concurrency=1,
+            )
+            config = Config(database=str(made.database), upstreams=(upstream,))
+            names = [workspace.slug.lower() for workspace in made.world.workspaces]
+            watch, turns = Watch(upstream), [0.0, 0.0]
+
+            def by_rate(now: datetime) -> list[str]:
+                with closing(open_reader(made.database)) as connection:
+                    return watch.due(connection, now, round(per_hour))
+
+            def in_turn(_: datetime) -> list[str]:
+                turns[0] += per_hour * TICK / 3600
+                count, turns[0] = int(turns[0]), turns[0] % 1
+                start, turns[1] = int(turns[1]), turns[1] + count
+                return [names[turn % len(names)] for turn in range(start, start + count)]
+
+            requests, waits = made.run(config, hours, by_rate if adaptive else in_turn)
+    mean, p95 = sum(waits) / len(waits), waits[int(0.95 * len(waits))]
+    what = "adaptive" if adaptive else "fixed"
+    return f"{what}: {requests:,} requests, {len(waits):,} pushes waited {mean:.1f} min, p95 {p95:.1f} min"
+
+
+def main() -> None:
+    """Print both."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--repositories", type=int, default=1_000)
+    parser.add_argument("--per-hour", type=float, default=40.0)
+    parser.add_argument("--hours", type=float, default=24.0)
+    parser.add_argument("--pushes-a-day", type=float, default=1.0, help="of a repository, on average")
+    parser.add_argument("--sessions", action="store_true")
+    options = parser.parse_args()
+    for adaptive in (False, True):
+        print(
+            trial(
+                options.repositories, options.per_hour, options.hours,
+                pushes_a_day=options.pushes_a_day,
+                sessions=options.sessions, adaptive=adaptive,
+            ),
+            flush=True,
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
