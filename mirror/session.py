@@ -102,6 +102,7 @@ def sync_all(
         _keep_answers(run)
         if summaries[-1].state == "interrupted":
             break
+        run.store.finish_search_index()
     return summaries
 
 

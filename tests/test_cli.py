@@ -195,6 +195,39 @@ def test_verify_finds_and_mends_what_differs(folder: Folder, box: RunningSandbox
     assert folder.run("verify", "--sample", "all").out.strip().endswith("no difference")
 
 
+def test_a_sync_leaves_its_rows_to_the_search_index(synced: Folder) -> None:
+    """A first load builds the index at its end; nothing is left for searches to look through."""
+    connection = sqlite3.connect(synced.path / "data/mirror.db")
+    highest, known, waiting = connection.execute(
+        """SELECT (SELECT max(id) FROM repositories), (SELECT up_to FROM search_state),
+               (SELECT count(*) FROM search_pending)"""
+    ).fetchone()
+    connection.close()
+    assert (known, waiting) == (highest, 0)
+
+
+def test_verify_holds_the_search_index_against_the_rows_and_builds_it_anew(
+    folder: Folder, box: RunningSandbox
+) -> None:
+    """Whatever somebody did to it; no upstream is needed for that."""
+    folder.configure(box.url)
+    folder.run("sync")
+    assert "are whole" in folder.run("verify", "--sample", "0").out
+    connection = sqlite3.connect(folder.path / "data/mirror.db")
+    connection.execute("UPDATE search_common SET repositories = repositories + 1 WHERE path = x''")
+    connection.execute("DELETE FROM search_rare WHERE path = (SELECT min(path) FROM search_rare)")
+    connection.commit()
+    connection.close()
+    found = folder.run("verify", "--sample", "0")
+    assert found.code == 1
+    assert "search index: b'' in collection 0 counts" in found.out
+    assert "does not list" in found.out
+    mended = folder.run("verify", "--sample", "0", "--repair")
+    assert mended.code == 0
+    assert "(mended)" in mended.out
+    assert "are whole" in folder.run("verify", "--sample", "0").out
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [

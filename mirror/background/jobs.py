@@ -55,7 +55,7 @@ def _verify(
     """Compare a sample of rows, and look the file over; what is wrong is told and left to `mirror verify`."""
     complaints = check_file(Path(config.database), repair=False)
     for complaint in complaints:
-        report.note(f"{work.id}: {complaint}")
+        report.note(f"{work.id}: {complaint.text}")
     _keep(work, config, f"{len(complaints):,} faults; see: mirror verify" if complaints else "", clock)
     summaries, findings = verify_all(
         config,

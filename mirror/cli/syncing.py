@@ -114,8 +114,8 @@ def verify(ctx: click.Context, names: tuple[str, ...], sample: str, repair: bool
     number = None if sample == "all" else _whole(sample)
     complaints = check_file(Path(config.database), repair=repair)
     for complaint in complaints:
-        click.echo(complaint)
-    code = 1 if complaints else 0
+        click.echo(f"{complaint.text}{' (mended)' if complaint.mended else ''}")
+    code = 0 if all(complaint.mended for complaint in complaints) else 1
     if number != 0:
         wishes = Wishes(names=names, may_wait=not no_wait)
         with built_in_sandbox(config), progress() as reporter, _sigterm_interrupts():
