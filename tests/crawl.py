@@ -1,6 +1,5 @@
 """A sandbox and a mirror of it, for the tests of the crawl: synced over real HTTP, compared row by row."""
 
-import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from random import Random
 from typing import Any
 
 import httpx
+from truth import REPOSITORY_COLUMNS, differences
 
 from mirror.config import Duration, Retry, UpstreamConfig
 from mirror.report import Silent, Summary
@@ -18,7 +18,6 @@ from mirror.sandbox import TOKEN, Asker, RunningSandbox, Sandbox, World, running
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
 from mirror.sync import Run, sync_upstream
-from mirror.times import normalised
 from mirror.upstream.connect import connect
 
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -184,101 +183,8 @@ def assert_true(
     """Hold every row of the mirror that is no tombstone against what the sandbox would answer now."""
     sandbox = served.sandbox if isinstance(served, RunningSandbox) else served
     origin = crawl.config.url.removesuffix("/2.0")
-    wanted = {
-        row["uuid"]: row for row in sandbox.world.visible(asker, origin) if _namespace(row) in workspaces
-    }
-    mine = {row["uuid"]: row for row in repositories(crawl)}
-    assert set(mine) == set(wanted), (
-        f"missing {[wanted[uuid]['full_name'] for uuid in wanted.keys() - mine.keys()]}, "
-        f"too many {[mine[uuid]['full_name'] for uuid in mine.keys() - wanted.keys()]}"
-    )
-    for uuid, row in wanted.items():
-        owner = sandbox.world.workspace(_namespace(row))
-        assert owner is not None
-        truth: Any = {**repository_of(row), "owner_uuid": owner.uuid, "owner_name": owner.slug}
-        assert mine[uuid] == truth, row["full_name"]
-    my_refs = refs(crawl)
-    for uuid, row in wanted.items():
-        told = sandbox.world.refs(row["full_name"])
-        truth = {(ref["type"] == "tag", ref["name"]): ref_of(ref) for ref in told}
-        assert my_refs.get(uuid, {}) == truth, row["full_name"]
-
-
-REPOSITORY_COLUMNS = (
-    "uuid", "slug", "name", "full_name", "scm", "is_private", "description", "website", "language", "size",
-    "main_branch", "fork_policy", "parent_uuid", "has_issues", "has_wiki", "project_key", "project_name",
-    "clone_https", "clone_ssh", "created_at", "updated_at",
-)  # fmt: skip
-"""What is compared. Counts of followers and forks, and a parent's name, change without `updated_on`."""
-
-
-def repositories(crawl: Crawl) -> list[dict[str, Any]]:
-    """Read all rows that are no tombstones, with their owner."""
-    sql = f"""SELECT {", ".join(f"r.{column}" for column in REPOSITORY_COLUMNS)}, u.uuid, u.username
-              FROM repositories r JOIN users u ON u.id = r.owner_id WHERE r.deleted_at IS NULL"""
-    return [
-        dict(zip((*REPOSITORY_COLUMNS, "owner_uuid", "owner_name"), row, strict=True))
-        for row in crawl.rows(sql)
-    ]
-
-
-def repository_of(row: dict[str, Any]) -> dict[str, Any]:
-    """Arrange an object of API 2.0 as the mirror's row must be."""
-    clones = {link["name"]: link["href"] for link in row["links"]["clone"]}
-    plain = ("uuid", "slug", "name", "full_name", "scm", "description", "website", "language", "size")
-    return {
-        **{name: row.get(name) for name in plain},
-        "fork_policy": row.get("fork_policy"),
-        "is_private": int(row["is_private"]),
-        "main_branch": (row.get("mainbranch") or {}).get("name"),
-        "parent_uuid": (row.get("parent") or {}).get("uuid"),
-        "has_issues": _flag(row.get("has_issues")),
-        "has_wiki": _flag(row.get("has_wiki")),
-        "project_key": (row.get("project") or {}).get("key"),
-        "project_name": (row.get("project") or {}).get("name"),
-        "clone_https": clones["https"],
-        "clone_ssh": clones["ssh"],
-        "created_at": _moment(row["created_on"]),
-        "updated_at": _moment(row["updated_on"]),
-    }
-
-
-def _namespace(row: dict[str, Any]) -> str:
-    return str(row["full_name"]).partition("/")[0]
-
-
-def refs(crawl: Crawl) -> dict[str, dict[tuple[bool, str], dict[str, Any]]]:
-    """Read branches and tags by the uuid of their repository, and by kind and name."""
-    common = "x.name, x.target_hash, x.target_date, x.target_author, x.target_message, x.target_parents"
-    found = dict[str, dict[tuple[bool, str], dict[str, Any]]]()
-    for uuid, is_tag, name, *rest in crawl.rows(
-        f"""SELECT r.uuid, 0, {common}, x.heads, NULL, NULL, NULL FROM branches x JOIN repositories r
-            ON r.id = x.repository_id UNION ALL
-            SELECT r.uuid, 1, {common}, NULL, x.tagger, x.message, x.date FROM tags x JOIN repositories r
-            ON r.id = x.repository_id"""
-    ):
-        names = ("hash", "date", "author", "message", "parents", "heads", "tagger", "note", "tagged")
-        ref = dict(zip(names, rest, strict=True))
-        for listed in ("parents", "heads"):
-            ref[listed] = None if ref[listed] is None else json.loads(ref[listed])
-        found.setdefault(uuid, {})[bool(is_tag), name] = ref
-    return found
-
-
-def ref_of(ref: dict[str, Any]) -> dict[str, Any]:
-    """Arrange a ref of API 2.0 as the mirror's row must be."""
-    target = ref["target"]
-    return {
-        "hash": target["hash"],
-        "date": _moment(target["date"]),
-        "author": target["author"]["raw"],
-        "message": target["message"],
-        "parents": [parent["hash"] for parent in target["parents"]],
-        "heads": [head["hash"] for head in ref["heads"]] if "heads" in ref and ref["type"] != "tag" else None,
-        "tagger": (ref.get("tagger") or {}).get("raw"),
-        "note": ref.get("message") if ref["type"] == "tag" else None,
-        "tagged": _moment(ref.get("date")) if ref["type"] == "tag" else None,
-    }
+    found = list(differences(crawl.rows, sandbox, workspaces, origin=origin, asker=asker))
+    assert not found, "\n".join(found)
 
 
 def contents(crawl: Crawl) -> dict[str, list[Any]]:
@@ -303,11 +209,3 @@ def contents(crawl: Crawl) -> dict[str, list[Any]]:
         "seen_refs": crawl.rows("SELECT * FROM seen_refs"),
         "streams": crawl.rows("SELECT stream FROM cursors ORDER BY 1"),
     }
-
-
-def _moment(text: str | None) -> str | None:
-    return None if text is None else normalised(text)
-
-
-def _flag(value: bool | None) -> int | None:
-    return None if value is None else int(value)
