@@ -172,6 +172,37 @@ def test_a_broken_ref_deletes_no_ref(tmp_path: Path) -> None:
         assert crawl.rows("SELECT * FROM sync_failures") == []
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_refs_that_are_all_missing_are_not_believed(tmp_path: Path, known: bool) -> None:
+    """Asked once more at once; if there are none again but a main branch, old refs stay until a later try."""
+    with crawling(tmp_path, **TWO) as (sandbox, crawl):
+        if known:
+            crawl.sync()
+            sandbox.do("push", BAD)
+        sandbox.add_fault(Fault("empty", where="refs", nth=1))
+        assert crawl.sync().exit_code == 0
+        assert_true(crawl, sandbox, TWO["workspaces"])
+        sandbox.do("push", BAD)
+        sandbox.add_fault(Fault("empty", where="refs", nth=None))
+        assert [failure.kind for failure in crawl.sync().failures] == ["refs"]
+        assert not [kind for kind, *_ in crawl.changes() if kind.endswith("_deleted")]
+        sandbox.clear_faults()
+        assert crawl.sync(later=3600).exit_code == 0
+        assert_true(crawl, sandbox, TWO["workspaces"])
+
+
+def test_a_repository_that_really_lost_its_refs_costs_one_request_more(tmp_path: Path) -> None:
+    """The second answer that names none, and tells of none, is believed."""
+    with crawling(tmp_path, **TWO) as (sandbox, crawl):
+        sandbox.do("create", "jespern/short-lived", main_branch="main")
+        crawl.sync()
+        sandbox.do("delete_branch", "jespern/short-lived", name="main")
+        sandbox.reset()
+        crawl.sync()
+        assert sandbox.state()["by_kind"]["refs"] == 2
+        assert_true(crawl, sandbox, TWO["workspaces"])
+
+
 @pytest.mark.parametrize("what", ["page_500", "nonsense"])
 def test_a_page_that_stays_broken_is_stepped_over_and_refilled(tmp_path: Path, what: str) -> None:
     """Its hole is told and remembered, the pages behind it are read, and a later run fills it."""

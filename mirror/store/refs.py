@@ -112,6 +112,14 @@ def has_unnamed(connection: sqlite3.Connection, repository_id: int) -> bool:
     return any(_unnamed(connection, kind, repository_id) for kind in TABLES)
 
 
+def has_refs(connection: sqlite3.Connection, repository_id: int) -> bool:
+    """Tell whether the mirror holds any branch or tag of a repository."""
+    return any(
+        connection.execute(f"SELECT 1 FROM {table} WHERE repository_id = ?", (repository_id,)).fetchone()
+        for table in TABLES.values()
+    )
+
+
 def _never_listed(connection: sqlite3.Connection, repository_id: int) -> bool:
     row = connection.execute(
         "SELECT refs_synced_at FROM repositories WHERE id = ?", (repository_id,)

@@ -7,7 +7,7 @@ import msgspec
 
 from mirror.errors import MirrorError, UpstreamShapeError
 from mirror.model import Ref, RepositoryKey
-from mirror.store.refs import SavedRefs, has_unnamed, save_refs
+from mirror.store.refs import SavedRefs, has_refs, has_unnamed, save_refs
 from mirror.store.runs import Failure
 from mirror.sync.places import PASSES
 from mirror.sync.run import Run
@@ -59,13 +59,14 @@ def refs_steps(run: Run) -> Iterator[Step]:
 class RefsPlace(msgspec.Struct, frozen=True, kw_only=True):
     """Where the listing of one repository's refs stands, between two pages of it.
 
-    `pages` counts those of this pass, `bad` the rows not understood; `landmark` is an earlier link that tells
-    when links go in a circle.
+    `pages` and `rows` count those of this pass, `bad` the rows not understood; `landmark` is an earlier link
+    that tells when links go in a circle.
     """
 
     next: str | None = None
     landmark: str | None = None
     pages: int = 0
+    rows: int = 0
     bad: int = 0
     passes: int = 1
 
@@ -73,11 +74,12 @@ class RefsPlace(msgspec.Struct, frozen=True, kw_only=True):
         """Return the place behind a page; raises UpstreamShapeError where the links go in a circle."""
         if page.place is not None and page.place in (self.next, self.landmark):
             raise UpstreamShapeError("the refs listing leads back to a page of its own")
-        pages = self.pages + 1
+        pages, rows = self.pages + 1, self.rows + len(page.rows) + len(page.bad)
         return RefsPlace(
             next=page.place,
             landmark=page.place if pages & (pages - 1) == 0 else self.landmark,
             pages=pages,
+            rows=rows,
             bad=self.bad + len(page.bad),
             passes=self.passes,
         )
@@ -96,6 +98,8 @@ class RefsStep(Step):
     def save(self, answer: Page[Ref]) -> Sequence[Step]:
         """Write it, with where a listing of several pages goes on."""
         run, place = self.run, self.place.after(answer)
+        if self._is_doubtful(answer, place):
+            return [RefsStep(run, self.row_id, self.key, RefsPlace(passes=2))]
         with run.store.transaction():
             saved = self._write(answer.rows, last_page=place.next is None and place.pages == 1, place=place)
             if place.next is None and place.pages > 1:
@@ -119,6 +123,22 @@ class RefsStep(Step):
             return [RefsStep(run, self.row_id, self.key, place)]
         run.report.step()
         return []
+
+    def _is_doubtful(self, answer: Page[Ref], place: RefsPlace) -> bool:
+        """Tell whether a listing ended too early to be believed: short of its own total, or without any ref.
+
+        The second pass decides, since totals may count what cannot be seen, and the last ref may be deleted;
+        raises UpstreamShapeError where it names none although the repository has a main branch.
+        """
+        if place.next is not None:
+            return False
+        if place.rows > 0:
+            return place.passes == 1 and answer.size is not None and place.rows < answer.size
+        store = self.run.store
+        main = store.row("SELECT main_branch FROM repositories WHERE id = ?", (self.row_id,))[0]
+        if place.passes > 1 and main is not None:
+            raise UpstreamShapeError(f"there is a main branch {main}, and yet no ref is listed")
+        return place.passes == 1 and (main is not None or has_refs(store.connection, self.row_id))
 
     def _write(self, rows: Sequence[Ref], *, last_page: bool, place: RefsPlace) -> SavedRefs:
         with self.run.store.transaction() as connection:
