@@ -99,7 +99,7 @@ def test_a_long_sync_absorbs_what_is_pending(tmp_path: Path) -> None:
     "damage",
     [
         "UPDATE search_common SET repositories = repositories + 1 WHERE path = x'746f6f6c'",
-        "UPDATE search_common SET best = x'01' WHERE path = x'746f6f6c'",
+        "UPDATE search_common SET best = x'01000000' WHERE path = x'746f6f6c'",
         "DELETE FROM search_common WHERE path = x'746f'",
         "UPDATE search_rare SET ids = x'' WHERE path = (SELECT max(path) FROM search_rare)",
         "DELETE FROM search_rare WHERE path = (SELECT min(path) FROM search_rare)",
@@ -161,4 +161,4 @@ def test_after_a_kill_at_any_point_the_search_is_right(tmp_path: Path, delay: fl
 def test_lists_are_read_as_they_were_written(ids: set[int], later: list[int]) -> None:
     """As steps, with whatever was appended; and plain numbers in their order."""
     assert trie.unpack_list(trie.pack_list(ids) + trie.appended(later)) == [*sorted(ids), *later]
-    assert trie.unpack(trie.pack(later)) == later
+    assert trie.unpack_best(trie.pack_best(later)) == later

@@ -86,14 +86,16 @@ class Trie:
         return trie.below(self._connection, path)
 
     def best(self, tally: Tally, limit: int, without: set[int]) -> tuple[list[int], bool]:
-        """Return the best of a node that are settled, `limit` at most, and whether they are enough or all."""
+        """Return the best of a node that are settled, and whether they are all or as many as `limit`."""
         best = self.listed(tally)
         ids = [row_id for row_id in best if row_id not in without]
-        return ids[:limit], len(ids) >= limit or len(best) == tally.count
+        if len(best) == tally.count:
+            return ids, True
+        return ids[:limit], len(ids) >= limit
 
     def listed(self, tally: Tally) -> list[int]:
-        """Return all that a node lists, the best first."""
-        return trie.unpack(tally.best)
+        """Return all that a node lists: everybody, in any order, or else the best, the best of all first."""
+        return trie.unpack_best(tally.best)
 
     def unsettled(self, part: str) -> Unsettled:
         """Find the pending rows whose name contains `part`, or did when the index learnt of them."""

@@ -379,6 +379,14 @@ def m008_webhook_deliveries(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m009_search_lists_of_fixed_width(db: Database) -> None:
+    """The ids of the best take four bytes each. The next sync builds anew what was written before."""
+    for table in ("common", "rare", "crowds", "pending"):
+        db.execute(f"DELETE FROM search_{table}")
+    db.execute("UPDATE search_state SET up_to = 0")
+
+
 def _version() -> int:
     db = Database(memory=True)
     try:

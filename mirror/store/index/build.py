@@ -6,6 +6,8 @@ stays below 1.5 GB. The rows are written in the order of their paths, which pack
 
 import sqlite3
 from collections.abc import Iterator
+from itertools import compress
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,16 +61,24 @@ class _Build:
         everyone = np.arange(self.corpus.size, dtype=np.uint32)
         self._tally([b""], np.zeros(1, dtype=np.int64), everyone)
         self._flush()
-        marks = self.corpus.suffixes(_MARK)
-        self._grow(*marks, 1, only_crowds=True)
-        del marks
-        for byte in range(256):
-            if byte != _END:
-                self._grow(*self.corpus.suffixes(byte), 1)
-                self._flush()
+        self._grow_from(_MARK, only_crowds=True)
+        for byte in self.corpus.first_bytes():
+            self._grow_from(byte)
+            self._flush()
+
+    def _grow_from(self, byte: int, *, only_crowds: bool = False) -> None:
+        at, of = self.corpus.suffixes(byte)
+        if at.size > TURN:
+            self._part(at, of, np.zeros(1, dtype=np.int64), 1, only_crowds=only_crowds)
+            self._grow_in_turns(at, of, 2, only_crowds=only_crowds)
+        else:
+            self._grow(at, of, 1, only_crowds=only_crowds)
 
     def _grow(self, at: Numbers, of: Numbers, depth: int, *, only_crowds: bool = False) -> None:
-        """Follow suffixes that begin alike for `depth` bytes: at these places, of these repositories."""
+        """Follow suffixes that begin alike for `depth` bytes: at these places, of these repositories.
+
+        Sorting by the bytes that follow leaves those that agree in the order of popularity they came in.
+        """
         starts = np.zeros(1, dtype=np.int64)
         while at.size:
             common = self._part(at, of, starts, depth, only_crowds=only_crowds)
@@ -84,11 +94,11 @@ class _Build:
             key = group << np.uint64(8) | self.corpus.text[at + np.uint32(depth)]
             key <<= np.uint64(32)
             key |= np.arange(at.size, dtype=np.uint64)
-            key.sort()
+            key.sort(kind="stable")  # which is quick with what is nearly in order
             order = (key & _LOW).astype(np.uint32)
             at, of = at[order], of[order]
             key >>= np.uint64(32)
-            starts = _starts(key)
+            starts = np.flatnonzero(_first_of_equals(key))
             depth += 1
 
     def _grow_in_turns(self, at: Numbers, of: Numbers, depth: int, *, only_crowds: bool) -> None:
@@ -104,19 +114,17 @@ class _Build:
     ) -> NDArray[np.bool_]:
         """Tell common groups from rare ones and keep the rows of both; returns which are common."""
         sizes = np.diff(starts, append=at.size)
-        first = at[starts].astype(np.int64)
-        ended = self.corpus.text[first + depth - 1] == _END
+        first = at[starts]
+        ended = self.corpus.text[first + np.uint32(depth - 1)] == _END
         common: NDArray[np.bool_] = (sizes > self.leaf_size) & ~ended & (depth < DEEPEST)
         if only_crowds:
             self._mark_crowds(at, of, np.repeat(ended, sizes))
             return common
         kept = np.repeat(common, sizes)
         paths = self.corpus.paths(first, depth)
-        self._tally(
-            [path for path, yes in zip(paths, common.tolist(), strict=True) if yes],
-            _starts(np.repeat(np.arange(common.sum(), dtype=np.uint64), sizes[common])),
-            of[kept],
-        )
+        if common.any():
+            shared = np.cumsum(sizes[common]) - sizes[common]
+            self._tally(list(compress(paths, common.tolist())), shared, of if kept.all() else of[kept])
         self._list(paths, starts, of, ~kept & np.repeat(~ended, sizes))
         if depth > SHORTEST_LISTED:
             self._list(paths, starts, of, np.repeat(ended, sizes) & ~self.crowded[of], ended=True)
@@ -129,35 +137,28 @@ class _Build:
         self.crowded[of[whole]] = True
 
     def _tally(self, paths: list[bytes], starts: NDArray[np.int64], of: Numbers) -> None:
-        """Count each common group's repositories, by collection, and list the best."""
+        """Count each common group's repositories, by collection, and list the best: the first of each."""
         corpus = self.corpus
-        group = np.repeat(np.arange(len(paths), dtype=np.uint64), np.diff(starts, append=of.size))
-        key = group << np.uint64(32) | corpus.rank[of]
+        once = _first_of_equals(of)
+        once[starts] = True
         for collection in COLLECTIONS:
-            part = key if corpus.holds[collection] else key[:0]
-            if corpus.holds.sum() > 1 and part.size:
-                part = key[corpus.collection[of] == collection]
-            if not part.size:
+            if not corpus.holds[collection]:
                 if collection == PUBLIC:
                     self.common.extend((path, PUBLIC, 0, b"", 0) for path in paths)
                 continue
-            part.sort()  # in place: where it is the key itself, nobody else needs that
-            part = part[_first_of_equals(part)]
-            owner = (part >> np.uint64(32)).astype(np.int64)
-            counts = np.bincount(owner, minlength=len(paths))
-            ends = np.cumsum(counts)
-            place = np.arange(part.size) - np.repeat(ends - counts, counts)
-            most = np.where(counts < LONG, listed(0), listed(LONG))
-            best = corpus.by_rank[(part[place < np.repeat(most, counts)] & _LOW).astype(np.int64)]
-            packed, ends = _packed(corpus.ids[best])
-            upto = np.cumsum(np.minimum(counts, most))
-            cuts = ends[upto].tolist()
-            bars = corpus.followers[best[upto - 1]].tolist()
+            mine = once & (corpus.collection[of] == collection) if corpus.holds.sum() > 1 else once
+            counts = np.add.reduceat(mine, starts, dtype=np.int64)
+            most = np.minimum(counts, np.where(counts < LONG, listed(0), listed(LONG)))
+            upto = np.cumsum(most)
+            best = of[mine][_heads(counts, most)]
+            packed = corpus.ids[best].astype("<u4").tobytes()
+            bars = np.where(most > 0, corpus.followers[best[upto - 1]] if best.size else 0, 0)
+            cuts = (4 * upto).tolist()
             for path, count, begin, end, bar in zip(
-                paths, counts.tolist(), [0, *cuts], cuts, bars, strict=False
+                paths, counts.tolist(), [0, *cuts], cuts, bars.tolist(), strict=False
             ):
                 if count or collection == PUBLIC:
-                    self.common.append((path, collection, count, packed[begin:end], bar if count else 0))
+                    self.common.append((path, collection, count, packed[begin:end], bar))
 
     def _list(
         self,
@@ -190,18 +191,20 @@ class _Build:
         """Yield (group, chunk, packed ids); without `chunked` there is one list a group."""
         if not kept.any():
             return
-        group = np.repeat(np.arange(starts.size, dtype=np.uint64), np.diff(starts, append=of.size))[kept]
-        of = of[kept]
-        once = _first_of_equals(group << np.uint64(32) | of)
-        group, of = group[once], of[once]
-        ids = self.corpus.ids[of]
-        chunks = (ids >> CHUNK_BITS).astype(np.uint64) if chunked else np.zeros(1, dtype=np.uint64)
-        begins = _starts(group << np.uint64(32) | chunks)
+        key = np.repeat(np.arange(starts.size, dtype=np.uint64), np.diff(starts, append=of.size))[kept]
+        key <<= np.uint64(32)
+        key |= self.corpus.ids[of[kept]]
+        key.sort()
+        key = key[_first_of_equals(key)]
+        ids = (key & _LOW).astype(np.int64)
+        group = (key >> np.uint64(32)).astype(np.int64)
+        chunks = ids >> CHUNK_BITS if chunked else np.zeros(ids.size, dtype=np.int64)
+        begins = np.flatnonzero(_first_of_equals(group) | _first_of_equals(chunks))
         steps = np.diff(ids, prepend=0)
         steps[begins] = ids[begins]
         packed, ends = _packed(steps)
         cuts = ends[np.append(begins, ids.size)].tolist()
-        names = chunks[begins].tolist() if chunked else [0] * begins.size
+        names = chunks[begins].tolist()
         for index, chunk, begin, end in zip(group[begins].tolist(), names, cuts[:-1], cuts[1:], strict=True):
             yield index, chunk.to_bytes(2, "big"), packed[begin:end]
 
@@ -218,7 +221,7 @@ class _Build:
 
 
 def _packed(numbers: NDArray[np.int64]) -> tuple[bytes, NDArray[np.int64]]:
-    """Write numbers as `mirror.trie.pack` does; returns where each ends, too, after a 0."""
+    """Write numbers as `mirror.trie.pack_list` does its steps; returns where each ends, too, after a 0."""
     sizes = np.ones(numbers.size, dtype=np.int64)
     for bits in (7, 14, 21, 28):
         sizes += numbers >= 1 << bits
@@ -231,12 +234,13 @@ def _packed(numbers: NDArray[np.int64]) -> tuple[bytes, NDArray[np.int64]]:
     return packed.tobytes(), ends
 
 
-def _starts(key: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Return where runs of equal keys begin."""
-    return np.flatnonzero(_first_of_equals(key))
+def _heads(sizes: NDArray[np.int64], most: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the places of the first `most` of each of some runs that follow each other."""
+    begins, written = np.cumsum(sizes) - sizes, np.cumsum(most) - most
+    return np.repeat(begins - written, most) + np.arange(int(most.sum()))
 
 
-def _first_of_equals(key: NDArray[np.uint64]) -> NDArray[np.bool_]:
+def _first_of_equals(key: NDArray[Any]) -> NDArray[np.bool_]:
     """Say of each key whether it differs from the one before."""
     first = np.ones(key.size, dtype=bool)
     np.not_equal(key[1:], key[:-1], out=first[1:])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from mirror.names import searched_text
 from mirror.store.index.moves import Place, pending
 from mirror.store.index.walk import Places, walk
-from mirror.trie import END, collection_of, unpack, unpack_list
+from mirror.trie import END, collection_of, unpack_best, unpack_list
 
 MOST = 100
 """So many discrepancies are told at most; one is enough to build the index anew."""
@@ -37,13 +37,20 @@ def check(connection: sqlite3.Connection) -> list[str]:
 
 @dataclass(slots=True)
 class _Expected:
-    """What a node says, and how far the rows have borne it out; `best` is without what is pending."""
+    """What a node says, and how far the rows have borne it out; `best` is without what is pending.
+
+    A list of all, a set here, is in no order.
+    """
 
     count: int
-    best: list[int]
+    best: list[int] | set[int]
     seen: int = 0
     listed: int = 0
     wrong: bool = False
+
+    def bears_out(self, row_id: int) -> bool:
+        """Say whether the list has room for the next best, or has it somewhere if it is of all."""
+        return row_id in self.best if isinstance(self.best, set) else self.best[self.listed] == row_id
 
 
 @dataclass(slots=True)
@@ -69,9 +76,10 @@ class _Check:
     def _read_nodes(self, moving: set[int]) -> None:
         rows = self.connection.execute("SELECT path, collection, repositories, best FROM search_common")
         for path, collection, count, packed in rows:
-            best = unpack(packed)
+            best = unpack_best(packed)
             kept = [row_id for row_id in best if row_id not in moving]
-            self.nodes.setdefault(path, {})[collection] = _Expected(count, kept)
+            is_all = len(best) == count
+            self.nodes.setdefault(path, {})[collection] = _Expected(count, set(kept) if is_all else kept)
         for path in self.nodes:
             if path and path[:-1] not in self.nodes:
                 self.found.append(f"common path {path!r} hangs in the air")
@@ -91,7 +99,7 @@ class _Check:
                 continue
             node.seen += 1
             if not is_pending and node.listed < len(node.best):
-                node.wrong |= node.best[node.listed] != row_id
+                node.wrong |= not node.bears_out(row_id)
                 node.listed += 1
 
     def _judge_nodes(self) -> None:

@@ -19,19 +19,16 @@ _AGES = "SELECT dense_rank() OVER (ORDER BY coalesce(created_at, '')) FROM repos
 
 @dataclass(slots=True)
 class Corpus:
-    """The texts of all repositories, each with END behind it, in the order of their ids.
+    """The texts of all repositories, each with END behind it, the most popular first.
 
-    Repositories are known by their place in that order: `starts` says where their text begins, `rank` how
-    many are more popular; `by_rank` leads back from there. `holds` says which collections are not empty.
+    Repositories are known by their place in that order; `starts` says where their text begins. `holds` says
+    which collections are not empty.
     """
 
     text: NDArray[np.uint8]
-    raw: bytearray
     starts: NDArray[np.uint32]
-    ids: NDArray[np.int64]
+    ids: NDArray[np.uint32]
     collection: NDArray[np.uint8]
-    rank: NDArray[np.uint32]
-    by_rank: NDArray[np.uint32]
     followers: NDArray[np.int64]
     holds: NDArray[np.bool_]
 
@@ -40,34 +37,41 @@ class Corpus:
         """How many repositories there are."""
         return self.ids.size
 
-    def suffixes(self, byte: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-        """Find the suffixes that begin with a byte: where they are, and whose."""
-        text = self.text[:-DEEPEST]
-        places = [
-            (np.flatnonzero(text[begin : begin + CHUNK] == byte) + begin).astype(np.uint32)
-            for begin in range(0, text.size, CHUNK)
-        ]
-        at = np.concatenate(places) if places else np.zeros(0, dtype=np.uint32)
-        of = np.searchsorted(self.starts, at, side="right").astype(np.uint32) - np.uint32(1)
-        return at, of
-
-    def paths(self, at: NDArray[np.int64], length: int) -> list[bytes]:
-        """Cut out what begins at some places."""
-        raw = self.raw
-        return [bytes(raw[begin : begin + length]) for begin in at.tolist()]
-
     @property
     def highest_id(self) -> int:
         """The highest id; 0 where there is none."""
-        return int(self.ids[-1]) if self.ids.size else 0
+        return int(self.ids.max(initial=0))
+
+    def first_bytes(self) -> list[int]:
+        """Return the bytes that suffixes begin with, END left out."""
+        counts = np.zeros(256, dtype=np.int64)
+        for begin in range(0, self.text.size - DEEPEST, CHUNK):
+            counts += np.bincount(self.text[begin : begin + CHUNK], minlength=256)
+        counts[0] -= DEEPEST  # what stands behind the last text
+        return [byte for byte in np.flatnonzero(counts).tolist() if byte != END[0]]
+
+    def suffixes(self, byte: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+        """Find the suffixes that begin with a byte: where they are, and whose; the most popular first."""
+        text = self.text[:-DEEPEST]
+        at, of = [np.zeros(0, dtype=np.uint32)], [np.zeros(0, dtype=np.uint32)]
+        for begin in range(0, text.size, CHUNK):
+            here = (np.flatnonzero(text[begin : begin + CHUNK] == byte) + begin).astype(np.uint32)
+            at.append(here)
+            of.append(np.searchsorted(self.starts, here, side="right").astype(np.uint32) - np.uint32(1))
+        return np.concatenate(at), np.concatenate(of)
+
+    def paths(self, at: NDArray[np.uint32], length: int) -> list[bytes]:
+        """Cut out what begins at some places."""
+        cut = self.text[at[:, None] + np.arange(length, dtype=np.uint32)].tobytes()
+        return [cut[begin : begin + length] for begin in range(0, len(cut), length)]
 
 
 def read_corpus(connection: sqlite3.Connection) -> Corpus:
-    """Read everything that the index is built from, into place: at ten million rows every copy counts."""
+    """Read everything that the index is built from; at ten million rows every copy counts."""
     size = connection.execute("SELECT count(*) FROM repositories").fetchone()[0]
     raw = bytearray()
-    starts = np.empty(size, dtype=np.uint32)
-    ids = np.empty(size, dtype=np.int64)
+    lengths = np.empty(size, dtype=np.uint32)
+    ids = np.empty(size, dtype=np.uint32)
     collection = np.empty(size, dtype=np.uint8)
     falling = np.empty((3, size), dtype=np.int64)  # followers, forks, moments, all below zero: low is popular
     begin, is_odd = 0, False
@@ -76,8 +80,7 @@ def read_corpus(connection: sqlite3.Connection) -> Corpus:
         end = begin + len(rows)
         row_ids, names, slugs, private, deleted, followers, forks, created = zip(*rows, strict=True)
         texts = list(map(searched_text, names, slugs))
-        lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)) + 1
-        starts[begin:end] = len(raw) + np.cumsum(lengths) - lengths
+        lengths[begin:end] = np.fromiter(map(len, texts), dtype=np.uint32, count=len(texts)) + 1
         raw += END.join(texts) + END
         ids[begin:end] = row_ids
         collection[begin:end] = np.fromiter(map(collection_of, private, deleted), dtype=np.uint8)
@@ -87,23 +90,37 @@ def read_corpus(connection: sqlite3.Connection) -> Corpus:
         is_odd |= moments is None
         falling[2, begin:end] = 0 if moments is None else -moments
         begin = end
-    raw += bytes(DEEPEST)
     if is_odd:  # a moment of unusual form: SQLite orders them all
         falling[2] = -np.fromiter((row[0] for row in connection.execute(_AGES)), dtype=np.int64)
-    by_rank = np.lexsort(falling[::-1]).astype(np.uint32)
-    rank = np.empty_like(by_rank)
-    rank[by_rank] = np.arange(size, dtype=np.uint32)
+    order = np.lexsort(falling[::-1])
+    followed = -falling[0, order]
+    del falling
+    text, starts = _reordered(raw, lengths, order)
     return Corpus(
-        text=np.frombuffer(raw, dtype=np.uint8),
-        raw=raw,
+        text=text,
         starts=starts,
-        ids=ids,
-        collection=collection,
-        rank=rank,
-        by_rank=by_rank,
-        followers=-falling[0],
+        ids=ids[order],
+        collection=collection[order],
+        followers=followed,
         holds=np.bincount(collection, minlength=len(COLLECTIONS)) > 0,
     )
+
+
+def _reordered(
+    raw: bytearray, lengths: NDArray[np.uint32], order: NDArray[np.int64]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
+    """Put texts into another order, with room behind the last; returns them and where each begins."""
+    source = np.frombuffer(raw, dtype=np.uint8)
+    begins = np.cumsum(lengths, dtype=np.uint32) - lengths
+    moved = lengths[order].astype(np.int64)
+    ends = np.cumsum(moved)
+    text = np.zeros(source.size + DEEPEST, dtype=np.uint8)
+    for first in range(0, order.size, ROWS):
+        some = slice(first, first + ROWS)
+        here = int(ends[first] - moved[first])
+        steps = np.arange(here, ends[some][-1]) - np.repeat(ends[some] - moved[some], moved[some])
+        text[here : here + steps.size] = source[np.repeat(begins[order[some]], moved[some]) + steps]
+    return text, (ends - moved).astype(np.uint32)
 
 
 _DIGITS = np.array([index for index, letter in enumerate("0000-00-00T00:00:00.000000Z") if letter == "0"])

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mirror.names import Popularity, popularity
-from mirror.trie import LONG, PUBLIC, listed, pack, unpack
+from mirror.trie import PUBLIC, listed, pack_best, unpack_best
 
 _READ = "SELECT path, collection, repositories, best, bar FROM search_common WHERE path IN"
 _WRITE = "INSERT OR REPLACE INTO search_common VALUES (?, ?, ?, ?, ?)"
@@ -19,11 +19,11 @@ _POPULARITIES = """SELECT followers_count, forks_count, created_at, id FROM repo
 
 @dataclass(slots=True)
 class Tally:
-    """One collection's share of a node: how many repositories, and the best of them in order, packed.
+    """One collection's share of a node: how many repositories, and all of them or the best, packed.
 
-    The list is always exact as far as it goes; it may be short after removals. It is seldom touched, so it
-    stays packed until it must be. Where it is not complete, who has fewer followers than `bar` need not
-    be compared with it.
+    A list of all is in any order. Any other is in order and always exact as far as it goes; it may be short
+    after removals, and who has fewer followers than `bar` need not be compared with it. It is seldom touched,
+    so it stays packed until it must be.
     """
 
     path: bytes
@@ -34,12 +34,14 @@ class Tally:
     is_touched: bool = False
     joining: list[Popularity] = field(default_factory=list)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all are listed."""
+        return len(self.best) == 4 * self.count
+
     def last(self) -> int:
         """Return the last id of the list, which is not empty."""
-        end = len(self.best) - 1
-        while end and self.best[end - 1] > 127:
-            end -= 1
-        return unpack(self.best[end:])[0]
+        return int.from_bytes(self.best[-4:], "little")
 
 
 class Nodes:
@@ -82,12 +84,14 @@ class Nodes:
 
     def leave(self, paths: Iterable[bytes], collection: int, row_id: int) -> None:
         """Take one repository out of some common paths."""
-        packed = pack([row_id])
+        packed = pack_best([row_id])
         for path in paths:
             tally = self._tally(path, collection)
             tally.count -= 1
             if packed in tally.best:
-                tally.best = _without(tally.best, row_id)
+                tally.best = pack_best(
+                    [listed_id for listed_id in unpack_best(tally.best) if listed_id != row_id]
+                )
 
     def join(self, paths: Iterable[bytes], collection: int, popular: Popularity) -> None:
         """Put one repository into some common paths; all leave before the first joins, `settle` ends it."""
@@ -96,12 +100,12 @@ class Nodes:
 
     def concerned(self, paths: Iterable[bytes], collection: int, popular: Popularity) -> list[bytes]:
         """Return the paths whose lists change when one that they count has become so popular."""
-        packed = pack([popular[-1]])
+        packed = pack_best([popular[-1]])
         tallies = ((path, self._nodes[path][collection]) for path in paths)
         return [
             path
             for path, tally in tallies
-            if tally.count <= listed(LONG) or -popular[0] >= tally.bar or packed in tally.best
+            if not tally.is_complete and (-popular[0] >= tally.bar or packed in tally.best)
         ]
 
     def settle(self) -> None:
@@ -125,34 +129,37 @@ class Nodes:
         lasts = {
             tally.last()
             for tally in tallies
-            if tally.best and any(-popular[0] >= tally.bar for popular in tally.joining)
+            if tally.best
+            and not tally.is_complete
+            and any(-popular[0] >= tally.bar for popular in tally.joining)
         }
         rows = self._connection.execute(_POPULARITIES, (json.dumps(list(lasts - self._popularity.keys())),))
         self.learn(popularity(*row) for row in rows)
 
     def _rank(self, tally: Tally) -> None:
-        """Merge those that joined into the best; where the list is not complete, its last is the bar."""
-        joining = tally.joining
-        if tally.best and tally.count > listed(LONG):
+        """Take in those that joined: all of them, or where the list is not of all, those above its last."""
+        joining, tally.joining = tally.joining, []
+        was_complete = tally.is_complete
+        tally.count += len(joining)
+        if was_complete:
+            tally.best += pack_best([popular[-1] for popular in joining])
+            if tally.count > listed(tally.count):
+                self._keep(tally, sorted(unpack_best(tally.best), key=self.popularity_of))
+        elif tally.best:
             last = tally.last()
             better = [it for it in joining if -it[0] >= tally.bar and it < self.popularity_of(last)]
-            tally.count += len(joining) - len(better)
-            joining = better
-        if joining:
-            self._merge(tally, sorted(joining))
-        tally.joining = []
+            if better:
+                self._keep(tally, self._merged(unpack_best(tally.best), better))
 
-    def _merge(self, tally: Tally, joining: list[Popularity]) -> None:
-        best = unpack(tally.best)
-        for popular in joining:
-            at = bisect(best, popular, key=self.popularity_of)
-            complete = len(best) == tally.count
-            tally.count += 1
-            if at < len(best) or complete:
-                best.insert(at, popular[-1])
-                del best[listed(tally.count) :]
-        tally.best = pack(best)
-        tally.bar = -self.popularity_of(best[-1])[0] if best else 0
+    def _merged(self, best: list[int], better: list[Popularity]) -> list[int]:
+        for popular in better:
+            best.insert(bisect(best, popular, key=self.popularity_of), popular[-1])
+        return best
+
+    def _keep(self, tally: Tally, ranked: list[int]) -> None:
+        """List the best of some, which are in order; the last of them is the bar."""
+        kept = ranked[: listed(tally.count)]
+        tally.best, tally.bar = pack_best(kept), -self.popularity_of(kept[-1])[0]
 
     def popularity_of(self, row_id: int) -> Popularity:
         """Return how popular a row is, reading it unless it is known."""
@@ -182,8 +189,3 @@ class Nodes:
             for row in self._connection.execute(f"{_READ} ({marks})", some):
                 self.common.add(row[0])
                 self._nodes[row[0]][row[1]] = Tally(*row)
-
-
-def _without(best: bytes, row_id: int) -> bytes:
-    """Take an id out of a packed list, if it is there: bytes of two neighbours may look like it."""
-    return pack([listed_id for listed_id in unpack(best) if listed_id != row_id])

@@ -6,7 +6,7 @@ from mirror.store.index.absorb import Absorption
 from mirror.store.index.moves import backlog, later, note, pending
 from mirror.trie import LEAF_SIZE
 
-ABSORBED_AT = 5_000
+ABSORBED_AT = 1_000
 """So many rows may be pending during a sync: looking through them costs a search less than a millisecond."""
 
 BUILT_AT = 5_000
