@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 from filled import LATER, Filled, hg_ref, owner, repository
-from served import Asking, asking
+from served import Asking, asking, bearer
 
+from mirror.serve import tokens
+from mirror.store.ledger import RequestLedger
 from mirror.store.runs import finish_run, start_run
 from mirror.times import to_text, utc_now
 
@@ -40,11 +42,13 @@ def ask(tmp_path: Path) -> "Ask":
 class Ask:
     """Asks a stored query by its name."""
 
-    def __init__(self, served: Asking) -> None:
-        self.served = served
+    def __init__(self, served: Asking, headers: dict[str, str] | None = None) -> None:
+        self.served, self.headers = served, headers
 
     def __call__(self, query: str, /, **parameters: str) -> list[dict[str, Any]]:
-        answer = self.served.get(f"/mirror/{query}.json", params={"_shape": "array", **parameters})
+        answer = self.served.get(
+            f"/mirror/{query}.json", params={"_shape": "array", **parameters}, headers=self.headers
+        )
         assert answer.status_code == 200, answer.text
         rows: list[dict[str, Any]] = answer.json()
         return rows
@@ -97,3 +101,75 @@ def test_what_was_never_read_is_least_fresh(ask: Ask) -> None:
     names = [row["full_name"] for row in ask("least_fresh")]
     assert names[0] == "new/one"
     assert set(names) == {"new/one", "old/kept", "old/bare"}
+
+
+def test_the_newest_tag_of_each_repository(tmp_path: Path) -> None:
+    """Of one owner, by the tag's own date where it has one; Mercurial's tip is none."""
+    filled = Filled(tmp_path / "mirror.db")
+    filled.repositories([repository("ann/one"), repository("ann/none"), repository("bob/two")], first=True)
+    tags = [hg_ref("tag", "1.0", "1"), hg_ref("tag", "0.9", "2", date="2026-05-01T00:00:00.000000Z")]
+    filled.refs("ann/one", [*tags, hg_ref("tag", "tip", "3", target_date="2026-09-01T00:00:00.000000Z")])
+    filled.refs("bob/two", [hg_ref("tag", "1.0", "1")])
+    filled.store.close()
+    (row,) = Ask(asking(tmp_path / "mirror.db"))("newest_tags", owner="ANN")
+    assert (row["full_name"], row["newest_tag"], row["tags"]) == ("ann/one", "0.9", 2)
+
+
+def test_most_branches_and_forks_left_behind(tmp_path: Path) -> None:
+    """Branches are counted with the old ones among them; a fork is behind its parent."""
+    filled = Filled(tmp_path / "mirror.db")
+    parent = repository("ann/one", uuid="{one}", updated_at=to_text(utc_now()))
+    fork = repository("bob/one", parent_uuid="{one}", parent_full_name="ann/one")
+    filled.repositories([parent, fork], first=True)
+    young = hg_ref("branch", "young", "2", target_date=to_text(utc_now()))
+    filled.refs("ann/one", [hg_ref("branch", "master", "1"), young])
+    filled.refs("bob/one", [hg_ref("branch", "master", "1")])
+    filled.store.close()
+    ask = Ask(asking(tmp_path / "mirror.db"))
+    counted = [(row["full_name"], row["branches"], row["old_branches"]) for row in ask("most_branches")]
+    assert counted == [("ann/one", 2, 1), ("bob/one", 1, 1)]
+    assert len(ask("most_branches", owner="bob")) == 1
+    (behind,) = ask("forks_left_behind")
+    assert (behind["full_name"], behind["parent"]) == ("bob/one", "ann/one")
+    assert behind["days_behind"] > 365
+    assert ask("forks_left_behind", days="36500") == []
+
+
+def test_find_ranks_as_the_search_does(ask: Ask) -> None:
+    """By any part of a name, or among one owner's."""
+    assert [row["full_name"] for row in ask("find", part="KEP")] == ["old/kept"]
+    assert {row["full_name"] for row in ask("find", part="old/")} == {"old/kept", "old/bare"}
+    assert ask("find", part="nowhere") == []
+
+
+def test_edits_and_visibility_are_told(tmp_path: Path) -> None:
+    """What a description said before; when something was made private or public."""
+    filled = Filled(tmp_path / "mirror.db")
+    now = to_text(utc_now())
+    filled.repositories([repository("ann/one")], first=True)
+    filled.repositories([repository("ann/one", description="told")], at=now)
+    filled.repositories([repository("ann/one", description="told", is_private=True)], at=now)
+    filled.repositories([repository("ann/one", description="told")], at=now)
+    token = tokens.create(filled.store, "reader", "read")
+    filled.store.close()
+    ask = Ask(asking(tmp_path / "mirror.db"), bearer(token))
+    (edit,) = ask("edits")
+    assert (edit["full_name"], "told" in edit["after"]) == ("ann/one", True)
+    assert ask("edits", days="-1") == []
+    assert [row["kind"] for row in ask("shown_and_hidden")] == ["made_public", "made_private"]
+    assert ask("shown_and_hidden", owner="bob") == []
+
+
+def test_the_budget_and_the_cost_of_runs(ask: Ask, tmp_path: Path) -> None:
+    """Requests of the rolling hour beside the limit, and what each run spent."""
+    filled = Filled(tmp_path / "mirror.db")
+    ledger = RequestLedger(filled.store)
+    ledger.learn("token@api.example.com", 1000)
+    for _ in range(3):
+        ledger.reserve("token@api.example.com", None, utc_now())
+    filled.store.close()
+    (budget,) = ask("budget_of_the_hour")
+    assert (budget["used"], budget["hourly_limit"], budget["left_over"]) == (3, 1000, 997)
+    assert budget["first_returns_at"] > to_text(utc_now())
+    (run,) = ask("cost_of_runs")
+    assert (run["kind"], run["requests"], run["waited_seconds"]) == ("full", 40, 2.0)

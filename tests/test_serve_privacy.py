@@ -72,6 +72,9 @@ PAGES = (
     "/-/changes?since=2000-01-01",
     "/-/changes.atom",
     "/-/mirror-status",
+    "/-/questions",
+    "/-/search?q=arrivnig",
+    "/-/search?q=brodie/hg-projcet",
 )
 """Addresses that show everybody what they may see; to a trusted user, that includes what is their own."""
 

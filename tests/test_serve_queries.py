@@ -8,6 +8,7 @@ import pytest
 from filled import PUBLIC, Filled, fill_many, fill_public, hg_ref, repository
 from served import Asking, asking, bearer, make_tokens
 
+from mirror.search import register
 from mirror.serve.queries import QUERIES
 from mirror.times import to_text, utc_now
 
@@ -134,8 +135,8 @@ def test_every_query_has_a_title_a_description_and_a_page(questions: Questions) 
     """The list of queries is for people who write no SQL."""
     page = questions.served.get("/mirror", headers=bearer(questions.token)).text
     for name, query in QUERIES.items():
-        assert query["title"] in page, name
-        assert len(query["description"]) > 20, name
+        assert query.title in page, name
+        assert len(query.description) > 20, name
         assert questions.served.get(f"/mirror/{name}", headers=bearer(questions.token)).status_code == 200
 
 
@@ -143,6 +144,7 @@ def test_no_query_does_more_work_than_the_rows_ask_for(tmp_path: Path) -> None:
     """SQLite's own count of steps stays in proportion: no query compares rows with rows."""
     fill_many(tmp_path / "mirror.db", 20_000, tags=2).store.close()
     connection = sqlite3.connect(tmp_path / "mirror.db")
+    register(connection)
     for name, query in QUERIES.items():
         steps = [0]
 
@@ -151,7 +153,8 @@ def test_no_query_does_more_work_than_the_rows_ask_for(tmp_path: Path) -> None:
             return int(steps[0] > 100)  # 10 million instructions: about a second
 
         connection.set_progress_handler(count, 100_000)
-        values = dict.fromkeys(("days", "owner", "name", "tag"), "") | {"name": "project-7", "tag": "v1.0"}
-        connection.execute(query["sql"], values).fetchall()
+        values = dict.fromkeys(query.parameters, "") | dict.fromkeys(query.needs, "project-7")
+        values |= {"tag": "v1.0", "owner": "owner7"} if query.needs else {}
+        connection.execute(query.sql, values).fetchall()
         assert steps[0] <= 100, name
     connection.close()

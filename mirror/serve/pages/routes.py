@@ -3,7 +3,18 @@
 from collections.abc import Callable
 from typing import Any
 
-from mirror.serve.pages import assets, crawl, feed, finding, history, home, login, owner, repository
+from mirror.serve.pages import (
+    assets,
+    crawl,
+    feed,
+    finding,
+    history,
+    home,
+    login,
+    owner,
+    questions,
+    repository,
+)
 from mirror.serve.pages.visit import page
 
 _NAMED = r"^/-/r/(?P<owner>[^/]+)/(?P<slug>[^/]+)/?$"
@@ -23,6 +34,7 @@ ROUTES: list[tuple[str, Callable[..., Any]]] = [
     (r"^/-/u$", page(owner.owner)),
     (r"^/-/changes$", page(history.history)),
     (r"^/-/changes\.atom$", page(feed.feed)),
+    (r"^/-/questions$", page(questions.questions)),
     (r"^/-/mirror-status$", page(crawl.status)),
 ]
 """Patterns and views; Datasette asks them before its own."""

@@ -1,0 +1,14 @@
+"""The questions page: every stored query in words, with a field for each of its parameters."""
+
+from datasette.utils.asgi import Response
+
+from mirror.serve.pages.visit import Visit
+from mirror.serve.queries import GROUPS
+
+OFFERED = ("stale", "merged_branches", "names_under_many_owners", "tags_that_moved")
+"""What the home page offers: one of each sort."""
+
+
+async def questions(visit: Visit) -> Response:
+    """GET /-/questions: what can be asked without writing SQL; the answers are Datasette's pages."""
+    return await visit.page("mirror_questions.html", {"groups": GROUPS})
