@@ -1,6 +1,7 @@
 """Numbers that cost a scan: cheap ones are always true, dear ones are remembered, no page waits for them."""
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 
@@ -54,3 +55,20 @@ def test_no_page_waits_long_and_the_number_comes_later() -> None:
     assert both == [None, None]
     assert took < PATIENCE * 1.9
     assert (later, counted) == (1, 1)
+
+
+def test_what_cannot_be_counted_is_not_tried_at_once() -> None:
+    """A scan that was cut off is no error of the page, and costs the file nothing for a while."""
+    tried = list[int]()
+
+    async def count() -> int:
+        await asyncio.sleep(CHEAP * 2)
+        tried.append(1)
+        raise sqlite3.OperationalError("interrupted")
+
+    async def ask() -> list[int | None]:
+        tallies = Tallies()
+        return [await tallies.get(("mirror", "refs"), count) for _ in range(3)]
+
+    assert asyncio.run(ask()) == [None, None, None]
+    assert len(tried) == 1

@@ -1,10 +1,13 @@
 """Numbers that cost a scan of the file: remembered in proportion to what they cost, renewed behind the page.
 
 A page never waits long for them. On a small file they are counted each time; on one of a million
-repositories a second of counting is good for the next minute, and meanwhile the old number is shown.
+repositories a second of counting is good for the next minute, and meanwhile the old number is shown. What
+could not be counted in time is not tried again at once.
 """
 
 import asyncio
+import logging
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -26,6 +29,9 @@ PATIENCE = 0.5
 """Seconds for which a page waits for a number that nobody knows yet."""
 
 
+log = logging.getLogger(__name__)
+
+
 class Kept(msgspec.Struct, frozen=True):
     """A value, what it cost in seconds, and until when (by the monotonic clock) it is good."""
 
@@ -41,8 +47,8 @@ class Tallies:
         self._kept = dict[Any, Kept]()
         self._running = dict[Any, asyncio.Task[Any]]()
 
-    async def get(self, key: Any, count: Callable[[], Awaitable[Any]]) -> Any:
-        """Return a number, at worst an old one; None where it is not known in time."""
+    async def get(self, key: Any, count: Callable[[], Awaitable[Any]], *, patience: float = PATIENCE) -> Any:
+        """Return a number, at worst an old one; None where it is not known within `patience` seconds."""
         kept = self._kept.get(key)
         if kept is not None and kept.until > time.monotonic():
             return kept.value
@@ -51,15 +57,18 @@ class Tallies:
             task = self._running[key] = asyncio.create_task(self._count(key, count))
         if kept is not None and kept.cost > CHEAP:
             return kept.value
-        done, _ = await asyncio.wait({task}, timeout=PATIENCE)
+        done, _ = await asyncio.wait({task}, timeout=patience)
         if done:
             return task.result()
         return kept.value if kept else None
 
     async def _count(self, key: Any, count: Callable[[], Awaitable[Any]]) -> Any:
-        start = time.monotonic()
+        start, known = time.monotonic(), self._kept.get(key)
         try:
             value = await count()
+        except sqlite3.Error as error:
+            log.warning("%s could not be counted: %s", key[-1], error)
+            value = known.value if known else None
         finally:
             self._running.pop(key, None)
         cost = time.monotonic() - start

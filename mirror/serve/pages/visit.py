@@ -18,7 +18,7 @@ from mirror.serve.pages.assets import assets
 from mirror.serve.pages.headers import PAGE
 from mirror.serve.pages.links import Links
 from mirror.serve.pages.reads.upstreams import upstreams
-from mirror.serve.pages.tallies import tallies
+from mirror.serve.pages.tallies import PATIENCE, tallies
 from mirror.times import utc_now
 
 if TYPE_CHECKING:
@@ -84,15 +84,21 @@ class Visit:
             "Read", await self.database.execute_fn(lambda connection: _bounded(connection, work, limit))
         )
 
-    async def tally(self, key: str, work: Callable[[sqlite3.Connection], Read]) -> Read | None:
-        """Read what costs a scan; remembered apart for each sort of visitor, None while it is counted."""
+    async def tally(
+        self, key: str, work: Callable[[sqlite3.Connection], Read], *, patience: float = PATIENCE
+    ) -> Read | None:
+        """Read what costs a scan; remembered apart for each sort of visitor, None while it is counted.
+
+        `patience` is for how many seconds the page waits for what nobody knows yet.
+        """
 
         async def count() -> Any:
             return await self.database.execute_fn(lambda connection: _bounded(connection, work, COUNTING_MS))
 
         caller = self.caller
         seen = "everything" if caller.sees_all or self.is_open else caller.user_ids
-        return cast("Read | None", await tallies(self.datasette).get((self.database.name, seen, key), count))
+        found = await tallies(self.datasette).get((self.database.name, seen, key), count, patience=patience)
+        return cast("Read | None", found)
 
     async def page(self, template: str, context: dict[str, Any], *, status: int = 200) -> Response:
         """Render a page, with how current the mirror is at its foot."""
