@@ -125,7 +125,7 @@ def test_a_repositorys_page_tells_everything(public: Asking) -> None:
         assert told in page, told
     assert page.index("0.2.2") < page.index(">0.2.1<")
     fork = public.get("/-/r/dchambers/django-piston").text
-    assert "Forked from" in fork
+    assert "Parent and forks" in fork
     assert 'href="/-/r/jespern/django-piston"' in fork
 
 
@@ -145,6 +145,9 @@ def test_refs_are_searched_sorted_and_paged(tmp_path: Path) -> None:
 
     assert names("")[:2] == ["v059", "v058"]
     assert names("?tags_by=name")[:2] == ["v000", "v001"]
+    assert names("?tags_by=oldest")[:2] == ["v000", "v001"]
+    assert names("?tags_by=last")[:2] == ["v059", "v058"]
+    assert names("?tags_by=drop+table") == names("")
     assert names("?tags=V01&tags_by=name") == [f"v01{n}" for n in range(10)]
     assert names("?tags_page=3&tags_by=name") == [f"v0{n}" for n in range(50, 60)]
     assert names("?tags_page=99") == []
@@ -173,12 +176,14 @@ def test_forks_of_forks_are_a_tree_even_in_a_circle(tmp_path: Path) -> None:
     filled.repositories(rows, first=True)
     served = asking(tmp_path / "mirror.db")
     page = served.get("/-/r/a/x").text
-    assert re.search(r'href="/-/r/b/x".*<ul class="tree"><li><a href="/-/r/c/x"', page, re.DOTALL)
+    assert re.search(r'<b><bdi>a/x<.*<ul><li><a href="/-/r/b/x".*<ul><li><a href="/-/r/c/x"', page, re.DOTALL)
+    page = served.get("/-/r/b/x").text
+    assert re.search(r'href="/-/r/a/x".*<ul><li><b><bdi>b/x<.*<ul><li><a href="/-/r/c/x"', page, re.DOTALL)
     with filled.store.transaction() as connection:
         connection.execute("UPDATE repositories SET parent_id = 3 WHERE id = 1")
     page = served.get("/-/r/a/x").text
     assert page.count('href="/-/r/c/x"') == 1
-    assert "itself forked from" in served.get("/-/r/c/x").text
+    assert served.get("/-/r/c/x").text.count('href="/-/r/a/x"') == 1
     filled.store.close()
 
 
@@ -315,4 +320,4 @@ def test_every_address_is_documented() -> None:
     for pattern, _ in ROUTES:
         address = re.sub(r"\(.*|\^|\$|\\", "", pattern).rstrip("/") or "/"
         if address not in (login.PATH, "/-/mirror-assets", "/-/search/options"):
-            assert address in told or f"`{address[address.rindex('.') :]}`" in told, address
+            assert f"`{address}" in told or f"`.{address.rpartition('.')[2]}`" in told, address

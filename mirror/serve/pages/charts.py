@@ -109,14 +109,16 @@ def _column(bar: Bar, x: float, width: float, top: float, height: int, unit: str
 def _drawing(
     title: str, said: str, shapes: list[Markup], height: int, top: float, labels: list[str], unit: str
 ) -> Markup:
-    """Put the words around a drawing: its largest number above, the first and last label below."""
-    told = [labels[0], labels[len(labels) // 2], labels[-1]] if len(labels) > FEW else labels
+    """Put the words around a drawing: its largest number above, below each label or some of many."""
+    is_many = len(labels) > FEW
+    told = [labels[0], labels[len(labels) // 2], labels[-1]] if is_many else labels
     return Markup(
         '<div class="chart"><div class="top" aria-hidden="true">{}</div>{}'
-        '<div class="axis" aria-hidden="true">{}</div></div>'
+        '<div class="axis{}" aria-hidden="true">{}</div></div>'
     ).format(
         f"{top:,.0f}{_unit(unit)}" if top >= 10 else f"{_short(top)}{_unit(unit)}",
         _svg(title, said, shapes, height, "plot"),
+        "" if is_many else " each",
         Markup().join(Markup("<span>{}</span>").format(end) for end in told),
     )
 

@@ -9,14 +9,15 @@ from typing import Any
 from datasette.utils.asgi import Response
 
 from mirror.serve.pages.charts import Bar, bar_chart, gauge, line_chart
+from mirror.serve.pages.numbers import numbers
 from mirror.serve.pages.reads import crawl as reads
 from mirror.serve.pages.reads.crawl import Measure
-from mirror.serve.pages.reads.upstreams import counts, upstreams
+from mirror.serve.pages.reads.upstreams import upstreams
 from mirror.serve.pages.visit import Visit
 from mirror.times import age_text, to_text
 
-MINUTES, DAYS = 60, 30
-AGES = ("an hour", "a day", "a week", "30 days", "longer")
+MINUTES, DAYS, HOUR_SECONDS = 60, 30, 3600
+AGES = ("within an hour", "a day", "a week", "30 days", "longer ago")
 
 Chart = dict[str, Any]
 
@@ -41,8 +42,8 @@ async def status(visit: Visit) -> Response:
         return context
 
     context = await visit.read(work)
-    context["counts"], context["freshness"], context["growth"] = await asyncio.gather(
-        visit.tally("counts", lambda connection: counts(connection, visit.caller)),
+    context |= await numbers(visit)
+    context["freshness"], context["growth"] = await asyncio.gather(
         visit.tally("freshness", lambda connection: _freshness(connection, visit)),
         visit.tally("growth", lambda connection: _growth(connection, visit)),
     )
@@ -68,6 +69,7 @@ def _budget(
     visit: Visit, hour: Measure, bucket: str, by_minute: dict[int, int], limit: dict[str, Any], since: int
 ) -> Chart:
     total, most = sum(by_minute.values()), limit.get("requests_per_hour")
+    first = next((since + minute * 60 for minute in sorted(by_minute) if by_minute[minute]), None)
     held = limit.get("held_until")
     clock = [
         datetime.fromtimestamp(since + minute * 60, UTC).strftime("%H:%M") for minute in range(MINUTES + 1)
@@ -77,10 +79,12 @@ def _budget(
         "bucket": bucket,
         "used": total,
         "limit": most,
+        "left": None if most is None else max(0, most - total),
+        "returns_at": to_text(datetime.fromtimestamp(first + HOUR_SECONDS + 1, UTC)) if first else None,
         "held_until": to_text(datetime.fromtimestamp(held, UTC))
         if held and held > visit.now.timestamp()
         else None,
-        "gauge": gauge(total, most, title=f"Requests of the hour of {bucket}"),
+        "gauge": gauge(total, most, title=f"Requests of the hour of {bucket}") if most else None,
         "svg": bar_chart(bars, title=f"Requests each minute of {bucket}", unit="requests", height=70),
         "sql": visit.links.sql(hour.sql, **hour.values),
     }
@@ -103,7 +107,8 @@ def _days(connection: sqlite3.Connection, visit: Visit) -> Chart:
         "requests": bar_chart(requests, title="Requests of each day", unit="requests"),
         "waits": bar_chart(waits, title="Minutes waited each day", unit="minutes"),
         "total": sum(bar.total for bar in requests),
-        "waited": age_text(sum(bar.value for bar in waits) * 60),
+        "waited": age_text(sum(bar.value for bar in waits) * 60) if any(bar.value for bar in waits) else "",
+        "has_git": any(bar.more for bar in requests),
         "sql": visit.links.sql(asked.sql, **asked.values),
     }
 
@@ -129,6 +134,7 @@ def _freshness(connection: sqlite3.Connection, visit: Visit) -> Chart:
     return {
         "svg": bar_chart(bars, title="Repositories by when they were last seen", unit="repositories"),
         "bars": bars,
+        "waiting": any(bar.more for bar in bars),
         "sql": visit.links.sql(found.sql, **found.values),
     }
 

@@ -13,6 +13,7 @@ from mirror.search import Found, search
 from mirror.search.find import COLUMNS
 from mirror.serve.lookups import visible
 from mirror.serve.pages.headers import PAGE
+from mirror.serve.pages.nearby import Near, near
 from mirror.serve.pages.reads.rows import ids_of, rows
 from mirror.serve.pages.visit import Visit
 
@@ -25,6 +26,9 @@ CHOICES = {
     "gone": ("1",),
 }
 FAR = 5
+SOON = 0.1
+"""Seconds that results wait for the languages to choose from, which may come with the next page."""
+
 FILTERS = ("owner", "language", *CHOICES)
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -100,7 +104,8 @@ async def results(visit: Visit) -> Response:
         "pages": pages,
         "start": (asked.page - 1) * asked.size,
         "query": " ".join(found.corrected) if found.fuzzy else asked.q,
-        "languages": await visit.tally("languages", lambda connection: _languages(connection, visit)),
+        "near": await _near(visit, asked) if not found.count else [],
+        "languages": await visit.tally("languages", lambda c: _languages(c, visit), patience=SOON),
     }
     return await visit.page("mirror_search.html", context)
 
@@ -165,6 +170,12 @@ async def _found(visit: Visit, asked: Asked) -> tuple[Found, float]:
     # The first page is answered from short lists; what lies far behind it may cost a look at every match.
     is_first = asked.page == 1 and asked.size <= PER_PAGE
     return await visit.read(work, patience=1 if is_first else FAR)
+
+
+async def _near(visit: Visit, asked: Asked) -> list[Near]:
+    """Ask what was meant, filters aside."""
+    sees_all = visit.caller.sees_all
+    return await visit.read(lambda connection: near(connection, asked.q, visible_private=sees_all))
 
 
 def _languages(connection: sqlite3.Connection, visit: Visit) -> list[str]:

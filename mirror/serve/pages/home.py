@@ -7,14 +7,17 @@ from datasette.utils.asgi import Request, Response
 from datasette.views.index import IndexView
 
 from mirror.serve.mirrors import mirrors
+from mirror.serve.pages.numbers import numbers, updated_last
+from mirror.serve.pages.questions import OFFERED
 from mirror.serve.pages.reads.changes import Wanted, changes
-from mirror.serve.pages.reads.upstreams import counts, upstreams
+from mirror.serve.pages.reads.upstreams import upstreams
 from mirror.serve.pages.visit import Visit, page
+from mirror.serve.queries import QUERIES
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
 
-LATEST = 12
+LATEST = 10
 
 
 async def home(datasette: "Datasette", request: Request) -> Response:
@@ -42,5 +45,7 @@ async def _home(visit: Visit) -> Response:
         }
 
     context = await visit.read(work)
-    context["counts"] = await visit.tally("counts", lambda connection: counts(connection, visit.caller))
+    context |= await numbers(visit)
+    context["recent"] = await updated_last(visit)
+    context["questions"] = [(name, QUERIES[name].title) for name in OFFERED]
     return await visit.page("mirror_home.html", context)

@@ -44,6 +44,10 @@ class Links:
         """Return the list of changes; `form` is a suffix like ``.atom``."""
         return self.path(f"/-/changes{form}", parameters)
 
+    def tables(self) -> str:
+        """Return the list of tables, of all attached databases where no mirror is known."""
+        return self.path(f"/{tilde_encode(self._database)}" if self._database else "/-/index")
+
     def table(self, table: str, **parameters: Any) -> str:
         """Return one of Datasette's tables, or a stored query."""
         return self.path(f"/{tilde_encode(self._database)}/{tilde_encode(table)}", parameters)

@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from datasette.utils.asgi import Request, Response
 
-from mirror.serve import tokens
+from mirror.serve import permissions, tokens
 from mirror.serve.mirrors import mirrors
 from mirror.serve.pages.visit import rendered
 from mirror.serve.permissions import LOGIN_SECONDS, login_cookie
@@ -51,7 +51,12 @@ async def closed(datasette: "Datasette", request: Request, message: str) -> Resp
 async def _form(
     datasette: "Datasette", request: Request, destination: str, *, message: str = "", status: int = 200
 ) -> Response:
-    context: dict[str, Any] = {"message": message, "next": local_path(destination)}
+    is_closed = [await permissions.is_closed(datasette, None, one.name) for one in mirrors(datasette)]
+    context: dict[str, Any] = {
+        "message": message,
+        "next": local_path(destination),
+        "is_closed": any(is_closed),
+    }
     return await rendered(datasette, request, "mirror_login.html", context, status=status)
 
 

@@ -16,15 +16,11 @@ from mirror.serve.pages.visit import NotHere, Visit
 from mirror.times import from_text
 
 HISTORY, REFS = 15, 25
-SHOWN = ("overview", "branches", "tags")
 
 
 async def repository(visit: Visit) -> Response:
     """GET /-/r/OWNER/SLUG, or /-/r?id=ROW for names that fit into no address."""
-    shown = visit.parameters.get("show", "")
-    context = await visit.read(lambda connection: _everything(connection, visit))
-    context["shown"] = shown if shown in SHOWN else "overview"
-    return await visit.page("mirror_repository.html", context)
+    return await visit.page("mirror_repository.html", await visit.read(lambda c: _everything(c, visit)))
 
 
 def _everything(connection: sqlite3.Connection, visit: Visit) -> dict[str, Any]:
@@ -64,13 +60,14 @@ def _found(connection: sqlite3.Connection, visit: Visit) -> Row:
 def _refs(connection: sqlite3.Connection, visit: Visit, row_id: int, table: str) -> dict[str, Any]:
     """Read the refs that the page shows; the search and the order of a table are its own parameters."""
     said = visit.parameters
+    order = said.get(f"{table}_by", "")
     listed = reads.refs(
         connection,
         row_id,
         reads.RefsWanted(
             table=table,
             part=said.get(table, "").strip()[:200],
-            by_name=said.get(f"{table}_by") == "name",
+            order=order if order in reads.ORDERS else "newest",
             page=visit.number(f"{table}_page", 1, 100_000),
             size=REFS,
         ),

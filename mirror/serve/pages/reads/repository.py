@@ -16,12 +16,21 @@ _SELECT = """SELECT r.*, u.username AS owner, u.display_name AS owner_name, up.n
     FROM repositories r JOIN users u ON u.id = r.owner_id JOIN upstreams up ON up.id = r.upstream_id"""
 
 
+ORDERS = {
+    "newest": "date DESC, name",
+    "oldest": "date IS NULL, date, name",
+    "name": "name",
+    "last": "name DESC",
+}
+"""In which orders refs can be read."""
+
+
 class RefsWanted(msgspec.Struct, frozen=True, kw_only=True):
-    """Which refs of a repository: those whose name holds `part`, by date or by name, a page of them."""
+    """Which refs of a repository: those whose name holds `part`, in one of ORDERS, a page of them."""
 
     table: str
     part: str = ""
-    by_name: bool = False
+    order: str = "newest"
     page: int = 1
     size: int = 50
 
@@ -85,7 +94,7 @@ def refs(connection: sqlite3.Connection, repository_id: int, wanted: RefsWanted)
             connection,
             f"""SELECT name, target_hash, {date} AS date, target_author, target_message, {annotation}
                 FROM {wanted.table} WHERE {matching}
-                ORDER BY {"" if wanted.by_name else "date DESC,"} name LIMIT :size OFFSET :start""",
+                ORDER BY {ORDERS[wanted.order]} LIMIT :size OFFSET :start""",
             values,
         ),
     }
@@ -102,7 +111,10 @@ def newest_tag(connection: sqlite3.Connection, repository_id: int) -> Row | None
 
 
 def family(connection: sqlite3.Connection, caller: Caller, repository: Row) -> dict[str, Any]:
-    """Read what a repository was forked from, and its forks as a tree; none is seen past a hidden one."""
+    """Read what a repository was forked from, the first of all first, and its forks as a tree.
+
+    None is seen past a hidden one.
+    """
     seen = visible(caller, "r")
     values = {"id": repository["id"], "ids": ids_of(caller), "most": MOST_FORKS}
     ancestors = rows(
@@ -111,7 +123,7 @@ def family(connection: sqlite3.Connection, caller: Caller, repository: Row) -> d
                 SELECT id, parent_id, 0 FROM repositories WHERE id = :id
                 UNION ALL SELECT r.id, r.parent_id, height + 1
                 FROM line JOIN repositories r ON r.id = line.parent_id WHERE height < {HIGHEST} AND {seen})
-            SELECT r.id, r.full_name, r.deleted_at, line.height
+            SELECT r.id, r.full_name, r.updated_at, r.deleted_at, r.is_private, line.height
             FROM line JOIN repositories r ON r.id = line.id WHERE line.height > 0 ORDER BY line.height""",
         values,
     )
