@@ -19,6 +19,7 @@ from mirror.times import seconds_of
 
 Kind = Literal["cloud", "datacenter", "legacy", "sandbox"]
 RefsBy = Literal["api", "git", "none"]
+AlertEvent = Literal["success", "failure", "recovery", "brake"]
 
 DEFAULT_FILE = Path("mirror.toml")
 CLOUD_URL = "https://api.bitbucket.org/2.0"
@@ -84,6 +85,25 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class AlertConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One ``[[alert]]``: an address to ping, an address that takes JSON, or a command; one of the three.
+
+    Addresses may be written as such, or as ``env:NAME`` or ``file:PATH``. `on` () means what suits the form:
+    a ping tells of successes and failures, the others of whatever is no success.
+    """
+
+    ping: str = ""
+    url: str = ""
+    command: tuple[str, ...] = ()
+    on: tuple[AlertEvent, ...] = ()
+
+    @property
+    def events(self) -> tuple[AlertEvent, ...]:
+        """What it is told of."""
+        usual: tuple[AlertEvent, ...] = ("failure", "recovery", "brake")
+        return self.on or (("success", "failure", "brake") if self.ping else usual)
+
+
 class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[serve]``: where and to whom the mirror answers."""
 
@@ -105,6 +125,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     upstreams: tuple[UpstreamConfig, ...] = msgspec.field(default=(), name="upstream")
     serve: ServeConfig = ServeConfig()
     log: LogConfig = LogConfig()
+    alerts: tuple[AlertConfig, ...] = msgspec.field(default=(), name="alert")
 
 
 BUILT_IN = Config(
@@ -157,6 +178,7 @@ def _complaints(config: Config) -> Iterator[tuple[str, str]]:
         ZoneInfo(config.timezone or "UTC")
     except (KeyError, ValueError, OSError):
         yield "$.timezone", f'{config.timezone!r} is no time zone; write it like "Europe/Amsterdam"'
+    yield from _alert_complaints(config)
     seen = set[str]()
     for index, upstream in enumerate(config.upstreams):
         path = f"$.upstream[{index}]"
@@ -174,6 +196,17 @@ def _complaints(config: Config) -> Iterator[tuple[str, str]]:
         for workspace in upstream.workspaces or ():
             if not re.fullmatch(r"[^\s/?#]+", workspace):
                 yield f"{path}.workspaces", f"{workspace!r} is no workspace; give the slug, as in its address"
+
+
+def _alert_complaints(config: Config) -> Iterator[tuple[str, str]]:
+    for index, alert in enumerate(config.alerts):
+        path = f"$.alert[{index}]"
+        if sum(bool(way) for way in (alert.ping, alert.url, alert.command)) != 1:
+            yield path, "this section needs one of ping, url and command"
+        for key in ("ping", "url"):
+            place = getattr(alert, key)
+            if place and not re.match(r"https?://[^\s/]|env:[A-Za-z_]\w*$|file:.", place):
+                yield f"{path}.{key}", 'must be a web address, or say where one is: "env:NAME" or "file:PATH"'
 
 
 def _secret_complaints(upstream: UpstreamConfig, path: str) -> Iterator[tuple[str, str]]:
@@ -212,6 +245,7 @@ def _known(path: str) -> tuple[str, ...]:
         "upstream": UpstreamConfig,
         "serve": ServeConfig,
         "log": LogConfig,
+        "alert": AlertConfig,
     }
     struct = Retry if section[-1] == "retry" else sections.get(section[0].partition("[")[0], Config)
     return tuple(field.encode_name for field in msgspec.structs.fields(struct))

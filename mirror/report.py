@@ -62,7 +62,8 @@ class Summary(msgspec.Struct, kw_only=True):
     """The account of one run. `kind` is full when any listing was; `seconds` is wall time.
 
     `state` is complete; incomplete, when something could not be had (see `failures`); paused, when the
-    budget was spent (`resumes_at`); interrupted; or failed, with `error`, when nothing could go on.
+    budget was spent (`resumes_at`); interrupted; or failed, with `error`, when nothing could go on. `run_id`
+    is its row in `sync_runs`.
     """
 
     upstream: str
@@ -73,5 +74,6 @@ class Summary(msgspec.Struct, kw_only=True):
     failures: list[Failure]
     notes: list[str]
     error: str | None = None
+    run_id: int = 0
     exit_code: int = 0
     resumes_at: datetime | None = None

@@ -1,5 +1,6 @@
 """Health: 200, or 503 with reasons somebody must look at; an upstream that is away a while is none."""
 
+import json
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -64,6 +65,16 @@ def test_a_last_complete_sync_that_is_too_old_is_a_reason(file: File, state: str
     assert (found.status == "ok") is well
     assert "2 days ago" in found.reasons[0]
     assert file.health(patience={"box": 70 * 3600.0}).status == "ok"
+
+
+def test_syncs_that_list_nothing_are_a_reason(file: File) -> None:
+    """Every workspace answers 500, so every run ends as incomplete, and the mirror grows old."""
+    file.ran(HOUR, "incomplete")
+    for hours, status in ((70, "unwell"), (3, "ok")):
+        place = json.dumps({"cursor": to_text(NOW - hours * HOUR)})
+        with Store(file.path) as store, store.transaction() as connection:
+            save_cursor(connection, file.upstream, f"workspace:{hours}", place, at=to_text(NOW))
+        assert file.health().status == status
 
 
 def test_a_first_load_that_makes_headway_is_well(file: File) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import FrameType
 
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -21,6 +22,8 @@ from mirror.background.watch import Watching
 from mirror.background.works import ENDED, Work, is_missed, read_last, with_marks, works
 from mirror.config import Config
 from mirror.errors import ConfigError, MirrorError, StoreLocked
+from mirror.observe.alerts import Alerts
+from mirror.observe.health import file_health
 from mirror.observe.runs import log_run
 from mirror.report import Reporter, Summary
 from mirror.times import Clock, utc_now
@@ -68,6 +71,7 @@ class Background:
             executors={"default": ThreadPoolExecutor(1)}, job_defaults=DEFAULTS, timezone="UTC"
         )
         self._config = checked(config)
+        self._alerts = Alerts(config, clock=clock)
         self._watching = Watching(config, clock)
 
     def run(self) -> bool:
@@ -133,13 +137,14 @@ class Background:
             return
         try:
             config = checked(self._reread())
+            alerts = Alerts(config, clock=self._clock)
         except ConfigError as error:
             self._report.note(f"the new configuration is refused, the old one stays: {error}")
             return
         fixed = [
             name for name in ("database", "serve") if getattr(config, name) != getattr(self._config, name)
         ]
-        self._config = config
+        self._config, self._alerts = config, alerts
         self._scheduler.remove_all_jobs()
         self._schedule(config)
         later = f"; {' and '.join(fixed)} only by a restart" if fixed else ""
@@ -210,11 +215,24 @@ class Background:
                 done = do(work, self._config, report=self._report, stop=self.stop, clock=self._clock, due=due)
                 for summary in done:
                     log_run(summary)
+                    self._alerts.tell(summary)
             except StoreLocked as error:
                 self._report.note(f"{work.id}: left out, {error}")
             except MirrorError as error:
                 self._report.note(f"{work.id}: {error}")
+                self._alerts.trouble(work.upstream.name, f"{work.id}: {error}")
+            if work.schedule:
+                self._tell_health()
         return done
+
+    def _tell_health(self) -> None:
+        """Alert of what `/-/health` would say, when that begins and when it is over."""
+        patience = {upstream.name: upstream.stale_after for upstream in self._config.upstreams}
+        reasons = file_health(Path(self._config.database), self._clock(), patience=patience).reasons
+        if reasons:
+            self._alerts.trouble("", f"the mirror is unwell: {'; '.join(reasons)}")
+        else:
+            self._alerts.well()
 
 
 def checked(config: Config) -> Config:

@@ -54,6 +54,13 @@ workspaces = ["atlassian"]    # as in bitbucket.org/SLUG; remove the line for yo
 # trust_basic_user = false    # loopback only: believe the user name of a Basic login
 # public_url = ""             # the address in links, where the mirror stands behind another server
 
+# Who is told how syncs went, as many as you like; each has one of ping, url and command.
+# [[alert]]
+#   ping = "https://hc-ping.com/UUID"        on success; on failure and brake, /fail behind it
+#   url = "env:CHAT_WEBHOOK"                 JSON on failure, recovery and brake
+#   command = ["/usr/local/bin/page-me"]     the same JSON as its standard input
+#   on = ["success", "failure", "recovery", "brake"]
+
 [log]
 # format = "console"          # console | json
 # level = "info"              # debug | info | warning | error

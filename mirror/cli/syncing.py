@@ -13,7 +13,8 @@ import msgspec
 from mirror.background.works import next_runs
 from mirror.checks import check_file
 from mirror.cli.base import configured, errors, json_option, leave, out
-from mirror.errors import ConfigError, Interrupted
+from mirror.errors import ConfigError, Interrupted, StoreError, StoreLocked
+from mirror.observe.alerts import Alerts
 from mirror.observe.logs import secrets_of, set_up
 from mirror.observe.runs import Logged, log_run
 from mirror.screen import Bars, Lines, print_findings, print_plan, print_status, print_summary
@@ -66,8 +67,15 @@ def sync(
         as_json = config.log.format == "json"
         with nullcontext(Logged()) if as_json else progress() as reporter, _sigterm_interrupts():
             set_up(config.log, secrets_of(config))
-            summaries = sync_all(config, wishes, report=reporter, stop=threading.Event())
+            alerts = Alerts(config)
+            try:
+                summaries = sync_all(config, wishes, report=reporter, stop=threading.Event())
+            except StoreError as error:
+                if not isinstance(error, StoreLocked):
+                    alerts.trouble("", str(error))
+                raise
     for summary in summaries:
+        alerts.tell(summary)
         if as_json:
             log_run(summary)
         else:

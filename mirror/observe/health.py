@@ -8,11 +8,14 @@ mirrors are for; that is a warning at most.
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
 
+from mirror.errors import StoreError
+from mirror.store.files import open_reader
 from mirror.times import age_text, from_text
 
 PATIENCE = timedelta(days=2)
@@ -62,6 +65,15 @@ def read_health(
     return Health(status="unwell" if reasons else "ok", reasons=reasons, warnings=warnings)
 
 
+def file_health(path: Path, now: datetime, *, patience: Mapping[str, float]) -> Health:
+    """Look at a file that may not even open."""
+    try:
+        with closing(open_reader(path)) as connection:
+            return read_health(connection, path, now, patience=patience)
+    except StoreError as error:
+        return Health(status="unwell", reasons=[str(error)], warnings=[])
+
+
 def _reasons(
     connection: sqlite3.Connection, upstream_id: int, now: datetime, allowed: timedelta
 ) -> Iterator[str]:
@@ -79,6 +91,14 @@ def _reasons(
         yield f"the last complete sync was {_ago(now - ended)} ago"
     elif ended is None and began is not None and not _advances(connection, upstream_id, now - allowed):
         yield f"no sync has been complete since {_ago(now - began)}, and none makes headway"
+    listed = _moment(
+        connection,
+        """SELECT max(json_extract(value, '$.cursor')) FROM cursors
+           WHERE upstream_id = ? AND stream >= 'workspace:' AND stream < 'workspace;'""",
+        upstream_id,
+    )
+    if ended is not None and now - ended <= allowed and listed is not None and now - listed > allowed:
+        yield f"syncs come to their end, but the last listing that did was {_ago(now - listed)} ago"
     spent = _spent_since(connection, upstream_id)
     if ended is not None and spent is not None and now - spent > SPENT_FOR:
         yield f"the request budget has been spent again and again for {_ago(now - spent)}"

@@ -108,7 +108,7 @@ class Run:
             self.id = start_run(connection, self.upstream_id, self.kind, at=self.now_text())
         summary = Summary(
             upstream=self.config.name, kind=self.kind, state="failed", counts=self.counts, seconds=0,
-            failures=self.failures, notes=self.notes,
+            failures=self.failures, notes=self.notes, run_id=self.id,
         )  # fmt: skip
         try:
             yield summary

@@ -1,0 +1,168 @@
+"""Alerts: a word to whoever asked for it when a sync succeeds, fails, recovers, or is held by the brake.
+
+A trouble is told when it begins and when it is over, not every quarter of an hour: whether the run before had
+failed is read from the file, so that it makes no difference whether a service or cron begins the runs.
+"""
+
+import logging
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+
+from mirror.config import AlertConfig, AlertEvent, Config
+from mirror.credentials import read_secret
+from mirror.errors import ConfigError, StoreError
+from mirror.observe.logs import redacting, secrets_of
+from mirror.observe.messengers import NotDelivered, call, ping, post
+from mirror.observe.runs import run_line
+from mirror.report import Summary
+from mirror.store.files import open_reader
+from mirror.times import Clock, to_text, utc_now
+
+ENDED = ("complete", "incomplete")
+LISTINGS = ("full", "incremental")
+
+log = logging.getLogger("mirror.alerts")
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is told; `upstream` "" means the mirror as a whole. Chat programs show the member `text`."""
+
+    event: AlertEvent
+    upstream: str
+    at: str
+    text: str
+    kind: str = ""
+    state: str = ""
+    error: str | None = None
+
+
+Send = Callable[[Alert], None]
+
+
+class Alerts:
+    """The alerts of a configuration; raises ConfigError for a place that cannot be read.
+
+    What cannot be delivered is logged, and nothing else comes of it.
+    """
+
+    def __init__(self, config: Config, *, clock: Clock = utc_now) -> None:
+        self._path = Path(config.database)
+        self._clock = clock
+        self._sends = [(each.events, sender_of(each)) for each in config.alerts]
+        self._redact = redacting([*secrets_of(config), *places_of(config)])
+        self._troubled = set[str]()
+
+    def tell(self, summary: Summary) -> None:
+        """Tell what a run means to those who want to know."""
+        if not self._sends:
+            return
+        name = summary.upstream
+        failed_before = name in self._troubled or self._failed_before(summary)
+        for event in events_of(summary, failed_before=failed_before):
+            text = _brake_text(summary) if event == "brake" else run_line(summary)
+            self._send(event, name, text, kind=summary.kind, state=summary.state, error=summary.error)
+            if event == "recovery":
+                self._troubled.discard(name)
+
+    def trouble(self, name: str, text: str) -> None:
+        """Tell, once, that something could not even begin, or that the mirror itself (name "") is unwell."""
+        if name not in self._troubled:
+            self._troubled.add(name)
+            self._send("failure", name, text)
+
+    def well(self, name: str = "") -> None:
+        """Tell that a trouble is over, if there was one."""
+        if name in self._troubled:
+            self._troubled.discard(name)
+            self._send("recovery", name, "the mirror is well again")
+
+    def _failed_before(self, summary: Summary) -> bool:
+        """Tell whether the last run before this one had failed."""
+        try:
+            with closing(open_reader(self._path)) as connection:
+                row = connection.execute(
+                    """SELECT state FROM sync_runs
+                       WHERE id < ? AND state IN ('complete', 'incomplete', 'failed')
+                       AND upstream_id = (SELECT id FROM upstreams WHERE name = ?)
+                       AND (state = 'failed' OR requests + git_requests > 0) ORDER BY id DESC LIMIT 1""",
+                    (summary.run_id, summary.upstream),
+                ).fetchone()
+        except (StoreError, sqlite3.Error):
+            return False
+        return row is not None and row[0] == "failed"
+
+    def _send(
+        self,
+        event: AlertEvent,
+        name: str,
+        text: str,
+        *,
+        kind: str = "",
+        state: str = "",
+        error: str | None = None,
+    ) -> None:
+        alert = Alert(
+            event=event,
+            upstream=name,
+            at=to_text(self._clock()),
+            text=self._redact(text),
+            kind=kind,
+            state=state,
+            error=error and self._redact(error),
+        )
+        for number, (events, send) in enumerate(self._sends, 1):
+            if event in events:
+                try:
+                    send(alert)
+                except NotDelivered as failure:
+                    log.warning("alert %d could not be delivered: %s", number, failure)
+
+
+def events_of(summary: Summary, *, failed_before: bool) -> list[AlertEvent]:
+    """Say what a run is worth telling; one that had nothing to ask proves nothing.
+
+    A workspace that could not be listed is a failure, once; a single repository is none.
+    """
+    found = list[AlertEvent]()
+    asked = summary.counts.requests + summary.counts.git_requests > 0
+    unlisted = [failure.attempts for failure in summary.failures if failure.kind == "workspace"]
+    if (summary.state == "failed" and not failed_before) or 1 in unlisted:
+        found.append("failure")
+    if summary.state in ENDED and asked and failed_before:
+        found.append("recovery")
+    if summary.state in ENDED and asked and summary.kind in LISTINGS and not unlisted:
+        found.append("success")
+    if any(failure.kind == "absence" and failure.attempts == 1 for failure in summary.failures):
+        found.append("brake")
+    return found
+
+
+def sender_of(alert: AlertConfig) -> Send:
+    """Return what delivers an alert to its place; it raises NotDelivered."""
+    if alert.command:
+        return lambda told: call(alert.command, msgspec.json.encode(told))
+    place = place_of(alert.ping or alert.url)
+    if alert.ping:
+        return lambda told: ping(place, told.text, failed=told.event in ("failure", "brake"))
+    return lambda told: post(place, msgspec.json.encode(told))
+
+
+def place_of(text: str) -> str:
+    """Return an address, which may stand in the environment or in a file; raises ConfigError."""
+    place = read_secret(text) if text.startswith(("env:", "file:")) else text
+    if not place.startswith(("http://", "https://")):
+        raise ConfigError(f"alert {text}: what it holds is no web address")
+    return place
+
+
+def places_of(config: Config) -> Sequence[str]:
+    """Collect the addresses of alerts, which whoever knows them can write to."""
+    return [place_of(each.ping or each.url) for each in config.alerts if not each.command]
+
+
+def _brake_text(summary: Summary) -> str:
+    return "; ".join(failure.error for failure in summary.failures if failure.kind == "absence")

@@ -1,0 +1,241 @@
+"""Alerts: a real listener and a real command are told of successes, failures, recoveries and the brake."""
+
+import json
+import logging
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from commands import Folder, sandbox
+from test_background import started, told
+
+from mirror.config import from_toml
+from mirror.errors import ConfigError
+from mirror.observe.alerts import Alerts, events_of
+from mirror.report import Counts, Summary
+from mirror.sandbox import parse_fault
+from mirror.store.runs import Failure
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+class Listener:
+    """A web server that remembers what it was sent, and answers with `status`."""
+
+    def __init__(self) -> None:
+        self.heard = list[tuple[str, str]]()
+        self.status = 200
+        listener = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                listener.heard.append((self.path, body))
+                self.send_response(listener.status)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def events(self) -> list[tuple[str, str]]:
+        """Say what came, pings by their path and JSON by its event, and forget it."""
+        heard, self.heard = self.heard, []
+        return [(path, json.loads(body)["event"] if path == "/json" else "") for path, body in heard]
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    """A listener on loopback."""
+    made = Listener()
+    thread = threading.Thread(target=made.server.serve_forever, daemon=True)
+    thread.start()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """An empty folder."""
+    return Folder(tmp_path)
+
+
+def with_alerts(folder: Folder, url: str, listener: Listener, more: str = "") -> None:
+    """Configure a ping and an address that takes JSON."""
+    folder.configure(url, "credential = 'env:TOKEN'\nschedule = '0 0 1 1 *'", serve="port = 0")
+    with (folder.path / "mirror.toml").open("a") as file:
+        file.write(f'[[alert]]\nping = "{listener.url}/ping?a=b"\n[[alert]]\nurl = "env:CHAT"\n{more}')
+
+
+def test_a_failure_is_told_when_it_begins_and_when_it_is_over(folder: Folder, listener: Listener) -> None:
+    """Three failing runs are one alert; each run is a process of its own, as by cron."""
+    chat = {"CHAT": f"{listener.url}/json", "TOKEN": "sandbox"}
+    with sandbox(20) as box:
+        with_alerts(folder, box.url, listener)
+        assert folder.run("sync", **chat).code == 0
+        assert listener.events() == [("/ping?a=b", "")]
+        box.sandbox.add_fault(parse_fault("401,nth=every"))
+        for _ in range(3):
+            assert folder.run("sync", "--full", **chat).code == 3
+        assert listener.events() == [("/ping/fail?a=b", ""), ("/json", "failure")]
+        box.sandbox.clear_faults()
+        assert folder.run("sync", **chat).code == 0
+        assert listener.events() == [("/json", "recovery"), ("/ping?a=b", "")]
+
+
+def test_the_brake_is_told_once(folder: Folder, listener: Listener) -> None:
+    """With what waits for a word, and what to say."""
+    chat = {"CHAT": f"{listener.url}/json", "TOKEN": "sandbox"}
+    with sandbox(60) as box:
+        with_alerts(folder, box.url, listener)
+        folder.run("sync", **chat)
+        names = [row["full_name"] for row in box.sandbox.world.visible()]
+        (most, _), *_ = Counter(name.partition("/")[0] for name in names).most_common()
+        for name in [name for name in names if name.startswith(f"{most}/")][:4]:
+            box.sandbox.do("delete", name)
+        listener.heard.clear()
+        assert folder.run("sync", "--full", **chat).code == 1
+        (body,) = [body for path, body in listener.heard if path == "/json"]
+        alert = json.loads(body)
+        assert (alert["event"], alert["upstream"], alert["state"]) == ("brake", "box", "incomplete")
+        assert "--confirm-absence" in alert["text"]
+        listener.heard.clear()
+        folder.run("sync", "--full", **chat)
+        assert ("/json", "brake") not in listener.events()
+
+
+def test_a_command_is_given_the_alert(folder: Folder, listener: Listener) -> None:
+    """As JSON on its standard input, and only of what it is for."""
+    script = "import sys; open('heard', 'a').write(sys.stdin.read() + chr(10))"
+    command = json.dumps([sys.executable, "-c", script])
+    with sandbox(20) as box:
+        with_alerts(folder, box.url, listener, f'[[alert]]\ncommand = {command}\non = ["success"]\n')
+        assert folder.run("sync", CHAT=f"{listener.url}/json", TOKEN="sandbox").code == 0
+    (line,) = (folder.path / "heard").read_text().splitlines()
+    alert = json.loads(line)
+    assert (alert["event"], alert["upstream"], alert["kind"]) == ("success", "box", "full")
+    assert "requests" in alert["text"]
+
+
+def test_the_service_tells_as_well(folder: Folder, listener: Listener) -> None:
+    """Of the run that failed, before it is asked to end."""
+    with sandbox(20) as box:
+        box.sandbox.add_fault(parse_fault("401,nth=every"))
+        with_alerts(folder, box.url, listener)
+        with started(folder, "schedule", CHAT=f"{listener.url}/json", TOKEN="sandbox") as process:
+            told(process, "box failed")
+            process.terminate()
+            process.communicate(timeout=30)
+    assert ("/json", "failure") in listener.events()
+
+
+def test_what_cannot_be_delivered_changes_nothing(folder: Folder, listener: Listener) -> None:
+    """A refusal, nobody there, a command that is none: a line each, without the address."""
+    listener.status = 500
+    with sandbox(20) as box:
+        with_alerts(folder, box.url, listener, '[[alert]]\ncommand = ["/nowhere/at-all"]\non = ["success"]\n')
+        text = (folder.path / "mirror.toml").read_text()
+        (folder.path / "mirror.toml").write_text(
+            text.replace('url = "env:CHAT"', 'url = "env:CHAT"\non = ["success"]')
+        )
+        ran = folder.run("sync", CHAT="http://127.0.0.1:9/secret-address", TOKEN="sandbox")
+    assert ran.code == 0
+    assert ran.err.count("could not be delivered") == 3
+    assert "the answer was 500" in ran.err
+    for secret in ("secret-address", "127.0.0.1:9", listener.url):
+        assert secret not in ran.err
+
+
+def summary(state: str = "complete", kind: str = "full", requests: int = 3, *failures: Failure) -> Summary:
+    """The account of a run."""
+    return Summary(
+        upstream="box", kind=kind, state=state, counts=Counts(requests=requests), seconds=1.0,  # type: ignore[arg-type]
+        failures=list(failures), notes=[],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("run", "failed_before", "events"),
+    [
+        (summary(), False, ["success"]),
+        (summary("incomplete", "incremental"), True, ["recovery", "success"]),
+        (summary("failed"), False, ["failure"]),
+        (summary("failed"), True, []),
+        (summary("paused"), True, []),
+        (summary("interrupted"), False, []),
+        (summary("complete", "watch"), True, ["recovery"]),
+        (summary("complete", "marked"), False, []),
+        (summary("complete", "retry", 0), True, []),
+        (summary("incomplete", "full", 3, Failure("absence", "team", "x")), False, ["success", "brake"]),
+        (summary("incomplete", "full", 3, Failure("refs", "{u}", "x")), False, ["success"]),
+        (summary("incomplete", "full", 3, Failure("workspace", "team", "x")), False, ["failure"]),
+        (summary("incomplete", "full", 3, Failure("workspace", "team", "x", attempts=2)), False, []),
+        (summary("incomplete", "full", 3, Failure("absence", "t", "x", attempts=2)), False, ["success"]),
+    ],
+)
+def test_what_a_run_is_worth_telling(run: Summary, failed_before: bool, events: list[str]) -> None:
+    """A run that asked nothing proves nothing, and one that waits for its budget is no failure."""
+    assert events_of(run, failed_before=failed_before) == events
+
+
+def test_a_trouble_of_the_mirror_itself_is_told_once_and_over(tmp_path: Path, listener: Listener) -> None:
+    """A disk that is full, a file that cannot be read."""
+    config = from_toml(f'database = "{tmp_path}/m.db"\n[[alert]]\nurl = "{listener.url}/json"')
+    alerts = Alerts(config, clock=lambda: NOW)
+    for _ in range(3):
+        alerts.trouble("", "the disk is nearly full")
+    alerts.well()
+    alerts.well()
+    assert listener.events() == [("/json", "failure"), ("/json", "recovery")]
+
+
+@pytest.mark.parametrize(
+    "place", ["http://127.0.0.1:9", "http://256.0.0.1/", "http://[::1", "https://127.0.0.1:9"]
+)
+def test_no_address_stops_a_sync(tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever it is, the alert that cannot be delivered is a line of the log."""
+    with caplog.at_level(logging.WARNING):
+        Alerts(from_toml(f'[[alert]]\nurl = "{place}"'), clock=lambda: NOW).trouble("", "x")
+    assert "could not be delivered" in caplog.text
+
+
+def test_an_address_is_never_logged(caplog: pytest.LogCaptureFixture, listener: Listener) -> None:
+    """Whoever knows it can write there, so it is taken out of what upstreams said, too."""
+    config = from_toml(f'[[alert]]\nurl = "{listener.url}/json"')
+    Alerts(config, clock=lambda: NOW).trouble("", f"someone said {listener.url}/json")
+    assert listener.url not in listener.heard[0][1]
+    assert "[secret]" in listener.heard[0][1]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[[alert]]", "one of ping, url and command"),
+        ('[[alert]]\nping = "https://a.example"\nurl = "https://b.example"', "one of ping, url and command"),
+        ('[[alert]]\nurl = "example.com"', "must be a web address"),
+        ('[[alert]]\nurl = "https://a.example"\non = ["fire"]', "'fire'"),
+        ('[[alert]]\nurl = "https://a.example"\nwhen = 3', "unknown setting 'when'"),
+    ],
+)
+def test_a_wrong_alert_is_refused(text: str, says: str) -> None:
+    """With the line and the remedy."""
+    with pytest.raises(ConfigError, match=says):
+        from_toml(text)
+
+
+def test_a_place_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    """Before anything is begun."""
+    with pytest.raises(ConfigError, match="not set"):
+        Alerts(from_toml('[[alert]]\nurl = "env:NOT_SET_ANYWHERE"'))
+    (tmp_path / "place").write_text("no address at all")
+    with pytest.raises(ConfigError, match="no web address"):
+        Alerts(from_toml(f'[[alert]]\nping = "file:{tmp_path}/place"'))
