@@ -28,6 +28,7 @@ from mirror.sync.part import Part
 from mirror.times import from_text
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
+PAST_SECONDS = 60 * 86_400.0
 
 Chooser = Callable[[datetime], list[str]]
 
@@ -36,7 +37,7 @@ class Clock:
     """A clock that is wound by hand; no two readings agree."""
 
     def __init__(self) -> None:
-        self.moment = START
+        self.moment = START - timedelta(seconds=PAST_SECONDS)
 
     def now(self) -> datetime:
         """Tell the time."""
@@ -54,14 +55,17 @@ class Trial:
         orders = [self.world.order(workspace, "created_on", TOKEN) for workspace in self.world.workspaces]
         self.names = [[self._full_name(number) for number in order] for order in orders if len(order)]
         self.database = folder / "mirror.db"
-        # The warming up is left out: the sandbox tells when its repositories were updated last.
         late = WARM_DAYS * 86_400
-        self.coming = sorted(
-            (at - late, repository, owner)
-            for owner, pushes in enumerate(history.pushes)
-            for at, repository in pushes
-            if at >= late
-        )
+        owners = [owner for owner, size in enumerate(history.sizes) for _ in range(size)]
+        before = [(at, repository, owners[repository]) for repository, at in enumerate(history.before)]
+        pushes = [(*push, owner) for owner, some in enumerate(history.pushes) for push in some]
+        every = sorted((at - late, repository, owner) for at, repository, owner in [*before, *pushes])
+        for at, repository, owner in every:  # what the mirror can know when it begins
+            if -PAST_SECONDS < at < 0:
+                self.clock.moment = max(self.clock.moment, START + timedelta(seconds=at))
+                self.sandbox.do("push", self.names[owner][repository - history.first[owner]])
+        self.clock.moment = START
+        self.coming = [push for push in every if push[0] >= 0]
         self.pushed = list[tuple[datetime, str]]()
 
     def _full_name(self, number: int) -> str:

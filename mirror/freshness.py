@@ -1,10 +1,9 @@
-"""Where to look next: listing requests go to the workspaces where a change is most likely to be waiting.
+"""Where to look next: listing requests go to the workspaces where most changes are likely to be waiting.
 
-A listing costs the same whether it brings news or not, so the question is how often to look at each
-workspace within so many requests an hour. If changes come at rate r and are looked for every T seconds, they
-wait T/2 on average; the sum of all waits, r T / 2 over all workspaces, is least under a fixed number of looks
-if each is looked at in proportion to the square root of its rate over its cost. docs/freshness.md has the
-argument, and what it gains. Pure functions: no clock, no file, no network.
+A listing costs the same whether it brings news or not, so the question is which workspace to list with the
+next request. What is known of each repository is when it was changed last; docs/freshness.md has the argument
+from there to the one number that workspaces are ordered by, and what it gains. Pure functions: no clock, no
+file, no network.
 """
 
 import math
@@ -15,65 +14,42 @@ import msgspec
 GRACE = 900.0
 """Seconds after a change during which the next one is no more likely than at their end."""
 
-_STEPS = 60
-
 
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
-    """A workspace: when it was listed last (seconds), its changes a second, and what a listing costs."""
+    """A workspace: when it was listed last, the ages of its repositories then, what a listing costs.
+
+    `listed` is in seconds of the clock; an age is how many seconds before it a repository was changed last.
+    """
 
     name: str
     listed: float
-    rate: float
+    ages: Sequence[float]
     cost: float = 1.0
 
 
-def change_rate(ages: Iterable[float]) -> float:
-    """Estimate changes a second from how long ago, in seconds, each repository was changed last.
+def pressure(ages: Iterable[float], since: float) -> float:
+    """Say how much there is to gain by a listing now, `since` seconds after the last one.
 
-    Of a repository whose rate may be of any size, a last change a seconds ago says: 1/a is what to expect.
-    So one that was pushed to just now is expected to be pushed to again, and ever less so as time goes by;
-    sums of this know a busy workspace from a quiet one after a single listing.
+    A repository that was changed a seconds before the listing, and whose rate may be of any size, is expected
+    to have been changed ln(1 + s/a) times in the s seconds after it. Listings are spread best where this
+    number, s times what is expected to be waiting less its integral, is alike for all workspaces.
     """
-    return sum(1 / (max(0.0, age) + GRACE) for age in ages)
+    return sum(since - known * math.log1p(since / known) for known in (max(0.0, age) + GRACE for age in ages))
 
 
-def intervals(watched: Sequence[Watched], per_hour: float, *, shortest: float, longest: float) -> list[float]:
-    """Return how many seconds apart each workspace is listed, within a budget of requests.
+def due(watched: Sequence[Watched], now: float, *, shortest: float, room: float) -> list[str]:
+    """Name the workspaces to list now, the most pressing first, as many as `room` has requests for.
 
-    No interval is shorter than `shortest`. None is longer than `longest`, unless that alone would take more
-    than half of the budget: then the longest one is what half of it allows.
+    None that was listed less than `shortest` seconds ago is among them.
     """
-    if not watched:
+    if room < min((one.cost for one in watched), default=room):
         return []
-    per_second = per_hour / 3600
-    roots = [math.sqrt(max(one.rate, 1e-12) / one.cost) for one in watched]
-    longest = max(longest, 2 * sum(one.cost for one in watched) / per_second)
-
-    def spread(scale: float) -> list[float]:
-        return [min(max(scale / root, shortest), longest) for root in roots]
-
-    low, high = 0.0, longest * max(roots)
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        spent = sum(one.cost / seconds for one, seconds in zip(watched, spread(middle), strict=True))
-        low, high = (middle, high) if spent > per_second else (low, middle)
-    return spread(high)
-
-
-def due(
-    watched: Sequence[Watched], now: float, per_hour: float, *, shortest: float, longest: float, room: float
-) -> list[str]:
-    """Name the workspaces whose time has come, the most overdue first, as many as `room` has requests for."""
-    seconds = intervals(watched, per_hour, shortest=shortest, longest=longest)
-    overdue = [
-        ((now - one.listed) / interval, one.name, one.cost)
-        for one, interval in zip(watched, seconds, strict=True)
-        if now - one.listed >= interval
-    ]
+    ripe = [one for one in watched if now - one.listed >= shortest]
+    pressing = sorted(ripe, key=lambda one: (-pressure(one.ages, now - one.listed) / one.cost, one.name))
     chosen = list[str]()
-    for _, name, cost in sorted(overdue, reverse=True):
-        if cost > room:
+    for one in pressing:
+        if one.cost > room:
             break
-        room -= cost
-        chosen.append(name)
+        room -= one.cost
+        chosen.append(one.name)
     return chosen

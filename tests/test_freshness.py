@@ -1,4 +1,4 @@
-"""Where to look next: budgets are kept, busy workspaces come first, and nothing is forgotten."""
+"""Where to look next: the likeliest first, no more than there is room for, and nothing is forgotten."""
 
 import math
 from itertools import pairwise
@@ -7,93 +7,106 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.freshness import Watched, change_rate, due, intervals
+from mirror.freshness import GRACE, Watched, due, pressure
 
 DAY = 86_400.0
-RATES = st.lists(st.floats(1e-9, 1e-1), min_size=1, max_size=60)
+AGES = st.lists(st.floats(0, 1e8), min_size=1, max_size=12)
 
 
-def watched(*rates: float, listed: float = 0.0, cost: float = 1.0) -> list[Watched]:
-    """Workspaces of these rates."""
-    return [Watched(name=f"w{i}", listed=listed, rate=rate, cost=cost) for i, rate in enumerate(rates)]
+def watched(*ages: list[float], listed: float = 0.0, cost: float = 1.0) -> list[Watched]:
+    """Workspaces whose repositories have these ages."""
+    return [Watched(name=f"w{i}", listed=listed, ages=each, cost=cost) for i, each in enumerate(ages)]
 
 
-def spent(ones: list[Watched], seconds: list[float]) -> float:
-    """Requests an hour that intervals cost."""
-    return sum(one.cost * 3600 / each for one, each in zip(ones, seconds, strict=True))
+def waiting(ages: list[float], since: float) -> float:
+    """How many changes are expected to be waiting."""
+    return sum(math.log1p(since / (age + GRACE)) for age in ages)
 
 
-@given(RATES, st.floats(1, 2000))
-def test_the_budget_is_never_exceeded(rates: list[float], per_hour: float) -> None:
-    """Whatever the rates, and however small it is."""
-    ones = watched(*rates)
-    assert spent(ones, intervals(ones, per_hour, shortest=60, longest=DAY)) <= per_hour * 1.001
+def waited(ages: list[float], since: float) -> float:
+    """How long they are expected to have waited, all together: the integral of `waiting`."""
+    known = [age + GRACE for age in ages]
+    return sum((each + since) * math.log1p(since / each) - since for each in known)
 
 
-@given(RATES, st.floats(1, 2000))
-def test_whoever_changes_more_is_never_looked_at_less(rates: list[float], per_hour: float) -> None:
-    """Intervals fall as rates rise."""
-    ones = watched(*sorted(rates))
-    seconds = intervals(ones, per_hour, shortest=60, longest=DAY)
-    assert all(a >= b - 1e-6 for a, b in pairwise(seconds))
+@given(AGES, st.floats(0, 1e7))
+def test_it_is_what_it_is_said_to_be(ages: list[float], since: float) -> None:
+    """The time times what is expected to be waiting, less its integral."""
+    expected = since * waiting(ages, since) - waited(ages, since)
+    assert pressure(ages, since) == pytest.approx(expected, rel=1e-6, abs=1e-3 * max(1.0, since))
 
 
-def test_intervals_go_with_the_square_root_of_rate_and_cost() -> None:
-    """Four times the changes, half the interval; four times the cost, double."""
-    ones = [
-        Watched(name="a", listed=0, rate=0.0004),
-        Watched(name="b", listed=0, rate=0.0001),
-        Watched(name="c", listed=0, rate=0.0004, cost=4),
-    ]
-    a, b, c = intervals(ones, 30, shortest=1, longest=DAY)
-    assert b / a == pytest.approx(2, rel=1e-6)
-    assert c / a == pytest.approx(2, rel=1e-6)
-    assert spent(ones, [a, b, c]) == pytest.approx(30, rel=1e-6)
+@given(AGES, st.lists(st.floats(0, 1e7), min_size=2, max_size=8))
+def test_it_grows_with_time_and_without_a_bound(ages: list[float], times: list[float]) -> None:
+    """So every workspace is listed in the end, however quiet."""
+    found = [pressure(ages, since) for since in sorted(times)]
+    assert all(a <= b + 1e-6 for a, b in pairwise(found))
+    assert pressure(ages, 1e12) > 1e10
 
 
-@given(st.lists(st.floats(1e-7, 1e-2), min_size=2, max_size=12), st.integers(0, 11), st.integers(0, 11))
-def test_no_exchange_of_looks_makes_it_fresher(rates: list[float], one: int, other: int) -> None:
-    """Moving a little of the budget from any workspace to any other makes the changes wait longer."""
-    ones = watched(*rates)
-    seconds = intervals(ones, 100, shortest=1e-3, longest=1e9)
+@given(st.floats(0, 1e7), st.lists(st.floats(0, 1e8), min_size=2, max_size=8))
+def test_the_later_the_last_change_the_more_it_presses(since: float, ages: list[float]) -> None:
+    """A repository that was left alone for a year hardly presses at all."""
+    found = [pressure([age], since) for age in sorted(ages)]
+    assert all(a >= b - 1e-6 for a, b in pairwise(found))
+    assert pressure([60], 600) > pressure([365 * DAY] * 100, 600)
+    assert pressure([-5], since) == pressure([0], since)
+    assert pressure([], since) == 0
+
+
+def test_what_changes_at_a_steady_rate_is_listed_by_the_square_root_of_it() -> None:
+    """Where ages are long beside the interval, four times the changes is half the interval."""
+    assert pressure([100 * DAY] * 4, 600) == pytest.approx(pressure([100 * DAY], 1200), rel=1e-3)
+
+
+@given(st.lists(AGES, min_size=2, max_size=5), st.floats(1, 1e6), st.integers(0, 4), st.integers(0, 4))
+def test_no_exchange_of_looks_makes_it_fresher(
+    every: list[list[float]], price: float, one: int, other: int
+) -> None:
+    """With intervals that make it alike for all, a look moved from any workspace to any other costs more."""
+    seconds = [_interval(ages, price) for ages in every]
+    i, j = one % len(every), other % len(every)
     looks = [1 / each for each in seconds]
-    i, j = one % len(rates), other % len(rates)
-    moved = list(looks)
     step = 0.01 * min(looks[i], looks[j])
+    moved = list(looks)
     moved[i] += step
     moved[j] -= step
-    waits = [sum(rate / look / 2 for rate, look in zip(rates, each, strict=True)) for each in (looks, moved)]
+    waits = [
+        sum(waited(ages, 1 / look) * look for ages, look in zip(every, each, strict=True))
+        for each in (looks, moved)
+    ]
     assert waits[0] <= waits[1] * (1 + 1e-6)
 
 
-def test_bounds_are_kept() -> None:
-    """Nobody is asked without a pause, nobody is forgotten; what that frees goes to the others."""
-    ones = watched(10.0, 1e-4, 1e-12)
-    busy, some, quiet = intervals(ones, 62, shortest=60, longest=DAY)
-    assert busy == 60
-    assert quiet == DAY
-    assert some == pytest.approx(3600 / (62 - 60 - 3600 / DAY), rel=1e-3)
+def _interval(ages: list[float], price: float) -> float:
+    """Find the interval at whose end the pressure is so much."""
+    low, high = 0.0, 1e13
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if pressure(ages, middle) < price else (low, middle)
+    return high
 
 
-def test_a_budget_too_small_for_all_stretches_the_longest() -> None:
-    """Five hundred workspaces, ten requests an hour: half for the busy one, 100 hours apart for others."""
-    ones = watched(*[1e-9] * 499, 10.0)
-    *quiet, busy = intervals(ones, 10, shortest=60, longest=DAY)
-    assert quiet == pytest.approx([100 * 3600] * 499)
-    assert spent(ones, [*quiet, busy]) == pytest.approx(10, rel=1e-3)
+def test_the_most_pressing_come_first_and_only_as_many_as_there_is_room_for() -> None:
+    """Measured against what they cost, and not again at once."""
+    ones = watched([DAY], [10.0], [100 * DAY])
+    assert due(ones, 60, shortest=120, room=9) == []
+    assert due(ones, 600, shortest=120, room=9) == ["w1", "w0", "w2"]
+    assert due(ones, 600, shortest=120, room=2.5) == ["w1", "w0"]
+    assert due(ones, 600, shortest=120, room=0.9) == []
+    dear = Watched(name="dear", listed=0, ages=[10.0], cost=1000)
+    assert due([*ones, dear], 600, shortest=120, room=2000)[:2] == ["w1", "w0"]
+    assert due([], 600, shortest=120, room=9) == []
 
 
-def test_a_recent_change_expects_another() -> None:
-    """A push just now outweighs many repositories that were left alone for a year."""
-    assert change_rate([10]) > change_rate([365 * DAY] * 100)
-    assert change_rate([]) == 0
-    assert change_rate([-5]) == change_rate([0])
-    assert math.isfinite(change_rate([0]))
-
-
-def test_the_most_overdue_come_first_and_only_as_many_as_there_is_room_for() -> None:
-    """Measured by their own intervals, not by the clock alone."""
-    ones = watched(1e-2, 1e-4, 1e-4)
-    assert due(ones, 10, 60, shortest=60, longest=DAY, room=9) == []
-    assert due(ones, 7200, 60, shortest=60, longest=DAY, room=9)[0] == "w0"
-    assert len(due(ones, DAY, 60, shortest=60, longest=DAY, room=2)) == 2
+def test_nobody_is_forgotten() -> None:
+    """A repository that was left alone for a year, beside three that change each minute, and room for one."""
+    ages = [[0.0], [0.0], [0.0], [365 * DAY]]
+    ones, seen, now = watched(*ages), set[str](), 0.0
+    while "w3" not in seen:
+        now += 60
+        for name in due(ones, now, shortest=120, room=1):
+            seen.add(name)
+            index = int(name.removeprefix("w"))
+            ones[index] = Watched(name=name, listed=now, ages=ages[index])
+    assert now < DAY

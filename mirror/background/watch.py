@@ -5,6 +5,7 @@ updated last. So nothing is kept for it, and a restart forgets nothing.
 """
 
 import sqlite3
+from array import array
 from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
@@ -15,7 +16,7 @@ from mirror.background.triggers import next_time
 from mirror.background.works import Work, last_done
 from mirror.config import Config, UpstreamConfig
 from mirror.errors import StoreError
-from mirror.freshness import Watched, change_rate, due
+from mirror.freshness import Watched, due
 from mirror.session import accounts
 from mirror.store.files import open_reader
 from mirror.sync import places
@@ -27,19 +28,19 @@ PAGE = 100
 UNLIMITED = 950
 """Requests an hour of an upstream without a limit that watching takes its share of."""
 
-LONGEST = 86_400.0
-"""Every workspace is listed once a day, if the share allows that much."""
+WHOLE_EVERY = 86_400.0
+"""However many workspaces there are, a whole sync is begun once a day."""
 
 UNTOLD = 30 * 86_400.0
 """The age of a last change that an upstream does not tell."""
 
 
 class Watch:
-    """The watching of one upstream: what it has spent, what is due; rates are worked out once a listing."""
+    """The watching of one upstream: what it has spent, and what is due; ages are read once a listing."""
 
     def __init__(self, upstream: UpstreamConfig) -> None:
         self.upstream = upstream
-        self._rates = dict[str, tuple[str, Watched]]()
+        self._known = dict[str, tuple[str, Watched]]()
         self._room, self._filled = 0.0, 0.0
 
     def due(self, connection: sqlite3.Connection, now: datetime, limit: int | None) -> list[str]:
@@ -47,12 +48,11 @@ class Watch:
         per_hour, moment = self.upstream.watch * (limit or UNLIMITED), now.timestamp()
         if per_hour <= 0:
             return []
-        watched = self._watched(connection, moment)
+        watched = self._watched(connection)
         # What was not spent is kept for at most an hour, like the upstream's own count.
         earned = (moment - self._filled) * per_hour / 3600 if self._filled else 1.0
         self._room, self._filled = min(self._room + max(0.0, earned), per_hour), moment
-        shortest = self.upstream.watch_shortest
-        chosen = due(watched, moment, per_hour, shortest=shortest, longest=LONGEST, room=self._room)
+        chosen = due(watched, moment, shortest=self.upstream.watch_shortest, room=self._room)
         costs = {one.name: one.cost for one in watched}
         self._room -= sum(costs[name] for name in chosen)
         return chosen
@@ -71,16 +71,16 @@ class Watch:
         That is so where there are more workspaces than the budget can list so often, once all of them have
         been listed; a day after the last whole sync (begun at `last`) it is time for another one even so.
         """
-        if self.upstream.watch <= 0 or last is None or (now - last).total_seconds() >= LONGEST:
+        if self.upstream.watch <= 0 or last is None or (now - last).total_seconds() >= WHOLE_EVERY:
             return False
-        watched = self._watched(connection, now.timestamp())
+        watched = self._watched(connection)
         names = {one.name for one in watched}
         if any(name.lower() not in names for name in self.upstream.workspaces or ()):
             return False
         cost = sum(one.cost for one in watched)
         return cost * 3600 / period > (limit or UNLIMITED) / 2
 
-    def _watched(self, connection: sqlite3.Connection, now: float) -> list[Watched]:
+    def _watched(self, connection: sqlite3.Connection) -> list[Watched]:
         """Read the workspaces that have been listed in full; others are a whole sync's matter."""
         found = list[Watched]()
         for stream, value in connection.execute(
@@ -91,27 +91,25 @@ class Watch:
             place, name = places.decoded(value), stream.removeprefix("workspace:")
             if place.cursor is None or place.moved_at is None:
                 continue
-            known = self._rates.get(name)
+            known = self._known.get(name)
             if known is None or known[0] != place.moved_at:
-                known = (place.moved_at, self._measured(connection, name, place, now))
-                self._rates[name] = known
+                known = (place.moved_at, self._measured(connection, name, place))
+                self._known[name] = known
             found.append(known[1])
         return found
 
-    def _measured(
-        self, connection: sqlite3.Connection, name: str, place: places.Place, now: float
-    ) -> Watched:
+    def _measured(self, connection: sqlite3.Connection, name: str, place: places.Place) -> Watched:
         rows = connection.execute(
             """SELECT updated_at FROM repositories WHERE deleted_at IS NULL AND owner_id =
                (SELECT o.id FROM users o JOIN upstreams u ON u.id = o.upstream_id
                 WHERE u.name = ? AND o.uuid = ?)""",
             (self.upstream.name, place.owner_uuid),
         ).fetchall()
-        ages = [now - from_text(row[0]).timestamp() if row[0] else UNTOLD for row in rows]
+        listed = from_text(place.moved_at or "").timestamp()
+        ages = array("d", (listed - from_text(row[0]).timestamp() if row[0] else UNTOLD for row in rows))
         incremental = self.upstream.kind in ("cloud", "sandbox")
         cost = 1.0 if incremental else max(1.0, len(rows) / PAGE)
-        listed = from_text(place.moved_at or "").timestamp()
-        return Watched(name=name, listed=listed, rate=change_rate(ages), cost=cost)
+        return Watched(name=name, listed=listed, ages=ages or array("d", [UNTOLD]), cost=cost)
 
 
 class Watching:
