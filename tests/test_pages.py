@@ -51,11 +51,12 @@ def test_every_page_forbids_what_is_not_its_own(public: Asking, path: str) -> No
 
 
 def test_datasettes_own_pages_load_from_here_alone(public: Asking) -> None:
-    """Their small scripts may run, nothing comes from elsewhere; the APIs keep their own policy."""
+    """Their small scripts may run and no others, nothing comes from elsewhere; APIs keep their own policy."""
     for path in ("/mirror", "/mirror/repositories", "/-/index", "/-/metadata"):
         policy = public.get(path).headers["content-security-policy"]
         assert "default-src 'self'" in policy
         assert "http" not in policy
+        assert "'unsafe-inline'" not in policy.partition("script-src")[2].partition(";")[0]
     assert (
         public.get("/1.0/users/jespern").headers["content-security-policy"].startswith("default-src 'none'")
     )
@@ -289,6 +290,25 @@ def test_tables_lead_to_pages_and_tell_their_age(public: Asking) -> None:
     assert "mirror_foot" not in page
 
 
+def test_datasettes_pages_wear_the_mirrors_bar(public: Asking) -> None:
+    """A language, landmarks, named fields, a way back; the answer to a question is called so."""
+    for path in ("/mirror", "/mirror/repositories", "/mirror/repositories/1", "/mirror/nothing", "/-/index"):
+        page = public.get(path).text
+        for told in (
+            '<html lang="en">',
+            '<main class="content" id="main"',
+            'href="/-/questions"',
+            'href="/"',
+        ):
+            assert told in page, (path, told)
+    table = public.get("/mirror/repositories").text
+    assert '<select aria-label="Column to filter by" name="_filter_column"' in table
+    assert 'type="text" aria-label="Value to compare with" name="_filter_value"' in table
+    assert "<h2>Answer: 4 rows" in public.get("/mirror/stale?days=1000").text
+    assert "<h2>Answer" in public.get("/mirror/gone").text
+    assert "<h2>Custom SQL query" in public.get("/mirror?sql=select+1").text
+
+
 def test_other_databases_keep_their_own_look(tmp_path: Path) -> None:
     """No links, no foot, no stylesheet on tables that are not the mirror's."""
     fill_public(tmp_path / "mirror.db").store.close()
@@ -301,6 +321,7 @@ def test_other_databases_keep_their_own_look(tmp_path: Path) -> None:
     assert "/-/r/" not in page
     assert "Mirror of" not in page
     assert "mirror-assets" not in page
+    assert "/-/questions" not in page
 
 
 def test_an_operator_may_close_the_pages(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ at 100,000 rows; the order of a table is one that an index gives.
 from copy import deepcopy
 from typing import Any
 
-_MOMENT = "UTC, `YYYY-MM-DDTHH:MM:SS.ffffffZ`: text order is time order"
+_MOMENT = "UTC, YYYY-MM-DDTHH:MM:SS.ffffffZ: text order is time order"
 _TARGET = {
     "target_hash": "commit it names, in full",
     "target_date": f"when that commit was made; {_MOMENT}",
-    "target_author": "author line of the commit, `Name <mail>`",
+    "target_author": "author line of the commit, Name <mail>",
     "target_author_name": "account behind the author, if there is one",
     "target_author_uuid": "that account's uuid",
     "target_message": "message of the commit",
@@ -46,9 +46,9 @@ TABLES: dict[str, dict[str, Any]] = {
     },
     "repositories": {
         "title": "Repositories",
-        "description": "One row per repository; gone ones stay, with `deleted_at` and the reason.",
+        "description": "One row per repository; gone ones stay, with the moment and the reason.",
         "label_column": "full_name",
-        "sort_desc": "updated_at",
+        "sort_desc": "id",
         "facets": ["scm", "is_private", "language", "owner_id"],
         "facet_size": 12,
         "size": 50,
@@ -70,7 +70,7 @@ TABLES: dict[str, dict[str, Any]] = {
             "first_seen_at": "when the mirror first saw it",
             "last_seen_at": "when a listing last named it",
             "refs_synced_at": "when its branches and tags were last read",
-            "refs_stale": "1 where branches and tags are known to be older than `updated_at`",
+            "refs_stale": "1 where branches and tags are known to be older than updated_at",
             "deleted_at": "when it was found to be gone; the row stays",
             "gone_reason": "how that was found",
         },
@@ -159,7 +159,8 @@ HIDDEN = (
 
 DESCRIPTION = (
     "An offline copy of Bitbucket's users, repositories, branches and tags. "
-    'Once it holds private repositories, tables and SQL need a token: <a href="/-/mirror-login">log in</a>.'
+    'Once it holds private repositories, tables and SQL need a token: <a href="/-/mirror-login">log in</a>. '
+    'Ready-made <a href="/-/questions">questions</a> have a page of their own.'
 )
 
 

@@ -150,10 +150,10 @@ def extra_css_urls(datasette: "Datasette", database: str | None) -> list[str]:
 
 @hookimpl
 def extra_template_vars(
-    datasette: "Datasette", database: str | None, request: Request | None
+    datasette: "Datasette", template: str | None, database: str | None, request: Request | None
 ) -> Callable[[], Awaitable[dict[str, Any]]]:
-    """Tell Datasette's pages of a mirror how current it is."""
-    return lambda: tables.foot(datasette, database, request)
+    """Tell Datasette's pages of a mirror how current it is, and what its bar needs."""
+    return lambda: tables.foot(datasette, template, database, request)
 
 
 @hookimpl

@@ -1,5 +1,6 @@
 """Datasette's own pages of a mirror: names lead to our pages, column notes fold, the foot says its age."""
 
+import re
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +8,8 @@ from datasette.utils.asgi import Request
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader
 from markupsafe import Markup
 
-from mirror.serve.mirrors import mirror_named
+from mirror.serve import permissions
+from mirror.serve.mirrors import mirror_named, mirrors
 from mirror.serve.pages.assets import assets
 from mirror.serve.pages.links import Links
 from mirror.serve.pages.reads.upstreams import upstreams
@@ -16,10 +18,18 @@ from mirror.times import utc_now
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
+    from datasette.database import Database
 
 REPOSITORIES = ("full_name", "repository")
 OWNERS = ("owner", "username")
-STYLE = "datasette.css"
+LABELS = {
+    "_filter_column": "Column to filter by",
+    "_filter_op": "How to compare",
+    "_filter_value": "Value to compare with",
+    "_sort": "Column to sort by",
+}
+HEADINGS = {"Custom SQL query returning": "Answer:", "Custom SQL query": "Answer"}
+STYLES = ("mirror.css", "datasette.css")
 
 
 def cell(datasette: "Datasette", database: str, column: str, row: Any, value: Any) -> Markup | None:
@@ -37,15 +47,21 @@ def cell(datasette: "Datasette", database: str, column: str, row: Any, value: An
 
 
 def style(datasette: "Datasette", database: str | None) -> list[str]:
-    """Return the stylesheet that Datasette's pages of a mirror take beside their own."""
-    is_mirrors = database is not None and mirror_named(datasette, database) is not None
-    return [assets()[STYLE].address] if is_mirrors else []
+    """Return the stylesheets that Datasette's pages of a mirror take beside their own."""
+    return [assets()[name].address for name in STYLES] if _mirror_of(datasette, database) else []
 
 
-async def foot(datasette: "Datasette", database: str | None, request: Request | None) -> dict[str, Any]:
-    """Say under every table how current the mirror is; nothing under those of other databases."""
-    found = mirror_named(datasette, database) if database else None
-    if found is None or request is None:
+def _mirror_of(datasette: "Datasette", database: str | None) -> "Database | None":
+    """Return the mirror that a page belongs to; those of no database, like errors, belong to the first."""
+    return mirror_named(datasette, database) if database else next(mirrors(datasette), None)
+
+
+async def foot(
+    datasette: "Datasette", template: str | None, database: str | None, request: Request | None
+) -> dict[str, Any]:
+    """Give Datasette's pages of a mirror its bar, and say under them how current it is; nothing to others."""
+    found = _mirror_of(datasette, database)
+    if found is None or request is None or (template or "").startswith("mirror_"):
         return {}
 
     def read(connection: sqlite3.Connection) -> list[str]:
@@ -53,11 +69,43 @@ async def foot(datasette: "Datasette", database: str | None, request: Request | 
         return [f"{one['name']}: complete {ago(one['complete_at'], now)}" for one in upstreams(connection)]
 
     said = ", ".join(await found.execute_fn(read))
-    return {"mirror_foot": {"said": said, "status": datasette.urls.path("/-/mirror-status")}}
+    is_open = not await permissions.is_closed(datasette, None, found.name)
+    return {
+        "mirror_foot": {
+            "said": said,
+            "status": datasette.urls.path("/-/mirror-status"),
+            "is_open": is_open,
+        },
+        "assets": {name: datasette.urls.path(one.address) for name, one in assets().items()},
+        "links": Links(datasette.urls.path, str(found.route or found.name)),
+    }
+
+
+def labelled(page: Markup, headings: int = 0) -> Markup:
+    """Name the fields of Datasette's filters for whoever does not see where they stand, and order headings.
+
+    The first so many headings of the third level become such of the second, 0 for all. Only what stands in
+    Datasette's templates is met: in what comes from a file each `<` and each quote is escaped.
+    """
+    text = str(page)
+    for field, name in LABELS.items():
+        text = text.replace(f' name="{field}', f' aria-label="{name}" name="{field}')
+    text = re.sub("<h3>(.*?)</h3>", r"<h2>\1</h2>", text, count=headings, flags=re.DOTALL)
+    return Markup(text)  # noqa: S704 - what Datasette's template rendered
+
+
+def answered(page: Markup) -> Markup:
+    """Call the answer to a stored question an answer."""
+    plain = str(page)
+    for heading, said in HEADINGS.items():
+        if f"<h2>{heading}" in plain:
+            return Markup(plain.replace(f"<h2>{heading}", f"<h2>{said}", 1))  # noqa: S704 - as above
+    return page
 
 
 def install(env: Environment, folder: str) -> None:
     """Put the plugin's templates behind those of the operator, and before Datasette's own."""
+    env.filters |= {"labelled": labelled, "answered": answered}
     found = env.loader
     if not isinstance(found, ChoiceLoader) or not isinstance(found.loaders[0], FileSystemLoader):
         env.loader = ChoiceLoader([*([found] if found else []), FileSystemLoader(folder)])

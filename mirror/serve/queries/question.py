@@ -20,7 +20,7 @@ class Question(msgspec.Struct, frozen=True):
 
     def stored(self) -> dict[str, Any]:
         """Return it as Datasette knows stored queries; a fresh one, because Datasette writes into it."""
-        told = "".join(f" `{name}`: {said}." for name, said in self.parameters.items())
+        told = "".join(f" {name.capitalize()}: {said}." for name, said in self.parameters.items())
         return {
             "title": self.title,
             "description": self.description + told,

@@ -128,6 +128,9 @@ document.addEventListener("keydown", (event) => {
     input.select();
   }
 });
+addEventListener("load", () => setTimeout(() => { // Datasette's SQL editor makes its own field, without a name
+  document.querySelectorAll(".CodeMirror textarea").forEach((field) => field.setAttribute("aria-label", "SQL"));
+}));
 document.querySelectorAll("form[data-suggest]").forEach(suggest);
 document.querySelectorAll("form[data-live]").forEach(live);
 document.querySelectorAll(".copy").forEach(copyable);
