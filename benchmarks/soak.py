@@ -1,0 +1,278 @@
+"""Everything at once, for as long as one likes: whether the mirror holds, and is true in the end.
+
+    python benchmarks/soak.py [--minutes 20] [--repositories 1000] [--seed 1] [--folder DIR]
+
+A real `mirror run` syncs a sandbox in which people edit, answers fail and the server goes away, while
+webhooks come (some lost, late, repeated or forged), readers read, `mirror sync` is started beside it as by
+cron, and both are killed. For the first two fifths of the time the service is killed, ended and started
+again; then one process lives on, whose memory and descriptors are compared: the first quarter of its life
+after a warm-up of another, and the last. In the end everything calms down, and the mirror is held against
+the sandbox, row by row and field by field. Exits with 1 if anything is not as it should be.
+"""
+
+import argparse
+import contextlib
+import json
+import random
+import socket
+import sqlite3
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from soak_hooks import Courier
+from soak_readers import Readers
+from soak_service import Sample, Service
+from soak_world import Hostile
+from truth import differences
+
+from mirror.serve import tokens
+from mirror.store import Store
+
+READERS = 4
+EDIT_PAUSE = 0.3
+TROUBLED_SHARE = 0.4
+LONGEST_SETTLING = 180.0
+SHORTEST_JUDGED = 240.0
+"""Seconds that the last process must have lived for its growth to mean anything."""
+MOST_GROWTH = 0.10
+MOST_SECONDS_TO_END = 3.0
+
+
+class Soak:
+    """One soak: its parts, and the threads that keep them busy."""
+
+    def __init__(self, folder: Path, repositories: int, seed: int) -> None:
+        ports = free_ports(2)
+        self.random = random.Random(seed)
+        self.service = Service(folder, f"http://127.0.0.1:{ports[0]}/2.0", ports[1])
+        self.courier = Courier(self.service, seed)
+        self.hostile = Hostile(repositories, ports[0], seed, self.courier.take)
+        self.by_cron = Counter[int]()
+        self.path = folder / "data/mirror.db"
+
+    def run(self, seconds: float) -> tuple[Readers, list[str], float]:
+        """Do everything for so long; return who read, what differs in the end, and how long calming took."""
+        self.hostile.open()
+        if self.service.run("sync") != 0:
+            raise SystemExit("the first sync did not come to its end")
+        token = self._token()
+        readers = Readers(self.service, token, self.hostile.still, 1)
+        self.service.start()
+        with working(*(lambda stop, n=n: readers.work(n, stop) for n in range(READERS)), self._watch):
+            with working(self.courier.work), working(self._edit, self._fail, self._cron):
+                began = time.monotonic()
+                self._trouble(began + seconds * TROUBLED_SHARE)
+                while time.monotonic() < began + seconds:
+                    time.sleep(1)
+            self.hostile.relent()
+            settled = time.monotonic()
+            found = self._settle()
+            settled = time.monotonic() - settled
+        if self.service.run("verify", "--sample", "0") != 0:
+            self.service.problems.append("mirror verify: the file or its search index is not whole")
+        self.service.stop()
+        self.hostile.close()
+        return readers, found, settled
+
+    def _token(self) -> str:
+        with Store(self.path) as store:
+            return tokens.create(store, "soak", "read")
+
+    def _watch(self, stop: threading.Event) -> None:
+        while not stop.wait(2):
+            self.service.sample()
+
+    def _edit(self, stop: threading.Event) -> None:
+        while not stop.wait(self.random.expovariate(1 / EDIT_PAUSE)):
+            self.hostile.edit()
+
+    def _fail(self, stop: threading.Event) -> None:
+        """Let answers fail, have mercy now and then, and go away for some seconds."""
+        pick = random.Random(2)
+        while not stop.wait(pick.uniform(0.5, 3)):
+            self.hostile.fault()
+            if pick.random() < 0.05:
+                self.hostile.relent()
+            if pick.random() < 0.03:
+                self.hostile.restart(pick.uniform(1, 8))
+
+    def _cron(self, stop: threading.Event) -> None:
+        """Sync beside the service; every third time the process is killed."""
+        pick = random.Random(3)
+        while not stop.wait(pick.uniform(8, 20)):
+            kill_after = pick.uniform(0.3, 4) if pick.random() < 0.33 else None
+            code = self.service.run("sync", "--no-wait", kill_after=kill_after)
+            self.by_cron[code] += 1
+            if code not in {0, 1, 3, 4, -9}:
+                self.service.problems.append(f"mirror sync ended with {code}")
+
+    def _trouble(self, until: float) -> None:
+        """Kill, end and reload the service until a moment."""
+        pick = random.Random(4)
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, pick.uniform(5, 40)))
+            pick.choice([self.service.kill, self.service.kill, self.service.restart, self.service.reload])()
+
+    def _settle(self) -> list[str]:
+        """Wait until the mirror is true, for some minutes at most; return what differs still."""
+        until = time.monotonic() + LONGEST_SETTLING
+        while True:
+            self._hasten()
+            found = self._differences()
+            if not found or time.monotonic() > until:
+                return found
+            time.sleep(3)
+
+    def _hasten(self) -> None:
+        """Let the hours go by that failures wait for their next try, and confirm absence as an operator."""
+        with closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
+            connection.execute("UPDATE sync_failures SET next_try_at = '2000-01-01T00:00:00.000000Z'")
+            braked = connection.execute("SELECT 1 FROM sync_failures WHERE kind = 'absence'").fetchall()
+        if braked:
+            self.by_cron[self.service.run("sync", "--no-wait", "--confirm-absence")] += 1
+
+    def _differences(self) -> list[str]:
+        origin = self.hostile.url.removesuffix("/2.0")
+        with closing(sqlite3.connect(self.path, timeout=30)) as connection:
+            connection.execute("BEGIN")
+
+            def rows(sql: str) -> list[Any]:
+                return connection.execute(sql).fetchall()
+
+            sandbox = self.hostile.sandbox
+            return list(differences(rows, sandbox, sandbox.workspaces(), origin=origin))
+
+
+@contextmanager
+def working(*works: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Have some work done in threads meanwhile; whatever one of them raises is raised here."""
+    stop, raised = threading.Event(), list[BaseException]()
+
+    def safely(work: Callable[[threading.Event], None]) -> None:
+        try:
+            work(stop)
+        except BaseException as error:  # noqa: BLE001 - it is raised again
+            raised.append(error)
+
+    threads = [threading.Thread(target=safely, args=(work,), daemon=True) for work in works]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    if raised:
+        raise raised[0]
+
+
+def free_ports(number: int) -> list[int]:
+    """Find ports that nobody has just now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+
+
+def growth(life: Sequence[Sample], what: Callable[[Sample], float]) -> tuple[float, float, float]:
+    """Return what a process held early, late, and by what share that is more."""
+    quarter = max(1, len(life) // 4)
+    early, late = median(map(what, life[quarter : 2 * quarter])), median(map(what, life[-quarter:]))
+    return early, late, late / early - 1
+
+
+def tracebacks(log: Path) -> list[str]:
+    """Find what the service logged of its own errors; what upstreams did wrong is none."""
+    found = list[str]()
+    for line in log.read_text("utf-8").splitlines():
+        try:
+            told = json.loads(line)
+        except ValueError:
+            found.append(f"log: {line[:200]}")
+            continue
+        if "exception" in told:
+            found.append(f"log: {told['message'][:200]}: {told['exception'].splitlines()[-1]}")
+    return found
+
+
+def quantiles(seconds: Sequence[float]) -> str:
+    """Say how long answers took, in milliseconds."""
+    ordered = sorted(seconds)
+    at = [ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000 for share in (0.5, 0.95, 0.99)]
+    return f"{len(ordered):>7,} {at[0]:>8.1f} {at[1]:>8.1f} {at[2]:>8.1f} {ordered[-1] * 1000:>8.0f}"
+
+
+def report(soak: Soak, readers: Readers, found: list[str], settled: float) -> list[str]:
+    """Print the figures; return what is not as it should be."""
+    service, courier, hostile = soak.service, soak.courier, soak.hostile
+    problems = [*service.problems, *readers.problems, *courier.problems, *found]
+    problems += tracebacks(service.folder / "mirror.log")
+    problems += [f"sandbox: {error}" for error in hostile.sandbox.state()["errors"]]
+    state = hostile.sandbox.state()
+    print(f"edits {hostile.edits:,}, faults {hostile.faults:,}, restarts of the sandbox {hostile.restarts:,}")
+    print(f"requests of the mirror {state['total']:,}, answered {state['by_status']}")
+    print(f"lives of the service {len(service.lives):,}; syncs beside it, by exit code {dict(soak.by_cron)}")
+    print(f"webhooks {dict(sorted(courier.outcomes.items()))}")
+    print(f"reads without an answer because the service was down: {readers.restarts:,}")
+    print(f"{'':<12} {'reads':>7} {'p50 ms':>8} {'p95':>8} {'p99':>8} {'longest':>8}")
+    for kind, seconds in sorted({**readers.latencies, "webhook": courier.latencies}.items()):
+        if seconds:
+            print(f"{kind:<12} {quantiles(seconds)}")
+    problems += judged(service)
+    print(f"it was calm after {settled:.0f} s; {len(found):,} differences")
+    return problems
+
+
+def judged(service: Service) -> list[str]:
+    """Print what the last process held, and how quickly processes ended; return what is too much."""
+    life, problems = service.lives[-1], list[str]()
+    seconds = life[-1].at - life[0].at if life else 0.0
+    if seconds < SHORTEST_JUDGED:
+        print(f"the last process lived {seconds:.0f} s, too short a time to judge its growth")
+    else:
+        for name, what in (
+            ("memory in MB", lambda sample: sample.memory),
+            ("descriptors", lambda sample: sample.descriptors),
+            ("threads", lambda sample: sample.threads),
+        ):
+            early, late, more = growth(life, what)
+            print(f"{name}: {early:.0f} early, {late:.0f} late in a life of {seconds:.0f} s: {more:+.1%}")
+            problems += [f"{name} grew by {more:.1%}"] if more > MOST_GROWTH else []
+    slowest = max(service.ends, default=0.0)
+    print(f"SIGTERM to the end: {slowest:.1f} s at most, {len(service.ends)} times")
+    return problems + (["it did not end within 3 seconds"] if slowest > MOST_SECONDS_TO_END else [])
+
+
+def main() -> None:
+    """Soak, and say how it went."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--repositories", type=int, default=1_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--folder", type=Path, help="an empty one, kept; default: a temporary one")
+    options = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
+        soak = Soak(folder, options.repositories, options.seed)
+        problems = report(soak, *soak.run(options.minutes * 60))
+    for problem in problems[:50]:
+        print(f"NOT AS IT SHOULD BE: {' '.join(problem.split())[:300]}")
+    print(f"{len(problems):,} problems" if problems else "it held")
+    raise SystemExit(1 if problems else 0)
+
+
+if __name__ == "__main__":
+    main()
