@@ -59,6 +59,7 @@ def bar_chart(
 def line_chart(points: Sequence[Bar], *, title: str, unit: str = "", height: int = 120) -> Markup:
     """Draw a growing number as a line over a filled ground."""
     top = max([point.value for point in points] + [1.0])
+    points = [*points, *points] if len(points) == 1 else points
     step = WIDTH / max(len(points) - 1, 1)
     places = [
         f"{_short(number * step)},{_short(height - height * point.value / top)}"

@@ -40,6 +40,7 @@ def install(env: Environment) -> None:
     """Give the filters to the templates."""
     env.filters |= {
         "moment": moment,
+        "due": due,
         "ago": ago,
         "grouped": grouped,
         "size_text": size_text,
@@ -100,15 +101,20 @@ def moment(text: str | None, now: datetime) -> Markup:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(f"{text[:19]}Z", exact, ago(text, now))
 
 
+def due(text: str, now: datetime) -> Markup:
+    """Say when something is to be done that may be due already."""
+    return moment(text, now) if ago(text, now).startswith("in ") else Markup("due now")
+
+
 def shortened(text: str | None, most: int = LONGEST_NAME) -> str:
     """Cut a text that would fill the page."""
     text = text or ""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def marked(text: str | None, query: str) -> Markup:
+def marked(text: str | None, query: str, most: int = LONGEST_NAME) -> Markup:
     """Write a name with what matches the query marked."""
-    text = shortened(text)
+    text = shortened(text, most)
     parts, at = list[Markup](), 0
     for start, end in mark(text, query):
         parts += [escape(text[at:start]), Markup("<mark>{}</mark>").format(text[start:end])]
