@@ -5,6 +5,7 @@ absorbed together share the counts of short paths.
 """
 
 import sqlite3
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
 from mirror.names import popularity, searched_text
@@ -34,6 +35,7 @@ class Absorption:
         places = [place for move in moves for place in (move.was, move.now) if place is not None]
         self._nodes.read_ahead(place.text for place in places)
         ways = [(move, *self._ways(move)) for move in moves]
+        self._read_others(ways)
         joining = [(move, new, self._leave(move, old)) for move, old, new in ways]
         for move, new, left in joining:
             self._join(move, new, left)
@@ -52,6 +54,16 @@ class Absorption:
         if move.was is not None and move.now is not None and move.was.text == move.now.text:
             return old, old
         return old, None if move.now is None else walk(move.now.text, self._nodes.common)
+
+    def _read_others(self, ways: Iterable[tuple[Move, Places | None, Places | None]]) -> None:
+        """Read the tallies of collections that few repositories are in, where one of them changes."""
+        wanted = defaultdict[int, set[bytes]](set)
+        for move, old, new in ways:
+            for place, places in ((move.was, old), (move.now, new)):
+                if place is not None and places is not None:
+                    wanted[place.collection] |= places.common
+        for collection, paths in wanted.items():
+            self._nodes.read_others(paths, collection)
 
     def _leave(self, move: Move, places: Places | None) -> Collection[bytes]:
         """Take a repository out of the nodes that change, and return them."""

@@ -4,12 +4,13 @@ import json
 import sqlite3
 from bisect import bisect
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from mirror.names import Popularity, popularity
 from mirror.trie import PUBLIC, listed, pack_best, unpack_best
 
-_READ = "SELECT path, collection, repositories, best, bar FROM search_common WHERE path IN"
+_READ = "SELECT path, collection, repositories, best, bar FROM search_common WHERE collection = ? AND path IN"
 _WRITE = "INSERT OR REPLACE INTO search_common VALUES (?, ?, ?, ?, ?)"
 _AT_ONCE = 200
 _POPULARITY = "SELECT followers_count, forks_count, created_at, id FROM repositories WHERE id = ?"
@@ -17,8 +18,7 @@ _POPULARITIES = """SELECT followers_count, forks_count, created_at, id FROM repo
     WHERE id IN (SELECT value FROM json_each(?))"""
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(msgspec.Struct):
     """One collection's share of a node: how many repositories, and all of them or the best, packed.
 
     A list of all is in any order. Any other is in order and always exact as far as it goes; it may be short
@@ -32,7 +32,7 @@ class Tally:
     best: bytes = b""
     bar: int = 0
     is_touched: bool = False
-    joining: list[Popularity] = field(default_factory=list)
+    joining: list[Popularity] = []
 
     @property
     def is_complete(self) -> bool:
@@ -47,7 +47,8 @@ class Tally:
 class Nodes:
     """The common paths of a file, with all that they know.
 
-    `common` holds those that have been read; after `read_ahead` for a text, all that `walk` asks for.
+    `common` holds those that have been read; after `read_ahead` for a text, all that `walk` asks for. Each of
+    them has a tally of the public collection, be it of nobody; `read_others` reads the others where needed.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -64,17 +65,18 @@ class Nodes:
 
     def read_ahead(self, texts: Iterable[bytes]) -> None:
         """Read all nodes that some texts will pass, level by level, many at a time."""
-        ways = [(text, start) for text in set(texts) for start in range(len(text))]
+        suffixes = {text[start:] for text in set(texts) for start in range(len(text))}
         depth = 1
-        while ways:
-            paths = {text[start : start + depth] for text, start in ways} - self._nodes.keys()
-            self._read(sorted(paths))
-            ways = [
-                (text, start)
-                for text, start in ways
-                if start + depth < len(text) and text[start : start + depth] in self.common
-            ]
+        while suffixes:
+            self._read(sorted({suffix[:depth] for suffix in suffixes} - self._nodes.keys()))
+            common = self.common
+            suffixes = {suffix for suffix in suffixes if len(suffix) > depth and suffix[:depth] in common}
             depth += 1
+
+    def read_others(self, paths: Iterable[bytes], collection: int) -> None:
+        """Read the tallies that some common paths have of a collection that is going to change there."""
+        if collection != PUBLIC:
+            self._read_tallies(sorted(set(paths)), collection)
 
     def create(self, path: bytes) -> None:
         """Make a path common, with nothing in it yet."""
@@ -94,9 +96,17 @@ class Nodes:
                 )
 
     def join(self, paths: Iterable[bytes], collection: int, popular: Popularity) -> None:
-        """Put one repository into some common paths; all leave before the first joins, `settle` ends it."""
+        """Put one repository into some common paths; all leave before the first joins, `settle` ends it.
+
+        Most nodes list nobody who has so few followers: there it is counted, and that is all.
+        """
+        followers = -popular[0]
         for path in paths:
-            self._tally(path, collection).joining.append(popular)
+            tally = self._tally(path, collection)
+            if followers < tally.bar and not tally.is_complete:
+                tally.count += 1
+            else:
+                tally.joining.append(popular)
 
     def concerned(self, paths: Iterable[bytes], collection: int, popular: Popularity) -> list[bytes]:
         """Return the paths whose lists change when one that they count has become so popular."""
@@ -105,15 +115,17 @@ class Nodes:
         return [
             path
             for path, tally in tallies
-            if not tally.is_complete and (-popular[0] >= tally.bar or packed in tally.best)
+            if (-popular[0] >= tally.bar or packed in tally.best) and not tally.is_complete
         ]
 
     def settle(self) -> None:
         """Rank those that joined, and write what changed."""
-        self._read_bars(self._touched)
+        joined = [tally for tally in self._touched if tally.joining]
+        self._read_bars(joined)
+        for tally in joined:
+            self._rank(tally)
         rows = []
         for tally in self._touched:
-            self._rank(tally)
             tally.is_touched = False
             rows.append((tally.path, tally.collection, tally.count, tally.best, tally.bar))
         self._connection.executemany(_WRITE, sorted(rows))
@@ -126,13 +138,7 @@ class Nodes:
 
     def _read_bars(self, tallies: Iterable[Tally]) -> None:
         """Read at once how popular those are whom many that join will be compared with."""
-        lasts = {
-            tally.last()
-            for tally in tallies
-            if tally.best
-            and not tally.is_complete
-            and any(-popular[0] >= tally.bar for popular in tally.joining)
-        }
+        lasts = {tally.last() for tally in tallies if tally.best and not tally.is_complete}
         rows = self._connection.execute(_POPULARITIES, (json.dumps(list(lasts - self._popularity.keys())),))
         self.learn(popularity(*row) for row in rows)
 
@@ -147,7 +153,7 @@ class Nodes:
                 self._keep(tally, sorted(unpack_best(tally.best), key=self.popularity_of))
         elif tally.best:
             last = tally.last()
-            better = [it for it in joining if -it[0] >= tally.bar and it < self.popularity_of(last)]
+            better = [it for it in joining if it < self.popularity_of(last)]
             if better:
                 self._keep(tally, self._merged(unpack_best(tally.best), better))
 
@@ -183,9 +189,12 @@ class Nodes:
     def _read(self, paths: list[bytes]) -> None:
         for path in paths:
             self._nodes[path] = {}
+        self._read_tallies(paths, PUBLIC)
+
+    def _read_tallies(self, paths: list[bytes], collection: int) -> None:
         for first in range(0, len(paths), _AT_ONCE):
             some = paths[first : first + _AT_ONCE]
             marks = ", ".join("?" * len(some))
-            for row in self._connection.execute(f"{_READ} ({marks})", some):
+            for row in self._connection.execute(f"{_READ} ({marks})", (collection, *some)):
                 self.common.add(row[0])
                 self._nodes[row[0]][row[1]] = Tally(*row)
