@@ -1,20 +1,16 @@
 """What people see in a terminal: a run's progress and account, tables, ages. Plain lines elsewhere."""
 
-import textwrap
 import time
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.progress import TimeRemainingColumn as TimeLeft
-from rich.table import Table
 from rich.text import Text
 
 from mirror.observe.runs import row_counts, seconds_text
 from mirror.report import Summary
-from mirror.status import UpstreamStatus
 from mirror.store.runs import Failure
 from mirror.sync.plan import Plan
 from mirror.sync.verify import Finding
@@ -155,49 +151,6 @@ def print_failures(console: Console, failures: Sequence[Failure], most: int = 50
         _say(console, f"  failed        {failure.kind}: {failure.error} ({_next_try(failure.next_try_at)})")
     if len(failures) > most:
         console.print(Text(f"  ... and {len(failures) - most:,} more: mirror status"), soft_wrap=True)
-
-
-def print_status(console: Console, statuses: Sequence[UpstreamStatus], now: datetime) -> None:
-    """Print how the mirror stands, in 80 columns."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("upstream", "repositories", "branches", "tags", "complete", "budget left"):
-        table.add_column(column, justify="left" if column == "upstream" else "right", overflow="fold")
-    for status in statuses:
-        age = "never" if status.freshness_seconds is None else f"{age_text(status.freshness_seconds)} ago"
-        left = status.budget.left
-        budget = f"{status.budget.used:,} used" if left is None else f"{left:,} of {status.budget.limit:,}"
-        table.add_row(
-            status.name, f"{status.repositories:,}", f"{status.branches:,}", f"{status.tags:,}", age, budget
-        )
-    console.print(table)
-    for status in statuses:
-        _print_details(console, status, now)
-
-
-def _print_details(console: Console, status: UpstreamStatus, now: datetime) -> None:
-    name, run = status.name, status.last_run
-    if run is not None:
-        ago = age_text((now - from_text(run["started_at"])).total_seconds())
-        error = f": {run['error']}" if run["error"] else ""
-        _say(
-            console,
-            f"{name}: last run {run['kind']}, {run['state']}, {ago} ago, {run['requests']:,} requests{error}",
-        )
-    if status.gone or status.refs_waiting:
-        _say(console, f"{name}: {status.gone:,} gone, refs of {status.refs_waiting:,} waiting")
-    if status.budget.left == 0 and status.budget.resets_at:
-        free = from_text(status.budget.resets_at).astimezone()
-        _say(console, f"{name}: the next request is free at {free:%H:%M:%S}")
-    if status.next_runs:
-        due = sorted((from_text(moment), kind) for kind, moment in status.next_runs.items())
-        told = ", ".join(f"{kind} in {age_text(max(0, (at - now).total_seconds()))}" for at, kind in due)
-        for line in textwrap.wrap(f"{name}: next {told}", WIDTH, subsequent_indent="  "):
-            _say(console, line)
-    for failure in status.failures[:20]:
-        what = f"{failure['kind']} {failure['subject']}: {failure['error']}"
-        _say(console, f"{name}: {what} ({_next_try(failure['next_try_at'])})")
-    if len(status.failures) > 20:
-        _say(console, f"{status.name}: ... and {len(status.failures) - 20:,} more failures")
 
 
 def _say(console: Console, text: str) -> None:

@@ -9,6 +9,7 @@ import msgspec
 from mirror.times import from_text, to_text
 
 HOUR = timedelta(hours=1)
+QUANTILES = (0.5, 0.95, 1.0)
 
 
 class BudgetLeft(msgspec.Struct, kw_only=True):
@@ -23,7 +24,9 @@ class BudgetLeft(msgspec.Struct, kw_only=True):
 class UpstreamStatus(msgspec.Struct, kw_only=True):
     """One upstream as the file knows it. `freshness_seconds` is the age of the last complete sync.
 
-    `next_runs` maps each kind of scheduled work to when a service will begin it, if one runs.
+    `listed_seconds` maps quantiles ("0.5", "0.95", "1") to how long ago the workspaces of repositories were
+    listed, repositories counting one by one. `next_runs` maps each kind of scheduled work to when a service
+    will begin it, if one runs.
     """
 
     name: str
@@ -36,6 +39,7 @@ class UpstreamStatus(msgspec.Struct, kw_only=True):
     refs_waiting: int
     last_complete_sync: str | None
     freshness_seconds: float | None
+    listed_seconds: dict[str, float]
     last_run: dict[str, Any] | None
     budget: BudgetLeft
     failures: list[dict[str, Any]]
@@ -92,10 +96,36 @@ def _status(
         refs_waiting=_one(connection, f"SELECT count(*) {alive} AND refs_stale", upstream_id),
         last_complete_sync=complete,
         freshness_seconds=(now - from_text(complete)).total_seconds() if complete else None,
+        listed_seconds=_listed(connection, upstream_id, now),
         last_run=dict(zip([c[0] for c in last.description], last_row, strict=True)) if last_row else None,
         budget=_budget(connection, now, *limits.get(name, ("", None))),
         failures=_failures(connection, upstream_id),
     )
+
+
+def _listed(connection: sqlite3.Connection, upstream_id: int, now: datetime) -> dict[str, float]:
+    """Return quantiles of how many seconds ago the workspaces of repositories were listed last."""
+    found = connection.execute(
+        """SELECT json_extract(c.value, '$.cursor'), count(*)
+           FROM cursors c
+           JOIN users o ON o.upstream_id = c.upstream_id AND o.uuid = json_extract(c.value, '$.owner_uuid')
+           JOIN repositories r ON r.owner_id = o.id AND r.deleted_at IS NULL
+           WHERE c.upstream_id = ? AND c.stream >= 'workspace:' AND c.stream < 'workspace;'
+           GROUP BY c.stream""",
+        (upstream_id,),
+    ).fetchall()
+    ages = sorted(((now - from_text(at)).total_seconds(), count) for at, count in found if at)
+    total = sum(count for _, count in ages)
+    return {f"{share:g}": _quantile(ages, share * total) for share in QUANTILES} if total else {}
+
+
+def _quantile(ages: list[tuple[float, int]], rank: float) -> float:
+    seen = 0
+    for age, count in ages:
+        seen += count
+        if seen >= rank:
+            return age
+    return ages[-1][0]
 
 
 def _one(connection: sqlite3.Connection, sql: str, *values: Any) -> Any:

@@ -17,7 +17,8 @@ from mirror.errors import ConfigError, Interrupted, StoreError, StoreLocked
 from mirror.observe.alerts import Alerts
 from mirror.observe.logs import secrets_of, set_up
 from mirror.observe.runs import Logged, log_run
-from mirror.screen import Bars, Lines, print_findings, print_plan, print_status, print_summary
+from mirror.screen import Bars, Lines, print_findings, print_plan, print_summary
+from mirror.screen_status import print_status
 from mirror.session import Wishes, accounts, built_in_sandbox, plan_all, sync_all, verify_all
 from mirror.status import read_status
 from mirror.store.files import open_reader

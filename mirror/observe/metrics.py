@@ -8,7 +8,6 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -19,7 +18,6 @@ from mirror.times import Clock, from_text, utc_now
 
 PREFIX = "bitbucket_mirror_"
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-QUANTILES = (0.5, 0.95, 1.0)
 KEPT_TIMES = 50
 """Counts that took a second are kept for as many seconds."""
 
@@ -73,7 +71,7 @@ class FileMetrics:
         began = self._stopwatch()
         if began >= self._good_until:
             statuses = read_status(connection, now, limits)
-            self._counts = [*_tables(connection), *_standing(connection, statuses, now)]
+            self._counts = [*_tables(connection), *_standing(statuses)]
             self._good_until = self._stopwatch() + (self._stopwatch() - began) * KEPT_TIMES
         registry = CollectorRegistry()
         registry.register(_Families([*_runs(connection), *self._counts]))
@@ -151,9 +149,7 @@ def _tables(connection: sqlite3.Connection) -> Iterator[Metric]:
     yield from (rows, changes)
 
 
-def _standing(
-    connection: sqlite3.Connection, statuses: Iterable[UpstreamStatus], now: datetime
-) -> Iterator[Metric]:
+def _standing(statuses: Iterable[UpstreamStatus]) -> Iterator[Metric]:
     """Yield how each upstream's mirror stands: age, budget, what waits."""
     success = _gauge("last_success_timestamp_seconds", "When the last complete sync ended.", "upstream")
     limit = _gauge("budget_limit", "Requests an hour that may be asked.", "upstream")
@@ -177,37 +173,9 @@ def _standing(
         kinds = [failure["kind"] for failure in status.failures]
         for kind in sorted(set(kinds)):
             failures.add_metric((status.name, kind), kinds.count(kind))
-        for quantile, age in freshness(connection, status.name, now):
-            fresh.add_metric((status.name, f"{quantile:g}"), age)
+        for quantile, age in status.listed_seconds.items():
+            fresh.add_metric((status.name, quantile), age)
     yield from (success, limit, used, left, waiting, alive, failures, fresh)
-
-
-def freshness(connection: sqlite3.Connection, upstream: str, now: datetime) -> list[tuple[float, float]]:
-    """Return quantiles of how many seconds ago the workspaces of repositories were listed last.
-
-    Repositories count one by one, whatever the size of their workspaces.
-    """
-    found = connection.execute(
-        """SELECT json_extract(c.value, '$.cursor'), count(*)
-           FROM cursors c JOIN upstreams u ON u.id = c.upstream_id
-           JOIN users o ON o.upstream_id = u.id AND o.uuid = json_extract(c.value, '$.owner_uuid')
-           JOIN repositories r ON r.owner_id = o.id AND r.deleted_at IS NULL
-           WHERE u.name = ? AND c.stream >= 'workspace:' AND c.stream < 'workspace;'
-           GROUP BY c.stream""",
-        (upstream,),
-    ).fetchall()
-    ages = sorted(((now - from_text(at)).total_seconds(), count) for at, count in found if at)
-    total = sum(count for _, count in ages)
-    return [(quantile, _quantile(ages, quantile * total)) for quantile in QUANTILES] if total else []
-
-
-def _quantile(ages: list[tuple[float, int]], rank: float) -> float:
-    seen = 0
-    for age, count in ages:
-        seen += count
-        if seen >= rank:
-            return age
-    return ages[-1][0]
 
 
 def _gauge(name: str, text: str, *labels: str) -> Any:

@@ -1,0 +1,79 @@
+"""What `mirror status` prints: how the mirror stands, in eighty columns."""
+
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mirror.status import UpstreamStatus
+from mirror.times import age_text, from_text
+
+WIDTH = 80
+MOST_FAILURES = 20
+
+
+def print_status(console: Console, statuses: Sequence[UpstreamStatus], now: datetime) -> None:
+    """Print how the mirror stands, in 80 columns."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("upstream", "repositories", "branches", "tags", "complete", "budget left"):
+        table.add_column(column, justify="left" if column == "upstream" else "right", overflow="fold")
+    for status in statuses:
+        age = "never" if status.freshness_seconds is None else f"{age_text(status.freshness_seconds)} ago"
+        left = status.budget.left
+        budget = f"{status.budget.used:,} used" if left is None else f"{left:,} of {status.budget.limit:,}"
+        table.add_row(
+            status.name, f"{status.repositories:,}", f"{status.branches:,}", f"{status.tags:,}", age, budget
+        )
+    console.print(table, width=min(WIDTH, console.width))
+    for status in statuses:
+        _print_details(console, status, now)
+
+
+def _print_details(console: Console, status: UpstreamStatus, now: datetime) -> None:
+    """Print what the table has no room for, a line each, in as many columns as there are up to 80."""
+    width = min(WIDTH, console.width)
+    for text in _details(status, now):
+        for line in textwrap.wrap(f"{status.name}: {text}", width, subsequent_indent="  "):
+            console.print(Text(line), soft_wrap=True)
+    for failure in status.failures[:MOST_FAILURES]:
+        console.print(Text(_failure_line(failure, width)), soft_wrap=True)
+
+
+def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
+    if status.listed_seconds:
+        middle, most, worst = (age_text(status.listed_seconds[each]) for each in ("0.5", "0.95", "1"))
+        yield f"half was listed {middle} ago or less, 95 % {most}, all {worst}"
+    if (run := status.last_run) is not None:
+        ago = age_text((now - from_text(run["started_at"])).total_seconds())
+        error = f": {_short(run['error'])}" if run["error"] else ""
+        yield f"last run {run['kind']}, {run['state']}, {ago} ago, {run['requests']:,} requests{error}"
+    if status.gone or status.refs_waiting:
+        yield f"{status.gone:,} gone, refs of {status.refs_waiting:,} waiting"
+    if status.budget.left == 0 and status.budget.resets_at:
+        yield f"the next request is free at {from_text(status.budget.resets_at).astimezone():%H:%M:%S}"
+    if status.next_runs:
+        due = sorted((from_text(moment), kind) for kind, moment in status.next_runs.items())
+        told = (f"{kind} in {age_text(max(0, (at - now).total_seconds()))}" for at, kind in due)
+        yield f"next {', '.join(told)}"
+    if status.failures:
+        more = len(status.failures) - MOST_FAILURES
+        only = f", the latest {MOST_FAILURES}" if more > 0 else ""
+        yield f"{len(status.failures):,} failures{only}; in full: mirror status --json"
+
+
+def _failure_line(failure: dict[str, Any], width: int) -> str:
+    """Say on one line what failed, why, and when it is tried again; what has no room is left out."""
+    due = f" (again {from_text(failure['next_try_at']).astimezone():%m-%d %H:%M})"
+    why = _short(failure["error"]).removeprefix(f"{failure['subject']}: ")
+    text, room = f"  {failure['kind']} {failure['subject']}: {why}", width - len(due)
+    return (text if len(text) <= room else text[: room - 1] + "…") + due
+
+
+def _short(error: str) -> str:
+    """Leave addresses out of what went wrong."""
+    return re.sub(r"https?://\S+: ", "", error)

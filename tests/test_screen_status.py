@@ -1,0 +1,65 @@
+"""What `mirror status` prints fits eighty columns, and fewer, whatever there is to say."""
+
+import io
+from datetime import UTC, datetime
+
+import pytest
+from rich.console import Console
+
+from mirror.screen_status import MOST_FAILURES, print_status
+from mirror.status import BudgetLeft, UpstreamStatus
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+WHY = (
+    "team/app: https://api.example.com/2.0/repositories/team/%7Buuid%7D/refs?pagelen=100: 500: " + "why " * 50
+)
+
+
+def printed(width: int, *, failures: int = 0, name: str = "cloud") -> str:
+    """Print the status of a large mirror that nothing goes well for."""
+    failure = {
+        "kind": "refs",
+        "subject": "team/app",
+        "error": WHY,
+        "next_try_at": "2026-11-24T13:00:00.000000Z",
+    }
+    status = UpstreamStatus(
+        name=name, kind="cloud", url="https://api.example.com/2.0", repositories=1_234_567, gone=12_345,
+        branches=12_345_678, tags=12_345_678, refs_waiting=1_234_567,
+        last_complete_sync="2026-11-20T12:00:00.000000Z", freshness_seconds=4 * 86_400.0,
+        listed_seconds={"0.5": 60.0, "0.95": 3600.0, "1": 2 * 86_400.0},
+        last_run={"kind": "incremental", "state": "failed", "started_at": "2026-11-24T11:00:00.000000Z",
+                  "requests": 1_000, "error": WHY},
+        budget=BudgetLeft(limit=10_000, used=10_000, left=0, resets_at="2026-11-24T12:30:00.000000Z"),
+        failures=[failure] * failures,
+        next_runs=dict.fromkeys(("sync", "sweep", "refs", "retry", "verify"), "2026-11-29T04:30:00.000000Z"),
+    )  # fmt: skip
+    out = io.StringIO()
+    print_status(Console(file=out, width=width, highlight=False), [status], NOW)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("width", [200, 80, 50])
+@pytest.mark.parametrize("name", ["cloud", "a-name-of-forty-characters-which-is-most"])
+def test_every_line_fits(width: int, name: str) -> None:
+    """Eighty columns, or as many as the terminal has."""
+    text = printed(width, failures=3, name=name)
+    assert max(map(len, text.splitlines())) <= min(80, width)
+
+
+def test_failures_say_what_why_and_when() -> None:
+    """Without addresses, which take all the room; the rest is in the JSON."""
+    text = printed(80, failures=MOST_FAILURES + 5)
+    assert text.count("refs team/app: 500: why why") == MOST_FAILURES
+    assert f"25 failures, the latest {MOST_FAILURES}; in full: mirror status --json" in text
+    assert "https://" not in text
+
+
+def test_freshness_budget_and_what_comes_next_are_told() -> None:
+    """The same as the metrics have."""
+    text = " ".join(printed(80).split())
+    assert "half was listed 60 s ago or less, 95 % 60 min, all 2 days" in text
+    assert "0 of 10,000" in text
+    assert "the next request is free at" in text
+    assert "verify in 5 days" in text
+    assert "12,345 gone, refs of 1,234,567 waiting" in text
