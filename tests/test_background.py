@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -145,6 +146,20 @@ def test_the_units_start_what_they_say(folder: Folder, unit: str, says: str) -> 
             told(process, says)
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=30)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not here")
+def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
+    """All three, with a program that is there in place of ours."""
+    for unit in (ROOT / "contrib/systemd").iterdir():
+        text = unit.read_text("utf-8").replace("/opt/bitbucket-mirror/bin/mirror", sys.executable)
+        (tmp_path / unit.name).write_text(text)
+    units = sorted(str(path) for path in tmp_path.iterdir())
+    assert len(units) == 3
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *units], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_line_for_cron_is_one_that_runs(folder: Folder) -> None:

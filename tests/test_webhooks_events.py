@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.serve.hook_events import Malformed, read_event
+from mirror.serve.webhooks import Refused, verify
 
 RECORDED = Path(__file__).resolve().parents[2] / "shared/recorded/cloud2"
+PLUGIN = "jenkinsci-bitbucket-branch-source-plugin"
+SERVER = RECORDED.parent / "datacenter" / PLUGIN
 PUSHES = sorted(
     path
     for path in RECORDED.glob("*/*.json")
@@ -36,6 +39,47 @@ def test_recorded_pushes_are_understood(path: Path) -> None:
     ]
     assert [(move.old, move.new and move.new.target_hash) for move in news.moves] == wanted
     assert not news.row
+
+
+SERVER_PUSHES = sorted(
+    path for path in SERVER.glob("webhook__server__*.json") if "refs_changed" in path.read_text("utf-8")
+)
+
+
+@pytest.mark.skipif(not SERVER_PUSHES, reason="the recorded bodies are not here")
+@pytest.mark.parametrize("path", SERVER_PUSHES, ids=lambda path: path.name)
+def test_recorded_pushes_to_data_center_are_understood(path: Path) -> None:
+    """Every ref, with zeros for what is not there; also those that changed none."""
+    body = path.read_bytes()
+    told = json.loads(body)
+    (news,) = read_event("repo:refs_changed", body, datacenter=True) or []
+    assert news.uuid == f"id:{told['repository']['id']}"
+    none = "0" * 40
+    wanted = [
+        tuple(None if side == none else side for side in (change["fromHash"], change["toHash"]))
+        for change in told["changes"]
+    ]
+    assert [(move.old, move.new and move.new.target_hash) for move in news.moves] == wanted
+
+
+SIGNED = [
+    (RECORDED / PLUGIN / "webhook__cloud__signed_payload.json",
+     "sha256=f205c729821c6954aff2afe72b965c34015b4baf96ea8ddc2cc44999c014a035"),
+    (SERVER / "webhook__server__signed_payload.json",
+     "sha256=4ffba9e7b58ea3d7e1a230446e8c92baea0aeec89b73f598932387254f0de13e"),
+]  # fmt: skip
+"""Bodies that Bitbucket Cloud and Data Center signed, with the signatures that they sent."""
+
+
+@pytest.mark.skipif(not SIGNED[0][0].exists(), reason="the recorded bodies are not here")
+@pytest.mark.parametrize(("path", "signature"), SIGNED, ids=["cloud", "datacenter"])
+def test_signatures_of_real_servers_are_verified(path: Path, signature: str) -> None:
+    """The secret is that of the recording; one digit that differs is another signature."""
+    secret, body = "Gkvl$k$wyNpQAF42", path.read_bytes()
+    verify(secret, body, signature)
+    for wrong in (signature[:-1] + "0", signature.replace("sha256", "sha1"), ""):
+        with pytest.raises(Refused, match=r"signature|Signature"):
+            verify(secret, body, wrong)
 
 
 def test_a_push_to_cloud_carries_all_of_its_heads() -> None:
