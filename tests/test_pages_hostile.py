@@ -93,6 +93,16 @@ def test_whatever_is_called_so_is_shown_harmlessly(tmp_path: Path, text: str) ->
             assert served.get(link.replace("&amp;", "&")).status_code == 200, (path, link)
 
 
+def test_names_that_fit_into_no_address_are_linked_by_the_row_alone(tmp_path: Path) -> None:
+    """Never by the number of another thing, and not at all where no number is said."""
+    served = _fill(tmp_path / "mirror.db", "..")
+    assert 'href="/-/r?id=1"' in served.get("/mirror/repositories").text
+    assert 'href="/-/u?id=1"' in served.get("/mirror/users").text
+    assert 'href="/-/r?id=1"' in served.get("/mirror/recent_changes").text
+    assert "/-/u?id=" not in served.get("/mirror/recent_changes").text
+    assert "/-/r" not in re.sub(r"/-/r/[^.]", "", served.get("/mirror/stale?days=1").text)
+
+
 @pytest.mark.parametrize(
     "path", ["/", "/-/search?q=a&page=2", "/-/changes", "/-/mirror-status", "/-/mirror-login"]
 )

@@ -42,11 +42,12 @@ async def status(visit: Visit) -> Response:
         return context
 
     context = await visit.read(work)
-    context |= await numbers(visit)
-    context["freshness"], context["growth"] = await asyncio.gather(
+    counted, context["freshness"], context["growth"] = await asyncio.gather(
+        numbers(visit),
         visit.tally("freshness", lambda connection: _freshness(connection, visit)),
         visit.tally("growth", lambda connection: _growth(connection, visit)),
     )
+    context |= counted
     return await visit.page("mirror_status.html", context)
 
 

@@ -1,5 +1,6 @@
 """The first page: a search box, how current the mirror is, what changed last; and Datasette's own index."""
 
+import asyncio
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ async def _home(visit: Visit) -> Response:
         }
 
     context = await visit.read(work)
-    context |= await numbers(visit)
-    context["recent"] = await updated_last(visit)
+    counted, context["recent"] = await asyncio.gather(numbers(visit), updated_last(visit))
+    context |= counted
     context["questions"] = [(name, QUERIES[name].title) for name in OFFERED]
     return await visit.page("mirror_home.html", context)

@@ -5,8 +5,8 @@ from datasette.utils.asgi import Response
 from mirror.serve.pages.visit import Visit
 from mirror.serve.queries import GROUPS
 
-OFFERED = ("stale", "merged_branches", "names_under_many_owners", "tags_that_moved")
-"""What the home page offers: one of each sort."""
+OFFERED = ("stale", "stale_branches", "without_tags", "names_under_many_owners")
+"""What the home page offers: some that nearly every mirror has an answer to."""
 
 
 async def questions(visit: Visit) -> Response:

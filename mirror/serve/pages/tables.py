@@ -3,6 +3,7 @@
 import re
 import sqlite3
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from datasette.utils.asgi import Request
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader
@@ -38,11 +39,14 @@ def cell(datasette: "Datasette", database: str, column: str, row: Any, value: An
         return None
     if mirror_named(datasette, database) is None:
         return None
-    links = Links(datasette.urls.path, database)
-    row_id = next((row[key] for key in ("repository_id", "id") if key in row.keys()), 0)  # noqa: SIM118
     if column in REPOSITORIES and "/" not in value:
         return None
+    keys = ("repository_id", "id") if column in REPOSITORIES else ("id",) if column == "username" else ()
+    row_id = next((row[key] for key in keys if key in row.keys()), 0)  # noqa: SIM118 - rows iterate values
+    links = Links(datasette.urls.path, database)
     to = links.repository(value, row_id) if column in REPOSITORIES else links.owner(value, row_id)
+    if not row_id and urlsplit(to).path.endswith(("/-/r", "/-/u")):
+        return None  # a name that fits into no address, of a row whose number nobody said
     return Markup('<a href="{}"><bdi>{}</bdi></a>').format(to, shortened(value))
 
 
