@@ -114,6 +114,11 @@ def _fill_repositories(filled: Filled, *, private: bool) -> None:
     }
     piston = repository("jespern/django-piston", JESPERN, **{**_said(PISTON), **clone})
     filled.repositories([piston, *PUBLIC[1:], *unique.values()], at=to_text(now), first=True)
+    for n, name in enumerate(unique):
+        dates = [to_text(now - timedelta(days=n * n + 30 * number)) for number in range(3)]
+        refs = [hg_ref("branch", word, f"{n % 10}", target_date=dates[1]) for word in WORDS[: n % 5]]
+        tags = [hg_ref("tag", f"1.{number}", "7", target_date=date) for number, date in enumerate(dates)]
+        filled.refs(name, [hg_ref("branch", "master", "5", target_date=dates[0]), *refs, *tags[: n % 4]])
     filled.members(owner("bluebox"), (owner("annasmith", display_name="Anna Smith"), owner("redpanda")))
 
 
@@ -138,7 +143,7 @@ def _fill_changes(filled: Filled) -> None:
         "mcatalbas/codeigniter-2", uuid="{mcatalbas/codeigniter}", description="A PHP framework"
     )
     filled.repositories([renamed], at=to_text(now - timedelta(hours=3)))
-    filled.gone("ubernostrum/django-registration", at=to_text(now - timedelta(minutes=50)))
+    filled.gone("ubernostrum/django-registration", at=to_text(now - timedelta(minutes=50)), reason="deleted")
     filled.failure("dchambers/django-piston", now=to_text(now - timedelta(minutes=9)))
 
 

@@ -164,10 +164,10 @@ class Filled:
             saved = save_refs(connection, repository_id, refs, first_page=True, last_page=True, seen_at=at)
             self.store.save_changes(saved.changes, run_id=None, at=at)
 
-    def gone(self, full_name: str, *, at: str = LATER) -> None:
+    def gone(self, full_name: str, *, at: str = LATER, reason: str = "absent") -> None:
         """Turn a repository into a tombstone."""
         with self.store.transaction() as connection:
-            changes = mark_gone(connection, self.id_of(full_name), reason="absent", seen_at=at)
+            changes = mark_gone(connection, self.id_of(full_name), reason=reason, seen_at=at)
             self.store.save_changes(changes, run_id=None, at=at)
 
     def members(self, workspace: Owner, users: Sequence[Owner]) -> None:

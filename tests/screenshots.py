@@ -30,6 +30,7 @@ PICTURES = (
     Picture("home", "/", 1280, "light", "django", 720),
     Picture("repository-dark", "/-/r/jespern/django-piston", 1280, "dark", height=900),
     Picture("status", "/-/mirror-status", 1280, "light", height=1000),
+    Picture("questions", "/-/questions", 1280, "light", height=760),
     Picture("search-phone", "/-/search?q=django", 390, "light", height=760),
     Picture("repository-phone-dark", "/-/r/jespern/django-piston", 390, "dark", height=760),
 )

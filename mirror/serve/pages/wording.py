@@ -87,7 +87,7 @@ def _duration(seconds: float) -> str:
     for least, size, unit in _PLURAL_DAYS:
         if days >= least:
             return f"{days / size:.0f} {unit}"
-    return age_text(seconds) if seconds < 10 * 3600 else f"{seconds / 3600:.0f} h"
+    return f"{seconds / 3600:.0f} h" if seconds >= 10 * 3600 else age_text(seconds).replace(".0 h", " h")
 
 
 def moment(text: str | None, now: datetime) -> Markup:
