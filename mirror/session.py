@@ -3,8 +3,8 @@
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from random import Random
 from urllib.parse import urlsplit
@@ -97,12 +97,13 @@ def sync_all(
     interrupted run is the last one.
     """
     summaries = list[Summary]()
-    for run in _runs(config, wishes, report=report, stop=stop, clock=clock):
-        summaries.append(sync_upstream(run, wishes.part))
-        _keep_answers(run)
-        if summaries[-1].state == "interrupted":
-            break
-        run.store.finish_search_index()
+    with closing(_runs(config, wishes, report=report, stop=stop, clock=clock)) as runs:
+        for run in runs:
+            summaries.append(sync_upstream(run, wishes.part))
+            _keep_answers(run)
+            if summaries[-1].state == "interrupted":
+                break
+            run.store.finish_search_index()
     return summaries
 
 
@@ -115,8 +116,8 @@ def _keep_answers(run: Run) -> None:
 
 def plan_all(config: Config, wishes: Wishes, *, clock: Clock = utc_now) -> list[Plan]:
     """Work out what `sync_all` would ask; raises what it raises, and UpstreamError."""
-    runs = _runs(config, wishes, report=Silent(), stop=threading.Event(), clock=clock)
-    return [plan_upstream(run) for run in runs]
+    with closing(_runs(config, wishes, report=Silent(), stop=threading.Event(), clock=clock)) as runs:
+        return [plan_upstream(run) for run in runs]
 
 
 def verify_all(
@@ -131,26 +132,33 @@ def verify_all(
 ) -> tuple[list[Summary], list[Finding]]:
     """Compare mirror and upstreams, `sample` repositories of each or all; raises what `sync_all` raises."""
     summaries, findings = list[Summary](), list[Finding]()
-    for run in _runs(config, wishes, report=report, stop=stop, clock=clock):
-        summary, found = verify_upstream(run, sample=sample, repair=repair, random=Random())
-        _keep_answers(run)
-        summaries.append(summary)
-        findings += found
-        if summary.state == "interrupted":
-            break
+    with closing(_runs(config, wishes, report=report, stop=stop, clock=clock)) as runs:
+        for run in runs:
+            summary, found = verify_upstream(run, sample=sample, repair=repair, random=Random())
+            _keep_answers(run)
+            summaries.append(summary)
+            findings += found
+            if summary.state == "interrupted":
+                break
     return summaries, findings
 
 
 def _runs(
     config: Config, wishes: Wishes, *, report: Reporter, stop: threading.Event, clock: Clock
-) -> Iterator[Run]:
-    """Yield a run for each upstream that is meant, with the file locked and open for all of them."""
+) -> Generator[Run]:
+    """Yield a run for each upstream that is meant, with the file locked and open for all of them.
+
+    Whoever takes them closes this, whatever happens: then connections, file and lock are let go.
+    """
     path = Path(config.database)
     upstreams = chosen(config, wishes.names)
-    with sync_lock(path), Store(path) as store:
+    with sync_lock(path), Store(path) as store, ExitStack() as stack:
         patience = Patience(stop, report)
         # All of them first: a credential that cannot be read is told before anything is spent.
-        connections = [_connect(upstream, store, patience, wishes, clock) for upstream in upstreams]
+        connections = list[Connection]()
+        for upstream in upstreams:
+            connections.append(_connect(upstream, store, patience, wishes, clock))
+            stack.callback(connections[-1].upstream.close)
         for upstream, connection in zip(upstreams, connections, strict=True):
             yield Run(
                 upstream,
@@ -164,7 +172,6 @@ def _runs(
                 full=wishes.full,
                 confirm_absence=wishes.confirm_absence,
             )
-            connection.upstream.close()
 
 
 def _connect(

@@ -1,0 +1,31 @@
+"""A sitting of syncing lets go of everything, however it ends."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from commands import sandbox
+
+from mirror.config import Config, UpstreamConfig
+from mirror.report import Silent
+from mirror.session import Wishes, sync_all
+
+
+class Breaks(Silent):
+    """A listener with a programming error."""
+
+    def phase(self, what: str, total: int | None) -> None:
+        """Break."""
+        raise ZeroDivisionError(what, total)
+
+
+def test_what_breaks_in_a_run_lets_go_of_the_lock(tmp_path: Path) -> None:
+    """At once, and not when the traceback is forgotten: the next sync of the same process goes on."""
+    with sandbox(20) as box:
+        upstreams = (UpstreamConfig(name="box", kind="sandbox", url=box.url),)
+        config = Config(database=str(tmp_path / "mirror.db"), upstreams=upstreams)
+        with pytest.raises(ZeroDivisionError) as kept:
+            sync_all(config, Wishes(), report=Breaks(), stop=threading.Event())
+        (summary,) = sync_all(config, Wishes(), report=Silent(), stop=threading.Event())
+        assert summary.state == "complete"
+        assert kept.value.args[0] == "listing workspaces"
