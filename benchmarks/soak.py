@@ -239,19 +239,19 @@ def judged(service: Service) -> list[str]:
     """Print what the last process held, and how quickly processes ended; return what is too much."""
     life, problems = service.lives[-1], list[str]()
     seconds = life[-1].at - life[0].at if life else 0.0
-    if seconds < SHORTEST_JUDGED:
-        print(f"the last process lived {seconds:.0f} s, too short a time to judge its growth")
-    else:
-        for name, what in (
-            ("memory in MB", lambda sample: sample.memory),
-            ("descriptors", lambda sample: sample.descriptors),
-            ("threads", lambda sample: sample.threads),
-        ):
-            early, late, more = growth(life, what)
-            print(f"{name}: {early:.0f} early, {late:.0f} late in a life of {seconds:.0f} s: {more:+.1%}")
-            problems += [f"{name} grew by {more:.1%}"] if more > MOST_GROWTH else []
     slowest = max(service.ends, default=0.0)
     print(f"SIGTERM to the end: {slowest:.1f} s at most, {len(service.ends)} times")
+    if seconds < SHORTEST_JUDGED:
+        print(f"the last process lived {seconds:.0f} s: too short a time to judge growth and endings by")
+        return []
+    for name, what in (
+        ("memory in MB", lambda sample: sample.memory),
+        ("descriptors", lambda sample: sample.descriptors),
+        ("threads", lambda sample: sample.threads),
+    ):
+        early, late, more = growth(life, what)
+        print(f"{name}: {early:.0f} early, {late:.0f} late in a life of {seconds:.0f} s: {more:+.1%}")
+        problems += [f"{name} grew by {more:.1%}"] if more > MOST_GROWTH else []
     return problems + (["it did not end within 3 seconds"] if slowest > MOST_SECONDS_TO_END else [])
 
 

@@ -1,0 +1,54 @@
+"""Half a minute of everything at once: the benchmark's soak, small and short."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mirror.sandbox import World
+
+ROOT = Path(__file__).resolve().parent.parent
+SOAK = ROOT / "benchmarks/soak.py"
+
+
+@pytest.mark.timeout(500)
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_the_mirror_holds_and_is_true_in_the_end(tmp_path: Path) -> None:
+    """Edits, faults, webhooks, readers and kills together; then row by row like the sandbox."""
+    command = [
+        sys.executable,
+        str(SOAK),
+        "--minutes",
+        "0.5",
+        "--repositories",
+        "60",
+        "--folder",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=450)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert "0 differences" in done.stdout
+
+
+def test_a_difference_is_found(tmp_path: Path) -> None:
+    """What is compared would not pass for anything: a mirror without a row, and one with a wrong branch."""
+    from crawl import crawling
+    from truth import differences
+
+    with crawling(tmp_path, World(20)) as (sandbox, crawl):
+        crawl.sync()
+        names, origin = sandbox.workspaces(), crawl.config.url.removesuffix("/2.0")
+
+        def found() -> list[str]:
+            return list(differences(crawl.rows, sandbox, names, origin=origin))
+
+        assert found() == []
+        sandbox.do("push", "jespern/django-piston")
+        (row, ref, *_) = found()
+        assert row.startswith("jespern/django-piston: size is")
+        sandbox.do("create", "jespern/unseen")
+        assert "missing: jespern/unseen" in found()
+        sandbox.do("delete", "jespern/django-piston")
+        assert "too many: jespern/django-piston" in found()
+        assert ref
