@@ -3,6 +3,7 @@
 import re
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,7 @@ def test_refs_are_searched_sorted_and_paged(tmp_path: Path) -> None:
     assert names("?tags=V01&tags_by=name") == [f"v01{n}" for n in range(10)]
     assert names("?tags_page=3&tags_by=name") == [f"v0{n}" for n in range(50, 60)]
     assert names("?tags_page=99") == []
+    assert "tags_page=3#tags" in served.get("/-/r/big/one?tags_page=99").text
     assert "tags_by=name" in served.get("/-/r/big/one?tags_by=name&tags=0").text
 
 
@@ -342,3 +344,20 @@ def test_every_address_is_documented() -> None:
         address = re.sub(r"\(.*|\^|\$|\\", "", pattern).rstrip("/") or "/"
         if address not in (login.PATH, "/-/mirror-assets", "/-/search/options"):
             assert f"`{address}" in told or f"`.{address.rpartition('.')[2]}`" in told, address
+
+
+def test_growth_is_drawn_over_every_year(tmp_path: Path) -> None:
+    """A year in which nothing was made has its place, or the line would tell of a steady growth."""
+    filled = Filled(tmp_path / "mirror.db")
+    years = ("2009", "2009", "2010", "2016", "2020")
+    rows = [repository(f"a/{n}", created_at=f"{year}-05-01T00:00:00.000000Z") for n, year in enumerate(years)]
+    filled.repositories(rows, first=True)
+    filled.store.close()
+    page = asking(tmp_path / "mirror.db").get("/-/mirror-status").text
+    (line,) = re.findall(r'class="line" d="M([^"]*)"', page)
+    heights = [float(point.split(",")[1]) for point in line.split(" L")]
+    assert len(heights) == datetime.now(UTC).year - 2009 + 1
+    assert heights[0] == pytest.approx(120 * 3 / 5)
+    assert heights[2] == heights[6]
+    assert heights[-1] == 0
+    assert "Growth: 5 repositories" in page

@@ -51,7 +51,9 @@ def test_pages_follow_one_another_without_gap_or_repeat(served: Asking) -> None:
         names += _names(page)
         address = "".join(re.findall(r'rel="next" href="([^"]*)"', page)).replace("&amp;", "&")
     assert len(names) == len(set(names)) == 35
-    assert "beyond the last one" in served.get("/-/search?q=django&page=99").text
+    beyond = served.get("/-/search?q=django&page=99").text
+    assert "There is no page 99" in beyond
+    assert re.findall(r'rel="prev" href="[^"]*page=(\d+)"', beyond) == ["3"]
 
 
 @pytest.mark.parametrize(

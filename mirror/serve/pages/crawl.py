@@ -1,6 +1,7 @@
 """The status page: the crawl as one looks at it, drawn from the file's own data, each chart with its SQL."""
 
 import asyncio
+import re
 import sqlite3
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
@@ -145,12 +146,24 @@ def _growth(connection: sqlite3.Connection, visit: Visit) -> Chart:
     found = reads.measure_seen(connection, visit.caller, reads.GROWTH, letters=4)
     if len(found.rows) < 4:
         found = reads.measure_seen(connection, visit.caller, reads.GROWTH, letters=7)
+    created = {row["period"]: row["created"] for row in found.rows}
     total, points = 0, list[Bar]()
-    for row in found.rows:
-        total += row["created"]
-        points.append(Bar(row["period"], total))
+    for period in _periods(sorted(created), visit.now):
+        total += created.get(period, 0)
+        points.append(Bar(period, total))
     return {
         "svg": line_chart(points, title="Repositories created, added up", unit="repositories"),
         "total": total,
         "sql": visit.links.sql(found.sql, **found.values),
     }
+
+
+def _periods(known: list[str], now: datetime) -> list[str]:
+    """List the years, or the months, from the first one to now; those in which nothing was made are too."""
+    if not known or not all(re.fullmatch(r"\d{4}(-\d{2})?", one) for one in known):
+        return known
+    if len(known[0]) == 4:
+        return [f"{year:04}" for year in range(int(known[0]), max(int(known[-1]), now.year) + 1)]
+    start, end = (int(one[:4]) * 12 + int(one[5:]) - 1 for one in (known[0], known[-1]))
+    months = range(start, max(end, now.year * 12 + now.month - 1) + 1)
+    return [f"{month // 12:04}-{month % 12 + 1:02}" for month in months]
