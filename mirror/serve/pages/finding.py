@@ -114,7 +114,8 @@ async def options(visit: Visit) -> Response:
     """GET /-/search/options: a few results while one types, as the items of a list box."""
     asked = asked_of(visit)
     found, _ = await _found(visit, msgspec.structs.replace(asked, size=OPTIONS, page=1))
-    return await visit.fragment("mirror_options.html", {"asked": asked, "found": found})
+    meant = [] if found.count else await _near(visit, asked)
+    return await visit.fragment("mirror_options.html", {"asked": asked, "found": found, "near": meant})
 
 
 async def as_json(visit: Visit) -> Response:
