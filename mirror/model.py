@@ -42,8 +42,9 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 class Repository(msgspec.Struct, frozen=True, kw_only=True):
     """One repository as its upstream lists it.
 
-    `size` is in bytes. `main_branch` is None for an empty repository. `parent_uuid` and `parent_full_name`
-    name what it was forked from. Clone addresses carry no login.
+    `size` is in bytes. `main_branch` is None for an empty repository; where `tells_main_branch` is false, not
+    repositories tell it, but their branches. `parent_uuid` and `parent_full_name` name what it was forked
+    from. Clone addresses carry no login.
     """
 
     uuid: str
@@ -58,6 +59,7 @@ class Repository(msgspec.Struct, frozen=True, kw_only=True):
     language: str | None = None
     size: int | None = None
     main_branch: str | None = None
+    tells_main_branch: bool = True
     fork_policy: str | None = None
     parent_uuid: str | None = None
     parent_full_name: str | None = None
@@ -82,6 +84,7 @@ class Ref(msgspec.Struct, frozen=True, kw_only=True):
     and `target_author_uuid` the account behind it, where there is one. `target_parents` are full hashes in
     order. `heads` are the open heads of a Mercurial branch: empty once it is closed, None for git.
     `tagger`, `message` and `date` are an annotated tag's own; None for lightweight tags and for branches.
+    `is_main` is true where a listing of branches tells that this is the main one.
     Whatever the upstream does not tell of a target but its hash is None (refs read by git).
     """
 
@@ -98,6 +101,7 @@ class Ref(msgspec.Struct, frozen=True, kw_only=True):
     tagger: str | None = None
     message: str | None = None
     date: str | None = None
+    is_main: bool = False
 
 
 class RepositoryKey(msgspec.Struct, frozen=True, kw_only=True):

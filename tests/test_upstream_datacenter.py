@@ -65,6 +65,7 @@ def test_repositories() -> None:
         name="test-repos",
         full_name="AMUNIZ/test-repos",
         scm="git",
+        tells_main_branch=False,
         is_private=True,
         fork_policy="no_forks",
         project_key="AMUNIZ",
@@ -188,6 +189,16 @@ def test_details_tell_the_commit() -> None:
         target_parents=("5114f8c7dcc51f9c85a223429938a0b5598d238d",),
     )
     assert shapes.moment(10**18) is None
+
+
+def test_branches_tell_which_is_the_main_one() -> None:
+    """Repositories do not, so what is known of it is kept when they are listed."""
+    ours = connected(answer(recorded("datacenter/branches.json")))
+    assert [row.is_main for row in ours.upstream.fetch_refs(KEY, None).rows] == [False, False, False, True]
+    rows = connected(answer(recorded("datacenter/repos.json"))).upstream.fetch_repositories(
+        "A", "created", None
+    )
+    assert not any(row.tells_main_branch for row in rows.rows)
 
 
 def test_bad_rows_cost_themselves_alone() -> None:

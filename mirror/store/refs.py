@@ -112,6 +112,14 @@ def has_unnamed(connection: sqlite3.Connection, repository_id: int) -> bool:
     return any(_unnamed(connection, kind, repository_id) for kind in TABLES)
 
 
+def save_main_branch(connection: sqlite3.Connection, repository_id: int, name: str | None) -> None:
+    """Write which branch a listing of them said is the main one."""
+    connection.execute(
+        "UPDATE repositories SET main_branch = ? WHERE id = ? AND main_branch IS NOT ?",
+        (name, repository_id, name),
+    )
+
+
 def has_refs(connection: sqlite3.Connection, repository_id: int) -> bool:
     """Tell whether the mirror holds any branch or tag of a repository."""
     return any(

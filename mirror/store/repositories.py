@@ -29,6 +29,7 @@ _WRITTEN = (*SAID, "owner_id", "parent_id")
 _SAID_BY = attrgetter(*SAID)
 _FULL_NAME = SAID.index("full_name")
 _KEPT = tuple(SAID.index(column) for column in KEPT_WHEN_UNSAID)
+_MAIN_BRANCH = SAID.index("main_branch")
 _INSERT = f"""INSERT INTO repositories ({", ".join(_WRITTEN)}, id, upstream_id, uuid, refs_stale,
     first_seen_at, last_seen_at) VALUES ({", ".join("?" * (len(_WRITTEN) + 6))})"""
 _UPDATE = f"""UPDATE repositories SET {", ".join(f"{column} = ?" for column in _WRITTEN)},
@@ -83,7 +84,7 @@ def save_repositories(
             continue
         if old.id in written and _is_outdated(old, row, written[old.id]):
             continue
-        new = _with_kept_counts(old.written, new)
+        new = _with_kept(old.written, new, row)
         if old.written == new and old.deleted_at is None:
             touches.append((seen_at, old.id))
             continue
@@ -128,11 +129,12 @@ def _named(old: _Standing) -> dict[str, Any]:
     }
 
 
-def _with_kept_counts(old: tuple[Any, ...], new: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Keep the counts that this answer did not carry."""
-    if all(new[index] is not None for index in _KEPT):
+def _with_kept(old: tuple[Any, ...], new: tuple[Any, ...], row: Repository) -> tuple[Any, ...]:
+    """Keep what this answer did not carry: counts, and the main branch where branches tell it."""
+    if row.tells_main_branch and all(new[index] is not None for index in _KEPT):
         return new
-    return tuple(old[i] if i in _KEPT and value is None else value for i, value in enumerate(new))
+    kept = _KEPT if row.tells_main_branch else (*_KEPT, _MAIN_BRANCH)
+    return tuple(old[i] if i in kept and value is None else value for i, value in enumerate(new))
 
 
 def _standing(connection: sqlite3.Connection, upstream_id: int, uuids: list[str]) -> dict[str, _Standing]:

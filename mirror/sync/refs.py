@@ -7,7 +7,7 @@ import msgspec
 
 from mirror.errors import MirrorError, UpstreamShapeError
 from mirror.model import Ref, RepositoryKey
-from mirror.store.refs import SavedRefs, has_refs, has_unnamed, save_refs
+from mirror.store.refs import SavedRefs, has_refs, has_unnamed, save_main_branch, save_refs
 from mirror.store.runs import Failure
 from mirror.sync.places import PASSES
 from mirror.sync.run import Run
@@ -105,6 +105,7 @@ class RefsStep(Step):
             if place.next is None and place.pages > 1:
                 place, saved = self._ended(place, saved)
             done = place.next is None and place.pages > 0
+            self._save_main_branch(answer, place)
             if saved.changes:
                 run.store.save_changes(saved.changes, run_id=run.id, at=run.now_text())
             if not done:
@@ -136,7 +137,7 @@ class RefsStep(Step):
             return place.passes == 1 and answer.size is not None and place.rows < answer.size
         store = self.run.store
         main = store.row("SELECT main_branch FROM repositories WHERE id = ?", (self.row_id,))[0]
-        if place.passes > 1 and main is not None:
+        if place.passes > 1 and main is not None and not self._listing_tells_main_branch:
             raise UpstreamShapeError(f"there is a main branch {main}, and yet no ref is listed")
         return place.passes == 1 and (main is not None or has_refs(store.connection, self.row_id))
 
@@ -151,6 +152,20 @@ class RefsStep(Step):
                 keep_unnamed=place.bad > 0,
                 seen_at=self.run.now_text(),
             )
+
+    @property
+    def _listing_tells_main_branch(self) -> bool:
+        """Whether it is told with the branches, and not with the repository."""
+        return self.run.config.kind == "datacenter" and self.run.config.refs == "api"
+
+    def _save_main_branch(self, answer: Page[Ref], place: RefsPlace) -> None:
+        """Write the main branch, where the branches tell it: none, if there are none."""
+        if not self._listing_tells_main_branch:
+            return
+        main = next((ref.name for ref in answer.rows if ref.is_main), None)
+        if main is not None or (place.next is None and place.rows == 0):
+            with self.run.store.transaction() as connection:
+                save_main_branch(connection, self.row_id, main)
 
     def _ended(self, place: RefsPlace, saved: SavedRefs) -> tuple[RefsPlace, SavedRefs]:
         """Drop what no page has named, or go back to the first page to make sure of it.

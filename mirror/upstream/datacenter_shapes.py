@@ -115,6 +115,7 @@ class RefRow(Camel, frozen=True):
     display_id: str | None = None
     latest_commit: str | None = None
     latest_changeset: str | None = None
+    is_default: bool | None = None
     metadata: Metadata | None = None
 
 
@@ -149,6 +150,7 @@ def shape_repository(row: RepositoryRow) -> Repository:
         name=row.name or row.slug,
         full_name=f"{project.key}/{row.slug}",
         scm=row.scm_id,
+        tells_main_branch=False,
         is_private=row.public is not True,
         description=row.description,
         fork_policy=None if row.forkable is None else "allow_forks" if row.forkable else "no_forks",
@@ -164,7 +166,7 @@ def shape_repository(row: RepositoryRow) -> Repository:
 
 def shape_branch(row: RefRow) -> Ref:
     """Shape a branch; raises UpstreamShapeError without name or commit."""
-    return _ref(row, "branch", "refs/heads/")
+    return msgspec.structs.replace(_ref(row, "branch", "refs/heads/"), is_main=row.is_default is True)
 
 
 def shape_tag(row: RefRow) -> Ref:

@@ -1,0 +1,43 @@
+"""Mirroring a Data Center: the main branch is told with the branches, at no request of its own."""
+
+from pathlib import Path
+
+from crawl import Clock, Crawl
+
+from mirror.sandbox import Sandbox, World, running
+
+SOME = "erik/org.eclipse.mylyn.bitbucket"
+
+
+def test_the_main_branch_comes_with_the_branches(tmp_path: Path) -> None:
+    """It stays when repositories are listed again, follows when branches are, and goes with the last one."""
+    clock = Clock()
+    with running(Sandbox(World(30, now=clock.now))) as served:
+        crawl = Crawl(
+            served.origin, tmp_path / "mirror.db", clock, kind="datacenter", url=served.origin,
+            secret="jespern:sandbox", workspaces=("~ERIK",), refs_every=60.0,
+        )  # fmt: skip
+
+        def main_branch() -> str | None:
+            crawl.sync()
+            told = crawl.rows("SELECT main_branch FROM repositories WHERE slug = ?", SOME.partition("/")[2])
+            return None if told[0][0] is None else str(told[0][0])
+
+        row = served.sandbox.world.find(*SOME.split("/"))
+        assert row is not None
+        first = row.main_branch
+        assert first is not None
+        assert main_branch() == first
+        served.sandbox.reset()
+        assert main_branch() == first
+        assert served.sandbox.state()["by_kind"]["refs"] == 2  # a page of branches, one of tags
+        served.sandbox.do("create_branch", SOME, name="another")
+        served.sandbox.do("delete_branch", SOME, name=first)
+        assert main_branch() not in {None, first}
+        for ref in served.sandbox.world.refs(SOME):
+            if ref["type"] != "tag":
+                served.sandbox.do("delete_branch", SOME, name=ref["name"])
+            else:
+                served.sandbox.do("delete_tag", SOME, name=ref["name"])
+        assert main_branch() is None
+        assert crawl.rows("SELECT * FROM sync_failures") == []
