@@ -2,8 +2,10 @@
 
 import re
 import sqlite3
+from base64 import b64encode
 from contextlib import closing
 from datetime import UTC, datetime
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,18 @@ def test_datasettes_own_pages_load_from_here_alone(public: Asking) -> None:
     )
 
 
+@pytest.mark.parametrize("path", ["/mirror", "/mirror/repositories", "/mirror?sql=select+1", "/-/index"])
+def test_the_scripts_inside_datasettes_pages_are_those_allowed(public: Asking, path: str) -> None:
+    """Each is met by the hash of what it says, and nothing has a handler inside it."""
+    answer = public.get(path)
+    policy = answer.headers["content-security-policy"]
+    scripts = re.findall("<script>(.*?)</script>", answer.text, re.DOTALL)
+    assert scripts
+    for script in scripts:
+        assert f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" in policy
+    assert not re.search(r"<[^>]*\son\w+=", re.sub("<script>.*?</script>", "", answer.text, flags=re.DOTALL))
+
+
 def test_assets_are_kept_for_ever_under_their_content(public: Asking) -> None:
     """Also for whoever is logged in; a name of other content is not found."""
     (address,) = re.findall(r'href="(/-/mirror-assets/[^"]*css)"', public.get("/").text)
@@ -107,7 +121,7 @@ def test_base_url_goes_before_every_address(tmp_path: Path) -> None:
     """A mirror under a path of another server leads nowhere else."""
     fill_public(tmp_path / "mirror.db").store.close()
     below = Asking(Datasette([str(tmp_path / "mirror.db")], settings={"base_url": "/below/"}))
-    for path in ("", "-/search?q=django", "-/r/jespern/django-piston", "-/changes"):
+    for path in ("", "-/search?q=django", "-/r/jespern/django-piston", "-/questions", "mirror/repositories"):
         page = below.get(f"/{path}")
         assert page.status_code == 200
         addresses = re.findall(r'(?:href|src|action|data-suggest)="(/[^"]*)"', page.text)
@@ -198,6 +212,8 @@ def test_an_owners_page_lists_what_is_owned_in_the_order_asked(public: Asking) -
     for order in ("name", "followers", "size", "nonsense"):
         assert public.get(f"/-/u/jespern?by={order}").status_code == 200
     assert public.get("/-/u/nobody").status_code == 404
+    assert 'href="/-/search?q=nobody"' in public.get("/-/u/nobody").text
+    assert 'href="/-/search?q=django-pistol"' in public.get("/-/r/jespern/django-pistol").text
 
 
 def test_members_are_shown_to_members(mixed: tuple[Asking, dict[str, str]]) -> None:

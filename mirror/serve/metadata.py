@@ -159,8 +159,8 @@ HIDDEN = (
 
 DESCRIPTION = (
     "An offline copy of Bitbucket's users, repositories, branches and tags. "
-    'Once it holds private repositories, tables and SQL need a token: <a href="/-/mirror-login">log in</a>. '
-    'Ready-made <a href="/-/questions">questions</a> have a page of their own.'
+    'Once it holds private repositories, tables and SQL need a token: <a href="-/mirror-login">log in</a>. '
+    'Ready-made <a href="-/questions">questions</a> have a page of their own.'
 )
 
 

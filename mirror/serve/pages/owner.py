@@ -66,7 +66,7 @@ def _found(connection: sqlite3.Connection, visit: Visit) -> Row:
         name = "of that number"
         found = owners.owner_by_id(connection, visit.number("id", 0, 2**62))
     if found is None:
-        raise NotHere(f"The mirror knows no owner {name[:200]}.")
+        raise NotHere(f"The mirror knows no owner {name[:200]}.", name if "owner" in visit.names else "")
     return found
 
 

@@ -50,10 +50,11 @@ def _found(connection: sqlite3.Connection, visit: Visit) -> Row:
         full_name = "/".join(names)
         found = reads.by_name(connection, visit.caller, full_name)
     else:
-        full_name = "a repository of that number"
+        full_name = "repository of that number"
         found = reads.by_id(connection, visit.caller, visit.number("id", 0, 2**62))
     if found is None:
-        raise NotHere(f"The mirror holds no {full_name[:200]}, or you may not see it.")
+        slug = full_name.partition("/")[2]
+        raise NotHere(f"The mirror holds no {full_name[:200]}, or you may not see it.", slug)
     return found
 
 

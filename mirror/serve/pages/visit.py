@@ -39,7 +39,14 @@ log = logging.getLogger(__name__)
 
 
 class NotHere(Exception):
-    """The page does not exist, for this visitor at least; the text says what was not found."""
+    """The page does not exist, for this visitor at least; the text says what was not found.
+
+    `query` is what a search may find instead.
+    """
+
+    def __init__(self, said: str, query: str = "") -> None:
+        super().__init__(said)
+        self.query = query
 
 
 class Visit:
@@ -135,7 +142,7 @@ def page(view: Callable[[Visit], Awaitable[Response]]) -> View:
             visit = await _visit(datasette, request)
             response = await view(visit)
         except NotHere as error:
-            response = await _problem(datasette, request, 404, "Not here", str(error))
+            response = await _problem(datasette, request, 404, "Not here", str(error), query=error.query)
         except sqlite3.OperationalError as error:
             log.warning("%s: %s", request.path, error)
             said = "That took longer than a page may take. Ask for less, or try again in a moment."
@@ -147,10 +154,12 @@ def page(view: Callable[[Visit], Awaitable[Response]]) -> View:
     return answer
 
 
-async def _problem(datasette: "Datasette", request: Request, status: int, title: str, said: str) -> Response:
+async def _problem(
+    datasette: "Datasette", request: Request, status: int, title: str, said: str, *, query: str = ""
+) -> Response:
     if request.path.endswith((".json", ".csv", ".atom")):
         return Response.json({"ok": False, "error": said, "status": status, "title": title}, status=status)
-    context = {"title": title, "message": said, "status": status}
+    context = {"title": title, "message": said, "status": status, "query": query}
     return await rendered(datasette, request, "mirror_problem.html", context, status=status)
 
 
