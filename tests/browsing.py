@@ -117,7 +117,9 @@ def _fill_repositories(filled: Filled, *, private: bool) -> None:
     for n, name in enumerate(unique):
         dates = [to_text(now - timedelta(days=n * n + 30 * number)) for number in range(3)]
         refs = [hg_ref("branch", word, f"{n % 10}", target_date=dates[1]) for word in WORDS[: n % 5]]
-        tags = [hg_ref("tag", f"1.{number}", "7", target_date=date) for number, date in enumerate(dates)]
+        tags = [
+            hg_ref("tag", f"1.{number}", "7", target_date=date) for number, date in enumerate(reversed(dates))
+        ]
         filled.refs(name, [hg_ref("branch", "master", "5", target_date=dates[0]), *refs, *tags[: n % 4]])
     filled.members(owner("bluebox"), (owner("annasmith", display_name="Anna Smith"), owner("redpanda")))
 
