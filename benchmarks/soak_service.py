@@ -42,7 +42,7 @@ format = "json"
 
 
 class Sample(NamedTuple):
-    """What a process held at a moment: memory in MB, open descriptors, threads."""
+    """What a process held at a moment (monotonic seconds): memory in MB, open descriptors, threads."""
 
     at: float
     memory: float
@@ -126,8 +126,9 @@ class Service:
         if "VmRSS" not in fields:
             return
         held = Sample(time.monotonic(), int(fields["VmRSS"]) / 1024, descriptors, int(fields["Threads"]))
-        with self._turn:
+        with self._turn, (self.folder / "samples.csv").open("a") as file:
             self.lives[-1].append(held)
+            file.write(f"{process.pid},{','.join(f'{value:.1f}' for value in held)}\n")
 
     def run(self, *arguments: str, kill_after: float | None = None) -> int:
         """Run a command beside the service, to its end or to its sudden one; return its exit code."""
