@@ -13,13 +13,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from browsing import served_at
 from filled import fill_many
 
+from mirror.serve.queries import QUERIES
 from mirror.store.index.build import build
 
 TYPED = (
@@ -35,6 +36,7 @@ TYPED = (
     "owner777/pro",
     "zzz",
 )
+ASKED = {"name": "owner7/project-7", "owner": "", "tag": "v1.0", "part": "project-7"}
 PAGES = {
     "as you type": [f"/-/search/options?q={typed}" for typed in TYPED],
     "search page": [f"/-/search?q={typed}" for typed in TYPED],
@@ -48,6 +50,8 @@ PAGES = {
     "owner": ["/-/u/owner7"],
     "changes": ["/-/changes", "/-/changes?kind=tags"],
     "status": ["/-/mirror-status"],
+    "questions": ["/-/questions"],
+    "stored queries": [f"/mirror/{name}.json?{urlencode(ASKED)}" for name in QUERIES],
 }
 
 
