@@ -112,20 +112,25 @@ def test_a_short_secret_takes_no_letters_out_of_words() -> None:
 
 
 def test_planted_secrets_are_nowhere(folder: Folder) -> None:
-    """A token and a webhook's secret, through refusals and faults: no log, row, error or metric has one."""
-    planted = {"TOKEN": "token-Sup3rS3cret-1", "HOOK": "hook-Sup3rS3cret-2"}
+    """A token, a webhook's secret, a chat's address, through refusals and faults: in no log, row or error."""
+    planted = {
+        "TOKEN": "token-Sup3rS3cret-1",
+        "HOOK": "hook-Sup3rS3cret-2",
+        "CHAT": "http://127.0.0.1:9/chat-Sup3rS3cret-3",
+    }
     with sandbox(20) as box:
         box.sandbox.add_fault(parse_fault("500,where=refs,nth=every,times=60"))
         folder.configure(
             box.url, 'credential = "env:TOKEN"\nwebhook_secret = "env:HOOK"\nretry = { attempts = 1 }'
         )
         with (folder.path / "mirror.toml").open("a") as file:
-            file.write('[log]\nformat = "json"\nlevel = "debug"\n')
+            file.write('[log]\nformat = "json"\nlevel = "debug"\n[[alert]]\nurl = "env:CHAT"\n')
         outputs = [folder.run("sync", **planted) for _ in range(2)]
         box.sandbox.add_fault(parse_fault("401,nth=every"))
         outputs += [folder.run("sync", "--full", **planted), folder.run("status", "--json", **planted)]
         outputs.append(folder.run("verify", "--sample", "3", **planted))
     assert any('"logger": "mirror.runs"' in ran.err for ran in outputs)
+    assert any("could not be delivered" in ran.err for ran in outputs)
     texts = [ran.out + ran.err for ran in outputs]
     texts += [path.read_bytes().decode("latin-1") for path in (folder.path / "data").iterdir()]
     for text in texts:

@@ -168,7 +168,7 @@ class Background:
         jobs = [job for job in self._scheduler.get_jobs() if job.id not in (PULSE, WATCH)]
         due = sorted((job.next_run_time, job.id) for job in jobs)
         told = ", ".join(
-            f"{name} {moment.astimezone(zone_of(config.timezone)):%Y-%m-%d %H:%M}" for moment, name in due
+            f"{name} {moment.astimezone(zone_of(config.timezone)):%Y-%m-%d %H:%M %Z}" for moment, name in due
         )
         self._report.note(f"next: {told}" if told else "no schedule is set, so nothing will be done")
 

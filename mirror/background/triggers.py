@@ -77,7 +77,7 @@ def _fields(text: str) -> list[dict[str, str]]:
     """Take a cron expression apart, in two where day and weekday each suffice; raises ValueError."""
     fields = NAMED.get(text.strip().lower(), text).split()
     if len(fields) != 5:
-        raise ValueError(f"{len(fields)} fields instead of five")
+        raise ValueError(f"it has {len(fields)} of the five fields of a cron expression")
     minute, hour, day, month, weekday = fields
     common = {"minute": minute, "hour": hour, "month": month, "second": "0"}
     if day.startswith("*") or weekday.startswith("*"):
