@@ -377,3 +377,19 @@ def test_growth_is_drawn_over_every_year(tmp_path: Path) -> None:
     assert heights[2] == heights[6]
     assert heights[-1] == 0
     assert "Growth: 5 repositories" in page
+
+
+def test_every_chart_has_its_sql_one_click_away(mixed: tuple[Asking, dict[str, str]]) -> None:
+    """Each figure of the status leads to a statement that Datasette answers, with the values of the drawing."""
+    served, tokens = mixed
+    page = served.get("/-/mirror-status", headers=bearer(tokens["read"])).text
+    figures = re.findall(r"<figure.*?</figure>", page, re.DOTALL)
+    assert len(figures) >= 4
+    links = [*re.findall(r'href="([^"]*)">SQL of', page)]
+    for figure in figures:
+        (link,) = re.findall(r'<a href="(/mirror\?sql=[^"]*)">SQL', figure)
+        links.append(link)
+    for link in links:
+        answer = served.get(link.replace("&amp;", "&"), headers=bearer(tokens["read"]))
+        assert answer.status_code == 200
+        assert "message-error" not in answer.text
