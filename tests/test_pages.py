@@ -380,7 +380,7 @@ def test_growth_is_drawn_over_every_year(tmp_path: Path) -> None:
 
 
 def test_every_chart_has_its_sql_one_click_away(mixed: tuple[Asking, dict[str, str]]) -> None:
-    """Each figure of the status leads to a statement that Datasette answers, with the values of the drawing."""
+    """Each figure of the status leads to a statement that Datasette answers, with its values."""
     served, tokens = mixed
     page = served.get("/-/mirror-status", headers=bearer(tokens["read"])).text
     figures = re.findall(r"<figure.*?</figure>", page, re.DOTALL)
