@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 from mirror.sandbox import TOKEN, Fault, Sandbox, World, running
 
 WHAT = {
-    "push": 40, "edit": 8, "touch": 4, "create_branch": 8, "delete_branch": 4, "create_tag": 6, "move_tag": 4,
-    "delete_tag": 3, "create": 5, "delete": 2, "restore": 2, "rename": 4, "swap_names": 2, "transfer": 2,
+    "push": 40, "edit": 8, "touch": 4, "create_branch": 8, "delete_branch": 8, "create_tag": 6, "move_tag": 4,
+    "delete_tag": 6, "create": 4, "delete": 5, "restore": 1, "rename": 4, "swap_names": 2, "transfer": 2,
     "make_private": 2, "make_public": 2, "rename_workspace": 1,
 }  # fmt: skip
-"""What people do, and how often beside one another."""
+"""What people do, and how often beside one another; the world hardly grows, so that memory need not."""
 
 STILL = {"push", "edit", "touch", "create_branch", "delete_branch", "create_tag", "move_tag", "delete_tag"}
 HOOKS = {
