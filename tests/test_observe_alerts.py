@@ -138,6 +138,22 @@ def test_the_service_tells_as_well(folder: Folder, listener: Listener) -> None:
     assert ("/json", "failure") in listener.events()
 
 
+def test_the_service_tells_what_health_would_say(folder: Folder, listener: Listener) -> None:
+    """A sync that any age is too old for makes the mirror unwell, which belongs to no upstream."""
+    with sandbox(20) as box:
+        with_alerts(folder, box.url, listener)
+        text = (folder.path / "mirror.toml").read_text()
+        (folder.path / "mirror.toml").write_text(text.replace("[serve]", 'stale_after = "0s"\n[serve]'))
+        with started(folder, "schedule", CHAT=f"{listener.url}/json", TOKEN="sandbox") as process:
+            told(process, "box complete")
+            process.terminate()
+            process.communicate(timeout=30)
+    (body,) = [body for path, body in listener.heard if path == "/json"]
+    alert = json.loads(body)
+    assert (alert["event"], alert["upstream"]) == ("failure", "")
+    assert "the mirror is unwell: box: the last complete sync was" in alert["text"]
+
+
 def test_what_cannot_be_delivered_changes_nothing(folder: Folder, listener: Listener) -> None:
     """A refusal, nobody there, a command that is none: a line each, without the address."""
     listener.status = 500
