@@ -15,7 +15,7 @@ from mirror.background.watch import Watch, Watching
 from mirror.background.works import Work
 from mirror.config import Config
 from mirror.report import Silent
-from mirror.sandbox import Sandbox
+from mirror.sandbox import Fault, Sandbox
 from mirror.store.files import open_reader
 
 
@@ -42,6 +42,18 @@ def test_a_workspace_with_a_push_is_due_before_the_quiet_ones(mirrored: tuple[Sa
     watch = Watch(crawl.config)
     first = next(names for names in (due(watch, crawl, 20, later=60) for _ in range(500)) if names)
     assert first == ["ubernostrum"]
+
+
+def test_a_workspace_that_fails_takes_no_looks_from_the_others(mirrored: tuple[Sandbox, Crawl]) -> None:
+    """It presses more and more, and waits for its next try all the same."""
+    sandbox, crawl = mirrored
+    sandbox.add_fault(Fault("500", where="/2.0/repositories/jespern", nth=None))
+    assert [failure.subject for failure in crawl.sync().failures] == ["jespern"]
+    watch = Watch(crawl.config)
+    named = [set(due(watch, crawl, 1000, later=60)) for _ in range(10)]
+    assert "ubernostrum" in set().union(*named)
+    assert "jespern" not in set().union(*named)
+    assert any("jespern" in due(watch, crawl, 1000, later=60) for _ in range(10))
 
 
 def test_no_more_is_asked_than_the_share(mirrored: tuple[Sandbox, Crawl]) -> None:

@@ -20,7 +20,7 @@ from mirror.freshness import Watched, due
 from mirror.session import accounts
 from mirror.store.files import open_reader
 from mirror.sync import places
-from mirror.times import Clock, from_text
+from mirror.times import Clock, from_text, to_text
 
 T = TypeVar("T")
 
@@ -48,7 +48,8 @@ class Watch:
         per_hour, moment = self.upstream.watch * (limit or UNLIMITED), now.timestamp()
         if per_hour <= 0:
             return []
-        watched = self._watched(connection)
+        failing = self._failing(connection, to_text(now))
+        watched = [one for one in self._watched(connection) if one.name not in failing]
         # What was not spent is kept for at most an hour, like the upstream's own count.
         earned = (moment - self._filled) * per_hour / 3600 if self._filled else 1.0
         self._room, self._filled = min(self._room + max(0.0, earned), per_hour), moment
@@ -79,6 +80,15 @@ class Watch:
             return False
         cost = sum(one.cost for one in watched)
         return cost * 3600 / period > (limit or UNLIMITED) / 2
+
+    def _failing(self, connection: sqlite3.Connection, now: str) -> set[str]:
+        """Name the workspaces that could not be listed and wait for another try: looks are for the others."""
+        found = connection.execute(
+            """SELECT lower(f.subject) FROM sync_failures f JOIN upstreams u ON u.id = f.upstream_id
+               WHERE u.name = ? AND f.kind = 'workspace' AND f.next_try_at > ?""",
+            (self.upstream.name, now),
+        )
+        return {row[0] for row in found}
 
     def _watched(self, connection: sqlite3.Connection) -> list[Watched]:
         """Read the workspaces that have been listed in full; others are a whole sync's matter."""
