@@ -351,6 +351,7 @@ def test_an_operator_may_close_the_pages(tmp_path: Path) -> None:
         for path in ("/", "/-/search.json", "/-/r/jespern/django-piston"):
             assert closed.get(path).status_code == 403
             assert "Piston is a Django" not in closed.get(path).text
+        assert "Mirror of cloud" not in closed.get("/nothing").text
 
 
 def test_every_address_is_documented() -> None:

@@ -5,6 +5,7 @@ import sqlite3
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from datasette.utils import actor_matches_allow
 from datasette.utils.asgi import Request
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader
 from markupsafe import Markup
@@ -60,12 +61,22 @@ def _mirror_of(datasette: "Datasette", database: str | None) -> "Database | None
     return mirror_named(datasette, database) if database else next(mirrors(datasette), None)
 
 
+async def _may_look(datasette: "Datasette", actor: Any, name: str) -> bool:
+    """Tell whether the operator's rules let somebody see a mirror's pages at all."""
+    allowed = datasette.metadata("allow", database=name, fallback=False)
+    if not actor_matches_allow(actor, allowed):
+        return False
+    return bool(await datasette.permission_allowed(actor, "view-instance", default=True))
+
+
 async def foot(
     datasette: "Datasette", template: str | None, database: str | None, request: Request | None
 ) -> dict[str, Any]:
     """Give Datasette's pages of a mirror its bar, and say under them how current it is; nothing to others."""
     found = _mirror_of(datasette, database)
     if found is None or request is None or (template or "").startswith("mirror_"):
+        return {}
+    if database is None and not await _may_look(datasette, request.actor, found.name):
         return {}
 
     def read(connection: sqlite3.Connection) -> list[str]:
