@@ -221,7 +221,8 @@ def report(soak: Soak, readers: Readers, found: list[str], settled: float) -> li
     problems += tracebacks(service.folder / "mirror.log")
     problems += [f"sandbox: {error}" for error in hostile.sandbox.state()["errors"]]
     state = hostile.sandbox.state()
-    print(f"edits {hostile.edits:,}, faults {hostile.faults:,}, restarts of the sandbox {hostile.restarts:,}")
+    print(f"edits {hostile.edits:,}, restarts of the sandbox {hostile.restarts:,}")
+    print(f"faults {hostile.faults:,}, which struck {hostile.struck:,} requests")
     print(f"requests of the mirror {state['total']:,}, answered {state['by_status']}")
     print(f"lives of the service {len(service.lives):,}; syncs beside it, by exit code {dict(soak.by_cron)}")
     print(f"webhooks {dict(sorted(courier.outcomes.items()))}")

@@ -49,7 +49,7 @@ class Hostile:
     def __init__(self, repositories: int, port: int, seed: int, tell: Callable[[Event], None]) -> None:
         self.sandbox = Sandbox(World(repositories, seed=seed), requests_per_hour=REQUESTS_PER_HOUR)
         self.port, self.url = port, f"http://127.0.0.1:{port}/2.0"
-        self.edits = self.refused = self.faults = self.restarts = 0
+        self.edits = self.refused = self.faults = self.struck = self.restarts = 0
         self._random, self._tell = random.Random(seed), tell
         self._open = contextlib.ExitStack()
         workspaces = self.sandbox.workspaces()
@@ -95,6 +95,7 @@ class Hostile:
 
     def relent(self) -> None:
         """Let all requests succeed again."""
+        self.struck += sum(fault["fired"] for fault in self.sandbox.state()["faults"])
         self.sandbox.clear_faults()
 
     def edit(self) -> None:
@@ -147,9 +148,7 @@ class Hostile:
             raise LookupError("an empty workspace")
         return row.full_name
 
-    def _details(  # noqa: PLR0911 - a table
-        self, action: str, name: str, moving: list[str]
-    ) -> dict[str, Any]:
+    def _details(self, action: str, name: str, moving: list[str]) -> dict[str, Any]:  # noqa: PLR0911
         """Say what exactly is done to a repository."""
         pick = self._random
         match action:
