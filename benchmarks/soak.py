@@ -245,13 +245,17 @@ def judged(service: Service) -> list[str]:
     if seconds < SHORTEST_JUDGED:
         print(f"the last process lived {seconds:.0f} s: too short a time to judge growth and endings by")
         return []
+    early, late, more = growth(life, lambda sample: sample.resident)
+    print(
+        f"a life of {seconds:.0f} s; with the file mapped {early:.0f} MB early, {late:.0f} late: {more:+.1%}"
+    )
     for name, what in (
         ("memory in MB", lambda sample: sample.memory),
         ("descriptors", lambda sample: sample.descriptors),
         ("threads", lambda sample: sample.threads),
     ):
         early, late, more = growth(life, what)
-        print(f"{name}: {early:.0f} early, {late:.0f} late in a life of {seconds:.0f} s: {more:+.1%}")
+        print(f"{name}: {early:.0f} early, {late:.0f} late: {more:+.1%}")
         problems += [f"{name} grew by {more:.1%}"] if more > MOST_GROWTH else []
     return problems + (["it did not end within 3 seconds"] if slowest > MOST_SECONDS_TO_END else [])
 

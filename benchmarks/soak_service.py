@@ -42,10 +42,15 @@ format = "json"
 
 
 class Sample(NamedTuple):
-    """What a process held at a moment (monotonic seconds): memory in MB, open descriptors, threads."""
+    """What a process held at a moment (monotonic seconds): memory in MB, open descriptors, threads.
+
+    `memory` is its own; `resident` has the mirror file beside it, as often as connections map it, which is
+    the system's to take back.
+    """
 
     at: float
     memory: float
+    resident: float
     descriptors: int
     threads: int
 
@@ -122,10 +127,11 @@ class Service:
             descriptors = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
         except OSError:
             return  # it has just been ended
-        fields = dict(re.findall(r"^(VmRSS|Threads):\s+(\d+)", told, re.MULTILINE))
-        if "VmRSS" not in fields:
+        fields = {name: int(value) for name, value in re.findall(r"^(\w+):\s+(\d+)", told, re.MULTILINE)}
+        if "RssAnon" not in fields:
             return
-        held = Sample(time.monotonic(), int(fields["VmRSS"]) / 1024, descriptors, int(fields["Threads"]))
+        memory, resident = fields["RssAnon"] / 1024, fields["VmRSS"] / 1024
+        held = Sample(time.monotonic(), memory, resident, descriptors, fields["Threads"])
         with self._turn, (self.folder / "samples.csv").open("a") as file:
             self.lives[-1].append(held)
             file.write(f"{process.pid},{','.join(f'{value:.1f}' for value in held)}\n")
