@@ -8,6 +8,7 @@ from mirror.times import to_text
 
 FIRST_DELAY = timedelta(minutes=15)
 LONGEST_DELAY = timedelta(days=7)
+ENOUGH = 6  # times four is more than the longest delay; a few times more is more than a timedelta holds
 
 _COUNTS = (
     "requests", "git_requests", "retries", "slept_seconds", "repositories_new", "repositories_changed",
@@ -73,7 +74,7 @@ def save_failure(
         (upstream_id, failure.kind, failure.subject),
     ).fetchone()
     attempts = (row[0] if row else 0) + 1
-    delay = min(FIRST_DELAY * 4 ** min(attempts - 1, 20), LONGEST_DELAY)
+    delay = min(FIRST_DELAY * 4 ** min(attempts - 1, ENOUGH), LONGEST_DELAY)
     failure = failure._replace(attempts=attempts, next_try_at=to_text(now + delay))
     connection.execute(
         """INSERT INTO sync_failures (upstream_id, kind, subject, repository_id, status, error, place,
