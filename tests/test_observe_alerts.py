@@ -14,10 +14,11 @@ import pytest
 from commands import Folder, sandbox
 from test_background import started, told
 
+from mirror.background import Background
 from mirror.config import from_toml
 from mirror.errors import ConfigError
 from mirror.observe.alerts import Alerts, events_of
-from mirror.report import Counts, Summary
+from mirror.report import Counts, Silent, Summary
 from mirror.sandbox import parse_fault
 from mirror.store.runs import Failure
 
@@ -152,6 +153,34 @@ def test_the_service_tells_what_health_would_say(folder: Folder, listener: Liste
     alert = json.loads(body)
     assert (alert["event"], alert["upstream"]) == ("failure", "")
     assert "the mirror is unwell: box: the last complete sync was" in alert["text"]
+
+
+class Breaks(Silent):
+    """A listener with a programming error."""
+
+    def phase(self, what: str, total: int | None) -> None:
+        """Break."""
+        raise ZeroDivisionError(what, total)
+
+
+def test_a_fault_of_the_program_is_told_and_logged(
+    tmp_path: Path, listener: Listener, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever raises it in scheduled work; the service goes on."""
+    with sandbox(20) as box:
+        config = from_toml(
+            f'database = "{tmp_path}/m.db"\n[[upstream]]\nname = "box"\nkind = "sandbox"\nurl = "{box.url}"\n'
+            f'[[alert]]\nurl = "{listener.url}/json"'
+        )
+        background = Background(config, report=Breaks())
+        background.start()
+        for _ in range(1000):
+            if listener.heard:
+                break
+            background.stop.wait(0.02)
+        assert background.end()
+    assert "a fault of this program" in json.loads(listener.heard[0][1])["text"]
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_what_cannot_be_delivered_changes_nothing(folder: Folder, listener: Listener) -> None:

@@ -4,6 +4,7 @@ Jobs share one thread, so that two of them never compete for the file; whatever 
 to it. A budget that is spent ends a job with its place kept, and the next one goes on.
 """
 
+import logging
 import queue
 import signal
 import threading
@@ -43,6 +44,8 @@ WATCH_SECONDS = 60
 PULSE, WATCH = "pulse", "watch"
 
 Reread = Callable[[], Config]
+
+log = logging.getLogger("mirror.background")
 
 
 class Background:
@@ -221,6 +224,11 @@ class Background:
             except MirrorError as error:
                 self._report.note(f"{work.id}: {error}")
                 self._alerts.trouble(work.upstream.name, f"{work.id}: {error}")
+            except Exception:
+                log.exception("%s: a fault of this program", work.id)
+                self._alerts.trouble(
+                    work.upstream.name, f"{work.id}: a fault of this program; its log says which"
+                )
             if work.schedule:
                 self._tell_health()
         return done
