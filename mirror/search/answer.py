@@ -3,12 +3,14 @@
 import heapq
 import sqlite3
 from collections.abc import Iterable
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
 
 from mirror.names import EXACT, MARK, PREFIX, SUBSTRING
 from mirror.search.fuzzy import nearest_name
+from mirror.search.order import by_popularity
 from mirror.search.request import Conditions, Request, conditions_of
 from mirror.search.scan import Hit, scan
 from mirror.search.trie import Common, Rare, Trie, Unsettled
@@ -53,27 +55,38 @@ class Question:
         """Return hits `start` to `stop` of all that there are, by the cheapest way that is exact."""
         if not self.request.is_storable:
             return Answer(0, [])
-        if not self.trie.up_to:
-            return _cut(scan(self.connection, self.request.part, self.conditions), start, stop)
-        found = self.trie.find(self.request.needle)
-        if isinstance(found, Common) and self._is_scan_cheaper(found):
+        found = self.trie.find(self.request.needle) if self.trie.up_to else None
+        if found is None or (isinstance(found, Common) and self._is_scan_cheaper(found)):
             return _cut(scan(self.connection, self.request.part, self.conditions), start, stop)
         unsettled = self.trie.unsettled(self.request.part)
         if isinstance(found, Rare):
             return _cut([*self._judged({*found.ids, *unsettled.ids}), *self._later()], start, stop)
-        fresh = [*self._judged(unsettled.ids), *self._later()]
         if self.request.is_plain:
-            count = self._count(found, unsettled) + len(fresh)
-            hits = self._ranked(found, unsettled, fresh, stop) if start < min(count, stop) else []
-            if hits is not None:
-                return Answer(count, hits[start:])
+            return self._plain(found, unsettled, start, stop)
         return self._enumerated(found, unsettled, start, stop)
 
-    def _count(self, found: Common, unsettled: Unsettled) -> int:
-        counted = 0
+    def _plain(self, found: Common, unsettled: Unsettled, start: int, stop: int) -> Answer:
+        """Answer by the counts of the index, without a look at all hits."""
+        fresh = [*self._judged(unsettled.ids), *self._later()]
+        count = self._count(found, SUBSTRING, unsettled, fresh)
+        stop = min(count, stop)
+        hits = self._ranked(found, unsettled, fresh, stop) if start < stop else []
+        if hits is not None:
+            return Answer(count, hits[start:])
+        if self.request.gone:  # which the order of popularity does not hold
+            return self._enumerated(found, unsettled, start, stop)
+        return Answer(count, self._deep(unsettled, fresh, start, stop))
+
+    def _count(self, found: Common | Rare, worst: int, unsettled: Unsettled, fresh: list[Hit]) -> int:
+        """Count the hits of a class and of all better ones, whom the path that was found stands for."""
+        counted = sum([hit[0] <= worst for hit in fresh])
+        if isinstance(found, Rare):
+            hits = self._judged(set(found.ids) - unsettled.ids)
+            return counted + sum([hit[0] <= worst for hit in hits])
         for collection in self.request.collections:
             if collection in found.tallies:
-                counted += found.tallies[collection].count - unsettled.counted.get(collection, 0)
+                gone = sum([unsettled.counted[collection, match] for match in range(worst + 1)])
+                counted += found.tallies[collection].count - gone
         return counted
 
     def _ranked(self, found: Common, unsettled: Unsettled, fresh: list[Hit], stop: int) -> list[Hit] | None:
@@ -83,12 +96,10 @@ class Question:
         whatever is ranked above them by class comes from the path before, of which as many are taken. A list
         that ends sooner will do if the page ends before its last.
         """
-        needle = self.request.needle
         hits = list(fresh)
         known = set(unsettled.ids)
         bars = list[tuple[int, int]]()
-        ways = ((EXACT, MARK + needle + MARK), (PREFIX, MARK + needle)) if needle else ()
-        for match, path in (*ways, (SUBSTRING, needle)):
+        for match, path in self._ways():
             ids, lasts = self._best(found if match == SUBSTRING else self.trie.find(path), unsettled, stop)
             bars += [(match, last) for last in lasts]
             hits += self._judged(ids - known)
@@ -114,11 +125,48 @@ class Question:
                     lasts.append(best[-1] if best else 0)
         return ids, lasts
 
+    def _deep(self, unsettled: Unsettled, fresh: list[Hit], start: int, stop: int) -> list[Hit]:
+        """Return hits `start` to `stop`, which the lists do not reach, class by class in the cheapest way."""
+        page, before = list[Hit](), 0
+        for match, path in self._ways():
+            found = self.trie.find(path)
+            upto = self._count(found, match, unsettled, fresh)
+            low, high = max(start, before), min(stop, upto)
+            if low < high:
+                size, skipped = upto - before, before
+                ranked = self._class(match, path, found, unsettled, size=size, high=high - skipped)
+                page += ranked[low - skipped : high - skipped]
+            before = upto
+        return page
+
+    def _class(
+        self, match: int, path: bytes, found: Common | Rare, unsettled: Unsettled, *, size: int, high: int
+    ) -> list[Hit]:
+        """Return the best `high` hits of a class that has `size`."""
+        below = self._enumerable(found, path)
+        walked = LOOKUP * high * self.trie.up_to // size
+        hits: Iterable[Hit]
+        if walked < min(LOOKUP * below, self.trie.up_to):
+            walk = by_popularity(self.connection, self.request.part, self.conditions)
+            return list(islice((hit for hit in walk if hit[0] == match), high))
+        if LOOKUP * below < self.trie.up_to:
+            ids = set(found.ids) if isinstance(found, Rare) else self.trie.below(path)
+            hits = [*self._judged(ids | unsettled.ids), *self._later()]
+        else:
+            hits = scan(self.connection, self.request.part, self.conditions)
+        return heapq.nsmallest(high, (hit for hit in hits if hit[0] == match))
+
+    def _ways(self) -> list[tuple[int, bytes]]:
+        """Return the classes in order, each with the path of those that are in it or in a better one."""
+        needle = self.request.needle
+        ways = [(EXACT, MARK + needle + MARK), (PREFIX, MARK + needle)] if needle else []
+        return [*ways, (SUBSTRING, needle)]
+
     def _is_scan_cheaper(self, found: Common) -> bool:
         """Say whether a question that the counts cannot answer is better put to the rows themselves."""
         if self.request.is_plain:
             return False
-        return self._scanned() < LOOKUP * self._enumerable(found)
+        return self._scanned() < LOOKUP * self._enumerable(found, self.request.needle)
 
     def _scanned(self) -> int:
         """Say how many rows a scan would read."""
@@ -130,15 +178,17 @@ class Question:
         ).fetchone()
         return int(row[0])
 
-    def _enumerable(self, found: Common) -> int:
-        """Say how many candidates there are; more than any scan where they cannot be enumerated."""
-        if len(self.request.needle) < SHORTEST_LISTED:
+    def _enumerable(self, found: Common | Rare, path: bytes) -> int:
+        """Say how many candidates a path has; more than any scan where they cannot be enumerated."""
+        if isinstance(found, Rare):
+            return len(found.ids)
+        if len(path) < SHORTEST_LISTED:
             return self.trie.up_to
         return sum([tally.count for tally in found.tallies.values()])
 
     def _enumerated(self, found: Common, unsettled: Unsettled, start: int, stop: int) -> Answer:
         """Judge all that there are: what the lists are too short for."""
-        if self._scanned() < LOOKUP * self._enumerable(found):
+        if self._scanned() < LOOKUP * self._enumerable(found, self.request.needle):
             return _cut(scan(self.connection, self.request.part, self.conditions), start, stop)
         ids = self.trie.below(self.request.needle) | unsettled.ids
         return _cut([*self._judged(ids), *self._later()], start, stop)

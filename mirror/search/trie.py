@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -42,11 +43,12 @@ class Rare(msgspec.Struct, frozen=True):
 class Unsettled(msgspec.Struct, frozen=True):
     """What changed since the index learnt of it, as far as a query is concerned.
 
-    `ids` are to be judged by their rows; `counted` is how many of them each collection still counts.
+    `ids` are to be judged by their rows; `counted` is how many of them each collection still counts, as
+    matches of which class: {(collection, class): number}.
     """
 
     ids: set[int]
-    counted: dict[int, int]
+    counted: Counter[tuple[int, int]]
 
 
 class Trie:
@@ -99,13 +101,14 @@ class Trie:
 
     def unsettled(self, part: str) -> Unsettled:
         """Find the pending rows whose name contains `part`, or did when the index learnt of them."""
-        ids, counted = set[int](), dict[int, int]()
+        ids, counted = set[int](), Counter[tuple[int, int]]()
         for row_id, collection, name, slug in self._cursor.execute(
             _PENDING, {"part": part, "needle": part.encode()}
         ):
             ids.add(row_id)
-            if collection is not None and match_class(searched_names(name, slug), part) is not None:
-                counted[collection] = counted.get(collection, 0) + 1
+            match = None if collection is None else match_class(searched_names(name, slug), part)
+            if match is not None:
+                counted[collection, match] += 1
         return Unsettled(ids, counted)
 
     def judge(self, ids: Iterable[int], part: str, conditions: Conditions) -> list[Hit]:

@@ -387,6 +387,19 @@ def m009_search_lists_of_fixed_width(db: Database) -> None:
     db.execute("UPDATE search_state SET up_to = 0")
 
 
+@migrations()
+def m010_order_of_popularity(db: Database) -> None:
+    """What deep pages of a search are read by; ten bytes for a row that has followers or forks, else none."""
+    db.execute(
+        """CREATE INDEX repositories_followed ON repositories (followers_count)
+            WHERE followers_count > 0 AND deleted_at IS NULL"""
+    )
+    db.execute(
+        """CREATE INDEX repositories_forked ON repositories (forks_count)
+            WHERE forks_count > 0 AND coalesce(followers_count, 0) <= 0 AND deleted_at IS NULL"""
+    )
+
+
 def _version() -> int:
     db = Database(memory=True)
     try:

@@ -1,0 +1,95 @@
+"""Pages at any depth: what the index's lists do not reach, in the same order and as exact."""
+
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+from search_oracle import OWNERS, Playground, naive
+
+from mirror.search import search
+from mirror.search.order import by_popularity
+from mirror.search.request import Conditions
+from mirror.store.index import check
+
+GONE = "2026-01-01T00:00:00.000000Z"
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
+    """Two thousand rows that the index knows; some of them have changed since, and some are new."""
+    mirror = Playground(tmp_path_factory.mktemp("deep") / "mirror.db")
+    with mirror.store.transaction():
+        mirror.fill(2000)
+    mirror.store.rebuild_search_index()
+    with mirror.store.transaction():
+        mirror.fill(20, seed=2)
+        for row_id in range(7, 2000, 70):
+            mirror.change(row_id, name=f"x-{row_id}")
+            mirror.change(row_id + 10, followers_count=7)
+            mirror.change(row_id + 20, is_private=row_id % 2)
+            mirror.change(row_id + 30, deleted_at=GONE)
+            mirror.change(row_id + 40, forks_count=row_id)
+            mirror.change(row_id + 50, slug="tool")
+    assert check(mirror.connection) == []
+    yield mirror
+    mirror.store.close()
+
+
+@pytest.mark.parametrize("visible_private", [True, False])
+@pytest.mark.parametrize("gone", [True, False])
+@pytest.mark.parametrize("query", ["", "x", "to", "-", "django", "data-k", "l-", "é", "x-x", "jan", "7"])
+def test_all_pages_of_an_answer_are_one_list(
+    filled: Playground, query: str, gone: bool, visible_private: bool
+) -> None:
+    """Whichever way each of them is found: by lists, class by class, by a walk or by a scan."""
+    options = {"gone": gone, "visible_private": visible_private}
+    count, expected = naive(filled.connection, query, limit=5000, **options)  # type: ignore[arg-type]
+    for offset, limit in ((0, 7), (20, 20), (55, 20), (100, 3), (300, 50), (count - 3, 9), (count, 5)):
+        found = search(
+            filled.connection,
+            query,
+            offset=offset,
+            limit=limit,
+            fuzzy=False,
+            **options,  # type: ignore[arg-type]
+        )
+        ids = [row["id"] for row in found.repositories]
+        assert (found.count, ids) == (count, expected[max(offset, 0) : max(offset, 0) + limit])
+
+
+def test_the_walk_reads_no_more_than_it_is_asked_for(filled: Playground) -> None:
+    """Its order is the file's own: the first of ten thousand comes without a look at the others."""
+    seen = list[str]()
+    filled.connection.set_trace_callback(seen.append)
+    walk = by_popularity(filled.connection, "", Conditions(["deleted_at IS NULL"], {}))
+    first = [next(walk)[1:] for _ in range(5)]
+    filled.connection.set_trace_callback(None)
+    assert first == sorted(first)
+    assert len(seen) == 1  # two of the three ranges have not been begun
+    whole = by_popularity(filled.connection, "", Conditions(["deleted_at IS NULL"], {}))
+    ranked = [hit[1:] for hit in whole]
+    assert ranked == sorted(ranked)
+    assert len(ranked) == naive(filled.connection, "")[0]
+
+
+def test_an_index_of_the_order_serves_each_range(filled: Playground) -> None:
+    """SQLite sorts those alone that agree in what the index begins with."""
+    plans = list[str]()
+    seen = list[str]()
+    filled.connection.set_trace_callback(seen.append)
+    list(by_popularity(filled.connection, "", Conditions(["deleted_at IS NULL"], {})))
+    filled.connection.set_trace_callback(None)
+    reader = sqlite3.connect(filled.store.path)
+    for statement in seen:
+        plans.append(" ".join(row[3] for row in reader.execute(f"EXPLAIN QUERY PLAN {statement}")))
+    reader.close()
+    assert len(plans) == 3
+    assert all("USING INDEX" in plan and "FOR ORDER BY" not in plan for plan in plans)
+
+
+def test_owners_and_filters_go_as_deep(filled: Playground) -> None:
+    """Where counts do not help, every hit is looked at."""
+    for owner in OWNERS[:2]:
+        count, expected = naive(filled.connection, "to", limit=5000, owner=owner, scm="git")
+        found = search(filled.connection, "to", offset=20, limit=9, owner=owner, scm="git", fuzzy=False)
+        assert (found.count, [row["id"] for row in found.repositories]) == (count, expected[20:29])
