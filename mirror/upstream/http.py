@@ -9,6 +9,7 @@ success, or one of the errors of `mirror.errors`.
 import random as random_numbers
 import ssl
 import time
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -30,6 +31,7 @@ from mirror.upstream.budget import Budget, RequestKind, delay_told
 from mirror.upstream.deadline import Deadline, DeadlineBackend
 from mirror.upstream.oauth import Grant, Tokens, token_address
 from mirror.upstream.refusals import error_for
+from mirror.upstream.unpacking import ENCODINGS, TooLarge, Unpacking
 
 Shape = TypeVar("Shape")
 Method = Literal["GET", "POST", "PUT", "DELETE"]
@@ -37,9 +39,10 @@ Method = Literal["GET", "POST", "PUT", "DELETE"]
 Transport = httpx.BaseTransport
 """What tests hand in instead of a network, so that only this file need know httpx."""
 
-LARGEST_BODY = 64 * 1024 * 1024
+LARGEST: dict[RequestKind, int] = {"api": 16 * 1024 * 1024, "git": 64 * 1024 * 1024}
+"""Bytes that a body may have: a page of 100 rows takes a few hundred thousand, refs by git 60 for each."""
+
 MOST_REDIRECTS = 3
-ENCODINGS = {"", "identity", "gzip", "x-gzip", "deflate"}
 USER_AGENT = f"bitbucket-mirror/{__version__}"
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
@@ -287,7 +290,8 @@ class Http:
             response = self._client.send(request, stream=True)
             try:
                 headers = _plain(response.headers)
-                body = self._body(response, headers.get("content-encoding", ""), call.url)
+                encoding = headers.get("content-encoding", "").strip().lower()
+                body = self._body(response, encoding, call.url, call.kind)
             finally:
                 response.close()
         except (httpx.HTTPError, httpx.StreamError, UnicodeError) as error:
@@ -314,20 +318,24 @@ class Http:
             )
         return request
 
-    def _body(self, response: httpx.Response, encoding: str, url: str) -> bytes:
-        """Read a body of bounded size in bounded time; a small gzip may hold a great deal."""
-        if encoding.strip().lower() not in ENCODINGS:
+    def _body(self, response: httpx.Response, encoding: str, url: str, kind: RequestKind) -> bytes:
+        """Read a body of bounded size in bounded time."""
+        if encoding not in ENCODINGS:
             raise httpx.DecodingError(f"content-encoding {shown(encoding, 40)!r} was not asked for")
         deadline = self._timer() + self._longest
-        size, chunks = 0, list[bytes]()
-        for chunk in response.iter_bytes():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > LARGEST_BODY:
-                raise UpstreamShapeError(f"{shown_url(url)}: the body is larger than {LARGEST_BODY:,} bytes")
-            if self._timer() > deadline:
-                raise httpx.ReadTimeout("the answer takes too long altogether")
-        return b"".join(chunks)
+        most = LARGEST[kind]
+        is_read = response.is_stream_consumed  # and unpacked: so a transport answers that is no network
+        unpacking = Unpacking("" if is_read else encoding, most)
+        try:
+            for raw in [response.content] if is_read else response.iter_raw():
+                unpacking.feed(raw)
+                if self._timer() > deadline:
+                    raise httpx.ReadTimeout("the answer takes too long altogether")
+        except TooLarge:
+            raise UpstreamShapeError(f"{shown_url(url)}: the body is larger than {most:,} bytes") from None
+        except zlib.error as error:
+            raise httpx.DecodingError(str(error)) from None
+        return unpacking.body()
 
     def _fail(self, error: Exception, url: str) -> NoReturn:
         """Raise our error for one of httpx's."""

@@ -1,0 +1,58 @@
+"""Bodies in every encoding that is asked for, in pieces of any size, and never beyond the room there is."""
+
+import gzip
+import zlib
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mirror.upstream.unpacking import TooLarge, Unpacking
+
+
+def bare(body: bytes) -> bytes:
+    """Deflate without zlib's header, as some servers send it."""
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(body) + packer.flush()
+
+
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    "identity": bytes,
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "deflate": zlib.compress,
+}
+
+
+@given(st.binary(max_size=5000), st.integers(1, 700), st.sampled_from(sorted(PACKED)))
+def test_a_body_is_what_was_packed(body: bytes, size: int, encoding: str) -> None:
+    """However the network cuts it."""
+    packed = PACKED[encoding](body)
+    unpacking = Unpacking(encoding, len(body))
+    for begin in range(0, len(packed), size):
+        unpacking.feed(packed[begin : begin + size])
+    assert unpacking.body() == body
+
+
+def test_deflate_without_its_header_is_understood() -> None:
+    """Two readings of one word of the standard are about."""
+    unpacking = Unpacking("deflate", 2000)
+    unpacking.feed(bare(b"branch " * 200))
+    assert unpacking.body() == b"branch " * 200
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip", "deflate"])
+def test_a_byte_too_many_is_refused(encoding: str) -> None:
+    """At once, and without unpacking the rest."""
+    packed = PACKED[encoding](b"x" * 1001)
+    Unpacking(encoding, 1001).feed(packed)
+    with pytest.raises(TooLarge):
+        Unpacking(encoding, 1000).feed(packed)
+
+
+def test_what_is_not_packed_so_is_an_error() -> None:
+    """Not an empty body."""
+    with pytest.raises(zlib.error):
+        Unpacking("gzip", 100).feed(b"<html>")
