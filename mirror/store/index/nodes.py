@@ -18,7 +18,7 @@ _POPULARITIES = """SELECT followers_count, forks_count, created_at, id FROM repo
     WHERE id IN (SELECT value FROM json_each(?))"""
 
 
-class Tally(msgspec.Struct):
+class Tally(msgspec.Struct, gc=False):  # half a million of them are made, and none is in a cycle
     """One collection's share of a node: how many repositories, and all of them or the best, packed.
 
     A list of all is in any order. Any other is in order and always exact as far as it goes; it may be short
@@ -32,7 +32,7 @@ class Tally(msgspec.Struct):
     best: bytes = b""
     bar: int = 0
     is_touched: bool = False
-    joining: list[Popularity] = []
+    joining: tuple[Popularity, ...] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -106,7 +106,7 @@ class Nodes:
             if followers < tally.bar and not tally.is_complete:
                 tally.count += 1
             else:
-                tally.joining.append(popular)
+                tally.joining += (popular,)
 
     def concerned(self, paths: Iterable[bytes], collection: int, popular: Popularity) -> list[bytes]:
         """Return the paths whose lists change when one that they count has become so popular."""
@@ -144,7 +144,7 @@ class Nodes:
 
     def _rank(self, tally: Tally) -> None:
         """Take in those that joined: all of them, or where the list is not of all, those above its last."""
-        joining, tally.joining = tally.joining, []
+        joining, tally.joining = tally.joining, ()
         was_complete = tally.is_complete
         tally.count += len(joining)
         if was_complete:
