@@ -121,14 +121,7 @@ class AbsenceStep(Step):
         """It is there: pages moved while they were read, or it has moved to another owner."""
         run = self.run
         with run.store.transaction():
-            saved = run.store.save_page(
-                run.upstream_id,
-                [answer],
-                run_id=run.id,
-                seen_at=run.now_text(),
-                with_refs=run.with_refs,
-                first_listing=False,
-            )
+            saved = run.save_page([answer], first_listing=False)
             run.counts.repositories_changed += len(saved.changed)
             run.answered("repository", self.key.uuid)
             if answer.owner.uuid not in self.owners:

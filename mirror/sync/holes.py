@@ -40,14 +40,7 @@ class HoleStep(Step):
             run.fail(Failure("page", self.subject, "still missing", place=self.place))
             return []
         with run.store.transaction():
-            saved = run.store.save_page(
-                run.upstream_id,
-                answer.rows,
-                run_id=run.id,
-                seen_at=run.now_text(),
-                with_refs=run.with_refs,
-                first_listing=self.where.get("first", False),
-            )
+            saved = run.save_page(answer.rows, first_listing=self.where.get("first", False))
             run.answered("page", self.subject)
         run.counts.repositories_new += len(saved.new)
         run.counts.repositories_changed += len(saved.changed)

@@ -90,14 +90,7 @@ class MarkedStep(Step):
             if not _is_mirrored(run, answer):
                 self._list_soon()
                 return []
-            saved = run.store.save_page(
-                run.upstream_id,
-                [answer],
-                run_id=run.id,
-                seen_at=run.now_text(),
-                with_refs=run.with_refs,
-                first_listing=False,
-            )
+            saved = run.save_page([answer], first_listing=False)
             run.counts.repositories_changed += len(saved.changed)
             row = run.store.row(
                 "SELECT id FROM repositories WHERE upstream_id = ? AND uuid = ?",

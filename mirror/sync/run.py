@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -19,8 +19,10 @@ from mirror.errors import (
     UpstreamRefused,
     UpstreamShapeError,
 )
+from mirror.model import Repository
 from mirror.report import Counts, Reporter, State, Summary
 from mirror.store import Store
+from mirror.store.repositories import SavedRepositories
 from mirror.store.runs import (
     Failure,
     drop_failure,
@@ -203,6 +205,17 @@ class Run:
                 "DELETE FROM sync_failures WHERE repository_id = ? AND kind IN ('refs', ?)",
                 (repository_id, "ref" if understood else "refs"),
             )
+
+    def save_page(self, rows: Sequence[Repository], *, first_listing: bool) -> SavedRepositories:
+        """Write repositories as this run saw them, with their owners, and record what changed."""
+        return self.store.save_page(
+            self.upstream_id,
+            rows,
+            run_id=self.id,
+            seen_at=self.now_text(),
+            with_refs=self.with_refs,
+            first_listing=first_listing,
+        )
 
     @staticmethod
     def stream(workspace: str) -> str:

@@ -106,14 +106,7 @@ class VerifyStep(Step):
         differences = [*self._row_differences(answer.repository), *self._ref_differences(answer.refs)]
         with run.store.transaction() as connection:
             if differences and self.repair:
-                run.store.save_page(
-                    run.upstream_id,
-                    [answer.repository],
-                    run_id=run.id,
-                    seen_at=run.now_text(),
-                    with_refs=run.with_refs,
-                    first_listing=False,
-                )
+                run.save_page([answer.repository], first_listing=False)
                 if answer.refs is not None:
                     saved = save_refs(
                         connection,

@@ -234,14 +234,7 @@ class ListingStep(_WorkspaceStep):
 
     def _save_rows(self, page: Page[Repository]) -> None:
         run = self.run
-        saved = run.store.save_page(
-            run.upstream_id,
-            page.rows,
-            run_id=run.id,
-            seen_at=run.now_text(),
-            with_refs=run.with_refs,
-            first_listing=not self.place.whole,
-        )
+        saved = run.save_page(page.rows, first_listing=not self.place.whole)
         run.counts.repositories_new += len(saved.new)
         run.counts.repositories_changed += len(saved.changed)
         run.answered("workspace", self.workspace)
