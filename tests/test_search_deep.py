@@ -9,14 +9,14 @@ from search_oracle import OWNERS, Playground, naive
 from mirror.search import search
 from mirror.search.order import by_popularity
 from mirror.search.request import Conditions
-from mirror.store.index import check
+from mirror.store.index import check, keep_up
 
 GONE = "2026-01-01T00:00:00.000000Z"
 
 
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
-    """Two thousand rows that the index knows; some of them have changed since, and some are new."""
+@pytest.fixture(scope="module", params=["loose", "noted"])
+def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
+    """Two thousand rows that the index knows; some changed since, some are new, noted by a sync or not."""
     mirror = Playground(tmp_path_factory.mktemp("deep") / "mirror.db")
     with mirror.store.transaction():
         mirror.fill(2000)
@@ -30,6 +30,9 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
             mirror.change(row_id + 30, deleted_at=GONE)
             mirror.change(row_id + 40, forks_count=row_id)
             mirror.change(row_id + 50, slug="tool")
+        if request.param == "noted":
+            keep_up(mirror.connection)
+            mirror.change(35, name="x-noted-and-changed")
     assert check(mirror.connection) == []
     yield mirror
     mirror.store.close()

@@ -121,6 +121,24 @@ def test_the_check_finds_damage_and_a_rebuild_mends_it(tmp_path: Path, damage: s
         assert same_as_rows(store)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    ["text = x'ff78ff'", "was_text = x''", "collection = 1", "by_followers = -5", "by_creation = x''"],
+)
+def test_the_check_finds_what_is_noted_wrongly(tmp_path: Path, damage: str) -> None:
+    """A search counts pending rows by these notes alone."""
+    with Store(tmp_path / "mirror.db") as store:
+        store.save_upstream("cloud", "cloud", "https://bitbucket.example")
+        save(store, page(0), first=True)
+        store.finish_search_index()
+        save(store, page(0, suffix="-next"), first=False)
+        assert check(store.connection) == []
+        store.connection.execute(f"UPDATE search_pending SET {damage} WHERE id = 3")
+        assert check(store.connection) == ["pending repository 3 is noted as it is not"]
+        store.rebuild_search_index()
+        assert same_as_rows(store)
+
+
 _WRITER = """
 import sys
 from pathlib import Path

@@ -13,7 +13,8 @@ from mirror.search.fuzzy import nearest_name
 from mirror.search.order import by_popularity
 from mirror.search.request import Conditions, Request, conditions_of
 from mirror.search.scan import Hit, scan
-from mirror.search.trie import Common, Rare, Trie, Unsettled
+from mirror.search.trie import Common, Rare, Trie
+from mirror.search.unsettled import Unsettled
 from mirror.trie import SHORTEST_LISTED
 
 LOOKUP = 5
@@ -58,7 +59,7 @@ class Question:
         found = self.trie.find(self.request.needle) if self.trie.up_to else None
         if found is None or (isinstance(found, Common) and self._is_scan_cheaper(found)):
             return _cut(scan(self.connection, self.request.part, self.conditions), start, stop)
-        unsettled = self.trie.unsettled(self.request.part)
+        unsettled = Unsettled(self.connection, self.request)
         if isinstance(found, Rare):
             return _cut([*self._judged({*found.ids, *unsettled.ids}), *self._later()], start, stop)
         if self.request.is_plain:
@@ -67,7 +68,8 @@ class Question:
 
     def _plain(self, found: Common, unsettled: Unsettled, start: int, stop: int) -> Answer:
         """Answer by the counts of the index, without a look at all hits."""
-        fresh = [*self._judged(unsettled.ids), *self._later()]
+        unsettled.count()
+        fresh = [*self._judged(unsettled.loose), *self._later()]
         count = self._count(found, SUBSTRING, unsettled, fresh)
         stop = min(count, stop)
         hits = self._ranked(found, unsettled, fresh, stop) if start < stop else []
@@ -79,14 +81,13 @@ class Question:
 
     def _count(self, found: Common | Rare, worst: int, unsettled: Unsettled, fresh: list[Hit]) -> int:
         """Count the hits of a class and of all better ones, whom the path that was found stands for."""
-        counted = sum([hit[0] <= worst for hit in fresh])
+        counted = unsettled.gained(worst) + sum([hit[0] <= worst for hit in fresh])
         if isinstance(found, Rare):
             hits = self._judged(set(found.ids) - unsettled.ids)
             return counted + sum([hit[0] <= worst for hit in hits])
         for collection in self.request.collections:
             if collection in found.tallies:
-                gone = sum([unsettled.counted[collection, match] for match in range(worst + 1)])
-                counted += found.tallies[collection].count - gone
+                counted += found.tallies[collection].count - unsettled.lost(collection, worst)
         return counted
 
     def _ranked(self, found: Common, unsettled: Unsettled, fresh: list[Hit], stop: int) -> list[Hit] | None:
@@ -96,8 +97,8 @@ class Question:
         whatever is ranked above them by class comes from the path before, of which as many are taken. A list
         that ends sooner will do if the page ends before its last.
         """
-        hits = list(fresh)
-        known = set(unsettled.ids)
+        hits = [*fresh, *unsettled.best(stop)]
+        known = set[int]()
         bars = list[tuple[int, int]]()
         for match, path in self._ways():
             ids, lasts = self._best(found if match == SUBSTRING else self.trie.find(path), unsettled, stop)
@@ -115,15 +116,20 @@ class Question:
     def _best(self, found: Common | Rare, unsettled: Unsettled, limit: int) -> tuple[set[int], list[int]]:
         """Return the best of a path, and the last of each list that ends before `limit`, 0 if it is empty."""
         if isinstance(found, Rare):
-            return set(found.ids), []
-        ids, lasts = set[int](), list[int]()
+            return set(found.ids) - unsettled.among(found.ids), []
+        best, lasts = set[int](), list[int]()
         for collection in self.request.collections:
             if collection in found.tallies:
-                best, complete = self.trie.best(found.tallies[collection], limit, unsettled.ids)
-                ids.update(best)
-                if not complete:
-                    lasts.append(best[-1] if best else 0)
-        return ids, lasts
+                tally = found.tallies[collection]
+                listed = self.trie.listed(tally)
+                pending = unsettled.among(listed)
+                ids = [row_id for row_id in listed if row_id not in pending]
+                if len(listed) < tally.count:
+                    ids = ids[:limit]
+                    if len(ids) < limit:
+                        lasts.append(ids[-1] if ids else 0)
+                best.update(ids)
+        return best, lasts
 
     def _deep(self, unsettled: Unsettled, fresh: list[Hit], start: int, stop: int) -> list[Hit]:
         """Return hits `start` to `stop`, which the lists do not reach, class by class in the cheapest way."""

@@ -1,24 +1,19 @@
-"""Reading the index: what a query's path holds, who is below it, and what is not settled yet."""
+"""Reading the index: what a query's path holds, and who is below it."""
 
 import json
 import sqlite3
-from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from mirror import trie
-from mirror.names import match_class, searched_names
 from mirror.search.request import Conditions
-from mirror.search.scan import RANKED_COLUMNS, Hit, hits_of, may_contain
+from mirror.search.scan import RANKED_COLUMNS, Hit, hits_of
 
 # Common paths are closed under prefixes: whatever sorts last before a query, its longest common prefix with
 # the query is the deepest common node on the query's way.
 _NEAREST = """SELECT path, collection, repositories, best FROM search_common
     WHERE path = (SELECT path FROM search_common WHERE path <= ? ORDER BY path DESC LIMIT 1)"""
-_PENDING = f"""SELECT id, was_collection, was_name, was_slug FROM search_pending
-    WHERE name IS NULL OR CASE WHEN texts IS NULL THEN {may_contain("name", "slug", "was_name", "was_slug")}
-        ELSE instr(texts, :needle) END"""
 
 
 class Tally(msgspec.Struct, frozen=True):
@@ -38,17 +33,6 @@ class Rare(msgspec.Struct, frozen=True):
     """A path in few texts: whoever has it is among these ids, which may be more."""
 
     ids: list[int]
-
-
-class Unsettled(msgspec.Struct, frozen=True):
-    """What changed since the index learnt of it, as far as a query is concerned.
-
-    `ids` are to be judged by their rows; `counted` is how many of them each collection still counts, as
-    matches of which class: {(collection, class): number}.
-    """
-
-    ids: set[int]
-    counted: Counter[tuple[int, int]]
 
 
 class Trie:
@@ -87,29 +71,9 @@ class Trie:
         """Enumerate who has a common path, and perhaps some who had it; it takes SHORTEST_LISTED bytes."""
         return trie.below(self._connection, path)
 
-    def best(self, tally: Tally, limit: int, without: set[int]) -> tuple[list[int], bool]:
-        """Return the best of a node that are settled, and whether they are all or as many as `limit`."""
-        best = self.listed(tally)
-        ids = [row_id for row_id in best if row_id not in without]
-        if len(best) == tally.count:
-            return ids, True
-        return ids[:limit], len(ids) >= limit
-
     def listed(self, tally: Tally) -> list[int]:
         """Return all that a node lists: everybody, in any order, or else the best, the best of all first."""
         return trie.unpack_best(tally.best)
-
-    def unsettled(self, part: str) -> Unsettled:
-        """Find the pending rows whose name contains `part`, or did when the index learnt of them."""
-        ids, counted = set[int](), Counter[tuple[int, int]]()
-        for row_id, collection, name, slug in self._cursor.execute(
-            _PENDING, {"part": part, "needle": part.encode()}
-        ):
-            ids.add(row_id)
-            match = None if collection is None else match_class(searched_names(name, slug), part)
-            if match is not None:
-                counted[collection, match] += 1
-        return Unsettled(ids, counted)
 
     def judge(self, ids: Iterable[int], part: str, conditions: Conditions) -> list[Hit]:
         """Read rows and return the hits among them: those that meet the conditions and contain `part`."""

@@ -400,6 +400,25 @@ def m010_order_of_popularity(db: Database) -> None:
     )
 
 
+@migrations()
+def m011_pending_in_full(db: Database) -> None:
+    """A page's transaction notes all that a search asks of a pending row, so that SQL alone counts and ranks.
+
+    `was_text` and `text` are what the index believes and what is; `text` is NULL until it is noted. The three
+    that follow sort as `mirror.names.popularity` does.
+    """
+    db.execute("ALTER TABLE search_pending RENAME COLUMN texts TO text")
+    db.execute("UPDATE search_pending SET text = NULL")
+    for column in (
+        "was_text BLOB",
+        "collection INTEGER",
+        "by_followers INTEGER",
+        "by_forks INTEGER",
+        "by_creation BLOB",
+    ):
+        db.execute(f"ALTER TABLE search_pending ADD COLUMN {column}")
+
+
 def _version() -> int:
     db = Database(memory=True)
     try:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mirror.names import searched_text
-from mirror.store.index.moves import Place, pending
+from mirror.store.index.moves import Move, Place, noted, pending
 from mirror.store.index.walk import Places, walk
 from mirror.trie import END, collection_of, unpack_best, unpack_list
 
@@ -18,6 +18,9 @@ _BY_POPULARITY = """SELECT id, name, slug, is_private, deleted_at FROM repositor
     WHERE id <= (SELECT up_to FROM search_state)
     ORDER BY coalesce(followers_count, 0) DESC, coalesce(forks_count, 0) DESC,
         coalesce(created_at, '') DESC, id"""
+
+_NOTES = """SELECT id, was_text, text, collection, by_followers, by_forks, by_creation
+    FROM search_pending WHERE text IS NOT NULL"""
 
 
 def check(connection: sqlite3.Connection) -> list[str]:
@@ -60,7 +63,9 @@ class _Check:
     found: list[str] = field(default_factory=list)
 
     def run(self) -> list[str]:
-        moves = {move.id: move.was for move in pending(self.connection)}
+        changed = pending(self.connection)
+        self._judge_notes(changed)
+        moves = {move.id: move.was for move in changed}
         self._read_nodes(set(moves))
         up_to = self.connection.execute("SELECT up_to FROM search_state").fetchone()[0]
         lists = array("Q", bytes(8 * (up_to + 1)))  # of each id, the sum of the hashes of its paths
@@ -72,6 +77,13 @@ class _Check:
         self._judge_nodes()
         self._judge_lists(lists, moves)
         return self.found[:MOST]
+
+    def _judge_notes(self, changed: list[Move]) -> None:
+        """Compare what a page's transaction noted of pending rows with what they are."""
+        notes = {row[0]: row[1:] for row in self.connection.execute(_NOTES)}
+        for move in changed:
+            if move.id in notes and notes[move.id] != noted(move):
+                self.found.append(f"pending repository {move.id} is noted as it is not")
 
     def _read_nodes(self, moving: set[int]) -> None:
         rows = self.connection.execute("SELECT path, collection, repositories, best FROM search_common")

@@ -25,14 +25,14 @@ class Move(NamedTuple):
 
 _ROW = "r.name, r.slug, r.is_private, r.deleted_at, r.followers_count, r.forks_count, r.created_at"
 _PENDING = f"""SELECT p.id, p.was_name, p.was_slug, p.was_collection, {_ROW}
-    FROM search_pending p LEFT JOIN repositories r ON r.id = p.id ORDER BY p.id"""
+    FROM search_pending p LEFT JOIN repositories r ON r.id = p.id"""
 _LATER = f"""SELECT r.id, NULL, NULL, NULL, {_ROW} FROM repositories r
     WHERE r.id > (SELECT up_to FROM search_state) ORDER BY r.id LIMIT ?"""
 
 
 def pending(connection: sqlite3.Connection) -> list[Move]:
     """Read what has changed since the index learnt of it."""
-    return [_move(*row) for row in connection.execute(_PENDING)]
+    return [_move(*row) for row in connection.execute(f"{_PENDING} ORDER BY p.id")]
 
 
 def later(connection: sqlite3.Connection, limit: int) -> list[Move]:
@@ -41,7 +41,7 @@ def later(connection: sqlite3.Connection, limit: int) -> list[Move]:
 
 
 def note(connection: sqlite3.Connection) -> None:
-    """Let a search find at once what is not known: new rows become pending, with the texts to look into."""
+    """Let a search count at once what is not known: new rows become pending, all are noted as they are."""
     connection.execute(
         """INSERT INTO search_pending (id, name, slug)
            SELECT id, name, slug FROM repositories WHERE id > (SELECT up_to FROM search_state)"""
@@ -49,17 +49,22 @@ def note(connection: sqlite3.Connection) -> None:
     connection.execute(
         "UPDATE search_state SET up_to = max(up_to, coalesce((SELECT max(id) FROM repositories), 0))"
     )
-    rows = connection.execute(
-        "SELECT id, was_name, was_slug, name, slug FROM search_pending WHERE texts IS NULL"
-    ).fetchall()
+    moves = [_move(*row) for row in connection.execute(f"{_PENDING} WHERE p.text IS NULL")]
     connection.executemany(
-        "UPDATE search_pending SET texts = ? WHERE id = ?",
-        [(_text(was, was_slug) + _text(name, slug), row_id) for row_id, was, was_slug, name, slug in rows],
+        """UPDATE search_pending SET was_text = ?, text = ?, collection = ?,
+               by_followers = ?, by_forks = ?, by_creation = ? WHERE id = ?""",
+        [(*noted(move), move.id) for move in moves],
     )
 
 
-def _text(name: str | None, slug: str | None) -> bytes:
-    return b"" if name is None or slug is None else searched_text(name, slug)
+def noted(move: Move) -> tuple[bytes, bytes, int | None, int, int, bytes]:
+    """Return what is noted of a move: both texts, none as an empty one, then as what the row counts now."""
+    return (
+        b"" if move.was is None else move.was.text,
+        b"" if move.now is None else move.now.text,
+        None if move.now is None else move.now.collection,
+        *move.popularity[:3],
+    )
 
 
 def backlog(connection: sqlite3.Connection) -> int:

@@ -3,15 +3,16 @@
 import json
 import sqlite3
 from bisect import bisect
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import msgspec
 
 from mirror.names import Popularity, popularity
-from mirror.trie import PUBLIC, listed, pack_best, unpack_best
+from mirror.trie import COLLECTIONS, PUBLIC, listed, pack_best, unpack_best
 
 _READ = "SELECT path, collection, repositories, best, bar FROM search_common WHERE collection = ? AND path IN"
-_WRITE = "INSERT OR REPLACE INTO search_common VALUES (?, ?, ?, ?, ?)"
+_WRITE = """INSERT INTO search_common VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE
+    SET repositories = excluded.repositories, best = excluded.best, bar = excluded.bar"""
 _AT_ONCE = 200
 _POPULARITY = "SELECT followers_count, forks_count, created_at, id FROM repositories WHERE id = ?"
 _POPULARITIES = """SELECT followers_count, forks_count, created_at, id FROM repositories
@@ -53,42 +54,46 @@ class Nodes:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self.common = set[bytes]()
-        self._nodes = dict[bytes, dict[int, Tally]]()
+        self._tallies: dict[int, dict[bytes, Tally]] = {collection: {} for collection in COLLECTIONS}
+        self.common: Container[bytes] = self._tallies[PUBLIC]
+        self._absent = set[bytes]()
         self._touched = list[Tally]()
         self._popularity = dict[int, Popularity]()
 
     def __contains__(self, path: object) -> bool:
-        if path not in self._nodes and isinstance(path, bytes):
-            self._read([path])
+        if path in self.common:
+            return True
+        if not isinstance(path, bytes) or path in self._absent:
+            return False
+        self._read([path], PUBLIC)
+        if path not in self.common:
+            self._absent.add(path)
         return path in self.common
 
     def read_ahead(self, texts: Iterable[bytes]) -> None:
         """Read all nodes that some texts will pass, level by level, many at a time."""
         suffixes = {text[start:] for text in set(texts) for start in range(len(text))}
+        public = self._tallies[PUBLIC]
         depth = 1
         while suffixes:
-            self._read(sorted({suffix[:depth] for suffix in suffixes} - self._nodes.keys()))
-            common = self.common
-            suffixes = {suffix for suffix in suffixes if len(suffix) > depth and suffix[:depth] in common}
+            self._read(sorted({suffix[:depth] for suffix in suffixes} - public.keys()), PUBLIC)
+            suffixes = {suffix for suffix in suffixes if len(suffix) > depth and suffix[:depth] in public}
             depth += 1
 
     def read_others(self, paths: Iterable[bytes], collection: int) -> None:
         """Read the tallies that some common paths have of a collection that is going to change there."""
         if collection != PUBLIC:
-            self._read_tallies(sorted(set(paths)), collection)
+            self._read(sorted(set(paths)), collection)
 
     def create(self, path: bytes) -> None:
         """Make a path common, with nothing in it yet."""
-        self.common.add(path)
-        self._nodes[path] = {}
-        self._tally(path, PUBLIC)
+        self._absent.discard(path)
+        self._touch([path], PUBLIC)
 
     def leave(self, paths: Iterable[bytes], collection: int, row_id: int) -> None:
         """Take one repository out of some common paths."""
         packed = pack_best([row_id])
-        for path in paths:
-            tally = self._tally(path, collection)
+        for tally in self._touch(paths, collection):
             tally.count -= 1
             if packed in tally.best:
                 tally.best = pack_best(
@@ -101,8 +106,7 @@ class Nodes:
         Most nodes list nobody who has so few followers: there it is counted, and that is all.
         """
         followers = -popular[0]
-        for path in paths:
-            tally = self._tally(path, collection)
+        for tally in self._touch(paths, collection):
             if followers < tally.bar and not tally.is_complete:
                 tally.count += 1
             else:
@@ -110,12 +114,12 @@ class Nodes:
 
     def concerned(self, paths: Iterable[bytes], collection: int, popular: Popularity) -> list[bytes]:
         """Return the paths whose lists change when one that they count has become so popular."""
-        packed = pack_best([popular[-1]])
-        tallies = ((path, self._nodes[path][collection]) for path in paths)
+        packed, followers = pack_best([popular[-1]]), -popular[0]
+        tallies = self._tallies[collection]
         return [
             path
-            for path, tally in tallies
-            if (-popular[0] >= tally.bar or packed in tally.best) and not tally.is_complete
+            for path in paths
+            if (followers >= (tally := tallies[path]).bar or packed in tally.best) and not tally.is_complete
         ]
 
     def settle(self) -> None:
@@ -175,26 +179,24 @@ class Nodes:
             known = self._popularity[row_id] = popularity(*row)
         return known
 
-    def _tally(self, path: bytes, collection: int) -> Tally:
-        """Return a tally that is going to change."""
-        node = self._nodes[path]
-        tally = node.get(collection)
-        if tally is None:
-            tally = node[collection] = Tally(path, collection)
-        if not tally.is_touched:
-            tally.is_touched = True
-            self._touched.append(tally)
-        return tally
-
-    def _read(self, paths: list[bytes]) -> None:
+    def _touch(self, paths: Iterable[bytes], collection: int) -> list[Tally]:
+        """Return tallies that are going to change."""
+        tallies = self._tallies[collection]
+        touched = list[Tally]()
         for path in paths:
-            self._nodes[path] = {}
-        self._read_tallies(paths, PUBLIC)
+            tally = tallies.get(path)
+            if tally is None:
+                tally = tallies[path] = Tally(path, collection)
+            if not tally.is_touched:
+                tally.is_touched = True
+                self._touched.append(tally)
+            touched.append(tally)
+        return touched
 
-    def _read_tallies(self, paths: list[bytes], collection: int) -> None:
+    def _read(self, paths: list[bytes], collection: int) -> None:
+        tallies = self._tallies[collection]
         for first in range(0, len(paths), _AT_ONCE):
             some = paths[first : first + _AT_ONCE]
             marks = ", ".join("?" * len(some))
             for row in self._connection.execute(f"{_READ} ({marks})", (collection, *some)):
-                self.common.add(row[0])
-                self._nodes[row[0]][row[1]] = Tally(*row)
+                tallies[row[0]] = Tally(*row)

@@ -6,8 +6,8 @@ from mirror.store.index.absorb import Absorption
 from mirror.store.index.moves import backlog, later, note, pending
 from mirror.trie import LEAF_SIZE
 
-ABSORBED_AT = 1_000
-"""So many rows may be pending during a sync: looking through them costs a search less than a millisecond."""
+ABSORBED_AT = 4_000
+"""So many rows may be pending during a sync: looking through them costs a search 4 ms at most."""
 
 BUILT_AT = 5_000
 BUILT_SHARE = 30

@@ -1,0 +1,69 @@
+"""Files that an older version left: brought up to date at the first writing, with nothing lost."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from search_oracle import naive
+from sqlite_utils import Database
+
+from mirror.errors import StoreError
+from mirror.search import search
+from mirror.store import Store, schema
+from mirror.store.files import open_reader
+from mirror.store.index import check, rebuild
+
+MIGRATIONS = [migration.name for migration in schema.migrations.pending(Database(memory=True))]
+
+
+def older(path: Path, up_to: str) -> None:
+    """Make a file as the version left it whose last migration was `up_to`, with rows newer than its index."""
+    connection = sqlite3.connect(path)
+    db = Database(connection, execute_plugins=False)
+    at = MIGRATIONS.index(up_to) + 1
+    if at < len(MIGRATIONS):
+        schema.migrations.apply(db, stop_before=MIGRATIONS[at])
+    else:
+        schema.migrations.apply(db)
+    connection.executescript(
+        """INSERT INTO upstreams VALUES (1, 'cloud', 'cloud', 'https://bitbucket.example');
+        INSERT INTO users (id, upstream_id, uuid, username, kind, first_seen_at, last_seen_at)
+            VALUES (1, 1, 'u', 'alice', 'team', '', '')"""
+    )
+    connection.executemany(
+        """INSERT INTO repositories (id, upstream_id, uuid, owner_id, slug, name, full_name, is_private,
+            first_seen_at, last_seen_at) VALUES (?, 1, ?, 1, ?, ?, '', 0, '', '')""",
+        [(number, str(number), f"tool-{number}", f"Tool {number}") for number in range(1, 9)],
+    )
+    if at >= MIGRATIONS.index("m004_search_index") + 1:
+        rebuild(connection)
+    connection.execute("UPDATE repositories SET name = 'Other', slug = 'other' WHERE id = 2")
+    connection.execute("DELETE FROM repositories WHERE id = 3")
+    connection.execute(
+        """INSERT INTO repositories (id, upstream_id, uuid, owner_id, slug, name, full_name, is_private,
+            first_seen_at, last_seen_at) VALUES (9, 1, '9', 1, 'tool-9', 'Tool 9', '', 0, '', '')"""
+    )
+    connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {at}")
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize("up_to", MIGRATIONS[:-1])
+def test_an_older_file_is_brought_up_to_date_and_searched_rightly(tmp_path: Path, up_to: str) -> None:
+    """Readers say who must do it; the writer does, and what was pending is found as it is."""
+    path = tmp_path / "mirror.db"
+    older(path, up_to)
+    with pytest.raises(StoreError, match="made by an older version; `mirror sync` brings it up to date"):
+        open_reader(path)
+    with Store(path) as store:
+        for finished in (False, True):
+            if finished:
+                store.finish_search_index()
+            for query in ("", "t", "tool", "tool-2", "other", "3"):
+                found = search(store.connection, query, fuzzy=False)
+                ids = [row["id"] for row in found.repositories]
+                assert (found.count, ids) == naive(store.connection, query)
+        assert check(store.connection) == []
+        assert store.row("PRAGMA user_version")[0] == schema.VERSION
+    open_reader(path).close()
