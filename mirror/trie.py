@@ -47,6 +47,10 @@ def listed(count: int) -> int:
     return 24 if count < LONG else 60
 
 
+JOINED = 1 << 31
+"""A bit of an id in a list of the best; no file has so many repositories that an id needs it."""
+
+
 def pack(numbers: Iterable[int]) -> bytes:
     """Write numbers with seven bits a byte, the lowest first; bit 7 is set in all bytes but a last one."""
     packed = bytearray()
@@ -64,9 +68,19 @@ def pack_best(ids: Sequence[int]) -> bytes:
     return struct.pack(f"<{len(ids)}I", *ids)
 
 
-def unpack_best(packed: bytes) -> list[int]:
-    """Read what `pack_best` wrote."""
-    return list(struct.unpack(f"<{len(packed) // 4}I", packed[: len(packed) & ~3]))
+def pack_joined(ids: Sequence[int]) -> bytes:
+    """Write ids to go behind a list of the best that they have joined since it was ranked."""
+    return pack_best([row_id | JOINED for row_id in ids])
+
+
+def unpack_best(packed: bytes) -> tuple[list[int], list[int]]:
+    """Read what `pack_best` wrote, in its order; and who has joined since, in none."""
+    ids = struct.unpack(f"<{len(packed) // 4}I", packed[: len(packed) & ~3])
+    if not ids or max(ids) < JOINED:
+        return list(ids), []
+    return [row_id for row_id in ids if row_id < JOINED], [
+        row_id ^ JOINED for row_id in ids if row_id >= JOINED
+    ]
 
 
 def pack_list(ids: Iterable[int]) -> bytes:

@@ -1,9 +1,11 @@
 """Whatever happened to the rows, and however much the index knows, a search equals a look at every row."""
 
+import random
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from search_oracle import MOMENTS, OWNERS, Playground, naive
@@ -98,6 +100,38 @@ def test_a_search_equals_a_look_at_every_row_after_any_history(
                     ids = [row["id"] for row in found.repositories]
                     assert (found.count, ids) == naive(mirror.connection, query, **asked)
             assert check(mirror.connection) == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_lists_that_many_join_and_leave_stay_true(tmp_path: Path, seed: int) -> None:
+    """The most popular come, go, rise and fall: lists are worn, joined, ranked anew and emptied."""
+    choose = random.Random(seed)
+    mirror = Playground(tmp_path / "mirror.db")
+    with mirror.store:
+        for number in range(120):
+            mirror.add(
+                f"tool-{number % 50}", followers_count=choose.randrange(9), is_private=number % 11 == 0
+            )
+        mirror.store.rebuild_search_index()
+        for _ in range(25):
+            by_rank = [row["id"] for row in search(mirror.connection, "tool", limit=200).repositories]
+            for row_id in {*by_rank[:: choose.randint(3, 9)], *by_rank[: choose.choice((0, 3, 30))]}:
+                fate = choose.randrange(4)
+                if fate == 0:
+                    mirror.remove(row_id)
+                else:
+                    mirror.change(row_id, followers_count=choose.randrange(9), is_private=int(fate == 1))
+            for number in range(choose.choice((2, 20, 60))):
+                mirror.add(f"tool-{number}", followers_count=choose.randrange(9))
+            with mirror.store.transaction() as connection:
+                absorb(connection, leaf_size=30)
+            assert check(mirror.connection) == []
+            for query in ("", "t", "tool", "tool-7", "-1"):
+                for limit, visible in ((20, True), (3, False), (60, True)):
+                    asked: dict[str, Any] = {"limit": limit, "visible_private": visible}
+                    found = search(mirror.connection, query, fuzzy=False, **asked)
+                    ids = [row["id"] for row in found.repositories]
+                    assert (found.count, ids) == naive(mirror.connection, query, **asked)
 
 
 def test_long_lists_and_deep_pages_equal_a_look_at_every_row(tmp_path: Path) -> None:

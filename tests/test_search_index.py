@@ -177,6 +177,11 @@ def test_after_a_kill_at_any_point_the_search_is_right(tmp_path: Path, delay: fl
 
 @given(st.sets(st.integers(1, 2**32 - 1)), st.lists(st.integers(1, 2**32 - 1)))
 def test_lists_are_read_as_they_were_written(ids: set[int], later: list[int]) -> None:
-    """As steps, with whatever was appended; and plain numbers in their order."""
+    """As steps, with whatever was appended."""
     assert trie.unpack_list(trie.pack_list(ids) + trie.appended(later)) == [*sorted(ids), *later]
-    assert trie.unpack_best(trie.pack_best(later)) == later
+
+
+@given(st.lists(st.integers(1, 2**31 - 1)), st.lists(st.integers(1, 2**31 - 1)))
+def test_the_best_are_read_as_they_were_written(ranked: list[int], joined: list[int]) -> None:
+    """In their order, and whoever joined them apart."""
+    assert trie.unpack_best(trie.pack_best(ranked) + trie.pack_joined(joined)) == (ranked, joined)

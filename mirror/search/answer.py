@@ -15,7 +15,7 @@ from mirror.search.request import Conditions, Request, conditions_of
 from mirror.search.scan import Hit, scan
 from mirror.search.trie import Common, Rare, Trie
 from mirror.search.unsettled import Unsettled
-from mirror.trie import SHORTEST_LISTED
+from mirror.trie import SHORTEST_LISTED, unpack_best
 
 LOOKUP = 5
 """What reading a row by its id costs, in rows that are read one after another."""
@@ -121,14 +121,14 @@ class Question:
         for collection in self.request.collections:
             if collection in found.tallies:
                 tally = found.tallies[collection]
-                listed = self.trie.listed(tally)
-                pending = unsettled.among(listed)
-                ids = [row_id for row_id in listed if row_id not in pending]
-                if len(listed) < tally.count:
+                ranked, joined = unpack_best(tally.best)
+                pending = unsettled.among([*ranked, *joined])
+                ids = [row_id for row_id in ranked if row_id not in pending]
+                if len(ranked) + len(joined) < tally.count:
                     ids = ids[:limit]
                     if len(ids) < limit:
                         lasts.append(ids[-1] if ids else 0)
-                best.update(ids)
+                best |= {*ids, *joined} - pending
         return best, lasts
 
     def _deep(self, unsettled: Unsettled, fresh: list[Hit], start: int, stop: int) -> list[Hit]:

@@ -72,8 +72,9 @@ class Trie:
         return trie.below(self._connection, path)
 
     def listed(self, tally: Tally) -> list[int]:
-        """Return all that a node lists: everybody, in any order, or else the best, the best of all first."""
-        return trie.unpack_best(tally.best)
+        """Return all that a node lists: everybody in any order, or the best, those who joined last."""
+        ranked, joined = trie.unpack_best(tally.best)
+        return [*ranked, *joined]
 
     def judge(self, ids: Iterable[int], part: str, conditions: Conditions) -> list[Hit]:
         """Read rows and return the hits among them: those that meet the conditions and contain `part`."""

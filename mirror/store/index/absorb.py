@@ -36,9 +36,8 @@ class Absorption:
         self._nodes.read_ahead(place.text for place in places)
         ways = [(move, *self._ways(move)) for move in moves]
         self._read_others(ways)
-        joining = [(move, new, self._leave(move, old)) for move, old, new in ways]
-        for move, new, left in joining:
-            self._join(move, new, left)
+        for move, old, new in ways:
+            self._join(move, new, self._leave(move, old))
         self._nodes.learn(move.popularity for move in moves)
         self._nodes.settle()
         full = self._settle_lists()

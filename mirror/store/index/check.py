@@ -40,20 +40,25 @@ def check(connection: sqlite3.Connection) -> list[str]:
 
 @dataclass(slots=True)
 class _Expected:
-    """What a node says, and how far the rows have borne it out; `best` is without what is pending.
+    """What a node says, and how far the rows have borne it out; both lists are without what is pending.
 
-    A list of all, a set here, is in no order.
+    `ranked` is in order, `others` are in none: those that joined since, or all of a list of all.
     """
 
     count: int
-    best: list[int] | set[int]
+    ranked: list[int]
+    others: set[int]
     seen: int = 0
-    listed: int = 0
+    found: int = 0
     wrong: bool = False
 
-    def bears_out(self, row_id: int) -> bool:
-        """Say whether the list has room for the next best, or has it somewhere if it is of all."""
-        return row_id in self.best if isinstance(self.best, set) else self.best[self.listed] == row_id
+    def meet(self, row_id: int) -> None:
+        """Compare the next best with what is listed."""
+        if row_id in self.others:
+            self.others.remove(row_id)
+        elif self.found < len(self.ranked):
+            self.wrong |= self.ranked[self.found] != row_id
+            self.found += 1
 
 
 @dataclass(slots=True)
@@ -88,10 +93,11 @@ class _Check:
     def _read_nodes(self, moving: set[int]) -> None:
         rows = self.connection.execute("SELECT path, collection, repositories, best FROM search_common")
         for path, collection, count, packed in rows:
-            best = unpack_best(packed)
-            kept = [row_id for row_id in best if row_id not in moving]
-            is_all = len(best) == count
-            self.nodes.setdefault(path, {})[collection] = _Expected(count, set(kept) if is_all else kept)
+            ranked, joined = unpack_best(packed)
+            if len(ranked) + len(joined) == count:
+                ranked, joined = [], [*ranked, *joined]
+            kept = [row_id for row_id in ranked if row_id not in moving]
+            self.nodes.setdefault(path, {})[collection] = _Expected(count, kept, set(joined) - moving)
         for path in self.nodes:
             if path and path[:-1] not in self.nodes:
                 self.found.append(f"common path {path!r} hangs in the air")
@@ -110,9 +116,8 @@ class _Check:
                 self.found.append(f"{path!r} knows nothing of collection {collection}, where {row_id} is")
                 continue
             node.seen += 1
-            if not is_pending and node.listed < len(node.best):
-                node.wrong |= not node.bears_out(row_id)
-                node.listed += 1
+            if not is_pending:
+                node.meet(row_id)
 
     def _judge_nodes(self) -> None:
         for path, node in self.nodes.items():
@@ -120,7 +125,7 @@ class _Check:
                 where = f"{path!r} in collection {collection}"
                 if expected.count != expected.seen:
                     self.found.append(f"{where} counts {expected.count}, there are {expected.seen}")
-                if expected.wrong or expected.listed != len(expected.best):
+                if expected.wrong or expected.others or expected.found != len(expected.ranked):
                     self.found.append(f"{where} lists others than the best")
 
     def _judge_lists(self, expected: "array[int]", moves: dict[int, Place | None]) -> None:

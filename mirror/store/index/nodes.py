@@ -2,13 +2,12 @@
 
 import json
 import sqlite3
-from bisect import bisect
 from collections.abc import Container, Iterable
 
 import msgspec
 
 from mirror.names import Popularity, popularity
-from mirror.trie import COLLECTIONS, PUBLIC, listed, pack_best, unpack_best
+from mirror.trie import COLLECTIONS, PUBLIC, listed, pack_best, pack_joined, unpack_best
 
 _READ = "SELECT path, collection, repositories, best, bar FROM search_common WHERE collection = ? AND path IN"
 _WRITE = """INSERT INTO search_common VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE
@@ -22,9 +21,8 @@ _POPULARITIES = """SELECT followers_count, forks_count, created_at, id FROM repo
 class Tally(msgspec.Struct, gc=False):  # half a million of them are made, and none is in a cycle
     """One collection's share of a node: how many repositories, and all of them or the best, packed.
 
-    A list of all is in any order. Any other is in order and always exact as far as it goes; it may be short
-    after removals, and who has fewer followers than `bar` need not be compared with it. It is seldom touched,
-    so it stays packed until it must be.
+    A list of all is in any order. Any other is ranked as far as it goes, and whoever might be above its last
+    has joined it since: all who have at least `bar` followers, which its last had when it was ranked.
     """
 
     path: bytes
@@ -33,16 +31,16 @@ class Tally(msgspec.Struct, gc=False):  # half a million of them are made, and n
     best: bytes = b""
     bar: int = 0
     is_touched: bool = False
-    joining: tuple[Popularity, ...] = ()
 
     @property
     def is_complete(self) -> bool:
         """Whether all are listed."""
         return len(self.best) == 4 * self.count
 
-    def last(self) -> int:
-        """Return the last id of the list, which is not empty."""
-        return int.from_bytes(self.best[-4:], "little")
+    @property
+    def is_long(self) -> bool:
+        """Whether so many have joined that those at the end may go."""
+        return len(self.best) > 6 * listed(self.count)
 
 
 class Nodes:
@@ -92,41 +90,43 @@ class Nodes:
 
     def leave(self, paths: Iterable[bytes], collection: int, row_id: int) -> None:
         """Take one repository out of some common paths."""
-        packed = pack_best([row_id])
+        packed, joined = pack_best([row_id]), pack_joined([row_id])
         for tally in self._touch(paths, collection):
             tally.count -= 1
-            if packed in tally.best:
-                tally.best = pack_best(
-                    [listed_id for listed_id in unpack_best(tally.best) if listed_id != row_id]
-                )
+            if packed in tally.best or joined in tally.best:
+                tally.best = _without(row_id, tally.best, is_complete=len(tally.best) > 4 * tally.count)
 
     def join(self, paths: Iterable[bytes], collection: int, popular: Popularity) -> None:
-        """Put one repository into some common paths; all leave before the first joins, `settle` ends it.
+        """Put one repository into some common paths.
 
         Most nodes list nobody who has so few followers: there it is counted, and that is all.
         """
         followers = -popular[0]
+        packed, joined = pack_best(popular[-1:]), pack_joined(popular[-1:])
         for tally in self._touch(paths, collection):
-            if followers < tally.bar and not tally.is_complete:
-                tally.count += 1
-            else:
-                tally.joining += (popular,)
+            if tally.is_complete:
+                tally.best += packed
+            elif followers >= tally.bar and tally.best:
+                tally.best += joined
+            tally.count += 1
 
     def concerned(self, paths: Iterable[bytes], collection: int, popular: Popularity) -> list[bytes]:
         """Return the paths whose lists change when one that they count has become so popular."""
-        packed, followers = pack_best([popular[-1]]), -popular[0]
+        packed, joined = pack_best(popular[-1:]), pack_joined(popular[-1:])
+        followers = -popular[0]
         tallies = self._tallies[collection]
         return [
             path
             for path in paths
-            if (followers >= (tally := tallies[path]).bar or packed in tally.best) and not tally.is_complete
+            if (followers >= (tally := tallies[path]).bar or packed in tally.best or joined in tally.best)
+            and not tally.is_complete
         ]
 
     def settle(self) -> None:
-        """Rank those that joined, and write what changed."""
-        joined = [tally for tally in self._touched if tally.joining]
-        self._read_bars(joined)
-        for tally in joined:
+        """Rank the lists that have become long, and write what changed."""
+        long = [tally for tally in self._touched if tally.is_long]
+        self._read_popularity({row_id for tally in long for ids in unpack_best(tally.best) for row_id in ids})
+        for tally in long:
             self._rank(tally)
         rows = []
         for tally in self._touched:
@@ -140,36 +140,18 @@ class Nodes:
         for popular in ranked:
             self._popularity[popular[-1]] = popular
 
-    def _read_bars(self, tallies: Iterable[Tally]) -> None:
-        """Read at once how popular those are whom many that join will be compared with."""
-        lasts = {tally.last() for tally in tallies if tally.best and not tally.is_complete}
-        rows = self._connection.execute(_POPULARITIES, (json.dumps(list(lasts - self._popularity.keys())),))
+    def _read_popularity(self, ids: set[int]) -> None:
+        rows = self._connection.execute(_POPULARITIES, (json.dumps(list(ids - self._popularity.keys())),))
         self.learn(popularity(*row) for row in rows)
 
     def _rank(self, tally: Tally) -> None:
-        """Take in those that joined: all of them, or where the list is not of all, those above its last."""
-        joining, tally.joining = tally.joining, ()
-        was_complete = tally.is_complete
-        tally.count += len(joining)
-        if was_complete:
-            tally.best += pack_best([popular[-1] for popular in joining])
-            if tally.count > listed(tally.count):
-                self._keep(tally, sorted(unpack_best(tally.best), key=self.popularity_of))
-        elif tally.best:
-            last = tally.last()
-            better = [it for it in joining if it < self.popularity_of(last)]
-            if better:
-                self._keep(tally, self._merged(unpack_best(tally.best), better))
-
-    def _merged(self, best: list[int], better: list[Popularity]) -> list[int]:
-        for popular in better:
-            best.insert(bisect(best, popular, key=self.popularity_of), popular[-1])
-        return best
-
-    def _keep(self, tally: Tally, ranked: list[int]) -> None:
-        """List the best of some, which are in order; the last of them is the bar."""
-        kept = ranked[: listed(tally.count)]
-        tally.best, tally.bar = pack_best(kept), -self.popularity_of(kept[-1])[0]
+        """List the best in order; those below the last of a list that is not of all are not the next best."""
+        ranked, joined = unpack_best(tally.best)
+        ids = sorted([*ranked, *joined], key=self.popularity_of)
+        if not tally.is_complete:
+            ids = ids[: ids.index(ranked[-1]) + 1]
+        ids = ids[: listed(tally.count)]
+        tally.best, tally.bar = pack_best(ids), -self.popularity_of(ids[-1])[0]
 
     def popularity_of(self, row_id: int) -> Popularity:
         """Return how popular a row is, reading it unless it is known."""
@@ -200,3 +182,9 @@ class Nodes:
             marks = ", ".join("?" * len(some))
             for row in self._connection.execute(f"{_READ} ({marks})", (collection, *some)):
                 tallies[row[0]] = Tally(*row)
+
+
+def _without(row_id: int, best: bytes, *, is_complete: bool) -> bytes:
+    """Take one out of a list; nothing is known of one that has lost all that were ranked."""
+    ranked, joined = ([other for other in ids if other != row_id] for ids in unpack_best(best))
+    return pack_best(ranked) + pack_joined(joined) if ranked or is_complete else b""
