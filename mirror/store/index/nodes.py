@@ -158,7 +158,7 @@ class Nodes:
         known = self._popularity.get(row_id)
         if known is None:
             row = self._connection.execute(_POPULARITY, (row_id,)).fetchone()
-            known = self._popularity[row_id] = popularity(*row)
+            known = self._popularity[row_id] = popularity(*(row or (None, None, None, row_id)))
         return known
 
     def _touch(self, paths: Iterable[bytes], collection: int) -> list[Tally]:
