@@ -58,7 +58,7 @@ def test_a_room_imports_only_its_neighbours(path: Path) -> None:
     ("package", "allowed"),
     [
         ("httpx", {"mirror/upstream/http.py"}),
-        ("tenacity", {"mirror/upstream/http.py"}),
+        ("tenacity", {"mirror/upstream/patience.py"}),
         ("apscheduler", {"mirror/background"}),
         ("click", {"mirror/cli"}),
         ("prometheus_client", {"mirror/observe", "mirror/serve/service.py"}),

@@ -1,6 +1,6 @@
-"""Requests over HTTP: bounded, counted, repeated where that helps.
+"""Requests over HTTP: bounded, counted, repeated where `patience` says so.
 
-No other file imports httpx or tenacity.
+No other file imports httpx.
 
 Every request is counted by the budget before it is sent, repeats too. What comes back is an Answer of
 success, or one of the errors of `mirror.errors`.
@@ -18,7 +18,6 @@ from urllib.parse import urlencode, urlsplit
 
 import httpx
 import msgspec
-import tenacity
 
 from mirror import __version__
 from mirror.config import Retry
@@ -30,6 +29,7 @@ from mirror.upstream.answer import Answer, NotAsAsked, decoded, moment_of, shown
 from mirror.upstream.budget import Budget, RequestKind, delay_told
 from mirror.upstream.deadline import Deadline, DeadlineBackend
 from mirror.upstream.oauth import Grant, Tokens, token_address
+from mirror.upstream.patience import Patience, Retrying, Unsent
 from mirror.upstream.refusals import error_for
 from mirror.upstream.unpacking import ENCODINGS, TooLarge, Unpacking
 
@@ -56,10 +56,6 @@ class _Call(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str] = {}
     content: bytes | None = None
     content_type: str = ""
-
-
-class Unsent(UpstreamBusy):
-    """The request never left, so that even a write may be repeated."""
 
 
 class Http:
@@ -90,9 +86,7 @@ class Http:
         self.url = url.rstrip("/")
         self.credential = credential
         self._budget = budget
-        self._retry = retry
         self.clock = clock
-        self._random = random or random_numbers.Random()
         self._timer = timer
         self._token_user = token_user
         self._longest = 10 * timeout
@@ -118,15 +112,7 @@ class Http:
         )
         if transport is None:
             self._bound_exchanges()
-        self._patiently = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(UpstreamBusy),
-            wait=self._delay,
-            stop=tenacity.stop_after_attempt(retry.attempts),
-            before_sleep=self._wait,
-            sleep=lambda _: None,  # `_wait` has waited, and told why
-            reraise=True,
-        )
-        self._carefully = self._patiently.copy(retry=tenacity.retry_if_exception(_was_not_done))
+        self._patience = Patience(retry, budget, random or random_numbers.Random())
         self._tokens = Tokens(self._grant, clock) if credential.form == "oauth" else None
 
     def get(
@@ -143,7 +129,7 @@ class Http:
         A success of another type than `content_type` is repeated, then an UpstreamShapeError.
         """
         return self._send(
-            self._patiently,
+            self._patience.reads,
             _Call(
                 method="GET",
                 url=self.address(target, params),
@@ -166,11 +152,9 @@ class Http:
         A success whose body is no JSON is repeated like a failure, for it comes from something in between.
         """
         call = _Call(method="GET", url=self.address(target, params))
-        patiently = self._patiently
-        if attempts is not None:
-            patiently = patiently.copy(stop=tenacity.stop_after_attempt(attempts))
+        reads = self._patience.reads if attempts is None else self._patience.reads_at_most(attempts)
         try:
-            return patiently(self._ask_json, call, shape)
+            return reads(self._ask_json, call, shape)
         except NotAsAsked as error:
             raise UpstreamShapeError(str(error)) from None
 
@@ -194,7 +178,7 @@ class Http:
             content=content,
             content_type=content_type,
         )
-        return self._send(self._patiently if repeat else self._carefully, call)
+        return self._send(self._patience.reads if repeat else self._patience.writes, call)
 
     def post(self, target: str, body: Any) -> Answer:
         """Create something from a JSON body; never repeated unless it was not done for sure."""
@@ -232,7 +216,7 @@ class Http:
         """Let go of the connections."""
         self._client.close()
 
-    def _send(self, retrying: tenacity.Retrying, call: _Call) -> Answer:
+    def _send(self, retrying: Retrying, call: _Call) -> Answer:
         try:
             return retrying(self._ask, call)
         except NotAsAsked as error:
@@ -372,26 +356,7 @@ class Http:
             return decoded(answer, Grant, self.redacted)
 
         # A copy, because this runs within an attempt of the original.
-        return self._patiently.copy()(ask)
-
-    def _delay(self, state: tenacity.RetryCallState) -> float:
-        """Return the seconds until the next try: as told, else growing and jittered."""
-        error = _error_of(state)
-        if error.status == 429:
-            return 0.0  # the whole bucket is held, which the budget waits for
-        if error.retry_after:
-            return error.retry_after
-        longest: float = min(self._retry.max_delay, self._retry.first_delay * 2 ** (state.attempt_number - 1))
-        return longest * self._random.uniform(0.5, 1.0)
-
-    def _wait(self, state: tenacity.RetryCallState) -> None:
-        """Wait before the next try, telling why."""
-        self._budget.count_retry()
-        seconds = state.next_action.sleep if state.next_action else 0.0
-        if seconds:
-            number = state.attempt_number + 1
-            why = f"{_error_of(state)}; try {number} of {self._retry.attempts} in {seconds:.0f} s"
-            self._budget.pause(seconds, why)
+        return self._patience.reads.copy()(ask)
 
     def _bound_exchanges(self) -> None:
         """Put the deadline beneath httpx, which offers no public way to it."""
@@ -407,16 +372,6 @@ _JSON_BODY = {"Content-Type": "application/json"}
 def _certificates() -> ssl.SSLContext:
     """Read whom to trust, once: it takes 24 ms, and leaves memory in pieces if each run does it."""
     return httpx.create_ssl_context()
-
-
-def _error_of(state: tenacity.RetryCallState) -> UpstreamBusy:
-    error = state.outcome.exception() if state.outcome else None
-    return error if isinstance(error, UpstreamBusy) else UpstreamBusy(str(error))
-
-
-def _was_not_done(error: BaseException) -> bool:
-    """Tell whether a write was certainly not done, so that it may be asked again."""
-    return isinstance(error, Unsent) or (isinstance(error, UpstreamBusy) and error.status == 429)
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

@@ -18,7 +18,7 @@ from mirror.errors import (
 )
 from mirror.model import Repository, RepositoryKey
 from mirror.times import from_text
-from mirror.upstream.http import Unsent
+from mirror.upstream.patience import Unsent
 from mirror.upstream.writes import Settings, WritableUpstream
 
 T = TypeVar("T")
