@@ -3,7 +3,7 @@
 import heapq
 import sqlite3
 from collections.abc import Iterable
-from itertools import islice
+from itertools import count, islice
 from typing import NamedTuple
 
 import msgspec
@@ -70,14 +70,14 @@ class Question:
         """Answer by the counts of the index, without a look at all hits."""
         unsettled.count()
         fresh = [*self._judged(unsettled.loose), *self._later()]
-        count = self._count(found, SUBSTRING, unsettled, fresh)
-        stop = min(count, stop)
+        total = self._count(found, SUBSTRING, unsettled, fresh)
+        stop = min(total, stop)
         hits = self._ranked(found, unsettled, fresh, stop) if start < stop else []
         if hits is not None:
-            return Answer(count, hits[start:])
+            return Answer(total, hits[start:])
         if self.request.gone:  # which the order of popularity does not hold
             return self._enumerated(found, unsettled, start, stop)
-        return Answer(count, self._deep(unsettled, fresh, start, stop))
+        return Answer(total, self._deep(unsettled, fresh, start, stop))
 
     def _count(self, found: Common | Rare, worst: int, unsettled: Unsettled, fresh: list[Hit]) -> int:
         """Count the hits of a class and of all better ones, whom the path that was found stands for."""
@@ -215,6 +215,7 @@ class Question:
 
 
 def _cut(hits: Iterable[Hit], start: int, stop: int) -> Answer:
-    """Count all hits and keep a page of them."""
-    hits = list(hits)
-    return Answer(len(hits), heapq.nsmallest(stop, hits)[start:])
+    """Count all hits and keep a page of them, with no more in memory than that takes."""
+    number = count()
+    best = heapq.nsmallest(max(stop, 1), (hit for hit, _ in zip(hits, number, strict=False)))
+    return Answer(next(number), best[start:stop])
