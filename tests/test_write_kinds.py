@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -11,7 +12,7 @@ import pytest
 from upstream_fakes import Script, answer
 
 from mirror.config import Config, Kind, UpstreamConfig
-from mirror.errors import UpstreamRefused
+from mirror.errors import OutcomeUnknown, UpstreamRefused
 from mirror.store import Store
 from mirror.upstream.writes import Settings
 from mirror.write import PassThrough
@@ -118,6 +119,29 @@ def test_data_center_keeps_names_apart(server: Callable[..., Wired]) -> None:
     with pytest.raises(UpstreamRefused, match="is id:99 now"):
         wired.writes.delete("PRJ/idea", by="x")
     assert [method for method, _, _ in wired.sent()] == ["POST", "GET"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        (Settings(description="told"), None),
+        (Settings(description="told", website="https://x"), "does not tell website"),
+        (Settings(description="lost", website="https://x"), "has not been done so far"),
+        (Settings(has_wiki=False), "does not tell has_wiki"),
+        (Settings(fork_policy="no_forks"), "does not tell fork_policy"),
+    ],
+)
+def test_what_data_center_never_tells_is_not_found_out(
+    server: Callable[..., Wired], settings: Settings, error: str | None
+) -> None:
+    """What became of a lost answer is known as far as the server tells, and no farther."""
+    told = on_server("idea", description="told", forkable=None)
+    wired = server(answer(told, 201), answer(told), answer(None, 504), answer(told))
+    wired.writes.create("PRJ", Settings(name="idea"), by="x")
+    with pytest.raises(OutcomeUnknown, match=error) if error else nullcontext():
+        wired.writes.update("PRJ/idea", settings, by="x")
+    outcome = "unknown" if error else "done"
+    assert wired.rows("SELECT outcome FROM writes ORDER BY id") == [("done",), (outcome,)]
 
 
 def test_data_center_has_no_such_policy(server: Callable[..., Wired]) -> None:

@@ -139,6 +139,28 @@ def test_not_updated_and_unheard(made: Bench, fault: Fault) -> None:
     assert made.rows("SELECT * FROM repositories") == before
 
 
+NO_WEBSITE = "jespern/jespern-jekyll"
+
+
+@pytest.mark.parametrize("fault", [Fault("500"), *NOT_DONE_UNHEARD], ids=named)
+def test_what_was_empty_before_was_not_filled_in(made: Bench, fault: Fault) -> None:
+    """An upstream that says null of a website says that there is none, so the lost update was not done."""
+    before = made.upstream(NO_WEBSITE)
+    assert before["website"] is None
+    made.sandbox.add_fault(at(fault, 2))
+    with pytest.raises((UpstreamBusy, OutcomeUnknown), match="updating jespern/jespern-jekyll"):
+        made.writes.update(NO_WEBSITE, Settings(website="https://example.org/lost"), by="x")
+    assert made.upstream(NO_WEBSITE) == before
+    assert ("x", "update", NO_WEBSITE, "done") not in made.written()
+
+
+def test_what_was_emptied_is_found_to_be_empty(made: Bench) -> None:
+    """Null and an empty text are the same."""
+    made.sandbox.add_fault(at(Fault("truncate"), 2))
+    made.writes.update(NO_WEBSITE, Settings(website=""), by="x")
+    assert made.written() == [("x", "update", NO_WEBSITE, "done")]
+
+
 @pytest.mark.parametrize("fault", [Fault("slow", seconds=1.2)], ids=named)
 def test_deleted_but_unheard(made: Bench, fault: Fault) -> None:
     """What is not there any more was deleted."""

@@ -18,6 +18,7 @@ class WritableCloud(Cloud):
     """Bitbucket Cloud, for those who may write to it."""
 
     knows_hg = False
+    never_tells = frozenset[str]()
 
     def find_repository(self, full_name: str) -> Repository:
         """Ask for the repository that has this name now."""

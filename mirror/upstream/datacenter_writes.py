@@ -19,6 +19,7 @@ class WritableDataCenter(DataCenter):
     """A Bitbucket Data Center, for those who may write to it."""
 
     knows_hg = False
+    never_tells = frozenset({"website", "language", "has_issues", "has_wiki"})
 
     def find_repository(self, full_name: str) -> Repository:
         """Ask for the repository that has this name now."""

@@ -21,6 +21,7 @@ class WritableLegacy(Legacy):
     """A server that speaks API 1.0, for those who may write to it."""
 
     knows_hg = True
+    never_tells = frozenset[str]()
 
     def find_repository(self, full_name: str) -> Repository:
         """Ask for the repository that has this name now."""

@@ -37,6 +37,9 @@ class WritableUpstream(Upstream, Protocol):
     knows_hg: bool
     """False where every repository is git, so that a missing `scm` can mean nothing else."""
 
+    never_tells: frozenset[str]
+    """Settings that no answer of this kind of upstream holds."""
+
     def find_repository(self, full_name: str) -> Repository:
         """Ask for the repository that has this name now, whichever it is."""
 

@@ -4,7 +4,7 @@ An answer counts as lost when there is none, when it is a 5xx, and when it is a 
 in each case the upstream may have done what it was asked.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -26,6 +26,8 @@ T = TypeVar("T")
 ABSENT = (404, 410)
 SAID_NO = (500, 503)
 """Statuses of a server that answers for itself; 408, 502 and 504 are sent while it may be at work still."""
+
+MAY_BE_EMPTY = ("description", "website", "language")
 
 CLOCKS_APART = timedelta(minutes=10)
 
@@ -114,9 +116,17 @@ def look_for_fork(
 
 
 def look_for_update(upstream: WritableUpstream, key: RepositoryKey, settings: Settings) -> Repository | None:
-    """Return the repository if it is as it was to be made, else None."""
+    """Return the repository if it is as it was to be made, else None.
+
+    Raises UpstreamError where all agrees that the upstream tells, but some of what was said it does not tell.
+    """
     found = upstream.fetch_repository(key)
-    return found if agrees(found, settings) else None
+    untold = {name for name in settings.said() if _is_untold(upstream, found, name)}
+    if not _agrees(found, settings, untold):
+        return None
+    if untold:
+        raise UpstreamError(f"{upstream.name} does not tell {', '.join(sorted(untold))}")
+    return found
 
 
 def look_for_deleted(upstream: WritableUpstream, key: RepositoryKey) -> bool | None:
@@ -130,13 +140,20 @@ def look_for_deleted(upstream: WritableUpstream, key: RepositoryKey) -> bool | N
     return None
 
 
-def agrees(row: Repository, settings: Settings) -> bool:
-    """Tell whether a repository is as the settings say, as far as it tells; blanks and case do not count."""
+def _is_untold(upstream: WritableUpstream, row: Repository, name: str) -> bool:
+    """Tell whether nothing is known of a setting; of a text that may be empty, null says that it is."""
+    return name in upstream.never_tells or (name not in MAY_BE_EMPTY and getattr(row, name) is None)
+
+
+def _agrees(row: Repository, settings: Settings, untold: Container[str]) -> bool:
+    """Tell whether a repository is as the settings say, the untold ones aside."""
     return all(
-        (told := getattr(row, name)) is None or _plain(told) == _plain(said)
+        _plain(getattr(row, name)) == _plain(said)
         for name, said in settings.said().items()
+        if name not in untold
     )
 
 
 def _plain(value: object) -> object:
-    return " ".join(value.split()).casefold() if isinstance(value, str) else value
+    """Leave out what upstreams may change of a text: blanks and case; none is an empty one."""
+    return " ".join(value.split()).casefold() if isinstance(value, str) else "" if value is None else value
