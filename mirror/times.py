@@ -12,6 +12,7 @@ Clock = Callable[[], datetime]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
+LONGEST = 365_000 * 86_400
 _FRACTION = re.compile(r"\.(\d{1,9})")
 
 
@@ -35,7 +36,10 @@ def from_text(text: str) -> datetime:
     """
     cut = _FRACTION.sub(lambda found: "." + found[1][:6].ljust(6, "0"), text.strip(), count=1)
     moment = datetime.fromisoformat(cut)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{text!r} is outside the years 1 to 9999 in UTC") from None
 
 
 def normalised(text: str) -> str:
@@ -44,11 +48,14 @@ def normalised(text: str) -> str:
 
 
 def seconds_of(duration: str) -> float:
-    """Read ``30s``, ``15m``, ``1h``, ``7d`` as seconds; raises ValueError."""
+    """Read ``30s``, ``15m``, ``1h``, ``7d`` as seconds; raises ValueError, also for more than LONGEST."""
     found = _DURATION.fullmatch(duration.strip())
     if found is None:
         raise ValueError(f"{duration!r} is no duration; write it like 30s, 15m, 1h or 7d")
-    return float(found[1]) * _UNITS[found[2]]
+    seconds = float(found[1]) * _UNITS[found[2]]
+    if seconds > LONGEST:
+        raise ValueError(f"{duration!r} is longer than a thousand years")
+    return seconds
 
 
 def age_text(seconds: float) -> str:

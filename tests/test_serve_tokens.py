@@ -59,6 +59,20 @@ def test_tokens_are_listed_with_their_user_and_ended_by_number(tmp_path: Path) -
         tokens.revoke(store, "his")
 
 
+def test_one_token_is_ended_by_its_name_before_another_by_its_number(tmp_path: Path) -> None:
+    """A token may be called as another is numbered."""
+    store = fill_public(tmp_path / "mirror.db").store
+    for name in ("a", "1"):
+        tokens.create(store, name, "read")
+    tokens.revoke(store, "1")
+    assert [token.revoked_at is None for token in tokens.listed(store)] == [True, False]
+    tokens.revoke(store, "1")
+    assert [token.revoked_at is None for token in tokens.listed(store)] == [False, False]
+    for name in ("1", "9" * 30, "²"):
+        with pytest.raises(NotFound, match="no living token"):
+            tokens.revoke(store, name)
+
+
 def test_a_name_is_free_again_once_its_token_is_revoked(tmp_path: Path) -> None:
     """Two living tokens of one name could not be told apart."""
     store = fill_public(tmp_path / "mirror.db").store

@@ -7,16 +7,17 @@ Exit codes: 0 done, 1 finished but some items failed, 2 usage or configuration, 
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from mirror import __version__
 from mirror.config import Config, read_config
-from mirror.errors import Interrupted, MirrorError
+from mirror.errors import ConfigError, Interrupted, MirrorError, StoreError
 
 ROOMS = {
     "init": "setup",
@@ -83,14 +84,32 @@ def configured(ctx: click.Context) -> Config:
     return read_config(path)
 
 
-def out() -> Console:
+class Screen(Console):
+    """A terminal that obeys this program alone: texts of others are shown without control characters."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Turn what is printed into pieces of text."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=plain(segment.text))
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to `main`, which knows that this is no error."""
+        raise BrokenPipeError
+
+
+def plain(text: str) -> str:
+    """Put a space for whatever is not printed as itself, line ends aside."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)
+
+
+def out() -> Screen:
     """Return where answers go; as wide as the text needs when nobody watches."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    return Screen(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
-def errors() -> Console:
+def errors() -> Screen:
     """Return where progress, notes and errors go."""
-    return Console(stderr=True, highlight=False)
+    return Screen(stderr=True, highlight=False)
 
 
 def leave(code: int) -> NoReturn:
@@ -100,8 +119,11 @@ def leave(code: int) -> NoReturn:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; whatever goes wrong is one line on standard error and the right exit code."""
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - whoever called us has closed it
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     try:
         mirror.main(args=arguments, prog_name="mirror", standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Exit as done:
         leave(done.exit_code)
     except click.ClickException as error:
@@ -111,11 +133,23 @@ def main(arguments: list[str] | None = None) -> None:
         _say("interrupted; what was saved is kept")
         leave(Interrupted.exit_code)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: not an error
+        _silence()  # nobody reads on: not an error
         leave(0)
     except MirrorError as error:
         _say(str(error))
         leave(error.exit_code)
+    except UnicodeEncodeError as error:
+        _say(f"{error.object[error.start : error.end]!r} cannot be written as {error.encoding}")
+        leave(ConfigError.exit_code)
+    except OSError as error:
+        _silence()
+        _say(f"{error.filename or 'the answer'} cannot be read or written: {error.strerror or error}")
+        leave(StoreError.exit_code)
+
+
+def _silence() -> None:
+    """Let what is still to be printed go nowhere, instead of failing once more at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(text: str) -> None:

@@ -12,12 +12,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from mirror.cli.base import configured, json_option, out
+from mirror.cli.base import configured, json_option, out, plain
 from mirror.errors import ConfigError, NotFound
 from mirror.lookup import Sight, changes_since, find_repository
 from mirror.search import mark
 from mirror.search import search as find
-from mirror.store.files import explained, open_reader
+from mirror.store.files import explained_rows, open_reader
 from mirror.times import age_text, from_text, moment_of, to_text, utc_now
 
 
@@ -27,7 +27,7 @@ def reader(ctx: click.Context) -> Iterator[sqlite3.Connection]:
     path = Path(configured(ctx).database)
     connection = open_reader(path)
     try:
-        with explained(path):
+        with explained_rows(path):
             yield connection
     finally:
         connection.close()
@@ -191,5 +191,4 @@ def _change_line(change: dict[str, Any]) -> str:
     )
     arrow = f" {old or ''} -> {new or ''}" if old or new else ""
     ref = f" {change['ref']}" if change["ref"] else ""
-    line = f"{change['at'][:19]}Z  {change['kind']:<15} {about}{ref}{arrow}"
-    return "".join(character if character.isprintable() else " " for character in line)
+    return plain(f"{change['at'][:19]}Z  {change['kind']:<15} {about}{ref}{arrow}").replace("\n", " ")

@@ -1,6 +1,6 @@
 """`mirror token create|list|revoke`: who may see private repositories, and who may write."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import click
@@ -10,6 +10,7 @@ from mirror.cli.base import configured, out
 from mirror.errors import ConfigError
 from mirror.serve import tokens
 from mirror.store import Store
+from mirror.store.files import open_reader
 from mirror.times import seconds_of, utc_now
 
 
@@ -36,11 +37,8 @@ def create(ctx: click.Context, name: str, scope: str, expires: str | None, user:
     Example:
         mirror token create laptop --expires 90d
     """
-    try:
-        until = utc_now() + timedelta(seconds=seconds_of(expires)) if expires else None
-    except ValueError as error:
-        raise ConfigError(f"--expires: {error}") from None
-    with _store(ctx) as store:
+    until = _until(expires) if expires is not None else None
+    with _store(ctx, create=True) as store:
         click.echo(tokens.create(store, name, scope, until, user=user))
 
 
@@ -79,5 +77,19 @@ def revoke(ctx: click.Context, name: str) -> None:
     click.echo(f"{name} is revoked")
 
 
-def _store(ctx: click.Context) -> Store:
-    return Store(Path(configured(ctx).database))
+def _until(expires: str) -> datetime:
+    try:
+        seconds = seconds_of(expires)
+    except ValueError as error:
+        raise ConfigError(f"--expires: {error}") from None
+    if not seconds:
+        raise ConfigError(f"--expires: a token that lives {expires} is of no use")
+    return utc_now() + timedelta(seconds=seconds)
+
+
+def _store(ctx: click.Context, *, create: bool = False) -> Store:
+    """Open the mirror; raises StoreError where there is none, unless a token is to be its first row."""
+    path = Path(configured(ctx).database)
+    if not create:
+        open_reader(path).close()
+    return Store(path)

@@ -81,14 +81,19 @@ def listed(store: Store) -> list[Token]:
 
 
 def revoke(store: Store, name: str) -> None:
-    """End a token, by its name or its number; raises NotFound where no living token is called so."""
+    """End one token: of this name, or else of this number; raises NotFound where no living one is."""
     with store.transaction() as connection:
-        done = connection.execute(
-            "UPDATE api_tokens SET revoked_at = ? WHERE (name = ? OR id = ?) AND revoked_at IS NULL",
-            (to_text(utc_now()), name, int(name) if name.isdecimal() else None),
-        )
-        if done.rowcount == 0:
+        living = connection.execute(
+            """SELECT id FROM api_tokens
+               WHERE (name = :name OR CAST(id AS TEXT) = :name) AND revoked_at IS NULL
+               ORDER BY name = :name DESC LIMIT 1""",
+            {"name": name},
+        ).fetchone()
+        if living is None:
             raise NotFound(f"no living token is called {name!r}; `mirror token list` shows them")
+        connection.execute(
+            "UPDATE api_tokens SET revoked_at = ? WHERE id = ?", (to_text(utc_now()), living[0])
+        )
 
 
 def read_scope(text: str) -> Scope:

@@ -97,11 +97,19 @@ def _migrate(connection: sqlite3.Connection) -> None:
 def explained(path: Path) -> Iterator[None]:
     """Turn SQLite's and the system's errors into StoreError with the remedy."""
     try:
+        with explained_rows(path):
+            yield
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def explained_rows(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors alone, for readers who do other things in between."""
+    try:
         yield
     except sqlite3.DatabaseError as error:
         raise StoreError(f"{path}: {_remedy(str(error))}") from error
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror or error}") from error
 
 
 _REMEDIES = (

@@ -1,0 +1,126 @@
+"""What commands print, wherever it goes: to a pipe that closes, a full disk, nowhere, a terminal."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from commands import Folder, sandbox
+from rich.text import Text
+
+from mirror.cli.base import Screen, plain
+from mirror.store import Store
+
+
+@pytest.fixture(scope="module")
+def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folder]:
+    """A folder with a mirror."""
+    folder = Folder(tmp_path_factory.mktemp("synced"))
+    with sandbox(300) as box:
+        folder.configure(box.url)
+        assert folder.run("sync").code == 0
+        yield folder
+
+
+def shell(folder: Folder, words: str) -> subprocess.CompletedProcess[str]:
+    """Run `mirror` in a shell, which knows how to send its output elsewhere."""
+    line = f'set -o pipefail; mirror() {{ {" ".join(folder.command())} "$@"; }}; {words}'
+    return subprocess.run(
+        ["bash", "-c", line],
+        cwd=folder.path,
+        env=folder.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "command", ["search a --limit 300", "search a --limit 300 --json", "show alice/x | cat"]
+)
+def test_a_pipe_that_closes_is_no_error(synced: Folder, command: str) -> None:
+    """`head` has seen enough."""
+    if "show" in command:
+        name = shell(synced, "mirror search a --json").stdout.split('"full_name":"')[1].split('"')[0]
+        command = f"show {name}"
+    done = shell(synced, f"mirror {command} | head -c 1")
+    assert (done.returncode, len(done.stdout), done.stderr) == (0, 1, "")
+
+
+@pytest.mark.parametrize("command", ["search a", "search a --json", "status", "status --json", "show"])
+def test_a_disk_that_is_full_where_the_answer_goes_is_one_line(synced: Folder, command: str) -> None:
+    """It is not the mirror that is full."""
+    if command == "show":
+        name = shell(synced, "mirror search a --json").stdout.split('"full_name":"')[1].split('"')[0]
+        command = f"show {name}"
+    done = shell(synced, f"mirror {command} > /dev/full")
+    assert done.stderr == "mirror: the answer cannot be read or written: No space left on device\n"
+    assert done.returncode == 4
+
+
+@pytest.mark.parametrize("command", ["search a", "status", "token list", "changes", "sync"])
+def test_output_that_is_closed_is_no_error(synced: Folder, command: str) -> None:
+    """As some job runners have it."""
+    done = shell(synced, f"mirror {command} >&-")
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert shell(synced, f"mirror {command} >&- 2>&-").returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [r"show $'\xff/x'", r"token create $'\xff'"])
+def test_what_is_no_text_is_one_line(synced: Folder, arguments: str) -> None:
+    """Arguments are bytes."""
+    done = shell(synced, f"mirror {arguments}")
+    assert (done.returncode, done.stderr) == (2, "mirror: '\\udcff' cannot be written as utf-8\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "changes --since 999999999999d",
+        "changes --since 9999-12-31T23:59:59-10:00",
+        "token create x --expires 99999999999d",
+        "token create x --expires 0d",
+        "token create x --expires=",
+    ],
+)
+def test_times_that_cannot_be_are_one_line(synced: Folder, arguments: str) -> None:
+    """No calendar reaches there."""
+    done = synced.run(*arguments.split())
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert done.err.startswith("mirror: --")
+
+
+def test_tokens_are_not_looked_for_where_no_mirror_is(tmp_path: Path) -> None:
+    """A typing error in `database` must not make an empty mirror."""
+    folder = Folder(tmp_path)
+    for arguments in (("list",), ("revoke", "a")):
+        done = folder.run("token", *arguments)
+        assert (done.code, "no mirror there yet" in done.err) == (4, True)
+    assert list(tmp_path.rglob("*.db")) == []
+
+
+def test_texts_of_others_cannot_steer_the_terminal(synced: Folder) -> None:
+    """Whoever names a repository does not paint the screen."""
+    with Store(synced.path / "data/mirror.db") as store:
+        store.connection.execute(
+            """UPDATE repositories SET language = ?, description = ?, website = ?
+               WHERE id = (SELECT min(id) FROM repositories)""",
+            ("\x1b[7mL", "\x1b[31mRED\x1b]0;title\x07 \x9b2J", "https://example.org/\x9b\u202e"),
+        )
+        name = store.row("SELECT full_name FROM repositories ORDER BY id LIMIT 1")[0]
+    for arguments in (("show", name), ("search", name)):
+        done = synced.run(*arguments)
+        assert "RED" in done.out
+        assert all(letter.isprintable() or letter == "\n" for letter in done.out)
+
+
+def test_plain_keeps_lines_and_letters() -> None:
+    """All that is to be seen."""
+    assert plain("é 🐍\n\x1b[1m\t\u202e") == "é 🐍\n [1m  "
+
+
+def test_styles_of_our_own_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    """Only what others wrote is cleaned."""
+    Screen(force_terminal=True, color_system="standard", width=40).print(Text("a\x1bb", style="bold"))
+    assert capsys.readouterr().out == "\x1b[1ma b\x1b[0m\n"
