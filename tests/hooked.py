@@ -4,6 +4,7 @@ import hashlib
 import hmac
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from crawl import Crawl, crawling
 from served import Asking, asking
 
 from mirror.sandbox import Sandbox
+from mirror.serve import tokens
 from mirror.serve.webhooks import Hook, accept
+from mirror.store import Store
 
 SECRET = "correct horse battery staple"
 ANSWERS = Path(__file__).parent / "answers/webhooks"
@@ -41,6 +44,12 @@ class Hooked:
         self.asking: Asking = asking(crawl.path)
         self.sent = 0
         accept(self.asking.datasette, {"here": Hook(SECRET, datacenter)})
+
+    @cached_property
+    def authorization(self) -> dict[str, str]:
+        """The header of a local token that sees all."""
+        with Store(self.crawl.path) as store:
+            return {"Authorization": f"Bearer {tokens.create(store, 'prometheus')}"}
 
     def deliver(
         self, event: str, body: bytes, *, upstream: str = "here", secret: str = SECRET, **headers: str

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mirror.observe.metrics import FileMetrics
 from mirror.serve.service import kind_of
+from mirror.store import Store
 from mirror.store.answers import add_answers
 from mirror.store.files import open_reader
 
@@ -42,10 +43,22 @@ def parsed(text: str) -> Samples:
 
 def scraped(hook: Hooked) -> Samples:
     """Ask the server for its metrics."""
-    answer = hook.asking.get("/-/metrics")
+    answer = hook.asking.get("/-/metrics", headers=hook.authorization)
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain")
     return parsed(answer.text)
+
+
+def test_strangers_learn_nothing_of_a_file_that_holds_private_rows(hook: Hooked) -> None:
+    """Totals count what they may not see; without private rows there is nothing to hide."""
+    text = hook.asking.get("/-/metrics").text
+    assert text.startswith("# The mirror holds private repositories")
+    assert {name for name, _ in parsed(text)} <= {
+        f"answer_seconds_{part}" for part in ("bucket", "count", "sum")
+    }
+    with Store(hook.crawl.path) as store:
+        store.connection.execute("UPDATE repositories SET is_private = 0")
+    assert parsed(hook.asking.get("/-/metrics").text)["rows", "repositories"] > 0
 
 
 def test_the_file_tells_of_runs_in_other_processes(hook: Hooked) -> None:

@@ -17,6 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from mirror.errors import StoreError
 from mirror.observe.health import Health, read_health
 from mirror.observe.metrics import FileMetrics, Latencies, Limits
+from mirror.serve import permissions
 from mirror.serve.formats import SAFETY
 from mirror.serve.mirrors import mirrors
 from mirror.store.files import open_reader
@@ -80,14 +81,14 @@ async def health(datasette: "Datasette", request: Request) -> Response:
 
 
 async def metrics(datasette: "Datasette", request: Request) -> Response:
-    """Answer all metrics: the file's, and those of this process."""
-    del request
+    """Answer all metrics: the file's, if the caller may count what is private, and those of this process."""
     known = watched(datasette)
 
     def read(connection: sqlite3.Connection, _: Path) -> bytes:
         return known.file.text(connection, known.limits(connection))
 
-    text = await _from_file(datasette, read)
+    closed = [await permissions.is_closed(datasette, request.actor, one.name) for one in mirrors(datasette)]
+    text = _CLOSED if any(closed[:1]) else await _from_file(datasette, read)
     return Response(
         (text or b"") + known.latencies.text(), headers=_HEADERS, content_type=CONTENT_TYPE_LATEST
     )
@@ -144,4 +145,5 @@ async def _from_file(datasette: "Datasette", read: Callable[[sqlite3.Connection,
 
 
 ROUTES = [(HEALTH, health), (METRICS, metrics)]
+_CLOSED = b"# The mirror holds private repositories: the metrics of its file need a token of its own.\n"
 _HEADERS = {**SAFETY, "Cache-Control": "no-store"}
