@@ -8,6 +8,8 @@ from datasette.utils.asgi import Base400, Request, Response
 from datasette.views.base import DatasetteError
 from markupsafe import Markup
 
+from mirror.serve.methods import is_post_to_reading, not_allowed
+
 if TYPE_CHECKING:
     from datasette.app import Datasette
 
@@ -16,6 +18,8 @@ log = logging.getLogger(__name__)
 
 async def error_page(datasette: "Datasette", request: Request, exception: Exception) -> Response:
     """Answer with the error, as JSON to those who asked for JSON; log what nobody expected."""
+    if not isinstance(exception, Base400) and await is_post_to_reading(datasette, request):
+        return not_allowed()
     info: dict[str, Any] = {}
     title: str | None = None
     message: Any = str(exception)

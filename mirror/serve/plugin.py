@@ -12,7 +12,7 @@ from datasette.utils.asgi import Request, Response
 from jinja2 import Environment
 
 from mirror.search import register
-from mirror.serve import api, permissions, service, webhooks
+from mirror.serve import api, methods, permissions, service, webhooks
 from mirror.serve.closed import close_tables
 from mirror.serve.cloud import conditions, edge
 from mirror.serve.errors import error_page
@@ -95,7 +95,11 @@ def register_routes() -> list[tuple[str, View]]:
 @hookimpl
 def skip_csrf(scope: dict[str, Any]) -> bool:
     """Leave APIs and webhooks out of the form protection: cookies count for nothing in what they write."""
-    path = scope.get("path", "")
+    return _answers_all(scope.get("path", ""))
+
+
+def _answers_all(path: str) -> bool:
+    """Tell whether a path is one of the addresses for programs, which answer every method themselves."""
     return _is_api(path) or webhooks.is_webhook(path)
 
 
@@ -132,8 +136,13 @@ def prepare_jinja2_environment(env: Environment) -> None:
 
 @hookimpl
 def asgi_wrapper(datasette: "Datasette") -> Callable[[headers.Application], headers.Application]:
-    """Say with every answer that browsers load nothing from elsewhere, and measure how long it took."""
-    return lambda application: service.timed(datasette, headers.guarded(application))
+    """Stand around everything: refuse what nobody may send, guard browsers, and measure how long it took."""
+
+    def wrapped(application: headers.Application) -> headers.Application:
+        known = methods.checked(application, _answers_all)
+        return service.timed(datasette, headers.guarded(known))
+
+    return wrapped
 
 
 @hookimpl

@@ -1,0 +1,87 @@
+"""Methods: each address refuses those that it does not have, and none of them fails."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasette.app import Datasette
+from filled import fill_public
+from served import Asking, asking
+
+ADDRESSES = (
+    "/",
+    "/-/search",
+    "/-/mirror-login",
+    "/-/static/app.css",
+    "/-/logout",
+    "/-/messages",
+    "/mirror",
+    "/mirror/repositories",
+    "/mirror/repositories.json",
+    "/mirror/stale",
+    "/mirror/repositories/1",
+    "/nope",
+    "/nope/nothing",
+    "/1.0/user",
+    "/2.0/user",
+    "/-/webhook/cloud",
+)
+READ = ("/mirror", "/mirror/repositories", "/mirror/repositories.json", "/mirror/stale", "/mirror/nothing")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Asking:
+    """A mirror that anybody may read."""
+    path = tmp_path_factory.mktemp("served") / "mirror.db"
+    fill_public(path).store.close()
+    return asking(path)
+
+
+@pytest.mark.parametrize("path", ADDRESSES)
+@pytest.mark.parametrize("method", ["FOO", "PROPFIND", "TRACE", "RENDER", "DISPATCH_REQUEST"])
+def test_a_method_that_nobody_knows_is_refused(
+    served: Asking, caplog: pytest.LogCaptureFixture, method: str, path: str
+) -> None:
+    """405 that names those that there are, and nothing in the log, also where Datasette has such a name."""
+    with caplog.at_level(logging.ERROR):
+        answer = served(method, path)
+    assert answer.status_code == 405
+    assert {"GET", "POST"} & set(answer.headers["Allow"].split(", "))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("path", READ)
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_what_is_read_alone_takes_no_writes(
+    served: Asking, caplog: pytest.LogCaptureFixture, method: str, path: str
+) -> None:
+    """A POST to a table, a view or a stored query of a mirror is refused, and does not fail."""
+    with caplog.at_level(logging.ERROR):
+        answer = served(method, path, data={"a": "b"})
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("path", "said", "status"),
+    [
+        ("/-/mirror-login", {"token": "none"}, 403),
+        ("/-/logout", {}, 302),
+        ("/-/messages", {"message": "x"}, 302),
+        ("/-/webhook/cloud", {}, 404),
+        ("/nope/nothing", {}, 404),
+    ],
+)
+def test_posts_that_there_are_arrive(served: Asking, path: str, said: dict[str, Any], status: int) -> None:
+    """Whatever takes a POST is asked as before."""
+    assert served("POST", path, data=said).status_code == status
+
+
+def test_a_stored_query_that_writes_does_so(tmp_path: Path) -> None:
+    """One that an operator made for a database of their own takes its POSTs, and its failures are told."""
+    queries = {"add": {"sql": "insert into t values (:a)", "write": True}, "bad": {"sql": "select 1"}}
+    datasette = Datasette(memory=True, metadata={"databases": {"_memory": {"queries": queries}}})
+    served = Asking(datasette)
+    assert served("POST", "/_memory/add?_json=1", data={"a": "b"}).json()["message"] == "no such table: t"
+    assert served("POST", "/_memory/bad", data={"a": "b"}).status_code == 405
