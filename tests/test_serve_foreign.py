@@ -1,0 +1,86 @@
+"""Pages of other sites: what they have a browser send with a Basic login that it kept writes nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filled import fill_mixed
+from served import asking, basic, bearer, make_tokens
+from test_api1_writes import StoreWriter
+
+WRITES = (
+    ("POST", "/2.0/repositories/jespern/new"),
+    ("PUT", "/2.0/repositories/jespern/django-piston"),
+    ("DELETE", "/2.0/repositories/jespern/django-piston"),
+    ("POST", "/1.0/repositories"),
+    ("DELETE", "/api/1.0/repositories/jespern/django-piston"),
+    ("POST", "/-/messages"),
+)
+FOREIGN = (
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"},
+    {"Origin": "https://evil.example"},
+    {"Origin": "http://localhost:8002"},
+    {"Origin": "http://localhost.evil.example"},
+    {"Origin": "null"},
+)
+OWN: tuple[dict[str, str], ...] = (
+    {},
+    {"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost"},
+    {"Sec-Fetch-Site": "none"},
+    {"Origin": "https://LOCALHOST"},
+    {"Origin": "https://mirror.example:8443"},
+)
+
+
+class World:
+    """A mirror that takes writes, under a public address; it notes those that came through."""
+
+    def __init__(self, path: Path) -> None:
+        filled = fill_mixed(path)
+        self.token = make_tokens(filled.store)["write"]
+        self.writer = StoreWriter(filled)
+        self.served = asking(
+            path, writes=True, writer=self.writer, public_url="https://mirror.example:8443/code"
+        )
+
+    def __call__(self, method: str, path: str, headers: dict[str, str], **options: Any) -> Any:
+        """Ask with a Basic login."""
+        login = basic("jespern", self.token)
+        return self.served(method, path, headers={**login, **headers}, **options)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """One for each test: they write."""
+    return World(tmp_path / "mirror.db")
+
+
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+def test_a_foreign_page_writes_nothing(world: World, headers: dict[str, str]) -> None:
+    """403 that says why, whatever the address and the kind of body; the writer is not asked."""
+    for method, path in WRITES:
+        for kind in ("text/plain", "application/x-www-form-urlencoded"):
+            answer = world(method, path, {**headers, "Content-Type": kind}, content='{"name": "new"}')
+            assert answer.status_code == 403, path
+            assert "page of another site" in answer.json()["error"]["detail"]
+    assert not world.writer.calls
+
+
+@pytest.mark.parametrize("headers", OWN, ids=str)
+def test_tools_and_own_pages_write_as_before(world: World, headers: dict[str, str]) -> None:
+    """Whoever sends no such headers is no browser; own pages are this host's or the public address's."""
+    assert world("POST", "/2.0/repositories/jespern/new", headers, json={}).status_code == 200
+    answer = world("PUT", "/1.0/repositories/jespern/new", headers, data={"description": "x"})
+    assert answer.status_code == 200
+    assert len(world.writer.calls) == 2
+
+
+def test_reading_and_bearers_are_let_through(world: World) -> None:
+    """Nothing is written by reading, and no browser keeps a Bearer."""
+    foreign = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}
+    assert world("GET", "/2.0/user", foreign).status_code == 200
+    assert world("OPTIONS", "/2.0/user", foreign).status_code == 200
+    answer = world("POST", "/2.0/repositories/jespern/new", {**foreign, **bearer(world.token)}, json={})
+    assert answer.status_code == 200
