@@ -39,7 +39,9 @@ ACTIONS = (
 edits = st.builds(Edit, st.sampled_from(ACTIONS), st.integers(0, 60), st.integers(0, 60))
 between = st.lists(edits, max_size=4)
 meanwhile = st.lists(st.tuples(st.integers(1, 14), edits), max_size=4)
-histories = st.lists(st.tuples(between, meanwhile), min_size=1, max_size=2)
+cuts = st.none() | st.integers(1, 12)
+"""After how many requests a run is cut short, before the rest happens."""
+histories = st.lists(st.tuples(between, cuts, between, meanwhile), min_size=1, max_size=2)
 
 
 class Stage:
@@ -119,12 +121,12 @@ class Play:
             return  # there is a repository of that name already, or no such ref
         self.out_of_sight |= before - self.visible()
 
-    def sync(self, *, meanwhile: bool = False) -> None:
+    def sync(self, *, meanwhile: bool = False, max_requests: int | None = None) -> None:
         """Sync; whatever happens meanwhile, only what was out of sight may be called gone.
 
         Then, what was deleted after it was listed has no refs to be asked for, and nothing else may fail.
         """
-        summary = self.crawl.sync()
+        summary = self.crawl.sync(max_requests=max_requests)
         lost = {row[0] for row in self.crawl.rows("SELECT uuid FROM repositories")} - self.visible()
         unexpected = [
             failure
@@ -132,7 +134,7 @@ class Play:
             if not meanwhile or (failure.kind, failure.status) != ("refs", 404) or failure.subject not in lost
         ]
         assert not unexpected
-        assert summary.state in ("complete", "incomplete")
+        assert summary.state in ("complete", "incomplete", "paused" if max_requests else "complete")
         assert not self.sandbox.state()["errors"]
         gone = {
             row[0] for row in self.crawl.rows("SELECT uuid FROM repositories WHERE deleted_at IS NOT NULL")
@@ -194,9 +196,15 @@ def _one(of: list[str], number: int) -> str:
 def play(theatre: Theatre, history: list[Any], *, anonymous: bool) -> None:
     """Let a history happen, and hold the mirror against the world after each of its chapters."""
     it = theatre.begin(anonymous=anonymous)
-    for before, meanwhile in history:
+    for before, cut, then, meanwhile in history:
         for edit in before:
             it.do(edit)
+        if cut is not None:
+            it.sync(meanwhile=True, max_requests=cut)
+        for edit in then:
+            it.do(edit)
+        if cut is not None:
+            it.sync(meanwhile=True)  # goes on with what the one before had listed
         it.sandbox.reset()
         for number, edit in meanwhile:
             it.sandbox.on_request(number, lambda edit=edit: it.do(edit))  # type: ignore[misc]

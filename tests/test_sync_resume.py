@@ -127,3 +127,18 @@ def test_killed_anywhere_with_four_threads(tmp_path: Path, start: Callable[..., 
             assert again.sync().state == "complete"
             assert sandbox.state()["total"] <= asked + 2 * threads
             assert contents(again) == expected
+
+
+def test_refs_updated_after_they_were_half_listed_are_listed_anew(tmp_path: Path) -> None:
+    """A push to a branch on a page that a run, cut short since, had read: the place in that listing is void."""
+    name = "ubernostrum/django-profiles"
+    with crawling(tmp_path, page_length=2, workspaces=("ubernostrum",)) as (sandbox, crawl):
+        for number in range(6):
+            sandbox.do("create_branch", name, name=f"b{number}")
+        crawl.sync()
+        sandbox.do("push", name, branch="b5")
+        assert crawl.sync(max_requests=3, later=7200).state == "paused"
+        assert crawl.rows("SELECT 1 FROM cursors WHERE stream LIKE 'refs:%'")
+        sandbox.do("push", name, branch="b0")
+        assert crawl.sync(later=7200).state == "complete"
+        assert_true(crawl, sandbox, ["ubernostrum"])

@@ -34,6 +34,7 @@ _INSERT = f"""INSERT INTO repositories ({", ".join(_WRITTEN)}, id, upstream_id, 
     first_seen_at, last_seen_at) VALUES ({", ".join("?" * (len(_WRITTEN) + 6))})"""
 _UPDATE = f"""UPDATE repositories SET {", ".join(f"{column} = ?" for column in _WRITTEN)},
     refs_stale = max(refs_stale, ?), last_seen_at = ?, deleted_at = NULL, gone_reason = NULL WHERE id = ?"""
+_FORGET_REFS_PLACE = "DELETE FROM cursors WHERE upstream_id = ? AND stream = 'refs:' || ?"
 _TOUCH = "UPDATE repositories SET last_seen_at = ? WHERE id = ?"
 _ADOPT = """UPDATE repositories INDEXED BY repositories_orphan
     SET parent_id = (SELECT p.id FROM repositories p
@@ -63,9 +64,10 @@ def save_repositories(
     """Insert, update or touch a page of repositories; `owner_ids` maps each owner's uuid to its row.
 
     A repository is known by its uuid, so one that is named twice on a page, or renamed, or moved to
-    another owner, stays one row. `with_refs` marks new and updated ones for `refs_stale`. On a
-    `first_listing` new rows are no news: they were there before the mirror was. A page that was asked for
-    before a repository was written through this mirror does not undo that.
+    another owner, stays one row. `with_refs` marks new and updated ones for `refs_stale`, to be listed from
+    their first page: a listing of them that was cut short is of before the update. On a `first_listing` new
+    rows are no news: they were there before the mirror was. A page that was asked for before a repository
+    was written through this mirror does not undo that.
     """
     page = {row.uuid: row for row in rows}
     standing = _standing(connection, upstream_id, list(page))
@@ -73,7 +75,7 @@ def save_repositories(
     written = recently_written(connection, seen_at)
     next_id = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM repositories").fetchone()[0]
     inserts, updates, touches = list[Sequence[Any]](), list[Sequence[Any]](), list[Sequence[Any]]()
-    saved = SavedRepositories([], [], len(page), [])
+    outdated, saved = list[Sequence[Any]](), SavedRepositories([], [], len(page), [])
     for uuid, row in page.items():
         new = (*_SAID_BY(row), owner_ids[row.owner.uuid], parents.get(row.parent_uuid or ""))
         old = standing.get(uuid)
@@ -91,12 +93,15 @@ def save_repositories(
         changes = list(repository_changes(old.id, _named(old), dict(zip(_WRITTEN, new, strict=True))))
         updated = old.written[SAID.index("updated_at")] != row.updated_at
         stale = with_refs and (updated or old.deleted_at is not None)
+        if stale:
+            outdated.append((upstream_id, old.id))
         saved.changed.append(old.id)
         saved.changes.extend(changes)
         updates.append((*new, int(stale), seen_at, old.id))
     connection.executemany(_INSERT, inserts)
     connection.executemany(_UPDATE, updates)
     connection.executemany(_TOUCH, touches)
+    connection.executemany(_FORGET_REFS_PLACE, outdated)
     if inserts:
         connection.execute(_ADOPT, (upstream_id, json.dumps(list(page))))
     if not first_listing:
