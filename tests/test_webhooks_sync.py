@@ -10,7 +10,10 @@ import pytest
 from crawl import assert_true
 from hooked import NEW, OLD, SOME, Hooked, hooked
 
+from mirror.background.works import with_marks
+from mirror.config import Config
 from mirror.report import Silent, Summary
+from mirror.sandbox import parse_fault
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
 from mirror.sync import Run, sync_upstream
@@ -125,6 +128,39 @@ def test_marks_wait_for_the_budget(hook: Hooked) -> None:
     hook.crawl.config = msgspec.structs.replace(hook.crawl.config, requests_per_hour=1)
     assert hook.crawl.sync(may_wait=False, later=1).state == "paused"
     assert marks(hook) == 1
+
+
+def test_a_marked_workspace_that_cannot_be_listed_waits_for_its_next_try(hook: Hooked) -> None:
+    """It costs one try after each delay and not a run every three seconds; an ordinary sync takes it up."""
+    config = Config(database=str(hook.crawl.path), upstreams=(hook.crawl.config,))
+
+    def is_work() -> bool:
+        return bool(with_marks(config, hook.crawl.clock.now()))
+
+    hook.sandbox.do("delete", SOME)
+    hook.about("repo:deleted", "cloud_updated.json")
+    hook.sandbox.add_fault(parse_fault("403,where=listing,nth=every"))
+    assert is_work()
+    assert work(hook, MARKED).state == "incomplete"
+    assert (marks(hook), is_work()) == (1, False)
+    assert work(hook, MARKED).counts.requests == 0
+    hook.crawl.clock.wait(900)
+    assert is_work()
+    assert work(hook, MARKED).state == "incomplete"
+    assert (marks(hook), is_work()) == (1, False)
+    hook.sandbox.clear_faults()
+    hook.crawl.sync()
+    assert (marks(hook), is_work()) == (0, False)
+    true(hook)
+
+
+def test_a_mark_of_a_workspace_that_is_mirrored_no_longer_is_forgotten(hook: Hooked) -> None:
+    """Nothing would ever list it."""
+    hook.sandbox.do("delete", SOME)
+    hook.about("repo:deleted", "cloud_updated.json")
+    hook.crawl.config = msgspec.structs.replace(hook.crawl.config, workspaces=("jespern",))
+    assert work(hook, MARKED).state == "complete"
+    assert marks(hook) == 0
 
 
 def test_parts_leave_each_others_places_alone(hook: Hooked) -> None:

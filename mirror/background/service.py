@@ -177,7 +177,7 @@ class Background:
 
     def _look(self) -> None:
         """Do what webhooks have marked, unless that has just been tried in vain."""
-        for work in with_marks(self._config):
+        for work in with_marks(self._config, self._clock()):
             if not self._waits(work):
                 self._do_or_wait(work)
 

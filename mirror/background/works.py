@@ -15,7 +15,6 @@ from mirror.background.triggers import next_time
 from mirror.config import Config, UpstreamConfig
 from mirror.errors import StoreError
 from mirror.store.files import open_reader
-from mirror.store.marks import any_marked
 from mirror.times import from_text, to_text
 
 Kind = Literal["sync", "sweep", "refs", "retry", "verify", "marked", "watch"]
@@ -108,18 +107,33 @@ def next_run(work: Work, last: Last, *, zone: str, now: datetime) -> datetime | 
     return due
 
 
-def with_marks(config: Config) -> list[Work]:
-    """Return the work that webhooks have left: a run for each upstream of which something is marked."""
+def with_marks(config: Config, now: datetime) -> list[Work]:
+    """Return the work that webhooks have left: a run for each upstream of which something is to be asked."""
     try:
         with closing(open_reader(Path(config.database))) as connection:
             ids = dict(connection.execute("SELECT name, id FROM upstreams").fetchall())
             return [
                 Work(upstream, "marked", "")
                 for upstream in config.upstreams
-                if upstream.name in ids and any_marked(connection, ids[upstream.name])
+                if upstream.name in ids and _any_to_ask(connection, ids[upstream.name], now)
             ]
     except (StoreError, sqlite3.Error):
         return []
+
+
+def _any_to_ask(connection: sqlite3.Connection, upstream_id: int, now: datetime) -> bool:
+    """Tell whether a repository is marked, or a workspace that does not wait for another try."""
+    found = connection.execute(
+        """SELECT 1 FROM cursors WHERE upstream_id = :id AND stream >= 'marked:' AND stream < 'marked;'
+           UNION ALL
+           SELECT 1 FROM cursors WHERE upstream_id = :id AND stream >= 'due:' AND stream < 'due;'
+           AND NOT EXISTS (
+               SELECT 1 FROM sync_failures WHERE upstream_id = :id AND kind = 'workspace'
+               AND lower(subject) = substr(stream, 5) AND next_try_at > :now)
+           LIMIT 1""",
+        {"id": upstream_id, "now": to_text(now)},
+    )
+    return found.fetchone() is not None
 
 
 def read_last(config: Config, chosen: Iterable[Work]) -> list[tuple[Work, Last]]:

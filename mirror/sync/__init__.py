@@ -7,7 +7,7 @@ from mirror.store.ledger import RequestLedger
 from mirror.sync import rounds
 from mirror.sync.absence import absence_steps, settle
 from mirror.sync.holes import hole_steps
-from mirror.sync.marked import between, due_workspaces, forget_listed, marked_steps
+from mirror.sync.marked import between, due_workspaces, forget_listed, marked_steps, to_ask
 from mirror.sync.part import EVERYTHING, Part
 from mirror.sync.refs import count_stale, mark_old, refs_steps
 from mirror.sync.run import Run
@@ -38,12 +38,12 @@ def sync_upstream(run: Run, part: Part = EVERYTHING) -> Summary:
         _work_off(run, marked_steps(run))
         due, since = due_workspaces(run), run.now_text()
         run.report.phase("listing workspaces", None)
-        _list(run, part.to_list(workspaces, due), workspaces)
+        _list(run, part.to_list(workspaces, to_ask(run, due, workspaces)), workspaces)
         if run.config.workspaces is None:
             lost = formerly_listed(run, workspaces)
-            _list(run, part.to_list(lost, due), lost)
+            _list(run, part.to_list(lost, to_ask(run, due, lost)), lost)
             workspaces += lost
-        forget_listed(run, due, since=since)
+        forget_listed(run, due, workspaces, since=since)
         run.must_have_heard()
         if part.is_whole:
             rounds.listings_done(run)

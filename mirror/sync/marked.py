@@ -5,7 +5,7 @@ above all what is gone, only the upstream says: a repository that it does not gi
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from mirror.errors import MirrorError
 from mirror.model import Repository, RepositoryKey
@@ -55,12 +55,20 @@ def due_workspaces(run: Run) -> dict[str, str]:
     return marks.due_workspaces(run.store.connection, run.upstream_id)
 
 
-def forget_listed(run: Run, due: dict[str, str], *, since: str) -> None:
+def to_ask(run: Run, due: Collection[str], workspaces: Iterable[str]) -> set[str]:
+    """Pick the marked workspaces that may be listed now; one that failed waits for its next try."""
+    marked = (name for name in workspaces if name.lower() in due)
+    return {name.lower() for name in marked if not run.waits("workspace", name)}
+
+
+def forget_listed(run: Run, due: dict[str, str], workspaces: Iterable[str], *, since: str) -> None:
     """Forget marks of workspaces that have been listed since, and of those that are not mirrored."""
+    mirrored = {name.lower() for name in workspaces}
     with run.store.transaction() as connection:
         for workspace, at in due.items():
             place = run.place(workspace)
-            if place.listing is None and (place.cursor is None or (place.moved_at or "") >= since):
+            is_listed = place.listing is None and (place.cursor is None or (place.moved_at or "") >= since)
+            if is_listed or workspace not in mirrored:
                 marks.unmark_workspace(connection, run.upstream_id, workspace, said_at=at)
 
 
