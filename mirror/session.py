@@ -26,7 +26,7 @@ from mirror.sync.part import EVERYTHING, Part
 from mirror.sync.plan import Plan, plan_upstream
 from mirror.sync.verify import Finding, verify_upstream
 from mirror.times import Clock, utc_now
-from mirror.upstream.budget import less_a_margin
+from mirror.upstream.budget import limit_in_force
 from mirror.upstream.connect import SANDBOX_URL, Connection, connect, default_limit, url_of
 
 SANDBOX_SIZE = 1_000
@@ -202,8 +202,10 @@ def accounts(config: Config, connection: sqlite3.Connection) -> dict[str, tuple[
         told = connection.execute(
             "SELECT requests_per_hour FROM request_limits WHERE bucket = ?", (bucket,)
         ).fetchone()
-        limits = [upstream.requests_per_hour or default_limit(upstream, credential)]
-        limits += [less_a_margin(told[0])] if told and told[0] else []
-        known = [limit for limit in limits if limit is not None]
-        found[upstream.name] = (bucket, min(known) if known else None)
+        limit = limit_in_force(
+            told=told[0] if told else None,
+            ours=upstream.requests_per_hour,
+            default=default_limit(upstream, credential),
+        )
+        found[upstream.name] = (bucket, limit)
     return found

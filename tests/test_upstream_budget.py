@@ -86,6 +86,10 @@ def test_no_limit_still_counts() -> None:
         ("many", None),
         ("", None),
         ("1e9", None),
+        ("9" * 25, None),
+        ("9" * 5000, None),
+        (f"{'9' * 25}; w=3600, 60;w=3600", 60),
+        (f"10; w={'9' * 5000}", None),
     ],
 )
 def test_limit_headers_are_read(header: str, limit: int | None) -> None:
@@ -147,6 +151,15 @@ def test_429_holds_everybody_of_the_bucket() -> None:
     ours.observe("api", 429, {"retry-after": "5"})
     assert (ledger.held["b"] - time.now).total_seconds() == 5
     assert ours.answers == {429: 4, 200: 1}
+
+
+def test_threads_that_are_refused_together_hold_once() -> None:
+    """Two answers to one excess are one reason to stay away, not two."""
+    time, ledger = Time(), MemoryLedger()
+    ours = budget(time, ledger)
+    for _ in range(4):
+        ours.observe("api", 429, {})
+    assert (ledger.held["b"] - time.now).total_seconds() == 60
 
 
 def test_a_short_hold_is_sat_out_even_by_a_run_that_may_not_wait() -> None:

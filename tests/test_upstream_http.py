@@ -301,6 +301,8 @@ def test_the_date_is_the_upstreams() -> None:
     )
     dates = [ours.upstream.fetch_members("w", None).date for _ in range(3)]
     assert dates == [NOON, NOON - timedelta(minutes=2), NOON]
+    ours = bench(answer({"values": []}, date="Fri, 31 Dec 9999 23:59:59 -0100"))
+    assert ours.upstream.fetch_members("w", None).date == NOON
 
 
 def grants(*lives: float, good: str = "t1") -> Responder:
@@ -327,6 +329,14 @@ def test_oauth_fetches_one_token_and_keeps_it() -> None:
         "bitbucket.org",
         *["api.bitbucket.org"] * 2,
     ]
+
+
+@pytest.mark.parametrize("life", [1e300, -5, 0])
+def test_oauth_tokens_live_a_day_at_most(life: float) -> None:
+    """Whatever the endpoint says."""
+    ours = bench(grants(life, 3600), credential="oauth:key:s3cret")
+    ask(ours)
+    assert len(ours.server.asked) == 2
 
 
 def test_oauth_renews_before_the_end() -> None:

@@ -111,9 +111,9 @@ def moment_of(date: str) -> datetime | None:
     """Read a Date header; None where it is missing or unreadable. The same second comes many times."""
     try:
         moment = parsedate_to_datetime(date)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, TypeError, OverflowError):
         return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def shown(text: str, length: int = 300) -> str:

@@ -98,15 +98,8 @@ class Budget:
         self._refused_in_row: Counter[RequestKind] = Counter()
 
     def limit(self, kind: RequestKind = "api") -> int | None:
-        """Return the hourly limit in force: a told one may lower the operator's, never raise it.
-
-        Where there is no limit by default, a told one is known but not kept: such servers tell limits that
-        they do not enforce, or of other kinds, and a 429 is heard in any case.
-        """
-        told, ours = self._told[kind], self._set[kind]
-        if told is None or (ours is None and self._default[kind] is None):
-            return ours if ours is not None else self._default[kind]
-        return less_a_margin(told) if ours is None else min(ours, less_a_margin(told))
+        """Return the hourly limit in force."""
+        return limit_in_force(told=self._told[kind], ours=self._set[kind], default=self._default[kind])
 
     def used(self, kind: RequestKind = "api") -> int:
         """Return how many requests of the past hour are counted, by whichever process."""
@@ -196,14 +189,25 @@ class Budget:
     def _hold(self, kind: RequestKind, headers: Mapping[str, str]) -> None:
         now = self._clock()
         seconds = delay_told(headers, now)
-        if seconds is None:
-            seconds = min(FIRST_HOLD * 2 ** self._refused_in_row[kind], LONGEST_TOLD)
-        until = now + timedelta(seconds=max(seconds, SHORTEST_HOLD))
         with self._counts:
             if now >= self._held.get(kind, now):  # several threads' answers to one excess count once
                 self._refused_in_row[kind] += 1
+            if seconds is None:
+                seconds = min(FIRST_HOLD * 2 ** (self._refused_in_row[kind] - 1), LONGEST_TOLD)
+            until = now + timedelta(seconds=max(seconds, SHORTEST_HOLD))
             self._held[kind] = max(until, self._held.get(kind, until))
         self._ledger.hold(self.buckets[kind], until)
+
+
+def limit_in_force(*, told: int | None, ours: int | None, default: int | None) -> int | None:
+    """Return the hourly limit that counts: a told one may lower the operator's, never raise it.
+
+    Where there is no limit by default, a told one is known but not kept: such servers tell limits that
+    they do not enforce, or of other kinds, and a 429 is heard in any case.
+    """
+    if told is None or (ours is None and default is None):
+        return ours if ours is not None else default
+    return less_a_margin(told) if ours is None else min(ours, less_a_margin(told))
 
 
 def less_a_margin(limit: int) -> int:
@@ -211,7 +215,7 @@ def less_a_margin(limit: int) -> int:
     return max(1, limit - max(2, limit // 25))
 
 
-_POLICY = re.compile(r"(\d+)\s*;\s*w\s*=\s*(\d+)")
+_POLICY = re.compile(r"(?<!\d)(\d{1,9})\s*;\s*w\s*=\s*(\d{1,9})(?!\d)")
 
 
 def limit_told(header: str) -> int | None:

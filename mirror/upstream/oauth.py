@@ -10,6 +10,7 @@ import msgspec
 from mirror.times import Clock
 
 EARLY_SECONDS = 120.0  # a request under way must not see its token end
+LONGEST = 86_400.0
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +46,8 @@ class Tokens:
         with self._lock:
             if not self.token or self._clock() >= self._good_until:
                 grant = self._fetch()
-                life = max(grant.expires_in - EARLY_SECONDS, grant.expires_in / 2)
+                told = min(max(grant.expires_in, 0.0), LONGEST)
+                life = max(told - EARLY_SECONDS, told / 2)
                 self.token, self._good_until = grant.access_token, self._clock() + timedelta(seconds=life)
             return self.token
 
