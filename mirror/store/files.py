@@ -27,24 +27,41 @@ def open_writer(path: Path) -> sqlite3.Connection:
     """
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(
-            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
-        )
-        try:
-            fresh = not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
-            if not fresh:
-                _refuse_strangers(connection, path)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute("PRAGMA wal_autocheckpoint = 8000")  # 32 MB: a first load rewrites fewer pages
-            connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute("PRAGMA cache_size = -32000")
-            connection.execute("PRAGMA temp_store = MEMORY")
-            _migrate(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        with _one_at_a_time(path.parent):
+            return _prepared(path)
+
+
+def _prepared(path: Path) -> sqlite3.Connection:
+    """Open a file, and make it a mirror of this version."""
+    connection = sqlite3.connect(
+        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+    try:
+        fresh = not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+        if not fresh:
+            _refuse_strangers(connection, path)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 8000")  # 32 MB: a first load rewrites fewer pages
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA cache_size = -32000")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        _migrate(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Let the files of a folder be opened in turn: SQLite does not wait where two make one a WAL file."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
@@ -132,7 +149,7 @@ def _remedy(message: str) -> str:
 @contextmanager
 def sync_lock(path: Path) -> Iterator[None]:
     """Hold the mirror for one run; raises StoreLocked naming the process that holds it already."""
-    lock_path = path.with_name(path.name + ".lock")
+    lock_path = path.resolve().with_name(path.resolve().name + ".lock")  # links to one file share its lock
     with explained(lock_path):
         lock_path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

@@ -2,6 +2,7 @@
 
 A row counts the requests of one second in one bucket. A second leaves the hour only when all of it has,
 so the count errs on the side of asking less. Buckets are names without secrets (`mirror.credentials`).
+What lies more than an hour ahead was written by a clock that was wrong, and counts for nothing.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -25,8 +26,9 @@ class RequestLedger:
         second = int(now.timestamp())
         with self._store.transaction() as connection:
             held = connection.execute(
-                "SELECT held_until FROM request_limits WHERE bucket = ? AND held_until > ?",
-                (bucket, now.timestamp()),
+                """SELECT held_until FROM request_limits
+                   WHERE bucket = ? AND held_until > ? AND held_until <= ?""",
+                (bucket, now.timestamp(), second + HOUR + 1),
             ).fetchone()
             if held:
                 return datetime.fromtimestamp(held[0], UTC)
@@ -47,10 +49,11 @@ class RequestLedger:
         """Refuse every request of a bucket until a moment, because the upstream said 429."""
         with self._store.transaction() as connection:
             connection.execute(
-                """INSERT INTO request_limits (bucket, held_until) VALUES (?, ?)
-                   ON CONFLICT DO UPDATE SET
-                       held_until = max(coalesce(held_until, 0), excluded.held_until)""",
-                (bucket, until.timestamp()),
+                """INSERT INTO request_limits (bucket, held_until) VALUES (:bucket, :until)
+                   ON CONFLICT DO UPDATE SET held_until = excluded.held_until
+                       WHERE held_until IS NULL OR held_until < excluded.held_until
+                           OR held_until > excluded.held_until + :hour""",
+                {"bucket": bucket, "until": until.timestamp(), "hour": HOUR},
             )
 
     def learn(self, bucket: str, limit: int) -> None:
@@ -68,14 +71,14 @@ class RequestLedger:
         return row[0] if row else None
 
     def forget(self, now: datetime) -> None:
-        """Drop what is older than the hour."""
+        """Drop what is older than two days: a clock that goes wrong by some hours loses nothing."""
         with self._store.transaction() as connection:
-            connection.execute("DELETE FROM request_ledger WHERE at < ?", (int(now.timestamp()) - HOUR,))
+            connection.execute("DELETE FROM request_ledger WHERE at < ?", (int(now.timestamp()) - 48 * HOUR,))
 
     def _count(self, bucket: str, second: int) -> int:
         row = self._store.row(
-            "SELECT coalesce(sum(requests), 0) FROM request_ledger WHERE bucket = ? AND at >= ?",
-            (bucket, second - HOUR),
+            "SELECT coalesce(sum(requests), 0) FROM request_ledger WHERE bucket = ? AND at BETWEEN ? AND ?",
+            (bucket, second - HOUR, second + HOUR),
         )
         return int(row[0]) if row else 0
 
@@ -83,8 +86,8 @@ class RequestLedger:
         """Say when enough seconds have left the hour for one request to fit."""
         excess = self._count(bucket, second) - limit + 1
         for at, requests in self._store.rows(
-            "SELECT at, requests FROM request_ledger WHERE bucket = ? AND at >= ? ORDER BY at",
-            (bucket, second - HOUR),
+            "SELECT at, requests FROM request_ledger WHERE bucket = ? AND at BETWEEN ? AND ? ORDER BY at",
+            (bucket, second - HOUR, second + HOUR),
         ):
             excess -= requests
             if excess <= 0:

@@ -1,0 +1,50 @@
+"""The request ledger of the file: an hour is an hour, whatever the clock has been."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from mirror.store import Store
+from mirror.store.ledger import RequestLedger
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[RequestLedger]:
+    """An empty one."""
+    with Store(tmp_path / "mirror.db") as store:
+        yield RequestLedger(store)
+
+
+def test_what_a_clock_far_ahead_wrote_counts_for_nothing(ledger: RequestLedger) -> None:
+    """A year ahead once is not a mirror that stands still for a year."""
+    ahead = NOON + timedelta(days=365)
+    for _ in range(3):
+        assert ledger.reserve("b", 3, ahead) is None
+    ledger.hold("b", ahead + HOUR)
+    assert ledger.reserve("b", 3, ahead) == ahead + HOUR
+    for left in range(3):
+        assert ledger.used("b", NOON) == left
+        assert ledger.reserve("b", 3, NOON) is None
+    assert ledger.reserve("b", 3, NOON) == NOON + HOUR + timedelta(seconds=1)
+    ledger.hold("b", NOON + timedelta(seconds=60))
+    assert ledger.reserve("b", None, NOON) == NOON + timedelta(seconds=60)
+
+
+def test_a_clock_that_is_set_back_a_little_does_not_spend_the_hour_twice(ledger: RequestLedger) -> None:
+    """Requests up to an hour ahead were made within the hour."""
+    assert ledger.reserve("b", 1, NOON) is None
+    assert ledger.reserve("b", 1, NOON - timedelta(minutes=30)) is not None
+
+
+def test_a_clock_that_is_some_hours_ahead_for_a_while_forgets_nothing(ledger: RequestLedger) -> None:
+    """What is dropped is older than any such error."""
+    assert ledger.reserve("b", 1, NOON) is None
+    ledger.forget(NOON + 5 * HOUR)
+    assert ledger.used("b", NOON) == 1
+    ledger.forget(NOON + 50 * HOUR)
+    assert ledger.used("b", NOON) == 0
