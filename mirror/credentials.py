@@ -6,14 +6,17 @@ What is read decides the form: ``user:token`` is Basic (an API token, whose user
 
 import base64
 import hashlib
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from mirror.errors import ConfigError
 
+Redact = Callable[[str], str]
 Form = Literal["basic", "bearer", "oauth", "anonymous"]
 
 LARGEST_FILE = 65_536
@@ -61,12 +64,28 @@ class Credential:
         return "Basic " + base64.b64encode(f"{self.user}:{self.secret}".encode()).decode("ascii")
 
     def redacted(self, text: str) -> str:
-        """Take the secret, in either spelling, out of a text that others wrote."""
+        """Take the secret, however it is spelt, out of a text that others wrote."""
         if len(self.secret) < SHORTEST_REDACTED:
             return text
-        for secret in (self.secret, self.basic.removeprefix("Basic ")):
-            text = text.replace(secret, "[secret]")
+        return redacting([self.secret, self.basic.removeprefix("Basic ")])(text)
+
+
+def redacting(secrets: Iterable[str]) -> Redact:
+    """Return what takes secrets out of a text, also as JSON, as an address and in Base64 they are written."""
+    spellings = set[str]()
+    for secret in secrets:
+        if len(secret) >= SHORTEST_REDACTED:
+            encoded = base64.b64encode(secret.encode()).decode()
+            in_json = {json.dumps(secret, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}
+            spellings |= {secret, repr(secret)[1:-1], quote(secret, safe=""), encoded, *in_json}
+    ordered = sorted(spellings, key=len, reverse=True)
+
+    def redact(text: str) -> str:
+        for spelling in ordered:
+            text = text.replace(spelling, "[secret]")
         return text
+
+    return redact
 
 
 ANONYMOUS = Credential()

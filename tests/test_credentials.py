@@ -82,6 +82,13 @@ def test_the_secret_is_never_shown(text: str) -> None:
     assert basic not in found.redacted(f"you sent {basic}!")
 
 
+def test_a_secret_is_taken_out_however_it_is_spelt() -> None:
+    """An upstream may say it as an address or as JSON has it."""
+    found = read_credential("env:T", {"T": 'a@b.c:ATATT3x/"secret=é'})
+    said = 'a%40b.c:ATATT3x%2F%22secret%3D%C3%A9 ATATT3x/\\"secret=\\u00e9'
+    assert found.redacted(said) == "a%40b.c:[secret] [secret]"
+
+
 def test_the_bucket_is_whom_the_upstream_counts() -> None:
     """Two tokens of one user share a budget; two access tokens do not; nobody has one as well."""
     bucket = {text: read_credential("env:T", {"T": text}).bucket for text in ("me:1", "me:2", "1", "2")}

@@ -13,9 +13,9 @@ from pathlib import Path
 import msgspec
 
 from mirror.config import AlertConfig, AlertEvent, Config
-from mirror.credentials import read_secret
+from mirror.credentials import read_secret, redacting
 from mirror.errors import ConfigError, StoreError
-from mirror.observe.logs import redacting, secrets_of
+from mirror.observe.logs import secrets_of
 from mirror.observe.messengers import NotDelivered, call, ping, post
 from mirror.observe.runs import run_line
 from mirror.report import Summary

@@ -1,21 +1,17 @@
 """Logs: lines for people or JSON for programs, one for each run, and no secret in any of them."""
 
-import base64
 import contextlib
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
 
 from mirror.config import Config, LogConfig
-from mirror.credentials import SHORTEST_REDACTED, read_credential, read_secret
+from mirror.credentials import Redact, read_credential, read_secret, redacting
 from mirror.errors import ConfigError
 from mirror.times import to_text
-
-Redact = Callable[[str], str]
 
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """What every record has; anything else was said with `extra`."""
@@ -50,24 +46,6 @@ def secrets_of(config: Config) -> list[str]:
         except ConfigError:
             continue
     return found
-
-
-def redacting(secrets: Iterable[str]) -> Redact:
-    """Return what takes secrets out of a text, also as JSON, as an address and in Base64 they are written."""
-    spellings = set[str]()
-    for secret in secrets:
-        if len(secret) >= SHORTEST_REDACTED:
-            encoded = base64.b64encode(secret.encode()).decode()
-            in_json = {json.dumps(secret, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}
-            spellings |= {secret, repr(secret)[1:-1], quote(secret, safe=""), encoded, *in_json}
-    ordered = sorted(spellings, key=len, reverse=True)
-
-    def redact(text: str) -> str:
-        for spelling in ordered:
-            text = text.replace(spelling, "[secret]")
-        return text
-
-    return redact
 
 
 class ConsoleLines(logging.Formatter):
