@@ -130,7 +130,7 @@ def test_killed_anywhere_with_four_threads(tmp_path: Path, start: Callable[..., 
 
 
 def test_refs_updated_after_they_were_half_listed_are_listed_anew(tmp_path: Path) -> None:
-    """A push to a branch on a page that a run, cut short since, had read: the place in that listing is void."""
+    """A push to a page of branches that a run, cut short since, had read: it is read again."""
     name = "ubernostrum/django-profiles"
     with crawling(tmp_path, page_length=2, workspaces=("ubernostrum",)) as (sandbox, crawl):
         for number in range(6):

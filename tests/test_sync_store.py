@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from crawl import Crawl, assert_true, contents, crawling
 
@@ -101,3 +102,14 @@ def test_a_changed_list_of_workspaces(tmp_path: Path) -> None:
         assert tables(crawl) == before
         assert crawl.sync().counts.refs_changed >= 1
         assert_true(crawl, sandbox, ["jespern", "ubernostrum"])
+
+
+def test_refs_are_mirrored_once_the_configuration_says_so(tmp_path: Path) -> None:
+    """`refs = "none"` at first, then `"api"`: what was listed without refs gets them, changed or not."""
+    with crawling(tmp_path, workspaces=("jespern",), refs="none") as (sandbox, crawl):
+        assert crawl.sync().state == "complete"
+        assert crawl.one("SELECT count(*) FROM branches") == 0
+        crawl.config = msgspec.structs.replace(crawl.config, refs="api")
+        assert crawl.sync().state == "complete"
+        assert_true(crawl, sandbox, ["jespern"])
+        assert crawl.sync().counts.requests == 1

@@ -7,6 +7,7 @@ import msgspec
 
 from mirror.errors import MirrorError, UpstreamShapeError
 from mirror.model import Ref, RepositoryKey
+from mirror.store.publicity import reopen
 from mirror.store.refs import SavedRefs, has_refs, has_unnamed, save_main_branch, save_refs
 from mirror.store.runs import Failure
 from mirror.sync.places import PASSES
@@ -30,12 +31,16 @@ def count_stale(run: Run) -> int:
 
 
 def mark_old(run: Run) -> None:
-    """Let refs be asked for anew once they are older than `refs_every`: tags may move unannounced."""
+    """Let refs be asked for anew once they are older than `refs_every`: tags may move unannounced.
+
+    Those of a repository that was listed while no refs were mirrored (`refs = "none"`) are as old as can be.
+    """
     before = to_text(run.now() - timedelta(seconds=run.config.refs_every))
     with run.store.transaction() as connection:
         connection.execute(
             """UPDATE repositories SET refs_stale = 1
-               WHERE upstream_id = ? AND NOT refs_stale AND deleted_at IS NULL AND refs_synced_at < ?""",
+               WHERE upstream_id = ? AND NOT refs_stale AND deleted_at IS NULL
+                   AND (refs_synced_at IS NULL OR refs_synced_at < ?)""",
             (run.upstream_id, before),
         )
 
@@ -60,7 +65,7 @@ class RefsPlace(msgspec.Struct, frozen=True, kw_only=True):
     """Where the listing of one repository's refs stands, between two pages of it.
 
     `pages` and `rows` count those of this pass, `bad` the rows not understood; `landmark` is an earlier link
-    that tells when links go in a circle.
+    that tells when links go in a circle; `since` is when the first page of this pass was asked for.
     """
 
     next: str | None = None
@@ -69,8 +74,9 @@ class RefsPlace(msgspec.Struct, frozen=True, kw_only=True):
     rows: int = 0
     bad: int = 0
     passes: int = 1
+    since: str = ""
 
-    def after(self, page: Page[Ref]) -> "RefsPlace":
+    def after(self, page: Page[Ref], asked_at: str) -> "RefsPlace":
         """Return the place behind a page; raises UpstreamShapeError where the links go in a circle."""
         if page.place is not None and page.place in (self.next, self.landmark):
             raise UpstreamShapeError("the refs listing leads back to a page of its own")
@@ -82,6 +88,7 @@ class RefsPlace(msgspec.Struct, frozen=True, kw_only=True):
             rows=rows,
             bad=self.bad + len(page.bad),
             passes=self.passes,
+            since=self.since if self.pages else asked_at,
         )
 
 
@@ -90,17 +97,19 @@ class RefsStep(Step):
 
     def __init__(self, run: Run, row_id: int, key: RepositoryKey, place: RefsPlace) -> None:
         self.run, self.row_id, self.key, self.place = run, row_id, key, place
+        self.asked_at = ""
 
     def ask(self) -> Page[Ref]:
         """Ask for the page."""
+        self.asked_at = self.run.now_text()
         return self.run.upstream.fetch_refs(self.key, self.place.next)
 
     def save(self, answer: Page[Ref]) -> Sequence[Step]:
         """Write it, with where a listing of several pages goes on."""
-        run, place = self.run, self.place.after(answer)
+        run, place = self.run, self.place.after(answer, self.asked_at)
         if self._is_doubtful(answer, place):
             return [RefsStep(run, self.row_id, self.key, RefsPlace(passes=2))]
-        with run.store.transaction():
+        with run.store.transaction() as connection:
             saved = self._write(answer.rows, last_page=place.next is None and place.pages == 1, place=place)
             if place.next is None and place.pages > 1:
                 place, saved = self._ended(place, saved)
@@ -114,6 +123,8 @@ class RefsStep(Step):
                 run.drop_cursor(_stream(self.row_id))
             if done:
                 run.answered_refs(self.row_id, understood=place.bad == 0)
+            if done and place.bad == 0:
+                reopen(connection, self.row_id, listed_since=place.since)
             for bad in answer.bad:
                 what = f"{self.key.full_name}: {bad.what}"
                 run.fail(Failure("ref", what, bad.error, repository_id=self.row_id))
