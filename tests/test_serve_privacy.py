@@ -253,11 +253,22 @@ def test_a_foreign_page_cannot_log_anybody_in(mixed: Mixed) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["//evil.example", "https://evil.example/", "/\\evil.example", "evil", "javascript:alert(1)"]
+    "address",
+    ["//evil.example", "https://evil.example/", "/\\evil.example", "evil", "javascript:alert(1)", "//["],
 )
 def test_a_login_leads_nowhere_else(address: str) -> None:
     """The address to go on to is on this server."""
     assert local_path(address) == "/"
+
+
+def test_half_an_address_fails_nothing(tmp_path: Path) -> None:
+    """Neither where a login leads, nor in a Host that trust is asked of."""
+    fill_mixed(tmp_path / "mirror.db")
+    served = asking(tmp_path / "mirror.db", trust_basic_user=True)
+    assert served.get("/-/mirror-login?next=//[").status_code == 200
+    for path, status in (("/1.0/user", 401), ("/mirror/repositories.json", 403)):
+        answer = served.get(path, headers={**basic("jespern", "x"), "Host": "["})
+        assert answer.status_code == status
 
 
 def test_what_is_closed_says_how_to_open_it(mixed: Mixed) -> None:
@@ -308,6 +319,7 @@ def test_a_wrong_plugin_configuration_ends_the_start(mixed: Mixed) -> None:
         (("127.0.0.1", 1), {"host": "localhost", "via": "1.1 proxy"}, False),
         (("192.0.2.1", 1), {"host": "localhost"}, False),
         (None, {"host": "localhost"}, False),
+        (("127.0.0.1", 1), {"host": "["}, False),
     ],
 )
 def test_trust_is_for_this_machine_alone(

@@ -83,7 +83,10 @@ def is_local(client: Any, headers: Mapping[str, str]) -> bool:
     """
     if not client or not PROXIES_SAY.isdisjoint(headers):
         return False
-    host = urlsplit("//" + headers.get("host", "")).hostname or ""
+    try:
+        host = urlsplit("//" + headers.get("host", "")).hostname or ""
+    except ValueError:  # half a bracket
+        return False
     return is_loopback(str(client[0])) and is_loopback(host)
 
 

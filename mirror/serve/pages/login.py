@@ -68,7 +68,10 @@ async def _read_form(request: Request) -> dict[str, str]:
 
 def local_path(text: str) -> str:
     """Return a path on this server to go on to; anything that leads elsewhere becomes the home page."""
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # an address with half a bracket in it
+        return "/"
     if parts.scheme or parts.netloc or not text.startswith("/") or text.startswith(("//", "/\\")):
         return "/"
     return quote(text, safe="/?&=%:;,@!$'()*+~.-_[]")
