@@ -18,7 +18,7 @@ from mirror.serve.callers import ANONYMOUS, Caller
 from mirror.serve.cloud import catalogue
 from mirror.serve.cloud.fields import selection
 from mirror.serve.cloud.listings import segments
-from mirror.serve.cloud.paging import Window
+from mirror.serve.cloud.paging import Window, opaque
 
 TIES = ("2012-01-01T00:00:00.000000Z", "2013-01-01T00:00:00.000000Z", None)
 
@@ -75,7 +75,15 @@ def _names(pages: Any) -> list[str]:
 
 @pytest.mark.parametrize(
     ("asked", "length"),
-    [("", 10), ("pagelen=1", 1), ("pagelen=100", 100), ("pagelen=101", 100), ("pagelen=999999", 100)],
+    [
+        ("", 10),
+        ("pagelen=1", 1),
+        ("pagelen=100", 100),
+        ("pagelen=101", 100),
+        ("pagelen=999999", 100),
+        ("pagelen=1000000000000", 100),
+        ("pagelen=" + "9" * 5000, 100),
+    ],
 )
 def test_lengths_are_clamped(world: World, asked: str, length: int) -> None:
     """Ten rows by default, a hundred at most; what was taken is said."""
@@ -85,7 +93,8 @@ def test_lengths_are_clamped(world: World, asked: str, length: int) -> None:
 @pytest.mark.parametrize(
     "asked",
     [
-        "pagelen=0", "pagelen=-1", "pagelen=x", "pagelen=9999999999", "page=0", "page=-1", "page=x", "page=c",
+        "pagelen=0", "pagelen=-1", "pagelen=x", "pagelen=99999999999x", "pagelen=000000000000",
+        "page=9999999999", "page=0", "page=-1", "page=x", "page=c",
         "page=c!!!", "page=cW10", "page=cWzEsW11d", "page=1.5", "page=%C2%B2", "role=king", "sort=nothing",
         "sort=-", "sort=parent", "sort=name,size", "after=soon", "q=x",
     ],
@@ -96,6 +105,14 @@ def test_what_cannot_be_read_is_refused_by_name(world: World, asked: str) -> Non
     assert answer.status_code == 400, answer.text
     kind = {"q": "query"}.get(asked.partition("=")[0], asked.partition("=")[0])
     assert answer.json()["error"]["message"].startswith(f"Invalid {kind}")
+
+
+@pytest.mark.parametrize(("size", "status"), [(0, 200), (5, 200), (-5, 400), (2**70, 400)])
+def test_a_place_counts_no_less_than_nothing(world: World, size: int, status: int) -> None:
+    """A size that somebody made up is not told on."""
+    place = opaque(2, ("2012-01-01T00:00:00.000000Z", 1), size)
+    answer = world.served.get(f"/2.0/repositories?page={place}&q=size=null")
+    assert answer.status_code == status
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])

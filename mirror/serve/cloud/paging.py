@@ -45,7 +45,7 @@ class _Place(msgspec.Struct, frozen=True, array_like=True):
 
 def window(parameters: Mapping[str, str]) -> Window:
     """Read `pagelen` and `page`; raises ApiError 400."""
-    length = min(_positive(parameters, "pagelen", DEFAULT_LENGTH), LONGEST)
+    length = _length(parameters)
     page = parameters.get("page", "1")
     if not page.startswith(_MARK):
         return Window(length=length, number=_positive(parameters, "page", 1))
@@ -54,7 +54,8 @@ def window(parameters: Mapping[str, str]) -> Window:
         place = msgspec.json.decode(raw, type=_Place)
     except (msgspec.DecodeError, binascii.Error, ValueError):
         raise _invalid("page") from None
-    if not 0 < place.number < 2**53 or any(_unreadable(one) for one in place.after):
+    is_counted = place.size is None or 0 <= place.size < 2**53
+    if not (0 < place.number < 2**53 and is_counted) or any(_unreadable(one) for one in place.after):
         raise _invalid("page")
     return Window(length=length, number=place.number, after=place.after, size=place.size)
 
@@ -74,6 +75,14 @@ class Links(msgspec.Struct, frozen=True):
     def to(self, page: str, **others: str) -> str:
         """Return the address of a page."""
         return f"{self.address}?{urlencode({**self.parameters, **others, 'page': page})}"
+
+
+def _length(parameters: Mapping[str, str]) -> int:
+    """Read `pagelen`; a number of however many digits is clamped."""
+    text = parameters.get("pagelen", "")
+    if text.isascii() and text.isdecimal() and len(text.lstrip("0")) >= 10:
+        return LONGEST
+    return min(_positive(parameters, "pagelen", DEFAULT_LENGTH), LONGEST)
 
 
 def _positive(parameters: Mapping[str, str], name: str, default: int) -> int:
