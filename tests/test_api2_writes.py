@@ -9,23 +9,25 @@ from served import asking, bearer, make_tokens
 from test_api1_writes import StoreWriter
 
 from mirror.errors import UpstreamRefused
+from mirror.serve import tokens
 from mirror.serve.forms import RepositoryForm
 
 
 class World:
     """A mirror that takes writes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, user: str | None = None) -> None:
         filled = fill_mixed(path)
         self.tokens = make_tokens(filled.store)
+        if user:
+            self.tokens["write"] = tokens.create(filled.store, f"writes as {user}", "write", user=user)
         self.writer = StoreWriter(filled)
         self.served = asking(path, writes=True, writer=self.writer)
 
-    def __call__(self, method: str, what: str, *tokens: str, **options: Any) -> Any:
-        """Write with a token, the one that may unless told."""
-        return self.served(
-            method, f"/2.0/{what}", headers=bearer(self.tokens[[*tokens, "write"][0]]), **options
-        )
+    def __call__(self, method: str, what: str, who: str = "write", *, kind: str = "", **options: Any) -> Any:
+        """Write with a token, the one that may unless told; `kind` is the type of the body."""
+        headers = bearer(self.tokens[who]) | ({"Content-Type": kind} if kind else {})
+        return self.served(method, f"/2.0/{what}", headers=headers, **options)
 
 
 @pytest.fixture
@@ -84,6 +86,106 @@ def test_a_repository_is_forked_into_a_workspace(world: World) -> None:
     assert "workspace" in refused.json()["error"]["fields"]
 
 
+UUIDS = {"mcatalbas": "{mcatalbas-uuid}", "jespern": "%7Bjespern-uuid%7D"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"workspace": {"uuid": UUIDS["mcatalbas"]}},
+        {"workspace": {"uuid": UUIDS["mcatalbas"].strip("{}")}},
+        {"workspace": UUIDS["mcatalbas"]},
+        {"workspace": None, "owner": {"type": "team", "uuid": UUIDS["mcatalbas"]}},
+        {"workspace": {"slug": "mcatalbas"}, "owner": {"uuid": "{of-a-person}"}},
+    ],
+    ids=str,
+)
+def test_a_workspace_is_named_by_its_uuid(world: World, body: dict[str, Any]) -> None:
+    """A fork lands there, and not with the caller; a creation may say what its address says."""
+    forks = "repositories/jespern/django-piston/forks"
+    assert world("POST", forks, json={**body, "name": "mine"}).status_code == 201
+    assert world("POST", "repositories/mcatalbas/new", json=body).status_code == 200
+    assert world("POST", f"repositories/{UUIDS['jespern']}/other", json={}).status_code == 200
+    assert [call[1] for call in world.writer.calls] == ["mcatalbas/mine", "mcatalbas/new", "jespern/other"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"workspace": {"uuid": "{nobody}"}},
+        {"workspace": {"uuid": ""}},
+        {"workspace": {"name": "mcatalbas"}},
+        {"workspace": {}},
+        {"workspace": []},
+        {"workspace": ""},
+        {"workspace": 7},
+        {"workspace": {"slug": ["mcatalbas"]}},
+        {"workspace": {"uuid": 5}},
+        {"owner": {"uuid": "{nobody}"}},
+        {"owner": {"display_name": "Somebody"}},
+    ],
+    ids=str,
+)
+def test_a_workspace_that_is_not_found_is_not_the_caller_s(tmp_path: Path, body: dict[str, Any]) -> None:
+    """400 that names the field, also for a token that speaks for somebody; nothing is written anywhere."""
+    world = World(tmp_path / "mirror.db", user="jespern")
+    for path in ("repositories/mcatalbas/codeigniter/forks", "repositories/jespern/new"):
+        answer = world("POST", path, json=body)
+        assert answer.status_code == 400
+        assert {"workspace", "owner"} & answer.json()["error"]["fields"].keys()
+    assert not world.writer.calls
+
+
+def test_a_creation_is_in_one_workspace(world: World) -> None:
+    """An address and a body that contradict each other are refused; an unknown uuid in an address is 404."""
+    body = {"workspace": {"slug": "mcatalbas"}}
+    assert world("POST", "repositories/jespern/new", json=body).status_code == 400
+    assert world("POST", "repositories/%7Bnobody%7D/new", json={}).status_code == 404
+    assert not world.writer.calls
+
+
+def test_an_owner_is_of_no_concern_to_a_change(world: World) -> None:
+    """Clients send back what they were told, whoever the owner is."""
+    body = {"owner": {"display_name": "Somebody"}, "description": "x"}
+    assert world("PUT", "repositories/jespern/django-piston", json=body).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "slug",
+    ["with%20space", "%7Bx%7D", "%2e%2e%2Fx", "%2e%2e", "-x", "x-", "%C3%BC", "%E2%84%AA", "x" * 63, "a'b"],
+)
+def test_an_address_that_ends_in_no_slug_makes_nothing(world: World, slug: str) -> None:
+    """400, because the repository would be called otherwise than its address says."""
+    for body in ({}, {"name": "x"}):
+        assert world("POST", f"repositories/jespern/{slug}", json=body).status_code == 400
+    assert not world.writer.calls
+
+
+@pytest.mark.parametrize("slug", ["A.b_c-1", ".x", "x" * 62])
+def test_an_address_that_ends_in_a_slug_makes_it(world: World, slug: str) -> None:
+    """In any case of its letters."""
+    assert world("POST", f"repositories/jespern/{slug}", json={}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("application/json", 200),
+        ("application/json; charset=utf-8", 200),
+        ("application/vnd.api+json", 200),
+        ("", 200),
+        ("text/plain", 415),
+        ("multipart/form-data; boundary=x", 415),
+    ],
+)
+def test_a_body_says_that_it_is_json(world: World, kind: str, status: int) -> None:
+    """Or nothing; a body of another type is not read, and no body is of no type."""
+    path = "repositories/jespern/new"
+    assert world("POST", path, kind=kind, content='{"description": "x"}').status_code == status
+    assert len(world.writer.calls) == (status == 200)
+    assert world("PUT", "repositories/jespern/django-piston", kind="text/plain").status_code == 200
+
+
 @pytest.mark.parametrize(
     ("token", "status"), [("read", 403), ("revoked", 401), ("expired", 401), ("bad", 401), ("write", 200)]
 )
@@ -94,13 +196,26 @@ def test_who_may_write(world: World, token: str, status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", ["[1]", "{", '{"fork_policy": "maybe"}', '{"scm": "cvs"}', '{"is_private": "perhaps"}']
+    "body",
+    [
+        "[1]",
+        "{",
+        '{"fork_policy": "maybe"}',
+        '{"fork_policy": []}',
+        '{"fork_policy": {}}',
+        '{"scm": "cvs"}',
+        '{"is_private": "perhaps"}',
+        '{"name": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"name": ' + '{"a": ' * 30_000 + "1" + "}" * 30_000 + "}",
+    ],
+    ids=lambda body: body[:30],
 )
 def test_bodies_that_cannot_be_read_are_refused(world: World, body: str) -> None:
     """400 in the form of 2.0's errors, before the writer is asked."""
-    answer = world("POST", "repositories/jespern/new", content=body)
-    assert answer.status_code == 400
-    assert answer.json()["type"] == "error"
+    for method, slug in (("POST", "new"), ("PUT", "django-piston")):
+        answer = world(method, f"repositories/jespern/{slug}", content=body)
+        assert answer.status_code == 400
+        assert answer.json()["type"] == "error"
     assert not world.writer.calls
 
 

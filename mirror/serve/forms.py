@@ -13,6 +13,8 @@ from datasette.utils.asgi import Request
 
 from mirror.serve.answers import ApiError, bad_request
 
+FORM = "application/x-www-form-urlencoded"
+JSON = "application/json"
 LARGEST_BODY = 256 * 1024
 MOST_FIELDS = 200
 TRUE = frozenset({"true", "1", "on", "yes"})
@@ -42,22 +44,26 @@ class RepositoryForm(msgspec.Struct, frozen=True, kw_only=True):
 async def read_fields(request: Request) -> dict[str, str]:
     """Read a body; raises ApiError 413 for a large one, 415 for another type, 400 for what cannot be read."""
     body = await read_body(request)
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = kind_of_body(request)
     if not body:
         return {}
+    if kind == JSON:
+        return _from_json(body)
+    if kind not in ("", FORM):
+        raise ApiError(415, "Unsupported Media Type", detail=f"Send the fields as {FORM}.")
     try:
-        if kind == "application/json":
-            return _from_json(body)
-        if kind in ("", "application/x-www-form-urlencoded"):
-            pairs = parse_qsl(
-                body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS
-            )
-            return dict(reversed(pairs))  # of a field that is sent twice, the first counts
-    except (ValueError, msgspec.DecodeError) as error:
-        raise ApiError(400, "Bad Request", detail=f"The body cannot be read: {error}") from None
-    raise ApiError(
-        415, "Unsupported Media Type", detail="Send the fields as application/x-www-form-urlencoded."
-    )
+        pairs = parse_qsl(
+            body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS
+        )
+    except ValueError as error:
+        raise _unreadable(error) from None
+    return dict(reversed(pairs))  # of a field that is sent twice, the first counts
+
+
+def kind_of_body(request: Request) -> str:
+    """Tell what a body is said to be, without parameters; "" where nothing is said."""
+    said: str = request.headers.get("content-type", "")
+    return said.partition(";")[0].strip().lower()
 
 
 async def read_body(request: Request) -> bytes:
@@ -75,11 +81,29 @@ async def read_body(request: Request) -> bytes:
             return b"".join(chunks)
 
 
+def read_json(body: bytes) -> dict[str, Any]:
+    """Read a JSON object; raises ApiError 400, also for one that is nested too deeply."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise _unreadable(error) from None
+
+
+def plain_fields(said: Mapping[str, Any]) -> dict[str, str]:
+    """Write the plain values of a JSON object as the fields of a form; null is not mentioned."""
+    return {name: str(value) for name, value in said.items() if isinstance(value, str | int | float)}
+
+
 def _from_json(body: bytes) -> dict[str, str]:
-    """Read a JSON object of plain values as a form; null is not mentioned."""
-    data = msgspec.json.decode(body, type=dict[str, Any])
-    flat = {key: value for key, value in data.items() if isinstance(value, str | int | float)}
-    return {key: str(value) for key, value in flat.items()}
+    """Read a JSON object as a form; an owner that is no name must not be the caller instead."""
+    said = read_json(body)
+    if isinstance(said.get("owner"), Mapping | list):
+        raise bad_request({"owner": "This field is a name."})
+    return plain_fields(said)
+
+
+def _unreadable(error: Exception) -> ApiError:
+    return ApiError(400, "Bad Request", detail=f"The body cannot be read: {error}")
 
 
 def repository_form(fields: Mapping[str, str], *, required: tuple[str, ...] = ()) -> RepositoryForm:

@@ -26,13 +26,13 @@ from mirror.serve.asking import (
     refusals_answered,
 )
 from mirror.serve.callers import Caller
-from mirror.serve.cloud import paging
+from mirror.serve.cloud import paging, reads
 from mirror.serve.cloud.answering import Asked, find_repository
 from mirror.serve.cloud.fields import selection
 from mirror.serve.cloud.links import Links, origin_of
 from mirror.serve.cloud.routes import NAME, READERS, REPOSITORY, WORKSPACE, repository
 from mirror.serve.cloud.rows import Repository
-from mirror.serve.cloud.writing import WRITERS, Write
+from mirror.serve.cloud.writing import WRITERS, Looking, Write
 from mirror.serve.formats import JSON_TYPE
 from mirror.serve.mirrors import mirrors, served
 from mirror.serve.permissions import note_use
@@ -119,7 +119,15 @@ async def _written(
             "Repository", await database.execute_fn(lambda connection: find_repository(connection, asked))
         )
 
-    done = await write(served(datasette).writer, request, caller, names, find)
+    async def workspace(name: str) -> str | None:
+        if not name.startswith("{"):  # a slug: the upstream may have one that is not mirrored yet
+            return name
+        found = await database.execute_fn(
+            lambda connection: reads.account(connection, name, owners_only=True)
+        )
+        return found.username if found else None
+
+    done = await write(served(datasette).writer, request, caller, names, Looking(find, workspace))
     if done.full_name is None:
         return Answer(status=done.status)
     shown = msgspec.structs.replace(asked, names=tuple(done.full_name.split("/")))
