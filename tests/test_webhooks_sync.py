@@ -114,6 +114,20 @@ def test_what_happened_to_a_row_is_asked_at_once(hook: Hooked, action: str) -> N
     true(hook)
 
 
+def test_a_transfer_to_an_owner_who_is_not_mirrored_is_a_tombstone(tmp_path: Path) -> None:
+    """By the upstream's word; also where something else has gone to the same owner before."""
+    owner = SOME.partition("/")[0]
+    with hooked(tmp_path, workspaces=(owner,)) as hook:
+        for full_name in (SOME, f"{owner}/django-registration"):
+            hook.sandbox.do("transfer", full_name, to="brodie")
+            hook.about("repo:transfer", "cloud_updated.json", full_name)
+            assert work(hook, MARKED).state == "complete"
+        assert hook.crawl.gone() == {
+            "brodie/django-profiles": "transferred to brodie/django-profiles",
+            "brodie/django-registration": "transferred to brodie/django-registration",
+        }
+
+
 def test_a_webhook_alone_buries_nothing(hook: Hooked) -> None:
     """The repository that is said to be deleted is still there."""
     hook.about("repo:deleted", "cloud_updated.json")

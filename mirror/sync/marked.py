@@ -11,6 +11,7 @@ from mirror.errors import MirrorError
 from mirror.model import Repository, RepositoryKey
 from mirror.store import marks
 from mirror.store.marks import Mark
+from mirror.sync.absence import gone
 from mirror.sync.refs import RefsPlace, RefsStep
 from mirror.sync.run import Run
 from mirror.sync.steps import Step
@@ -37,7 +38,7 @@ def marked_steps(run: Run) -> Iterator[Step]:
         with run.store.transaction() as connection:
             marks.unmark(connection, run.upstream_id, mark)
         if key is not None and run.with_refs:
-            yield _refs_step(run, row[0], key)
+            yield refs_anew(run, row[0], key)
 
 
 def between(run: Run, steps: Iterable[Step]) -> Iterator[Step]:
@@ -72,7 +73,7 @@ def forget_listed(run: Run, due: dict[str, str], workspaces: Iterable[str], *, s
                 marks.unmark_workspace(connection, run.upstream_id, workspace, said_at=at)
 
 
-def _refs_step(run: Run, row_id: int, key: RepositoryKey) -> Step:
+def refs_anew(run: Run, row_id: int, key: RepositoryKey) -> Step:
     """Ask for refs from their first page: a listing of them that had begun is of before the push."""
     with run.store.transaction() as connection:
         run.drop_cursor(f"refs:{row_id}")
@@ -91,23 +92,23 @@ class MarkedStep(Step):
         return self.run.upstream.fetch_repository(self.key)
 
     def save(self, answer: Repository) -> Sequence[Step]:
-        """Write its row, if its owner is mirrored; then its refs are asked for."""
+        """Write its row, then its refs are asked for; with an owner that is not mirrored it is gone."""
         run = self.run
+        has_left = run.has_left(answer)
         with run.store.transaction() as connection:
             marks.unmark(connection, run.upstream_id, self.mark)
-            if not _is_mirrored(run, answer):
-                self._list_soon()
-                return []
             saved = run.save_page([answer], first_listing=False)
             run.counts.repositories_changed += len(saved.changed)
             row = run.store.row(
                 "SELECT id FROM repositories WHERE upstream_id = ? AND uuid = ?",
                 (run.upstream_id, answer.uuid),
             )
-            if not run.with_refs:
+            if has_left:
+                gone(run, row[0], f"transferred to {answer.full_name}")
+            if has_left or not run.with_refs:
                 return []
             key = RepositoryKey(uuid=answer.uuid, full_name=answer.full_name, scm=answer.scm)
-            return [_refs_step(run, row[0], key)]
+            return [refs_anew(run, row[0], key)]
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
         """Nothing is gone because it could not be had: its workspace is listed, and that may prove it."""
@@ -122,14 +123,3 @@ class MarkedStep(Step):
         run, workspace = self.run, self.key.workspace
         if run.cursor(run.stream(workspace)) is not None:
             marks.mark_workspace(run.store.connection, run.upstream_id, workspace, at=run.now_text())
-
-
-def _is_mirrored(run: Run, answer: Repository) -> bool:
-    """Tell whether a repository's owner is a workspace that is listed here."""
-    if run.cursor(run.stream(answer.owner.username or "")) is not None:
-        return True
-    found = run.store.row(
-        "SELECT 1 FROM users WHERE upstream_id = ? AND uuid = ? AND is_owner AND deleted_at IS NULL",
-        (run.upstream_id, answer.owner.uuid),
-    )
-    return found is not None

@@ -261,6 +261,37 @@ class Run:
         )
         return int(row[0]) if row else None
 
+    def has_left(self, answer: Repository) -> bool:
+        """Tell whether a repository has gone to an owner whose workspace is not listed here.
+
+        By identity, since names change hands; a workspace that was never listed has nothing but its name.
+        """
+        owner = answer.owner
+        stays = self.store.row(
+            """SELECT 1 FROM repositories r JOIN users u ON u.id = r.owner_id
+               WHERE r.upstream_id = ? AND r.uuid = ? AND u.uuid = ?""",
+            (self.upstream_id, answer.uuid, owner.uuid),
+        )
+        return stays is None and not any(
+            place.owner_uuid == owner.uuid
+            or (place.owner_uuid is None and name.lower() == (owner.username or "").lower())
+            for name, place in self._places()
+            if not place.gone
+        )
+
+    def _places(self) -> Iterator[tuple[str, places.Place]]:
+        """Yield where each workspace stands, of the configured ones or of all that were ever listed."""
+        names = self.config.workspaces
+        if names is None:
+            found = self.store.rows(
+                """SELECT substr(stream, 11) FROM cursors
+                   WHERE upstream_id = ? AND stream >= 'workspace:' AND stream < 'workspace;'""",
+                (self.upstream_id,),
+            )
+            names = tuple(str(row[0]) for row in found)
+        for name in names:
+            yield name, self.place(name)
+
     def alive(self, owner_id: int | None) -> int:
         """Count the repositories that the mirror holds of an owner, tombstones aside."""
         row = self.store.row(
