@@ -181,6 +181,37 @@ def test_a_workspace_that_is_not_found_keeps_its_rows(tmp_path: Path) -> None:
         assert_true(crawl, sandbox, FIVE["workspaces"])
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_a_workspace_that_is_back_is_not_taken_for_gone_later(tmp_path: Path, full: bool) -> None:
+    """Confirmed as gone by a run that was cut short, then back: the brake and the proof hold as ever."""
+    with crawling(tmp_path, workspaces=("jespern",)) as (sandbox, crawl):
+        crawl.sync()
+        sandbox.do("delete_workspace", workspace="jespern")
+        assert crawl.sync().exit_code == 1
+        assert crawl.sync(confirm_absence=True, max_requests=3, later=50_000).state == "paused"
+        sandbox.do("restore_workspace", workspace="jespern")
+        assert crawl.sync(full=full).exit_code == 0
+        assert_true(crawl, sandbox, ["jespern"])
+        for name in ("arriving", "jespern", "jespern-jekyll"):
+            sandbox.do("delete", f"jespern/{name}")
+        summary = crawl.sync(later=86_400)
+        assert [failure.kind for failure in summary.failures] == ["absence"]
+        assert crawl.gone() == {}
+
+
+def test_a_workspace_without_repositories_that_is_gone_is_settled(tmp_path: Path) -> None:
+    """Nothing is left of it to ask for: the operator's word is enough, and no later run asks for it."""
+    with crawling(tmp_path) as (sandbox, crawl):
+        crawl.sync()
+        sandbox.do("delete", "brodie/hg-project")
+        crawl.sync()
+        sandbox.do("delete_workspace", workspace="brodie")
+        assert [failure.subject for failure in crawl.sync(full=True).failures] == ["brodie"]
+        assert crawl.sync(confirm_absence=True).exit_code == 0
+        assert crawl.sync().exit_code == 0
+        assert crawl.rows("SELECT 1 FROM cursors WHERE stream = 'workspace:brodie'") == []
+
+
 def test_a_renamed_workspace_is_followed(tmp_path: Path) -> None:
     """The old name answers 404: by its uuid the workspace is found under the new one, its rows renamed."""
     with crawling(tmp_path, **FIVE) as (sandbox, crawl):

@@ -32,16 +32,16 @@ def absence_steps(run: Run, workspaces: Sequence[str]) -> Iterator[Step]:
         if place.absent_since is None or place.listing is not None:
             continue
         missing = absent(run, run.owner_id(place), place.absent_since)
-        if not missing or not (place.gone or _allowed(run, workspace, place, len(missing))):
+        if not place.gone and not (missing and _allowed(run, workspace, place, len(missing))):
             continue
         check_caller(run, since=max(run.round, place.swept_at or ""))
         if place.gone:
             _mark_all(run, workspace, [row[0] for row in missing])
-        else:
-            for row_id, uuid, full_name in missing:
-                key = RepositoryKey(uuid=uuid, full_name=full_name)
-                if not run.waits("repository", uuid):
-                    yield AbsenceStep(run, workspace, row_id, key, owners)
+            continue
+        for row_id, uuid, full_name in missing:
+            key = RepositoryKey(uuid=uuid, full_name=full_name)
+            if not run.waits("repository", uuid):
+                yield AbsenceStep(run, workspace, row_id, key, owners)
 
 
 def settle(run: Run, workspaces: Sequence[str]) -> None:

@@ -80,8 +80,8 @@ class Place(msgspec.Struct, kw_only=True):
     `doubt` says that rows came and went in every pass of the last listing, so that some may have been
     missed. `absent_since` is set after a full listing that was complete and free of errors, until every
     repository that it did not name (last seen before that moment) has been asked for by itself. `gone` says
-    that the workspace itself is no more, and that the operator has confirmed it. `round` is the round (see
-    `mirror.sync.rounds`) in which it was listed last.
+    that the workspace itself is no more, and that the operator has confirmed it, until it answers again.
+    `round` is the round (see `mirror.sync.rounds`) in which it was listed last.
     """
 
     owner_uuid: str | None = None
@@ -110,6 +110,16 @@ def decoded(value: str | None) -> Place:
 def encoded(place: Place) -> str:
     """Write a place as the file keeps it."""
     return msgspec.json.encode(place).decode()
+
+
+def found(place: Place) -> Place:
+    """Return the place of a workspace that has answered: it is not gone, whatever was confirmed before.
+
+    What was concluded from its absence is void, so its repositories are to be counted once more.
+    """
+    if not place.gone:
+        return place
+    return msgspec.structs.replace(place, gone=False, absent_since=None, doubt=True)
 
 
 def begin(

@@ -98,7 +98,7 @@ class WorkspaceStep(_WorkspaceStep):
         with run.store.transaction():
             run.store.save_owner(run.upstream_id, answer, run_id=run.id, seen_at=run.now_text())
             place = msgspec.structs.replace(
-                self._taken_over(answer),
+                places.found(self._taken_over(answer)),
                 owner_uuid=answer.uuid,
                 name=None if (answer.username or "").lower() == workspace.lower() else answer.username,
                 listing=self.place.listing,
@@ -212,7 +212,7 @@ class ListingStep(_WorkspaceStep):
             run.kind = "full"
         with run.store.transaction():
             self._save_rows(answer)
-            place = msgspec.structs.replace(self.place, listing=listing)
+            place = msgspec.structs.replace(places.found(self.place), listing=listing)
             if place.owner_uuid is None and answer.rows:
                 place.owner_uuid = answer.rows[0].owner.uuid
             if places.reached_end(listing, place, run.config.overlap):
