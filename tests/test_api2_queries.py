@@ -269,6 +269,30 @@ def test_the_largest_query_is_answered(world: World) -> None:
     assert world.asked("holder", widest)[0] == 200
 
 
+MANY = {
+    "size": [*map(str, range(990)), "0.5", "9" * 400, "null"],
+    "full_name": [f'"nobody/r{number}"' for number in range(400)] + ['"odd/fork"', '"ODD/UPPER"'],
+    "uuid": [f'"{{nobody-{number}}}"' for number in range(400)] + ['"{odd/fork}"', "null"],
+    "owner.username": [f'"nobody{number}"' for number in range(500)] + ['"odd"'],
+    "created_on": ["2011-11-20"] * 600,
+    "language": ['"x"'] * 1500 + ['"C++"'],
+    "has_wiki": ["true"] * 1300,
+}
+
+
+@pytest.mark.parametrize("sign", ["IN", "NOT IN"])
+@pytest.mark.parametrize("field", MANY)
+def test_a_list_of_a_thousand_values_is_answered(world: World, field: str, sign: str) -> None:
+    """As many as fit into a query, and it means the same as a short one."""
+    query = f"{field} {sign} ({','.join(MANY[field])})"
+    assert 4000 < len(query) <= LONGEST
+    status, body = world.asked("holder", query)
+    assert status == 200, body
+    tree = parse(query)
+    expected = {row["full_name"] for row in world.rows["holder"] if _holds(tree, row)}
+    assert {row["full_name"] for row in body["values"]} == expected
+
+
 def test_a_plus_that_was_not_escaped_is_still_a_plus(world: World) -> None:
     """Dates with offsets are written into addresses by hand, where a plus means a space."""
     path = "/2.0/repositories?q=updated_on>2026-10-30T09:59:59+00:00"
@@ -290,7 +314,9 @@ def test_hidden_parents_cannot_be_asked_about(world: World) -> None:
 
 INDEXED = {
     'full_name = "odd/fork"': "repositories_full_name",
+    'full_name IN ("odd/fork", "odd/upper")': "repositories_full_name",
     'uuid = "{odd/fork}"': "sqlite_autoindex_repositories_1",
+    'uuid IN ("{odd/fork}", "{odd}")': "sqlite_autoindex_repositories_1",
     'workspace.slug = "odd"': "(owner_id=?)",
     'owner.username IN ("odd", "jespern")': "(owner_id=?)",
     'workspace.uuid = "{odd-uuid}"': "(owner_id=?)",

@@ -35,7 +35,9 @@ ROLES = ("member", "contributor", "admin", "owner")
 
 def _uuid(alias: str) -> Field:
     shown = f"iif({alias}.uuid GLOB '{{*', {alias}.uuid, NULL)"
-    return Field(shown, equal=f"{alias}.{ANY_UPSTREAM} AND {alias}.uuid = :value AND {shown} = :value")
+    return Field(
+        shown, among=f"{alias}.{ANY_UPSTREAM} AND {alias}.uuid IN (:values) AND {shown} IN (:values)"
+    )
 
 
 def _owners(column: str) -> Field:
@@ -43,14 +45,19 @@ def _owners(column: str) -> Field:
     return Field(f"(SELECT o.{column} FROM users o WHERE o.id = r.owner_id)")
 
 
+def _named(column: str) -> str:
+    """Let the index of a name find it, which knows no case, though a query does."""
+    return f"{column} COLLATE NOCASE IN (:values) AND {column} IN (:values)"
+
+
 def _namespace() -> Field:
-    owned = "SELECT id FROM users WHERE username = :value COLLATE NOCASE AND username = :value"
-    return Field(_owners("username").sql, equal=f"r.owner_id IN ({owned})")
+    owned = f"SELECT id FROM users WHERE {_named('username')}"
+    return Field(_owners("username").sql, among=f"r.owner_id IN ({owned})")
 
 
 _REPOSITORY = {
     "uuid": _uuid("r"),
-    "full_name": Field("r.full_name", equal="r.full_name = :value COLLATE NOCASE AND r.full_name = :value"),
+    "full_name": Field("r.full_name", among=_named("r.full_name")),
     **{
         name: Field(f"r.{name}")
         for name in ("name", "slug", "description", "website", "language", "scm", "fork_policy")
@@ -72,8 +79,8 @@ _REPOSITORY = {
     "workspace.name": _owners("display_name"),
     "workspace.uuid": Field(
         "(SELECT iif(o.uuid GLOB '{*', o.uuid, NULL) FROM users o WHERE o.id = r.owner_id)",
-        equal="r.owner_id IN (SELECT id FROM users "
-        f"WHERE {ANY_UPSTREAM} AND uuid = :value AND uuid GLOB '{{*')",
+        among="r.owner_id IN (SELECT id FROM users "
+        f"WHERE {ANY_UPSTREAM} AND uuid IN (:values) AND uuid GLOB '{{*')",
     ),
     "owner.username": _namespace(),
     "owner.display_name": _owners("display_name"),
@@ -85,7 +92,7 @@ _REPOSITORY = {
     ),
 }
 _WORKSPACE = {
-    "slug": Field("u.username", equal="u.username = :value COLLATE NOCASE AND u.username = :value"),
+    "slug": Field("u.username", among=_named("u.username")),
     "name": Field("u.display_name"),
     "uuid": _uuid("u"),
     "created_on": Field("u.created_at", "date"),
