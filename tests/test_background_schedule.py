@@ -1,17 +1,25 @@
 """When work is due: cron as cron users mean it, intervals, zones, and what was missed."""
 
 import queue
+import signal
+import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import msgspec
 import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
+from crawl import Notes
 
 from mirror.background.jobs import part_of
-from mirror.background.service import DEFAULTS, checked
+from mirror.background.service import DEFAULTS, Background, checked
 from mirror.background.triggers import next_time, trigger_of
-from mirror.background.works import Last, Work, is_missed, next_run, works
-from mirror.config import from_toml
+from mirror.background.works import Last, Work, is_missed, next_run, read_last, works
+from mirror.config import AlertConfig, Config, from_toml
 from mirror.errors import ConfigError
+from mirror.store import Store
+from mirror.store.runs import finish_run, start_run
+from mirror.times import to_text
 
 SUNDAY = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -56,10 +64,10 @@ def test_a_schedule_is_read_in_its_time_zone() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["* * * *", "61 * * * *", "0 3 * * 8", "0 3 * * xyz", "1s", "soon", "0 3 32 * *"]
+    "text", ["* * * *", "61 * * * *", "0 3 * * 8", "0 3 * * xyz", "1s", "soon", "0 3 32 * *", "0 3 30 2 *"]
 )
 def test_a_wrong_schedule_is_refused_with_its_text(text: str) -> None:
-    """Also the interval that would ask without a pause."""
+    """Also the interval that would ask without a pause, and the day that never comes."""
     with pytest.raises(ConfigError, match="schedule"):
         checked(from_toml(f'[[upstream]]\nname = "box"\nschedule = "{text}"'))
 
@@ -139,3 +147,81 @@ def test_work_that_slept_through_its_hour_is_done_once() -> None:
     assert done.get(timeout=30) == 1
     scheduler.shutdown(wait=True)
     assert done.empty()
+
+
+class Told(Notes):
+    """A listener that can be waited for."""
+
+    def heard(self, what: str) -> str:
+        """Wait until something was said; return it."""
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            found = [note for note in self.notes if what in note]
+            if found:
+                return found[-1]
+            time.sleep(0.02)
+        raise AssertionError(f"never said {what!r}: {self.notes}")
+
+
+def scheduled(path: Path, schedule: str) -> Config:
+    """Configure one upstream that nobody can reach, with one schedule."""
+    return from_toml(
+        f'database = "{path}"\n[[upstream]]\nname = "box"\nkind = "sandbox"\nwatch = 0\n'
+        f'url = "http://127.0.0.1:1/2.0"\nschedule = "{schedule}"\nverify_schedule = ""'
+    )
+
+
+def has_synced(path: Path, at: datetime) -> None:
+    """Record a complete sync."""
+    with Store(path) as store, store.transaction() as connection:
+        upstream, moment = store.save_upstream("box", "sandbox", "http://127.0.0.1:1/2.0"), to_text(at)
+        run = start_run(connection, upstream, "full", at=moment)
+        finish_run(connection, run, kind="full", state="complete", at=moment, counts={}, error=None)
+
+
+def test_whatever_goes_wrong_while_it_is_read_anew_the_old_configuration_stays(tmp_path: Path) -> None:
+    """A schedule that never fires, an alert without its secret, a fault of the program; then a good one."""
+    path, told = tmp_path / "mirror.db", Told()
+    has_synced(path, datetime.now(UTC))
+    never, good = scheduled(path, "0 0 30 2 *"), scheduled(path, "0 3 1 2 *")
+    secret = AlertConfig(url="env:NOBODY_HAS_SET_THIS")
+    offered: list[Config | RuntimeError] = [
+        good,
+        RuntimeError("a fault"),
+        msgspec.structs.replace(good, alerts=(secret,)),
+        never,
+    ]
+
+    def reread() -> Config:
+        found = offered.pop()
+        if isinstance(found, RuntimeError):
+            raise found
+        return found
+
+    background = Background(scheduled(path, "0 0 1 1 *"), report=told, reread=reread)
+    with background.signals(ends=False):
+        try:
+            background.start()
+            for wrong in ("will ever come", "NOBODY_HAS_SET_THIS"):
+                signal.raise_signal(signal.SIGHUP)
+                assert "the old one stays" in told.heard(wrong)
+            for _ in range(2):
+                signal.raise_signal(signal.SIGHUP)
+            told.heard("read anew")
+            first, last = (note.split()[3] for note in told.notes if note.startswith("next:"))
+            assert (first[-6:], last[-6:]) == ("-01-01", "-02-01")
+        finally:
+            background.end()
+
+
+@pytest.mark.parametrize("schedule", ["15m", "*/15 * * * *"])
+def test_a_run_that_lies_in_the_future_holds_nothing_up(tmp_path: Path, schedule: str) -> None:
+    """The clock was wrong once; now a sync is owed, as if none had ever been."""
+    path, now = tmp_path / "mirror.db", datetime.now(UTC)
+    has_synced(path, now + timedelta(days=3650))
+    config = scheduled(path, schedule)
+    ((work, last),) = read_last(config, works(config), now)
+    assert is_missed(work, last, zone="UTC", now=now)
+    has_synced(path, now - timedelta(minutes=1))
+    ((_, last),) = read_last(config, works(config), now)
+    assert last == Last(now - timedelta(minutes=1), ended=True)

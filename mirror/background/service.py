@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
 
 from mirror.background.jobs import do
-from mirror.background.triggers import trigger_of, zone_of
+from mirror.background.triggers import must_come, trigger_of, zone_of
 from mirror.background.watch import Watching
 from mirror.background.works import ENDED, Work, is_missed, read_last, with_marks, works
 from mirror.config import Config
@@ -46,6 +48,14 @@ PULSE, WATCH = "pulse", "watch"
 Reread = Callable[[], Config]
 
 log = logging.getLogger("mirror.background")
+
+
+class Job(NamedTuple):
+    """A kind of work, its trigger, and when to begin it where that is not for the trigger to say."""
+
+    work: Work
+    trigger: BaseTrigger
+    at: datetime | None
 
 
 class Background:
@@ -104,7 +114,7 @@ class Background:
     def start(self) -> None:
         """Begin, with whatever was missed at once."""
         self._scheduler.start(paused=True)
-        self._schedule(self._config)
+        self._schedule(self._config, self._jobs(self._config))
         self._scheduler.resume()
         threading.Thread(target=self._obey, daemon=True, name="reread").start()
 
@@ -132,7 +142,10 @@ class Background:
     def _obey(self) -> None:
         """Do what the signal handlers were asked for, in a thread that may take its time."""
         while self._asked.get() == "reread":
-            self.reload()
+            try:
+                self.reload()
+            except Exception:
+                log.exception("a fault of this program; the old configuration stays")
 
     def reload(self) -> None:
         """Read the configuration anew; a wrong one is refused, said so, and the old one stays in force."""
@@ -141,6 +154,7 @@ class Background:
         try:
             config = checked(self._reread())
             alerts = Alerts(config, clock=self._clock)
+            jobs = self._jobs(config)
         except ConfigError as error:
             self._report.note(f"the new configuration is refused, the old one stays: {error}")
             return
@@ -149,27 +163,35 @@ class Background:
         ]
         self._config, self._alerts = config, alerts
         self._scheduler.remove_all_jobs()
-        self._schedule(config)
+        self._schedule(config, jobs)
         later = f"; {' and '.join(fixed)} only by a restart" if fixed else ""
         self._report.note(f"the configuration was read anew{later}")
 
-    def _schedule(self, config: Config) -> None:
-        """Add a job for each kind of work, and at once one for what was missed."""
-        self._scheduler.add_job(self._look, "interval", seconds=PULSE_SECONDS, id=PULSE)
+    def _jobs(self, config: Config) -> list[Job]:
+        """Make a job of each kind of work; raises ConfigError."""
         now = self._clock()
+        return [
+            Job(
+                work,
+                trigger_of(work.schedule, zone=config.timezone, jitter=work.upstream.jitter, last=last.began),
+                now if is_missed(work, last, zone=config.timezone, now=now) else None,
+            )
+            for work, last in read_last(config, works(config), now)
+        ]
+
+    def _schedule(self, config: Config, jobs: list[Job]) -> None:
+        """Add the jobs, each at once where it was missed."""
+        self._scheduler.add_job(self._look, "interval", seconds=PULSE_SECONDS, id=PULSE)
         self._watching = Watching(config, self._clock)
         if any(upstream.watch > 0 for upstream in config.upstreams):
             self._scheduler.add_job(self._watch, "interval", seconds=WATCH_SECONDS, id=WATCH)
-        for work, last in read_last(config, works(config)):
-            trigger = trigger_of(
-                work.schedule, zone=config.timezone, jitter=work.upstream.jitter, last=last.began
-            )
+        for work, trigger, at in jobs:
             does = self._sync if work.kind == "sync" else self._do
             job = self._scheduler.add_job(does, trigger, args=[work], id=work.id, name=work.id)
-            if is_missed(work, last, zone=config.timezone, now=now):
-                job.modify(next_run_time=now)
-        jobs = [job for job in self._scheduler.get_jobs() if job.id not in (PULSE, WATCH)]
-        due = sorted((job.next_run_time, job.id) for job in jobs)
+            if at is not None:
+                job.modify(next_run_time=at)
+        added = [job for job in self._scheduler.get_jobs() if job.id not in (PULSE, WATCH)]
+        due = sorted((job.next_run_time, job.id) for job in added)
         told = ", ".join(
             f"{name} {moment.astimezone(zone_of(config.timezone)):%Y-%m-%d %H:%M %Z}" for moment, name in due
         )
@@ -244,10 +266,10 @@ class Background:
 
 
 def checked(config: Config) -> Config:
-    """Return a configuration whose schedules can all be read; raises ConfigError."""
+    """Return a configuration whose schedules can all be read and name a moment; raises ConfigError."""
     for work in works(config):
         try:
-            trigger_of(work.schedule, zone=config.timezone)
+            must_come(work.schedule, zone=config.timezone, after=utc_now())
         except ConfigError as error:
             raise ConfigError(f"upstream {work.upstream.name}: {error}") from None
     zone_of(config.timezone)

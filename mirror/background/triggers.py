@@ -57,6 +57,12 @@ def next_time(text: str, *, zone: str, after: datetime) -> datetime | None:
     return moment
 
 
+def must_come(text: str, *, zone: str, after: datetime) -> None:
+    """Raise ConfigError for a schedule that cannot be read, or that names no moment: the 30th of February."""
+    if next_time(text, zone=zone, after=after) is None:
+        raise ConfigError(f"schedule {text!r}: no such day will ever come")
+
+
 def interval_of(text: str) -> float | None:
     """Read an interval in seconds, or None for what is none; raises ConfigError for one that is too short."""
     try:

@@ -142,7 +142,8 @@ class Watching:
         return bool(self._read(lambda connection: self._replaces(connection, work)))
 
     def _replaces(self, connection: sqlite3.Connection, work: Work) -> bool:
-        last, now, zone = last_done(connection, work), self._clock(), self._config.timezone
+        now, zone = self._clock(), self._config.timezone
+        last = last_done(connection, work, now)
         first = next_time(work.schedule, zone=zone, after=now)
         second = first and next_time(work.schedule, zone=zone, after=first)
         if not last.ended or first is None or second is None:

@@ -71,14 +71,17 @@ def works(config: Config) -> Iterator[Work]:
                 yield Work(upstream, kind, schedule)
 
 
-def last_done(connection: sqlite3.Connection, work: Work) -> Last:
-    """Read when work was begun last, by whatever process."""
+def last_done(connection: sqlite3.Connection, work: Work, now: datetime) -> Last:
+    """Read when work was begun last, by whatever process.
+
+    A run that lies in the future was begun by a clock that was wrong: nothing is to wait until then.
+    """
     kinds = RUNS[work.kind]
     row = connection.execute(
         f"""SELECT started_at, state FROM sync_runs
             WHERE upstream_id = (SELECT id FROM upstreams WHERE name = ?)
-            AND kind IN ({", ".join("?" * len(kinds))}) ORDER BY id DESC LIMIT 1""",
-        (work.upstream.name, *kinds),
+            AND kind IN ({", ".join("?" * len(kinds))}) AND started_at <= ? ORDER BY id DESC LIMIT 1""",
+        (work.upstream.name, *kinds, to_text(now)),
     ).fetchone()
     return Last(from_text(row[0]), row[1] in ENDED) if row else Last(None, ended=False)
 
@@ -136,7 +139,7 @@ def _any_to_ask(connection: sqlite3.Connection, upstream_id: int, now: datetime)
     return found.fetchone() is not None
 
 
-def read_last(config: Config, chosen: Iterable[Work]) -> list[tuple[Work, Last]]:
+def read_last(config: Config, chosen: Iterable[Work], now: datetime) -> list[tuple[Work, Last]]:
     """Read when each piece of work was begun last; without a mirror yet, or one that cannot be read, never.
 
     What is wrong with the file is said by the work itself, which opens it for writing.
@@ -144,7 +147,7 @@ def read_last(config: Config, chosen: Iterable[Work]) -> list[tuple[Work, Last]]
     never = [(work, Last(None, ended=False)) for work in chosen]
     try:
         with closing(open_reader(Path(config.database))) as connection:
-            return [(work, last_done(connection, work)) for work, _ in never]
+            return [(work, last_done(connection, work, now)) for work, _ in never]
     except (StoreError, sqlite3.Error):
         return never
 
@@ -154,7 +157,7 @@ def next_runs(config: Config, connection: sqlite3.Connection, upstream: str, now
     found = dict[str, str]()
     for work in works(config):
         if work.upstream.name == upstream:
-            due = next_run(work, last_done(connection, work), zone=config.timezone, now=now)
+            due = next_run(work, last_done(connection, work, now), zone=config.timezone, now=now)
             if due is not None:
                 found[work.kind] = to_text(due)
     return found
