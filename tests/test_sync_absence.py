@@ -268,6 +268,22 @@ def test_a_transfer_between_two_mirrored_workspaces_is_no_loss(tmp_path: Path, a
         assert not [kind for kind, *_ in crawl.changes() if kind == "deleted"]
 
 
+def test_a_row_deleted_after_the_first_pass_read_it_is_missed_by_the_next_run(tmp_path: Path) -> None:
+    """The second pass does not name it, the first one did: the next run looks again."""
+    with crawling(tmp_path, page_length=2, absence_brake=1.0, **FIVE) as (sandbox, crawl):
+        crawl.sync()
+        sandbox.do("delete", "jespern/django-piston")
+        sandbox.reset()
+        sandbox.on_request(4, lambda: sandbox.do("delete", "jespern/arriving"))
+        crawl.sync()
+        assert crawl.gone() == {"jespern/django-piston": "deleted"}
+        crawl.sync()
+        assert_true(crawl, sandbox, FIVE["workspaces"])
+        sandbox.reset()
+        crawl.sync()
+        assert sandbox.state()["by_kind"] == {"listing": 2}
+
+
 def move(sandbox: Sandbox) -> None:
     """Move one repository each way."""
     sandbox.do("transfer", "jespern/jespern", to="ubernostrum")

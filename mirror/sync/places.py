@@ -224,6 +224,15 @@ def shortfall(listing: Listing, seen: int) -> int:
     return max(0, listing.last_size - listing.bad - named)
 
 
+def left_between_passes(listing: Listing, seen: int) -> bool:
+    """Tell whether an earlier pass of a full listing named rows that the last one did not.
+
+    They are counted as seen, and may be gone since.
+    """
+    told = listing.rows if listing.last_size is None else min(listing.rows, listing.last_size)
+    return listing.passes > 1 and not listing.holes and seen > told
+
+
 def another_pass(listing: Listing, seen: int) -> Listing:
     """Return the same listing from its first page again; rows that either pass named count as seen.
 
@@ -270,7 +279,7 @@ def finished(place: Place, listing: Listing, *, staying: int, doubt: bool, now: 
         cursor=listing.began,
         swept_at=to_text(now),
         surplus=listing.last_size - staying if listing.last_size is not None else 0,
-        doubt=doubt,
+        doubt=doubt or left_between_passes(listing, staying),
         whole=place.whole or proof,
         absent_since=listing.seen_since if proof else place.absent_since,
     )
