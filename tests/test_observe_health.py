@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from crawl import crawling
 from served import asking
 
 from mirror.observe.health import LEAST_FREE, Health, read_health
@@ -103,6 +104,24 @@ def test_a_budget_that_is_spent_for_hours_is_a_reason(file: File) -> None:
     assert "again and again for 6.0 h" in file.health().reasons[0]
     file.ran(HOUR)
     assert file.health().status == "ok"
+
+
+def test_a_run_that_ends_by_its_own_number_has_not_spent_the_budget(tmp_path: Path) -> None:
+    """`--max-requests` from cron, hour after hour, with something left to do each time."""
+    with crawling(tmp_path, workspaces=("jespern", "erik"), refs_every=1.0) as (_, crawl):
+        assert crawl.sync().state == "complete"
+        for _ in range(5):
+            assert crawl.sync(max_requests=1, later=3600).state == "paused"
+        with closing(open_reader(crawl.path)) as connection:
+            assert read_health(connection, crawl.path, crawl.clock.now(), free=10**12).reasons == []
+
+
+def test_an_upstream_that_is_configured_no_longer_is_no_reason(file: File) -> None:
+    """The sandbox of the first try stays in the file, and is never synced again."""
+    file.ran(400 * HOUR)
+    assert file.health(patience={"cloud": 3600.0}).status == "ok"
+    assert file.health(patience={"cloud": 3600.0, "box": 3600.0}).status == "unwell"
+    assert file.health(patience={}).status == "unwell"
 
 
 def test_a_disk_that_is_nearly_full_is_a_reason(file: File) -> None:

@@ -26,6 +26,7 @@ INTEGRITY = "integrity"
 
 _ENDED = "('complete', 'incomplete')"
 _LISTINGS = "('full', 'incremental')"
+_OWN_NUMBER = "the % requests of this run are used%"
 
 
 class Health(msgspec.Struct, kw_only=True):
@@ -46,12 +47,15 @@ def read_health(
 ) -> Health:
     """Look at the file and the disk under it.
 
-    `patience` maps upstreams to the age in seconds of a last complete sync that is too old, two days
-    unless told; `free` stands for the disk's free bytes.
+    `patience` maps the configured upstreams to the age in seconds of a last complete sync that is too old;
+    others in the file are syncing no more, and no matter of its health. Without it, all are looked at, and
+    two days are too old. `free` stands for the disk's free bytes.
     """
     reasons, warnings = list[str](), list[str]()
     try:
         for upstream_id, name in connection.execute("SELECT id, name FROM upstreams ORDER BY id").fetchall():
+            if patience and name not in patience:
+                continue
             allowed = timedelta(seconds=(patience or {}).get(name, PATIENCE.total_seconds()))
             reasons += [f"{name}: {why}" for why in _reasons(connection, upstream_id, now, allowed)]
             warnings += [f"{name}: {why}" for why in _warnings(connection, upstream_id)]
@@ -126,12 +130,15 @@ def _warnings(connection: sqlite3.Connection, upstream_id: int) -> Iterator[str]
 
 
 def _spent_since(connection: sqlite3.Connection, upstream_id: int) -> datetime | None:
-    """Return since when every run has ended with a spent budget, or None if the last one did not."""
+    """Return since when every run has ended with a spent budget, or None if the last one did not.
+
+    A run that ends by the number it was given (`--max-requests`) is paused as well, with budget left.
+    """
     return _moment(
         connection,
-        """SELECT min(started_at) FROM sync_runs WHERE upstream_id = :id AND state = 'paused'
-           AND id > coalesce((SELECT max(id) FROM sync_runs
-                              WHERE upstream_id = :id AND state NOT IN ('paused', 'running')), 0)""",
+        f"""SELECT min(started_at) FROM sync_runs WHERE upstream_id = :id AND state = 'paused'
+            AND id > coalesce((SELECT max(id) FROM sync_runs WHERE upstream_id = :id AND (
+                state NOT IN ('paused', 'running') OR error LIKE '{_OWN_NUMBER}')), 0)""",
         upstream_id,
     )
 
