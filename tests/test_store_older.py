@@ -12,6 +12,7 @@ from mirror.search import search
 from mirror.store import Store, schema
 from mirror.store.files import open_reader
 from mirror.store.index import check, rebuild
+from mirror.store.publicity import CLOSED
 
 MIGRATIONS = [migration.name for migration in schema.migrations.pending(Database(memory=True))]
 
@@ -67,3 +68,20 @@ def test_an_older_file_is_brought_up_to_date_and_searched_rightly(tmp_path: Path
         assert check(store.connection) == []
         assert store.row("PRAGMA user_version")[0] == schema.VERSION
     open_reader(path).close()
+
+
+def test_what_was_made_public_before_is_hidden(tmp_path: Path) -> None:
+    """As a whole, until its refs have been read; what was never private stays as it was."""
+    path = tmp_path / "mirror.db"
+    older(path, "m011_pending_in_full")
+    connection = sqlite3.connect(path)
+    connection.executescript(
+        """UPDATE repositories SET refs_stale = 0;
+        INSERT INTO branches (repository_id, name, target_hash) VALUES (1, 'main', 'f'), (4, 'main', 'f');
+        INSERT INTO changes (at, kind, repository_id) VALUES
+            ('', 'made_public', 1), ('', 'made_public', 2), ('', 'branch_deleted', 1), ('', 'created', 4)"""
+    )
+    connection.close()
+    with Store(path) as store:
+        found = store.rows("SELECT id, public_from, refs_stale FROM repositories WHERE id IN (1, 2, 4)")
+    assert found == [(1, CLOSED, 1), (2, 4, 0), (4, 0, 0)]

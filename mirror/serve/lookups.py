@@ -35,29 +35,50 @@ def _theirs(alias: str) -> str:
     )
 
 
+def visible_changes(caller: Caller) -> str:
+    """Return the condition under which a caller may see a change `c` of the repository `r`.
+
+    Strangers see nothing of the time when it was private, though it is public now.
+    """
+    return "1" if caller.sees_all else f"({visible(caller, 'r')} AND c.id > r.public_from)"
+
+
+def forks_count(caller: Caller, alias: str) -> str:
+    """Return how many forks a repository has: the upstream's number, less those that are hidden."""
+    if caller.sees_all:
+        return f"{alias}.forks_count"
+    theirs = f" AND NOT {_theirs('h')}" if caller.user_ids else ""
+    return f"""iif({alias}.forks_count > 0, max(0, {alias}.forks_count - (SELECT count(*) FROM repositories h
+        WHERE h.parent_id = {alias}.id AND h.deleted_at IS NULL AND h.is_private = 1{theirs})),
+        {alias}.forks_count)"""
+
+
 @cache
-def _select(visible_r: str, visible_p: str, visible_f: str) -> str:
-    """Build the statement that reads repositories, each with its parent where that may be seen."""
+def _select(seen: str, forks: str) -> str:
+    """Build the statement that reads repositories, each with its parent where that may be seen.
+
+    Both are said of an alias `{of}`: the condition, and the expression of how many forks the upstream tells.
+    """
 
     def columns(alias: str) -> str:
         plain = ", ".join(f"{alias}.{field}" for field in _PLAIN)
         return f"""{plain},
             coalesce({alias}.followers_count,
                      (SELECT count(*) FROM followers w WHERE w.repository_id = {alias}.id)),
-            coalesce({alias}.forks_count,
+            coalesce({forks.format(of=alias)},
                      (SELECT count(*) FROM repositories f
-                      WHERE f.parent_id = {alias}.id AND f.deleted_at IS NULL AND {visible_f}))"""
+                      WHERE f.parent_id = {alias}.id AND f.deleted_at IS NULL AND {seen.format(of="f")}))"""
 
-    return f"""SELECT {columns("r")}, {columns("p")}, r.parent_id, {visible_r}
+    return f"""SELECT {columns("r")}, {columns("p")}, r.parent_id, {seen.format(of="r")}
         FROM repositories r LEFT JOIN repositories p
-            ON p.id = r.parent_id AND p.deleted_at IS NULL AND {visible_p}"""
+            ON p.id = r.parent_id AND p.deleted_at IS NULL AND {seen.format(of="p")}"""
 
 
 def _repositories(
     connection: sqlite3.Connection, caller: Caller, condition: str, values: Values
 ) -> list[FoundRepository]:
     """Read the repositories that meet a condition."""
-    select = _select(visible(caller, "r"), visible(caller, "p"), visible(caller, "f"))
+    select = _select(visible(caller, "{of}"), forks_count(caller, "{of}"))
     found = _tuples(connection, f"{select} {condition}", values | {"ids": json.dumps(caller.user_ids)})
     return [_found(row, caller) for row in found]
 
@@ -206,18 +227,9 @@ def changes(
     start: int,
     limit: int,
 ) -> tuple[int, list[ChangeRow]]:
-    """Count the changes of repositories that meet a condition on `r`, and read a page, the newest first.
-
-    Strangers see nothing of the time when a repository was private, though it is public now.
-    """
-    since = (
-        ""
-        if caller.sees_all
-        else """AND c.id > coalesce((SELECT max(m.id) FROM changes m
-                WHERE m.repository_id = r.id AND m.kind = 'made_public'), 0)"""
-    )
+    """Count the changes of repositories that meet a condition on `r`, and read a page, the newest first."""
     source = f"""FROM repositories r JOIN changes c ON c.repository_id = r.id
-        WHERE {condition} AND {visible(caller, "r")} {since}
+        WHERE {condition} AND {visible_changes(caller)}
         AND c.kind IN (SELECT value FROM json_each(:kinds))"""
     asked = values | {"ids": json.dumps(caller.user_ids), "kinds": json.dumps(list(kinds))}
     count = _tuples(connection, f"SELECT count(*) {source}", asked).fetchone()[0]

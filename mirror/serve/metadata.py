@@ -73,6 +73,7 @@ TABLES: dict[str, dict[str, Any]] = {
             "refs_stale": "1 where branches and tags are known to be older than updated_at",
             "deleted_at": "when it was found to be gone; the row stays",
             "gone_reason": "how that was found",
+            "public_from": "the last of its changes that strangers do not see; 2^63-1 where all are hidden",
         },
         "units": {"size": "B"},
     },

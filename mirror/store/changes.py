@@ -34,14 +34,15 @@ class Change(NamedTuple):
 def repository_changes(
     repository_id: int, old: Mapping[str, Any], new: Mapping[str, Any]
 ) -> Iterator[Change]:
-    """Compare two rows of `repositories`; both map column names to values."""
+    """Compare two rows of `repositories`; both map column names to values.
+
+    That it was made public comes last: the rest compares with what it said in private.
+    """
     if old["deleted_at"] is not None:
         yield Change("restored", repository_id, old=old["gone_reason"], new=new["full_name"])
     if old["full_name"] != new["full_name"]:
         kind = "renamed" if old["owner_id"] == new["owner_id"] else "transferred"
         yield Change(kind, repository_id, old=old["full_name"], new=new["full_name"])
-    if bool(old["is_private"]) != bool(new["is_private"]):
-        yield Change("made_private" if new["is_private"] else "made_public", repository_id)
     moved = [column for column in DESCRIBED if old[column] != new[column]]
     if moved:
         yield Change(
@@ -50,6 +51,8 @@ def repository_changes(
             old=json.dumps({column: old[column] for column in moved}, ensure_ascii=False),
             new=json.dumps({column: new[column] for column in moved}, ensure_ascii=False),
         )
+    if bool(old["is_private"]) != bool(new["is_private"]):
+        yield Change("made_private" if new["is_private"] else "made_public", repository_id)
 
 
 def ref_changes(

@@ -419,6 +419,26 @@ def m011_pending_in_full(db: Database) -> None:
         db.execute(f"ALTER TABLE search_pending ADD COLUMN {column}")
 
 
+@migrations()
+def m012_what_is_hidden_of_the_public(db: Database) -> None:
+    """The last change of each repository that stays hidden, and an index that counts private forks.
+
+    `public_from` is written by `mirror.store.publicity`, whose highest number stands here as it is. What was
+    made public before is hidden as a whole, because earlier versions did not note when its refs were read.
+    """
+    for statement in (
+        "ALTER TABLE repositories ADD COLUMN public_from INTEGER NOT NULL DEFAULT 0",
+        """UPDATE repositories SET public_from = (SELECT max(id) FROM changes)
+            WHERE id IN (SELECT repository_id FROM changes WHERE kind = 'made_public')""",
+        """UPDATE repositories SET public_from = 9223372036854775807, refs_stale = (deleted_at IS NULL)
+            WHERE public_from > 0 AND (id IN (SELECT repository_id FROM branches)
+                OR id IN (SELECT repository_id FROM tags))""",
+        """CREATE INDEX repositories_private_forks ON repositories (parent_id)
+            WHERE is_private = 1 AND deleted_at IS NULL AND parent_id IS NOT NULL""",
+    ):
+        db.execute(statement)
+
+
 def _version() -> int:
     db = Database(memory=True)
     try:

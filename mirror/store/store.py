@@ -14,6 +14,7 @@ from mirror.store.changes import Change
 from mirror.store.files import explained, open_writer
 from mirror.store.index import keep_up, rebuild, settle
 from mirror.store.owners import save_owner
+from mirror.store.publicity import close
 from mirror.store.repositories import SavedRepositories, save_repositories
 
 
@@ -105,6 +106,7 @@ class Store:
                 first_listing=first_listing,
             )
             self.save_changes(saved.changes, run_id=run_id, at=seen_at)
+            close(self.connection, _published(saved.changes), with_refs=with_refs)
             if not first_listing:
                 keep_up(self.connection)
         return saved
@@ -139,3 +141,12 @@ class Store:
                    VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
                 [(at, run_id, *change) for change in changes],
             )
+
+
+def _published(changes: Iterable[Change]) -> list[int]:
+    """List the repositories that were made public."""
+    return [
+        change.repository_id
+        for change in changes
+        if change.kind == "made_public" and change.repository_id is not None
+    ]

@@ -14,6 +14,7 @@ import msgspec
 from mirror.errors import MirrorError, UpstreamRefused
 from mirror.model import Ref, Repository, RepositoryKey
 from mirror.report import Summary
+from mirror.store.publicity import reopen
 from mirror.store.refs import TABLES, save_refs
 from mirror.store.repositories import SAID
 from mirror.store.runs import Failure
@@ -65,10 +66,11 @@ def _chosen(run: Run, sample: int | None, random: Random) -> list[int]:
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What the upstream says of one repository; `refs` None where they are not mirrored."""
+    """What the upstream says of one repository since a moment; `refs` None where they are not mirrored."""
 
     repository: Repository
     refs: tuple[Ref, ...] | None
+    since: str
 
 
 class VerifyStep(Step):
@@ -87,15 +89,16 @@ class VerifyStep(Step):
 
     def ask(self) -> Answer:
         """Ask for the repository, then for its refs."""
+        since = self.run.now_text()
         repository = self.run.upstream.fetch_repository(self.key)
         if not self.run.with_refs:
-            return Answer(repository, None)
+            return Answer(repository, None, since)
         refs, place = list[Ref](), None
         while True:
             page = self.run.upstream.fetch_refs(self.key, place)
             refs += page.rows
             if page.place is None or page.place == place:
-                return Answer(repository, tuple(refs))
+                return Answer(repository, tuple(refs), since)
             place = page.place
 
     def save(self, answer: Answer) -> Sequence[Step]:
@@ -117,6 +120,7 @@ class VerifyStep(Step):
                         seen_at=run.now_text(),
                     )
                     run.store.save_changes(saved.changes, run_id=run.id, at=run.now_text())
+                    reopen(connection, self.row_id, listed_since=answer.since)
             self._done()
         self.findings.extend(
             Finding(repository=self.full_name, verdict=verdict, what=what, mended=self.repair)

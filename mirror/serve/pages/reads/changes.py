@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from mirror.serve.callers import Caller
-from mirror.serve.lookups import visible
+from mirror.serve.lookups import visible, visible_changes
 from mirror.serve.pages.reads.rows import Row, ids_of, rows
 
 KINDS = {
@@ -96,9 +96,7 @@ def _may_see(caller: Caller) -> str:
     """Return the condition under which a change may be seen."""
     if caller.sees_all:
         return "1"
-    return f"""CASE WHEN r.id IS NOT NULL THEN {visible(caller, "r")}
-            AND c.id > coalesce((SELECT max(m.id) FROM changes m
-                WHERE m.repository_id = r.id AND m.kind = 'made_public'), 0)
+    return f"""CASE WHEN r.id IS NOT NULL THEN {visible_changes(caller)}
         ELSE EXISTS (SELECT 1 FROM repositories o WHERE o.owner_id = c.user_id AND {visible(caller, "o")})
         END"""
 

@@ -1,0 +1,262 @@
+"""A repository that was private and is public: strangers read nothing of before, however it is learnt."""
+
+import json
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from crawl import Crawl, crawling
+from filled import LATER, Filled, hg_ref, repository
+from hooked import NEW, OLD, SOME, hooked
+from served import asking, bearer
+
+from mirror.sandbox import Fault, Sandbox
+from mirror.serve import tokens
+from mirror.store import Store
+from mirror.store.changes import repository_changes
+from mirror.store.publicity import CLOSED
+
+NAME = "ubernostrum/django-profiles"
+FRESH: dict[str, Any] = {"workspaces": ("ubernostrum",)}
+SECRETS = ("acquire-initech", "PRIVATEWORDS", "old-secret")
+
+
+def _told(path: Path, full_name: str, token: str | None = None) -> str:
+    """Read everything that tells what changed of a repository."""
+    served = asking(path)
+    headers = bearer(token) if token else {}
+    owner = full_name.partition("/")[0]
+    addresses = (
+        f"/1.0/repositories/{full_name}/events?limit=100",
+        f"/1.0/users/{owner}/events?limit=100",
+        "/-/changes",
+        "/-/changes.atom",
+        f"/-/r/{full_name}",
+        f"/-/u/{owner}",
+        "/",
+    )
+    answers = [served.get(address, headers=headers) for address in addresses]
+    assert [answer.status_code for answer in answers] == [200] * len(addresses)
+    refs = r'<section aria-labelledby="(?:branches|tags)".*?</section>'  # what is there, not what changed
+    return "\n".join(re.sub(refs, "", answer.text, flags=re.DOTALL) for answer in answers)
+
+
+def _shown(path: Path, full_name: str) -> list[str]:
+    """List the secrets that a stranger reads."""
+    text = _told(path, full_name)
+    return [secret for secret in SECRETS if secret in text]
+
+
+def _token(path: Path) -> str:
+    with Store(path) as store:
+        return tokens.create(store, "any")
+
+
+def _hide(sandbox: Sandbox) -> None:
+    """Let a repository have a private past."""
+    sandbox.do("make_private", NAME)
+    sandbox.do("create_branch", NAME, name="acquire-initech-deal")
+    sandbox.do("edit", NAME, fields={"description": "PRIVATEWORDS: layoffs"})
+
+
+def _publish(sandbox: Sandbox) -> None:
+    """Let its owner clean up and show it."""
+    sandbox.do("delete_branch", NAME, name="acquire-initech-deal")
+    sandbox.do("edit", NAME, fields={"description": "A nice library"})
+    sandbox.do("make_public", NAME)
+
+
+def _closed(crawl: Crawl, name: str = NAME) -> bool:
+    return bool(crawl.one("SELECT public_from FROM repositories WHERE full_name = ?", name) == CLOSED)
+
+
+def test_nothing_of_the_private_time_is_told(tmp_path: Path) -> None:
+    """Neither the words nor the branch that went before it was shown; holders of a token read them."""
+    with crawling(tmp_path, **FRESH) as (sandbox, crawl):
+        crawl.sync()
+        _hide(sandbox)
+        crawl.sync()
+        _publish(sandbox)
+        crawl.sync()
+        assert _shown(crawl.path, NAME) == []
+        told = _told(crawl.path, NAME, _token(crawl.path))
+        assert "acquire-initech-deal" in told
+        assert "PRIVATEWORDS" in told
+        sandbox.do("create_branch", NAME, name="for-everybody")
+        sandbox.do("edit", NAME, fields={"description": "A nicer library"})
+        crawl.sync()
+        told = _told(crawl.path, NAME)
+        assert "for-everybody" in told
+        assert "A nicer library" in told
+        assert _shown(crawl.path, NAME) == []
+
+
+def test_renamed_and_described_anew_while_it_is_made_public(tmp_path: Path) -> None:
+    """One answer of the upstream tells all three, as to a PUT through the mirror."""
+    filled = Filled(tmp_path / "mirror.db")
+    before = repository(
+        "ann/old-secret", uuid="{it}", name="old-secret", is_private=True, description="PRIVATEWORDS"
+    )
+    filled.repositories([before], first=True)
+    filled.repositories([repository("ann/nice", uuid="{it}", description="A nice library")], at=LATER)
+    kinds = [row[0] for row in filled.store.rows("SELECT kind FROM changes ORDER BY id")]
+    filled.store.close()
+    assert kinds[-1] == "made_public"
+    assert _shown(tmp_path / "mirror.db", "ann/nice") == []
+
+
+def test_that_it_was_made_public_is_told_last() -> None:
+    """Whoever reads `changes` by themselves finds what was private before it."""
+    same = dict.fromkeys(("deleted_at", "gone_reason", "owner_id", "scm", "website", "language"))
+    same |= dict.fromkeys(("main_branch", "fork_policy", "parent_full_name", "has_issues", "has_wiki"))
+    old = {**same, "full_name": "a/b", "name": "b", "description": "x", "is_private": 1, "project_key": None}
+    new = {**old, "full_name": "a/c", "name": "c", "description": "y", "is_private": 0}
+    kinds = [change.kind for change in repository_changes(1, old, new)]
+    assert kinds == ["renamed", "updated", "made_public"]
+
+
+def test_refs_that_cannot_be_read_keep_it_closed(tmp_path: Path) -> None:
+    """However long: what they are compared with at last is still of the private time."""
+    with crawling(tmp_path, **FRESH) as (sandbox, crawl):
+        crawl.sync()
+        _hide(sandbox)
+        crawl.sync()
+        _publish(sandbox)
+        sandbox.add_fault(Fault("500", where="refs", nth=None))
+        for _ in range(3):
+            crawl.sync(later=7200)
+            sandbox.do("edit", NAME, fields={"website": "https://example.com"})
+            assert _closed(crawl)
+            assert _shown(crawl.path, NAME) == []
+        sandbox.clear_faults()
+        crawl.sync(later=86400)
+        assert "branch_deleted" in {kind for kind, *_ in crawl.changes()}
+        assert not _closed(crawl)
+        assert _shown(crawl.path, NAME) == []
+
+
+def test_a_listing_of_refs_that_began_in_private_does_not_open_it(tmp_path: Path) -> None:
+    """Its first page is of before; the refs are read once more, and that listing opens it."""
+    with crawling(tmp_path, page_length=2, **FRESH) as (sandbox, crawl):
+        for number in range(6):
+            sandbox.do("create_branch", NAME, name=f"b{number}")
+        crawl.sync()
+        _hide(sandbox)
+        crawl.sync(max_requests=3, later=7200)
+        place = crawl.rows("SELECT stream, value FROM cursors WHERE stream LIKE 'refs:%'")
+        assert place
+        assert "acquire-initech-deal" in {row[0] for row in crawl.rows("SELECT name FROM branches")}
+        _publish(sandbox)
+        sandbox.do("create_branch", NAME, name="acquired")  # which keeps all others on their pages
+        crawl.sync(max_requests=1, later=7200)
+        read_at = crawl.one("SELECT refs_synced_at FROM repositories WHERE full_name = ?", NAME)
+        assert _closed(crawl)
+        with closing(sqlite3.connect(crawl.path)) as connection, connection:  # as answers under way would
+            connection.execute("INSERT OR REPLACE INTO cursors SELECT id, ?, ?, '' FROM upstreams", place[0])
+        crawl.sync(later=1)
+        assert crawl.one("SELECT refs_synced_at FROM repositories WHERE full_name = ?", NAME) > read_at
+        assert _closed(crawl)
+        assert _shown(crawl.path, NAME) == []
+        crawl.sync()
+        assert not _closed(crawl)
+        assert _shown(crawl.path, NAME) == []
+
+
+def test_a_webhook_between_tells_nothing(tmp_path: Path) -> None:
+    """A branch of the private time that a push moves or deletes before the refs were read."""
+    with hooked(tmp_path) as hook:
+        assert hook.push(OLD, NEW).json()["refs_moved"] > 0
+        hook.crawl.sync()
+        hook.sandbox.do("make_private", SOME)
+        hook.sandbox.do("create_branch", SOME, name="acquire-initech-deal", target=OLD)
+        hook.crawl.sync()
+        hook.sandbox.do("delete_branch", SOME, name="acquire-initech-deal")
+        hook.sandbox.do("make_public", SOME)
+        hook.sandbox.add_fault(Fault("500", where="refs", nth=None))
+        hook.crawl.sync()
+        body = json.loads((Path(__file__).parent / "answers/webhooks/cloud_branch_deleted.json").read_text())
+        body["repository"] |= {"uuid": hook.uuid(SOME), "full_name": SOME}
+        gone = body["push"]["changes"][0]
+        gone["old"]["name"] = "acquire-initech-deal"
+        gone["old"]["target"]["hash"] = OLD
+        answer = hook.deliver("repo:push", json.dumps(body).encode())
+        assert answer.json()["refs_moved"] == 1
+        changes = hook.crawl.changes()
+        assert changes[-1][:3] == ("branch_deleted", SOME, "acquire-initech-deal")
+        assert _shown(hook.crawl.path, SOME) == []
+        hook.sandbox.clear_faults()
+        hook.crawl.sync(later=86400)
+        assert not _closed(hook.crawl, SOME)
+        assert _shown(hook.crawl.path, SOME) == []
+
+
+def test_private_again_in_between(tmp_path: Path) -> None:
+    """A second private time is as hidden as the first."""
+    with crawling(tmp_path, **FRESH) as (sandbox, crawl):
+        crawl.sync()
+        for _ in range(2):
+            _hide(sandbox)
+            crawl.sync()
+            _publish(sandbox)
+            crawl.sync()
+            assert not _closed(crawl)
+            assert _shown(crawl.path, NAME) == []
+
+
+def test_a_repository_that_was_never_private_loses_nothing(tmp_path: Path) -> None:
+    """That it is new, and what moves in it, is told at once."""
+    with crawling(tmp_path, **FRESH) as (sandbox, crawl):
+        crawl.sync()
+        sandbox.do("create", workspace="ubernostrum", name="Brand New")
+        crawl.sync()
+        sandbox.do("create_branch", "ubernostrum/brand-new", name="first-branch")
+        crawl.sync()
+        told = _told(crawl.path, "ubernostrum/brand-new")
+        assert "first-branch" in told
+        events = asking(crawl.path).json("/1.0/repositories/ubernostrum/brand-new/events")["events"]
+        assert {event["event"] for event in events} >= {"create", "pushed"}
+
+
+def test_a_mirror_without_refs_waits_for_none(tmp_path: Path) -> None:
+    """What follows is told at once, of the private time nothing; refs that are in the file are waited for."""
+    with crawling(tmp_path, refs="none", **FRESH) as (sandbox, crawl):
+        crawl.sync()
+        _hide(sandbox)
+        crawl.sync()
+        _publish(sandbox)
+        crawl.sync()
+        assert not _closed(crawl)
+        assert _shown(crawl.path, NAME) == []
+        sandbox.do("edit", NAME, fields={"description": "A nicer library"})
+        crawl.sync()
+        assert "A nicer library" in _told(crawl.path, NAME)
+    filled = Filled(tmp_path / "other.db")
+    filled.repositories([repository("a/b", is_private=True)], first=True)
+    filled.refs("a/b", [hg_ref("branch", "old-secret", "1")])
+    filled.store.save_page(
+        filled.upstream_id,
+        [repository("a/b")],
+        run_id=None,
+        seen_at=LATER,
+        with_refs=False,
+        first_listing=False,
+    )
+    assert filled.store.row("SELECT public_from FROM repositories")[0] == CLOSED
+    filled.store.close()
+
+
+def test_refs_that_were_asked_for_before_do_not_open_it(tmp_path: Path) -> None:
+    """Though they are written after: they are to be read again, and that opens it."""
+    filled = Filled(tmp_path / "mirror.db")
+    filled.repositories([repository("a/b", is_private=True)], first=True)
+    filled.refs("a/b", [hg_ref("branch", "old-secret", "1"), hg_ref("branch", "main", "2")])
+    filled.repositories([repository("a/b")], at=LATER)
+    state = "SELECT public_from, refs_stale FROM repositories"
+    filled.refs("a/b", [hg_ref("branch", "old-secret", "1")])  # asked for before
+    assert tuple(filled.store.row(state)) == (CLOSED, 1)
+    filled.refs("a/b", [], at=LATER)
+    assert tuple(filled.store.row(state)) == (filled.store.row("SELECT max(id) FROM changes")[0], 0)
+    filled.store.close()
+    assert _shown(tmp_path / "mirror.db", "a/b") == []
