@@ -155,6 +155,7 @@ def test_hidden_forks_are_not_counted(tmp_path: Path) -> None:
     served: Asking = asking(tmp_path / "mirror.db")
     for headers, count in (({}, 2), (bearer(token), 3)):
         assert served.json("/2.0/repositories/jespern/parent", headers=headers)["forks_count"] == count
+        assert served.json("/1.0/repositories/jespern/parent", headers=headers)["forks_count"] == count
         listed = served.json("/2.0/repositories?q=forks_count=3&fields=values.full_name", headers=headers)
         assert (listed["values"] != []) == (count == 3)
 

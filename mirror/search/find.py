@@ -17,8 +17,15 @@ COLUMNS = (
 )  # fmt: skip
 """What each row of an answer holds; `owner` is the username, the rest are columns of `repositories`."""
 
-_ROWS = f"""SELECT {", ".join("u.username" if column == "owner" else f"r.{column}" for column in COLUMNS)}
-    FROM json_each(?) AS wanted JOIN repositories r ON r.id = wanted.value JOIN users u ON u.id = r.owner_id
+_TOLD = {
+    "owner": "u.username",
+    "forks_count": """iif(r.forks_count > 0 AND NOT :all, max(0, r.forks_count -
+        (SELECT count(*) FROM repositories f
+         WHERE f.parent_id = r.id AND f.deleted_at IS NULL AND f.is_private = 1)), r.forks_count)""",
+}
+_ROWS = f"""SELECT {", ".join(_TOLD.get(column, f"r.{column}") for column in COLUMNS)}
+    FROM json_each(:ids) AS wanted JOIN repositories r ON r.id = wanted.value
+    JOIN users u ON u.id = r.owner_id
     ORDER BY wanted.key"""
 
 
@@ -60,8 +67,8 @@ def search(
 
     `owner` is one owner's whole username. `private`, `forks` and `gone` filter: None, for the first two,
     takes both; `gone` adds what has disappeared upstream. Without `visible_private` private repositories
-    are neither listed nor counted. `fuzzy` corrects one or two typing errors: True always, False never,
-    None when nothing matches as written.
+    are neither listed nor counted, among the forks of others neither. `fuzzy` corrects one or two typing
+    errors: True always, False never, None when nothing matches as written.
     """
     request = request_of(
         query,
@@ -81,7 +88,9 @@ def search(
             count=answer.total,
             fuzzy=bool(corrected),
             corrected=corrected,
-            repositories=rows_of(connection, [hit[-1] for hit in answer.page]),
+            repositories=rows_of(
+                connection, [hit[-1] for hit in answer.page], visible_private=visible_private
+            ),
         )
 
 
@@ -102,11 +111,12 @@ def _answer(
     return answer, ()
 
 
-def rows_of(connection: sqlite3.Connection, ids: list[int]) -> list[dict[str, Any]]:
-    """Read the rows of a page in the order of their ids."""
+def rows_of(connection: sqlite3.Connection, ids: list[int], *, visible_private: bool) -> list[dict[str, Any]]:
+    """Read the rows of a page in the order of their ids; private forks count where they may be seen."""
     cursor = connection.cursor()
     cursor.row_factory = None
-    return [dict(zip(COLUMNS, row, strict=True)) for row in cursor.execute(_ROWS, (json.dumps(ids),))]
+    found = cursor.execute(_ROWS, {"ids": json.dumps(ids), "all": visible_private})
+    return [dict(zip(COLUMNS, row, strict=True)) for row in found]
 
 
 @contextmanager

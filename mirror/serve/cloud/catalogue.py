@@ -16,11 +16,10 @@ from mirror.serve.cloud.reads import (
     ANY_UPSTREAM,
     REF_COLUMNS,
     Values,
-    forks_count,
     parent_is_told,
     refs_of,
 )
-from mirror.serve.lookups import visible
+from mirror.serve.lookups import forks_count, visible
 
 _IDS = "(SELECT value FROM json_each(:ids))"
 _ACCOUNT = ", ".join(f"u.{field}" for field in ACCOUNT_COLUMNS)
@@ -124,7 +123,7 @@ def _repository_fields(caller: Caller) -> dict[str, Field]:
     told = parent_is_told(caller)
     return {
         **_REPOSITORY,
-        "forks_count": Field(forks_count(caller), "number"),
+        "forks_count": Field(forks_count(caller, "r"), "number"),
         "parent": Field(f"iif({told}, 1, NULL)", "object"),
         "parent.full_name": Field(f"iif({told}, r.parent_full_name, NULL)"),
         "parent.uuid": Field(f"iif({told} AND r.parent_uuid GLOB '{{*', r.parent_uuid, NULL)"),

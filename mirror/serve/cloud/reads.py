@@ -12,7 +12,7 @@ from typing import Any
 from mirror.serve.callers import Caller
 from mirror.serve.cloud.memory import state
 from mirror.serve.cloud.rows import Account, Ref, Repository
-from mirror.serve.lookups import visible
+from mirror.serve.lookups import forks_count, visible
 
 Values = dict[str, Any]
 
@@ -35,14 +35,6 @@ def parent_is_told(caller: Caller) -> str:
         WHERE p.id = r.parent_id AND p.deleted_at IS NULL AND {visible(caller, "p")})"""
 
 
-def forks_count(caller: Caller) -> str:
-    """Return the expression of how many forks `r` has: the upstream's number, less those that are hidden."""
-    if caller.sees_all:
-        return "r.forks_count"
-    return f"""iif(r.forks_count > 0, max(0, r.forks_count - (SELECT count(*) FROM repositories f
-        WHERE f.parent_id = r.id AND f.deleted_at IS NULL AND NOT {visible(caller, "f")})), r.forks_count)"""
-
-
 @cache
 def _select(told: str, forks: str) -> str:
     """Build the statement that reads whole repositories."""
@@ -61,7 +53,7 @@ def tuples(connection: sqlite3.Connection, sql: str, values: Values) -> list[Any
 def _repositories(
     connection: sqlite3.Connection, caller: Caller, condition: str, values: Values, source: str = ""
 ) -> list[Repository]:
-    sql = _select(parent_is_told(caller), forks_count(caller)).format(source=source, condition=condition)
+    sql = _select(parent_is_told(caller), forks_count(caller, "r")).format(source=source, condition=condition)
     found = tuples(connection, sql, {**values, "ids": json.dumps(caller.user_ids)})
     return [Repository(*row) for row in found]
 

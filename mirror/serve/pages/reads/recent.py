@@ -4,7 +4,7 @@ import json
 import sqlite3
 
 from mirror.serve.callers import Caller
-from mirror.serve.lookups import visible
+from mirror.serve.lookups import forks_count, visible
 from mirror.serve.pages.reads.rows import Row, ids_of, rows
 
 MOST = 8
@@ -27,7 +27,7 @@ def repositories(connection: sqlite3.Connection, caller: Caller, wanted: list[in
     return rows(
         connection,
         f"""SELECT r.id, r.full_name, r.name, r.slug, r.scm, r.language, r.is_private, r.description,
-                r.followers_count, r.forks_count, r.updated_at, r.deleted_at
+                r.followers_count, {forks_count(caller, "r")} AS forks_count, r.updated_at, r.deleted_at
             FROM json_each(:wanted) AS wanted JOIN repositories r ON r.id = wanted.value
             WHERE r.deleted_at IS NULL AND {visible(caller, "r")} ORDER BY wanted.key""",
         {"wanted": json.dumps(wanted), "ids": ids_of(caller)},

@@ -1,0 +1,90 @@
+"""How many forks there are: the same number everywhere, without those that the caller may not see."""
+
+import csv
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filled import Filled, owner, repository
+from served import Asking, asking, basic, bearer, make_tokens
+
+from mirror.search import search
+from mirror.store import Store
+
+PARENT = repository("ann/tool", forks_count=3, updated_at="2026-10-30T10:00:00.000000Z")
+FORKS = {"bob/tool": False, "jespern/tool": True, "brodie/tool": True}
+
+
+def _filled(path: Path) -> Filled:
+    filled = Filled(path)
+    fork: dict[str, Any] = {"parent_uuid": PARENT.uuid, "parent_full_name": PARENT.full_name}
+    rows = [repository(name, is_private=private, **fork) for name, private in FORKS.items()]
+    filled.repositories([PARENT, repository("ann/alone", forks_count=0), *rows], first=True)
+    return filled
+
+
+def _counts(served: Asking, **how: Any) -> dict[str, int]:
+    """Read how many forks the parent has wherever that is told."""
+    table = csv.DictReader(io.StringIO(served.get("/-/search.csv?q=tool&owner=ann", **how).text))
+    (found,) = served.json("/-/search.json?q=tool&owner=ann", **how)["repositories"]
+    pages = {path: served.get(path, **how).text for path in ("/-/search?q=tool&owner=ann", "/")}
+    listed = served.json("/1.0/repositories/ann", **how)
+    return {
+        "2.0": served.json("/2.0/repositories/ann/tool", **how)["forks_count"],
+        "1.0": served.json("/1.0/repositories/ann/tool", **how)["forks_count"],
+        "1.0, listed": next(one for one in listed if one["slug"] == "tool")["forks_count"],
+        "1.0, of a fork": served.json("/1.0/repositories/bob/tool", **how)["fork_of"]["forks_count"],
+        "search.json": found["forks_count"],
+        "search.csv": int(next(table)["forks_count"]),
+        **{path: int(re.findall(r"<span>(\d+) forks?</span>", page)[0]) for path, page in pages.items()},
+    }
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A repository with a public fork and two private ones."""
+    filled = _filled(tmp_path / "mirror.db")
+    filled.members(owner("brodie"), (owner("mcatalbas"),))
+    filled.store.close()
+    return tmp_path / "mirror.db"
+
+
+def test_strangers_are_told_of_public_forks_alone(path: Path) -> None:
+    """In both APIs, in searches of every form, on pages; a token shows the upstream's number."""
+    with Store(path) as store:
+        token = make_tokens(store)["read"]
+    served = asking(path)
+    assert set(_counts(served).values()) == {1}
+    assert set(_counts(served, headers=bearer(token)).values()) == {3}
+
+
+def test_a_trusted_user_counts_their_own(path: Path) -> None:
+    """As owner and as member; a search, which shows them public repositories alone, counts no other."""
+    served = asking(path, trust_basic_user=True)
+    for user in ("jespern", "mcatalbas"):
+        counts = _counts(served, headers=basic(user, "any"))
+        assert {told: count for told, count in counts.items() if "search" not in told} == {
+            told: 2 for told in counts if "search" not in told
+        }
+        assert {counts["search.json"], counts["search.csv"]} == {1}
+
+
+def test_a_fork_that_is_gone_takes_nothing_off(path: Path, tmp_path: Path) -> None:
+    """The upstream no longer counts it; and a number never falls below none."""
+    filled = _filled(tmp_path / "other.db")
+    filled.gone("jespern/tool")
+    assert _told(filled) == 2
+    filled.repositories([repository("ann/tool", forks_count=0)])
+    assert _told(filled) == 0
+    filled.repositories([repository("eve/tool", parent_uuid=PARENT.uuid, is_private=True)])
+    filled.repositories([repository("ann/tool", forks_count=1)])
+    assert _told(filled) == 0
+    filled.store.close()
+
+
+def _told(filled: Filled) -> int | None:
+    found = search(filled.store.connection, "tool", owner="ann", visible_private=False)
+    count: int | None = found.repositories[0]["forks_count"]
+    return count
