@@ -67,6 +67,14 @@ def save_members(
         )
 
 
+def has_unseen_members(connection: sqlite3.Connection, workspace_id: int, since: str) -> bool:
+    """Tell whether there are members whom a listing that began at a moment has not named so far."""
+    found = connection.execute(
+        "SELECT 1 FROM members WHERE workspace_id = ? AND last_seen_at < ?", (workspace_id, since)
+    )
+    return found.fetchone() is not None
+
+
 def drop_members(connection: sqlite3.Connection, workspace_id: int, *, unseen_since: str) -> None:
     """Forget memberships that a complete listing did not name; the users stay."""
     connection.execute(

@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from mirror.errors import UpstreamShapeError
-from mirror.model import Repository
+from mirror.model import Member, Repository
 from mirror.times import from_text, to_text
 from mirror.upstream.base import Order, Page
 
@@ -64,10 +64,20 @@ class Listing(msgspec.Struct, kw_only=True):
 
 
 class Members(msgspec.Struct, kw_only=True):
-    """A listing of members that is not done: where it goes on, and since when (by our clock) it is read."""
+    """A listing of members that is not done: where it goes on, and since when (by our clock) it is read.
+
+    `pages`, `rows` and `told` are those of this pass, the last one the largest total that a page told;
+    `bad` says what was not understood. For `landmark` see Listing.
+    """
 
     seen_since: str
     next: str | None = None
+    landmark: str | None = None
+    pages: int = 0
+    rows: int = 0
+    told: int = 0
+    bad: str | None = None
+    passes: int = 1
 
 
 class Place(msgspec.Struct, kw_only=True):
@@ -146,23 +156,58 @@ def begin(
     return Listing(purpose=purpose, began=to_text(now), seen_since=to_text(now))
 
 
+def next_landmark(link: str | None, *, asked: str | None, landmark: str | None, pages: int) -> str | None:
+    """Return the landmark of a listing whose page number `pages`, the `asked` one, leads on to a link.
+
+    It is kept at pages 1, 2, 4, 8, ...: a circle of any length meets it before long. Raises
+    UpstreamShapeError where the links go in one.
+    """
+    if link is not None and link in (asked, landmark):
+        raise UpstreamShapeError("the listing leads back to a page of its own")
+    return link if pages & (pages - 1) == 0 else landmark
+
+
+def members_advanced(members: Members, page: Page[Member]) -> Members:
+    """Return the listing after a page of members; raises UpstreamShapeError for links in a circle."""
+    pages = members.pages + 1
+    bad = next((f"{each.what}: {each.error}" for each in page.bad), None)
+    return msgspec.structs.replace(
+        members,
+        next=page.place,
+        landmark=next_landmark(page.place, asked=members.next, landmark=members.landmark, pages=pages),
+        pages=pages,
+        rows=members.rows + len(page.rows) + len(page.bad),
+        told=max(members.told, page.size or 0),
+        bad=members.bad or bad,
+    )
+
+
+def members_may_be_missed(members: Members, *, unseen: bool) -> bool:
+    """Tell whether a listing of members that is at its end should be read once more.
+
+    Somebody who leaves pulls others onto a page that was read already: rows are missing, or known members
+    `unseen`. The second pass decides, since totals may count what is not listed.
+    """
+    if members.passes > 1 or members.bad:
+        return False
+    return members.rows < members.told or (unseen and members.pages > 1)
+
+
 def advanced(listing: Listing, page: Page[Repository]) -> Listing:
     """Return the listing after a page of it; raises UpstreamShapeError where the links go in a circle."""
-    if page.place is not None and page.place in (listing.next, listing.landmark):
-        raise UpstreamShapeError("the listing leads back to a page of its own")
+    pages = listing.pages + 1
+    landmark = next_landmark(page.place, asked=listing.next, landmark=listing.landmark, pages=pages)
     first = listing.pages == 0
     told = to_text(page.date - timedelta(seconds=1))  # HTTP dates have no fractions
     pass_began = to_text(page.date) if first else listing.pass_began
     updates = [row.updated_at for row in page.rows if row.updated_at]
     chain = [*([listing.oldest_update] if listing.oldest_update else []), *updates]
-    pages = listing.pages + 1
     return msgspec.structs.replace(
         listing,
         began=min(listing.began, told) if first and listing.passes == 1 else listing.began,
         pass_began=pass_began,
         next=page.place,
-        # Kept at pages 1, 2, 4, 8, ...: a circle of any length meets it before long.
-        landmark=page.place if pages & (pages - 1) == 0 else listing.landmark,
+        landmark=landmark,
         first_size=page.size if listing.first_size is None else listing.first_size,
         last_size=page.size if page.size is not None else listing.last_size,
         shrank=listing.shrank

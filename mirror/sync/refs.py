@@ -10,7 +10,7 @@ from mirror.model import Ref, RepositoryKey
 from mirror.store.publicity import reopen
 from mirror.store.refs import SavedRefs, has_refs, has_unnamed, save_main_branch, save_refs
 from mirror.store.runs import Failure
-from mirror.sync.places import PASSES
+from mirror.sync.places import PASSES, next_landmark
 from mirror.sync.run import Run
 from mirror.sync.steps import Step
 from mirror.times import to_text
@@ -78,12 +78,10 @@ class RefsPlace(msgspec.Struct, frozen=True, kw_only=True):
 
     def after(self, page: Page[Ref], asked_at: str) -> "RefsPlace":
         """Return the place behind a page; raises UpstreamShapeError where the links go in a circle."""
-        if page.place is not None and page.place in (self.next, self.landmark):
-            raise UpstreamShapeError("the refs listing leads back to a page of its own")
         pages, rows = self.pages + 1, self.rows + len(page.rows) + len(page.bad)
         return RefsPlace(
             next=page.place,
-            landmark=page.place if pages & (pages - 1) == 0 else self.landmark,
+            landmark=next_landmark(page.place, asked=self.next, landmark=self.landmark, pages=pages),
             pages=pages,
             rows=rows,
             bad=self.bad + len(page.bad),

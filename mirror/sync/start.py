@@ -1,10 +1,13 @@
 """What a run makes sure of before it lists anything: the address, the credential, the workspaces."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
-from mirror.errors import CredentialsRefused
+from mirror.errors import CredentialsRefused, UpstreamShapeError
+from mirror.store.runs import Failure
+from mirror.sync.places import next_landmark
 from mirror.sync.run import Run
 from mirror.sync.steps import ask_apart
 from mirror.times import from_text
@@ -13,13 +16,16 @@ from mirror.times import from_text
 class _Checked(msgspec.Struct):
     """When something that need not be asked in every run was asked last, and what for.
 
-    `next` is where a list of several pages goes on, if a run ended in it.
+    `next` is where a list of several pages goes on, if a run ended in it, `pages` and `landmark` are as in
+    `mirror.sync.places`.
     """
 
     at: str
     bucket: str
     names: list[str] = []
     next: str | None = None
+    landmark: str | None = None
+    pages: int = 0
 
 
 def check_caller(run: Run, *, since: str | None = None) -> None:
@@ -34,7 +40,7 @@ def check_caller(run: Run, *, since: str | None = None) -> None:
     if recent and (since is None or recent.at > since):
         return
     ask_apart(run.upstream.fetch_caller, stop=run.stop)
-    _remember(run, "caller", [])
+    _remember(run, "caller", _checked(run))
 
 
 def find_workspaces(run: Run) -> list[str]:
@@ -46,15 +52,30 @@ def find_workspaces(run: Run) -> list[str]:
         return recent.names
     if run.upstream.anonymous and run.config.kind == "cloud":
         raise CredentialsRefused("without a credential, name the workspaces: workspaces = [...]")
-    names, place = (list(recent.names), recent.next) if recent else (list[str](), None)
+    found = recent or _checked(run)
     while True:
-        asked = place
-        page = ask_apart(lambda asked=asked: run.upstream.fetch_workspaces(asked), stop=run.stop)  # type: ignore[misc]
-        names = _once_each([*names, *(owner.username for owner in page.rows if owner.username)])
-        place = page.place if page.place != asked else None
-        _remember(run, "workspaces", names, place)
-        if place is None:
-            return names
+        found = _with_page(run, found)
+        _remember(run, "workspaces", found)
+        if found.next is None:
+            return found.names
+
+
+def _with_page(run: Run, found: _Checked) -> _Checked:
+    """Ask for a page of the workspaces; a list whose links go in a circle ends there, and is told."""
+    page = ask_apart(lambda: run.upstream.fetch_workspaces(found.next), stop=run.stop)
+    names = _once_each([*found.names, *(owner.username for owner in page.rows if owner.username)])
+    pages, landmark, link = found.pages + 1, found.landmark, page.place
+    errors = [f"{bad.what}: {bad.error}" for bad in page.bad]
+    try:
+        landmark = next_landmark(link, asked=found.next, landmark=landmark, pages=pages)
+    except UpstreamShapeError as error:
+        link = None
+        errors.append(str(error))
+    if errors:
+        run.fail(Failure("workspaces", "the list of workspaces", "; ".join(errors)))
+    elif found.pages == 0:
+        run.answered("workspaces", "the list of workspaces")
+    return _checked(run, names=names, next=link, landmark=landmark, pages=pages)
 
 
 def formerly_listed(run: Run, names: Iterable[str]) -> list[str]:
@@ -100,8 +121,11 @@ def _recent(run: Run, stream: str) -> _Checked | None:
     return checked if fresh and not run.full else None
 
 
-def _remember(run: Run, stream: str, names: list[str], place: str | None = None) -> None:
-    checked = _Checked(at=run.now_text(), bucket=run.budget.buckets["api"], names=names, next=place)
+def _checked(run: Run, **found: Any) -> _Checked:
+    return _Checked(at=run.now_text(), bucket=run.budget.buckets["api"], **found)
+
+
+def _remember(run: Run, stream: str, checked: _Checked) -> None:
     run.save_cursor(stream, msgspec.json.encode(checked).decode())
 
 

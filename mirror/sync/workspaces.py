@@ -10,7 +10,7 @@ import msgspec
 
 from mirror.errors import MirrorError, UpstreamRefused
 from mirror.model import Member, Owner, Repository
-from mirror.store.owners import drop_members, save_members
+from mirror.store.owners import drop_members, has_unseen_members, save_members
 from mirror.store.runs import Failure
 from mirror.sync import places
 from mirror.sync.run import Run, place_of_page
@@ -158,22 +158,33 @@ class MembersStep(_WorkspaceStep):
 
     def save(self, answer: Page[Member]) -> Sequence[Step]:
         """Write it; after the last page, forget memberships that none of them named."""
-        run, since = self.run, self._members.seen_since
-        next_page = answer.place if answer.place != self._members.next else None
+        run, workspace = self.run, self.workspace
+        members = places.members_advanced(self._members, answer)
         owner = run.owner_id(self.place)
         with run.store.transaction() as connection:
-            place = msgspec.structs.replace(
-                self.place,
-                members=places.Members(seen_since=since, next=next_page) if next_page else None,
-            )
             if owner is not None:
                 save_members(connection, run.upstream_id, owner, answer.rows, seen_at=run.now_text())
-                if next_page is None and not answer.bad:
-                    drop_members(connection, owner, unseen_since=since)
-            if next_page is None:
-                run.answered("members", self.workspace)
-            run.save_place(self.workspace, place)
+            left = members if members.next is not None else self._ended(members, owner)
+            place = msgspec.structs.replace(self.place, members=left)
+            if left is None:
+                run.answered("members", workspace)
+            run.save_place(workspace, place)
         return self.onward(place)
+
+    def _ended(self, members: places.Members, owner: int | None) -> places.Members | None:
+        """Return what is left to do after the last page: nothing, another pass, or all of it later."""
+        run, since = self.run, members.seen_since
+        if owner is None:
+            return None
+        with run.store.transaction() as connection:
+            if places.members_may_be_missed(members, unseen=has_unseen_members(connection, owner, since)):
+                return places.Members(seen_since=since, passes=members.passes + 1)
+            if members.bad is None:
+                drop_members(connection, owner, unseen_since=since)
+                return None
+        text = f"a row of {self.workspace}'s members was not understood, so none was dropped: {members.bad}"
+        run.fail(Failure("members", self.workspace, text))
+        return places.Members(seen_since=run.now_text())
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
         """Go on without members: what a credential may not see is a note, anything else a failure."""
@@ -182,7 +193,7 @@ class MembersStep(_WorkspaceStep):
             run.note(f"members of {self.workspace} are not mirrored: {error}")
         else:
             run.fail(Failure("members", self.workspace, str(error), status=run.isolate(error)))
-            place.members = places.Members(seen_since=self._members.seen_since)
+            place.members = places.Members(seen_since=run.now_text())
         run.save_place(self.workspace, place)
         return self.onward(place)
 

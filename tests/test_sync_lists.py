@@ -1,0 +1,173 @@
+"""Lists of members and of workspaces: nobody is dropped who may be there, and every list ends."""
+
+import threading
+from contextlib import closing
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+import pytest
+from crawl import HASTY, Clock, Notes
+from upstream_fakes import answer
+
+from mirror.config import UpstreamConfig
+from mirror.report import Summary
+from mirror.store import Store
+from mirror.store.ledger import RequestLedger
+from mirror.sync import Run, sync_upstream
+from mirror.upstream.connect import connect
+
+CLOUD = "https://api.bitbucket.org/2.0"
+ONE = {"uuid": "{u}", "slug": "one"}
+
+
+class Cloud:
+    """A Bitbucket of one workspace without repositories, whose lists a test writes page by page.
+
+    `leads_to` says which page follows where that is not the next; `members_then` are the members once a
+    page has been told.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.clock = path, Clock()
+        self.members: list[list[Any]] = [[]]
+        self.workspaces: list[list[Any]] = [[{"workspace": ONE}]]
+        self.leads_to = dict[int, int]()
+        self.members_then: list[list[Any]] | None = None
+        self.asked = list[str]()
+
+    def handle(self, request: httpx.Request) -> httpx.Response:
+        """Answer as the lists are by now."""
+        path = request.url.path.removeprefix("/2.0/")
+        self.asked.append(path)
+        if path == "workspaces/one/members":
+            return self._page(path, self.members, int(request.url.params.get("page", 1)))
+        if path == "user/workspaces":
+            return self._page(path, self.workspaces, int(request.url.params.get("page", 1)))
+        plain = {"user": {"uuid": "{me}", "nickname": "me"}, "workspaces/one": ONE}
+        return answer(plain.get(path, {"values": [], "size": 0}))
+
+    def _page(self, path: str, pages: list[list[Any]], number: int) -> httpx.Response:
+        following = self.leads_to.get(number, number + 1)
+        told: dict[str, Any] = {"values": pages[number - 1] if number <= len(pages) else []}
+        if following <= len(pages):
+            told["next"] = f"{CLOUD}/{path}?page={following}"
+        self.members, self.members_then = self.members_then or self.members, None
+        return answer(told)
+
+    def sync(self, *, full: bool = True, workspaces: tuple[str, ...] | None = ("one",)) -> Summary:
+        """Mirror it, with 60 requests at most."""
+        self.asked.clear()
+        self.clock.wait(7200)
+        config = UpstreamConfig(
+            name="here", credential="env:SECRET", concurrency=1, retry=HASTY, workspaces=workspaces
+        )
+        with Store(self.path) as store:
+            connection = connect(
+                config, ledger=RequestLedger(store), wait=self.clock.wait, clock=self.clock.now,
+                may_wait=False, max_requests=60, random=Random(0), environ={"SECRET": "a@b.c:token"},
+                transport=httpx.MockTransport(self.handle),
+            )  # fmt: skip
+            with closing(connection.upstream):
+                run = Run(
+                    config, connection.upstream, connection.budget, store, url=CLOUD, clock=self.clock.now,
+                    stop=threading.Event(), report=Notes(), full=full,
+                )  # fmt: skip
+                return sync_upstream(run)
+
+    def rows(self, sql: str) -> list[Any]:
+        """Read from the mirror."""
+        with Store(self.path) as store:
+            return store.rows(sql)
+
+    @property
+    def members_mirrored(self) -> str:
+        """Who is a member, in a word."""
+        sql = "SELECT nickname FROM members JOIN users u ON u.id = user_id ORDER BY 1"
+        return "".join(row[0] for row in self.rows(sql))
+
+
+def people(*pages: str) -> list[list[Any]]:
+    """Write pages of members, one letter each."""
+    return [[{"user": {"uuid": f"{{{name}}}", "nickname": name}} for name in page] for page in pages]
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Cloud:
+    """A Bitbucket and where it is mirrored."""
+    return Cloud(tmp_path / "mirror.db")
+
+
+@pytest.mark.parametrize("page", [0, 1])
+def test_a_member_who_is_not_understood_stays_one(cloud: Cloud, page: int) -> None:
+    """On whichever page: nobody is dropped, it is told, and tried again until all are understood."""
+    cloud.members = people("ab", "cd")
+    assert cloud.sync().exit_code == 0
+    cloud.members[page][0] = {"user": {"uuid": 5}}
+    summary = cloud.sync()
+    assert [(failure.kind, failure.subject) for failure in summary.failures] == [("members", "one")]
+    assert cloud.members_mirrored == "abcd"
+    cloud.members = people("ab", "c")
+    assert cloud.sync(full=False).exit_code == 0
+    assert cloud.members_mirrored == "abc"
+    assert cloud.rows("SELECT * FROM sync_failures") == []
+
+
+def test_who_leaves_between_two_pages_takes_nobody_along(cloud: Cloud) -> None:
+    """A member pulled onto a page that was read already is found by the second pass."""
+    cloud.members = people("ab", "cd")
+    cloud.sync()
+    cloud.members_then = people("bc", "d")
+    assert cloud.sync().exit_code == 0
+    assert cloud.members_mirrored == "abcd"  # a was named, the next listing knows better
+    cloud.sync()
+    assert cloud.members_mirrored == "bcd"
+    assert cloud.asked.count("workspaces/one/members") == 4  # somebody is missing: twice two pages
+    cloud.sync()
+    assert cloud.asked.count("workspaces/one/members") == 2
+
+
+def test_one_page_of_members_is_believed_at_once(cloud: Cloud) -> None:
+    """It was taken in one moment."""
+    cloud.members = people("abc")
+    cloud.sync()
+    cloud.members = people("bc")
+    cloud.sync()
+    assert cloud.asked.count("workspaces/one/members") == 1
+    assert cloud.members_mirrored == "bc"
+
+
+def test_members_whose_links_go_in_a_circle_end(cloud: Cloud) -> None:
+    """Page 3 leads back to page 2: told as a failure, the rest is mirrored, nobody is dropped."""
+    cloud.members = people("ab", "c", "d")
+    cloud.sync()
+    cloud.members, cloud.leads_to = people("a", "c", "d"), {3: 2}
+    summary = cloud.sync()
+    assert [(failure.kind, failure.subject) for failure in summary.failures] == [("members", "one")]
+    assert "leads back" in summary.failures[0].error
+    assert cloud.members_mirrored == "abcd"
+    assert cloud.asked[-1] == "repositories/one"
+    cloud.leads_to = {}
+    assert cloud.sync(full=False).exit_code == 0
+    assert cloud.members_mirrored == "acd"
+
+
+def test_workspaces_whose_links_go_in_a_circle_end(cloud: Cloud) -> None:
+    """What was named until then is mirrored, and the circle is told."""
+    cloud.workspaces, cloud.leads_to = [[], [{"workspace": ONE}], []], {3: 2}
+    summary = cloud.sync(workspaces=None)
+    assert [failure.kind for failure in summary.failures] == ["workspaces"]
+    assert "leads back" in summary.failures[0].error
+    assert cloud.asked[-1] == "repositories/one"
+    cloud.leads_to = {}
+    assert cloud.sync(workspaces=None).exit_code == 0
+    assert cloud.rows("SELECT * FROM sync_failures") == []
+
+
+def test_a_workspace_that_is_not_understood_is_told(cloud: Cloud) -> None:
+    """The others are mirrored."""
+    cloud.workspaces = [[{"workspace": {"slug": 5}}, {"workspace": ONE}]]
+    summary = cloud.sync(workspaces=None)
+    assert [failure.kind for failure in summary.failures] == ["workspaces"]
+    assert cloud.asked[-1] == "repositories/one"
