@@ -12,7 +12,7 @@ from rich.text import Text
 from mirror.observe.runs import row_counts, seconds_text
 from mirror.report import Summary
 from mirror.store.runs import Failure
-from mirror.sync.plan import Plan
+from mirror.sync.plan import Plan, Share
 from mirror.sync.verify import Finding
 from mirror.times import age_text, from_text
 
@@ -119,16 +119,22 @@ def print_summary(console: Console, summary: Summary) -> None:
 def print_plan(console: Console, plans: Sequence[Plan]) -> None:
     """Print what a sync would ask, what the budget leaves, and when it would be done."""
     for plan in plans:
-        console.print(Text(f"{plan.upstream}: {plan.total:,} requests"), soft_wrap=True)
+        by_git = f" and {plan.git.total:,} by git" if plan.git.total else ""
+        console.print(Text(f"{plan.upstream}: {plan.api.total:,} requests{by_git}"), soft_wrap=True)
         for what, count in plan.requests.items():
             if count:
                 console.print(Text(f"  {what:<24} {count:>9,}"))
-        left = "no limit" if plan.left is None else f"{plan.left:,} of {plan.limit:,} left in this hour"
-        console.print(Text(f"  budget                   {left}"))
+        console.print(Text(f"  budget                   {_left(plan.api)}"))
+        if plan.git.total:
+            console.print(Text(f"  budget of git            {_left(plan.git)}"))
         done = plan.done_at.astimezone()
         console.print(Text(f"  expected to be done      {done:%Y-%m-%d %H:%M}, in {age_text(plan.seconds)}"))
         for note in plan.notes:
             console.print(Text(f"  note: {note}"), soft_wrap=True)
+
+
+def _left(share: Share) -> str:
+    return "no limit" if share.left is None else f"{share.left:,} of {share.limit:,} left in this hour"
 
 
 def print_findings(console: Console, summaries: Sequence[Summary], findings: Sequence[Finding]) -> None:

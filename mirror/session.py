@@ -115,7 +115,8 @@ def _keep_answers(run: Run) -> None:
 
 
 def plan_all(config: Config, wishes: Wishes, *, clock: Clock = utc_now) -> list[Plan]:
-    """Work out what `sync_all` would ask; raises what it raises, and UpstreamError."""
+    """Work out what `sync_all` would ask, without waiting; raises what it raises, and UpstreamError."""
+    wishes = msgspec.structs.replace(wishes, may_wait=False)
     with closing(_runs(config, wishes, report=Silent(), stop=threading.Event(), clock=clock)) as runs:
         return [plan_upstream(run) for run in runs]
 

@@ -18,7 +18,9 @@ from mirror.sandbox import TOKEN, Asker, RunningSandbox, Sandbox, World, running
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
 from mirror.sync import Run, sync_upstream
-from mirror.upstream.connect import connect
+from mirror.sync.plan import Plan, plan_upstream
+from mirror.sync.verify import Finding, verify_upstream
+from mirror.upstream.connect import connect, url_of
 
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)
 SECRET = "sandbox"
@@ -101,6 +103,40 @@ class Crawl:
         later: float = 900,
     ) -> Summary:
         """Sync once, `later` seconds after whatever was before."""
+        with self.run(
+            full=full,
+            confirm_absence=confirm_absence,
+            may_wait=may_wait,
+            max_requests=max_requests,
+            stop=stop,
+            later=later,
+        ) as run:
+            return sync_upstream(run)
+
+    def plan(self, *, may_wait: bool = False) -> Plan:
+        """Work out what a sync would ask."""
+        with self.run(may_wait=may_wait) as run:
+            return plan_upstream(run)
+
+    def verify(
+        self, *, sample: int | None = None, repair: bool = False, max_requests: int | None = None
+    ) -> tuple[Summary, list[Finding]]:
+        """Hold the mirror against the upstream."""
+        with self.run(max_requests=max_requests) as run:
+            return verify_upstream(run, sample=sample, repair=repair, random=Random(0))
+
+    @contextmanager
+    def run(
+        self,
+        *,
+        full: bool = False,
+        confirm_absence: bool = False,
+        may_wait: bool = True,
+        max_requests: int | None = None,
+        stop: threading.Event | None = None,
+        later: float = 900,
+    ) -> Iterator[Run]:
+        """Open file and upstream for a run."""
         self.clock.wait(later)
         report = Notes()
         self.notes = report.notes
@@ -117,19 +153,17 @@ class Crawl:
                 transport=ShortPages(self.page_length) if self.page_length else None,
             )
             with closing(connection.upstream):
-                return sync_upstream(
-                    Run(
-                        self.config,
-                        connection.upstream,
-                        connection.budget,
-                        store,
-                        url=self.config.url,
-                        clock=self.clock.now,
-                        stop=stop or threading.Event(),
-                        report=report,
-                        full=full,
-                        confirm_absence=confirm_absence,
-                    )
+                yield Run(
+                    self.config,
+                    connection.upstream,
+                    connection.budget,
+                    store,
+                    url=url_of(self.config),
+                    clock=self.clock.now,
+                    stop=stop or threading.Event(),
+                    report=report,
+                    full=full,
+                    confirm_absence=confirm_absence,
                 )
 
     def rows(self, sql: str, *values: Any) -> list[Any]:

@@ -28,7 +28,9 @@ def sync_upstream(run: Run, part: Part = EVERYTHING) -> Summary:
     with run.recorded() as summary:
         RequestLedger(run.store).forget(run.now())
         if run.has_moved:
-            forget_links(run)
+            with run.store.transaction():
+                forget_links(run)
+                run.save_address()
         check_caller(run)
         workspaces = find_workspaces(run)
         if part.is_whole:

@@ -4,40 +4,57 @@ Sizes that the mirror knows are taken from it; a workspace it has never listed i
 request each. Everything else is arithmetic over the file.
 """
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 import msgspec
 
-from mirror.errors import UpstreamError
+from mirror.errors import Paused, UpstreamError
 from mirror.sync import find_workspaces, places
 from mirror.sync.refs import count_stale, mark_old
 from mirror.sync.run import Run
+from mirror.sync.start import formerly_listed
+from mirror.upstream.budget import RequestKind
 
 PAGE = 100
+GIT_ASKS = 2
+"""Git requests for a repository where the server speaks protocol version 2, as Bitbucket does."""
 SECONDS_PER_REQUEST = 0.4
 """A guess for an upstream that no run has timed yet."""
 
 
-class Plan(msgspec.Struct, kw_only=True):
-    """Requests by kind, what the budget leaves of them in this hour, and when they would be done."""
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests that count against one budget, and what it leaves of them in this hour; None for no limit."""
 
-    upstream: str
-    requests: dict[str, int]
     total: int
     limit: int | None
     left: int | None
+
+
+class Plan(msgspec.Struct, kw_only=True):
+    """Requests by what they are for and by the budget they count against, and when they would be done."""
+
+    upstream: str
+    requests: dict[str, int]
+    api: Share
+    git: Share
     seconds: float
     done_at: datetime
     notes: list[str]
 
 
 def plan_upstream(run: Run) -> Plan:
-    """Work out what a sync would ask; raises what asking for workspaces and sizes raises."""
+    """Work out what a sync would ask; raises what asking for workspaces and sizes raises.
+
+    Where the budget is spent, what only asking would tell is left out, and said to be.
+    """
     asked_before = run.budget.requests
     requests = {"credential": 0 if run.upstream.anonymous else 1, "workspaces and members": 0, "listings": 0}
     notes, unlisted = list[str](), 0
-    for workspace in find_workspaces(run):
+    for workspace in _workspaces(run, notes):
         place = run.place(workspace)
+        if run.has_moved:
+            place = msgspec.structs.replace(place, listing=None, swept_at=None)
         listing = places.begin(
             place,
             run.now(),
@@ -50,16 +67,44 @@ def plan_upstream(run: Run) -> Plan:
             requests["listings"] += 1
             continue
         size, told = _size(run, workspace, place, known)
-        notes += [told] if told else []
+        notes += [told] if told and told not in notes else []
         unlisted += max(0, size - known)
         requests["workspaces and members"] += 1 if run.upstream.anonymous else 2
         requests["listings"] += max(1, -(-size // PAGE)) - min(listing.pages, -(-size // PAGE))
-    if run.with_refs:
-        mark_old(run)
-        requests["branches and tags"] = count_stale(run) + unlisted
+    by_git = _refs(run, requests, unlisted) if run.with_refs else 0
     if run.budget.requests > asked_before:
         notes.append(f"{run.budget.requests - asked_before} requests were asked to find this out")
-    return _timed(run, requests, notes)
+    return _timed(run, requests, by_git, notes)
+
+
+def _workspaces(run: Run, notes: list[str]) -> Iterable[str]:
+    """Name the workspaces that a sync would list; those of former runs where they cannot be asked for now."""
+    try:
+        return find_workspaces(run)
+    except Paused as error:
+        notes.append(_left_out(error))
+        return formerly_listed(run, ())
+
+
+def _refs(run: Run, requests: dict[str, int], unlisted: int) -> int:
+    """Count what branches and tags ask; return how much of it by git: of all but Mercurial repositories."""
+    mark_old(run)
+    stale = count_stale(run) + unlisted
+    if run.config.refs != "git":
+        requests["branches and tags"] = stale
+        return 0
+    (mercurial,) = run.store.row(
+        """SELECT count(*) FROM repositories
+           WHERE upstream_id = ? AND refs_stale AND deleted_at IS NULL AND scm = 'hg'""",
+        (run.upstream_id,),
+    )
+    requests["branches and tags"] = min(mercurial, stale)
+    requests["branches and tags by git"] = GIT_ASKS * (stale - requests["branches and tags"])
+    return requests["branches and tags by git"]
+
+
+def _left_out(error: Paused) -> str:
+    return f"{error}; what is not known without asking is left out"
 
 
 def _size(run: Run, workspace: str, place: places.Place, known: int) -> tuple[int, str | None]:
@@ -70,22 +115,35 @@ def _size(run: Run, workspace: str, place: places.Place, known: int) -> tuple[in
         return place.listing.last_size, None
     try:
         page = run.upstream.fetch_repositories(workspace, "created", None)
+    except Paused as error:
+        return known, _left_out(error)
     except UpstreamError as error:
         return known, f"{workspace}: {error}"
     return (page.size if page.size is not None else len(page.rows)), None
 
 
-def _timed(run: Run, requests: dict[str, int], notes: list[str]) -> Plan:
-    """Say how long it would take: at the pace of former runs, and no faster than the budget lets it."""
-    total, limit = sum(requests.values()), run.budget.limit()
-    left = None if limit is None else max(0, limit - run.budget.used())
-    seconds = total * _pace(run)
-    if limit is not None and left is not None and total > left:
-        seconds = max(seconds, (total - left) / limit * 3600)
+def _timed(run: Run, requests: dict[str, int], by_git: int, notes: list[str]) -> Plan:
+    """Say how long it would take: at the pace of former runs, and no faster than either budget lets it."""
+    total = sum(requests.values())
+    api, git = _share(run, "api", total - by_git), _share(run, "git", by_git)
+    seconds = max(total * _pace(run), _waits(api), _waits(git))
     return Plan(
-        upstream=run.config.name, requests=requests, total=total, limit=limit, left=left, seconds=seconds,
+        upstream=run.config.name, requests=requests, api=api, git=git, seconds=seconds,
         done_at=run.now() + timedelta(seconds=seconds), notes=notes,
     )  # fmt: skip
+
+
+def _share(run: Run, kind: RequestKind, total: int) -> Share:
+    limit = run.budget.limit(kind)
+    left = None if limit is None else max(0, limit - run.budget.used(kind))
+    return Share(total=total, limit=limit, left=left)
+
+
+def _waits(share: Share) -> float:
+    """Return the seconds until a budget has had room for so many requests."""
+    if share.limit is None or share.left is None or share.total <= share.left:
+        return 0.0
+    return (share.total - share.left) / share.limit * 3600
 
 
 def _pace(run: Run) -> float:

@@ -64,9 +64,10 @@ class Run:
         self.report = report
         self.full = full
         self.confirm_absence = confirm_absence
-        known = store.row("SELECT url FROM upstreams WHERE name = ?", (config.name,))
-        self.has_moved = known is not None and known[0] != url
-        self.upstream_id = store.save_upstream(config.name, config.kind, url)
+        self._url = url
+        known = store.row("SELECT id, url FROM upstreams WHERE name = ?", (config.name,))
+        self.has_moved = known is not None and known[1] != url
+        self.upstream_id = int(known[0]) if self.has_moved else self.save_address()
         self.counts = Counts()
         self.failures: list[Failure] = []
         self.notes: list[str] = []
@@ -84,6 +85,14 @@ class Run:
         self._lost_connections = 0
         self._lost: MirrorError | None = None
         self._stopwatch = stopwatch
+
+    def save_address(self) -> int:
+        """Write where the upstream is and return its row's id.
+
+        Where it has moved, that is for the transaction that forgets what leads to the old address: once it
+        is written, nobody can tell any more that it has.
+        """
+        return self.store.save_upstream(self.config.name, self.config.kind, self._url)
 
     @property
     def with_refs(self) -> bool:

@@ -1,0 +1,61 @@
+"""What `--plan` says: each kind of request against its own budget, at once, and leaving nothing behind."""
+
+from pathlib import Path
+
+import msgspec
+from crawl import crawling
+
+from mirror.sandbox import Sandbox, World, running
+
+TWO = ("jespern", "erik")
+
+
+def test_a_plan_counts_what_a_first_sync_asks(tmp_path: Path) -> None:
+    """To the request, but for what it asked itself."""
+    with crawling(tmp_path, workspaces=TWO) as (_, crawl):
+        plan = crawl.plan()
+        assert plan.notes == ["2 requests were asked to find this out"]
+        assert plan.api.total == crawl.sync().counts.requests
+        assert plan.git.total == 0
+
+
+def test_requests_by_git_count_against_their_own_budget(tmp_path: Path) -> None:
+    """A small budget of the API holds nothing up that git tells; Mercurial's refs come from the API."""
+    with crawling(tmp_path, 200, our_limit=100, refs="git") as (_, crawl):
+        first = crawl.plan()
+        assert first.requests["branches and tags by git"] == first.git.total > 2 * 190
+        assert (first.api.limit, first.git.limit) == (100, 57_000)
+        assert first.api.total < 100
+        assert first.seconds < 3600
+        crawl.sync()
+        with crawl.run(later=86_400) as run, run.store.transaction() as connection:
+            connection.execute("UPDATE repositories SET refs_stale = 1")
+        plan, summary = crawl.plan(), crawl.sync()
+        assert plan.git.total == summary.counts.git_requests < first.git.total
+        assert plan.requests["branches and tags"] > 0
+        assert plan.api.total == summary.counts.requests
+
+
+def test_a_plan_never_waits(tmp_path: Path) -> None:
+    """With the budget spent, it says when there is room again, and what it could not find out."""
+    with crawling(tmp_path, our_limit=1, workspaces=TWO) as (_, crawl):
+        plan = crawl.plan()
+        assert "1 requests an hour is spent; goes on at" in plan.notes[0]
+        assert "left out" in plan.notes[0]
+        assert plan.api.left == 0
+        crawl.config = msgspec.structs.replace(crawl.config, workspaces=None)
+        assert "left out" in crawl.plan().notes[0]
+
+
+def test_a_plan_hides_no_change_of_address(tmp_path: Path) -> None:
+    """Of an upstream that has moved, the next sync must know: links of a listing cut short lead elsewhere."""
+    with crawling(tmp_path, workspaces=TWO, page_length=2) as (_, crawl):
+        assert crawl.sync(max_requests=7).state == "paused"
+        with running(Sandbox(World(0, now=crawl.clock.now))) as second:
+            crawl.config = msgspec.structs.replace(crawl.config, url=f"{second.origin}/2.0")
+            plan = crawl.plan()
+            assert plan.requests["workspaces and members"] == 4
+            crawl.verify(sample=1)
+            summary = crawl.sync()
+            assert (summary.state, summary.failures) == ("complete", [])
+            assert crawl.one("SELECT url FROM upstreams") == crawl.config.url
