@@ -113,6 +113,24 @@ def test_a_look_lists_what_is_due_and_nothing_else(
     assert_true(crawl, sandbox, sandbox.workspaces())
 
 
+def test_a_look_that_reads_everything_of_a_workspace_is_no_sync(
+    mirrored: tuple[Sandbox, Crawl], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a look becomes a full listing, the last whole sync is none the younger for it."""
+    sandbox, crawl = mirrored
+    monkeypatch.setenv("SECRET", "sandbox")
+    config = Config(database=str(crawl.path), upstreams=(crawl.config,))
+    sandbox.do("delete", "jespern/arriving")
+    sandbox.reset()
+    (summary,) = do(
+        Work(crawl.config, "watch", ""), config,
+        report=Silent(), stop=threading.Event(), clock=crawl.clock.now, due=["jespern"],
+    )  # fmt: skip
+    assert sandbox.state()["by_kind"]["listing"] == 2  # the newest updates, then all
+    assert (summary.state, summary.kind) == ("complete", "watch")
+    assert crawl.one("SELECT kind FROM sync_runs ORDER BY id DESC LIMIT 1") == "watch"
+
+
 def test_a_file_that_is_not_there_is_not_watched(tmp_path: Path, mirrored: tuple[Sandbox, Crawl]) -> None:
     """Before the first sync there is nothing to say."""
     _, crawl = mirrored

@@ -219,7 +219,7 @@ class ListingStep(_WorkspaceStep):
         """Write the page and where the listing goes on, together."""
         run = self.run
         listing = places.advanced(self.listing, answer)
-        if listing.purpose == "full":
+        if listing.purpose == "full" and run.kind == "incremental":  # a look at some workspaces stays one
             run.kind = "full"
         with run.store.transaction():
             self._save_rows(answer)
