@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from crawl import Crawl, assert_true, crawling
 
@@ -238,6 +239,76 @@ def test_a_renamed_workspace_is_followed(tmp_path: Path) -> None:
             ("workspace:ubernostrum",),
         ]
         assert not [change for change in renamed.changes() if change[0] == "created"]
+
+
+MYLYN = "org.eclipse.mylyn.bitbucket"
+
+
+def take_the_name(sandbox: Sandbox) -> None:
+    """Erik is called otherwise, and another workspace is called erik, between two runs."""
+    sandbox.do("rename_workspace", workspace="erik", name="erik-old")
+    sandbox.do("rename_workspace", workspace="ubernostrum", name="erik")
+
+
+@pytest.mark.parametrize("later", [900, 8 * 86_400])
+def test_a_workspace_whose_name_is_taken_by_another_is_mirrored_on(tmp_path: Path, later: float) -> None:
+    """Both are, in the order of updates and by a sweep; named again, it goes on under its new name."""
+    with crawling(tmp_path, workspaces=("erik",)) as (sandbox, crawl):
+        crawl.sync()
+        take_the_name(sandbox)
+        assert crawl.sync(later=later).exit_code == 0
+        assert any("another workspace is called erik" in note for note in crawl.notes)
+        assert crawl.sync().exit_code == 0
+        assert_true(crawl, sandbox, ["erik", "erik-old"])
+        sandbox.reset()
+        assert crawl.sync().counts.requests == 2
+        sandbox.do("delete", f"erik-old/{MYLYN}")
+        assert crawl.sync().exit_code == 0
+        assert crawl.gone() == {f"erik-old/{MYLYN}": "deleted"}
+        sandbox.do("restore", f"erik-old/{MYLYN}")
+        crawl.config = msgspec.structs.replace(crawl.config, workspaces=("erik", "erik-old"))
+        for _ in range(2):
+            assert crawl.sync().exit_code == 0
+        assert_true(crawl, sandbox, ["erik", "erik-old"])
+        assert crawl.rows("SELECT stream FROM cursors WHERE stream LIKE 'workspace:%' ORDER BY 1") == [
+            ("workspace:erik",),
+            ("workspace:erik-old",),
+        ]
+
+
+def test_a_workspace_that_is_gone_and_whose_name_is_taken_needs_a_word(tmp_path: Path) -> None:
+    """Its rows stay alive and are asked about, run after run, until the operator says that it is gone."""
+    with crawling(tmp_path, workspaces=("erik",)) as (sandbox, crawl):
+        crawl.sync()
+        take_the_name(sandbox)
+        sandbox.do("delete_workspace", workspace="erik-old")
+        crawl.sync()
+        for _ in range(2):
+            summary = crawl.sync()
+            assert (summary.exit_code, crawl.gone()) == (1, {})
+            assert "that was called erik:" in summary.failures[0].error
+            assert "--confirm-absence" in summary.failures[0].error
+        assert crawl.sync(confirm_absence=True).counts.repositories_gone == 1
+        assert crawl.gone() == {f"erik/{MYLYN}": "workspace gone"}
+        assert crawl.sync().exit_code == 0
+        assert crawl.rows("SELECT * FROM sync_failures") == []
+
+
+def test_a_question_stays_open_while_another_workspace_has_the_name(tmp_path: Path) -> None:
+    """Too many were missing, then the workspace was renamed and its name taken: still asked about."""
+    with crawling(tmp_path, workspaces=("jespern",)) as (sandbox, crawl):
+        crawl.sync()
+        for name in ("arriving", "jespern", "jespern-jekyll"):
+            sandbox.do("delete", f"jespern/{name}")
+        assert [failure.kind for failure in crawl.sync().failures] == ["absence"]
+        sandbox.do("rename_workspace", workspace="jespern", name="noehr")
+        sandbox.do("rename_workspace", workspace="ubernostrum", name="jespern")
+        crawl.sync()
+        assert [failure.kind for failure in crawl.sync().failures] == ["absence"]
+        assert crawl.gone() == {}
+        assert crawl.sync(confirm_absence=True).counts.repositories_gone == 3
+        assert crawl.sync().exit_code == 0
+        assert_true(crawl, sandbox, ["jespern", "noehr"])
 
 
 def test_found_workspaces_may_be_renamed_and_deleted(tmp_path: Path) -> None:

@@ -122,6 +122,18 @@ def encoded(place: Place) -> str:
     return msgspec.json.encode(place).decode()
 
 
+def is_identity(workspace: str) -> bool:
+    """Tell whether a workspace is kept under its identity: `{...}`, `id:...`, and no name looks like one."""
+    return workspace.startswith("{") or ":" in workspace
+
+
+def displaced(place: Place) -> Place:
+    """Return the place of a workspace whose name another one has taken: asked for by its identity."""
+    return msgspec.structs.replace(
+        place, name=place.owner_uuid, listing=None, members=None, swept_at=None, round=None
+    )
+
+
 def found(place: Place) -> Place:
     """Return the place of a workspace that has answered: it is not gone, whatever was confirmed before.
 

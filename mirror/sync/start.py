@@ -7,7 +7,7 @@ import msgspec
 
 from mirror.errors import CredentialsRefused, UpstreamShapeError
 from mirror.store.runs import Failure
-from mirror.sync.places import next_landmark
+from mirror.sync.places import is_identity, next_landmark
 from mirror.sync.run import Run
 from mirror.sync.steps import ask_apart
 from mirror.times import from_text
@@ -44,7 +44,15 @@ def check_caller(run: Run, *, since: str | None = None) -> None:
 
 
 def find_workspaces(run: Run) -> list[str]:
-    """Name the workspaces to mirror: the configured ones, or all that the caller can see."""
+    """Name the workspaces to mirror: the configured ones, or all that the caller can see.
+
+    With them come those whose name another one has taken, by their identity: their rows are mirrored still.
+    """
+    named = _named_workspaces(run)
+    return [*named, *(name for name in formerly_listed(run, named) if is_identity(name))]
+
+
+def _named_workspaces(run: Run) -> list[str]:
     if run.config.workspaces is not None:
         return _once_each(run.config.workspaces)
     recent = _recent(run, "workspaces")

@@ -81,8 +81,16 @@ class _WorkspaceStep(Step):
             run.save_place(self.workspace, gone)
             return []
         text = f"{error}; its rows are kept; if it is gone: mirror sync {run.config.name} --confirm-absence"
+        if places.is_identity(self.workspace):
+            text = f"the workspace that was called {self._was_called}: {text}"
         run.fail(Failure("workspace", self.workspace, text, status=404))
         return []
+
+    @property
+    def _was_called(self) -> str:
+        run = self.run
+        found = run.store.row("SELECT username FROM users WHERE id = ?", (run.owner_id(self.place),))
+        return str(found[0]) if found else "otherwise"
 
 
 class WorkspaceStep(_WorkspaceStep):
@@ -95,7 +103,11 @@ class WorkspaceStep(_WorkspaceStep):
     def save(self, answer: Owner) -> Sequence[Step]:
         """Write its owner, then go on to its members and its repositories."""
         run, workspace = self.run, self.workspace
+        if places.is_identity(workspace) and (answer.username or "").lower() in self._lower_names:
+            run.forget_workspace(workspace)  # listed by the name that it has now
+            return []
         with run.store.transaction():
+            self._keep_displaced(answer)
             run.store.save_owner(run.upstream_id, answer, run_id=run.id, seen_at=run.now_text())
             place = msgspec.structs.replace(
                 places.found(self._taken_over(answer)),
@@ -108,18 +120,30 @@ class WorkspaceStep(_WorkspaceStep):
             run.save_place(workspace, place)
         return self.onward(place)
 
+    @property
+    def _lower_names(self) -> set[str]:
+        return {name.lower() for name in self.names}
+
+    def _keep_displaced(self, answer: Owner) -> None:
+        """Keep the place of the workspace that had the name before, under its identity, if it has rows."""
+        run, before = self.run, self.place.owner_uuid
+        if before is None or before == answer.uuid or run.alive(run.owner_id(self.place)) == 0:
+            return
+        run.save_place(before, places.displaced(self.place))
+        run.note(f"another workspace is called {self.name} now; the one that was is asked for as {before}")
+
     def _taken_over(self, answer: Owner) -> places.Place:
         """Return the place to go on from: that of the workspace's former name, if it had one here."""
         run = self.run
-        if self.place.cursor is not None:
+        if self.place.owner_uuid == answer.uuid and self.place.cursor is not None:
             return self.place
-        for name in formerly_listed(run, self.names):
+        for name in formerly_listed(run, (name for name in self.names if not places.is_identity(name))):
             place = run.place(name)
             if place.owner_uuid == answer.uuid:
                 run.note(f"the workspace {name} is called {answer.username} now")
                 run.forget_workspace(name)
                 return place
-        return self.place
+        return self.place if self.place.owner_uuid in (None, answer.uuid) else places.Place()
 
 
 class RenamedStep(WorkspaceStep):
@@ -132,7 +156,7 @@ class RenamedStep(WorkspaceStep):
     def save(self, answer: Owner) -> Sequence[Step]:
         """It has another name now: read everything, for all full names have changed."""
         run, name = self.run, str(answer.username)
-        if name.lower() in {each.lower() for each in self.names}:
+        if name.lower() in self._lower_names:
             run.forget_workspace(self.workspace)  # listed under its new name already
             return []
         run.note(f"the workspace {self.workspace} is called {name} now; change `workspaces` accordingly")
@@ -218,6 +242,11 @@ class ListingStep(_WorkspaceStep):
     def save(self, answer: Page[Repository]) -> Sequence[Step]:
         """Write the page and where the listing goes on, together."""
         run = self.run
+        if self._is_of_another(answer):
+            # Before anything is concluded it is asked whose name this is now, as before any full listing.
+            anew = msgspec.structs.replace(self.place, listing=None, swept_at=None, round=None)
+            run.save_place(self.workspace, anew)
+            return listing_steps(run, self.workspace, self.names)
         listing = places.advanced(self.listing, answer)
         if listing.purpose == "full" and run.kind == "incremental":  # a look at some workspaces stays one
             run.kind = "full"
@@ -242,6 +271,14 @@ class ListingStep(_WorkspaceStep):
             self.run.save_place(self.workspace, place)
             return self.onward(place)
         return super().failed(error)
+
+    def _is_of_another(self, page: Page[Repository]) -> bool:
+        """Tell whether the newest updates are another owner's, though the mirror holds rows of this one."""
+        run, place = self.run, self.place
+        others = {row.owner.uuid for row in page.rows}
+        if self.listing.purpose == "full" or not others or place.owner_uuid in others:
+            return False
+        return run.alive(run.owner_id(place)) > 0
 
     def _save_rows(self, page: Page[Repository]) -> None:
         run = self.run
