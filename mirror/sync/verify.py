@@ -6,32 +6,39 @@ since the mirror last looked is merely *old*, as every mirror's rows are between
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from random import Random
 from typing import Literal
 
 import msgspec
 
-from mirror.errors import MirrorError, UpstreamRefused
+from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Ref, Repository, RepositoryKey
 from mirror.report import Summary
-from mirror.store.publicity import reopen
-from mirror.store.refs import TABLES, save_refs
-from mirror.store.repositories import SAID
+from mirror.store.refs import TABLES
+from mirror.store.repositories import KEPT_WHEN_UNSAID, SAID
 from mirror.store.runs import Failure
+from mirror.sync.absence import gone
+from mirror.sync.marked import refs_anew
 from mirror.sync.run import Run
 from mirror.sync.steps import Step, work_off
+from mirror.upstream.base import Page
 
 STREAM = "verify"
 LONGEST = 200
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One disagreement; `mended` says that the upstream's answer has taken the row's place."""
+    """One disagreement; `mended` says that the upstream's answer has taken the row's place.
+
+    `refs_of` is the row whose refs are listed anew to mend it.
+    """
 
     repository: str
     verdict: Literal["wrong", "old", "missing upstream"]
     what: str
     mended: bool = False
+    refs_of: int | None = None
 
 
 def verify_upstream(
@@ -48,8 +55,17 @@ def verify_upstream(
         run.report.phase("comparing repositories", len(rows))
         steps = (VerifyStep(run, row, findings, repair=repair, keep_place=sample is None) for row in rows)
         work_off(steps, threads=run.config.concurrency, stop=run.stop)
-        run.drop_cursor(STREAM)
-    return summary, findings
+        if sample is None:
+            run.drop_cursor(STREAM)
+    return summary, [_judged(run, finding) for finding in findings]
+
+
+def _judged(run: Run, finding: Finding) -> Finding:
+    """Say of refs that were listed anew whether that came to its end."""
+    if finding.refs_of is None:
+        return finding
+    (stale,) = run.store.row("SELECT refs_stale FROM repositories WHERE id = ?", (finding.refs_of,))
+    return msgspec.structs.replace(finding, mended=not stale)
 
 
 def _chosen(run: Run, sample: int | None, random: Random) -> list[int]:
@@ -66,11 +82,15 @@ def _chosen(run: Run, sample: int | None, random: Random) -> list[int]:
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What the upstream says of one repository since a moment; `refs` None where they are not mirrored."""
+    """What the upstream says of one repository; `refs` None where they are not mirrored.
+
+    `whole` says that a ref that is not among them is not there: each row was understood, the listing did not
+    change while it was read, and it is not empty beside a main branch.
+    """
 
     repository: Repository
-    refs: tuple[Ref, ...] | None
-    since: str
+    refs: tuple[Ref, ...] | None = None
+    whole: bool = False
 
 
 class VerifyStep(Step):
@@ -81,53 +101,65 @@ class VerifyStep(Step):
     ) -> None:
         self.run, self.row_id, self.findings = run, row_id, findings
         self.repair, self.keep_place = repair, keep_place
-        uuid, self.full_name, scm, self.seen_at, self.synced_at = run.store.row(
-            "SELECT uuid, full_name, scm, last_seen_at, refs_synced_at FROM repositories WHERE id = ?",
+        uuid, self.full_name, scm, self.synced_at = run.store.row(
+            "SELECT uuid, full_name, scm, refs_synced_at FROM repositories WHERE id = ?",
             (row_id,),
         )
         self.key = RepositoryKey(uuid=uuid, full_name=self.full_name, scm=scm)
 
     def ask(self) -> Answer:
         """Ask for the repository, then for its refs."""
-        since = self.run.now_text()
         repository = self.run.upstream.fetch_repository(self.key)
         if not self.run.with_refs:
-            return Answer(repository, None, since)
-        refs, place = list[Ref](), None
-        while True:
+            return Answer(repository)
+        pages = list(self._pages_of_refs())
+        refs = tuple(ref for page in pages for ref in page.rows)
+        sizes = {page.size for page in pages}
+        understood = not any(page.bad for page in pages)
+        whole = understood and sizes <= {None, len(refs)} and bool(refs or repository.main_branch is None)
+        return Answer(repository, refs, whole)
+
+    def _pages_of_refs(self) -> Iterator[Page[Ref]]:
+        """Ask for page after page; raises UpstreamShapeError where the links go in a circle."""
+        place, asked = None, set[str | None]()
+        while place not in asked:
+            asked.add(place)
             page = self.run.upstream.fetch_refs(self.key, place)
-            refs += page.rows
-            if page.place is None or page.place == place:
-                return Answer(repository, tuple(refs), since)
+            yield page
             place = page.place
+            if place is None:
+                return
+        raise UpstreamShapeError("the refs listing leads back to a page of its own")
 
     def save(self, answer: Answer) -> Sequence[Step]:
-        """Compare, tell, and with `repair` let the answer take the row's place."""
+        """Compare, tell, and with `repair` let the upstream's word take the row's place.
+
+        What differs among the refs is left to the step that lists them in every sync, which knows what to
+        make of pages that shift and of rows that are broken.
+        """
         run = self.run
         old = (answer.repository.updated_at or "") > str(self._row["updated_at"] or "")
         verdict: Literal["wrong", "old"] = "old" if old else "wrong"
-        differences = [*self._row_differences(answer.repository), *self._ref_differences(answer.refs)]
-        with run.store.transaction() as connection:
-            if differences and self.repair:
-                run.save_page([answer.repository], first_listing=False)
-                if answer.refs is not None:
-                    saved = save_refs(
-                        connection,
-                        self.row_id,
-                        answer.refs,
-                        first_page=True,
-                        last_page=True,
-                        seen_at=run.now_text(),
-                    )
-                    run.store.save_changes(saved.changes, run_id=run.id, at=run.now_text())
-                    reopen(connection, self.row_id, listed_since=answer.since)
+        of_row, of_refs = list(self._row_differences(answer.repository)), list(self._ref_differences(answer))
+        follows = list[Step]()
+        with run.store.transaction():
+            if self.repair and (of_row or of_refs) and self._mend(answer.repository) and of_refs:
+                follows.append(refs_anew(run, self.row_id, self.key))
             self._done()
-        self.findings.extend(
-            Finding(repository=self.full_name, verdict=verdict, what=what, mended=self.repair)
-            for what in differences
-        )
+        refs_of = self.row_id if follows else None
+        finding = partial(Finding, repository=self.full_name, verdict=verdict, mended=self.repair)
+        self.findings += [finding(what=what) for what in of_row]
+        self.findings += [finding(what=what, refs_of=refs_of) for what in of_refs]
         run.report.step()
-        return []
+        return follows
+
+    def _mend(self, answer: Repository) -> bool:
+        """Write the row; return whether it stays, with an owner who is mirrored."""
+        has_left = self.run.has_left(answer)
+        self.run.save_page([answer], first_listing=False)
+        if has_left:
+            gone(self.run, self.row_id, f"transferred to {answer.full_name}")
+        return not has_left
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
         """A repository that is not there is a finding; only a sweep may call it gone."""
@@ -152,24 +184,26 @@ class VerifyStep(Step):
         return dict(zip(SAID, row, strict=True))
 
     def _row_differences(self, answer: Repository) -> Iterator[str]:
-        """Name the columns that differ; counts that this answer does not carry are left alone."""
+        """Name the columns that differ, of those that both this answer and the mirror's listings tell."""
         for column, mine in self._row.items():
             theirs = getattr(answer, column)
-            if theirs is None and column in ("followers_count", "forks_count"):
+            if column in KEPT_WHEN_UNSAID and None in (mine, theirs):
+                continue
+            if column == "main_branch" and not answer.tells_main_branch:
                 continue
             if mine != theirs and not (isinstance(theirs, bool) and bool(mine) == theirs):
                 yield f"{column}: mirror {_short(mine)}, upstream {_short(theirs)}"
 
-    def _ref_differences(self, refs: tuple[Ref, ...] | None) -> Iterator[str]:
-        """Name the refs that are missing, superfluous or point elsewhere."""
-        for kind, table in TABLES.items() if refs is not None and self.synced_at else ():
+    def _ref_differences(self, answer: Answer) -> Iterator[str]:
+        """Name the refs that are missing, point elsewhere or, where that can be told, are superfluous."""
+        for kind, table in TABLES.items() if answer.refs is not None and self.synced_at else ():
             mine = dict(
                 self.run.store.rows(
                     f"SELECT name, target_hash FROM {table} WHERE repository_id = ?", (self.row_id,)
                 )
             )
-            theirs = {ref.name: ref.target_hash for ref in refs or () if ref.kind == kind}
-            for name in sorted(mine.keys() | theirs.keys()):
+            theirs = {ref.name: ref.target_hash for ref in answer.refs or () if ref.kind == kind}
+            for name in sorted(mine.keys() | theirs.keys() if answer.whole else theirs.keys()):
                 if mine.get(name) != theirs.get(name):
                     old, new = (side.get(name, "none")[:12] for side in (mine, theirs))
                     yield f"{kind} {name}: mirror {old}, upstream {new}"

@@ -1,0 +1,146 @@
+"""Holding rows against the upstream: what is right is not called wrong, and mending makes nothing worse."""
+
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from crawl import START, Clock, Crawl, assert_true, crawling
+
+from mirror.model import Ref, RepositoryKey
+from mirror.sandbox import Fault, Sandbox, World, running
+from mirror.sync.verify import verify_upstream
+from mirror.upstream.base import Page
+
+ONE: dict[str, Any] = {"workspaces": ("ubernostrum",)}
+SOME = "ubernostrum/django-profiles"
+
+
+def of_refs(crawl: Crawl) -> str:
+    """Return where the refs of `SOME` are asked for."""
+    uuid = crawl.one("SELECT uuid FROM repositories WHERE full_name = ?", SOME)
+    return f"*{uuid.strip('{}')}*/refs"
+
+
+@pytest.mark.parametrize("kind", ["bad_row", "empty"])
+@pytest.mark.parametrize("repair", [True, False])
+def test_a_ref_that_could_not_be_read_is_not_called_missing(tmp_path: Path, kind: str, repair: bool) -> None:
+    """One broken row among the refs, or none of them at all: nothing is said and nothing deleted."""
+    with crawling(tmp_path, **ONE) as (sandbox, crawl):
+        crawl.sync()
+        sandbox.add_fault(Fault(kind, where=of_refs(crawl), nth=None))
+        summary, findings = crawl.verify(repair=repair)
+        assert (summary.exit_code, findings) == (0, [])
+        assert crawl.changes() == []
+        sandbox.clear_faults()
+        assert_true(crawl, sandbox, ONE["workspaces"])
+
+
+def test_refs_are_mended_by_the_step_that_every_sync_takes(tmp_path: Path) -> None:
+    """Listed anew: with a broken row among them, what moved is mended and what was not read stays."""
+    with crawling(tmp_path, **ONE) as (sandbox, crawl):
+        sandbox.do("create_branch", SOME, name="moves")
+        crawl.sync()
+        sandbox.do("push", SOME, branch="moves", touch=False)
+        sandbox.do("create_branch", SOME, name="zz", touch=False)
+        sandbox.add_fault(Fault("bad_row", where=of_refs(crawl), nth=None))
+        before = crawl.one("SELECT count(*) FROM branches")
+        summary, findings = crawl.verify(repair=True)
+        assert findings
+        assert all(finding.mended for finding in findings)
+        assert [failure.kind for failure in summary.failures] == ["ref"]
+        assert crawl.one("SELECT count(*) FROM branches") >= before
+        assert not [kind for kind, *_ in crawl.changes() if kind.endswith("_deleted")]
+        sandbox.clear_faults()
+        crawl.verify(repair=True)
+        assert crawl.verify()[1] == []
+        assert_true(crawl, sandbox, ONE["workspaces"])
+
+
+def test_refs_that_cannot_be_listed_anew_are_not_called_mended(tmp_path: Path) -> None:
+    """The comparison got them, the mending did not: it is left to the next sync."""
+    with crawling(tmp_path, **ONE) as (sandbox, crawl):
+        crawl.sync()
+        sandbox.do("create_branch", SOME, name="new", touch=False)
+        sandbox.add_fault(Fault("403", where=of_refs(crawl), nth=2))
+        summary, findings = crawl.verify(repair=True)
+        assert [finding.mended for finding in findings if finding.what.startswith("branch")] == [False]
+        assert [failure.kind for failure in summary.failures] == ["refs"]
+        crawl.sync()
+        assert_true(crawl, sandbox, ONE["workspaces"])
+
+
+def test_links_in_a_circle_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are a failure of that repository alone, after a round and not after all of the budget."""
+    asked = list[str | None]()
+
+    def circle(key: RepositoryKey, place: str | None) -> Page[Ref]:
+        asked.append(place)
+        assert len(asked) < 100
+        onward = "two" if place == "one" else "one"
+        ref = Ref(kind="branch", name=f"{key.slug} {place}", target_hash="a" * 40)
+        return Page(rows=(ref,), place=onward, size=None, date=START)
+
+    with crawling(tmp_path, **ONE) as (_, crawl):
+        crawl.sync()
+        with crawl.run() as run:
+            monkeypatch.setattr(run.upstream, "fetch_refs", circle)
+            summary, findings = verify_upstream(run, sample=1, repair=True, random=Random(0))
+        assert (summary.state, findings, asked) == ("incomplete", [], [None, "one", "two"])
+        assert "leads back" in summary.failures[0].error
+
+
+def test_a_repository_that_went_to_an_owner_who_is_not_mirrored_is_a_tombstone(tmp_path: Path) -> None:
+    """As in a sync; every other owner that was ever met is a stranger too."""
+    with crawling(tmp_path, **ONE) as (sandbox, crawl):
+        crawl.sync()
+        for name in ("django-profiles", "django-registration"):
+            sandbox.do("transfer", f"ubernostrum/{name}", to="brodie")
+            _, findings = crawl.verify(repair=True)
+            assert {finding.mended for finding in findings} == {True}
+        assert set(crawl.gone().values()) == {
+            "transferred to brodie/django-profiles",
+            "transferred to brodie/django-registration",
+        }
+        assert crawl.sync(full=True).counts.repositories_gone == 0
+        sandbox.do("transfer", "brodie/django-profiles", to="ubernostrum")
+        crawl.sync()
+        assert_true(crawl, sandbox, ["ubernostrum"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "refs", "secret"),
+    [
+        ("datacenter", "", "api", "jespern:sandbox"),
+        ("datacenter", "", "git", "jespern:sandbox"),
+        ("legacy", "/1.0", "api", None),
+        ("sandbox", "/2.0", "git", "sandbox"),
+        ("sandbox", "/2.0", "api", "sandbox"),
+    ],
+)
+def test_what_is_true_is_called_so_for_every_kind(
+    tmp_path: Path, kind: str, path: str, refs: str, secret: str | None
+) -> None:
+    """Listings and single answers tell different things; only what both tell is compared."""
+    clock = Clock()
+    with running(Sandbox(World(40, now=clock.now))) as served:
+        names = ("jespern", "erik", "ubernostrum")
+        workspaces = tuple(f"~{name.upper()}" for name in names) if kind == "datacenter" else names
+        crawl = Crawl(
+            served.origin, tmp_path / "mirror.db", clock, kind=kind, url=served.origin + path, refs=refs,
+            secret=secret, workspaces=workspaces,
+        )  # fmt: skip
+        assert crawl.sync().state == "complete"
+        assert crawl.one("SELECT count(*) FROM repositories") >= 3
+        assert crawl.verify()[1] == []
+
+
+def test_a_sample_leaves_the_place_of_a_comparison_of_all_alone(tmp_path: Path) -> None:
+    """The weekly job must not make an interrupted `--sample all` begin anew; its own end does."""
+    with crawling(tmp_path, **ONE) as (_, crawl):
+        crawl.sync()
+        in_all = crawl.verify()[0].counts.requests
+        assert crawl.verify(max_requests=2)[0].state == "paused"
+        assert crawl.verify(sample=1)[0].counts.requests == 2
+        assert crawl.verify()[0].counts.requests == in_all - 2
+        assert crawl.verify()[0].counts.requests == in_all
