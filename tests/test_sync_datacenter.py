@@ -41,3 +41,22 @@ def test_the_main_branch_comes_with_the_branches(tmp_path: Path) -> None:
                 served.sandbox.do("delete_tag", SOME, name=ref["name"])
         assert main_branch() is None
         assert crawl.rows("SELECT * FROM sync_failures") == []
+
+
+def test_a_push_is_seen_though_no_update_is_told(tmp_path: Path) -> None:
+    """The listing is the same before and after it: refs are asked for every day, and by a full sync."""
+    clock = Clock()
+    with running(Sandbox(World(30, now=clock.now))) as served:
+        crawl = Crawl(
+            served.origin, tmp_path / "mirror.db", clock, kind="datacenter", url=served.origin,
+            secret="jespern:sandbox", workspaces=("~ERIK",),
+        )  # fmt: skip
+        crawl.sync()
+        served.sandbox.do("push", SOME)
+        assert crawl.sync(later=3600).counts.refs_changed == 0
+        assert crawl.sync(later=86_400).counts.refs_changed == 1
+        served.sandbox.do("push", SOME)
+        assert crawl.sync(full=True, later=3600).counts.refs_changed == 1
+        served.sandbox.reset()
+        crawl.sync(later=3600)
+        assert "refs" not in served.sandbox.state()["by_kind"]

@@ -16,6 +16,8 @@ from mirror.sync.steps import Step
 from mirror.times import to_text
 from mirror.upstream.base import Page
 
+UNTOLD = timedelta(days=1)
+"""After this, refs are asked for anew where nothing tells of a push."""
 _CHUNK = 500
 _STALE = """
     FROM repositories AS r
@@ -33,15 +35,18 @@ def count_stale(run: Run) -> int:
 def mark_old(run: Run) -> None:
     """Let refs be asked for anew once they are older than `refs_every`: tags may move unannounced.
 
-    Those of a repository that was listed while no refs were mirrored (`refs = "none"`) are as old as can be.
+    Where no `updated_at` is told (Data Center), a push is as unannounced: those are asked for every day, and
+    whenever everything is. Those of a repository that was listed while no refs were mirrored (`refs =
+    "none"`) are as old as can be.
     """
-    before = to_text(run.now() - timedelta(seconds=run.config.refs_every))
+    every = timedelta(seconds=run.config.refs_every)
+    before, untold = to_text(run.now() - every), to_text(run.now() - min(every, UNTOLD))
     with run.store.transaction() as connection:
         connection.execute(
             """UPDATE repositories SET refs_stale = 1
                WHERE upstream_id = ? AND NOT refs_stale AND deleted_at IS NULL
-                   AND (refs_synced_at IS NULL OR refs_synced_at < ?)""",
-            (run.upstream_id, before),
+                   AND (refs_synced_at IS NULL OR refs_synced_at < iif(updated_at IS NULL, ?, ?))""",
+            (run.upstream_id, (run.round or run.now_text()) if run.full else untold, before),
         )
 
 
