@@ -27,12 +27,14 @@ def test_requests_by_git_count_against_their_own_budget(tmp_path: Path) -> None:
         assert (first.api.limit, first.git.limit) == (100, 57_000)
         assert first.api.total < 100
         assert first.seconds < 3600
+        assert "never listed" in first.notes[0]
         crawl.sync()
         with crawl.run(later=86_400) as run, run.store.transaction() as connection:
             connection.execute("UPDATE repositories SET refs_stale = 1")
         plan, summary = crawl.plan(), crawl.sync()
         assert plan.git.total == summary.counts.git_requests < first.git.total
         assert plan.requests["branches and tags"] > 0
+        assert plan.notes == []
         assert plan.api.total == summary.counts.requests
 
 

@@ -72,6 +72,8 @@ def plan_upstream(run: Run) -> Plan:
         requests["workspaces and members"] += 1 if run.upstream.anonymous else 2
         requests["listings"] += max(1, -(-size // PAGE)) - min(listing.pages, -(-size // PAGE))
     by_git = _refs(run, requests, unlisted) if run.with_refs else 0
+    if by_git and unlisted:
+        notes.append("what was never listed is taken for git; the API is asked for refs of Mercurial")
     if run.budget.requests > asked_before:
         notes.append(f"{run.budget.requests - asked_before} requests were asked to find this out")
     return _timed(run, requests, by_git, notes)
