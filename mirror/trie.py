@@ -47,6 +47,8 @@ def listed(count: int) -> int:
     return 24 if count < LONG else 60
 
 
+_HIGH = bytes(range(128, 256))
+
 JOINED = 1 << 31
 """A bit of an id in a list of the best; no file has so many repositories that an id needs it."""
 
@@ -110,6 +112,11 @@ def unpack_list(packed: bytes) -> list[int]:
         else:
             ids.append(int.from_bytes(bytes(islice(feed, 4)), "little"))
     return ids
+
+
+def at_most(packed: bytes) -> int:
+    """Say how many ids a list may hold at most, without reading them: each has a byte that is below 128."""
+    return len(packed.translate(None, _HIGH))
 
 
 def chunk_of(row_id: int) -> bytes:

@@ -177,8 +177,10 @@ def test_after_a_kill_at_any_point_the_search_is_right(tmp_path: Path, delay: fl
 
 @given(st.sets(st.integers(1, 2**32 - 1)), st.lists(st.integers(1, 2**32 - 1)))
 def test_lists_are_read_as_they_were_written(ids: set[int], later: list[int]) -> None:
-    """As steps, with whatever was appended."""
-    assert trie.unpack_list(trie.pack_list(ids) + trie.appended(later)) == [*sorted(ids), *later]
+    """As steps, with whatever was appended; and their bytes bound their number."""
+    packed = trie.pack_list(ids) + trie.appended(later)
+    assert trie.unpack_list(packed) == [*sorted(ids), *later]
+    assert len(ids) + len(later) <= trie.at_most(packed) <= len(ids) + 5 * len(later)
 
 
 @given(st.lists(st.integers(1, 2**31 - 1)), st.lists(st.integers(1, 2**31 - 1)))

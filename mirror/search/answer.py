@@ -81,10 +81,11 @@ class Question:
 
     def _count(self, found: Common | Rare, worst: int, unsettled: Unsettled, fresh: list[Hit]) -> int:
         """Count the hits of a class and of all better ones, whom the path that was found stands for."""
-        counted = unsettled.gained(worst) + sum([hit[0] <= worst for hit in fresh])
+        counted = sum([hit[0] <= worst for hit in fresh])
         if isinstance(found, Rare):
             hits = self._judged(set(found.ids) - unsettled.ids)
-            return counted + sum([hit[0] <= worst for hit in hits])
+            return counted + unsettled.matching(worst) + sum([hit[0] <= worst for hit in hits])
+        counted += unsettled.gained(worst)
         for collection in self.request.collections:
             if collection in found.tallies:
                 counted += found.tallies[collection].count - unsettled.lost(collection, worst)

@@ -19,17 +19,19 @@ from mirror.trie import END
 _LOOSE = f"""SELECT id, was_collection, was_name, was_slug FROM search_pending
     WHERE text IS NULL AND (name IS NULL OR {may_contain("name", "slug", "was_name", "was_slug")})"""
 _NOTED = "text IS NOT NULL AND (instr(text, :needle) OR instr(was_text, :needle))"
+_MATCHING = """SELECT count(*) FROM search_pending
+    WHERE instr(text, :path) AND collection IN (SELECT value FROM json_each(:collections))"""
 _AMONG = "SELECT id FROM search_pending WHERE id IN (SELECT value FROM json_each(?))"
 
 
 def _class_of(text: str) -> str:
     """Return an SQL expression for how a text matches, NULL where it does not; as `match_class` says it."""
-    return f"""CASE WHEN NOT instr({text}, :needle) THEN NULL WHEN instr({text}, :exact) THEN {EXACT}
-        WHEN instr({text}, :prefix) THEN {PREFIX} ELSE {SUBSTRING} END"""
+    return f"""CASE WHEN NOT instr({text}, :needle) THEN NULL WHEN NOT instr({text}, :prefix) THEN {SUBSTRING}
+        WHEN instr({text}, :exact) THEN {EXACT} ELSE {PREFIX} END"""
 
 
 _MOVED = f"""SELECT was_collection, {_class_of("was_text")}, collection, {_class_of("text")}
-    FROM search_pending WHERE {_NOTED}"""
+    FROM search_pending WHERE (was_text <> text OR was_collection IS NOT collection) AND {_NOTED}"""
 _BEST = f"""SELECT {_class_of("text")}, by_followers, by_forks, by_creation, id FROM search_pending
     WHERE instr(text, :needle) AND collection IN (SELECT value FROM json_each(:collections))
     ORDER BY 1, 2, 3, 4, 5 LIMIT :most"""
@@ -65,7 +67,10 @@ class Unsettled:
         return self.loose.union(row_id for (row_id,) in rows)
 
     def count(self) -> None:
-        """Count what was noted, once for all that `lost` and `gained` will be asked."""
+        """Count who moved, of those that were noted, once for all that `lost` and `gained` will be asked.
+
+        Whoever keeps text and collection, most often for a new follower, is lost and gained at once.
+        """
         for (*was, collection, match), number in Counter(self._cursor.execute(_MOVED, self._values)).items():
             self._lost[was[0], was[1]] += number
             self._gained[collection, match] += number
@@ -73,6 +78,11 @@ class Unsettled:
     def lost(self, collection: int, worst: int) -> int:
         """Return how many of them a collection of the index still counts as matches of a class or better."""
         return sum([self._lost[collection, match] for match in range(worst + 1)])
+
+    def matching(self, worst: int) -> int:
+        """Return how many that were noted match, of a class or better, and may be shown."""
+        path = self._values[("exact", "prefix", "needle")[worst]]
+        return int(self._cursor.execute(_MATCHING, self._values | {"path": path}).fetchone()[0])
 
     def gained(self, worst: int) -> int:
         """Return how many that were noted match now, of a class or better, and may be shown."""

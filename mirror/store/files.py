@@ -44,7 +44,7 @@ def _prepared(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 8000")  # 32 MB: a first load rewrites fewer pages
         connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA cache_size = -32000")
+        connection.execute("PRAGMA cache_size = -64000")
         connection.execute("PRAGMA temp_store = MEMORY")
         _migrate(connection)
     except BaseException:

@@ -7,12 +7,12 @@ stays below 1.5 GB. The rows are written in the order of their paths, which pack
 import sqlite3
 from collections.abc import Iterator
 from itertools import compress
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mirror.store.index.corpus import Corpus, read_corpus
+from mirror.store.index.suffixes import Numbers, cut_out, divided, first_of_equals, kept_groups
 from mirror.trie import (
     CHUNK_BITS,
     COLLECTIONS,
@@ -28,7 +28,6 @@ from mirror.trie import (
 TURN = 6_000_000
 """How many suffixes are sorted at once; each costs some 40 bytes."""
 
-Numbers = NDArray[np.uint32]
 Rows = list[tuple[bytes, bytes]]
 
 _END = END[0]
@@ -82,23 +81,13 @@ class _Build:
         starts = np.zeros(1, dtype=np.int64)
         while at.size:
             common = self._part(at, of, starts, depth, only_crowds=only_crowds)
-            sizes = np.diff(starts, append=at.size)
-            kept = np.repeat(common, sizes)
-            at, of = at[kept], of[kept]
+            at, of, group = kept_groups(at, of, starts, common)
             if not at.size:
                 return
-            group = np.repeat(np.arange(int(common.sum()), dtype=np.uint64), sizes[common])
             if group[-1] == 0 and at.size > TURN:
                 self._grow_in_turns(at, of, depth + 1, only_crowds=only_crowds)
                 return
-            key = group << np.uint64(8) | self.corpus.text[at + np.uint32(depth)]
-            key <<= np.uint64(32)
-            key |= np.arange(at.size, dtype=np.uint64)
-            key.sort(kind="stable")  # which is quick with what is nearly in order
-            order = (key & _LOW).astype(np.uint32)
-            at, of = at[order], of[order]
-            key >>= np.uint64(32)
-            starts = np.flatnonzero(_first_of_equals(key))
+            at, of, starts = divided(self.corpus.text, at, of, group, depth)
             depth += 1
 
     def _grow_in_turns(self, at: Numbers, of: Numbers, depth: int, *, only_crowds: bool) -> None:
@@ -121,7 +110,7 @@ class _Build:
             self._mark_crowds(at, of, np.repeat(ended, sizes))
             return common
         kept = np.repeat(common, sizes)
-        paths = self.corpus.paths(first, depth)
+        paths = cut_out(self.corpus.text, first, depth)
         if common.any():
             shared = np.cumsum(sizes[common]) - sizes[common]
             self._tally(list(compress(paths, common.tolist())), shared, of if kept.all() else of[kept])
@@ -139,7 +128,7 @@ class _Build:
     def _tally(self, paths: list[bytes], starts: NDArray[np.int64], of: Numbers) -> None:
         """Count each common group's repositories, by collection, and list the best: the first of each."""
         corpus = self.corpus
-        once = _first_of_equals(of)
+        once = first_of_equals(of)
         once[starts] = True
         for collection in COLLECTIONS:
             if not corpus.holds[collection]:
@@ -195,11 +184,11 @@ class _Build:
         key <<= np.uint64(32)
         key |= self.corpus.ids[of[kept]]
         key.sort()
-        key = key[_first_of_equals(key)]
+        key = key[first_of_equals(key)]
         ids = (key & _LOW).astype(np.int64)
         group = (key >> np.uint64(32)).astype(np.int64)
         chunks = ids >> CHUNK_BITS if chunked else np.zeros(ids.size, dtype=np.int64)
-        begins = np.flatnonzero(_first_of_equals(group) | _first_of_equals(chunks))
+        begins = np.flatnonzero(first_of_equals(group) | first_of_equals(chunks))
         steps = np.diff(ids, prepend=0)
         steps[begins] = ids[begins]
         packed, ends = _packed(steps)
@@ -238,10 +227,3 @@ def _heads(sizes: NDArray[np.int64], most: NDArray[np.int64]) -> NDArray[np.int6
     """Return the places of the first `most` of each of some runs that follow each other."""
     begins, written = np.cumsum(sizes) - sizes, np.cumsum(most) - most
     return np.repeat(begins - written, most) + np.arange(int(most.sum()))
-
-
-def _first_of_equals(key: NDArray[Any]) -> NDArray[np.bool_]:
-    """Say of each key whether it differs from the one before."""
-    first = np.ones(key.size, dtype=bool)
-    np.not_equal(key[1:], key[:-1], out=first[1:])
-    return first

@@ -60,11 +60,6 @@ class Corpus:
             of.append(np.searchsorted(self.starts, here, side="right").astype(np.uint32) - np.uint32(1))
         return np.concatenate(at), np.concatenate(of)
 
-    def paths(self, at: NDArray[np.uint32], length: int) -> list[bytes]:
-        """Cut out what begins at some places."""
-        cut = self.text[at[:, None] + np.arange(length, dtype=np.uint32)].tobytes()
-        return [cut[begin : begin + length] for begin in range(0, len(cut), length)]
-
 
 def read_corpus(connection: sqlite3.Connection) -> Corpus:
     """Read everything that the index is built from; at ten million rows every copy counts."""

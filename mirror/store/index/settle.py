@@ -2,11 +2,10 @@
 
 import sqlite3
 
-from mirror.store.index.absorb import Absorption
 from mirror.store.index.moves import backlog, later, note, pending
 from mirror.trie import LEAF_SIZE
 
-ABSORBED_AT = 4_000
+ABSORBED_AT = 5_000
 """So many rows may be pending during a sync: looking through them costs a search 4 ms at most."""
 
 BUILT_AT = 5_000
@@ -59,9 +58,11 @@ def rebuild(connection: sqlite3.Connection, leaf_size: int = LEAF_SIZE) -> None:
 
 def absorb(connection: sqlite3.Connection, leaf_size: int = LEAF_SIZE) -> None:
     """Take in all that changed, and the first of what is new."""
+    from mirror.store.index.absorb import grow  # noqa: PLC0415 - numpy is slow to import, and seldom needed
+
     changed = pending(connection)
     new = later(connection, BATCH)
-    Absorption(connection, leaf_size).run([*changed, *new])
+    grow(connection, [*changed, *new], leaf_size)
     connection.execute("DELETE FROM search_pending")
     up_to = new[-1].id if len(new) == BATCH else _highest(connection)
     connection.execute("UPDATE search_state SET up_to = ?", (up_to,))
