@@ -13,7 +13,8 @@ MOMENTS = (None, "2020-01-01T00:00:00.000000Z", "2021-06-30T12:00:00.500000Z", "
 OWNERS = ("ann", "Bob", "annie", "É", "x-1")
 
 _ROWS = """SELECT r.id, r.name, r.slug, r.is_private, r.deleted_at, r.followers_count, r.forks_count,
-    r.created_at, r.scm, u.username, r.parent_id FROM repositories r JOIN users u ON u.id = r.owner_id"""
+    r.created_at, r.scm, r.language, r.parent_full_name, u.username
+    FROM repositories r JOIN users u ON u.id = r.owner_id"""
 
 
 def normal(text: str) -> str:
@@ -31,6 +32,8 @@ def naive(
     private: bool | None = None,
     gone: bool = False,
     scm: str | None = None,
+    language: str | None = None,
+    forks: bool | None = None,
     owner: str | None = None,
 ) -> tuple[int, list[int]]:
     """Return the count and the ids of a page, the slow way."""
@@ -38,12 +41,17 @@ def naive(
     part, owners = (normal(after), normal(before)) if slash else (normal(query), "")
     found = []
     for row in connection.execute(_ROWS).fetchall():
-        row_id, name, slug, is_private, deleted, followers, forks, created, its_scm, username, _ = tuple(row)
+        row_id, name, slug, is_private, deleted, followers, forked, created, *about, username = tuple(row)
         if (deleted is not None and not gone) or (is_private and not visible_private):
             continue
         if private is not None and bool(is_private) != private:
             continue
+        its_scm, its_language, parent = about
         if (scm is not None and its_scm != scm) or not normal(username).startswith(owners):
+            continue
+        if language is not None and (its_language or "").lower() != language.lower():
+            continue
+        if forks is not None and forks != (parent is not None):
             continue
         if owner is not None and normal(username) != normal(owner):
             continue
@@ -52,7 +60,7 @@ def naive(
             continue
         match = 0 if not part or part in names else 1 if any(text.startswith(part) for text in names) else 2
         age = [-ord(letter) for letter in created or ""] + [1]
-        found.append((match, -(followers or 0), -(forks or 0), age, row_id))
+        found.append((match, -(followers or 0), -(forked or 0), age, row_id))
     found.sort()
     return len(found), [hit[-1] for hit in found[offset : offset + limit]]
 
@@ -112,5 +120,7 @@ class Playground:
                 forks_count=draw.choice((None, 0, 2)),
                 created_at=draw.choice(MOMENTS),
                 scm=draw.choice(("git", "hg")),
+                language=draw.choice((None, "", "python", "Python", "go")),
+                parent_full_name=draw.choice((None, None, "x/y")),
                 deleted_at=draw.choice((None, None, None, "2026-01-01T00:00:00.000000Z")),
             )

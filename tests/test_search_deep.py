@@ -2,6 +2,8 @@
 
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from search_oracle import OWNERS, Playground, naive
@@ -96,3 +98,58 @@ def test_owners_and_filters_go_as_deep(filled: Playground) -> None:
         count, expected = naive(filled.connection, "to", limit=5000, owner=owner, scm="git")
         found = search(filled.connection, "to", offset=20, limit=9, owner=owner, scm="git", fuzzy=False)
         assert (found.count, [row["id"] for row in found.repositories]) == (count, expected[20:29])
+
+
+FILTERS: list[dict[str, Any]] = [
+    {"scm": "hg"},
+    {"language": "PYTHON"},
+    {"forks": True},
+    {"forks": False, "visible_private": False},
+    {"scm": "git", "gone": True},
+    {"owner": "bob", "language": "go"},
+    {"private": True, "forks": True},
+]
+
+
+@pytest.mark.parametrize("said", FILTERS, ids=str)
+@pytest.mark.parametrize("query", ["", "x", "to", "django", "data-k", "é", "x-x", "an/", "a/o", "nobody/"])
+def test_pages_of_filtered_answers_are_one_list(filled: Playground, query: str, said: dict[str, Any]) -> None:
+    """Counted by SQL, and read by a walk, by lists, or by a scan."""
+    count, expected = naive(filled.connection, query, limit=5000, **said)
+    for offset, limit in ((0, 20), (20, 20), (100, 3), (count - 3, 9), (count, 5)):
+        found = search(filled.connection, query, offset=offset, limit=limit, fuzzy=False, **said)
+        ids = [row["id"] for row in found.repositories]
+        assert (found.count, ids) == (count, expected[max(offset, 0) : max(offset, 0) + limit])
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_what_sql_could_mistake_is_found_as_python_finds_it(tmp_path: Path, indexed: bool) -> None:
+    """Wild cards, hyphens that were spaces, odd names and very long ones, counted by SQL under a filter."""
+    mirror = Playground(tmp_path / "mirror.db")
+    names = ["50%", "50x", "a_b", "a-b", "a b", "A  B", "a\tb", "axb", "x\\y", "ﬁsh", "fish", "Fish tank",
+             "É", "e\u0301", "a\0b", "a", "z" * 1500, "z" * 1400 + "-z", "\u017fun", "K-\u212a"]  # fmt: skip
+    with mirror.store:
+        for name in names:
+            mirror.add(name, slug="s" if len(name) > 3 else name)
+            mirror.add(name)
+        if indexed:
+            mirror.store.rebuild_search_index()
+        for query in [*names, *"%_-\\\0 absfkz", "a-", "-b", "z" * 1001, "z-z", "sun", "k-k", "s"]:
+            found = search(mirror.connection, query, limit=99, scm="git", fuzzy=False)
+            ids = [row["id"] for row in found.repositories]
+            assert (found.count, ids) == naive(mirror.connection, query, limit=99, scm="git")
+
+
+def test_the_owner_of_everything_is_no_filter(tmp_path: Path) -> None:
+    """In a mirror of one workspace its name before the slash costs nothing; in others it counts."""
+    mirror = Playground(tmp_path / "mirror.db")
+    with mirror.store:
+        for number in range(30):
+            mirror.add(f"tool-{number}")
+        for second in (None, 2):
+            if second:
+                mirror.add("tool-x", owner_id=second)
+            for query in ("ann/tool", "a/", "bob/tool", "b/", "z/tool", "ann/2"):
+                found = search(mirror.connection, query, limit=50, fuzzy=False)
+                ids = [row["id"] for row in found.repositories]
+                assert (found.count, ids) == naive(mirror.connection, query, limit=50)

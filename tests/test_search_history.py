@@ -16,9 +16,9 @@ from mirror.store.index.moves import note
 from mirror.store.index.settle import absorb, rebuild
 
 STORABLE = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
-SHARED = st.text("ab-É ﬁ\0", max_size=5)
+SHARED = st.text("ab-É ﬁ\0%_\\B\t", max_size=5)
 NAMES = SHARED | STORABLE | st.sampled_from(["a" * 40, "ab" * 30, "ba" * 17 + "é"])
-QUERIES = st.text("abÉ-/", max_size=3) | SHARED | st.text(max_size=3) | NAMES
+QUERIES = st.text("abÉ-/%_", max_size=3) | SHARED | st.text(max_size=3) | NAMES
 
 ADDED = st.fixed_dictionaries(
     {
@@ -31,6 +31,8 @@ ADDED = st.fixed_dictionaries(
         "created_at": st.sampled_from(MOMENTS),
         "deleted_at": st.sampled_from([None, None, "2026-01-01T00:00:00.000000Z"]),
         "scm": st.sampled_from(["git", "hg"]),
+        "language": st.sampled_from([None, "", "go", "Go"]),
+        "parent_full_name": st.sampled_from([None, "ann/a"]),
     }
 )
 CHANGED = st.one_of(
@@ -55,6 +57,8 @@ ASKED = st.tuples(
             "private": st.sampled_from([None, None, True, False]),
             "gone": st.booleans(),
             "scm": st.sampled_from([None, None, "hg"]),
+            "language": st.sampled_from([None, None, None, "GO"]),
+            "forks": st.sampled_from([None, None, None, True, False]),
             "owner": st.sampled_from([None, None, None, "bob"]),
         }
     ),

@@ -12,6 +12,8 @@ from mirror.trie import COLLECTIONS, GONE_PRIVATE, GONE_PUBLIC, PRIVATE, PUBLIC
 _ODD_OWNERS = "SELECT id, username FROM users WHERE username GLOB '*[^!-~]*'"
 _OWNERS_FROM = """SELECT id, username FROM users
     WHERE username COLLATE NOCASE >= :low AND username COLLATE NOCASE < :low || char(1114111)"""
+_NEXT_OWNER = "SELECT min(owner_id) FROM repositories WHERE owner_id > ?"
+_FEW_OWNERS = 20
 _FORK = "(parent_id IS NOT NULL OR parent_uuid IS NOT NULL OR parent_full_name IS NOT NULL)"
 
 
@@ -56,9 +58,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         return [collection for collection in COLLECTIONS if collection not in hidden]
 
     @property
-    def is_plain(self) -> bool:
-        """Whether the collections are all there is to filter by."""
-        return not self.names_owners and self.scm is None and self.language is None and self.forks is None
+    def looks_at_rows(self) -> bool:
+        """Whether more is to be filtered by than owners and the collections."""
+        return self.scm is not None or self.language is not None or self.forks is not None
 
     @property
     def names_owners(self) -> bool:
@@ -88,6 +90,11 @@ class Conditions(NamedTuple):
         """The conditions as one expression."""
         return " AND ".join(self.clauses) or "1"
 
+    @property
+    def name_owners(self) -> bool:
+        """Whether they leave out somebody's repositories."""
+        return "owners" in self.values
+
 
 def conditions_of(connection: sqlite3.Connection, request: Request) -> Conditions:
     """Say in SQL which rows may be shown, whatever their name."""
@@ -106,9 +113,21 @@ def conditions_of(connection: sqlite3.Connection, request: Request) -> Condition
             clauses.append(f"{column} = :{column} COLLATE NOCASE")
             values[column] = _storable(wanted)
     if request.names_owners:
-        clauses.append("owner_id IN (SELECT value FROM json_each(:owners))")
-        values["owners"] = json.dumps(owner_ids(connection, request))
+        owners = owner_ids(connection, request)
+        if not _own_everything(connection, owners):
+            clauses.append("owner_id IN (SELECT value FROM json_each(:owners))")
+            values["owners"] = json.dumps(owners)
     return Conditions(clauses, values)
+
+
+def _own_everything(connection: sqlite3.Connection, owners: list[int]) -> bool:
+    """Say whether nobody else owns a repository, as in a mirror of one workspace; of many it is not asked."""
+    owner_id = 0
+    for _ in range(_FEW_OWNERS):
+        owner_id = connection.execute(_NEXT_OWNER, (owner_id,)).fetchone()[0]
+        if owner_id not in owners:
+            return owner_id is None
+    return False
 
 
 def owner_ids(connection: sqlite3.Connection, request: Request) -> list[int]:

@@ -439,6 +439,16 @@ def m012_what_is_hidden_of_the_public(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m013_names_that_sql_cannot_judge(db: Database) -> None:
+    """An index of the odd names, few or none, so that a scan lets SQL alone judge all others."""
+    db.execute(
+        """CREATE INDEX search_odd_names ON repositories (id)
+            WHERE (name GLOB '*[^ -~]*' OR instr(name, '  ') OR instr(name, char(0))
+                OR slug GLOB '*[^ -~]*' OR instr(slug, '  ') OR instr(slug, char(0)))"""
+    )
+
+
 def _version() -> int:
     db = Database(memory=True)
     try:
