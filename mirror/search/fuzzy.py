@@ -1,14 +1,13 @@
 """Correcting typing errors: the name that occurs, and may be shown, nearest to what was typed.
 
-There is no dictionary to keep. Whoever mistypes a name gets some part of it right: its beginning, or what
-begins at a third, half or two thirds. These are paths of the index, and the leaf that each of them ends in
-lists everybody who has it, its node the most popular. The names found there are compared letter by letter.
-In a large file a name may be missed all of whose parts that are right are common.
+There is no dictionary to keep. Before its first error a name is typed right, and after its last one: so it
+is in the leaf of the beginning, if the error comes after that, or in the leaf of the end, if it comes
+before; with an error on either side it is in the leaf of the middle. Where all that is right is still in
+many names, only the most popular of these are looked at.
 """
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from itertools import chain
 
 from mirror.names import MARK, popularity, searched_names
@@ -16,11 +15,8 @@ from mirror.search.request import Conditions
 from mirror.search.scan import RANKED_COLUMNS
 from mirror.search.trie import Common, Rare, Trie
 
-CANDIDATES = 250
+CANDIDATES = 300
 """So many repositories are looked at, at most, in a millisecond or two."""
-
-SWAPPED = 10
-"""Up to this length, names with two letters swapped or one too many are looked up as such."""
 
 _ABOUT_AS_LONG = """(abs(length(name) - :length) <= :allowed OR abs(length(slug) - :length) <= :allowed)"""
 
@@ -58,52 +54,53 @@ def nearest_name(
 
 
 def _candidates(trie: Trie, part: str, collections: list[int]) -> list[int]:
-    """Collect whose names share a part with the query; of the lists the short ones first, which say most."""
-    lists = list[list[int]]()
-    for path in _parts(part):
-        for found in trie.along(path):
-            if isinstance(found, Rare):
-                lists.append(found.ids)
-            else:
-                lists.extend(trie.listed(found.tallies[key]) for key in collections if key in found.tallies)
-    swapped = _swapped(trie, part, collections) if len(part) <= SWAPPED else ()
-    ids = dict.fromkeys(chain(swapped, *sorted(lists, key=len)))
+    """Collect whose names may be meant: the surest first, of lists that are as sure the short ones."""
+    begun, before = _begun(trie, part)
+    ended, after = _ended(trie, part)
+    sure = [begun.ids, ended.ids]
+    if before < after:
+        sure.append(trie.listed(trie.find(part[before:after].encode()), collections))
+    popular = [
+        trie.listed(trie.find(path), collections)
+        for path in (part[after + 1 :].encode() + MARK, MARK + part[: max(before - 1, 0)].encode())
+    ]
+    ids = dict.fromkeys(chain(*sorted(sure, key=len), *sorted(popular, key=len)))
     return list(ids)[:CANDIDATES]
 
 
-def _parts(part: str) -> Iterator[bytes]:
-    """Yield the beginning, and what begins further on."""
-    yield MARK + part.encode()
-    for start in sorted({len(part) // 3, len(part) // 2, len(part) * 2 // 3} - {0}):
-        yield part[start:].encode() + MARK
+def _begun(trie: Trie, part: str) -> tuple[Rare, int]:
+    """Find the shortest beginning of a text that few names have, and where it ends."""
+    found = trie.find(MARK + part.encode() + MARK)
+    if isinstance(found, Common):
+        return Rare([]), len(part)
+    return found, len(found.path.strip(MARK).decode(errors="replace"))
 
 
-def _swapped(trie: Trie, part: str, collections: list[int]) -> Iterator[int]:
-    """Yield some repositories of each name that two swapped letters, or one too many, lead back to."""
-    swaps = [part[:at] + part[at + 1] + part[at] + part[at + 2 :] for at in range(len(part) - 1)]
-    drops = [part[:at] + part[at + 1 :] for at in range(len(part))]
-    for name in dict.fromkeys([*swaps, *drops]):
-        found = trie.find(MARK + name.encode() + MARK)
-        if isinstance(found, Common):
-            for key in collections:
-                if key in found.tallies:
-                    yield from trie.listed(found.tallies[key])[:1]
-        else:
-            yield from found.ids[:12]
+def _ended(trie: Trie, part: str) -> tuple[Rare, int]:
+    """Find the shortest end of a text that few names have, and where it begins."""
+    for start in range(len(part) - 1, -1, -1):
+        found = trie.find(part[start:].encode() + MARK)
+        if isinstance(found, Rare):
+            return found, start
+    return Rare([]), 0
 
 
 def distance(one: str, other: str, most: int) -> int:
     """Count the letters to insert, delete, replace or swap with the next; `most` + 1 if there are more."""
     if abs(len(one) - len(other)) > most or len(set(one) ^ set(other)) > 2 * most:
         return most + 1
-    before, row = list[int](), list(range(len(other) + 1))
+    far = most + 1
+    before, row = list[int](), [min(place, far) for place in range(len(other) + 1)]
     for i, letter in enumerate(one, 1):
-        earlier, before, row = before, row, [i]
-        for j, met in enumerate(other, 1):
+        earlier, before, row = before, row, [far] * (len(other) + 1)
+        if i <= most:
+            row[0] = i
+        for j in range(max(1, i - most), min(len(other), i + most) + 1):  # further off, it costs more
+            met = other[j - 1]
             cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != met))
             if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == met:
                 cost = min(cost, earlier[j - 2] + 1)
-            row.append(cost)
+            row[j] = cost
         if min(row) > most:
-            return most + 1
-    return min(row[-1], most + 1)
+            return far
+    return min(row[-1], far)

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import msgspec
 
@@ -30,9 +30,10 @@ class Common(msgspec.Struct, frozen=True):
 
 
 class Rare(msgspec.Struct, frozen=True):
-    """A path in few texts: whoever has it is among these ids, which may be more."""
+    """A path in few texts: whoever has it is among these ids, which may be more; its leaf has a path, too."""
 
     ids: list[int]
+    path: bytes = b""
 
 
 class Trie:
@@ -54,27 +55,18 @@ class Trie:
             return Common({collection: Tally(count, best) for _, collection, count, best in rows})
         leaf = path[: _common_prefix(nearest, path) + 1]
         row = self._cursor.execute("SELECT ids FROM search_rare WHERE path = ?", (leaf,)).fetchone()
-        return Rare(trie.unpack_list(row[0]) if row else [])
-
-    def along(self, path: bytes) -> Iterator[Common | Rare]:
-        """Yield the leaf or the node that a path ends in, then the two nodes before it."""
-        found = self.find(path)
-        yield found
-        rows = self._cursor.execute(_NEAREST, (path,)).fetchall()
-        depth = _common_prefix(rows[0][0], path) if rows else 0
-        if isinstance(found, Common):
-            depth -= 1
-        for size in range(depth, max(1, depth - 2), -1):
-            yield self.find(path[:size])
+        return Rare(trie.unpack_list(row[0]) if row else [], leaf)
 
     def below(self, path: bytes) -> set[int]:
         """Enumerate who has a common path, and perhaps some who had it; it takes SHORTEST_LISTED bytes."""
         return trie.below(self._connection, path)
 
-    def listed(self, tally: Tally) -> list[int]:
-        """Return all that a node lists: everybody in any order, or the best, those who joined last."""
-        ranked, joined = trie.unpack_best(tally.best)
-        return [*ranked, *joined]
+    def listed(self, found: Common | Rare, collections: Iterable[int]) -> list[int]:
+        """Return all whom a leaf lists, or a node: everybody in any order, or the best, who joined last."""
+        if isinstance(found, Rare):
+            return found.ids
+        tallies = [found.tallies[key] for key in collections if key in found.tallies]
+        return [row_id for tally in tallies for ids in trie.unpack_best(tally.best) for row_id in ids]
 
     def judge(self, ids: Iterable[int], part: str, conditions: Conditions) -> list[Hit]:
         """Read rows and return the hits among them: those that meet the conditions and contain `part`."""
