@@ -80,7 +80,7 @@ def _options() -> argparse.Namespace:
 
 def _measure(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     names = read_names(options.names) if options.names else make_names(options.repositories)
-    filled, sample = _fill(path, names)
+    filled, sample = fill(path, names)
     built = json.loads(_python(__file__, "--build", str(path)))
     queries = _lines(options.queries) if options.queries else make_queries(sample)
     _progress(f"{filled} repositories, index built in {built['build_s']} s; now the baseline")
@@ -106,7 +106,7 @@ def _measure(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _fill(path: Path, names: Iterable[Named]) -> tuple[int, list[str]]:
+def fill(path: Path, names: Iterable[Named]) -> tuple[int, list[str]]:
     """Load rows as a first sync leaves them; returns their number and a sample of their names."""
     if path.exists():
         raise SystemExit(f"{path}: exists already")

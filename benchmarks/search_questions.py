@@ -1,0 +1,152 @@
+"""What else is asked of the search: filters, owners, deep pages, and names with typing errors.
+
+    python benchmarks/search_questions.py --repositories 1000000
+    python benchmarks/search_questions.py --names names.tsv
+
+Each question is answered three times, and the best is told, beside a statement of SQL that counts the same
+in the plainest way. Typing errors: of names drawn from the file, each with an error or two, how many are
+corrected, and in what time.
+"""
+
+import argparse
+import random
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from search import fill
+from search_corpus import make_names, read_names
+
+from mirror.names import normalise
+from mirror.search import search
+from mirror.store import Store
+from mirror.store.files import open_reader
+
+QUESTIONS: list[tuple[str, dict[str, Any], str]] = [
+    ("e", {"scm": "git"}, "scm = 'git'"),
+    ("e", {"scm": "hg"}, "scm = 'hg'"),
+    ("python", {"scm": "git"}, "scm = 'git'"),
+    ("e", {"language": "go"}, "language = 'go'"),
+    ("py", {"language": "python"}, "language = 'python'"),
+    ("e", {"forks": False}, "parent_full_name IS NULL"),
+    ("", {"language": "python"}, "language = 'python'"),
+    ("e", {"private": True}, "is_private"),
+    ("team1/", {}, "owner_id IN (SELECT id FROM users WHERE username LIKE 'team1%')"),
+    ("team1/py", {}, "owner_id IN (SELECT id FROM users WHERE username LIKE 'team1%')"),
+    ("e", {"owner": "team1"}, "owner_id IN (SELECT id FROM users WHERE username = 'team1')"),
+    ("", {"offset": 1000}, "1"),
+    ("e", {"offset": 1000}, "1"),
+    ("e", {"offset": 100_000}, "1"),
+]
+_LANGUAGES = (
+    ["python"] * 30 + ["java"] * 20 + ["javascript"] * 15 + ["go"] * 5 + [""] * 20 + ["haskell", None]
+)
+
+
+def main() -> None:
+    """Fill a file, ask, print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--names", type=Path, help="tab-separated owner, slug, name, followers, private")
+    parser.add_argument("--repositories", type=int, default=100_000, help="how many to make without --names")
+    options = parser.parse_args()
+    names = read_names(options.names) if options.names else make_names(options.repositories)
+    with tempfile.TemporaryDirectory(prefix="search-benchmark-") as folder:
+        path = Path(folder) / "mirror.db"
+        filled, _ = fill(path, names)
+        with Store(path) as store:
+            _say_more(store)
+            store.finish_search_index()
+        with open_reader(path) as reader:
+            print(f"{filled} repositories\n{'':42}{'matches':>10}{'search':>12}{'plain SQL':>12}")
+            for query, said, condition in QUESTIONS:
+                _ask(reader, query, said, condition)
+            for errors in (1, 2):
+                _mistype(reader, errors)
+        reader.close()
+
+
+def _say_more(store: Store) -> None:
+    """Give the rows languages, forks and another scm."""
+    draw = random.Random(5)
+    with store.transaction() as connection:
+        ids = [row[0] for row in connection.execute("SELECT id FROM repositories")]
+        connection.executemany(
+            "UPDATE repositories SET language = ?, scm = ?, parent_full_name = ? WHERE id = ?",
+            (
+                (
+                    draw.choice(_LANGUAGES),
+                    "hg" if draw.random() < 0.07 else "git",
+                    "team/tool" if draw.random() < 0.35 else None,
+                    row_id,
+                )
+                for row_id in ids
+            ),
+        )
+
+
+def _ask(reader: sqlite3.Connection, query: str, said: dict[str, Any], condition: str) -> None:
+    part = normalise(query.rpartition("/")[2])
+    counted = f"""SELECT count(*) FROM repositories WHERE deleted_at IS NULL AND {condition}
+        AND (instr(replace(lower(name), ' ', '-'), :part) OR instr(replace(lower(slug), ' ', '-'), :part))"""
+    seconds, found = _best(partial(search, reader, query, fuzzy=False, **said))
+    plain_seconds, row = _best(lambda: reader.execute(counted, {"part": part}).fetchone())
+    if found.count != row[0]:
+        raise SystemExit(f"{query!r} {said}: {found.count} found, SQL counts {row[0]}")
+    what = f"{query!r} {', '.join(f'{key}={value}' for key, value in said.items())}"
+    print(f"{what:42}{found.count:10,}{seconds * 1000:9.2f} ms{plain_seconds * 1000:9.0f} ms")
+
+
+def _mistype(reader: sqlite3.Connection, errors: int) -> None:
+    """Ask for names that nobody has as they are typed, and count those that are corrected."""
+    draw = random.Random(errors)
+    times, corrected = list[float](), 0
+    for name in _some_names(reader):
+        typed = name
+        for _ in range(errors):
+            typed = _mistyped(typed, draw)
+        begun = time.perf_counter()
+        found = search(reader, typed)
+        if found.fuzzy or not found.count:
+            times.append(time.perf_counter() - begun)
+            corrected += found.fuzzy
+    median = sorted(times)[len(times) // 2] * 1000
+    print(f"{errors} typing errors: {corrected} of {len(times)} corrected, p50 {median:.2f} ms")
+
+
+def _some_names(reader: sqlite3.Connection) -> Iterator[str]:
+    highest = reader.execute("SELECT max(id) FROM repositories").fetchone()[0]
+    for row_id in range(1, highest, max(1, highest // 1000)):
+        name = normalise(
+            reader.execute("SELECT name FROM repositories WHERE id = ?", (row_id,)).fetchone()[0]
+        )
+        if 5 <= len(name) <= 30:
+            yield name
+
+
+def _mistyped(name: str, draw: random.Random) -> str:
+    """Leave a letter out, add one, mistake one, or swap it with the next."""
+    at, letter = draw.randrange(len(name) - 1), draw.choice("abcdefghijklmnopqrstuvwxyz")
+    ways = (
+        name[:at] + name[at + 1 :],
+        name[:at] + letter + name[at:],
+        name[:at] + letter + name[at + 1 :],
+        name[:at] + name[at + 1] + name[at] + name[at + 2 :],
+    )
+    return draw.choice(ways)
+
+
+def _best(ask: Callable[[], Any]) -> tuple[float, Any]:
+    times = list[float]()
+    for _ in range(3):
+        begun = time.perf_counter()
+        answer = ask()
+        times.append(time.perf_counter() - begun)
+    return min(times), answer
+
+
+if __name__ == "__main__":
+    main()
