@@ -153,3 +153,19 @@ def test_the_owner_of_everything_is_no_filter(tmp_path: Path) -> None:
                 found = search(mirror.connection, query, limit=50, fuzzy=False)
                 ids = [row["id"] for row in found.repositories]
                 assert (found.count, ids) == naive(mirror.connection, query, limit=50)
+
+
+def test_where_all_is_git_a_filter_by_scm_is_none(tmp_path: Path) -> None:
+    """Until the first repository that is not, or of which nothing is known."""
+    mirror = Playground(tmp_path / "mirror.db")
+    with mirror.store:
+        for number in range(30):
+            mirror.add(f"tool-{number}")
+        for other in ("git", "hg", None, "Git"):
+            mirror.add("tool-x", scm=other)
+            for scm in ("git", "GIT", "hg", "svn"):
+                found = search(mirror.connection, "tool", scm=scm, fuzzy=False)
+                row = mirror.store.row(
+                    "SELECT count(*) FROM repositories WHERE scm = ? COLLATE NOCASE", (scm,)
+                )
+                assert found.count == row[0]

@@ -139,6 +139,27 @@ def test_the_check_finds_what_is_noted_wrongly(tmp_path: Path, damage: str) -> N
         assert same_as_rows(store)
 
 
+def test_an_id_that_is_given_again_is_one_repository(tmp_path: Path) -> None:
+    """The last row is deleted, the index learns of it, and the next row gets its id and its name."""
+    mirror = Playground(tmp_path / "mirror.db")
+    with mirror.store:
+        with mirror.store.transaction():
+            for number in range(300):
+                mirror.add("zebra" if number == 299 else f"tool-{number}")
+        mirror.store.rebuild_search_index()
+        mirror.remove(300)
+        mirror.store.finish_search_index()
+        assert check(mirror.connection) == []
+        assert mirror.add("zebra") == 300
+        for _ in range(2):
+            for query in ("tool", "zebra", "bra", "9", ""):
+                found = search(mirror.connection, query, fuzzy=False)
+                ids = [row["id"] for row in found.repositories]
+                assert (found.count, ids) == naive(mirror.connection, query)
+            mirror.store.finish_search_index()
+            assert check(mirror.connection) == []
+
+
 _WRITER = """
 import sys
 from pathlib import Path

@@ -69,7 +69,7 @@ class Question:
         if not self.trie.up_to:
             return self._scanned(start, stop)
         found = self.trie.find(self.request.needle)
-        if isinstance(found, Common) and not (self.request.looks_at_rows or self.conditions.name_owners):
+        if isinstance(found, Common) and self.conditions.is_plain:
             return self._plain(found, start, stop)
         if self._cost_below(found, self.request.needle) > self.scan.cost:
             return self._scanned(start, stop)

@@ -14,6 +14,7 @@ _OWNERS_FROM = """SELECT id, username FROM users
     WHERE username COLLATE NOCASE >= :low AND username COLLATE NOCASE < :low || char(1114111)"""
 _NEXT_OWNER = "SELECT min(owner_id) FROM repositories WHERE owner_id > ?"
 _FEW_OWNERS = 20
+_ANOTHER_SCM = "SELECT 1 FROM repositories INDEXED BY repositories_other_scm WHERE scm IS NOT 'git' LIMIT 1"
 _FORK = "(parent_id IS NOT NULL OR parent_uuid IS NOT NULL OR parent_full_name IS NOT NULL)"
 
 
@@ -58,11 +59,6 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         return [collection for collection in COLLECTIONS if collection not in hidden]
 
     @property
-    def looks_at_rows(self) -> bool:
-        """Whether more is to be filtered by than owners and the collections."""
-        return self.scm is not None or self.language is not None or self.forks is not None
-
-    @property
     def names_owners(self) -> bool:
         """Whether only some owners' repositories are asked for."""
         return bool(self.owner_prefix) or self.owner is not None
@@ -84,6 +80,8 @@ class Conditions(NamedTuple):
 
     clauses: list[str]
     values: dict[str, Any]
+    is_plain: bool = False
+    """Whether the collections of the index are all there is to tell rows apart by."""
 
     @property
     def sql(self) -> str:
@@ -105,19 +103,23 @@ def conditions_of(connection: sqlite3.Connection, request: Request) -> Condition
         clauses.append("is_private = 0")
     if request.private is not None:
         clauses.append("is_private <> 0" if request.private else "is_private = 0")
+    plain = len(clauses)
     if request.forks is not None:
         clauses.append(_FORK if request.forks else f"NOT {_FORK}")
-    for column in ("scm", "language"):
-        wanted = getattr(request, column)
-        if wanted is not None:
-            clauses.append(f"{column} = :{column} COLLATE NOCASE")
-            values[column] = _storable(wanted)
+    if request.language is not None:
+        clauses.append("language = :language COLLATE NOCASE")
+        values["language"] = _storable(request.language)
+    if request.scm is not None and connection.execute(_ANOTHER_SCM).fetchone():
+        clauses.append("scm = :scm COLLATE NOCASE")
+        values["scm"] = _storable(request.scm)
+    elif request.scm is not None and request.scm.lower() != "git":
+        clauses.append("id < 0")  # nobody: where a plain 0 stands, SQLite knows no way to use an index
     if request.names_owners:
         owners = owner_ids(connection, request)
         if not _own_everything(connection, owners):
             clauses.append("owner_id IN (SELECT value FROM json_each(:owners))")
             values["owners"] = json.dumps(owners)
-    return Conditions(clauses, values)
+    return Conditions(clauses, values, is_plain=len(clauses) == plain)
 
 
 def _own_everything(connection: sqlite3.Connection, owners: list[int]) -> bool:

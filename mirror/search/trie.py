@@ -69,11 +69,14 @@ class Trie:
         return [row_id for tally in tallies for ids in trie.unpack_best(tally.best) for row_id in ids]
 
     def judge(self, ids: Iterable[int], part: str, conditions: Conditions) -> list[Hit]:
-        """Read rows and return the hits among them: those that meet the conditions and contain `part`."""
+        """Read rows and return the hits among them: those that meet the conditions and contain `part`.
+
+        A list may still name a row that was deleted, whose id a row has now that the index does not know.
+        """
         rows = self._cursor.execute(
             f"""SELECT {RANKED_COLUMNS} FROM repositories NOT INDEXED
-                WHERE id IN (SELECT value FROM json_each(:wanted)) AND {conditions.sql}""",
-            conditions.values | {"wanted": json.dumps(list(ids))},
+                WHERE id IN (SELECT value FROM json_each(:wanted)) AND id <= :up_to AND {conditions.sql}""",
+            conditions.values | {"wanted": json.dumps(list(ids)), "up_to": self.up_to},
         )
         return list(hits_of(rows, part))
 

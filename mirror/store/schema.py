@@ -449,6 +449,12 @@ def m013_names_that_sql_cannot_judge(db: Database) -> None:
     )
 
 
+@migrations()
+def m014_whatever_is_not_git(db: Database) -> None:
+    """An index that is empty where all is git, as at Bitbucket today: there a filter by scm costs nothing."""
+    db.execute("CREATE INDEX repositories_other_scm ON repositories (scm) WHERE scm IS NOT 'git'")
+
+
 def _version() -> int:
     db = Database(memory=True)
     try:
