@@ -65,15 +65,15 @@ ASKED = st.tuples(
 )
 
 
-def _do(mirror: Playground, kind: str, what: Any, leaf_size: int) -> None:
+def _do(mirror: Playground, kind: str, what: Any, leaf_size: int, before: int) -> None:
     if kind == "add":
         for said in what:
             mirror.add(**said)
     elif kind == "change":
         for row_id, said in what:
-            mirror.change(row_id, **said)
+            mirror.change(before + row_id, **said)
     elif kind == "remove":
-        mirror.remove(what)
+        mirror.remove(before + what)
     elif kind == "absorb":
         with mirror.store.transaction() as connection:
             absorb(connection, leaf_size)
@@ -88,17 +88,24 @@ def _do(mirror: Playground, kind: str, what: Any, leaf_size: int) -> None:
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     leaf_size=st.integers(1, 4),
+    others=st.sampled_from([0, 600]),
     history=st.lists(st.tuples(STEPS, st.lists(ASKED, max_size=4)), min_size=3, max_size=14),
 )
 def test_a_search_equals_a_look_at_every_row_after_any_history(
-    leaf_size: int, history: list[tuple[Any, list[Any]]]
+    leaf_size: int, others: int, history: list[tuple[Any, list[Any]]]
 ) -> None:
-    """Upserts, renames, deletions, visibility, index work and questions in any order, over any Unicode."""
+    """Upserts, renames, deletions, visibility, index work and questions in any order, over any Unicode.
+
+    Beside many others a question is answered by lists that would be answered by a scan among few.
+    """
     with tempfile.TemporaryDirectory() as folder:
         mirror = Playground(Path(folder) / "mirror.db")
         with mirror.store:
+            with mirror.store.transaction():
+                for number in range(others):
+                    mirror.add(f"w{number % 7}")
             for (kind, what), questions in history:
-                _do(mirror, kind, what, leaf_size)
+                _do(mirror, kind, what, leaf_size, others)
                 for query, asked in questions:
                     found = search(mirror.connection, query, fuzzy=False, **asked)
                     ids = [row["id"] for row in found.repositories]
