@@ -1,18 +1,13 @@
-"""Typing errors: how far two names are apart, and that the near ones are found in an index."""
+"""Typing errors: what is near is found in an index, by the fewest errors, whole or as words of a name."""
 
 import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from search_oracle import Playground
 
 from mirror.search import search
-from mirror.search.fuzzy import distance
 from mirror.store.index.settle import rebuild
-
-WORDS = st.text("abc-", max_size=9)
 
 
 def plain_distance(one: str, other: str) -> int:
@@ -26,12 +21,6 @@ def plain_distance(one: str, other: str) -> int:
             if i > 1 and j > 1 and one[i - 1] == other[j - 2] and one[i - 2] == other[j - 1]:
                 cost[i, j] = min(cost[i, j], cost[i - 2, j - 2] + 1)
     return cost[len(one), len(other)]
-
-
-@given(WORDS, WORDS, st.integers(1, 2))
-def test_errors_are_counted_as_cell_by_cell(one: str, other: str, most: int) -> None:
-    """Up to as many as matter."""
-    assert distance(one, other, most) == min(plain_distance(one, other), most + 1)
 
 
 def mistyped(name: str, draw: random.Random) -> str:
@@ -73,3 +62,33 @@ def test_hardly_any_name_is_missed_for_its_errors(tmp_path: Path, errors: int) -
             assert all(0 < plain_distance(typed, other) <= errors for other in found.corrected)
         assert asked > 200
         assert missed <= asked * (0.02 if errors == 1 else 0.2)
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+@pytest.mark.parametrize(
+    ("typed", "meant", "count"),
+    [
+        ("djagno", "django", 3),
+        ("djano", "django", 3),
+        ("scirpts", "scripts", 1),
+        ("spring_bto", "spring_bot", 1),
+        ("chat.sevrer", "chat.server", 1),
+        ("plian", "plain", 2),  # the name itself, before words of more popular ones that are as near
+        ("djagno-xxxx", None, 0),
+        ("qqqqqq", None, 0),
+    ],
+)
+def test_words_of_a_name_are_corrected_as_a_name_is(
+    tmp_path: Path, typed: str, meant: str | None, count: int, *, indexed: bool
+) -> None:
+    """As many of them as were typed."""
+    mirror = Playground(tmp_path / "mirror.db")
+    with mirror.store:
+        for name in ("django-scripts", "my-django.chat", "Django CMS", "old_spring_bot", "a.chat.server"):
+            mirror.add(name, followers_count=5)
+        mirror.add("plain")
+        mirror.add("some-plains-plain", followers_count=9)
+        if indexed:
+            mirror.store.rebuild_search_index()
+        found = search(mirror.connection, typed)
+        assert (found.corrected, found.count) == ((meant,) if meant else (), count)

@@ -1,14 +1,18 @@
-"""Correcting typing errors: the name that occurs, and may be shown, nearest to what was typed.
+"""Correcting typing errors: the name, or the words in a name, nearest to what was typed.
 
-There is no dictionary to keep. Before its first error a name is typed right, and after its last one: so it
+There is no dictionary to keep. Before its first error a text is typed right, and after its last one: so it
 is in the leaf of the beginning, if the error comes after that, or in the leaf of the end, if it comes
 before; with an error on either side it is in the leaf of the middle. Where all that is right is still in
 many names, only the most popular of these are looked at.
 """
 
 import json
+import re
 import sqlite3
+from collections.abc import Iterator
 from itertools import chain
+
+from rapidfuzz.distance import OSA
 
 from mirror.names import MARK, popularity, searched_names
 from mirror.search.request import Conditions
@@ -18,7 +22,8 @@ from mirror.search.trie import Common, Rare, Trie
 CANDIDATES = 300
 """So many repositories are looked at, at most, in a millisecond or two."""
 
-_ABOUT_AS_LONG = """(abs(length(name) - :length) <= :allowed OR abs(length(slug) - :length) <= :allowed)"""
+_LONG_ENOUGH = "(length(name) >= :length OR length(slug) >= :length)"
+_SEPARATOR = re.compile(r"[-._]")
 
 
 def errors_allowed(part: str) -> int:
@@ -29,7 +34,10 @@ def errors_allowed(part: str) -> int:
 def nearest_name(
     connection: sqlite3.Connection, trie: Trie, part: str, collections: list[int], conditions: Conditions
 ) -> str | None:
-    """Find the name with the fewest errors between it and a normalised query; the most popular of several."""
+    """Find what was meant by a normalised query: a name that may be shown, or words in one, as it has words.
+
+    The fewest errors count first, then whole names, then the most popular.
+    """
     allowed = errors_allowed(part)
     if not allowed or len(part) > 200:
         return None
@@ -39,68 +47,71 @@ def nearest_name(
     rows.execute(
         f"""SELECT {RANKED_COLUMNS} FROM repositories NOT INDEXED WHERE {conditions.sql}
             AND {"1" if ids is None else "id IN (SELECT value FROM json_each(:wanted))"}
-            AND {_ABOUT_AS_LONG} LIMIT 20000""",
-        conditions.values | {"wanted": json.dumps(ids), "length": len(part), "allowed": allowed},
+            AND {_LONG_ENOUGH} LIMIT 20000""",
+        conditions.values | {"wanted": json.dumps(ids), "length": len(part) - allowed},
     )
-    known, best = dict[str, int](), None
+    known, best = dict[str, tuple[int, bool, str]](), None
     for row_id, name, slug, followers, forks, created_at in rows:
         for text in searched_names(name, slug):
             if text not in known:
-                known[text] = distance(part, text, allowed)
-            if 0 < known[text] <= allowed:
-                rank = (known[text], popularity(followers, forks, created_at, row_id), text)
+                known[text] = _nearest_in(text, part, allowed)
+            errors, is_part, meant = known[text]
+            if errors <= allowed:
+                rank = (errors, is_part, popularity(followers, forks, created_at, row_id), meant)
                 best = rank if best is None else min(best, rank)
-    return best[2] if best else None
+    return best[-1] if best else None
+
+
+def _nearest_in(text: str, part: str, allowed: int) -> tuple[int, bool, str]:
+    """Find what of a name is nearest to a part: its errors, whether it is words of the name, and what."""
+    best = (allowed + 1, False, "")
+    for meant in _meant(text, part, allowed):
+        errors = OSA.distance(part, meant, score_cutoff=allowed)
+        if errors:
+            best = min(best, (errors, meant != text, meant))
+    return best
+
+
+def _meant(text: str, part: str, allowed: int) -> Iterator[str]:
+    """Yield a name, and whatever as many words of it as a part has make, if they are about as long."""
+    shortest, longest = len(part) - allowed, len(part) + allowed
+    if shortest <= len(text) <= longest:
+        yield text
+    cuts = [-1, *(found.start() for found in _SEPARATOR.finditer(text)), len(text)]
+    words = 1 + sum(map(part.count, "-._"))
+    if len(cuts) > words + 1:
+        for before, after in zip(cuts, cuts[words:], strict=False):
+            if shortest <= after - before - 1 <= longest:
+                yield text[before + 1 : after]
 
 
 def _candidates(trie: Trie, part: str, collections: list[int]) -> list[int]:
     """Collect whose names may be meant: the surest first, of lists that are as sure the short ones."""
-    begun, before = _begun(trie, part)
-    ended, after = _ended(trie, part)
-    sure = [begun.ids, ended.ids]
-    if before < after:
-        sure.append(trie.listed(trie.find(part[before:after].encode()), collections))
-    popular = [
-        trie.listed(trie.find(path), collections)
-        for path in (part[after + 1 :].encode() + MARK, MARK + part[: max(before - 1, 0)].encode())
-    ]
+    sure, popular = list[list[int]](), list[list[int]]()
+    for mark in (MARK, b""):  # as a whole name, as words in one
+        begun, before = _begun(trie, part, mark)
+        ended, after = _ended(trie, part, mark)
+        sure += (begun.ids, ended.ids)
+        if before < after:
+            sure.append(trie.listed(trie.find(part[before:after].encode()), collections))
+        for path in (part[after + 1 :].encode() + mark, mark + part[: max(before - 1, 0)].encode()):
+            popular.append(trie.listed(trie.find(path), collections) if path else [])
     ids = dict.fromkeys(chain(*sorted(sure, key=len), *sorted(popular, key=len)))
     return list(ids)[:CANDIDATES]
 
 
-def _begun(trie: Trie, part: str) -> tuple[Rare, int]:
+def _begun(trie: Trie, part: str, mark: bytes) -> tuple[Rare, int]:
     """Find the shortest beginning of a text that few names have, and where it ends."""
-    found = trie.find(MARK + part.encode() + MARK)
+    found = trie.find(mark + part.encode() + mark)
     if isinstance(found, Common):
         return Rare([]), len(part)
     return found, len(found.path.strip(MARK).decode(errors="replace"))
 
 
-def _ended(trie: Trie, part: str) -> tuple[Rare, int]:
+def _ended(trie: Trie, part: str, mark: bytes) -> tuple[Rare, int]:
     """Find the shortest end of a text that few names have, and where it begins."""
     for start in range(len(part) - 1, -1, -1):
-        found = trie.find(part[start:].encode() + MARK)
+        found = trie.find(part[start:].encode() + mark)
         if isinstance(found, Rare):
             return found, start
     return Rare([]), 0
-
-
-def distance(one: str, other: str, most: int) -> int:
-    """Count the letters to insert, delete, replace or swap with the next; `most` + 1 if there are more."""
-    if abs(len(one) - len(other)) > most or len(set(one) ^ set(other)) > 2 * most:
-        return most + 1
-    far = most + 1
-    before, row = list[int](), [min(place, far) for place in range(len(other) + 1)]
-    for i, letter in enumerate(one, 1):
-        earlier, before, row = before, row, [far] * (len(other) + 1)
-        if i <= most:
-            row[0] = i
-        for j in range(max(1, i - most), min(len(other), i + most) + 1):  # further off, it costs more
-            met = other[j - 1]
-            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != met))
-            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == met:
-                cost = min(cost, earlier[j - 2] + 1)
-            row[j] = cost
-        if min(row) > most:
-            return far
-    return min(row[-1], far)

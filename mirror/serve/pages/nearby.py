@@ -1,7 +1,7 @@
-"""What else one may have meant, when a search finds nothing: letters swapped or too many, a shorter part.
+"""What else one may have meant, when a search finds nothing and no typing error explains it: a shorter part.
 
-The search itself corrects whole names. Whoever mistypes a part of a name is helped here: each text that one
-slip of the fingers makes of another is looked up as it is, which costs an index a fraction of a millisecond.
+The longest beginning and the longest end of what was typed that occur are looked up, which costs an index a
+fraction of a millisecond each.
 """
 
 import sqlite3
@@ -11,8 +11,8 @@ import msgspec
 
 from mirror.search import search
 
-SHORTEST, LONGEST, MOST = 4, 40, 3
-"""Letters of a query that is helped, from and to; and how many texts are offered."""
+SHORTEST, LONGEST = 4, 40
+"""Letters of a query that is helped, from and to."""
 
 
 class Near(msgspec.Struct, frozen=True):
@@ -23,7 +23,7 @@ class Near(msgspec.Struct, frozen=True):
 
 
 def near(connection: sqlite3.Connection, query: str, *, visible_private: bool) -> list[Near]:
-    """Return what is near a query that finds nothing, the most frequent first, else the longest parts."""
+    """Return the longest parts that occur of a query that finds nothing."""
     owner, slash, part = query.rpartition("/")
     if not SHORTEST <= len(part) <= LONGEST:
         return []
@@ -32,17 +32,7 @@ def near(connection: sqlite3.Connection, query: str, *, visible_private: bool) -
         asked = f"{owner}{slash}{text}"
         return search(connection, asked, limit=0, visible_private=visible_private, fuzzy=False).count
 
-    found = [Near(f"{owner}{slash}{text}", number) for text in _slips(part) if (number := count(text))]
-    if found:
-        return sorted(found, key=lambda one: (-one.count, one.text))[:MOST]
     return [Near(f"{owner}{slash}{text}", count(text)) for text in _parts(part, count)]
-
-
-def _slips(part: str) -> Iterator[str]:
-    """Yield each text that two letters swapped, or one letter twice or too many, would have made this of."""
-    swaps = [part[:at] + part[at + 1] + part[at] + part[at + 2 :] for at in range(len(part) - 1)]
-    drops = [part[:at] + part[at + 1 :] for at in range(len(part))]
-    yield from (text for text in dict.fromkeys([*swaps, *drops]) if text != part)
 
 
 def _parts(part: str, count: Callable[[str], int]) -> Iterator[str]:
