@@ -1,10 +1,11 @@
-"""The same counts and best twenty from other engines: plain scans, DuckDB, tantivy.
+"""The same counts and best twenty from other engines: plain scans, DuckDB, PostgreSQL, tantivy.
 
     python benchmarks/search.py --names names.tsv --keep search.db
     python benchmarks/search_engines.py search.db --queries 200
 
-Needs `duckdb` and `tantivy` beside the mirror's own packages; whichever is missing is left out. tantivy gets
-the trigrams of a name as words and looks for phrases, so that it answers from three characters on; both get
+Needs `duckdb`, `tantivy` and `psycopg` beside the mirror's own packages, and for PostgreSQL a server that
+runs, which `--postgresql 'host=... dbname=...'` names; whichever is missing is left out. tantivy gets the
+trigrams of a name as words and looks for phrases, so that it answers from three characters on; all get
 normalised names alone, which spares them what a repository's second name costs.
 """
 
@@ -15,6 +16,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("database", type=Path)
     parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--postgresql", metavar="DSN", help="where a PostgreSQL server is")
     options = parser.parse_args()
     connection = sqlite3.connect(f"file:{options.database}?mode=ro", uri=True)
     rows = [
@@ -42,7 +45,10 @@ def main() -> None:
     step = max(1, len(rows) // SAMPLE)
     queries = make_queries([row[1] for row in rows[::step]], options.queries)
     with tempfile.TemporaryDirectory() as folder:
-        for name, make in (("LIKE", _like), ("instr", _instr), ("DuckDB", _duckdb), ("tantivy", _tantivy)):
+        engines = [("LIKE", _like), ("instr", _instr), ("DuckDB", _duckdb), ("tantivy", _tantivy)]
+        if options.postgresql:
+            engines.append(("pg_trgm", partial(_postgresql, options.postgresql)))
+        for name, make in engines:
             try:
                 ask = make(rows, Path(folder))
             except ImportError as missing:
@@ -112,6 +118,22 @@ def _duckdb(rows: list[Any], folder: Path) -> Ask:
         ORDER BY CASE WHEN name = $1 THEN 0 WHEN starts_with(name, $1) THEN 1 ELSE 2 END, followers DESC, id
         LIMIT 20"""
     return lambda part: connection.execute(query, [part]).fetchall()
+
+
+def _postgresql(dsn: str, rows: list[Any], _: Path) -> Ask:
+    psycopg: Any = importlib.import_module("psycopg")
+    connection = psycopg.connect(dsn, autocommit=True, prepare_threshold=None)
+    connection.execute("CREATE EXTENSION IF NOT EXISTS pg_trgm")
+    connection.execute("CREATE TEMPORARY TABLE names (id BIGINT, name TEXT, followers BIGINT)")
+    with connection.cursor().copy("COPY names FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row(row)
+    connection.execute("CREATE INDEX ON names USING gin (name gin_trgm_ops)")
+    connection.execute("ANALYZE names")
+    query = """SELECT id, count(*) OVER () FROM names WHERE name LIKE %(pattern)s ESCAPE '!'
+        ORDER BY CASE WHEN name = %(part)s THEN 0 WHEN starts_with(name, %(part)s) THEN 1 ELSE 2 END,
+            followers DESC, id LIMIT 20"""
+    return lambda part: connection.execute(query, {"pattern": f"%{_escaped(part)}%", "part": part}).fetchall()
 
 
 def _tantivy(rows: list[Any], folder: Path) -> Ask:
