@@ -9,7 +9,7 @@ many names, only the most popular of these are looked at.
 import json
 import re
 import sqlite3
-from collections.abc import Iterator
+from functools import cache
 from itertools import chain
 
 from rapidfuzz.distance import OSA
@@ -23,7 +23,6 @@ CANDIDATES = 300
 """So many repositories are looked at, at most, in a millisecond or two."""
 
 _LONG_ENOUGH = "(length(name) >= :length OR length(slug) >= :length)"
-_SEPARATOR = re.compile(r"[-._]")
 
 
 def errors_allowed(part: str) -> int:
@@ -72,17 +71,18 @@ def _nearest_in(text: str, part: str, allowed: int) -> tuple[int, bool, str]:
     return best
 
 
-def _meant(text: str, part: str, allowed: int) -> Iterator[str]:
-    """Yield a name, and whatever as many words of it as a part has make, if they are about as long."""
+def _meant(text: str, part: str, allowed: int) -> list[str]:
+    """Return a name, and whatever as many words of it as a part has make, if they are about as long."""
+    words = 1 + part.count("-") + part.count(".") + part.count("_")
     shortest, longest = len(part) - allowed, len(part) + allowed
-    if shortest <= len(text) <= longest:
-        yield text
-    cuts = [-1, *(found.start() for found in _SEPARATOR.finditer(text)), len(text)]
-    words = 1 + sum(map(part.count, "-._"))
-    if len(cuts) > words + 1:
-        for before, after in zip(cuts, cuts[words:], strict=False):
-            if shortest <= after - before - 1 <= longest:
-                yield text[before + 1 : after]
+    return [meant for meant in (text, *_runs_of(words).findall(text)) if shortest <= len(meant) <= longest]
+
+
+@cache
+def _runs_of(words: int) -> re.Pattern[str]:
+    """Return a pattern for all that so many words of a name make that follow each other, also overlapping."""
+    run = r"[-._]".join([r"[^-._]+"] * words)
+    return re.compile(rf"(?<![^-._])(?=({run})(?![^-._]))")
 
 
 def _candidates(trie: Trie, part: str, collections: list[int]) -> list[int]:
