@@ -1,4 +1,4 @@
-"""Where a searched text belongs in the trie: the one definition that building, growing and checking share."""
+"""Where a searched text belongs in the trie: what building and growing must come to, and are checked by."""
 
 from collections.abc import Container
 from typing import NamedTuple
