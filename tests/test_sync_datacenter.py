@@ -4,7 +4,7 @@ from pathlib import Path
 
 from crawl import Clock, Crawl
 
-from mirror.sandbox import Sandbox, World, running
+from mirror.sandbox import Fault, Sandbox, World, running
 
 SOME = "erik/org.eclipse.mylyn.bitbucket"
 
@@ -60,3 +60,18 @@ def test_a_push_is_seen_though_no_update_is_told(tmp_path: Path) -> None:
         served.sandbox.reset()
         crawl.sync(later=3600)
         assert "refs" not in served.sandbox.state()["by_kind"]
+
+
+def test_a_project_whose_listing_answers_404_is_not_gone(tmp_path: Path) -> None:
+    """The project itself answers: a failure, and confirming absences makes no tombstones of its rows."""
+    clock = Clock()
+    with running(Sandbox(World(30, now=clock.now))) as served:
+        crawl = Crawl(
+            served.origin, tmp_path / "mirror.db", clock, kind="datacenter", url=served.origin,
+            secret="jespern:sandbox", workspaces=("~ERIK",),
+        )  # fmt: skip
+        crawl.sync()
+        served.sandbox.add_fault(Fault("404", where="*/projects/~ERIK/repos", nth=None))
+        summary = crawl.sync(confirm_absence=True)
+        assert (summary.exit_code, [each.kind for each in summary.failures]) == (1, ["workspace"])
+        assert crawl.gone() == {}

@@ -1,4 +1,4 @@
-"""Lists of members and of workspaces: nobody is dropped who may be there, and every list ends."""
+"""Lists of repositories, members, workspaces: what they leave out is neither dropped nor called complete."""
 
 import threading
 from contextlib import closing
@@ -23,16 +23,18 @@ ONE = {"uuid": "{u}", "slug": "one"}
 
 
 class Cloud:
-    """A Bitbucket of one workspace without repositories, whose lists a test writes page by page.
+    """A Bitbucket of one workspace, without repositories at first, whose lists a test writes page by page.
 
     `leads_to` says which page follows where that is not the next; `members_then` are the members once a
-    page has been told.
+    page has been told; `refused` are paths and pages that answer 404.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.clock = path, Clock()
         self.members: list[list[Any]] = [[]]
         self.workspaces: list[list[Any]] = [[{"workspace": ONE}]]
+        self.repositories: list[list[Any]] = [[]]
+        self.refused = set[tuple[str, int]]()
         self.leads_to = dict[int, int]()
         self.members_then: list[list[Any]] | None = None
         self.asked = list[str]()
@@ -40,12 +42,17 @@ class Cloud:
     def handle(self, request: httpx.Request) -> httpx.Response:
         """Answer as the lists are by now."""
         path = request.url.path.removeprefix("/2.0/")
+        number = int(request.url.params.get("page", 1))
         self.asked.append(path)
+        if (path, number) in self.refused:
+            return answer({"type": "error", "error": {"message": "Resource not found"}}, 404)
         if path == "workspaces/one/members":
-            return self._page(path, self.members, int(request.url.params.get("page", 1)))
+            return self._page(path, self.members, number)
         if path == "user/workspaces":
-            return self._page(path, self.workspaces, int(request.url.params.get("page", 1)))
-        plain = {"user": {"uuid": "{me}", "nickname": "me"}, "workspaces/one": ONE}
+            return self._page(path, self.workspaces, number)
+        if path == "repositories/one":
+            return self._page(path, self.repositories, number)
+        plain = {"user": {"uuid": "{me}", "nickname": "me"}, "workspaces/one": ONE, "workspaces/{u}": ONE}
         return answer(plain.get(path, {"values": [], "size": 0}))
 
     def _page(self, path: str, pages: list[list[Any]], number: int) -> httpx.Response:
@@ -56,7 +63,13 @@ class Cloud:
         self.members, self.members_then = self.members_then or self.members, None
         return answer(told)
 
-    def sync(self, *, full: bool = True, workspaces: tuple[str, ...] | None = ("one",)) -> Summary:
+    def sync(
+        self,
+        *,
+        full: bool = True,
+        confirm_absence: bool = False,
+        workspaces: tuple[str, ...] | None = ("one",),
+    ) -> Summary:
         """Mirror it, with 60 requests at most."""
         self.asked.clear()
         self.clock.wait(7200)
@@ -72,7 +85,7 @@ class Cloud:
             with closing(connection.upstream):
                 run = Run(
                     config, connection.upstream, connection.budget, store, url=CLOUD, clock=self.clock.now,
-                    stop=threading.Event(), report=Notes(), full=full,
+                    stop=threading.Event(), report=Notes(), full=full, confirm_absence=confirm_absence,
                 )  # fmt: skip
                 return sync_upstream(run)
 
@@ -91,6 +104,15 @@ class Cloud:
 def people(*pages: str) -> list[list[Any]]:
     """Write pages of members, one letter each."""
     return [[{"user": {"uuid": f"{{{name}}}", "nickname": name}} for name in page] for page in pages]
+
+
+def repository(number: int) -> dict[str, Any]:
+    """Write a row of a listing."""
+    moment = f"2024-01-01T00:00:{number:02}+00:00"
+    return {
+        "uuid": f"{{{number}}}", "full_name": f"one/r{number}", "name": f"r{number}", "scm": "git",
+        "is_private": False, "created_on": moment, "updated_on": moment, "workspace": ONE, "owner": ONE,
+    }  # fmt: skip
 
 
 @pytest.fixture
@@ -171,3 +193,40 @@ def test_a_workspace_that_is_not_understood_is_told(cloud: Cloud) -> None:
     summary = cloud.sync(workspaces=None)
     assert [failure.kind for failure in summary.failures] == ["workspaces"]
     assert cloud.asked[-1] == "repositories/one"
+
+
+@pytest.mark.parametrize("page", [1, 2])
+def test_a_listing_that_answers_404_is_a_failure(cloud: Cloud, page: int) -> None:
+    """While its workspace answers 200: told in every run, no `complete` is recorded, and it may come back."""
+    cloud.repositories = [[repository(1)], [repository(2)]]
+    cloud.refused = {("repositories/one", page)}
+    for attempts in (1, 2):
+        summary = cloud.sync(full=False)
+        assert (summary.state, summary.exit_code) == ("incomplete", 1)
+        assert [(each.kind, each.attempts, each.status) for each in summary.failures] == [
+            ("workspace", attempts, 404)
+        ]
+        assert "the workspace itself answers" in summary.failures[0].error
+        assert len(cloud.rows("SELECT 1 FROM repositories")) == page - 1
+    cloud.refused.clear()
+    assert cloud.sync(full=False).state == "complete"
+    assert len(cloud.rows("SELECT 1 FROM repositories")) == 2
+
+
+def test_a_listing_that_answers_404_later_drops_nothing(cloud: Cloud) -> None:
+    """Not even when the operator confirms absences: the workspace is there."""
+    cloud.repositories = [[repository(1)]]
+    cloud.sync()
+    cloud.refused = {("repositories/one", 1)}
+    for full in (False, True):
+        assert cloud.sync(full=full, confirm_absence=True).exit_code == 1
+    assert cloud.rows("SELECT 1 FROM repositories WHERE deleted_at IS NOT NULL") == []
+
+
+def test_a_second_page_of_members_that_answers_404_is_a_failure(cloud: Cloud) -> None:
+    """What the credential may see is not decided between two pages; nobody is dropped."""
+    cloud.members = people("ab", "cd")
+    cloud.sync()
+    cloud.refused = {("workspaces/one/members", 2)}
+    assert [failure.kind for failure in cloud.sync().failures] == ["members"]
+    assert cloud.members_mirrored == "abcd"

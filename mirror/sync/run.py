@@ -173,7 +173,7 @@ class Run:
         if not isinstance(error, UpstreamRefused | UpstreamBusy | UpstreamShapeError):
             raise error
         if not isinstance(error, UpstreamBusy) or error.status is not None:
-            self._hear()
+            self.hear()
             return getattr(error, "status", None)
         self._lost, self._lost_connections = error, self._lost_connections + 1
         if self._lost_connections >= 3:
@@ -185,7 +185,8 @@ class Run:
         if self._lost is not None and not self._heard:
             raise self._lost
 
-    def _hear(self) -> None:
+    def hear(self) -> None:
+        """Note that the upstream has answered: it is not out of reach."""
         self._heard, self._lost_connections = True, 0
 
     def waits(self, kind: str, subject: str) -> bool:
@@ -199,14 +200,14 @@ class Run:
 
     def answered(self, kind: str, subject: str) -> None:
         """Forget a failure, because what failed has been answered."""
-        self._hear()
+        self.hear()
         if (kind, subject) in self._failed:
             with self.store.transaction() as connection:
                 drop_failure(connection, self.upstream_id, kind, subject)
 
     def answered_refs(self, repository_id: int, *, understood: bool) -> None:
         """Forget that a repository's refs could not be had, and single ones of them, if none was bad now."""
-        self._hear()
+        self.hear()
         if repository_id not in self._failed_rows:
             return
         with self.store.transaction() as connection:

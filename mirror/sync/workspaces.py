@@ -69,8 +69,8 @@ class _WorkspaceStep(Step):
             return []
         if run.cursor(run.stream(self.workspace)) is None:
             return []  # taken over by the step of the name that it has now
-        if place.owner_uuid.startswith("{"):
-            return [RenamedStep(run, self.workspace, place, self.names)]
+        if place.owner_uuid.startswith("{") or isinstance(self, ListingStep):
+            return [RenamedStep(run, self.workspace, place, self.names, error)]
         return self.missed(error)
 
     def missed(self, error: MirrorError) -> Sequence[Step]:
@@ -116,7 +116,7 @@ class WorkspaceStep(_WorkspaceStep):
                 listing=self.place.listing,
                 members=None if run.upstream.anonymous else places.Members(seen_since=run.now_text()),
             )
-            run.answered("workspace", workspace)
+            run.hear()  # a failure of the workspace is over when its listing answers, not before
             run.save_place(workspace, place)
         return self.onward(place)
 
@@ -147,16 +147,36 @@ class WorkspaceStep(_WorkspaceStep):
 
 
 class RenamedStep(WorkspaceStep):
-    """Ask for a workspace by its identity, since nothing answers to its name any more."""
+    """Ask whether a workspace is still there, and under which name, after a 404 (`refused`).
+
+    It is asked for by its uuid. A Data Center gives projects by their key alone, so it is asked by that.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        workspace: str,
+        place: places.Place,
+        names: Collection[str],
+        refused: MirrorError,
+    ) -> None:
+        super().__init__(run, workspace, place, names)
+        self.refused = refused
 
     def ask(self) -> Owner:
-        """Ask by the uuid."""
-        return self.run.upstream.fetch_workspace(str(self.place.owner_uuid))
+        """Ask by the uuid, where there is one."""
+        identity = str(self.place.owner_uuid)
+        return self.run.upstream.fetch_workspace(identity if identity.startswith("{") else self.name)
 
     def save(self, answer: Owner) -> Sequence[Step]:
-        """It has another name now: read everything, for all full names have changed."""
+        """Read everything under the new name; with the old name, the 404 was about the listing alone."""
         run, name = self.run, str(answer.username)
-        if name.lower() in self._lower_names:
+        if name.lower() == self.name.lower():
+            run.hear()
+            text = f"{self.refused}; the workspace itself answers, so what it lists is missing here"
+            run.fail(Failure("workspace", self.workspace, text, status=404))
+            return []
+        if name.lower() in self._lower_names - {self.workspace.lower()}:
             run.forget_workspace(self.workspace)  # listed under its new name already
             return []
         run.note(f"the workspace {self.workspace} is called {name} now; change `workspaces` accordingly")
@@ -211,9 +231,13 @@ class MembersStep(_WorkspaceStep):
         return places.Members(seen_since=run.now_text())
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Go on without members: what a credential may not see is a note, anything else a failure."""
+        """Go on without members: what a credential may not see is a note, anything else a failure.
+
+        A refusal that comes after the first page is no matter of rights.
+        """
         run, place = self.run, msgspec.structs.replace(self.place, members=None)
-        if isinstance(error, UpstreamRefused) and error.status in (401, 403, 404):
+        is_first = self._members.next is None
+        if is_first and isinstance(error, UpstreamRefused) and error.status in (401, 403, 404):
             run.note(f"members of {self.workspace} are not mirrored: {error}")
         else:
             run.fail(Failure("members", self.workspace, str(error), status=run.isolate(error)))
