@@ -250,6 +250,10 @@ def m004_search_index(db: Database) -> None:
     search stays true, and a first load, which only inserts, pays nothing. A row that is deleted stays
     pending without a name, because the next one may get its id.
     """
+    _make_search_tables(db)
+
+
+def _make_search_tables(db: Database) -> None:
     searched = ("name", "slug", "is_private", "deleted_at", "followers_count", "forks_count", "created_at")
     was = "old.name, old.slug, (old.is_private <> 0) + 2 * (old.deleted_at IS NOT NULL)"
     known = "(SELECT up_to FROM search_state)"
@@ -405,8 +409,12 @@ def m011_pending_in_full(db: Database) -> None:
     """A page's transaction notes all that a search asks of a pending row, so that SQL alone counts and ranks.
 
     `was_text` and `text` are what the index believes and what is; `text` is NULL until it is noted. The three
-    that follow sort as `mirror.names.popularity` does.
+    that follow sort as `mirror.names.popularity` does. The first versions of the index had other tables: they
+    are dropped, and the next sync builds the index anew.
     """
+    if "texts" not in db["search_pending"].columns_dict:
+        _drop_search_tables(db)
+        _make_search_tables(db)
     db.execute("ALTER TABLE search_pending RENAME COLUMN texts TO text")
     db.execute("UPDATE search_pending SET text = NULL")
     for column in (
@@ -453,6 +461,24 @@ def m013_names_that_sql_cannot_judge(db: Database) -> None:
 def m014_whatever_is_not_git(db: Database) -> None:
     """An index that is empty where all is git, as at Bitbucket today: there a filter by scm costs nothing."""
     db.execute("CREATE INDEX repositories_other_scm ON repositories (scm) WHERE scm IS NOT 'git'")
+
+
+@migrations()
+def m015_what_the_first_versions_made_otherwise(db: Database) -> None:
+    """Some files have a trigger that noted new rows for the index; some lack the index of `writes`."""
+    db.execute("DROP TRIGGER IF EXISTS search_inserted")
+    db.execute("CREATE INDEX IF NOT EXISTS writes_at ON writes (at)")
+
+
+def _drop_search_tables(db: Database) -> None:
+    """Drop the search index with its triggers and indexes, whatever version made it."""
+    for kind in ("trigger", "index", "table"):
+        found = db.query(
+            "SELECT name FROM sqlite_master WHERE type = ? AND name GLOB 'search_*' AND sql IS NOT NULL",
+            [kind],
+        )
+        for row in list(found):
+            db.execute(f"DROP {kind} {row['name']}")
 
 
 def _version() -> int:

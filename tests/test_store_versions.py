@@ -1,0 +1,62 @@
+"""Files of every schema there ever was, as the program of their time left them (`tests/older/*.sql`)."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlite_utils import Database
+
+from mirror.checks import check_file
+from mirror.lookup import find_repository
+from mirror.search import search
+from mirror.store import Store, schema
+from mirror.store.files import open_reader
+
+DUMPS = sorted((Path(__file__).parent / "older").glob("*.sql"))
+
+
+def restored(path: Path, sql: str) -> None:
+    """Make a file from a dump."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(sql)
+
+
+def objects(path: Path) -> list[Any]:
+    """Read the tables, indexes, triggers and views of a file, in the words they were made with."""
+    with closing(open_reader(path)) as connection:
+        found = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name")
+        return [tuple(row) for row in found]
+
+
+@pytest.mark.parametrize("dump", DUMPS, ids=lambda dump: dump.stem)
+def test_a_file_of_every_version_becomes_as_a_new_one(tmp_path: Path, dump: Path) -> None:
+    """Its schema is that of a new file, and everything that was in it is found and in order."""
+    path, new = tmp_path / "mirror.db", tmp_path / "new.db"
+    restored(path, dump.read_text("utf-8"))
+    Store(path).close()
+    Store(new).close()
+    assert objects(path) == objects(new)
+    assert check_file(path, repair=False) == []
+    with closing(open_reader(path)) as connection:
+        assert search(connection, "tool").count == 3
+        assert search(connection, "übung").count == search(connection, "other").count == 1
+        sight = find_repository(connection, "ws/tool-1")
+    assert sight is not None
+    assert [ref["name"] for ref in (*sight.branches, *sight.tags)] == ["main", "v1"]
+    with Store(path) as store:
+        store.finish_search_index()
+    assert check_file(path, repair=False) == []
+
+
+def test_a_file_whose_migration_failed_half_way_is_brought_up_to_date(tmp_path: Path) -> None:
+    """An earlier program could apply the migrations before the eleventh to such a file, and no more."""
+    path = tmp_path / "mirror.db"
+    restored(path, (DUMPS[0].parent / "06.sql").read_text("utf-8"))
+    with closing(sqlite3.connect(path)) as connection:
+        schema.migrations.apply(
+            Database(connection, execute_plugins=False), stop_before="m011_pending_in_full"
+        )
+    Store(path).close()
+    assert check_file(path, repair=False) == []
