@@ -1,5 +1,6 @@
-"""Pages of other sites: what they have a browser send with a Basic login that it kept writes nothing."""
+"""Pages of other sites: what they have a browser send writes nothing, logs nobody in and nobody out."""
 
+from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,14 @@ FOREIGN = (
     {"Origin": "http://localhost:8002"},
     {"Origin": "http://localhost.evil.example"},
     {"Origin": "null"},
+    {"Sec-Fetch-Site": "anything else"},
 )
 OWN: tuple[dict[str, str], ...] = (
     {},
     {"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost"},
     {"Sec-Fetch-Site": "none"},
     {"Origin": "https://LOCALHOST"},
+    {"Sec-Fetch-Site": "same-origin", "Origin": "https://behind-a-proxy.example"},
     {"Origin": "https://mirror.example:8443"},
 )
 
@@ -75,6 +78,25 @@ def test_tools_and_own_pages_write_as_before(world: World, headers: dict[str, st
     answer = world("PUT", "/1.0/repositories/jespern/new", headers, data={"description": "x"})
     assert answer.status_code == 200
     assert len(world.writer.calls) == 2
+
+
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+def test_a_foreign_page_logs_nobody_in_or_out(world: World, headers: dict[str, str]) -> None:
+    """A clean browser gets no cookie of an attacker's session, and a login is not ended."""
+    form = {"token": world.token, "next": "/"}
+    answer = world.served("POST", "/-/mirror-login", headers=headers, data=form)
+    assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
+    for path in ("/-/logout", "/-/messages", "/mirror/repositories", "/nothing"):
+        answer = world.served("POST", path, headers=headers, cookies={"ds_actor": "x"})
+        assert (answer.status_code, "set-cookie" in answer.headers) == (403, False), path
+
+
+@pytest.mark.parametrize("headers", OWN, ids=str)
+def test_the_own_login_form_works(world: World, headers: dict[str, str]) -> None:
+    """A browser that shows this server's page logs in."""
+    answer = world.served("POST", "/-/mirror-login", headers=headers, data={"token": world.token})
+    assert answer.status_code == 302
+    assert "ds_actor" in SimpleCookie(answer.headers["set-cookie"])
 
 
 def test_reading_and_bearers_are_let_through(world: World) -> None:

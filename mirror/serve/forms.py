@@ -11,12 +11,15 @@ from urllib.parse import parse_qsl
 import msgspec
 from datasette.utils.asgi import Request
 
+from mirror.serve import bodies
 from mirror.serve.answers import ApiError, bad_request
+from mirror.serve.bodies import BodyRefused
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
 LARGEST_BODY = 256 * 1024
 MOST_FIELDS = 200
+_REFUSALS = {400: "Bad Request", 408: "Request Timeout", 413: "Request Entity Too Large"}
 TRUE = frozenset({"true", "1", "on", "yes"})
 FALSE = frozenset({"false", "0", "off", "no", ""})
 FLAGS = ("is_private", "has_issues", "has_wiki", "no_forks", "no_public_forks", "no_private_forks")
@@ -67,18 +70,13 @@ def kind_of_body(request: Request) -> str:
 
 
 async def read_body(request: Request) -> bytes:
-    """Read a body up to the limit; one that a client breaks off is an error of its own."""
-    chunks, size = list[bytes](), 0
-    while True:
-        message = await request.receive()
-        if message["type"] != "http.request":
-            raise ApiError(400, "Bad Request", detail="The body ended early.")
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        if size > LARGEST_BODY:
-            raise ApiError(413, "Request Entity Too Large", headers={"Connection": "close"})
-        if not message.get("more_body", False):
-            return b"".join(chunks)
+    """Read a body up to the limit; raises ApiError as `bodies.read` refuses it."""
+    try:
+        return await bodies.read(request.receive, request.headers, most=LARGEST_BODY)
+    except BodyRefused as error:
+        raise ApiError(
+            error.status, _REFUSALS[error.status], detail=str(error), headers={"Connection": "close"}
+        ) from None
 
 
 def read_json(body: bytes) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from datasette.utils.asgi import Request, Response
 from jinja2 import Environment
 
 from mirror.search import register
-from mirror.serve import api, foreign, methods, permissions, service, webhooks
+from mirror.serve import api, bodies, foreign, methods, permissions, service, webhooks
 from mirror.serve.closed import close_tables
 from mirror.serve.cloud import conditions, edge
 from mirror.serve.errors import error_page
@@ -142,7 +142,8 @@ def asgi_wrapper(datasette: "Datasette") -> Callable[[headers.Application], head
     """Stand around everything: refuse what nobody may send, guard browsers, and measure how long it took."""
 
     def wrapped(application: headers.Application) -> headers.Application:
-        known = methods.checked(foreign.guarded(datasette, application), _answers_all)
+        limited = bodies.bounded(application, _answers_all)
+        known = methods.checked(foreign.guarded(datasette, limited), _answers_all)
         return service.timed(datasette, headers.guarded(known))
 
     return wrapped

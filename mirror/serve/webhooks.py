@@ -19,6 +19,8 @@ from weakref import WeakKeyDictionary
 from datasette.utils.asgi import Request, Response
 
 from mirror.errors import StoreError
+from mirror.serve import bodies
+from mirror.serve.bodies import BodyRefused
 from mirror.serve.clerk import Clerk, Overwhelmed
 from mirror.serve.formats import SAFETY
 from mirror.serve.hook_events import Malformed, read_event
@@ -133,24 +135,10 @@ async def _taken(datasette: "Datasette", request: Request, upstream: str) -> tup
 
 async def read_body(request: Request) -> bytes:
     """Read a body, and no more of it than the largest one may have; raises Refused."""
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > LARGEST_BODY:
-        raise Refused(413, "the body is larger than 1 MB", Connection="close")
-    parts, size, more = list[bytes](), 0, True
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while more:
-                message = await request.receive()
-                if message["type"] != "http.request":
-                    raise Refused(400, "the connection was closed before the body had ended")
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                more = message.get("more_body", False)
-                if size > LARGEST_BODY:
-                    raise Refused(413, "the body is larger than 1 MB", Connection="close")
-    except TimeoutError:
-        raise Refused(408, "the body took too long", Connection="close") from None
-    return b"".join(parts)
+        return await bodies.read(request.receive, request.headers, most=LARGEST_BODY, seconds=BODY_SECONDS)
+    except BodyRefused as error:
+        raise Refused(error.status, str(error), Connection="close") from None
 
 
 def verify(secret: str, body: bytes, header: str) -> None:
