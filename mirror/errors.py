@@ -74,11 +74,15 @@ class UpstreamBusy(UpstreamError):
 
 
 class UpstreamRefused(UpstreamError):
-    """Not worth repeating: the answer would be the same. `status` is the HTTP status."""
+    """Not worth repeating: the answer would be the same. `status` is the HTTP status.
 
-    def __init__(self, message: str, *, status: int) -> None:
+    `retry_after` is the delay in seconds after which it may differ, where the upstream said so.
+    """
+
+    def __init__(self, message: str, *, status: int, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after = retry_after
 
 
 class UpstreamShapeError(UpstreamError):

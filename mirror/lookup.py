@@ -6,6 +6,19 @@ from typing import Any
 
 import msgspec
 
+REFS_READ, REFS_NOT_MIRRORED = "read", "not mirrored"
+
+
+def refs_state(alias: str) -> str:
+    """Return the SQL that says whether the refs of a repository were read.
+
+    One of "read" (once, in full; `refs_synced_at` says when last), "not read yet", "never read" (it is gone),
+    "not mirrored" (the upstream is configured with ``refs = "none"``).
+    """
+    return f"""CASE WHEN {alias}.refs_synced_at IS NOT NULL THEN '{REFS_READ}'
+        WHEN (SELECT refs FROM upstreams WHERE id = {alias}.upstream_id) = 'none' THEN '{REFS_NOT_MIRRORED}'
+        WHEN {alias}.deleted_at IS NOT NULL THEN 'never read' ELSE 'not read yet' END"""
+
 
 class Sight(msgspec.Struct, kw_only=True):
     """A repository as the mirror holds it: rows as mappings of column names to values."""

@@ -200,10 +200,12 @@ class Filled:
 
 
 def fill_public(path: Path) -> Filled:
-    """A file in which nothing is private."""
+    """A file in which nothing is private; the refs of all repositories were read, most have none."""
     filled = Filled(path)
     filled.repositories(PUBLIC, first=True)
     filled.refs("jespern/django-piston", PISTON_REFS)
+    for empty in PUBLIC[1:]:
+        filled.refs(empty.full_name, ())
     filled.follower("jespern/django-piston", "mcatalbas")
     filled.follower("jespern/django-piston", "ubernostrum")
     return filled

@@ -319,7 +319,7 @@ def test_answers_tell_their_age(world: World) -> None:
     assert answer.headers["x-mirror-synced-at"] == SEEN
     told = int(answer.headers["age"])
     assert abs((utc_now() - from_text(SEEN)).total_seconds() - told) < 5
-    assert "age" not in world.served.get("/1.0/repositories/mcatalbas/codeigniter/tags").headers
+    assert "age" not in world.served.get("/1.0/repositories/mcatalbas/copy/tags").headers
 
 
 def test_yaml_and_xml_say_the_same_as_json(world: World) -> None:

@@ -27,7 +27,7 @@ def older(path: Path, up_to: str) -> None:
     else:
         schema.migrations.apply(db)
     connection.executescript(
-        """INSERT INTO upstreams VALUES (1, 'cloud', 'cloud', 'https://bitbucket.example');
+        """INSERT INTO upstreams (id, name, kind, url) VALUES (1, 'cloud', 'cloud', 'https://bitbucket.example');
         INSERT INTO users (id, upstream_id, uuid, username, kind, first_seen_at, last_seen_at)
             VALUES (1, 1, 'u', 'alice', 'team', '', '')"""
     )

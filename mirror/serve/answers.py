@@ -7,6 +7,11 @@ import msgspec
 
 from mirror.serve.callers import Caller
 
+REFS_HEADER = "X-Mirror-Refs"
+"""Why refs are not answered: "not read yet" or "not mirrored"."""
+
+REFS_RETRY_SECONDS = 60
+
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """A request to an API, taken apart: names out of the path, the first value of each parameter."""
@@ -85,6 +90,26 @@ def not_found(what: str, name: str) -> ApiError:
 def forbidden() -> ApiError:
     """Say that a repository is not for this caller; the status is what Go's import resolver looks for."""
     return ApiError(403, "Forbidden", detail="You do not have access to this repository.")
+
+
+def refs_not_read(full_name: str) -> ApiError:
+    """Say that the refs of a repository were never read; the header tells another mirror so."""
+    return ApiError(
+        503,
+        f"The branches and tags of {full_name} have not been read yet",
+        detail="The mirror reads them in one of its next syncs; until then it does not know which there are.",
+        headers={"Retry-After": str(REFS_RETRY_SECONDS), REFS_HEADER: "not read yet"},
+    )
+
+
+def refs_not_mirrored() -> ApiError:
+    """Say that refs are left out of the mirror as a whole (``refs = "none"``)."""
+    return ApiError(
+        501,
+        "This mirror holds no branches and tags",
+        detail='Its operator configured refs = "none" for this upstream.',
+        headers={REFS_HEADER: "not mirrored"},
+    )
 
 
 def oldest(moments: Iterable[str | None]) -> str | None:

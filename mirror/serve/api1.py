@@ -20,7 +20,7 @@ from mirror.serve.answers import (
     unauthorized,
 )
 from mirror.serve.callers import Caller
-from mirror.serve.rows import FoundRepository, UserRow
+from mirror.serve.rows import FoundRepository, RepositoryRow, UserRow
 
 Reader = Callable[[sqlite3.Connection, Asked], Answer]
 
@@ -40,6 +40,13 @@ def _repository(connection: sqlite3.Connection, asked: Asked) -> FoundRepository
     if not found.visible:
         raise forbidden()
     return found
+
+
+def _with_refs(connection: sqlite3.Connection, asked: Asked) -> RepositoryRow:
+    """Find the repository whose refs are asked for; raises ApiError 503 or 501 where none were read."""
+    row = _repository(connection, asked).row
+    lookups.must_have_read_refs(connection, row.id, row.full_name, row.refs_synced_at)
+    return row
 
 
 def _users(connection: sqlite3.Connection, username: str) -> list[UserRow]:
@@ -171,20 +178,20 @@ def repository(connection: sqlite3.Connection, asked: Asked) -> Answer:
 
 def tags(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET repositories/U/S/tags: changesets by name."""
-    row = _repository(connection, asked).row
+    row = _with_refs(connection, asked)
     return Answer(body=legacy.tags(lookups.refs(connection, "tags", row.id)), synced_at=row.refs_synced_at)
 
 
 def branches(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET repositories/U/S/branches: changesets by name."""
-    row = _repository(connection, asked).row
+    row = _with_refs(connection, asked)
     body = legacy.branches(lookups.refs(connection, "branches", row.id))
     return Answer(body=body, synced_at=row.refs_synced_at)
 
 
 def branches_tags(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET repositories/U/S/branches-tags: both in short."""
-    row = _repository(connection, asked).row
+    row = _with_refs(connection, asked)
     body = legacy.branches_tags(
         lookups.refs(connection, "branches", row.id),
         lookups.refs(connection, "tags", row.id),
@@ -197,6 +204,7 @@ def main_branch(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET repositories/U/S/main-branch; 404 for an empty repository."""
     row = _repository(connection, asked).row
     if row.main_branch is None:
+        lookups.must_have_read_refs(connection, row.id, row.full_name, row.refs_synced_at)
         raise ApiError(404, "No main branch", detail="The repository is empty.")
     return Answer(body={"name": row.main_branch}, synced_at=row.last_seen_at)
 

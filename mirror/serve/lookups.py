@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
+from mirror.lookup import REFS_NOT_MIRRORED, refs_state
+from mirror.serve.answers import refs_not_mirrored, refs_not_read
 from mirror.serve.callers import Caller
 from mirror.serve.rows import ChangeRow, FoundRepository, RefRow, RepositoryRow, UserRow
 
@@ -191,6 +193,20 @@ def refs(connection: sqlite3.Connection, table: str, repository_id: int) -> list
         {"id": repository_id},
     )
     return [RefRow(*row) for row in found]
+
+
+def must_have_read_refs(
+    connection: sqlite3.Connection, repository_id: int, full_name: str, refs_synced_at: str | None
+) -> None:
+    """Raise ApiError 503 for a repository whose refs were never read, 501 where none are mirrored."""
+    if refs_synced_at is not None:
+        return
+    found = _tuples(
+        connection,
+        f"SELECT {refs_state('r')} FROM repositories r WHERE r.id = :id",
+        {"id": repository_id},
+    )
+    raise refs_not_mirrored() if found.fetchone()[0] == REFS_NOT_MIRRORED else refs_not_read(full_name)
 
 
 def followers(connection: sqlite3.Connection, repository_id: int) -> list[UserRow]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from mirror.times import to_text
 
 FIRST_DELAY = timedelta(minutes=15)
+LEAST_DELAY = timedelta(seconds=10)
 LONGEST_DELAY = timedelta(days=7)
 ENOUGH = 6  # times four is more than the longest delay; a few times more is more than a timedelta holds
 
@@ -20,7 +21,8 @@ class Failure(NamedTuple):
     """Something that could not be asked for: what it was, what came instead, when it is tried again.
 
     `kind` is refs, repository, row, page, members, workspace; `subject` names it for people and is unique
-    within its kind; `place` is what to ask again for a page.
+    within its kind; `place` is what to ask again for a page. `retry_after` is the first delay in seconds,
+    where the upstream told one.
     """
 
     kind: str
@@ -31,6 +33,7 @@ class Failure(NamedTuple):
     place: str | None = None
     attempts: int = 1
     next_try_at: str = ""
+    retry_after: float | None = None
 
 
 def start_run(connection: sqlite3.Connection, upstream_id: int, kind: str, *, at: str) -> int:
@@ -74,7 +77,9 @@ def save_failure(
         (upstream_id, failure.kind, failure.subject),
     ).fetchone()
     attempts = (row[0] if row else 0) + 1
-    delay = min(FIRST_DELAY * 4 ** min(attempts - 1, ENOUGH), LONGEST_DELAY)
+    told = failure.retry_after
+    first = FIRST_DELAY if told is None else max(LEAST_DELAY, timedelta(seconds=told))
+    delay = min(first * 4 ** min(attempts - 1, ENOUGH), LONGEST_DELAY)
     failure = failure._replace(attempts=attempts, next_try_at=to_text(now + delay))
     connection.execute(
         """INSERT INTO sync_failures (upstream_id, kind, subject, repository_id, status, error, place,

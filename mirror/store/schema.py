@@ -470,6 +470,34 @@ def m015_what_the_first_versions_made_otherwise(db: Database) -> None:
     db.execute("CREATE INDEX IF NOT EXISTS writes_at ON writes (at)")
 
 
+@migrations()
+def m016_which_refs_were_read(db: Database) -> None:
+    """How each upstream's refs are mirrored (api, git or none), and a view that says which were read.
+
+    NULL stands for a file that no run of this version has written. Where every living row was written as one
+    whose refs are not asked for, they are not mirrored.
+    """
+    db.execute("ALTER TABLE upstreams ADD COLUMN refs TEXT")
+    db.execute(
+        """UPDATE upstreams SET refs = 'none'
+           WHERE EXISTS (SELECT 1 FROM repositories WHERE upstream_id = upstreams.id)
+               AND NOT EXISTS (SELECT 1 FROM repositories WHERE upstream_id = upstreams.id
+                   AND (refs_synced_at IS NOT NULL OR (refs_stale AND deleted_at IS NULL)))"""
+    )
+    db.create_view(
+        "freshness",
+        """SELECT u.name AS upstream, r.id AS repository_id, r.full_name,
+                  r.last_seen_at, r.refs_synced_at, r.refs_stale,
+                  strftime('%s', 'now') - strftime('%s', r.last_seen_at) AS seen_seconds_ago,
+                  strftime('%s', 'now') - strftime('%s', r.refs_synced_at) AS refs_seconds_ago,
+                  CASE WHEN r.refs_synced_at IS NOT NULL THEN 'read' WHEN u.refs = 'none' THEN 'not mirrored'
+                      ELSE 'not read yet' END AS refs
+           FROM repositories r JOIN upstreams u ON u.id = r.upstream_id
+           WHERE r.deleted_at IS NULL""",
+        replace=True,
+    )
+
+
 def _drop_search_tables(db: Database) -> None:
     """Drop the search index with its triggers and indexes, whatever version made it."""
     for kind in ("trigger", "index", "table"):

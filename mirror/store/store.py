@@ -70,13 +70,14 @@ class Store:
         with self._turn, explained(self.path):
             return self.connection.execute(sql, values).fetchall()
 
-    def save_upstream(self, name: str, kind: str, url: str) -> int:
-        """Insert or update an upstream and return its id."""
+    def save_upstream(self, name: str, kind: str, url: str, *, refs: str = "api") -> int:
+        """Insert or update an upstream and return its id; `refs` says how they are read: api, git or none."""
         with self.transaction() as connection:
             connection.execute(
-                """INSERT INTO upstreams (name, kind, url) VALUES (?, ?, ?)
-                   ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, url = excluded.url""",
-                (name, kind, url),
+                """INSERT INTO upstreams (name, kind, url, refs) VALUES (?, ?, ?, ?)
+                   ON CONFLICT (name) DO UPDATE
+                   SET kind = excluded.kind, url = excluded.url, refs = excluded.refs""",
+                (name, kind, url, refs),
             )
             row = self.row("SELECT id FROM upstreams WHERE name = ?", (name,))
         return int(row[0])

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import msgspec
 
-from mirror.errors import MirrorError, UpstreamShapeError
+from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Ref, RepositoryKey
 from mirror.store.publicity import reopen
 from mirror.store.refs import SavedRefs, has_refs, has_unnamed, save_main_branch, save_refs
@@ -208,6 +208,7 @@ class RefsStep(Step):
                     f"{self.key.full_name}: {error}",
                     repository_id=self.row_id,
                     status=status,
+                    retry_after=error.retry_after if isinstance(error, UpstreamRefused) else None,
                 )
             )
         run.report.step()

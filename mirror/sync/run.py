@@ -92,7 +92,7 @@ class Run:
         Where it has moved, that is for the transaction that forgets what leads to the old address: once it
         is written, nobody can tell any more that it has.
         """
-        return self.store.save_upstream(self.config.name, self.config.kind, self._url)
+        return self.store.save_upstream(self.config.name, self.config.kind, self._url, refs=self.config.refs)
 
     @property
     def with_refs(self) -> bool:

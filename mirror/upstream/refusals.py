@@ -13,6 +13,14 @@ from mirror.upstream.answer import LONGEST_READ, Answer, mended, shown
 
 _REPEATED = {304, 408, 425, 429}  # 304 answers a condition, and none was asked
 
+_REFS_HEADER = "x-mirror-refs"
+"""What another mirror sends with refs that it has not read (503) or does not mirror (501).
+
+That is said of one repository: it is asked again later by itself, and the others meanwhile.
+"""
+
+_NO_REFS = ' - set refs = "git" for this upstream, or refs = "none" to mirror no branches and tags'
+
 _USED = {
     "basic": "a user and a token by the Basic scheme",
     "bearer": "a token by the Bearer scheme",
@@ -42,6 +50,9 @@ def error_for(
         return CredentialsRefused(
             f"{line} - the account is locked: log in with a browser to unlock it, then wait"
         )
+    if _REFS_HEADER in answer.headers:
+        line += _NO_REFS if answer.status == 501 else ""
+        return UpstreamRefused(line, status=answer.status, retry_after=retry_after)
     if answer.status >= 500 or answer.status in _REPEATED:
         return UpstreamBusy(line, status=answer.status, retry_after=retry_after)
     if answer.status == 410:

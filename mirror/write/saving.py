@@ -101,13 +101,17 @@ class Saving:
     def _save(self, rows: Sequence[Repository]) -> None:
         upstream = self._upstream
         self._store.save_page(
-            self._store.save_upstream(upstream.name, upstream.kind, url_of(upstream)),
+            self._save_upstream(),
             rows,
             run_id=None,
             seen_at=self._now(),
             with_refs=upstream.refs != "none",
             first_listing=False,
         )
+
+    def _save_upstream(self) -> int:
+        upstream = self._upstream
+        return self._store.save_upstream(upstream.name, upstream.kind, url_of(upstream), refs=upstream.refs)
 
     def _gone(self, row_id: int, reason: str) -> None:
         """Mark a row as gone, unless a sync that saw it first has done so."""
@@ -117,10 +121,9 @@ class Saving:
                 self._store.save_changes(changes, run_id=None, at=self._now())
 
     def _record(self, action: str, uuid: str, full_name: str, outcome: Outcome = "done") -> int:
-        upstream = self._upstream
         written = Written(self._now(), self._by, action, full_name, outcome, uuid)
         with self._store.transaction() as connection:
-            upstream_id = self._store.save_upstream(upstream.name, upstream.kind, url_of(upstream))
+            upstream_id = self._save_upstream()
             return save_written(connection, upstream_id, written)
 
     @contextmanager

@@ -22,6 +22,7 @@ from mirror.serve.cloud.answering import (
     shaped,
 )
 from mirror.serve.cloud.rows import Ref, Repository
+from mirror.serve.lookups import must_have_read_refs
 from mirror.times import normalised
 
 
@@ -86,8 +87,15 @@ def watchers(connection: sqlite3.Connection, asked: Asked) -> Answer:
     return accounts_of(connection, asked, listing, lambda user, _: shapes.account(user), row.last_seen_at)
 
 
-def _refs(connection: sqlite3.Connection, asked: Asked, *kinds: str) -> Answer:
+def _with_refs(connection: sqlite3.Connection, asked: Asked) -> Repository:
+    """Find the repository whose refs are asked for; raises ApiError 503 or 501 where none were read."""
     row = find_repository(connection, asked)
+    must_have_read_refs(connection, row.id, row.full_name, row.refs_synced_at)
+    return row
+
+
+def _refs(connection: sqlite3.Connection, asked: Asked, *kinds: str) -> Answer:
+    row = _with_refs(connection, asked)
     page, window = page_of(connection, asked, catalogue.refs(row.id, *kinds))
     shapes = asked.shapes
     values = [shapes.ref(row, Ref(*one)) for one in page.rows]
@@ -110,7 +118,7 @@ def tags(connection: sqlite3.Connection, asked: Asked) -> Answer:
 
 
 def _ref(connection: sqlite3.Connection, asked: Asked, kind: str) -> Answer:
-    row, name = find_repository(connection, asked), asked.names[2]
+    row, name = _with_refs(connection, asked), asked.names[2]
     found = reads.ref(connection, row.id, kind, name)
     if found is None:
         raise ApiError(404, f"No {kind} with name {name}", detail=f"{row.full_name} has no {kind} {name}.")

@@ -1,0 +1,210 @@
+"""Refs that were never read are not served as "there are none", nor taken so by a mirror of the mirror."""
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from filled import (
+    JESPERN,
+    LATER,
+    PISTON_REFS,
+    SEEN,
+    Filled,
+    hg_ref,
+    owner,
+    repository,
+)
+from served import Asking, asking, bearer, make_tokens
+from serving import serving
+
+from mirror.config import Config, UpstreamConfig
+from mirror.report import Silent, Summary
+from mirror.session import Wishes, sync_all
+from mirror.store import Store
+from mirror.store.runs import Failure, save_failure
+from mirror.times import from_text, utc_now
+
+UNREAD = repository("jespern/unread", JESPERN)
+HIDDEN = repository("jespern/hidden", JESPERN, is_private=True)
+READ = repository("jespern/read", JESPERN)
+EMPTY = repository("jespern/empty", JESPERN, main_branch=None)
+OF_REFS = (
+    "1.0/repositories/{}/tags",
+    "1.0/repositories/{}/branches",
+    "1.0/repositories/{}/branches-tags",
+    "2.0/repositories/{}/refs",
+    "2.0/repositories/{}/refs/branches",
+    "2.0/repositories/{}/refs/branches/master",
+    "2.0/repositories/{}/refs/tags",
+    "2.0/repositories/{}/refs/tags/v1.0",
+)
+REFS = (hg_ref("branch", "master", "a"), hg_ref("tag", "v1.0", "b"))
+
+
+def fill(path: Path, refs: str = "api") -> Filled:
+    """One repository whose refs were read, one that is known to have none, two that were never asked for."""
+    filled = Filled(path)
+    filled.store.save_upstream("cloud", "cloud", "https://api.example.com/2.0", refs=refs)
+    filled.store.save_page(
+        filled.upstream_id,
+        (UNREAD, HIDDEN, READ, EMPTY),
+        run_id=None,
+        seen_at=SEEN,
+        with_refs=refs != "none",
+        first_listing=True,
+    )
+    filled.refs("jespern/read", REFS)
+    filled.refs("jespern/empty", ())
+    return filled
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Iterator[Filled]:
+    made = fill(tmp_path / "mirror.db")
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def served(filled: Filled) -> Asking:
+    return asking(filled.store.path)
+
+
+@pytest.mark.parametrize("path", OF_REFS)
+def test_refs_that_were_never_read_are_503(served: Asking, path: str) -> None:
+    """With the time to come back and a plain message, on every address that lists or names refs."""
+    for method in ("GET", "HEAD"):
+        answer = served(method, "/" + path.format("jespern/unread"))
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) > 0
+        assert answer.headers["x-mirror-refs"] == "not read yet"
+        assert "x-mirror-synced-at" not in answer.headers
+    error = served.get("/" + path.format("jespern/unread")).json()["error"]
+    assert error["message"] == "The branches and tags of jespern/unread have not been read yet"
+
+
+@pytest.mark.parametrize("path", OF_REFS)
+def test_what_was_read_is_answered(served: Asking, path: str) -> None:
+    """There and for a repository that is known to have none, where nothing is an answer."""
+    assert served.get("/" + path.format("jespern/read")).status_code == 200
+    status = served.get("/" + path.format("jespern/empty")).status_code
+    assert status == (404 if path.endswith(("master", "v1.0")) else 200)
+
+
+@pytest.mark.parametrize("refs", ["api", "none"])
+@pytest.mark.parametrize("path", OF_REFS)
+def test_whether_it_may_be_known_is_checked_first(tmp_path: Path, path: str, refs: str) -> None:
+    """A hidden repository answers as a missing one does, whatever was read of it; a token sees the truth."""
+    filled = fill(tmp_path / "mirror.db", refs)
+    token, served = make_tokens(filled.store)["read"], asking(filled.store.path)
+    hidden = served.get("/" + path.format("jespern/hidden"))
+    missing = served.get("/" + path.format("jespern/nowhere"))
+    assert hidden.status_code in (403, 404)
+    assert missing.status_code == 404
+    for answer in (hidden, missing):
+        assert "retry-after" not in answer.headers
+        assert "x-mirror-refs" not in answer.headers
+    shown = served.get("/" + path.format("jespern/hidden"), headers=bearer(token))
+    assert shown.status_code == (501 if refs == "none" else 503)
+
+
+@pytest.mark.parametrize("path", OF_REFS)
+def test_refs_that_are_not_mirrored_are_501(tmp_path: Path, path: str) -> None:
+    """What was read before that was configured is served still."""
+    served = asking(fill(tmp_path / "mirror.db", "none").store.path)
+    answer = served.get("/" + path.format("jespern/unread"))
+    assert answer.status_code == 501
+    assert answer.json()["error"]["message"] == "This mirror holds no branches and tags"
+    assert "retry-after" not in answer.headers
+    assert served.get("/" + path.format("jespern/read")).status_code == 200
+
+
+def test_the_main_branch_is_named_before_refs_are_read(filled: Filled, served: Asking) -> None:
+    """The listing told it; where it told none, only refs that were read make the repository an empty one."""
+    assert served.json("/1.0/repositories/jespern/unread/main-branch") == {"name": "master"}
+    assert served.json("/2.0/repositories/jespern/unread")["mainbranch"]["name"] == "master"
+    assert served.get("/1.0/repositories/jespern/empty/main-branch").status_code == 404
+    filled.repositories((repository("jespern/untold", JESPERN, main_branch=None),))
+    assert served.get("/1.0/repositories/jespern/untold/main-branch").status_code == 503
+
+
+def test_pages_of_a_listing_that_has_not_ended_are_not_served(filled: Filled, served: Asking) -> None:
+    """The first page of refs is in the file, but nobody knows what the second one holds."""
+    filled.store.connection.execute(
+        "INSERT INTO branches (repository_id, name, target_hash) VALUES (?, 'master', ?)",
+        (filled.id_of("jespern/unread"), "a" * 40),
+    )
+    for path in OF_REFS:
+        assert served.get("/" + path.format("jespern/unread")).status_code == 503
+
+
+def test_refs_that_were_read_once_stay_served(filled: Filled, served: Asking) -> None:
+    """With their age: after a later failure, a new name, and when the repository was made public."""
+    filled.repositories((HIDDEN,))
+    filled.refs("jespern/hidden", REFS)
+    failure = Failure("refs", HIDDEN.uuid, "answered 500", filled.id_of("jespern/read"), 500)
+    with filled.store.transaction() as connection:
+        save_failure(connection, filled.upstream_id, failure, from_text(LATER))
+    filled.repositories((repository("jespern/shown", JESPERN, uuid=HIDDEN.uuid),), at=LATER)
+    for name in ("jespern/read", "jespern/shown"):
+        answer = served.get(f"/2.0/repositories/{name}/refs")
+        assert [ref["name"] for ref in answer.json()["values"]] == ["master", "v1.0"]
+        assert answer.headers["x-mirror-synced-at"] == SEEN
+
+
+def synced(
+    path: Path,
+    address: str,
+    *,
+    workspaces: tuple[str, ...] = ("jespern",),
+    after: timedelta = timedelta(),
+) -> Summary:
+    """Sync a copy from a served mirror, so long after now."""
+    upstream = UpstreamConfig(name="other", kind="cloud", url=f"{address}/2.0", workspaces=workspaces)
+    (summary,) = sync_all(
+        Config(database=str(path), upstreams=(upstream,)),
+        Wishes(may_wait=False),
+        report=Silent(),
+        stop=threading.Event(),
+        clock=lambda: utc_now() + after,
+    )
+    return summary
+
+
+def refs_of(path: Path) -> set[tuple[str, str]]:
+    """List what a copy holds."""
+    with Store(path) as store:
+        rows = store.rows(
+            """SELECT r.full_name, x.name FROM repositories r JOIN
+               (SELECT repository_id, name FROM branches UNION ALL SELECT repository_id, name FROM tags) x
+               ON x.repository_id = r.id"""
+        )
+    return {(row[0], row[1]) for row in rows}
+
+
+def test_a_mirror_of_a_mirror_is_complete_later(filled: Filled, tmp_path: Path) -> None:
+    """It waits for no single repository, takes none for empty, and has all once the first mirror has."""
+    filled.repositories((repository("others/one", owner("others")),))
+    filled.refs("others/one", REFS)
+    copy, both = tmp_path / "copy.db", ("jespern", "others")
+    with serving(filled.store.path) as address:
+        first = synced(copy, address, workspaces=both)
+        assert (first.state, first.counts.retries) == ("incomplete", 0)
+        assert [failure.kind for failure in first.failures] == ["refs"]
+        assert "jespern/unread have not been read yet" in first.failures[0].error
+        assert {name for name, _ in refs_of(copy)} == {"jespern/read", "others/one"}
+        filled.refs("jespern/unread", PISTON_REFS)
+        later = synced(copy, address, workspaces=both, after=timedelta(seconds=61))
+        assert (later.state, later.failures) == ("complete", [])
+    assert ("jespern/unread", "0.2.1") in refs_of(copy)
+
+
+def test_a_mirror_of_one_without_refs_says_what_to_set(tmp_path: Path) -> None:
+    """It is told so once for each repository, without repeats."""
+    filled = fill(tmp_path / "mirror.db", "none")
+    with serving(filled.store.path) as address:
+        summary = synced(tmp_path / "copy.db", address)
+    assert (summary.state, summary.counts.retries) == ("incomplete", 0)
+    assert 'refs = "none"' in summary.failures[0].error
