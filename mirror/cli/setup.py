@@ -52,7 +52,7 @@ workspaces = ["atlassian"]    # as in bitbucket.org/SLUG; remove the line for yo
 # port = 8001
 # writes = false              # let tokens of scope `write` create, update, delete and fork upstream
 # trust_basic_user = false    # loopback only: believe the user name of a Basic login
-# public_url = ""             # the address in links, where the mirror stands behind another server
+# public_url = ""             # where a proxy publishes the mirror: https://HOST or https://HOST/PATH
 
 # Who is told how syncs went, as many as you like; each has one of ping, url and command.
 # [[alert]]

@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import urljoin
 
 import uvicorn
 from datasette.app import Datasette
+from datasette.utils.asgi import Request
 
 from mirror.config import ServeConfig
 from mirror.errors import ConfigError, MirrorError
 from mirror.serve.callers import is_loopback
 from mirror.serve.mirrors import served
+from mirror.serve.prefix import base_of, origin_of, outer
 from mirror.store.files import open_reader
 
 SETTINGS = {
@@ -48,14 +51,27 @@ def build(database: Path, config: ServeConfig, *, writer: Any = None, secret: st
             f"not for {config.host}"
         )
     open_reader(database).close()
-    datasette = Datasette(
+    datasette = Published(
         [str(database)],
-        settings=SETTINGS,
+        settings=SETTINGS | {"base_url": base_of(config.public_url)},
         metadata={"title": "Bitbucket mirror"},
         secret=secret or os.environ.get("DATASETTE_SECRET"),
     )
+    datasette.public_origin = origin_of(config.public_url)
     served(datasette).configure(config, writer)
     return datasette
+
+
+class Published(Datasette):  # type: ignore[misc]
+    """A Datasette whose absolute links lead to the configured address, whatever host a proxy asks at."""
+
+    public_origin = ""
+
+    def absolute_url(self, request: Request, path: str) -> str:
+        """Make a path absolute."""
+        if self.public_origin:
+            return urljoin(f"{self.public_origin}/", outer(self, path))
+        return str(super().absolute_url(request, path))
 
 
 def serve(

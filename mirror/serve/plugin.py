@@ -12,7 +12,7 @@ from datasette.utils.asgi import Request, Response
 from jinja2 import Environment
 
 from mirror.search import register
-from mirror.serve import api, bodies, foreign, methods, permissions, service, webhooks
+from mirror.serve import api, bodies, foreign, methods, permissions, prefix, service, webhooks
 from mirror.serve.closed import close_tables
 from mirror.serve.cloud import conditions, edge
 from mirror.serve.errors import error_page
@@ -32,8 +32,8 @@ View = Callable[..., Awaitable[Response]]
 
 @hookimpl
 def startup(datasette: "Datasette") -> None:
-    """Look at the settings now, so that a wrong one ends the start and not a request."""
-    served(datasette)
+    """Read the settings now, so that a wrong one ends the start and not a request."""
+    prefix.check(datasette, served(datasette).config.public_url)
 
 
 @hookimpl
@@ -131,8 +131,9 @@ def menu_links(datasette: "Datasette", actor: dict[str, Any] | None) -> list[dic
 
 
 @hookimpl
-def prepare_jinja2_environment(env: Environment) -> None:
+def prepare_jinja2_environment(env: Environment, datasette: "Datasette") -> None:
     """Add the plugin's templates behind those of the operator, and the filters that they use."""
+    prefix.install(env, datasette)
     tables.install(env, str(TEMPLATES))
     wording.install(env)
 
@@ -144,7 +145,7 @@ def asgi_wrapper(datasette: "Datasette") -> Callable[[headers.Application], head
     def wrapped(application: headers.Application) -> headers.Application:
         limited = bodies.bounded(application, _answers_all)
         known = methods.checked(foreign.guarded(datasette, limited), _answers_all)
-        return service.timed(datasette, headers.guarded(known))
+        return prefix.prefixed(datasette, service.timed(datasette, headers.guarded(known)))
 
     return wrapped
 

@@ -19,6 +19,7 @@ from mirror.serve.pages.headers import PAGE
 from mirror.serve.pages.links import Links
 from mirror.serve.pages.reads.upstreams import upstreams
 from mirror.serve.pages.tallies import PATIENCE, tallies
+from mirror.serve.prefix import origin_of
 from mirror.times import utc_now
 
 if TYPE_CHECKING:
@@ -71,10 +72,10 @@ class Visit:
 
     @property
     def origin(self) -> str:
-        """The address before all paths: the configured one, else the one that was asked."""
-        configured = served(self.datasette).config.public_url
+        """The address before all paths and their prefix: the configured one, else that of the request."""
+        configured = origin_of(served(self.datasette).config.public_url)
         if configured:
-            return configured.rstrip("/")
+            return configured
         host = self.request.host
         return f"{self.request.scheme}://{host if _HOST.fullmatch(host) else 'localhost'}"
 

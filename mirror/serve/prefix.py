@@ -1,0 +1,146 @@
+"""The path below which a proxy publishes the server: taken off what is asked, put before what is answered.
+
+Inside, paths have no prefix, whether the proxy strips it or not. What leads somewhere gets it: Datasette's
+`base_url` covers the links that its `urls` makes, this module the rest: redirects, cookies, and links that
+Datasette makes from the path of the request.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from datasette.utils import StartupError, tilde_decode
+from jinja2 import Environment
+from markupsafe import Markup
+
+from mirror.errors import ConfigError
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
+
+_ADDRESS = re.compile(r"(?P<origin>https?://[^/?#\s\"'<>]+)(?P<path>(?:/[^/?#\s\"'<>;]+)*)/?", re.IGNORECASE)
+_LINK = re.compile(r'( (?:href|action|src)=")(/[^/"][^"]*|/)(?=")')
+_COOKIE_PATH = re.compile(rb";\s*path=/(?=;|$)", re.IGNORECASE)
+_TOP = frozenset({"", "-", "api", "!api", "%21api", "1", "2", "rest", "favicon", "robots"})
+"""First segments of paths, up to their first dot, that no database has."""
+
+Message = dict[str, Any]
+Application = Callable[[Message, Any, Any], Awaitable[None]]
+
+
+def base_of(public_url: str) -> str:
+    """Return the path of a configured address, with a slash at both ends; raises ConfigError."""
+    if not public_url:
+        return "/"
+    found = _ADDRESS.fullmatch(public_url)
+    if found is None:
+        raise ConfigError(
+            f"public_url = {public_url!r}: write it as https://HOST or https://HOST/PATH, without ? and #"
+        )
+    return f"{found['path']}/"
+
+
+def origin_of(public_url: str) -> str:
+    """Return a configured address without its path."""
+    found = _ADDRESS.fullmatch(public_url)
+    return found["origin"] if found else ""
+
+
+def check(datasette: "Datasette", public_url: str) -> None:
+    """Raise StartupError where Datasette was started with another prefix than the configured address has."""
+    try:
+        wanted = base_of(public_url)
+    except ConfigError as error:
+        raise StartupError(str(error)) from None
+    if public_url and wanted != datasette.setting("base_url"):
+        raise StartupError(
+            f"public_url = {public_url!r} has the path {wanted}: "
+            f"start Datasette with --setting base_url {wanted}"
+        )
+
+
+def prefixed(datasette: "Datasette", application: Application) -> Application:
+    """Take the prefix off the path of each request, and put it before redirects and into cookies."""
+
+    async def answer(scope: Message, receive: Any, send: Callable[[Message], Awaitable[None]]) -> None:
+        base = datasette.setting("base_url")
+        if scope["type"] != "http" or base == "/":
+            await application(scope, receive, send)
+            return
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [_with_prefix(datasette, name, value) for name, value in message["headers"]]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await application(_without_prefix(datasette, scope), receive, sent)
+
+    return answer
+
+
+def inner(datasette: "Datasette", path: str) -> str:
+    """Return a path, as it may stand in an address, without the prefix.
+
+    A database may have the prefix's name. Then what follows tells its pages from the prefix, and the prefix
+    is taken off as often as it stands there, since Datasette adds it to paths that have it.
+    """
+    base = datasette.setting("base_url")
+    if base == "/":
+        return path
+    shared = _is_database(datasette, base.strip("/"))
+    if path == base[:-1]:
+        return path if shared else "/"
+    while path.startswith(base):
+        rest = path[len(base) - 1 :]
+        first = rest.split("/")[1].partition(".")[0]
+        if shared and first not in _TOP and not _is_database(datasette, first):
+            break  # a table of that database
+        path = rest
+        if not shared:
+            break
+    return path
+
+
+def outer(datasette: "Datasette", address: str) -> str:
+    """Return a link of this server with the prefix, whether it has it already or not."""
+    path, mark, query = re.fullmatch(r"([^?#]*)([?#]?)(.*)", address, re.DOTALL).groups()  # type: ignore[union-attr]
+    return str(datasette.setting("base_url")) + inner(datasette, path)[1:] + mark + query
+
+
+def install(env: Environment, datasette: "Datasette") -> None:
+    """Give templates the filter `below_base`, for what Datasette's own templates render."""
+
+    def below_base(page: Markup) -> Markup:
+        # Quotes of what comes from a file are escaped, so that only links of templates are met.
+        if datasette.setting("base_url") == "/":
+            return page
+        text = _LINK.sub(lambda found: found[1] + outer(datasette, found[2]), str(page))
+        return Markup(text)  # noqa: S704 - what Datasette's template rendered
+
+    env.filters["below_base"] = below_base
+
+
+def _is_database(datasette: "Datasette", segment: str) -> bool:
+    name = tilde_decode(segment.partition(".")[0])
+    return any(name == (database.route or database.name) for database in datasette.databases.values())
+
+
+def _without_prefix(datasette: "Datasette", scope: Message) -> Message:
+    raw = scope.get("raw_path")
+    path = raw.decode("latin-1").partition("?")[0] if raw else scope["path"]
+    stripped = inner(datasette, path)
+    # Datasette takes its `base_url` off once more: a path that happens to begin so gets it for that.
+    if stripped.startswith(datasette.setting("base_url")):
+        stripped = datasette.setting("base_url") + stripped[1:]
+    return {**scope, "path": unquote(stripped), "raw_path": stripped.encode("latin-1")}
+
+
+def _with_prefix(datasette: "Datasette", name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    base = datasette.setting("base_url").encode()
+    if name.lower() == b"location" and value.startswith(b"/") and not value.startswith(b"//"):
+        return name, outer(datasette, value.decode("latin-1")).encode("latin-1")
+    if name.lower() == b"set-cookie":
+        return name, _COOKIE_PATH.sub(b"; Path=" + base[:-1], value)
+    return name, value

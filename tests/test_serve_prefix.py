@@ -1,0 +1,178 @@
+"""A mirror that a reverse proxy publishes below a path: nothing leads out of it."""
+
+import html
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+import pytest
+from filled import fill_public
+from proxying import Proxy, proxy
+from served import Asking, asking
+from serving import serving
+
+from mirror.errors import ConfigError
+from mirror.serve import tokens
+from mirror.serve.prefix import inner, outer
+
+ATTRIBUTES = re.compile(r'(?:href|src|action|data-suggest)="([^"#]*)"')
+TABLES = (
+    "mirror/repositories?_facet=language&_where=id>0&_size=2",
+    "mirror?sql=select+full_name+from+repositories&_hide_sql=1",
+    "mirror/find?part=django",
+    "mirror/users/1",
+)
+MOST = 2
+"""How many addresses of one folder are followed: tables, rows, repositories, each with all parameters."""
+
+
+def links_of(answer: httpx.Response) -> list[str]:
+    """Return all addresses that an answer leads to: attributes of pages, texts of JSON, redirects, Link."""
+    found = re.findall("<([^>]*)>", answer.headers.get("link", ""))
+    if "location" in answer.headers:
+        found.append(answer.headers["location"])
+    kind = answer.headers.get("content-type", "")
+    if "html" in kind or "atom" in kind:
+        found += [html.unescape(one) for one in ATTRIBUTES.findall(answer.text)]
+    elif "json" in kind:
+        found += re.findall(r'"(https?://[^"]*)"', json.dumps(answer.json()))
+    return [urljoin(str(answer.url), one) for one in found]
+
+
+def crawl(begun: list[str], http: httpx.Client) -> Iterator[httpx.Response]:
+    """Follow the links on the host of some addresses: all of the pages, some of each other folder."""
+    waiting, seen, origin = [*begun], Counter[str](), urlsplit(begun[0]).netloc
+    known = set(begun)
+    while waiting:
+        answer = http.get(waiting.pop(0))
+        yield answer
+        for link in dict.fromkeys(links_of(answer)):
+            place = urlsplit(link)
+            folder = place.path.rpartition("/")[0]
+            if place.netloc != origin or link in known or (seen[folder] >= MOST and place.path in known):
+                continue
+            if seen[folder] < MOST or folder.endswith(("/-", "/static", "/mirror-assets")):
+                seen[folder] += 1
+                known |= {link, place.path}
+                waiting.append(link)
+
+
+@pytest.fixture(params=["stripped", "passed on"])
+def published(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Proxy, str]]:
+    """A mirror behind a proxy of either style, under a prefix that its database's page has as well."""
+    filled = fill_public(tmp_path / "mirror.db")
+    token = tokens.create(filled.store, "reader", "read")
+    filled.store.close()
+    with (
+        proxy("/mirror", strips=request.param == "stripped") as server,
+        serving(tmp_path / "mirror.db", public_url=server.address) as backend,
+    ):
+        server.backend = backend
+        yield server, token
+
+
+def test_no_link_of_any_page_leads_out_of_the_prefix(published: tuple[Proxy, str]) -> None:
+    """Pages, tables, SQL, stored queries, facets, exports, both APIs, the feed and all assets."""
+    server, token = published
+    begun = [f"{server.address}/{path}" for path in ("", *TABLES, "2.0/repositories?pagelen=2")]
+    with httpx.Client(trust_env=False, timeout=20, headers={"Authorization": f"Bearer {token}"}) as http:
+        asked = list(crawl(begun, http))
+    told = {urlsplit(str(one.url)).path.removeprefix("/mirror") for one in asked}
+    assert server.outside == []
+    own = [one for one in asked if re.search(r"/mirror/(-/.*)?$", urlsplit(str(one.url)).path)]
+    assert {one.status_code for one in own} <= {200, 302}
+    assert {"/", "/-/search", "/-/changes.atom", "/mirror/repositories", "/mirror"} <= told
+    assert any(path.endswith(".css") for path in told)
+    backend = urlsplit(server.backend).netloc
+    assert [str(one.url) for one in asked if backend in one.text] == []
+
+
+def test_redirects_and_cookies_keep_the_prefix(published: tuple[Proxy, str]) -> None:
+    """A login comes back to the page that asked for it, and its cookie goes to no other path of the host."""
+    server, token = published
+    with httpx.Client(trust_env=False) as http:
+        page = http.get(f"{server.address}/-/mirror-login", params={"next": "/mirror/repositories?_sort=id"})
+        fields = dict(re.findall(r'name="(csrftoken|next)" value="([^"]*)"', page.text))
+        answer = http.post(f"{server.address}/-/mirror-login", data=html_free(fields) | {"token": token})
+        assert answer.headers["location"] == "/mirror/mirror/repositories?_sort=id"
+        assert {(one.name, one.path) for one in http.cookies.jar} == {
+            ("ds_csrftoken", "/mirror"), ("ds_actor", "/mirror"),
+        }  # fmt: skip
+        moved = http.get(f"{server.address}/-/settings.json/")
+        assert moved.headers["location"].startswith("/mirror/-/settings")
+
+
+def html_free(fields: dict[str, str]) -> dict[str, str]:
+    """Return the values of fields as a browser sends them."""
+    return {name: html.unescape(value) for name, value in fields.items()}
+
+
+@pytest.fixture(scope="module")
+def below(tmp_path_factory: pytest.TempPathFactory) -> Asking:
+    """A mirror below a path that no database is called by."""
+    path = tmp_path_factory.mktemp("below") / "mirror.db"
+    fill_public(path).store.close()
+    return asking(path, public_url="https://code.example/a/b")
+
+
+@pytest.mark.parametrize(
+    ("path", "bare"),
+    [
+        ("/a/b", "/"),
+        ("/a/b/", "/"),
+        ("/", "/"),
+        ("/a/b/mirror/tags", "/mirror/tags"),
+        ("/mirror/tags", "/mirror/tags"),
+        ("/a/bc", "/a/bc"),
+    ],
+)
+def test_the_prefix_may_be_there_or_not(below: Asking, path: str, bare: str) -> None:
+    """With a slash behind it or without."""
+    assert inner(below.datasette, path) == bare
+    assert outer(below.datasette, f"{path}?x=/a/b/") == f"/a/b{bare}?x=/a/b/"
+
+
+@pytest.mark.parametrize(
+    ("path", "bare"),
+    [
+        ("/mirror/", "/"),
+        ("/mirror", "/mirror"),
+        ("/mirror/mirror", "/mirror"),
+        ("/mirror/tags", "/mirror/tags"),
+        ("/mirror/mirror/tags/1,a", "/mirror/tags/1,a"),
+        ("/mirror/-/search", "/-/search"),
+        ("/mirror/2.0/user", "/2.0/user"),
+        ("/mirror/mirror.json", "/mirror.json"),
+        ("/mirror/mirror/mirror/tags", "/mirror/tags"),
+    ],
+)
+def test_a_prefix_with_the_name_of_the_database_is_told_apart(tmp_path: Path, path: str, bare: str) -> None:
+    """By what follows it."""
+    fill_public(tmp_path / "mirror.db").store.close()
+    served = asking(tmp_path / "mirror.db", public_url="https://code.example/mirror")
+    assert inner(served.datasette, path) == bare
+
+
+def test_links_of_tables_and_feed_lead_to_the_public_address(below: Asking) -> None:
+    """Whatever host the proxy asks at; the prefix stands there once."""
+    table = below.json("/mirror/repositories.json?_size=2&_facet=scm")
+    assert table["next_url"].startswith("https://code.example/a/b/mirror/repositories.json?")
+    toggle = table["facet_results"]["scm"]["results"][0]["toggle_url"]
+    assert toggle.startswith("https://code.example/a/b/mirror/repositories.json?")
+    feed = below.get("/-/changes.atom").text
+    assert 'href="https://code.example/a/b/-/changes.atom"' in feed
+    assert "/a/b/a/b" not in feed
+
+
+@pytest.mark.parametrize(
+    "address", ["code.example/b", "https://", "ftp://x/b", "https://x/b?c", "https://x//b"]
+)
+def test_a_public_url_that_is_no_address_is_refused(tmp_path: Path, address: str) -> None:
+    """Before the server starts, with the form that it should have."""
+    fill_public(tmp_path / "mirror.db").store.close()
+    with pytest.raises(ConfigError, match="https://HOST/PATH"):
+        asking(tmp_path / "mirror.db", public_url=address)
