@@ -142,10 +142,12 @@ def read_config(path: Path | None) -> Config:
         return BUILT_IN
     path = path or DEFAULT_FILE
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # Notepad and PowerShell begin a file with a byte order mark
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; `mirror init` writes one to start from") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is no UTF-8 text; save it as UTF-8") from None
+    except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     return from_toml(text, where=str(path))
 

@@ -101,3 +101,13 @@ def test_a_config_compares_by_value() -> None:
     """Two readings of the same text are the same configuration."""
     assert from_toml(TEMPLATE) == from_toml(TEMPLATE)
     assert from_toml(TEMPLATE) != Config()
+
+
+def test_a_file_of_notepad_is_read_and_one_in_utf_16_is_told(tmp_path: Path) -> None:
+    """A byte order mark and line ends of Windows are no part of the text."""
+    path = tmp_path / "mirror.toml"
+    path.write_bytes(b'\xef\xbb\xbf[[upstream]]\r\nname = "cloud"\r\nworkspaces = ["ws"]\r\n')
+    assert read_config(path).upstreams[0].workspaces == ("ws",)
+    path.write_text('database = "m.db"', "utf-16")
+    with pytest.raises(ConfigError, match="is no UTF-8 text; save it as UTF-8"):
+        read_config(path)

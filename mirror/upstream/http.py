@@ -6,6 +6,7 @@ Every request is counted by the budget before it is sent, repeats too. What come
 success, or one of the errors of `mirror.errors`.
 """
 
+import os
 import random as random_numbers
 import ssl
 import time
@@ -14,7 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Literal, NoReturn, TypeVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
+from urllib.request import getproxies
 
 import httpx
 import msgspec
@@ -28,6 +30,7 @@ from mirror.upstream.addresses import redirected
 from mirror.upstream.answer import Answer, NotAsAsked, decoded, moment_of, shown, shown_url, unexpected
 from mirror.upstream.budget import Budget, RequestKind, delay_told
 from mirror.upstream.deadline import Deadline, DeadlineBackend
+from mirror.upstream.environment import distrust_remedy, named_certificates, proxy_of, trusting
 from mirror.upstream.oauth import Grant, Tokens, token_address
 from mirror.upstream.patience import Patience, Retrying, Unsent
 from mirror.upstream.refusals import error_for
@@ -96,18 +99,22 @@ class Http:
         except httpx.InvalidURL as error:
             raise ConfigError(f"url {url!r} is no web address: {error}") from None
         self._origins |= {("https", host, None) for scheme, host, port in self._origins if port is None}
+        if credential.form == "oauth":
+            self._origins.add(_origin(httpx.URL(token_address(self.url))))
+        limits = httpx.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency + 1)
         self._client = httpx.Client(
             transport=transport,
-            verify=_certificates(),
+            mounts=None if transport else self._proxies(limits),
+            verify=self._certificates(),
             timeout=timeout,
-            limits=httpx.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency + 1),
+            limits=limits,
             headers={
                 "User-Agent": user_agent,
                 "Accept": "application/json",
                 "Accept-Encoding": "gzip, deflate",
             },
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            trust_env=urlsplit(self.url).hostname not in LOOPBACK,
+            trust_env=False,  # what the environment says is read by `environment`
             follow_redirects=False,
         )
         if transport is None:
@@ -326,6 +333,8 @@ class Http:
         cause = shown(self.redacted(str(error))) or type(error).__name__
         where = shown_url(url)
         # A UnicodeError is how the resolver takes a host name with too long or empty parts.
+        if "CERTIFICATE_VERIFY_FAILED" in cause:
+            cause += distrust_remedy(os.environ)
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | UnicodeError):
             raise Unsent(f"{where}: cannot connect: {cause}") from None
         if isinstance(error, httpx.TimeoutException):
@@ -337,11 +346,9 @@ class Http:
 
     def _grant(self) -> Grant:
         """Ask for an access token as the OAuth consumer."""
-        url = token_address(self.url)
-        self._origins.add(_origin(httpx.URL(url)))
         call = _Call(
             method="POST",
-            url=url,
+            url=token_address(self.url),
             content=b"grant_type=client_credentials",
             headers={"Content-Type": "application/x-www-form-urlencoded"},
         )
@@ -358,6 +365,26 @@ class Http:
         # A copy, because this runs within an attempt of the original.
         return self._patience.reads.copy()(ask)
 
+    def _proxies(self, limits: httpx.Limits) -> dict[str, httpx.HTTPTransport]:
+        """Return a transport for each address that is reached through a proxy; raises ConfigError."""
+        found = dict[str, httpx.HTTPTransport]()
+        for scheme, host, port in self._origins:
+            proxy = None if host in LOOPBACK else proxy_of(scheme, host, port, getproxies())
+            if proxy is not None:
+                place = f"[{host}]" if ":" in host else host
+                try:
+                    found[f"{scheme}://{place}"] = httpx.HTTPTransport(
+                        verify=self._certificates(), proxy=proxy, limits=limits, trust_env=False
+                    )
+                except httpx.InvalidURL:
+                    raise ConfigError(f"the proxy for {scheme} in the environment is no address") from None
+        return found
+
+    def _certificates(self) -> ssl.SSLContext:
+        """Return who is trusted; the environment is of no account where nothing is encrypted."""
+        encrypted = any(scheme == "https" for scheme, _, _ in self._origins)
+        return _certificates(named_certificates(os.environ) if encrypted else None)
+
     def _bound_exchanges(self) -> None:
         """Put the deadline beneath httpx, which offers no public way to it."""
         for transport in (self._client._transport, *self._client._mounts.values()):  # noqa: SLF001
@@ -369,9 +396,15 @@ _JSON_BODY = {"Content-Type": "application/json"}
 
 
 @cache
-def _certificates() -> ssl.SSLContext:
-    """Read whom to trust, once: it takes 24 ms, and leaves memory in pieces if each run does it."""
-    return httpx.create_ssl_context()
+def _certificates(named: tuple[str, str] | None) -> ssl.SSLContext:
+    """Read whom to trust, once: it takes 24 ms, and leaves memory in pieces if each run does it.
+
+    `named` is the variable that names certificates, and its value; raises ConfigError as `trusting` does.
+    """
+    try:
+        return trusting(*named) if named else httpx.create_ssl_context(trust_env=False)
+    except OSError as error:
+        raise ConfigError(f"the certificates to trust cannot be read: {error}") from None
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

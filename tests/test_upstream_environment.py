@@ -1,0 +1,117 @@
+"""What the environment says: proxies and certificates are used, or refused by the name of the variable."""
+
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import httpx
+import pytest
+from commands import Folder
+
+from mirror.errors import ConfigError
+from mirror.upstream.environment import named_certificates, proxy_of, trusting
+
+ONCE = "retry = { attempts = 1 }"
+PROXIES = {"https": "http://proxy.example:3128", "all": "other.example"}
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "host", "is_direct"),
+    [
+        ("", "api.bitbucket.org", False),
+        ("*", "api.bitbucket.org", True),
+        ("bitbucket.org", "api.bitbucket.org", True),
+        (".bitbucket.org", "bitbucket.org", True),
+        ("*.bitbucket.org", "API.Bitbucket.org.", True),
+        ("bucket.org", "bitbucket.org", False),
+        ("localhost,127.0.0.1,::1,fd00::/8", "fd12::1", True),
+        ("localhost,127.0.0.1,::1,fd00::/8", "api.bitbucket.org", False),
+        ("10.0.0.0/8 192.168.0.0/16", "10.20.30.40", True),
+        ("10.0.0.0/8", "11.0.0.1", False),
+        ("10.1.2.3", "10.1.2.3", True),
+        ("[::1]:443", "::1", True),
+        ("git.example:443,git.example:8443", "git.example", True),
+        ("git.example:8443", "git.example", False),
+        ("https://git.example", "git.example", True),
+        ("10.0.0.0/99,fe80::/129,[,::::,:0,/,.", "git.example", False),
+    ],
+)
+def test_no_proxy_names_hosts_domains_addresses_and_networks(
+    no_proxy: str, host: str, is_direct: bool
+) -> None:
+    """As curl and Go read it; what is none of these names nothing."""
+    found = proxy_of("https", host, None, {**PROXIES, "no": no_proxy})
+    assert found == (None if is_direct else PROXIES["https"])
+
+
+def test_a_proxy_for_everything_serves_where_there_is_none_of_the_kind() -> None:
+    """A value without a scheme is an HTTP proxy."""
+    assert proxy_of("http", "git.example", 80, PROXIES) == "http://other.example"
+    assert proxy_of("http", "git.example", 80, {"https": "http://proxy.example"}) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["socks5://u:geheim@h:1080", "socks5h://h", "socks4://h", "ftp://h", "http://", "http://h:geheim"],
+)
+def test_a_proxy_that_cannot_be_used_is_refused_by_name(value: str) -> None:
+    """The value is not shown, since it may hold a password."""
+    with pytest.raises(ConfigError, match=r"all_proxy: .*no_proxy") as refused:
+        proxy_of("https", "git.example", None, {"all": value})
+    assert "geheim" not in str(refused.value)
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A proxy that answers 401 itself, and notes what it was asked."""
+
+    def do_GET(self) -> None:
+        """Note the address and answer."""
+        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        self.send_response(401)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base class
+        """Say nothing."""
+
+
+def test_a_sync_goes_through_the_proxy_and_around_it(tmp_path: Path) -> None:
+    """With networks in NO_PROXY, and without a traceback where it is a SOCKS proxy."""
+    folder = Folder(tmp_path)
+    folder.configure("http://upstream.invalid/2.0", ONCE)
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        server.asked = []  # type: ignore[attr-defined]
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        proxy = f"127.0.0.1:{server.server_port}"
+        through = folder.run("sync", http_proxy=proxy, no_proxy="fd00::/8,10.0.0.0/8")
+        around = folder.run("sync", http_proxy=proxy, no_proxy="fd00::/8,.invalid")
+        socks = folder.run("sync", ALL_PROXY=f"socks5://{proxy}", no_proxy="")
+        server.shutdown()
+        thread.join()
+    assert (through.code, around.code, socks.code) == (4, 4, 2)
+    assert [httpx.URL(path).host for path in server.asked] == ["upstream.invalid"]  # type: ignore[attr-defined]
+    assert "all_proxy: SOCKS" in socks.err
+
+
+def test_certificates_that_cannot_be_read_are_refused_by_the_variable(tmp_path: Path) -> None:
+    """A file that is not there or holds none, a folder whose certificates have no hash."""
+    empty, unhashed = tmp_path / "empty.pem", tmp_path / "certificates"
+    empty.write_text("no certificate")
+    unhashed.mkdir()
+    (unhashed / "ca.pem").write_text("-----BEGIN CERTIFICATE-----")
+    with pytest.raises(ConfigError, match=r"CURL_CA_BUNDLE: /nonexistent/ca.pem: no such"):
+        named_certificates({"SSL_CERT_FILE": str(empty), "CURL_CA_BUNDLE": "/nonexistent/ca.pem"})
+    for place, why in ((empty, "no certificate"), (unhashed, "rehash")):
+        with pytest.raises(ConfigError, match=rf"REQUESTS_CA_BUNDLE: .*{why}"):
+            trusting("REQUESTS_CA_BUNDLE", str(place))
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+def test_a_sync_says_which_variable_names_no_certificates(tmp_path: Path, variable: str) -> None:
+    """It is a matter of the configuration, found before anything is asked."""
+    folder = Folder(tmp_path)
+    folder.configure("https://127.0.0.2:9/2.0", ONCE)
+    ran = folder.run("sync", **{variable: "/nonexistent/ca"})
+    assert ran.code == 2
+    assert f"{variable}: /nonexistent/ca: no such file or folder" in ran.err
