@@ -21,13 +21,17 @@ def refs_state(alias: str) -> str:
 
 
 class Sight(msgspec.Struct, kw_only=True):
-    """A repository as the mirror holds it: rows as mappings of column names to values."""
+    """A repository as the mirror holds it: rows as mappings of column names to values.
+
+    `refs` says whether branches and tags were read, in the words of `refs_state`; both are None until then.
+    """
 
     repository: dict[str, Any]
     owner: str | None
     upstream: str
-    branches: list[dict[str, Any]]
-    tags: list[dict[str, Any]]
+    refs: str
+    branches: list[dict[str, Any]] | None
+    tags: list[dict[str, Any]] | None
 
 
 def find_repository(connection: sqlite3.Connection, full_name: str) -> Sight | None:
@@ -42,12 +46,19 @@ def find_repository(connection: sqlite3.Connection, full_name: str) -> Sight | N
         return None
     owner = _first(connection, "SELECT username FROM users WHERE id = ?", row["owner_id"])
     upstream = _first(connection, "SELECT name FROM upstreams WHERE id = ?", row["upstream_id"])
+    (refs,) = connection.execute(
+        f"SELECT {refs_state('r')} FROM repositories r WHERE r.id = ?", (row["id"],)
+    ).fetchone()
+    branches, tags = (
+        _refs(connection, table, row["id"]) if refs == REFS_READ else None for table in ("branches", "tags")
+    )
     return Sight(
         repository=row,
         owner=owner["username"] if owner else None,
         upstream=upstream["name"] if upstream else "",
-        branches=_refs(connection, "branches", row["id"]),
-        tags=_refs(connection, "tags", row["id"]),
+        refs=refs,
+        branches=branches,
+        tags=tags,
     )
 
 

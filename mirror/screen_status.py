@@ -54,6 +54,12 @@ def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
         yield f"last run {run['kind']}, {run['state']}, {ago} ago, {run['requests']:,} requests{error}"
     if status.gone or status.refs_waiting:
         yield f"{status.gone:,} gone, refs of {status.refs_waiting:,} waiting"
+    if status.refs_unread:
+        yield (
+            "branches and tags are not mirrored"
+            if status.refs == "none"
+            else f"branches and tags of {status.refs_unread:,} repositories were not read yet"
+        )
     if status.budget.left == 0 and status.budget.resets_at:
         yield f"the next request is free at {from_text(status.budget.resets_at).astimezone():%H:%M:%S}"
     if status.next_runs:

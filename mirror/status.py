@@ -24,6 +24,10 @@ class BudgetLeft(msgspec.Struct, kw_only=True):
 class UpstreamStatus(msgspec.Struct, kw_only=True):
     """One upstream as the file knows it. `freshness_seconds` is the age of the last complete sync.
 
+    `refs_waiting` counts repositories whose branches and tags are to be read, `refs_unread` those of which
+    they were never read, so that the numbers of branches and tags are no totals. `refs` is how they are
+    mirrored: api, git or none; None for a file that was not synced since an older version.
+
     `listed_seconds` maps quantiles ("0.5", "0.95", "1") to how long ago the workspaces of repositories were
     listed, repositories counting one by one. `next_runs` maps each kind of scheduled work to when a service
     will begin it, if one runs.
@@ -37,6 +41,8 @@ class UpstreamStatus(msgspec.Struct, kw_only=True):
     branches: int
     tags: int
     refs_waiting: int
+    refs_unread: int
+    refs: str | None
     last_complete_sync: str | None
     freshness_seconds: float | None
     listed_seconds: dict[str, float]
@@ -94,6 +100,8 @@ def _status(
         branches=_one(connection, f"SELECT count(*) FROM branches {refs}", upstream_id),
         tags=_one(connection, f"SELECT count(*) FROM tags {refs}", upstream_id),
         refs_waiting=_one(connection, f"SELECT count(*) {alive} AND refs_stale", upstream_id),
+        refs_unread=_one(connection, f"SELECT count(*) {alive} AND refs_synced_at IS NULL", upstream_id),
+        refs=_one(connection, "SELECT refs FROM upstreams WHERE id = ?", upstream_id),
         last_complete_sync=complete,
         freshness_seconds=(now - from_text(complete)).total_seconds() if complete else None,
         listed_seconds=_listed(connection, upstream_id, now),

@@ -2,10 +2,12 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from commands import Folder
 from filled import (
     JESPERN,
     LATER,
@@ -16,13 +18,18 @@ from filled import (
     owner,
     repository,
 )
+from rich.console import Console
 from served import Asking, asking, bearer, make_tokens
 from serving import serving
 
 from mirror.config import Config, UpstreamConfig
+from mirror.lookup import find_repository
 from mirror.report import Silent, Summary
+from mirror.screen_status import print_status
 from mirror.session import Wishes, sync_all
+from mirror.status import read_status
 from mirror.store import Store
+from mirror.store.files import open_reader
 from mirror.store.runs import Failure, save_failure
 from mirror.times import from_text, utc_now
 
@@ -208,3 +215,81 @@ def test_a_mirror_of_one_without_refs_says_what_to_set(tmp_path: Path) -> None:
         summary = synced(tmp_path / "copy.db", address)
     assert (summary.state, summary.counts.retries) == ("incomplete", 0)
     assert 'refs = "none"' in summary.failures[0].error
+
+
+def test_pages_say_that_refs_were_not_read(filled: Filled, served: Asking) -> None:
+    """In place of a list and of a number; in the numbers of the file, among changes and in the feed too."""
+    page = served.get("/-/r/jespern/unread").text
+    assert page.count("They have not been read yet.") == 2
+    assert "There are none." not in page
+    assert served.get("/-/r/jespern/empty").text.count("There are none.") == 2
+    assert "Branches and tags of 1 repository have not been read yet." in served.get("/").text
+    filled.repositories((repository("jespern/new", JESPERN),), at=LATER)
+    assert "(branches and tags not read yet)" in served.get("/-/changes").text
+    assert "branches and tags: not read yet" in served.get("/-/changes.atom").text
+
+
+def test_pages_of_what_was_never_read(tmp_path: Path) -> None:
+    """A tombstone says that its refs were never read; a mirror without refs, that it holds none."""
+    filled = fill(tmp_path / "mirror.db")
+    filled.gone("jespern/unread")
+    assert asking(filled.store.path).get("/-/r/jespern/unread").text.count("They were never read.") == 2
+    bare = asking(fill(tmp_path / "bare.db", "none").store.path)
+    assert bare.get("/-/r/jespern/unread").text.count("This mirror holds no branches and tags.") == 2
+
+
+@pytest.mark.parametrize(
+    ("refs", "gone", "said"),
+    [("api", False, "not read yet"), ("api", True, "never read"), ("none", False, "not mirrored")],
+)
+def test_one_repository_says_whether_its_refs_were_read(
+    tmp_path: Path, refs: str, gone: bool, said: str
+) -> None:
+    """The lists are null until refs were read, and a field of their own says why."""
+    filled = fill(tmp_path / "mirror.db", refs)
+    if gone:
+        filled.gone("jespern/unread")
+    with closing(open_reader(filled.store.path)) as connection:
+        unread = find_repository(connection, "jespern/unread")
+        empty = find_repository(connection, "jespern/empty")
+    assert unread is not None
+    assert empty is not None
+    assert (unread.refs, unread.branches, unread.tags) == (said, None, None)
+    assert (empty.refs, empty.branches, empty.tags) == ("read", [], [])
+
+
+def test_show_says_whether_refs_were_read(filled: Filled, tmp_path: Path) -> None:
+    """In words, where the lists would be."""
+    filled.store.close()
+    (tmp_path / "mirror.toml").write_text('database = "mirror.db"\n')
+    shown = Folder(tmp_path).run("show", "jespern/unread").out
+    assert "branches: not read yet\ntags: not read yet\n" in shown
+
+
+def test_stored_queries_leave_out_what_was_not_read(filled: Filled, served: Asking) -> None:
+    """Or say so: none of them calls such a repository empty, or without tags."""
+    filled.gone("jespern/hidden")
+    filled.store.connection.execute("UPDATE repositories SET is_private = 0, name = slug")
+    for question in ("empty_repositories", "without_tags", "most_branches", "newest_tags"):
+        found = served.json(f"/mirror/{question}.json?owner=jespern&days=&_shape=objects")["rows"]
+        assert "jespern/unread" not in {row["full_name"] for row in found}, question
+    (row,) = served.json("/mirror/tags_of_a_name.json?name=jespern/unread&_shape=objects")["rows"]
+    assert (row["tag"], row["read_at"]) == (None, "not read yet")
+    assert served.json("/mirror/tags_of_a_name.json?name=jespern/empty&_shape=objects")["rows"] == []
+    (gone,) = served.json("/mirror/gone.json?owner=&_shape=objects")["rows"]
+    assert gone["tags_kept"] is None
+    fresh = served.json("/mirror/freshness.json?_shape=objects")["rows"]
+    assert {row["full_name"]: row["refs"] for row in fresh} == {
+        "jespern/unread": "not read yet",
+        "jespern/read": "read",
+        "jespern/empty": "read",
+    }
+
+
+def test_the_status_counts_what_was_not_read(filled: Filled) -> None:
+    """Beside the numbers of branches and tags, which are no totals until then."""
+    (status,) = read_status(filled.store.connection, utc_now())
+    assert (status.refs, status.refs_unread, status.branches) == ("api", 2, 1)
+    console = Console(width=80, record=True)
+    print_status(console, [status], utc_now())
+    assert "branches and tags of 2 repositories were not read yet" in console.export_text()

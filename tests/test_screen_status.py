@@ -25,7 +25,7 @@ def printed(width: int, *, failures: int = 0, name: str = "cloud") -> str:
     }
     status = UpstreamStatus(
         name=name, kind="cloud", url="https://api.example.com/2.0", repositories=1_234_567, gone=12_345,
-        branches=12_345_678, tags=12_345_678, refs_waiting=1_234_567,
+        branches=12_345_678, tags=12_345_678, refs_waiting=1_234_567, refs_unread=1_234_567, refs="api",
         last_complete_sync="2026-11-20T12:00:00.000000Z", freshness_seconds=4 * 86_400.0,
         listed_seconds={"0.5": 60.0, "0.95": 3600.0, "1": 2 * 86_400.0},
         last_run={"kind": "incremental", "state": "failed", "started_at": "2026-11-24T11:00:00.000000Z",

@@ -44,7 +44,7 @@ def test_a_file_of_every_version_becomes_as_a_new_one(tmp_path: Path, dump: Path
         assert search(connection, "übung").count == search(connection, "other").count == 1
         sight = find_repository(connection, "ws/tool-1")
     assert sight is not None
-    assert [ref["name"] for ref in (*sight.branches, *sight.tags)] == ["main", "v1"]
+    assert [ref["name"] for ref in (*(sight.branches or ()), *(sight.tags or ()))] == ["main", "v1"]
     with Store(path) as store:
         store.finish_search_index()
     assert check_file(path, repair=False) == []

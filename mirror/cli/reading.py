@@ -131,19 +131,22 @@ def _print_sight(sight: Sight) -> None:
         ("kind", " ".join(filter(None, ["private" if row["is_private"] else "public", row["scm"]]))),
         ("language", row["language"]),
         ("website", row["website"]),
-        ("main branch", row["main_branch"] or "none, the repository is empty"),
+        ("main branch", row["main_branch"] or _no_main_branch(sight)),
         ("fork of", row["parent_full_name"]),
         ("clone", row["clone_https"]),
         ("", row["clone_ssh"]),
         ("created", row["created_at"]),
         ("updated", row["updated_at"]),
         ("seen", _ago(row["last_seen_at"])),
-        ("refs read", _ago(row["refs_synced_at"]) if row["refs_synced_at"] else "not yet"),
+        ("refs read", _ago(row["refs_synced_at"]) if row["refs_synced_at"] else sight.refs),
     ):
         if value:
             table.add_row(label, Text(str(value)))
     console.print(table)
     for title_text, refs in (("branches", sight.branches), ("tags", sight.tags)):
+        if refs is None:
+            console.print(Text(f"{title_text}: {sight.refs}", style="bold"))
+            continue
         console.print(Text(f"{title_text} ({len(refs)})", style="bold"))
         listing = Table(box=None, show_header=False, pad_edge=False)
         for ref in refs:
@@ -152,6 +155,13 @@ def _print_sight(sight: Sight) -> None:
             listing.add_row("  " + escape(ref["name"]), ref["target_hash"][:12], age)
         if refs:
             console.print(listing)
+
+
+def _no_main_branch(sight: Sight) -> str:
+    """Say why no main branch is named: only a repository whose refs were read is known to be empty."""
+    if sight.branches is None:
+        return "not known"
+    return "none" if sight.branches else "none, the repository is empty"
 
 
 def _ago(moment: str) -> str:

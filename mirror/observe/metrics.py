@@ -156,6 +156,7 @@ def _standing(statuses: Iterable[UpstreamStatus]) -> Iterator[Metric]:
     used = _gauge("budget_used", "Requests asked in the past hour.", "upstream")
     left = _gauge("budget_left", "Requests left in this hour.", "upstream")
     waiting = _gauge("refs_waiting", "Repositories whose branches and tags wait to be asked for.", "upstream")
+    unread = _gauge("refs_unread", "Repositories whose branches and tags were never read.", "upstream")
     alive = _gauge("repositories", "Repositories, those that are gone apart.", "upstream", "state")
     failures = _gauge("failures_waiting", "What could not be had and is tried again.", "upstream", "kind")
     fresh = _gauge("freshness_seconds", "Age of what is known of repositories.", "upstream", "quantile")
@@ -168,6 +169,7 @@ def _standing(statuses: Iterable[UpstreamStatus]) -> Iterator[Metric]:
             left.add_metric(labels, status.budget.left)
         used.add_metric(labels, status.budget.used)
         waiting.add_metric(labels, status.refs_waiting)
+        unread.add_metric(labels, status.refs_unread)
         alive.add_metric((status.name, "alive"), status.repositories)
         alive.add_metric((status.name, "gone"), status.gone)
         kinds = [failure["kind"] for failure in status.failures]
@@ -175,7 +177,7 @@ def _standing(statuses: Iterable[UpstreamStatus]) -> Iterator[Metric]:
             failures.add_metric((status.name, kind), kinds.count(kind))
         for quantile, age in status.listed_seconds.items():
             fresh.add_metric((status.name, quantile), age)
-    yield from (success, limit, used, left, waiting, alive, failures, fresh)
+    yield from (success, limit, used, left, waiting, unread, alive, failures, fresh)
 
 
 def _gauge(name: str, text: str, *labels: str) -> Any:

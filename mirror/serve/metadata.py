@@ -23,7 +23,11 @@ TABLES: dict[str, dict[str, Any]] = {
         "title": "Upstreams",
         "description": "The Bitbuckets that this mirror copies.",
         "label_column": "name",
-        "columns": {"kind": "cloud, datacenter, legacy or sandbox", "url": "base address of its API"},
+        "columns": {
+            "kind": "cloud, datacenter, legacy or sandbox",
+            "url": "base address of its API",
+            "refs": "how branches and tags are mirrored: api, git or none",
+        },
     },
     "users": {
         "title": "Users, teams and workspaces",
@@ -61,7 +65,7 @@ TABLES: dict[str, dict[str, Any]] = {
             "scm": "git or hg",
             "is_private": "1 for private, 0 for public",
             "size": "bytes, as the upstream says",
-            "main_branch": "empty for an empty repository",
+            "main_branch": "NULL for an empty repository, and where it is not known",
             "fork_policy": "allow_forks, no_public_forks or no_forks",
             "parent_id": "what it was forked from, if that is mirrored",
             "parent_full_name": "what it was forked from, as the upstream named it",
@@ -69,7 +73,8 @@ TABLES: dict[str, dict[str, Any]] = {
             "updated_at": f"when the upstream last saw a push or an edit; {_MOMENT}",
             "first_seen_at": "when the mirror first saw it",
             "last_seen_at": "when a listing last named it",
-            "refs_synced_at": "when its branches and tags were last read",
+            "refs_synced_at": "when its branches and tags were last read in full; NULL: never, so it is not "
+            "known which there are",
             "refs_stale": "1 where branches and tags are known to be older than updated_at",
             "deleted_at": "when it was found to be gone; the row stays",
             "gone_reason": "how that was found",
@@ -144,7 +149,11 @@ TABLES: dict[str, dict[str, Any]] = {
         "description": "Without a push or an edit for a year.",
     },
     "languages": {"title": "Languages", "description": "Repositories and bytes by language."},
-    "freshness": {"title": "Freshness", "description": "How long ago each repository was looked at."},
+    "freshness": {
+        "title": "Freshness",
+        "description": "How long ago each repository was looked at.",
+        "columns": {"refs": "read, not read yet, or not mirrored"},
+    },
 }
 
 HIDDEN = (

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 from datasette.utils.asgi import Response
 from feedgenerator import Atom1Feed  # type: ignore[import-untyped]
 
+from mirror.lookup import REFS_READ
 from mirror.serve.pages.headers import PAGE
 from mirror.serve.pages.history import said_of, wanted_of
 from mirror.serve.pages.reads.changes import changes
@@ -71,6 +72,8 @@ def _subject(visit: Visit, change: Row) -> str:
 def _details(change: Row) -> str:
     """Write a change as the small HTML that feeds carry."""
     lines = [escape(sentence(change))]
+    if change["refs"] not in (None, REFS_READ):
+        lines.append(f"branches and tags: {change['refs']}")
     told = [(name, change[name]) for name in ("old", "new") if change[name]]
     lines += [f"{name}: <code>{escape(str(value)[:500])}</code>" for name, value in told]
     return "<br>".join(lines)

@@ -55,7 +55,7 @@ order by b.target_date limit 1000""",
         f"""
 select r.full_name, count(*) as branches, sum(b.target_date < {ago(365)}) as old_branches, r.updated_at
 from branches b cross join repositories r on r.id = b.repository_id join users u on u.id = r.owner_id
-where r.deleted_at is null and {IS_THEIRS}
+where r.deleted_at is null and r.refs_synced_at is not null and {IS_THEIRS}
 group by b.repository_id order by branches desc, r.full_name limit 100""",
         days(365) | OWNER,
     ),

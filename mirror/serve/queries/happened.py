@@ -60,10 +60,12 @@ order by c.id desc limit 1000""",
     ),
     "gone": Question(
         "Gone repositories",
-        "What the upstream no longer has, with the moment and the reason; rows and refs are kept here.",
+        "What the upstream no longer has, with the moment and the reason; rows and refs are kept here. "
+        "No number of tags: they were never read.",
         f"""
 select r.full_name, r.deleted_at, r.gone_reason, r.updated_at,
-       (select count(*) from tags t where t.repository_id = r.id) as tags_kept
+       iif(r.refs_synced_at is null, null,
+           (select count(*) from tags t where t.repository_id = r.id)) as tags_kept
 from repositories r join users u on u.id = r.owner_id
 where r.deleted_at is not null and {IS_THEIRS}
 order by r.deleted_at desc limit 1000""",

@@ -7,18 +7,20 @@ _DATE = "coalesce(t.date, t.target_date)"
 QUESTIONS = {
     "tags_of_a_name": Question(
         "Tags of a repository",
-        "The tags of one repository, the newest first.",
+        "The tags of one repository, the newest first, and when they were read.",
         f"""
 with named as (
-    select id, full_name from repositories
+    select id, full_name, refs_synced_at from repositories
     where full_name = :name collate nocase and deleted_at is null
     union
-    select id, full_name from repositories
+    select id, full_name, refs_synced_at from repositories
     where instr(:name, '/') = 0 and slug = :name collate nocase and deleted_at is null
 )
 select named.full_name, t.name as tag, {_DATE} as date, t.target_hash as hash,
-       t.tagger, coalesce(t.message, t.target_message) as message
-from named join tags t on t.repository_id = named.id
+       t.tagger, coalesce(t.message, t.target_message) as message,
+       coalesce(named.refs_synced_at, 'not read yet') as read_at
+from named left join tags t on t.repository_id = named.id and named.refs_synced_at is not null
+where t.name is not null or named.refs_synced_at is null
 order by named.full_name, date desc limit 1000""",
         {"name": "owner/slug, or a slug for all of that name"},
         needs=("name",),
@@ -33,7 +35,7 @@ from users u join repositories r on r.owner_id = u.id
 join tags n on n.repository_id = r.id and n.name = (
     select t.name from tags t where t.repository_id = r.id and t.name <> 'tip'
     order by {_DATE} desc, t.name desc limit 1)
-where u.username = :owner collate nocase and r.deleted_at is null
+where u.username = :owner collate nocase and r.deleted_at is null and r.refs_synced_at is not null
 order by date desc, r.full_name limit 1000""",
         {"owner": "whose"},
         needs=("owner",),

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from mirror.lookup import refs_state
 from mirror.serve.callers import Caller
 from mirror.serve.lookups import visible, visible_changes
 from mirror.serve.pages.reads.rows import Row, ids_of, rows
@@ -52,7 +53,8 @@ def changes(connection: sqlite3.Connection, caller: Caller, wanted: Wanted) -> l
     found = rows(
         connection,
         f"""SELECT c.id, c.at, c.kind, c.ref, c.old, c.new, c.repository_id, u.id AS owner_id,
-                r.full_name AS repository, u.username AS owner, up.name AS upstream, r.is_private
+                r.full_name AS repository, u.username AS owner, up.name AS upstream, r.is_private,
+                iif(c.kind = 'created', {refs_state("r")}, NULL) AS refs
             FROM changes c LEFT JOIN repositories r ON r.id = c.repository_id
             LEFT JOIN users u ON u.id = coalesce(c.user_id, r.owner_id)
             LEFT JOIN upstreams up ON up.id = coalesce(r.upstream_id, u.upstream_id)

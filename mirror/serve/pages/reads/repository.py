@@ -5,14 +5,15 @@ from typing import Any
 
 import msgspec
 
+from mirror.lookup import refs_state
 from mirror.serve.callers import Caller
 from mirror.serve.lookups import visible
 from mirror.serve.pages.reads.rows import Row, first, ids_of, one, rows
 
 HIGHEST, DEEPEST, MOST_FORKS = 10, 4, 200
 
-_SELECT = """SELECT r.*, u.username AS owner, u.display_name AS owner_name, up.name AS upstream,
-        up.kind AS upstream_kind
+_SELECT = f"""SELECT r.*, {refs_state("r")} AS refs, u.username AS owner, u.display_name AS owner_name,
+        up.name AS upstream, up.kind AS upstream_kind
     FROM repositories r JOIN users u ON u.id = r.owner_id JOIN upstreams up ON up.id = r.upstream_id"""
 
 

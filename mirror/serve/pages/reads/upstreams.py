@@ -31,18 +31,21 @@ def counts(connection: sqlite3.Connection, caller: Caller) -> Row:
     tombstones = _by_upstream(connection, caller, gone)
     private = _by_upstream(connection, caller, f"r.is_private = 1 AND {living}")
     waiting = _by_upstream(connection, caller, f"r.refs_stale AND {living}")
+    unread = _by_upstream(connection, caller, f"r.refs_stale AND r.refs_synced_at IS NULL AND {living}")
     by_upstream = {
         row_id: {
             "living": count - tombstones.get(row_id, 0),
             "private": private.get(row_id, 0),
             "gone": tombstones.get(row_id, 0),
             "refs_waiting": waiting.get(row_id, 0),
+            "refs_unread": unread.get(row_id, 0),
         }
         for row_id, count in known.items()
     }
     return {
         "by_upstream": by_upstream,
         "repositories": sum(row["living"] for row in by_upstream.values()),
+        "refs_unread": sum(row["refs_unread"] for row in by_upstream.values()),
         "owners": one(
             connection,
             f"""SELECT count(DISTINCT r.owner_id) FROM repositories r
