@@ -4,12 +4,32 @@ Every upstream shapes its answers into these; the store writes them. None means 
 say; an empty string is what it said. Moments are texts in the form of `mirror.times`.
 """
 
+import re
 from typing import Literal
 
 import msgspec
 
 OwnerKind = Literal["user", "team", "workspace"]
 RefKind = Literal["branch", "tag"]
+
+
+NAMED = "name:"
+"""What an identity begins with that is nothing but a name, because the upstream gave no other."""
+
+_UUID = re.compile(r"\{?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\}?", re.IGNORECASE)
+_BRACED = re.compile(r"\{[^{}\s]{1,64}\}")
+
+
+def canonical_uuid(text: str) -> str | None:
+    """Return the one form in which a uuid is kept, in braces and lower case; None where it is no uuid.
+
+    What stands in braces but has another form is kept as it is, as long as it is short and without spaces.
+    """
+    text = text.strip()
+    found = _UUID.fullmatch(text)
+    if found:
+        return f"{{{found[1].lower()}}}"
+    return text if _BRACED.fullmatch(text) else None
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -73,6 +73,22 @@ class ShortPages(httpx.HTTPTransport):
         return super().handle_request(request)
 
 
+class Edited(httpx.HTTPTransport):
+    """Lets a test edit the JSON of answers: `edit` is given the path asked for and the decoded body."""
+
+    def __init__(self, edit: Callable[[str, Any], Any]) -> None:
+        super().__init__(verify=False)  # reading certificates takes longer than a sync
+        self._edit = edit
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Ask, and answer what the test makes of it."""
+        answer = super().handle_request(request)
+        answer.read()
+        if not answer.is_success:
+            return answer
+        return httpx.Response(answer.status_code, json=self._edit(request.url.path, answer.json()))
+
+
 class Crawl:
     """A mirror file and the upstream it is synced from; `settings` are those of the configuration."""
 
@@ -91,6 +107,7 @@ class Crawl:
         plain |= {"concurrency": 1, "credential": "env:SECRET" if secret else None}
         self.config = UpstreamConfig(**plain | settings)
         self.notes = list[str]()
+        self.transport: httpx.BaseTransport | None = ShortPages(page_length) if page_length else None
 
     def sync(
         self,
@@ -150,7 +167,7 @@ class Crawl:
                 max_requests=max_requests,
                 random=Random(0),
                 environ={"SECRET": self.secret or ""},
-                transport=ShortPages(self.page_length) if self.page_length else None,
+                transport=self.transport,
             )
             with closing(connection.upstream):
                 yield Run(
@@ -170,6 +187,12 @@ class Crawl:
         """Read from the mirror."""
         with closing(sqlite3.connect(self.path)) as connection:
             return connection.execute(sql, values).fetchall()
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Edit the mirror file by hand."""
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            yield connection
 
     def one(self, sql: str, *values: Any) -> Any:
         """Read one value from the mirror."""

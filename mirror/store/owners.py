@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from mirror.model import Member, Owner
 from mirror.store.changes import Change
+from mirror.store.identities import adopt_owner
 
 _SAVE_OWNER = """
     INSERT INTO users (upstream_id, uuid, username, display_name, first_name, last_name, nickname,
@@ -36,6 +37,8 @@ def save_owner(
     A namespace outweighs a nickname: what is known of somebody as an owner is not replaced by what a
     member list calls them.
     """
+    if is_owner:
+        adopt_owner(connection, upstream_id, owner)
     find = "SELECT id, username, is_owner FROM users WHERE upstream_id = ? AND uuid = ?"
     before = connection.execute(find, (upstream_id, owner.uuid)).fetchone()
     values = {field: getattr(owner, field) for field in owner.__struct_fields__}

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from mirror.model import Repository
 from mirror.store.audit import recently_written
 from mirror.store.changes import Change, repository_changes
+from mirror.store.identities import Refused, adopt_repositories
 
 SAID = (
     "slug", "name", "full_name", "scm", "is_private", "description", "website", "language", "size",
@@ -43,12 +44,16 @@ _ADOPT = """UPDATE repositories INDEXED BY repositories_orphan
 
 
 class SavedRepositories(NamedTuple):
-    """What a page did: ids of new and of changed rows, how many it named, and the changes to record."""
+    """What a page did: ids of new and of changed rows, how many it named, and the changes to record.
+
+    `refused` are rows that were not written.
+    """
 
     new: list[int]
     changed: list[int]
     seen: int
     changes: list[Change]
+    refused: list[Refused]
 
 
 def save_repositories(
@@ -63,19 +68,20 @@ def save_repositories(
 ) -> SavedRepositories:
     """Insert, update or touch a page of repositories; `owner_ids` maps each owner's uuid to its row.
 
-    A repository is known by its uuid, so one that is named twice on a page, or renamed, or moved to
-    another owner, stays one row. `with_refs` marks new and updated ones for `refs_stale`, to be listed from
-    their first page: a listing of them that was cut short is of before the update. On a `first_listing` new
-    rows are no news: they were there before the mirror was. A page that was asked for before a repository
-    was written through this mirror does not undo that.
+    A repository is known by its uuid, so one that is renamed, or moved to another owner, stays one row.
+    `with_refs` marks new and updated ones for `refs_stale`, to be listed from their first page: a listing of
+    them that was cut short is of before the update. On a `first_listing` new rows are no news: they were
+    there before the mirror was. A page that was asked for before a repository was written through this mirror
+    does not undo that.
     """
     page = {row.uuid: row for row in rows}
+    adopt_repositories(connection, upstream_id, page.values())
     standing = _standing(connection, upstream_id, list(page))
     parents = _ids(connection, upstream_id, {row.parent_uuid for row in page.values() if row.parent_uuid})
     written = recently_written(connection, seen_at)
     next_id = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM repositories").fetchone()[0]
     inserts, updates, touches = list[Sequence[Any]](), list[Sequence[Any]](), list[Sequence[Any]]()
-    outdated, saved = list[Sequence[Any]](), SavedRepositories([], [], len(page), [])
+    outdated, saved = list[Sequence[Any]](), SavedRepositories([], [], len(page), [], [])
     for uuid, row in page.items():
         new = (*_SAID_BY(row), owner_ids[row.owner.uuid], parents.get(row.parent_uuid or ""))
         old = standing.get(uuid)

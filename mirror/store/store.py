@@ -12,6 +12,7 @@ from sqlite_utils import Database
 from mirror.model import Owner, Repository
 from mirror.store.changes import Change
 from mirror.store.files import explained, open_writer
+from mirror.store.identities import told_apart
 from mirror.store.index import keep_up, rebuild, settle
 from mirror.store.owners import save_owner
 from mirror.store.publicity import close
@@ -92,8 +93,12 @@ class Store:
         with_refs: bool,
         first_listing: bool,
     ) -> SavedRepositories:
-        """Write a page of repositories with their owners, and record what changed."""
+        """Write a page of repositories with their owners, and record what changed.
+
+        Rows that cannot be told from others (`mirror.store.identities`) are not written, but returned.
+        """
         with self.transaction():
+            rows, refused = told_apart(self.connection, upstream_id, rows)
             owner_ids = dict[str, int]()
             for owner in {row.owner.uuid: row.owner for row in rows}.values():
                 owner_ids[owner.uuid] = self.save_owner(upstream_id, owner, run_id=run_id, seen_at=seen_at)
@@ -110,7 +115,7 @@ class Store:
             close(self.connection, _published(saved.changes), with_refs=with_refs)
             if not first_listing:
                 keep_up(self.connection)
-        return saved
+        return saved._replace(refused=refused)
 
     def finish_search_index(self) -> None:
         """Let the name index learn all that is waiting, as the end of a sync should; idle when nothing is.

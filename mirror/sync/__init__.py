@@ -7,6 +7,7 @@ from mirror.store.ledger import RequestLedger
 from mirror.sync import rounds
 from mirror.sync.absence import absence_steps, settle
 from mirror.sync.holes import hole_steps
+from mirror.sync.identities import identity_steps, merge
 from mirror.sync.marked import between, due_workspaces, forget_listed, marked_steps, to_ask
 from mirror.sync.part import EVERYTHING, Part
 from mirror.sync.refs import count_stale, mark_old, refs_steps
@@ -31,6 +32,7 @@ def sync_upstream(run: Run, part: Part = EVERYTHING) -> Summary:
             with run.store.transaction():
                 forget_links(run)
                 run.save_address()
+        merge(run)
         check_caller(run)
         workspaces = find_workspaces(run)
         if part.is_whole:
@@ -51,6 +53,7 @@ def sync_upstream(run: Run, part: Part = EVERYTHING) -> Summary:
             rounds.listings_done(run)
         if part.leftovers:
             _work_off(run, hole_steps(run))
+            _work_off(run, identity_steps(run))
             _work_off(run, absence_steps(run, workspaces))
             settle(run, workspaces)
         if part.refs and run.with_refs:

@@ -121,7 +121,7 @@ class AbsenceStep(Step):
         """It is there: pages moved while they were read, or it has moved to another owner."""
         run = self.run
         with run.store.transaction():
-            saved = run.save_page([answer], first_listing=False)
+            saved = run.save_row(answer)
             run.counts.repositories_changed += len(saved.changed)
             run.answered("repository", self.key.uuid)
             if answer.owner.uuid not in self.owners:

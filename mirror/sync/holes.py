@@ -40,7 +40,9 @@ class HoleStep(Step):
             run.fail(Failure("page", self.subject, "still missing", place=self.place))
             return []
         with run.store.transaction():
-            saved = run.save_page(answer.rows, first_listing=self.where.get("first", False))
+            saved = run.save_page(
+                self.where["workspace"], answer.rows, first_listing=self.where.get("first", False)
+            )
             run.answered("page", self.subject)
         run.counts.repositories_new += len(saved.new)
         run.counts.repositories_changed += len(saved.changed)

@@ -97,7 +97,7 @@ class MarkedStep(Step):
         has_left = run.has_left(answer)
         with run.store.transaction() as connection:
             marks.unmark(connection, run.upstream_id, self.mark)
-            saved = run.save_page([answer], first_listing=False)
+            saved = run.save_row(answer)
             run.counts.repositories_changed += len(saved.changed)
             row = run.store.row(
                 "SELECT id FROM repositories WHERE upstream_id = ? AND uuid = ?",

@@ -216,8 +216,25 @@ class Run:
                 (repository_id, "ref" if understood else "refs"),
             )
 
-    def save_page(self, rows: Sequence[Repository], *, first_listing: bool) -> SavedRepositories:
-        """Write repositories as this run saw them, with their owners, and record what changed."""
+    def save_page(
+        self, workspace: str, rows: Sequence[Repository], *, first_listing: bool
+    ) -> SavedRepositories:
+        """Write a page of a workspace's listing as this run saw it; what cannot be written is a failure."""
+        saved = self._save(rows, first_listing=first_listing)
+        for row, why in saved.refused:
+            self.fail(Failure("row", f"{workspace}: {row.full_name}", why))
+        return saved
+
+    def save_row(self, row: Repository) -> SavedRepositories:
+        """Write a repository that was asked for by itself; raises UpstreamShapeError where it cannot be."""
+        with self.store.transaction():
+            saved = self._save([row], first_listing=False)
+            for refused, why in saved.refused:
+                raise UpstreamShapeError(f"{refused.full_name}: {why}")
+        return saved
+
+    def _save(self, rows: Sequence[Repository], *, first_listing: bool) -> SavedRepositories:
+        """Write repositories with their owners, and record what changed."""
         return self.store.save_page(
             self.upstream_id,
             rows,
@@ -285,11 +302,11 @@ class Run:
         return stays is None and not any(
             place.owner_uuid == owner.uuid
             or (place.owner_uuid is None and name.lower() == (owner.username or "").lower())
-            for name, place in self._places()
+            for name, place in self.places()
             if not place.gone
         )
 
-    def _places(self) -> Iterator[tuple[str, places.Place]]:
+    def places(self) -> Iterator[tuple[str, places.Place]]:
         """Yield where each workspace stands, of the configured ones or of all that were ever listed."""
         names = self.config.workspaces
         if names is None:

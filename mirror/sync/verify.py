@@ -19,6 +19,7 @@ from mirror.store.refs import TABLES
 from mirror.store.repositories import KEPT_WHEN_UNSAID, SAID
 from mirror.store.runs import Failure
 from mirror.sync.absence import gone
+from mirror.sync.identities import merge
 from mirror.sync.marked import refs_anew
 from mirror.sync.run import Run
 from mirror.sync.steps import Step, work_off
@@ -51,6 +52,8 @@ def verify_upstream(
     findings = list[Finding]()
     run.kind = "verify"
     with run.recorded() as summary:
+        if repair:
+            findings += [_second_row(name) for name in merge(run)]
         rows = _chosen(run, sample, random)
         run.report.phase("comparing repositories", len(rows))
         steps = (VerifyStep(run, row, findings, repair=repair, keep_place=sample is None) for row in rows)
@@ -58,6 +61,10 @@ def verify_upstream(
         if sample is None:
             run.drop_cursor(STREAM)
     return summary, [_judged(run, finding) for finding in findings]
+
+
+def _second_row(name: str) -> Finding:
+    return Finding(repository=name, verdict="wrong", what="it had a second row without uuid", mended=True)
 
 
 def _judged(run: Run, finding: Finding) -> Finding:
@@ -156,7 +163,7 @@ class VerifyStep(Step):
     def _mend(self, answer: Repository) -> bool:
         """Write the row; return whether it stays, with an owner who is mirrored."""
         has_left = self.run.has_left(answer)
-        self.run.save_page([answer], first_listing=False)
+        self.run.save_row(answer)
         if has_left:
             gone(self.run, self.row_id, f"transferred to {answer.full_name}")
         return not has_left
@@ -185,6 +192,8 @@ class VerifyStep(Step):
 
     def _row_differences(self, answer: Repository) -> Iterator[str]:
         """Name the columns that differ, of those that both this answer and the mirror's listings tell."""
+        if answer.uuid != self.key.uuid:
+            yield f"uuid: mirror {_short(self.key.uuid)}, upstream {_short(answer.uuid)}"
         for column, mine in self._row.items():
             theirs = getattr(answer, column)
             if column in KEPT_WHEN_UNSAID and None in (mine, theirs):

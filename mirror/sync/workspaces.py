@@ -8,8 +8,9 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from mirror.errors import MirrorError, UpstreamRefused
+from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Member, Owner, Repository
+from mirror.store.identities import is_named, known_by_uuid
 from mirror.store.owners import drop_members, has_unseen_members, save_members
 from mirror.store.runs import Failure
 from mirror.sync import places
@@ -106,6 +107,7 @@ class WorkspaceStep(_WorkspaceStep):
         if places.is_identity(workspace) and (answer.username or "").lower() in self._lower_names:
             run.forget_workspace(workspace)  # listed by the name that it has now
             return []
+        self._must_have_uuid(answer)
         with run.store.transaction():
             self._keep_displaced(answer)
             run.store.save_owner(run.upstream_id, answer, run_id=run.id, seen_at=run.now_text())
@@ -123,6 +125,12 @@ class WorkspaceStep(_WorkspaceStep):
     @property
     def _lower_names(self) -> set[str]:
         return {name.lower() for name in self.names}
+
+    def _must_have_uuid(self, answer: Owner) -> None:
+        """Raise UpstreamShapeError for an answer without uuid of a workspace that is known by one."""
+        run, name = self.run, answer.username or self.name
+        if is_named(answer.uuid) and known_by_uuid(run.store.connection, run.upstream_id, [name]):
+            raise UpstreamShapeError(f"the workspace {name} has a uuid, and its answer tells none")
 
     def _keep_displaced(self, answer: Owner) -> None:
         """Keep the place of the workspace that had the name before, under its identity, if it has rows."""
@@ -275,10 +283,11 @@ class ListingStep(_WorkspaceStep):
         if listing.purpose == "full" and run.kind == "incremental":  # a look at some workspaces stays one
             run.kind = "full"
         with run.store.transaction():
-            self._save_rows(answer)
+            listing.bad += self._save_rows(answer)
             place = msgspec.structs.replace(places.found(self.place), listing=listing)
-            if place.owner_uuid is None and answer.rows:
-                place.owner_uuid = answer.rows[0].owner.uuid
+            if answer.rows and run.owner_id(place) is None:
+                owners = [row.owner.uuid for row in answer.rows]
+                place.owner_uuid = next((uuid for uuid in owners if not is_named(uuid)), owners[0])
             if places.reached_end(listing, place, run.config.overlap):
                 place = self._closed(place, listing)
                 place.round = run.round
@@ -304,9 +313,10 @@ class ListingStep(_WorkspaceStep):
             return False
         return run.alive(run.owner_id(place)) > 0
 
-    def _save_rows(self, page: Page[Repository]) -> None:
+    def _save_rows(self, page: Page[Repository]) -> int:
+        """Write the rows; return how many could not be told from others."""
         run = self.run
-        saved = run.save_page(page.rows, first_listing=not self.place.whole)
+        saved = run.save_page(self.workspace, page.rows, first_listing=not self.place.whole)
         run.counts.repositories_new += len(saved.new)
         run.counts.repositories_changed += len(saved.changed)
         run.answered("workspace", self.workspace)
@@ -314,6 +324,7 @@ class ListingStep(_WorkspaceStep):
             run.fail(Failure("row", f"{self.workspace}: {bad.what}", bad.error))
         if page.hole:
             self._note_hole()
+        return len(saved.refused)
 
     def _note_hole(self) -> None:
         """Remember a page that was stepped over.

@@ -151,11 +151,19 @@ class Cloud:
             return self._page_or_hole(asked)
 
     def fetch_repository(self, key: RepositoryKey) -> Repository:
-        """Ask for one repository by its identity, which survives renaming and moving."""
+        """Ask for one repository by its identity, which survives renaming and moving.
+
+        Raises UpstreamShapeError where the answer is of another one.
+        """
         row = self._known(
             key, lambda path: self._http.get_json(f"{path}?{_REPOSITORY}", shapes.RepositoryRow)[0]
         )
-        return shapes.shape_repository(row)
+        found = shapes.shape_repository(row)
+        if key.uuid.startswith("{") and found.uuid != key.uuid:
+            raise UpstreamShapeError(
+                f"{key.full_name} was asked for as {key.uuid}, and the answer is of {found.uuid}"
+            )
+        return found
 
     def fetch_refs(self, key: RepositoryKey, place: str | None) -> Page[Ref]:
         """Ask for branches and tags in one listing, which costs half of asking apart."""

@@ -10,7 +10,7 @@ from datetime import datetime
 import msgspec
 
 from mirror.errors import UpstreamShapeError
-from mirror.model import Member, Owner, Ref, Repository
+from mirror.model import NAMED, Member, Owner, Ref, Repository, canonical_uuid
 from mirror.times import normalised
 from mirror.upstream.addresses import without_login
 
@@ -155,7 +155,7 @@ def shape_repository(row: RepositoryRow) -> Repository:
     namespace, _, slug = full_name.partition("/")
     links, project, parent = row.links or Links(), row.project or Project(), row.parent or Parent()
     return Repository(
-        uuid=row.uuid or f"name:{full_name.lower()}",
+        uuid=_identity(row.uuid) or f"{NAMED}{full_name.lower()}",
         owner=_owner(row, namespace),
         slug=slug,
         name=row.name or slug,
@@ -169,7 +169,7 @@ def shape_repository(row: RepositoryRow) -> Repository:
         size=count(row.size),
         main_branch=(row.mainbranch.name or None) if row.mainbranch else None,
         fork_policy=row.fork_policy,
-        parent_uuid=parent.uuid,
+        parent_uuid=canonical_uuid(parent.uuid or ""),
         parent_full_name=parent.full_name,
         followers_count=count(row.followers_count),
         forks_count=count(row.forks_count),
@@ -191,7 +191,7 @@ def shape_workspace(row: Workspace) -> Owner:
     if not row.slug:
         raise UpstreamShapeError(f"a workspace without a slug: {row.uuid or row.name or 'nameless'}")
     return Owner(
-        uuid=row.uuid or f"name:{row.slug.lower()}",
+        uuid=_identity(row.uuid) or f"{NAMED}{row.slug.lower()}",
         username=row.slug,
         display_name=row.name,
         kind="workspace",
@@ -202,11 +202,12 @@ def shape_workspace(row: Workspace) -> Owner:
 
 def shape_account(row: Account) -> Owner:
     """Shape a person or a team; raises UpstreamShapeError where nothing identifies it (nicknames do not)."""
-    if not row.uuid and not row.username:
+    identity = _identity(row.uuid)
+    if identity is None and not row.username:
         raise UpstreamShapeError(
             f"an account without identity: {row.display_name or row.nickname or 'nameless'}"
         )
-    return _account(row, row.uuid or f"name:{str(row.username).lower()}", row.username or row.nickname)
+    return _account(row, identity or f"{NAMED}{str(row.username).lower()}", row.username or row.nickname)
 
 
 def shape_member(row: Membership) -> Member:
@@ -290,8 +291,9 @@ def _full_name(row: RepositoryRow) -> str:
 def _owner(row: RepositoryRow, namespace: str) -> Owner:
     """Shape the owner: the workspace, which is the account of the same identity where there is one."""
     owner, workspace = row.owner or Account(), row.workspace or Workspace()
-    identity = workspace.uuid or owner.uuid or f"name:{namespace.lower()}"
-    if owner.uuid == identity or (row.workspace is None and row.owner is not None):
+    account = _identity(owner.uuid)
+    identity = _identity(workspace.uuid) or account or f"{NAMED}{namespace.lower()}"
+    if account == identity or (row.workspace is None and row.owner is not None):
         return _account(owner, identity, namespace)
     return Owner(
         uuid=identity,
@@ -313,6 +315,16 @@ def _account(row: Account, identity: str, username: str | None) -> Owner:
         avatar_url=_avatar(row.links),
         created_at=moment(row.created_on),
     )
+
+
+def _identity(uuid: str | None) -> str | None:
+    """Read a uuid; None where none is given. Raises UpstreamShapeError for a text that is none."""
+    if uuid is None:
+        return None
+    canonical = canonical_uuid(uuid)
+    if canonical is None:
+        raise UpstreamShapeError(f"{uuid[:40]!r} ({len(uuid):,} characters) is no uuid")
+    return canonical
 
 
 def _rank(member: Member) -> int:

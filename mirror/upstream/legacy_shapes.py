@@ -8,7 +8,7 @@ import re
 import msgspec
 
 from mirror.errors import UpstreamShapeError
-from mirror.model import Owner, Ref, RefKind, Repository
+from mirror.model import NAMED, Owner, Ref, RefKind, Repository
 from mirror.upstream.cloud_shapes import count, moment
 
 _URI = re.compile(r"(?:/api)?/1\.0/repositories/([^/]+)/([^/]+)/?")
@@ -76,7 +76,7 @@ def with_name(name: str, raw: msgspec.Raw) -> msgspec.Raw:
 def shape_user(row: User) -> Owner:
     """Shape a user or a team."""
     return Owner(
-        uuid=f"name:{row.username.lower()}",
+        uuid=f"{NAMED}{row.username.lower()}",
         username=row.username,
         display_name=row.display_name,
         first_name=row.first_name,
@@ -89,17 +89,17 @@ def shape_user(row: User) -> Owner:
 def shape_owner_of(row: RepositoryRow) -> Owner:
     """Name the owner of a repository; raises UpstreamShapeError where it is not told."""
     owner, _ = _names(row)
-    return Owner(uuid=f"name:{owner.lower()}", username=owner)
+    return Owner(uuid=f"{NAMED}{owner.lower()}", username=owner)
 
 
 def shape_repository(row: RepositoryRow, owner: Owner | None) -> Repository:
     """Shape a repository; `owner` is the one whose repositories were asked for, where that is known."""
     name, slug = _names(row)
     if owner is None or owner.username is None or owner.username.lower() != name.lower():
-        owner = Owner(uuid=f"name:{name.lower()}", username=name)
+        owner = Owner(uuid=f"{NAMED}{name.lower()}", username=name)
     parent = "/".join(_names(row.fork_of)) if row.fork_of else None
     return Repository(
-        uuid=f"name:{name}/{slug}".lower(),
+        uuid=f"{NAMED}{name}/{slug}".lower(),
         owner=owner,
         slug=slug,
         name=row.name or slug,
@@ -112,7 +112,7 @@ def shape_repository(row: RepositoryRow, owner: Owner | None) -> Repository:
         size=count(row.size),
         main_branch=row.main_branch or None,
         fork_policy=_fork_policy(row),
-        parent_uuid=f"name:{parent}".lower() if parent else None,
+        parent_uuid=f"{NAMED}{parent}".lower() if parent else None,
         parent_full_name=parent,
         followers_count=count(row.followers_count),
         forks_count=count(row.forks_count),

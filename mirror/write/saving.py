@@ -100,7 +100,7 @@ class Saving:
 
     def _save(self, rows: Sequence[Repository]) -> None:
         upstream = self._upstream
-        self._store.save_page(
+        saved = self._store.save_page(
             self._save_upstream(),
             rows,
             run_id=None,
@@ -108,6 +108,8 @@ class Saving:
             with_refs=upstream.refs != "none",
             first_listing=False,
         )
+        for row, why in saved.refused:
+            raise StoreError(f"the answer cannot be written: {row.full_name}: {why}")
 
     def _save_upstream(self) -> int:
         upstream = self._upstream

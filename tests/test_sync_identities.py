@@ -1,0 +1,209 @@
+"""One repository is one row: rows without a uuid of their own, and files that hold second rows of before."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crawl import Crawl, Edited, assert_true, crawling
+
+ONE: dict[str, Any] = {"workspaces": ("jespern",)}
+SOME = "jespern/django-piston"
+Edit = Callable[[dict[str, Any]], None]
+
+
+def editing(crawl: Crawl, edit: Edit, *, name: str = SOME) -> None:
+    """Have every answer that holds a repository edited."""
+
+    def edited(_: str, body: Any) -> Any:
+        for row in [body, *body.get("values", [])]:
+            if row.get("full_name") == name:
+                edit(row)
+        return body
+
+    crawl.transport = Edited(edited)
+
+
+def living(crawl: Crawl, name: str = SOME) -> list[Any]:
+    """List identity and privacy of the living rows of a name."""
+    return crawl.rows(
+        "SELECT uuid, is_private FROM repositories WHERE full_name = ? AND deleted_at IS NULL", name
+    )
+
+
+def second_row(crawl: Crawl, uuid: str, *, is_private: int = 0) -> None:
+    """Write a second row of a repository into the file, with refs and changes, as earlier versions did."""
+    with crawl.writing() as connection:
+        row = connection.execute("SELECT * FROM repositories WHERE full_name = ?", (SOME,))
+        values = dict(zip([column[0] for column in row.description], row.fetchone(), strict=True))
+        values |= {"id": 900_000, "uuid": uuid, "is_private": is_private}
+        marks = ", ".join("?" * len(values))
+        connection.execute(
+            f"INSERT INTO repositories ({', '.join(values)}) VALUES ({marks})", list(values.values())
+        )
+        connection.execute(
+            "INSERT INTO branches (repository_id, name, target_hash) VALUES (900000, 'secret', 'ab')"
+        )
+        connection.execute("INSERT INTO changes (at, repository_id, kind) VALUES ('2026', 900000, 'updated')")
+
+
+@pytest.mark.parametrize(
+    "uuid",
+    [
+        None,
+        "",
+        " ",
+        "x" * 100_000,
+        "{" + "0" * 100_000 + "}",
+        "none",
+        "name:jespern/django-piston",
+        7,
+        ["{a}"],
+    ],
+)
+def test_a_row_without_a_uuid_is_a_failure_of_that_row(tmp_path: Path, uuid: object) -> None:
+    """It makes no second row that would stay public once the repository is private; exit code 1 says so."""
+    with crawling(tmp_path, **ONE) as (sandbox, crawl):
+        crawl.sync()
+        (before,) = living(crawl)
+        sandbox.do("make_private", SOME)
+        editing(crawl, lambda row: row.update(uuid=uuid))
+        summary = crawl.sync(full=True)
+        assert (summary.state, summary.exit_code) == ("incomplete", 1)
+        assert SOME in str(summary.failures)
+        assert living(crawl) == [before]
+        crawl.transport = None
+        assert crawl.sync(full=True, later=86_400).exit_code == 0
+        assert living(crawl) == [(before[0], 1)]
+        assert_true(crawl, sandbox, ONE["workspaces"])
+
+
+@pytest.mark.parametrize("key", ["workspace", "owner"])
+def test_a_first_listing_without_uuids_is_no_other_repository(tmp_path: Path, key: str) -> None:
+    """Neither the row nor its owner has a uuid, all others have: it is refused in the first listing, too."""
+    with crawling(tmp_path, **ONE) as (sandbox, crawl):
+
+        def bare(row: dict[str, Any]) -> None:
+            row.update(uuid=None)
+            row["workspace"].pop("uuid", None)
+            row["owner"].pop("uuid", None)
+
+        editing(crawl, bare if key == "owner" else lambda row: row.update(workspace={}, owner={}))
+        assert crawl.sync().exit_code == 1
+        assert living(crawl) == []
+        crawl.transport = None
+        crawl.sync(full=True)
+        assert_true(crawl, sandbox, ONE["workspaces"])
+
+
+def test_another_form_of_the_same_uuid_is_the_same_repository(tmp_path: Path) -> None:
+    """Without braces, in capitals, with spaces around: one row."""
+    with crawling(tmp_path, **ONE) as (sandbox, crawl):
+        crawl.sync()
+        forms: list[Edit] = [
+            lambda row: row.update(uuid=row["uuid"].upper()),
+            lambda row: row.update(uuid=row["uuid"].strip("{}")),
+            lambda row: row.update(uuid=f" {row['uuid']} "),
+        ]
+        for form in forms:
+            editing(crawl, form)
+            assert crawl.sync(full=True).exit_code == 0
+        assert_true(crawl, sandbox, ONE["workspaces"])
+
+
+def test_two_repositories_of_one_uuid_are_told(tmp_path: Path) -> None:
+    """The first of a page is kept, closed if the other is private; the second is a failure of that row."""
+    with crawling(tmp_path, **ONE) as (sandbox, crawl):
+        crawl.sync()
+        first, other = (
+            row[0] for row in crawl.rows("SELECT full_name FROM repositories ORDER BY created_at LIMIT 2")
+        )
+        ((uuid, _),) = living(crawl, first)
+        sandbox.do("make_private", other)
+        editing(crawl, lambda row: row.update(uuid=uuid), name=other)
+        summary = crawl.sync(full=True)
+        assert summary.exit_code == 1
+        assert any(first in failure.error and other in failure.subject for failure in summary.failures)
+        assert living(crawl, first) == [(uuid, 1)]
+
+
+@pytest.mark.parametrize("uuid", ["name:jespern/django-piston", "", "x" * 100_000, "capitals"])
+@pytest.mark.parametrize("by", ["sync", "verify"])
+def test_a_second_row_of_before_is_merged(tmp_path: Path, uuid: str, by: str) -> None:
+    """The next sync mends the file, as does `verify --repair`: one row, as private as it is upstream."""
+    with crawling(tmp_path, **ONE) as (sandbox, crawl):
+        sandbox.do("make_private", SOME)
+        crawl.sync()
+        ((real, _),) = living(crawl)
+        second_row(crawl, real.upper() if uuid == "capitals" else uuid)
+        if by == "sync":
+            assert crawl.sync().exit_code == 0
+        else:
+            _, findings = crawl.verify(repair=True)
+            assert [(found.repository, found.mended) for found in findings] == [(SOME, True)]
+        crawl.sync()
+        assert living(crawl) == [(real, 1)]
+        assert crawl.rows("SELECT * FROM branches WHERE name = 'secret'") == []
+        assert crawl.rows("PRAGMA foreign_key_check") == []
+        assert_true(crawl, sandbox, ONE["workspaces"])
+
+
+def test_what_was_hidden_of_a_second_row_stays_hidden(tmp_path: Path) -> None:
+    """Changes of a private second row are not published by the first one, which is public."""
+    with crawling(tmp_path, **ONE) as (_, crawl):
+        crawl.sync()
+        second_row(crawl, "name:jespern/django-piston", is_private=1)
+        crawl.sync()
+        shown = (
+            "SELECT c.id FROM changes c JOIN repositories r ON r.id = repository_id WHERE c.id > public_from"
+        )
+        assert crawl.rows(shown) == []
+
+
+def test_a_row_that_never_had_a_uuid_gets_it(tmp_path: Path) -> None:
+    """A repository that an earlier version knew by its name alone keeps its row and its history."""
+    with crawling(tmp_path, **ONE) as (sandbox, crawl):
+        crawl.sync()
+        row_id = crawl.one("SELECT id FROM repositories WHERE full_name = ?", SOME)
+        with crawl.writing() as connection:
+            connection.execute("UPDATE repositories SET uuid = 'name:' || full_name WHERE id = ?", (row_id,))
+        assert crawl.verify()[1][0].what.startswith("uuid: mirror")
+        sandbox.do("make_private", SOME)
+        assert crawl.sync().exit_code == 0
+        assert crawl.rows("SELECT id, is_private FROM repositories WHERE full_name = ?", SOME) == [
+            (row_id, 1)
+        ]
+        assert_true(crawl, sandbox, ONE["workspaces"])
+
+
+def test_a_workspace_of_before_gets_its_uuid(tmp_path: Path) -> None:
+    """Its owner was known by name: repositories, members and place go over to the one with a uuid."""
+    with crawling(tmp_path, **ONE) as (sandbox, crawl):
+        crawl.sync()
+        place = json.loads(crawl.one("SELECT value FROM cursors WHERE stream = 'workspace:jespern'"))
+        with crawl.writing() as connection:
+            connection.execute(
+                "UPDATE users SET uuid = 'name:jespern' WHERE uuid = ?", (place["owner_uuid"],)
+            )
+            connection.execute(
+                "UPDATE cursors SET value = ? WHERE stream = 'workspace:jespern'",
+                (json.dumps(place | {"owner_uuid": "name:jespern"}),),
+            )
+        sandbox.do("delete", SOME)
+        crawl.sync(full=True)
+        assert SOME in crawl.gone()
+        assert crawl.one("SELECT count(*) FROM users WHERE uuid LIKE 'name:%'") == 0
+        assert_true(crawl, sandbox, ONE["workspaces"])
+
+
+def test_an_upstream_without_uuids_is_mirrored_by_names(tmp_path: Path) -> None:
+    """API 2.0 of a mirror of API 1.0 tells none at all: nothing is refused."""
+    with crawling(tmp_path, **ONE, secret=None) as (_, crawl):
+
+        def bare(_: str, body: Any) -> Any:
+            return json.loads(json.dumps(body), object_hook=lambda found: found | {"uuid": None})
+
+        crawl.transport = Edited(bare)
+        assert [crawl.sync(full=True).failures for _ in range(2)] == [[], []]
+        assert crawl.one("SELECT count(*) FROM repositories WHERE uuid NOT LIKE 'name:%'") == 0
