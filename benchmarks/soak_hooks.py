@@ -17,8 +17,8 @@ from soak_world import Event
 FATES = {"sent": 70, "lost": 10, "twice": 7, "late": 5, "forged": 3, "unsigned": 2, "broken": 2, "huge": 1}
 """What becomes of an event on its way, and how often beside one another."""
 
-EXPECTED = {"forged": {403}, "unsigned": {403}, "broken": {400}, "huge": {413}, "again": {409, 200, 202}}
-"""The answers that are right; 404 and 409 are told apart for those that are taken."""
+EXPECTED = {"forged": {403}, "unsigned": {403}, "broken": {400}, "huge": {413}, "again": {200, 202}}
+"""The answers that are right; 404 is told apart for those that are taken."""
 
 TAKEN = {200, 202}
 

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 from commands import Folder, sandbox
-from hooked import signature
+from hooked import SOME, signature
 
 from mirror.sandbox import parse_fault
 
@@ -220,3 +221,33 @@ def test_a_webhook_is_followed_up_within_seconds(folder: Folder) -> None:
             told(process, "box marked complete")
     assert runs(folder) == [("full", "complete"), ("marked", "complete")]
     assert "renamed-just-now" in folder.run("search", "renamed-just").out
+
+
+def test_what_was_acknowledged_before_sigkill_is_written_by_the_next_process(folder: Folder) -> None:
+    """The file is locked while a push comes, chunked; after 202 the process is killed."""
+    secret, before, after = "a secret of this test alone", "a" * 40, "b" * 40
+    path = folder.path / "data/mirror.db"
+    with sandbox(20) as box:
+        folder.configure(box.url, RARELY + '\nwebhook_secret = "env:HOOK"', serve="port = 0")
+        (row,) = (row for row in box.sandbox.world.visible() if row["full_name"] == SOME)
+        box.sandbox.do("create_branch", SOME, name="pushed", target=before)
+        assert folder.run("sync").code == 0
+    old, new = ({"name": "pushed", "type": "branch", "target": {"hash": each}} for each in (before, after))
+    told_of = {"push": {"changes": [{"old": old, "new": new}]}, "repository": row}
+    body = json.dumps(told_of).encode()
+    headers = {"X-Event-Key": "repo:push", "X-Hub-Signature": signature(body, secret)}
+    with started(folder, "serve", HOOK=secret) as process, closing(sqlite3.connect(path)) as lock:
+        assert process.stdout is not None
+        address = re.findall(r"http://\S+", process.stdout.readline())[0]
+        lock.execute("BEGIN IMMEDIATE")
+        chunks = iter([body[:50], body[50:]])
+        answer = httpx.post(f"{address}/-/webhook/box", content=chunks, headers=headers, trust_env=False)
+        assert answer.status_code == 202
+        process.kill()
+    with started(folder, "serve", HOOK=secret), closing(sqlite3.connect(path)) as reader:
+        for _ in range(200):
+            found = reader.execute("SELECT target_hash FROM branches WHERE name = 'pushed'").fetchone()
+            if found == (after,):
+                break
+            time.sleep(0.05)
+    assert found == (after,)

@@ -8,10 +8,11 @@ import pytest
 from upstream_fakes import recorded
 
 from mirror.errors import UpstreamShapeError
+from mirror.lenient_json import decoded_bytes
 from mirror.model import Owner, Ref, Repository
 from mirror.upstream import cloud_shapes as shapes
 from mirror.upstream.addresses import without_login
-from mirror.upstream.answer import decoded_bytes, shown, shown_url
+from mirror.upstream.answer import shown, shown_url
 
 REPOSITORIES = recorded("cloud/repositories.json")["values"]
 REFS = recorded("cloud/refs.json")["values"]
@@ -295,6 +296,7 @@ def test_accounts_need_an_identity() -> None:
         (rb'{"name": "\ud83d\ude00"}', "\U0001f600"),
         (b'{"name": "a\xffb"}', "a\ufffdb"),
         (rb'{"name": "a\u0000b"}', "a\ufffdb"),
+        (b'{"name": "a\x00b"}', "a\ufffdb"),
         (b'{"name": "a\x01b"}', "a\x01b"),
         (rb'{"name": "\u202e"}', "\u202e"),
         (b'{"size": NaN, "name": "x"}', "x"),

@@ -1,17 +1,29 @@
 """Webhooks at the door: what is refused, what is applied at once, and that nothing untrue comes of it."""
 
 import asyncio
+import gzip
 import hashlib
+import shutil
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from crawl import START
 from hooked import NEW, NEWER, OLD, SECRET, SOME, Hooked, body_of, hooked, signature
 
-from mirror.serve.webhooks import LARGEST_BODY, Hook, accept
+from mirror.errors import StoreError
+from mirror.lenient_json import decoded_bytes
+from mirror.model import Ref
+from mirror.serve.clerk import Clerk
+from mirror.serve.hook_events import read_event
+from mirror.serve.spool import Kept, Spool
+from mirror.serve.webhooks import LARGEST_BODY, Hook, accept, hooks, write
 from mirror.store import Store
+from mirror.store.news import Delivery, Move, News
+from mirror.times import to_text, utc_now
 
 
 @pytest.fixture
@@ -48,7 +60,8 @@ def test_pushes_out_of_order_never_turn_a_ref_back(hook: Hooked) -> None:
     assert hook.main() == OLD
     hook.push(OLD, NEW)
     assert hook.main() == NEW
-    assert hook.push(OLD, NEW, X_Request_UUID="again").status_code == 409
+    hook.push(OLD, NEW, X_Request_UUID="late")
+    assert hook.main() == NEW
 
 
 def test_what_a_forger_could_send_is_refused(hook: Hooked) -> None:
@@ -70,14 +83,89 @@ def test_nothing_is_parsed_before_it_is_verified(hook: Hooked) -> None:
     assert hook.deliver("repo:push", b"no json").status_code == 400
 
 
-def test_a_replayed_delivery_is_refused(hook: Hooked) -> None:
-    """By its body under another number, and by its number with another body, to each upstream for itself."""
-    assert hook.push(OLD, NEW, X_Request_UUID="one").status_code == 200
-    assert hook.push(OLD, NEW, X_Request_UUID="two").status_code == 409
-    assert hook.push(NEW, NEWER, X_Request_UUID="one").status_code == 409
-    assert hook.push(NEW, NEWER, X_Request_UUID="", X_Request_Id="one").status_code == 409
-    assert hook.main() == NEW
-    assert hook.push(NEW, NEWER).status_code == 200
+@pytest.mark.parametrize("header", ["X_Request_UUID", "X_Request_Id"])
+def test_equal_bodies_with_numbers_of_their_own_are_two_deliveries(hook: Hooked, header: str) -> None:
+    """To and fro and to again: the third push is applied, as Cloud and as Data Center number it."""
+    for number, (old, new) in enumerate([(OLD, NEW), (NEW, OLD), (OLD, NEW)]):
+        answer = hook.push(old, new, **{"X_Request_UUID": "", header: f"number-{number}"})
+        assert (answer.status_code, answer.json()["outcome"]) == (200, "taken")
+        assert hook.main() == new
+
+
+def test_a_retry_of_a_delivery_that_was_taken_is_done_with(hook: Hooked) -> None:
+    """It is answered 200, so that the sender is content, and changes nothing; another body is another one."""
+    hook.push(OLD, NEW, X_Request_UUID="one", X_Attempt_Number="1")
+    hook.push(NEW, OLD, X_Request_UUID="two")
+    retry = hook.push(OLD, NEW, X_Request_UUID="one", X_Attempt_Number="2")
+    assert (retry.status_code, retry.json()) == (200, {"outcome": "repeated"})
+    assert hook.main() == OLD
+    assert hook.push(OLD, NEWER, X_Request_UUID="one").json()["outcome"] == "taken"
+
+
+def test_an_equal_body_without_a_number_is_asked_about(hook: Hooked) -> None:
+    """It may be a retry or another event: nothing is applied, and the repository is marked."""
+    for old, new in ((OLD, NEW), (NEW, OLD)):
+        hook.push(old, new, X_Request_UUID="")
+    with Store(hook.crawl.path) as store, store.transaction() as connection:
+        connection.execute("DELETE FROM cursors WHERE stream LIKE 'marked:%'")
+    answer = hook.push(OLD, NEW, X_Request_UUID="")
+    assert (answer.status_code, answer.json()) == (200, {"outcome": "repeated", "refs_moved": 0, "marked": 1})
+    assert hook.main() == OLD
+    assert hook.crawl.one("SELECT count(*) FROM cursors WHERE stream LIKE 'marked:%'") == 1
+
+
+@pytest.mark.parametrize("upstream", [False, True], ids=["cloud", "datacenter"])
+def test_a_ping_is_answered_without_effect(hook: Hooked, upstream: bool) -> None:
+    """Servers send it unsigned, with any body; one that is signed tells whether the secret is right."""
+    accept(hook.asking.datasette, {"here": Hook(SECRET, datacenter=upstream)})
+    for body in (b"", b'{"test": true}', b"no json"):
+        for signed in ("", signature(body)):
+            assert hook.deliver("diagnostics:ping", body, X_Hub_Signature=signed).status_code == 200
+    wrong = signature(b"", "another secret")
+    assert hook.deliver("diagnostics:ping", b"", X_Hub_Signature=wrong).status_code == 403
+    assert hook.crawl.one("SELECT count(*) FROM webhook_deliveries") == 0
+
+
+def test_a_compressed_body_is_refused(hook: Hooked) -> None:
+    """Before it is read, with a word on what to do."""
+    answer = hook.deliver("repo:push", gzip.compress(b"{}"), Content_Encoding="gzip")
+    assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
+
+
+UNUSUAL = [
+    rb"cut \ud83d",
+    rb"\udc00\udc00",
+    rb"\ud83d\ude00",
+    b"caf\xe9",
+    rb"a\u0000b",
+    b"a\x00b",
+    b"\xff\xfe",
+]
+
+
+@pytest.mark.parametrize("text", UNUSUAL)
+def test_unusual_text_is_taken_as_the_crawl_takes_it(hook: Hooked, text: bytes) -> None:
+    """In a message, an author, a tagger and in the name of a branch: what cannot be held is replaced."""
+    words = {"NAME": SOME, "UUID": hook.uuid(SOME), "OLD": OLD, "NEW": NEW}
+    body = body_of("cloud_push.json", **words)
+    body = body.replace(b'"One\\n"', b'"' + text + b'"').replace(
+        b'"v1"', b'"v-' + text.replace(b" ", b"-") + b'"'
+    )
+    answer = hook.deliver("repo:push", body.replace(b"Ann Smith", text))
+    assert answer.json() == {"outcome": "taken", "refs_moved": 2, "marked": 1}
+    expected = decoded_bytes(b'["' + text + b'"]', list[str])[0]
+    rows = hook.crawl.rows("SELECT name, message FROM tags WHERE target_hash = ? AND name LIKE 'v-%'", NEW)
+    assert [tuple(row) for row in rows] == [("v-" + expected.replace(" ", "-"), expected)]
+
+
+def test_a_delivery_older_than_the_listing_of_refs_is_only_asked_about(hook: Hooked) -> None:
+    """It was kept while the file could not be written, and a sync came in between."""
+    late = Delivery("repo:push", "0" * 64, "late", to_text(START - timedelta(days=1)))
+    move = Move("branch", "main", OLD, Ref(kind="branch", name="main", target_hash=NEW))
+    with Store(hook.crawl.path) as store:
+        kept = Kept("here", late, [News(hook.uuid(SOME), SOME, [move])])
+        assert write(store, kept, utc_now()) == {"outcome": "taken", "refs_moved": 0, "marked": 1}
+    assert hook.main() == OLD
 
 
 def test_deliveries_are_forgotten_after_a_day(hook: Hooked) -> None:
@@ -153,18 +241,90 @@ def test_events_of_no_concern_are_taken_and_ignored(hook: Hooked) -> None:
     assert (answer.status_code, answer.json()) == (200, {"outcome": "ignored"})
 
 
+def becomes(hook: Hooked, target: str) -> bool:
+    """Wait until the branch `main` is at a commit."""
+    pause = threading.Event()
+    return any(hook.main() == target or pause.wait(0.05) for _ in range(400))
+
+
+def spooled(hook: Hooked) -> list[Path]:
+    """List what is acknowledged and not written yet."""
+    folder = hook.crawl.path.with_name(hook.crawl.path.name + ".webhooks")
+    return sorted(folder.glob("*.json")) if folder.exists() else []
+
+
 def test_a_busy_file_keeps_no_sender_waiting(hook: Hooked) -> None:
     """While a sync writes, the answer comes all the same; what was said is written when the file is free."""
-    written = threading.Event()
     with Store(hook.crawl.path) as store, store.transaction():
         answer = hook.push(OLD, NEW)
         assert (answer.status_code, answer.json()["outcome"]) == (202, "waiting")
         assert hook.main() == OLD
-    for _ in range(200):
-        if hook.main() == NEW:
-            break
-        written.wait(0.05)
-    assert hook.main() == NEW
+        (file,) = spooled(hook)
+        assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert becomes(hook, NEW)
+
+
+def kept_push(hook: Hooked, old: str, new: str) -> Kept:
+    """Make a delivery as it is kept."""
+    body = body_of("cloud_push.json", NAME=SOME, UUID=hook.uuid(SOME), OLD=old, NEW=new)
+    news = read_event("repo:push", body, datacenter=False)
+    assert news is not None
+    return Kept("here", Delivery("repo:push", new, new, to_text(utc_now())), news)
+
+
+def test_what_was_acknowledged_is_tried_until_it_is_written(hook: Hooked) -> None:
+    """The file stays locked longer than SQLite waits; what comes meanwhile is written after it, in order."""
+    attempts = list[str]()
+    free = threading.Event()
+
+    def writing(store: Store, kept: Kept) -> dict[str, object]:
+        attempts.append(kept.delivery.body_hash)
+        if not free.is_set():
+            raise StoreError("locked")
+        return write(store, kept, utc_now())
+
+    clerk = Clerk(hook.crawl.path, writing, pause=0.01)
+    for old, new in ((OLD, NEW), (NEW, NEWER)):
+        clerk.keep(kept_push(hook, old, new))
+    while len(attempts) < 5:
+        free.wait(0.01)
+    assert set(attempts) == {NEW}
+    free.set()
+    assert becomes(hook, NEWER)
+
+
+def test_what_was_acknowledged_is_written_by_the_next_process(hook: Hooked) -> None:
+    """As soon as it takes webhooks, without waiting for one; what is no delivery is set aside."""
+    spool = Spool(hook.crawl.path)
+    spool.add(kept_push(hook, OLD, NEW))
+    broken = spooled(hook)[0].with_name("0.json")
+    broken.write_bytes(b"{")
+    accept(hook.asking.datasette, {})
+    assert becomes(hook, NEW)
+    assert broken.with_name("0.json.failed").exists()
+    pause = threading.Event()
+    assert any(not spooled(hook) or pause.wait(0.05) for _ in range(100))
+
+
+def test_more_than_can_be_kept_is_to_be_sent_again(hook: Hooked) -> None:
+    """The queue is full, the folder is full, or nothing can be written beside the mirror: 503."""
+    known, done = hooks(hook.asking.datasette), threading.Event()
+    known.patience = 0.05
+
+    def stuck(store: Store, kept: Kept) -> dict[str, object]:
+        done.wait()
+        return {}
+
+    known.clerk = Clerk(hook.crawl.path, stuck, spool=Spool(hook.crawl.path, most_files=1), most_waiting=3)
+    answers = [hook.push(OLD, f"{number:040x}") for number in range(1, 6)]
+    assert [answer.status_code for answer in answers] == [202, 503, 503, 503, 503]
+    assert {answer.headers["retry-after"] for answer in answers[1:]} == {"60"}
+    folder = spooled(hook)[0].parent
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+    known.clerk = Clerk(hook.crawl.path, stuck)
+    assert hook.push(OLD, NEW).status_code == 503
+    done.set()
 
 
 def test_no_secret_is_in_any_answer_or_row(hook: Hooked) -> None:

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from hooked import NEW, OLD, body_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mirror import git_names
 from mirror.serve.hook_events import Malformed, read_event
 from mirror.serve.webhooks import Refused, verify
 
@@ -138,6 +141,84 @@ def test_a_broken_body_is_malformed(body: bytes) -> None:
     """Nothing else is raised, whatever is sent."""
     with pytest.raises(Malformed):
         read_event("repo:push", body, datacenter=False)
+
+
+WRONG_HASHES = [
+    "not-a-hash",
+    "<b>x</b>",
+    "a" * 100_000,
+    "a" * 39,
+    "a" * 41,
+    "g" * 40,
+    "0" * 40,
+    "",
+    "a" * 40 + "\n",
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG_HASHES, ids=lambda text: text[:12])
+def test_a_hash_that_is_none_is_malformed(wrong: str) -> None:
+    """As what was, what is, a parent, at Cloud and at Data Center; the message does not repeat it."""
+    cloud = {"NAME": "a/b", "UUID": "{u}", "OLD": OLD, "NEW": NEW}
+    server = {"SLUG": "slug", "KEY": "KEY", "OLD": OLD, "NEW": NEW}
+    parent = "0123456789abcdef0123456789abcdef01234567"
+    bodies = [("repo:push", body_of("cloud_push.json", **cloud).replace(parent.encode(), b"NEW"), False)]
+    bodies[0] = (bodies[0][0], bodies[0][1].replace(b'"NEW"', json.dumps(wrong).encode()), False)
+    for side in ("OLD", "NEW"):
+        text = json.dumps(wrong)[1:-1]
+        bodies.append(("repo:push", body_of("cloud_push.json", **{**cloud, side: text}), False))
+        if wrong != "0" * 40:  # there it stands for none
+            file = "datacenter_refs_changed.json"
+            bodies.append(("repo:refs_changed", body_of(file, **{**server, side: text}), True))
+    for event, body, datacenter in bodies:
+        with pytest.raises(Malformed, match="40 or 64 hexadecimal digits") as caught:
+            read_event(event, body, datacenter=datacenter)
+        assert len(str(caught.value)) < 100
+
+
+NAMES = [
+    "main", "feature/x", "@atlaskit/activity@1.0.3", 'special-"$;><&#_=@!|.,/test', "ü/ß", "a.b", "-x", "@",
+    "x@y", "HEAD", "a" * 250, "x.locked", "", " ", "a b", "a..b", "a~1", "a^", "a:b", "a?", "a*", "a[1]",
+    "a\\b", "a\x7f", "a\nb", "a\tb", "/a", "a/", "a//b", ".a", "a/.b", "a.", "a.lock", "a.lock/b", "a@{1}",
+    "a/b.",
+]  # fmt: skip
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not here")
+def test_a_name_is_refused_where_git_refuses_it() -> None:
+    """Held against git itself; what no file system holds is refused too."""
+    for name in NAMES:
+        done = subprocess.run(["git", "check-ref-format", f"refs/heads/{name}"], check=False)
+        with contextlib.nullcontext() if done.returncode == 0 else pytest.raises(ValueError, match="git"):
+            assert git_names.ref_name(name) == name
+    for name in ("a" * 256, "ü" * 128, "a/" * 2_500 + "b"):
+        with pytest.raises(ValueError, match="git"):
+            git_names.ref_name(name)
+
+
+@pytest.mark.parametrize("datacenter", [False, True])
+def test_a_push_with_a_name_that_git_refuses_is_malformed(datacenter: bool) -> None:
+    """Nothing of it is taken."""
+    file = "datacenter_refs_changed.json" if datacenter else "cloud_push.json"
+    words = {"NAME": "a/b", "UUID": "{u}", "SLUG": "slug", "KEY": "KEY", "OLD": OLD, "NEW": NEW}
+    body = body_of(file, **words).replace(b'"v1"', b'"a..b"')
+    with pytest.raises(Malformed, match="git accepts no ref"):
+        read_event("repo:refs_changed" if datacenter else "repo:push", body, datacenter=datacenter)
+
+
+def test_hashes_are_read_in_either_length_and_case() -> None:
+    """SHA-256 has 64 digits; the mirror has them in lower case."""
+    body = body_of("cloud_push.json", NAME="a/b", UUID="{u}", OLD="A" * 40, NEW="b" * 64)
+    (news,) = read_event("repo:push", body, datacenter=False) or []
+    assert (news.moves[0].old, news.moves[0].new and news.moves[0].new.target_hash) == ("a" * 40, "b" * 64)
+
+
+def test_refs_of_a_mercurial_repository_are_left_to_the_run() -> None:
+    """Their names follow other rules than git's."""
+    body = body_of("cloud_push.json", NAME="a/b", UUID="{u}", OLD=OLD, NEW=NEW)
+    body = body.replace(b'"full_name"', b'"scm": "hg", "full_name"')
+    (news,) = read_event("repo:push", body, datacenter=False) or []
+    assert (news.uuid, list(news.moves)) == ("{u}", [])
 
 
 @given(

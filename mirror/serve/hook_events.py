@@ -1,6 +1,7 @@
 """What a webhook's body says: Bitbucket Cloud's and Data Center's events, shaped into news of repositories.
 
-Pure: no clock, no network, no database. Fields that the mirror has no use for are not read.
+Pure: no clock, no network, no database. Fields that the mirror has no use for are not read. Text that the
+mirror cannot hold is replaced as the crawl replaces it; hashes and names that git would refuse are refused.
 """
 
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from typing import TypeVar
 
 import msgspec
 
+from mirror import git_names
+from mirror.lenient_json import decoded_bytes
 from mirror.model import Ref, RefKind
 from mirror.store.news import Move, News
 from mirror.times import normalised
@@ -16,7 +19,7 @@ Body = TypeVar("Body")
 
 
 class Malformed(ValueError):
-    """The body is not JSON, or not of the shape that its event has."""
+    """The body is not JSON, not of the shape that its event has, or names what git cannot hold."""
 
 
 class _User(msgspec.Struct, frozen=True):
@@ -64,6 +67,7 @@ class _Push(msgspec.Struct, frozen=True):
 class _Repository(msgspec.Struct, frozen=True):
     uuid: str
     full_name: str
+    scm: str | None = None
 
 
 class _CloudBody(msgspec.Struct, frozen=True):
@@ -101,7 +105,9 @@ class _ServerBody(msgspec.Struct, frozen=True):
     new: _ServerRepository | None = None
 
 
-_KINDS: dict[str, RefKind] = {"branch": "branch", "named_branch": "branch", "tag": "tag"}
+_KINDS: dict[str, RefKind] = {"branch": "branch", "tag": "tag"}
+PING = "diagnostics:ping"
+"""What a server sends to try the connection, unsigned and with any body."""
 
 CLOUD = {
     "repo:push", "repo:created", "repo:imported", "repo:updated", "repo:fork", "repo:transfer", "repo:deleted"
@@ -112,19 +118,24 @@ DATA_CENTER = {"repo:refs_changed", "repo:modified", "repo:forked", "repo:delete
 def read_event(event: str, body: bytes, *, datacenter: bool) -> list[News] | None:
     """Read an event's body, or return None for an event that says nothing of what is mirrored.
 
-    Raises Malformed.
+    Raises Malformed, whose message repeats nothing of the body.
     """
     if event not in (DATA_CENTER if datacenter else CLOUD):
         _decoded(body, dict[str, msgspec.Raw])
         return None
-    return list(_server_news(event, body) if datacenter else _cloud_news(event, body))
+    try:
+        return list(_server_news(event, body) if datacenter else _cloud_news(event, body))
+    except ValueError as error:
+        raise Malformed(str(error)) from None
 
 
 def _decoded(body: bytes, shape: type[Body]) -> Body:
     try:
-        return msgspec.json.decode(body, type=shape)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return decoded_bytes(body, shape)
+    except msgspec.ValidationError as error:
         raise Malformed(str(error)) from None
+    except (ValueError, OverflowError, RecursionError):
+        raise Malformed("the body is no JSON") from None
 
 
 def _cloud_news(event: str, body: bytes) -> Iterator[News]:
@@ -132,7 +143,9 @@ def _cloud_news(event: str, body: bytes) -> Iterator[News]:
     if event == "repo:push":
         if told.push is None:
             raise Malformed("a push without `push`")
-        moves = [move for change in told.push.changes for move in _cloud_moves(change)]
+        # Mercurial's names follow other rules; the run that confirms asks for them.
+        changes = told.push.changes if told.repository.scm in (None, "git") else []
+        moves = [move for change in changes for move in _cloud_moves(change)]
         yield News(told.repository.uuid, told.repository.full_name, moves)
     elif event == "repo:fork":
         if told.fork is None:
@@ -149,8 +162,8 @@ def _cloud_moves(change: _Change) -> Iterator[Move]:
     if ref is not None and kind is not None:
         yield Move(
             kind,
-            ref.name,
-            change.old.target.hash if change.old else None,
+            git_names.ref_name(ref.name),
+            git_names.object_id(change.old.target.hash) if change.old else None,
             _shaped(kind, change.new) if change.new else None,
         )
 
@@ -160,13 +173,13 @@ def _shaped(kind: RefKind, ref: _Ref) -> Ref:
     return Ref(
         kind=kind,
         name=ref.name,
-        target_hash=target.hash,
+        target_hash=git_names.object_id(target.hash),
         target_date=_moment(target.date),
         target_author=author.raw,
         target_author_name=author.user.display_name if author.user else None,
         target_author_uuid=author.user.uuid if author.user else None,
         target_message=target.message,
-        target_parents=tuple(parent.hash for parent in target.parents)
+        target_parents=tuple(git_names.object_id(parent.hash) for parent in target.parents)
         if target.parents is not None
         else None,
         tagger=ref.tagger.raw if ref.tagger else None,
@@ -195,9 +208,13 @@ def _server_news(event: str, body: bytes) -> Iterator[News]:
 def _server_moves(change: _ServerChange) -> Iterator[Move]:
     kind = _KINDS.get(change.ref.type.lower())
     if kind is not None:
-        name, old, new = change.ref.display_id, _hash(change.from_hash), _hash(change.to_hash)
+        name = git_names.ref_name(change.ref.display_id)
+        old, new = _object_id(change.from_hash), _object_id(change.to_hash)
         yield Move(kind, name, old, Ref(kind=kind, name=name, target_hash=new) if new else None)
 
 
-def _hash(text: str) -> str | None:
-    return text if text.strip("0") else None
+def _object_id(text: str) -> str | None:
+    """Read a hash of Data Center, where 40 or 64 zeros stand for none; raises ValueError."""
+    if text in ("0" * 40, "0" * 64):
+        return None
+    return git_names.object_id(text)

@@ -2,7 +2,8 @@
 
 Nothing of a body is believed, or even parsed, before its signature has been verified. What then is written is
 small: heads of refs that fit what the mirror has, and marks for the next run to ask the upstream about. So
-neither a lost, a repeated nor a forged webhook can make the mirror say what the upstream does not.
+neither a lost, a repeated nor a forged webhook can make the mirror say what the upstream does not. What is
+answered 200 is in the mirror, what is answered 202 is on the disk; what is answered 5xx is to be sent again.
 """
 
 import asyncio
@@ -23,23 +24,22 @@ from mirror.serve import bodies
 from mirror.serve.bodies import BodyRefused
 from mirror.serve.clerk import Clerk, Overwhelmed
 from mirror.serve.formats import SAFETY
-from mirror.serve.hook_events import Malformed, read_event
+from mirror.serve.hook_events import PING, Malformed, read_event
 from mirror.serve.mirrors import mirrors
 from mirror.serve.service import watched
+from mirror.serve.spool import Kept, Spool, SpoolFull
 from mirror.store import Store
-from mirror.store.news import KEPT_HOURS, Delivery, News, is_new, save_news
+from mirror.store.news import KEPT_HOURS, Delivery, is_new, save_news
 from mirror.times import to_text, utc_now
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from datasette.app import Datasette
 
 PATTERN = r"^/-/webhook/(?P<upstream>[^/]+)/?$"
 LARGEST_BODY = 1_000_000
 BODY_SECONDS = 10.0
 WRITE_SECONDS = 1.0
-"""How long the sender is kept waiting for a busy file; what it said is written when its turn comes."""
+"""How long the sender is kept waiting for a busy file, before what it said is kept beside it."""
 
 _PATTERN = re.compile(PATTERN)
 _SIGNATURE = re.compile(r"sha256=([0-9a-fA-F]{64})")
@@ -64,9 +64,10 @@ class Refused(Exception):
 
 
 class Hooks:
-    """The webhooks that one server takes."""
+    """The webhooks that one server takes; `patience` is how many seconds a write may take before its 202."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = WRITE_SECONDS) -> None:
+        self.patience = patience
         self.known: Mapping[str, Hook] = {}
         self.clerk: Clerk | None = None
 
@@ -82,8 +83,23 @@ def hooks(datasette: "Datasette") -> Hooks:
 
 
 def accept(datasette: "Datasette", known: Mapping[str, Hook]) -> None:
-    """Take webhooks of these upstreams from now on."""
+    """Take webhooks of these upstreams from now on, and write what was acknowledged before."""
     hooks(datasette).known = known
+    path = _mirror(datasette)
+    if path is not None and not Spool(path).is_empty():
+        clerk_of(datasette, path)
+
+
+def clerk_of(datasette: "Datasette", path: Path) -> Clerk:
+    """Return the writer of a server's webhooks, which begins with what was acknowledged before."""
+    found = hooks(datasette)
+    if found.clerk is None:
+        found.clerk = Clerk(path, lambda store, kept: write(store, kept, utc_now()))
+    return found.clerk
+
+
+def _mirror(datasette: "Datasette") -> Path | None:
+    return next((Path(database.path) for database in mirrors(datasette)), None)
 
 
 def is_webhook(path: str) -> bool:
@@ -117,24 +133,27 @@ async def _taken(datasette: "Datasette", request: Request, upstream: str) -> tup
             404, "no webhook is configured here: set webhook_secret for the upstream in mirror.toml"
         )
     body = await read_body(request)
-    verify(hook.secret, body, request.headers.get("x-hub-signature", ""))
-    event = request.headers.get("x-event-key", "")
+    event, signature = request.headers.get("x-event-key", ""), request.headers.get("x-hub-signature", "")
+    if event == PING and not signature:  # servers do not sign it
+        return 200, {"outcome": "ignored", "detail": "the secret was not checked: this was not signed"}
+    verify(hook.secret, body, signature)
+    if event == PING:
+        return 200, {"outcome": "ignored"}
     try:
         news = read_event(event, body, datacenter=hook.datacenter)
     except Malformed as error:
         raise Refused(400, f"{event[:40] or 'no X-Event-Key'}: {error}") from None
     if news is None:
         return 200, {"outcome": "ignored"}
-    now = utc_now()
-    number = request.headers.get("x-request-uuid") or request.headers.get("x-request-id")
-    delivery = Delivery(
-        event, hashlib.sha256(body).hexdigest(), number[:100] if number else None, to_text(now)
-    )
-    return await _written(datasette, upstream, delivery, news, now)
+    number = request.headers.get("x-request-uuid") or request.headers.get("x-request-id") or ""
+    delivery = Delivery(event, hashlib.sha256(body).hexdigest(), number[:100], to_text(utc_now()))
+    return await _written(datasette, Kept(upstream, delivery, news))
 
 
 async def read_body(request: Request) -> bytes:
     """Read a body, and no more of it than the largest one may have; raises Refused."""
+    if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise Refused(415, "send the body as it is, without Content-Encoding", Accept_Encoding="identity")
     try:
         return await bodies.read(request.receive, request.headers, most=LARGEST_BODY, seconds=BODY_SECONDS)
     except BodyRefused as error:
@@ -151,54 +170,62 @@ def verify(secret: str, body: bytes, header: str) -> None:
         raise Refused(403, "the signature is of another secret or another body")
 
 
-async def _written(
-    datasette: "Datasette", upstream: str, delivery: Delivery, news: list[News], now: datetime
-) -> tuple[int, dict[str, Any]]:
-    """Have the news written; a file that is busy is not waited for long."""
-    path = next((Path(database.path) for database in mirrors(datasette)), None)
+async def _written(datasette: "Datasette", kept: Kept) -> tuple[int, dict[str, Any]]:
+    """Have a delivery written; a file that is busy is not waited for long."""
+    path = _mirror(datasette)
     if path is None:
-        raise Refused(503, "no mirror is served here")
-    forget_before = to_text(now - timedelta(hours=KEPT_HOURS))
-
-    def work(store: Store) -> dict[str, Any]:
-        return write(store, upstream, delivery, news, forget_before=forget_before)
-
-    known = hooks(datasette)
-    if known.clerk is None:
-        known.clerk = Clerk(path)
+        raise Refused(503, "no mirror is served here", Retry_After="60")
+    clerk = clerk_of(datasette, path)
     try:
-        future: Future[dict[str, Any]] = known.clerk.submit(work)
-        done = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), WRITE_SECONDS)
+        writing = asyncio.wrap_future(clerk.submit(kept))
+        done = await asyncio.wait_for(writing, hooks(datasette).patience)
     except Overwhelmed:
         raise Refused(503, "too many webhooks wait for the file", Retry_After="60") from None
     except TimeoutError:
-        return 202, {"outcome": "waiting", "detail": "the mirror is being written to; this follows"}
+        return await _acknowledged(clerk, kept)
     except StoreError as error:
-        log.warning("webhook %s: %s", upstream, error)
+        log.warning("webhook %s: %s", kept.upstream, error)
         raise Refused(503, "the mirror cannot be written to now", Retry_After="60") from None
     if done["outcome"] == "unknown":
         raise Refused(404, "this upstream has not been mirrored yet")
-    if done["outcome"] == "repeated":
-        raise Refused(409, "this delivery has been taken before")
     return 200, done
 
 
-def write(
-    store: Store, upstream: str, delivery: Delivery, news: list[News], *, forget_before: str
-) -> dict[str, Any]:
-    """Write a delivery's news and its own record together."""
+async def _acknowledged(clerk: Clerk, kept: Kept) -> tuple[int, dict[str, Any]]:
+    """Keep a delivery on the disk until the file is free; only then is it acknowledged."""
+    try:
+        await asyncio.to_thread(clerk.keep, kept)
+    except SpoolFull:
+        raise Refused(503, "too many webhooks wait for the file", Retry_After="60") from None
+    except OSError as error:
+        log.warning("webhook %s: cannot be kept: %s", kept.upstream, error.strerror)
+        raise Refused(503, "the mirror cannot be written to now", Retry_After="60") from None
+    return 202, {"outcome": "waiting", "detail": "the mirror is being written to; this follows"}
+
+
+def write(store: Store, kept: Kept, now: datetime) -> dict[str, Any]:
+    """Write a delivery's news and its own record together.
+
+    One that was taken before is done with. Without a number it may also be another event with the same body:
+    then nothing is applied, and the upstream is asked.
+    """
+    at, delivery = to_text(now), kept.delivery
     with store.transaction() as connection:
-        row = store.row("SELECT id FROM upstreams WHERE name = ?", (upstream,))
+        row = store.row("SELECT id FROM upstreams WHERE name = ?", (kept.upstream,))
         if row is None:
             return {"outcome": "unknown"}
-        if not is_new(connection, row[0], delivery, forget_before=forget_before):
+        forget_before = to_text(now - timedelta(hours=KEPT_HOURS))
+        repeated = not is_new(connection, row[0], delivery, forget_before=forget_before)
+        if repeated and delivery.request:
             return {"outcome": "repeated"}
         moved = 0
-        for one in news:
-            changes = save_news(connection, row[0], one, at=delivery.at)
-            store.save_changes(changes, run_id=None, at=delivery.at)
+        for one in kept.news:
+            said = one._replace(moves=()) if repeated else one
+            changes = save_news(connection, row[0], said, at=delivery.at)
+            store.save_changes(changes, run_id=None, at=at)
             moved += len(changes)
-    return {"outcome": "taken", "refs_moved": moved, "marked": len(news)}
+    outcome = "repeated" if repeated else "taken"
+    return {"outcome": outcome, "refs_moved": moved, "marked": len(kept.news)}
 
 
 def _json(body: dict[str, Any], status: int, headers: Mapping[str, str]) -> Response:

@@ -17,11 +17,14 @@ KEPT_HOURS = 24
 
 
 class Delivery(NamedTuple):
-    """A webhook as it came: `body_hash` and `request`, the sender's own number of it, tell it from others."""
+    """A webhook as it came. `request` is the sender's own number of it, "" where it was sent without one.
+
+    A retry has the number, the event and the body of the first attempt; everything else is another delivery.
+    """
 
     event: str
     body_hash: str
-    request: str | None
+    request: str
     at: str
 
 
@@ -46,7 +49,7 @@ class News(NamedTuple):
 def is_new(
     connection: sqlite3.Connection, upstream_id: int, delivery: Delivery, *, forget_before: str
 ) -> bool:
-    """Remember a delivery and tell whether it is the first of its kind; older ones are forgotten."""
+    """Remember a delivery and return whether it was not taken before; older ones are forgotten."""
     connection.execute("DELETE FROM webhook_deliveries WHERE at < ?", (forget_before,))
     written = connection.execute(
         """INSERT OR IGNORE INTO webhook_deliveries (upstream_id, body_hash, request, event, at)
@@ -57,7 +60,10 @@ def is_new(
 
 
 def save_news(connection: sqlite3.Connection, upstream_id: int, news: News, *, at: str) -> list[Change]:
-    """Apply what can be checked, mark the repository, and return the changes to record."""
+    """Apply what can be checked, mark the repository, and return the changes to record.
+
+    Moves that came (`at`) before the refs were listed last are not applied: the listing is newer.
+    """
     row = connection.execute(
         """SELECT id, refs_synced_at FROM repositories
            WHERE upstream_id = ? AND uuid = ? AND deleted_at IS NULL""",
@@ -67,7 +73,7 @@ def save_news(connection: sqlite3.Connection, upstream_id: int, news: News, *, a
         _mark_workspace(connection, upstream_id, news.full_name.partition("/")[0], at)
         return []
     mark(connection, upstream_id, Mark(uuid=news.uuid, row=news.row, at=at))
-    if row[1] is None or not news.moves:
+    if row[1] is None or row[1] >= at or not news.moves:
         return []  # refs that were never listed in full must not seem to be
     connection.execute("UPDATE repositories SET refs_stale = 1 WHERE id = ?", (row[0],))
     return [change for move in news.moves for change in _moved(connection, row[0], move)]

@@ -498,6 +498,25 @@ def m016_which_refs_were_read(db: Database) -> None:
     )
 
 
+@migrations()
+def m017_deliveries_by_number(db: Database) -> None:
+    """Deliveries are told apart by the sender's number as well: equal bodies may be two events.
+
+    What was taken within the last day is forgotten; a retry of it changes nothing that is not confirmed.
+    """
+    db.execute("DROP TABLE webhook_deliveries")
+    db.execute(
+        """CREATE TABLE webhook_deliveries (
+            upstream_id INTEGER NOT NULL REFERENCES upstreams(id),
+            request TEXT NOT NULL,
+            event TEXT NOT NULL,
+            body_hash TEXT NOT NULL,
+            at TEXT NOT NULL,
+            PRIMARY KEY (upstream_id, request, event, body_hash)
+        ) WITHOUT ROWID"""
+    )
+
+
 def _drop_search_tables(db: Database) -> None:
     """Drop the search index with its triggers and indexes, whatever version made it."""
     for kind in ("trigger", "index", "table"):

@@ -5,22 +5,18 @@ the first is what proxies and maintenance pages send and may be better the next 
 """
 
 import functools
-import json
-import math
-import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
 
 from mirror.errors import UpstreamBusy, UpstreamShapeError
+from mirror.lenient_json import decoded_bytes
 
 Shape = TypeVar("Shape")
-
-_UNFIT = re.compile("[\0\ud800-\udfff]")  # after pairs of surrogates have become one character
 
 EXCERPT = 80
 LONGEST_READ = 65_536
@@ -45,11 +41,6 @@ class NotAsAsked(UpstreamBusy):
     """A success without the kind of body that was asked for: worth another try, then a shape error."""
 
 
-@functools.cache
-def _decoder(shape: Hashable) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(cast("Any", shape))
-
-
 def decoded(answer: Answer, shape: type[Shape], redact: Callable[[str], str]) -> Shape:
     """Read the body as `shape`; raises NotAsAsked, or UpstreamShapeError naming address and JSON path.
 
@@ -71,39 +62,6 @@ def unexpected(answer: Answer, redact: Callable[[str], str], what: str) -> NotAs
         f"{answer.url}: {answer.status} with a body that is {what} ({shown(kind, 40)}): {excerpt!r}",
         status=answer.status,
     )
-
-
-def decoded_bytes(body: bytes, shape: type[Shape]) -> Shape:
-    """Read JSON as `shape`; raises msgspec.ValidationError for another shape, ValueError for no JSON.
-
-    Text that UTF-8 or SQLite cannot hold (lone surrogates, invalid bytes, NUL) is replaced by U+FFFD.
-    """
-    decode: Callable[[bytes], Shape] = _decoder(cast("Hashable", shape)).decode
-    if b"\\u0000" not in body:
-        try:
-            return decode(body)
-        except msgspec.ValidationError:
-            raise
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            pass  # no JSON, or JSON with text that msgspec is too strict for
-    return decode(msgspec.json.encode(mended(body)))
-
-
-def mended(body: bytes) -> Any:
-    """Read JSON leniently and repair its text; raises ValueError where it is no JSON."""
-    return _mended(json.loads(body.decode("utf-8", "replace"), strict=False))
-
-
-def _mended(value: Any) -> Any:
-    if isinstance(value, str):
-        return _UNFIT.sub("\ufffd", value)
-    if isinstance(value, dict):
-        return {_mended(key): _mended(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_mended(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 @functools.lru_cache(maxsize=64)

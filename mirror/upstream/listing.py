@@ -6,7 +6,8 @@ from typing import Generic, TypeVar
 import msgspec
 
 from mirror.errors import UpstreamShapeError
-from mirror.upstream.answer import decoded_bytes, shown
+from mirror.lenient_json import decoded_bytes
+from mirror.upstream.answer import shown
 from mirror.upstream.base import BadRow
 
 Row = TypeVar("Row")

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from mirror import git_names
+
 LONGEST_LINE = 65_520
 MOST_REFS = 500_000
 
-_OBJECT = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _LENGTH = re.compile(rb"[0-9a-f]{4}", re.IGNORECASE)
 _SYMREF = b"symref=HEAD:"
 _NO_REFS = b"capabilities^{}"
@@ -164,9 +165,7 @@ def _bounded(refs: Iterable[Named]) -> tuple[Named, ...]:
 
 
 def _object_id(text: bytes) -> str:
-    if not _OBJECT.fullmatch(text):
-        raise ValueError("a ref to no object id")
-    return text.decode("ascii")
+    return git_names.object_id(text.decode("ascii", "replace"))
 
 
 def _text(name: bytes) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 from mirror.credentials import Credential
 from mirror.errors import CredentialsRefused, MirrorError, UpstreamBusy, UpstreamRefused
-from mirror.upstream.answer import LONGEST_READ, Answer, mended, shown
+from mirror.lenient_json import mended
+from mirror.upstream.answer import LONGEST_READ, Answer, shown
 
 _REPEATED = {304, 408, 425, 429}  # 304 answers a condition, and none was asked
 
