@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 from commands import Folder, sandbox
-from hooked import SOME, signature
+from hooked import signature
 
 from mirror.sandbox import parse_fault
 
@@ -229,8 +229,9 @@ def test_what_was_acknowledged_before_sigkill_is_written_by_the_next_process(fol
     path = folder.path / "data/mirror.db"
     with sandbox(20) as box:
         folder.configure(box.url, RARELY + '\nwebhook_secret = "env:HOOK"', serve="port = 0")
-        (row,) = (row for row in box.sandbox.world.visible() if row["full_name"] == SOME)
-        box.sandbox.do("create_branch", SOME, name="pushed", target=before)
+        rows = [row for row in box.sandbox.world.visible() if row["scm"] == "git" and not row["is_private"]]
+        row = rows[0]
+        box.sandbox.do("create_branch", row["full_name"], name="pushed", target=before)
         assert folder.run("sync").code == 0
     old, new = ({"name": "pushed", "type": "branch", "target": {"hash": each}} for each in (before, after))
     told_of = {"push": {"changes": [{"old": old, "new": new}]}, "repository": row}
