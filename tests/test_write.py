@@ -29,18 +29,18 @@ def made(tmp_path: Path) -> Iterator[Bench]:
 
 
 def test_a_created_repository_is_there_at_once(made: Bench) -> None:
-    """Upstream, row, change, audit and search agree, for the price of one request."""
+    """Upstream, row, change, audit and search agree, for two requests: its refs are read at once."""
     settings = Settings(name="New Idea", is_private=True, description="An idea", scm="git", has_wiki=True)
     row = made.writes.create("jespern", settings, by="a token")
     assert row.full_name == "jespern/new-idea"
-    assert made.asked() == 1
+    assert made.asked() == 2
     there = made.upstream("jespern/new-idea")
     assert (there["name"], there["is_private"], there["description"]) == ("New Idea", True, "An idea")
     here = made.row("jespern/new-idea")
     assert here is not None
     assert (here["uuid"], here["name"], here["is_private"]) == (there["uuid"], "New Idea", 1)
     assert (here["has_wiki"], here["scm"]) == (1, "git")
-    assert here["refs_stale"] == 1
+    assert (here["refs_stale"], here["refs_synced_at"] is None) == (0, False)
     assert made.changes() == [("created", None, "jespern/new-idea")]
     assert made.written() == [("a token", "create", "jespern/new-idea", "done")]
     assert made.found("new-id") == ["jespern/new-idea"]
@@ -142,7 +142,7 @@ def test_a_fork_knows_its_parent(made: Bench) -> None:
     assert here is not None
     assert parent is not None
     assert here["parent_id"] == parent["id"]
-    assert (here["scm"], here["refs_stale"], here["is_private"]) == ("hg", 1, 0)
+    assert (here["scm"], here["refs_stale"], here["is_private"]) == ("hg", 0, 0)
     assert made.changes() == [("created", None, "erik/eriks-piston")]
     assert made.written() == [("x", "fork", "erik/eriks-piston", "done")]
 
@@ -236,3 +236,32 @@ def test_a_sync_under_way_is_not_harmed(tmp_path: Path) -> None:
         assert {row[0] for row in here} == {
             name for name in there if name.partition("/")[0] in ("jespern", "big")
         }
+
+
+def test_a_fork_has_its_refs_at_once(made: Bench) -> None:
+    """It is marked to be read once more, because upstreams may copy refs after they have answered."""
+    made.writes.fork("jespern/django-piston", "erik", Settings(name="piston"), by="x")
+    there = {ref["name"] for ref in made.sandbox.world.refs("erik/piston")}
+    assert {name for (name,) in made.rows(_REFS_OF_PISTON)} == there != set()
+    assert made.rows("SELECT count(*) FROM cursors WHERE stream LIKE 'marked:%'") == [(1,)]
+    made.sync()
+    assert made.rows("SELECT count(*) FROM cursors WHERE stream LIKE 'marked:%'") == [(0,)]
+    assert {name for (name,) in made.rows(_REFS_OF_PISTON)} == there
+
+
+_REFS_OF_PISTON = """SELECT x.name FROM repositories r JOIN
+    (SELECT repository_id, name FROM branches UNION ALL SELECT repository_id, name FROM tags) x
+    ON x.repository_id = r.id WHERE r.full_name = 'erik/piston'"""
+
+
+@pytest.mark.parametrize("what", ["500", "html", "empty"])
+def test_refs_that_cannot_be_read_at_once_are_not_made_up(made: Bench, what: str) -> None:
+    """The fork is made all the same; its refs stay unread until the next run, and are no empty list."""
+    made.sandbox.add_fault(Fault(what, where="refs", nth=None))
+    made.writes.fork("jespern/django-piston", "erik", Settings(name="piston"), by="x")
+    row = made.row("erik/piston")
+    assert row is not None
+    assert row["refs_synced_at"] is None
+    made.sandbox.clear_faults()
+    made.sync()
+    assert made.rows(_REFS_OF_PISTON) != []

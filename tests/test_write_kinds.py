@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 import httpx
@@ -35,11 +35,23 @@ def of_old(slug: str, **said: Any) -> dict[str, Any]:
 class Wired:
     """A mirror with one upstream that gives prepared answers."""
 
-    def __init__(self, path: Path, kind: Kind, owner: str, answers: tuple[httpx.Response, ...]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        kind: Kind,
+        owner: str,
+        answers: tuple[httpx.Response, ...],
+        refs: Literal["api", "none"] = "none",
+    ) -> None:
         self.path = path / "mirror.db"
         Store(self.path).close()
         upstream = UpstreamConfig(
-            name="u", kind=kind, url="https://code.example.com", workspaces=(owner,), credential="env:T"
+            name="u",
+            kind=kind,
+            url="https://code.example.com",
+            workspaces=(owner,),
+            credential="env:T",
+            refs=refs,
         )
         self.server = Script(answers)
         self.writes = PassThrough(
@@ -200,3 +212,54 @@ def test_api_1_knows_repositories_by_name(old: Callable[..., Wired]) -> None:
     assert wired.rows(names)[1] == ("jespern/two", "deleted")
     wired.writes.create("jespern", Settings(name="two"), by="x")
     assert wired.rows(names)[1] == ("jespern/two", None)
+
+
+def _branch(name: str, digit: str) -> dict[str, Any]:
+    """A branch as Data Center lists it."""
+    return {"id": f"refs/heads/{name}", "displayId": name, "latestCommit": digit * 40, "isDefault": True}
+
+
+def test_a_new_repository_s_main_branch_is_told_with_its_branches(tmp_path: Path) -> None:
+    """Data Center lists branches, then tags; both are read before anybody is answered."""
+    wired = Wired(
+        tmp_path,
+        "datacenter",
+        "PRJ",
+        (
+            answer(on_server("new-idea"), 201),
+            answer({"values": [_branch("trunk", "a")], "isLastPage": True, "size": 1}),
+            answer({"values": [], "isLastPage": True, "size": 0}),
+        ),
+        refs="api",
+    )
+    wired.writes.create("PRJ", Settings(name="new-idea"), by="x")
+    assert wired.rows("SELECT main_branch, refs_stale, refs_synced_at IS NULL FROM repositories") == [
+        ("trunk", 0, 0)
+    ]
+    assert wired.rows("SELECT name FROM branches") == [("trunk",)]
+
+
+def test_a_rename_that_makes_another_row_reads_its_refs(tmp_path: Path) -> None:
+    """API 1.0 knows repositories by their names alone; the new name is not served as one without refs."""
+    node = {"raw_node": "a" * 40}
+    wired = Wired(
+        tmp_path,
+        "legacy",
+        "jespern",
+        (
+            answer(of_old("idea")),
+            answer({}),
+            answer({}),
+            answer(of_old("idea")),
+            answer(of_old("better", name="Better")),
+            answer({"default": node}),
+            answer({"1.0": node}),
+        ),
+        refs="api",
+    )
+    wired.writes.create("jespern", Settings(name="idea"), by="x")
+    wired.writes.update("jespern/idea", Settings(name="Better"), by="x")
+    assert wired.rows(
+        "SELECT full_name, refs_synced_at IS NULL FROM repositories WHERE deleted_at IS NULL"
+    ) == [("jespern/better", 0)]
+    assert wired.rows("SELECT b.name, t.name FROM branches b, tags t") == [("default", "1.0")]

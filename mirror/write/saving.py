@@ -5,9 +5,11 @@ from contextlib import contextmanager
 
 from mirror.config import UpstreamConfig
 from mirror.errors import OutcomeUnknown, StoreError
-from mirror.model import Repository, RepositoryKey
+from mirror.model import Ref, Repository, RepositoryKey
 from mirror.store import Store
 from mirror.store.audit import Outcome, Written, link_written, save_written
+from mirror.store.marks import Mark, mark
+from mirror.store.refs import save_main_branch, save_refs
 from mirror.store.repositories import mark_gone
 from mirror.times import Clock, to_text
 from mirror.upstream.connect import url_of
@@ -74,8 +76,8 @@ class Saving:
         *,
         displaced: Sequence[tuple[int, Repository | None]] = (),
         renamed: int | None = None,
-    ) -> Repository:
-        """Show what the upstream answered, with its changes and its record; return it.
+    ) -> None:
+        """Show what the upstream answered, with its changes and its record.
 
         `displaced` are rows that had the name before, as they are now. `renamed` is the row of the same
         repository under another identity, where the upstream knows repositories by their names.
@@ -90,13 +92,35 @@ class Saving:
                 self._gone(renamed, f"renamed to {made.full_name}")
             self._save([made])
             link_written(self._store.connection, number, made.uuid)
-        return made
 
     def deleted(self, known: Known) -> None:
         """Turn a repository that the upstream deleted into a tombstone."""
         with self._transaction(f"delete of {known.key.full_name}"):
             self._gone(known.row_id, "deleted")
             self._record("delete", known.key.uuid, known.key.full_name)
+
+    def without_refs(self, made: Repository) -> int | None:
+        """Return the row of a repository whose refs are mirrored and were never read, None for any other."""
+        row = self._store.row(
+            """SELECT id FROM repositories
+               WHERE upstream_id = ? AND uuid = ? AND refs_synced_at IS NULL AND deleted_at IS NULL""",
+            (self._upstream_id, made.uuid),
+        )
+        return int(row[0]) if row and self._upstream.refs != "none" else None
+
+    def save_refs(self, row_id: int, refs: Sequence[Ref]) -> None:
+        """Write all refs of a repository whose refs were never read."""
+        main = next((ref.name for ref in refs if ref.is_main), None)
+        with self._store.transaction() as connection:
+            save_refs(connection, row_id, refs, first_page=True, last_page=True, seen_at=self._now())
+            if main is not None:
+                save_main_branch(connection, row_id, main)
+
+    def read_again_soon(self, made: Repository) -> None:
+        """Let the next run, or a service within seconds, read the refs of a repository."""
+        with self._store.transaction() as connection:
+            upstream_id = self._save_upstream()
+            mark(connection, upstream_id, Mark(uuid=made.uuid, row=False, at=self._now()))
 
     def _save(self, rows: Sequence[Repository]) -> None:
         upstream = self._upstream

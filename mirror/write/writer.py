@@ -28,6 +28,7 @@ from mirror.upstream.http import Transport
 from mirror.upstream.writes import Settings, WritableUpstream
 from mirror.write.choice import Known, known_repository, upstream_for
 from mirror.write.forms import slug_of
+from mirror.write.refs import read_refs
 from mirror.write.saving import Saving
 from mirror.write.settle import (
     ABSENT,
@@ -93,7 +94,9 @@ class PassThrough:
                     lambda: there.create_repository(owner, slug, settings),
                     lambda: look_for_created(there, full_name, taken_by=taken_by, since=since),
                 )
-                return saving.saved("create", made, displaced=_displaced(saving, there, made))
+                saving.saved("create", made, displaced=_displaced(saving, there, made))
+                read_refs(saving, there, made)
+                return made
 
     def update(self, full_name: str, change: Change, *, by: str, upstream: str = "") -> Repository:
         """Change settings; another name moves the slug, and the row and its history stay."""
@@ -111,7 +114,10 @@ class PassThrough:
                 )
                 displaced = _displaced(saving, there, made)
                 renamed = known.row_id if made.uuid != known.key.uuid else None
-                return saving.saved("update", made, displaced=displaced, renamed=renamed)
+                saving.saved("update", made, displaced=displaced, renamed=renamed)
+                if renamed is not None:
+                    read_refs(saving, there, made)
+                return made
 
     def delete(self, full_name: str, *, by: str, upstream: str = "") -> None:
         """Delete a repository upstream; its row becomes a tombstone, with its refs."""
@@ -154,7 +160,9 @@ class PassThrough:
                     lambda: there.fork_repository(known.key, owner, settings),
                     lambda: look_for_fork(there, fork_name, known.key, taken_by=taken_by, since=since),
                 )
-                return saving.saved("fork", made, displaced=_displaced(saving, there, made))
+                saving.saved("fork", made, displaced=_displaced(saving, there, made))
+                read_refs(saving, there, made)
+                return made
 
     @contextmanager
     def _store(self) -> Iterator[Store]:
