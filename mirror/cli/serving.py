@@ -3,6 +3,8 @@
 import os
 import sys
 import threading
+import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,9 @@ from mirror.session import accounts, built_in_sandbox
 from mirror.store import Store
 from mirror.write import writer_for
 
+LONGEST_END = 2.5
+"""Seconds after a signal: three are promised."""
+
 host_option = click.option("--host", metavar="HOST", help="Address to listen on; loopback by default.")
 port_option = click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="Port to listen on.")
 public_option = click.option("--public", is_flag=True, help="Listen on every address of this machine.")
@@ -46,7 +51,9 @@ def serve(ctx: click.Context, host: str | None, port: int | None, public: bool) 
     """
     config = with_address(configured(ctx), host, port, public)
     datasette = application(config)
-    answer(datasette, config.serve.host, config.serve.port, ready=announce)
+    stop = threading.Event()
+    end_soon_after(stop)
+    answer(datasette, config.serve.host, config.serve.port, ready=announce, stop=stop)
 
 
 @click.command()
@@ -61,6 +68,7 @@ def schedule(ctx: click.Context) -> None:
     config = logging_as(configured(ctx))
     with built_in_sandbox(config):
         background = Background(config, report=Logged(), reread=lambda: logging_as(checked(configured(ctx))))
+        end_soon_after(background.stop)
         leave_now_unless(background.run())
 
 
@@ -80,6 +88,7 @@ def run(ctx: click.Context, host: str | None, port: int | None, public: bool) ->
     Store(Path(config.database)).close()  # there is something to serve before the first sync has ended
     datasette = application(config)
     stop = threading.Event()
+    end_soon_after(stop)
     with built_in_sandbox(config), watching(config) as reporter:
 
         def reread() -> Config:
@@ -146,6 +155,22 @@ def watching(config: Config) -> Iterator[Reporter]:
         return
     with Bars(errors()) as bars:
         yield Logged(bars)
+
+
+def end_soon_after(stop: threading.Event) -> None:
+    """End the process within `LONGEST_END` seconds of `stop`, whatever its threads are doing then.
+
+    A query that SQLite cannot be stopped in, or an answer that does not come, would hold up the end.
+    """
+
+    def watch() -> None:
+        stop.wait()
+        # Answers that are cut off may leave coroutines of Datasette that were never awaited.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        time.sleep(LONGEST_END)
+        leave_now_unless(idle=False)
+
+    threading.Thread(target=watch, daemon=True, name="end").start()
 
 
 def leave_now_unless(idle: bool) -> None:

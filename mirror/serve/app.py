@@ -1,5 +1,6 @@
 """Serving for `mirror serve` and `mirror run`: Datasette over the mirror, uvicorn under it."""
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -19,6 +20,13 @@ from datasette.utils.asgi import Request
 from mirror.config import ServeConfig
 from mirror.errors import ConfigError, MirrorError
 from mirror.serve.callers import is_loopback
+from mirror.serve.connections import (
+    ACCEPTED_AT_ONCE,
+    SaidOnce,
+    accept_errors,
+    bounded,
+    most_connections,
+)
 from mirror.serve.mirrors import served
 from mirror.serve.prefix import base_of, origin_of, outer
 from mirror.store.files import open_reader
@@ -35,6 +43,7 @@ DRAIN_SECONDS = 1
 BACKLOG = 512
 
 log = logging.getLogger("uvicorn.error")
+_ONCE = SaidOnce()
 _HANDLED = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -93,15 +102,17 @@ def serve(
     listener = _listen(host, port)
     config = uvicorn.Config(
         datasette.app(),
+        http=bounded(most_connections()),
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
-        backlog=BACKLOG,
+        backlog=ACCEPTED_AT_ONCE,
         ws="none",
     )
     log.setLevel(logging.WARNING)
+    log.addFilter(_ONCE)
     address = _address(host, listener.getsockname()[1])
     server = _Server(config, stop, lambda: ready(address))
     with contextlib.closing(listener), _signals(server, stop) as caught:
@@ -121,7 +132,10 @@ class _Server(uvicorn.Server):
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(accept_errors)
         await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)  # more may wait in the kernel than are accepted at once
         if self.started:
             self._ready()
 

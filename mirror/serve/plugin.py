@@ -12,7 +12,7 @@ from datasette.utils.asgi import Request, Response
 from jinja2 import Environment
 
 from mirror.search import register
-from mirror.serve import api, bodies, foreign, methods, permissions, prefix, service, webhooks
+from mirror.serve import api, bodies, foreign, methods, permissions, prefix, service, threads, webhooks
 from mirror.serve.closed import close_tables
 from mirror.serve.cloud import conditions, edge
 from mirror.serve.errors import error_page
@@ -34,6 +34,7 @@ View = Callable[..., Awaitable[Response]]
 def startup(datasette: "Datasette") -> None:
     """Read the settings now, so that a wrong one ends the start and not a request."""
     prefix.check(datasette, served(datasette).config.public_url)
+    threads.separate(datasette, list(mirrors(datasette)))
 
 
 @hookimpl

@@ -20,6 +20,7 @@ from mirror.serve.pages.links import Links
 from mirror.serve.pages.reads.upstreams import upstreams
 from mirror.serve.pages.tallies import PATIENCE, tallies
 from mirror.serve.prefix import origin_of
+from mirror.serve.threads import reading_for
 from mirror.times import utc_now
 
 if TYPE_CHECKING:
@@ -101,7 +102,10 @@ class Visit:
         """
 
         async def count() -> Any:
-            return await self.database.execute_fn(lambda connection: _bounded(connection, work, COUNTING_MS))
+            with reading_for("count"):
+                return await self.database.execute_fn(
+                    lambda connection: _bounded(connection, work, COUNTING_MS)
+                )
 
         caller = self.caller
         seen = "everything" if caller.sees_all or self.is_open else caller.user_ids
