@@ -49,6 +49,8 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     `url` "" means the default of the kind, `workspaces` None the caller's own, `requests_per_hour` None
     what Bitbucket allows this kind of credential, less a margin. Schedules are five cron fields or an
     interval (``15m``), "" means never by itself: sweeps and refs that are due are part of each sync then.
+    `accept_missing` names repositories (``owner/slug``) whose refusal (403, 404, 451) keeps no run from being
+    complete.
     """
 
     name: Name
@@ -66,6 +68,7 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     sweep_every: Duration = Duration(7 * 86_400)
     refs_every: Duration = Duration(30 * 86_400)
     absence_brake: Share = 0.10
+    accept_missing: tuple[str, ...] = ()
     schedule: str = "*/15 * * * *"
     sweep_schedule: str = ""
     refs_schedule: str = ""
@@ -195,9 +198,16 @@ def _complaints(config: Config) -> Iterator[tuple[str, str]]:
         if not upstream.url and upstream.kind in ("datacenter", "legacy"):
             yield f"{path}.kind", f"kind {upstream.kind!r} needs a url"
         yield from _secret_complaints(upstream, path)
-        for workspace in upstream.workspaces or ():
-            if not re.fullmatch(r"[^\s/?#]+", workspace):
-                yield f"{path}.workspaces", f"{workspace!r} is no workspace; give the slug, as in its address"
+        yield from _name_complaints(upstream, path)
+
+
+def _name_complaints(upstream: UpstreamConfig, path: str) -> Iterator[tuple[str, str]]:
+    for workspace in upstream.workspaces or ():
+        if not re.fullmatch(r"[^\s/?#]+", workspace):
+            yield f"{path}.workspaces", f"{workspace!r} is no workspace; give the slug, as in its address"
+    for name in upstream.accept_missing:
+        if not re.fullmatch(r"[^\s/?#]+/[^\s/?#]+", name):
+            yield f"{path}.accept_missing", f'{name!r} is no repository; write it like "owner/slug"'
 
 
 def _alert_complaints(config: Config) -> Iterator[tuple[str, str]]:

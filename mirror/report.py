@@ -61,9 +61,13 @@ class Counts(msgspec.Struct):
 class Summary(msgspec.Struct, kw_only=True):
     """The account of one run. `kind` is full when any listing was; `seconds` is wall time.
 
-    `state` is complete; incomplete, when something could not be had (see `failures`); paused, when the
-    budget was spent (`resumes_at`); interrupted; or failed, with `error`, when nothing could go on. `run_id`
-    is its row in `sync_runs`.
+    `state` is complete, when nothing is known to be missing in the mirror; incomplete, when something is;
+    paused, when the budget was spent (`resumes_at`); interrupted; or failed, with `error`, when nothing could
+    go on. `run_id` is its row in `sync_runs`.
+
+    `failures` are those of this run, `waiting` older ones whose next try is still to come, `refs_waiting`
+    the number of repositories whose branches and tags this run left unread. `accepted` are failures that the
+    operator accepts and members that the credential may not see: they are told, and nothing is missing.
     """
 
     upstream: str
@@ -73,7 +77,15 @@ class Summary(msgspec.Struct, kw_only=True):
     seconds: float
     failures: list[Failure]
     notes: list[str]
+    waiting: list[Failure] = []
+    accepted: list[Failure] = []
+    refs_waiting: int = 0
     error: str | None = None
     run_id: int = 0
     exit_code: int = 0
     resumes_at: datetime | None = None
+
+    @property
+    def missing(self) -> int:
+        """How many things the mirror is known to miss, repositories with unread refs counted one by one."""
+        return len(self.failures) + len(self.waiting) + self.refs_waiting

@@ -11,12 +11,13 @@ from rich.text import Text
 
 from mirror.observe.runs import row_counts, seconds_text
 from mirror.report import Summary
-from mirror.store.runs import Failure
+from mirror.store.runs import HIDDEN_MEMBERS, Failure
 from mirror.sync.plan import Plan, Share
 from mirror.sync.verify import Finding
 from mirror.times import age_text, from_text
 
 LINE_EVERY = 10.0
+MOST_NAMES = 10
 WIDTH = 80
 
 
@@ -100,7 +101,7 @@ class Lines:
 
 
 def print_summary(console: Console, summary: Summary) -> None:
-    """Print the account of a run: what was new, changed, gone; what it cost; what failed."""
+    """Print the account of a run: what was new, changed, gone; what it cost; what is missing."""
     counts = summary.counts
     rows, refs = row_counts(counts)
     git = f" and {counts.git_requests:,} by git" if counts.git_requests else ""
@@ -112,8 +113,7 @@ def print_summary(console: Console, summary: Summary) -> None:
     _say(console, f"  requests      {counts.requests:,}{git} in {seconds_text(summary.seconds)}{slept}")
     if summary.error:
         _say(console, f"  {summary.state:<13} {summary.error}")
-    if summary.failures:
-        print_failures(console, summary.failures)
+    print_missing(console, summary)
 
 
 def print_plan(console: Console, plans: Sequence[Plan]) -> None:
@@ -142,21 +142,44 @@ def print_findings(console: Console, summaries: Sequence[Summary], findings: Seq
     for finding in findings:
         mended = ", mended" if finding.mended else ""
         _say(console, f"{finding.repository}: {finding.verdict}{mended}: {finding.what}")
-    wrong = sum(finding.verdict != "old" for finding in findings)
+    wrong = sum(finding.is_fault for finding in findings)
     for summary in summaries:
         asked = f"{summary.counts.requests:,} requests in {seconds_text(summary.seconds)}"
         error = f": {summary.error}" if summary.error else ""
         _say(console, f"{summary.upstream}: {summary.state}{error}; {asked}")
-        print_failures(console, summary.failures)
-    _say(console, f"{wrong:,} wrong, {len(findings) - wrong:,} merely old" if findings else "no difference")
+        print_missing(console, summary)
+    old = sum(finding.verdict == "old" for finding in findings)
+    _say(console, f"{wrong:,} wrong, {old:,} merely old" if findings else "no difference")
 
 
-def print_failures(console: Console, failures: Sequence[Failure], most: int = 50) -> None:
-    """List what could not be had, and when it is tried again."""
+def print_missing(console: Console, summary: Summary) -> None:
+    """List what the mirror is known to miss and when it is tried again, then what is accepted as missing."""
+    hidden = [failure for failure in summary.accepted if failure.kind == HIDDEN_MEMBERS]
+    accepted = [failure for failure in summary.accepted if failure.kind != HIDDEN_MEMBERS]
+    print_failures(console, "failed", summary.failures)
+    print_failures(console, "waiting", summary.waiting)
+    if summary.refs_waiting:
+        _say(console, f"  waiting       refs: branches and tags of {summary.refs_waiting:,} repositories")
+    print_failures(console, "accepted", accepted)
+    if hidden:
+        names = ", ".join(failure.subject for failure in hidden[:MOST_NAMES])
+        more = f" and {len(hidden) - MOST_NAMES:,} more" if len(hidden) > MOST_NAMES else ""
+        _say(console, f"  not visible   members of {names}{more}: {hidden[0].error}")
+
+
+def print_failures(console: Console, what: str, failures: Sequence[Failure], most: int = 50) -> None:
+    """List failures, and when each is tried again."""
     for failure in failures[:most]:
-        _say(console, f"  failed        {failure.kind}: {failure.error} ({_next_try(failure.next_try_at)})")
+        _say(console, f"  {what:<13} {failure.kind}: {_named(failure)}{_next_try(failure.next_try_at)}")
     if len(failures) > most:
         console.print(Text(f"  ... and {len(failures) - most:,} more: mirror status"), soft_wrap=True)
+
+
+def _named(failure: Failure) -> str:
+    """Say what went wrong, and with what, unless that stands in the error or is a mere uuid."""
+    if failure.subject in failure.error or failure.subject.startswith("{"):
+        return failure.error
+    return f"{failure.subject}: {failure.error}"
 
 
 def _say(console: Console, text: str) -> None:
@@ -165,4 +188,4 @@ def _say(console: Console, text: str) -> None:
 
 
 def _next_try(moment: str) -> str:
-    return f"next try {from_text(moment).astimezone():%Y-%m-%d %H:%M}"
+    return f" (next try {from_text(moment).astimezone():%Y-%m-%d %H:%M})" if moment else ""

@@ -68,15 +68,17 @@ def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
         yield f"next {', '.join(told)}"
     if status.failures:
         more = len(status.failures) - MOST_FAILURES
-        only = f", the latest {MOST_FAILURES}" if more > 0 else ""
-        yield f"{len(status.failures):,} failures{only}; in full: mirror status --json"
+        only = f", the latest {MOST_FAILURES} below" if more > 0 else ""
+        accepted = f", {status.accepted:,} accepted" if status.accepted else ""
+        yield f"{status.missing:,} missing{accepted}{only}; in full: mirror status --json"
 
 
 def _failure_line(failure: dict[str, Any], width: int) -> str:
     """Say on one line what failed, why, and when it is tried again; what has no room is left out."""
     due = f" (again {from_text(failure['next_try_at']).astimezone():%m-%d %H:%M})"
     why = _short(failure["error"]).removeprefix(f"{failure['subject']}: ")
-    text, room = f"  {failure['kind']} {failure['subject']}: {why}", width - len(due)
+    mark = "(accepted) " if failure["accepted"] else ""
+    text, room = f"  {mark}{failure['kind']} {failure['subject']}: {why}", width - len(due)
     return (text if len(text) <= room else text[: room - 1] + "…") + due
 
 

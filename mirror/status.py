@@ -28,6 +28,9 @@ class UpstreamStatus(msgspec.Struct, kw_only=True):
     they were never read, so that the numbers of branches and tags are no totals. `refs` is how they are
     mirrored: api, git or none; None for a file that was not synced since an older version.
 
+    `missing` counts the failures that keep a run from being complete, `accepted` the others, each of them one
+    of `failures`.
+
     `listed_seconds` maps quantiles ("0.5", "0.95", "1") to how long ago the workspaces of repositories were
     listed, repositories counting one by one. `next_runs` maps each kind of scheduled work to when a service
     will begin it, if one runs.
@@ -43,6 +46,8 @@ class UpstreamStatus(msgspec.Struct, kw_only=True):
     refs_waiting: int
     refs_unread: int
     refs: str | None
+    missing: int
+    accepted: int
     last_complete_sync: str | None
     freshness_seconds: float | None
     listed_seconds: dict[str, float]
@@ -85,6 +90,7 @@ def _status(
         "SELECT * FROM sync_runs WHERE upstream_id = ? ORDER BY id DESC LIMIT 1", (upstream_id,)
     )
     last_row = last.fetchone()
+    failures = _failures(connection, upstream_id)
     alive = "FROM repositories WHERE upstream_id = ? AND deleted_at IS NULL"
     refs = f"WHERE repository_id IN (SELECT id {alive})"
     return UpstreamStatus(
@@ -102,12 +108,14 @@ def _status(
         refs_waiting=_one(connection, f"SELECT count(*) {alive} AND refs_stale", upstream_id),
         refs_unread=_one(connection, f"SELECT count(*) {alive} AND refs_synced_at IS NULL", upstream_id),
         refs=_one(connection, "SELECT refs FROM upstreams WHERE id = ?", upstream_id),
+        missing=sum(not failure["accepted"] for failure in failures),
+        accepted=sum(failure["accepted"] for failure in failures),
         last_complete_sync=complete,
         freshness_seconds=(now - from_text(complete)).total_seconds() if complete else None,
         listed_seconds=_listed(connection, upstream_id, now),
         last_run=dict(zip([c[0] for c in last.description], last_row, strict=True)) if last_row else None,
         budget=_budget(connection, now, *limits.get(name, ("", None))),
-        failures=_failures(connection, upstream_id),
+        failures=failures,
     )
 
 
@@ -163,10 +171,11 @@ def _budget(connection: sqlite3.Connection, now: datetime, bucket: str, limit: i
 def _failures(connection: sqlite3.Connection, upstream_id: int) -> list[dict[str, Any]]:
     found = connection.execute(
         """SELECT f.kind, coalesce(r.full_name, f.subject) AS subject, f.status, f.error, f.attempts,
-                  f.first_at, f.last_at, f.next_try_at
+                  f.first_at, f.last_at, f.next_try_at, f.accepted
            FROM sync_failures f LEFT JOIN repositories r ON r.id = f.repository_id
            WHERE f.upstream_id = ? ORDER BY f.last_at DESC, f.id""",
         (upstream_id,),
     )
     columns = [column[0] for column in found.description]
-    return [dict(zip(columns, row, strict=True)) for row in found]
+    rows = [dict(zip(columns, row, strict=True)) for row in found]
+    return [row | {"accepted": bool(row["accepted"])} for row in rows]

@@ -152,7 +152,7 @@ def test_the_service_tells_what_health_would_say(folder: Folder, listener: Liste
     (body,) = [body for path, body in listener.heard if path == "/json"]
     alert = json.loads(body)
     assert (alert["event"], alert["upstream"]) == ("failure", "")
-    assert "the mirror is unwell: box: the last complete sync was" in alert["text"]
+    assert "the mirror is unwell: box: the last sync that came to its end was" in alert["text"]
 
 
 class Breaks(Silent):

@@ -22,10 +22,12 @@ def printed(width: int, *, failures: int = 0, name: str = "cloud") -> str:
         "subject": "team/app",
         "error": WHY,
         "next_try_at": "2026-11-24T13:00:00.000000Z",
+        "accepted": False,
     }
     status = UpstreamStatus(
         name=name, kind="cloud", url="https://api.example.com/2.0", repositories=1_234_567, gone=12_345,
         branches=12_345_678, tags=12_345_678, refs_waiting=1_234_567, refs_unread=1_234_567, refs="api",
+        missing=failures, accepted=0,
         last_complete_sync="2026-11-20T12:00:00.000000Z", freshness_seconds=4 * 86_400.0,
         listed_seconds={"0.5": 60.0, "0.95": 3600.0, "1": 2 * 86_400.0},
         last_run={"kind": "incremental", "state": "failed", "started_at": "2026-11-24T11:00:00.000000Z",
@@ -51,7 +53,7 @@ def test_failures_say_what_why_and_when() -> None:
     """Without addresses, which take all the room; the rest is in the JSON."""
     text = printed(80, failures=MOST_FAILURES + 5)
     assert text.count("refs team/app: 500: why why") == MOST_FAILURES
-    assert f"25 failures, the latest {MOST_FAILURES}; in full: mirror status --json" in text
+    assert f"25 missing, the latest {MOST_FAILURES} below; in full: mirror status --json" in text
     assert "https://" not in text
 
 

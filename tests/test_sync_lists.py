@@ -1,5 +1,6 @@
 """Lists of repositories, members, workspaces: what they leave out is neither dropped nor called complete."""
 
+import io
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -9,11 +10,15 @@ from typing import Any
 import httpx
 import pytest
 from crawl import HASTY, Clock, Notes
+from rich.console import Console
 from upstream_fakes import answer
 
 from mirror.config import UpstreamConfig
 from mirror.report import Summary
+from mirror.screen import print_summary
+from mirror.status import read_status
 from mirror.store import Store
+from mirror.store.files import open_reader
 from mirror.store.ledger import RequestLedger
 from mirror.sync import Run, sync_upstream
 from mirror.upstream.connect import connect
@@ -26,7 +31,8 @@ class Cloud:
     """A Bitbucket of one workspace, without repositories at first, whose lists a test writes page by page.
 
     `leads_to` says which page follows where that is not the next; `members_then` are the members once a
-    page has been told; `refused` are paths and pages that answer 404.
+    page has been told; `refused` are paths and pages that answer 404, `broken` pages of repositories
+    that answer 500.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,6 +41,7 @@ class Cloud:
         self.workspaces: list[list[Any]] = [[{"workspace": ONE}]]
         self.repositories: list[list[Any]] = [[]]
         self.refused = set[tuple[str, int]]()
+        self.broken = set[int]()
         self.leads_to = dict[int, int]()
         self.members_then: list[list[Any]] | None = None
         self.asked = list[str]()
@@ -46,6 +53,9 @@ class Cloud:
         self.asked.append(path)
         if (path, number) in self.refused:
             return answer({"type": "error", "error": {"message": "Resource not found"}}, 404)
+        if path == "repositories/one" and number in self.broken:
+            leads_on = request.url.params.get("fields") == "next"
+            return answer({"next": f"{CLOUD}/{path}?page={number + 1}"}) if leads_on else answer({}, 500)
         if path == "workspaces/one/members":
             return self._page(path, self.members, number)
         if path == "user/workspaces":
@@ -69,10 +79,11 @@ class Cloud:
         full: bool = True,
         confirm_absence: bool = False,
         workspaces: tuple[str, ...] | None = ("one",),
+        later: float = 7200,
     ) -> Summary:
         """Mirror it, with 60 requests at most."""
         self.asked.clear()
-        self.clock.wait(7200)
+        self.clock.wait(later)
         config = UpstreamConfig(
             name="here", credential="env:SECRET", concurrency=1, retry=HASTY, workspaces=workspaces
         )
@@ -230,3 +241,43 @@ def test_a_second_page_of_members_that_answers_404_is_a_failure(cloud: Cloud) ->
     cloud.refused = {("workspaces/one/members", 2)}
     assert [failure.kind for failure in cloud.sync().failures] == ["members"]
     assert cloud.members_mirrored == "abcd"
+
+
+def test_a_row_that_is_understood_again_is_missing_no_longer(cloud: Cloud) -> None:
+    """Its next try is said to be the next full listing; an incremental one that has it serves as well."""
+    cloud.repositories = [[repository(1), repository(2) | {"scm": 5}]]
+    summary = cloud.sync()
+    assert [(each.kind, each.subject) for each in summary.failures] == [("row", "one: one/r2")]
+    assert summary.failures[0].next_try_at.startswith("2026-11-30")
+    cloud.repositories[0].pop()
+    waiting = cloud.sync(full=False)
+    assert (waiting.state, [each.kind for each in waiting.waiting]) == ("incomplete", ["row"])
+    cloud.repositories = [[repository(1), repository(2)]]
+    assert cloud.sync(full=False).state == "complete"
+
+
+def test_a_list_of_workspaces_that_was_not_understood_is_read_again(cloud: Cloud) -> None:
+    """When its next try is due, and not only when the list is old; until then, no run is complete."""
+    cloud.workspaces = [[{"workspace": {"slug": 5}}, {"workspace": ONE}]]
+    assert cloud.sync(workspaces=None, full=False).exit_code == 1
+    cloud.workspaces = [[{"workspace": ONE}]]
+    assert cloud.sync(workspaces=None, full=False, later=60).waiting[0].kind == "workspaces"
+    assert cloud.sync(workspaces=None, full=False).state == "complete"
+
+
+def test_a_page_that_waits_is_missing(cloud: Cloud) -> None:
+    """Before the next try of its hole is due, a run says what waits until when, and is not complete."""
+    cloud.repositories, cloud.broken = [[repository(1)], [repository(2)], [repository(3)]], {2}
+    assert [failure.kind for failure in cloud.sync().failures] == ["page"]
+    cloud.broken.clear()
+    waiting = cloud.sync(full=False, later=60)
+    assert (waiting.state, waiting.exit_code, waiting.failures) == ("incomplete", 1, [])
+    out = io.StringIO()
+    print_summary(Console(file=out, width=200), waiting)
+    assert "waiting       page: one: page 2: the upstream" in out.getvalue()
+    assert "(next try 2026-" in out.getvalue()
+    with closing(open_reader(cloud.path)) as connection:
+        (known,) = read_status(connection, cloud.clock.now())
+    assert (known.last_complete_sync, known.missing, known.accepted) == (None, 1, 0)
+    assert cloud.sync(full=False, later=900).state == "complete"
+    assert len(cloud.rows("SELECT 1 FROM repositories")) == 3

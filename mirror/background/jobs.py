@@ -66,7 +66,7 @@ def _verify(
         stop=stop,
         clock=clock,
     )
-    wrong = sum(finding.verdict != "old" for finding in findings)
+    wrong = sum(finding.is_fault for finding in findings)
     if wrong:
         report.note(f"{work.id}: {wrong:,} differences; see: mirror verify --sample all --repair")
     return summaries

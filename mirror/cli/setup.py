@@ -36,6 +36,7 @@ workspaces = ["atlassian"]    # as in bitbucket.org/SLUG; remove the line for yo
 # sweep_every = "7d"          # a full listing, that finds what is gone
 # refs_every = "30d"          # branches and tags are asked anew after this, changed or not
 # absence_brake = 0.10        # the share of a workspace that may go without asking you
+# accept_missing = []         # repositories ("owner/slug") whose refusal, 403, 404 or 451, is no failure
 # schedule = "*/15 * * * *"   # five cron fields, or an interval like "15m"; "": never by itself
 # sweep_schedule = ""         # full listings at a time of your own; "": as sweep_every makes them due
 # refs_schedule = ""          # branches and tags apart from the listings; "": with each sync

@@ -132,7 +132,7 @@ def verify(ctx: click.Context, names: tuple[str, ...], sample: str, repair: bool
                 config, wishes, sample=number, repair=repair, report=reporter, stop=threading.Event()
             )
         print_findings(out(), summaries, findings)
-        wrong = any(finding.verdict != "old" and not finding.mended for finding in findings)
+        wrong = any(finding.is_fault and not finding.mended for finding in findings)
         code = max([code, int(wrong), *(summary.exit_code for summary in summaries)])
     elif not complaints:
         click.echo("the file and its search index are whole")

@@ -24,6 +24,8 @@ from mirror.times import Clock, to_text, utc_now
 
 ENDED = ("complete", "incomplete")
 LISTINGS = ("full", "incremental")
+UNLISTED = ("workspace", "workspaces", "page")
+"""Kinds of failures by which repositories may be missing altogether."""
 
 log = logging.getLogger("mirror.alerts")
 
@@ -125,16 +127,17 @@ class Alerts:
 def events_of(summary: Summary, *, failed_before: bool) -> list[AlertEvent]:
     """Say what a run is worth telling; one that had nothing to ask proves nothing.
 
-    A workspace that could not be listed is a failure, once; a single repository is none.
+    A workspace that could not be listed, or a page of it, is a failure, once; a single repository is none.
     """
     found = list[AlertEvent]()
     asked = summary.counts.requests + summary.counts.git_requests > 0
-    unlisted = [failure.attempts for failure in summary.failures if failure.kind == "workspace"]
+    unlisted = [failure.attempts for failure in summary.failures if failure.kind in UNLISTED]
+    listed = not unlisted and not any(failure.kind in UNLISTED for failure in summary.waiting)
     if (summary.state == "failed" and not failed_before) or 1 in unlisted:
         found.append("failure")
     if summary.state in ENDED and asked and failed_before:
         found.append("recovery")
-    if summary.state in ENDED and asked and summary.kind in LISTINGS and not unlisted:
+    if summary.state in ENDED and asked and summary.kind in LISTINGS and listed:
         found.append("success")
     if any(failure.kind == "absence" and failure.attempts == 1 for failure in summary.failures):
         found.append("brake")

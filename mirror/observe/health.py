@@ -92,9 +92,9 @@ def _reasons(
         connection, "SELECT started_at FROM sync_runs WHERE upstream_id = ? ORDER BY id LIMIT 1", upstream_id
     )
     if ended is not None and now - ended > allowed:
-        yield f"the last complete sync was {_ago(now - ended)} ago"
+        yield f"the last sync that came to its end was {_ago(now - ended)} ago"
     elif ended is None and began is not None and not _advances(connection, upstream_id, now - allowed):
-        yield f"no sync has been complete since {_ago(now - began)}, and none makes headway"
+        yield f"no sync has come to its end since {_ago(now - began)}, and none makes headway"
     listed = _moment(
         connection,
         """SELECT max(json_extract(value, '$.cursor')) FROM cursors
@@ -121,7 +121,8 @@ def _warnings(connection: sqlite3.Connection, upstream_id: int) -> Iterator[str]
     if last and last[0] == "failed":
         yield "the last run failed; mirror status says why"
     for kind, count in connection.execute(
-        "SELECT kind, count(*) FROM sync_failures WHERE upstream_id = ? GROUP BY kind", (upstream_id,)
+        "SELECT kind, count(*) FROM sync_failures WHERE upstream_id = ? AND NOT accepted GROUP BY kind",
+        (upstream_id,),
     ):
         if kind == "absence":
             yield "much is no longer listed, and waits for --confirm-absence"

@@ -7,6 +7,7 @@ whole tables are kept for a while that grows with how long they took. No label n
 import json
 import sqlite3
 import time
+from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -159,6 +160,7 @@ def _standing(statuses: Iterable[UpstreamStatus]) -> Iterator[Metric]:
     unread = _gauge("refs_unread", "Repositories whose branches and tags were never read.", "upstream")
     alive = _gauge("repositories", "Repositories, those that are gone apart.", "upstream", "state")
     failures = _gauge("failures_waiting", "What could not be had and is tried again.", "upstream", "kind")
+    accepted = _gauge("failures_accepted", "What could not be had and is not missing.", "upstream", "kind")
     fresh = _gauge("freshness_seconds", "Age of what is known of repositories.", "upstream", "quantile")
     for status in statuses:
         labels = (status.name,)
@@ -172,12 +174,13 @@ def _standing(statuses: Iterable[UpstreamStatus]) -> Iterator[Metric]:
         unread.add_metric(labels, status.refs_unread)
         alive.add_metric((status.name, "alive"), status.repositories)
         alive.add_metric((status.name, "gone"), status.gone)
-        kinds = [failure["kind"] for failure in status.failures]
-        for kind in sorted(set(kinds)):
-            failures.add_metric((status.name, kind), kinds.count(kind))
+        for gauge, is_accepted in ((failures, False), (accepted, True)):
+            kinds = Counts(each["kind"] for each in status.failures if each["accepted"] == is_accepted)
+            for kind, count in sorted(kinds.items()):
+                gauge.add_metric((status.name, kind), count)
         for quantile, age in status.listed_seconds.items():
             fresh.add_metric((status.name, quantile), age)
-    yield from (success, limit, used, left, waiting, unread, alive, failures, fresh)
+    yield from (success, limit, used, left, waiting, unread, alive, failures, accepted, fresh)
 
 
 def _gauge(name: str, text: str, *labels: str) -> Any:

@@ -23,6 +23,7 @@ def log_run(summary: Summary) -> None:
         "error": summary.error,
         **msgspec.structs.asdict(summary.counts),
         "failures": len(summary.failures),
+        "missing": summary.missing,
     }
     level = logging.DEBUG if _is_routine(summary) else _LEVELS.get(summary.state, logging.INFO)
     log.log(level, "%s", run_line(summary), extra=fields)
@@ -33,7 +34,7 @@ def _is_routine(summary: Summary) -> bool:
     counts = summary.counts
     news = counts.repositories_new + counts.repositories_changed + counts.repositories_gone
     news += counts.refs_new + counts.refs_changed + counts.refs_gone
-    return summary.kind == "watch" and summary.state in ("complete", "paused") and not news
+    return summary.kind == "watch" and summary.state != "failed" and not news and not summary.failures
 
 
 def run_line(summary: Summary) -> str:
@@ -41,7 +42,8 @@ def run_line(summary: Summary) -> str:
     counts = summary.counts
     rows, refs = row_counts(counts)
     asked = f"{counts.requests + counts.git_requests:,} requests in {seconds_text(summary.seconds)}"
-    failed = f"; {len(summary.failures):,} failed, see mirror status" if summary.failures else ""
+    failed = f"; {len(summary.failures):,} failed" if summary.failures else ""
+    failed += f"; {summary.missing:,} missing, see mirror status" if summary.missing else ""
     error = f": {summary.error}" if summary.error else ""
     kind = "" if summary.kind in ("full", "incremental") else f" {summary.kind}"
     head = f"{summary.upstream}{kind} {summary.state}{error}"

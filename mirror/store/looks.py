@@ -14,11 +14,11 @@ def merge_look(connection: sqlite3.Connection, upstream_id: int) -> None:
     nothing = " AND ".join(f"{column} = 0" for column in _NEWS)
     found = connection.execute(
         f"""SELECT id, finished_at, substr(started_at, 1, 13), {", ".join(_ADDED)},
-                   kind = 'watch' AND state = 'complete' AND {nothing}
+                   iif(kind = 'watch' AND state IN ('complete', 'incomplete') AND {nothing}, state, NULL)
             FROM sync_runs WHERE upstream_id = ? ORDER BY id DESC LIMIT 2""",
         (upstream_id,),
     ).fetchall()
-    if len(found) < 2 or not all(row[-1] for row in found) or found[0][2] != found[1][2]:
+    if len(found) < 2 or found[0][-1] is None or found[0][-1] != found[1][-1] or found[0][2] != found[1][2]:
         return
     new, old = found
     connection.execute(

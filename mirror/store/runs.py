@@ -1,6 +1,8 @@
 """Writing what the crawler did: runs, failures with their next try, cursors that say where it goes on."""
 
+import json
 import sqlite3
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -20,9 +22,11 @@ _COUNTS = (
 class Failure(NamedTuple):
     """Something that could not be asked for: what it was, what came instead, when it is tried again.
 
-    `kind` is refs, repository, row, page, members, workspace; `subject` names it for people and is unique
-    within its kind; `place` is what to ask again for a page. `retry_after` is the first delay in seconds,
-    where the upstream told one.
+    `kind` is refs, ref, repository, row, page, members, hidden members, workspace, workspaces, absence;
+    `subject` names it for people and is unique within its kind; `place` is what to ask again for a page.
+    `retry_after` is the first delay in seconds, where the upstream told one.
+    `next_try_at` is computed from `attempts` where it is empty. What is `accepted` keeps no run from being
+    complete.
     """
 
     kind: str
@@ -34,6 +38,14 @@ class Failure(NamedTuple):
     attempts: int = 1
     next_try_at: str = ""
     retry_after: float | None = None
+    accepted: bool = False
+
+
+ACCEPTABLE = (403, 404, 451)
+"""Statuses of refusals that `accept_missing` accepts."""
+
+HIDDEN_MEMBERS = "hidden members"
+"""The kind of failure of members that the credential may not see: reported, and not missing."""
 
 
 def start_run(connection: sqlite3.Connection, upstream_id: int, kind: str, *, at: str) -> int:
@@ -71,7 +83,10 @@ def finish_run(
 def save_failure(
     connection: sqlite3.Connection, upstream_id: int, failure: Failure, now: datetime
 ) -> Failure:
-    """Record a failure, or one more of the same; each one doubles the delay to the next try twice."""
+    """Record a failure, or one more of the same.
+
+    Each attempt multiplies the delay to the next try by four, from 15 minutes to 7 days.
+    """
     row = connection.execute(
         "SELECT attempts FROM sync_failures WHERE upstream_id = ? AND kind = ? AND subject = ?",
         (upstream_id, failure.kind, failure.subject),
@@ -80,7 +95,7 @@ def save_failure(
     told = failure.retry_after
     first = FIRST_DELAY if told is None else max(LEAST_DELAY, timedelta(seconds=told))
     delay = min(first * 4 ** min(attempts - 1, ENOUGH), LONGEST_DELAY)
-    failure = failure._replace(attempts=attempts, next_try_at=to_text(now + delay))
+    failure = failure._replace(attempts=attempts, next_try_at=failure.next_try_at or to_text(now + delay))
     connection.execute(
         """INSERT INTO sync_failures (upstream_id, kind, subject, repository_id, status, error, place,
                                       first_at, last_at, attempts, next_try_at)
@@ -104,6 +119,36 @@ def save_failure(
         ),
     )
     return failure
+
+
+def accept(connection: sqlite3.Connection, upstream_id: int, names: Sequence[str]) -> None:
+    """Mark the failures that the operator accepts, and those only.
+
+    These are refusals (403, 404, 451) of the repositories called `names` (``owner/slug``, in any case), and
+    members that the credential may not see.
+    """
+    connection.execute(
+        f"""UPDATE sync_failures SET accepted = kind = :hidden OR (
+               status IN {ACCEPTABLE} AND kind IN ('refs', 'repository') AND repository_id IN (
+                   SELECT id FROM repositories WHERE upstream_id = :upstream
+                   AND lower(full_name) IN (SELECT value FROM json_each(:names))))
+           WHERE upstream_id = :upstream""",
+        {
+            "hidden": HIDDEN_MEMBERS,
+            "upstream": upstream_id,
+            "names": json.dumps([name.lower() for name in names]),
+        },
+    )
+
+
+def read_failures(connection: sqlite3.Connection, upstream_id: int) -> list[Failure]:
+    """Read all that an upstream's mirror is known to miss, the earliest next try first."""
+    rows = connection.execute(
+        """SELECT kind, subject, error, repository_id, status, place, attempts, next_try_at, accepted
+           FROM sync_failures WHERE upstream_id = ? ORDER BY next_try_at, id""",
+        (upstream_id,),
+    )
+    return [Failure(*row[:-1])._replace(accepted=bool(row[-1])) for row in rows]
 
 
 def drop_failure(connection: sqlite3.Connection, upstream_id: int, kind: str, subject: str) -> None:

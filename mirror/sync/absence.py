@@ -13,7 +13,7 @@ import msgspec
 from mirror.errors import MirrorError, UpstreamRefused
 from mirror.model import Repository, RepositoryKey
 from mirror.store.repositories import mark_gone
-from mirror.store.runs import Failure
+from mirror.store.runs import HIDDEN_MEMBERS, Failure
 from mirror.sync import places
 from mirror.sync.run import Run
 from mirror.sync.start import check_caller
@@ -60,11 +60,20 @@ def settle(run: Run, workspaces: Sequence[str]) -> None:
                    SELECT 1 FROM repositories r WHERE r.id = repository_id AND r.last_seen_at > last_at)""",
             (run.upstream_id,),
         )
+        if not run.with_refs:
+            connection.execute(
+                "DELETE FROM sync_failures WHERE upstream_id = ? AND kind IN ('refs', 'ref')",
+                (run.upstream_id,),
+            )
+        if run.config.workspaces is not None:
+            connection.execute(
+                "DELETE FROM sync_failures WHERE upstream_id = ? AND kind = 'workspaces'", (run.upstream_id,)
+            )
         listed = {workspace.lower() for workspace in workspaces}
         for row_id, subject in connection.execute(
             """SELECT id, subject FROM sync_failures WHERE upstream_id = ?
-               AND kind IN ('workspace', 'members', 'absence', 'row', 'page')""",
-            (run.upstream_id,),
+               AND kind IN ('workspace', 'members', ?, 'absence', 'row', 'page')""",
+            (run.upstream_id, HIDDEN_MEMBERS),
         ).fetchall():
             if subject.partition(": ")[0].lower() not in listed:
                 connection.execute("DELETE FROM sync_failures WHERE id = ?", (row_id,))

@@ -44,6 +44,7 @@ class HoleStep(Step):
                 self.where["workspace"], answer.rows, first_listing=self.where.get("first", False)
             )
             run.answered("page", self.subject)
+            run.fail_rows(self.subject.partition(": ")[0], answer.bad, swept_at=None)
         run.counts.repositories_new += len(saved.new)
         run.counts.repositories_changed += len(saved.changed)
         return []

@@ -37,7 +37,7 @@ def mark_old(run: Run) -> None:
 
     Where no `updated_at` is told (Data Center), a push is as unannounced: those are asked for every day, and
     whenever everything is. Those of a repository that was listed while no refs were mirrored (`refs =
-    "none"`) are as old as can be.
+    "none"`) are as old as can be. Single refs that were not understood are read again at their next try.
     """
     every = timedelta(seconds=run.config.refs_every)
     before, untold = to_text(run.now() - every), to_text(run.now() - min(every, UNTOLD))
@@ -47,6 +47,13 @@ def mark_old(run: Run) -> None:
                WHERE upstream_id = ? AND NOT refs_stale AND deleted_at IS NULL
                    AND (refs_synced_at IS NULL OR refs_synced_at < iif(updated_at IS NULL, ?, ?))""",
             (run.upstream_id, (run.round or run.now_text()) if run.full else untold, before),
+        )
+        connection.execute(
+            """UPDATE repositories SET refs_stale = 1
+               WHERE NOT refs_stale AND deleted_at IS NULL AND id IN (
+                   SELECT repository_id FROM sync_failures
+                   WHERE upstream_id = ? AND kind = 'ref' AND next_try_at <= ?)""",
+            (run.upstream_id, run.now_text()),
         )
 
 

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -25,15 +25,17 @@ from mirror.store import Store
 from mirror.store.repositories import SavedRepositories
 from mirror.store.runs import (
     Failure,
+    accept,
     drop_failure,
     finish_run,
+    read_failures,
     save_cursor,
     save_failure,
     start_run,
 )
 from mirror.sync import places
-from mirror.times import Clock, to_text
-from mirror.upstream.base import Upstream
+from mirror.times import Clock, from_text, to_text
+from mirror.upstream.base import BadRow, Upstream
 from mirror.upstream.budget import Budget
 
 
@@ -123,8 +125,7 @@ class Run:
         )  # fmt: skip
         try:
             yield summary
-            summary.state = "incomplete" if self.failures else "complete"
-            summary.exit_code = 1 if self.failures else 0
+            summary.state = "complete"
         except Paused as error:
             summary.state, summary.error, summary.exit_code = "paused", str(error), error.exit_code
             summary.resumes_at = error.resumes_at if isinstance(error, BudgetSpent) else None
@@ -135,7 +136,34 @@ class Run:
             summary.state, summary.error, summary.exit_code = "failed", str(error), error.exit_code
         finally:
             summary.kind, summary.seconds = self.kind, self._stopwatch() - began
+            self._add_missing(summary)
+            if summary.state == "complete" and summary.missing:
+                summary.state, summary.exit_code = "incomplete", 1
             self._finish(summary.state, summary.error)
+
+    def _add_missing(self, summary: Summary) -> None:
+        """Add what the mirror is known to miss, whether this run has asked for it or not."""
+        with self.store.transaction() as connection:
+            accept(connection, self.upstream_id, self.config.accept_missing)
+            known = read_failures(connection, self.upstream_id)
+        failed_now = {(failure.kind, failure.subject) for failure in self.failures}
+        summary.accepted = [failure for failure in known if failure.accepted]
+        accepted = {(failure.kind, failure.subject) for failure in summary.accepted}
+        self.failures[:] = [each for each in self.failures if (each.kind, each.subject) not in accepted]
+        summary.waiting = [
+            each for each in known if not each.accepted and (each.kind, each.subject) not in failed_now
+        ]
+        summary.refs_waiting = self._count_unread() if self.with_refs else 0
+
+    def _count_unread(self) -> int:
+        """Count the repositories whose branches and tags are to be read, failed ones aside."""
+        row = self.store.row(
+            """SELECT count(*) FROM repositories AS r
+               WHERE upstream_id = ? AND refs_stale AND deleted_at IS NULL AND NOT EXISTS (
+                   SELECT 1 FROM sync_failures AS f WHERE f.repository_id = r.id AND f.kind = 'refs')""",
+            (self.upstream_id,),
+        )
+        return int(row[0])
 
     def _finish(self, state: State, error: str | None) -> None:
         self.counts.requests = self.budget.requests
@@ -198,12 +226,35 @@ class Run:
         )
         return found is not None
 
+    def accepts(self, full_name: str) -> bool:
+        """Tell whether the operator accepts that a repository is refused."""
+        return full_name.lower() in {name.lower() for name in self.config.accept_missing}
+
+    def is_due(self, kind: str, subject: str) -> bool:
+        """Tell whether something has failed and its next try is due."""
+        return (kind, subject) in self._failed and not self.waits(kind, subject)
+
     def answered(self, kind: str, subject: str) -> None:
         """Forget a failure, because what failed has been answered."""
         self.hear()
         if (kind, subject) in self._failed:
             with self.store.transaction() as connection:
                 drop_failure(connection, self.upstream_id, kind, subject)
+
+    def fail_rows(self, workspace: str, bad: Sequence[BadRow], *, swept_at: str | None) -> None:
+        """Record rows of a listing that were not understood; the next full listing reads them again."""
+        last = from_text(swept_at) if swept_at else self.now()
+        due = to_text(last + timedelta(seconds=self.config.sweep_every))
+        for row in bad:
+            self.fail(Failure("row", f"{workspace}: {row.what}", row.error, next_try_at=due))
+
+    def answered_rows(self, workspace: str, rows: Sequence[Repository]) -> None:
+        """Forget that rows were not understood, because they are now."""
+        failed = {subject for kind, subject in self._failed if kind == "row"}
+        for row in rows if failed else ():
+            for subject in (f"{workspace}: {row.full_name}", f"{workspace}: {row.uuid}"):
+                if subject in failed:
+                    self.answered("row", subject)
 
     def answered_refs(self, repository_id: int, *, understood: bool) -> None:
         """Forget that a repository's refs could not be had, and single ones of them, if none was bad now."""

@@ -12,12 +12,14 @@ from mirror.sync.run import Run
 from mirror.sync.steps import ask_apart
 from mirror.times import from_text
 
+LIST_OF_WORKSPACES = "the list of workspaces"
+
 
 class _Checked(msgspec.Struct):
     """When something that need not be asked in every run was asked last, and what for.
 
     `next` is where a list of several pages goes on, if a run ended in it, `pages` and `landmark` are as in
-    `mirror.sync.places`.
+    `mirror.sync.places`. `bad` tells that something of the pages until there was not understood.
     """
 
     at: str
@@ -26,6 +28,7 @@ class _Checked(msgspec.Struct):
     next: str | None = None
     landmark: str | None = None
     pages: int = 0
+    bad: bool = False
 
 
 def check_caller(run: Run, *, since: str | None = None) -> None:
@@ -56,6 +59,8 @@ def _named_workspaces(run: Run) -> list[str]:
     if run.config.workspaces is not None:
         return _once_each(run.config.workspaces)
     recent = _recent(run, "workspaces")
+    if recent and recent.next is None and run.is_due("workspaces", LIST_OF_WORKSPACES):
+        recent = None
     if recent and recent.next is None:
         return recent.names
     if run.upstream.anonymous and run.config.kind == "cloud":
@@ -79,11 +84,12 @@ def _with_page(run: Run, found: _Checked) -> _Checked:
     except UpstreamShapeError as error:
         link = None
         errors.append(str(error))
+    bad = found.bad or bool(errors)
     if errors:
-        run.fail(Failure("workspaces", "the list of workspaces", "; ".join(errors)))
-    elif found.pages == 0:
-        run.answered("workspaces", "the list of workspaces")
-    return _checked(run, names=names, next=link, landmark=landmark, pages=pages)
+        run.fail(Failure("workspaces", LIST_OF_WORKSPACES, "; ".join(errors)))
+    elif link is None and not bad:
+        run.answered("workspaces", LIST_OF_WORKSPACES)
+    return _checked(run, names=names, next=link, landmark=landmark, pages=pages, bad=bad)
 
 
 def formerly_listed(run: Run, names: Iterable[str]) -> list[str]:

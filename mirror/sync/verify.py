@@ -17,7 +17,7 @@ from mirror.model import Ref, Repository, RepositoryKey
 from mirror.report import Summary
 from mirror.store.refs import TABLES
 from mirror.store.repositories import KEPT_WHEN_UNSAID, SAID
-from mirror.store.runs import Failure
+from mirror.store.runs import ACCEPTABLE, Failure
 from mirror.sync.absence import gone
 from mirror.sync.identities import merge
 from mirror.sync.marked import refs_anew
@@ -32,14 +32,20 @@ LONGEST = 200
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One disagreement; `mended` says that the upstream's answer has taken the row's place.
 
-    `refs_of` is the row whose refs are listed anew to mend it.
+    `verdict` is accepted where the upstream refuses a repository of `accept_missing`. `refs_of` is the row
+    whose refs are listed anew to mend it.
     """
 
     repository: str
-    verdict: Literal["wrong", "old", "missing upstream"]
+    verdict: Literal["wrong", "old", "missing upstream", "accepted"]
     what: str
     mended: bool = False
     refs_of: int | None = None
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether somebody should do something about it."""
+        return self.verdict in ("wrong", "missing upstream")
 
 
 def verify_upstream(
@@ -169,14 +175,20 @@ class VerifyStep(Step):
         return not has_left
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """A repository that is not there is a finding; only a sweep may call it gone."""
+        """A repository that is not there is a finding; only a sweep may call it gone.
+
+        Any other failure is this run's alone: the mirror misses nothing by it.
+        """
         status = self.run.isolate(error)
-        if isinstance(error, UpstreamRefused) and status in (403, 404):
-            self.findings.append(
-                Finding(repository=self.full_name, verdict="missing upstream", what=str(error))
+        is_accepted = self.run.accepts(self.full_name) and status in ACCEPTABLE
+        if is_accepted or (isinstance(error, UpstreamRefused) and status in (403, 404)):
+            verdict: Literal["accepted", "missing upstream"] = (
+                "accepted" if is_accepted else "missing upstream"
             )
+            self.findings.append(Finding(repository=self.full_name, verdict=verdict, what=str(error)))
         else:
-            self.run.fail(Failure("repository", self.key.uuid, str(error), self.row_id, status=status))
+            failure = Failure("repository", self.key.uuid, str(error), self.row_id, status=status)
+            self.run.failures.append(failure)
         self._done()
         self.run.report.step()
         return []

@@ -5,6 +5,7 @@ which link of the chain comes next, so that a run that ends anywhere goes on the
 """
 
 from collections.abc import Collection, Sequence
+from datetime import timedelta
 
 import msgspec
 
@@ -12,11 +13,12 @@ from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Member, Owner, Repository
 from mirror.store.identities import is_named, known_by_uuid
 from mirror.store.owners import drop_members, has_unseen_members, save_members
-from mirror.store.runs import Failure
+from mirror.store.runs import HIDDEN_MEMBERS, Failure
 from mirror.sync import places
 from mirror.sync.run import Run, place_of_page
 from mirror.sync.start import formerly_listed
 from mirror.sync.steps import Step
+from mirror.times import to_text
 from mirror.upstream.base import Page
 
 
@@ -220,6 +222,7 @@ class MembersStep(_WorkspaceStep):
             place = msgspec.structs.replace(self.place, members=left)
             if left is None:
                 run.answered("members", workspace)
+            run.answered(HIDDEN_MEMBERS, workspace)
             run.save_place(workspace, place)
         return self.onward(place)
 
@@ -239,14 +242,20 @@ class MembersStep(_WorkspaceStep):
         return places.Members(seen_since=run.now_text())
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Go on without members: what a credential may not see is a note, anything else a failure.
+        """Go on without members: those that the credential may not see are reported, not missing.
+
+        They are asked for again before the next full listing. Anything else is a failure.
 
         A refusal that comes after the first page is no matter of rights.
         """
         run, place = self.run, msgspec.structs.replace(self.place, members=None)
         is_first = self._members.next is None
         if is_first and isinstance(error, UpstreamRefused) and error.status in (401, 403, 404):
-            run.note(f"members of {self.workspace} are not mirrored: {error}")
+            run.answered("members", self.workspace)
+            again = to_text(run.now() + timedelta(seconds=run.config.sweep_every))
+            run.fail(
+                Failure(HIDDEN_MEMBERS, self.workspace, str(error), status=error.status, next_try_at=again)
+            )
         else:
             run.fail(Failure("members", self.workspace, str(error), status=run.isolate(error)))
             place.members = places.Members(seen_since=run.now_text())
@@ -320,8 +329,9 @@ class ListingStep(_WorkspaceStep):
         run.counts.repositories_new += len(saved.new)
         run.counts.repositories_changed += len(saved.changed)
         run.answered("workspace", self.workspace)
-        for bad in page.bad:
-            run.fail(Failure("row", f"{self.workspace}: {bad.what}", bad.error))
+        run.answered_rows(self.workspace, page.rows)
+        swept_at = None if self.listing.purpose == "full" else self.place.swept_at
+        run.fail_rows(self.workspace, page.bad, swept_at=swept_at)
         if page.hole:
             self._note_hole()
         return len(saved.refused)

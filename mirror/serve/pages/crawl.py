@@ -33,6 +33,9 @@ async def status(visit: Visit) -> Response:
         context: dict[str, Any] = {
             "upstreams": upstreams(connection),
             "failures": reads.failures(connection, visit.caller, is_open=visit.is_open),
+            "missing": reads.failures(
+                connection, visit.caller, is_open=visit.is_open, sql=reads.MISSING
+            ).rows[0],
         }
         if visit.is_open:
             context |= {

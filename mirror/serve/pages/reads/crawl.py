@@ -41,11 +41,15 @@ from repositories r where created_at is not null and {seen}
 group by 1 order by 1"""
 FAILURES = """
 select f.kind, f.subject, f.status, f.error, f.attempts, f.first_at, f.last_at, f.next_try_at,
-       f.repository_id, r.full_name, u.name as upstream
+       f.accepted, f.repository_id, r.full_name, u.name as upstream
 from sync_failures f join upstreams u on u.id = f.upstream_id
 left join repositories r on r.id = f.repository_id
 where {seen}
-order by f.next_try_at limit 100"""
+order by f.accepted, f.next_try_at limit 100"""
+MISSING = """
+select sum(not f.accepted) as missing, sum(f.accepted) as accepted
+from sync_failures f left join repositories r on r.id = f.repository_id
+where {seen}"""
 
 
 class Measure(msgspec.Struct, frozen=True):
@@ -71,8 +75,10 @@ def measure_seen(connection: sqlite3.Connection, caller: Caller, sql: str, **val
     return Measure(rows(connection, sql, values), sql, values)
 
 
-def failures(connection: sqlite3.Connection, caller: Caller, *, is_open: bool) -> Measure:
+def failures(
+    connection: sqlite3.Connection, caller: Caller, *, is_open: bool, sql: str = FAILURES
+) -> Measure:
     """Read what failed; what concerns no repository may name private ones, so it is not for strangers."""
     if is_open:
-        return measure(connection, FAILURES.replace("{seen}", "1"))
-    return measure_seen(connection, caller, FAILURES)
+        return measure(connection, sql.replace("{seen}", "1"))
+    return measure_seen(connection, caller, sql)

@@ -1,0 +1,111 @@
+"""What is known to be missing keeps every run from being complete, also while it waits for its next try."""
+
+import io
+from pathlib import Path
+
+import pytest
+from crawl import Crawl, crawling
+from rich.console import Console
+
+from mirror.report import Summary
+from mirror.sandbox import Fault
+from mirror.screen import print_summary
+from mirror.status import UpstreamStatus, read_status
+from mirror.store.files import open_reader
+from mirror.sync import sync_upstream
+from mirror.sync.part import Part
+
+ONE = ("jespern",)
+PISTON = "jespern/django-piston"
+
+
+def kinds(summary: Summary) -> tuple[str, int, list[str], list[str]]:
+    """Give the state, the exit code, and what failed and what waits."""
+    failed, waiting = ([each.kind for each in found] for found in (summary.failures, summary.waiting))
+    return summary.state, summary.exit_code, failed, waiting
+
+
+def printed(summary: Summary) -> str:
+    """Print a summary as `mirror sync` does."""
+    out = io.StringIO()
+    print_summary(Console(file=out, width=200), summary)
+    return out.getvalue()
+
+
+def status(crawl: Crawl) -> UpstreamStatus:
+    """Read the status from the file."""
+    connection = open_reader(crawl.path)
+    try:
+        return read_status(connection, crawl.clock.now())[0]
+    finally:
+        connection.close()
+
+
+def refs_of(crawl: Crawl, name: str) -> str:
+    """Give the path of a repository's refs, as the client asks for it."""
+    uuid = crawl.one("SELECT uuid FROM repositories WHERE full_name = ?", name)
+    return f"*{uuid.strip('{}')}*/refs"
+
+
+@pytest.mark.parametrize("code", ["403", "404", "451", "410"])
+def test_an_accepted_refusal_is_shown_and_tried_again(tmp_path: Path, code: str) -> None:
+    """It keeps no run from being complete, unless it is of another kind or accepted no longer."""
+    accepting = (PISTON.upper(),)
+    with crawling(tmp_path, workspaces=ONE, accept_missing=accepting) as (sandbox, crawl):
+        crawl.sync()
+        sandbox.do("push", PISTON)
+        sandbox.add_fault(Fault(code, where=refs_of(crawl, PISTON), nth=None))
+        for attempts, later in ((1, 60), (1, 60), (2, 3600)):
+            summary = crawl.sync(later=later)
+            assert summary.exit_code == (1 if code == "410" else 0)
+            shown = [*summary.accepted, *summary.failures, *summary.waiting]
+            assert [(each.kind, each.attempts) for each in shown] == [("refs", attempts)]
+        if code != "410":
+            assert "accepted      refs: " in printed(summary)
+            assert (status(crawl).missing, status(crawl).accepted) == (0, 1)
+        strict = Crawl(crawl.config.url.removesuffix("/2.0"), crawl.path, crawl.clock, workspaces=ONE)
+        assert strict.sync(later=60).exit_code == 1
+
+
+def test_members_that_may_not_be_seen_are_reported_and_not_missing(tmp_path: Path) -> None:
+    """By every run, until a full listing may see them."""
+    with crawling(tmp_path, workspaces=ONE) as (sandbox, crawl):
+        sandbox.add_fault(Fault("403", where="members", nth=None))
+        for _ in range(2):
+            summary = crawl.sync()
+            assert kinds(summary) == ("complete", 0, [], [])
+            assert "not visible   members of jespern: " in printed(summary)
+        sandbox.clear_faults()
+        assert crawl.sync(full=True).accepted == []
+
+
+def test_refs_that_a_run_leaves_out_are_missing(tmp_path: Path) -> None:
+    """Where branches and tags have a schedule of their own, a sync without them is not complete."""
+    with crawling(tmp_path, workspaces=ONE) as (_, crawl):
+        with crawl.run() as run:
+            summary = sync_upstream(run, Part(refs=False))
+        assert kinds(summary) == ("incomplete", 1, [], [])
+        assert f"branches and tags of {summary.refs_waiting} repositories" in printed(summary)
+        assert crawl.sync().state == "complete"
+
+
+def test_a_ref_that_was_not_understood_is_read_again(tmp_path: Path) -> None:
+    """When its next try is due, though nothing was pushed."""
+    with crawling(tmp_path, workspaces=ONE) as (sandbox, crawl):
+        crawl.sync()
+        sandbox.do("push", PISTON)
+        sandbox.add_fault(Fault("bad_row", where=refs_of(crawl, PISTON)))
+        assert kinds(crawl.sync())[2] == ["ref"]
+        assert kinds(crawl.sync(later=60)) == ("incomplete", 1, [], ["ref"])
+        assert kinds(crawl.sync(later=900)) == ("complete", 0, [], [])
+
+
+def test_a_broken_row_of_a_refilled_page_is_missing(tmp_path: Path) -> None:
+    """The page is there, the row is not."""
+    with crawling(tmp_path, page_length=2, workspaces=ONE) as (sandbox, crawl):
+        sandbox.add_fault(Fault("page_500", where="listing", nth=2))
+        crawl.sync()
+        sandbox.clear_faults()
+        sandbox.add_fault(Fault("bad_row", where="listing", nth=2))  # the first is the incremental listing
+        assert kinds(crawl.sync(later=900))[2] == ["row"]
+        assert kinds(crawl.sync(later=60)) == ("incomplete", 1, [], ["row"])
