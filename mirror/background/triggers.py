@@ -1,18 +1,19 @@
 """When work is due: cron expressions and intervals of the configuration, as cron users mean them.
 
-APScheduler reads five fields too, but counts weekdays from Monday = 0 and wants day of the month and weekday
-both to match. Here 0 and 7 are Sunday, and either day is enough where both are restricted, as in crontab(5).
+APScheduler reads five fields too, but counts weekdays from Monday = 0, wants day of the month and weekday
+both to match, and leaves days out where clocks are changed. Here 0 and 7 are Sunday, and either day is enough
+where both are restricted, as in crontab(5). How clocks are changed is left to `mirror.background.local_time`.
 """
 
 import re
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
 from apscheduler.triggers.base import BaseTrigger
-from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
+from mirror.background.local_time import LocalTimes
 from mirror.errors import ConfigError
 from mirror.times import seconds_of
 
@@ -26,6 +27,7 @@ NAMED = {
 }
 DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 SHORTEST = 10.0
+EVERY_HOUR = ("*", "*/1", "0-23")
 
 
 def trigger_of(text: str, *, zone: str, jitter: float = 0, last: datetime | None = None) -> BaseTrigger:
@@ -36,15 +38,15 @@ def trigger_of(text: str, *, zone: str, jitter: float = 0, last: datetime | None
     seconds = interval_of(text)
     if seconds is not None:
         start = last + timedelta(seconds=seconds) if last else None
-        return IntervalTrigger(seconds=seconds, start_date=start, jitter=jitter or None)
-    where = zone_of(zone)
+        return IntervalTrigger(seconds=seconds, start_date=start, jitter=jitter or None, timezone=UTC)
     try:
-        crons = [CronTrigger(**fields, timezone=where) for fields in _fields(text)]
+        fields = _fields(text)
+        lines = [CronTrigger(**each, timezone=UTC) for each in fields]
     except ValueError as error:
         raise ConfigError(
             f'schedule {text!r}: {error}; write it as in cron, "*/15 * * * *", or as an interval, "15m"'
         ) from None
-    return OrTrigger(crons, jitter=jitter or None)
+    return LocalTimes(lines, zone_of(zone), every_hour=fields[0]["hour"] in EVERY_HOUR, jitter=jitter)
 
 
 def next_time(text: str, *, zone: str, after: datetime) -> datetime | None:

@@ -1,0 +1,76 @@
+"""Cron lines in a time zone: when the local times that they name come, whatever the clocks do.
+
+Each local time comes once. One that clocks going forward leave out comes at the moment of the change, one
+that clocks going back show twice comes the first time. Lines for every hour go by elapsed time instead: they
+fire in both of two equal hours. So work once a day is done once a day, and work each quarter of an hour has
+no pause. Pure but for the machine's own zone, which the system tells.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any
+
+from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.cron import CronTrigger
+
+INSTANT = timedelta(microseconds=1)
+MINUTE = 60
+LONGEST_REPEAT = 3 * 3600
+"""Seconds that clocks are set back at most, in any zone with summer time."""
+
+
+class LocalTimes(BaseTrigger):  # type: ignore[misc]  # APScheduler carries no types
+    """Fires at the local times that any of some cron lines names; `zone` None is the machine's own.
+
+    The lines are APScheduler's, in UTC: they are asked about local times as if no clock were ever changed.
+    `every_hour` says that they name each hour of a day. `jitter` delays by up to so many seconds.
+    """
+
+    def __init__(
+        self, lines: Sequence[CronTrigger], zone: tzinfo | None, *, every_hour: bool, jitter: float = 0
+    ) -> None:
+        self.lines, self.zone, self.every_hour, self.jitter = lines, zone, every_hour, jitter
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
+        """Return the first moment after the previous one, or without one from now on; None for never."""
+        start = min(now, previous_fire_time + INSTANT) if previous_fire_time else now
+        moment: datetime | None = self._apply_jitter(self._first(start), self.jitter, now)
+        return moment
+
+    def _first(self, start: datetime) -> datetime | None:
+        # From just before: at the moment of a change, what the change leaves out is due.
+        wall = self._local((start - INSTANT).timestamp()) + INSTANT
+        while (named := self._named(wall)) is not None:
+            moment = self._moment(named)
+            if moment >= start.timestamp():
+                again = self._again(start.timestamp(), moment) if self.every_hour else None
+                return datetime.fromtimestamp(moment if again is None else again, UTC)
+            wall = named + INSTANT
+        return None
+
+    def _named(self, wall: datetime) -> datetime | None:
+        """Return the first local time from `wall` on that a line names."""
+        found: list[Any] = [line.get_next_fire_time(None, wall.replace(tzinfo=UTC)) for line in self.lines]
+        return min((each.replace(tzinfo=None) for each in found if each is not None), default=None)
+
+    def _moment(self, wall: datetime) -> int:
+        """Return the first moment when clocks show a local time, or go past it; in seconds since 1970."""
+        at, before = (int(wall.replace(tzinfo=self.zone, fold=fold).timestamp()) for fold in (0, 1))
+        if self._local(at) == wall:
+            return at
+        while at - before > 1:  # the change lies between the two readings of a time that does not exist
+            middle = (at + before) // 2
+            at, before = (middle, before) if self._local(middle) > wall else (at, middle)
+        return at
+
+    def _again(self, start: float, end: int) -> int | None:
+        """Return the first moment of a line in an hour that comes the second time, before `end`."""
+        first = -int(-start // MINUTE) * MINUTE
+        for moment in range(first, min(end, first + LONGEST_REPEAT), MINUTE):
+            wall = self._local(moment)
+            if wall.fold and self._named(wall.replace(fold=0)) == wall:
+                return moment
+        return None
+
+    def _local(self, moment: float) -> datetime:
+        return datetime.fromtimestamp(moment, self.zone).replace(tzinfo=None)
