@@ -15,6 +15,7 @@ from mirror.store.runs import HIDDEN_MEMBERS, Failure
 from mirror.sync.plan import Plan, Share
 from mirror.sync.verify import Finding
 from mirror.times import age_text, from_text
+from mirror.zones import local
 
 LINE_EVERY = 10.0
 MOST_NAMES = 10
@@ -127,7 +128,7 @@ def print_plan(console: Console, plans: Sequence[Plan]) -> None:
         console.print(Text(f"  budget                   {_left(plan.api)}"))
         if plan.git.total:
             console.print(Text(f"  budget of git            {_left(plan.git)}"))
-        done = plan.done_at.astimezone()
+        done = local(plan.done_at)
         console.print(Text(f"  expected to be done      {done:%Y-%m-%d %H:%M}, in {age_text(plan.seconds)}"))
         for note in plan.notes:
             console.print(Text(f"  note: {note}"), soft_wrap=True)
@@ -188,4 +189,4 @@ def _say(console: Console, text: str) -> None:
 
 
 def _next_try(moment: str) -> str:
-    return f" (next try {from_text(moment).astimezone():%Y-%m-%d %H:%M})" if moment else ""
+    return f" (next try {local(from_text(moment)):%Y-%m-%d %H:%M})" if moment else ""

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from mirror.status import UpstreamStatus
 from mirror.times import age_text, from_text
+from mirror.zones import local
 
 WIDTH = 80
 MOST_FAILURES = 20
@@ -61,7 +62,7 @@ def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
             else f"branches and tags of {status.refs_unread:,} repositories were not read yet"
         )
     if status.budget.left == 0 and status.budget.resets_at:
-        yield f"the next request is free at {from_text(status.budget.resets_at).astimezone():%H:%M:%S}"
+        yield f"the next request is free at {local(from_text(status.budget.resets_at)):%H:%M:%S}"
     if status.next_runs:
         due = sorted((from_text(moment), kind) for kind, moment in status.next_runs.items())
         told = (f"{kind} in {age_text(max(0, (at - now).total_seconds()))}" for at, kind in due)
@@ -75,7 +76,7 @@ def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
 
 def _failure_line(failure: dict[str, Any], width: int) -> str:
     """Say on one line what failed, why, and when it is tried again; what has no room is left out."""
-    due = f" (again {from_text(failure['next_try_at']).astimezone():%m-%d %H:%M})"
+    due = f" (again {local(from_text(failure['next_try_at'])):%m-%d %H:%M})"
     why = _short(failure["error"]).removeprefix(f"{failure['subject']}: ")
     mark = "(accepted) " if failure["accepted"] else ""
     text, room = f"  {mark}{failure['kind']} {failure['subject']}: {why}", width - len(due)

@@ -16,6 +16,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from mirror.background.local_time import LocalTimes
 from mirror.errors import ConfigError
 from mirror.times import seconds_of
+from mirror.zones import machine_zone
 
 NAMED = {
     "@hourly": "0 * * * *",
@@ -76,9 +77,9 @@ def interval_of(text: str) -> float | None:
     return seconds
 
 
-def zone_of(zone: str) -> tzinfo | None:
-    """Return a time zone by name, or None for this machine's own."""
-    return ZoneInfo(zone) if zone else None
+def zone_of(zone: str) -> tzinfo:
+    """Return a time zone by name, or this machine's own for ""."""
+    return ZoneInfo(zone) if zone else machine_zone()
 
 
 def _fields(text: str) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ from mirror.config import Config, LogConfig
 from mirror.credentials import Redact, read_credential, read_secret, redacting
 from mirror.errors import ConfigError
 from mirror.times import to_text
+from mirror.zones import local
 
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """What every record has; anything else was said with `extra`."""
@@ -57,7 +58,7 @@ class ConsoleLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Write one record."""
-        when = datetime.fromtimestamp(record.created).astimezone()
+        when = local(datetime.fromtimestamp(record.created, UTC))
         level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         lines = [f"{when:%H:%M:%S} {level}{record.getMessage()}"]
         if record.exc_info:

@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 
 from mirror.errors import BudgetSpent, Paused
 from mirror.times import Clock
+from mirror.zones import local
 
 RequestKind = Literal["api", "git"]
 Wait = Callable[[float, str], None]
@@ -250,4 +251,4 @@ def _seconds(text: str) -> float | None:
 
 def clock_text(moment: datetime) -> str:
     """Say a moment as the clock on the user's wall does."""
-    return moment.astimezone().strftime("%H:%M:%S")
+    return local(moment).strftime("%H:%M:%S")
