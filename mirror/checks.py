@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mirror.store import Store
-from mirror.store.files import explained, open_reader, sync_lock
+from mirror.store.files import damage_explained, open_reader, sync_lock
 from mirror.store.index import check
 
 MOST = 20
@@ -25,7 +25,7 @@ def check_file(path: Path, *, repair: bool) -> list[Complaint]:
     """
     connection = open_reader(path)
     try:
-        with explained(path):
+        with damage_explained(path):
             broken = [row[0] for row in connection.execute(f"PRAGMA integrity_check({MOST})")]
             dangling = connection.execute("PRAGMA foreign_key_check").fetchmany(MOST)
     finally:
@@ -50,7 +50,7 @@ def _check_index(path: Path, *, repair: bool) -> list[Complaint]:
 def _faults(path: Path) -> list[str]:
     connection = open_reader(path)
     try:
-        with explained(path):
+        with damage_explained(path):
             faults = check(connection)
     finally:
         connection.close()

@@ -4,7 +4,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from random import Random
 from urllib.parse import urlsplit
@@ -18,7 +18,7 @@ from mirror.report import Reporter, Silent, Summary
 from mirror.sandbox import Sandbox, World, running
 from mirror.store import Store
 from mirror.store.answers import add_answers
-from mirror.store.files import sync_lock
+from mirror.store.files import damage_explained, sync_lock
 from mirror.store.ledger import RequestLedger
 from mirror.store.looks import merge_look
 from mirror.sync import Run, sync_upstream
@@ -97,7 +97,7 @@ def sync_all(
     interrupted run is the last one.
     """
     summaries = list[Summary]()
-    with closing(_runs(config, wishes, report=report, stop=stop, clock=clock)) as runs:
+    with _explained(config), closing(_runs(config, wishes, report=report, stop=stop, clock=clock)) as runs:
         for run in runs:
             summaries.append(sync_upstream(run, wishes.part))
             _keep_answers(run)
@@ -117,7 +117,11 @@ def _keep_answers(run: Run) -> None:
 def plan_all(config: Config, wishes: Wishes, *, clock: Clock = utc_now) -> list[Plan]:
     """Work out what `sync_all` would ask, without waiting; raises what it raises, and UpstreamError."""
     wishes = msgspec.structs.replace(wishes, may_wait=False)
-    with closing(_runs(config, wishes, report=Silent(), stop=threading.Event(), clock=clock)) as runs:
+    nobody = threading.Event()
+    with (
+        _explained(config),
+        closing(_runs(config, wishes, report=Silent(), stop=nobody, clock=clock)) as runs,
+    ):
         return [plan_upstream(run) for run in runs]
 
 
@@ -133,7 +137,7 @@ def verify_all(
 ) -> tuple[list[Summary], list[Finding]]:
     """Compare mirror and upstreams, `sample` repositories of each or all; raises what `sync_all` raises."""
     summaries, findings = list[Summary](), list[Finding]()
-    with closing(_runs(config, wishes, report=report, stop=stop, clock=clock)) as runs:
+    with _explained(config), closing(_runs(config, wishes, report=report, stop=stop, clock=clock)) as runs:
         for run in runs:
             summary, found = verify_upstream(run, sample=sample, repair=repair, random=Random())
             _keep_answers(run)
@@ -142,6 +146,11 @@ def verify_all(
             if summary.state == "interrupted":
                 break
     return summaries, findings
+
+
+def _explained(config: Config) -> AbstractContextManager[None]:
+    """Raise StoreError for whatever goes wrong because the file is damaged."""
+    return damage_explained(Path(config.database))
 
 
 def _runs(

@@ -17,7 +17,7 @@ from mirror.errors import ConfigError, NotFound
 from mirror.lookup import Sight, changes_since, find_repository
 from mirror.search import mark
 from mirror.search import search as find
-from mirror.store.files import explained_rows, open_reader
+from mirror.store.files import damage_explained, open_reader
 from mirror.times import age_text, from_text, moment_of, to_text, utc_now
 
 
@@ -27,7 +27,7 @@ def reader(ctx: click.Context) -> Iterator[sqlite3.Connection]:
     path = Path(configured(ctx).database)
     connection = open_reader(path)
     try:
-        with explained_rows(path):
+        with damage_explained(path):
             yield connection
     finally:
         connection.close()

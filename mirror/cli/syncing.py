@@ -3,7 +3,7 @@
 import signal
 import sys
 import threading
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from types import FrameType
 
@@ -21,7 +21,7 @@ from mirror.screen import Bars, Lines, print_findings, print_plan, print_summary
 from mirror.screen_status import print_status
 from mirror.session import Wishes, accounts, built_in_sandbox, plan_all, sync_all, verify_all
 from mirror.status import read_status
-from mirror.store.files import open_reader
+from mirror.store.files import damage_explained, open_reader
 from mirror.times import utc_now
 
 
@@ -157,14 +157,12 @@ def status(ctx: click.Context, as_json: bool) -> None:
         mirror status --json | jq '.upstreams[].freshness_seconds'
     """
     config = configured(ctx)
-    connection = open_reader(Path(config.database))
-    try:
+    path = Path(config.database)
+    with closing(open_reader(path)) as connection, damage_explained(path):
         now = utc_now()
         statuses = read_status(connection, now, accounts(config, connection))
         for upstream in statuses:
             upstream.next_runs = next_runs(config, connection, upstream.name, now)
-    finally:
-        connection.close()
     if as_json:
         click.echo(msgspec.json.encode({"upstreams": statuses}))
     else:

@@ -8,12 +8,12 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from sqlite_utils import Database
 
-from mirror.errors import StoreError, StoreLocked
+from mirror.errors import MirrorError, StoreError, StoreLocked
 from mirror.store import schema
 
 BUSY_SECONDS = 30
@@ -26,6 +26,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
     newer than this program. The connection may be used from any thread, by one at a time.
     """
     with explained(path):
+        _refuse_irregular(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(path.parent):
             return _prepared(path)
@@ -46,7 +47,7 @@ def _prepared(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -64000")
         connection.execute("PRAGMA temp_store = MEMORY")
-        _migrate(connection)
+        _migrate(connection, path)
     except BaseException:
         connection.close()
         raise
@@ -66,11 +67,12 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
 
 def open_reader(path: Path) -> sqlite3.Connection:
     """Open an existing mirror read-only; raises StoreError as `open_writer` does, also for a missing file."""
-    if not path.is_file():
-        raise StoreError(f"{path}: no mirror there yet; `mirror sync` makes one")
     with explained(path):
+        _refuse_irregular(path)
+        if not path.exists() or path.stat().st_size == 0:
+            raise StoreError(f"{path}: no mirror there yet; `mirror sync` makes one")
         connection = sqlite3.connect(
-            f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS, check_same_thread=False
+            reading_address(path), uri=True, timeout=BUSY_SECONDS, check_same_thread=False
         )
         try:
             _refuse_strangers(connection, path)
@@ -82,11 +84,66 @@ def open_reader(path: Path) -> sqlite3.Connection:
         return connection
 
 
+def reading_address(path: Path) -> str:
+    """Return the URI by which SQLite opens a file to read it, whatever characters its path holds.
+
+    A file in WAL mode needs two more beside it, even to be read. Where they are not there and the folder
+    takes none (a read-only mount, another user's folder), it is read as one that does not change. Raises
+    StoreError where the journal holds what the file lacks.
+    """
+    mode = "immutable=1" if _cannot_have_companions(path) else "mode=ro"
+    return f"{path.resolve().as_uri()}?{mode}"
+
+
+def _cannot_have_companions(path: Path) -> bool:
+    """Tell whether a file is in WAL mode, without an index of its journal, in a folder that takes none."""
+    path = path.resolve()
+    if os.access(path.parent, os.W_OK) or path.with_name(f"{path.name}-shm").exists():
+        return False
+    with path.open("rb") as file:
+        if file.read(_WAL_MARK.stop)[_WAL_MARK] != b"\2\2":
+            return False
+    journal = path.with_name(f"{path.name}-wal")
+    if journal.exists() and journal.stat().st_size:
+        raise StoreError(
+            f"{path}: {journal.name} beside it holds what is not in the file yet, and the folder is"
+            " read-only; copy both into a folder that can be written"
+        )
+    return True
+
+
+_WAL_MARK = slice(18, 20)  # of the file's header: both bytes are 2 in WAL mode
+
+
+def _refuse_irregular(path: Path) -> None:
+    """Raise StoreError for a folder, a named pipe or a device: SQLite would wait or fail without a word."""
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise StoreError(f"{path}: {kind}; give the path of a file as `database`")
+
+
+def schema_version(connection: sqlite3.Connection) -> int | None:
+    """Return how many migrations a file has, or None for another program's database.
+
+    `.dump` of the sqlite3 program writes neither of the two numbers that tell, but the list of migrations.
+    """
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    number = connection.execute("PRAGMA application_id").fetchone()[0]
+    if number == schema.APPLICATION_ID and version:
+        return version
+    listed = connection.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone()
+    applied = connection.execute(_APPLIED, (schema.migrations.name,)).fetchone()[0] if listed else 0
+    return applied if applied or number == schema.APPLICATION_ID else None
+
+
+_APPLIED = "SELECT count(*) FROM _sqlite_migrations WHERE migration_set = ?"
+
+
 def _refuse_strangers(connection: sqlite3.Connection, path: Path) -> None:
     """Raise StoreError for another program's database and for a file newer than this program."""
-    if connection.execute("PRAGMA application_id").fetchone()[0] != schema.APPLICATION_ID:
+    version = schema_version(connection)
+    if version is None:
         raise StoreError(f"{path}: a database, but no mirror; give another path as `database`")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > schema.VERSION:
         raise StoreError(
             f"{path}: written by a newer version (schema {version}, this program knows {schema.VERSION}); "
@@ -96,18 +153,34 @@ def _refuse_strangers(connection: sqlite3.Connection, path: Path) -> None:
 
 def _refuse_older(connection: sqlite3.Connection, path: Path) -> None:
     """Raise StoreError for a file that only a writer can bring up to date."""
-    if connection.execute("PRAGMA user_version").fetchone()[0] < schema.VERSION:
+    if (schema_version(connection) or 0) < schema.VERSION:
         raise StoreError(f"{path}: made by an older version; `mirror sync` brings it up to date")
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
-    """Apply what is missing; each step and its record are one transaction."""
-    if connection.execute("PRAGMA user_version").fetchone()[0] == schema.VERSION:
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Apply what is missing; each step and its record are one transaction.
+
+    Raises StoreError for a file that cannot be brought up to date.
+    """
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == schema.VERSION and _is_marked(connection):
         return
     # application_id first: a first start killed half-way leaves a file that is still known as a mirror.
     connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
-    schema.migrations.apply(Database(connection, execute_plugins=False))
+    try:
+        schema.migrations.apply(Database(connection, execute_plugins=False))
+    except sqlite3.DatabaseError as error:
+        if _known_remedy(str(error)):
+            raise
+        raise StoreError(
+            f"{path}: cannot be brought up to date from schema {version} to {schema.VERSION} ({error});"
+            " the version that made it can still read it: keep it, and give a new path as `database`"
+        ) from error
     connection.execute(f"PRAGMA user_version = {schema.VERSION}")
+
+
+def _is_marked(connection: sqlite3.Connection) -> bool:
+    return bool(connection.execute("PRAGMA application_id").fetchone()[0] == schema.APPLICATION_ID)
 
 
 @contextmanager
@@ -122,12 +195,46 @@ def explained(path: Path) -> Iterator[None]:
 
 @contextmanager
 def explained_rows(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors alone, for readers who do other things in between."""
+    """Turn what SQLite raises alone, for readers who do other things in between."""
     try:
         yield
-    except sqlite3.DatabaseError as error:
+    except sqlite3.Error as error:
         raise StoreError(f"{path}: {_remedy(str(error))}") from error
+    except UnicodeDecodeError as error:  # even SQLite's message may hold bytes of a damaged page
+        if not is_damaged(path):
+            raise
+        raise StoreError(f"{path}: {DAMAGED}") from error
 
+
+@contextmanager
+def damage_explained(path: Path) -> Iterator[None]:
+    """Turn whatever is raised over a damaged file into StoreError.
+
+    Where a page holds nonsense, SQLite may give nonsense for rows, which fails anywhere.
+    """
+    try:
+        with explained_rows(path):
+            yield
+    except (MirrorError, OSError):
+        raise
+    except Exception as error:
+        if not is_damaged(path):
+            raise
+        raise StoreError(f"{path}: {DAMAGED} ({type(error).__name__})") from error
+
+
+def is_damaged(path: Path) -> bool:
+    """Tell whether SQLite finds a fault in a file."""
+    try:
+        with closing(sqlite3.connect(reading_address(path), uri=True, timeout=BUSY_SECONDS)) as connection:
+            return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok")
+    except sqlite3.OperationalError:
+        return False
+    except (sqlite3.DatabaseError, UnicodeDecodeError, StoreError):
+        return True
+
+
+DAMAGED = "the file is damaged: restore a copy, or move it away and `mirror sync` fills a new one"
 
 _REMEDIES = (
     ("disk is full", "the disk is full; what was saved is whole, free some space and run it again"),
@@ -136,14 +243,21 @@ _REMEDIES = (
     ("unable to open", "cannot be opened; is it a folder, or not yours to read and write?"),
     ("locked", f"another process has been writing for {BUSY_SECONDS} s; try again when it is done"),
     ("not a database", "not an SQLite database; give another path as `database`, or move the file away"),
-    ("malformed", "the file is damaged; keep it, restore a copy, or try `sqlite3 FILE .recover`"),
+    ("malformed", DAMAGED),
+    ("could not decode", DAMAGED),
+    ("no such table", DAMAGED),
 )
 
 
 def _remedy(message: str) -> str:
     """Say what to do about SQLite's message."""
+    text = _known_remedy(message)
+    return f"{text} ({message.splitlines()[0][:200]})" if text else message
+
+
+def _known_remedy(message: str) -> str:
     low = message.lower()
-    return next((f"{text} ({message})" for part, text in _REMEDIES if part in low), message)
+    return next((text for part, text in _REMEDIES if part in low), "")
 
 
 @contextmanager

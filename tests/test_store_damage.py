@@ -1,0 +1,160 @@
+"""Files that cannot be used: one line that says what to do and exit code 4, from every command."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from commands import Folder
+from test_store_versions import DUMPS, restored
+
+from mirror.errors import StoreError
+from mirror.lookup import changes_since, find_repository
+from mirror.search import search
+from mirror.status import read_status
+from mirror.store import Store
+from mirror.store.files import damage_explained, open_reader
+from mirror.store.schema import VERSION
+from mirror.times import utc_now
+
+READING = (["search", "tool"], ["show", "ws/tool-1"], ["changes"], ["status"])
+PAGE = 4096
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """A folder with a small mirror, whose upstream is away."""
+    found = Folder(tmp_path)
+    found.configure("http://127.0.0.1:9/2.0", "retry = { attempts = 1 }")
+    (tmp_path / "data").mkdir()
+    restored(tmp_path / "data/mirror.db", DUMPS[-1].read_text("utf-8"))
+    Store(tmp_path / "data/mirror.db").close()
+    return found
+
+
+def read_all(path: Path) -> None:
+    """Read as each of the reading commands does."""
+    with closing(open_reader(path)) as connection, damage_explained(path):
+        search(connection, "tool")
+        find_repository(connection, "ws/tool-1")
+        list(changes_since(connection, "2026"))
+        read_status(connection, utc_now())
+
+
+def test_damage_to_any_page_is_told(folder: Folder) -> None:
+    """Each page in turn is cut off, emptied, or holds nonsense: nothing else than StoreError is raised."""
+    path = folder.path / "data/mirror.db"
+    whole = path.read_bytes()
+    told = 0
+    for page in range(len(whole) // PAGE):
+        before, after = whole[: page * PAGE], whole[(page + 1) * PAGE :]
+        for damaged in (
+            before + whole[page * PAGE :][:99],
+            before + bytes(PAGE) + after,
+            before + b"\xff\xfe" * (PAGE // 2) + after,
+        ):
+            path.write_bytes(damaged)
+            try:
+                read_all(path)
+            except StoreError:
+                told += 1
+    assert told > len(whole) // PAGE
+
+
+@pytest.mark.parametrize("command", ["status", "sync", "verify"])
+def test_every_command_says_that_a_file_is_damaged(folder: Folder, command: str) -> None:
+    """The pages of all tables hold nonsense."""
+    path = folder.path / "data/mirror.db"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:PAGE] + b"\xff\xfe" * ((len(whole) - PAGE) // 2))
+    ran = folder.run(command)
+    assert ran.code == 4
+    assert "the file is damaged: restore a copy, or move it away" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("pipe", "no regular file"),
+        ("folder", "a folder"),
+        ("text", "not an SQLite database"),
+        ("other", "a database, but no mirror"),
+    ],
+)
+def test_what_is_no_mirror_is_told(tmp_path: Path, kind: str, says: str) -> None:
+    """Nothing hangs on a pipe, and another program's database stays as it is."""
+    path = tmp_path / "mirror.db"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "other":
+        restored(path, "CREATE TABLE upstreams (id)")
+    else:
+        path.write_text("no database\n" * 500)
+    for opens in (open_reader, Store):
+        with pytest.raises(StoreError, match=says):
+            opens(path)
+
+
+def test_an_empty_file_is_no_mirror_yet(folder: Folder) -> None:
+    """Readers and the server say what makes it one."""
+    (folder.path / "data/mirror.db").write_bytes(b"")
+    for command in (["status"], ["serve", "--port", "0"]):
+        ran = folder.run(*command)
+        assert ran.code == 4
+        assert "no mirror there yet; `mirror sync` makes one" in ran.err
+
+
+@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the sqlite3 program is not here")
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_dump_is_restored_and_read(folder: Folder, is_damaged: bool) -> None:
+    """`.dump` leaves out the numbers that mark a mirror; of a damaged file it saves what can be read."""
+    path, new = folder.path / "data/mirror.db", folder.path / "new.db"
+    if is_damaged:
+        with closing(sqlite3.connect(path)) as connection:
+            root = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'tags'").fetchone()[0]
+        whole = path.read_bytes()
+        path.write_bytes(whole[: (root - 1) * PAGE] + b"\xff" * PAGE + whole[root * PAGE :])
+    command = f"sqlite3 {path} .dump | sed 's/^ROLLBACK.*/COMMIT;/' | sqlite3 {new}"
+    subprocess.run(["/bin/sh", "-c", command], check=True, timeout=30)
+    shutil.move(new, path)
+    read_all(path)
+    with Store(path) as store:
+        assert store.row("PRAGMA user_version")[0] == VERSION
+        assert store.row("SELECT count(*) FROM repositories")[0] == 6
+    assert folder.run("search", "tool").out.startswith("3 found")
+
+
+def test_a_migration_that_fails_says_what_to_do(tmp_path: Path) -> None:
+    """The file is kept as it is, for the version that made it."""
+    path = tmp_path / "mirror.db"
+    restored(path, DUMPS[0].read_text("utf-8") + "CREATE TABLE writes (id);")
+    with pytest.raises(StoreError, match=r"cannot be brought up to date from schema 3 .* keep it"):
+        Store(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="this needs root")
+def test_a_read_only_mount_is_read(folder: Folder) -> None:
+    """Without the files that SQLite wants beside one in WAL mode; with a journal unread, it is refused."""
+    script = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && cd "$0" && exec "$@"'
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        words = ["unshare", "-m", "sh", "-c", script, str(folder.path), *folder.command(*command)]
+        return subprocess.run(
+            words, env=folder.environment(), capture_output=True, text=True, timeout=60, check=False
+        )
+
+    for command in READING:
+        ran = run(*command)
+        assert (ran.returncode, ran.stderr) == (0, "")
+    written = run("sync")
+    assert written.returncode == 4
+    assert "read-only" in written.stderr.lower()
+    (folder.path / "data/mirror.db-wal").write_bytes(b"a journal")
+    refused = run("status")
+    assert refused.returncode == 4
+    assert "copy both into a folder that can be written" in refused.stderr
