@@ -58,7 +58,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     """A mirror that cannot be opened for writing is said to be so, before anything is asked."""
     with crawling(tmp_path) as (sandbox, crawl):
         crawl.path.mkdir()
-        with pytest.raises(StoreError, match="cannot be opened"):
+        with pytest.raises(StoreError, match="a folder; give the path of a file"):
             crawl.sync()
         assert sandbox.state()["total"] == 0
 
