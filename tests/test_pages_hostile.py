@@ -190,3 +190,21 @@ def test_broken_addresses_are_answered(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert served.get(path).status_code in (200, 302, 404), path
     assert asyncio.run(served.datasette.client.get("/-/search?" + "a=1&" * 200)).status_code == 200
+
+
+def test_names_of_bytes_that_are_no_utf_8_are_told_apart_everywhere(tmp_path: Path) -> None:
+    r"""Both APIs, by list and by name, the page and the tables carry them as they are kept, with ``\xNN``."""
+    filled = Filled(tmp_path / "mirror.db")
+    filled.repositories([repository("some/one")], first=True)
+    names = {r"caf\xe8": "a", r"caf\xe9": "b", r"caf\x5cxe9": "c"}
+    filled.refs("some/one", [hg_ref("branch", name, digit) for name, digit in names.items()])
+    filled.store.close()
+    served = asking(tmp_path / "mirror.db")
+    listed = served.json("/2.0/repositories/some/one/refs/branches")["values"]
+    assert {row["name"]: row["target"]["hash"][0] for row in listed} == names
+    for row in listed:
+        assert served.json(row["links"]["self"]["href"])["name"] == row["name"]
+    assert set(served.json("/1.0/repositories/some/one/branches")) == set(names)
+    assert all(f"<bdi>{name}</bdi>" in served.get("/-/r/some/one").text for name in names)
+    rows = served.json("/mirror/branches.json?_shape=objects&name=" + quote(r"caf\xe9"))["rows"]
+    assert [row["target_hash"][0] for row in rows] == ["b"]

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain, repeat
 from pathlib import Path
 
 import httpx
@@ -152,6 +153,7 @@ BROKEN = {
     "peeled first": SERVICE + line(f"{ONE} refs/tags/v^{{}}\0a") + b"0000",
     "version 2 without ls-refs": SERVICE + line("version 2") + line("fetch=shallow") + b"0000",
     "nothing": b"",
+    "a name twice": SERVICE + line(f"{ONE} refs/heads/b\0c") + line(f"{TWO} refs/heads/b") + b"0000",
     "a blank in a name": SERVICE + line(f"{ONE} refs/tags/a b\0c") + b"0000",
 }
 
@@ -161,6 +163,72 @@ def test_what_is_no_git_is_refused(body: bytes) -> None:
     """Nothing is concluded from half an answer: it would read as deleted branches."""
     with pytest.raises(UpstreamShapeError, match="not as git answers"):
         bench(advertised(body), refs="git").upstream.fetch_refs(KEY, None)
+
+
+def raw(data: bytes) -> bytes:
+    """Write a line of bytes that need be no UTF-8."""
+    return b"%04x%s" % (len(data) + 4, data)
+
+
+NAMES = {
+    b"caf\xe8": "caf\\xe8",
+    b"caf\xe9": "caf\\xe9",
+    b"caf\\xe9": "caf\\x5cxe9",
+    "café".encode(): "café",
+    b"\xed\xa0\x80": "\\xed\\xa0\\x80",
+}
+
+
+@pytest.mark.parametrize("version", [0, 2])
+def test_names_that_are_no_utf_8_stay_apart(version: int) -> None:
+    r"""Their bytes are written ``\xNN``; one that reads like that stays another, and HEAD is told alike."""
+    one = ONE.encode()
+    refs = [one + b" refs/heads/" + name for name in NAMES]
+    if version == 0:
+        first = raw(refs[0] + b"\0symref=HEAD:refs/heads/caf\xe9")
+        found = from_advertisement(SERVICE + first + b"".join(map(raw, refs[1:])) + b"0000")
+    else:
+        head = raw(one + b" HEAD symref-target:refs/heads/caf\xe9")
+        found = from_ls_refs(head + b"".join(map(raw, refs)) + b"0000")
+    assert isinstance(found, Advertised)
+    assert [ref.name for ref in found.refs] == [f"refs/heads/{name}" for name in NAMES.values()]
+    assert found.head == "refs/heads/caf\\xe9"
+
+
+@given(st.lists(st.binary(min_size=1, max_size=8), unique=True))
+def test_no_two_names_become_one(names: list[bytes]) -> None:
+    """Whatever bytes they are made of that a line can carry."""
+    kept = [name for name in names if not name.endswith(b"\n") and not set(name) & set(b" \0")]
+    body = b"".join(raw(ONE.encode() + b" refs/heads/" + name) for name in kept) + b"0000"
+    found = from_ls_refs(body)
+    assert len(found.refs) == len(kept)
+
+
+def test_an_endless_advertisement_fails_within_bounds() -> None:
+    """It is cut off by its length, or by the number of refs, and nothing is concluded of it."""
+    begun = SERVICE + raw(ONE.encode() + b" HEAD\0agent=x")
+    lines = b"".join(raw(b"%s refs/heads/%d" % (ONE.encode(), number)) for number in range(20_000))
+    endless = httpx.Response(
+        200, headers={"content-type": ADVERTISEMENT}, stream=Stream(chain([begun], repeat(lines)))
+    )
+    with pytest.raises(UpstreamShapeError, match="larger than"):
+        bench(lambda _: endless, refs="git", attempts=1).upstream.fetch_refs(KEY, None)
+    with pytest.raises(ValueError, match="more than 500,000 refs"):
+        from_advertisement(
+            begun
+            + b"".join(raw(b"%s refs/heads/%d" % (ONE.encode(), number)) for number in range(500_001))
+            + b"0000"
+        )
+
+
+class Stream(httpx.SyncByteStream):
+    """A body that is made while it is read."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._pieces
 
 
 @given(st.binary(max_size=300))

@@ -5,6 +5,7 @@ The forms are those of gitprotocol-common, gitprotocol-http, gitprotocol-pack an
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import msgspec
 
@@ -77,32 +78,22 @@ def line(text: str) -> bytes:
 
 def from_advertisement(body: bytes) -> Advertised | Capabilities:
     """Read the answer to ``info/refs``, of protocol version 0, 1 or 2; raises ValueError."""
-    lines = list(lines_of(body))
-    if lines[:1] == [b"# service=git-upload-pack"]:
-        # A server of version 2 may leave this part out.
-        if lines[1:2] != [None]:
-            raise ValueError("no flush after the name of the service")
-        lines = lines[2:]
-    if not lines or lines[-1] is not None:
-        raise ValueError("the answer does not end with a flush")
-    said = [each for each in lines if each is not None]
-    if len(said) != len(lines) - 1:
-        raise ValueError("a flush within the refs")
-    if said[:1] == [b"version 2"]:
-        pairs = [each.decode("utf-8", "replace").partition("=") for each in said[1:]]
+    said = _until_flush(_behind_service(lines_of(body)))
+    first = next(said, None)
+    if first == b"version 2":
+        pairs = [each.decode("utf-8", "replace").partition("=") for each in said]
         return Capabilities(values={name: value for name, _, value in pairs})
-    return _from_v0(said[1:] if said[:1] == [b"version 1"] else said)
+    if first == b"version 1":
+        first = next(said, None)
+    return Advertised() if first is None else _from_v0(first, said)  # git 2.39 tells an empty repository so
 
 
 def from_ls_refs(body: bytes) -> Advertised:
     """Read the answer to the command ``ls-refs`` of protocol version 2; raises ValueError."""
-    lines = list(lines_of(body))
-    if not lines or lines[-1] is not None or None in lines[:-1]:
-        raise ValueError("the answer is not lines and a flush")
     head: str | None = None
-    refs = list[Named]()
-    for each in lines[:-1]:
-        object_id, name, *attributes = (each or b"").split(b" ")
+    refs = dict[str, Named]()
+    for each in _until_flush(lines_of(body)):
+        object_id, name, *attributes = each.split(b" ")
         if not all(b":" in attribute for attribute in attributes):
             raise ValueError("a ref with a blank in its name, which git does not allow")
         told = dict(attribute.partition(b":")[::2] for attribute in attributes)
@@ -110,8 +101,8 @@ def from_ls_refs(body: bytes) -> Advertised:
             head = _text(told[b"symref-target"]) if b"symref-target" in told else None
         elif object_id != b"unborn":
             peeled = _object_id(told[b"peeled"]) if b"peeled" in told else None
-            refs.append(Named(_text(name), _object_id(object_id), peeled))
-    return Advertised(refs=_bounded(refs), head=head)
+            _add(refs, Named(_text(name), _object_id(object_id), peeled))
+    return Advertised(refs=tuple(refs.values()), head=head)
 
 
 def ls_refs_request(capabilities: Capabilities, prefixes: Iterable[str]) -> bytes:
@@ -128,40 +119,60 @@ def ls_refs_request(capabilities: Capabilities, prefixes: Iterable[str]) -> byte
     return command + b"0001" + b"".join(line(argument) for argument in arguments) + b"0000"
 
 
-def _from_v0(said: list[bytes]) -> Advertised:
+def _behind_service(lines: Iterator[bytes | None]) -> Iterator[bytes | None]:
+    """Leave out the name of the service, which a server of version 2 need not tell, and its flush."""
+    first = next(lines, b"")
+    if first != b"# service=git-upload-pack":
+        yield first
+    elif next(lines, b"") is not None:
+        raise ValueError("no flush after the name of the service")
+    yield from lines
+
+
+def _until_flush(lines: Iterator[bytes | None]) -> Iterator[bytes]:
+    """Yield the lines before the flush that ends an answer; raises ValueError where it ends otherwise."""
+    for each in lines:
+        if each is None:
+            if any(True for _ in lines):
+                raise ValueError("a flush within the refs")
+            return
+        yield each
+    raise ValueError("the answer does not end with a flush")
+
+
+def _from_v0(line_of_first: bytes, others: Iterable[bytes]) -> Advertised:
     """Read refs, the first of them with the capabilities behind a NUL."""
-    if not said:
-        return Advertised()  # an empty repository, as git 2.39 tells it
-    first, nul, capabilities = said[0].partition(b"\0")
+    first, nul, capabilities = line_of_first.partition(b"\0")
     if not nul:
         raise ValueError("the first ref tells no capabilities")
     symrefs = [each for each in capabilities.split(b" ") if each.startswith(_SYMREF)]
     head = _text(symrefs[0].removeprefix(_SYMREF)) if symrefs else None
     refs = dict[str, Named]()
-    for each in (first, *said[1:]):
+    for each in chain((first,), others):
         object_id, space, name = each.partition(b" ")
         if name == _NO_REFS:
-            break
+            continue
         if not space or not name or b" " in name:
             raise ValueError("a line that is no ref")
         if each.startswith(b"shallow "):
             continue
         text = _text(name.removesuffix(b"^{}"))
         if not name.endswith(b"^{}"):
-            refs[text] = Named(text, _object_id(object_id))
+            _add(refs, Named(text, _object_id(object_id)))
         elif text in refs:
             refs[text] = msgspec.structs.replace(refs[text], peeled=_object_id(object_id))
         else:
             raise ValueError("a peeled tag without the tag")
     refs.pop("HEAD", None)
-    return Advertised(refs=_bounded(refs.values()), head=head)
+    return Advertised(refs=tuple(refs.values()), head=head)
 
 
-def _bounded(refs: Iterable[Named]) -> tuple[Named, ...]:
-    kept = tuple(refs)
-    if len(kept) > MOST_REFS:
-        raise ValueError(f"{len(kept):,} refs, more than {MOST_REFS:,}")
-    return kept
+def _add(refs: dict[str, Named], ref: Named) -> None:
+    """Note a ref; raises ValueError for a name that was told before, and for one too many."""
+    if refs.setdefault(ref.name, ref) is not ref:
+        raise ValueError("two refs of one name")
+    if len(refs) > MOST_REFS:
+        raise ValueError(f"more than {MOST_REFS:,} refs")
 
 
 def _object_id(text: bytes) -> str:
@@ -169,5 +180,8 @@ def _object_id(text: bytes) -> str:
 
 
 def _text(name: bytes) -> str:
-    """Read a name; names that are no UTF-8 exist, and SQLite cannot hold them as they are."""
-    return name.decode("utf-8", "replace")
+    r"""Read a name. A byte that is no UTF-8 becomes ``\xNN``, so that two names stay two.
+
+    git allows no backslash in names; one that a server sends all the same becomes ``\x5c``.
+    """
+    return name.replace(b"\\", rb"\x5c").decode("utf-8", "backslashreplace")
