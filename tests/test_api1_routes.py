@@ -178,16 +178,12 @@ def test_the_callers_own_addresses_ask_for_credentials(world: World, path: str) 
     "header",
     [
         "OAuth oauth_consumer_key=x, oauth_signature=y",
-        "Basic !!",
-        "Basic",
-        "Bearer",
-        "Bearer x",
         "Nonsense",
         "",
     ],
 )
-def test_headers_on_public_reads_are_no_error(world: World, header: str) -> None:
-    """Old clients sign everything; what cannot be believed is ignored."""
+def test_signatures_on_public_reads_are_no_error(world: World, header: str) -> None:
+    """Old clients sign everything; what is neither Basic nor Bearer is ignored."""
     assert world.status("repositories/jespern/django-piston", headers={"Authorization": header}) == 200
 
 

@@ -73,7 +73,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     filled.repositories([repository(f"busy/project-{n}", busy, is_private=n % 3 == 0) for n in range(25)])
     refs = [hg_ref("branch", name, "a") for name in BRANCHES] + [hg_ref("tag", "v/1", "b")]
     filled.refs("busy/project-3", refs)
-    token = tokens.create(filled.store, "tool", "read", user="jespern")
+    token = tokens.create(filled.store, "tool", "read")
     with serving(path) as address:
         yield World(filled, address, token)
 

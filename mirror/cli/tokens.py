@@ -28,7 +28,7 @@ def token() -> None:
 @click.argument("name")
 @click.option("--scope", default="read", show_default=True, help="read, write, or read,write.")
 @click.option("--expires", metavar="DURATION", help="30d, 12h; without it, never.")
-@click.option("--user", help="The mirrored user that the token speaks for in `GET /user`.")
+@click.option("--user", help="The mirrored user whose token it is: it shows what that user may see.")
 @click.pass_context
 def create(ctx: click.Context, name: str, scope: str, expires: str | None, user: str | None) -> None:
     """Make a token and print it, this once.
@@ -40,6 +40,7 @@ def create(ctx: click.Context, name: str, scope: str, expires: str | None, user:
     until = _until(expires) if expires is not None else None
     with _store(ctx, create=True) as store:
         click.echo(tokens.create(store, name, scope, until, user=user))
+    click.echo(_reach(user, writes=tokens.read_scope(scope) == "write"), err=True)
 
 
 @token.command("list")
@@ -75,6 +76,15 @@ def revoke(ctx: click.Context, name: str) -> None:
     with _store(ctx) as store:
         tokens.revoke(store, name)
     click.echo(f"{name} is revoked")
+
+
+def _reach(user: str | None, *, writes: bool) -> str:
+    """Say what a new token may do."""
+    if user is None:
+        verb = "sees and writes" if writes else "sees"
+        return f"this token {verb} everything in the mirror; --user NAME limits one to what a user may see"
+    also = f", and writes what {user} owns or administers" if writes else ""
+    return f"this token sees what {user} owns or is a member of{also}"
 
 
 def _until(expires: str) -> datetime:

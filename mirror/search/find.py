@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,8 @@ _TOLD = {
     "owner": "u.username",
     "forks_count": """iif(r.forks_count > 0 AND NOT :all, max(0, r.forks_count -
         (SELECT count(*) FROM repositories f
-         WHERE f.parent_id = r.id AND f.deleted_at IS NULL AND f.is_private = 1)), r.forks_count)""",
+         WHERE f.parent_id = r.id AND f.deleted_at IS NULL AND f.is_private = 1
+            AND f.owner_id NOT IN (SELECT value FROM json_each(:private_of)))), r.forks_count)""",
 }
 _ROWS = f"""SELECT {", ".join(_TOLD.get(column, f"r.{column}") for column in COLUMNS)}
     FROM json_each(:ids) AS wanted JOIN repositories r ON r.id = wanted.value
@@ -54,6 +55,7 @@ def search(
     language: str | None = None,
     private: bool | None = None,
     visible_private: bool = True,
+    private_of: Iterable[int] = (),
     forks: bool | None = None,
     gone: bool = False,
     fuzzy: bool | None = None,
@@ -67,7 +69,8 @@ def search(
 
     `owner` is one owner's whole username. `private`, `forks` and `gone` filter: None, for the first two,
     takes both; `gone` adds what has disappeared upstream. Without `visible_private` private repositories
-    are neither listed nor counted, among the forks of others neither. `fuzzy` corrects one or two typing
+    are neither listed nor counted, among the forks of others neither, but for those of the owners
+    `private_of`, rows of `users`. `fuzzy` corrects one or two typing
     errors: True always, False never, None when nothing matches as written.
     """
     request = request_of(
@@ -77,6 +80,7 @@ def search(
         language=language,
         private=private,
         visible_private=visible_private,
+        private_of=tuple(private_of),
         forks=forks,
         gone=gone,
     )
@@ -88,9 +92,7 @@ def search(
             count=answer.total,
             fuzzy=bool(corrected),
             corrected=corrected,
-            repositories=rows_of(
-                connection, [hit[-1] for hit in answer.page], visible_private=visible_private
-            ),
+            repositories=_rows_of(connection, [hit[-1] for hit in answer.page], request),
         )
 
 
@@ -111,11 +113,16 @@ def _answer(
     return answer, ()
 
 
-def rows_of(connection: sqlite3.Connection, ids: list[int], *, visible_private: bool) -> list[dict[str, Any]]:
+def _rows_of(connection: sqlite3.Connection, ids: list[int], request: Request) -> list[dict[str, Any]]:
     """Read the rows of a page in the order of their ids; private forks count where they may be seen."""
     cursor = connection.cursor()
     cursor.row_factory = None
-    found = cursor.execute(_ROWS, {"ids": json.dumps(ids), "all": visible_private})
+    values = {
+        "ids": json.dumps(ids),
+        "all": request.visible_private,
+        "private_of": json.dumps(request.private_of),
+    }
+    found = cursor.execute(_ROWS, values)
     return [dict(zip(COLUMNS, row, strict=True)) for row in found]
 
 

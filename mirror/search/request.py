@@ -15,13 +15,15 @@ _OWNERS_FROM = """SELECT id, username FROM users
 _NEXT_OWNER = "SELECT min(owner_id) FROM repositories WHERE owner_id > ?"
 _FEW_OWNERS = 20
 _ANOTHER_SCM = "SELECT 1 FROM repositories INDEXED BY repositories_other_scm WHERE scm IS NOT 'git' LIMIT 1"
+_PUBLIC_OR_OF = "(is_private = 0 OR owner_id IN (SELECT value FROM json_each(:private_of)))"
 _FORK = "(parent_id IS NOT NULL OR parent_uuid IS NOT NULL OR parent_full_name IS NOT NULL)"
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One question: `part` is looked for in names, among owners that begin with `owner_prefix`.
 
-    `part` and the two owners are normalised. None in a filter means that it does not matter.
+    `part` and the two owners are normalised. None in a filter means that it does not matter. Without
+    `visible_private` only the private repositories of the owners `private_of`, rows of `users`, may be shown.
     """
 
     part: str
@@ -31,6 +33,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     language: str | None = None
     private: bool | None = None
     visible_private: bool = True
+    private_of: tuple[int, ...] = ()
     forks: bool | None = None
     gone: bool = False
 
@@ -52,7 +55,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     def collections(self) -> list[int]:
         """The collections of the index that may be shown."""
         hidden = {None: set[int](), True: {PUBLIC, GONE_PUBLIC}, False: {PRIVATE, GONE_PRIVATE}}[self.private]
-        if not self.visible_private:
+        if not self.visible_private and not self.private_of:
             hidden |= {PRIVATE, GONE_PRIVATE}
         if not self.gone:
             hidden |= {GONE_PUBLIC, GONE_PRIVATE}
@@ -100,10 +103,11 @@ def conditions_of(connection: sqlite3.Connection, request: Request) -> Condition
     if not request.gone:
         clauses.append("deleted_at IS NULL")
     if not request.visible_private:
-        clauses.append("is_private = 0")
+        clauses.append(_PUBLIC_OR_OF if request.private_of else "is_private = 0")
+        values |= {"private_of": json.dumps(request.private_of)} if request.private_of else {}
     if request.private is not None:
         clauses.append("is_private <> 0" if request.private else "is_private = 0")
-    plain = len(clauses)
+    plain = 0 if request.private_of else len(clauses)  # of whom a private row is, no collection tells
     if request.forks is not None:
         clauses.append(_FORK if request.forks else f"NOT {_FORK}")
     if request.language is not None:

@@ -72,14 +72,20 @@ def bad_request(fields: Mapping[str, str]) -> ApiError:
     return ApiError(400, "Bad Request", detail=detail, fields=fields)
 
 
-def unauthorized() -> ApiError:
-    """Ask for credentials."""
+def unauthorized(reason: str = "") -> ApiError:
+    """Ask for credentials; `reason` says what is wrong with those that were sent."""
     return ApiError(
         401,
         "Unauthorized",
-        detail="Send a token of this mirror, as the password of a Basic login or as Bearer.",
+        detail=f"{reason}Send a token of this mirror, as the password of a Basic login or as Bearer; "
+        "`mirror token create NAME` makes one.",
         headers={"WWW-Authenticate": 'Basic realm="Bitbucket mirror", charset="UTF-8"'},
     )
+
+
+def not_accepted() -> ApiError:
+    """Refuse a credential that is unknown, expired or revoked."""
+    return unauthorized("This credential is not accepted: it is unknown, expired or revoked. ")
 
 
 def not_found(what: str, name: str) -> ApiError:

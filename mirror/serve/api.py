@@ -16,8 +16,9 @@ from mirror.serve import callers, formats, legacy, lookups
 from mirror.serve.answers import Answer, ApiError, Asked
 from mirror.serve.api1 import READERS
 from mirror.serve.asking import (
+    admitted_writer,
     bounded,
-    caller_of,
+    caller_in,
     credentials_of,
     headers_of,
     login_of,
@@ -28,7 +29,7 @@ from mirror.serve.asking import (
 from mirror.serve.callers import Caller
 from mirror.serve.mirrors import mirrors, served
 from mirror.serve.permissions import note_use
-from mirror.serve.writes import OWNER, SLUG, WRITERS, Write, admitted
+from mirror.serve.writes import OWNER, SLUG, WRITERS, Write
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -79,11 +80,11 @@ async def _answered(datasette: "Datasette", request: Request, parameters: dict[s
     if reader is None or method in writers:
         return await _written(datasette, database, request, writers[method], names, parameters)
     said = credentials_of(datasette, request, parameters)
-    login = login_of(request, database) if said is callers.NOTHING_SAID and callback is None else None
+    login = login_of(request, database) if said == callers.NOTHING_SAID and callback is None else None
 
     def work(connection: sqlite3.Connection) -> tuple[Caller, Answer | ApiError]:
         with bounded(datasette, connection):
-            caller = caller_of(connection, said, login)
+            caller = caller_in(connection, said, login)
             asked = Asked(method=method, names=names, parameters=parameters, caller=caller)
             try:
                 return caller, reader(connection, asked)
@@ -107,10 +108,8 @@ async def _written(
 ) -> Answer:
     """Pass a write on, then answer with what the mirror shows of it."""
     said = credentials_of(datasette, request, parameters)
-    caller = await database.execute_fn(lambda connection: callers.recognise(connection, said))
-    await note_use(datasette, database, caller)
+    caller, writer = await admitted_writer(datasette, database, said)
     asked = Asked(method=request.method, names=names, parameters=parameters, caller=caller)
-    admitted(caller)
 
     async def find(full_name: str) -> "FoundRepository | None":
         found: FoundRepository | None = await database.execute_fn(
@@ -118,7 +117,7 @@ async def _written(
         )
         return found
 
-    full_name, answer = await write(served(datasette).writer, request, asked, find)
+    full_name, answer = await write(writer, request, asked, find)
     if not full_name:
         return answer
     shown = await find(full_name)

@@ -158,7 +158,7 @@ def find(connection: sqlite3.Connection, asked: Asked) -> Answer:
         query,
         limit=asked.number("limit", SEARCH_LIMIT, SEARCH_MOST),
         offset=asked.number("start", 0, EVERYTHING),
-        visible_private=asked.caller.sees_all,
+        **lookups.shown_to(connection, asked.caller),
         fuzzy=False,
     )
     logos = lookups.logos(connection, [row["id"] for row in found.repositories])

@@ -28,6 +28,7 @@ from mirror.serve.connections import (
     most_connections,
 )
 from mirror.serve.mirrors import served
+from mirror.serve.peers import Peers
 from mirror.serve.prefix import base_of, origin_of, outer
 from mirror.store.files import open_reader
 
@@ -47,11 +48,19 @@ _ONCE = SaidOnce()
 _HANDLED = (signal.SIGINT, signal.SIGTERM)
 
 
-def build(database: Path, config: ServeConfig, *, writer: Any = None, secret: str | None = None) -> Datasette:
+def build(
+    database: Path,
+    config: ServeConfig,
+    *,
+    writer: Any = None,
+    secret: str | None = None,
+    peers: Peers | None = None,
+) -> Datasette:
     """Make the application over an existing mirror.
 
     `writer` (`mirror.serve.writes.Writer`) is what writes pass through to, where `config.writes` allows them.
-    `secret` signs logins; without one, and without ``DATASETTE_SECRET``, logins end with the process. Raises
+    `secret` signs logins; without one, and without ``DATASETTE_SECRET``, logins end with the process. `peers`
+    tells whose a connection is, None for what the kernel says. Raises
     StoreError for a file that is no mirror, too old or too new, ConfigError for settings that contradict.
     """
     if config.trust_basic_user and not is_loopback(config.host):
@@ -67,7 +76,7 @@ def build(database: Path, config: ServeConfig, *, writer: Any = None, secret: st
         secret=secret or os.environ.get("DATASETTE_SECRET"),
     )
     datasette.public_origin = origin_of(config.public_url)
-    served(datasette).configure(config, writer)
+    served(datasette).configure(config, writer, peers or Peers())
     return datasette
 
 

@@ -10,10 +10,12 @@ from urllib.parse import parse_qs
 from datasette.utils import add_cors_headers, sqlite_timelimit
 from datasette.utils.asgi import Request
 
-from mirror.serve import callers, formats, tokens
-from mirror.serve.answers import Answer, ApiError
-from mirror.serve.callers import ANONYMOUS, Caller, Credentials
-from mirror.serve.permissions import said_by
+from mirror.serve import callers, formats, lookups, tokens
+from mirror.serve.answers import Answer, ApiError, not_accepted
+from mirror.serve.callers import ANONYMOUS, Caller, Credentials, NotAccepted
+from mirror.serve.mirrors import served
+from mirror.serve.permissions import caller_of, note_use, said_by
+from mirror.serve.writes import Limited, Writer, admitted
 from mirror.times import from_text, utc_now
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ async def refusals_answered(request: Request, answering: Awaitable[Answer]) -> A
         return await answering
     except ApiError as error:
         return error.answer()
+    except NotAccepted:
+        return not_accepted().answer()
     except sqlite3.Error as error:
         log.warning("%s: %s", request.path, error)
         return ApiError(503, "The mirror is busy", headers={"Retry-After": "1"}).answer()
@@ -48,26 +52,41 @@ def parameters_of(request: Request) -> dict[str, str]:
 
 def credentials_of(datasette: "Datasette", request: Request, parameters: Mapping[str, str]) -> Credentials:
     """Read who asks. A script on a foreign page (JSONP) is not helped by a password that a browser kept."""
-    if parameters.get("access_token"):
+    if "access_token" in parameters:
         return Credentials(token=parameters["access_token"])
     said = said_by(datasette, request)
-    if "callback" in parameters and (said.username is not None or said.trusted):
-        return Credentials()
+    if "callback" in parameters and request.headers.get("authorization", "").lower().startswith("basic"):
+        return callers.NOTHING_SAID
     return said
+
+
+async def admitted_writer(
+    datasette: "Datasette", database: "Database", said: Credentials
+) -> tuple[Caller, Writer]:
+    """Recognise who wants to write, and return a writer that does what they may.
+
+    Raises NotAccepted, and ApiError as `admitted` does.
+    """
+
+    def read(connection: sqlite3.Connection) -> tuple[Caller, frozenset[str] | None]:
+        caller = callers.recognise(connection, said)
+        return caller, lookups.administered(connection, caller)
+
+    caller, namespaces = await database.execute_fn(read)
+    await note_use(datasette, database, caller)
+    admitted(caller)
+    return caller, Limited(served(datasette).writer, namespaces)
 
 
 def login_of(request: Request, database: "Database") -> int | None:
     """Return the token behind a login cookie, recognised by the plugin in this very request; for reading."""
-    actor = request.actor or {}
-    if "mirror_scope" in actor and actor.get("mirror") == database.name:
-        return int(actor["mirror_token"])
-    return None
+    return caller_of(request.actor, database).token_id or None
 
 
-def caller_of(connection: sqlite3.Connection, said: Credentials, login: int | None) -> Caller:
-    """Recognise who asks, by credentials or by the token behind a login."""
+def caller_in(connection: sqlite3.Connection, said: Credentials, login: int | None) -> Caller:
+    """Recognise who asks, by credentials or by the token behind a login; raises NotAccepted."""
     if login is None:
-        return callers.recognise(connection, said) if said is not callers.NOTHING_SAID else ANONYMOUS
+        return callers.recognise(connection, said)
     living = tokens.find_by_id(connection, login)
     return callers.holder(connection, living, None) if living else ANONYMOUS
 

@@ -1,8 +1,9 @@
 """Who is asking, and what they may see.
 
-Anonymous callers see public repositories. A living token sees everything. A trusted Basic user (an opt-in for
-loopback) sees what that mirrored user owns or is a member of. SQL cannot be filtered by row, so tables and
-SQL are closed to everybody without a token as soon as the file holds one private row.
+A caller without credentials sees public repositories. A token without a user sees everything. A token with
+a user, and a trusted Basic user (an opt-in for this machine), see what that mirrored user owns or is a member
+of. A credential that is not accepted is an error, never a caller without credentials. SQL cannot be filtered
+by row, so tables and SQL are closed to callers from whom the file hides a row.
 """
 
 import base64
@@ -20,27 +21,28 @@ from mirror.serve import tokens
 PROXIES_SAY = frozenset({"x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via"})
 
 
+class NotAccepted(Exception):
+    """A credential that is unknown, expired, revoked or cannot be read."""
+
+
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody who asks. `name` says who in messages; `username` is the mirrored user they speak as, if any.
 
-    `user_ids` are all rows of that name: a person and their namespace can be two.
+    `sees_all` tells whether nothing is hidden from them. Otherwise they see the private repositories of the
+    rows `user_ids` of `users`, and of their workspaces: a person and their namespace can be two rows.
     """
 
     name: str = "anonymous"
     token_id: int | None = None
     username: str | None = None
     user_ids: tuple[int, ...] = ()
+    sees_all: bool = False
     may_write: bool = False
     last_used_at: str | None = None
 
     @property
-    def sees_all(self) -> bool:
-        """Tell whether private rows are open to this caller."""
-        return self.token_id is not None
-
-    @property
     def known(self) -> bool:
-        """Tell whether this is anybody at all."""
+        """Tell whether a credential was accepted."""
         return self.token_id is not None or bool(self.user_ids)
 
 
@@ -48,7 +50,7 @@ ANONYMOUS = Caller()
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """What a request says of its sender, not yet believed."""
+    """What a request says of its sender, not yet believed; `token` is None where it says nothing."""
 
     token: str | None = None
     username: str | None = None
@@ -61,7 +63,7 @@ NOTHING_SAID = Credentials()
 def credentials(
     headers: Mapping[str, str], *, trust_basic_user: bool = False, local: bool = False
 ) -> Credentials:
-    """Read the Authorization header; what cannot be read says nothing, and is no error."""
+    """Read the Authorization header; schemes other than Basic and Bearer, like OAuth 1.0, say nothing."""
     scheme, _, rest = headers.get("authorization", "").partition(" ")
     rest = rest.strip()
     if scheme.lower() == "bearer":
@@ -71,9 +73,8 @@ def credentials(
     try:
         user, _, password = base64.b64decode(rest, validate=True).decode("utf-8").partition(":")
     except (binascii.Error, ValueError):
-        return NOTHING_SAID
-    token = password if password.startswith(tokens.PREFIX) else None
-    return Credentials(token=token, username=user or None, trusted=trust_basic_user and local)
+        return Credentials(token="")
+    return Credentials(token=password, username=user or None, trusted=trust_basic_user and local)
 
 
 def is_local(client: Any, headers: Mapping[str, str]) -> bool:
@@ -101,41 +102,62 @@ def is_loopback(address: str) -> bool:
 
 
 def recognise(connection: sqlite3.Connection, said: Credentials) -> Caller:
-    """Turn credentials into a caller; whoever cannot be recognised is anonymous."""
-    if said.token:
-        living = tokens.find(connection, said.token)
-        if living is not None:
-            return holder(connection, living, said.username)
-    if said.trusted and said.username:
-        ids = _user_ids(connection, said.username)
-        if ids:
-            return Caller(name=said.username, username=said.username, user_ids=ids)
-    return ANONYMOUS
+    """Turn credentials into a caller; raises NotAccepted."""
+    if said.token is None:
+        return ANONYMOUS
+    living = tokens.find(connection, said.token)
+    if living is not None:
+        return holder(connection, living, said.username)
+    ids = _named(connection, said.username) if said.trusted and said.username else ()
+    if not ids:
+        raise NotAccepted
+    return Caller(name=str(said.username), username=said.username, user_ids=ids)
 
 
 def holder(connection: sqlite3.Connection, living: tokens.LivingToken, claimed: str | None) -> Caller:
-    """Make the caller of a token; one that speaks for nobody speaks for the Basic user name beside it.
+    """Make the caller of a token; one without a user speaks for the Basic user name beside it.
 
-    That gives nothing away: a token sees everything, whoever it speaks for.
+    That reveals nothing more: a token without a user sees everything.
     """
-    username = living.user or claimed
+    if living.user_id is not None:
+        username, ids = living.user, _rows_of(connection, living.user_id)
+    else:
+        username, ids = claimed, _named(connection, claimed) if claimed else ()
     return Caller(
         name=living.name,
         token_id=living.id,
         username=username,
-        user_ids=_user_ids(connection, username) if username else (),
+        user_ids=ids,
+        sees_all=living.user_id is None,
         may_write=living.scope == "write",
         last_used_at=living.last_used_at,
     )
 
 
-def _user_ids(connection: sqlite3.Connection, username: str) -> tuple[int, ...]:
+def _named(connection: sqlite3.Connection, username: str) -> tuple[int, ...]:
+    """Find all rows of a name."""
     rows = connection.execute(
         """SELECT id FROM users WHERE username = ? COLLATE NOCASE
            ORDER BY deleted_at IS NOT NULL, is_owner DESC, id""",
         (username,),
     )
     return tuple(row[0] for row in rows)
+
+
+def _rows_of(connection: sqlite3.Connection, user_id: int) -> tuple[int, ...]:
+    """Find the rows of a user: their own, and the namespace or the person of the same name.
+
+    Members choose what they are called, so the name alone proves nothing: the person must own the namespace.
+    """
+    owns = """EXISTS (SELECT 1 FROM members
+        WHERE workspace_id = {}.id AND user_id = {}.id AND permission = 'owner')"""
+    rows = connection.execute(
+        f"""SELECT o.id FROM users t JOIN users o
+                ON o.username = t.username COLLATE NOCASE AND +o.upstream_id = t.upstream_id
+            WHERE t.id = ? AND o.id <> t.id AND ({owns.format("t", "o")} OR {owns.format("o", "t")})""",
+        (user_id,),
+    )
+    return (user_id, *(row[0] for row in rows))
 
 
 def holds_private(connection: sqlite3.Connection) -> bool:

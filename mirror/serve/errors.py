@@ -1,6 +1,7 @@
 """Pages for what went wrong under Datasette: the same as its own, but nothing secret reaches the console."""
 
 import logging
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 from datasette.utils import add_cors_headers
@@ -8,12 +9,42 @@ from datasette.utils.asgi import Base400, Request, Response
 from datasette.views.base import DatasetteError
 from markupsafe import Markup
 
+from mirror.serve.answers import ApiError, not_accepted
+from mirror.serve.bodies import Application
+from mirror.serve.callers import NotAccepted
+from mirror.serve.formats import SAFETY
 from mirror.serve.methods import is_post_to_reading, not_allowed
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
 
 log = logging.getLogger(__name__)
+
+
+def refusing(application: Application) -> Application:
+    """Answer 401 to a credential that was not accepted, and 503 where the file was too busy to tell."""
+
+    async def answer(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        try:
+            await application(scope, receive, send)
+        except NotAccepted:
+            await _refusal(scope, not_accepted()).asgi_send(send)
+        except sqlite3.OperationalError as error:
+            log.warning("%s: %s", scope["path"], error)
+            busy = ApiError(503, "The mirror is busy", headers={"Retry-After": "1"})
+            await _refusal(scope, busy).asgi_send(send)
+
+    return answer
+
+
+def _refusal(scope: dict[str, Any], error: ApiError) -> Response:
+    """Say in Datasette's form for programs, or as plain text, what Datasette did not come to."""
+    said = " ".join(str(one) for one in error.body["error"].values())
+    headers = {**SAFETY, **error.headers, "Cache-Control": "no-store"}
+    if scope["path"].endswith(".json"):
+        body = {"ok": False, "error": said, "status": error.status, "title": str(error)}
+        return Response.json(body, status=error.status, headers=headers)
+    return Response.text(said, status=error.status, headers=headers)
 
 
 async def error_page(datasette: "Datasette", request: Request, exception: Exception) -> Response:

@@ -4,11 +4,11 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypedDict
 
 from mirror.lookup import REFS_NOT_MIRRORED, refs_state
 from mirror.serve.answers import refs_not_mirrored, refs_not_read
-from mirror.serve.callers import Caller
+from mirror.serve.callers import Caller, holds_private
 from mirror.serve.rows import ChangeRow, FoundRepository, RefRow, RepositoryRow, UserRow
 
 _COUNTED = ("followers", "forks")
@@ -40,9 +40,74 @@ def _theirs(alias: str) -> str:
 def visible_changes(caller: Caller) -> str:
     """Return the condition under which a caller may see a change `c` of the repository `r`.
 
-    Strangers see nothing of the time when it was private, though it is public now.
+    Of the time when it was private, though it is public now, only those see something whose it is.
     """
-    return "1" if caller.sees_all else f"({visible(caller, 'r')} AND c.id > r.public_from)"
+    if caller.sees_all:
+        return "1"
+    public = "(r.is_private = 0 AND c.id > r.public_from)"
+    return f"({public} OR {_theirs('r')})" if caller.user_ids else public
+
+
+def hides(connection: sqlite3.Connection, caller: Caller) -> bool:
+    """Tell whether the file holds anything of a repository, a gone one too, that a caller may not see."""
+    if caller.sees_all:
+        return False
+    if not caller.user_ids:
+        return holds_private(connection)
+    found = _tuples(
+        connection,
+        f"""SELECT EXISTS (SELECT 1 FROM repositories r WHERE r.is_private = 1 AND NOT {_theirs("r")})
+            OR EXISTS (SELECT 1 FROM changes c WHERE c.kind = 'made_public' AND NOT EXISTS
+                (SELECT 1 FROM repositories r WHERE r.id = c.repository_id AND {_theirs("r")}))""",
+        {"ids": json.dumps(caller.user_ids)},
+    )
+    return bool(found.fetchone()[0])
+
+
+class Shown(TypedDict):
+    """What of the private repositories `mirror.search` may show."""
+
+    visible_private: bool
+    private_of: list[int]
+
+
+def shown_to(connection: sqlite3.Connection, caller: Caller) -> Shown:
+    """Say to the search what `visible` says in SQL: all that is private, or that of some owners."""
+    return {"visible_private": caller.sees_all, "private_of": _private_owners(connection, caller)}
+
+
+def _private_owners(connection: sqlite3.Connection, caller: Caller) -> list[int]:
+    """List the owners whose private repositories a caller may see, where not everything is open to them."""
+    if caller.sees_all or not caller.user_ids:
+        return []
+    found = _tuples(
+        connection,
+        """SELECT value FROM json_each(:ids) UNION
+           SELECT workspace_id FROM members WHERE user_id IN (SELECT value FROM json_each(:ids))""",
+        {"ids": json.dumps(caller.user_ids)},
+    )
+    return [row[0] for row in found]
+
+
+def administered(connection: sqlite3.Connection, caller: Caller) -> frozenset[str] | None:
+    """Name the namespaces, in lower case, that a caller owns or administers; None where all are open to them.
+
+    A name that an owner of another upstream has too is left out, because a write goes by the name.
+    """
+    if caller.sees_all:
+        return None
+    found = _tuples(
+        connection,
+        """WITH mine AS (SELECT value AS id FROM json_each(:ids) UNION
+               SELECT workspace_id FROM members
+               WHERE permission = 'owner' AND user_id IN (SELECT value FROM json_each(:ids)))
+           SELECT u.username FROM users u
+           WHERE u.id IN mine AND u.is_owner AND u.deleted_at IS NULL AND NOT EXISTS
+               (SELECT 1 FROM users o WHERE o.username = u.username COLLATE NOCASE
+                AND o.is_owner AND o.deleted_at IS NULL AND o.id NOT IN mine)""",
+        {"ids": json.dumps(caller.user_ids)},
+    )
+    return frozenset(str(row[0]).lower() for row in found)
 
 
 def forks_count(caller: Caller, alias: str) -> str:

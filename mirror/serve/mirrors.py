@@ -14,6 +14,8 @@ import msgspec
 from datasette.utils import StartupError
 
 from mirror.config import ServeConfig
+from mirror.errors import ConfigError
+from mirror.serve.peers import Peers
 from mirror.store.schema import APPLICATION_ID
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class Served:
         self.writer: Any = None
         self.metadata: dict[str, Any] | None = None
         self.described: object = None
+        self.peers = Peers()
         self.use_noted = dict[tuple[str, int], float]()
         self._known = WeakKeyDictionary["Database", bool]()
         self._plain = _plain_config(datasette)
@@ -42,9 +45,18 @@ class Served:
         """Return what the server was built with, else the plugin's configuration."""
         return self._config or self._plain
 
-    def configure(self, config: ServeConfig, writer: Any) -> None:
-        """Take the settings of `mirror serve`, which outweigh the plugin's configuration."""
-        self._config, self.writer = config, writer
+    def configure(self, config: ServeConfig, writer: Any, peers: Peers) -> None:
+        """Take the settings of `mirror serve`, which outweigh the plugin's; raises ConfigError."""
+        self._config, self.writer, self.peers = config, writer, peers
+        self.check()
+
+    def check(self) -> None:
+        """Raise ConfigError where `trust_basic_user` is set and nothing tells whose a connection is."""
+        if self.config.trust_basic_user and not self.peers.are_listed():
+            raise ConfigError(
+                "trust_basic_user needs to know which user of this machine a connection is from, which only "
+                "Linux tells, in /proc/net/tcp; remove the setting and make a token: mirror token create NAME"
+            )
 
     def is_mirror(self, database: "Database") -> bool:
         """Tell whether a database is a mirror; asked of the file once."""

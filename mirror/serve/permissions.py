@@ -1,9 +1,11 @@
 """Datasette's side of privacy: who a request's actor is, and what of a mirror it may open.
 
-An actor with `mirror_scope` was recognised by this module in this very request. A login cookie never carries
-that key, only the number of its token, so a revoked token ends its logins too.
+An actor with `mirror_ids` was recognised by this module in this very request: they are the rows of the user
+that it speaks as. `mirror_scope` is added for a token that sees everything. A login cookie carries neither,
+only the number of its token, so a revoked token ends its logins too.
 """
 
+import contextlib
 import sqlite3
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,8 @@ from datasette.utils import baseconv
 from datasette.utils.asgi import Request
 from itsdangerous import BadSignature
 
-from mirror.serve import callers, tokens
+from mirror.serve import callers, lookups, tokens
+from mirror.serve.callers import NotAccepted
 from mirror.serve.closed import OURS, opened
 from mirror.serve.mirrors import mirror_named, mirrors, served
 from mirror.times import from_text, to_text, utc_now
@@ -29,16 +32,23 @@ Actor = dict[str, Any]
 
 
 async def actor_of(datasette: "Datasette", request: Request) -> Actor | None:
-    """Return the actor behind a request's token or login, None where another plugin may know it."""
-    if "authorization" in request.headers:
-        said = said_by(datasette, request)
-        for database in mirrors(datasette):
+    """Return the actor behind a request's token or login, None where another plugin may know it.
+
+    Raises NotAccepted for a credential that no mirror accepts.
+    """
+    said = said_by(datasette, request)
+    if said == callers.NOTHING_SAID:
+        cookie = request.cookies.get("ds_actor")
+        return await _actor_of_login(datasette, cookie) if cookie else None
+    attached = list(mirrors(datasette))
+    for database in attached:
+        with contextlib.suppress(NotAccepted):
             caller = await database.execute_fn(lambda connection: callers.recognise(connection, said))
-            if caller.known:
-                await note_use(datasette, database, caller)
-                return _actor(database, caller)
-    cookie = request.cookies.get("ds_actor")
-    return await _actor_of_login(datasette, cookie) if cookie else None
+            await note_use(datasette, database, caller)
+            return _actor(database, caller)
+    if attached:
+        raise NotAccepted
+    return None
 
 
 def said_by(datasette: "Datasette", request: Request) -> callers.Credentials:
@@ -48,8 +58,14 @@ def said_by(datasette: "Datasette", request: Request) -> callers.Credentials:
     return callers.credentials(
         headers,
         trust_basic_user=config.trust_basic_user,
-        local=config.trust_basic_user and callers.is_local(request.scope.get("client"), headers),
+        local=config.trust_basic_user and _is_ours(datasette, request),
     )
+
+
+def _is_ours(datasette: "Datasette", request: Request) -> bool:
+    """Tell whether a request was sent by a program of the system user that runs this server."""
+    client, server = request.scope.get("client"), request.scope.get("server")
+    return callers.is_local(client, request.headers) and served(datasette).peers.is_ours(client, server)
 
 
 def login_cookie(datasette: "Datasette", database: "Database", token: tokens.LivingToken) -> str:
@@ -74,22 +90,47 @@ async def _actor_of_login(datasette: "Datasette", cookie: str) -> Actor | None:
     if database is None:
         return None
     token_id = actor["mirror_token"]
-    living = await database.execute_fn(lambda connection: tokens.find_by_id(connection, token_id))
-    if living is None:
+
+    def read(connection: sqlite3.Connection) -> callers.Caller | None:
+        living = tokens.find_by_id(connection, token_id)
+        return callers.holder(connection, living, None) if living else None
+
+    caller = await database.execute_fn(read)
+    if caller is None:
         return None
-    await note_use(datasette, database, callers.Caller(token_id=living.id, last_used_at=living.last_used_at))
-    return {**actor, "mirror_scope": living.scope, "mirror_user": living.user}
+    await note_use(datasette, database, caller)
+    return _actor(database, caller)
 
 
 def _actor(database: "Database", caller: callers.Caller) -> Actor:
     """Write a recognised caller as Datasette knows actors."""
-    actor: Actor = {"id": caller.name, "mirror": database.name, "mirror_user": caller.username}
+    actor: Actor = {
+        "id": caller.name,
+        "mirror": database.name,
+        "mirror_user": caller.username,
+        "mirror_ids": list(caller.user_ids),
+    }
     if caller.token_id is not None:
-        actor |= {
-            "mirror_token": caller.token_id,
-            "mirror_scope": "write" if caller.may_write else "read",
-        }
+        actor["mirror_token"] = caller.token_id
+    if caller.sees_all:
+        actor["mirror_scope"] = "write" if caller.may_write else "read"
     return actor
+
+
+def caller_of(actor: Actor | None, database: "Database") -> callers.Caller:
+    """Turn the actor of a request back into a caller of a mirror; it never writes."""
+    actor = actor or {}
+    if actor.get("id") == ROOT and "mirror" not in actor:
+        return callers.Caller(name=ROOT, token_id=0, sees_all=True)  # Datasette's own root has no token
+    if "mirror_ids" not in actor or actor.get("mirror") != database.name:
+        return callers.ANONYMOUS
+    return callers.Caller(
+        name=str(actor["id"]),
+        token_id=actor.get("mirror_token"),
+        username=actor.get("mirror_user"),
+        user_ids=tuple(actor["mirror_ids"]),
+        sees_all="mirror_scope" in actor,
+    )
 
 
 async def is_closed(datasette: "Datasette", actor: Actor | None, resource: Any) -> bool:
@@ -99,7 +140,7 @@ async def is_closed(datasette: "Datasette", actor: Actor | None, resource: Any) 
     `--crossdb` reaches into all files, so it is as closed as the most private of them.
     """
     name = resource[0] if isinstance(resource, tuple) else resource
-    if not isinstance(name, str) or (actor and actor.get("id") == ROOT and "mirror" not in actor):
+    if not isinstance(name, str):
         return False
     if datasette.crossdb and name == "_memory":
         asked = list(mirrors(datasette))
@@ -107,9 +148,12 @@ async def is_closed(datasette: "Datasette", actor: Actor | None, resource: Any) 
         found = mirror_named(datasette, name)
         asked = [found] if found else []
     for database in asked:
-        if actor and "mirror_scope" in actor and actor.get("mirror") == database.name:
+        caller = caller_of(actor, database)
+        if caller.sees_all:
             continue
-        if _is_accounts(resource) or await database.execute_fn(callers.holds_private):
+        if _is_accounts(resource) or await database.execute_fn(
+            lambda connection, caller=caller: lookups.hides(connection, caller)
+        ):
             return True
     return False
 

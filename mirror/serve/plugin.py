@@ -8,11 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datasette import hookimpl
+from datasette.utils import StartupError
 from datasette.utils.asgi import Request, Response
 from jinja2 import Environment
 
+from mirror.errors import ConfigError
 from mirror.search import register
-from mirror.serve import api, bodies, foreign, methods, permissions, prefix, service, threads, webhooks
+from mirror.serve import (
+    api,
+    bodies,
+    errors,
+    foreign,
+    methods,
+    permissions,
+    prefix,
+    service,
+    threads,
+    webhooks,
+)
 from mirror.serve.closed import close_tables
 from mirror.serve.cloud import conditions, edge
 from mirror.serve.errors import error_page
@@ -32,7 +45,11 @@ View = Callable[..., Awaitable[Response]]
 
 @hookimpl
 def startup(datasette: "Datasette") -> None:
-    """Read the settings now, so that a wrong one ends the start and not a request."""
+    """Check the settings now, so that a wrong one ends the start and not a request."""
+    try:
+        served(datasette).check()
+    except ConfigError as error:
+        raise StartupError(str(error)) from error
     prefix.check(datasette, served(datasette).config.public_url)
     threads.separate(datasette, list(mirrors(datasette)))
 
@@ -55,8 +72,11 @@ def canned_queries(datasette: "Datasette", database: str) -> dict[str, dict[str,
 
 @hookimpl(tryfirst=True)
 def actor_from_request(datasette: "Datasette", request: Request) -> Callable[[], Awaitable[Any]]:
-    """Recognise tokens, trusted users and logins; an API recognises tokens itself, as it reads its rows."""
-    if "authorization" in request.headers and _is_api(request.path):
+    """Recognise tokens, trusted users and logins; an API recognises tokens itself, as it reads its rows.
+
+    What is awaited raises NotAccepted, which `errors.refusing` answers.
+    """
+    if "authorization" in request.headers and _answers_all(request.path):
         return _nobody
     return lambda: permissions.actor_of(datasette, request)
 
@@ -144,7 +164,7 @@ def asgi_wrapper(datasette: "Datasette") -> Callable[[headers.Application], head
     """Stand around everything: refuse what nobody may send, guard browsers, and measure how long it took."""
 
     def wrapped(application: headers.Application) -> headers.Application:
-        limited = bodies.bounded(application, _answers_all)
+        limited = bodies.bounded(errors.refusing(application), _answers_all)
         known = methods.checked(foreign.guarded(datasette, limited), _answers_all)
         return prefix.prefixed(datasette, service.timed(datasette, headers.guarded(known)))
 

@@ -110,16 +110,17 @@ def hashed(token: str) -> str:
 
 
 LIVING = "t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > ?)"
-_FOUND = """SELECT t.id, t.name, t.scope, u.username, t.last_used_at, t.token_hash
+_FOUND = """SELECT t.id, t.name, t.scope, t.user_id, u.username, t.last_used_at, t.token_hash
     FROM api_tokens t LEFT JOIN users u ON u.id = t.user_id"""
 
 
 class LivingToken(msgspec.Struct, frozen=True):
-    """A token that may be used now."""
+    """A token that may be used now; `user_id` is the row of the mirrored user whose it is, if it has one."""
 
     id: int
     name: str
     scope: Scope
+    user_id: int | None
     user: str | None
     last_used_at: str | None
 
@@ -146,11 +147,13 @@ def _living(
             row = connection.execute(
                 f"{_FOUND} WHERE {condition} AND {LIVING} {OURS}", (value, to_text(utc_now()))
             ).fetchone()
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return None
+        raise  # a file that is busy must not make a living token an unknown one
+    if row is None or (digest is not None and not hmac.compare_digest(row[6], digest)):
         return None
-    if row is None or (digest is not None and not hmac.compare_digest(row[5], digest)):
-        return None
-    return LivingToken(*tuple(row)[:5])
+    return LivingToken(*tuple(row)[:6])
 
 
 def _user_id(store: Store, user: str | None) -> int | None:

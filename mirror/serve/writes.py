@@ -44,6 +44,46 @@ class Writer(Protocol):
         """Fork a repository into a namespace; `form.name` is there."""
 
 
+class Limited:
+    """A writer that writes in some namespaces alone, None for all: the upstream trusts the mirror with more.
+
+    `namespaces` are lower-case names. Raises ApiError 403 for any other, beside what the writer raises.
+    """
+
+    def __init__(self, writer: Writer, namespaces: frozenset[str] | None) -> None:
+        self._writer = writer
+        self._namespaces = namespaces
+
+    def create_repository(self, owner: str, form: RepositoryForm, *, by: str) -> str:
+        """Create a repository."""
+        self._check(owner)
+        return self._writer.create_repository(owner, form, by=by)
+
+    def update_repository(self, full_name: str, form: RepositoryForm, *, by: str) -> str:
+        """Change a repository."""
+        self._check(full_name)
+        return self._writer.update_repository(full_name, form, by=by)
+
+    def delete_repository(self, full_name: str, *, by: str) -> None:
+        """Delete a repository."""
+        self._check(full_name)
+        self._writer.delete_repository(full_name, by=by)
+
+    def fork_repository(self, full_name: str, owner: str, form: RepositoryForm, *, by: str) -> str:
+        """Fork a repository that the caller may see into a namespace."""
+        self._check(owner)
+        return self._writer.fork_repository(full_name, owner, form, by=by)
+
+    def _check(self, name: str) -> None:
+        owner = name.partition("/")[0]
+        if self._namespaces is not None and owner.lower() not in self._namespaces:
+            raise ApiError(
+                403,
+                "Forbidden",
+                detail=f"This token writes only in what its user owns or administers, and {owner} is not.",
+            )
+
+
 Find = Callable[[str], Awaitable[FoundRepository | None]]
 """Reads a repository as the caller may see it."""
 

@@ -16,8 +16,9 @@ from mirror.serve import callers
 from mirror.serve.answers import Answer, ApiError
 from mirror.serve.api import LONGEST_PATH
 from mirror.serve.asking import (
+    admitted_writer,
     bounded,
-    caller_of,
+    caller_in,
     credentials_of,
     headers_of,
     login_of,
@@ -36,7 +37,6 @@ from mirror.serve.cloud.writing import WRITERS, Looking, Write
 from mirror.serve.formats import JSON_TYPE
 from mirror.serve.mirrors import mirrors, served
 from mirror.serve.permissions import note_use
-from mirror.serve.writes import admitted
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -81,11 +81,11 @@ async def _answered(datasette: "Datasette", request: Request, parameters: dict[s
     if request.method in writers:
         return await _written(datasette, database, request, writers[request.method], names, parameters)
     said = credentials_of(datasette, request, parameters)
-    login = login_of(request, database) if said is callers.NOTHING_SAID else None
+    login = login_of(request, database) if said == callers.NOTHING_SAID else None
 
     def work(connection: sqlite3.Connection) -> tuple[Caller, Answer | ApiError]:
         with bounded(datasette, connection):
-            caller = caller_of(connection, said, login)
+            caller = caller_in(connection, said, login)
             try:
                 asked = _asked(datasette, request, names, parameters, caller)
                 return caller, _selected(reader(connection, asked), asked)
@@ -109,9 +109,7 @@ async def _written(
 ) -> Answer:
     """Pass a write on, then answer with what the mirror shows of it."""
     said = credentials_of(datasette, request, parameters)
-    caller = await database.execute_fn(lambda connection: callers.recognise(connection, said))
-    await note_use(datasette, database, caller)
-    admitted(caller)
+    caller, writer = await admitted_writer(datasette, database, said)
     asked = _asked(datasette, request, names, parameters, caller)
 
     async def find() -> Repository:
@@ -127,7 +125,7 @@ async def _written(
         )
         return found.username if found else None
 
-    done = await write(served(datasette).writer, request, caller, names, Looking(find, workspace))
+    done = await write(writer, request, caller, names, Looking(find, workspace))
     if done.full_name is None:
         return Answer(status=done.status)
     shown = msgspec.structs.replace(asked, names=tuple(done.full_name.split("/")))

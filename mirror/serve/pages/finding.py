@@ -11,7 +11,7 @@ from datasette.utils.asgi import Response
 
 from mirror.search import Found, search
 from mirror.search.find import COLUMNS
-from mirror.serve.lookups import visible
+from mirror.serve.lookups import Shown, shown_to, visible
 from mirror.serve.pages.headers import PAGE
 from mirror.serve.pages.nearby import Near, near
 from mirror.serve.pages.reads.rows import ids_of, rows
@@ -63,7 +63,7 @@ def asked_of(visit: Visit) -> Asked:
     """Read a search from an address."""
     said = visit.parameters
     chosen = {name: said.get(name, "") for name in CHOICES if said.get(name, "") in CHOICES[name]}
-    if not visit.caller.sees_all:
+    if not visit.caller.known:
         chosen.pop("visibility", None)
     return Asked(
         q=said.get("q", "").strip()[:LONGEST_QUERY],
@@ -75,7 +75,7 @@ def asked_of(visit: Visit) -> Asked:
     )
 
 
-def find(connection: sqlite3.Connection, asked: Asked, *, visible_private: bool) -> Found:
+def find(connection: sqlite3.Connection, asked: Asked, shown: Shown) -> Found:
     """Search as asked."""
     return search(
         connection,
@@ -86,9 +86,9 @@ def find(connection: sqlite3.Connection, asked: Asked, *, visible_private: bool)
         scm=asked.scm or None,
         language=asked.language or None,
         private={"public": False, "private": True}.get(asked.visibility),
-        visible_private=visible_private,
         forks={"only": True, "none": False}.get(asked.forks),
         gone=bool(asked.gone),
+        **shown,
     )
 
 
@@ -161,11 +161,10 @@ async def as_csv(visit: Visit) -> Response:
 
 async def _found(visit: Visit, asked: Asked) -> tuple[Found, float]:
     """Search, and say how many milliseconds it took."""
-    sees_all = visit.caller.sees_all
 
     def work(connection: sqlite3.Connection) -> tuple[Found, float]:
         start = time.perf_counter()
-        found = find(connection, asked, visible_private=sees_all)
+        found = find(connection, asked, shown_to(connection, visit.caller))
         return found, (time.perf_counter() - start) * 1000
 
     # The first page is answered from short lists; what lies far behind it may cost a look at every match.
@@ -175,8 +174,11 @@ async def _found(visit: Visit, asked: Asked) -> tuple[Found, float]:
 
 async def _near(visit: Visit, asked: Asked) -> list[Near]:
     """Ask what was meant, filters aside."""
-    sees_all = visit.caller.sees_all
-    return await visit.read(lambda connection: near(connection, asked.q, visible_private=sees_all))
+
+    def work(connection: sqlite3.Connection) -> list[Near]:
+        return near(connection, asked.q, shown_to(connection, visit.caller))
+
+    return await visit.read(work)
 
 
 def _languages(connection: sqlite3.Connection, visit: Visit) -> list[str]:

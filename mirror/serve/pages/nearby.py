@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from mirror.search import search
+from mirror.serve.lookups import Shown
 
 SHORTEST, LONGEST = 4, 40
 """Letters of a query that is helped, from and to."""
@@ -22,7 +23,7 @@ class Near(msgspec.Struct, frozen=True):
     count: int
 
 
-def near(connection: sqlite3.Connection, query: str, *, visible_private: bool) -> list[Near]:
+def near(connection: sqlite3.Connection, query: str, shown: Shown) -> list[Near]:
     """Return the longest parts that occur of a query that finds nothing."""
     owner, slash, part = query.rpartition("/")
     if not SHORTEST <= len(part) <= LONGEST:
@@ -30,7 +31,7 @@ def near(connection: sqlite3.Connection, query: str, *, visible_private: bool) -
 
     def count(text: str) -> int:
         asked = f"{owner}{slash}{text}"
-        return search(connection, asked, limit=0, visible_private=visible_private, fuzzy=False).count
+        return search(connection, asked, limit=0, fuzzy=False, **shown).count
 
     return [Near(f"{owner}{slash}{text}", count(text)) for text in _parts(part, count)]
 

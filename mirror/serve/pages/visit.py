@@ -11,8 +11,8 @@ from datasette.utils import actor_matches_allow, sqlite_timelimit
 from datasette.utils.asgi import Forbidden, Request, Response
 
 from mirror.search.find import one_snapshot
-from mirror.serve import lookups, permissions
-from mirror.serve.callers import ANONYMOUS, Caller
+from mirror.serve import permissions
+from mirror.serve.callers import Caller
 from mirror.serve.mirrors import mirrors, served
 from mirror.serve.pages.assets import assets
 from mirror.serve.pages.headers import PAGE
@@ -177,25 +177,9 @@ async def _visit(datasette: "Datasette", request: Request) -> Visit:
     allowed = datasette.metadata("allow", database=database.name, fallback=False)
     if not actor_matches_allow(request.actor, allowed):
         raise Forbidden("view-database")
-    actor = request.actor if (request.actor or {}).get("mirror", database.name) == database.name else None
-    closed = await permissions.is_closed(datasette, actor, database.name)
-    caller = await database.execute_fn(lambda connection: _caller(connection, actor))
+    closed = await permissions.is_closed(datasette, request.actor, database.name)
+    caller = permissions.caller_of(request.actor, database)
     return Visit(datasette, request, database, caller, is_open=not closed)
-
-
-def _caller(connection: sqlite3.Connection, actor: dict[str, Any] | None) -> Caller:
-    """Turn the actor that the plugin recognised in this request into a caller."""
-    actor = actor or {}
-    username = actor.get("mirror_user")
-    ids = tuple(user.id for user in lookups.users(connection, username)) if username else ()
-    name = str(actor.get("id", "anonymous"))
-    if "mirror_scope" in actor:
-        return Caller(name=name, token_id=int(actor["mirror_token"]), username=username, user_ids=ids)
-    if "mirror" in actor and ids:
-        return Caller(name=name, username=username, user_ids=ids)
-    if actor.get("id") == permissions.ROOT and "mirror" not in actor:
-        return Caller(name=name, token_id=0)  # Datasette's own root: sees everything, has no token
-    return ANONYMOUS
 
 
 def _bounded(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], Read], limit: int) -> Read:

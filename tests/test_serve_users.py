@@ -1,0 +1,280 @@
+"""A token with a user, and a trusted user: they see and write what is that user's, wherever they ask."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filled import LATER, Filled, fill_public, owner, repository
+from served import Asking, asking, basic, bearer
+from test_api1_writes import StoreWriter
+
+from mirror.model import Member
+from mirror.serve import tokens
+from mirror.store.owners import save_members
+
+ACME, RIVAL, ANN = owner("acme"), owner("rival"), owner("ann")
+OWN = {"ann/diary", "acme/engine", "ann/shown"}
+HIDDEN = {"rival/plans", "rival/copy-of-tool"}
+ROWS = (
+    repository("acme/tool", ACME, forks_count=3, language="python"),
+    repository("acme/engine", ACME, is_private=True, language="secretlang"),
+    repository("ann/diary", ANN, is_private=True, parent_uuid="{acme/tool}", parent_full_name="acme/tool"),
+    repository("ann/shown", ANN, is_private=True),
+    repository("rival/plans", RIVAL, is_private=True, language="rivalang"),
+    repository(
+        "rival/copy-of-tool", RIVAL, is_private=True, parent_uuid="{acme/tool}", parent_full_name="acme/tool"
+    ),
+    repository("rival/public", RIVAL, parent_uuid="{rival/plans}", parent_full_name="rival/plans"),
+)
+CASES = ("token", "login", "trusted")
+
+
+def join(filled: Filled, workspace: Any, user: Any, permission: str | None) -> None:
+    """Make somebody a member of a workspace."""
+    ids = filled.store.save_owner(filled.upstream_id, workspace, run_id=None, seen_at=LATER)
+    with filled.store.transaction() as connection:
+        member = [Member(user=user, permission=permission)]
+        save_members(connection, filled.upstream_id, ids, member, seen_at=LATER)
+
+
+class World:
+    """A mirror in which ann owns a namespace, is a collaborator of acme, and no member of rival."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "mirror.db"
+        self.filled = filled = fill_public(path)
+        filled.repositories(ROWS)
+        filled.refs("rival/plans", [])
+        join(filled, ACME, ANN, "collaborator")
+        join(filled, RIVAL, owner("bob"), "owner")
+        filled.gone("rival/public")
+        filled.repositories([repository("rival/public", RIVAL)], at=LATER)
+        self.token = tokens.create(filled.store, "of ann", "write", user="ann")
+        self.whole = tokens.create(filled.store, "whole", "write")
+        self.writer = StoreWriter(filled)
+        self.served = asking(path, trust_basic_user=True, writes=True, writer=self.writer)
+        login = self.served("POST", "/-/mirror-login", data={"token": self.token})
+        self.cookies = {"ds_actor": login.cookies["ds_actor"].strip('"')}
+
+    def asking_as(self, case: str) -> dict[str, Any]:
+        """Options of a request by ann."""
+        return {
+            "token": {"headers": bearer(self.token)},
+            "login": {"cookies": self.cookies},
+            "trusted": {"headers": basic("ann", "any")},
+        }[case]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Made once: tests that write ask for what is refused, or for another one."""
+    made = World(tmp_path_factory.mktemp("users"))
+    yield made
+    made.filled.store.close()
+
+
+LISTS: dict[str, Callable[[Any], set[str]]] = {
+    "/2.0/repositories?pagelen=100": lambda said: {row["full_name"] for row in said["values"]},
+    "/2.0/repositories/rival?pagelen=100": lambda said: {row["full_name"] for row in said["values"]},
+    "/2.0/repositories/acme?pagelen=100": lambda said: {row["full_name"] for row in said["values"]},
+    "/2.0/repositories/acme/tool/forks?pagelen=100": lambda said: {
+        row["full_name"] for row in said["values"]
+    },
+    "/1.0/repositories?name=": lambda said: {f"{row['owner']}/{row['slug']}" for row in said["repositories"]},
+    "/1.0/repositories/acme/tool/forks": lambda said: {
+        f"{row['owner']}/{row['slug']}" for row in said["forks"]
+    },
+    "/-/search.json?size=1000": lambda said: {row["full_name"] for row in said["repositories"]},
+    "/-/search.json?size=1000&visibility=private": lambda said: {
+        row["full_name"] for row in said["repositories"]
+    },
+}
+COUNTS = {"2.0": "size", "1.0": "count", "-": "count"}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("path", LISTS)
+def test_lists_searches_and_their_counts_are_of_what_the_user_sees(
+    world: World, path: str, case: str
+) -> None:
+    """Own private repositories are there, others' are neither listed nor counted."""
+    said = world.served.json(path, **world.asking_as(case))
+    whole = world.served.json(path, headers=bearer(world.whole))
+    seen, everything = LISTS[path](said), LISTS[path](whole)
+    assert seen == everything - HIDDEN
+    assert said[COUNTS[path.split("/")[1]]] == len(seen)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_single_things_are_shown_or_missing(world: World, case: str) -> None:
+    """By name in both APIs and on pages, with forks counted as far as they are seen."""
+    how = world.asking_as(case)
+    for full_name in OWN:
+        for place in ("/1.0/repositories", "/2.0/repositories", "/-/r"):
+            assert world.served.get(f"{place}/{full_name}", **how).status_code == 200, (place, full_name)
+    for full_name in HIDDEN:
+        for place in ("/1.0/repositories", "/2.0/repositories", "/-/r"):
+            assert world.served.get(f"{place}/{full_name}", **how).status_code in (403, 404)
+    assert world.served.json("/1.0/repositories/acme/tool", **how)["forks_count"] == 2
+    assert world.served.json("/2.0/repositories/ann/diary", **how)["parent"]["full_name"] == "acme/tool"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_pages_and_feeds_name_nothing_of_others(world: World, case: str) -> None:
+    """Home, search, owners, changes, the feed, status, options: own private names, no others'."""
+    how = world.asking_as(case)
+    pages = (
+        "/", "/-/search?q=", "/-/search?q=plnas", "/-/search/options?q=plans", "/-/search.csv", "/-/u/rival",
+        "/-/changes", "/-/changes?owner=rival", "/-/changes.atom", "/-/mirror-status",
+        "/1.0/users/rival/events", "/-/r/acme/tool", "/-/r/rival/public", "/2.0/repositories/rival/public",
+        "/1.0/repositories/rival/public",
+    )  # fmt: skip
+    for path in pages:
+        answer = world.served.get(path, **how)
+        assert answer.status_code == 200, path
+        shown = re.sub(r'(?:value|href)="[^"]*"', "", answer.text)  # which repeat what was asked
+        for secret in ("rival/plans", "copy-of-tool", "rivalang"):
+            assert secret not in shown, (path, secret)
+    assert "diary" in world.served.get("/-/changes", **how).text
+    assert "diary" in world.served.get("/-/changes.atom", **how).text
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_members_are_shown_to_members(world: World, case: str) -> None:
+    """In API 2.0 and on the page of an owner."""
+    how = world.asking_as(case)
+    assert world.served.get("/2.0/workspaces/acme/members", **how).status_code == 200
+    assert world.served.get("/2.0/workspaces/rival/members", **how).status_code == 403
+    assert "bob" not in world.served.get("/-/u/rival", **how).text
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_tables_are_closed_while_the_file_hides_a_row(world: World, case: str, tmp_path: Path) -> None:
+    """Rows cannot be filtered there; a file whose private rows are all the user's own is open to them."""
+    for path in ("/mirror/repositories.json", "/mirror.json?sql=select+1", "/mirror.db", "/mirror/stale.csv"):
+        assert world.served.get(path, **world.asking_as(case)).status_code == 403, path
+    assert "mirror_requests" not in world.served.get("/-/metrics", **world.asking_as(case)).text
+    filled = Filled(tmp_path / "mirror.db")
+    filled.repositories([row for row in ROWS if row.owner.username != "rival"])
+    join(filled, ACME, ANN, "member")
+    token = tokens.create(filled.store, "of ann", user="ann")
+    served = asking(tmp_path / "mirror.db", trust_basic_user=True)
+    cookies = {}
+    if case == "login":
+        answer = served("POST", "/-/mirror-login", data={"token": token})
+        cookies = {"ds_actor": answer.cookies["ds_actor"].strip('"')}
+    headers = {"token": bearer(token), "login": {}, "trusted": basic("ann", "x")}[case]
+    assert served.get("/mirror/repositories.json").status_code == 403
+    assert served.get("/mirror/repositories.json", headers=headers, cookies=cookies).status_code == 200
+    assert served.get("/mirror/api_tokens.json", headers=headers, cookies=cookies).status_code == 403
+    filled.repositories([repository("rival/once", RIVAL, is_private=True)])
+    filled.repositories([repository("rival/once", RIVAL)], at=LATER)
+    assert served.get("/mirror/repositories.json", headers=headers, cookies=cookies).status_code == 403
+    filled.store.close()
+
+
+WRITES: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("PUT", "/2.0/repositories/acme/engine", {"json": {"description": "x"}}),
+    ("DELETE", "/2.0/repositories/acme/tool", {}),
+    ("POST", "/2.0/repositories/acme/new", {"json": {}}),
+    ("POST", "/2.0/repositories/ann/diary/forks", {"json": {"workspace": {"slug": "rival"}}}),
+    ("POST", "/1.0/repositories", {"data": {"name": "new", "owner": "acme"}}),
+    ("POST", "/1.0/repositories", {"data": {"name": "new", "owner": "nobody-yet"}}),
+    ("PUT", "/1.0/repositories/acme/engine", {"data": {"description": "x"}}),
+    ("DELETE", "/1.0/repositories/acme/engine", {}),
+    ("POST", "/1.0/repositories/acme/tool/fork", {"data": {"name": "new", "owner": "acme"}}),
+)
+
+
+@pytest.mark.parametrize(("method", "path", "body"), WRITES)
+def test_a_user_writes_nothing_that_others_administer(
+    world: World, method: str, path: str, body: dict[str, Any]
+) -> None:
+    """403 that says why, though the user sees it, and the upstream is not asked; hidden ones are missing."""
+    answer = world.served(method, path, headers=bearer(world.token), **body)
+    assert answer.status_code == 403
+    assert "owns or administers" in answer.json()["error"]["detail"]
+    hidden = path.replace("acme/engine", "rival/plans")
+    if hidden != path:
+        answer = world.served(method, hidden, headers=bearer(world.token), **body)
+        assert answer.status_code in (403, 404)
+    assert not world.writer.calls
+
+
+def test_a_user_writes_what_they_own_or_administer(tmp_path: Path) -> None:
+    """In the own namespace at once, in a workspace once its permission is owner; a fork goes to one's own."""
+    world = World(tmp_path)
+
+    def status(method: str, path: str, **body: Any) -> int:
+        return world.served(method, path, headers=bearer(world.token), **body).status_code
+
+    assert status("PUT", "/2.0/repositories/ANN/diary", json={"description": "x"}) == 200
+    assert status("POST", "/1.0/repositories/acme/tool/fork", data={"name": "mine"}) == 200
+    assert status("DELETE", "/1.0/repositories/ann/shown") == 204
+    assert status("PUT", "/2.0/repositories/acme/engine", json={"description": "x"}) == 403
+    join(world.filled, ACME, ANN, "owner")
+    assert status("PUT", "/2.0/repositories/acme/engine", json={"description": "x"}) == 200
+    other = world.filled.store.save_upstream("other", "cloud", "https://other.example/2.0")
+    world.filled.store.save_owner(other, owner("acme"), run_id=None, seen_at=LATER)
+    assert status("PUT", "/2.0/repositories/acme/engine", json={"description": "x"}) == 403
+    world.filled.store.close()
+
+
+def test_a_chosen_name_gives_nothing(tmp_path: Path) -> None:
+    """A member who calls themselves like a workspace sees none of it, and one of another upstream neither."""
+    filled = Filled(tmp_path / "mirror.db")
+    filled.repositories(ROWS)
+    mallory = owner("mallory")
+    join(filled, ACME, mallory, "member")
+    token = tokens.create(filled.store, "of mallory", user="mallory")
+    join(filled, ACME, owner("rival", uuid=mallory.uuid), "member")
+    served = asking(tmp_path / "mirror.db")
+    assert served.json("/2.0/repositories/acme/engine", headers=bearer(token))["is_private"]
+    assert served.get("/2.0/repositories/rival/plans", headers=bearer(token)).status_code == 404
+    filled.store.close()
+
+
+REFUSED = (
+    {"Authorization": "Bearer mir_unknown"},
+    {"Authorization": "bearer "},
+    {"Authorization": "Basic !!"},
+    {"Authorization": "Basic"},
+    basic("ann", "an old password"),
+    basic("", ""),
+    basic("mir_unknown", ""),
+)
+
+
+@pytest.mark.parametrize("headers", REFUSED, ids=str)
+def test_a_credential_that_is_not_accepted_is_401_everywhere(tmp_path: Path, headers: dict[str, str]) -> None:
+    """Public things too, with a word how to make a token; without credentials they are shown."""
+    fill_public(tmp_path / "mirror.db").store.close()
+    served = asking(tmp_path / "mirror.db")
+    for path in (
+        "/1.0/repositories/jespern", "/1.0/repositories?name=x", "/2.0/repositories", "/2.0/users/jespern",
+        "/", "/-/search.json", "/-/changes.atom", "/mirror/repositories.json", "/mirror.json?sql=select+1",
+        "/mirror/stale.csv", "/-/r/jespern/django-piston",
+    ):  # fmt: skip
+        assert served.get(path).status_code == 200, path
+        answer = served.get(path, headers=headers)
+        assert answer.status_code == 401, path
+        assert "mirror token create" in answer.text, path
+        assert "WWW-Authenticate" in answer.headers, path
+    for path in ("/1.0/repositories/jespern", "/", "/mirror/repositories.json"):
+        assert served.get(path, headers={"Authorization": 'OAuth oauth_token="x"'}).status_code == 200
+
+
+def test_an_ended_token_is_401_not_a_stranger(tmp_path: Path) -> None:
+    """Revoked in mid-work: the next request is refused, so nobody takes what is hidden for deleted."""
+    filled = fill_public(tmp_path / "mirror.db")
+    filled.repositories(ROWS)
+    token = tokens.create(filled.store, "backup")
+    served: Asking = asking(tmp_path / "mirror.db")
+    assert served.json("/2.0/repositories/acme", headers=bearer(token))["size"] == 2
+    tokens.revoke(filled.store, "backup")
+    for headers in (bearer(token), basic("x-token-auth", token)):
+        assert served.get("/2.0/repositories/acme", headers=headers).status_code == 401
+    assert served.get(f"/2.0/repositories/acme?access_token={token}").status_code == 401
+    filled.store.close()
