@@ -359,3 +359,18 @@ def move(sandbox: Sandbox) -> None:
     """Move one repository each way."""
     sandbox.do("transfer", "jespern/jespern", to="ubernostrum")
     sandbox.do("transfer", "ubernostrum/django-profiles", to="jespern")
+
+
+def test_a_workspace_that_may_not_be_seen_is_mirrored_by_its_listing(tmp_path: Path) -> None:
+    """A token with the repository scope alone: all repositories, no members, and a note that says so."""
+    with crawling(tmp_path, workspaces=("jespern",)) as (sandbox, crawl):
+        sandbox.add_fault(Fault("403", where="*/workspaces/*", nth=None))
+        assert crawl.sync().exit_code == 0
+        assert any("members are not mirrored" in note for note in crawl.notes)
+        assert crawl.one("SELECT count(*) FROM members") == 0
+        sandbox.do("delete", "jespern/django-piston")
+        crawl.sync()
+        assert "jespern/django-piston" in crawl.gone()
+        sandbox.clear_faults()
+        crawl.sync(full=True)
+        assert_true(crawl, sandbox, ("jespern",))

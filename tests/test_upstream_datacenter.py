@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import httpx
 import pytest
-from upstream_fakes import NOON, answer, bench, recorded
+from upstream_fakes import NOON, Responder, answer, bench, recorded
 
 from mirror.config import UpstreamConfig
-from mirror.errors import CredentialsRefused, UpstreamRefused, UpstreamShapeError
+from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamRefused, UpstreamShapeError
 from mirror.model import Owner, Ref, Repository, RepositoryKey
 from mirror.upstream import datacenter_shapes as shapes
 from mirror.upstream.connect import url_of
@@ -15,6 +16,7 @@ from mirror.upstream.datacenter import DataCenter
 HOST = "http://localhost:7990"
 API = f"{HOST}/rest/api/1.0"
 KEY = RepositoryKey(uuid="id:1", full_name="AMUNIZ/test-repos", scm="git")
+KEY_OF_PUBLIC = RepositoryKey(uuid="id:1", full_name="P/s")
 PERMISSION = {
     "errors": [
         {
@@ -265,3 +267,142 @@ def test_git_lies_beside_the_api() -> None:
         ours.upstream.fetch_refs(RepositoryKey(uuid="id:1", full_name="~x/y", scm="git"), None)
     assert ours.server.urls == [f"{HOST}/scm/~x/y.git/info/refs?service=git-upload-pack"]
     assert ours.server.asked[0].headers["authorization"] == "Bearer t"
+
+
+PUBLIC = {"slug": "s", "id": 1, "project": {"key": "P", "id": 1}, "public": True}
+
+
+def readable(path: str, *, strangers: Any) -> Responder:
+    """Answer a path to those with a credential as a page of one public repository, to strangers otherwise."""
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        if "authorization" not in request.headers:
+            return answer(*strangers) if isinstance(strangers, tuple) else answer(strangers)
+        return paged(PUBLIC) if request.url.path.endswith(path) else answer(PUBLIC)
+
+    return respond
+
+
+@pytest.mark.parametrize(
+    ("strangers", "is_private"),
+    [
+        (PUBLIC, False),
+        ((PERMISSION, 401), True),
+        (({}, 403), True),
+        (({}, 404), True),
+        (({}, 503), True),
+        ("<html>log in</html>", True),
+        (PUBLIC | {"id": 2}, True),
+    ],
+)
+def test_only_what_strangers_are_shown_is_public(strangers: Any, is_private: bool) -> None:
+    """A flag alone is not believed, for public access may be switched off for the whole server."""
+    ours = connected(readable("/repos", strangers=strangers), credential="t", workspaces=("P",))
+    for _ in range(2):
+        assert [row.is_private for row in ours.upstream.fetch_repositories("P", "created", None).rows] == [
+            is_private
+        ]
+    assert ours.upstream.fetch_repository(KEY_OF_PUBLIC).is_private == is_private
+
+
+def test_strangers_are_asked_for_once_in_a_listing() -> None:
+    """One request for each listing, and none where nothing is flagged."""
+    ours = connected(
+        paged(PUBLIC, isLastPage=False, nextPageStart=1),
+        answer(PUBLIC),
+        paged(PUBLIC | {"id": 2}),
+        credential="t",
+    )
+    first = ours.upstream.fetch_repositories("P", "created", None)
+    ours.upstream.fetch_repositories("P", "created", first.place)
+    assert ["authorization" in asked.headers for asked in ours.server.asked] == [True, False, True]
+    hidden = connected(paged(PUBLIC | {"public": False}), credential="t")
+    hidden.upstream.fetch_repositories("P", "created", None)
+    assert len(hidden.server.asked) == 1
+
+
+def by_length(most: int, failure: httpx.Response | Exception) -> Responder:
+    """Answer pages of 1,200 branches, and fail for more than so many rows at once."""
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        start, length = int(request.url.params["start"]), int(request.url.params["limit"])
+        if length > most:
+            if isinstance(failure, Exception):
+                raise failure
+            return httpx.Response(failure.status_code, content=failure.content)
+        end = min(start + length, 1200)
+        rows = [{"id": f"refs/heads/{number}", "latestCommit": "a" * 40} for number in range(start, end)]
+        page: httpx.Response = paged(
+            *rows, isLastPage=end == 1200, nextPageStart=None if end == 1200 else end
+        )
+        return page
+
+    return respond
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        answer(b'{"values": ["' + b"x" * 17 * 1024 * 1024 + b'"]}'),
+        httpx.ReadTimeout("slow"),
+        httpx.RemoteProtocolError("cut"),
+        answer(b"", 504),
+        answer(b"", 500),
+    ],
+)
+@pytest.mark.parametrize("most", [1, 150, 999])
+def test_pages_shrink_when_they_are_too_large_or_too_slow(most: int, failure: Any) -> None:
+    """All rows come, each once, in pages that grow again where they can."""
+    ours = connected(by_length(most, failure), credential="t", attempts=1)
+    names, place = list[str](), None
+    for _ in range(2_000):
+        page = ours.upstream.fetch_refs(KEY, place)
+        names += [ref.name for ref in page.rows]
+        place = page.place
+        if place is None or place.startswith("tags"):
+            break
+    assert names == [str(number) for number in range(1200)]
+
+
+def test_a_page_of_one_row_that_fails_is_a_failure() -> None:
+    """There is an end to shrinking."""
+    ours = connected(answer(b"", 500), credential="t", attempts=1)
+    with pytest.raises(UpstreamBusy, match="500"):
+        ours.upstream.fetch_refs(KEY, None)
+    assert len(ours.server.asked) <= 7
+
+
+def test_personal_projects_are_found_by_their_repositories() -> None:
+    """The listing of projects leaves them out; where repositories may not be listed, that is said."""
+    personal = {"key": "~ann", "id": 7, "name": "Ann", "type": "PERSONAL"}
+    ours = connected(paged({"key": "P", "id": 1}), paged(PUBLIC, PUBLIC | {"id": 2, "project": personal}))
+    first = ours.upstream.fetch_workspaces(None)
+    second = ours.upstream.fetch_workspaces(first.place)
+    assert [owner.username for owner in (*first.rows, *second.rows)] == ["P", "P", "~ann"]
+    assert second.place is None
+    refused = connected(paged({"key": "P", "id": 1}), answer(PERMISSION, 401), credential="t")
+    page = refused.upstream.fetch_workspaces(refused.upstream.fetch_workspaces(None).place)
+    assert (page.rows, page.place) == ((), None)
+    assert "personal projects are not mirrored" in page.note
+
+
+@pytest.mark.parametrize(
+    ("seen", "is_somebody"),
+    [
+        (answer({"key": "P", "id": 1, "public": False}), True),
+        (answer({"key": "P", "id": 1, "public": True}, x_ausername="token-7"), True),
+        (answer({"key": "P", "id": 1, "public": True}, x_ausername="anonymous"), False),
+        (answer({"key": "P", "id": 1, "public": True}), False),
+        (answer(PERMISSION, 401), False),
+        (answer({}, 404), False),
+        (answer("<html>log in</html>"), False),
+    ],
+)
+def test_a_token_of_a_project_is_judged_by_the_project(seen: httpx.Response, is_somebody: bool) -> None:
+    """It may not ask for users; what strangers cannot see, or the server's word, tells it from nobody."""
+    ours = connected(answer(PERMISSION, 401), seen, credential="t", workspaces=("P",), attempts=1)
+    if is_somebody:
+        assert ours.upstream.fetch_caller().user is None
+    else:
+        with pytest.raises(CredentialsRefused, match="for nobody"):
+            ours.upstream.fetch_caller()

@@ -100,6 +100,7 @@ def test_data_center(server: Callable[..., Wired]) -> None:
         answer(on_server("new-idea", name="New Idea"), 201),
         answer(on_server("new-idea", name="New Idea")),
         answer(on_server("better", name="Better", public=True, forkable=False)),
+        answer(on_server("better", name="Better", public=True, forkable=False)),
         answer(on_server("copy", 2, origin=on_server("better")), 201),
         answer(on_server("better", name="Better")),
         answer({"context": None, "message": "Repository scheduled for deletion."}, 202),
@@ -113,6 +114,7 @@ def test_data_center(server: Callable[..., Wired]) -> None:
         ("POST", REPOS, {"name": "New Idea", "scmId": "git", "public": False}),
         ("GET", f"{REPOS}/new-idea", None),
         ("PUT", f"{REPOS}/new-idea", {"name": "Better", "public": True, "forkable": False}),
+        ("GET", f"{REPOS}/better", None),  # as a stranger
         ("POST", f"{REPOS}/better", {"name": "copy", "project": {"key": "PRJ"}}),
         ("GET", f"{REPOS}/better", None),
         ("DELETE", f"{REPOS}/better", None),
@@ -122,6 +124,16 @@ def test_data_center(server: Callable[..., Wired]) -> None:
         ("id:2", "PRJ/copy", 1, None),
     ]
     assert wired.rows("SELECT parent_id FROM repositories WHERE uuid = 'id:2'") == [(1,)]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500])
+def test_what_was_written_is_private_unless_strangers_see_it(
+    server: Callable[..., Wired], status: int
+) -> None:
+    """It is done, whatever the request without credential says."""
+    wired = server(answer(on_server("idea", public=True), 201), answer({}, status))
+    wired.writes.create("PRJ", Settings(name="idea", is_private=False), by="x")
+    assert wired.rows("SELECT is_private FROM repositories") == [(1,)]
 
 
 def test_data_center_keeps_names_apart(server: Callable[..., Wired]) -> None:

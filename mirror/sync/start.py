@@ -79,6 +79,8 @@ def _with_page(run: Run, found: _Checked) -> _Checked:
     names = _once_each([*found.names, *(owner.username for owner in page.rows if owner.username)])
     pages, landmark, link = found.pages + 1, found.landmark, page.place
     errors = [f"{bad.what}: {bad.error}" for bad in page.bad]
+    if page.note:
+        run.note(page.note)
     try:
         landmark = next_landmark(link, asked=found.next, landmark=landmark, pages=pages)
     except UpstreamShapeError as error:

@@ -124,6 +124,16 @@ class WorkspaceStep(_WorkspaceStep):
             run.save_place(workspace, place)
         return self.onward(place)
 
+    def failed(self, error: MirrorError) -> Sequence[Step]:
+        """Go on without members where the credential may not see the workspace; its rows name it as well."""
+        if not isinstance(error, UpstreamRefused) or error.status not in (401, 403):
+            return super().failed(error)
+        self.run.hear()
+        self.run.note(f"the workspace {self.name} itself and its members are not mirrored: {error}")
+        place = msgspec.structs.replace(self.place, members=None)
+        self.run.save_place(self.workspace, place)
+        return self.onward(place)
+
     @property
     def _lower_names(self) -> set[str]:
         return {name.lower() for name in self.names}

@@ -30,6 +30,7 @@ class Page(msgspec.Struct, Generic[Row], frozen=True, kw_only=True):
     `place` is where the next page is, to be handed back as it is, or None after the last. `size` is how
     many rows the whole listing has, where the upstream says. `date` is the upstream's clock when it
     answered. `hole` is true where the upstream could not give this page at all and it was stepped over.
+    `note` tells the user what a listing leaves out.
     """
 
     rows: tuple[Row, ...]
@@ -38,6 +39,7 @@ class Page(msgspec.Struct, Generic[Row], frozen=True, kw_only=True):
     date: datetime
     bad: tuple[BadRow, ...] = ()
     hole: bool = False
+    note: str = ""
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):

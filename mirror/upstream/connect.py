@@ -73,7 +73,11 @@ def connect(
         concurrency=config.concurrency,
         transport=transport,
     )
-    api = _KINDS[config.kind](config.name, pool(url=url, credential=credential, origins=Family(url).origins))
+    http = pool(url=url, credential=credential, origins=Family(url).origins)
+    if config.kind == "datacenter":
+        api: Upstream = DataCenter(config.name, http, projects=config.workspaces or ())
+    else:
+        api = _KINDS[config.kind](config.name, http)
     if config.refs != "git":
         return Connection(api, budget)
     if config.kind == "legacy":
@@ -139,7 +143,6 @@ def _bucket(config: UpstreamConfig, credential: Credential) -> str:
 _KINDS: dict[str, Callable[[str, Http], Upstream]] = {
     "cloud": Cloud,
     "sandbox": Sandbox,
-    "datacenter": DataCenter,
     "legacy": Legacy,
 }
 _WRITABLE: dict[str, Callable[[str, Http], WritableUpstream]] = {

@@ -3,30 +3,44 @@
 Identities are numbers, written ``id:N``; people, who are numbered apart from projects, are ``user:N``. The
 API tells no dates of repositories, so every listing is a full one. Its pages go by `start`, and the next
 start is the one that the server names: rows that the caller may not see leave gaps in the numbers.
+
+A repository that is flagged as public is public only if it is shown to a request without credential: with
+public access switched off, the flags stay as they were.
 """
 
 import re
+from collections.abc import Iterable
 from typing import TypeVar
 
 import msgspec
 
-from mirror.errors import CredentialsRefused, UpstreamRefused, UpstreamShapeError
+from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamRefused, UpstreamShapeError
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey
 from mirror.upstream import datacenter_shapes as shapes
 from mirror.upstream.addresses import segment
+from mirror.upstream.answer import Answer
 from mirror.upstream.base import Caller, Order, Page
-from mirror.upstream.http import Http
+from mirror.upstream.http import Http, LargeAnswer
 from mirror.upstream.listing import Rows
+from mirror.upstream.patience import Unsent
 
 Row = TypeVar("Row")
 
 PAGE_LENGTH = 1000  # the server gives less if it likes to
+SHRINKS_BY = 10
+JUDGED_BY = 5
+"""Projects that are asked for at most to find out whether the credential is somebody's."""
+
+_TO_OWNED = Rows(shapes.RepositoryRow, lambda row: shapes.shape_project(row.project))
 
 _TO_PROJECT = Rows(shapes.Project, shapes.shape_project)
 _TO_REPOSITORY = Rows(shapes.RepositoryRow, shapes.shape_repository)
 _TO_MEMBER = Rows(shapes.PermissionRow, shapes.shape_member)
 _TO_BRANCH = Rows(shapes.RefRow, shapes.shape_branch)
 _TO_TAG = Rows(shapes.RefRow, shapes.shape_tag)
+
+_ALL = "repos:"
+"""What the place of a listing of projects begins with, once it goes on with those of all repositories."""
 
 _PLACE = re.compile(r"(branches|tags):(\d{1,18})")
 
@@ -45,26 +59,57 @@ class DataCenter:
 
     orders_by_update = False
 
-    def __init__(self, name: str, http: Http) -> None:
+    def __init__(self, name: str, http: Http, projects: Iterable[str] = ()) -> None:
         self.name = name
         self.anonymous = http.credential.form == "anonymous"
         self._http = http
+        self._projects = tuple(projects)
+        self._lengths = dict[str, int]()
+        self._shown = dict[str, bool]()
 
     def fetch_caller(self) -> Caller:
-        """Ask for one user, which only somebody may; who we are is nowhere to be asked."""
+        """Ask for one user, which only somebody may; who we are is nowhere to be asked.
+
+        A token of a project may not, since nobody stands behind it: it is judged by what it is shown.
+        """
         if not self.anonymous:
             try:
                 self._http.get("users?limit=1")
             except CredentialsRefused as error:
                 raise CredentialsRefused(f"the upstream takes us for nobody: {error}") from None
             except UpstreamRefused as error:
-                if error.status == 401:
+                if error.status == 401 and not self._sees_more_than_strangers():
                     raise CredentialsRefused(f"the upstream takes us for nobody: {error}") from None
         return Caller(user=None)
 
+    def _sees_more_than_strangers(self) -> bool:
+        """Tell whether the server names us, or shows a project or a repository that is not public."""
+        paths = [f"projects/{segment(key)}" for key in self._projects[:JUDGED_BY]]
+        for path in (*paths, "repos?visibility=private&limit=1"):
+            try:
+                seen, answer = self._http.get_json(path, shapes.Visible)
+            except (UpstreamRefused, UpstreamShapeError):
+                continue
+            if answer.headers.get("x-ausername", "anonymous") != "anonymous" or seen.is_hidden:
+                return True
+        return False
+
     def fetch_workspaces(self, place: str | None) -> Page[Owner]:
-        """Ask for the projects that the caller can see; servers may leave out personal ones."""
-        return self._page("projects", place, _TO_PROJECT)
+        """Ask for the projects that the caller can see, then for those of all repositories.
+
+        The listing of projects leaves out personal ones, which only their repositories name.
+        """
+        if place is None or not place.startswith(_ALL):
+            page = self._page("projects", place, _TO_PROJECT)
+            return page if page.place else _moved(page, f"{_ALL}0")
+        try:
+            page = self._page("repos", place.removeprefix(_ALL), _TO_OWNED)
+        except UpstreamRefused as error:
+            note = f"personal projects are not mirrored unless `workspaces` names them: {error}"
+            return Page(rows=(), place=None, size=None, date=self._http.clock(), note=note)
+        owners = tuple({owner.uuid: owner for owner in page.rows}.values())
+        onward = f"{_ALL}{page.place}" if page.place else None
+        return msgspec.structs.replace(page, rows=owners, place=onward)
 
     def fetch_workspace(self, workspace: str) -> Owner:
         """Ask for one project by its key, ``~name`` for a personal one."""
@@ -76,8 +121,21 @@ class DataCenter:
         return self._page(f"projects/{segment(workspace)}/permissions/users", place, _TO_MEMBER)
 
     def fetch_repositories(self, workspace: str, order: Order, place: str | None) -> Page[Repository]:  # noqa: ARG002
-        """Ask for a project's repositories, in the server's own order."""
-        return self._page(f"projects/{segment(workspace)}/repos", place, _TO_REPOSITORY)
+        """Ask for a project's repositories, in the server's own order.
+
+        Once in a listing, one that is flagged as public is asked for without credential.
+        """
+        page = self._page(f"projects/{segment(workspace)}/repos", place, _TO_REPOSITORY)
+        if place is None:
+            self._shown.pop(workspace, None)
+        public = next((row for row in page.rows if not row.is_private), None)
+        if public is None or self.anonymous:
+            return page
+        if workspace not in self._shown:
+            self._shown[workspace] = self._is_shown_to_strangers(public)
+        if self._shown[workspace]:
+            return page
+        return msgspec.structs.replace(page, rows=tuple(map(closed, page.rows)))
 
     def fetch_repository(self, key: RepositoryKey) -> Repository:
         """Ask for one repository by its name, the only way.
@@ -91,7 +149,29 @@ class DataCenter:
                 f"{answer.url}: {key.full_name} is {found.uuid} now, no longer {key.uuid}",
                 status=404,
             )
-        return found
+        return self._checked(found)
+
+    def _checked(self, found: Repository) -> Repository:
+        """Return a repository as private unless strangers see it."""
+        if found.is_private or self.anonymous or self._is_shown_to_strangers(found):
+            return found
+        return closed(found)
+
+    def _is_shown_to_strangers(self, flagged: Repository) -> bool:
+        """Ask for a repository without credential; whatever is not its own row is a refusal.
+
+        Raises UpstreamBusy where nothing is answered, or 429.
+        """
+        key = RepositoryKey(uuid=flagged.uuid, full_name=flagged.full_name)
+        try:
+            row, _ = self._http.get_json(_path(key), shapes.RepositoryRow, attempts=2, as_stranger=True)
+        except (UpstreamRefused, UpstreamShapeError):
+            return False
+        except UpstreamBusy as error:
+            if error.status is None or error.status == 429:
+                raise
+            return False
+        return shapes.shape_repository(row).uuid == flagged.uuid
 
     def fetch_refs(self, key: RepositoryKey, place: str | None) -> Page[Ref]:
         """Ask for a page of branches, and after the last of them for one of tags."""
@@ -124,7 +204,7 @@ class DataCenter:
 
     def _page(self, path: str, start: str | None, rows: Rows[Row], more: str = "") -> Page[Row]:
         """Ask for a page from a start on, and shape its rows."""
-        listing, answer = self._http.get_json(f"{path}?limit={PAGE_LENGTH}&start={start or 0}{more}", Listing)
+        listing, answer = self._ask(path, f"&start={start or 0}{more}")
         good, bad = rows.read(listing.values)
         return Page(
             rows=good,
@@ -133,6 +213,32 @@ class DataCenter:
             date=answer.date,
             bad=bad,
         )
+
+    def _ask(self, path: str, more: str) -> tuple[Listing, Answer]:
+        """Ask for a page; one that is too large or takes too long is asked for with fewer rows.
+
+        Later pages of the same listing are twice as long each, until one fails again.
+        """
+        while (length := self._lengths.get(path, PAGE_LENGTH)) > 1:
+            try:
+                found = self._http.get_json(f"{path}?limit={length}{more}", Listing, attempts=2)
+            except LargeAnswer:
+                self._lengths[path] = length // SHRINKS_BY
+            except UpstreamBusy as error:
+                if isinstance(error, Unsent) or error.status == 429:
+                    break
+                self._lengths[path] = length // SHRINKS_BY
+            else:
+                self._lengths.pop(path, None)
+                if 2 * length < PAGE_LENGTH:
+                    self._lengths[path] = 2 * length
+                return found
+        return self._http.get_json(f"{path}?limit={length}{more}", Listing)
+
+
+def closed(row: Repository) -> Repository:
+    """Return a repository as private."""
+    return msgspec.structs.replace(row, is_private=True)
 
 
 def _path(key: RepositoryKey) -> str:

@@ -46,6 +46,7 @@ class Project(Camel, frozen=True):
     id: int
     name: str | None = None
     type: str | None = None
+    public: bool | None = None
 
 
 class Origin(Camel, frozen=True):
@@ -69,6 +70,20 @@ class RepositoryRow(Camel, frozen=True):
     forkable: bool | None = None
     origin: Origin | None = None
     links: Links | None = None
+
+
+class Visible(Camel, frozen=True):
+    """A project, or a page of repositories, of which only what strangers may see is of interest."""
+
+    public: bool | None = None
+    values: list[RepositoryRow] = []
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether it, or one of the repositories, is said not to be public."""
+        return self.public is False or any(
+            row.public is False and row.project.public is not True for row in self.values
+        )
 
 
 class PermissionRow(Camel, frozen=True):

@@ -6,12 +6,12 @@ statuses: developer.atlassian.com/server/bitbucket/rest, `projects/{key}/repos`.
 
 from typing import Any
 
-from mirror.errors import UpstreamRefused
+from mirror.errors import Paused, UpstreamError, UpstreamRefused
 from mirror.model import Repository, RepositoryKey
 from mirror.upstream import datacenter_shapes as shapes
 from mirror.upstream.addresses import segment
 from mirror.upstream.answer import Answer
-from mirror.upstream.datacenter import DataCenter
+from mirror.upstream.datacenter import DataCenter, closed
 from mirror.upstream.writes import Settings
 
 
@@ -24,7 +24,7 @@ class WritableDataCenter(DataCenter):
     def find_repository(self, full_name: str) -> Repository:
         """Ask for the repository that has this name now."""
         row, _ = self._http.get_json(_path(full_name), shapes.RepositoryRow)
-        return shapes.shape_repository(row)
+        return self._checked(shapes.shape_repository(row))
 
     def create_repository(self, owner: str, slug: str, settings: Settings) -> Repository:
         """POST to the project; the server makes the slug of the name."""
@@ -46,7 +46,12 @@ class WritableDataCenter(DataCenter):
         return self._shaped(self._http.post(_path(key.full_name), body))
 
     def _shaped(self, answer: Answer) -> Repository:
-        return shapes.shape_repository(self._http.decoded(answer, shapes.RepositoryRow))
+        """Shape what was written; it is done, so where nobody tells who may see it, it counts as private."""
+        made = shapes.shape_repository(self._http.decoded(answer, shapes.RepositoryRow))
+        try:
+            return self._checked(made)
+        except (UpstreamError, Paused):
+            return closed(made)
 
 
 def _path(full_name: str) -> str:

@@ -51,7 +51,10 @@ LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 class _Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing to ask; where a `content_type` is given, an answer of another is not what was asked for."""
+    """One thing to ask; where a `content_type` is given, an answer of another is not what was asked for.
+
+    `as_stranger` sends no credential.
+    """
 
     method: Method
     url: str
@@ -59,6 +62,11 @@ class _Call(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str] = {}
     content: bytes | None = None
     content_type: str = ""
+    as_stranger: bool = False
+
+
+class LargeAnswer(UpstreamShapeError):
+    """The body is larger than may be read: less of it may be asked for."""
 
 
 class Http:
@@ -153,12 +161,13 @@ class Http:
         *,
         params: Mapping[str, str | int] | None = None,
         attempts: int | None = None,
+        as_stranger: bool = False,
     ) -> tuple[Shape, Answer]:
-        """Ask for JSON of a shape; `attempts` overrides how often at most.
+        """Ask for JSON of a shape; `attempts` overrides how often at most, `as_stranger` sends no credential.
 
         A success whose body is no JSON is repeated like a failure, for it comes from something in between.
         """
-        call = _Call(method="GET", url=self.address(target, params))
+        call = _Call(method="GET", url=self.address(target, params), as_stranger=as_stranger)
         reads = self._patience.reads if attempts is None else self._patience.reads_at_most(attempts)
         try:
             return reads(self._ask_json, call, shape)
@@ -235,8 +244,9 @@ class Http:
 
     def _ask(self, call: _Call) -> Answer:
         """Ask once; a success is returned, anything else raised."""
-        if self._tokens is None:
-            answer = self._answer(call, self.credential.authorization)
+        credential = Credential() if call.as_stranger else self.credential
+        if self._tokens is None or call.as_stranger:
+            answer = self._answer(call, credential.authorization)
         else:
             token = self._tokens.get()
             answer = self._answer(call, self._with_token(token).authorization)
@@ -249,7 +259,7 @@ class Http:
                 raise unexpected(answer, self.redacted, f"no {call.content_type}")
             return answer
         told = delay_told(answer.headers, self.clock())
-        raise error_for(answer, self.credential, self.redacted, retry_after=told)
+        raise error_for(answer, credential, self.redacted, retry_after=told)
 
     def _answer(self, call: _Call, authorization: str | None) -> Answer:
         """Ask, and follow redirects within the origin."""
@@ -323,7 +333,7 @@ class Http:
                 if self._timer() > deadline:
                     raise httpx.ReadTimeout("the answer takes too long altogether")
         except TooLarge:
-            raise UpstreamShapeError(f"{shown_url(url)}: the body is larger than {most:,} bytes") from None
+            raise LargeAnswer(f"{shown_url(url)}: the body is larger than {most:,} bytes") from None
         except zlib.error as error:
             raise httpx.DecodingError(str(error)) from None
         return unpacking.body()
