@@ -362,11 +362,11 @@ def move(sandbox: Sandbox) -> None:
 
 
 def test_a_workspace_that_may_not_be_seen_is_mirrored_by_its_listing(tmp_path: Path) -> None:
-    """A token with the repository scope alone: all repositories, no members, and a note that says so."""
+    """A token with the repository scope alone: all repositories, no members, which is reported."""
     with crawling(tmp_path, workspaces=("jespern",)) as (sandbox, crawl):
         sandbox.add_fault(Fault("403", where="*/workspaces/*", nth=None))
         assert crawl.sync().exit_code == 0
-        assert any("members are not mirrored" in note for note in crawl.notes)
+        assert crawl.rows("SELECT kind, status FROM sync_failures") == [("hidden members", 403)]
         assert crawl.one("SELECT count(*) FROM members") == 0
         sandbox.do("delete", "jespern/django-piston")
         crawl.sync()

@@ -76,6 +76,13 @@ class _WorkspaceStep(Step):
             return [RenamedStep(run, self.workspace, place, self.names, error)]
         return self.missed(error)
 
+    def report_hidden_members(self, error: UpstreamRefused) -> None:
+        """Record that the credential may not see the members, until the next full listing."""
+        run = self.run
+        run.answered("members", self.workspace)
+        again = to_text(run.now() + timedelta(seconds=run.config.sweep_every))
+        run.fail(Failure(HIDDEN_MEMBERS, self.workspace, str(error), status=error.status, next_try_at=again))
+
     def missed(self, error: MirrorError) -> Sequence[Step]:
         """Take a workspace that nothing answers for as gone if the operator says so, else as failed."""
         run = self.run
@@ -129,7 +136,7 @@ class WorkspaceStep(_WorkspaceStep):
         if not isinstance(error, UpstreamRefused) or error.status not in (401, 403):
             return super().failed(error)
         self.run.hear()
-        self.run.note(f"the workspace {self.name} itself and its members are not mirrored: {error}")
+        self.report_hidden_members(error)
         place = msgspec.structs.replace(self.place, members=None)
         self.run.save_place(self.workspace, place)
         return self.onward(place)
@@ -261,11 +268,7 @@ class MembersStep(_WorkspaceStep):
         run, place = self.run, msgspec.structs.replace(self.place, members=None)
         is_first = self._members.next is None
         if is_first and isinstance(error, UpstreamRefused) and error.status in (401, 403, 404):
-            run.answered("members", self.workspace)
-            again = to_text(run.now() + timedelta(seconds=run.config.sweep_every))
-            run.fail(
-                Failure(HIDDEN_MEMBERS, self.workspace, str(error), status=error.status, next_try_at=again)
-            )
+            self.report_hidden_members(error)
         else:
             run.fail(Failure("members", self.workspace, str(error), status=run.isolate(error)))
             place.members = places.Members(seen_since=run.now_text())
