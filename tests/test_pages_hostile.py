@@ -203,7 +203,9 @@ def test_names_of_bytes_that_are_no_utf_8_are_told_apart_everywhere(tmp_path: Pa
     listed = served.json("/2.0/repositories/some/one/refs/branches")["values"]
     assert {row["name"]: row["target"]["hash"][0] for row in listed} == names
     for row in listed:
-        assert served.json(row["links"]["self"]["href"])["name"] == row["name"]
+        assert (
+            served.json(row["links"]["self"]["href"].removeprefix("http://localhost"))["name"] == row["name"]
+        )
     assert set(served.json("/1.0/repositories/some/one/branches")) == set(names)
     assert all(f"<bdi>{name}</bdi>" in served.get("/-/r/some/one").text for name in names)
     rows = served.json("/mirror/branches.json?_shape=objects&name=" + quote(r"caf\xe9"))["rows"]
