@@ -118,6 +118,15 @@ def test_sighup_reads_the_configuration_anew(folder: Folder) -> None:
                 (folder.path / "mirror.toml").write_text(f'[[upstream]]\nname = "box"\n{wrong}\n')
                 process.send_signal(signal.SIGHUP)
                 assert "the old one stays" in told(process, "refused")
+            other = folder.path / "other.db"
+            for wrong in ("", good.replace("[[up", f'database = "{other}"\n[[up')):
+                (folder.path / "mirror.toml").write_text(wrong)
+                process.send_signal(signal.SIGHUP)
+                assert "the old one stays" in told(process, "refused")
+            (folder.path / "mirror.toml").unlink()
+            process.send_signal(signal.SIGHUP)
+            assert "mirror.toml: no such file" in told(process, "refused")
+            assert not other.exists()
             (folder.path / "mirror.toml").write_text(good.replace('"box"', '"second"'))
             process.send_signal(signal.SIGHUP)
             told(process, "read anew")

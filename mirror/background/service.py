@@ -23,7 +23,7 @@ from mirror.background.jobs import do
 from mirror.background.triggers import must_come, trigger_of, zone_of
 from mirror.background.watch import Watching
 from mirror.background.works import ENDED, Work, is_missed, read_last, with_marks, works
-from mirror.config import Config
+from mirror.config import BUILT_IN, Config
 from mirror.errors import ConfigError, MirrorError, StoreLocked
 from mirror.observe.alerts import Alerts
 from mirror.observe.health import file_health
@@ -46,6 +46,7 @@ WATCH_SECONDS = 60
 PULSE, WATCH = "pulse", "watch"
 
 Reread = Callable[[], Config]
+Adopt = Callable[[Config], None]
 
 log = logging.getLogger("mirror.background")
 
@@ -61,7 +62,8 @@ class Job(NamedTuple):
 class Background:
     """The scheduled work of a configuration; raises ConfigError for a schedule that cannot be read.
 
-    `reread` reads the configuration anew, where SIGHUP is to ask for it.
+    `reread` reads the configuration anew, where SIGHUP is to ask for it; `adopt` is called with one that is
+    accepted, before it is in force, and raises ConfigError to refuse it.
     """
 
     def __init__(
@@ -71,11 +73,13 @@ class Background:
         report: Reporter,
         stop: threading.Event | None = None,
         reread: Reread | None = None,
+        adopt: Adopt = lambda _: None,
         clock: Clock = utc_now,
     ) -> None:
         self.stop = stop or threading.Event()
         self._report = report
         self._reread = reread
+        self._adopt = adopt
         self._clock = clock
         self._busy = threading.Lock()
         self._again: dict[str, datetime] = {}
@@ -153,19 +157,27 @@ class Background:
             return
         try:
             config = checked(self._reread())
+            self._refuse_another_mirror(config)
             alerts = Alerts(config, clock=self._clock)
             jobs = self._jobs(config)
+            self._adopt(config)
         except ConfigError as error:
             self._report.note(f"the new configuration is refused, the old one stays: {error}")
             return
-        fixed = [
-            name for name in ("database", "serve") if getattr(config, name) != getattr(self._config, name)
-        ]
+        later = "; `serve` only by a restart" if config.serve != self._config.serve else ""
         self._config, self._alerts = config, alerts
         self._scheduler.remove_all_jobs()
         self._schedule(config, jobs)
-        later = f"; {' and '.join(fixed)} only by a restart" if fixed else ""
         self._report.note(f"the configuration was read anew{later}")
+
+    def _refuse_another_mirror(self, config: Config) -> None:
+        """Raise ConfigError for another file, and for the built-in sandbox in place of upstreams."""
+        if Path(config.database).resolve() != Path(self._config.database).resolve():
+            raise ConfigError(
+                f"`database` is {config.database} now, but was {self._config.database}; that needs a restart"
+            )
+        if config.upstreams == BUILT_IN.upstreams != self._config.upstreams:
+            raise ConfigError("it names no upstream any more")
 
     def _jobs(self, config: Config) -> list[Job]:
         """Make a job of each kind of work; raises ConfigError."""

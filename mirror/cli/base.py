@@ -16,7 +16,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from mirror import __version__
-from mirror.config import Config, read_config
+from mirror.config import DEFAULT_FILE, Config, read_config
 from mirror.errors import ConfigError, Interrupted, MirrorError, StoreError
 
 ROOMS = {
@@ -79,9 +79,14 @@ def mirror(ctx: click.Context, config_path: Path | None) -> None:
 
 
 def configured(ctx: click.Context) -> Config:
-    """Read the configuration that the command was called with; raises ConfigError."""
-    path: Path | None = ctx.find_root().obj
-    return read_config(path)
+    """Read the configuration that the command was called with; raises ConfigError.
+
+    A file that was read once must be there when it is read again: without it, nothing stands in for it.
+    """
+    root = ctx.find_root()
+    if root.obj is None and DEFAULT_FILE.exists():
+        root.obj = DEFAULT_FILE
+    return read_config(root.obj)
 
 
 class Screen(Console):

@@ -13,7 +13,7 @@ import click
 import msgspec
 from datasette.app import Datasette
 
-from mirror.background import Background, checked
+from mirror.background import Background
 from mirror.cli.base import configured, errors
 from mirror.config import Config
 from mirror.credentials import read_secret
@@ -65,9 +65,10 @@ def schedule(ctx: click.Context) -> None:
     Example:
         mirror schedule
     """
-    config = logging_as(configured(ctx))
+    config = configured(ctx)
+    log_as(config)
     with built_in_sandbox(config):
-        background = Background(config, report=Logged(), reread=lambda: logging_as(checked(configured(ctx))))
+        background = Background(config, report=Logged(), reread=lambda: configured(ctx), adopt=log_as)
         end_soon_after(background.stop)
         leave_now_unless(background.run())
 
@@ -90,17 +91,12 @@ def run(ctx: click.Context, host: str | None, port: int | None, public: bool) ->
     stop = threading.Event()
     end_soon_after(stop)
     with built_in_sandbox(config), watching(config) as reporter:
-
-        def reread() -> Config:
-            new = checked(with_address(configured(ctx), host, port, public))
-            arrange(datasette, new)
-            return new
-
         background = Background(
             config,
             report=reporter,
             stop=stop,
-            reread=reread,
+            reread=lambda: with_address(configured(ctx), host, port, public),
+            adopt=lambda new: arrange(datasette, new),
         )
 
         def ready(address: str) -> None:
@@ -124,9 +120,13 @@ def application(config: Config) -> Datasette:
 
 
 def arrange(datasette: Datasette, config: Config) -> None:
-    """Tell a server what of a configuration may change while it runs: webhooks, limits, patience, logs."""
-    accept(datasette, webhooks_of(config))
-    set_up(config.log, secrets_of(config))
+    """Tell a server what of a configuration may change while it runs: webhooks, limits, patience, logs.
+
+    Raises ConfigError before anything is changed.
+    """
+    hooks = webhooks_of(config)
+    log_as(config)
+    accept(datasette, hooks)
     known = watched(datasette)
     known.limits = lambda connection: accounts(config, connection)
     known.patience = {upstream.name: upstream.stale_after for upstream in config.upstreams}
@@ -141,10 +141,9 @@ def webhooks_of(config: Config) -> dict[str, Hook]:
     }
 
 
-def logging_as(config: Config) -> Config:
-    """Log as a configuration says, and return it."""
+def log_as(config: Config) -> None:
+    """Log as a configuration says; raises ConfigError for a secret that cannot be read."""
     set_up(config.log, secrets_of(config))
-    return config
 
 
 @contextmanager
