@@ -158,6 +158,22 @@ def test_a_401_in_mid_run_stops_it_at_once(tmp_path: Path) -> None:
         assert_true(crawl, sandbox, FIVE["workspaces"])
 
 
+@pytest.mark.parametrize("fault", ["401", "403", "404"])
+def test_an_oauth_token_that_cannot_be_renewed_stops_it_like_a_401(tmp_path: Path, fault: str) -> None:
+    """The token ends in mid-run and the endpoint gives no other: exit code 3, nothing is dropped."""
+    with crawling(tmp_path, secret="oauth:sandbox:sandbox", **FIVE) as (sandbox, crawl):
+        assert crawl.sync().exit_code == 0
+        sandbox.do("delete", "jespern/arriving")
+        sandbox.add_fault(Fault("401", where="listing", nth=2, times=1))
+        sandbox.add_fault(Fault(fault, where="*/access_token", nth=2, times=100))
+        summary = crawl.sync(full=True)
+        assert (summary.state, summary.exit_code, summary.failures) == ("failed", 3, [])
+        assert crawl.gone() == {}
+        sandbox.clear_faults()
+        assert crawl.sync(full=True).exit_code == 0
+        assert_true(crawl, sandbox, FIVE["workspaces"])
+
+
 def test_a_401_keeps_the_other_threads_from_asking_on(tmp_path: Path) -> None:
     """With eight threads no more than the eight requests under way meet the 401."""
     with crawling(tmp_path, 100, concurrency=8) as (sandbox, crawl):

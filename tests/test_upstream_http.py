@@ -362,6 +362,32 @@ def test_oauth_that_is_refused_is_a_refused_credential() -> None:
     assert len(ours.server.asked) == 1
 
 
+@pytest.mark.parametrize(
+    ("renewal", "error", "asked"),
+    [
+        (answer({"error": "invalid_client"}, 400), CredentialsRefused, 1),
+        (answer({"error": "access_denied"}, 403), CredentialsRefused, 1),
+        (answer("gone", 404), CredentialsRefused, 1),
+        (answer("", 302, location="https://elsewhere.example/login"), CredentialsRefused, 1),
+        (answer({"token": "of another shape"}), CredentialsRefused, 1),
+        (answer("<html>Log in</html>", content_type="text/html"), CredentialsRefused, 3),
+        (answer("", 503), UpstreamError, 3),
+        (httpx.ConnectError("away"), UpstreamError, 3),
+    ],
+)
+def test_a_token_that_ends_and_is_not_renewed_ends_the_run(
+    renewal: httpx.Response | Exception, error: type[MirrorError], asked: int
+) -> None:
+    """The refusal is the token's, not that of the repository asked for; it is repeated as others are."""
+    ended = answer({"type": "error", "error": {"message": "Access token expired."}}, 401)
+    ours = bench(answer({"access_token": "t1"}), OK, ended, renewal, credential="oauth:key:s3cret")
+    ask(ours)
+    with pytest.raises(error, match="access_token") as caught:
+        ask(ours)
+    assert type(caught.value) is error
+    assert len(ours.server.asked) == 3 + asked
+
+
 SECRETS = {"basic": "me@example.com:" + TOKEN, "bearer": TOKEN, "oauth": "oauth:key:" + TOKEN}
 
 

@@ -24,7 +24,14 @@ import msgspec
 from mirror import __version__
 from mirror.config import Retry
 from mirror.credentials import Credential
-from mirror.errors import ConfigError, UpstreamBusy, UpstreamRefused, UpstreamShapeError
+from mirror.errors import (
+    ConfigError,
+    CredentialsRefused,
+    UpstreamBusy,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamShapeError,
+)
 from mirror.times import Clock
 from mirror.upstream.addresses import redirected
 from mirror.upstream.answer import Answer, NotAsAsked, decoded, moment_of, shown, shown_url, unexpected
@@ -355,7 +362,11 @@ class Http:
         return Credential("basic" if self._token_user else "bearer", self._token_user, token)
 
     def _grant(self) -> Grant:
-        """Ask for an access token as the OAuth consumer."""
+        """Ask for an access token as the OAuth consumer; whatever comes instead ends the run.
+
+        Without a token nothing can be asked: a refusal must not be taken for that of the thing asked for.
+        Raises CredentialsRefused, or UpstreamError where there was no answer worth the name.
+        """
         call = _Call(
             method="POST",
             url=token_address(self.url),
@@ -372,8 +383,15 @@ class Http:
                 raise error_for(answer, self.credential, self.redacted)
             return decoded(answer, Grant, self.redacted)
 
-        # A copy, because this runs within an attempt of the original.
-        return self._patience.reads.copy()(ask)
+        try:
+            # A copy, because this runs within an attempt of the original.
+            return self._patience.reads.copy()(ask)
+        except (UpstreamRefused, UpstreamShapeError, NotAsAsked) as error:
+            raise CredentialsRefused(f"no access token is given for the OAuth consumer: {error}") from None
+        except UpstreamBusy as error:
+            if error.status == 429:
+                raise
+            raise UpstreamError(f"no access token could be asked for: {error}") from None
 
     def _proxies(self, limits: httpx.Limits) -> dict[str, httpx.HTTPTransport]:
         """Return a transport for each address that is reached through a proxy; raises ConfigError."""
