@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -120,16 +120,24 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file. `upstreams` is never empty: without any, the built-in sandbox is the upstream.
 
-    `timezone` is that of the schedules, "" the machine's own.
+    `timezone` is that of the schedules, "" the machine's own. `file_mode` is that of new files, in octal.
     """
 
     database: str = "data/mirror.db"
+    file_mode: str = "0600"
     timezone: str = ""
     upstreams: tuple[UpstreamConfig, ...] = msgspec.field(default=(), name="upstream")
     serve: ServeConfig = ServeConfig()
     log: LogConfig = LogConfig()
     alerts: tuple[AlertConfig, ...] = msgspec.field(default=(), name="alert")
 
+    @property
+    def mode(self) -> int:
+        """The mode of new files, as the system takes it."""
+        return int(self.file_mode, 8)
+
+
+Section = TypeVar("Section", UpstreamConfig, AlertConfig)
 
 BUILT_IN = Config(
     upstreams=(UpstreamConfig(name="sandbox", kind="sandbox", schedule="*/2 * * * *", jitter=Duration(0)),)
@@ -138,6 +146,8 @@ BUILT_IN = Config(
 
 def read_config(path: Path | None) -> Config:
     """Read the file; None means `mirror.toml` if it is there, else the built-in sandbox.
+
+    Paths that it names are relative to its folder, wherever the program was started.
 
     Raises ConfigError that names the file, the line, the key and the remedy.
     """
@@ -152,7 +162,26 @@ def read_config(path: Path | None) -> Config:
         raise ConfigError(f"{path}: is no UTF-8 text; save it as UTF-8") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    return from_toml(text, where=str(path))
+    return _placed(from_toml(text, where=str(path)), path.parent)
+
+
+def _placed(config: Config, folder: Path) -> Config:
+    """Make the paths of a configuration those of files in its folder, where they are not absolute."""
+
+    def source(text: str | None) -> str | None:
+        scheme, _, place = (text or "").partition(":")
+        return f"file:{folder / place}" if scheme == "file" else text
+
+    def sources(section: Section, *keys: str) -> Section:
+        return msgspec.structs.replace(section, **{key: source(getattr(section, key)) for key in keys})
+
+    is_path = config.database and not config.database.startswith((":memory:", "file:"))
+    return msgspec.structs.replace(
+        config,
+        database=str(folder / config.database) if is_path else config.database,
+        upstreams=tuple(sources(one, "credential", "webhook_secret") for one in config.upstreams),
+        alerts=tuple(sources(one, "ping", "url") for one in config.alerts),
+    )
 
 
 def from_toml(text: str, *, where: str = "mirror.toml") -> Config:
@@ -183,6 +212,8 @@ def _complaints(config: Config) -> Iterator[tuple[str, str]]:
         ZoneInfo(config.timezone or "UTC")
     except (KeyError, ValueError, OSError):
         yield "$.timezone", f'{config.timezone!r} is no time zone; write it like "Europe/Amsterdam"'
+    if not re.fullmatch(r"0?6[046]{2}", config.file_mode):
+        yield "$.file_mode", f'{config.file_mode!r} is no mode of a file; write "0600", or "0660" for a group'
     yield from _alert_complaints(config)
     seen = set[str]()
     for index, upstream in enumerate(config.upstreams):

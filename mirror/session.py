@@ -162,7 +162,8 @@ def _runs(
     """
     path = Path(config.database)
     upstreams = chosen(config, wishes.names)
-    with sync_lock(path), Store(path) as store, ExitStack() as stack:
+    mode = config.mode
+    with sync_lock(path, mode), Store(path, mode) as store, ExitStack() as stack:
         patience = Patience(stop, report)
         # All of them first: a credential that cannot be read is told before anything is spent.
         connections = list[Connection]()

@@ -17,6 +17,7 @@ from mirror.background import Background
 from mirror.cli.base import configured, errors
 from mirror.config import Config
 from mirror.credentials import read_secret
+from mirror.modes import warn_of_open_files
 from mirror.observe.logs import secrets_of, set_up
 from mirror.observe.runs import Logged
 from mirror.report import Reporter
@@ -51,6 +52,7 @@ def serve(ctx: click.Context, host: str | None, port: int | None, public: bool) 
     """
     config = with_address(configured(ctx), host, port, public)
     datasette = application(config)
+    warn_of_open_files(config)
     stop = threading.Event()
     end_soon_after(stop)
     answer(datasette, config.serve.host, config.serve.port, ready=announce, stop=stop)
@@ -67,6 +69,7 @@ def schedule(ctx: click.Context) -> None:
     """
     config = configured(ctx)
     log_as(config)
+    warn_of_open_files(config)
     with built_in_sandbox(config):
         background = Background(config, report=Logged(), reread=lambda: configured(ctx), adopt=log_as)
         end_soon_after(background.stop)
@@ -86,8 +89,9 @@ def run(ctx: click.Context, host: str | None, port: int | None, public: bool) ->
         mirror run --port 8001
     """
     config = with_address(configured(ctx), host, port, public)
-    Store(Path(config.database)).close()  # there is something to serve before the first sync has ended
+    Store(Path(config.database), config.mode).close()  # so that there is a file to serve before a first sync
     datasette = application(config)
+    warn_of_open_files(config)
     stop = threading.Event()
     end_soon_after(stop)
     with built_in_sandbox(config), watching(config) as reporter:

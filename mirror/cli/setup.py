@@ -1,5 +1,6 @@
 """`mirror init`: a configuration to start from."""
 
+import os
 from pathlib import Path
 
 import click
@@ -9,9 +10,10 @@ from mirror.errors import ConfigError
 
 TEMPLATE = """\
 # What bitbucket-mirror mirrors, how often, and to whom it answers. Durations are written 30s, 15m, 1h, 7d.
-# Lines that are commented out show the default.
+# Lines that are commented out show the default. Paths are relative to the folder of this file.
 
 database = "data/mirror.db"
+# file_mode = "0600"          # of new files: "0640" or "0660" lets the group of the file read or write them
 # timezone = ""               # of the schedules, like "Europe/Amsterdam"; "": this machine's own
 
 [[upstream]]
@@ -52,7 +54,7 @@ workspaces = ["atlassian"]    # as in bitbucket.org/SLUG; remove the line for yo
 # host = "127.0.0.1"
 # port = 8001
 # writes = false              # let tokens of scope `write` create, update, delete and fork upstream
-# trust_basic_user = false    # loopback only: believe the user name of a Basic login
+# trust_basic_user = false    # Linux, loopback: believe the Basic user name of programs of this system user
 # public_url = ""             # where a proxy publishes the mirror: https://HOST or https://HOST/PATH
 
 # Who is told how syncs went, as many as you like; each has one of ping, url and command.
@@ -78,7 +80,8 @@ def init(path: Path) -> None:
         mirror init && $EDITOR mirror.toml && mirror sync
     """
     try:
-        with path.open("x", encoding="utf-8") as file:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(TEMPLATE)
     except FileExistsError:
         raise ConfigError(f"{path} is there already; remove it first, or name another file") from None

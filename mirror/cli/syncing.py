@@ -14,6 +14,7 @@ from mirror.background.works import next_runs
 from mirror.checks import check_file
 from mirror.cli.base import configured, errors, json_option, leave, out
 from mirror.errors import ConfigError, Interrupted, StoreError, StoreLocked
+from mirror.modes import warn_of_open_files
 from mirror.observe.alerts import Alerts
 from mirror.observe.logs import secrets_of, set_up
 from mirror.observe.runs import Logged, log_run
@@ -54,6 +55,7 @@ def sync(
         mirror sync cloud --no-wait --max-requests 500     (from cron)
     """
     config = configured(ctx)
+    warn_of_open_files(config)
     wishes = Wishes(
         names=names,
         full=full,

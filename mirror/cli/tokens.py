@@ -99,7 +99,8 @@ def _until(expires: str) -> datetime:
 
 def _store(ctx: click.Context, *, create: bool = False) -> Store:
     """Open the mirror; raises StoreError where there is none, unless a token is to be its first row."""
-    path = Path(configured(ctx).database)
+    config = configured(ctx)
+    path = Path(config.database)
     if not create:
         open_reader(path).close()
-    return Store(path)
+    return Store(path, config.mode)

@@ -8,7 +8,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from sqlite_utils import Database
@@ -17,11 +17,14 @@ from mirror.errors import MirrorError, StoreError, StoreLocked
 from mirror.store import schema
 
 BUSY_SECONDS = 30
+PRIVATE = 0o600
+"""The mode of new files: for their owner alone."""
 
 
-def open_writer(path: Path) -> sqlite3.Connection:
+def open_writer(path: Path, mode: int = PRIVATE) -> sqlite3.Connection:
     """Open or create the mirror for writing and bring its schema up to date.
 
+    `mode` is what a new file gets, and SQLite's files beside it; one that exists keeps its own.
     Raises StoreError for a folder that is not there, a file that is no mirror, is broken, read-only or
     newer than this program. The connection may be used from any thread, by one at a time.
     """
@@ -29,7 +32,20 @@ def open_writer(path: Path) -> sqlite3.Connection:
         _refuse_irregular(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(path.parent):
+            _create(path, mode)
             return _prepared(path)
+
+
+def _create(path: Path, mode: int) -> None:
+    """Make an empty file of a mode, whatever the umask, unless there is one; SQLite fills it."""
+    try:
+        descriptor = os.open(path.resolve(), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    except FileExistsError:
+        return
+    try:
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
 
 
 def _prepared(path: Path) -> sqlite3.Connection:
@@ -158,17 +174,20 @@ def _refuse_older(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Apply what is missing; each step and its record are one transaction.
+    """Apply what is missing, all of it in one transaction: a file that is killed meanwhile is as it was.
 
     Raises StoreError for a file that cannot be brought up to date.
     """
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version == schema.VERSION and _is_marked(connection):
         return
-    # application_id first: a first start killed half-way leaves a file that is still known as a mirror.
-    connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+    database = Database(connection, execute_plugins=False)
     try:
-        schema.migrations.apply(Database(connection, execute_plugins=False))
+        with database.atomic():
+            connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+            schema.migrations.apply(database)
+            connection.execute(_INDEX_OF_MIGRATIONS)
+            connection.execute(f"PRAGMA user_version = {schema.VERSION}")
     except sqlite3.DatabaseError as error:
         if _known_remedy(str(error)):
             raise
@@ -176,7 +195,11 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
             f"{path}: cannot be brought up to date from schema {version} to {schema.VERSION} ({error});"
             " the version that made it can still read it: keep it, and give a new path as `database`"
         ) from error
-    connection.execute(f"PRAGMA user_version = {schema.VERSION}")
+
+
+_INDEX_OF_MIGRATIONS = """CREATE UNIQUE INDEX IF NOT EXISTS idx__sqlite_migrations_migration_set_name
+    ON _sqlite_migrations (migration_set, name)"""
+"""A file whose creation was killed in earlier versions can lack it."""
 
 
 def _is_marked(connection: sqlite3.Connection) -> bool:
@@ -261,13 +284,19 @@ def _known_remedy(message: str) -> str:
 
 
 @contextmanager
-def sync_lock(path: Path) -> Iterator[None]:
-    """Hold the mirror for one run; raises StoreLocked naming the process that holds it already."""
+def sync_lock(path: Path, mode: int = PRIVATE) -> Iterator[None]:
+    """Hold the mirror for one run, by a lock file of a mode.
+
+    Raises StoreLocked naming the process that holds it already.
+    """
     lock_path = path.resolve().with_name(path.resolve().name + ".lock")  # links to one file share its lock
     with explained(lock_path):
         lock_path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
     try:
+        if os.fstat(descriptor).st_size == 0:
+            with suppress(OSError):  # new: the umask must not take from the mode; it may be another user's
+                os.fchmod(descriptor, mode)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -11,7 +11,7 @@ from sqlite_utils import Database
 
 from mirror.model import Owner, Repository
 from mirror.store.changes import Change
-from mirror.store.files import explained, open_writer
+from mirror.store.files import PRIVATE, explained, open_writer
 from mirror.store.identities import told_apart
 from mirror.store.index import keep_up, rebuild, settle
 from mirror.store.owners import save_owner
@@ -22,12 +22,13 @@ from mirror.store.repositories import SavedRepositories, save_repositories
 class Store:
     """A mirror file opened for writing. Threads may share it: transactions take turns.
 
-    Everything written inside one `transaction()` is in the file together or not at all. Raises StoreError.
+    Everything written inside one `transaction()` is in the file together or not at all. `mode` is that of a
+    new file. Raises StoreError.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mode: int = PRIVATE) -> None:
         self.path = path
-        self.connection = open_writer(path)
+        self.connection = open_writer(path, mode)
         self.db = Database(self.connection, execute_plugins=False)
         self._turn = threading.RLock()
 
