@@ -120,9 +120,9 @@ def test_strangers_cannot_count_what_is_private(mixed: Mixed) -> None:
 
 
 def test_private_forks_are_not_counted(tmp_path: Path) -> None:
-    """Where the upstream tells no count, the mirror's own is of what the caller may see."""
+    """The count that the upstream told, less those hidden; null where it told none."""
     filled = Filled(tmp_path / "mirror.db")
-    filled.repositories([repository("a/b")])
+    filled.repositories([repository("a/b", forks_count=2), repository("a/untold")])
     for name, private in (("c/b", False), ("d/b", True)):
         fork = repository(name, parent_uuid="{a/b}", parent_full_name="a/b", is_private=private)
         filled.repositories([fork])
@@ -130,6 +130,7 @@ def test_private_forks_are_not_counted(tmp_path: Path) -> None:
     served = asking(tmp_path / "mirror.db")
     assert served.json("/1.0/repositories/a/b")["forks_count"] == 1
     assert served.json("/1.0/repositories/a/b", headers=bearer(token))["forks_count"] == 2
+    assert served.json("/1.0/repositories/a/untold")["forks_count"] is None
     filled.store.close()
 
 

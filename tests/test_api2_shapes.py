@@ -26,7 +26,7 @@ UNKNOWN = {
         "target.links.html", "target.links.diff", "target.links.approve", "target.links.comments",
         "target.links.statuses", "target.parents.links.html",
     },
-    "workspace": {"is_privacy_enforced", "forking_mode", "links.hooks", "links.html_overview"},
+    "workspace": {"is_private", "is_privacy_enforced", "forking_mode", "links.hooks", "links.html_overview"},
 }  # fmt: skip
 UNKNOWN["tag"] = UNKNOWN["branch"] | {
     "tagger.user",

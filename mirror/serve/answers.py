@@ -108,6 +108,11 @@ def refs_not_read(full_name: str) -> ApiError:
     )
 
 
+def not_mirrored(what: str) -> ApiError:
+    """Say that nothing is known of something: an empty list would say that there is none."""
+    return ApiError(501, f"This mirror does not hold {what}", detail="The upstream does not tell it.")
+
+
 def refs_not_mirrored() -> ApiError:
     """Say that refs are left out of the mirror as a whole (``refs = "none"``)."""
     return ApiError(

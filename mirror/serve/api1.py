@@ -16,6 +16,7 @@ from mirror.serve.answers import (
     bad_request,
     forbidden,
     not_found,
+    not_mirrored,
     oldest,
     unauthorized,
 )
@@ -210,27 +211,32 @@ def main_branch(connection: sqlite3.Connection, asked: Asked) -> Answer:
 
 
 def followers(connection: sqlite3.Connection, asked: Asked) -> Answer:
-    """GET repositories/U/S/followers; the count can exceed the list, as it did then."""
+    """GET repositories/U/S/followers; the count can exceed the list, as it did then.
+
+    The list is null where the upstream told nothing but how many there are.
+    """
     row = _repository(connection, asked).row
     known = lookups.followers(connection, row.id)
+    lookups.must_know_followers(known, row.followers)
     body = {
-        "count": max(row.followers, len(known)),
-        "followers": [legacy.user(one) for one in known],
+        "count": max(row.followers or 0, len(known)),
+        "followers": [legacy.user(one) for one in known] if known or row.followers == 0 else None,
     }
     return Answer(body=body, synced_at=row.last_seen_at)
 
 
 def user_followers(connection: sqlite3.Connection, asked: Asked) -> Answer:
-    """GET users/U/followers: nobody; no upstream that still answers tells who follows a user."""
-    (them, *_) = _users(connection, asked.names[0])
-    return Answer(body={"count": 0, "followers": []}, synced_at=them.last_seen_at)
+    """GET users/U/followers: 501 for a known user; no upstream tells who follows a user."""
+    _users(connection, asked.names[0])
+    raise not_mirrored("who follows a user")
 
 
 def forks(connection: sqlite3.Connection, asked: Asked) -> Answer:
-    """GET repositories/U/S/forks: this mirror's own."""
+    """GET repositories/U/S/forks: this mirror's own; the count is the upstream's and can exceed the list."""
     row = _repository(connection, asked).row
     found = lookups.forks(connection, asked.caller, row.id)
-    body = {"count": len(found), "forks": [legacy.repository(one) for one in found]}
+    count = None if row.forks is None else max(row.forks, len(found))
+    body = {"count": count, "forks": [legacy.repository(one) for one in found]}
     return Answer(body=body, synced_at=_seen(found) or row.last_seen_at)
 
 

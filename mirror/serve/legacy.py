@@ -45,11 +45,12 @@ def repository(found: FoundRepository, *, state: str = "available") -> Json:
 
 def _plain_repository(row: RepositoryRow, state: str) -> Json:
     """Shape a repository without its parent, as Bitbucket did inside `fork_of`."""
+    policy = row.fork_policy
     return {
         "scm": row.scm,
-        "has_wiki": bool(row.has_wiki),
+        "has_wiki": _flag(row.has_wiki),
         "last_updated": local_millis(row.updated_at),
-        "no_forks": None if row.fork_policy is None else row.fork_policy == "no_forks",
+        "no_forks": policy and policy == "no_forks",
         "creator": None,
         "forks_count": row.forks,
         "created_on": local_millis(row.created_at),
@@ -65,19 +66,23 @@ def _plain_repository(row: RepositoryRow, state: str) -> Json:
         "state": state,
         "utc_created_on": utc(row.created_at),
         "website": row.website,
-        "description": row.description or "",
-        "has_issues": bool(row.has_issues),
+        "description": row.description,
+        "has_issues": _flag(row.has_issues),
         "is_fork": row.parent_full_name is not None,
         "slug": row.slug,
         "is_private": bool(row.is_private),
         "name": row.name,
-        "language": row.language or "",
+        "language": row.language,
         "utc_last_updated": utc(row.updated_at),
         "email_writers": True,
         "main_branch": row.main_branch,
-        "no_public_forks": row.fork_policy in ("no_public_forks", "no_forks"),
+        "no_public_forks": policy and policy in ("no_public_forks", "no_forks"),
         "resource_uri": repository_uri(row.owner, row.slug),
     }
+
+
+def _flag(value: int | None) -> bool | None:
+    return None if value is None else bool(value)
 
 
 def _named_only(full_name: str) -> Json:
@@ -98,12 +103,12 @@ def search_item(row: Json, logo: str | None) -> Json:
         "website": row["website"],
         "scm": row["scm"],
         "name": row["name"],
-        "followers_count": row["followers_count"] or 0,
+        "followers_count": row["followers_count"],
         "owner": row["full_name"].partition("/")[0],
         "logo": logo,
         "resource_uri": repository_uri(*row["full_name"].split("/", 1)),
         "slug": row["slug"],
-        "description": row["description"] or "",
+        "description": row["description"],
     }
 
 
@@ -116,26 +121,27 @@ def user(row: UserRow) -> Json:
     """Shape a user; first and last name are taken from the display name where the upstream tells none."""
     first, last = row.first_name, row.last_name
     is_team = row.kind != "user"
-    if first is None and last is None:
-        name = (row.display_name or "").strip()
+    if first is None and last is None and row.display_name is not None:
+        name = row.display_name.strip()
         first, _, last = (
             (name, "", "") if is_team else name.rpartition(" ") if " " in name else (name, "", "")
         )
     username = row.username or ""
     return {
         "username": username,
-        "first_name": first or "",
-        "last_name": last or "",
-        "display_name": row.display_name or username,
+        "first_name": first,
+        "last_name": last,
+        "display_name": row.display_name,
         "is_team": is_team,
         "is_staff": False,
-        "avatar": row.avatar_url or "",
+        "avatar": row.avatar_url,
         "resource_uri": f"/1.0/users/{quote(username)}",
     }
 
 
 def changeset(row: RefRow, branch: str | None) -> Json:
     """Shape the commit that a ref names. `revision`, a local number of Mercurial's, is not known."""
+    parents = row.target_parents
     return {
         "node": row.target_hash[:12],
         "files": [],
@@ -144,7 +150,7 @@ def changeset(row: RefRow, branch: str | None) -> Json:
         "author": row.target_author_name or _bare_name(row.target_author),
         "timestamp": local(row.target_date),
         "raw_node": row.target_hash,
-        "parents": [parent[:12] for parent in json.loads(row.target_parents or "[]")],
+        "parents": None if parents is None else [parent[:12] for parent in json.loads(parents)],
         "branch": branch,
         "message": row.target_message,
         "revision": None,
@@ -213,7 +219,7 @@ def overview_item(found: FoundRepository) -> Json:
         "name": row.name,
         "slug": row.slug,
         "is_private": bool(row.is_private),
-        "avatar": row.avatar_url or "",
+        "avatar": row.avatar_url,
     }
 
 
@@ -234,6 +240,8 @@ def dashboard_item(found: FoundRepository) -> Json:
     }
 
 
-def privilege(permission: str | None) -> str:
-    """Name a membership as 1.0 did: whoever owns a workspace is its admin."""
+def privilege(permission: str | None) -> str | None:
+    """Name a membership as 1.0 did: the owner of a workspace is its admin."""
+    if permission is None:
+        return None
     return "admin" if permission in ("owner", "admin") else "collaborator"

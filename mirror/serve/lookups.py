@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any, TypedDict
 
 from mirror.lookup import REFS_NOT_MIRRORED, refs_state
-from mirror.serve.answers import refs_not_mirrored, refs_not_read
+from mirror.serve.answers import not_mirrored, refs_not_mirrored, refs_not_read
 from mirror.serve.callers import Caller, holds_private
 from mirror.serve.rows import ChangeRow, FoundRepository, RefRow, RepositoryRow, UserRow
 
@@ -130,11 +130,7 @@ def _select(seen: str, forks: str) -> str:
     def columns(alias: str) -> str:
         plain = ", ".join(f"{alias}.{field}" for field in _PLAIN)
         return f"""{plain},
-            coalesce({alias}.followers_count,
-                     (SELECT count(*) FROM followers w WHERE w.repository_id = {alias}.id)),
-            coalesce({forks.format(of=alias)},
-                     (SELECT count(*) FROM repositories f
-                      WHERE f.parent_id = {alias}.id AND f.deleted_at IS NULL AND {seen.format(of="f")}))"""
+            {alias}.followers_count, {forks.format(of=alias)}"""
 
     return f"""SELECT {columns("r")}, {columns("p")}, r.parent_id, {seen.format(of="r")}
         FROM repositories r LEFT JOIN repositories p
@@ -272,6 +268,12 @@ def must_have_read_refs(
         {"id": repository_id},
     )
     raise refs_not_mirrored() if found.fetchone()[0] == REFS_NOT_MIRRORED else refs_not_read(full_name)
+
+
+def must_know_followers(known: Sequence[object], count: int | None) -> None:
+    """Raise ApiError 501 where the upstream told neither followers nor how many there are."""
+    if not known and count is None:
+        raise not_mirrored("who follows a repository")
 
 
 def followers(connection: sqlite3.Connection, repository_id: int) -> list[UserRow]:

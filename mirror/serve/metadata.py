@@ -35,7 +35,8 @@ TABLES: dict[str, dict[str, Any]] = {
         "label_column": "username",
         "facets": ["kind", "upstream_id"],
         "columns": {
-            "uuid": "the upstream's identity; it survives renaming",
+            "uuid": "the upstream's identity; it survives renaming; id:N where it has numbers, name:... "
+            "where it has names alone",
             "username": "the namespace, first half of a full name; for members without one, the nickname",
             "kind": "what owns the namespace: user, team or workspace",
             "is_owner": "1 for whoever owns a namespace, 0 for members alone",
@@ -57,14 +58,18 @@ TABLES: dict[str, dict[str, Any]] = {
         "facet_size": 12,
         "size": 50,
         "columns": {
-            "uuid": "the upstream's identity; it survives renaming and transfer",
+            "uuid": "the upstream's identity; it survives renaming and transfer; id:N where it has numbers, "
+            "name:... where it has names alone",
             "owner_id": "owner of the namespace",
             "slug": "name in addresses, unique within the owner",
             "name": "name as its owner wrote it",
             "full_name": "owner/slug",
+            "project_uuid": "id:N where the upstream has numbers",
             "scm": "git or hg",
             "is_private": "1 for private, 0 for public",
             "size": "bytes, as the upstream says",
+            "followers_count": "as the upstream says; NULL where it does not",
+            "forks_count": "as the upstream says; NULL where it does not",
             "main_branch": "NULL for an empty repository, and where it is not known",
             "fork_policy": "allow_forks, no_public_forks or no_forks",
             "parent_id": "what it was forked from, if that is mirrored",

@@ -4,7 +4,10 @@ import msgspec
 
 
 class RepositoryRow(msgspec.Struct, frozen=True):
-    """A repository; the fields are columns of the table, in the order they are selected."""
+    """A repository; the fields are columns of the table, in the order they are selected.
+
+    `followers` and `forks` are the numbers that the upstream told, `forks` less those hidden from the caller.
+    """
 
     id: int
     slug: str
@@ -27,8 +30,8 @@ class RepositoryRow(msgspec.Struct, frozen=True):
     last_seen_at: str
     refs_synced_at: str | None
     deleted_at: str | None
-    followers: int
-    forks: int
+    followers: int | None
+    forks: int | None
 
     @property
     def owner(self) -> str:

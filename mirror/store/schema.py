@@ -523,6 +523,19 @@ def m018_failures_that_are_accepted(db: Database) -> None:
     db.execute("ALTER TABLE sync_failures ADD COLUMN accepted INTEGER NOT NULL DEFAULT 0")
 
 
+@migrations()
+def m019_authors_without_account(db: Database) -> None:
+    """API 1.0 told the name in the author line where no account was behind it: that is no account's name."""
+    for table in ("branches", "tags"):
+        db.execute(
+            f"""UPDATE {table} SET target_author_name = NULL
+                WHERE target_author_uuid IS NULL AND (target_author_name = target_author
+                    OR substr(target_author, 1, length(target_author_name) + 2) = target_author_name || ' <')
+                AND repository_id IN (SELECT r.id FROM repositories r JOIN upstreams u ON u.id = r.upstream_id
+                    WHERE u.kind = 'legacy')"""
+        )
+
+
 def _drop_search_tables(db: Database) -> None:
     """Drop the search index with its triggers and indexes, whatever version made it."""
     for kind in ("trigger", "index", "table"):

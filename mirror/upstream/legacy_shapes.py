@@ -11,6 +11,7 @@ from mirror.errors import UpstreamShapeError
 from mirror.model import NAMED, Owner, Ref, RefKind, Repository
 from mirror.upstream.cloud_shapes import count, moment
 
+_MAIL = re.compile(r"\s*<[^<>]*>\s*$")
 _URI = re.compile(r"(?:/api)?/1\.0/repositories/([^/]+)/([^/]+)/?")
 
 
@@ -138,15 +139,21 @@ def _ref(row: NamedChangeset, kind: RefKind) -> Ref:
     target = row.changeset
     if not target.raw_node:
         raise UpstreamShapeError(f"{kind} {row.name!r} has no whole hash")
+    line = target.raw_author or target.author
     return Ref(
         kind=kind,
         name=row.name,
         target_hash=target.raw_node,
         target_date=moment(target.utctimestamp),
-        target_author=target.raw_author,
-        target_author_name=target.author,
+        target_author=line,
+        target_author_name=None if target.author == _without_mail(line) else target.author,
         target_message=target.message,
     )
+
+
+def _without_mail(line: str | None) -> str | None:
+    """Return the name in an author line: what `author` is where no account has the mail address."""
+    return None if line is None else _MAIL.sub("", line)
 
 
 def _names(row: RepositoryRow) -> tuple[str, str]:

@@ -61,7 +61,7 @@ class AccountShapes:
 
     def full_user(self, row: Account) -> Json:
         """Give a user as they are asked for alone."""
-        return {**self.account(row), "account_status": "active"}
+        return self.account(row)
 
     def team(self, row: Account) -> Json:
         """Give a team as ``/teams`` did."""
@@ -82,11 +82,11 @@ class AccountShapes:
         return {"type": "workspace", "name": row.display_name, **self._workspace_base(row)}
 
     def workspace(self, row: Account) -> Json:
-        """Give a workspace in full; whether it is private is not mirrored, so it is as public as its name."""
+        """Give a workspace in full; whether it is private is not mirrored, so that key is left out."""
         slug = row.username or ""
         here = self._links.workspace(slug)
         shaped = self.short_workspace(row)
-        shaped |= {"is_private": False, "created_on": moment(row.created_at)}
+        shaped["created_on"] = moment(row.created_at)
         shaped["links"] |= {
             "members": {"href": f"{here}/members"},
             "owners": {"href": f"{here}/members?q=permission%3D%22owner%22"},

@@ -70,10 +70,13 @@ _REPOSITORY = {
     "updated_on": Field("r.updated_at", "date"),
     "mainbranch": Field("r.main_branch", "object"),
     "mainbranch.name": Field("r.main_branch"),
-    "project": Field("coalesce(r.project_key, r.project_name, r.project_uuid)", "object"),
+    "project": Field(
+        "coalesce(r.project_key, r.project_name, iif(r.project_uuid GLOB '{*', r.project_uuid, NULL))",
+        "object",
+    ),
     "project.key": Field("r.project_key"),
     "project.name": Field("r.project_name"),
-    "project.uuid": Field("r.project_uuid"),
+    "project.uuid": Field("iif(r.project_uuid GLOB '{*', r.project_uuid, NULL)"),
     "workspace.slug": _namespace(),
     "workspace.name": _owners("display_name"),
     "workspace.uuid": Field(

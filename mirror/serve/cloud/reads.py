@@ -157,6 +157,12 @@ def belongs(connection: sqlite3.Connection, caller: Caller, workspace: int) -> b
     return bool(found)
 
 
+def has_followers(connection: sqlite3.Connection, repository_id: int) -> bool:
+    """Tell whether the upstream told anybody who follows a repository."""
+    sql = "SELECT 1 FROM followers WHERE repository_id = :repository LIMIT 1"
+    return bool(tuples(connection, sql, {"repository": repository_id}))
+
+
 def ref(connection: sqlite3.Connection, repository_id: int, kind: str, name: str) -> Ref | None:
     """Find a branch or a tag by its whole name."""
     found = tuples(

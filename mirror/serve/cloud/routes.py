@@ -6,7 +6,7 @@ row for each, also for what upstream has removed and the mirror gives back.
 
 import sqlite3
 
-from mirror.serve.answers import Answer, ApiError
+from mirror.serve.answers import Answer, ApiError, not_mirrored
 from mirror.serve.cloud import catalogue, people, reads
 from mirror.serve.cloud.account_shapes import moment
 from mirror.serve.cloud.answering import (
@@ -82,6 +82,8 @@ def forks(connection: sqlite3.Connection, asked: Asked) -> Answer:
 def watchers(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET repositories/W/S/watchers: as many as the mirror knows, which can be fewer than are counted."""
     row = find_repository(connection, asked)
+    if row.followers_count != 0 and not reads.has_followers(connection, row.id):
+        raise not_mirrored("who watches a repository")
     listing = catalogue.watchers(asked.caller, row.id)
     shapes = asked.shapes
     return accounts_of(connection, asked, listing, lambda user, _: shapes.account(user), row.last_seen_at)

@@ -3,6 +3,11 @@
 import msgspec
 
 
+def known_uuid(identity: str | None) -> str | None:
+    """Return an identity that is a uuid; None for the mirror's own ones: ``id:8``, ``name:owner``."""
+    return identity if identity is not None and identity.startswith("{") else None
+
+
 class Account(msgspec.Struct, frozen=True):
     """A row of `users`: somebody who owns repositories or is a member, and the workspace of that name."""
 
@@ -21,7 +26,7 @@ class Account(msgspec.Struct, frozen=True):
     @property
     def known_uuid(self) -> str | None:
         """The upstream's uuid; None where the upstream had none to give."""
-        return self.uuid if self.uuid.startswith("{") else None
+        return known_uuid(self.uuid)
 
 
 class Repository(msgspec.Struct, frozen=True):
@@ -67,7 +72,7 @@ class Repository(msgspec.Struct, frozen=True):
     @property
     def known_uuid(self) -> str | None:
         """The upstream's uuid; None where the upstream had none to give."""
-        return self.uuid if self.uuid.startswith("{") else None
+        return known_uuid(self.uuid)
 
 
 class Ref(msgspec.Struct, frozen=True):

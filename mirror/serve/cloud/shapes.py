@@ -10,7 +10,7 @@ import msgspec
 
 from mirror.serve.cloud.account_shapes import AccountShapes, Json, avatar, moment, seconds
 from mirror.serve.cloud.links import Links, escaped, segment
-from mirror.serve.cloud.rows import Account, Ref, Repository
+from mirror.serve.cloud.rows import Account, Ref, Repository, known_uuid
 
 _CHILDREN = ("pullrequests", "commits", "forks", "watchers", "downloads", "hooks")
 
@@ -42,7 +42,7 @@ class Shapes(AccountShapes):
             "workspace": workspace,
             "is_private": row.is_private != 0,
             "project": _project(
-                self._links, owner.username, row.project_key, row.project_name, row.project_uuid
+                self._links, owner.username, row.project_key, row.project_name, known_uuid(row.project_uuid)
             ),
             "fork_policy": row.fork_policy,
             "created_on": moment(row.created_at),
@@ -148,10 +148,11 @@ class Shapes(AccountShapes):
         shaped: Json = {
             "type": "repository",
             "full_name": full_name,
-            "name": row.parent_name or (full_name or "").partition("/")[2] or None,
             "links": links,
         }
-        if row.parent_uuid is not None and row.parent_uuid.startswith("{"):
+        if row.parent_name is not None:
+            shaped["name"] = row.parent_name
+        if known_uuid(row.parent_uuid) is not None:
             shaped["uuid"] = row.parent_uuid
         return shaped
 
