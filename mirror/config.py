@@ -241,6 +241,20 @@ def _name_complaints(upstream: UpstreamConfig, path: str) -> Iterator[tuple[str,
             yield f"{path}.accept_missing", f'{name!r} is no repository; write it like "owner/slug"'
 
 
+def place_complaint(place: str) -> str | None:
+    """Say what is wrong with an address that alerts go to, without repeating it; None for a good one."""
+    try:
+        url = urlsplit(place)
+        _ = url.port
+    except ValueError:
+        return "is no web address"
+    if url.scheme not in ("http", "https") or not url.hostname:
+        return "is no web address; it begins with https:// or http://"
+    if url.username is not None or url.password is not None:
+        return "holds a user and a password; alerts send none, use an address that needs no login"
+    return None
+
+
 def _alert_complaints(config: Config) -> Iterator[tuple[str, str]]:
     for index, alert in enumerate(config.alerts):
         path = f"$.alert[{index}]"
@@ -248,8 +262,12 @@ def _alert_complaints(config: Config) -> Iterator[tuple[str, str]]:
             yield path, "this section needs one of ping, url and command"
         for key in ("ping", "url"):
             place = getattr(alert, key)
-            if place and not re.match(r"https?://[^\s/]|env:[A-Za-z_]\w*$|file:.", place):
+            if not place or re.match(r"env:[A-Za-z_]\w*$|file:.", place):
+                continue
+            if not re.match(r"https?://[^\s/]", place):
                 yield f"{path}.{key}", 'must be a web address, or say where one is: "env:NAME" or "file:PATH"'
+            elif complaint := place_complaint(place):
+                yield f"{path}.{key}", complaint
 
 
 def _secret_complaints(upstream: UpstreamConfig, path: str) -> Iterator[tuple[str, str]]:

@@ -98,24 +98,12 @@ def read_credential(source: str | None, environ: Mapping[str, str] = os.environ)
     """
     if source is None:
         return ANONYMOUS
-    scheme, _, place = source.partition(":")
-    if scheme == "env" and place:
-        if place not in environ:
-            raise ConfigError(f"credential {source}: {place} is not set; export {place} so that {_FORMS}")
-        return from_text(environ[place], where=source)
-    if scheme == "file" and place:
-        return from_text(_file_content(place, source), where=source)
-    raise ConfigError(
-        'credential: say where the secret is: "env:NAME" or "file:PATH"; never the secret itself'
-    )
+    return from_text(_read("credential", source, environ, so_that=f"so that {_FORMS}"), where=source)
 
 
 def read_secret(source: str, environ: Mapping[str, str] = os.environ) -> str:
     """Read a secret that is no login, such as a webhook's; raises ConfigError that never shows it."""
-    scheme, _, place = source.partition(":")
-    if scheme == "env" and place not in environ:
-        raise ConfigError(f"secret {source}: {place} is not set; export {place}")
-    text = (environ[place] if scheme == "env" else _file_content(place, source)).strip()
+    text = _read("secret", source, environ, so_that="with the secret alone in it")
     if len(text) < SHORTEST_SECRET:
         raise ConfigError(
             f"secret {source}: it is shorter than {SHORTEST_SECRET} characters; make a longer one"
@@ -125,7 +113,7 @@ def read_secret(source: str, environ: Mapping[str, str] = os.environ) -> str:
 
 def from_text(text: str, *, where: str) -> Credential:
     """Tell the form of a secret from its text; `where` names its source in errors."""
-    text = text.removeprefix("\ufeff").strip()
+    text = bare(text)
     if not text:
         raise ConfigError(f"credential {where}: it is empty; write it so that {_FORMS}")
     if not text.isprintable():
@@ -142,20 +130,40 @@ def from_text(text: str, *, where: str) -> Credential:
     return Credential("oauth" if text.startswith("oauth:") else "basic", user, secret)
 
 
-def _file_content(place: str, source: str) -> str:
+def bare(text: str) -> str:
+    """Return a secret without what editors add: a byte order mark, blanks and line ends around it."""
+    return text.strip().removeprefix("\ufeff").strip()
+
+
+def _read(what: str, source: str, environ: Mapping[str, str], *, so_that: str) -> str:
+    """Read what ``env:NAME`` or ``file:PATH`` points to: the one place that reads secrets.
+
+    `what` and `so_that` are for the messages; raises ConfigError.
+    """
+    scheme, _, place = source.partition(":")
+    if scheme == "env" and place:
+        if place not in environ:
+            raise ConfigError(f"{what} {source}: {place} is not set; export {place} {so_that}")
+        return bare(environ[place])
+    if scheme == "file" and place:
+        return bare(_file_content(Path(place), f"{what} {source}", so_that))
+    raise ConfigError(f'{what}: say where the secret is: "env:NAME" or "file:PATH"; never the secret itself')
+
+
+def _file_content(place: Path, named: str, so_that: str) -> str:
     """Read a small file; a pipe or a directory by mistake must neither hang nor crash us."""
-    path = Path(place).expanduser()
     try:
+        path = place.expanduser()
         if not path.is_file():
-            raise ConfigError(f"credential {source}: no such file; create it with mode 600 so that {_FORMS}")
+            raise ConfigError(f"{named}: no such file; create it with mode 600 {so_that}")
         with path.open(encoding="utf-8") as file:
             text = file.read(LARGEST_FILE + 1)
     except (OSError, RuntimeError) as error:
         raise ConfigError(
-            f"credential {source}: cannot be read ({type(error).__name__}); check its owner and mode"
+            f"{named}: cannot be read ({type(error).__name__}); check its owner and mode"
         ) from None
     except UnicodeDecodeError:
-        raise ConfigError(f"credential {source}: it is no UTF-8 text; {_FORMS}") from None
+        raise ConfigError(f"{named}: it is no UTF-8 text; write it anew {so_that}") from None
     if len(text) > LARGEST_FILE:
-        raise ConfigError(f"credential {source}: the file is too large for a secret; {_FORMS}")
+        raise ConfigError(f"{named}: the file is too large for a secret; write it anew {so_that}")
     return text

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.credentials import ANONYMOUS, read_credential
+from mirror.credentials import ANONYMOUS, read_credential, read_secret
 from mirror.errors import ConfigError
 
 
@@ -55,6 +55,26 @@ def test_what_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=words) as caught:
             read_credential(source, {})
         assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["\ufeffa webhook secret\r\n", " \ufeff a webhook secret ", "a webhook secret\n"]
+)
+def test_a_byte_order_mark_is_part_of_no_secret(tmp_path: Path, text: str) -> None:
+    """Editors put it before the text; files and variables are read by one function."""
+    (tmp_path / "secret").write_text(text, encoding="utf-8")
+    assert read_secret(f"file:{tmp_path}/secret", {}) == "a webhook secret"
+    assert read_secret("env:HOOK", {"HOOK": text}) == "a webhook secret"
+
+
+def test_a_secret_that_cannot_be_read_says_so(tmp_path: Path) -> None:
+    """In words for secrets, not for logins."""
+    for source, words in [
+        ("env:HOOK", "export HOOK"),
+        (f"file:{tmp_path}/none", "with the secret alone in it"),
+    ]:
+        with pytest.raises(ConfigError, match=f"^secret {source}.*{words}"):
+            read_secret(source, {})
 
 
 def test_none_is_anonymous() -> None:

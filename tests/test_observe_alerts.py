@@ -1,11 +1,16 @@
 """Alerts: a real listener and a real command are told of successes, failures, recoveries and the brake."""
 
+import contextlib
 import json
 import logging
+import socket
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,7 +22,9 @@ from test_background import started, told
 from mirror.background import Background
 from mirror.config import from_toml
 from mirror.errors import ConfigError
-from mirror.observe.alerts import Alerts, events_of
+from mirror.observe.alerts import Alerts, events_of, place_of
+from mirror.observe.courier import MOST_WAITING, Courier
+from mirror.observe.messengers import NotDelivered, call, post
 from mirror.report import Counts, Silent, Summary
 from mirror.sandbox import parse_fault
 from mirror.store.runs import Failure
@@ -87,10 +94,10 @@ def test_a_failure_is_told_when_it_begins_and_when_it_is_over(folder: Folder, li
         box.sandbox.add_fault(parse_fault("401,nth=every"))
         for _ in range(3):
             assert folder.run("sync", "--full", **chat).code == 3
-        assert listener.events() == [("/ping/fail?a=b", ""), ("/json", "failure")]
+        assert sorted(listener.events()) == [("/json", "failure"), ("/ping/fail?a=b", "")]
         box.sandbox.clear_faults()
         assert folder.run("sync", **chat).code == 0
-        assert listener.events() == [("/json", "recovery"), ("/ping?a=b", "")]
+        assert sorted(listener.events()) == [("/json", "recovery"), ("/ping?a=b", "")]
 
 
 def test_the_brake_is_told_once(folder: Folder, listener: Listener) -> None:
@@ -235,28 +242,30 @@ def test_what_a_run_is_worth_telling(run: Summary, failed_before: bool, events: 
 def test_a_trouble_of_the_mirror_itself_is_told_once_and_over(tmp_path: Path, listener: Listener) -> None:
     """A disk that is full, a file that cannot be read."""
     config = from_toml(f'database = "{tmp_path}/m.db"\n[[alert]]\nurl = "{listener.url}/json"')
-    alerts = Alerts(config, clock=lambda: NOW)
-    for _ in range(3):
-        alerts.trouble("", "the disk is nearly full")
-    alerts.well()
-    alerts.well()
+    with Alerts(config, clock=lambda: NOW) as alerts:
+        for _ in range(3):
+            alerts.trouble("", "the disk is nearly full")
+        alerts.well()
+        alerts.well()
     assert listener.events() == [("/json", "failure"), ("/json", "recovery")]
 
 
 @pytest.mark.parametrize(
-    "place", ["http://127.0.0.1:9", "http://256.0.0.1/", "http://[::1", "https://127.0.0.1:9"]
+    "place", ["http://127.0.0.1:9", "http://256.0.0.1/", "https://127.0.0.1:9", "http://a.invalid/\u00e9 x"]
 )
 def test_no_address_stops_a_sync(tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture) -> None:
     """Whatever it is, the alert that cannot be delivered is a line of the log."""
-    with caplog.at_level(logging.WARNING):
-        Alerts(from_toml(f'[[alert]]\nurl = "{place}"'), clock=lambda: NOW).trouble("", "x")
+    config = from_toml(f'[[alert]]\nurl = "{place}"')
+    with caplog.at_level(logging.WARNING), Alerts(config, clock=lambda: NOW) as alerts:
+        alerts.trouble("", "x")
     assert "could not be delivered" in caplog.text
 
 
 def test_an_address_is_never_logged(caplog: pytest.LogCaptureFixture, listener: Listener) -> None:
     """Whoever knows it can write there, so it is taken out of what upstreams said, too."""
     config = from_toml(f'[[alert]]\nurl = "{listener.url}/json"')
-    Alerts(config, clock=lambda: NOW).trouble("", f"someone said {listener.url}/json")
+    with Alerts(config, clock=lambda: NOW) as alerts:
+        alerts.trouble("", f"someone said {listener.url}/json")
     assert listener.url not in listener.heard[0][1]
     assert "[secret]" in listener.heard[0][1]
 
@@ -269,6 +278,10 @@ def test_an_address_is_never_logged(caplog: pytest.LogCaptureFixture, listener: 
         ('[[alert]]\nurl = "example.com"', "must be a web address"),
         ('[[alert]]\nurl = "https://a.example"\non = ["fire"]', "'fire'"),
         ('[[alert]]\nurl = "https://a.example"\nwhen = 3', "unknown setting 'when'"),
+        ('[[alert]]\nurl = "http://[::1"', "no web address"),
+        ('[[alert]]\nurl = "https://a.example:port/"', "no web address"),
+        ('[[alert]]\nping = "https://user:word@a.example/"', "line 2: ping: holds a user and a password"),
+        ('[[alert]]\nurl = "https://user@a.example"', "line 2: url: holds a user and a password"),
     ],
 )
 def test_a_wrong_alert_is_refused(text: str, says: str) -> None:
@@ -284,3 +297,108 @@ def test_a_place_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "place").write_text("no address at all")
     with pytest.raises(ConfigError, match="no web address"):
         Alerts(from_toml(f'[[alert]]\nping = "file:{tmp_path}/place"'))
+    (tmp_path / "place").write_text("https://user:s3cret@a.example/")
+    with pytest.raises(ConfigError, match="holds a user and a password") as caught:
+        Alerts(from_toml(f'[[alert]]\nping = "file:{tmp_path}/place"'))
+    assert "s3cret" not in str(caught.value)
+    (tmp_path / "place").write_text("\ufeffhttps://a.example/hook\r\n", encoding="utf-8")
+    assert place_of(f"file:{tmp_path}/place") == "https://a.example/hook"
+
+
+@contextmanager
+def answering(*pieces: bytes, pause: float = 0.0) -> Iterator[str]:
+    """Answer one connection with pieces and pauses between them, until they end or the test does."""
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(65_536)
+                for piece in pieces:
+                    connection.sendall(piece)
+                    if done.wait(pause):
+                        return
+
+        pool.submit(answer)
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}/secret-path"
+        finally:
+            done.set()
+
+
+DRIPPING = [b"HTTP/1.1 200 OK\r\n", *(b"X-%d: y\r\n" % number for number in range(60)), b"\r\n"]
+
+
+@pytest.mark.parametrize("pieces", [DRIPPING, [b"H"] * 60, [b""] * 60], ids=["headers", "status", "silence"])
+def test_a_receiver_that_drips_is_cut_off(pieces: list[bytes]) -> None:
+    """At one moment for the whole exchange, although something comes well within each time-out."""
+    with answering(*pieces, pause=0.05) as url, pytest.raises(NotDelivered, match=r"within 0\.2 s") as caught:
+        post(url, b"{}", seconds=0.2)
+    assert "secret-path" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(listener: Listener, status: int) -> None:
+    """The GET that comes of it would lose the alert; the code is told, the place is not."""
+    other = f"{listener.url}/elsewhere"
+    head = f"HTTP/1.1 {status} Moved\r\nLocation: {other}\r\nContent-Length: 0\r\n\r\n".encode()
+    with answering(head) as url, pytest.raises(NotDelivered, match=f"{status}; redirects") as caught:
+        post(url, b"{}")
+    assert "elsewhere" not in str(caught.value)
+    assert listener.heard == []
+
+
+def test_a_slow_receiver_holds_up_neither_work_nor_other_alerts(
+    listener: Listener, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The thread that works goes on at once; the other place is told; what takes too long is a warning."""
+    with answering(*DRIPPING, pause=0.05) as slow:
+        config = from_toml(f'[[alert]]\nurl = "{slow}"\n[[alert]]\nurl = "{listener.url}/json"')
+        alerts = Alerts(config, clock=lambda: NOW)
+        alerts.trouble("", "the disk is nearly full")
+        alerts.close(0.5)
+    assert listener.events() == [("/json", "failure")]
+    assert "alert 1 could not be delivered in time" in caplog.text
+
+
+def test_more_alerts_than_can_wait_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """With a line of the log; nothing waits, and nothing grows."""
+    sent, free = list[int](), threading.Event()
+
+    def send(alert: int, _: threading.Event) -> None:
+        free.wait()
+        sent.append(alert)
+
+    courier = Courier("alert 1", send)
+    for number in range(MOST_WAITING + 10):
+        courier.send(number)
+    free.set()
+    courier.close(time.monotonic() + 20)
+    assert sent[:MOST_WAITING] == list(range(MOST_WAITING))
+    assert caplog.text.count("others wait") >= 9
+
+
+CHILDREN = "sleep 300 & echo $! > {place}; sleep 300"
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["too long", "told to stop"])
+def test_a_command_is_killed_with_its_children(tmp_path: Path, stopped: bool) -> None:
+    """After its time, or when the service ends."""
+    place, stop = tmp_path / "child", threading.Event()
+    command = ["sh", "-c", CHILDREN.format(place=place)]
+    with ThreadPoolExecutor(1) as pool:
+        ran = pool.submit(call, command, b"x" * 200_000, stop=stop, seconds=60 if stopped else 1.0)
+        while not (place.exists() and place.read_text().strip()):
+            time.sleep(0.02)
+        if stopped:
+            stop.set()
+        with pytest.raises(NotDelivered, match="was killed"):
+            ran.result()
+    child = int(place.read_text())
+    for _ in range(200):
+        if not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2]:
+            break
+        time.sleep(0.02)
+    else:
+        raise AssertionError("the child lives on")

@@ -8,6 +8,7 @@ import logging
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -132,9 +133,11 @@ class Background:
         self._asked.put("end")
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
+        until = time.monotonic() + PATIENCE_SECONDS
         idle = self._busy.acquire(timeout=PATIENCE_SECONDS)
         if idle:
             self._busy.release()
+        self._alerts.close(max(0.0, until - time.monotonic()))
         return idle
 
     def _told_to_stop(self, _: int, __: FrameType | None) -> None:
@@ -158,17 +161,19 @@ class Background:
         try:
             config = checked(self._reread())
             self._refuse_another_mirror(config)
-            alerts = Alerts(config, clock=self._clock)
             jobs = self._jobs(config)
+            alerts = Alerts(config, clock=self._clock)
             self._adopt(config)
         except ConfigError as error:
             self._report.note(f"the new configuration is refused, the old one stays: {error}")
             return
         later = "; `serve` only by a restart" if config.serve != self._config.serve else ""
+        before = self._alerts
         self._config, self._alerts = config, alerts
         self._scheduler.remove_all_jobs()
         self._schedule(config, jobs)
         self._report.note(f"the configuration was read anew{later}")
+        before.close()
 
     def _refuse_another_mirror(self, config: Config) -> None:
         """Raise ConfigError for another file, and for the built-in sandbox in place of upstreams."""

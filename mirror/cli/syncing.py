@@ -76,6 +76,7 @@ def sync(
             except StoreError as error:
                 if not isinstance(error, StoreLocked):
                     alerts.trouble("", str(error))
+                    alerts.close()
                 raise
     for summary in summaries:
         alerts.tell(summary)
@@ -83,6 +84,7 @@ def sync(
             log_run(summary)
         else:
             print_summary(out(), summary)
+    alerts.close()
     leave(max((summary.exit_code for summary in summaries), default=0))
 
 

@@ -4,19 +4,22 @@ A trouble is told when it begins and when it is over, not every quarter of an ho
 failed is read from the file, so that it makes no difference whether a service or cron begins the runs.
 """
 
-import logging
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
-from mirror.config import AlertConfig, AlertEvent, Config
+from mirror.config import AlertConfig, AlertEvent, Config, place_complaint
 from mirror.credentials import read_secret, redacting
 from mirror.errors import ConfigError, StoreError
+from mirror.observe.courier import LONGEST, Courier
 from mirror.observe.logs import secrets_of
-from mirror.observe.messengers import NotDelivered, call, ping, post
+from mirror.observe.messengers import call, ping, post
 from mirror.observe.runs import run_line
 from mirror.report import Summary
 from mirror.store.files import open_reader
@@ -26,8 +29,6 @@ ENDED = ("complete", "incomplete")
 LISTINGS = ("full", "incremental")
 UNLISTED = ("workspace", "workspaces", "page")
 """Kinds of failures by which repositories may be missing altogether."""
-
-log = logging.getLogger("mirror.alerts")
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -42,25 +43,42 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str | None = None
 
 
-Send = Callable[[Alert], None]
+Send = Callable[[Alert, threading.Event], None]
+"""Delivers an alert, or ends early when the event is set; raises NotDelivered."""
 
 
 class Alerts:
     """The alerts of a configuration; raises ConfigError for a place that cannot be read.
 
-    What cannot be delivered is logged, and nothing else comes of it.
+    They are delivered by threads of their own, so that no receiver holds up what they tell of. What cannot be
+    delivered is logged, and nothing else comes of it. `close` waits for what is under way.
     """
 
     def __init__(self, config: Config, *, clock: Clock = utc_now) -> None:
         self._path = Path(config.database)
         self._clock = clock
-        self._sends = [(each.events, sender_of(each)) for each in config.alerts]
+        sends = [(each.events, sender_of(each)) for each in config.alerts]
+        self._couriers = [
+            (events, Courier(f"alert {number}", send)) for number, (events, send) in enumerate(sends, 1)
+        ]
         self._redact = redacting([*secrets_of(config), *places_of(config)])
         self._troubled = set[str]()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self, seconds: float = LONGEST) -> None:
+        """Wait so many seconds for what is being delivered; what takes longer is given up and logged."""
+        until = time.monotonic() + seconds
+        for _, courier in self._couriers:
+            courier.close(until)
+
     def tell(self, summary: Summary) -> None:
         """Tell what a run means to those who want to know."""
-        if not self._sends:
+        if not self._couriers:
             return
         name = summary.upstream
         failed_before = name in self._troubled or self._failed_before(summary)
@@ -116,12 +134,9 @@ class Alerts:
             state=state,
             error=error and self._redact(error),
         )
-        for number, (events, send) in enumerate(self._sends, 1):
+        for events, courier in self._couriers:
             if event in events:
-                try:
-                    send(alert)
-                except NotDelivered as failure:
-                    log.warning("alert %d could not be delivered: %s", number, failure)
+                courier.send(alert)
 
 
 def events_of(summary: Summary, *, failed_before: bool) -> list[AlertEvent]:
@@ -145,20 +160,21 @@ def events_of(summary: Summary, *, failed_before: bool) -> list[AlertEvent]:
 
 
 def sender_of(alert: AlertConfig) -> Send:
-    """Return what delivers an alert to its place; it raises NotDelivered."""
+    """Return what delivers an alert to its place; raises ConfigError."""
     if alert.command:
-        return lambda told: call(alert.command, msgspec.json.encode(told))
+        return lambda told, stop: call(alert.command, msgspec.json.encode(told), stop=stop)
     place = place_of(alert.ping or alert.url)
     if alert.ping:
-        return lambda told: ping(place, told.text, failed=told.event in ("failure", "brake"))
-    return lambda told: post(place, msgspec.json.encode(told))
+        return lambda told, _: ping(place, told.text, failed=told.event in ("failure", "brake"))
+    return lambda told, _: post(place, msgspec.json.encode(told))
 
 
 def place_of(text: str) -> str:
     """Return an address, which may stand in the environment or in a file; raises ConfigError."""
     place = read_secret(text) if text.startswith(("env:", "file:")) else text
-    if not place.startswith(("http://", "https://")):
-        raise ConfigError(f"alert {text}: what it holds is no web address")
+    if complaint := place_complaint(place):
+        named = text if place != text else "address"
+        raise ConfigError(f"alert {named}: what it holds {complaint}")
     return place
 
 
