@@ -80,7 +80,7 @@ async def admitted_writer(
 
 def login_of(request: Request, database: "Database") -> int | None:
     """Return the token behind a login cookie, recognised by the plugin in this very request; for reading."""
-    return caller_of(request.actor, database).token_id or None
+    return caller_of(request.actor, database.name).token_id or None
 
 
 def caller_in(connection: sqlite3.Connection, said: Credentials, login: int | None) -> Caller:

@@ -1,12 +1,9 @@
 """Which of the attached databases are mirrors, and what this server was told about them.
 
-A mirror is known by its `PRAGMA application_id`; every other database is left alone. Settings come from
+`mirror.serve.reading` tells a mirror from other databases, which are left alone. Settings come from
 `mirror.serve.app.build`, or, under plain `datasette`, from the plugin configuration ``bitbucket-mirror``.
 """
 
-import sqlite3
-from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -16,13 +13,12 @@ from datasette.utils import StartupError
 from mirror.config import ServeConfig
 from mirror.errors import ConfigError
 from mirror.serve.peers import Peers
-from mirror.store.schema import APPLICATION_ID
+from mirror.serve.reading import GuardedDatabase, guard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from datasette.app import Datasette
-    from datasette.database import Database
 
 PLUGIN = "bitbucket-mirror"
 
@@ -37,7 +33,6 @@ class Served:
         self.described: object = None
         self.peers = Peers()
         self.use_noted = dict[tuple[str, int], float]()
-        self._known = WeakKeyDictionary["Database", bool]()
         self._plain = _plain_config(datasette)
 
     @property
@@ -58,12 +53,6 @@ class Served:
                 "Linux tells, in /proc/net/tcp; remove the setting and make a token: mirror token create NAME"
             )
 
-    def is_mirror(self, database: "Database") -> bool:
-        """Tell whether a database is a mirror; asked of the file once."""
-        if database not in self._known:
-            self._known[database] = bool(database.path) and _is_mirror(Path(database.path))
-        return self._known[database]
-
 
 _served = WeakKeyDictionary["Datasette", Served]()
 
@@ -75,25 +64,19 @@ def served(datasette: "Datasette") -> Served:
     return _served[datasette]
 
 
-def mirrors(datasette: "Datasette") -> "Iterator[Database]":
+def mirrors(datasette: "Datasette") -> "Iterator[GuardedDatabase]":
     """Yield the attached mirrors in the order they were named."""
-    known = served(datasette)
-    yield from (database for database in datasette.databases.values() if known.is_mirror(database))
+    guard(datasette)
+    for database in datasette.databases.values():
+        if isinstance(database, GuardedDatabase) and database.is_mirror():
+            yield database
 
 
-def mirror_named(datasette: "Datasette", name: str) -> "Database | None":
+def mirror_named(datasette: "Datasette", name: str) -> "GuardedDatabase | None":
     """Return the mirror of that name, or None where there is another database or nothing."""
+    guard(datasette)
     database = datasette.databases.get(name)
-    return database if database is not None and served(datasette).is_mirror(database) else None
-
-
-def _is_mirror(path: Path) -> bool:
-    """Ask SQLite, not the file's header: in WAL mode the number may not have reached the header yet."""
-    try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            return bool(connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID)
-    except sqlite3.DatabaseError:
-        return False
+    return database if isinstance(database, GuardedDatabase) and database.is_mirror() else None
 
 
 def _plain_config(datasette: "Datasette") -> ServeConfig:

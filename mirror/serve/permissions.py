@@ -16,7 +16,6 @@ from itsdangerous import BadSignature
 
 from mirror.serve import callers, lookups, tokens
 from mirror.serve.callers import NotAccepted
-from mirror.serve.closed import OURS, opened
 from mirror.serve.mirrors import mirror_named, mirrors, served
 from mirror.times import from_text, to_text, utc_now
 
@@ -117,12 +116,12 @@ def _actor(database: "Database", caller: callers.Caller) -> Actor:
     return actor
 
 
-def caller_of(actor: Actor | None, database: "Database") -> callers.Caller:
-    """Turn the actor of a request back into a caller of a mirror; it never writes."""
+def caller_of(actor: Actor | None, database: str) -> callers.Caller:
+    """Turn the actor of a request back into a caller of a mirror of that name; it never writes."""
     actor = actor or {}
     if actor.get("id") == ROOT and "mirror" not in actor:
         return callers.Caller(name=ROOT, token_id=0, sees_all=True)  # Datasette's own root has no token
-    if "mirror_ids" not in actor or actor.get("mirror") != database.name:
+    if "mirror_ids" not in actor or actor.get("mirror") != database:
         return callers.ANONYMOUS
     return callers.Caller(
         name=str(actor["id"]),
@@ -133,29 +132,46 @@ def caller_of(actor: Actor | None, database: "Database") -> callers.Caller:
     )
 
 
+class Visitor:
+    """Whose SQL a request runs: an actor, None for a stranger."""
+
+    def __init__(self, actor: Actor | None) -> None:
+        self._actor = actor
+
+    def sees_all(self, database: str) -> bool:
+        """Tell whether nothing of a mirror is hidden from them."""
+        return caller_of(self._actor, database).sees_all
+
+    def lacks(self, connection: sqlite3.Connection, database: str) -> bool:
+        """Tell whether the mirror on a connection holds a row that is hidden from them."""
+        return lookups.hides(connection, caller_of(self._actor, database))
+
+
+def may_download(datasette: "Datasette", actor: Actor | None, resource: Any) -> bool:
+    """Tell whether an actor may have a file as it is: one from whom nothing in it is hidden."""
+    return not isinstance(resource, str) or (
+        mirror_named(datasette, resource) is None or Visitor(actor).sees_all(resource)
+    )
+
+
 async def is_closed(datasette: "Datasette", actor: Actor | None, resource: Any) -> bool:
     """Tell whether an actor must not open a database or anything in it.
 
     Every action on a mirror is asked about alike, those of other plugins too. The in-memory database of
-    `--crossdb` reaches into all files, so it is as closed as the most private of them.
+    `--crossdb` reaches into all files: it is for those alone from whom no mirror hides anything.
     """
     name = resource[0] if isinstance(resource, tuple) else resource
     if not isinstance(name, str):
         return False
+    asking = Visitor(actor)
     if datasette.crossdb and name == "_memory":
-        asked = list(mirrors(datasette))
-    else:
-        found = mirror_named(datasette, name)
-        asked = [found] if found else []
-    for database in asked:
-        caller = caller_of(actor, database)
-        if caller.sees_all:
-            continue
-        if _is_accounts(resource) or await database.execute_fn(
-            lambda connection, caller=caller: lookups.hides(connection, caller)
-        ):
-            return True
-    return False
+        return not all(asking.sees_all(database.name) for database in mirrors(datasette))
+    database = mirror_named(datasette, name)
+    if database is None or asking.sees_all(name):
+        return False
+    if _is_accounts(resource):
+        return True
+    return bool(await database.execute_fn(lambda connection: asking.lacks(connection, name)))
 
 
 def _is_accounts(resource: Any) -> bool:
@@ -179,9 +195,9 @@ async def note_use(datasette: "Datasette", database: "Database", caller: callers
 
     def note(connection: sqlite3.Connection) -> None:
         try:
-            with connection, opened():
+            with connection:
                 connection.execute(
-                    f"UPDATE api_tokens SET last_used_at = ? WHERE id = ? {OURS}", (to_text(now), token_id)
+                    "UPDATE api_tokens SET last_used_at = ? WHERE id = ?", (to_text(now), token_id)
                 )
         except sqlite3.OperationalError:
             noted.pop(key, None)  # a long write or a read-only disk: the next request tries again

@@ -4,11 +4,12 @@ Registered by the entry point `mirror`, so it works under `mirror serve` and und
 """
 
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datasette import hookimpl
-from datasette.utils import StartupError
+from datasette.utils import StartupError, await_me_maybe
 from datasette.utils.asgi import Request, Response
 from jinja2 import Environment
 
@@ -23,10 +24,8 @@ from mirror.serve import (
     permissions,
     prefix,
     service,
-    threads,
     webhooks,
 )
-from mirror.serve.closed import close_tables
 from mirror.serve.cloud import conditions, edge
 from mirror.serve.errors import error_page
 from mirror.serve.metadata import metadata
@@ -34,6 +33,7 @@ from mirror.serve.mirrors import mirror_named, mirrors, served
 from mirror.serve.pages import headers, login, tables, wording
 from mirror.serve.pages.routes import ROUTES
 from mirror.serve.queries import stored_queries
+from mirror.serve.reading import guard, visitor
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -46,12 +46,12 @@ View = Callable[..., Awaitable[Response]]
 @hookimpl
 def startup(datasette: "Datasette") -> None:
     """Check the settings now, so that a wrong one ends the start and not a request."""
+    guard(datasette)
     try:
         served(datasette).check()
     except ConfigError as error:
         raise StartupError(str(error)) from error
     prefix.check(datasette, served(datasette).config.public_url)
-    threads.separate(datasette, list(mirrors(datasette)))
 
 
 @hookimpl
@@ -81,6 +81,25 @@ def actor_from_request(datasette: "Datasette", request: Request) -> Callable[[],
     return lambda: permissions.actor_of(datasette, request)
 
 
+@hookimpl(hookwrapper=True, specname="actor_from_request")
+def visitor_of_request(request: Request) -> Iterator[None]:
+    """Note whose SQL the request will run, whichever plugin knows who sent it."""
+    outcome: Any = yield
+    opinions = outcome.get_result()
+
+    async def noted() -> Any:
+        visitor.set(permissions.Visitor(None))
+        actor = None
+        for opinion in opinions:
+            actor = await await_me_maybe(opinion)
+            if actor:
+                break
+        visitor.set(permissions.Visitor(actor or request.scope.get("actor")))
+        return actor
+
+    outcome.force_result([noted])
+
+
 def _is_api(path: str) -> bool:
     return api.is_api(path) or edge.is_api(path)
 
@@ -91,11 +110,13 @@ async def _nobody() -> None:
 
 @hookimpl(trylast=True)
 def permission_allowed(
-    datasette: "Datasette", actor: dict[str, Any] | None, resource: Any
+    datasette: "Datasette", actor: dict[str, Any] | None, action: str, resource: Any
 ) -> Callable[[], Awaitable[bool | None]]:
     """Close mirrors that hold private rows; last, because Datasette takes the last opinion."""
 
     async def opinion() -> bool | None:
+        if action == "view-database-download" and not permissions.may_download(datasette, actor, resource):
+            return False
         return False if await permissions.is_closed(datasette, actor, resource) else None
 
     return opinion
@@ -162,6 +183,7 @@ def prepare_jinja2_environment(env: Environment, datasette: "Datasette") -> None
 @hookimpl
 def asgi_wrapper(datasette: "Datasette") -> Callable[[headers.Application], headers.Application]:
     """Stand around everything: refuse what nobody may send, guard browsers, and measure how long it took."""
+    guard(datasette)
 
     def wrapped(application: headers.Application) -> headers.Application:
         limited = bodies.bounded(errors.refusing(application), _answers_all)
@@ -198,8 +220,7 @@ def prepare_connection(conn: Any, database: str, datasette: "Datasette") -> None
     Whoever may run SQL on a mirror may read all of it, so the search need not hide private rows.
     """
     if mirror_named(datasette, database):
-        register(conn, visible_private=True)
+        register(conn, visible_private=True, reading=getattr(conn, "trusted", nullcontext))
         conditions.register(conn)
-        close_tables(conn)
         conn.execute("PRAGMA busy_timeout = 5000")
         conn.execute("PRAGMA mmap_size = 268435456")

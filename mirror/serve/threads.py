@@ -8,13 +8,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from datasette.database import Database, connections
+from datasette.database import Database
 from datasette.views.base import DatasetteError
-
-if TYPE_CHECKING:
-    from datasette.app import Datasette
 
 Kind = Literal["lookup", "sql", "count"]
 
@@ -35,11 +32,12 @@ def reading_for(kind: Kind) -> Iterator[None]:
         _kind.reset(token)
 
 
-class MirrorDatabase(Database):  # type: ignore[misc]
+class PooledDatabase(Database):  # type: ignore[misc]
     """A database whose SQL of visitors (`execute`) and counts have threads of their own."""
 
-    def __init__(self, ds: "Datasette", path: str, *, is_mutable: bool) -> None:
-        super().__init__(ds, path, is_mutable=is_mutable)
+    def __init__(self, original: Database) -> None:
+        super().__init__(original.ds, original.path, original.is_mutable, original.is_memory)
+        self.name, self.route = original.name, original.route
         self._pools = {kind: ThreadPoolExecutor(most, kind) for kind, most in THREADS.items()}
         self._waiting = dict.fromkeys(THREADS, 0)
 
@@ -49,34 +47,22 @@ class MirrorDatabase(Database):  # type: ignore[misc]
             return await super().execute(*arguments, **options)
 
     async def execute_fn(self, fn: Callable[[Any], Any]) -> Any:
-        """Run a function with a connection of the threads that this task reads with."""
+        """Run a function with a connection, by the threads for what this task reads."""
         kind = _kind.get()
-        if kind not in self._pools or self.ds.executor is None:
-            return await super().execute_fn(fn)
+        work = self.work(fn, kind)
+        if self.ds.executor is None:
+            return work()
+        loop = asyncio.get_running_loop()
+        if kind not in self._pools:
+            return await loop.run_in_executor(self.ds.executor, work)
         if self._waiting[kind] >= MOST_WAITING + THREADS[kind]:
             raise DatasetteError("Too many queries are waiting. Try again in a moment.", status=503)
         self._waiting[kind] += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._pools[kind], lambda: fn(self._connection())
-            )
+            return await loop.run_in_executor(self._pools[kind], work)
         finally:
             self._waiting[kind] -= 1
 
-    def _connection(self) -> Any:
-        """Return this thread's connection."""
-        found = getattr(connections, self.name, None)
-        if found is None:
-            found = self.connect()
-            self.ds._prepare_connection(found, self.name)  # noqa: SLF001 - as Datasette does it
-            setattr(connections, self.name, found)
-        return found
-
-
-def separate(datasette: "Datasette", databases: list[Database]) -> None:
-    """Put databases with threads of their own in the places of some that Datasette opened."""
-    for old in databases:
-        if not isinstance(old, MirrorDatabase):
-            datasette.remove_database(old.name)
-            new = MirrorDatabase(datasette, old.path, is_mutable=old.is_mutable)
-            datasette.add_database(new, name=old.name, route=old.route)
+    def work(self, fn: Callable[[Any], Any], kind: Kind) -> Callable[[], Any]:
+        """Return what a thread is to do: call the function with its connection for reads of a kind."""
+        raise NotImplementedError

@@ -14,7 +14,6 @@ from typing import Literal
 import msgspec
 
 from mirror.errors import ConfigError, NotFound
-from mirror.serve.closed import OURS, opened
 from mirror.store import Store
 from mirror.times import to_text, utc_now
 
@@ -143,10 +142,9 @@ def _living(
 ) -> LivingToken | None:
     """Read one living token; a file from before there were tokens has none."""
     try:
-        with opened():
-            row = connection.execute(
-                f"{_FOUND} WHERE {condition} AND {LIVING} {OURS}", (value, to_text(utc_now()))
-            ).fetchone()
+        row = connection.execute(
+            f"{_FOUND} WHERE {condition} AND {LIVING}", (value, to_text(utc_now()))
+        ).fetchone()
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
             return None

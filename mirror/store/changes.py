@@ -12,12 +12,14 @@ DESCRIBED = (
     "language",
     "main_branch",
     "fork_policy",
-    "parent_full_name",
     "has_issues",
     "has_wiki",
     "project_key",
 )
-"""Columns whose change is worth telling; sizes, counts and update times move with every push."""
+"""Columns whose change is worth telling; sizes, counts and update times move with every push.
+
+The name of a parent is none of them: edits are for everybody, and a parent may be private.
+"""
 
 
 class Change(NamedTuple):

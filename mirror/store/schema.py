@@ -536,6 +536,18 @@ def m019_authors_without_account(db: Database) -> None:
         )
 
 
+@migrations()
+def m020_parents_are_told_by_their_row_alone(db: Database) -> None:
+    """Take the names of parents out of recorded edits, which everybody may read: a parent may be private."""
+    path = "$.parent_full_name"
+    db.execute(
+        "UPDATE changes SET old = json_remove(old, ?), new = json_remove(new, ?)"
+        " WHERE kind = 'updated' AND json_valid(old) AND json_valid(new)"
+        " AND (instr(old, 'parent_full_name') OR instr(new, 'parent_full_name'))",
+        (path, path),
+    )
+
+
 def _drop_search_tables(db: Database) -> None:
     """Drop the search index with its triggers and indexes, whatever version made it."""
     for kind in ("trigger", "index", "table"):

@@ -30,18 +30,17 @@ async def status(visit: Visit) -> Response:
     """
 
     def work(connection: sqlite3.Connection) -> dict[str, Any]:
+        is_open = visit.is_open_in(connection)
         context: dict[str, Any] = {
             "upstreams": upstreams(connection),
-            "failures": reads.failures(connection, visit.caller, is_open=visit.is_open),
-            "missing": reads.failures(
-                connection, visit.caller, is_open=visit.is_open, sql=reads.MISSING
-            ).rows[0],
+            "failures": reads.failures(connection, visit.caller),
+            "missing": reads.missing(connection, visit.caller, is_open=is_open),
         }
-        if visit.is_open:
+        if is_open:
             context |= {
                 "budgets": _budgets(connection, visit),
                 "days": _days(connection, visit),
-                "runs": reads.measure(connection, reads.RUNS),
+                "runs": reads.runs(connection, visit.caller),
             }
         return context
 

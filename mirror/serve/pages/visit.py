@@ -86,6 +86,11 @@ class Visit:
         good = text.isascii() and text.isdecimal() and len(text) < 16 and int(text) > 0
         return min(int(text), most) if good else default
 
+    def is_open_in(self, connection: sqlite3.Connection) -> bool:
+        """Tell whether tables are open to the visitor in the snapshot of a connection."""
+        asking = permissions.Visitor(self.request.actor)
+        return asking.sees_all(self.database.name) or not asking.lacks(connection, self.database.name)
+
     async def read(self, work: Callable[[sqlite3.Connection], Read], *, patience: int = 1) -> Read:
         """Read in one snapshot, within Datasette's time limit or so many times that."""
         limit = patience * self.datasette.setting("sql_time_limit_ms")
@@ -108,7 +113,7 @@ class Visit:
                 )
 
         caller = self.caller
-        seen = "everything" if caller.sees_all or self.is_open else caller.user_ids
+        seen = "everything" if caller.sees_all else caller.user_ids
         found = await tallies(self.datasette).get((self.database.name, seen, key), count, patience=patience)
         return cast("Read | None", found)
 
@@ -178,7 +183,7 @@ async def _visit(datasette: "Datasette", request: Request) -> Visit:
     if not actor_matches_allow(request.actor, allowed):
         raise Forbidden("view-database")
     closed = await permissions.is_closed(datasette, request.actor, database.name)
-    caller = permissions.caller_of(request.actor, database)
+    caller = permissions.caller_of(request.actor, database.name)
     return Visit(datasette, request, database, caller, is_open=not closed)
 
 

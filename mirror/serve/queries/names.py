@@ -16,14 +16,14 @@ order by hit.key""",
     ),
     "names_under_many_owners": Question(
         "Names under many owners",
-        "Repository names that several owners use: forks, copies, coincidence.",
+        "Repository names that several owners use: forks of what is mirrored, copies, coincidence.",
         """
 with shared as materialized (
     select lower(slug) as slug from repositories not indexed where deleted_at is null
     group by 1 having min(owner_id) < max(owner_id)
 )
 select lower(r.slug) as slug, count(distinct r.owner_id) as owners,
-       sum(r.parent_full_name is not null) as forks, max(r.updated_at) as last_update
+       sum(r.parent_id is not null) as forks, max(r.updated_at) as last_update
 from repositories r not indexed
 where r.deleted_at is null and lower(r.slug) in (select slug from shared)
 group by 1 order by owners desc, 1 limit 1000""",

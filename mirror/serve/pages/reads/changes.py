@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-from typing import Any
 
 import msgspec
 
@@ -50,7 +49,7 @@ def changes(connection: sqlite3.Connection, caller: Caller, wanted: Wanted) -> l
         "most": wanted.limit + 1,
         **{name: getattr(wanted, name) for name in wanted.__struct_fields__ if name != "kinds"},
     }
-    found = rows(
+    return rows(
         connection,
         f"""SELECT c.id, c.at, c.kind, c.ref, c.old, c.new, c.repository_id, u.id AS owner_id,
                 r.full_name AS repository, u.username AS owner, up.name AS upstream, r.is_private,
@@ -61,10 +60,6 @@ def changes(connection: sqlite3.Connection, caller: Caller, wanted: Wanted) -> l
             WHERE {" AND ".join(conditions)} ORDER BY c.id DESC LIMIT :most""",
         values,
     )
-    if not caller.sees_all:
-        for change in found:
-            change["old"], change["new"] = _without_parent(change["old"]), _without_parent(change["new"])
-    return found
 
 
 def _conditions(wanted: Wanted) -> list[str]:
@@ -101,17 +96,3 @@ def _may_see(caller: Caller) -> str:
     return f"""CASE WHEN r.id IS NOT NULL THEN {visible_changes(caller)}
         ELSE EXISTS (SELECT 1 FROM repositories o WHERE o.owner_id = c.user_id AND {visible(caller, "o")})
         END"""
-
-
-def _without_parent(text: str | None) -> str | None:
-    """Take the name of a parent out of an edit: nobody knows whether it is private."""
-    if not text or "parent_full_name" not in text:
-        return text
-    try:
-        said: Any = json.loads(text)
-    except ValueError:
-        return text
-    if not isinstance(said, dict):
-        return text
-    said.pop("parent_full_name", None)
-    return json.dumps(said, ensure_ascii=False)

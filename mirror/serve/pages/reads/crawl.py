@@ -75,10 +75,17 @@ def measure_seen(connection: sqlite3.Connection, caller: Caller, sql: str, **val
     return Measure(rows(connection, sql, values), sql, values)
 
 
-def failures(
-    connection: sqlite3.Connection, caller: Caller, *, is_open: bool, sql: str = FAILURES
-) -> Measure:
-    """Read what failed; what concerns no repository may name private ones, so it is not for strangers."""
-    if is_open:
-        return measure(connection, sql.replace("{seen}", "1"))
-    return measure_seen(connection, caller, sql)
+def failures(connection: sqlite3.Connection, caller: Caller) -> Measure:
+    """Read what failed; what concerns no repository may name what is not public."""
+    return measure_seen(connection, caller, FAILURES)
+
+
+def missing(connection: sqlite3.Connection, caller: Caller, *, is_open: bool) -> Row:
+    """Count what is missing; in an open file all of it, since numbers name nothing."""
+    found = measure(connection, MISSING.replace("{seen}", "1")) if is_open else None
+    return (found or measure_seen(connection, caller, MISSING)).rows[0]
+
+
+def runs(connection: sqlite3.Connection, caller: Caller) -> Measure:
+    """Read the last runs; their errors may name what is not public."""
+    return measure(connection, RUNS if caller.sees_all else RUNS.replace("s.error", "NULL AS error"))

@@ -1,0 +1,224 @@
+"""How much the SQL of visitors may build, in memory and in time.
+
+SQLite asks the progress handler (Datasette's time limit) between steps of a loop alone, not inside one
+function and not while it prepares a statement. So each function must be quick for the longest value there may
+be, a statement may call few of them, and what preparing multiplies is counted before.
+"""
+
+import os
+import re
+import secrets
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any, Self
+
+LONGEST_VALUE = 250_000
+"""Bytes of a text or BLOB that SQL builds or reads."""
+
+LONGEST_SQL = 16_000
+MOST_FUNCTIONS = 200
+"""Calls of functions that one statement may spell out."""
+
+MOST_PATTERNS = 10
+"""How many of them may be LIKE or GLOB, whose time grows with the text times the pattern."""
+
+LONGEST_COPIED = 2_000_000
+"""Characters that a statement may become once its common table expressions are copied to their uses."""
+
+MOST_MEMORY = 150_000_000
+"""Bytes by which the process may grow while a statement runs, before that statement is interrupted."""
+
+STEPS_BETWEEN_CHECKS = 250
+
+_LIMITS = {
+    sqlite3.SQLITE_LIMIT_LENGTH: LONGEST_VALUE,
+    sqlite3.SQLITE_LIMIT_SQL_LENGTH: LONGEST_SQL,
+    sqlite3.SQLITE_LIMIT_COLUMN: 400,
+    sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 200,
+    sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 50,
+    sqlite3.SQLITE_LIMIT_VDBE_OP: 25_000,
+    sqlite3.SQLITE_LIMIT_FUNCTION_ARG: 100,
+    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 100,
+    sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER: 5_000,
+    sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
+}
+
+_TOKEN = re.compile(
+    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | `(?:[^`]|``)*` | \[(?P<square>[^\]]*)\]
+    | --[^\n]* | /\*.*?(?:\*/|\Z) | (?P<word>[\w$\x80-\U0010ffff]+) | (?P<sign>[^\s])""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+_OURS = f"/* {secrets.token_hex(16)} */"
+"""Makes a trusted statement unlike any of a visitor: prepared ones are kept by their text."""
+
+
+class BoundedConnection(sqlite3.Connection):
+    """A connection for the SQL of visitors; `bound` sets its limits once it is prepared."""
+
+    functions = 0
+    patterns = 0
+    is_trusted = False
+
+    def bound(self) -> None:
+        """Set SQLite's limits, and put functions in place of those whose time is quadratic."""
+        for limit, most in _LIMITS.items():
+            self.setlimit(limit, most)
+        for name, arguments, function in _FUNCTIONS:
+            self.create_function(name, arguments, function, deterministic=True)
+        self.execute("PRAGMA temp_store = MEMORY")  # so that what a statement sorts is seen by `_resident`
+
+    @contextmanager
+    def trusted(self) -> Iterator[None]:
+        """Let this program's own statements read what is withheld from the visitor."""
+        self.is_trusted = True
+        try:
+            yield
+        finally:
+            self.is_trusted = False
+
+    def may_call(self, function: str) -> bool:
+        """Count a call that is being prepared; tell whether the statement may still have it."""
+        self.functions += 1
+        self.patterns += function in ("like", "glob")
+        return self.functions <= MOST_FUNCTIONS and self.patterns <= MOST_PATTERNS
+
+    def cursor(self, factory: Any = None) -> Any:
+        """Return a cursor that looks at a statement before SQLite does."""
+        return super().cursor(factory or _Cursor)
+
+    def set_progress_handler(self, handler: Callable[[], Any] | None, n: int) -> None:
+        """Interrupt a statement as well for which the process has grown too much."""
+        if handler is None:
+            super().set_progress_handler(None, n)
+            return
+        most = _resident() + MOST_MEMORY
+
+        def check() -> bool:
+            return bool(handler()) or _resident() > most
+
+        super().set_progress_handler(check, min(n, STEPS_BETWEEN_CHECKS))
+
+
+class _Cursor(sqlite3.Cursor):
+    def execute(self, sql: str, parameters: Any = ()) -> Self:
+        connection = self.connection
+        if isinstance(connection, BoundedConnection):
+            connection.functions = connection.patterns = 0
+            if connection.is_trusted:
+                return super().execute(f"{_OURS} {sql}", parameters)
+        if copies(sql) * len(sql) > LONGEST_COPIED:
+            raise sqlite3.OperationalError("too many uses of common table expressions")
+        return super().execute(sql, parameters)
+
+
+def copies(sql: str) -> int:
+    """Return how many selects preparing may make of common table expressions, at most.
+
+    SQLite copies one wherever it is named, and those inside it with it, so their uses multiply. Whatever
+    stands before ``AS (`` counts as a name, and whatever is called like it as a use.
+    """
+    tokens = [found for found in map(_token, _TOKEN.finditer(sql[:LONGEST_SQL])) if found]
+    defined = Counter(name for place in range(len(tokens)) if (name := _defined_at(tokens, place)))
+    if not defined:
+        return 1
+    used = Counter(
+        name
+        for name, after in zip(tokens, [*tokens[1:], ""], strict=True)
+        if name in defined and after != "."
+    )
+    return prod(max(1, used[name] - times) ** times for name, times in defined.items())
+
+
+def _token(found: re.Match[str]) -> str:
+    """Return a name in small letters or a sign; nothing for a comment, a mark for a text."""
+    if found["sign"] or found["word"]:
+        return str(found[0]).lower()
+    if found["square"] is not None:
+        return f"{found['square']}".lower() or "''"
+    quote = found[0][0]
+    if quote in "-/":
+        return ""
+    return found[0][1:-1].replace(quote * 2, quote).lower() or "''"
+
+
+def _defined_at(tokens: list[str], place: int) -> str:
+    """Return the name that an `AS (` at a place defines, if there is one."""
+    if tokens[place] != "as" or place == 0:
+        return ""
+    after = [one for one in tokens[place + 1 : place + 4] if one not in ("not", "materialized")]
+    if after[:1] != ["("]:
+        return ""
+    before = place - 1
+    if tokens[before] == ")":
+        while before > 0 and tokens[before] != "(":
+            before -= 1
+        before -= 1
+    return tokens[before] if before >= 0 else ""
+
+
+def _resident() -> int:
+    """Return the bytes of memory that this process holds; 0 where the system does not tell."""
+    try:
+        return int(_STATM.read_bytes().split()[1]) * _PAGE
+    except (OSError, IndexError):
+        return 0
+
+
+_STATM = Path("/proc/self/statm")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def _text(value: Any) -> str:
+    """Return a value as SQLite reads it as a text."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
+
+
+def _instr(whole: Any, part: Any) -> int | None:
+    if whole is None or part is None:
+        return None
+    if isinstance(whole, bytes) and isinstance(part, bytes):
+        return whole.find(part) + 1
+    return _text(whole).find(_text(part)) + 1
+
+
+def _replace(whole: Any, old: Any, new: Any) -> str | None:
+    if whole is None or old is None or new is None:
+        return None
+    text, before, after = _text(whole), _text(old), _text(new)
+    if not before:
+        return text
+    if len(text) + text.count(before) * (len(after) - len(before)) > LONGEST_VALUE:
+        raise ValueError("string or blob too big")
+    return text.replace(before, after)
+
+
+def _trimmed(*, left: bool, right: bool) -> Callable[[Any, Any], str | None]:
+    def trim(whole: Any, characters: Any) -> str | None:
+        if whole is None or characters is None:
+            return None
+        text, cut = _text(whole), set(_text(characters))
+        start, end = 0, len(text)
+        while left and start < end and text[start] in cut:
+            start += 1
+        while right and end > start and text[end - 1] in cut:
+            end -= 1
+        return text[start:end]
+
+    return trim
+
+
+_FUNCTIONS: tuple[tuple[str, int, Callable[..., Any]], ...] = (
+    ("instr", 2, _instr),
+    ("replace", 3, _replace),
+    ("trim", 2, _trimmed(left=True, right=True)),
+    ("ltrim", 2, _trimmed(left=True, right=False)),
+    ("rtrim", 2, _trimmed(left=False, right=True)),
+)

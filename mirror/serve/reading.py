@@ -1,0 +1,203 @@
+"""Reading attached files: whether one is a mirror, and the SQL of visitors in one snapshot with its check.
+
+Datasette runs all SQL of visitors by `Database.execute`, this program its own reads by `Database.execute_fn`.
+The former gets connections that are restricted to what the visitor may reach, decided inside the transaction
+that reads: what a sync commits meanwhile is not seen by a statement that was allowed before.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, Protocol
+
+from datasette.database import Database, Results
+from datasette.utils.asgi import Forbidden
+
+from mirror.search.find import one_snapshot
+from mirror.serve.bounds import BoundedConnection
+from mirror.serve.callers import holds_private
+from mirror.serve.closed import Reach, functions_of, restrict
+from mirror.serve.threads import Kind, PooledDatabase
+from mirror.store.schema import APPLICATION_ID, VERSION
+
+TABLES = ("upstreams", "repositories", "sync_runs")
+"""A file with all of these is a mirror, though a restored dump has lost its `application_id`."""
+
+
+class Visitor(Protocol):
+    """Who runs SQL in this request."""
+
+    def sees_all(self, database: str) -> bool:
+        """Tell whether nothing of a mirror is hidden from them."""
+        ...
+
+    def lacks(self, connection: sqlite3.Connection, database: str) -> bool:
+        """Tell whether the mirror on a connection holds a row that is hidden from them."""
+        ...
+
+
+class Nobody:
+    """Stands for SQL that belongs to no request: it reads what a stranger may."""
+
+    def sees_all(self, database: str) -> bool:
+        """Say no."""
+        del database
+        return False
+
+    def lacks(self, connection: sqlite3.Connection, database: str) -> bool:
+        """Tell whether the mirror holds a private row."""
+        del database
+        return holds_private(connection)
+
+
+visitor: ContextVar[Visitor] = ContextVar("visitor", default=Nobody())  # noqa: B039 - it has no state
+"""Who runs SQL; set anew by every request, as soon as it is known who sends it."""
+
+
+class GuardedDatabase(PooledDatabase):
+    """A file, or the memory that `--crossdb` attaches files to, whose visitors' SQL is restricted."""
+
+    def __init__(self, original: Database) -> None:
+        super().__init__(original)
+        self._is_mirror = False
+        self._was_none: object = None
+        self._kept = threading.local()
+
+    def is_mirror(self) -> bool:
+        """Tell whether the file is a mirror; one that cannot be asked may be one."""
+        if self.path is None or self._is_mirror:
+            return self._is_mirror
+        state = _state(Path(self.path))
+        if state is None or state != self._was_none:
+            try:
+                with closing(self.connect()) as connection:
+                    self._is_mirror = says_mirror(connection)
+            except sqlite3.Error:
+                return True
+            self._was_none = state
+        return self._is_mirror
+
+    def connect(self, write: bool = False) -> sqlite3.Connection:  # noqa: FBT001, FBT002 - as Datasette calls it
+        """Open a connection as Datasette does, whatever characters the path holds."""
+        return self._open(sqlite3.Connection, write=write)
+
+    async def execute(self, *arguments: Any, **options: Any) -> Results:
+        """Run the SQL of a visitor; raises Forbidden where the file is closed to them."""
+        if isinstance(visitor.get(), Nobody):  # Datasette counts the rows of immutable files at its start
+            options.setdefault("log_sql_errors", False)
+        return await super().execute(*arguments, **options)
+
+    def work(self, fn: Callable[[sqlite3.Connection], Any], kind: Kind) -> Callable[[], Any]:
+        """Return a call of a function: on a restricted connection where a visitor's SQL is run."""
+        asking = visitor.get()
+        return lambda: self._visit(fn, asking) if kind == "sql" else fn(self._connection(None))
+
+    def _visit(self, fn: Callable[[sqlite3.Connection], Any], asking: Visitor) -> Any:
+        """Run what a visitor asks on a connection that reaches what they may see at that moment."""
+        if self.path is None:
+            everything = all(asking.sees_all(one.name) for one in self._attached())
+            return self._closed(fn, asking) if not everything else fn(self._connection(Reach.EVERYTHING))
+        if not self._is_mirror:
+            connection = self._connection(None)
+            with one_snapshot(connection):
+                if not says_mirror(connection):
+                    return fn(connection)
+            self._is_mirror = True
+        if asking.sees_all(self.name):
+            return fn(self._connection(Reach.EVERYTHING))
+        for reach in (Reach.PUBLIC, Reach.PUBLIC_WITHOUT_PEOPLE):
+            connection = self._connection(reach)
+            with one_snapshot(connection):
+                if self._reach_now(connection, asking) is reach:
+                    return fn(connection)
+        return self._closed(fn, asking)
+
+    def _reach_now(self, connection: BoundedConnection, asking: Visitor) -> Reach:
+        """Return what a visitor may reach in the snapshot of a connection; any doubt closes."""
+        try:
+            with connection.trusted():
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                if version != VERSION or asking.lacks(connection, self.name):
+                    return Reach.SCHEMA
+                members = connection.execute("SELECT EXISTS (SELECT 1 FROM members)").fetchone()[0]
+                return Reach.PUBLIC_WITHOUT_PEOPLE if members else Reach.PUBLIC
+        except sqlite3.Error:
+            return Reach.SCHEMA
+
+    def _closed(self, fn: Callable[[sqlite3.Connection], Any], asking: Visitor) -> Any:
+        """Let Datasette read the schema, and nothing else; raises Forbidden in a request."""
+        try:
+            return fn(self._connection(Reach.SCHEMA))
+        except sqlite3.DatabaseError as error:
+            if isinstance(asking, Nobody) or "prohibited" not in str(error):
+                raise
+            raise Forbidden("view-database") from error
+
+    def _attached(self) -> list["GuardedDatabase"]:
+        found = self.ds.databases.values()
+        return [one for one in found if isinstance(one, GuardedDatabase) and one.is_mirror()]
+
+    def _connection(self, reach: Reach | None) -> Any:
+        """Return this thread's connection of a reach; None stands for this program's own reads."""
+        if not hasattr(self._kept, "connections"):
+            self._kept.connections = {}
+        kept: dict[Reach | None, sqlite3.Connection] = self._kept.connections
+        if reach not in kept:
+            connection = self._open(sqlite3.Connection if reach is None else BoundedConnection)
+            self.ds._prepare_connection(connection, self.name)  # noqa: SLF001
+            if isinstance(connection, BoundedConnection) and reach is not None:
+                restrict(connection, reach, functions_of(connection) - _functions())
+            kept[reach] = connection
+        return kept[reach]
+
+    def _open(self, factory: type[sqlite3.Connection], *, write: bool = False) -> sqlite3.Connection:
+        if self.path is None:
+            return sqlite3.connect(":memory:", uri=True, factory=factory)
+        options = ["immutable=1"] if not self.is_mutable else [] if write else ["mode=ro"]
+        if self.is_mutable and not write and self.ds.nolock:
+            options.append("nolock=1")
+        address = f"{Path(self.path).resolve().as_uri()}?{'&'.join(options)}"
+        connection = sqlite3.connect(address, uri=True, check_same_thread=False, factory=factory)
+        self._all_file_connections.append(connection)
+        return connection
+
+
+def says_mirror(connection: sqlite3.Connection) -> bool:
+    """Ask SQLite, not the file's header: in WAL mode the number may not have reached the header yet."""
+    if connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
+        return True
+    there = connection.execute(
+        "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN (?, ?, ?)", TABLES
+    )
+    return bool(there.fetchone()[0] == len(TABLES))
+
+
+def _state(path: Path) -> object:
+    """Return what changes when a file is written or replaced; None where it cannot be told."""
+    try:
+        found = [one.stat() for one in (path, path.with_name(f"{path.name}-wal")) if one.exists()]
+    except OSError:
+        return None
+    return [(one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns) for one in found] or None
+
+
+def _functions() -> set[str]:
+    """Return the functions that SQLite has by itself."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        return functions_of(connection)
+
+
+def guard(datasette: Any) -> None:
+    """Put a guarded database in place of each that Datasette reads a file by."""
+    plain = {
+        name: one
+        for name, one in datasette.databases.items()
+        if not isinstance(one, GuardedDatabase)
+        and (one.path or (name == "_memory" and datasette.crossdb and one.memory_name is None))
+    }
+    if plain:
+        guarded = {name: GuardedDatabase(one) for name, one in plain.items()}
+        datasette.databases = {**datasette.databases, **guarded}

@@ -1,0 +1,246 @@
+"""What visitors read: check and read see one state of the file, and strangers see what the APIs tell them."""
+
+import asyncio
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasette.app import Datasette
+from datasette.utils.asgi import Forbidden
+from filled import LATER, SEEN, Filled, copy_rows, fill_mixed, fill_public, owner, repository
+from served import Asking, asking, bearer
+
+from mirror.serve import permissions, tokens
+from mirror.serve.mirrors import mirrors
+from mirror.serve.queries import QUERIES
+from mirror.serve.reading import GuardedDatabase, visitor
+from mirror.serve.threads import THREADS, reading_for
+from mirror.store.runs import Failure, save_failure
+from mirror.times import from_text
+
+HIDDEN = repository("jespern/arriving", is_private=True, description="Arriving soon")
+READ = "SELECT full_name, description FROM repositories"
+UNTOLD = (b"mallory", b"Mallory", b"elsewhere/parent", b"odd-name", b"untold-error")
+SHOWN = ("/mirror.json?sql=select+full_name+from+repositories", "/mirror/repositories.json")
+
+
+def closed_file(path: Path) -> None:
+    """A mirror with private rows, all of them in the file itself."""
+    fill_mixed(path).store.close()
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+
+
+def without_number(path: Path) -> None:
+    """As a restored dump is: all tables, no `application_id`."""
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA application_id = 0")
+    connection.close()
+
+
+def of_another_version(path: Path) -> None:
+    """As a file of a program that withholds other columns."""
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 9")
+    connection.close()
+
+
+@pytest.mark.parametrize("change", [closed_file, without_number, of_another_version])
+@pytest.mark.parametrize("name", ["mirror.db", "m#1.db", "m%23.db"])
+def test_an_immutable_file_is_closed_and_its_public_rows_are_served(
+    tmp_path: Path, name: str, change: Callable[[Path], None]
+) -> None:
+    """Whatever keeps SQLite from opening the file as usual, strangers read public rows by the APIs alone."""
+    closed_file(tmp_path / name)
+    if change is not closed_file:
+        change(tmp_path / name)
+    served = Asking(Datasette([], immutables=[str(tmp_path / name)]))
+    database = next(mirrors(served.datasette))
+    for path in ("repositories.json", "branches.csv", "users/1.json", "languages.json", "find.json?part=a"):
+        assert served.get(f"/{database.route or database.name}/{path}").status_code in (403, 404), path
+    asked = {"sql": READ}
+    assert served.get(f"/{database.route or database.name}.json", params=asked).status_code in (403, 404)
+    assert served.get(f"/{database.route or database.name}.db").status_code in (403, 404)
+    assert served.json("/2.0/repositories/jespern/django-piston")["is_private"] is False
+    assert served.get("/1.0/repositories/jespern/arriving").status_code in (403, 404)
+
+
+def test_a_file_that_becomes_a_mirror_while_it_is_served_is_closed(tmp_path: Path) -> None:
+    """A database that was none when the server started is asked again when it was written."""
+    path = tmp_path / "mirror.db"
+    sqlite3.connect(path).close()
+    served = Asking(Datasette([str(path)]))
+    assert served.get("/mirror.json?sql=select+1").status_code == 200
+    fill_mixed(path).store.close()
+    assert served.get("/mirror.json", params={"sql": READ}).status_code == 403
+
+
+def test_a_file_that_cannot_be_asked_is_no_missing_mirror(tmp_path: Path) -> None:
+    """An API that says 404 is believed: a damaged file is 503, and its tables are closed."""
+    path = tmp_path / "mirror.db"
+    fill_public(path).store.close()
+    served = Asking(Datasette([str(path)]))
+    for name in ("mirror.db-wal", "mirror.db-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    path.write_bytes(b"no database" * 1000)
+    assert served.get("/2.0/repositories/jespern").status_code == 503
+    assert served.get("/mirror/repositories.json").status_code != 200
+
+
+def test_queries_that_waited_while_a_sync_committed_private_rows_return_none(tmp_path: Path) -> None:
+    """All threads are busy; queries are admitted, private rows are committed, and then the queries run."""
+    filled = fill_public(tmp_path / "mirror.db")
+    datasette = asking(tmp_path / "mirror.db").datasette
+
+    async def ask() -> list[Any]:
+        (database,) = mirrors(datasette)
+        visitor.set(permissions.Visitor(None))
+        gate = threading.Event()
+        assert not await permissions.is_closed(datasette, None, database.name)
+        with reading_for("sql"):
+            blocking = [database.execute_fn(lambda _: gate.wait(20)) for _ in range(THREADS["sql"])]
+            busy = [asyncio.create_task(one) for one in blocking]
+        await asyncio.sleep(0)
+        waiting = [asyncio.create_task(database.execute(READ)) for _ in range(20)]
+        await asyncio.sleep(0)
+        filled.repositories([HIDDEN])
+        gate.set()
+        await asyncio.gather(*busy)
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+    answers = asyncio.run(ask())
+    assert {type(answer) for answer in answers} == {Forbidden}
+
+
+def test_csv_that_streams_while_private_rows_are_committed_ends_without_them(tmp_path: Path) -> None:
+    """Every page of a stream is read with its own check."""
+    filled = fill_public(tmp_path / "mirror.db")
+    copy_rows(filled, 40)
+    pages = {"max_returned_rows": 50, "default_page_size": 50}
+    datasette = Datasette([str(tmp_path / "mirror.db")], settings=pages)
+    query = b"_stream=1&_sort=id"
+    path = "/mirror/repositories.csv"
+    sent = bytearray()
+
+    async def send(message: dict[str, Any]) -> None:
+        if not sent and message.get("body"):
+            filled.repositories([HIDDEN])
+        sent.extend(message.get("body", b""))
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {
+        "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": query,
+        "headers": [(b"host", b"localhost")], "scheme": "http", "http_version": "1.1", "client": None,
+    }  # fmt: skip
+    asyncio.run(datasette.app()(scope, receive, send))
+    assert b"jespern/django-piston" in sent
+    assert b"arriving" not in sent.lower()
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Filled:
+    """A file without private rows, as a token of the upstream sees it."""
+    filled = fill_public(tmp_path_factory.mktemp("told") / "mirror.db")
+    for at, name in ((SEEN, "elsewhere/parent"), (LATER, "elsewhere/parent-2")):
+        fork = repository("jespern/fork", parent_uuid="{elsewhere}", parent_full_name=name)
+        filled.repositories([fork], at=at)
+    filled.members(owner("jespern"), [owner("mallory", display_name="Mallory M", kind="user")])
+    with filled.store.transaction() as connection:
+        for kind in ("row", "page", "workspace", "members"):
+            failure = Failure(kind, f"odd-name-{kind}", "untold-error", place="https://example.com/odd-name")
+            save_failure(connection, filled.upstream_id, failure, from_text(LATER))
+    return filled
+
+
+def addresses() -> list[str]:
+    """Every table, view, stored query and page, and SQL that goes round about."""
+    tables = [
+        "members",
+        "users",
+        "sync_failures",
+        "repositories",
+        "cursors",
+        "changes",
+        "recent_changes",
+        "freshness",
+    ]
+    statements = (
+        "select * from members m join users u on u.id = m.user_id",
+        "with users as (select * from main.users) select * from users",
+        "select (select group_concat(display_name) from users)",
+        "select * from users where username like 'mall%25'",
+        "select username from users order by display_name",
+        "select max(subject), min(error) from sync_failures",
+        "select coalesce(parent_full_name, parent_uuid) from repositories",
+        "select sql, * from sqlite_master left join sync_failures",
+        "select * from repositories natural join sync_failures",
+        "select old || new from changes",
+        "select * from (select * from sync_failures union all select * from sync_failures)",
+    )
+    suffixes = ("", ".json?_labels=on", ".csv?_labels=on")
+    pages = (
+        "/", "/-/search?q=fork", "/-/mirror-status", "/-/changes", "/-/changes.atom", "/-/questions",
+        "/-/metrics", "/-/health", "/jespern", "/jespern/fork",
+    )  # fmt: skip
+    return [
+        *(f"/mirror/{table}{suffix}" for table in tables for suffix in suffixes),
+        *(f"/mirror/users/{number}.json" for number in range(1, 12)),
+        *(f"/mirror/{name}.json" for name in QUERIES),
+        *(f"/mirror.json?sql={statement.replace(' ', '+').replace('|', '%7C')}" for statement in statements),
+        "/mirror/users.json?_facet=username", "/mirror/users.json?username__contains=mall", "/mirror.db",
+        *pages, "/2.0/workspaces/jespern/members", "/2.0/repositories/jespern/fork",
+        "/2.0/repositories/jespern", "/1.0/repositories/jespern/fork/events", "/1.0/users/jespern",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("immutable", [False, True])
+def test_strangers_read_no_members_parents_or_failures(
+    told: Filled, tmp_path: Path, *, immutable: bool
+) -> None:
+    """A file without private rows stays open, but for what the APIs refuse to strangers."""
+    path = tmp_path / "mirror.db"
+    copy = sqlite3.connect(path)
+    told.store.connection.backup(copy)
+    copy.close()
+    served = Asking(Datasette([], immutables=[str(path)])) if immutable else asking(path)
+    for address in addresses():
+        answer = served.get(address)
+        assert answer.status_code < 500, address
+        assert not [word for word in UNTOLD if word in answer.content], address
+    for address in SHOWN:
+        assert b"jespern/django-piston" in served.get(address).content
+    assert served.json("/mirror.json?sql=select+count(*)+as+n+from+members&_shape=array")[0]["n"] == 1
+
+
+def test_a_token_reads_what_strangers_do_not(told: Filled, tmp_path: Path) -> None:
+    """Who holds a token without a user reads members, parents and failures, in pages too."""
+    path = tmp_path / "mirror.db"
+    copy = sqlite3.connect(path)
+    told.store.connection.backup(copy)
+    copy.close()
+    served = asking(path)
+    filled = Filled(path)
+    headers = bearer(tokens.create(filled.store, "all", "read"))
+    seen = b"".join(
+        served.get(address, headers=headers).content
+        for address in ("/mirror/users.json", "/mirror/repositories.json", "/mirror/sync_failures.json")
+    )
+    assert not [word for word in (b"mallory", b"elsewhere/parent", b"odd-name") if word not in seen]
+    assert b"odd-name" in served.get("/-/mirror-status", headers=headers).content
+
+
+def test_attached_files_are_closed_as_well(tmp_path: Path) -> None:
+    """The memory of `--crossdb` reaches into every file, under whatever name."""
+    fill_mixed(tmp_path / "mirror.db").store.close()
+    shutil.copy(tmp_path / "mirror.db", tmp_path / "other.db")
+    served = Asking(Datasette([str(tmp_path / "mirror.db"), str(tmp_path / "other.db")], crossdb=True))
+    assert isinstance(served.datasette.databases["_memory"], GuardedDatabase)
+    answer = served.get("/_memory.json", params={"sql": "select full_name from other.repositories"})
+    assert answer.status_code == 403
