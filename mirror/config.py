@@ -214,6 +214,8 @@ def _complaints(config: Config) -> Iterator[tuple[str, str]]:
         yield "$.timezone", f'{config.timezone!r} is no time zone; write it like "Europe/Amsterdam"'
     if not re.fullmatch(r"0?6[046]{2}", config.file_mode):
         yield "$.file_mode", f'{config.file_mode!r} is no mode of a file; write "0600", or "0660" for a group'
+    if re.match(r"\s*$|:memory:$|file:", config.database) or "\0" in config.database:
+        yield "$.database", f'{config.database!r} is no path of a file; write it like "data/mirror.db"'
     yield from _alert_complaints(config)
     seen = set[str]()
     for index, upstream in enumerate(config.upstreams):

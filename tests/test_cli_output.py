@@ -67,6 +67,21 @@ def test_output_that_is_closed_is_no_error(synced: Folder, command: str) -> None
     assert shell(synced, f"mirror {command} >&- 2>&-").returncode == 0
 
 
+@pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
+def test_a_stream_that_lacks_characters_shows_their_numbers(
+    synced: Folder, environment: dict[str, str]
+) -> None:
+    """A terminal of another language, or none: everything is shown, and JSON is UTF-8 everywhere."""
+    with Store(synced.path / "data/mirror.db") as store:
+        number, name = store.row("SELECT id, full_name FROM repositories ORDER BY id DESC LIMIT 1")
+        store.connection.execute("UPDATE repositories SET description = 'fünf €' WHERE id = ?", (number,))
+    environment = {**environment, "PYTHONCOERCECLOCALE": "0"}
+    for arguments in (["search", name.partition("/")[2]], ["search", "nobody"], ["status"], ["changes"]):
+        assert synced.run(*arguments, **environment).code == 0
+    assert r"f\xfcnf \u20ac" in synced.run("show", name, **environment).out
+    assert "fünf €" in synced.run("show", name, "--json", **environment).out
+
+
 @pytest.mark.parametrize("arguments", [r"show $'\xff/x'", r"token create $'\xff'"])
 def test_what_is_no_text_is_one_line(synced: Folder, arguments: str) -> None:
     """Arguments are bytes."""

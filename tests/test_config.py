@@ -111,3 +111,12 @@ def test_a_file_of_notepad_is_read_and_one_in_utf_16_is_told(tmp_path: Path) -> 
     path.write_text('database = "m.db"', "utf-16")
     with pytest.raises(ConfigError, match="is no UTF-8 text; save it as UTF-8"):
         read_config(path)
+
+
+@pytest.mark.parametrize(
+    "database", ["", " ", ":memory:", "file:mirror.db", "file:mirror.db?mode=ro", "a\\u0000b"]
+)
+def test_a_database_that_is_no_path_is_refused(database: str) -> None:
+    """What SQLite alone would take for something else than a file."""
+    with pytest.raises(ConfigError, match=r"line 1: database: .* is no path of a file"):
+        from_toml(f'database = "{database}"')

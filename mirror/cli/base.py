@@ -8,6 +8,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -126,6 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command; whatever goes wrong is one line on standard error and the right exit code."""
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - whoever called us has closed it
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
+    _show_all_characters()
     try:
         mirror.main(args=arguments, prog_name="mirror", standalone_mode=False)
         sys.stdout.flush()
@@ -150,6 +152,13 @@ def main(arguments: list[str] | None = None) -> None:
         _silence()
         _say(f"{error.filename or 'the answer'} cannot be read or written: {error.strerror or error}")
         leave(StoreError.exit_code)
+
+
+def _show_all_characters() -> None:
+    """Write a character that the encoding of a stream lacks as its number, instead of failing over it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _silence() -> None:
