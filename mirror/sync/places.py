@@ -8,9 +8,10 @@ The cursor is the moment the last complete listing began, by the upstream's cloc
 listing is read is newer than that, so the next incremental listing meets it. See docs/crawling.md.
 """
 
+import zlib
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -27,11 +28,23 @@ SMALL = 1000
 """Repositories that a full listing reads in ten requests: cheap enough to do whenever a count is off."""
 
 
+class Landmark(msgspec.Struct, frozen=True):
+    """What an earlier page of a listing told: its link onward and (as a hash) its rows.
+
+    `last` are the rows of the page before. `idle` counts the pages that told nothing new, as far as known.
+    """
+
+    link: str | None = None
+    rows: int = 0
+    last: int = 0
+    idle: int = 0
+
+
 class Listing(msgspec.Struct, kw_only=True):
     """A listing that has begun. Counts are of rows, sizes what the upstream told of the whole.
 
     `began` is by the upstream's clock, `seen_since` by ours: rows seen by this listing carry it or later.
-    `next` is the upstream's link to the next page, None before the first; `landmark` an earlier link that
+    `next` is the upstream's link to the next page, None before the first; `landmark` an earlier page that
     tells when links go in a circle. `rows` counts what the pages of this pass named, `born` those of them
     created since its first page, `holes` pages that were stepped over, `bad` rows not understood. `shrank`
     says that the whole became smaller between two pages, `short` how many rows the pass before this one
@@ -42,7 +55,7 @@ class Listing(msgspec.Struct, kw_only=True):
     began: str
     seen_since: str
     next: str | None = None
-    landmark: str | None = None
+    landmark: Landmark | None = None
     first_size: int | None = None
     last_size: int | None = None
     shrank: bool = False
@@ -72,7 +85,7 @@ class Members(msgspec.Struct, kw_only=True):
 
     seen_since: str
     next: str | None = None
-    landmark: str | None = None
+    landmark: Landmark | None = None
     pages: int = 0
     rows: int = 0
     told: int = 0
@@ -168,15 +181,35 @@ def begin(
     return Listing(purpose=purpose, began=to_text(now), seen_since=to_text(now))
 
 
-def next_landmark(link: str | None, *, asked: str | None, landmark: str | None, pages: int) -> str | None:
-    """Return the landmark of a listing whose page number `pages`, the `asked` one, leads on to a link.
+MOST_IDLE = 20
+"""Pages that tell no row, or those of the landmark once more, until a listing is taken for endless."""
 
-    It is kept at pages 1, 2, 4, 8, ...: a circle of any length meets it before long. Raises
-    UpstreamShapeError where the links go in one.
+LONG_PAGE = 10
+"""From this length on, no chance makes a page equal to the one before it."""
+
+
+def next_landmark(page: Page[Any], *, asked: str | None, landmark: Landmark | None, pages: int) -> Landmark:
+    """Return the landmark of a listing after page number `pages`, which was asked for by the link `asked`.
+
+    It is kept at pages 1, 2, 4, 8, ...: a circle of any length meets it before long, by its links or, where
+    these differ for ever, by its rows. Raises UpstreamShapeError for a circle, for pages that tell nothing
+    new for ever, and for a page that is the one before it once more: what should stand there is not told.
     """
-    if link is not None and link in (asked, landmark):
+    known, link = landmark or Landmark(), page.place
+    if pages == 1 and link is None:
+        return known
+    if link is not None and link in (asked, known.link):
         raise UpstreamShapeError("the listing leads back to a page of its own")
-    return link if pages & (pages - 1) == 0 else landmark
+    rows = zlib.crc32(msgspec.json.encode(page.rows)) if page.rows else 0
+    if rows and rows == known.last and (page.size is None or len(page.rows) >= LONG_PAGE):
+        raise UpstreamShapeError("the listing tells the rows of the page before once more")
+    is_idle = not (page.rows or page.bad or page.hole) or (rows != 0 and rows == known.rows)
+    idle = known.idle + (is_idle and link is not None)
+    if idle > MOST_IDLE:
+        raise UpstreamShapeError(f"the listing goes on, and {idle:,} of its pages tell nothing new")
+    if pages & (pages - 1) == 0:
+        return Landmark(link=link, rows=rows, last=rows, idle=idle)
+    return Landmark(link=known.link, rows=known.rows, last=rows, idle=idle)
 
 
 def members_advanced(members: Members, page: Page[Member]) -> Members:
@@ -186,7 +219,7 @@ def members_advanced(members: Members, page: Page[Member]) -> Members:
     return msgspec.structs.replace(
         members,
         next=page.place,
-        landmark=next_landmark(page.place, asked=members.next, landmark=members.landmark, pages=pages),
+        landmark=next_landmark(page, asked=members.next, landmark=members.landmark, pages=pages),
         pages=pages,
         rows=members.rows + len(page.rows) + len(page.bad),
         told=max(members.told, page.size or 0),
@@ -208,7 +241,7 @@ def members_may_be_missed(members: Members, *, unseen: bool) -> bool:
 def advanced(listing: Listing, page: Page[Repository]) -> Listing:
     """Return the listing after a page of it; raises UpstreamShapeError where the links go in a circle."""
     pages = listing.pages + 1
-    landmark = next_landmark(page.place, asked=listing.next, landmark=listing.landmark, pages=pages)
+    landmark = next_landmark(page, asked=listing.next, landmark=listing.landmark, pages=pages)
     first = listing.pages == 0
     told = to_text(page.date - timedelta(seconds=1))  # HTTP dates have no fractions
     pass_began = to_text(page.date) if first else listing.pass_began

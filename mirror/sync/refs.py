@@ -10,7 +10,7 @@ from mirror.model import Ref, RepositoryKey
 from mirror.store.publicity import reopen
 from mirror.store.refs import SavedRefs, has_refs, has_unnamed, save_main_branch, save_refs
 from mirror.store.runs import Failure
-from mirror.sync.places import PASSES, next_landmark
+from mirror.sync.places import PASSES, Landmark, next_landmark
 from mirror.sync.run import Run
 from mirror.sync.steps import Step
 from mirror.times import to_text
@@ -81,7 +81,7 @@ class RefsPlace(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     next: str | None = None
-    landmark: str | None = None
+    landmark: Landmark | None = None
     pages: int = 0
     rows: int = 0
     bad: int = 0
@@ -93,7 +93,7 @@ class RefsPlace(msgspec.Struct, frozen=True, kw_only=True):
         pages, rows = self.pages + 1, self.rows + len(page.rows) + len(page.bad)
         return RefsPlace(
             next=page.place,
-            landmark=next_landmark(page.place, asked=self.next, landmark=self.landmark, pages=pages),
+            landmark=next_landmark(page, asked=self.next, landmark=self.landmark, pages=pages),
             pages=pages,
             rows=rows,
             bad=self.bad + len(page.bad),

@@ -7,7 +7,7 @@ import msgspec
 
 from mirror.errors import CredentialsRefused, UpstreamShapeError
 from mirror.store.runs import Failure
-from mirror.sync.places import is_identity, next_landmark
+from mirror.sync.places import Landmark, is_identity, next_landmark
 from mirror.sync.run import Run
 from mirror.sync.steps import ask_apart
 from mirror.times import from_text
@@ -26,7 +26,7 @@ class _Checked(msgspec.Struct):
     bucket: str
     names: list[str] = []
     next: str | None = None
-    landmark: str | None = None
+    landmark: Landmark | None = None
     pages: int = 0
     bad: bool = False
 
@@ -82,7 +82,7 @@ def _with_page(run: Run, found: _Checked) -> _Checked:
     if page.note:
         run.note(page.note)
     try:
-        landmark = next_landmark(link, asked=found.next, landmark=landmark, pages=pages)
+        landmark = next_landmark(page, asked=found.next, landmark=landmark, pages=pages)
     except UpstreamShapeError as error:
         link = None
         errors.append(str(error))

@@ -250,9 +250,13 @@ def _moved(page: Page[Row], place: str | None) -> Page[Row]:
 
 
 def _onward(listing: Listing, start: int, url: str) -> str | None:
-    """Return the start of the next page; raises UpstreamShapeError where it leads nowhere."""
+    """Return the start of the next page; raises UpstreamShapeError where it leads nowhere.
+
+    A page with rows that calls itself the last and names a next one all the same is not believed to be it.
+    """
     onward = listing.nextPageStart
-    if listing.isLastPage or (listing.isLastPage is None and onward is None):
+    is_last = listing.isLastPage and (onward is None or onward <= start or not listing.values)
+    if is_last or (listing.isLastPage is None and onward is None):
         return None
     if onward is None or onward <= start:
         raise UpstreamShapeError(f"{url}: not the last page, but the next one is said to start at {onward}")

@@ -1,0 +1,149 @@
+"""Listings that lie: pages that go on for ever, repeat, overlap, or contradict themselves."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from crawl import Clock, Crawl
+
+ROWS, LENGTH = 30, 10
+
+Lie = Callable[[int, list[Any]], dict[str, Any]]
+
+
+def page(start: int, rows: list[Any], **said: Any) -> dict[str, Any]:
+    """Write a page as a Data Center does."""
+    values, last = rows[start : start + LENGTH], start + LENGTH >= len(rows)
+    onward = None if last else start + LENGTH
+    return {
+        "size": len(values), "limit": LENGTH, "start": start, "isLastPage": last, "nextPageStart": onward,
+        "values": values,
+    } | said  # fmt: skip
+
+
+def for_ever(start: int, rows: list[Any], values: list[Any]) -> dict[str, Any]:
+    """Write a page that is never the last."""
+    return page(start, rows, isLastPage=False, nextPageStart=start + LENGTH, values=values)
+
+
+ENDLESS: dict[str, Lie] = {
+    "a next start that does not grow": lambda start, rows: page(
+        start, rows, isLastPage=False, nextPageStart=start
+    ),
+    "the first page for ever": lambda start, rows: for_ever(start, rows, rows[:LENGTH]),
+    "nothing for ever": lambda start, rows: for_ever(start, rows, rows[start : start + LENGTH]),
+    "a circle of pages": lambda start, rows: for_ever(start, rows, rows[start % ROWS :][:LENGTH]),
+    "a page twice, then the end": lambda start, rows: page(
+        start, rows, values=rows[:LENGTH], isLastPage=start > 0, nextPageStart=LENGTH
+    ),
+}
+HARMLESS: dict[str, Lie] = {
+    "pages that overlap": lambda start, rows: page(
+        start, rows, nextPageStart=None if start >= ROWS - LENGTH else start + LENGTH // 2
+    ),
+    "a size and a limit of their own": lambda start, rows: page(start, rows, size=10**9, limit=0),
+    "a last page that is not": lambda start, rows: page(start, rows, isLastPage=True),
+    "no word of the last page": lambda start, rows: page(start, rows, isLastPage=None),
+    "an empty page between": lambda start, rows: (
+        for_ever(start, rows, []) if start == 0 else page(start - LENGTH, rows, nextPageStart=start + LENGTH)
+    ),
+}
+
+
+class Center:
+    """A Data Center with one project that lies in one of its listings."""
+
+    def __init__(self, lie: Lie, where: str) -> None:
+        self.lie, self.where, self.asked = lie, where, 0
+        self.project = {"key": "P", "id": 1, "name": "P", "type": "NORMAL", "public": True}
+        self.repositories = [
+            {"slug": f"r{n}", "id": n + 1, "name": f"r{n}", "scmId": "git", "project": self.project,
+             "public": True, "forkable": True, "links": {}}
+            for n in range(ROWS)
+        ]  # fmt: skip
+        self.branches = [
+            {"id": f"refs/heads/b{n:02}", "displayId": f"b{n:02}", "latestCommit": f"{n:040x}",
+             "isDefault": n == 0}
+            for n in range(ROWS)
+        ]  # fmt: skip
+
+    def handle(self, request: httpx.Request) -> httpx.Response:
+        """Answer one request."""
+        self.asked += 1
+        assert self.asked < 500, "the crawl does not end"
+        path = request.url.path.removeprefix("/rest/api/1.0/")
+        start = int(request.url.params.get("start", 0))
+        if path == "projects/P":
+            return httpx.Response(200, json=self.project)
+        rows: list[Any] = []
+        if path == "projects/P/repos":
+            rows = self.repositories
+        elif path == "projects/P/repos/r3/branches":
+            rows = self.branches
+        write = self.lie if path == self.where else page
+        return httpx.Response(200, json=write(start, rows))
+
+
+def crawled(path: Path, lie: Lie, where: str) -> tuple[Center, Crawl]:
+    """Make a crawl of a Data Center that lies there."""
+    center = Center(lie, where)
+    crawl = Crawl(
+        "http://lies.invalid", path / "mirror.db", Clock(), kind="datacenter", url="http://lies.invalid",
+        secret=None, workspaces=("P",),
+    )  # fmt: skip
+    crawl.transport = httpx.MockTransport(center.handle)
+    return center, crawl
+
+
+@pytest.mark.parametrize("lie", ENDLESS.values(), ids=ENDLESS)
+def test_a_listing_of_repositories_that_never_ends_is_a_failure(tmp_path: Path, lie: Lie) -> None:
+    """It ends after some pages and is told, run after run; nothing is called complete or gone."""
+    _, crawl = crawled(tmp_path, lie, "projects/P/repos")
+    for _ in range(3):
+        summary = crawl.sync(full=True)
+        assert (summary.exit_code, crawl.gone()) == (1, {})
+        assert summary.state != "complete"
+
+
+@pytest.mark.parametrize("lie", ENDLESS.values(), ids=ENDLESS)
+def test_a_listing_of_branches_that_never_ends_fails_alone(tmp_path: Path, lie: Lie) -> None:
+    """All other repositories are mirrored."""
+    _, crawl = crawled(tmp_path, lie, "projects/P/repos/r3/branches")
+    summary = crawl.sync()
+    assert summary.exit_code == 1
+    assert [failure.kind for failure in summary.failures] == ["refs"]
+    assert crawl.rows("SELECT count(*) FROM repositories WHERE refs_synced_at IS NOT NULL") == [(ROWS - 1,)]
+
+
+@pytest.mark.parametrize("lie", HARMLESS.values(), ids=HARMLESS)
+@pytest.mark.parametrize("where", ["projects/P/repos", "projects/P/repos/r3/branches"])
+def test_a_listing_that_contradicts_itself_is_read_whole(tmp_path: Path, lie: Lie, where: str) -> None:
+    """Rows that are told twice are one, counts are not believed, and no page is left out."""
+    _, crawl = crawled(tmp_path, lie, where)
+    summary = crawl.sync()
+    assert (summary.state, summary.exit_code) == ("complete", 0)
+    assert crawl.rows("SELECT count(*) FROM repositories") == [(ROWS,)]
+    assert crawl.rows("SELECT count(*) FROM branches") == [(ROWS,)]
+
+
+def test_an_answer_of_api_1_0_that_names_a_repository_twice_holds_it_once(tmp_path: Path) -> None:
+    """There are no pages there; the rows are what counts."""
+    row = {"slug": "a", "name": "a", "owner": "u", "scm": "git", "is_private": False}
+    answers = {
+        "/1.0/users/u/": {"user": {"username": "u"}, "repositories": [row, row, {**row, "slug": "b"}]},
+        "/1.0/repositories/u/a/branches/": {},
+        "/1.0/repositories/u/b/branches/": {},
+    }
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=answers.get(request.url.path, {}))
+
+    crawl = Crawl(
+        "http://old.invalid", tmp_path / "mirror.db", Clock(), kind="legacy", url="http://old.invalid/1.0",
+        secret=None, workspaces=("u",),
+    )  # fmt: skip
+    crawl.transport = httpx.MockTransport(handle)
+    assert crawl.sync().exit_code == 0
+    assert crawl.rows("SELECT full_name FROM repositories ORDER BY 1") == [("u/a",), ("u/b",)]
