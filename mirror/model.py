@@ -5,7 +5,8 @@ say; an empty string is what it said. Moments are texts in the form of `mirror.t
 """
 
 import re
-from typing import Literal
+from datetime import datetime
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -140,3 +141,10 @@ class RepositoryKey(msgspec.Struct, frozen=True, kw_only=True):
     def slug(self) -> str:
         """The name within the namespace."""
         return self.full_name.partition("/")[2]
+
+
+class NoRoom(NamedTuple):
+    """Why no request may be sent before `until`: a 429 of the upstream (`held`), or a spent budget."""
+
+    until: datetime
+    held: bool

@@ -49,10 +49,8 @@ def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
     if status.listed_seconds:
         middle, most, worst = (age_text(status.listed_seconds[each]) for each in ("0.5", "0.95", "1"))
         yield f"half was listed {middle} ago or less, 95 % {most}, all {worst}"
-    if (run := status.last_run) is not None:
-        ago = age_text((now - from_text(run["started_at"])).total_seconds())
-        error = f": {_short(run['error'])}" if run["error"] else ""
-        yield f"last run {run['kind']}, {run['state']}, {ago} ago, {run['requests']:,} requests{error}"
+    if status.last_run is not None:
+        yield _run_line(status.last_run, now)
     if status.gone or status.refs_waiting:
         yield f"{status.gone:,} gone, refs of {status.refs_waiting:,} waiting"
     if status.refs_unread:
@@ -61,9 +59,14 @@ def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
             if status.refs == "none"
             else f"branches and tags of {status.refs_unread:,} repositories were not read yet"
         )
-    if status.budget.left == 0 and status.budget.resets_at:
+    if status.budget.held_until:
+        until = local(from_text(status.budget.held_until))
+        yield f"the upstream answered 429: nothing is asked until {until:%H:%M:%S}"
+    elif status.budget.left == 0 and status.budget.resets_at:
         yield f"the next request is free at {local(from_text(status.budget.resets_at)):%H:%M:%S}"
-    if status.next_runs:
+    if status.service_running is False:
+        yield "no service is running; `mirror run` or `mirror schedule` syncs by schedule, `mirror sync` once"
+    elif status.next_runs:
         due = sorted((from_text(moment), kind) for kind, moment in status.next_runs.items())
         told = (f"{kind} in {age_text(max(0, (at - now).total_seconds()))}" for at, kind in due)
         yield f"next {', '.join(told)}"
@@ -72,6 +75,16 @@ def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
         only = f", the latest {MOST_FAILURES} below" if more > 0 else ""
         accepted = f", {status.accepted:,} accepted" if status.accepted else ""
         yield f"{status.missing:,} missing{accepted}{only}; in full: mirror status --json"
+
+
+def _run_line(run: dict[str, Any], now: datetime) -> str:
+    """Say how the last run went, or how far the one is that goes on."""
+    ago = age_text((now - from_text(run["started_at"])).total_seconds())
+    if run["state"] == "running":
+        slept = f", {age_text(run['slept_seconds'])} of it waiting" if run["slept_seconds"] >= 1 else ""
+        return f"running for {ago}{slept}: {run['kind']}, {run['requests']:,} requests so far"
+    error = f": {_short(run['error'])}" if run["error"] else ""
+    return f"last run {run['kind']}, {run['state']}, {ago} ago, {run['requests']:,} requests{error}"
 
 
 def _failure_line(failure: dict[str, Any], width: int) -> str:

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -195,6 +196,7 @@ def _connect(
         clock=clock,
         may_wait=wishes.may_wait,
         max_requests=wishes.max_requests,
+        timer=time.monotonic,
     )
 
 

@@ -13,12 +13,16 @@ QUANTILES = (0.5, 0.95, 1.0)
 
 
 class BudgetLeft(msgspec.Struct, kw_only=True):
-    """Requests of the rolling hour: `limit` None means that none is known or set."""
+    """Requests of the rolling hour: `limit` None means that none is known or set.
+
+    `held_until` is until when the upstream has asked to wait, by a 429.
+    """
 
     limit: int | None
     used: int
     left: int | None
     resets_at: str | None
+    held_until: str | None = None
 
 
 class UpstreamStatus(msgspec.Struct, kw_only=True):
@@ -32,8 +36,8 @@ class UpstreamStatus(msgspec.Struct, kw_only=True):
     of `failures`.
 
     `listed_seconds` maps quantiles ("0.5", "0.95", "1") to how long ago the workspaces of repositories were
-    listed, repositories counting one by one. `next_runs` maps each kind of scheduled work to when a service
-    will begin it, if one runs.
+    listed, repositories counting one by one. `next_runs` maps each kind of scheduled work to when the
+    service will begin it; it is empty while none runs. `service_running` is None where that is not known.
     """
 
     name: str
@@ -54,6 +58,7 @@ class UpstreamStatus(msgspec.Struct, kw_only=True):
     last_run: dict[str, Any] | None
     budget: BudgetLeft
     failures: list[dict[str, Any]]
+    service_running: bool | None = None
     next_runs: dict[str, str] = {}
 
 
@@ -157,14 +162,14 @@ def _budget(connection: sqlite3.Connection, now: datetime, bucket: str, limit: i
         (bucket, since),
     ).fetchone()
     held = _one(connection, "SELECT held_until FROM request_limits WHERE bucket = ?", bucket)
-    frees = oldest + 3601 if oldest is not None else None
-    if held and held > now.timestamp():
-        frees = held
+    is_held = held is not None and now.timestamp() < held <= now.timestamp() + 3601
+    frees = held if is_held else oldest + 3601 if oldest is not None else None
     return BudgetLeft(
         limit=limit,
         used=used,
         left=None if limit is None else max(0, limit - used),
         resets_at=to_text(datetime.fromtimestamp(frees, UTC)) if frees else None,
+        held_until=to_text(datetime.fromtimestamp(held, UTC)) if is_held else None,
     )
 
 

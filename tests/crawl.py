@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -152,10 +153,12 @@ class Crawl:
         max_requests: int | None = None,
         stop: threading.Event | None = None,
         later: float = 900,
+        report: Notes | None = None,
+        stopwatch: Callable[[], float] = time.monotonic,
     ) -> Iterator[Run]:
         """Open file and upstream for a run."""
         self.clock.wait(later)
-        report = Notes()
+        report = report or Notes()
         self.notes = report.notes
         with Store(self.path) as store:
             connection = connect(
@@ -181,6 +184,7 @@ class Crawl:
                     report=report,
                     full=full,
                     confirm_absence=confirm_absence,
+                    stopwatch=stopwatch,
                 )
 
     def rows(self, sql: str, *values: Any) -> list[Any]:

@@ -18,6 +18,7 @@ from mirror.background.works import Last, Work, is_missed, next_run, read_last, 
 from mirror.config import AlertConfig, Config, from_toml
 from mirror.errors import ConfigError
 from mirror.store import Store
+from mirror.store.files import service_runs
 from mirror.store.runs import finish_run, start_run
 from mirror.times import to_text
 
@@ -202,6 +203,7 @@ def test_whatever_goes_wrong_while_it_is_read_anew_the_old_configuration_stays(t
     with background.signals(ends=False):
         try:
             background.start()
+            assert service_runs(path) is True
             for wrong in ("will ever come", "NOBODY_HAS_SET_THIS"):
                 signal.raise_signal(signal.SIGHUP)
                 assert "the old one stays" in told.heard(wrong)
@@ -212,6 +214,7 @@ def test_whatever_goes_wrong_while_it_is_read_anew_the_old_configuration_stays(t
             assert (first[-6:], last[-6:]) == ("-01-01", "-02-01")
         finally:
             background.end()
+    assert service_runs(path) is False
 
 
 @pytest.mark.parametrize("schedule", ["15m", "*/15 * * * *"])

@@ -2,6 +2,7 @@
 
 import io
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -65,3 +66,41 @@ def test_freshness_budget_and_what_comes_next_are_told() -> None:
     assert "the next request is free at" in text
     assert "verify in 5 days" in text
     assert "12,345 gone, refs of 1,234,567 waiting" in text
+
+
+def shown(**fields: Any) -> str:
+    """Print the status of a mirror of which only some things are told."""
+    plain: dict[str, Any] = {
+        "name": "cloud", "kind": "cloud", "url": "", "repositories": 1, "gone": 0, "branches": 0, "tags": 0,
+        "refs_waiting": 0, "refs_unread": 0, "refs": "api", "missing": 0, "accepted": 0,
+        "last_complete_sync": None, "freshness_seconds": None, "listed_seconds": {}, "last_run": None,
+        "budget": BudgetLeft(limit=10, used=1, left=9, resets_at=None), "failures": [],
+    }  # fmt: skip
+    out = io.StringIO()
+    print_status(Console(file=out, width=200), [UpstreamStatus(**plain | fields)], NOW)
+    return out.getvalue()
+
+
+def test_without_a_service_nothing_is_next() -> None:
+    """A schedule that nobody keeps is no promise; whether one runs may be unknown."""
+    text = shown(service_running=False)
+    assert "no service is running" in text
+    assert "next sync" not in text
+    later = {"sync": "2026-11-24T13:00:00.000000Z"}
+    for running in (True, None):
+        assert "next sync in 60 min" in shown(service_running=running, next_runs=later)
+
+
+def test_a_run_that_goes_on_tells_how_far_it_is() -> None:
+    """Its requests and waits until now."""
+    run = {
+        "kind": "full", "state": "running", "started_at": "2026-11-24T11:00:00.000000Z", "requests": 1_234,
+        "slept_seconds": 120.0, "error": None,
+    }  # fmt: skip
+    assert "running for 60 min, 2 min of it waiting: full, 1,234 requests so far" in shown(last_run=run)
+
+
+def test_a_429_is_told_apart_from_a_spent_budget() -> None:
+    """With the moment until when nothing is asked."""
+    held = BudgetLeft(limit=10, used=1, left=9, resets_at=None, held_until="2026-11-24T12:30:00.000000Z")
+    assert "the upstream answered 429: nothing is asked until" in shown(budget=held)

@@ -9,7 +9,7 @@ from test_store_older import MIGRATIONS, older
 
 from mirror.errors import StoreLocked
 from mirror.store import Store
-from mirror.store.files import sync_lock
+from mirror.store.files import service_mark, service_runs, sync_lock
 
 
 def opened(path: Path) -> int:
@@ -36,3 +36,13 @@ def test_links_to_one_file_share_its_lock(tmp_path: Path) -> None:
     link.symlink_to(path)
     with sync_lock(path), pytest.raises(StoreLocked), sync_lock(link):
         pass
+
+
+def test_a_service_is_known_by_its_mark(tmp_path: Path) -> None:
+    """While one of any number of them holds it, by whichever name of the file."""
+    path = tmp_path / "mirror.db"
+    assert service_runs(path) is False
+    (tmp_path / "link.db").symlink_to(path)
+    with service_mark(path), service_mark(path):
+        assert service_runs(tmp_path / "link.db") is True
+    assert service_runs(path) is False

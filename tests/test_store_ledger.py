@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mirror.model import NoRoom
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
 
@@ -26,13 +27,23 @@ def test_what_a_clock_far_ahead_wrote_counts_for_nothing(ledger: RequestLedger) 
     for _ in range(3):
         assert ledger.reserve("b", 3, ahead) is None
     ledger.hold("b", ahead + HOUR)
-    assert ledger.reserve("b", 3, ahead) == ahead + HOUR
+    assert ledger.reserve("b", 3, ahead) == NoRoom(ahead + HOUR, held=True)
     for left in range(3):
         assert ledger.used("b", NOON) == left
         assert ledger.reserve("b", 3, NOON) is None
-    assert ledger.reserve("b", 3, NOON) == NOON + HOUR + timedelta(seconds=1)
+    assert ledger.reserve("b", 3, NOON) == NoRoom(NOON + HOUR + timedelta(seconds=1), held=False)
     ledger.hold("b", NOON + timedelta(seconds=60))
-    assert ledger.reserve("b", None, NOON) == NOON + timedelta(seconds=60)
+    assert ledger.reserve("b", None, NOON) == NoRoom(NOON + timedelta(seconds=60), held=True)
+
+
+def test_requests_that_never_left_are_neither_reserved_nor_sent(ledger: RequestLedger) -> None:
+    """What is taken back makes room at once, and once."""
+    for _ in range(2):
+        assert ledger.reserve("b", 2, NOON) is None
+    ledger.take_back("b", NOON)
+    assert ledger.used("b", NOON) == 1
+    assert ledger.reserve("b", 2, NOON + timedelta(seconds=1)) is None
+    assert ledger.reserve("b", 2, NOON) == NoRoom(NOON + HOUR + timedelta(seconds=1), held=False)
 
 
 def test_a_clock_that_is_set_back_a_little_does_not_spend_the_hour_twice(ledger: RequestLedger) -> None:

@@ -1,10 +1,13 @@
 """How many requests a sync spends, and that what it leaves behind is what the upstream says."""
 
+from itertools import count
 from pathlib import Path
 
-from crawl import Clock, assert_true, contents, crawling
+from crawl import Clock, Notes, assert_true, contents, crawling
 
+from mirror.errors import Interrupted
 from mirror.sandbox import World
+from mirror.sync import sync_upstream
 
 SEEDS = 29
 """Repositories that every sandbox of some size holds besides the generated ones."""
@@ -111,3 +114,38 @@ def test_two_upstreams_in_one_file_keep_apart(tmp_path: Path) -> None:
         )
         count = sum(row["full_name"].startswith("1team/") for row in sandbox.world.visible())
         assert held == [("here", 4), ("there", count)]
+
+
+def test_a_run_can_be_watched(tmp_path: Path) -> None:
+    """Its counts are in the file while it goes on, and those of a wait that is cut short are true."""
+    clock, seconds = Clock(), count(step=10)
+    with crawling(tmp_path, 60, clock=clock, workspaces=("jespern",)) as (_, crawl):
+        seen = list[tuple[str, int]]()
+
+        class Watching(Notes):
+            def step(self, number: int = 1) -> None:
+                seen.extend(crawl.rows("SELECT state, requests FROM sync_runs"))
+
+        with crawl.run(report=Watching(), stopwatch=lambda: next(seconds)) as run:
+            summary = sync_upstream(run)
+    asked = [requests for _, requests in seen]
+    assert {state for state, _ in seen} == {"running"}
+    assert asked == sorted(asked)
+    assert 0 < asked[-1] <= summary.counts.requests
+
+
+def test_a_wait_that_is_cut_short_is_booked_as_long_as_it_was(tmp_path: Path) -> None:
+    """Three seconds into the hour, and the request that waited is not among those that were sent."""
+
+    class Impatient(Clock):
+        def wait(self, seconds: float, why: str = "") -> None:
+            super().wait(min(seconds, 3) if why else seconds, why)
+            if why:
+                raise Interrupted("stopped while waiting")
+
+    with crawling(tmp_path, 60, clock=Impatient(), our_limit=3, workspaces=("jespern",)) as (sandbox, crawl):
+        counts = crawl.sync().counts
+        assert (counts.requests, round(counts.slept_seconds)) == (3, 3)
+        assert sum(sandbox.state()["by_kind"].values()) == 3
+        assert crawl.rows("SELECT sum(requests), sum(sent) FROM request_ledger") == [(3, 3)]
+        assert crawl.rows("SELECT state, requests FROM sync_runs") == [("interrupted", 3)]

@@ -174,17 +174,59 @@ def test_a_short_hold_is_sat_out_even_by_a_run_that_may_not_wait() -> None:
         ours.take()
 
 
-def test_an_interrupted_wait_counts_nothing() -> None:
-    """Ctrl-C during the wait leaves the counts as if the request had not been thought of."""
+def test_an_interrupted_wait_counts_as_long_as_it_lasted() -> None:
+    """Ctrl-C three seconds into an hour: three seconds were waited, and the request was not sent."""
+    time = Time()
 
     def wait(_seconds: float, _why: str) -> None:
+        time.wait(3, "")
         raise Interrupted("stopped")
 
-    ours = Budget(MemoryLedger(), bucket="b", clock=lambda: NOON, wait=wait, limit=1)
+    ours = Budget(MemoryLedger(), bucket="b", clock=time.clock, wait=wait, limit=1)
     ours.take()
+    ours.repeat_next()
     with pytest.raises(Interrupted):
         ours.take()
-    assert ours.requests == 1
+    assert (ours.requests, ours.retries, ours.slept_seconds) == (1, 0, 3.0)
+
+
+def test_threads_that_wait_at_once_wait_once() -> None:
+    """The time in which anybody waits is counted, and a wait that goes on as far as it has come."""
+    seconds, all_wait, end = [0.0], threading.Barrier(4), threading.Event()
+
+    def wait(_seconds: float, _why: str) -> None:
+        all_wait.wait()
+        end.wait()
+
+    ours = Budget(MemoryLedger(), bucket="b", clock=lambda: NOON, wait=wait, timer=lambda: seconds[0])
+    threads = [threading.Thread(target=ours.pause, args=(60.0, "500")) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    all_wait.wait()
+    seconds[0] = 7.0
+    assert ours.slept_seconds == 7.0
+    seconds[0] = 60.0
+    end.set()
+    for thread in threads:
+        thread.join()
+    assert ours.slept_seconds == 60.0
+
+
+def test_a_429_that_another_process_heard_is_called_one() -> None:
+    """The ledger knows why a bucket is held; the budget is not spent."""
+    time, ledger = Time(), MemoryLedger()
+    budget(time, ledger).observe("api", 429, {"retry-after": "7"})
+    budget(time, ledger, limit=1_000_000).take()
+    assert "the upstream answered 429" in time.told[0]
+
+
+def test_a_request_that_never_left_is_taken_back() -> None:
+    """From the counts, from the run's own number and from the ledger."""
+    time, ledger = Time(), MemoryLedger()
+    ours = budget(time, ledger, max_requests=1)
+    ours.take_back("api", ours.take())
+    assert (ours.requests, ours.used()) == (0, 0)
+    ours.take()
 
 
 def test_threads_do_not_overspend() -> None:

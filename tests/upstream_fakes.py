@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from mirror.config import Duration, Retry, UpstreamConfig
+from mirror.model import NoRoom
 from mirror.upstream.base import Upstream
 from mirror.upstream.budget import Budget
 from mirror.upstream.connect import connect
@@ -30,14 +31,17 @@ class MemoryLedger:
         self.held = dict[str, datetime]()
         self.told = dict[str, int]()
 
-    def reserve(self, bucket: str, limit: int | None, now: datetime) -> datetime | None:
+    def reserve(self, bucket: str, limit: int | None, now: datetime) -> NoRoom | None:
         if now < self.held.get(bucket, now):
-            return self.held[bucket]
+            return NoRoom(self.held[bucket], held=True)
         counted = [moment for moment in self.asked.get(bucket, []) if moment > now - timedelta(hours=1)]
         if limit is not None and len(counted) >= limit:
-            return counted[-limit] + timedelta(hours=1)
+            return NoRoom(counted[-limit] + timedelta(hours=1), held=False)
         self.asked[bucket] = [*counted, now]
         return None
+
+    def take_back(self, bucket: str, reserved_at: datetime) -> None:
+        self.asked[bucket].remove(reserved_at)
 
     def hold(self, bucket: str, until: datetime) -> None:
         self.held[bucket] = max(until, self.held.get(bucket, until))

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import FrameType
@@ -30,6 +30,7 @@ from mirror.observe.alerts import Alerts
 from mirror.observe.health import file_health
 from mirror.observe.runs import log_run
 from mirror.report import Reporter, Summary
+from mirror.store.files import service_mark
 from mirror.times import Clock, utc_now
 
 DEFAULTS = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
@@ -83,6 +84,7 @@ class Background:
         self._adopt = adopt
         self._clock = clock
         self._busy = threading.Lock()
+        self._mark = ExitStack()
         self._again: dict[str, datetime] = {}
         self._asked = queue.SimpleQueue[str]()  # the one thing a signal handler may safely put into
         self._scheduler = BackgroundScheduler(
@@ -118,6 +120,7 @@ class Background:
 
     def start(self) -> None:
         """Begin, with whatever was missed at once."""
+        self._mark.enter_context(service_mark(Path(self._config.database), self._config.mode))
         self._scheduler.start(paused=True)
         self._schedule(self._config, self._jobs(self._config))
         self._scheduler.resume()
@@ -133,6 +136,7 @@ class Background:
         self._asked.put("end")
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
+        self._mark.close()
         until = time.monotonic() + PATIENCE_SECONDS
         idle = self._busy.acquire(timeout=PATIENCE_SECONDS)
         if idle:

@@ -105,7 +105,12 @@ def _reasons(
         yield f"syncs come to their end, but the last listing that did was {_ago(now - listed)} ago"
     spent = _spent_since(connection, upstream_id)
     if ended is not None and spent is not None and now - spent > SPENT_FOR:
-        yield f"the request budget has been spent again and again for {_ago(now - spent)}"
+        last = connection.execute(
+            "SELECT error FROM sync_runs WHERE upstream_id = ? ORDER BY id DESC LIMIT 1", (upstream_id,)
+        ).fetchone()
+        heard = "429" in (last[0] or "")
+        what = "the upstream has answered 429" if heard else "the request budget has been spent"
+        yield f"{what} again and again for {_ago(now - spent)}"
     found = connection.execute(
         "SELECT value FROM cursors WHERE upstream_id = ? AND stream = ?", (upstream_id, INTEGRITY)
     ).fetchone()

@@ -140,13 +140,22 @@ TABLES: dict[str, dict[str, Any]] = {
         "description": "What could not be read, and when it is tried again.",
         "sort": "next_try_at",
         "facets": ["kind", "status"],
-        "columns": {"subject": "what was asked for", "status": "HTTP status, where there was an answer"},
+        "columns": {
+            "subject": "what was asked for",
+            "status": "HTTP status, where there was an answer",
+            "accepted": "1: shown, and nothing is missing by it",
+        },
     },
     "cursors": {"title": "Cursors", "description": "Where each stream of an upstream goes on."},
     "request_ledger": {
         "title": "Request ledger",
         "description": "Requests of the rolling hour, counted by second and credential.",
-        "columns": {"at": "second, since 1970", "bucket": "a name of the credential, without its secret"},
+        "columns": {
+            "at": "second, since 1970",
+            "bucket": "a name of the credential, without its secret",
+            "requests": "reserved, which bounds what may still be asked",
+            "sent": "of those, how many were sent",
+        },
     },
     "recent_changes": {"title": "Recent changes", "description": "Changes with names in place of numbers."},
     "stale_repositories": {

@@ -284,12 +284,53 @@ def _known_remedy(message: str) -> str:
 
 
 @contextmanager
+def service_mark(path: Path, mode: int = PRIVATE) -> Iterator[None]:
+    """Let `service_runs` know, by a file of a mode, that a service syncs a mirror; any number of them may.
+
+    Where the mark cannot be made nothing is said: the service itself will say what is wrong with the folder.
+    """
+    descriptor = -1
+    with suppress(OSError):
+        descriptor = os.open(_beside(path, ".service"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    try:
+        yield
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def service_runs(path: Path) -> bool | None:
+    """Tell whether a service holds the mark of a mirror; None where that cannot be found out."""
+    try:
+        descriptor = os.open(_beside(path, ".service"), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """Name a file beside a mirror; links to one mirror share it."""
+    return path.resolve().with_name(path.resolve().name + suffix)
+
+
+@contextmanager
 def sync_lock(path: Path, mode: int = PRIVATE) -> Iterator[None]:
     """Hold the mirror for one run, by a lock file of a mode.
 
     Raises StoreLocked naming the process that holds it already.
     """
-    lock_path = path.resolve().with_name(path.resolve().name + ".lock")  # links to one file share its lock
+    lock_path = _beside(path, ".lock")
     with explained(lock_path):
         lock_path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)

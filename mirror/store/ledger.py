@@ -1,12 +1,15 @@
 """The request ledger: how many requests each credential has asked in the rolling hour, for all processes.
 
-A row counts the requests of one second in one bucket. A second leaves the hour only when all of it has,
-so the count errs on the side of asking less. Buckets are names without secrets (`mirror.credentials`).
-What lies more than an hour ahead was written by a clock that was wrong, and counts for nothing.
+A row counts the requests of one second in one bucket: `requests` are those reserved, which bound what may
+still be asked, `sent` those of them that went out, which charts and reports show. A second leaves the hour
+only when all of it has, so the count errs on the side of asking less. Buckets are names without secrets
+(`mirror.credentials`). What lies more than an hour ahead was written by a clock that was wrong, and counts
+for nothing.
 """
 
 from datetime import UTC, datetime, timedelta
 
+from mirror.model import NoRoom
 from mirror.store.store import Store
 
 HOUR = 3600
@@ -18,8 +21,8 @@ class RequestLedger:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def reserve(self, bucket: str, limit: int | None, now: datetime) -> datetime | None:
-        """Count one request and return None, or return when the next one will be free.
+    def reserve(self, bucket: str, limit: int | None, now: datetime) -> NoRoom | None:
+        """Count one request, which is sent at once, and return None; or return when the next one is free.
 
         `limit` None counts without refusing. A held bucket refuses whatever the count.
         """
@@ -31,15 +34,24 @@ class RequestLedger:
                 (bucket, now.timestamp(), second + HOUR + 1),
             ).fetchone()
             if held:
-                return datetime.fromtimestamp(held[0], UTC)
+                return NoRoom(datetime.fromtimestamp(held[0], UTC), held=True)
             if limit is not None and self._count(bucket, second) >= limit:
-                return self._next_free(bucket, second, limit)
+                return NoRoom(self._next_free(bucket, second, limit), held=False)
             connection.execute(
-                """INSERT INTO request_ledger VALUES (?, ?, 1)
-                   ON CONFLICT DO UPDATE SET requests = requests + 1""",
+                """INSERT INTO request_ledger (bucket, at, requests, sent) VALUES (?, ?, 1, 1)
+                   ON CONFLICT DO UPDATE SET requests = requests + 1, sent = sent + 1""",
                 (bucket, second),
             )
         return None
+
+    def take_back(self, bucket: str, reserved_at: datetime) -> None:
+        """Count a request no longer that was reserved at a moment and never left this machine."""
+        with self._store.transaction() as connection:
+            connection.execute(
+                """UPDATE request_ledger SET requests = requests - 1, sent = sent - 1
+                   WHERE bucket = ? AND at = ? AND sent > 0""",
+                (bucket, int(reserved_at.timestamp())),
+            )
 
     def used(self, bucket: str, now: datetime) -> int:
         """Count the requests of the hour that ends now."""

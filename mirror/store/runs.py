@@ -73,10 +73,17 @@ def finish_run(
     error: str | None,
 ) -> None:
     """Record how a run ended: complete, incomplete, paused, interrupted or failed."""
+    save_counts(connection, run_id, kind=kind, counts=counts)
     connection.execute(
-        f"""UPDATE sync_runs SET kind = ?, state = ?, finished_at = ?, error = ?,
-            {", ".join(f"{name} = ?" for name in _COUNTS)} WHERE id = ?""",
-        (kind, state, at, error, *(counts.get(name, 0) for name in _COUNTS), run_id),
+        "UPDATE sync_runs SET state = ?, finished_at = ?, error = ? WHERE id = ?", (state, at, error, run_id)
+    )
+
+
+def save_counts(connection: sqlite3.Connection, run_id: int, *, kind: str, counts: dict[str, Any]) -> None:
+    """Record what a run has done until now."""
+    connection.execute(
+        f"UPDATE sync_runs SET kind = ?, {', '.join(f'{name} = ?' for name in _COUNTS)} WHERE id = ?",
+        (kind, *(counts.get(name, 0) for name in _COUNTS), run_id),
     )
 
 

@@ -548,6 +548,13 @@ def m020_parents_are_told_by_their_row_alone(db: Database) -> None:
     )
 
 
+@migrations()
+def m021_requests_that_were_sent(db: Database) -> None:
+    """Requests that were sent, apart from those that were reserved; until now each one reserved was sent."""
+    db.execute("ALTER TABLE request_ledger ADD COLUMN sent INTEGER NOT NULL DEFAULT 0")
+    db.execute("UPDATE request_ledger SET sent = requests")
+
+
 def _drop_search_tables(db: Database) -> None:
     """Drop the search index with its triggers and indexes, whatever version made it."""
     for kind in ("trigger", "index", "table"):

@@ -70,4 +70,4 @@ def _list(run: Run, chosen: list[str], workspaces: list[str]) -> None:
 
 
 def _work_off(run: Run, steps: Iterable[Step]) -> None:
-    work_off(between(run, steps), threads=run.config.concurrency, stop=run.stop)
+    work_off(between(run, steps), threads=run.config.concurrency, stop=run.stop, tick=run.tick)

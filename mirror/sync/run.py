@@ -4,8 +4,9 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 
@@ -15,6 +16,7 @@ from mirror.errors import (
     Interrupted,
     MirrorError,
     Paused,
+    StoreError,
     UpstreamBusy,
     UpstreamRefused,
     UpstreamShapeError,
@@ -29,6 +31,7 @@ from mirror.store.runs import (
     drop_failure,
     finish_run,
     read_failures,
+    save_counts,
     save_cursor,
     save_failure,
     start_run,
@@ -37,6 +40,8 @@ from mirror.sync import places
 from mirror.times import Clock, from_text, to_text
 from mirror.upstream.base import BadRow, Upstream
 from mirror.upstream.budget import Budget
+
+TICK_SECONDS = 2.0
 
 
 class Run:
@@ -87,6 +92,7 @@ class Run:
         self._lost_connections = 0
         self._lost: MirrorError | None = None
         self._stopwatch = stopwatch
+        self._ticked = stopwatch()
 
     def save_address(self) -> int:
         """Write where the upstream is and return its row's id.
@@ -166,16 +172,28 @@ class Run:
         return int(row[0])
 
     def _finish(self, state: State, error: str | None) -> None:
+        with self.store.transaction() as connection:
+            finish_run(
+                connection, self.id, kind=self.kind, state=state, at=self.now_text(),
+                counts=self._counted(), error=error,
+            )  # fmt: skip
+
+    def tick(self) -> None:
+        """Record what was done until now, every two seconds, for those who watch a run from elsewhere."""
+        if self._stopwatch() - self._ticked < TICK_SECONDS:
+            return
+        # A file that cannot be written is a matter of the next page; a run that only waits goes on.
+        with suppress(StoreError), self.store.transaction() as connection:
+            save_counts(connection, self.id, kind=self.kind, counts=self._counted())
+        self._ticked = self._stopwatch()
+
+    def _counted(self) -> dict[str, Any]:
         self.counts.requests = self.budget.requests
         self.counts.git_requests = self.budget.git_requests
         self.counts.retries = self.budget.retries
         self.counts.slept_seconds = self.budget.slept_seconds
         self.counts.failures = len(self.failures)
-        with self.store.transaction() as connection:
-            finish_run(
-                connection, self.id, kind=self.kind, state=state, at=self.now_text(),
-                counts=msgspec.structs.asdict(self.counts), error=error,
-            )  # fmt: skip
+        return msgspec.structs.asdict(self.counts)
 
     def note(self, text: str) -> None:
         """Tell the user something, once."""

@@ -110,8 +110,10 @@ class _Order:
         self._followers.extend((position + LOOKAHEAD, step) for step in steps)
 
 
-def work_off(steps: Iterable[Step], *, threads: int, stop: threading.Event) -> None:
-    """Take every step and every step that follows from one.
+def work_off(
+    steps: Iterable[Step], *, threads: int, stop: threading.Event, tick: Callable[[], None] = lambda: None
+) -> None:
+    """Take every step and every step that follows from one; `tick` is called often, also during waits.
 
     At most `2 * threads` answers are under way or waiting to be saved (one, with a single thread): that is
     all that a kill can lose. A step that raises Paused ends the work once the answers under way are
@@ -119,15 +121,18 @@ def work_off(steps: Iterable[Step], *, threads: int, stop: threading.Event) -> N
     """
     askers = _Askers(threads)
     try:
-        _save_all(_Order(steps), askers, most=1 if threads == 1 else min(2 * threads, LOOKAHEAD), stop=stop)
+        most = 1 if threads == 1 else min(2 * threads, LOOKAHEAD)
+        _save_all(_Order(steps), askers, most=most, stop=stop, tick=tick)
     finally:
         askers.end()
 
 
-def ask_apart(ask: Callable[[], Answer], *, stop: threading.Event) -> Answer:
+def ask_apart(
+    ask: Callable[[], Answer], *, stop: threading.Event, tick: Callable[[], None] = lambda: None
+) -> Answer:
     """Ask one thing in a thread of its own, so that `stop` ends the wait for it; raises what it raises."""
     once = _Once(ask)
-    work_off([once], threads=1, stop=stop)
+    work_off([once], threads=1, stop=stop, tick=tick)
     answer: Answer = once.answer
     return answer
 
@@ -150,7 +155,9 @@ class _Once(Step):
         raise error
 
 
-def _save_all(order: _Order, askers: _Askers, *, most: int, stop: threading.Event) -> None:
+def _save_all(
+    order: _Order, askers: _Askers, *, most: int, stop: threading.Event, tick: Callable[[], None]
+) -> None:
     under_way = deque[_Asked]()
     position, paused = 0, None
     while True:
@@ -163,6 +170,7 @@ def _save_all(order: _Order, askers: _Askers, *, most: int, stop: threading.Even
         while not asked.done.wait(0.2):
             if stop.is_set():
                 break
+            tick()
         if stop.is_set():
             raise Interrupted("stopped; the place is kept, the next run goes on from here")
         try:
@@ -170,6 +178,7 @@ def _save_all(order: _Order, askers: _Askers, *, most: int, stop: threading.Even
         except Paused as error:
             paused = paused or error
         position += 1
+        tick()
     if paused is not None:
         raise paused
 

@@ -63,7 +63,7 @@ def verify_upstream(
         rows = _chosen(run, sample, random)
         run.report.phase("comparing repositories", len(rows))
         steps = (VerifyStep(run, row, findings, repair=repair, keep_place=sample is None) for row in rows)
-        work_off(steps, threads=run.config.concurrency, stop=run.stop)
+        work_off(steps, threads=run.config.concurrency, stop=run.stop, tick=run.tick)
         if sample is None:
             run.drop_cursor(STREAM)
     return summary, [_judged(run, finding) for finding in findings]

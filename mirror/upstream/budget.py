@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from mirror.errors import BudgetSpent, Paused
+from mirror.model import NoRoom
 from mirror.times import Clock
 from mirror.zones import local
 
@@ -35,12 +36,15 @@ SHORT_HOLD = 90.0  # even a run that may not wait sits out a pause as short as t
 class Ledger(Protocol):
     """The account of requests, as the store keeps it; every method may be called by several threads."""
 
-    def reserve(self, bucket: str, limit: int | None, now: datetime) -> datetime | None:
-        """Count one request, and return None; or count nothing, and return when there is room.
+    def reserve(self, bucket: str, limit: int | None, now: datetime) -> NoRoom | None:
+        """Count one request, which is sent at once, and return None; or count nothing, and say why.
 
         There is no room while `limit` requests are counted in the hour before `now`, or the bucket is held;
         a `limit` of None leaves only the hold.
         """
+
+    def take_back(self, bucket: str, reserved_at: datetime) -> None:
+        """Count a request no longer that was reserved at a moment and never sent."""
 
     def hold(self, bucket: str, until: datetime) -> None:
         """Let nobody of the bucket ask before `until`; a later hold is kept."""
@@ -55,8 +59,24 @@ class Ledger(Protocol):
         """Return how many requests are counted in the hour before `now`."""
 
 
+class _Thread(threading.local):
+    """What a thread knows of its next request."""
+
+    repeats = False
+
+
+class Reservation(NamedTuple):
+    """A request that is counted and sent next: when it was reserved, and whether it was asked before."""
+
+    at: datetime
+    is_repeat: bool
+
+
 class Budget:
     """What one run may spend, and what it has spent.
+
+    `requests`, `git_requests` and `retries` count what was sent, `slept_seconds` is the time in which at
+    least one thread waited, by `timer` (in seconds; the clock's own unless given).
 
     `limit` and `git_limit` are the operator's, None where not set; `default` and `git_default` hold then,
     unless the upstream tells another limit. None everywhere means: count, but never stop.
@@ -77,16 +97,17 @@ class Budget:
         git_default: int | None = GIT_LIMIT,
         may_wait: bool = True,
         max_requests: int | None = None,
+        timer: Callable[[], float] | None = None,
     ) -> None:
         self.buckets: dict[RequestKind, str] = {"api": bucket, "git": git_bucket or f"git-{bucket}"}
         self.requests = 0
         self.git_requests = 0
         self.retries = 0
-        self.slept_seconds = 0.0
         self.answers = Counter[int]()
         self.near_limit = False
         self._ledger = ledger
         self._clock = clock
+        self._timer = timer or (lambda: clock().timestamp())
         self._wait = wait
         self._may_wait = may_wait
         self._max_requests = max_requests
@@ -94,6 +115,11 @@ class Budget:
         self._default = {"api": default, "git": git_default}
         self._told = {kind: ledger.limit(name) for kind, name in self.buckets.items()}
         self._counts = threading.Lock()
+        self._taken = 0
+        self._waiting = 0
+        self._waiting_since = 0.0
+        self._waited = 0.0
+        self._thread = _Thread()
         self._gates = {"api": threading.Lock(), "git": threading.Lock()}
         self._held: dict[RequestKind, datetime] = {}
         self._refused_in_row: Counter[RequestKind] = Counter()
@@ -106,21 +132,41 @@ class Budget:
         """Return how many requests of the past hour are counted, by whichever process."""
         return self._ledger.used(self.buckets[kind], self._clock())
 
-    def take(self, kind: RequestKind = "api") -> None:
-        """Count one request that is about to be sent, waiting for room first.
+    @property
+    def slept_seconds(self) -> float:
+        """How long was waited until now, a wait that goes on included."""
+        with self._counts:
+            return self._waited + (self._timer() - self._waiting_since if self._waiting else 0.0)
+
+    def take(self, kind: RequestKind = "api") -> Reservation:
+        """Count one request that is sent next, waiting for room first.
 
         Raises BudgetSpent where the run may not wait, Paused when the run's own number is used up, and
-        what `wait` raises.
+        what `wait` raises; nothing is counted then.
         """
-        self._count(kind, 1)
+        self._claim()
         try:
-            # One at a time: whoever waits speaks for the others, and the user is told once.
+            # One at a time: the thread that waits does so for the others, and the user is told once.
             with self._gates[kind]:
-                while (frees := self._reserve(kind)) is not None:
-                    self._await(kind, frees)
+                reserved_at = self._clock()
+                while (no_room := self._reserve(kind, reserved_at)) is not None:
+                    self._await(kind, no_room)
+                    reserved_at = self._clock()
         except BaseException:
-            self._count(kind, -1)
+            with self._counts:
+                self._taken -= 1
             raise
+        finally:
+            is_repeat, self._thread.repeats = self._thread.repeats, False
+        self._count(kind, 1, repeats=int(is_repeat))
+        return Reservation(reserved_at, is_repeat)
+
+    def take_back(self, kind: RequestKind, reservation: Reservation) -> None:
+        """Count a request no longer that never left this machine."""
+        self._ledger.take_back(self.buckets[kind], reservation.at)
+        with self._counts:
+            self._taken -= 1
+        self._count(kind, -1, repeats=-int(reservation.is_repeat))
 
     def pause(self, seconds: float, why: str) -> None:
         """Wait between two tries of one request; raises BudgetSpent where the run may not wait so long."""
@@ -142,44 +188,56 @@ class Budget:
         elif self._refused_in_row[kind] and status < 500:
             self._refused_in_row[kind] = 0
 
-    def count_retry(self) -> None:
-        """Note that a request is asked again."""
-        with self._counts:
-            self.retries += 1
+    def repeat_next(self) -> None:
+        """Note that the next request of this thread is one that is asked again."""
+        self._thread.repeats = True
 
-    def _count(self, kind: RequestKind, number: int) -> None:
+    def _claim(self) -> None:
+        """Take one request of the run's own number; raises Paused where that is used up."""
         with self._counts:
-            spent = self.requests + self.git_requests
-            if number > 0 and self._max_requests is not None and spent >= self._max_requests:
+            if self._max_requests is not None and self._taken >= self._max_requests:
                 raise Paused(f"the {self._max_requests} requests of this run are used; run it again to go on")
+            self._taken += 1
+
+    def _count(self, kind: RequestKind, number: int, repeats: int = 0) -> None:
+        with self._counts:
+            self.retries += repeats
             if kind == "api":
                 self.requests += number
             else:
                 self.git_requests += number
 
-    def _reserve(self, kind: RequestKind) -> datetime | None:
-        return self._ledger.reserve(self.buckets[kind], self.limit(kind), self._clock())
+    def _reserve(self, kind: RequestKind, now: datetime) -> NoRoom | None:
+        return self._ledger.reserve(self.buckets[kind], self.limit(kind), now)
 
-    def _await(self, kind: RequestKind, frees: datetime) -> None:
+    def _await(self, kind: RequestKind, no_room: NoRoom) -> None:
         """Wait until there is room, or end the run if it may not wait so long."""
-        seconds = max(0.0, (frees - self._clock()).total_seconds())
-        # A second of grace, since a ledger may keep its moments less exactly.
-        held = kind in self._held and frees <= self._held[kind] + timedelta(seconds=1)
-        why = f"{self._reason(kind, held=held)}; goes on at {clock_text(frees)}"
+        until, held = no_room
+        seconds = max(0.0, (until - self._clock()).total_seconds())
+        why = f"{self._reason(kind, held=held)}; goes on at {clock_text(until)}"
         if not self._may_wait and not (held and seconds <= SHORT_HOLD):
-            raise BudgetSpent(why, resumes_at=frees)
+            raise BudgetSpent(why, resumes_at=until)
         self._sleep(seconds + 0.001, why)
 
     def _reason(self, kind: RequestKind, *, held: bool) -> str:
         if held:
             return "the upstream answered 429, too many requests"
-        limit, what = self.limit(kind), "git requests" if kind == "git" else "requests"
-        return f"the budget of {limit:,} {what} an hour is spent" if limit else "the upstream is on hold"
+        what = "git requests" if kind == "git" else "requests"
+        return f"the budget of {self.limit(kind) or 0:,} {what} an hour is spent"
 
     def _sleep(self, seconds: float, why: str) -> None:
+        """Wait, and count the time that passes; where several threads wait at once, it counts once."""
         with self._counts:
-            self.slept_seconds += seconds
-        self._wait(seconds, why)
+            if self._waiting == 0:
+                self._waiting_since = self._timer()
+            self._waiting += 1
+        try:
+            self._wait(seconds, why)
+        finally:
+            with self._counts:
+                self._waiting -= 1
+                if self._waiting == 0:
+                    self._waited += max(0.0, self._timer() - self._waiting_since)
 
     def _learn(self, kind: RequestKind, header: str) -> None:
         told = limit_told(header)

@@ -42,6 +42,7 @@ def connect(
     clock: Clock = utc_now,
     may_wait: bool = True,
     max_requests: int | None = None,
+    timer: Callable[[], float] | None = None,
     random: random_numbers.Random | None = None,
     environ: Mapping[str, str] = os.environ,
     transport: Transport | None = None,
@@ -49,7 +50,8 @@ def connect(
     """Make the upstream of a configuration; nothing is asked yet.
 
     `wait` sleeps, telling why; `may_wait` false ends a run whose budget is spent; `max_requests` bounds
-    this run. Raises ConfigError for a credential that cannot be read.
+    this run; `timer` measures waits, in seconds, by the clock unless given. Raises ConfigError for a
+    credential that cannot be read.
     """
     url, credential = url_of(config), read_credential(config.credential, environ)
     budget = Budget(
@@ -62,6 +64,7 @@ def connect(
         wait=wait,
         may_wait=may_wait,
         max_requests=max_requests,
+        timer=timer,
     )
     pool = partial(
         Http,

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlencode
 from urllib.request import getproxies
 
@@ -292,7 +292,7 @@ class Http:
     def _exchange(self, call: _Call, authorization: str | None) -> Answer:
         """Send one request and read its answer; raises UpstreamBusy where there is none."""
         request = self._request(call, authorization)
-        self._budget.take(call.kind)
+        reservation = self._budget.take(call.kind)
         self._deadline.at = self._timer() + self._longest
         try:
             response = self._client.send(request, stream=True)
@@ -303,7 +303,10 @@ class Http:
             finally:
                 response.close()
         except (httpx.HTTPError, httpx.StreamError, UnicodeError) as error:
-            self._fail(error, call.url)
+            problem = self._problem(error, call.url)
+            if isinstance(problem, Unsent):
+                self._budget.take_back(call.kind, reservation)
+            raise problem from None
         finally:
             self._deadline.at = None
         date = moment_of(headers.get("date", "")) or self.clock()
@@ -345,18 +348,18 @@ class Http:
             raise httpx.DecodingError(str(error)) from None
         return unpacking.body()
 
-    def _fail(self, error: Exception, url: str) -> NoReturn:
-        """Raise our error for one of httpx's."""
+    def _problem(self, error: Exception, url: str) -> UpstreamBusy:
+        """Return our error for one of httpx's: Unsent, where the request never left."""
         cause = shown(self.redacted(str(error))) or type(error).__name__
         where = shown_url(url)
         # A UnicodeError is how the resolver takes a host name with too long or empty parts.
         if "CERTIFICATE_VERIFY_FAILED" in cause:
             cause += distrust_remedy(os.environ)
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | UnicodeError):
-            raise Unsent(f"{where}: cannot connect: {cause}") from None
+            return Unsent(f"{where}: cannot connect: {cause}")
         if isinstance(error, httpx.TimeoutException):
-            raise UpstreamBusy(f"{where}: no answer in time: {cause}") from None
-        raise UpstreamBusy(f"{where}: the connection broke: {cause}") from None
+            return UpstreamBusy(f"{where}: no answer in time: {cause}")
+        return UpstreamBusy(f"{where}: the connection broke: {cause}")
 
     def _with_token(self, token: str) -> Credential:
         return Credential("basic" if self._token_user else "bearer", self._token_user, token)

@@ -49,7 +49,7 @@ class Patience:
 
     def _wait(self, state: tenacity.RetryCallState) -> None:
         """Wait before the next try, telling why."""
-        self._budget.count_retry()
+        self._budget.repeat_next()
         seconds = state.next_action.sleep if state.next_action else 0.0
         if seconds:
             number = state.attempt_number + 1

@@ -13,7 +13,7 @@ from mirror.serve.lookups import visible
 from mirror.serve.pages.reads.rows import Row, ids_of, rows
 
 HOUR = """
-select bucket, (at - :since) / 60 as minute, sum(requests) as requests
+select bucket, (at - :since) / 60 as minute, sum(sent) as requests
 from request_ledger where at >= :since
 group by 1, 2 order by 1, 2"""
 LIMITS = "select bucket, requests_per_hour, held_until from request_limits"
