@@ -109,8 +109,8 @@ def test_what_happened_to_a_row_is_asked_at_once(hook: Hooked, action: str) -> N
         hook.sandbox.do(action, SOME, **more)
         assert hook.crawl.one("SELECT uuid FROM repositories WHERE full_name = ?", SOME) == uuid
         hook.about("repo:deleted" if action == "delete" else "repo:updated", "cloud_updated.json", SOME)
-    state = work(hook, MARKED).state
-    assert state == ("incomplete" if action == "create" else "complete")  # refs of a new one come with a sync
+    assert work(hook, MARKED).state == "complete"
+    assert hook.crawl.one("SELECT count(*) FROM repositories WHERE refs_synced_at IS NULL") == 0
     assert marks(hook) == 0
     true(hook)
 

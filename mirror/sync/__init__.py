@@ -60,6 +60,8 @@ def sync_upstream(run: Run, part: Part = EVERYTHING) -> Summary:
             mark_old(run)
             run.report.phase("branches and tags", count_stale(run))
             _work_off(run, refs_steps(run))
+        elif part.new_refs and run.with_refs:
+            _work_off(run, refs_steps(run, new_since=run.round))
         if part.is_whole:
             rounds.end(run)
     return summary

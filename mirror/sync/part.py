@@ -9,13 +9,14 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     """The parts of a run; what it leaves out keeps its place for another one.
 
     `listings` reads workspaces, of them all or of those in `due` alone (lower case); `leftovers` asks again
-    for what was missing before; `refs` reads stale branches and tags. `kind` is what `sync_runs` calls such
-    a run, None where the listings tell.
+    for what was missing before; `refs` reads stale branches and tags, `new_refs` those of repositories that
+    this run sees first. `kind` is what `sync_runs` calls such a run, None where the listings tell.
     """
 
     listings: bool = True
     leftovers: bool = True
     refs: bool = True
+    new_refs: bool = False
     due: Collection[str] | None = None
     kind: str | None = None
 
@@ -35,4 +36,4 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 EVERYTHING = Part()
 REFS = Part(listings=False, leftovers=False, kind="refs")
 RETRY = Part(listings=False, kind="retry")
-MARKED = Part(due=(), refs=False, kind="marked")
+MARKED = Part(due=(), refs=False, new_refs=True, kind="marked")

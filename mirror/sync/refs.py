@@ -57,13 +57,16 @@ def mark_old(run: Run) -> None:
         )
 
 
-def refs_steps(run: Run) -> Iterator[Step]:
-    """Yield a step for each repository whose refs are stale, a few hundred read ahead at a time."""
-    last = 0
+def refs_steps(run: Run, *, new_since: str | None = None) -> Iterator[Step]:
+    """Yield a step for each repository whose refs are stale, a few hundred read ahead at a time.
+
+    With `new_since`, only for those that were first seen at that moment or later and were never read.
+    """
+    last, new = 0, "" if new_since is None else "AND refs_synced_at IS NULL AND first_seen_at >= :since"
     while True:
         rows = run.store.rows(
-            f"SELECT id, uuid, full_name, scm {_STALE} AND id > :last ORDER BY id LIMIT {_CHUNK}",
-            {"upstream": run.upstream_id, "now": run.now_text(), "last": last},
+            f"SELECT id, uuid, full_name, scm {_STALE} {new} AND id > :last ORDER BY id LIMIT {_CHUNK}",
+            {"upstream": run.upstream_id, "now": run.now_text(), "since": new_since, "last": last},
         )
         if not rows:
             return
