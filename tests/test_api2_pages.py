@@ -319,7 +319,7 @@ def test_fields_change_nothing_that_is_left(world: World) -> None:
 # --- indexes -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("caller", [ANONYMOUS, Caller(name="t", token_id=1)])
+@pytest.mark.parametrize("caller", [ANONYMOUS, Caller(name="t", token_id=1, sees_all=True)])
 @pytest.mark.parametrize("owners", [None, [3]])
 def test_pages_are_read_off_an_index(filled: Filled, caller: Caller, owners: list[int] | None) -> None:
     """SQLite's own plan sorts nothing, and the counts look at no row."""

@@ -325,7 +325,7 @@ INDEXED = {
 
 
 @pytest.mark.parametrize("query", INDEXED)
-@pytest.mark.parametrize("caller", [ANONYMOUS, Caller(name="t", token_id=1)])
+@pytest.mark.parametrize("caller", [ANONYMOUS, Caller(name="t", token_id=1, sees_all=True)])
 def test_what_names_a_repository_is_found_by_an_index(filled: Filled, query: str, caller: Caller) -> None:
     """SQLite's own plan says that no table is read from end to end."""
     listing = catalogue.repositories(caller)
