@@ -4,7 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from filled import fill_public
+from filled import fill_public, owner
 
 from mirror.errors import ConfigError, NotFound
 from mirror.serve import tokens
@@ -88,3 +88,17 @@ def test_a_token_for_nobody_mirrored_is_refused(tmp_path: Path) -> None:
     store = fill_public(tmp_path / "mirror.db").store
     with pytest.raises(NotFound, match="no user 'nobody'"):
         tokens.create(store, "x", user="nobody")
+
+
+def test_a_name_of_several_users_is_refused(tmp_path: Path) -> None:
+    """The uuid says whose it is; a person and the namespace that they own are one."""
+    filled = fill_public(tmp_path / "mirror.db")
+    person, space = owner("bob", uuid="{bob-himself}"), owner("bob", uuid="{bob-space}")
+    filled.members(space, (person,))
+    filled.store.connection.execute("UPDATE members SET permission = 'member'")
+    with pytest.raises(ConfigError, match=r"\{bob-himself\}"):
+        tokens.create(filled.store, "x", user="bob")
+    tokens.create(filled.store, "by uuid", user="{bob-himself}")
+    filled.store.connection.execute("UPDATE members SET permission = 'owner'")
+    tokens.create(filled.store, "owner", user="bob")
+    assert [one.user for one in tokens.listed(filled.store)] == ["bob", "bob"]

@@ -120,7 +120,7 @@ def holder(connection: sqlite3.Connection, living: tokens.LivingToken, claimed: 
     That reveals nothing more: a token without a user sees everything.
     """
     if living.user_id is not None:
-        username, ids = living.user, _rows_of(connection, living.user_id)
+        username, ids = living.user, tokens.rows_of(connection, living.user_id)
     else:
         username, ids = claimed, _named(connection, claimed) if claimed else ()
     return Caller(
@@ -142,22 +142,6 @@ def _named(connection: sqlite3.Connection, username: str) -> tuple[int, ...]:
         (username,),
     )
     return tuple(row[0] for row in rows)
-
-
-def _rows_of(connection: sqlite3.Connection, user_id: int) -> tuple[int, ...]:
-    """Find the rows of a user: their own, and the namespace or the person of the same name.
-
-    Members choose what they are called, so the name alone proves nothing: the person must own the namespace.
-    """
-    owns = """EXISTS (SELECT 1 FROM members
-        WHERE workspace_id = {}.id AND user_id = {}.id AND permission = 'owner')"""
-    rows = connection.execute(
-        f"""SELECT o.id FROM users t JOIN users o
-                ON o.username = t.username COLLATE NOCASE AND +o.upstream_id = t.upstream_id
-            WHERE t.id = ? AND o.id <> t.id AND ({owns.format("t", "o")} OR {owns.format("o", "t")})""",
-        (user_id,),
-    )
-    return (user_id, *(row[0] for row in rows))
 
 
 def holds_private(connection: sqlite3.Connection) -> bool:

@@ -154,13 +154,38 @@ def _living(
     return LivingToken(*tuple(row)[:6])
 
 
+def rows_of(connection: sqlite3.Connection, user_id: int) -> tuple[int, ...]:
+    """Find the rows of a user: their own, and the namespace or the person of the same name.
+
+    Members choose what they are called, so the name alone proves nothing: the person must own the namespace.
+    """
+    owns = """EXISTS (SELECT 1 FROM members
+        WHERE workspace_id = {}.id AND user_id = {}.id AND permission = 'owner')"""
+    rows = connection.execute(
+        f"""SELECT o.id FROM users t JOIN users o
+                ON o.username = t.username COLLATE NOCASE AND +o.upstream_id = t.upstream_id
+            WHERE t.id = ? AND o.id <> t.id AND ({owns.format("t", "o")} OR {owns.format("o", "t")})""",
+        (user_id,),
+    )
+    return (user_id, *(row[0] for row in rows))
+
+
 def _user_id(store: Store, user: str | None) -> int | None:
-    """Find the mirrored user that a token is to speak for; raises NotFound."""
+    """Find the mirrored user, by name or by uuid, whose a token is to be.
+
+    Raises NotFound, and ConfigError for a name that several have.
+    """
     if user is None:
         return None
-    row = store.row(
-        "SELECT id FROM users WHERE username = ? COLLATE NOCASE ORDER BY is_owner DESC, id LIMIT 1", (user,)
+    found = store.rows(
+        """SELECT u.id, u.uuid, p.name FROM users u JOIN upstreams p ON p.id = u.upstream_id
+           WHERE u.username = ? COLLATE NOCASE OR u.uuid = ? ORDER BY u.is_owner DESC, u.id""",
+        (user, user),
     )
-    if row is None:
+    if not found:
         raise NotFound(f"the mirror holds no user {user!r}")
-    return int(row[0])
+    own = rows_of(store.connection, found[0][0])
+    if any(row[0] not in own for row in found):
+        each = ", ".join(f"{uuid} ({upstream})" for _, uuid, upstream in found)
+        raise ConfigError(f"several users are called {user!r}; give the uuid of one as --user: {each}")
+    return int(found[0][0])
