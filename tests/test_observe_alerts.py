@@ -374,7 +374,7 @@ def test_more_alerts_than_can_wait_are_left_out(caplog: pytest.LogCaptureFixture
     for number in range(MOST_WAITING + 10):
         courier.send(number)
     free.set()
-    courier.close(time.monotonic() + 20)
+    assert courier.finish(time.monotonic() + 20)
     assert sent[:MOST_WAITING] == list(range(MOST_WAITING))
     assert caplog.text.count("others wait") >= 9
 

@@ -3,7 +3,7 @@
 Each local time comes once. One that clocks going forward leave out comes at the moment of the change, one
 that clocks going back show twice comes the first time. Lines for every hour go by elapsed time instead: they
 fire in both of two equal hours. So work once a day is done once a day, and work each quarter of an hour has
-no pause. Pure but for the machine's own zone, which the system tells.
+no pause. Pure.
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ LONGEST_REPEAT = 3 * 3600
 
 
 class LocalTimes(BaseTrigger):  # type: ignore[misc]  # APScheduler carries no types
-    """Fires at the local times that any of some cron lines names; `zone` None is the machine's own.
+    """Fires at the local times of a zone that any of some cron lines names.
 
     The lines are APScheduler's, in UTC: they are asked about local times as if no clock were ever changed.
     `every_hour` says that they name each hour of a day. `jitter` delays by up to so many seconds.
     """
 
     def __init__(
-        self, lines: Sequence[CronTrigger], zone: tzinfo | None, *, every_hour: bool, jitter: float = 0
+        self, lines: Sequence[CronTrigger], zone: tzinfo, *, every_hour: bool, jitter: float = 0
     ) -> None:
         self.lines, self.zone, self.every_hour, self.jitter = lines, zone, every_hour, jitter
 

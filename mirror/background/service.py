@@ -177,7 +177,7 @@ class Background:
         self._scheduler.remove_all_jobs()
         self._schedule(config, jobs)
         self._report.note(f"the configuration was read anew{later}")
-        before.close()
+        threading.Thread(target=before.close, daemon=True, name="alerts").start()
 
     def _refuse_another_mirror(self, config: Config) -> None:
         """Raise ConfigError for another file, and for the built-in sandbox in place of upstreams."""

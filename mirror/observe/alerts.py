@@ -43,6 +43,9 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str | None = None
 
 
+KILL_SECONDS = 0.3
+"""How long commands are waited for that are killed because their time is over."""
+
 Send = Callable[[Alert, threading.Event], None]
 """Delivers an alert, or ends early when the event is set; raises NotDelivered."""
 
@@ -73,8 +76,11 @@ class Alerts:
     def close(self, seconds: float = LONGEST) -> None:
         """Wait so many seconds for what is being delivered; what takes longer is given up and logged."""
         until = time.monotonic() + seconds
-        for _, courier in self._couriers:
-            courier.close(until)
+        late = [courier for _, courier in self._couriers if not courier.finish(until)]
+        for courier in late:
+            courier.give_up()
+        for courier in late:
+            courier.finish(until + KILL_SECONDS)
 
     def tell(self, summary: Summary) -> None:
         """Tell what a run means to those who want to know."""

@@ -1,5 +1,6 @@
 """Delivering alerts outside the thread that works: a thread and a queue for each place they go to."""
 
+import contextlib
 import logging
 import queue
 import threading
@@ -40,20 +41,19 @@ class Courier(Generic[T]):
         except queue.Full:
             log.warning("%s could not be delivered: %d others wait", self._name, MOST_WAITING)
 
-    def close(self, until: float) -> None:
-        """Send what waits until a moment of the monotonic clock, then give up what has not been sent."""
+    def finish(self, until: float) -> bool:
+        """Send what waits until a moment of the monotonic clock; return whether all was sent."""
         if self._thread is None:
-            return
-        try:
+            return True
+        with contextlib.suppress(queue.Full):
             self._waiting.put(None, timeout=max(0.0, until - time.monotonic()))
-        except queue.Full:
-            pass
-        else:
-            self._thread.join(max(0.0, until - time.monotonic()))
-        if self._thread.is_alive():
-            log.warning("%s could not be delivered in time", self._name)
-            self._stop.set()
-            self._thread.join(1.0)  # for a command to be killed
+        self._thread.join(max(0.0, until - time.monotonic()))
+        return not self._thread.is_alive()
+
+    def give_up(self) -> None:
+        """Leave out what has not been sent, with a line of the log; `finish` waits for what can be ended."""
+        log.warning("%s could not be delivered in time", self._name)
+        self._stop.set()
 
     def _work(self) -> None:
         while not self._stop.is_set() and (alert := self._waiting.get()) is not None:
