@@ -175,10 +175,9 @@ def _placed(config: Config, folder: Path) -> Config:
     def sources(section: Section, *keys: str) -> Section:
         return msgspec.structs.replace(section, **{key: source(getattr(section, key)) for key in keys})
 
-    is_path = config.database and not config.database.startswith((":memory:", "file:"))
     return msgspec.structs.replace(
         config,
-        database=str(folder / config.database) if is_path else config.database,
+        database=str(folder / config.database),
         upstreams=tuple(sources(one, "credential", "webhook_secret") for one in config.upstreams),
         alerts=tuple(sources(one, "ping", "url") for one in config.alerts),
     )

@@ -14,6 +14,7 @@ from mirror.serve.bodies import Application
 from mirror.serve.callers import NotAccepted
 from mirror.serve.formats import SAFETY
 from mirror.serve.methods import is_post_to_reading, not_allowed
+from mirror.store.files import known_remedy
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -60,6 +61,9 @@ async def error_page(datasette: "Datasette", request: Request, exception: Except
         status, title = exception.status, exception.title
         info = dict(exception.error_dict)
         message = Markup(exception.message) if exception.message_is_html else exception.message  # noqa: S704
+    elif isinstance(exception, sqlite3.Error) and known_remedy(str(exception)):
+        status, message = 503, "The file of the mirror cannot be read now; the log says why."
+        log.error("%s %s: %s (%s)", request.method, request.path, known_remedy(str(exception)), exception)
     else:
         status, message = 500, "The mirror could not answer; its log says why."
         log.error("%s %s", request.method, request.path, exc_info=exception)

@@ -16,11 +16,13 @@ from typing import Any, Protocol
 from datasette.database import Database, Results
 from datasette.utils.asgi import Forbidden
 
+from mirror.errors import StoreError
 from mirror.search.find import one_snapshot
 from mirror.serve.bounds import BoundedConnection
 from mirror.serve.callers import holds_private
 from mirror.serve.closed import Reach, functions_of, restrict
 from mirror.serve.threads import Kind, PooledDatabase
+from mirror.store.files import is_read_as_it_is, reading_address
 from mirror.store.schema import APPLICATION_ID, VERSION
 
 TABLES = ("upstreams", "repositories", "sync_runs")
@@ -93,7 +95,30 @@ class GuardedDatabase(PooledDatabase):
     def work(self, fn: Callable[[sqlite3.Connection], Any], kind: Kind) -> Callable[[], Any]:
         """Return a call of a function: on a restricted connection where a visitor's SQL is run."""
         asking = visitor.get()
-        return lambda: self._visit(fn, asking) if kind == "sql" else fn(self._connection(None))
+        return lambda: self._steadily(
+            lambda: self._visit(fn, asking) if kind == "sql" else fn(self._connection(None))
+        )
+
+    def _steadily(self, read: Callable[[], Any]) -> Any:
+        """Read; where the file is read as one that does not change, see to it that it did not.
+
+        Raises OperationalError where it changed meanwhile: the next read opens it anew.
+        """
+        self._forget_if_changed()
+        found = read()
+        if self._forget_if_changed():
+            raise sqlite3.OperationalError("the file was changed while it was read; ask again")
+        return found
+
+    def _forget_if_changed(self) -> bool:
+        """Close this thread's connections to a file that was to stay as it is and did not."""
+        still = getattr(self._kept, "still", None)
+        if still is None or _state(Path(str(self.path))) == still:
+            return False
+        for connection in self._kept.connections.values():
+            connection.close()
+        self._kept.connections, self._kept.still = {}, None
+        return True
 
     def _visit(self, fn: Callable[[sqlite3.Connection], Any], asking: Visitor) -> Any:
         """Run what a visitor asks on a connection that reaches what they may see at that moment."""
@@ -146,23 +171,35 @@ class GuardedDatabase(PooledDatabase):
             self._kept.connections = {}
         kept: dict[Reach | None, sqlite3.Connection] = self._kept.connections
         if reach not in kept:
+            state = _state(Path(self.path)) if self.path else None
             connection = self._open(sqlite3.Connection if reach is None else BoundedConnection)
             self.ds._prepare_connection(connection, self.name)  # noqa: SLF001
             if isinstance(connection, BoundedConnection) and reach is not None:
                 restrict(connection, reach, functions_of(connection) - _functions())
             kept[reach] = connection
+            if self.path and self.is_mutable and not self.ds.nolock and is_read_as_it_is(Path(self.path)):
+                self._kept.still = state
         return kept[reach]
 
     def _open(self, factory: type[sqlite3.Connection], *, write: bool = False) -> sqlite3.Connection:
         if self.path is None:
             return sqlite3.connect(":memory:", uri=True, factory=factory)
-        options = ["immutable=1"] if not self.is_mutable else [] if write else ["mode=ro"]
-        if self.is_mutable and not write and self.ds.nolock:
-            options.append("nolock=1")
-        address = f"{Path(self.path).resolve().as_uri()}?{'&'.join(options)}"
-        connection = sqlite3.connect(address, uri=True, check_same_thread=False, factory=factory)
+        connection = sqlite3.connect(
+            self._address(write=write), uri=True, check_same_thread=False, factory=factory
+        )
         self._all_file_connections.append(connection)
         return connection
+
+    def _address(self, *, write: bool) -> str:
+        """Return the URI to open; raises OperationalError where the file cannot be opened rightly."""
+        path = Path(str(self.path))
+        try:
+            if self.is_mutable and not write and not self.ds.nolock:
+                return reading_address(path)
+        except (StoreError, OSError) as error:
+            raise sqlite3.OperationalError(str(error)) from error
+        options = "" if write else "?mode=ro&nolock=1" if self.is_mutable else "?immutable=1"
+        return f"{path.resolve().as_uri()}{options}"
 
 
 def says_mirror(connection: sqlite3.Connection) -> bool:

@@ -107,12 +107,15 @@ def reading_address(path: Path) -> str:
     takes none (a read-only mount, another user's folder), it is read as one that does not change. Raises
     StoreError where the journal holds what the file lacks.
     """
-    mode = "immutable=1" if _cannot_have_companions(path) else "mode=ro"
+    mode = "immutable=1" if is_read_as_it_is(path) else "mode=ro"
     return f"{path.resolve().as_uri()}?{mode}"
 
 
-def _cannot_have_companions(path: Path) -> bool:
-    """Tell whether a file is in WAL mode, without an index of its journal, in a folder that takes none."""
+def is_read_as_it_is(path: Path) -> bool:
+    """Tell whether a file is in WAL mode, without an index of its journal, in a folder that takes none.
+
+    Raises StoreError and OSError as `reading_address` does.
+    """
     path = path.resolve()
     if os.access(path.parent, os.W_OK) or path.with_name(f"{path.name}-shm").exists():
         return False
@@ -189,7 +192,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute(_INDEX_OF_MIGRATIONS)
             connection.execute(f"PRAGMA user_version = {schema.VERSION}")
     except sqlite3.DatabaseError as error:
-        if _known_remedy(str(error)):
+        if known_remedy(str(error)):
             raise
         raise StoreError(
             f"{path}: cannot be brought up to date from schema {version} to {schema.VERSION} ({error});"
@@ -274,11 +277,12 @@ _REMEDIES = (
 
 def _remedy(message: str) -> str:
     """Say what to do about SQLite's message."""
-    text = _known_remedy(message)
+    text = known_remedy(message)
     return f"{text} ({message.splitlines()[0][:200]})" if text else message
 
 
-def _known_remedy(message: str) -> str:
+def known_remedy(message: str) -> str:
+    """Say what to do about SQLite's message; "" for a message that is none about the file."""
     low = message.lower()
     return next((text for part, text in _REMEDIES if part in low), "")
 

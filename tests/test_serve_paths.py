@@ -1,0 +1,77 @@
+"""Serving a file wherever it lies: paths with characters of addresses, and read-only mounts."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+from commands import Folder
+from served import asking
+from test_store_versions import DUMPS, restored
+
+from mirror.store import Store
+
+CONFIGURATION = '[[upstream]]\nname = "cloud"\nworkspaces = ["ws"]\n'
+
+
+def mirror_in(folder: Path, name: str = "mirror.db") -> Path:
+    """Make a small mirror without private rows in a folder of its own."""
+    folder.mkdir(parents=True)
+    path = folder / name
+    restored(path, DUMPS[-1].read_text("utf-8"))
+    with Store(path) as store:  # what was private once is still hidden
+        store.connection.execute("DELETE FROM changes")
+        store.connection.execute("UPDATE repositories SET public_from = 0")
+    return path
+
+
+@pytest.mark.parametrize("name", ["C# work", "what?mode=memory", "50%41", "a%23b", "ü & ö", "x#?%", "'\"<b>"])
+def test_a_path_with_characters_of_an_address_is_served(tmp_path: Path, name: str) -> None:
+    """Pages, API and tables answer, and no stray file is made."""
+    served = asking(mirror_in(tmp_path / "top" / name))
+    for path in ("/", "/2.0/repositories/ws", "/mirror/repositories.json?_shape=array"):
+        assert served.get(path).status_code == 200, path
+    assert [found.name for found in (tmp_path / "top").iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["C#.db", "50%.db", "a?b.db", "a b.db", "ü.db", "a.b.db"])
+def test_a_file_with_such_a_name_is_served(tmp_path: Path, name: str) -> None:
+    """The name of the file is the name of the database in its addresses."""
+    served = asking(mirror_in(tmp_path / "top", name))
+    urls = served.datasette.urls
+    database = name.removesuffix(".db")
+    for path in ("/", urls.database(database), urls.table(database, "repositories", format="json")):
+        assert served.get(path).status_code == 200, path
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="this needs root")
+def test_a_read_only_mount_is_served_and_followed(tmp_path: Path) -> None:
+    """What somebody else writes into the folder meanwhile is served as well."""
+    path = mirror_in(tmp_path / "shared")
+    (path.parent / "mirror.toml").write_text(f'database = "mirror.db"\n{CONFIGURATION}')
+    folder = Folder(path.parent)
+    script = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && cd "$0" && exec "$@"'
+    process = subprocess.Popen(
+        ["unshare", "-m", "sh", "-c", script, str(path.parent), *folder.command("serve", "--port", "0")],
+        env=folder.environment(PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        address = re.findall(r"http://\S+", process.stdout.readline())[0]
+        with httpx.Client(base_url=address, trust_env=False) as client:
+            assert client.get("/2.0/repositories/ws/tool-1").json()["description"] == ""
+            for page in ("/", "/mirror/repositories.json", "/-/health"):
+                assert client.get(page).status_code == 200
+            with Store(path) as store:
+                store.connection.execute("UPDATE repositories SET description = 'new'")
+            assert client.get("/2.0/repositories/ws/tool-1").json()["description"] == "new"
+    finally:
+        process.terminate()
+        _, said = process.communicate(timeout=20)
+    assert "Traceback" not in said
