@@ -236,6 +236,7 @@ def test_pages_of_what_was_never_read(tmp_path: Path) -> None:
     assert asking(filled.store.path).get("/-/r/jespern/unread").text.count("They were never read.") == 2
     bare = asking(fill(tmp_path / "bare.db", "none").store.path)
     assert bare.get("/-/r/jespern/unread").text.count("This mirror holds no branches and tags.") == 2
+    assert "no branches and tags are mirrored" in bare.get("/").text
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ def upstreams(connection: sqlite3.Connection) -> list[Row]:
     """
     return rows(
         connection,
-        """SELECT up.id, up.name, up.kind, up.url,
+        """SELECT up.id, up.name, up.kind, up.url, up.refs,
                (SELECT s.finished_at FROM sync_runs s WHERE s.upstream_id = up.id AND s.state = 'complete'
                     AND s.kind IN ('full', 'incremental') ORDER BY s.id DESC LIMIT 1) AS complete_at,
                last.state AS run_state, last.kind AS run_kind, last.started_at AS run_started_at,
