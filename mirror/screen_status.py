@@ -46,6 +46,11 @@ def _print_details(console: Console, status: UpstreamStatus, now: datetime) -> N
 
 
 def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
+    if status.clock_ahead is not None:
+        yield (
+            f"the clock was ahead once: moments up to {status.clock_ahead} count as never,"
+            " and the next sync puts them right"
+        )
     if status.listed_seconds:
         middle, most, worst = (age_text(status.listed_seconds[each]) for each in ("0.5", "0.95", "1"))
         yield f"half was listed {middle} ago or less, 95 % {most}, all {worst}"

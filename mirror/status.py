@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from mirror.store.ahead import SKEW, latest_ahead
 from mirror.times import from_text, to_text
 
 HOUR = timedelta(hours=1)
@@ -35,6 +36,9 @@ class UpstreamStatus(msgspec.Struct, kw_only=True):
     `missing` counts the failures that keep a run from being complete, `accepted` the others, each of them one
     of `failures`.
 
+    `clock_ahead` is the latest moment in the file that lies ahead of now, written by a clock that was wrong;
+    the next sync puts it right. None where there is none.
+
     `listed_seconds` maps quantiles ("0.5", "0.95", "1") to how long ago the workspaces of repositories were
     listed, repositories counting one by one. `next_runs` maps each kind of scheduled work to when the
     service will begin it; it is empty while none runs. `service_running` is None where that is not known.
@@ -59,6 +63,7 @@ class UpstreamStatus(msgspec.Struct, kw_only=True):
     budget: BudgetLeft
     failures: list[dict[str, Any]]
     service_running: bool | None = None
+    clock_ahead: str | None = None
     next_runs: dict[str, str] = {}
 
 
@@ -87,9 +92,10 @@ def _status(
     complete = _one(
         connection,
         """SELECT finished_at FROM sync_runs WHERE upstream_id = ? AND state = 'complete'
-           AND kind IN ('full', 'incremental')
+           AND kind IN ('full', 'incremental') AND finished_at <= ?
            ORDER BY id DESC LIMIT 1""",
         upstream_id,
+        to_text(now),
     )
     last = connection.execute(
         "SELECT * FROM sync_runs WHERE upstream_id = ? ORDER BY id DESC LIMIT 1", (upstream_id,)
@@ -121,6 +127,7 @@ def _status(
         last_run=dict(zip([c[0] for c in last.description], last_row, strict=True)) if last_row else None,
         budget=_budget(connection, now, *limits.get(name, ("", None))),
         failures=failures,
+        clock_ahead=latest_ahead(connection, upstream_id, now),
     )
 
 
@@ -135,7 +142,8 @@ def _listed(connection: sqlite3.Connection, upstream_id: int, now: datetime) -> 
            GROUP BY c.stream""",
         (upstream_id,),
     ).fetchall()
-    ages = sorted(((now - from_text(at)).total_seconds(), count) for at, count in found if at)
+    told = [((now - from_text(at)).total_seconds(), count) for at, count in found if at]
+    ages = sorted((max(0.0, age), count) for age, count in told if age >= -SKEW)
     total = sum(count for _, count in ages)
     return {f"{share:g}": _quantile(ages, share * total) for share in QUANTILES} if total else {}
 
@@ -158,11 +166,12 @@ def _budget(connection: sqlite3.Connection, now: datetime, bucket: str, limit: i
     """Count the rolling hour of a bucket, and say when the first request of it leaves the hour."""
     since = int(now.timestamp()) - 3600
     used, oldest = connection.execute(
-        "SELECT coalesce(sum(requests), 0), min(at) FROM request_ledger WHERE bucket = ? AND at >= ?",
-        (bucket, since),
+        """SELECT coalesce(sum(requests), 0), min(at) FROM request_ledger
+           WHERE bucket = ? AND at BETWEEN ? AND ?""",
+        (bucket, since, since + 3600 + SKEW),
     ).fetchone()
     held = _one(connection, "SELECT held_until FROM request_limits WHERE bucket = ?", bucket)
-    is_held = held is not None and now.timestamp() < held <= now.timestamp() + 3601
+    is_held = held is not None and now.timestamp() < held <= now.timestamp() + SKEW + 1
     frees = held if is_held else oldest + 3601 if oldest is not None else None
     return BudgetLeft(
         limit=limit,

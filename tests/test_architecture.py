@@ -25,7 +25,7 @@ NEIGHBOURS = {
     "sync": GROUND | {"sync", "upstream", "store", "report"},
     "search": GROUND | {"search"},
     "lookup": GROUND,
-    "status": GROUND,
+    "status": GROUND | {"store"},
     "observe": GROUND | {"observe", "store", "status", "report"},
     "serve": GROUND | {"serve", "store", "search", "status", "lookup", "observe"},
     "sandbox": GROUND | {"sandbox"},

@@ -217,6 +217,28 @@ def test_whatever_goes_wrong_while_it_is_read_anew_the_old_configuration_stays(t
     assert service_runs(path) is False
 
 
+@pytest.mark.parametrize("back", [timedelta(days=400), timedelta(hours=5), timedelta(minutes=1)], ids=str)
+def test_a_clock_that_is_set_back_while_the_service_runs(tmp_path: Path, back: timedelta) -> None:
+    """What was planned by it begins anew, and is owed, instead of waiting until the clock is there again."""
+    path, told = tmp_path / "mirror.db", Told()
+    has_synced(path, datetime.now(UTC) + back)
+    ahead = [back]
+    background = Background(
+        scheduled(path, "0 0 1 1 *"), report=told, clock=lambda: datetime.now(UTC) + ahead[0]
+    )
+    with background.signals(ends=False):
+        try:
+            background.start()
+            told.heard("next:")
+            ahead[0] = timedelta()
+            signal.raise_signal(signal.SIGHUP)  # or it looks at the clock a moment later
+            told.heard("set back")
+            first, again = (note.split(maxsplit=3)[3] for note in told.notes if note.startswith("next:"))
+            assert again <= f"{datetime.now(UTC):%Y-%m-%d %H:%M UTC}" < first
+        finally:
+            background.end()
+
+
 @pytest.mark.parametrize("schedule", ["15m", "*/15 * * * *"])
 def test_a_run_that_lies_in_the_future_holds_nothing_up(tmp_path: Path, schedule: str) -> None:
     """The clock was wrong once; now a sync is owed, as if none had ever been."""

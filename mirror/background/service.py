@@ -44,6 +44,8 @@ LOOK_SECONDS = 0.5
 PULSE_SECONDS = 3
 """How often marks are looked for, and the clock: the scheduler's own wait leaves out a machine's sleep."""
 AGAIN = timedelta(minutes=5)
+SET_BACK = timedelta(seconds=10)
+"""By how much the clock must go back for schedules to begin anew; less than that is waited for."""
 WATCH_SECONDS = 60
 PULSE, WATCH = "pulse", "watch"
 
@@ -90,6 +92,7 @@ class Background:
         self._scheduler = BackgroundScheduler(
             executors={"default": ThreadPoolExecutor(1)}, job_defaults=DEFAULTS, timezone="UTC"
         )
+        self._seen = clock()
         self._config = checked(config)
         self._alerts = Alerts(config, clock=clock)
         self._watching = Watching(config, clock)
@@ -151,12 +154,29 @@ class Background:
         self._asked.put("reread")
 
     def _obey(self) -> None:
-        """Do what the signal handlers were asked for, in a thread that may take its time."""
-        while self._asked.get() == "reread":
+        """Do what the signal handlers were asked for, in a thread that may take its time; watch the clock."""
+        while True:
             try:
-                self.reload()
+                asked = self._asked.get(timeout=PULSE_SECONDS)
+            except queue.Empty:
+                asked = ""
+            if asked == "end":
+                return
+            try:
+                if asked == "reread":
+                    self.reload()
+                self._watch_clock()
             except Exception:
                 log.exception("a fault of this program; the old configuration stays")
+
+    def _watch_clock(self) -> None:
+        """Plan anew where the clock was set back: what it was to begin would wait until it is there again."""
+        before, self._seen = self._seen, self._clock()
+        if self._seen < before - SET_BACK:
+            self._again.clear()
+            self._scheduler.remove_all_jobs()
+            self._schedule(self._config, self._jobs(self._config))
+            self._report.note("the clock was set back: schedules begin anew")
 
     def reload(self) -> None:
         """Read the configuration anew; a wrong one is refused, said so, and the old one stays in force."""

@@ -49,7 +49,7 @@ class Watch:
         if per_hour <= 0:
             return []
         failing = self._failing(connection, to_text(now))
-        watched = [one for one in self._watched(connection) if one.name not in failing]
+        watched = [one for one in self._watched(connection, now) if one.name not in failing]
         # What was not spent is kept for at most an hour, like the upstream's own count.
         earned = (moment - self._filled) * per_hour / 3600 if self._filled else 1.0
         self._room, self._filled = min(self._room + max(0.0, earned), per_hour), moment
@@ -74,7 +74,7 @@ class Watch:
         """
         if self.upstream.watch <= 0 or last is None or (now - last).total_seconds() >= WHOLE_EVERY:
             return False
-        watched = self._watched(connection)
+        watched = self._watched(connection, now)
         names = {one.name for one in watched}
         if any(name.lower() not in names for name in self.upstream.workspaces or ()):
             return False
@@ -85,20 +85,26 @@ class Watch:
         """Name the workspaces that could not be listed and wait for another try: looks are for the others."""
         found = connection.execute(
             """SELECT lower(f.subject) FROM sync_failures f JOIN upstreams u ON u.id = f.upstream_id
-               WHERE u.name = ? AND f.kind = 'workspace' AND f.next_try_at > ?""",
-            (self.upstream.name, now),
+               WHERE u.name = ? AND f.kind = 'workspace' AND f.next_try_at > ? AND f.last_at <= ?""",
+            (self.upstream.name, now, now),
         )
         return {row[0] for row in found}
 
-    def _watched(self, connection: sqlite3.Connection) -> list[Watched]:
-        """Read the workspaces that have been listed in full; others are a whole sync's matter."""
+    def _watched(self, connection: sqlite3.Connection, now: datetime) -> list[Watched]:
+        """Read the workspaces that have been listed in full; others are a whole sync's matter.
+
+        So are those whose place was written by a clock that was ahead.
+        """
         found = list[Watched]()
         for stream, value in connection.execute(
             """SELECT stream, value FROM cursors WHERE stream >= 'workspace:' AND stream < 'workspace;'
                AND upstream_id = (SELECT id FROM upstreams WHERE name = ?)""",
             (self.upstream.name,),
         ).fetchall():
-            place, name = places.decoded(value), stream.removeprefix("workspace:")
+            place, name = (
+                places.in_time(places.decoded(value), now, self.upstream.overlap),
+                stream.removeprefix("workspace:"),
+            )
             if place.cursor is None or place.moved_at is None:
                 continue
             known = self._known.get(name)

@@ -132,7 +132,7 @@ def _any_to_ask(connection: sqlite3.Connection, upstream_id: int, now: datetime)
            SELECT 1 FROM cursors WHERE upstream_id = :id AND stream >= 'due:' AND stream < 'due;'
            AND NOT EXISTS (
                SELECT 1 FROM sync_failures WHERE upstream_id = :id AND kind = 'workspace'
-               AND lower(subject) = substr(stream, 5) AND next_try_at > :now)
+               AND lower(subject) = substr(stream, 5) AND next_try_at > :now AND last_at <= :now)
            LIMIT 1""",
         {"id": upstream_id, "now": to_text(now)},
     )

@@ -15,8 +15,9 @@ from pathlib import Path
 import msgspec
 
 from mirror.errors import StoreError
+from mirror.store.ahead import latest_ahead
 from mirror.store.files import open_reader
-from mirror.times import age_text, from_text
+from mirror.times import age_text, from_text, to_text
 
 PATIENCE = timedelta(days=2)
 SPENT_FOR = timedelta(hours=3)
@@ -84,9 +85,10 @@ def _reasons(
     """Yield what is wrong with the mirror of one upstream."""
     ended = _moment(
         connection,
-        f"""SELECT finished_at FROM sync_runs WHERE upstream_id = ? AND state IN {_ENDED}
-            AND kind IN {_LISTINGS} ORDER BY id DESC LIMIT 1""",
+        f"""SELECT finished_at FROM sync_runs WHERE upstream_id = :id AND state IN {_ENDED}
+            AND kind IN {_LISTINGS} AND finished_at <= :now ORDER BY id DESC LIMIT 1""",
         upstream_id,
+        to_text(now),
     )
     began = _moment(
         connection, "SELECT started_at FROM sync_runs WHERE upstream_id = ? ORDER BY id LIMIT 1", upstream_id
@@ -101,6 +103,9 @@ def _reasons(
            WHERE upstream_id = ? AND stream >= 'workspace:' AND stream < 'workspace;'""",
         upstream_id,
     )
+    ahead = latest_ahead(connection, upstream_id, now)
+    if ahead is not None:
+        yield f"the clock was ahead once: moments up to {ahead} count as never until the next sync"
     if ended is not None and now - ended <= allowed and listed is not None and now - listed > allowed:
         yield f"syncs come to their end, but the last listing that did was {_ago(now - listed)} ago"
     spent = _spent_since(connection, upstream_id)
@@ -159,8 +164,9 @@ def _advances(connection: sqlite3.Connection, upstream_id: int, since: datetime)
     return row is not None and from_text(row[0]) >= since
 
 
-def _moment(connection: sqlite3.Connection, sql: str, upstream_id: int) -> datetime | None:
-    row = connection.execute(sql, {"id": upstream_id} if ":id" in sql else (upstream_id,)).fetchone()
+def _moment(connection: sqlite3.Connection, sql: str, upstream_id: int, now: str = "") -> datetime | None:
+    values = {"id": upstream_id, "now": now}
+    row = connection.execute(sql, values if ":id" in sql else (upstream_id,)).fetchone()
     return from_text(row[0]) if row and row[0] else None
 
 

@@ -54,7 +54,7 @@ def recently_written(connection: sqlite3.Connection, now: str) -> dict[int, str]
     return dict(
         connection.execute(
             """SELECT repository_id, action FROM writes
-               WHERE at > ? AND outcome = 'done' AND repository_id IS NOT NULL ORDER BY id""",
-            (since,),
+               WHERE at > ? AND at <= ? AND outcome = 'done' AND repository_id IS NOT NULL ORDER BY id""",
+            (since, now),
         ).fetchall()
     )

@@ -27,6 +27,7 @@ def sync_upstream(run: Run, part: Part = EVERYTHING) -> Summary:
     """
     run.kind = part.kind or run.kind
     with run.recorded() as summary:
+        run.mend_moments(thoroughly=part.is_whole)
         RequestLedger(run.store).forget(run.now())
         if run.has_moved:
             with run.store.transaction():

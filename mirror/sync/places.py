@@ -130,6 +130,38 @@ def decoded(value: str | None) -> Place:
         return Place()
 
 
+SKEW = timedelta(minutes=5)
+"""How far the upstream's clock may be ahead of ours without harm."""
+
+
+def in_time(place: Place, now: datetime, overlap: float) -> Place:
+    """Return a place as it counts now: moments ahead of now, which a wrong clock wrote, are never.
+
+    The cursor is by the upstream's clock, and may be ahead as far as the overlap makes up for it.
+    """
+    ours = to_text(now)
+    theirs = to_text(now + max(SKEW, timedelta(seconds=overlap / 2)))
+    listing, members = place.listing, place.members
+    if listing is not None and (listing.seen_since > ours or listing.began > theirs):
+        listing = None
+    if members is not None and members.seen_since > ours:
+        members = Members(seen_since=ours)
+    return msgspec.structs.replace(
+        place,
+        listing=listing,
+        members=members,
+        cursor=_not_after(place.cursor, theirs),
+        swept_at=_not_after(place.swept_at, ours),
+        absent_since=_not_after(place.absent_since, ours),
+        round=_not_after(place.round, ours),
+        moved_at=_not_after(place.moved_at, ours),
+    )
+
+
+def _not_after(moment: str | None, limit: str) -> str | None:
+    return None if moment is not None and moment > limit else moment
+
+
 def encoded(place: Place) -> str:
     """Write a place as the file keeps it."""
     return msgspec.json.encode(place).decode()

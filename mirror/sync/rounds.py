@@ -61,6 +61,8 @@ def _standing(run: Run) -> Round | None:
     if found.listed is None:
         return found if now - began < LONGEST else None
     listed = from_text(found.listed)
+    if now < listed:
+        return None
     return found if now - listed < max(GOOD_FOR, TIMES * (listed - began)) else None
 
 

@@ -24,6 +24,7 @@ from mirror.errors import (
 from mirror.model import Repository
 from mirror.report import Counts, Reporter, State, Summary
 from mirror.store import Store
+from mirror.store.ahead import count_as_never, latest_ahead
 from mirror.store.repositories import SavedRepositories
 from mirror.store.runs import (
     Failure,
@@ -71,6 +72,8 @@ class Run:
         self.report = report
         self.full = full
         self.confirm_absence = confirm_absence
+        self._turn = threading.Lock()
+        self._latest = clock()
         self._url = url
         known = store.row("SELECT id, url FROM upstreams WHERE name = ?", (config.name,))
         self.has_moved = known is not None and known[1] != url
@@ -108,12 +111,27 @@ class Run:
         return self.config.refs != "none"
 
     def now(self) -> datetime:
-        """Tell the time."""
-        return self.clock()
+        """Tell the time, which never goes back within a run: what was seen later is never older."""
+        with self._turn:
+            self._latest = max(self._latest, self.clock())
+            return self._latest
 
     def now_text(self) -> str:
         """Tell the time as the file keeps it."""
-        return to_text(self.clock())
+        return to_text(self.now())
+
+    def mend_moments(self, *, thoroughly: bool) -> None:
+        """Let moments that a wrong clock wrote ahead of now count as never.
+
+        Where nothing tells of such a clock, they are looked for only `thoroughly`.
+        """
+        now = self.now()
+        with self.store.transaction() as connection:
+            latest = latest_ahead(connection, self.upstream_id, now)
+            if latest is not None:
+                self.note(f"the clock was ahead once: moments up to {latest} count as never")
+            if latest is not None or thoroughly:
+                count_as_never(connection, self.upstream_id, now)
 
     @contextmanager
     def recorded(self) -> Iterator[Summary]:
@@ -286,12 +304,17 @@ class Run:
             )
 
     def save_page(
-        self, workspace: str, rows: Sequence[Repository], *, first_listing: bool
+        self, workspace: str, rows: Sequence[Repository], *, first_listing: bool, swept_at: str | None = None
     ) -> SavedRepositories:
-        """Write a page of a workspace's listing as this run saw it; what cannot be written is a failure."""
+        """Write a page of a workspace's listing as this run saw it; what cannot be written is a failure.
+
+        For `swept_at` see `fail_rows`.
+        """
         saved = self._save(rows, first_listing=first_listing)
-        for row, why in saved.refused:
-            self.fail(Failure("row", f"{workspace}: {row.full_name}", why))
+        bad = [BadRow(what=row.full_name, error=why) for row, why in saved.refused]
+        refused = [row for row, _ in saved.refused]
+        self.answered_rows(workspace, [row for row in rows if row not in refused])
+        self.fail_rows(workspace, bad, swept_at=swept_at)
         return saved
 
     def save_row(self, row: Repository) -> SavedRepositories:
@@ -320,7 +343,8 @@ class Run:
 
     def place(self, workspace: str) -> places.Place:
         """Read where the crawl of a workspace stands."""
-        return places.decoded(self.cursor(self.stream(workspace)))
+        place = places.decoded(self.cursor(self.stream(workspace)))
+        return places.in_time(place, self.now(), self.config.overlap)
 
     def forget_workspace(self, workspace: str) -> None:
         """Forget where the crawl of a workspace stood; its rows stay."""

@@ -58,6 +58,7 @@ def verify_upstream(
     findings = list[Finding]()
     run.kind = "verify"
     with run.recorded() as summary:
+        run.mend_moments(thoroughly=repair)
         if repair:
             findings += [_second_row(name) for name in merge(run)]
         rows = _chosen(run, sample, random)

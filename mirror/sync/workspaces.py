@@ -338,12 +338,12 @@ class ListingStep(_WorkspaceStep):
     def _save_rows(self, page: Page[Repository]) -> int:
         """Write the rows; return how many could not be told from others."""
         run = self.run
-        saved = run.save_page(self.workspace, page.rows, first_listing=not self.place.whole)
+        swept_at = None if self.listing.purpose == "full" else self.place.swept_at
+        first = not self.place.whole
+        saved = run.save_page(self.workspace, page.rows, first_listing=first, swept_at=swept_at)
         run.counts.repositories_new += len(saved.new)
         run.counts.repositories_changed += len(saved.changed)
         run.answered("workspace", self.workspace)
-        run.answered_rows(self.workspace, page.rows)
-        swept_at = None if self.listing.purpose == "full" else self.place.swept_at
         run.fail_rows(self.workspace, page.bad, swept_at=swept_at)
         if page.hole:
             self._note_hole()
