@@ -45,7 +45,7 @@ def _print_details(console: Console, status: UpstreamStatus, now: datetime) -> N
         console.print(Text(_failure_line(failure, width)), soft_wrap=True)
 
 
-def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
+def _ages(status: UpstreamStatus) -> Iterator[str]:
     if status.clock_ahead is not None:
         yield (
             f"the clock was ahead once: moments up to {status.clock_ahead} count as never,"
@@ -54,6 +54,10 @@ def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
     if status.listed_seconds:
         middle, most, worst = (age_text(status.listed_seconds[each]) for each in ("0.5", "0.95", "1"))
         yield f"half was listed {middle} ago or less, 95 % {most}, all {worst}"
+
+
+def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
+    yield from _ages(status)
     if status.last_run is not None:
         yield _run_line(status.last_run, now)
     if status.gone or status.refs_waiting:
@@ -84,7 +88,7 @@ def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
 
 def _run_line(run: dict[str, Any], now: datetime) -> str:
     """Say how the last run went, or how far the one is that goes on."""
-    ago = age_text((now - from_text(run["started_at"])).total_seconds())
+    ago = age_text(max(0.0, (now - from_text(run["started_at"])).total_seconds()))
     if run["state"] == "running":
         slept = f", {age_text(run['slept_seconds'])} of it waiting" if run["slept_seconds"] >= 1 else ""
         return f"running for {ago}{slept}: {run['kind']}, {run['requests']:,} requests so far"
