@@ -100,9 +100,7 @@ def test_strangers_see_no_private_byte(mixed: Mixed, stranger: str) -> None:
             if stranger not in UNSAID:
                 assert answer.status_code == 401, path
                 continue
-            if any(name in path for name in PRIVATE[:2]):
-                assert answer.status_code == 403, path
-            if PRIVATE[2] in path:
+            if any(name in path for name in PRIVATE):
                 assert answer.status_code == 404, path
             if path.partition("/")[0] == "user":
                 assert answer.status_code == 401, path
@@ -198,7 +196,7 @@ def test_a_trusted_name_sees_its_own(mixed: Mixed, name: str, sees: set[str], se
     for full_name in sees:
         assert mixed.trusting.json(f"/1.0/repositories/{full_name}", headers=headers)["is_private"], full_name
     for full_name in sees_not:
-        assert mixed.trusting.get(f"/1.0/repositories/{full_name}", headers=headers).status_code == 403
+        assert mixed.trusting.get(f"/1.0/repositories/{full_name}", headers=headers).status_code == 404
     mine = mixed.trusting.get("/1.0/user/repositories", headers=headers)
     assert mine.status_code == 200
     assert not any(full_name.partition("/")[2].encode() in mine.content for full_name in sees_not)
@@ -265,3 +263,37 @@ def test_whatever_is_private_stays_so(
     for full_name in living:
         for tail in ("", "/forks", "/events", "/followers"):
             assert b"zz" not in served.get(f"/1.0/repositories/{full_name}{tail}").content
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_hidden_and_missing_are_the_same_byte_for_byte(mixed: Mixed, form: str) -> None:
+    """By every route, in every format; and so for deleted ones."""
+    routes = [pattern[3:] for pattern in READERS if pattern[:1] == ("repositories",) and len(pattern) >= 3]
+    assert len(routes) > 7
+    for route in routes:
+        answers = set()
+        for name in ("jespern/arriving", "jespern/nothing-", "brodie/buried-treasure"):
+            answer = mixed.served.get(f"/1.0/repositories/{'/'.join((name, *route))}?{form}")
+            headers = {key: value for key, value in answer.headers.items() if key != "content-length"}
+            answers.add((answer.status_code, answer.content.replace(name.encode(), b"NAME"), str(headers)))
+        assert len(answers) == 1, route
+        assert next(iter(answers))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "route"),
+    [("PUT", ""), ("DELETE", ""), ("POST", "/fork")],
+)
+def test_writes_do_not_tell_hidden_from_missing(tmp_path: Path, method: str, route: str) -> None:
+    """A token of one user does not learn what another user has in private."""
+    filled = fill_mixed(tmp_path / "mirror.db")
+    token = tokens.create(filled.store, "of dchambers", "write", user="dchambers")
+    served = asking(tmp_path / "mirror.db", writer=object(), writes=True)
+    told = set()
+    for name in ("jespern/arriving", "jespern/nothing-"):
+        answer = served(
+            method, f"/1.0/repositories/{name}{route}", headers=bearer(token), data={"name": "copy"}
+        )
+        told.add((answer.status_code, answer.content.replace(name.encode(), b"NAME")))
+    assert len(told) == 1
+    assert next(iter(told))[0] == 404

@@ -176,3 +176,17 @@ def test_a_public_url_that_is_no_address_is_refused(tmp_path: Path, address: str
     fill_public(tmp_path / "mirror.db").store.close()
     with pytest.raises(ConfigError, match="https://HOST/PATH"):
         asking(tmp_path / "mirror.db", public_url=address)
+
+
+@pytest.mark.parametrize(
+    ("public_url", "is_secure"), [("https://example.com", True), ("http://example.com", False), ("", False)]
+)
+def test_the_cookie_of_a_login_is_secure_where_browsers_use_https(
+    tmp_path: Path, public_url: str, *, is_secure: bool
+) -> None:
+    """A proxy that ends TLS asks by http; `public_url` says what browsers use."""
+    filled = fill_public(tmp_path / "mirror.db")
+    token = tokens.create(filled.store, "browser", "read")
+    served = asking(tmp_path / "mirror.db", public_url=public_url)
+    answer = served("POST", "/-/mirror-login", data={"token": token})
+    assert ("secure" in answer.headers["set-cookie"].lower()) is is_secure

@@ -248,6 +248,16 @@ def test_redirects_elsewhere_are_refused(location: str) -> None:
     assert "p4ss" not in str(caught.value)
 
 
+@pytest.mark.parametrize("location", ["/2.0/{}", "https://evil.example/{}", "/2.0/x?q=a&w={}"])
+def test_a_secret_in_a_redirect_is_neither_shown_nor_asked(location: str) -> None:
+    """An address is shown in errors and kept as a place, so one with the credential in it is refused."""
+    ours = bench(answer("", 302, location=location.format(TOKEN)), credential=TOKEN)
+    with pytest.raises(UpstreamRefused, match="redirected") as caught:
+        ask(ours)
+    assert len(ours.server.asked) == 1
+    assert TOKEN not in str(caught.value)
+
+
 def test_every_request_says_who_and_is_bounded() -> None:
     """User agent, credential, and time-outs on connect, read, write and pool."""
     ours = bench(OK, credential="me@example.com:" + TOKEN, timeout=12)

@@ -89,13 +89,8 @@ def not_accepted() -> ApiError:
 
 
 def not_found(what: str, name: str) -> ApiError:
-    """Say that the mirror holds no such thing; clients test how the message begins."""
+    """Say that the mirror holds no such thing for this caller; clients test how the message begins."""
     return ApiError(404, f"{what} {name} not found")
-
-
-def forbidden() -> ApiError:
-    """Say that a repository is not for this caller; the status is what Go's import resolver looks for."""
-    return ApiError(403, "Forbidden", detail="You do not have access to this repository.")
 
 
 def refs_not_read(full_name: str) -> ApiError:

@@ -14,7 +14,6 @@ from mirror.serve.answers import (
     ApiError,
     Asked,
     bad_request,
-    forbidden,
     not_found,
     not_mirrored,
     oldest,
@@ -33,13 +32,11 @@ EVERYTHING = 10**9
 
 
 def _repository(connection: sqlite3.Connection, asked: Asked) -> FoundRepository:
-    """Find the repository that the path names; raises ApiError 404 or 403."""
+    """Find the repository that the path names; raises ApiError 404, the same for one that is hidden."""
     full_name = "/".join(asked.names[:2])
     found = lookups.repository(connection, asked.caller, full_name)
-    if found is None or found.row.deleted_at is not None:
+    if found is None or found.row.deleted_at is not None or not found.visible:
         raise not_found("Repository", full_name)
-    if not found.visible:
-        raise forbidden()
     return found
 
 

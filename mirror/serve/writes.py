@@ -11,7 +11,7 @@ from typing import ParamSpec, Protocol, TypeVar
 from datasette.utils.asgi import Request
 
 from mirror.errors import MirrorError, NotFound, OutcomeUnknown, StoreError, UpstreamRefused
-from mirror.serve.answers import Answer, ApiError, Asked, bad_request, forbidden, not_found, unauthorized
+from mirror.serve.answers import Answer, ApiError, Asked, bad_request, not_found, unauthorized
 from mirror.serve.callers import Caller
 from mirror.serve.forms import RepositoryForm, read_fields, repository_form
 from mirror.serve.rows import FoundRepository
@@ -132,13 +132,11 @@ async def fork(writer: Writer, request: Request, asked: Asked, find: Find) -> tu
 
 
 async def _known(find: Find, asked: Asked) -> str:
-    """Return the repository's name as the mirror knows it; raises ApiError 404 or 403."""
+    """Return the repository's name as the mirror knows it; raises ApiError 404."""
     full_name = "/".join(asked.names[:2])
     found = await find(full_name)
-    if found is None or found.row.deleted_at is not None:
+    if found is None or found.row.deleted_at is not None or not found.visible:
         raise not_found("Repository", full_name)
-    if not found.visible:
-        raise forbidden()
     return found.row.full_name
 
 

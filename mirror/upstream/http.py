@@ -281,9 +281,12 @@ class Http:
         """Return the call to the place a redirect names; raises UpstreamRefused where that is elsewhere."""
         location = answer.headers.get("location", "")
         target = redirected(call.url, location)
+        said = self.redacted(location)
+        if said != location:  # what is asked is shown and stored, so it must hold no secret
+            target = None
         if call.method != "GET" or target is None:
             raise UpstreamRefused(
-                f"{answer.url}: {answer.status}: redirected to {shown_url(location)}, which is not followed:"
+                f"{answer.url}: {answer.status}: redirected to {shown_url(said)}, which is not followed:"
                 " credentials go to the configured address only; if the server has moved, set `url`",
                 status=answer.status,
             )

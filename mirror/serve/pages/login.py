@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 from datasette.utils.asgi import Request, Response
 
 from mirror.serve import permissions, tokens
-from mirror.serve.mirrors import mirrors
+from mirror.serve.mirrors import mirrors, served
 from mirror.serve.pages.visit import rendered
 from mirror.serve.permissions import LOGIN_SECONDS, login_cookie
 
@@ -35,10 +35,16 @@ async def login(datasette: "Datasette", request: Request) -> Response:
                 login_cookie(datasette, database, living),
                 max_age=LOGIN_SECONDS,
                 httponly=True,
-                secure=request.scheme == "https",
+                secure=_is_https(datasette, request),
             )
             return response
     return await _form(datasette, request, destination, message="That is no living token.", status=403)
+
+
+def _is_https(datasette: "Datasette", request: Request) -> bool:
+    """Tell whether browsers use https, by `public_url` where a proxy stands before this server."""
+    public_url = served(datasette).config.public_url
+    return (urlsplit(public_url).scheme.lower() if public_url else request.scheme) == "https"
 
 
 async def closed(datasette: "Datasette", request: Request, message: str) -> Response:

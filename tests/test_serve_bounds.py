@@ -1,0 +1,188 @@
+"""What the SQL of visitors may call and build: harmless functions, and little in any one step."""
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from filled import fill_public
+from served import Asking, asking, bearer
+
+from mirror.serve import tokens
+from mirror.serve.bounds import (
+    LONGEST_COPIED,
+    LONGEST_VALUE,
+    MOST_FUNCTIONS,
+    MOST_PATTERNS,
+    BoundedConnection,
+    copies,
+)
+from mirror.serve.mirrors import mirrors
+
+TOKEN = "sesame"
+
+
+def chain(levels: int, uses: int) -> str:
+    """Common table expressions, each of which uses the one before so many times."""
+    ctes = ["c0(x) as (select 1)"]
+    ctes += [f"c{n}(x) as (select 1 from {', '.join([f'C{n - 1}'] * uses)})" for n in range(1, levels)]
+    return f"with {', '.join(ctes)} select * from c{levels - 1}"
+
+
+NUMBERS = "with recursive c(x) as (select 1 union all select x + 1 from c)"
+REFUSED = {
+    "a function over a long value": "select instr(zeroblob(4000000), x'01')",
+    "a value of gigabytes": "select hex(zeroblob(400000000))",
+    "random bytes": "select randomblob(1000000000)",
+    "a replacement that grows": "select replace(hex(zeroblob(100000)), '0', hex(zeroblob(100000)))",
+    "a long pattern": "select 'a' like replace(hex(zeroblob(100)), '0', '%a')",
+    "many patterns": f"select {' or '.join([chr(39) + 'a' + chr(39) + ' like 1'] * (MOST_PATTERNS + 1))}",
+    "many functions": f"select {' + '.join(['abs(1)'] * 150)}, {' + '.join(['abs(1)'] * 51)}",
+    "many copies": chain(14, 3),
+    "a deep expression": f"select {'1 + ' * 900}1",
+    "many selects": f"select 1 {'union all select 1 ' * 400}",
+    "a long statement": f"select '{'a' * 20000}'",
+    "memory that an aggregate takes": f"{NUMBERS} select json_group_array(hex(zeroblob(100000))) from c",
+    "memory that rows take": f"{NUMBERS} select {', '.join(['zeroblob(249000)'] * 100)} from c",
+    "statements of others": "select * from sqlite_stmt",
+    "statements of others, counted": "select count(*) from sqlite_stmt",
+    "pages of the file": "select * from dbstat",
+    "the path of the file": "select * from pragma_database_list",
+    "all functions": "select * from pragma_function_list",
+    "an extension": "select load_extension('x')",
+    "a pointer": "select fts3_tokenizer('simple')",
+    "the log": "select sqlite_log(1, 'x')",
+    "a quadratic merge": "select json_patch('{}', '{}')",
+}
+ALLOWED = {
+    "tables as values": "select value from json_each('[1]')",
+    "columns": "select name from pragma_table_info('repositories')",
+    "a plan": "explain query plan select * from repositories",
+    "a chain": chain(20, 1),
+    "several uses": chain(5, 3),
+    "a series": f"{NUMBERS} select x from c limit 10",
+    "the search": "select mirror_search('piston'), mirror_search_count('piston')",
+    "usual functions": "select upper('a'), round(1.5), strftime('%Y', 'now'), json_extract('[1]', '$[0]')",
+    "an aggregate": "select group_concat(full_name), json_group_array(slug), max(size) from repositories",
+    "a window": "select row_number() over (order by id) from repositories",
+}
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory: pytest.TempPathFactory) -> tuple[Asking, dict[str, str]]:
+    """A public mirror, and the headers of somebody with a token."""
+    path = tmp_path_factory.mktemp("public") / "mirror.db"
+    filled = fill_public(path)
+    token = tokens.create(filled.store, TOKEN, "read")
+    filled.store.close()
+    return asking(path), bearer(token)
+
+
+@pytest.mark.parametrize("sql", REFUSED.values(), ids=REFUSED.keys())
+@pytest.mark.parametrize("known", [False, True])
+def test_what_costs_or_tells_too_much_is_refused(
+    public: tuple[Asking, dict[str, str]], sql: str, *, known: bool
+) -> None:
+    """By the same limits for strangers and holders of tokens; the server answers on."""
+    served, headers = public
+    answer = served.get("/mirror.json", params={"sql": sql}, headers=headers if known else {})
+    assert answer.status_code == 400
+    assert served.get("/2.0/repositories/jespern/django-piston").status_code == 200
+
+
+@pytest.mark.parametrize("sql", ALLOWED.values(), ids=ALLOWED.keys())
+def test_usual_sql_is_answered(public: tuple[Asking, dict[str, str]], sql: str) -> None:
+    """Datasette is there for it."""
+    served, _ = public
+    assert served.json("/mirror.json", params={"sql": sql, "_shape": "array"})
+
+
+@pytest.mark.parametrize(
+    ("sql", "most"),
+    [
+        ("select 1", 1),
+        ("with a as (select 1) select * from a", 1),
+        ("with a as (select 1), b as (select * from a, a, a) select * from b, b", 6),
+        ("with a(x, y) as not materialized (select 1, 2) select a.x, a.y from a", 1),
+        ('with "a""b" as (select 1) select * from [a"b], `a"b`, \'a"b\'', 3),
+        ("with a/* as */ as -- (\n ( select 1) select * from A, a", 2),
+        ("with recursive n(x) as (select 1 union all select x + 1 from n) select * from n", 2),
+        ("with a as (with b as (select 1) select * from b, b) select * from a, a", 4),
+    ],
+)
+def test_uses_of_common_table_expressions_are_counted(sql: str, most: int) -> None:
+    """However their names are written."""
+    assert copies(sql) == most
+
+
+def test_copies_never_count_less_than_sqlite_makes() -> None:
+    """SQLite asks for leave once for each select that it prepares, copies too."""
+    for levels, uses in ((3, 2), (4, 3), (6, 2)):
+        with closing(sqlite3.connect(":memory:")) as connection:
+            asked = list[int]()
+            connection.set_authorizer(lambda action, *_, asked=asked: asked.append(action) or 0)
+            connection.execute(chain(levels, uses))
+        assert asked.count(sqlite3.SQLITE_SELECT) <= levels * copies(chain(levels, uses))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "instr('abcabc', 'ca')", "instr('ÄÖÜ', 'Ü')", "instr('abc', '')", "instr('abc', null)",
+        "instr(x'00ff01', x'01')", "instr(12345, 34)", "replace('aXbX', 'X', 'yy')",
+        "replace('abc', '', 'x')",
+        "replace(null, 'a', 'b')", "replace(1.5, 1, 2)", "trim('xxaxx', 'x')", "ltrim('xyxa', 'xy')",
+        "rtrim('axyx', 'xy')", "trim('abc', '')", "trim(null, 'x')", "trim('ab', null)", "trim('  a ')",
+    ],
+)  # fmt: skip
+def test_functions_that_are_replaced_answer_as_sqlite_does(call: str) -> None:
+    """Only their time differs."""
+    with closing(sqlite3.connect(":memory:")) as plain, closing(bounded()) as ours:
+        assert ours.execute(f"SELECT {call}").fetchone() == plain.execute(f"SELECT {call}").fetchone()
+
+
+def test_the_longest_values_are_read_by_functions(public: tuple[Asking, dict[str, str]]) -> None:
+    """Long needles in long texts, whose time was quadratic, are found at once."""
+    served, _ = public
+    long = f"replace(hex(zeroblob({LONGEST_VALUE // 2 - 10})), '0', 'a')"
+    calls = ", ".join(["instr(x, substr(x, 1, 120000) || 1)"] * 60)
+    sql = f"with t(x) as (select {long}) select {calls} from t"
+    (row,) = served.json("/mirror.json", params={"sql": sql, "_shape": "arrays"})["rows"]
+    assert set(row) == {0}
+
+
+def test_statements_of_ours_are_not_counted(public: tuple[Asking, dict[str, str]]) -> None:
+    """Visitors have a number of functions for each statement, not for each connection."""
+    served, _ = public
+    (database,) = mirrors(served.datasette)
+    sql = f"select {', '.join(['abs(1)'] * (MOST_FUNCTIONS - 1))}"
+
+    async def ask() -> None:
+        for _ in range(10):
+            await database.execute(sql)
+
+    asyncio.run(ask())
+    assert len(sql) < LONGEST_COPIED
+
+
+def bounded() -> BoundedConnection:
+    """A connection in memory with all limits."""
+    connection = sqlite3.connect(":memory:", factory=BoundedConnection)
+    connection.bound()
+    return connection
+
+
+def test_no_visitor_writes(tmp_path: Path) -> None:
+    """Even if Datasette let a statement pass, SQLite would not."""
+    fill_public(tmp_path / "mirror.db").store.close()
+    (database,) = mirrors(asking(tmp_path / "mirror.db").datasette)
+    for sql in (
+        "delete from repositories",
+        "create temp table t (x)",
+        f"attach '{tmp_path / 'other.db'}' as other",
+        "pragma journal_mode = delete",
+        "vacuum into 'copy.db'",
+    ):
+        with pytest.raises(sqlite3.DatabaseError):
+            asyncio.run(database.execute(sql))
