@@ -30,7 +30,7 @@ from mirror.session import accounts, built_in_sandbox
 from mirror.store import Store
 from mirror.write import writer_for
 
-LONGEST_END = 2.5
+LONGEST_END = 2.2
 """Seconds after a signal: three are promised."""
 
 host_option = click.option("--host", metavar="HOST", help="Address to listen on; loopback by default.")
