@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import msgspec
 import pytest
 from commands import Folder, sandbox
 from test_background import started, told
@@ -215,6 +216,11 @@ def summary(state: str = "complete", kind: str = "full", requests: int = 3, *fai
     )  # fmt: skip
 
 
+def waiting_for(failure: Failure) -> Summary:
+    """The account of a run that asked for nothing that had failed before, and waits for it."""
+    return msgspec.structs.replace(summary("incomplete"), waiting=[failure])
+
+
 @pytest.mark.parametrize(
     ("run", "failed_before", "events"),
     [
@@ -232,6 +238,9 @@ def summary(state: str = "complete", kind: str = "full", requests: int = 3, *fai
         (summary("incomplete", "full", 3, Failure("workspace", "team", "x")), False, ["failure"]),
         (summary("incomplete", "full", 3, Failure("workspace", "team", "x", attempts=2)), False, []),
         (summary("incomplete", "full", 3, Failure("absence", "t", "x", attempts=2)), False, ["success"]),
+        (summary("incomplete", "full", 3, Failure("page", "team: page 2", "x")), False, ["failure"]),
+        (waiting_for(Failure("page", "team: page 2", "x")), False, []),
+        (waiting_for(Failure("refs", "{u}", "x")), False, ["success"]),
     ],
 )
 def test_what_a_run_is_worth_telling(run: Summary, failed_before: bool, events: list[str]) -> None:

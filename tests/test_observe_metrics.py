@@ -15,6 +15,7 @@ from mirror.serve.service import kind_of
 from mirror.store import Store
 from mirror.store.answers import add_answers
 from mirror.store.files import open_reader
+from mirror.store.runs import HIDDEN_MEMBERS, Failure, accept, save_failure
 
 
 class Samples(dict[tuple[str, frozenset[str]], float]):
@@ -74,6 +75,19 @@ def test_the_file_tells_of_runs_in_other_processes(hook: Hooked) -> None:
     assert found["webhooks_total", "here", "taken"] == 1
     assert found["last_success_timestamp_seconds", "here"] > 0
     assert found["budget_used", "here"] >= 0
+
+
+def test_what_is_missing_is_counted_on_pages_and_in_metrics(hook: Hooked) -> None:
+    """By kind, and apart from what is accepted."""
+    with Store(hook.crawl.path) as store, store.transaction() as connection:
+        for number, kind in enumerate(("page", "row", "row", HIDDEN_MEMBERS)):
+            save_failure(connection, 1, Failure(kind, f"jespern: {number}", "500"), hook.crawl.clock.now())
+        accept(connection, 1, ())
+    found = scraped(hook)
+    assert [found["failures_waiting", "here", kind] for kind in ("page", "row")] == [1, 2]
+    assert found["failures_accepted", "here", HIDDEN_MEMBERS] == 1
+    page = hook.asking.get("/-/mirror-status", headers=hook.authorization).text
+    assert "3 missing: no sync is complete until all of them are there; 1 more are accepted" in page
 
 
 def test_answers_are_timed_by_what_was_asked(hook: Hooked) -> None:

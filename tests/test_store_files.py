@@ -1,5 +1,6 @@
 """Opening the file: by several at once, through links."""
 
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -9,7 +10,7 @@ from test_store_older import MIGRATIONS, older
 
 from mirror.errors import StoreLocked
 from mirror.store import Store
-from mirror.store.files import service_mark, service_runs, sync_lock
+from mirror.store.files import is_syncing, service_mark, service_runs, sync_lock
 
 
 def opened(path: Path) -> int:
@@ -46,3 +47,27 @@ def test_a_service_is_known_by_its_mark(tmp_path: Path) -> None:
     with service_mark(path), service_mark(path):
         assert service_runs(tmp_path / "link.db") is True
     assert service_runs(path) is False
+
+
+def test_a_look_at_the_lock_keeps_no_run_out(tmp_path: Path) -> None:
+    """Whoever asks whether a run goes on shares the lock for a moment; two runs still exclude each other."""
+    path = tmp_path / "mirror.db"
+    assert is_syncing(path) is False
+    with sync_lock(path):
+        assert is_syncing(path) is True
+        with pytest.raises(StoreLocked), sync_lock(path):
+            pass
+    assert is_syncing(path) is False
+    looks = threading.Event()
+
+    def look() -> None:
+        while not looks.is_set():
+            is_syncing(path)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for _ in range(200):
+        with sync_lock(path):
+            pass
+    looks.set()
+    thread.join()

@@ -67,6 +67,23 @@ def test_an_accepted_refusal_is_shown_and_tried_again(tmp_path: Path, code: str)
         assert strict.sync(later=60).exit_code == 1
 
 
+def test_what_verify_cannot_ask_for_is_not_missing(tmp_path: Path) -> None:
+    """The mirror has it: the comparison fails, the next sync is complete; an accepted refusal is no fault."""
+    with crawling(tmp_path, workspaces=ONE, accept_missing=(PISTON,)) as (sandbox, crawl):
+        crawl.sync()
+        row = refs_of(crawl, PISTON).removesuffix("/refs").rstrip("*") + "*"
+        sandbox.add_fault(Fault("404", where=row, nth=None))
+        summary, findings = crawl.verify()
+        assert (summary.exit_code, [(each.verdict, each.is_fault) for each in findings]) == (
+            0,
+            [("accepted", False)],
+        )
+        sandbox.clear_faults()
+        sandbox.add_fault(Fault("500", where=row, nth=None))
+        assert crawl.verify()[0].exit_code == 1
+        assert crawl.sync().state == "complete"
+
+
 def test_members_that_may_not_be_seen_are_reported_and_not_missing(tmp_path: Path) -> None:
     """By every run, until a full listing may see them."""
     with crawling(tmp_path, workspaces=ONE) as (sandbox, crawl):

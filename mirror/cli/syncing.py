@@ -22,7 +22,8 @@ from mirror.screen import Bars, Lines, print_findings, print_plan, print_summary
 from mirror.screen_status import print_status
 from mirror.session import Wishes, accounts, built_in_sandbox, plan_all, sync_all, verify_all
 from mirror.status import read_status
-from mirror.store.files import damage_explained, open_reader, service_runs
+from mirror.store.files import damage_explained, is_syncing, open_reader, service_runs
+from mirror.store.runs import ENDED_UNSEEN
 from mirror.times import utc_now
 
 
@@ -165,11 +166,13 @@ def status(ctx: click.Context, as_json: bool) -> None:
     with closing(open_reader(path)) as connection, damage_explained(path):
         now = utc_now()
         statuses = read_status(connection, now, accounts(config, connection))
-        running = service_runs(path)
+        running, syncing = service_runs(path), is_syncing(path)
         for upstream in statuses:
             upstream.service_running = running
             if running is not False:
                 upstream.next_runs = next_runs(config, connection, upstream.name, now)
+            if syncing is False and upstream.last_run and upstream.last_run["state"] == "running":
+                upstream.last_run |= ENDED_UNSEEN
     if as_json:
         click.echo(msgspec.json.encode({"upstreams": statuses}))
     else:

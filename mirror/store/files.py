@@ -17,6 +17,7 @@ from mirror.errors import MirrorError, StoreError, StoreLocked
 from mirror.store import schema
 
 BUSY_SECONDS = 30
+MOST_LOOKS = 100
 PRIVATE = 0o600
 """The mode of new files: for their owner alone."""
 
@@ -306,14 +307,24 @@ def service_mark(path: Path, mode: int = PRIVATE) -> Iterator[None]:
 
 def service_runs(path: Path) -> bool | None:
     """Tell whether a service holds the mark of a mirror; None where that cannot be found out."""
+    return _is_held(_beside(path, ".service"), fcntl.LOCK_EX)
+
+
+def is_syncing(path: Path) -> bool | None:
+    """Tell whether a process holds the lock of a mirror for a run; None where that cannot be found out."""
+    return _is_held(_beside(path, ".lock"), fcntl.LOCK_SH)
+
+
+def _is_held(path: Path, lock: int) -> bool | None:
+    """Tell whether somebody holds a lock file so that `lock` cannot be had."""
     try:
-        descriptor = os.open(_beside(path, ".service"), os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     except OSError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, lock | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
@@ -326,6 +337,24 @@ def service_runs(path: Path) -> bool | None:
 def _beside(path: Path, suffix: str) -> Path:
     """Name a file beside a mirror; links to one mirror share it."""
     return path.resolve().with_name(path.resolve().name + suffix)
+
+
+def _locked(descriptor: int) -> bool:
+    """Take a lock file for a run; `is_syncing` shares it for a moment with others like it, a run does not."""
+    for _ in range(MOST_LOOKS):
+        if _try(descriptor, fcntl.LOCK_EX):
+            return True
+        if not _try(descriptor, fcntl.LOCK_SH):
+            return False
+    return False
+
+
+def _try(descriptor: int, lock: int) -> bool:
+    try:
+        fcntl.flock(descriptor, lock | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -342,11 +371,9 @@ def sync_lock(path: Path, mode: int = PRIVATE) -> Iterator[None]:
         if os.fstat(descriptor).st_size == 0:
             with suppress(OSError):  # new: the umask must not take from the mode; it may be another user's
                 os.fchmod(descriptor, mode)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked(descriptor):
             holder = os.pread(descriptor, 100, 0).decode("utf-8", "replace").strip()
-            raise StoreLocked(f"{path}: {holder or 'another process'} is syncing into it") from None
+            raise StoreLocked(f"{path}: {holder or 'another process'} is syncing into it")
         with explained(lock_path):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()}\n".encode(), 0)

@@ -48,12 +48,16 @@ HIDDEN_MEMBERS = "hidden members"
 """The kind of failure of members that the credential may not see: reported, and not missing."""
 
 
+ENDED_UNSEEN = {"state": "interrupted", "error": "the process ended"}
+"""What is said of a run whose process was killed before it could record how the run ended."""
+
+
 def start_run(connection: sqlite3.Connection, upstream_id: int, kind: str, *, at: str) -> int:
     """Record a run that begins; whatever still claims to be running was killed."""
     connection.execute(
-        """UPDATE sync_runs SET state = 'interrupted', finished_at = ?, error = 'the process ended'
-           WHERE upstream_id = ? AND state = 'running'""",
-        (at, upstream_id),
+        """UPDATE sync_runs SET state = :state, finished_at = :at, error = :error
+           WHERE upstream_id = :upstream AND state = 'running'""",
+        ENDED_UNSEEN | {"at": at, "upstream": upstream_id},
     )
     cursor = connection.execute(
         "INSERT INTO sync_runs (upstream_id, kind, started_at, state) VALUES (?, ?, ?, 'running')",
