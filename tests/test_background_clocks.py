@@ -109,6 +109,26 @@ def test_daily_work_comes_once_a_day_in_every_year(zone: str) -> None:
     assert {later - day for day, later in pairwise(days)} == {timedelta(days=1)}
 
 
+@pytest.mark.parametrize(
+    ("hours", "pause"),
+    [
+        ("*", 0.5),
+        ("*/1", 0.5),
+        ("0-23", 0.5),
+        (",".join(map(str, range(24))), 0.5),
+        ("*/2", 2.5),
+        ("0-22", 1.5),
+    ],
+)
+def test_lines_for_every_hour_have_no_pause(hours: str, pause: float) -> None:
+    """However they are written; others name local times, each of which comes once."""
+    moments, after = list[datetime](), datetime(2027, 10, 30, 22, tzinfo=UTC)
+    for _ in range(12):
+        after = next_time(f"*/30 {hours} * * *", zone="Europe/Berlin", after=after) or after
+        moments.append(after)
+    assert max(later - one for one, later in pairwise(moments)) == timedelta(hours=pause)
+
+
 def test_a_start_in_the_second_of_two_equal_hours_repeats_nothing() -> None:
     """Work of 02:30 that was done in the first one is not missed in the second."""
     (upstream,) = from_toml('[[upstream]]\nname = "box"').upstreams

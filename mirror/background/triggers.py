@@ -28,7 +28,7 @@ NAMED = {
 }
 DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 SHORTEST = 10.0
-EVERY_HOUR = ("*", "*/1", "0-23")
+HOURS = [datetime(2000, 1, 1, hour, tzinfo=UTC) for hour in range(24)]
 
 
 def trigger_of(text: str, *, zone: str, jitter: float = 0, last: datetime | None = None) -> BaseTrigger:
@@ -47,7 +47,7 @@ def trigger_of(text: str, *, zone: str, jitter: float = 0, last: datetime | None
         raise ConfigError(
             f'schedule {text!r}: {error}; write it as in cron, "*/15 * * * *", or as an interval, "15m"'
         ) from None
-    return LocalTimes(lines, zone_of(zone), every_hour=fields[0]["hour"] in EVERY_HOUR, jitter=jitter)
+    return LocalTimes(lines, zone_of(zone), every_hour=_is_every_hour(fields[0]["hour"]), jitter=jitter)
 
 
 def next_time(text: str, *, zone: str, after: datetime) -> datetime | None:
@@ -92,6 +92,12 @@ def _fields(text: str) -> list[dict[str, str]]:
     if day.startswith("*") or weekday.startswith("*"):
         return [{**common, "day": day, "day_of_week": _weekdays(weekday)}]
     return [{**common, "day": day}, {**common, "day_of_week": _weekdays(weekday)}]
+
+
+def _is_every_hour(field: str) -> bool:
+    """Return whether the hour field of a cron line names each hour of a day, however it is written."""
+    line = CronTrigger(hour=field, timezone=UTC)
+    return field == "*" or all(line.get_next_fire_time(None, hour) == hour for hour in HOURS)
 
 
 def _weekdays(field: str) -> str:
