@@ -201,10 +201,13 @@ def test_status_tells_when_work_is_due(folder: Folder) -> None:
         )
         folder.configure(box.url, schedules)
         assert folder.run("sync").code == 0
-    ran = folder.run("status")
+        assert "no service is running" in folder.run("status").out
+        with started(folder, "schedule") as process:
+            told(process, "next")
+            ran, as_json = folder.run("status"), folder.run("status", "--json")
     assert "next sync in 1" in ran.out
     assert max(map(len, ran.out.splitlines())) <= 80
-    (upstream,) = json.loads(folder.run("status", "--json").out)["upstreams"]
+    (upstream,) = json.loads(as_json.out)["upstreams"]
     assert set(upstream["next_runs"]) == {"sync", "retry", "sweep", "refs", "verify"}
 
 
