@@ -12,8 +12,8 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from math import prod
-from pathlib import Path
 from typing import Any, Self
 
 LONGEST_VALUE = 250_000
@@ -31,8 +31,6 @@ LONGEST_COPIED = 2_000_000
 
 MOST_MEMORY = 150_000_000
 """Bytes by which the process may grow while a statement runs, before that statement is interrupted."""
-
-STEPS_BETWEEN_CHECKS = 250
 
 _LIMITS = {
     sqlite3.SQLITE_LIMIT_LENGTH: LONGEST_VALUE,
@@ -102,7 +100,7 @@ class BoundedConnection(sqlite3.Connection):
         def check() -> bool:
             return bool(handler()) or _resident() > most
 
-        super().set_progress_handler(check, min(n, STEPS_BETWEEN_CHECKS))
+        super().set_progress_handler(check, n)
 
 
 class _Cursor(sqlite3.Cursor):
@@ -164,13 +162,19 @@ def _defined_at(tokens: list[str], place: int) -> str:
 
 def _resident() -> int:
     """Return the bytes of memory that this process holds; 0 where the system does not tell."""
+    descriptor = _statm(os.getpid())
+    return int(os.pread(descriptor, 100, 0).split()[1]) * _PAGE if descriptor is not None else 0
+
+
+@cache
+def _statm(process: int) -> int | None:
+    """Open, once for each process, what the system tells of its memory."""
     try:
-        return int(_STATM.read_bytes().split()[1]) * _PAGE
-    except (OSError, IndexError):
-        return 0
+        return os.open(f"/proc/{process}/statm", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
 
 
-_STATM = Path("/proc/self/statm")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 

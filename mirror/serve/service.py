@@ -17,6 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from mirror.errors import StoreError
 from mirror.observe.health import Health, read_health
 from mirror.observe.metrics import FileMetrics, Latencies, Limits
+from mirror.search.find import one_snapshot
 from mirror.serve import permissions
 from mirror.serve.formats import SAFETY
 from mirror.serve.mirrors import mirrors
@@ -84,11 +85,16 @@ async def metrics(datasette: "Datasette", request: Request) -> Response:
     """Answer all metrics: the file's, if the caller may count what is private, and those of this process."""
     known = watched(datasette)
 
-    def read(connection: sqlite3.Connection, _: Path) -> bytes:
-        return known.file.text(connection, known.limits(connection))
+    name = next((one.name for one in mirrors(datasette)), "")
+    asking = permissions.Visitor(request.actor)
 
-    closed = [await permissions.is_closed(datasette, request.actor, one.name) for one in mirrors(datasette)]
-    text = _CLOSED if any(closed[:1]) else await _from_file(datasette, read)
+    def read(connection: sqlite3.Connection, _: Path) -> bytes:
+        with one_snapshot(connection):
+            if not asking.sees_all(name) and asking.lacks(connection, name):
+                return _CLOSED
+            return known.file.text(connection, known.limits(connection))
+
+    text = await _from_file(datasette, read)
     return Response(
         (text or b"") + known.latencies.text(), headers=_HEADERS, content_type=CONTENT_TYPE_LATEST
     )
