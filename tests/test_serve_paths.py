@@ -47,6 +47,22 @@ def test_a_file_with_such_a_name_is_served(tmp_path: Path, name: str) -> None:
         assert served.get(path).status_code == 200, path
 
 
+@pytest.mark.parametrize(
+    "path", ["/", "/mirror", "/mirror/repositories.json", "/2.0/repositories/ws", "/ws/tool-1"]
+)
+def test_a_damaged_file_is_no_fault_of_the_program(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    """It is said in one line of the log, and 503 to whoever asks."""
+    file = mirror_in(tmp_path / "top")
+    whole = file.read_bytes()
+    served = asking(file)
+    file.write_bytes(whole[:4096] + b"\xff\xfe" * ((len(whole) - 4096) // 2))
+    assert served.get(path).status_code == 503
+    assert "the file is damaged" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="this needs root")
 def test_a_read_only_mount_is_served_and_followed(tmp_path: Path) -> None:
     """What somebody else writes into the folder meanwhile is served as well."""

@@ -1,11 +1,16 @@
 """What an API is asked and what it answers, as values; errors in the form of API 1.0."""
 
+import logging
+import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from mirror.serve.callers import Caller
+from mirror.store.files import DAMAGED, known_remedy
+
+log = logging.getLogger(__name__)
 
 REFS_HEADER = "X-Mirror-Refs"
 """Why refs are not answered: "not read yet" or "not mirrored"."""
@@ -81,6 +86,15 @@ def unauthorized(reason: str = "") -> ApiError:
         "`mirror token create NAME` makes one.",
         headers={"WWW-Authenticate": 'Basic realm="Bitbucket mirror", charset="UTF-8"'},
     )
+
+
+def unread(path: str, error: Exception) -> ApiError:
+    """Log why the file could not be read for a path, busy or damaged, and return the refusal."""
+    if isinstance(error, sqlite3.OperationalError):
+        log.warning("%s: %s", path, error)
+        return ApiError(503, "The mirror is busy", headers={"Retry-After": "1"})
+    log.error("%s: %s (%s)", path, known_remedy(str(error)) or DAMAGED, error)
+    return ApiError(503, "The file of the mirror cannot be read; the log says why.")
 
 
 def not_accepted() -> ApiError:

@@ -11,7 +11,7 @@ from datasette.utils import add_cors_headers, sqlite_timelimit
 from datasette.utils.asgi import Request
 
 from mirror.serve import callers, formats, lookups, tokens
-from mirror.serve.answers import Answer, ApiError, not_accepted
+from mirror.serve.answers import Answer, ApiError, not_accepted, unread
 from mirror.serve.callers import ANONYMOUS, Caller, Credentials, NotAccepted
 from mirror.serve.mirrors import served
 from mirror.serve.permissions import caller_of, note_use, said_by
@@ -33,9 +33,8 @@ async def refusals_answered(request: Request, answering: Awaitable[Answer]) -> A
         return error.answer()
     except NotAccepted:
         return not_accepted().answer()
-    except sqlite3.Error as error:
-        log.warning("%s: %s", request.path, error)
-        return ApiError(503, "The mirror is busy", headers={"Retry-After": "1"}).answer()
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        return unread(request.path, error).answer()
     except Exception:
         log.exception("%s %s", request.method, request.path)
         return ApiError(500, "The mirror could not answer; its log says why.").answer()

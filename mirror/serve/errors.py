@@ -9,7 +9,7 @@ from datasette.utils.asgi import Base400, Request, Response
 from datasette.views.base import DatasetteError
 from markupsafe import Markup
 
-from mirror.serve.answers import ApiError, not_accepted
+from mirror.serve.answers import ApiError, not_accepted, unread
 from mirror.serve.bodies import Application
 from mirror.serve.callers import NotAccepted
 from mirror.serve.formats import SAFETY
@@ -23,17 +23,15 @@ log = logging.getLogger(__name__)
 
 
 def refusing(application: Application) -> Application:
-    """Answer 401 to a credential that was not accepted, and 503 where the file was too busy to tell."""
+    """Answer 401 to a credential that was not accepted, and 503 where the file could not be read."""
 
     async def answer(scope: dict[str, Any], receive: Any, send: Any) -> None:
         try:
             await application(scope, receive, send)
         except NotAccepted:
             await _refusal(scope, not_accepted()).asgi_send(send)
-        except sqlite3.OperationalError as error:
-            log.warning("%s: %s", scope["path"], error)
-            busy = ApiError(503, "The mirror is busy", headers={"Retry-After": "1"})
-            await _refusal(scope, busy).asgi_send(send)
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            await _refusal(scope, unread(scope["path"], error)).asgi_send(send)
 
     return answer
 
@@ -61,9 +59,8 @@ async def error_page(datasette: "Datasette", request: Request, exception: Except
         status, title = exception.status, exception.title
         info = dict(exception.error_dict)
         message = Markup(exception.message) if exception.message_is_html else exception.message  # noqa: S704
-    elif isinstance(exception, sqlite3.Error) and known_remedy(str(exception)):
-        status, message = 503, "The file of the mirror cannot be read now; the log says why."
-        log.error("%s %s: %s (%s)", request.method, request.path, known_remedy(str(exception)), exception)
+    elif isinstance(exception, sqlite3.DatabaseError) and known_remedy(str(exception)):
+        return _refusal(request.scope, unread(request.path, exception))  # a page would read the file again
     else:
         status, message = 500, "The mirror could not answer; its log says why."
         log.error("%s %s", request.method, request.path, exc_info=exception)
