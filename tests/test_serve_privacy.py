@@ -341,10 +341,10 @@ def test_the_use_of_a_token_is_noted_and_its_secret_is_not(tmp_path: Path, capfd
     for path in ("/mirror/repositories.json", "/mirror/nothing", "/mirror.json?sql=select+nonsense"):
         served.get(path, headers=bearer(token))
     for _ in range(100):
-        if tokens.listed(filled.store)[0].last_used_at:
+        if tokens.listed(filled.store.connection)[0].last_used_at:
             break
         served.get("/-/versions.json")
-    assert tokens.listed(filled.store)[0].last_used_at is not None
+    assert tokens.listed(filled.store.connection)[0].last_used_at is not None
     out, err = capfd.readouterr()
     assert token not in out + err
     filled.store.close()

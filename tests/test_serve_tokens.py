@@ -51,10 +51,10 @@ def test_tokens_are_listed_with_their_user_and_ended_by_number(tmp_path: Path) -
     """The list shows what is needed to end one."""
     store = fill_public(tmp_path / "mirror.db").store
     tokens.create(store, "his", "write", user="JESPERN")
-    (listed,) = tokens.listed(store)
+    (listed,) = tokens.listed(store.connection)
     assert (listed.name, listed.user, listed.scope, listed.revoked_at) == ("his", "jespern", "write", None)
     tokens.revoke(store, str(listed.id))
-    assert tokens.listed(store)[0].revoked_at is not None
+    assert tokens.listed(store.connection)[0].revoked_at is not None
     with pytest.raises(NotFound, match="no living token"):
         tokens.revoke(store, "his")
 
@@ -65,9 +65,9 @@ def test_one_token_is_ended_by_its_name_before_another_by_its_number(tmp_path: P
     for name in ("a", "1"):
         tokens.create(store, name, "read")
     tokens.revoke(store, "1")
-    assert [token.revoked_at is None for token in tokens.listed(store)] == [True, False]
+    assert [token.revoked_at is None for token in tokens.listed(store.connection)] == [True, False]
     tokens.revoke(store, "1")
-    assert [token.revoked_at is None for token in tokens.listed(store)] == [False, False]
+    assert [token.revoked_at is None for token in tokens.listed(store.connection)] == [False, False]
     for name in ("1", "9" * 30, "²"):
         with pytest.raises(NotFound, match="no living token"):
             tokens.revoke(store, name)
@@ -101,4 +101,4 @@ def test_a_name_of_several_users_is_refused(tmp_path: Path) -> None:
     tokens.create(filled.store, "by uuid", user="{bob-himself}")
     filled.store.connection.execute("UPDATE members SET permission = 'owner'")
     tokens.create(filled.store, "owner", user="bob")
-    assert [one.user for one in tokens.listed(filled.store)] == ["bob", "bob"]
+    assert [one.user for one in tokens.listed(filled.store.connection)] == ["bob", "bob"]

@@ -20,7 +20,7 @@ from mirror.store.files import damage_explained, open_reader
 from mirror.store.schema import VERSION
 from mirror.times import utc_now
 
-READING = (["search", "tool"], ["show", "ws/tool-1"], ["changes"], ["status"])
+READING = (["search", "tool"], ["show", "ws/tool-1"], ["changes"], ["status"], ["token", "list"])
 PAGE = 4096
 
 

@@ -1,5 +1,6 @@
 """`mirror token create|list|revoke`: who may see private repositories, and who may write."""
 
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from mirror.cli.base import configured, out
 from mirror.errors import ConfigError
 from mirror.serve import tokens
 from mirror.store import Store
-from mirror.store.files import open_reader
+from mirror.store.files import damage_explained, open_reader
 from mirror.times import seconds_of, utc_now
 
 
@@ -55,8 +56,9 @@ def list_tokens(ctx: click.Context) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("id", "name", "scope", "user", "created", "last used", "expires", "revoked"):
         table.add_column(column)
-    with _store(ctx) as store:
-        for row in tokens.listed(store):
+    path = Path(configured(ctx).database)
+    with closing(open_reader(path)) as connection, damage_explained(path):
+        for row in tokens.listed(connection):
             moments = (row.created_at, row.last_used_at, row.expires_at, row.revoked_at)
             days = (moment[:10] if moment else "" for moment in moments)
             table.add_row(str(row.id), row.name, row.scope, row.user or "", *days)

@@ -68,12 +68,12 @@ def create(
     return token
 
 
-def listed(store: Store) -> list[Token]:
+def listed(connection: sqlite3.Connection) -> list[Token]:
     """List all tokens, revoked ones too, oldest first."""
     columns = ", ".join(
         "u.username" if field == "user" else f"t.{field}" for field in Token.__struct_fields__
     )
-    rows = store.rows(
+    rows = connection.execute(
         f"SELECT {columns} FROM api_tokens t LEFT JOIN users u ON u.id = t.user_id ORDER BY t.id"
     )
     return [Token(**dict(zip(Token.__struct_fields__, row, strict=True))) for row in rows]

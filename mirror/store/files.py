@@ -267,7 +267,7 @@ _REMEDIES = (
     ("disk is full", "the disk is full; what was saved is whole, free some space and run it again"),
     ("disk i/o error", "the disk could not be written or read; what was saved is whole if the disk is"),
     ("readonly", "the file or its folder is read-only"),
-    ("unable to open", "cannot be opened; is it a folder, or not yours to read and write?"),
+    ("unable to open", "cannot be opened; is it, or its folder, read-only or another user's?"),
     ("locked", f"another process has been writing for {BUSY_SECONDS} s; try again when it is done"),
     ("not a database", "not an SQLite database; give another path as `database`, or move the file away"),
     ("malformed", DAMAGED),
