@@ -124,8 +124,8 @@ def merge_twins(connection: sqlite3.Connection, upstream_id: int) -> list[str]:
     return merged
 
 
-def without_uuid(connection: sqlite3.Connection, upstream_id: int) -> list[tuple[int, str, str]]:
-    """List id, identity and full name of living rows without uuid whose owners have one."""
+def without_uuid(connection: sqlite3.Connection, upstream_id: int) -> list[tuple[int, str]]:
+    """List id and full name of living rows without uuid whose owners have one."""
     found = connection.execute(
         f"""SELECT r.id, r.uuid, r.full_name FROM
                 (SELECT id, uuid, full_name, owner_id FROM repositories
@@ -133,7 +133,7 @@ def without_uuid(connection: sqlite3.Connection, upstream_id: int) -> list[tuple
             JOIN users o ON o.id = r.owner_id WHERE o.uuid GLOB '{{*' ORDER BY r.id""",
         (upstream_id,),
     )
-    return [(row[0], row[1], row[2]) for row in found if canonical_uuid(row[1]) is None]
+    return [(row[0], row[2]) for row in found if canonical_uuid(row[1]) is None]
 
 
 def _odd(

@@ -1,8 +1,8 @@
 """Rows that earlier versions took in without a uuid: merged where that is known, else asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from mirror.model import Repository, RepositoryKey
+from mirror.model import NAMED, Repository, RepositoryKey
 from mirror.store.identities import merge_twins, without_uuid
 from mirror.sync.absence import AbsenceStep
 from mirror.sync.run import Run
@@ -27,9 +27,10 @@ def identity_steps(run: Run) -> Iterator[Step]:
     """Yield a step for each repository whose uuid is to be learned, unless that has failed lately."""
     if run.config.kind not in WITH_UUIDS:
         return
-    for row_id, uuid, full_name in without_uuid(run.store.connection, run.upstream_id):
-        if not run.waits("repository", uuid):
-            yield IdentityStep(run, row_id, RepositoryKey(uuid=uuid, full_name=full_name))
+    for row_id, full_name in without_uuid(run.store.connection, run.upstream_id):
+        key = RepositoryKey(uuid=f"{NAMED}{full_name.lower()}", full_name=full_name)
+        if not run.waits("repository", key.uuid):
+            yield IdentityStep(run, row_id, key)
 
 
 class IdentityStep(AbsenceStep):
@@ -38,6 +39,12 @@ class IdentityStep(AbsenceStep):
     def __init__(self, run: Run, row_id: int, key: RepositoryKey) -> None:
         owners = {place.owner_uuid for _, place in run.places()}
         super().__init__(run, key.workspace, row_id, key, owners)
+
+    def save(self, answer: Repository) -> Sequence[Step]:
+        """Write it, and give the row its uuid; raises UpstreamShapeError where the answer tells none."""
+        steps = super().save(answer)
+        merge(self.run)
+        return steps
 
     def _expect(self, answer: Repository) -> None:
         """Expect nothing of the listing, which may have named it all the while."""
