@@ -48,6 +48,17 @@ def test_pages_that_count_what_refers_to_a_row_still_answer(tmp_path: Path) -> N
         assert asking.get(path).status_code == 200, path
 
 
+def test_pages_of_the_closed_tables_answer_with_nothing_in_them(tmp_path: Path) -> None:
+    """For those who hold a token, with columns called by words that SQL reserves as well."""
+    filled = fill_public(tmp_path / "mirror.db")
+    token = tokens.create(filled.store, "sesame", "read")
+    filled.store.close()
+    asking = Asking(build(tmp_path / "mirror.db", ServeConfig()))
+    for table in ("writes", "api_tokens", "webhook_deliveries"):
+        page = asking.get(f"/mirror/{table}", headers=bearer(token))
+        assert (page.status_code, tokens.hashed(token) in page.text) == (200, False), table
+
+
 def test_a_visitor_cannot_spoil_or_borrow_a_prepared_statement(tmp_path: Path) -> None:
     """Statements are kept by their text: the same text from a visitor, before and after, changes nothing."""
     filled = fill_public(tmp_path / "mirror.db")

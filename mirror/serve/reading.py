@@ -55,6 +55,11 @@ class Nobody:
         return holds_private(connection)
 
 
+def _bare(name: str) -> str:
+    """Return the name of a column: SQLite names a withheld one as it is written, in Datasette's brackets."""
+    return name[1:-1] if name.startswith("[") and name.endswith("]") else name
+
+
 visitor: ContextVar[Visitor] = ContextVar("visitor", default=Nobody())  # noqa: B039 - it has no state
 """Who runs SQL; set anew by every request, as soon as it is known who sends it."""
 
@@ -90,7 +95,9 @@ class GuardedDatabase(PooledDatabase):
         """Run the SQL of a visitor; raises Forbidden where the file is closed to them."""
         if isinstance(visitor.get(), Nobody):  # Datasette counts the rows of immutable files at its start
             options.setdefault("log_sql_errors", False)
-        return await super().execute(*arguments, **options)
+        found = await super().execute(*arguments, **options)
+        found.description = [(_bare(name), *more) for name, *more in found.description or ()]
+        return found
 
     def work(self, fn: Callable[[sqlite3.Connection], Any], kind: Kind) -> Callable[[], Any]:
         """Return a call of a function: on a restricted connection where a visitor's SQL is run."""
