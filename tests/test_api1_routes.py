@@ -367,8 +367,8 @@ def test_jsonp_does_not_borrow_a_browsers_password(world: World) -> None:
     path = "/1.0/repositories/jespern/arriving?callback=f"
     login = world.served("POST", "/-/mirror-login", data={"token": token})
     cookies = {"ds_actor": login.cookies["ds_actor"].strip('"')}
-    assert world.served.get(path, headers=basic("jespern", token)).status_code == 403
-    assert world.served.get(path, cookies=cookies).status_code == 403
+    assert world.served.get(path, headers=basic("jespern", token)).status_code == 404
+    assert world.served.get(path, cookies=cookies).status_code == 404
     assert world.served.get(path, headers=bearer(token)).status_code == 200
     assert world.served.get(f"{path}&access_token={token}").status_code == 200
 

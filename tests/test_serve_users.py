@@ -253,7 +253,8 @@ def test_a_credential_that_is_not_accepted_is_401_everywhere(tmp_path: Path, hea
     fill_public(tmp_path / "mirror.db").store.close()
     served = asking(tmp_path / "mirror.db")
     for path in (
-        "/1.0/repositories/jespern", "/1.0/repositories?name=x", "/2.0/repositories", "/2.0/users/jespern",
+        "/1.0/repositories/jespern", "/1.0/repositories?name=x&callback=f", "/2.0/repositories",
+        "/2.0/users/jespern",
         "/", "/-/search.json", "/-/changes.atom", "/mirror/repositories.json", "/mirror.json?sql=select+1",
         "/mirror/stale.csv", "/-/r/jespern/django-piston",
     ):  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
+import msgspec
 from datasette.utils import add_cors_headers, sqlite_timelimit
 from datasette.utils.asgi import Request
 
@@ -55,7 +56,7 @@ def credentials_of(datasette: "Datasette", request: Request, parameters: Mapping
         return Credentials(token=parameters["access_token"])
     said = said_by(datasette, request)
     if "callback" in parameters and request.headers.get("authorization", "").lower().startswith("basic"):
-        return callers.NOTHING_SAID
+        return msgspec.structs.replace(said, unused=True)
     return said
 
 

@@ -50,11 +50,15 @@ ANONYMOUS = Caller()
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """What a request says of its sender, not yet believed; `token` is None where it says nothing."""
+    """What a request says of its sender, not yet believed; `token` is None where it says nothing.
+
+    `unused` ones are checked, but give their caller nothing.
+    """
 
     token: str | None = None
     username: str | None = None
     trusted: bool = False
+    unused: bool = False
 
 
 NOTHING_SAID = Credentials()
@@ -103,9 +107,13 @@ def is_loopback(address: str) -> bool:
 
 def recognise(connection: sqlite3.Connection, said: Credentials) -> Caller:
     """Turn credentials into a caller; raises NotAccepted."""
-    if said.token is None:
-        return ANONYMOUS
-    living = tokens.find(connection, said.token)
+    caller = ANONYMOUS if said.token is None else _accepted(connection, said, said.token)
+    return ANONYMOUS if said.unused else caller
+
+
+def _accepted(connection: sqlite3.Connection, said: Credentials, token: str) -> Caller:
+    """Find the caller whose token or trusted name was sent; raises NotAccepted."""
+    living = tokens.find(connection, token)
     if living is not None:
         return holder(connection, living, said.username)
     ids = _named(connection, said.username) if said.trusted and said.username else ()
