@@ -43,7 +43,9 @@ class Spool:
 
     def add(self, kept: Kept) -> None:
         """Keep a delivery; it is on the disk when this returns. Raises SpoolFull and OSError."""
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+        if not self._folder.exists():
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            _sync(self._folder.parent)
         if len(self._names()) >= self._most_files:
             raise SpoolFull
         # Names sort in the order of arrival; no two are the same.
@@ -57,11 +59,7 @@ class Spool:
         except BaseException:
             Path(unfinished).unlink(missing_ok=True)
             raise
-        descriptor = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(self._folder)
 
     def waiting(self) -> Iterator[tuple[str, Kept]]:
         """Yield name and content of what waits, in the order of arrival; what is no delivery is set aside."""
@@ -98,3 +96,12 @@ class Spool:
         except OSError as error:
             log.warning("%s: cannot be read: %s", self._folder, error.strerror)
             return []
+
+
+def _sync(folder: Path) -> None:
+    """Put the names in a folder on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
