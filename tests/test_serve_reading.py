@@ -70,6 +70,17 @@ def test_an_immutable_file_is_closed_and_its_public_rows_are_served(
     assert served.get("/1.0/repositories/jespern/arriving").status_code in (403, 404)
 
 
+def test_an_immutable_file_with_changes_beside_it_is_closed(tmp_path: Path) -> None:
+    """An immutable reader does not see the WAL, where a repository may have been made private."""
+    filled = fill_public(tmp_path / "mirror.db")
+    filled.store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    served = Asking(Datasette([], immutables=[str(tmp_path / "mirror.db")]))
+    assert served.get("/mirror.json", params={"sql": READ}).status_code == 200
+    filled.repositories([repository("mcatalbas/codeigniter", is_private=True)])
+    assert served.get("/mirror.json", params={"sql": READ}).status_code == 403
+    assert served.get("/mirror/repositories.csv").status_code == 403
+
+
 def test_a_file_that_becomes_a_mirror_while_it_is_served_is_closed(tmp_path: Path) -> None:
     """A database that was none when the server started is asked again when it was written."""
     path = tmp_path / "mirror.db"

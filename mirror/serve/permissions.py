@@ -169,7 +169,7 @@ async def is_closed(datasette: "Datasette", actor: Actor | None, resource: Any) 
     database = mirror_named(datasette, name)
     if database is None or asking.sees_all(name):
         return False
-    if _is_accounts(resource):
+    if _is_accounts(resource) or database.lacks_changes():
         return True
     return bool(await database.execute_fn(lambda connection: asking.lacks(connection, name)))
 

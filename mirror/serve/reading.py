@@ -87,6 +87,13 @@ class GuardedDatabase(PooledDatabase):
             self._was_none = state
         return self._is_mirror
 
+    def lacks_changes(self) -> bool:
+        """Tell whether an immutable file has changes beside it, in its WAL, that no immutable reader sees."""
+        try:
+            return not self.is_mutable and Path(f"{self.path}-wal").stat().st_size > 0
+        except OSError:
+            return False
+
     def connect(self, write: bool = False) -> sqlite3.Connection:  # noqa: FBT001, FBT002 - as Datasette calls it
         """Open a connection as Datasette does, whatever characters the path holds."""
         return self._open(sqlite3.Connection, write=write)
@@ -140,7 +147,7 @@ class GuardedDatabase(PooledDatabase):
             self._is_mirror = True
         if asking.sees_all(self.name):
             return fn(self._connection(Reach.EVERYTHING))
-        for reach in (Reach.PUBLIC, Reach.PUBLIC_WITHOUT_PEOPLE):
+        for reach in () if self.lacks_changes() else (Reach.PUBLIC, Reach.PUBLIC_WITHOUT_PEOPLE):
             connection = self._connection(reach)
             with one_snapshot(connection):
                 if self._reach_now(connection, asking) is reach:
