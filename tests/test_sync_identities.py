@@ -142,7 +142,8 @@ def test_a_second_row_of_before_is_merged(tmp_path: Path, uuid: str, by: str) ->
         if by == "sync":
             assert crawl.sync().exit_code == 0
         else:
-            _, findings = crawl.verify(repair=True)
+            summary, findings = crawl.verify(repair=True)
+            assert summary.exit_code == 0
             assert [(found.repository, found.mended) for found in findings] == [(SOME, True)]
         crawl.sync()
         assert living(crawl) == [(real, 1)]

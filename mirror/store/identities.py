@@ -186,7 +186,7 @@ def _keep_hidden(connection: sqlite3.Connection, twin: int, first: int) -> None:
     connection.execute("DELETE FROM changes WHERE repository_id = ? AND kind = 'created'", (twin,))
     connection.execute("DELETE FROM cursors WHERE stream = 'refs:' || ?", (twin,))
     connection.execute(
-        """UPDATE repositories SET refs_stale = 1, public_from = max(public_from, (
+        """UPDATE repositories SET public_from = max(public_from, (
                SELECT iif(t.is_private, (SELECT coalesce(max(id), 0) FROM changes), t.public_from)
                FROM repositories t WHERE t.id = :twin)) WHERE id = :first""",
         {"twin": twin, "first": first},
