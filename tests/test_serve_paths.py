@@ -3,7 +3,9 @@
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -61,6 +63,21 @@ def test_a_damaged_file_is_no_fault_of_the_program(
     assert served.get(path).status_code == 503
     assert "the file is damaged" in caplog.text
     assert "Traceback" not in caplog.text
+
+
+def test_a_restored_dump_is_served_as_any_other(tmp_path: Path) -> None:
+    """Open to strangers while nothing in it is private, closed as soon as something is."""
+    path = mirror_in(tmp_path / "top")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA application_id = 0")
+        connection.execute("PRAGMA user_version = 0")
+    served = asking(path)
+    assert served.get("/mirror/repositories.json").status_code == 200
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE repositories SET is_private = 1 WHERE id = 1")
+        connection.commit()
+    assert served.get("/mirror/repositories.json").status_code == 403
+    assert served.get("/2.0/repositories/ws/tool-1").status_code == 404
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="this needs root")

@@ -22,7 +22,7 @@ from mirror.serve.bounds import BoundedConnection
 from mirror.serve.callers import holds_private
 from mirror.serve.closed import Reach, functions_of, restrict
 from mirror.serve.threads import Kind, PooledDatabase
-from mirror.store.files import is_read_as_it_is, reading_address
+from mirror.store.files import is_read_as_it_is, reading_address, schema_version
 from mirror.store.schema import APPLICATION_ID, VERSION
 
 TABLES = ("upstreams", "repositories", "sync_runs")
@@ -158,8 +158,7 @@ class GuardedDatabase(PooledDatabase):
         """Return what a visitor may reach in the snapshot of a connection; any doubt closes."""
         try:
             with connection.trusted():
-                version = connection.execute("PRAGMA user_version").fetchone()[0]
-                if version != VERSION or asking.lacks(connection, self.name):
+                if schema_version(connection) != VERSION or asking.lacks(connection, self.name):
                     return Reach.SCHEMA
                 members = connection.execute("SELECT EXISTS (SELECT 1 FROM members)").fetchone()[0]
                 return Reach.PUBLIC_WITHOUT_PEOPLE if members else Reach.PUBLIC
