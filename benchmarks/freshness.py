@@ -3,11 +3,11 @@
     python benchmarks/freshness.py [--repositories N ...] [--per-hour N] [--days N]
 
 The workspaces are the sandbox's, or many small ones; pushes go to repositories by Zipf's law, one by one or
-in sessions of work. The rules are the product's own (`mirror.freshness`), with what a mirror can know: when
-each repository was updated last, as of the last look. Waits are from a push to the look that finds it; what
-was never found counts as found at the end. There are two ways of fixed intervals, both with as many requests,
-refs included: all workspaces in turn, by the same listings, and, as tools without such listings do, all
-repositories one by one. `best` is what nobody could beat by looks alone who knew the true rates of single
+in sessions of work. The rules are the product's own (`mirror.background.freshness`), with what a mirror can
+know: when each repository was updated last, as of the last look. Waits are from a push to the look that finds
+it; what was never found counts as found at the end. There are two ways of fixed intervals, both with as many
+requests, refs included: all workspaces in turn, by the same listings, and, as tools without such listings do,
+all repositories one by one. `best` is what nobody could beat by looks alone who knew the true rates of single
 pushes.
 """
 
@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import NamedTuple
 
-from mirror.freshness import Watched, due
+from mirror.background.freshness import Watched, due
 from mirror.sandbox import World
-from mirror.sandbox.askers import TOKEN
+from mirror.sandbox.exchange import TOKEN
 
 TICK = 60.0
 SHORTEST = 120.0

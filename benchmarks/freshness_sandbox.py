@@ -17,14 +17,14 @@ from pathlib import Path
 
 from freshness import TICK, WARM_DAYS, History, sandbox_sizes
 
-from mirror.background.watch import Watch
+from mirror.background.freshness import Watch
 from mirror.config import Config, Duration, UpstreamConfig
+from mirror.operations import Wishes, sync_all
 from mirror.report import Silent
 from mirror.sandbox import Sandbox, World, running
-from mirror.sandbox.askers import TOKEN
-from mirror.session import Wishes, sync_all
+from mirror.sandbox.exchange import TOKEN
 from mirror.store.files import open_reader
-from mirror.sync.part import Part
+from mirror.sync.scope import Part
 from mirror.times import from_text
 
 START = datetime(2026, 11, 23, tzinfo=UTC)

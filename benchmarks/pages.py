@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from browsing import served_at
 from filled import fill_many
 
-from mirror.serve.queries import QUERIES
-from mirror.store.index.build import build
+from mirror.search.index.build import build
+from mirror.serve.stored_queries import QUERIES
 
 TYPED = (
     "p",

@@ -28,9 +28,9 @@ from typing import Any
 from search_changes import INSERT, row_of, update
 from search_corpus import Named, make_names, make_queries, read_names
 
-from mirror.names import normalise
 from mirror.search import search
 from mirror.search.find import COLUMNS
+from mirror.search.names import normalise
 from mirror.store import Store
 from mirror.store.files import open_reader
 

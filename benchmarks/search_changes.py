@@ -9,8 +9,8 @@ from typing import Any
 
 from search_corpus import Named, make_names
 
+from mirror.search.index.maintain import keep_up
 from mirror.store import Store
-from mirror.store.index.settle import keep_up
 
 MOMENT = "2026-01-01T00:00:00.000000Z"
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from mirror.names import normalise
+from mirror.search.names import normalise
 
 _STEMS = [
     "django", "flask", "react", "python", "data", "tool", "test", "api", "web", "bot", "docker", "config",

@@ -22,7 +22,7 @@ from typing import Any
 
 from search_corpus import make_queries
 
-from mirror.names import normalise
+from mirror.search.names import normalise
 
 Ask = Callable[[str], Any]
 SAMPLE = 1000

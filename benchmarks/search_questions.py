@@ -21,8 +21,8 @@ from typing import Any
 from search import fill
 from search_corpus import make_names, read_names
 
-from mirror.names import normalise
 from mirror.search import search
+from mirror.search.names import normalise
 from mirror.store import Store
 from mirror.store.files import open_reader
 

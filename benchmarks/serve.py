@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from mirror.config import ServeConfig
-from mirror.serve.app import build, serve
+from mirror.serve.server import build, serve
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 

@@ -26,7 +26,7 @@ from mirror.config import UpstreamConfig
 from mirror.report import Silent
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
-from mirror.sync import Run, sync_upstream
+from mirror.sync.crawl import Run, sync_upstream
 from mirror.times import utc_now
 from mirror.upstream.connect import connect
 

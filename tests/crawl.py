@@ -18,7 +18,7 @@ from mirror.report import Silent, Summary
 from mirror.sandbox import TOKEN, Asker, RunningSandbox, Sandbox, World, running
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
-from mirror.sync import Run, sync_upstream
+from mirror.sync.crawl import Run, sync_upstream
 from mirror.sync.plan import Plan, plan_upstream
 from mirror.sync.verify import Finding, verify_upstream
 from mirror.upstream.connect import connect, url_of

@@ -7,9 +7,8 @@ from pathlib import Path
 from mirror.model import Member, Owner, Ref, Repository
 from mirror.store import Store
 from mirror.store.owners import save_members
-from mirror.store.publicity import reopen
 from mirror.store.refs import save_refs
-from mirror.store.repositories import mark_gone
+from mirror.store.repositories import mark_gone, reopen
 from mirror.store.runs import Failure, save_failure
 from mirror.times import from_text, to_text
 

@@ -11,8 +11,8 @@ from datasette.app import Datasette
 
 from mirror.config import ServeConfig
 from mirror.serve import tokens
-from mirror.serve.app import build
-from mirror.serve.peers import Peers
+from mirror.serve.server import build
+from mirror.serve.socket_owner import Peers
 from mirror.store import Store
 
 

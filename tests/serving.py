@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mirror.config import ServeConfig
-from mirror.serve.app import build, serve
+from mirror.serve.server import build, serve
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from served import make_tokens
 from test_api1_writes import StoreWriter
 
 from mirror.config import ServeConfig
-from mirror.serve.app import build, serve
+from mirror.serve.server import build, serve
 
 
 @contextmanager

@@ -7,8 +7,8 @@ import pytest
 from filled import fill_public
 from served import asking
 
-from mirror.serve.api1 import READERS
-from mirror.serve.writes import WRITERS
+from mirror.serve.api1.routes import READERS
+from mirror.serve.api1.writes import WRITERS
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "api-1.0.md").read_text("utf-8")

@@ -11,7 +11,7 @@ from served import Asking, asking, basic, bearer, make_tokens
 
 from mirror.model import Repository
 from mirror.serve import tokens
-from mirror.serve.api1 import READERS
+from mirror.serve.api1.routes import READERS
 
 PRIVATE = ("jespern/arriving", "brodie/hg-project", "brodie/buried-treasure")
 PUBLIC = ("jespern/django-piston", "jespern/shown", "mcatalbas/copy", "dchambers/django-piston")

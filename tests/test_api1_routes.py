@@ -27,8 +27,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from served import Asking, asking, basic, bearer, make_tokens
 
-from mirror.serve import formats
-from mirror.serve.api1 import READERS
+from mirror.serve.api1 import formats
+from mirror.serve.api1.routes import READERS
 from mirror.times import from_text, utc_now
 
 PREFIXES = ("/1.0", "/api/1.0", "/!api/1.0", "/%21api/1.0")

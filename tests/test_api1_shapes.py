@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from served import Asking, asking, bearer, make_tokens
 
-from mirror.serve import legacy
-from mirror.serve.amsterdam import local, local_millis, utc
-from mirror.serve.rows import RefRow, UserRow
+from mirror.queries.rows import RefRow, UserRow
+from mirror.serve.api1 import shapes as legacy
+from mirror.serve.api1.shapes import local, local_millis, utc
 from mirror.times import to_text
 
 RECORDED = Path(__file__).resolve().parent.parent.parent / "shared/recorded/v1"

@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mirror.serve.callers import ANONYMOUS
-from mirror.serve.cloud import catalogue
-from mirror.serve.cloud.routes import READERS
-from mirror.serve.cloud.writing import WRITERS
+from mirror.serve.api2 import listings as catalogue
+from mirror.serve.api2.routes import READERS
+from mirror.serve.api2.writes import WRITERS
+from mirror.serve.auth import ANONYMOUS
 
 if TYPE_CHECKING:
-    from mirror.serve.cloud.listings import Listing
+    from mirror.serve.api2.paging import Listing
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "api-2.0.md").read_text("utf-8")

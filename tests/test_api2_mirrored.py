@@ -9,10 +9,10 @@ from filled import fill_mixed
 from serving import serving
 
 from mirror.config import Config, UpstreamConfig
+from mirror.operations import Wishes, sync_all
 from mirror.report import Silent, Summary
 from mirror.sandbox import Sandbox, World, running
 from mirror.serve import tokens
-from mirror.session import Wishes, sync_all
 from mirror.store import Store
 
 OWN = {

@@ -14,11 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from served import Asking, asking, bearer, make_tokens
 
-from mirror.serve.callers import ANONYMOUS, Caller
-from mirror.serve.cloud import catalogue
-from mirror.serve.cloud.fields import selection
-from mirror.serve.cloud.listings import segments
-from mirror.serve.cloud.paging import Window, opaque
+from mirror.serve.api2 import listings as catalogue
+from mirror.serve.api2.fields import selection
+from mirror.serve.api2.paging import Window, opaque, segments
+from mirror.serve.auth import ANONYMOUS, Caller
 
 TIES = ("2012-01-01T00:00:00.000000Z", "2013-01-01T00:00:00.000000Z", None)
 

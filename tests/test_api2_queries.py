@@ -11,9 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from served import Asking, asking, bearer, make_tokens
 
-from mirror.serve.callers import ANONYMOUS, Caller
-from mirror.serve.cloud import catalogue
-from mirror.serve.cloud.bbql import (
+from mirror.serve.api2 import listings as catalogue
+from mirror.serve.api2.query_language import (
     DEEPEST,
     LONGEST,
     MOST_COMPARISONS,
@@ -25,7 +24,8 @@ from mirror.serve.cloud.bbql import (
     Value,
     parse,
 )
-from mirror.serve.cloud.conditions import condition_of, natural
+from mirror.serve.api2.query_sql import condition_of, natural
+from mirror.serve.auth import ANONYMOUS, Caller
 from mirror.times import from_text
 
 ODD = (

@@ -61,11 +61,11 @@ def test_a_room_imports_only_its_neighbours(path: Path) -> None:
 @pytest.mark.parametrize(
     ("package", "allowed"),
     [
-        ("httpx", {"mirror/upstream/http.py"}),
-        ("tenacity", {"mirror/upstream/patience.py"}),
+        ("httpx", {"mirror/upstream/client.py"}),
+        ("tenacity", {"mirror/upstream/retry.py"}),
         ("apscheduler", {"mirror/background"}),
         ("click", {"mirror/cli"}),
-        ("prometheus_client", {"mirror/observe", "mirror/serve/service.py"}),
+        ("prometheus_client", {"mirror/observe", "mirror/serve/monitoring.py"}),
     ],
 )
 def test_a_package_has_one_room(package: str, allowed: set[str]) -> None:

@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from mirror.background.jobs import Last, Work, is_missed
 from mirror.background.triggers import next_time, trigger_of
-from mirror.background.works import Last, Work, is_missed
 from mirror.config import from_toml
 
 CHANGES = [

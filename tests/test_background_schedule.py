@@ -11,10 +11,9 @@ import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 from crawl import Notes
 
-from mirror.background.jobs import part_of
+from mirror.background.jobs import Last, Work, is_missed, next_run, part_of, read_last, works
 from mirror.background.service import DEFAULTS, Background, checked
 from mirror.background.triggers import next_time, trigger_of
-from mirror.background.works import Last, Work, is_missed, next_run, read_last, works
 from mirror.config import AlertConfig, Config, from_toml
 from mirror.errors import ConfigError
 from mirror.store import Store

@@ -13,7 +13,7 @@ import click
 import pytest
 from commands import Folder, sandbox
 
-from mirror.cli.base import ROOMS, mirror
+from mirror.cli.main import ROOMS, mirror
 from mirror.sandbox import Fault, RunningSandbox, parse_fault
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text("utf-8")

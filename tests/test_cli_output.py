@@ -8,7 +8,7 @@ import pytest
 from commands import Folder, sandbox
 from rich.text import Text
 
-from mirror.cli.base import Screen, plain
+from mirror.cli.main import Screen, plain
 from mirror.store import Store
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.cli.setup import TEMPLATE
+from mirror.cli.init import TEMPLATE
 from mirror.config import BUILT_IN, Config, from_toml, read_config
 from mirror.errors import ConfigError
 

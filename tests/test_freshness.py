@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.freshness import GRACE, Watched, due, pressure
+from mirror.background.freshness import GRACE, Watched, due, pressure
 
 DAY = 86_400.0
 AGES = st.lists(st.floats(0, 1e8), min_size=1, max_size=12)

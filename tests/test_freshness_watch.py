@@ -10,9 +10,8 @@ import msgspec
 import pytest
 from crawl import Crawl, assert_true, crawling
 
-from mirror.background.jobs import do
-from mirror.background.watch import Watch, Watching
-from mirror.background.works import Work
+from mirror.background.freshness import Watch, Watching
+from mirror.background.jobs import Work, do
 from mirror.config import Config
 from mirror.report import Silent
 from mirror.sandbox import Fault, Sandbox

@@ -24,8 +24,7 @@ from mirror.background import Background
 from mirror.config import from_toml
 from mirror.errors import ConfigError
 from mirror.observe.alerts import Alerts, events_of, place_of
-from mirror.observe.courier import MOST_WAITING, Courier
-from mirror.observe.messengers import NotDelivered, call, post
+from mirror.observe.delivery import MOST_WAITING, Courier, NotDelivered, call, post
 from mirror.report import Counts, Silent, Summary
 from mirror.sandbox import parse_fault
 from mirror.store.runs import Failure

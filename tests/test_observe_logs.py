@@ -13,8 +13,7 @@ from commands import Folder, sandbox
 
 from mirror.config import LogConfig, from_toml
 from mirror.credentials import redacting
-from mirror.observe.logs import secrets_of, set_up
-from mirror.observe.runs import Logged, log_run
+from mirror.observe.logs import Logged, log_run, secrets_of, set_up
 from mirror.report import Counts, Summary
 from mirror.sandbox import parse_fault
 

@@ -11,11 +11,10 @@ from hooked import NEW, OLD, Hooked, hooked
 from prometheus_client.parser import text_string_to_metric_families
 
 from mirror.observe.metrics import FileMetrics
-from mirror.serve.service import kind_of
+from mirror.serve.monitoring import kind_of
 from mirror.store import Store
-from mirror.store.answers import add_answers
 from mirror.store.files import open_reader
-from mirror.store.runs import HIDDEN_MEMBERS, Failure, accept, save_failure
+from mirror.store.runs import HIDDEN_MEMBERS, Failure, accept, add_answers, save_failure
 
 
 class Samples(dict[tuple[str, frozenset[str]], float]):

@@ -15,8 +15,8 @@ from datasette.app import Datasette
 from filled import LATER, PISTON, Filled, fill_mixed, fill_public, hg_ref, owner, repository
 from served import Asking, asking, basic, bearer, make_tokens
 
+from mirror.serve.middleware import STRICT
 from mirror.serve.pages import login
-from mirror.serve.pages.headers import STRICT
 from mirror.serve.pages.routes import ROUTES
 
 PAGES = (

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from served import Asking, asking
 
-from mirror.serve.pages.links import Links, safe_external
+from mirror.serve.pages.urls import Links, safe_external
 
 SCRIPT = "<script>alert(1)</script>"
 TEXTS = (

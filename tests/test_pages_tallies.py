@@ -5,7 +5,7 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 
-from mirror.serve.pages.tallies import CHEAP, PATIENCE, Tallies
+from mirror.serve.pages.counts import CHEAP, PATIENCE, Tallies
 
 
 def _counting(seconds: float, counted: list[int]) -> Callable[[], Awaitable[int]]:

@@ -22,12 +22,12 @@ from rich.console import Console
 from served import Asking, asking, bearer, make_tokens
 from serving import serving
 
+from mirror.cli.output import print_status
 from mirror.config import Config, UpstreamConfig
-from mirror.lookup import find_repository
+from mirror.operations import Wishes, sync_all
+from mirror.queries.repositories import find_repository
+from mirror.queries.status import read_status
 from mirror.report import Silent, Summary
-from mirror.screen_status import print_status
-from mirror.session import Wishes, sync_all
-from mirror.status import read_status
 from mirror.store import Store
 from mirror.store.files import open_reader
 from mirror.store.runs import Failure, save_failure

@@ -9,9 +9,9 @@ import pytest
 from search_oracle import OWNERS, Playground, naive
 
 from mirror.search import search
-from mirror.search.order import by_popularity
-from mirror.search.request import Conditions
-from mirror.store.index import check, keep_up
+from mirror.search.index import check, keep_up
+from mirror.search.query import Conditions
+from mirror.search.scan import by_popularity
 
 GONE = "2026-01-01T00:00:00.000000Z"
 

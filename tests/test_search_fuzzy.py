@@ -7,7 +7,7 @@ import pytest
 from search_oracle import Playground
 
 from mirror.search import search
-from mirror.store.index.settle import rebuild
+from mirror.search.index.maintain import rebuild
 
 
 def plain_distance(one: str, other: str) -> int:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from search_oracle import MOMENTS, OWNERS, Playground, naive
 
 from mirror.search import search
-from mirror.store.index.check import check
-from mirror.store.index.moves import note
-from mirror.store.index.settle import absorb, rebuild
+from mirror.search.index.backlog import note
+from mirror.search.index.check import check
+from mirror.search.index.maintain import absorb, rebuild
 
 STORABLE = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 SHARED = st.text("ab-É ﬁ\0%_\\B\t", max_size=5)

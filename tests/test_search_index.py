@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from search_oracle import Playground, naive
 
-from mirror import trie
 from mirror.model import Owner, Repository
 from mirror.search import search
+from mirror.search.index import check, keep_up, settle
+from mirror.search.index import format as trie
+from mirror.search.index.maintain import ABSORBED_AT
 from mirror.store import Store
-from mirror.store.index import check, keep_up, settle
-from mirror.store.index.settle import ABSORBED_AT
 
 OWNER = Owner(uuid="ann", username="ann")
 SEEN = "2026-01-01T00:00:00.000000Z"

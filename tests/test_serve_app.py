@@ -16,14 +16,14 @@ from filled import fill_public
 
 from mirror.config import ServeConfig
 from mirror.errors import ConfigError, MirrorError, StoreError
-from mirror.serve.app import build, serve
-from mirror.serve.mirrors import served
+from mirror.serve.server import build, serve
+from mirror.serve.state import served
 
 PROGRAM = """
 import sys
 from pathlib import Path
 from mirror.config import ServeConfig
-from mirror.serve.app import build, serve
+from mirror.serve.server import build, serve
 datasette = build(Path(sys.argv[1]), ServeConfig())
 caught = serve(datasette, "127.0.0.1", 0, ready=lambda at: print(at, flush=True))
 print(caught.name, flush=True)

@@ -7,8 +7,8 @@ import pytest
 from filled import fill_mixed
 from served import Asking, asking
 
-from mirror.serve import bodies
-from mirror.serve.bodies import LARGEST_FORM, BodyRefused
+from mirror.serve import body as bodies
+from mirror.serve.body import LARGEST_FORM, BodyRefused
 
 ADDRESSES = (
     "/-/mirror-login",

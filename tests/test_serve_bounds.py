@@ -10,7 +10,7 @@ from filled import fill_public
 from served import Asking, asking, bearer
 
 from mirror.serve import tokens
-from mirror.serve.bounds import (
+from mirror.serve.sql_limits import (
     LONGEST_COPIED,
     LONGEST_VALUE,
     MOST_FUNCTIONS,
@@ -18,7 +18,7 @@ from mirror.serve.bounds import (
     BoundedConnection,
     copies,
 )
-from mirror.serve.mirrors import mirrors
+from mirror.serve.state import mirrors
 
 TOKEN = "sesame"
 

@@ -8,7 +8,7 @@ from served import Asking, bearer
 
 from mirror.config import ServeConfig
 from mirror.serve import tokens
-from mirror.serve.app import build
+from mirror.serve.server import build
 
 SHOWN = ("full_name", "id")
 

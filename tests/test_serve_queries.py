@@ -9,7 +9,7 @@ from filled import PUBLIC, Filled, fill_many, fill_public, hg_ref, repository
 from served import Asking, asking, bearer, make_tokens
 
 from mirror.search import register
-from mirror.serve.queries import QUERIES
+from mirror.serve.stored_queries import QUERIES
 from mirror.times import to_text, utc_now
 
 

@@ -14,11 +14,11 @@ from datasette.utils.asgi import Forbidden
 from filled import LATER, SEEN, Filled, copy_rows, fill_mixed, fill_public, owner, repository
 from served import Asking, asking, bearer
 
-from mirror.serve import permissions, tokens
-from mirror.serve.mirrors import mirrors
-from mirror.serve.queries import QUERIES
-from mirror.serve.reading import GuardedDatabase, visitor
-from mirror.serve.threads import THREADS, reading_for
+from mirror.serve import auth as permissions
+from mirror.serve import tokens
+from mirror.serve.database import THREADS, GuardedDatabase, reading_for, visitor
+from mirror.serve.state import mirrors
+from mirror.serve.stored_queries import QUERIES
 from mirror.store.runs import Failure, save_failure
 from mirror.times import from_text
 

@@ -9,7 +9,7 @@ from datasette.app import Datasette
 from filled import Filled, copy_rows, fill_many, fill_public, repository
 from served import Asking, asking
 
-from mirror.serve.metadata import HIDDEN, TABLES
+from mirror.serve.table_metadata import HIDDEN, TABLES
 
 
 @pytest.fixture

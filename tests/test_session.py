@@ -7,8 +7,8 @@ import pytest
 from commands import sandbox
 
 from mirror.config import Config, UpstreamConfig
+from mirror.operations import Wishes, sync_all
 from mirror.report import Silent
-from mirror.session import Wishes, sync_all
 
 
 class Breaks(Silent):

@@ -12,12 +12,12 @@ from commands import Folder
 from test_store_versions import DUMPS, restored
 
 from mirror.errors import StoreError
-from mirror.lookup import changes_since, find_repository
+from mirror.queries.repositories import changes_since, find_repository
+from mirror.queries.status import read_status
 from mirror.search import search
-from mirror.status import read_status
 from mirror.store import Store
 from mirror.store.files import damage_explained, open_reader
-from mirror.store.schema import VERSION
+from mirror.store.migrations import VERSION
 from mirror.times import utc_now
 
 READING = (["search", "tool"], ["show", "ws/tool-1"], ["changes"], ["status"], ["token", "list"])

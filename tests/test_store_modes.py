@@ -14,7 +14,7 @@ from commands import Folder
 
 from mirror.config import from_toml, read_config
 from mirror.errors import ConfigError
-from mirror.modes import open_files
+from mirror.file_modes import open_files
 from mirror.store import Store
 from mirror.store.files import sync_lock
 

@@ -9,10 +9,11 @@ from sqlite_utils import Database
 
 from mirror.errors import StoreError
 from mirror.search import search
-from mirror.store import Store, schema
+from mirror.search.index import check, rebuild
+from mirror.store import Store
+from mirror.store import migrations as schema
 from mirror.store.files import open_reader
-from mirror.store.index import check, rebuild
-from mirror.store.publicity import CLOSED
+from mirror.store.repositories import CLOSED
 
 MIGRATIONS = [migration.name for migration in schema.migrations.pending(Database(memory=True))]
 

@@ -15,8 +15,7 @@ from served import asking, bearer
 from mirror.sandbox import Fault, Sandbox
 from mirror.serve import tokens
 from mirror.store import Store
-from mirror.store.changes import repository_changes
-from mirror.store.publicity import CLOSED
+from mirror.store.repositories import CLOSED, repository_changes
 
 NAME = "ubernostrum/django-profiles"
 FRESH: dict[str, Any] = {"workspaces": ("ubernostrum",)}

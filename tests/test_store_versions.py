@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from sqlite_utils import Database
 
-from mirror.checks import check_file
-from mirror.lookup import find_repository
+from mirror.queries.repositories import find_repository
 from mirror.search import search
-from mirror.store import Store, schema
+from mirror.store import Store
+from mirror.store import migrations as schema
 from mirror.store.files import open_reader
+from mirror.store.integrity import check_file
 
 DUMPS = sorted((Path(__file__).parent / "older").glob("*.sql"))
 

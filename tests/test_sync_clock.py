@@ -10,11 +10,11 @@ import pytest
 from crawl import Clock, Crawl, assert_true, crawling
 
 from mirror.observe.health import read_health
+from mirror.queries.status import read_status
 from mirror.sandbox import Fault, Sandbox, World
-from mirror.status import read_status
+from mirror.store.database import Store
 from mirror.store.files import open_reader
 from mirror.store.ledger import RequestLedger
-from mirror.store.store import Store
 from mirror.times import to_text
 
 TWO: dict[str, Any] = {"workspaces": ("jespern", "ubernostrum")}

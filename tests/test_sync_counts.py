@@ -7,7 +7,7 @@ from crawl import Clock, Notes, assert_true, contents, crawling
 
 from mirror.errors import Interrupted
 from mirror.sandbox import World
-from mirror.sync import sync_upstream
+from mirror.sync.crawl import sync_upstream
 
 SEEDS = 29
 """Repositories that every sandbox of some size holds besides the generated ones."""

@@ -260,9 +260,9 @@ def test_two_bad_repositories_hold_nothing_back(tmp_path: Path) -> None:
 def test_links_in_a_circle_end(tmp_path: Path) -> None:
     """Pages that lead back to an earlier one of several are recognised: the run ends, and tells."""
     from mirror.errors import UpstreamShapeError
-    from mirror.sync.places import Listing, advanced
+    from mirror.sync.listing_state import Listing, advanced
     from mirror.times import utc_now
-    from mirror.upstream.base import Page
+    from mirror.upstream.protocol import Page
 
     links = [f"page-{number}" for number in (2, 3, 4, 5, 6, 3)]
     listing = Listing(purpose="full", began="2026", seen_since="2026")

@@ -13,14 +13,14 @@ from crawl import HASTY, Clock, Notes
 from rich.console import Console
 from upstream_fakes import answer
 
+from mirror.cli.output import print_summary
 from mirror.config import UpstreamConfig
+from mirror.queries.status import read_status
 from mirror.report import Summary
-from mirror.screen import print_summary
-from mirror.status import read_status
 from mirror.store import Store
 from mirror.store.files import open_reader
 from mirror.store.ledger import RequestLedger
-from mirror.sync import Run, sync_upstream
+from mirror.sync.crawl import Run, sync_upstream
 from mirror.upstream.connect import connect
 
 CLOUD = "https://api.bitbucket.org/2.0"

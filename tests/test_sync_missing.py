@@ -7,13 +7,13 @@ import pytest
 from crawl import Crawl, crawling
 from rich.console import Console
 
+from mirror.cli.output import print_summary
+from mirror.queries.status import UpstreamStatus, read_status
 from mirror.report import Summary
 from mirror.sandbox import Fault
-from mirror.screen import print_summary
-from mirror.status import UpstreamStatus, read_status
 from mirror.store.files import open_reader
-from mirror.sync import sync_upstream
-from mirror.sync.part import Part
+from mirror.sync.crawl import sync_upstream
+from mirror.sync.scope import Part
 
 ONE = ("jespern",)
 PISTON = "jespern/django-piston"

@@ -26,7 +26,7 @@ Kill = Callable[[], None]
 def start() -> Callable[..., BaseProcess]:
     """Start child processes from one that has imported everything already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mirror.session", "httpx"])
+    context.set_forkserver_preload(["mirror.operations", "httpx"])
 
     def started(*arguments: Any) -> BaseProcess:
         child = context.Process(target=sync_in_child, args=arguments)

@@ -10,7 +10,7 @@ from crawl import START, Clock, Crawl, assert_true, crawling
 from mirror.model import Ref, RepositoryKey
 from mirror.sandbox import Fault, Sandbox, World, running
 from mirror.sync.verify import verify_upstream
-from mirror.upstream.base import Page
+from mirror.upstream.protocol import Page
 
 ONE: dict[str, Any] = {"workspaces": ("ubernostrum",)}
 SOME = "ubernostrum/django-profiles"

@@ -13,8 +13,9 @@ from sqlite_utils import Database
 from test_store_older import MIGRATIONS
 
 from mirror.model import Ref
-from mirror.store import schema
-from mirror.upstream import datacenter_shapes, legacy_shapes
+from mirror.store import migrations as schema
+from mirror.upstream import api1_decode as legacy_shapes
+from mirror.upstream import datacenter_decode as datacenter_shapes
 
 BARE = repository(
     "team/bare",

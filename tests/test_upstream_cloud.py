@@ -13,8 +13,8 @@ from upstream_fakes import NOON, Script, answer, bench, page, recorded
 
 from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamRefused, UpstreamShapeError
 from mirror.model import Owner, RepositoryKey
-from mirror.upstream.base import BadRow, Page
 from mirror.upstream.cloud import MEMBER_FIELDS, REF_FIELDS, REPOSITORY_FIELDS
+from mirror.upstream.protocol import BadRow, Page
 
 API = "https://api.bitbucket.org/2.0"
 KEY = RepositoryKey(uuid="{b8313f5b-2134-488d-9aca-830fb95206c5}", full_name="gildas_cherruel/bb")

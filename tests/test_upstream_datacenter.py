@@ -9,7 +9,7 @@ from upstream_fakes import NOON, Responder, answer, bench, recorded
 from mirror.config import UpstreamConfig
 from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamRefused, UpstreamShapeError
 from mirror.model import Owner, Ref, Repository, RepositoryKey
-from mirror.upstream import datacenter_shapes as shapes
+from mirror.upstream import datacenter_decode as shapes
 from mirror.upstream.connect import url_of
 from mirror.upstream.datacenter import DataCenter
 

@@ -14,8 +14,8 @@ from upstream_fakes import MemoryLedger, Time
 
 from mirror.config import Duration, Retry, UpstreamConfig
 from mirror.errors import UpstreamBusy, UpstreamShapeError
-from mirror.upstream.base import Upstream
 from mirror.upstream.connect import connect
+from mirror.upstream.protocol import Upstream
 
 Fault = Callable[[socket.socket], None]
 

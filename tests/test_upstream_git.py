@@ -21,7 +21,7 @@ from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamRefused, Ups
 from mirror.model import Ref, RepositoryKey
 from mirror.upstream.connect import connect
 from mirror.upstream.git import GitRefs, git_root
-from mirror.upstream.pktlines import (
+from mirror.upstream.git_protocol import (
     Advertised,
     Capabilities,
     Named,

@@ -18,8 +18,8 @@ from mirror.errors import (
     UpstreamRefused,
     UpstreamShapeError,
 )
+from mirror.upstream.client import Http
 from mirror.upstream.cloud import Cloud
-from mirror.upstream.http import Http
 
 OK = page()
 TOKEN = "ATCTT3xFfGN0-plant3d"

@@ -8,8 +8,8 @@ from upstream_fakes import NOON, answer, bench, recorded
 from mirror.config import UpstreamConfig
 from mirror.errors import ConfigError, CredentialsRefused, UpstreamRefused, UpstreamShapeError
 from mirror.model import Owner, Ref, RepositoryKey
+from mirror.upstream.api1 import Legacy
 from mirror.upstream.connect import url_of
-from mirror.upstream.legacy import Legacy
 
 HOST = "https://old.example"
 KEY = RepositoryKey(uuid="name:u/s", full_name="U/s")

@@ -10,8 +10,8 @@ from upstream_fakes import MemoryLedger, Time
 from mirror.config import UpstreamConfig
 from mirror.model import Ref, Repository, RepositoryKey
 from mirror.sandbox import RunningSandbox, Sandbox, World, running
-from mirror.upstream.base import Page, Upstream
 from mirror.upstream.connect import connect
+from mirror.upstream.protocol import Page, Upstream
 
 
 @pytest.fixture(scope="module")

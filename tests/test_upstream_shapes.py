@@ -10,9 +10,9 @@ from upstream_fakes import recorded
 from mirror.errors import UpstreamShapeError
 from mirror.lenient_json import decoded_bytes
 from mirror.model import Owner, Ref, Repository
-from mirror.upstream import cloud_shapes as shapes
-from mirror.upstream.addresses import without_login
-from mirror.upstream.answer import shown, shown_url
+from mirror.upstream import cloud_decode as shapes
+from mirror.upstream.response import shown, shown_url
+from mirror.upstream.urls import without_login
 
 REPOSITORIES = recorded("cloud/repositories.json")["values"]
 REFS = recorded("cloud/refs.json")["values"]

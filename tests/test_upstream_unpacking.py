@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.upstream.unpacking import TooLarge, Unpacking
+from mirror.upstream.transport import TooLarge, Unpacking
 
 
 def bare(body: bytes) -> bytes:

@@ -17,12 +17,11 @@ from hooked import NEW, NEWER, OLD, SECRET, SOME, Hooked, body_of, hooked, signa
 from mirror.errors import StoreError
 from mirror.lenient_json import decoded_bytes
 from mirror.model import Ref
-from mirror.serve.clerk import Clerk
-from mirror.serve.hook_events import read_event
-from mirror.serve.spool import Kept, Spool
+from mirror.serve.webhook_events import read_event
+from mirror.serve.webhook_writer import Clerk, Kept, Spool
 from mirror.serve.webhooks import LARGEST_BODY, Hook, accept, hooks, write
 from mirror.store import Store
-from mirror.store.news import Delivery, Move, News
+from mirror.store.webhooks import Delivery, Move, News
 from mirror.times import to_text, utc_now
 
 

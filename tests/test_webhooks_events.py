@@ -11,8 +11,8 @@ from hooked import NEW, OLD, body_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror import git_names
-from mirror.serve.hook_events import Malformed, read_event
+from mirror import ref_names as git_names
+from mirror.serve.webhook_events import Malformed, read_event
 from mirror.serve.webhooks import Refused, verify
 
 RECORDED = Path(__file__).resolve().parents[2] / "shared/recorded/cloud2"

@@ -10,14 +10,14 @@ import pytest
 from crawl import assert_true
 from hooked import NEW, OLD, SOME, Hooked, hooked
 
-from mirror.background.works import with_marks
+from mirror.background.jobs import with_marks
 from mirror.config import Config
 from mirror.report import Silent, Summary
 from mirror.sandbox import parse_fault
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
-from mirror.sync import Run, sync_upstream
-from mirror.sync.part import MARKED, REFS, RETRY, Part
+from mirror.sync.crawl import Run, sync_upstream
+from mirror.sync.scope import MARKED, REFS, RETRY, Part
 from mirror.upstream.connect import connect
 
 

@@ -10,15 +10,15 @@ import pytest
 from upstream_fakes import MemoryLedger
 from write_bench import Bench, bench
 
+from mirror.operations import Wishes, sync_all
 from mirror.report import Silent
 from mirror.sandbox import Fault
-from mirror.session import Wishes, sync_all
 from mirror.store import Store
 from mirror.store.audit import OLDEST_PAGE
 from mirror.store.files import sync_lock
 from mirror.times import to_text, utc_now
 from mirror.upstream.connect import connect_writable
-from mirror.upstream.writes import Settings
+from mirror.upstream.protocol import Settings
 
 
 @pytest.fixture

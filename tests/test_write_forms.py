@@ -4,8 +4,8 @@ import pytest
 
 from mirror.errors import UpstreamRefused
 from mirror.serve.forms import RepositoryForm
-from mirror.upstream.writes import Settings
-from mirror.write.forms import fork_policy_of, settings_of, slug_of
+from mirror.upstream.protocol import Settings
+from mirror.write.settings import fork_policy_of, settings_of, slug_of
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from upstream_fakes import Script, answer
 from mirror.config import Config, Kind, UpstreamConfig
 from mirror.errors import OutcomeUnknown, UpstreamRefused
 from mirror.store import Store
-from mirror.upstream.writes import Settings
+from mirror.upstream.protocol import Settings
 from mirror.write import PassThrough
 
 PROJECT = {"id": 7, "key": "PRJ", "name": "Project", "type": "NORMAL"}

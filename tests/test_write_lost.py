@@ -8,7 +8,7 @@ from write_bench import Bench, bench
 
 from mirror.errors import OutcomeUnknown, UpstreamBusy, UpstreamRefused
 from mirror.sandbox import Fault
-from mirror.upstream.writes import Settings
+from mirror.upstream.protocol import Settings
 
 IDEA = Settings(name="idea", scm="git", description="An idea")
 PISTON = "jespern/django-piston"

@@ -19,7 +19,7 @@ from mirror.errors import (
 )
 from mirror.sandbox import Fault
 from mirror.store import Store
-from mirror.upstream.writes import Settings
+from mirror.upstream.protocol import Settings
 
 PISTON = "jespern/django-piston"
 Write = Callable[[Bench], object]

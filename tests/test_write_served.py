@@ -11,10 +11,10 @@ from write_bench import Bench, bench
 from mirror.sandbox import Fault
 from mirror.store import Store
 from mirror.write import writer_for
-from mirror.write.served import ServedWriter
+from mirror.write.passthrough import ServedWriter
 
 if TYPE_CHECKING:
-    from mirror.serve.writes import Writer
+    from mirror.serve.api1.writes import Writer
 
 
 class Served:

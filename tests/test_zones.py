@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from commands import Folder, sandbox
 
-from mirror.zones import machine_zone
+from mirror.times import machine_zone
 
 WINTER, SUMMER = datetime(2026, 1, 15, 12, tzinfo=UTC), datetime(2026, 7, 15, 12, tzinfo=UTC)
 BERLIN = "/usr/share/zoneinfo/Europe/Berlin"

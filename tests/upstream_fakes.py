@@ -13,9 +13,9 @@ import httpx
 
 from mirror.config import Duration, Retry, UpstreamConfig
 from mirror.model import NoRoom
-from mirror.upstream.base import Upstream
 from mirror.upstream.budget import Budget
 from mirror.upstream.connect import connect
+from mirror.upstream.protocol import Upstream
 
 ANSWERS = Path(__file__).parent / "answers"
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from mirror.config import Config, Duration, Retry, UpstreamConfig
-from mirror.lookup import find_repository
+from mirror.operations import Wishes, sync_all
+from mirror.queries.repositories import find_repository
 from mirror.report import Silent
 from mirror.sandbox import RunningSandbox, Sandbox, World, running
 from mirror.search import search
-from mirror.session import Wishes, sync_all
 from mirror.store.files import open_reader
 from mirror.write import PassThrough
 

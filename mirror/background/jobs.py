@@ -1,19 +1,174 @@
-"""Doing one piece of scheduled work, as the command of that name would, but never waiting."""
+"""What the service does for each upstream, when it is due next, and what was missed while nobody ran it.
 
+What was done last is read from `sync_runs` and not from a job store of the scheduler: runs by hand and by
+cron count as well, nothing is kept twice, and the file can be moved to another machine with its history.
+"""
+
+import sqlite3
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import closing
+from datetime import datetime
 from pathlib import Path
+from typing import Literal, NamedTuple
 
-from mirror.background.works import Work
-from mirror.checks import check_file
-from mirror.config import Config
+from mirror.background.triggers import next_time
+from mirror.config import Config, UpstreamConfig
+from mirror.errors import StoreError
 from mirror.observe.health import INTEGRITY
+from mirror.operations import Wishes, sync_all, verify_all
 from mirror.report import Reporter, Summary
-from mirror.session import Wishes, sync_all, verify_all
 from mirror.store import Store
+from mirror.store.files import open_reader
+from mirror.store.integrity import check_file
 from mirror.store.runs import save_cursor
-from mirror.sync.part import EVERYTHING, MARKED, REFS, RETRY, Part
-from mirror.times import Clock, to_text
+from mirror.sync.scope import EVERYTHING, MARKED, REFS, RETRY, Part
+from mirror.times import Clock, from_text, to_text
+
+Kind = Literal["sync", "sweep", "refs", "retry", "verify", "marked", "watch"]
+
+RUNS: dict[Kind, tuple[str, ...]] = {
+    "sync": ("incremental", "full"),
+    "sweep": ("full",),
+    "refs": ("refs",),
+    "retry": ("retry",),
+    "verify": ("verify",),
+    "marked": ("marked",),
+    "watch": ("watch",),
+}
+"""Which kinds of `sync_runs` are a record of a kind of work."""
+
+SETTINGS: dict[Kind, str] = {
+    "sync": "schedule",
+    "sweep": "sweep_schedule",
+    "refs": "refs_schedule",
+    "retry": "retry_schedule",
+    "verify": "verify_schedule",
+}
+"""Which setting of an upstream says when the work is due; an empty one means never by itself."""
+
+ENDED = ("complete", "incomplete")
+
+
+class Work(NamedTuple):
+    """One kind of work for one upstream, with its schedule."""
+
+    upstream: UpstreamConfig
+    kind: Kind
+    schedule: str
+
+    @property
+    def id(self) -> str:
+        """Name the job."""
+        return f"{self.upstream.name} {self.kind}"
+
+
+class Last(NamedTuple):
+    """When a kind of work was begun last, and whether it came to its end; None for never."""
+
+    began: datetime | None
+    ended: bool
+
+
+def works(config: Config) -> Iterator[Work]:
+    """Yield the work that a configuration asks for."""
+    for upstream in config.upstreams:
+        for kind, setting in SETTINGS.items():
+            schedule = getattr(upstream, setting).strip()
+            if schedule and not (kind == "refs" and upstream.refs == "none"):
+                yield Work(upstream, kind, schedule)
+
+
+def last_done(connection: sqlite3.Connection, work: Work, now: datetime) -> Last:
+    """Read when work was begun last, by whatever process.
+
+    A run that lies in the future was begun by a clock that was wrong: nothing is to wait until then.
+    """
+    kinds = RUNS[work.kind]
+    row = connection.execute(
+        f"""SELECT started_at, state FROM sync_runs
+            WHERE upstream_id = (SELECT id FROM upstreams WHERE name = ?)
+            AND kind IN ({", ".join("?" * len(kinds))}) AND started_at <= ? ORDER BY id DESC LIMIT 1""",
+        (work.upstream.name, *kinds, to_text(now)),
+    ).fetchone()
+    return Last(from_text(row[0]), row[1] in ENDED) if row else Last(None, ended=False)
+
+
+def is_missed(work: Work, last: Last, *, zone: str, now: datetime) -> bool:
+    """Tell whether work was due while nobody did it, or was not brought to its end.
+
+    A first sync is due at once. The other kinds have nothing to make up for before they were ever begun:
+    the first sync lists everything anyway.
+    """
+    if last.began is None:
+        return work.kind == "sync"
+    if work.kind == "sync" and not last.ended:
+        return True
+    due = next_time(work.schedule, zone=zone, after=last.began)
+    return due is not None and due <= now
+
+
+def next_run(work: Work, last: Last, *, zone: str, now: datetime) -> datetime | None:
+    """Say when a service that runs now will begin work next, jitter aside."""
+    if is_missed(work, last, zone=zone, now=now):
+        return now
+    due = next_time(work.schedule, zone=zone, after=last.began or now)
+    if due is not None and due <= now:
+        due = next_time(work.schedule, zone=zone, after=now)
+    return due
+
+
+def with_marks(config: Config, now: datetime) -> list[Work]:
+    """Return the work that webhooks have left: a run for each upstream of which something is to be asked."""
+    try:
+        with closing(open_reader(Path(config.database))) as connection:
+            ids = dict(connection.execute("SELECT name, id FROM upstreams").fetchall())
+            return [
+                Work(upstream, "marked", "")
+                for upstream in config.upstreams
+                if upstream.name in ids and _any_to_ask(connection, ids[upstream.name], now)
+            ]
+    except (StoreError, sqlite3.Error):
+        return []
+
+
+def _any_to_ask(connection: sqlite3.Connection, upstream_id: int, now: datetime) -> bool:
+    """Tell whether a repository is marked, or a workspace that does not wait for another try."""
+    found = connection.execute(
+        """SELECT 1 FROM cursors WHERE upstream_id = :id AND stream >= 'marked:' AND stream < 'marked;'
+           UNION ALL
+           SELECT 1 FROM cursors WHERE upstream_id = :id AND stream >= 'due:' AND stream < 'due;'
+           AND NOT EXISTS (
+               SELECT 1 FROM sync_failures WHERE upstream_id = :id AND kind = 'workspace'
+               AND lower(subject) = substr(stream, 5) AND next_try_at > :now AND last_at <= :now)
+           LIMIT 1""",
+        {"id": upstream_id, "now": to_text(now)},
+    )
+    return found.fetchone() is not None
+
+
+def read_last(config: Config, chosen: Iterable[Work], now: datetime) -> list[tuple[Work, Last]]:
+    """Read when each piece of work was begun last; without a mirror yet, or one that cannot be read, never.
+
+    What is wrong with the file is said by the work itself, which opens it for writing.
+    """
+    never = [(work, Last(None, ended=False)) for work in chosen]
+    try:
+        with closing(open_reader(Path(config.database))) as connection:
+            return [(work, last_done(connection, work, now)) for work, _ in never]
+    except (StoreError, sqlite3.Error):
+        return never
+
+
+def next_runs(config: Config, connection: sqlite3.Connection, upstream: str, now: datetime) -> dict[str, str]:
+    """Map each kind of scheduled work of an upstream to when a service will begin it; raises ConfigError."""
+    found = dict[str, str]()
+    for work in works(config):
+        if work.upstream.name == upstream:
+            due = next_run(work, last_done(connection, work, now), zone=config.timezone, now=now)
+            if due is not None:
+                found[work.kind] = to_text(due)
+    return found
 
 
 def do(

@@ -20,15 +20,14 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
-from mirror.background.jobs import do
+from mirror.background.freshness import Watching
+from mirror.background.jobs import ENDED, Work, do, is_missed, read_last, with_marks, works
 from mirror.background.triggers import must_come, trigger_of, zone_of
-from mirror.background.watch import Watching
-from mirror.background.works import ENDED, Work, is_missed, read_last, with_marks, works
 from mirror.config import BUILT_IN, Config
 from mirror.errors import ConfigError, MirrorError, StoreLocked
 from mirror.observe.alerts import Alerts
 from mirror.observe.health import file_health
-from mirror.observe.runs import log_run
+from mirror.observe.logs import log_run
 from mirror.report import Reporter, Summary
 from mirror.store.files import service_mark
 from mirror.times import Clock, utc_now

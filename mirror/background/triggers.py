@@ -15,8 +15,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from mirror.background.local_time import LocalTimes
 from mirror.errors import ConfigError
-from mirror.times import seconds_of
-from mirror.zones import machine_zone
+from mirror.times import machine_zone, seconds_of
 
 NAMED = {
     "@hourly": "0 * * * *",

@@ -9,14 +9,14 @@ from typing import Any
 import click
 import msgspec
 
-from mirror.cli.base import configured, json_option, leave
+from mirror.cli.main import configured, json_option, leave
 from mirror.config import Config
 from mirror.errors import ConfigError
-from mirror.lookup import find_repository
 from mirror.model import Repository
-from mirror.session import built_in_sandbox
+from mirror.operations import built_in_sandbox
+from mirror.queries.repositories import find_repository
 from mirror.store.files import open_reader
-from mirror.upstream.writes import Settings
+from mirror.upstream.protocol import Settings
 from mirror.write import PassThrough
 
 BY = "the command line"

@@ -17,10 +17,8 @@ import msgspec
 from mirror.config import AlertConfig, AlertEvent, Config, place_complaint
 from mirror.credentials import read_secret, redacting
 from mirror.errors import ConfigError, StoreError
-from mirror.observe.courier import LONGEST, Courier
-from mirror.observe.logs import secrets_of
-from mirror.observe.messengers import call, ping, post
-from mirror.observe.runs import run_line
+from mirror.observe.delivery import LONGEST, Courier, call, ping, post
+from mirror.observe.logs import run_line, secrets_of
 from mirror.report import Summary
 from mirror.store.files import open_reader
 from mirror.times import Clock, to_text, utc_now

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from mirror.errors import StoreError
-from mirror.store.ahead import latest_ahead
+from mirror.store.clock_ahead import latest_ahead
 from mirror.store.files import open_reader
 from mirror.times import age_text, from_text, to_text
 

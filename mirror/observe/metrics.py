@@ -14,7 +14,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from mirror.status import UpstreamStatus, read_status
+from mirror.queries.status import UpstreamStatus, read_status
 from mirror.times import Clock, from_text, utc_now
 
 PREFIX = "bitbucket_mirror_"

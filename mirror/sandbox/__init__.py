@@ -4,14 +4,13 @@ Read `model` and `world` for its data, `api2` for what it answers, `control` and
 to it, `server` for how it travels.
 """
 
-from .application import Sandbox
-from .askers import ANONYMOUS, TOKEN, Asker, person
-from .edits import Refusal
-from .faults import Fault, parse_fault
-from .model import utc_now
-from .routes import Options
-from .server import RunningSandbox, running, serve
-from .world import World
+from mirror.sandbox.edits import Refusal
+from mirror.sandbox.exchange import ANONYMOUS, TOKEN, Asker, person
+from mirror.sandbox.faults import Fault, parse_fault
+from mirror.sandbox.model import utc_now
+from mirror.sandbox.sandbox import Options, Sandbox
+from mirror.sandbox.server import RunningSandbox, running, serve
+from mirror.sandbox.world import World
 
 __all__ = [
     "ANONYMOUS",

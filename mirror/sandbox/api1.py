@@ -1,12 +1,164 @@
-"""API 1.0, the reading side, as it was before it was switched off."""
+"""The objects of API 1.0, whose times without `utc` in their names are Amsterdam's."""
 
-from typing import Any
+from __future__ import annotations
 
-from . import shapes1
-from .askers import Asker
-from .exchange import Answer, Refused, Request, json_answer
-from .model import Repository, Workspace
-from .world import World
+from datetime import UTC
+from hashlib import md5
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from mirror.sandbox.exchange import Answer, Asker, Refused, Request, json_answer
+from mirror.sandbox.model import Era, Person, Ref, Repository, Workspace, moment
+from mirror.sandbox.world import World
+
+if TYPE_CHECKING:
+    from mirror.sandbox.world import World
+
+
+Json = dict[str, Any]
+
+AMSTERDAM = ZoneInfo("Europe/Amsterdam")
+
+
+def local_time(microseconds: int, era: Era) -> str:
+    """Write a time of Amsterdam: to the second up to 2012, to the millisecond later; never an offset."""
+    there = moment(microseconds).astimezone(AMSTERDAM).replace(tzinfo=None)
+    if era is Era.OLD:
+        return there.isoformat(" ", "seconds")
+    return there.isoformat("T", "milliseconds")
+
+
+def utc_time(microseconds: int) -> str:
+    """Write a time of UTC, to the second, with a blank and an offset."""
+    return moment(microseconds).astimezone(UTC).isoformat(" ", "seconds")
+
+
+def short_repository(row: Repository) -> Json:
+    """Give an item of the search: a few keys."""
+    return {
+        "owner": row.workspace.slug,
+        "slug": row.slug,
+        "name": row.name,
+        "scm": row.scm,
+        "website": row.website,
+        "description": row.description,
+        "followers_count": row.followers,
+        "logo": None,
+        "resource_uri": f"/1.0/repositories/{row.full_name}",
+    }
+
+
+def repository(world: World, row: Repository, *, nested: bool = False) -> Json:
+    """Give the full object; the parent of a fork is in it, without a parent of its own."""
+    parent = None if row.parent is None or nested else world.get(row.parent)
+    fork_of = None if parent is None or parent.is_private else repository(world, parent, nested=True)
+    shaped = short_repository(row) | {
+        "created_on": local_time(row.created, row.era),
+        "last_updated": local_time(row.updated, row.era),
+        "utc_created_on": utc_time(row.created),
+        "utc_last_updated": utc_time(row.updated),
+        "size": row.size,
+        "language": row.language,
+        "state": "available",
+        "creator": None,
+        "is_private": row.is_private,
+        "is_fork": row.parent is not None,
+        "fork_of": fork_of,
+        "is_mq": False,
+        "mq_of": fork_of if row.era is Era.MIDDLE else None,
+        "has_wiki": row.has_wiki,
+        "has_issues": row.has_issues,
+        "read_only": False,
+        "no_public_forks": row.fork_policy == "no_public_forks",
+        "no_forks": row.fork_policy == "no_forks" or None,
+        "email_mailinglist": "",
+    }
+    if row.era is Era.OLD:
+        shaped |= {"email_writers": True, "resource_uri": f"/api/1.0/repositories/{row.full_name}"}
+        if row.main_branch is not None:
+            shaped["main_branch"] = row.main_branch
+    return shaped
+
+
+def single_repository(world: World, row: Repository) -> Json:
+    """Give the full object as it is answered alone, with one more count."""
+    return repository(world, row) | {"forks_count": len(world.forks(row))}
+
+
+def own_repository(row: Repository) -> Json:
+    """Give an item of the caller's repositories: the fewest keys of all."""
+    return {
+        "owner": row.workspace.slug,
+        "scm": row.scm,
+        "slug": row.slug,
+        "is_private": row.is_private,
+        "name": row.name,
+    }
+
+
+def account(workspace: Workspace) -> Json:
+    """Give the owner of a workspace as a user; a team has no last name."""
+    if workspace.owner is not None:
+        return user(workspace.owner)
+    return _user(workspace.slug, workspace.name, "", is_team=True)
+
+
+def user(person: Person) -> Json:
+    """Give a person."""
+    first, _, last = person.display_name.partition(" ")
+    return _user(person.username, first, last, is_team=False)
+
+
+def _user(username: str, first: str, last: str, *, is_team: bool) -> Json:
+    digest = md5(username.encode(), usedforsecurity=False).hexdigest()
+    return {
+        "username": username,
+        "first_name": first,
+        "last_name": last,
+        "display_name": f"{first} {last}".strip(),
+        "is_team": is_team,
+        "avatar": f"https://secure.gravatar.com/avatar/{digest}?d=identicon&s=32",
+        "resource_uri": f"/1.0/users/{username}",
+    }
+
+
+def changeset(row: Repository, ref: Ref) -> Json:
+    """Give the commit of a branch or tag."""
+    author = ref.author.person.username if ref.author.person else ref.author.raw.partition(" <")[0]
+    is_hg = row.scm == "hg"
+    if ref.kind == "branch":
+        branch: str | None = ref.name
+    else:
+        branch = row.main_branch if is_hg else None
+    return {
+        "node": ref.target[:12],
+        "raw_node": ref.target,
+        "author": author,
+        "raw_author": ref.author.raw,
+        "timestamp": moment(ref.date).astimezone(AMSTERDAM).replace(tzinfo=None).isoformat(" ", "seconds"),
+        "utctimestamp": utc_time(ref.date),
+        "parents": [parent[:12] for parent in ref.parents],
+        "branch": branch,
+        "message": ref.message,
+        "revision": int(ref.target[:4], 16) if is_hg else None,
+        "size": -1,
+        "files": [{"type": "modified", "file": "README.md"}],
+    }
+
+
+def branches_and_tags(row: Repository, refs: list[Ref]) -> Json:
+    """Give branches and tags in the short form that build tools asked for."""
+    branches: list[Json] = []
+    for ref in refs:
+        if ref.kind == "branch":
+            heads = list(ref.heads) if ref.heads is not None else [ref.target]
+            branch: Json = {"name": ref.name, "changeset": ref.target, "heads": heads}
+            if ref.name == row.main_branch:
+                branch["mainbranch"] = True
+            branches.append(branch)
+    tags = [{"name": ref.name, "changeset": ref.target} for ref in refs if ref.kind == "tag"]
+    return {"branches": branches, "tags": tags}
+
 
 PREFIXES = ("/1.0/", "/api/1.0/", "/!api/1.0/")
 
@@ -57,7 +209,7 @@ class Api1:
                 return self._search(self._request.parameters.get("name", ""))
             case ["repositories", name]:
                 place = self._workspace(name)
-                return [shapes1.repository(self._world, row) for row in self._rows(place)]
+                return [repository(self._world, row) for row in self._rows(place)]
             case ["repositories", owner, slug, *rest]:
                 return self._one(self._repository(owner, slug), rest)
             case _:
@@ -67,18 +219,18 @@ class Api1:
         refs = self._world.refs_of(row)
         match rest:
             case []:
-                return shapes1.single_repository(self._world, row)
+                return single_repository(self._world, row)
             case ["branches" | "tags" as kinds]:
                 kind = "tag" if kinds == "tags" else "branch"
-                return {ref.name: shapes1.changeset(row, ref) for ref in refs if ref.kind == kind}
+                return {ref.name: changeset(row, ref) for ref in refs if ref.kind == kind}
             case ["branches-tags"]:
-                return shapes1.branches_and_tags(row, refs)
+                return branches_and_tags(row, refs)
             case ["main-branch"] if row.main_branch is not None:
                 return {"name": row.main_branch}
             case ["followers"]:
                 people = self._world.people()[: max(0, row.followers - 1)]
                 # One account is gone: the count was never corrected.
-                return {"count": row.followers, "followers": [shapes1.user(each) for each in people]}
+                return {"count": row.followers, "followers": [user(each) for each in people]}
             case _:
                 raise refusal(404, "Not found")
 
@@ -109,19 +261,19 @@ class Api1:
         return [row for number in order if (row := self._world.get(number)) is not None]
 
     def _user(self, place: Workspace) -> Any:
-        rows = [shapes1.repository(self._world, row) for row in self._rows(place)]
-        return {"repositories": rows, "user": shapes1.account(place)}
+        rows = [repository(self._world, row) for row in self._rows(place)]
+        return {"repositories": rows, "user": account(place)}
 
     def _own_repositories(self) -> Any:
         if self._asker.kind == "anonymous":
             raise refusal(401, "Authentication required")
         mine = [each for each in self._world.workspaces if self._world.is_member(self._asker, each)]
-        return [shapes1.own_repository(row) for place in mine for row in self._rows(place)]
+        return [own_repository(row) for place in mine for row in self._rows(place)]
 
     def _search(self, wanted: str) -> Any:
         """Find public repositories of anybody by a part of their name."""
         found = [
-            shapes1.short_repository(row)
+            short_repository(row)
             for place in self._world.workspaces
             for row in self._rows(place)
             if wanted.lower() in row.name.lower() and not row.is_private

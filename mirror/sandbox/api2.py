@@ -1,11 +1,16 @@
 """API 2.0: which path answers what."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlencode
 
-from .askers import Asker
-from .exchange import (
+from mirror.sandbox.api2_query import refs, repositories
+from mirror.sandbox.api2_shapes import Shapes2
+from mirror.sandbox.edits import create, delete, edit, rename
+from mirror.sandbox.exchange import (
     Answer,
+    Asker,
     Refused,
     Request,
     error,
@@ -15,13 +20,239 @@ from .exchange import (
     no_such_url,
     removed,
 )
-from .fields import select
-from .model import Ref, Repository, Workspace
-from .paging import Style, page_of
-from .selection import refs, repositories
-from .shapes2 import Shapes2
-from .world import World
-from .writes2 import Writes2
+from mirror.sandbox.generate import slugify
+from mirror.sandbox.model import Ref, Repository, Workspace
+from mirror.sandbox.world import World
+
+Tree = dict[str, "Tree"]
+
+
+def select(value: Any, fields: str) -> Any:
+    """Keep of a value what the parameter asks for."""
+    paths = [path.strip() for path in fields.split(",") if path.strip()]
+    wanted = _tree(path for path in paths if path[0] not in "+-")
+    if wanted:
+        value = _keep(value, wanted)
+    unwanted = _tree(path[1:] for path in paths if path[0] == "-")
+    return _drop(value, unwanted) if unwanted else value
+
+
+def _tree(paths: Any) -> Tree:
+    tree: Tree = {}
+    for path in paths:
+        branch = tree
+        for part in path.split("."):
+            branch = branch.setdefault(part, {})
+    return tree
+
+
+def _keep(value: Any, tree: Tree) -> Any:
+    if not tree or "*" in tree:
+        return value
+    if isinstance(value, list):
+        return [_keep(item, tree) for item in value]
+    if isinstance(value, dict):
+        return {key: _keep(value[key], tree[key]) for key in tree if key in value}
+    return value
+
+
+def _drop(value: Any, tree: Tree) -> Any:
+    if isinstance(value, list):
+        return [_drop(item, tree) for item in value]
+    if isinstance(value, dict):
+        return {
+            key: _drop(item, tree[key]) if key in tree else item
+            for key, item in value.items()
+            if key not in tree or tree[key]
+        }
+    return value
+
+
+T = TypeVar("T")
+
+DEFAULT_LENGTH = 10
+LONGEST = 100
+_MARK = "8x"  # the page of an odd link is a mark and a place, which is nobody's business
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How pages look: `prefix` is the path of their links.
+
+    The odd ones are all allowed, and were seen: a `next` that counts nothing, no `page` and no `size`, fewer
+    rows than asked for and more to come, another `pagelen` than was asked, and `next: ""` at the end.
+    """
+
+    prefix: str = "/2.0"
+    odd: bool = False
+
+
+def page_of(
+    request: Request,
+    rows: Sequence[T],
+    shape: Callable[[T], Any],
+    *,
+    style: Style,
+    total: bool = True,
+    descending: bool = False,
+) -> dict[str, Any]:
+    """Cut the page that was asked for out of rows, and shape those rows alone."""
+    parameters = request.parameters
+    length = min(LONGEST, _positive(parameters, "pagelen", DEFAULT_LENGTH))
+    if style.odd:
+        start = _place(parameters)
+        stop = start + max(1, length - 1)
+        shaped = [shape(row) for row in _cut(rows, start, stop, descending=descending)]
+        more = _link(request, style.prefix, parameters, f"{_MARK}{stop:x}") if stop < len(rows) else ""
+        return {"pagelen": DEFAULT_LENGTH, "values": shaped, "next": more}
+    page = _positive(parameters, "page", 1)
+    start, stop = (page - 1) * length, page * length
+    shaped = [shape(row) for row in _cut(rows, start, stop, descending=descending)]
+    answer: dict[str, Any] = {"pagelen": length, "page": page, "values": shaped}
+    if total:
+        answer["size"] = len(rows)
+    if stop < len(rows):
+        answer["next"] = _link(request, style.prefix, parameters, str(page + 1))
+    if page > 1:
+        answer["previous"] = _link(request, style.prefix, parameters, str(page - 1))
+    return answer
+
+
+def _cut(rows: Sequence[T], start: int, stop: int, *, descending: bool) -> Sequence[T]:
+    count = len(rows)
+    return rows[max(0, count - stop) : max(0, count - start)][::-1] if descending else rows[start:stop]
+
+
+def _positive(parameters: dict[str, str], name: str, default: int) -> int:
+    text = parameters.get(name, str(default))
+    if not text.isdecimal() or int(text) < 1:
+        raise Refused(error(400, f"Invalid {name}"))
+    return int(text)
+
+
+def _place(parameters: dict[str, str]) -> int:
+    text = parameters.get("page", f"{_MARK}0")
+    try:
+        return int(text.removeprefix(_MARK), 16)
+    except ValueError:
+        raise Refused(error(400, "Invalid page")) from None
+
+
+def _link(request: Request, prefix: str, parameters: dict[str, str], page: str) -> str:
+    rest = request.path.partition("/2.0/")[2]
+    return f"{request.origin}{prefix}/{rest}?{urlencode({**parameters, 'page': page})}"
+
+
+_SETTINGS = ("description", "website", "language", "has_issues", "has_wiki", "fork_policy", "is_private")
+_SWITCHES = {"has_issues", "has_wiki", "is_private"}
+
+
+class Writes2:
+    """Carries out the writes of one asker, if they may."""
+
+    def __init__(self, world: World, request: Request, asker: Asker, shapes: Shapes2) -> None:
+        self._world = world
+        self._request = request
+        self._asker = asker
+        self._shapes = shapes
+
+    def create(self, workspace: str, slug: str) -> Answer:
+        """Create a repository; the path says its slug, the body the rest."""
+        place = self._writable(workspace)
+        body = self._body()
+        name = str(body.get("name") or slug)
+        row = self._make(place, name, slug, scm=str(body.get("scm") or "git"), **_settings(body))
+        return json_answer(self._shapes.repository(row))
+
+    def update(self, workspace: str, slug: str) -> Answer:
+        """Change settings; a new name changes the slug, and an unknown repository is created."""
+        place = self._writable(workspace)
+        row = self._world.find(workspace, slug)
+        if row is None:
+            created = self.create(workspace, slug)
+            created.status = 201
+            return created
+        body = self._body()
+        settings = _settings(body)
+        name = str(body.get("name") or row.name)
+        if name != row.name:
+            self._must_be_free(place, slugify(name), unless=row)
+            row = rename(self._world, row, name)
+        if settings:
+            row = edit(self._world, row, settings)
+        shaped = self._shapes.repository(row)
+        answer = json_answer(shaped)
+        if row.slug != slug:
+            answer.headers["Location"] = f"{self._request.origin}/2.0/repositories/{row.full_name}"
+        return answer
+
+    def delete(self, workspace: str, slug: str) -> Answer:
+        """Delete a repository."""
+        self._writable(workspace)
+        delete(self._world, self._existing(workspace, slug))
+        return Answer(204)
+
+    def fork(self, workspace: str, slug: str) -> Answer:
+        """Fork a repository into a workspace, the asker's own unless the body says otherwise."""
+        parent = self._existing(workspace, slug)
+        body = self._body()
+        target = body.get("workspace")
+        target = target.get("slug") if isinstance(target, dict) else target
+        place = self._writable(str(target or self._asker.name))
+        name = str(body.get("name") or parent.name)
+        made = self._make(
+            place,
+            name,
+            slugify(name),
+            parent=parent,
+            **{"description": parent.description, **_settings(body)},
+        )
+        return json_answer(self._shapes.repository(made), 201)
+
+    def _make(self, place: Workspace, name: str, slug: str, **more: Any) -> Repository:
+        self._must_be_free(place, slug)
+        return create(self._world, place, name, slug=slug, **more)
+
+    def _must_be_free(self, place: Workspace, slug: str, unless: Repository | None = None) -> None:
+        found = self._world.find(place.slug, slug)
+        if found is not None and found is not unless and (unless is None or found.number != unless.number):
+            message = "Repository with this Slug and Owner already exists."
+            raise Refused(error(400, message, fields={"name": [message]}))
+
+    def _writable(self, workspace: str) -> Workspace:
+        if self._asker.kind == "anonymous":
+            raise Refused(no_credentials())
+        place = self._world.workspace(workspace)
+        if place is None:
+            raise Refused(error(404, f"No workspace with identifier '{workspace}'."))
+        if not self._world.is_member(self._asker, place):
+            detail = {"required": ["repository:admin"], "granted": ["repository"]}
+            message = "Your credentials lack one or more required privilege scopes."
+            raise Refused(error(403, message, detail=detail))
+        return place
+
+    def _existing(self, workspace: str, slug: str) -> Repository:
+        if self._asker.kind == "anonymous":
+            raise Refused(no_credentials())
+        row = self._world.find(workspace, slug)
+        if row is None or not self._world.can_see(self._asker, row):
+            raise Refused(no_repository())
+        return row
+
+    def _body(self) -> dict[str, Any]:
+        try:
+            return self._request.form()
+        except ValueError as bad:
+            raise Refused(error(400, "Bad request", detail=str(bad))) from None
+
+
+def _settings(body: dict[str, Any]) -> dict[str, Any]:
+    """Take the settings out of a body; booleans of a form are words."""
+    settings = {name: body[name] for name in _SETTINGS if name in body}
+    for name in _SWITCHES & settings.keys():
+        settings[name] = str(settings[name]).lower() == "true"
+    return settings
+
 
 PREFIXES = ("/2.0/", "/!api/2.0/", "/api/2.0/")
 

@@ -9,7 +9,7 @@ from email.utils import format_datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
-from .exchange import (
+from mirror.sandbox.exchange import (
     HTML,
     TEXT,
     Answer,

@@ -3,11 +3,10 @@
 import gzip
 from collections.abc import Iterable, Iterator
 
-from .askers import Asker
-from .datacenter import git_refs
-from .exchange import HTML, TEXT, Answer, Refused, Request, no_credentials
-from .model import Ref, Repository
-from .world import World
+from mirror.sandbox.datacenter import git_refs
+from mirror.sandbox.exchange import HTML, TEXT, Answer, Asker, Refused, Request, no_credentials
+from mirror.sandbox.model import Ref, Repository
+from mirror.sandbox.world import World
 
 _AGENT = "agent=git/sandbox"
 _NOBODY = "0" * 40

@@ -5,9 +5,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from .commits import new_ref, tip
-from .draws import Uuids
-from .model import Author, Era, Ref, Repository, Workspace, micros
+from mirror.sandbox.generate import Uuids, new_ref, tip
+from mirror.sandbox.model import Author, Era, Ref, Repository, Workspace, micros
 
 _HG_DAY = micros(datetime(2009, 5, 3, 10, 20, 30, 123_456, tzinfo=UTC))
 _GIT_DAY = micros(datetime(2019, 5, 3, 10, 20, 30, 123_456, tzinfo=UTC))

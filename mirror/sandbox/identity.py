@@ -1,8 +1,22 @@
 """Telling askers by their credentials, and giving out OAuth tokens."""
 
-from .askers import ANONYMOUS, OAUTH, PASSWORD, TOKEN, Asker, basic, bearer, person
-from .exchange import Answer, Refused, Request, error, json_answer, no_credentials
-from .world import World
+from mirror.sandbox.exchange import (
+    ANONYMOUS,
+    OAUTH,
+    PASSWORD,
+    TOKEN,
+    Answer,
+    Asker,
+    Refused,
+    Request,
+    basic,
+    bearer,
+    error,
+    json_answer,
+    no_credentials,
+    person,
+)
+from mirror.sandbox.world import World
 
 GIT_USERS = {"x-token-auth", "x-bitbucket-api-token-auth"}
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from threading import Thread
 
-from .application import Sandbox
-from .exchange import Answer, Delivery, Request
+from mirror.sandbox.exchange import Answer, Delivery, Request
+from mirror.sandbox.sandbox import Sandbox
 
 _BACKLOG = 256
 _LARGEST = 8 << 20

@@ -5,21 +5,83 @@ edited, or is made by hand, is a row in memory and hides the generated one. List
 made when first asked for and kept in order from then on.
 """
 
-from collections.abc import Callable, Iterator
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from .askers import TOKEN, Asker
-from .clock import Clock
-from .commits import generated_refs
-from .draws import Uuids
-from .generated import END, Generator, zipf_counts
-from .handmade import handmade
-from .model import Person, Ref, Repository, Workspace, utc_now
-from .orders import NUMBER_BITS, Order
-from .people import Population
-from .shapes2 import Shapes2
+from mirror.sandbox.api2_shapes import Shapes2
+from mirror.sandbox.exchange import TOKEN, Asker
+from mirror.sandbox.generate import END, Generator, Population, Uuids, generated_refs, zipf_counts
+from mirror.sandbox.handmade import handmade
+from mirror.sandbox.model import Person, Ref, Repository, Workspace, micros, utc_now
+
+
+class Clock:
+    """Tells the time in microseconds since 1970. Edits are dated by `tick`, so no two have the same date."""
+
+    def __init__(self, now: Callable[[], datetime], *, after: int) -> None:
+        self._now = now
+        self._ahead = 0
+        self._last = after
+
+    def now(self) -> int:
+        """Give the time."""
+        return micros(self._now()) + self._ahead
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock ahead of its source."""
+        self._ahead += int(seconds * 1_000_000)
+
+    def tick(self) -> int:
+        """Give a date for an edit: now, but later than all dates given before."""
+        self._last = max(self.now(), self._last + 1)
+        return self._last
+
+
+# Number and key in one integer compare faster than a tuple; there are fewer than 2**24 repositories.
+NUMBER_BITS = 24
+
+
+class Order:
+    """Numbers of repositories sorted by a key that is different for each of them."""
+
+    __slots__ = ("_key", "_numbers")
+
+    def __init__(self, numbers: Iterable[int], key: Callable[[int], Any]) -> None:
+        self._key = key
+        self._numbers = array("l", sorted(numbers, key=key))
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._numbers)
+
+    def __getitem__(self, cut: slice) -> "array[int]":
+        return self._numbers[cut]
+
+    def add(self, number: int) -> None:
+        """Put a number where its key belongs."""
+        self._numbers.insert(self.place(self._key(number)), number)
+
+    def drop(self, number: int) -> None:
+        """Take a number out; its key must still be the one it was added with."""
+        place = self.place(self._key(number))
+        if self._numbers[place] != number:
+            raise LookupError(f"repository {number} is not where its key belongs")
+        del self._numbers[place]
+
+    def sort(self, numbers: Iterable[int]) -> list[int]:
+        """Give some of the numbers in this order."""
+        return sorted(numbers, key=self._key)
+
+    def place(self, key: Any) -> int:
+        """Give the position of the first number whose key is not below this one."""
+        return bisect_left(self._numbers, key, key=self._key)
+
 
 _MOST_WORKSPACES = 100_000
 SORTS = ("created_on", "updated_on", "name", "full_name", "slug")

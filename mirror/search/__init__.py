@@ -5,7 +5,7 @@ mirror will do, also a read-only one beside a sync that writes.
 """
 
 from mirror.search.find import Found, search
-from mirror.search.marking import mark
-from mirror.search.sql import register
+from mirror.search.highlight import mark
+from mirror.search.sql_functions import register
 
 __all__ = ["Found", "mark", "register", "search"]

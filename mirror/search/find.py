@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from mirror.search.answer import Answer, Question
-from mirror.search.request import Request, request_of
+from mirror.search.engine import Answer, Question
+from mirror.search.query import Request, request_of
 
 COLUMNS = (
     "id", "owner", "slug", "name", "full_name", "scm", "is_private", "description", "website", "language",
@@ -62,10 +62,10 @@ def search(
 ) -> Found:
     """Find repositories whose name or slug contains `query`; raises sqlite3.Error.
 
-    Both sides are compared in the form of `mirror.names.normalise`. ``owner/part`` looks for `part` among
-    the owners that begin with `owner`; an empty query lists everything. Exact names come first, then those
-    that begin with the query, then the rest; each the most followed first, then the most forked, then the
-    newest (by creation), then the first in the file. `limit` and `offset` count repositories.
+    Both sides are compared in the form of `mirror.search.names.normalise`. ``owner/part`` looks for `part`
+    among the owners that begin with `owner`; an empty query lists everything. Exact names come first, then
+    those that begin with the query, then the rest; each the most followed first, then the most forked, then
+    the newest (by creation), then the first in the file. `limit` and `offset` count repositories.
 
     `owner` is one owner's whole username. `private`, `forks` and `gone` filter: None, for the first two,
     takes both; `gone` adds what has disappeared upstream. Without `visible_private` private repositories

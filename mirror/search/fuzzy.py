@@ -14,10 +14,10 @@ from itertools import chain
 
 from rapidfuzz.distance import OSA
 
-from mirror.names import MARK, popularity, searched_names
-from mirror.search.request import Conditions
+from mirror.search.index.reader import Common, Rare, Trie
+from mirror.search.names import MARK, popularity, searched_names
+from mirror.search.query import Conditions
 from mirror.search.scan import RANKED_COLUMNS
-from mirror.search.trie import Common, Rare, Trie
 
 CANDIDATES = 300
 """So many repositories are looked at, at most, in a millisecond or two."""

@@ -11,9 +11,9 @@ from urllib.parse import parse_qsl
 import msgspec
 from datasette.utils.asgi import Request
 
-from mirror.serve import bodies
-from mirror.serve.answers import ApiError, bad_request
-from mirror.serve.bodies import BodyRefused
+from mirror.serve import body as bodies
+from mirror.serve.body import BodyRefused
+from mirror.serve.exchange import ApiError, bad_request
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"

@@ -15,25 +15,27 @@ from jinja2 import Environment
 
 from mirror.errors import ConfigError
 from mirror.search import register
-from mirror.serve import (
-    api,
-    bodies,
-    errors,
-    foreign,
-    methods,
-    permissions,
-    prefix,
-    service,
-    webhooks,
-)
-from mirror.serve.cloud import conditions, edge
-from mirror.serve.errors import error_page
-from mirror.serve.metadata import metadata
-from mirror.serve.mirrors import mirror_named, mirrors, served
-from mirror.serve.pages import headers, login, tables, wording
+from mirror.serve import auth as permissions
+from mirror.serve import body as bodies
+from mirror.serve import error_pages as errors
+from mirror.serve import middleware as foreign
+from mirror.serve import middleware as headers
+from mirror.serve import middleware as methods
+from mirror.serve import monitoring as service
+from mirror.serve import prefix, webhooks
+from mirror.serve.api1 import edge as api
+from mirror.serve.api2 import edge
+from mirror.serve.api2 import query_sql as conditions
+from mirror.serve.database import guard, visitor
+from mirror.serve.error_pages import error_page
+from mirror.serve.middleware import Application
+from mirror.serve.pages import datasette as tables
+from mirror.serve.pages import filters as wording
+from mirror.serve.pages import login
 from mirror.serve.pages.routes import ROUTES
-from mirror.serve.queries import stored_queries
-from mirror.serve.reading import guard, visitor
+from mirror.serve.state import mirror_named, mirrors, served
+from mirror.serve.stored_queries import stored_queries
+from mirror.serve.table_metadata import metadata
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -181,14 +183,14 @@ def prepare_jinja2_environment(env: Environment, datasette: "Datasette") -> None
 
 
 @hookimpl
-def asgi_wrapper(datasette: "Datasette") -> Callable[[headers.Application], headers.Application]:
+def asgi_wrapper(datasette: "Datasette") -> Callable[[Application], Application]:
     """Stand around everything: refuse what nobody may send, guard browsers, and measure how long it took."""
     guard(datasette)
 
-    def wrapped(application: headers.Application) -> headers.Application:
+    def wrapped(application: Application) -> Application:
         limited = bodies.bounded(errors.refusing(application), _answers_all)
-        known = methods.checked(foreign.guarded(datasette, limited), _answers_all)
-        return prefix.prefixed(datasette, service.timed(datasette, headers.guarded(known)))
+        known = methods.checked(foreign.refusing_foreign(datasette, limited), _answers_all)
+        return prefix.prefixed(datasette, service.timed(datasette, headers.with_headers(known)))
 
     return wrapped
 

@@ -20,16 +20,15 @@ from weakref import WeakKeyDictionary
 from datasette.utils.asgi import Request, Response
 
 from mirror.errors import StoreError
-from mirror.serve import bodies
-from mirror.serve.bodies import BodyRefused
-from mirror.serve.clerk import Clerk, Overwhelmed
-from mirror.serve.formats import SAFETY
-from mirror.serve.hook_events import PING, Malformed, read_event
-from mirror.serve.mirrors import mirrors
-from mirror.serve.service import watched
-from mirror.serve.spool import Kept, Spool, SpoolFull
+from mirror.serve import body as bodies
+from mirror.serve.api1.formats import SAFETY
+from mirror.serve.body import BodyRefused
+from mirror.serve.monitoring import watched
+from mirror.serve.state import mirrors
+from mirror.serve.webhook_events import PING, Malformed, read_event
+from mirror.serve.webhook_writer import Clerk, Kept, Overwhelmed, Spool, SpoolFull
 from mirror.store import Store
-from mirror.store.news import KEPT_HOURS, Delivery, is_new, save_news
+from mirror.store.webhooks import KEPT_HOURS, Delivery, is_new, save_news
 from mirror.times import to_text, utc_now
 
 if TYPE_CHECKING:

@@ -1,5 +1,5 @@
 """The SQLite file and its only writer."""
 
-from mirror.store.store import Store
+from mirror.store.database import Store
 
 __all__ = ["Store"]

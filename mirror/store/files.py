@@ -14,7 +14,7 @@ from pathlib import Path
 from sqlite_utils import Database
 
 from mirror.errors import MirrorError, StoreError, StoreLocked
-from mirror.store import schema
+from mirror.store import migrations as schema
 
 BUSY_SECONDS = 30
 MOST_LOOKS = 100

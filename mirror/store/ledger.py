@@ -10,7 +10,7 @@ for nothing.
 from datetime import UTC, datetime, timedelta
 
 from mirror.model import NoRoom
-from mirror.store.store import Store
+from mirror.store.database import Store
 
 HOUR = 3600
 

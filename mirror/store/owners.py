@@ -4,8 +4,8 @@ import sqlite3
 from collections.abc import Iterable
 
 from mirror.model import Member, Owner
-from mirror.store.changes import Change
 from mirror.store.identities import adopt_owner
+from mirror.store.repositories import Change
 
 _SAVE_OWNER = """
     INSERT INTO users (upstream_id, uuid, username, display_name, first_name, last_name, nickname,

@@ -1,19 +1,123 @@
 """Writing repositories: a page at a time, unchanged rows untouched but for when they were seen.
 
-The page is compared with the rows that stand (`mirror.store.changes`), then written with prepared
+The page is compared with the rows that stand (`mirror.store.repositories`), then written with prepared
 statements: one for new rows, one for changed ones, one for the rest.
 """
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 from mirror.model import Repository
 from mirror.store.audit import recently_written
-from mirror.store.changes import Change, repository_changes
 from mirror.store.identities import Refused, adopt_repositories
+
+DESCRIBED = (
+    "name",
+    "scm",
+    "description",
+    "website",
+    "language",
+    "main_branch",
+    "fork_policy",
+    "has_issues",
+    "has_wiki",
+    "project_key",
+)
+"""Columns whose change is worth telling; sizes, counts and update times move with every push.
+
+The name of a parent is none of them: edits are for everybody, and a parent may be private.
+"""
+
+
+class Change(NamedTuple):
+    """One line of the table `changes`; `repository_id` or `user_id` says what it is about."""
+
+    kind: str
+    repository_id: int | None = None
+    user_id: int | None = None
+    ref: str | None = None
+    old: str | None = None
+    new: str | None = None
+
+
+def repository_changes(
+    repository_id: int, old: Mapping[str, Any], new: Mapping[str, Any]
+) -> Iterator[Change]:
+    """Compare two rows of `repositories`; both map column names to values.
+
+    That it was made public comes last: the rest compares with what it said in private.
+    """
+    if old["deleted_at"] is not None:
+        yield Change("restored", repository_id, old=old["gone_reason"], new=new["full_name"])
+    if old["full_name"] != new["full_name"]:
+        kind = "renamed" if old["owner_id"] == new["owner_id"] else "transferred"
+        yield Change(kind, repository_id, old=old["full_name"], new=new["full_name"])
+    moved = [column for column in DESCRIBED if old[column] != new[column]]
+    if moved:
+        yield Change(
+            "updated",
+            repository_id,
+            old=json.dumps({column: old[column] for column in moved}, ensure_ascii=False),
+            new=json.dumps({column: new[column] for column in moved}, ensure_ascii=False),
+        )
+    if bool(old["is_private"]) != bool(new["is_private"]):
+        yield Change("made_private" if new["is_private"] else "made_public", repository_id)
+
+
+def ref_changes(
+    repository_id: int, kind: str, old: Mapping[str, str], new: Mapping[str, str], *, complete: bool
+) -> Iterator[Change]:
+    """Compare the refs of one kind, name to hash; without `complete`, missing ones are not called deleted."""
+    for name, target in new.items():
+        if name not in old:
+            yield Change(f"{kind}_created", repository_id, ref=name, new=target)
+        elif old[name] != target:
+            yield Change(f"{kind}_moved", repository_id, ref=name, old=old[name], new=target)
+    if complete:
+        for name in old.keys() - new.keys():
+            yield Change(f"{kind}_deleted", repository_id, ref=name, old=old[name])
+
+
+CLOSED = 2**63 - 1
+"""The `public_from` that no change is above."""
+
+_CLOSE = f"""UPDATE repositories SET refs_stale = max(refs_stale, :with_refs), public_from = iif(:with_refs
+        OR EXISTS (SELECT 1 FROM branches WHERE repository_id = :id)
+        OR EXISTS (SELECT 1 FROM tags WHERE repository_id = :id),
+    {CLOSED}, (SELECT coalesce(max(id), 0) FROM changes)) WHERE id = :id"""
+_OPEN = """UPDATE repositories SET public_from = (SELECT coalesce(max(id), 0) FROM changes) WHERE id = ?"""
+
+
+def close(connection: sqlite3.Connection, published: Iterable[int], *, with_refs: bool) -> None:
+    """Hide the record of repositories that were just made public; call it once their changes are saved.
+
+    Without refs, in the file and `with_refs` to come, there is nothing to wait for.
+    """
+    values = [{"id": repository_id, "with_refs": int(with_refs)} for repository_id in published]
+    connection.executemany(_CLOSE, values)
+
+
+def reopen(connection: sqlite3.Connection, repository_id: int, *, listed_since: str) -> None:
+    """Show what is recorded from now on, if a repository is closed and all its refs were read since.
+
+    `listed_since` is when their listing began. One that began before lets them be read once more.
+    """
+    closed = connection.execute(
+        "SELECT 1 FROM repositories WHERE id = ? AND public_from = ?", (repository_id, CLOSED)
+    ).fetchone()
+    if closed is None:
+        return
+    published_at = connection.execute(
+        "SELECT max(at) FROM changes WHERE repository_id = ? AND kind = 'made_public'", (repository_id,)
+    ).fetchone()[0]
+    if listed_since >= (published_at or ""):
+        connection.execute(_OPEN, (repository_id,))
+    else:
+        connection.execute("UPDATE repositories SET refs_stale = 1 WHERE id = ?", (repository_id,))
+
 
 SAID = (
     "slug", "name", "full_name", "scm", "is_private", "description", "website", "language", "size",

@@ -2,11 +2,38 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from mirror.times import to_text
+
+_NEWS = (
+    "repositories_new", "repositories_changed", "repositories_gone", "refs_new", "refs_changed", "refs_gone",
+    "failures",
+)  # fmt: skip
+_ADDED = ("requests", "git_requests", "retries", "slept_seconds")
+
+
+def merge_look(connection: sqlite3.Connection, upstream_id: int) -> None:
+    """Add the last run to the one before, if both were looks of the same hour that found nothing."""
+    nothing = " AND ".join(f"{column} = 0" for column in _NEWS)
+    found = connection.execute(
+        f"""SELECT id, finished_at, substr(started_at, 1, 13), {", ".join(_ADDED)},
+                   iif(kind = 'watch' AND state IN ('complete', 'incomplete') AND {nothing}, state, NULL)
+            FROM sync_runs WHERE upstream_id = ? ORDER BY id DESC LIMIT 2""",
+        (upstream_id,),
+    ).fetchall()
+    if len(found) < 2 or found[0][-1] is None or found[0][-1] != found[1][-1] or found[0][2] != found[1][2]:
+        return
+    new, old = found
+    connection.execute(
+        f"""UPDATE sync_runs SET finished_at = ?, {", ".join(f"{name} = {name} + ?" for name in _ADDED)}
+            WHERE id = ?""",
+        (new[1], *new[3:-1], old[0]),
+    )
+    connection.execute("DELETE FROM sync_runs WHERE id = ?", (new[0],))
+
 
 FIRST_DELAY = timedelta(minutes=15)
 LEAST_DELAY = timedelta(seconds=10)
@@ -179,3 +206,21 @@ def save_cursor(
            ON CONFLICT DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at""",
         (upstream_id, stream, value, at),
     )
+
+
+STREAM = "answers"
+
+
+def add_answers(
+    connection: sqlite3.Connection, upstream_id: int, answers: Mapping[int, int], *, at: str
+) -> None:
+    """Add the answers of a run to those of all runs before."""
+    if not answers:
+        return
+    row = connection.execute(
+        "SELECT value FROM cursors WHERE upstream_id = ? AND stream = ?", (upstream_id, STREAM)
+    ).fetchone()
+    total = {int(status): int(count) for status, count in json.loads(row[0]).items()} if row else {}
+    for status, count in answers.items():
+        total[status] = total.get(status, 0) + count
+    save_cursor(connection, upstream_id, STREAM, json.dumps(dict(sorted(total.items()))), at=at)

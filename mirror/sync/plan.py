@@ -10,10 +10,11 @@ from datetime import datetime, timedelta
 import msgspec
 
 from mirror.errors import Paused, UpstreamError
-from mirror.sync import find_workspaces, places
+from mirror.sync import listing_state as places
+from mirror.sync.crawl import find_workspaces
+from mirror.sync.preflight import formerly_listed
 from mirror.sync.refs import count_stale, mark_old
 from mirror.sync.run import Run
-from mirror.sync.start import formerly_listed
 from mirror.upstream.budget import RequestKind
 
 PAGE = 100

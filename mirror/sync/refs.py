@@ -7,14 +7,14 @@ import msgspec
 
 from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Ref, RepositoryKey
-from mirror.store.publicity import reopen
 from mirror.store.refs import SavedRefs, has_refs, has_unnamed, save_main_branch, save_refs
+from mirror.store.repositories import reopen
 from mirror.store.runs import Failure
-from mirror.sync.places import PASSES, Landmark, next_landmark
+from mirror.sync.engine import Step
+from mirror.sync.listing_state import PASSES, Landmark, next_landmark
 from mirror.sync.run import Run
-from mirror.sync.steps import Step
 from mirror.times import to_text
-from mirror.upstream.base import Page
+from mirror.upstream.protocol import Page
 
 UNTOLD = timedelta(days=1)
 """After this, refs are asked for anew where nothing tells of a push."""

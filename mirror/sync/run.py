@@ -24,7 +24,7 @@ from mirror.errors import (
 from mirror.model import Repository
 from mirror.report import Counts, Reporter, State, Summary
 from mirror.store import Store
-from mirror.store.ahead import count_as_never, latest_ahead
+from mirror.store.clock_ahead import count_as_never, latest_ahead
 from mirror.store.repositories import SavedRepositories
 from mirror.store.runs import (
     Failure,
@@ -37,10 +37,10 @@ from mirror.store.runs import (
     save_failure,
     start_run,
 )
-from mirror.sync import places
+from mirror.sync import listing_state as places
 from mirror.times import Clock, from_text, to_text
-from mirror.upstream.base import BadRow, Upstream
 from mirror.upstream.budget import Budget
+from mirror.upstream.protocol import BadRow, Upstream
 
 TICK_SECONDS = 2.0
 

@@ -18,12 +18,12 @@ from mirror.report import Summary
 from mirror.store.refs import TABLES
 from mirror.store.repositories import KEPT_WHEN_UNSAID, SAID
 from mirror.store.runs import ACCEPTABLE, Failure
-from mirror.sync.absence import gone
-from mirror.sync.identities import merge
-from mirror.sync.marked import refs_anew
+from mirror.sync.engine import Step, work_off
+from mirror.sync.hints import refs_anew
+from mirror.sync.missing import gone
 from mirror.sync.run import Run
-from mirror.sync.steps import Step, work_off
-from mirror.upstream.base import Page
+from mirror.sync.twins import merge
+from mirror.upstream.protocol import Page
 
 STREAM = "verify"
 LONGEST = 200

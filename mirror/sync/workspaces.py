@@ -14,12 +14,12 @@ from mirror.model import Member, Owner, Repository
 from mirror.store.identities import is_named, known_by_uuid
 from mirror.store.owners import drop_members, has_unseen_members, save_members
 from mirror.store.runs import HIDDEN_MEMBERS, Failure
-from mirror.sync import places
+from mirror.sync import listing_state as places
+from mirror.sync.engine import Step
+from mirror.sync.preflight import formerly_listed
 from mirror.sync.run import Run, place_of_page
-from mirror.sync.start import formerly_listed
-from mirror.sync.steps import Step
 from mirror.times import to_text
-from mirror.upstream.base import Page
+from mirror.upstream.protocol import Page
 
 
 def listing_steps(run: Run, workspace: str, names: Collection[str]) -> list[Step]:

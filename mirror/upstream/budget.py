@@ -16,8 +16,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from mirror.errors import BudgetSpent, Paused
 from mirror.model import NoRoom
-from mirror.times import Clock
-from mirror.zones import local
+from mirror.times import Clock, local
 
 RequestKind = Literal["api", "git"]
 Wait = Callable[[float, str], None]

@@ -5,19 +5,18 @@ time and avoids errors 500 on big lists; `next` is followed as it is, for nobody
 """
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
 from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey
-from mirror.upstream import cloud_shapes as shapes
-from mirror.upstream.addresses import Family, fields_of, segment, with_fields
-from mirror.upstream.answer import Answer
-from mirror.upstream.base import Caller, Order, Page
-from mirror.upstream.http import Http
-from mirror.upstream.listing import Rows
+from mirror.upstream import cloud_decode as shapes
+from mirror.upstream.client import Http
+from mirror.upstream.protocol import Caller, Order, Page, Rows, Settings
+from mirror.upstream.response import Answer
+from mirror.upstream.urls import Family, fields_of, segment, with_fields
 
 Row = TypeVar("Row")
 Answered = TypeVar("Answered")
@@ -246,3 +245,47 @@ class Sandbox(Cloud):
             for row in rows
         )
         return Page(rows=owners, place=None, size=len(owners), date=answer.date)
+
+
+class WritableCloud(Cloud):
+    """Bitbucket Cloud, for those who may write to it."""
+
+    knows_hg = False
+    never_tells = frozenset[str]()
+
+    def find_repository(self, full_name: str) -> Repository:
+        """Ask for the repository that has this name now."""
+        return self.fetch_repository(RepositoryKey(uuid="", full_name=full_name))
+
+    def create_repository(self, owner: str, slug: str, settings: Settings) -> Repository:
+        """POST to the address that the repository is to have."""
+        return self._shaped(
+            self._http.post(f"repositories/{segment(owner)}/{segment(slug)}", _body(settings))
+        )
+
+    def update_repository(self, key: RepositoryKey, settings: Settings) -> Repository:
+        """PUT what is to change."""
+        return self._shaped(self._http.put(self._path(key), _body(settings)))
+
+    def delete_repository(self, key: RepositoryKey) -> None:
+        """DELETE it."""
+        self._http.delete(self._path(key))
+
+    def fork_repository(self, key: RepositoryKey, owner: str, settings: Settings) -> Repository:
+        """POST to its forks, naming the workspace."""
+        body = {**_body(settings), "workspace": {"slug": owner}}
+        body.pop("scm", None)  # a fork is what its parent is
+        return self._shaped(self._http.post(f"{self._path(key)}/forks", body))
+
+    def _shaped(self, answer: Answer) -> Repository:
+        return shapes.shape_repository(self._http.decoded(answer, shapes.RepositoryRow))
+
+
+class WritableSandbox(WritableCloud):
+    """The simulated Bitbucket, which makes Mercurial repositories still."""
+
+    knows_hg = True
+
+
+def _body(settings: Settings) -> dict[str, Any]:
+    return dict(settings.said())

@@ -11,18 +11,14 @@ from mirror.config import CLOUD_URL, SANDBOX_PORT, UpstreamConfig
 from mirror.credentials import Credential, read_credential
 from mirror.errors import ConfigError
 from mirror.times import Clock, utc_now
-from mirror.upstream.addresses import Family
-from mirror.upstream.base import Upstream
+from mirror.upstream.api1 import Legacy, WritableLegacy
 from mirror.upstream.budget import ANONYMOUS_LIMIT, AUTHENTICATED_LIMIT, Budget, Ledger, Wait
-from mirror.upstream.cloud import Cloud, Sandbox
-from mirror.upstream.cloud_writes import WritableCloud, WritableSandbox
-from mirror.upstream.datacenter import DataCenter
-from mirror.upstream.datacenter_writes import WritableDataCenter
+from mirror.upstream.client import Http, Transport
+from mirror.upstream.cloud import Cloud, Sandbox, WritableCloud, WritableSandbox
+from mirror.upstream.datacenter import DataCenter, WritableDataCenter
 from mirror.upstream.git import GIT_AGENT, TOKEN_USER, GitRefs, git_credential, git_root
-from mirror.upstream.http import Http, Transport
-from mirror.upstream.legacy import Legacy
-from mirror.upstream.legacy_writes import WritableLegacy
-from mirror.upstream.writes import WritableUpstream
+from mirror.upstream.protocol import Upstream, WritableUpstream
+from mirror.upstream.urls import Family
 
 SANDBOX_URL = f"http://127.0.0.1:{SANDBOX_PORT}/2.0"
 

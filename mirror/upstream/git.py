@@ -9,10 +9,8 @@ from urllib.parse import quote, urlsplit
 from mirror.credentials import Credential
 from mirror.errors import UpstreamRefused, UpstreamShapeError
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey
-from mirror.upstream.answer import Answer, shown
-from mirror.upstream.base import Caller, Order, Page, Upstream
-from mirror.upstream.http import USER_AGENT, Http
-from mirror.upstream.pktlines import (
+from mirror.upstream.client import USER_AGENT, Http
+from mirror.upstream.git_protocol import (
     Advertised,
     Capabilities,
     GitError,
@@ -21,6 +19,8 @@ from mirror.upstream.pktlines import (
     from_ls_refs,
     ls_refs_request,
 )
+from mirror.upstream.protocol import Caller, Order, Page, Upstream
+from mirror.upstream.response import Answer, shown
 
 BRANCHES, TAGS = "refs/heads/", "refs/tags/"
 GIT_AGENT = f"git/2.47.0 ({USER_AGENT})"  # without "git/" Bitbucket answers with a web page

@@ -6,11 +6,10 @@ Read `writer` for what happens and `settle` for lost answers; docs/writing.md te
 from typing import TYPE_CHECKING
 
 from mirror.config import Config
-from mirror.write.served import ServedWriter
-from mirror.write.writer import PassThrough
+from mirror.write.passthrough import PassThrough, ServedWriter
 
 if TYPE_CHECKING:
-    from mirror.serve.writes import Writer
+    from mirror.serve.api1.writes import Writer
 
 __all__ = ["PassThrough", "writer_for"]
 

@@ -7,16 +7,45 @@ from typing import TYPE_CHECKING, Any
 from datasette.utils.asgi import Request, Response
 from datasette.views.index import IndexView
 
-from mirror.serve.mirrors import mirrors
-from mirror.serve.pages.numbers import numbers, updated_last
-from mirror.serve.pages.questions import OFFERED
-from mirror.serve.pages.reads.changes import Wanted, changes
-from mirror.serve.pages.reads.upstreams import upstreams
-from mirror.serve.pages.visit import Visit, page
-from mirror.serve.queries import QUERIES
+from mirror.queries import repositories as recent
+from mirror.queries.changes import Wanted, changes
+from mirror.queries.crawl import counts, ref_counts, upstreams
+from mirror.queries.rows import Row
+from mirror.serve.pages.view import Visit, page
+from mirror.serve.state import mirrors
+from mirror.serve.stored_queries import GROUPS, QUERIES
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
+
+
+async def numbers(visit: Visit) -> dict[str, Any]:
+    """Return the counts for a template, each None for as long as nobody has counted it."""
+    found = await asyncio.gather(
+        visit.tally("counts", lambda connection: counts(connection, visit.caller)),
+        visit.tally("refs", lambda connection: ref_counts(connection, visit.caller)),
+    )
+    return dict(zip(("counts", "ref_counts"), found, strict=True))
+
+
+async def updated_last(visit: Visit) -> list[Row] | None:
+    """Return the repositories that were updated last; which, is remembered, their rows are read each time."""
+    ids = await visit.tally("recent", lambda connection: recent.recent_ids(connection, visit.caller))
+
+    def work(connection: sqlite3.Connection) -> list[Row]:
+        return recent.recently_updated(connection, visit.caller, ids or [])
+
+    return None if ids is None else await visit.read(work)
+
+
+OFFERED = ("stale", "stale_branches", "without_tags", "names_under_many_owners")
+"""What the home page offers: some that nearly every mirror has an answer to."""
+
+
+async def questions(visit: Visit) -> Response:
+    """GET /-/questions: what can be asked without writing SQL; the answers are Datasette's pages."""
+    return await visit.page("mirror_questions.html", {"groups": GROUPS})
+
 
 LATEST = 10
 

@@ -5,10 +5,11 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from datasette.utils.asgi import Request, Response
 
-from mirror.serve import permissions, tokens
-from mirror.serve.mirrors import mirrors, served
-from mirror.serve.pages.visit import rendered
-from mirror.serve.permissions import LOGIN_SECONDS, login_cookie
+from mirror.serve import auth as permissions
+from mirror.serve import tokens
+from mirror.serve.auth import LOGIN_SECONDS, login_cookie
+from mirror.serve.pages.view import rendered
+from mirror.serve.state import mirrors, served
 
 if TYPE_CHECKING:
     from datasette.app import Datasette

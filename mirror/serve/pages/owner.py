@@ -7,11 +7,11 @@ from urllib.parse import unquote
 
 from datasette.utils.asgi import Response
 
+from mirror.queries import owners
+from mirror.queries.changes import Wanted, changes
+from mirror.queries.rows import Row
 from mirror.serve.pages.charts import Bar, bar_chart
-from mirror.serve.pages.reads import owners
-from mirror.serve.pages.reads.changes import Wanted, changes
-from mirror.serve.pages.reads.rows import Row
-from mirror.serve.pages.visit import NotHere, Visit
+from mirror.serve.pages.view import NotHere, Visit
 
 PER_PAGE, LATEST, MONTHS = 50, 12, 24
 

@@ -8,11 +8,11 @@ from urllib.parse import unquote
 
 from datasette.utils.asgi import Response
 
-from mirror.serve.pages.links import safe_external
-from mirror.serve.pages.reads import repository as reads
-from mirror.serve.pages.reads.changes import Wanted, changes
-from mirror.serve.pages.reads.rows import Row
-from mirror.serve.pages.visit import NotHere, Visit
+from mirror.queries import repositories as reads
+from mirror.queries.changes import Wanted, changes
+from mirror.queries.rows import Row
+from mirror.serve.pages.urls import safe_external
+from mirror.serve.pages.view import NotHere, Visit
 from mirror.times import from_text
 
 HISTORY, REFS = 15, 25

@@ -3,19 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from mirror.serve.pages import (
-    assets,
-    crawl,
-    feed,
-    finding,
-    history,
-    home,
-    login,
-    owner,
-    questions,
-    repository,
-)
-from mirror.serve.pages.visit import page
+from mirror.serve.pages import assets, home, login, owner, repository
+from mirror.serve.pages import changes as feed
+from mirror.serve.pages import changes as history
+from mirror.serve.pages import home as questions
+from mirror.serve.pages import search as finding
+from mirror.serve.pages import status as crawl
+from mirror.serve.pages.view import page
 
 _NAMED = r"^/-/r/(?P<owner>[^/]+)/(?P<slug>[^/]+)/?$"
 

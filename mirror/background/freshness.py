@@ -1,0 +1,221 @@
+"""Watching: between two whole syncs, the workspaces where a change is likely are listed more often.
+
+All that this needs is in the file already: when each workspace was listed, and when its repositories were
+updated last. So nothing is kept for it, and a restart forgets nothing.
+"""
+
+import math
+import sqlite3
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from mirror.background.jobs import Work, last_done
+from mirror.background.triggers import next_time
+from mirror.config import Config, UpstreamConfig
+from mirror.errors import StoreError
+from mirror.operations import accounts
+from mirror.store.files import open_reader
+from mirror.sync import listing_state as places
+from mirror.times import Clock, from_text, to_text
+
+GRACE = 900.0
+"""Seconds after a change during which the next one is no more likely than at their end."""
+
+
+class Watched(msgspec.Struct, frozen=True, kw_only=True):
+    """A workspace: when it was listed last, the ages of its repositories then, what a listing costs.
+
+    `listed` is in seconds of the clock; an age is how many seconds before it a repository was changed last.
+    """
+
+    name: str
+    listed: float
+    ages: Sequence[float]
+    cost: float = 1.0
+
+
+def pressure(ages: Iterable[float], since: float) -> float:
+    """Say how much there is to gain by a listing now, `since` seconds after the last one.
+
+    A repository that was changed a seconds before the listing, and whose rate may be of any size, is expected
+    to have been changed ln(1 + s/a) times in the s seconds after it. Listings are spread best where this
+    number, s times what is expected to be waiting less its integral, is alike for all workspaces.
+    """
+    return sum(since - known * math.log1p(since / known) for known in (max(0.0, age) + GRACE for age in ages))
+
+
+def due(watched: Sequence[Watched], now: float, *, shortest: float, room: float) -> list[str]:
+    """Name the workspaces to list now, the most pressing first, as many as `room` has requests for.
+
+    None that was listed less than `shortest` seconds ago is among them.
+    """
+    if room < min((one.cost for one in watched), default=room):
+        return []
+    ripe = [one for one in watched if now - one.listed >= shortest]
+    pressing = sorted(ripe, key=lambda one: (-pressure(one.ages, now - one.listed) / one.cost, one.name))
+    chosen = list[str]()
+    for one in pressing:
+        if one.cost > room:
+            break
+        room -= one.cost
+        chosen.append(one.name)
+    return chosen
+
+
+T = TypeVar("T")
+
+PAGE = 100
+UNLIMITED = 950
+"""Requests an hour of an upstream without a limit that watching takes its share of."""
+
+WHOLE_EVERY = 86_400.0
+"""However many workspaces there are, a whole sync is begun once a day."""
+
+UNTOLD = 30 * 86_400.0
+"""The age of a last change that an upstream does not tell."""
+
+
+class Watch:
+    """The watching of one upstream: what it has spent, and what is due; ages are read once a listing."""
+
+    def __init__(self, upstream: UpstreamConfig) -> None:
+        self.upstream = upstream
+        self._known = dict[str, tuple[str, Watched]]()
+        self._room, self._filled = 0.0, 0.0
+
+    def due(self, connection: sqlite3.Connection, now: datetime, limit: int | None) -> list[str]:
+        """Name the workspaces to list now, within the share of `limit` requests an hour."""
+        per_hour, moment = self.upstream.watch * (limit or UNLIMITED), now.timestamp()
+        if per_hour <= 0:
+            return []
+        failing = self._failing(connection, to_text(now))
+        watched = [one for one in self._watched(connection, now) if one.name not in failing]
+        # What was not spent is kept for at most an hour, like the upstream's own count.
+        earned = (moment - self._filled) * per_hour / 3600 if self._filled else 1.0
+        self._room, self._filled = min(self._room + max(0.0, earned), per_hour), moment
+        chosen = due(watched, moment, shortest=self.upstream.watch_shortest, room=self._room)
+        costs = {one.name: one.cost for one in watched}
+        self._room -= sum(costs[name] for name in chosen)
+        return chosen
+
+    def replaces(
+        self,
+        connection: sqlite3.Connection,
+        last: datetime | None,
+        now: datetime,
+        *,
+        period: float,
+        limit: int | None,
+    ) -> bool:
+        """Tell whether a whole sync, due every `period` seconds, is better left to the watching.
+
+        That is so where there are more workspaces than the budget can list so often, once all of them have
+        been listed; a day after the last whole sync (begun at `last`) it is time for another one even so.
+        """
+        if self.upstream.watch <= 0 or last is None or (now - last).total_seconds() >= WHOLE_EVERY:
+            return False
+        watched = self._watched(connection, now)
+        names = {one.name for one in watched}
+        if any(name.lower() not in names for name in self.upstream.workspaces or ()):
+            return False
+        cost = sum(one.cost for one in watched)
+        return cost * 3600 / period > (limit or UNLIMITED) / 2
+
+    def _failing(self, connection: sqlite3.Connection, now: str) -> set[str]:
+        """Name the workspaces that could not be listed and wait for another try: looks are for the others."""
+        found = connection.execute(
+            """SELECT lower(f.subject) FROM sync_failures f JOIN upstreams u ON u.id = f.upstream_id
+               WHERE u.name = ? AND f.kind = 'workspace' AND f.next_try_at > ? AND f.last_at <= ?""",
+            (self.upstream.name, now, now),
+        )
+        return {row[0] for row in found}
+
+    def _watched(self, connection: sqlite3.Connection, now: datetime) -> list[Watched]:
+        """Read the workspaces that have been listed in full; others are a whole sync's matter.
+
+        So are those whose place was written by a clock that was ahead.
+        """
+        found = list[Watched]()
+        for stream, value in connection.execute(
+            """SELECT stream, value FROM cursors WHERE stream >= 'workspace:' AND stream < 'workspace;'
+               AND upstream_id = (SELECT id FROM upstreams WHERE name = ?)""",
+            (self.upstream.name,),
+        ).fetchall():
+            place, name = (
+                places.in_time(places.decoded(value), now, self.upstream.overlap),
+                stream.removeprefix("workspace:"),
+            )
+            if place.cursor is None or place.moved_at is None:
+                continue
+            known = self._known.get(name)
+            if known is None or known[0] != place.moved_at:
+                known = (place.moved_at, self._measured(connection, name, place))
+                self._known[name] = known
+            found.append(known[1])
+        return found
+
+    def _measured(self, connection: sqlite3.Connection, name: str, place: places.Place) -> Watched:
+        rows = connection.execute(
+            """SELECT updated_at FROM repositories WHERE deleted_at IS NULL AND owner_id =
+               (SELECT o.id FROM users o JOIN upstreams u ON u.id = o.upstream_id
+                WHERE u.name = ? AND o.uuid = ?)""",
+            (self.upstream.name, place.owner_uuid),
+        ).fetchall()
+        listed = from_text(place.moved_at or "").timestamp()
+        ages = array("d", (listed - from_text(row[0]).timestamp() if row[0] else UNTOLD for row in rows))
+        incremental = self.upstream.kind in ("cloud", "sandbox")
+        cost = 1.0 if incremental else max(1.0, len(rows) / PAGE)
+        return Watched(name=name, listed=listed, ages=ages or array("d", [UNTOLD]), cost=cost)
+
+
+class Watching:
+    """The watching of all upstreams of a configuration, as far as its file can be read."""
+
+    def __init__(self, config: Config, clock: Clock) -> None:
+        self._config, self._clock = config, clock
+        self._watches = {upstream.name: Watch(upstream) for upstream in config.upstreams}
+
+    def due(self, upstream: UpstreamConfig) -> list[str]:
+        """Name the workspaces to list now."""
+        watch, now = self._watches.get(upstream.name), self._clock()
+        if watch is None:
+            return []
+        ask = watch.due
+        return self._read(lambda file: ask(file, now, self._limit(file, upstream))) or []
+
+    def replaces(self, work: Work) -> bool:
+        """Tell whether a whole sync that is due is better left to the watching."""
+        return bool(self._read(lambda connection: self._replaces(connection, work)))
+
+    def _replaces(self, connection: sqlite3.Connection, work: Work) -> bool:
+        now, zone = self._clock(), self._config.timezone
+        last = last_done(connection, work, now)
+        first = next_time(work.schedule, zone=zone, after=now)
+        second = first and next_time(work.schedule, zone=zone, after=first)
+        if not last.ended or first is None or second is None:
+            return False
+        return self._watches[work.upstream.name].replaces(
+            connection,
+            last.began,
+            now,
+            period=(second - first).total_seconds(),
+            limit=self._limit(connection, work.upstream),
+        )
+
+    def _limit(self, connection: sqlite3.Connection, upstream: UpstreamConfig) -> int | None:
+        """Return the hourly limit in force."""
+        return accounts(self._config, connection).get(upstream.name, ("", None))[1]
+
+    def _read(self, ask: Callable[[sqlite3.Connection], T]) -> T | None:
+        """Read the file, or None while it is not there or cannot be read: a run will say why."""
+        try:
+            with closing(open_reader(Path(self._config.database))) as connection:
+                return ask(connection)
+        except (StoreError, sqlite3.Error):
+            return None

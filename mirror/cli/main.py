@@ -1,0 +1,173 @@
+"""The `mirror` command itself: its options, its exit codes, and the table of commands.
+
+Exit codes: 0 done, 1 finished but some items failed, 2 usage or configuration, 3 credentials refused,
+4 upstream unreachable or mirror unusable, 130 interrupted.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterable
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from mirror import __version__
+from mirror.config import DEFAULT_FILE, Config, read_config
+from mirror.errors import ConfigError, Interrupted, MirrorError, StoreError
+
+ROOMS = {
+    "init": "init",
+    "sync": "sync",
+    "status": "sync",
+    "verify": "sync",
+    "search": "read",
+    "show": "read",
+    "changes": "read",
+    "serve": "serve",
+    "schedule": "serve",
+    "run": "serve",
+    "token": "token",
+    "repo": "repo",
+    "sandbox": "sandbox",
+}
+"""Which file of this package holds a command; only the one that is called is imported."""
+
+
+class Commands(click.Group):
+    """The commands, imported when they are called: `--help` and `search` start quickly."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands in the order people meet them."""
+        del ctx
+        return list(ROOMS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command's file."""
+        del ctx
+        if cmd_name not in ROOMS:
+            return None
+        room = importlib.import_module(f"mirror.cli.{ROOMS[cmd_name]}")
+        command: click.Command = getattr(room, cmd_name)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="mirror")
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Configuration to use instead of ./mirror.toml.",
+)
+@click.pass_context
+def mirror(ctx: click.Context, config_path: Path | None) -> None:
+    """Keep an offline copy of Bitbucket in one SQLite file; search it, publish it, serve it.
+
+    Without a configuration the upstream is a built-in sandbox, so that everything can be tried at once:
+
+    \b
+        mirror sync
+        mirror search django-
+        mirror serve
+    """
+    ctx.obj = config_path
+
+
+def configured(ctx: click.Context) -> Config:
+    """Read the configuration that the command was called with; raises ConfigError.
+
+    A file that was read once must be there when it is read again: without it, nothing stands in for it.
+    """
+    root = ctx.find_root()
+    if root.obj is None and DEFAULT_FILE.exists():
+        root.obj = DEFAULT_FILE
+    return read_config(root.obj)
+
+
+class Screen(Console):
+    """A terminal that obeys this program alone: texts of others are shown without control characters."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Turn what is printed into pieces of text."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=plain(segment.text))
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to `main`, which knows that this is no error."""
+        raise BrokenPipeError
+
+
+def plain(text: str) -> str:
+    """Put a space for whatever is not printed as itself, line ends aside."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)
+
+
+def out() -> Screen:
+    """Return where answers go; as wide as the text needs when nobody watches."""
+    return Screen(highlight=False, width=None if sys.stdout.isatty() else 200)
+
+
+def errors() -> Screen:
+    """Return where progress, notes and errors go."""
+    return Screen(stderr=True, highlight=False)
+
+
+def leave(code: int) -> NoReturn:
+    """End with an exit code."""
+    raise SystemExit(code)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; whatever goes wrong is one line on standard error and the right exit code."""
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - whoever called us has closed it
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
+    _show_all_characters()
+    try:
+        mirror.main(args=arguments, prog_name="mirror", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as done:
+        leave(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        leave(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _say("interrupted; what was saved is kept")
+        leave(Interrupted.exit_code)
+    except BrokenPipeError:
+        _silence()  # nobody reads on: not an error
+        leave(0)
+    except MirrorError as error:
+        _say(str(error))
+        leave(error.exit_code)
+    except UnicodeEncodeError as error:
+        _say(f"{error.object[error.start : error.end]!r} cannot be written as {error.encoding}")
+        leave(ConfigError.exit_code)
+    except OSError as error:
+        _silence()
+        _say(f"{error.filename or 'the answer'} cannot be read or written: {error.strerror or error}")
+        leave(StoreError.exit_code)
+
+
+def _show_all_characters() -> None:
+    """Write a character that the encoding of a stream lacks as its number, instead of failing over it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _silence() -> None:
+    """Let what is still to be printed go nowhere, instead of failing once more at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(text: str) -> None:
+    click.echo(f"mirror: {text}", err=True)
+
+
+json_option: Callable[[Any], Any] = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -1,0 +1,204 @@
+"""`mirror search`, `mirror show`, `mirror changes`: answers from the file alone."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from mirror.cli.main import configured, json_option, out, plain
+from mirror.errors import ConfigError, NotFound
+from mirror.queries.repositories import Sight, changes_since, find_repository
+from mirror.search import mark
+from mirror.search import search as find
+from mirror.store.files import damage_explained, open_reader
+from mirror.times import age_text, from_text, moment_of, to_text, utc_now
+
+
+@contextmanager
+def reader(ctx: click.Context) -> Iterator[sqlite3.Connection]:
+    """Open the configured mirror read-only; raises StoreError."""
+    path = Path(configured(ctx).database)
+    connection = open_reader(path)
+    try:
+        with damage_explained(path):
+            yield connection
+    finally:
+        connection.close()
+
+
+@click.command()
+@click.argument("query")
+@click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="How many to list.")
+@click.option("--offset", type=click.IntRange(min=0), default=0, help="How many of the best to leave out.")
+@click.option("--owner", help="Only of this owner.")
+@click.option("--scm", type=click.Choice(["git", "hg"]), help="Only of this kind.")
+@click.option("--fuzzy", is_flag=True, help="Correct typing errors even if something matches.")
+@json_option
+@click.pass_context
+def search(
+    ctx: click.Context,
+    query: str,
+    limit: int,
+    offset: int,
+    owner: str | None,
+    scm: str | None,
+    fuzzy: bool,
+    as_json: bool,
+) -> None:
+    """Find repositories by part of their name, offline; OWNER/PART looks among some owners.
+
+    \b
+    Examples:
+        mirror search django-
+        mirror search jespern/ --json
+    """
+    with reader(ctx) as connection:
+        found = find(connection, query, limit=limit, offset=offset, owner=owner, scm=scm, fuzzy=fuzzy or None)
+    if as_json:
+        fields = ("query", "count", "fuzzy", "corrected", "repositories")
+        click.echo(msgspec.json.encode({field: getattr(found, field) for field in fields}))
+        return
+    if found.count == 0:
+        out().print(f"no repository is called like {escape(repr(query))}")
+        return
+    how = f", corrected to {', '.join(found.corrected)}" if found.fuzzy else ""
+    shown = len(found.repositories)
+    out().print(
+        Text(f"{found.count:,} found{how}" + (f", {shown} shown" if shown < found.count else "")),
+        style="dim",
+    )
+    table = Table(box=None, show_header=False, pad_edge=False)
+    needles = found.corrected or (query,)
+    for row in found.repositories:
+        followers = f"{row['followers_count']:,}" if row["followers_count"] is not None else ""
+        private = "private" if row["is_private"] else ""
+        about = " ".join((row["description"] or "").split())[:80]
+        table.add_row(_marked(row["full_name"], needles), row["scm"] or "", private, followers, Text(about))
+    out().print(table)
+
+
+def _marked(full_name: str, needles: tuple[str, ...]) -> Text:
+    """Highlight what matches in the slug."""
+    text = Text(full_name)
+    start = full_name.find("/") + 1
+    for needle in needles:
+        for begin, end in mark(full_name[start:], needle):
+            text.stylize("bold yellow", start + begin, start + end)
+    return text
+
+
+@click.command()
+@click.argument("name", metavar="OWNER/SLUG")
+@json_option
+@click.pass_context
+def show(ctx: click.Context, name: str, as_json: bool) -> None:
+    """Show one repository with its branches and tags, and how old that knowledge is.
+
+    \b
+    Example:
+        mirror show jespern/django-piston
+    """
+    if name.count("/") != 1 or not all(name.split("/")):
+        raise ConfigError(f"{name!r} is no repository; write it as OWNER/SLUG")
+    with reader(ctx) as connection:
+        sight = find_repository(connection, name)
+    if sight is None:
+        raise NotFound(f"the mirror holds no repository {name}; `mirror search` finds by part of a name")
+    if as_json:
+        click.echo(msgspec.json.encode(sight))
+    else:
+        _print_sight(sight)
+
+
+def _print_sight(sight: Sight) -> None:
+    console, row, now = out(), sight.repository, utc_now()
+    title = Text(row["full_name"], style="bold")
+    if row["deleted_at"]:
+        title.append(f"  gone since {row['deleted_at'][:10]}: {row['gone_reason']}", style="red")
+    console.print(title)
+    if row["description"]:
+        console.print(Text(row["description"].strip()))
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for label, value in (
+        ("owner", sight.owner),
+        ("kind", " ".join(filter(None, ["private" if row["is_private"] else "public", row["scm"]]))),
+        ("language", row["language"]),
+        ("website", row["website"]),
+        ("main branch", row["main_branch"] or _no_main_branch(sight)),
+        ("fork of", row["parent_full_name"]),
+        ("clone", row["clone_https"]),
+        ("", row["clone_ssh"]),
+        ("created", row["created_at"]),
+        ("updated", row["updated_at"]),
+        ("seen", _ago(row["last_seen_at"])),
+        ("refs read", _ago(row["refs_synced_at"]) if row["refs_synced_at"] else sight.refs),
+    ):
+        if value:
+            table.add_row(label, Text(str(value)))
+    console.print(table)
+    for title_text, refs in (("branches", sight.branches), ("tags", sight.tags)):
+        if refs is None:
+            console.print(Text(f"{title_text}: {sight.refs}", style="bold"))
+            continue
+        console.print(Text(f"{title_text} ({len(refs)})", style="bold"))
+        listing = Table(box=None, show_header=False, pad_edge=False)
+        for ref in refs:
+            date = ref["target_date"]
+            age = age_text((now - from_text(date)).total_seconds()) + " old" if date else ""
+            listing.add_row("  " + escape(ref["name"]), ref["target_hash"][:12], age)
+        if refs:
+            console.print(listing)
+
+
+def _no_main_branch(sight: Sight) -> str:
+    """Say why no main branch is named: only a repository whose refs were read is known to be empty."""
+    if sight.branches is None:
+        return "not known"
+    return "none" if sight.branches else "none, the repository is empty"
+
+
+def _ago(moment: str) -> str:
+    return f"{age_text((utc_now() - from_text(moment)).total_seconds())} ago"
+
+
+@click.command()
+@click.option("--since", metavar="WHEN", default="7d", show_default=True, help="2026-11-01, or 12h, 7d.")
+@json_option
+@click.pass_context
+def changes(ctx: click.Context, since: str, as_json: bool) -> None:
+    """List what was seen to change: repositories created, renamed, moved, gone; refs that moved.
+
+    With --json, one object a line.
+
+    \b
+    Example:
+        mirror changes --since 24h
+    """
+    try:
+        moment = moment_of(since, utc_now())
+    except ValueError as error:
+        raise ConfigError(f"--since: {error}") from None
+    with reader(ctx) as connection:
+        for change in changes_since(connection, to_text(moment)):
+            if as_json:
+                click.echo(msgspec.json.encode(change))
+            else:
+                click.echo(_change_line(change))
+
+
+def _change_line(change: dict[str, Any]) -> str:
+    """Write a change on one line; what it says of hashes is cut to twelve digits."""
+    about = change["repository"] or change["owner"] or ""
+    old, new = (
+        (value[:12] if change["ref"] and value else value) for value in (change["old"], change["new"])
+    )
+    arrow = f" {old or ''} -> {new or ''}" if old or new else ""
+    ref = f" {change['ref']}" if change["ref"] else ""
+    return plain(f"{change['at'][:19]}Z  {change['kind']:<15} {about}{ref}{arrow}").replace("\n", " ")

@@ -1,0 +1,198 @@
+"""`mirror serve`, `mirror schedule`, `mirror run`: the parts that stay."""
+
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import msgspec
+from datasette.app import Datasette
+
+from mirror.background import Background
+from mirror.cli.main import configured, errors
+from mirror.cli.output import Bars
+from mirror.config import Config
+from mirror.credentials import read_secret
+from mirror.file_modes import warn_of_open_files
+from mirror.observe.logs import Logged, secrets_of, set_up
+from mirror.operations import accounts, built_in_sandbox
+from mirror.report import Reporter
+from mirror.serve.monitoring import watched
+from mirror.serve.server import build
+from mirror.serve.server import serve as answer
+from mirror.serve.webhooks import Hook, accept
+from mirror.store import Store
+from mirror.write import writer_for
+
+LONGEST_END = 2.2
+"""Seconds after a signal: three are promised."""
+
+host_option = click.option("--host", metavar="HOST", help="Address to listen on; loopback by default.")
+port_option = click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="Port to listen on.")
+public_option = click.option("--public", is_flag=True, help="Listen on every address of this machine.")
+
+
+@click.command()
+@host_option
+@port_option
+@public_option
+@click.pass_context
+def serve(ctx: click.Context, host: str | None, port: int | None, public: bool) -> None:
+    """Publish the mirror: tables, SQL and APIs, to this machine alone unless told otherwise.
+
+    \b
+    Example:
+        mirror serve --port 8080
+    """
+    config = with_address(configured(ctx), host, port, public)
+    datasette = application(config)
+    warn_of_open_files(config)
+    stop = threading.Event()
+    end_soon_after(stop)
+    answer(datasette, config.serve.host, config.serve.port, ready=announce, stop=stop)
+
+
+@click.command()
+@click.pass_context
+def schedule(ctx: click.Context) -> None:
+    """Sync in the background by the schedules of the configuration, until Ctrl-C; as scheduler.py does.
+
+    \b
+    Example:
+        mirror schedule
+    """
+    config = configured(ctx)
+    log_as(config)
+    warn_of_open_files(config)
+    with built_in_sandbox(config):
+        background = Background(config, report=Logged(), reread=lambda: configured(ctx), adopt=log_as)
+        end_soon_after(background.stop)
+        leave_now_unless(background.run())
+
+
+@click.command()
+@host_option
+@port_option
+@public_option
+@click.pass_context
+def run(ctx: click.Context, host: str | None, port: int | None, public: bool) -> None:
+    """Sync by schedule and serve, in one process: the whole product.
+
+    \b
+    Example:
+        mirror run --port 8001
+    """
+    config = with_address(configured(ctx), host, port, public)
+    Store(Path(config.database), config.mode).close()  # so that there is a file to serve before a first sync
+    datasette = application(config)
+    warn_of_open_files(config)
+    stop = threading.Event()
+    end_soon_after(stop)
+    with built_in_sandbox(config), watching(config) as reporter:
+        background = Background(
+            config,
+            report=reporter,
+            stop=stop,
+            reread=lambda: with_address(configured(ctx), host, port, public),
+            adopt=lambda new: arrange(datasette, new),
+        )
+
+        def ready(address: str) -> None:
+            announce(address)
+            background.start()
+
+        try:
+            with background.signals(ends=False):
+                answer(datasette, config.serve.host, config.serve.port, ready=ready, stop=stop)
+        finally:
+            idle = background.end()
+    leave_now_unless(idle)
+
+
+def application(config: Config) -> Datasette:
+    """Make what is served; with writes allowed, they pass through to the upstreams."""
+    writer = writer_for(config) if config.serve.writes else None
+    datasette = build(Path(config.database), config.serve, writer=writer)
+    arrange(datasette, config)
+    return datasette
+
+
+def arrange(datasette: Datasette, config: Config) -> None:
+    """Tell a server what of a configuration may change while it runs: webhooks, limits, patience, logs.
+
+    Raises ConfigError before anything is changed.
+    """
+    hooks = webhooks_of(config)
+    log_as(config)
+    accept(datasette, hooks)
+    known = watched(datasette)
+    known.limits = lambda connection: accounts(config, connection)
+    known.patience = {upstream.name: upstream.stale_after for upstream in config.upstreams}
+
+
+def webhooks_of(config: Config) -> dict[str, Hook]:
+    """Read the secrets of the webhooks that are configured; raises ConfigError."""
+    return {
+        upstream.name: Hook(read_secret(upstream.webhook_secret), datacenter=upstream.kind == "datacenter")
+        for upstream in config.upstreams
+        if upstream.webhook_secret is not None
+    }
+
+
+def log_as(config: Config) -> None:
+    """Log as a configuration says; raises ConfigError for a secret that cannot be read."""
+    set_up(config.log, secrets_of(config))
+
+
+@contextmanager
+def watching(config: Config) -> Iterator[Reporter]:
+    """Log what a run does, and show its progress to whoever sits before a terminal."""
+    if config.log.format == "json" or not sys.stderr.isatty():
+        yield Logged()
+        return
+    with Bars(errors()) as bars:
+        yield Logged(bars)
+
+
+def end_soon_after(stop: threading.Event) -> None:
+    """End the process within `LONGEST_END` seconds of `stop`, whatever its threads are doing then.
+
+    A query that SQLite cannot be stopped in, or an answer that does not come, would hold up the end.
+    """
+
+    def watch() -> None:
+        stop.wait()
+        # Answers that are cut off may leave coroutines of Datasette that were never awaited.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        time.sleep(LONGEST_END)
+        leave_now_unless(idle=False)
+
+    threading.Thread(target=watch, daemon=True, name="end").start()
+
+
+def leave_now_unless(idle: bool) -> None:
+    """End the process although work is under way that did not end in time; what it has saved is whole."""
+    if idle:
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # the interpreter would wait for the thread
+
+
+def announce(address: str) -> None:
+    """Say where the mirror answers."""
+    click.echo(f"the mirror answers on {address}  (Ctrl-C stops it)")
+
+
+def with_address(config: Config, host: str | None, port: int | None, public: bool) -> Config:
+    """Let the command line outweigh the configuration's address."""
+    address = {
+        "host": "0.0.0.0" if public else host or config.serve.host,  # noqa: S104 - asked for by --public
+        "port": config.serve.port if port is None else port,
+    }
+    return msgspec.structs.replace(config, serve=msgspec.structs.replace(config.serve, **address))

@@ -1,0 +1,177 @@
+"""`mirror sync` and `mirror status`."""
+
+import signal
+import sys
+import threading
+from contextlib import AbstractContextManager, closing, nullcontext
+from pathlib import Path
+from types import FrameType
+
+import click
+import msgspec
+
+from mirror.background.jobs import next_runs
+from mirror.cli.main import configured, errors, json_option, leave, out
+from mirror.cli.output import Bars, Lines, print_findings, print_plan, print_status, print_summary
+from mirror.errors import ConfigError, Interrupted, StoreError, StoreLocked
+from mirror.file_modes import warn_of_open_files
+from mirror.observe.alerts import Alerts
+from mirror.observe.logs import Logged, log_run, secrets_of, set_up
+from mirror.operations import Wishes, accounts, built_in_sandbox, plan_all, sync_all, verify_all
+from mirror.queries.status import read_status
+from mirror.store.files import damage_explained, is_syncing, open_reader, service_runs
+from mirror.store.integrity import check_file
+from mirror.store.runs import ENDED_UNSEEN
+from mirror.times import utc_now
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--full", is_flag=True, help="List everything, not only what was updated.")
+@click.option("--plan", is_flag=True, help="Say what a sync would ask and how long it would take.")
+@click.option("--no-wait", is_flag=True, help="Stop, with the place kept, when the budget is spent.")
+@click.option("--max-requests", type=click.IntRange(min=1), metavar="N", help="Ask at most N times.")
+@click.option(
+    "--confirm-absence", is_flag=True, help="Mark as gone what is no longer there, however much it is."
+)
+@click.pass_context
+def sync(
+    ctx: click.Context,
+    names: tuple[str, ...],
+    full: bool,
+    plan: bool,
+    no_wait: bool,
+    max_requests: int | None,
+    confirm_absence: bool,
+) -> None:
+    """Bring the mirror up to date, from wherever the last run stopped.
+
+    NAME picks upstreams of the configuration; without one, all are synced.
+
+    \b
+    Examples:
+        mirror sync
+        mirror sync cloud --no-wait --max-requests 500     (from cron)
+    """
+    config = configured(ctx)
+    warn_of_open_files(config)
+    wishes = Wishes(
+        names=names,
+        full=full,
+        may_wait=not no_wait,
+        max_requests=max_requests,
+        confirm_absence=confirm_absence,
+    )
+    with built_in_sandbox(config):
+        if plan:
+            print_plan(out(), plan_all(config, wishes))
+            return
+        as_json = config.log.format == "json"
+        with nullcontext(Logged()) if as_json else progress() as reporter, _sigterm_interrupts():
+            set_up(config.log, secrets_of(config))
+            alerts = Alerts(config)
+            try:
+                summaries = sync_all(config, wishes, report=reporter, stop=threading.Event())
+            except StoreError as error:
+                if not isinstance(error, StoreLocked):
+                    alerts.trouble("", str(error))
+                    alerts.close()
+                raise
+    for summary in summaries:
+        alerts.tell(summary)
+        if as_json:
+            log_run(summary)
+        else:
+            print_summary(out(), summary)
+    alerts.close()
+    leave(max((summary.exit_code for summary in summaries), default=0))
+
+
+def progress() -> AbstractContextManager[Bars | Lines]:
+    """Return bars for a terminal, lines for a log."""
+    return Bars(errors()) if sys.stderr.isatty() else nullcontext(Lines(errors()))
+
+
+class _sigterm_interrupts:  # noqa: N801 - reads as the context that it is
+    """Treat SIGTERM as Ctrl-C: the place is kept, the run is recorded as interrupted."""
+
+    def __enter__(self) -> None:
+        self._before = signal.signal(signal.SIGTERM, self._interrupt)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+    @staticmethod
+    def _interrupt(_: int, __: FrameType | None) -> None:
+        raise Interrupted("terminated; the place is kept, the next run goes on from here")
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option(
+    "--sample", metavar="N|all", default="50", show_default=True, help="How many to ask for; 0: none."
+)
+@click.option("--repair", is_flag=True, help="Let the upstream's answers replace what differs.")
+@click.option("--no-wait", is_flag=True, help="Stop, with the place kept, when the budget is spent.")
+@click.pass_context
+def verify(ctx: click.Context, names: tuple[str, ...], sample: str, repair: bool, no_wait: bool) -> None:
+    """Check the file, the search index, and rows against the upstream (2 requests a repository).
+
+    \b
+    Examples:
+        mirror verify
+        mirror verify --sample all --repair
+    """
+    config = configured(ctx)
+    number = None if sample == "all" else _whole(sample)
+    complaints = check_file(Path(config.database), repair=repair)
+    for complaint in complaints:
+        click.echo(f"{complaint.text}{' (mended)' if complaint.mended else ''}")
+    code = 0 if all(complaint.mended for complaint in complaints) else 1
+    if number != 0:
+        wishes = Wishes(names=names, may_wait=not no_wait)
+        with built_in_sandbox(config), progress() as reporter, _sigterm_interrupts():
+            summaries, findings = verify_all(
+                config, wishes, sample=number, repair=repair, report=reporter, stop=threading.Event()
+            )
+        print_findings(out(), summaries, findings)
+        wrong = any(finding.is_fault and not finding.mended for finding in findings)
+        code = max([code, int(wrong), *(summary.exit_code for summary in summaries)])
+    elif not complaints:
+        click.echo("the file and its search index are whole")
+    leave(code)
+
+
+def _whole(text: str) -> int:
+    """Read a number of repositories; raises ConfigError."""
+    if not text.isdecimal():
+        raise ConfigError(f"--sample: {text!r} is neither a number nor all")
+    return int(text)
+
+
+@click.command()
+@json_option
+@click.pass_context
+def status(ctx: click.Context, as_json: bool) -> None:
+    """Say how the mirror stands: counts, age, budget, failures.
+
+    \b
+    Example:
+        mirror status --json | jq '.upstreams[].freshness_seconds'
+    """
+    config = configured(ctx)
+    path = Path(config.database)
+    with closing(open_reader(path)) as connection, damage_explained(path):
+        now = utc_now()
+        statuses = read_status(connection, now, accounts(config, connection))
+        running, syncing = service_runs(path), is_syncing(path)
+        for upstream in statuses:
+            upstream.service_running = running
+            if running is not False:
+                upstream.next_runs = next_runs(config, connection, upstream.name, now)
+            if syncing is False and upstream.last_run and upstream.last_run["state"] == "running":
+                upstream.last_run |= ENDED_UNSEEN
+    if as_json:
+        click.echo(msgspec.json.encode({"upstreams": statuses}))
+    else:
+        print_status(out(), statuses, now)

@@ -1,0 +1,108 @@
+"""`mirror token create|list|revoke`: who may see private repositories, and who may write."""
+
+from contextlib import closing
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from mirror.cli.main import configured, out
+from mirror.errors import ConfigError
+from mirror.serve import tokens
+from mirror.store import Store
+from mirror.store.files import damage_explained, open_reader
+from mirror.times import seconds_of, utc_now
+
+
+@click.group()
+def token() -> None:
+    """Make, list and revoke local API tokens; the mirror keeps only their hashes.
+
+    \b
+    Example:
+        mirror token create ci --scope read
+    """
+
+
+@token.command()
+@click.argument("name")
+@click.option("--scope", default="read", show_default=True, help="read, write, or read,write.")
+@click.option("--expires", metavar="DURATION", help="30d, 12h; without it, never.")
+@click.option("--user", help="The mirrored user whose token it is: it shows what that user may see.")
+@click.pass_context
+def create(ctx: click.Context, name: str, scope: str, expires: str | None, user: str | None) -> None:
+    """Make a token and print it, this once.
+
+    \b
+    Example:
+        mirror token create laptop --expires 90d
+    """
+    until = _until(expires) if expires is not None else None
+    with _store(ctx, create=True) as store:
+        click.echo(tokens.create(store, name, scope, until, user=user))
+    click.echo(_reach(user, writes=tokens.read_scope(scope) == "write"), err=True)
+
+
+@token.command("list")
+@click.pass_context
+def list_tokens(ctx: click.Context) -> None:
+    """List all tokens, revoked ones too.
+
+    \b
+    Example:
+        mirror token list
+    """
+    table = Table(box=None, pad_edge=False)
+    for column in ("id", "name", "scope", "user", "created", "last used", "expires", "revoked"):
+        table.add_column(column)
+    path = Path(configured(ctx).database)
+    with closing(open_reader(path)) as connection, damage_explained(path):
+        for row in tokens.listed(connection):
+            moments = (row.created_at, row.last_used_at, row.expires_at, row.revoked_at)
+            days = (moment[:10] if moment else "" for moment in moments)
+            table.add_row(str(row.id), row.name, row.scope, row.user or "", *days)
+    out().print(table)
+
+
+@token.command()
+@click.argument("name")
+@click.pass_context
+def revoke(ctx: click.Context, name: str) -> None:
+    """End a token, by its name or its number.
+
+    \b
+    Example:
+        mirror token revoke laptop
+    """
+    with _store(ctx) as store:
+        tokens.revoke(store, name)
+    click.echo(f"{name} is revoked")
+
+
+def _reach(user: str | None, *, writes: bool) -> str:
+    """Say what a new token may do."""
+    if user is None:
+        verb = "sees and writes" if writes else "sees"
+        return f"this token {verb} everything in the mirror; --user NAME limits one to what a user may see"
+    also = f", and writes what {user} owns or administers" if writes else ""
+    return f"this token sees what {user} owns or is a member of{also}"
+
+
+def _until(expires: str) -> datetime:
+    try:
+        seconds = seconds_of(expires)
+    except ValueError as error:
+        raise ConfigError(f"--expires: {error}") from None
+    if not seconds:
+        raise ConfigError(f"--expires: a token that lives {expires} is of no use")
+    return utc_now() + timedelta(seconds=seconds)
+
+
+def _store(ctx: click.Context, *, create: bool = False) -> Store:
+    """Open the mirror; raises StoreError where there is none, unless a token is to be its first row."""
+    config = configured(ctx)
+    path = Path(config.database)
+    if not create:
+        open_reader(path).close()
+    return Store(path, config.mode)

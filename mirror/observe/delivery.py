@@ -1,0 +1,237 @@
+"""How an alert travels: to a web address as JSON, as a healthchecks-style ping, or to a command's input.
+
+Each way ends at a moment that is fixed when it begins, whatever the other side does. None follows a redirect:
+a POST that is redirected becomes a GET, and what answers that has received nothing.
+"""
+
+import contextlib
+import http.client
+import logging
+import os
+import queue
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Generic, Self, TypeVar
+
+SECONDS = 10.0
+COMMAND_SECONDS = 30.0
+LOOK_SECONDS = 0.05
+
+
+class NotDelivered(Exception):
+    """An alert did not arrive. The message holds no address: whoever knows it could write there."""
+
+
+def post(url: str, body: bytes, *, content_type: str = "application/json", seconds: float = SECONDS) -> None:
+    """Post a body to an address within so many seconds in all; raises NotDelivered for anything but 2xx."""
+    headers = {"Content-Type": content_type, "User-Agent": "bitbucket-mirror"}
+    deadline = _Deadline(seconds)
+    try:
+        request = urllib.request.Request(url, data=body, headers=headers, method="POST")  # noqa: S310 - checked
+        with deadline:
+            opener = urllib.request.build_opener(_NoRedirects, _Http(deadline), _Https(deadline))
+            opener.open(request, timeout=seconds).close()
+            if deadline.over:  # a head that was cut off reads like one that has ended
+                raise TimeoutError
+    except urllib.error.HTTPError as error:
+        error.close()
+        redirected = "; redirects are not followed, give the address itself" if error.code < 400 else ""
+        raise NotDelivered(f"the answer was {error.code}{redirected}") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        late = f" within {seconds:g} s" if deadline.over else ""
+        raise NotDelivered(f"no answer{late} ({type(reason).__name__})") from None
+
+
+class _Deadline:
+    """Shuts down the connections of one exchange at a moment: a socket's time-out bounds each read alone."""
+
+    def __init__(self, seconds: float) -> None:
+        self.over = False
+        self._copies = list[socket.socket]()
+        self._timer = threading.Timer(seconds, self._cut)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        for each in self._copies:
+            each.close()
+
+    def watch(self, opened: socket.socket) -> None:
+        """Shut this connection down, too; raises TimeoutError if it is too late already."""
+        # A copy, because TLS takes the descriptor away from the socket that it wraps.
+        self._copies.append(opened.dup())
+        if self.over:
+            raise TimeoutError
+
+    def _cut(self) -> None:
+        self.over = True
+        for each in self._copies:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection that keeps a deadline from the moment it is open."""
+
+    deadline: _Deadline
+
+    def connect(self) -> None:
+        super().connect()
+        self.deadline.watch(self.sock)
+
+
+class _TlsConnection(http.client.HTTPSConnection, _Connection):
+    """The same with TLS, whose handshake comes after the other's `connect`."""
+
+
+class _Http(urllib.request.HTTPHandler):
+    def __init__(self, deadline: _Deadline) -> None:
+        super().__init__()
+        self._deadline = deadline
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(self._opened, req)
+
+    def _opened(self, host: str, **options: Any) -> _Connection:
+        connection = _Connection(host, **options)
+        connection.deadline = self._deadline
+        return connection
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def __init__(self, deadline: _Deadline) -> None:
+        super().__init__()
+        self._deadline = deadline
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(self._opened, req)
+
+    def _opened(self, host: str, **options: Any) -> _TlsConnection:
+        connection = _TlsConnection(host, **options)
+        connection.deadline = self._deadline
+        return connection
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        """Follow none; the caller gets the answer as an error."""
+
+
+def ping(url: str, text: str, *, failed: bool) -> None:
+    """Ping an address, with ``/fail`` behind it for a failure; raises NotDelivered."""
+    base, mark, query = url.partition("?")
+    post(
+        base.rstrip("/") + ("/fail" if failed else "") + mark + query,
+        text.encode(),
+        content_type="text/plain",
+    )
+
+
+def call(
+    command: Sequence[str], body: bytes, *, stop: threading.Event, seconds: float = COMMAND_SECONDS
+) -> None:
+    """Run a command with a body as its standard input; raises NotDelivered unless it ends with 0.
+
+    After so many seconds, or when `stop` is set, it is killed with everything that it has started.
+    """
+    try:
+        with _started(command, body) as process:
+            left = seconds
+            while process.poll() is None and left > 0 and not stop.wait(LOOK_SECONDS):
+                left -= LOOK_SECONDS
+            code = process.poll()
+    except OSError as error:
+        raise NotDelivered(f"{command[0]}: {type(error).__name__}") from None
+    if code is None:
+        raise NotDelivered(f"{command[0]} was killed: it took longer than {seconds - max(left, 0):.0f} s")
+    if code != 0:
+        raise NotDelivered(f"{command[0]} ended with {code}")
+
+
+@contextmanager
+def _started(command: Sequence[str], body: bytes) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command in a process group of its own, and kill the group if it has not ended."""
+    with tempfile.TemporaryFile() as file:  # a pipe would wait for a command that does not read it
+        file.write(body)
+        file.seek(0)
+        process = subprocess.Popen(  # noqa: S603 - the operator's own command
+            list(command),
+            stdin=file,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+T = TypeVar("T")
+
+MOST_WAITING = 100
+LONGEST = COMMAND_SECONDS + SECONDS
+"""Seconds that a command which ends waits for its alerts at most."""
+
+log = logging.getLogger("mirror.alerts")
+
+
+class Courier(Generic[T]):
+    """Sends alerts to one place in their order; what cannot be delivered is a line of the log.
+
+    `send` raises NotDelivered, and ends early when the event that it gets is set. `name` is for the log.
+    """
+
+    def __init__(self, name: str, send: Callable[[T, threading.Event], None]) -> None:
+        self._name, self._send = name, send
+        self._waiting = queue.Queue[T | None](MOST_WAITING)
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def send(self, alert: T) -> None:
+        """Have an alert sent; never waits."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, daemon=True, name=self._name)
+            self._thread.start()
+        try:
+            self._waiting.put_nowait(alert)
+        except queue.Full:
+            log.warning("%s could not be delivered: %d others wait", self._name, MOST_WAITING)
+
+    def finish(self, until: float) -> bool:
+        """Send what waits until a moment of the monotonic clock; return whether all was sent."""
+        if self._thread is None:
+            return True
+        with contextlib.suppress(queue.Full):
+            self._waiting.put(None, timeout=max(0.0, until - time.monotonic()))
+        self._thread.join(max(0.0, until - time.monotonic()))
+        return not self._thread.is_alive()
+
+    def give_up(self) -> None:
+        """Leave out what has not been sent, with a line of the log; `finish` waits for what can be ended."""
+        log.warning("%s could not be delivered in time", self._name)
+        self._stop.set()
+
+    def _work(self) -> None:
+        while not self._stop.is_set() and (alert := self._waiting.get()) is not None:
+            try:
+                self._send(alert, self._stop)
+            except NotDelivered as failure:
+                log.warning("%s could not be delivered: %s", self._name, failure)
+            except Exception:
+                log.exception("%s: a fault of this program", self._name)

@@ -1,0 +1,195 @@
+"""How the mirror stands: read from the file alone, for people, programs and pages."""
+
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from mirror.store.clock_ahead import SKEW, latest_ahead
+from mirror.times import from_text, to_text
+
+HOUR = timedelta(hours=1)
+QUANTILES = (0.5, 0.95, 1.0)
+
+
+class BudgetLeft(msgspec.Struct, kw_only=True):
+    """Requests of the rolling hour: `limit` None means that none is known or set.
+
+    `held_until` is until when the upstream has asked to wait, by a 429.
+    """
+
+    limit: int | None
+    used: int
+    left: int | None
+    resets_at: str | None
+    held_until: str | None = None
+
+
+class UpstreamStatus(msgspec.Struct, kw_only=True):
+    """One upstream as the file knows it. `freshness_seconds` is the age of the last complete sync.
+
+    `refs_waiting` counts repositories whose branches and tags are to be read, `refs_unread` those of which
+    they were never read, so that the numbers of branches and tags are no totals. `refs` is how they are
+    mirrored: api, git or none; None for a file that was not synced since an older version.
+
+    `missing` counts the failures that keep a run from being complete, `accepted` the others, each of them one
+    of `failures`.
+
+    `clock_ahead` is the latest moment in the file that lies ahead of now, written by a clock that was wrong;
+    the next sync puts it right. None where there is none.
+
+    `listed_seconds` maps quantiles ("0.5", "0.95", "1") to how long ago the workspaces of repositories were
+    listed, repositories counting one by one. `next_runs` maps each kind of scheduled work to when the
+    service will begin it; it is empty while none runs. `service_running` is None where that is not known.
+    """
+
+    name: str
+    kind: str
+    url: str
+    repositories: int
+    gone: int
+    branches: int
+    tags: int
+    refs_waiting: int
+    refs_unread: int
+    refs: str | None
+    missing: int
+    accepted: int
+    last_complete_sync: str | None
+    freshness_seconds: float | None
+    listed_seconds: dict[str, float]
+    last_run: dict[str, Any] | None
+    budget: BudgetLeft
+    failures: list[dict[str, Any]]
+    service_running: bool | None = None
+    clock_ahead: str | None = None
+    next_runs: dict[str, str] = {}
+
+
+def read_status(
+    connection: sqlite3.Connection, now: datetime, limits: dict[str, tuple[str, int | None]] | None = None
+) -> list[UpstreamStatus]:
+    """Read the status of every upstream.
+
+    `limits` maps an upstream's name to its bucket in the request ledger and its configured limit; without
+    it, the account of the busiest bucket of its host is told.
+    """
+    upstreams = connection.execute("SELECT id, name, kind, url FROM upstreams ORDER BY id").fetchall()
+    return [_status(connection, *row, now=now, limits=limits or {}) for row in upstreams]
+
+
+def _status(
+    connection: sqlite3.Connection,
+    upstream_id: int,
+    name: str,
+    kind: str,
+    url: str,
+    *,
+    now: datetime,
+    limits: dict[str, tuple[str, int | None]],
+) -> UpstreamStatus:
+    complete = _one(
+        connection,
+        """SELECT finished_at FROM sync_runs WHERE upstream_id = ? AND state = 'complete'
+           AND kind IN ('full', 'incremental') AND finished_at <= ?
+           ORDER BY id DESC LIMIT 1""",
+        upstream_id,
+        to_text(now),
+    )
+    last = connection.execute(
+        "SELECT * FROM sync_runs WHERE upstream_id = ? ORDER BY id DESC LIMIT 1", (upstream_id,)
+    )
+    last_row = last.fetchone()
+    failures = _failures(connection, upstream_id)
+    alive = "FROM repositories WHERE upstream_id = ? AND deleted_at IS NULL"
+    refs = f"WHERE repository_id IN (SELECT id {alive})"
+    return UpstreamStatus(
+        name=name,
+        kind=kind,
+        url=url,
+        repositories=_one(connection, f"SELECT count(*) {alive}", upstream_id),
+        gone=_one(
+            connection,
+            "SELECT count(*) FROM repositories WHERE upstream_id = ? AND deleted_at IS NOT NULL",
+            upstream_id,
+        ),
+        branches=_one(connection, f"SELECT count(*) FROM branches {refs}", upstream_id),
+        tags=_one(connection, f"SELECT count(*) FROM tags {refs}", upstream_id),
+        refs_waiting=_one(connection, f"SELECT count(*) {alive} AND refs_stale", upstream_id),
+        refs_unread=_one(connection, f"SELECT count(*) {alive} AND refs_synced_at IS NULL", upstream_id),
+        refs=_one(connection, "SELECT refs FROM upstreams WHERE id = ?", upstream_id),
+        missing=sum(not failure["accepted"] for failure in failures),
+        accepted=sum(failure["accepted"] for failure in failures),
+        last_complete_sync=complete,
+        freshness_seconds=(now - from_text(complete)).total_seconds() if complete else None,
+        listed_seconds=_listed(connection, upstream_id, now),
+        last_run=dict(zip([c[0] for c in last.description], last_row, strict=True)) if last_row else None,
+        budget=_budget(connection, now, *limits.get(name, ("", None))),
+        failures=failures,
+        clock_ahead=latest_ahead(connection, upstream_id, now),
+    )
+
+
+def _listed(connection: sqlite3.Connection, upstream_id: int, now: datetime) -> dict[str, float]:
+    """Return quantiles of how many seconds ago the workspaces of repositories were listed last."""
+    found = connection.execute(
+        """SELECT json_extract(c.value, '$.cursor'), count(*)
+           FROM cursors c
+           JOIN users o ON o.upstream_id = c.upstream_id AND o.uuid = json_extract(c.value, '$.owner_uuid')
+           JOIN repositories r ON r.owner_id = o.id AND r.deleted_at IS NULL
+           WHERE c.upstream_id = ? AND c.stream >= 'workspace:' AND c.stream < 'workspace;'
+           GROUP BY c.stream""",
+        (upstream_id,),
+    ).fetchall()
+    told = [((now - from_text(at)).total_seconds(), count) for at, count in found if at]
+    ages = sorted((max(0.0, age), count) for age, count in told if age >= -SKEW)
+    total = sum(count for _, count in ages)
+    return {f"{share:g}": _quantile(ages, share * total) for share in QUANTILES} if total else {}
+
+
+def _quantile(ages: list[tuple[float, int]], rank: float) -> float:
+    seen = 0
+    for age, count in ages:
+        seen += count
+        if seen >= rank:
+            return age
+    return ages[-1][0]
+
+
+def _one(connection: sqlite3.Connection, sql: str, *values: Any) -> Any:
+    row = connection.execute(sql, values).fetchone()
+    return row[0] if row else None
+
+
+def _budget(connection: sqlite3.Connection, now: datetime, bucket: str, limit: int | None) -> BudgetLeft:
+    """Count the rolling hour of a bucket, and say when the first request of it leaves the hour."""
+    since = int(now.timestamp()) - 3600
+    used, oldest = connection.execute(
+        """SELECT coalesce(sum(requests), 0), min(at) FROM request_ledger
+           WHERE bucket = ? AND at BETWEEN ? AND ?""",
+        (bucket, since, since + 3600 + SKEW),
+    ).fetchone()
+    held = _one(connection, "SELECT held_until FROM request_limits WHERE bucket = ?", bucket)
+    is_held = held is not None and now.timestamp() < held <= now.timestamp() + SKEW + 1
+    frees = held if is_held else oldest + 3601 if oldest is not None else None
+    return BudgetLeft(
+        limit=limit,
+        used=used,
+        left=None if limit is None else max(0, limit - used),
+        resets_at=to_text(datetime.fromtimestamp(frees, UTC)) if frees else None,
+        held_until=to_text(datetime.fromtimestamp(held, UTC)) if is_held else None,
+    )
+
+
+def _failures(connection: sqlite3.Connection, upstream_id: int) -> list[dict[str, Any]]:
+    found = connection.execute(
+        """SELECT f.kind, coalesce(r.full_name, f.subject) AS subject, f.status, f.error, f.attempts,
+                  f.first_at, f.last_at, f.next_try_at, f.accepted
+           FROM sync_failures f LEFT JOIN repositories r ON r.id = f.repository_id
+           WHERE f.upstream_id = ? ORDER BY f.last_at DESC, f.id""",
+        (upstream_id,),
+    )
+    columns = [column[0] for column in found.description]
+    rows = [dict(zip(columns, row, strict=True)) for row in found]
+    return [row | {"accepted": bool(row["accepted"])} for row in rows]

@@ -1,0 +1,203 @@
+"""Which repositories a listing consists of: `sort` and `q` turned into numbers, without building rows."""
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from mirror.sandbox.exchange import Asker, Refused, error
+from mirror.sandbox.model import Ref, Repository, Workspace, micros
+from mirror.sandbox.world import NUMBER_BITS, SORTS, World
+
+_COMPARISON = re.compile(
+    r"""\s*(?P<field>[a-z_.]+)\s*(?P<operator>>=|<=|!=|!~|=|>|<|~)\s*
+        (?P<value>"(?:[^"\\]|\\.)*"|[^\s"()]+)\s*(?:(?P<more>AND)\b|$)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+    "=": operator.eq,
+    "!=": operator.ne,
+    "~": lambda text, part: part.lower() in str(text or "").lower(),
+    "!~": lambda text, part: part.lower() not in str(text or "").lower(),
+}
+_DATES = {"created_on", "updated_on", "target.date"}
+
+
+class BadQuery(ValueError):
+    """A query that cannot be understood: 400."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One condition: a field by its dotted path, an operator, and what to compare with.
+
+    Dates are compared as integers (microseconds), everything else as it is.
+    """
+
+    field: str
+    operator: str
+    value: Any
+
+    @property
+    def is_date(self) -> bool:
+        """Tell whether the value is a time in microseconds."""
+        return self.field in _DATES
+
+    def holds(self, value: Any) -> bool:
+        """Compare a value of the field."""
+        try:
+            return _OPERATORS[self.operator](value, self.value)
+        except TypeError:
+            return False
+
+
+def parse(text: str) -> list[Comparison]:
+    """Read a query; BadQuery says what is wrong with it."""
+    found, place, more = [], 0, True
+    while more:
+        match = _COMPARISON.match(text, place)
+        if match is None:
+            raise BadQuery(f"Invalid query: {text[place:]!r} is not a comparison")
+        found.append(_comparison(match["field"].lower(), match["operator"], match["value"]))
+        place, more = match.end(), match["more"] is not None
+    return found
+
+
+def dig(item: Any, path: str) -> Any:
+    """Follow a dotted path into an object; None where it ends early."""
+    for part in path.split("."):
+        item = item.get(part) if isinstance(item, dict) else None
+    return item
+
+
+def date(text: str) -> int:
+    """Read a date with or without time, fraction and offset; without an offset it is UTC."""
+    try:
+        # A "+" that was not escaped in a URL arrives as a space.
+        moment = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
+    except ValueError:
+        raise BadQuery(f"Invalid query: {text!r} is not a date") from None
+    return micros(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+def _comparison(field: str, sign: str, value: str) -> Comparison:
+    text = re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
+    if field in _DATES:
+        return Comparison(field, sign, date(text))
+    bare = {"true": True, "false": False, "null": None}
+    if not value.startswith('"') and value.lower() in bare:
+        return Comparison(field, sign, bare[value.lower()])
+    return Comparison(field, sign, int(text) if not value.startswith('"') and text.isdecimal() else text)
+
+
+_QUICK = {"created_on", "updated_on"}
+
+
+def sort_key(parameters: dict[str, str], known: Iterable[str], default: str) -> tuple[str, bool]:
+    """Read `sort`: the field, and whether it descends."""
+    text = parameters.get("sort") or default
+    field, descending = text.removeprefix("-"), text.startswith("-")
+    if field not in known:
+        raise Refused(error(400, f"Invalid sort: {text}"))
+    return field, descending
+
+
+def comparisons(parameters: dict[str, str]) -> list[Comparison]:
+    """Read `q`."""
+    try:
+        return parse(parameters["q"]) if parameters.get("q") else []
+    except BadQuery as bad:
+        raise Refused(error(400, str(bad))) from None
+
+
+def repositories(
+    world: World, workspace: Workspace, asker: Asker, parameters: dict[str, str]
+) -> tuple[Sequence[int], bool]:
+    """Give the numbers of a listing in ascending order, and whether it descends."""
+    field, descending = sort_key(parameters, SORTS, "created_on")
+    order = world.order(workspace, field, asker)
+    wanted = comparisons(parameters)
+    if not wanted:
+        return cast("Sequence[int]", order), descending
+    quick = [each for each in wanted if each.field in _QUICK and each.operator in {">", ">=", "<", "<="}]
+    numbers: Sequence[int] = (
+        _between(world, workspace, asker, quick) if quick else cast("Sequence[int]", order)
+    )
+    slow = [each for each in wanted if each not in quick[:1]]
+    if slow:
+        rows = ((number, world.get(number)) for number in numbers)
+        numbers = [number for number, row in rows if row is not None and _holds(slow, _facts(row))]
+    return order.sort(numbers), descending
+
+
+def refs(rows: Sequence[Ref], parameters: dict[str, str]) -> Sequence[Ref]:
+    """Choose and sort branches and tags."""
+    wanted = comparisons(parameters)
+    if wanted:
+        rows = [
+            ref
+            for ref in rows
+            if _holds(wanted, {"name": ref.name, "target": {"hash": ref.target, "date": ref.date}})
+        ]
+    if not parameters.get("sort"):
+        return rows
+    field, descending = sort_key(parameters, ("name", "target.date"), "name")
+    if field == "name":
+        return sorted(rows, key=lambda ref: _natural(ref.name), reverse=descending)
+    return sorted(rows, key=lambda ref: ref.date, reverse=descending)
+
+
+def _between(world: World, workspace: Workspace, asker: Asker, quick: list[Comparison]) -> Sequence[int]:
+    """Cut the numbers that the first comparison of dates allows out of the order by that date."""
+    first = quick[0]
+    order = world.order(workspace, first.field, asker)
+    bound = first.value + (first.operator in {">", "<="})
+    place = order.place(bound << NUMBER_BITS)
+    return order[place:] if first.operator.startswith(">") else order[:place]
+
+
+def _holds(wanted: list[Comparison], facts: dict[str, Any]) -> bool:
+    for each in wanted:
+        if each.field.split(".")[0] not in facts:
+            raise Refused(error(400, f"Invalid query: no field {each.field}"))
+    return all(each.holds(dig(facts, each.field)) for each in wanted)
+
+
+def _facts(row: Repository) -> dict[str, Any]:
+    return {
+        "uuid": row.uuid,
+        "name": row.name,
+        "slug": row.slug,
+        "full_name": row.full_name,
+        "description": row.description,
+        "language": row.language,
+        "scm": row.scm,
+        "size": row.size,
+        "is_private": row.is_private,
+        "has_issues": row.has_issues,
+        "has_wiki": row.has_wiki,
+        "project": {"key": row.project},
+        "parent": row.parent,
+        "created_on": row.created,
+        "updated_on": row.updated,
+    }
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """Sort key in which v10 comes after v9."""
+    parts, digits = [], ""
+    for letter in [*name.lower(), ""]:
+        if letter.isdecimal():
+            digits += letter
+            continue
+        if digits:
+            parts.append((False, int(digits), ""))
+            digits = ""
+        parts.append((True, 0, letter))
+    return parts

@@ -1,0 +1,282 @@
+"""The objects of API 2.0, with the keys that come and go with the years. Pure: rows in, dicts out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from mirror.sandbox.model import Author, Era, Person, Ref, Repository, Workspace, iso
+
+if TYPE_CHECKING:
+    from mirror.sandbox.exchange import Asker
+    from mirror.sandbox.world import World
+
+Json = dict[str, Any]
+
+# Links inside one API were seen to lead to all three of its addresses.
+_LINKED = {Era.OLD: "/!api/2.0", Era.MIDDLE: "/api/2.0", Era.NEW: "/2.0"}
+
+
+class Shapes2:
+    """Shapes for one asker, with links to the host that was asked."""
+
+    def __init__(self, world: World, origin: str, asker: Asker) -> None:
+        self._world = world
+        self._origin = origin
+        self._api = f"{origin}/2.0"
+        self._asker = asker
+
+    def repository(self, row: Repository) -> Json:
+        """Give the full object, with the keys of its era."""
+        shaped: Json = {
+            "type": "repository",
+            "uuid": row.uuid,
+            "full_name": row.full_name,
+            "name": row.name,
+            "slug": row.slug,
+            "description": row.description,
+            "scm": row.scm,
+            "website": row.website,
+            "owner": self.owner(row.workspace),
+            "is_private": row.is_private,
+            "fork_policy": row.fork_policy,
+            "created_on": iso(row.created),
+            "updated_on": iso(row.updated),
+            "size": row.size,
+            "language": row.language,
+            "has_issues": row.has_issues,
+            "has_wiki": row.has_wiki,
+            "links": self._repository_links(row),
+        }
+        match row.main_branch_shape:
+            case "full" if row.main_branch is None:
+                shaped["mainbranch"] = None
+            case "full":
+                kind = "named_branch" if row.scm == "hg" else "branch"
+                shaped["mainbranch"] = {"type": kind, "name": row.main_branch}
+            case "empty":
+                shaped["mainbranch"] = {}
+            case _:
+                pass
+        parent = None if row.parent is None else self._world.get(row.parent)
+        if parent is not None and self._world.can_see(self._asker, parent):
+            shaped["parent"] = self.short_repository(parent)
+        elif row.era is not Era.OLD:
+            shaped["parent"] = None
+        if row.era is not Era.OLD:
+            shaped["project"] = self._project(row)
+        if row.era is Era.NEW:
+            shaped["workspace"] = self.short_workspace(row.workspace)
+            shaped["override_settings"] = {"default_merge_strategy": True, "branching_model": True}
+            shaped["enforced_signed_commits"] = None
+        # Bitbucket has no such keys any more: an extension, so that a mirror has something to fill in.
+        shaped["followers_count"] = row.followers
+        shaped["forks_count"] = len(self._world.forks(row))
+        return shaped
+
+    def short_repository(self, row: Repository) -> Json:
+        """Give the object that others embed: without slug and owner."""
+        return {
+            "type": "repository",
+            "uuid": row.uuid,
+            "full_name": row.full_name,
+            "name": row.name,
+            "links": {
+                "self": {"href": f"{self._api}/repositories/{row.full_name}"},
+                "html": {"href": f"{self._origin}/{row.full_name}"},
+                "avatar": {"href": f"{self._origin}/ravatar/{_escaped(row.uuid)}?ts=1"},
+            },
+        }
+
+    def owner(self, workspace: Workspace) -> Json:
+        """Give the owner: a user, or a team for workspaces that nobody owns in person."""
+        if workspace.owner is not None:
+            return self.user(workspace.owner)
+        return {
+            "type": "team",
+            "username": workspace.slug,
+            "display_name": workspace.name,
+            "uuid": workspace.uuid,
+            "links": self._account_links(("workspaces", "teams")[workspace.number % 2], workspace.slug),
+        }
+
+    def user(self, person: Person) -> Json:
+        """Give a person: by nickname since 2019, by user name before."""
+        shaped: Json = {"type": "user", "display_name": person.display_name, "uuid": person.uuid}
+        shaped["links"] = self._account_links("users", _escaped(person.uuid))
+        if person.era is Era.OLD:
+            shaped["username"] = person.username
+            return shaped
+        shaped["account_id"] = person.account_id
+        if person.number % 11 != 5:  # a few have neither name
+            shaped["nickname"] = person.username if person.era is Era.NEW else person.display_name
+        return shaped
+
+    def full_user(self, person: Person) -> Json:
+        """Give a person as they see themselves; private profiles tell less."""
+        shaped = {**self.user(person), "account_status": "active"}
+        if person.number % 3:
+            shaped |= {"created_on": iso(person.created), "location": None, "website": None}
+        return shaped
+
+    def workspace(self, workspace: Workspace) -> Json:
+        """Give the full workspace object."""
+        here = f"{self._api}/workspaces/{workspace.slug}"
+        shaped = self.short_workspace(workspace)
+        shaped |= {
+            "is_private": False,
+            "is_privacy_enforced": False,
+            "forking_mode": "allow_forks",
+            "created_on": iso(workspace.created),
+        }
+        shaped["links"] |= {
+            "members": {"href": f"{here}/members"},
+            "owners": {"href": f"{here}/members?q=permission%3D%22owner%22"},
+            "projects": {"href": f"{here}/projects"},
+            "repositories": {"href": f"{self._api}/repositories/{workspace.slug}"},
+        }
+        return shaped
+
+    def short_workspace(self, workspace: Workspace) -> Json:
+        """Give the workspace that others embed."""
+        return {"type": "workspace", "name": workspace.name, **self._workspace_base(workspace)}
+
+    def workspace_access(self, workspace: Workspace, person: Person | None) -> Json:
+        """Give an item of the caller's workspaces: the slug is nested, and there is no name."""
+        return {
+            "type": "workspace_access",
+            "administrator": person is not None and workspace.members[:1] == [person],
+            "workspace": {"type": "workspace_base", **self._workspace_base(workspace)},
+        }
+
+    def membership(self, workspace: Workspace, person: Person, permission: str) -> Json:
+        """Give an item of a workspace's members."""
+        here = f"{self._api}/workspaces/{workspace.slug}/members/{_escaped(person.uuid)}"
+        return {
+            "type": "workspace_membership",
+            "permission": permission,
+            "user": self.user(person),
+            "workspace": self.short_workspace(workspace),
+            "links": {"self": {"href": here}},
+        }
+
+    def ref(self, row: Repository, ref: Ref) -> Json:
+        """Give a branch or a tag with its target."""
+        name = quote(ref.name, safe="$;&=@!,/")  # half encoded, as the service does it
+        here = f"{self._api}/repositories/{row.full_name}"
+        html = "branch/" if ref.kind == "branch" else "commits/tag/"
+        kind = "branches" if ref.kind == "branch" else "tags"
+        shaped: Json = {
+            "name": ref.name,
+            "type": "named_branch" if ref.heads is not None else ref.kind,
+            "target": self._commit(row, ref),
+            "links": {
+                "self": {"href": f"{here}/refs/{kind}/{name}"},
+                "commits": {"href": f"{here}/commits/{name}"},
+                "html": {"href": f"{self._origin}/{row.full_name}/{html}{name}"},
+            },
+        }
+        if ref.heads is not None:
+            shaped["heads"] = [self._short_commit(row, head) for head in ref.heads]
+        if ref.kind == "branch" and row.era is not Era.OLD:
+            shaped["default_merge_strategy"] = "merge_commit"
+            shaped["merge_strategies"] = ["merge_commit", "squash", "fast_forward"]
+        if ref.kind == "tag" and ref.annotation is not None:
+            shaped["message"] = ref.annotation.message
+            shaped["date"] = iso(ref.annotation.date)
+            shaped["tagger"] = self._author(ref.annotation.tagger)
+        elif ref.kind == "tag" and not ref.silent:
+            shaped |= {"message": None, "date": None, "tagger": None}
+        return shaped
+
+    def _commit(self, row: Repository, ref: Ref) -> Json:
+        return {
+            **self._short_commit(row, ref.target),
+            "date": iso(ref.date),
+            "author": self._author(ref.author),
+            "message": ref.message,
+            "parents": [self._short_commit(row, parent) for parent in ref.parents],
+            "repository": self.short_repository(row),
+        }
+
+    def _short_commit(self, row: Repository, commit: str) -> Json:
+        return {
+            "type": "commit",
+            "hash": commit,
+            "links": {
+                "self": {"href": f"{self._api}/repositories/{row.full_name}/commit/{commit}"},
+                "html": {"href": f"{self._origin}/{row.full_name}/commits/{commit}"},
+            },
+        }
+
+    def _author(self, author: Author) -> Json:
+        shaped: Json = {"type": "author", "raw": author.raw}
+        if author.person is not None:
+            user = self.user(author.person)
+            if author.kind == "app_user":
+                user["type"] = "app_user"
+                user.pop("nickname", None)
+            elif author.kind == "no_uuid":
+                del user["uuid"]
+            shaped["user"] = user
+        return shaped
+
+    def _workspace_base(self, workspace: Workspace) -> Json:
+        return {
+            "uuid": workspace.uuid,
+            "slug": workspace.slug,
+            "links": self._account_links("workspaces", workspace.slug),
+        }
+
+    def _project(self, row: Repository) -> Json:
+        return {
+            "type": "project",
+            "key": row.project,
+            "uuid": f"{{{row.workspace.uuid[1:-13]}-{row.project.encode().hex():0>12.12}}}",
+            "name": row.project.title(),
+            "links": {
+                "self": {"href": f"{self._api}/workspaces/{row.workspace.slug}/projects/{row.project}"},
+                "html": {"href": f"{self._origin}/{row.workspace.slug}/workspace/projects/{row.project}"},
+            },
+        }
+
+    def _account_links(self, kind: str, name: str) -> Json:
+        return {
+            "self": {"href": f"{self._api}/{kind}/{name}"},
+            "html": {"href": f"{self._origin}/{name}/"},
+            "avatar": {"href": f"{self._origin}/account/{name}/avatar/"},
+        }
+
+    def _repository_links(self, row: Repository) -> Json:
+        here = f"{self._origin}{_LINKED[row.era]}/repositories/{row.full_name}"
+        kinds = ("watchers", "forks", "commits", "pullrequests", "downloads", "hooks")
+        links: Json = {kind: {"href": f"{here}/{kind}"} for kind in kinds}
+        links["self"] = {"href": here}
+        links["branches"] = {"href": f"{here}/refs/branches"}
+        links["tags"] = {"href": f"{here}/refs/tags"}
+        links["source"] = {"href": f"{here}/src"}
+        links["html"] = {"href": f"{self._origin}/{row.full_name}"}
+        links["avatar"] = {"href": f"{self._origin}/ravatar/{_escaped(row.uuid)}?ts=1"}
+        links["clone"] = self._clone_links(row)
+        return links
+
+    def _clone_links(self, row: Repository) -> list[Json]:
+        """Give the ways to clone; the one by https has the asker's login in it."""
+        scheme, _, host = self._origin.partition("://")
+        login = f"{self._asker.name}@" if self._asker.name else ""
+        if row.scm == "hg":
+            ssh = f"ssh://hg@bitbucket.org/{row.full_name}"
+            return [
+                {"name": "https", "href": f"{scheme}://{login}{host}/{row.full_name}"},
+                {"name": "ssh", "href": ssh},
+            ]
+        ssh = "ssh://git@bitbucket.org/{}.git" if row.era is Era.OLD else "git@bitbucket.org:{}.git"
+        return [
+            {"name": "https", "href": f"{scheme}://{login}{host}/{row.full_name}.git"},
+            {"name": "ssh", "href": ssh.format(row.full_name)},
+        ]
+
+
+def _escaped(uuid: str) -> str:
+    """Escape the braces for a URL, several times as fast as `quote`."""
+    return f"%7B{uuid[1:-1]}%7D"

@@ -1,0 +1,525 @@
+"""Repositories as a function of (seed, number): nothing is kept, any one is known without the others."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from hashlib import blake2b
+from math import gcd
+from typing import TypeVar
+
+from mirror.sandbox.model import Annotation, Author, Era, Person, Ref, Repository, Workspace, micros
+
+T = TypeVar("T")
+
+_MASK = (1 << 64) - 1
+_LOW_BITS = 48
+_LOW_MASK = (1 << _LOW_BITS) - 1
+_ODD = 0x5851F42D4C95
+_ODD_INVERSE = pow(_ODD, -1, 1 << _LOW_BITS)
+
+
+def mix(number: int) -> int:
+    """Scatter a number over 64 bits (the finalizer of splitmix64)."""
+    number = (number + 0x9E3779B97F4A7C15) & _MASK
+    number = ((number ^ number >> 30) * 0xBF58476D1CE4E5B9) & _MASK
+    number = ((number ^ number >> 27) * 0x94D049BB133111EB) & _MASK
+    return number ^ number >> 31
+
+
+class Draw:
+    """A stream of random choices, always the same for the same key."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, *key: int) -> None:
+        self._state = 0
+        for part in key:
+            self._state = mix(self._state ^ part)
+
+    def below(self, limit: int) -> int:
+        """Give a number from 0 to limit - 1."""
+        self._state = mix(self._state)
+        return self._state % limit
+
+    def one_in(self, times: int) -> bool:
+        """Give True once in so many times."""
+        return self.below(times) == 0
+
+    def pick(self, choices: Sequence[T]) -> T:
+        """Give one of the choices, all alike."""
+        return choices[self.below(len(choices))]
+
+    def early(self, choices: Sequence[T]) -> T:
+        """Give one of the choices, the first ones far more often (Zipf's law, nearly)."""
+        return choices[self.few(len(choices)) - 1]
+
+    def few(self, most: int) -> int:
+        """Give a number from 1 to most whose logarithm is uniform: mostly small, seldom large."""
+        return min(most, int((most + 1) ** (self.below(1 << 24) / (1 << 24))))
+
+
+def hex_digits(*key: object) -> str:
+    """Give 40 hexadecimal digits, as a commit has them."""
+    return blake2b(repr(key).encode(), digest_size=20).hexdigest()
+
+
+class Uuids:
+    """The uuids of one kind of thing; the number can be read back from the uuid."""
+
+    def __init__(self, seed: int, kind: int) -> None:
+        self._key = mix(mix(seed) ^ kind)
+
+    def of(self, number: int) -> str:
+        """Give the uuid of a number, in Bitbucket's braces."""
+        high = f"{mix(self._key ^ number):016x}{mix(self._key + number):016x}"
+        low = (number * _ODD + self._key) & _LOW_MASK
+        return f"{{{high[:8]}-{high[8:12]}-4{high[13:16]}-a{high[17:20]}-{low:012x}}}"
+
+    def number(self, uuid: str) -> int | None:
+        """Give the number of a uuid (braces or not), or None for a uuid that is not one of these."""
+        try:
+            low = int(uuid.strip("{}")[-12:], 16)
+        except ValueError:
+            return None
+        number = ((low - self._key) * _ODD_INVERSE) & _LOW_MASK
+        return number if self.of(number).strip("{}") == uuid.strip("{}").lower() else None
+
+
+# Popular first: Zipf's law does the rest.
+PREFIXES = (
+    "", "django", "python", "api", "react", "node", "my", "test", "java", "web", "android", "php", "docker",
+    "spring", "vue", "data", "go", "rust", "ios", "hg", "flask", "rails", "angular", "unity", "wordpress",
+    "laravel", "aws", "terraform", "qt", "lua",
+)  # fmt: skip
+STEMS = (
+    "app", "server", "client", "website", "project", "utils", "blog", "tools", "piston", "registration",
+    "service", "demo", "core", "config", "common", "dashboard", "auth", "bot", "docs", "library", "plugin",
+    "game", "scripts", "tutorial", "template", "gateway", "shop", "backend", "frontend", "theme", "worker",
+    "admin", "forms", "search", "payments", "users", "mail", "reports", "dotfiles", "profiles", "cache",
+    "queue", "parser", "editor", "storage", "metrics", "deploy", "pipeline", "scheduler", "images", "chat",
+    "maps", "calendar", "inventory", "orders", "billing", "notes", "wiki", "crawler", "mirror", "proxy",
+    "logging", "monitor", "tagging", "comments", "gallery", "video", "audio", "physics", "solver", "graph",
+    "matrix", "compiler", "kernel", "firmware", "sensor", "robot", "simulator", "genome", "survey",
+    "homework", "thesis", "lectures", "exercises", "sandbox", "playground", "legacy", "migration", "backup",
+    "archive", "installer", "updater", "launcher", "widgets", "icons", "fonts", "translations", "schemas",
+)  # fmt: skip
+
+FIRST_NAMES = (
+    "Anna", "James", "Maria", "David", "Wei", "Olga", "José", "Fatima", "Lars", "Yuki", "Zbigniew", "Chloé",
+    "Ahmed", "Priya", "Sofía", "Igor", "Ngozi", "Jürgen", "Aoife", "Mateus", "Ines", "Tomáš", "Hana", "Omar",
+    "Linnea", "Paulo", "Ravi", "Eva", "Nils", "Grace",
+)  # fmt: skip
+LAST_NAMES = (
+    "Smith", "Müller", "García", "Ivanova", "Chen", "Tanaka", "Okafor", "Nielsen", "Szczepyński", "Rossi",
+    "Silva", "Kowalska", "Dubois", "Khan", "Novák", "Larsson", "Murphy", "Santos", "Patel", "Kim", "Jansen",
+    "Öztürk", "Haddad", "Virtanen", "Costa", "Weber", "Lopez", "Brown", "Sato", "Petrov",
+)  # fmt: skip
+TEAMS = (
+    "northwind", "acme", "bluebox", "redpanda", "quarkworks", "openlab", "cloudberry", "tinysoft", "hexagon",
+    "lighthouse", "stonebridge", "moonshot", "greenfield", "ironwood", "paperboat", "seventhsky", "deepwell",
+    "foxglove", "sandpiper", "copperhill",
+)  # fmt: skip
+TEAM_KINDS = ("", "labs", "team", "dev", "systems", "games", "research", "studio", "uni", "archive")
+
+DESCRIPTIONS = (
+    "",
+    "A small library for everyday use.",
+    "Backend of the web shop.\r\n\r\nSee the wiki for how to deploy.",
+    "Übungen zur Vorlesung „Verteilte Systeme“",
+    "日本語の説明: 設定とスクリプト",
+    "Личные настройки и скрипты",
+    "Projeto de estudo em Java™ e Android®",
+    "Código del curso, año 2014",
+    "Fork with bug fixes",
+    'Says "hello", world; costs 5 € <b>only</b>',
+    "First line\r\nSecond line\twith a tab",
+    "Deprecated: use the new one.",
+)
+WEBSITES = ("", "", "", "http://www.example.com/", "https://example.org/projekt?x=1&y=2", "example.net")
+LANGUAGES = (
+    "", "", "", "", "", "", "", "", "", "python", "java", "javascript", "php", "c#", "c++", "html/css",
+    "max/msp", "self", "emacs lisp", "objective-c",
+)  # fmt: skip
+BRANCH_KINDS = ("feature", "bugfix", "hotfix", "release", "topic", "user/anna")
+MESSAGES = (
+    "Fix typo\n",
+    "Initial commit",
+    "Merge branch 'develop'\n\nConflicts:\n\tREADME.md\n",
+    "bump version\n",
+    "Merged in feature/login (pull request #3)\n\nAdd login\n\nApproved-by: Anna Müller",
+    "Añadir página de inicio\n",
+    "修复: 空仓库\n",
+    "",
+)
+
+_ASIDE = re.compile(r"[^a-z0-9_.-]+")
+
+
+def slugify(name: str) -> str:
+    """Make the slug that a new name gets: no quotes, runs of anything unusual become one dash."""
+    slug = _ASIDE.sub("-", name.lower().replace("'", "").replace('"', "")).strip("-")
+    return slug[:62] or "repository"
+
+
+def titled(slug: str, draw: Draw) -> str:
+    """Make a name that people might have written for a slug; mostly the slug itself."""
+    match draw.below(12):
+        case 0:
+            return slug.replace("-", " ").title()
+        case 1:
+            return slug.replace("-", " ").capitalize()
+        case 2:
+            return "".join(word.capitalize() for word in slug.split("-"))
+        case _:
+            return slug
+
+
+class Vocabulary:
+    """All names in order of popularity: rank 0 is what everybody has, and there is no last rank."""
+
+    def __init__(self) -> None:
+        pairs = sorted(
+            ((first, second) for first in range(len(PREFIXES)) for second in range(len(STEMS))),
+            key=lambda pair: ((pair[0] + 1) * (pair[1] + 1), pair),
+        )
+        self._words = [f"{PREFIXES[first]}-{STEMS[second]}".lstrip("-") for first, second in pairs]
+        self._ranks = {word: rank for rank, word in enumerate(self._words)}
+
+    def slug(self, rank: int) -> str:
+        """Give the name of a rank; those past the vocabulary end in a number."""
+        again, word = divmod(rank, len(self._words))
+        return f"{self._words[word]}-{again + 1}" if again else self._words[word]
+
+    def rank(self, slug: str) -> int | None:
+        """Give the rank of a name, or None if it is not one of these."""
+        if (rank := self._ranks.get(slug)) is not None:
+            return rank
+        word, _, again = slug.rpartition("-")
+        if word not in self._ranks or not again.isdecimal() or again.startswith("0") or int(again) < 2:
+            return None
+        return self._ranks[word] + (int(again) - 1) * len(self._words)
+
+
+SECOND = 1_000_000
+# All generated rows are older than this, and all edits younger.
+END = micros(datetime(2025, 11, 30, tzinfo=UTC))
+
+
+class Generator:
+    """The generated repositories of all workspaces."""
+
+    def __init__(self, seed: int, uuids: Uuids) -> None:
+        self._seed = seed
+        self._uuids = uuids
+        self._vocabulary = Vocabulary()
+
+    def created(self, workspace: Workspace, number: int) -> int:
+        """Give the time of creation; it grows with the number inside a workspace."""
+        step = (END - workspace.created) // (workspace.count + 2)
+        draw = mix(self._seed ^ number << 8)
+        created = workspace.created + (number - workspace.first + 1) * step + draw % (step // 2)
+        return created - created % SECOND if draw >> 60 == 0 else created
+
+    def updated(self, workspace: Workspace, number: int) -> int:
+        """Give the time of the last change; a sixth was never touched again."""
+        created = self.created(workspace, number)
+        draw = mix(self._seed ^ number << 8 ^ 1)
+        if draw % 6 == 0:
+            return created
+        return created + ((END - created) * ((draw >> 32) & 0xFFFFF) >> 20)
+
+    def is_private(self, number: int) -> bool:
+        """Tell whether only members see it: one in seven."""
+        return mix(self._seed ^ number << 8 ^ 2) % 7 == 0
+
+    def number(self, workspace: Workspace, slug: str) -> int | None:
+        """Find a generated repository by its slug."""
+        rank = self._vocabulary.rank(slug)
+        return None if rank is None else self._of_rank(workspace, rank)
+
+    def repository(self, workspace: Workspace, workspaces: Sequence[Workspace], number: int) -> Repository:
+        """Make the repository with this number, which is one of the workspace's."""
+        draw = Draw(self._seed, 6, number)
+        rank = self._rank(workspace, number)
+        slug = self._vocabulary.slug(rank)
+        created = self.created(workspace, number)
+        is_hg = draw.one_in(5)
+        is_empty = draw.one_in(14)
+        size = 0 if is_empty else 2_000 + draw.few(900_000_000)
+        shape = "full" if draw.below(40) > 1 else draw.pick(("absent", "empty"))
+        return Repository(
+            number=number,
+            workspace=workspace,
+            slug=slug,
+            name=titled(slug, draw),
+            uuid=self._uuids.of(number),
+            scm="hg" if is_hg else "git",
+            created=created,
+            updated=self.updated(workspace, number),
+            is_private=self.is_private(number),
+            description=draw.early(DESCRIPTIONS),
+            website=None if draw.one_in(5) else draw.pick(WEBSITES),
+            language=draw.pick(LANGUAGES),
+            size=size,
+            main_branch=None if is_empty else "default" if is_hg else draw.pick(("master", "master", "main")),
+            main_branch_shape=shape,
+            fork_policy=draw.early(("allow_forks", "no_public_forks", "no_forks")),
+            has_issues=draw.one_in(4),
+            has_wiki=draw.one_in(4),
+            parent=self._parent(workspace, workspaces, number),
+            followers=draw.few(3_000) - 1,
+            era=draw.early((Era.NEW, Era.MIDDLE, Era.OLD)),
+            project=draw.early(("PROJ", "OS", "WEB", "INFRA")),
+        )
+
+    def forks(self, workspace: Workspace, workspaces: Sequence[Workspace], number: int) -> list[int]:
+        """Find the generated forks of a generated repository."""
+        rank = self._rank(workspace, number)
+        later = workspaces[workspace.number + 1 : workspace.number + 3]
+        found = ((other, self._of_rank(other, rank)) for other in later if other.count)
+        return [
+            fork
+            for other, fork in found
+            if fork is not None and self._parent(other, workspaces, fork) == number
+        ]
+
+    def _parent(self, workspace: Workspace, workspaces: Sequence[Workspace], number: int) -> int | None:
+        """Find what it was forked from: often the same name of one of the two workspaces before."""
+        if mix(self._seed ^ number << 8 ^ 3) % 2:
+            return None
+        rank = self._rank(workspace, number)
+        for other in workspaces[max(0, workspace.number - 2) : workspace.number]:
+            if other.count and (parent := self._of_rank(other, rank)) is not None:
+                return parent
+        return None
+
+    def _rank(self, workspace: Workspace, number: int) -> int:
+        """Spread the positions of a workspace over the twice as many most popular names."""
+        factor, shift, modulus = self._spread(workspace)
+        return ((number - workspace.first) * factor + shift) % modulus
+
+    def _of_rank(self, workspace: Workspace, rank: int) -> int | None:
+        factor, shift, modulus = self._spread(workspace)
+        if rank >= modulus:
+            return None
+        position = (rank - shift) * pow(factor, -1, modulus) % modulus
+        return workspace.first + position if position < workspace.count else None
+
+    def _spread(self, workspace: Workspace) -> tuple[int, int, int]:
+        modulus = max(2, 2 * workspace.count)
+        draw = mix(self._seed ^ workspace.number << 40)
+        factor = (modulus * 618 // 1000 + draw % 5) | 1
+        while gcd(factor, modulus) != 1:
+            factor += 2
+        return factor, draw % modulus, modulus
+
+
+def zipf_counts(total: int, parts: int) -> list[int]:
+    """Divide a total by Zipf's law: the second gets half of the first, the third a third."""
+    if parts == 0:
+        return []
+    whole = sum(1 / (rank + 1) for rank in range(parts))
+    counts = [int(total / (rank + 1) / whole) for rank in range(parts)]
+    for rank in range(total - sum(counts)):
+        counts[-1 - rank % parts] += 1
+    return counts
+
+
+_GUESTS = (
+    "shjohnst",
+    "Lars Kanis <lars@example.org>",
+    "root <root@localhost>",
+    "[:Aureliano Buendía] <ab@example.com>",
+    "gitflow <a68zt2nu4xpbg903w8cd6di7rk2px9@bots.example.org>",
+)
+
+
+def author(people: Sequence[Person], draw: Draw) -> Author:
+    """Draw who wrote a commit: somebody with an account, most of the time."""
+    person = draw.pick(people)
+    known = Author(f"{person.display_name} <{person.username}@example.com>", person)
+    match draw.below(24):
+        case 0 | 1 | 2:
+            return Author(draw.pick(_GUESTS))
+        case 3:
+            return Author(person.username, person)
+        case 4:
+            return Author(known.raw, person, "app_user")
+        case 5:
+            return Author(known.raw, person, "no_uuid")
+        case _:
+            return known
+
+
+def new_ref(repository: Repository, kind: str, name: str, key: int, *, when: int, annotated: bool) -> Ref:
+    """Make a ref that points to a commit of its own; `key` tells one push from the next."""
+    draw = Draw(repository.number, key, len(name), 7)
+    parent = hex_digits(repository.uuid, name, key, "parent")
+    parents = ((), (parent,), (parent,), (parent, parent[::-1]))[draw.below(4)]
+    ref = Ref(
+        name=name,
+        kind=kind,
+        target=hex_digits(repository.uuid, kind, name, key),
+        date=when - when % SECOND,
+        author=author(repository.workspace.members, draw),
+        message=draw.pick(MESSAGES),
+        parents=parents,
+    )
+    if kind == "branch" and repository.scm == "hg":
+        second = hex_digits(repository.uuid, name, key, "head")
+        ref.heads = ((ref.target,), (ref.target,), (ref.target, second), ())[draw.below(4)]
+    if annotated and repository.scm == "git":
+        tagger = author(repository.workspace.members, draw)
+        message = f"Release {name}\n"
+        ref.annotation = Annotation(tagger, message, ref.date + 30 * SECOND, hex_digits(ref.target, name))
+    elif kind == "tag":
+        ref.silent = draw.one_in(4)
+    return ref
+
+
+def generated_refs(repository: Repository, seed: int) -> list[Ref]:
+    """Make the branches and tags of a repository as it was before anybody edited it."""
+    if repository.main_branch is None:
+        return []
+    draw = Draw(seed, 8, repository.number)
+    branches = 1 + (draw.few(8) - 1 if not draw.one_in(450) else 60 + draw.below(120))
+    tags = 0 if draw.one_in(3) else draw.few(8) if not draw.one_in(450) else 50 + draw.below(200)
+    names = [repository.main_branch, *_branch_names(repository, draw, branches - 1)]
+    refs = [_drawn(repository, "branch", name, draw) for name in names]
+    if repository.scm == "hg":
+        refs[0].heads = (refs[0].target,)
+    refs += [_drawn(repository, "tag", name, draw) for name in _tag_names(draw, tags)]
+    if tags > 2 and draw.one_in(6) and branches > 2:
+        refs.append(_drawn(repository, "tag", names[-1], draw))
+    if repository.scm == "hg":
+        refs.append(tip(refs[0]))
+    return refs
+
+
+def tip(newest: Ref) -> Ref:
+    """Make Mercurial's pseudo tag, which follows the newest commit."""
+    return Ref("tip", "tag", newest.target, newest.date, newest.author, newest.message, newest.parents)
+
+
+def _drawn(repository: Repository, kind: str, name: str, draw: Draw) -> Ref:
+    span = repository.updated - repository.created
+    when = repository.created + (span * draw.below(1000) // 1000 if span > 0 else 0)
+    return new_ref(repository, kind, name, draw.below(1 << 30), when=when, annotated=draw.below(3) > 0)
+
+
+def _branch_names(repository: Repository, draw: Draw, count: int) -> list[str]:
+    if count == 0:
+        return []
+    names = ["develop" if repository.scm == "git" else "stable"]
+    for number in range(1, count):
+        word = draw.pick(STEMS)
+        names.append(
+            draw.pick(
+                (
+                    f"{draw.early(BRANCH_KINDS)}/{repository.project}-{number}-{word}",
+                    f"{draw.early(BRANCH_KINDS)}/{word}-{number}",
+                    f"{word}{number}",
+                    f"{word}-{1_507_071_611_996 + number}",
+                )
+            )
+        )
+    return names
+
+
+def _tag_names(draw: Draw, count: int) -> list[str]:
+    style = draw.pick(("v{0}.{1}.{2}", "{0}.{1}.{2}", "release-{0}.{1}.{2}", "@kit/part@{0}.{1}.{2}"))
+    return [style.format(number // 30, number // 10 % 3, number % 10) for number in range(1, count + 1)]
+
+
+_OPENING = micros(datetime(2008, 6, 1, tzinfo=UTC))
+_YEAR = 365 * 86_400 * 1_000_000
+
+# User name, display name; the seed document's people come first.
+_KNOWN = (
+    ("jespern", "Jesper Noehr"),
+    ("erik", "Erik van Zijst"),
+    ("mcatalbas", "mcatalbas"),
+    ("brodie", "Brodie Rao"),
+    ("dchambers", "David Chambers [Atlassian]"),
+    ("ubernostrum", "James Bennett"),
+    ("Mimika_Oh", "Thomas “Mimika” Oh"),
+)
+# Workspace, its display name, whether it is a team, members besides the owner.
+_FIRST_WORKSPACES = (
+    ("jespern", "Jesper Noehr", False, ()),
+    ("erik", "Erik van Zijst", False, ("jespern",)),
+    ("mcatalbas", "mcatalbas", False, ("jespern",)),
+    ("brodie", "Brodie Rao", False, ("jespern",)),
+    ("dchambers", "David Chambers [Atlassian]", False, ("jespern",)),
+    ("ubernostrum", "James Bennett", False, ()),
+    ("Mimika_Oh", "Thomas “Mimika” Oh", False, ()),
+    ("1team", "1Team Bot[ADM-89581]", True, ("Mimika_Oh", "erik")),
+)
+
+
+class Population:
+    """Everybody with an account, and all workspaces in the order of their numbers."""
+
+    def __init__(self, seed: int, generated: int) -> None:
+        self.uuids = Uuids(seed, 1)
+        self.team_uuids = Uuids(seed, 2)
+        self.people: list[Person] = []
+        self.by_name: dict[str, Person] = {}
+        for username, display_name in _KNOWN:
+            self._add(username, display_name, Draw(seed, 3, len(self.people)))
+        for number in range(max(12, generated * 2)):
+            self._generate(number, Draw(seed, 4, number))
+        self.workspaces: list[Workspace] = []
+        for slug, name, team, others in _FIRST_WORKSPACES:
+            owner = None if team else self.by_name[slug.lower()]
+            members = [*([owner] if owner else []), *(self.by_name[other.lower()] for other in others)]
+            self._open(slug, name, owner, members)
+        for number in range(generated):
+            self._open_generated(number, Draw(seed, 5, number), alone=generated == 1)
+
+    def _add(self, username: str, display_name: str, draw: Draw) -> None:
+        number = len(self.people)
+        era = draw.pick((Era.NEW, Era.NEW, Era.MIDDLE, Era.OLD))
+        created = _OPENING + draw.below(12 * _YEAR)
+        person = Person(number, username, display_name, self.uuids.of(number), created, era)
+        self.people.append(person)
+        self.by_name[username.lower()] = person
+
+    def _generate(self, number: int, draw: Draw) -> None:
+        again, pair = divmod(number, len(FIRST_NAMES) * len(LAST_NAMES))
+        # 7 is prime to the number of pairs: neighbours get different names.
+        first_index, last_index = divmod(pair * 7 % (len(FIRST_NAMES) * len(LAST_NAMES)), len(LAST_NAMES))
+        first, last = FIRST_NAMES[first_index], LAST_NAMES[last_index]
+        plain = "".join(letter for letter in f"{first}.{last}".lower() if letter.isascii())
+        username = draw.pick((plain, plain.replace(".", ""), plain.replace(".", "_"), plain.title()))
+        username += str(again) if again else ""
+        while username.lower() in self.by_name:
+            username += "x"
+        self._add(
+            username, draw.pick((f"{first} {last}", f"{first} {last}", first, f"{last}, {first}")), draw
+        )
+
+    def _open(self, slug: str, name: str, owner: Person | None, members: list[Person]) -> None:
+        number = len(self.workspaces)
+        uuid = owner.uuid if owner else self.team_uuids.of(number)
+        created = owner.created if owner else _OPENING + Draw(number).below(8 * _YEAR)
+        self.workspaces.append(Workspace(number, slug, name, uuid, owner, members, created))
+
+    def _open_generated(self, number: int, draw: Draw, *, alone: bool) -> None:
+        strangers = self.people[len(_KNOWN) :]
+        person = strangers[number]
+        members = [draw.early(strangers) for _ in range(draw.few(5))]
+        if alone:
+            self._open("big", "Big", None, self._distinct([person, *members]))
+        elif draw.one_in(3):
+            self._open(person.username, person.display_name, person, self._distinct([person, *members[:1]]))
+        else:
+            again, pair = divmod(number, len(TEAMS) * len(TEAM_KINDS))
+            kind, team = divmod(pair, len(TEAMS))
+            slug = f"{TEAMS[team]}-{TEAM_KINDS[kind]}".rstrip("-") + (str(again) if again else "")
+            name = slug.replace("-", " ").title()
+            self._open(slug, name, None, self._distinct([person, *members]))
+
+    @staticmethod
+    def _distinct(people: list[Person]) -> list[Person]:
+        return list({person.number: person for person in people}.values())

@@ -1,0 +1,275 @@
+"""Rows in the shapes of API 1.0: pure functions, no database, no clock.
+
+Each object is the superset of what Bitbucket sent over the years (2010 to 2019): clients of every age find
+their keys. What the mirror cannot know is null, or what Bitbucket always sent. Where two years differ in
+form, the later one is served. Sources: Bitbucket's own page on the `repositories` resource, and recorded
+answers; `docs/api-1.0.md` tells key by key.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+from zoneinfo import ZoneInfo
+
+from mirror.queries.rows import ChangeRow, FoundRepository, RefRow, RepositoryRow, UserRow
+
+AMSTERDAM = ZoneInfo("Europe/Amsterdam")
+
+
+def local(moment: str | None) -> str | None:
+    """Write a moment of the mirror as changesets and events had it: ``2012-02-20 22:29:16``."""
+    if moment is None:
+        return None
+    return _read(moment).astimezone(AMSTERDAM).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def local_millis(moment: str | None) -> str | None:
+    """Write a moment as repositories had it from 2014 to the end: ``2012-02-20T22:29:16.000``."""
+    if moment is None:
+        return None
+    return _read(moment).astimezone(AMSTERDAM).replace(tzinfo=None).isoformat(timespec="milliseconds")
+
+
+def utc(moment: str | None) -> str | None:
+    """Write a moment as the `utc` keys had it: ``2012-02-20 21:29:16+00:00``."""
+    return None if moment is None else f"{moment[:10]} {moment[11:19]}+00:00"
+
+
+def _read(moment: str) -> datetime:
+    """Read the mirror's own fixed-width form, which is quicker than `mirror.times.from_text`."""
+    return datetime.fromisoformat(moment[:26]).replace(tzinfo=UTC)
+
+
+Json = dict[str, Any]
+
+_MAIL = re.compile(r"\s*<[^<>]*>\s*$")
+
+EVENTS = {
+    "created": "create",
+    "restored": "create",
+    "deleted": "delete",
+    "branch_created": "pushed",
+    "branch_moved": "pushed",
+    "branch_deleted": "pushed",
+    "tag_created": "pushed",
+    "tag_moved": "pushed",
+    "tag_deleted": "pushed",
+}
+"""Changes that have a name among the event ids of 1.0; a created fork is `fork`. Others are no events."""
+
+
+def repository(found: FoundRepository, *, state: str = "available") -> Json:
+    """Shape one repository, with what it was forked from inside it."""
+    shaped = _plain_repository(found.row, state)
+    if found.parent is not None:
+        shaped["fork_of"] = _plain_repository(found.parent, "available")
+    elif found.named_parent is not None:
+        shaped["fork_of"] = _named_only(found.named_parent)
+    return shaped
+
+
+def _plain_repository(row: RepositoryRow, state: str) -> Json:
+    """Shape a repository without its parent, as Bitbucket did inside `fork_of`."""
+    policy = row.fork_policy
+    return {
+        "scm": row.scm,
+        "has_wiki": _flag(row.has_wiki),
+        "last_updated": local_millis(row.updated_at),
+        "no_forks": policy and policy == "no_forks",
+        "creator": None,
+        "forks_count": row.forks,
+        "created_on": local_millis(row.created_at),
+        "owner": row.owner,
+        "logo": row.avatar_url,
+        "email_mailinglist": "",
+        "is_mq": False,
+        "size": row.size,
+        "read_only": False,
+        "fork_of": None,
+        "mq_of": None,
+        "followers_count": row.followers,
+        "state": state,
+        "utc_created_on": utc(row.created_at),
+        "website": row.website,
+        "description": row.description,
+        "has_issues": _flag(row.has_issues),
+        "is_fork": row.parent_full_name is not None,
+        "slug": row.slug,
+        "is_private": bool(row.is_private),
+        "name": row.name,
+        "language": row.language,
+        "utc_last_updated": utc(row.updated_at),
+        "email_writers": True,
+        "main_branch": row.main_branch,
+        "no_public_forks": policy and policy in ("no_public_forks", "no_forks"),
+        "resource_uri": repository_uri(row.owner, row.slug),
+    }
+
+
+def _flag(value: int | None) -> bool | None:
+    return None if value is None else bool(value)
+
+
+def _named_only(full_name: str) -> Json:
+    """Shape a parent of which nothing but the name is known."""
+    owner, _, slug = full_name.partition("/")
+    return {
+        "owner": owner,
+        "slug": slug,
+        "name": slug,
+        "fork_of": None,
+        "resource_uri": repository_uri(owner, slug),
+    }
+
+
+def search_item(row: Json, logo: str | None) -> Json:
+    """Shape one result of a search, from a row of `mirror.search`."""
+    return {
+        "website": row["website"],
+        "scm": row["scm"],
+        "name": row["name"],
+        "followers_count": row["followers_count"],
+        "owner": row["full_name"].partition("/")[0],
+        "logo": logo,
+        "resource_uri": repository_uri(*row["full_name"].split("/", 1)),
+        "slug": row["slug"],
+        "description": row["description"],
+    }
+
+
+def repository_uri(owner: str, slug: str) -> str:
+    """Return where a repository is asked for, in the form of 2012 and later."""
+    return f"/1.0/repositories/{quote(owner)}/{quote(slug)}"
+
+
+def user(row: UserRow) -> Json:
+    """Shape a user; first and last name are taken from the display name where the upstream tells none."""
+    first, last = row.first_name, row.last_name
+    is_team = row.kind != "user"
+    if first is None and last is None and row.display_name is not None:
+        name = row.display_name.strip()
+        first, _, last = (
+            (name, "", "") if is_team else name.rpartition(" ") if " " in name else (name, "", "")
+        )
+    username = row.username or ""
+    return {
+        "username": username,
+        "first_name": first,
+        "last_name": last,
+        "display_name": row.display_name,
+        "is_team": is_team,
+        "is_staff": False,
+        "avatar": row.avatar_url,
+        "resource_uri": f"/1.0/users/{quote(username)}",
+    }
+
+
+def changeset(row: RefRow, branch: str | None) -> Json:
+    """Shape the commit that a ref names. `revision`, a local number of Mercurial's, is not known."""
+    parents = row.target_parents
+    return {
+        "node": row.target_hash[:12],
+        "files": [],
+        "raw_author": row.target_author,
+        "utctimestamp": utc(row.target_date),
+        "author": row.target_author_name or _bare_name(row.target_author),
+        "timestamp": local(row.target_date),
+        "raw_node": row.target_hash,
+        "parents": None if parents is None else [parent[:12] for parent in json.loads(parents)],
+        "branch": branch,
+        "message": row.target_message,
+        "revision": None,
+        "size": -1,
+    }
+
+
+def _bare_name(raw_author: str | None) -> str | None:
+    """Return the author line without the mail address: what 1.0 said of somebody without an account."""
+    return None if raw_author is None else _MAIL.sub("", raw_author)
+
+
+def branches(rows: Iterable[RefRow]) -> Json:
+    """Shape the branches of a repository, by name."""
+    return {row.name: changeset(row, row.name) for row in rows}
+
+
+def tags(rows: Iterable[RefRow]) -> Json:
+    """Shape the tags of a repository, by name; on which branch a tagged commit lies is not known."""
+    return {row.name: {**changeset(row, None), "branches": []} for row in rows}
+
+
+def branches_tags(branch_rows: Iterable[RefRow], tag_rows: Iterable[RefRow], main: str | None) -> Json:
+    """Shape both lists in short; the main branch alone carries `mainbranch`."""
+    return {
+        "branches": [
+            {
+                "changeset": row.target_hash,
+                "heads": [row.target_hash] if row.heads is None else json.loads(row.heads),
+                "name": row.name,
+                **({"mainbranch": True} if row.name == main else {}),
+            }
+            for row in branch_rows
+        ],
+        "tags": [{"changeset": row.target_hash, "name": row.name} for row in tag_rows],
+    }
+
+
+def event(row: ChangeRow, about: FoundRepository) -> Json:
+    """Shape a change as an event; who pushed is not known."""
+    kind = EVENTS[row.kind]
+    if row.kind == "created" and about.row.parent_full_name is not None:
+        kind = "fork"
+    return {
+        "node": row.new[:12] if kind == "pushed" and row.new else None,
+        "description": _told(row) if kind == "pushed" else None,
+        "repository": repository(about),
+        "created_on": local(row.at),
+        "user": None,
+        "utc_created_on": utc(row.at),
+        "event": kind,
+    }
+
+
+def _told(row: ChangeRow) -> str:
+    """Say in words which ref went where."""
+    kind, _, verb = row.kind.partition("_")
+    return f"{kind} {row.ref} {verb}"
+
+
+def overview_item(found: FoundRepository) -> Json:
+    """Shape one line of `user/repositories/overview`."""
+    row = found.row
+    return {
+        "owner": row.owner,
+        "name": row.name,
+        "slug": row.slug,
+        "is_private": bool(row.is_private),
+        "avatar": row.avatar_url,
+    }
+
+
+def dashboard_item(found: FoundRepository) -> Json:
+    """Shape one line of `user/repositories/dashboard`; `fork` is false or the path of the parent."""
+    row = found.row
+    parent = found.parent.full_name if found.parent else found.named_parent
+    return {
+        "website": row.website,
+        "fork": f"/{parent}" if parent else False,
+        "name": row.name,
+        "scm": row.scm,
+        "absolute_url": f"/{row.full_name}/",
+        "_pk": row.id,
+        "owner": row.owner,
+        "slug": row.slug,
+        "is_private": bool(row.is_private),
+    }
+
+
+def privilege(permission: str | None) -> str | None:
+    """Name a membership as 1.0 did: the owner of a workspace is its admin."""
+    if permission is None:
+        return None
+    return "admin" if permission in ("owner", "admin") else "collaborator"

@@ -1,0 +1,247 @@
+"""Reading a page of anything: filtered by `q`, in a stable order, behind a position or by its number."""
+
+import base64
+import binascii
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from mirror.queries.repositories import Values, tuples
+from mirror.serve.api2.query_language import QueryError
+from mirror.serve.api2.query_sql import Condition, Field, condition_of
+from mirror.serve.exchange import ApiError
+
+DEFAULT_LENGTH = 10
+LONGEST = 100
+_MARK = "c"  # a page that is no number
+
+Position = tuple[str | int | float | None, ...]
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """The page that was asked for: by number, or behind a position."""
+
+    length: int = DEFAULT_LENGTH
+    number: int = 1
+    after: Position | None = None
+    size: int | None = None
+
+    @property
+    def offset(self) -> int:
+        """How many rows come before, where the page was asked for by its number."""
+        return 0 if self.after is not None else (self.number - 1) * self.length
+
+
+class _Place(msgspec.Struct, frozen=True, array_like=True):
+    """What an opaque page holds: its number, the place it begins behind, the size where that is costly."""
+
+    number: int
+    after: tuple[str | int | float | None, ...]
+    size: int | None = None
+
+
+def window(parameters: Mapping[str, str]) -> Window:
+    """Read `pagelen` and `page`; raises ApiError 400."""
+    length = _length(parameters)
+    page = parameters.get("page", "1")
+    if not page.startswith(_MARK):
+        return Window(length=length, number=_positive(parameters, "page", 1))
+    try:
+        raw = base64.urlsafe_b64decode(page[1:] + "=" * (-len(page[1:]) % 4))
+        place = msgspec.json.decode(raw, type=_Place)
+    except (msgspec.DecodeError, binascii.Error, ValueError):
+        raise _invalid("page") from None
+    is_counted = place.size is None or 0 <= place.size < 2**53
+    if not (0 < place.number < 2**53 and is_counted) or any(_unreadable(one) for one in place.after):
+        raise _invalid("page")
+    return Window(length=length, number=place.number, after=place.after, size=place.size)
+
+
+def opaque(number: int, after: Sequence[Any], size: int | None) -> str:
+    """Write a place as a page."""
+    raw = msgspec.json.encode(_Place(number, tuple(after), size))
+    return _MARK + base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+class Links(msgspec.Struct, frozen=True):
+    """Makes the addresses of other pages: the one that was asked for, with another `page`."""
+
+    address: str
+    parameters: Mapping[str, str]
+
+    def to(self, page: str, **others: str) -> str:
+        """Return the address of a page."""
+        return f"{self.address}?{urlencode({**self.parameters, **others, 'page': page})}"
+
+
+def _length(parameters: Mapping[str, str]) -> int:
+    """Read `pagelen`; a number of however many digits is clamped."""
+    text = parameters.get("pagelen", "")
+    if text.isascii() and text.isdecimal() and len(text.lstrip("0")) >= 10:
+        return LONGEST
+    return min(_positive(parameters, "pagelen", DEFAULT_LENGTH), LONGEST)
+
+
+def _positive(parameters: Mapping[str, str], name: str, default: int) -> int:
+    text = parameters.get(name, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
+        raise _invalid(name)
+    return int(text)
+
+
+def _unreadable(value: str | float | None) -> bool:
+    """Tell whether SQLite could not be given a value that somebody made up."""
+    if isinstance(value, int):
+        return abs(value) >= 2**63
+    return isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _invalid(name: str) -> ApiError:
+    return ApiError(400, f"Invalid {name}")
+
+
+Count = Callable[[sqlite3.Connection], int]
+
+
+class Order(msgspec.Struct, frozen=True):
+    """An order: by an expression, then by the listing's keys, all in one direction."""
+
+    sql: str
+    descending: bool = False
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that can be listed.
+
+    `keys` are expressions that tell any two rows apart. `sorts` are the orders by name; what is not named
+    there is looked for among the `fields`. `count` counts the rows without a query where there is a quicker
+    way than to look at each.
+    """
+
+    columns: str
+    source: str
+    where: str
+    values: Values
+    keys: tuple[str, ...]
+    fields: Mapping[str, Field]
+    sorts: Mapping[str, str] = {}
+    default: Order
+    count: Count | None = None
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """The rows of a page, and the position behind its last one if there are more.
+
+    `first_beyond` is the sort value of the first row that is not on the page.
+    """
+
+    rows: list[Any]
+    next: Position | None = None
+    first_beyond: Any = None
+    size: int | None = None
+
+
+def order_of(listing: Listing, sort: str | None) -> Order:
+    """Read the `sort` parameter; raises ApiError 400 that names what cannot be sorted by."""
+    if not sort:
+        return listing.default
+    name = sort.removeprefix("-").lower()
+    field = listing.fields.get(name)
+    sql = listing.sorts.get(name) or (field.sql if field and field.kind != "object" else None)
+    if sql is None:
+        known = ", ".join(sorted({*listing.fields, *listing.sorts}))
+        raise ApiError(400, f"Invalid sort: {name[:100]}", detail=f"Here one can sort by {known}.")
+    return Order(sql, sort.startswith("-"))
+
+
+def queried(listing: Listing, query: str | None) -> Condition | None:
+    """Read the `q` parameter; raises ApiError 400 that names what cannot be answered."""
+    if not query or not query.strip():
+        return None
+    try:
+        return condition_of(query, listing.fields)
+    except QueryError as error:
+        raise ApiError(400, f"Invalid query: {error}") from None
+
+
+def read_page(
+    connection: sqlite3.Connection,
+    listing: Listing,
+    window: Window,
+    *,
+    order: Order,
+    query: Condition | None,
+    counted: bool = True,
+) -> Page:
+    """Read a page; one row more than asked for tells whether there is another one."""
+    where = f"{listing.where} AND {query.sql}" if query else listing.where
+    values = {**listing.values, **(query.values if query else {})}
+    size = _size(connection, listing, where, values, window, query) if counted else None
+    keys = [key for key in listing.keys if key != order.sql]
+    begin = f"SELECT {', '.join([order.sql, *keys])}, {listing.columns} FROM {listing.source} WHERE {where}"
+    if window.after is not None and len(window.after) != 1 + len(keys):
+        raise ApiError(400, "Invalid page")
+    found = list[Any]()
+    for condition, more in segments(order, keys, window):
+        sql = f"{begin} {condition} ORDER BY {_directed(order, keys)} LIMIT :limit OFFSET :offset"
+        left = {"limit": window.length + 1 - len(found), "offset": window.offset}
+        found += tuples(connection, sql, {**values, **more, **left})
+        if len(found) > window.length:
+            break
+    width = 1 + len(keys)
+    rows, beyond = found[: window.length], found[window.length :]
+    return Page(
+        rows=[row[width:] for row in rows],
+        next=tuple(rows[-1][:width]) if beyond else None,
+        first_beyond=beyond[0][0] if beyond else None,
+        size=size,
+    )
+
+
+def _size(
+    connection: sqlite3.Connection,
+    listing: Listing,
+    where: str,
+    values: Values,
+    window: Window,
+    query: Condition | None,
+) -> int:
+    """Count the whole listing: with a query once, on its first page, for every row has to be looked at."""
+    if query is None and listing.count is not None:
+        return listing.count(connection)
+    if query is not None and window.after is not None and window.size is not None:
+        return window.size
+    found = tuples(connection, f"SELECT count(*) FROM {listing.source} WHERE {where}", values)
+    return int(found[0][0])
+
+
+def segments(order: Order, keys: Sequence[str], window: Window) -> list[tuple[str, Values]]:
+    """Return the conditions under which rows come behind a position, one after the other.
+
+    First those of the same value, then those of greater ones, then nulls, which come first upwards and last
+    downwards: an index goes straight to each, but not to "the same and a later key, or greater, or null".
+    """
+    if window.after is None:
+        return [("", {})]
+    value, *rest = window.after
+    than = "<" if order.descending else ">"
+    values: Values = {"after": value, **{f"after{place}": one for place, one in enumerate(rest)}}
+    same = "IS NULL" if value is None else "= :after"
+    found = list[tuple[str, Values]]()
+    if keys:
+        places = ", ".join(f":after{place}" for place in range(len(rest)))
+        found.append((f"AND {order.sql} {same} AND ({', '.join(keys)}) {than} ({places})", values))
+    if value is not None:
+        found.append((f"AND {order.sql} {than} :after", values))
+    if (value is None) != order.descending:
+        found.append((f"AND {order.sql} IS {'' if order.descending else 'NOT '}NULL", {}))
+    return found
+
+
+def _directed(order: Order, keys: Sequence[str]) -> str:
+    return ", ".join(f"{one} DESC" if order.descending else one for one in [order.sql, *keys])

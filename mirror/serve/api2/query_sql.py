@@ -1,0 +1,168 @@
+"""A query as parameterised SQL: fields become expressions of our own, literals become parameters.
+
+Null equals null alone and is neither greater nor less than anything, nor contains anything; ``!=``, ``!~``
+and ``NOT IN`` hold wherever ``=``, ``~`` and ``IN`` do not. ``~`` compares folded texts (`str.casefold`).
+"""
+
+import re
+import sqlite3
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from mirror.serve.api2.query_language import Comparison, Every, Expression, QueryError, Value, parse
+from mirror.times import normalised
+
+Values = dict[str, Any]
+
+_DIGITS = re.compile(r"0*(\d+)", re.ASCII)
+_LARGEST_NUMBER = 2**63 - 1
+_KINDS = {
+    "text": 'a text: "..."',
+    "number": "a number",
+    "date": "a date",
+    "boolean": "true or false",
+    "object": "an object, which can be compared with null alone",
+}
+
+
+class Field(msgspec.Struct, frozen=True):
+    """What can be asked about: its SQL expression and what kind of value it has.
+
+    `among` is the condition by which an index finds the rows that equal one of ``:values``, no others.
+    """
+
+    sql: str
+    kind: Literal["text", "number", "date", "boolean", "object"] = "text"
+    among: str = ""
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """SQL that holds or not, and its parameters; always in brackets where that matters."""
+
+    sql: str
+    values: Values
+
+
+def condition_of(query: str, fields: Mapping[str, Field]) -> Condition:
+    """Turn a query into SQL; raises QueryError that names what cannot be answered."""
+    compiler = _Compiler(fields)
+    return Condition(compiler.expression(parse(query)), compiler.values)
+
+
+def register(connection: sqlite3.Connection) -> None:
+    """Give a connection the functions that conditions and orders call."""
+    connection.create_function("mirror_contains", 2, _contains, deterministic=True)
+    connection.create_function("mirror_natural", 1, natural, deterministic=True)
+
+
+def _contains(text: str, folded: str) -> bool:
+    return folded in text.casefold()
+
+
+def natural(text: str) -> str:
+    """Return a key that sorts numbers inside a text by their size: ``v1.9`` before ``v1.10``.
+
+    A number becomes its length and its digits without leading zeros, behind a digit that keeps its rank.
+    """
+    return _DIGITS.sub(lambda found: f"0{len(found[1]):06}{found[1]}", text)
+
+
+class _Compiler:
+    """Collects parameters while it writes conditions."""
+
+    def __init__(self, fields: Mapping[str, Field]) -> None:
+        self._fields = fields
+        self.values = Values()
+
+    def expression(self, part: Expression) -> str:
+        """Write any expression."""
+        if isinstance(part, Comparison):
+            return self._comparison(part)
+        joint = " AND " if isinstance(part, Every) else " OR "
+        return "(" + joint.join(self.expression(one) for one in part.parts) + ")"
+
+    def _comparison(self, one: Comparison) -> str:
+        field = self._fields.get(one.field)
+        if field is None:
+            known = ", ".join(sorted(self._fields))
+            raise QueryError(f"{one.field} is no field that can be asked about here; there are {known}")
+        match one.operator:
+            case "=" | "IN":
+                return self._among(one, field)
+            case "!=" | "NOT IN":
+                return self._not_among(one, field)
+            case "~" | "!~":
+                return self._containing(one, field)
+        if field.kind in ("boolean", "object") or one.values[0].kind == "null":
+            raise QueryError(f"{one.field} {one.operator} {one.values[0].text} has no meaning")
+        return f"{field.sql} {one.operator} {self._parameter(one, field, one.values[0])}"
+
+    def _among(self, one: Comparison, field: Field) -> str:
+        """Write ``=`` and ``IN``: as a list, for SQLite reads no chain of a thousand ORs."""
+        values, has_null = self._list(one, field)
+        found = (field.among or f"{field.sql} IN (:values)").replace(":values", values)
+        if not has_null:
+            return f"({found})"
+        return f"({field.sql} IS NULL OR {found})" if values else f"{field.sql} IS NULL"
+
+    def _not_among(self, one: Comparison, field: Field) -> str:
+        """Write ``!=`` and ``NOT IN``."""
+        values, has_null = self._list(one, field)
+        if not values:
+            return f"{field.sql} IS NOT NULL"
+        return f"({field.sql} IN ({values})) IS {'FALSE' if has_null else 'NOT TRUE'}"
+
+    def _list(self, one: Comparison, field: Field) -> tuple[str, bool]:
+        """Bind the literals of a list; tell whether null is among them, which is not bound."""
+        literals = [value for value in one.values if value.kind != "null"]
+        parameters = [self._parameter(one, field, value) for value in literals]
+        return ", ".join(parameters), len(literals) < len(one.values)
+
+    def _containing(self, one: Comparison, field: Field) -> str:
+        """Write ``~``: SQLite folds ASCII by itself, quickly; other texts are folded by Python."""
+        value = one.values[0]
+        if field.kind != "text" or value.kind != "text":
+            raise QueryError(f"{one.field} {one.operator} ... is for texts in double quotes alone")
+        folded = value.text.casefold()
+        plain = folded.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        pattern, text = self._bound(f"%{plain}%"), self._bound(folded)
+        holds = (
+            f"({field.sql} LIKE {pattern} ESCAPE '\\' OR "
+            f"({field.sql} GLOB '*[^ -~]*' AND mirror_contains({field.sql}, {text})))"
+        )
+        return holds if one.operator == "~" else f"({field.sql} IS NULL OR NOT {holds})"
+
+    def _parameter(self, one: Comparison, field: Field, value: Value) -> str:
+        """Bind a literal as the field's kind; raises QueryError for one of another kind."""
+        if field.kind == "date" and value.kind in ("date", "text"):
+            return self._bound(_moment(one.field, value.text))
+        if field.kind != value.kind:
+            raise QueryError(f"{one.field} is {_KINDS[field.kind]}, not {value.text[:100]}")
+        if field.kind == "number":
+            return self._bound(_number(value.text))
+        return self._bound(value.text == "true" if field.kind == "boolean" else value.text)
+
+    def _bound(self, value: Any) -> str:
+        name = f"q{len(self.values)}"
+        self.values[name] = value
+        return f":{name}"
+
+
+def _number(text: str) -> int | float:
+    if "." in text:
+        return float(text)
+    try:
+        number = int(text)
+    except ValueError:  # thousands of digits, which Python refuses to read
+        return float(text)
+    return number if abs(number) <= _LARGEST_NUMBER else float(text)
+
+
+def _moment(field: str, text: str) -> str:
+    """Read a date; a ``+`` that was not escaped in an address arrives as a space."""
+    try:
+        return normalised(text[:10] + text[10:].replace(" ", "+"))
+    except (ValueError, OverflowError):
+        raise QueryError(f"{field} is a date like 2026-11-01T10:00:00+00:00, not {text[:100]!r}") from None

@@ -1,0 +1,282 @@
+"""API 2.0, the reading side: each route is a function from a connection and a request to an answer.
+
+Addresses and shapes are those of recorded answers and of the published description; docs/api-2.0.md has a
+row for each, also for what upstream has removed and the mirror gives back.
+"""
+
+import sqlite3
+
+from mirror.queries import repositories as reads
+from mirror.queries.rows import Account, Ref, Repository
+from mirror.queries.visible import must_have_read_refs
+from mirror.serve.api2 import listings as catalogue
+from mirror.serve.api2 import paging
+from mirror.serve.api2.exchange import (
+    Asked,
+    Reader,
+    accounts_of,
+    envelope,
+    find_repository,
+    listed,
+    no_workspace,
+    page_of,
+    role_of,
+    shaped,
+)
+from mirror.serve.api2.paging import read_page
+from mirror.serve.api2.shapes import moment
+from mirror.serve.auth import Caller
+from mirror.serve.exchange import Answer, ApiError, not_mirrored, unauthorized
+from mirror.times import normalised
+
+
+def _workspace(connection: sqlite3.Connection, asked: Asked) -> Account:
+    found = reads.account(connection, asked.names[0], owners_only=True)
+    if found is None:
+        raise no_workspace(asked.names[0])
+    return found
+
+
+def _account(connection: sqlite3.Connection, name: str) -> Account:
+    found = reads.account(connection, name)
+    if found is None:
+        raise ApiError(404, name)
+    return found
+
+
+def _myself(connection: sqlite3.Connection, caller: Caller) -> Account:
+    """Find whom the caller speaks as; raises ApiError 401 for nobody, 403 where that is no user."""
+    if not caller.known:
+        raise unauthorized()
+    mine = reads.accounts(connection, caller.user_ids)
+    if not mine:
+        raise ApiError(
+            403,
+            "This API is only accessible with user credentials.",
+            detail="Make a token with `mirror token create --user NAME`, or send the name as the Basic user.",
+        )
+    return mine[next(one for one in caller.user_ids if one in mine)]
+
+
+def user(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET user: whom the caller speaks as."""
+    row = _myself(connection, asked.caller)
+    return Answer(body=asked.shapes.full_user(row), synced_at=row.last_seen_at)
+
+
+def users(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET users/U, by name, uuid or account id; names are not accepted upstream any more."""
+    row = _account(connection, asked.names[0])
+    return Answer(body=asked.shapes.full_user(row), synced_at=row.last_seen_at)
+
+
+def teams(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET teams/T: gone upstream; a person's own workspace is no team."""
+    row = _account(connection, asked.names[0])
+    if row.kind == "user" or not row.is_owner:
+        raise ApiError(404, f"{asked.names[0]} is not a team")
+    return Answer(body=asked.shapes.team(row), synced_at=row.last_seen_at)
+
+
+def workspaces(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET workspaces: whatever the caller may see something of; gone upstream since April 2026."""
+    listing = catalogue.workspaces(asked.caller, role_of(asked, ("owner", "collaborator", "member")))
+    shapes = asked.shapes
+    return accounts_of(connection, asked, listing, lambda row, _: shapes.workspace(row))
+
+
+def workspace(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET workspaces/W, by slug or by uuid."""
+    row = _workspace(connection, asked)
+    return Answer(body=asked.shapes.workspace(row), synced_at=row.last_seen_at)
+
+
+def _open_workspace(connection: sqlite3.Connection, asked: Asked) -> Account:
+    """Find a workspace whose members the caller may see; raises ApiError 401, 403 or 404."""
+    if not asked.caller.known:
+        raise unauthorized()
+    row = _workspace(connection, asked)
+    if not asked.caller.sees_all and not reads.belongs(connection, asked.caller, row.id):
+        raise ApiError(403, "Forbidden", detail="Members are shown to members.")
+    return row
+
+
+def members(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET workspaces/W/members: for those who may see the workspace's private repositories, as upstream."""
+    row, shapes = _open_workspace(connection, asked), asked.shapes
+    return accounts_of(
+        connection,
+        asked,
+        catalogue.members(asked.caller, row.id),
+        lambda member, permission: shapes.membership(member, row, permission),
+        row.last_seen_at,
+    )
+
+
+def member(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET workspaces/W/members/U: one membership, by uuid, account id or name."""
+    row = _open_workspace(connection, asked)
+    found = reads.account(connection, asked.names[1])
+    listing = catalogue.members(asked.caller, row.id, found.id if found else 0)
+    page = read_page(connection, listing, paging.Window(), order=listing.default, query=None, counted=False)
+    if found is None or not page.rows:
+        raise ApiError(404, asked.names[1])
+    return Answer(body=asked.shapes.membership(found, row, page.rows[0][-1]), synced_at=found.last_seen_at)
+
+
+def my_workspaces(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET user/workspaces: where the caller may work; a token, which sees everything, may everywhere."""
+    if not asked.caller.known:
+        raise unauthorized()
+    told = asked.parameters.get("administrator", "").lower()
+    administrator = {"true": True, "false": False}.get(told)
+    listing = catalogue.own_workspaces(asked.caller, administrator=administrator)
+    return accounts_of(connection, asked, listing, asked.shapes.workspace_access)
+
+
+def my_permissions(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET user/permissions/repositories: gone upstream since April 2026; rights are the workspace's."""
+    me = _myself(connection, asked.caller)
+    page, window = page_of(connection, asked, catalogue.own_repositories(asked.caller))
+    permissions = dict(page.rows)
+    rows = reads.repositories(connection, asked.caller, list(permissions))
+    shapes = asked.shapes
+    values = [shapes.permission(me, row, permissions[row.id]) for row in rows]
+    return envelope(asked, page, window, values, me.last_seen_at)
+
+
+def all_repositories(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET repositories: everything the caller may see, the oldest first; gone upstream since April 2026.
+
+    In that order `next` has an `after`, as it had then, for clients that take it from there. Behind an
+    `after` no size is told: it would be that of the rest.
+    """
+    since = _since(asked)
+    listing = catalogue.repositories(asked.caller, since=since, role=role_of(asked))
+    page, window = page_of(connection, asked, listing, counted=since is None)
+    rows = reads.repositories(connection, asked.caller, [row[0] for row in page.rows])
+    values, synced_at = shaped(connection, asked, rows)
+    by_creation = asked.parameters.get("sort") in (None, "", "created_on")
+    beyond = moment(page.first_beyond) if by_creation else None
+    return envelope(asked, page, window, values, synced_at, **({"after": beyond} if beyond else {}))
+
+
+def _since(asked: Asked) -> str | None:
+    text = asked.parameters.get("after")
+    if not text:
+        return None
+    try:
+        return normalised(text[:10] + text[10:].replace(" ", "+"))
+    except (ValueError, OverflowError):
+        raise ApiError(400, "Invalid after", detail="It is a date like 2026-11-01T10:00:00+00:00.") from None
+
+
+def workspace_repositories(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET repositories/W."""
+    owners = reads.accounts_named(connection, asked.names[0], owners_only=True)
+    if not owners:
+        raise no_workspace(asked.names[0])
+    listing = catalogue.repositories(asked.caller, owners=[owner.id for owner in owners], role=role_of(asked))
+    return listed(connection, asked, listing, owners[0].last_seen_at)
+
+
+def repository(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET repositories/W/S, by slug or by uuid."""
+    return repository_answer(connection, asked, find_repository(connection, asked))
+
+
+def repository_answer(connection: sqlite3.Connection, asked: Asked, row: Repository) -> Answer:
+    """Answer with one repository."""
+    owner = reads.accounts(connection, [row.owner_id])[row.owner_id]
+    return Answer(body=asked.shapes.repository(row, owner), synced_at=row.last_seen_at)
+
+
+def forks(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET repositories/W/S/forks: those that the caller may see."""
+    row = find_repository(connection, asked)
+    listing = catalogue.repositories(asked.caller, parent=row.id, role=role_of(asked))
+    return listed(connection, asked, listing, row.last_seen_at)
+
+
+def watchers(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET repositories/W/S/watchers: as many as the mirror knows, which can be fewer than are counted."""
+    row = find_repository(connection, asked)
+    if row.followers_count != 0 and not reads.has_followers(connection, row.id):
+        raise not_mirrored("who watches a repository")
+    listing = catalogue.watchers(asked.caller, row.id)
+    shapes = asked.shapes
+    return accounts_of(connection, asked, listing, lambda user, _: shapes.account(user), row.last_seen_at)
+
+
+def _with_refs(connection: sqlite3.Connection, asked: Asked) -> Repository:
+    """Find the repository whose refs are asked for; raises ApiError 503 or 501 where none were read."""
+    row = find_repository(connection, asked)
+    must_have_read_refs(connection, row.id, row.full_name, row.refs_synced_at)
+    return row
+
+
+def _refs(connection: sqlite3.Connection, asked: Asked, *kinds: str) -> Answer:
+    row = _with_refs(connection, asked)
+    page, window = page_of(connection, asked, catalogue.refs(row.id, *kinds))
+    shapes = asked.shapes
+    values = [shapes.ref(row, Ref(*one)) for one in page.rows]
+    return envelope(asked, page, window, values, row.refs_synced_at)
+
+
+def refs(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET repositories/W/S/refs: branches and tags by name, in one list."""
+    return _refs(connection, asked, "branch", "tag")
+
+
+def branches(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET repositories/W/S/refs/branches."""
+    return _refs(connection, asked, "branch")
+
+
+def tags(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET repositories/W/S/refs/tags."""
+    return _refs(connection, asked, "tag")
+
+
+def _ref(connection: sqlite3.Connection, asked: Asked, kind: str) -> Answer:
+    row, name = _with_refs(connection, asked), asked.names[2]
+    found = reads.ref(connection, row.id, kind, name)
+    if found is None:
+        raise ApiError(404, f"No {kind} with name {name}", detail=f"{row.full_name} has no {kind} {name}.")
+    return Answer(body=asked.shapes.ref(row, found), synced_at=row.refs_synced_at)
+
+
+def branch(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET repositories/W/S/refs/branches/NAME."""
+    return _ref(connection, asked, "branch")
+
+
+def tag(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET repositories/W/S/refs/tags/NAME."""
+    return _ref(connection, asked, "tag")
+
+
+WORKSPACE, REPOSITORY, NAME = "<workspace>", "<repository>", "<name>"
+
+READERS: dict[tuple[str, ...], Reader] = {
+    ("user",): user,
+    ("user", "workspaces"): my_workspaces,
+    ("user", "permissions", "repositories"): my_permissions,
+    ("users", WORKSPACE): users,
+    ("teams", WORKSPACE): teams,
+    ("workspaces",): workspaces,
+    ("workspaces", WORKSPACE): workspace,
+    ("workspaces", WORKSPACE, "members"): members,
+    ("workspaces", WORKSPACE, "members", NAME): member,
+    ("repositories",): all_repositories,
+    ("repositories", WORKSPACE): workspace_repositories,
+    ("repositories", WORKSPACE, REPOSITORY): repository,
+    ("repositories", WORKSPACE, REPOSITORY, "refs"): refs,
+    ("repositories", WORKSPACE, REPOSITORY, "refs", "branches"): branches,
+    ("repositories", WORKSPACE, REPOSITORY, "refs", "branches", NAME): branch,
+    ("repositories", WORKSPACE, REPOSITORY, "refs", "tags"): tags,
+    ("repositories", WORKSPACE, REPOSITORY, "refs", "tags", NAME): tag,
+    ("repositories", WORKSPACE, REPOSITORY, "forks"): forks,
+    ("repositories", WORKSPACE, REPOSITORY, "watchers"): watchers,
+}
+"""Every address that answers GET, with placeholders for names."""

@@ -1,0 +1,359 @@
+"""Datasette's side of privacy: who a request's actor is, and what of a mirror it may open.
+
+An actor with `mirror_ids` was recognised by this module in this very request: they are the rows of the user
+that it speaks as. `mirror_scope` is added for a token that sees everything. A login cookie carries neither,
+only the number of its token, so a revoked token ends its logins too.
+"""
+
+import base64
+import binascii
+import contextlib
+import ipaddress
+import sqlite3
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import msgspec
+from datasette.utils import baseconv
+from datasette.utils.asgi import Request
+from itsdangerous import BadSignature
+
+from mirror.queries import visible as lookups
+from mirror.serve import tokens
+from mirror.serve.state import mirror_named, mirrors, served
+from mirror.times import from_text, to_text, utc_now
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
+    from datasette.database import Database
+
+
+PROXIES_SAY = frozenset({"x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via"})
+
+
+class NotAccepted(Exception):
+    """A credential that is unknown, expired, revoked or cannot be read."""
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody who asks. `name` says who in messages; `username` is the mirrored user they speak as, if any.
+
+    `sees_all` tells whether nothing is hidden from them. Otherwise they see the private repositories of the
+    rows `user_ids` of `users`, and of their workspaces: a person and their namespace can be two rows.
+    """
+
+    name: str = "anonymous"
+    token_id: int | None = None
+    username: str | None = None
+    user_ids: tuple[int, ...] = ()
+    sees_all: bool = False
+    may_write: bool = False
+    last_used_at: str | None = None
+
+    @property
+    def known(self) -> bool:
+        """Tell whether a credential was accepted."""
+        return self.token_id is not None or bool(self.user_ids)
+
+
+ANONYMOUS = Caller()
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """What a request says of its sender, not yet believed; `token` is None where it says nothing.
+
+    `unused` ones are checked, but give their caller nothing.
+    """
+
+    token: str | None = None
+    username: str | None = None
+    trusted: bool = False
+    unused: bool = False
+
+
+NOTHING_SAID = Credentials()
+
+
+def credentials(
+    headers: Mapping[str, str], *, trust_basic_user: bool = False, local: bool = False
+) -> Credentials:
+    """Read the Authorization header; schemes other than Basic and Bearer, like OAuth 1.0, say nothing."""
+    scheme, _, rest = headers.get("authorization", "").partition(" ")
+    rest = rest.strip()
+    if scheme.lower() == "bearer":
+        return Credentials(token=rest)
+    if scheme.lower() != "basic":
+        return NOTHING_SAID
+    try:
+        user, _, password = base64.b64decode(rest, validate=True).decode("utf-8").partition(":")
+    except (binascii.Error, ValueError):
+        return Credentials(token="")
+    return Credentials(token=password, username=user or None, trusted=trust_basic_user and local)
+
+
+def is_local(client: Any, headers: Mapping[str, str]) -> bool:
+    """Tell whether a request was sent by this machine, to this machine, without a proxy between.
+
+    The Host header is looked at because a foreign page can have its own name point here (DNS rebinding).
+    """
+    if not client or not PROXIES_SAY.isdisjoint(headers):
+        return False
+    try:
+        host = urlsplit("//" + headers.get("host", "")).hostname or ""
+    except ValueError:  # half a bracket
+        return False
+    return is_loopback(str(client[0])) and is_loopback(host)
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether an address, or the name localhost, is this machine alone."""
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def recognise(connection: sqlite3.Connection, said: Credentials) -> Caller:
+    """Turn credentials into a caller; raises NotAccepted."""
+    caller = ANONYMOUS if said.token is None else _accepted(connection, said, said.token)
+    return ANONYMOUS if said.unused else caller
+
+
+def _accepted(connection: sqlite3.Connection, said: Credentials, token: str) -> Caller:
+    """Find the caller whose token or trusted name was sent; raises NotAccepted."""
+    living = tokens.find(connection, token)
+    if living is not None:
+        return holder(connection, living, said.username)
+    ids = _named(connection, said.username) if said.trusted and said.username else ()
+    if not ids:
+        raise NotAccepted
+    return Caller(name=str(said.username), username=said.username, user_ids=ids)
+
+
+def holder(connection: sqlite3.Connection, living: tokens.LivingToken, claimed: str | None) -> Caller:
+    """Make the caller of a token; one without a user speaks for the Basic user name beside it.
+
+    That reveals nothing more: a token without a user sees everything.
+    """
+    if living.user_id is not None:
+        username, ids = living.user, tokens.rows_of(connection, living.user_id)
+    else:
+        username, ids = claimed, _named(connection, claimed) if claimed else ()
+    return Caller(
+        name=living.name,
+        token_id=living.id,
+        username=username,
+        user_ids=ids,
+        sees_all=living.user_id is None,
+        may_write=living.scope == "write",
+        last_used_at=living.last_used_at,
+    )
+
+
+def _named(connection: sqlite3.Connection, username: str) -> tuple[int, ...]:
+    """Find all rows of a name."""
+    rows = connection.execute(
+        """SELECT id FROM users WHERE username = ? COLLATE NOCASE
+           ORDER BY deleted_at IS NOT NULL, is_owner DESC, id""",
+        (username,),
+    )
+    return tuple(row[0] for row in rows)
+
+
+def holds_private(connection: sqlite3.Connection) -> bool:
+    """Tell whether the file holds anything that is not for everybody; tombstones count.
+
+    A repository that was made public counts too: what changed in it before that is on record.
+    """
+    return bool(
+        connection.execute(
+            """SELECT EXISTS (SELECT 1 FROM repositories WHERE is_private = 1)
+                   OR EXISTS (SELECT 1 FROM changes WHERE kind = 'made_public')"""
+        ).fetchone()[0]
+    )
+
+
+LOGIN_SECONDS = 30 * 86_400
+USE_NOTED_EVERY = 60
+ROOT = "root"
+
+Actor = dict[str, Any]
+
+
+async def actor_of(datasette: "Datasette", request: Request) -> Actor | None:
+    """Return the actor behind a request's token or login, None where another plugin may know it.
+
+    Raises NotAccepted for a credential that no mirror accepts.
+    """
+    said = said_by(datasette, request)
+    if said == NOTHING_SAID:
+        cookie = request.cookies.get("ds_actor")
+        return await _actor_of_login(datasette, cookie) if cookie else None
+    attached = list(mirrors(datasette))
+    for database in attached:
+        with contextlib.suppress(NotAccepted):
+            caller = await database.execute_fn(lambda connection: recognise(connection, said))
+            await note_use(datasette, database, caller)
+            return _actor(database, caller)
+    if attached:
+        raise NotAccepted
+    return None
+
+
+def said_by(datasette: "Datasette", request: Request) -> Credentials:
+    """Read a request's credentials under this server's settings."""
+    config = served(datasette).config
+    headers = request.headers
+    return credentials(
+        headers,
+        trust_basic_user=config.trust_basic_user,
+        local=config.trust_basic_user and _is_ours(datasette, request),
+    )
+
+
+def _is_ours(datasette: "Datasette", request: Request) -> bool:
+    """Tell whether a request was sent by a program of the system user that runs this server."""
+    client, server = request.scope.get("client"), request.scope.get("server")
+    return is_local(client, request.headers) and served(datasette).peers.is_ours(client, server)
+
+
+def login_cookie(datasette: "Datasette", database: "Database", token: tokens.LivingToken) -> str:
+    """Sign the cookie of somebody who showed a token."""
+    expires = baseconv.base62.encode(int(time.time()) + LOGIN_SECONDS)
+    actor = {"id": token.name, "mirror_token": token.id, "mirror": database.name}
+    return str(datasette.sign({"a": actor, "e": expires}, "actor"))
+
+
+async def _actor_of_login(datasette: "Datasette", cookie: str) -> Actor | None:
+    """Recognise a login cookie of ours whose token still lives."""
+    try:
+        decoded = datasette.unsign(cookie, "actor")
+    except BadSignature:
+        return None
+    actor = decoded.get("a") if isinstance(decoded, dict) else None
+    if not isinstance(actor, dict) or "mirror_token" not in actor:
+        return None
+    if not decoded.get("e") or time.time() > baseconv.base62.decode(decoded["e"]):
+        return None
+    database = mirror_named(datasette, actor.get("mirror", ""))
+    if database is None:
+        return None
+    token_id = actor["mirror_token"]
+
+    def read(connection: sqlite3.Connection) -> Caller | None:
+        living = tokens.find_by_id(connection, token_id)
+        return holder(connection, living, None) if living else None
+
+    caller = await database.execute_fn(read)
+    if caller is None:
+        return None
+    await note_use(datasette, database, caller)
+    return _actor(database, caller)
+
+
+def _actor(database: "Database", caller: Caller) -> Actor:
+    """Write a recognised caller as Datasette knows actors."""
+    actor: Actor = {
+        "id": caller.name,
+        "mirror": database.name,
+        "mirror_user": caller.username,
+        "mirror_ids": list(caller.user_ids),
+    }
+    if caller.token_id is not None:
+        actor["mirror_token"] = caller.token_id
+    if caller.sees_all:
+        actor["mirror_scope"] = "write" if caller.may_write else "read"
+    return actor
+
+
+def caller_of(actor: Actor | None, database: str) -> Caller:
+    """Turn the actor of a request back into a caller of a mirror of that name; it never writes."""
+    actor = actor or {}
+    if actor.get("id") == ROOT and "mirror" not in actor:
+        return Caller(name=ROOT, token_id=0, sees_all=True)  # Datasette's own root has no token
+    if "mirror_ids" not in actor or actor.get("mirror") != database:
+        return ANONYMOUS
+    return Caller(
+        name=str(actor["id"]),
+        token_id=actor.get("mirror_token"),
+        username=actor.get("mirror_user"),
+        user_ids=tuple(actor["mirror_ids"]),
+        sees_all="mirror_scope" in actor,
+    )
+
+
+class Visitor:
+    """Whose SQL a request runs: an actor, None for a stranger."""
+
+    def __init__(self, actor: Actor | None) -> None:
+        self._actor = actor
+
+    def sees_all(self, database: str) -> bool:
+        """Tell whether nothing of a mirror is hidden from them."""
+        return caller_of(self._actor, database).sees_all
+
+    def lacks(self, connection: sqlite3.Connection, database: str) -> bool:
+        """Tell whether the mirror on a connection holds a row that is hidden from them."""
+        return lookups.hides(connection, caller_of(self._actor, database))
+
+
+def may_download(datasette: "Datasette", actor: Actor | None, resource: Any) -> bool:
+    """Tell whether an actor may have a file as it is: one from whom nothing in it is hidden."""
+    return not isinstance(resource, str) or (
+        mirror_named(datasette, resource) is None or Visitor(actor).sees_all(resource)
+    )
+
+
+async def is_closed(datasette: "Datasette", actor: Actor | None, resource: Any) -> bool:
+    """Tell whether an actor must not open a database or anything in it.
+
+    Every action on a mirror is asked about alike, those of other plugins too. The in-memory database of
+    `--crossdb` reaches into all files: it is for those alone from whom no mirror hides anything.
+    """
+    name = resource[0] if isinstance(resource, tuple) else resource
+    if not isinstance(name, str):
+        return False
+    asking = Visitor(actor)
+    if datasette.crossdb and name == "_memory":
+        return not all(asking.sees_all(database.name) for database in mirrors(datasette))
+    database = mirror_named(datasette, name)
+    if database is None or asking.sees_all(name):
+        return False
+    if _is_accounts(resource) or database.lacks_changes():
+        return True
+    return bool(await database.execute_fn(lambda connection: asking.lacks(connection, name)))
+
+
+def _is_accounts(resource: Any) -> bool:
+    """Tell whether the tokens are asked for, or what was written with them: no concern of anybody else."""
+    return isinstance(resource, tuple) and str(resource[1]).lower() in ("api_tokens", "writes")
+
+
+async def note_use(datasette: "Datasette", database: "Database", caller: Caller) -> None:
+    """Record when a token was last used, once a minute, without waiting for whoever writes just now."""
+    now = utc_now()
+    if caller.token_id is None or not database.is_mutable:
+        return
+    used = caller.last_used_at
+    if used and (now - from_text(used)).total_seconds() < USE_NOTED_EVERY:
+        return
+    noted, key = served(datasette).use_noted, (database.name, caller.token_id)
+    if time.monotonic() - noted.get(key, -1e9) < USE_NOTED_EVERY:
+        return
+    noted[key] = time.monotonic()
+    token_id = caller.token_id
+
+    def note(connection: sqlite3.Connection) -> None:
+        try:
+            with connection:
+                connection.execute(
+                    "UPDATE api_tokens SET last_used_at = ? WHERE id = ?", (to_text(now), token_id)
+                )
+        except sqlite3.OperationalError:
+            noted.pop(key, None)  # a long write or a read-only disk: the next request tries again
+
+    await database.execute_write_fn(note, block=False)

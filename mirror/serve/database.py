@@ -1,0 +1,310 @@
+"""Reading attached files: whether one is a mirror, and the SQL of visitors in one snapshot with its check.
+
+Datasette runs all SQL of visitors by `Database.execute`, this program its own reads by `Database.execute_fn`.
+The former gets connections that are restricted to what the visitor may reach, decided inside the transaction
+that reads: what a sync commits meanwhile is not seen by a statement that was allowed before.
+"""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from datasette.database import Database, Results
+from datasette.utils.asgi import Forbidden
+from datasette.views.base import DatasetteError
+
+from mirror.errors import StoreError
+from mirror.search.find import one_snapshot
+from mirror.serve.auth import holds_private
+from mirror.serve.sql_access import Reach, functions_of, restrict
+from mirror.serve.sql_limits import BoundedConnection
+from mirror.store.files import is_read_as_it_is, reading_address, schema_version
+from mirror.store.migrations import APPLICATION_ID, VERSION
+
+Kind = Literal["lookup", "sql", "count"]
+
+THREADS: dict[Kind, int] = {"sql": 4, "count": 2}
+MOST_WAITING = 100
+"""How many reads of one kind may wait for a thread; more are refused at once."""
+
+_kind = ContextVar[Kind]("kind", default="lookup")
+
+
+@contextmanager
+def reading_for(kind: Kind) -> Iterator[None]:
+    """Let the reads that this task begins use the threads of a kind."""
+    token = _kind.set(kind)
+    try:
+        yield
+    finally:
+        _kind.reset(token)
+
+
+class PooledDatabase(Database):  # type: ignore[misc]
+    """A database whose SQL of visitors (`execute`) and counts have threads of their own."""
+
+    def __init__(self, original: Database) -> None:
+        super().__init__(original.ds, original.path, original.is_mutable, original.is_memory)
+        self.name, self.route = original.name, original.route
+        self._pools = {kind: ThreadPoolExecutor(most, kind) for kind, most in THREADS.items()}
+        self._waiting = dict.fromkeys(THREADS, 0)
+
+    async def execute(self, *arguments: Any, **options: Any) -> Any:
+        """Run a statement, which may be a visitor's; raises DatasetteError 503 where too many wait."""
+        with reading_for("sql"):
+            return await super().execute(*arguments, **options)
+
+    async def execute_fn(self, fn: Callable[[Any], Any]) -> Any:
+        """Run a function with a connection, by the threads for what this task reads."""
+        kind = _kind.get()
+        work = self.work(fn, kind)
+        if self.ds.executor is None:
+            return work()
+        loop = asyncio.get_running_loop()
+        if kind not in self._pools:
+            return await loop.run_in_executor(self.ds.executor, work)
+        if self._waiting[kind] >= MOST_WAITING + THREADS[kind]:
+            raise DatasetteError("Too many queries are waiting. Try again in a moment.", status=503)
+        self._waiting[kind] += 1
+        try:
+            return await loop.run_in_executor(self._pools[kind], work)
+        finally:
+            self._waiting[kind] -= 1
+
+    def work(self, fn: Callable[[Any], Any], kind: Kind) -> Callable[[], Any]:
+        """Return what a thread is to do: call the function with its connection for reads of a kind."""
+        raise NotImplementedError
+
+
+TABLES = ("upstreams", "repositories", "sync_runs")
+"""A file with all of these is a mirror, though a restored dump has lost its `application_id`."""
+
+
+class Visitor(Protocol):
+    """Who runs SQL in this request."""
+
+    def sees_all(self, database: str) -> bool:
+        """Tell whether nothing of a mirror is hidden from them."""
+        ...
+
+    def lacks(self, connection: sqlite3.Connection, database: str) -> bool:
+        """Tell whether the mirror on a connection holds a row that is hidden from them."""
+        ...
+
+
+class Nobody:
+    """Stands for SQL that belongs to no request: it reads what a stranger may."""
+
+    def sees_all(self, database: str) -> bool:
+        """Say no."""
+        del database
+        return False
+
+    def lacks(self, connection: sqlite3.Connection, database: str) -> bool:
+        """Tell whether the mirror holds a private row."""
+        del database
+        return holds_private(connection)
+
+
+def _bare(name: str) -> str:
+    """Return the name of a column: SQLite names a withheld one as it is written, in Datasette's brackets."""
+    return name[1:-1] if name.startswith("[") and name.endswith("]") else name
+
+
+visitor: ContextVar[Visitor] = ContextVar("visitor", default=Nobody())  # noqa: B039 - it has no state
+"""Who runs SQL; set anew by every request, as soon as it is known who sends it."""
+
+
+class GuardedDatabase(PooledDatabase):
+    """A file, or the memory that `--crossdb` attaches files to, whose visitors' SQL is restricted."""
+
+    def __init__(self, original: Database) -> None:
+        super().__init__(original)
+        self._is_mirror = False
+        self._was_none: object = None
+        self._kept = threading.local()
+
+    def is_mirror(self) -> bool:
+        """Tell whether the file is a mirror; one that cannot be asked may be one."""
+        if self.path is None or self._is_mirror:
+            return self._is_mirror
+        state = _state(Path(self.path))
+        if state is None or state != self._was_none:
+            try:
+                with closing(self.connect()) as connection:
+                    self._is_mirror = says_mirror(connection)
+            except sqlite3.Error:
+                return True
+            self._was_none = state
+        return self._is_mirror
+
+    def lacks_changes(self) -> bool:
+        """Tell whether an immutable file has changes beside it, in its WAL, that no immutable reader sees."""
+        try:
+            return not self.is_mutable and Path(f"{self.path}-wal").stat().st_size > 0
+        except OSError:
+            return False
+
+    def connect(self, write: bool = False) -> sqlite3.Connection:  # noqa: FBT001, FBT002 - as Datasette calls it
+        """Open a connection as Datasette does, whatever characters the path holds."""
+        return self._open(sqlite3.Connection, write=write)
+
+    async def execute(self, *arguments: Any, **options: Any) -> Results:
+        """Run the SQL of a visitor; raises Forbidden where the file is closed to them."""
+        if isinstance(visitor.get(), Nobody):  # Datasette counts the rows of immutable files at its start
+            options.setdefault("log_sql_errors", False)
+        found = await super().execute(*arguments, **options)
+        found.description = [(_bare(name), *more) for name, *more in found.description or ()]
+        return found
+
+    def work(self, fn: Callable[[sqlite3.Connection], Any], kind: Kind) -> Callable[[], Any]:
+        """Return a call of a function: on a restricted connection where a visitor's SQL is run."""
+        asking = visitor.get()
+        return lambda: self._steadily(
+            lambda: self._visit(fn, asking) if kind == "sql" else fn(self._connection(None))
+        )
+
+    def _steadily(self, read: Callable[[], Any]) -> Any:
+        """Read; where the file is read as one that does not change, see to it that it did not.
+
+        Raises OperationalError where it changed meanwhile: the next read opens it anew.
+        """
+        self._forget_if_changed()
+        found = read()
+        if self._forget_if_changed():
+            raise sqlite3.OperationalError("the file was changed while it was read; ask again")
+        return found
+
+    def _forget_if_changed(self) -> bool:
+        """Close this thread's connections to a file that was to stay as it is and did not."""
+        still = getattr(self._kept, "still", None)
+        if still is None or _state(Path(str(self.path))) == still:
+            return False
+        for connection in self._kept.connections.values():
+            connection.close()
+        self._kept.connections, self._kept.still = {}, None
+        return True
+
+    def _visit(self, fn: Callable[[sqlite3.Connection], Any], asking: Visitor) -> Any:
+        """Run what a visitor asks on a connection that reaches what they may see at that moment."""
+        if self.path is None:
+            everything = all(asking.sees_all(one.name) for one in self._attached())
+            return self._closed(fn, asking) if not everything else fn(self._connection(Reach.EVERYTHING))
+        if not self._is_mirror:
+            connection = self._connection(None)
+            with one_snapshot(connection):
+                if not says_mirror(connection):
+                    return fn(connection)
+            self._is_mirror = True
+        if asking.sees_all(self.name):
+            return fn(self._connection(Reach.EVERYTHING))
+        for reach in () if self.lacks_changes() else (Reach.PUBLIC, Reach.PUBLIC_WITHOUT_PEOPLE):
+            connection = self._connection(reach)
+            with one_snapshot(connection):
+                if self._reach_now(connection, asking) is reach:
+                    return fn(connection)
+        return self._closed(fn, asking)
+
+    def _reach_now(self, connection: BoundedConnection, asking: Visitor) -> Reach:
+        """Return what a visitor may reach in the snapshot of a connection; any doubt closes."""
+        try:
+            with connection.trusted():
+                if schema_version(connection) != VERSION or asking.lacks(connection, self.name):
+                    return Reach.SCHEMA
+                members = connection.execute("SELECT EXISTS (SELECT 1 FROM members)").fetchone()[0]
+                return Reach.PUBLIC_WITHOUT_PEOPLE if members else Reach.PUBLIC
+        except sqlite3.Error:
+            return Reach.SCHEMA
+
+    def _closed(self, fn: Callable[[sqlite3.Connection], Any], asking: Visitor) -> Any:
+        """Let Datasette read the schema, and nothing else; raises Forbidden in a request."""
+        try:
+            return fn(self._connection(Reach.SCHEMA))
+        except sqlite3.DatabaseError as error:
+            if isinstance(asking, Nobody) or "prohibited" not in str(error):
+                raise
+            raise Forbidden("view-database") from error
+
+    def _attached(self) -> list["GuardedDatabase"]:
+        found = self.ds.databases.values()
+        return [one for one in found if isinstance(one, GuardedDatabase) and one.is_mirror()]
+
+    def _connection(self, reach: Reach | None) -> Any:
+        """Return this thread's connection of a reach; None stands for this program's own reads."""
+        if not hasattr(self._kept, "connections"):
+            self._kept.connections = {}
+        kept: dict[Reach | None, sqlite3.Connection] = self._kept.connections
+        if reach not in kept:
+            state = _state(Path(self.path)) if self.path else None
+            connection = self._open(sqlite3.Connection if reach is None else BoundedConnection)
+            self.ds._prepare_connection(connection, self.name)  # noqa: SLF001
+            if isinstance(connection, BoundedConnection) and reach is not None:
+                restrict(connection, reach, functions_of(connection) - _functions())
+            kept[reach] = connection
+            if self.path and self.is_mutable and not self.ds.nolock and is_read_as_it_is(Path(self.path)):
+                self._kept.still = state
+        return kept[reach]
+
+    def _open(self, factory: type[sqlite3.Connection], *, write: bool = False) -> sqlite3.Connection:
+        if self.path is None:
+            return sqlite3.connect(":memory:", uri=True, factory=factory)
+        connection = sqlite3.connect(
+            self._address(write=write), uri=True, check_same_thread=False, factory=factory
+        )
+        self._all_file_connections.append(connection)
+        return connection
+
+    def _address(self, *, write: bool) -> str:
+        """Return the URI to open; raises OperationalError where the file cannot be opened rightly."""
+        path = Path(str(self.path))
+        try:
+            if self.is_mutable and not write and not self.ds.nolock:
+                return reading_address(path)
+        except (StoreError, OSError) as error:
+            raise sqlite3.OperationalError(str(error)) from error
+        options = "" if write else "?mode=ro&nolock=1" if self.is_mutable else "?immutable=1"
+        return f"{path.resolve().as_uri()}{options}"
+
+
+def says_mirror(connection: sqlite3.Connection) -> bool:
+    """Ask SQLite, not the file's header: in WAL mode the number may not have reached the header yet."""
+    if connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
+        return True
+    there = connection.execute(
+        "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN (?, ?, ?)", TABLES
+    )
+    return bool(there.fetchone()[0] == len(TABLES))
+
+
+def _state(path: Path) -> object:
+    """Return what changes when a file is written or replaced; None where it cannot be told."""
+    try:
+        found = [one.stat() for one in (path, path.with_name(f"{path.name}-wal")) if one.exists()]
+    except OSError:
+        return None
+    return [(one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns) for one in found] or None
+
+
+def _functions() -> set[str]:
+    """Return the functions that SQLite has by itself."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        return functions_of(connection)
+
+
+def guard(datasette: Any) -> None:
+    """Put a guarded database in place of each that Datasette reads a file by."""
+    plain = {
+        name: one
+        for name, one in datasette.databases.items()
+        if not isinstance(one, GuardedDatabase)
+        and (one.path or (name == "_memory" and datasette.crossdb and one.memory_name is None))
+    }
+    if plain:
+        guarded = {name: GuardedDatabase(one) for name, one in plain.items()}
+        datasette.databases = {**datasette.databases, **guarded}

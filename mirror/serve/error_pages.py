@@ -1,0 +1,74 @@
+"""Pages for what went wrong under Datasette: the same as its own, but nothing secret reaches the console."""
+
+import logging
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+from datasette.utils import add_cors_headers
+from datasette.utils.asgi import Base400, Request, Response
+from datasette.views.base import DatasetteError
+from markupsafe import Markup
+
+from mirror.serve.api1.formats import SAFETY
+from mirror.serve.auth import NotAccepted
+from mirror.serve.body import Application
+from mirror.serve.exchange import ApiError, not_accepted, unread
+from mirror.serve.middleware import is_post_to_reading, not_allowed
+from mirror.store.files import known_remedy
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
+
+log = logging.getLogger(__name__)
+
+
+def refusing(application: Application) -> Application:
+    """Answer 401 to a credential that was not accepted, and 503 where the file could not be read."""
+
+    async def answer(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        try:
+            await application(scope, receive, send)
+        except NotAccepted:
+            await _refusal(scope, not_accepted()).asgi_send(send)
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            await _refusal(scope, unread(scope["path"], error)).asgi_send(send)
+
+    return answer
+
+
+def _refusal(scope: dict[str, Any], error: ApiError) -> Response:
+    """Say in Datasette's form for programs, or as plain text, what Datasette did not come to."""
+    said = " ".join(str(one) for one in error.body["error"].values())
+    headers = {**SAFETY, **error.headers, "Cache-Control": "no-store"}
+    if scope["path"].endswith(".json"):
+        body = {"ok": False, "error": said, "status": error.status, "title": str(error)}
+        return Response.json(body, status=error.status, headers=headers)
+    return Response.text(said, status=error.status, headers=headers)
+
+
+async def error_page(datasette: "Datasette", request: Request, exception: Exception) -> Response:
+    """Answer with the error, as JSON to those who asked for JSON; log what nobody expected."""
+    if not isinstance(exception, Base400) and await is_post_to_reading(datasette, request):
+        return not_allowed()
+    info: dict[str, Any] = {}
+    title: str | None = None
+    message: Any = str(exception)
+    if isinstance(exception, Base400):
+        status = exception.status
+    elif isinstance(exception, DatasetteError):
+        status, title = exception.status, exception.title
+        info = dict(exception.error_dict)
+        message = Markup(exception.message) if exception.message_is_html else exception.message  # noqa: S704
+    elif isinstance(exception, sqlite3.DatabaseError) and known_remedy(str(exception)):
+        return _refusal(request.scope, unread(request.path, exception))  # a page would read the file again
+    else:
+        status, message = 500, "The mirror could not answer; its log says why."
+        log.error("%s %s", request.method, request.path, exc_info=exception)
+    headers: dict[str, str] = {}
+    if datasette.cors:
+        add_cors_headers(headers)
+    info |= {"ok": False, "error": message, "status": status, "title": title}
+    if request.path.endswith(".json"):
+        return Response.json(info, status=status, headers=headers)
+    body = await datasette.render_template([f"{status}.html", "error.html"], info, request=request)
+    return Response.html(body, status=status, headers=headers)

@@ -1,0 +1,262 @@
+"""What both APIs do around an answer: parameters, who asks, reads that see one state of the file, headers."""
+
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+import msgspec
+from datasette.utils import add_cors_headers, sqlite_timelimit
+from datasette.utils.asgi import Request
+
+from mirror.queries import visible as lookups
+from mirror.serve import auth as callers
+from mirror.serve import tokens
+from mirror.serve.api1 import formats
+from mirror.serve.api1.writes import Limited, Writer, admitted
+from mirror.serve.auth import ANONYMOUS, Caller, Credentials, NotAccepted, caller_of, note_use, said_by
+from mirror.serve.state import served
+from mirror.store.files import DAMAGED, known_remedy
+from mirror.times import from_text, utc_now
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
+    from datasette.database import Database
+
+
+log = logging.getLogger(__name__)
+
+REFS_HEADER = "X-Mirror-Refs"
+"""Why refs are not answered: "not read yet" or "not mirrored"."""
+
+REFS_RETRY_SECONDS = 60
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to an API, taken apart: names out of the path, the first value of each parameter."""
+
+    method: str
+    names: tuple[str, ...] = ()
+    parameters: Mapping[str, str] = {}
+    caller: Caller
+
+    def number(self, parameter: str, default: int, most: int) -> int:
+        """Read a parameter that counts something; what is no number is the default, as then."""
+        text = self.parameters.get(parameter, "")
+        return min(int(text), most) if text.isascii() and text.isdecimal() and len(text) < 10 else default
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A body to be rendered; None is no body at all. `synced_at` is the age of what it was made from."""
+
+    body: Any = None
+    status: int = 200
+    synced_at: str | None = None
+    headers: Mapping[str, str] = {}
+
+
+Handler = Callable[..., Answer]
+
+
+class ApiError(Exception):
+    """A refusal with its status, in the words of then: ``{"error": {"message", "detail"?, "fields"?}}``."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        detail: str | None = None,
+        fields: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = dict(headers or {})
+        error: dict[str, Any] = {"message": message}
+        if detail:
+            error["detail"] = detail
+        if fields:
+            error["fields"] = {name: [complaint] for name, complaint in fields.items()}
+        self.body = {"error": error}
+
+    def answer(self) -> Answer:
+        """Return the refusal as an answer."""
+        return Answer(body=self.body, status=self.status, headers=self.headers)
+
+
+def bad_request(fields: Mapping[str, str]) -> ApiError:
+    """Refuse a form, naming each field and what is wrong with it."""
+    detail = " ".join(f"{name}: {complaint}" for name, complaint in fields.items())
+    return ApiError(400, "Bad Request", detail=detail, fields=fields)
+
+
+def unauthorized(reason: str = "") -> ApiError:
+    """Ask for credentials; `reason` says what is wrong with those that were sent."""
+    return ApiError(
+        401,
+        "Unauthorized",
+        detail=f"{reason}Send a token of this mirror, as the password of a Basic login or as Bearer; "
+        "`mirror token create NAME` makes one.",
+        headers={"WWW-Authenticate": 'Basic realm="Bitbucket mirror", charset="UTF-8"'},
+    )
+
+
+def unread(path: str, error: Exception) -> ApiError:
+    """Log why the file could not be read for a path, busy or damaged, and return the refusal."""
+    if isinstance(error, sqlite3.OperationalError):
+        log.warning("%s: %s", path, error)
+        return ApiError(503, "The mirror is busy", headers={"Retry-After": "1"})
+    log.error("%s: %s (%s)", path, known_remedy(str(error)) or DAMAGED, error)
+    return ApiError(503, "The file of the mirror cannot be read; the log says why.")
+
+
+def not_accepted() -> ApiError:
+    """Refuse a credential that is unknown, expired or revoked."""
+    return unauthorized("This credential is not accepted: it is unknown, expired or revoked. ")
+
+
+def not_found(what: str, name: str) -> ApiError:
+    """Say that the mirror holds no such thing for this caller; clients test how the message begins."""
+    return ApiError(404, f"{what} {name} not found")
+
+
+def refs_not_read(full_name: str) -> ApiError:
+    """Say that the refs of a repository were never read; the header tells another mirror so."""
+    return ApiError(
+        503,
+        f"The branches and tags of {full_name} have not been read yet",
+        detail="The mirror reads them in one of its next syncs; until then it does not know which there are.",
+        headers={"Retry-After": str(REFS_RETRY_SECONDS), REFS_HEADER: "not read yet"},
+    )
+
+
+def not_mirrored(what: str) -> ApiError:
+    """Say that nothing is known of something: an empty list would say that there is none."""
+    return ApiError(501, f"This mirror does not hold {what}", detail="The upstream does not tell it.")
+
+
+def refs_not_mirrored() -> ApiError:
+    """Say that refs are left out of the mirror as a whole (``refs = "none"``)."""
+    return ApiError(
+        501,
+        "This mirror holds no branches and tags",
+        detail='Its operator configured refs = "none" for this upstream.',
+        headers={REFS_HEADER: "not mirrored"},
+    )
+
+
+def oldest(moments: Iterable[str | None]) -> str | None:
+    """Return the age of what is made of several rows: that of the oldest."""
+    return min((moment for moment in moments if moment), default=None)
+
+
+log = logging.getLogger(__name__)
+
+
+async def refusals_answered(request: Request, answering: Awaitable[Answer]) -> Answer:
+    """Await an answer; whatever goes wrong is an answer as well."""
+    try:
+        return await answering
+    except ApiError as error:
+        return error.answer()
+    except NotAccepted:
+        return not_accepted().answer()
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        return unread(request.path, error).answer()
+    except Exception:
+        log.exception("%s %s", request.method, request.path)
+        return ApiError(500, "The mirror could not answer; its log says why.").answer()
+
+
+def parameters_of(request: Request) -> dict[str, str]:
+    """Read the query, the first value of each; what cannot be read is ignored like what is not known."""
+    try:
+        read = parse_qs(request.query_string, keep_blank_values=True, max_num_fields=100)
+    except ValueError:
+        return {}
+    return {key: values[0] for key, values in read.items()}
+
+
+def credentials_of(datasette: "Datasette", request: Request, parameters: Mapping[str, str]) -> Credentials:
+    """Read who asks. A script on a foreign page (JSONP) is not helped by a password that a browser kept."""
+    if "access_token" in parameters:
+        return Credentials(token=parameters["access_token"])
+    said = said_by(datasette, request)
+    if "callback" in parameters and request.headers.get("authorization", "").lower().startswith("basic"):
+        return msgspec.structs.replace(said, unused=True)
+    return said
+
+
+async def admitted_writer(
+    datasette: "Datasette", database: "Database", said: Credentials
+) -> tuple[Caller, Writer]:
+    """Recognise who wants to write, and return a writer that does what they may.
+
+    Raises NotAccepted, and ApiError as `admitted` does.
+    """
+
+    def read(connection: sqlite3.Connection) -> tuple[Caller, frozenset[str] | None]:
+        caller = callers.recognise(connection, said)
+        return caller, lookups.administered(connection, caller)
+
+    caller, namespaces = await database.execute_fn(read)
+    await note_use(datasette, database, caller)
+    admitted(caller)
+    return caller, Limited(served(datasette).writer, namespaces)
+
+
+def login_of(request: Request, database: "Database") -> int | None:
+    """Return the token behind a login cookie, recognised by the plugin in this very request; for reading."""
+    return caller_of(request.actor, database.name).token_id or None
+
+
+def caller_in(connection: sqlite3.Connection, said: Credentials, login: int | None) -> Caller:
+    """Recognise who asks, by credentials or by the token behind a login; raises NotAccepted."""
+    if login is None:
+        return callers.recognise(connection, said)
+    living = tokens.find_by_id(connection, login)
+    return callers.holder(connection, living, None) if living else ANONYMOUS
+
+
+@contextlib.contextmanager
+def bounded(datasette: "Datasette", connection: sqlite3.Connection) -> Iterator[None]:
+    """Let all reads of an answer see one state of the file, within Datasette's time limit."""
+    # Datasette decodes texts by a function in Python, for files by anybody; a mirror's are all UTF-8.
+    decoding, connection.text_factory = connection.text_factory, str
+    try:
+        with sqlite_timelimit(connection, datasette.setting("sql_time_limit_ms")):
+            connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
+    finally:
+        connection.text_factory = decoding
+
+
+def method_not_allowed(methods: Sequence[str], *, read_only: bool) -> ApiError:
+    """Say which methods an address has."""
+    detail = (
+        "This mirror is read-only. Writes pass through to the upstream where `writes = true` is configured."
+        if read_only
+        else None
+    )
+    return ApiError(405, "Method Not Allowed", detail=detail, headers={"Allow": ", ".join(methods)})
+
+
+def headers_of(datasette: "Datasette", parameters: Mapping[str, str], answer: Answer) -> dict[str, str]:
+    """Return an answer's headers: its age, and what keeps it from being misused or kept by others."""
+    headers = {**formats.SAFETY, **answer.headers}
+    if "access_token" in parameters:  # Datasette sees to this where a header or a cookie says who asks
+        headers["Cache-Control"] = "private, no-store"
+    if answer.synced_at is not None:
+        headers["X-Mirror-Synced-At"] = answer.synced_at
+        age = (utc_now() - from_text(answer.synced_at)).total_seconds()
+        headers["Age"] = str(max(0, int(age)))
+    if datasette.cors:
+        add_cors_headers(headers)
+    return headers

@@ -1,0 +1,146 @@
+"""What moved, as a page that can be filtered; the feed reads the same addresses."""
+
+import re
+import sqlite3
+from datetime import UTC, datetime
+from html import escape
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from datasette.utils.asgi import Response
+from feedgenerator import Atom1Feed  # type: ignore[import-untyped]
+
+from mirror.queries.changes import KINDS, Wanted, changes
+from mirror.queries.repositories import REFS_READ
+from mirror.queries.rows import Row, rows
+from mirror.serve.middleware import PAGE
+from mirror.serve.pages.filters import sentence
+from mirror.serve.pages.view import Visit
+from mirror.times import from_text, moment_of, to_text
+
+PER_PAGE = 50
+FILTERS = ("kind", "owner", "upstream", "ref", "repository", "since", "until")
+
+
+async def history(visit: Visit) -> Response:
+    """GET /-/changes: what was created, edited, renamed, moved, deleted, and which refs moved."""
+    said = said_of(visit)
+    wanted, problems = wanted_of(visit, said)
+
+    def work(connection: sqlite3.Connection) -> tuple[list[Row], list[Row]]:
+        return changes(connection, visit.caller, wanted), rows(
+            connection, "SELECT name FROM upstreams ORDER BY id"
+        )
+
+    found, upstreams = await visit.read(work)
+    shown = found[:PER_PAGE]
+    context: dict[str, Any] = {
+        "changes": shown,
+        "said": said,
+        "problems": problems,
+        "kinds": KINDS,
+        "upstreams": [row["name"] for row in upstreams],
+        "older": shown[-1]["id"] if len(found) > PER_PAGE else None,
+        "is_later_page": wanted.before is not None,
+    }
+    return await visit.page("mirror_changes.html", context)
+
+
+def said_of(visit: Visit) -> dict[str, str]:
+    """Read the filters that an address sets."""
+    said = {name: visit.parameters.get(name, "").strip()[:300] for name in FILTERS}
+    return {name: value for name, value in said.items() if value}
+
+
+def wanted_of(
+    visit: Visit, said: dict[str, str], *, limit: int = PER_PAGE, paged: bool = True
+) -> tuple[Wanted, list[str]]:
+    """Say what is asked for; what cannot be read is told and left out."""
+    problems, moments = list[str](), dict[str, str]()
+    for name in ("since", "until"):
+        try:
+            moments[name] = to_text(moment_of(said[name], visit.now)) if name in said else ""
+        except (ValueError, OverflowError):
+            problems.append(f"“{said[name][:60]}” is no moment; write 2026-11-01, 2026-11-01T10:00 or 24h.")
+    number = said.get("repository", "")
+    wanted = Wanted(
+        kinds=_kinds(said.get("kind", "")),
+        owner=said.get("owner", ""),
+        upstream=said.get("upstream", ""),
+        ref=said.get("ref", ""),
+        repository_id=int(number) if number.isascii() and number.isdecimal() and len(number) < 16 else None,
+        since=moments.get("since", ""),
+        until=moments.get("until", ""),
+        before=visit.number("before", 0, 2**62) or None if paged else None,
+        limit=limit,
+    )
+    return wanted, problems
+
+
+def _kinds(said: str) -> tuple[str, ...]:
+    """Read a kind, or a group of kinds."""
+    if said in KINDS:
+        return KINDS[said]
+    return (said,) if any(said in kinds for kinds in KINDS.values()) else ()
+
+
+ENTRIES = 50
+AUTHORITY = "tag:bitbucket-mirror,2026:"
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010ffff]")
+
+
+async def feed(visit: Visit) -> Response:
+    """GET /-/changes.atom: the same, for feed readers; the filters hold, the pages do not."""
+    said = said_of(visit)
+    wanted, _ = wanted_of(visit, said, limit=ENTRIES, paged=False)
+    found = (await visit.read(lambda connection: changes(connection, visit.caller, wanted)))[:ENTRIES]
+    return Response(
+        _atom(visit, said, found), headers=dict(PAGE), content_type="application/atom+xml; charset=utf-8"
+    )
+
+
+def _atom(visit: Visit, said: dict[str, str], found: list[Row]) -> str:
+    """Write the feed; its identities stay the same whatever address the mirror is read under."""
+    base = visit.origin
+    query = f"?{urlencode(said)}" if said else ""
+    name = visit.database.name
+    written = Atom1Feed(
+        title="Changes of the Bitbucket mirror",
+        link=base + visit.links.changes(**said),
+        description="What the mirror saw change",
+        feed_url=base + visit.links.changes(".atom") + query,
+        feed_guid=f"{AUTHORITY}{quote(name)}/changes{query}",
+        author_name="bitbucket-mirror",
+    )
+    for change in found:
+        at = from_text(change["at"])
+        written.add_item(
+            title=_NOT_XML.sub("\ufffd", sentence(change)),
+            link=base + _subject(visit, change),
+            description=_NOT_XML.sub("\ufffd", _details(change)),
+            unique_id=f"{AUTHORITY}{quote(name)}/change/{change['id']}",
+            pubdate=at,
+            updateddate=at,
+            categories=(change["kind"],),
+        )
+    if not found:
+        written.latest_post_date = lambda: datetime.fromtimestamp(0, UTC)
+    text: str = written.writeString("utf-8")
+    return text
+
+
+def _subject(visit: Visit, change: Row) -> str:
+    if change["repository"] is not None:
+        return visit.links.repository(change["repository"], change["repository_id"])
+    return visit.links.owner(change["owner"], change["owner_id"])
+
+
+def _details(change: Row) -> str:
+    """Write a change as the small HTML that feeds carry."""
+    lines = [escape(sentence(change))]
+    if change["refs"] not in (None, REFS_READ):
+        lines.append(f"branches and tags: {change['refs']}")
+    told = [(name, change[name]) for name in ("old", "new") if change[name]]
+    lines += [f"{name}: <code>{escape(str(value)[:500])}</code>" for name, value in told]
+    return "<br>".join(lines)

@@ -1,0 +1,239 @@
+"""Search as a page, as options while one types, as JSON and as CSV; its address reproduces it."""
+
+import csv
+import io
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+from datasette.utils.asgi import Response
+
+from mirror.queries.rows import ids_of, rows
+from mirror.queries.visible import Shown, shown_to, visible
+from mirror.search import Found, search
+from mirror.search.find import COLUMNS
+from mirror.serve.middleware import PAGE
+from mirror.serve.pages.view import Visit
+
+SHORTEST, LONGEST = 4, 40
+"""Letters of a query that is helped, from and to."""
+
+
+class Near(msgspec.Struct, frozen=True):
+    """A text that occurs, and in how many repositories' names."""
+
+    text: str
+    count: int
+
+
+def near(connection: sqlite3.Connection, query: str, shown: Shown) -> list[Near]:
+    """Return the longest parts that occur of a query that finds nothing."""
+    owner, slash, part = query.rpartition("/")
+    if not SHORTEST <= len(part) <= LONGEST:
+        return []
+
+    def count(text: str) -> int:
+        asked = f"{owner}{slash}{text}"
+        return search(connection, asked, limit=0, fuzzy=False, **shown).count
+
+    return [Near(f"{owner}{slash}{text}", count(text)) for text in _parts(part, count)]
+
+
+def _parts(part: str, count: Callable[[str], int]) -> Iterator[str]:
+    """Yield the longest beginning and end that occur, if they are long enough to say something."""
+    beginning = _longest(part, lambda length: count(part[:length]))
+    end = _longest(part, lambda length: count(part[-length:]))
+    lengths = {part[:beginning]: beginning, part[len(part) - end :]: end}
+    yield from (text for text, length in lengths.items() if length >= SHORTEST - 1)
+
+
+def _longest(part: str, count: Callable[[int], int]) -> int:
+    """Find the greatest length that still occurs; whatever has the longer text has the shorter one too."""
+    least, most = 0, len(part) - 1
+    while least < most:
+        middle = (least + most + 1) // 2
+        least, most = (middle, most) if count(middle) else (least, middle - 1)
+    return least
+
+
+PER_PAGE, MOST_ROWS, OPTIONS, LANGUAGES = 20, 1000, 8, 80
+LONGEST_QUERY = 300
+CHOICES = {
+    "scm": ("git", "hg"),
+    "visibility": ("public", "private"),
+    "forks": ("only", "none"),
+    "gone": ("1",),
+}
+FAR = 5
+SOON = 0.1
+"""Seconds that results wait for the languages to choose from, which may come with the next page."""
+
+FILTERS = ("owner", "language", *CHOICES)
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A search as its address says it; what an address says wrongly is left out."""
+
+    q: str = ""
+    owner: str = ""
+    language: str = ""
+    scm: str = ""
+    visibility: str = ""
+    forks: str = ""
+    gone: str = ""
+    page: int = 1
+    size: int = PER_PAGE
+
+    @property
+    def filters(self) -> dict[str, str]:
+        """The filters that are set."""
+        return {name: getattr(self, name) for name in FILTERS if getattr(self, name)}
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """What the address of the first page of this search holds."""
+        size = {} if self.size == PER_PAGE else {"size": str(self.size)}
+        return ({"q": self.q} if self.q else {}) | self.filters | size
+
+
+def asked_of(visit: Visit) -> Asked:
+    """Read a search from an address."""
+    said = visit.parameters
+    chosen = {name: said.get(name, "") for name in CHOICES if said.get(name, "") in CHOICES[name]}
+    if not visit.caller.known:
+        chosen.pop("visibility", None)
+    return Asked(
+        q=said.get("q", "").strip()[:LONGEST_QUERY],
+        owner=said.get("owner", "").strip()[:LONGEST_QUERY],
+        language=said.get("language", "").strip()[:LONGEST_QUERY],
+        page=visit.number("page", 1, 1_000_000),
+        size=visit.number("size", PER_PAGE, MOST_ROWS),
+        **chosen,
+    )
+
+
+def find(connection: sqlite3.Connection, asked: Asked, shown: Shown) -> Found:
+    """Search as asked."""
+    return search(
+        connection,
+        asked.q,
+        limit=asked.size,
+        offset=(asked.page - 1) * asked.size,
+        owner=asked.owner or None,
+        scm=asked.scm or None,
+        language=asked.language or None,
+        private={"public": False, "private": True}.get(asked.visibility),
+        forks={"only": True, "none": False}.get(asked.forks),
+        gone=bool(asked.gone),
+        **shown,
+    )
+
+
+async def results(visit: Visit) -> Response:
+    """GET /-/search: a form, what it finds, and where else to look."""
+    asked = asked_of(visit)
+    found, took_ms = await _found(visit, asked)
+    pages = -(-found.count // asked.size)
+    context = {
+        "asked": asked,
+        "found": found,
+        "took_ms": took_ms,
+        "pages": pages,
+        "start": (asked.page - 1) * asked.size,
+        "query": " ".join(found.corrected) if found.fuzzy else asked.q,
+        "near": await _near(visit, asked) if not found.count else [],
+        "languages": await visit.tally("languages", lambda c: _languages(c, visit), patience=SOON),
+    }
+    return await visit.page("mirror_search.html", context)
+
+
+async def options(visit: Visit) -> Response:
+    """GET /-/search/options: a few results while one types, as the items of a list box."""
+    asked = asked_of(visit)
+    found, _ = await _found(visit, msgspec.structs.replace(asked, size=OPTIONS, page=1))
+    meant = [] if found.count else await _near(visit, asked)
+    return await visit.fragment("mirror_options.html", {"asked": asked, "found": found, "near": meant})
+
+
+async def as_json(visit: Visit) -> Response:
+    """GET /-/search.json: the same rows for programs."""
+    asked = asked_of(visit)
+    found, _ = await _found(visit, asked)
+    following = {**asked.parameters, "page": asked.page + 1}
+    more = asked.page * asked.size < found.count
+    body = {
+        "query": asked.q,
+        "filters": asked.filters,
+        "count": found.count,
+        "fuzzy": found.fuzzy,
+        "corrected": found.corrected,
+        "page": asked.page,
+        "size": asked.size,
+        "next": visit.links.search(".json", **following) if more else None,
+        "repositories": [
+            {**row, "url": visit.links.repository(row["full_name"], row["id"])} for row in found.repositories
+        ],
+    }
+    content_type = "application/json; charset=utf-8"
+    return Response(msgspec.json.encode(body), headers=dict(PAGE), content_type=content_type)
+
+
+async def as_csv(visit: Visit) -> Response:
+    """GET /-/search.csv: up to a thousand rows a page, of which a spreadsheet runs nothing."""
+    said = asked_of(visit)
+    asked = said if "size" in visit.parameters else msgspec.structs.replace(said, size=MOST_ROWS)
+    found, _ = await _found(visit, asked)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    writer.writerows([_cell(row[column]) for column in COLUMNS] for row in found.repositories)
+    headers = {
+        **PAGE,
+        "Content-Disposition": 'attachment; filename="search.csv"',
+        "X-Total-Count": str(found.count),
+    }
+    body = text.getvalue().encode("utf-8", "replace")
+    return Response(body, headers=headers, content_type="text/csv; charset=utf-8")
+
+
+async def _found(visit: Visit, asked: Asked) -> tuple[Found, float]:
+    """Search, and say how many milliseconds it took."""
+
+    def work(connection: sqlite3.Connection) -> tuple[Found, float]:
+        start = time.perf_counter()
+        found = find(connection, asked, shown_to(connection, visit.caller))
+        return found, (time.perf_counter() - start) * 1000
+
+    # The first page is answered from short lists; what lies far behind it may cost a look at every match.
+    is_first = asked.page == 1 and asked.size <= PER_PAGE
+    return await visit.read(work, patience=1 if is_first else FAR)
+
+
+async def _near(visit: Visit, asked: Asked) -> list[Near]:
+    """Ask what was meant, filters aside."""
+
+    def work(connection: sqlite3.Connection) -> list[Near]:
+        return near(connection, asked.q, shown_to(connection, visit.caller))
+
+    return await visit.read(work)
+
+
+def _languages(connection: sqlite3.Connection, visit: Visit) -> list[str]:
+    """List the languages that the visitor can filter by, the most common first."""
+    found = rows(
+        connection,
+        f"""SELECT lower(r.language) AS language FROM repositories r
+            WHERE r.deleted_at IS NULL AND r.language <> '' AND {visible(visit.caller, "r")}
+            GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {LANGUAGES}""",
+        {"ids": ids_of(visit.caller)},
+    )
+    return [row["language"] for row in found]
+
+
+def _cell(value: Any) -> Any:
+    """Keep spreadsheets from taking somebody's description for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -1,0 +1,170 @@
+"""The status page: the crawl as one looks at it, drawn from the file's own data, each chart with its SQL."""
+
+import asyncio
+import re
+import sqlite3
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from datasette.utils.asgi import Response
+
+from mirror.queries import crawl as reads
+from mirror.queries.crawl import Measure, upstreams
+from mirror.serve.pages.charts import Bar, bar_chart, gauge, line_chart
+from mirror.serve.pages.home import numbers
+from mirror.serve.pages.view import Visit
+from mirror.times import age_text, to_text
+
+MINUTES, DAYS, HOUR_SECONDS = 60, 30, 3600
+AGES = ("within an hour", "a day", "a week", "30 days", "longer ago")
+
+Chart = dict[str, Any]
+
+
+async def status(visit: Visit) -> Response:
+    """GET /-/mirror-status: what the crawler asked, how fresh the rows are, how it grew, what failed.
+
+    What counts requests counts those for private repositories too, so it is only for whom tables are open.
+    """
+
+    def work(connection: sqlite3.Connection) -> dict[str, Any]:
+        is_open = visit.is_open_in(connection)
+        context: dict[str, Any] = {
+            "upstreams": upstreams(connection),
+            "failures": reads.failures(connection, visit.caller),
+            "missing": reads.missing(connection, visit.caller, is_open=is_open),
+        }
+        if is_open:
+            context |= {
+                "budgets": _budgets(connection, visit),
+                "days": _days(connection, visit),
+                "runs": reads.runs(connection, visit.caller),
+            }
+        return context
+
+    context = await visit.read(work)
+    counted, context["freshness"], context["growth"] = await asyncio.gather(
+        numbers(visit),
+        visit.tally("freshness", lambda connection: _freshness(connection, visit)),
+        visit.tally("growth", lambda connection: _growth(connection, visit)),
+    )
+    context |= counted
+    return await visit.page("mirror_status.html", context)
+
+
+def _budgets(connection: sqlite3.Connection, visit: Visit) -> list[Chart]:
+    """Draw the rolling hour of each credential, minute by minute."""
+    now = int(visit.now.timestamp())
+    since = now - MINUTES * 60
+    hour = reads.measure(connection, reads.HOUR, since=since)
+    limits = {row["bucket"]: row for row in reads.measure(connection, reads.LIMITS).rows}
+    used = defaultdict[str, dict[int, int]](dict)
+    for row in hour.rows:
+        used[row["bucket"]][row["minute"]] = row["requests"]
+    return [
+        _budget(visit, hour, bucket, used.get(bucket, {}), limits.get(bucket, {}), since)
+        for bucket in sorted({*used, *limits})
+    ]
+
+
+def _budget(
+    visit: Visit, hour: Measure, bucket: str, by_minute: dict[int, int], limit: dict[str, Any], since: int
+) -> Chart:
+    total, most = sum(by_minute.values()), limit.get("requests_per_hour")
+    first = next((since + minute * 60 for minute in sorted(by_minute) if by_minute[minute]), None)
+    held = limit.get("held_until")
+    clock = [
+        datetime.fromtimestamp(since + minute * 60, UTC).strftime("%H:%M") for minute in range(MINUTES + 1)
+    ]
+    bars = [Bar(clock[minute], by_minute.get(minute, 0)) for minute in range(MINUTES + 1)]
+    return {
+        "bucket": bucket,
+        "used": total,
+        "limit": most,
+        "left": None if most is None else max(0, most - total),
+        "returns_at": to_text(datetime.fromtimestamp(first + HOUR_SECONDS + 1, UTC)) if first else None,
+        "held_until": to_text(datetime.fromtimestamp(held, UTC))
+        if held and held > visit.now.timestamp()
+        else None,
+        "gauge": gauge(total, most, title=f"Requests of the hour of {bucket}") if most else None,
+        "svg": bar_chart(bars, title=f"Requests each minute of {bucket}", unit="requests", height=70),
+        "sql": visit.links.sql(hour.sql, **hour.values),
+    }
+
+
+def _days(connection: sqlite3.Connection, visit: Visit) -> Chart:
+    """Draw requests and waits of the last days."""
+    first = (visit.now - timedelta(days=DAYS - 1)).date()
+    days = [str(first + timedelta(days=number)) for number in range(DAYS)]
+    asked = reads.measure(connection, reads.DAYS, since=f"{first}T")
+    by_day = {row["day"]: row for row in asked.rows}
+    requests, waits = list[Bar](), list[Bar]()
+    for day in days:
+        row = by_day.get(day) or {"requests": 0, "git_requests": 0, "waited_seconds": 0.0}
+        note = f"{day}: {row['requests']:,} API requests, {row['git_requests']:,} git requests"
+        requests.append(Bar(day, row["requests"], row["git_requests"], note=note))
+        waited = row["waited_seconds"] or 0.0
+        waits.append(Bar(day, waited / 60, tone="warn", note=f"{day}: {age_text(waited)} of waiting"))
+    return {
+        "requests": bar_chart(requests, title="Requests of each day", unit="requests"),
+        "waits": bar_chart(waits, title="Minutes waited each day", unit="minutes"),
+        "total": sum(bar.total for bar in requests),
+        "waited": age_text(sum(bar.value for bar in waits) * 60) if any(bar.value for bar in waits) else "",
+        "has_git": any(bar.more for bar in requests),
+        "sql": visit.links.sql(asked.sql, **asked.values),
+    }
+
+
+def _freshness(connection: sqlite3.Connection, visit: Visit) -> Chart:
+    """Draw how long ago rows were last seen, and how many wait for their refs."""
+    moments = {
+        name: to_text(visit.now - age)
+        for name, age in (
+            ("hour", timedelta(hours=1)),
+            ("day", timedelta(days=1)),
+            ("week", timedelta(days=7)),
+            ("month", timedelta(days=30)),
+        )
+    }
+    found = reads.measure_seen(connection, visit.caller, reads.FRESHNESS, **moments)
+    by_age = {row["age"]: row for row in found.rows}
+    bars = list[Bar]()
+    for number, label in enumerate(AGES):
+        row = by_age.get(number) or {"repositories": 0, "refs_waiting": 0}
+        note = f"{label}: {row['repositories']:,}, and {row['refs_waiting']:,} that wait for their refs"
+        bars.append(Bar(label, row["repositories"], row["refs_waiting"], note=note))
+    return {
+        "svg": bar_chart(bars, title="Repositories by when they were last seen", unit="repositories"),
+        "bars": bars,
+        "waiting": any(bar.more for bar in bars),
+        "sql": visit.links.sql(found.sql, **found.values),
+    }
+
+
+def _growth(connection: sqlite3.Connection, visit: Visit) -> Chart:
+    """Draw how many repositories there were, year by year or, in a young mirror, month by month."""
+    found = reads.measure_seen(connection, visit.caller, reads.GROWTH, letters=4)
+    if len(found.rows) < 4:
+        found = reads.measure_seen(connection, visit.caller, reads.GROWTH, letters=7)
+    created = {row["period"]: row["created"] for row in found.rows}
+    total, points = 0, list[Bar]()
+    for period in _periods(sorted(created), visit.now):
+        total += created.get(period, 0)
+        points.append(Bar(period, total))
+    return {
+        "svg": line_chart(points, title="Repositories created, added up", unit="repositories"),
+        "total": total,
+        "sql": visit.links.sql(found.sql, **found.values),
+    }
+
+
+def _periods(known: list[str], now: datetime) -> list[str]:
+    """List the years, or the months, from the first one to now; those in which nothing was made are too."""
+    if not known or not all(re.fullmatch(r"\d{4}(-\d{2})?", one) for one in known):
+        return known
+    if len(known[0]) == 4:
+        return [f"{year:04}" for year in range(int(known[0]), max(int(known[-1]), now.year) + 1)]
+    start, end = (int(one[:4]) * 12 + int(one[5:]) - 1 for one in (known[0], known[-1]))
+    months = range(start, max(end, now.year * 12 + now.month - 1) + 1)
+    return [f"{month // 12:04}-{month % 12 + 1:02}" for month in months]

@@ -1,0 +1,201 @@
+"""The edge of the pages: who asks, what they may see, reads in one snapshot, safe headers."""
+
+import logging
+import re
+import sqlite3
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import parse_qs
+
+from datasette.utils import actor_matches_allow, sqlite_timelimit
+from datasette.utils.asgi import Forbidden, Request, Response
+
+from mirror.queries.crawl import upstreams
+from mirror.search.find import one_snapshot
+from mirror.serve import auth as permissions
+from mirror.serve.auth import Caller
+from mirror.serve.database import reading_for
+from mirror.serve.middleware import PAGE
+from mirror.serve.pages.assets import assets
+from mirror.serve.pages.counts import PATIENCE, tallies
+from mirror.serve.pages.urls import Links
+from mirror.serve.prefix import origin_of
+from mirror.serve.state import mirrors, served
+from mirror.times import utc_now
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
+    from datasette.database import Database
+
+COUNTING_MS = 60_000
+"""For how long numbers are counted behind a page; the page itself does not wait for them."""
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]")
+
+_HOST = re.compile(r"[\w.-]+(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?", re.ASCII)
+
+Read = TypeVar("Read")
+View = Callable[..., Awaitable[Response]]
+
+log = logging.getLogger(__name__)
+
+
+class NotHere(Exception):
+    """The page does not exist, for this visitor at least; the text says what was not found.
+
+    `query` is what a search may find instead.
+    """
+
+    def __init__(self, said: str, query: str = "") -> None:
+        super().__init__(said)
+        self.query = query
+
+
+class Visit:
+    """One request for a page. `is_open` says whether tables and SQL are open to the visitor."""
+
+    def __init__(
+        self, datasette: "Datasette", request: Request, database: "Database", caller: Caller, *, is_open: bool
+    ) -> None:
+        self.datasette = datasette
+        self.request = request
+        self.database = database
+        self.caller = caller
+        self.is_open = is_open
+        self.now = utc_now()
+        self.links = Links(datasette.urls.path, str(database.route or database.name))
+        self.parameters = _parameters(request)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The parts of the path that are names."""
+        return cast("dict[str, str]", self.request.url_vars)
+
+    @property
+    def origin(self) -> str:
+        """The address before all paths and their prefix: the configured one, else that of the request."""
+        configured = origin_of(served(self.datasette).config.public_url)
+        if configured:
+            return configured
+        host = self.request.host
+        return f"{self.request.scheme}://{host if _HOST.fullmatch(host) else 'localhost'}"
+
+    def number(self, parameter: str, default: int, most: int) -> int:
+        """Read a parameter that counts from 1; anything else is the default."""
+        text = self.parameters.get(parameter, "")
+        good = text.isascii() and text.isdecimal() and len(text) < 16 and int(text) > 0
+        return min(int(text), most) if good else default
+
+    def is_open_in(self, connection: sqlite3.Connection) -> bool:
+        """Tell whether tables are open to the visitor in the snapshot of a connection."""
+        asking = permissions.Visitor(self.request.actor)
+        return asking.sees_all(self.database.name) or not asking.lacks(connection, self.database.name)
+
+    async def read(self, work: Callable[[sqlite3.Connection], Read], *, patience: int = 1) -> Read:
+        """Read in one snapshot, within Datasette's time limit or so many times that."""
+        limit = patience * self.datasette.setting("sql_time_limit_ms")
+        return cast(
+            "Read", await self.database.execute_fn(lambda connection: _bounded(connection, work, limit))
+        )
+
+    async def tally(
+        self, key: str, work: Callable[[sqlite3.Connection], Read], *, patience: float = PATIENCE
+    ) -> Read | None:
+        """Read what costs a scan; remembered apart for each sort of visitor, None while it is counted.
+
+        `patience` is for how many seconds the page waits for what nobody knows yet.
+        """
+
+        async def count() -> Any:
+            with reading_for("count"):
+                return await self.database.execute_fn(
+                    lambda connection: _bounded(connection, work, COUNTING_MS)
+                )
+
+        caller = self.caller
+        seen = "everything" if caller.sees_all else caller.user_ids
+        found = await tallies(self.datasette).get((self.database.name, seen, key), count, patience=patience)
+        return cast("Read | None", found)
+
+    async def page(self, template: str, context: dict[str, Any], *, status: int = 200) -> Response:
+        """Render a page, with how current the mirror is at its foot."""
+        context |= {"visit": self, "foot": await self.read(upstreams)}
+        return await rendered(self.datasette, self.request, template, context, status=status)
+
+    async def fragment(self, template: str, context: dict[str, Any]) -> Response:
+        """Render a part of a page, for the script."""
+        return await rendered(self.datasette, self.request, template, {"visit": self, **context})
+
+
+async def rendered(
+    datasette: "Datasette", request: Request, template: str, context: dict[str, Any], *, status: int = 200
+) -> Response:
+    """Render a template of ours, under the strict policy; what HTML cannot carry is replaced."""
+    database = next(mirrors(datasette), None)
+    known: dict[str, Any] = {
+        "assets": {name: datasette.urls.path(one.address) for name, one in assets().items()},
+        "links": Links(datasette.urls.path, str(database.route or database.name) if database else ""),
+        "now": utc_now(),
+        "visit": None,
+    }
+    body = await datasette.render_template(template, known | context, request=request)
+    return Response.html(_UNPRINTABLE.sub("\ufffd", body), status=status, headers=PAGE)
+
+
+def page(view: Callable[[Visit], Awaitable[Response]]) -> View:
+    """Make a Datasette view of a function that answers a visit; only reading is allowed."""
+
+    async def answer(datasette: "Datasette", request: Request) -> Response:
+        if request.method not in ("GET", "HEAD"):
+            return Response.text("Method not allowed", status=405, headers={"Allow": "GET, HEAD"})
+        try:
+            visit = await _visit(datasette, request)
+            response = await view(visit)
+        except NotHere as error:
+            response = await _problem(datasette, request, 404, "Not here", str(error), query=error.query)
+        except sqlite3.OperationalError as error:
+            log.warning("%s: %s", request.path, error)
+            said = "That took longer than a page may take. Ask for less, or try again in a moment."
+            response = await _problem(datasette, request, 503, "The mirror is busy", said)
+        if request.method == "HEAD":
+            response.body = ""
+        return response
+
+    return answer
+
+
+async def _problem(
+    datasette: "Datasette", request: Request, status: int, title: str, said: str, *, query: str = ""
+) -> Response:
+    if request.path.endswith((".json", ".csv", ".atom")):
+        return Response.json({"ok": False, "error": said, "status": status, "title": title}, status=status)
+    context = {"title": title, "message": said, "status": status, "query": query}
+    return await rendered(datasette, request, "mirror_problem.html", context, status=status)
+
+
+async def _visit(datasette: "Datasette", request: Request) -> Visit:
+    """Say who asks for a page of which mirror; raises NotHere, or Forbidden by the operator's rules."""
+    database = next(mirrors(datasette), None)
+    if database is None:
+        raise NotHere("No mirror is attached.")
+    await datasette.ensure_permissions(request.actor, ["view-instance"])
+    allowed = datasette.metadata("allow", database=database.name, fallback=False)
+    if not actor_matches_allow(request.actor, allowed):
+        raise Forbidden("view-database")
+    closed = await permissions.is_closed(datasette, request.actor, database.name)
+    caller = permissions.caller_of(request.actor, database.name)
+    return Visit(datasette, request, database, caller, is_open=not closed)
+
+
+def _bounded(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], Read], limit: int) -> Read:
+    with sqlite_timelimit(connection, limit), one_snapshot(connection):
+        return work(connection)
+
+
+def _parameters(request: Request) -> dict[str, str]:
+    """Read the first value of each parameter; what cannot be read says nothing."""
+    try:
+        found = parse_qs(request.query_string, keep_blank_values=True, max_num_fields=100)
+    except ValueError:
+        return {}
+    return {key: values[0].replace("\x00", "") for key, values in found.items()}

@@ -1,0 +1,204 @@
+"""Serving for `mirror serve` and `mirror run`: Datasette over the mirror, uvicorn under it."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from urllib.parse import urljoin
+
+import uvicorn
+from datasette.app import Datasette
+from datasette.utils.asgi import Request
+
+from mirror.config import ServeConfig
+from mirror.errors import ConfigError, MirrorError
+from mirror.serve.auth import is_loopback
+from mirror.serve.connections import ACCEPTED_AT_ONCE, SaidOnce, accept_errors, bounded, most_connections
+from mirror.serve.prefix import base_of, origin_of, outer
+from mirror.serve.socket_owner import Peers
+from mirror.serve.state import served
+from mirror.store.files import open_reader
+
+SETTINGS = {
+    "facet_time_limit_ms": 1000,
+    "suggest_facets": False,  # 30 columns, each asked for 50 ms, would be the most of every page
+    "sql_time_limit_ms": 3000,
+    "num_sql_threads": 4,
+    "max_returned_rows": 1000,
+    "default_cache_ttl": 0,  # a sync may be writing
+}
+DRAIN_SECONDS = 1
+BACKLOG = 512
+
+log = logging.getLogger("uvicorn.error")
+_ONCE = SaidOnce()
+_HANDLED = (signal.SIGINT, signal.SIGTERM)
+
+
+def build(
+    database: Path,
+    config: ServeConfig,
+    *,
+    writer: Any = None,
+    secret: str | None = None,
+    peers: Peers | None = None,
+) -> Datasette:
+    """Make the application over an existing mirror.
+
+    `writer` (`mirror.serve.api1.writes.Writer`) is what writes pass through to, where `config.writes` allows
+    them. `secret` signs logins; without one, and without ``DATASETTE_SECRET``, logins end with the process.
+    `peers` tells whose a connection is, None for what the kernel says. Raises StoreError for a file that is
+    no mirror, too old or too new, ConfigError for settings that contradict.
+    """
+    if config.trust_basic_user and not is_loopback(config.host):
+        raise ConfigError(
+            "trust_basic_user believes any name without a password, so it is for loopback only, "
+            f"not for {config.host}"
+        )
+    open_reader(database).close()
+    datasette = Published(
+        [str(database)],
+        settings=SETTINGS | {"base_url": base_of(config.public_url)},
+        metadata={"title": "Bitbucket mirror"},
+        secret=secret or os.environ.get("DATASETTE_SECRET"),
+    )
+    datasette.public_origin = origin_of(config.public_url)
+    served(datasette).configure(config, writer, peers or Peers())
+    return datasette
+
+
+class Published(Datasette):  # type: ignore[misc]
+    """A Datasette whose absolute links lead to the configured address, whatever host a proxy asks at."""
+
+    public_origin = ""
+
+    def absolute_url(self, request: Request, path: str) -> str:
+        """Make a path absolute."""
+        if self.public_origin:
+            return urljoin(f"{self.public_origin}/", outer(self, path))
+        return str(super().absolute_url(request, path))
+
+
+def serve(
+    datasette: Datasette,
+    host: str,
+    port: int,
+    *,
+    ready: Callable[[str], None],
+    stop: threading.Event | None = None,
+) -> signal.Signals | None:
+    """Answer until a signal or `stop`; return the signal, or None.
+
+    `ready` is called with the address once requests are answered; port 0 means any that is free. Open
+    keep-alive connections are closed at once, answers under way get a second. In the main thread SIGINT and
+    SIGTERM are taken for the time being, and `stop` is set for the other threads. Raises MirrorError for a
+    port that cannot be had.
+    """
+    stop = stop or threading.Event()
+    listener = _listen(host, port)
+    config = uvicorn.Config(
+        datasette.app(),
+        http=bounded(most_connections()),
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        backlog=ACCEPTED_AT_ONCE,
+        ws="none",
+    )
+    log.setLevel(logging.WARNING)
+    log.addFilter(_ONCE)
+    address = _address(host, listener.getsockname()[1])
+    server = _Server(config, stop, lambda: ready(address))
+    with contextlib.closing(listener), _signals(server, stop) as caught:
+        try:
+            server.run(sockets=[listener])
+        except SystemExit:
+            raise MirrorError(f"the server could not start on {address}; its log says why") from None
+    return caught[0] if caught else None
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the signals alone and watches an event."""
+
+    def __init__(self, config: uvicorn.Config, stop: threading.Event, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._stop = stop
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(accept_errors)
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)  # more may wait in the kernel than are accepted at once
+        if self.started:
+            self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Answers that are cut off after the drain were asked to be: no traceback for each.
+        log.setLevel(logging.CRITICAL)
+        await super().shutdown(sockets)
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self._stop.is_set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.contextmanager
+def _signals(server: _Server, stop: threading.Event) -> Iterator[list[signal.Signals]]:
+    """Take SIGINT and SIGTERM in the main thread; the second one does not wait for answers under way."""
+    caught = list[signal.Signals]()
+
+    def handle(number: int, _: FrameType | None) -> None:
+        server.force_exit = bool(caught)
+        caught.append(signal.Signals(number))
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    before = {number: signal.signal(number, handle) for number in _HANDLED}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the port; raises MirrorError with the remedy."""
+    try:
+        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # asyncio turns Nagle's delay (40 ms an answer) off only where the protocol is spelled out.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    except OSError as error:
+        raise MirrorError(
+            f"{host}: {error.strerror or error}; `host` must be an address of this machine"
+        ) from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise MirrorError(
+            f"{_address(host, port)} cannot be served: {error.strerror}; another program may have the port, "
+            "give another one with --port"
+        ) from error
+    return listener
+
+
+def _address(host: str, port: int) -> str:
+    """Write the address that people open."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,206 @@
+"""The server's one writer of webhooks: a thread with a queue, so that no answer waits for a busy file."""
+
+import contextlib
+import logging
+import os
+import queue
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mirror.errors import StoreError
+from mirror.store import Store
+from mirror.store.webhooks import Delivery, News
+
+MOST_FILES = 1_000
+SUFFIX = ".json"
+
+log = logging.getLogger("mirror.webhooks")
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A verified delivery, what it says, and the upstream it came from."""
+
+    upstream: str
+    delivery: Delivery
+    news: list[News]
+
+
+class SpoolFull(Exception):
+    """As many deliveries wait as may be kept."""
+
+
+class Spool:
+    """The folder of one mirror, readable by its owner alone; it is made when it is needed first."""
+
+    def __init__(self, mirror: Path, *, most_files: int = MOST_FILES) -> None:
+        resolved = mirror.resolve()
+        self._folder = resolved.with_name(resolved.name + ".webhooks")
+        self._most_files = most_files
+
+    def add(self, kept: Kept) -> None:
+        """Keep a delivery; it is on the disk when this returns. Raises SpoolFull and OSError."""
+        if not self._folder.exists():
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            _sync(self._folder.parent)
+        if len(self._names()) >= self._most_files:
+            raise SpoolFull
+        # Names sort in the order of arrival; no two are the same.
+        descriptor, unfinished = tempfile.mkstemp(prefix=f"{kept.delivery.at}-", dir=self._folder)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(msgspec.json.encode(kept))
+                file.flush()
+                os.fsync(file.fileno())
+            Path(unfinished).rename(f"{unfinished}{SUFFIX}")
+        except BaseException:
+            Path(unfinished).unlink(missing_ok=True)
+            raise
+        _sync(self._folder)
+
+    def waiting(self) -> Iterator[tuple[str, Kept]]:
+        """Yield name and content of what waits, in the order of arrival; what is no delivery is set aside."""
+        for name in self._names():
+            try:
+                yield name, msgspec.json.decode((self._folder / name).read_bytes(), type=Kept)
+            except FileNotFoundError:
+                continue  # another process has written it
+            except OSError as error:
+                log.warning("%s: cannot be read: %s", self._folder / name, error.strerror)
+            except msgspec.MsgspecError:
+                self.set_aside(name)
+
+    def remove(self, name: str) -> None:
+        """Forget one that is in the mirror; if it stays, writing it again finds it repeated."""
+        with contextlib.suppress(OSError):
+            (self._folder / name).unlink()
+
+    def set_aside(self, name: str) -> None:
+        """Rename one that cannot be written, so that it is not tried again."""
+        with contextlib.suppress(OSError):
+            (self._folder / name).rename(self._folder / f"{name}.failed")
+        log.warning("%s.failed: a kept webhook that could not be understood", self._folder / name)
+
+    def is_empty(self) -> bool:
+        """Return whether nothing waits."""
+        return not self._names()
+
+    def _names(self) -> list[str]:
+        try:
+            return sorted(path.name for path in self._folder.iterdir() if path.suffix == SUFFIX)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            log.warning("%s: cannot be read: %s", self._folder, error.strerror)
+            return []
+
+
+def _sync(folder: Path) -> None:
+    """Put the names in a folder on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+MOST_WAITING = 1_000
+PAUSE_SECONDS = 5.0
+"""Between two attempts to write what is kept; each of them waits for SQLite's lock as well."""
+
+Outcome = dict[str, Any]
+Write = Callable[[Store, Kept], Outcome]
+
+log = logging.getLogger("mirror.webhooks")
+
+
+class Overwhelmed(Exception):
+    """More is waiting to be written than should be remembered."""
+
+
+class Clerk:
+    """Writes deliveries into a mirror in the order of the calls; SQLite's lock gives it its turn.
+
+    What is only in the queue when the process ends is lost, and nobody was told that it was taken. What was
+    acknowledged lies in the spool: it is written first, and tried again until it is, by the next process too.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        write: Write,
+        *,
+        most_waiting: int = MOST_WAITING,
+        spool: Spool | None = None,
+        pause: float = PAUSE_SECONDS,
+    ) -> None:
+        self._path, self._write, self._pause = path, write, pause
+        self._spool = spool or Spool(path)
+        self._store: Store | None = None
+        self._waiting = queue.Queue[tuple[Kept, Future[Outcome]] | None](most_waiting)
+        threading.Thread(target=self._work, daemon=True, name="webhooks").start()
+
+    def submit(self, kept: Kept) -> Future[Outcome]:
+        """Have a delivery written; raises Overwhelmed. The future raises StoreError where that failed."""
+        future = Future[Outcome]()
+        try:
+            self._waiting.put_nowait((kept, future))
+        except queue.Full:
+            raise Overwhelmed from None
+        return future
+
+    def keep(self, kept: Kept) -> None:
+        """Put a delivery into the spool, to be written as soon as possible; raises SpoolFull and OSError."""
+        self._spool.add(kept)
+        with contextlib.suppress(queue.Full):  # then the thread is awake
+            self._waiting.put_nowait(None)
+
+    def _work(self) -> None:
+        pause = threading.Event()
+        while True:
+            if not self._write_spool():
+                pause.wait(self._pause)
+                continue
+            job = self._waiting.get()
+            if job is not None and job[1].set_running_or_notify_cancel():
+                self._write_now(*job)
+
+    def _write_now(self, kept: Kept, future: Future[Outcome]) -> None:
+        """Write a delivery that its sender waits for."""
+        try:
+            future.set_result(self._write(self._opened(), kept))
+        except Exception as error:  # noqa: BLE001 - it is the caller's
+            future.set_exception(error)
+            self._close_after(error)
+
+    def _write_spool(self) -> bool:
+        """Write what is kept, the oldest first; return whether nothing is left to be tried again."""
+        for name, kept in self._spool.waiting():
+            try:
+                done = self._write(self._opened(), kept)
+            except StoreError as error:
+                log.warning("webhook %s: kept until it can be written: %s", kept.upstream, error)
+                self._close_after(error)
+                return False
+            except Exception:
+                log.exception("a fault of this program")
+                self._spool.set_aside(name)
+                continue
+            self._spool.remove(name)
+            log.info("webhook %s, kept since %s: %s", kept.upstream, kept.delivery.at, done["outcome"])
+        return True
+
+    def _opened(self) -> Store:
+        self._store = self._store or Store(self._path)
+        return self._store
+
+    def _close_after(self, error: Exception) -> None:
+        """Open the file anew after its own errors: it may have been replaced."""
+        if isinstance(error, StoreError) and self._store is not None:
+            self._store.close()
+            self._store = None

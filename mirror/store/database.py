@@ -1,0 +1,157 @@
+"""The writer: one connection, one transaction at a time, and the verbs that `mirror.sync` writes with."""
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from sqlite_utils import Database
+
+from mirror.model import Owner, Repository
+from mirror.search.index import keep_up, rebuild, settle
+from mirror.store.files import PRIVATE, explained, open_writer
+from mirror.store.identities import told_apart
+from mirror.store.owners import save_owner
+from mirror.store.repositories import Change, SavedRepositories, close, save_repositories
+
+
+class Store:
+    """A mirror file opened for writing. Threads may share it: transactions take turns.
+
+    Everything written inside one `transaction()` is in the file together or not at all. `mode` is that of a
+    new file. Raises StoreError.
+    """
+
+    def __init__(self, path: Path, mode: int = PRIVATE) -> None:
+        self.path = path
+        self.connection = open_writer(path, mode)
+        self.db = Database(self.connection, execute_plugins=False)
+        self._turn = threading.RLock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._turn, explained(self.path):
+            self.connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Group writes; an inner transaction is part of the outer one.
+
+        IMMEDIATE, because a transaction that reads before it writes cannot wait for another process's.
+        """
+        with self._turn, explained(self.path):
+            if self.connection.in_transaction:
+                yield self.connection
+                return
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.connection
+                self.connection.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+                raise
+
+    def row(self, sql: str, values: Sequence[Any] | dict[str, Any] = ()) -> Any:
+        """Read the first row of a query, or None."""
+        with self._turn, explained(self.path):
+            return self.connection.execute(sql, values).fetchone()
+
+    def rows(self, sql: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[Any]:
+        """Read all rows of a query."""
+        with self._turn, explained(self.path):
+            return self.connection.execute(sql, values).fetchall()
+
+    def save_upstream(self, name: str, kind: str, url: str, *, refs: str = "api") -> int:
+        """Insert or update an upstream and return its id; `refs` says how they are read: api, git or none."""
+        with self.transaction() as connection:
+            connection.execute(
+                """INSERT INTO upstreams (name, kind, url, refs) VALUES (?, ?, ?, ?)
+                   ON CONFLICT (name) DO UPDATE
+                   SET kind = excluded.kind, url = excluded.url, refs = excluded.refs""",
+                (name, kind, url, refs),
+            )
+            row = self.row("SELECT id FROM upstreams WHERE name = ?", (name,))
+        return int(row[0])
+
+    def save_page(
+        self,
+        upstream_id: int,
+        rows: Sequence[Repository],
+        *,
+        run_id: int | None,
+        seen_at: str,
+        with_refs: bool,
+        first_listing: bool,
+    ) -> SavedRepositories:
+        """Write a page of repositories with their owners, and record what changed.
+
+        Rows that cannot be told from others (`mirror.store.identities`) are not written, but returned.
+        """
+        with self.transaction():
+            rows, refused = told_apart(self.connection, upstream_id, rows)
+            owner_ids = dict[str, int]()
+            for owner in {row.owner.uuid: row.owner for row in rows}.values():
+                owner_ids[owner.uuid] = self.save_owner(upstream_id, owner, run_id=run_id, seen_at=seen_at)
+            saved = save_repositories(
+                self.connection,
+                upstream_id,
+                rows,
+                owner_ids,
+                seen_at=seen_at,
+                with_refs=with_refs,
+                first_listing=first_listing,
+            )
+            self.save_changes(saved.changes, run_id=run_id, at=seen_at)
+            close(self.connection, _published(saved.changes), with_refs=with_refs)
+            if not first_listing:
+                keep_up(self.connection)
+        return saved._replace(refused=refused)
+
+    def finish_search_index(self) -> None:
+        """Let the name index learn all that is waiting, as the end of a sync should; idle when nothing is.
+
+        The search is exact before, meanwhile and after: this makes it quick again.
+        """
+        more = True
+        while more:
+            with self.transaction():
+                more = settle(self.connection)
+
+    def rebuild_search_index(self) -> None:
+        """Build the name index anew from the rows, whatever state it is in."""
+        with self.transaction():
+            rebuild(self.connection)
+
+    def save_owner(self, upstream_id: int, owner: Owner, *, run_id: int | None, seen_at: str) -> int:
+        """Write whoever owns a namespace and return the row's id."""
+        with self.transaction():
+            user_id, changes = save_owner(self.connection, upstream_id, owner, seen_at=seen_at, is_owner=True)
+            self.save_changes(changes, run_id=run_id, at=seen_at)
+        return user_id
+
+    def save_changes(self, changes: Iterable[Change], *, run_id: int | None, at: str) -> None:
+        """Record what was seen to change."""
+        with self.transaction():
+            self.connection.executemany(
+                """INSERT INTO changes (at, run_id, kind, repository_id, user_id, ref, old, new)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
+                [(at, run_id, *change) for change in changes],
+            )
+
+
+def _published(changes: Iterable[Change]) -> list[int]:
+    """List the repositories that were made public."""
+    return [
+        change.repository_id
+        for change in changes
+        if change.kind == "made_public" and change.repository_id is not None
+    ]

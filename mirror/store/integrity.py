@@ -1,0 +1,58 @@
+"""Is the file itself in order: SQLite's own checks, references, and the search index against the rows."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from mirror.search.index import check
+from mirror.store import Store
+from mirror.store.files import damage_explained, open_reader, sync_lock
+
+MOST = 20
+
+
+class Complaint(NamedTuple):
+    """What is wrong with a file, in a line, and whether that is over by now."""
+
+    text: str
+    mended: bool = False
+
+
+def check_file(path: Path, *, repair: bool) -> list[Complaint]:
+    """Return what is wrong with a mirror; with `repair`, build a broken search index anew.
+
+    Raises StoreError for a file that cannot be opened at all, StoreLocked where another process syncs while
+    the index is to be built.
+    """
+    connection = open_reader(path)
+    try:
+        with damage_explained(path):
+            broken = [row[0] for row in connection.execute(f"PRAGMA integrity_check({MOST})")]
+            dangling = connection.execute("PRAGMA foreign_key_check").fetchmany(MOST)
+    finally:
+        connection.close()
+    complaints = [Complaint(f"integrity: {line}") for line in broken if line != "ok"]
+    complaints += [
+        Complaint(f"reference: {table}, row {row}: no such {parent}") for table, row, parent, _ in dangling
+    ]
+    return complaints or _check_index(path, repair=repair)
+
+
+def _check_index(path: Path, *, repair: bool) -> list[Complaint]:
+    """Compare the index with the rows, which SQLite cannot do; made of them alone, it can be made anew."""
+    found = _faults(path)
+    if not found or not repair:
+        return [Complaint(line) for line in found]
+    with sync_lock(path), Store(path) as store:
+        store.rebuild_search_index()
+    return [*(Complaint(line, mended=True) for line in found), *map(Complaint, _faults(path))]
+
+
+def _faults(path: Path) -> list[str]:
+    connection = open_reader(path)
+    try:
+        with damage_explained(path):
+            faults = check(connection)
+    finally:
+        connection.close()
+    told = [f"search index: {line}" for line in faults[:MOST]]
+    return told if len(faults) <= MOST else [*told, f"search index: {len(faults) - MOST} faults more"]

@@ -1,0 +1,106 @@
+"""Rounds: a run that was cut short is gone on with by the next one, which lists nothing a second time.
+
+A round begins with the listings and ends when nothing is left to do. Were every run to begin with all
+listings, a mirror of many workspaces under a small budget would spend it on them and never get beyond.
+"""
+
+from collections.abc import Collection, Iterable
+from datetime import timedelta
+
+import msgspec
+
+from mirror.sync.run import Run
+from mirror.times import from_text
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts of a run; what it leaves out keeps its place for another one.
+
+    `listings` reads workspaces, of them all or of those in `due` alone (lower case); `leftovers` asks again
+    for what was missing before; `refs` reads stale branches and tags, `new_refs` those of repositories that
+    this run sees first. `kind` is what `sync_runs` calls such a run, None where the listings tell.
+    """
+
+    listings: bool = True
+    leftovers: bool = True
+    refs: bool = True
+    new_refs: bool = False
+    due: Collection[str] | None = None
+    kind: str | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every workspace is listed."""
+        return self.listings and self.due is None
+
+    def to_list(self, workspaces: Iterable[str], also: Collection[str] = ()) -> list[str]:
+        """Pick the workspaces whose turn it is; `also` are marked ones, in lower case like those in `due`."""
+        if not self.listings:
+            return []
+        turn = None if self.due is None else {*self.due, *also}
+        return [name for name in workspaces if turn is None or name.lower() in turn]
+
+
+EVERYTHING = Part()
+REFS = Part(listings=False, leftovers=False, kind="refs")
+RETRY = Part(listings=False, kind="retry")
+MARKED = Part(due=(), refs=False, new_refs=True, kind="marked")
+
+
+STREAM = "round"
+GOOD_FOR = timedelta(hours=1)
+TIMES = 4
+LONGEST = timedelta(days=1)
+
+
+class Round(msgspec.Struct, kw_only=True):
+    """When a round began, and when every workspace had been listed in it, if they all were."""
+
+    began: str
+    listed: str | None = None
+
+
+def go_on(run: Run) -> None:
+    """Go on with the round of a run that was cut short, or begin one."""
+    found = _standing(run)
+    if found is None:
+        found = Round(began=run.now_text())
+        _save(run, found)
+    elif found.listed:
+        run.note("going on with the run that was cut short; what it has listed is not listed again")
+    run.round = found.began
+
+
+def listings_done(run: Run) -> None:
+    """Note that every workspace has been listed."""
+    _save(run, Round(began=run.round, listed=run.now_text()))
+
+
+def end(run: Run) -> None:
+    """End the round: the next run begins with the listings."""
+    run.drop_cursor(STREAM)
+
+
+def _standing(run: Run) -> Round | None:
+    """Read the round to go on with.
+
+    Its listings are good for an hour, or four times as long as they took, so that most of a small budget is
+    left for branches and tags.
+    """
+    try:
+        found = msgspec.json.decode(run.cursor(STREAM) or "", type=Round)
+    except msgspec.MsgspecError:
+        return None
+    began, now = from_text(found.began), run.now()
+    if run.full or now < began:
+        return None
+    if found.listed is None:
+        return found if now - began < LONGEST else None
+    listed = from_text(found.listed)
+    if now < listed:
+        return None
+    return found if now - listed < max(GOOD_FOR, TIMES * (listed - began)) else None
+
+
+def _save(run: Run, found: Round) -> None:
+    run.save_cursor(STREAM, msgspec.json.encode(found).decode())

@@ -1,0 +1,172 @@
+"""A server that speaks API 1.0 as an upstream: a Bitbucket from before 2019, or another mirror.
+
+It lists everything of a user in one answer without pages, and has no identities: users and repositories
+are known by name, so that renaming cannot be told from deleting and creating.
+"""
+
+from urllib.parse import urlencode
+
+import msgspec
+
+from mirror.errors import CredentialsRefused, UpstreamRefused, UpstreamShapeError
+from mirror.model import Member, Owner, Ref, Repository, RepositoryKey
+from mirror.upstream import api1_decode as shapes
+from mirror.upstream.client import Http, Method
+from mirror.upstream.protocol import Caller, Order, Page, Rows, Settings
+from mirror.upstream.response import Answer
+from mirror.upstream.urls import segment
+
+_REFS = {
+    "branches": Rows(shapes.NamedChangeset, shapes.shape_branch),
+    "tags": Rows(shapes.NamedChangeset, shapes.shape_tag),
+}
+_TO_OWNED = Rows(shapes.RepositoryRow, shapes.shape_owner_of)
+
+
+class UserAnswer(msgspec.Struct, frozen=True):
+    """A user with all of their repositories."""
+
+    user: shapes.User
+    repositories: list[msgspec.Raw] = []
+
+
+class MainBranch(msgspec.Struct, frozen=True):
+    """The main branch."""
+
+    name: str | None = None
+
+
+class Legacy:
+    """A server that speaks API 1.0."""
+
+    orders_by_update = False
+
+    def __init__(self, name: str, http: Http) -> None:
+        self.name = name
+        self.anonymous = http.credential.form == "anonymous"
+        self._http = http
+
+    def fetch_caller(self) -> Caller:
+        """Ask who we are; the anonymous are nobody without asking."""
+        if self.anonymous:
+            return Caller(user=None)
+        try:
+            found, _ = self._http.get_json("user/", UserAnswer)
+        except CredentialsRefused as error:
+            raise CredentialsRefused(f"the upstream takes us for nobody: {error}") from None
+        except UpstreamRefused as error:
+            if error.status in (403, 404):
+                return Caller(user=None)
+            raise
+        return Caller(user=shapes.shape_user(found.user))
+
+    def fetch_workspaces(self, place: str | None) -> Page[Owner]:  # noqa: ARG002 - there is one page
+        """Name the owners of the repositories that the caller can see, in one answer."""
+        try:
+            listing, answer = self._http.get_json("user/repositories/", list[msgspec.Raw])
+        except UpstreamRefused as error:
+            raise UpstreamRefused(
+                f'{error} - name in the configuration what to mirror: workspaces = ["some-user"]',
+                status=error.status,
+            ) from None
+        rows, bad = _TO_OWNED.read(listing)
+        owners = tuple({owner.uuid: owner for owner in rows}.values())
+        return Page(rows=owners, place=None, size=len(owners), date=answer.date, bad=bad)
+
+    def fetch_workspace(self, workspace: str) -> Owner:
+        """Ask for one user or team."""
+        found, _ = self._http.get_json(f"users/{segment(workspace)}/", UserAnswer)
+        return shapes.shape_user(found.user)
+
+    def fetch_members(self, workspace: str, place: str | None) -> Page[Member]:  # noqa: ARG002
+        """Return nobody, without asking: API 1.0 has no members."""
+        return Page(rows=(), place=None, size=0, date=self._http.clock())
+
+    def fetch_repositories(self, workspace: str, order: Order, place: str | None) -> Page[Repository]:  # noqa: ARG002
+        """Ask for all repositories of a user at once, in the server's own order."""
+        found, answer = self._http.get_json(f"users/{segment(workspace)}/", UserAnswer)
+        owner = shapes.shape_user(found.user)
+        rows = Rows(shapes.RepositoryRow, lambda row: shapes.shape_repository(row, owner))
+        good, bad = rows.read(found.repositories)
+        return Page(rows=good, place=None, size=len(found.repositories), date=answer.date, bad=bad)
+
+    def fetch_repository(self, key: RepositoryKey) -> Repository:
+        """Ask for one repository by its name."""
+        row, _ = self._http.get_json(f"{_path(key)}/", shapes.RepositoryRow)
+        return shapes.shape_repository(row, None)
+
+    def fetch_refs(self, key: RepositoryKey, place: str | None) -> Page[Ref]:
+        """Ask for all branches, and then for all tags: an object each, without pages."""
+        kind = place or "branches"
+        if kind not in _REFS:
+            raise UpstreamShapeError(f"{place!r} is no place in a listing of refs")
+        found, answer = self._http.get_json(f"{_path(key)}/{kind}/", dict[str, msgspec.Raw])
+        rows, bad = _REFS[kind].read(shapes.with_name(name, raw) for name, raw in found.items())
+        onward = "tags" if kind == "branches" else None
+        return Page(rows=rows, place=onward, size=None, date=answer.date, bad=bad)
+
+    def fetch_main_branch(self, key: RepositoryKey) -> str | None:
+        """Ask for the main branch; an empty repository answers 404."""
+        try:
+            found, _ = self._http.get_json(f"{_path(key)}/main-branch/", MainBranch)
+        except UpstreamRefused as error:
+            if error.status == 404:
+                return None
+            raise
+        return found.name or None
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._http.close()
+
+
+def _path(key: RepositoryKey) -> str:
+    return f"repositories/{segment(key.workspace)}/{segment(key.slug)}"
+
+
+_FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+class WritableLegacy(Legacy):
+    """A server that speaks API 1.0, for those who may write to it."""
+
+    knows_hg = True
+    never_tells = frozenset[str]()
+
+    def find_repository(self, full_name: str) -> Repository:
+        """Ask for the repository that has this name now."""
+        return self.fetch_repository(RepositoryKey(uuid="", full_name=full_name))
+
+    def create_repository(self, owner: str, slug: str, settings: Settings) -> Repository:
+        """POST to all repositories, naming the owner; the server makes the slug of the name."""
+        fields = {"name": slug, **_fields(settings), "owner": owner}
+        return self._shaped(self._send("POST", "repositories/", fields))
+
+    def update_repository(self, key: RepositoryKey, settings: Settings) -> Repository:
+        """PUT what is to change."""
+        return self._shaped(self._send("PUT", f"{_path(key)}/", _fields(settings)))
+
+    def delete_repository(self, key: RepositoryKey) -> None:
+        """DELETE it."""
+        self._http.delete(f"{_path(key)}/")
+
+    def fork_repository(self, key: RepositoryKey, owner: str, settings: Settings) -> Repository:
+        """POST to its forks; a server that takes no `owner` forks under the caller's own name."""
+        fields = {**_fields(settings), "owner": owner}
+        fields.pop("scm", None)  # a fork is what its parent is
+        return self._shaped(self._send("POST", f"{_path(key)}/fork", fields))
+
+    def _send(self, method: Method, path: str, fields: dict[str, str]) -> Answer:
+        return self._http.send(method, path, content=urlencode(fields).encode(), headers=_FORM)
+
+    def _shaped(self, answer: Answer) -> Repository:
+        return shapes.shape_repository(self._http.decoded(answer, shapes.RepositoryRow), None)
+
+
+def _fields(settings: Settings) -> dict[str, str]:
+    """Write settings as fields of a form."""
+    said = settings.said()
+    policy = said.pop("fork_policy", None)
+    if policy is not None:
+        said |= {"no_forks": policy == "no_forks", "no_public_forks": policy != "allow_forks"}
+    return {name: str(value).lower() if isinstance(value, bool) else value for name, value in said.items()}

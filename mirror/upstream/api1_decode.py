@@ -1,0 +1,174 @@
+"""API 1.0's objects, shaped into the model: pure functions of one JSON row each.
+
+Times without `utc` in their key are Amsterdam's, without offset; they are not read at all.
+"""
+
+import re
+
+import msgspec
+
+from mirror.errors import UpstreamShapeError
+from mirror.model import NAMED, Owner, Ref, RefKind, Repository
+from mirror.upstream.cloud_decode import count, moment
+
+_MAIL = re.compile(r"\s*<[^<>]*>\s*$")
+_URI = re.compile(r"(?:/api)?/1\.0/repositories/([^/]+)/([^/]+)/?")
+
+
+class User(msgspec.Struct, frozen=True):
+    """A user or a team; a team has no last name."""
+
+    username: str
+    first_name: str | None = None
+    last_name: str | None = None
+    display_name: str | None = None
+    is_team: bool | None = None
+    avatar: str | None = None
+
+
+class RepositoryRow(msgspec.Struct, frozen=True):
+    """A repository; `fork_of` is a whole one. Short rows have a handful of these keys."""
+
+    owner: str | None = None
+    slug: str | None = None
+    resource_uri: str | None = None
+    name: str | None = None
+    scm: str | None = None
+    is_private: bool | None = None
+    description: str | None = None
+    website: str | None = None
+    language: str | None = None
+    size: int | float | None = None
+    main_branch: str | None = None
+    no_forks: bool | None = None
+    no_public_forks: bool | None = None
+    fork_of: "RepositoryRow | None" = None
+    followers_count: int | float | None = None
+    forks_count: int | float | None = None
+    has_issues: bool | None = None
+    has_wiki: bool | None = None
+    logo: str | None = None
+    utc_created_on: str | None = None
+    utc_last_updated: str | None = None
+
+
+class Changeset(msgspec.Struct, frozen=True):
+    """The commit of a branch or tag; its parents are cut to twelve digits, and its size is always -1."""
+
+    raw_node: str | None = None
+    author: str | None = None
+    raw_author: str | None = None
+    utctimestamp: str | None = None
+    message: str | None = None
+
+
+class NamedChangeset(msgspec.Struct, frozen=True):
+    """An entry of the object that lists refs."""
+
+    name: str
+    changeset: Changeset
+
+
+def with_name(name: str, raw: msgspec.Raw) -> msgspec.Raw:
+    """Make a row of an entry of an object."""
+    return msgspec.Raw(b'{"name":%s,"changeset":%s}' % (msgspec.json.encode(name), bytes(raw)))
+
+
+def shape_user(row: User) -> Owner:
+    """Shape a user or a team."""
+    return Owner(
+        uuid=f"{NAMED}{row.username.lower()}",
+        username=row.username,
+        display_name=row.display_name,
+        first_name=row.first_name,
+        last_name=row.last_name,
+        kind="team" if row.is_team else "user",
+        avatar_url=row.avatar,
+    )
+
+
+def shape_owner_of(row: RepositoryRow) -> Owner:
+    """Name the owner of a repository; raises UpstreamShapeError where it is not told."""
+    owner, _ = _names(row)
+    return Owner(uuid=f"{NAMED}{owner.lower()}", username=owner)
+
+
+def shape_repository(row: RepositoryRow, owner: Owner | None) -> Repository:
+    """Shape a repository; `owner` is the one whose repositories were asked for, where that is known."""
+    name, slug = _names(row)
+    if owner is None or owner.username is None or owner.username.lower() != name.lower():
+        owner = Owner(uuid=f"{NAMED}{name.lower()}", username=name)
+    parent = "/".join(_names(row.fork_of)) if row.fork_of else None
+    return Repository(
+        uuid=f"{NAMED}{name}/{slug}".lower(),
+        owner=owner,
+        slug=slug,
+        name=row.name or slug,
+        full_name=f"{name}/{slug}",
+        scm=row.scm,
+        is_private=row.is_private is not False,
+        description=row.description,
+        website=row.website,
+        language=row.language,
+        size=count(row.size),
+        main_branch=row.main_branch or None,
+        fork_policy=_fork_policy(row),
+        parent_uuid=f"{NAMED}{parent}".lower() if parent else None,
+        parent_full_name=parent,
+        followers_count=count(row.followers_count),
+        forks_count=count(row.forks_count),
+        has_issues=row.has_issues,
+        has_wiki=row.has_wiki,
+        avatar_url=row.logo,
+        created_at=moment(row.utc_created_on),
+        updated_at=moment(row.utc_last_updated),
+    )
+
+
+def shape_branch(row: NamedChangeset) -> Ref:
+    """Shape a branch; raises UpstreamShapeError without the whole hash of its commit."""
+    return _ref(row, "branch")
+
+
+def shape_tag(row: NamedChangeset) -> Ref:
+    """Shape a tag, of which nothing is told but its commit; raises UpstreamShapeError as for a branch."""
+    return _ref(row, "tag")
+
+
+def _ref(row: NamedChangeset, kind: RefKind) -> Ref:
+    target = row.changeset
+    if not target.raw_node:
+        raise UpstreamShapeError(f"{kind} {row.name!r} has no whole hash")
+    line = target.raw_author or target.author
+    return Ref(
+        kind=kind,
+        name=row.name,
+        target_hash=target.raw_node,
+        target_date=moment(target.utctimestamp),
+        target_author=line,
+        target_author_name=None if target.author == _without_mail(line) else target.author,
+        target_message=target.message,
+    )
+
+
+def _without_mail(line: str | None) -> str | None:
+    """Return the name in an author line: what `author` is where no account has the mail address."""
+    return None if line is None else _MAIL.sub("", line)
+
+
+def _names(row: RepositoryRow) -> tuple[str, str]:
+    """Return owner and slug; rows of 2010 tell the owner in their address alone."""
+    found = _URI.fullmatch(row.resource_uri or "")
+    owner, slug = row.owner or (found and found[1]), row.slug or (found and found[2])
+    if not owner or not slug or "/" in f"{owner}{slug}":
+        raise UpstreamShapeError(f"a repository without owner and slug: {row.slug or row.name or 'nameless'}")
+    return owner, slug
+
+
+def _fork_policy(row: RepositoryRow) -> str | None:
+    """Tell the policy from its two switches; before 2014 there was one of them."""
+    if row.no_forks:
+        return "no_forks"
+    if row.no_public_forks:
+        return "no_public_forks"
+    return "allow_forks" if row.no_public_forks is False else None

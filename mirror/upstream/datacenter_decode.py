@@ -1,0 +1,242 @@
+"""Data Center's objects, shaped into the model: pure functions of one JSON row each."""
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from mirror.errors import UpstreamShapeError
+from mirror.model import Member, Owner, Ref, RefKind, Repository
+from mirror.times import to_text
+from mirror.upstream.urls import without_login
+
+_LATEST = "com.atlassian.bitbucket.server.bitbucket-branch:latest-commit-metadata"
+_PERMISSIONS = {"PROJECT_ADMIN": "owner", "PROJECT_WRITE": "collaborator", "PROJECT_READ": "member"}
+
+
+class Camel(msgspec.Struct, frozen=True, rename="camel"):
+    """The server writes its keys in camel case."""
+
+
+class Link(Camel, frozen=True):
+    """A link; `name` tells clone links apart: ``http`` whatever the scheme, and ``ssh``."""
+
+    href: str | None = None
+    name: str | None = None
+
+
+class Links(Camel, frozen=True):
+    """The links that are stored."""
+
+    clone: list[Link] | None = None
+
+
+class User(Camel, frozen=True):
+    """A person."""
+
+    id: int | None = None
+    name: str | None = None
+    slug: str | None = None
+    display_name: str | None = None
+
+
+class Project(Camel, frozen=True):
+    """A project; one of a person has a key that begins with a tilde."""
+
+    key: str
+    id: int
+    name: str | None = None
+    type: str | None = None
+    public: bool | None = None
+
+
+class Origin(Camel, frozen=True):
+    """What a repository was forked from."""
+
+    id: int | None = None
+    slug: str | None = None
+    project: Project | None = None
+
+
+class RepositoryRow(Camel, frozen=True):
+    """A repository; there are no dates and no sizes."""
+
+    slug: str
+    id: int
+    project: Project
+    name: str | None = None
+    description: str | None = None
+    scm_id: str | None = None
+    public: bool | None = None
+    forkable: bool | None = None
+    origin: Origin | None = None
+    links: Links | None = None
+
+
+class Visible(Camel, frozen=True):
+    """A project, or a page of repositories, of which only what strangers may see is of interest."""
+
+    public: bool | None = None
+    values: list[RepositoryRow] = []
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether it, or one of the repositories, is said not to be public."""
+        return self.public is False or any(
+            row.public is False and row.project.public is not True for row in self.values
+        )
+
+
+class PermissionRow(Camel, frozen=True):
+    """A person's right on a project."""
+
+    user: User
+    permission: str | None = None
+
+
+class Author(Camel, frozen=True):
+    """Who wrote a commit; with a `display_name` where the address is an account's."""
+
+    name: str | None = None
+    email_address: str | None = None
+    display_name: str | None = None
+
+
+class Parent(Camel, frozen=True):
+    """A parent of a commit."""
+
+    id: str | None = None
+
+
+class Commit(Camel, frozen=True):
+    """The latest commit of a branch, where details were asked for; times are milliseconds since 1970."""
+
+    id: str | None = None
+    author: Author | None = None
+    author_timestamp: int | None = None
+    message: str | None = None
+    parents: list[Parent] | None = None
+
+
+class Metadata(msgspec.Struct, frozen=True, rename={"latest": _LATEST}):
+    """What plugins tell of a branch."""
+
+    latest: Commit | None = None
+
+
+class RefRow(Camel, frozen=True):
+    """A branch or a tag; `latest_changeset` is how old versions name the commit."""
+
+    id: str | None = None
+    display_id: str | None = None
+    latest_commit: str | None = None
+    latest_changeset: str | None = None
+    is_default: bool | None = None
+    metadata: Metadata | None = None
+
+
+def shape_project(row: Project) -> Owner:
+    """Shape a project as the owner of its repositories."""
+    is_personal = row.type == "PERSONAL" or row.key.startswith("~")
+    return Owner(
+        uuid=f"id:{row.id}",
+        username=row.key,
+        display_name=row.name,
+        kind="user" if is_personal else "workspace",
+    )
+
+
+def shape_member(row: PermissionRow) -> Member:
+    """Shape a person with rights on a project; raises UpstreamShapeError for one without number."""
+    user = row.user
+    if user.id is None:
+        raise UpstreamShapeError(f"a user without id: {user.name or user.display_name or 'nameless'}")
+    person = Owner(uuid=f"user:{user.id}", username=user.slug or user.name, display_name=user.display_name)
+    return Member(user=person, permission=_PERMISSIONS.get(row.permission or ""))
+
+
+def shape_repository(row: RepositoryRow) -> Repository:
+    """Shape a repository; only one that says of itself that it is public is taken for it."""
+    project, origin = row.project, row.origin or Origin()
+    parent = f"{origin.project.key}/{origin.slug}" if origin.project and origin.slug else None
+    return Repository(
+        uuid=f"id:{row.id}",
+        owner=shape_project(project),
+        slug=row.slug,
+        name=row.name or row.slug,
+        full_name=f"{project.key}/{row.slug}",
+        scm=row.scm_id,
+        tells_main_branch=False,
+        is_private=row.public is not True,
+        description=row.description,
+        fork_policy=None if row.forkable is None else "allow_forks" if row.forkable else "no_forks",
+        parent_uuid=None if origin.id is None else f"id:{origin.id}",
+        parent_full_name=parent,
+        project_key=project.key,
+        project_name=project.name,
+        project_uuid=f"id:{project.id}",
+        clone_https=_clone(row.links, "http"),
+        clone_ssh=_clone(row.links, "ssh"),
+    )
+
+
+def shape_branch(row: RefRow) -> Ref:
+    """Shape a branch; raises UpstreamShapeError without name or commit."""
+    return msgspec.structs.replace(_ref(row, "branch", "refs/heads/"), is_main=row.is_default is True)
+
+
+def shape_tag(row: RefRow) -> Ref:
+    """Shape a tag, whose commit is told beside its own object; raises UpstreamShapeError."""
+    return _ref(row, "tag", "refs/tags/")
+
+
+def _ref(row: RefRow, kind: RefKind, prefix: str) -> Ref:
+    name, target = _name(row, prefix), row.latest_commit or row.latest_changeset
+    if not name or not target:
+        raise UpstreamShapeError(f"a {kind} without name or commit: {row.display_id or row.id or 'nameless'}")
+    latest = row.metadata.latest if row.metadata else None
+    if latest is None or latest.id != target:  # a commit that was pushed since tells nothing of this one
+        return Ref(kind=kind, name=name, target_hash=target)
+    author, parents = latest.author or Author(), latest.parents
+    hashes = tuple(parent.id for parent in parents if parent.id) if parents is not None else None
+    return Ref(
+        kind=kind,
+        name=name,
+        target_hash=target,
+        target_date=moment(latest.author_timestamp),
+        target_author=_raw(author),
+        target_author_name=author.display_name,
+        target_message=latest.message,
+        target_parents=hashes,
+    )
+
+
+def _name(row: RefRow, prefix: str) -> str | None:
+    """Take the name from the full one; some servers write that into `displayId`, and others the reverse."""
+    for text in (row.id, row.display_id):
+        if text and text.startswith(prefix):
+            return text.removeprefix(prefix)
+    return row.display_id or row.id
+
+
+def _raw(author: Author) -> str | None:
+    """Write an author as git does."""
+    if author.name is None:
+        return None
+    return f"{author.name} <{author.email_address}>" if author.email_address else author.name
+
+
+def moment(milliseconds: int | None) -> str | None:
+    """Write milliseconds since 1970 as the mirror does; None where there are none or they are no moment."""
+    if milliseconds is None:
+        return None
+    try:
+        return to_text(datetime.fromtimestamp(milliseconds / 1000, UTC))
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _clone(links: Links | None, name: str) -> str | None:
+    for link in (links and links.clone) or ():
+        if link.name == name and link.href:
+            return without_login(link.href)
+    return None

@@ -1,0 +1,104 @@
+"""Addresses that upstreams send: which may be followed, and what must be taken out of them."""
+
+import re
+from urllib.parse import quote, urljoin, urlsplit
+
+from mirror.errors import UpstreamShapeError
+from mirror.upstream.response import shown_url
+
+_LOGIN = re.compile(r"^([a-z][a-z0-9+.-]*://)([^/?#]*)@", re.IGNORECASE)
+_FIELDS = re.compile(r"(?<=[?&]fields=)[^&#]*")
+_SERVICE_USERS = {"git", "hg"}
+_CLOUD_HOSTS = {"api.bitbucket.org", "bitbucket.org"}
+_CLOUD_ORIGINS = ("https://api.bitbucket.org", "https://bitbucket.org")
+
+
+class Family:
+    """The addresses that are one API: below the configured one, and below its other spellings.
+
+    Bitbucket links to ``api.bitbucket.org/2.0``, ``bitbucket.org/!api/2.0`` and ``bitbucket.org/api/2.0``
+    in one breath; any other server's family is its own origin.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        own = f"{parts.scheme}://{parts.netloc}"
+        is_cloud = parts.scheme == "https" and parts.netloc in _CLOUD_HOSTS
+        self.origins = _CLOUD_ORIGINS if is_cloud else (own,)
+        self._url = url.rstrip("/")
+        self._paths = tuple({f"{parts.path.rstrip('/')}/", "/2.0/", "/!api/2.0/", "/api/2.0/"})
+
+    def checked(self, place: str, asked: str) -> str:
+        """Return a `next` link that may be followed, as it is.
+
+        Raises UpstreamShapeError for one that leaves the family or leads to `asked`, where it was found.
+        """
+        try:
+            sound = place.isprintable() and " " not in place
+            place = urljoin(asked, place)
+            parts = urlsplit(place)
+            known = (
+                sound
+                and f"{parts.scheme}://{parts.netloc}" in self.origins
+                and parts.path.startswith(self._paths)
+            )
+        except ValueError:
+            known = False
+        if not known:
+            raise UpstreamShapeError(
+                f"{shown_url(asked)}: the next page is said to be at {shown_url(place)}, which is not part of"
+                f" {shown_url(self._url)}: not followed"
+            )
+        if place == asked:
+            raise UpstreamShapeError(f"{shown_url(asked)}: the next page is said to be this page")
+        return place
+
+
+def redirected(url: str, location: str) -> str | None:
+    """Return where a redirect leads, or None unless that is the same host and port, no less safe.
+
+    From http to https is safe, where both are at their usual ports; a login in the address is not.
+    """
+    try:
+        target = urljoin(url, location)
+        here, there = urlsplit(url), urlsplit(target)
+        ports = (here.port, there.port)
+    except ValueError:
+        return None
+    is_upgrade = (here.scheme, there.scheme) == ("http", "https") and ports == (None, None)
+    same = here.hostname == there.hostname and (
+        is_upgrade or (here.scheme, here.port) == (there.scheme, there.port)
+    )
+    return target if same and "@" not in there.netloc and location else None
+
+
+def fields_of(url: str) -> str | None:
+    """Return the `fields` parameter of an address as it is written there."""
+    found = _FIELDS.search(url)
+    return found[0] if found else None
+
+
+def with_fields(url: str, fields: str) -> str:
+    """Return an address with its `fields` parameter, as it is to be written, replaced or added."""
+    if _FIELDS.search(url):
+        return _FIELDS.sub(lambda _: fields, url, count=1)
+    return f"{url}{'&' if '?' in url else '?'}fields={fields}"
+
+
+def without_login(url: str) -> str:
+    """Take the login out of a clone address; ``git@`` and ``hg@`` are the service's own users, no login.
+
+    Bitbucket writes the asker's user name into the addresses that it lists.
+    """
+    found = _LOGIN.match(url)
+    if found is None:
+        return url
+    scheme, login = found.groups()
+    if scheme.lower() == "ssh://" and login in _SERVICE_USERS:
+        return url
+    return scheme + url[found.end() :]
+
+
+def segment(text: str) -> str:
+    """Write a text as one segment of a path."""
+    return quote(text, safe="")

@@ -1,0 +1,211 @@
+"""The mirror's side of a write: what it knew before, and what it shows after, in one transaction."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from mirror.config import UpstreamConfig
+from mirror.errors import MirrorError, OutcomeUnknown, StoreError
+from mirror.model import Ref, Repository, RepositoryKey
+from mirror.store import Store
+from mirror.store.audit import Outcome, Written, link_written, save_written
+from mirror.store.cursors import Mark, mark
+from mirror.store.refs import save_main_branch, save_refs
+from mirror.store.repositories import mark_gone
+from mirror.times import Clock, to_text
+from mirror.upstream.connect import url_of
+from mirror.upstream.protocol import WritableUpstream
+from mirror.write.target import Known
+
+
+class Saving:
+    """Reads and writes the mirror for one write to one upstream; `by` is on whose behalf."""
+
+    def __init__(self, store: Store, upstream: UpstreamConfig, by: str, clock: Clock) -> None:
+        self._store = store
+        self._upstream = upstream
+        self._by = by
+        self._clock = clock
+
+    @property
+    def _upstream_id(self) -> int | None:
+        """The upstream's row, None before the first thing is saved of it."""
+        row = self._store.row("SELECT id FROM upstreams WHERE name = ?", (self._upstream.name,))
+        return int(row[0]) if row else None
+
+    @contextmanager
+    def asking(self, action: str, full_name: str) -> Iterator[None]:
+        """Record a write whose outcome nobody knows; whatever else is raised leaves no trace."""
+        try:
+            yield
+        except OutcomeUnknown:
+            self._record(action, "", full_name, "unknown")
+            raise
+
+    def uuid_of(self, full_name: str) -> str | None:
+        """Return the identity of the living repository that the mirror knows by a name."""
+        row = self._store.row(
+            """SELECT uuid FROM repositories
+               WHERE upstream_id = ? AND full_name = ? COLLATE NOCASE AND deleted_at IS NULL""",
+            (self._upstream_id, full_name),
+        )
+        return str(row[0]) if row else None
+
+    def last_scm(self, owner: str) -> str | None:
+        """Tell what kind an owner's newest repository is of."""
+        row = self._store.row(
+            """SELECT r.scm FROM users u JOIN repositories r ON r.owner_id = u.id
+               WHERE u.upstream_id = ? AND u.username = ? COLLATE NOCASE
+                   AND r.deleted_at IS NULL AND r.scm IS NOT NULL
+               ORDER BY r.created_at DESC, r.id DESC LIMIT 1""",
+            (self._upstream_id, owner),
+        )
+        return str(row[0]) if row else None
+
+    def others_called(self, made: Repository) -> list[tuple[int, RepositoryKey]]:
+        """List living rows of the same name but another identity: what they say of themselves is old."""
+        rows = self._store.rows(
+            """SELECT id, uuid, full_name, scm FROM repositories
+               WHERE upstream_id = ? AND full_name = ? COLLATE NOCASE AND deleted_at IS NULL AND uuid <> ?""",
+            (self._upstream_id, made.full_name, made.uuid),
+        )
+        return [(row[0], RepositoryKey(uuid=row[1], full_name=row[2], scm=row[3])) for row in rows]
+
+    def saved(
+        self,
+        action: str,
+        made: Repository,
+        *,
+        displaced: Sequence[tuple[int, Repository | None]] = (),
+        renamed: int | None = None,
+    ) -> None:
+        """Show what the upstream answered, with its changes and its record.
+
+        `displaced` are rows that had the name before, as they are now. `renamed` is the row of the same
+        repository under another identity, where the upstream knows repositories by their names.
+        """
+        with self._transaction(f"{action} of {made.full_name}"):
+            for row_id, row in displaced:
+                if row is None:
+                    self._gone(row_id, "deleted")
+            self._save([row for _, row in displaced if row is not None])
+            number = self._record(action, made.uuid, made.full_name)  # first: what was deleted may come back
+            if renamed is not None:
+                self._gone(renamed, f"renamed to {made.full_name}")
+            self._save([made])
+            link_written(self._store.connection, number, made.uuid)
+
+    def deleted(self, known: Known) -> None:
+        """Turn a repository that the upstream deleted into a tombstone."""
+        with self._transaction(f"delete of {known.key.full_name}"):
+            self._gone(known.row_id, "deleted")
+            self._record("delete", known.key.uuid, known.key.full_name)
+
+    def without_refs(self, made: Repository) -> int | None:
+        """Return the row of a repository whose refs are mirrored and were never read, None for any other."""
+        row = self._store.row(
+            """SELECT id FROM repositories
+               WHERE upstream_id = ? AND uuid = ? AND refs_synced_at IS NULL AND deleted_at IS NULL""",
+            (self._upstream_id, made.uuid),
+        )
+        return int(row[0]) if row and self._upstream.refs != "none" else None
+
+    def save_refs(self, row_id: int, refs: Sequence[Ref]) -> None:
+        """Write all refs of a repository whose refs were never read."""
+        main = next((ref.name for ref in refs if ref.is_main), None)
+        with self._store.transaction() as connection:
+            save_refs(connection, row_id, refs, first_page=True, last_page=True, seen_at=self._now())
+            if main is not None:
+                save_main_branch(connection, row_id, main)
+
+    def read_again_soon(self, made: Repository) -> None:
+        """Let the next run, or a service within seconds, read the refs of a repository."""
+        with self._store.transaction() as connection:
+            upstream_id = self._save_upstream()
+            mark(connection, upstream_id, Mark(uuid=made.uuid, row=False, at=self._now()))
+
+    def _save(self, rows: Sequence[Repository]) -> None:
+        upstream = self._upstream
+        saved = self._store.save_page(
+            self._save_upstream(),
+            rows,
+            run_id=None,
+            seen_at=self._now(),
+            with_refs=upstream.refs != "none",
+            first_listing=False,
+        )
+        for row, why in saved.refused:
+            raise StoreError(f"the answer cannot be written: {row.full_name}: {why}")
+
+    def _save_upstream(self) -> int:
+        upstream = self._upstream
+        return self._store.save_upstream(upstream.name, upstream.kind, url_of(upstream), refs=upstream.refs)
+
+    def _gone(self, row_id: int, reason: str) -> None:
+        """Mark a row as gone, unless a sync that saw it first has done so."""
+        if self._store.row("SELECT 1 FROM repositories WHERE id = ? AND deleted_at IS NULL", (row_id,)):
+            with self._store.transaction() as connection:
+                changes = mark_gone(connection, row_id, reason=reason, seen_at=self._now())
+                self._store.save_changes(changes, run_id=None, at=self._now())
+
+    def _record(self, action: str, uuid: str, full_name: str, outcome: Outcome = "done") -> int:
+        written = Written(self._now(), self._by, action, full_name, outcome, uuid)
+        with self._store.transaction() as connection:
+            upstream_id = self._save_upstream()
+            return save_written(connection, upstream_id, written)
+
+    @contextmanager
+    def _transaction(self, what: str) -> Iterator[None]:
+        """Write all or nothing; an error says that the upstream has done its part."""
+        try:
+            with self._store.transaction():
+                yield
+        except StoreError as error:
+            raise StoreError(
+                f"the upstream has done it ({what}), but the mirror does not show it: {error};"
+                " the next sync brings it"
+            ) from error
+
+    def _now(self) -> str:
+        return to_text(self._clock())
+
+
+MOST_PAGES = 20
+"""A fork with more refs is left to the next sync: somebody is waiting for the answer to the write."""
+
+
+def read_refs(saving: Saving, upstream: WritableUpstream, made: Repository) -> None:
+    """Read and save the refs of a repository whose refs were never read; raises nothing.
+
+    The write is done, whatever fails here. What could not be read is marked, for a run to read soon; so is a
+    fork, because upstreams copy its refs after they have answered.
+    """
+    try:
+        row_id = saving.without_refs(made)
+        if row_id is None:
+            return
+        refs = _all_refs(upstream, made)
+        if refs is not None:
+            saving.save_refs(row_id, refs)
+        if refs is None or made.parent_uuid is not None:
+            saving.read_again_soon(made)
+    except MirrorError:
+        return
+
+
+def _all_refs(upstream: WritableUpstream, made: Repository) -> list[Ref] | None:
+    """Return all refs of a repository; None where they cannot be had, or not all of them are there yet."""
+    key = RepositoryKey(uuid=made.uuid, full_name=made.full_name, scm=made.scm)
+    refs, place = list[Ref](), None
+    for _ in range(MOST_PAGES):
+        try:
+            page = upstream.fetch_refs(key, place)
+        except MirrorError:
+            return None
+        refs += page.rows
+        place = page.place
+        if page.bad:
+            return None
+        if place is None:
+            has_some = made.main_branch is not None or made.parent_uuid is not None
+            return refs if refs or not has_some else None
+    return None
