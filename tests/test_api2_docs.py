@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mirror.queries.caller import ANONYMOUS
 from mirror.serve.api2 import listings as catalogue
 from mirror.serve.api2.routes import READERS
 from mirror.serve.api2.writes import WRITERS
-from mirror.serve.auth import ANONYMOUS
 
 if TYPE_CHECKING:
     from mirror.serve.api2.paging import Listing

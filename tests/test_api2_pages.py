@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from served import Asking, asking, bearer, make_tokens
 
+from mirror.queries.caller import ANONYMOUS, Caller
 from mirror.serve.api2 import listings as catalogue
 from mirror.serve.api2.fields import selection
 from mirror.serve.api2.paging import Window, opaque, segments
-from mirror.serve.auth import ANONYMOUS, Caller
 
 TIES = ("2012-01-01T00:00:00.000000Z", "2013-01-01T00:00:00.000000Z", None)
 

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from served import Asking, asking, bearer, make_tokens
 
+from mirror.queries.caller import ANONYMOUS, Caller
 from mirror.serve.api2 import listings as catalogue
 from mirror.serve.api2.query_language import (
     DEEPEST,
@@ -25,7 +26,6 @@ from mirror.serve.api2.query_language import (
     parse,
 )
 from mirror.serve.api2.query_sql import condition_of, natural
-from mirror.serve.auth import ANONYMOUS, Caller
 from mirror.times import from_text
 
 ODD = (

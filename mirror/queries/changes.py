@@ -5,10 +5,10 @@ import sqlite3
 
 import msgspec
 
+from mirror.queries.caller import Caller
 from mirror.queries.repositories import refs_state
 from mirror.queries.rows import Row, ids_of, rows
 from mirror.queries.visible import visible, visible_changes
-from mirror.serve.auth import Caller
 
 KINDS = {
     "repositories": (

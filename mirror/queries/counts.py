@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import msgspec
 
+from mirror.queries.caller import Caller
 from mirror.queries.memory import state
 from mirror.queries.repositories import Values, tuples
 from mirror.queries.visible import visible
-from mirror.serve.auth import Caller
 
 
 class Owners(msgspec.Struct, frozen=True):

@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 
+from mirror.queries.caller import Caller
 from mirror.queries.rows import Row, ids_of, one, rows
 from mirror.queries.visible import visible
-from mirror.serve.auth import Caller
 
 HOUR = """
 select bucket, (at - :since) / 60 as minute, sum(sent) as requests

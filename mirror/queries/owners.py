@@ -4,9 +4,9 @@ import json
 import sqlite3
 from typing import Any
 
+from mirror.queries.caller import Caller
 from mirror.queries.rows import Row, first, ids_of, one, rows
 from mirror.queries.visible import visible
-from mirror.serve.auth import Caller
 
 ORDERS = {
     "updated": "r.updated_at DESC",

@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
+from mirror.queries.caller import Caller
 from mirror.queries.memory import state
 from mirror.queries.rows import Account, Ref, Repository, Row, first, ids_of, one, rows
 from mirror.queries.visible import forks_count, visible
-from mirror.serve.auth import Caller
 
 REFS_READ, REFS_NOT_MIRRORED = "read", "not mirrored"
 

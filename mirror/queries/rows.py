@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from mirror.serve.auth import Caller
+from mirror.queries.caller import Caller
 
 
 def known_uuid(identity: str | None) -> str | None:

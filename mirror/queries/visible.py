@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, TypedDict
 
-from mirror.queries.repositories import REFS_NOT_MIRRORED, refs_state
+from mirror.queries.caller import Caller
+from mirror.queries.repositories import refs_state
 from mirror.queries.rows import ChangeRow, FoundRepository, RefRow, RepositoryRow, UserRow
-from mirror.serve.auth import Caller, holds_private
-from mirror.serve.exchange import not_mirrored, refs_not_mirrored, refs_not_read
 
 _COUNTED = ("followers", "forks")
 _PLAIN = tuple(field for field in RepositoryRow.__struct_fields__ if field not in _COUNTED)
@@ -256,24 +255,14 @@ def refs(connection: sqlite3.Connection, table: str, repository_id: int) -> list
     return [RefRow(*row) for row in found]
 
 
-def must_have_read_refs(
-    connection: sqlite3.Connection, repository_id: int, full_name: str, refs_synced_at: str | None
-) -> None:
-    """Raise ApiError 503 for a repository whose refs were never read, 501 where none are mirrored."""
-    if refs_synced_at is not None:
-        return
+def state_of_refs(connection: sqlite3.Connection, repository_id: int) -> str:
+    """Return whether the refs of a repository were read, in the words of `refs_state`."""
     found = _tuples(
         connection,
         f"SELECT {refs_state('r')} FROM repositories r WHERE r.id = :id",
         {"id": repository_id},
     )
-    raise refs_not_mirrored() if found.fetchone()[0] == REFS_NOT_MIRRORED else refs_not_read(full_name)
-
-
-def must_know_followers(known: Sequence[object], count: int | None) -> None:
-    """Raise ApiError 501 where the upstream told neither followers nor how many there are."""
-    if not known and count is None:
-        raise not_mirrored("who follows a repository")
+    return str(found.fetchone()[0])
 
 
 def followers(connection: sqlite3.Connection, repository_id: int) -> list[UserRow]:
@@ -334,3 +323,16 @@ def logos(connection: sqlite3.Connection, ids: Iterable[int]) -> dict[int, tuple
         {"wanted": json.dumps(list(ids))},
     )
     return {row[0]: (row[1], row[2]) for row in found}
+
+
+def holds_private(connection: sqlite3.Connection) -> bool:
+    """Tell whether the file holds anything that is not for everybody; tombstones count.
+
+    A repository that was made public counts too: what changed in it before that is on record.
+    """
+    return bool(
+        connection.execute(
+            """SELECT EXISTS (SELECT 1 FROM repositories WHERE is_private = 1)
+                   OR EXISTS (SELECT 1 FROM changes WHERE kind = 'made_public')"""
+        ).fetchone()[0]
+    )

@@ -21,6 +21,7 @@ from datasette.utils.asgi import Request
 from itsdangerous import BadSignature
 
 from mirror.queries import visible as lookups
+from mirror.queries.caller import ANONYMOUS, Caller
 from mirror.serve import tokens
 from mirror.serve.state import mirror_named, mirrors, served
 from mirror.times import from_text, to_text, utc_now
@@ -35,30 +36,6 @@ PROXIES_SAY = frozenset({"x-forwarded-for", "x-forwarded-host", "x-real-ip", "fo
 
 class NotAccepted(Exception):
     """A credential that is unknown, expired, revoked or cannot be read."""
-
-
-class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Somebody who asks. `name` says who in messages; `username` is the mirrored user they speak as, if any.
-
-    `sees_all` tells whether nothing is hidden from them. Otherwise they see the private repositories of the
-    rows `user_ids` of `users`, and of their workspaces: a person and their namespace can be two rows.
-    """
-
-    name: str = "anonymous"
-    token_id: int | None = None
-    username: str | None = None
-    user_ids: tuple[int, ...] = ()
-    sees_all: bool = False
-    may_write: bool = False
-    last_used_at: str | None = None
-
-    @property
-    def known(self) -> bool:
-        """Tell whether a credential was accepted."""
-        return self.token_id is not None or bool(self.user_ids)
-
-
-ANONYMOUS = Caller()
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -162,19 +139,6 @@ def _named(connection: sqlite3.Connection, username: str) -> tuple[int, ...]:
         (username,),
     )
     return tuple(row[0] for row in rows)
-
-
-def holds_private(connection: sqlite3.Connection) -> bool:
-    """Tell whether the file holds anything that is not for everybody; tombstones count.
-
-    A repository that was made public counts too: what changed in it before that is on record.
-    """
-    return bool(
-        connection.execute(
-            """SELECT EXISTS (SELECT 1 FROM repositories WHERE is_private = 1)
-                   OR EXISTS (SELECT 1 FROM changes WHERE kind = 'made_public')"""
-        ).fetchone()[0]
-    )
 
 
 LOGIN_SECONDS = 30 * 86_400

@@ -20,8 +20,8 @@ from datasette.utils.asgi import Forbidden
 from datasette.views.base import DatasetteError
 
 from mirror.errors import StoreError
+from mirror.queries.visible import holds_private
 from mirror.search.find import one_snapshot
-from mirror.serve.auth import holds_private
 from mirror.serve.sql_access import Reach, functions_of, restrict
 from mirror.serve.sql_limits import BoundedConnection
 from mirror.store.files import is_read_as_it_is, reading_address, schema_version

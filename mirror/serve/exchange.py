@@ -12,11 +12,14 @@ from datasette.utils import add_cors_headers, sqlite_timelimit
 from datasette.utils.asgi import Request
 
 from mirror.queries import visible as lookups
+from mirror.queries.caller import ANONYMOUS, Caller
+from mirror.queries.repositories import REFS_NOT_MIRRORED
+from mirror.queries.visible import state_of_refs
 from mirror.serve import auth as callers
 from mirror.serve import tokens
 from mirror.serve.api1 import formats
 from mirror.serve.api1.writes import Limited, Writer, admitted
-from mirror.serve.auth import ANONYMOUS, Caller, Credentials, NotAccepted, caller_of, note_use, said_by
+from mirror.serve.auth import Credentials, NotAccepted, caller_of, note_use, said_by
 from mirror.serve.state import served
 from mirror.store.files import DAMAGED, known_remedy
 from mirror.times import from_text, utc_now
@@ -146,6 +149,22 @@ def refs_not_mirrored() -> ApiError:
         detail='Its operator configured refs = "none" for this upstream.',
         headers={REFS_HEADER: "not mirrored"},
     )
+
+
+def must_have_read_refs(
+    connection: sqlite3.Connection, repository_id: int, full_name: str, refs_synced_at: str | None
+) -> None:
+    """Raise ApiError 503 for a repository whose refs were never read, 501 where none are mirrored."""
+    if refs_synced_at is not None:
+        return
+    not_mirrored_here = state_of_refs(connection, repository_id) == REFS_NOT_MIRRORED
+    raise refs_not_mirrored() if not_mirrored_here else refs_not_read(full_name)
+
+
+def must_know_followers(known: Sequence[object], count: int | None) -> None:
+    """Raise ApiError 501 where the upstream told neither followers nor how many there are."""
+    if not known and count is None:
+        raise not_mirrored("who follows a repository")
 
 
 def oldest(moments: Iterable[str | None]) -> str | None:

@@ -1,8 +1,4 @@
-"""Methods that an address does not have: 405 with `Allow`, where Datasette would fail or leave that out.
-
-Datasette calls whatever its view has by a method's name, and fails where there is nothing; and it takes every
-POST to a table for one to a stored query that writes.
-"""
+"""What stands around every answer: methods, requests from other sites, headers for browsers."""
 
 import re
 from base64 import b64encode
@@ -23,6 +19,7 @@ from mirror.serve.state import served
 if TYPE_CHECKING:
     from datasette.app import Datasette
 
+Message = dict[str, Any]
 
 _OWN = frozenset({"same-origin", "none"})
 """What browsers say of this server's own pages, and of what a person does without any page."""
@@ -68,9 +65,6 @@ def _origin(address: str) -> str:
     parts = urlsplit(address.lower())
     return f"{parts.scheme}://{parts.netloc}"
 
-
-Message = dict[str, Any]
-Application = Callable[[Message, Any, Any], Awaitable[None]]
 
 _KNOWN = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _TAKE_POSTS = ("/-/logout", "/-/messages", "/-/mirror-login")

@@ -26,9 +26,9 @@ from mirror.serve import prefix, webhooks
 from mirror.serve.api1 import edge as api
 from mirror.serve.api2 import edge
 from mirror.serve.api2 import query_sql as conditions
+from mirror.serve.body import Application
 from mirror.serve.database import guard, visitor
 from mirror.serve.error_pages import error_page
-from mirror.serve.middleware import Application
 from mirror.serve.pages import datasette as tables
 from mirror.serve.pages import filters as wording
 from mirror.serve.pages import login

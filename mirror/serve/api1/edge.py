@@ -13,12 +13,13 @@ from urllib.parse import unquote
 from datasette.utils.asgi import Request, Response
 
 from mirror.queries import visible as lookups
+from mirror.queries.caller import Caller
 from mirror.serve import auth as callers
 from mirror.serve.api1 import formats
 from mirror.serve.api1 import shapes as legacy
 from mirror.serve.api1.routes import READERS
 from mirror.serve.api1.writes import OWNER, SLUG, WRITERS, Write
-from mirror.serve.auth import Caller, note_use
+from mirror.serve.auth import note_use
 from mirror.serve.exchange import (
     Answer,
     ApiError,

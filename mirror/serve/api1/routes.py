@@ -8,15 +8,17 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from mirror.queries import visible as lookups
+from mirror.queries.caller import Caller
 from mirror.queries.rows import FoundRepository, RepositoryRow, UserRow
 from mirror.search import search
 from mirror.serve.api1 import shapes as legacy
-from mirror.serve.auth import Caller
 from mirror.serve.exchange import (
     Answer,
     ApiError,
     Asked,
     bad_request,
+    must_have_read_refs,
+    must_know_followers,
     not_found,
     not_mirrored,
     oldest,
@@ -44,7 +46,7 @@ def _repository(connection: sqlite3.Connection, asked: Asked) -> FoundRepository
 def _with_refs(connection: sqlite3.Connection, asked: Asked) -> RepositoryRow:
     """Find the repository whose refs are asked for; raises ApiError 503 or 501 where none were read."""
     row = _repository(connection, asked).row
-    lookups.must_have_read_refs(connection, row.id, row.full_name, row.refs_synced_at)
+    must_have_read_refs(connection, row.id, row.full_name, row.refs_synced_at)
     return row
 
 
@@ -203,7 +205,7 @@ def main_branch(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET repositories/U/S/main-branch; 404 for an empty repository."""
     row = _repository(connection, asked).row
     if row.main_branch is None:
-        lookups.must_have_read_refs(connection, row.id, row.full_name, row.refs_synced_at)
+        must_have_read_refs(connection, row.id, row.full_name, row.refs_synced_at)
         raise ApiError(404, "No main branch", detail="The repository is empty.")
     return Answer(body={"name": row.main_branch}, synced_at=row.last_seen_at)
 
@@ -215,7 +217,7 @@ def followers(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """
     row = _repository(connection, asked).row
     known = lookups.followers(connection, row.id)
-    lookups.must_know_followers(known, row.followers)
+    must_know_followers(known, row.followers)
     body = {
         "count": max(row.followers or 0, len(known)),
         "followers": [legacy.user(one) for one in known] if known or row.followers == 0 else None,

@@ -11,8 +11,8 @@ from typing import ParamSpec, Protocol, TypeVar
 from datasette.utils.asgi import Request
 
 from mirror.errors import MirrorError, NotFound, OutcomeUnknown, StoreError, UpstreamRefused
+from mirror.queries.caller import Caller
 from mirror.queries.rows import FoundRepository
-from mirror.serve.auth import Caller
 from mirror.serve.exchange import Answer, ApiError, Asked, bad_request, not_found, unauthorized
 from mirror.serve.forms import RepositoryForm, read_fields, repository_form
 

@@ -13,6 +13,7 @@ import msgspec
 from datasette.utils.asgi import Request, Response
 
 from mirror.queries import repositories as reads
+from mirror.queries.caller import Caller
 from mirror.queries.rows import Repository
 from mirror.serve import auth as callers
 from mirror.serve.api1.edge import LONGEST_PATH
@@ -23,7 +24,7 @@ from mirror.serve.api2.fields import selection
 from mirror.serve.api2.routes import NAME, READERS, REPOSITORY, WORKSPACE, repository
 from mirror.serve.api2.shapes import Links, origin_of
 from mirror.serve.api2.writes import WRITERS, Looking, Write
-from mirror.serve.auth import Caller, note_use
+from mirror.serve.auth import note_use
 from mirror.serve.exchange import (
     Answer,
     ApiError,

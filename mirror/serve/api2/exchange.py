@@ -7,13 +7,13 @@ from typing import Any
 import msgspec
 
 from mirror.queries import repositories as reads
+from mirror.queries.caller import Caller
 from mirror.queries.rows import Account, Repository
 from mirror.serve.api2 import listings as catalogue
 from mirror.serve.api2 import paging
 from mirror.serve.api2.fields import Selection
 from mirror.serve.api2.paging import Listing, Page, order_of, queried, read_page
 from mirror.serve.api2.shapes import Json, Links, Shapes
-from mirror.serve.auth import Caller
 from mirror.serve.exchange import Answer, ApiError, oldest
 
 

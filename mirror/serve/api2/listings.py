@@ -7,6 +7,7 @@ conditions too, or else ``q=parent.full_name ~ "..."`` would tell it letter by l
 import json
 from collections.abc import Sequence
 
+from mirror.queries.caller import Caller
 from mirror.queries.counts import Owners, counter
 from mirror.queries.repositories import (
     ACCOUNT_COLUMNS,
@@ -19,7 +20,6 @@ from mirror.queries.repositories import (
 from mirror.queries.visible import forks_count, visible
 from mirror.serve.api2.paging import Listing, Order
 from mirror.serve.api2.query_sql import Field
-from mirror.serve.auth import Caller
 
 _IDS = "(SELECT value FROM json_each(:ids))"
 _ACCOUNT = ", ".join(f"u.{field}" for field in ACCOUNT_COLUMNS)

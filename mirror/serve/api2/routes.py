@@ -7,8 +7,8 @@ row for each, also for what upstream has removed and the mirror gives back.
 import sqlite3
 
 from mirror.queries import repositories as reads
+from mirror.queries.caller import Caller
 from mirror.queries.rows import Account, Ref, Repository
-from mirror.queries.visible import must_have_read_refs
 from mirror.serve.api2 import listings as catalogue
 from mirror.serve.api2 import paging
 from mirror.serve.api2.exchange import (
@@ -25,8 +25,7 @@ from mirror.serve.api2.exchange import (
 )
 from mirror.serve.api2.paging import read_page
 from mirror.serve.api2.shapes import moment
-from mirror.serve.auth import Caller
-from mirror.serve.exchange import Answer, ApiError, not_mirrored, unauthorized
+from mirror.serve.exchange import Answer, ApiError, must_have_read_refs, not_mirrored, unauthorized
 from mirror.times import normalised
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 from datasette.utils.asgi import Request
 
+from mirror.queries.caller import Caller
 from mirror.queries.rows import Repository
 from mirror.serve.api1.writes import Writer, asked_of
 from mirror.serve.api2.exchange import no_workspace
-from mirror.serve.auth import Caller
 from mirror.serve.exchange import ApiError, bad_request
 from mirror.serve.forms import (
     FORM,

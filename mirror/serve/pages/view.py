@@ -10,10 +10,10 @@ from urllib.parse import parse_qs
 from datasette.utils import actor_matches_allow, sqlite_timelimit
 from datasette.utils.asgi import Forbidden, Request, Response
 
+from mirror.queries.caller import Caller
 from mirror.queries.crawl import upstreams
 from mirror.search.find import one_snapshot
 from mirror.serve import auth as permissions
-from mirror.serve.auth import Caller
 from mirror.serve.database import reading_for
 from mirror.serve.middleware import PAGE
 from mirror.serve.pages.assets import assets
