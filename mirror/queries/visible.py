@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any, TypedDict
 
 from mirror.queries.caller import Caller
-from mirror.queries.repositories import refs_state
 from mirror.queries.rows import ChangeRow, FoundRepository, RefRow, RepositoryRow, UserRow
 
 _COUNTED = ("followers", "forks")
@@ -257,6 +256,8 @@ def refs(connection: sqlite3.Connection, table: str, repository_id: int) -> list
 
 def state_of_refs(connection: sqlite3.Connection, repository_id: int) -> str:
     """Return whether the refs of a repository were read, in the words of `refs_state`."""
+    from mirror.queries.repositories import refs_state  # noqa: PLC0415 - which imports this module
+
     found = _tuples(
         connection,
         f"SELECT {refs_state('r')} FROM repositories r WHERE r.id = :id",
