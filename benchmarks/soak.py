@@ -35,8 +35,7 @@ from soak_service import Sample, Service
 from soak_world import Hostile
 from truth import differences
 
-from mirror.serve import tokens
-from mirror.store import Store
+from mirror.store import Store, tokens
 
 READERS = 4
 EDIT_PAUSE = 0.3

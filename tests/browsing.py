@@ -13,8 +13,8 @@ import pytest
 from filled import JESPERN, PISTON, PISTON_REFS, PUBLIC, Filled, hg_ref, owner, repository
 
 from mirror.config import ServeConfig
-from mirror.serve import tokens
 from mirror.serve.server import build, serve
+from mirror.store import tokens
 from mirror.store.ledger import RequestLedger
 from mirror.store.runs import finish_run, start_run
 from mirror.times import to_text, utc_now

@@ -13,9 +13,8 @@ from crawl import Crawl, crawling
 from served import Asking, asking
 
 from mirror.sandbox import Sandbox
-from mirror.serve import tokens
 from mirror.serve.webhooks import Hook, accept
-from mirror.store import Store
+from mirror.store import Store, tokens
 
 SECRET = "correct horse battery staple"
 ANSWERS = Path(__file__).parent / "answers/webhooks"

@@ -10,10 +10,9 @@ import httpx
 from datasette.app import Datasette
 
 from mirror.config import ServeConfig
-from mirror.serve import tokens
 from mirror.serve.server import build
 from mirror.serve.socket_owner import Peers
-from mirror.store import Store
+from mirror.store import Store, tokens
 
 
 def basic(user: str, password: str) -> dict[str, str]:

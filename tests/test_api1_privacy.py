@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from served import Asking, asking, basic, bearer, make_tokens
 
 from mirror.model import Repository
-from mirror.serve import tokens
 from mirror.serve.api1.routes import READERS
+from mirror.store import tokens
 
 PRIVATE = ("jespern/arriving", "brodie/hg-project", "brodie/buried-treasure")
 PUBLIC = ("jespern/django-piston", "jespern/shown", "mcatalbas/copy", "dchambers/django-piston")

@@ -12,8 +12,7 @@ from mirror.config import Config, UpstreamConfig
 from mirror.operations import Wishes, sync_all
 from mirror.report import Silent, Summary
 from mirror.sandbox import Sandbox, World, running
-from mirror.serve import tokens
-from mirror.store import Store
+from mirror.store import Store, tokens
 
 OWN = {
     "id", "upstream_id", "owner_id", "parent_id", "first_seen_at", "last_seen_at", "refs_synced_at",

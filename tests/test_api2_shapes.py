@@ -10,7 +10,7 @@ from filled import Filled, hg_ref, owner, repository
 from served import Asking, asking, bearer
 
 from mirror.model import Member
-from mirror.serve import tokens
+from mirror.store import tokens
 from mirror.store.owners import save_members
 
 RECORDED = Path(__file__).parent.parent.parent / "shared" / "recorded" / "cloud2"

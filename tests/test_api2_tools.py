@@ -11,7 +11,7 @@ import pytest
 from filled import Filled, fill_mixed, hg_ref, owner, repository
 from serving import serving
 
-from mirror.serve import tokens
+from mirror.store import tokens
 
 NPM_PACKAGE = "bitbucket@2.12.0"
 BRANCHES = ("main", "feature/one", "feature/two three", 'say"hi"', "50%", *(f"b{n:02}" for n in range(20)))

@@ -9,8 +9,8 @@ from served import asking, bearer, make_tokens
 from test_api1_writes import StoreWriter
 
 from mirror.errors import UpstreamRefused
-from mirror.serve import tokens
 from mirror.serve.forms import RepositoryForm
+from mirror.store import tokens
 
 
 class World:

@@ -7,7 +7,7 @@ import pytest
 from filled import LATER, Filled, hg_ref, owner, repository
 from served import Asking, asking, bearer
 
-from mirror.serve import tokens
+from mirror.store import tokens
 from mirror.store.ledger import RequestLedger
 from mirror.store.runs import finish_run, start_run
 from mirror.times import to_text, utc_now

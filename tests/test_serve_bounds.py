@@ -9,7 +9,6 @@ import pytest
 from filled import fill_public
 from served import Asking, asking, bearer
 
-from mirror.serve import tokens
 from mirror.serve.sql_limits import (
     LONGEST_COPIED,
     LONGEST_VALUE,
@@ -19,6 +18,7 @@ from mirror.serve.sql_limits import (
     copies,
 )
 from mirror.serve.state import mirrors
+from mirror.store import tokens
 
 TOKEN = "sesame"
 

@@ -7,8 +7,8 @@ from filled import fill_public
 from served import Asking, bearer
 
 from mirror.config import ServeConfig
-from mirror.serve import tokens
 from mirror.serve.server import build
+from mirror.store import tokens
 
 SHOWN = ("full_name", "id")
 

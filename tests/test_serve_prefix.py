@@ -16,8 +16,8 @@ from served import Asking, asking
 from serving import serving
 
 from mirror.errors import ConfigError
-from mirror.serve import tokens
 from mirror.serve.prefix import inner, outer
+from mirror.store import tokens
 
 ATTRIBUTES = re.compile(r'(?:href|src|action|data-suggest)="([^"#]*)"')
 TABLES = (

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from served import Asking, asking, basic, bearer, make_tokens
 
-from mirror.serve import tokens
 from mirror.serve.auth import is_local
 from mirror.serve.pages.login import local_path
 from mirror.serve.stored_queries import QUERIES
 from mirror.serve.table_metadata import TABLES
+from mirror.store import tokens
 
 SQL = "select+group_concat(full_name)||group_concat(description)+from+repositories"
 OPEN = (

@@ -15,10 +15,10 @@ from filled import LATER, SEEN, Filled, copy_rows, fill_mixed, fill_public, owne
 from served import Asking, asking, bearer
 
 from mirror.serve import auth as permissions
-from mirror.serve import tokens
 from mirror.serve.database import THREADS, GuardedDatabase, reading_for, visitor
 from mirror.serve.state import mirrors
 from mirror.serve.stored_queries import QUERIES
+from mirror.store import tokens
 from mirror.store.runs import Failure, save_failure
 from mirror.times import from_text
 

@@ -7,7 +7,7 @@ import pytest
 from filled import fill_public, owner
 
 from mirror.errors import ConfigError, NotFound
-from mirror.serve import tokens
+from mirror.store import tokens
 from mirror.times import utc_now
 
 

@@ -11,7 +11,7 @@ from served import Asking, asking, basic, bearer
 from test_api1_writes import StoreWriter
 
 from mirror.model import Member
-from mirror.serve import tokens
+from mirror.store import tokens
 from mirror.store.owners import save_members
 
 ACME, RIVAL, ANN = owner("acme"), owner("rival"), owner("ann")

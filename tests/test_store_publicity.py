@@ -13,8 +13,7 @@ from hooked import NEW, OLD, SOME, hooked
 from served import asking, bearer
 
 from mirror.sandbox import Fault, Sandbox
-from mirror.serve import tokens
-from mirror.store import Store
+from mirror.store import Store, tokens
 from mirror.store.repositories import CLOSED, repository_changes
 
 NAME = "ubernostrum/django-profiles"

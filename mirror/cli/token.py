@@ -9,8 +9,7 @@ from rich.table import Table
 
 from mirror.cli.main import configured, out
 from mirror.errors import ConfigError
-from mirror.serve import tokens
-from mirror.store import Store
+from mirror.store import Store, tokens
 from mirror.store.files import damage_explained, open_reader
 from mirror.times import seconds_of, utc_now
 

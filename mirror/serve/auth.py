@@ -22,8 +22,8 @@ from itsdangerous import BadSignature
 
 from mirror.queries import visible as lookups
 from mirror.queries.caller import ANONYMOUS, Caller
-from mirror.serve import tokens
 from mirror.serve.state import mirror_named, mirrors, served
+from mirror.store import tokens
 from mirror.times import from_text, to_text, utc_now
 
 if TYPE_CHECKING:
@@ -313,10 +313,7 @@ async def note_use(datasette: "Datasette", database: "Database", caller: Caller)
 
     def note(connection: sqlite3.Connection) -> None:
         try:
-            with connection:
-                connection.execute(
-                    "UPDATE api_tokens SET last_used_at = ? WHERE id = ?", (to_text(now), token_id)
-                )
+            tokens.save_use(connection, token_id, at=to_text(now))
         except sqlite3.OperationalError:
             noted.pop(key, None)  # a long write or a read-only disk: the next request tries again
 

@@ -16,11 +16,11 @@ from mirror.queries.caller import ANONYMOUS, Caller
 from mirror.queries.repositories import REFS_NOT_MIRRORED
 from mirror.queries.visible import state_of_refs
 from mirror.serve import auth as callers
-from mirror.serve import tokens
 from mirror.serve.api1 import formats
 from mirror.serve.api1.writes import Limited, Writer, admitted
 from mirror.serve.auth import Credentials, NotAccepted, caller_of, note_use, said_by
 from mirror.serve.state import served
+from mirror.store import tokens
 from mirror.store.files import DAMAGED, known_remedy
 from mirror.times import from_text, utc_now
 

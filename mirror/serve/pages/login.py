@@ -6,10 +6,10 @@ from urllib.parse import parse_qs, quote, urlsplit
 from datasette.utils.asgi import Request, Response
 
 from mirror.serve import auth as permissions
-from mirror.serve import tokens
 from mirror.serve.auth import LOGIN_SECONDS, login_cookie
 from mirror.serve.pages.view import rendered
 from mirror.serve.state import mirrors, served
+from mirror.store import tokens
 
 if TYPE_CHECKING:
     from datasette.app import Datasette

@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from mirror.errors import ConfigError, NotFound
-from mirror.store import Store
+from mirror.store.database import Store
 from mirror.times import to_text, utc_now
 
 PREFIX = "mir_"
@@ -93,6 +93,12 @@ def revoke(store: Store, name: str) -> None:
         connection.execute(
             "UPDATE api_tokens SET revoked_at = ? WHERE id = ?", (to_text(utc_now()), living[0])
         )
+
+
+def save_use(connection: sqlite3.Connection, token_id: int, *, at: str) -> None:
+    """Record when a token was last used; raises OperationalError while another process writes."""
+    with connection:
+        connection.execute("UPDATE api_tokens SET last_used_at = ? WHERE id = ?", (at, token_id))
 
 
 def read_scope(text: str) -> Scope:
