@@ -21,7 +21,7 @@ from mirror.errors import (
 from mirror.serve.forms import LARGEST_BODY, RepositoryForm
 
 if TYPE_CHECKING:
-    from mirror.serve.api1.writes import Writer
+    from mirror.serve.writer import Writer
 
 FORM_TYPE = {"Content-Type": "application/x-www-form-urlencoded"}
 

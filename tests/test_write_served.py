@@ -14,7 +14,7 @@ from mirror.write import writer_for
 from mirror.write.passthrough import ServedWriter
 
 if TYPE_CHECKING:
-    from mirror.serve.api1.writes import Writer
+    from mirror.serve.writer import Writer
 
 
 class Served:

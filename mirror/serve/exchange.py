@@ -11,15 +11,12 @@ import msgspec
 from datasette.utils import add_cors_headers, sqlite_timelimit
 from datasette.utils.asgi import Request
 
-from mirror.queries import visible as lookups
 from mirror.queries.caller import ANONYMOUS, Caller
 from mirror.queries.repositories import REFS_NOT_MIRRORED
 from mirror.queries.visible import state_of_refs
 from mirror.serve import auth as callers
 from mirror.serve.api1 import formats
-from mirror.serve.api1.writes import Limited, Writer, admitted
-from mirror.serve.auth import Credentials, NotAccepted, caller_of, note_use, said_by
-from mirror.serve.state import served
+from mirror.serve.auth import Credentials, NotAccepted, caller_of, said_by
 from mirror.store import tokens
 from mirror.store.files import DAMAGED, known_remedy
 from mirror.times import from_text, utc_now
@@ -207,24 +204,6 @@ def credentials_of(datasette: "Datasette", request: Request, parameters: Mapping
     if "callback" in parameters and request.headers.get("authorization", "").lower().startswith("basic"):
         return msgspec.structs.replace(said, unused=True)
     return said
-
-
-async def admitted_writer(
-    datasette: "Datasette", database: "Database", said: Credentials
-) -> tuple[Caller, Writer]:
-    """Recognise who wants to write, and return a writer that does what they may.
-
-    Raises NotAccepted, and ApiError as `admitted` does.
-    """
-
-    def read(connection: sqlite3.Connection) -> tuple[Caller, frozenset[str] | None]:
-        caller = callers.recognise(connection, said)
-        return caller, lookups.administered(connection, caller)
-
-    caller, namespaces = await database.execute_fn(read)
-    await note_use(datasette, database, caller)
-    admitted(caller)
-    return caller, Limited(served(datasette).writer, namespaces)
 
 
 def login_of(request: Request, database: "Database") -> int | None:

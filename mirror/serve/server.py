@@ -52,7 +52,7 @@ def build(
 ) -> Datasette:
     """Make the application over an existing mirror.
 
-    `writer` (`mirror.serve.api1.writes.Writer`) is what writes pass through to, where `config.writes` allows
+    `writer` (`mirror.serve.writer.Writer`) is what writes pass through to, where `config.writes` allows
     them. `secret` signs logins; without one, and without ``DATASETTE_SECRET``, logins end with the process.
     `peers` tells whose a connection is, None for what the kernel says. Raises StoreError for a file that is
     no mirror, too old or too new, ConfigError for settings that contradict.

@@ -24,7 +24,6 @@ from mirror.serve.exchange import (
     Answer,
     ApiError,
     Asked,
-    admitted_writer,
     bounded,
     caller_in,
     credentials_of,
@@ -35,6 +34,7 @@ from mirror.serve.exchange import (
     refusals_answered,
 )
 from mirror.serve.state import mirrors, served
+from mirror.serve.writer import admitted_writer
 
 if TYPE_CHECKING:
     from datasette.app import Datasette

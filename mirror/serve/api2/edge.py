@@ -28,7 +28,6 @@ from mirror.serve.auth import note_use
 from mirror.serve.exchange import (
     Answer,
     ApiError,
-    admitted_writer,
     bounded,
     caller_in,
     credentials_of,
@@ -39,6 +38,7 @@ from mirror.serve.exchange import (
     refusals_answered,
 )
 from mirror.serve.state import mirrors, served
+from mirror.serve.writer import admitted_writer
 
 if TYPE_CHECKING:
     from datasette.app import Datasette

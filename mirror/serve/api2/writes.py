@@ -1,6 +1,6 @@
 """API 2.0, the writing side: JSON bodies checked and handed to the same writer as API 1.0's forms.
 
-Who may write, and what becomes of the upstream's refusals, is in `mirror.serve.api1.writes`.
+Who may write, and what becomes of the upstream's refusals, is in `mirror.serve.writer`.
 """
 
 import re
@@ -12,7 +12,6 @@ from datasette.utils.asgi import Request
 
 from mirror.queries.caller import Caller
 from mirror.queries.rows import Repository
-from mirror.serve.api1.writes import Writer, asked_of
 from mirror.serve.api2.exchange import no_workspace
 from mirror.serve.exchange import ApiError, bad_request
 from mirror.serve.forms import (
@@ -26,6 +25,7 @@ from mirror.serve.forms import (
     read_json,
     repository_form,
 )
+from mirror.serve.writer import Writer, asked_of
 
 _SLUG = re.compile(r"(?!\.+$)(?!-)[A-Za-z0-9._-]{1,62}(?<!-)")
 _NOT_IN_SLUGS = re.compile(r"[^a-z0-9._-]+")
