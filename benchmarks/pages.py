@@ -17,8 +17,8 @@ from urllib.parse import urlencode, urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from browsing import served_at
-from filled import fill_many
+from browser_fixtures import served_at
+from fixtures_db import fill_many
 
 from mirror.search.index.build import build
 from mirror.serve.stored_queries import QUERIES

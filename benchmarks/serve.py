@@ -32,7 +32,7 @@ from mirror.serve.server import build, serve
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from filled import Filled, fill_many, repository
+from fixtures_db import FixtureDb, fill_many, repository
 
 SAMPLE = 400
 PAGE_EVERY = 0.1
@@ -110,7 +110,7 @@ def _serve(path: str, ready: Connection) -> None:
 
 def _write(path: str) -> None:
     """Save a page of a hundred repositories again and again, as a sync does, far quicker than a real one."""
-    filled = Filled(Path(path))
+    filled = FixtureDb(Path(path))
     page = 0
     while True:
         rows = [repository(f"writer/page-{page}-{number}") for number in range(100)]

@@ -29,11 +29,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+from sandbox_comparison import differences
 from soak_hooks import Courier
 from soak_readers import Readers
 from soak_service import Sample, Service
 from soak_world import Hostile
-from truth import differences
 
 from mirror.store import Store, tokens
 

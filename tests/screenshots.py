@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from browsing import browser, fill_lived_in, served_at
+from browser_fixtures import browser, fill_lived_in, served_at
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs/images"
 

@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from filled import fill_mixed
-from served import make_tokens
+from asgi_client import make_tokens
+from fixtures_db import fill_mixed
 from test_api1_writes import StoreWriter
 
 from mirror.config import ServeConfig

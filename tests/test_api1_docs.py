@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from filled import fill_public
-from served import asking
+from asgi_client import client_of
+from fixtures_db import fill_public
 
 from mirror.serve.api1.routes import READERS
 from mirror.serve.api1.writes import WRITERS
@@ -47,4 +47,4 @@ def test_the_examples_answer(example: str, tmp_path: Path) -> None:
     if "/U" in example:
         pytest.skip("a placeholder")
     fill_public(tmp_path / "mirror.db").store.close()
-    assert asking(tmp_path / "mirror.db").get(example).status_code == 200
+    assert client_of(tmp_path / "mirror.db").get(example).status_code == 200

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filled import SECRETS, Filled, fill_mixed, owner, repository
+from asgi_client import AsgiClient, basic, bearer, client_of, make_tokens
+from fixtures_db import SECRETS, FixtureDb, fill_mixed, owner, repository
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from served import Asking, asking, basic, bearer, make_tokens
 
 from mirror.model import Repository
 from mirror.serve.api1.routes import READERS
@@ -26,8 +26,8 @@ class Mixed:
         filled = fill_mixed(folder / "mirror.db")
         self.tokens = make_tokens(filled.store)
         filled.store.close()
-        self.served = asking(folder / "mirror.db")
-        self.trusting = asking(folder / "mirror.db", trust_basic_user=True)
+        self.served = client_of(folder / "mirror.db")
+        self.trusting = client_of(folder / "mirror.db", trust_basic_user=True)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def _addresses() -> list[str]:
     return found
 
 
-def _strangers(mixed: Mixed) -> dict[str, tuple[Asking, dict[str, Any]]]:
+def _strangers(mixed: Mixed) -> dict[str, tuple[AsgiClient, dict[str, Any]]]:
     return {
         "anonymous": (mixed.served, {}),
         "revoked": (mixed.served, {"headers": bearer(mixed.tokens["revoked"])}),
@@ -119,13 +119,13 @@ def test_strangers_cannot_count_what_is_private(mixed: Mixed) -> None:
 
 def test_private_forks_are_not_counted(tmp_path: Path) -> None:
     """The count that the upstream told, less those hidden; null where it told none."""
-    filled = Filled(tmp_path / "mirror.db")
+    filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories([repository("a/b", forks_count=2), repository("a/untold")])
     for name, private in (("c/b", False), ("d/b", True)):
         fork = repository(name, parent_uuid="{a/b}", parent_full_name="a/b", is_private=private)
         filled.repositories([fork])
     token = tokens.create(filled.store, "any")
-    served = asking(tmp_path / "mirror.db")
+    served = client_of(tmp_path / "mirror.db")
     assert served.json("/1.0/repositories/a/b")["forks_count"] == 1
     assert served.json("/1.0/repositories/a/b", headers=bearer(token))["forks_count"] == 2
     assert served.json("/1.0/repositories/a/untold")["forks_count"] is None
@@ -156,7 +156,7 @@ def test_a_parent_that_is_not_mirrored_is_named_to_holders_alone(tmp_path: Path)
     filled = fill_mixed(tmp_path / "mirror.db")
     filled.repositories([repository("a/b", parent_uuid="{elsewhere}", parent_full_name="else/where")])
     token = make_tokens(filled.store)["read"]
-    served = asking(tmp_path / "mirror.db")
+    served = client_of(tmp_path / "mirror.db")
     assert served.json("/1.0/repositories/a/b")["fork_of"] is None
     told = served.json("/1.0/repositories/a/b", headers=bearer(token))["fork_of"]
     assert (told["owner"], told["slug"]) == ("else", "where")
@@ -205,7 +205,7 @@ def test_a_trusted_name_sees_its_own(mixed: Mixed, name: str, sees: set[str], se
 def test_a_trusted_name_may_not_write(tmp_path: Path) -> None:
     """A name without a password is enough to read what is one's own, never to change anything."""
     fill_mixed(tmp_path / "mirror.db").store.close()
-    served = asking(tmp_path / "mirror.db", trust_basic_user=True, writes=True, writer=object())
+    served = client_of(tmp_path / "mirror.db", trust_basic_user=True, writes=True, writer=object())
     answer = served("DELETE", "/1.0/repositories/jespern/arriving", headers=basic("jespern", "x"))
     assert answer.status_code == 401
 
@@ -235,7 +235,7 @@ def test_whatever_is_private_stays_so(
     data: st.DataObject,
 ) -> None:
     """Any mix of public and private, living and gone, forks among them: strangers see the public ones."""
-    filled = Filled(tmp_path_factory.mktemp("any") / "mirror.db")
+    filled = FixtureDb(tmp_path_factory.mktemp("any") / "mirror.db")
     made = list[Repository]()
     for (who, slug), (private, _) in rows.items():
         parent = data.draw(st.sampled_from([None, *made]))
@@ -249,7 +249,7 @@ def test_whatever_is_private_stays_so(
         if gone:
             filled.gone(one.full_name)
     filled.store.close()
-    served = asking(filled.store.path)
+    served = client_of(filled.store.path)
     shown = [not private and not gone for private, gone in rows.values()]
     living = {one.full_name for one, is_shown in zip(made, shown, strict=True) if is_shown}
     for who in {who for who, _ in rows}:
@@ -288,7 +288,7 @@ def test_writes_do_not_tell_hidden_from_missing(tmp_path: Path, method: str, rou
     """A token of one user does not learn what another user has in private."""
     filled = fill_mixed(tmp_path / "mirror.db")
     token = tokens.create(filled.store, "of dchambers", "write", user="dchambers")
-    served = asking(tmp_path / "mirror.db", writer=object(), writes=True)
+    served = client_of(tmp_path / "mirror.db", writer=object(), writes=True)
     told = set()
     for name in ("jespern/arriving", "jespern/nothing-"):
         answer = served(

@@ -10,13 +10,14 @@ from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
-from filled import (
+from asgi_client import AsgiClient, basic, bearer, client_of, make_tokens
+from fixtures_db import (
     JESPERN,
     LATER,
     PISTON,
     PISTON_REFS,
     SEEN,
-    Filled,
+    FixtureDb,
     fill_mixed,
     fill_public,
     hg_ref,
@@ -25,7 +26,6 @@ from filled import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from served import Asking, asking, basic, bearer, make_tokens
 
 from mirror.serve.api1 import formats
 from mirror.serve.api1.routes import READERS
@@ -37,10 +37,10 @@ PREFIXES = ("/1.0", "/api/1.0", "/!api/1.0", "/%21api/1.0")
 class World:
     """A served mirror, the store behind it, and tokens."""
 
-    def __init__(self, filled: Filled) -> None:
+    def __init__(self, filled: FixtureDb) -> None:
         self.filled = filled
         self.tokens = make_tokens(filled.store)
-        self.served = asking(filled.store.path)
+        self.served = client_of(filled.store.path)
 
     def get(self, what: str, **options: Any) -> Any:
         """Ask for JSON that must be there."""
@@ -427,7 +427,7 @@ class _Fuzzed:
         self._world: World | None = None
 
     @property
-    def served(self) -> Asking:
+    def served(self) -> AsgiClient:
         if self._world is None:
             import tempfile
 
@@ -442,7 +442,7 @@ _FUZZED = _Fuzzed()
 def test_each_answer_is_read_by_indexes(tmp_path: Path) -> None:
     """No statement behind an answer looks at every repository, branch, tag or change."""
     filled = fill_mixed(tmp_path / "mirror.db")
-    served = asking(tmp_path / "mirror.db")
+    served = client_of(tmp_path / "mirror.db")
     token = make_tokens(filled.store)["user"]
     said = list[str]()
 
@@ -478,7 +478,7 @@ def test_a_server_without_a_mirror_says_so(tmp_path: Path) -> None:
 
     sqlite3.connect(tmp_path / "other.db").close()
     (tmp_path / "other.db").touch()
-    answer = Asking(Datasette([str(tmp_path / "other.db")])).get("/1.0/users/jespern")
+    answer = AsgiClient(Datasette([str(tmp_path / "other.db")])).get("/1.0/users/jespern")
     assert (answer.status_code, answer.json()["error"]["message"]) == (404, "No mirror is attached")
 
 

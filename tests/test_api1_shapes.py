@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filled import JESPERN, LATER, PISTON, PISTON_REFS, fill_public, hg_ref, owner
+from asgi_client import AsgiClient, bearer, client_of, make_tokens
+from fixtures_db import JESPERN, LATER, PISTON, PISTON_REFS, fill_public, hg_ref, owner
 from hypothesis import given
 from hypothesis import strategies as st
-from served import Asking, asking, bearer, make_tokens
 
 from mirror.queries.rows import RefRow, UserRow
 from mirror.serve.api1 import shapes as legacy
@@ -121,7 +121,7 @@ UNKNOWN = {
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> tuple[Asking, str]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> tuple[AsgiClient, str]:
     """A mirror in which every kind of answer has something in it, and a token that speaks for jespern."""
     path = tmp_path_factory.mktemp("shapes") / "mirror.db"
     filled = fill_public(path)
@@ -130,7 +130,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> tuple[Asking, str]:
     filled.members(owner("mcatalbas"), [JESPERN])
     token = make_tokens(filled.store)["user"]
     filled.store.close()
-    return asking(path), token
+    return client_of(path), token
 
 
 def _kind(value: Any) -> str:
@@ -160,9 +160,9 @@ def differences(recorded: Any, ours: Any, where: str = "") -> Iterator[str]:
             yield from differences(recorded[key], ours[key], f"{where}.{key}")
 
 
-def _ask(served: tuple[Asking, str], what: str) -> Any:
-    asking, token = served
-    return asking.json(f"/1.0/{what}", headers=bearer(token))
+def _ask(served: tuple[AsgiClient, str], what: str) -> Any:
+    client, token = served
+    return client.json(f"/1.0/{what}", headers=bearer(token))
 
 
 def _where(what: str) -> str:
@@ -171,14 +171,14 @@ def _where(what: str) -> str:
 
 
 @pytest.mark.parametrize("what", OWN_SHAPES)
-def test_every_key_of_then_is_there_with_its_type(served: tuple[Asking, str], what: str) -> None:
+def test_every_key_of_then_is_there_with_its_type(served: tuple[AsgiClient, str], what: str) -> None:
     """Shapes kept with the tests, so that they are compared on every machine."""
     assert list(differences(OWN_SHAPES[what], _ask(served, what), _where(what))) == []
 
 
 @pytest.mark.parametrize("recorded", REAL)
 def test_every_key_of_a_recorded_answer_is_there_with_its_type(
-    served: tuple[Asking, str], recorded: str
+    served: tuple[AsgiClient, str], recorded: str
 ) -> None:
     """The recordings themselves, where they are."""
     if not (RECORDED / recorded).exists():
@@ -273,7 +273,7 @@ def test_the_author_is_an_account_or_a_bare_name(raw: str, account: str | None, 
     assert legacy.changeset(row, None)["author"] == author
 
 
-def test_closed_and_many_headed_branches(served: tuple[Asking, str]) -> None:
+def test_closed_and_many_headed_branches(served: tuple[AsgiClient, str]) -> None:
     """Mercurial's heads are listed as they are; git has the one."""
     rows = [
         RefRow(name, digit * 40, None, None, None, None, None, heads)
@@ -284,7 +284,7 @@ def test_closed_and_many_headed_branches(served: tuple[Asking, str]) -> None:
     assert [one.get("mainbranch") for one in shaped] == [None, True, None]
 
 
-def test_the_seed_documents_examples(served: tuple[Asking, str]) -> None:
+def test_the_seed_documents_examples(served: tuple[AsgiClient, str]) -> None:
     """The page this API is known by: its values, not only its keys."""
     answer = _ask(served, "users/jespern/")
     (repository,) = answer["repositories"]

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from filled import Filled, fill_mixed, owner, repository
-from served import Asking, asking, basic, bearer, make_tokens
+from asgi_client import AsgiClient, basic, bearer, client_of, make_tokens
+from fixtures_db import FixtureDb, fill_mixed, owner, repository
 
 from mirror.errors import (
     BudgetSpent,
@@ -29,7 +29,7 @@ FORM_TYPE = {"Content-Type": "application/x-www-form-urlencoded"}
 class StoreWriter:
     """A writer whose upstream always says yes, or raises what a test told it to."""
 
-    def __init__(self, filled: Filled) -> None:
+    def __init__(self, filled: FixtureDb) -> None:
         self.filled = filled
         self.calls = list[tuple[str, str, RepositoryForm | None, str]]()
         self.error: MirrorError | None = None
@@ -74,7 +74,7 @@ class World:
         self.tokens = make_tokens(self.filled.store)
         self.writer = StoreWriter(self.filled)
         checked: Writer = self.writer  # mypy holds the fake to the protocol
-        self.served = asking(path, writes=True, writer=checked)
+        self.served = client_of(path, writes=True, writer=checked)
         self.headers = basic("jespern", self.tokens["write"])
 
     def __call__(self, method: str, what: str, **options: Any) -> Any:
@@ -106,8 +106,8 @@ def test_without_a_writer_or_the_setting_nothing_is_written(
     token = make_tokens(filled.store)["write"]
     writer = StoreWriter(filled)
     for served in (
-        asking(tmp_path / "mirror.db", writer=writer),
-        asking(tmp_path / "mirror.db", writes=True),
+        client_of(tmp_path / "mirror.db", writer=writer),
+        client_of(tmp_path / "mirror.db", writes=True),
     ):
         answer = served(method, f"/1.0/{what}", data=form, headers=bearer(token))
         assert answer.status_code == 405
@@ -332,7 +332,7 @@ def test_a_client_that_hangs_up_half_way_writes_nothing(world: World) -> None:
 
 def test_reading_answers_stay_while_writes_are_on(world: World) -> None:
     """GET of the same addresses, and the methods they name."""
-    asked: Asking = world.served
+    asked: AsgiClient = world.served
     assert asked.get("/1.0/repositories/jespern/django-piston").status_code == 200
     allowed = asked("OPTIONS", "/1.0/repositories/jespern/django-piston").headers["allow"]
     assert allowed == "GET, HEAD, PUT, DELETE, OPTIONS"

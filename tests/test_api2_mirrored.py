@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filled import fill_mixed
-from serving import serving
+from fixtures_db import fill_mixed
+from live_server import serving
 
 from mirror.config import Config, UpstreamConfig
 from mirror.operations import Wishes, sync_all

@@ -9,10 +9,10 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
-from filled import Filled, fill_public, hg_ref, owner, repository
+from asgi_client import AsgiClient, bearer, client_of, make_tokens
+from fixtures_db import FixtureDb, fill_public, hg_ref, owner, repository
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from served import Asking, asking, bearer, make_tokens
 
 from mirror.queries.caller import ANONYMOUS, Caller
 from mirror.serve.api2 import listings as catalogue
@@ -23,7 +23,7 @@ TIES = ("2012-01-01T00:00:00.000000Z", "2013-01-01T00:00:00.000000Z", None)
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Filled:
+def filled(tmp_path_factory: pytest.TempPathFactory) -> FixtureDb:
     """Sixty repositories, a third private, whose dates are often alike or not known."""
     made = fill_public(tmp_path_factory.mktemp("pages") / "mirror.db")
     rng = random.Random(5)
@@ -43,10 +43,10 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Filled:
 class World:
     """The file served, and a token."""
 
-    def __init__(self, filled: Filled) -> None:
+    def __init__(self, filled: FixtureDb) -> None:
         self.filled = filled
         self.holder = bearer(make_tokens(filled.store)["read"])
-        self.served: Asking = asking(filled.store.path)
+        self.served: AsgiClient = client_of(filled.store.path)
 
     def get(self, what: str, **headers: str) -> Any:
         """Ask for JSON that must be there, by path or by a whole address on this server."""
@@ -63,7 +63,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(filled: Filled) -> World:
+def world(filled: FixtureDb) -> World:
     """Made once: tests that write make their own."""
     return World(filled)
 
@@ -320,7 +320,7 @@ def test_fields_change_nothing_that_is_left(world: World) -> None:
 
 @pytest.mark.parametrize("caller", [ANONYMOUS, Caller(name="t", token_id=1, sees_all=True)])
 @pytest.mark.parametrize("owners", [None, [3]])
-def test_pages_are_read_off_an_index(filled: Filled, caller: Caller, owners: list[int] | None) -> None:
+def test_pages_are_read_off_an_index(filled: FixtureDb, caller: Caller, owners: list[int] | None) -> None:
     """SQLite's own plan sorts nothing, and the counts look at no row."""
     listing = catalogue.repositories(caller, owners=owners)
     for order in ("r.created_at, r.id", "r.updated_at DESC, r.id DESC")[: 2 if owners else 1]:
@@ -335,7 +335,7 @@ def test_pages_are_read_off_an_index(filled: Filled, caller: Caller, owners: lis
     ("owners", "found"), [(None, "created_at=? AND id>?"), ([3], "created_at=? AND rowid>?")]
 )
 def test_a_place_among_many_of_one_moment_is_found_at_once(
-    filled: Filled, owners: list[int] | None, found: str
+    filled: FixtureDb, owners: list[int] | None, found: str
 ) -> None:
     """A bulk import gives thousands of rows one date: the index goes to the row, not to the date."""
     listing = catalogue.repositories(ANONYMOUS, owners=owners)

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filled import SECRETS, fill_mixed, owner, repository
-from served import Asking, asking, basic, bearer, make_tokens
+from asgi_client import AsgiClient, basic, bearer, client_of, make_tokens
+from fixtures_db import SECRETS, fill_mixed, owner, repository
 from test_serve_privacy import STRANGERS, UNSAID, Mixed, _strangers
 
 HIDDEN = (
@@ -155,7 +155,7 @@ def test_hidden_forks_are_not_counted(tmp_path: Path) -> None:
     filled.repositories([parent])
     filled.repositories([repository("brodie/fork", owner("brodie"), is_private=True, **fork)])
     token = make_tokens(filled.store)["read"]
-    served: Asking = asking(tmp_path / "mirror.db")
+    served: AsgiClient = client_of(tmp_path / "mirror.db")
     for headers, count in (({}, 2), (bearer(token), 3)):
         assert served.json("/2.0/repositories/jespern/parent", headers=headers)["forks_count"] == count
         assert served.json("/1.0/repositories/jespern/parent", headers=headers)["forks_count"] == count

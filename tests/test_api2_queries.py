@@ -6,10 +6,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from filled import Filled, fill_mixed, hg_ref, owner, repository
+from asgi_client import AsgiClient, bearer, client_of, make_tokens
+from fixtures_db import FixtureDb, fill_mixed, hg_ref, owner, repository
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from served import Asking, asking, bearer, make_tokens
 
 from mirror.queries.caller import ANONYMOUS, Caller
 from mirror.serve.api2 import listings as catalogue
@@ -39,7 +39,7 @@ ODD = (
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Filled:
+def filled(tmp_path_factory: pytest.TempPathFactory) -> FixtureDb:
     """Repositories of every sort, private and public, and what is odd in names and numbers."""
     made = fill_mixed(tmp_path_factory.mktemp("queries") / "mirror.db")
     made.repositories([repository(name, owner("odd", display_name="Ödd"), **said) for name, said in ODD])
@@ -50,9 +50,9 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Filled:
 class World:
     """A served mirror and everything on it, as two callers see it."""
 
-    def __init__(self, filled: Filled) -> None:
+    def __init__(self, filled: FixtureDb) -> None:
         token = make_tokens(filled.store)["read"]
-        self.served: Asking = asking(filled.store.path)
+        self.served: AsgiClient = client_of(filled.store.path)
         self.callers: dict[str, dict[str, Any]] = {"anonymous": {}, "holder": {"headers": bearer(token)}}
         self.rows = {
             caller: self.served.json("/2.0/repositories?pagelen=100", **options)["values"]
@@ -67,7 +67,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(filled: Filled) -> World:
+def world(filled: FixtureDb) -> World:
     """Made once: nothing here writes."""
     return World(filled)
 
@@ -326,7 +326,7 @@ INDEXED = {
 
 @pytest.mark.parametrize("query", INDEXED)
 @pytest.mark.parametrize("caller", [ANONYMOUS, Caller(name="t", token_id=1, sees_all=True)])
-def test_what_names_a_repository_is_found_by_an_index(filled: Filled, query: str, caller: Caller) -> None:
+def test_what_names_a_repository_is_found_by_an_index(filled: FixtureDb, query: str, caller: Caller) -> None:
     """SQLite's own plan says that no table is read from end to end."""
     listing = catalogue.repositories(caller)
     condition = condition_of(query, listing.fields)

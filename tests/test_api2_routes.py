@@ -5,8 +5,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from filled import PISTON, PISTON_REFS, SEEN, Filled, fill_mixed, hg_ref, owner, repository
-from served import Asking, asking, bearer, make_tokens
+from asgi_client import AsgiClient, bearer, client_of, make_tokens
+from fixtures_db import PISTON, PISTON_REFS, SEEN, FixtureDb, fill_mixed, hg_ref, owner, repository
 
 PREFIXES = ("/2.0", "/api/2.0", "/!api/2.0", "/%21api/2.0")
 
@@ -14,10 +14,10 @@ PREFIXES = ("/2.0", "/api/2.0", "/!api/2.0", "/%21api/2.0")
 class World:
     """A served mirror, the store behind it, and tokens."""
 
-    def __init__(self, filled: Filled) -> None:
+    def __init__(self, filled: FixtureDb) -> None:
         self.filled = filled
         self.tokens = make_tokens(filled.store)
-        self.served: Asking = asking(filled.store.path)
+        self.served: AsgiClient = client_of(filled.store.path)
 
     def get(self, what: str, **options: Any) -> Any:
         """Ask for JSON that must be there."""
@@ -162,7 +162,7 @@ def test_links_lead_to_the_address_that_was_used(world: World, prefix: str) -> N
 
 def test_links_lead_to_the_configured_address(world: World) -> None:
     """A public address outweighs the one that a proxy asks at, its path included."""
-    served = asking(world.filled.store.path, public_url="https://bits.example/mirror/")
+    served = client_of(world.filled.store.path, public_url="https://bits.example/mirror/")
     page = served.json("/2.0/repositories?pagelen=1")
     assert page["next"].startswith("https://bits.example/mirror/2.0/repositories?")
 

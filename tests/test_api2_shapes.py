@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filled import Filled, hg_ref, owner, repository
-from served import Asking, asking, bearer
+from asgi_client import AsgiClient, bearer, client_of
+from fixtures_db import FixtureDb, hg_ref, owner, repository
 
 from mirror.model import Member
 from mirror.store import tokens
@@ -36,9 +36,9 @@ UNKNOWN["tag"] = UNKNOWN["branch"] | {
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FixtureDb]:
     """One repository of which everything is known, one of which nothing is, and a fork."""
-    made = Filled(tmp_path_factory.mktemp("shapes") / "mirror.db")
+    made = FixtureDb(tmp_path_factory.mktemp("shapes") / "mirror.db")
     uuid = "{4115785a-a1b9-4887-9af2-ca401bc7f168}"
     known = owner(
         "known", uuid=uuid, display_name="Known", nickname="known", account_id="557058:x",
@@ -84,8 +84,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
 class World:
     """The file served, asked with a token that speaks for `known`."""
 
-    def __init__(self, filled: Filled) -> None:
-        self._served: Asking = asking(filled.store.path)
+    def __init__(self, filled: FixtureDb) -> None:
+        self._served: AsgiClient = client_of(filled.store.path)
         self._token = tokens.create(filled.store, "known", "read", user="known")
 
     def __call__(self, what: str) -> Any:
@@ -94,7 +94,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def ask(filled: Filled) -> World:
+def ask(filled: FixtureDb) -> World:
     """Made once."""
     return World(filled)
 

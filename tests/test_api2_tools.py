@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filled import Filled, fill_mixed, hg_ref, owner, repository
-from serving import serving
+from fixtures_db import FixtureDb, fill_mixed, hg_ref, owner, repository
+from live_server import serving
 
 from mirror.store import tokens
 
@@ -53,7 +53,7 @@ main().catch(error => { console.error(error); process.exit(1) })
 class World:
     """A mirror with a busy workspace, served, and a token for it."""
 
-    def __init__(self, filled: Filled, address: str, token: str) -> None:
+    def __init__(self, filled: FixtureDb, address: str, token: str) -> None:
         self.filled, self.address, self.token = filled, address, token
 
     def slugs(self, condition: str = "1") -> list[str]:

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filled import fill_mixed
-from served import asking, bearer, make_tokens
+from asgi_client import bearer, client_of, make_tokens
+from fixtures_db import fill_mixed
 from test_api1_writes import StoreWriter
 
 from mirror.errors import UpstreamRefused
@@ -22,7 +22,7 @@ class World:
         if user:
             self.tokens["write"] = tokens.create(filled.store, f"writes as {user}", "write", user=user)
         self.writer = StoreWriter(filled)
-        self.served = asking(path, writes=True, writer=self.writer)
+        self.served = client_of(path, writes=True, writer=self.writer)
 
     def __call__(self, method: str, what: str, who: str = "write", *, kind: str = "", **options: Any) -> Any:
         """Write with a token, the one that may unless told; `kind` is the type of the body."""
@@ -231,7 +231,7 @@ def test_without_a_writer_nothing_is_written(tmp_path: Path) -> None:
     """405 that names what is allowed and how to change it, for everybody."""
     filled = fill_mixed(tmp_path / "mirror.db")
     token = make_tokens(filled.store)["write"]
-    served = asking(tmp_path / "mirror.db", writes=True)
+    served = client_of(tmp_path / "mirror.db", writes=True)
     for method in ("POST", "PUT", "DELETE"):
         answer = served(method, "/2.0/repositories/jespern/django-piston", headers=bearer(token))
         assert answer.status_code == 405

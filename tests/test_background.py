@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 import pytest
-from commands import Folder, sandbox
-from hooked import signature
+from cli_runner import Folder, small_sandbox
+from webhook_client import signature
 
 from mirror.sandbox import parse_fault
 
@@ -63,7 +63,7 @@ def runs(folder: Folder) -> list[Any]:
 
 def test_what_was_missed_is_done_at_the_start_and_once(folder: Folder) -> None:
     """An empty folder is owed a sync; one that has it is owed nothing until the hour comes."""
-    with sandbox(20) as box:
+    with small_sandbox(20) as box:
         folder.configure(box.url, RARELY)
         for _ in range(2):
             with started(folder, "schedule") as process:
@@ -80,7 +80,7 @@ def test_what_was_missed_is_done_at_the_start_and_once(folder: Folder) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_while_the_upstream_hangs(folder: Folder, number: signal.Signals) -> None:
     """It does not wait for the answer, which its time-out would allow a minute, and the place is kept."""
-    with sandbox(250) as box:
+    with small_sandbox(250) as box:
         box.sandbox.add_fault(parse_fault("hang,where=refs,nth=every"))
         folder.configure(box.url, RARELY + '\ntimeout = "60s"', serve=TALKATIVE)
         with started(folder, "schedule") as process:
@@ -93,7 +93,7 @@ def test_a_signal_ends_it_while_the_upstream_hangs(folder: Folder, number: signa
 
 def test_a_sync_by_hand_and_the_service_never_collide(folder: Folder) -> None:
     """Whoever comes second leaves the file alone and says who has it."""
-    with sandbox(20) as box:
+    with small_sandbox(20) as box:
         box.sandbox.add_fault(parse_fault("hang,where=refs,nth=every"))
         folder.configure(box.url, RARELY, serve=TALKATIVE)
         with started(folder, "schedule") as service:
@@ -109,7 +109,7 @@ def test_a_sync_by_hand_and_the_service_never_collide(folder: Folder) -> None:
 
 def test_sighup_reads_the_configuration_anew(folder: Folder) -> None:
     """A wrong one is refused and said so, the old one stays in force; a right one is taken."""
-    with sandbox(20) as box:
+    with small_sandbox(20) as box:
         folder.configure(box.url, RARELY)
         good = (folder.path / "mirror.toml").read_text()
         with started(folder, "schedule") as process:
@@ -147,7 +147,7 @@ def exec_start(unit: str) -> str:
 )
 def test_the_units_start_what_they_say(folder: Folder, unit: str, says: str) -> None:
     """ExecStart as it is, but for where the program and its configuration are."""
-    with sandbox(20) as box:
+    with small_sandbox(20) as box:
         folder.configure(box.url, RARELY, serve="port = 0")
         program, *arguments = shlex.split(exec_start(unit))
         assert program == "/opt/bitbucket-mirror/bin/mirror"
@@ -185,7 +185,7 @@ def test_the_line_for_cron_is_one_that_runs(folder: Folder) -> None:
     program = place / ".venv/bin/mirror"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m mirror "$@"\n')
     program.chmod(0o755)
-    with sandbox(20) as box:
+    with small_sandbox(20) as box:
         Folder(place).configure(box.url)
         subprocess.run(
             ["/bin/sh", "-c", command], env=folder.environment(HOME=str(home)), check=True, timeout=60
@@ -195,7 +195,7 @@ def test_the_line_for_cron_is_one_that_runs(folder: Folder) -> None:
 
 def test_status_tells_when_work_is_due(folder: Folder) -> None:
     """To people within eighty columns, and to programs."""
-    with sandbox(20) as box:
+    with small_sandbox(20) as box:
         schedules = (
             'schedule = "15m"\nretry_schedule = "20m"\nsweep_schedule = "@daily"\nrefs_schedule = "6h"'
         )
@@ -214,7 +214,7 @@ def test_status_tells_when_work_is_due(folder: Folder) -> None:
 def test_a_webhook_is_followed_up_within_seconds(folder: Folder) -> None:
     """Serving and syncing in one process: what a webhook marked is asked for, though no schedule says so."""
     secret = "a secret of this test alone"
-    with sandbox(20) as box:
+    with small_sandbox(20) as box:
         folder.configure(box.url, RARELY + '\nwebhook_secret = "env:HOOK"', serve="port = 0")
         with started(folder, "run", HOOK=secret) as process:
             assert process.stdout is not None
@@ -239,7 +239,7 @@ def test_what_was_acknowledged_before_sigkill_is_written_by_the_next_process(fol
     """The file is locked while a push comes, chunked; after 202 the process is killed."""
     secret, before, after = "a secret of this test alone", "a" * 40, "b" * 40
     path = folder.path / "data/mirror.db"
-    with sandbox(20) as box:
+    with small_sandbox(20) as box:
         folder.configure(box.url, RARELY + '\nwebhook_secret = "env:HOOK"', serve="port = 0")
         rows = [row for row in box.sandbox.world.visible() if row["scm"] == "git" and not row["is_private"]]
         row = rows[0]

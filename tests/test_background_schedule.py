@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
-from crawl import Notes
+from sync_harness import Notes
 
 from mirror.background.jobs import Last, Work, is_missed, next_run, part_of, read_last, works
 from mirror.background.service import DEFAULTS, Background, checked

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
-from commands import Folder, sandbox
+from cli_runner import Folder, small_sandbox
 
 from mirror.cli.main import ROOMS, mirror
 from mirror.sandbox import Fault, RunningSandbox, parse_fault
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Folder:
 @pytest.fixture(scope="module")
 def box() -> Iterator[RunningSandbox]:
     """A sandbox that no test of this file edits."""
-    with sandbox() as served:
+    with small_sandbox() as served:
         yield served
 
 
@@ -164,7 +164,7 @@ def test_status_fits_a_terminal(synced: Folder) -> None:
 
 def test_changes_are_listed_one_a_line(folder: Folder) -> None:
     """A rename and a push, for people and for programs."""
-    with sandbox() as served:
+    with small_sandbox() as served:
         folder.configure(served.url)
         folder.run("sync")
         served.sandbox.do("rename", "ubernostrum/django-profiles", name="django-faces")
@@ -340,7 +340,7 @@ def test_another_programs_database_and_a_newer_mirror_are_refused(
 
 def test_a_second_sync_is_told_who_holds_the_mirror(folder: Folder) -> None:
     """The lock spans the run and dies with its process."""
-    with sandbox(300) as served:
+    with small_sandbox(300) as served:
         folder.configure(served.url, "concurrency = 1")
         asked = threading.Event()
         go_on = threading.Event()
@@ -364,7 +364,7 @@ def test_a_second_sync_is_told_who_holds_the_mirror(folder: Folder) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sync_keeps_its_place(folder: Folder, number: signal.Signals) -> None:
     """Exit code 130; the next run goes on and is complete."""
-    with sandbox(300) as served:
+    with small_sandbox(300) as served:
         folder.configure(served.url)
         asked = threading.Event()
         served.sandbox.on_request(100, asked.set)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import Folder, sandbox
+from cli_runner import Folder, small_sandbox
 from rich.text import Text
 
 from mirror.cli.main import Screen, plain
@@ -16,7 +16,7 @@ from mirror.store import Store
 def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folder]:
     """A folder with a mirror."""
     folder = Folder(tmp_path_factory.mktemp("synced"))
-    with sandbox(300) as box:
+    with small_sandbox(300) as box:
         folder.configure(box.url)
         assert folder.run("sync").code == 0
         yield folder

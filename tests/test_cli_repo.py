@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import Ran
-from write_bench import SECRET, Bench, bench
+from cli_runner import Finished
+from write_harness import SECRET, WriteHarness, writable
 
 from mirror.cli import main
 
@@ -20,7 +20,7 @@ PISTON = "jespern/django-piston"
 class Desk:
     """A user with a configuration, a mirror and a credential in a file, beside the sandbox that it is of."""
 
-    def __init__(self, made: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, made: WriteHarness, capsys: pytest.CaptureFixture[str]) -> None:
         self.made = made
         self._capsys = capsys
         self.folder = made.path.parent
@@ -39,7 +39,7 @@ class Desk:
         """Return the arguments of a command."""
         return ["--config", str(self.folder / "mirror.toml"), *words]
 
-    def run(self, *words: str) -> Ran:
+    def run(self, *words: str) -> Finished:
         """Run a command to its end, in this process, where nobody is at the terminal."""
         code = 0
         try:
@@ -47,13 +47,13 @@ class Desk:
         except SystemExit as end:
             code = int(end.code or 0)
         said = self._capsys.readouterr()
-        return Ran(code, said.out, said.err)
+        return Finished(code, said.out, said.err)
 
 
 @pytest.fixture
 def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
     """One for each test: they write."""
-    with bench(tmp_path) as made:
+    with writable(tmp_path) as made:
         yield Desk(made, capsys)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from crawl import Crawl, assert_true, crawling
+from sync_harness import SyncHarness, assert_matches_sandbox, crawling
 
 from mirror.background.freshness import Watch, Watching
 from mirror.background.jobs import Work, do
@@ -19,21 +19,21 @@ from mirror.store.files import open_reader
 
 
 @pytest.fixture
-def mirrored(tmp_path: Path) -> Iterator[tuple[Sandbox, Crawl]]:
+def mirrored(tmp_path: Path) -> Iterator[tuple[Sandbox, SyncHarness]]:
     """A sandbox and its mirror, synced once; nothing there was updated lately."""
     with crawling(tmp_path, 60) as (sandbox, crawl):
         assert crawl.sync().state == "complete"
         yield sandbox, crawl
 
 
-def due(watch: Watch, crawl: Crawl, limit: int | None, later: float = 0) -> list[str]:
+def due(watch: Watch, crawl: SyncHarness, limit: int | None, later: float = 0) -> list[str]:
     """Ask what is due."""
     crawl.clock.wait(later)
     with closing(open_reader(crawl.path)) as connection:
         return watch.due(connection, crawl.clock.now(), limit)
 
 
-def test_a_workspace_with_a_push_is_due_before_the_quiet_ones(mirrored: tuple[Sandbox, Crawl]) -> None:
+def test_a_workspace_with_a_push_is_due_before_the_quiet_ones(mirrored: tuple[Sandbox, SyncHarness]) -> None:
     """And all the others are, in the end."""
     sandbox, crawl = mirrored
     sandbox.do("push", "ubernostrum/django-profiles")
@@ -43,7 +43,7 @@ def test_a_workspace_with_a_push_is_due_before_the_quiet_ones(mirrored: tuple[Sa
     assert first == ["ubernostrum"]
 
 
-def test_a_workspace_that_fails_takes_no_looks_from_the_others(mirrored: tuple[Sandbox, Crawl]) -> None:
+def test_a_workspace_that_fails_takes_no_looks_from_the_others(mirrored: tuple[Sandbox, SyncHarness]) -> None:
     """It presses more and more, and waits for its next try all the same."""
     sandbox, crawl = mirrored
     sandbox.add_fault(Fault("500", where="/2.0/repositories/jespern", nth=None))
@@ -55,7 +55,7 @@ def test_a_workspace_that_fails_takes_no_looks_from_the_others(mirrored: tuple[S
     assert any("jespern" in due(watch, crawl, 1000, later=60) for _ in range(10))
 
 
-def test_no_more_is_asked_than_the_share(mirrored: tuple[Sandbox, Crawl]) -> None:
+def test_no_more_is_asked_than_the_share(mirrored: tuple[Sandbox, SyncHarness]) -> None:
     """A day of looking every minute, with listings that cost one request each."""
     _, crawl = mirrored
     watch = Watch(msgspec.structs.replace(crawl.config, watch=0.5))
@@ -63,7 +63,7 @@ def test_no_more_is_asked_than_the_share(mirrored: tuple[Sandbox, Crawl]) -> Non
     assert asked <= 0.5 * 100 * 5 + 1
 
 
-def test_without_a_share_nothing_is_watched(mirrored: tuple[Sandbox, Crawl]) -> None:
+def test_without_a_share_nothing_is_watched(mirrored: tuple[Sandbox, SyncHarness]) -> None:
     """`watch = 0` leaves everything to the schedules."""
     _, crawl = mirrored
     watch = Watch(msgspec.structs.replace(crawl.config, watch=0.0))
@@ -74,7 +74,7 @@ def test_without_a_share_nothing_is_watched(mirrored: tuple[Sandbox, Crawl]) -> 
     ("limit", "period", "watched"), [(10, 900, True), (10_000, 900, False), (10, 86_400, False)]
 )
 def test_whole_syncs_give_way_where_the_budget_cannot_bear_them(
-    mirrored: tuple[Sandbox, Crawl], limit: int, period: float, watched: bool
+    mirrored: tuple[Sandbox, SyncHarness], limit: int, period: float, watched: bool
 ) -> None:
     """Where it can, they go on; a day after the last one there is another in any case."""
     _, crawl = mirrored
@@ -87,7 +87,7 @@ def test_whole_syncs_give_way_where_the_budget_cannot_bear_them(
 
 
 def test_a_look_lists_what_is_due_and_nothing_else(
-    mirrored: tuple[Sandbox, Crawl], monkeypatch: pytest.MonkeyPatch
+    mirrored: tuple[Sandbox, SyncHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its news are news; looks without any share one row an hour, and their requests are all counted."""
     sandbox, crawl = mirrored
@@ -109,11 +109,11 @@ def test_a_look_lists_what_is_due_and_nothing_else(
     assert sum(look("jespern") for _ in range(5)) == 5
     rows = crawl.rows("SELECT requests FROM sync_runs WHERE kind = 'watch' ORDER BY id")
     assert rows == [(1,), (2,), (5,)]
-    assert_true(crawl, sandbox, sandbox.workspaces())
+    assert_matches_sandbox(crawl, sandbox, sandbox.workspaces())
 
 
 def test_a_look_that_reads_everything_of_a_workspace_is_no_sync(
-    mirrored: tuple[Sandbox, Crawl], monkeypatch: pytest.MonkeyPatch
+    mirrored: tuple[Sandbox, SyncHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a look becomes a full listing, the last whole sync is none the younger for it."""
     sandbox, crawl = mirrored
@@ -130,7 +130,9 @@ def test_a_look_that_reads_everything_of_a_workspace_is_no_sync(
     assert crawl.one("SELECT kind FROM sync_runs ORDER BY id DESC LIMIT 1") == "watch"
 
 
-def test_a_file_that_is_not_there_is_not_watched(tmp_path: Path, mirrored: tuple[Sandbox, Crawl]) -> None:
+def test_a_file_that_is_not_there_is_not_watched(
+    tmp_path: Path, mirrored: tuple[Sandbox, SyncHarness]
+) -> None:
     """Before the first sync there is nothing to say."""
     _, crawl = mirrored
     config = Config(database=str(tmp_path / "none.db"), upstreams=(crawl.config,))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from commands import Folder, sandbox
+from cli_runner import Folder, small_sandbox
 from test_background import started, told
 
 from mirror.background import Background
@@ -87,7 +87,7 @@ def with_alerts(folder: Folder, url: str, listener: Listener, more: str = "") ->
 def test_a_failure_is_told_when_it_begins_and_when_it_is_over(folder: Folder, listener: Listener) -> None:
     """Three failing runs are one alert; each run is a process of its own, as by cron."""
     chat = {"CHAT": f"{listener.url}/json", "TOKEN": "sandbox"}
-    with sandbox(20) as box:
+    with small_sandbox(20) as box:
         with_alerts(folder, box.url, listener)
         assert folder.run("sync", **chat).code == 0
         assert listener.events() == [("/ping?a=b", "")]
@@ -103,7 +103,7 @@ def test_a_failure_is_told_when_it_begins_and_when_it_is_over(folder: Folder, li
 def test_the_brake_is_told_once(folder: Folder, listener: Listener) -> None:
     """With what waits for a word, and what to say."""
     chat = {"CHAT": f"{listener.url}/json", "TOKEN": "sandbox"}
-    with sandbox(60) as box:
+    with small_sandbox(60) as box:
         with_alerts(folder, box.url, listener)
         folder.run("sync", **chat)
         names = [row["full_name"] for row in box.sandbox.world.visible()]
@@ -125,7 +125,7 @@ def test_a_command_is_given_the_alert(folder: Folder, listener: Listener) -> Non
     """As JSON on its standard input, and only of what it is for."""
     script = "import sys; open('heard', 'a').write(sys.stdin.read() + chr(10))"
     command = json.dumps([sys.executable, "-c", script])
-    with sandbox(20) as box:
+    with small_sandbox(20) as box:
         with_alerts(folder, box.url, listener, f'[[alert]]\ncommand = {command}\non = ["success"]\n')
         assert folder.run("sync", CHAT=f"{listener.url}/json", TOKEN="sandbox").code == 0
     (line,) = (folder.path / "heard").read_text().splitlines()
@@ -136,7 +136,7 @@ def test_a_command_is_given_the_alert(folder: Folder, listener: Listener) -> Non
 
 def test_the_service_tells_as_well(folder: Folder, listener: Listener) -> None:
     """Of the run that failed, before it is asked to end."""
-    with sandbox(20) as box:
+    with small_sandbox(20) as box:
         box.sandbox.add_fault(parse_fault("401,nth=every"))
         with_alerts(folder, box.url, listener)
         with started(folder, "schedule", CHAT=f"{listener.url}/json", TOKEN="sandbox") as process:
@@ -148,7 +148,7 @@ def test_the_service_tells_as_well(folder: Folder, listener: Listener) -> None:
 
 def test_the_service_tells_what_health_would_say(folder: Folder, listener: Listener) -> None:
     """A sync that any age is too old for makes the mirror unwell, which belongs to no upstream."""
-    with sandbox(20) as box:
+    with small_sandbox(20) as box:
         with_alerts(folder, box.url, listener)
         text = (folder.path / "mirror.toml").read_text()
         (folder.path / "mirror.toml").write_text(text.replace("[serve]", 'stale_after = "0s"\n[serve]'))
@@ -174,7 +174,7 @@ def test_a_fault_of_the_program_is_told_and_logged(
     tmp_path: Path, listener: Listener, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever raises it in scheduled work; the service goes on."""
-    with sandbox(20) as box:
+    with small_sandbox(20) as box:
         config = from_toml(
             f'database = "{tmp_path}/m.db"\n[[upstream]]\nname = "box"\nkind = "sandbox"\nurl = "{box.url}"\n'
             f'[[alert]]\nurl = "{listener.url}/json"'
@@ -193,7 +193,7 @@ def test_a_fault_of_the_program_is_told_and_logged(
 def test_what_cannot_be_delivered_changes_nothing(folder: Folder, listener: Listener) -> None:
     """A refusal, nobody there, a command that is none: a line each, without the address."""
     listener.status = 500
-    with sandbox(20) as box:
+    with small_sandbox(20) as box:
         with_alerts(folder, box.url, listener, '[[alert]]\ncommand = ["/nowhere/at-all"]\non = ["success"]\n')
         text = (folder.path / "mirror.toml").read_text()
         (folder.path / "mirror.toml").write_text(

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from crawl import crawling
-from served import asking
+from asgi_client import client_of
+from sync_harness import crawling
 
 from mirror.observe.health import LEAST_FREE, Health, read_health
 from mirror.store import Store
@@ -172,7 +172,7 @@ def test_a_damaged_file_is_told_and_not_raised(damaged: Path) -> None:
 def test_the_route_answers_200_or_503(tmp_path: Path) -> None:
     """Watchdogs look at the status, people at the reasons; nobody needs a token."""
     file = File(tmp_path / "mirror.db")
-    server = asking(file.path)
+    server = client_of(file.path)
     answer = server.get("/-/health")
     assert (answer.status_code, answer.json()["status"]) == (200, "ok")
     assert answer.headers["cache-control"] == "no-store"

@@ -9,7 +9,7 @@ from contextlib import redirect_stderr
 from urllib.parse import quote
 
 import pytest
-from commands import Folder, sandbox
+from cli_runner import Folder, small_sandbox
 
 from mirror.config import LogConfig, from_toml
 from mirror.credentials import redacting
@@ -118,7 +118,7 @@ def test_planted_secrets_are_nowhere(folder: Folder) -> None:
         "HOOK": "hook-Sup3rS3cret-2",
         "CHAT": "http://127.0.0.1:9/chat-Sup3rS3cret-3",
     }
-    with sandbox(20) as box:
+    with small_sandbox(20) as box:
         box.sandbox.add_fault(parse_fault("500,where=refs,nth=every,times=60"))
         folder.configure(
             box.url, 'credential = "env:TOKEN"\nwebhook_secret = "env:HOOK"\nretry = { attempts = 1 }'

@@ -7,8 +7,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from hooked import NEW, OLD, Hooked, hooked
 from prometheus_client.parser import text_string_to_metric_families
+from webhook_client import NEW, OLD, WebhookClient, webhook_mirror
 
 from mirror.observe.metrics import FileMetrics
 from mirror.serve.monitoring import kind_of
@@ -25,9 +25,9 @@ class Samples(dict[tuple[str, frozenset[str]], float]):
 
 
 @pytest.fixture
-def hook(tmp_path: Path) -> Iterator[Hooked]:
+def hook(tmp_path: Path) -> Iterator[WebhookClient]:
     """A synced mirror that is served."""
-    with hooked(tmp_path) as found:
+    with webhook_mirror(tmp_path) as found:
         yield found
 
 
@@ -41,27 +41,27 @@ def parsed(text: str) -> Samples:
     return found
 
 
-def scraped(hook: Hooked) -> Samples:
+def scraped(hook: WebhookClient) -> Samples:
     """Ask the server for its metrics."""
-    answer = hook.asking.get("/-/metrics", headers=hook.authorization)
+    answer = hook.client.get("/-/metrics", headers=hook.authorization)
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain")
     return parsed(answer.text)
 
 
-def test_strangers_learn_nothing_of_a_file_that_holds_private_rows(hook: Hooked) -> None:
+def test_strangers_learn_nothing_of_a_file_that_holds_private_rows(hook: WebhookClient) -> None:
     """Totals count what they may not see; without private rows there is nothing to hide."""
-    text = hook.asking.get("/-/metrics").text
+    text = hook.client.get("/-/metrics").text
     assert text.startswith("# The mirror holds private repositories")
     assert {name for name, _ in parsed(text)} <= {
         f"answer_seconds_{part}" for part in ("bucket", "count", "sum")
     }
     with Store(hook.crawl.path) as store:
         store.connection.execute("UPDATE repositories SET is_private = 0")
-    assert parsed(hook.asking.get("/-/metrics").text)["rows", "repositories"] > 0
+    assert parsed(hook.client.get("/-/metrics").text)["rows", "repositories"] > 0
 
 
-def test_the_file_tells_of_runs_in_other_processes(hook: Hooked) -> None:
+def test_the_file_tells_of_runs_in_other_processes(hook: WebhookClient) -> None:
     """Requests, ends, rows, changes, age: as the tables have them."""
     hook.push(OLD, NEW)
     found, crawl = scraped(hook), hook.crawl
@@ -76,7 +76,7 @@ def test_the_file_tells_of_runs_in_other_processes(hook: Hooked) -> None:
     assert found["budget_used", "here"] >= 0
 
 
-def test_what_is_missing_is_counted_on_pages_and_in_metrics(hook: Hooked) -> None:
+def test_what_is_missing_is_counted_on_pages_and_in_metrics(hook: WebhookClient) -> None:
     """By kind, and apart from what is accepted."""
     with Store(hook.crawl.path) as store, store.transaction() as connection:
         for number, kind in enumerate(("page", "row", "row", HIDDEN_MEMBERS)):
@@ -85,16 +85,16 @@ def test_what_is_missing_is_counted_on_pages_and_in_metrics(hook: Hooked) -> Non
     found = scraped(hook)
     assert [found["failures_waiting", "here", kind] for kind in ("page", "row")] == [1, 2]
     assert found["failures_accepted", "here", HIDDEN_MEMBERS] == 1
-    page = hook.asking.get("/-/mirror-status", headers=hook.authorization).text
+    page = hook.client.get("/-/mirror-status", headers=hook.authorization).text
     assert "3 missing: no sync is complete until all of them are there; 1 more are accepted" in page
 
 
-def test_answers_are_timed_by_what_was_asked(hook: Hooked) -> None:
+def test_answers_are_timed_by_what_was_asked(hook: WebhookClient) -> None:
     """By route and class of status, never by path."""
-    hook.asking.get("/1.0/repositories/ubernostrum/django-profiles")
-    hook.asking.get("/1.0/repositories/ubernostrum/nothing-here")
-    hook.asking.get("/-/search?q=django")
-    hook.asking.get("/mirror/repositories.json?_shape=array")
+    hook.client.get("/1.0/repositories/ubernostrum/django-profiles")
+    hook.client.get("/1.0/repositories/ubernostrum/nothing-here")
+    hook.client.get("/-/search?q=django")
+    hook.client.get("/mirror/repositories.json?_shape=array")
     found = scraped(hook)
     assert found["answer_seconds_count", "api1", "2xx"] == 1
     assert found["answer_seconds_count", "api1", "4xx"] == 1
@@ -102,11 +102,11 @@ def test_answers_are_timed_by_what_was_asked(hook: Hooked) -> None:
     assert found["answer_seconds_count", "table", "4xx"] == 1  # private rows, no token
 
 
-def test_no_metric_names_a_repository_an_owner_or_an_address(hook: Hooked) -> None:
+def test_no_metric_names_a_repository_an_owner_or_an_address(hook: WebhookClient) -> None:
     """Whatever was asked for, and whatever is private."""
-    hook.asking.get("/1.0/repositories/ubernostrum/django-profiles")
-    hook.asking("POST", "/-/webhook/ubernostrum", content=b"{}")
-    text = hook.asking.get("/-/metrics").text
+    hook.client.get("/1.0/repositories/ubernostrum/django-profiles")
+    hook.client("POST", "/-/webhook/ubernostrum", content=b"{}")
+    text = hook.client.get("/-/metrics").text
     names = {
         name for row in hook.crawl.rows("SELECT full_name FROM repositories") for name in row[0].split("/")
     }
@@ -115,7 +115,7 @@ def test_no_metric_names_a_repository_an_owner_or_an_address(hook: Hooked) -> No
     assert "http://" not in text
 
 
-def test_answers_of_the_upstream_add_up(hook: Hooked) -> None:
+def test_answers_of_the_upstream_add_up(hook: WebhookClient) -> None:
     """Over runs, by status."""
     with closing(sqlite3.connect(hook.crawl.path)) as connection:
         for answers in ({200: 3, 429: 1}, {200: 2}):
@@ -126,7 +126,7 @@ def test_answers_of_the_upstream_add_up(hook: Hooked) -> None:
     assert found["upstream_answers_total", "here", "429"] == 1
 
 
-def test_freshness_is_told_in_quantiles(hook: Hooked) -> None:
+def test_freshness_is_told_in_quantiles(hook: WebhookClient) -> None:
     """Repositories count one by one: one workspace of many makes the median, another the worst."""
     crawl = hook.crawl
     with closing(sqlite3.connect(crawl.path)) as connection:
@@ -143,7 +143,7 @@ def test_freshness_is_told_in_quantiles(hook: Hooked) -> None:
     assert worst > timedelta(hours=12).total_seconds()
 
 
-def test_expensive_counts_are_kept_for_as_long_as_they_are_worth(hook: Hooked) -> None:
+def test_expensive_counts_are_kept_for_as_long_as_they_are_worth(hook: WebhookClient) -> None:
     """Counting took two seconds: a scrape ten seconds later is told the same, one in two minutes is not."""
     moments = iter([0.0, 2.0, 2.0, 10.0, 120.0, 120.0, 120.0])
     metrics = FileMetrics(clock=hook.crawl.clock.now, stopwatch=lambda: next(moments))

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asgi_client import AsgiClient, basic, bearer, client_of, make_tokens
 from datasette.app import Datasette
-from filled import LATER, PISTON, Filled, fill_mixed, fill_public, hg_ref, owner, repository
-from served import Asking, asking, basic, bearer, make_tokens
+from fixtures_db import LATER, PISTON, FixtureDb, fill_mixed, fill_public, hg_ref, owner, repository
 
 from mirror.serve.middleware import STRICT
 from mirror.serve.pages import login
@@ -26,23 +26,23 @@ PAGES = (
 
 
 @pytest.fixture
-def public(tmp_path: Path) -> Asking:
+def public(tmp_path: Path) -> AsgiClient:
     """A served mirror with public rows alone."""
     fill_public(tmp_path / "mirror.db").store.close()
-    return asking(tmp_path / "mirror.db")
+    return client_of(tmp_path / "mirror.db")
 
 
 @pytest.fixture
-def mixed(tmp_path: Path) -> tuple[Asking, dict[str, str]]:
+def mixed(tmp_path: Path) -> tuple[AsgiClient, dict[str, str]]:
     """A served mirror with private rows, and its tokens."""
     filled = fill_mixed(tmp_path / "mirror.db")
     tokens = make_tokens(filled.store)
     filled.store.close()
-    return asking(tmp_path / "mirror.db", trust_basic_user=True), tokens
+    return client_of(tmp_path / "mirror.db", trust_basic_user=True), tokens
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_every_page_forbids_what_is_not_its_own(public: Asking, path: str) -> None:
+def test_every_page_forbids_what_is_not_its_own(public: AsgiClient, path: str) -> None:
     """The policy is strict, and the page needs nothing that it forbids."""
     answer = public.get(path)
     assert answer.headers["content-security-policy"] == STRICT
@@ -53,7 +53,7 @@ def test_every_page_forbids_what_is_not_its_own(public: Asking, path: str) -> No
     assert all(source.startswith("/") and not source.startswith("//") for source in sources)
 
 
-def test_datasettes_own_pages_load_from_here_alone(public: Asking) -> None:
+def test_datasettes_own_pages_load_from_here_alone(public: AsgiClient) -> None:
     """Their small scripts may run and no others, nothing comes from elsewhere; APIs keep their own policy."""
     for path in ("/mirror", "/mirror/repositories", "/-/index", "/-/metadata"):
         policy = public.get(path).headers["content-security-policy"]
@@ -66,7 +66,7 @@ def test_datasettes_own_pages_load_from_here_alone(public: Asking) -> None:
 
 
 @pytest.mark.parametrize("path", ["/mirror", "/mirror/repositories", "/mirror?sql=select+1", "/-/index"])
-def test_the_scripts_inside_datasettes_pages_are_those_allowed(public: Asking, path: str) -> None:
+def test_the_scripts_inside_datasettes_pages_are_those_allowed(public: AsgiClient, path: str) -> None:
     """Each is met by the hash of what it says, and nothing has a handler inside it."""
     answer = public.get(path)
     policy = answer.headers["content-security-policy"]
@@ -77,7 +77,7 @@ def test_the_scripts_inside_datasettes_pages_are_those_allowed(public: Asking, p
     assert not re.search(r"<[^>]*\son\w+=", re.sub("<script>.*?</script>", "", answer.text, flags=re.DOTALL))
 
 
-def test_assets_are_kept_for_ever_under_their_content(public: Asking) -> None:
+def test_assets_are_kept_for_ever_under_their_content(public: AsgiClient) -> None:
     """Also for whoever is logged in; a name of other content is not found."""
     (address,) = re.findall(r'href="(/-/mirror-assets/[^"]*css)"', public.get("/").text)
     for cookies in ({}, {"ds_actor": "anything"}):
@@ -88,7 +88,7 @@ def test_assets_are_kept_for_ever_under_their_content(public: Asking) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_pages_only_read(public: Asking, path: str) -> None:
+def test_pages_only_read(public: AsgiClient, path: str) -> None:
     """HEAD is GET without a body, and nothing else is allowed."""
     head = public("HEAD", path)
     assert head.status_code == public.get(path).status_code
@@ -97,7 +97,7 @@ def test_pages_only_read(public: Asking, path: str) -> None:
         assert public("DELETE", path).status_code == 405
 
 
-def test_home_says_how_current_the_mirror_is(public: Asking) -> None:
+def test_home_says_how_current_the_mirror_is(public: AsgiClient) -> None:
     """Counts, the last complete sync, and what changed."""
     page = public.get("/").text
     assert "5 repositories of 5 owners" in page
@@ -106,13 +106,13 @@ def test_home_says_how_current_the_mirror_is(public: Asking) -> None:
     assert 'action="/-/search"' in page
 
 
-def test_datasettes_index_stays_and_is_home_without_a_mirror(public: Asking, tmp_path: Path) -> None:
+def test_datasettes_index_stays_and_is_home_without_a_mirror(public: AsgiClient, tmp_path: Path) -> None:
     """Under another address beside a mirror, at its own without one."""
     assert "tables" in public.get("/-/index").text
     assert public.json("/.json")["mirror"]["tables_count"] > 5
     with closing(sqlite3.connect(tmp_path / "other.db")) as other:
         other.execute("CREATE TABLE things (id)")
-    alone = Asking(Datasette([str(tmp_path / "other.db")]))
+    alone = AsgiClient(Datasette([str(tmp_path / "other.db")]))
     assert 'href="/other"' in alone.get("/").text
     assert alone.get("/-/search").status_code == 404
 
@@ -120,7 +120,7 @@ def test_datasettes_index_stays_and_is_home_without_a_mirror(public: Asking, tmp
 def test_base_url_goes_before_every_address(tmp_path: Path) -> None:
     """A mirror under a path of another server leads nowhere else."""
     fill_public(tmp_path / "mirror.db").store.close()
-    below = Asking(Datasette([str(tmp_path / "mirror.db")], settings={"base_url": "/below/"}))
+    below = AsgiClient(Datasette([str(tmp_path / "mirror.db")], settings={"base_url": "/below/"}))
     for path in ("", "-/search?q=django", "-/r/jespern/django-piston", "-/questions", "mirror/repositories"):
         page = below.get(f"/{path}")
         assert page.status_code == 200
@@ -129,7 +129,7 @@ def test_base_url_goes_before_every_address(tmp_path: Path) -> None:
         assert all(address.startswith("/below/") for address in addresses), addresses
 
 
-def test_a_repositorys_page_tells_everything(public: Asking) -> None:
+def test_a_repositorys_page_tells_everything(public: AsgiClient) -> None:
     """Description, website, newest tag, refs, forks, and where it is as data."""
     page = public.get("/-/r/JESPERN/Django-Piston").text
     for told in (
@@ -147,14 +147,14 @@ def test_a_repositorys_page_tells_everything(public: Asking) -> None:
 
 def test_refs_are_searched_sorted_and_paged(tmp_path: Path) -> None:
     """Each table by its own parameters; the filters keep the order and the order keeps the filter."""
-    filled = Filled(tmp_path / "mirror.db")
+    filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories([repository("big/one")], first=True)
     refs = [
         hg_ref("tag", f"v{n:03}", "a", target_date=f"2020-01-01T00:{n % 60:02}:00.000000Z") for n in range(60)
     ]
     filled.refs("big/one", refs)
     filled.store.close()
-    served = asking(tmp_path / "mirror.db")
+    served = client_of(tmp_path / "mirror.db")
 
     def names(query: str) -> list[str]:
         return re.findall(r'<th scope="row"><bdi>(v\d+)</bdi>', served.get(f"/-/r/big/one{query}").text)
@@ -171,9 +171,9 @@ def test_refs_are_searched_sorted_and_paged(tmp_path: Path) -> None:
     assert "tags_by=name" in served.get("/-/r/big/one?tags_by=name&tags=0").text
 
 
-def test_a_gone_repository_says_so_and_keeps_its_refs(public: Asking, tmp_path: Path) -> None:
+def test_a_gone_repository_says_so_and_keeps_its_refs(public: AsgiClient, tmp_path: Path) -> None:
     """A notice with the reason; the last known refs."""
-    filled = Filled(tmp_path / "mirror.db")
+    filled = FixtureDb(tmp_path / "mirror.db")
     filled.gone(PISTON.full_name)
     filled.store.close()
     page = public.get("/-/r/jespern/django-piston").text
@@ -183,7 +183,7 @@ def test_a_gone_repository_says_so_and_keeps_its_refs(public: Asking, tmp_path: 
 
 def test_forks_of_forks_are_a_tree_even_in_a_circle(tmp_path: Path) -> None:
     """A fork stands under what it was forked from, each once."""
-    filled = Filled(tmp_path / "mirror.db")
+    filled = FixtureDb(tmp_path / "mirror.db")
     names = ["a/x", "b/x", "c/x"]
     rows = [repository(names[0])]
     rows += [
@@ -191,7 +191,7 @@ def test_forks_of_forks_are_a_tree_even_in_a_circle(tmp_path: Path) -> None:
         for parent, name in pairwise(names)
     ]
     filled.repositories(rows, first=True)
-    served = asking(tmp_path / "mirror.db")
+    served = client_of(tmp_path / "mirror.db")
     page = served.get("/-/r/a/x").text
     assert re.search(r'<b><bdi>a/x<.*<ul><li><a href="/-/r/b/x".*<ul><li><a href="/-/r/c/x"', page, re.DOTALL)
     page = served.get("/-/r/b/x").text
@@ -204,7 +204,7 @@ def test_forks_of_forks_are_a_tree_even_in_a_circle(tmp_path: Path) -> None:
     filled.store.close()
 
 
-def test_an_owners_page_lists_what_is_owned_in_the_order_asked(public: Asking) -> None:
+def test_an_owners_page_lists_what_is_owned_in_the_order_asked(public: AsgiClient) -> None:
     """By the last update unless told otherwise."""
     page = public.get("/-/u/JESPERN").text
     assert "Jesper Noehr" in page
@@ -216,7 +216,7 @@ def test_an_owners_page_lists_what_is_owned_in_the_order_asked(public: Asking) -
     assert 'href="/-/search?q=django-pistol"' in public.get("/-/r/jespern/django-pistol").text
 
 
-def test_members_are_shown_to_members(mixed: tuple[Asking, dict[str, str]]) -> None:
+def test_members_are_shown_to_members(mixed: tuple[AsgiClient, dict[str, str]]) -> None:
     """To holders of a token, and to trusted users who belong there; to nobody else."""
     served, tokens = mixed
     assert "mcatalbas" not in served.get("/-/u/brodie").text
@@ -225,7 +225,7 @@ def test_members_are_shown_to_members(mixed: tuple[Asking, dict[str, str]]) -> N
     assert "mcatalbas" not in served.get("/-/u/brodie", headers=basic("jespern", "any")).text
 
 
-def test_private_pages_do_not_exist_for_strangers(mixed: tuple[Asking, dict[str, str]]) -> None:
+def test_private_pages_do_not_exist_for_strangers(mixed: tuple[AsgiClient, dict[str, str]]) -> None:
     """The answer is that of a repository that is not there, byte for byte but for its name."""
     served, tokens = mixed
     hidden = served.get("/-/r/jespern/arriving")
@@ -237,7 +237,7 @@ def test_private_pages_do_not_exist_for_strangers(mixed: tuple[Asking, dict[str,
     assert served.get("/-/r/brodie/hg-project", headers=basic("jespern", "any")).status_code == 404
 
 
-def test_counts_and_charts_are_of_what_may_be_seen(mixed: tuple[Asking, dict[str, str]]) -> None:
+def test_counts_and_charts_are_of_what_may_be_seen(mixed: tuple[AsgiClient, dict[str, str]]) -> None:
     """Strangers are told public numbers, and nothing of how much was asked."""
     served, tokens = mixed
     home, status = served.get("/").text, served.get("/-/mirror-status").text
@@ -260,7 +260,7 @@ def test_a_parent_that_may_not_be_seen_is_not_named_in_an_edit(tmp_path: Path) -
     )  # fmt: skip
     filled.repositories([moved], at=LATER)
     filled.store.close()
-    served = asking(tmp_path / "mirror.db")
+    served = client_of(tmp_path / "mirror.db")
     for path in ("/-/r/mcatalbas/codeigniter", "/-/changes", "/"):
         assert "told" in served.get(path).text
         assert "arriving" not in served.get(path).text
@@ -274,7 +274,7 @@ def test_changes_are_filtered_and_paged(tmp_path: Path) -> None:
         filled.refs("dchambers/django-piston", [hg_ref("branch", f"work-{number}", "a")])
     filled.repositories([repository("mcatalbas/renamed", owner("mcatalbas"), uuid="{mcatalbas/codeigniter}")])
     filled.store.close()
-    served = asking(tmp_path / "mirror.db")
+    served = client_of(tmp_path / "mirror.db")
 
     def kinds(query: str) -> list[str]:
         page = served.get(f"/-/changes{query}").text
@@ -298,7 +298,7 @@ def test_changes_are_filtered_and_paged(tmp_path: Path) -> None:
     assert "The latest" in page
 
 
-def test_tables_lead_to_pages_and_tell_their_age(public: Asking) -> None:
+def test_tables_lead_to_pages_and_tell_their_age(public: AsgiClient) -> None:
     """Names in Datasette's tables and queries are links, column notes fold, the foot tells the age."""
     page = public.get("/mirror/repositories").text
     assert 'href="/-/r/jespern/django-piston"' in page
@@ -308,7 +308,7 @@ def test_tables_lead_to_pages_and_tell_their_age(public: Asking) -> None:
     assert "mirror_foot" not in page
 
 
-def test_datasettes_pages_wear_the_mirrors_bar(public: Asking) -> None:
+def test_datasettes_pages_wear_the_mirrors_bar(public: AsgiClient) -> None:
     """A language, landmarks, named fields, a way back; the answer to a question is called so."""
     for path in ("/mirror", "/mirror/repositories", "/mirror/repositories/1", "/mirror/nothing", "/-/index"):
         page = public.get(path).text
@@ -334,7 +334,7 @@ def test_other_databases_keep_their_own_look(tmp_path: Path) -> None:
         other.execute("CREATE TABLE things (full_name TEXT)")
         other.execute("INSERT INTO things VALUES ('jespern/django-piston')")
         other.commit()
-    both = Asking(Datasette([str(tmp_path / "mirror.db"), str(tmp_path / "other.db")]))
+    both = AsgiClient(Datasette([str(tmp_path / "mirror.db"), str(tmp_path / "other.db")]))
     page = both.get("/other/things").text
     assert "/-/r/" not in page
     assert "Mirror of" not in page
@@ -347,7 +347,7 @@ def test_an_operator_may_close_the_pages(tmp_path: Path) -> None:
     fill_public(tmp_path / "mirror.db").store.close()
     rules: list[dict[str, Any]] = [{"allow": False}, {"databases": {"mirror": {"allow": False}}}]
     for metadata in rules:
-        closed = Asking(Datasette([str(tmp_path / "mirror.db")], metadata=metadata))
+        closed = AsgiClient(Datasette([str(tmp_path / "mirror.db")], metadata=metadata))
         for path in ("/", "/-/search.json", "/-/r/jespern/django-piston"):
             assert closed.get(path).status_code == 403
             assert "Piston is a Django" not in closed.get(path).text
@@ -365,12 +365,12 @@ def test_every_address_is_documented() -> None:
 
 def test_growth_is_drawn_over_every_year(tmp_path: Path) -> None:
     """A year in which nothing was made has its place, or the line would tell of a steady growth."""
-    filled = Filled(tmp_path / "mirror.db")
+    filled = FixtureDb(tmp_path / "mirror.db")
     years = ("2009", "2009", "2010", "2016", "2020")
     rows = [repository(f"a/{n}", created_at=f"{year}-05-01T00:00:00.000000Z") for n, year in enumerate(years)]
     filled.repositories(rows, first=True)
     filled.store.close()
-    page = asking(tmp_path / "mirror.db").get("/-/mirror-status").text
+    page = client_of(tmp_path / "mirror.db").get("/-/mirror-status").text
     (line,) = re.findall(r'class="line" d="M([^"]*)"', page)
     heights = [float(point.split(",")[1]) for point in line.split(" L")]
     assert len(heights) == datetime.now(UTC).year - 2009 + 1
@@ -380,7 +380,7 @@ def test_growth_is_drawn_over_every_year(tmp_path: Path) -> None:
     assert "Growth: 5 repositories" in page
 
 
-def test_every_chart_has_its_sql_one_click_away(mixed: tuple[Asking, dict[str, str]]) -> None:
+def test_every_chart_has_its_sql_one_click_away(mixed: tuple[AsgiClient, dict[str, str]]) -> None:
     """Each figure of the status leads to a statement that Datasette answers, with its values."""
     served, tokens = mixed
     page = served.get("/-/mirror-status", headers=bearer(tokens["read"])).text

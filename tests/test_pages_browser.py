@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from browsing import browser, fill_lived_in, served_at
+from browser_fixtures import browser, fill_lived_in, served_at
 
 PAGES = (
     "/", "/-/search?q=django", "/-/search?q=djnago", "/-/r/jespern/django-piston", "/-/u/bluebox",

@@ -6,15 +6,15 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from filled import LATER, Filled, fill_public, hg_ref, owner, repository
-from served import Asking, asking
+from asgi_client import AsgiClient, client_of
+from fixtures_db import LATER, FixtureDb, fill_public, hg_ref, owner, repository
 
 ATOM = "{http://www.w3.org/2005/Atom}"
 WEIRD = "v\x01<b>&\"'\ud7ff\ufffe\u202e"
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Asking:
+def served(tmp_path: Path) -> AsgiClient:
     """A mirror in which something happened, to things of odd names too."""
     filled = fill_public(tmp_path / "mirror.db")
     filled.refs(
@@ -24,7 +24,7 @@ def served(tmp_path: Path) -> Asking:
     filled.repositories([renamed], at=LATER)
     filled.gone("ubernostrum/django-registration")
     filled.store.close()
-    return asking(tmp_path / "mirror.db", public_url="https://mirror.example.com/")
+    return client_of(tmp_path / "mirror.db", public_url="https://mirror.example.com/")
 
 
 def _valid(text: str) -> ET.Element:
@@ -48,7 +48,7 @@ def _valid(text: str) -> ET.Element:
     return feed
 
 
-def test_the_feed_is_valid_with_odd_names_and_without_any(served: Asking) -> None:
+def test_the_feed_is_valid_with_odd_names_and_without_any(served: AsgiClient) -> None:
     """Every filter gives a valid feed, an empty one too."""
     answer = served.get("/-/changes.atom")
     assert answer.headers["content-type"] == "application/atom+xml; charset=utf-8"
@@ -64,7 +64,7 @@ def test_the_feed_is_valid_with_odd_names_and_without_any(served: Asking) -> Non
     assert not _valid(served.get("/-/changes.atom?owner=nobody").text).findall(f"{ATOM}entry")
 
 
-def test_a_feed_reader_understands_it(served: Asking) -> None:
+def test_a_feed_reader_understands_it(served: AsgiClient) -> None:
     """Titles say what happened, links lead to the pages under the public address."""
     feedparser = pytest.importorskip("feedparser", reason="feedparser is not installed")
     parsed = feedparser.parse(served.get("/-/changes.atom").content)
@@ -77,7 +77,7 @@ def test_a_feed_reader_understands_it(served: Asking) -> None:
     assert all("<script" not in entry.summary for entry in parsed.entries)
 
 
-def test_filters_hold_and_identities_stay(served: Asking, tmp_path: Path) -> None:
+def test_filters_hold_and_identities_stay(served: AsgiClient, tmp_path: Path) -> None:
     """One entry is the same thing whatever feed it stands in, also after later changes."""
     everything = _valid(served.get("/-/changes.atom").text)
     tags = _valid(served.get("/-/changes.atom?kind=tags").text)
@@ -85,7 +85,7 @@ def test_filters_hold_and_identities_stay(served: Asking, tmp_path: Path) -> Non
     some = {entry.findtext(f"{ATOM}id") for entry in tags.findall(f"{ATOM}entry")}
     assert some
     assert some < ids
-    filled = Filled(tmp_path / "mirror.db")
+    filled = FixtureDb(tmp_path / "mirror.db")
     filled.gone("dchambers/django-piston")
     filled.store.close()
     later = _valid(served.get("/-/changes.atom").text)
@@ -95,7 +95,7 @@ def test_filters_hold_and_identities_stay(served: Asking, tmp_path: Path) -> Non
 def test_a_host_that_is_no_name_is_not_repeated(tmp_path: Path) -> None:
     """Without a configured address the one that was asked is used, unless it is odd."""
     fill_public(tmp_path / "mirror.db").store.close()
-    served = asking(tmp_path / "mirror.db")
+    served = client_of(tmp_path / "mirror.db")
     assert (
         "http://good.example:81/-/" in served.get("/-/changes.atom", headers={"Host": "good.example:81"}).text
     )

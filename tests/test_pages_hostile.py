@@ -8,10 +8,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from filled import LATER, SEEN, Filled, hg_ref, owner, repository
+from asgi_client import AsgiClient, client_of
+from fixtures_db import LATER, SEEN, FixtureDb, hg_ref, owner, repository
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from served import Asking, asking
 
 from mirror.serve.pages.urls import Links, safe_external
 
@@ -28,9 +28,9 @@ PAGES = (
 )  # fmt: skip
 
 
-def _fill(path: Path, text: str) -> Asking:
+def _fill(path: Path, text: str) -> AsgiClient:
     """Put a text wherever somebody else's text can stand."""
-    filled = Filled(path)
+    filled = FixtureDb(path)
     by = owner(text, uuid="{by}", display_name=text)
     said: dict[str, Any] = {
         "uuid": "{it}",
@@ -57,7 +57,7 @@ def _fill(path: Path, text: str) -> Asking:
     )
     filled.failure(f"{text}/{text}x")
     filled.store.close()
-    return asking(path)
+    return client_of(path)
 
 
 def _strict(html: str, *, fragment: bool = False) -> Any:
@@ -108,12 +108,12 @@ def test_names_that_fit_into_no_address_are_linked_by_the_row_alone(tmp_path: Pa
 )
 def test_our_pages_are_valid_html(tmp_path: Path, path: str) -> None:
     """A strict parser finds nothing, on an empty mirror and on a full one."""
-    Filled(tmp_path / "mirror.db").store.close()
-    _strict(asking(tmp_path / "mirror.db").get(path).text)
+    FixtureDb(tmp_path / "mirror.db").store.close()
+    _strict(client_of(tmp_path / "mirror.db").get(path).text)
 
 
 @pytest.fixture(scope="module")
-def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Asking, sqlite3.Connection]:
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> tuple[AsgiClient, sqlite3.Connection]:
     """One served mirror whose texts are rewritten for each example."""
     path = tmp_path_factory.mktemp("fuzzed") / "mirror.db"
     served = _fill(path, "plain")
@@ -130,7 +130,9 @@ markup = st.lists(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(anything, markup.filter(bool)))
-def test_texts_of_any_kind_leave_pages_whole(fuzzed: tuple[Asking, sqlite3.Connection], text: str) -> None:
+def test_texts_of_any_kind_leave_pages_whole(
+    fuzzed: tuple[AsgiClient, sqlite3.Connection], text: str
+) -> None:
     """Whatever stands in the file, also without passing through the crawler, the page stays valid."""
     served, connection = fuzzed
     with connection:
@@ -194,12 +196,12 @@ def test_broken_addresses_are_answered(tmp_path: Path) -> None:
 
 def test_names_of_bytes_that_are_no_utf_8_are_told_apart_everywhere(tmp_path: Path) -> None:
     r"""Both APIs, by list and by name, the page and the tables carry them as they are kept, with ``\xNN``."""
-    filled = Filled(tmp_path / "mirror.db")
+    filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories([repository("some/one")], first=True)
     names = {r"caf\xe8": "a", r"caf\xe9": "b", r"caf\x5cxe9": "c"}
     filled.refs("some/one", [hg_ref("branch", name, digit) for name, digit in names.items()])
     filled.store.close()
-    served = asking(tmp_path / "mirror.db")
+    served = client_of(tmp_path / "mirror.db")
     listed = served.json("/2.0/repositories/some/one/refs/branches")["values"]
     assert {row["name"]: row["target"]["hash"][0] for row in listed} == names
     for row in listed:

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filled import LATER, Filled, hg_ref, owner, repository
-from served import Asking, asking, bearer
+from asgi_client import AsgiClient, bearer, client_of
+from fixtures_db import LATER, FixtureDb, hg_ref, owner, repository
 
 from mirror.store import tokens
 from mirror.store.ledger import RequestLedger
@@ -18,7 +18,7 @@ MAIN, PARENT, MERGE, APART = "a", "b", "c", "d"
 @pytest.fixture
 def ask(tmp_path: Path) -> "Ask":
     """A public mirror with branches merged and not, something empty, something gone, something renamed."""
-    filled = Filled(tmp_path / "mirror.db")
+    filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories([repository("old/work"), repository("old/bare"), repository("old/lost")], first=True)
     main = hg_ref("branch", "master", MAIN, target_parents=(PARENT * 40,))
     merge = hg_ref("tag", "1.0", MERGE, target_parents=(MAIN * 40, "e" * 40))
@@ -36,13 +36,13 @@ def ask(tmp_path: Path) -> "Ask":
         finish_run(connection, run, kind="full", state="complete", at=now, counts=counts, error=None)
     filled.repositories([repository("new/one", owner("new"))])
     filled.store.close()
-    return Ask(asking(tmp_path / "mirror.db"))
+    return Ask(client_of(tmp_path / "mirror.db"))
 
 
 class Ask:
     """Asks a stored query by its name."""
 
-    def __init__(self, served: Asking, headers: dict[str, str] | None = None) -> None:
+    def __init__(self, served: AsgiClient, headers: dict[str, str] | None = None) -> None:
         self.served, self.headers = served, headers
 
     def __call__(self, query: str, /, **parameters: str) -> list[dict[str, Any]]:
@@ -105,19 +105,19 @@ def test_what_was_never_read_is_least_fresh(ask: Ask) -> None:
 
 def test_the_newest_tag_of_each_repository(tmp_path: Path) -> None:
     """Of one owner, by the tag's own date where it has one; Mercurial's tip is none."""
-    filled = Filled(tmp_path / "mirror.db")
+    filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories([repository("ann/one"), repository("ann/none"), repository("bob/two")], first=True)
     tags = [hg_ref("tag", "1.0", "1"), hg_ref("tag", "0.9", "2", date="2026-05-01T00:00:00.000000Z")]
     filled.refs("ann/one", [*tags, hg_ref("tag", "tip", "3", target_date="2026-09-01T00:00:00.000000Z")])
     filled.refs("bob/two", [hg_ref("tag", "1.0", "1")])
     filled.store.close()
-    (row,) = Ask(asking(tmp_path / "mirror.db"))("newest_tags", owner="ANN")
+    (row,) = Ask(client_of(tmp_path / "mirror.db"))("newest_tags", owner="ANN")
     assert (row["full_name"], row["newest_tag"], row["tags"]) == ("ann/one", "0.9", 2)
 
 
 def test_most_branches_and_forks_left_behind(tmp_path: Path) -> None:
     """Branches are counted with the old ones among them; a fork is behind its parent."""
-    filled = Filled(tmp_path / "mirror.db")
+    filled = FixtureDb(tmp_path / "mirror.db")
     parent = repository("ann/one", uuid="{one}", updated_at=to_text(utc_now()))
     fork = repository("bob/one", parent_uuid="{one}", parent_full_name="ann/one")
     filled.repositories([parent, fork], first=True)
@@ -125,7 +125,7 @@ def test_most_branches_and_forks_left_behind(tmp_path: Path) -> None:
     filled.refs("ann/one", [hg_ref("branch", "master", "1"), young])
     filled.refs("bob/one", [hg_ref("branch", "master", "1")])
     filled.store.close()
-    ask = Ask(asking(tmp_path / "mirror.db"))
+    ask = Ask(client_of(tmp_path / "mirror.db"))
     counted = [(row["full_name"], row["branches"], row["old_branches"]) for row in ask("most_branches")]
     assert counted == [("ann/one", 2, 1), ("bob/one", 1, 1)]
     assert len(ask("most_branches", owner="bob")) == 1
@@ -144,7 +144,7 @@ def test_find_ranks_as_the_search_does(ask: Ask) -> None:
 
 def test_edits_and_visibility_are_told(tmp_path: Path) -> None:
     """What a description said before; when something was made private or public."""
-    filled = Filled(tmp_path / "mirror.db")
+    filled = FixtureDb(tmp_path / "mirror.db")
     now = to_text(utc_now())
     filled.repositories([repository("ann/one")], first=True)
     filled.repositories([repository("ann/one", description="told")], at=now)
@@ -152,7 +152,7 @@ def test_edits_and_visibility_are_told(tmp_path: Path) -> None:
     filled.repositories([repository("ann/one", description="told")], at=now)
     token = tokens.create(filled.store, "reader", "read")
     filled.store.close()
-    ask = Ask(asking(tmp_path / "mirror.db"), bearer(token))
+    ask = Ask(client_of(tmp_path / "mirror.db"), bearer(token))
     (edit,) = ask("edits")
     assert (edit["full_name"], "told" in edit["after"]) == ("ann/one", True)
     assert ask("edits", days="-1") == []
@@ -162,7 +162,7 @@ def test_edits_and_visibility_are_told(tmp_path: Path) -> None:
 
 def test_the_budget_and_the_cost_of_runs(ask: Ask, tmp_path: Path) -> None:
     """Requests of the rolling hour beside the limit, and what each run spent."""
-    filled = Filled(tmp_path / "mirror.db")
+    filled = FixtureDb(tmp_path / "mirror.db")
     ledger = RequestLedger(filled.store)
     ledger.learn("token@api.example.com", 1000)
     for _ in range(3):

@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
-from filled import Filled, fill_mixed, repository
-from served import Asking, asking, bearer, make_tokens
+from asgi_client import AsgiClient, bearer, client_of, make_tokens
+from fixtures_db import FixtureDb, fill_mixed, repository
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Asking:
+def served(tmp_path: Path) -> AsgiClient:
     """Forty-five repositories of two owners, some forks, some Mercurial, one gone."""
-    filled = Filled(tmp_path / "mirror.db")
+    filled = FixtureDb(tmp_path / "mirror.db")
     rows = [
         repository(
             f"{'ann' if n % 2 else 'bob'}/django-{n:02}",
@@ -27,7 +27,7 @@ def served(tmp_path: Path) -> Asking:
     filled.repositories([*rows, repository("ann/lost", description="=cmd()")], first=True)
     filled.gone("ann/lost")
     filled.store.close()
-    return asking(tmp_path / "mirror.db")
+    return client_of(tmp_path / "mirror.db")
 
 
 def _names(page: str) -> list[str]:
@@ -35,7 +35,7 @@ def _names(page: str) -> list[str]:
     return [str(name) for name in found]
 
 
-def test_results_are_ranked_marked_and_counted(served: Asking) -> None:
+def test_results_are_ranked_marked_and_counted(served: AsgiClient) -> None:
     """The total is exact, the most followed come first, the match is marked."""
     page = served.get("/-/search?q=JANGO").text
     assert "<b>44</b> repositories" in page
@@ -43,7 +43,7 @@ def test_results_are_ranked_marked_and_counted(served: Asking) -> None:
     assert "d<mark>jango</mark>-43" in page
 
 
-def test_pages_follow_one_another_without_gap_or_repeat(served: Asking) -> None:
+def test_pages_follow_one_another_without_gap_or_repeat(served: AsgiClient) -> None:
     """The links lead through all of it; beyond the end is a way back."""
     address, names = "/-/search?q=django&scm=git", list[str]()
     while address:
@@ -65,14 +65,14 @@ def test_pages_follow_one_another_without_gap_or_repeat(served: Asking) -> None:
         ("page=x&size=-1", 44), ("size=99999", 44), ("q=ann/", 22),
     ],
 )  # fmt: skip
-def test_filters_hold_in_every_form(served: Asking, filters: str, count: int) -> None:
+def test_filters_hold_in_every_form(served: AsgiClient, filters: str, count: int) -> None:
     """What an address says wrongly, or may not say, is left out."""
     assert f"<b>{count}</b>" in served.get(f"/-/search?{filters}").text
     assert served.json(f"/-/search.json?{filters}")["count"] == count
     assert served.get(f"/-/search.csv?{filters}").headers["x-total-count"] == str(count)
 
 
-def test_the_address_is_the_form(served: Asking) -> None:
+def test_the_address_is_the_form(served: AsgiClient) -> None:
     """Filters come back set, and are in the links to the other forms."""
     page = served.get("/-/search?q=django&owner=ann&scm=hg&forks=none&gone=1").text
     for told in ('value="django"', 'value="ann"', "<option selected>hg", 'value="none" selected', "checked"):
@@ -80,7 +80,7 @@ def test_the_address_is_the_form(served: Asking) -> None:
     assert "/-/search.csv?q=django&amp;owner=ann&amp;scm=hg&amp;forks=none&amp;gone=1" in page
 
 
-def test_json_is_complete_and_leads_on(served: Asking) -> None:
+def test_json_is_complete_and_leads_on(served: AsgiClient) -> None:
     """The next page, the filters and each repository's own page are in it."""
     first = served.json("/-/search.json?q=django&size=30")
     assert (first["count"], len(first["repositories"])) == (44, 30)
@@ -90,7 +90,7 @@ def test_json_is_complete_and_leads_on(served: Asking) -> None:
     assert second["next"] is None
 
 
-def test_csv_holds_all_and_runs_nothing(served: Asking) -> None:
+def test_csv_holds_all_and_runs_nothing(served: AsgiClient) -> None:
     """A description that a spreadsheet would run is told as text."""
     answer = served.get("/-/search.csv?gone=1")
     assert "attachment" in answer.headers["content-disposition"]
@@ -99,7 +99,7 @@ def test_csv_holds_all_and_runs_nothing(served: Asking) -> None:
     assert {row["description"] for row in rows if row["slug"] == "lost"} == {"'=cmd()"}
 
 
-def test_options_are_a_few_links_and_the_way_to_all(served: Asking) -> None:
+def test_options_are_a_few_links_and_the_way_to_all(served: AsgiClient) -> None:
     """What the script puts under the box: no page, only options."""
     part = served.get("/-/search/options?q=django").text
     assert part.count('role="option"') == 9
@@ -108,14 +108,14 @@ def test_options_are_a_few_links_and_the_way_to_all(served: Asking) -> None:
     assert "Nothing has that" in served.get("/-/search/options?q=zzzzqqqq&scm=git").text
 
 
-def test_nothing_found_leads_on(served: Asking) -> None:
+def test_nothing_found_leads_on(served: AsgiClient) -> None:
     """To all repositories without the filters, to gone ones, to owners."""
     page = served.get("/-/search?q=zzzzqqqq&owner=ann").text
     for link in ('href="/-/search?q=zzzzqqqq"', "gone=1", 'href="/-/search?q=zzzzqqqq%2F"'):
         assert link in page, link
 
 
-def test_a_slip_within_a_name_is_corrected(served: Asking) -> None:
+def test_a_slip_within_a_name_is_corrected(served: AsgiClient) -> None:
     """The words that were meant are searched in place of what was typed, and the page says so."""
     for typed, meant in (("djagno", "django"), ("djanngo", "django"), ("bob/djagno", "bob/django")):
         wanted = served.json("/-/search.json", params={"q": meant})
@@ -126,7 +126,7 @@ def test_a_slip_within_a_name_is_corrected(served: Asking) -> None:
         assert "data-fuzzy" in served.get("/-/search/options", params={"q": typed}).text
 
 
-def test_what_no_slip_explains_is_asked_about(served: Asking) -> None:
+def test_what_no_slip_explains_is_asked_about(served: AsgiClient) -> None:
     """The longest part that occurs; none of it for a few letters."""
 
     def asked(path: str, query: str) -> list[str]:
@@ -145,7 +145,7 @@ def test_visibility_is_a_filter_for_those_who_may(tmp_path: Path) -> None:
     filled = fill_mixed(tmp_path / "mirror.db")
     token = make_tokens(filled.store)["read"]
     filled.store.close()
-    served = asking(tmp_path / "mirror.db")
+    served = client_of(tmp_path / "mirror.db")
     found = served.json("/-/search.json?visibility=private", headers=bearer(token))
     assert found["count"] == 3
     assert all(row["is_private"] for row in found["repositories"])
@@ -154,7 +154,7 @@ def test_visibility_is_a_filter_for_those_who_may(tmp_path: Path) -> None:
     assert served.json("/-/search.json?visibility=private")["count"] == 7
 
 
-def test_a_typing_error_is_helped(served: Asking) -> None:
+def test_a_typing_error_is_helped(served: AsgiClient) -> None:
     """When nothing matches as written, what is called like it is shown, and that it was corrected is said."""
     found = served.json("/-/search.json?q=djagno-07")
     assert found["fuzzy"]

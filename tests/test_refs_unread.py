@@ -7,20 +7,20 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from commands import Folder
-from filled import (
+from asgi_client import AsgiClient, bearer, client_of, make_tokens
+from cli_runner import Folder
+from fixtures_db import (
     JESPERN,
     LATER,
     PISTON_REFS,
     SEEN,
-    Filled,
+    FixtureDb,
     hg_ref,
     owner,
     repository,
 )
+from live_server import serving
 from rich.console import Console
-from served import Asking, asking, bearer, make_tokens
-from serving import serving
 
 from mirror.cli.output import print_status
 from mirror.config import Config, UpstreamConfig
@@ -50,9 +50,9 @@ OF_REFS = (
 REFS = (hg_ref("branch", "master", "a"), hg_ref("tag", "v1.0", "b"))
 
 
-def fill(path: Path, refs: str = "api") -> Filled:
+def fill(path: Path, refs: str = "api") -> FixtureDb:
     """One repository whose refs were read, one that is known to have none, two that were never asked for."""
-    filled = Filled(path)
+    filled = FixtureDb(path)
     filled.store.save_upstream("cloud", "cloud", "https://api.example.com/2.0", refs=refs)
     filled.store.save_page(
         filled.upstream_id,
@@ -68,19 +68,19 @@ def fill(path: Path, refs: str = "api") -> Filled:
 
 
 @pytest.fixture
-def filled(tmp_path: Path) -> Iterator[Filled]:
+def filled(tmp_path: Path) -> Iterator[FixtureDb]:
     made = fill(tmp_path / "mirror.db")
     yield made
     made.store.close()
 
 
 @pytest.fixture
-def served(filled: Filled) -> Asking:
-    return asking(filled.store.path)
+def served(filled: FixtureDb) -> AsgiClient:
+    return client_of(filled.store.path)
 
 
 @pytest.mark.parametrize("path", OF_REFS)
-def test_refs_that_were_never_read_are_503(served: Asking, path: str) -> None:
+def test_refs_that_were_never_read_are_503(served: AsgiClient, path: str) -> None:
     """With the time to come back and a plain message, on every address that lists or names refs."""
     for method in ("GET", "HEAD"):
         answer = served(method, "/" + path.format("jespern/unread"))
@@ -93,7 +93,7 @@ def test_refs_that_were_never_read_are_503(served: Asking, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", OF_REFS)
-def test_what_was_read_is_answered(served: Asking, path: str) -> None:
+def test_what_was_read_is_answered(served: AsgiClient, path: str) -> None:
     """There and for a repository that is known to have none, where nothing is an answer."""
     assert served.get("/" + path.format("jespern/read")).status_code == 200
     status = served.get("/" + path.format("jespern/empty")).status_code
@@ -105,7 +105,7 @@ def test_what_was_read_is_answered(served: Asking, path: str) -> None:
 def test_whether_it_may_be_known_is_checked_first(tmp_path: Path, path: str, refs: str) -> None:
     """A hidden repository answers as a missing one does, whatever was read of it; a token sees the truth."""
     filled = fill(tmp_path / "mirror.db", refs)
-    token, served = make_tokens(filled.store)["read"], asking(filled.store.path)
+    token, served = make_tokens(filled.store)["read"], client_of(filled.store.path)
     hidden = served.get("/" + path.format("jespern/hidden"))
     missing = served.get("/" + path.format("jespern/nowhere"))
     assert hidden.status_code in (403, 404)
@@ -120,7 +120,7 @@ def test_whether_it_may_be_known_is_checked_first(tmp_path: Path, path: str, ref
 @pytest.mark.parametrize("path", OF_REFS)
 def test_refs_that_are_not_mirrored_are_501(tmp_path: Path, path: str) -> None:
     """What was read before that was configured is served still."""
-    served = asking(fill(tmp_path / "mirror.db", "none").store.path)
+    served = client_of(fill(tmp_path / "mirror.db", "none").store.path)
     answer = served.get("/" + path.format("jespern/unread"))
     assert answer.status_code == 501
     assert answer.json()["error"]["message"] == "This mirror holds no branches and tags"
@@ -128,7 +128,7 @@ def test_refs_that_are_not_mirrored_are_501(tmp_path: Path, path: str) -> None:
     assert served.get("/" + path.format("jespern/read")).status_code == 200
 
 
-def test_the_main_branch_is_named_before_refs_are_read(filled: Filled, served: Asking) -> None:
+def test_the_main_branch_is_named_before_refs_are_read(filled: FixtureDb, served: AsgiClient) -> None:
     """The listing told it; where it told none, only refs that were read make the repository an empty one."""
     assert served.json("/1.0/repositories/jespern/unread/main-branch") == {"name": "master"}
     assert served.json("/2.0/repositories/jespern/unread")["mainbranch"]["name"] == "master"
@@ -137,7 +137,7 @@ def test_the_main_branch_is_named_before_refs_are_read(filled: Filled, served: A
     assert served.get("/1.0/repositories/jespern/untold/main-branch").status_code == 503
 
 
-def test_pages_of_a_listing_that_has_not_ended_are_not_served(filled: Filled, served: Asking) -> None:
+def test_pages_of_a_listing_that_has_not_ended_are_not_served(filled: FixtureDb, served: AsgiClient) -> None:
     """The first page of refs is in the file, but nobody knows what the second one holds."""
     filled.store.connection.execute(
         "INSERT INTO branches (repository_id, name, target_hash) VALUES (?, 'master', ?)",
@@ -147,7 +147,7 @@ def test_pages_of_a_listing_that_has_not_ended_are_not_served(filled: Filled, se
         assert served.get("/" + path.format("jespern/unread")).status_code == 503
 
 
-def test_refs_that_were_read_once_stay_served(filled: Filled, served: Asking) -> None:
+def test_refs_that_were_read_once_stay_served(filled: FixtureDb, served: AsgiClient) -> None:
     """With their age: after a later failure, a new name, and when the repository was made public."""
     filled.repositories((HIDDEN,))
     filled.refs("jespern/hidden", REFS)
@@ -191,7 +191,7 @@ def refs_of(path: Path) -> set[tuple[str, str]]:
     return {(row[0], row[1]) for row in rows}
 
 
-def test_a_mirror_of_a_mirror_is_complete_later(filled: Filled, tmp_path: Path) -> None:
+def test_a_mirror_of_a_mirror_is_complete_later(filled: FixtureDb, tmp_path: Path) -> None:
     """It waits for no single repository, takes none for empty, and has all once the first mirror has."""
     filled.repositories((repository("others/one", owner("others")),))
     filled.refs("others/one", REFS)
@@ -217,7 +217,7 @@ def test_a_mirror_of_one_without_refs_says_what_to_set(tmp_path: Path) -> None:
     assert 'refs = "none"' in summary.failures[0].error
 
 
-def test_pages_say_that_refs_were_not_read(filled: Filled, served: Asking) -> None:
+def test_pages_say_that_refs_were_not_read(filled: FixtureDb, served: AsgiClient) -> None:
     """In place of a list and of a number; in the numbers of the file, among changes and in the feed too."""
     page = served.get("/-/r/jespern/unread").text
     assert page.count("They have not been read yet.") == 2
@@ -233,8 +233,8 @@ def test_pages_of_what_was_never_read(tmp_path: Path) -> None:
     """A tombstone says that its refs were never read; a mirror without refs, that it holds none."""
     filled = fill(tmp_path / "mirror.db")
     filled.gone("jespern/unread")
-    assert asking(filled.store.path).get("/-/r/jespern/unread").text.count("They were never read.") == 2
-    bare = asking(fill(tmp_path / "bare.db", "none").store.path)
+    assert client_of(filled.store.path).get("/-/r/jespern/unread").text.count("They were never read.") == 2
+    bare = client_of(fill(tmp_path / "bare.db", "none").store.path)
     assert bare.get("/-/r/jespern/unread").text.count("This mirror holds no branches and tags.") == 2
     assert "no branches and tags are mirrored" in bare.get("/").text
 
@@ -259,7 +259,7 @@ def test_one_repository_says_whether_its_refs_were_read(
     assert (empty.refs, empty.branches, empty.tags) == ("read", [], [])
 
 
-def test_show_says_whether_refs_were_read(filled: Filled, tmp_path: Path) -> None:
+def test_show_says_whether_refs_were_read(filled: FixtureDb, tmp_path: Path) -> None:
     """In words, where the lists would be."""
     filled.store.close()
     (tmp_path / "mirror.toml").write_text('database = "mirror.db"\n')
@@ -267,7 +267,7 @@ def test_show_says_whether_refs_were_read(filled: Filled, tmp_path: Path) -> Non
     assert "branches: not read yet\ntags: not read yet\n" in shown
 
 
-def test_stored_queries_leave_out_what_was_not_read(filled: Filled, served: Asking) -> None:
+def test_stored_queries_leave_out_what_was_not_read(filled: FixtureDb, served: AsgiClient) -> None:
     """Or say so: none of them calls such a repository empty, or without tags."""
     filled.gone("jespern/hidden")
     filled.store.connection.execute("UPDATE repositories SET is_private = 0, name = slug")
@@ -287,7 +287,7 @@ def test_stored_queries_leave_out_what_was_not_read(filled: Filled, served: Aski
     }
 
 
-def test_the_status_counts_what_was_not_read(filled: Filled) -> None:
+def test_the_status_counts_what_was_not_read(filled: FixtureDb) -> None:
     """Beside the numbers of branches and tags, which are no totals until then."""
     (status,) = read_status(filled.store.connection, utc_now())
     assert (status.refs, status.refs_unread, status.branches) == ("api", 2, 1)

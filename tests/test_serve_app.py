@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from filled import fill_public
+from fixtures_db import fill_public
 
 from mirror.config import ServeConfig
 from mirror.errors import ConfigError, MirrorError, StoreError

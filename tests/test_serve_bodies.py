@@ -4,8 +4,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from filled import fill_mixed
-from served import Asking, asking
+from asgi_client import AsgiClient, client_of
+from fixtures_db import fill_mixed
 
 from mirror.serve import body as bodies
 from mirror.serve.body import LARGEST_FORM, BodyRefused
@@ -25,14 +25,14 @@ PIECE = b"x" * 65_536
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Asking:
+def served(tmp_path_factory: pytest.TempPathFactory) -> AsgiClient:
     """A mirror that takes writes, so that every address may read a body."""
     path = tmp_path_factory.mktemp("served") / "mirror.db"
     fill_mixed(path).store.close()
-    return asking(path, writes=True, writer=object())
+    return client_of(path, writes=True, writer=object())
 
 
-def taken_of(served: Asking, path: str, headers: dict[str, str]) -> tuple[int, int]:
+def taken_of(served: AsgiClient, path: str, headers: dict[str, str]) -> tuple[int, int]:
     """Offer an endless body; return the status and how many pieces of it were read."""
     taken = 0
 
@@ -64,7 +64,7 @@ def taken_of(served: Asking, path: str, headers: dict[str, str]) -> tuple[int, i
 
 @pytest.mark.parametrize("cookie", [{}, {"Cookie": "ds_actor=x"}], ids=["clean", "cookie"])
 @pytest.mark.parametrize("path", ADDRESSES)
-def test_no_address_reads_an_endless_body(served: Asking, path: str, cookie: dict[str, str]) -> None:
+def test_no_address_reads_an_endless_body(served: AsgiClient, path: str, cookie: dict[str, str]) -> None:
     """It is refused as soon as it is too large; one that says so beforehand is not read at all."""
     form = {"Host": "localhost", "Content-Type": "application/x-www-form-urlencoded", **cookie}
     status, taken = taken_of(served, path, form)
@@ -75,7 +75,7 @@ def test_no_address_reads_an_endless_body(served: Asking, path: str, cookie: dic
     assert taken == 0
 
 
-def test_pages_say_that_a_body_is_too_large(served: Asking) -> None:
+def test_pages_say_that_a_body_is_too_large(served: AsgiClient) -> None:
     """413, and the connection is closed; one just within the limit is read."""
     answer = served("POST", "/-/mirror-login", content=b"token=" + b"x" * LARGEST_FORM)
     assert (answer.status_code, answer.headers["connection"]) == (413, "close")

@@ -6,8 +6,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from filled import fill_public
-from served import Asking, asking, bearer
+from asgi_client import AsgiClient, bearer, client_of
+from fixtures_db import fill_public
 
 from mirror.serve.sql_limits import (
     LONGEST_COPIED,
@@ -70,19 +70,19 @@ ALLOWED = {
 
 
 @pytest.fixture(scope="module")
-def public(tmp_path_factory: pytest.TempPathFactory) -> tuple[Asking, dict[str, str]]:
+def public(tmp_path_factory: pytest.TempPathFactory) -> tuple[AsgiClient, dict[str, str]]:
     """A public mirror, and the headers of somebody with a token."""
     path = tmp_path_factory.mktemp("public") / "mirror.db"
     filled = fill_public(path)
     token = tokens.create(filled.store, TOKEN, "read")
     filled.store.close()
-    return asking(path), bearer(token)
+    return client_of(path), bearer(token)
 
 
 @pytest.mark.parametrize("sql", REFUSED.values(), ids=REFUSED.keys())
 @pytest.mark.parametrize("known", [False, True])
 def test_what_costs_or_tells_too_much_is_refused(
-    public: tuple[Asking, dict[str, str]], sql: str, *, known: bool
+    public: tuple[AsgiClient, dict[str, str]], sql: str, *, known: bool
 ) -> None:
     """By the same limits for strangers and holders of tokens; the server answers on."""
     served, headers = public
@@ -92,7 +92,7 @@ def test_what_costs_or_tells_too_much_is_refused(
 
 
 @pytest.mark.parametrize("sql", ALLOWED.values(), ids=ALLOWED.keys())
-def test_usual_sql_is_answered(public: tuple[Asking, dict[str, str]], sql: str) -> None:
+def test_usual_sql_is_answered(public: tuple[AsgiClient, dict[str, str]], sql: str) -> None:
     """Datasette is there for it."""
     served, _ = public
     assert served.json("/mirror.json", params={"sql": sql, "_shape": "array"})
@@ -142,7 +142,7 @@ def test_functions_that_are_replaced_answer_as_sqlite_does(call: str) -> None:
         assert ours.execute(f"SELECT {call}").fetchone() == plain.execute(f"SELECT {call}").fetchone()
 
 
-def test_the_longest_values_are_read_by_functions(public: tuple[Asking, dict[str, str]]) -> None:
+def test_the_longest_values_are_read_by_functions(public: tuple[AsgiClient, dict[str, str]]) -> None:
     """Long needles in long texts, whose time was quadratic, are found at once."""
     served, _ = public
     long = f"replace(hex(zeroblob({LONGEST_VALUE // 2 - 10})), '0', 'a')"
@@ -152,7 +152,7 @@ def test_the_longest_values_are_read_by_functions(public: tuple[Asking, dict[str
     assert set(row) == {0}
 
 
-def test_statements_of_ours_are_not_counted(public: tuple[Asking, dict[str, str]]) -> None:
+def test_statements_of_ours_are_not_counted(public: tuple[AsgiClient, dict[str, str]]) -> None:
     """Visitors have a number of functions for each statement, not for each connection."""
     served, _ = public
     (database,) = mirrors(served.datasette)
@@ -176,7 +176,7 @@ def bounded() -> BoundedConnection:
 def test_no_visitor_writes(tmp_path: Path) -> None:
     """Even if Datasette let a statement pass, SQLite would not."""
     fill_public(tmp_path / "mirror.db").store.close()
-    (database,) = mirrors(asking(tmp_path / "mirror.db").datasette)
+    (database,) = mirrors(client_of(tmp_path / "mirror.db").datasette)
     for sql in (
         "delete from repositories",
         "create temp table t (x)",

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from filled import fill_public
-from served import Asking, bearer
+from asgi_client import AsgiClient, bearer
+from fixtures_db import fill_public
 
 from mirror.config import ServeConfig
 from mirror.serve.server import build
@@ -29,10 +29,10 @@ def test_the_tables_are_closed_to_sql(tmp_path: Path, sql: str) -> None:
     """Anybody may run SQL on a public mirror, and a token holder on any; neither reads these."""
     filled = fill_public(tmp_path / "mirror.db")
     token = tokens.create(filled.store, "sesame", "read")
-    asking = Asking(build(tmp_path / "mirror.db", ServeConfig()))
-    assert asking.get("/mirror.json", params={"sql": "select 1"}).status_code == 200
+    client = AsgiClient(build(tmp_path / "mirror.db", ServeConfig()))
+    assert client.get("/mirror.json", params={"sql": "select 1"}).status_code == 200
     for headers in ({}, bearer(token)):
-        answer = asking.get("/mirror.json", params={"sql": sql, "_shape": "array"}, headers=headers)
+        answer = client.get("/mirror.json", params={"sql": sql, "_shape": "array"}, headers=headers)
         assert answer.status_code == 200
         told = {value for row in answer.json() for name, value in row.items() if name not in SHOWN}
         assert told <= {None, 0, 1}
@@ -43,9 +43,9 @@ def test_the_tables_are_closed_to_sql(tmp_path: Path, sql: str) -> None:
 def test_pages_that_count_what_refers_to_a_row_still_answer(tmp_path: Path) -> None:
     """Datasette counts the rows of every table that refers to the one it shows, the closed ones too."""
     fill_public(tmp_path / "mirror.db").store.close()
-    asking = Asking(build(tmp_path / "mirror.db", ServeConfig()))
+    client = AsgiClient(build(tmp_path / "mirror.db", ServeConfig()))
     for path in ("/mirror/repositories/1", "/mirror/users/1", "/mirror/upstreams/1", "/mirror"):
-        assert asking.get(path).status_code == 200, path
+        assert client.get(path).status_code == 200, path
 
 
 def test_pages_of_the_closed_tables_answer_with_nothing_in_them(tmp_path: Path) -> None:
@@ -53,9 +53,9 @@ def test_pages_of_the_closed_tables_answer_with_nothing_in_them(tmp_path: Path) 
     filled = fill_public(tmp_path / "mirror.db")
     token = tokens.create(filled.store, "sesame", "read")
     filled.store.close()
-    asking = Asking(build(tmp_path / "mirror.db", ServeConfig()))
+    client = AsgiClient(build(tmp_path / "mirror.db", ServeConfig()))
     for table in ("writes", "api_tokens", "webhook_deliveries"):
-        page = asking.get(f"/mirror/{table}", headers=bearer(token))
+        page = client.get(f"/mirror/{table}", headers=bearer(token))
         assert (page.status_code, tokens.hashed(token) in page.text) == (200, False), table
 
 
@@ -64,18 +64,18 @@ def test_a_visitor_cannot_spoil_or_borrow_a_prepared_statement(tmp_path: Path) -
     filled = fill_public(tmp_path / "mirror.db")
     token = tokens.create(filled.store, "sesame", "read", user="jespern")
     filled.store.close()
-    asking = Asking(build(tmp_path / "mirror.db", ServeConfig()))
+    client = AsgiClient(build(tmp_path / "mirror.db", ServeConfig()))
     guess = f"{tokens._FOUND} WHERE t.token_hash = ? AND {tokens.LIVING}"
     text = guess.replace("= ?", f"= '{tokens.hashed(token)}'").replace("> ?", "> ''")
     for _ in range(8):  # each of the reading threads
-        assert "sesame" not in asking.get("/mirror.json", params={"sql": text}).text
-        assert asking.get("/1.0/user", headers=bearer(token)).status_code == 200
+        assert "sesame" not in client.get("/mirror.json", params={"sql": text}).text
+        assert client.get("/1.0/user", headers=bearer(token)).status_code == 200
 
 
 def test_tokens_still_open_the_mirror(tmp_path: Path) -> None:
     """The mirror's own look-ups read what visitors may not."""
     filled = fill_public(tmp_path / "mirror.db")
     token = tokens.create(filled.store, "sesame", "read", user="jespern")
-    asking = Asking(build(tmp_path / "mirror.db", ServeConfig()))
-    assert asking.get("/1.0/user", headers=bearer(token)).status_code == 200
-    assert asking.get("/1.0/user").status_code == 401
+    client = AsgiClient(build(tmp_path / "mirror.db", ServeConfig()))
+    assert client.get("/1.0/user", headers=bearer(token)).status_code == 200
+    assert client.get("/1.0/user").status_code == 401

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filled import fill_mixed
-from served import asking, basic, bearer, make_tokens
+from asgi_client import basic, bearer, client_of, make_tokens
+from fixtures_db import fill_mixed
 from test_api1_writes import StoreWriter
 
 WRITES = (
@@ -44,7 +44,7 @@ class World:
         filled = fill_mixed(path)
         self.token = make_tokens(filled.store)["write"]
         self.writer = StoreWriter(filled)
-        self.served = asking(
+        self.served = client_of(
             path, writes=True, writer=self.writer, public_url="https://mirror.example:8443/code"
         )
 

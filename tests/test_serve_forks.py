@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filled import Filled, owner, repository
-from served import Asking, asking, basic, bearer, make_tokens
+from asgi_client import AsgiClient, basic, bearer, client_of, make_tokens
+from fixtures_db import FixtureDb, owner, repository
 
 from mirror.search import search
 from mirror.store import Store
@@ -17,15 +17,15 @@ PARENT = repository("ann/tool", forks_count=3, updated_at="2026-10-30T10:00:00.0
 FORKS = {"bob/tool": False, "jespern/tool": True, "brodie/tool": True}
 
 
-def _filled(path: Path) -> Filled:
-    filled = Filled(path)
+def _filled(path: Path) -> FixtureDb:
+    filled = FixtureDb(path)
     fork: dict[str, Any] = {"parent_uuid": PARENT.uuid, "parent_full_name": PARENT.full_name}
     rows = [repository(name, is_private=private, **fork) for name, private in FORKS.items()]
     filled.repositories([PARENT, repository("ann/alone", forks_count=0), *rows], first=True)
     return filled
 
 
-def _counts(served: Asking, **how: Any) -> dict[str, int]:
+def _counts(served: AsgiClient, **how: Any) -> dict[str, int]:
     """Read how many forks the parent has wherever that is told."""
     table = csv.DictReader(io.StringIO(served.get("/-/search.csv?q=tool&owner=ann", **how).text))
     (found,) = served.json("/-/search.json?q=tool&owner=ann", **how)["repositories"]
@@ -55,14 +55,14 @@ def test_strangers_are_told_of_public_forks_alone(path: Path) -> None:
     """In both APIs, in searches of every form, on pages; a token shows the upstream's number."""
     with Store(path) as store:
         token = make_tokens(store)["read"]
-    served = asking(path)
+    served = client_of(path)
     assert set(_counts(served).values()) == {1}
     assert set(_counts(served, headers=bearer(token)).values()) == {3}
 
 
 def test_a_trusted_user_counts_their_own(path: Path) -> None:
     """As owner and as member, wherever a number of forks is told."""
-    served = asking(path, trust_basic_user=True)
+    served = client_of(path, trust_basic_user=True)
     for user in ("jespern", "mcatalbas"):
         counts = _counts(served, headers=basic(user, "any"))
         assert set(counts.values()) == {2}
@@ -81,7 +81,7 @@ def test_a_fork_that_is_gone_takes_nothing_off(path: Path, tmp_path: Path) -> No
     filled.store.close()
 
 
-def _told(filled: Filled) -> int | None:
+def _told(filled: FixtureDb) -> int | None:
     found = search(filled.store.connection, "tool", owner="ann", visible_private=False)
     count: int | None = found.repositories[0]["forks_count"]
     return count

@@ -17,8 +17,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 import uvicorn
-from commands import Folder, sandbox
-from filled import fill_public
+from cli_runner import Folder, small_sandbox
+from fixtures_db import fill_public
 
 from mirror.sandbox.faults import parse_fault
 from mirror.serve.connections import Bounded, Waiting, most_connections
@@ -125,7 +125,7 @@ def test_a_signal_ends_serve_within_three_seconds(filled: Folder) -> None:
 
 def test_a_signal_ends_run_within_three_seconds(filled: Folder) -> None:
     """While a sync waits for an upstream that does not answer, and visitors for their queries."""
-    with sandbox(250) as box:
+    with small_sandbox(250) as box:
         box.sandbox.add_fault(parse_fault("hang,where=all,nth=every"))
         filled.configure(box.url, 'timeout = "60s"\nschedule = "0 0 1 1 *"', serve="port = 0")
         with served(filled, "run") as (process, address), asking_slowly(process, address, 8):

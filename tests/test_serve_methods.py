@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asgi_client import AsgiClient, client_of
 from datasette.app import Datasette
-from filled import fill_public
-from served import Asking, asking
+from fixtures_db import fill_public
 
 ADDRESSES = (
     "/",
@@ -31,17 +31,17 @@ READ = ("/mirror", "/mirror/repositories", "/mirror/repositories.json", "/mirror
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Asking:
+def served(tmp_path_factory: pytest.TempPathFactory) -> AsgiClient:
     """A mirror that anybody may read."""
     path = tmp_path_factory.mktemp("served") / "mirror.db"
     fill_public(path).store.close()
-    return asking(path)
+    return client_of(path)
 
 
 @pytest.mark.parametrize("path", ADDRESSES)
 @pytest.mark.parametrize("method", ["FOO", "PROPFIND", "TRACE", "RENDER", "DISPATCH_REQUEST"])
 def test_a_method_that_nobody_knows_is_refused(
-    served: Asking, caplog: pytest.LogCaptureFixture, method: str, path: str
+    served: AsgiClient, caplog: pytest.LogCaptureFixture, method: str, path: str
 ) -> None:
     """405 that names those that there are, and nothing in the log, also where Datasette has such a name."""
     with caplog.at_level(logging.ERROR):
@@ -54,7 +54,7 @@ def test_a_method_that_nobody_knows_is_refused(
 @pytest.mark.parametrize("path", READ)
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 def test_what_is_read_alone_takes_no_writes(
-    served: Asking, caplog: pytest.LogCaptureFixture, method: str, path: str
+    served: AsgiClient, caplog: pytest.LogCaptureFixture, method: str, path: str
 ) -> None:
     """A POST to a table, a view or a stored query of a mirror is refused, and does not fail."""
     with caplog.at_level(logging.ERROR):
@@ -73,7 +73,9 @@ def test_what_is_read_alone_takes_no_writes(
         ("/nope/nothing", {}, 404),
     ],
 )
-def test_posts_that_there_are_arrive(served: Asking, path: str, said: dict[str, Any], status: int) -> None:
+def test_posts_that_there_are_arrive(
+    served: AsgiClient, path: str, said: dict[str, Any], status: int
+) -> None:
     """Whatever takes a POST is asked as before."""
     assert served("POST", path, data=said).status_code == status
 
@@ -82,6 +84,6 @@ def test_a_stored_query_that_writes_does_so(tmp_path: Path) -> None:
     """One that an operator made for a database of their own takes its POSTs, and its failures are told."""
     queries = {"add": {"sql": "insert into t values (:a)", "write": True}, "bad": {"sql": "select 1"}}
     datasette = Datasette(memory=True, metadata={"databases": {"_memory": {"queries": queries}}})
-    served = Asking(datasette)
+    served = AsgiClient(datasette)
     assert served("POST", "/_memory/add?_json=1", data={"a": "b"}).json()["message"] == "no such table: t"
     assert served("POST", "/_memory/bad", data={"a": "b"}).status_code == 405

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from commands import Folder
-from served import asking
+from asgi_client import client_of
+from cli_runner import Folder
 from test_store_versions import DUMPS, restored
 
 from mirror.store import Store
@@ -33,7 +33,7 @@ def mirror_in(folder: Path, name: str = "mirror.db") -> Path:
 @pytest.mark.parametrize("name", ["C# work", "what?mode=memory", "50%41", "a%23b", "ü & ö", "x#?%", "'\"<b>"])
 def test_a_path_with_characters_of_an_address_is_served(tmp_path: Path, name: str) -> None:
     """Pages, API and tables answer, and no stray file is made."""
-    served = asking(mirror_in(tmp_path / "top" / name))
+    served = client_of(mirror_in(tmp_path / "top" / name))
     for path in ("/", "/2.0/repositories/ws", "/mirror/repositories.json?_shape=array"):
         assert served.get(path).status_code == 200, path
     assert [found.name for found in (tmp_path / "top").iterdir()] == [name]
@@ -42,7 +42,7 @@ def test_a_path_with_characters_of_an_address_is_served(tmp_path: Path, name: st
 @pytest.mark.parametrize("name", ["C#.db", "50%.db", "a?b.db", "a b.db", "ü.db", "a.b.db"])
 def test_a_file_with_such_a_name_is_served(tmp_path: Path, name: str) -> None:
     """The name of the file is the name of the database in its addresses."""
-    served = asking(mirror_in(tmp_path / "top", name))
+    served = client_of(mirror_in(tmp_path / "top", name))
     urls = served.datasette.urls
     database = name.removesuffix(".db")
     for path in ("/", urls.database(database), urls.table(database, "repositories", format="json")):
@@ -58,7 +58,7 @@ def test_a_damaged_file_is_no_fault_of_the_program(
     """It is said in one line of the log, and 503 to whoever asks."""
     file = mirror_in(tmp_path / "top")
     whole = file.read_bytes()
-    served = asking(file)
+    served = client_of(file)
     file.write_bytes(whole[:4096] + b"\xff\xfe" * ((len(whole) - 4096) // 2))
     assert served.get(path).status_code == 503
     assert "the file is damaged" in caplog.text
@@ -71,7 +71,7 @@ def test_a_restored_dump_is_served_as_any_other(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA application_id = 0")
         connection.execute("PRAGMA user_version = 0")
-    served = asking(path)
+    served = client_of(path)
     assert served.get("/mirror/repositories.json").status_code == 200
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE repositories SET is_private = 1 WHERE id = 1")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from asgi_client import AsgiClient, basic
 from datasette.app import Datasette
-from filled import fill_mixed
-from served import Asking, basic
-from serving import serving
+from fixtures_db import fill_mixed
+from live_server import serving
 
 from mirror.config import ServeConfig
 from mirror.errors import ConfigError
@@ -130,6 +130,6 @@ def test_plain_datasette_trusts_by_the_socket_too(tmp_path: Path) -> None:
     """Its settings come from elsewhere, its rules do not: a request without a socket is not trusted."""
     fill_mixed(tmp_path / "mirror.db").store.close()
     metadata = {"plugins": {"bitbucket-mirror": {"trust_basic_user": True}}}
-    plain = Asking(Datasette([str(tmp_path / "mirror.db")], metadata=metadata))
+    plain = AsgiClient(Datasette([str(tmp_path / "mirror.db")], metadata=metadata))
     headers = {**basic("jespern", "x"), "Host": f"localhost:{socket.SOMAXCONN}"}
     assert plain.get("/1.0/user", headers=headers).status_code == 401

@@ -10,10 +10,10 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pytest
-from filled import fill_public
-from proxying import Proxy, proxy
-from served import Asking, asking
-from serving import serving
+from asgi_client import AsgiClient, client_of
+from fixtures_db import fill_public
+from live_server import serving
+from reverse_proxy import Proxy, proxy
 
 from mirror.errors import ConfigError
 from mirror.serve.prefix import inner, outer
@@ -112,11 +112,11 @@ def html_free(fields: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def below(tmp_path_factory: pytest.TempPathFactory) -> Asking:
+def below(tmp_path_factory: pytest.TempPathFactory) -> AsgiClient:
     """A mirror below a path that no database is called by."""
     path = tmp_path_factory.mktemp("below") / "mirror.db"
     fill_public(path).store.close()
-    return asking(path, public_url="https://code.example/a/b")
+    return client_of(path, public_url="https://code.example/a/b")
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def below(tmp_path_factory: pytest.TempPathFactory) -> Asking:
         ("/a/bc", "/a/bc"),
     ],
 )
-def test_the_prefix_may_be_there_or_not(below: Asking, path: str, bare: str) -> None:
+def test_the_prefix_may_be_there_or_not(below: AsgiClient, path: str, bare: str) -> None:
     """With a slash behind it or without."""
     assert inner(below.datasette, path) == bare
     assert outer(below.datasette, f"{path}?x=/a/b/") == f"/a/b{bare}?x=/a/b/"
@@ -153,11 +153,11 @@ def test_the_prefix_may_be_there_or_not(below: Asking, path: str, bare: str) -> 
 def test_a_prefix_with_the_name_of_the_database_is_told_apart(tmp_path: Path, path: str, bare: str) -> None:
     """By what follows it."""
     fill_public(tmp_path / "mirror.db").store.close()
-    served = asking(tmp_path / "mirror.db", public_url="https://code.example/mirror")
+    served = client_of(tmp_path / "mirror.db", public_url="https://code.example/mirror")
     assert inner(served.datasette, path) == bare
 
 
-def test_links_of_tables_and_feed_lead_to_the_public_address(below: Asking) -> None:
+def test_links_of_tables_and_feed_lead_to_the_public_address(below: AsgiClient) -> None:
     """Whatever host the proxy asks at; the prefix stands there once."""
     table = below.json("/mirror/repositories.json?_size=2&_facet=scm")
     assert table["next_url"].startswith("https://code.example/a/b/mirror/repositories.json?")
@@ -175,7 +175,7 @@ def test_a_public_url_that_is_no_address_is_refused(tmp_path: Path, address: str
     """Before the server starts, with the form that it should have."""
     fill_public(tmp_path / "mirror.db").store.close()
     with pytest.raises(ConfigError, match="https://HOST/PATH"):
-        asking(tmp_path / "mirror.db", public_url=address)
+        client_of(tmp_path / "mirror.db", public_url=address)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +187,6 @@ def test_the_cookie_of_a_login_is_secure_where_browsers_use_https(
     """A proxy that ends TLS asks by http; `public_url` says what browsers use."""
     filled = fill_public(tmp_path / "mirror.db")
     token = tokens.create(filled.store, "browser", "read")
-    served = asking(tmp_path / "mirror.db", public_url=public_url)
+    served = client_of(tmp_path / "mirror.db", public_url=public_url)
     answer = served("POST", "/-/mirror-login", data={"token": token})
     assert ("secure" in answer.headers["set-cookie"].lower()) is is_secure

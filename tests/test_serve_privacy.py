@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asgi_client import AsgiClient, basic, bearer, client_of, make_tokens
 from datasette.app import Datasette
-from filled import LATER, PISTON, SECRETS, fill_mixed, fill_public, repository
+from fixtures_db import LATER, PISTON, SECRETS, fill_mixed, fill_public, repository
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from served import Asking, asking, basic, bearer, make_tokens
 
 from mirror.serve.auth import is_local
 from mirror.serve.pages.login import local_path
@@ -108,8 +108,8 @@ class Mixed:
         self.tokens = make_tokens(filled.store)
         filled.store.close()
         self.path = folder / "mirror.db"
-        self.served = asking(self.path)
-        self.trusting = asking(self.path, trust_basic_user=True)
+        self.served = client_of(self.path)
+        self.trusting = client_of(self.path, trust_basic_user=True)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Mixed:
     return Mixed(tmp_path_factory.mktemp("mixed"))
 
 
-def _strangers(mixed: Mixed) -> dict[str, tuple[Asking, dict[str, Any]]]:
+def _strangers(mixed: Mixed) -> dict[str, tuple[AsgiClient, dict[str, Any]]]:
     """Everybody who may see none of the private rows through tables and SQL."""
     return {
         "anonymous": (mixed.served, {}),
@@ -204,7 +204,7 @@ def test_introspection_names_the_file_but_counts_no_rows(mixed: Mixed) -> None:
 def test_a_file_without_private_rows_is_open(tmp_path: Path) -> None:
     """No token is asked for where nothing is private; the accounts are closed even then."""
     fill_public(tmp_path / "mirror.db").store.close()
-    served = asking(tmp_path / "mirror.db")
+    served = client_of(tmp_path / "mirror.db")
     assert served.get("/mirror/repositories.json").status_code == 200
     assert served.get(f"/mirror.json?sql={SQL}").status_code == 200
     assert served.get("/mirror/api_tokens.json").status_code == 403
@@ -215,7 +215,7 @@ def test_a_file_without_private_rows_is_open(tmp_path: Path) -> None:
 def test_one_private_row_closes_it_at_once(tmp_path: Path, how: str) -> None:
     """A running server notices the row that a sync writes: living, gone, or public again with a past."""
     filled = fill_public(tmp_path / "mirror.db")
-    served = asking(tmp_path / "mirror.db")
+    served = client_of(tmp_path / "mirror.db")
     assert served.get("/mirror/repositories.json").status_code == 200
     filled.repositories([repository("a/b", is_private=True)])
     if how == "gone":
@@ -230,7 +230,7 @@ def test_a_login_ends_with_its_token(mixed: Mixed, tmp_path: Path) -> None:
     """The form gives a cookie for a token; revoking the token closes the tables to that cookie."""
     filled = fill_mixed(tmp_path / "mirror.db")
     token = tokens.create(filled.store, "browser", "read")
-    served = asking(tmp_path / "mirror.db")
+    served = client_of(tmp_path / "mirror.db")
     refused = served("POST", "/-/mirror-login", data={"token": mixed.tokens["bad"]})
     assert (refused.status_code, refused.headers.get("set-cookie", "").count("ds_actor")) == (403, 0)
     answer = served("POST", "/-/mirror-login", data={"token": token, "next": "/mirror/users"})
@@ -268,7 +268,7 @@ def test_a_login_leads_nowhere_else(address: str) -> None:
 def test_half_an_address_fails_nothing(tmp_path: Path) -> None:
     """Neither where a login leads, nor in a Host that trust is asked of."""
     fill_mixed(tmp_path / "mirror.db")
-    served = asking(tmp_path / "mirror.db", trust_basic_user=True)
+    served = client_of(tmp_path / "mirror.db", trust_basic_user=True)
     assert served.get("/-/mirror-login?next=//[").status_code == 200
     for path in ("/1.0/user", "/mirror/repositories.json"):
         answer = served.get(path, headers={**basic("jespern", "x"), "Host": "["})
@@ -285,7 +285,7 @@ def test_what_is_closed_says_how_to_open_it(mixed: Mixed) -> None:
 
 def test_crossdb_is_no_way_around(mixed: Mixed) -> None:
     """Datasette's in-memory database with every file attached is as closed as the files."""
-    crossed = Asking(Datasette([str(mixed.path)], crossdb=True))
+    crossed = AsgiClient(Datasette([str(mixed.path)], crossdb=True))
     sql = "select+group_concat(full_name)+from+mirror.repositories"
     answer = crossed.get(f"/_memory.json?sql={sql}")
     assert answer.status_code == 403
@@ -296,7 +296,7 @@ def test_crossdb_is_no_way_around(mixed: Mixed) -> None:
 def test_plain_datasette_is_as_closed(mixed: Mixed) -> None:
     """The rules are the plugin's, however it is started; immutable files too, and root is let in."""
     for how in ({"files": [str(mixed.path)]}, {"immutables": [str(mixed.path)]}):
-        plain = Asking(Datasette(**how))
+        plain = AsgiClient(Datasette(**how))
         for path in ("/mirror/repositories.json", "/mirror.db", f"/mirror.json?sql={SQL}"):
             answer = plain.get(path)
             assert answer.status_code == 403, path
@@ -309,7 +309,7 @@ def test_a_wrong_plugin_configuration_ends_the_start(mixed: Mixed) -> None:
     """A typing error in a setting of privacy must not pass unseen."""
     metadata = {"plugins": {"bitbucket-mirror": {"trust_basic_usr": True}}}
     with pytest.raises(Exception, match="trust_basic_usr"):
-        Asking(Datasette([str(mixed.path)], metadata=metadata))
+        AsgiClient(Datasette([str(mixed.path)], metadata=metadata))
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_the_use_of_a_token_is_noted_and_its_secret_is_not(tmp_path: Path, capfd
     """The row tells when; the console tells nothing, errors included."""
     filled = fill_mixed(tmp_path / "mirror.db")
     token = tokens.create(filled.store, "noted", "read")
-    served = asking(tmp_path / "mirror.db")
+    served = client_of(tmp_path / "mirror.db")
     for path in ("/mirror/repositories.json", "/mirror/nothing", "/mirror.json?sql=select+nonsense"):
         served.get(path, headers=bearer(token))
     for _ in range(100):

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filled import PUBLIC, Filled, fill_many, fill_public, hg_ref, repository
-from served import Asking, asking, bearer, make_tokens
+from asgi_client import AsgiClient, bearer, client_of, make_tokens
+from fixtures_db import PUBLIC, FixtureDb, fill_many, fill_public, hg_ref, repository
 
 from mirror.search import register
 from mirror.serve.stored_queries import QUERIES
@@ -31,13 +31,13 @@ def questions(tmp_path: Path) -> "Questions":
         filled.gone(gone, at="2026-11-03T00:00:00.000000Z")
     filled.failure("mcatalbas/codeigniter")
     token = make_tokens(filled.store)["read"]
-    return Questions(filled, asking(tmp_path / "mirror.db"), token)
+    return Questions(filled, client_of(tmp_path / "mirror.db"), token)
 
 
 class Questions:
     """Asks stored queries by name."""
 
-    def __init__(self, filled: Filled, served: Asking, token: str) -> None:
+    def __init__(self, filled: FixtureDb, served: AsgiClient, token: str) -> None:
         self.filled, self.served, self.token = filled, served, token
 
     def __call__(self, query: str, /, **parameters: str) -> list[dict[str, Any]]:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asgi_client import AsgiClient, bearer, client_of
 from datasette.app import Datasette
 from datasette.utils.asgi import Forbidden
-from filled import LATER, SEEN, Filled, copy_rows, fill_mixed, fill_public, owner, repository
-from served import Asking, asking, bearer
+from fixtures_db import LATER, SEEN, FixtureDb, copy_rows, fill_mixed, fill_public, owner, repository
 
 from mirror.serve import auth as permissions
 from mirror.serve.database import THREADS, GuardedDatabase, reading_for, visitor
@@ -59,7 +59,7 @@ def test_an_immutable_file_is_closed_and_its_public_rows_are_served(
     closed_file(tmp_path / name)
     if change is not closed_file:
         change(tmp_path / name)
-    served = Asking(Datasette([], immutables=[str(tmp_path / name)]))
+    served = AsgiClient(Datasette([], immutables=[str(tmp_path / name)]))
     database = next(mirrors(served.datasette))
     for path in ("repositories.json", "branches.csv", "users/1.json", "languages.json", "find.json?part=a"):
         assert served.get(f"/{database.route or database.name}/{path}").status_code in (403, 404), path
@@ -74,7 +74,7 @@ def test_an_immutable_file_with_changes_beside_it_is_closed(tmp_path: Path) -> N
     """An immutable reader does not see the WAL, where a repository may have been made private."""
     filled = fill_public(tmp_path / "mirror.db")
     filled.store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    served = Asking(Datasette([], immutables=[str(tmp_path / "mirror.db")]))
+    served = AsgiClient(Datasette([], immutables=[str(tmp_path / "mirror.db")]))
     assert served.get("/mirror.json", params={"sql": READ}).status_code == 200
     filled.repositories([repository("mcatalbas/codeigniter", is_private=True)])
     assert served.get("/mirror.json", params={"sql": READ}).status_code == 403
@@ -85,7 +85,7 @@ def test_a_file_that_becomes_a_mirror_while_it_is_served_is_closed(tmp_path: Pat
     """A database that was none when the server started is asked again when it was written."""
     path = tmp_path / "mirror.db"
     sqlite3.connect(path).close()
-    served = Asking(Datasette([str(path)]))
+    served = AsgiClient(Datasette([str(path)]))
     assert served.get("/mirror.json?sql=select+1").status_code == 200
     fill_mixed(path).store.close()
     assert served.get("/mirror.json", params={"sql": READ}).status_code == 403
@@ -95,7 +95,7 @@ def test_a_file_that_cannot_be_asked_is_no_missing_mirror(tmp_path: Path) -> Non
     """An API that says 404 is believed: a damaged file is 503, and its tables are closed."""
     path = tmp_path / "mirror.db"
     fill_public(path).store.close()
-    served = Asking(Datasette([str(path)]))
+    served = AsgiClient(Datasette([str(path)]))
     for name in ("mirror.db-wal", "mirror.db-shm"):
         (tmp_path / name).unlink(missing_ok=True)
     path.write_bytes(b"no database" * 1000)
@@ -106,7 +106,7 @@ def test_a_file_that_cannot_be_asked_is_no_missing_mirror(tmp_path: Path) -> Non
 def test_queries_that_waited_while_a_sync_committed_private_rows_return_none(tmp_path: Path) -> None:
     """All threads are busy; queries are admitted, private rows are committed, and then the queries run."""
     filled = fill_public(tmp_path / "mirror.db")
-    datasette = asking(tmp_path / "mirror.db").datasette
+    datasette = client_of(tmp_path / "mirror.db").datasette
 
     async def ask() -> list[Any]:
         (database,) = mirrors(datasette)
@@ -156,7 +156,7 @@ def test_csv_that_streams_while_private_rows_are_committed_ends_without_them(tmp
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Filled:
+def told(tmp_path_factory: pytest.TempPathFactory) -> FixtureDb:
     """A file without private rows, as a token of the upstream sees it."""
     filled = fill_public(tmp_path_factory.mktemp("told") / "mirror.db")
     for at, name in ((SEEN, "elsewhere/parent"), (LATER, "elsewhere/parent-2")):
@@ -213,14 +213,14 @@ def addresses() -> list[str]:
 
 @pytest.mark.parametrize("immutable", [False, True])
 def test_strangers_read_no_members_parents_or_failures(
-    told: Filled, tmp_path: Path, *, immutable: bool
+    told: FixtureDb, tmp_path: Path, *, immutable: bool
 ) -> None:
     """A file without private rows stays open, but for what the APIs refuse to strangers."""
     path = tmp_path / "mirror.db"
     copy = sqlite3.connect(path)
     told.store.connection.backup(copy)
     copy.close()
-    served = Asking(Datasette([], immutables=[str(path)])) if immutable else asking(path)
+    served = AsgiClient(Datasette([], immutables=[str(path)])) if immutable else client_of(path)
     for address in addresses():
         answer = served.get(address)
         assert answer.status_code < 500, address
@@ -230,14 +230,14 @@ def test_strangers_read_no_members_parents_or_failures(
     assert served.json("/mirror.json?sql=select+count(*)+as+n+from+members&_shape=array")[0]["n"] == 1
 
 
-def test_a_token_reads_what_strangers_do_not(told: Filled, tmp_path: Path) -> None:
+def test_a_token_reads_what_strangers_do_not(told: FixtureDb, tmp_path: Path) -> None:
     """Who holds a token without a user reads members, parents and failures, in pages too."""
     path = tmp_path / "mirror.db"
     copy = sqlite3.connect(path)
     told.store.connection.backup(copy)
     copy.close()
-    served = asking(path)
-    filled = Filled(path)
+    served = client_of(path)
+    filled = FixtureDb(path)
     headers = bearer(tokens.create(filled.store, "all", "read"))
     seen = b"".join(
         served.get(address, headers=headers).content
@@ -251,7 +251,7 @@ def test_attached_files_are_closed_as_well(tmp_path: Path) -> None:
     """The memory of `--crossdb` reaches into every file, under whatever name."""
     fill_mixed(tmp_path / "mirror.db").store.close()
     shutil.copy(tmp_path / "mirror.db", tmp_path / "other.db")
-    served = Asking(Datasette([str(tmp_path / "mirror.db"), str(tmp_path / "other.db")], crossdb=True))
+    served = AsgiClient(Datasette([str(tmp_path / "mirror.db"), str(tmp_path / "other.db")], crossdb=True))
     assert isinstance(served.datasette.databases["_memory"], GuardedDatabase)
     answer = served.get("/_memory.json", params={"sql": "select full_name from other.repositories"})
     assert answer.status_code == 403

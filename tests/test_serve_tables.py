@@ -5,24 +5,24 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from asgi_client import AsgiClient, client_of
 from datasette.app import Datasette
-from filled import Filled, copy_rows, fill_many, fill_public, repository
-from served import Asking, asking
+from fixtures_db import FixtureDb, copy_rows, fill_many, fill_public, repository
 
 from mirror.serve.table_metadata import HIDDEN, TABLES
 
 
 @pytest.fixture
-def public(tmp_path: Path) -> Asking:
+def public(tmp_path: Path) -> AsgiClient:
     """A served mirror with public rows alone."""
     fill_public(tmp_path / "mirror.db").store.close()
-    return asking(tmp_path / "mirror.db")
+    return client_of(tmp_path / "mirror.db")
 
 
 def test_plain_datasette_serves_a_mirror_too(tmp_path: Path) -> None:
     """The entry point is enough; `datasette data/mirror.db` knows the titles and the queries."""
     fill_public(tmp_path / "mirror.db").store.close()
-    plain = Asking(Datasette([str(tmp_path / "mirror.db")]))
+    plain = AsgiClient(Datasette([str(tmp_path / "mirror.db")]))
     assert plain.json("/mirror/who_owns_most.json?_shape=objects")["rows"][0]["owner"]
     assert "Who owns most" in plain.get("/mirror").text
 
@@ -35,7 +35,7 @@ def test_another_database_beside_it_is_left_alone(tmp_path: Path) -> None:
     other.execute("INSERT INTO repositories VALUES ('theirs', 1)")
     other.commit()
     other.close()
-    both = Asking(Datasette([str(tmp_path / "mirror.db"), str(tmp_path / "other.db")]))
+    both = AsgiClient(Datasette([str(tmp_path / "mirror.db"), str(tmp_path / "other.db")]))
     assert both.json("/other/repositories.json?_shape=objects")["rows"] == [
         {"rowid": 1, "name": "theirs", "is_private": 1}
     ]
@@ -43,7 +43,7 @@ def test_another_database_beside_it_is_left_alone(tmp_path: Path) -> None:
     assert "other" not in both.json("/-/metadata.json")["databases"]
 
 
-def test_tables_of_the_program_are_hidden(public: Asking) -> None:
+def test_tables_of_the_program_are_hidden(public: AsgiClient) -> None:
     """The list shows what the contract names, nothing else."""
     tables = {table["name"]: table["hidden"] for table in public.json("/mirror.json")["tables"]}
     assert {name for name, hidden in tables.items() if hidden} <= {
@@ -54,7 +54,7 @@ def test_tables_of_the_program_are_hidden(public: Asking) -> None:
     assert "api_tokens" not in shown
 
 
-def test_every_described_column_exists(public: Asking) -> None:
+def test_every_described_column_exists(public: AsgiClient) -> None:
     """Descriptions are held to the schema."""
     for name, table in TABLES.items():
         columns = set(public.json(f"/mirror/{name}.json?_size=0")["columns"])
@@ -63,7 +63,7 @@ def test_every_described_column_exists(public: Asking) -> None:
         assert used <= columns, name
 
 
-def test_foreign_keys_show_names(public: Asking) -> None:
+def test_foreign_keys_show_names(public: AsgiClient) -> None:
     """A number is linked under the name it stands for."""
     rows = public.json("/mirror/repositories.json?_labels=on&_shape=objects&full_name=jespern/django-piston")
     assert rows["rows"][0]["owner_id"]["label"] == "jespern"
@@ -72,7 +72,7 @@ def test_foreign_keys_show_names(public: Asking) -> None:
     assert refs[0]["repository_id"]["label"] == "jespern/django-piston"
 
 
-def test_repositories_come_last_found_first_with_facets(public: Asking) -> None:
+def test_repositories_come_last_found_first_with_facets(public: AsgiClient) -> None:
     """The first page is one that an index gives, however many there are."""
     page = public.json("/mirror/repositories.json?_shape=objects")
     assert [row["id"] for row in page["rows"]] == [5, 4, 3, 2, 1]
@@ -87,14 +87,14 @@ def test_facets_are_told_at_100_000_rows(tmp_path: Path) -> None:
     copy_rows(filled, 20)
     filled.store.close()
     settings = {"suggest_facets": False, "facet_time_limit_ms": 30_000, "sql_time_limit_ms": 30_000}
-    page = Asking(Datasette([str(tmp_path / "mirror.db")], settings=settings)).json(
+    page = AsgiClient(Datasette([str(tmp_path / "mirror.db")], settings=settings)).json(
         "/mirror/repositories.json"
     )
     assert set(page["facet_results"]) == {"scm", "is_private", "language", "owner_id"}
     assert page["filtered_table_rows_count"] == 100_000
 
 
-def test_pages_are_html_with_titles(public: Asking) -> None:
+def test_pages_are_html_with_titles(public: AsgiClient) -> None:
     """Home, database, table and row answer with their titles."""
     assert "Bitbucket mirror" in public.get("/").text
     for path in ("/mirror", "/mirror/repositories", "/mirror/branches", "/mirror/repositories/1"):
@@ -105,13 +105,13 @@ def test_pages_are_html_with_titles(public: Asking) -> None:
 
 
 def _write_pages(path: str, pages: int) -> None:
-    filled = Filled(Path(path))
+    filled = FixtureDb(Path(path))
     for page in range(pages):
         filled.repositories([repository(f"writer/repo-{page}-{n}") for n in range(100)])
     filled.store.close()
 
 
-def test_names_are_searched_by_sql(public: Asking) -> None:
+def test_names_are_searched_by_sql(public: AsgiClient) -> None:
     """The search of the command line is there for any query to join on."""
     sql = (
         "select r.full_name from json_each(mirror_search('piston', 5)) as hit "
@@ -125,7 +125,7 @@ def test_reading_goes_on_while_a_sync_writes(tmp_path: Path) -> None:
     """Another process commits pages; every answer is whole, and the count only grows."""
     path = tmp_path / "mirror.db"
     fill_public(path).store.close()
-    reader = asking(path)
+    reader = client_of(path)
     writer = multiprocessing.get_context("spawn").Process(target=_write_pages, args=(str(path), 60))
     writer.start()
     counts = list[int]()

@@ -4,7 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from filled import fill_public, owner
+from fixtures_db import fill_public, owner
 
 from mirror.errors import ConfigError, NotFound
 from mirror.store import tokens

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filled import LATER, Filled, fill_public, owner, repository
-from served import Asking, asking, basic, bearer
+from asgi_client import AsgiClient, basic, bearer, client_of
+from fixtures_db import LATER, FixtureDb, fill_public, owner, repository
 from test_api1_writes import StoreWriter
 
 from mirror.model import Member
@@ -31,7 +31,7 @@ ROWS = (
 CASES = ("token", "login", "trusted")
 
 
-def join(filled: Filled, workspace: Any, user: Any, permission: str | None) -> None:
+def join(filled: FixtureDb, workspace: Any, user: Any, permission: str | None) -> None:
     """Make somebody a member of a workspace."""
     ids = filled.store.save_owner(filled.upstream_id, workspace, run_id=None, seen_at=LATER)
     with filled.store.transaction() as connection:
@@ -54,7 +54,7 @@ class World:
         self.token = tokens.create(filled.store, "of ann", "write", user="ann")
         self.whole = tokens.create(filled.store, "whole", "write")
         self.writer = StoreWriter(filled)
-        self.served = asking(path, trust_basic_user=True, writes=True, writer=self.writer)
+        self.served = client_of(path, trust_basic_user=True, writes=True, writer=self.writer)
         login = self.served("POST", "/-/mirror-login", data={"token": self.token})
         self.cookies = {"ds_actor": login.cookies["ds_actor"].strip('"')}
 
@@ -156,11 +156,11 @@ def test_tables_are_closed_while_the_file_hides_a_row(world: World, case: str, t
     for path in ("/mirror/repositories.json", "/mirror.json?sql=select+1", "/mirror.db", "/mirror/stale.csv"):
         assert world.served.get(path, **world.asking_as(case)).status_code == 403, path
     assert "mirror_requests" not in world.served.get("/-/metrics", **world.asking_as(case)).text
-    filled = Filled(tmp_path / "mirror.db")
+    filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories([row for row in ROWS if row.owner.username != "rival"])
     join(filled, ACME, ANN, "member")
     token = tokens.create(filled.store, "of ann", user="ann")
-    served = asking(tmp_path / "mirror.db", trust_basic_user=True)
+    served = client_of(tmp_path / "mirror.db", trust_basic_user=True)
     cookies = {}
     if case == "login":
         answer = served("POST", "/-/mirror-login", data={"token": token})
@@ -224,13 +224,13 @@ def test_a_user_writes_what_they_own_or_administer(tmp_path: Path) -> None:
 
 def test_a_chosen_name_gives_nothing(tmp_path: Path) -> None:
     """A member who calls themselves like a workspace sees none of it, and one of another upstream neither."""
-    filled = Filled(tmp_path / "mirror.db")
+    filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories(ROWS)
     mallory = owner("mallory")
     join(filled, ACME, mallory, "member")
     token = tokens.create(filled.store, "of mallory", user="mallory")
     join(filled, ACME, owner("rival", uuid=mallory.uuid), "member")
-    served = asking(tmp_path / "mirror.db")
+    served = client_of(tmp_path / "mirror.db")
     assert served.json("/2.0/repositories/acme/engine", headers=bearer(token))["is_private"]
     assert served.get("/2.0/repositories/rival/plans", headers=bearer(token)).status_code == 404
     filled.store.close()
@@ -251,7 +251,7 @@ REFUSED = (
 def test_a_credential_that_is_not_accepted_is_401_everywhere(tmp_path: Path, headers: dict[str, str]) -> None:
     """Public things too, with a word how to make a token; without credentials they are shown."""
     fill_public(tmp_path / "mirror.db").store.close()
-    served = asking(tmp_path / "mirror.db")
+    served = client_of(tmp_path / "mirror.db")
     for path in (
         "/1.0/repositories/jespern", "/1.0/repositories?name=x&callback=f", "/2.0/repositories",
         "/2.0/users/jespern",
@@ -272,7 +272,7 @@ def test_an_ended_token_is_401_not_a_stranger(tmp_path: Path) -> None:
     filled = fill_public(tmp_path / "mirror.db")
     filled.repositories(ROWS)
     token = tokens.create(filled.store, "backup")
-    served: Asking = asking(tmp_path / "mirror.db")
+    served: AsgiClient = client_of(tmp_path / "mirror.db")
     assert served.json("/2.0/repositories/acme", headers=bearer(token))["size"] == 2
     tokens.revoke(filled.store, "backup")
     for headers in (bearer(token), basic("x-token-auth", token)):

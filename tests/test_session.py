@@ -4,7 +4,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from commands import sandbox
+from cli_runner import small_sandbox
 
 from mirror.config import Config, UpstreamConfig
 from mirror.operations import Wishes, sync_all
@@ -21,7 +21,7 @@ class Breaks(Silent):
 
 def test_what_breaks_in_a_run_lets_go_of_the_lock(tmp_path: Path) -> None:
     """At once, and not when the traceback is forgotten: the next sync of the same process goes on."""
-    with sandbox(20) as box:
+    with small_sandbox(20) as box:
         upstreams = (UpstreamConfig(name="box", kind="sandbox", url=box.url),)
         config = Config(database=str(tmp_path / "mirror.db"), upstreams=upstreams)
         with pytest.raises(ZeroDivisionError) as kept:

@@ -33,8 +33,8 @@ def test_the_mirror_holds_and_is_true_in_the_end(tmp_path: Path) -> None:
 
 def test_a_difference_is_found(tmp_path: Path) -> None:
     """What is compared would not pass for anything: a mirror without a row, and one with a wrong branch."""
-    from crawl import crawling
-    from truth import differences
+    from sandbox_comparison import differences
+    from sync_harness import crawling
 
     with crawling(tmp_path, World(20)) as (sandbox, crawl):
         crawl.sync()

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from commands import Folder
+from cli_runner import Folder
 from test_store_versions import DUMPS, restored
 
 from mirror.errors import StoreError

@@ -10,7 +10,7 @@ from contextlib import chdir, closing
 from pathlib import Path
 
 import pytest
-from commands import Folder
+from cli_runner import Folder
 
 from mirror.config import from_toml, read_config
 from mirror.errors import ConfigError

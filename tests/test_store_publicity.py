@@ -7,10 +7,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from crawl import Crawl, crawling
-from filled import LATER, Filled, hg_ref, repository
-from hooked import NEW, OLD, SOME, hooked
-from served import asking, bearer
+from asgi_client import bearer, client_of
+from fixtures_db import LATER, FixtureDb, hg_ref, repository
+from sync_harness import SyncHarness, crawling
+from webhook_client import NEW, OLD, SOME, webhook_mirror
 
 from mirror.sandbox import Fault, Sandbox
 from mirror.store import Store, tokens
@@ -23,7 +23,7 @@ SECRETS = ("acquire-initech", "PRIVATEWORDS", "old-secret")
 
 def _told(path: Path, full_name: str, token: str | None = None) -> str:
     """Read everything that tells what changed of a repository."""
-    served = asking(path)
+    served = client_of(path)
     headers = bearer(token) if token else {}
     owner = full_name.partition("/")[0]
     addresses = (
@@ -66,7 +66,7 @@ def _publish(sandbox: Sandbox) -> None:
     sandbox.do("make_public", NAME)
 
 
-def _closed(crawl: Crawl, name: str = NAME) -> bool:
+def _closed(crawl: SyncHarness, name: str = NAME) -> bool:
     return bool(crawl.one("SELECT public_from FROM repositories WHERE full_name = ?", name) == CLOSED)
 
 
@@ -93,7 +93,7 @@ def test_nothing_of_the_private_time_is_told(tmp_path: Path) -> None:
 
 def test_renamed_and_described_anew_while_it_is_made_public(tmp_path: Path) -> None:
     """One answer of the upstream tells all three, as to a PUT through the mirror."""
-    filled = Filled(tmp_path / "mirror.db")
+    filled = FixtureDb(tmp_path / "mirror.db")
     before = repository(
         "ann/old-secret", uuid="{it}", name="old-secret", is_private=True, description="PRIVATEWORDS"
     )
@@ -164,7 +164,7 @@ def test_a_listing_of_refs_that_began_in_private_does_not_open_it(tmp_path: Path
 
 def test_a_webhook_between_tells_nothing(tmp_path: Path) -> None:
     """A branch of the private time that a push moves or deletes before the refs were read."""
-    with hooked(tmp_path) as hook:
+    with webhook_mirror(tmp_path) as hook:
         assert hook.push(OLD, NEW).json()["refs_moved"] > 0
         hook.crawl.sync()
         hook.sandbox.do("make_private", SOME)
@@ -213,7 +213,7 @@ def test_a_repository_that_was_never_private_loses_nothing(tmp_path: Path) -> No
         crawl.sync()
         told = _told(crawl.path, "ubernostrum/brand-new")
         assert "first-branch" in told
-        events = asking(crawl.path).json("/1.0/repositories/ubernostrum/brand-new/events")["events"]
+        events = client_of(crawl.path).json("/1.0/repositories/ubernostrum/brand-new/events")["events"]
         assert {event["event"] for event in events} >= {"create", "pushed"}
 
 
@@ -230,7 +230,7 @@ def test_a_mirror_without_refs_waits_for_none(tmp_path: Path) -> None:
         sandbox.do("edit", NAME, fields={"description": "A nicer library"})
         crawl.sync()
         assert "A nicer library" in _told(crawl.path, NAME)
-    filled = Filled(tmp_path / "other.db")
+    filled = FixtureDb(tmp_path / "other.db")
     filled.repositories([repository("a/b", is_private=True)], first=True)
     filled.refs("a/b", [hg_ref("branch", "old-secret", "1")])
     filled.store.save_page(
@@ -247,7 +247,7 @@ def test_a_mirror_without_refs_waits_for_none(tmp_path: Path) -> None:
 
 def test_refs_that_were_asked_for_before_do_not_open_it(tmp_path: Path) -> None:
     """Though they are written after: they are to be read again, and that opens it."""
-    filled = Filled(tmp_path / "mirror.db")
+    filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories([repository("a/b", is_private=True)], first=True)
     filled.refs("a/b", [hg_ref("branch", "old-secret", "1"), hg_ref("branch", "main", "2")])
     filled.repositories([repository("a/b")], at=LATER)

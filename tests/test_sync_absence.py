@@ -5,14 +5,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from crawl import Crawl, assert_true, crawling
+from sync_harness import SyncHarness, assert_matches_sandbox, crawling
 
 from mirror.sandbox import Fault, Sandbox
 
 FIVE: dict[str, Any] = {"workspaces": ("jespern", "ubernostrum")}
 
 
-def refs_of(crawl: Crawl, name: str) -> int:
+def refs_of(crawl: SyncHarness, name: str) -> int:
     """Count the branches and tags of a repository, be it a tombstone."""
     sql = "SELECT count(*) FROM {} WHERE repository_id = (SELECT id FROM repositories WHERE full_name = ?)"
     return sum(crawl.one(sql.format(table), name) for table in ("branches", "tags"))
@@ -68,7 +68,7 @@ def test_too_many_missing_need_a_word(tmp_path: Path) -> None:
         assert set(crawl.gone().values()) == {"deleted"}
         assert crawl.rows("SELECT * FROM sync_failures") == []
         assert crawl.sync().exit_code == 0
-        assert_true(crawl, sandbox, FIVE["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, FIVE["workspaces"])
 
 
 def test_a_brownout_of_410_drops_nothing(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_empty_listings_are_not_believed(tmp_path: Path, full: bool) -> None:
         sandbox.do("push", "jespern/arriving")
         crawl.sync()
         crawl.sync()
-        assert_true(crawl, sandbox, FIVE["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, FIVE["workspaces"])
         assert crawl.rows("SELECT * FROM sync_failures") == []
 
 
@@ -105,7 +105,7 @@ def test_a_first_sync_of_an_empty_page_is_healed(tmp_path: Path) -> None:
     with crawling(tmp_path, page_length=2, **FIVE) as (sandbox, crawl):
         sandbox.add_fault(Fault("empty", where="*/repositories/jespern", nth=2))
         assert crawl.sync().state == "complete"
-        assert_true(crawl, sandbox, FIVE["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, FIVE["workspaces"])
 
 
 def test_a_token_that_reads_as_nobody_is_found_out(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_token_that_reads_as_nobody_is_found_out(tmp_path: Path) -> None:
     with crawling(tmp_path, **FIVE) as (sandbox, crawl):
         crawl.sync()
         sandbox.options.lenient = True
-        dead = Crawl(
+        dead = SyncHarness(
             crawl.config.url.removesuffix("/2.0"),
             crawl.path,
             crawl.clock,
@@ -126,7 +126,7 @@ def test_a_token_that_reads_as_nobody_is_found_out(tmp_path: Path) -> None:
         assert sandbox.state()["by_status"]["401"] == 1
         crawl.sync()
         assert crawl.gone() == {}
-        assert_true(crawl, sandbox, FIVE["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, FIVE["workspaces"])
 
 
 def test_a_token_that_dies_between_two_runs_concludes_nothing(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_token_that_dies_between_two_runs_concludes_nothing(tmp_path: Path) ->
         sandbox.options.lenient = True
         sandbox.add_fault(Fault("401", where="user", nth=None))
         listing = crawl.config.url
-        dead = Crawl(listing.removesuffix("/2.0"), crawl.path, crawl.clock, absence_brake=1.0, **FIVE)
+        dead = SyncHarness(listing.removesuffix("/2.0"), crawl.path, crawl.clock, absence_brake=1.0, **FIVE)
         sandbox.do("delete", "jespern/arriving")
         summary = dead.sync()
         assert (summary.exit_code, dead.gone()) == (3, {})
@@ -155,7 +155,7 @@ def test_a_401_in_mid_run_stops_it_at_once(tmp_path: Path) -> None:
         assert sandbox.state()["by_kind"]["refs"] == 3
         sandbox.clear_faults()
         assert crawl.sync().exit_code == 0
-        assert_true(crawl, sandbox, FIVE["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, FIVE["workspaces"])
 
 
 @pytest.mark.parametrize("fault", ["401", "403", "404"])
@@ -171,7 +171,7 @@ def test_an_oauth_token_that_cannot_be_renewed_stops_it_like_a_401(tmp_path: Pat
         assert crawl.gone() == {}
         sandbox.clear_faults()
         assert crawl.sync(full=True).exit_code == 0
-        assert_true(crawl, sandbox, FIVE["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, FIVE["workspaces"])
 
 
 def test_a_401_keeps_the_other_threads_from_asking_on(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_workspace_that_is_not_found_keeps_its_rows(tmp_path: Path) -> None:
         sandbox.do("restore_workspace", workspace="ubernostrum")
         assert crawl.sync().exit_code == 0
         assert crawl.gone() == {}
-        assert_true(crawl, sandbox, FIVE["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, FIVE["workspaces"])
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -208,7 +208,7 @@ def test_a_workspace_that_is_back_is_not_taken_for_gone_later(tmp_path: Path, fu
         assert crawl.sync(confirm_absence=True, max_requests=3, later=50_000).state == "paused"
         sandbox.do("restore_workspace", workspace="jespern")
         assert crawl.sync(full=full).exit_code == 0
-        assert_true(crawl, sandbox, ["jespern"])
+        assert_matches_sandbox(crawl, sandbox, ["jespern"])
         for name in ("arriving", "jespern", "jespern-jekyll"):
             sandbox.do("delete", f"jespern/{name}")
         summary = crawl.sync(later=86_400)
@@ -237,13 +237,13 @@ def test_a_renamed_workspace_is_followed(tmp_path: Path) -> None:
         summary = crawl.sync()
         assert summary.exit_code == 0
         assert any("called noehr now" in note for note in crawl.notes)
-        assert_true(crawl, sandbox, ["noehr", "ubernostrum"])
+        assert_matches_sandbox(crawl, sandbox, ["noehr", "ubernostrum"])
         assert crawl.gone() == {}
         renames = [change for change in crawl.changes() if change[0] == "owner_renamed"]
         assert renames == [("owner_renamed", None, None, "jespern", "noehr")]
         sandbox.reset()
         assert crawl.sync().counts.requests == 2
-        renamed = Crawl(
+        renamed = SyncHarness(
             crawl.config.url.removesuffix("/2.0"),
             crawl.path,
             crawl.clock,
@@ -275,7 +275,7 @@ def test_a_workspace_whose_name_is_taken_by_another_is_mirrored_on(tmp_path: Pat
         assert crawl.sync(later=later).exit_code == 0
         assert any("another workspace is called erik" in note for note in crawl.notes)
         assert crawl.sync().exit_code == 0
-        assert_true(crawl, sandbox, ["erik", "erik-old"])
+        assert_matches_sandbox(crawl, sandbox, ["erik", "erik-old"])
         sandbox.reset()
         assert crawl.sync().counts.requests == 2
         sandbox.do("delete", f"erik-old/{MYLYN}")
@@ -285,7 +285,7 @@ def test_a_workspace_whose_name_is_taken_by_another_is_mirrored_on(tmp_path: Pat
         crawl.config = msgspec.structs.replace(crawl.config, workspaces=("erik", "erik-old"))
         for _ in range(2):
             assert crawl.sync().exit_code == 0
-        assert_true(crawl, sandbox, ["erik", "erik-old"])
+        assert_matches_sandbox(crawl, sandbox, ["erik", "erik-old"])
         assert crawl.rows("SELECT stream FROM cursors WHERE stream LIKE 'workspace:%' ORDER BY 1") == [
             ("workspace:erik",),
             ("workspace:erik-old",),
@@ -324,7 +324,7 @@ def test_a_question_stays_open_while_another_workspace_has_the_name(tmp_path: Pa
         assert crawl.gone() == {}
         assert crawl.sync(confirm_absence=True).counts.repositories_gone == 3
         assert crawl.sync().exit_code == 0
-        assert_true(crawl, sandbox, ["jespern", "noehr"])
+        assert_matches_sandbox(crawl, sandbox, ["jespern", "noehr"])
 
 
 def test_found_workspaces_may_be_renamed_and_deleted(tmp_path: Path) -> None:
@@ -339,7 +339,7 @@ def test_found_workspaces_may_be_renamed_and_deleted(tmp_path: Path) -> None:
         assert crawl.sync(confirm_absence=True).exit_code == 0
         assert crawl.gone() == {"brodie/hg-project": "workspace gone"}
         assert crawl.sync().exit_code == 0
-        assert_true(crawl, sandbox, sandbox.workspaces())
+        assert_matches_sandbox(crawl, sandbox, sandbox.workspaces())
 
 
 @pytest.mark.parametrize("at", range(1, 12))
@@ -351,7 +351,7 @@ def test_a_transfer_between_two_mirrored_workspaces_is_no_loss(tmp_path: Path, a
         sandbox.on_request(at, lambda: move(sandbox))
         crawl.sync(full=True)
         crawl.sync()
-        assert_true(crawl, sandbox, FIVE["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, FIVE["workspaces"])
         assert not [kind for kind, *_ in crawl.changes() if kind == "deleted"]
 
 
@@ -365,7 +365,7 @@ def test_a_row_deleted_after_the_first_pass_read_it_is_missed_by_the_next_run(tm
         crawl.sync()
         assert crawl.gone() == {"jespern/django-piston": "deleted"}
         crawl.sync()
-        assert_true(crawl, sandbox, FIVE["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, FIVE["workspaces"])
         sandbox.reset()
         crawl.sync()
         assert sandbox.state()["by_kind"] == {"listing": 2}
@@ -389,4 +389,4 @@ def test_a_workspace_that_may_not_be_seen_is_mirrored_by_its_listing(tmp_path: P
         assert "jespern/django-piston" in crawl.gone()
         sandbox.clear_faults()
         crawl.sync(full=True)
-        assert_true(crawl, sandbox, ("jespern",))
+        assert_matches_sandbox(crawl, sandbox, ("jespern",))

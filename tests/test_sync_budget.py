@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crawl import assert_true, crawling
+from sync_harness import assert_matches_sandbox, crawling
 
 TWO: dict[str, Any] = {"workspaces": ("jespern", "1team", "Mimika_Oh")}
 
@@ -20,7 +20,7 @@ def test_a_budget_that_is_enforced_is_never_overdrawn(tmp_path: Path, threads: i
         assert summary.counts.requests > 30
         assert summary.counts.slept_seconds > 1800
         assert any("28 requests an hour is spent" in why for why in crawl.clock.waits)
-        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
 
 
 def test_a_run_that_may_not_wait_pauses_and_the_next_one_goes_on(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_a_run_that_may_not_wait_pauses_and_the_next_one_goes_on(tmp_path: Path)
             assert summary.counts.requests <= 15
         assert states[-1] == "complete"
         assert len(states) > 2
-        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
 
 
 def test_a_run_of_so_many_requests(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_run_of_so_many_requests(tmp_path: Path) -> None:
             if summary.state == "complete":
                 break
             assert (summary.state, summary.counts.requests) == ("paused", 9)
-        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
         kinds = sandbox.state()["by_kind"]
         assert sum(kinds.values()) == asked
         assert kinds["workspace"] == 3
@@ -62,4 +62,4 @@ def test_many_workspaces_do_not_starve_the_refs(tmp_path: Path) -> None:
     with crawling(tmp_path, 60, our_limit=6) as (sandbox, crawl):
         states = [crawl.sync(may_wait=False, later=3602).state for _ in range(60)]
         assert "complete" in states
-        assert_true(crawl, sandbox, sandbox.workspaces())
+        assert_matches_sandbox(crawl, sandbox, sandbox.workspaces())

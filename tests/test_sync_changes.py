@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crawl import crawling
+from sync_harness import crawling
 
 NAME = "jespern/django-piston"
 FRESH: dict[str, Any] = {"workspaces": ("jespern", "ubernostrum")}

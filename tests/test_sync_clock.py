@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crawl import Clock, Crawl, assert_true, crawling
+from sync_harness import Clock, SyncHarness, assert_matches_sandbox, crawling
 
 from mirror.observe.health import read_health
 from mirror.queries.status import read_status
@@ -43,14 +43,14 @@ class OurClock(Clock):
 
 
 @contextmanager
-def mirrored(tmp_path: Path, **settings: Any) -> Iterator[tuple[Sandbox, Crawl, OurClock]]:
+def mirrored(tmp_path: Path, **settings: Any) -> Iterator[tuple[Sandbox, SyncHarness, OurClock]]:
     """Serve a world whose clock is right."""
     clock = OurClock()
     with crawling(tmp_path, World(0, now=clock.true), clock=clock, **TWO, **settings) as (sandbox, crawl):
         yield sandbox, crawl, clock
 
 
-def moments_ahead(crawl: Crawl, now: datetime) -> list[str]:
+def moments_ahead(crawl: SyncHarness, now: datetime) -> list[str]:
     """Name the columns that hold a moment ahead of now."""
     return [
         f"{table}.{column}"
@@ -78,7 +78,7 @@ def test_a_clock_that_was_ahead_misleads_no_later_run(tmp_path: Path, by: timede
         assert any("the clock was ahead" in note for note in crawl.notes)
         assert moments_ahead(crawl, clock.now()) == []
         assert GONE in crawl.gone()
-        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
         assert crawl.sync().exit_code == 0
         assert crawl.notes == []
 
@@ -143,7 +143,7 @@ def test_each_moment_of_a_place_is_judged(tmp_path: Path, column: str) -> None:
         sandbox.do("delete", GONE)
         sandbox.do("edit", PUSHED, fields={"description": "new"})
         assert crawl.sync().exit_code == 0
-        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
 
 
 @pytest.mark.parametrize("by", [timedelta(days=-400), timedelta(hours=-5), timedelta(hours=5)], ids=str)
@@ -159,4 +159,4 @@ def test_a_clock_that_jumps_during_a_run(tmp_path: Path, by: timedelta) -> None:
         sandbox.do("push", PUSHED)
         assert crawl.sync().exit_code == 0
         assert moments_ahead(crawl, clock.now()) == []
-        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])

@@ -3,7 +3,7 @@
 from itertools import count
 from pathlib import Path
 
-from crawl import Clock, Notes, assert_true, contents, crawling
+from sync_harness import Clock, Notes, assert_matches_sandbox, contents, crawling
 
 from mirror.errors import Interrupted
 from mirror.sandbox import World
@@ -32,7 +32,7 @@ def test_a_full_sync_of_1000_spends_1010_requests_and_the_next_one(tmp_path: Pat
         }  # fmt: skip
         assert first.counts.requests == 1013 + further
         assert further < 50
-        assert_true(crawl, sandbox, ["big"])
+        assert_matches_sandbox(crawl, sandbox, ["big"])
         assert crawl.changes() == []
 
         sandbox.reset()
@@ -47,7 +47,7 @@ def test_a_full_sync_of_1000_spends_1010_requests_and_the_next_one(tmp_path: Pat
         third = crawl.sync()
         assert (third.counts.requests, sandbox.state()["by_kind"]) == (6, {"listing": 1, "refs": 5})
         assert third.counts.repositories_changed == 5
-        assert_true(crawl, sandbox, ["big"])
+        assert_matches_sandbox(crawl, sandbox, ["big"])
 
 
 def test_every_oddity_arrives_as_it_is(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_every_oddity_arrives_as_it_is(tmp_path: Path) -> None:
     with crawling(tmp_path, 100, concurrency=4) as (sandbox, crawl):
         summary = crawl.sync()
         assert (summary.state, summary.failures) == ("complete", [])
-        assert_true(crawl, sandbox, sandbox.workspaces())
+        assert_matches_sandbox(crawl, sandbox, sandbox.workspaces())
         sandbox.reset()
         assert crawl.sync().counts.requests == len(sandbox.workspaces())
 
@@ -67,7 +67,7 @@ def test_the_unnamed_see_what_is_public(tmp_path: Path) -> None:
     with crawling(tmp_path, 60, secret=None, workspaces=("jespern", "1team")) as (sandbox, crawl):
         assert crawl.sync().state == "complete"
         assert sandbox.state()["by_kind"].keys() == {"workspace", "listing", "refs"}
-        assert_true(crawl, sandbox, ["jespern", "1team"], ANONYMOUS)
+        assert_matches_sandbox(crawl, sandbox, ["jespern", "1team"], ANONYMOUS)
         assert crawl.one("SELECT count(*) FROM repositories WHERE is_private") == 0
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from crawl import Clock, Crawl
+from sync_harness import Clock, SyncHarness
 
 from mirror.sandbox import Fault, Sandbox, World, running
 
@@ -13,7 +13,7 @@ def test_the_main_branch_comes_with_the_branches(tmp_path: Path) -> None:
     """It stays when repositories are listed again, follows when branches are, and goes with the last one."""
     clock = Clock()
     with running(Sandbox(World(30, now=clock.now))) as served:
-        crawl = Crawl(
+        crawl = SyncHarness(
             served.origin, tmp_path / "mirror.db", clock, kind="datacenter", url=served.origin,
             secret="jespern:sandbox", workspaces=("~ERIK",), refs_every=60.0,
         )  # fmt: skip
@@ -47,7 +47,7 @@ def test_a_push_is_seen_though_no_update_is_told(tmp_path: Path) -> None:
     """The listing is the same before and after it: refs are asked for every day, and by a full sync."""
     clock = Clock()
     with running(Sandbox(World(30, now=clock.now))) as served:
-        crawl = Crawl(
+        crawl = SyncHarness(
             served.origin, tmp_path / "mirror.db", clock, kind="datacenter", url=served.origin,
             secret="jespern:sandbox", workspaces=("~ERIK",),
         )  # fmt: skip
@@ -66,7 +66,7 @@ def test_a_project_whose_listing_answers_404_is_not_gone(tmp_path: Path) -> None
     """The project itself answers: a failure, and confirming absences makes no tombstones of its rows."""
     clock = Clock()
     with running(Sandbox(World(30, now=clock.now))) as served:
-        crawl = Crawl(
+        crawl = SyncHarness(
             served.origin, tmp_path / "mirror.db", clock, kind="datacenter", url=served.origin,
             secret="jespern:sandbox", workspaces=("~ERIK",),
         )  # fmt: skip

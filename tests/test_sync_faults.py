@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crawl import Crawl, assert_true, crawling
+from sync_harness import SyncHarness, assert_matches_sandbox, crawling
 
 from mirror.config import Duration, Retry
 from mirror.sandbox import Fault
@@ -22,7 +22,7 @@ QUICK: dict[str, Any] = {
 }
 
 
-def path_of(crawl: Crawl, name: str) -> str:
+def path_of(crawl: SyncHarness, name: str) -> str:
     """Give the path of a repository's refs, as the client asks for it."""
     uuid = crawl.one("SELECT uuid FROM repositories WHERE full_name = ?", name)
     return f"*{uuid.strip('{}')}*/refs"
@@ -56,7 +56,7 @@ def test_one_bad_repository_is_isolated(tmp_path: Path, what: str) -> None:
         assert crawl.sync(later=900).failures[0].attempts == 2
         sandbox.clear_faults()
         assert crawl.sync(later=3600).exit_code == 0
-        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
         assert crawl.rows("SELECT * FROM sync_failures") == []
 
 
@@ -71,7 +71,7 @@ def test_a_fault_that_passes_leaves_no_trace(tmp_path: Path, what: str, where: s
         repeated = (where, what) != ("user", "invalid_json")
         assert summary.state == "complete"
         assert summary.counts.retries >= int(repeated)  # more, where a busy machine answers late
-        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
 
 
 @pytest.mark.parametrize("what", ["429", "500", "403", "html", "nonsense", "drop", "loop_next"])
@@ -94,7 +94,7 @@ def test_a_workspace_that_fails_holds_no_other_back(tmp_path: Path, what: str, w
             sandbox.clear_faults()
         for _ in range(4):
             crawl.sync(later=2 * 3600)
-        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
         assert crawl.rows("SELECT kind, subject FROM sync_failures WHERE NOT accepted") == []
 
 
@@ -105,7 +105,7 @@ def test_500_five_times_then_fine_loses_no_page(tmp_path: Path) -> None:
         sandbox.add_fault(Fault("500", where="listing", nth=2, times=5))
         summary = crawl.sync()
         assert (summary.state, summary.counts.retries) == ("complete", 5)
-        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
 
 
 @pytest.mark.parametrize("retry_after", [None, "7", "date:7"])
@@ -117,7 +117,7 @@ def test_429_is_waited_out(tmp_path: Path, retry_after: str | None) -> None:
         assert summary.state == "complete"
         if retry_after != "date:7":  # which is of the real clock, not of the test's
             assert summary.counts.slept_seconds == pytest.approx(7 if retry_after else 60, abs=2)
-        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
 
 
 def test_a_silent_server_ends_the_run_in_bounded_time(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_silent_server_ends_the_run_in_bounded_time(tmp_path: Path) -> None:
         assert time.monotonic() - began < 20
         sandbox.clear_faults()
         assert crawl.sync().exit_code == 0
-        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
 
 
 @pytest.mark.parametrize("secret", ["sandbox", None])
@@ -155,7 +155,7 @@ def test_a_broken_row_costs_itself_alone(tmp_path: Path) -> None:
         assert crawl.gone() == {"jespern/arriving": "deleted"}
         sandbox.clear_faults()
         assert crawl.sync(full=True).exit_code == 0
-        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
         assert crawl.rows("SELECT * FROM sync_failures") == []
 
 
@@ -170,7 +170,7 @@ def test_a_broken_ref_deletes_no_ref(tmp_path: Path) -> None:
         assert not [kind for kind, *_ in crawl.changes() if kind.endswith("_deleted")]
         sandbox.do("push", BAD)
         assert crawl.sync().exit_code == 0
-        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
         assert crawl.rows("SELECT * FROM sync_failures") == []
 
 
@@ -183,14 +183,14 @@ def test_refs_that_are_all_missing_are_not_believed(tmp_path: Path, known: bool)
             sandbox.do("push", BAD)
         sandbox.add_fault(Fault("empty", where="refs", nth=1))
         assert crawl.sync().exit_code == 0
-        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
         sandbox.do("push", BAD)
         sandbox.add_fault(Fault("empty", where="refs", nth=None))
         assert [failure.kind for failure in crawl.sync().failures] == ["refs"]
         assert not [kind for kind, *_ in crawl.changes() if kind.endswith("_deleted")]
         sandbox.clear_faults()
         assert crawl.sync(later=3600).exit_code == 0
-        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
 
 
 def test_a_repository_that_really_lost_its_refs_costs_one_request_more(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_repository_that_really_lost_its_refs_costs_one_request_more(tmp_path:
         sandbox.reset()
         crawl.sync()
         assert sandbox.state()["by_kind"]["refs"] == 2
-        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
 
 
 @pytest.mark.parametrize("what", ["page_500", "nonsense"])
@@ -217,7 +217,7 @@ def test_a_page_that_stays_broken_is_stepped_over_and_refilled(tmp_path: Path, w
         sandbox.clear_faults()
         assert crawl.sync().counts.repositories_new == 2
         crawl.sync()
-        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
         assert crawl.rows("SELECT * FROM sync_failures") == []
         assert not [kind for kind, *_ in crawl.changes() if kind == "created"]
 
@@ -232,7 +232,7 @@ def test_a_hole_among_the_newest_holds_the_cursor_back(tmp_path: Path) -> None:
         assert crawl.sync().exit_code == 1
         sandbox.clear_faults()
         assert crawl.sync(later=3 * 86_400).exit_code == 0
-        assert_true(crawl, sandbox, TWO["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
         assert crawl.rows("SELECT * FROM sync_failures") == []
 
 
@@ -284,4 +284,4 @@ def test_refs_that_move_while_they_are_read_are_read_again(tmp_path: Path) -> No
         sandbox.on_request(4, lambda: sandbox.do("delete_branch", name, name="b0", touch=False))
         crawl.sync()
         assert [ref for kind, _, ref, *_ in crawl.changes() if kind == "branch_deleted"] == ["b0"]
-        assert_true(crawl, sandbox, ["ubernostrum"])
+        assert_matches_sandbox(crawl, sandbox, ["ubernostrum"])

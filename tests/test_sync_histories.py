@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from crawl import Clock, Crawl, assert_true
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sync_harness import Clock, SyncHarness, assert_matches_sandbox
 
 from mirror.sandbox import ANONYMOUS, TOKEN, Asker, Sandbox, World, running
 from mirror.sandbox.exchange import Answer, Request
@@ -94,7 +94,7 @@ class Play:
         self.asker: Asker = ANONYMOUS if anonymous else TOKEN
         options: dict[str, Any] = {"workspaces": MIRRORED, "page_length": 2, "absence_brake": 1.0}
         secret = None if anonymous else "sandbox"
-        self.crawl = Crawl(theatre.origin, path, clock, secret=secret, **options)
+        self.crawl = SyncHarness(theatre.origin, path, clock, secret=secret, **options)
         self._uuids = {self._slot(slug).uuid for slug in MIRRORED}
         self._created = 0
         self.out_of_sight = set[str]()
@@ -219,7 +219,7 @@ def play(theatre: Theatre, history: list[Any], *, anonymous: bool) -> None:
         it.sync(meanwhile=True)
         it.sandbox.reset()  # what has not happened by now does not happen any more
         it.sync()
-        assert_true(it.crawl, it.sandbox, it.slugs, it.asker)
+        assert_matches_sandbox(it.crawl, it.sandbox, it.slugs, it.asker)
     it.crawl.sync(later=2 * 86_400)  # leaves what was updated behind the overlap
     it.sandbox.reset()
     it.sync()

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crawl import Crawl, Edited, assert_true, crawling
+from sync_harness import Edited, SyncHarness, assert_matches_sandbox, crawling
 
 ONE: dict[str, Any] = {"workspaces": ("jespern",)}
 SOME = "jespern/django-piston"
 Edit = Callable[[dict[str, Any]], None]
 
 
-def editing(crawl: Crawl, edit: Edit, *, name: str = SOME) -> None:
+def editing(crawl: SyncHarness, edit: Edit, *, name: str = SOME) -> None:
     """Have every answer that holds a repository edited."""
 
     def edited(_: str, body: Any) -> Any:
@@ -25,14 +25,14 @@ def editing(crawl: Crawl, edit: Edit, *, name: str = SOME) -> None:
     crawl.transport = Edited(edited)
 
 
-def living(crawl: Crawl, name: str = SOME) -> list[Any]:
+def living(crawl: SyncHarness, name: str = SOME) -> list[Any]:
     """List identity and privacy of the living rows of a name."""
     return crawl.rows(
         "SELECT uuid, is_private FROM repositories WHERE full_name = ? AND deleted_at IS NULL", name
     )
 
 
-def second_row(crawl: Crawl, uuid: str, *, is_private: int = 0) -> None:
+def second_row(crawl: SyncHarness, uuid: str, *, is_private: int = 0) -> None:
     """Write a second row of a repository into the file, with refs and changes, as earlier versions did."""
     with crawl.writing() as connection:
         row = connection.execute("SELECT * FROM repositories WHERE full_name = ?", (SOME,))
@@ -76,7 +76,7 @@ def test_a_row_without_a_uuid_is_a_failure_of_that_row(tmp_path: Path, uuid: obj
         crawl.transport = None
         assert crawl.sync(full=True, later=86_400).exit_code == 0
         assert living(crawl) == [(before[0], 1)]
-        assert_true(crawl, sandbox, ONE["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, ONE["workspaces"])
 
 
 @pytest.mark.parametrize("key", ["workspace", "owner"])
@@ -96,7 +96,7 @@ def test_a_first_listing_without_uuids_is_no_other_repository(tmp_path: Path, ke
             assert crawl.rows("SELECT kind, subject FROM sync_failures") == [("row", f"jespern: {SOME}")]
         crawl.transport = None
         crawl.sync(full=True)
-        assert_true(crawl, sandbox, ONE["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, ONE["workspaces"])
 
 
 def test_another_form_of_the_same_uuid_is_the_same_repository(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_another_form_of_the_same_uuid_is_the_same_repository(tmp_path: Path) ->
         for form in forms:
             editing(crawl, form)
             assert crawl.sync(full=True).exit_code == 0
-        assert_true(crawl, sandbox, ONE["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, ONE["workspaces"])
 
 
 def test_two_repositories_of_one_uuid_are_told(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_second_row_of_before_is_merged(tmp_path: Path, uuid: str, by: str) ->
         assert living(crawl) == [(real, 1)]
         assert crawl.rows("SELECT * FROM branches WHERE name = 'secret'") == []
         assert crawl.rows("PRAGMA foreign_key_check") == []
-        assert_true(crawl, sandbox, ONE["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, ONE["workspaces"])
 
 
 def test_what_was_hidden_of_a_second_row_stays_hidden(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_row_that_never_had_a_uuid_gets_it(tmp_path: Path, identity: str) -> N
         sandbox.do("make_private", SOME)
         assert crawl.sync().exit_code == 0
         assert [is_private for _, is_private in living(crawl)] == [1]
-        assert_true(crawl, sandbox, ONE["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, ONE["workspaces"])
 
 
 def test_a_workspace_of_before_gets_its_uuid(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_workspace_of_before_gets_its_uuid(tmp_path: Path) -> None:
         crawl.sync(full=True)
         assert SOME in crawl.gone()
         assert crawl.one("SELECT count(*) FROM users WHERE uuid LIKE 'name:%'") == 0
-        assert_true(crawl, sandbox, ONE["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, ONE["workspaces"])
 
 
 def test_an_upstream_without_uuids_is_mirrored_by_names(tmp_path: Path) -> None:

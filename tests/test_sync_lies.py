@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from crawl import Clock, Crawl
+from sync_harness import Clock, SyncHarness
 
 ROWS, LENGTH = 30, 10
 
@@ -86,10 +86,10 @@ class Center:
         return httpx.Response(200, json=write(start, rows))
 
 
-def crawled(path: Path, lie: Lie, where: str) -> tuple[Center, Crawl]:
+def crawled(path: Path, lie: Lie, where: str) -> tuple[Center, SyncHarness]:
     """Make a crawl of a Data Center that lies there."""
     center = Center(lie, where)
-    crawl = Crawl(
+    crawl = SyncHarness(
         "http://lies.invalid", path / "mirror.db", Clock(), kind="datacenter", url="http://lies.invalid",
         secret=None, workspaces=("P",),
     )  # fmt: skip
@@ -140,7 +140,7 @@ def test_an_answer_of_api_1_0_that_names_a_repository_twice_holds_it_once(tmp_pa
     def handle(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json=answers.get(request.url.path, {}))
 
-    crawl = Crawl(
+    crawl = SyncHarness(
         "http://old.invalid", tmp_path / "mirror.db", Clock(), kind="legacy", url="http://old.invalid/1.0",
         secret=None, workspaces=("u",),
     )  # fmt: skip

@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-from crawl import HASTY, Clock, Notes
 from rich.console import Console
+from sync_harness import HASTY, Clock, Notes
 from upstream_fakes import answer
 
 from mirror.cli.output import print_summary

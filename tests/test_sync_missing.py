@@ -4,8 +4,8 @@ import io
 from pathlib import Path
 
 import pytest
-from crawl import Crawl, crawling
 from rich.console import Console
+from sync_harness import SyncHarness, crawling
 
 from mirror.cli.output import print_summary
 from mirror.queries.status import UpstreamStatus, read_status
@@ -32,7 +32,7 @@ def printed(summary: Summary) -> str:
     return out.getvalue()
 
 
-def status(crawl: Crawl) -> UpstreamStatus:
+def status(crawl: SyncHarness) -> UpstreamStatus:
     """Read the status from the file."""
     connection = open_reader(crawl.path)
     try:
@@ -41,7 +41,7 @@ def status(crawl: Crawl) -> UpstreamStatus:
         connection.close()
 
 
-def refs_of(crawl: Crawl, name: str) -> str:
+def refs_of(crawl: SyncHarness, name: str) -> str:
     """Give the path of a repository's refs, as the client asks for it."""
     uuid = crawl.one("SELECT uuid FROM repositories WHERE full_name = ?", name)
     return f"*{uuid.strip('{}')}*/refs"
@@ -63,7 +63,7 @@ def test_an_accepted_refusal_is_shown_and_tried_again(tmp_path: Path, code: str)
         if code != "410":
             assert "accepted      refs: " in printed(summary)
             assert (status(crawl).missing, status(crawl).accepted) == (0, 1)
-        strict = Crawl(crawl.config.url.removesuffix("/2.0"), crawl.path, crawl.clock, workspaces=ONE)
+        strict = SyncHarness(crawl.config.url.removesuffix("/2.0"), crawl.path, crawl.clock, workspaces=ONE)
         assert strict.sync(later=60).exit_code == 1
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import msgspec
-from crawl import crawling
+from sync_harness import crawling
 
 from mirror.sandbox import Sandbox, World, running
 

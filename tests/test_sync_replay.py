@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crawl import Clock, Crawl
+from sync_harness import Clock, SyncHarness
 
 from mirror.sandbox import running
 from mirror.sandbox.exchange import Answer, Request
@@ -87,7 +87,7 @@ def test_recorded_answers_arrive_field_by_field(tmp_path: Path, name: str) -> No
     assert len(replay.repositories) >= 3
     assert len(replay.refs) >= 5
     with running(replay) as served:  # type: ignore[arg-type]
-        crawl = Crawl(
+        crawl = SyncHarness(
             served.origin,
             tmp_path / "mirror.db",
             Clock(),
@@ -111,7 +111,7 @@ def test_recorded_answers_arrive_field_by_field(tmp_path: Path, name: str) -> No
     assert count == len(replay.refs) * len(replay.repositories)
 
 
-def named_rows(crawl: Crawl, table: str) -> list[dict[str, Any]]:
+def named_rows(crawl: SyncHarness, table: str) -> list[dict[str, Any]]:
     """Read a table as dictionaries."""
     names = [row[1] for row in crawl.rows(f"PRAGMA table_info({table})")]
     return [

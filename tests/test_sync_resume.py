@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from crawl import START, Clock, Crawl, assert_true, contents, crawling, sync_in_child
+from sync_harness import START, Clock, SyncHarness, assert_matches_sandbox, contents, crawling, sync_in_child
 
 from mirror.sandbox import Sandbox, World
 
@@ -90,7 +90,7 @@ def test_killed_at_every_request(tmp_path: Path, start: Callable[..., BaseProces
             shutil.copy(crawl.path, before)
         sandbox.reset()
         assert crawl.sync().state == "complete"
-        assert_true(crawl, sandbox, SMALL["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, SMALL["workspaces"])
         expected, asked = contents(crawl), sandbox.state()["total"]
         expected_kinds = Counter(sandbox.state()["by_kind"])
         assert asked > 15
@@ -100,7 +100,7 @@ def test_killed_at_every_request(tmp_path: Path, start: Callable[..., BaseProces
                 shutil.copy(before, path)
             moment = crawl.clock.moment
             killed_at(sandbox, k, lambda path=path, moment=moment: start(origin, path, moment, SMALL))  # type: ignore[misc]
-            again = Crawl(origin, path, crawl.clock, **SMALL)
+            again = SyncHarness(origin, path, crawl.clock, **SMALL)
             assert again.sync(later=1).state == "complete"
             assert at_most_one_again(Counter(sandbox.state()["by_kind"]), expected_kinds), f"killed at {k}"
             assert contents(again) == expected, f"killed at {k}"
@@ -123,7 +123,7 @@ def test_killed_anywhere_with_four_threads(tmp_path: Path, start: Callable[..., 
                 lambda path=path: start(origin, path, START, settings),  # type: ignore[misc]
                 random.uniform(0.0005, 0.01),
             )
-            again = Crawl(origin, path, Clock(), **settings)
+            again = SyncHarness(origin, path, Clock(), **settings)
             assert again.sync().state == "complete"
             assert sandbox.state()["total"] <= asked + 2 * threads
             assert contents(again) == expected
@@ -141,4 +141,4 @@ def test_refs_updated_after_they_were_half_listed_are_listed_anew(tmp_path: Path
         assert crawl.rows("SELECT 1 FROM cursors WHERE stream LIKE 'refs:%'")
         sandbox.do("push", name, branch="b0")
         assert crawl.sync(later=7200).state == "complete"
-        assert_true(crawl, sandbox, ["ubernostrum"])
+        assert_matches_sandbox(crawl, sandbox, ["ubernostrum"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from crawl import Crawl, assert_true, contents, crawling
+from sync_harness import SyncHarness, assert_matches_sandbox, contents, crawling
 
 from mirror.config import Duration
 from mirror.errors import StoreError
@@ -17,12 +17,12 @@ from mirror.sandbox import Fault
 from mirror.store import Store
 
 
-def tables(crawl: Crawl) -> dict[str, Any]:
+def tables(crawl: SyncHarness) -> dict[str, Any]:
     """Read what a mirror says, but for where the crawl stands."""
     return {name: rows for name, rows in contents(crawl).items() if name != "streams"}
 
 
-def how_it_ended(crawl: Crawl) -> str:
+def how_it_ended(crawl: SyncHarness) -> str:
     """Sync, and return the error it ended with, told by the summary or raised."""
     try:
         return crawl.sync().error or ""
@@ -30,9 +30,7 @@ def how_it_ended(crawl: Crawl) -> str:
         return str(error)
 
 
-def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(tmp_path: Path) -> None:
     """When the file cannot grow, the run ends with the reason; all pages before are whole, none is half."""
     with crawling(tmp_path, 400, concurrency=4) as (sandbox, crawl):
         Store(crawl.path).close()
@@ -43,7 +41,7 @@ def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(
             store.connection.execute(f"PRAGMA max_page_count = {pages}")
             return store
 
-        monkeypatch.setattr("crawl.Store", limited)
+        crawl.open_store = limited
         assert "disk is full" in how_it_ended(crawl)
         with closing(sqlite3.connect(crawl.path)) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -51,7 +49,7 @@ def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(
         assert 0 < crawl.one("SELECT count(*) FROM repositories WHERE NOT refs_stale") < 400
         pages = 1_000_000
         assert crawl.sync().state == "complete"
-        assert_true(crawl, sandbox, sandbox.workspaces())
+        assert_matches_sandbox(crawl, sandbox, sandbox.workspaces())
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
@@ -78,7 +76,7 @@ def test_stopping_takes_no_time_and_keeps_the_place(tmp_path: Path, where: str) 
         timer.join()
         sandbox.clear_faults()
         assert crawl.sync().state == "complete"
-        assert_true(crawl, sandbox, sandbox.workspaces())
+        assert_matches_sandbox(crawl, sandbox, sandbox.workspaces())
 
 
 def test_an_upstream_that_has_moved(tmp_path: Path) -> None:
@@ -88,20 +86,22 @@ def test_an_upstream_that_has_moved(tmp_path: Path) -> None:
     with crawling(tmp_path, 60, page_length=3, clock=crawl.clock) as (sandbox, moved):
         summary = moved.sync()
         assert (summary.state, summary.failures) == ("complete", [])
-        assert_true(moved, sandbox, sandbox.workspaces())
+        assert_matches_sandbox(moved, sandbox, sandbox.workspaces())
 
 
 def test_a_changed_list_of_workspaces(tmp_path: Path) -> None:
     """One taken out of the configuration keeps its rows; put back, it goes on from where it was."""
     with crawling(tmp_path, workspaces=("jespern", "ubernostrum")) as (sandbox, crawl):
         crawl.sync()
-        less = Crawl(crawl.config.url.removesuffix("/2.0"), crawl.path, crawl.clock, workspaces=("jespern",))
+        less = SyncHarness(
+            crawl.config.url.removesuffix("/2.0"), crawl.path, crawl.clock, workspaces=("jespern",)
+        )
         sandbox.do("push", "ubernostrum/django-profiles")
         before = tables(crawl)
         assert less.sync().counts.requests == 1
         assert tables(crawl) == before
         assert crawl.sync().counts.refs_changed >= 1
-        assert_true(crawl, sandbox, ["jespern", "ubernostrum"])
+        assert_matches_sandbox(crawl, sandbox, ["jespern", "ubernostrum"])
 
 
 def test_refs_are_mirrored_once_the_configuration_says_so(tmp_path: Path) -> None:
@@ -111,5 +111,5 @@ def test_refs_are_mirrored_once_the_configuration_says_so(tmp_path: Path) -> Non
         assert crawl.one("SELECT count(*) FROM branches") == 0
         crawl.config = msgspec.structs.replace(crawl.config, refs="api")
         assert crawl.sync().state == "complete"
-        assert_true(crawl, sandbox, ["jespern"])
+        assert_matches_sandbox(crawl, sandbox, ["jespern"])
         assert crawl.sync().counts.requests == 1

@@ -5,7 +5,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from crawl import START, Clock, Crawl, assert_true, crawling
+from sync_harness import START, Clock, SyncHarness, assert_matches_sandbox, crawling
 
 from mirror.model import Ref, RepositoryKey
 from mirror.sandbox import Fault, Sandbox, World, running
@@ -16,7 +16,7 @@ ONE: dict[str, Any] = {"workspaces": ("ubernostrum",)}
 SOME = "ubernostrum/django-profiles"
 
 
-def of_refs(crawl: Crawl) -> str:
+def of_refs(crawl: SyncHarness) -> str:
     """Return where the refs of `SOME` are asked for."""
     uuid = crawl.one("SELECT uuid FROM repositories WHERE full_name = ?", SOME)
     return f"*{uuid.strip('{}')}*/refs"
@@ -33,7 +33,7 @@ def test_a_ref_that_could_not_be_read_is_not_called_missing(tmp_path: Path, kind
         assert (summary.exit_code, findings) == (0, [])
         assert crawl.changes() == []
         sandbox.clear_faults()
-        assert_true(crawl, sandbox, ONE["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, ONE["workspaces"])
 
 
 def test_refs_are_mended_by_the_step_that_every_sync_takes(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_refs_are_mended_by_the_step_that_every_sync_takes(tmp_path: Path) -> No
         sandbox.clear_faults()
         crawl.verify(repair=True)
         assert crawl.verify()[1] == []
-        assert_true(crawl, sandbox, ONE["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, ONE["workspaces"])
 
 
 def test_refs_that_cannot_be_listed_anew_are_not_called_mended(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_refs_that_cannot_be_listed_anew_are_not_called_mended(tmp_path: Path) -
         assert [finding.mended for finding in findings if finding.what.startswith("branch")] == [False]
         assert [failure.kind for failure in summary.failures] == ["refs"]
         crawl.sync()
-        assert_true(crawl, sandbox, ONE["workspaces"])
+        assert_matches_sandbox(crawl, sandbox, ONE["workspaces"])
 
 
 def test_links_in_a_circle_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +105,7 @@ def test_a_repository_that_went_to_an_owner_who_is_not_mirrored_is_a_tombstone(t
         assert crawl.sync(full=True).counts.repositories_gone == 0
         sandbox.do("transfer", "brodie/django-profiles", to="ubernostrum")
         crawl.sync()
-        assert_true(crawl, sandbox, ["ubernostrum"])
+        assert_matches_sandbox(crawl, sandbox, ["ubernostrum"])
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_what_is_true_is_called_so_for_every_kind(
     with running(Sandbox(World(40, now=clock.now))) as served:
         names = ("jespern", "erik", "ubernostrum")
         workspaces = tuple(f"~{name.upper()}" for name in names) if kind == "datacenter" else names
-        crawl = Crawl(
+        crawl = SyncHarness(
             served.origin, tmp_path / "mirror.db", clock, kind=kind, url=served.origin + path, refs=refs,
             secret=secret, workspaces=workspaces,
         )  # fmt: skip

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from filled import Filled, owner, repository
-from served import Asking, asking
+from asgi_client import AsgiClient, client_of
+from fixtures_db import FixtureDb, owner, repository
 from sqlite_utils import Database
 from test_store_older import MIGRATIONS
 
@@ -38,9 +38,9 @@ AUTHORS = (
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asking]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AsgiClient]:
     """A repository of which nothing was told but its name, beside one of a Data Center."""
-    filled = Filled(tmp_path_factory.mktemp("untold") / "mirror.db")
+    filled = FixtureDb(tmp_path_factory.mktemp("untold") / "mirror.db")
     project = datacenter_shapes.Project(key="PRJ", id=8, name="Project")
     there = datacenter_shapes.shape_repository(
         datacenter_shapes.RepositoryRow(slug="tool", id=3, project=project, public=True)
@@ -48,12 +48,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asking]:
     fork = repository("team/fork", parent_uuid="{elsewhere}", parent_full_name="other/elsewhere")
     filled.repositories((BARE, there, fork))
     filled.refs("team/bare", AUTHORS)
-    served = asking(filled.store.path)
+    served = client_of(filled.store.path)
     yield served
     filled.store.close()
 
 
-def test_a_bare_repository_in_1_0(served: Asking) -> None:
+def test_a_bare_repository_in_1_0(served: AsgiClient) -> None:
     """Numbers, flags, texts and dates are null; so are they in search."""
     told = served.json("/1.0/repositories/team/bare")
     for key in (
@@ -65,7 +65,7 @@ def test_a_bare_repository_in_1_0(served: Asking) -> None:
     assert (found["followers_count"], found["description"]) == (None, None)
 
 
-def test_lists_that_nobody_told_are_not_empty_ones(served: Asking) -> None:
+def test_lists_that_nobody_told_are_not_empty_ones(served: AsgiClient) -> None:
     """Followers of a repository and of a user are 501; forks are as many as the upstream says."""
     assert served.get("/1.0/repositories/team/bare/followers").status_code == 501
     assert served.get("/2.0/repositories/team/bare/watchers").status_code == 501
@@ -73,7 +73,7 @@ def test_lists_that_nobody_told_are_not_empty_ones(served: Asking) -> None:
     assert served.json("/1.0/repositories/team/bare/forks")["count"] is None
 
 
-def test_an_owner_of_whom_nothing_was_told(served: Asking) -> None:
+def test_an_owner_of_whom_nothing_was_told(served: AsgiClient) -> None:
     """No name, picture, status or visibility is made up."""
     user = served.json("/1.0/users/team")["user"]
     assert [user[key] for key in ("first_name", "last_name", "display_name", "avatar")] == [None] * 4
@@ -84,7 +84,7 @@ def test_an_owner_of_whom_nothing_was_told(served: Asking) -> None:
     assert "avatar" not in workspace["links"]
 
 
-def test_an_author_without_account_is_no_user(served: Asking) -> None:
+def test_an_author_without_account_is_no_user(served: AsgiClient) -> None:
     """2.0 tells the line alone; nothing where there is none. Parents that were not told are null."""
     branch, tag = served.json("/2.0/repositories/team/bare/refs")["values"]
     assert branch["target"]["author"] == {"type": "author", "raw": "Jane Doe <jane@example.com>"}
@@ -114,7 +114,7 @@ def test_api_1_names_an_account_or_repeats_the_line(
     assert ref.target_author == (raw or author)
 
 
-def test_numbers_are_no_uuids(served: Asking) -> None:
+def test_numbers_are_no_uuids(served: AsgiClient) -> None:
     """Data Center's identities are numbers; neither answers nor questions show them as uuids."""
     told = served.json("/2.0/repositories/PRJ/tool")
     assert told["project"] == {**told["project"], "key": "PRJ", "uuid": None}
@@ -124,7 +124,7 @@ def test_numbers_are_no_uuids(served: Asking) -> None:
     assert found["values"] == []
 
 
-def test_a_parent_that_is_not_mirrored_has_no_name(served: Asking) -> None:
+def test_a_parent_that_is_not_mirrored_has_no_name(served: AsgiClient) -> None:
     """Its full name was told, what it is called was not; strangers are told neither."""
     assert served.json("/2.0/repositories/team/fork")["parent"] is None
 

@@ -5,20 +5,20 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from upstream_fakes import NOON, MemoryLedger, Time
+from upstream_fakes import NOON, FakeClock, MemoryLedger
 
 from mirror.errors import BudgetSpent, Interrupted, Paused
 from mirror.upstream.budget import Budget, Ledger, delay_told, less_a_margin, limit_told
 
 
-def budget(time: Time, ledger: Ledger | None = None, **settings: Any) -> Budget:
+def budget(time: FakeClock, ledger: Ledger | None = None, **settings: Any) -> Budget:
     """Make a budget by the fake clock."""
     return Budget(ledger or MemoryLedger(), bucket="b", clock=time.clock, wait=time.wait, **settings)
 
 
 def test_a_spent_budget_is_waited_for() -> None:
     """The third of two requests an hour comes when the first has left the hour, and the user hears why."""
-    time = Time()
+    time = FakeClock()
     ours = budget(time, limit=2)
     for _ in range(3):
         ours.take()
@@ -29,7 +29,7 @@ def test_a_spent_budget_is_waited_for() -> None:
 
 def test_a_run_that_may_not_wait_ends() -> None:
     """It raises BudgetSpent with the moment, and has counted only what was asked."""
-    time = Time()
+    time = FakeClock()
     ours = budget(time, limit=2, may_wait=False)
     ours.take()
     ours.take()
@@ -41,7 +41,7 @@ def test_a_run_that_may_not_wait_ends() -> None:
 
 def test_a_run_has_a_number_of_its_own() -> None:
     """`max_requests` pauses the run before the ledger is touched, git requests included."""
-    time, ledger = Time(), MemoryLedger()
+    time, ledger = FakeClock(), MemoryLedger()
     ours = budget(time, ledger, max_requests=2)
     ours.take()
     ours.take("git")
@@ -57,7 +57,7 @@ def test_a_run_has_a_number_of_its_own() -> None:
 
 def test_git_has_an_account_of_its_own() -> None:
     """A spent API budget does not keep git waiting."""
-    time = Time()
+    time = FakeClock()
     ours = budget(time, limit=1, may_wait=False)
     ours.take()
     ours.take("git")
@@ -67,7 +67,7 @@ def test_git_has_an_account_of_its_own() -> None:
 
 def test_no_limit_still_counts() -> None:
     """A sandbox has no limit, but its requests are in the ledger."""
-    time, ledger = Time(), MemoryLedger()
+    time, ledger = FakeClock(), MemoryLedger()
     ours = budget(time, ledger, default=None)
     for _ in range(100):
         ours.take()
@@ -119,28 +119,28 @@ def test_told_delays_are_read(headers: dict[str, str], seconds: float | None) ->
 def test_a_told_limit_lowers_but_never_raises_the_operators() -> None:
     """It counts less a margin, is written to the ledger, and without a setting it counts both ways."""
     ledger = MemoryLedger()
-    ours, free = budget(Time(), ledger, limit=500), budget(Time())
+    ours, free = budget(FakeClock(), ledger, limit=500), budget(FakeClock())
     for header, expected in [("5000", 500), ("60, 60;w=3600", 58)]:
         ours.observe("api", 200, {"x-ratelimit-limit": header})
         free.observe("api", 200, {"x-ratelimit-limit": header})
         assert ours.limit() == expected
         assert free.limit() == less_a_margin(int(header.partition(",")[0]))
     assert ledger.told == {"b": 60}
-    assert budget(Time(), ledger).limit() == 58
+    assert budget(FakeClock(), ledger).limit() == 58
 
 
 def test_limits_of_other_kinds_are_not_kept() -> None:
     """Those of shorter intervals, and those of servers that have none by default and may not mean it."""
-    ours, free = budget(Time()), budget(Time(), default=None)
+    ours, free = budget(FakeClock()), budget(FakeClock(), default=None)
     ours.observe("api", 200, {"x-ratelimit-limit": "5", "x-ratelimit-interval-seconds": "1"})
     free.observe("api", 200, {"x-ratelimit-limit": "1000"})
     assert (ours.limit(), free.limit()) == (950, None)
-    assert budget(Time(), free._ledger, default=None, limit=2000).limit() == 960
+    assert budget(FakeClock(), free._ledger, default=None, limit=2000).limit() == 960
 
 
 def test_429_holds_everybody_of_the_bucket() -> None:
     """Without a hint for a minute, then growing; the next request of another budget waits too."""
-    time, ledger = Time(), MemoryLedger()
+    time, ledger = FakeClock(), MemoryLedger()
     ours, theirs = budget(time, ledger), budget(time, ledger)
     for expected in (60, 120, 240):
         ours.observe("api", 429, {})
@@ -155,7 +155,7 @@ def test_429_holds_everybody_of_the_bucket() -> None:
 
 def test_threads_that_are_refused_together_hold_once() -> None:
     """Two answers to one excess are one reason to stay away, not two."""
-    time, ledger = Time(), MemoryLedger()
+    time, ledger = FakeClock(), MemoryLedger()
     ours = budget(time, ledger)
     for _ in range(4):
         ours.observe("api", 429, {})
@@ -164,7 +164,7 @@ def test_threads_that_are_refused_together_hold_once() -> None:
 
 def test_a_short_hold_is_sat_out_even_by_a_run_that_may_not_wait() -> None:
     """Ending the run for two seconds helps nobody; for ten minutes it does."""
-    time = Time()
+    time = FakeClock()
     ours = budget(time, may_wait=False)
     ours.observe("api", 429, {"retry-after": "2"})
     ours.take()
@@ -176,7 +176,7 @@ def test_a_short_hold_is_sat_out_even_by_a_run_that_may_not_wait() -> None:
 
 def test_an_interrupted_wait_counts_as_long_as_it_lasted() -> None:
     """Ctrl-C three seconds into an hour: three seconds were waited, and the request was not sent."""
-    time = Time()
+    time = FakeClock()
 
     def wait(_seconds: float, _why: str) -> None:
         time.wait(3, "")
@@ -214,7 +214,7 @@ def test_threads_that_wait_at_once_wait_once() -> None:
 
 def test_a_429_that_another_process_heard_is_called_one() -> None:
     """The ledger knows why a bucket is held; the budget is not spent."""
-    time, ledger = Time(), MemoryLedger()
+    time, ledger = FakeClock(), MemoryLedger()
     budget(time, ledger).observe("api", 429, {"retry-after": "7"})
     budget(time, ledger, limit=1_000_000).take()
     assert "the upstream answered 429" in time.told[0]
@@ -222,7 +222,7 @@ def test_a_429_that_another_process_heard_is_called_one() -> None:
 
 def test_a_request_that_never_left_is_taken_back() -> None:
     """From the counts, from the run's own number and from the ledger."""
-    time, ledger = Time(), MemoryLedger()
+    time, ledger = FakeClock(), MemoryLedger()
     ours = budget(time, ledger, max_requests=1)
     ours.take_back("api", ours.take())
     assert (ours.requests, ours.used()) == (0, 0)
@@ -231,7 +231,7 @@ def test_a_request_that_never_left_is_taken_back() -> None:
 
 def test_threads_do_not_overspend() -> None:
     """Eight threads with a budget of fifty ask fifty times."""
-    ours = budget(Time(), limit=50, may_wait=False)
+    ours = budget(FakeClock(), limit=50, may_wait=False)
     refused = list[int]()
 
     def ask() -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from upstream_fakes import NOON, Script, answer, bench, page, recorded
+from upstream_fakes import NOON, Script, answer, faked, page, recorded
 
 from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamRefused, UpstreamShapeError
 from mirror.model import Owner, RepositoryKey
@@ -29,7 +29,7 @@ def params(server: Script) -> httpx.QueryParams:
 
 def test_repositories_are_asked_narrowly_and_in_order() -> None:
     """A hundred a page, by a stable sort, with just the fields that are stored, and `next` among them."""
-    ours = bench(answer(recorded("cloud/repositories.json")))
+    ours = faked(answer(recorded("cloud/repositories.json")))
     found = ours.upstream.fetch_repositories("gildas cherruel", "created", None)
     assert ours.server.asked[0].url.raw_path.startswith(b"/2.0/repositories/gildas%20cherruel?")
     fields = params(ours.server)["fields"].split(",")
@@ -54,11 +54,11 @@ def test_every_stored_field_is_asked_for() -> None:
     def respond(request: httpx.Request) -> httpx.Response:
         return answer(narrowed(whole, request.url.params["fields"].split(",")))
 
-    assert bench(respond).upstream.fetch_repositories("w", "created", None) == bench(
+    assert faked(respond).upstream.fetch_repositories("w", "created", None) == faked(
         answer(whole)
     ).upstream.fetch_repositories("w", "created", None)
     whole = recorded("cloud/refs.json")
-    assert bench(respond).upstream.fetch_refs(KEY, None) == bench(answer(whole)).upstream.fetch_refs(
+    assert faked(respond).upstream.fetch_refs(KEY, None) == faked(answer(whole)).upstream.fetch_refs(
         KEY, None
     )
 
@@ -89,7 +89,7 @@ def narrowed(value: Any, paths: list[str]) -> Any:
 )
 def test_next_is_followed_verbatim(place: str) -> None:
     """Nothing is added to it, and the other spellings of Bitbucket's own API are the same API."""
-    ours = bench(page(ROW, next=place), page(), credential="token")
+    ours = faked(page(ROW, next=place), page(), credential="token")
     found = ours.upstream.fetch_repositories("w", "created", None)
     assert found.place == place
     ours.upstream.fetch_repositories("w", "created", found.place)
@@ -115,7 +115,7 @@ def test_next_is_followed_verbatim(place: str) -> None:
 )
 def test_next_elsewhere_is_refused(place: str) -> None:
     """The credential must not leave the API's own addresses."""
-    ours = bench(page(ROW, next=place), credential="token")
+    ours = faked(page(ROW, next=place), credential="token")
     with pytest.raises(UpstreamShapeError, match="the next page is said to be at") as caught:
         ours.upstream.fetch_repositories("w", "created", None)
     assert "s3cret" not in str(caught.value)
@@ -125,19 +125,19 @@ def test_next_elsewhere_is_refused(place: str) -> None:
 def test_another_server_is_its_own_family() -> None:
     """A mirror that speaks 2.0 may use its three prefixes, not Bitbucket's host."""
     home = "http://mirror.example:8001"
-    ours = bench(page(next=f"{home}/!api/2.0/repositories/w?page=2"), page(), url=f"{home}/2.0/")
+    ours = faked(page(next=f"{home}/!api/2.0/repositories/w?page=2"), page(), url=f"{home}/2.0/")
     place = ours.upstream.fetch_repositories("w", "created", None).place
     assert place is not None
     assert ours.server.urls[0].startswith(f"{home}/2.0/repositories/w?")
     ours.upstream.fetch_repositories("w", "created", place)
-    ours = bench(page(next=f"{API}/repositories/w?page=2"), url=f"{home}/2.0")
+    ours = faked(page(next=f"{API}/repositories/w?page=2"), url=f"{home}/2.0")
     with pytest.raises(UpstreamShapeError):
         ours.upstream.fetch_repositories("w", "created", None)
 
 
 def test_next_that_leads_nowhere() -> None:
     """An empty one is none, as null is; this very page again is a mistake."""
-    ours = bench(page(next=""), page(next=None), page(next=f"{API}/repositories/w?page=7"))
+    ours = faked(page(next=""), page(next=None), page(next=f"{API}/repositories/w?page=7"))
     for _ in range(2):
         assert ours.upstream.fetch_repositories("w", "created", None).place is None
     with pytest.raises(UpstreamShapeError, match="this page"):
@@ -148,7 +148,7 @@ def test_one_bad_row_costs_itself_alone() -> None:
     """The others are given, and each bad one is named as well as it can be."""
     good = [ROW | {"full_name": f"w/r{number}"} for number in range(97)]
     bad = [{"full_name": "w/odd", "size": "big"}, None, {"uuid": "{x}"}]
-    found = bench(page(*good[:50], *bad, *good[50:])).upstream.fetch_repositories("w", "created", None)
+    found = faked(page(*good[:50], *bad, *good[50:])).upstream.fetch_repositories("w", "created", None)
     assert len(found.rows) == 97
     assert [row.what for row in found.bad] == ["w/odd", "a row", "{x}"]
     assert found.bad[0] == BadRow(
@@ -160,7 +160,7 @@ def test_text_that_is_no_utf8_does_not_cost_a_page() -> None:
     """Neither bytes nor escapes of it, nor NUL; the text is mended."""
     rows = b'{"full_name":"w/a","name":"a\xff"},{"full_name":"w/b","name":"b%s"}'
     for escape in (rb"\ud800", rb"\u0000", b"\xfe"):
-        ours = bench(answer(b'{"values":[' + rows % escape + b"]}"))
+        ours = faked(answer(b'{"values":[' + rows % escape + b"]}"))
         found = ours.upstream.fetch_repositories("w", "created", None)
         assert [row.name for row in found.rows] == ["a\ufffd", "b\ufffd"]
         assert json.dumps([row.name for row in found.rows]).encode()
@@ -169,7 +169,7 @@ def test_text_that_is_no_utf8_does_not_cost_a_page() -> None:
 @pytest.mark.parametrize("size", [None, -1, 2**70, 1.5])
 def test_sizes_of_listings(size: Any) -> None:
     """Cursor pages have none, and nonsense is none."""
-    found = bench(page(ROW, size=size)).upstream.fetch_repositories("w", "created", None)
+    found = faked(page(ROW, size=size)).upstream.fetch_repositories("w", "created", None)
     assert found.size == (1 if size == 1.5 else None)
 
 
@@ -177,7 +177,7 @@ def test_sizes_of_listings(size: Any) -> None:
 def test_a_page_that_stays_broken_is_stepped_over(trouble: httpx.Response | Exception) -> None:
     """`fields=next` alone gets past the bad row, and the pages after it are whole again."""
     onward = f"{API}/repositories/w?pagelen=100&sort=created_on&fields=next&page=3"
-    ours = bench(*[trouble] * 3, answer({"next": onward}), page(ROW))
+    ours = faked(*[trouble] * 3, answer({"next": onward}), page(ROW))
     second = f"{API}/repositories/w?pagelen=100&sort=created_on&fields=next,values.uuid&page=2"
     found = ours.upstream.fetch_repositories("w", "created", second)
     assert (found.hole, found.rows, found.size) == (True, (), None)
@@ -188,22 +188,22 @@ def test_a_page_that_stays_broken_is_stepped_over(trouble: httpx.Response | Exce
 
 def test_the_last_page_may_be_a_hole_too() -> None:
     """It has no `next`, which ends the listing."""
-    ours = bench(*[answer("", 502)] * 3, answer({}))
+    ours = faked(*[answer("", 502)] * 3, answer({}))
     found = ours.upstream.fetch_repositories("w", "created", None)
     assert (found.hole, found.place) == (True, None)
 
 
 def test_a_server_that_is_down_is_no_hole() -> None:
     """When `fields=next` fails as well, the first error is the one to tell; a 429 is not stepped over."""
-    ours = bench(*[answer("first", 503)] * 3, answer("second", 500))
+    ours = faked(*[answer("first", 503)] * 3, answer("second", 500))
     with pytest.raises(UpstreamBusy, match="first"):
         ours.upstream.fetch_repositories("w", "created", None)
     assert len(ours.server.asked) == 5
-    ours = bench(answer("", 429, retry_after="1"))
+    ours = faked(answer("", 429, retry_after="1"))
     with pytest.raises(UpstreamBusy):
         ours.upstream.fetch_repositories("w", "created", None)
     assert len(ours.server.asked) == 3
-    ours = bench(answer("", 500))
+    ours = faked(answer("", 500))
     with pytest.raises(UpstreamBusy):
         ours.upstream.fetch_refs(KEY, None)
     assert len(ours.server.asked) == 3
@@ -212,14 +212,14 @@ def test_a_server_that_is_down_is_no_hole() -> None:
 def test_a_page_broken_by_a_bad_next_is_no_loop() -> None:
     """A hole whose `next` is itself would be asked for ever."""
     same = f"{API}/repositories/w?fields=next&page=2"
-    ours = bench(*[answer("", 500)] * 3, answer({"next": same}))
+    ours = faked(*[answer("", 500)] * 3, answer({"next": same}))
     with pytest.raises((UpstreamBusy, UpstreamShapeError)):
         ours.upstream.fetch_repositories("w", "created", same.replace("=next", "=next,size"))
 
 
 def test_refs_are_one_listing() -> None:
     """Branches and tags come together, by the repository's identity with its braces escaped."""
-    ours = bench(answer(recorded("cloud/refs.json")))
+    ours = faked(answer(recorded("cloud/refs.json")))
     found = ours.upstream.fetch_refs(KEY, None)
     path = b"/2.0/repositories/gildas_cherruel/%7Bb8313f5b-2134-488d-9aca-830fb95206c5%7D/refs?"
     assert ours.server.asked[0].url.raw_path.startswith(path)
@@ -229,7 +229,7 @@ def test_refs_are_one_listing() -> None:
 
 def test_one_repository_is_asked_by_its_identity() -> None:
     """By uuid; where there never was one, by slug."""
-    ours = bench(answer(recorded("cloud/repositories.json")["values"][0]))
+    ours = faked(answer(recorded("cloud/repositories.json")["values"][0]))
     assert ours.upstream.fetch_repository(KEY).uuid == KEY.uuid
     assert b"/gildas_cherruel/%7Bb8313f5b" in ours.server.asked[0].url.raw_path
     ours.upstream.fetch_repository(RepositoryKey(uuid="name:a/b", full_name="A/b.c"))
@@ -246,7 +246,7 @@ def test_members_come_once_with_their_highest_permission() -> None:
         {"type": "workspace_membership", "user": other},
         {"type": "workspace_membership", "user": {"nickname": "ghost"}},
     ]
-    found = bench(page(*rows), credential="t").upstream.fetch_members("w", None)
+    found = faked(page(*rows), credential="t").upstream.fetch_members("w", None)
     assert [(row.user.uuid, row.user.username, row.permission) for row in found.rows] == [
         ("{u}", "n n", "owner"),
         ("{o}", "o", None),
@@ -256,7 +256,7 @@ def test_members_come_once_with_their_highest_permission() -> None:
 
 def test_the_callers_workspaces_are_nested() -> None:
     """In both recorded forms; the newer has no name."""
-    ours = bench(page(recorded("cloud/workspace-access.json"), {"workspace": {"slug": "w", "name": "W"}}))
+    ours = faked(page(recorded("cloud/workspace-access.json"), {"workspace": {"slug": "w", "name": "W"}}))
     found = ours.upstream.fetch_workspaces(None)
     assert ours.server.asked[0].url.path == "/2.0/user/workspaces"
     assert [(row.username, row.display_name, row.kind) for row in found.rows] == [
@@ -268,7 +268,7 @@ def test_the_callers_workspaces_are_nested() -> None:
 @pytest.mark.parametrize("status", [404, 410])
 def test_when_the_callers_workspaces_are_gone_it_says_what_to_do(status: int) -> None:
     """The endpoint is young and may go the way of its forerunners."""
-    ours = bench(answer(recorded("cloud/error-change-2770.json"), status))
+    ours = faked(answer(recorded("cloud/error-change-2770.json"), status))
     with pytest.raises(UpstreamRefused, match=r'workspaces = \["your-workspace"\]') as caught:
         ours.upstream.fetch_workspaces(None)
     assert str(caught.value).count("workspaces = [") == 1
@@ -276,7 +276,7 @@ def test_when_the_callers_workspaces_are_gone_it_says_what_to_do(status: int) ->
 
 def test_a_workspace() -> None:
     """Its name and creation are its own."""
-    ours = bench(answer(recorded("cloud/workspace.json")))
+    ours = faked(answer(recorded("cloud/workspace.json")))
     assert ours.upstream.fetch_workspace("myworkspace") == Owner(
         uuid="{12345678-9abc-def0-1234-56789abcdef0}",
         username="myworkspace",
@@ -290,15 +290,15 @@ def test_a_workspace() -> None:
 def test_who_we_are() -> None:
     """A person, nobody in particular (403), or refused (401) with the reason that matters."""
     me = {"uuid": "{me}", "display_name": "Me", "nickname": "me"}
-    found = bench(answer(me), credential="m@e:t").upstream.fetch_caller().user
+    found = faked(answer(me), credential="m@e:t").upstream.fetch_caller().user
     assert found is not None
     assert found.uuid == "{me}"
-    assert bench(answer("", 403), credential="t").upstream.fetch_caller().user is None
+    assert faked(answer("", 403), credential="t").upstream.fetch_caller().user is None
     with pytest.raises(CredentialsRefused, match="takes us for nobody"):
-        bench(answer("", 401), credential="t").upstream.fetch_caller()
+        faked(answer("", 401), credential="t").upstream.fetch_caller()
     with pytest.raises(UpstreamRefused):
-        bench(answer("", 404), credential="t").upstream.fetch_caller()
-    anonymous = bench(answer("", 401))
+        faked(answer("", 404), credential="t").upstream.fetch_caller()
+    anonymous = faked(answer("", 401))
     assert anonymous.upstream.anonymous
     assert anonymous.upstream.fetch_caller().user is None
     assert not anonymous.server.asked
@@ -307,7 +307,7 @@ def test_who_we_are() -> None:
 @pytest.mark.parametrize("body", [["jespern", "erik"], {"workspaces": ["jespern", {"slug": "erik"}]}])
 def test_the_sandbox_tells_all_of_its_workspaces(body: Any) -> None:
     """It is asked at an address of its own, and its requests are counted without a limit."""
-    ours = bench(answer(body), kind="sandbox")
+    ours = faked(answer(body), kind="sandbox")
     found = ours.upstream.fetch_workspaces(None)
     assert ours.server.urls == ["http://127.0.0.1:8002/-/sandbox/workspaces"]
     assert [row.username for row in found.rows] == ["jespern", "erik"]
@@ -317,9 +317,9 @@ def test_the_sandbox_tells_all_of_its_workspaces(body: Any) -> None:
 
 def test_budgets_follow_the_credential() -> None:
     """58 without, 950 with, the operator's own where set; the account is by credential and host."""
-    assert bench(page()).budget.limit() == 58
-    assert bench(page(), credential="t").budget.limit() == 950
-    ours = bench(page(), credential="me:t", requests_per_hour=10)
+    assert faked(page()).budget.limit() == 58
+    assert faked(page(), credential="t").budget.limit() == 950
+    ours = faked(page(), credential="me:t", requests_per_hour=10)
     assert ours.budget.limit() == 10
     ours.upstream.fetch_repositories("w", "created", None)
     assert [bucket.partition("-")[0] for bucket in ours.ledger.asked] == ["basic"]
@@ -348,7 +348,7 @@ ANYTHING = st.recursive(
 @given(st.lists(st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=12) | ANYTHING, max_size=3))
 def test_no_row_can_end_a_run(rows: list[Any]) -> None:
     """Whatever Bitbucket comes to send, a row is a value or a bad row, and both can be stored as text."""
-    upstream = bench(answer(json.dumps({"values": rows}).encode()), credential="t").upstream
+    upstream = faked(answer(json.dumps({"values": rows}).encode()), credential="t").upstream
     pages: list[Page[Any]] = [
         upstream.fetch_repositories("w", "created", None),
         upstream.fetch_refs(KEY, None),
@@ -385,8 +385,8 @@ def test_everything_recorded_can_be_shaped() -> None:
             collect(json.loads(path.read_text("utf-8")))
     assert len(repositories) > 40
     assert len(refs) > 50
-    found = bench(page(*repositories)).upstream.fetch_repositories("w", "created", None)
+    found = faked(page(*repositories)).upstream.fetch_repositories("w", "created", None)
     assert not found.bad
-    names = bench(page(*refs)).upstream.fetch_refs(KEY, None)
+    names = faked(page(*refs)).upstream.fetch_refs(KEY, None)
     assert not names.bad
     assert len(found.rows) + len(names.rows) == len(repositories) + len(refs)

@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 import pytest
-from upstream_fakes import NOON, Responder, answer, bench, recorded
+from upstream_fakes import NOON, Responder, answer, faked, recorded
 
 from mirror.config import UpstreamConfig
 from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamRefused, UpstreamShapeError
@@ -30,7 +30,7 @@ PERMISSION = {
 
 def connected(*answers: Any, **settings: Any) -> Any:
     """Connect to a Data Center with prepared answers."""
-    return bench(*answers, kind="datacenter", url=HOST, **settings)
+    return faked(*answers, kind="datacenter", url=HOST, **settings)
 
 
 def paged(*values: Any, **others: Any) -> Any:

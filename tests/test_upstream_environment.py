@@ -6,7 +6,7 @@ from threading import Thread
 
 import httpx
 import pytest
-from commands import Folder
+from cli_runner import Folder
 
 from mirror.errors import ConfigError
 from mirror.upstream.environment import named_certificates, proxy_of, trusting

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from random import Random
 
 import pytest
-from upstream_fakes import MemoryLedger, Time
+from upstream_fakes import FakeClock, MemoryLedger
 
 from mirror.config import Duration, Retry, UpstreamConfig
 from mirror.errors import UpstreamBusy, UpstreamShapeError
@@ -133,9 +133,9 @@ FAULTS: dict[str, Fault] = {
 @contextmanager
 def upstream_with(
     *faults: Fault, attempts: int = 2, url: str = ""
-) -> Iterator[tuple[Upstream, Server, Time]]:
+) -> Iterator[tuple[Upstream, Server, FakeClock]]:
     """Connect to a server with these faults."""
-    server, clock = Server(list(faults)), Time()
+    server, clock = Server(list(faults)), FakeClock()
     config = UpstreamConfig(
         name="faulty",
         kind="sandbox",

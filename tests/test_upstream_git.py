@@ -14,7 +14,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from upstream_fakes import NOON, MemoryLedger, Time, answer, bench, page
+from upstream_fakes import NOON, FakeClock, MemoryLedger, answer, faked, page
 
 from mirror.config import UpstreamConfig
 from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamRefused, UpstreamShapeError
@@ -72,7 +72,7 @@ def advertised(body: bytes = V0) -> httpx.Response:
 
 def test_version_0_is_one_request() -> None:
     """Tags name their commits, other refs are left out, and the git account pays."""
-    ours = bench(advertised(), refs="git")
+    ours = faked(advertised(), refs="git")
     found = ours.upstream.fetch_refs(KEY, None)
     assert found.rows == REFS
     assert (found.place, found.size, found.date) == (None, 3, NOON)
@@ -86,7 +86,7 @@ def test_version_0_is_one_request() -> None:
 
 def test_version_2_is_two_requests() -> None:
     """The second asks for branches and tags alone, with what they peel to."""
-    ours = bench(advertised(V2), answer(LISTED, content_type=RESULT), refs="git")
+    ours = faked(advertised(V2), answer(LISTED, content_type=RESULT), refs="git")
     assert ours.upstream.fetch_refs(KEY, None).rows == REFS
     request = ours.server.asked[1]
     assert (request.method, str(request.url)) == (
@@ -110,7 +110,7 @@ def test_version_2_is_two_requests() -> None:
 def test_the_main_branch_is_known_too() -> None:
     """From HEAD, in both versions; of an unborn branch as well."""
     for answers in ([advertised()], [advertised(V2), answer(LISTED, content_type=RESULT)]):
-        upstream = bench(*answers, refs="git").upstream
+        upstream = faked(*answers, refs="git").upstream
         assert isinstance(upstream, GitRefs)
         assert upstream.fetch_main_branch(KEY) == "main"
     assert (
@@ -162,7 +162,7 @@ BROKEN = {
 def test_what_is_no_git_is_refused(body: bytes) -> None:
     """Nothing is concluded from half an answer: it would read as deleted branches."""
     with pytest.raises(UpstreamShapeError, match="not as git answers"):
-        bench(advertised(body), refs="git").upstream.fetch_refs(KEY, None)
+        faked(advertised(body), refs="git").upstream.fetch_refs(KEY, None)
 
 
 def raw(data: bytes) -> bytes:
@@ -212,7 +212,7 @@ def test_an_endless_advertisement_fails_within_bounds() -> None:
         200, headers={"content-type": ADVERTISEMENT}, stream=Stream(chain([begun], repeat(lines)))
     )
     with pytest.raises(UpstreamShapeError, match="larger than"):
-        bench(lambda _: endless, refs="git", attempts=1).upstream.fetch_refs(KEY, None)
+        faked(lambda _: endless, refs="git", attempts=1).upstream.fetch_refs(KEY, None)
     with pytest.raises(ValueError, match="more than 500,000 refs"):
         from_advertisement(
             begun
@@ -244,16 +244,16 @@ def test_any_bytes_are_lines_or_an_error(body: bytes) -> None:
 
 def test_refusals_of_a_git_server() -> None:
     """ERR lines, missing repositories, lost credentials and web pages each get their error."""
-    ours = bench(advertised(SERVICE + line("ERR access denied or repository gone")), refs="git")
+    ours = faked(advertised(SERVICE + line("ERR access denied or repository gone")), refs="git")
     with pytest.raises(UpstreamRefused, match="access denied"):
         ours.upstream.fetch_refs(KEY, None)
     with pytest.raises(UpstreamRefused, match="404"):
-        bench(answer("Repository not found", 404), refs="git").upstream.fetch_refs(KEY, None)
+        faked(answer("Repository not found", 404), refs="git").upstream.fetch_refs(KEY, None)
     with pytest.raises(CredentialsRefused):
-        bench(answer("", 401), refs="git", credential="token").upstream.fetch_refs(KEY, None)
+        faked(answer("", 401), refs="git", credential="token").upstream.fetch_refs(KEY, None)
     with pytest.raises(UpstreamBusy):
-        bench(answer("", 503), refs="git").upstream.fetch_refs(KEY, None)
-    ours = bench(answer("<html>Sign in</html>", content_type="text/html"), refs="git")
+        faked(answer("", 503), refs="git").upstream.fetch_refs(KEY, None)
+    ours = faked(answer("<html>Sign in</html>", content_type="text/html"), refs="git")
     with pytest.raises(UpstreamShapeError, match="Sign in"):
         ours.upstream.fetch_refs(KEY, None)
     assert len(ours.server.asked) == 3
@@ -262,7 +262,7 @@ def test_refusals_of_a_git_server() -> None:
 def test_the_second_request_follows_a_redirect_of_the_first() -> None:
     """A renamed repository answers under its new name, where ls-refs must go as well."""
     moved = answer("", 301, location="/ws/new.git/info/refs?service=git-upload-pack")
-    ours = bench(moved, advertised(V2), answer(LISTED, content_type=RESULT), refs="git")
+    ours = faked(moved, advertised(V2), answer(LISTED, content_type=RESULT), refs="git")
     assert ours.upstream.fetch_refs(KEY, None).rows == REFS
     assert ours.server.urls[2] == "https://bitbucket.org/ws/new.git/git-upload-pack"
 
@@ -273,7 +273,7 @@ def test_the_second_request_follows_a_redirect_of_the_first() -> None:
 )
 def test_git_wants_users_of_its_own(credential: str, user: str) -> None:
     """An e-mail is no git user; a token alone needs one."""
-    ours = bench(advertised(), refs="git", credential=credential)
+    ours = faked(advertised(), refs="git", credential=credential)
     ours.upstream.fetch_refs(KEY, None)
     sent = ours.server.asked[0].headers["authorization"]
     assert sent == httpx.BasicAuth(user, "t")._auth_header
@@ -282,7 +282,7 @@ def test_git_wants_users_of_its_own(credential: str, user: str) -> None:
 def test_oauth_tokens_go_as_a_password() -> None:
     """The token is fetched as for the API, and handed to git as x-token-auth's."""
     grant = answer({"access_token": "granted", "expires_in": 3600})
-    ours = bench(grant, advertised(), refs="git", credential="oauth:k:s")
+    ours = faked(grant, advertised(), refs="git", credential="oauth:k:s")
     ours.upstream.fetch_refs(KEY, None)
     assert ours.server.urls[0] == "https://bitbucket.org/site/oauth2/access_token"
     assert (
@@ -293,7 +293,7 @@ def test_oauth_tokens_go_as_a_password() -> None:
 
 def test_mercurial_and_everything_else_goes_to_the_api() -> None:
     """Git cannot read hg, and repositories are listed as ever."""
-    ours = bench(page(), refs="git")
+    ours = faked(page(), refs="git")
     ours.upstream.fetch_refs(RepositoryKey(uuid="{1}", full_name="w/s", scm="hg"), None)
     ours.upstream.fetch_repositories("w", "created", None)
     assert [request.url.host for request in ours.server.asked] == ["api.bitbucket.org"] * 2
@@ -408,7 +408,7 @@ def backend(repositories: Path, request: pytest.FixtureRequest) -> Iterator[str]
 def over_http(origin: str, **settings: str) -> GitRefs:
     """Connect to a real server."""
     config = UpstreamConfig(name="git", kind="sandbox", url=f"{origin}/2.0", refs="git", **settings)  # type: ignore[arg-type]
-    time = Time()
+    time = FakeClock()
     upstream, _ = connect(
         config, ledger=MemoryLedger(), wait=time.wait, clock=time.clock, environ={"S": "sandbox"}
     )

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import httpx
 import pytest
-from upstream_fakes import NOON, Bench, Responder, answer, bench, page, recorded
+from upstream_fakes import NOON, FakeUpstream, Responder, answer, faked, page, recorded
 
 from mirror.errors import (
     BudgetSpent,
@@ -25,13 +25,13 @@ OK = page()
 TOKEN = "ATCTT3xFfGN0-plant3d"
 
 
-def http_of(ours: Bench) -> Http:
+def http_of(ours: FakeUpstream) -> Http:
     """Reach for the pool beneath an upstream."""
     assert isinstance(ours.upstream, Cloud)
     return ours.upstream._http
 
 
-def ask(ours: Bench) -> None:
+def ask(ours: FakeUpstream) -> None:
     """Ask for any listing."""
     ours.upstream.fetch_members("w", None)
 
@@ -56,7 +56,7 @@ BUSY = [
 @pytest.mark.parametrize("trouble", BUSY, ids=lambda each: getattr(each, "status_code", type(each).__name__))
 def test_trouble_that_passes_is_waited_out(trouble: httpx.Response | Exception) -> None:
     """Two failures and a success are a success, after growing delays that the user is told of."""
-    ours = bench(trouble, trouble, OK)
+    ours = faked(trouble, trouble, OK)
     ask(ours)
     assert len(ours.server.asked) == 3
     assert 0.5 <= ours.time.naps[0] <= 1 <= ours.time.naps[1] <= 2
@@ -69,7 +69,7 @@ def test_trouble_that_passes_is_waited_out(trouble: httpx.Response | Exception) 
 @pytest.mark.parametrize("trouble", BUSY, ids=lambda each: getattr(each, "status_code", type(each).__name__))
 def test_trouble_that_stays_is_reported(trouble: httpx.Response | Exception) -> None:
     """After the last try our own error is raised, the kind that says whether JSON was there at all."""
-    ours = bench(trouble)
+    ours = faked(trouble)
     with pytest.raises(UpstreamError, match=r"api\.bitbucket\.org/2\.0/workspaces/w/members") as caught:
         ask(ours)
     assert len(ours.server.asked) == 3
@@ -84,14 +84,14 @@ def test_trouble_that_stays_is_reported(trouble: httpx.Response | Exception) -> 
 )
 def test_retry_after_is_obeyed_in_both_forms(told: str, nap: int) -> None:
     """Seconds and dates, an hour at most; without sense our own delay holds."""
-    ours = bench(answer("", 503, retry_after=told), OK)
+    ours = faked(answer("", 503, retry_after=told), OK)
     ask(ours)
     assert nap / 2 <= ours.time.naps[0] <= nap
 
 
 def test_a_long_told_delay_ends_a_run_that_may_not_wait() -> None:
     """A cron run does not sit for half an hour; it says when to come back."""
-    ours = bench(answer("", 503, retry_after="1800"), OK, may_wait=False)
+    ours = faked(answer("", 503, retry_after="1800"), OK, may_wait=False)
     with pytest.raises(BudgetSpent) as caught:
         ask(ours)
     assert caught.value.resumes_at == NOON + timedelta(minutes=30)
@@ -100,7 +100,7 @@ def test_a_long_told_delay_ends_a_run_that_may_not_wait() -> None:
 def test_429_without_a_hint_is_given_a_minute_then_more() -> None:
     """Bitbucket's bare 46 bytes of text hold the whole bucket; five seconds would keep us out."""
     limited = answer("Rate limit for this resource has been exceeded", 429)
-    ours = bench(limited, limited, OK)
+    ours = faked(limited, limited, OK)
     ask(ours)
     assert [round(nap) for nap in ours.time.naps] == [60, 120]
     assert "429" in ours.time.told[0]
@@ -109,7 +109,7 @@ def test_429_without_a_hint_is_given_a_minute_then_more() -> None:
 
 def test_429_uses_the_seconds_left() -> None:
     """X-RateLimit-Reset is no epoch."""
-    ours = bench(answer("", 429, x_ratelimit_reset="33"), OK)
+    ours = faked(answer("", 429, x_ratelimit_reset="33"), OK)
     ask(ours)
     assert [round(nap) for nap in ours.time.naps] == [33]
 
@@ -122,7 +122,7 @@ def test_429_uses_the_seconds_left() -> None:
 )
 def test_401_stops_at_once_and_explains(credential: str, body: bytes) -> None:
     """It is asked once; the message names all three forms and the one that was used."""
-    ours = bench(answer(body, 401), credential=credential)
+    ours = faked(answer(body, 401), credential=credential)
     with pytest.raises(CredentialsRefused) as caught:
         ask(ours)
     words = str(caught.value)
@@ -134,7 +134,7 @@ def test_401_stops_at_once_and_explains(credential: str, body: bytes) -> None:
 
 def test_401_for_the_anonymous_is_one_refusal() -> None:
     """There is no credential to be wrong; this answer needs one."""
-    ours = bench(answer(b"", 401, content_type="text/html"))
+    ours = faked(answer(b"", 401, content_type="text/html"))
     with pytest.raises(UpstreamRefused, match="needs a credential") as caught:
         ask(ours)
     assert (caught.value.status, len(ours.server.asked)) == (401, 1)
@@ -143,7 +143,7 @@ def test_401_for_the_anonymous_is_one_refusal() -> None:
 def test_a_locked_account_stops_at_once() -> None:
     """A 403 after too many passwords is no matter of one repository."""
     body = {"error": {"message": "Too many invalid password attempts. Log in at https://bitbucket.org/"}}
-    ours = bench(answer(body, 403), credential=TOKEN)
+    ours = faked(answer(body, 403), credential=TOKEN)
     with pytest.raises(CredentialsRefused, match="browser"):
         ask(ours)
     assert len(ours.server.asked) == 1
@@ -180,7 +180,7 @@ def test_a_locked_account_stops_at_once() -> None:
 )
 def test_other_refusals_speak_in_the_upstreams_words(status: int, body: object, words: str) -> None:
     """They are asked once, keep their status, and fit in a line."""
-    ours = bench(answer(body, status), credential=TOKEN)
+    ours = faked(answer(body, status), credential=TOKEN)
     with pytest.raises(UpstreamRefused, match=words.replace("(", r"\(")) as caught:
         ask(ours)
     assert (caught.value.status, len(ours.server.asked)) == (status, 1)
@@ -200,7 +200,7 @@ def test_other_refusals_speak_in_the_upstreams_words(status: int, body: object, 
 )
 def test_an_unknown_shape_is_not_repeated(body: object, path: str) -> None:
     """JSON that we do not know will be the same the next time; the error names the place in it."""
-    ours = bench(answer(json.dumps(body), content_type="application/json"))
+    ours = faked(answer(json.dumps(body), content_type="application/json"))
     with pytest.raises(UpstreamShapeError, match=path):
         ask(ours)
     assert len(ours.server.asked) == 1
@@ -209,10 +209,10 @@ def test_an_unknown_shape_is_not_repeated(body: object, path: str) -> None:
 def test_redirects_stay_on_the_host() -> None:
     """The same host is followed, a path at a time; three times at most."""
     away = answer("", 302, location="/2.0/elsewhere")
-    ours = bench(away, away, OK)
+    ours = faked(away, away, OK)
     ask(ours)
     assert ours.server.urls[1:] == ["https://api.bitbucket.org/2.0/elsewhere"] * 2
-    ours = bench(away)
+    ours = faked(away)
     with pytest.raises(UpstreamRefused, match="too many redirects"):
         ask(ours)
     assert len(ours.server.asked) == 4
@@ -220,7 +220,7 @@ def test_redirects_stay_on_the_host() -> None:
 
 def test_a_redirect_to_tls_is_followed() -> None:
     """The other way round it is not."""
-    ours = bench(answer("", 301, location="https://old.example/2.0/x"), OK, url="http://old.example/2.0")
+    ours = faked(answer("", 301, location="https://old.example/2.0/x"), OK, url="http://old.example/2.0")
     ask(ours)
     assert ours.server.urls[1] == "https://old.example/2.0/x"
 
@@ -241,7 +241,7 @@ def test_a_redirect_to_tls_is_followed() -> None:
 )
 def test_redirects_elsewhere_are_refused(location: str) -> None:
     """The credential goes to the configured host, over no weaker scheme."""
-    ours = bench(answer("", 301, location=location), credential=TOKEN)
+    ours = faked(answer("", 301, location=location), credential=TOKEN)
     with pytest.raises(UpstreamRefused, match="redirected") as caught:
         ask(ours)
     assert len(ours.server.asked) == 1
@@ -251,7 +251,7 @@ def test_redirects_elsewhere_are_refused(location: str) -> None:
 @pytest.mark.parametrize("location", ["/2.0/{}", "https://evil.example/{}", "/2.0/x?q=a&w={}"])
 def test_a_secret_in_a_redirect_is_neither_shown_nor_asked(location: str) -> None:
     """An address is shown in errors and kept as a place, so one with the credential in it is refused."""
-    ours = bench(answer("", 302, location=location.format(TOKEN)), credential=TOKEN)
+    ours = faked(answer("", 302, location=location.format(TOKEN)), credential=TOKEN)
     with pytest.raises(UpstreamRefused, match="redirected") as caught:
         ask(ours)
     assert len(ours.server.asked) == 1
@@ -260,7 +260,7 @@ def test_a_secret_in_a_redirect_is_neither_shown_nor_asked(location: str) -> Non
 
 def test_every_request_says_who_and_is_bounded() -> None:
     """User agent, credential, and time-outs on connect, read, write and pool."""
-    ours = bench(OK, credential="me@example.com:" + TOKEN, timeout=12)
+    ours = faked(OK, credential="me@example.com:" + TOKEN, timeout=12)
     ask(ours)
     request = ours.server.asked[0]
     assert request.headers["user-agent"].startswith("bitbucket-mirror/")
@@ -270,7 +270,7 @@ def test_every_request_says_who_and_is_bounded() -> None:
 
 def test_nothing_is_sent_to_a_strange_address() -> None:
     """Even if asked to, the pool keeps to its origins."""
-    ours = bench(OK, credential=TOKEN)
+    ours = faked(OK, credential=TOKEN)
     for url in (
         "https://evil.example/2.0/x",
         "http://api.bitbucket.org/2.0/x",
@@ -287,32 +287,32 @@ def test_nothing_is_sent_to_a_strange_address() -> None:
 def test_an_address_that_is_none_is_the_operators(url: str) -> None:
     """It is said when connecting, not as a traceback of the first request."""
     with pytest.raises(ConfigError, match="no web address"):
-        bench(OK, url=url)
+        faked(OK, url=url)
 
 
 def test_a_write_is_repeated_only_if_it_was_not_done() -> None:
     """After a refused connection and a 429 it is; after a time-out or a 500 nobody knows."""
-    ours = bench(httpx.ConnectError("refused"), answer("", 429, retry_after="1"), answer({}, 201))
+    ours = faked(httpx.ConnectError("refused"), answer("", 429, retry_after="1"), answer({}, 201))
     assert http_of(ours).post("repositories/w/s", {"scm": "git"}).status == 201
     assert [json.loads(request.content) for request in ours.server.asked] == [{"scm": "git"}] * 3
     for trouble in (httpx.ReadTimeout("?"), answer("", 500), httpx.ReadError("reset")):
-        ours = bench(trouble)
+        ours = faked(trouble)
         with pytest.raises(UpstreamBusy):
             http_of(ours).put("repositories/w/s", {})
         assert len(ours.server.asked) == 1
-    ours = bench(answer("", 302, location="/2.0/x"))
+    ours = faked(answer("", 302, location="/2.0/x"))
     with pytest.raises(UpstreamRefused):
         http_of(ours).delete("repositories/w/s")
 
 
 def test_the_date_is_the_upstreams() -> None:
     """Its clock counts for incremental runs; ours only where it says none."""
-    ours = bench(
+    ours = faked(
         page(), answer({"values": []}, date="Mon, 23 Nov 2026 11:58:00 GMT"), answer({"values": []}, date="x")
     )
     dates = [ours.upstream.fetch_members("w", None).date for _ in range(3)]
     assert dates == [NOON, NOON - timedelta(minutes=2), NOON]
-    ours = bench(answer({"values": []}, date="Fri, 31 Dec 9999 23:59:59 -0100"))
+    ours = faked(answer({"values": []}, date="Fri, 31 Dec 9999 23:59:59 -0100"))
     assert ours.upstream.fetch_members("w", None).date == NOON
 
 
@@ -333,7 +333,7 @@ def grants(*lives: float, good: str = "t1") -> Responder:
 
 def test_oauth_fetches_one_token_and_keeps_it() -> None:
     """It comes from Bitbucket's web host, with the consumer's key and secret."""
-    ours = bench(grants(3600), credential="oauth:key:s3cret")
+    ours = faked(grants(3600), credential="oauth:key:s3cret")
     ask(ours)
     ask(ours)
     assert [request.url.host for request in ours.server.asked] == [
@@ -345,16 +345,16 @@ def test_oauth_fetches_one_token_and_keeps_it() -> None:
 @pytest.mark.parametrize("life", [1e300, -5, 0])
 def test_oauth_tokens_live_a_day_at_most(life: float) -> None:
     """Whatever the endpoint says."""
-    ours = bench(grants(life, 3600), credential="oauth:key:s3cret")
+    ours = faked(grants(life, 3600), credential="oauth:key:s3cret")
     ask(ours)
     assert len(ours.server.asked) == 2
 
 
 def test_oauth_renews_before_the_end() -> None:
     """A token is not used in its last two minutes."""
-    ours = bench(grants(3600, 3600, good="t2"), credential="oauth:key:s3cret")
+    ours = faked(grants(3600, 3600, good="t2"), credential="oauth:key:s3cret")
     with pytest.raises(CredentialsRefused):  # t1 and t2 both come at once, t1 being refused ...
-        bench(grants(3600, 3600, good="t3"), credential="oauth:key:s3cret").upstream.fetch_members("w", None)
+        faked(grants(3600, 3600, good="t3"), credential="oauth:key:s3cret").upstream.fetch_members("w", None)
     ask(ours)  # ... and here t1 is refused, t2 accepted
     asked = len(ours.server.asked)
     assert asked == 4
@@ -365,7 +365,7 @@ def test_oauth_renews_before_the_end() -> None:
 
 def test_oauth_that_is_refused_is_a_refused_credential() -> None:
     """The endpoint's 400 `invalid_client` means the same as a 401, and is not repeated."""
-    ours = bench(
+    ours = faked(
         answer({"error": "invalid_client", "error_description": "bad key"}, 400), credential="oauth:k:s3cret"
     )
     with pytest.raises(CredentialsRefused, match="bad key"):
@@ -391,7 +391,7 @@ def test_a_token_that_ends_and_is_not_renewed_ends_the_run(
 ) -> None:
     """The refusal is the token's, not that of the repository asked for; it is repeated as others are."""
     ended = answer({"type": "error", "error": {"message": "Access token expired."}}, 401)
-    ours = bench(answer({"access_token": "t1"}), OK, ended, renewal, credential="oauth:key:s3cret")
+    ours = faked(answer({"access_token": "t1"}), OK, ended, renewal, credential="oauth:key:s3cret")
     ask(ours)
     with pytest.raises(error, match="access_token") as caught:
         ask(ours)
@@ -415,7 +415,7 @@ def test_secrets_are_nowhere_to_be_seen(credential: str, status: int) -> None:
             return answer(f"<html>{told}</html>", content_type="text/html")
         return answer({"error": {"message": told}}, status, location=f"https://u:{TOKEN}@evil.example/")
 
-    ours = bench(echo, credential=credential, attempts=2)
+    ours = faked(echo, credential=credential, attempts=2)
     with pytest.raises(MirrorError) as caught:
         ask(ours)
     seen = "".join(traceback.format_exception(caught.value, limit=0))

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from upstream_fakes import NOON, answer, bench, recorded
+from upstream_fakes import NOON, answer, faked, recorded
 
 from mirror.config import UpstreamConfig
 from mirror.errors import ConfigError, CredentialsRefused, UpstreamRefused, UpstreamShapeError
@@ -18,7 +18,7 @@ USER = recorded("legacy/user.json")
 
 def connected(*answers: Any, **settings: Any) -> Any:
     """Connect to a server of API 1.0 with prepared answers."""
-    return bench(*answers, kind="legacy", url=HOST, **settings)
+    return faked(*answers, kind="legacy", url=HOST, **settings)
 
 
 @pytest.mark.parametrize("path", ["", "/1.0", "/1.0/", "/api", "/api/1.0", "/!api/1.0"])

@@ -5,7 +5,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
-from upstream_fakes import MemoryLedger, Time
+from upstream_fakes import FakeClock, MemoryLedger
 
 from mirror.config import UpstreamConfig
 from mirror.model import Ref, Repository, RepositoryKey
@@ -24,7 +24,7 @@ def served() -> Iterator[RunningSandbox]:
 @contextmanager
 def upstream_at(served: RunningSandbox, **settings: Any) -> Iterator[Upstream]:
     """Connect to it with a token that may see everything."""
-    time = Time()
+    time = FakeClock()
     config = UpstreamConfig(name="s", credential="env:S", **{"kind": "sandbox", "url": served.url} | settings)
     upstream, _ = connect(
         config, ledger=MemoryLedger(), wait=time.wait, clock=time.clock, environ={"S": "sandbox"}

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crawl import START
-from hooked import NEW, NEWER, OLD, SECRET, SOME, Hooked, body_of, hooked, signature
+from sync_harness import START
+from webhook_client import NEW, NEWER, OLD, SECRET, SOME, WebhookClient, body_of, signature, webhook_mirror
 
 from mirror.errors import StoreError
 from mirror.lenient_json import decoded_bytes
@@ -26,13 +26,13 @@ from mirror.times import to_text, utc_now
 
 
 @pytest.fixture
-def hook(tmp_path: Path) -> Iterator[Hooked]:
+def hook(tmp_path: Path) -> Iterator[WebhookClient]:
     """A synced mirror whose upstream has a webhook."""
-    with hooked(tmp_path) as found:
+    with webhook_mirror(tmp_path) as found:
         yield found
 
 
-def test_a_push_shows_at_once(hook: Hooked) -> None:
+def test_a_push_shows_at_once(hook: WebhookClient) -> None:
     """Branch and tag are where the push says, the change is recorded, and the refs wait to be confirmed."""
     answer = hook.push(OLD, NEW)
     assert answer.status_code == 200
@@ -45,7 +45,7 @@ def test_a_push_shows_at_once(hook: Hooked) -> None:
     assert hook.crawl.one("SELECT refs_stale FROM repositories WHERE full_name = ?", SOME) == 1
 
 
-def test_a_deleted_branch_is_gone_at_once(hook: Hooked) -> None:
+def test_a_deleted_branch_is_gone_at_once(hook: WebhookClient) -> None:
     """If it was where the push says it was."""
     hook.about("repo:push", "cloud_branch_deleted.json", OLD=NEWER)
     assert hook.main() == OLD
@@ -53,7 +53,7 @@ def test_a_deleted_branch_is_gone_at_once(hook: Hooked) -> None:
     assert hook.main() is None
 
 
-def test_pushes_out_of_order_never_turn_a_ref_back(hook: Hooked) -> None:
+def test_pushes_out_of_order_never_turn_a_ref_back(hook: WebhookClient) -> None:
     """The second push before the first is not applied; the first afterwards is; nothing is applied twice."""
     assert hook.push(NEW, NEWER).json()["refs_moved"] == 1  # the tag
     assert hook.main() == OLD
@@ -63,7 +63,7 @@ def test_pushes_out_of_order_never_turn_a_ref_back(hook: Hooked) -> None:
     assert hook.main() == NEW
 
 
-def test_what_a_forger_could_send_is_refused(hook: Hooked) -> None:
+def test_what_a_forger_could_send_is_refused(hook: WebhookClient) -> None:
     """Unsigned, wrongly signed, signed by another algorithm, or with another body; nothing changes."""
     body = body_of("cloud_push.json", NAME=SOME, UUID=hook.uuid(SOME), OLD=OLD, NEW=NEW)
     sha1 = "sha1=" + hashlib.sha1(body).hexdigest()  # noqa: S324
@@ -76,14 +76,14 @@ def test_what_a_forger_could_send_is_refused(hook: Hooked) -> None:
     assert hook.crawl.one("SELECT count(*) FROM webhook_deliveries") == 0
 
 
-def test_nothing_is_parsed_before_it_is_verified(hook: Hooked) -> None:
+def test_nothing_is_parsed_before_it_is_verified(hook: WebhookClient) -> None:
     """A body that is no JSON is forbidden without a signature, and malformed with one."""
     assert hook.deliver("repo:push", b"no json", X_Hub_Signature="").status_code == 403
     assert hook.deliver("repo:push", b"no json").status_code == 400
 
 
 @pytest.mark.parametrize("header", ["X_Request_UUID", "X_Request_Id"])
-def test_equal_bodies_with_numbers_of_their_own_are_two_deliveries(hook: Hooked, header: str) -> None:
+def test_equal_bodies_with_numbers_of_their_own_are_two_deliveries(hook: WebhookClient, header: str) -> None:
     """To and fro and to again: the third push is applied, as Cloud and as Data Center number it."""
     for number, (old, new) in enumerate([(OLD, NEW), (NEW, OLD), (OLD, NEW)]):
         answer = hook.push(old, new, **{"X_Request_UUID": "", header: f"number-{number}"})
@@ -91,7 +91,7 @@ def test_equal_bodies_with_numbers_of_their_own_are_two_deliveries(hook: Hooked,
         assert hook.main() == new
 
 
-def test_a_retry_of_a_delivery_that_was_taken_is_done_with(hook: Hooked) -> None:
+def test_a_retry_of_a_delivery_that_was_taken_is_done_with(hook: WebhookClient) -> None:
     """It is answered 200, so that the sender is content, and changes nothing; another body is another one."""
     hook.push(OLD, NEW, X_Request_UUID="one", X_Attempt_Number="1")
     hook.push(NEW, OLD, X_Request_UUID="two")
@@ -101,7 +101,7 @@ def test_a_retry_of_a_delivery_that_was_taken_is_done_with(hook: Hooked) -> None
     assert hook.push(OLD, NEWER, X_Request_UUID="one").json()["outcome"] == "taken"
 
 
-def test_an_equal_body_without_a_number_is_asked_about(hook: Hooked) -> None:
+def test_an_equal_body_without_a_number_is_asked_about(hook: WebhookClient) -> None:
     """It may be a retry or another event: nothing is applied, and the repository is marked."""
     for old, new in ((OLD, NEW), (NEW, OLD)):
         hook.push(old, new, X_Request_UUID="")
@@ -114,9 +114,9 @@ def test_an_equal_body_without_a_number_is_asked_about(hook: Hooked) -> None:
 
 
 @pytest.mark.parametrize("upstream", [False, True], ids=["cloud", "datacenter"])
-def test_a_ping_is_answered_without_effect(hook: Hooked, upstream: bool) -> None:
+def test_a_ping_is_answered_without_effect(hook: WebhookClient, upstream: bool) -> None:
     """Servers send it unsigned, with any body; one that is signed tells whether the secret is right."""
-    accept(hook.asking.datasette, {"here": Hook(SECRET, datacenter=upstream)})
+    accept(hook.client.datasette, {"here": Hook(SECRET, datacenter=upstream)})
     for body in (b"", b'{"test": true}', b"no json"):
         for signed in ("", signature(body)):
             assert hook.deliver("diagnostics:ping", body, X_Hub_Signature=signed).status_code == 200
@@ -125,7 +125,7 @@ def test_a_ping_is_answered_without_effect(hook: Hooked, upstream: bool) -> None
     assert hook.crawl.one("SELECT count(*) FROM webhook_deliveries") == 0
 
 
-def test_a_compressed_body_is_refused(hook: Hooked) -> None:
+def test_a_compressed_body_is_refused(hook: WebhookClient) -> None:
     """Before it is read, with a word on what to do."""
     answer = hook.deliver("repo:push", gzip.compress(b"{}"), Content_Encoding="gzip")
     assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
@@ -143,7 +143,7 @@ UNUSUAL = [
 
 
 @pytest.mark.parametrize("text", UNUSUAL)
-def test_unusual_text_is_taken_as_the_crawl_takes_it(hook: Hooked, text: bytes) -> None:
+def test_unusual_text_is_taken_as_the_crawl_takes_it(hook: WebhookClient, text: bytes) -> None:
     """In a message, an author, a tagger and in the name of a branch: what cannot be held is replaced."""
     words = {"NAME": SOME, "UUID": hook.uuid(SOME), "OLD": OLD, "NEW": NEW}
     body = body_of("cloud_push.json", **words)
@@ -157,7 +157,7 @@ def test_unusual_text_is_taken_as_the_crawl_takes_it(hook: Hooked, text: bytes) 
     assert [tuple(row) for row in rows] == [("v-" + expected.replace(" ", "-"), expected)]
 
 
-def test_a_delivery_older_than_the_listing_of_refs_is_only_asked_about(hook: Hooked) -> None:
+def test_a_delivery_older_than_the_listing_of_refs_is_only_asked_about(hook: WebhookClient) -> None:
     """It was kept while the file could not be written, and a sync came in between."""
     late = Delivery("repo:push", "0" * 64, "late", to_text(START - timedelta(days=1)))
     move = Move("branch", "main", OLD, Ref(kind="branch", name="main", target_hash=NEW))
@@ -167,7 +167,7 @@ def test_a_delivery_older_than_the_listing_of_refs_is_only_asked_about(hook: Hoo
     assert hook.main() == OLD
 
 
-def test_deliveries_are_forgotten_after_a_day(hook: Hooked) -> None:
+def test_deliveries_are_forgotten_after_a_day(hook: WebhookClient) -> None:
     """The table does not grow for ever."""
     hook.push(OLD, NEW)
     with Store(hook.crawl.path) as store, store.transaction() as connection:
@@ -176,24 +176,24 @@ def test_deliveries_are_forgotten_after_a_day(hook: Hooked) -> None:
     assert hook.crawl.one("SELECT count(*) FROM webhook_deliveries") == 1
 
 
-def test_an_upstream_without_a_secret_takes_none(hook: Hooked) -> None:
+def test_an_upstream_without_a_secret_takes_none(hook: WebhookClient) -> None:
     """Nor does one that is not configured, or not mirrored yet; the answer says what to do."""
     body = body_of("cloud_updated.json", NAME=SOME, UUID="{u}")
     assert "webhook_secret" in hook.deliver("repo:updated", body, upstream="other").json()["error"]["message"]
-    accept(hook.asking.datasette, {"other": Hook(SECRET, datacenter=False)})
+    accept(hook.client.datasette, {"other": Hook(SECRET, datacenter=False)})
     assert hook.deliver("repo:updated", body, upstream="other").status_code == 404
-    accept(hook.asking.datasette, {})
+    accept(hook.client.datasette, {})
     assert hook.push(OLD, NEW).status_code == 404
 
 
-def test_only_post_is_answered(hook: Hooked) -> None:
+def test_only_post_is_answered(hook: WebhookClient) -> None:
     """A browser that looks is told so."""
-    answer = hook.asking.get("/-/webhook/here")
+    answer = hook.client.get("/-/webhook/here")
     assert answer.status_code == 405
     assert answer.headers["allow"] == "POST"
 
 
-def test_a_large_body_is_refused_before_it_is_read(hook: Hooked) -> None:
+def test_a_large_body_is_refused_before_it_is_read(hook: WebhookClient) -> None:
     """By its announced length at once, else as soon as it has grown too large; no more is taken in."""
     big = b"x" * (LARGEST_BODY + 1)
     assert hook.deliver("repo:push", big).status_code == 413
@@ -206,14 +206,14 @@ def test_a_large_body_is_refused_before_it_is_read(hook: Hooked) -> None:
             yield b"x" * 65_536
 
     async def send() -> int:
-        answer = await hook.asking.datasette.client.request("POST", "/-/webhook/here", content=body())
+        answer = await hook.client.datasette.client.request("POST", "/-/webhook/here", content=body())
         return int(answer.status_code)
 
     assert asyncio.run(send()) == 413
     assert taken <= LARGEST_BODY / 65_536 + 2
 
 
-def test_every_kind_of_event_marks_and_none_buries(hook: Hooked) -> None:
+def test_every_kind_of_event_marks_and_none_buries(hook: WebhookClient) -> None:
     """Deleted, transferred, renamed: the row stands as it was until the upstream has been asked."""
     for length, event in enumerate(("repo:updated", "repo:deleted", "repo:transfer")):
         body = body_of("cloud_updated.json", NAME=SOME, UUID=hook.uuid(SOME)) + b" " * length
@@ -225,7 +225,7 @@ def test_every_kind_of_event_marks_and_none_buries(hook: Hooked) -> None:
     assert '"row":true' in mark[1]
 
 
-def test_a_repository_unknown_here_makes_its_workspace_due_if_that_is_mirrored(hook: Hooked) -> None:
+def test_a_repository_unknown_here_makes_its_workspace_due_if_that_is_mirrored(hook: WebhookClient) -> None:
     """Its name is not written down: it may be one that readers of the mirror must not know."""
     for full_name in ("ubernostrum/brand-new", "stranger/secret"):
         body = body_of("cloud_push.json", NAME=full_name, UUID="{new}", OLD=OLD, NEW=NEW)
@@ -234,25 +234,25 @@ def test_a_repository_unknown_here_makes_its_workspace_due_if_that_is_mirrored(h
     assert not hook.crawl.rows("SELECT 1 FROM cursors WHERE stream || value LIKE '%brand-new%'")
 
 
-def test_events_of_no_concern_are_taken_and_ignored(hook: Hooked) -> None:
+def test_events_of_no_concern_are_taken_and_ignored(hook: WebhookClient) -> None:
     """So that a webhook with too many events ticked does not look broken."""
     answer = hook.deliver("pullrequest:created", b'{"pullrequest": {}}')
     assert (answer.status_code, answer.json()) == (200, {"outcome": "ignored"})
 
 
-def becomes(hook: Hooked, target: str) -> bool:
+def becomes(hook: WebhookClient, target: str) -> bool:
     """Wait until the branch `main` is at a commit."""
     pause = threading.Event()
     return any(hook.main() == target or pause.wait(0.05) for _ in range(400))
 
 
-def spooled(hook: Hooked) -> list[Path]:
+def spooled(hook: WebhookClient) -> list[Path]:
     """List what is acknowledged and not written yet."""
     folder = hook.crawl.path.with_name(hook.crawl.path.name + ".webhooks")
     return sorted(folder.glob("*.json")) if folder.exists() else []
 
 
-def test_a_busy_file_keeps_no_sender_waiting(hook: Hooked) -> None:
+def test_a_busy_file_keeps_no_sender_waiting(hook: WebhookClient) -> None:
     """While a sync writes, the answer comes all the same; what was said is written when the file is free."""
     with Store(hook.crawl.path) as store, store.transaction():
         answer = hook.push(OLD, NEW)
@@ -263,7 +263,7 @@ def test_a_busy_file_keeps_no_sender_waiting(hook: Hooked) -> None:
     assert becomes(hook, NEW)
 
 
-def kept_push(hook: Hooked, old: str, new: str) -> Kept:
+def kept_push(hook: WebhookClient, old: str, new: str) -> Kept:
     """Make a delivery as it is kept."""
     body = body_of("cloud_push.json", NAME=SOME, UUID=hook.uuid(SOME), OLD=old, NEW=new)
     news = read_event("repo:push", body, datacenter=False)
@@ -271,7 +271,7 @@ def kept_push(hook: Hooked, old: str, new: str) -> Kept:
     return Kept("here", Delivery("repo:push", new, new, to_text(utc_now())), news)
 
 
-def test_what_was_acknowledged_is_tried_until_it_is_written(hook: Hooked) -> None:
+def test_what_was_acknowledged_is_tried_until_it_is_written(hook: WebhookClient) -> None:
     """The file stays locked longer than SQLite waits; what comes meanwhile is written after it, in order."""
     attempts = list[str]()
     free = threading.Event()
@@ -292,22 +292,22 @@ def test_what_was_acknowledged_is_tried_until_it_is_written(hook: Hooked) -> Non
     assert becomes(hook, NEWER)
 
 
-def test_what_was_acknowledged_is_written_by_the_next_process(hook: Hooked) -> None:
+def test_what_was_acknowledged_is_written_by_the_next_process(hook: WebhookClient) -> None:
     """As soon as it takes webhooks, without waiting for one; what is no delivery is set aside."""
     spool = Spool(hook.crawl.path)
     spool.add(kept_push(hook, OLD, NEW))
     broken = spooled(hook)[0].with_name("0.json")
     broken.write_bytes(b"{")
-    accept(hook.asking.datasette, {})
+    accept(hook.client.datasette, {})
     assert becomes(hook, NEW)
     assert broken.with_name("0.json.failed").exists()
     pause = threading.Event()
     assert any(not spooled(hook) or pause.wait(0.05) for _ in range(100))
 
 
-def test_more_than_can_be_kept_is_to_be_sent_again(hook: Hooked) -> None:
+def test_more_than_can_be_kept_is_to_be_sent_again(hook: WebhookClient) -> None:
     """The queue is full, the folder is full, or nothing can be written beside the mirror: 503."""
-    known, done = hooks(hook.asking.datasette), threading.Event()
+    known, done = hooks(hook.client.datasette), threading.Event()
     known.patience = 0.05
 
     def stuck(store: Store, kept: Kept) -> dict[str, object]:
@@ -326,7 +326,7 @@ def test_more_than_can_be_kept_is_to_be_sent_again(hook: Hooked) -> None:
     done.set()
 
 
-def test_no_secret_is_in_any_answer_or_row(hook: Hooked) -> None:
+def test_no_secret_is_in_any_answer_or_row(hook: WebhookClient) -> None:
     """Neither the secret nor the signature, whatever is sent."""
     answers = [
         hook.push(OLD, NEW).text,

@@ -7,9 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hooked import NEW, OLD, body_of
 from hypothesis import given
 from hypothesis import strategies as st
+from webhook_client import NEW, OLD, body_of
 
 from mirror import ref_names as git_names
 from mirror.serve.webhook_events import Malformed, read_event

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from crawl import assert_true
-from hooked import NEW, OLD, SOME, Hooked, hooked
+from sync_harness import assert_matches_sandbox
+from webhook_client import NEW, OLD, SOME, WebhookClient, webhook_mirror
 
 from mirror.background.jobs import with_marks
 from mirror.config import Config
@@ -22,13 +22,13 @@ from mirror.upstream.connect import connect
 
 
 @pytest.fixture
-def hook(tmp_path: Path) -> Iterator[Hooked]:
+def hook(tmp_path: Path) -> Iterator[WebhookClient]:
     """A synced mirror whose upstream has a webhook."""
-    with hooked(tmp_path) as found:
+    with webhook_mirror(tmp_path) as found:
         yield found
 
 
-def work(hook: Hooked, part: Part, later: float = 60) -> Summary:
+def work(hook: WebhookClient, part: Part, later: float = 60) -> Summary:
     """Do part of a sync."""
     crawl = hook.crawl
     crawl.clock.wait(later)
@@ -54,19 +54,19 @@ def work(hook: Hooked, part: Part, later: float = 60) -> Summary:
             return sync_upstream(run, part)
 
 
-def marks(hook: Hooked) -> int:
+def marks(hook: WebhookClient) -> int:
     """Count what is marked."""
     return int(
         hook.crawl.one("SELECT count(*) FROM cursors WHERE stream LIKE 'marked:%' OR stream LIKE 'due:%'")
     )
 
 
-def true(hook: Hooked) -> None:
+def true(hook: WebhookClient) -> None:
     """Hold the mirror against the sandbox."""
-    assert_true(hook.crawl, hook.sandbox, hook.sandbox.workspaces())
+    assert_matches_sandbox(hook.crawl, hook.sandbox, hook.sandbox.workspaces())
 
 
-def test_a_push_is_confirmed_by_one_request(hook: Hooked) -> None:
+def test_a_push_is_confirmed_by_one_request(hook: WebhookClient) -> None:
     """The refs of the repository that was pushed to, and no listing."""
     hook.sandbox.do("push", SOME, branch="main")
     hook.push(OLD, NEW)
@@ -80,7 +80,7 @@ def test_a_push_is_confirmed_by_one_request(hook: Hooked) -> None:
     true(hook)
 
 
-def test_a_lie_lasts_until_the_next_run(hook: Hooked) -> None:
+def test_a_lie_lasts_until_the_next_run(hook: WebhookClient) -> None:
     """A signed push that never happened is taken back."""
     hook.push(OLD, NEW)
     assert hook.main() == NEW
@@ -89,7 +89,7 @@ def test_a_lie_lasts_until_the_next_run(hook: Hooked) -> None:
     true(hook)
 
 
-def test_every_sync_takes_up_what_is_marked(hook: Hooked) -> None:
+def test_every_sync_takes_up_what_is_marked(hook: WebhookClient) -> None:
     """Without a service too."""
     hook.push(OLD, NEW)
     hook.crawl.sync()
@@ -98,7 +98,7 @@ def test_every_sync_takes_up_what_is_marked(hook: Hooked) -> None:
 
 
 @pytest.mark.parametrize("action", ["rename", "make_private", "delete", "transfer", "create"])
-def test_what_happened_to_a_row_is_asked_at_once(hook: Hooked, action: str) -> None:
+def test_what_happened_to_a_row_is_asked_at_once(hook: WebhookClient, action: str) -> None:
     """The upstream's answer is what the mirror shows; gone is only what a listing proves to be gone."""
     more = {"rename": {"name": "another"}, "transfer": {"to": "jespern"}}.get(action, {})
     if action == "create":
@@ -118,7 +118,7 @@ def test_what_happened_to_a_row_is_asked_at_once(hook: Hooked, action: str) -> N
 def test_a_transfer_to_an_owner_who_is_not_mirrored_is_a_tombstone(tmp_path: Path) -> None:
     """By the upstream's word; also where something else has gone to the same owner before."""
     owner = SOME.partition("/")[0]
-    with hooked(tmp_path, workspaces=(owner,)) as hook:
+    with webhook_mirror(tmp_path, workspaces=(owner,)) as hook:
         for full_name in (SOME, f"{owner}/django-registration"):
             hook.sandbox.do("transfer", full_name, to="brodie")
             hook.about("repo:transfer", "cloud_updated.json", full_name)
@@ -129,7 +129,7 @@ def test_a_transfer_to_an_owner_who_is_not_mirrored_is_a_tombstone(tmp_path: Pat
         }
 
 
-def test_a_webhook_alone_buries_nothing(hook: Hooked) -> None:
+def test_a_webhook_alone_buries_nothing(hook: WebhookClient) -> None:
     """The repository that is said to be deleted is still there."""
     hook.about("repo:deleted", "cloud_updated.json")
     work(hook, MARKED)
@@ -137,7 +137,7 @@ def test_a_webhook_alone_buries_nothing(hook: Hooked) -> None:
     true(hook)
 
 
-def test_marks_wait_for_the_budget(hook: Hooked) -> None:
+def test_marks_wait_for_the_budget(hook: WebhookClient) -> None:
     """Nothing is forgotten while the upstream cannot be asked."""
     hook.about("repo:updated", "cloud_updated.json")
     hook.crawl.config = msgspec.structs.replace(hook.crawl.config, requests_per_hour=1)
@@ -145,7 +145,7 @@ def test_marks_wait_for_the_budget(hook: Hooked) -> None:
     assert marks(hook) == 1
 
 
-def test_a_marked_workspace_that_cannot_be_listed_waits_for_its_next_try(hook: Hooked) -> None:
+def test_a_marked_workspace_that_cannot_be_listed_waits_for_its_next_try(hook: WebhookClient) -> None:
     """It costs one try after each delay and not a run every three seconds; an ordinary sync takes it up."""
     config = Config(database=str(hook.crawl.path), upstreams=(hook.crawl.config,))
 
@@ -169,7 +169,7 @@ def test_a_marked_workspace_that_cannot_be_listed_waits_for_its_next_try(hook: H
     true(hook)
 
 
-def test_a_mark_of_a_workspace_that_is_mirrored_no_longer_is_forgotten(hook: Hooked) -> None:
+def test_a_mark_of_a_workspace_that_is_mirrored_no_longer_is_forgotten(hook: WebhookClient) -> None:
     """Nothing would ever list it."""
     hook.sandbox.do("delete", SOME)
     hook.about("repo:deleted", "cloud_updated.json")
@@ -178,7 +178,7 @@ def test_a_mark_of_a_workspace_that_is_mirrored_no_longer_is_forgotten(hook: Hoo
     assert marks(hook) == 0
 
 
-def test_parts_leave_each_others_places_alone(hook: Hooked) -> None:
+def test_parts_leave_each_others_places_alone(hook: WebhookClient) -> None:
     """Refs alone, leftovers alone: no listing is asked for, and the next whole sync finds what they left."""
     hook.sandbox.do("rename", SOME, name="another")
     for part in (REFS, RETRY):

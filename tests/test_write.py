@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from upstream_fakes import MemoryLedger
-from write_bench import Bench, bench
+from write_harness import WriteHarness, writable
 
 from mirror.operations import Wishes, sync_all
 from mirror.report import Silent
@@ -22,13 +22,13 @@ from mirror.upstream.protocol import Settings
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Iterator[Bench]:
+def made(tmp_path: Path) -> Iterator[WriteHarness]:
     """A mirrored sandbox."""
-    with bench(tmp_path, refs="api") as found:
+    with writable(tmp_path, refs="api") as found:
         yield found
 
 
-def test_a_created_repository_is_there_at_once(made: Bench) -> None:
+def test_a_created_repository_is_there_at_once(made: WriteHarness) -> None:
     """Upstream, row, change, audit and search agree, for two requests: its refs are read at once."""
     settings = Settings(name="New Idea", is_private=True, description="An idea", scm="git", has_wiki=True)
     row = made.writes.create("jespern", settings, by="a token")
@@ -46,12 +46,12 @@ def test_a_created_repository_is_there_at_once(made: Bench) -> None:
     assert made.found("new-id") == ["jespern/new-idea"]
 
 
-def test_the_owner_is_found_in_any_case(made: Bench) -> None:
+def test_the_owner_is_found_in_any_case(made: WriteHarness) -> None:
     """A namespace is spelled as the mirror spells it, whatever was typed."""
     assert made.writes.create("JesperN", Settings(name="Typed"), by="x").full_name == "jespern/typed"
 
 
-def test_a_slug_of_its_own(made: Bench) -> None:
+def test_a_slug_of_its_own(made: WriteHarness) -> None:
     """The address can be other than what the name says."""
     row = made.writes.create("erik", Settings(name="The Name"), slug="address", by="x")
     assert (row.full_name, row.name) == ("erik/address", "The Name")
@@ -60,7 +60,7 @@ def test_a_slug_of_its_own(made: Bench) -> None:
 @pytest.mark.parametrize(("owner", "scm"), [("jespern", "hg"), ("erik", "git"), ("1team", "hg")])
 def test_without_a_kind_it_is_as_the_last_one(tmp_path: Path, owner: str, scm: str) -> None:
     """API 1.0 took the kind of the owner's newest repository, and hg for those who had none."""
-    with bench(tmp_path, workspaces=("jespern", "erik", "1team")) as made:
+    with writable(tmp_path, workspaces=("jespern", "erik", "1team")) as made:
         if owner == "1team":
             for full_name in [row[0] for row in made.rows("SELECT full_name FROM repositories")]:
                 if full_name.startswith("1team/"):
@@ -70,11 +70,11 @@ def test_without_a_kind_it_is_as_the_last_one(tmp_path: Path, owner: str, scm: s
 
 def test_the_cloud_is_asked_for_git(tmp_path: Path) -> None:
     """Bitbucket Cloud makes nothing else any more, so nothing else can be meant."""
-    with bench(tmp_path, kind="cloud") as made:
+    with writable(tmp_path, kind="cloud") as made:
         assert made.writes.create("jespern", Settings(name="Fresh"), by="x").scm == "git"
 
 
-def test_a_partial_update(made: Bench) -> None:
+def test_a_partial_update(made: WriteHarness) -> None:
     """What is not mentioned stays as it is, upstream and here."""
     before = made.row("jespern/django-piston")
     made.writes.update("jespern/django-piston", Settings(website="https://example.com/"), by="x")
@@ -88,7 +88,7 @@ def test_a_partial_update(made: Bench) -> None:
     assert made.written() == [("x", "update", "jespern/django-piston", "done")]
 
 
-def test_another_name_moves_the_slug(made: Bench) -> None:
+def test_another_name_moves_the_slug(made: WriteHarness) -> None:
     """Identity, refs and history stay with the row; the old name finds nothing."""
     before = made.row("jespern/django-piston")
     row = made.writes.update("jespern/django-piston", Settings(name="Piston Two"), by="x")
@@ -103,7 +103,7 @@ def test_another_name_moves_the_slug(made: Bench) -> None:
     assert made.found("piston-two") == ["jespern/piston-two"]
 
 
-def test_hiding_and_showing(made: Bench) -> None:
+def test_hiding_and_showing(made: WriteHarness) -> None:
     """Privacy changes at once here too, both ways."""
     made.writes.update("jespern/django-piston", Settings(is_private=True), by="x")
     assert made.rows("SELECT is_private FROM repositories WHERE slug = 'django-piston'") == [(1,)]
@@ -111,7 +111,7 @@ def test_hiding_and_showing(made: Bench) -> None:
     assert [kind for kind, _, _ in made.changes()] == ["made_private", "made_public"]
 
 
-def test_a_deleted_repository_is_a_tombstone(made: Bench) -> None:
+def test_a_deleted_repository_is_a_tombstone(made: WriteHarness) -> None:
     """The row and its refs stay, with the reason; the search finds it no more."""
     made.writes.delete("jespern/django-piston", by="x")
     assert made.upstream("jespern/django-piston") is None
@@ -124,7 +124,7 @@ def test_a_deleted_repository_is_a_tombstone(made: Bench) -> None:
     assert "jespern/django-piston" not in made.found("django-piston")
 
 
-def test_a_name_can_be_used_again(made: Bench) -> None:
+def test_a_name_can_be_used_again(made: WriteHarness) -> None:
     """A repository made under a deleted one's name is another one."""
     made.writes.delete("jespern/django-piston", by="x")
     made.writes.create("jespern", Settings(name="django-piston", scm="git"), by="x")
@@ -134,7 +134,7 @@ def test_a_name_can_be_used_again(made: Bench) -> None:
     assert made.rows("SELECT count(*) FROM repositories WHERE slug = 'django-piston'") == [(2,)]
 
 
-def test_a_fork_knows_its_parent(made: Bench) -> None:
+def test_a_fork_knows_its_parent(made: WriteHarness) -> None:
     """It is there under its new owner, tied to the row it was forked from."""
     row = made.writes.fork("jespern/django-piston", "erik", Settings(name="Erik's Piston"), by="x")
     assert row.full_name == "erik/eriks-piston"
@@ -147,7 +147,7 @@ def test_a_fork_knows_its_parent(made: Bench) -> None:
     assert made.written() == [("x", "fork", "erik/eriks-piston", "done")]
 
 
-def test_a_fork_of_a_private_repository_is_private(made: Bench) -> None:
+def test_a_fork_of_a_private_repository_is_private(made: WriteHarness) -> None:
     """Nothing is shown to the public because somebody forgot to say so."""
     made.writes.fork("jespern/arriving", "erik", Settings(name="copy"), by="x")
     assert made.upstream("erik/copy")["is_private"] is True
@@ -155,7 +155,7 @@ def test_a_fork_of_a_private_repository_is_private(made: Bench) -> None:
     assert made.upstream("erik/shown")["is_private"] is False
 
 
-def test_a_repository_that_lost_its_name_is_looked_after(made: Bench) -> None:
+def test_a_repository_that_lost_its_name_is_looked_after(made: WriteHarness) -> None:
     """Whoever had the new one's name in the mirror was renamed or deleted meanwhile, which is asked for."""
     made.sandbox.do("rename", "jespern/django-piston", name="Moved On")
     made.sandbox.do("delete", "jespern/arriving")
@@ -166,7 +166,7 @@ def test_a_repository_that_lost_its_name_is_looked_after(made: Bench) -> None:
     assert rows == [("deleted",), (None,)]
 
 
-def test_two_at_once(made: Bench) -> None:
+def test_two_at_once(made: WriteHarness) -> None:
     """Writes of several threads do not get into each other's way."""
     names = [f"idea-{number}" for number in range(6)]
     with ThreadPoolExecutor(6) as pool:
@@ -176,14 +176,14 @@ def test_two_at_once(made: Bench) -> None:
     assert sorted(row[0] for row in made.written()) == names
 
 
-def test_a_sync_does_not_keep_writes_waiting(made: Bench) -> None:
+def test_a_sync_does_not_keep_writes_waiting(made: WriteHarness) -> None:
     """The lock of a sync is not a write's; SQLite's own is held for moments only."""
     with sync_lock(made.path):
         made.writes.create("jespern", Settings(name="meanwhile"), by="x")
     assert made.row("jespern/meanwhile") is not None
 
 
-def test_a_page_from_before_does_not_undo_a_write(made: Bench) -> None:
+def test_a_page_from_before_does_not_undo_a_write(made: WriteHarness) -> None:
     """A listing that was asked for first and is saved last brings back neither the deleted nor the public."""
     upstream = connect_writable(
         made.config.upstreams[0], ledger=MemoryLedger(), wait=lambda *_: None, environ=made.environ
@@ -210,7 +210,7 @@ def test_a_page_from_before_does_not_undo_a_write(made: Bench) -> None:
 
 def test_a_sync_under_way_is_not_harmed(tmp_path: Path) -> None:
     """Whatever order pages and writes are saved in, the next sync leaves what the upstream has."""
-    with bench(tmp_path, size=450, workspaces=("jespern", "big")) as made:
+    with writable(tmp_path, size=450, workspaces=("jespern", "big")) as made:
         made.sandbox.add_fault(Fault("slow", where="listing", nth=None, seconds=0.05))
         token = made.path.with_name("token")
         config = made.with_credential(f"file:{token}")
@@ -238,7 +238,7 @@ def test_a_sync_under_way_is_not_harmed(tmp_path: Path) -> None:
         }
 
 
-def test_a_fork_has_its_refs_at_once(made: Bench) -> None:
+def test_a_fork_has_its_refs_at_once(made: WriteHarness) -> None:
     """It is marked to be read once more, because upstreams may copy refs after they have answered."""
     made.writes.fork("jespern/django-piston", "erik", Settings(name="piston"), by="x")
     there = {ref["name"] for ref in made.sandbox.world.refs("erik/piston")}
@@ -255,7 +255,7 @@ _REFS_OF_PISTON = """SELECT x.name FROM repositories r JOIN
 
 
 @pytest.mark.parametrize("what", ["500", "html", "empty"])
-def test_refs_that_cannot_be_read_at_once_are_not_made_up(made: Bench, what: str) -> None:
+def test_refs_that_cannot_be_read_at_once_are_not_made_up(made: WriteHarness, what: str) -> None:
     """The fork is made all the same; its refs stay unread until the next run, and are no empty list."""
     made.sandbox.add_fault(Fault(what, where="refs", nth=None))
     made.writes.fork("jespern/django-piston", "erik", Settings(name="piston"), by="x")

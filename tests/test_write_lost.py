@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from write_bench import Bench, bench
+from write_harness import WriteHarness, writable
 
 from mirror.errors import OutcomeUnknown, UpstreamBusy, UpstreamRefused
 from mirror.sandbox import Fault
@@ -34,19 +34,19 @@ def at(fault: Fault, nth: int) -> Fault:
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Iterator[Bench]:
+def made(tmp_path: Path) -> Iterator[WriteHarness]:
     """A mirrored sandbox."""
-    with bench(tmp_path) as found:
+    with writable(tmp_path) as found:
         yield found
 
 
-def sent(made: Bench) -> int:
+def sent(made: WriteHarness) -> int:
     """Count the writes that came through: each tries to make a repository of its own."""
     return sum("idea" in row["slug"] for row in made.sandbox.world.visible())
 
 
 @pytest.mark.parametrize("fault", DONE_BUT_UNHEARD, ids=named)
-def test_created_but_unheard(made: Bench, fault: Fault) -> None:
+def test_created_but_unheard(made: WriteHarness, fault: Fault) -> None:
     """The new repository is found by its name and shown, as if the answer had come."""
     made.sandbox.add_fault(at(fault, 1))
     row = made.writes.create("jespern", IDEA, by="x")
@@ -57,7 +57,7 @@ def test_created_but_unheard(made: Bench, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("fault", NOT_DONE_UNHEARD, ids=named)
-def test_not_created_and_unheard(made: Bench, fault: Fault) -> None:
+def test_not_created_and_unheard(made: WriteHarness, fault: Fault) -> None:
     """The request is not repeated; the error says what is known, and so does the audit."""
     before = made.rows("SELECT * FROM repositories")
     made.sandbox.add_fault(at(fault, 1))
@@ -71,7 +71,7 @@ def test_not_created_and_unheard(made: Bench, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("status", ["500", "503"])
-def test_a_server_that_is_ill(made: Bench, status: str) -> None:
+def test_a_server_that_is_ill(made: WriteHarness, status: str) -> None:
     """A 5xx is looked up too; where nothing was made, nothing is left behind."""
     before = made.contents()
     made.sandbox.add_fault(at(Fault(status), 1))
@@ -82,7 +82,7 @@ def test_a_server_that_is_ill(made: Bench, status: str) -> None:
     assert made.contents() == before
 
 
-def test_an_upstream_that_went_away(made: Bench) -> None:
+def test_an_upstream_that_went_away(made: WriteHarness) -> None:
     """Where even looking fails, the error says both, and nothing is claimed."""
     made.sandbox.add_fault(Fault("drop", where="*/repositories/*", nth=None))
     with pytest.raises(OutcomeUnknown, match=r"(?s)may have been done.*Looking it up failed as well"):
@@ -93,7 +93,7 @@ def test_an_upstream_that_went_away(made: Bench) -> None:
 
 def test_nobody_listens(tmp_path: Path) -> None:
     """Where no connection comes about, the write was certainly not done, and the error says so."""
-    with bench(tmp_path) as made:
+    with writable(tmp_path) as made:
         pass
     before = made.contents()
     with pytest.raises(UpstreamBusy, match=r"cannot connect.*creating jespern/idea was not asked"):
@@ -101,7 +101,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
     assert made.contents() == before
 
 
-def test_a_name_that_was_taken_before(made: Bench) -> None:
+def test_a_name_that_was_taken_before(made: WriteHarness) -> None:
     """A repository that the mirror knew by that name was not made by the lost request."""
     made.sandbox.add_fault(at(Fault("drop"), 1))
     with pytest.raises(UpstreamRefused, match="there is a repository jespern/arriving already"):
@@ -111,7 +111,7 @@ def test_a_name_that_was_taken_before(made: Bench) -> None:
 
 def test_a_name_that_was_taken_unseen(tmp_path: Path) -> None:
     """Nor was one that the mirror does not know, but that is years old."""
-    with bench(tmp_path, workspaces=("jespern",)) as made:
+    with writable(tmp_path, workspaces=("jespern",)) as made:
         made.sandbox.add_fault(at(Fault("drop"), 1))
         settings = Settings(name="codeigniter")
         with pytest.raises(UpstreamRefused, match="there is a repository mcatalbas/codeigniter already"):
@@ -119,7 +119,7 @@ def test_a_name_that_was_taken_unseen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", DONE_BUT_UNHEARD, ids=named)
-def test_updated_but_unheard(made: Bench, fault: Fault) -> None:
+def test_updated_but_unheard(made: WriteHarness, fault: Fault) -> None:
     """A rename whose answer was lost is found by identity."""
     made.sandbox.add_fault(at(fault, 2))
     row = made.writes.update(PISTON, Settings(name="New Piston", has_wiki=True), by="x")
@@ -129,7 +129,7 @@ def test_updated_but_unheard(made: Bench, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("fault", NOT_DONE_UNHEARD, ids=named)
-def test_not_updated_and_unheard(made: Bench, fault: Fault) -> None:
+def test_not_updated_and_unheard(made: WriteHarness, fault: Fault) -> None:
     """Nothing here changes, and nothing is sent twice."""
     before = made.rows("SELECT * FROM repositories")
     made.sandbox.add_fault(at(fault, 2))
@@ -143,7 +143,7 @@ NO_WEBSITE = "jespern/jespern-jekyll"
 
 
 @pytest.mark.parametrize("fault", [Fault("500"), *NOT_DONE_UNHEARD], ids=named)
-def test_what_was_empty_before_was_not_filled_in(made: Bench, fault: Fault) -> None:
+def test_what_was_empty_before_was_not_filled_in(made: WriteHarness, fault: Fault) -> None:
     """An upstream that says null of a website says that there is none, so the lost update was not done."""
     before = made.upstream(NO_WEBSITE)
     assert before["website"] is None
@@ -154,7 +154,7 @@ def test_what_was_empty_before_was_not_filled_in(made: Bench, fault: Fault) -> N
     assert ("x", "update", NO_WEBSITE, "done") not in made.written()
 
 
-def test_what_was_emptied_is_found_to_be_empty(made: Bench) -> None:
+def test_what_was_emptied_is_found_to_be_empty(made: WriteHarness) -> None:
     """Null and an empty text are the same."""
     made.sandbox.add_fault(at(Fault("truncate"), 2))
     made.writes.update(NO_WEBSITE, Settings(website=""), by="x")
@@ -162,7 +162,7 @@ def test_what_was_emptied_is_found_to_be_empty(made: Bench) -> None:
 
 
 @pytest.mark.parametrize("fault", [Fault("slow", seconds=1.2)], ids=named)
-def test_deleted_but_unheard(made: Bench, fault: Fault) -> None:
+def test_deleted_but_unheard(made: WriteHarness, fault: Fault) -> None:
     """What is not there any more was deleted."""
     made.sandbox.add_fault(at(fault, 2))
     made.writes.delete(PISTON, by="x")
@@ -170,7 +170,7 @@ def test_deleted_but_unheard(made: Bench, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("fault", [Fault("drop"), Fault("hang"), Fault("504")], ids=named)
-def test_not_deleted_and_unheard(made: Bench, fault: Fault) -> None:
+def test_not_deleted_and_unheard(made: WriteHarness, fault: Fault) -> None:
     """What is there still is not called deleted."""
     made.sandbox.add_fault(at(fault, 2))
     with pytest.raises(OutcomeUnknown, match="deleting jespern/django-piston"):
@@ -182,7 +182,7 @@ def test_not_deleted_and_unheard(made: Bench, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("fault", DONE_BUT_UNHEARD, ids=named)
-def test_forked_but_unheard(made: Bench, fault: Fault) -> None:
+def test_forked_but_unheard(made: WriteHarness, fault: Fault) -> None:
     """The fork is found under its new owner."""
     made.sandbox.add_fault(at(fault, 1))
     row = made.writes.fork(PISTON, "erik", Settings(name="copy"), by="x")
@@ -193,7 +193,7 @@ def test_forked_but_unheard(made: Bench, fault: Fault) -> None:
     assert made.asked() == 2
 
 
-def test_not_forked_and_unheard(made: Bench) -> None:
+def test_not_forked_and_unheard(made: WriteHarness) -> None:
     """There is no fork, here or there; a namesake that is no fork is not taken for it."""
     made.sandbox.add_fault(at(Fault("drop"), 1))
     with pytest.raises(OutcomeUnknown, match="forking jespern/django-piston as erik/copy"):
@@ -206,14 +206,14 @@ def test_not_forked_and_unheard(made: Bench) -> None:
     assert made.row("erik/copy") is None
 
 
-def test_a_short_429_is_waited_out(made: Bench) -> None:
+def test_a_short_429_is_waited_out(made: WriteHarness) -> None:
     """A write that was refused for its haste was not done, so it may be asked again."""
     made.sandbox.add_fault(Fault("429", where="*/repositories/*", retry_after="1"))
     assert made.writes.create("jespern", IDEA, by="x").full_name == "jespern/idea"
     assert sent(made) == 1
 
 
-def test_a_long_429_is_told(made: Bench) -> None:
+def test_a_long_429_is_told(made: WriteHarness) -> None:
     """Nobody waits a minute for a write: the error says when, and nothing was done."""
     before = made.rows("SELECT * FROM repositories")
     made.sandbox.add_fault(Fault("429", where="*/repositories/*", retry_after="60"))

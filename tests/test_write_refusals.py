@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from write_bench import SECRET, Bench, bench
+from write_harness import SECRET, WriteHarness, writable
 
 from mirror.config import Config
 from mirror.errors import (
@@ -22,7 +22,7 @@ from mirror.store import Store
 from mirror.upstream.protocol import Settings
 
 PISTON = "jespern/django-piston"
-Write = Callable[[Bench], object]
+Write = Callable[[WriteHarness], object]
 
 WRITES: dict[str, Write] = {
     "create": lambda made: made.writes.create("jespern", Settings(name="idea"), by="x"),
@@ -33,9 +33,9 @@ WRITES: dict[str, Write] = {
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Iterator[Bench]:
+def made(tmp_path: Path) -> Iterator[WriteHarness]:
     """A mirrored sandbox."""
-    with bench(tmp_path) as found:
+    with writable(tmp_path) as found:
         yield found
 
 
@@ -61,7 +61,9 @@ def nth_of(write: Write) -> int:
         (410, UpstreamRefused),
     ],
 )
-def test_a_refusal_leaves_no_trace(made: Bench, write: Write, status: int, kind: type[MirrorError]) -> None:
+def test_a_refusal_leaves_no_trace(
+    made: WriteHarness, write: Write, status: int, kind: type[MirrorError]
+) -> None:
     """The error is of the right type and asked once; the mirror is the same to the last byte."""
     before = made.contents()
     made.sandbox.add_fault(Fault(str(status), where="*/repositories/*", nth=nth_of(write)))
@@ -72,7 +74,7 @@ def test_a_refusal_leaves_no_trace(made: Bench, write: Write, status: int, kind:
     assert made.contents() == before
 
 
-def test_a_duplicate_keeps_the_upstreams_words(made: Bench) -> None:
+def test_a_duplicate_keeps_the_upstreams_words(made: WriteHarness) -> None:
     """400 names the field and says what Bitbucket says."""
     with pytest.raises(UpstreamRefused, match=r"400: .*already exists.*name: ") as caught:
         made.writes.create("jespern", Settings(name="arriving"), by="x")
@@ -80,7 +82,7 @@ def test_a_duplicate_keeps_the_upstreams_words(made: Bench) -> None:
     assert made.changes() == []
 
 
-def test_a_rename_onto_another(made: Bench) -> None:
+def test_a_rename_onto_another(made: WriteHarness) -> None:
     """Both keep their names."""
     with pytest.raises(UpstreamRefused, match="already exists"):
         made.writes.update(PISTON, Settings(name="arriving"), by="x")
@@ -89,7 +91,7 @@ def test_a_rename_onto_another(made: Bench) -> None:
 
 def test_rights_that_are_missing(tmp_path: Path) -> None:
     """403 names the scope that the credential lacks."""
-    with bench(tmp_path, "mcatalbas:sandbox") as made:
+    with writable(tmp_path, "mcatalbas:sandbox") as made:
         with pytest.raises(UpstreamRefused, match="lacks the scope repository:admin") as caught:
             made.writes.create("erik", Settings(name="idea"), by="x")
         assert caught.value.status == 403
@@ -98,7 +100,7 @@ def test_rights_that_are_missing(tmp_path: Path) -> None:
 def test_a_wrong_secret(tmp_path: Path, write: Write) -> None:
     """It is refused once, is never repeated, and is nowhere in what is said or kept."""
     secret = "wrong-secret-9071"
-    with bench(tmp_path, f"jespern:{secret}") as made:
+    with writable(tmp_path, f"jespern:{secret}") as made:
         before = made.contents()
         with pytest.raises(CredentialsRefused) as caught:
             write(made)
@@ -109,7 +111,7 @@ def test_a_wrong_secret(tmp_path: Path, write: Write) -> None:
 
 def test_secrets_are_nowhere(tmp_path: Path) -> None:
     """Neither the file nor an error holds the credential, though the sandbox writes logins into addresses."""
-    with bench(tmp_path, "jespern@example.com:sandbox") as made:
+    with writable(tmp_path, "jespern@example.com:sandbox") as made:
         for name in ("create", "update", "fork", "delete"):
             WRITES[name](made)
         dump = made.contents()
@@ -118,7 +120,7 @@ def test_secrets_are_nowhere(tmp_path: Path) -> None:
         assert "amVzcGVybkBleGFtcGxlLmNvbTpzYW5kYm94" not in dump
 
 
-def test_an_anonymous_upstream(made: Bench, write: Write) -> None:
+def test_an_anonymous_upstream(made: WriteHarness, write: Write) -> None:
     """Nobody may write without a credential: told before anything is asked."""
     made.writes = made.writer(made.with_credential(None))
     with pytest.raises(ConfigError, match=r"upstream s has no credential.*set `credential"):
@@ -126,7 +128,7 @@ def test_an_anonymous_upstream(made: Bench, write: Write) -> None:
     assert made.asked() == 0
 
 
-def test_a_credential_that_is_not_set(made: Bench, write: Write) -> None:
+def test_a_credential_that_is_not_set(made: WriteHarness, write: Write) -> None:
     """The variable that is missing is named."""
     made.environ.clear()
     with pytest.raises(ConfigError, match="TOKEN is not set"):
@@ -134,7 +136,7 @@ def test_a_credential_that_is_not_set(made: Bench, write: Write) -> None:
     assert made.asked() == 0
 
 
-def test_an_owner_nobody_knows(made: Bench) -> None:
+def test_an_owner_nobody_knows(made: WriteHarness) -> None:
     """The error says what to do; one that is configured needs no sync before."""
     with pytest.raises(NotFound, match=r"hold nobody: name it in `workspaces`.*--upstream \(s\)"):
         made.writes.create("nobody", Settings(name="idea"), by="x")
@@ -143,7 +145,7 @@ def test_an_owner_nobody_knows(made: Bench) -> None:
     assert writes.create("1TEAM", Settings(name="idea"), by="x").full_name == "1team/idea"
 
 
-def test_a_repository_nobody_knows(made: Bench) -> None:
+def test_a_repository_nobody_knows(made: WriteHarness) -> None:
     """What the mirror does not hold, or holds as gone, cannot be written to."""
     made.writes.delete("jespern/arriving", by="x")
     for name in ("jespern/nothing", "jespern/arriving"):
@@ -151,7 +153,7 @@ def test_a_repository_nobody_knows(made: Bench) -> None:
             made.writes.delete(name, by="x")
 
 
-def two_upstreams(made: Bench) -> Config:
+def two_upstreams(made: WriteHarness) -> Config:
     """Configure the same sandbox twice."""
     first = made.config.upstreams[0]
     return msgspec.structs.replace(
@@ -159,7 +161,7 @@ def two_upstreams(made: Bench) -> Config:
     )
 
 
-def test_two_upstreams_with_one_owner(made: Bench) -> None:
+def test_two_upstreams_with_one_owner(made: WriteHarness) -> None:
     """The user has to say which; then it is that one."""
     writes = made.writer(two_upstreams(made))
     with pytest.raises(ConfigError, match="jespern is in s and in t; say which one with --upstream"):
@@ -171,7 +173,7 @@ def test_two_upstreams_with_one_owner(made: Bench) -> None:
         writes.create("jespern", Settings(name="idea"), by="x", upstream="v")
 
 
-def test_two_upstreams_with_one_repository(made: Bench) -> None:
+def test_two_upstreams_with_one_repository(made: WriteHarness) -> None:
     """A name that both hold has to be told apart; the other one's row stays."""
     writes = made.writer(two_upstreams(made))
     writes.create("jespern", Settings(name="idea"), by="x", upstream="t")
@@ -181,7 +183,7 @@ def test_two_upstreams_with_one_repository(made: Bench) -> None:
     assert made.upstream(PISTON) is None
 
 
-def test_an_upstream_that_was_taken_out(made: Bench, write: Write) -> None:
+def test_an_upstream_that_was_taken_out(made: WriteHarness, write: Write) -> None:
     """Rows of an upstream that the configuration does not name any more cannot be written to."""
     other = msgspec.structs.replace(made.config.upstreams[0], name="other", workspaces=())
     made.writes = made.writer(msgspec.structs.replace(made.config, upstreams=(other,)))
@@ -189,7 +191,7 @@ def test_an_upstream_that_was_taken_out(made: Bench, write: Write) -> None:
         write(made)
 
 
-def test_no_mirror_yet(tmp_path: Path, made: Bench, write: Write) -> None:
+def test_no_mirror_yet(tmp_path: Path, made: WriteHarness, write: Write) -> None:
     """A write makes no mirror: there would be one repository in it."""
     elsewhere = tmp_path / "elsewhere.db"
     made.writes = made.writer(msgspec.structs.replace(made.config, database=str(elsewhere)))
@@ -198,7 +200,7 @@ def test_no_mirror_yet(tmp_path: Path, made: Bench, write: Write) -> None:
     assert not elsewhere.exists()
 
 
-def test_a_renamed_repository_is_not_deleted(made: Bench) -> None:
+def test_a_renamed_repository_is_not_deleted(made: WriteHarness) -> None:
     """Its name may be another one's by now: whoever deletes has to know what it is called."""
     made.sandbox.do("rename", PISTON, name="Moved On")
     with pytest.raises(UpstreamRefused, match="is called jespern/moved-on upstream by now") as caught:
@@ -207,7 +209,7 @@ def test_a_renamed_repository_is_not_deleted(made: Bench) -> None:
     assert made.upstream("jespern/moved-on") is not None
 
 
-def test_a_repository_that_is_gone_is_not_made_anew(made: Bench) -> None:
+def test_a_repository_that_is_gone_is_not_made_anew(made: WriteHarness) -> None:
     """Bitbucket would create what a PUT names and does not find."""
     made.sandbox.do("delete", PISTON)
     with pytest.raises(UpstreamRefused) as caught:
@@ -216,7 +218,7 @@ def test_a_repository_that_is_gone_is_not_made_anew(made: Bench) -> None:
     assert made.upstream(PISTON) is None
 
 
-def test_a_spent_budget(made: Bench) -> None:
+def test_a_spent_budget(made: WriteHarness) -> None:
     """Writes spend from the same hour as a sync; when that is spent, nothing is sent and nobody waits."""
     spent = made.rows("SELECT sum(requests) FROM request_ledger")[0][0]
     limited = msgspec.structs.replace(made.config.upstreams[0], requests_per_hour=spent + 1)
@@ -232,7 +234,7 @@ def test_a_spent_budget(made: Bench) -> None:
     assert made.rows("SELECT * FROM repositories") == before
 
 
-def test_a_budget_that_ends_between_look_and_write(made: Bench) -> None:
+def test_a_budget_that_ends_between_look_and_write(made: WriteHarness) -> None:
     """An update looks first; where that takes the last request, nothing was changed."""
     spent = made.rows("SELECT sum(requests) FROM request_ledger")[0][0]
     limited = msgspec.structs.replace(made.config.upstreams[0], requests_per_hour=spent + 1)
@@ -242,7 +244,7 @@ def test_a_budget_that_ends_between_look_and_write(made: Bench) -> None:
     assert made.upstream(PISTON)["description"] != "new"
 
 
-def test_a_mirror_that_cannot_be_written(made: Bench) -> None:
+def test_a_mirror_that_cannot_be_written(made: WriteHarness) -> None:
     """What the upstream has done is told, with what brings it here; half a write is none."""
     with Store(made.path) as store:
         store.connection.execute(

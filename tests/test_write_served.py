@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from served import Asking, asking, basic, make_tokens
-from write_bench import Bench, bench
+from asgi_client import AsgiClient, basic, client_of, make_tokens
+from write_harness import WriteHarness, writable
 
 from mirror.sandbox import Fault
 from mirror.store import Store
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 class Served:
     """A served mirror, its sandbox, and a login that may write."""
 
-    def __init__(self, made: Bench) -> None:
+    def __init__(self, made: WriteHarness) -> None:
         self.made = made
         writer: Writer = ServedWriter(made.writes)  # mypy holds it to the protocol
-        self.ask: Asking = asking(made.path, writes=True, writer=writer)
+        self.ask: AsgiClient = client_of(made.path, writes=True, writer=writer)
         with Store(made.path) as store:
             self.login = basic("jespern", make_tokens(store)["write"])
 
@@ -36,7 +36,7 @@ class Served:
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     """One for each test: they write."""
-    with bench(tmp_path) as made:
+    with writable(tmp_path) as made:
         yield Served(made)
 
 
@@ -115,7 +115,7 @@ def test_a_mirror_that_cannot_be_written_is_not_called_nothing(served: Served) -
 
 def test_the_writer_of_a_configuration(tmp_path: Path) -> None:
     """Making it reads and asks nothing: not even the credential has to be there yet."""
-    with bench(tmp_path) as made:
+    with writable(tmp_path) as made:
         writer = writer_for(made.config)
         assert made.asked() == 0
         assert callable(writer.create_repository)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from commands import Folder, sandbox
+from cli_runner import Folder, small_sandbox
 
 from mirror.times import machine_zone
 
@@ -50,7 +50,7 @@ def test_the_system_is_asked_without_a_variable() -> None:
 def test_commands_work_in_odd_zones(tmp_path: Path) -> None:
     """Moments are shown in the zone, and schedules are reckoned in it."""
     folder = Folder(tmp_path)
-    with sandbox(1) as served:
+    with small_sandbox(1) as served:
         folder.configure(served.url, 'schedule = "30 2 * * *"')
         assert folder.run("sync", TZ="XYZ25").code == 0
         assert "next " in folder.run("status", TZ="XYZ25").out

@@ -57,7 +57,7 @@ class MemoryLedger:
 
 
 @dataclass
-class Time:
+class FakeClock:
     """A clock that stands still but for the naps taken by it."""
 
     now: datetime = NOON
@@ -96,17 +96,17 @@ class Script:
 
 
 @dataclass
-class Bench:
+class FakeUpstream:
     """An upstream under test with all that was handed to it."""
 
     upstream: Upstream
     budget: Budget
     server: Script
-    time: Time
+    time: FakeClock
     ledger: MemoryLedger
 
 
-def bench(
+def faked(
     *answers: httpx.Response | Exception | Responder,
     kind: str = "cloud",
     url: str = "",
@@ -115,9 +115,9 @@ def bench(
     may_wait: bool = True,
     max_requests: int | None = None,
     **settings: Any,
-) -> Bench:
+) -> FakeUpstream:
     """Connect an upstream to prepared answers; `credential` is the secret's text itself."""
-    time, ledger, server = Time(), MemoryLedger(), Script(answers)
+    time, ledger, server = FakeClock(), MemoryLedger(), Script(answers)
     config = UpstreamConfig(
         name="test",
         kind=kind,  # type: ignore[arg-type]
@@ -137,7 +137,7 @@ def bench(
         environ={"SECRET": credential or ""},
         transport=httpx.MockTransport(server),
     )
-    return Bench(upstream, budget, server, time, ledger)
+    return FakeUpstream(upstream, budget, server, time, ledger)
 
 
 def answer(body: Any = None, status: int = 200, **headers: str) -> httpx.Response:

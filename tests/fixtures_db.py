@@ -139,7 +139,7 @@ ARRIVING_REFS = (
 )
 
 
-class Filled:
+class FixtureDb:
     """A store with one upstream, and short verbs to fill it."""
 
     def __init__(self, path: Path) -> None:
@@ -198,9 +198,9 @@ class Filled:
             save_failure(connection, self.upstream_id, failure, from_text(now))
 
 
-def fill_public(path: Path) -> Filled:
+def fill_public(path: Path) -> FixtureDb:
     """A file in which nothing is private; the refs of all repositories were read, most have none."""
-    filled = Filled(path)
+    filled = FixtureDb(path)
     filled.repositories(PUBLIC, first=True)
     filled.refs("jespern/django-piston", PISTON_REFS)
     for empty in PUBLIC[1:]:
@@ -210,7 +210,7 @@ def fill_public(path: Path) -> Filled:
     return filled
 
 
-def fill_mixed(path: Path) -> Filled:
+def fill_mixed(path: Path) -> FixtureDb:
     """A file with private rows of every sort: living, gone, forked in public, made public since, renamed."""
     filled = fill_public(path)
     hidden = repository("jespern/old-secret-name", JESPERN, uuid="{once}", is_private=True)
@@ -232,7 +232,7 @@ def fill_mixed(path: Path) -> Filled:
     return filled
 
 
-def copy_rows(filled: Filled, times: int) -> None:
+def copy_rows(filled: FixtureDb, times: int) -> None:
     """Make that many times as many repositories by SQL, for tests that need many rows, not good ones."""
     columns = [row[1] for row in filled.store.rows("PRAGMA table_info(repositories)")]
     changed = {"id": "id + :by", "uuid": "uuid || :by", "slug": "slug || '-' || :by"}
@@ -248,9 +248,9 @@ def copy_rows(filled: Filled, times: int) -> None:
             )
 
 
-def fill_many(path: Path, count: int, *, tags: int = 2) -> Filled:
+def fill_many(path: Path, count: int, *, tags: int = 2) -> FixtureDb:
     """A file with that many public repositories over `count / 20` owners, each with a branch and tags."""
-    filled = Filled(path)
+    filled = FixtureDb(path)
     start = datetime(2010, 1, 1, tzinfo=UTC)
     languages = ("python", "java", "", "c++", "javascript", "php", "go")
     owners = [owner(f"owner{number}") for number in range(max(1, count // 20))]
@@ -275,7 +275,7 @@ def fill_many(path: Path, count: int, *, tags: int = 2) -> Filled:
     return filled
 
 
-def _fill_refs(filled: Filled, tags: int) -> None:
+def _fill_refs(filled: FixtureDb, tags: int) -> None:
     """Give every repository a branch and tags; written row by row it would take minutes."""
     columns = "repository_id, name, target_hash, target_date, target_author, target_message, target_parents"
     values = "'0123456789abcdef0123456789abcdef01234567', updated_at, 'A <a@example.com>', 'Work', '[]'"

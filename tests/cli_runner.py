@@ -11,7 +11,7 @@ from typing import NamedTuple
 from mirror.sandbox import RunningSandbox, Sandbox, World, running
 
 
-class Ran(NamedTuple):
+class Finished(NamedTuple):
     """How a command ended and what it said."""
 
     code: int
@@ -39,7 +39,7 @@ class Folder:
         """Return the environment of a command."""
         return {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent), **more}
 
-    def run(self, *arguments: str, stdin: str | None = None, **environment: str) -> Ran:
+    def run(self, *arguments: str, stdin: str | None = None, **environment: str) -> Finished:
         """Run a command to its end."""
         done = subprocess.run(
             self.command(*arguments),
@@ -52,7 +52,7 @@ class Folder:
             check=False,
         )
         assert "Traceback" not in done.stderr, done.stderr
-        return Ran(done.returncode, done.stdout, done.stderr)
+        return Finished(done.returncode, done.stdout, done.stderr)
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start a command that stays."""
@@ -67,7 +67,7 @@ class Folder:
 
 
 @contextmanager
-def sandbox(repositories: int = 60) -> Iterator[RunningSandbox]:
+def small_sandbox(repositories: int = 60) -> Iterator[RunningSandbox]:
     """Serve a small sandbox."""
     with running(Sandbox(World(repositories, seed=1))) as served:
         yield served

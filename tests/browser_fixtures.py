@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filled import JESPERN, PISTON, PISTON_REFS, PUBLIC, Filled, hg_ref, owner, repository
+from fixtures_db import JESPERN, PISTON, PISTON_REFS, PUBLIC, FixtureDb, hg_ref, owner, repository
 
 from mirror.config import ServeConfig
 from mirror.serve.server import build, serve
@@ -72,7 +72,7 @@ def served_at(path: Path) -> Iterator[str]:
 
 def fill_lived_in(path: Path, *, private: bool = True) -> str:
     """Fill a mirror with weeks of syncs, changes of every sort and a failure; return a token to it."""
-    filled = Filled(path)
+    filled = FixtureDb(path)
     now = utc_now()
     _fill_repositories(filled, private=private)
     _fill_changes(filled)
@@ -87,7 +87,7 @@ def fill_lived_in(path: Path, *, private: bool = True) -> str:
     return token
 
 
-def _fill_repositories(filled: Filled, *, private: bool) -> None:
+def _fill_repositories(filled: FixtureDb, *, private: bool) -> None:
     now = utc_now()
     words = ("scripts", "video", "chat", "gateway", "tools", "client", "images", "blog", "queue", "docs")
     languages = ("python", "java", "", "c++", "javascript", "go")
@@ -130,7 +130,7 @@ def _said(row: Any) -> dict[str, object]:
     return {name: getattr(row, name) for name in row.__struct_fields__ if name not in left_out}
 
 
-def _fill_changes(filled: Filled) -> None:
+def _fill_changes(filled: FixtureDb) -> None:
     now = utc_now()
     branches = [
         hg_ref("branch", f"feature/{word}", f"{n % 10}", target_date=to_text(now - timedelta(days=n**3)))
@@ -149,7 +149,7 @@ def _fill_changes(filled: Filled) -> None:
     filled.failure("dchambers/django-piston", now=to_text(now - timedelta(minutes=9)))
 
 
-def _fill_runs(filled: Filled) -> None:
+def _fill_runs(filled: FixtureDb) -> None:
     now = utc_now()
     for day in range(29, -1, -1):
         at = now - timedelta(days=day, minutes=12)

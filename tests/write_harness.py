@@ -21,7 +21,7 @@ from mirror.write import PassThrough
 SECRET = "sandbox"
 
 
-class Bench:
+class WriteHarness:
     """A sandbox, a mirror of some of it, and short verbs; the secret reaches it by a mapping alone."""
 
     def __init__(self, served: RunningSandbox, path: Path, credential: str = SECRET, **settings: Any) -> None:
@@ -111,10 +111,12 @@ class Bench:
 
 
 @contextmanager
-def bench(path: Path, credential: str = SECRET, *, size: int = 30, **settings: Any) -> Iterator[Bench]:
+def writable(
+    path: Path, credential: str = SECRET, *, size: int = 30, **settings: Any
+) -> Iterator[WriteHarness]:
     """Serve a small sandbox and mirror it."""
     with running(Sandbox(World(size))) as served:
-        made = Bench(served, path / "mirror.db", credential, **settings)
+        made = WriteHarness(served, path / "mirror.db", credential, **settings)
         made.sync()
         made.sandbox.reset()
         yield made

@@ -1,4 +1,4 @@
-"""Asking a served mirror in one process, without a network, as each kind of caller."""
+"""AsgiClient a served mirror in one process, without a network, as each kind of caller."""
 
 import asyncio
 import base64
@@ -25,7 +25,7 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-class Asking:
+class AsgiClient:
     """A Datasette that can be asked from a plain test."""
 
     def __init__(self, datasette: Datasette) -> None:
@@ -59,9 +59,9 @@ class OwnPeers(Peers):
         return True
 
 
-def asking(path: Path, *, writer: Any = None, **settings: Any) -> Asking:
+def client_of(path: Path, *, writer: Any = None, **settings: Any) -> AsgiClient:
     """Build the application as `mirror serve` does."""
-    return Asking(build(path, ServeConfig(**settings), writer=writer, peers=OwnPeers()))
+    return AsgiClient(build(path, ServeConfig(**settings), writer=writer, peers=OwnPeers()))
 
 
 def make_tokens(store: Store) -> dict[str, str]:

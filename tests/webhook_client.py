@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from crawl import Crawl, crawling
-from served import Asking, asking
+from asgi_client import AsgiClient, client_of
+from sync_harness import SyncHarness, crawling
 
 from mirror.sandbox import Sandbox
 from mirror.serve.webhooks import Hook, accept
@@ -35,14 +35,14 @@ def signature(body: bytes, secret: str = SECRET) -> str:
     return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
-class Hooked:
+class WebhookClient:
     """A mirror that is served and takes webhooks of its upstream."""
 
-    def __init__(self, sandbox: Sandbox, crawl: Crawl, *, datacenter: bool = False) -> None:
+    def __init__(self, sandbox: Sandbox, crawl: SyncHarness, *, datacenter: bool = False) -> None:
         self.sandbox, self.crawl = sandbox, crawl
-        self.asking: Asking = asking(crawl.path)
+        self.client: AsgiClient = client_of(crawl.path)
         self.sent = 0
-        accept(self.asking.datasette, {"here": Hook(SECRET, datacenter)})
+        accept(self.client.datasette, {"here": Hook(SECRET, datacenter)})
 
     @cached_property
     def authorization(self) -> dict[str, str]:
@@ -63,7 +63,7 @@ class Hooked:
             **{name.replace("_", "-"): value for name, value in headers.items()},
         }
         said = {name: value for name, value in said.items() if value}
-        return self.asking("POST", f"/-/webhook/{upstream}", content=body, headers=said)
+        return self.client("POST", f"/-/webhook/{upstream}", content=body, headers=said)
 
     def push(self, old: str, new: str, full_name: str = SOME, **more: Any) -> httpx.Response:
         """Send a push that moves the branch `main` and makes the tag `v1`."""
@@ -93,9 +93,9 @@ class Hooked:
 
 
 @contextmanager
-def hooked(tmp_path: Path, **settings: Any) -> Iterator[Hooked]:
+def webhook_mirror(tmp_path: Path, **settings: Any) -> Iterator[WebhookClient]:
     """Serve a synced mirror of a small sandbox; one repository's branch `main` is at `OLD`."""
     with crawling(tmp_path, 30, **settings) as (sandbox, crawl):
         sandbox.do("create_branch", SOME, name="main", target=OLD)
         assert crawl.sync().state == "complete"
-        yield Hooked(sandbox, crawl)
+        yield WebhookClient(sandbox, crawl)

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 import httpx
-from truth import REPOSITORY_COLUMNS, differences
+from sandbox_comparison import REPOSITORY_COLUMNS, differences
 
 from mirror.config import Duration, Retry, UpstreamConfig
 from mirror.report import Silent, Summary
@@ -90,7 +90,7 @@ class Edited(httpx.HTTPTransport):
         return httpx.Response(answer.status_code, json=self._edit(request.url.path, answer.json()))
 
 
-class Crawl:
+class SyncHarness:
     """A mirror file and the upstream it is synced from; `settings` are those of the configuration."""
 
     def __init__(
@@ -108,6 +108,7 @@ class Crawl:
         plain |= {"concurrency": 1, "credential": "env:SECRET" if secret else None}
         self.config = UpstreamConfig(**plain | settings)
         self.notes = list[str]()
+        self.open_store: Callable[[Path], Store] = Store
         self.transport: httpx.BaseTransport | None = ShortPages(page_length) if page_length else None
 
     def sync(
@@ -160,7 +161,7 @@ class Crawl:
         self.clock.wait(later)
         report = report or Notes()
         self.notes = report.notes
-        with Store(self.path) as store:
+        with self.open_store(self.path) as store:
             connection = connect(
                 self.config,
                 ledger=RequestLedger(store),
@@ -218,13 +219,13 @@ def sync_in_child(origin: str, path: Path, moment: datetime, settings: dict[str,
     """Sync in a process of its own, which may be killed; the clock begins at a moment."""
     clock = Clock()
     clock.moment = moment
-    Crawl(origin, path, clock, **settings).sync(later=0)
+    SyncHarness(origin, path, clock, **settings).sync(later=0)
 
 
 @contextmanager
 def crawling(
     tmp_path: Path, world: World | int = 0, *, clock: Clock | None = None, **settings: Any
-) -> Iterator[tuple[Sandbox, Crawl]]:
+) -> Iterator[tuple[Sandbox, SyncHarness]]:
     """Serve a world with the clock of its crawl."""
     clock = clock or Clock()
     options = {name: settings.pop(name) for name in _SANDBOX_OPTIONS & settings.keys()}
@@ -232,14 +233,14 @@ def crawling(
         settings["requests_per_hour"] = settings.pop("our_limit")
     world = world if isinstance(world, World) else World(world, now=clock.now)
     with running(Sandbox(world, **options)) as served:
-        yield served.sandbox, Crawl(served.origin, tmp_path / "mirror.db", clock, **settings)
+        yield served.sandbox, SyncHarness(served.origin, tmp_path / "mirror.db", clock, **settings)
 
 
 _SANDBOX_OPTIONS = {"requests_per_hour", "anonymous_requests_per_hour", "faults", "options"}
 
 
-def assert_true(
-    crawl: Crawl, served: RunningSandbox | Sandbox, workspaces: Sequence[str], asker: Asker = TOKEN
+def assert_matches_sandbox(
+    crawl: SyncHarness, served: RunningSandbox | Sandbox, workspaces: Sequence[str], asker: Asker = TOKEN
 ) -> None:
     """Hold every row of the mirror that is no tombstone against what the sandbox would answer now."""
     sandbox = served.sandbox if isinstance(served, RunningSandbox) else served
@@ -248,7 +249,7 @@ def assert_true(
     assert not found, "\n".join(found)
 
 
-def contents(crawl: Crawl) -> dict[str, list[Any]]:
+def contents(crawl: SyncHarness) -> dict[str, list[Any]]:
     """Read all that a mirror says, by natural keys and without the moments of seeing."""
     repository = "(SELECT uuid FROM repositories r WHERE r.id = repository_id)"
     columns = ", ".join(REPOSITORY_COLUMNS)
