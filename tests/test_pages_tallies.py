@@ -5,7 +5,7 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 
-from mirror.serve.pages.counts import CHEAP, PATIENCE, Tallies
+from mirror.serve.pages.counts import CHEAP, PATIENCE, CountCache
 
 
 def _counting(seconds: float, counted: list[int]) -> Callable[[], Awaitable[int]]:
@@ -23,8 +23,8 @@ def test_what_is_cheap_is_counted_each_time() -> None:
     """On a small file a page never shows an old number."""
 
     async def ask() -> list[int]:
-        tallies, count = Tallies(), _counting(0, [])
-        return [await tallies.get("key", count) for _ in range(3)]
+        cache, count = CountCache(), _counting(0, [])
+        return [await cache.get("key", count) for _ in range(3)]
 
     assert asyncio.run(ask()) == [1, 2, 3]
 
@@ -33,8 +33,8 @@ def test_what_is_dear_is_remembered() -> None:
     """A number is good for many times what it cost."""
 
     async def ask() -> list[int]:
-        tallies, count = Tallies(), _counting(CHEAP * 2, [])
-        return [await tallies.get("key", count) for _ in range(3)]
+        cache, count = CountCache(), _counting(CHEAP * 2, [])
+        return [await cache.get("key", count) for _ in range(3)]
 
     assert asyncio.run(ask()) == [1, 1, 1]
 
@@ -43,13 +43,13 @@ def test_no_page_waits_long_and_the_number_comes_later() -> None:
     """It is None while it is counted for the first time; two pages that ask are one count."""
 
     async def ask() -> tuple[list[int | None], float, int | None, int]:
-        tallies, counted = Tallies(), list[int]()
+        cache, counted = CountCache(), list[int]()
         count = _counting(PATIENCE * 2, counted)
         start = time.monotonic()
-        both = list(await asyncio.gather(tallies.get("key", count), tallies.get("key", count)))
+        both = list(await asyncio.gather(cache.get("key", count), cache.get("key", count)))
         took = time.monotonic() - start
         await asyncio.sleep(PATIENCE * 2)
-        return both, took, await tallies.get("key", count), len(counted)
+        return both, took, await cache.get("key", count), len(counted)
 
     both, took, later, counted = asyncio.run(ask())
     assert both == [None, None]
@@ -67,8 +67,8 @@ def test_what_cannot_be_counted_is_not_tried_at_once() -> None:
         raise sqlite3.OperationalError("interrupted")
 
     async def ask() -> list[int | None]:
-        tallies = Tallies()
-        return [await tallies.get(("mirror", "refs"), count) for _ in range(3)]
+        cache = CountCache()
+        return [await cache.get(("mirror", "refs"), count) for _ in range(3)]
 
     assert asyncio.run(ask()) == [None, None, None]
     assert len(tried) == 1

@@ -9,6 +9,7 @@ import pytest
 from asgi_client import AsgiClient, bearer, client_of
 from fixtures_db import fill_public
 
+from mirror.serve.database import mirrors
 from mirror.serve.sql_limits import (
     LONGEST_COPIED,
     LONGEST_VALUE,
@@ -17,7 +18,6 @@ from mirror.serve.sql_limits import (
     BoundedConnection,
     copies,
 )
-from mirror.serve.state import mirrors
 from mirror.store import tokens
 
 TOKEN = "sesame"

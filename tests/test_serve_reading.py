@@ -15,8 +15,7 @@ from datasette.utils.asgi import Forbidden
 from fixtures_db import LATER, SEEN, FixtureDb, copy_rows, fill_mixed, fill_public, owner, repository
 
 from mirror.serve import auth as permissions
-from mirror.serve.database import THREADS, GuardedDatabase, reading_for, visitor
-from mirror.serve.state import mirrors
+from mirror.serve.database import THREADS, GuardedDatabase, mirrors, reading_for, visitor
 from mirror.serve.stored_queries import QUERIES
 from mirror.store import tokens
 from mirror.store.runs import Failure, save_failure

@@ -17,9 +17,10 @@ from webhook_client import NEW, NEWER, OLD, SECRET, SOME, WebhookClient, body_of
 from mirror.errors import StoreError
 from mirror.lenient_json import decoded_bytes
 from mirror.model import Ref
+from mirror.serve.state import served
 from mirror.serve.webhook_events import read_event
-from mirror.serve.webhook_writer import Clerk, Kept, Spool
-from mirror.serve.webhooks import LARGEST_BODY, Hook, accept, hooks, write
+from mirror.serve.webhook_writer import Hook, Kept, Spool, WebhookWriter
+from mirror.serve.webhooks import LARGEST_BODY, accept, write
 from mirror.store import Store
 from mirror.store.webhooks import Delivery, Move, News
 from mirror.times import to_text, utc_now
@@ -282,9 +283,9 @@ def test_what_was_acknowledged_is_tried_until_it_is_written(hook: WebhookClient)
             raise StoreError("locked")
         return write(store, kept, utc_now())
 
-    clerk = Clerk(hook.crawl.path, writing, pause=0.01)
+    writer = WebhookWriter(hook.crawl.path, writing, pause=0.01)
     for old, new in ((OLD, NEW), (NEW, NEWER)):
-        clerk.keep(kept_push(hook, old, new))
+        writer.keep(kept_push(hook, old, new))
     while len(attempts) < 5:
         free.wait(0.01)
     assert set(attempts) == {NEW}
@@ -307,21 +308,23 @@ def test_what_was_acknowledged_is_written_by_the_next_process(hook: WebhookClien
 
 def test_more_than_can_be_kept_is_to_be_sent_again(hook: WebhookClient) -> None:
     """The queue is full, the folder is full, or nothing can be written beside the mirror: 503."""
-    known, done = hooks(hook.client.datasette), threading.Event()
-    known.patience = 0.05
+    known, done = served(hook.client.datasette), threading.Event()
+    known.webhook_seconds = 0.05
 
     def stuck(store: Store, kept: Kept) -> dict[str, object]:
         done.wait()
         return {}
 
-    known.clerk = Clerk(hook.crawl.path, stuck, spool=Spool(hook.crawl.path, most_files=1), most_waiting=3)
+    known.webhook_writer = WebhookWriter(
+        hook.crawl.path, stuck, spool=Spool(hook.crawl.path, most_files=1), most_waiting=3
+    )
     answers = [hook.push(OLD, f"{number:040x}") for number in range(1, 6)]
     assert [answer.status_code for answer in answers] == [202, 503, 503, 503, 503]
     assert {answer.headers["retry-after"] for answer in answers[1:]} == {"60"}
     folder = spooled(hook)[0].parent
     shutil.rmtree(folder)
     folder.write_text("in the way")
-    known.clerk = Clerk(hook.crawl.path, stuck)
+    known.webhook_writer = WebhookWriter(hook.crawl.path, stuck)
     assert hook.push(OLD, NEW).status_code == 503
     done.set()
 

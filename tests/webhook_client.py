@@ -13,7 +13,8 @@ from asgi_client import AsgiClient, client_of
 from sync_harness import SyncHarness, crawling
 
 from mirror.sandbox import Sandbox
-from mirror.serve.webhooks import Hook, accept
+from mirror.serve.webhook_writer import Hook
+from mirror.serve.webhooks import accept
 from mirror.store import Store, tokens
 
 SECRET = "correct horse battery staple"

@@ -22,10 +22,11 @@ from mirror.file_modes import warn_of_open_files
 from mirror.observe.logs import Logged, secrets_of, set_up
 from mirror.operations import accounts, built_in_sandbox
 from mirror.report import Reporter
-from mirror.serve.monitoring import watched
 from mirror.serve.server import build
 from mirror.serve.server import serve as answer
-from mirror.serve.webhooks import Hook, accept
+from mirror.serve.state import served
+from mirror.serve.webhook_writer import Hook
+from mirror.serve.webhooks import accept
 from mirror.store import Store
 from mirror.write import writer_for
 
@@ -130,9 +131,9 @@ def arrange(datasette: Datasette, config: Config) -> None:
     hooks = webhooks_of(config)
     log_as(config)
     accept(datasette, hooks)
-    known = watched(datasette)
+    known = served(datasette)
     known.limits = lambda connection: accounts(config, connection)
-    known.patience = {upstream.name: upstream.stale_after for upstream in config.upstreams}
+    known.stale_after = {upstream.name: upstream.stale_after for upstream in config.upstreams}
 
 
 def webhooks_of(config: Config) -> dict[str, Hook]:

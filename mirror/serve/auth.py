@@ -22,7 +22,8 @@ from itsdangerous import BadSignature
 
 from mirror.queries import visible as lookups
 from mirror.queries.caller import ANONYMOUS, Caller
-from mirror.serve.state import mirror_named, mirrors, served
+from mirror.serve.database import mirror_named, mirrors
+from mirror.serve.state import served
 from mirror.store import tokens
 from mirror.times import from_text, to_text, utc_now
 
@@ -305,7 +306,7 @@ async def note_use(datasette: "Datasette", database: "Database", caller: Caller)
     used = caller.last_used_at
     if used and (now - from_text(used)).total_seconds() < USE_NOTED_EVERY:
         return
-    noted, key = served(datasette).use_noted, (database.name, caller.token_id)
+    noted, key = served(datasette).use_saved_at, (database.name, caller.token_id)
     if time.monotonic() - noted.get(key, -1e9) < USE_NOTED_EVERY:
         return
     noted[key] = time.monotonic()

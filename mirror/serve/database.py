@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from datasette.database import Database, Results
 from datasette.utils.asgi import Forbidden
@@ -26,6 +26,9 @@ from mirror.serve.sql_access import Reach, functions_of, restrict
 from mirror.serve.sql_limits import BoundedConnection
 from mirror.store.files import is_read_as_it_is, reading_address, schema_version
 from mirror.store.migrations import APPLICATION_ID, VERSION
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
 
 Kind = Literal["lookup", "sql", "count"]
 
@@ -297,7 +300,22 @@ def _functions() -> set[str]:
         return functions_of(connection)
 
 
-def guard(datasette: Any) -> None:
+def mirrors(datasette: "Datasette") -> Iterator[GuardedDatabase]:
+    """Yield the attached mirrors in the order they were named."""
+    guard(datasette)
+    for database in datasette.databases.values():
+        if isinstance(database, GuardedDatabase) and database.is_mirror():
+            yield database
+
+
+def mirror_named(datasette: "Datasette", name: str) -> GuardedDatabase | None:
+    """Return the mirror of that name, or None where there is another database or nothing."""
+    guard(datasette)
+    database = datasette.databases.get(name)
+    return database if isinstance(database, GuardedDatabase) and database.is_mirror() else None
+
+
+def guard(datasette: "Datasette") -> None:
     """Put a guarded database in place of each that Datasette reads a file by."""
     plain = {
         name: one

@@ -5,10 +5,9 @@ import contextlib
 import re
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import msgspec
 from datasette.utils.asgi import Request, Response
@@ -16,11 +15,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from mirror.errors import StoreError
 from mirror.observe.health import Health, read_health
-from mirror.observe.metrics import FileMetrics, Latencies, Limits
 from mirror.search.find import one_snapshot
 from mirror.serve import auth as permissions
 from mirror.serve.api1.formats import SAFETY
-from mirror.serve.state import mirrors
+from mirror.serve.database import mirrors
+from mirror.serve.state import served
 from mirror.store.files import open_reader
 from mirror.times import utc_now
 
@@ -46,29 +45,6 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-class Watched:
-    """What is watched of one server.
-
-    `limits` reads each upstream's account in the ledger, `patience` is how old a complete sync may be.
-    """
-
-    def __init__(self) -> None:
-        self.latencies = Latencies()
-        self.file = FileMetrics()
-        self.limits: Callable[[sqlite3.Connection], Limits] = lambda _: {}
-        self.patience: Mapping[str, float] = {}
-
-
-_watched = WeakKeyDictionary["Datasette", Watched]()
-
-
-def watched(datasette: "Datasette") -> Watched:
-    """Return what is watched of a server."""
-    if datasette not in _watched:
-        _watched[datasette] = Watched()
-    return _watched[datasette]
-
-
 async def health(datasette: "Datasette", request: Request) -> Response:
     """Answer 200, or 503 with the reasons."""
     del request
@@ -83,8 +59,7 @@ async def health(datasette: "Datasette", request: Request) -> Response:
 
 async def metrics(datasette: "Datasette", request: Request) -> Response:
     """Answer all metrics: the file's, if the caller may count what is private, and those of this process."""
-    known = watched(datasette)
-
+    known = served(datasette)
     name = next((one.name for one in mirrors(datasette)), "")
     asking = permissions.Visitor(request.actor)
 
@@ -92,7 +67,7 @@ async def metrics(datasette: "Datasette", request: Request) -> Response:
         with one_snapshot(connection):
             if not asking.sees_all(name) and asking.lacks(connection, name):
                 return _CLOSED
-            return known.file.text(connection, known.limits(connection))
+            return known.file_metrics.text(connection, known.limits(connection))
 
     text = await _from_file(datasette, read)
     return Response(
@@ -118,7 +93,7 @@ def timed(datasette: "Datasette", application: Application) -> Application:
         try:
             await application(scope, receive, sending)
         finally:
-            watched(datasette).latencies.answered(
+            served(datasette).latencies.answered(
                 kind_of(scope.get("path", "")), status, time.perf_counter() - began
             )
 
@@ -131,7 +106,7 @@ def kind_of(path: str) -> str:
 
 
 def _health(datasette: "Datasette", connection: sqlite3.Connection, path: Path) -> Health:
-    return read_health(connection, path, utc_now(), patience=watched(datasette).patience)
+    return read_health(connection, path, utc_now(), patience=served(datasette).stale_after)
 
 
 async def _from_file(datasette: "Datasette", read: Callable[[sqlite3.Connection, Path], Any]) -> Any:

@@ -27,13 +27,13 @@ from mirror.serve.api1 import edge as api
 from mirror.serve.api2 import edge
 from mirror.serve.api2 import query_sql as conditions
 from mirror.serve.body import Application
-from mirror.serve.database import guard, visitor
+from mirror.serve.database import guard, mirror_named, mirrors, visitor
 from mirror.serve.error_pages import error_page
 from mirror.serve.pages import datasette as tables
 from mirror.serve.pages import filters as wording
 from mirror.serve.pages import login
 from mirror.serve.pages.routes import ROUTES
-from mirror.serve.state import mirror_named, mirrors, served
+from mirror.serve.state import served
 from mirror.serve.stored_queries import stored_queries
 from mirror.serve.table_metadata import metadata
 
@@ -60,8 +60,8 @@ def startup(datasette: "Datasette") -> None:
 def get_metadata(datasette: "Datasette") -> dict[str, Any]:
     """Describe the mirrors' tables."""
     known = served(datasette)
-    if known.metadata is None or known.described != datasette.databases:
-        known.described = datasette.databases
+    if known.metadata is None or known.described_databases != datasette.databases:
+        known.described_databases = datasette.databases
         known.metadata = metadata([database.name for database in mirrors(datasette)])
     return known.metadata
 

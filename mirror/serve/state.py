@@ -1,7 +1,7 @@
-"""Which of the attached databases are mirrors, and what this server was told about them.
+"""What one Datasette serves, and all that this program remembers of it while it runs.
 
-`mirror.serve.database` tells a mirror from other databases, which are left alone. Settings come from
-`mirror.serve.server.build`, or, under plain `datasette`, from the plugin configuration ``bitbucket-mirror``.
+Settings come from `mirror.serve.server.build`, or, under plain `datasette`, from the plugin configuration
+``bitbucket-mirror``.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,41 +12,56 @@ from datasette.utils import StartupError
 
 from mirror.config import ServeConfig
 from mirror.errors import ConfigError
-from mirror.serve.database import GuardedDatabase, guard
+from mirror.observe.metrics import FileMetrics, Latencies, Limits
+from mirror.serve.pages.counts import CountCache
 from mirror.serve.socket_owner import Peers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import sqlite3
+    from collections.abc import Callable, Mapping
 
     from datasette.app import Datasette
 
+    from mirror.serve.webhook_writer import Hook, WebhookWriter
+
 PLUGIN = "bitbucket-mirror"
+WEBHOOK_SECONDS = 1.0
+"""How long the sender of a webhook waits for a busy file before the delivery is kept on the disk."""
 
 
 class Served:
-    """What one Datasette serves: its settings, its mirrors, the writer if there is one."""
+    """The state of one Datasette.
+
+    `writer` passes writes to the upstreams, None where there is none. `described_databases` are the
+    databases that `metadata` describes. `use_saved_at` maps a mirror's name and a token's id to the
+    monotonic time at which the use of the token was last saved. `limits` reads the accounts of the
+    upstreams from the request ledger. `stale_after` maps an upstream to the seconds after which its last
+    complete sync is too old. `hooks` maps an upstream to what its webhooks are verified with.
+    """
 
     def __init__(self, datasette: "Datasette") -> None:
-        self._config: ServeConfig | None = None
+        self.config = _plain_config(datasette)
         self.writer: Any = None
-        self.metadata: dict[str, Any] | None = None
-        self.described: object = None
         self.peers = Peers()
-        self.use_noted = dict[tuple[str, int], float]()
-        self._plain = _plain_config(datasette)
-
-    @property
-    def config(self) -> ServeConfig:
-        """Return what the server was built with, else the plugin's configuration."""
-        return self._config or self._plain
+        self.metadata: dict[str, Any] | None = None
+        self.described_databases: object = None
+        self.use_saved_at = dict[tuple[str, int], float]()
+        self.counts = CountCache()
+        self.latencies = Latencies()
+        self.file_metrics = FileMetrics()
+        self.limits: Callable[[sqlite3.Connection], Limits] = lambda _: {}
+        self.stale_after: Mapping[str, float] = {}
+        self.hooks: Mapping[str, Hook] = {}
+        self.webhook_writer: WebhookWriter | None = None
+        self.webhook_seconds = WEBHOOK_SECONDS
 
     def configure(self, config: ServeConfig, writer: Any, peers: Peers) -> None:
         """Take the settings of `mirror serve`, which outweigh the plugin's; raises ConfigError."""
-        self._config, self.writer, self.peers = config, writer, peers
+        self.config, self.writer, self.peers = config, writer, peers
         self.check()
 
     def check(self) -> None:
-        """Raise ConfigError where `trust_basic_user` is set and nothing tells whose a connection is."""
+        """Raise ConfigError where `trust_basic_user` is set and the system does not list socket owners."""
         if self.config.trust_basic_user and not self.peers.are_listed():
             raise ConfigError(
                 "trust_basic_user needs to know which user of this machine a connection is from, which only "
@@ -58,25 +73,10 @@ _served = WeakKeyDictionary["Datasette", Served]()
 
 
 def served(datasette: "Datasette") -> Served:
-    """Return what is known about a Datasette."""
+    """Return the state of a Datasette; code with a request takes it from there (`mirror.serve.exchange`)."""
     if datasette not in _served:
         _served[datasette] = Served(datasette)
     return _served[datasette]
-
-
-def mirrors(datasette: "Datasette") -> "Iterator[GuardedDatabase]":
-    """Yield the attached mirrors in the order they were named."""
-    guard(datasette)
-    for database in datasette.databases.values():
-        if isinstance(database, GuardedDatabase) and database.is_mirror():
-            yield database
-
-
-def mirror_named(datasette: "Datasette", name: str) -> "GuardedDatabase | None":
-    """Return the mirror of that name, or None where there is another database or nothing."""
-    guard(datasette)
-    database = datasette.databases.get(name)
-    return database if isinstance(database, GuardedDatabase) and database.is_mirror() else None
 
 
 def _plain_config(datasette: "Datasette") -> ServeConfig:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -21,6 +21,13 @@ MOST_FILES = 1_000
 SUFFIX = ".json"
 
 log = logging.getLogger("mirror.webhooks")
+
+
+class Hook(NamedTuple):
+    """What an upstream's webhooks are verified with, and whose events they are."""
+
+    secret: str
+    datacenter: bool
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -123,7 +130,7 @@ class Overwhelmed(Exception):
     """More is waiting to be written than should be remembered."""
 
 
-class Clerk:
+class WebhookWriter:
     """Writes deliveries into a mirror in the order of the calls; SQLite's lock gives it its turn.
 
     What is only in the queue when the process ends is lost, and nobody was told that it was taken. What was

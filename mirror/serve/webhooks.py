@@ -14,8 +14,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any
 
 from datasette.utils.asgi import Request, Response
 
@@ -23,10 +22,10 @@ from mirror.errors import StoreError
 from mirror.serve import body as bodies
 from mirror.serve.api1.formats import SAFETY
 from mirror.serve.body import BodyRefused
-from mirror.serve.monitoring import watched
-from mirror.serve.state import mirrors
+from mirror.serve.database import mirrors
+from mirror.serve.state import Served, served
 from mirror.serve.webhook_events import PING, Malformed, read_event
-from mirror.serve.webhook_writer import Clerk, Kept, Overwhelmed, Spool, SpoolFull
+from mirror.serve.webhook_writer import Hook, Kept, Overwhelmed, Spool, SpoolFull, WebhookWriter
 from mirror.store import Store
 from mirror.store.webhooks import KEPT_HOURS, Delivery, is_new, save_news
 from mirror.times import to_text, utc_now
@@ -37,20 +36,11 @@ if TYPE_CHECKING:
 PATTERN = r"^/-/webhook/(?P<upstream>[^/]+)/?$"
 LARGEST_BODY = 1_000_000
 BODY_SECONDS = 10.0
-WRITE_SECONDS = 1.0
-"""How long the sender is kept waiting for a busy file, before what it said is kept beside it."""
 
 _PATTERN = re.compile(PATTERN)
 _SIGNATURE = re.compile(r"sha256=([0-9a-fA-F]{64})")
 
 log = logging.getLogger("mirror.webhooks")
-
-
-class Hook(NamedTuple):
-    """What an upstream's webhooks are verified with, and whose events they are."""
-
-    secret: str
-    datacenter: bool
 
 
 class Refused(Exception):
@@ -62,39 +52,19 @@ class Refused(Exception):
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
-class Hooks:
-    """The webhooks that one server takes; `patience` is how many seconds a write may take before its 202."""
-
-    def __init__(self, patience: float = WRITE_SECONDS) -> None:
-        self.patience = patience
-        self.known: Mapping[str, Hook] = {}
-        self.clerk: Clerk | None = None
-
-
-_hooks = WeakKeyDictionary["Datasette", Hooks]()
-
-
-def hooks(datasette: "Datasette") -> Hooks:
-    """Return what is known about a server's webhooks."""
-    if datasette not in _hooks:
-        _hooks[datasette] = Hooks()
-    return _hooks[datasette]
-
-
 def accept(datasette: "Datasette", known: Mapping[str, Hook]) -> None:
     """Take webhooks of these upstreams from now on, and write what was acknowledged before."""
-    hooks(datasette).known = known
+    served(datasette).hooks = known
     path = _mirror(datasette)
     if path is not None and not Spool(path).is_empty():
-        clerk_of(datasette, path)
+        writer_of(served(datasette), path)
 
 
-def clerk_of(datasette: "Datasette", path: Path) -> Clerk:
-    """Return the writer of a server's webhooks, which begins with what was acknowledged before."""
-    found = hooks(datasette)
-    if found.clerk is None:
-        found.clerk = Clerk(path, lambda store, kept: write(store, kept, utc_now()))
-    return found.clerk
+def writer_of(server: Served, path: Path) -> WebhookWriter:
+    """Return the writer of a server's webhooks; a new one begins with what was acknowledged before."""
+    if server.webhook_writer is None:
+        server.webhook_writer = WebhookWriter(path, lambda store, kept: write(store, kept, utc_now()))
+    return server.webhook_writer
 
 
 def _mirror(datasette: "Datasette") -> Path | None:
@@ -110,14 +80,14 @@ async def view(datasette: "Datasette", request: Request) -> Response:
     """Answer one delivery."""
     upstream = request.url_vars["upstream"]
     # Names that are no upstream's count together: a label for each would let strangers fill the memory.
-    label = upstream if upstream in hooks(datasette).known else "(none)"
+    label = upstream if upstream in served(datasette).hooks else "(none)"
     try:
         status, said = await _taken(datasette, request, upstream)
     except Refused as error:
-        watched(datasette).latencies.webhook(label, f"refused {error.status}")
+        served(datasette).latencies.webhook(label, f"refused {error.status}")
         log.info("webhook refused: %s", error, extra={"status": error.status})
         return _json({"error": {"message": str(error)}}, error.status, error.headers)
-    watched(datasette).latencies.webhook(label, said["outcome"])
+    served(datasette).latencies.webhook(label, said["outcome"])
     log.info("webhook %s: %s %s", label, request.headers.get("x-event-key", "")[:40], said["outcome"])
     return _json(said, status, {})
 
@@ -126,7 +96,7 @@ async def _taken(datasette: "Datasette", request: Request, upstream: str) -> tup
     """Verify a delivery, read it, and have it written; raises Refused."""
     if request.method != "POST":
         raise Refused(405, "webhooks are POSTed", Allow="POST")
-    hook = hooks(datasette).known.get(upstream)
+    hook = served(datasette).hooks.get(upstream)
     if hook is None:
         raise Refused(
             404, "no webhook is configured here: set webhook_secret for the upstream in mirror.toml"
@@ -174,14 +144,14 @@ async def _written(datasette: "Datasette", kept: Kept) -> tuple[int, dict[str, A
     path = _mirror(datasette)
     if path is None:
         raise Refused(503, "no mirror is served here", Retry_After="60")
-    clerk = clerk_of(datasette, path)
+    writer = writer_of(served(datasette), path)
     try:
-        writing = asyncio.wrap_future(clerk.submit(kept))
-        done = await asyncio.wait_for(writing, hooks(datasette).patience)
+        writing = asyncio.wrap_future(writer.submit(kept))
+        done = await asyncio.wait_for(writing, served(datasette).webhook_seconds)
     except Overwhelmed:
         raise Refused(503, "too many webhooks wait for the file", Retry_After="60") from None
     except TimeoutError:
-        return await _acknowledged(clerk, kept)
+        return await _acknowledged(writer, kept)
     except StoreError as error:
         log.warning("webhook %s: %s", kept.upstream, error)
         raise Refused(503, "the mirror cannot be written to now", Retry_After="60") from None
@@ -190,10 +160,10 @@ async def _written(datasette: "Datasette", kept: Kept) -> tuple[int, dict[str, A
     return 200, done
 
 
-async def _acknowledged(clerk: Clerk, kept: Kept) -> tuple[int, dict[str, Any]]:
+async def _acknowledged(writer: WebhookWriter, kept: Kept) -> tuple[int, dict[str, Any]]:
     """Keep a delivery on the disk until the file is free; only then is it acknowledged."""
     try:
-        await asyncio.to_thread(clerk.keep, kept)
+        await asyncio.to_thread(writer.keep, kept)
     except SpoolFull:
         raise Refused(503, "too many webhooks wait for the file", Retry_After="60") from None
     except OSError as error:

@@ -20,6 +20,7 @@ from mirror.serve.api1 import shapes as legacy
 from mirror.serve.api1.routes import READERS
 from mirror.serve.api1.writes import OWNER, SLUG, WRITERS, Write
 from mirror.serve.auth import note_use
+from mirror.serve.database import mirrors
 from mirror.serve.exchange import (
     Answer,
     ApiError,
@@ -33,7 +34,7 @@ from mirror.serve.exchange import (
     parameters_of,
     refusals_answered,
 )
-from mirror.serve.state import mirrors, served
+from mirror.serve.state import served
 from mirror.serve.writer import admitted_writer
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ from mirror.serve.api2.routes import NAME, READERS, REPOSITORY, WORKSPACE, repos
 from mirror.serve.api2.shapes import Links, origin_of
 from mirror.serve.api2.writes import WRITERS, Looking, Write
 from mirror.serve.auth import note_use
+from mirror.serve.database import mirrors
 from mirror.serve.exchange import (
     Answer,
     ApiError,
@@ -37,7 +38,7 @@ from mirror.serve.exchange import (
     parameters_of,
     refusals_answered,
 )
-from mirror.serve.state import mirrors, served
+from mirror.serve.state import served
 from mirror.serve.writer import admitted_writer
 
 if TYPE_CHECKING:

@@ -10,13 +10,9 @@ import logging
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import msgspec
-
-if TYPE_CHECKING:
-    from datasette.app import Datasette
 
 WORTH = 60
 """How many times its own cost a number is good for."""
@@ -40,8 +36,8 @@ class Kept(msgspec.Struct, frozen=True):
     until: float
 
 
-class Tallies:
-    """What is known, and what is being counted."""
+class CountCache:
+    """The numbers that are known, and those that are being counted."""
 
     def __init__(self) -> None:
         self._kept = dict[Any, Kept]()
@@ -75,11 +71,3 @@ class Tallies:
         good_for = min(WORTH * cost, LONGEST) if cost > CHEAP else 0.0
         self._kept[key] = Kept(value, cost, time.monotonic() + good_for)
         return value
-
-
-_tallies = WeakKeyDictionary["Datasette", Tallies]()
-
-
-def tallies(datasette: "Datasette") -> Tallies:
-    """Return what is known of a Datasette's mirrors."""
-    return _tallies.setdefault(datasette, Tallies())

@@ -12,10 +12,10 @@ from markupsafe import Markup
 
 from mirror.queries.crawl import upstreams
 from mirror.serve import auth as permissions
+from mirror.serve.database import mirror_named, mirrors
 from mirror.serve.pages.assets import assets
 from mirror.serve.pages.filters import ago, shortened
 from mirror.serve.pages.urls import Links
-from mirror.serve.state import mirror_named, mirrors
 from mirror.times import utc_now
 
 if TYPE_CHECKING:

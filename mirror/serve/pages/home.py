@@ -11,8 +11,8 @@ from mirror.queries import repositories as recent
 from mirror.queries.changes import Wanted, changes
 from mirror.queries.crawl import counts, ref_counts, upstreams
 from mirror.queries.rows import Row
+from mirror.serve.database import mirrors
 from mirror.serve.pages.view import Visit, page
-from mirror.serve.state import mirrors
 from mirror.serve.stored_queries import GROUPS, QUERIES
 
 if TYPE_CHECKING:

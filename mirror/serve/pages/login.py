@@ -7,8 +7,9 @@ from datasette.utils.asgi import Request, Response
 
 from mirror.serve import auth as permissions
 from mirror.serve.auth import LOGIN_SECONDS, login_cookie
+from mirror.serve.database import mirrors
 from mirror.serve.pages.view import rendered
-from mirror.serve.state import mirrors, served
+from mirror.serve.state import served
 from mirror.store import tokens
 
 if TYPE_CHECKING:

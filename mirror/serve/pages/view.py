@@ -14,13 +14,13 @@ from mirror.queries.caller import Caller
 from mirror.queries.crawl import upstreams
 from mirror.search.find import one_snapshot
 from mirror.serve import auth as permissions
-from mirror.serve.database import reading_for
+from mirror.serve.database import mirrors, reading_for
 from mirror.serve.middleware import PAGE
 from mirror.serve.pages.assets import assets
-from mirror.serve.pages.counts import PATIENCE, tallies
+from mirror.serve.pages.counts import PATIENCE
 from mirror.serve.pages.urls import Links
 from mirror.serve.prefix import origin_of
-from mirror.serve.state import mirrors, served
+from mirror.serve.state import served
 from mirror.times import utc_now
 
 if TYPE_CHECKING:
@@ -114,7 +114,9 @@ class Visit:
 
         caller = self.caller
         seen = "everything" if caller.sees_all else caller.user_ids
-        found = await tallies(self.datasette).get((self.database.name, seen, key), count, patience=patience)
+        found = await served(self.datasette).counts.get(
+            (self.database.name, seen, key), count, patience=patience
+        )
         return cast("Read | None", found)
 
     async def page(self, template: str, context: dict[str, Any], *, status: int = 200) -> Response:
