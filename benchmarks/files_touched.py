@@ -26,7 +26,6 @@ from write_harness import WriteHarness, writable
 from mirror.serve.webhook_writer import Hook
 from mirror.serve.webhooks import accept
 from mirror.store import Store
-from mirror.write.passthrough import ServedWriter
 
 HERE = f"{Path(__file__).resolve().parent.parent}/mirror/"
 SOME = "jespern/django-piston"
@@ -97,7 +96,7 @@ def main() -> None:
     threading.setprofile(trace)  # threads that begin later
     sys.setprofile(trace)
     with tempfile.TemporaryDirectory() as folder, writable(Path(folder)) as made:
-        ask = client_of(made.path, writes=True, writer=ServedWriter(made.writes))
+        ask = client_of(made.path, writes=True, writer=made.writes)
         accept(ask.datasette, {"s": Hook(SECRET, datacenter=False)})
         print(f"{'':16}{'files':>8}{'functions':>12}{'calls':>8}")
         for name, request in requests(made, ask).items():

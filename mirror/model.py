@@ -20,6 +20,10 @@ NAMED = "name:"
 _UUID = re.compile(r"\{?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\}?", re.IGNORECASE)
 _BRACED = re.compile(r"\{[^{}\s]{1,64}\}")
 
+LONGEST_SLUG = 62
+_QUOTES = re.compile("[\"'`\u2018\u2019\u201c\u201d]")
+_NOT_IN_SLUGS = re.compile(r"[^a-z0-9_.-]+")
+
 
 def canonical_uuid(text: str) -> str | None:
     """Return the one form in which a uuid is kept, in braces and lower case; None where it is no uuid.
@@ -96,6 +100,40 @@ class Repository(msgspec.Struct, frozen=True, kw_only=True):
     clone_ssh: str | None = None
     created_at: str | None = None
     updated_at: str | None = None
+
+
+FORK_POLICIES = ("allow_forks", "no_public_forks", "no_forks")
+
+
+class RepositorySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be written of a repository; None is not given: the upstream decides, or leaves it as it is.
+
+    `scm` is ``git`` or ``hg``, `fork_policy` one of FORK_POLICIES.
+    """
+
+    name: str | None = None
+    scm: str | None = None
+    is_private: bool | None = None
+    description: str | None = None
+    website: str | None = None
+    language: str | None = None
+    has_issues: bool | None = None
+    has_wiki: bool | None = None
+    fork_policy: str | None = None
+
+    def given(self, *names: str) -> dict[str, str | bool]:
+        """Return the settings that are given: of the named ones, or of all."""
+        values = msgspec.structs.asdict(self)
+        return {name: values[name] for name in names or values if values[name] is not None}
+
+
+def slug_of(name: str) -> str:
+    """Return the slug that Bitbucket makes of a name; "" where nothing is left of it.
+
+    Slugs are lower case; quotes go, dots stay, runs of anything else become one dash.
+    """
+    slug = _NOT_IN_SLUGS.sub("-", _QUOTES.sub("", name.lower())).strip("-")[:LONGEST_SLUG]
+    return slug if slug.strip(".") else ""
 
 
 class Ref(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,7 +18,8 @@ from mirror.errors import (
     UpstreamBusy,
     UpstreamRefused,
 )
-from mirror.serve.forms import LARGEST_BODY, RepositoryForm
+from mirror.model import Repository, RepositorySettings
+from mirror.serve.exchange import LARGEST_BODY
 
 if TYPE_CHECKING:
     from mirror.serve.writer import Writer
@@ -31,39 +32,47 @@ class StoreWriter:
 
     def __init__(self, filled: FixtureDb) -> None:
         self.filled = filled
-        self.calls = list[tuple[str, str, RepositoryForm | None, str]]()
+        self.calls = list[tuple[str, str, RepositorySettings | None, str]]()
         self.error: MirrorError | None = None
 
-    def create_repository(self, owner: str, form: RepositoryForm, *, by: str) -> str:
+    def create(self, owner: str, settings: RepositorySettings, *, by: str) -> Repository:
         """Save it as asked."""
-        return self._save("create", f"{owner}/{(form.name or '').lower()}", form, by)
+        return self._save("create", f"{owner}/{(settings.name or '').lower()}", settings, by)
 
-    def update_repository(self, full_name: str, form: RepositoryForm, *, by: str) -> str:
+    def update(self, full_name: str, settings: RepositorySettings, *, by: str) -> Repository:
         """Save it under its new name, if it has one."""
-        who = full_name.partition("/")[0]
-        return self._save("update", f"{who}/{form.name.lower()}" if form.name else full_name, form, by)
+        owner = full_name.partition("/")[0]
+        after = f"{owner}/{settings.name.lower()}" if settings.name else full_name
+        return self._save("update", after, settings, by)
 
-    def delete_repository(self, full_name: str, *, by: str) -> None:
+    def delete(self, full_name: str, *, by: str) -> None:
         """Mark it gone."""
         self._note("delete", full_name, None, by)
         self.filled.gone(full_name)
 
-    def fork_repository(self, full_name: str, owner: str, form: RepositoryForm, *, by: str) -> str:
+    def fork(self, full_name: str, owner: str, settings: RepositorySettings, *, by: str) -> Repository:
         """Save it as a fork."""
-        return self._save("fork", f"{owner}/{form.name}", form, by, parent_full_name=full_name)
+        return self._save("fork", f"{owner}/{settings.name}", settings, by, parent_full_name=full_name)
 
-    def _note(self, verb: str, full_name: str, form: RepositoryForm | None, by: str) -> None:
+    def _note(self, verb: str, full_name: str, settings: RepositorySettings | None, by: str) -> None:
         if self.error:
             raise self.error
-        self.calls.append((verb, full_name, form, by))
+        self.calls.append((verb, full_name, settings, by))
 
-    def _save(self, verb: str, full_name: str, form: RepositoryForm, by: str, **said: Any) -> str:
-        self._note(verb, full_name, form, by)
+    def _save(
+        self, verb: str, full_name: str, settings: RepositorySettings, by: str, **others: Any
+    ) -> Repository:
+        self._note(verb, full_name, settings, by)
         row = repository(
-            full_name, owner(full_name.partition("/")[0]), name=form.name or "x", scm=form.scm, size=0, **said
+            full_name,
+            owner(full_name.partition("/")[0]),
+            name=settings.name or "x",
+            scm=settings.scm,
+            size=0,
+            **others,
         )
         self.filled.repositories([row])
-        return full_name
+        return row
 
 
 class World:
@@ -155,7 +164,7 @@ def test_creating_answers_with_the_new_repository(world: World) -> None:
     assert (told["slug"], told["state"], told["size"], told["owner"]) == ("myrepo", "creating", 0, "jespern")
     ((verb, full_name, sent, by),) = world.writer.calls
     assert (verb, full_name, by) == ("create", "jespern/myrepo", "writer")
-    assert sent == RepositoryForm(name="MyRepo", scm="git", is_private=True, has_wiki=False)
+    assert sent == RepositorySettings(name="MyRepo", scm="git", is_private=True, has_wiki=False)
     assert world("GET", "repositories/jespern/myrepo").json()["state"] == "available"
 
 
@@ -170,7 +179,7 @@ def test_updating_moves_the_slug(world: World) -> None:
     """Partial: what is not mentioned is not touched; the name is matched whatever its case."""
     answer = world("PUT", "repositories/JESPERN/Django-Piston/", data={"name": "Piston2"})
     assert (answer.status_code, answer.json()["slug"]) == (200, "piston2")
-    assert world.writer.calls[0][2] == RepositoryForm(name="Piston2")
+    assert world.writer.calls[0][2] == RepositorySettings(name="Piston2")
 
 
 def test_deleting_has_no_body(world: World) -> None:
@@ -192,14 +201,14 @@ def test_forking_goes_to_the_caller(world: World) -> None:
 def test_true_in_every_spelling(world: World, flag: str) -> None:
     """As the clients of then wrote it."""
     world("PUT", "repositories/jespern/django-piston", data={"is_private": flag})
-    assert world.writer.calls[0][2] == RepositoryForm(is_private=True)
+    assert world.writer.calls[0][2] == RepositorySettings(is_private=True)
 
 
 @pytest.mark.parametrize("flag", ["False", "false", "0", "off", ""])
 def test_false_in_every_spelling(world: World, flag: str) -> None:
     """An empty field is an unchecked box."""
     world("PUT", "repositories/jespern/django-piston", data={"no_forks": flag})
-    assert world.writer.calls[0][2] == RepositoryForm(no_forks=False)
+    assert world.writer.calls[0][2] == RepositorySettings(fork_policy="allow_forks")
 
 
 @pytest.mark.parametrize(
@@ -286,10 +295,10 @@ def test_what_the_upstream_says_is_passed_on(
 def test_a_broken_writer_is_an_error_without_details(world: World, capfd: Any) -> None:
     """What nobody expected is logged, and not told to the caller; the token is in neither."""
 
-    def broken(owner: str, form: RepositoryForm, *, by: str) -> str:
+    def broken(owner: str, settings: RepositorySettings, *, by: str) -> Repository:
         raise ZeroDivisionError("secret detail")
 
-    world.writer.create_repository = broken  # type: ignore[method-assign]
+    world.writer.create = broken  # type: ignore[method-assign]
     answer = world("POST", "repositories", data={"name": "x"})
     assert (answer.status_code, "secret" in answer.text) == (500, False)
     out, err = capfd.readouterr()

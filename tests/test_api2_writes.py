@@ -9,7 +9,7 @@ from fixtures_db import fill_mixed
 from test_api1_writes import StoreWriter
 
 from mirror.errors import UpstreamRefused
-from mirror.serve.forms import RepositoryForm
+from mirror.model import RepositorySettings
 from mirror.store import tokens
 
 
@@ -45,11 +45,11 @@ def test_a_repository_is_created_where_the_address_says(world: World) -> None:
     (call,) = world.writer.calls
     assert call[:2] == ("create", "jespern/new")
     form = call[2]
-    assert isinstance(form, RepositoryForm)
-    assert (form.name, form.scm, form.is_private, form.no_forks) == ("new", "git", True, True)
+    assert isinstance(form, RepositorySettings)
+    assert (form.name, form.scm, form.is_private, form.fork_policy) == ("new", "git", True, "no_forks")
 
 
-@pytest.mark.parametrize(("name", "passed"), [("New", "New"), ("Quite another", "new")])
+@pytest.mark.parametrize(("name", "passed"), [("New", "New"), ("Quite another", "new"), ("`New`", "`New`")])
 def test_a_name_gives_way_to_the_slug_of_the_address(world: World, name: str, passed: str) -> None:
     """Clients ask for the address that they wrote to, so a name that would lead elsewhere is not kept."""
     world("POST", "repositories/jespern/new", json={"name": name})

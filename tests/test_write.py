@@ -10,6 +10,7 @@ import pytest
 from upstream_fakes import MemoryLedger
 from write_harness import WriteHarness, writable
 
+from mirror.model import RepositorySettings
 from mirror.operations import Wishes, sync_all
 from mirror.report import Silent
 from mirror.sandbox import Fault
@@ -18,7 +19,6 @@ from mirror.store.audit import OLDEST_PAGE
 from mirror.store.files import sync_lock
 from mirror.times import to_text, utc_now
 from mirror.upstream.connect import connect_writable
-from mirror.upstream.protocol import Settings
 
 
 @pytest.fixture
@@ -30,7 +30,9 @@ def made(tmp_path: Path) -> Iterator[WriteHarness]:
 
 def test_a_created_repository_is_there_at_once(made: WriteHarness) -> None:
     """Upstream, row, change, audit and search agree, for two requests: its refs are read at once."""
-    settings = Settings(name="New Idea", is_private=True, description="An idea", scm="git", has_wiki=True)
+    settings = RepositorySettings(
+        name="New Idea", is_private=True, description="An idea", scm="git", has_wiki=True
+    )
     row = made.writes.create("jespern", settings, by="a token")
     assert row.full_name == "jespern/new-idea"
     assert made.asked() == 2
@@ -48,12 +50,14 @@ def test_a_created_repository_is_there_at_once(made: WriteHarness) -> None:
 
 def test_the_owner_is_found_in_any_case(made: WriteHarness) -> None:
     """A namespace is spelled as the mirror spells it, whatever was typed."""
-    assert made.writes.create("JesperN", Settings(name="Typed"), by="x").full_name == "jespern/typed"
+    assert (
+        made.writes.create("JesperN", RepositorySettings(name="Typed"), by="x").full_name == "jespern/typed"
+    )
 
 
 def test_a_slug_of_its_own(made: WriteHarness) -> None:
     """The address can be other than what the name says."""
-    row = made.writes.create("erik", Settings(name="The Name"), slug="address", by="x")
+    row = made.writes.create("erik", RepositorySettings(name="The Name"), slug="address", by="x")
     assert (row.full_name, row.name) == ("erik/address", "The Name")
 
 
@@ -65,19 +69,19 @@ def test_without_a_kind_it_is_as_the_last_one(tmp_path: Path, owner: str, scm: s
             for full_name in [row[0] for row in made.rows("SELECT full_name FROM repositories")]:
                 if full_name.startswith("1team/"):
                     made.writes.delete(full_name, by="x")
-        assert made.writes.create(owner, Settings(name="Fresh"), by="x").scm == scm
+        assert made.writes.create(owner, RepositorySettings(name="Fresh"), by="x").scm == scm
 
 
 def test_the_cloud_is_asked_for_git(tmp_path: Path) -> None:
     """Bitbucket Cloud makes nothing else any more, so nothing else can be meant."""
     with writable(tmp_path, kind="cloud") as made:
-        assert made.writes.create("jespern", Settings(name="Fresh"), by="x").scm == "git"
+        assert made.writes.create("jespern", RepositorySettings(name="Fresh"), by="x").scm == "git"
 
 
 def test_a_partial_update(made: WriteHarness) -> None:
     """What is not mentioned stays as it is, upstream and here."""
     before = made.row("jespern/django-piston")
-    made.writes.update("jespern/django-piston", Settings(website="https://example.com/"), by="x")
+    made.writes.update("jespern/django-piston", RepositorySettings(website="https://example.com/"), by="x")
     after = made.row("jespern/django-piston")
     assert before is not None
     assert after is not None
@@ -91,7 +95,7 @@ def test_a_partial_update(made: WriteHarness) -> None:
 def test_another_name_moves_the_slug(made: WriteHarness) -> None:
     """Identity, refs and history stay with the row; the old name finds nothing."""
     before = made.row("jespern/django-piston")
-    row = made.writes.update("jespern/django-piston", Settings(name="Piston Two"), by="x")
+    row = made.writes.update("jespern/django-piston", RepositorySettings(name="Piston Two"), by="x")
     assert row.full_name == "jespern/piston-two"
     after = made.row("jespern/piston-two")
     assert before is not None
@@ -105,9 +109,9 @@ def test_another_name_moves_the_slug(made: WriteHarness) -> None:
 
 def test_hiding_and_showing(made: WriteHarness) -> None:
     """Privacy changes at once here too, both ways."""
-    made.writes.update("jespern/django-piston", Settings(is_private=True), by="x")
+    made.writes.update("jespern/django-piston", RepositorySettings(is_private=True), by="x")
     assert made.rows("SELECT is_private FROM repositories WHERE slug = 'django-piston'") == [(1,)]
-    made.writes.update("jespern/django-piston", Settings(is_private=False), by="x")
+    made.writes.update("jespern/django-piston", RepositorySettings(is_private=False), by="x")
     assert [kind for kind, _, _ in made.changes()] == ["made_private", "made_public"]
 
 
@@ -127,7 +131,7 @@ def test_a_deleted_repository_is_a_tombstone(made: WriteHarness) -> None:
 def test_a_name_can_be_used_again(made: WriteHarness) -> None:
     """A repository made under a deleted one's name is another one."""
     made.writes.delete("jespern/django-piston", by="x")
-    made.writes.create("jespern", Settings(name="django-piston", scm="git"), by="x")
+    made.writes.create("jespern", RepositorySettings(name="django-piston", scm="git"), by="x")
     row = made.row("jespern/django-piston")
     assert row is not None
     assert (row["scm"], row["deleted_at"]) == ("git", None)
@@ -136,7 +140,7 @@ def test_a_name_can_be_used_again(made: WriteHarness) -> None:
 
 def test_a_fork_knows_its_parent(made: WriteHarness) -> None:
     """It is there under its new owner, tied to the row it was forked from."""
-    row = made.writes.fork("jespern/django-piston", "erik", Settings(name="Erik's Piston"), by="x")
+    row = made.writes.fork("jespern/django-piston", "erik", RepositorySettings(name="Erik's Piston"), by="x")
     assert row.full_name == "erik/eriks-piston"
     here, parent = made.row("erik/eriks-piston"), made.row("jespern/django-piston")
     assert here is not None
@@ -149,9 +153,9 @@ def test_a_fork_knows_its_parent(made: WriteHarness) -> None:
 
 def test_a_fork_of_a_private_repository_is_private(made: WriteHarness) -> None:
     """Nothing is shown to the public because somebody forgot to say so."""
-    made.writes.fork("jespern/arriving", "erik", Settings(name="copy"), by="x")
+    made.writes.fork("jespern/arriving", "erik", RepositorySettings(name="copy"), by="x")
     assert made.upstream("erik/copy")["is_private"] is True
-    made.writes.fork("jespern/arriving", "erik", Settings(name="shown", is_private=False), by="x")
+    made.writes.fork("jespern/arriving", "erik", RepositorySettings(name="shown", is_private=False), by="x")
     assert made.upstream("erik/shown")["is_private"] is False
 
 
@@ -159,8 +163,8 @@ def test_a_repository_that_lost_its_name_is_looked_after(made: WriteHarness) -> 
     """Whoever had the new one's name in the mirror was renamed or deleted meanwhile, which is asked for."""
     made.sandbox.do("rename", "jespern/django-piston", name="Moved On")
     made.sandbox.do("delete", "jespern/arriving")
-    made.writes.create("jespern", Settings(name="django-piston"), by="x")
-    made.writes.create("jespern", Settings(name="arriving"), by="x")
+    made.writes.create("jespern", RepositorySettings(name="django-piston"), by="x")
+    made.writes.create("jespern", RepositorySettings(name="arriving"), by="x")
     assert made.row("jespern/moved-on") is not None
     rows = made.rows("SELECT gone_reason FROM repositories WHERE full_name = 'jespern/arriving' ORDER BY id")
     assert rows == [("deleted",), (None,)]
@@ -170,7 +174,11 @@ def test_two_at_once(made: WriteHarness) -> None:
     """Writes of several threads do not get into each other's way."""
     names = [f"idea-{number}" for number in range(6)]
     with ThreadPoolExecutor(6) as pool:
-        list(pool.map(lambda name: made.writes.create("jespern", Settings(name=name), by=name), names))
+        list(
+            pool.map(
+                lambda name: made.writes.create("jespern", RepositorySettings(name=name), by=name), names
+            )
+        )
     for name in names:
         assert made.row(f"jespern/{name}") is not None
     assert sorted(row[0] for row in made.written()) == names
@@ -179,7 +187,7 @@ def test_two_at_once(made: WriteHarness) -> None:
 def test_a_sync_does_not_keep_writes_waiting(made: WriteHarness) -> None:
     """The lock of a sync is not a write's; SQLite's own is held for moments only."""
     with sync_lock(made.path):
-        made.writes.create("jespern", Settings(name="meanwhile"), by="x")
+        made.writes.create("jespern", RepositorySettings(name="meanwhile"), by="x")
     assert made.row("jespern/meanwhile") is not None
 
 
@@ -191,7 +199,7 @@ def test_a_page_from_before_does_not_undo_a_write(made: WriteHarness) -> None:
     with closing(upstream):
         page = upstream.fetch_repositories("jespern", "created", None)
     made.writes.delete("jespern/arriving", by="x")
-    made.writes.update("jespern/django-piston", Settings(is_private=True, name="Hidden"), by="x")
+    made.writes.update("jespern/django-piston", RepositorySettings(is_private=True, name="Hidden"), by="x")
     with Store(made.path) as store:
         store.save_page(
             1, page.rows, run_id=None, seen_at=to_text(utc_now()), with_refs=True, first_listing=False
@@ -221,11 +229,11 @@ def test_a_sync_under_way_is_not_harmed(tmp_path: Path) -> None:
         sync.start()
         number = 0
         while sync.is_alive() and number < 30:
-            made.writes.create("big", Settings(name=f"idea-{number}"), by="x")
+            made.writes.create("big", RepositorySettings(name=f"idea-{number}"), by="x")
             if number % 3 == 0:
                 made.writes.delete(f"big/idea-{number}", by="x")
             if number % 3 == 1:
-                made.writes.update(f"big/idea-{number}", Settings(name=f"better-{number}"), by="x")
+                made.writes.update(f"big/idea-{number}", RepositorySettings(name=f"better-{number}"), by="x")
             number += 1
         sync.join()
         assert number > 3
@@ -240,7 +248,7 @@ def test_a_sync_under_way_is_not_harmed(tmp_path: Path) -> None:
 
 def test_a_fork_has_its_refs_at_once(made: WriteHarness) -> None:
     """It is marked to be read once more, because upstreams may copy refs after they have answered."""
-    made.writes.fork("jespern/django-piston", "erik", Settings(name="piston"), by="x")
+    made.writes.fork("jespern/django-piston", "erik", RepositorySettings(name="piston"), by="x")
     there = {ref["name"] for ref in made.sandbox.world.refs("erik/piston")}
     assert {name for (name,) in made.rows(_REFS_OF_PISTON)} == there != set()
     assert made.rows("SELECT count(*) FROM cursors WHERE stream LIKE 'marked:%'") == [(1,)]
@@ -258,7 +266,7 @@ _REFS_OF_PISTON = """SELECT x.name FROM repositories r JOIN
 def test_refs_that_cannot_be_read_at_once_are_not_made_up(made: WriteHarness, what: str) -> None:
     """The fork is made all the same; its refs stay unread until the next run, and are no empty list."""
     made.sandbox.add_fault(Fault(what, where="refs", nth=None))
-    made.writes.fork("jespern/django-piston", "erik", Settings(name="piston"), by="x")
+    made.writes.fork("jespern/django-piston", "erik", RepositorySettings(name="piston"), by="x")
     row = made.row("erik/piston")
     assert row is not None
     assert row["refs_synced_at"] is None

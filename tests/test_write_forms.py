@@ -2,10 +2,9 @@
 
 import pytest
 
-from mirror.errors import UpstreamRefused
-from mirror.serve.forms import RepositoryForm
-from mirror.upstream.protocol import Settings
-from mirror.write.settings import fork_policy_of, settings_of, slug_of
+from mirror.model import RepositorySettings, slug_of
+from mirror.serve.exchange import ApiError
+from mirror.serve.writer import FORK_SWITCHES, fork_policy_of, settings_of
 
 
 @pytest.mark.parametrize(
@@ -28,10 +27,8 @@ def test_slugs(name: str, slug: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "!!!", "日本語", "..", "'"])
 def test_no_slug(name: str) -> None:
-    """Nothing is asked where no address can be made."""
-    with pytest.raises(UpstreamRefused, match="nothing that an address can be made of") as caught:
-        slug_of(name)
-    assert caught.value.status == 400
+    """Some names have nothing that an address can be made of."""
+    assert slug_of(name) == ""
 
 
 YES, NO, MUM = True, False, None
@@ -62,25 +59,32 @@ def test_fork_policies(
     before: str | None, switches: tuple[bool | None, bool | None, bool | None], after: str | None
 ) -> None:
     """Three switches of then are one policy of today; one that is not mentioned stays."""
-    form = RepositoryForm(no_forks=switches[0], no_public_forks=switches[1], no_private_forks=switches[2])
-    assert fork_policy_of(form, before) == after
+    given = {name: on for name, on in zip(FORK_SWITCHES, switches, strict=True) if on is not None}
+    assert fork_policy_of(given, before) == after
 
 
 @pytest.mark.parametrize("switches", [(MUM, MUM), (MUM, NO), (NO, NO)])
 def test_private_forks_alone(switches: tuple[bool | None, bool | None]) -> None:
     """Forbidding them alone has no policy: it is refused, not rounded."""
-    form = RepositoryForm(no_forks=switches[0], no_public_forks=switches[1], no_private_forks=True)
-    with pytest.raises(UpstreamRefused, match="no_private_forks"):
-        fork_policy_of(form, "allow_forks")
+    switched = zip(FORK_SWITCHES, (*switches, True), strict=True)
+    given = {name: on for name, on in switched if on is not None}
+    with pytest.raises(ApiError, match="no_private_forks"):
+        fork_policy_of(given, "allow_forks")
 
 
 def test_settings_of_a_form() -> None:
-    """Everything else has kept its name; what is not mentioned is not said."""
-    form = RepositoryForm(name="N", is_private=False, description="", has_wiki=True, owner="somebody")
-    assert settings_of(form) == Settings(name="N", is_private=False, description="", has_wiki=True)
-    assert settings_of(form).said() == {
-        "name": "N",
-        "is_private": False,
+    """The settings are those that the form gives; the owner is none of them."""
+    fields = {
+        "name": " N ",
+        "is_private": "False",
         "description": "",
-        "has_wiki": True,
+        "has_wiki": "true",
+        "owner": "somebody",
     }
+    settings, owner = settings_of(fields)
+    assert (owner, settings) == (
+        "somebody",
+        RepositorySettings(name="N", is_private=False, description="", has_wiki=True),
+    )
+    assert settings.given() == {"name": "N", "is_private": False, "description": "", "has_wiki": True}
+    assert settings.given("name", "website") == {"name": "N"}

@@ -13,8 +13,8 @@ from upstream_fakes import Script, answer
 
 from mirror.config import Config, Kind, UpstreamConfig
 from mirror.errors import OutcomeUnknown, UpstreamRefused
+from mirror.model import RepositorySettings
 from mirror.store import Store
-from mirror.upstream.protocol import Settings
 from mirror.write import PassThrough
 
 PROJECT = {"id": 7, "key": "PRJ", "name": "Project", "type": "NORMAL"}
@@ -105,10 +105,10 @@ def test_data_center(server: Callable[..., Wired]) -> None:
         answer(on_server("better", name="Better")),
         answer({"context": None, "message": "Repository scheduled for deletion."}, 202),
     )
-    wired.writes.create("prj", Settings(name="New Idea", is_private=True, website="x"), by="x")
-    settings = Settings(name="Better", is_private=False, fork_policy="no_forks")
+    wired.writes.create("prj", RepositorySettings(name="New Idea", is_private=True, website="x"), by="x")
+    settings = RepositorySettings(name="Better", is_private=False, fork_policy="no_forks")
     wired.writes.update("PRJ/new-idea", settings, by="x")
-    wired.writes.fork("PRJ/better", "PRJ", Settings(name="copy"), by="x")
+    wired.writes.fork("PRJ/better", "PRJ", RepositorySettings(name="copy"), by="x")
     wired.writes.delete("PRJ/better", by="x")
     assert wired.sent() == [
         ("POST", REPOS, {"name": "New Idea", "scmId": "git", "public": False}),
@@ -132,14 +132,14 @@ def test_what_was_written_is_private_unless_strangers_see_it(
 ) -> None:
     """It is done, whatever the request without credential says."""
     wired = server(answer(on_server("idea", public=True), 201), answer({}, status))
-    wired.writes.create("PRJ", Settings(name="idea", is_private=False), by="x")
+    wired.writes.create("PRJ", RepositorySettings(name="idea", is_private=False), by="x")
     assert wired.rows("SELECT is_private FROM repositories") == [(1,)]
 
 
 def test_data_center_keeps_names_apart(server: Callable[..., Wired]) -> None:
     """A name that belongs to another repository by now is written to by nobody."""
     wired = server(answer(on_server("idea"), 201), answer(on_server("idea", 99)))
-    wired.writes.create("PRJ", Settings(name="idea"), by="x")
+    wired.writes.create("PRJ", RepositorySettings(name="idea"), by="x")
     with pytest.raises(UpstreamRefused, match="is id:99 now"):
         wired.writes.delete("PRJ/idea", by="x")
     assert [method for method, _, _ in wired.sent()] == ["POST", "GET"]
@@ -148,20 +148,20 @@ def test_data_center_keeps_names_apart(server: Callable[..., Wired]) -> None:
 @pytest.mark.parametrize(
     ("settings", "error"),
     [
-        (Settings(description="told"), None),
-        (Settings(description="told", website="https://x"), "does not tell website"),
-        (Settings(description="lost", website="https://x"), "has not been done so far"),
-        (Settings(has_wiki=False), "does not tell has_wiki"),
-        (Settings(fork_policy="no_forks"), "does not tell fork_policy"),
+        (RepositorySettings(description="told"), None),
+        (RepositorySettings(description="told", website="https://x"), "does not tell website"),
+        (RepositorySettings(description="lost", website="https://x"), "has not been done so far"),
+        (RepositorySettings(has_wiki=False), "does not tell has_wiki"),
+        (RepositorySettings(fork_policy="no_forks"), "does not tell fork_policy"),
     ],
 )
 def test_what_data_center_never_tells_is_not_found_out(
-    server: Callable[..., Wired], settings: Settings, error: str | None
+    server: Callable[..., Wired], settings: RepositorySettings, error: str | None
 ) -> None:
     """What became of a lost answer is known as far as the server tells, and no farther."""
     told = on_server("idea", description="told", forkable=None)
     wired = server(answer(told, 201), answer(told), answer(None, 504), answer(told))
-    wired.writes.create("PRJ", Settings(name="idea"), by="x")
+    wired.writes.create("PRJ", RepositorySettings(name="idea"), by="x")
     with pytest.raises(OutcomeUnknown, match=error) if error else nullcontext():
         wired.writes.update("PRJ/idea", settings, by="x")
     outcome = "unknown" if error else "done"
@@ -172,7 +172,7 @@ def test_data_center_has_no_such_policy(server: Callable[..., Wired]) -> None:
     """What it cannot express is refused before anything is sent."""
     wired = server(answer(on_server("idea"), 201))
     with pytest.raises(UpstreamRefused, match="allow_forks and no_forks alone"):
-        wired.writes.create("PRJ", Settings(name="idea", fork_policy="no_public_forks"), by="x")
+        wired.writes.create("PRJ", RepositorySettings(name="idea", fork_policy="no_public_forks"), by="x")
     assert wired.sent() == []
 
 
@@ -186,10 +186,10 @@ def test_api_1(old: Callable[..., Wired]) -> None:
         answer(of_old("better")),
         answer(None, 204),
     )
-    wired.writes.create("jespern", Settings(name="New Idea", is_private=True), by="x")
-    settings = Settings(name="Better", fork_policy="no_public_forks")
+    wired.writes.create("jespern", RepositorySettings(name="New Idea", is_private=True), by="x")
+    settings = RepositorySettings(name="Better", fork_policy="no_public_forks")
     wired.writes.update("jespern/new-idea", settings, by="x")
-    wired.writes.fork("jespern/better", "jespern", Settings(name="copy"), by="x")
+    wired.writes.fork("jespern/better", "jespern", RepositorySettings(name="copy"), by="x")
     wired.writes.delete("jespern/better", by="x")
     private = {"is_private": "true", "owner": "jespern"}
     assert wired.sent() == [
@@ -216,13 +216,13 @@ def test_api_1_knows_repositories_by_name(old: Callable[..., Wired]) -> None:
         answer(None, 204),
         answer(of_old("two")),
     )
-    wired.writes.create("jespern", Settings(name="one"), by="x")
-    wired.writes.update("jespern/one", Settings(name="two"), by="x")
+    wired.writes.create("jespern", RepositorySettings(name="one"), by="x")
+    wired.writes.update("jespern/one", RepositorySettings(name="two"), by="x")
     names = "SELECT full_name, gone_reason FROM repositories ORDER BY id"
     assert wired.rows(names) == [("jespern/one", "renamed to jespern/two"), ("jespern/two", None)]
     wired.writes.delete("jespern/two", by="x")
     assert wired.rows(names)[1] == ("jespern/two", "deleted")
-    wired.writes.create("jespern", Settings(name="two"), by="x")
+    wired.writes.create("jespern", RepositorySettings(name="two"), by="x")
     assert wired.rows(names)[1] == ("jespern/two", None)
 
 
@@ -244,7 +244,7 @@ def test_a_new_repository_s_main_branch_is_told_with_its_branches(tmp_path: Path
         ),
         refs="api",
     )
-    wired.writes.create("PRJ", Settings(name="new-idea"), by="x")
+    wired.writes.create("PRJ", RepositorySettings(name="new-idea"), by="x")
     assert wired.rows("SELECT main_branch, refs_stale, refs_synced_at IS NULL FROM repositories") == [
         ("trunk", 0, 0)
     ]
@@ -269,8 +269,8 @@ def test_a_rename_that_makes_another_row_reads_its_refs(tmp_path: Path) -> None:
         ),
         refs="api",
     )
-    wired.writes.create("jespern", Settings(name="idea"), by="x")
-    wired.writes.update("jespern/idea", Settings(name="Better"), by="x")
+    wired.writes.create("jespern", RepositorySettings(name="idea"), by="x")
+    wired.writes.update("jespern/idea", RepositorySettings(name="Better"), by="x")
     assert wired.rows(
         "SELECT full_name, refs_synced_at IS NULL FROM repositories WHERE deleted_at IS NULL"
     ) == [("jespern/better", 0)]

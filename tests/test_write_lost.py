@@ -7,10 +7,10 @@ import pytest
 from write_harness import WriteHarness, writable
 
 from mirror.errors import OutcomeUnknown, UpstreamBusy, UpstreamRefused
+from mirror.model import RepositorySettings
 from mirror.sandbox import Fault
-from mirror.upstream.protocol import Settings
 
-IDEA = Settings(name="idea", scm="git", description="An idea")
+IDEA = RepositorySettings(name="idea", scm="git", description="An idea")
 PISTON = "jespern/django-piston"
 
 DONE_BUT_UNHEARD = [Fault("truncate"), Fault("invalid_json"), Fault("slow", seconds=1.2)]
@@ -105,7 +105,7 @@ def test_a_name_that_was_taken_before(made: WriteHarness) -> None:
     """A repository that the mirror knew by that name was not made by the lost request."""
     made.sandbox.add_fault(at(Fault("drop"), 1))
     with pytest.raises(UpstreamRefused, match="there is a repository jespern/arriving already"):
-        made.writes.create("jespern", Settings(name="arriving"), by="x")
+        made.writes.create("jespern", RepositorySettings(name="arriving"), by="x")
     assert made.written() == []
 
 
@@ -113,7 +113,7 @@ def test_a_name_that_was_taken_unseen(tmp_path: Path) -> None:
     """Nor was one that the mirror does not know, but that is years old."""
     with writable(tmp_path, workspaces=("jespern",)) as made:
         made.sandbox.add_fault(at(Fault("drop"), 1))
-        settings = Settings(name="codeigniter")
+        settings = RepositorySettings(name="codeigniter")
         with pytest.raises(UpstreamRefused, match="there is a repository mcatalbas/codeigniter already"):
             made.writes.create("mcatalbas", settings, by="x", upstream="s")
 
@@ -122,7 +122,7 @@ def test_a_name_that_was_taken_unseen(tmp_path: Path) -> None:
 def test_updated_but_unheard(made: WriteHarness, fault: Fault) -> None:
     """A rename whose answer was lost is found by identity."""
     made.sandbox.add_fault(at(fault, 2))
-    row = made.writes.update(PISTON, Settings(name="New Piston", has_wiki=True), by="x")
+    row = made.writes.update(PISTON, RepositorySettings(name="New Piston", has_wiki=True), by="x")
     assert row.full_name == "jespern/new-piston"
     assert made.row("jespern/new-piston") is not None
     assert made.asked() == 3
@@ -134,7 +134,7 @@ def test_not_updated_and_unheard(made: WriteHarness, fault: Fault) -> None:
     before = made.rows("SELECT * FROM repositories")
     made.sandbox.add_fault(at(fault, 2))
     with pytest.raises(OutcomeUnknown, match="updating jespern/django-piston"):
-        made.writes.update(PISTON, Settings(name="New Piston"), by="x")
+        made.writes.update(PISTON, RepositorySettings(name="New Piston"), by="x")
     assert made.asked() == 3
     assert made.rows("SELECT * FROM repositories") == before
 
@@ -149,7 +149,7 @@ def test_what_was_empty_before_was_not_filled_in(made: WriteHarness, fault: Faul
     assert before["website"] is None
     made.sandbox.add_fault(at(fault, 2))
     with pytest.raises((UpstreamBusy, OutcomeUnknown), match="updating jespern/jespern-jekyll"):
-        made.writes.update(NO_WEBSITE, Settings(website="https://example.org/lost"), by="x")
+        made.writes.update(NO_WEBSITE, RepositorySettings(website="https://example.org/lost"), by="x")
     assert made.upstream(NO_WEBSITE) == before
     assert ("x", "update", NO_WEBSITE, "done") not in made.written()
 
@@ -157,7 +157,7 @@ def test_what_was_empty_before_was_not_filled_in(made: WriteHarness, fault: Faul
 def test_what_was_emptied_is_found_to_be_empty(made: WriteHarness) -> None:
     """Null and an empty text are the same."""
     made.sandbox.add_fault(at(Fault("truncate"), 2))
-    made.writes.update(NO_WEBSITE, Settings(website=""), by="x")
+    made.writes.update(NO_WEBSITE, RepositorySettings(website=""), by="x")
     assert made.written() == [("x", "update", NO_WEBSITE, "done")]
 
 
@@ -185,7 +185,7 @@ def test_not_deleted_and_unheard(made: WriteHarness, fault: Fault) -> None:
 def test_forked_but_unheard(made: WriteHarness, fault: Fault) -> None:
     """The fork is found under its new owner."""
     made.sandbox.add_fault(at(fault, 1))
-    row = made.writes.fork(PISTON, "erik", Settings(name="copy"), by="x")
+    row = made.writes.fork(PISTON, "erik", RepositorySettings(name="copy"), by="x")
     assert row.full_name == "erik/copy"
     here = made.row("erik/copy")
     assert here is not None
@@ -197,12 +197,12 @@ def test_not_forked_and_unheard(made: WriteHarness) -> None:
     """There is no fork, here or there; a namesake that is no fork is not taken for it."""
     made.sandbox.add_fault(at(Fault("drop"), 1))
     with pytest.raises(OutcomeUnknown, match="forking jespern/django-piston as erik/copy"):
-        made.writes.fork(PISTON, "erik", Settings(name="copy"), by="x")
+        made.writes.fork(PISTON, "erik", RepositorySettings(name="copy"), by="x")
     made.sandbox.do("create", workspace="erik", name="copy")
     made.sandbox.clear_faults()
     made.sandbox.add_fault(at(Fault("drop"), 1))
     with pytest.raises(UpstreamRefused, match="there is a repository erik/copy already"):
-        made.writes.fork("jespern/arriving", "erik", Settings(name="copy"), by="x")
+        made.writes.fork("jespern/arriving", "erik", RepositorySettings(name="copy"), by="x")
     assert made.row("erik/copy") is None
 
 

@@ -17,18 +17,18 @@ from mirror.errors import (
     UpstreamBusy,
     UpstreamRefused,
 )
+from mirror.model import RepositorySettings
 from mirror.sandbox import Fault
 from mirror.store import Store
-from mirror.upstream.protocol import Settings
 
 PISTON = "jespern/django-piston"
 Write = Callable[[WriteHarness], object]
 
 WRITES: dict[str, Write] = {
-    "create": lambda made: made.writes.create("jespern", Settings(name="idea"), by="x"),
-    "update": lambda made: made.writes.update(PISTON, Settings(description="new"), by="x"),
+    "create": lambda made: made.writes.create("jespern", RepositorySettings(name="idea"), by="x"),
+    "update": lambda made: made.writes.update(PISTON, RepositorySettings(description="new"), by="x"),
     "delete": lambda made: made.writes.delete(PISTON, by="x"),
-    "fork": lambda made: made.writes.fork(PISTON, "erik", Settings(name="copy"), by="x"),
+    "fork": lambda made: made.writes.fork(PISTON, "erik", RepositorySettings(name="copy"), by="x"),
 }
 
 
@@ -77,7 +77,7 @@ def test_a_refusal_leaves_no_trace(
 def test_a_duplicate_keeps_the_upstreams_words(made: WriteHarness) -> None:
     """400 names the field and says what Bitbucket says."""
     with pytest.raises(UpstreamRefused, match=r"400: .*already exists.*name: ") as caught:
-        made.writes.create("jespern", Settings(name="arriving"), by="x")
+        made.writes.create("jespern", RepositorySettings(name="arriving"), by="x")
     assert caught.value.status == 400
     assert made.changes() == []
 
@@ -85,7 +85,7 @@ def test_a_duplicate_keeps_the_upstreams_words(made: WriteHarness) -> None:
 def test_a_rename_onto_another(made: WriteHarness) -> None:
     """Both keep their names."""
     with pytest.raises(UpstreamRefused, match="already exists"):
-        made.writes.update(PISTON, Settings(name="arriving"), by="x")
+        made.writes.update(PISTON, RepositorySettings(name="arriving"), by="x")
     assert made.row(PISTON) is not None
 
 
@@ -93,7 +93,7 @@ def test_rights_that_are_missing(tmp_path: Path) -> None:
     """403 names the scope that the credential lacks."""
     with writable(tmp_path, "mcatalbas:sandbox") as made:
         with pytest.raises(UpstreamRefused, match="lacks the scope repository:admin") as caught:
-            made.writes.create("erik", Settings(name="idea"), by="x")
+            made.writes.create("erik", RepositorySettings(name="idea"), by="x")
         assert caught.value.status == 403
 
 
@@ -139,10 +139,10 @@ def test_a_credential_that_is_not_set(made: WriteHarness, write: Write) -> None:
 def test_an_owner_nobody_knows(made: WriteHarness) -> None:
     """The error says what to do; one that is configured needs no sync before."""
     with pytest.raises(NotFound, match=r"hold nobody: name it in `workspaces`.*--upstream \(s\)"):
-        made.writes.create("nobody", Settings(name="idea"), by="x")
+        made.writes.create("nobody", RepositorySettings(name="idea"), by="x")
     named = msgspec.structs.replace(made.config.upstreams[0], workspaces=("1team",))
     writes = made.writer(msgspec.structs.replace(made.config, upstreams=(named,)))
-    assert writes.create("1TEAM", Settings(name="idea"), by="x").full_name == "1team/idea"
+    assert writes.create("1TEAM", RepositorySettings(name="idea"), by="x").full_name == "1team/idea"
 
 
 def test_a_repository_nobody_knows(made: WriteHarness) -> None:
@@ -165,18 +165,18 @@ def test_two_upstreams_with_one_owner(made: WriteHarness) -> None:
     """The user has to say which; then it is that one."""
     writes = made.writer(two_upstreams(made))
     with pytest.raises(ConfigError, match="jespern is in s and in t; say which one with --upstream"):
-        writes.create("jespern", Settings(name="idea"), by="x")
-    writes.create("jespern", Settings(name="idea"), by="x", upstream="t")
+        writes.create("jespern", RepositorySettings(name="idea"), by="x")
+    writes.create("jespern", RepositorySettings(name="idea"), by="x", upstream="t")
     names = "SELECT u.name FROM repositories r JOIN upstreams u ON u.id = r.upstream_id WHERE slug = 'idea'"
     assert made.rows(names) == [("t",)]
     with pytest.raises(ConfigError, match="no upstream is called 'v'; there is s, t"):
-        writes.create("jespern", Settings(name="idea"), by="x", upstream="v")
+        writes.create("jespern", RepositorySettings(name="idea"), by="x", upstream="v")
 
 
 def test_two_upstreams_with_one_repository(made: WriteHarness) -> None:
     """A name that both hold has to be told apart; the other one's row stays."""
     writes = made.writer(two_upstreams(made))
-    writes.create("jespern", Settings(name="idea"), by="x", upstream="t")
+    writes.create("jespern", RepositorySettings(name="idea"), by="x", upstream="t")
     with pytest.raises(NotFound, match="of upstream t"):
         writes.delete(PISTON, by="x", upstream="t")
     writes.delete(PISTON, by="x")
@@ -213,7 +213,7 @@ def test_a_repository_that_is_gone_is_not_made_anew(made: WriteHarness) -> None:
     """Bitbucket would create what a PUT names and does not find."""
     made.sandbox.do("delete", PISTON)
     with pytest.raises(UpstreamRefused) as caught:
-        made.writes.update(PISTON, Settings(description="new"), by="x")
+        made.writes.update(PISTON, RepositorySettings(description="new"), by="x")
     assert caught.value.status == 404
     assert made.upstream(PISTON) is None
 

@@ -10,8 +10,7 @@ from write_harness import WriteHarness, writable
 
 from mirror.sandbox import Fault
 from mirror.store import Store
-from mirror.write import writer_for
-from mirror.write.passthrough import ServedWriter
+from mirror.write import PassThrough
 
 if TYPE_CHECKING:
     from mirror.serve.writer import Writer
@@ -22,7 +21,7 @@ class Served:
 
     def __init__(self, made: WriteHarness) -> None:
         self.made = made
-        writer: Writer = ServedWriter(made.writes)  # mypy holds it to the protocol
+        writer: Writer = made.writes  # mypy holds it to the protocol
         self.ask: AsgiClient = client_of(made.path, writes=True, writer=writer)
         with Store(made.path) as store:
             self.login = basic("jespern", make_tokens(store)["write"])
@@ -116,6 +115,6 @@ def test_a_mirror_that_cannot_be_written_is_not_called_nothing(served: Served) -
 def test_the_writer_of_a_configuration(tmp_path: Path) -> None:
     """Making it reads and asks nothing: not even the credential has to be there yet."""
     with writable(tmp_path) as made:
-        writer = writer_for(made.config)
+        writer = PassThrough(made.config)
         assert made.asked() == 0
-        assert callable(writer.create_repository)
+        assert callable(writer.create)

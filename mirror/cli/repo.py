@@ -12,15 +12,13 @@ import msgspec
 from mirror.cli.main import configured, json_option, leave
 from mirror.config import Config
 from mirror.errors import ConfigError
-from mirror.model import Repository
+from mirror.model import FORK_POLICIES, Repository, RepositorySettings
 from mirror.operations import built_in_sandbox
 from mirror.queries.repositories import find_repository
 from mirror.store.files import open_reader
-from mirror.upstream.protocol import Settings
 from mirror.write import PassThrough
 
 BY = "the command line"
-POLICIES = ("allow_forks", "no_public_forks", "no_forks")
 
 _SETTINGS = (
     click.option("--private/--public", "is_private", default=None, help="Who sees it."),
@@ -29,7 +27,7 @@ _SETTINGS = (
     click.option("--language", metavar="NAME", help="The programming language, as python."),
     click.option("--issues/--no-issues", "has_issues", default=None, help="An issue tracker."),
     click.option("--wiki/--no-wiki", "has_wiki", default=None, help="A wiki."),
-    click.option("--fork-policy", type=click.Choice(POLICIES), help="Who may fork it."),
+    click.option("--fork-policy", type=click.Choice(FORK_POLICIES), help="Who may fork it."),
 )
 
 upstream_option: Callable[[Any], Any] = click.option(
@@ -72,7 +70,7 @@ def create(
         mirror repo create jespern/new-idea --private --scm git --description "A new idea"
     """
     owner, slug = _parts(name)
-    wanted = Settings(name=title or slug, **settings)
+    wanted = RepositorySettings(name=title or slug, **settings)
     with _writing(ctx) as (config, writes):
         made = writes.create(owner, wanted, slug=slug, by=BY, upstream=upstream)
         _tell(config, "created", made, as_json=as_json)
@@ -95,8 +93,8 @@ def update(
         mirror repo update jespern/new-idea --name "Old idea" --public
     """
     _parts(name)
-    wanted = Settings(name=title, **settings)
-    if not wanted.said():
+    wanted = RepositorySettings(name=title, **settings)
+    if not wanted.given():
         raise ConfigError("nothing to change: name a setting, as --description TEXT; see --help")
     with _writing(ctx) as (config, writes):
         made = writes.update(name, wanted, by=BY, upstream=upstream)
@@ -157,7 +155,7 @@ def fork(
     owner, slug = _parts(name)
     if into is None and title is None:
         raise ConfigError("a fork needs another owner or another name: give --into WORKSPACE or --name TEXT")
-    wanted = Settings(name=title or slug, **settings)
+    wanted = RepositorySettings(name=title or slug, **settings)
     with _writing(ctx) as (config, writes):
         made = writes.fork(name, into or owner, wanted, by=BY, upstream=upstream)
         _tell(config, f"forked from {name}", made, as_json=as_json)

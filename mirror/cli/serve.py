@@ -28,7 +28,7 @@ from mirror.serve.state import served
 from mirror.serve.webhook_writer import Hook
 from mirror.serve.webhooks import accept
 from mirror.store import Store
-from mirror.write import writer_for
+from mirror.write import PassThrough
 
 LONGEST_END = 2.2
 """Seconds after a signal: three are promised."""
@@ -117,7 +117,7 @@ def run(ctx: click.Context, host: str | None, port: int | None, public: bool) ->
 
 def application(config: Config) -> Datasette:
     """Make what is served; with writes allowed, they pass through to the upstreams."""
-    writer = writer_for(config) if config.serve.writes else None
+    writer = PassThrough(config) if config.serve.writes else None
     datasette = build(Path(config.database), config.serve, writer=writer)
     arrange(datasette, config)
     return datasette

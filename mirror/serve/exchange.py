@@ -5,7 +5,7 @@ import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, parse_qsl
 
 import msgspec
 from datasette.utils import add_cors_headers, sqlite_timelimit
@@ -17,6 +17,7 @@ from mirror.queries.visible import state_of_refs
 from mirror.serve import auth as callers
 from mirror.serve.api1 import formats
 from mirror.serve.auth import Credentials, NotAccepted, caller_of, said_by
+from mirror.serve.body import BodyRefused, read
 from mirror.store import tokens
 from mirror.store.files import DAMAGED, known_remedy
 from mirror.times import from_text, utc_now
@@ -32,6 +33,12 @@ REFS_HEADER = "X-Mirror-Refs"
 """Why refs are not answered: "not read yet" or "not mirrored"."""
 
 REFS_RETRY_SECONDS = 60
+
+FORM = "application/x-www-form-urlencoded"
+JSON = "application/json"
+LARGEST_BODY = 256 * 1024
+MOST_FIELDS = 200
+_REFUSALS = {400: "Bad Request", 408: "Request Timeout", 413: "Request Entity Too Large"}
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,6 +201,64 @@ def parameters_of(request: Request) -> dict[str, str]:
     except ValueError:
         return {}
     return {key: values[0] for key, values in read.items()}
+
+
+async def read_fields(request: Request) -> dict[str, str]:
+    """Read the fields of a form, or of a JSON object instead.
+
+    Raises ApiError: 413 for a body of more than LARGEST_BODY bytes, 408 for a slow one, 415 for another type,
+    400 for one that cannot be read or has more than MOST_FIELDS fields.
+    """
+    body, content_type = await read_body(request), content_type_of(request)
+    if not body:
+        return {}
+    if content_type == JSON:
+        fields = read_json(body)
+        if isinstance(fields.get("owner"), Mapping | list):  # which must not be taken for no owner
+            raise bad_request({"owner": "This field is a name."})
+        return plain_fields(fields)
+    if content_type not in ("", FORM):
+        raise ApiError(415, "Unsupported Media Type", detail=f"Send the fields as {FORM}.")
+    try:
+        pairs = parse_qsl(
+            body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS
+        )
+    except ValueError as error:
+        raise _unreadable(error) from None
+    return dict(reversed(pairs))  # the first value of a repeated field counts
+
+
+def content_type_of(request: Request) -> str:
+    """Return the content type of a body without its parameters, "" where none is given."""
+    content_type: str = request.headers.get("content-type", "")
+    return content_type.partition(";")[0].strip().lower()
+
+
+async def read_body(request: Request) -> bytes:
+    """Read a body of at most LARGEST_BODY bytes; raises ApiError 413, 408 or 400."""
+    try:
+        return await read(request.receive, request.headers, most=LARGEST_BODY)
+    except BodyRefused as error:
+        raise ApiError(
+            error.status, _REFUSALS[error.status], detail=str(error), headers={"Connection": "close"}
+        ) from None
+
+
+def read_json(body: bytes) -> dict[str, Any]:
+    """Decode a JSON object; raises ApiError 400, also for one that is nested too deeply."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise _unreadable(error) from None
+
+
+def plain_fields(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the texts, numbers and booleans of a JSON object as fields of a form."""
+    return {name: str(value) for name, value in values.items() if isinstance(value, str | int | float)}
+
+
+def _unreadable(error: Exception) -> ApiError:
+    return ApiError(400, "Bad Request", detail=f"The body cannot be read: {error}")
 
 
 def credentials_of(datasette: "Datasette", request: Request, parameters: Mapping[str, str]) -> Credentials:

@@ -9,10 +9,10 @@ from urllib.parse import urlencode
 import msgspec
 
 from mirror.errors import CredentialsRefused, UpstreamRefused, UpstreamShapeError
-from mirror.model import Member, Owner, Ref, Repository, RepositoryKey
+from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, RepositorySettings
 from mirror.upstream import api1_decode as shapes
 from mirror.upstream.client import Http, Method
-from mirror.upstream.protocol import Caller, Order, Page, Rows, Settings
+from mirror.upstream.protocol import Caller, Order, Page, Rows
 from mirror.upstream.response import Answer
 from mirror.upstream.urls import segment
 
@@ -137,12 +137,12 @@ class WritableLegacy(Legacy):
         """Ask for the repository that has this name now."""
         return self.fetch_repository(RepositoryKey(uuid="", full_name=full_name))
 
-    def create_repository(self, owner: str, slug: str, settings: Settings) -> Repository:
+    def create_repository(self, owner: str, slug: str, settings: RepositorySettings) -> Repository:
         """POST to all repositories, naming the owner; the server makes the slug of the name."""
         fields = {"name": slug, **_fields(settings), "owner": owner}
         return self._shaped(self._send("POST", "repositories/", fields))
 
-    def update_repository(self, key: RepositoryKey, settings: Settings) -> Repository:
+    def update_repository(self, key: RepositoryKey, settings: RepositorySettings) -> Repository:
         """PUT what is to change."""
         return self._shaped(self._send("PUT", f"{_path(key)}/", _fields(settings)))
 
@@ -150,7 +150,7 @@ class WritableLegacy(Legacy):
         """DELETE it."""
         self._http.delete(f"{_path(key)}/")
 
-    def fork_repository(self, key: RepositoryKey, owner: str, settings: Settings) -> Repository:
+    def fork_repository(self, key: RepositoryKey, owner: str, settings: RepositorySettings) -> Repository:
         """POST to its forks; a server that takes no `owner` forks under the caller's own name."""
         fields = {**_fields(settings), "owner": owner}
         fields.pop("scm", None)  # a fork is what its parent is
@@ -163,9 +163,9 @@ class WritableLegacy(Legacy):
         return shapes.shape_repository(self._http.decoded(answer, shapes.RepositoryRow), None)
 
 
-def _fields(settings: Settings) -> dict[str, str]:
+def _fields(settings: RepositorySettings) -> dict[str, str]:
     """Write settings as fields of a form."""
-    said = settings.said()
+    said = settings.given()
     policy = said.pop("fork_policy", None)
     if policy is not None:
         said |= {"no_forks": policy == "no_forks", "no_public_forks": policy != "allow_forks"}

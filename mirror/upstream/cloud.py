@@ -11,10 +11,10 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 
 from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamError, UpstreamRefused, UpstreamShapeError
-from mirror.model import Member, Owner, Ref, Repository, RepositoryKey
+from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, RepositorySettings
 from mirror.upstream import cloud_decode as shapes
 from mirror.upstream.client import Http
-from mirror.upstream.protocol import Caller, Order, Page, Rows, Settings
+from mirror.upstream.protocol import Caller, Order, Page, Rows
 from mirror.upstream.response import Answer
 from mirror.upstream.urls import Family, fields_of, segment, with_fields
 
@@ -257,13 +257,13 @@ class WritableCloud(Cloud):
         """Ask for the repository that has this name now."""
         return self.fetch_repository(RepositoryKey(uuid="", full_name=full_name))
 
-    def create_repository(self, owner: str, slug: str, settings: Settings) -> Repository:
+    def create_repository(self, owner: str, slug: str, settings: RepositorySettings) -> Repository:
         """POST to the address that the repository is to have."""
         return self._shaped(
             self._http.post(f"repositories/{segment(owner)}/{segment(slug)}", _body(settings))
         )
 
-    def update_repository(self, key: RepositoryKey, settings: Settings) -> Repository:
+    def update_repository(self, key: RepositoryKey, settings: RepositorySettings) -> Repository:
         """PUT what is to change."""
         return self._shaped(self._http.put(self._path(key), _body(settings)))
 
@@ -271,7 +271,7 @@ class WritableCloud(Cloud):
         """DELETE it."""
         self._http.delete(self._path(key))
 
-    def fork_repository(self, key: RepositoryKey, owner: str, settings: Settings) -> Repository:
+    def fork_repository(self, key: RepositoryKey, owner: str, settings: RepositorySettings) -> Repository:
         """POST to its forks, naming the workspace."""
         body = {**_body(settings), "workspace": {"slug": owner}}
         body.pop("scm", None)  # a fork is what its parent is
@@ -287,5 +287,5 @@ class WritableSandbox(WritableCloud):
     knows_hg = True
 
 
-def _body(settings: Settings) -> dict[str, Any]:
-    return dict(settings.said())
+def _body(settings: RepositorySettings) -> dict[str, Any]:
+    return dict(settings.given())

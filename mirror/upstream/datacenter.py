@@ -22,10 +22,10 @@ from mirror.errors import (
     UpstreamRefused,
     UpstreamShapeError,
 )
-from mirror.model import Member, Owner, Ref, Repository, RepositoryKey
+from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, RepositorySettings
 from mirror.upstream import datacenter_decode as shapes
 from mirror.upstream.client import Http, LargeAnswer
-from mirror.upstream.protocol import Caller, Order, Page, Rows, Settings
+from mirror.upstream.protocol import Caller, Order, Page, Rows
 from mirror.upstream.response import Answer
 from mirror.upstream.retry import Unsent
 from mirror.upstream.urls import segment
@@ -280,12 +280,12 @@ class WritableDataCenter(DataCenter):
         row, _ = self._http.get_json(_path_of(full_name), shapes.RepositoryRow)
         return self._checked(shapes.shape_repository(row))
 
-    def create_repository(self, owner: str, slug: str, settings: Settings) -> Repository:
+    def create_repository(self, owner: str, slug: str, settings: RepositorySettings) -> Repository:
         """POST to the project; the server makes the slug of the name."""
         body = {"name": slug, "scmId": "git", **_body(settings)}
         return self._shaped(self._http.post(f"projects/{segment(owner)}/repos", body))
 
-    def update_repository(self, key: RepositoryKey, settings: Settings) -> Repository:
+    def update_repository(self, key: RepositoryKey, settings: RepositorySettings) -> Repository:
         """PUT what is to change."""
         return self._shaped(self._http.put(_path_of(key.full_name), _body(settings)))
 
@@ -293,7 +293,7 @@ class WritableDataCenter(DataCenter):
         """DELETE it; the server answers 202 and removes the files later."""
         self._http.delete(_path_of(key.full_name))
 
-    def fork_repository(self, key: RepositoryKey, owner: str, settings: Settings) -> Repository:
+    def fork_repository(self, key: RepositoryKey, owner: str, settings: RepositorySettings) -> Repository:
         """POST to the repository, naming the project."""
         body = {**_body(settings), "project": {"key": owner}}
         body.pop("scmId", None)  # a fork is what its parent is
@@ -313,9 +313,9 @@ def _path_of(full_name: str) -> str:
     return f"projects/{segment(project)}/repos/{segment(slug)}"
 
 
-def _body(settings: Settings) -> dict[str, Any]:
+def _body(settings: RepositorySettings) -> dict[str, Any]:
     """Write settings as Data Center names them; raises UpstreamRefused for what it cannot express."""
-    body: dict[str, Any] = settings.said("name", "description")
+    body: dict[str, Any] = settings.given("name", "description")
     if settings.scm is not None:
         body["scmId"] = settings.scm
     if settings.is_private is not None:

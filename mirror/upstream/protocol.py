@@ -14,7 +14,7 @@ import msgspec
 
 from mirror.errors import UpstreamShapeError
 from mirror.lenient_json import decoded_bytes
-from mirror.model import Member, Owner, Ref, Repository, RepositoryKey
+from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, RepositorySettings
 from mirror.upstream.response import shown
 
 Row = TypeVar("Row")
@@ -136,25 +136,6 @@ def named(raw: bytes) -> str:
     return next((shown(name, 100) for name in names if isinstance(name, str) and name), "a row")
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a repository is to be like; None leaves it to the upstream, or as it is."""
-
-    name: str | None = None
-    scm: str | None = None
-    is_private: bool | None = None
-    description: str | None = None
-    website: str | None = None
-    language: str | None = None
-    has_issues: bool | None = None
-    has_wiki: bool | None = None
-    fork_policy: str | None = None
-
-    def said(self, *names: str) -> dict[str, str | bool]:
-        """Return those of the named settings that are said, all of them without names."""
-        found = msgspec.structs.asdict(self)
-        return {name: found[name] for name in names or found if found[name] is not None}
-
-
 class WritableUpstream(Upstream, Protocol):
     """A Bitbucket that can be written to."""
 
@@ -167,14 +148,14 @@ class WritableUpstream(Upstream, Protocol):
     def find_repository(self, full_name: str) -> Repository:
         """Ask for the repository that has this name now, whichever it is."""
 
-    def create_repository(self, owner: str, slug: str, settings: Settings) -> Repository:
+    def create_repository(self, owner: str, slug: str, settings: RepositorySettings) -> Repository:
         """Create a repository; some upstreams make the slug of the name and take none."""
 
-    def update_repository(self, key: RepositoryKey, settings: Settings) -> Repository:
+    def update_repository(self, key: RepositoryKey, settings: RepositorySettings) -> Repository:
         """Change what is said; another name changes the slug."""
 
     def delete_repository(self, key: RepositoryKey) -> None:
         """Delete a repository for good."""
 
-    def fork_repository(self, key: RepositoryKey, owner: str, settings: Settings) -> Repository:
+    def fork_repository(self, key: RepositoryKey, owner: str, settings: RepositorySettings) -> Repository:
         """Copy a repository into a namespace, under the name that is said."""

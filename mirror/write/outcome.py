@@ -16,9 +16,9 @@ from mirror.errors import (
     UpstreamRefused,
     UpstreamShapeError,
 )
-from mirror.model import Repository, RepositoryKey
+from mirror.model import Repository, RepositoryKey, RepositorySettings
 from mirror.times import from_text
-from mirror.upstream.protocol import Settings, WritableUpstream
+from mirror.upstream.protocol import WritableUpstream
 from mirror.upstream.retry import Unsent
 
 T = TypeVar("T")
@@ -115,13 +115,15 @@ def look_for_fork(
     return found
 
 
-def look_for_update(upstream: WritableUpstream, key: RepositoryKey, settings: Settings) -> Repository | None:
+def look_for_update(
+    upstream: WritableUpstream, key: RepositoryKey, settings: RepositorySettings
+) -> Repository | None:
     """Return the repository if it is as it was to be made, else None.
 
     Raises UpstreamError where all agrees that the upstream tells, but some of what was said it does not tell.
     """
     found = upstream.fetch_repository(key)
-    untold = {name for name in settings.said() if _is_untold(upstream, found, name)}
+    untold = {name for name in settings.given() if _is_untold(upstream, found, name)}
     if not _agrees(found, settings, untold):
         return None
     if untold:
@@ -145,11 +147,11 @@ def _is_untold(upstream: WritableUpstream, row: Repository, name: str) -> bool:
     return name in upstream.never_tells or (name not in MAY_BE_EMPTY and getattr(row, name) is None)
 
 
-def _agrees(row: Repository, settings: Settings, untold: Container[str]) -> bool:
+def _agrees(row: Repository, settings: RepositorySettings, untold: Container[str]) -> bool:
     """Tell whether a repository is as the settings say, the untold ones aside."""
     return all(
         _plain(getattr(row, name)) == _plain(said)
-        for name, said in settings.said().items()
+        for name, said in settings.given().items()
         if name not in untold
     )
 

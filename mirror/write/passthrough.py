@@ -18,14 +18,14 @@ import msgspec
 
 from mirror.config import Config, Duration, Retry, UpstreamConfig
 from mirror.errors import BudgetSpent, MirrorError, StoreError, UpstreamBusy, UpstreamRefused
-from mirror.model import Repository, RepositoryKey
+from mirror.model import Repository, RepositoryKey, RepositorySettings, slug_of
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
 from mirror.times import Clock, utc_now
 from mirror.upstream.budget import Wait
 from mirror.upstream.client import Transport
 from mirror.upstream.connect import connect_writable
-from mirror.upstream.protocol import Settings, WritableUpstream
+from mirror.upstream.protocol import WritableUpstream
 from mirror.write.outcome import (
     ABSENT,
     carried_out,
@@ -35,16 +35,12 @@ from mirror.write.outcome import (
     look_for_update,
 )
 from mirror.write.record import Saving, read_refs
-from mirror.write.settings import Form, settings_of, slug_of
-from mirror.write.target import Known, known_repository, upstream_for
+from mirror.write.target import known_repository, upstream_for
 
 LONGEST_PAUSE = 10.0
 """Seconds that a write may wait between two tries; somebody is waiting for its answer."""
 
 MOST_TRIES = 3
-
-Change = Settings | Callable[[Known], Settings]
-"""What to change; a function where that depends on what the mirror knows."""
 
 
 class PassThrough:
@@ -72,14 +68,14 @@ class PassThrough:
         self._transport = transport
 
     def create(
-        self, owner: str, settings: Settings, *, by: str, slug: str = "", upstream: str = ""
+        self, owner: str, settings: RepositorySettings, *, by: str, slug: str = "", upstream: str = ""
     ) -> Repository:
         """Create a repository; without `slug` it is made of the name.
 
         Without `scm` it is of the kind of the owner's newest one, else hg, as in API 1.0; where upstreams
         know git alone, it is git.
         """
-        slug = slug or slug_of(settings.name or "")
+        slug = slug or _slug_of(settings.name or "")
         with self._store() as store:
             chosen, owner = upstream_for(self._config, store, owner, upstream)
             saving = Saving(store, chosen, by, self._clock)
@@ -97,11 +93,12 @@ class PassThrough:
                 read_refs(saving, there, made)
                 return made
 
-    def update(self, full_name: str, change: Change, *, by: str, upstream: str = "") -> Repository:
+    def update(
+        self, full_name: str, settings: RepositorySettings, *, by: str, upstream: str = ""
+    ) -> Repository:
         """Change settings; another name moves the slug, and the row and its history stay."""
         with self._store() as store:
             known = known_repository(self._config, store, full_name, upstream)
-            settings = change if isinstance(change, Settings) else change(known)
             settings = msgspec.structs.replace(settings, scm=None)  # which nothing changes
             saving = Saving(store, known.upstream, by, self._clock)
             with self._connected(known.upstream, store) as there, saving.asking("update", full_name):
@@ -140,7 +137,7 @@ class PassThrough:
             saving.deleted(known)
 
     def fork(
-        self, full_name: str, owner: str, settings: Settings, *, by: str, upstream: str = ""
+        self, full_name: str, owner: str, settings: RepositorySettings, *, by: str, upstream: str = ""
     ) -> Repository:
         """Copy a repository into a namespace of the same upstream; unless said, what is private stays so."""
         with self._store() as store:
@@ -151,7 +148,7 @@ class PassThrough:
             name = settings.name or known.key.slug
             settings = msgspec.structs.replace(settings, name=name, scm=None)
             saving = Saving(store, known.upstream, by, self._clock)
-            fork_name, since = f"{owner}/{slug_of(name)}", self._clock()
+            fork_name, since = f"{owner}/{_slug_of(name)}", self._clock()
             taken_by = saving.uuid_of(fork_name)
             with self._connected(known.upstream, store) as there, saving.asking("fork", fork_name):
                 made = carried_out(
@@ -205,6 +202,14 @@ class PassThrough:
         return wait
 
 
+def _slug_of(name: str) -> str:
+    """Return the slug of a name; raises UpstreamRefused 400 where nothing is left of it."""
+    slug = slug_of(name)
+    if not slug:
+        raise UpstreamRefused(f"name: {name!r} has nothing that an address can be made of", status=400)
+    return slug
+
+
 def _key(row: Repository) -> RepositoryKey:
     return RepositoryKey(uuid=row.uuid, full_name=row.full_name, scm=row.scm)
 
@@ -226,30 +231,3 @@ def _displaced(
         except MirrorError:
             continue
     return found
-
-
-class ServedWriter:
-    """Passes on what holders of a token with the scope `write` ask for; `by` is the token's name."""
-
-    def __init__(self, writes: PassThrough) -> None:
-        self._writes = writes
-
-    def create_repository(self, owner: str, form: Form, *, by: str) -> str:
-        """Create a repository and return its full name."""
-        return self._writes.create(owner, settings_of(form), by=by).full_name
-
-    def update_repository(self, full_name: str, form: Form, *, by: str) -> str:
-        """Change what the form mentions and return the full name after it."""
-
-        def change(known: Known) -> Settings:
-            return settings_of(form, known.fork_policy)
-
-        return self._writes.update(full_name, change, by=by).full_name
-
-    def delete_repository(self, full_name: str, *, by: str) -> None:
-        """Delete a repository."""
-        self._writes.delete(full_name, by=by)
-
-    def fork_repository(self, full_name: str, owner: str, form: Form, *, by: str) -> str:
-        """Fork a repository into a namespace and return the fork's full name."""
-        return self._writes.fork(full_name, owner, settings_of(form), by=by).full_name

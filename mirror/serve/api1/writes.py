@@ -4,58 +4,63 @@ from collections.abc import Awaitable, Callable
 
 from datasette.utils.asgi import Request
 
-from mirror.queries.rows import FoundRepository
-from mirror.serve.exchange import Answer, Asked, bad_request, not_found
-from mirror.serve.forms import read_fields, repository_form
-from mirror.serve.writer import Writer, asked_of
+from mirror.queries.rows import FoundRepository, RepositoryRow
+from mirror.serve.exchange import Answer, Asked, bad_request, not_found, read_fields
+from mirror.serve.writer import WriteAccess, pass_on, settings_of
 
 Find = Callable[[str], Awaitable[FoundRepository | None]]
 """Reads a repository as the caller may see it."""
 
 
-async def create(writer: Writer, request: Request, asked: Asked, _: Find) -> tuple[str, Answer]:
+async def create(access: WriteAccess, request: Request, asked: Asked, _: Find) -> tuple[str, Answer]:
     """POST repositories: the name of the new repository, and the answer that its body completes."""
-    form = repository_form(await read_fields(request), required=("name",))
-    owner = form.owner or asked.caller.username
-    if not owner:
-        raise bad_request({"owner": "This field is required, because the token speaks for no user."})
-    return await asked_of(writer.create_repository, owner, form, by=asked.caller.name), Answer()
+    settings, owner = settings_of(await read_fields(request), required=("name",))
+    owner = owner or _own_namespace(asked)
+    made = await pass_on(access.to(owner).create, owner, settings, by=asked.caller.name)
+    return made.full_name, Answer()
 
 
-async def update(writer: Writer, request: Request, asked: Asked, find: Find) -> tuple[str, Answer]:
-    """PUT repositories/U/S: change what the form mentions."""
-    full_name = await _known(find, asked)
-    form = repository_form(await read_fields(request))
-    return await asked_of(writer.update_repository, full_name, form, by=asked.caller.name), Answer()
+async def update(access: WriteAccess, request: Request, asked: Asked, find: Find) -> tuple[str, Answer]:
+    """PUT repositories/U/S: change the settings that are given."""
+    row = await _known(find, asked)
+    settings, _ = settings_of(await read_fields(request), fork_policy=row.fork_policy)
+    made = await pass_on(access.to(row.full_name).update, row.full_name, settings, by=asked.caller.name)
+    return made.full_name, Answer()
 
 
-async def delete(writer: Writer, _: Request, asked: Asked, find: Find) -> tuple[str, Answer]:
+async def delete(access: WriteAccess, _: Request, asked: Asked, find: Find) -> tuple[str, Answer]:
     """DELETE repositories/U/S: 204 and no body."""
-    full_name = await _known(find, asked)
-    await asked_of(writer.delete_repository, full_name, by=asked.caller.name)
+    row = await _known(find, asked)
+    await pass_on(access.to(row.full_name).delete, row.full_name, by=asked.caller.name)
     return "", Answer(status=204)
 
 
-async def fork(writer: Writer, request: Request, asked: Asked, find: Find) -> tuple[str, Answer]:
+async def fork(access: WriteAccess, request: Request, asked: Asked, find: Find) -> tuple[str, Answer]:
     """POST repositories/U/S/fork: a fork under the caller's name, or under `owner`."""
-    full_name = await _known(find, asked)
-    form = repository_form(await read_fields(request), required=("name",))
-    owner = form.owner or asked.caller.username
-    if not owner:
+    row = await _known(find, asked)
+    settings, owner = settings_of(await read_fields(request), required=("name",))
+    owner = owner or _own_namespace(asked)
+    made = await pass_on(access.to(owner).fork, row.full_name, owner, settings, by=asked.caller.name)
+    return made.full_name, Answer()
+
+
+def _own_namespace(asked: Asked) -> str:
+    """Return the namespace of the caller; raises ApiError 400 where the token speaks for no user."""
+    if not asked.caller.username:
         raise bad_request({"owner": "This field is required, because the token speaks for no user."})
-    return await asked_of(writer.fork_repository, full_name, owner, form, by=asked.caller.name), Answer()
+    return asked.caller.username
 
 
-async def _known(find: Find, asked: Asked) -> str:
-    """Return the repository's name as the mirror knows it; raises ApiError 404."""
+async def _known(find: Find, asked: Asked) -> RepositoryRow:
+    """Return the living repository of an address, as the caller may see it; raises ApiError 404."""
     full_name = "/".join(asked.names[:2])
     found = await find(full_name)
     if found is None or found.row.deleted_at is not None or not found.visible:
         raise not_found("Repository", full_name)
-    return found.row.full_name
+    return found.row
 
 
-Write = Callable[[Writer, Request, Asked, Find], Awaitable[tuple[str, Answer]]]
+Write = Callable[[WriteAccess, Request, Asked, Find], Awaitable[tuple[str, Answer]]]
 
 OWNER, SLUG = "<owner>", "<slug>"
 
