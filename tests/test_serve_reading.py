@@ -229,6 +229,65 @@ def test_strangers_read_no_members_parents_or_failures(
     assert served.json("/mirror.json?sql=select+count(*)+as+n+from+members&_shape=array")[0]["n"] == 1
 
 
+GUESSES = (
+    "select username from main.users",
+    "select id from main.users indexed by users_username",
+    "with users as (select username from main.users) select username from users",
+    "with mirror_shown_users as (select username from main.users) select username from mirror_shown_users",
+    'with [Mirror_Shown_users] as (select username from main.users) select * from "mirror_shown_users"',
+    "select new from main.changes",
+    "select owner from main.recent_changes",
+    "select username from main.owners_and_more",
+)
+"""Refused: they go round the views that show owners."""
+
+PROBES = (
+    "select count(*) from users where case when username like 'mall%' then json('no json') else 1 end",
+    "select count(*) from users where abs(case username when 'mallory' then -9223372036854775808 else 1 end)",
+    "select count(*) from users left join (select * from users order by username) u using (username)",
+    "select count(*) from changes where case when new like 'mall%' then json('no json') else 1 end",
+)
+"""Fail where SQLite judges a hidden row before the condition that hides it."""
+
+
+@pytest.mark.parametrize("are_members", [True, False])
+def test_strangers_read_the_names_of_owners_and_not_of_members(tmp_path: Path, *, are_members: bool) -> None:
+    """In tables, labels, views, questions and SQL; members that left a workspace stay hidden as well."""
+    filled = fill_public(tmp_path / "mirror.db")
+    filled.members(owner("jespern"), [owner("mallory", display_name="Mallory M", kind="user")])
+    with filled.store.transaction() as connection:
+        for old, name in (("jn", "jespern"), ("mallory-1", "mallory")):
+            connection.execute(
+                """INSERT INTO changes (at, kind, old, new, user_id) VALUES
+                    ('2026-11-02', 'owner_renamed', ?, ?, (SELECT id FROM users WHERE username = ?))""",
+                (old, name, name),
+            )
+        connection.execute("CREATE VIEW owners_and_more AS SELECT id, username, created_at FROM users")
+        if not are_members:
+            connection.execute("DELETE FROM members")
+    served = client_of(tmp_path / "mirror.db")
+    shown = [
+        served.get(path).text
+        for path in (
+            "/mirror/users.json", "/mirror/users.json?username=jespern&is_owner=1&upstream_id=1",
+            "/mirror/users/1",
+            "/mirror/repositories.json?_labels=on", "/mirror/owners_and_more.json", "/mirror/changes.json",
+            "/mirror/recent_changes.json?_facet=owner", "/mirror/newest_tags.json?owner=jespern",
+            "/mirror/who_owns_most.json", "/mirror/users.csv?_stream=on",
+        )
+    ]  # fmt: skip
+    assert [("jespern" in text.replace("username=jespern", ""), "mallory" in text) for text in shown] == [
+        (True, False) for _ in shown
+    ]
+    assert served.get("/mirror/users/6.json").status_code == 404
+    for statement in GUESSES:
+        assert served.get("/mirror.json", params={"sql": statement}).status_code == 400, statement
+    for statement in PROBES:
+        assert served.get("/mirror.json", params={"sql": statement}).status_code == 200, statement
+    (row,) = served.json("/mirror.json?sql=select+count(*)+as+n+from+users&_shape=array")
+    assert row["n"] == 5
+
+
 def test_a_token_reads_what_strangers_do_not(told: FixtureDb, tmp_path: Path) -> None:
     """Who holds a token without a user reads members, parents and failures, in pages too."""
     path = tmp_path / "mirror.db"

@@ -46,6 +46,25 @@ def visible_changes(caller: Caller) -> str:
     return f"({public} OR {_theirs('r')})" if caller.user_ids else public
 
 
+def known(caller: Caller, alias: str) -> str:
+    """Return the condition under which a caller may know of an account; `:ids` are the caller's own rows.
+
+    It owns or follows something that they may see, is theirs, or is in a workspace of theirs.
+    """
+    if caller.sees_all:
+        return "1"
+    seen = visible(caller, "r")
+    public = f"""(EXISTS (SELECT 1 FROM repositories r WHERE r.owner_id = {alias}.id AND {seen})
+        OR {alias}.id IN (SELECT f.user_id FROM followers f JOIN repositories r ON r.id = f.repository_id
+            WHERE {seen}))"""
+    if not caller.user_ids:
+        return public
+    theirs = """(SELECT value FROM json_each(:ids) UNION
+        SELECT workspace_id FROM members WHERE user_id IN (SELECT value FROM json_each(:ids)))"""
+    return f"""({public} OR {alias}.id IN {theirs}
+        OR {alias}.id IN (SELECT user_id FROM members WHERE workspace_id IN {theirs}))"""
+
+
 def hides(connection: sqlite3.Connection, caller: Caller) -> bool:
     """Tell whether the file holds anything of a repository, a gone one too, that a caller may not see."""
     if caller.sees_all:

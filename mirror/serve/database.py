@@ -207,23 +207,20 @@ class GuardedDatabase(PooledDatabase):
             self._is_mirror = True
         if asking.sees_all(self.name):
             return fn(self._connection(Reach.EVERYTHING))
-        for reach in () if self.lacks_changes() else (Reach.PUBLIC, Reach.PUBLIC_WITHOUT_PEOPLE):
-            connection = self._connection(reach)
+        if not self.lacks_changes():
+            connection = self._connection(Reach.PUBLIC)
             with one_snapshot(connection):
-                if self._reach_now(connection, asking) is reach:
+                if self._is_open(connection, asking):
                     return fn(connection)
         return self._closed(fn, asking)
 
-    def _reach_now(self, connection: BoundedConnection, asking: Visitor) -> Reach:
-        """Return what a visitor may reach in the snapshot of a connection; any doubt closes."""
+    def _is_open(self, connection: BoundedConnection, asking: Visitor) -> bool:
+        """Tell whether tables are open to a visitor in the snapshot of a connection; any doubt closes."""
         try:
             with connection.trusted():
-                if schema_version(connection) != VERSION or asking.lacks(connection, self.name):
-                    return Reach.SCHEMA
-                members = connection.execute("SELECT EXISTS (SELECT 1 FROM members)").fetchone()[0]
-                return Reach.PUBLIC_WITHOUT_PEOPLE if members else Reach.PUBLIC
+                return schema_version(connection) == VERSION and not asking.lacks(connection, self.name)
         except sqlite3.Error:
-            return Reach.SCHEMA
+            return False
 
     def _closed(self, fn: Callable[[sqlite3.Connection], Any], asking: Visitor) -> Any:
         """Let Datasette read the schema, and nothing else; raises Forbidden in a request."""

@@ -4,13 +4,18 @@ SQLite asks for leave while it prepares a statement, column by column, through v
 withheld reads as NULL. It is no error, because Datasette's page of a row counts the rows of every table that
 refers to it, withheld ones too. A prepared statement is kept with its connection, so each reach has
 connections of its own.
+
+Some tables hold both what is public and what is not. They are closed, and a temporary view that has the name
+of such a table shows the public rows alone.
 """
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 
-from mirror.serve.sql_limits import BoundedConnection
+from mirror.queries.caller import ANONYMOUS
+from mirror.queries.visible import known
+from mirror.serve.sql_limits import RESERVED, BoundedConnection
 
 ALL = frozenset[str]()
 """Stands for all columns of a table."""
@@ -28,10 +33,22 @@ UNTOLD: Mapping[str, frozenset[str]] = {
 }
 """Withheld from strangers, as the APIs do: what is not public, or may name what is not."""
 
-PEOPLE = frozenset(
-    {"uuid", "username", "display_name", "first_name", "last_name", "nickname", "account_id", "avatar_url"}
-)
-"""Columns of `users` that name members; nothing tells members from owners column by column."""
+SHARED: Mapping[str, tuple[frozenset[str], str]] = {
+    "users": (
+        frozenset(
+            {
+                "uuid", "username", "display_name", "first_name", "last_name", "nickname", "account_id",
+                "avatar_url", "created_at",
+            }
+        ),
+        known(ANONYMOUS, "t"),
+    ),
+    "changes": (frozenset({"old", "new"}), f"(t.user_id IS NULL OR {known(ANONYMOUS, 'u')})"),
+}  # fmt: skip
+"""Tables of which strangers read some rows: which, by a condition on `t`, and the columns that it guards.
+
+A row of `users` may be a mere member's; a change may be the new name of an owner `u` of nothing public.
+"""
 
 
 class Reach(Enum):
@@ -39,14 +56,12 @@ class Reach(Enum):
 
     EVERYTHING = "everything but secrets"
     PUBLIC = "what the APIs tell strangers"
-    PUBLIC_WITHOUT_PEOPLE = "the same, without the names of people"
     SCHEMA = "the names of tables and columns"
 
 
 _WITHHELD: Mapping[Reach, Mapping[str, frozenset[str]]] = {
     Reach.EVERYTHING: SECRET,
     Reach.PUBLIC: UNTOLD,
-    Reach.PUBLIC_WITHOUT_PEOPLE: {**UNTOLD, "users": PEOPLE},
     Reach.SCHEMA: {},
 }
 
@@ -93,8 +108,39 @@ def restrict(connection: BoundedConnection, reach: Reach, own_functions: Iterabl
         connection.execute(f"SELECT 1 FROM {name}('[]')").fetchall()
     modules = _names(connection, "module")
     connection.bound()
+    if reach is Reach.PUBLIC:
+        _show_public_values(connection)
     functions = FUNCTIONS if reach is Reach.SCHEMA else FUNCTIONS | set(own_functions)
     connection.set_authorizer(_authorizer(connection, reach, functions, modules))
+
+
+def _show_public_values(connection: BoundedConnection) -> None:
+    """Put temporary views in place of the tables of `SHARED`, and of the file's own views, which read them.
+
+    Names are looked up among temporary ones first, but not by the views of the file, so those are made again.
+    SQLite judges conditions in an order of its own, so each value is guarded by itself (`CASE`), not by the
+    condition on the row alone. `CAST` keeps the affinity of the column.
+    """
+    with connection.trusted():
+        views = connection.execute("SELECT sql FROM main.sqlite_master WHERE type = 'view'").fetchall()
+        for table, (guarded, shown) in SHARED.items():
+            columns = connection.execute(f"PRAGMA main.table_info({table})").fetchall()
+            if not columns:  # no mirror of this version, which is closed
+                continue
+            values = [
+                f"CAST(CASE WHEN {shown} THEN t.{name} END AS {kind}) AS {name}"
+                if name in guarded
+                else f"t.{name}"
+                for _, name, kind, *_ in columns
+            ]
+            join = "" if table == "users" else "LEFT JOIN main.users u ON u.id = t.user_id"
+            connection.execute(
+                f"CREATE TEMP VIEW {RESERVED}{table} AS SELECT {', '.join(values)} FROM main.{table} t {join}"
+                f" WHERE {shown}"
+            )
+            connection.execute(f"CREATE TEMP VIEW {table} AS SELECT * FROM {RESERVED}{table}")
+        for (sql,) in views:
+            connection.execute(sql.replace("CREATE VIEW", "CREATE TEMP VIEW", 1))
 
 
 def functions_of(connection: sqlite3.Connection) -> set[str]:
@@ -111,23 +157,25 @@ def _authorizer(
 ) -> Authorizer:
     withheld = _WITHHELD[reach]
 
-    def may_read(table: str, column: str) -> int:
+    def may_read(table: str, column: str, schema: str | None, view: str | None) -> int:
         if table in TABLE_FUNCTIONS or table in _SCHEMAS:
             return sqlite3.SQLITE_OK
-        if table in modules or table.startswith("pragma_"):
+        if reach is Reach.SCHEMA or table in modules or table.startswith("pragma_"):
             return sqlite3.SQLITE_DENY
-        if reach is Reach.SCHEMA:
-            return sqlite3.SQLITE_DENY
+        if reach is Reach.PUBLIC and table in SHARED:
+            return _may_read_shared(column, schema, view)
         columns = withheld.get(table)
         if columns is not None and (columns is ALL or column in columns):
             return sqlite3.SQLITE_IGNORE
         return sqlite3.SQLITE_OK
 
-    def authorize(action: int, first: str | None, second: str | None, *_: str | None) -> int:
+    def authorize(
+        action: int, first: str | None, second: str | None, schema: str | None, view: str | None
+    ) -> int:
         if action in _HARMLESS or connection.is_trusted:
             return sqlite3.SQLITE_OK
         if action == sqlite3.SQLITE_READ:
-            return may_read(str(first).lower(), str(second).lower())
+            return may_read(str(first).lower(), str(second).lower(), schema, view)
         if action == sqlite3.SQLITE_FUNCTION:
             name = str(second).lower()
             allowed = name in functions and connection.may_call(name)
@@ -136,3 +184,12 @@ def _authorizer(
         return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
     return authorize
+
+
+def _may_read_shared(column: str, schema: str | None, view: str | None) -> int:
+    """Let the temporary views read a table of `SHARED`, and visitors read those views.
+
+    Where rows are counted, whichever view does it, no column is read.
+    """
+    is_shown = not column or schema == "temp" or str(view).startswith(RESERVED)
+    return sqlite3.SQLITE_OK if is_shown else sqlite3.SQLITE_DENY

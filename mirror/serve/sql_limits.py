@@ -52,6 +52,12 @@ _TOKEN = re.compile(
 )
 
 
+RESERVED = "mirror_shown_"
+"""Begins the names of views that may read what is withheld, so no visitor's statement may hold it.
+
+SQLite tells an authorizer by name which view reads a column, and a common table expression can have any name.
+"""
+
 _OURS = f"/* {secrets.token_hex(16)} */"
 """Makes a trusted statement unlike any of a visitor: prepared ones are kept by their text."""
 
@@ -110,6 +116,8 @@ class _Cursor(sqlite3.Cursor):
             connection.functions = connection.patterns = 0
             if connection.is_trusted:
                 return super().execute(f"{_OURS} {sql}", parameters)
+        if RESERVED in sql.lower():
+            raise sqlite3.OperationalError(f"names that begin with {RESERVED} are reserved")
         if copies(sql) * len(sql) > LONGEST_COPIED:
             raise sqlite3.OperationalError("too many uses of common table expressions")
         return super().execute(sql, parameters)

@@ -31,11 +31,7 @@ class Question(msgspec.Struct, frozen=True):
 
 
 OWNER = {"owner": "only theirs (empty: everybody's)"}
-IS_THEIRS = (
-    "(:owner = '' or u.username = :owner collate nocase"
-    " or substr(r.full_name, 1, length(:owner) + 1) = :owner || '/' collate nocase)"
-)
-"""By the full name as well, because the names of `users` may be withheld."""
+IS_THEIRS = "(:owner = '' or u.username = :owner collate nocase)"
 
 
 def days(default: int) -> dict[str, str]:
