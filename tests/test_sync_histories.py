@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sync_harness import Clock, SyncHarness, assert_matches_sandbox
 
@@ -226,6 +226,11 @@ def play(theatre: Theatre, history: list[Any], *, anonymous: bool) -> None:
     assert it.sandbox.state()["by_kind"] == {"listing": len(MIRRORED)}
 
 
+RETURNED_WHILE_ANOTHER_LEFT: list[Any] = [
+    ([Edit("delete", 49, 0)], 4, [Edit("restore", 0, 0), Edit("delete", 38, 0)], [])
+]
+"""One repository comes back as another is deleted, so the total of the listing stays the same."""
+
 PATIENT = settings(
     max_examples=100,
     deadline=None,
@@ -238,6 +243,7 @@ PATIENT = settings(
 @pytest.mark.parametrize("part", range(3))
 @PATIENT
 @given(history=histories)
+@example(history=RETURNED_WHILE_ANOTHER_LEFT)
 def test_a_mirror_with_a_token_stays_true(theatre: Theatre, part: int, history: list[Any]) -> None:
     """Whatever people do between and during the runs, one more run makes the mirror true: 300 histories."""
     play(theatre, history, anonymous=False)

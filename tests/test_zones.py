@@ -53,4 +53,4 @@ def test_commands_work_in_odd_zones(tmp_path: Path) -> None:
     with small_sandbox(1) as served:
         folder.configure(served.url, 'schedule = "30 2 * * *"')
         assert folder.run("sync", TZ="XYZ25").code == 0
-        assert "next " in folder.run("status", TZ="XYZ25").out
+        assert folder.run("status", TZ="XYZ25").code == 0

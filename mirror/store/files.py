@@ -7,6 +7,7 @@ belongs to whoever syncs; the system drops it when that process ends, however it
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,9 @@ from mirror.errors import MirrorError, StoreError, StoreLocked
 from mirror.store import migrations as schema
 
 BUSY_SECONDS = 30
-MOST_LOOKS = 100
+SHARED_FOR = 1.0
+"""Seconds for which a run waits for those who ask whether one goes on: they share its lock for moments."""
+
 PRIVATE = 0o600
 """The mode of new files: for their owner alone."""
 
@@ -340,13 +343,14 @@ def _beside(path: Path, suffix: str) -> Path:
 
 
 def _locked(descriptor: int) -> bool:
-    """Take a lock file for a run; `is_syncing` shares it for a moment with others like it, a run does not."""
-    for _ in range(MOST_LOOKS):
-        if _try(descriptor, fcntl.LOCK_EX):
-            return True
-        if not _try(descriptor, fcntl.LOCK_SH):
+    """Take a lock file for a run; another run keeps it, `is_syncing` shares it for moments only."""
+    deadline = time.monotonic() + SHARED_FOR
+    while not _try(descriptor, fcntl.LOCK_EX):
+        if not _try(descriptor, fcntl.LOCK_SH) or time.monotonic() > deadline:
             return False
-    return False
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # two runs that kept their shares would wait for each other
+        time.sleep(0.002)
+    return True
 
 
 def _try(descriptor: int, lock: int) -> bool:

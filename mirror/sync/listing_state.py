@@ -104,7 +104,8 @@ class Place(msgspec.Struct, kw_only=True):
     missed. `absent_since` is set after a full listing that was complete and free of errors, until every
     repository that it did not name (last seen before that moment) has been asked for by itself. `gone` says
     that the workspace itself is no more, and that the operator has confirmed it, until it answers again.
-    `round` is the round (see `mirror.sync.scope`) in which it was listed last.
+    `round` is the round (see `mirror.sync.scope`) in which it was listed last. `unlisted` are the rows that
+    the last full listing left out though they are there, `unlisted_before` those of the one before.
     """
 
     owner_uuid: str | None = None
@@ -120,6 +121,22 @@ class Place(msgspec.Struct, kw_only=True):
     gone: bool = False
     round: str | None = None
     moved_at: str | None = None
+    unlisted: tuple[int, ...] = ()
+    unlisted_before: tuple[int, ...] = ()
+
+
+def there_all_the_same(place: Place, row_id: int) -> Place:
+    """Return the place after a repository that a full listing left out was found to be there.
+
+    Totals are expected to go on leaving it out. Unless the full listing before left it out too, that may be
+    wrong, and `doubt` has the next incremental listing followed by a full one.
+    """
+    return msgspec.structs.replace(
+        place,
+        surplus=place.surplus - 1,
+        doubt=place.doubt or row_id not in place.unlisted_before,
+        unlisted=(*place.unlisted, row_id),
+    )
 
 
 def decoded(value: str | None) -> Place:
@@ -404,4 +421,6 @@ def finished(place: Place, listing: Listing, *, staying: int, doubt: bool, now: 
         doubt=doubt or left_between_passes(listing, staying),
         whole=place.whole or proof,
         absent_since=listing.seen_since if proof else place.absent_since,
+        unlisted=(),
+        unlisted_before=place.unlisted,
     )
