@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from browser_fixtures import served_at
 from fixtures_db import fill_many
 
-from mirror.search.index.build import build
+from mirror.search.index.build import build_index
 from mirror.serve.stored_queries import QUERIES
 
 TYPED = (
@@ -80,7 +80,7 @@ def main() -> None:
         if not path.exists():
             filled = fill_many(path, asked.repositories, tags=1)
             with filled.store.transaction() as writing:
-                build(writing)
+                build_index(writing)
             filled.store.close()
         with served_at(path) as address:
             report(address, asked.times)

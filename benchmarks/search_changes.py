@@ -9,7 +9,7 @@ from typing import Any
 
 from search_corpus import Named, make_names
 
-from mirror.search.index.maintain import keep_up
+from mirror.search.index.maintain import update_after_page
 from mirror.store import Store
 
 MOMENT = "2026-01-01T00:00:00.000000Z"
@@ -44,7 +44,7 @@ def update(path: Path) -> float:
                 for number in range(first, first + 100):
                     _change(connection, number, 1 + number * step % highest, highest + 1 + number)
                 begun = time.perf_counter()
-                keep_up(connection)
+                update_after_page(connection)
                 spent += time.perf_counter() - begun
         begun = time.perf_counter()
         store.finish_search_index()
@@ -79,7 +79,7 @@ def write_pages(path: Path) -> None:
             with store.transaction() as connection:
                 for number in range(first, first + 100):
                     _change(connection, number, 1 + number * 7919 % highest, highest + 1 + number)
-                keep_up(connection)
+                update_after_page(connection)
             time.sleep(0.1)
 
 

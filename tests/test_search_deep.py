@@ -9,9 +9,9 @@ import pytest
 from search_oracle import OWNERS, Playground, naive
 
 from mirror.search import search
-from mirror.search.index import check, keep_up
+from mirror.search.index import check_index, update_after_page
 from mirror.search.query import Conditions
-from mirror.search.scan import by_popularity
+from mirror.search.scan import hits_by_popularity
 
 GONE = "2026-01-01T00:00:00.000000Z"
 
@@ -33,9 +33,9 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             mirror.change(row_id + 40, forks_count=row_id)
             mirror.change(row_id + 50, slug="tool")
         if request.param == "noted":
-            keep_up(mirror.connection)
+            update_after_page(mirror.connection)
             mirror.change(35, name="x-noted-and-changed")
-    assert check(mirror.connection) == []
+    assert check_index(mirror.connection) == []
     yield mirror
     mirror.store.close()
 
@@ -66,12 +66,12 @@ def test_the_walk_reads_no_more_than_it_is_asked_for(filled: Playground) -> None
     """Its order is the file's own: the first of ten thousand comes without a look at the others."""
     seen = list[str]()
     filled.connection.set_trace_callback(seen.append)
-    walk = by_popularity(filled.connection, "", Conditions(["deleted_at IS NULL"], {}))
+    walk = hits_by_popularity(filled.connection, "", Conditions(["deleted_at IS NULL"], {}))
     first = [next(walk)[1:] for _ in range(5)]
     filled.connection.set_trace_callback(None)
     assert first == sorted(first)
     assert len(seen) == 1  # two of the three ranges have not been begun
-    whole = by_popularity(filled.connection, "", Conditions(["deleted_at IS NULL"], {}))
+    whole = hits_by_popularity(filled.connection, "", Conditions(["deleted_at IS NULL"], {}))
     ranked = [hit[1:] for hit in whole]
     assert ranked == sorted(ranked)
     assert len(ranked) == naive(filled.connection, "")[0]
@@ -82,7 +82,7 @@ def test_an_index_of_the_order_serves_each_range(filled: Playground) -> None:
     plans = list[str]()
     seen = list[str]()
     filled.connection.set_trace_callback(seen.append)
-    list(by_popularity(filled.connection, "", Conditions(["deleted_at IS NULL"], {})))
+    list(hits_by_popularity(filled.connection, "", Conditions(["deleted_at IS NULL"], {})))
     filled.connection.set_trace_callback(None)
     reader = sqlite3.connect(filled.store.path)
     for statement in seen:

@@ -7,7 +7,7 @@ import pytest
 from search_oracle import Playground
 
 from mirror.search import search
-from mirror.search.index.maintain import rebuild
+from mirror.search.index.maintain import rebuild_index
 
 
 def plain_distance(one: str, other: str) -> int:
@@ -48,7 +48,7 @@ def test_hardly_any_name_is_missed_for_its_errors(tmp_path: Path, errors: int) -
         with mirror.store.transaction() as connection:
             for name in names:
                 mirror.add(name, followers_count=draw.randrange(3))
-            rebuild(connection, leaf_size=12)
+            rebuild_index(connection, leaf_size=12)
         asked = missed = 0
         for name in names[:300]:
             typed = name

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from search_oracle import MOMENTS, OWNERS, Playground, naive
 
 from mirror.search import search
-from mirror.search.index.backlog import note
-from mirror.search.index.check import check
-from mirror.search.index.maintain import absorb, rebuild
+from mirror.search.index.backlog import prepare_pending
+from mirror.search.index.check import check_index
+from mirror.search.index.maintain import apply_backlog, rebuild_index
 
 STORABLE = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 SHARED = st.text("ab-É ﬁ\0%_\\B\t", max_size=5)
@@ -76,13 +76,13 @@ def _do(mirror: Playground, kind: str, what: Any, leaf_size: int, before: int) -
         mirror.remove(before + what)
     elif kind == "absorb":
         with mirror.store.transaction() as connection:
-            absorb(connection, leaf_size)
+            apply_backlog(connection, leaf_size)
     elif kind == "rebuild":
         with mirror.store.transaction() as connection:
-            rebuild(connection, leaf_size)
+            rebuild_index(connection, leaf_size)
     elif kind == "note":
         with mirror.store.transaction() as connection:
-            note(connection)
+            prepare_pending(connection)
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
@@ -110,7 +110,7 @@ def test_a_search_equals_a_look_at_every_row_after_any_history(
                     found = search(mirror.connection, query, fuzzy=False, **asked)
                     ids = [row["id"] for row in found.repositories]
                     assert (found.count, ids) == naive(mirror.connection, query, **asked)
-            assert check(mirror.connection) == []
+            assert check_index(mirror.connection) == []
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -135,8 +135,8 @@ def test_lists_that_many_join_and_leave_stay_true(tmp_path: Path, seed: int) -> 
             for number in range(choose.choice((2, 20, 60))):
                 mirror.add(f"tool-{number}", followers_count=choose.randrange(9))
             with mirror.store.transaction() as connection:
-                absorb(connection, leaf_size=30)
-            assert check(mirror.connection) == []
+                apply_backlog(connection, leaf_size=30)
+            assert check_index(mirror.connection) == []
             for query in ("", "t", "tool", "tool-7", "-1"):
                 for limit, visible in ((20, True), (3, False), (60, True)):
                     asked: dict[str, Any] = {"limit": limit, "visible_private": visible}
@@ -161,4 +161,4 @@ def test_long_lists_and_deep_pages_equal_a_look_at_every_row(tmp_path: Path) -> 
                     found = search(mirror.connection, query, offset=offset, fuzzy=False)
                     ids = [row["id"] for row in found.repositories]
                     assert (found.count, ids) == naive(mirror.connection, query, offset=offset)
-        assert check(mirror.connection) == []
+        assert check_index(mirror.connection) == []

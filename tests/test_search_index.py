@@ -13,9 +13,9 @@ from search_oracle import Playground, naive
 
 from mirror.model import Owner, Repository
 from mirror.search import search
-from mirror.search.index import check, keep_up, settle
-from mirror.search.index import format as trie
-from mirror.search.index.maintain import ABSORBED_AT
+from mirror.search.index import check_index, flush_step, update_after_page
+from mirror.search.index import format as index_format
+from mirror.search.index.maintain import FLUSH_FROM
 from mirror.store import Store
 
 OWNER = Owner(uuid="ann", username="ann")
@@ -49,7 +49,7 @@ def same_as_rows(store: Store) -> bool:
         found = search(store.connection, query, fuzzy=False)
         if (found.count, [row["id"] for row in found.repositories]) != naive(store.connection, query):
             return False
-    return check(store.connection) == []
+    return check_index(store.connection) == []
 
 
 def test_a_first_load_defers_the_index_and_a_sync_keeps_it_up(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_touch_costs_the_index_nothing(tmp_path: Path) -> None:
     mirror.add("tool")
     mirror.store.finish_search_index()
     mirror.change(1, updated_at=SEEN, last_seen_at=SEEN, size=7, description="new")
-    assert not settle(mirror.connection)
+    assert not flush_step(mirror.connection)
 
 
 def test_a_long_sync_absorbs_what_is_pending(tmp_path: Path) -> None:
@@ -87,12 +87,12 @@ def test_a_long_sync_absorbs_what_is_pending(tmp_path: Path) -> None:
         connection.executemany(
             """INSERT INTO repositories (id, upstream_id, uuid, owner_id, slug, name, full_name, is_private,
                 first_seen_at, last_seen_at) VALUES (?, 1, ?, 1, ?, ?, '', 0, '', '')""",
-            [(number, number, f"s{number}", f"name {number % 999}") for number in range(1, ABSORBED_AT + 1)],
+            [(number, number, f"s{number}", f"name {number % 999}") for number in range(1, FLUSH_FROM + 1)],
         )
     with mirror.store.transaction() as connection:
-        keep_up(connection)
+        update_after_page(connection)
     assert mirror.store.row("SELECT count(*) FROM search_common")[0] > 0
-    assert check(mirror.connection) == []
+    assert check_index(mirror.connection) == []
 
 
 @pytest.mark.parametrize(
@@ -114,9 +114,9 @@ def test_the_check_finds_damage_and_a_rebuild_mends_it(tmp_path: Path, damage: s
         for first in range(0, 500, 100):
             save(store, page(first), first=True)
         store.rebuild_search_index()
-        assert check(store.connection) == []
+        assert check_index(store.connection) == []
         store.connection.executescript(damage)
-        assert check(store.connection) != []
+        assert check_index(store.connection) != []
         store.rebuild_search_index()
         assert same_as_rows(store)
 
@@ -132,9 +132,9 @@ def test_the_check_finds_what_is_noted_wrongly(tmp_path: Path, damage: str) -> N
         save(store, page(0), first=True)
         store.finish_search_index()
         save(store, page(0, suffix="-next"), first=False)
-        assert check(store.connection) == []
+        assert check_index(store.connection) == []
         store.connection.execute(f"UPDATE search_pending SET {damage} WHERE id = 3")
-        assert check(store.connection) == ["pending repository 3 is noted as it is not"]
+        assert check_index(store.connection) == ["pending repository 3 has wrong derived columns"]
         store.rebuild_search_index()
         assert same_as_rows(store)
 
@@ -149,7 +149,7 @@ def test_an_id_that_is_given_again_is_one_repository(tmp_path: Path) -> None:
         mirror.store.rebuild_search_index()
         mirror.remove(300)
         mirror.store.finish_search_index()
-        assert check(mirror.connection) == []
+        assert check_index(mirror.connection) == []
         assert mirror.add("zebra") == 300
         for _ in range(2):
             for query in ("tool", "zebra", "bra", "9", ""):
@@ -157,7 +157,7 @@ def test_an_id_that_is_given_again_is_one_repository(tmp_path: Path) -> None:
                 ids = [row["id"] for row in found.repositories]
                 assert (found.count, ids) == naive(mirror.connection, query)
             mirror.store.finish_search_index()
-            assert check(mirror.connection) == []
+            assert check_index(mirror.connection) == []
 
 
 _WRITER = """
@@ -199,12 +199,15 @@ def test_after_a_kill_at_any_point_the_search_is_right(tmp_path: Path, delay: fl
 @given(st.sets(st.integers(1, 2**32 - 1)), st.lists(st.integers(1, 2**32 - 1)))
 def test_lists_are_read_as_they_were_written(ids: set[int], later: list[int]) -> None:
     """As steps, with whatever was appended; and their bytes bound their number."""
-    packed = trie.pack_list(ids) + trie.appended(later)
-    assert trie.unpack_list(packed) == [*sorted(ids), *later]
-    assert len(ids) + len(later) <= trie.at_most(packed) <= len(ids) + 5 * len(later)
+    packed = index_format.pack_list(ids) + index_format.pack_appended(later)
+    assert index_format.unpack_list(packed) == [*sorted(ids), *later]
+    assert len(ids) + len(later) <= index_format.max_ids(packed) <= len(ids) + 5 * len(later)
 
 
 @given(st.lists(st.integers(1, 2**31 - 1)), st.lists(st.integers(1, 2**31 - 1)))
 def test_the_best_are_read_as_they_were_written(ranked: list[int], joined: list[int]) -> None:
     """In their order, and whoever joined them apart."""
-    assert trie.unpack_best(trie.pack_best(ranked) + trie.pack_joined(joined)) == (ranked, joined)
+    assert index_format.unpack_best(index_format.pack_best(ranked) + index_format.pack_unranked(joined)) == (
+        ranked,
+        joined,
+    )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from search_oracle import Playground, normal
 
-from mirror.search import mark, register, search
+from mirror.search import highlight_ranges, register, search
 
 
 @pytest.mark.parametrize(
@@ -27,13 +27,13 @@ from mirror.search import mark, register, search
 )
 def test_ranges_are_of_the_text_as_it_is_written(text: str, query: str, marked: list[str]) -> None:
     """However long its parts become when they are compared."""
-    assert [text[start:end] for start, end in mark(text, query)] == marked
+    assert [text[start:end] for start, end in highlight_ranges(text, query)] == marked
 
 
 @given(st.text(max_size=8), st.text(min_size=1, max_size=3).filter(lambda query: "/" not in query))
 def test_something_is_marked_where_something_matches_and_only_there(text: str, query: str) -> None:
     """For any Unicode; the ranges are in order, apart, and inside the text."""
-    ranges = mark(text, query)
+    ranges = highlight_ranges(text, query)
     assert bool(ranges) == (normal(query) in normal(text))
     places = [place for pair in ranges for place in pair]
     assert places == sorted(set(places))

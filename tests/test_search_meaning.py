@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from search_oracle import Playground, naive
 
-from mirror.search import Found, search
+from mirror.search import SearchResult, search
 from mirror.store.files import open_reader
 
 
@@ -36,7 +36,7 @@ def mirror(request: pytest.FixtureRequest, tmp_path: Path) -> Playground:
     return playground
 
 
-def names(found: Found) -> list[str]:
+def names(found: SearchResult) -> list[str]:
     """The names on a page, in order."""
     return [row["name"] for row in found.repositories]
 

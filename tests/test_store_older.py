@@ -9,7 +9,7 @@ from sqlite_utils import Database
 
 from mirror.errors import StoreError
 from mirror.search import search
-from mirror.search.index import check, rebuild
+from mirror.search.index import check_index, rebuild_index
 from mirror.store import Store
 from mirror.store import migrations as schema
 from mirror.store.files import open_reader
@@ -38,7 +38,7 @@ def older(path: Path, up_to: str) -> None:
         [(number, str(number), f"tool-{number}", f"Tool {number}") for number in range(1, 9)],
     )
     if at >= MIGRATIONS.index("m004_search_index") + 1:
-        rebuild(connection)
+        rebuild_index(connection)
     connection.execute("UPDATE repositories SET name = 'Other', slug = 'other' WHERE id = 2")
     connection.execute("DELETE FROM repositories WHERE id = 3")
     connection.execute(
@@ -66,7 +66,7 @@ def test_an_older_file_is_brought_up_to_date_and_searched_rightly(tmp_path: Path
                 found = search(store.connection, query, fuzzy=False)
                 ids = [row["id"] for row in found.repositories]
                 assert (found.count, ids) == naive(store.connection, query)
-        assert check(store.connection) == []
+        assert check_index(store.connection) == []
         assert store.row("PRAGMA user_version")[0] == schema.VERSION
     open_reader(path).close()
 

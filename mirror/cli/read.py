@@ -15,7 +15,7 @@ from rich.text import Text
 from mirror.cli.main import configured, json_option, out, plain
 from mirror.errors import ConfigError, NotFound
 from mirror.queries.repositories import Sight, changes_since, find_repository
-from mirror.search import mark
+from mirror.search import highlight_ranges
 from mirror.search import search as find
 from mirror.store.files import damage_explained, open_reader
 from mirror.times import age_text, from_text, moment_of, to_text, utc_now
@@ -89,7 +89,7 @@ def _marked(full_name: str, needles: tuple[str, ...]) -> Text:
     text = Text(full_name)
     start = full_name.find("/") + 1
     for needle in needles:
-        for begin, end in mark(full_name[start:], needle):
+        for begin, end in highlight_ranges(full_name[start:], needle):
             text.stylize("bold yellow", start + begin, start + end)
     return text
 

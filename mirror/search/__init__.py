@@ -1,11 +1,11 @@
-"""Search by name: read-only, offline, exact. See docs/search.md.
+"""Search repositories by name: read-only, offline, exact. docs/search.md explains how.
 
-`search` answers a query, `mark` says what to highlight, `register` gives both to SQL. Any connection to a
-mirror will do, also a read-only one beside a sync that writes.
+`search` answers a query, `highlight_ranges` says which parts of a name to highlight, `register` adds both
+to SQL. They work on any connection to a mirror, also a read-only one while a sync writes.
 """
 
-from mirror.search.find import Found, search
-from mirror.search.highlight import mark
+from mirror.search.find import SearchResult, search
+from mirror.search.highlight import highlight_ranges
 from mirror.search.sql_functions import register
 
-__all__ = ["Found", "mark", "register", "search"]
+__all__ = ["SearchResult", "highlight_ranges", "register", "search"]

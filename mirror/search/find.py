@@ -1,4 +1,4 @@
-"""The search itself: a query, filters and a page in; the exact count and the ranked rows out."""
+"""The search itself: takes a query, filters and a page; returns the exact count and the ranked rows."""
 
 import json
 import sqlite3
@@ -8,33 +8,34 @@ from typing import Any
 
 import msgspec
 
-from mirror.search.engine import Answer, Question
-from mirror.search.query import Request, request_of
+from mirror.search.engine import QueryEngine, ResultPage
+from mirror.search.query import Query, parse_query
 
 COLUMNS = (
     "id", "owner", "slug", "name", "full_name", "scm", "is_private", "description", "website", "language",
     "followers_count", "forks_count", "created_at", "updated_at", "deleted_at",
 )  # fmt: skip
-"""What each row of an answer holds; `owner` is the username, the rest are columns of `repositories`."""
+"""The columns of each result. `owner` is the username, the others are columns of `repositories`."""
 
-_TOLD = {
+_EXPRESSIONS = {
     "owner": "u.username",
+    # Private forks that the caller may not see are not counted.
     "forks_count": """iif(r.forks_count > 0 AND NOT :all, max(0, r.forks_count -
         (SELECT count(*) FROM repositories f
          WHERE f.parent_id = r.id AND f.deleted_at IS NULL AND f.is_private = 1
             AND f.owner_id NOT IN (SELECT value FROM json_each(:private_of)))), r.forks_count)""",
 }
-_ROWS = f"""SELECT {", ".join(_TOLD.get(column, f"r.{column}") for column in COLUMNS)}
+_ROWS = f"""SELECT {", ".join(_EXPRESSIONS.get(column, f"r.{column}") for column in COLUMNS)}
     FROM json_each(:ids) AS wanted JOIN repositories r ON r.id = wanted.value
     JOIN users u ON u.id = r.owner_id
     ORDER BY wanted.key"""
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer: how many repositories match in all, and one page of them, the best first.
+class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The number of all matches, and one page of them, the best first.
 
-    `fuzzy` says that the query was corrected, because nothing matched it as written or because that was
-    wished; `corrected` holds the names that were searched in its place. `repositories` map COLUMNS to values.
+    `fuzzy` is True if the query was corrected; `corrected` then holds the name that was searched instead.
+    Each of `repositories` maps COLUMNS to values.
     """
 
     query: str
@@ -59,21 +60,30 @@ def search(
     forks: bool | None = None,
     gone: bool = False,
     fuzzy: bool | None = None,
-) -> Found:
-    """Find repositories whose name or slug contains `query`; raises sqlite3.Error.
+) -> SearchResult:
+    """Find repositories whose name or slug contains `query`, compared in normal form.
 
-    Both sides are compared in the form of `mirror.search.names.normalise`. ``owner/part`` looks for `part`
-    among the owners that begin with `owner`; an empty query lists everything. Exact names come first, then
-    those that begin with the query, then the rest; each the most followed first, then the most forked, then
-    the newest (by creation), then the first in the file. `limit` and `offset` count repositories.
+    Results are sorted by match (the name is the query, begins with it, contains it), then by followers,
+    forks, newest `created_at`, and lowest id.
 
-    `owner` is one owner's whole username. `private`, `forks` and `gone` filter: None, for the first two,
-    takes both; `gone` adds what has disappeared upstream. Without `visible_private` private repositories
-    are neither listed nor counted, among the forks of others neither, but for those of the owners
-    `private_of`, rows of `users`. `fuzzy` corrects one or two typing
-    errors: True always, False never, None when nothing matches as written.
+    :param query: a part of a name; ``owner/part`` searches among the owners that begin with `owner`; the
+        empty query matches everything
+    :param limit: number of repositories in the page; negative is 0
+    :param offset: number of repositories to skip; negative is 0
+    :param owner: only this owner, by whole username in any case
+    :param scm: only this scm, such as ``"git"``, in any case
+    :param language: only this language, in any case
+    :param private: True for private repositories only, False for public ones only, None for both
+    :param visible_private: False if the caller may not see private repositories: they are neither listed nor
+        counted, also not in the `forks_count` of others
+    :param private_of: ids of `users` whose private repositories the caller may see nevertheless
+    :param forks: True for forks only, False for others only, None for both
+    :param gone: True to include repositories that have disappeared upstream
+    :param fuzzy: True to correct one or two typing errors unless a name is exactly the query, False never to,
+        None to correct if nothing matches
+    :raises sqlite3.Error: if the file cannot be read
     """
-    request = request_of(
+    parsed = parse_query(
         query,
         owner=owner,
         scm=scm,
@@ -86,41 +96,41 @@ def search(
     )
     start, stop = max(offset, 0), max(offset, 0) + max(limit, 0)
     with one_snapshot(connection):
-        answer, corrected = _answer(connection, request, start, stop, fuzzy=fuzzy)
-        return Found(
+        page, corrected = _answer(connection, parsed, start, stop, fuzzy=fuzzy)
+        return SearchResult(
             query=query,
-            count=answer.total,
+            count=page.total,
             fuzzy=bool(corrected),
             corrected=corrected,
-            repositories=_rows_of(connection, [hit[-1] for hit in answer.page], request),
+            repositories=_read_rows(connection, [hit[-1] for hit in page.hits], parsed),
         )
 
 
 def _answer(
-    connection: sqlite3.Connection, request: Request, start: int, stop: int, *, fuzzy: bool | None
-) -> tuple[Answer, tuple[str, ...]]:
-    """Answer a question as it is written or corrected; returns the names that took the query's place."""
-    question = Question(connection, request)
-    if fuzzy and not question.names_one_exactly():
-        corrected = question.corrected()
+    connection: sqlite3.Connection, query: Query, start: int, stop: int, *, fuzzy: bool | None
+) -> tuple[ResultPage, tuple[str, ...]]:
+    """Answer a query as written or corrected; also return the name that was searched instead, if any."""
+    engine = QueryEngine(connection, query)
+    if fuzzy and not engine.has_exact_match():
+        corrected = engine.corrected()
         if corrected is not None:
-            return corrected.answer(start, stop), (corrected.request.part,)
-    answer = question.answer(start, stop)
-    if fuzzy is None and not answer.total:
-        corrected = question.corrected()
+            return corrected.answer(start, stop), (corrected.query.part,)
+    page = engine.answer(start, stop)
+    if fuzzy is None and not page.total:
+        corrected = engine.corrected()
         if corrected is not None:
-            return corrected.answer(start, stop), (corrected.request.part,)
-    return answer, ()
+            return corrected.answer(start, stop), (corrected.query.part,)
+    return page, ()
 
 
-def _rows_of(connection: sqlite3.Connection, ids: list[int], request: Request) -> list[dict[str, Any]]:
-    """Read the rows of a page in the order of their ids; private forks count where they may be seen."""
+def _read_rows(connection: sqlite3.Connection, ids: list[int], query: Query) -> list[dict[str, Any]]:
+    """Read the rows of a page in the order of `ids`."""
     cursor = connection.cursor()
     cursor.row_factory = None
     values = {
         "ids": json.dumps(ids),
-        "all": request.visible_private,
-        "private_of": json.dumps(request.private_of),
+        "all": query.visible_private,
+        "private_of": json.dumps(query.private_of),
     }
     found = cursor.execute(_ROWS, values)
     return [dict(zip(COLUMNS, row, strict=True)) for row in found]
@@ -128,7 +138,7 @@ def _rows_of(connection: sqlite3.Connection, ids: list[int], request: Request) -
 
 @contextmanager
 def one_snapshot(connection: sqlite3.Connection) -> Iterator[None]:
-    """Let all reads inside see one state of the file, also while a sync writes."""
+    """Let all reads inside the block see one state of the file, also while a sync writes."""
     if connection.in_transaction:
         yield
         return

@@ -1,9 +1,10 @@
-"""Correcting typing errors: the name, or the words in a name, nearest to what was typed.
+"""Correct typing errors: find the name, or the words within a name, nearest to what was typed.
 
-There is no dictionary to keep. Before its first error a text is typed right, and after its last one: so it
-is in the leaf of the beginning, if the error comes after that, or in the leaf of the end, if it comes
-before; with an error on either side it is in the leaf of the middle. Where all that is right is still in
-many names, only the most popular of these are looked at.
+There is no dictionary. The text before the first error and the text after the last error were typed right. So
+the name that was meant is in the leaf of the query's beginning (if the error comes after the path of that
+leaf), or in the leaf of its end (if the error comes before), or, with an error on either side, in the leaf of
+the middle. If the part typed right is still a common path, only the best repositories of its node are looked
+at: a popular name is found, another may be missed.
 """
 
 import json
@@ -14,33 +15,43 @@ from itertools import chain
 
 from rapidfuzz.distance import OSA
 
-from mirror.search.index.reader import Common, Rare, Trie
-from mirror.search.names import MARK, popularity, searched_names
+from mirror.search.index.reader import IndexReader, Leaf, Node
+from mirror.search.names import BOUNDARY, popularity, searched_names
 from mirror.search.query import Conditions
 from mirror.search.scan import RANKED_COLUMNS
 
-CANDIDATES = 300
-"""So many repositories are looked at, at most, in a millisecond or two."""
+MAX_CANDIDATES = 300
+"""The highest number of repositories that are looked at; it takes a millisecond or two."""
+
+_LONGEST_CORRECTED = 200
 
 _LONG_ENOUGH = "(length(name) >= :length OR length(slug) >= :length)"
 
 
 def errors_allowed(part: str) -> int:
-    """Return how many errors are corrected in a text of this length: none, one or two."""
+    """Return how many errors are corrected in a text of this length: none below 3, one below 5, else two."""
     return 0 if len(part) < 3 else 1 if len(part) < 5 else 2
 
 
 def nearest_name(
-    connection: sqlite3.Connection, trie: Trie, part: str, collections: list[int], conditions: Conditions
+    connection: sqlite3.Connection,
+    index: IndexReader,
+    part: str,
+    collections: list[int],
+    conditions: Conditions,
 ) -> str | None:
-    """Find what was meant by a normalised query: a name that may be shown, or words in one, as it has words.
+    """Return the name, or the words within one, that was probably meant; None if none is near enough.
 
-    The fewest errors count first, then whole names, then the most popular.
+    Fewest errors first, then whole names, then the most popular.
+
+    :param part: the normalised query
+    :param collections: the collections that may be shown
+    :param conditions: which rows may be shown
     """
     allowed = errors_allowed(part)
-    if not allowed or len(part) > 200:
+    if not allowed or len(part) > _LONGEST_CORRECTED:
         return None
-    ids = _candidates(trie, part, collections) if trie.up_to else None
+    ids = _candidates(index, part, collections) if index.up_to else None
     rows = connection.cursor()
     rows.row_factory = None
     rows.execute(
@@ -62,56 +73,61 @@ def nearest_name(
 
 
 def _nearest_in(text: str, part: str, allowed: int) -> tuple[int, bool, str]:
-    """Find what of a name is nearest to a part: its errors, whether it is words of the name, and what."""
+    """Return the text in a name that is nearest to `part`: (number of errors, is not the whole name, text).
+
+    Text that equals `part` is left out, because it corrects nothing.
+    """
     best = (allowed + 1, False, "")
-    for meant in _meant(text, part, allowed):
+    for meant in _possible_texts(text, part, allowed):
         errors = OSA.distance(part, meant, score_cutoff=allowed)
         if errors:
             best = min(best, (errors, meant != text, meant))
     return best
 
 
-def _meant(text: str, part: str, allowed: int) -> list[str]:
-    """Return a name, and whatever as many words of it as a part has make, if they are about as long."""
+def _possible_texts(text: str, part: str, allowed: int) -> list[str]:
+    """Return a name and its runs of as many words as `part` has, as far as they are about as long."""
     words = 1 + part.count("-") + part.count(".") + part.count("_")
     shortest, longest = len(part) - allowed, len(part) + allowed
-    return [meant for meant in (text, *_runs_of(words).findall(text)) if shortest <= len(meant) <= longest]
+    return [meant for meant in (text, *_word_runs(words).findall(text)) if shortest <= len(meant) <= longest]
 
 
 @cache
-def _runs_of(words: int) -> re.Pattern[str]:
-    """Return a pattern for all that so many words of a name make that follow each other, also overlapping."""
+def _word_runs(words: int) -> re.Pattern[str]:
+    """Return a pattern that finds every run of so many words, overlapping ones too."""
     run = r"[-._]".join([r"[^-._]+"] * words)
     return re.compile(rf"(?<![^-._])(?=({run})(?![^-._]))")
 
 
-def _candidates(trie: Trie, part: str, collections: list[int]) -> list[int]:
-    """Collect whose names may be meant: the surest first, of lists that are as sure the short ones."""
+def _candidates(index: IndexReader, part: str, collections: list[int]) -> list[int]:
+    """Return the ids of repositories that may be meant, short lists first; those of nodes come last."""
     sure, popular = list[list[int]](), list[list[int]]()
-    for mark in (MARK, b""):  # as a whole name, as words in one
-        begun, before = _begun(trie, part, mark)
-        ended, after = _ended(trie, part, mark)
-        sure += (begun.ids, ended.ids)
+    for boundary in (BOUNDARY, b""):  # as a whole name, then as words within one
+        beginning, before = _rare_beginning(index, part, boundary)
+        end, after = _rare_end(index, part, boundary)
+        sure += (beginning.ids, end.ids)
         if before < after:
-            sure.append(trie.listed(trie.find(part[before:after].encode()), collections))
-        for path in (part[after + 1 :].encode() + mark, mark + part[: max(before - 1, 0)].encode()):
-            popular.append(trie.listed(trie.find(path), collections) if path else [])
+            sure.append(index.listed_ids(index.find(part[before:after].encode()), collections))
+        shorter_end = part[after + 1 :].encode() + boundary
+        shorter_beginning = boundary + part[: max(before - 1, 0)].encode()
+        for path in (shorter_end, shorter_beginning):
+            popular.append(index.listed_ids(index.find(path), collections) if path else [])
     ids = dict.fromkeys(chain(*sorted(sure, key=len), *sorted(popular, key=len)))
-    return list(ids)[:CANDIDATES]
+    return list(ids)[:MAX_CANDIDATES]
 
 
-def _begun(trie: Trie, part: str, mark: bytes) -> tuple[Rare, int]:
-    """Find the shortest beginning of a text that few names have, and where it ends."""
-    found = trie.find(mark + part.encode() + mark)
-    if isinstance(found, Common):
-        return Rare([]), len(part)
-    return found, len(found.path.strip(MARK).decode(errors="replace"))
+def _rare_beginning(index: IndexReader, part: str, boundary: bytes) -> tuple[Leaf, int]:
+    """Return the leaf of the query's shortest rare beginning, and where in `part` that beginning ends."""
+    found = index.find(boundary + part.encode() + boundary)
+    if isinstance(found, Node):
+        return Leaf([]), len(part)
+    return found, len(found.path.strip(BOUNDARY).decode(errors="replace"))
 
 
-def _ended(trie: Trie, part: str, mark: bytes) -> tuple[Rare, int]:
-    """Find the shortest end of a text that few names have, and where it begins."""
+def _rare_end(index: IndexReader, part: str, boundary: bytes) -> tuple[Leaf, int]:
+    """Return the leaf of the query's shortest rare end, and where in `part` that end begins."""
     for start in range(len(part) - 1, -1, -1):
-        found = trie.find(part[start:].encode() + mark)
-        if isinstance(found, Rare):
+        found = index.find(part[start:].encode() + boundary)
+        if isinstance(found, Leaf):
             return found, start
-    return Rare([]), 0
+    return Leaf([]), 0

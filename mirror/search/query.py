@@ -1,4 +1,4 @@
-"""What is asked: a query taken apart, and the filters as SQL conditions on a row of `repositories`."""
+"""A parsed query, and its filters as SQL conditions on a row of `repositories`."""
 
 import json
 import sqlite3
@@ -19,11 +19,12 @@ _PUBLIC_OR_OF = "(is_private = 0 OR owner_id IN (SELECT value FROM json_each(:pr
 _FORK = "(parent_id IS NOT NULL OR parent_uuid IS NOT NULL OR parent_full_name IS NOT NULL)"
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One question: `part` is looked for in names, among owners that begin with `owner_prefix`.
+class Query(msgspec.Struct, frozen=True, kw_only=True):
+    """One query with its filters. `part`, `owner_prefix` and `owner` are normalised.
 
-    `part` and the two owners are normalised. None in a filter means that it does not matter. Without
-    `visible_private` only the private repositories of the owners `private_of`, rows of `users`, may be shown.
+    `part` is searched in names, among the owners whose username begins with `owner_prefix` and, if given,
+    equals `owner`. A filter that is None does not filter. `visible_private` False hides private repositories
+    except those of the owners `private_of`, ids of `users`.
     """
 
     part: str
@@ -39,12 +40,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def needle(self) -> bytes:
-        """The part as paths of the index have it."""
+        """The part as bytes, as searched texts and the index have it."""
         return self.part.encode()
 
     @property
-    def is_storable(self) -> bool:
-        """Whether any name could contain the part; none has a lone surrogate."""
+    def is_encodable(self) -> bool:
+        """Whether the part can be encoded. If not (a lone surrogate), no stored name contains it."""
         try:
             self.part.encode()
         except UnicodeEncodeError:
@@ -62,15 +63,15 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         return [collection for collection in COLLECTIONS if collection not in hidden]
 
     @property
-    def names_owners(self) -> bool:
-        """Whether only some owners' repositories are asked for."""
+    def filters_owners(self) -> bool:
+        """Whether the repositories of only some owners are wanted."""
         return bool(self.owner_prefix) or self.owner is not None
 
 
-def request_of(query: str, *, owner: str | None, **filters: Any) -> Request:
-    """Take a query apart: ``owner/part`` asks for `part` among the owners that begin with `owner`."""
-    before, slash, after = query.partition("/")
-    return Request(
+def parse_query(text: str, *, owner: str | None, **filters: Any) -> Query:
+    """Parse a query: ``owner/part`` searches `part` among the owners that begin with `owner`."""
+    before, slash, after = text.partition("/")
+    return Query(
         part=normalise(after if slash else before),
         owner_prefix=normalise(before) if slash else "",
         owner=None if owner is None else normalise(owner),
@@ -79,12 +80,12 @@ def request_of(query: str, *, owner: str | None, **filters: Any) -> Request:
 
 
 class Conditions(NamedTuple):
-    """SQL conditions on a row of `repositories`, to be joined by AND, and the values they name."""
+    """SQL conditions on a row of `repositories`, to be joined by AND, and the values they refer to."""
 
     clauses: list[str]
     values: dict[str, Any]
     is_plain: bool = False
-    """Whether the collections of the index are all there is to tell rows apart by."""
+    """Whether the conditions only choose among the collections, so that the counts of the index apply."""
 
     @property
     def sql(self) -> str:
@@ -92,34 +93,34 @@ class Conditions(NamedTuple):
         return " AND ".join(self.clauses) or "1"
 
     @property
-    def name_owners(self) -> bool:
-        """Whether they leave out somebody's repositories."""
+    def filter_owners(self) -> bool:
+        """Whether the conditions leave out the repositories of some owner."""
         return "owners" in self.values
 
 
-def conditions_of(connection: sqlite3.Connection, request: Request) -> Conditions:
-    """Say in SQL which rows may be shown, whatever their name."""
+def sql_conditions(connection: sqlite3.Connection, query: Query) -> Conditions:
+    """Return which rows may be shown, whatever their name."""
     clauses, values = list[str](), dict[str, Any]()
-    if not request.gone:
+    if not query.gone:
         clauses.append("deleted_at IS NULL")
-    if not request.visible_private:
-        clauses.append(_PUBLIC_OR_OF if request.private_of else "is_private = 0")
-        values |= {"private_of": json.dumps(request.private_of)} if request.private_of else {}
-    if request.private is not None:
-        clauses.append("is_private <> 0" if request.private else "is_private = 0")
-    plain = 0 if request.private_of else len(clauses)  # of whom a private row is, no collection tells
-    if request.forks is not None:
-        clauses.append(_FORK if request.forks else f"NOT {_FORK}")
-    if request.language is not None:
+    if not query.visible_private:
+        clauses.append(_PUBLIC_OR_OF if query.private_of else "is_private = 0")
+        values |= {"private_of": json.dumps(query.private_of)} if query.private_of else {}
+    if query.private is not None:
+        clauses.append("is_private <> 0" if query.private else "is_private = 0")
+    plain = 0 if query.private_of else len(clauses)  # the private collection does not tell owners apart
+    if query.forks is not None:
+        clauses.append(_FORK if query.forks else f"NOT {_FORK}")
+    if query.language is not None:
         clauses.append("language = :language COLLATE NOCASE")
-        values["language"] = _storable(request.language)
-    if request.scm is not None and connection.execute(_ANOTHER_SCM).fetchone():
+        values["language"] = _encodable(query.language)
+    if query.scm is not None and connection.execute(_ANOTHER_SCM).fetchone():
         clauses.append("scm = :scm COLLATE NOCASE")
-        values["scm"] = _storable(request.scm)
-    elif request.scm is not None and request.scm.lower() != "git":
-        clauses.append("id < 0")  # nobody: where a plain 0 stands, SQLite knows no way to use an index
-    if request.names_owners:
-        owners = owner_ids(connection, request)
+        values["scm"] = _encodable(query.scm)
+    elif query.scm is not None and query.scm.lower() != "git":
+        clauses.append("id < 0")  # matches nothing; with a plain 0, SQLite would not use any index
+    if query.filters_owners:
+        owners = _owner_ids(connection, query)
         if not _own_everything(connection, owners):
             clauses.append("owner_id IN (SELECT value FROM json_each(:owners))")
             values["owners"] = json.dumps(owners)
@@ -127,7 +128,10 @@ def conditions_of(connection: sqlite3.Connection, request: Request) -> Condition
 
 
 def _own_everything(connection: sqlite3.Connection, owners: list[int]) -> bool:
-    """Say whether nobody else owns a repository, as in a mirror of one workspace; of many it is not asked."""
+    """Return whether these owners own every repository, as in a mirror of one workspace.
+
+    Only the first _FEW_OWNERS owners of the file are looked at; beyond that the answer is False.
+    """
     owner_id = 0
     for _ in range(_FEW_OWNERS):
         owner_id = connection.execute(_NEXT_OWNER, (owner_id,)).fetchone()[0]
@@ -136,10 +140,10 @@ def _own_everything(connection: sqlite3.Connection, owners: list[int]) -> bool:
     return False
 
 
-def owner_ids(connection: sqlite3.Connection, request: Request) -> list[int]:
-    """Find the owners that a request names; both of its owners must agree with a user's normalised name."""
-    low = request.owner if request.owner is not None else request.owner_prefix
-    if request.owner is not None and not request.owner.startswith(request.owner_prefix):
+def _owner_ids(connection: sqlite3.Connection, query: Query) -> list[int]:
+    """Return the ids of the owners that match both `owner` and `owner_prefix`."""
+    low = query.owner if query.owner is not None else query.owner_prefix
+    if query.owner is not None and not query.owner.startswith(query.owner_prefix):
         return []
     cursor = connection.cursor()
     cursor.row_factory = None
@@ -148,11 +152,11 @@ def owner_ids(connection: sqlite3.Connection, request: Request) -> list[int]:
         found.update(cursor.execute(_OWNERS_FROM, {"low": low}).fetchall())
     found.update(cursor.execute(_ODD_OWNERS).fetchall())
     names = ((user_id, normalise(name)) for user_id, name in found.items())
-    if request.owner is not None:
-        return [user_id for user_id, name in names if name == request.owner]
+    if query.owner is not None:
+        return [user_id for user_id, name in names if name == query.owner]
     return [user_id for user_id, name in names if name.startswith(low)]
 
 
-def _storable(text: str) -> str:
-    """Replace what SQLite cannot be given; such a text equals no stored one either way."""
+def _encodable(text: str) -> str:
+    """Replace lone surrogates, which SQLite refuses. No stored text has any, so none matches either way."""
     return text.encode("utf-8", "replace").decode()

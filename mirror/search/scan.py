@@ -1,8 +1,8 @@
-"""Search without an index: every row that may match is read. Exact by construction; all else must equal it.
+"""Search without the index: read every row that may match.
 
-It serves whatever the index does not hold: rows that are newer than it, and questions it cannot answer.
-SQLite alone decides on *plain* names, ASCII with single spaces, which nearly all are. The others, *odd*
-ones, have an index, and Python judges them.
+It answers what the index cannot: rows that the index does not contain yet, and filters it does not know.
+SQLite alone decides on *plain* names: ASCII with single spaces, as nearly all are. Other names are *odd*:
+Python compares them, and the SQL index `search_odd_names` finds them.
 """
 
 import sqlite3
@@ -17,22 +17,26 @@ RANKED_COLUMNS = "id, name, slug, followers_count, forks_count, created_at"
 RankedRow = tuple[int, str, str, int | None, int | None, str | None]
 
 Hit = tuple[int, int, int, bytes, int]
-"""A repository that matches: its class, then its popularity, the id last; hits sort as they are listed."""
+"""A repository that matches: its match class, then its popularity key, which ends with its id.
 
-FOUND_BY_OWNER = 6
-"""What reading a row that an index led to costs, in rows that are read one after another."""
+Hits sort in the order of the results.
+"""
+
+INDEXED_ROW_COST = 6
+"""The cost of reading a row found by an SQL index. The unit of all costs: reading one row of a table scan."""
 
 _ODD_ROWS = "repositories INDEXED BY search_odd_names"
+# A GLOB stops at a NUL, so NULs need a test of their own.
 _ODD = """(name GLOB '*[^ -~]*' OR instr(name, '  ') OR instr(name, char(0))
-    OR slug GLOB '*[^ -~]*' OR instr(slug, '  ') OR instr(slug, char(0)))"""  # a GLOB stops at a NUL
-_WILD = {"-": "_", "%": "\\%", "_": "\\_", "\\": "\\\\"}  # a hyphen may stand for a space
-_LONGEST_PATTERN = 1_000  # SQLite takes none of 50,000 bytes
+    OR slug GLOB '*[^ -~]*' OR instr(slug, '  ') OR instr(slug, char(0)))"""
+_WILD = {"-": "_", "%": "\\%", "_": "\\_", "\\": "\\\\"}  # a hyphen of the query may be a space in the name
+_LONGEST_PATTERN = 1_000  # SQLite refuses patterns of 50,000 bytes
 
 
 def may_contain(*columns: str) -> str:
-    """Return an SQL condition that holds wherever one of some names contains ``:part``, and seldom elsewhere.
+    """Return an SQL condition that is true of every row of which a column contains ``:part``.
 
-    Plain ones are decided by it, all odd ones pass.
+    Of plain names it is exact; it is true of all odd ones.
     """
     each = """instr(replace(lower({0}), ' ', '-'), :part) OR {0} GLOB '*[^ -~]*'
         OR instr({0}, '  ') OR instr({0}, char(0))"""
@@ -40,7 +44,7 @@ def may_contain(*columns: str) -> str:
 
 
 class Scan:
-    """A look at every row that meets some conditions, for a normalised query; from `after` on, if given."""
+    """A search of all rows that meet some conditions; with `after`, only of rows with a higher id."""
 
     def __init__(
         self, connection: sqlite3.Connection, part: str, conditions: Conditions, *, after: int | None = None
@@ -48,7 +52,7 @@ class Scan:
         self._connection = connection
         self._part = part
         self._conditions = conditions.sql if after is None else f"{conditions.sql} AND id > {after}"
-        self._names_owners = conditions.name_owners and after is None
+        self._filters_owners = conditions.filter_owners and after is None
         pattern = "".join(_WILD.get(letter, letter) for letter in part)
         self._values = conditions.values | {
             "part": part,
@@ -58,23 +62,27 @@ class Scan:
 
     @cached_property
     def cost(self) -> int:
-        """Say how many rows are read, in such that are read one after another."""
-        return min(self.rows, FOUND_BY_OWNER * self._owned) if self._names_owners else self.rows
+        """The cost of the scan, in rows of a table scan."""
+        return min(self.rows, INDEXED_ROW_COST * self._owned) if self._filters_owners else self.rows
 
     def hits(self) -> Iterator[Hit]:
-        """Yield those that match, in no order."""
+        """Yield the matches, in no particular order."""
         contains = self._contains()
         if contains:
-            yield from self._judged(self._table, contains)
+            yield from self._compared(self._table, contains)
         if self._part:
-            yield from self._judged(_ODD_ROWS, f"{_ODD} AND NOT ({contains or 0})")
+            yield from self._compared(_ODD_ROWS, f"{_ODD} AND NOT ({contains or 0})")
 
     def counts(self) -> list[int]:
-        """Count those that match, for each class with all better ones, without a look at each in Python."""
+        """Return three numbers: of EXACT matches, of those and PREFIX ones, and of all.
+
+        SQL counts plain names; only odd ones are compared in Python.
+        """
         if not self._part:
-            table = "repositories" if self._names_owners else self._table  # an index alone counts an owner's
+            # Without NOT INDEXED, an index alone counts an owner's repositories.
+            table = "repositories" if self._filters_owners else self._table
             return [0, 0, self._one("count(*)", f"{table} WHERE {self._conditions}")[0]]
-        odd = [hit[0] for hit in self._judged(_ODD_ROWS, _ODD)]
+        odd = [hit[0] for hit in self._compared(_ODD_ROWS, _ODD)]
         plain = [0, 0, 0]
         if contains := self._contains():
             what = f"sum({self._names(self._is_exact)}), sum({self._names(self._begins)}), count(*)"
@@ -86,7 +94,7 @@ class Scan:
 
     @cached_property
     def rows(self) -> int:
-        """Say how many rows there are, at most: the highest id."""
+        """The highest id, which no number of rows exceeds."""
         return int(self._one("coalesce(max(id), 0)", "repositories")[0])
 
     @cached_property
@@ -96,13 +104,13 @@ class Scan:
 
     @property
     def _table(self) -> str:
-        """Read in order rather than by an index that leads all over the file, unless few have an owner."""
-        if self._names_owners and FOUND_BY_OWNER * self._owned < self.rows:
+        # A scan in file order beats an index that leads all over the file, unless few rows have the owner.
+        if self._filters_owners and INDEXED_ROW_COST * self._owned < self.rows:
             return "repositories"
         return "repositories NOT INDEXED"
 
     def _contains(self) -> str:
-        """Return an SQL condition that plain names meet where they match; "" where none can."""
+        """Return an SQL condition that is true of a plain name that matches; "" if no plain name can."""
         if not self._part:
             return "1"
         is_plain = self._part.isascii() and self._part.isprintable()
@@ -120,17 +128,16 @@ class Scan:
     def _is_exact(self, column: str) -> str:
         return f"({self._begins(column)} AND length({column}) = length(:part))"
 
-    def _like(self, column: str, pattern: str, certainly: str) -> str:
-        """Ask for a pattern, which takes no time, and then what it leaves open."""
+    def _like(self, column: str, pattern: str, exact: str) -> str:
+        """Return a LIKE, which is fast, and the exact condition where LIKE is not exact: for hyphens."""
         like = f"{column} LIKE :{pattern} ESCAPE '\\'"
         if len(self._part) > _LONGEST_PATTERN:
-            return certainly.format(column)
-        return f"({like} AND {certainly.format(column)})" if "-" in self._part else like
+            return exact.format(column)
+        return f"({like} AND {exact.format(column)})" if "-" in self._part else like
 
-    def _judged(self, table: str, condition: str) -> Iterator[Hit]:
-        return hits_of(
-            self._read(RANKED_COLUMNS, f"{table} WHERE {condition} AND {self._conditions}"), self._part
-        )
+    def _compared(self, table: str, condition: str) -> Iterator[Hit]:
+        rows = self._read(RANKED_COLUMNS, f"{table} WHERE {condition} AND {self._conditions}")
+        return matching_hits(rows, self._part)
 
     def _one(self, what: str, where: str) -> Any:
         return self._read(what, where).fetchone()
@@ -141,16 +148,16 @@ class Scan:
         return cursor.execute(f"SELECT {what} FROM {where}", self._values)
 
 
-def hits_of(rows: Iterable[RankedRow], part: str) -> Iterator[Hit]:
-    """Judge rows of RANKED_COLUMNS by a normalised query, and yield those that match."""
+def matching_hits(rows: Iterable[RankedRow], part: str) -> Iterator[Hit]:
+    """Yield the hits among rows of RANKED_COLUMNS, for a normalised query."""
     for row_id, name, slug, followers, forks, created_at in rows:
         match = match_class(searched_names(name, slug), part)
         if match is not None:
             yield (match, *popularity(followers, forks, created_at, row_id))
 
 
-# Three ranges follow each other: whoever has followers, of the others whoever has forks, the rest. Each has
-# an index by what it begins with; SQLite sorts only those that agree in that.
+# Three ranges in order of popularity: rows with followers, other rows with forks, the rest. Each has an SQL
+# index by its first sort column; SQLite only sorts rows that are equal in that column.
 _RANGES = (
     ("repositories_followed", "followers_count > 0", "followers_count DESC, coalesce(forks_count, 0) DESC"),
     ("repositories_forked", "coalesce(followers_count, 0) <= 0 AND forks_count > 0", "forks_count DESC"),
@@ -158,10 +165,10 @@ _RANGES = (
 )
 
 
-def by_popularity(connection: sqlite3.Connection, part: str, conditions: Conditions) -> Iterator[Hit]:
-    """Yield the hits for a normalised query, the most popular first whatever their class.
+def hits_by_popularity(connection: sqlite3.Connection, part: str, conditions: Conditions) -> Iterator[Hit]:
+    """Yield the hits for a normalised query, the most popular first whatever their match class.
 
-    The conditions must leave out what has gone: it is in none of the indexes.
+    The conditions must exclude repositories that are gone upstream: the SQL indexes do not contain them.
     """
     for index, which, order in _RANGES:
         cursor = connection.cursor()
@@ -171,4 +178,4 @@ def by_popularity(connection: sqlite3.Connection, part: str, conditions: Conditi
                 WHERE {which} AND {conditions.sql} ORDER BY {order}{", " * bool(order)}created_at DESC, id""",
             conditions.values,
         )
-        yield from hits_of(rows, part)
+        yield from matching_hits(rows, part)

@@ -10,7 +10,7 @@ from typing import Any, Self
 from sqlite_utils import Database
 
 from mirror.model import Owner, Repository
-from mirror.search.index import keep_up, rebuild, settle
+from mirror.search.index import flush_step, rebuild_index, update_after_page
 from mirror.store.files import PRIVATE, explained, open_writer
 from mirror.store.identities import told_apart
 from mirror.store.owners import save_owner
@@ -113,7 +113,7 @@ class Store:
             self.save_changes(saved.changes, run_id=run_id, at=seen_at)
             close(self.connection, _published(saved.changes), with_refs=with_refs)
             if not first_listing:
-                keep_up(self.connection)
+                update_after_page(self.connection)
         return saved._replace(refused=refused)
 
     def finish_search_index(self) -> None:
@@ -124,12 +124,12 @@ class Store:
         more = True
         while more:
             with self.transaction():
-                more = settle(self.connection)
+                more = flush_step(self.connection)
 
     def rebuild_search_index(self) -> None:
         """Build the name index anew from the rows, whatever state it is in."""
         with self.transaction():
-            rebuild(self.connection)
+            rebuild_index(self.connection)
 
     def save_owner(self, upstream_id: int, owner: Owner, *, run_id: int | None, seen_at: str) -> int:
         """Write whoever owns a namespace and return the row's id."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from mirror.search.index import check
+from mirror.search.index import check_index
 from mirror.store import Store
 from mirror.store.files import damage_explained, open_reader, sync_lock
 
@@ -51,7 +51,7 @@ def _faults(path: Path) -> list[str]:
     connection = open_reader(path)
     try:
         with damage_explained(path):
-            faults = check(connection)
+            faults = check_index(connection)
     finally:
         connection.close()
     told = [f"search index: {line}" for line in faults[:MOST]]

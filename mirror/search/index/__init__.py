@@ -1,10 +1,10 @@
-"""Keeping the name index: triggers note what changes, and it is settled now and then. See docs/search.md.
+"""The name index: build it, keep it up to date, check it. docs/search.md explains its structure.
 
-`keep_up` belongs into a page's transaction, `settle` to the end of a sync, `check` and `rebuild` to those who
-doubt.
+Triggers record what changes in `search_pending`. Call `update_after_page` in the transaction of each page of
+a sync, `flush_step` at its end, `check_index` and `rebuild_index` to verify and repair.
 """
 
-from mirror.search.index.check import check
-from mirror.search.index.maintain import keep_up, rebuild, settle
+from mirror.search.index.check import check_index
+from mirror.search.index.maintain import flush_step, rebuild_index, update_after_page
 
-__all__ = ["check", "keep_up", "rebuild", "settle"]
+__all__ = ["check_index", "flush_step", "rebuild_index", "update_after_page"]

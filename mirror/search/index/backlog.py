@@ -1,4 +1,8 @@
-"""What the index does not know yet: pending rows with what they were, and rows behind the last it knows."""
+"""The backlog: what the index does not contain yet.
+
+It consists of *pending* rows, which the index contains as they were before a change (table `search_pending`),
+and of *new* rows, whose id is above `search_state.up_to`.
+"""
 
 import sqlite3
 from typing import NamedTuple
@@ -7,41 +11,47 @@ from mirror.search.index.format import collection_of
 from mirror.search.names import Popularity, popularity, searched_text
 
 
-class Place(NamedTuple):
-    """What the index holds of a repository: its text, and in which collection it counts."""
+class IndexedText(NamedTuple):
+    """What the index contains of a repository: its searched text and its collection."""
 
     text: bytes
     collection: int
 
 
-class Move(NamedTuple):
-    """One repository from where the index has it to where it belongs; None is nowhere."""
+class IndexChange(NamedTuple):
+    """The change that brings the index up to date for one repository.
+
+    `old` is what the index contains now, None if nothing; `new` what it should contain, None if nothing.
+    """
 
     id: int
-    was: Place | None
-    now: Place | None
+    old: IndexedText | None
+    new: IndexedText | None
     popularity: Popularity
 
 
 _ROW = "r.name, r.slug, r.is_private, r.deleted_at, r.followers_count, r.forks_count, r.created_at"
 _PENDING = f"""SELECT p.id, p.was_name, p.was_slug, p.was_collection, {_ROW}
     FROM search_pending p LEFT JOIN repositories r ON r.id = p.id"""
-_LATER = f"""SELECT r.id, NULL, NULL, NULL, {_ROW} FROM repositories r
+_NEW = f"""SELECT r.id, NULL, NULL, NULL, {_ROW} FROM repositories r
     WHERE r.id > (SELECT up_to FROM search_state) ORDER BY r.id LIMIT ?"""
 
 
-def pending(connection: sqlite3.Connection) -> list[Move]:
-    """Read what has changed since the index learnt of it."""
-    return [_move(*row) for row in connection.execute(f"{_PENDING} ORDER BY p.id")]
+def pending_changes(connection: sqlite3.Connection) -> list[IndexChange]:
+    """Return the changes of all pending rows."""
+    return [_change(*row) for row in connection.execute(f"{_PENDING} ORDER BY p.id")]
 
 
-def later(connection: sqlite3.Connection, limit: int) -> list[Move]:
-    """Read the first rows that the index has not seen at all."""
-    return [_move(*row) for row in connection.execute(_LATER, (limit,))]
+def new_rows(connection: sqlite3.Connection, limit: int) -> list[IndexChange]:
+    """Return the changes that add new rows, those with the lowest ids first."""
+    return [_change(*row) for row in connection.execute(_NEW, (limit,))]
 
 
-def note(connection: sqlite3.Connection) -> None:
-    """Let a search count at once what is not known: new rows become pending, all are noted as they are."""
+def prepare_pending(connection: sqlite3.Connection) -> None:
+    """Make new rows pending and fill the derived columns of all pending rows, so that SQL can count them.
+
+    Call it in a transaction.
+    """
     connection.execute(
         """INSERT INTO search_pending (id, name, slug)
            SELECT id, name, slug FROM repositories WHERE id > (SELECT up_to FROM search_state)"""
@@ -49,26 +59,29 @@ def note(connection: sqlite3.Connection) -> None:
     connection.execute(
         "UPDATE search_state SET up_to = max(up_to, coalesce((SELECT max(id) FROM repositories), 0))"
     )
-    moves = [_move(*row) for row in connection.execute(f"{_PENDING} WHERE p.text IS NULL")]
+    changes = [_change(*row) for row in connection.execute(f"{_PENDING} WHERE p.text IS NULL")]
     connection.executemany(
         """UPDATE search_pending SET was_text = ?, text = ?, collection = ?,
                by_followers = ?, by_forks = ?, by_creation = ? WHERE id = ?""",
-        [(*noted(move), move.id) for move in moves],
+        [(*derived_columns(change), change.id) for change in changes],
     )
 
 
-def noted(move: Move) -> tuple[bytes, bytes, int | None, int, int, bytes]:
-    """Return what is noted of a move: both texts, none as an empty one, then as what the row counts now."""
+def derived_columns(change: IndexChange) -> tuple[bytes, bytes, int | None, int, int, bytes]:
+    """Return `was_text`, `text`, `collection` and the popularity columns of a pending row.
+
+    A text is empty if the repository is not in the index, or should not be.
+    """
     return (
-        b"" if move.was is None else move.was.text,
-        b"" if move.now is None else move.now.text,
-        None if move.now is None else move.now.collection,
-        *move.popularity[:3],
+        b"" if change.old is None else change.old.text,
+        b"" if change.new is None else change.new.text,
+        None if change.new is None else change.new.collection,
+        *change.popularity[:3],
     )
 
 
-def backlog(connection: sqlite3.Connection) -> int:
-    """Count what the index does not know yet; ids that were never given count too."""
+def backlog_size(connection: sqlite3.Connection) -> int:
+    """Return the number of pending and new rows; unused ids among the new ones count too."""
     row = connection.execute(
         """SELECT (SELECT count(*) FROM search_pending)
             + max(0, coalesce((SELECT max(id) FROM repositories), 0) - (SELECT up_to FROM search_state))"""
@@ -76,7 +89,7 @@ def backlog(connection: sqlite3.Connection) -> int:
     return int(row[0])
 
 
-def _move(
+def _change(
     row_id: int,
     was_name: str | None,
     was_slug: str | None,
@@ -88,11 +101,11 @@ def _move(
     followers: int | None,
     forks: int | None,
     created_at: str | None,
-) -> Move:
-    """Shape one row of either query."""
-    was = now = None
+) -> IndexChange:
+    """Shape a row of _PENDING or _NEW."""
+    old = new = None
     if was_name is not None and was_slug is not None and was_collection is not None:
-        was = Place(searched_text(was_name, was_slug), was_collection)
+        old = IndexedText(searched_text(was_name, was_slug), was_collection)
     if name is not None and slug is not None:
-        now = Place(searched_text(name, slug), collection_of(is_private, deleted_at))
-    return Move(row_id, was, now, popularity(followers, forks, created_at, row_id))
+        new = IndexedText(searched_text(name, slug), collection_of(is_private, deleted_at))
+    return IndexChange(row_id, old, new, popularity(followers, forks, created_at, row_id))

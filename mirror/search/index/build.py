@@ -1,7 +1,8 @@
-"""Building the index from nothing, level by level over all suffixes at once, with numpy.
+"""Build the index from the rows, level by level over all suffixes at once, with numpy.
 
-Memory is bounded by taking the suffixes in turns by their first bytes; at ten million repositories a build
-stays below 1.5 GB. The rows are written in the order of their paths, which packs the tables densely.
+Terms: a *document* is the searched text of one repository, followed by END; documents are numbered in order
+of popularity. A *suffix* is a position in the text of all documents. A *group* is a run of suffixes that
+begin with the same path. Array shapes: S suffixes, G groups, D documents.
 """
 
 import sqlite3
@@ -19,211 +20,30 @@ from mirror.search.index.format import (
     DEEPEST,
     END,
     LEAF_SIZE,
-    LONG,
+    LONG_LIST_FROM,
     PUBLIC,
     SHORTEST_LISTED,
     collection_of,
-    listed,
+    list_limit,
 )
-from mirror.search.names import searched_text
-
-CHUNK = 16_000_000
-ROWS = 50_000
-
-_ROWS = """SELECT id, name, slug, is_private, deleted_at, followers_count, forks_count, created_at
-    FROM repositories ORDER BY id"""
-_AGES = "SELECT dense_rank() OVER (ORDER BY coalesce(created_at, '')) FROM repositories ORDER BY id"
-
-
-@dataclass(slots=True)
-class Corpus:
-    """The texts of all repositories, each with END behind it, the most popular first.
-
-    Repositories are known by their place in that order; `starts` says where their text begins. `holds` says
-    which collections are not empty.
-    """
-
-    text: NDArray[np.uint8]
-    starts: NDArray[np.uint32]
-    ids: NDArray[np.uint32]
-    collection: NDArray[np.uint8]
-    followers: NDArray[np.int64]
-    holds: NDArray[np.bool_]
-
-    @property
-    def size(self) -> int:
-        """How many repositories there are."""
-        return self.ids.size
-
-    @property
-    def highest_id(self) -> int:
-        """The highest id; 0 where there is none."""
-        return int(self.ids.max(initial=0))
-
-    def first_bytes(self) -> list[int]:
-        """Return the bytes that suffixes begin with, END left out."""
-        counts = np.zeros(256, dtype=np.int64)
-        for begin in range(0, self.text.size - DEEPEST, CHUNK):
-            counts += np.bincount(self.text[begin : begin + CHUNK], minlength=256)
-        counts[0] -= DEEPEST  # what stands behind the last text
-        return [byte for byte in np.flatnonzero(counts).tolist() if byte != END[0]]
-
-    def suffixes(self, byte: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-        """Find the suffixes that begin with a byte: where they are, and whose; the most popular first."""
-        text = self.text[:-DEEPEST]
-        at, of = [np.zeros(0, dtype=np.uint32)], [np.zeros(0, dtype=np.uint32)]
-        for begin in range(0, text.size, CHUNK):
-            here = (np.flatnonzero(text[begin : begin + CHUNK] == byte) + begin).astype(np.uint32)
-            at.append(here)
-            of.append(np.searchsorted(self.starts, here, side="right").astype(np.uint32) - np.uint32(1))
-        return np.concatenate(at), np.concatenate(of)
-
-
-def read_corpus(connection: sqlite3.Connection) -> Corpus:
-    """Read everything that the index is built from; at ten million rows every copy counts."""
-    size = connection.execute("SELECT count(*) FROM repositories").fetchone()[0]
-    raw = bytearray()
-    lengths = np.empty(size, dtype=np.uint32)
-    ids = np.empty(size, dtype=np.uint32)
-    collection = np.empty(size, dtype=np.uint8)
-    falling = np.empty((3, size), dtype=np.int64)  # followers, forks, moments, all below zero: low is popular
-    begin, is_odd = 0, False
-    cursor = connection.execute(_ROWS)
-    while rows := cursor.fetchmany(ROWS):
-        end = begin + len(rows)
-        row_ids, names, slugs, private, deleted, followers, forks, created = zip(*rows, strict=True)
-        texts = list(map(searched_text, names, slugs))
-        lengths[begin:end] = np.fromiter(map(len, texts), dtype=np.uint32, count=len(texts)) + 1
-        raw += END.join(texts) + END
-        ids[begin:end] = row_ids
-        collection[begin:end] = np.fromiter(map(collection_of, private, deleted), dtype=np.uint8)
-        falling[0, begin:end] = [-(number or 0) for number in followers]
-        falling[1, begin:end] = [-(number or 0) for number in forks]
-        moments = _moments(created)
-        is_odd |= moments is None
-        falling[2, begin:end] = 0 if moments is None else -moments
-        begin = end
-    if is_odd:  # a moment of unusual form: SQLite orders them all
-        falling[2] = -np.fromiter((row[0] for row in connection.execute(_AGES)), dtype=np.int64)
-    order = np.lexsort(falling[::-1])
-    followed = -falling[0, order]
-    del falling
-    text, starts = _reordered(raw, lengths, order)
-    return Corpus(
-        text=text,
-        starts=starts,
-        ids=ids[order],
-        collection=collection[order],
-        followers=followed,
-        holds=np.bincount(collection, minlength=len(COLLECTIONS)) > 0,
-    )
-
-
-def _reordered(
-    raw: bytearray, lengths: NDArray[np.uint32], order: NDArray[np.int64]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
-    """Put texts into another order, with room behind the last; returns them and where each begins."""
-    source = np.frombuffer(raw, dtype=np.uint8)
-    begins = np.cumsum(lengths, dtype=np.uint32) - lengths
-    moved = lengths[order].astype(np.int64)
-    ends = np.cumsum(moved)
-    text = np.zeros(source.size + DEEPEST, dtype=np.uint8)
-    for first in range(0, order.size, ROWS):
-        some = slice(first, first + ROWS)
-        here = int(ends[first] - moved[first])
-        steps = np.arange(here, ends[some][-1]) - np.repeat(ends[some] - moved[some], moved[some])
-        text[here : here + steps.size] = source[np.repeat(begins[order[some]], moved[some]) + steps]
-    return text, (ends - moved).astype(np.uint32)
-
-
-_DIGITS = np.array([index for index, letter in enumerate("0000-00-00T00:00:00.000000Z") if letter == "0"])
-_FIXED = np.array([index for index, letter in enumerate("0000-00-00T00:00:00.000000Z") if letter != "0"])
-_BETWEEN = np.frombuffer(b"--T::.Z", dtype=np.uint8)
-
-
-def _moments(texts: tuple[str | None, ...]) -> NDArray[np.int64] | None:
-    """Read moments in the form of `mirror.times` as numbers that keep their order; None for another form."""
-    told = np.array([text is not None for text in texts])
-    if not all(text is None or (len(text) == 27 and text.isascii()) for text in texts):
-        return None
-    letters = np.frombuffer(
-        "".join(text or "0000-00-00T00:00:00.000000Z" for text in texts).encode(), np.uint8
-    )
-    letters = letters.reshape(-1, 27)
-    digits = letters[:, _DIGITS].astype(np.int64) - ord("0")
-    if (letters[:, _FIXED] != _BETWEEN).any() or (digits < 0).any() or (digits > 9).any():
-        return None
-    seconds = _number(digits[:, :4])
-    for begin, size in ((4, 13), (6, 32), (8, 24), (10, 60), (12, 61)):
-        part = _number(digits[:, begin : begin + 2])
-        if (part >= size).any():
-            return None
-        seconds = seconds * size + part
-    return np.where(told, seconds * 1_000_000 + _number(digits[:, 14:]), -1)
-
-
-def _number(digits: NDArray[np.int64]) -> NDArray[np.int64]:
-    number = digits[:, 0]
-    for column in range(1, digits.shape[1]):
-        number = number * 10 + digits[:, column]
-    return number
-
+from mirror.search.names import BOUNDARY, searched_text
 
 Numbers = NDArray[np.uint32]
 
+SUFFIXES_AT_ONCE = 6_000_000
+"""How many suffixes are sorted at once, at about 40 bytes each. It bounds the memory of a build."""
+
+_BYTES_AT_ONCE = 16_000_000
+_ROWS_AT_ONCE = 50_000
 _LOW = np.uint64(0xFFFFFFFF)
+_END, _BOUNDARY = END[0], BOUNDARY[0]
 
 
-def divided(
-    text: NDArray[np.uint8], at: Numbers, of: Numbers, group: NDArray[np.uint64], depth: int
-) -> tuple[Numbers, Numbers, NDArray[np.int64]]:
-    """Divide groups of suffixes by their byte number `depth`, counted from 0.
+def build_index(connection: sqlite3.Connection, leaf_size: int = LEAF_SIZE) -> None:
+    """Replace the index by one built from the rows of `repositories`; call it in a transaction.
 
-    `group` numbers the group that each is in, in rising order. Returns the suffixes in their new order, in
-    which those of a group keep the order they came in, and where each new group starts.
+    `leaf_size` is for tests. At ten million repositories it takes less than 1.5 GB of memory.
     """
-    key = group << np.uint64(8) | text[at + np.uint32(depth)]
-    key <<= np.uint64(32)
-    key |= np.arange(at.size, dtype=np.uint64)
-    key.sort(kind="stable")  # which is quick with what is nearly in order
-    order = (key & _LOW).astype(np.uint32)
-    key >>= np.uint64(32)
-    return at[order], of[order], np.flatnonzero(first_of_equals(key))
-
-
-def kept_groups(
-    at: Numbers, of: Numbers, starts: NDArray[np.int64], kept: NDArray[np.bool_]
-) -> tuple[Numbers, Numbers, NDArray[np.uint64]]:
-    """Leave out the groups that are not followed any further; returns each suffix's group, too."""
-    sizes = np.diff(starts, append=at.size)
-    each = np.repeat(kept, sizes)
-    return at[each], of[each], np.repeat(np.arange(np.count_nonzero(kept), dtype=np.uint64), sizes[kept])
-
-
-def cut_out(text: NDArray[np.uint8], at: Numbers, length: int) -> list[bytes]:
-    """Cut out what begins at some places."""
-    cut = text[at[:, None] + np.arange(length, dtype=np.uint32)].tobytes()
-    return [cut[begin : begin + length] for begin in range(0, len(cut), length)]
-
-
-def first_of_equals(key: NDArray[Any]) -> NDArray[np.bool_]:
-    """Say of each key whether it differs from the one before."""
-    first = np.ones(key.size, dtype=bool)
-    np.not_equal(key[1:], key[:-1], out=first[1:])
-    return first
-
-
-TURN = 6_000_000
-"""How many suffixes are sorted at once; each costs some 40 bytes."""
-
-Rows = list[tuple[bytes, bytes]]
-
-_END = END[0]
-_MARK = 0xFF
-
-
-def build(connection: sqlite3.Connection, leaf_size: int = LEAF_SIZE) -> None:
-    """Write the index of all rows in `repositories`, in place of what was there; belongs in a transaction."""
     for table in ("common", "rare", "crowds", "pending"):
         connection.execute(f"DELETE FROM search_{table}")
     corpus = read_corpus(connection)
@@ -232,103 +52,320 @@ def build(connection: sqlite3.Connection, leaf_size: int = LEAF_SIZE) -> None:
         _Build(connection, corpus, leaf_size).run()
 
 
+# Reading the rows
+
+_ROWS = """SELECT id, name, slug, is_private, deleted_at, followers_count, forks_count, created_at
+    FROM repositories ORDER BY id"""
+_AGES = "SELECT dense_rank() OVER (ORDER BY coalesce(created_at, '')) FROM repositories ORDER BY id"
+
+
+@dataclass(slots=True)
+class Corpus:
+    """All documents, the most popular first.
+
+    text: the documents one after another, then DEEPEST zeros, so that every suffix can be cut out.
+    starts: where in `text` each document begins [D].
+    ids, collection, followers: of each document's repository [D].
+    has_collection: whether a collection has any repository [4].
+    """
+
+    text: NDArray[np.uint8]
+    starts: Numbers
+    ids: Numbers
+    collection: NDArray[np.uint8]
+    followers: NDArray[np.int64]
+    has_collection: NDArray[np.bool_]
+
+    @property
+    def size(self) -> int:
+        """The number of documents."""
+        return self.ids.size
+
+    @property
+    def highest_id(self) -> int:
+        """The highest id; 0 if there is none."""
+        return int(self.ids.max(initial=0))
+
+    def first_bytes(self) -> list[int]:
+        """Return the bytes that suffixes begin with, without END."""
+        counts = np.zeros(256, dtype=np.int64)
+        for begin in range(0, self.text.size - DEEPEST, _BYTES_AT_ONCE):
+            counts += np.bincount(self.text[begin : begin + _BYTES_AT_ONCE], minlength=256)
+        counts[0] -= DEEPEST  # the zeros after the last document
+        return [byte for byte in np.flatnonzero(counts).tolist() if byte != _END]
+
+    def suffixes(self, byte: int) -> tuple[Numbers, Numbers]:
+        """Return the positions of the suffixes that begin with a byte, and their documents, both in order."""
+        text = self.text[:-DEEPEST]
+        positions, docs = [np.zeros(0, dtype=np.uint32)], [np.zeros(0, dtype=np.uint32)]
+        for begin in range(0, text.size, _BYTES_AT_ONCE):
+            here = (np.flatnonzero(text[begin : begin + _BYTES_AT_ONCE] == byte) + begin).astype(np.uint32)
+            positions.append(here)
+            docs.append(np.searchsorted(self.starts, here, side="right").astype(np.uint32) - np.uint32(1))
+        return np.concatenate(positions), np.concatenate(docs)
+
+
+def read_corpus(connection: sqlite3.Connection) -> Corpus:
+    """Read all rows and sort them by popularity. At ten million rows every copy counts."""
+    size = connection.execute("SELECT count(*) FROM repositories").fetchone()[0]
+    raw = bytearray()
+    lengths = np.empty(size, dtype=np.uint32)
+    ids = np.empty(size, dtype=np.uint32)
+    collection = np.empty(size, dtype=np.uint8)
+    # Followers, forks and time, negated: ascending order is the order of popularity.
+    negated = np.empty((3, size), dtype=np.int64)
+    begin, has_odd_times = 0, False
+    cursor = connection.execute(_ROWS)
+    while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+        end = begin + len(rows)
+        row_ids, names, slugs, private, deleted, followers, forks, created = zip(*rows, strict=True)
+        texts = list(map(searched_text, names, slugs))
+        lengths[begin:end] = np.fromiter(map(len, texts), dtype=np.uint32, count=len(texts)) + 1
+        raw += END.join(texts) + END
+        ids[begin:end] = row_ids
+        collection[begin:end] = np.fromiter(map(collection_of, private, deleted), dtype=np.uint8)
+        negated[0, begin:end] = [-(number or 0) for number in followers]
+        negated[1, begin:end] = [-(number or 0) for number in forks]
+        times = _times_as_numbers(created)
+        has_odd_times |= times is None
+        negated[2, begin:end] = 0 if times is None else -times
+        begin = end
+    if has_odd_times:  # let SQLite sort them all
+        negated[2] = -np.fromiter((row[0] for row in connection.execute(_AGES)), dtype=np.int64)
+    order = np.lexsort(negated[::-1])
+    sorted_followers = -negated[0, order]
+    del negated
+    text, starts = _reordered(raw, lengths, order)
+    return Corpus(
+        text=text,
+        starts=starts,
+        ids=ids[order],
+        collection=collection[order],
+        followers=sorted_followers,
+        has_collection=np.bincount(collection, minlength=len(COLLECTIONS)) > 0,
+    )
+
+
+def _reordered(
+    raw: bytearray, lengths: NDArray[np.uint32], order: NDArray[np.int64]
+) -> tuple[NDArray[np.uint8], Numbers]:
+    """Put the documents of `raw` into another order; return the text, with DEEPEST zeros, and the starts."""
+    source = np.frombuffer(raw, dtype=np.uint8)
+    begins = np.cumsum(lengths, dtype=np.uint32) - lengths
+    moved = lengths[order].astype(np.int64)
+    ends = np.cumsum(moved)
+    text = np.zeros(source.size + DEEPEST, dtype=np.uint8)
+    for first in range(0, order.size, _ROWS_AT_ONCE):
+        some = slice(first, first + _ROWS_AT_ONCE)
+        here = int(ends[first] - moved[first])
+        steps = np.arange(here, ends[some][-1]) - np.repeat(ends[some] - moved[some], moved[some])
+        text[here : here + steps.size] = source[np.repeat(begins[order[some]], moved[some]) + steps]
+    return text, (ends - moved).astype(np.uint32)
+
+
+_TIME = "0000-00-00T00:00:00.000000Z"  # the form that `mirror.times` writes
+_DIGITS = np.array([index for index, letter in enumerate(_TIME) if letter == "0"])
+_SIGNS = np.array([index for index, letter in enumerate(_TIME) if letter != "0"])
+_SIGN_BYTES = np.frombuffer(b"--T::.Z", dtype=np.uint8)
+
+
+def _times_as_numbers(texts: tuple[str | None, ...]) -> NDArray[np.int64] | None:
+    """Return times as numbers of the same order, -1 for None; None if any is not of the form _TIME."""
+    known = np.array([text is not None for text in texts])
+    if not all(text is None or (len(text) == len(_TIME) and text.isascii()) for text in texts):
+        return None
+    letters = np.frombuffer("".join(text or _TIME for text in texts).encode(), np.uint8)
+    letters = letters.reshape(-1, len(_TIME))
+    digits = letters[:, _DIGITS].astype(np.int64) - ord("0")
+    if (letters[:, _SIGNS] != _SIGN_BYTES).any() or (digits < 0).any() or (digits > 9).any():
+        return None
+    seconds = _decimal(digits[:, :4])
+    for begin, size in ((4, 13), (6, 32), (8, 24), (10, 60), (12, 61)):
+        part = _decimal(digits[:, begin : begin + 2])
+        if (part >= size).any():
+            return None
+        seconds = seconds * size + part
+    return np.where(known, seconds * 1_000_000 + _decimal(digits[:, 14:]), -1)
+
+
+def _decimal(digits: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the numbers whose decimal digits are the rows of an array."""
+    number = digits[:, 0]
+    for column in range(1, digits.shape[1]):
+        number = number * 10 + digits[:, column]
+    return number
+
+
+# Groups of suffixes: the steps that a build and an update share
+
+
+def split_groups(
+    text: NDArray[np.uint8], positions: Numbers, docs: Numbers, group: NDArray[np.uint64], depth: int
+) -> tuple[Numbers, Numbers, NDArray[np.int64]]:
+    """Split groups of suffixes by their byte number `depth`, counted from 0.
+
+    :param positions: where each suffix begins in `text` [S]
+    :param docs: the document of each suffix [S]
+    :param group: the number of each suffix's group [S], ascending
+    :returns: positions and documents in their new order, and the index at which each new group starts [G].
+        Suffixes of one group keep the order they had.
+    """
+    key = group << np.uint64(8) | text[positions + np.uint32(depth)]
+    key <<= np.uint64(32)
+    key |= np.arange(positions.size, dtype=np.uint64)
+    key.sort(kind="stable")  # the fastest sort for keys that are nearly in order
+    order = (key & _LOW).astype(np.uint32)
+    key >>= np.uint64(32)
+    return positions[order], docs[order], np.flatnonzero(differs_from_previous(key))
+
+
+def keep_groups(
+    positions: Numbers, docs: Numbers, starts: NDArray[np.int64], kept: NDArray[np.bool_]
+) -> tuple[Numbers, Numbers, NDArray[np.uint64]]:
+    """Drop the groups that are not `kept` [G]; return positions, documents and new groups of the suffixes."""
+    sizes = np.diff(starts, append=positions.size)
+    each = np.repeat(kept, sizes)
+    group = np.repeat(np.arange(np.count_nonzero(kept), dtype=np.uint64), sizes[kept])
+    return positions[each], docs[each], group
+
+
+def paths_at(text: NDArray[np.uint8], positions: Numbers, length: int) -> list[bytes]:
+    """Return the `length` bytes that begin at each position."""
+    cut = text[positions[:, None] + np.arange(length, dtype=np.uint32)].tobytes()
+    return [cut[begin : begin + length] for begin in range(0, len(cut), length)]
+
+
+def differs_from_previous(key: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return for each element whether it differs from the one before; True for the first."""
+    differs = np.ones(key.size, dtype=bool)
+    np.not_equal(key[1:], key[:-1], out=differs[1:])
+    return differs
+
+
+# Building
+
+
 class _Build:
+    """Collects the rows of the index, and writes them sorted by path, which packs the tables densely."""
+
     def __init__(self, connection: sqlite3.Connection, corpus: Corpus, leaf_size: int) -> None:
         self.connection = connection
         self.corpus = corpus
         self.leaf_size = leaf_size
-        self.crowded = np.zeros(corpus.size, dtype=bool)
+        self.in_crowd = np.zeros(corpus.size, dtype=bool)
+        # Rows of search_common, search_rare and search_crowds that are not written yet.
         self.common = list[tuple[bytes, int, int, bytes, int]]()
-        self.rare = Rows()
+        self.rare = list[tuple[bytes, bytes]]()
         self.crowds = list[tuple[bytes, bytes, bytes]]()
 
     def run(self) -> None:
-        """Find the crowds first, for the other lists leave them out; then write byte by byte."""
-        everyone = np.arange(self.corpus.size, dtype=np.uint32)
-        self._tally([b""], np.zeros(1, dtype=np.int64), everyone)
-        self._flush()
-        self._grow_from(_MARK, only_crowds=True)
+        everything = np.arange(self.corpus.size, dtype=np.uint32)
+        self._add_nodes([b""], np.zeros(1, dtype=np.int64), everything)
+        self._write()
+        # Crowds first: the leaves of ends leave out documents that are in a crowd.
+        self._follow_from(_BOUNDARY, only_crowds=True)
         for byte in self.corpus.first_bytes():
-            self._grow_from(byte)
-            self._flush()
+            self._follow_from(byte)
+            self._write()
 
-    def _grow_from(self, byte: int, *, only_crowds: bool = False) -> None:
-        at, of = self.corpus.suffixes(byte)
-        if at.size > TURN:
-            self._part(at, of, np.zeros(1, dtype=np.int64), 1, only_crowds=only_crowds)
-            self._grow_in_turns(at, of, 2, only_crowds=only_crowds)
+    def _follow_from(self, byte: int, *, only_crowds: bool = False) -> None:
+        """Build everything below a path of one byte."""
+        positions, docs = self.corpus.suffixes(byte)
+        if positions.size > SUFFIXES_AT_ONCE:
+            self._add_groups(positions, docs, np.zeros(1, dtype=np.int64), 1, only_crowds=only_crowds)
+            self._follow_in_turns(positions, docs, 2, only_crowds=only_crowds)
         else:
-            self._grow(at, of, 1, only_crowds=only_crowds)
+            self._follow(positions, docs, 1, only_crowds=only_crowds)
 
-    def _grow(self, at: Numbers, of: Numbers, depth: int, *, only_crowds: bool = False) -> None:
-        """Follow suffixes that begin alike for `depth` bytes: at these places, of these repositories.
-
-        Sorting by the bytes that follow leaves those that agree in the order of popularity they came in.
-        """
+    def _follow(self, positions: Numbers, docs: Numbers, depth: int, *, only_crowds: bool = False) -> None:
+        """Build everything below a path of `depth` bytes, given its suffixes in order of popularity."""
         starts = np.zeros(1, dtype=np.int64)
-        while at.size:
-            common = self._part(at, of, starts, depth, only_crowds=only_crowds)
-            at, of, group = kept_groups(at, of, starts, common)
-            if not at.size:
+        while positions.size:
+            common = self._add_groups(positions, docs, starts, depth, only_crowds=only_crowds)
+            positions, docs, group = keep_groups(positions, docs, starts, common)
+            if not positions.size:
                 return
-            if group[-1] == 0 and at.size > TURN:
-                self._grow_in_turns(at, of, depth + 1, only_crowds=only_crowds)
+            if group[-1] == 0 and positions.size > SUFFIXES_AT_ONCE:
+                self._follow_in_turns(positions, docs, depth + 1, only_crowds=only_crowds)
                 return
-            at, of, starts = divided(self.corpus.text, at, of, group, depth)
+            positions, docs, starts = split_groups(self.corpus.text, positions, docs, group, depth)
             depth += 1
 
-    def _grow_in_turns(self, at: Numbers, of: Numbers, depth: int, *, only_crowds: bool) -> None:
-        following = self.corpus.text[at + np.uint32(depth - 1)]
+    def _follow_in_turns(self, positions: Numbers, docs: Numbers, depth: int, *, only_crowds: bool) -> None:
+        """Split one large group by its byte number `depth`, counted from 1, and follow each part in turn."""
+        following = self.corpus.text[positions + np.uint32(depth - 1)]
         for byte in np.flatnonzero(np.bincount(following)):
             here = following == byte
-            self._grow(at[here], of[here], depth, only_crowds=only_crowds)
+            self._follow(positions[here], docs[here], depth, only_crowds=only_crowds)
             if not only_crowds:
-                self._flush()
+                self._write()
 
-    def _part(
-        self, at: Numbers, of: Numbers, starts: NDArray[np.int64], depth: int, *, only_crowds: bool
+    def _add_groups(
+        self, positions: Numbers, docs: Numbers, starts: NDArray[np.int64], depth: int, *, only_crowds: bool
     ) -> NDArray[np.bool_]:
-        """Tell common groups from rare ones and keep the rows of both; returns which are common."""
-        sizes = np.diff(starts, append=at.size)
-        first = at[starts]
-        ended = self.corpus.text[first + np.uint32(depth - 1)] == _END
+        """Add the node or leaf of each group, whose paths have `depth` bytes; return which are common [G]."""
+        text = self.corpus.text
+        sizes = np.diff(starts, append=positions.size)
+        first = positions[starts]
+        ended = text[first + np.uint32(depth - 1)] == _END
         common: NDArray[np.bool_] = (sizes > self.leaf_size) & ~ended & (depth < DEEPEST)
         if only_crowds:
-            self._mark_crowds(at, of, np.repeat(ended, sizes))
+            self.in_crowd[docs[self._whole(positions, docs, np.repeat(ended, sizes))]] = True
             return common
-        kept = np.repeat(common, sizes)
-        paths = cut_out(self.corpus.text, first, depth)
+        in_common = np.repeat(common, sizes)
+        paths = paths_at(text, first, depth)
         if common.any():
-            shared = np.cumsum(sizes[common]) - sizes[common]
-            self._tally(list(compress(paths, common.tolist())), shared, of if kept.all() else of[kept])
-        self._list(paths, starts, of, ~kept & np.repeat(~ended, sizes))
-        if depth > SHORTEST_LISTED:
-            self._list(paths, starts, of, np.repeat(ended, sizes) & ~self.crowded[of], ended=True)
+            node_starts = np.cumsum(sizes[common]) - sizes[common]
+            node_docs = docs if in_common.all() else docs[in_common]
+            self._add_nodes(list(compress(paths, common.tolist())), node_starts, node_docs)
+        lists = self._packed_lists(starts, docs, np.repeat(~common & ~ended, sizes), chunked=False)
+        self.rare.extend((paths[index], packed) for index, _, packed in lists)
         if ended.any():
-            self._list_crowds(paths, starts, at, of, np.repeat(ended, sizes))
+            self._add_ends(paths, starts, positions, docs, np.repeat(ended, sizes))
         return common
 
-    def _mark_crowds(self, at: Numbers, of: Numbers, ended: NDArray[np.bool_]) -> None:
-        whole = ended & (at == self.corpus.starts[of])
-        self.crowded[of[whole]] = True
+    def _add_ends(
+        self,
+        paths: list[bytes],
+        starts: NDArray[np.int64],
+        positions: Numbers,
+        docs: Numbers,
+        in_ended: NDArray[np.bool_],
+    ) -> None:
+        """Add the lists of the groups whose path ends with END: leaves and crowds."""
+        in_crowd = self.in_crowd[docs]
+        if len(paths[0]) > SHORTEST_LISTED:
+            lists = self._packed_lists(starts, docs, in_ended & ~in_crowd, chunked=True)
+            self.rare.extend((paths[index] + chunk, packed) for index, chunk, packed in lists)
+        shared = self._whole(positions, docs, in_ended) & in_crowd
+        lists = self._packed_lists(starts, docs, shared, chunked=True)
+        self.crowds.extend((paths[index][:-1], chunk, packed) for index, chunk, packed in lists)
 
-    def _tally(self, paths: list[bytes], starts: NDArray[np.int64], of: Numbers) -> None:
-        """Count each common group's repositories, by collection, and list the best: the first of each."""
+    def _whole(self, positions: Numbers, docs: Numbers, in_ended: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which suffixes are whole documents that are common to their end [S]."""
+        whole: NDArray[np.bool_] = in_ended & (positions == self.corpus.starts[docs])
+        return whole
+
+    def _add_nodes(self, paths: list[bytes], starts: NDArray[np.int64], docs: Numbers) -> None:
+        """Count each group's documents by collection. The first of each are its best: they are sorted."""
         corpus = self.corpus
-        once = first_of_equals(of)
+        once = differs_from_previous(docs)  # a document may have a path more than once
         once[starts] = True
         for collection in COLLECTIONS:
-            if not corpus.holds[collection]:
-                if collection == PUBLIC:
+            if not corpus.has_collection[collection]:
+                if collection == PUBLIC:  # each node has a row for the public collection, even if empty
                     self.common.extend((path, PUBLIC, 0, b"", 0) for path in paths)
                 continue
-            mine = once & (corpus.collection[of] == collection) if corpus.holds.sum() > 1 else once
-            counts = np.add.reduceat(mine, starts, dtype=np.int64)
-            most = np.minimum(counts, np.where(counts < LONG, listed(0), listed(LONG)))
-            upto = np.cumsum(most)
-            best = of[mine][_heads(counts, most)]
+            members = (
+                once & (corpus.collection[docs] == collection) if corpus.has_collection.sum() > 1 else once
+            )
+            counts = np.add.reduceat(members, starts, dtype=np.int64)
+            limits = np.where(counts < LONG_LIST_FROM, list_limit(0), list_limit(LONG_LIST_FROM))
+            listed = np.minimum(counts, limits)
+            upto = np.cumsum(listed)
+            best = docs[members][_first_of_runs(counts, listed)]
             packed = corpus.ids[best].astype("<u4").tobytes()
-            bars = np.where(most > 0, corpus.followers[best[upto - 1]] if best.size else 0, 0)
+            bars = np.where(listed > 0, corpus.followers[best[upto - 1]] if best.size else 0, 0)
             cuts = (4 * upto).tolist()
             for path, count, begin, end, bar in zip(
                 paths, counts.tolist(), [0, *cuts], cuts, bars.tolist(), strict=False
@@ -336,68 +373,45 @@ class _Build:
                 if count or collection == PUBLIC:
                     self.common.append((path, collection, count, packed[begin:end], bar))
 
-    def _list(
-        self,
-        paths: list[bytes],
-        starts: NDArray[np.int64],
-        of: Numbers,
-        kept: NDArray[np.bool_],
-        *,
-        ended: bool = False,
-    ) -> None:
-        """Keep the complete lists of some groups' repositories, each once."""
-        for index, chunk, packed in self._lists(starts, of, kept, chunked=ended):
-            self.rare.append((paths[index] + chunk if ended else paths[index], packed))
-
-    def _list_crowds(
-        self,
-        paths: list[bytes],
-        starts: NDArray[np.int64],
-        at: Numbers,
-        of: Numbers,
-        ended: NDArray[np.bool_],
-    ) -> None:
-        kept = ended & self.crowded[of] & (at == self.corpus.starts[of])
-        for index, chunk, packed in self._lists(starts, of, kept, chunked=True):
-            self.crowds.append((paths[index][:-1], chunk, packed))
-
-    def _lists(
-        self, starts: NDArray[np.int64], of: Numbers, kept: NDArray[np.bool_], *, chunked: bool
+    def _packed_lists(
+        self, starts: NDArray[np.int64], docs: Numbers, listed: NDArray[np.bool_], *, chunked: bool
     ) -> Iterator[tuple[int, bytes, bytes]]:
-        """Yield (group, chunk, packed ids); without `chunked` there is one list a group."""
-        if not kept.any():
+        """Yield (group, chunk, packed ids) of the suffixes that are `listed` [S], each id once.
+
+        With `chunked`, a group has one list for each chunk, otherwise one list.
+        """
+        if not listed.any():
             return
-        key = np.repeat(np.arange(starts.size, dtype=np.uint64), np.diff(starts, append=of.size))[kept]
+        key = np.repeat(np.arange(starts.size, dtype=np.uint64), np.diff(starts, append=docs.size))[listed]
         key <<= np.uint64(32)
-        key |= self.corpus.ids[of[kept]]
+        key |= self.corpus.ids[docs[listed]]
         key.sort()
-        key = key[first_of_equals(key)]
+        key = key[differs_from_previous(key)]
         ids = (key & _LOW).astype(np.int64)
         group = (key >> np.uint64(32)).astype(np.int64)
         chunks = ids >> CHUNK_BITS if chunked else np.zeros(ids.size, dtype=np.int64)
-        begins = np.flatnonzero(first_of_equals(group) | first_of_equals(chunks))
+        begins = np.flatnonzero(differs_from_previous(group) | differs_from_previous(chunks))
         steps = np.diff(ids, prepend=0)
         steps[begins] = ids[begins]
-        packed, ends = _packed(steps)
+        packed, ends = _pack_numbers(steps)
         cuts = ends[np.append(begins, ids.size)].tolist()
         names = chunks[begins].tolist()
         for index, chunk, begin, end in zip(group[begins].tolist(), names, cuts[:-1], cuts[1:], strict=True):
             yield index, chunk.to_bytes(2, "big"), packed[begin:end]
 
-    def _flush(self) -> None:
-        self.common.sort()
-        self.rare.sort()
-        self.crowds.sort()
-        self.connection.executemany("INSERT INTO search_common VALUES (?, ?, ?, ?, ?)", self.common)
-        self.connection.executemany("INSERT INTO search_rare VALUES (?, ?)", self.rare)
-        self.connection.executemany("INSERT INTO search_crowds VALUES (?, ?, ?)", self.crowds)
-        self.common.clear()
-        self.rare.clear()
-        self.crowds.clear()
+    def _write(self) -> None:
+        self._insert("search_common VALUES (?, ?, ?, ?, ?)", self.common)
+        self._insert("search_rare VALUES (?, ?)", self.rare)
+        self._insert("search_crowds VALUES (?, ?, ?)", self.crowds)
+
+    def _insert(self, into: str, rows: list[Any]) -> None:
+        rows.sort()
+        self.connection.executemany(f"INSERT INTO {into}", rows)
+        rows.clear()
 
 
-def _packed(numbers: NDArray[np.int64]) -> tuple[bytes, NDArray[np.int64]]:
-    """Encode numbers as `format.pack_list` does its steps; also return where each ends, after a 0."""
+def _pack_numbers(numbers: NDArray[np.int64]) -> tuple[bytes, NDArray[np.int64]]:
+    """Pack numbers as `format.pack_numbers` does; also return 0 and where each number ends."""
     sizes = np.ones(numbers.size, dtype=np.int64)
     for bits in (7, 14, 21, 28):
         sizes += numbers >= 1 << bits
@@ -410,7 +424,7 @@ def _packed(numbers: NDArray[np.int64]) -> tuple[bytes, NDArray[np.int64]]:
     return packed.tobytes(), ends
 
 
-def _heads(sizes: NDArray[np.int64], most: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the places of the first `most` of each of some runs that follow each other."""
-    begins, written = np.cumsum(sizes) - sizes, np.cumsum(most) - most
-    return np.repeat(begins - written, most) + np.arange(int(most.sum()))
+def _first_of_runs(sizes: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the indexes of the first `wanted` elements of each of several consecutive runs."""
+    begins, written = np.cumsum(sizes) - sizes, np.cumsum(wanted) - wanted
+    return np.repeat(begins - written, wanted) + np.arange(int(wanted.sum()))

@@ -1,4 +1,4 @@
-"""Is the index true? Everything it holds is worked out again from the rows, and compared."""
+"""Check the index: derive everything it should contain from the rows, in the simplest way, and compare."""
 
 import sqlite3
 from array import array
@@ -7,30 +7,43 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mirror.search.index.backlog import Move, Place, noted, pending
+from mirror.search.index.backlog import IndexChange, IndexedText, derived_columns, pending_changes
 from mirror.search.index.format import END, SHORTEST_LISTED, collection_of, unpack_best, unpack_list
 from mirror.search.names import searched_text
 
+MOST = 100
+"""The highest number of faults that are reported; one is enough to rebuild the index."""
 
-class Places(NamedTuple):
-    """The common paths that a text has, the rare ones below them, and whether it is in a crowd.
+_BY_POPULARITY = """SELECT id, name, slug, is_private, deleted_at FROM repositories
+    WHERE id <= (SELECT up_to FROM search_state)
+    ORDER BY coalesce(followers_count, 0) DESC, coalesce(forks_count, 0) DESC,
+        coalesce(created_at, '') DESC, id"""
 
-    A text is in a crowd when it is common as a whole: then one list holds all who share it, and the ends
-    of its suffixes are not listed once more.
+_DERIVED = """SELECT id, was_text, text, collection, by_followers, by_forks, by_creation
+    FROM search_pending WHERE text IS NOT NULL"""
+
+_HASH_BITS = 0xFFFFFFFFFFFFFFFF
+
+
+class TextPaths(NamedTuple):
+    """Where a searched text belongs: its common paths, its rare paths, and whether it is a crowd's.
+
+    A text is a *crowd's* if it is common as a whole. Then one list holds all repositories that share it, and
+    the ends of its suffixes have no lists.
     """
 
     common: set[bytes]
     rare: set[bytes]
-    crowded: bool
+    in_crowd: bool
 
 
-def walk(text: bytes, common: Container[bytes]) -> Places:
+def paths_of(text: bytes, common: Container[bytes]) -> TextPaths:
     """Follow every suffix of a text from the root down to the first path that is not common.
 
-    Rare paths that end with END are yet without their chunk.
+    A rare path that ends with END is returned without its chunk number.
     """
     passed, reached = {b""}, set[bytes]()
-    crowded = False
+    in_crowd = False
     length = len(text)
     for start in range(length):
         end = start + 1
@@ -40,29 +53,17 @@ def walk(text: bytes, common: Container[bytes]) -> Places:
         if end <= length:
             reached.add(path)
         elif start == 0:
-            crowded = True
-        elif not crowded and length - start >= SHORTEST_LISTED:
+            in_crowd = True
+        elif not in_crowd and length - start >= SHORTEST_LISTED:
             reached.add(text[start:] + END)
-    return Places(passed, reached, crowded)
+    return TextPaths(passed, reached, in_crowd)
 
 
-MOST = 100
-"""So many discrepancies are told at most; one is enough to build the index anew."""
+def check_index(connection: sqlite3.Connection) -> list[str]:
+    """Compare the whole index with the rows; return a line for each fault, none if it is right.
 
-_BY_POPULARITY = """SELECT id, name, slug, is_private, deleted_at FROM repositories
-    WHERE id <= (SELECT up_to FROM search_state)
-    ORDER BY coalesce(followers_count, 0) DESC, coalesce(forks_count, 0) DESC,
-        coalesce(created_at, '') DESC, id"""
-
-_NOTES = """SELECT id, was_text, text, collection, by_followers, by_forks, by_creation
-    FROM search_pending WHERE text IS NOT NULL"""
-
-
-def check(connection: sqlite3.Connection) -> list[str]:
-    """Compare the whole index with the rows, and say in words where it is wrong; empty when it is right.
-
-    It takes about a tenth of a millisecond a repository, and memory for the common paths, some 500 bytes
-    each. Raises sqlite3.Error.
+    It takes about 0.1 ms a repository, and about 500 bytes of memory for each common path. Raises
+    sqlite3.Error.
     """
     if connection.in_transaction:
         return _Check(connection).run()
@@ -74,112 +75,113 @@ def check(connection: sqlite3.Connection) -> list[str]:
 
 
 @dataclass(slots=True)
-class _Expected:
-    """What a node says, and how far the rows have borne it out; both lists are without what is pending.
+class _NodeCheck:
+    """What a node contains, and how much of it the rows have confirmed so far. Pending ids are left out.
 
-    `ranked` is in order, `others` are in none: those that joined since, or all of a list of all.
+    `ranked` ids are in order; `unranked` ones in none: ids added since, or all ids of a complete list.
     """
 
     count: int
     ranked: list[int]
-    others: set[int]
+    unranked: set[int]
     seen: int = 0
-    found: int = 0
-    wrong: bool = False
+    confirmed: int = 0
+    is_wrong: bool = False
 
-    def meet(self, row_id: int) -> None:
-        """Compare the next best with what is listed."""
-        if row_id in self.others:
-            self.others.remove(row_id)
-        elif self.found < len(self.ranked):
-            self.wrong |= self.ranked[self.found] != row_id
-            self.found += 1
+    def confirm(self, row_id: int) -> None:
+        """Compare the next best repository with the next id of the list."""
+        if row_id in self.unranked:
+            self.unranked.remove(row_id)
+        elif self.confirmed < len(self.ranked):
+            self.is_wrong |= self.ranked[self.confirmed] != row_id
+            self.confirmed += 1
 
 
 @dataclass(slots=True)
 class _Check:
     connection: sqlite3.Connection
-    nodes: dict[bytes, dict[int, _Expected]] = field(default_factory=dict)
-    found: list[str] = field(default_factory=list)
+    nodes: dict[bytes, dict[int, _NodeCheck]] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
 
     def run(self) -> list[str]:
-        changed = pending(self.connection)
-        self._judge_notes(changed)
-        moves = {move.id: move.was for move in changed}
-        self._read_nodes(set(moves))
+        changes = pending_changes(self.connection)
+        self._check_derived_columns(changes)
+        pending = {change.id: change.old for change in changes}
+        self._read_nodes(set(pending))
         up_to = self.connection.execute("SELECT up_to FROM search_state").fetchone()[0]
-        lists = array("Q", bytes(8 * (up_to + 1)))  # of each id, the sum of the hashes of its paths
-        for row_id, place in self._settled(moves):
-            places = walk(place.text, self.nodes)
-            self._count(row_id, place.collection, places, is_pending=row_id in moves)
-            for path in _list_keys(place.text, places):
-                lists[row_id] = lists[row_id] + hash(path) & 0xFFFFFFFFFFFFFFFF
-        self._judge_nodes()
-        self._judge_lists(lists, moves)
-        return self.found[:MOST]
+        # For each id, the sum of the hashes of its lists: 8 bytes instead of the lists themselves.
+        hashes = array("Q", bytes(8 * (up_to + 1)))
+        for row_id, entry in self._expected_entries(pending):
+            paths = paths_of(entry.text, self.nodes)
+            self._count(row_id, entry.collection, paths, is_pending=row_id in pending)
+            for key in _list_keys(entry.text, paths):
+                hashes[row_id] = hashes[row_id] + hash(key) & _HASH_BITS
+        self._check_nodes()
+        self._check_lists(hashes, pending)
+        return self.faults[:MOST]
 
-    def _judge_notes(self, changed: list[Move]) -> None:
-        """Compare what a page's transaction noted of pending rows with what they are."""
-        notes = {row[0]: row[1:] for row in self.connection.execute(_NOTES)}
-        for move in changed:
-            if move.id in notes and notes[move.id] != noted(move):
-                self.found.append(f"pending repository {move.id} is noted as it is not")
+    def _check_derived_columns(self, changes: list[IndexChange]) -> None:
+        """Compare the derived columns of pending rows with what they should be."""
+        derived = {row[0]: row[1:] for row in self.connection.execute(_DERIVED)}
+        for change in changes:
+            if change.id in derived and derived[change.id] != derived_columns(change):
+                self.faults.append(f"pending repository {change.id} has wrong derived columns")
 
-    def _read_nodes(self, moving: set[int]) -> None:
+    def _read_nodes(self, pending: set[int]) -> None:
         rows = self.connection.execute("SELECT path, collection, repositories, best FROM search_common")
         for path, collection, count, packed in rows:
-            ranked, joined = unpack_best(packed)
-            if len(ranked) + len(joined) == count:
-                ranked, joined = [], [*ranked, *joined]
-            kept = [row_id for row_id in ranked if row_id not in moving]
-            self.nodes.setdefault(path, {})[collection] = _Expected(count, kept, set(joined) - moving)
+            ranked, unranked = unpack_best(packed)
+            if len(ranked) + len(unranked) == count:
+                ranked, unranked = [], [*ranked, *unranked]
+            kept = [row_id for row_id in ranked if row_id not in pending]
+            self.nodes.setdefault(path, {})[collection] = _NodeCheck(count, kept, set(unranked) - pending)
         for path in self.nodes:
             if path and path[:-1] not in self.nodes:
-                self.found.append(f"common path {path!r} hangs in the air")
+                self.faults.append(f"common path {path!r} has no parent")
 
-    def _settled(self, moves: dict[int, Place | None]) -> Iterator[tuple[int, Place]]:
-        """Yield what the index should hold: first what is pending, as it was; then the most popular first."""
-        yield from ((row_id, was) for row_id, was in moves.items() if was is not None)
+    def _expected_entries(self, pending: dict[int, IndexedText | None]) -> Iterator[tuple[int, IndexedText]]:
+        """Yield what the index should contain: pending rows as they were, then the others by popularity."""
+        yield from ((row_id, old) for row_id, old in pending.items() if old is not None)
         for row_id, name, slug, is_private, deleted_at in self.connection.execute(_BY_POPULARITY):
-            if row_id not in moves:
-                yield row_id, Place(searched_text(name, slug), collection_of(is_private, deleted_at))
+            if row_id not in pending:
+                yield row_id, IndexedText(searched_text(name, slug), collection_of(is_private, deleted_at))
 
-    def _count(self, row_id: int, collection: int, places: Places, *, is_pending: bool) -> None:
-        for path in places.common:
+    def _count(self, row_id: int, collection: int, paths: TextPaths, *, is_pending: bool) -> None:
+        for path in paths.common:
             node = self.nodes.get(path, {}).get(collection)
             if node is None:
-                self.found.append(f"{path!r} knows nothing of collection {collection}, where {row_id} is")
+                self.faults.append(f"{path!r} does not count collection {collection}, which has {row_id}")
                 continue
             node.seen += 1
             if not is_pending:
-                node.meet(row_id)
+                node.confirm(row_id)
 
-    def _judge_nodes(self) -> None:
-        for path, node in self.nodes.items():
-            for collection, expected in node.items():
+    def _check_nodes(self) -> None:
+        for path, by_collection in self.nodes.items():
+            for collection, node in by_collection.items():
                 where = f"{path!r} in collection {collection}"
-                if expected.count != expected.seen:
-                    self.found.append(f"{where} counts {expected.count}, there are {expected.seen}")
-                if expected.wrong or expected.others or expected.found != len(expected.ranked):
-                    self.found.append(f"{where} lists others than the best")
+                if node.count != node.seen:
+                    self.faults.append(f"{where} counts {node.count} repositories, there are {node.seen}")
+                if node.is_wrong or node.unranked or node.confirmed != len(node.ranked):
+                    self.faults.append(f"{where} does not list the best repositories")
 
-    def _judge_lists(self, expected: "array[int]", moves: dict[int, Place | None]) -> None:
-        """Find ids whose lists do not add up; those that are in more lists than they should be are right."""
-        for path, row_id in self._listed():
-            if row_id < len(expected):  # others have been deleted, and whoever reads the list drops them
-                expected[row_id] = expected[row_id] - hash(path) & 0xFFFFFFFFFFFFFFFF
-        doubtful = {row_id for row_id, rest in enumerate(expected) if rest}
+    def _check_lists(self, hashes: "array[int]", pending: dict[int, IndexedText | None]) -> None:
+        """Report the lists that an id is missing from. An id in too many lists does no harm."""
+        for key, row_id in self._listed():
+            if row_id < len(hashes):  # readers ignore the ids of deleted rows
+                hashes[row_id] = hashes[row_id] - hash(key) & _HASH_BITS
+        suspects = {row_id for row_id, rest in enumerate(hashes) if rest}
         held = defaultdict[int, set[bytes]](set)
-        for path, row_id in self._listed() if doubtful else ():
-            if row_id in doubtful:
-                held[row_id].add(path)
-        for row_id, place in self._settled(moves) if doubtful else ():
-            if row_id in doubtful:
-                missing = set(_list_keys(place.text, walk(place.text, self.nodes))) - held[row_id]
-                self.found.extend(f"{path!r} does not list {row_id}" for path in sorted(missing))
+        for key, row_id in self._listed() if suspects else ():
+            if row_id in suspects:
+                held[row_id].add(key)
+        for row_id, entry in self._expected_entries(pending) if suspects else ():
+            if row_id in suspects:
+                missing = set(_list_keys(entry.text, paths_of(entry.text, self.nodes))) - held[row_id]
+                self.faults.extend(f"{key!r} does not list {row_id}" for key in sorted(missing))
 
     def _listed(self) -> Iterator[tuple[bytes, int]]:
-        """Yield every (path, id) of the lists, once each, with neither chunks nor repetitions."""
+        """Yield every (list key, id) of leaves and crowds, once each; chunks count as one list."""
         for path, packed in self.connection.execute("SELECT path, ids FROM search_rare"):
             before, end, _ = path.partition(END)
             yield from ((before + end, row_id) for row_id in set(unpack_list(packed)))
@@ -187,6 +189,6 @@ class _Check:
             yield from ((END + text, row_id) for row_id in set(unpack_list(packed)))
 
 
-def _list_keys(text: bytes, places: Places) -> set[bytes]:
-    """Return the lists that a text belongs into; a crowd's is told from others by an END before it."""
-    return places.rare | {END + text} if places.crowded else places.rare
+def _list_keys(text: bytes, paths: TextPaths) -> set[bytes]:
+    """Return the keys of the lists that a text belongs to; that of a crowd begins with END."""
+    return paths.rare | {END + text} if paths.in_crowd else paths.rare

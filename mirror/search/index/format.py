@@ -1,60 +1,62 @@
-"""The form of the name index, agreed on by the room that writes it and the room that reads it.
+"""The format of the name index: sizes, collections, and how lists of ids are packed into bytes.
 
-The index is a trie of all suffixes of all searched texts, cut off where few repositories are left. A path
-that is in many texts is *common*: its node holds how many repositories have it and which are the best. The
-first path below that is not common is *rare*: its leaf holds the complete list. docs/search.md draws it.
+The index is a trie of all suffixes of all searched texts. A path that many texts contain is *common*: its
+*node*, in `search_common`, holds the number of its repositories and the best of them. The first path below a
+node that is not common is *rare*: its *leaf*, in `search_rare`, holds the complete list.
 """
 
-import sqlite3
 import struct
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from operator import sub
 
 END = b"\xfe"
-"""Stands behind each text in a path; like the mark, a byte that UTF-8 never uses."""
+"""Stands at the end of each searched text in a path. Like BOUNDARY, a byte that UTF-8 never uses."""
 
 LEAF_SIZE = 192
-"""A path in more texts than this becomes common when the index is built, at twice as many when it grows."""
+"""A path in more texts than this is common when the index is built; an update splits a leaf at twice this."""
 
 DEEPEST = 32
-"""No path is longer, in bytes; a leaf down there may hold any number."""
+"""The longest path, in bytes. A leaf at this depth may hold any number of ids."""
 
 SHORTEST_LISTED = 3
-"""Paths that are at least this long can be enumerated; shorter ones are in too many texts to be worth it."""
+"""The shortest path, in bytes, whose repositories can all be listed. Shorter ones are in too many texts."""
 
 CHUNK_BITS = 18
-"""Lists that know no bound are cut by id into chunks of this many bits, so that a change rewrites little."""
+"""Lists without a size limit are split into chunks of 2**18 ids, so that a change rewrites little."""
 
 PUBLIC, PRIVATE, GONE_PUBLIC, GONE_PRIVATE = COLLECTIONS = range(4)
-"""Each repository is in one collection; nodes count and list each apart, so that every sum is exact."""
+"""Each repository is in one collection. A node counts and lists each apart, so that every sum is exact."""
 
 
 def collection_of(is_private: object, deleted_at: object) -> int:
-    """Return the collection of a row; both values as SQLite gives them."""
+    """Return the collection of a row; both values as SQLite returns them."""
     return (PRIVATE if is_private else PUBLIC) + (GONE_PUBLIC if deleted_at is not None else 0)
 
 
-LONG = 2000
-"""A node that counts so many lists more of them."""
+LONG_LIST_FROM = 2000
+"""Nodes that count this many repositories keep the longer list."""
 
 
-def listed(count: int) -> int:
-    """Return how many repositories a node lists at most: all, a page with some to spare, or three pages.
+def list_limit(count: int) -> int:
+    """Return how many repositories a node lists at most: a page and a few, or three pages if it counts many.
 
-    Where few match, reading all of them takes no longer than a page or two.
+    With few matches, a deeper page is answered as fast by reading all of them.
     """
-    return 24 if count < LONG else 60
+    return 24 if count < LONG_LIST_FROM else 60
 
 
-_HIGH = bytes(range(128, 256))
+_HIGH_BYTES = bytes(range(128, 256))
 
-JOINED = 1 << 31
-"""A bit of an id in a list of the best; no file has so many repositories that an id needs it."""
+UNRANKED = 1 << 31
+"""The bit that marks an unranked id in a node's list. No id of a repository is that high."""
 
 
-def pack(numbers: Iterable[int]) -> bytes:
-    """Write numbers with seven bits a byte, the lowest first; bit 7 is set in all bytes but a last one."""
+def pack_numbers(numbers: Iterable[int]) -> bytes:
+    """Pack numbers with seven bits a byte, the lowest first; bit 7 is set in every byte but a number's last.
+
+    Example: 5 is ``05``, 300 is ``ac 02``.
+    """
     packed = bytearray()
     for number in numbers:
         rest = number
@@ -66,38 +68,37 @@ def pack(numbers: Iterable[int]) -> bytes:
 
 
 def pack_best(ids: Sequence[int]) -> bytes:
-    """Write the ids that a node lists, in their order: four bytes each, for they are read at every search."""
+    """Pack the ids that a node lists, in order: four bytes each, because every search reads them."""
     return struct.pack(f"<{len(ids)}I", *ids)
 
 
-def pack_joined(ids: Sequence[int]) -> bytes:
-    """Write ids to go behind a list of the best that they have joined since it was ranked."""
-    return pack_best([row_id | JOINED for row_id in ids])
+def pack_unranked(ids: Sequence[int]) -> bytes:
+    """Pack ids to be appended to a node's list without a rank."""
+    return pack_best([row_id | UNRANKED for row_id in ids])
 
 
 def unpack_best(packed: bytes) -> tuple[list[int], list[int]]:
-    """Read what `pack_best` wrote, in its order; and who has joined since, in none."""
+    """Return the ranked ids of a node's list, in order, and the unranked ones."""
     ids = struct.unpack(f"<{len(packed) // 4}I", packed[: len(packed) & ~3])
-    if not ids or max(ids) < JOINED:
+    if not ids or max(ids) < UNRANKED:
         return list(ids), []
-    return [row_id for row_id in ids if row_id < JOINED], [
-        row_id ^ JOINED for row_id in ids if row_id >= JOINED
-    ]
+    ranked = [row_id for row_id in ids if row_id < UNRANKED]
+    return ranked, [row_id ^ UNRANKED for row_id in ids if row_id >= UNRANKED]
 
 
 def pack_list(ids: Iterable[int]) -> bytes:
-    """Write different ids of 1 and more as the steps from each to the next higher."""
+    """Pack distinct positive ids as the differences between them in ascending order."""
     ordered = sorted(ids)
-    return pack(map(sub, ordered, [0, *ordered]))
+    return pack_numbers(map(sub, ordered, [0, *ordered]))
 
 
-def appended(ids: Iterable[int]) -> bytes:
-    """Write ids to go behind a list, whatever it holds: a zero, which is no step, and four bytes for each."""
+def pack_appended(ids: Iterable[int]) -> bytes:
+    """Pack ids to be appended to a packed list: for each a 0, which no difference is, and four bytes."""
     return b"".join([b"\0" + row_id.to_bytes(4, "little") for row_id in ids])
 
 
 def unpack_list(packed: bytes) -> list[int]:
-    """Read what `pack_list` wrote and `appended` added; what was added may be there twice."""
+    """Return the ids of `pack_list`, then those of `pack_appended`, which may repeat earlier ones."""
     ids = list[int]()
     row_id = number = shift = 0
     feed = iter(packed)
@@ -114,31 +115,14 @@ def unpack_list(packed: bytes) -> list[int]:
     return ids
 
 
-def at_most(packed: bytes) -> int:
-    """Say how many ids a list may hold at most, without reading them: each has a byte that is below 128."""
-    return len(packed.translate(None, _HIGH))
+def max_ids(packed: bytes) -> int:
+    """Return an upper bound of the number of ids in a packed list, without unpacking it.
+
+    Each id has at least one byte below 128.
+    """
+    return len(packed.translate(None, _HIGH_BYTES))
 
 
 def chunk_of(row_id: int) -> bytes:
-    """Return the chunk of an unbounded list that an id belongs into, as it ends a path."""
+    """Return the two bytes of the chunk that an id belongs to."""
     return (row_id >> CHUNK_BITS).to_bytes(2, "big")
-
-
-def below(connection: sqlite3.Connection, path: bytes) -> set[int]:
-    """Read the ids of all repositories whose text has a common path of SHORTEST_LISTED bytes or more.
-
-    Some may be there that had it once; none that has it is missing.
-    """
-    cursor = connection.cursor()
-    cursor.row_factory = None
-    ids = set[int]()
-    for (packed,) in cursor.execute(_LEAVES_BELOW, (path, path + b"\xff" * 4)):
-        ids.update(unpack_list(packed))
-    for (packed,) in cursor.execute(_CROWDS_WITH, (path,)):
-        ids.update(unpack_list(packed))
-    return ids
-
-
-# A text has at most three marks in a row (an empty name), so four follow whatever a path goes on with.
-_LEAVES_BELOW = "SELECT ids FROM search_rare WHERE path >= ? AND path < ?"
-_CROWDS_WITH = "SELECT ids FROM search_crowds WHERE instr(text, ?)"

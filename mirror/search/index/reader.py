@@ -1,4 +1,4 @@
-"""Reading the index: what a query's path holds, and who is below it."""
+"""Read the name index: look up a path, and list the repositories below it."""
 
 import json
 import sqlite3
@@ -6,83 +6,97 @@ from collections.abc import Iterable
 
 import msgspec
 
-from mirror.search.index import format as trie
+from mirror.search.index.format import unpack_best, unpack_list
 from mirror.search.query import Conditions
-from mirror.search.scan import RANKED_COLUMNS, Hit, hits_of
+from mirror.search.scan import RANKED_COLUMNS, Hit, matching_hits
 
-# Common paths are closed under prefixes: whatever sorts last before a query, its longest common prefix with
-# the query is the deepest common node on the query's way.
+# Each prefix of a common path is common. So the last common path that sorts before a query shares the query's
+# longest common prefix: it is the deepest node on the way to the query.
 _NEAREST = """SELECT path, collection, repositories, best FROM search_common
     WHERE path = (SELECT path FROM search_common WHERE path <= ? ORDER BY path DESC LIMIT 1)"""
 
+_LEAVES_BELOW = "SELECT ids FROM search_rare WHERE path >= ? AND path < ?"
+_CROWDS_WITH = "SELECT ids FROM search_crowds WHERE instr(text, ?)"
 
-class Tally(msgspec.Struct, frozen=True):
-    """What a node knows of one collection: its repositories' number, and the ids of the best, in order."""
+
+class NodeSummary(msgspec.Struct, frozen=True):
+    """What a node knows of one collection: the number of repositories, and the packed ids of the best."""
 
     count: int
     best: bytes
 
 
-class Common(msgspec.Struct, frozen=True):
-    """A path in many texts: exact counts and the best, by collection."""
+class Node(msgspec.Struct, frozen=True):
+    """A common path: exact counts and the best repositories, by collection."""
 
-    tallies: dict[int, Tally]
+    summaries: dict[int, NodeSummary]
 
 
-class Rare(msgspec.Struct, frozen=True):
-    """A path in few texts: whoever has it is among these ids, which may be more; its leaf has a path, too."""
+class Leaf(msgspec.Struct, frozen=True):
+    """A rare path. Every repository that has it is among `ids`, which may contain others.
+
+    `path` is that of the leaf: the path that was looked up or a prefix of it.
+    """
 
     ids: list[int]
     path: bytes = b""
 
 
-class Trie:
-    """The index of one file, as one question finds it."""
+class IndexReader:
+    """The index of one file, within one snapshot."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
         self._cursor = connection.cursor()
         self._cursor.row_factory = None
         self.up_to: int = self._cursor.execute("SELECT up_to FROM search_state").fetchone()[0]
+        """The highest id that the index knows; 0 if it was never built."""
 
-    def find(self, path: bytes) -> Common | Rare:
-        """Look a path up: two seeks at most, however many repositories have it."""
+    def find(self, path: bytes) -> Node | Leaf:
+        """Look up a path. It takes two seeks at most, however many repositories have the path."""
         rows = self._cursor.execute(_NEAREST, (path,)).fetchall()
         if not rows:
-            return Rare([])
+            return Leaf([])
         nearest = rows[0][0]
         if nearest == path:
-            return Common({collection: Tally(count, best) for _, collection, count, best in rows})
+            return Node({collection: NodeSummary(count, best) for _, collection, count, best in rows})
         leaf = path[: _common_prefix(nearest, path) + 1]
         row = self._cursor.execute("SELECT ids FROM search_rare WHERE path = ?", (leaf,)).fetchone()
-        return Rare(trie.unpack_list(row[0]) if row else [], leaf)
+        return Leaf(unpack_list(row[0]) if row else [], leaf)
 
-    def below(self, path: bytes) -> set[int]:
-        """Enumerate who has a common path, and perhaps some who had it; it takes SHORTEST_LISTED bytes."""
-        return trie.below(self._connection, path)
+    def ids_below(self, path: bytes) -> set[int]:
+        """Return the ids of all repositories that have a common path of SHORTEST_LISTED bytes or more.
 
-    def listed(self, found: Common | Rare, collections: Iterable[int]) -> list[int]:
-        """Return all whom a leaf lists, or a node: everybody in any order, or the best, who joined last."""
-        if isinstance(found, Rare):
-            return found.ids
-        tallies = [found.tallies[key] for key in collections if key in found.tallies]
-        return [row_id for tally in tallies for ids in trie.unpack_best(tally.best) for row_id in ids]
-
-    def judge(self, ids: Iterable[int], part: str, conditions: Conditions) -> list[Hit]:
-        """Read rows and return the hits among them: those that meet the conditions and contain `part`.
-
-        A list may still name a row that was deleted, whose id a row has now that the index does not know.
+        May include repositories that no longer have the path; never omits one that does.
         """
+        ids = set[int]()
+        # A text has at most three BOUNDARYs in a row (an empty name), so four sort after every longer path.
+        for (packed,) in self._cursor.execute(_LEAVES_BELOW, (path, path + b"\xff" * 4)):
+            ids.update(unpack_list(packed))
+        for (packed,) in self._cursor.execute(_CROWDS_WITH, (path,)):
+            ids.update(unpack_list(packed))
+        return ids
+
+    def listed_ids(self, found: Node | Leaf, collections: Iterable[int]) -> list[int]:
+        """Return the ids that a leaf lists, or those that a node lists for some collections."""
+        if isinstance(found, Leaf):
+            return found.ids
+        summaries = [found.summaries[key] for key in collections if key in found.summaries]
+        return [row_id for summary in summaries for ids in unpack_best(summary.best) for row_id in ids]
+
+    def matching(self, ids: Iterable[int], part: str, conditions: Conditions) -> list[Hit]:
+        """Read the rows with these ids and return those that meet the conditions and contain `part`."""
+        # A list may contain the id of a deleted row, and SQLite may have given it to a new row that the index
+        # does not know. New rows are read elsewhere, hence `up_to`.
         rows = self._cursor.execute(
             f"""SELECT {RANKED_COLUMNS} FROM repositories NOT INDEXED
                 WHERE id IN (SELECT value FROM json_each(:wanted)) AND id <= :up_to AND {conditions.sql}""",
             conditions.values | {"wanted": json.dumps(list(ids)), "up_to": self.up_to},
         )
-        return list(hits_of(rows, part))
+        return list(matching_hits(rows, part))
 
 
 def _common_prefix(one: bytes, other: bytes) -> int:
-    """Return for how many bytes two paths agree."""
+    """Return the length of the longest common prefix."""
     for index, (left, right) in enumerate(zip(one, other, strict=False)):
         if left != right:
             return index

@@ -1,4 +1,9 @@
-"""The common paths while they change: read level by level, changed in memory, written back together."""
+"""Update the index: follow the suffixes of all texts that leave or join it, level by level.
+
+Each node on their way is read once, changed in memory, and written once, however many suffixes pass it. An
+*entry* is a text that leaves the index or joins it; entries take the place of documents in `build`. Array
+shapes: E entries, S suffixes, G groups.
+"""
 
 import json
 import sqlite3
@@ -11,36 +16,57 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mirror.search.index.backlog import Move, Place
-from mirror.search.index.build import Numbers, cut_out, divided, first_of_equals, kept_groups
+from mirror.search.index.backlog import IndexChange, IndexedText
+from mirror.search.index.build import Numbers, differs_from_previous, keep_groups, paths_at, split_groups
 from mirror.search.index.format import (
     COLLECTIONS,
     DEEPEST,
     END,
-    JOINED,
     LEAF_SIZE,
     PUBLIC,
     SHORTEST_LISTED,
-    appended,
-    at_most,
+    UNRANKED,
     chunk_of,
     collection_of,
-    listed,
+    list_limit,
+    max_ids,
+    pack_appended,
     pack_best,
-    pack_joined,
     pack_list,
+    pack_unranked,
     unpack_best,
     unpack_list,
 )
 from mirror.search.names import Popularity, popularity, searched_text
 
+_PATHS_AT_ONCE = 200  # in one SQL statement
+
+
+def apply_changes(
+    connection: sqlite3.Connection, changes: Sequence[IndexChange], leaf_size: int = LEAF_SIZE
+) -> None:
+    """Apply changes to the index; call it in a transaction. `leaf_size` is for tests.
+
+    For each common path of a text, a count changes; if the repository has as many followers as the last one
+    listed, its id is appended to the node's list. For each rare path, the id is appended to the leaf's list.
+    Nothing is removed from leaves: whoever reads one reads the rows anyway.
+    """
+    if changes:
+        _Update(connection, batch_of(changes), leaf_size).run()
+
+
+# The batch
+
 
 @dataclass(slots=True)
 class Batch:
-    """Entries: a repository that moves leaves as it was and joins as it is.
+    """The entries of some changes: an old text leaves the index, a new text joins it.
 
-    `text` holds each entry's text with END behind it, beginning at `starts`, and room behind the last.
-    `is_new` says of who joins that the text is another than it was, so that its lists have to learn of it.
+    text: the entries' texts, each followed by END, then DEEPEST zeros.
+    starts: where in `text` each entry begins [E].
+    ids, collection, followers: of each entry's repository [E].
+    joins: whether the entry joins [E].
+    is_new: whether it joins with another text than the old one, so that leaves must learn its id [E].
     """
 
     text: NDArray[np.uint8]
@@ -52,41 +78,44 @@ class Batch:
     followers: NDArray[np.int64]
 
     def suffixes(self) -> tuple[Numbers, Numbers]:
-        """Return where every suffix begins, END alone left out, and whose it is."""
+        """Return the position of every suffix but END alone, and its entry, both in order."""
         text = self.text[:-DEEPEST]
-        at = np.flatnonzero(text != END[0]).astype(np.uint32)
-        return at, np.searchsorted(self.starts, at, side="right").astype(np.uint32) - np.uint32(1)
+        positions = np.flatnonzero(text != END[0]).astype(np.uint32)
+        entries = np.searchsorted(self.starts, positions, side="right").astype(np.uint32) - np.uint32(1)
+        return positions, entries
 
 
-def batch_of(moves: Sequence[Move]) -> Batch:
-    """Shape some moves."""
-    leaving = [(move, move.was) for move in moves if move.was is not None]
-    joining = [(move, move.now) for move in moves if move.now is not None]
+def batch_of(changes: Sequence[IndexChange]) -> Batch:
+    """Return the entries of some changes, those that leave first."""
+    leaving = [(change, change.old) for change in changes if change.old is not None]
+    joining = [(change, change.new) for change in changes if change.new is not None]
     entries = [*leaving, *joining]
-    text = b"".join([place.text + END for _, place in entries])
-    lengths = np.array([len(place.text) + 1 for _, place in entries], dtype=np.int64)
+    text = b"".join([indexed.text + END for _, indexed in entries])
+    lengths = np.array([len(indexed.text) + 1 for _, indexed in entries], dtype=np.int64)
     joins = np.arange(len(entries)) >= len(leaving)
-    changed = [move.was is None or move.was.text != place.text for move, place in entries]
+    changed = [change.old is None or change.old.text != indexed.text for change, indexed in entries]
     return Batch(
         text=np.frombuffer(text + bytes(DEEPEST), dtype=np.uint8),
         starts=(np.cumsum(lengths) - lengths).astype(np.uint32),
-        ids=np.array([move.id for move, _ in entries], dtype=np.uint32),
+        ids=np.array([change.id for change, _ in entries], dtype=np.uint32),
         joins=joins,
         is_new=joins & np.array(changed, dtype=bool),
-        collection=np.array([place.collection for _, place in entries], dtype=np.uint8),
-        followers=np.array([-move.popularity[0] for move, _ in entries], dtype=np.int64),
+        collection=np.array([indexed.collection for _, indexed in entries], dtype=np.uint8),
+        followers=np.array([-change.popularity[0] for change, _ in entries], dtype=np.int64),
     )
 
 
+# Leaves and crowds
+
 _APPEND_RARE = """INSERT INTO search_rare VALUES (?, ?)
     ON CONFLICT DO UPDATE SET ids = CAST(ids || excluded.ids AS BLOB)"""
-_LONGER = "SELECT path, ids FROM search_rare WHERE length(ids) > ? AND path IN"
 _APPEND_CROWD = """INSERT INTO search_crowds VALUES (?, ?, ?)
     ON CONFLICT DO UPDATE SET ids = CAST(ids || excluded.ids AS BLOB)"""
+_LONGER = "SELECT path, ids FROM search_rare WHERE length(ids) > ? AND path IN"
 
 
-class Lists:
-    """Ids on their way into the lists of a file."""
+class LeafWriter:
+    """Collects ids to be appended to leaves and crowds; `flush` writes them."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -94,66 +123,67 @@ class Lists:
         self._crowds = defaultdict[tuple[bytes, bytes], list[int]](list)
 
     def add(self, path: bytes, ids: Sequence[int]) -> None:
-        """Append to a rare path that does not end with END."""
+        """Append ids to the leaf of a rare path that does not end with END."""
         self._rare[path] += ids
 
     def add_ended(self, path: bytes, row_id: int) -> None:
-        """Append to a path that ends with END, in the chunk of its own."""
+        """Append an id to its chunk of the leaf of a path that ends with END."""
         self._rare[path + chunk_of(row_id)].append(row_id)
 
     def add_to_crowd(self, text: bytes, row_id: int) -> None:
-        """Append to the list of those who share a text that is common."""
+        """Append an id to the list of a text that is common as a whole."""
         self._crowds[text, chunk_of(row_id)].append(row_id)
 
     def read(self, path: bytes) -> set[int]:
-        """Read a rare path's list."""
+        """Return the ids of a leaf."""
         row = self._connection.execute("SELECT ids FROM search_rare WHERE path = ?", (path,)).fetchone()
         return set(unpack_list(row[0])) if row else set()
 
     def replace(self, path: bytes, ids: set[int]) -> None:
-        """Write a rare path's list anew; nothing is left of an empty one."""
+        """Replace the ids of a leaf; without ids, delete it."""
         self._connection.execute("DELETE FROM search_rare WHERE path = ?", (path,))
         if ids:
             self._connection.execute("INSERT INTO search_rare VALUES (?, ?)", (path, pack_list(ids)))
 
-    def settle(self, longest: int) -> list[bytes]:
-        """Write what was added; return the paths whose lists are now longer than `longest`."""
-        rows = sorted((path, appended(ids)) for path, ids in self._rare.items())
+    def flush(self, longest: int) -> list[bytes]:
+        """Write what was added; return the paths of leaves that now have more than `longest` ids."""
+        rows = sorted((path, pack_appended(ids)) for path, ids in self._rare.items())
+        crowds = [(*crowd, pack_appended(ids)) for crowd, ids in sorted(self._crowds.items())]
         self._connection.executemany(_APPEND_RARE, rows)
-        self._connection.executemany(
-            _APPEND_CROWD,
-            [(*crowd, appended(ids)) for crowd, ids in sorted(self._crowds.items())],
-        )
+        self._connection.executemany(_APPEND_CROWD, crowds)
         self._rare.clear()
         self._crowds.clear()
         return self._longer([path for path, _ in rows if len(path) < DEEPEST and END not in path], longest)
 
     def _longer(self, paths: Sequence[bytes], longest: int) -> list[bytes]:
         longer = list[bytes]()
-        for first in range(0, len(paths), _AT_ONCE):
-            some = paths[first : first + _AT_ONCE]
+        for first in range(0, len(paths), _PATHS_AT_ONCE):
+            some = paths[first : first + _PATHS_AT_ONCE]
             marks = ", ".join("?" * len(some))
             for path, ids in self._connection.execute(f"{_LONGER} ({marks})", (longest, *some)):
-                if at_most(ids) > longest and len(set(unpack_list(ids))) > longest:
+                if max_ids(ids) > longest and len(set(unpack_list(ids))) > longest:
                     longer.append(path)
         return longer
 
+
+# Nodes
 
 _READ = """SELECT path, collection, repositories, best, bar FROM search_common
     WHERE collection = ? AND path IN"""
 _WRITE = """INSERT INTO search_common VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE
     SET repositories = excluded.repositories, best = excluded.best, bar = excluded.bar"""
-_AT_ONCE = 200
-_NOBODY = (1 << 63) - 1  # so many followers has nobody
 _POPULARITIES = """SELECT followers_count, forks_count, created_at, id FROM repositories
     WHERE id IN (SELECT value FROM json_each(?))"""
 
+_UNREACHABLE = (1 << 63) - 1  # greater than any follower count
 
-class Tally(msgspec.Struct, gc=False):  # a hundred thousand of them are made, and none is in a cycle
-    """One collection's share of a node: how many repositories, and all of them or the best, packed.
 
-    A list of all is in any order. Any other is ranked as far as it goes, and whoever might be above its last
-    has joined it since: all who have at least `bar` followers, which its last had when it was ranked.
+class NodeRow(msgspec.Struct, gc=False):  # gc=False: there are 100,000 of them, and none is in a cycle
+    """A row of `search_common`: what a node knows of one collection.
+
+    `best` holds the packed ids of all repositories, in any order, or of the best. A partial list starts with
+    ids in rank order; ids added since (UNRANKED set) are candidates with at least `bar` followers, which is
+    how many the last ranked one had when it was ranked.
     """
 
     path: bytes
@@ -164,128 +194,132 @@ class Tally(msgspec.Struct, gc=False):  # a hundred thousand of them are made, a
 
     @property
     def is_complete(self) -> bool:
-        """Whether all are listed."""
+        """Whether all repositories are listed."""
         return len(self.best) == 4 * self.count
 
     @property
-    def is_long(self) -> bool:
-        """Whether so many have joined that those at the end may go."""
-        return len(self.best) > 6 * listed(self.count)
+    def is_too_long(self) -> bool:
+        """Whether the list exceeds its limit by half, so that it should be ranked and cut."""
+        return len(self.best) > 6 * list_limit(self.count)
 
 
-class Nodes:
-    """The common paths of a file, and what they know, while one batch changes it."""
+class NodeWriter:
+    """Changes the nodes of the index for one batch; `flush` writes them."""
 
     def __init__(self, connection: sqlite3.Connection, batch: Batch) -> None:
         self._connection = connection
         self._batch = batch
-        self._changed = list[Tally]()
+        self._changed = list[NodeRow]()
         self._leaving = {
             collection: np.sort(batch.ids[~batch.joins & (batch.collection == collection)])
             for collection in COLLECTIONS
         }
 
-    def read(self, paths: Sequence[bytes], collection: int = PUBLIC) -> dict[bytes, Tally]:
-        """Read what some paths know of a collection; each common path knows the public one, be it empty."""
-        tallies = dict[bytes, Tally]()
-        for first in range(0, len(paths), _AT_ONCE):
-            some = paths[first : first + _AT_ONCE]
+    def read(self, paths: Sequence[bytes], collection: int = PUBLIC) -> dict[bytes, NodeRow]:
+        """Return the existing rows of some paths. Every node has a row for PUBLIC, even if empty."""
+        rows = dict[bytes, NodeRow]()
+        for first in range(0, len(paths), _PATHS_AT_ONCE):
+            some = paths[first : first + _PATHS_AT_ONCE]
             marks = ", ".join("?" * len(some))
             for row in self._connection.execute(f"{_READ} ({marks})", (collection, *some)):
-                tallies[row[0]] = Tally(*row)
-        return tallies
+                rows[row[0]] = NodeRow(*row)
+        return rows
 
     def create(self, path: bytes, ranked: dict[int, list[Popularity]]) -> None:
-        """Make a path common; those whom each collection has in it are ranked."""
+        """Create a node, given the popularity of its repositories by collection, in rank order."""
         for collection, members in ({PUBLIC: list[Popularity]()} | ranked).items():
-            best = members[: listed(len(members))]
+            best = members[: list_limit(len(members))]
             ids, bar = pack_best([popular[-1] for popular in best]), -best[-1][0] if best else 0
-            self._changed.append(Tally(path, collection, len(members), ids, bar))
-        self.settle()
+            self._changed.append(NodeRow(path, collection, len(members), ids, bar))
+        self.flush()
 
     def change(
-        self, tallies: dict[bytes, Tally], paths: list[bytes], group: NDArray[np.uint64], of: Numbers
+        self, public: dict[bytes, NodeRow], paths: list[bytes], group: NDArray[np.uint64], entries: Numbers
     ) -> None:
-        """Let all entries leave or join their groups' nodes, whose public tallies have been read.
+        """Let entries leave or join the nodes of their groups.
 
-        `group` has the place in `paths` for each of the entries `of`, in rising order.
+        :param public: the nodes' rows for PUBLIC
+        :param paths: the path of each group [G]
+        :param group: the group of each entry, ascending
+        :param entries: the entries, each once a group
         """
         for collection in COLLECTIONS:
-            mine = self._batch.collection[of] == collection
-            if mine.any():
-                here = group[mine]
-                firsts = first_of_equals(here)
-                some = [paths[place] for place in here[firsts].tolist()]
-                known = tallies if collection == PUBLIC else self.read(some, collection)
-                self._change(
-                    [known.get(path) or Tally(path, collection) for path in some],
-                    np.cumsum(firsts) - 1,
-                    of[mine],
-                    self._leaving[collection],
-                )
+            members = self._batch.collection[entries] == collection
+            if members.any():
+                here = group[members]
+                firsts = differs_from_previous(here)
+                some = [paths[index] for index in here[firsts].tolist()]
+                known = public if collection == PUBLIC else self.read(some, collection)
+                rows = [known.get(path) or NodeRow(path, collection) for path in some]
+                self._change(rows, np.cumsum(firsts) - 1, entries[members], self._leaving[collection])
 
-    def _change(self, tallies: list[Tally], place: NDArray[np.int64], of: Numbers, leaving: Numbers) -> None:
-        """Let entries of one collection leave or join the tallies at some places.
+    def _change(
+        self, rows: list[NodeRow], index: NDArray[np.int64], entries: Numbers, leaving: Numbers
+    ) -> None:
+        """Let entries of one collection leave or join rows; `index` says which row each entry belongs to.
 
-        Who leaves is in a list or not; who joins comes into a list of all, or with enough followers into a
-        ranked one. Most nodes list nobody who has so few: there it is counted, and that is all.
+        A joining id is appended to a complete list, or to a ranked one if it has enough followers. Most nodes
+        list no repository with so few followers: they only count it.
         """
-        joins = self._batch.joins[of]
-        left = np.bincount(place[~joins], minlength=len(tallies))
-        joined = np.bincount(place[joins], minlength=len(tallies))
+        joins = self._batch.joins[entries]
+        left = np.bincount(index[~joins], minlength=len(rows))
+        joined = np.bincount(index[joins], minlength=len(rows))
         changed = left != joined
-        for tally, number in zip(tallies, left.tolist(), strict=True):
-            tally.count -= number
-        for index, best in _without(leaving, tallies):
-            tallies[index].best = best
-            changed[index] = True
-        complete = np.array([tally.is_complete for tally in tallies])
-        lowest = np.array([tally.bar if tally.best else _NOBODY for tally in tallies])
-        comes = joins & (complete[place] | (self._batch.followers[of] >= lowest[place]))
-        for index, row_id in zip(place[comes].tolist(), self._batch.ids[of[comes]].tolist(), strict=True):
-            tallies[index].best += pack_best([row_id]) if complete[index] else pack_joined([row_id])
-            changed[index] = True
-        for tally, number in zip(tallies, joined.tolist(), strict=True):
-            tally.count += number
-        self._changed += [tally for tally, yes in zip(tallies, changed.tolist(), strict=True) if yes]
+        for row, number in zip(rows, left.tolist(), strict=True):
+            row.count -= number
+        for place, best in _lists_without(leaving, rows):
+            rows[place].best = best
+            changed[place] = True
+        complete = np.array([row.is_complete for row in rows])
+        bars = np.array([row.bar if row.best else _UNREACHABLE for row in rows])
+        listed = joins & (complete[index] | (self._batch.followers[entries] >= bars[index]))
+        for place, row_id in zip(
+            index[listed].tolist(), self._batch.ids[entries[listed]].tolist(), strict=True
+        ):
+            rows[place].best += pack_best([row_id]) if complete[place] else pack_unranked([row_id])
+            changed[place] = True
+        for row, number in zip(rows, joined.tolist(), strict=True):
+            row.count += number
+        self._changed += compress(rows, changed.tolist())
 
-    def settle(self) -> None:
-        """Rank the lists that have become long, and write what changed."""
-        long = [tally for tally in self._changed if tally.is_long]
+    def flush(self) -> None:
+        """Rank and cut the lists that are too long, and write all changed rows."""
+        long = [row for row in self._changed if row.is_too_long]
         known = self._popularities(
-            {row_id for tally in long for ids in unpack_best(tally.best) for row_id in ids}
+            {row_id for row in long for ids in unpack_best(row.best) for row_id in ids}
         )
-        for tally in long:
-            _rank(tally, known)
-        rows = [(tally.path, tally.collection, tally.count, tally.best, tally.bar) for tally in self._changed]
-        self._connection.executemany(_WRITE, sorted(rows))
+        for row in long:
+            _rank(row, known)
+        values = [(row.path, row.collection, row.count, row.best, row.bar) for row in self._changed]
+        self._connection.executemany(_WRITE, sorted(values))
         self._changed.clear()
 
     def _popularities(self, ids: set[int]) -> dict[int, Popularity]:
-        """Read how popular some rows are; those that are gone are as unpopular as can be."""
+        """Read the popularity of some repositories; deleted ones are the least popular."""
         known = {row_id: popularity(None, None, None, row_id) for row_id in ids}
         rows = self._connection.execute(_POPULARITIES, (json.dumps(list(ids)),))
         return known | {row[-1]: popularity(*row) for row in rows}
 
 
-def _without(leaving: Numbers, tallies: Sequence[Tally]) -> Iterator[tuple[int, bytes]]:
-    """Yield what is left of the lists that any of some ids are in, with the places of their tallies.
+def _lists_without(leaving: Numbers, rows: Sequence[NodeRow]) -> Iterator[tuple[int, bytes]]:
+    """Yield (index of the row, new packed list) for each list that contains any leaving id.
 
-    Nothing is known any more of one that has lost all that were ranked.
+    A partial list that has lost all its ranked ids becomes empty: nothing is known of the best any more.
     """
-    ids = np.frombuffer(b"".join([tally.best for tally in tallies]), dtype="<u4")
-    stays = ~_among(ids & np.uint32(JOINED - 1), leaving)
-    ends = np.cumsum([len(tally.best) // 4 for tally in tallies])
+    ids = np.frombuffer(b"".join([row.best for row in rows]), dtype="<u4")
+    stays = ~_among(ids & np.uint32(UNRANKED - 1), leaving)
+    ends = np.cumsum([len(row.best) // 4 for row in rows])
     for index in np.unique(np.searchsorted(ends, np.flatnonzero(~stays), side="right")).tolist():
-        tally, end = tallies[index], ends[index]
-        here = slice(end - len(tally.best) // 4, end)
+        row, end = rows[index], ends[index]
+        here = slice(end - len(row.best) // 4, end)
         kept = ids[here][stays[here]]
-        is_known = kept.size == tally.count or (kept < JOINED).any()
+        is_known = kept.size == row.count or (kept < UNRANKED).any()
         yield index, kept.tobytes() if is_known else b""
 
 
 def _among(ids: Numbers, few: Numbers) -> NDArray[np.bool_]:
-    """Say which ids are among a few; their lowest bits sort out most of the others at no cost."""
+    """Return for each id whether it is among `few`."""
+    # Most ids are rejected by their lowest bits, which is much faster than np.isin.
     sieve = np.zeros(1 << 20, dtype=bool)
     lowest = np.uint32(sieve.size - 1)
     sieve[few & lowest] = True
@@ -294,141 +328,133 @@ def _among(ids: Numbers, few: Numbers) -> NDArray[np.bool_]:
     return found
 
 
-def _rank(tally: Tally, known: dict[int, Popularity]) -> None:
-    """List the best in order; those below the last of a list that is not of all are not the next best."""
-    ranked, joined = unpack_best(tally.best)
-    ids = sorted([*ranked, *joined], key=known.__getitem__)
-    if not tally.is_complete:
+def _rank(row: NodeRow, known: dict[int, Popularity]) -> None:
+    """Sort a node's list and cut it to its limit."""
+    ranked, unranked = unpack_best(row.best)
+    ids = sorted([*ranked, *unranked], key=known.__getitem__)
+    if not row.is_complete:  # below its last ranked id, a partial list may have gaps
         ids = ids[: ids.index(ranked[-1]) + 1]
-    ids = ids[: listed(tally.count)]
-    tally.best, tally.bar = pack_best(ids), -known[ids[-1]][0]
+    ids = ids[: list_limit(row.count)]
+    row.best, row.bar = pack_best(ids), -known[ids[-1]][0]
 
+
+# Following the suffixes
 
 _ROWS = """SELECT id, name, slug, is_private, deleted_at, followers_count, forks_count, created_at
     FROM repositories WHERE id IN (SELECT value FROM json_each(?))"""
 
 
-def grow(connection: sqlite3.Connection, moves: Sequence[Move], leaf_size: int = LEAF_SIZE) -> None:
-    """Take `moves` in; none of them may be known to the index already as it is now.
-
-    `leaf_size` is smaller in tests alone.
-    """
-    if moves:
-        _Growth(connection, batch_of(moves), leaf_size).run()
-
-
-class _Growth:
+class _Update:
     def __init__(self, connection: sqlite3.Connection, batch: Batch, leaf_size: int) -> None:
         self._connection = connection
         self._batch = batch
-        self._longest = 2 * leaf_size
         self._leaf_size = leaf_size
-        self._nodes = Nodes(connection, batch)
-        self._lists = Lists(connection)
+        self._longest_leaf = 2 * leaf_size
+        self._nodes = NodeWriter(connection, batch)
+        self._leaves = LeafWriter(connection)
 
     def run(self) -> None:
-        """Follow all suffixes, then divide the lists that have grown too long, and theirs."""
         if not self._nodes.read([b""]):
             self._nodes.create(b"", {})
-        everyone = np.arange(self._batch.ids.size, dtype=np.uint32)
-        together = np.zeros(everyone.size, dtype=np.uint64)
-        self._nodes.change(self._nodes.read([b""]), [b""], together, everyone)
+        everything = np.arange(self._batch.ids.size, dtype=np.uint32)
+        root = np.zeros(everything.size, dtype=np.uint64)
+        self._nodes.change(self._nodes.read([b""]), [b""], root, everything)
         self._follow()
-        self._nodes.settle()
-        while full := self._lists.settle(self._longest):
-            for path in full:
-                self._promote(path)
+        self._nodes.flush()
+        while too_long := self._leaves.flush(self._longest_leaf):
+            for path in too_long:
+                self._split_leaf(path)
 
     def _follow(self) -> None:
-        """Change the nodes that the suffixes pass, and the lists below."""
-        at, of = self._batch.suffixes()
-        group = np.zeros(at.size, dtype=np.uint64)
+        """Change the nodes that the suffixes pass, and append to the leaves where they end."""
+        positions, entries = self._batch.suffixes()
+        group = np.zeros(positions.size, dtype=np.uint64)
         ended = list[tuple[bytes, Numbers, Numbers]]()
         depth = 0
-        while at.size:
-            at, of, starts = divided(self._batch.text, at, of, group, depth)
+        while positions.size:
+            positions, entries, starts = split_groups(self._batch.text, positions, entries, group, depth)
             depth += 1
-            paths = cut_out(self._batch.text, at[starts], depth)
-            tallies = self._nodes.read([path for path in paths if not path.endswith(END)])
-            common = np.array([path in tallies for path in paths])
-            for path, begun, whose in self._new_below(at, of, starts, paths, common):
+            paths = paths_at(self._batch.text, positions[starts], depth)
+            public = self._nodes.read([path for path in paths if not path.endswith(END)])
+            common = np.array([path in public for path in paths])
+            for path, begun, new in self._new_in_leaves(positions, entries, starts, paths, common):
                 if path.endswith(END):
-                    ended.append((path, begun, whose))
+                    ended.append((path, begun, new))
                 else:
-                    self._lists.add(path, self._batch.ids[whose].tolist())
-            at, of, group = kept_groups(at, of, starts, common)
-            once = first_of_equals(group) | first_of_equals(of)
-            self._nodes.change(tallies, list(compress(paths, common.tolist())), group[once], of[once])
-        self._list_ended(ended)
+                    self._leaves.add(path, self._batch.ids[new].tolist())
+            positions, entries, group = keep_groups(positions, entries, starts, common)
+            once = differs_from_previous(group) | differs_from_previous(entries)
+            self._nodes.change(public, list(compress(paths, common.tolist())), group[once], entries[once])
+        self._append_ended(ended)
 
-    def _new_below(
+    def _new_in_leaves(
         self,
-        at: Numbers,
-        of: Numbers,
+        positions: Numbers,
+        entries: Numbers,
         starts: NDArray[np.int64],
         paths: list[bytes],
         common: NDArray[np.bool_],
     ) -> Iterator[tuple[bytes, Numbers, Numbers]]:
-        """Yield the paths that are not common, with the suffixes of the texts that are new there."""
-        at, of, group = kept_groups(at, of, starts, ~common)
-        new = self._batch.is_new[of] & (first_of_equals(group) | first_of_equals(of))
-        at, of, group = at[new], of[new], group[new]
+        """Yield (path, positions, entries) for each rare group that has new entries, with only those."""
+        positions, entries, group = keep_groups(positions, entries, starts, ~common)
+        new = self._batch.is_new[entries] & (differs_from_previous(group) | differs_from_previous(entries))
+        positions, entries, group = positions[new], entries[new], group[new]
         names = list(compress(paths, (~common).tolist()))
-        firsts = np.flatnonzero(first_of_equals(group))
-        cuts = [*firsts.tolist(), at.size]
-        for place, begin, end in zip(group[firsts].tolist(), cuts[:-1], cuts[1:], strict=True):
-            yield names[place], at[begin:end], of[begin:end]
+        firsts = np.flatnonzero(differs_from_previous(group))
+        cuts = [*firsts.tolist(), positions.size]
+        for index, begin, end in zip(group[firsts].tolist(), cuts[:-1], cuts[1:], strict=True):
+            yield names[index], positions[begin:end], entries[begin:end]
 
-    def _list_ended(self, ended: Iterable[tuple[bytes, Numbers, Numbers]]) -> None:
-        """List the suffixes that are common to their end; of texts that are so as a whole, these alone."""
-        crowded = np.zeros(self._batch.ids.size, dtype=bool)
-        for _, at, of in ended:
-            crowded[of[at == self._batch.starts[of]]] = True
-        for path, at, of in ended:
-            whole = at == self._batch.starts[of]
-            for row_id in self._batch.ids[of[whole]].tolist():
-                self._lists.add_to_crowd(path[:-1], row_id)
+    def _append_ended(self, ended: Iterable[tuple[bytes, Numbers, Numbers]]) -> None:
+        """Append to the lists of suffixes that are common to their end: to crowds, or else to leaves."""
+        in_crowd = np.zeros(self._batch.ids.size, dtype=bool)
+        for _, positions, entries in ended:
+            in_crowd[entries[positions == self._batch.starts[entries]]] = True
+        for path, positions, entries in ended:
+            whole = positions == self._batch.starts[entries]
+            for row_id in self._batch.ids[entries[whole]].tolist():
+                self._leaves.add_to_crowd(path[:-1], row_id)
             if len(path) > SHORTEST_LISTED:
-                for row_id in self._batch.ids[of[~crowded[of]]].tolist():
-                    self._lists.add_ended(path, row_id)
+                for row_id in self._batch.ids[entries[~in_crowd[entries]]].tolist():
+                    self._leaves.add_ended(path, row_id)
 
-    def _promote(self, path: bytes) -> None:
-        """Make a rare path common, and divide its list by the byte that follows."""
-        listed = [found for found in self._rows(self._lists.read(path)) if path in found[1].text]
+    def _split_leaf(self, path: bytes) -> None:
+        """Turn a leaf into a node, with leaves one byte below; or only drop the ids that no longer belong."""
+        listed = [found for found in self._read_rows(self._leaves.read(path)) if path in found[1].text]
         if len(listed) <= self._leaf_size:
-            self._lists.replace(path, {popular[-1] for popular, _ in listed})
+            self._leaves.replace(path, {popular[-1] for popular, _ in listed})
             return
-        self._lists.replace(path, set())
+        self._leaves.replace(path, set())
         ranked = defaultdict[int, list[Popularity]](list)
-        for popular, place in sorted(listed):
-            ranked[place.collection].append(popular)
+        for popular, indexed in sorted(listed):
+            ranked[indexed.collection].append(popular)
         self._nodes.create(path, ranked)
-        crowds = self._nodes.read(sorted({place.text for _, place in listed}))
+        crowds = self._nodes.read(sorted({indexed.text for _, indexed in listed}))
         for popular, (text, _) in listed:
             if text == path:
-                self._lists.add_to_crowd(text, popular[-1])
-            for child in _children(path, text, crowded=text in crowds):
+                self._leaves.add_to_crowd(text, popular[-1])
+            for child in _children(path, text, in_crowd=text in crowds):
                 if child.endswith(END):
-                    self._lists.add_ended(child, popular[-1])
+                    self._leaves.add_ended(child, popular[-1])
                 else:
-                    self._lists.add(child, [popular[-1]])
+                    self._leaves.add(child, [popular[-1]])
 
-    def _rows(self, ids: Iterable[int]) -> Iterator[tuple[Popularity, Place]]:
-        """Read what some repositories are now; the batch has been taken in, so the index agrees."""
+    def _read_rows(self, ids: Iterable[int]) -> Iterator[tuple[Popularity, IndexedText]]:
+        """Yield some repositories as they are now, which is what the index contains after this batch."""
         found = self._connection.execute(_ROWS, (json.dumps(list(ids)),))
         for row_id, name, slug, is_private, deleted_at, followers, forks, created_at in found:
-            place = Place(searched_text(name, slug), collection_of(is_private, deleted_at))
-            yield popularity(followers, forks, created_at, row_id), place
+            indexed = IndexedText(searched_text(name, slug), collection_of(is_private, deleted_at))
+            yield popularity(followers, forks, created_at, row_id), indexed
 
 
-def _children(path: bytes, text: bytes, *, crowded: bool) -> set[bytes]:
-    """Return the paths one byte below `path` that a text has, as `walk` would list them."""
+def _children(path: bytes, text: bytes, *, in_crowd: bool) -> set[bytes]:
+    """Return the paths one byte below `path` that a text has and that get a leaf."""
     children = set[bytes]()
     ended = text + END
     at = text.find(path)
     while at >= 0:
         child = ended[at : at + len(path) + 1]
-        if not child.endswith(END) or (not crowded and len(child) > SHORTEST_LISTED):
+        if not child.endswith(END) or (not in_crowd and len(child) > SHORTEST_LISTED):
             children.add(child)
         at = text.find(path, at + 1)
     return children

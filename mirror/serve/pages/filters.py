@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
-from mirror.search import mark
+from mirror.search import highlight_ranges
 from mirror.times import age_text, from_text
 
 SHORT_HASH = 12
@@ -116,7 +116,7 @@ def marked(text: str | None, query: str, most: int = LONGEST_NAME) -> Markup:
     """Write a name with what matches the query marked."""
     text = shortened(text, most)
     parts, at = list[Markup](), 0
-    for start, end in mark(text, query):
+    for start, end in highlight_ranges(text, query):
         parts += [escape(text[at:start]), Markup("<mark>{}</mark>").format(text[start:end])]
         at = end
     return Markup().join([*parts, escape(text[at:])])

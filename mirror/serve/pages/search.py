@@ -12,7 +12,7 @@ from datasette.utils.asgi import Response
 
 from mirror.queries.rows import ids_of, rows
 from mirror.queries.visible import Shown, shown_to, visible
-from mirror.search import Found, search
+from mirror.search import SearchResult, search
 from mirror.search.find import COLUMNS
 from mirror.serve.middleware import PAGE
 from mirror.serve.pages.view import Visit
@@ -116,7 +116,7 @@ def asked_of(visit: Visit) -> Asked:
     )
 
 
-def find(connection: sqlite3.Connection, asked: Asked, shown: Shown) -> Found:
+def find(connection: sqlite3.Connection, asked: Asked, shown: Shown) -> SearchResult:
     """Search as asked."""
     return search(
         connection,
@@ -200,10 +200,10 @@ async def as_csv(visit: Visit) -> Response:
     return Response(body, headers=headers, content_type="text/csv; charset=utf-8")
 
 
-async def _found(visit: Visit, asked: Asked) -> tuple[Found, float]:
+async def _found(visit: Visit, asked: Asked) -> tuple[SearchResult, float]:
     """Search, and say how many milliseconds it took."""
 
-    def work(connection: sqlite3.Connection) -> tuple[Found, float]:
+    def work(connection: sqlite3.Connection) -> tuple[SearchResult, float]:
         start = time.perf_counter()
         found = find(connection, asked, shown_to(connection, visit.caller))
         return found, (time.perf_counter() - start) * 1000
