@@ -269,7 +269,7 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     with pytest.raises(UpstreamShapeError, match="leads back"):  # noqa: PT012 - the circle is met on the way
         for number in range(50):
             link = links[number] if number < len(links) else links[1 + (number - 1) % 5]
-            listing = advanced(listing, Page(rows=(), place=link, size=None, date=utc_now()))
+            listing = advanced(listing, Page(rows=(), next=link, size=None, date=utc_now()))
 
 
 def test_refs_that_move_while_they_are_read_are_read_again(tmp_path: Path) -> None:

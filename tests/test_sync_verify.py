@@ -79,7 +79,7 @@ def test_links_in_a_circle_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert len(asked) < 100
         onward = "two" if place == "one" else "one"
         ref = Ref(kind="branch", name=f"{key.slug} {place}", target_hash="a" * 40)
-        return Page(rows=(ref,), place=onward, size=None, date=START)
+        return Page(rows=(ref,), next=onward, size=None, date=START)
 
     with crawling(tmp_path, **ONE) as (_, crawl):
         crawl.sync()

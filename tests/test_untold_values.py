@@ -14,8 +14,7 @@ from test_store_older import MIGRATIONS
 
 from mirror.model import Ref
 from mirror.store import migrations as schema
-from mirror.upstream import api1_decode as legacy_shapes
-from mirror.upstream import datacenter_decode as datacenter_shapes
+from mirror.upstream import api1_decode, datacenter_decode
 
 BARE = repository(
     "team/bare",
@@ -41,9 +40,9 @@ AUTHORS = (
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AsgiClient]:
     """A repository of which nothing was told but its name, beside one of a Data Center."""
     filled = FixtureDb(tmp_path_factory.mktemp("untold") / "mirror.db")
-    project = datacenter_shapes.Project(key="PRJ", id=8, name="Project")
-    there = datacenter_shapes.shape_repository(
-        datacenter_shapes.RepositoryRow(slug="tool", id=3, project=project, public=True)
+    project = datacenter_decode.Project(key="PRJ", id=8, name="Project")
+    there = datacenter_decode.to_repository(
+        datacenter_decode.RepositoryJson(slug="tool", id=3, project=project, public=True)
     )
     fork = repository("team/fork", parent_uuid="{elsewhere}", parent_full_name="other/elsewhere")
     filled.repositories((BARE, there, fork))
@@ -109,7 +108,7 @@ def test_api_1_names_an_account_or_repeats_the_line(
 ) -> None:
     """The name of the line is no account's; the line is kept, so that 1.0 tells the same author again."""
     row = {"name": "default", "changeset": {"raw_node": "a" * 40, "author": author, "raw_author": raw}}
-    ref = legacy_shapes.shape_branch(msgspec.convert(row, legacy_shapes.NamedChangeset))
+    ref = api1_decode.to_branch(msgspec.convert(row, api1_decode.NamedChangeset))
     assert ref.target_author_name == account
     assert ref.target_author == (raw or author)
 

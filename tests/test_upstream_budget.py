@@ -8,7 +8,7 @@ import pytest
 from upstream_fakes import NOON, FakeClock, MemoryLedger
 
 from mirror.errors import BudgetSpent, Interrupted, Paused
-from mirror.upstream.budget import Budget, Ledger, delay_told, less_a_margin, limit_told
+from mirror.upstream.budget import Budget, Ledger, hourly_limit, retry_delay, with_margin
 
 
 def budget(time: FakeClock, ledger: Ledger | None = None, **settings: Any) -> Budget:
@@ -94,7 +94,7 @@ def test_no_limit_still_counts() -> None:
 )
 def test_limit_headers_are_read(header: str, limit: int | None) -> None:
     """A plain number and policies of an hour count; other windows and nonsense do not."""
-    assert limit_told(header) == limit
+    assert hourly_limit(header) == limit
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_limit_headers_are_read(header: str, limit: int | None) -> None:
 )
 def test_told_delays_are_read(headers: dict[str, str], seconds: float | None) -> None:
     """Retry-After in both forms, else the seconds left; never more than an hour."""
-    assert delay_told(headers, NOON) == seconds
+    assert retry_delay(headers, NOON) == seconds
 
 
 def test_a_told_limit_lowers_but_never_raises_the_operators() -> None:
@@ -124,7 +124,7 @@ def test_a_told_limit_lowers_but_never_raises_the_operators() -> None:
         ours.observe("api", 200, {"x-ratelimit-limit": header})
         free.observe("api", 200, {"x-ratelimit-limit": header})
         assert ours.limit() == expected
-        assert free.limit() == less_a_margin(int(header.partition(",")[0]))
+        assert free.limit() == with_margin(int(header.partition(",")[0]))
     assert ledger.told == {"b": 60}
     assert budget(FakeClock(), ledger).limit() == 58
 

@@ -42,7 +42,7 @@ def test_repositories_are_asked_narrowly_and_in_order() -> None:
         "stash-example-plugin",
         "test-repos",
     ]
-    assert (found.size, found.place, found.bad, found.hole, found.date) == (5, None, (), False, NOON)
+    assert (found.size, found.next, found.bad, found.skipped, found.date) == (5, None, (), False, NOON)
     ours.upstream.fetch_repositories("w", "newest-update", None)
     assert params(ours.server)["sort"] == "-updated_on"
 
@@ -91,8 +91,8 @@ def test_next_is_followed_verbatim(place: str) -> None:
     """Nothing is added to it, and the other spellings of Bitbucket's own API are the same API."""
     ours = faked(page(ROW, next=place), page(), credential="token")
     found = ours.upstream.fetch_repositories("w", "created", None)
-    assert found.place == place
-    ours.upstream.fetch_repositories("w", "created", found.place)
+    assert found.next == place
+    ours.upstream.fetch_repositories("w", "created", found.next)
     assert ours.server.urls[1] == place
 
 
@@ -126,7 +126,7 @@ def test_another_server_is_its_own_family() -> None:
     """A mirror that speaks 2.0 may use its three prefixes, not Bitbucket's host."""
     home = "http://mirror.example:8001"
     ours = faked(page(next=f"{home}/!api/2.0/repositories/w?page=2"), page(), url=f"{home}/2.0/")
-    place = ours.upstream.fetch_repositories("w", "created", None).place
+    place = ours.upstream.fetch_repositories("w", "created", None).next
     assert place is not None
     assert ours.server.urls[0].startswith(f"{home}/2.0/repositories/w?")
     ours.upstream.fetch_repositories("w", "created", place)
@@ -139,7 +139,7 @@ def test_next_that_leads_nowhere() -> None:
     """An empty one is none, as null is; this very page again is a mistake."""
     ours = faked(page(next=""), page(next=None), page(next=f"{API}/repositories/w?page=7"))
     for _ in range(2):
-        assert ours.upstream.fetch_repositories("w", "created", None).place is None
+        assert ours.upstream.fetch_repositories("w", "created", None).next is None
     with pytest.raises(UpstreamShapeError, match="this page"):
         ours.upstream.fetch_repositories("w", "created", f"{API}/repositories/w?page=7")
 
@@ -180,17 +180,17 @@ def test_a_page_that_stays_broken_is_stepped_over(trouble: httpx.Response | Exce
     ours = faked(*[trouble] * 3, answer({"next": onward}), page(ROW))
     second = f"{API}/repositories/w?pagelen=100&sort=created_on&fields=next,values.uuid&page=2"
     found = ours.upstream.fetch_repositories("w", "created", second)
-    assert (found.hole, found.rows, found.size) == (True, (), None)
+    assert (found.skipped, found.rows, found.size) == (True, (), None)
     assert ours.server.urls[:4] == [second] * 3 + [second.replace("next,values.uuid", "next")]
-    assert found.place == onward.replace("fields=next", "fields=next,values.uuid")
-    assert not ours.upstream.fetch_repositories("w", "created", found.place).hole
+    assert found.next == onward.replace("fields=next", "fields=next,values.uuid")
+    assert not ours.upstream.fetch_repositories("w", "created", found.next).skipped
 
 
 def test_the_last_page_may_be_a_hole_too() -> None:
     """It has no `next`, which ends the listing."""
     ours = faked(*[answer("", 502)] * 3, answer({}))
     found = ours.upstream.fetch_repositories("w", "created", None)
-    assert (found.hole, found.place) == (True, None)
+    assert (found.skipped, found.next) == (True, None)
 
 
 def test_a_server_that_is_down_is_no_hole() -> None:
@@ -290,17 +290,17 @@ def test_a_workspace() -> None:
 def test_who_we_are() -> None:
     """A person, nobody in particular (403), or refused (401) with the reason that matters."""
     me = {"uuid": "{me}", "display_name": "Me", "nickname": "me"}
-    found = faked(answer(me), credential="m@e:t").upstream.fetch_caller().user
+    found = faked(answer(me), credential="m@e:t").upstream.fetch_current_user()
     assert found is not None
     assert found.uuid == "{me}"
-    assert faked(answer("", 403), credential="t").upstream.fetch_caller().user is None
+    assert faked(answer("", 403), credential="t").upstream.fetch_current_user() is None
     with pytest.raises(CredentialsRefused, match="takes us for nobody"):
-        faked(answer("", 401), credential="t").upstream.fetch_caller()
+        faked(answer("", 401), credential="t").upstream.fetch_current_user()
     with pytest.raises(UpstreamRefused):
-        faked(answer("", 404), credential="t").upstream.fetch_caller()
+        faked(answer("", 404), credential="t").upstream.fetch_current_user()
     anonymous = faked(answer("", 401))
     assert anonymous.upstream.anonymous
-    assert anonymous.upstream.fetch_caller().user is None
+    assert anonymous.upstream.fetch_current_user() is None
     assert not anonymous.server.asked
 
 

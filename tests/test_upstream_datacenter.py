@@ -11,7 +11,6 @@ from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamRefused, Ups
 from mirror.model import Owner, Ref, Repository, RepositoryKey
 from mirror.upstream import datacenter_decode as shapes
 from mirror.upstream.connect import url_of
-from mirror.upstream.datacenter import DataCenter
 
 HOST = "http://localhost:7990"
 API = f"{HOST}/rest/api/1.0"
@@ -76,7 +75,7 @@ def test_repositories() -> None:
         clone_https=f"{HOST}/scm/amuniz/test-repos.git",
         clone_ssh="ssh://git@localhost:7999/amuniz/test-repos.git",
     )
-    assert (found.place, found.size, found.date, found.bad) == (None, None, NOON, ())
+    assert (found.next, found.size, found.date, found.bad) == (None, None, NOON, ())
     assert not ours.upstream.orders_by_update
     assert ours.budget.limit() is None
 
@@ -102,11 +101,11 @@ def test_personal_projects_and_forks() -> None:
 def test_the_next_start_is_the_servers() -> None:
     """It may skip ahead, be null or be missing; it is never counted here."""
     ours = connected(paged(isLastPage=False, nextPageStart=200), paged(nextPageStart=None), paged())
-    place = ours.upstream.fetch_repositories("P", "created", None).place
+    place = ours.upstream.fetch_repositories("P", "created", None).next
     assert place == "200"
-    assert ours.upstream.fetch_repositories("P", "created", place).place is None
+    assert ours.upstream.fetch_repositories("P", "created", place).next is None
     assert ours.server.urls[1].endswith("&start=200")
-    assert ours.upstream.fetch_repositories("P", "created", place).place is None
+    assert ours.upstream.fetch_repositories("P", "created", place).next is None
 
 
 @pytest.mark.parametrize("onward", [None, 0, 100, -1])
@@ -122,7 +121,7 @@ def test_projects() -> None:
     ours = connected(answer(recorded("datacenter/project-page-truncated.json")))
     found = ours.upstream.fetch_workspaces(None)
     assert [(row.uuid, row.username) for row in found.rows] == [("id:1", "PRJ1"), ("id:2", "PRJ2")]
-    assert found.place == "2"
+    assert found.next == "2"
     ours = connected(answer({"key": "~x y", "id": 5, "name": "X", "type": "PERSONAL"}))
     assert ours.upstream.fetch_workspace("~x y").kind == "user"
     assert ours.server.urls == [f"{API}/projects/~x%20y"]
@@ -144,8 +143,8 @@ def test_refs_are_two_listings() -> None:
     pages, place = list[Any](), None
     while not pages or place:
         pages.append(ours.upstream.fetch_refs(KEY, place))
-        place = pages[-1].place
-    assert [page.place for page in pages] == ["branches:7", "tags:0", None]
+        place = pages[-1].next
+    assert [page.next for page in pages] == ["branches:7", "tags:0", None]
     assert [url.partition("test-repos/")[2].partition("&details")[0] for url in ours.server.urls] == [
         "branches?limit=1000&start=0",
         "branches?limit=1000&start=7",
@@ -159,7 +158,7 @@ def test_refs_are_two_listings() -> None:
         name='special-"$;><&#_=@!|.,/test',
         target_hash="046d9a3c1532acf4cf08fe93235c00e4d673c1d2",
     )
-    with pytest.raises(UpstreamShapeError, match="no place"):
+    with pytest.raises(UpstreamShapeError, match="no cursor"):
         ours.upstream.fetch_refs(KEY, "elsewhere:1")
 
 
@@ -234,23 +233,11 @@ def test_401_for_one_thing_is_no_401_for_all() -> None:
 
 def test_who_we_are() -> None:
     """Nobody knows, but that we are somebody can be told by asking what only somebody may."""
-    assert connected(paged(), credential="t").upstream.fetch_caller().user is None
-    assert not connected(paged()).upstream.fetch_caller().user
+    assert connected(paged(), credential="t").upstream.fetch_current_user() is None
+    assert not connected(paged()).upstream.fetch_current_user()
     for body in (PERMISSION, b""):
         with pytest.raises(CredentialsRefused, match="for nobody"):
-            connected(answer(body, 401), credential="t").upstream.fetch_caller()
-
-
-def test_the_main_branch() -> None:
-    """Told by an endpoint of its own; an empty repository has none, whichever way that is said."""
-    for prepared, name in [
-        (answer(recorded("datacenter/branch-default.json")), "master"),
-        (answer("", 204), None),
-        (answer(recorded("datacenter/repository-not-exist.json"), 404), None),
-    ]:
-        upstream = connected(prepared).upstream
-        assert isinstance(upstream, DataCenter)
-        assert upstream.fetch_main_branch(KEY) == name
+            connected(answer(body, 401), credential="t").upstream.fetch_current_user()
 
 
 def test_429_waits_as_long_as_told() -> None:
@@ -314,7 +301,7 @@ def test_strangers_are_asked_for_once_in_a_listing() -> None:
         credential="t",
     )
     first = ours.upstream.fetch_repositories("P", "created", None)
-    ours.upstream.fetch_repositories("P", "created", first.place)
+    ours.upstream.fetch_repositories("P", "created", first.next)
     assert ["authorization" in asked.headers for asked in ours.server.asked] == [True, False, True]
     hidden = connected(paged(PUBLIC | {"public": False}), credential="t")
     hidden.upstream.fetch_repositories("P", "created", None)
@@ -358,7 +345,7 @@ def test_pages_shrink_when_they_are_too_large_or_too_slow(most: int, failure: An
     for _ in range(2_000):
         page = ours.upstream.fetch_refs(KEY, place)
         names += [ref.name for ref in page.rows]
-        place = page.place
+        place = page.next
         if place is None or place.startswith("tags"):
             break
     assert names == [str(number) for number in range(1200)]
@@ -377,12 +364,12 @@ def test_personal_projects_are_found_by_their_repositories() -> None:
     personal = {"key": "~ann", "id": 7, "name": "Ann", "type": "PERSONAL"}
     ours = connected(paged({"key": "P", "id": 1}), paged(PUBLIC, PUBLIC | {"id": 2, "project": personal}))
     first = ours.upstream.fetch_workspaces(None)
-    second = ours.upstream.fetch_workspaces(first.place)
+    second = ours.upstream.fetch_workspaces(first.next)
     assert [owner.username for owner in (*first.rows, *second.rows)] == ["P", "P", "~ann"]
-    assert second.place is None
+    assert second.next is None
     refused = connected(paged({"key": "P", "id": 1}), answer(PERMISSION, 401), credential="t")
-    page = refused.upstream.fetch_workspaces(refused.upstream.fetch_workspaces(None).place)
-    assert (page.rows, page.place) == ((), None)
+    page = refused.upstream.fetch_workspaces(refused.upstream.fetch_workspaces(None).next)
+    assert (page.rows, page.next) == ((), None)
     assert "personal projects are not mirrored" in page.note
 
 
@@ -402,7 +389,7 @@ def test_a_token_of_a_project_is_judged_by_the_project(seen: httpx.Response, is_
     """It may not ask for users; what strangers cannot see, or the server's word, tells it from nobody."""
     ours = connected(answer(PERMISSION, 401), seen, credential="t", workspaces=("P",), attempts=1)
     if is_somebody:
-        assert ours.upstream.fetch_caller().user is None
+        assert ours.upstream.fetch_current_user() is None
     else:
         with pytest.raises(CredentialsRefused, match="for nobody"):
-            ours.upstream.fetch_caller()
+            ours.upstream.fetch_current_user()

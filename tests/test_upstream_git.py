@@ -20,16 +20,17 @@ from mirror.config import UpstreamConfig
 from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamRefused, UpstreamShapeError
 from mirror.model import Ref, RepositoryKey
 from mirror.upstream.connect import connect
-from mirror.upstream.git import GitRefs, git_root
+from mirror.upstream.git import git_root
 from mirror.upstream.git_protocol import (
-    Advertised,
+    Advertisement,
     Capabilities,
-    Named,
+    GitRef,
     from_advertisement,
     from_ls_refs,
     line,
     lines_of,
 )
+from mirror.upstream.protocol import Upstream
 
 KEY = RepositoryKey(uuid="{1}", full_name="ws/repo.name", scm="git")
 ONE, TWO, THREE = "1" * 40, "2" * 40, "3" * 40
@@ -75,7 +76,7 @@ def test_version_0_is_one_request() -> None:
     ours = faked(advertised(), refs="git")
     found = ours.upstream.fetch_refs(KEY, None)
     assert found.rows == REFS
-    assert (found.place, found.size, found.date) == (None, 3, NOON)
+    assert (found.next, found.size, found.date) == (None, 3, NOON)
     request = ours.server.asked[0]
     assert str(request.url) == "https://bitbucket.org/ws/repo.name.git/info/refs?service=git-upload-pack"
     assert "git/" in request.headers["user-agent"]
@@ -97,25 +98,11 @@ def test_version_2_is_two_requests() -> None:
     assert list(lines_of(head)) == [b"command=ls-refs", b"agent=git/bitbucket-mirror", b"object-format=sha1"]
     assert list(lines_of(arguments)) == [
         b"peel",
-        b"symrefs",
-        b"unborn",
         b"ref-prefix refs/heads/",
         b"ref-prefix refs/tags/",
-        b"ref-prefix HEAD",
         None,
     ]
     assert ours.budget.git_requests == 2
-
-
-def test_the_main_branch_is_known_too() -> None:
-    """From HEAD, in both versions; of an unborn branch as well."""
-    for answers in ([advertised()], [advertised(V2), answer(LISTED, content_type=RESULT)]):
-        upstream = faked(*answers, refs="git").upstream
-        assert isinstance(upstream, GitRefs)
-        assert upstream.fetch_main_branch(KEY) == "main"
-    assert (
-        from_ls_refs(line("unborn HEAD symref-target:refs/heads/trunk") + b"0000").head == "refs/heads/trunk"
-    )
 
 
 @pytest.mark.parametrize(
@@ -136,7 +123,7 @@ def test_empty_repositories(body: bytes) -> None:
 def test_detached_and_sha256() -> None:
     """A HEAD without symref stands for no branch; longer object ids are fine."""
     body = SERVICE + line(f"{'a' * 64} HEAD\0agent=x") + line(f"{'a' * 64} refs/heads/b") + b"0000"
-    assert from_advertisement(body) == Advertised(refs=(Named("refs/heads/b", "a" * 64),))
+    assert from_advertisement(body) == Advertisement(refs=(GitRef("refs/heads/b", "a" * 64),))
 
 
 BROKEN = {
@@ -181,7 +168,7 @@ NAMES = {
 
 @pytest.mark.parametrize("version", [0, 2])
 def test_names_that_are_no_utf_8_stay_apart(version: int) -> None:
-    r"""Their bytes are written ``\xNN``; one that reads like that stays another, and HEAD is told alike."""
+    r"""Their bytes are written ``\xNN``; one that reads like that stays another."""
     one = ONE.encode()
     refs = [one + b" refs/heads/" + name for name in NAMES]
     if version == 0:
@@ -190,9 +177,8 @@ def test_names_that_are_no_utf_8_stay_apart(version: int) -> None:
     else:
         head = raw(one + b" HEAD symref-target:refs/heads/caf\xe9")
         found = from_ls_refs(head + b"".join(map(raw, refs)) + b"0000")
-    assert isinstance(found, Advertised)
+    assert isinstance(found, Advertisement)
     assert [ref.name for ref in found.refs] == [f"refs/heads/{name}" for name in NAMES.values()]
-    assert found.head == "refs/heads/caf\\xe9"
 
 
 @given(st.lists(st.binary(min_size=1, max_size=8), unique=True))
@@ -405,14 +391,13 @@ def backend(repositories: Path, request: pytest.FixtureRequest) -> Iterator[str]
         server.shutdown()
 
 
-def over_http(origin: str, **settings: str) -> GitRefs:
+def over_http(origin: str, **settings: str) -> Upstream:
     """Connect to a real server."""
     config = UpstreamConfig(name="git", kind="sandbox", url=f"{origin}/2.0", refs="git", **settings)  # type: ignore[arg-type]
     time = FakeClock()
     upstream, _ = connect(
         config, ledger=MemoryLedger(), wait=time.wait, clock=time.clock, environ={"S": "sandbox"}
     )
-    assert isinstance(upstream, GitRefs)
     return upstream
 
 
@@ -432,7 +417,6 @@ def test_a_real_git_server(backend: str, repositories: Path) -> None:
             ],
             commit,
         )
-        assert upstream.fetch_main_branch(key) == "trunk"
         empty = RepositoryKey(uuid="{2}", full_name="ws/empty", scm="git")
         assert upstream.fetch_refs(empty, None).rows == ()
         with pytest.raises(UpstreamRefused, match="404"):

@@ -8,7 +8,6 @@ from upstream_fakes import NOON, answer, faked, recorded
 from mirror.config import UpstreamConfig
 from mirror.errors import ConfigError, CredentialsRefused, UpstreamRefused, UpstreamShapeError
 from mirror.model import Owner, Ref, RepositoryKey
-from mirror.upstream.api1 import Legacy
 from mirror.upstream.connect import url_of
 
 HOST = "https://old.example"
@@ -51,7 +50,7 @@ def test_repositories_come_with_their_user() -> None:
     assert (first.fork_policy, first.parent_full_name) == ("allow_forks", None)
     assert first.owner.uuid == "name:ericbottard"
     assert first.owner.first_name == USER["user"]["first_name"]
-    assert (found.place, found.size) == (None, 2)
+    assert (found.next, found.size) == (None, 2)
 
 
 def test_a_user_is_shaped_with_both_names() -> None:
@@ -110,11 +109,11 @@ def test_refs_are_objects_by_name() -> None:
             target_message="Commit message\n",
         ),
     )
-    tags = ours.upstream.fetch_refs(KEY, branches.place)
+    tags = ours.upstream.fetch_refs(KEY, branches.next)
     assert [(ref.kind, ref.name) for ref in tags.rows] == [("tag", "0.9"), ("tag", "tip")]
-    assert tags.place is None
+    assert tags.next is None
     assert ours.server.urls == [f"{HOST}/1.0/repositories/U/s/{kind}/" for kind in ("branches", "tags")]
-    with pytest.raises(UpstreamShapeError, match="no place"):
+    with pytest.raises(UpstreamShapeError, match="no cursor"):
         ours.upstream.fetch_refs(KEY, "elsewhere")
 
 
@@ -130,7 +129,7 @@ def test_a_ref_without_whole_hash_is_a_bad_row() -> None:
 def test_who_we_are_and_what_we_see() -> None:
     """The caller, and the owners of all that the caller can see, each once."""
     ours = connected(answer(USER), credential="me:t")
-    caller = ours.upstream.fetch_caller().user
+    caller = ours.upstream.fetch_current_user()
     assert caller is not None
     assert caller.username == "ericbottard"
     rows = [
@@ -142,26 +141,18 @@ def test_who_we_are_and_what_we_see() -> None:
     found = connected(answer(rows), credential="me:t").upstream.fetch_workspaces(None)
     assert ([row.username for row in found.rows], len(found.bad)) == (["b", "a"], 1)
     with pytest.raises(CredentialsRefused, match="for nobody"):
-        connected(answer("", 401), credential="me:t").upstream.fetch_caller()
+        connected(answer("", 401), credential="me:t").upstream.fetch_current_user()
     with pytest.raises(UpstreamRefused, match="name in the configuration"):
         connected(answer("", 401)).upstream.fetch_workspaces(None)
-    assert connected(answer("")).upstream.fetch_caller().user is None
+    assert connected(answer("")).upstream.fetch_current_user() is None
 
 
 def test_there_are_no_members() -> None:
     """And nothing is asked to find that out."""
     ours = connected(answer(""))
     found = ours.upstream.fetch_members("u", None)
-    assert (found.rows, found.place, found.date) == ((), None, NOON)
+    assert (found.rows, found.next, found.date) == ((), None, NOON)
     assert not ours.server.asked
-
-
-def test_the_main_branch() -> None:
-    """An empty repository answers 404."""
-    for prepared, name in [(answer({"name": "default"}), "default"), (answer("", 404), None)]:
-        upstream = connected(prepared).upstream
-        assert isinstance(upstream, Legacy)
-        assert upstream.fetch_main_branch(KEY) == name
 
 
 def test_git_is_not_for_it() -> None:

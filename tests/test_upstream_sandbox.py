@@ -40,9 +40,9 @@ def all_repositories(upstream: Upstream, workspace: str) -> list[Repository]:
         page = upstream.fetch_repositories(workspace, "created", place)
         assert not page.bad
         found += page.rows
-        if page.place is None:
+        if page.next is None:
             return found
-        place = page.place
+        place = page.next
 
 
 def all_refs(upstream: Upstream, row: Repository) -> dict[tuple[str, str], Ref]:
@@ -53,9 +53,9 @@ def all_refs(upstream: Upstream, row: Repository) -> dict[tuple[str, str], Ref]:
         page: Page[Ref] = upstream.fetch_refs(key, place)
         assert not page.bad
         found |= {(ref.kind, ref.name): ref for ref in page.rows}
-        if page.place is None:
+        if page.next is None:
             return found
-        place = page.place
+        place = page.next
 
 
 def test_the_cloud(served: RunningSandbox) -> None:
@@ -115,7 +115,7 @@ def test_data_center(served: RunningSandbox) -> None:
         expected = {row.slug for row in all_repositories(cloud, "1team")}
     settings = {"kind": "datacenter", "url": served.origin}
     with upstream_at(served, **settings) as rest, upstream_at(served, **settings, refs="git") as git:
-        rest.fetch_caller()
+        rest.fetch_current_user()
         projects = [owner for owner in rest.fetch_workspaces(None).rows if owner.username]
         assert any(owner.kind == "user" for owner in projects)
         rows = all_repositories(rest, "1TEAM")

@@ -10,7 +10,7 @@ from upstream_fakes import recorded
 from mirror.errors import UpstreamShapeError
 from mirror.lenient_json import decoded_bytes
 from mirror.model import Owner, Ref, Repository
-from mirror.upstream import cloud_decode as shapes
+from mirror.upstream import cloud_decode as decode
 from mirror.upstream.response import shown, shown_url
 from mirror.upstream.urls import without_login
 
@@ -21,12 +21,12 @@ LEAST = {"full_name": "Mimika_Oh/qi", "uuid": "{1}"}
 
 def repository(row: Any) -> Repository:
     """Shape a repository as it comes out of a listing."""
-    return shapes.shape_repository(msgspec.convert(row, shapes.RepositoryRow))
+    return decode.to_repository(msgspec.convert(row, decode.RepositoryJson))
 
 
 def ref(row: Any) -> Ref:
     """Shape a ref as it comes out of a listing."""
-    return shapes.shape_ref(msgspec.convert(row, shapes.RefRow))
+    return decode.to_ref(msgspec.convert(row, decode.RefJson))
 
 
 def test_a_repository_of_today() -> None:
@@ -175,7 +175,7 @@ def test_what_is_not_said_to_be_public_is_private() -> None:
 )
 def test_dates_of_all_forms(text: str | None, expected: str | None) -> None:
     """All are written in the mirror's one form; what is no date is None."""
-    assert shapes.moment(text) == expected
+    assert decode.moment(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -280,13 +280,13 @@ def test_refs_that_are_none(row: Any) -> None:
 
 def test_accounts_need_an_identity() -> None:
     """A user name serves, for old answers; a nickname, which is not unique, does not."""
-    app = shapes.shape_account(shapes.Account(uuid="{a}", type="app_user", display_name="bot"))
-    old = shapes.shape_account(shapes.Account(username="Erik", display_name="Erik"))
+    app = decode.to_account(decode.Account(uuid="{a}", type="app_user", display_name="bot"))
+    old = decode.to_account(decode.Account(username="Erik", display_name="Erik"))
     assert (app.kind, app.username, old.uuid, old.username) == ("user", None, "name:erik", "Erik")
     with pytest.raises(UpstreamShapeError, match="without identity"):
-        shapes.shape_account(shapes.Account(nickname="erik"))
+        decode.to_account(decode.Account(nickname="erik"))
     with pytest.raises(UpstreamShapeError, match="without a slug"):
-        shapes.shape_workspace(shapes.Workspace(uuid="{w}"))
+        decode.to_workspace(decode.Workspace(uuid="{w}"))
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_accounts_need_an_identity() -> None:
 )
 def test_text_that_sqlite_cannot_hold_is_mended(body: bytes, expected: str) -> None:
     """Lone surrogates, invalid UTF-8 and NUL become U+FFFD; everything else stays as it is."""
-    name = decoded_bytes(body, shapes.RepositoryRow).name
+    name = decoded_bytes(body, decode.RepositoryJson).name
     assert name == expected
     assert name is not None
     assert name.encode()

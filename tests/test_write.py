@@ -18,7 +18,7 @@ from mirror.store import Store
 from mirror.store.audit import OLDEST_PAGE
 from mirror.store.files import sync_lock
 from mirror.times import to_text, utc_now
-from mirror.upstream.connect import connect_writable
+from mirror.upstream.connect import connect
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_a_sync_does_not_keep_writes_waiting(made: WriteHarness) -> None:
 
 def test_a_page_from_before_does_not_undo_a_write(made: WriteHarness) -> None:
     """A listing that was asked for first and is saved last brings back neither the deleted nor the public."""
-    upstream = connect_writable(
+    upstream, _ = connect(
         made.config.upstreams[0], ledger=MemoryLedger(), wait=lambda *_: None, environ=made.environ
     )
     with closing(upstream):

@@ -244,7 +244,7 @@ def next_landmark(page: Page[Any], *, asked: str | None, landmark: Landmark | No
     these differ for ever, by its rows. Raises UpstreamShapeError for a circle, for pages that tell nothing
     new for ever, and for a page that is the one before it once more: what should stand there is not told.
     """
-    known, link = landmark or Landmark(), page.place
+    known, link = landmark or Landmark(), page.next
     if pages == 1 and link is None:
         return known
     if link is not None and link in (asked, known.link):
@@ -252,7 +252,7 @@ def next_landmark(page: Page[Any], *, asked: str | None, landmark: Landmark | No
     rows = zlib.crc32(msgspec.json.encode(page.rows)) if page.rows else 0
     if rows and rows == known.last and (page.size is None or len(page.rows) >= LONG_PAGE):
         raise UpstreamShapeError("the listing tells the rows of the page before once more")
-    is_idle = not (page.rows or page.bad or page.hole) or (rows != 0 and rows == known.rows)
+    is_idle = not (page.rows or page.bad or page.skipped) or (rows != 0 and rows == known.rows)
     idle = known.idle + (is_idle and link is not None)
     if idle > MOST_IDLE:
         raise UpstreamShapeError(f"the listing goes on, and {idle:,} of its pages tell nothing new")
@@ -267,7 +267,7 @@ def members_advanced(members: Members, page: Page[Member]) -> Members:
     bad = next((f"{each.what}: {each.error}" for each in page.bad), None)
     return msgspec.structs.replace(
         members,
-        next=page.place,
+        next=page.next,
         landmark=next_landmark(page, asked=members.next, landmark=members.landmark, pages=pages),
         pages=pages,
         rows=members.rows + len(page.rows) + len(page.bad),
@@ -300,7 +300,7 @@ def advanced(listing: Listing, page: Page[Repository]) -> Listing:
         listing,
         began=min(listing.began, told) if first and listing.passes == 1 else listing.began,
         pass_began=pass_began,
-        next=page.place,
+        next=page.next,
         landmark=landmark,
         first_size=page.size if listing.first_size is None else listing.first_size,
         last_size=page.size if page.size is not None else listing.last_size,
@@ -309,7 +309,7 @@ def advanced(listing: Listing, page: Page[Repository]) -> Listing:
         pages=pages,
         rows=listing.rows + len(page.rows),
         born=listing.born + sum((row.created_at or "") >= pass_began for row in page.rows),
-        holes=listing.holes + page.hole,
+        holes=listing.holes + page.skipped,
         bad=listing.bad + len(page.bad),
         oldest_update=updates[-1] if updates else listing.oldest_update,
         ordered=listing.ordered and all(a >= b for a, b in pairwise(chain)),

@@ -186,7 +186,7 @@ class HoleStep(Step):
     def save(self, answer: Page[Repository]) -> Sequence[Step]:
         """Write its rows and forget the hole, unless it is one still."""
         run = self.run
-        if answer.hole:
+        if answer.skipped:
             run.fail(Failure("page", self.subject, "still missing", place=self.place))
             return []
         with run.store.transaction():

@@ -42,7 +42,7 @@ def check_caller(run: Run, *, since: str | None = None) -> None:
     recent = _recent(run, "caller")
     if recent and (since is None or recent.at > since):
         return
-    ask_apart(run.upstream.fetch_caller, stop=run.stop, tick=run.tick)
+    ask_apart(run.upstream.fetch_current_user, stop=run.stop, tick=run.tick)
     _remember(run, "caller", _checked(run))
 
 
@@ -77,7 +77,7 @@ def _with_page(run: Run, found: _Checked) -> _Checked:
     """Ask for a page of the workspaces; a list whose links go in a circle ends there, and is told."""
     page = ask_apart(lambda: run.upstream.fetch_workspaces(found.next), stop=run.stop, tick=run.tick)
     names = _once_each([*found.names, *(owner.username for owner in page.rows if owner.username)])
-    pages, landmark, link = found.pages + 1, found.landmark, page.place
+    pages, landmark, link = found.pages + 1, found.landmark, page.next
     errors = [f"{bad.what}: {bad.error}" for bad in page.bad]
     if page.note:
         run.note(page.note)

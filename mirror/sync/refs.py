@@ -95,7 +95,7 @@ class RefsPlace(msgspec.Struct, frozen=True, kw_only=True):
         """Return the place behind a page; raises UpstreamShapeError where the links go in a circle."""
         pages, rows = self.pages + 1, self.rows + len(page.rows) + len(page.bad)
         return RefsPlace(
-            next=page.place,
+            next=page.next,
             landmark=next_landmark(page, asked=self.next, landmark=self.landmark, pages=pages),
             pages=pages,
             rows=rows,

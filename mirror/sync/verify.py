@@ -140,7 +140,7 @@ class VerifyStep(Step):
             asked.add(place)
             page = self.run.upstream.fetch_refs(self.key, place)
             yield page
-            place = page.place
+            place = page.next
             if place is None:
                 return
         raise UpstreamShapeError("the refs listing leads back to a page of its own")

@@ -345,7 +345,7 @@ class ListingStep(_WorkspaceStep):
         run.counts.repositories_changed += len(saved.changed)
         run.answered("workspace", self.workspace)
         run.fail_rows(self.workspace, page.bad, swept_at=swept_at)
-        if page.hole:
+        if page.skipped:
             self._note_hole()
         return len(saved.refused)
 

@@ -10,57 +10,56 @@ import msgspec
 
 from mirror.errors import CredentialsRefused, UpstreamRefused, UpstreamShapeError
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, RepositorySettings
-from mirror.upstream import api1_decode as shapes
+from mirror.upstream import api1_decode as decode
 from mirror.upstream.client import Http, Method
-from mirror.upstream.protocol import Caller, Order, Page, Rows
-from mirror.upstream.response import Answer
+from mirror.upstream.protocol import Order, Page, RowDecoder
+from mirror.upstream.response import Response
 from mirror.upstream.urls import segment
 
 _REFS = {
-    "branches": Rows(shapes.NamedChangeset, shapes.shape_branch),
-    "tags": Rows(shapes.NamedChangeset, shapes.shape_tag),
+    "branches": RowDecoder(decode.NamedChangeset, decode.to_branch),
+    "tags": RowDecoder(decode.NamedChangeset, decode.to_tag),
 }
-_TO_OWNED = Rows(shapes.RepositoryRow, shapes.shape_owner_of)
+_TO_OWNED = RowDecoder(decode.RepositoryJson, decode.to_owner_of)
+
+
+_FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 class UserAnswer(msgspec.Struct, frozen=True):
     """A user with all of their repositories."""
 
-    user: shapes.User
+    user: decode.User
     repositories: list[msgspec.Raw] = []
 
 
-class MainBranch(msgspec.Struct, frozen=True):
-    """The main branch."""
-
-    name: str | None = None
-
-
-class Legacy:
+class Api1:
     """A server that speaks API 1.0."""
 
     orders_by_update = False
+    knows_hg = True
+    never_tells = frozenset[str]()
 
     def __init__(self, name: str, http: Http) -> None:
         self.name = name
         self.anonymous = http.credential.form == "anonymous"
         self._http = http
 
-    def fetch_caller(self) -> Caller:
-        """Ask who we are; the anonymous are nobody without asking."""
+    def fetch_current_user(self) -> Owner | None:
+        """Ask for the credential's user; an anonymous caller is nobody without asking."""
         if self.anonymous:
-            return Caller(user=None)
+            return None
         try:
             found, _ = self._http.get_json("user/", UserAnswer)
         except CredentialsRefused as error:
             raise CredentialsRefused(f"the upstream takes us for nobody: {error}") from None
         except UpstreamRefused as error:
             if error.status in (403, 404):
-                return Caller(user=None)
+                return None
             raise
-        return Caller(user=shapes.shape_user(found.user))
+        return decode.to_user(found.user)
 
-    def fetch_workspaces(self, place: str | None) -> Page[Owner]:  # noqa: ARG002 - there is one page
+    def fetch_workspaces(self, cursor: str | None) -> Page[Owner]:  # noqa: ARG002 - there is one page
         """Name the owners of the repositories that the caller can see, in one answer."""
         try:
             listing, answer = self._http.get_json("user/repositories/", list[msgspec.Raw])
@@ -69,69 +68,41 @@ class Legacy:
                 f'{error} - name in the configuration what to mirror: workspaces = ["some-user"]',
                 status=error.status,
             ) from None
-        rows, bad = _TO_OWNED.read(listing)
+        rows, bad = _TO_OWNED.decode(listing)
         owners = tuple({owner.uuid: owner for owner in rows}.values())
-        return Page(rows=owners, place=None, size=len(owners), date=answer.date, bad=bad)
+        return Page(rows=owners, next=None, size=len(owners), date=answer.date, bad=bad)
 
     def fetch_workspace(self, workspace: str) -> Owner:
         """Ask for one user or team."""
         found, _ = self._http.get_json(f"users/{segment(workspace)}/", UserAnswer)
-        return shapes.shape_user(found.user)
+        return decode.to_user(found.user)
 
-    def fetch_members(self, workspace: str, place: str | None) -> Page[Member]:  # noqa: ARG002
+    def fetch_members(self, workspace: str, cursor: str | None) -> Page[Member]:  # noqa: ARG002
         """Return nobody, without asking: API 1.0 has no members."""
-        return Page(rows=(), place=None, size=0, date=self._http.clock())
+        return Page(rows=(), next=None, size=0, date=self._http.clock())
 
-    def fetch_repositories(self, workspace: str, order: Order, place: str | None) -> Page[Repository]:  # noqa: ARG002
+    def fetch_repositories(self, workspace: str, order: Order, cursor: str | None) -> Page[Repository]:  # noqa: ARG002
         """Ask for all repositories of a user at once, in the server's own order."""
         found, answer = self._http.get_json(f"users/{segment(workspace)}/", UserAnswer)
-        owner = shapes.shape_user(found.user)
-        rows = Rows(shapes.RepositoryRow, lambda row: shapes.shape_repository(row, owner))
-        good, bad = rows.read(found.repositories)
-        return Page(rows=good, place=None, size=len(found.repositories), date=answer.date, bad=bad)
+        owner = decode.to_user(found.user)
+        rows = RowDecoder(decode.RepositoryJson, lambda row: decode.to_repository(row, owner))
+        good, bad = rows.decode(found.repositories)
+        return Page(rows=good, next=None, size=len(found.repositories), date=answer.date, bad=bad)
 
     def fetch_repository(self, key: RepositoryKey) -> Repository:
         """Ask for one repository by its name."""
-        row, _ = self._http.get_json(f"{_path(key)}/", shapes.RepositoryRow)
-        return shapes.shape_repository(row, None)
+        row, _ = self._http.get_json(f"{_path(key)}/", decode.RepositoryJson)
+        return decode.to_repository(row, None)
 
-    def fetch_refs(self, key: RepositoryKey, place: str | None) -> Page[Ref]:
+    def fetch_refs(self, key: RepositoryKey, cursor: str | None) -> Page[Ref]:
         """Ask for all branches, and then for all tags: an object each, without pages."""
-        kind = place or "branches"
+        kind = cursor or "branches"
         if kind not in _REFS:
-            raise UpstreamShapeError(f"{place!r} is no place in a listing of refs")
+            raise UpstreamShapeError(f"{cursor!r} is no cursor of a listing of refs")
         found, answer = self._http.get_json(f"{_path(key)}/{kind}/", dict[str, msgspec.Raw])
-        rows, bad = _REFS[kind].read(shapes.with_name(name, raw) for name, raw in found.items())
+        rows, bad = _REFS[kind].decode(decode.with_name(name, raw) for name, raw in found.items())
         onward = "tags" if kind == "branches" else None
-        return Page(rows=rows, place=onward, size=None, date=answer.date, bad=bad)
-
-    def fetch_main_branch(self, key: RepositoryKey) -> str | None:
-        """Ask for the main branch; an empty repository answers 404."""
-        try:
-            found, _ = self._http.get_json(f"{_path(key)}/main-branch/", MainBranch)
-        except UpstreamRefused as error:
-            if error.status == 404:
-                return None
-            raise
-        return found.name or None
-
-    def close(self) -> None:
-        """Let go of the connections."""
-        self._http.close()
-
-
-def _path(key: RepositoryKey) -> str:
-    return f"repositories/{segment(key.workspace)}/{segment(key.slug)}"
-
-
-_FORM = {"Content-Type": "application/x-www-form-urlencoded"}
-
-
-class WritableLegacy(Legacy):
-    """A server that speaks API 1.0, for those who may write to it."""
-
-    knows_hg = True
-    never_tells = frozenset[str]()
+        return Page(rows=rows, next=onward, size=None, date=answer.date, bad=bad)
 
     def find_repository(self, full_name: str) -> Repository:
         """Ask for the repository that has this name now."""
@@ -140,11 +111,11 @@ class WritableLegacy(Legacy):
     def create_repository(self, owner: str, slug: str, settings: RepositorySettings) -> Repository:
         """POST to all repositories, naming the owner; the server makes the slug of the name."""
         fields = {"name": slug, **_fields(settings), "owner": owner}
-        return self._shaped(self._send("POST", "repositories/", fields))
+        return self._written(self._send("POST", "repositories/", fields))
 
     def update_repository(self, key: RepositoryKey, settings: RepositorySettings) -> Repository:
         """PUT what is to change."""
-        return self._shaped(self._send("PUT", f"{_path(key)}/", _fields(settings)))
+        return self._written(self._send("PUT", f"{_path(key)}/", _fields(settings)))
 
     def delete_repository(self, key: RepositoryKey) -> None:
         """DELETE it."""
@@ -153,20 +124,28 @@ class WritableLegacy(Legacy):
     def fork_repository(self, key: RepositoryKey, owner: str, settings: RepositorySettings) -> Repository:
         """POST to its forks; a server that takes no `owner` forks under the caller's own name."""
         fields = {**_fields(settings), "owner": owner}
-        fields.pop("scm", None)  # a fork is what its parent is
-        return self._shaped(self._send("POST", f"{_path(key)}/fork", fields))
+        fields.pop("scm", None)  # a fork is of the kind of its parent
+        return self._written(self._send("POST", f"{_path(key)}/fork", fields))
 
-    def _send(self, method: Method, path: str, fields: dict[str, str]) -> Answer:
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _send(self, method: Method, path: str, fields: dict[str, str]) -> Response:
         return self._http.send(method, path, content=urlencode(fields).encode(), headers=_FORM)
 
-    def _shaped(self, answer: Answer) -> Repository:
-        return shapes.shape_repository(self._http.decoded(answer, shapes.RepositoryRow), None)
+    def _written(self, answer: Response) -> Repository:
+        return decode.to_repository(self._http.decoded(answer, decode.RepositoryJson), None)
+
+
+def _path(key: RepositoryKey) -> str:
+    return f"repositories/{segment(key.workspace)}/{segment(key.slug)}"
 
 
 def _fields(settings: RepositorySettings) -> dict[str, str]:
-    """Write settings as fields of a form."""
-    said = settings.given()
-    policy = said.pop("fork_policy", None)
+    """Return settings as fields of a form, with two switches in place of the fork policy."""
+    given = settings.given()
+    policy = given.pop("fork_policy", None)
     if policy is not None:
-        said |= {"no_forks": policy == "no_forks", "no_public_forks": policy != "allow_forks"}
-    return {name: str(value).lower() if isinstance(value, bool) else value for name, value in said.items()}
+        given |= {"no_forks": policy == "no_forks", "no_public_forks": policy != "allow_forks"}
+    return {name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()}

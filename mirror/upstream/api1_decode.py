@@ -26,7 +26,7 @@ class User(msgspec.Struct, frozen=True):
     avatar: str | None = None
 
 
-class RepositoryRow(msgspec.Struct, frozen=True):
+class RepositoryJson(msgspec.Struct, frozen=True):
     """A repository; `fork_of` is a whole one. Short rows have a handful of these keys."""
 
     owner: str | None = None
@@ -42,7 +42,7 @@ class RepositoryRow(msgspec.Struct, frozen=True):
     main_branch: str | None = None
     no_forks: bool | None = None
     no_public_forks: bool | None = None
-    fork_of: "RepositoryRow | None" = None
+    fork_of: "RepositoryJson | None" = None
     followers_count: int | float | None = None
     forks_count: int | float | None = None
     has_issues: bool | None = None
@@ -74,7 +74,7 @@ def with_name(name: str, raw: msgspec.Raw) -> msgspec.Raw:
     return msgspec.Raw(b'{"name":%s,"changeset":%s}' % (msgspec.json.encode(name), bytes(raw)))
 
 
-def shape_user(row: User) -> Owner:
+def to_user(row: User) -> Owner:
     """Shape a user or a team."""
     return Owner(
         uuid=f"{NAMED}{row.username.lower()}",
@@ -87,13 +87,13 @@ def shape_user(row: User) -> Owner:
     )
 
 
-def shape_owner_of(row: RepositoryRow) -> Owner:
+def to_owner_of(row: RepositoryJson) -> Owner:
     """Name the owner of a repository; raises UpstreamShapeError where it is not told."""
     owner, _ = _names(row)
     return Owner(uuid=f"{NAMED}{owner.lower()}", username=owner)
 
 
-def shape_repository(row: RepositoryRow, owner: Owner | None) -> Repository:
+def to_repository(row: RepositoryJson, owner: Owner | None) -> Repository:
     """Shape a repository; `owner` is the one whose repositories were asked for, where that is known."""
     name, slug = _names(row)
     if owner is None or owner.username is None or owner.username.lower() != name.lower():
@@ -125,12 +125,12 @@ def shape_repository(row: RepositoryRow, owner: Owner | None) -> Repository:
     )
 
 
-def shape_branch(row: NamedChangeset) -> Ref:
+def to_branch(row: NamedChangeset) -> Ref:
     """Shape a branch; raises UpstreamShapeError without the whole hash of its commit."""
     return _ref(row, "branch")
 
 
-def shape_tag(row: NamedChangeset) -> Ref:
+def to_tag(row: NamedChangeset) -> Ref:
     """Shape a tag, of which nothing is told but its commit; raises UpstreamShapeError as for a branch."""
     return _ref(row, "tag")
 
@@ -156,7 +156,7 @@ def _without_mail(line: str | None) -> str | None:
     return None if line is None else _MAIL.sub("", line)
 
 
-def _names(row: RepositoryRow) -> tuple[str, str]:
+def _names(row: RepositoryJson) -> tuple[str, str]:
     """Return owner and slug; rows of 2010 tell the owner in their address alone."""
     found = _URI.fullmatch(row.resource_uri or "")
     owner, slug = row.owner or (found and found[1]), row.slug or (found and found[2])
@@ -165,7 +165,7 @@ def _names(row: RepositoryRow) -> tuple[str, str]:
     return owner, slug
 
 
-def _fork_policy(row: RepositoryRow) -> str | None:
+def _fork_policy(row: RepositoryJson) -> str | None:
     """Tell the policy from its two switches; before 2014 there was one of them."""
     if row.no_forks:
         return "no_forks"

@@ -26,7 +26,7 @@ ANONYMOUS_LIMIT = 58
 AUTHENTICATED_LIMIT = 950
 GIT_LIMIT = 57_000
 
-LONGEST_TOLD = 3600.0
+LONGEST_DELAY = 3600.0
 FIRST_HOLD = 60.0  # clients that came back after 5 s kept themselves locked out
 SHORTEST_HOLD = 1.0
 SHORT_HOLD = 90.0  # even a run that may not wait sits out a pause as short as this
@@ -103,7 +103,6 @@ class Budget:
         self.git_requests = 0
         self.retries = 0
         self.answers = Counter[int]()
-        self.near_limit = False
         self._ledger = ledger
         self._clock = clock
         self._timer = timer or (lambda: clock().timestamp())
@@ -180,8 +179,6 @@ class Budget:
             self.answers[status] += 1
         if "x-ratelimit-limit" in headers and headers.get("x-ratelimit-interval-seconds", "3600") == "3600":
             self._learn(kind, headers["x-ratelimit-limit"])
-        if headers.get("x-ratelimit-nearlimit", "").strip().lower() == "true":
-            self.near_limit = True
         if status == 429:
             self._hold(kind, headers)
         elif self._refused_in_row[kind] and status < 500:
@@ -239,19 +236,19 @@ class Budget:
                     self._waited += max(0.0, self._timer() - self._waiting_since)
 
     def _learn(self, kind: RequestKind, header: str) -> None:
-        told = limit_told(header)
+        told = hourly_limit(header)
         if told is not None and told != self._told[kind]:
             self._told[kind] = told
             self._ledger.learn(self.buckets[kind], told)
 
     def _hold(self, kind: RequestKind, headers: Mapping[str, str]) -> None:
         now = self._clock()
-        seconds = delay_told(headers, now)
+        seconds = retry_delay(headers, now)
         with self._counts:
             if now >= self._held.get(kind, now):  # several threads' answers to one excess count once
                 self._refused_in_row[kind] += 1
             if seconds is None:
-                seconds = min(FIRST_HOLD * 2 ** (self._refused_in_row[kind] - 1), LONGEST_TOLD)
+                seconds = min(FIRST_HOLD * 2 ** (self._refused_in_row[kind] - 1), LONGEST_DELAY)
             until = now + timedelta(seconds=max(seconds, SHORTEST_HOLD))
             self._held[kind] = max(until, self._held.get(kind, until))
         self._ledger.hold(self.buckets[kind], until)
@@ -265,10 +262,10 @@ def limit_in_force(*, told: int | None, ours: int | None, default: int | None) -
     """
     if told is None or (ours is None and default is None):
         return ours if ours is not None else default
-    return less_a_margin(told) if ours is None else min(ours, less_a_margin(told))
+    return with_margin(told) if ours is None else min(ours, with_margin(told))
 
 
-def less_a_margin(limit: int) -> int:
+def with_margin(limit: int) -> int:
     """Leave room for requests that other programs make under the same identity."""
     return max(1, limit - max(2, limit // 25))
 
@@ -276,7 +273,7 @@ def less_a_margin(limit: int) -> int:
 _POLICY = re.compile(r"(?<!\d)(\d{1,9})\s*;\s*w\s*=\s*(\d{1,9})(?!\d)")
 
 
-def limit_told(header: str) -> int | None:
+def hourly_limit(header: str) -> int | None:
     """Read X-RateLimit-Limit: ``1000``, or ``60, 60;w=3600`` with a window in seconds; only hours count."""
     policies = [(int(limit), int(window)) for limit, window in _POLICY.findall(header)]
     hourly = [limit for limit, window in policies if window == 3600]
@@ -286,7 +283,7 @@ def limit_told(header: str) -> int | None:
     return int(first) if re.fullmatch(r"[0-9]{1,9}", first) and int(first) > 0 else None
 
 
-def delay_told(headers: Mapping[str, str], now: datetime) -> float | None:
+def retry_delay(headers: Mapping[str, str], now: datetime) -> float | None:
     """Return how many seconds to stay away, at most an hour, or None where nothing is said.
 
     Retry-After is seconds or a date (RFC 9110); Bitbucket's X-RateLimit-Reset is the seconds left, no epoch.
@@ -299,7 +296,7 @@ def delay_told(headers: Mapping[str, str], now: datetime) -> float | None:
             seconds = (moment.replace(tzinfo=moment.tzinfo or now.tzinfo) - now).total_seconds()
     if seconds is None:
         seconds = _seconds(headers.get("x-ratelimit-reset", "").strip())
-    return None if seconds is None else min(max(seconds, 0.0), LONGEST_TOLD)
+    return None if seconds is None else min(max(seconds, 0.0), LONGEST_DELAY)
 
 
 def _seconds(text: str) -> float | None:

@@ -2,7 +2,7 @@
 
 No other file imports httpx.
 
-Every request is counted by the budget before it is sent, repeats too. What comes back is an Answer of
+Every request is counted by the budget before it is sent, repeats too. What comes back is an Response of
 success, or one of the errors of `mirror.errors`.
 """
 
@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Literal, TypeVar
-from urllib.parse import urlencode
 from urllib.request import getproxies
 
 import httpx
@@ -33,20 +32,20 @@ from mirror.errors import (
     UpstreamShapeError,
 )
 from mirror.times import Clock
-from mirror.upstream.budget import Budget, RequestKind, delay_told
+from mirror.upstream.budget import Budget, RequestKind, retry_delay
 from mirror.upstream.environment import distrust_remedy, named_certificates, proxy_of, trusting
-from mirror.upstream.oauth import Grant, Tokens, token_address
+from mirror.upstream.oauth import AccessTokens, Grant, token_address
 from mirror.upstream.response import (
-    Answer,
-    NotAsAsked,
+    Response,
+    UnexpectedBody,
     decoded,
     error_for,
     moment_of,
     shown,
     shown_url,
-    unexpected,
+    unexpected_body,
 )
-from mirror.upstream.retry import Patience, Retrying, Unsent
+from mirror.upstream.retry import NotSent, Retrying, RetryPolicy
 from mirror.upstream.transport import ENCODINGS, Deadline, DeadlineBackend, TooLarge, Unpacking
 from mirror.upstream.urls import redirected
 
@@ -67,7 +66,7 @@ LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 class _Call(msgspec.Struct, frozen=True, kw_only=True):
     """One thing to ask; where a `content_type` is given, an answer of another is not what was asked for.
 
-    `as_stranger` sends no credential.
+    `anonymously` sends no credential.
     """
 
     method: Method
@@ -76,7 +75,7 @@ class _Call(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str] = {}
     content: bytes | None = None
     content_type: str = ""
-    as_stranger: bool = False
+    anonymously: bool = False
 
 
 class LargeAnswer(UpstreamShapeError):
@@ -141,27 +140,26 @@ class Http:
         )
         if transport is None:
             self._bound_exchanges()
-        self._patience = Patience(retry, budget, random or random_numbers.Random())
-        self._tokens = Tokens(self._grant, clock) if credential.form == "oauth" else None
+        self._policy = RetryPolicy(retry, budget, random or random_numbers.Random())
+        self._tokens = AccessTokens(self._grant, clock) if credential.form == "oauth" else None
 
     def get(
         self,
         target: str,
         *,
-        params: Mapping[str, str | int] | None = None,
         kind: RequestKind = "api",
         headers: Mapping[str, str] | None = None,
         content_type: str = "",
-    ) -> Answer:
+    ) -> Response:
         """Ask for a path below the base address, or an absolute address of a trusted origin.
 
         A success of another type than `content_type` is repeated, then an UpstreamShapeError.
         """
         return self._send(
-            self._patience.reads,
+            self._policy.reads,
             _Call(
                 method="GET",
-                url=self.address(target, params),
+                url=self.address(target),
                 kind=kind,
                 headers=headers or {},
                 content_type=content_type,
@@ -173,19 +171,18 @@ class Http:
         target: str,
         shape: type[Shape],
         *,
-        params: Mapping[str, str | int] | None = None,
         attempts: int | None = None,
-        as_stranger: bool = False,
-    ) -> tuple[Shape, Answer]:
-        """Ask for JSON of a shape; `attempts` overrides how often at most, `as_stranger` sends no credential.
+        anonymously: bool = False,
+    ) -> tuple[Shape, Response]:
+        """Ask for JSON of a shape; `attempts` overrides how often at most, `anonymously` sends no credential.
 
         A success whose body is no JSON is repeated like a failure, for it comes from something in between.
         """
-        call = _Call(method="GET", url=self.address(target, params), as_stranger=as_stranger)
-        reads = self._patience.reads if attempts is None else self._patience.reads_at_most(attempts)
+        call = _Call(method="GET", url=self.address(target), anonymously=anonymously)
+        reads = self._policy.reads if attempts is None else self._policy.reads_at_most(attempts)
         try:
             return reads(self._ask_json, call, shape)
-        except NotAsAsked as error:
+        except UnexpectedBody as error:
             raise UpstreamShapeError(str(error)) from None
 
     def send(
@@ -198,68 +195,66 @@ class Http:
         kind: RequestKind = "api",
         content_type: str = "",
         repeat: bool = False,
-    ) -> Answer:
+    ) -> Response:
         """Send a request with a body. Unless `repeat`, it is asked again only if it was not done for sure."""
         call = _Call(
             method=method,
-            url=self.address(target, None),
+            url=self.address(target),
             kind=kind,
             headers=headers or {},
             content=content,
             content_type=content_type,
         )
-        return self._send(self._patience.reads if repeat else self._patience.writes, call)
+        return self._send(self._policy.reads if repeat else self._policy.writes, call)
 
-    def post(self, target: str, body: Any) -> Answer:
+    def post(self, target: str, body: Any) -> Response:
         """Create something from a JSON body; never repeated unless it was not done for sure."""
         return self.send("POST", target, content=msgspec.json.encode(body), headers=_JSON_BODY)
 
-    def put(self, target: str, body: Any) -> Answer:
+    def put(self, target: str, body: Any) -> Response:
         """Change something by a JSON body, under the rule of `post`."""
         return self.send("PUT", target, content=msgspec.json.encode(body), headers=_JSON_BODY)
 
-    def delete(self, target: str) -> Answer:
+    def delete(self, target: str) -> Response:
         """Delete something, under the rule of `post`."""
         return self.send("DELETE", target)
 
-    def address(self, target: str, params: Mapping[str, str | int] | None = None) -> str:
+    def address(self, target: str) -> str:
         """Return the whole address of a target; an absolute one is kept as it is."""
-        if not target.startswith(("http://", "https://")):
-            target = f"{self.url}/{target.removeprefix('/')}"
-        if params:
-            target += ("&" if "?" in target else "?") + urlencode(params)
-        return target
+        if target.startswith(("http://", "https://")):
+            return target
+        return f"{self.url}/{target.removeprefix('/')}"
 
     def redacted(self, text: str) -> str:
         """Take our secrets out of a text that others wrote."""
         text = self.credential.redacted(text)
         return self._with_token(self._tokens.token).redacted(text) if self._tokens else text
 
-    def decoded(self, answer: Answer, shape: type[Shape]) -> Shape:
+    def decoded(self, answer: Response, shape: type[Shape]) -> Shape:
         """Read the body of an answer that need not have had one; raises UpstreamShapeError."""
         try:
             return decoded(answer, shape, self.redacted)
-        except NotAsAsked as error:
+        except UnexpectedBody as error:
             raise UpstreamShapeError(str(error)) from None
 
     def close(self) -> None:
         """Let go of the connections."""
         self._client.close()
 
-    def _send(self, retrying: Retrying, call: _Call) -> Answer:
+    def _send(self, retrying: Retrying, call: _Call) -> Response:
         try:
             return retrying(self._ask, call)
-        except NotAsAsked as error:
+        except UnexpectedBody as error:
             raise UpstreamShapeError(str(error)) from None
 
-    def _ask_json(self, call: _Call, shape: type[Shape]) -> tuple[Shape, Answer]:
+    def _ask_json(self, call: _Call, shape: type[Shape]) -> tuple[Shape, Response]:
         answer = self._ask(call)
         return decoded(answer, shape, self.redacted), answer
 
-    def _ask(self, call: _Call) -> Answer:
+    def _ask(self, call: _Call) -> Response:
         """Ask once; a success is returned, anything else raised."""
-        credential = Credential() if call.as_stranger else self.credential
-        if self._tokens is None or call.as_stranger:
+        credential = Credential() if call.anonymously else self.credential
+        if self._tokens is None or call.anonymously:
             answer = self._answer(call, credential.authorization)
         else:
             token = self._tokens.get()
@@ -270,12 +265,12 @@ class Http:
                 answer = self._answer(call, self._with_token(self._tokens.get()).authorization)
         if 200 <= answer.status < 300:
             if call.content_type and not answer.headers.get("content-type", "").startswith(call.content_type):
-                raise unexpected(answer, self.redacted, f"no {call.content_type}")
+                raise unexpected_body(answer, self.redacted, f"no {call.content_type}")
             return answer
-        told = delay_told(answer.headers, self.clock())
+        told = retry_delay(answer.headers, self.clock())
         raise error_for(answer, credential, self.redacted, retry_after=told)
 
-    def _answer(self, call: _Call, authorization: str | None) -> Answer:
+    def _answer(self, call: _Call, authorization: str | None) -> Response:
         """Ask, and follow redirects within the origin."""
         for _ in range(MOST_REDIRECTS + 1):
             answer = self._exchange(call, authorization)
@@ -284,7 +279,7 @@ class Http:
             call = self._redirected(call, answer)
         raise UpstreamRefused(f"{answer.url}: {answer.status}: too many redirects", status=answer.status)
 
-    def _redirected(self, call: _Call, answer: Answer) -> _Call:
+    def _redirected(self, call: _Call, answer: Response) -> _Call:
         """Return the call to the place a redirect names; raises UpstreamRefused where that is elsewhere."""
         location = answer.headers.get("location", "")
         target = redirected(call.url, location)
@@ -299,7 +294,7 @@ class Http:
             )
         return msgspec.structs.replace(call, url=target)
 
-    def _exchange(self, call: _Call, authorization: str | None) -> Answer:
+    def _exchange(self, call: _Call, authorization: str | None) -> Response:
         """Send one request and read its answer; raises UpstreamBusy where there is none."""
         request = self._request(call, authorization)
         reservation = self._budget.take(call.kind)
@@ -314,13 +309,15 @@ class Http:
                 response.close()
         except (httpx.HTTPError, httpx.StreamError, UnicodeError) as error:
             problem = self._problem(error, call.url)
-            if isinstance(problem, Unsent):
+            if isinstance(problem, NotSent):
                 self._budget.take_back(call.kind, reservation)
             raise problem from None
         finally:
             self._deadline.at = None
         date = moment_of(headers.get("date", "")) or self.clock()
-        answer = Answer(status=response.status_code, headers=headers, body=body, date=date, address=call.url)
+        answer = Response(
+            status=response.status_code, headers=headers, body=body, date=date, address=call.url
+        )
         self._budget.observe(call.kind, answer.status, answer.headers)
         return answer
 
@@ -359,14 +356,14 @@ class Http:
         return unpacking.body()
 
     def _problem(self, error: Exception, url: str) -> UpstreamBusy:
-        """Return our error for one of httpx's: Unsent, where the request never left."""
+        """Return our error for one of httpx's: NotSent, where the request never left."""
         cause = shown(self.redacted(str(error))) or type(error).__name__
         where = shown_url(url)
         # A UnicodeError is how the resolver takes a host name with too long or empty parts.
         if "CERTIFICATE_VERIFY_FAILED" in cause:
             cause += distrust_remedy(os.environ)
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | UnicodeError):
-            return Unsent(f"{where}: cannot connect: {cause}")
+            return NotSent(f"{where}: cannot connect: {cause}")
         if isinstance(error, httpx.TimeoutException):
             return UpstreamBusy(f"{where}: no answer in time: {cause}")
         return UpstreamBusy(f"{where}: the connection broke: {cause}")
@@ -398,8 +395,8 @@ class Http:
 
         try:
             # A copy, because this runs within an attempt of the original.
-            return self._patience.reads.copy()(ask)
-        except (UpstreamRefused, UpstreamShapeError, NotAsAsked) as error:
+            return self._policy.reads.copy()(ask)
+        except (UpstreamRefused, UpstreamShapeError, UnexpectedBody) as error:
             raise CredentialsRefused(f"no access token is given for the OAuth consumer: {error}") from None
         except UpstreamBusy as error:
             if error.status == 429:

@@ -75,7 +75,7 @@ class Project(msgspec.Struct, frozen=True):
     uuid: str | None = None
 
 
-class Named(msgspec.Struct, frozen=True):
+class MainBranch(msgspec.Struct, frozen=True):
     """A main branch: ``{}`` in 2017, without a name for empty repositories."""
 
     name: str | None = None
@@ -88,7 +88,7 @@ class Parent(msgspec.Struct, frozen=True):
     full_name: str | None = None
 
 
-class RepositoryRow(msgspec.Struct, frozen=True):
+class RepositoryJson(msgspec.Struct, frozen=True):
     """A repository as it is listed."""
 
     uuid: str | None = None
@@ -101,7 +101,7 @@ class RepositoryRow(msgspec.Struct, frozen=True):
     website: str | None = None
     language: str | None = None
     size: int | float | None = None
-    mainbranch: Named | None = None
+    mainbranch: MainBranch | None = None
     fork_policy: str | None = None
     parent: Parent | None = None
     followers_count: int | float | None = None
@@ -133,7 +133,7 @@ class Commit(msgspec.Struct, frozen=True):
     parents: list["Commit"] | None = None
 
 
-class RefRow(msgspec.Struct, frozen=True):
+class RefJson(msgspec.Struct, frozen=True):
     """A branch or a tag; `heads` are Mercurial's."""
 
     name: str
@@ -149,7 +149,7 @@ _REF_KINDS = {"branch": "branch", "named_branch": "branch", "tag": "tag"}
 _RANKS = {"owner": 3, "collaborator": 2, "member": 1}
 
 
-def shape_repository(row: RepositoryRow) -> Repository:
+def to_repository(row: RepositoryJson) -> Repository:
     """Shape a repository; raises UpstreamShapeError where it cannot even be named."""
     full_name = _full_name(row)
     namespace, _, slug = full_name.partition("/")
@@ -186,7 +186,7 @@ def shape_repository(row: RepositoryRow) -> Repository:
     )
 
 
-def shape_workspace(row: Workspace) -> Owner:
+def to_workspace(row: Workspace) -> Owner:
     """Shape a workspace; raises UpstreamShapeError where it has no slug."""
     if not row.slug:
         raise UpstreamShapeError(f"a workspace without a slug: {row.uuid or row.name or 'nameless'}")
@@ -200,7 +200,7 @@ def shape_workspace(row: Workspace) -> Owner:
     )
 
 
-def shape_account(row: Account) -> Owner:
+def to_account(row: Account) -> Owner:
     """Shape a person or a team; raises UpstreamShapeError where nothing identifies it (nicknames do not)."""
     identity = _identity(row.uuid)
     if identity is None and not row.username:
@@ -210,9 +210,9 @@ def shape_account(row: Account) -> Owner:
     return _account(row, identity or f"{NAMED}{str(row.username).lower()}", row.username or row.nickname)
 
 
-def shape_member(row: Membership) -> Member:
+def to_member(row: Membership) -> Member:
     """Shape a member."""
-    return Member(user=shape_account(row.user), permission=row.permission)
+    return Member(user=to_account(row.user), permission=row.permission)
 
 
 def highest(members: Iterable[Member]) -> tuple[Member, ...]:
@@ -225,7 +225,7 @@ def highest(members: Iterable[Member]) -> tuple[Member, ...]:
     return tuple(best.values())
 
 
-def shape_ref(row: RefRow) -> Ref:
+def to_ref(row: RefJson) -> Ref:
     """Shape a branch or a tag; raises UpstreamShapeError without a known type or a target's hash."""
     kind = _REF_KINDS.get(row.type or "")
     if kind is None:
@@ -276,7 +276,7 @@ def count(number: float | None) -> int | None:
     return int(number)
 
 
-def _full_name(row: RepositoryRow) -> str:
+def _full_name(row: RepositoryJson) -> str:
     """Return ``owner/slug``, completed from the parts where they are there."""
     owner, _, slug = (row.full_name or "").partition("/")
     owner = owner or (row.workspace.slug if row.workspace else None) or ""
@@ -288,7 +288,7 @@ def _full_name(row: RepositoryRow) -> str:
     return f"{owner}/{slug}"
 
 
-def _owner(row: RepositoryRow, namespace: str) -> Owner:
+def _owner(row: RepositoryJson, namespace: str) -> Owner:
     """Shape the owner: the workspace, which is the account of the same identity where there is one."""
     owner, workspace = row.owner or Account(), row.workspace or Workspace()
     account = _identity(owner.uuid)

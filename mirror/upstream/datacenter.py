@@ -23,11 +23,12 @@ from mirror.errors import (
     UpstreamShapeError,
 )
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, RepositorySettings
-from mirror.upstream import datacenter_decode as shapes
+from mirror.upstream import datacenter_decode as decode
 from mirror.upstream.client import Http, LargeAnswer
-from mirror.upstream.protocol import Caller, Order, Page, Rows
-from mirror.upstream.response import Answer
-from mirror.upstream.retry import Unsent
+from mirror.upstream.git import GitRefs
+from mirror.upstream.protocol import Order, Page, RowDecoder
+from mirror.upstream.response import Response
+from mirror.upstream.retry import NotSent
 from mirror.upstream.urls import segment
 
 Row = TypeVar("Row")
@@ -37,22 +38,22 @@ SHRINKS_BY = 10
 JUDGED_BY = 5
 """Projects that are asked for at most to find out whether the credential is somebody's."""
 
-_TO_OWNED = Rows(shapes.RepositoryRow, lambda row: shapes.shape_project(row.project))
+_TO_OWNED = RowDecoder(decode.RepositoryJson, lambda row: decode.to_project(row.project))
 
-_TO_PROJECT = Rows(shapes.Project, shapes.shape_project)
-_TO_REPOSITORY = Rows(shapes.RepositoryRow, shapes.shape_repository)
-_TO_MEMBER = Rows(shapes.PermissionRow, shapes.shape_member)
-_TO_BRANCH = Rows(shapes.RefRow, shapes.shape_branch)
-_TO_TAG = Rows(shapes.RefRow, shapes.shape_tag)
+_TO_PROJECT = RowDecoder(decode.Project, decode.to_project)
+_TO_REPOSITORY = RowDecoder(decode.RepositoryJson, decode.to_repository)
+_TO_MEMBER = RowDecoder(decode.PermissionJson, decode.to_member)
+_TO_BRANCH = RowDecoder(decode.RefJson, decode.to_branch)
+_TO_TAG = RowDecoder(decode.RefJson, decode.to_tag)
 
 _ALL = "repos:"
-"""What the place of a listing of projects begins with, once it goes on with those of all repositories."""
+"""Begins the cursor of a listing of projects once it goes on with the projects of all repositories."""
 
-_PLACE = re.compile(r"(branches|tags):(\d{1,18})")
+_REFS_CURSOR = re.compile(r"(branches|tags):(\d{1,18})")
 
 
-class Listing(msgspec.Struct, frozen=True):
-    """The envelope of a page; `size` is that of the page, so of no use."""
+class _Envelope(msgspec.Struct, frozen=True):
+    """The envelope of a page; its `size` is that of the page, so of no use."""
 
     values: list[msgspec.Raw]
     isLastPage: bool | None = None  # noqa: N815 - as the server writes it
@@ -61,22 +62,31 @@ class Listing(msgspec.Struct, frozen=True):
 
 
 class DataCenter:
-    """A Bitbucket Data Center or Server."""
+    """A Bitbucket Data Center or Server; with `git`, refs are read by git.
+
+    `projects` are the configured ones, by which a credential is judged that may not list users.
+    """
 
     orders_by_update = False
+    knows_hg = False
+    never_tells = frozenset({"website", "language", "has_issues", "has_wiki"})
 
-    def __init__(self, name: str, http: Http, projects: Iterable[str] = ()) -> None:
+    def __init__(
+        self, name: str, http: Http, git: GitRefs | None = None, *, projects: Iterable[str] = ()
+    ) -> None:
         self.name = name
         self.anonymous = http.credential.form == "anonymous"
         self._http = http
+        self._git = git
         self._projects = tuple(projects)
         self._lengths = dict[str, int]()
         self._shown = dict[str, bool]()
 
-    def fetch_caller(self) -> Caller:
-        """Ask for one user, which only somebody may; who we are is nowhere to be asked.
+    def fetch_current_user(self) -> Owner | None:
+        """Return None: no request tells who the credential belongs to.
 
-        A token of a project may not, since nobody stands behind it: it is judged by what it is shown.
+        One user is asked for, which only a known caller may: CredentialsRefused where the credential is taken
+        for anonymous. The token of a project may not ask either; it is judged by what it is shown.
         """
         if not self.anonymous:
             try:
@@ -84,72 +94,60 @@ class DataCenter:
             except CredentialsRefused as error:
                 raise CredentialsRefused(f"the upstream takes us for nobody: {error}") from None
             except UpstreamRefused as error:
-                if error.status == 401 and not self._sees_more_than_strangers():
+                if error.status == 401 and not self._sees_more_than_anonymous():
                     raise CredentialsRefused(f"the upstream takes us for nobody: {error}") from None
-        return Caller(user=None)
+        return None
 
-    def _sees_more_than_strangers(self) -> bool:
-        """Tell whether the server names us, or shows a project or a repository that is not public."""
-        paths = [f"projects/{segment(key)}" for key in self._projects[:JUDGED_BY]]
-        for path in (*paths, "repos?visibility=private&limit=1"):
-            try:
-                seen, answer = self._http.get_json(path, shapes.Visible)
-            except (UpstreamRefused, UpstreamShapeError):
-                continue
-            if answer.headers.get("x-ausername", "anonymous") != "anonymous" or seen.is_hidden:
-                return True
-        return False
-
-    def fetch_workspaces(self, place: str | None) -> Page[Owner]:
+    def fetch_workspaces(self, cursor: str | None) -> Page[Owner]:
         """Ask for the projects that the caller can see, then for those of all repositories.
 
         The listing of projects leaves out personal ones, which only their repositories name.
         """
-        if place is None or not place.startswith(_ALL):
-            page = self._page("projects", place, _TO_PROJECT)
-            return page if page.place else _moved(page, f"{_ALL}0")
+        if cursor is None or not cursor.startswith(_ALL):
+            page = self._page("projects", cursor, _TO_PROJECT)
+            return page if page.next else _with_next(page, f"{_ALL}0")
         try:
-            page = self._page("repos", place.removeprefix(_ALL), _TO_OWNED)
+            page = self._page("repos", cursor.removeprefix(_ALL), _TO_OWNED)
         except UpstreamRefused as error:
             note = f"personal projects are not mirrored unless `workspaces` names them: {error}"
-            return Page(rows=(), place=None, size=None, date=self._http.clock(), note=note)
+            return Page(rows=(), next=None, size=None, date=self._http.clock(), note=note)
         owners = tuple({owner.uuid: owner for owner in page.rows}.values())
-        onward = f"{_ALL}{page.place}" if page.place else None
-        return msgspec.structs.replace(page, rows=owners, place=onward)
+        onward = f"{_ALL}{page.next}" if page.next else None
+        return msgspec.structs.replace(page, rows=owners, next=onward)
 
     def fetch_workspace(self, workspace: str) -> Owner:
         """Ask for one project by its key, ``~name`` for a personal one."""
-        project, _ = self._http.get_json(f"projects/{segment(workspace)}", shapes.Project)
-        return shapes.shape_project(project)
+        project, _ = self._http.get_json(f"projects/{segment(workspace)}", decode.Project)
+        return decode.to_project(project)
 
-    def fetch_members(self, workspace: str, place: str | None) -> Page[Member]:
+    def fetch_members(self, workspace: str, cursor: str | None) -> Page[Member]:
         """Ask for the people with rights on a project, which its administrators may."""
-        return self._page(f"projects/{segment(workspace)}/permissions/users", place, _TO_MEMBER)
+        return self._page(f"projects/{segment(workspace)}/permissions/users", cursor, _TO_MEMBER)
 
-    def fetch_repositories(self, workspace: str, order: Order, place: str | None) -> Page[Repository]:  # noqa: ARG002
+    def fetch_repositories(self, workspace: str, order: Order, cursor: str | None) -> Page[Repository]:  # noqa: ARG002
         """Ask for a project's repositories, in the server's own order.
 
         Once in a listing, one that is flagged as public is asked for without credential.
         """
-        page = self._page(f"projects/{segment(workspace)}/repos", place, _TO_REPOSITORY)
-        if place is None:
+        page = self._page(f"projects/{segment(workspace)}/repos", cursor, _TO_REPOSITORY)
+        if cursor is None:
             self._shown.pop(workspace, None)
         public = next((row for row in page.rows if not row.is_private), None)
         if public is None or self.anonymous:
             return page
         if workspace not in self._shown:
-            self._shown[workspace] = self._is_shown_to_strangers(public)
+            self._shown[workspace] = self._is_shown_to_anonymous(public)
         if self._shown[workspace]:
             return page
-        return msgspec.structs.replace(page, rows=tuple(map(closed, page.rows)))
+        return msgspec.structs.replace(page, rows=tuple(map(as_private, page.rows)))
 
     def fetch_repository(self, key: RepositoryKey) -> Repository:
         """Ask for one repository by its name, the only way.
 
         Raises UpstreamRefused with 404 where that name belongs to another one by now.
         """
-        row, answer = self._http.get_json(_path(key), shapes.RepositoryRow)
-        found = shapes.shape_repository(row)
+        row, answer = self._http.get_json(_path_of(key.full_name), decode.RepositoryJson)
+        found = decode.to_repository(row)
         if found.uuid != key.uuid:
             raise UpstreamRefused(
                 f"{answer.url}: {key.full_name} is {found.uuid} now, no longer {key.uuid}",
@@ -157,81 +155,117 @@ class DataCenter:
             )
         return self._checked(found)
 
-    def _checked(self, found: Repository) -> Repository:
-        """Return a repository as private unless strangers see it."""
-        if found.is_private or self.anonymous or self._is_shown_to_strangers(found):
-            return found
-        return closed(found)
+    def find_repository(self, full_name: str) -> Repository:
+        """Ask for the repository that has this name now."""
+        row, _ = self._http.get_json(_path_of(full_name), decode.RepositoryJson)
+        return self._checked(decode.to_repository(row))
 
-    def _is_shown_to_strangers(self, flagged: Repository) -> bool:
+    def fetch_refs(self, key: RepositoryKey, cursor: str | None) -> Page[Ref]:
+        """Ask for a page of branches, and after the last of them for one of tags."""
+        if self._git and cursor is None and key.scm != "hg":
+            return self._git.fetch_refs(key)
+        found = _REFS_CURSOR.fullmatch(cursor or "branches:0")
+        if found is None:
+            raise UpstreamShapeError(f"{cursor!r} is no cursor of a listing of refs")
+        if found[1] == "tags":
+            page = self._page(f"{_path_of(key.full_name)}/tags", found[2], _TO_TAG)
+            return _with_next(page, f"tags:{page.next}" if page.next else None)
+        page = self._page(
+            f"{_path_of(key.full_name)}/branches", found[2], _TO_BRANCH, "&details=true&orderBy=ALPHABETICAL"
+        )
+        return _with_next(page, f"branches:{page.next}" if page.next else "tags:0")
+
+    def create_repository(self, owner: str, slug: str, settings: RepositorySettings) -> Repository:
+        """POST to the project; the server makes the slug of the name."""
+        body = {"name": slug, "scmId": "git", **_body(settings)}
+        return self._written(self._http.post(f"projects/{segment(owner)}/repos", body))
+
+    def update_repository(self, key: RepositoryKey, settings: RepositorySettings) -> Repository:
+        """PUT what is to change."""
+        return self._written(self._http.put(_path_of(key.full_name), _body(settings)))
+
+    def delete_repository(self, key: RepositoryKey) -> None:
+        """DELETE it; the server answers 202 and removes the files later."""
+        self._http.delete(_path_of(key.full_name))
+
+    def fork_repository(self, key: RepositoryKey, owner: str, settings: RepositorySettings) -> Repository:
+        """POST to the repository, naming the project."""
+        body = {**_body(settings), "project": {"key": owner}}
+        body.pop("scmId", None)  # a fork is what its parent is
+        return self._written(self._http.post(_path_of(key.full_name), body))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+        if self._git:
+            self._git.close()
+
+    def _sees_more_than_anonymous(self) -> bool:
+        """Tell whether the server names us, or shows a project or a repository that is not public."""
+        paths = [f"projects/{segment(key)}" for key in self._projects[:JUDGED_BY]]
+        for path in (*paths, "repos?visibility=private&limit=1"):
+            try:
+                seen, answer = self._http.get_json(path, decode.Visible)
+            except (UpstreamRefused, UpstreamShapeError):
+                continue
+            if answer.headers.get("x-ausername", "anonymous") != "anonymous" or seen.is_hidden:
+                return True
+        return False
+
+    def _checked(self, found: Repository) -> Repository:
+        """Return a repository as private unless anonymous callers see it."""
+        if found.is_private or self.anonymous or self._is_shown_to_anonymous(found):
+            return found
+        return as_private(found)
+
+    def _is_shown_to_anonymous(self, flagged: Repository) -> bool:
         """Ask for a repository without credential; whatever is not its own row is a refusal.
 
         Raises UpstreamBusy where nothing is answered, or 429.
         """
-        key = RepositoryKey(uuid=flagged.uuid, full_name=flagged.full_name)
+        path = _path_of(flagged.full_name)
         try:
-            row, _ = self._http.get_json(_path(key), shapes.RepositoryRow, attempts=2, as_stranger=True)
+            row, _ = self._http.get_json(path, decode.RepositoryJson, attempts=2, anonymously=True)
         except (UpstreamRefused, UpstreamShapeError):
             return False
         except UpstreamBusy as error:
             if error.status is None or error.status == 429:
                 raise
             return False
-        return shapes.shape_repository(row).uuid == flagged.uuid
+        return decode.to_repository(row).uuid == flagged.uuid
 
-    def fetch_refs(self, key: RepositoryKey, place: str | None) -> Page[Ref]:
-        """Ask for a page of branches, and after the last of them for one of tags."""
-        found = _PLACE.fullmatch(place or "branches:0")
-        if found is None:
-            raise UpstreamShapeError(f"{place!r} is no place in a listing of refs")
-        if found[1] == "tags":
-            page = self._page(f"{_path(key)}/tags", found[2], _TO_TAG)
-            return _moved(page, f"tags:{page.place}" if page.place else None)
-        page = self._page(
-            f"{_path(key)}/branches", found[2], _TO_BRANCH, "&details=true&orderBy=ALPHABETICAL"
-        )
-        return _moved(page, f"branches:{page.place}" if page.place else "tags:0")
-
-    def fetch_main_branch(self, key: RepositoryKey) -> str | None:
-        """Ask for the default branch; an empty repository has none, which is told as 204 or as 404."""
+    def _written(self, answer: Response) -> Repository:
+        """Decode what was written. It is done, so where nobody tells who may see it, it counts as private."""
+        made = decode.to_repository(self._http.decoded(answer, decode.RepositoryJson))
         try:
-            answer = self._http.get(f"{_path(key)}/default-branch")
-        except UpstreamRefused as error:
-            if error.status == 404:
-                return None
-            raise
-        if answer.status == 204 or not answer.body:
-            return None
-        return shapes.shape_branch(self._http.decoded(answer, shapes.RefRow)).name
+            return self._checked(made)
+        except (UpstreamError, Paused):
+            return as_private(made)
 
-    def close(self) -> None:
-        """Let go of the connections."""
-        self._http.close()
-
-    def _page(self, path: str, start: str | None, rows: Rows[Row], more: str = "") -> Page[Row]:
-        """Ask for a page from a start on, and shape its rows."""
+    def _page(self, path: str, start: str | None, rows: RowDecoder[Row], more: str = "") -> Page[Row]:
+        """Ask for a page from a start on, and decode its rows."""
         listing, answer = self._ask(path, f"&start={start or 0}{more}")
-        good, bad = rows.read(listing.values)
+        good, bad = rows.decode(listing.values)
         return Page(
             rows=good,
-            place=_onward(listing, int(start or 0), answer.url),
+            next=_onward(listing, int(start or 0), answer.url),
             size=None,
             date=answer.date,
             bad=bad,
         )
 
-    def _ask(self, path: str, more: str) -> tuple[Listing, Answer]:
+    def _ask(self, path: str, more: str) -> tuple[_Envelope, Response]:
         """Ask for a page; one that is too large or takes too long is asked for with fewer rows.
 
         Later pages of the same listing are twice as long each, until one fails again.
         """
         while (length := self._lengths.get(path, PAGE_LENGTH)) > 1:
             try:
-                found = self._http.get_json(f"{path}?limit={length}{more}", Listing, attempts=2)
+                found = self._http.get_json(f"{path}?limit={length}{more}", _Envelope, attempts=2)
             except LargeAnswer:
                 self._lengths[path] = length // SHRINKS_BY
             except UpstreamBusy as error:
-                if isinstance(error, Unsent) or error.status == 429:
+                if isinstance(error, NotSent) or error.status == 429:
                     break
                 self._lengths[path] = length // SHRINKS_BY
             else:
@@ -239,23 +273,19 @@ class DataCenter:
                 if 2 * length < PAGE_LENGTH:
                     self._lengths[path] = 2 * length
                 return found
-        return self._http.get_json(f"{path}?limit={length}{more}", Listing)
+        return self._http.get_json(f"{path}?limit={length}{more}", _Envelope)
 
 
-def closed(row: Repository) -> Repository:
+def as_private(row: Repository) -> Repository:
     """Return a repository as private."""
     return msgspec.structs.replace(row, is_private=True)
 
 
-def _path(key: RepositoryKey) -> str:
-    return f"projects/{segment(key.workspace)}/repos/{segment(key.slug)}"
+def _with_next(page: Page[Row], cursor: str | None) -> Page[Row]:
+    return msgspec.structs.replace(page, next=cursor)
 
 
-def _moved(page: Page[Row], place: str | None) -> Page[Row]:
-    return msgspec.structs.replace(page, place=place)
-
-
-def _onward(listing: Listing, start: int, url: str) -> str | None:
+def _onward(listing: _Envelope, start: int, url: str) -> str | None:
     """Return the start of the next page; raises UpstreamShapeError where it leads nowhere.
 
     A page with rows that calls itself the last and names a next one all the same is not believed to be it.
@@ -267,45 +297,6 @@ def _onward(listing: Listing, start: int, url: str) -> str | None:
     if onward is None or onward <= start:
         raise UpstreamShapeError(f"{url}: not the last page, but the next one is said to start at {onward}")
     return str(onward)
-
-
-class WritableDataCenter(DataCenter):
-    """A Bitbucket Data Center, for those who may write to it."""
-
-    knows_hg = False
-    never_tells = frozenset({"website", "language", "has_issues", "has_wiki"})
-
-    def find_repository(self, full_name: str) -> Repository:
-        """Ask for the repository that has this name now."""
-        row, _ = self._http.get_json(_path_of(full_name), shapes.RepositoryRow)
-        return self._checked(shapes.shape_repository(row))
-
-    def create_repository(self, owner: str, slug: str, settings: RepositorySettings) -> Repository:
-        """POST to the project; the server makes the slug of the name."""
-        body = {"name": slug, "scmId": "git", **_body(settings)}
-        return self._shaped(self._http.post(f"projects/{segment(owner)}/repos", body))
-
-    def update_repository(self, key: RepositoryKey, settings: RepositorySettings) -> Repository:
-        """PUT what is to change."""
-        return self._shaped(self._http.put(_path_of(key.full_name), _body(settings)))
-
-    def delete_repository(self, key: RepositoryKey) -> None:
-        """DELETE it; the server answers 202 and removes the files later."""
-        self._http.delete(_path_of(key.full_name))
-
-    def fork_repository(self, key: RepositoryKey, owner: str, settings: RepositorySettings) -> Repository:
-        """POST to the repository, naming the project."""
-        body = {**_body(settings), "project": {"key": owner}}
-        body.pop("scmId", None)  # a fork is what its parent is
-        return self._shaped(self._http.post(_path_of(key.full_name), body))
-
-    def _shaped(self, answer: Answer) -> Repository:
-        """Shape what was written; it is done, so where nobody tells who may see it, it counts as private."""
-        made = shapes.shape_repository(self._http.decoded(answer, shapes.RepositoryRow))
-        try:
-            return self._checked(made)
-        except (UpstreamError, Paused):
-            return closed(made)
 
 
 def _path_of(full_name: str) -> str:

@@ -57,7 +57,7 @@ class Origin(Camel, frozen=True):
     project: Project | None = None
 
 
-class RepositoryRow(Camel, frozen=True):
+class RepositoryJson(Camel, frozen=True):
     """A repository; there are no dates and no sizes."""
 
     slug: str
@@ -76,7 +76,7 @@ class Visible(Camel, frozen=True):
     """A project, or a page of repositories, of which only what strangers may see is of interest."""
 
     public: bool | None = None
-    values: list[RepositoryRow] = []
+    values: list[RepositoryJson] = []
 
     @property
     def is_hidden(self) -> bool:
@@ -86,7 +86,7 @@ class Visible(Camel, frozen=True):
         )
 
 
-class PermissionRow(Camel, frozen=True):
+class PermissionJson(Camel, frozen=True):
     """A person's right on a project."""
 
     user: User
@@ -123,7 +123,7 @@ class Metadata(msgspec.Struct, frozen=True, rename={"latest": _LATEST}):
     latest: Commit | None = None
 
 
-class RefRow(Camel, frozen=True):
+class RefJson(Camel, frozen=True):
     """A branch or a tag; `latest_changeset` is how old versions name the commit."""
 
     id: str | None = None
@@ -134,7 +134,7 @@ class RefRow(Camel, frozen=True):
     metadata: Metadata | None = None
 
 
-def shape_project(row: Project) -> Owner:
+def to_project(row: Project) -> Owner:
     """Shape a project as the owner of its repositories."""
     is_personal = row.type == "PERSONAL" or row.key.startswith("~")
     return Owner(
@@ -145,7 +145,7 @@ def shape_project(row: Project) -> Owner:
     )
 
 
-def shape_member(row: PermissionRow) -> Member:
+def to_member(row: PermissionJson) -> Member:
     """Shape a person with rights on a project; raises UpstreamShapeError for one without number."""
     user = row.user
     if user.id is None:
@@ -154,13 +154,13 @@ def shape_member(row: PermissionRow) -> Member:
     return Member(user=person, permission=_PERMISSIONS.get(row.permission or ""))
 
 
-def shape_repository(row: RepositoryRow) -> Repository:
+def to_repository(row: RepositoryJson) -> Repository:
     """Shape a repository; only one that says of itself that it is public is taken for it."""
     project, origin = row.project, row.origin or Origin()
     parent = f"{origin.project.key}/{origin.slug}" if origin.project and origin.slug else None
     return Repository(
         uuid=f"id:{row.id}",
-        owner=shape_project(project),
+        owner=to_project(project),
         slug=row.slug,
         name=row.name or row.slug,
         full_name=f"{project.key}/{row.slug}",
@@ -179,17 +179,17 @@ def shape_repository(row: RepositoryRow) -> Repository:
     )
 
 
-def shape_branch(row: RefRow) -> Ref:
+def to_branch(row: RefJson) -> Ref:
     """Shape a branch; raises UpstreamShapeError without name or commit."""
     return msgspec.structs.replace(_ref(row, "branch", "refs/heads/"), is_main=row.is_default is True)
 
 
-def shape_tag(row: RefRow) -> Ref:
+def to_tag(row: RefJson) -> Ref:
     """Shape a tag, whose commit is told beside its own object; raises UpstreamShapeError."""
     return _ref(row, "tag", "refs/tags/")
 
 
-def _ref(row: RefRow, kind: RefKind, prefix: str) -> Ref:
+def _ref(row: RefJson, kind: RefKind, prefix: str) -> Ref:
     name, target = _name(row, prefix), row.latest_commit or row.latest_changeset
     if not name or not target:
         raise UpstreamShapeError(f"a {kind} without name or commit: {row.display_id or row.id or 'nameless'}")
@@ -210,7 +210,7 @@ def _ref(row: RefRow, kind: RefKind, prefix: str) -> Ref:
     )
 
 
-def _name(row: RefRow, prefix: str) -> str | None:
+def _name(row: RefJson, prefix: str) -> str | None:
     """Take the name from the full one; some servers write that into `displayId`, and others the reverse."""
     for text in (row.id, row.display_id):
         if text and text.startswith(prefix):

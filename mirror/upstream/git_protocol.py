@@ -15,11 +15,10 @@ LONGEST_LINE = 65_520
 MOST_REFS = 500_000
 
 _LENGTH = re.compile(rb"[0-9a-f]{4}", re.IGNORECASE)
-_SYMREF = b"symref=HEAD:"
 _NO_REFS = b"capabilities^{}"
 
 
-class Named(msgspec.Struct, frozen=True):
+class GitRef(msgspec.Struct, frozen=True):
     """A ref: its full name, the object that it names, and for an annotated tag what that names in the end."""
 
     name: str
@@ -27,11 +26,10 @@ class Named(msgspec.Struct, frozen=True):
     peeled: str | None = None
 
 
-class Advertised(msgspec.Struct, frozen=True, kw_only=True):
-    """All refs of a repository; `head` is the full name of the branch that HEAD stands for."""
+class Advertisement(msgspec.Struct, frozen=True, kw_only=True):
+    """All refs of a repository but HEAD."""
 
-    refs: tuple[Named, ...] = ()
-    head: str | None = None
+    refs: tuple[GitRef, ...] = ()
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +74,7 @@ def line(text: str) -> bytes:
     return b"%04x%s" % (len(data) + 4, data)
 
 
-def from_advertisement(body: bytes) -> Advertised | Capabilities:
+def from_advertisement(body: bytes) -> Advertisement | Capabilities:
     """Read the answer to ``info/refs``, of protocol version 0, 1 or 2; raises ValueError."""
     said = _until_flush(_behind_service(lines_of(body)))
     first = next(said, None)
@@ -85,24 +83,23 @@ def from_advertisement(body: bytes) -> Advertised | Capabilities:
         return Capabilities(values={name: value for name, _, value in pairs})
     if first == b"version 1":
         first = next(said, None)
-    return Advertised() if first is None else _from_v0(first, said)  # git 2.39 tells an empty repository so
+    return (
+        Advertisement() if first is None else _from_v0(first, said)
+    )  # git 2.39 tells an empty repository so
 
 
-def from_ls_refs(body: bytes) -> Advertised:
+def from_ls_refs(body: bytes) -> Advertisement:
     """Read the answer to the command ``ls-refs`` of protocol version 2; raises ValueError."""
-    head: str | None = None
-    refs = dict[str, Named]()
+    refs = dict[str, GitRef]()
     for each in _until_flush(lines_of(body)):
         object_id, name, *attributes = each.split(b" ")
         if not all(b":" in attribute for attribute in attributes):
             raise ValueError("a ref with a blank in its name, which git does not allow")
         told = dict(attribute.partition(b":")[::2] for attribute in attributes)
-        if name == b"HEAD":
-            head = _text(told[b"symref-target"]) if b"symref-target" in told else None
-        elif object_id != b"unborn":
+        if name != b"HEAD":
             peeled = _object_id(told[b"peeled"]) if b"peeled" in told else None
-            _add(refs, Named(_text(name), _object_id(object_id), peeled))
-    return Advertised(refs=tuple(refs.values()), head=head)
+            _add(refs, GitRef(_text(name), _object_id(object_id), peeled))
+    return Advertisement(refs=tuple(refs.values()))
 
 
 def ls_refs_request(capabilities: Capabilities, prefixes: Iterable[str]) -> bytes:
@@ -112,10 +109,7 @@ def ls_refs_request(capabilities: Capabilities, prefixes: Iterable[str]) -> byte
         command += line("agent=git/bitbucket-mirror")
     if "object-format" in capabilities.values:
         command += line(f"object-format={capabilities.values['object-format']}")
-    arguments = ["peel", "symrefs"]
-    if "unborn" in capabilities.values.get("ls-refs", "").split(" "):
-        arguments.append("unborn")
-    arguments += [f"ref-prefix {prefix}" for prefix in prefixes]
+    arguments = ["peel", *(f"ref-prefix {prefix}" for prefix in prefixes)]
     return command + b"0001" + b"".join(line(argument) for argument in arguments) + b"0000"
 
 
@@ -140,14 +134,12 @@ def _until_flush(lines: Iterator[bytes | None]) -> Iterator[bytes]:
     raise ValueError("the answer does not end with a flush")
 
 
-def _from_v0(line_of_first: bytes, others: Iterable[bytes]) -> Advertised:
+def _from_v0(line_of_first: bytes, others: Iterable[bytes]) -> Advertisement:
     """Read refs, the first of them with the capabilities behind a NUL."""
-    first, nul, capabilities = line_of_first.partition(b"\0")
+    first, nul, _ = line_of_first.partition(b"\0")
     if not nul:
         raise ValueError("the first ref tells no capabilities")
-    symrefs = [each for each in capabilities.split(b" ") if each.startswith(_SYMREF)]
-    head = _text(symrefs[0].removeprefix(_SYMREF)) if symrefs else None
-    refs = dict[str, Named]()
+    refs = dict[str, GitRef]()
     for each in chain((first,), others):
         object_id, space, name = each.partition(b" ")
         if name == _NO_REFS:
@@ -158,16 +150,16 @@ def _from_v0(line_of_first: bytes, others: Iterable[bytes]) -> Advertised:
             continue
         text = _text(name.removesuffix(b"^{}"))
         if not name.endswith(b"^{}"):
-            _add(refs, Named(text, _object_id(object_id)))
+            _add(refs, GitRef(text, _object_id(object_id)))
         elif text in refs:
             refs[text] = msgspec.structs.replace(refs[text], peeled=_object_id(object_id))
         else:
             raise ValueError("a peeled tag without the tag")
     refs.pop("HEAD", None)
-    return Advertised(refs=tuple(refs.values()), head=head)
+    return Advertisement(refs=tuple(refs.values()))
 
 
-def _add(refs: dict[str, Named], ref: Named) -> None:
+def _add(refs: dict[str, GitRef], ref: GitRef) -> None:
     """Note a ref; raises ValueError for a name that was told before, and for one too many."""
     if refs.setdefault(ref.name, ref) is not ref:
         raise ValueError("two refs of one name")

@@ -31,7 +31,7 @@ def token_address(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}/site/oauth2/access_token"
 
 
-class Tokens:
+class AccessTokens:
     """`token` is the one in force, "" where there is none; `fetch` asks for a new one."""
 
     def __init__(self, fetch: Callable[[], Grant], clock: Clock) -> None:

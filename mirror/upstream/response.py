@@ -23,7 +23,7 @@ EXCERPT = 80
 LONGEST_READ = 65_536
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Response(msgspec.Struct, frozen=True, kw_only=True):
     """What came back: `headers` by lower-case names, `date` by the upstream's clock, `address` as asked."""
 
     status: int
@@ -38,28 +38,28 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         return shown_url(self.address)
 
 
-class NotAsAsked(UpstreamBusy):
+class UnexpectedBody(UpstreamBusy):
     """A success without the kind of body that was asked for: worth another try, then a shape error."""
 
 
-def decoded(answer: Answer, shape: type[Shape], redact: Callable[[str], str]) -> Shape:
-    """Read the body as `shape`; raises NotAsAsked, or UpstreamShapeError naming address and JSON path.
+def decoded(answer: Response, shape: type[Shape], redact: Callable[[str], str]) -> Shape:
+    """Read the body as `shape`; raises UnexpectedBody, or UpstreamShapeError naming address and JSON path.
 
-    `redact` takes secrets out of the excerpt that NotAsAsked shows, before it is cut.
+    `redact` takes secrets out of the excerpt that UnexpectedBody shows, before it is cut.
     """
     try:
         return decoded_bytes(answer.body, shape)
     except msgspec.ValidationError as error:
         raise UpstreamShapeError(f"{answer.url}: unknown shape: {error}") from None
     except (ValueError, OverflowError, RecursionError):
-        raise unexpected(answer, redact, "no JSON") from None
+        raise unexpected_body(answer, redact, "no JSON") from None
 
 
-def unexpected(answer: Answer, redact: Callable[[str], str], what: str) -> NotAsAsked:
+def unexpected_body(answer: Response, redact: Callable[[str], str], what: str) -> UnexpectedBody:
     """Make the error for a success whose body is not as asked, with an excerpt of it."""
     kind = answer.headers.get("content-type", "no content type").partition(";")[0]
     excerpt = shown(redact(answer.body[:LONGEST_READ].decode("utf-8", "replace")), EXCERPT)
-    return NotAsAsked(
+    return UnexpectedBody(
         f"{answer.url}: {answer.status} with a body that is {what} ({shown(kind, 40)}): {excerpt!r}",
         status=answer.status,
     )
@@ -123,10 +123,14 @@ WANTED = (
 
 
 def error_for(
-    answer: Answer, credential: Credential, redact: Callable[[str], str], *, retry_after: float | None = None
+    answer: Response,
+    credential: Credential,
+    redact: Callable[[str], str],
+    *,
+    retry_after: float | None = None,
 ) -> MirrorError:
     """Choose the error that an answer without success means; `redact` takes secrets out of its words."""
-    words = words_of(answer, redact)
+    words = upstream_message(answer, redact)
     line = f"{answer.url}: {answer.status}" + (f": {words}" if words else "")
     if answer.status == 401 and _names(answer, "AuthorisationException"):
         # Data Center says so of one thing that somebody it knows may not see.
@@ -160,7 +164,7 @@ def refused_credentials(line: str, credential: Credential) -> MirrorError:
     )
 
 
-def _gone(answer: Answer, words: str) -> str:
+def _gone(answer: Response, words: str) -> str:
     """Say what to configure instead of an endpoint that Bitbucket removed."""
     path = answer.url.partition("?")[0].rstrip("/")
     if "CHANGE-" in words or path.endswith(("/repositories", "/workspaces", "/teams")):
@@ -171,12 +175,12 @@ def _gone(answer: Answer, words: str) -> str:
     return " - this address was removed, or its removal is being rehearsed"
 
 
-def _names(answer: Answer, exception: str) -> bool:
+def _names(answer: Response, exception: str) -> bool:
     """Tell whether a Data Center's error is of a kind of exception."""
     return re.search(rb'"exceptionName"\s*:\s*"[\w.]*\b' + exception.encode() + b'"', answer.body) is not None
 
 
-def words_of(answer: Answer, redact: Callable[[str], str]) -> str:
+def upstream_message(answer: Response, redact: Callable[[str], str]) -> str:
     """Return what the upstream says of its refusal, in one line; "" where it says nothing of use."""
     try:
         body = mended(answer.body) if answer.body else None

@@ -12,11 +12,11 @@ Retrying = tenacity.Retrying
 """Calls what it is given until that succeeds or no try is left, and raises the last error."""
 
 
-class Unsent(UpstreamBusy):
+class NotSent(UpstreamBusy):
     """The request never left, so that even a write may be repeated."""
 
 
-class Patience:
+class RetryPolicy:
     """The rule of repeating: reads whenever it may help, writes only if they were not done for sure."""
 
     def __init__(self, retry: Retry, budget: Budget, random: Random) -> None:
@@ -64,4 +64,4 @@ def _error_of(state: tenacity.RetryCallState) -> UpstreamBusy:
 
 def _was_not_done(error: BaseException) -> bool:
     """Tell whether a write was certainly not done, so that it may be asked again."""
-    return isinstance(error, Unsent) or (isinstance(error, UpstreamBusy) and error.status == 429)
+    return isinstance(error, NotSent) or (isinstance(error, UpstreamBusy) and error.status == 429)

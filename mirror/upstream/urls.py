@@ -13,7 +13,7 @@ _CLOUD_HOSTS = {"api.bitbucket.org", "bitbucket.org"}
 _CLOUD_ORIGINS = ("https://api.bitbucket.org", "https://bitbucket.org")
 
 
-class Family:
+class ApiAddresses:
     """The addresses that are one API: below the configured one, and below its other spellings.
 
     Bitbucket links to ``api.bitbucket.org/2.0``, ``bitbucket.org/!api/2.0`` and ``bitbucket.org/api/2.0``
@@ -28,15 +28,15 @@ class Family:
         self._url = url.rstrip("/")
         self._paths = tuple({f"{parts.path.rstrip('/')}/", "/2.0/", "/!api/2.0/", "/api/2.0/"})
 
-    def checked(self, place: str, asked: str) -> str:
+    def checked_next(self, link: str, asked: str) -> str:
         """Return a `next` link that may be followed, as it is.
 
         Raises UpstreamShapeError for one that leaves the family or leads to `asked`, where it was found.
         """
         try:
-            sound = place.isprintable() and " " not in place
-            place = urljoin(asked, place)
-            parts = urlsplit(place)
+            sound = link.isprintable() and " " not in link
+            link = urljoin(asked, link)
+            parts = urlsplit(link)
             known = (
                 sound
                 and f"{parts.scheme}://{parts.netloc}" in self.origins
@@ -46,12 +46,12 @@ class Family:
             known = False
         if not known:
             raise UpstreamShapeError(
-                f"{shown_url(asked)}: the next page is said to be at {shown_url(place)}, which is not part of"
+                f"{shown_url(asked)}: the next page is said to be at {shown_url(link)}, which is not part of"
                 f" {shown_url(self._url)}: not followed"
             )
-        if place == asked:
+        if link == asked:
             raise UpstreamShapeError(f"{shown_url(asked)}: the next page is said to be this page")
-        return place
+        return link
 
 
 def redirected(url: str, location: str) -> str | None:

@@ -18,8 +18,8 @@ from mirror.errors import (
 )
 from mirror.model import Repository, RepositoryKey, RepositorySettings
 from mirror.times import from_text
-from mirror.upstream.protocol import WritableUpstream
-from mirror.upstream.retry import Unsent
+from mirror.upstream.protocol import Upstream
+from mirror.upstream.retry import NotSent
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ def carried_out(what: str, ask: Callable[[], T], look: Callable[[], T | None]) -
     """
     try:
         return ask()
-    except Unsent as error:
+    except NotSent as error:
         raise UpstreamBusy(f"{error}; {what} was not asked") from None
     except (UpstreamBusy, UpstreamShapeError) as error:
         if isinstance(error, UpstreamBusy) and error.status == 429:
@@ -81,7 +81,7 @@ def _not_done(what: str, lost: UpstreamError) -> UpstreamError:
 
 
 def look_for_created(
-    upstream: WritableUpstream, full_name: str, *, taken_by: str | None, since: datetime
+    upstream: Upstream, full_name: str, *, taken_by: str | None, since: datetime
 ) -> Repository | None:
     """Find a repository that was to be created, or None.
 
@@ -101,7 +101,7 @@ def look_for_created(
 
 
 def look_for_fork(
-    upstream: WritableUpstream,
+    upstream: Upstream,
     full_name: str,
     parent: RepositoryKey,
     *,
@@ -116,7 +116,7 @@ def look_for_fork(
 
 
 def look_for_update(
-    upstream: WritableUpstream, key: RepositoryKey, settings: RepositorySettings
+    upstream: Upstream, key: RepositoryKey, settings: RepositorySettings
 ) -> Repository | None:
     """Return the repository if it is as it was to be made, else None.
 
@@ -131,7 +131,7 @@ def look_for_update(
     return found
 
 
-def look_for_deleted(upstream: WritableUpstream, key: RepositoryKey) -> bool | None:
+def look_for_deleted(upstream: Upstream, key: RepositoryKey) -> bool | None:
     """Return True if the repository is not there any more, else None."""
     try:
         upstream.fetch_repository(key)
@@ -142,7 +142,7 @@ def look_for_deleted(upstream: WritableUpstream, key: RepositoryKey) -> bool | N
     return None
 
 
-def _is_untold(upstream: WritableUpstream, row: Repository, name: str) -> bool:
+def _is_untold(upstream: Upstream, row: Repository, name: str) -> bool:
     """Tell whether nothing is known of a setting; of a text that may be empty, null says that it is."""
     return name in upstream.never_tells or (name not in MAY_BE_EMPTY and getattr(row, name) is None)
 

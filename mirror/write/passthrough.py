@@ -22,10 +22,9 @@ from mirror.model import Repository, RepositoryKey, RepositorySettings, slug_of
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
 from mirror.times import Clock, utc_now
-from mirror.upstream.budget import Wait
 from mirror.upstream.client import Transport
-from mirror.upstream.connect import connect_writable
-from mirror.upstream.protocol import WritableUpstream
+from mirror.upstream.connect import connect
+from mirror.upstream.protocol import Upstream
 from mirror.write.outcome import (
     ABSENT,
     carried_out,
@@ -174,17 +173,19 @@ class PassThrough:
                 raise UpstreamBusy(f"{error}; nothing was changed", status=429, retry_after=seconds) from None
 
     @contextmanager
-    def _connected(self, config: UpstreamConfig, store: Store) -> Iterator[WritableUpstream]:
+    def _connected(self, config: UpstreamConfig, store: Store) -> Iterator[Upstream]:
         """Connect to an upstream for one write, with little patience."""
         retry = Retry(
             attempts=min(config.retry.attempts, MOST_TRIES),
             first_delay=config.retry.first_delay,
             max_delay=Duration(min(config.retry.max_delay, LONGEST_PAUSE)),
         )
-        upstream = connect_writable(
+        upstream, _ = connect(
             msgspec.structs.replace(config, retry=retry),
             ledger=RequestLedger(store),
-            wait=self._wait(),
+            wait=self._wait,
+            for_write=True,
+            may_wait=False,
             clock=self._clock,
             environ=self._environ,
             transport=self._transport,
@@ -192,14 +193,10 @@ class PassThrough:
         with closing(upstream):
             yield upstream
 
-    def _wait(self) -> Wait:
-        def wait(seconds: float, why: str) -> None:
-            if seconds > LONGEST_PAUSE:
-                resumes_at = self._clock() + timedelta(seconds=seconds)
-                raise BudgetSpent(why, resumes_at=resumes_at)
-            self._sleep(seconds)
-
-        return wait
+    def _wait(self, seconds: float, why: str) -> None:
+        if seconds > LONGEST_PAUSE:
+            raise BudgetSpent(why, resumes_at=self._clock() + timedelta(seconds=seconds))
+        self._sleep(seconds)
 
 
 def _slug_of(name: str) -> str:
@@ -214,9 +211,7 @@ def _key(row: Repository) -> RepositoryKey:
     return RepositoryKey(uuid=row.uuid, full_name=row.full_name, scm=row.scm)
 
 
-def _displaced(
-    saving: Saving, upstream: WritableUpstream, made: Repository
-) -> list[tuple[int, Repository | None]]:
+def _displaced(saving: Saving, upstream: Upstream, made: Repository) -> list[tuple[int, Repository | None]]:
     """Ask what became of mirrored repositories whose name the new one has; None for one that is gone.
 
     They were renamed or deleted since the last sync. One that cannot be asked for stays as it is.

@@ -13,7 +13,7 @@ from mirror.store.refs import save_main_branch, save_refs
 from mirror.store.repositories import mark_gone
 from mirror.times import Clock, to_text
 from mirror.upstream.connect import url_of
-from mirror.upstream.protocol import WritableUpstream
+from mirror.upstream.protocol import Upstream
 from mirror.write.target import Known
 
 
@@ -173,7 +173,7 @@ MOST_PAGES = 20
 """A fork with more refs is left to the next sync: somebody is waiting for the answer to the write."""
 
 
-def read_refs(saving: Saving, upstream: WritableUpstream, made: Repository) -> None:
+def read_refs(saving: Saving, upstream: Upstream, made: Repository) -> None:
     """Read and save the refs of a repository whose refs were never read; raises nothing.
 
     The write is done, whatever fails here. What could not be read is marked, for a run to read soon; so is a
@@ -192,7 +192,7 @@ def read_refs(saving: Saving, upstream: WritableUpstream, made: Repository) -> N
         return
 
 
-def _all_refs(upstream: WritableUpstream, made: Repository) -> list[Ref] | None:
+def _all_refs(upstream: Upstream, made: Repository) -> list[Ref] | None:
     """Return all refs of a repository; None where they cannot be had, or not all of them are there yet."""
     key = RepositoryKey(uuid=made.uuid, full_name=made.full_name, scm=made.scm)
     refs, place = list[Ref](), None
@@ -202,7 +202,7 @@ def _all_refs(upstream: WritableUpstream, made: Repository) -> list[Ref] | None:
         except MirrorError:
             return None
         refs += page.rows
-        place = page.place
+        place = page.next
         if page.bad:
             return None
         if place is None:
