@@ -71,3 +71,26 @@ def small_sandbox(repositories: int = 60) -> Iterator[RunningSandbox]:
     """Serve a small sandbox."""
     with running(Sandbox(World(repositories, seed=1))) as served:
         yield served
+
+
+@contextmanager
+def started(folder: Folder, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a command that stays, and end it whatever happens."""
+    process = folder.start(*arguments, **environment)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def told(process: subprocess.Popen[str], what: str) -> str:
+    """Read what a process says until it says something; return the line."""
+    assert process.stderr is not None
+    lines = list[str]()
+    for line in process.stderr:
+        lines.append(line)
+        if what in line:
+            return line
+    raise AssertionError(f"never said {what!r}: {''.join(lines)}")

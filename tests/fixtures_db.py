@@ -143,6 +143,7 @@ class FixtureDb:
     """A store with one upstream, and short verbs to fill it."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.store = Store(path)
         self.upstream_id = self.store.save_upstream("cloud", "cloud", "https://api.example.com/2.0")
 

@@ -12,15 +12,15 @@ from urllib.parse import urlsplit
 
 import pytest
 from asgi_client import make_tokens
-from fixtures_db import fill_mixed
-from test_api1_writes import StoreWriter
+from fake_writer import FakeWriter
+from fixtures_db import FixtureDb
 
 from mirror.config import ServeConfig
 from mirror.serve.server import build, serve
 
 
 @contextmanager
-def _listening(path: Path, writer: StoreWriter | None) -> Iterator[str]:
+def _listening(path: Path, writer: FakeWriter | None) -> Iterator[str]:
     stop, up, addresses = threading.Event(), threading.Event(), list[str]()
 
     def ready(address: str) -> None:
@@ -42,12 +42,11 @@ def _listening(path: Path, writer: StoreWriter | None) -> Iterator[str]:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the client closes none of its connections
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_old_client_reads_and_writes(tmp_path: Path) -> None:
+def test_an_old_client_reads_and_writes(mixed_db: FixtureDb) -> None:
     """It reads a user, repositories, tags and branches, and creates, updates and deletes."""
     client_library: Any = pytest.importorskip("bitbucket.bitbucket")
-    filled = fill_mixed(tmp_path / "mirror.db")
-    made = make_tokens(filled.store)
-    with _listening(tmp_path / "mirror.db", StoreWriter(filled)) as address:
+    made = make_tokens(mixed_db.store)
+    with _listening(mixed_db.path, FakeWriter(mixed_db)) as address:
         client = client_library.Bitbucket("jespern", made["write"], "django-piston")
         client.URLS["BASE"] = f"{address}/!api/1.0/%s"
         assert client.get_user() == (True, client.get_user("jespern")[1])
@@ -65,14 +64,13 @@ def test_an_old_client_reads_and_writes(tmp_path: Path) -> None:
         assert client.repository.get("newer") == (False, "Service not found.")
         nobody = client_library.Bitbucket()
         assert nobody.get_user()[0] is False
-    filled.store.close()
+    mixed_db.store.close()
 
 
-def test_answers_do_not_wait_for_acknowledgements(tmp_path: Path) -> None:
+def test_answers_do_not_wait_for_acknowledgements(mixed_path: Path) -> None:
     """Nagle's algorithm and delayed acknowledgements together cost 40 ms an answer."""
-    fill_mixed(tmp_path / "mirror.db").store.close()
     took = []
-    with _listening(tmp_path / "mirror.db", None) as address:
+    with _listening(mixed_path, None) as address:
         where = urlsplit(address)
         connection = HTTPConnection(str(where.hostname), where.port)
         for _ in range(40):

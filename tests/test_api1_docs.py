@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from asgi_client import client_of
-from fixtures_db import fill_public
 
 from mirror.serve.api1.routes import READERS
 from mirror.serve.api1.writes import WRITERS
@@ -42,9 +41,8 @@ def test_every_row_names_a_test_that_exists() -> None:
 
 
 @pytest.mark.parametrize("example", sorted(set(re.findall(r"`(/1\.0/[^`…]+)`", TEXT))))
-def test_the_examples_answer(example: str, tmp_path: Path) -> None:
+def test_the_examples_answer(example: str, public_path: Path) -> None:
     """What the page shows can be typed; placeholders are not asked."""
     if "/U" in example:
         pytest.skip("a placeholder")
-    fill_public(tmp_path / "mirror.db").store.close()
-    assert client_of(tmp_path / "mirror.db").get(example).status_code == 200
+    assert client_of(public_path).get(example).status_code == 200

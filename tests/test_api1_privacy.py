@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 from asgi_client import AsgiClient, basic, bearer, client_of, make_tokens
-from fixtures_db import SECRETS, FixtureDb, fill_mixed, owner, repository
+from callers import MixedMirror
+from fixtures_db import SECRETS, FixtureDb, owner, repository
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,23 +18,6 @@ PRIVATE = ("jespern/arriving", "brodie/hg-project", "brodie/buried-treasure")
 PUBLIC = ("jespern/django-piston", "jespern/shown", "mcatalbas/copy", "dchambers/django-piston")
 WORDS = ("a", "arriving", "hidden", "secret", "treasure", "hg-project", "jespern", "brodie/", "business", "")
 FORMS = ("", "format=yaml", "format=xml", "callback=f")
-
-
-class Mixed:
-    """A served mirror with private rows of every sort, one server that trusts Basic names, and tokens."""
-
-    def __init__(self, folder: Path) -> None:
-        filled = fill_mixed(folder / "mirror.db")
-        self.tokens = make_tokens(filled.store)
-        filled.store.close()
-        self.served = client_of(folder / "mirror.db")
-        self.trusting = client_of(folder / "mirror.db", trust_basic_user=True)
-
-
-@pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> Mixed:
-    """Made once; nothing here writes."""
-    return Mixed(tmp_path_factory.mktemp("mixed"))
 
 
 def _addresses() -> list[str]:
@@ -55,7 +39,7 @@ def _addresses() -> list[str]:
     return found
 
 
-def _strangers(mixed: Mixed) -> dict[str, tuple[AsgiClient, dict[str, Any]]]:
+def _strangers(mixed: MixedMirror) -> dict[str, tuple[AsgiClient, dict[str, Any]]]:
     return {
         "anonymous": (mixed.served, {}),
         "revoked": (mixed.served, {"headers": bearer(mixed.tokens["revoked"])}),
@@ -90,7 +74,7 @@ def _shown(content: bytes, path: str) -> list[bytes]:
 
 
 @pytest.mark.parametrize("stranger", STRANGERS)
-def test_strangers_see_no_private_byte(mixed: Mixed, stranger: str) -> None:
+def test_strangers_see_no_private_byte(mixed: MixedMirror, stranger: str) -> None:
     """Answers, lists, searches and their counts, events, forks, errors; in every format."""
     served, how = _strangers(mixed)[stranger]
     for form in FORMS if stranger == "anonymous" else FORMS[:1]:
@@ -106,7 +90,7 @@ def test_strangers_see_no_private_byte(mixed: Mixed, stranger: str) -> None:
                 assert answer.status_code == 401, path
 
 
-def test_strangers_cannot_count_what_is_private(mixed: Mixed) -> None:
+def test_strangers_cannot_count_what_is_private(mixed: MixedMirror) -> None:
     """Counts of searches, forks, events and followers are those of the public rows."""
     get = mixed.served.json
     for word in ("arriving", "secret", "hidden", "treasure", "hg-project", "brodie/"):
@@ -132,7 +116,7 @@ def test_private_forks_are_not_counted(tmp_path: Path) -> None:
     filled.store.close()
 
 
-def test_the_private_past_of_a_public_repository_is_told_to_holders_alone(mixed: Mixed) -> None:
+def test_the_private_past_of_a_public_repository_is_told_to_holders_alone(mixed: MixedMirror) -> None:
     """Branches that came and went before it was made public are events for those who see everything."""
     path = "/1.0/repositories/jespern/shown/events"
     assert mixed.served.json(path)["count"] == 0
@@ -140,7 +124,7 @@ def test_the_private_past_of_a_public_repository_is_told_to_holders_alone(mixed:
     assert "branch secret-branch deleted" in {one["description"] for one in told["events"]}
 
 
-def test_a_fork_does_not_name_its_private_parent(mixed: Mixed) -> None:
+def test_a_fork_does_not_name_its_private_parent(mixed: MixedMirror) -> None:
     """That it is a fork is public; of what is not."""
     told = mixed.served.json("/1.0/repositories/mcatalbas/copy")
     assert (told["is_fork"], told["fork_of"]) == (True, None)
@@ -151,21 +135,20 @@ def test_a_fork_does_not_name_its_private_parent(mixed: Mixed) -> None:
     )
 
 
-def test_a_parent_that_is_not_mirrored_is_named_to_holders_alone(tmp_path: Path) -> None:
+def test_a_parent_that_is_not_mirrored_is_named_to_holders_alone(mixed_db: FixtureDb) -> None:
     """Nobody here knows whether it is private."""
-    filled = fill_mixed(tmp_path / "mirror.db")
-    filled.repositories([repository("a/b", parent_uuid="{elsewhere}", parent_full_name="else/where")])
-    token = make_tokens(filled.store)["read"]
-    served = client_of(tmp_path / "mirror.db")
+    mixed_db.repositories([repository("a/b", parent_uuid="{elsewhere}", parent_full_name="else/where")])
+    token = make_tokens(mixed_db.store)["read"]
+    served = client_of(mixed_db.path)
     assert served.json("/1.0/repositories/a/b")["fork_of"] is None
     told = served.json("/1.0/repositories/a/b", headers=bearer(token))["fork_of"]
     assert (told["owner"], told["slug"]) == ("else", "where")
-    filled.store.close()
+    mixed_db.store.close()
 
 
 @pytest.mark.parametrize("how", ["bearer", "basic", "parameter"])
 @pytest.mark.parametrize("token", ["read", "write"])
-def test_holders_of_a_token_see_everything_that_lives(mixed: Mixed, token: str, how: str) -> None:
+def test_holders_of_a_token_see_everything_that_lives(mixed: MixedMirror, token: str, how: str) -> None:
     """By header, as a Basic password, or in the address; tombstones are gone for them too."""
     said: dict[str, Any] = {
         "bearer": {"headers": bearer(mixed.tokens[token])},
@@ -190,7 +173,9 @@ def test_holders_of_a_token_see_everything_that_lives(mixed: Mixed, token: str, 
         ("dchambers", set(), {"jespern/arriving", "brodie/hg-project"}),
     ],
 )
-def test_a_trusted_name_sees_its_own(mixed: Mixed, name: str, sees: set[str], sees_not: set[str]) -> None:
+def test_a_trusted_name_sees_its_own(
+    mixed: MixedMirror, name: str, sees: set[str], sees_not: set[str]
+) -> None:
     """What the user owns, and what the workspaces own that the user belongs to; any password will do."""
     headers = basic(name, "any password")
     for full_name in sees:
@@ -202,15 +187,14 @@ def test_a_trusted_name_sees_its_own(mixed: Mixed, name: str, sees: set[str], se
     assert not any(full_name.partition("/")[2].encode() in mine.content for full_name in sees_not)
 
 
-def test_a_trusted_name_may_not_write(tmp_path: Path) -> None:
+def test_a_trusted_name_may_not_write(mixed_path: Path) -> None:
     """A name without a password is enough to read what is one's own, never to change anything."""
-    fill_mixed(tmp_path / "mirror.db").store.close()
-    served = client_of(tmp_path / "mirror.db", trust_basic_user=True, writes=True, writer=object())
+    served = client_of(mixed_path, trust_basic_user=True, writes=True, writer=object())
     answer = served("DELETE", "/1.0/repositories/jespern/arriving", headers=basic("jespern", "x"))
     assert answer.status_code == 401
 
 
-def test_private_answers_are_not_for_caches(mixed: Mixed) -> None:
+def test_private_answers_are_not_for_caches(mixed: MixedMirror) -> None:
     """What was told to one caller is not kept for the next."""
     answer = mixed.served.get("/1.0/repositories/jespern/arriving", headers=bearer(mixed.tokens["read"]))
     assert answer.headers["cache-control"] == "private, no-store"
@@ -266,7 +250,7 @@ def test_whatever_is_private_stays_so(
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_hidden_and_missing_are_the_same_byte_for_byte(mixed: Mixed, form: str) -> None:
+def test_hidden_and_missing_are_the_same_byte_for_byte(mixed: MixedMirror, form: str) -> None:
     """By every route, in every format; and so for deleted ones."""
     routes = [pattern[3:] for pattern in READERS if pattern[:1] == ("repositories",) and len(pattern) >= 3]
     assert len(routes) > 7
@@ -284,11 +268,10 @@ def test_hidden_and_missing_are_the_same_byte_for_byte(mixed: Mixed, form: str) 
     ("method", "route"),
     [("PUT", ""), ("DELETE", ""), ("POST", "/fork")],
 )
-def test_writes_do_not_tell_hidden_from_missing(tmp_path: Path, method: str, route: str) -> None:
+def test_writes_do_not_tell_hidden_from_missing(mixed_db: FixtureDb, method: str, route: str) -> None:
     """A token of one user does not learn what another user has in private."""
-    filled = fill_mixed(tmp_path / "mirror.db")
-    token = tokens.create(filled.store, "of dchambers", "write", user="dchambers")
-    served = client_of(tmp_path / "mirror.db", writer=object(), writes=True)
+    token = tokens.create(mixed_db.store, "of dchambers", "write", user="dchambers")
+    served = client_of(mixed_db.path, writer=object(), writes=True)
     told = set()
     for name in ("jespern/arriving", "jespern/nothing-"):
         answer = served(

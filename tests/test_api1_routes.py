@@ -439,11 +439,10 @@ class _Fuzzed:
 _FUZZED = _Fuzzed()
 
 
-def test_each_answer_is_read_by_indexes(tmp_path: Path) -> None:
+def test_each_answer_is_read_by_indexes(mixed_db: FixtureDb) -> None:
     """No statement behind an answer looks at every repository, branch, tag or change."""
-    filled = fill_mixed(tmp_path / "mirror.db")
-    served = client_of(tmp_path / "mirror.db")
-    token = make_tokens(filled.store)["user"]
+    served = client_of(mixed_db.path)
+    token = make_tokens(mixed_db.store)["user"]
     said = list[str]()
 
     def note(connection: sqlite3.Connection) -> None:
@@ -464,12 +463,12 @@ def test_each_answer_is_read_by_indexes(tmp_path: Path) -> None:
     selects = {sql for sql in said if sql.lstrip().upper().startswith("SELECT")}
     assert len(selects) > 20
     for sql in selects:
-        plan = " / ".join(row[3] for row in filled.store.rows(f"EXPLAIN QUERY PLAN {sql}"))
+        plan = " / ".join(row[3] for row in mixed_db.store.rows(f"EXPLAIN QUERY PLAN {sql}"))
         assert not re.search(r"SCAN (r|p|f|c|u|t|m|repositories|branches|tags|changes|users)\b", plan), (
             sql,
             plan,
         )
-    filled.store.close()
+    mixed_db.store.close()
 
 
 def test_a_server_without_a_mirror_says_so(tmp_path: Path) -> None:

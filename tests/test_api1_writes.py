@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from asgi_client import AsgiClient, basic, bearer, client_of, make_tokens
-from fixtures_db import FixtureDb, fill_mixed, owner, repository
+from fake_writer import FakeWriter
+from fixtures_db import FixtureDb, fill_mixed
 
 from mirror.errors import (
     BudgetSpent,
@@ -27,61 +28,13 @@ if TYPE_CHECKING:
 FORM_TYPE = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
-class StoreWriter:
-    """A writer whose upstream always says yes, or raises what a test told it to."""
-
-    def __init__(self, filled: FixtureDb) -> None:
-        self.filled = filled
-        self.calls = list[tuple[str, str, RepositorySettings | None, str]]()
-        self.error: MirrorError | None = None
-
-    def create(self, owner: str, settings: RepositorySettings, *, by: str) -> Repository:
-        """Save it as asked."""
-        return self._save("create", f"{owner}/{(settings.name or '').lower()}", settings, by)
-
-    def update(self, full_name: str, settings: RepositorySettings, *, by: str) -> Repository:
-        """Save it under its new name, if it has one."""
-        owner = full_name.partition("/")[0]
-        after = f"{owner}/{settings.name.lower()}" if settings.name else full_name
-        return self._save("update", after, settings, by)
-
-    def delete(self, full_name: str, *, by: str) -> None:
-        """Mark it gone."""
-        self._note("delete", full_name, None, by)
-        self.filled.gone(full_name)
-
-    def fork(self, full_name: str, owner: str, settings: RepositorySettings, *, by: str) -> Repository:
-        """Save it as a fork."""
-        return self._save("fork", f"{owner}/{settings.name}", settings, by, parent_full_name=full_name)
-
-    def _note(self, verb: str, full_name: str, settings: RepositorySettings | None, by: str) -> None:
-        if self.error:
-            raise self.error
-        self.calls.append((verb, full_name, settings, by))
-
-    def _save(
-        self, verb: str, full_name: str, settings: RepositorySettings, by: str, **others: Any
-    ) -> Repository:
-        self._note(verb, full_name, settings, by)
-        row = repository(
-            full_name,
-            owner(full_name.partition("/")[0]),
-            name=settings.name or "x",
-            scm=settings.scm,
-            size=0,
-            **others,
-        )
-        self.filled.repositories([row])
-        return row
-
-
 class World:
     """A mirror that takes writes."""
 
     def __init__(self, path: Path) -> None:
         self.filled = fill_mixed(path)
         self.tokens = make_tokens(self.filled.store)
-        self.writer = StoreWriter(self.filled)
+        self.writer = FakeWriter(self.filled)
         checked: Writer = self.writer  # mypy holds the fake to the protocol
         self.served = client_of(path, writes=True, writer=checked)
         self.headers = basic("jespern", self.tokens["write"])
@@ -108,22 +61,21 @@ WRITES: tuple[tuple[str, str, dict[str, str]], ...] = (
 
 @pytest.mark.parametrize(("method", "what", "form"), WRITES)
 def test_without_a_writer_or_the_setting_nothing_is_written(
-    tmp_path: Path, method: str, what: str, form: dict[str, str]
+    mixed_db: FixtureDb, method: str, what: str, form: dict[str, str]
 ) -> None:
     """405 that says how to change it, for everybody, and the methods that do answer."""
-    filled = fill_mixed(tmp_path / "mirror.db")
-    token = make_tokens(filled.store)["write"]
-    writer = StoreWriter(filled)
+    token = make_tokens(mixed_db.store)["write"]
+    writer = FakeWriter(mixed_db)
     for served in (
-        client_of(tmp_path / "mirror.db", writer=writer),
-        client_of(tmp_path / "mirror.db", writes=True),
+        client_of(mixed_db.path, writer=writer),
+        client_of(mixed_db.path, writes=True),
     ):
         answer = served(method, f"/1.0/{what}", data=form, headers=bearer(token))
         assert answer.status_code == 405
         assert "read-only" in answer.json()["error"]["detail"]
         assert method not in answer.headers["allow"]
     assert writer.calls == []
-    filled.store.close()
+    mixed_db.store.close()
 
 
 @pytest.mark.parametrize(("method", "what", "form"), WRITES)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures_db import fill_mixed
+from fixtures_db import FixtureDb
 from live_server import serving
 
 from mirror.config import Config, UpstreamConfig
@@ -101,11 +101,10 @@ def test_the_third_mirror_is_equal_to_the_first(original: Path, tmp_path: Path) 
     assert_copied(original, before)
 
 
-def test_a_stranger_s_copy_holds_what_is_public(tmp_path: Path) -> None:
+def test_a_stranger_s_copy_holds_what_is_public(tmp_path: Path, mixed_db: FixtureDb) -> None:
     """Without a token one names the workspaces, and gets their public repositories alone."""
-    filled = fill_mixed(tmp_path / "mirror.db")
-    filled.store.close()
-    with serving(tmp_path / "mirror.db") as address:
+    mixed_db.store.close()
+    with serving(mixed_db.path) as address:
         synced(tmp_path / "copy.db", f"{address}/2.0", workspaces=("jespern", "brodie", "dchambers"))
     names = {row["full_name"] for row in rows_of(tmp_path / "copy.db", "repositories")}
     assert names == {"jespern/django-piston", "dchambers/django-piston", "jespern/shown"}

@@ -4,7 +4,6 @@ import base64
 import json
 import random
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -191,16 +190,15 @@ def test_previous_leads_back(world: World) -> None:
     assert _names([world.get(second["previous"])]) == _names([first])
 
 
-def test_rows_that_come_and_go_meanwhile_are_neither_lost_nor_doubled(tmp_path: Path) -> None:
+def test_rows_that_come_and_go_meanwhile_are_neither_lost_nor_doubled(public_db: FixtureDb) -> None:
     """Between two pages one row before the place goes, and one comes."""
-    filled = fill_public(tmp_path / "mirror.db")
-    filled.repositories(
+    public_db.repositories(
         [repository(f"o/r{n}", owner("o"), created_at=f"2020-01-0{n}T00:00:00.000000Z") for n in range(1, 8)]
     )
-    world = World(filled)
+    world = World(public_db)
     first = world.get("repositories/o?pagelen=3")
-    filled.gone("o/r1")
-    filled.repositories([repository("o/r0", owner("o"), created_at="2019-01-01T00:00:00.000000Z")])
+    public_db.gone("o/r1")
+    public_db.repositories([repository("o/r0", owner("o"), created_at="2019-01-01T00:00:00.000000Z")])
     rest = _names(world.walked(first["next"]))
     assert _names([first]) + rest == [f"o/r{n}" for n in range(1, 8)]
 

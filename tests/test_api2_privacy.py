@@ -1,12 +1,11 @@
 """API 2.0 shows nobody what is not theirs: every address, every kind of caller, and what counts give away."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from asgi_client import AsgiClient, basic, bearer, client_of, make_tokens
-from fixtures_db import SECRETS, fill_mixed, owner, repository
-from test_serve_privacy import STRANGERS, UNSAID, Mixed, _strangers
+from callers import STRANGERS, WITHOUT_CREDENTIAL, MixedMirror
+from fixtures_db import SECRETS, FixtureDb, owner, repository
 
 HIDDEN = (
     "repositories/jespern/arriving",
@@ -50,14 +49,8 @@ SHOWN = (
 """Addresses that answer strangers, with nothing of a private row."""
 
 
-@pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> Mixed:
-    """Made once: nothing here writes what another test reads."""
-    return Mixed(tmp_path_factory.mktemp("mixed"))
-
-
-def _ask(mixed: Mixed, stranger: str, what: str) -> Any:
-    served, how = _strangers(mixed)[stranger]
+def _ask(mixed: MixedMirror, stranger: str, what: str) -> Any:
+    served, how = mixed.stranger(stranger)
     path, _, query = f"/2.0/{what}".partition("?")
     more = [part.split("=", 1) for part in query.split("&") if part]
     options = {**how, "params": {**dict(more), **how.get("params", {})}}
@@ -68,9 +61,9 @@ _NOBODY = [stranger for stranger in STRANGERS if stranger != "trusted user"]
 
 
 @pytest.mark.parametrize("stranger", _NOBODY)
-def test_strangers_see_no_private_byte(mixed: Mixed, stranger: str) -> None:
+def test_strangers_see_no_private_byte(mixed: MixedMirror, stranger: str) -> None:
     """What is hidden is missing to them, and what they see holds nothing of it but what they sent."""
-    if stranger not in UNSAID:
+    if stranger not in WITHOUT_CREDENTIAL:
         assert {_ask(mixed, stranger, what).status_code for what in (*HIDDEN, *SHOWN)} == {401}
         return
     missing = _ask(mixed, stranger, "repositories/jespern/nothing-there")
@@ -89,7 +82,7 @@ def test_strangers_see_no_private_byte(mixed: Mixed, stranger: str) -> None:
 
 
 @pytest.mark.parametrize("stranger", _NOBODY)
-def test_strangers_are_asked_for_credentials_where_upstream_asks(mixed: Mixed, stranger: str) -> None:
+def test_strangers_are_asked_for_credentials_where_upstream_asks(mixed: MixedMirror, stranger: str) -> None:
     """Oneself, one's own things, and members: 401 with the way to log in."""
     for what in ("user", "user/workspaces", "user/permissions/repositories", "workspaces/brodie/members"):
         answer = _ask(mixed, stranger, what)
@@ -98,7 +91,7 @@ def test_strangers_are_asked_for_credentials_where_upstream_asks(mixed: Mixed, s
 
 
 @pytest.mark.parametrize("token", ["read", "write"])
-def test_holders_of_a_token_see_everything(mixed: Mixed, token: str) -> None:
+def test_holders_of_a_token_see_everything(mixed: MixedMirror, token: str) -> None:
     """All that lives; tombstones are gone for them as well."""
     for headers in (bearer(mixed.tokens[token]), basic("whoever", mixed.tokens[token])):
         for what in (*HIDDEN, *SHOWN):
@@ -111,7 +104,7 @@ def test_holders_of_a_token_see_everything(mixed: Mixed, token: str) -> None:
         assert listed["size"] == len(names)
 
 
-def test_a_trusted_user_sees_their_own_and_their_workspaces(mixed: Mixed) -> None:
+def test_a_trusted_user_sees_their_own_and_their_workspaces(mixed: MixedMirror) -> None:
     """As owner or as member, and what they see is counted alike in lists."""
     for user, theirs, foreign in (
         ("jespern", "jespern/arriving", "brodie/hg-project"),
@@ -137,7 +130,7 @@ def test_a_trusted_user_sees_their_own_and_their_workspaces(mixed: Mixed) -> Non
     assert mixed.trusting.get(members, headers=basic("jespern", "any")).status_code == 403
 
 
-def test_sizes_count_what_a_caller_sees(mixed: Mixed) -> None:
+def test_sizes_count_what_a_caller_sees(mixed: MixedMirror) -> None:
     """Of all, of a workspace, of forks, by query: the number is that of the rows on all pages."""
     for headers in ({}, bearer(mixed.tokens["read"])):
         for what in ("repositories", "repositories/jespern", "repositories/brodie", "workspaces"):
@@ -147,15 +140,14 @@ def test_sizes_count_what_a_caller_sees(mixed: Mixed) -> None:
             assert asked == {"size": told["size"]}
 
 
-def test_hidden_forks_are_not_counted(tmp_path: Path) -> None:
+def test_hidden_forks_are_not_counted(mixed_db: FixtureDb) -> None:
     """The upstream's number of forks, less those that the caller may not see; so in conditions too."""
-    filled = fill_mixed(tmp_path / "mirror.db")
     parent = repository("jespern/parent", forks_count=3)
     fork = {"parent_uuid": parent.uuid, "parent_full_name": parent.full_name}
-    filled.repositories([parent])
-    filled.repositories([repository("brodie/fork", owner("brodie"), is_private=True, **fork)])
-    token = make_tokens(filled.store)["read"]
-    served: AsgiClient = client_of(tmp_path / "mirror.db")
+    mixed_db.repositories([parent])
+    mixed_db.repositories([repository("brodie/fork", owner("brodie"), is_private=True, **fork)])
+    token = make_tokens(mixed_db.store)["read"]
+    served: AsgiClient = client_of(mixed_db.path)
     for headers, count in (({}, 2), (bearer(token), 3)):
         assert served.json("/2.0/repositories/jespern/parent", headers=headers)["forks_count"] == count
         assert served.json("/1.0/repositories/jespern/parent", headers=headers)["forks_count"] == count
@@ -163,7 +155,7 @@ def test_hidden_forks_are_not_counted(tmp_path: Path) -> None:
         assert (listed["values"] != []) == (count == 3)
 
 
-def test_a_login_cookie_reads_and_an_access_token_in_the_address_too(mixed: Mixed) -> None:
+def test_a_login_cookie_reads_and_an_access_token_in_the_address_too(mixed: MixedMirror) -> None:
     """As in API 1.0: what the address carries is kept out of shared caches."""
     path = "/2.0/repositories/jespern/arriving"
     answer = mixed.served.get(path, params={"access_token": mixed.tokens["read"]})

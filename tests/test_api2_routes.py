@@ -1,6 +1,5 @@
 """API 2.0 over HTTP: addresses, names, links, pages, fields, order, errors; as clients use it."""
 
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -182,12 +181,11 @@ def test_users_are_found_by_name_and_by_uuid(world: World) -> None:
     assert (told["type"], told["username"], "account_status" in told) == ("user", "jespern", False)
 
 
-def test_people_are_no_teams(world: World, tmp_path: Path) -> None:
+def test_people_are_no_teams(world: World, mixed_db: FixtureDb) -> None:
     """`/teams` knows workspaces that nobody is alone, by name."""
     assert world.refusal(404, "teams/jespern")["message"] == "jespern is not a team"
-    filled = fill_mixed(tmp_path / "mirror.db")
-    filled.repositories([repository("ateam/x", owner("ateam", kind="team", display_name="A-Team"))])
-    told = World(filled).get("teams/ateam")
+    mixed_db.repositories([repository("ateam/x", owner("ateam", kind="team", display_name="A-Team"))])
+    told = World(mixed_db).get("teams/ateam")
     assert (told["type"], told["username"], told["display_name"]) == ("team", "ateam", "A-Team")
     assert told["links"]["repositories"]["href"].endswith("/2.0/repositories/ateam")
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from asgi_client import bearer, client_of, make_tokens
-from fixtures_db import fill_mixed
-from test_api1_writes import StoreWriter
+from fake_writer import FakeWriter
+from fixtures_db import FixtureDb, fill_mixed
 
 from mirror.errors import UpstreamRefused
 from mirror.model import RepositorySettings
@@ -21,7 +21,7 @@ class World:
         self.tokens = make_tokens(filled.store)
         if user:
             self.tokens["write"] = tokens.create(filled.store, f"writes as {user}", "write", user=user)
-        self.writer = StoreWriter(filled)
+        self.writer = FakeWriter(filled)
         self.served = client_of(path, writes=True, writer=self.writer)
 
     def __call__(self, method: str, what: str, who: str = "write", *, kind: str = "", **options: Any) -> Any:
@@ -227,11 +227,10 @@ def test_an_upstream_s_refusal_is_passed_on(world: World) -> None:
     assert answer.json() == {"type": "error", "error": {"message": str(world.writer.error)}}
 
 
-def test_without_a_writer_nothing_is_written(tmp_path: Path) -> None:
+def test_without_a_writer_nothing_is_written(mixed_db: FixtureDb) -> None:
     """405 that names what is allowed and how to change it, for everybody."""
-    filled = fill_mixed(tmp_path / "mirror.db")
-    token = make_tokens(filled.store)["write"]
-    served = client_of(tmp_path / "mirror.db", writes=True)
+    token = make_tokens(mixed_db.store)["write"]
+    served = client_of(mixed_db.path, writes=True)
     for method in ("POST", "PUT", "DELETE"):
         answer = served(method, "/2.0/repositories/jespern/django-piston", headers=bearer(token))
         assert answer.status_code == 405

@@ -9,14 +9,13 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from cli_runner import Folder, small_sandbox
+from cli_runner import Folder, small_sandbox, started, told
 from webhook_client import signature
 
 from mirror.sandbox import parse_fault
@@ -24,35 +23,6 @@ from mirror.sandbox import parse_fault
 ROOT = Path(__file__).resolve().parent.parent
 RARELY = 'schedule = "0 0 1 1 *"\nverify_schedule = ""'
 TALKATIVE = 'port = 0\n[log]\nlevel = "debug"'
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    """An empty folder."""
-    return Folder(tmp_path)
-
-
-@contextmanager
-def started(folder: Folder, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """Start a command that stays, and end it whatever happens."""
-    process = folder.start(*arguments, **environment)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
-
-
-def told(process: subprocess.Popen[str], what: str) -> str:
-    """Read what a process says until it says something; return the line."""
-    assert process.stderr is not None
-    lines = list[str]()
-    for line in process.stderr:
-        lines.append(line)
-        if what in line:
-            return line
-    raise AssertionError(f"never said {what!r}: {''.join(lines)}")
 
 
 def runs(folder: Folder) -> list[Any]:

@@ -19,12 +19,6 @@ from mirror.sandbox import Fault, RunningSandbox, parse_fault
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text("utf-8")
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    """An empty folder."""
-    return Folder(tmp_path)
-
-
 @pytest.fixture(scope="module")
 def box() -> Iterator[RunningSandbox]:
     """A sandbox that no test of this file edits."""

@@ -17,8 +17,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from cli_runner import Folder, small_sandbox
-from test_background import started, told
+from cli_runner import Folder, small_sandbox, started, told
 
 from mirror.background import Background
 from mirror.config import from_toml
@@ -69,12 +68,6 @@ def listener() -> Iterator[Listener]:
     made.server.shutdown()
     made.server.server_close()
     thread.join()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    """An empty folder."""
-    return Folder(tmp_path)
 
 
 def with_alerts(folder: Folder, url: str, listener: Listener, more: str = "") -> None:

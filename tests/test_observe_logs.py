@@ -148,9 +148,3 @@ def test_the_secrets_of_a_configuration_are_known(tmp_path: object, monkeypatch:
     found = secrets_of(config)
     assert {"hunter2hunter2", "hook-secret-hook"} <= set(found)
     assert len(found) == 3
-
-
-@pytest.fixture
-def folder(tmp_path: object) -> Folder:
-    """An empty folder."""
-    return Folder(tmp_path)  # type: ignore[arg-type]

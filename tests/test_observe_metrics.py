@@ -1,14 +1,12 @@
 """Metrics: what the file and this process tell, in Prometheus' form, without a repository's name."""
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from webhook_client import NEW, OLD, WebhookClient, webhook_mirror
+from webhook_client import NEW, OLD, WebhookClient
 
 from mirror.observe.metrics import FileMetrics
 from mirror.serve.monitoring import kind_of
@@ -22,13 +20,6 @@ class Samples(dict[tuple[str, frozenset[str]], float]):
 
     def __getitem__(self, key: tuple[str, ...]) -> float:  # type: ignore[override]
         return super().__getitem__((key[0], frozenset(key[1:])))
-
-
-@pytest.fixture
-def hook(tmp_path: Path) -> Iterator[WebhookClient]:
-    """A synced mirror that is served."""
-    with webhook_mirror(tmp_path) as found:
-        yield found
 
 
 def parsed(text: str) -> Samples:

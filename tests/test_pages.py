@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from asgi_client import AsgiClient, basic, bearer, client_of, make_tokens
 from datasette.app import Datasette
-from fixtures_db import LATER, PISTON, FixtureDb, fill_mixed, fill_public, hg_ref, owner, repository
+from fixtures_db import LATER, PISTON, FixtureDb, hg_ref, owner, repository
 
 from mirror.serve.middleware import STRICT
 from mirror.serve.pages import login
@@ -26,19 +26,17 @@ PAGES = (
 
 
 @pytest.fixture
-def public(tmp_path: Path) -> AsgiClient:
+def public(public_path: Path) -> AsgiClient:
     """A served mirror with public rows alone."""
-    fill_public(tmp_path / "mirror.db").store.close()
-    return client_of(tmp_path / "mirror.db")
+    return client_of(public_path)
 
 
 @pytest.fixture
-def mixed(tmp_path: Path) -> tuple[AsgiClient, dict[str, str]]:
+def mixed(mixed_db: FixtureDb) -> tuple[AsgiClient, dict[str, str]]:
     """A served mirror with private rows, and its tokens."""
-    filled = fill_mixed(tmp_path / "mirror.db")
-    tokens = make_tokens(filled.store)
-    filled.store.close()
-    return client_of(tmp_path / "mirror.db", trust_basic_user=True), tokens
+    tokens = make_tokens(mixed_db.store)
+    mixed_db.store.close()
+    return client_of(mixed_db.path, trust_basic_user=True), tokens
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -117,10 +115,9 @@ def test_datasettes_index_stays_and_is_home_without_a_mirror(public: AsgiClient,
     assert alone.get("/-/search").status_code == 404
 
 
-def test_base_url_goes_before_every_address(tmp_path: Path) -> None:
+def test_base_url_goes_before_every_address(public_path: Path) -> None:
     """A mirror under a path of another server leads nowhere else."""
-    fill_public(tmp_path / "mirror.db").store.close()
-    below = AsgiClient(Datasette([str(tmp_path / "mirror.db")], settings={"base_url": "/below/"}))
+    below = AsgiClient(Datasette([str(public_path)], settings={"base_url": "/below/"}))
     for path in ("", "-/search?q=django", "-/r/jespern/django-piston", "-/questions", "mirror/repositories"):
         page = below.get(f"/{path}")
         assert page.status_code == 200
@@ -250,31 +247,31 @@ def test_counts_and_charts_are_of_what_may_be_seen(mixed: tuple[AsgiClient, dict
     assert "3 private" in everything
 
 
-def test_a_parent_that_may_not_be_seen_is_not_named_in_an_edit(tmp_path: Path) -> None:
+def test_a_parent_that_may_not_be_seen_is_not_named_in_an_edit(mixed_db: FixtureDb) -> None:
     """An edit that tells of a new parent tells strangers the rest of it."""
-    filled = fill_mixed(tmp_path / "mirror.db")
-    token = make_tokens(filled.store)["read"]
+    token = make_tokens(mixed_db.store)["read"]
     moved = repository(
         "mcatalbas/codeigniter", language="php", name="CodeIgniter", description="told",
         parent_full_name="jespern/arriving",
     )  # fmt: skip
-    filled.repositories([moved], at=LATER)
-    filled.store.close()
-    served = client_of(tmp_path / "mirror.db")
+    mixed_db.repositories([moved], at=LATER)
+    mixed_db.store.close()
+    served = client_of(mixed_db.path)
     for path in ("/-/r/mcatalbas/codeigniter", "/-/changes", "/"):
         assert "told" in served.get(path).text
         assert "arriving" not in served.get(path).text
         assert "arriving" in served.get(path, headers=bearer(token)).text
 
 
-def test_changes_are_filtered_and_paged(tmp_path: Path) -> None:
+def test_changes_are_filtered_and_paged(public_db: FixtureDb) -> None:
     """By kind, group, owner, ref, repository and time; what is no moment is said to be none."""
-    filled = fill_public(tmp_path / "mirror.db")
     for number in range(60):
-        filled.refs("dchambers/django-piston", [hg_ref("branch", f"work-{number}", "a")])
-    filled.repositories([repository("mcatalbas/renamed", owner("mcatalbas"), uuid="{mcatalbas/codeigniter}")])
-    filled.store.close()
-    served = client_of(tmp_path / "mirror.db")
+        public_db.refs("dchambers/django-piston", [hg_ref("branch", f"work-{number}", "a")])
+    public_db.repositories(
+        [repository("mcatalbas/renamed", owner("mcatalbas"), uuid="{mcatalbas/codeigniter}")]
+    )
+    public_db.store.close()
+    served = client_of(public_db.path)
 
     def kinds(query: str) -> list[str]:
         page = served.get(f"/-/changes{query}").text
@@ -327,14 +324,13 @@ def test_datasettes_pages_wear_the_mirrors_bar(public: AsgiClient) -> None:
     assert "<h2>Custom SQL query" in public.get("/mirror?sql=select+1").text
 
 
-def test_other_databases_keep_their_own_look(tmp_path: Path) -> None:
+def test_other_databases_keep_their_own_look(tmp_path: Path, public_path: Path) -> None:
     """No links, no foot, no stylesheet on tables that are not the mirror's."""
-    fill_public(tmp_path / "mirror.db").store.close()
     with closing(sqlite3.connect(tmp_path / "other.db")) as other:
         other.execute("CREATE TABLE things (full_name TEXT)")
         other.execute("INSERT INTO things VALUES ('jespern/django-piston')")
         other.commit()
-    both = AsgiClient(Datasette([str(tmp_path / "mirror.db"), str(tmp_path / "other.db")]))
+    both = AsgiClient(Datasette([str(public_path), str(tmp_path / "other.db")]))
     page = both.get("/other/things").text
     assert "/-/r/" not in page
     assert "Mirror of" not in page
@@ -342,12 +338,11 @@ def test_other_databases_keep_their_own_look(tmp_path: Path) -> None:
     assert "/-/questions" not in page
 
 
-def test_an_operator_may_close_the_pages(tmp_path: Path) -> None:
+def test_an_operator_may_close_the_pages(public_path: Path) -> None:
     """Datasette's own `allow` rules hold for the pages too."""
-    fill_public(tmp_path / "mirror.db").store.close()
     rules: list[dict[str, Any]] = [{"allow": False}, {"databases": {"mirror": {"allow": False}}}]
     for metadata in rules:
-        closed = AsgiClient(Datasette([str(tmp_path / "mirror.db")], metadata=metadata))
+        closed = AsgiClient(Datasette([str(public_path)], metadata=metadata))
         for path in ("/", "/-/search.json", "/-/r/jespern/django-piston"):
             assert closed.get(path).status_code == 403
             assert "Piston is a Django" not in closed.get(path).text

@@ -7,24 +7,23 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from asgi_client import AsgiClient, client_of
-from fixtures_db import LATER, FixtureDb, fill_public, hg_ref, owner, repository
+from fixtures_db import LATER, FixtureDb, hg_ref, owner, repository
 
 ATOM = "{http://www.w3.org/2005/Atom}"
 WEIRD = "v\x01<b>&\"'\ud7ff\ufffe\u202e"
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> AsgiClient:
+def served(public_db: FixtureDb) -> AsgiClient:
     """A mirror in which something happened, to things of odd names too."""
-    filled = fill_public(tmp_path / "mirror.db")
-    filled.refs(
+    public_db.refs(
         "jespern/django-piston", [hg_ref("branch", "default", "c"), hg_ref("tag", WEIRD, "d")], at=LATER
     )
     renamed = repository("mcatalbas/a&b <i>", owner("mcatalbas"), uuid="{mcatalbas/codeigniter}")
-    filled.repositories([renamed], at=LATER)
-    filled.gone("ubernostrum/django-registration")
-    filled.store.close()
-    return client_of(tmp_path / "mirror.db", public_url="https://mirror.example.com/")
+    public_db.repositories([renamed], at=LATER)
+    public_db.gone("ubernostrum/django-registration")
+    public_db.store.close()
+    return client_of(public_db.path, public_url="https://mirror.example.com/")
 
 
 def _valid(text: str) -> ET.Element:
@@ -92,10 +91,9 @@ def test_filters_hold_and_identities_stay(served: AsgiClient, tmp_path: Path) ->
     assert ids < {entry.findtext(f"{ATOM}id") for entry in later.findall(f"{ATOM}entry")}
 
 
-def test_a_host_that_is_no_name_is_not_repeated(tmp_path: Path) -> None:
+def test_a_host_that_is_no_name_is_not_repeated(public_path: Path) -> None:
     """Without a configured address the one that was asked is used, unless it is odd."""
-    fill_public(tmp_path / "mirror.db").store.close()
-    served = client_of(tmp_path / "mirror.db")
+    served = client_of(public_path)
     assert (
         "http://good.example:81/-/" in served.get("/-/changes.atom", headers={"Host": "good.example:81"}).text
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from asgi_client import AsgiClient, bearer, client_of, make_tokens
-from fixtures_db import FixtureDb, fill_mixed, repository
+from fixtures_db import FixtureDb, repository
 
 
 @pytest.fixture
@@ -140,12 +140,11 @@ def test_what_no_slip_explains_is_asked_about(served: AsgiClient) -> None:
     assert f"{found} repositories" in served.get("/-/search?q=django-xyz").text
 
 
-def test_visibility_is_a_filter_for_those_who_may(tmp_path: Path) -> None:
+def test_visibility_is_a_filter_for_those_who_may(mixed_db: FixtureDb) -> None:
     """With a token private ones are found, marked, and can be asked for alone."""
-    filled = fill_mixed(tmp_path / "mirror.db")
-    token = make_tokens(filled.store)["read"]
-    filled.store.close()
-    served = client_of(tmp_path / "mirror.db")
+    token = make_tokens(mixed_db.store)["read"]
+    mixed_db.store.close()
+    served = client_of(mixed_db.path)
     found = served.json("/-/search.json?visibility=private", headers=bearer(token))
     assert found["count"] == 3
     assert all(row["is_private"] for row in found["repositories"])

@@ -68,16 +68,15 @@ def test_a_signal_ends_it_cleanly_with_connections_open(tmp_path: Path, number: 
         assert "Traceback" not in output
 
 
-def test_it_runs_beside_other_threads_and_stops_with_their_event(tmp_path: Path) -> None:
+def test_it_runs_beside_other_threads_and_stops_with_their_event(public_path: Path) -> None:
     """Outside the main thread no signal is touched; the event ends it."""
-    fill_public(tmp_path / "mirror.db").store.close()
     stop, up, addresses = threading.Event(), threading.Event(), list[str]()
 
     def ready(address: str) -> None:
         addresses.append(address)
         up.set()
 
-    datasette = build(tmp_path / "mirror.db", ServeConfig())
+    datasette = build(public_path, ServeConfig())
     before = signal.getsignal(signal.SIGINT)
     thread = threading.Thread(
         target=serve, args=(datasette, "127.0.0.1", 0), kwargs={"ready": ready, "stop": stop}
@@ -91,10 +90,9 @@ def test_it_runs_beside_other_threads_and_stops_with_their_event(tmp_path: Path)
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_port_in_use_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_port_in_use_is_one_clear_error(public_path: Path) -> None:
     """Another program has it; the message says which port and what to do, and the exit code is 4."""
-    fill_public(tmp_path / "mirror.db").store.close()
-    datasette = build(tmp_path / "mirror.db", ServeConfig())
+    datasette = build(public_path, ServeConfig())
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(MirrorError, match=rf":{port} cannot be served.*--port") as caught:
@@ -102,26 +100,23 @@ def test_a_port_in_use_is_one_clear_error(tmp_path: Path) -> None:
     assert caught.value.exit_code == 4
 
 
-def test_a_host_of_another_machine_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_host_of_another_machine_is_one_clear_error(public_path: Path) -> None:
     """An address that is not ours cannot be listened on."""
-    fill_public(tmp_path / "mirror.db").store.close()
     with pytest.raises(MirrorError, match=r"192\.0\.2\.1"):
-        serve(build(tmp_path / "mirror.db", ServeConfig()), "192.0.2.1", 0, ready=lambda _: None)
+        serve(build(public_path, ServeConfig()), "192.0.2.1", 0, ready=lambda _: None)
 
 
-def test_what_cannot_be_served_is_said_at_once(tmp_path: Path) -> None:
+def test_what_cannot_be_served_is_said_at_once(tmp_path: Path, public_path: Path) -> None:
     """No mirror there, or trust for the whole network: an error before a port is opened."""
     with pytest.raises(StoreError, match="no mirror there yet"):
         build(tmp_path / "none.db", ServeConfig())
-    fill_public(tmp_path / "mirror.db").store.close()
     with pytest.raises(ConfigError, match="loopback only"):
-        build(tmp_path / "mirror.db", ServeConfig(host="0.0.0.0", trust_basic_user=True))  # noqa: S104
+        build(public_path, ServeConfig(host="0.0.0.0", trust_basic_user=True))  # noqa: S104
 
 
-def test_settings_reach_the_plugin(tmp_path: Path) -> None:
+def test_settings_reach_the_plugin(public_path: Path) -> None:
     """What `mirror serve` was told outweighs the defaults."""
-    fill_public(tmp_path / "mirror.db").store.close()
     writer = object()
-    datasette = build(tmp_path / "mirror.db", ServeConfig(writes=True), writer=writer)
+    datasette = build(public_path, ServeConfig(writes=True), writer=writer)
     assert served(datasette).config.writes
     assert served(datasette).writer is writer

@@ -173,10 +173,9 @@ def bounded() -> BoundedConnection:
     return connection
 
 
-def test_no_visitor_writes(tmp_path: Path) -> None:
+def test_no_visitor_writes(tmp_path: Path, public_path: Path) -> None:
     """Even if Datasette let a statement pass, SQLite would not."""
-    fill_public(tmp_path / "mirror.db").store.close()
-    (database,) = mirrors(client_of(tmp_path / "mirror.db").datasette)
+    (database,) = mirrors(client_of(public_path).datasette)
     for sql in (
         "delete from repositories",
         "create temp table t (x)",

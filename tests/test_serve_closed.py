@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from asgi_client import AsgiClient, bearer
-from fixtures_db import fill_public
+from fixtures_db import FixtureDb
 
 from mirror.config import ServeConfig
 from mirror.serve.server import build
@@ -25,11 +25,10 @@ SHOWN = ("full_name", "id")
         "select r.id from repositories r where exists (select 1 from writes)",
     ],
 )
-def test_the_tables_are_closed_to_sql(tmp_path: Path, sql: str) -> None:
+def test_the_tables_are_closed_to_sql(public_db: FixtureDb, sql: str) -> None:
     """Anybody may run SQL on a public mirror, and a token holder on any; neither reads these."""
-    filled = fill_public(tmp_path / "mirror.db")
-    token = tokens.create(filled.store, "sesame", "read")
-    client = AsgiClient(build(tmp_path / "mirror.db", ServeConfig()))
+    token = tokens.create(public_db.store, "sesame", "read")
+    client = AsgiClient(build(public_db.path, ServeConfig()))
     assert client.get("/mirror.json", params={"sql": "select 1"}).status_code == 200
     for headers in ({}, bearer(token)):
         answer = client.get("/mirror.json", params={"sql": sql, "_shape": "array"}, headers=headers)
@@ -40,31 +39,28 @@ def test_the_tables_are_closed_to_sql(tmp_path: Path, sql: str) -> None:
         assert tokens.hashed(token) not in answer.text
 
 
-def test_pages_that_count_what_refers_to_a_row_still_answer(tmp_path: Path) -> None:
+def test_pages_that_count_what_refers_to_a_row_still_answer(public_path: Path) -> None:
     """Datasette counts the rows of every table that refers to the one it shows, the closed ones too."""
-    fill_public(tmp_path / "mirror.db").store.close()
-    client = AsgiClient(build(tmp_path / "mirror.db", ServeConfig()))
+    client = AsgiClient(build(public_path, ServeConfig()))
     for path in ("/mirror/repositories/1", "/mirror/users/1", "/mirror/upstreams/1", "/mirror"):
         assert client.get(path).status_code == 200, path
 
 
-def test_pages_of_the_closed_tables_answer_with_nothing_in_them(tmp_path: Path) -> None:
+def test_pages_of_the_closed_tables_answer_with_nothing_in_them(public_db: FixtureDb) -> None:
     """For those who hold a token, with columns called by words that SQL reserves as well."""
-    filled = fill_public(tmp_path / "mirror.db")
-    token = tokens.create(filled.store, "sesame", "read")
-    filled.store.close()
-    client = AsgiClient(build(tmp_path / "mirror.db", ServeConfig()))
+    token = tokens.create(public_db.store, "sesame", "read")
+    public_db.store.close()
+    client = AsgiClient(build(public_db.path, ServeConfig()))
     for table in ("writes", "api_tokens", "webhook_deliveries"):
         page = client.get(f"/mirror/{table}", headers=bearer(token))
         assert (page.status_code, tokens.hashed(token) in page.text) == (200, False), table
 
 
-def test_a_visitor_cannot_spoil_or_borrow_a_prepared_statement(tmp_path: Path) -> None:
+def test_a_visitor_cannot_spoil_or_borrow_a_prepared_statement(public_db: FixtureDb) -> None:
     """Statements are kept by their text: the same text from a visitor, before and after, changes nothing."""
-    filled = fill_public(tmp_path / "mirror.db")
-    token = tokens.create(filled.store, "sesame", "read", user="jespern")
-    filled.store.close()
-    client = AsgiClient(build(tmp_path / "mirror.db", ServeConfig()))
+    token = tokens.create(public_db.store, "sesame", "read", user="jespern")
+    public_db.store.close()
+    client = AsgiClient(build(public_db.path, ServeConfig()))
     guess = f"{tokens._FOUND} WHERE t.token_hash = ? AND {tokens.LIVING}"
     text = guess.replace("= ?", f"= '{tokens.hashed(token)}'").replace("> ?", "> ''")
     for _ in range(8):  # each of the reading threads
@@ -72,10 +68,9 @@ def test_a_visitor_cannot_spoil_or_borrow_a_prepared_statement(tmp_path: Path) -
         assert client.get("/1.0/user", headers=bearer(token)).status_code == 200
 
 
-def test_tokens_still_open_the_mirror(tmp_path: Path) -> None:
+def test_tokens_still_open_the_mirror(public_db: FixtureDb) -> None:
     """The mirror's own look-ups read what visitors may not."""
-    filled = fill_public(tmp_path / "mirror.db")
-    token = tokens.create(filled.store, "sesame", "read", user="jespern")
-    client = AsgiClient(build(tmp_path / "mirror.db", ServeConfig()))
+    token = tokens.create(public_db.store, "sesame", "read", user="jespern")
+    client = AsgiClient(build(public_db.path, ServeConfig()))
     assert client.get("/1.0/user", headers=bearer(token)).status_code == 200
     assert client.get("/1.0/user").status_code == 401

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from asgi_client import basic, bearer, client_of, make_tokens
+from fake_writer import FakeWriter
 from fixtures_db import fill_mixed
-from test_api1_writes import StoreWriter
 
 WRITES = (
     ("POST", "/2.0/repositories/jespern/new"),
@@ -43,7 +43,7 @@ class World:
     def __init__(self, path: Path) -> None:
         filled = fill_mixed(path)
         self.token = make_tokens(filled.store)["write"]
-        self.writer = StoreWriter(filled)
+        self.writer = FakeWriter(filled)
         self.served = client_of(
             path, writes=True, writer=self.writer, public_url="https://mirror.example:8443/code"
         )

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from asgi_client import client_of
 from cli_runner import Folder
-from test_store_versions import DUMPS, restored
+from older_files import DUMPS, restored
 
 from mirror.store import Store
 

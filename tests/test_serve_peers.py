@@ -12,7 +12,6 @@ import httpx
 import pytest
 from asgi_client import AsgiClient, basic
 from datasette.app import Datasette
-from fixtures_db import fill_mixed
 from live_server import serving
 
 from mirror.config import ServeConfig
@@ -90,11 +89,10 @@ def test_addresses_of_both_families_are_read(tmp_path: Path) -> None:
     assert not Peers(tmp_path).is_ours(None, SERVER)
 
 
-def test_trust_is_refused_where_nothing_tells_whose_a_connection_is(tmp_path: Path) -> None:
+def test_trust_is_refused_where_nothing_tells_whose_a_connection_is(tmp_path: Path, mixed_path: Path) -> None:
     """At the start, with the remedy, under `mirror serve`."""
-    fill_mixed(tmp_path / "mirror.db").store.close()
     with pytest.raises(ConfigError, match="only Linux"):
-        build(tmp_path / "mirror.db", ServeConfig(trust_basic_user=True), peers=Peers(tmp_path / "nowhere"))
+        build(mixed_path, ServeConfig(trust_basic_user=True), peers=Peers(tmp_path / "nowhere"))
 
 
 @contextmanager
@@ -112,10 +110,9 @@ def forwarder(port: int) -> Iterator[int]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a program as another user")
 @pytest.mark.skipif(not Peers().are_listed(), reason="this system does not tell whose a socket is")
-def test_a_forwarder_of_another_user_is_not_trusted(tmp_path: Path) -> None:
+def test_a_forwarder_of_another_user_is_not_trusted(mixed_path: Path) -> None:
     """The same request, straight from this user and through a program of another one."""
-    fill_mixed(tmp_path / "mirror.db").store.close()
-    with serving(tmp_path / "mirror.db", trust_basic_user=True) as address:
+    with serving(mixed_path, trust_basic_user=True) as address:
         port = int(address.rpartition(":")[2])
         path, login = "/1.0/repositories/jespern/arriving", basic("jespern", "x")
         assert httpx.get(f"{address}{path}", headers=login).json()["is_private"]
@@ -126,10 +123,9 @@ def test_a_forwarder_of_another_user_is_not_trusted(tmp_path: Path) -> None:
             assert page.status_code == 401
 
 
-def test_plain_datasette_trusts_by_the_socket_too(tmp_path: Path) -> None:
+def test_plain_datasette_trusts_by_the_socket_too(mixed_path: Path) -> None:
     """Its settings come from elsewhere, its rules do not: a request without a socket is not trusted."""
-    fill_mixed(tmp_path / "mirror.db").store.close()
     metadata = {"plugins": {"bitbucket-mirror": {"trust_basic_user": True}}}
-    plain = AsgiClient(Datasette([str(tmp_path / "mirror.db")], metadata=metadata))
+    plain = AsgiClient(Datasette([str(mixed_path)], metadata=metadata))
     headers = {**basic("jespern", "x"), "Host": f"localhost:{socket.SOMAXCONN}"}
     assert plain.get("/1.0/user", headers=headers).status_code == 401

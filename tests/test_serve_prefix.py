@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 import pytest
 from asgi_client import AsgiClient, client_of
-from fixtures_db import fill_public
+from fixtures_db import FixtureDb, fill_public
 from live_server import serving
 from reverse_proxy import Proxy, proxy
 
@@ -62,14 +62,13 @@ def crawl(begun: list[str], http: httpx.Client) -> Iterator[httpx.Response]:
 
 
 @pytest.fixture(params=["stripped", "passed on"])
-def published(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Proxy, str]]:
+def published(request: pytest.FixtureRequest, public_db: FixtureDb) -> Iterator[tuple[Proxy, str]]:
     """A mirror behind a proxy of either style, under a prefix that its database's page has as well."""
-    filled = fill_public(tmp_path / "mirror.db")
-    token = tokens.create(filled.store, "reader", "read")
-    filled.store.close()
+    token = tokens.create(public_db.store, "reader", "read")
+    public_db.store.close()
     with (
         proxy("/mirror", strips=request.param == "stripped") as server,
-        serving(tmp_path / "mirror.db", public_url=server.address) as backend,
+        serving(public_db.path, public_url=server.address) as backend,
     ):
         server.backend = backend
         yield server, token
@@ -150,10 +149,11 @@ def test_the_prefix_may_be_there_or_not(below: AsgiClient, path: str, bare: str)
         ("/mirror/mirror/mirror/tags", "/mirror/tags"),
     ],
 )
-def test_a_prefix_with_the_name_of_the_database_is_told_apart(tmp_path: Path, path: str, bare: str) -> None:
+def test_a_prefix_with_the_name_of_the_database_is_told_apart(
+    public_path: Path, path: str, bare: str
+) -> None:
     """By what follows it."""
-    fill_public(tmp_path / "mirror.db").store.close()
-    served = client_of(tmp_path / "mirror.db", public_url="https://code.example/mirror")
+    served = client_of(public_path, public_url="https://code.example/mirror")
     assert inner(served.datasette, path) == bare
 
 
@@ -171,22 +171,20 @@ def test_links_of_tables_and_feed_lead_to_the_public_address(below: AsgiClient) 
 @pytest.mark.parametrize(
     "address", ["code.example/b", "https://", "ftp://x/b", "https://x/b?c", "https://x//b"]
 )
-def test_a_public_url_that_is_no_address_is_refused(tmp_path: Path, address: str) -> None:
+def test_a_public_url_that_is_no_address_is_refused(public_path: Path, address: str) -> None:
     """Before the server starts, with the form that it should have."""
-    fill_public(tmp_path / "mirror.db").store.close()
     with pytest.raises(ConfigError, match="https://HOST/PATH"):
-        client_of(tmp_path / "mirror.db", public_url=address)
+        client_of(public_path, public_url=address)
 
 
 @pytest.mark.parametrize(
     ("public_url", "is_secure"), [("https://example.com", True), ("http://example.com", False), ("", False)]
 )
 def test_the_cookie_of_a_login_is_secure_where_browsers_use_https(
-    tmp_path: Path, public_url: str, *, is_secure: bool
+    public_db: FixtureDb, public_url: str, *, is_secure: bool
 ) -> None:
     """A proxy that ends TLS asks by http; `public_url` says what browsers use."""
-    filled = fill_public(tmp_path / "mirror.db")
-    token = tokens.create(filled.store, "browser", "read")
-    served = client_of(tmp_path / "mirror.db", public_url=public_url)
+    token = tokens.create(public_db.store, "browser", "read")
+    served = client_of(public_db.path, public_url=public_url)
     answer = served("POST", "/-/mirror-login", data={"token": token})
     assert ("secure" in answer.headers["set-cookie"].lower()) is is_secure

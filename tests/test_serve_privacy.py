@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asgi_client import AsgiClient, basic, bearer, client_of, make_tokens
+from asgi_client import AsgiClient, basic, bearer, client_of
+from callers import STRANGERS, WITHOUT_CREDENTIAL, MixedMirror
 from datasette.app import Datasette
-from fixtures_db import LATER, PISTON, SECRETS, fill_mixed, fill_public, repository
+from fixtures_db import LATER, PISTON, SECRETS, FixtureDb, fill_mixed, repository
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -100,59 +101,15 @@ GUARDED = (
 """Addresses that need a token once the file holds a private row."""
 
 
-class Mixed:
-    """A served mirror with private rows, and one caller of every sort."""
-
-    def __init__(self, folder: Path) -> None:
-        filled = fill_mixed(folder / "mirror.db")
-        self.tokens = make_tokens(filled.store)
-        filled.store.close()
-        self.path = folder / "mirror.db"
-        self.served = client_of(self.path)
-        self.trusting = client_of(self.path, trust_basic_user=True)
-
-
-@pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> Mixed:
-    """Made once: nothing here writes what another test reads."""
-    return Mixed(tmp_path_factory.mktemp("mixed"))
-
-
-def _strangers(mixed: Mixed) -> dict[str, tuple[AsgiClient, dict[str, Any]]]:
-    """Everybody who may see none of the private rows through tables and SQL."""
-    return {
-        "anonymous": (mixed.served, {}),
-        "revoked": (mixed.served, {"headers": bearer(mixed.tokens["revoked"])}),
-        "expired": (mixed.served, {"headers": bearer(mixed.tokens["expired"])}),
-        "bad": (mixed.served, {"headers": bearer(mixed.tokens["bad"])}),
-        "bad basic": (mixed.served, {"headers": basic("jespern", mixed.tokens["bad"])}),
-        "broken header": (mixed.served, {"headers": {"Authorization": "Basic !!"}}),
-        "basic without trust": (mixed.served, {"headers": basic("jespern", "any")}),
-        "forged login": (mixed.served, {"cookies": {"ds_actor": "eyJhIjp7ImlkIjoicm9vdCJ9fQ.x"}}),
-        "trusted user": (mixed.trusting, {"headers": basic("jespern", "any")}),
-        "token in the address": (mixed.served, {"params": {"_token": mixed.tokens["read"]}}),
-    }
-
-
-STRANGERS = (
-    "anonymous", "revoked", "expired", "bad", "bad basic", "broken header", "basic without trust",
-    "forged login", "trusted user", "token in the address",
-)  # fmt: skip
-
-
-UNSAID = ("anonymous", "forged login", "trusted user", "token in the address")
-"""Those who sent no credential that is refused; all others are told so."""
-
-
 def _assert_nothing_private(content: bytes, told: str) -> None:
     seen = [secret for secret in SECRETS if secret.lower() in content.lower()]
     assert not seen, f"{told} shows {seen}"
 
 
 @pytest.mark.parametrize("stranger", STRANGERS)
-def test_strangers_see_no_private_byte(mixed: Mixed, stranger: str) -> None:
+def test_strangers_see_no_private_byte(mixed: MixedMirror, stranger: str) -> None:
     """Tables, SQL, stored queries, downloads and Datasette's own pages, in every format."""
-    served, how = _strangers(mixed)[stranger]
+    served, how = mixed.stranger(stranger)
     for path in GUARDED:
         where, _, query = path.partition("?")
         options = dict(how)
@@ -161,7 +118,7 @@ def test_strangers_see_no_private_byte(mixed: Mixed, stranger: str) -> None:
         elif query:
             where = path
         answer = served.get(where, **options)
-        assert answer.status_code in ((403, 404) if stranger in UNSAID else (401,)), path
+        assert answer.status_code in ((403, 404) if stranger in WITHOUT_CREDENTIAL else (401,)), path
         _assert_nothing_private(_without_the_question(answer.content), path)
     for path in (*OPEN, *(PAGES if stranger != "trusted user" else ())):
         options = {} if "?" in path and "params" in how else how
@@ -174,7 +131,7 @@ def _without_the_question(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("holder", ["read", "write"])
-def test_holders_of_a_token_see_everything(mixed: Mixed, holder: str) -> None:
+def test_holders_of_a_token_see_everything(mixed: MixedMirror, holder: str) -> None:
     """The same addresses answer, and the private rows are there."""
     for headers in (bearer(mixed.tokens[holder]), basic("whoever", mixed.tokens[holder])):
         for path in GUARDED:
@@ -184,7 +141,7 @@ def test_holders_of_a_token_see_everything(mixed: Mixed, holder: str) -> None:
         assert b"Arriving soon" in mixed.served.get("/mirror/repositories.json", headers=headers).content
 
 
-def test_routes_of_the_application_are_all_looked_at(mixed: Mixed) -> None:
+def test_routes_of_the_application_are_all_looked_at(mixed: MixedMirror) -> None:
     """A new route must be added to one of the lists above."""
     asked = [path.partition("?")[0] for path in (*OPEN, *PAGES, *GUARDED)]
     later = ("1\\.0", "2\\.0", ":memory:", "static-plugins", "/-/config")
@@ -193,7 +150,7 @@ def test_routes_of_the_application_are_all_looked_at(mixed: Mixed) -> None:
             assert any(pattern.match(path) for path in asked), pattern.pattern
 
 
-def test_introspection_names_the_file_but_counts_no_rows(mixed: Mixed) -> None:
+def test_introspection_names_the_file_but_counts_no_rows(mixed: MixedMirror) -> None:
     """The list of databases tells path and size of the file, as Datasette does; nothing of its rows."""
     (database,) = mixed.served.json("/-/databases.json")
     assert set(database) == {"name", "route", "path", "size", "is_mutable", "is_memory", "hash"}
@@ -201,10 +158,9 @@ def test_introspection_names_the_file_but_counts_no_rows(mixed: Mixed) -> None:
     assert mixed.served.json("/-/actor.json") == {"actor": None}
 
 
-def test_a_file_without_private_rows_is_open(tmp_path: Path) -> None:
+def test_a_file_without_private_rows_is_open(public_path: Path) -> None:
     """No token is asked for where nothing is private; the accounts are closed even then."""
-    fill_public(tmp_path / "mirror.db").store.close()
-    served = client_of(tmp_path / "mirror.db")
+    served = client_of(public_path)
     assert served.get("/mirror/repositories.json").status_code == 200
     assert served.get(f"/mirror.json?sql={SQL}").status_code == 200
     assert served.get("/mirror/api_tokens.json").status_code == 403
@@ -212,25 +168,23 @@ def test_a_file_without_private_rows_is_open(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["private", "gone", "once"])
-def test_one_private_row_closes_it_at_once(tmp_path: Path, how: str) -> None:
+def test_one_private_row_closes_it_at_once(public_db: FixtureDb, how: str) -> None:
     """A running server notices the row that a sync writes: living, gone, or public again with a past."""
-    filled = fill_public(tmp_path / "mirror.db")
-    served = client_of(tmp_path / "mirror.db")
+    served = client_of(public_db.path)
     assert served.get("/mirror/repositories.json").status_code == 200
-    filled.repositories([repository("a/b", is_private=True)])
+    public_db.repositories([repository("a/b", is_private=True)])
     if how == "gone":
-        filled.gone("a/b")
+        public_db.gone("a/b")
     if how == "once":
-        filled.repositories([repository("a/b")], at=LATER)
+        public_db.repositories([repository("a/b")], at=LATER)
     assert served.get("/mirror/repositories.json").status_code == 403
-    filled.store.close()
+    public_db.store.close()
 
 
-def test_a_login_ends_with_its_token(mixed: Mixed, tmp_path: Path) -> None:
+def test_a_login_ends_with_its_token(mixed: MixedMirror, mixed_db: FixtureDb) -> None:
     """The form gives a cookie for a token; revoking the token closes the tables to that cookie."""
-    filled = fill_mixed(tmp_path / "mirror.db")
-    token = tokens.create(filled.store, "browser", "read")
-    served = client_of(tmp_path / "mirror.db")
+    token = tokens.create(mixed_db.store, "browser", "read")
+    served = client_of(mixed_db.path)
     refused = served("POST", "/-/mirror-login", data={"token": mixed.tokens["bad"]})
     assert (refused.status_code, refused.headers.get("set-cookie", "").count("ds_actor")) == (403, 0)
     answer = served("POST", "/-/mirror-login", data={"token": token, "next": "/mirror/users"})
@@ -239,12 +193,12 @@ def test_a_login_ends_with_its_token(mixed: Mixed, tmp_path: Path) -> None:
     cookies = {"ds_actor": answer.cookies["ds_actor"].strip('"')}
     assert token not in str(answer.headers)
     assert served.get("/mirror/repositories.json", cookies=cookies).status_code == 200
-    tokens.revoke(filled.store, "browser")
+    tokens.revoke(mixed_db.store, "browser")
     assert served.get("/mirror/repositories.json", cookies=cookies).status_code == 403
-    filled.store.close()
+    mixed_db.store.close()
 
 
-def test_a_foreign_page_cannot_log_anybody_in(mixed: Mixed) -> None:
+def test_a_foreign_page_cannot_log_anybody_in(mixed: MixedMirror) -> None:
     """With a cookie in play the form wants its own token back."""
     answer = mixed.served(
         "POST",
@@ -275,7 +229,7 @@ def test_half_an_address_fails_nothing(tmp_path: Path) -> None:
         assert answer.status_code == 401
 
 
-def test_what_is_closed_says_how_to_open_it(mixed: Mixed) -> None:
+def test_what_is_closed_says_how_to_open_it(mixed: MixedMirror) -> None:
     """People get the form, programs get JSON."""
     page = mixed.served.get("/mirror/repositories")
     assert (page.status_code, "mirror token create" in page.text) == (403, True)
@@ -283,7 +237,7 @@ def test_what_is_closed_says_how_to_open_it(mixed: Mixed) -> None:
     assert (answer.status_code, answer.json()["status"]) == (403, 403)
 
 
-def test_crossdb_is_no_way_around(mixed: Mixed) -> None:
+def test_crossdb_is_no_way_around(mixed: MixedMirror) -> None:
     """Datasette's in-memory database with every file attached is as closed as the files."""
     crossed = AsgiClient(Datasette([str(mixed.path)], crossdb=True))
     sql = "select+group_concat(full_name)+from+mirror.repositories"
@@ -293,7 +247,7 @@ def test_crossdb_is_no_way_around(mixed: Mixed) -> None:
     assert b"arriving" in opened.content
 
 
-def test_plain_datasette_is_as_closed(mixed: Mixed) -> None:
+def test_plain_datasette_is_as_closed(mixed: MixedMirror) -> None:
     """The rules are the plugin's, however it is started; immutable files too, and root is let in."""
     for how in ({"files": [str(mixed.path)]}, {"immutables": [str(mixed.path)]}):
         plain = AsgiClient(Datasette(**how))
@@ -305,7 +259,7 @@ def test_plain_datasette_is_as_closed(mixed: Mixed) -> None:
         assert plain.get("/mirror/repositories.json", cookies=root).status_code == 200
 
 
-def test_a_wrong_plugin_configuration_ends_the_start(mixed: Mixed) -> None:
+def test_a_wrong_plugin_configuration_ends_the_start(mixed: MixedMirror) -> None:
     """A typing error in a setting of privacy must not pass unseen."""
     metadata = {"plugins": {"bitbucket-mirror": {"trust_basic_usr": True}}}
     with pytest.raises(Exception, match="trust_basic_usr"):
@@ -333,21 +287,20 @@ def test_trust_is_for_this_machine_alone(
     assert is_local(client, headers) is local
 
 
-def test_the_use_of_a_token_is_noted_and_its_secret_is_not(tmp_path: Path, capfd: Any) -> None:
+def test_the_use_of_a_token_is_noted_and_its_secret_is_not(mixed_db: FixtureDb, capfd: Any) -> None:
     """The row tells when; the console tells nothing, errors included."""
-    filled = fill_mixed(tmp_path / "mirror.db")
-    token = tokens.create(filled.store, "noted", "read")
-    served = client_of(tmp_path / "mirror.db")
+    token = tokens.create(mixed_db.store, "noted", "read")
+    served = client_of(mixed_db.path)
     for path in ("/mirror/repositories.json", "/mirror/nothing", "/mirror.json?sql=select+nonsense"):
         served.get(path, headers=bearer(token))
     for _ in range(100):
-        if tokens.listed(filled.store.connection)[0].last_used_at:
+        if tokens.listed(mixed_db.store.connection)[0].last_used_at:
             break
         served.get("/-/versions.json")
-    assert tokens.listed(filled.store.connection)[0].last_used_at is not None
+    assert tokens.listed(mixed_db.store.connection)[0].last_used_at is not None
     out, err = capfd.readouterr()
     assert token not in out + err
-    filled.store.close()
+    mixed_db.store.close()
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -363,7 +316,7 @@ def test_the_use_of_a_token_is_noted_and_its_secret_is_not(tmp_path: Path, capfd
     table=st.sampled_from(["repositories", "changes", "api_tokens", "users", "stale"]),
 )
 def test_no_actor_from_elsewhere_opens_a_mirror(
-    mixed: Mixed, action: str, actor: dict[str, Any] | None, table: str
+    mixed: MixedMirror, action: str, actor: dict[str, Any] | None, table: str
 ) -> None:
     """Whatever another plugin or an old cookie says: without a token recognised now, nothing opens."""
     import asyncio
@@ -375,7 +328,7 @@ def test_no_actor_from_elsewhere_opens_a_mirror(
     assert asyncio.run(allowed) is False
 
 
-def test_the_fixture_holds_what_the_tests_look_for(mixed: Mixed) -> None:
+def test_the_fixture_holds_what_the_tests_look_for(mixed: MixedMirror) -> None:
     """Every secret is in the file, so that not finding it means something."""
     with sqlite3.connect(mixed.path) as connection:
         dump = "\n".join(connection.iterdump())

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from asgi_client import AsgiClient, bearer, client_of, make_tokens
-from fixtures_db import PUBLIC, FixtureDb, fill_many, fill_public, hg_ref, repository
+from fixtures_db import PUBLIC, FixtureDb, fill_many, hg_ref, repository
 
 from mirror.search import register
 from mirror.serve.stored_queries import QUERIES
@@ -14,24 +14,23 @@ from mirror.times import to_text, utc_now
 
 
 @pytest.fixture
-def questions(tmp_path: Path) -> "Questions":
+def questions(public_db: FixtureDb) -> "Questions":
     """A mirror with something to find for each query, and a gone twin of it."""
-    filled = fill_public(tmp_path / "mirror.db")
-    filled.repositories([repository("gone/stale", size=10**12, is_private=True), repository("gone/open")])
-    filled.repositories([repository("mcatalbas/hidden", is_private=True)])
-    filled.refs("gone/stale", [hg_ref("branch", "old", "1"), hg_ref("tag", "0.2.1", "1")])
-    filled.refs("gone/stale", [hg_ref("branch", "old", "1"), hg_ref("tag", "0.2.1", "2")])
+    public_db.repositories([repository("gone/stale", size=10**12, is_private=True), repository("gone/open")])
+    public_db.repositories([repository("mcatalbas/hidden", is_private=True)])
+    public_db.refs("gone/stale", [hg_ref("branch", "old", "1"), hg_ref("tag", "0.2.1", "1")])
+    public_db.refs("gone/stale", [hg_ref("branch", "old", "1"), hg_ref("tag", "0.2.1", "2")])
     for name in ("mcatalbas/codeigniter", "dchambers/django-piston"):
-        filled.refs(name, [hg_ref("branch", "master", "3"), hg_ref("branch", "old", "4")])
-    filled.refs("dchambers/django-piston", [hg_ref("branch", "master", "3"), hg_ref("tag", "1.0", "5")])
-    filled.refs("dchambers/django-piston", [hg_ref("branch", "master", "3"), hg_ref("tag", "1.0", "6")])
-    filled.repositories([PUBLIC[3]], at=to_text(utc_now()))
-    filled.failure("gone/open")
+        public_db.refs(name, [hg_ref("branch", "master", "3"), hg_ref("branch", "old", "4")])
+    public_db.refs("dchambers/django-piston", [hg_ref("branch", "master", "3"), hg_ref("tag", "1.0", "5")])
+    public_db.refs("dchambers/django-piston", [hg_ref("branch", "master", "3"), hg_ref("tag", "1.0", "6")])
+    public_db.repositories([PUBLIC[3]], at=to_text(utc_now()))
+    public_db.failure("gone/open")
     for gone in ("gone/stale", "gone/open"):
-        filled.gone(gone, at="2026-11-03T00:00:00.000000Z")
-    filled.failure("mcatalbas/codeigniter")
-    token = make_tokens(filled.store)["read"]
-    return Questions(filled, client_of(tmp_path / "mirror.db"), token)
+        public_db.gone(gone, at="2026-11-03T00:00:00.000000Z")
+    public_db.failure("mcatalbas/codeigniter")
+    token = make_tokens(public_db.store)["read"]
+    return Questions(public_db, client_of(public_db.path), token)
 
 
 class Questions:

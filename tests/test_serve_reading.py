@@ -69,13 +69,12 @@ def test_an_immutable_file_is_closed_and_its_public_rows_are_served(
     assert served.get("/1.0/repositories/jespern/arriving").status_code in (403, 404)
 
 
-def test_an_immutable_file_with_changes_beside_it_is_closed(tmp_path: Path) -> None:
+def test_an_immutable_file_with_changes_beside_it_is_closed(public_db: FixtureDb) -> None:
     """An immutable reader does not see the WAL, where a repository may have been made private."""
-    filled = fill_public(tmp_path / "mirror.db")
-    filled.store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    served = AsgiClient(Datasette([], immutables=[str(tmp_path / "mirror.db")]))
+    public_db.store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    served = AsgiClient(Datasette([], immutables=[str(public_db.path)]))
     assert served.get("/mirror.json", params={"sql": READ}).status_code == 200
-    filled.repositories([repository("mcatalbas/codeigniter", is_private=True)])
+    public_db.repositories([repository("mcatalbas/codeigniter", is_private=True)])
     assert served.get("/mirror.json", params={"sql": READ}).status_code == 403
     assert served.get("/mirror/repositories.csv").status_code == 403
 
@@ -102,10 +101,9 @@ def test_a_file_that_cannot_be_asked_is_no_missing_mirror(tmp_path: Path) -> Non
     assert served.get("/mirror/repositories.json").status_code != 200
 
 
-def test_queries_that_waited_while_a_sync_committed_private_rows_return_none(tmp_path: Path) -> None:
+def test_queries_that_waited_while_a_sync_committed_private_rows_return_none(public_db: FixtureDb) -> None:
     """All threads are busy; queries are admitted, private rows are committed, and then the queries run."""
-    filled = fill_public(tmp_path / "mirror.db")
-    datasette = client_of(tmp_path / "mirror.db").datasette
+    datasette = client_of(public_db.path).datasette
 
     async def ask() -> list[Any]:
         (database,) = mirrors(datasette)
@@ -118,7 +116,7 @@ def test_queries_that_waited_while_a_sync_committed_private_rows_return_none(tmp
         await asyncio.sleep(0)
         waiting = [asyncio.create_task(database.execute(READ)) for _ in range(20)]
         await asyncio.sleep(0)
-        filled.repositories([HIDDEN])
+        public_db.repositories([HIDDEN])
         gate.set()
         await asyncio.gather(*busy)
         return await asyncio.gather(*waiting, return_exceptions=True)
@@ -127,19 +125,18 @@ def test_queries_that_waited_while_a_sync_committed_private_rows_return_none(tmp
     assert {type(answer) for answer in answers} == {Forbidden}
 
 
-def test_csv_that_streams_while_private_rows_are_committed_ends_without_them(tmp_path: Path) -> None:
+def test_csv_that_streams_while_private_rows_are_committed_ends_without_them(public_db: FixtureDb) -> None:
     """Every page of a stream is read with its own check."""
-    filled = fill_public(tmp_path / "mirror.db")
-    copy_rows(filled, 40)
+    copy_rows(public_db, 40)
     pages = {"max_returned_rows": 50, "default_page_size": 50}
-    datasette = Datasette([str(tmp_path / "mirror.db")], settings=pages)
+    datasette = Datasette([str(public_db.path)], settings=pages)
     query = b"_stream=1&_sort=id"
     path = "/mirror/repositories.csv"
     sent = bytearray()
 
     async def send(message: dict[str, Any]) -> None:
         if not sent and message.get("body"):
-            filled.repositories([HIDDEN])
+            public_db.repositories([HIDDEN])
         sent.extend(message.get("body", b""))
 
     async def receive() -> dict[str, Any]:
@@ -305,11 +302,10 @@ def test_a_token_reads_what_strangers_do_not(told: FixtureDb, tmp_path: Path) ->
     assert b"odd-name" in served.get("/-/mirror-status", headers=headers).content
 
 
-def test_attached_files_are_closed_as_well(tmp_path: Path) -> None:
+def test_attached_files_are_closed_as_well(tmp_path: Path, mixed_path: Path) -> None:
     """The memory of `--crossdb` reaches into every file, under whatever name."""
-    fill_mixed(tmp_path / "mirror.db").store.close()
-    shutil.copy(tmp_path / "mirror.db", tmp_path / "other.db")
-    served = AsgiClient(Datasette([str(tmp_path / "mirror.db"), str(tmp_path / "other.db")], crossdb=True))
+    shutil.copy(mixed_path, tmp_path / "other.db")
+    served = AsgiClient(Datasette([str(mixed_path), str(tmp_path / "other.db")], crossdb=True))
     assert isinstance(served.datasette.databases["_memory"], GuardedDatabase)
     answer = served.get("/_memory.json", params={"sql": "select full_name from other.repositories"})
     assert answer.status_code == 403

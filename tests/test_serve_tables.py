@@ -13,29 +13,26 @@ from mirror.serve.table_metadata import HIDDEN, TABLES
 
 
 @pytest.fixture
-def public(tmp_path: Path) -> AsgiClient:
+def public(public_path: Path) -> AsgiClient:
     """A served mirror with public rows alone."""
-    fill_public(tmp_path / "mirror.db").store.close()
-    return client_of(tmp_path / "mirror.db")
+    return client_of(public_path)
 
 
-def test_plain_datasette_serves_a_mirror_too(tmp_path: Path) -> None:
+def test_plain_datasette_serves_a_mirror_too(public_path: Path) -> None:
     """The entry point is enough; `datasette data/mirror.db` knows the titles and the queries."""
-    fill_public(tmp_path / "mirror.db").store.close()
-    plain = AsgiClient(Datasette([str(tmp_path / "mirror.db")]))
+    plain = AsgiClient(Datasette([str(public_path)]))
     assert plain.json("/mirror/who_owns_most.json?_shape=objects")["rows"][0]["owner"]
     assert "Who owns most" in plain.get("/mirror").text
 
 
-def test_another_database_beside_it_is_left_alone(tmp_path: Path) -> None:
+def test_another_database_beside_it_is_left_alone(tmp_path: Path, public_path: Path) -> None:
     """Tables of the same names in somebody else's file get none of our titles, queries or rules."""
-    fill_public(tmp_path / "mirror.db").store.close()
     other = sqlite3.connect(tmp_path / "other.db")
     other.executescript("CREATE TABLE repositories (name TEXT, is_private INTEGER)")
     other.execute("INSERT INTO repositories VALUES ('theirs', 1)")
     other.commit()
     other.close()
-    both = AsgiClient(Datasette([str(tmp_path / "mirror.db"), str(tmp_path / "other.db")]))
+    both = AsgiClient(Datasette([str(public_path), str(tmp_path / "other.db")]))
     assert both.json("/other/repositories.json?_shape=objects")["rows"] == [
         {"rowid": 1, "name": "theirs", "is_private": 1}
     ]

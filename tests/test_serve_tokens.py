@@ -1,25 +1,24 @@
 """Local API tokens: made once, kept as hashes, ended by name."""
 
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
-from fixtures_db import fill_public, owner
+from fixtures_db import FixtureDb, owner
 
 from mirror.errors import ConfigError, NotFound
 from mirror.store import tokens
 from mirror.times import utc_now
 
 
-def test_a_token_is_found_again_but_not_in_the_file(tmp_path: Path) -> None:
+def test_a_token_is_found_again_but_not_in_the_file(public_db: FixtureDb) -> None:
     """What the file holds does not let anybody in."""
-    store = fill_public(tmp_path / "mirror.db").store
+    store = public_db.store
     token = tokens.create(store, "laptop", "read")
     found = tokens.find(store.connection, token)
     assert found is not None
     assert (found.name, found.scope) == ("laptop", "read")
     store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    assert token.encode() not in (tmp_path / "mirror.db").read_bytes()
+    assert token.encode() not in (public_db.path).read_bytes()
     assert tokens.find(store.connection, tokens.hashed(token)) is None
 
 
@@ -36,9 +35,9 @@ def test_an_unknown_scope_is_refused(scope: str) -> None:
         tokens.read_scope(scope)
 
 
-def test_a_revoked_and_an_expired_token_are_nobody(tmp_path: Path) -> None:
+def test_a_revoked_and_an_expired_token_are_nobody(public_db: FixtureDb) -> None:
     """Ended is ended, by hand or by time."""
-    store = fill_public(tmp_path / "mirror.db").store
+    store = public_db.store
     revoked = tokens.create(store, "a", "read")
     expired = tokens.create(store, "b", "read", utc_now() - timedelta(seconds=1))
     living = tokens.create(store, "c", "read", utc_now() + timedelta(hours=1))
@@ -47,9 +46,9 @@ def test_a_revoked_and_an_expired_token_are_nobody(tmp_path: Path) -> None:
     assert [one and one.name for one in found] == [None, None, "c"]
 
 
-def test_tokens_are_listed_with_their_user_and_ended_by_number(tmp_path: Path) -> None:
+def test_tokens_are_listed_with_their_user_and_ended_by_number(public_db: FixtureDb) -> None:
     """The list shows what is needed to end one."""
-    store = fill_public(tmp_path / "mirror.db").store
+    store = public_db.store
     tokens.create(store, "his", "write", user="JESPERN")
     (listed,) = tokens.listed(store.connection)
     assert (listed.name, listed.user, listed.scope, listed.revoked_at) == ("his", "jespern", "write", None)
@@ -59,9 +58,9 @@ def test_tokens_are_listed_with_their_user_and_ended_by_number(tmp_path: Path) -
         tokens.revoke(store, "his")
 
 
-def test_one_token_is_ended_by_its_name_before_another_by_its_number(tmp_path: Path) -> None:
+def test_one_token_is_ended_by_its_name_before_another_by_its_number(public_db: FixtureDb) -> None:
     """A token may be called as another is numbered."""
-    store = fill_public(tmp_path / "mirror.db").store
+    store = public_db.store
     for name in ("a", "1"):
         tokens.create(store, name, "read")
     tokens.revoke(store, "1")
@@ -73,9 +72,9 @@ def test_one_token_is_ended_by_its_name_before_another_by_its_number(tmp_path: P
             tokens.revoke(store, name)
 
 
-def test_a_name_is_free_again_once_its_token_is_revoked(tmp_path: Path) -> None:
+def test_a_name_is_free_again_once_its_token_is_revoked(public_db: FixtureDb) -> None:
     """Two living tokens of one name could not be told apart."""
-    store = fill_public(tmp_path / "mirror.db").store
+    store = public_db.store
     tokens.create(store, "laptop")
     with pytest.raises(ConfigError, match="already"):
         tokens.create(store, "laptop")
@@ -83,22 +82,21 @@ def test_a_name_is_free_again_once_its_token_is_revoked(tmp_path: Path) -> None:
     assert tokens.create(store, "laptop").startswith("mir_")
 
 
-def test_a_token_for_nobody_mirrored_is_refused(tmp_path: Path) -> None:
+def test_a_token_for_nobody_mirrored_is_refused(public_db: FixtureDb) -> None:
     """The user must be in the file."""
-    store = fill_public(tmp_path / "mirror.db").store
+    store = public_db.store
     with pytest.raises(NotFound, match="no user 'nobody'"):
         tokens.create(store, "x", user="nobody")
 
 
-def test_a_name_of_several_users_is_refused(tmp_path: Path) -> None:
+def test_a_name_of_several_users_is_refused(public_db: FixtureDb) -> None:
     """The uuid says whose it is; a person and the namespace that they own are one."""
-    filled = fill_public(tmp_path / "mirror.db")
     person, space = owner("bob", uuid="{bob-himself}"), owner("bob", uuid="{bob-space}")
-    filled.members(space, (person,))
-    filled.store.connection.execute("UPDATE members SET permission = 'member'")
+    public_db.members(space, (person,))
+    public_db.store.connection.execute("UPDATE members SET permission = 'member'")
     with pytest.raises(ConfigError, match=r"\{bob-himself\}"):
-        tokens.create(filled.store, "x", user="bob")
-    tokens.create(filled.store, "by uuid", user="{bob-himself}")
-    filled.store.connection.execute("UPDATE members SET permission = 'owner'")
-    tokens.create(filled.store, "owner", user="bob")
-    assert [one.user for one in tokens.listed(filled.store.connection)] == ["bob", "bob"]
+        tokens.create(public_db.store, "x", user="bob")
+    tokens.create(public_db.store, "by uuid", user="{bob-himself}")
+    public_db.store.connection.execute("UPDATE members SET permission = 'owner'")
+    tokens.create(public_db.store, "owner", user="bob")
+    assert [one.user for one in tokens.listed(public_db.store.connection)] == ["bob", "bob"]

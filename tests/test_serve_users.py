@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from asgi_client import AsgiClient, basic, bearer, client_of
+from fake_writer import FakeWriter
 from fixtures_db import LATER, FixtureDb, fill_public, owner, repository
-from test_api1_writes import StoreWriter
 
 from mirror.model import Member
 from mirror.store import tokens
@@ -53,7 +53,7 @@ class World:
         filled.repositories([repository("rival/public", RIVAL)], at=LATER)
         self.token = tokens.create(filled.store, "of ann", "write", user="ann")
         self.whole = tokens.create(filled.store, "whole", "write")
-        self.writer = StoreWriter(filled)
+        self.writer = FakeWriter(filled)
         self.served = client_of(path, trust_basic_user=True, writes=True, writer=self.writer)
         login = self.served("POST", "/-/mirror-login", data={"token": self.token})
         self.cookies = {"ds_actor": login.cookies["ds_actor"].strip('"')}
@@ -248,10 +248,11 @@ REFUSED = (
 
 
 @pytest.mark.parametrize("headers", REFUSED, ids=str)
-def test_a_credential_that_is_not_accepted_is_401_everywhere(tmp_path: Path, headers: dict[str, str]) -> None:
+def test_a_credential_that_is_not_accepted_is_401_everywhere(
+    public_path: Path, headers: dict[str, str]
+) -> None:
     """Public things too, with a word how to make a token; without credentials they are shown."""
-    fill_public(tmp_path / "mirror.db").store.close()
-    served = client_of(tmp_path / "mirror.db")
+    served = client_of(public_path)
     for path in (
         "/1.0/repositories/jespern", "/1.0/repositories?name=x&callback=f", "/2.0/repositories",
         "/2.0/users/jespern",
@@ -267,15 +268,14 @@ def test_a_credential_that_is_not_accepted_is_401_everywhere(tmp_path: Path, hea
         assert served.get(path, headers={"Authorization": 'OAuth oauth_token="x"'}).status_code == 200
 
 
-def test_an_ended_token_is_401_not_a_stranger(tmp_path: Path) -> None:
+def test_an_ended_token_is_401_not_a_stranger(public_db: FixtureDb) -> None:
     """Revoked in mid-work: the next request is refused, so nobody takes what is hidden for deleted."""
-    filled = fill_public(tmp_path / "mirror.db")
-    filled.repositories(ROWS)
-    token = tokens.create(filled.store, "backup")
-    served: AsgiClient = client_of(tmp_path / "mirror.db")
+    public_db.repositories(ROWS)
+    token = tokens.create(public_db.store, "backup")
+    served: AsgiClient = client_of(public_db.path)
     assert served.json("/2.0/repositories/acme", headers=bearer(token))["size"] == 2
-    tokens.revoke(filled.store, "backup")
+    tokens.revoke(public_db.store, "backup")
     for headers in (bearer(token), basic("x-token-auth", token)):
         assert served.get("/2.0/repositories/acme", headers=headers).status_code == 401
     assert served.get(f"/2.0/repositories/acme?access_token={token}").status_code == 401
-    filled.store.close()
+    public_db.store.close()

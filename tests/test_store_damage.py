@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cli_runner import Folder
-from test_store_versions import DUMPS, restored
+from older_files import DUMPS, restored
 
 from mirror.errors import StoreError
 from mirror.queries.repositories import changes_since, find_repository

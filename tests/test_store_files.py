@@ -6,7 +6,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from test_store_older import MIGRATIONS, older
+from older_files import MIGRATIONS, older
 
 from mirror.errors import StoreLocked
 from mirror.store import Store

@@ -4,51 +4,16 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from older_files import MIGRATIONS, older
 from search_oracle import naive
-from sqlite_utils import Database
 
 from mirror.errors import StoreError
 from mirror.search import search
-from mirror.search.index import check_index, rebuild_index
+from mirror.search.index import check_index
 from mirror.store import Store
 from mirror.store import migrations as schema
 from mirror.store.files import open_reader
 from mirror.store.repositories import CLOSED
-
-MIGRATIONS = [migration.name for migration in schema.migrations.pending(Database(memory=True))]
-
-
-def older(path: Path, up_to: str) -> None:
-    """Make a file as the version left it whose last migration was `up_to`, with rows newer than its index."""
-    connection = sqlite3.connect(path)
-    db = Database(connection, execute_plugins=False)
-    at = MIGRATIONS.index(up_to) + 1
-    if at < len(MIGRATIONS):
-        schema.migrations.apply(db, stop_before=MIGRATIONS[at])
-    else:
-        schema.migrations.apply(db)
-    connection.executescript(
-        """INSERT INTO upstreams (id, name, kind, url) VALUES (1, 'cloud', 'cloud', 'https://bitbucket.example');
-        INSERT INTO users (id, upstream_id, uuid, username, kind, first_seen_at, last_seen_at)
-            VALUES (1, 1, 'u', 'alice', 'team', '', '')"""
-    )
-    connection.executemany(
-        """INSERT INTO repositories (id, upstream_id, uuid, owner_id, slug, name, full_name, is_private,
-            first_seen_at, last_seen_at) VALUES (?, 1, ?, 1, ?, ?, '', 0, '', '')""",
-        [(number, str(number), f"tool-{number}", f"Tool {number}") for number in range(1, 9)],
-    )
-    if at >= MIGRATIONS.index("m004_search_index") + 1:
-        rebuild_index(connection)
-    connection.execute("UPDATE repositories SET name = 'Other', slug = 'other' WHERE id = 2")
-    connection.execute("DELETE FROM repositories WHERE id = 3")
-    connection.execute(
-        """INSERT INTO repositories (id, upstream_id, uuid, owner_id, slug, name, full_name, is_private,
-            first_seen_at, last_seen_at) VALUES (9, 1, '9', 1, 'tool-9', 'Tool 9', '', 0, '', '')"""
-    )
-    connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {at}")
-    connection.commit()
-    connection.close()
 
 
 @pytest.mark.parametrize("up_to", MIGRATIONS[:-1])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from older_files import DUMPS, restored
 from sqlite_utils import Database
 
 from mirror.queries.repositories import find_repository
@@ -14,14 +15,6 @@ from mirror.store import Store
 from mirror.store import migrations as schema
 from mirror.store.files import open_reader
 from mirror.store.integrity import check_file
-
-DUMPS = sorted((Path(__file__).parent / "older").glob("*.sql"))
-
-
-def restored(path: Path, sql: str) -> None:
-    """Make a file from a dump."""
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(sql)
 
 
 def objects(path: Path) -> list[Any]:

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from asgi_client import AsgiClient, client_of
 from fixtures_db import FixtureDb, owner, repository
+from older_files import MIGRATIONS
 from sqlite_utils import Database
-from test_store_older import MIGRATIONS
 
 from mirror.model import Ref
 from mirror.store import migrations as schema

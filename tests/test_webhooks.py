@@ -5,14 +5,13 @@ import gzip
 import hashlib
 import shutil
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sync_harness import START
-from webhook_client import NEW, NEWER, OLD, SECRET, SOME, WebhookClient, body_of, signature, webhook_mirror
+from webhook_client import NEW, NEWER, OLD, SECRET, SOME, WebhookClient, body_of, signature
 
 from mirror.errors import StoreError
 from mirror.lenient_json import decoded_bytes
@@ -24,13 +23,6 @@ from mirror.serve.webhooks import LARGEST_BODY, accept, write
 from mirror.store import Store
 from mirror.store.webhooks import Delivery, Move, News
 from mirror.times import to_text, utc_now
-
-
-@pytest.fixture
-def hook(tmp_path: Path) -> Iterator[WebhookClient]:
-    """A synced mirror whose upstream has a webhook."""
-    with webhook_mirror(tmp_path) as found:
-        yield found
 
 
 def test_a_push_shows_at_once(hook: WebhookClient) -> None:

@@ -1,7 +1,6 @@
 """What a sync makes of marks: the upstream's word, at few requests, whatever the webhooks said."""
 
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -19,13 +18,6 @@ from mirror.store.ledger import RequestLedger
 from mirror.sync.crawl import Run, sync_upstream
 from mirror.sync.scope import MARKED, REFS, RETRY, Part
 from mirror.upstream.connect import connect
-
-
-@pytest.fixture
-def hook(tmp_path: Path) -> Iterator[WebhookClient]:
-    """A synced mirror whose upstream has a webhook."""
-    with webhook_mirror(tmp_path) as found:
-        yield found
 
 
 def work(hook: WebhookClient, part: Part, later: float = 60) -> Summary:

@@ -1,0 +1,59 @@
+"""The fixtures that several test files share. What they are made of is in the helper modules beside."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from callers import MixedMirror
+from cli_runner import Folder
+from fixtures_db import FixtureDb, fill_mixed, fill_public
+from webhook_client import WebhookClient, webhook_mirror
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """An empty folder to run `mirror` in."""
+    return Folder(tmp_path)
+
+
+@pytest.fixture
+def public_db(tmp_path: Path) -> Iterator[FixtureDb]:
+    """A mirror without private repositories, open for writing."""
+    filled = fill_public(tmp_path / "mirror.db")
+    yield filled
+    filled.store.close()
+
+
+@pytest.fixture
+def public_path(public_db: FixtureDb) -> Path:
+    """The file of a mirror without private repositories, which no one has open."""
+    public_db.store.close()
+    return public_db.path
+
+
+@pytest.fixture
+def mixed_db(tmp_path: Path) -> Iterator[FixtureDb]:
+    """A mirror with private repositories of every sort, open for writing."""
+    filled = fill_mixed(tmp_path / "mirror.db")
+    yield filled
+    filled.store.close()
+
+
+@pytest.fixture
+def mixed_path(mixed_db: FixtureDb) -> Path:
+    """The file of a mirror with private repositories of every sort, which no one has open."""
+    mixed_db.store.close()
+    return mixed_db.path
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> MixedMirror:
+    """A served mirror with private repositories, for tests that write nothing another test reads."""
+    return MixedMirror(tmp_path_factory.mktemp("mixed"))
+
+
+@pytest.fixture
+def hook(tmp_path: Path) -> Iterator[WebhookClient]:
+    """A synced and served mirror whose upstream sends webhooks."""
+    with webhook_mirror(tmp_path) as client:
+        yield client

@@ -1,0 +1,58 @@
+"""What the tests of served writes hand in instead of an upstream."""
+
+from typing import TYPE_CHECKING, Any
+
+from fixtures_db import FixtureDb, owner, repository
+
+from mirror.model import Repository, RepositorySettings
+
+if TYPE_CHECKING:
+    from mirror.errors import MirrorError
+
+
+class FakeWriter:
+    """A writer whose upstream always says yes, or raises what a test told it to."""
+
+    def __init__(self, filled: FixtureDb) -> None:
+        self.filled = filled
+        self.calls = list[tuple[str, str, RepositorySettings | None, str]]()
+        self.error: MirrorError | None = None
+
+    def create(self, owner: str, settings: RepositorySettings, *, by: str) -> Repository:
+        """Save it as asked."""
+        return self._save("create", f"{owner}/{(settings.name or '').lower()}", settings, by)
+
+    def update(self, full_name: str, settings: RepositorySettings, *, by: str) -> Repository:
+        """Save it under its new name, if it has one."""
+        owner = full_name.partition("/")[0]
+        after = f"{owner}/{settings.name.lower()}" if settings.name else full_name
+        return self._save("update", after, settings, by)
+
+    def delete(self, full_name: str, *, by: str) -> None:
+        """Mark it gone."""
+        self._note("delete", full_name, None, by)
+        self.filled.gone(full_name)
+
+    def fork(self, full_name: str, owner: str, settings: RepositorySettings, *, by: str) -> Repository:
+        """Save it as a fork."""
+        return self._save("fork", f"{owner}/{settings.name}", settings, by, parent_full_name=full_name)
+
+    def _note(self, verb: str, full_name: str, settings: RepositorySettings | None, by: str) -> None:
+        if self.error:
+            raise self.error
+        self.calls.append((verb, full_name, settings, by))
+
+    def _save(
+        self, verb: str, full_name: str, settings: RepositorySettings, by: str, **others: Any
+    ) -> Repository:
+        self._note(verb, full_name, settings, by)
+        row = repository(
+            full_name,
+            owner(full_name.partition("/")[0]),
+            name=settings.name or "x",
+            scm=settings.scm,
+            size=0,
+            **others,
+        )
+        self.filled.repositories([row])
+        return row
