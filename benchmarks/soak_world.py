@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mirror.sandbox import TOKEN, Fault, Sandbox, World, running
+from mirror.sandbox import TOKEN, Fault, Sandbox, World, repository_refs, running, visible_repositories
 
 WHAT = {
     "push": 40, "edit": 8, "touch": 4, "create_branch": 8, "delete_branch": 8, "create_tag": 6, "move_tag": 4,
@@ -54,7 +54,7 @@ class Hostile:
         self._open = contextlib.ExitStack()
         workspaces = self.sandbox.workspaces()
         self.still_workspaces = [slug for n, slug in enumerate(workspaces) if n % STILL_SHARE == 0]
-        rows = list(self.sandbox.world.visible())
+        rows = list(visible_repositories(self.sandbox.world))
         self.still = [row for row in rows if self._is_still(row["full_name"])]
         self._gone = list[str]()
         self._made = 0
@@ -174,7 +174,7 @@ class Hostile:
         return [ref for kind, ref in self._refs(name) if (kind == "tag") is tags]
 
     def _refs(self, name: str | None) -> dict[tuple[str, str], dict[str, Any]]:
-        return {(ref["type"], ref["name"]): ref for ref in self.sandbox.world.refs(name or "")}
+        return {(ref["type"], ref["name"]): ref for ref in repository_refs(self.sandbox.world, name or "")}
 
     def _say(self, action: str, repository: dict[str, str], changes: list[dict[str, Any]]) -> None:
         if changes:

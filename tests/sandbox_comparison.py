@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from mirror.sandbox import TOKEN, Asker, Sandbox
+from mirror.sandbox import TOKEN, Principal, Sandbox, repository_refs, visible_repositories
 from mirror.times import normalised
 
 Rows = Callable[[str], list[Any]]
@@ -19,11 +19,13 @@ REPOSITORY_COLUMNS = (
 
 
 def differences(
-    rows: Rows, sandbox: Sandbox, workspaces: Sequence[str], *, origin: str, asker: Asker = TOKEN
+    rows: Rows, sandbox: Sandbox, workspaces: Sequence[str], *, origin: str, caller: Principal = TOKEN
 ) -> Iterator[str]:
     """Yield what a mirror says that the sandbox would not say now, tombstones aside, and the reverse."""
     wanted = {
-        row["uuid"]: row for row in sandbox.world.visible(asker, origin) if _namespace(row) in workspaces
+        row["uuid"]: row
+        for row in visible_repositories(sandbox.world, caller, origin)
+        if _namespace(row) in workspaces
     }
     mine = {row["uuid"]: row for row in repositories(rows)}
     yield from (f"missing: {wanted[uuid]['full_name']}" for uuid in sorted(wanted.keys() - mine.keys()))
@@ -33,7 +35,9 @@ def differences(
         name, owner = wanted[uuid]["full_name"], sandbox.world.workspace(_namespace(wanted[uuid]))
         owned = {"owner_uuid": owner and owner.uuid, "owner_name": owner and owner.slug}
         yield from _differing(name, mine[uuid], {**repository_of(wanted[uuid]), **owned})
-        told = {(ref["type"] == "tag", ref["name"]): ref_of(ref) for ref in sandbox.world.refs(name)}
+        told = {
+            (ref["type"] == "tag", ref["name"]): ref_of(ref) for ref in repository_refs(sandbox.world, name)
+        }
         yield from _differing(f"{name}: refs", my_refs.get(uuid, {}), told)
 
 

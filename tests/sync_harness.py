@@ -15,7 +15,7 @@ from sandbox_comparison import REPOSITORY_COLUMNS, differences
 
 from mirror.config import Duration, Retry, UpstreamConfig
 from mirror.report import Silent, Summary
-from mirror.sandbox import TOKEN, Asker, RunningSandbox, Sandbox, World, running
+from mirror.sandbox import TOKEN, Principal, RunningSandbox, Sandbox, World, running
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
 from mirror.sync.crawl import Run, sync_upstream
@@ -240,12 +240,12 @@ _SANDBOX_OPTIONS = {"requests_per_hour", "anonymous_requests_per_hour", "faults"
 
 
 def assert_matches_sandbox(
-    crawl: SyncHarness, served: RunningSandbox | Sandbox, workspaces: Sequence[str], asker: Asker = TOKEN
+    crawl: SyncHarness, served: RunningSandbox | Sandbox, workspaces: Sequence[str], caller: Principal = TOKEN
 ) -> None:
     """Hold every row of the mirror that is no tombstone against what the sandbox would answer now."""
     sandbox = served.sandbox if isinstance(served, RunningSandbox) else served
     origin = crawl.config.url.removesuffix("/2.0")
-    found = list(differences(crawl.rows, sandbox, workspaces, origin=origin, asker=asker))
+    found = list(differences(crawl.rows, sandbox, workspaces, origin=origin, caller=caller))
     assert not found, "\n".join(found)
 
 

@@ -18,7 +18,7 @@ import pytest
 from cli_runner import Folder, small_sandbox, started, told
 from webhook_client import signature
 
-from mirror.sandbox import parse_fault
+from mirror.sandbox import parse_fault, visible_repositories
 
 ROOT = Path(__file__).resolve().parent.parent
 RARELY = 'schedule = "0 0 1 1 *"\nverify_schedule = ""'
@@ -191,7 +191,9 @@ def test_a_webhook_is_followed_up_within_seconds(folder: Folder) -> None:
             address = re.findall(r"http://\S+", process.stdout.readline())[0]
             told(process, "box complete")
             box.sandbox.do("rename", "ubernostrum/django-profiles", name="renamed-just-now")
-            told_name = [row for row in box.sandbox.world.visible() if row["slug"] == "renamed-just-now"]
+            told_name = [
+                row for row in visible_repositories(box.sandbox.world) if row["slug"] == "renamed-just-now"
+            ]
             body = json.dumps({"repository": told_name[0]}).encode()
             answer = httpx.post(
                 f"{address}/-/webhook/box",
@@ -211,7 +213,11 @@ def test_what_was_acknowledged_before_sigkill_is_written_by_the_next_process(fol
     path = folder.path / "data/mirror.db"
     with small_sandbox(20) as box:
         folder.configure(box.url, RARELY + '\nwebhook_secret = "env:HOOK"', serve="port = 0")
-        rows = [row for row in box.sandbox.world.visible() if row["scm"] == "git" and not row["is_private"]]
+        rows = [
+            row
+            for row in visible_repositories(box.sandbox.world)
+            if row["scm"] == "git" and not row["is_private"]
+        ]
         row = rows[0]
         box.sandbox.do("create_branch", row["full_name"], name="pushed", target=before)
         assert folder.run("sync").code == 0

@@ -25,7 +25,7 @@ from mirror.errors import ConfigError
 from mirror.observe.alerts import Alerts, events_of, place_of
 from mirror.observe.delivery import MOST_WAITING, Courier, NotDelivered, call, post
 from mirror.report import Counts, Silent, Summary
-from mirror.sandbox import parse_fault
+from mirror.sandbox import parse_fault, visible_repositories
 from mirror.store.runs import Failure
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -99,7 +99,7 @@ def test_the_brake_is_told_once(folder: Folder, listener: Listener) -> None:
     with small_sandbox(60) as box:
         with_alerts(folder, box.url, listener)
         folder.run("sync", **chat)
-        names = [row["full_name"] for row in box.sandbox.world.visible()]
+        names = [row["full_name"] for row in visible_repositories(box.sandbox.world)]
         (most, _), *_ = Counter(name.partition("/")[0] for name in names).most_common()
         for name in [name for name in names if name.startswith(f"{most}/")][:4]:
             box.sandbox.do("delete", name)

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from mirror.sandbox import RunningSandbox, Sandbox, World, running, serve
+from mirror.sandbox import RunningSandbox, Sandbox, World, running, serve, visible_repositories
 
 PASSWORD = "sandbox"
 BEARER = {"Authorization": "Bearer sandbox"}
@@ -172,7 +172,9 @@ def test_odd_pages_can_only_be_read_by_following_next(sandbox: RunningSandbox, c
             rows += [row["uuid"] for row in page["values"]]
             place = page["next"]
         expected = [
-            row["uuid"] for row in sandbox.sandbox.world.visible() if "/big/" in f"/{row['full_name']}"
+            row["uuid"]
+            for row in visible_repositories(sandbox.sandbox.world)
+            if "/big/" in f"/{row['full_name']}"
         ]
         assert sorted(rows) == sorted(expected)
     assert client.get("repositories/big?page=x").status_code == 400
@@ -344,7 +346,7 @@ def test_a_hook_that_fails_is_told_in_the_state(sandbox: RunningSandbox, client:
     """The request is answered, and the failure is not lost."""
     sandbox.sandbox.on_request(1, lambda: sandbox.sandbox.do("delete", "no/such"))
     assert client.get("workspaces/big").status_code == 200
-    assert sandbox.sandbox.state()["errors"] == ["Refusal: there is no repository no/such"]
+    assert sandbox.sandbox.state()["errors"] == ["EditError: there is no repository no/such"]
 
 
 def test_a_request_in_pieces_and_several_at_once_are_both_understood(sandbox: RunningSandbox) -> None:

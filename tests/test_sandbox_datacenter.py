@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mirror.sandbox import ANONYMOUS, TOKEN, Asker, RunningSandbox, Sandbox, World, running
+from mirror.sandbox import (
+    ANONYMOUS,
+    TOKEN,
+    Principal,
+    RunningSandbox,
+    Sandbox,
+    World,
+    running,
+    visible_repositories,
+)
 
 BEARER = {"Authorization": "Bearer sandbox"}
 
@@ -40,8 +49,8 @@ def walk(client: httpx.Client, path: str, limit: int, headers: dict[str, str]) -
         start = page["nextPageStart"]
 
 
-def names(sandbox: RunningSandbox, asker: Asker) -> set[str]:
-    return {row["full_name"].lower() for row in sandbox.sandbox.world.visible(asker)}
+def names(sandbox: RunningSandbox, caller: Principal) -> set[str]:
+    return {row["full_name"].lower() for row in visible_repositories(sandbox.sandbox.world, caller)}
 
 
 @settings(max_examples=15, deadline=None)

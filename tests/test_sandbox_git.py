@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mirror.sandbox import RunningSandbox, Sandbox, World, running
+from mirror.sandbox import RunningSandbox, Sandbox, World, repository_refs, running
 
 GIT = {"User-Agent": "git/2.47.0"}
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -39,7 +39,7 @@ def test_git_reads_the_same_refs_as_the_api_gives(
     """Branches, tags peeled, and HEAD, in both versions of the protocol."""
     for name in ("1team/special-refs", "1team/many-refs", "mcatalbas/codeigniter"):
         found = ls_remote(f"{sandbox.origin}/{name}.git", version, tmp_path)
-        for ref in sandbox.sandbox.world.refs(name):
+        for ref in repository_refs(sandbox.sandbox.world, name):
             path = f"refs/{'tags' if ref['type'] == 'tag' else 'heads'}/{ref['name']}"
             assert found.pop(f"{path}^{{}}", None) or found[path] == ref["target"]["hash"]
             del found[path]

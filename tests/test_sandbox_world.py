@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mirror.sandbox import ANONYMOUS, TOKEN, Refusal, Sandbox, World, person, utc_now
+from mirror.sandbox import (
+    ANONYMOUS,
+    TOKEN,
+    EditError,
+    Sandbox,
+    World,
+    person,
+    repository_refs,
+    utc_now,
+    visible_repositories,
+)
 from mirror.sandbox.exchange import Request
 
 SORTS = ("created_on", "-created_on", "updated_on", "-updated_on", "name", "slug", "-full_name")
@@ -34,20 +44,20 @@ def walk(sandbox: Sandbox, path: str, query: str) -> list[Any]:
 
 
 def full_names(world: World) -> set[str]:
-    return {row["full_name"] for row in world.visible()}
+    return {row["full_name"] for row in visible_repositories(world)}
 
 
 def test_the_examples_of_the_first_document_are_always_there() -> None:
     """Even a world too small for them holds the eleven known repositories."""
     for size in (0, 11, 50, 3000):
         world = World(size)
-        rows = {row["full_name"]: row for row in world.visible()}
+        rows = {row["full_name"]: row for row in visible_repositories(world)}
         assert len(rows) == max(size, 11)
         piston = rows["jespern/django-piston"]
         assert (piston["followers_count"], piston["scm"]) == (173, "hg")
         assert piston["description"] == "Piston is a Django mini-framework creating APIs."
         assert piston["mainbranch"] == {"type": "named_branch", "name": "default"}
-        assert [ref["name"] for ref in world.refs("jespern/django-piston")] == [
+        assert [ref["name"] for ref in repository_refs(world, "jespern/django-piston")] == [
             "default",
             "0.2.1",
             "0.2.2",
@@ -72,9 +82,9 @@ def test_the_examples_of_the_first_document_are_always_there() -> None:
 def test_the_same_seed_gives_the_same_world() -> None:
     """Two worlds of one seed are equal to the last ref, another seed gives another one."""
     one, two, other = World(300), World(300), World(300, seed=2)
-    assert list(one.visible()) == list(two.visible())
-    assert all(one.refs(name) == two.refs(name) for name in full_names(one))
-    assert list(one.visible()) != list(other.visible())
+    assert list(visible_repositories(one)) == list(visible_repositories(two))
+    assert all(repository_refs(one, name) == repository_refs(two, name) for name in full_names(one))
+    assert list(visible_repositories(one)) != list(visible_repositories(other))
 
 
 def test_a_million_repositories_are_there_at_once() -> None:
@@ -90,7 +100,7 @@ def test_a_million_repositories_are_there_at_once() -> None:
 
 def test_names_and_owners_follow_zipfs_law() -> None:
     """The first workspaces are much bigger than the last, and popular names have many owners."""
-    rows = list(World(5000).visible())
+    rows = list(visible_repositories(World(5000)))
     owners = Counter(row["full_name"].split("/")[0] for row in rows).most_common()
     assert owners[0][1] > 5 * owners[10][1]
     names = Counter(row["slug"] for row in rows).most_common()
@@ -104,7 +114,7 @@ def test_forks_share_the_name_of_their_parent_and_are_listed_by_it() -> None:
     """`parent`, `forks_count` and the list of forks tell the same story."""
     world = World(2000)
     sandbox = Sandbox(world)
-    rows = list(world.visible())
+    rows = list(visible_repositories(world))
     children = Counter(row["parent"]["full_name"] for row in rows if row.get("parent"))
     assert len(children) > 30
     for row in rows:
@@ -118,7 +128,7 @@ def test_forks_share_the_name_of_their_parent_and_are_listed_by_it() -> None:
 
 def test_every_oddity_of_repositories_occurs() -> None:
     """Whatever real repositories do to a naive parser, some row of a default world does."""
-    rows = list(World().visible())
+    rows = list(visible_repositories(World()))
     shapes = {json.dumps(row["mainbranch"], sort_keys=True) for row in rows if "mainbranch" in row}
     assert {"null", "{}"} < shapes
     assert any("mainbranch" not in row for row in rows)
@@ -138,7 +148,9 @@ def test_every_oddity_of_repositories_occurs() -> None:
     assert len({row["links"]["self"]["href"].partition("/repositories")[0] for row in rows}) == 3
     world = World()
     users = [
-        ref["target"]["author"].get("user", {}) for name in full_names(world) for ref in world.refs(name)
+        ref["target"]["author"].get("user", {})
+        for name in full_names(world)
+        for ref in repository_refs(world, name)
     ]
     assert any(user and not user.keys() & {"username", "nickname"} for user in users)
     assert any("https://" in row["name"] for row in rows)
@@ -148,7 +160,7 @@ def test_every_oddity_of_repositories_occurs() -> None:
 def test_every_oddity_of_refs_occurs() -> None:
     """Closed branches, odd names, tags in three shapes, authors without account, uuid or e-mail."""
     world = World()
-    by_repository = {name: world.refs(name) for name in full_names(world)}
+    by_repository = {name: repository_refs(world, name) for name in full_names(world)}
     refs = [ref for found in by_repository.values() for ref in found]
     assert {len(ref["heads"]) for ref in refs if "heads" in ref} == {0, 1, 2}
     tags = [ref for ref in refs if ref["type"] == "tag"]
@@ -182,10 +194,10 @@ def test_every_oddity_of_refs_occurs() -> None:
 def test_only_members_and_tokens_see_private_repositories() -> None:
     """Anonymous askers see public ones, people also those of their workspaces, a token everything."""
     world = World()
-    everything = list(world.visible(TOKEN))
+    everything = list(visible_repositories(world, TOKEN))
     public = [row["full_name"] for row in everything if not row["is_private"]]
-    assert [row["full_name"] for row in world.visible(ANONYMOUS)] == public
-    jespern = {row["full_name"] for row in world.visible(person("jespern"))}
+    assert [row["full_name"] for row in visible_repositories(world, ANONYMOUS)] == public
+    jespern = {row["full_name"] for row in visible_repositories(world, person("jespern"))}
     assert jespern - set(public) == {
         row["full_name"]
         for row in everything
@@ -205,8 +217,12 @@ def test_pages_of_any_length_and_order_cover_each_repository_once(pagelen: int, 
         assert page["pagelen"] == min(100, pagelen)
         rows += page["values"]
         query = page.get("next", "").partition("?")[2]
-    asker = TOKEN if who else ANONYMOUS
-    expected = {row["uuid"] for row in sandbox.world.visible(asker) if row["full_name"].startswith("big/")}
+    caller = TOKEN if who else ANONYMOUS
+    expected = {
+        row["uuid"]
+        for row in visible_repositories(sandbox.world, caller)
+        if row["full_name"].startswith("big/")
+    }
     assert len(rows) == page["size"] == len(expected)
     assert {row["uuid"] for row in rows} == expected
     keys = [row[sort.lstrip("-")].lower().replace("+00:00", "").ljust(26, "\0") for row in rows]
@@ -260,12 +276,12 @@ def test_every_edit_shows_in_every_order(history: list[tuple[str, int, int]]) ->
             walk(sandbox, f"repositories/{slug}", f"sort={sort}")
     deleted: list[str] = []
     for action, first, second in history:
-        rows = list(world.visible())
+        rows = list(visible_repositories(world))
         row, other = rows[first % len(rows)], rows[second % len(rows)]
         try:
             edited = act(sandbox, action, (row["full_name"], other["full_name"]), second, deleted)
-        except Refusal:
-            assert list(world.visible()) == rows
+        except EditError:
+            assert list(visible_repositories(world)) == rows
             continue
         if action == "delete":
             deleted.append(edited["uuid"])
@@ -273,7 +289,7 @@ def test_every_edit_shows_in_every_order(history: list[tuple[str, int, int]]) ->
             home = edited["repository"].partition("/")[0]
             newest = ask(sandbox, f"repositories/{home}", "sort=-updated_on&pagelen=1")
             assert edited["uuid"] == newest["values"][0]["uuid"] or action == "swap"
-    expected = {row["uuid"]: row for row in world.visible(origin="http://sandbox")}
+    expected = {row["uuid"]: row for row in visible_repositories(world, origin="http://sandbox")}
     for sort in SORTS:
         listed = {
             row["uuid"]: row
@@ -298,19 +314,19 @@ def test_refs_follow_their_edits() -> None:
     """Branches and tags are made, moved and deleted, and nothing else changes."""
     sandbox = Sandbox(World())
     world, name = sandbox.world, "mcatalbas/codeigniter"
-    before = {(ref["type"], ref["name"]): ref["target"]["hash"] for ref in world.refs(name)}
+    before = {(ref["type"], ref["name"]): ref["target"]["hash"] for ref in repository_refs(world, name)}
     sandbox.do("create_branch", name, name="feature/new")
     sandbox.do("create_tag", name, name="v9", annotated=False)
     sandbox.do("push", name)
-    after = {(ref["type"], ref["name"]): ref["target"]["hash"] for ref in world.refs(name)}
+    after = {(ref["type"], ref["name"]): ref["target"]["hash"] for ref in repository_refs(world, name)}
     assert after.keys() - before.keys() == {("branch", "feature/new"), ("tag", "v9")}
     assert [key for key in before if before[key] != after[key]] == [("branch", "master")]
     sandbox.do("move_tag", name, name="v9")
     sandbox.do("delete_branch", name, name="feature/new")
-    last = {(ref["type"], ref["name"]): ref["target"]["hash"] for ref in world.refs(name)}
+    last = {(ref["type"], ref["name"]): ref["target"]["hash"] for ref in repository_refs(world, name)}
     assert last.keys() - before.keys() == {("tag", "v9")}
     assert last["tag", "v9"] != after["tag", "v9"]
-    with pytest.raises(Refusal, match="no branch"):
+    with pytest.raises(EditError, match="no branch"):
         sandbox.do("delete_branch", name, name="feature/new")
 
 
@@ -318,10 +334,12 @@ def test_the_first_push_ends_emptiness_and_moves_tip_in_mercurial() -> None:
     """An empty repository gets its main branch with the first push; hg's tip follows each push."""
     sandbox = Sandbox(World())
     sandbox.do("push", "1team/never-pushed")
-    (branch,) = sandbox.world.refs("1team/never-pushed")
+    (branch,) = repository_refs(sandbox.world, "1team/never-pushed")
     assert branch["name"] == "master"
     sandbox.do("push", "jespern/django-piston")
-    refs = {ref["name"]: ref["target"]["hash"] for ref in sandbox.world.refs("jespern/django-piston")}
+    refs = {
+        ref["name"]: ref["target"]["hash"] for ref in repository_refs(sandbox.world, "jespern/django-piston")
+    }
     assert refs["tip"] == refs["default"]
 
 
@@ -337,16 +355,16 @@ def test_a_push_of_tags_can_be_told_to_leave_the_date_alone() -> None:
 def test_refs_do_not_change_with_a_touch_or_a_transfer() -> None:
     """Dates, authors and commits of refs stay when only the repository's own row changes."""
     sandbox = Sandbox(World(600, workspaces=2))
-    for row in list(sandbox.world.visible())[40:80]:
+    for row in list(visible_repositories(sandbox.world))[40:80]:
         before = [
             (ref["name"], ref["target"]["date"], ref["target"]["author"]["raw"])
-            for ref in sandbox.world.refs(row["full_name"])
+            for ref in repository_refs(sandbox.world, row["full_name"])
         ]
         sandbox.do("touch", row["full_name"])
         moved = sandbox.do("transfer", row["full_name"], to="erik")["repository"]
         after = [
             (ref["name"], ref["target"]["date"], ref["target"]["author"]["raw"])
-            for ref in sandbox.world.refs(moved)
+            for ref in repository_refs(sandbox.world, moved)
         ]
         assert before == after
 
@@ -354,7 +372,7 @@ def test_refs_do_not_change_with_a_touch_or_a_transfer() -> None:
 def test_a_workspace_goes_and_comes_back_with_everything_in_it() -> None:
     """Nothing of a deleted workspace is found, by name or uuid, until it is restored."""
     sandbox = Sandbox(World())
-    before = list(sandbox.world.visible())
+    before = list(visible_repositories(sandbox.world))
     row = ask(sandbox, "repositories/big")["values"][0]
     sandbox.do("delete_workspace", workspace="big")
     assert "big" not in sandbox.workspaces()
@@ -367,7 +385,7 @@ def test_a_workspace_goes_and_comes_back_with_everything_in_it() -> None:
     ):
         assert sandbox.answer(Request("GET", f"/2.0/{path}")).status == 404
     sandbox.do("restore_workspace", workspace="big")
-    assert list(sandbox.world.visible()) == before
+    assert list(visible_repositories(sandbox.world)) == before
 
 
 def test_members_come_and_go_and_with_them_what_they_see() -> None:
@@ -375,12 +393,12 @@ def test_members_come_and_go_and_with_them_what_they_see() -> None:
     sandbox = Sandbox(World())
     name = "erik/org.eclipse.mylyn.bitbucket"
     jespern = person("jespern")
-    assert name in {row["full_name"] for row in sandbox.world.visible(jespern)}
+    assert name in {row["full_name"] for row in visible_repositories(sandbox.world, jespern)}
     assert sandbox.do("remove_member", workspace="erik", name="jespern")["members"] == ["erik"]
-    assert name not in {row["full_name"] for row in sandbox.world.visible(jespern)}
+    assert name not in {row["full_name"] for row in visible_repositories(sandbox.world, jespern)}
     sandbox.do("add_member", workspace="erik", name="jespern")
-    assert name in {row["full_name"] for row in sandbox.world.visible(jespern)}
-    with pytest.raises(Refusal, match="already"):
+    assert name in {row["full_name"] for row in visible_repositories(sandbox.world, jespern)}
+    with pytest.raises(EditError, match="already"):
         sandbox.do("add_member", workspace="erik", name="jespern")
 
 
@@ -391,9 +409,9 @@ def test_followers_can_change_without_a_date() -> None:
     before = ask(sandbox, f"repositories/{name}")["updated_on"]
     assert sandbox.do("edit", name, fields={"followers": 174}, touch=False)["updated_on"] == before
     assert ask(sandbox, f"repositories/{name}")["followers_count"] == 174
-    with pytest.raises(Refusal, match="cannot be edited"):
+    with pytest.raises(EditError, match="cannot be edited"):
         sandbox.do("edit", name, fields={"uuid": "x"})
-    with pytest.raises(Refusal, match="cannot be"):
+    with pytest.raises(EditError, match="cannot be"):
         sandbox.do("edit", name, fields={"followers": "many"})
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from sync_harness import crawling
 
+from mirror.sandbox import repository_refs
+
 NAME = "jespern/django-piston"
 FRESH: dict[str, Any] = {"workspaces": ("jespern", "ubernostrum")}
 
@@ -40,7 +42,7 @@ def test_every_kind_with_old_and_new(
     """Each thing that people do is one line with what was and what is."""
     with crawling(tmp_path, **FRESH) as (sandbox, crawl):
         crawl.sync()
-        hashes = {each["name"]: each["target"]["hash"] for each in sandbox.world.refs(NAME)}
+        hashes = {each["name"]: each["target"]["hash"] for each in repository_refs(sandbox.world, NAME)}
         done = sandbox.do(action, NAME, **details)
         crawl.sync()
         told = [change for change in crawl.changes() if change[0] == kind]
@@ -52,7 +54,10 @@ def test_every_kind_with_old_and_new(
         elif kind == "deleted":
             assert (old, new) == (NAME, "deleted")
         elif ref is not None:
-            now = {each["name"]: each["target"]["hash"] for each in sandbox.world.refs(done["repository"])}
+            now = {
+                each["name"]: each["target"]["hash"]
+                for each in repository_refs(sandbox.world, done["repository"])
+            }
             assert (old, new) == (hashes.get(ref), now.get(ref))
         others = {change[0] for change in crawl.changes()} - {kind, "updated"}
         assert not others

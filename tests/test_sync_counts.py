@@ -6,7 +6,7 @@ from pathlib import Path
 from sync_harness import Clock, Notes, assert_matches_sandbox, contents, crawling
 
 from mirror.errors import Interrupted
-from mirror.sandbox import World
+from mirror.sandbox import World, repository_refs, visible_repositories
 from mirror.sync.crawl import sync_upstream
 
 SEEDS = 29
@@ -25,8 +25,8 @@ def test_a_full_sync_of_1000_spends_1010_requests_and_the_next_one(tmp_path: Pat
         first = crawl.sync()
         assert (first.state, first.exit_code) == ("complete", 0)
         assert first.counts.repositories_new == 1000
-        rows = [row for row in world.visible() if row["full_name"].startswith("big/")]
-        further = sum(max(0, len(world.refs(row["full_name"])) - 1) // 100 for row in rows)
+        rows = [row for row in visible_repositories(world) if row["full_name"].startswith("big/")]
+        further = sum(max(0, len(repository_refs(world, row["full_name"])) - 1) // 100 for row in rows)
         assert sandbox.state()["by_kind"] == {
             "user": 1, "workspace": 1, "members": 1, "listing": 10, "refs": 1000 + further,
         }  # fmt: skip
@@ -41,7 +41,7 @@ def test_a_full_sync_of_1000_spends_1010_requests_and_the_next_one(tmp_path: Pat
         assert second.counts.repositories_changed == second.counts.refs_changed == 0
 
         sandbox.reset()
-        names = [row["full_name"] for row in rows if len(world.refs(row["full_name"])) < 100][-5:]
+        names = [row["full_name"] for row in rows if len(repository_refs(world, row["full_name"])) < 100][-5:]
         for name in names:
             sandbox.do("push", name)
         third = crawl.sync()
@@ -112,7 +112,7 @@ def test_two_upstreams_in_one_file_keep_apart(tmp_path: Path) -> None:
             """SELECT u.name, count(*) FROM repositories r JOIN upstreams u ON u.id = r.upstream_id
                WHERE deleted_at IS NULL GROUP BY 1 ORDER BY 1"""
         )
-        count = sum(row["full_name"].startswith("1team/") for row in sandbox.world.visible())
+        count = sum(row["full_name"].startswith("1team/") for row in visible_repositories(sandbox.world))
         assert held == [("here", 4), ("there", count)]
 
 

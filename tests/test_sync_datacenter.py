@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sync_harness import Clock, SyncHarness
 
-from mirror.sandbox import Fault, Sandbox, World, running
+from mirror.sandbox import Fault, Sandbox, World, repository_refs, running
 
 SOME = "erik/org.eclipse.mylyn.bitbucket"
 
@@ -34,7 +34,7 @@ def test_the_main_branch_comes_with_the_branches(tmp_path: Path) -> None:
         served.sandbox.do("create_branch", SOME, name="another")
         served.sandbox.do("delete_branch", SOME, name=first)
         assert main_branch() not in {None, first}
-        for ref in served.sandbox.world.refs(SOME):
+        for ref in repository_refs(served.sandbox.world, SOME):
             if ref["type"] != "tag":
                 served.sandbox.do("delete_branch", SOME, name=ref["name"])
             else:

@@ -11,7 +11,7 @@ import pytest
 from sync_harness import SyncHarness, assert_matches_sandbox, crawling
 
 from mirror.config import Duration, Retry
-from mirror.sandbox import Fault
+from mirror.sandbox import Fault, repository_refs
 
 TWO: dict[str, Any] = {"workspaces": ("jespern", "ubernostrum")}
 BAD = "jespern/django-piston"
@@ -246,7 +246,7 @@ def test_two_bad_repositories_hold_nothing_back(tmp_path: Path) -> None:
         for _ in range(5):
             sandbox.do("push", "jespern/jespern")
             crawl.sync(later=6 * 3600)
-            tip = sandbox.world.refs("jespern/jespern")
+            tip = repository_refs(sandbox.world, "jespern/jespern")
             mine = crawl.rows(
                 """SELECT target_hash FROM branches JOIN repositories r ON r.id = repository_id
                    WHERE full_name = 'jespern/jespern' AND branches.name = 'default'"""

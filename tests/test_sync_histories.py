@@ -14,8 +14,17 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sync_harness import Clock, SyncHarness, assert_matches_sandbox
 
-from mirror.sandbox import ANONYMOUS, TOKEN, Asker, Sandbox, World, running
-from mirror.sandbox.exchange import Answer, Request
+from mirror.sandbox import (
+    ANONYMOUS,
+    TOKEN,
+    Principal,
+    Sandbox,
+    World,
+    repository_refs,
+    running,
+    visible_repositories,
+)
+from mirror.sandbox.exchange import Request, Response
 from mirror.store.runs import Failure
 
 MIRRORED = ("jespern", "erik", "ubernostrum")
@@ -51,7 +60,7 @@ class Stage:
     def __init__(self) -> None:
         self.sandbox = Sandbox(World(0))
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> Response:
         """Let the present sandbox answer."""
         return self.sandbox.answer(request)
 
@@ -91,7 +100,7 @@ class Play:
         clock = Clock()
         clock.wait(0 if path.name.startswith("first") else 3600)
         self.sandbox = theatre.stage.sandbox = Sandbox(World(0, seed=SEED, now=clock.now))
-        self.asker: Asker = ANONYMOUS if anonymous else TOKEN
+        self.caller: Principal = ANONYMOUS if anonymous else TOKEN
         options: dict[str, Any] = {"workspaces": MIRRORED, "page_length": 2, "absence_brake": 1.0}
         secret = None if anonymous else "sandbox"
         self.crawl = SyncHarness(theatre.origin, path, clock, secret=secret, **options)
@@ -109,7 +118,7 @@ class Play:
         slugs = self.slugs
         return {
             row["uuid"]
-            for row in self.sandbox.world.visible(self.asker)
+            for row in visible_repositories(self.sandbox.world, self.caller)
             if row["full_name"].partition("/")[0] in slugs
         }
 
@@ -146,7 +155,9 @@ class Play:
         if failure.kind == "refs" and failure.status == 404:
             lost = {row[0] for row in self.crawl.rows("SELECT uuid FROM repositories")} - self.visible()
             return failure.subject in lost
-        bare = {row["uuid"] for row in world.visible() if not world.refs(row["full_name"])}
+        bare = {
+            row["uuid"] for row in visible_repositories(world) if not repository_refs(world, row["full_name"])
+        }
         return failure.kind == "refs" and "no ref is listed" in failure.error and failure.subject in bare
 
     def _slot(self, slug: str) -> Any:
@@ -172,7 +183,11 @@ class Play:
         world = self.sandbox.world
         if action == "restore":
             return [uuid for uuid in sorted(self.out_of_sight) if world.gone(uuid) is not None]
-        return [name for row in world.visible() if (name := row["full_name"]).partition("/")[0] in near]
+        return [
+            name
+            for row in visible_repositories(world)
+            if (name := row["full_name"]).partition("/")[0] in near
+        ]
 
     def _details(  # noqa: PLR0911 - a table
         self, edit: Edit, name: str, other: str, near: list[str]
@@ -191,7 +206,11 @@ class Play:
                 return {"name": self._fresh.replace(" ", "-")}
             case "delete_branch" | "move_tag" | "delete_tag":
                 is_tag = "tag" in edit.action
-                refs = [r["name"] for r in self.sandbox.world.refs(name) if (r["type"] == "tag") is is_tag]
+                refs = [
+                    r["name"]
+                    for r in repository_refs(self.sandbox.world, name)
+                    if (r["type"] == "tag") is is_tag
+                ]
                 return {"name": _one(refs or ["none"], edit.other)}
             case _:
                 return {}
@@ -219,7 +238,7 @@ def play(theatre: Theatre, history: list[Any], *, anonymous: bool) -> None:
         it.sync(meanwhile=True)
         it.sandbox.reset()  # what has not happened by now does not happen any more
         it.sync()
-        assert_matches_sandbox(it.crawl, it.sandbox, it.slugs, it.asker)
+        assert_matches_sandbox(it.crawl, it.sandbox, it.slugs, it.caller)
     it.crawl.sync(later=2 * 86_400)  # leaves what was updated behind the overlap
     it.sandbox.reset()
     it.sync()

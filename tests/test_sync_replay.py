@@ -12,7 +12,7 @@ import pytest
 from sync_harness import Clock, SyncHarness
 
 from mirror.sandbox import running
-from mirror.sandbox.exchange import Answer, Request
+from mirror.sandbox.exchange import Request, Response
 from mirror.times import normalised
 
 HERE = Path(__file__).parent
@@ -63,19 +63,19 @@ class Replay:
         """The namespaces that there are."""
         return tuple(sorted({name.partition("/")[0] for name in self.repositories}))
 
-    def answer(self, request: Request) -> Answer:
-        """Answer with what was recorded."""
+    def answer(self, request: Request) -> Response:
+        """Response with what was recorded."""
         parts = request.path.removeprefix("/2.0/").split("/")
         if parts[-1] == "refs":
             return page(list(self.refs.values()))
         if parts[0] == "repositories":
             return page([row for name, row in self.repositories.items() if name.startswith(f"{parts[1]}/")])
-        return Answer(200, json.dumps({"slug": parts[1], "type": "workspace"}).encode())
+        return Response(200, json.dumps({"slug": parts[1], "type": "workspace"}).encode())
 
 
-def page(values: list[Any]) -> Answer:
+def page(values: list[Any]) -> Response:
     """Make a page of rows."""
-    return Answer(200, json.dumps({"pagelen": 100, "values": values}).encode())
+    return Response(200, json.dumps({"pagelen": 100, "values": values}).encode())
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -12,7 +12,7 @@ from webhook_client import NEW, OLD, SOME, WebhookClient, webhook_mirror
 from mirror.background.jobs import with_marks
 from mirror.config import Config
 from mirror.report import Silent, Summary
-from mirror.sandbox import parse_fault
+from mirror.sandbox import parse_fault, repository_refs
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
 from mirror.sync.crawl import Run, sync_upstream
@@ -66,7 +66,9 @@ def test_a_push_is_confirmed_by_one_request(hook: WebhookClient) -> None:
     summary = work(hook, MARKED)
     assert (summary.state, summary.kind, summary.counts.requests) == ("complete", "marked", 1)
     assert marks(hook) == 0
-    (told,) = [ref["target"]["hash"] for ref in hook.sandbox.world.refs(SOME) if ref["name"] == "main"]
+    (told,) = [
+        ref["target"]["hash"] for ref in repository_refs(hook.sandbox.world, SOME) if ref["name"] == "main"
+    ]
     assert hook.main() == told
     hook.crawl.sync()
     true(hook)

@@ -13,7 +13,7 @@ from write_harness import WriteHarness, writable
 from mirror.model import RepositorySettings
 from mirror.operations import Wishes, sync_all
 from mirror.report import Silent
-from mirror.sandbox import Fault
+from mirror.sandbox import Fault, repository_refs, visible_repositories
 from mirror.store import Store
 from mirror.store.audit import OLDEST_PAGE
 from mirror.store.files import sync_lock
@@ -240,7 +240,7 @@ def test_a_sync_under_way_is_not_harmed(tmp_path: Path) -> None:
         made.sandbox.clear_faults()
         made.sync()
         here = made.rows("SELECT full_name FROM repositories WHERE deleted_at IS NULL ORDER BY 1")
-        there = {row["full_name"] for row in made.sandbox.world.visible()}
+        there = {row["full_name"] for row in visible_repositories(made.sandbox.world)}
         assert {row[0] for row in here} == {
             name for name in there if name.partition("/")[0] in ("jespern", "big")
         }
@@ -249,7 +249,7 @@ def test_a_sync_under_way_is_not_harmed(tmp_path: Path) -> None:
 def test_a_fork_has_its_refs_at_once(made: WriteHarness) -> None:
     """It is marked to be read once more, because upstreams may copy refs after they have answered."""
     made.writes.fork("jespern/django-piston", "erik", RepositorySettings(name="piston"), by="x")
-    there = {ref["name"] for ref in made.sandbox.world.refs("erik/piston")}
+    there = {ref["name"] for ref in repository_refs(made.sandbox.world, "erik/piston")}
     assert {name for (name,) in made.rows(_REFS_OF_PISTON)} == there != set()
     assert made.rows("SELECT count(*) FROM cursors WHERE stream LIKE 'marked:%'") == [(1,)]
     made.sync()

@@ -8,7 +8,7 @@ from write_harness import WriteHarness, writable
 
 from mirror.errors import OutcomeUnknown, UpstreamBusy, UpstreamRefused
 from mirror.model import RepositorySettings
-from mirror.sandbox import Fault
+from mirror.sandbox import Fault, visible_repositories
 
 IDEA = RepositorySettings(name="idea", scm="git", description="An idea")
 PISTON = "jespern/django-piston"
@@ -42,7 +42,7 @@ def made(tmp_path: Path) -> Iterator[WriteHarness]:
 
 def sent(made: WriteHarness) -> int:
     """Count the writes that came through: each tries to make a repository of its own."""
-    return sum("idea" in row["slug"] for row in made.sandbox.world.visible())
+    return sum("idea" in row["slug"] for row in visible_repositories(made.sandbox.world))
 
 
 @pytest.mark.parametrize("fault", DONE_BUT_UNHEARD, ids=named)

@@ -12,7 +12,7 @@ import httpx
 from asgi_client import AsgiClient, client_of
 from sync_harness import SyncHarness, crawling
 
-from mirror.sandbox import Sandbox
+from mirror.sandbox import Sandbox, visible_repositories
 from mirror.serve.webhook_writer import Hook
 from mirror.serve.webhooks import accept
 from mirror.store import Store, tokens
@@ -80,7 +80,7 @@ class WebhookClient:
         found = self.crawl.rows("SELECT uuid FROM repositories WHERE full_name = ?", full_name)
         if found:
             return str(found[0][0])
-        told = {row["full_name"]: row["uuid"] for row in self.sandbox.world.visible()}
+        told = {row["full_name"]: row["uuid"] for row in visible_repositories(self.sandbox.world)}
         return str(told[full_name])
 
     def main(self, full_name: str = SOME) -> str | None:

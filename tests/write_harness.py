@@ -13,7 +13,7 @@ from mirror.config import Config, Duration, Retry, UpstreamConfig
 from mirror.operations import Wishes, sync_all
 from mirror.queries.repositories import find_repository
 from mirror.report import Silent
-from mirror.sandbox import RunningSandbox, Sandbox, World, running
+from mirror.sandbox import RunningSandbox, Sandbox, World, running, visible_repositories
 from mirror.search import search
 from mirror.store.files import open_reader
 from mirror.write import PassThrough
@@ -102,7 +102,11 @@ class WriteHarness:
 
     def upstream(self, full_name: str) -> Any:
         """Read a repository of the sandbox itself, None where there is none."""
-        named = [row for row in self.sandbox.world.visible() if row["full_name"].lower() == full_name.lower()]
+        named = [
+            row
+            for row in visible_repositories(self.sandbox.world)
+            if row["full_name"].lower() == full_name.lower()
+        ]
         return json.loads(json.dumps(named[0])) if named else None
 
     def asked(self) -> int:

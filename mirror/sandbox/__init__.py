@@ -1,11 +1,12 @@
 """A simulated Bitbucket, served over real HTTP: to try the mirror out, to test it, to measure it.
 
-Read `model` and `world` for its data, `api2` for what it answers, `control` and `faults` for what can be done
-to it, `server` for how it travels.
+`model` and `world` hold its data, `api1`, `api2`, `datacenter` and `git` answer requests, `edits` changes the
+data, `faults` spoils answers, `server` serves it all over HTTP.
 """
 
-from mirror.sandbox.edits import Refusal
-from mirror.sandbox.exchange import ANONYMOUS, TOKEN, Asker, person
+from mirror.sandbox.api2_shapes import repository_refs, visible_repositories
+from mirror.sandbox.edits import EditError
+from mirror.sandbox.exchange import ANONYMOUS, TOKEN, Principal, person
 from mirror.sandbox.faults import Fault, parse_fault
 from mirror.sandbox.model import utc_now
 from mirror.sandbox.sandbox import Options, Sandbox
@@ -15,16 +16,18 @@ from mirror.sandbox.world import World
 __all__ = [
     "ANONYMOUS",
     "TOKEN",
-    "Asker",
+    "EditError",
     "Fault",
     "Options",
-    "Refusal",
+    "Principal",
     "RunningSandbox",
     "Sandbox",
     "World",
     "parse_fault",
     "person",
+    "repository_refs",
     "running",
     "serve",
     "utc_now",
+    "visible_repositories",
 ]

@@ -1,19 +1,13 @@
 """The objects of API 1.0, whose times without `utc` in their names are Amsterdam's."""
 
-from __future__ import annotations
-
 from datetime import UTC
 from hashlib import md5
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from mirror.sandbox.exchange import Answer, Asker, Refused, Request, json_answer
+from mirror.sandbox.exchange import HttpError, Principal, Request, Response, json_response
 from mirror.sandbox.model import Era, Person, Ref, Repository, Workspace, moment
 from mirror.sandbox.world import World
-
-if TYPE_CHECKING:
-    from mirror.sandbox.world import World
-
 
 Json = dict[str, Any]
 
@@ -163,9 +157,9 @@ def branches_and_tags(row: Repository, refs: list[Ref]) -> Json:
 PREFIXES = ("/1.0/", "/api/1.0/", "/!api/1.0/")
 
 
-def refusal(status: int, message: str) -> Refused:
+def http_error(status: int, message: str) -> HttpError:
     """Refuse in the shape of 1.0, which has no type, and no challenge with a 401."""
-    return Refused(json_answer({"error": {"message": message}}, status))
+    return HttpError(json_response({"error": {"message": message}}, status))
 
 
 def kind_of(segments: list[str]) -> str:
@@ -184,18 +178,18 @@ def kind_of(segments: list[str]) -> str:
 
 
 class Api1:
-    """Answers the requests of one asker."""
+    """Answers the requests of one caller."""
 
-    def __init__(self, world: World, request: Request, asker: Asker) -> None:
+    def __init__(self, world: World, request: Request, caller: Principal) -> None:
         self._world = world
         self._request = request
-        self._asker = asker
+        self._caller = caller
 
-    def answer(self, segments: list[str]) -> Answer:
-        """Answer the request for a path below /1.0/."""
+    def answer(self, segments: list[str]) -> Response:
+        """Response the request for a path below /1.0/."""
         if self._request.method not in {"GET", "HEAD"}:
-            raise refusal(405, "Method not allowed")
-        return json_answer(self._get(segments))
+            raise http_error(405, "Method not allowed")
+        return json_response(self._get(segments))
 
     def _get(self, segments: list[str]) -> Any:
         match segments:
@@ -213,7 +207,7 @@ class Api1:
             case ["repositories", owner, slug, *rest]:
                 return self._one(self._repository(owner, slug), rest)
             case _:
-                raise refusal(404, "There is no API hosted at this URL")
+                raise http_error(404, "There is no API hosted at this URL")
 
     def _one(self, row: Repository, rest: list[str]) -> Any:
         refs = self._world.refs_of(row)
@@ -232,32 +226,32 @@ class Api1:
                 # One account is gone: the count was never corrected.
                 return {"count": row.followers, "followers": [user(each) for each in people]}
             case _:
-                raise refusal(404, "Not found")
+                raise http_error(404, "Not found")
 
     def _workspace(self, name: str) -> Workspace:
         found = self._world.workspace(name)
         if found is None or name.startswith("{"):
-            raise refusal(404, f"User {name} not found")
+            raise http_error(404, f"User {name} not found")
         return found
 
     def _own_workspace(self) -> Workspace:
-        if self._asker.kind != "person":
-            raise refusal(401, "Authentication required")
-        found = self._world.workspace(self._asker.name)
+        if self._caller.kind != "person":
+            raise http_error(401, "Authentication required")
+        found = self._world.workspace(self._caller.name)
         if found is None:
-            raise refusal(404, f"User {self._asker.name} has no repositories of their own")
+            raise http_error(404, f"User {self._caller.name} has no repositories of their own")
         return found
 
     def _repository(self, owner: str, slug: str) -> Repository:
         row = self._world.find(owner, slug)
         if row is None or slug.startswith("{"):
-            raise refusal(404, f"Repository {owner}/{slug} not found")
-        if not self._world.can_see(self._asker, row):
-            raise refusal(403, f"You do not have access to {owner}/{slug}")
+            raise http_error(404, f"Repository {owner}/{slug} not found")
+        if not self._world.can_see(self._caller, row):
+            raise http_error(403, f"You do not have access to {owner}/{slug}")
         return row
 
     def _rows(self, place: Workspace) -> list[Repository]:
-        order = self._world.order(place, "created_on", self._asker)
+        order = self._world.order(place, "created_on", self._caller)
         return [row for number in order if (row := self._world.get(number)) is not None]
 
     def _user(self, place: Workspace) -> Any:
@@ -265,9 +259,9 @@ class Api1:
         return {"repositories": rows, "user": account(place)}
 
     def _own_repositories(self) -> Any:
-        if self._asker.kind == "anonymous":
-            raise refusal(401, "Authentication required")
-        mine = [each for each in self._world.workspaces if self._world.is_member(self._asker, each)]
+        if self._caller.kind == "anonymous":
+            raise http_error(401, "Authentication required")
+        mine = [each for each in self._world.workspaces if self._world.is_member(self._caller, each)]
         return [own_repository(row) for place in mine for row in self._rows(place)]
 
     def _search(self, wanted: str) -> Any:

@@ -1,20 +1,18 @@
 """API 2.0: which path answers what."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
-from urllib.parse import urlencode
+from collections.abc import Callable
+from typing import Any
 
-from mirror.sandbox.api2_query import refs, repositories
+from mirror.sandbox.api2_query import Style, page_of, refs, repositories, select
 from mirror.sandbox.api2_shapes import Shapes2
 from mirror.sandbox.edits import create, delete, edit, rename
 from mirror.sandbox.exchange import (
-    Answer,
-    Asker,
-    Refused,
+    HttpError,
+    Principal,
     Request,
+    Response,
     error,
-    json_answer,
+    json_response,
     no_credentials,
     no_repository,
     no_such_url,
@@ -24,147 +22,28 @@ from mirror.sandbox.generate import slugify
 from mirror.sandbox.model import Ref, Repository, Workspace
 from mirror.sandbox.world import World
 
-Tree = dict[str, "Tree"]
-
-
-def select(value: Any, fields: str) -> Any:
-    """Keep of a value what the parameter asks for."""
-    paths = [path.strip() for path in fields.split(",") if path.strip()]
-    wanted = _tree(path for path in paths if path[0] not in "+-")
-    if wanted:
-        value = _keep(value, wanted)
-    unwanted = _tree(path[1:] for path in paths if path[0] == "-")
-    return _drop(value, unwanted) if unwanted else value
-
-
-def _tree(paths: Any) -> Tree:
-    tree: Tree = {}
-    for path in paths:
-        branch = tree
-        for part in path.split("."):
-            branch = branch.setdefault(part, {})
-    return tree
-
-
-def _keep(value: Any, tree: Tree) -> Any:
-    if not tree or "*" in tree:
-        return value
-    if isinstance(value, list):
-        return [_keep(item, tree) for item in value]
-    if isinstance(value, dict):
-        return {key: _keep(value[key], tree[key]) for key in tree if key in value}
-    return value
-
-
-def _drop(value: Any, tree: Tree) -> Any:
-    if isinstance(value, list):
-        return [_drop(item, tree) for item in value]
-    if isinstance(value, dict):
-        return {
-            key: _drop(item, tree[key]) if key in tree else item
-            for key, item in value.items()
-            if key not in tree or tree[key]
-        }
-    return value
-
-
-T = TypeVar("T")
-
-DEFAULT_LENGTH = 10
-LONGEST = 100
-_MARK = "8x"  # the page of an odd link is a mark and a place, which is nobody's business
-
-
-@dataclass(frozen=True, slots=True)
-class Style:
-    """How pages look: `prefix` is the path of their links.
-
-    The odd ones are all allowed, and were seen: a `next` that counts nothing, no `page` and no `size`, fewer
-    rows than asked for and more to come, another `pagelen` than was asked, and `next: ""` at the end.
-    """
-
-    prefix: str = "/2.0"
-    odd: bool = False
-
-
-def page_of(
-    request: Request,
-    rows: Sequence[T],
-    shape: Callable[[T], Any],
-    *,
-    style: Style,
-    total: bool = True,
-    descending: bool = False,
-) -> dict[str, Any]:
-    """Cut the page that was asked for out of rows, and shape those rows alone."""
-    parameters = request.parameters
-    length = min(LONGEST, _positive(parameters, "pagelen", DEFAULT_LENGTH))
-    if style.odd:
-        start = _place(parameters)
-        stop = start + max(1, length - 1)
-        shaped = [shape(row) for row in _cut(rows, start, stop, descending=descending)]
-        more = _link(request, style.prefix, parameters, f"{_MARK}{stop:x}") if stop < len(rows) else ""
-        return {"pagelen": DEFAULT_LENGTH, "values": shaped, "next": more}
-    page = _positive(parameters, "page", 1)
-    start, stop = (page - 1) * length, page * length
-    shaped = [shape(row) for row in _cut(rows, start, stop, descending=descending)]
-    answer: dict[str, Any] = {"pagelen": length, "page": page, "values": shaped}
-    if total:
-        answer["size"] = len(rows)
-    if stop < len(rows):
-        answer["next"] = _link(request, style.prefix, parameters, str(page + 1))
-    if page > 1:
-        answer["previous"] = _link(request, style.prefix, parameters, str(page - 1))
-    return answer
-
-
-def _cut(rows: Sequence[T], start: int, stop: int, *, descending: bool) -> Sequence[T]:
-    count = len(rows)
-    return rows[max(0, count - stop) : max(0, count - start)][::-1] if descending else rows[start:stop]
-
-
-def _positive(parameters: dict[str, str], name: str, default: int) -> int:
-    text = parameters.get(name, str(default))
-    if not text.isdecimal() or int(text) < 1:
-        raise Refused(error(400, f"Invalid {name}"))
-    return int(text)
-
-
-def _place(parameters: dict[str, str]) -> int:
-    text = parameters.get("page", f"{_MARK}0")
-    try:
-        return int(text.removeprefix(_MARK), 16)
-    except ValueError:
-        raise Refused(error(400, "Invalid page")) from None
-
-
-def _link(request: Request, prefix: str, parameters: dict[str, str], page: str) -> str:
-    rest = request.path.partition("/2.0/")[2]
-    return f"{request.origin}{prefix}/{rest}?{urlencode({**parameters, 'page': page})}"
-
-
 _SETTINGS = ("description", "website", "language", "has_issues", "has_wiki", "fork_policy", "is_private")
 _SWITCHES = {"has_issues", "has_wiki", "is_private"}
 
 
 class Writes2:
-    """Carries out the writes of one asker, if they may."""
+    """Carries out the writes of one caller, if they may."""
 
-    def __init__(self, world: World, request: Request, asker: Asker, shapes: Shapes2) -> None:
+    def __init__(self, world: World, request: Request, caller: Principal, shapes: Shapes2) -> None:
         self._world = world
         self._request = request
-        self._asker = asker
+        self._caller = caller
         self._shapes = shapes
 
-    def create(self, workspace: str, slug: str) -> Answer:
+    def create(self, workspace: str, slug: str) -> Response:
         """Create a repository; the path says its slug, the body the rest."""
         place = self._writable(workspace)
         body = self._body()
         name = str(body.get("name") or slug)
         row = self._make(place, name, slug, scm=str(body.get("scm") or "git"), **_settings(body))
-        return json_answer(self._shapes.repository(row))
+        return json_response(self._shapes.repository(row))
 
-    def update(self, workspace: str, slug: str) -> Answer:
+    def update(self, workspace: str, slug: str) -> Response:
         """Change settings; a new name changes the slug, and an unknown repository is created."""
         place = self._writable(workspace)
         row = self._world.find(workspace, slug)
@@ -181,24 +60,24 @@ class Writes2:
         if settings:
             row = edit(self._world, row, settings)
         shaped = self._shapes.repository(row)
-        answer = json_answer(shaped)
+        answer = json_response(shaped)
         if row.slug != slug:
             answer.headers["Location"] = f"{self._request.origin}/2.0/repositories/{row.full_name}"
         return answer
 
-    def delete(self, workspace: str, slug: str) -> Answer:
+    def delete(self, workspace: str, slug: str) -> Response:
         """Delete a repository."""
         self._writable(workspace)
         delete(self._world, self._existing(workspace, slug))
-        return Answer(204)
+        return Response(204)
 
-    def fork(self, workspace: str, slug: str) -> Answer:
-        """Fork a repository into a workspace, the asker's own unless the body says otherwise."""
+    def fork(self, workspace: str, slug: str) -> Response:
+        """Fork a repository into a workspace, the caller's own unless the body says otherwise."""
         parent = self._existing(workspace, slug)
         body = self._body()
         target = body.get("workspace")
         target = target.get("slug") if isinstance(target, dict) else target
-        place = self._writable(str(target or self._asker.name))
+        place = self._writable(str(target or self._caller.name))
         name = str(body.get("name") or parent.name)
         made = self._make(
             place,
@@ -207,7 +86,7 @@ class Writes2:
             parent=parent,
             **{"description": parent.description, **_settings(body)},
         )
-        return json_answer(self._shapes.repository(made), 201)
+        return json_response(self._shapes.repository(made), 201)
 
     def _make(self, place: Workspace, name: str, slug: str, **more: Any) -> Repository:
         self._must_be_free(place, slug)
@@ -217,33 +96,33 @@ class Writes2:
         found = self._world.find(place.slug, slug)
         if found is not None and found is not unless and (unless is None or found.number != unless.number):
             message = "Repository with this Slug and Owner already exists."
-            raise Refused(error(400, message, fields={"name": [message]}))
+            raise HttpError(error(400, message, fields={"name": [message]}))
 
     def _writable(self, workspace: str) -> Workspace:
-        if self._asker.kind == "anonymous":
-            raise Refused(no_credentials())
+        if self._caller.kind == "anonymous":
+            raise HttpError(no_credentials())
         place = self._world.workspace(workspace)
         if place is None:
-            raise Refused(error(404, f"No workspace with identifier '{workspace}'."))
-        if not self._world.is_member(self._asker, place):
+            raise HttpError(error(404, f"No workspace with identifier '{workspace}'."))
+        if not self._world.is_member(self._caller, place):
             detail = {"required": ["repository:admin"], "granted": ["repository"]}
             message = "Your credentials lack one or more required privilege scopes."
-            raise Refused(error(403, message, detail=detail))
+            raise HttpError(error(403, message, detail=detail))
         return place
 
     def _existing(self, workspace: str, slug: str) -> Repository:
-        if self._asker.kind == "anonymous":
-            raise Refused(no_credentials())
+        if self._caller.kind == "anonymous":
+            raise HttpError(no_credentials())
         row = self._world.find(workspace, slug)
-        if row is None or not self._world.can_see(self._asker, row):
-            raise Refused(no_repository())
+        if row is None or not self._world.can_see(self._caller, row):
+            raise HttpError(no_repository())
         return row
 
     def _body(self) -> dict[str, Any]:
         try:
             return self._request.form()
         except ValueError as bad:
-            raise Refused(error(400, "Bad request", detail=str(bad))) from None
+            raise HttpError(error(400, "Bad request", detail=str(bad))) from None
 
 
 def _settings(body: dict[str, Any]) -> dict[str, Any]:
@@ -277,22 +156,22 @@ def kind_of(segments: list[str]) -> str:  # noqa: PLR0911 - a table
 
 
 class Api2:
-    """Answers the requests of one asker."""
+    """Answers the requests of one caller."""
 
-    def __init__(self, world: World, request: Request, asker: Asker, style: Style) -> None:
+    def __init__(self, world: World, request: Request, caller: Principal, style: Style) -> None:
         self._world = world
         self._request = request
-        self._asker = asker
+        self._caller = caller
         self._style = style
-        self._shapes = Shapes2(world, request.origin, asker)
+        self._shapes = Shapes2(world, request.origin, caller)
 
-    def answer(self, segments: list[str]) -> Answer:
-        """Answer the request for a path below /2.0/."""
+    def answer(self, segments: list[str]) -> Response:
+        """Response the request for a path below /2.0/."""
         if self._request.method in {"GET", "HEAD"}:
             found = self._get(segments)
             fields = self._request.parameters.get("fields")
-            return json_answer(select(found, fields) if fields else found)
-        writes = Writes2(self._world, self._request, self._asker, self._shapes)
+            return json_response(select(found, fields) if fields else found)
+        writes = Writes2(self._world, self._request, self._caller, self._shapes)
         match self._request.method, segments:
             case "POST", ["repositories", workspace, slug]:
                 return writes.create(workspace, slug)
@@ -303,7 +182,7 @@ class Api2:
             case "POST", ["repositories", workspace, slug, "forks"]:
                 return writes.fork(workspace, slug)
             case _:
-                raise Refused(error(405, "Method not allowed"))
+                raise HttpError(error(405, "Method not allowed"))
 
     def _get(self, segments: list[str]) -> Any:  # noqa: C901, PLR0911 - a table of routes
         match segments:
@@ -328,24 +207,24 @@ class Api2:
             case ["users", name]:
                 return self._account(name)
             case ["repositories" | "workspaces" | "snippets"] | ["teams", *_] | ["user", "permissions", *_]:
-                raise Refused(removed())
+                raise HttpError(removed())
             case _:
-                raise Refused(no_such_url())
+                raise HttpError(no_such_url())
 
     def _workspace(self, name: str) -> Workspace:
         found = self._world.workspace(name)
         if found is None:
-            raise Refused(error(404, f"No workspace with identifier '{name}'."))
+            raise HttpError(error(404, f"No workspace with identifier '{name}'."))
         return found
 
     def _repository(self, workspace: str, slug: str) -> Repository:
         found = self._world.find(workspace, slug)
-        if found is None or not self._world.can_see(self._asker, found):
-            raise Refused(no_repository())
+        if found is None or not self._world.can_see(self._caller, found):
+            raise HttpError(no_repository())
         return found
 
     def _repositories(self, workspace: Workspace) -> Any:
-        numbers, descending = repositories(self._world, workspace, self._asker, self._request.parameters)
+        numbers, descending = repositories(self._world, workspace, self._caller, self._request.parameters)
         return self._page(numbers, self._numbered, descending=descending)
 
     def _numbered(self, number: int) -> Any:
@@ -355,7 +234,7 @@ class Api2:
     def _refs(self, row: Repository, rest: list[str]) -> Any:
         kind = {"branches": "branch", "tags": "tag"}.get(rest[0]) if rest else None
         if rest and kind is None:
-            raise Refused(no_such_url())
+            raise HttpError(no_such_url())
         found = [ref for ref in self._world.refs_of(row) if kind in {None, ref.kind}]
         if len(rest) > 1:
             return self._named_ref(row, found, "/".join(rest[1:]))
@@ -367,10 +246,10 @@ class Api2:
         for ref in found:
             if ref.name == name:
                 return self._shapes.ref(row, ref)
-        raise Refused(error(404, f"No ref with name {name}"))
+        raise HttpError(error(404, f"No ref with name {name}"))
 
     def _forks(self, row: Repository) -> Any:
-        forks = [fork for fork in self._world.forks(row) if self._world.can_see(self._asker, fork)]
+        forks = [fork for fork in self._world.forks(row) if self._world.can_see(self._caller, fork)]
         return self._page(forks, self._shapes.repository)
 
     def _watchers(self, row: Repository) -> Any:
@@ -379,33 +258,33 @@ class Api2:
         return self._page(people[: min(row.followers, len(people))], self._shapes.user)
 
     def _members(self, name: str) -> Any:
-        if self._asker.kind == "anonymous":
-            raise Refused(no_credentials())
+        if self._caller.kind == "anonymous":
+            raise HttpError(no_credentials())
         workspace = self._workspace(name)
         return self._page(workspace.memberships(), lambda each: self._shapes.membership(workspace, *each))
 
     def _own_workspaces(self) -> Any:
-        if self._asker.kind == "anonymous":
-            raise Refused(no_credentials())
-        mine = [each for each in self._world.workspaces if self._world.is_member(self._asker, each)]
-        person = self._world.person(self._asker.name)
+        if self._caller.kind == "anonymous":
+            raise HttpError(no_credentials())
+        mine = [each for each in self._world.workspaces if self._world.is_member(self._caller, each)]
+        person = self._world.person(self._caller.name)
         return self._page(mine, lambda each: self._shapes.workspace_access(each, person), total=False)
 
     def _user(self) -> Any:
-        match self._asker.kind:
+        match self._caller.kind:
             case "anonymous":
-                raise Refused(no_credentials())
+                raise HttpError(no_credentials())
             case "token":
-                raise Refused(error(403, "This API is only accessible with user credentials."))
+                raise HttpError(error(403, "This API is only accessible with user credentials."))
             case "oauth":
                 return self._shapes.full_user(self._world.people()[0])
             case _:
-                return self._account(self._asker.name)
+                return self._account(self._caller.name)
 
     def _account(self, name: str) -> Any:
         person = self._world.person(name)
         if person is None or (self._request.path.rstrip("/").endswith(f"/users/{person.username}")):
-            raise Refused(
+            raise HttpError(
                 error(404, name)
             )  # user names are not accepted; the message is only the thing asked for
         return self._shapes.full_user(person)

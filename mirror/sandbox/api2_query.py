@@ -5,11 +5,14 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, TypeVar, cast
+from urllib.parse import urlencode
 
-from mirror.sandbox.exchange import Asker, Refused, error
+from mirror.sandbox.exchange import HttpError, Principal, Request, error
 from mirror.sandbox.model import Ref, Repository, Workspace, micros
 from mirror.sandbox.world import NUMBER_BITS, SORTS, World
+
+T = TypeVar("T")
 
 _COMPARISON = re.compile(
     r"""\s*(?P<field>[a-z_.]+)\s*(?P<operator>>=|<=|!=|!~|=|>|<|~)\s*
@@ -104,7 +107,7 @@ def sort_key(parameters: dict[str, str], known: Iterable[str], default: str) -> 
     text = parameters.get("sort") or default
     field, descending = text.removeprefix("-"), text.startswith("-")
     if field not in known:
-        raise Refused(error(400, f"Invalid sort: {text}"))
+        raise HttpError(error(400, f"Invalid sort: {text}"))
     return field, descending
 
 
@@ -113,21 +116,21 @@ def comparisons(parameters: dict[str, str]) -> list[Comparison]:
     try:
         return parse(parameters["q"]) if parameters.get("q") else []
     except BadQuery as bad:
-        raise Refused(error(400, str(bad))) from None
+        raise HttpError(error(400, str(bad))) from None
 
 
 def repositories(
-    world: World, workspace: Workspace, asker: Asker, parameters: dict[str, str]
+    world: World, workspace: Workspace, caller: Principal, parameters: dict[str, str]
 ) -> tuple[Sequence[int], bool]:
     """Give the numbers of a listing in ascending order, and whether it descends."""
     field, descending = sort_key(parameters, SORTS, "created_on")
-    order = world.order(workspace, field, asker)
+    order = world.order(workspace, field, caller)
     wanted = comparisons(parameters)
     if not wanted:
         return cast("Sequence[int]", order), descending
     quick = [each for each in wanted if each.field in _QUICK and each.operator in {">", ">=", "<", "<="}]
     numbers: Sequence[int] = (
-        _between(world, workspace, asker, quick) if quick else cast("Sequence[int]", order)
+        _between(world, workspace, caller, quick) if quick else cast("Sequence[int]", order)
     )
     slow = [each for each in wanted if each not in quick[:1]]
     if slow:
@@ -153,10 +156,10 @@ def refs(rows: Sequence[Ref], parameters: dict[str, str]) -> Sequence[Ref]:
     return sorted(rows, key=lambda ref: ref.date, reverse=descending)
 
 
-def _between(world: World, workspace: Workspace, asker: Asker, quick: list[Comparison]) -> Sequence[int]:
+def _between(world: World, workspace: Workspace, caller: Principal, quick: list[Comparison]) -> Sequence[int]:
     """Cut the numbers that the first comparison of dates allows out of the order by that date."""
     first = quick[0]
-    order = world.order(workspace, first.field, asker)
+    order = world.order(workspace, first.field, caller)
     bound = first.value + (first.operator in {">", "<="})
     place = order.place(bound << NUMBER_BITS)
     return order[place:] if first.operator.startswith(">") else order[:place]
@@ -165,7 +168,7 @@ def _between(world: World, workspace: Workspace, asker: Asker, quick: list[Compa
 def _holds(wanted: list[Comparison], facts: dict[str, Any]) -> bool:
     for each in wanted:
         if each.field.split(".")[0] not in facts:
-            raise Refused(error(400, f"Invalid query: no field {each.field}"))
+            raise HttpError(error(400, f"Invalid query: no field {each.field}"))
     return all(each.holds(dig(facts, each.field)) for each in wanted)
 
 
@@ -201,3 +204,124 @@ def _natural(name: str) -> list[tuple[bool, int, str]]:
             digits = ""
         parts.append((True, 0, letter))
     return parts
+
+
+# `page` and `pagelen`
+
+DEFAULT_LENGTH = 10
+LONGEST = 100
+_MARK = "8x"  # the page of an odd link is a mark and a place, which is nobody's business
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How pages look: `prefix` is the path of their links.
+
+    The odd ones are all allowed, and were seen: a `next` that counts nothing, no `page` and no `size`, fewer
+    rows than asked for and more to come, another `pagelen` than was asked, and `next: ""` at the end.
+    """
+
+    prefix: str = "/2.0"
+    odd: bool = False
+
+
+def page_of(
+    request: Request,
+    rows: Sequence[T],
+    shape: Callable[[T], Any],
+    *,
+    style: Style,
+    total: bool = True,
+    descending: bool = False,
+) -> dict[str, Any]:
+    """Cut the page that was asked for out of rows, and shape those rows alone."""
+    parameters = request.parameters
+    length = min(LONGEST, _positive(parameters, "pagelen", DEFAULT_LENGTH))
+    if style.odd:
+        start = _place(parameters)
+        stop = start + max(1, length - 1)
+        shaped = [shape(row) for row in _cut(rows, start, stop, descending=descending)]
+        more = _link(request, style.prefix, parameters, f"{_MARK}{stop:x}") if stop < len(rows) else ""
+        return {"pagelen": DEFAULT_LENGTH, "values": shaped, "next": more}
+    page = _positive(parameters, "page", 1)
+    start, stop = (page - 1) * length, page * length
+    shaped = [shape(row) for row in _cut(rows, start, stop, descending=descending)]
+    answer: dict[str, Any] = {"pagelen": length, "page": page, "values": shaped}
+    if total:
+        answer["size"] = len(rows)
+    if stop < len(rows):
+        answer["next"] = _link(request, style.prefix, parameters, str(page + 1))
+    if page > 1:
+        answer["previous"] = _link(request, style.prefix, parameters, str(page - 1))
+    return answer
+
+
+def _cut(rows: Sequence[T], start: int, stop: int, *, descending: bool) -> Sequence[T]:
+    count = len(rows)
+    return rows[max(0, count - stop) : max(0, count - start)][::-1] if descending else rows[start:stop]
+
+
+def _positive(parameters: dict[str, str], name: str, default: int) -> int:
+    text = parameters.get(name, str(default))
+    if not text.isdecimal() or int(text) < 1:
+        raise HttpError(error(400, f"Invalid {name}"))
+    return int(text)
+
+
+def _place(parameters: dict[str, str]) -> int:
+    text = parameters.get("page", f"{_MARK}0")
+    try:
+        return int(text.removeprefix(_MARK), 16)
+    except ValueError:
+        raise HttpError(error(400, "Invalid page")) from None
+
+
+def _link(request: Request, prefix: str, parameters: dict[str, str], page: str) -> str:
+    rest = request.path.partition("/2.0/")[2]
+    return f"{request.origin}{prefix}/{rest}?{urlencode({**parameters, 'page': page})}"
+
+
+# `fields`
+
+Tree = dict[str, "Tree"]
+
+
+def select(value: Any, fields: str) -> Any:
+    """Keep of a value what the parameter asks for."""
+    paths = [path.strip() for path in fields.split(",") if path.strip()]
+    wanted = _tree(path for path in paths if path[0] not in "+-")
+    if wanted:
+        value = _keep(value, wanted)
+    unwanted = _tree(path[1:] for path in paths if path[0] == "-")
+    return _drop(value, unwanted) if unwanted else value
+
+
+def _tree(paths: Any) -> Tree:
+    tree: Tree = {}
+    for path in paths:
+        branch = tree
+        for part in path.split("."):
+            branch = branch.setdefault(part, {})
+    return tree
+
+
+def _keep(value: Any, tree: Tree) -> Any:
+    if not tree or "*" in tree:
+        return value
+    if isinstance(value, list):
+        return [_keep(item, tree) for item in value]
+    if isinstance(value, dict):
+        return {key: _keep(value[key], tree[key]) for key in tree if key in value}
+    return value
+
+
+def _drop(value: Any, tree: Tree) -> Any:
+    if isinstance(value, list):
+        return [_drop(item, tree) for item in value]
+    if isinstance(value, dict):
+        return {
+            key: _drop(item, tree[key]) if key in tree else item
+            for key, item in value.items()
+            if key not in tree or tree[key]
+        }
+    return value

@@ -1,15 +1,12 @@
 """The objects of API 2.0, with the keys that come and go with the years. Pure: rows in, dicts out."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import quote
 
+from mirror.sandbox.exchange import TOKEN, Principal
 from mirror.sandbox.model import Author, Era, Person, Ref, Repository, Workspace, iso
-
-if TYPE_CHECKING:
-    from mirror.sandbox.exchange import Asker
-    from mirror.sandbox.world import World
+from mirror.sandbox.world import World
 
 Json = dict[str, Any]
 
@@ -17,14 +14,34 @@ Json = dict[str, Any]
 _LINKED = {Era.OLD: "/!api/2.0", Era.MIDDLE: "/api/2.0", Era.NEW: "/2.0"}
 
 
-class Shapes2:
-    """Shapes for one asker, with links to the host that was asked."""
+def visible_repositories(
+    world: World, caller: Principal = TOKEN, origin: str = "http://sandbox"
+) -> Iterator[Json]:
+    """Yield every repository that the caller may see, as API 2.0 sends it."""
+    shapes = Shapes2(world, origin, caller)
+    for workspace in world.workspaces:
+        for number in list(world.order(workspace, "created_on", caller)):
+            if (row := world.get(number)) is not None:
+                yield shapes.repository(row)
 
-    def __init__(self, world: World, origin: str, asker: Asker) -> None:
+
+def repository_refs(world: World, full_name: str, origin: str = "http://sandbox") -> list[Json]:
+    """Return all branches and tags of a repository, as API 2.0 sends them; LookupError if there is none."""
+    row = world.find(*full_name.split("/", 1))
+    if row is None:
+        raise LookupError(f"there is no repository {full_name}")
+    shapes = Shapes2(world, origin, TOKEN)
+    return [shapes.ref(row, ref) for ref in world.refs_of(row)]
+
+
+class Shapes2:
+    """Shapes for one caller, with links to the host that was asked."""
+
+    def __init__(self, world: World, origin: str, caller: Principal) -> None:
         self._world = world
         self._origin = origin
         self._api = f"{origin}/2.0"
-        self._asker = asker
+        self._caller = caller
 
     def repository(self, row: Repository) -> Json:
         """Give the full object, with the keys of its era."""
@@ -59,7 +76,7 @@ class Shapes2:
             case _:
                 pass
         parent = None if row.parent is None else self._world.get(row.parent)
-        if parent is not None and self._world.can_see(self._asker, parent):
+        if parent is not None and self._world.can_see(self._caller, parent):
             shaped["parent"] = self.short_repository(parent)
         elif row.era is not Era.OLD:
             shaped["parent"] = None
@@ -261,9 +278,9 @@ class Shapes2:
         return links
 
     def _clone_links(self, row: Repository) -> list[Json]:
-        """Give the ways to clone; the one by https has the asker's login in it."""
+        """Give the ways to clone; the one by https has the caller's login in it."""
         scheme, _, host = self._origin.partition("://")
-        login = f"{self._asker.name}@" if self._asker.name else ""
+        login = f"{self._caller.name}@" if self._caller.name else ""
         if row.scm == "hg":
             ssh = f"ssh://hg@bitbucket.org/{row.full_name}"
             return [

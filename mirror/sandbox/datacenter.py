@@ -1,21 +1,12 @@
 """The REST API of Bitbucket Data Center over the same world: each workspace is a project, all is git."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from mirror.sandbox.exchange import Answer, Asker, Refused, Request, json_answer
-from mirror.sandbox.model import Ref, Repository, Workspace
+from mirror.sandbox.exchange import HttpError, Principal, Request, Response, json_response
+from mirror.sandbox.model import Person, Ref, Repository, Workspace
 from mirror.sandbox.world import World
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from mirror.sandbox.exchange import Asker
-    from mirror.sandbox.model import Person, Ref, Repository, Workspace
-    from mirror.sandbox.world import World
-
 
 Json = dict[str, Any]
 
@@ -28,12 +19,12 @@ def key_of(workspace: Workspace) -> str:
 
 
 class DataCenterShapes:
-    """Shapes for one asker, with links to the host that was asked."""
+    """Shapes for one caller, with links to the host that was asked."""
 
-    def __init__(self, world: World, origin: str, asker: Asker) -> None:
+    def __init__(self, world: World, origin: str, caller: Principal) -> None:
         self._world = world
         self._origin = origin
-        self._asker = asker
+        self._caller = caller
 
     def project(self, workspace: Workspace) -> Json:
         """Give a project; personal ones have an owner and are not said to be public."""
@@ -70,7 +61,7 @@ class DataCenterShapes:
         if row.number % 3:
             shaped["archived"] = False
         parent = None if row.parent is None or nested else self._world.get(row.parent)
-        if parent is not None and self._world.can_see(self._asker, parent):
+        if parent is not None and self._world.can_see(self._caller, parent):
             shaped["origin"] = self.repository(parent, nested=True)
         return shaped
 
@@ -118,7 +109,7 @@ class DataCenterShapes:
 
     def _clone_links(self, key: str, slug: str) -> list[Json]:
         scheme, _, host = self._origin.partition("://")
-        login = f"{self._asker.name}@" if self._asker.name else ""
+        login = f"{self._caller.name}@" if self._caller.name else ""
         path = f"{key.lower()}/{slug}.git"
         return [
             {"href": f"{scheme}://{login}{host}/scm/{path}", "name": "http"},
@@ -134,23 +125,23 @@ _MOST = 100
 _GAP = 7
 
 
-def refusal(status: int, message: str, exception: str | None = None) -> Refused:
+def http_error(status: int, message: str, exception: str | None = None) -> HttpError:
     """Refuse in the shape of Data Center."""
     name = f"com.atlassian.bitbucket.{exception}" if exception else None
-    return Refused(
-        json_answer({"errors": [{"context": None, "message": message, "exceptionName": name}]}, status)
+    return HttpError(
+        json_response({"errors": [{"context": None, "message": message, "exceptionName": name}]}, status)
     )
 
 
-def bad_credentials() -> Answer:
+def bad_credentials() -> Response:
     """Give the 401 for credentials that are wrong."""
     message = "Authentication failed. Please check your credentials and try again."
-    return refusal(401, message, "auth.IncorrectPasswordAuthenticationException").answer
+    return http_error(401, message, "auth.IncorrectPasswordAuthenticationException").answer
 
 
-def busy(seconds: int) -> Answer:
+def busy(seconds: int) -> Response:
     """Give the 429 of the token bucket, which says when there is another token."""
-    answer = refusal(429, "You have exceeded the rate limit. Try again later.").answer
+    answer = http_error(429, "You have exceeded the rate limit. Try again later.").answer
     answer.headers["Retry-After"] = str(seconds)
     return answer
 
@@ -173,20 +164,20 @@ def kind_of(segments: list[str]) -> str:
 
 
 class DataCenter:
-    """Answers the requests of one asker."""
+    """Answers the requests of one caller."""
 
-    def __init__(self, world: World, request: Request, asker: Asker) -> None:
+    def __init__(self, world: World, request: Request, caller: Principal) -> None:
         self._world = world
-        self._asker = asker
+        self._caller = caller
         self._method = request.method
         self._parameters = request.parameters
-        self._shapes = DataCenterShapes(world, request.origin, asker)
+        self._shapes = DataCenterShapes(world, request.origin, caller)
 
-    def answer(self, segments: list[str]) -> Answer:
-        """Answer the request for a path below /rest/api/1.0/."""
+    def answer(self, segments: list[str]) -> Response:
+        """Response the request for a path below /rest/api/1.0/."""
         if self._method not in {"GET", "HEAD"}:
-            raise refusal(405, "Method Not Allowed")
-        return json_answer(self._get(segments))
+            raise http_error(405, "Method Not Allowed")
+        return json_response(self._get(segments))
 
     def _get(self, segments: list[str]) -> Any:  # noqa: C901, PLR0911 - a table of routes
         match segments:
@@ -215,12 +206,12 @@ class DataCenter:
             case ["users", slug]:
                 return self._user(slug)
             case _:
-                raise refusal(404, "The requested resource does not exist")
+                raise http_error(404, "The requested resource does not exist")
 
     def _project(self, key: str) -> Workspace:
         found = self._world.workspace(key.removeprefix("~"))
         if found is None or key_of(found).lower() != key.lower():
-            raise refusal(404, f"Project {key} does not exist.", "project.NoSuchProjectException")
+            raise http_error(404, f"Project {key} does not exist.", "project.NoSuchProjectException")
         return found
 
     def _repository(self, key: str, slug: str) -> Repository:
@@ -228,10 +219,10 @@ class DataCenter:
         row = self._world.find(project.slug, slug)
         if row is None or slug.startswith("{"):
             message = f"Repository {key}/{slug} does not exist."
-            raise refusal(404, message, "repository.NoSuchRepositoryException")
-        if not self._world.can_see(self._asker, row):
+            raise http_error(404, message, "repository.NoSuchRepositoryException")
+        if not self._world.can_see(self._caller, row):
             message = "You are not permitted to access this resource"
-            raise refusal(401, message, "AuthorisationException")
+            raise http_error(401, message, "AuthorisationException")
         return row
 
     def _named_projects(self) -> list[Workspace]:
@@ -246,7 +237,7 @@ class DataCenter:
     def _repositories(self, projects: Iterable[Workspace]) -> Any:
         if self._parameters.get("archived") == "ARCHIVED":
             return self._page([], str)
-        orders = [self._world.order(each, "created_on", self._asker) for each in projects]
+        orders = [self._world.order(each, "created_on", self._caller) for each in projects]
         name = self._parameters.get("name", "").strip().lower()
         visibility = self._parameters.get("visibility")
         numbers = (number for order in orders for number in order)
@@ -279,11 +270,11 @@ class DataCenter:
             if ref.kind == "branch" and ref.name == row.main_branch:
                 return self._shapes.ref(row, ref)
         message = f'Repository "{key_of(row.workspace)}/{row.slug}" has no default branch'
-        raise refusal(404, message, "repository.NoDefaultBranchException")
+        raise http_error(404, message, "repository.NoDefaultBranchException")
 
     def _users(self) -> Any:
-        if self._asker.kind == "anonymous":
-            raise refusal(401, "You are not permitted to access this resource", "AuthorisationException")
+        if self._caller.kind == "anonymous":
+            raise http_error(401, "You are not permitted to access this resource", "AuthorisationException")
         wanted = self._parameters.get("filter", "").lower()
         found = [
             each
@@ -295,7 +286,7 @@ class DataCenter:
     def _user(self, slug: str) -> Any:
         person = self._world.person(slug)
         if person is None or slug.startswith("{"):
-            raise refusal(404, f"{slug} does not exist.", "user.NoSuchUserException")
+            raise http_error(404, f"{slug} does not exist.", "user.NoSuchUserException")
         return self._shapes.user(person)
 
     def _place(self) -> tuple[int, int]:
@@ -304,7 +295,7 @@ class DataCenter:
             self._parameters.get("limit", str(_DEFAULT_LIMIT)),
         )
         if not (start.isdecimal() and limit.isdecimal() and int(limit)):
-            raise refusal(400, "start and limit must be numbers", "validation.ArgumentValidationException")
+            raise http_error(400, "start and limit must be numbers", "validation.ArgumentValidationException")
         return int(start), min(_MOST, int(limit))
 
     def _page(self, rows: Sequence[T], shape: Callable[[T], Any]) -> Any:

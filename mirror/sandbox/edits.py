@@ -21,7 +21,7 @@ EDITABLE = {
 }
 
 
-class Refusal(ValueError):
+class EditError(ValueError):
     """An edit that makes no sense; nothing was changed."""
 
 
@@ -29,7 +29,7 @@ def create(world: World, workspace: Workspace, name: str, **more: Any) -> Reposi
     """Create an empty repository."""
     slug = str(more.pop("slug", None) or slugify(name)).lower()
     if world.find(workspace.slug, slug) is not None:
-        raise Refusal(f"there is a repository {workspace.slug}/{slug} already")
+        raise EditError(f"there is a repository {workspace.slug}/{slug} already")
     parent: Repository | None = more.pop("parent", None)
     scm = str(more.pop("scm", None) or (parent.scm if parent else "git"))
     number, now = world.new_number(), world.clock.tick()
@@ -63,7 +63,7 @@ def delete(world: World, row: Repository) -> Repository:
 def restore(world: World, row: Repository) -> Repository:
     """Bring a deleted repository back, under the same uuid."""
     if world.find(row.workspace.slug, row.slug) is not None:
-        raise Refusal(f"there is another {row.full_name} now")
+        raise EditError(f"there is another {row.full_name} now")
     with world.changing(row, touch=False) as kept:
         kept.deleted = False
     return kept
@@ -88,7 +88,7 @@ def rename(world: World, row: Repository, name: str) -> Repository:
     slug = slugify(name)
     found = world.find(row.workspace.slug, slug)
     if found is not None and found.number != row.number:
-        raise Refusal(f"there is a repository {found.full_name} already")
+        raise EditError(f"there is a repository {found.full_name} already")
     with world.changing(row) as kept:
         kept.name, kept.slug = name, slug
     return kept
@@ -97,7 +97,7 @@ def rename(world: World, row: Repository, name: str) -> Repository:
 def transfer(world: World, row: Repository, to: Workspace) -> Repository:
     """Give a repository to another workspace."""
     if world.find(to.slug, row.slug) is not None:
-        raise Refusal(f"there is a repository {to.slug}/{row.slug} already")
+        raise EditError(f"there is a repository {to.slug}/{row.slug} already")
     with world.changing(row) as kept:
         kept.workspace = to
     return kept
@@ -106,7 +106,7 @@ def transfer(world: World, row: Repository, to: Workspace) -> Repository:
 def swap_names(world: World, row: Repository, other: Repository) -> Repository:
     """Let two repositories of one workspace change names."""
     if row.workspace is not other.workspace or row.number == other.number:
-        raise Refusal("only two repositories of one workspace can swap names")
+        raise EditError("only two repositories of one workspace can swap names")
     with world.changing(row) as one, world.changing(other) as two:
         one.name, two.name = two.name, one.name
         one.slug, two.slug = two.slug, one.slug
@@ -127,7 +127,7 @@ def put_ref(world: World, row: Repository, kind: str, name: str, **more: Any) ->
     must_exist: bool | None = more.get("must_exist")
     there = any((ref.kind, ref.name) == (kind, name) for ref in world.refs_of(row))
     if must_exist is not None and must_exist is not there:
-        raise Refusal(f"there is {'no' if must_exist else 'already a'} {kind} {name} in {row.full_name}")
+        raise EditError(f"there is {'no' if must_exist else 'already a'} {kind} {name} in {row.full_name}")
     annotated = bool(more.get("annotated", kind == "tag"))
     with world.changing_refs(row, touch=bool(more.get("touch", True))) as refs:
         ref = new_ref(row, kind, name, world.next_push(), when=world.clock.now(), annotated=annotated)
@@ -147,7 +147,7 @@ def put_ref(world: World, row: Repository, kind: str, name: str, **more: Any) ->
 def drop_ref(world: World, row: Repository, kind: str, name: str, *, touch: bool = True) -> Repository:
     """Delete a branch or tag; without its last branch a repository is empty again."""
     if not any((ref.kind, ref.name) == (kind, name) for ref in world.refs_of(row)):
-        raise Refusal(f"there is no {kind} {name} in {row.full_name}")
+        raise EditError(f"there is no {kind} {name} in {row.full_name}")
     with world.changing_refs(row, touch=touch) as refs:
         del refs[kind, name]
         branches = [each.name for each in refs.values() if each.kind == "branch"]
@@ -161,9 +161,9 @@ def _check(fields: dict[str, Any]) -> None:
     for name, value in fields.items():
         kind = EDITABLE.get(name)
         if kind is None:
-            raise Refusal(f"{name} cannot be edited; these can: {', '.join(EDITABLE)}")
+            raise EditError(f"{name} cannot be edited; these can: {', '.join(EDITABLE)}")
         if not isinstance(value, kind):
-            raise Refusal(f"{name} cannot be {value!r}")
+            raise EditError(f"{name} cannot be {value!r}")
 
 
 def _set(row: Repository, fields: dict[str, Any]) -> None:
@@ -176,14 +176,14 @@ Order = dict[str, Any]
 
 
 def perform(world: World, order: Order, *, tags_touch: bool = True) -> dict[str, Any]:
-    """Carry out one edit and tell what became of the repository or workspace; Refusal says why not."""
+    """Carry out one edit and tell what became of the repository or workspace; EditError says why not."""
     action = str(order.get("action"))
     if action in WORKSPACE_ACTIONS:
         workspace = WORKSPACE_ACTIONS[action](world, order)
         members = [person.username for person in workspace.members]
         return {"workspace": workspace.slug, "uuid": workspace.uuid, "members": members}
     if action not in ACTIONS:
-        raise Refusal(f"there is no action {action}; there are {', '.join([*ACTIONS, *WORKSPACE_ACTIONS])}")
+        raise EditError(f"there is no action {action}; there are {', '.join([*ACTIONS, *WORKSPACE_ACTIONS])}")
     row = ACTIONS[action](world, {"touch": tags_touch or "tag" not in action, **order})
     facts = {"repository": row.full_name, "uuid": row.uuid, "updated_on": iso(row.updated)}
     return {**facts, "deleted": row.deleted}
@@ -194,7 +194,7 @@ def _rename_workspace(world: World, order: Order) -> Workspace:
     try:
         world.rename_workspace(workspace, _text(order, "name"))
     except ValueError as bad:
-        raise Refusal(str(bad)) from None
+        raise EditError(str(bad)) from None
     return workspace
 
 
@@ -207,7 +207,7 @@ def _delete_workspace(world: World, order: Order) -> Workspace:
 def _restore_workspace(world: World, order: Order) -> Workspace:
     workspace = world.gone_workspace(_text(order, "workspace"))
     if workspace is None:
-        raise Refusal(f"no workspace {order['workspace']} was deleted")
+        raise EditError(f"no workspace {order['workspace']} was deleted")
     workspace.deleted = False
     return workspace
 
@@ -215,9 +215,11 @@ def _restore_workspace(world: World, order: Order) -> Workspace:
 def _change_members(world: World, order: Order) -> Workspace:
     workspace, person = _workspace(world, order, "workspace"), world.person(_text(order, "name"))
     if person is None:
-        raise Refusal(f"there is nobody called {order['name']}")
+        raise EditError(f"there is nobody called {order['name']}")
     if (person in workspace.members) is (order["action"] == "add_member"):
-        raise Refusal(f"{person.username} is {'already' if person in workspace.members else 'not'} a member")
+        raise EditError(
+            f"{person.username} is {'already' if person in workspace.members else 'not'} a member"
+        )
     if person in workspace.members:
         workspace.members = [each for each in workspace.members if each is not person]
     else:
@@ -228,7 +230,7 @@ def _change_members(world: World, order: Order) -> Workspace:
 def _text(order: Order, name: str) -> str:
     value = order.get(name)
     if not isinstance(value, str) or not value:
-        raise Refusal(f"{order.get('action')} needs {name!r}")
+        raise EditError(f"{order.get('action')} needs {name!r}")
     return value
 
 
@@ -237,14 +239,14 @@ def _row(world: World, order: Order, name: str = "repository") -> Repository:
     owner, _, slug = text.partition("/") if "/" in text else ("{}", "", text)
     row = world.find(owner, slug)
     if row is None:
-        raise Refusal(f"there is no repository {text}")
+        raise EditError(f"there is no repository {text}")
     return row
 
 
 def _workspace(world: World, order: Order, name: str) -> Workspace:
     found = world.workspace(_text(order, name))
     if found is None:
-        raise Refusal(f"there is no workspace {order[name]}")
+        raise EditError(f"there is no workspace {order[name]}")
     return found
 
 
@@ -260,14 +262,14 @@ def _create(world: World, order: Order) -> Repository:
 def _restore(world: World, order: Order) -> Repository:
     row = world.gone(_text(order, "repository"))
     if row is None:
-        raise Refusal(f"no repository {order['repository']} was deleted")
+        raise EditError(f"no repository {order['repository']} was deleted")
     return restore(world, row)
 
 
 def _edit(world: World, order: Order) -> Repository:
     fields = order.get("fields")
     if not isinstance(fields, dict):
-        raise Refusal("edit needs 'fields', an object")
+        raise EditError("edit needs 'fields', an object")
     return edit(world, _row(world, order), fields, touch=bool(order["touch"]))
 
 

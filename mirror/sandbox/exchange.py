@@ -13,7 +13,7 @@ PASSWORD = "sandbox"  # noqa: S105 - the sandbox's only secret, and no secret at
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
+class Principal:
     """Whoever sent a request: nobody, a person, or an access token that sees everything."""
 
     kind: str  # anonymous | person | token | oauth
@@ -30,14 +30,14 @@ class Asker:
         return f"{self.kind}:{self.name}" if self.name else self.kind
 
 
-ANONYMOUS = Asker("anonymous")
-TOKEN = Asker("token")
-OAUTH = Asker("oauth")
+ANONYMOUS = Principal("anonymous")
+TOKEN = Principal("token")
+OAUTH = Principal("oauth")
 
 
-def person(name: str) -> Asker:
-    """Give the asker that signs in under this user name."""
-    return Asker("person", name.lower())
+def person(name: str) -> Principal:
+    """Give the caller that signs in under this user name."""
+    return Principal("person", name.lower())
 
 
 def basic(header: str) -> tuple[str, str] | None:
@@ -114,7 +114,7 @@ class Request:
 
 
 @dataclass(slots=True)
-class Answer:
+class Response:
     """One answer, and how it is delivered, after so many seconds."""
 
     status: int
@@ -125,39 +125,39 @@ class Answer:
     delay: float = 0.0
 
 
-def json_answer(value: Any, status: int = 200, **headers: str) -> Answer:
-    """Answer with JSON."""
-    return Answer(status, msgspec.json.encode(value), headers=dict(headers))
+def json_response(value: Any, status: int = 200, **headers: str) -> Response:
+    """Response with JSON."""
+    return Response(status, msgspec.json.encode(value), headers=dict(headers))
 
 
-class Refused(Exception):
+class HttpError(Exception):
     """An answer other than the one asked for, raised where it is found out."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Response) -> None:
         super().__init__(answer.status)
         self.answer = answer
 
 
-def error(status: int, message: str, **more: Any) -> Answer:
-    """Answer with an error in the shape of API 2.0."""
-    return json_answer({"type": "error", "error": {"message": message, **more}}, status)
+def error(status: int, message: str, **more: Any) -> Response:
+    """Response with an error in the shape of API 2.0."""
+    return json_response({"type": "error", "error": {"message": message, **more}}, status)
 
 
-def no_credentials() -> Answer:
+def no_credentials() -> Response:
     """Give the 401 that was recorded: an empty page that names no JSON error."""
     challenge = {
         "WWW-Authenticate": 'Basic realm="Bitbucket.org HTTP"',
         "ETag": '"d41d8cd98f00b204e9800998ecf8427e"',
     }
-    return Answer(401, content_type=HTML, headers=challenge)
+    return Response(401, content_type=HTML, headers=challenge)
 
 
-def too_many_requests() -> Answer:
+def too_many_requests() -> Response:
     """Give the 429 that was recorded: bare text, and no Retry-After."""
-    return Answer(429, b"Rate limit for this resource has been exceeded", content_type="text/plain")
+    return Response(429, b"Rate limit for this resource has been exceeded", content_type="text/plain")
 
 
-def no_repository() -> Answer:
+def no_repository() -> Response:
     """Give the 404 for a repository that is missing, or private and somebody else's."""
     return error(
         404,
@@ -166,15 +166,15 @@ def no_repository() -> Answer:
     )
 
 
-def no_such_url() -> Answer:
+def no_such_url() -> Response:
     """Give the 404 for a path that no API answers."""
     return error(404, "Resource not found", detail="There is no API hosted at this URL")
 
 
-def removed() -> Answer:
+def removed() -> Response:
     """Give the 410 of endpoints that were taken away in 2026."""
     data = {"announcement_url": "https://developer.atlassian.com/cloud/bitbucket/changelog#CHANGE-2770"}
     message = "CHANGE-2770 - Functionality has been deprecated"
     detail = "Please read the changelog entry for more details."
     body = {"type": "error", "error": {"message": message, "detail": detail, "data": data}, "data": data}
-    return json_answer(body, 410)
+    return json_response(body, 410)

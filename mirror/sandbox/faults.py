@@ -12,9 +12,9 @@ from typing import Any
 from mirror.sandbox.exchange import (
     HTML,
     TEXT,
-    Answer,
     Delivery,
     Request,
+    Response,
     error,
     no_credentials,
     no_repository,
@@ -136,32 +136,32 @@ class ActiveFault:
         return self.fault.nth <= self.seen < self.fault.nth + (times or 1)
 
 
-def afflict(fault: Fault, request: Request, answer: Callable[[], Answer]) -> Answer:  # noqa: PLR0911 - a table
+def afflict(fault: Fault, request: Request, answer: Callable[[], Response]) -> Response:  # noqa: PLR0911 - a table
     """Give what the client gets instead of the answer."""
     if fault.what.isdecimal():
         return _status(fault)
     match fault.what:
         case "hang":
-            return Answer(200, delivery=Delivery.HANG)
+            return Response(200, delivery=Delivery.HANG)
         case "drop":
-            return Answer(200, delivery=Delivery.DROP)
+            return Response(200, delivery=Delivery.DROP)
         case "reset":
-            return Answer(200, delivery=Delivery.RESET)
+            return Response(200, delivery=Delivery.RESET)
         case "page_500":
             return error(500, "Something went wrong")
         case "html":
-            return Answer(200, b"<!DOCTYPE html><title>Bitbucket</title><h1>Sign in</h1>", HTML)
+            return Response(200, b"<!DOCTYPE html><title>Bitbucket</title><h1>Sign in</h1>", HTML)
         case "nonsense":
-            return Answer(200, b'{"status": "ok", "items": {"count": 3}, "values": {"next": []}}')
+            return Response(200, b'{"status": "ok", "items": {"count": 3}, "values": {"next": []}}')
         case "redirect":
-            return Answer(302, headers={"Location": "http://redirected.invalid/"}, content_type=TEXT)
+            return Response(302, headers={"Location": "http://redirected.invalid/"}, content_type=TEXT)
         case "gzip_bomb":
-            return Answer(200, gzip.compress(bytes(64 << 20), 6), headers={"Content-Encoding": "gzip"})
+            return Response(200, gzip.compress(bytes(64 << 20), 6), headers={"Content-Encoding": "gzip"})
         case _:
             return _spoilt(fault, request, answer())
 
 
-def _spoilt(fault: Fault, request: Request, answer: Answer) -> Answer:
+def _spoilt(fault: Fault, request: Request, answer: Response) -> Response:
     match fault.what:
         case "slow":
             answer.delay = fault.seconds
@@ -198,13 +198,13 @@ def _spoil(what: str, page: dict[str, Any], request: Request) -> None:
             pass
 
 
-def _status(fault: Fault) -> Answer:
+def _status(fault: Fault) -> Response:
     status = int(fault.what)
     made = {401: no_credentials, 404: no_repository, 410: removed, 429: too_many_requests}.get(status)
     if made is not None:
         answer = made()
     elif status == 503:
-        answer = Answer(503, b"<html><body>Service Unavailable</body></html>", HTML)
+        answer = Response(503, b"<html><body>Service Unavailable</body></html>", HTML)
     else:
         detail = "Access denied" if status == 403 else "An error occurred"
         answer = error(status, "Something went wrong", detail=detail)

@@ -49,11 +49,11 @@ class Draw:
         """Give one of the choices, all alike."""
         return choices[self.below(len(choices))]
 
-    def early(self, choices: Sequence[T]) -> T:
+    def pick_skewed(self, choices: Sequence[T]) -> T:
         """Give one of the choices, the first ones far more often (Zipf's law, nearly)."""
-        return choices[self.few(len(choices)) - 1]
+        return choices[self.skewed(len(choices)) - 1]
 
-    def few(self, most: int) -> int:
+    def skewed(self, most: int) -> int:
         """Give a number from 1 to most whose logarithm is uniform: mostly small, seldom large."""
         return min(most, int((most + 1) ** (self.below(1 << 24) / (1 << 24))))
 
@@ -245,7 +245,7 @@ class Generator:
         created = self.created(workspace, number)
         is_hg = draw.one_in(5)
         is_empty = draw.one_in(14)
-        size = 0 if is_empty else 2_000 + draw.few(900_000_000)
+        size = 0 if is_empty else 2_000 + draw.skewed(900_000_000)
         shape = "full" if draw.below(40) > 1 else draw.pick(("absent", "empty"))
         return Repository(
             number=number,
@@ -257,19 +257,19 @@ class Generator:
             created=created,
             updated=self.updated(workspace, number),
             is_private=self.is_private(number),
-            description=draw.early(DESCRIPTIONS),
+            description=draw.pick_skewed(DESCRIPTIONS),
             website=None if draw.one_in(5) else draw.pick(WEBSITES),
             language=draw.pick(LANGUAGES),
             size=size,
             main_branch=None if is_empty else "default" if is_hg else draw.pick(("master", "master", "main")),
             main_branch_shape=shape,
-            fork_policy=draw.early(("allow_forks", "no_public_forks", "no_forks")),
+            fork_policy=draw.pick_skewed(("allow_forks", "no_public_forks", "no_forks")),
             has_issues=draw.one_in(4),
             has_wiki=draw.one_in(4),
             parent=self._parent(workspace, workspaces, number),
-            followers=draw.few(3_000) - 1,
-            era=draw.early((Era.NEW, Era.MIDDLE, Era.OLD)),
-            project=draw.early(("PROJ", "OS", "WEB", "INFRA")),
+            followers=draw.skewed(3_000) - 1,
+            era=draw.pick_skewed((Era.NEW, Era.MIDDLE, Era.OLD)),
+            project=draw.pick_skewed(("PROJ", "OS", "WEB", "INFRA")),
         )
 
     def forks(self, workspace: Workspace, workspaces: Sequence[Workspace], number: int) -> list[int]:
@@ -382,8 +382,8 @@ def generated_refs(repository: Repository, seed: int) -> list[Ref]:
     if repository.main_branch is None:
         return []
     draw = Draw(seed, 8, repository.number)
-    branches = 1 + (draw.few(8) - 1 if not draw.one_in(450) else 60 + draw.below(120))
-    tags = 0 if draw.one_in(3) else draw.few(8) if not draw.one_in(450) else 50 + draw.below(200)
+    branches = 1 + (draw.skewed(8) - 1 if not draw.one_in(450) else 60 + draw.below(120))
+    tags = 0 if draw.one_in(3) else draw.skewed(8) if not draw.one_in(450) else 50 + draw.below(200)
     names = [repository.main_branch, *_branch_names(repository, draw, branches - 1)]
     refs = [_drawn(repository, "branch", name, draw) for name in names]
     if repository.scm == "hg":
@@ -416,8 +416,8 @@ def _branch_names(repository: Repository, draw: Draw, count: int) -> list[str]:
         names.append(
             draw.pick(
                 (
-                    f"{draw.early(BRANCH_KINDS)}/{repository.project}-{number}-{word}",
-                    f"{draw.early(BRANCH_KINDS)}/{word}-{number}",
+                    f"{draw.pick_skewed(BRANCH_KINDS)}/{repository.project}-{number}-{word}",
+                    f"{draw.pick_skewed(BRANCH_KINDS)}/{word}-{number}",
                     f"{word}{number}",
                     f"{word}-{1_507_071_611_996 + number}",
                 )
@@ -508,7 +508,7 @@ class Population:
     def _open_generated(self, number: int, draw: Draw, *, alone: bool) -> None:
         strangers = self.people[len(_KNOWN) :]
         person = strangers[number]
-        members = [draw.early(strangers) for _ in range(draw.few(5))]
+        members = [draw.pick_skewed(strangers) for _ in range(draw.skewed(5))]
         if alone:
             self._open("big", "Big", None, self._distinct([person, *members]))
         elif draw.one_in(3):

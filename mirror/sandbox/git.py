@@ -4,7 +4,7 @@ import gzip
 from collections.abc import Iterable, Iterator
 
 from mirror.sandbox.datacenter import git_refs
-from mirror.sandbox.exchange import HTML, TEXT, Answer, Asker, Refused, Request, no_credentials
+from mirror.sandbox.exchange import HTML, TEXT, HttpError, Principal, Request, Response, no_credentials
 from mirror.sandbox.model import Ref, Repository
 from mirror.sandbox.world import World
 
@@ -22,18 +22,18 @@ def is_git(path: str) -> bool:
 class Git:
     """Answers git's requests, of the cloud (`/owner/slug.git`) and of Data Center (`/scm/key/slug.git`)."""
 
-    def __init__(self, world: World, request: Request, asker: Asker) -> None:
+    def __init__(self, world: World, request: Request, caller: Principal) -> None:
         self._world = world
         self._request = request
-        self._asker = asker
+        self._caller = caller
 
-    def answer(self) -> Answer:
-        """Answer the request."""
+    def answer(self) -> Response:
+        """Response the request."""
         request = self._request
         if "git/" not in request.headers.get("user-agent", ""):
-            return Answer(200, b"<!DOCTYPE html><title>Bitbucket</title>", HTML)
+            return Response(200, b"<!DOCTYPE html><title>Bitbucket</title>", HTML)
         if request.path.endswith("/") or "//" in request.path:
-            return Answer(405, b"Method Not Allowed", TEXT)
+            return Response(405, b"Method Not Allowed", TEXT)
         repository, _, service = request.path.partition(".git/")
         row = self._repository(repository.strip("/").split("/"))
         is_v2 = "version=2" in request.headers.get("git-protocol", "")
@@ -44,19 +44,19 @@ class Git:
             case "POST", "git-upload-pack" if is_v2:
                 return self._command(row)
             case _:
-                return Answer(403, b"Only git-upload-pack is served here", TEXT)
+                return Response(403, b"Only git-upload-pack is served here", TEXT)
 
     def _repository(self, parts: list[str]) -> Repository:
         is_datacenter = parts[0] == "scm"
         names = parts[1:] if is_datacenter else parts
         row = self._world.find(names[0].removeprefix("~"), names[1]) if len(names) == 2 else None
-        if row is not None and self._world.can_see(self._asker, row) and (is_datacenter or row.scm == "git"):
+        if row is not None and self._world.can_see(self._caller, row) and (is_datacenter or row.scm == "git"):
             return row
-        if self._asker.kind == "anonymous":
-            raise Refused(no_credentials())
-        raise Refused(Answer(404, b"Repository not found", TEXT))
+        if self._caller.kind == "anonymous":
+            raise HttpError(no_credentials())
+        raise HttpError(Response(404, b"Repository not found", TEXT))
 
-    def _command(self, row: Repository) -> Answer:
+    def _command(self, row: Repository) -> Response:
         body = self._request.body
         if self._request.headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
@@ -67,8 +67,8 @@ class Git:
         return _git_answer("result", b"".join(_listed(row, git_refs(self._world, row), lines)) + _FLUSH)
 
 
-def _git_answer(kind: str, body: bytes) -> Answer:
-    return Answer(200, body, f"application/x-git-upload-pack-{kind}", dict(_UNCACHED))
+def _git_answer(kind: str, body: bytes) -> Response:
+    return Response(200, body, f"application/x-git-upload-pack-{kind}", dict(_UNCACHED))
 
 
 def _line(text: str) -> bytes:
@@ -82,7 +82,7 @@ def _lines(body: bytes) -> Iterator[str]:
         try:
             length = int(body[place : place + 4], 16)
         except ValueError:
-            raise Refused(Answer(400, b"bad line length", TEXT)) from None
+            raise HttpError(Response(400, b"bad line length", TEXT)) from None
         if length >= 4:
             yield body[place + 4 : place + length].decode(errors="replace")
         place += max(4, length)

@@ -9,24 +9,23 @@ from typing import Any
 import msgspec
 
 from mirror.sandbox import api1, api2, datacenter
-from mirror.sandbox.api2 import Style
-from mirror.sandbox.budget import Budget, TokenBuckets
+from mirror.sandbox.access import HourlyQuota, Identity, TokenBuckets
+from mirror.sandbox.api2_query import Style
 from mirror.sandbox.datacenter import busy
 from mirror.sandbox.edits import perform
 from mirror.sandbox.exchange import (
     ANONYMOUS,
-    Answer,
-    Asker,
-    Refused,
+    HttpError,
+    Principal,
     Request,
+    Response,
     error,
-    json_answer,
+    json_response,
     no_such_url,
     too_many_requests,
 )
 from mirror.sandbox.faults import ActiveFault, Fault, afflict, fault_from
 from mirror.sandbox.git import Git, is_git
-from mirror.sandbox.identity import Identity
 from mirror.sandbox.model import iso
 from mirror.sandbox.world import World
 
@@ -61,10 +60,10 @@ class Route:
     """How a request is answered: by what, counted as what, out of which quota."""
 
     kind: str
-    answer: Callable[[Asker], Answer]
+    answer: Callable[[Principal], Response]
     quota: str = "hour"  # hour | bucket | free
     is_open: bool = False  # credentials, if there are any, are not the caller's
-    bad_credentials: Callable[[], Answer] | None = None  # None: as API 2.0 says it
+    bad_credentials: Callable[[], Response] | None = None  # None: as API 2.0 says it
 
 
 def route(request: Request, world: World, identity: Identity, options: Options) -> Route:
@@ -72,23 +71,23 @@ def route(request: Request, world: World, identity: Identity, options: Options) 
     path = request.path
     if rest := _below(path, api2.PREFIXES):
         style = Style(options.next_prefix, options.odd_pages)
-        return Route(api2.kind_of(rest), lambda asker: api2.Api2(world, request, asker, style).answer(rest))
+        return Route(api2.kind_of(rest), lambda caller: api2.Api2(world, request, caller, style).answer(rest))
     if rest := _below(path, api1.PREFIXES):
-        refused = api1.refusal(401, "Invalid username or password").answer
+        refused = api1.http_error(401, "Invalid username or password").answer
         return Route(
             api1.kind_of(rest),
-            lambda asker: api1.Api1(world, request, asker).answer(rest),
+            lambda caller: api1.Api1(world, request, caller).answer(rest),
             bad_credentials=lambda: refused,
         )
     if rest := _below(path, datacenter.PREFIXES):
         return Route(
             datacenter.kind_of(rest),
-            lambda asker: datacenter.DataCenter(world, request, asker).answer(rest),
+            lambda caller: datacenter.DataCenter(world, request, caller).answer(rest),
             quota="bucket",
             bad_credentials=datacenter.bad_credentials,
         )
     if is_git(path):
-        return Route("git", lambda asker: Git(world, request, asker).answer(), quota="free")
+        return Route("git", lambda caller: Git(world, request, caller).answer(), quota="free")
     if path == OAUTH_PATH:
         seconds = options.token_seconds
         return Route("other", lambda _: identity.grant(request, seconds), quota="free", is_open=True)
@@ -121,7 +120,7 @@ class Sandbox:
         self.options = options or Options()
         self._lock = RLock()
         self._identity = Identity(world)
-        self._budget = Budget(requests_per_hour, anonymous_requests_per_hour)
+        self._budget = HourlyQuota(requests_per_hour, anonymous_requests_per_hour)
         self._buckets = TokenBuckets()
         self._faults = [ActiveFault(fault) for fault in faults]
         self._hooks: dict[int, list[Callable[[], object]]] = {}
@@ -129,8 +128,8 @@ class Sandbox:
 
     # Requests
 
-    def answer(self, request: Request) -> Answer:
-        """Answer one request."""
+    def answer(self, request: Request) -> Response:
+        """Response one request."""
         with self._lock:
             if request.path.rstrip("/").startswith(CONTROL):
                 return self._control(request)
@@ -143,11 +142,11 @@ class Sandbox:
             self.by_status[answer.status] += 1
             return answer
 
-    def _answer(self, request: Request, found: Route) -> Answer:
-        def honest() -> Answer:
+    def _answer(self, request: Request, found: Route) -> Response:
+        def honest() -> Response:
             try:
-                return self._within_budget(request, found, self._asker(request, found))
-            except Refused as refused:
+                return self._within_budget(request, found, self._caller(request, found))
+            except HttpError as refused:
                 return refused.answer
             except Exception as problem:  # noqa: BLE001 - told to whoever tests, in place of a lost connection
                 return self._failed(problem)
@@ -155,38 +154,38 @@ class Sandbox:
         struck = [each for each in self._faults if each.strikes(found.kind, request)]
         return afflict(struck[0].fault, request, honest) if struck else honest()
 
-    def _asker(self, request: Request, found: Route) -> Asker:
+    def _caller(self, request: Request, found: Route) -> Principal:
         if found.is_open:
             return ANONYMOUS
         try:
             lenient = self.options.lenient and found.kind == "listing"
-            return self._identity.asker(request, for_git=found.kind == "git", lenient=lenient)
-        except Refused:
+            return self._identity.caller(request, for_git=found.kind == "git", lenient=lenient)
+        except HttpError:
             if found.bad_credentials is None:
                 raise
-            raise Refused(found.bad_credentials()) from None
+            raise HttpError(found.bad_credentials()) from None
 
-    def _within_budget(self, request: Request, found: Route, asker: Asker) -> Answer:
-        anonymous = asker == ANONYMOUS
-        key = f"anonymous:{request.client}" if anonymous else asker.key
+    def _within_budget(self, request: Request, found: Route, caller: Principal) -> Response:
+        anonymous = caller == ANONYMOUS
+        key = f"anonymous:{request.client}" if anonymous else caller.key
         self.by_credential[key] += 1
         now = self.world.clock.now()
         if found.quota == "bucket" and (size := self.options.bucket_size):
             seconds = self._buckets.spend(key, now, size=size, refill=self.options.bucket_refill)
-            return busy(seconds) if seconds else found.answer(asker)
+            return busy(seconds) if seconds else found.answer(caller)
         if found.quota != "hour":
-            return found.answer(asker)
+            return found.answer(caller)
         allowed = self._budget.spend(key, now, anonymous=anonymous)
         try:
-            answer = found.answer(asker) if allowed else too_many_requests()
-        except Refused as refused:
+            answer = found.answer(caller) if allowed else too_many_requests()
+        except HttpError as refused:
             answer = refused.answer
-        answer.headers |= self._rate_headers(asker, key, now)
+        answer.headers |= self._rate_headers(caller, key, now)
         return answer
 
-    def _rate_headers(self, asker: Asker, key: str, now: int) -> dict[str, str]:
-        limit = self._budget.limit(anonymous=asker == ANONYMOUS)
-        shown = limit or (60 if asker == ANONYMOUS else 1000)
+    def _rate_headers(self, caller: Principal, key: str, now: int) -> dict[str, str]:
+        limit = self._budget.limit(anonymous=caller == ANONYMOUS)
+        shown = limit or (60 if caller == ANONYMOUS else 1000)
         spent = self._budget.spent(key, now)
         if self.options.rate_headers == "ietf":
             return {
@@ -194,7 +193,7 @@ class Sandbox:
                 "X-RateLimit-Remaining": str(max(0, shown - spent)),
                 "X-RateLimit-Reset": str(self._budget.seconds_left(key, now)),
             }
-        if asker.kind != "token":
+        if caller.kind != "token":
             return {}
         return {
             "X-RateLimit-Limit": str(shown),
@@ -208,7 +207,7 @@ class Sandbox:
         except Exception as problem:  # noqa: BLE001 - the request is answered all the same
             self._failed(problem)
 
-    def _failed(self, problem: Exception) -> Answer:
+    def _failed(self, problem: Exception) -> Response:
         """Note a fault of the sandbox itself, or of a hook, where `state` shows it."""
         self.errors.append(f"{type(problem).__name__}: {problem}")
         return error(500, "The sandbox itself failed", detail=self.errors[-1])
@@ -275,18 +274,18 @@ class Sandbox:
             self._budget.clear()
             self._buckets.clear()
 
-    def _control(self, request: Request) -> Answer:
+    def _control(self, request: Request) -> Response:
         match request.method, request.path.rstrip("/").removeprefix(CONTROL):
             case "GET", "":
-                return json_answer(self.state())
+                return json_response(self.state())
             case "GET", "/workspaces":
-                return json_answer(self.workspaces())
+                return json_response(self.workspaces())
             case "POST", "":
                 return self._control_action(request)
             case _:
                 return no_such_url()
 
-    def _control_action(self, request: Request) -> Answer:
+    def _control_action(self, request: Request) -> Response:
         try:
             order = msgspec.json.decode(request.body, type=dict[str, Any])
             match order.get("action"):
@@ -301,7 +300,7 @@ class Sandbox:
                 case "options":
                     self.options.change({name: order[name] for name in order if name != "action"})
                 case _:
-                    return json_answer(perform(self.world, order, tags_touch=self.options.tags_touch))
+                    return json_response(perform(self.world, order, tags_touch=self.options.tags_touch))
         except (KeyError, TypeError, ValueError) as bad:
             return error(400, str(bad))
-        return json_answer(self.state())
+        return json_response(self.state())

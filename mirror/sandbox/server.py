@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from threading import Thread
 
-from mirror.sandbox.exchange import Answer, Delivery, Request
+from mirror.sandbox.exchange import Delivery, Request, Response
 from mirror.sandbox.sandbox import Sandbox
 
 _BACKLOG = 256
@@ -45,7 +45,7 @@ class Connection(asyncio.Protocol):
         self._connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
-        """Answer every request that is complete."""
+        """Response every request that is complete."""
         self._received += data
         self._go_on()
 
@@ -77,7 +77,7 @@ class Connection(asyncio.Protocol):
         length = headers.get("content-length", "0")
         parts = lines[0].split(" ")
         if len(parts) != 3 or not length.isdecimal() or "transfer-encoding" in headers:
-            self._write(Answer(400), close=True, head_only=False)
+            self._write(Response(400), close=True, head_only=False)
             return None
         if len(rest) < int(length):
             if headers.get("expect", "").lower() == "100-continue" and not rest and self._transport:
@@ -94,11 +94,11 @@ class Connection(asyncio.Protocol):
         peer = self._transport.get_extra_info("peername") if self._transport else None
         return str(peer[0]) if peer else "unknown"
 
-    def _deliver_late(self, request: Request, answer: Answer) -> None:
+    def _deliver_late(self, request: Request, answer: Response) -> None:
         self._deliver(request, answer)
         self._go_on()
 
-    def _deliver(self, request: Request, answer: Answer) -> None:
+    def _deliver(self, request: Request, answer: Response) -> None:
         transport = self._transport
         if transport is None or answer.delivery is Delivery.HANG:
             return  # stays busy: nothing is answered on this connection any more
@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
                 self._write(answer, close=close, head_only=request.method == "HEAD")
                 self._busy = False
 
-    def _write(self, answer: Answer, *, close: bool, head_only: bool) -> None:
+    def _write(self, answer: Response, *, close: bool, head_only: bool) -> None:
         if self._transport is not None:
             head, body = _serialized(answer, close=close, head_only=head_only)
             self._transport.write(head + body)
@@ -144,7 +144,7 @@ class Connection(asyncio.Protocol):
         self._go_on()
 
 
-def _serialized(answer: Answer, *, close: bool, head_only: bool) -> tuple[bytes, bytes]:
+def _serialized(answer: Response, *, close: bool, head_only: bool) -> tuple[bytes, bytes]:
     lines = [f"HTTP/1.1 {answer.status} {_REASONS.get(answer.status, 'Unknown')}", "Server: sandbox"]
     if answer.status != HTTPStatus.NO_CONTENT:
         lines.append(f"Content-Type: {answer.content_type}")

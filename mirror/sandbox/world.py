@@ -12,40 +12,16 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from mirror.sandbox.api2_shapes import Shapes2
-from mirror.sandbox.exchange import TOKEN, Asker
+from mirror.sandbox.exchange import Principal
 from mirror.sandbox.generate import END, Generator, Population, Uuids, generated_refs, zipf_counts
 from mirror.sandbox.handmade import handmade
-from mirror.sandbox.model import Person, Ref, Repository, Workspace, micros, utc_now
-
-
-class Clock:
-    """Tells the time in microseconds since 1970. Edits are dated by `tick`, so no two have the same date."""
-
-    def __init__(self, now: Callable[[], datetime], *, after: int) -> None:
-        self._now = now
-        self._ahead = 0
-        self._last = after
-
-    def now(self) -> int:
-        """Give the time."""
-        return micros(self._now()) + self._ahead
-
-    def advance(self, seconds: float) -> None:
-        """Move the clock ahead of its source."""
-        self._ahead += int(seconds * 1_000_000)
-
-    def tick(self) -> int:
-        """Give a date for an edit: now, but later than all dates given before."""
-        self._last = max(self.now(), self._last + 1)
-        return self._last
-
+from mirror.sandbox.model import Clock, Person, Ref, Repository, Workspace, utc_now
 
 # Number and key in one integer compare faster than a tuple; there are fewer than 2**24 repositories.
 NUMBER_BITS = 24
 
 
-class Order:
+class SortedNumbers:
     """Numbers of repositories sorted by a key that is different for each of them."""
 
     __slots__ = ("_key", "_numbers")
@@ -120,7 +96,7 @@ class World:
         self._by_name: dict[tuple[int, str], int] = {}
         self._rows_of: dict[int, set[int]] = {workspace.number: set() for workspace in self._all_workspaces}
         self._children: dict[int, set[int]] = {}
-        self._orders: dict[int, dict[tuple[str, bool], Order]] = {}
+        self._orders: dict[int, dict[tuple[str, bool], SortedNumbers]] = {}
         for row in handmade(repositories, self._all_workspaces, self._uuids):
             self.add(row)
         self._next_number = len(self._rows)
@@ -205,41 +181,27 @@ class World:
         refs = generated_refs(row, self.seed) if row.refs is None else row.refs
         return sorted(refs, key=lambda ref: ref.path.encode())
 
-    def can_see(self, asker: Asker, row: Repository) -> bool:
-        """Tell whether the asker may know of the repository."""
-        return not row.is_private or self.is_member(asker, row.workspace)
+    def can_see(self, caller: Principal, row: Repository) -> bool:
+        """Tell whether the caller may know of the repository."""
+        return not row.is_private or self.is_member(caller, row.workspace)
 
-    def is_member(self, asker: Asker, workspace: Workspace) -> bool:
-        """Tell whether the asker belongs to the workspace, or holds a token for everything."""
-        return asker.sees_all or (asker.kind == "person" and workspace.has_member(asker.name))
+    def is_member(self, caller: Principal, workspace: Workspace) -> bool:
+        """Tell whether the caller belongs to the workspace, or holds a token for everything."""
+        return caller.sees_all or (caller.kind == "person" and workspace.has_member(caller.name))
 
     # Listing
 
-    def order(self, workspace: Workspace, sort: str, asker: Asker) -> Order:
-        """Give the numbers of a workspace's repositories, as far as the asker sees them, in order."""
-        public_only = not self.is_member(asker, workspace)
+    def order(self, workspace: Workspace, sort: str, caller: Principal) -> SortedNumbers:
+        """Give the numbers of a workspace's repositories, as far as the caller sees them, in order."""
+        public_only = not self.is_member(caller, workspace)
         orders = self._orders.setdefault(workspace.number, {})
         order = orders.get((sort, public_only))
         if order is None:
-            order = Order(self._numbers(workspace, public_only=public_only), self._key(workspace, sort))
+            order = SortedNumbers(
+                self._numbers(workspace, public_only=public_only), self._key(workspace, sort)
+            )
             orders[sort, public_only] = order
         return order
-
-    def visible(self, asker: Asker = TOKEN, origin: str = "http://sandbox") -> Iterator[dict[str, Any]]:
-        """Yield every repository the asker sees, as API 2.0 would send it: the truth to compare with."""
-        shapes = Shapes2(self, origin, asker)
-        for workspace in self.workspaces:
-            for number in list(self.order(workspace, "created_on", asker)):
-                if (row := self.get(number)) is not None:
-                    yield shapes.repository(row)
-
-    def refs(self, full_name: str, origin: str = "http://sandbox") -> list[dict[str, Any]]:
-        """Give all branches and tags of a repository, as API 2.0 would send them."""
-        row = self.find(*full_name.split("/", 1))
-        if row is None:
-            raise LookupError(f"there is no repository {full_name}")
-        shapes = Shapes2(self, origin, TOKEN)
-        return [shapes.ref(row, ref) for ref in self.refs_of(row)]
 
     # Editing
 
