@@ -336,3 +336,25 @@ def test_the_fixture_holds_what_the_tests_look_for(mixed: MixedMirror) -> None:
     for secret in SECRETS:
         assert secret.decode() in dump.replace("''", "'"), secret
     assert PISTON.full_name in json.dumps(dump)
+
+
+def test_strangers_know_nobody_who_shows_nothing(tmp_path: Path) -> None:
+    """Mere members are told nowhere, owners of private repositories by no page, but to fellow members."""
+    filled = fill_mixed(tmp_path / "mirror.db")
+    filled.members(repository("jespern/x").owner, [repository("mallory/x").owner])
+    token = tokens.create(filled.store, "of mallory", "read", user="mallory")
+    numbers = dict(filled.store.rows("SELECT username, id FROM users"))
+    served = client_of(tmp_path / "mirror.db")
+    for path in ("/2.0/users/mallory", "/2.0/users/%7Bmallory-uuid%7D", "/1.0/users/mallory", "/-/u/mallory"):
+        missing = served.get(path.replace("mallory", "nobody-"))
+        answer = served.get(path)
+        assert answer.status_code == missing.status_code == 404, path
+        assert answer.content == missing.content.replace(b"nobody-", b"mallory"), path
+        assert served.get(path, headers=bearer(token)).status_code == 200, path
+    for name in ("mallory", "brodie"):
+        answer = served.get(f"/-/u?id={numbers[name]}")
+        assert answer.status_code == 404
+        assert re.sub(rb"\d+", b"", answer.content) == re.sub(rb"\d+", b"", served.get("/-/u?id=99").content)
+    assert served.get("/-/u/brodie").status_code == 404
+    assert served.get("/2.0/repositories/brodie").status_code == 200  # as upstream says of a namespace
+    assert served.get("/-/u/mcatalbas").status_code == served.get("/1.0/users/ubernostrum").status_code == 200

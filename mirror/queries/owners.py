@@ -6,7 +6,7 @@ from typing import Any
 
 from mirror.queries.caller import Caller
 from mirror.queries.rows import Row, first, ids_of, one, rows
-from mirror.queries.visible import visible
+from mirror.queries.visible import is_known, visible
 
 ORDERS = {
     "updated": "r.updated_at DESC",
@@ -17,24 +17,27 @@ ORDERS = {
 """By what an owner's repositories can be sorted."""
 
 
-def owner(connection: sqlite3.Connection, username: str) -> Row | None:
-    """Find the row of a name: whoever owns the namespace before a member, a living one before a gone one."""
+def owner(connection: sqlite3.Connection, caller: Caller, username: str) -> Row | None:
+    """Find the row of a name: whoever owns the namespace before a member, a living one before a gone one.
+
+    None where the caller may not know of them.
+    """
     return first(
         connection,
-        """SELECT u.*, up.name AS upstream FROM users u JOIN upstreams up ON up.id = u.upstream_id
-           WHERE u.username = :name COLLATE NOCASE
-           ORDER BY u.deleted_at IS NOT NULL, u.is_owner DESC, u.id LIMIT 1""",
-        {"name": username},
+        f"""SELECT u.*, up.name AS upstream FROM users u JOIN upstreams up ON up.id = u.upstream_id
+            WHERE u.username = :name COLLATE NOCASE AND {is_known(caller, "u")}
+            ORDER BY u.deleted_at IS NOT NULL, u.is_owner DESC, u.id LIMIT 1""",
+        {"name": username, "ids": ids_of(caller)},
     )
 
 
-def owner_by_id(connection: sqlite3.Connection, row_id: int) -> Row | None:
-    """Find an owner by the number of its row."""
+def owner_by_id(connection: sqlite3.Connection, caller: Caller, row_id: int) -> Row | None:
+    """Find an owner by the number of its row; None where the caller may not know of them."""
     return first(
         connection,
-        """SELECT u.*, up.name AS upstream FROM users u JOIN upstreams up ON up.id = u.upstream_id
-           WHERE u.id = :id""",
-        {"id": row_id},
+        f"""SELECT u.*, up.name AS upstream FROM users u JOIN upstreams up ON up.id = u.upstream_id
+            WHERE u.id = :id AND {is_known(caller, "u")}""",
+        {"id": row_id, "ids": ids_of(caller)},
     )
 
 

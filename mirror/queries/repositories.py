@@ -14,7 +14,7 @@ import msgspec
 from mirror.queries.caller import Caller
 from mirror.queries.memory import state
 from mirror.queries.rows import Account, Ref, Repository, Row, first, ids_of, one, rows
-from mirror.queries.visible import forks_count, visible
+from mirror.queries.visible import forks_count, is_known, visible
 
 REFS_READ, REFS_NOT_MIRRORED = "read", "not mirrored"
 
@@ -107,6 +107,8 @@ ACCOUNT_COLUMNS = Account.__struct_fields__
 REF_COLUMNS = Ref.__struct_fields__
 ANY_UPSTREAM = "upstream_id IN (SELECT id FROM upstreams)"
 """Lets a uuid be found by its index, which begins with the upstream."""
+_IS_UUID = f"u.{ANY_UPSTREAM} AND u.uuid IN (:name, lower(:name))"
+_IS_NAME = "u.username = :name COLLATE NOCASE"
 
 
 def parent_is_told(caller: Caller) -> str:
@@ -170,11 +172,11 @@ def repository(
     if name.startswith("{"):
         condition, values = f"r.{ANY_UPSTREAM} AND r.uuid IN (:uuid, lower(:uuid))", {"uuid": name}
     else:
-        owner = account(connection, workspace, owners_only=True)
-        if owner is None or owner.username is None:
+        named = owner(connection, workspace)
+        if named is None or named.username is None:
             return None
         condition = "r.full_name = :full_name COLLATE NOCASE"
-        values = {"full_name": f"{owner.username}/{name}"}
+        values = {"full_name": f"{named.username}/{name}"}
     found = _repositories(
         connection,
         caller,
@@ -184,26 +186,35 @@ def repository(
     return found[0] if found else None
 
 
-def account(connection: sqlite3.Connection, name: str, *, owners_only: bool = False) -> Account | None:
-    """Find somebody by name, by uuid with its braces, or by account id; owners of namespaces first."""
-    found = accounts_named(connection, name, owners_only=owners_only)
+def owner(connection: sqlite3.Connection, name: str) -> Account | None:
+    """Find the owner of a namespace by name, or by uuid with its braces."""
+    found = owners_named(connection, name)
     return found[0] if found else None
 
 
-def accounts_named(connection: sqlite3.Connection, name: str, *, owners_only: bool = False) -> list[Account]:
-    """Find everybody of a name or a uuid: with several upstreams there can be more than one."""
-    if name.startswith("{"):
-        condition = f"u.{ANY_UPSTREAM} AND u.uuid IN (:name, lower(:name))"
-    elif _is_account_id(name) and not owners_only:
-        condition = "(u.account_id = :name OR u.username = :name COLLATE NOCASE)"
-    else:
-        condition = "u.username = :name COLLATE NOCASE"
-    owning = "AND u.is_owner" if owners_only else ""
+def owners_named(connection: sqlite3.Connection, name: str) -> list[Account]:
+    """Find all owners of a name or a uuid: with several upstreams there can be more than one."""
+    condition = _IS_UUID if name.startswith("{") else _IS_NAME
     return _accounts(
-        connection,
-        f"{condition} AND u.deleted_at IS NULL {owning} ORDER BY u.is_owner DESC, u.id",
-        {"name": name},
+        connection, f"{condition} AND u.deleted_at IS NULL AND u.is_owner ORDER BY u.id", {"name": name}
     )
+
+
+def account(connection: sqlite3.Connection, caller: Caller, name: str) -> Account | None:
+    """Find somebody by name, by uuid with its braces, or by account id; owners of namespaces first.
+
+    As upstream, an owner is told to everybody who names one. Mere members are told as `is_known` says.
+    """
+    condition = _IS_UUID if name.startswith("{") else _IS_NAME
+    if _is_account_id(name):
+        condition = f"(u.account_id = :name OR {condition})"
+    found = _accounts(
+        connection,
+        f"""{condition} AND u.deleted_at IS NULL AND (u.is_owner OR {is_known(caller, "u")})
+            ORDER BY u.is_owner DESC, u.id LIMIT 1""",
+        {"name": name, "ids": json.dumps(caller.user_ids)},
+    )
+    return found[0] if found else None
 
 
 def _is_account_id(name: str) -> bool:

@@ -46,7 +46,7 @@ def visible_changes(caller: Caller) -> str:
     return f"({public} OR {_theirs('r')})" if caller.user_ids else public
 
 
-def known(caller: Caller, alias: str) -> str:
+def is_known(caller: Caller, alias: str) -> str:
     """Return the condition under which a caller may know of an account; `:ids` are the caller's own rows.
 
     It owns or follows something that they may see, is theirs, or is in a workspace of theirs.
@@ -55,8 +55,8 @@ def known(caller: Caller, alias: str) -> str:
         return "1"
     seen = visible(caller, "r")
     public = f"""(EXISTS (SELECT 1 FROM repositories r WHERE r.owner_id = {alias}.id AND {seen})
-        OR {alias}.id IN (SELECT f.user_id FROM followers f JOIN repositories r ON r.id = f.repository_id
-            WHERE {seen}))"""
+        OR EXISTS (SELECT 1 FROM followers f JOIN repositories r ON r.id = f.repository_id
+            WHERE f.user_id = {alias}.id AND {seen}))"""
     if not caller.user_ids:
         return public
     theirs = """(SELECT value FROM json_each(:ids) UNION
@@ -251,13 +251,16 @@ def by_ids(connection: sqlite3.Connection, caller: Caller, ids: Iterable[int]) -
     return {one.row.id: one for one in found}
 
 
-def users(connection: sqlite3.Connection, username: str) -> list[UserRow]:
-    """Find the living rows of a name, whatever the case; owners of namespaces first."""
+def users(connection: sqlite3.Connection, caller: Caller, username: str) -> list[UserRow]:
+    """Find the living rows of a name, whatever the case; owners of namespaces first.
+
+    As upstream, a namespace is told to everybody who names it. Mere members are told as `is_known` says.
+    """
     found = _tuples(
         connection,
         f"""SELECT {_USER} FROM users u WHERE u.username = :username COLLATE NOCASE AND u.deleted_at IS NULL
-            ORDER BY u.is_owner DESC, u.id""",
-        {"username": username},
+            AND (u.is_owner OR {is_known(caller, "u")}) ORDER BY u.is_owner DESC, u.id""",
+        {"username": username, "ids": json.dumps(caller.user_ids)},
     )
     return [UserRow(*row) for row in found]
 

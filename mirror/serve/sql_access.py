@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 
 from mirror.queries.caller import ANONYMOUS
-from mirror.queries.visible import known
+from mirror.queries.visible import is_known
 from mirror.serve.sql_limits import RESERVED, BoundedConnection
 
 ALL = frozenset[str]()
@@ -41,9 +41,9 @@ SHARED: Mapping[str, tuple[frozenset[str], str]] = {
                 "avatar_url", "created_at",
             }
         ),
-        known(ANONYMOUS, "t"),
+        is_known(ANONYMOUS, "t"),
     ),
-    "changes": (frozenset({"old", "new"}), f"(t.user_id IS NULL OR {known(ANONYMOUS, 'u')})"),
+    "changes": (frozenset({"old", "new"}), f"(t.user_id IS NULL OR {is_known(ANONYMOUS, 'u')})"),
 }  # fmt: skip
 """Tables of which strangers read some rows: which, by a condition on `t`, and the columns that it guards.
 

@@ -556,6 +556,12 @@ def m021_requests_that_were_sent(db: Database) -> None:
     db.execute("UPDATE request_ledger SET sent = requests")
 
 
+@migrations()
+def m022_followers_by_user(db: Database) -> None:
+    """Find what a user follows, which tells whether a stranger may know of that user."""
+    db.execute("CREATE INDEX followers_user ON followers (user_id)")
+
+
 def _drop_search_tables(db: Database) -> None:
     """Drop the search index with its triggers and indexes, whatever version made it."""
     for kind in ("trigger", "index", "table"):

@@ -50,9 +50,9 @@ def _with_refs(connection: sqlite3.Connection, asked: Asked) -> RepositoryRow:
     return row
 
 
-def _users(connection: sqlite3.Connection, username: str) -> list[UserRow]:
+def _users(connection: sqlite3.Connection, caller: Caller, username: str) -> list[UserRow]:
     """Find whoever the path names; raises ApiError 404."""
-    found = lookups.users(connection, username)
+    found = lookups.users(connection, caller, username)
     if not found:
         raise not_found("User", username)
     return found
@@ -68,7 +68,7 @@ def _myself(connection: sqlite3.Connection, caller: Caller) -> list[UserRow]:
             "This token speaks for no user",
             detail="Make one with `mirror token create --user NAME`, or send the name as the Basic user.",
         )
-    return _users(connection, caller.username)
+    return _users(connection, caller, caller.username)
 
 
 def _seen(found: Sequence[FoundRepository]) -> str | None:
@@ -77,7 +77,7 @@ def _seen(found: Sequence[FoundRepository]) -> str | None:
 
 def user(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET users/U: a user and their repositories."""
-    return _profile(connection, asked, _users(connection, asked.names[0]))
+    return _profile(connection, asked, _users(connection, asked.caller, asked.names[0]))
 
 
 def myself(connection: sqlite3.Connection, asked: Asked) -> Answer:
@@ -93,7 +93,7 @@ def _profile(connection: sqlite3.Connection, asked: Asked, users: list[UserRow])
 
 def owned(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET repositories/U: the repositories of a user, as a bare list."""
-    users = _users(connection, asked.names[0])
+    users = _users(connection, asked.caller, asked.names[0])
     found = lookups.repositories_of(connection, asked.caller, users)
     return Answer(
         body=[legacy.repository(one) for one in found], synced_at=_seen(found) or users[0].last_seen_at
@@ -126,7 +126,7 @@ def my_dashboard(connection: sqlite3.Connection, asked: Asked) -> Answer:
     body = [
         [legacy.user(owner), [legacy.dashboard_item(one) for one in by_owner[name]]]
         for name in by_owner
-        for owner in lookups.users(connection, name)[:1]
+        for owner in lookups.users(connection, asked.caller, name)[:1]
     ]
     return Answer(body=body, synced_at=_seen(found))
 
@@ -227,7 +227,7 @@ def followers(connection: sqlite3.Connection, asked: Asked) -> Answer:
 
 def user_followers(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET users/U/followers: 501 for a known user; no upstream tells who follows a user."""
-    _users(connection, asked.names[0])
+    _users(connection, asked.caller, asked.names[0])
     raise not_mirrored("who follows a user")
 
 
@@ -248,7 +248,7 @@ def events(connection: sqlite3.Connection, asked: Asked) -> Answer:
 
 def user_events(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET users/U/events: the same, over all repositories of a user."""
-    users = _users(connection, asked.names[0])
+    users = _users(connection, asked.caller, asked.names[0])
     owners = "[" + ",".join(str(user.id) for user in users) + "]"
     return _events(
         connection,

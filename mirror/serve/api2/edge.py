@@ -123,9 +123,7 @@ async def _written(
     async def workspace(name: str) -> str | None:
         if not name.startswith("{"):  # a slug: the upstream may have one that is not mirrored yet
             return name
-        found = await database.execute_fn(
-            lambda connection: reads.account(connection, name, owners_only=True)
-        )
+        found = await database.execute_fn(lambda connection: reads.owner(connection, name))
         return found.username if found else None
 
     done = await write(writer, request, caller, names, Looking(find, workspace))

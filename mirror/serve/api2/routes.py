@@ -30,16 +30,16 @@ from mirror.times import normalised
 
 
 def _workspace(connection: sqlite3.Connection, asked: Asked) -> Account:
-    found = reads.account(connection, asked.names[0], owners_only=True)
+    found = reads.owner(connection, asked.names[0])
     if found is None:
         raise no_workspace(asked.names[0])
     return found
 
 
-def _account(connection: sqlite3.Connection, name: str) -> Account:
-    found = reads.account(connection, name)
+def _account(connection: sqlite3.Connection, asked: Asked) -> Account:
+    found = reads.account(connection, asked.caller, asked.names[0])
     if found is None:
-        raise ApiError(404, name)
+        raise ApiError(404, asked.names[0])
     return found
 
 
@@ -65,13 +65,13 @@ def user(connection: sqlite3.Connection, asked: Asked) -> Answer:
 
 def users(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET users/U, by name, uuid or account id; names are not accepted upstream any more."""
-    row = _account(connection, asked.names[0])
+    row = _account(connection, asked)
     return Answer(body=asked.shapes.full_user(row), synced_at=row.last_seen_at)
 
 
 def teams(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET teams/T: gone upstream; a person's own workspace is no team."""
-    row = _account(connection, asked.names[0])
+    row = _account(connection, asked)
     if row.kind == "user" or not row.is_owner:
         raise ApiError(404, f"{asked.names[0]} is not a team")
     return Answer(body=asked.shapes.team(row), synced_at=row.last_seen_at)
@@ -115,7 +115,7 @@ def members(connection: sqlite3.Connection, asked: Asked) -> Answer:
 def member(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET workspaces/W/members/U: one membership, by uuid, account id or name."""
     row = _open_workspace(connection, asked)
-    found = reads.account(connection, asked.names[1])
+    found = reads.account(connection, asked.caller, asked.names[1])
     listing = catalogue.members(asked.caller, row.id, found.id if found else 0)
     page = read_page(connection, listing, paging.Window(), order=listing.default, query=None, counted=False)
     if found is None or not page.rows:
@@ -172,7 +172,7 @@ def _since(asked: Asked) -> str | None:
 
 def workspace_repositories(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET repositories/W."""
-    owners = reads.accounts_named(connection, asked.names[0], owners_only=True)
+    owners = reads.owners_named(connection, asked.names[0])
     if not owners:
         raise no_workspace(asked.names[0])
     listing = catalogue.repositories(asked.caller, owners=[owner.id for owner in owners], role=role_of(asked))

@@ -61,10 +61,10 @@ def _found(connection: sqlite3.Connection, visit: Visit) -> Row:
             name = unquote(visit.names["owner"], errors="strict")
         except UnicodeDecodeError:
             raise NotHere("That address is not UTF-8.") from None
-        found = owners.owner(connection, name)
+        found = owners.owner(connection, visit.caller, name)
     else:
         name = "of that number"
-        found = owners.owner_by_id(connection, visit.number("id", 0, 2**62))
+        found = owners.owner_by_id(connection, visit.caller, visit.number("id", 0, 2**62))
     if found is None:
         raise NotHere(f"The mirror knows no owner {name[:200]}.", name if "owner" in visit.names else "")
     return found
