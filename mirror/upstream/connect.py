@@ -13,11 +13,12 @@ from mirror.errors import ConfigError
 from mirror.times import Clock, utc_now
 from mirror.upstream.api1 import Api1
 from mirror.upstream.budget import ANONYMOUS_LIMIT, AUTHENTICATED_LIMIT, Budget, Ledger, Wait
-from mirror.upstream.client import Http, Transport
+from mirror.upstream.client import Http
 from mirror.upstream.cloud import Cloud, Sandbox
 from mirror.upstream.datacenter import DataCenter
 from mirror.upstream.git import GIT_AGENT, TOKEN_USER, GitRefs, git_credential, git_root
 from mirror.upstream.protocol import Upstream
+from mirror.upstream.transport import Transport
 from mirror.upstream.urls import ApiAddresses
 
 SANDBOX_URL = f"http://127.0.0.1:{SANDBOX_PORT}/2.0"

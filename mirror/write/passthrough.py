@@ -22,9 +22,9 @@ from mirror.model import Repository, RepositoryKey, RepositorySettings, slug_of
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
 from mirror.times import Clock, utc_now
-from mirror.upstream.client import Transport
 from mirror.upstream.connect import connect
 from mirror.upstream.protocol import Upstream
+from mirror.upstream.transport import Transport
 from mirror.write.outcome import (
     ABSENT,
     carried_out,
