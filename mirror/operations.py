@@ -20,7 +20,7 @@ from mirror.sandbox import Sandbox, World, running
 from mirror.store import Store
 from mirror.store.files import damage_explained, sync_lock
 from mirror.store.ledger import RequestLedger
-from mirror.store.runs import add_answers, merge_look
+from mirror.store.runs import add_answers, merge_watch_runs
 from mirror.sync.crawl import Run, sync_upstream
 from mirror.sync.plan import Plan, plan_upstream
 from mirror.sync.scope import EVERYTHING, Part
@@ -111,7 +111,7 @@ def _keep_answers(run: Run) -> None:
     """Add how the upstream answered to what is known of all runs, and a look that found nothing to others."""
     with run.store.transaction() as connection:
         add_answers(connection, run.upstream_id, run.budget.answers, at=run.now_text())
-        merge_look(connection, run.upstream_id)
+        merge_watch_runs(connection, run.upstream_id)
 
 
 def plan_all(config: Config, wishes: Wishes, *, clock: Clock = utc_now) -> list[Plan]:

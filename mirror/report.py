@@ -5,7 +5,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from mirror.store.runs import Failure
+from mirror.store.failures import Failure
 
 State = Literal["complete", "incomplete", "paused", "interrupted", "failed"]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from mirror.model import Member, Owner, Ref, Repository
 from mirror.store import Store
+from mirror.store.failures import Failure, Failures
 from mirror.store.owners import save_members
 from mirror.store.refs import save_refs
 from mirror.store.repositories import mark_gone, reopen
-from mirror.store.runs import Failure, save_failure
 from mirror.times import from_text, to_text
 
 SEEN = "2026-11-01T12:00:00.000000Z"
@@ -196,7 +196,7 @@ class FixtureDb:
         """Note that a repository's refs could not be read."""
         failure = Failure("refs", full_name, "answered 500", self.id_of(full_name), 500)
         with self.store.transaction() as connection:
-            save_failure(connection, self.upstream_id, failure, from_text(now))
+            Failures(connection, self.upstream_id).save(failure, from_text(now))
 
 
 def fill_public(path: Path) -> FixtureDb:

@@ -1,6 +1,7 @@
 """Which part of the program may import which, and where outside packages may be used."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,56 @@ def test_a_package_is_used_in_one_place(package: str, allowed: set[str]) -> None
     }
     assert users
     assert all(any(user.startswith(place) for place in allowed) for user in users)
+
+
+WRITERS = ("mirror/store/", "mirror/search/index/")
+"""Where a statement may write the mirror: the store, and the search index in its own tables."""
+
+_WRITES = re.compile(
+    r"\b(INSERT (OR \w+ )?INTO|REPLACE INTO|UPDATE (OR \w+ )?\S+ (AS \w+ )?SET|DELETE FROM)\b"
+)
+_CURSORS = re.compile(r"\b(FROM|JOIN|INTO|UPDATE) cursors\b")
+
+
+def statements(source: str) -> list[str]:
+    """Return all texts of a file but docstrings, each in one line; an f-string inserts `x`."""
+    tree, found = ast.parse(source), list[str]()
+    bare = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts = [part.value if isinstance(part, ast.Constant) else "x" for part in node.values]
+            found.append("".join(map(str, parts)))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in bare:
+            found.append(node.value)
+    return [" ".join(text.split()) for text in found]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_the_store_writes_the_file(path: Path) -> None:
+    """One writer: a statement that writes stands in `store/`, or in the search index for its own tables.
+
+    `cursors` is read there alone as well, because its rows have types that only `store/cursors.py` knows.
+    """
+    place = str(path.relative_to(ROOT))
+    for text in statements(path.read_text("utf-8")):
+        assert place.startswith(WRITERS) or not _WRITES.search(text), f"{place} writes: {text}"
+        assert place.startswith("mirror/store/") or not _CURSORS.search(text), f"{place} reads: {text}"
+
+
+@pytest.mark.parametrize(
+    ("source", "is_write"),
+    [
+        ('db.execute("DELETE FROM changes WHERE id = ?", (1,))', True),
+        ('SQL = f"UPDATE {table} SET a = 1"', True),
+        ('x.executemany("""INSERT OR IGNORE\n   INTO tags VALUES (?)""", rows)', True),
+        ('db.execute("UPDATE\\n repositories SET a = 1")', True),
+        ('"""Docs may say DELETE FROM changes."""', False),
+        ('db.execute("SELECT updated_at FROM repositories")', False),
+    ],
+)
+def test_a_write_is_recognised(source: str, is_write: bool) -> None:
+    """The rule above finds statements over several lines and with inserted names, and no others."""
+    assert any(_WRITES.search(text) for text in statements(source)) is is_write
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

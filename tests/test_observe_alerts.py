@@ -26,7 +26,7 @@ from mirror.observe.alerts import Alerts, events_of, place_of
 from mirror.observe.delivery import MOST_WAITING, Courier, NotDelivered, call, post
 from mirror.report import Counts, Silent, Summary
 from mirror.sandbox import parse_fault, visible_repositories
-from mirror.store.runs import Failure
+from mirror.store.failures import Failure
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 

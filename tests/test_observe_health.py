@@ -1,6 +1,5 @@
 """Health: 200, or 503 with reasons somebody must look at; an upstream that is away a while is none."""
 
-import json
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,8 +10,11 @@ from sync_harness import crawling
 
 from mirror.observe.health import LEAST_FREE, Health, read_health
 from mirror.store import Store
+from mirror.store.crawl_state import WorkspaceState
+from mirror.store.cursors import Cursors
+from mirror.store.failures import Failure, Failures
 from mirror.store.files import open_reader
-from mirror.store.runs import Failure, finish_run, save_cursor, save_failure, start_run
+from mirror.store.runs import finish_run, start_run
 from mirror.times import to_text
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -72,9 +74,9 @@ def test_syncs_that_list_nothing_are_a_reason(file: File) -> None:
     """Every workspace answers 500, so every run ends as incomplete, and the mirror grows old."""
     file.ran(HOUR, "incomplete")
     for hours, status in ((70, "unwell"), (3, "ok")):
-        place = json.dumps({"cursor": to_text(NOW - hours * HOUR)})
+        state = WorkspaceState(cursor=to_text(NOW - hours * HOUR))
         with Store(file.path) as store, store.transaction() as connection:
-            save_cursor(connection, file.upstream, f"workspace:{hours}", place, at=to_text(NOW))
+            Cursors(connection, file.upstream).workspace(str(hours)).save(state, at=to_text(NOW))
         assert file.health().status == status
 
 
@@ -134,7 +136,7 @@ def test_what_the_last_look_over_the_file_found_is_a_reason(file: File) -> None:
     """Until the next look finds nothing."""
     for found, status in (("3 faults", "unwell"), ("", "ok")):
         with Store(file.path) as store, store.transaction() as connection:
-            save_cursor(connection, file.upstream, "integrity", found, at=to_text(NOW))
+            Cursors(connection, file.upstream).integrity.save(found, at=to_text(NOW))
         assert file.health().status == status
 
 
@@ -144,7 +146,7 @@ def test_failures_and_the_brake_are_warnings(file: File) -> None:
     file.ran(2 * HOUR)
     with Store(file.path) as store, store.transaction() as connection:
         for failure in (Failure("refs", "{u}", "500"), Failure("absence", "team", "90 of 100 are gone")):
-            save_failure(connection, file.upstream, failure, NOW)
+            Failures(connection, file.upstream).save(failure, NOW)
     found = file.health()
     assert found.status == "ok"
     assert any("--confirm-absence" in warning for warning in found.warnings)
@@ -177,7 +179,7 @@ def test_the_route_answers_200_or_503(tmp_path: Path) -> None:
     assert (answer.status_code, answer.json()["status"]) == (200, "ok")
     assert answer.headers["cache-control"] == "no-store"
     with Store(file.path) as store, store.transaction() as connection:
-        save_cursor(connection, file.upstream, "integrity", "3 faults", at=to_text(NOW))
+        Cursors(connection, file.upstream).integrity.save("3 faults", at=to_text(NOW))
     answer = server.get("/-/health")
     assert (answer.status_code, answer.json()["status"]) == (503, "unwell")
     assert "3 faults" in answer.json()["reasons"][0]

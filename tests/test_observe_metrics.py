@@ -11,8 +11,9 @@ from webhook_client import NEW, OLD, WebhookClient
 from mirror.observe.metrics import FileMetrics
 from mirror.serve.monitoring import kind_of
 from mirror.store import Store
+from mirror.store.failures import HIDDEN_MEMBERS, Failure, Failures
 from mirror.store.files import open_reader
-from mirror.store.runs import HIDDEN_MEMBERS, Failure, accept, add_answers, save_failure
+from mirror.store.runs import add_answers
 
 
 class Samples(dict[tuple[str, frozenset[str]], float]):
@@ -71,8 +72,8 @@ def test_what_is_missing_is_counted_on_pages_and_in_metrics(hook: WebhookClient)
     """By kind, and apart from what is accepted."""
     with Store(hook.crawl.path) as store, store.transaction() as connection:
         for number, kind in enumerate(("page", "row", "row", HIDDEN_MEMBERS)):
-            save_failure(connection, 1, Failure(kind, f"jespern: {number}", "500"), hook.crawl.clock.now())
-        accept(connection, 1, ())
+            Failures(connection, 1).save(Failure(kind, f"jespern: {number}", "500"), hook.crawl.clock.now())
+        Failures(connection, 1).accept(())
     found = scraped(hook)
     assert [found["failures_waiting", "here", kind] for kind in ("page", "row")] == [1, 2]
     assert found["failures_accepted", "here", HIDDEN_MEMBERS] == 1

@@ -29,8 +29,8 @@ from mirror.queries.repositories import find_repository
 from mirror.queries.status import read_status
 from mirror.report import Silent, Summary
 from mirror.store import Store
+from mirror.store.failures import Failure, Failures
 from mirror.store.files import open_reader
-from mirror.store.runs import Failure, save_failure
 from mirror.times import from_text, utc_now
 
 UNREAD = repository("jespern/unread", JESPERN)
@@ -153,7 +153,7 @@ def test_refs_that_were_read_once_stay_served(filled: FixtureDb, served: AsgiCli
     filled.refs("jespern/hidden", REFS)
     failure = Failure("refs", HIDDEN.uuid, "answered 500", filled.id_of("jespern/read"), 500)
     with filled.store.transaction() as connection:
-        save_failure(connection, filled.upstream_id, failure, from_text(LATER))
+        Failures(connection, filled.upstream_id).save(failure, from_text(LATER))
     filled.repositories((repository("jespern/shown", JESPERN, uuid=HIDDEN.uuid),), at=LATER)
     for name in ("jespern/read", "jespern/shown"):
         answer = served.get(f"/2.0/repositories/{name}/refs")

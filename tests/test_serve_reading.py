@@ -18,7 +18,7 @@ from mirror.serve import auth as permissions
 from mirror.serve.database import THREADS, GuardedDatabase, mirrors, reading_for, visitor
 from mirror.serve.stored_queries import QUERIES
 from mirror.store import tokens
-from mirror.store.runs import Failure, save_failure
+from mirror.store.failures import Failure, Failures
 from mirror.times import from_text
 
 HIDDEN = repository("jespern/arriving", is_private=True, description="Arriving soon")
@@ -162,7 +162,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> FixtureDb:
     with filled.store.transaction() as connection:
         for kind in ("row", "page", "workspace", "members"):
             failure = Failure(kind, f"odd-name-{kind}", "untold-error", place="https://example.com/odd-name")
-            save_failure(connection, filled.upstream_id, failure, from_text(LATER))
+            Failures(connection, filled.upstream_id).save(failure, from_text(LATER))
     return filled
 
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from mirror.store import Store
-from mirror.store.runs import FIRST_DELAY, LONGEST_DELAY, Failure, save_failure
+from mirror.store.failures import FIRST_DELAY, LONGEST_DELAY, Failure, Failures
 from mirror.times import from_text
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -17,7 +17,7 @@ def test_the_delay_grows_up_to_a_week_and_stays_there(tmp_path: Path) -> None:
         delays = list[timedelta]()
         for attempt in range(1, 101):
             with store.transaction() as connection:
-                saved = save_failure(connection, upstream, Failure("absence", "team", "90 are gone"), NOW)
+                saved = Failures(connection, upstream).save(Failure("absence", "team", "90 are gone"), NOW)
             assert saved.attempts == attempt
             delays.append(from_text(saved.next_try_at) - NOW)
     assert delays[:3] == [FIRST_DELAY, 4 * FIRST_DELAY, 16 * FIRST_DELAY]

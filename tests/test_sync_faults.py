@@ -260,7 +260,8 @@ def test_two_bad_repositories_hold_nothing_back(tmp_path: Path) -> None:
 def test_links_in_a_circle_end(tmp_path: Path) -> None:
     """Pages that lead back to an earlier one of several are recognised: the run ends, and tells."""
     from mirror.errors import UpstreamShapeError
-    from mirror.sync.listing_state import Listing, advanced
+    from mirror.store.crawl_state import Listing
+    from mirror.sync.listing_state import advanced
     from mirror.times import utc_now
     from mirror.upstream.protocol import Page
 

@@ -25,7 +25,7 @@ from mirror.sandbox import (
     visible_repositories,
 )
 from mirror.sandbox.exchange import Request, Response
-from mirror.store.runs import Failure
+from mirror.store.failures import Failure
 
 MIRRORED = ("jespern", "erik", "ubernostrum")
 ELSEWHERE = ("brodie", "mcatalbas")

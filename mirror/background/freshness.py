@@ -20,8 +20,10 @@ from mirror.background.triggers import next_time
 from mirror.config import Config, UpstreamConfig
 from mirror.errors import StoreError
 from mirror.operations import accounts
+from mirror.store.crawl_state import WorkspaceState
+from mirror.store.cursors import Cursors
 from mirror.store.files import open_reader
-from mirror.sync import listing_state as places
+from mirror.sync.listing_state import as_of
 from mirror.times import Clock, from_text, to_text
 
 GRACE = 900.0
@@ -139,35 +141,31 @@ class Watch:
     def _watched(self, connection: sqlite3.Connection, now: datetime) -> list[Watched]:
         """Read the workspaces that have been listed in full; others are a whole sync's matter.
 
-        So are those whose place was written by a clock that was ahead.
+        So are those whose state was written by a clock that was ahead.
         """
         found = list[Watched]()
-        for stream, value in connection.execute(
-            """SELECT stream, value FROM cursors WHERE stream >= 'workspace:' AND stream < 'workspace;'
-               AND upstream_id = (SELECT id FROM upstreams WHERE name = ?)""",
-            (self.upstream.name,),
-        ).fetchall():
-            place, name = (
-                places.in_time(places.decoded(value), now, self.upstream.overlap),
-                stream.removeprefix("workspace:"),
-            )
-            if place.cursor is None or place.moved_at is None:
+        upstream = connection.execute(
+            "SELECT id FROM upstreams WHERE name = ?", (self.upstream.name,)
+        ).fetchone()
+        for name, saved in Cursors(connection, upstream[0]).workspaces() if upstream else ():
+            state = as_of(saved, now, self.upstream.overlap)
+            if state.cursor is None or state.moved_at is None:
                 continue
             known = self._known.get(name)
-            if known is None or known[0] != place.moved_at:
-                known = (place.moved_at, self._measured(connection, name, place))
+            if known is None or known[0] != state.moved_at:
+                known = (state.moved_at, self._measured(connection, name, state))
                 self._known[name] = known
             found.append(known[1])
         return found
 
-    def _measured(self, connection: sqlite3.Connection, name: str, place: places.Place) -> Watched:
+    def _measured(self, connection: sqlite3.Connection, name: str, state: WorkspaceState) -> Watched:
         rows = connection.execute(
             """SELECT updated_at FROM repositories WHERE deleted_at IS NULL AND owner_id =
                (SELECT o.id FROM users o JOIN upstreams u ON u.id = o.upstream_id
                 WHERE u.name = ? AND o.uuid = ?)""",
-            (self.upstream.name, place.owner_uuid),
+            (self.upstream.name, state.owner_uuid),
         ).fetchall()
-        listed = from_text(place.moved_at or "").timestamp()
+        listed = from_text(state.moved_at or "").timestamp()
         ages = array("d", (listed - from_text(row[0]).timestamp() if row[0] else UNTOLD for row in rows))
         incremental = self.upstream.kind in ("cloud", "sandbox")
         cost = 1.0 if incremental else max(1.0, len(rows) / PAGE)

@@ -15,13 +15,12 @@ from typing import Literal, NamedTuple
 from mirror.background.triggers import next_time
 from mirror.config import Config, UpstreamConfig
 from mirror.errors import StoreError
-from mirror.observe.health import INTEGRITY
 from mirror.operations import Wishes, sync_all, verify_all
 from mirror.report import Reporter, Summary
 from mirror.store import Store
+from mirror.store.cursors import Cursors
 from mirror.store.files import open_reader
 from mirror.store.integrity import check_file
-from mirror.store.runs import save_cursor
 from mirror.sync.scope import EVERYTHING, MARKED, REFS, RETRY, Part
 from mirror.times import Clock, from_text, to_text
 
@@ -126,25 +125,11 @@ def with_marks(config: Config, now: datetime) -> list[Work]:
             return [
                 Work(upstream, "marked", "")
                 for upstream in config.upstreams
-                if upstream.name in ids and _any_to_ask(connection, ids[upstream.name], now)
+                if upstream.name in ids
+                and Cursors(connection, ids[upstream.name]).hints.any_to_ask(to_text(now))
             ]
     except (StoreError, sqlite3.Error):
         return []
-
-
-def _any_to_ask(connection: sqlite3.Connection, upstream_id: int, now: datetime) -> bool:
-    """Tell whether a repository is marked, or a workspace that does not wait for another try."""
-    found = connection.execute(
-        """SELECT 1 FROM cursors WHERE upstream_id = :id AND stream >= 'marked:' AND stream < 'marked;'
-           UNION ALL
-           SELECT 1 FROM cursors WHERE upstream_id = :id AND stream >= 'due:' AND stream < 'due;'
-           AND NOT EXISTS (
-               SELECT 1 FROM sync_failures WHERE upstream_id = :id AND kind = 'workspace'
-               AND lower(subject) = substr(stream, 5) AND next_try_at > :now AND last_at <= :now)
-           LIMIT 1""",
-        {"id": upstream_id, "now": to_text(now)},
-    )
-    return found.fetchone() is not None
 
 
 def read_last(config: Config, chosen: Iterable[Work], now: datetime) -> list[tuple[Work, Last]]:
@@ -232,4 +217,4 @@ def _keep(work: Work, config: Config, found: str, clock: Clock) -> None:
     with Store(Path(config.database)) as store, store.transaction() as connection:
         row = store.row("SELECT id FROM upstreams WHERE name = ?", (work.upstream.name,))
         if row is not None:
-            save_cursor(connection, row[0], INTEGRITY, found, at=to_text(clock()))
+            Cursors(connection, row[0]).integrity.save(found, at=to_text(clock()))

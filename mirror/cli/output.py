@@ -16,7 +16,7 @@ from rich.text import Text
 from mirror.observe.logs import row_counts, seconds_text
 from mirror.queries.status import UpstreamStatus
 from mirror.report import Summary
-from mirror.store.runs import HIDDEN_MEMBERS, Failure
+from mirror.store.failures import HIDDEN_MEMBERS, Failure
 from mirror.sync.plan import Plan, Share
 from mirror.sync.verify import Finding
 from mirror.times import age_text, from_text, local

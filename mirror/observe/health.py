@@ -16,13 +16,13 @@ import msgspec
 
 from mirror.errors import StoreError
 from mirror.store.clock_ahead import latest_ahead
+from mirror.store.cursors import Cursors
 from mirror.store.files import open_reader
 from mirror.times import age_text, from_text, to_text
 
 PATIENCE = timedelta(days=2)
 SPENT_FOR = timedelta(hours=3)
 LEAST_FREE = 256 * 1024 * 1024
-INTEGRITY = "integrity"
 """The cursor that holds what the last look over the whole file found."""
 
 _ENDED = "('complete', 'incomplete')"
@@ -97,12 +97,8 @@ def _reasons(
         yield f"the last sync that came to its end was {_ago(now - ended)} ago"
     elif ended is None and began is not None and not _advances(connection, upstream_id, now - allowed):
         yield f"no sync has come to its end since {_ago(now - began)}, and none makes headway"
-    listed = _moment(
-        connection,
-        """SELECT max(json_extract(value, '$.cursor')) FROM cursors
-           WHERE upstream_id = ? AND stream >= 'workspace:' AND stream < 'workspace;'""",
-        upstream_id,
-    )
+    cursors = Cursors(connection, upstream_id)
+    listed = max((from_text(state.cursor) for _, state in cursors.workspaces() if state.cursor), default=None)
     ahead = latest_ahead(connection, upstream_id, now)
     if ahead is not None:
         yield f"the clock was ahead once: moments up to {ahead} count as never until the next sync"
@@ -116,11 +112,9 @@ def _reasons(
         heard = "429" in (last[0] or "")
         what = "the upstream has answered 429" if heard else "the request budget has been spent"
         yield f"{what} again and again for {_ago(now - spent)}"
-    found = connection.execute(
-        "SELECT value FROM cursors WHERE upstream_id = ? AND stream = ?", (upstream_id, INTEGRITY)
-    ).fetchone()
-    if found and found[0]:
-        yield f"the last look over the file found: {found[0]}"
+    found = cursors.integrity.read()
+    if found:
+        yield f"the last look over the file found: {found}"
 
 
 def _warnings(connection: sqlite3.Connection, upstream_id: int) -> Iterator[str]:

@@ -4,7 +4,6 @@ A sync may run in another process, so its figures are read from the file when th
 whole tables are kept for a while that grows with how long they took. No label names a repository.
 """
 
-import json
 import sqlite3
 import time
 from collections import Counter as Counts
@@ -15,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from mirror.queries.status import UpstreamStatus, read_status
+from mirror.store.cursors import Cursors
 from mirror.times import Clock, from_text, utc_now
 
 PREFIX = "bitbucket_mirror_"
@@ -129,12 +129,9 @@ def _runs(connection: sqlite3.Connection) -> Iterator[Metric]:
 
 def _answers(connection: sqlite3.Connection) -> Any:
     answers = _counter("upstream_answers", "Answers of an upstream by status.", "upstream", "status")
-    for name, value in connection.execute(
-        """SELECT u.name, c.value FROM cursors c JOIN upstreams u ON u.id = c.upstream_id
-           WHERE c.stream = 'answers'"""
-    ):
-        for status, count in json.loads(value).items():
-            answers.add_metric((name, str(int(status))), int(count))
+    for upstream_id, name in connection.execute("SELECT id, name FROM upstreams").fetchall():
+        for status, count in (Cursors(connection, upstream_id).answers.read() or {}).items():
+            answers.add_metric((name, str(status)), count)
     return answers
 
 

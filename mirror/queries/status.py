@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from mirror.store.clock_ahead import SKEW, latest_ahead
+from mirror.store.cursors import Cursors
 from mirror.times import from_text, to_text
 
 HOUR = timedelta(hours=1)
@@ -133,17 +134,21 @@ def _status(
 
 def _listed(connection: sqlite3.Connection, upstream_id: int, now: datetime) -> dict[str, float]:
     """Return quantiles of how many seconds ago the workspaces of repositories were listed last."""
-    found = connection.execute(
-        """SELECT json_extract(c.value, '$.cursor'), count(*)
-           FROM cursors c
-           JOIN users o ON o.upstream_id = c.upstream_id AND o.uuid = json_extract(c.value, '$.owner_uuid')
-           JOIN repositories r ON r.owner_id = o.id AND r.deleted_at IS NULL
-           WHERE c.upstream_id = ? AND c.stream >= 'workspace:' AND c.stream < 'workspace;'
-           GROUP BY c.stream""",
-        (upstream_id,),
-    ).fetchall()
-    told = [((now - from_text(at)).total_seconds(), count) for at, count in found if at]
-    ages = sorted((max(0.0, age), count) for age, count in told if age >= -SKEW)
+    counts = dict(
+        connection.execute(
+            """SELECT o.uuid, count(*) FROM users o
+               JOIN repositories r ON r.owner_id = o.id AND r.deleted_at IS NULL
+               WHERE o.upstream_id = ? GROUP BY o.id""",
+            (upstream_id,),
+        ).fetchall()
+    )
+    states = [state for _, state in Cursors(connection, upstream_id).workspaces()]
+    ages = sorted(
+        (max(0.0, age), counts[state.owner_uuid])
+        for state in states
+        if state.cursor and state.owner_uuid in counts
+        if (age := (now - from_text(state.cursor)).total_seconds()) >= -SKEW
+    )
     total = sum(count for _, count in ages)
     return {f"{share:g}": _quantile(ages, share * total) for share in QUANTILES} if total else {}
 

@@ -7,6 +7,7 @@ again then would wait. The next run puts them right here; readers leave them out
 import sqlite3
 from datetime import datetime, timedelta
 
+from mirror.store.cursors import Cursors
 from mirror.times import to_text
 
 NEVER = "1970-01-01T00:00:00.000000Z"
@@ -45,9 +46,6 @@ _MENDS = (
     """UPDATE sync_runs SET state = 'interrupted', error = 'the clock was ahead: ' || started_at,
            started_at = min(started_at, :now), finished_at = min(finished_at, :now)
        WHERE upstream_id = :upstream AND max(started_at, coalesce(finished_at, '')) > :now""",
-    """DELETE FROM cursors WHERE upstream_id = :upstream AND stream >= 'refs:' AND stream < 'refs;'
-           AND max(updated_at, coalesce(json_extract(value, '$.since'), '')) > :now""",
-    "UPDATE cursors SET updated_at = :now WHERE upstream_id = :upstream AND updated_at > :now",
     "UPDATE changes SET at = :now WHERE at > :now",
     "UPDATE writes SET at = :now WHERE upstream_id = :upstream AND at > :now",
     "UPDATE webhook_deliveries SET at = :now WHERE upstream_id = :upstream AND at > :now",
@@ -65,8 +63,7 @@ def latest_ahead(connection: sqlite3.Connection, upstream_id: int, now: datetime
 def count_as_never(connection: sqlite3.Connection, upstream_id: int, now: datetime) -> None:
     """Put right every moment of an upstream that lies ahead of now.
 
-    What was seen then was never seen, what waits is due, what happened has happened now. Places of the crawl
-    are judged when they are read (`mirror.sync.listing_state.in_time`).
+    What was seen then was never seen, what waits is due, what happened has happened now.
     """
     values = {
         "upstream": upstream_id,
@@ -76,3 +73,4 @@ def count_as_never(connection: sqlite3.Connection, upstream_id: int, now: dateti
     }
     for statement in _MENDS:
         connection.execute(statement, values)
+    Cursors(connection, upstream_id).mend_moments(to_text(now))

@@ -1,98 +1,257 @@
-"""Marks: what somebody said has changed, kept until the upstream itself has been asked.
+"""The table `cursors`: where each stream of an upstream goes on, and hints at what has changed.
 
-They lie in `cursors`, as everything does that says where the crawl goes on. A mark costs nothing until a run
-of the same upstream takes it up, and a lost one costs freshness alone: the next listing finds the same.
+`stream` names a row; only this file knows how. Every value but `integrity` is JSON of a type in
+`mirror.store.crawl_state`. A value that cannot be read counts as missing: that costs requests, nothing else.
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
-from mirror.store.runs import save_cursor
+from mirror.store.crawl_state import Hint, LastCheck, RefsListing, Round, WorkspaceState
 
-MARKED, DUE = "marked:", "due:"
+T = TypeVar("T")
+
+WORKSPACE, REFS = "workspace:", "refs:"
+REPOSITORY_HINT, WORKSPACE_HINT = "marked:", "due:"
 
 
-class Mark(msgspec.Struct, frozen=True, kw_only=True):
-    """A mirrored repository to be asked for: its `row` too, or its refs alone; `at` is when that was said.
+class Cursor(Generic[T]):
+    """One row of `cursors`, with a value of type `kind`."""
 
-    It holds no name: whoever may read `cursors` must not learn what a webhook said of hidden repositories.
+    def __init__(self, connection: sqlite3.Connection, upstream_id: int, stream: str, kind: type[T]) -> None:
+        self._connection, self._row, self._kind = connection, (upstream_id, stream), kind
+
+    def read(self) -> T | None:
+        """Return the value; None where there is none, or one that this program cannot read."""
+        row = self._connection.execute(
+            "SELECT value FROM cursors WHERE upstream_id = ? AND stream = ?", self._row
+        ).fetchone()
+        return _decoded(row[0], self._kind) if row else None
+
+    def exists(self) -> bool:
+        """Tell whether there is a value, readable or not."""
+        found = self._connection.execute(
+            "SELECT 1 FROM cursors WHERE upstream_id = ? AND stream = ?", self._row
+        )
+        return found.fetchone() is not None
+
+    def save(self, value: T, *, at: str) -> None:
+        """Write the value; belongs into the transaction of what leads there."""
+        self._connection.execute(
+            """INSERT INTO cursors VALUES (?, ?, ?, ?)
+               ON CONFLICT DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at""",
+            (*self._row, value if isinstance(value, str) else msgspec.json.encode(value).decode(), at),
+        )
+
+    def drop(self) -> None:
+        """Forget the value."""
+        self._connection.execute("DELETE FROM cursors WHERE upstream_id = ? AND stream = ?", self._row)
+
+
+class Cursors:
+    """The cursors of one upstream, by name.
+
+    Each property or method returns a `Cursor`; nothing is read before its `read`. Reads of a `Store`'s
+    connection belong into `Store.reading`, writes into `Store.transaction`.
     """
 
-    uuid: str
-    row: bool
-    at: str
+    def __init__(self, connection: sqlite3.Connection, upstream_id: int) -> None:
+        self._connection, self._upstream_id = connection, upstream_id
+
+    def workspace(self, name: str) -> Cursor[WorkspaceState]:
+        """Where the crawl of a workspace stands; names are the same in any case."""
+        return self._cursor(WORKSPACE + name.lower(), WorkspaceState)
+
+    def refs(self, repository_id: int) -> Cursor[RefsListing]:
+        """Where a listing of refs that takes several pages goes on."""
+        return self._cursor(f"{REFS}{repository_id}", RefsListing)
+
+    @property
+    def round(self) -> Cursor[Round]:
+        """The round of a run that was interrupted."""
+        return self._cursor("round", Round)
+
+    @property
+    def caller(self) -> Cursor[LastCheck]:
+        """When the upstream last confirmed whose the credential is."""
+        return self._cursor("caller", LastCheck)
+
+    @property
+    def workspace_list(self) -> Cursor[LastCheck]:
+        """The workspaces that the caller can see."""
+        return self._cursor("workspaces", LastCheck)
+
+    @property
+    def verify(self) -> Cursor[int]:
+        """The last repository that `mirror verify` has compared."""
+        return self._cursor("verify", int)
+
+    @property
+    def answers(self) -> Cursor[dict[int, int]]:
+        """How often the upstream has answered with each status, in all runs."""
+        return self._cursor("answers", dict[int, int])
+
+    @property
+    def integrity(self) -> Cursor[str]:
+        """What the last check of the file found; "" for nothing."""
+        return self._cursor("integrity", str)
+
+    @property
+    def hints(self) -> "Hints":
+        """What may have changed, according to webhooks and writes."""
+        return Hints(self._connection, self._upstream_id)
+
+    def workspace_names(self) -> list[str]:
+        """List the workspaces that have a state, in lower case and in order."""
+        return [name for name, _, _ in _rows(self._connection, self._upstream_id, WORKSPACE)]
+
+    def workspaces(self) -> Iterator[tuple[str, WorkspaceState]]:
+        """Yield the name, in lower case, and the state of each workspace that has one."""
+        for name, value, _ in _rows(self._connection, self._upstream_id, WORKSPACE):
+            yield name, _decoded(value, WorkspaceState) or WorkspaceState()
+
+    def drop_refs(self, repository_ids: Iterable[int] | None = None) -> None:
+        """Let listings of refs begin anew: of these repositories, or (None) of all."""
+        if repository_ids is None:
+            self._connection.execute(
+                "DELETE FROM cursors WHERE upstream_id = ? AND stream >= ? AND stream < ?",
+                (self._upstream_id, REFS, _end(REFS)),
+            )
+            return
+        self._connection.executemany(
+            "DELETE FROM cursors WHERE upstream_id = ? AND stream = ?",
+            [(self._upstream_id, f"{REFS}{repository_id}") for repository_id in repository_ids],
+        )
+
+    def mend_moments(self, now: str) -> None:
+        """Correct moments ahead of now, which a wrong clock wrote.
+
+        A listing of refs begins anew. Workspace states are judged when they are read
+        (`mirror.sync.listing_state.as_of`).
+        """
+        ahead = [
+            int(repository_id)
+            for repository_id, value, updated_at in _rows(self._connection, self._upstream_id, REFS)
+            if max(updated_at, getattr(_decoded(value, RefsListing), "since", "")) > now
+        ]
+        self.drop_refs(ahead)
+        self._connection.execute(
+            "UPDATE cursors SET updated_at = ? WHERE upstream_id = ? AND updated_at > ?",
+            (now, self._upstream_id, now),
+        )
+
+    def _cursor(self, stream: str, kind: type[T]) -> Cursor[T]:
+        return Cursor(self._connection, self._upstream_id, stream, kind)
 
 
-def mark(connection: sqlite3.Connection, upstream_id: int, new: Mark) -> None:
-    """Mark a repository; one that is marked already keeps the wish for its row."""
-    old = _read(connection, upstream_id, MARKED + new.uuid)
-    row = new.row or (old is not None and old.row)
-    value = msgspec.json.encode(msgspec.structs.replace(new, row=row)).decode()
-    save_cursor(connection, upstream_id, MARKED + new.uuid, value, at=new.at)
+class Hints:
+    """What may have changed: kept until the upstream itself has been asked.
+
+    A hint costs nothing until a run of the upstream takes it up. A lost one costs freshness alone: the next
+    listing finds the same.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, upstream_id: int) -> None:
+        self._connection, self._upstream_id = connection, upstream_id
+
+    def add(self, hint: Hint) -> None:
+        """Add a hint at a repository; one that is there already keeps its wish for the row."""
+        cursor = self._of(hint.uuid)
+        old = cursor.read()
+        row = hint.row or (old is not None and old.row)
+        cursor.save(msgspec.structs.replace(hint, row=row), at=hint.at)
+
+    def take(self) -> list[Hint]:
+        """List the hints at repositories, oldest first; those that cannot be read are dropped."""
+        hints = list[Hint]()
+        for uuid, value, _ in _rows(self._connection, self._upstream_id, REPOSITORY_HINT, by_age=True):
+            hint = _decoded(value, Hint)
+            if hint is None:
+                self._of(uuid).drop()
+            else:
+                hints.append(hint)
+        return hints
+
+    def any(self) -> bool:
+        """Tell whether there is a hint, at a repository or a workspace."""
+        return any(
+            _rows(self._connection, self._upstream_id, prefix) for prefix in (REPOSITORY_HINT, WORKSPACE_HINT)
+        )
+
+    def done(self, hint: Hint) -> None:
+        """Drop a hint at a repository, unless it was given again since."""
+        cursor = self._of(hint.uuid)
+        if cursor.read() == hint:
+            cursor.drop()
+
+    def add_workspace(self, name: str, *, at: str) -> None:
+        """Let a workspace be listed at the next opportunity."""
+        Cursor(self._connection, self._upstream_id, WORKSPACE_HINT + name.lower(), str).save("", at=at)
+
+    def workspaces(self) -> dict[str, str]:
+        """Map the workspaces to be listed, in lower case, to when that was hinted at."""
+        rows = _rows(self._connection, self._upstream_id, WORKSPACE_HINT, by_age=True)
+        return {name: at for name, _, at in rows}
+
+    def workspace_done(self, name: str, *, hinted_at: str) -> None:
+        """Drop a hint at a workspace, unless it was given again since."""
+        self._connection.execute(
+            "DELETE FROM cursors WHERE upstream_id = ? AND stream = ? AND updated_at <= ?",
+            (self._upstream_id, WORKSPACE_HINT + name, hinted_at),
+        )
+
+    def any_to_ask(self, now: str) -> bool:
+        """Tell whether a repository is hinted at, or a workspace that does not wait for its next try."""
+        found = self._connection.execute(
+            """SELECT 1 FROM cursors WHERE upstream_id = :id AND stream >= :row AND stream < :row_end
+               UNION ALL
+               SELECT 1 FROM cursors
+               WHERE upstream_id = :id AND stream >= :workspace AND stream < :workspace_end
+               AND NOT EXISTS (
+                   SELECT 1 FROM sync_failures WHERE upstream_id = :id AND kind = 'workspace'
+                   AND lower(subject) = substr(stream, length(:workspace) + 1)
+                   AND next_try_at > :now AND last_at <= :now)
+               LIMIT 1""",
+            {
+                "id": self._upstream_id,
+                "row": REPOSITORY_HINT,
+                "row_end": _end(REPOSITORY_HINT),
+                "workspace": WORKSPACE_HINT,
+                "workspace_end": _end(WORKSPACE_HINT),
+                "now": now,
+            },
+        )
+        return found.fetchone() is not None
+
+    def _of(self, uuid: str) -> Cursor[Hint]:
+        return Cursor(self._connection, self._upstream_id, REPOSITORY_HINT + uuid, Hint)
 
 
-def marked(connection: sqlite3.Connection, upstream_id: int) -> Iterator[Mark]:
-    """Yield the marked repositories, the longest marked ones first."""
-    for stream, _ in _streams(connection, upstream_id, MARKED):
-        found = _read(connection, upstream_id, stream)
-        if found is None:
-            _drop(connection, upstream_id, stream)  # of a form that this program does not know
-        else:
-            yield found
-
-
-def any_marked(connection: sqlite3.Connection, upstream_id: int) -> bool:
-    """Tell whether anything is marked, repository or workspace."""
-    return any(_streams(connection, upstream_id, prefix) for prefix in (MARKED, DUE))
-
-
-def unmark(connection: sqlite3.Connection, upstream_id: int, done: Mark) -> None:
-    """Forget a mark, unless it was set again since."""
-    if _read(connection, upstream_id, MARKED + done.uuid) == done:
-        _drop(connection, upstream_id, MARKED + done.uuid)
-
-
-def mark_workspace(connection: sqlite3.Connection, upstream_id: int, workspace: str, *, at: str) -> None:
-    """Let a workspace be listed at the next opportunity."""
-    save_cursor(connection, upstream_id, DUE + workspace.lower(), "", at=at)
-
-
-def due_workspaces(connection: sqlite3.Connection, upstream_id: int) -> dict[str, str]:
-    """Map the workspaces that are to be listed, in lower case, to when that was said."""
-    found = _streams(connection, upstream_id, DUE)
-    return {stream.removeprefix(DUE): at for stream, at in found}
-
-
-def unmark_workspace(
-    connection: sqlite3.Connection, upstream_id: int, workspace: str, *, said_at: str
-) -> None:
-    """Forget that a workspace is to be listed, unless that was said again since."""
-    connection.execute(
-        "DELETE FROM cursors WHERE upstream_id = ? AND stream = ? AND updated_at <= ?",
-        (upstream_id, DUE + workspace, said_at),
-    )
-
-
-def _streams(connection: sqlite3.Connection, upstream_id: int, prefix: str) -> list[tuple[str, str]]:
+def _rows(
+    connection: sqlite3.Connection, upstream_id: int, prefix: str, *, by_age: bool = False
+) -> list[tuple[str, str, str]]:
+    """List what follows the prefix, the value and the moment of all streams that begin with a prefix."""
     found = connection.execute(
-        """SELECT stream, updated_at FROM cursors WHERE upstream_id = ? AND stream >= ? AND stream < ?
-           ORDER BY updated_at, stream""",
-        (upstream_id, prefix, prefix[:-1] + ";"),
+        f"""SELECT stream, value, updated_at FROM cursors
+            WHERE upstream_id = ? AND stream >= ? AND stream < ?
+            ORDER BY {"updated_at, " if by_age else ""}stream""",
+        (upstream_id, prefix, _end(prefix)),
     )
-    return [(row[0], row[1]) for row in found]
+    return [(stream.removeprefix(prefix), value, at) for stream, value, at in found]
 
 
-def _read(connection: sqlite3.Connection, upstream_id: int, stream: str) -> Mark | None:
-    row = connection.execute(
-        "SELECT value FROM cursors WHERE upstream_id = ? AND stream = ?", (upstream_id, stream)
-    ).fetchone()
+def _end(prefix: str) -> str:
+    """Return what sorts just behind all streams with a prefix, which ends with a colon."""
+    return prefix[:-1] + ";"
+
+
+def _decoded(value: Any, kind: type[T]) -> T | None:
+    if kind is str:
+        return cast("T", value)
     try:
-        return msgspec.json.decode(row[0], type=Mark) if row else None
-    except msgspec.MsgspecError:
+        return msgspec.json.decode(value, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-
-
-def _drop(connection: sqlite3.Connection, upstream_id: int, stream: str) -> None:
-    connection.execute("DELETE FROM cursors WHERE upstream_id = ? AND stream = ?", (upstream_id, stream))

@@ -60,15 +60,21 @@ class Store:
                     self.connection.execute("ROLLBACK")
                 raise
 
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection to read from, while no other thread uses it."""
+        with self._turn, explained(self.path):
+            yield self.connection
+
     def row(self, sql: str, values: Sequence[Any] | dict[str, Any] = ()) -> Any:
         """Read the first row of a query, or None."""
-        with self._turn, explained(self.path):
-            return self.connection.execute(sql, values).fetchone()
+        with self.reading() as connection:
+            return connection.execute(sql, values).fetchone()
 
     def rows(self, sql: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[Any]:
         """Read all rows of a query."""
-        with self._turn, explained(self.path):
-            return self.connection.execute(sql, values).fetchall()
+        with self.reading() as connection:
+            return connection.execute(sql, values).fetchall()
 
     def save_upstream(self, name: str, kind: str, url: str, *, refs: str = "api") -> int:
         """Insert or update an upstream and return its id; `refs` says how they are read: api, git or none."""

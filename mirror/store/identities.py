@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from mirror.model import NAMED, Owner, Repository, canonical_uuid
+from mirror.store.cursors import Cursors
 
 _ODD = """(uuid < '{' OR uuid >= '|' OR length(uuid) > 66 OR uuid GLOB '*[A-Z ]*')"""
 """What may be no uuid in the form in which one is kept; says so of more, and is found in the index alone."""
@@ -169,7 +170,7 @@ def _give_uuid(
         connection.execute(f"UPDATE {table} SET uuid = ? WHERE id = ?", (uuid, row_id))
         return False
     if table == "repositories":
-        _keep_hidden(connection, row_id, first[0])
+        _keep_hidden(connection, upstream_id, row_id, first[0])
     _point_elsewhere(connection, table, row_id, first[0])
     connection.execute(f"DELETE FROM {table} WHERE id = ?", (row_id,))
     return True
@@ -179,12 +180,12 @@ _OF_ONE_ROW = ("branches", "tags", "followers", "seen_refs", "sync_failures")
 """What was read of a second row, and will be of the first."""
 
 
-def _keep_hidden(connection: sqlite3.Connection, twin: int, first: int) -> None:
+def _keep_hidden(connection: sqlite3.Connection, upstream_id: int, twin: int, first: int) -> None:
     """Drop what was read of a second row; of its changes none becomes public that was not."""
     for table in _OF_ONE_ROW:
         connection.execute(f"DELETE FROM {table} WHERE repository_id = ?", (twin,))
     connection.execute("DELETE FROM changes WHERE repository_id = ? AND kind = 'created'", (twin,))
-    connection.execute("DELETE FROM cursors WHERE stream = 'refs:' || ?", (twin,))
+    Cursors(connection, upstream_id).drop_refs([twin])
     connection.execute(
         """UPDATE repositories SET public_from = max(public_from, (
                SELECT iif(t.is_private, (SELECT coalesce(max(id), 0) FROM changes), t.public_from)

@@ -120,6 +120,33 @@ def save_main_branch(connection: sqlite3.Connection, repository_id: int, name: s
     )
 
 
+def let_be_read(connection: sqlite3.Connection, repository_id: int) -> None:
+    """Let the next run list a repository's refs."""
+    connection.execute("UPDATE repositories SET refs_stale = 1 WHERE id = ?", (repository_id,))
+
+
+def let_old_be_read(
+    connection: sqlite3.Connection, upstream_id: int, *, before: str, before_untold: str, now: str
+) -> None:
+    """Let refs be listed that were listed before a moment, and single ones whose next try is due.
+
+    `before_untold` is the moment for repositories of which no update is told (Data Center).
+    """
+    connection.execute(
+        """UPDATE repositories SET refs_stale = 1
+           WHERE upstream_id = ? AND NOT refs_stale AND deleted_at IS NULL
+               AND (refs_synced_at IS NULL OR refs_synced_at < iif(updated_at IS NULL, ?, ?))""",
+        (upstream_id, before_untold, before),
+    )
+    connection.execute(
+        """UPDATE repositories SET refs_stale = 1
+           WHERE NOT refs_stale AND deleted_at IS NULL AND id IN (
+               SELECT repository_id FROM sync_failures
+               WHERE upstream_id = ? AND kind = 'ref' AND next_try_at <= ?)""",
+        (upstream_id, now),
+    )
+
+
 def has_refs(connection: sqlite3.Connection, repository_id: int) -> bool:
     """Tell whether the mirror holds any branch or tag of a repository."""
     return any(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from mirror.model import Repository
 from mirror.store.audit import recently_written
+from mirror.store.cursors import Cursors
 from mirror.store.identities import Refused, adopt_repositories
 
 DESCRIBED = (
@@ -139,7 +140,6 @@ _INSERT = f"""INSERT INTO repositories ({", ".join(_WRITTEN)}, id, upstream_id, 
     first_seen_at, last_seen_at) VALUES ({", ".join("?" * (len(_WRITTEN) + 6))})"""
 _UPDATE = f"""UPDATE repositories SET {", ".join(f"{column} = ?" for column in _WRITTEN)},
     refs_stale = max(refs_stale, ?), last_seen_at = ?, deleted_at = NULL, gone_reason = NULL WHERE id = ?"""
-_FORGET_REFS_PLACE = "DELETE FROM cursors WHERE upstream_id = ? AND stream = 'refs:' || ?"
 _TOUCH = "UPDATE repositories SET last_seen_at = ? WHERE id = ?"
 _ADOPT = """UPDATE repositories INDEXED BY repositories_orphan
     SET parent_id = (SELECT p.id FROM repositories p
@@ -185,7 +185,7 @@ def save_repositories(
     written = recently_written(connection, seen_at)
     next_id = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM repositories").fetchone()[0]
     inserts, updates, touches = list[Sequence[Any]](), list[Sequence[Any]](), list[Sequence[Any]]()
-    outdated, saved = list[Sequence[Any]](), SavedRepositories([], [], len(page), [], [])
+    outdated, saved = list[int](), SavedRepositories([], [], len(page), [], [])
     for uuid, row in page.items():
         new = (*_SAID_BY(row), owner_ids[row.owner.uuid], parents.get(row.parent_uuid or ""))
         old = standing.get(uuid)
@@ -204,14 +204,14 @@ def save_repositories(
         updated = old.written[SAID.index("updated_at")] != row.updated_at
         stale = with_refs and (updated or old.deleted_at is not None)
         if stale:
-            outdated.append((upstream_id, old.id))
+            outdated.append(old.id)
         saved.changed.append(old.id)
         saved.changes.extend(changes)
         updates.append((*new, int(stale), seen_at, old.id))
     connection.executemany(_INSERT, inserts)
     connection.executemany(_UPDATE, updates)
     connection.executemany(_TOUCH, touches)
-    connection.executemany(_FORGET_REFS_PLACE, outdated)
+    Cursors(connection, upstream_id).drop_refs(outdated)
     if inserts:
         connection.execute(_ADOPT, (upstream_id, json.dumps(list(page))))
     if not first_listing:

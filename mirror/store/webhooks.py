@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mirror.model import Ref, RefKind
-from mirror.store.cursors import Mark, mark, mark_workspace
+from mirror.store.crawl_state import Hint
+from mirror.store.cursors import Cursors
 from mirror.store.refs import TABLES, write_refs
 from mirror.store.repositories import Change
 
@@ -64,29 +65,22 @@ def save_news(connection: sqlite3.Connection, upstream_id: int, news: News, *, a
 
     Moves that came (`at`) before the refs were listed last are not applied: the listing is newer.
     """
+    cursors = Cursors(connection, upstream_id)
     row = connection.execute(
         """SELECT id, refs_synced_at FROM repositories
            WHERE upstream_id = ? AND uuid = ? AND deleted_at IS NULL""",
         (upstream_id, news.uuid),
     ).fetchone()
     if row is None:
-        _mark_workspace(connection, upstream_id, news.full_name.partition("/")[0], at)
+        workspace = news.full_name.partition("/")[0]
+        if cursors.workspace(workspace).exists():
+            cursors.hints.add_workspace(workspace, at=at)
         return []
-    mark(connection, upstream_id, Mark(uuid=news.uuid, row=news.row, at=at))
+    cursors.hints.add(Hint(uuid=news.uuid, row=news.row, at=at))
     if row[1] is None or row[1] >= at or not news.moves:
         return []  # refs that were never listed in full must not seem to be
     connection.execute("UPDATE repositories SET refs_stale = 1 WHERE id = ?", (row[0],))
     return [change for move in news.moves for change in _moved(connection, row[0], move)]
-
-
-def _mark_workspace(connection: sqlite3.Connection, upstream_id: int, workspace: str, at: str) -> None:
-    """Let a workspace be listed for a repository that is not mirrored, if the workspace is."""
-    found = connection.execute(
-        "SELECT 1 FROM cursors WHERE upstream_id = ? AND stream = ?",
-        (upstream_id, f"workspace:{workspace.lower()}"),
-    )
-    if found.fetchone():
-        mark_workspace(connection, upstream_id, workspace, at=at)
 
 
 def _moved(connection: sqlite3.Connection, repository_id: int, move: Move) -> list[Change]:

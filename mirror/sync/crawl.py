@@ -6,7 +6,7 @@ from mirror.report import Summary
 from mirror.store.ledger import RequestLedger
 from mirror.sync import scope as rounds
 from mirror.sync.engine import Step, work_off
-from mirror.sync.hints import between, due_workspaces, forget_listed, marked_steps, to_ask
+from mirror.sync.hints import between, drop_listed, hint_steps, hinted_workspaces, to_list_now
 from mirror.sync.missing import absence_steps, hole_steps, settle
 from mirror.sync.preflight import check_caller, find_workspaces, forget_links, formerly_listed
 from mirror.sync.refs import count_stale, mark_old, refs_steps
@@ -36,18 +36,18 @@ def sync_upstream(run: Run, part: Part = EVERYTHING) -> Summary:
         check_caller(run)
         workspaces = find_workspaces(run)
         if part.is_whole:
-            rounds.go_on(run)
+            rounds.resume_round(run)
         else:
             run.round = run.now_text()
-        _work_off(run, marked_steps(run))
-        due, since = due_workspaces(run), run.now_text()
+        _work_off(run, hint_steps(run))
+        due, since = hinted_workspaces(run), run.now_text()
         run.report.phase("listing workspaces", None)
-        _list(run, part.to_list(workspaces, to_ask(run, due, workspaces)), workspaces)
+        _list(run, part.to_list(workspaces, to_list_now(run, due, workspaces)), workspaces)
         if run.config.workspaces is None:
             lost = formerly_listed(run, workspaces)
-            _list(run, part.to_list(lost, to_ask(run, due, lost)), lost)
+            _list(run, part.to_list(lost, to_list_now(run, due, lost)), lost)
             workspaces += lost
-        forget_listed(run, due, workspaces, since=since)
+        drop_listed(run, due, workspaces, since=since)
         run.must_have_heard()
         if part.is_whole:
             rounds.listings_done(run)
@@ -63,7 +63,7 @@ def sync_upstream(run: Run, part: Part = EVERYTHING) -> Summary:
         elif part.new_refs and run.with_refs:
             _work_off(run, refs_steps(run, new_since=run.round))
         if part.is_whole:
-            rounds.end(run)
+            rounds.end_round(run)
     return summary
 
 

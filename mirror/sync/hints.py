@@ -9,83 +9,85 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from mirror.errors import MirrorError
 from mirror.model import Repository, RepositoryKey
-from mirror.store import cursors as marks
-from mirror.store.cursors import Mark
+from mirror.store.crawl_state import Hint, RefsListing
+from mirror.store.refs import let_be_read
 from mirror.sync.engine import Step
 from mirror.sync.missing import gone
-from mirror.sync.refs import RefsPlace, RefsStep
+from mirror.sync.refs import RefsStep
 from mirror.sync.run import Run
 
-LOOK_SECONDS = 2.0
+CHECK_EVERY = 2.0
 
 
-def marked_steps(run: Run) -> Iterator[Step]:
-    """Yield a step for each marked repository: for its row where that is marked, else for its refs."""
-    if not marks.any_marked(run.store.connection, run.upstream_id):
-        return
-    with run.store.transaction() as connection:
-        found = list(marks.marked(connection, run.upstream_id))
-    for mark in found:
+def hint_steps(run: Run) -> Iterator[Step]:
+    """Yield a step for each repository hinted at: for its row where the hint says so, else for its refs."""
+    with run.cursors() as cursors:
+        if not cursors.hints.any():
+            return
+    with run.store.transaction(), run.cursors() as cursors:
+        hints = cursors.hints.take()
+    for hint in hints:
         row = run.store.row(
             """SELECT id, scm, full_name FROM repositories
                WHERE upstream_id = ? AND uuid = ? AND deleted_at IS NULL""",
-            (run.upstream_id, mark.uuid),
+            (run.upstream_id, hint.uuid),
         )
-        key = RepositoryKey(uuid=mark.uuid, full_name=row[2], scm=row[1]) if row else None
-        if key is not None and mark.row:
-            yield MarkedStep(run, mark, key)
+        key = RepositoryKey(uuid=hint.uuid, full_name=row[2], scm=row[1]) if row else None
+        if key is not None and hint.row:
+            yield HintStep(run, hint, key)
             continue
-        with run.store.transaction() as connection:
-            marks.unmark(connection, run.upstream_id, mark)
+        with run.store.transaction(), run.cursors() as cursors:
+            cursors.hints.done(hint)
         if key is not None and run.with_refs:
             yield refs_anew(run, row[0], key)
 
 
 def between(run: Run, steps: Iterable[Step]) -> Iterator[Step]:
     """Yield the steps of a run, and what is marked meanwhile between them: a backlog may last for hours."""
-    looked = time.monotonic()
+    checked = time.monotonic()
     for step in steps:
         yield step
-        if time.monotonic() - looked >= LOOK_SECONDS:
-            looked = time.monotonic()
-            yield from marked_steps(run)
+        if time.monotonic() - checked >= CHECK_EVERY:
+            checked = time.monotonic()
+            yield from hint_steps(run)
 
 
-def due_workspaces(run: Run) -> dict[str, str]:
-    """Map the workspaces that were marked to be listed to when that was said."""
-    return marks.due_workspaces(run.store.connection, run.upstream_id)
+def hinted_workspaces(run: Run) -> dict[str, str]:
+    """Map the workspaces that hints want listed, in lower case, to when that was hinted at."""
+    with run.cursors() as cursors:
+        return cursors.hints.workspaces()
 
 
-def to_ask(run: Run, due: Collection[str], workspaces: Iterable[str]) -> set[str]:
-    """Pick the marked workspaces that may be listed now; one that failed waits for its next try."""
-    marked = (name for name in workspaces if name.lower() in due)
-    return {name.lower() for name in marked if not run.waits("workspace", name)}
+def to_list_now(run: Run, hinted: Collection[str], workspaces: Iterable[str]) -> set[str]:
+    """Pick the hinted workspaces that may be listed now; one that failed waits for its next try."""
+    wanted = [name for name in workspaces if name.lower() in hinted]
+    return {name.lower() for name in wanted if not run.waits("workspace", name)}
 
 
-def forget_listed(run: Run, due: dict[str, str], workspaces: Iterable[str], *, since: str) -> None:
-    """Forget marks of workspaces that have been listed since, and of those that are not mirrored."""
+def drop_listed(run: Run, hinted: dict[str, str], workspaces: Iterable[str], *, since: str) -> None:
+    """Drop hints at workspaces that have been listed since a moment, or that are not mirrored."""
     mirrored = {name.lower() for name in workspaces}
-    with run.store.transaction() as connection:
-        for workspace, at in due.items():
-            place = run.place(workspace)
-            is_listed = place.listing is None and (place.cursor is None or (place.moved_at or "") >= since)
+    with run.store.transaction(), run.cursors() as cursors:
+        for workspace, at in hinted.items():
+            state = run.state(workspace)
+            is_listed = state.listing is None and (state.cursor is None or (state.moved_at or "") >= since)
             if is_listed or workspace not in mirrored:
-                marks.unmark_workspace(connection, run.upstream_id, workspace, said_at=at)
+                cursors.hints.workspace_done(workspace, hinted_at=at)
 
 
 def refs_anew(run: Run, row_id: int, key: RepositoryKey) -> Step:
     """Ask for refs from their first page: a listing of them that had begun is of before the push."""
-    with run.store.transaction() as connection:
-        run.drop_cursor(f"refs:{row_id}")
-        connection.execute("UPDATE repositories SET refs_stale = 1 WHERE id = ?", (row_id,))
-    return RefsStep(run, row_id, key, RefsPlace())
+    with run.store.transaction() as connection, run.cursors() as cursors:
+        cursors.refs(row_id).drop()
+        let_be_read(connection, row_id)
+    return RefsStep(run, row_id, key, RefsListing())
 
 
-class MarkedStep(Step):
+class HintStep(Step):
     """Ask for the row of one repository that is said to have changed."""
 
-    def __init__(self, run: Run, mark: Mark, key: RepositoryKey) -> None:
-        self.run, self.mark, self.key = run, mark, key
+    def __init__(self, run: Run, hint: Hint, key: RepositoryKey) -> None:
+        self.run, self.hint, self.key = run, hint, key
 
     def ask(self) -> Repository:
         """Ask for it by its identity."""
@@ -95,8 +97,8 @@ class MarkedStep(Step):
         """Write its row, then its refs are asked for; with an owner that is not mirrored it is gone."""
         run = self.run
         has_left = run.has_left(answer)
-        with run.store.transaction() as connection:
-            marks.unmark(connection, run.upstream_id, self.mark)
+        with run.store.transaction(), run.cursors() as cursors:
+            cursors.hints.done(self.hint)
             saved = run.save_row(answer)
             run.counts.repositories_changed += len(saved.changed)
             row = run.store.row(
@@ -114,12 +116,8 @@ class MarkedStep(Step):
         """Nothing is gone because it could not be had: its workspace is listed, and that may prove it."""
         run = self.run
         run.isolate(error)
-        with run.store.transaction() as connection:
-            marks.unmark(connection, run.upstream_id, self.mark)
-            self._list_soon()
+        with run.store.transaction(), run.cursors() as cursors:
+            cursors.hints.done(self.hint)
+            if run.has_state(self.key.workspace):
+                cursors.hints.add_workspace(self.key.workspace, at=run.now_text())
         return []
-
-    def _list_soon(self) -> None:
-        run, workspace = self.run, self.key.workspace
-        if run.cursor(run.stream(workspace)) is not None:
-            marks.mark_workspace(run.store.connection, run.upstream_id, workspace, at=run.now_text())

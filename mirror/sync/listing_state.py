@@ -1,177 +1,73 @@
-"""Where the crawl of a workspace stands: kept in the file with every page, pure rules for what is next.
+"""The rules of a listing: what comes next, and what it proves once it is at its end. Pure functions.
 
-Two listings exist. A *full* one reads every repository, oldest first: updates do not move rows in that
-order, new ones come last. An *incremental* one reads newest updates first and ends at the first row older
-than the cursor less the overlap; its total tells whether anything is missing or gone, at no extra request.
+There are two kinds. A *full* listing reads every repository, oldest first: updates do not move rows in that
+order, and new rows come last. An *incremental* one reads the newest updates first and ends at the first row
+older than the cursor less the overlap; its total tells, at no extra request, whether anything is missing.
 
-The cursor is the moment the last complete listing began, by the upstream's clock: whatever changes while a
+The cursor is the moment the last complete listing began, by the upstream's clock. Whatever changes while a
 listing is read is newer than that, so the next incremental listing meets it. See docs/crawling.md.
 """
 
 import zlib
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from mirror.errors import UpstreamShapeError
 from mirror.model import Member, Repository
+from mirror.store.crawl_state import (
+    Landmark,
+    Listing,
+    Members,
+    Purpose,
+    RefsListing,
+    WorkspaceState,
+)
 from mirror.times import from_text, to_text
-from mirror.upstream.protocol import Order, Page
-
-Purpose = Literal["full", "incremental"]
+from mirror.upstream.protocol import Page
 
 STALE_LINK = timedelta(days=1)
+"""A listing whose last page is older than this begins anew: its link may have expired."""
+
 PASSES = 3
+"""How often a listing is read at most, until rows that came and went meanwhile make no difference."""
+
 SMALL = 1000
 """Repositories that a full listing reads in ten requests: cheap enough to do whenever a count is off."""
-
-
-class Landmark(msgspec.Struct, frozen=True):
-    """What an earlier page of a listing told: its link onward and (as a hash) its rows.
-
-    `last` are the rows of the page before. `idle` counts the pages that told nothing new, as far as known.
-    """
-
-    link: str | None = None
-    rows: int = 0
-    last: int = 0
-    idle: int = 0
-
-
-class Listing(msgspec.Struct, kw_only=True):
-    """A listing that has begun. Counts are of rows, sizes what the upstream told of the whole.
-
-    `began` is by the upstream's clock, `seen_since` by ours: rows seen by this listing carry it or later.
-    `next` is the upstream's link to the next page, None before the first; `landmark` an earlier page that
-    tells when links go in a circle. `rows` counts what the pages of this pass named, `born` those of them
-    created since its first page, `holes` pages that were stepped over, `bad` rows not understood. `shrank`
-    says that the whole became smaller between two pages, `short` how many rows the pass before this one
-    was short of the total.
-    """
-
-    purpose: Purpose
-    began: str
-    seen_since: str
-    next: str | None = None
-    landmark: Landmark | None = None
-    first_size: int | None = None
-    last_size: int | None = None
-    shrank: bool = False
-    pages: int = 0
-    rows: int = 0
-    passes: int = 1
-    pass_began: str = ""
-    born: int = 0
-    holes: int = 0
-    bad: int = 0
-    short: int = 0
-    oldest_update: str | None = None
-    ordered: bool = True
-
-    @property
-    def order(self) -> Order:
-        """How the upstream is asked to sort."""
-        return "created" if self.purpose == "full" else "newest-update"
-
-
-class Members(msgspec.Struct, kw_only=True):
-    """A listing of members that is not done: where it goes on, and since when (by our clock) it is read.
-
-    `pages`, `rows` and `told` are those of this pass, the last one the largest total that a page told;
-    `bad` says what was not understood. For `landmark` see Listing.
-    """
-
-    seen_since: str
-    next: str | None = None
-    landmark: Landmark | None = None
-    pages: int = 0
-    rows: int = 0
-    told: int = 0
-    bad: str | None = None
-    passes: int = 1
-
-
-class Place(msgspec.Struct, kw_only=True):
-    """The crawl of one workspace, between any two requests.
-
-    `name` is what it is called now, where that is no longer the name it is configured by. `whole` says that
-    it has been listed once without a gap, so that whatever is new since is news. `cursor` and `swept_at` are
-    None until a full listing has been read to its end. `surplus` is by how much the
-    upstream's own count was above the rows it listed then: some counts include what the caller cannot see.
-    `doubt` says that rows came and went in every pass of the last listing, so that some may have been
-    missed. `absent_since` is set after a full listing that was complete and free of errors, until every
-    repository that it did not name (last seen before that moment) has been asked for by itself. `gone` says
-    that the workspace itself is no more, and that the operator has confirmed it, until it answers again.
-    `round` is the round (see `mirror.sync.scope`) in which it was listed last. `unlisted` are the rows that
-    the last full listing left out though they are there, `unlisted_before` those of the one before.
-    """
-
-    owner_uuid: str | None = None
-    name: str | None = None
-    listing: Listing | None = None
-    members: Members | None = None
-    whole: bool = False
-    cursor: str | None = None
-    swept_at: str | None = None
-    surplus: int = 0
-    doubt: bool = False
-    absent_since: str | None = None
-    gone: bool = False
-    round: str | None = None
-    moved_at: str | None = None
-    unlisted: tuple[int, ...] = ()
-    unlisted_before: tuple[int, ...] = ()
-
-
-def there_all_the_same(place: Place, row_id: int) -> Place:
-    """Return the place after a repository that a full listing left out was found to be there.
-
-    Totals are expected to go on leaving it out. Unless the full listing before left it out too, that may be
-    wrong, and `doubt` has the next incremental listing followed by a full one.
-    """
-    return msgspec.structs.replace(
-        place,
-        surplus=place.surplus - 1,
-        doubt=place.doubt or row_id not in place.unlisted_before,
-        unlisted=(*place.unlisted, row_id),
-    )
-
-
-def decoded(value: str | None) -> Place:
-    """Read a place from the file; one that this program cannot read begins anew, at the cost of requests."""
-    try:
-        return msgspec.json.decode(value, type=Place) if value else Place()
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return Place()
-
 
 SKEW = timedelta(minutes=5)
 """How far the upstream's clock may be ahead of ours without harm."""
 
+MOST_IDLE = 20
+"""Pages without a new row until a listing is taken for endless."""
 
-def in_time(place: Place, now: datetime, overlap: float) -> Place:
-    """Return a place as it counts now: moments ahead of now, which a wrong clock wrote, are never.
+LONG_PAGE = 10
+"""From this length on, two equal pages in a row are no coincidence."""
 
-    The cursor is by the upstream's clock, and may be ahead as far as the overlap makes up for it.
+
+def as_of(state: WorkspaceState, now: datetime, overlap: float) -> WorkspaceState:
+    """Return a state as it counts now: moments ahead of now, which a wrong clock wrote, count as never.
+
+    The cursor is by the upstream's clock, and may be ahead as far as the overlap (seconds) makes up for it.
     """
     ours = to_text(now)
     theirs = to_text(now + max(SKEW, timedelta(seconds=overlap / 2)))
-    listing, members = place.listing, place.members
+    listing, members = state.listing, state.members
     if listing is not None and (listing.seen_since > ours or listing.began > theirs):
         listing = None
     if members is not None and members.seen_since > ours:
         members = Members(seen_since=ours)
     return msgspec.structs.replace(
-        place,
+        state,
         listing=listing,
         members=members,
-        cursor=_not_after(place.cursor, theirs),
-        swept_at=_not_after(place.swept_at, ours),
-        absent_since=_not_after(place.absent_since, ours),
-        round=_not_after(place.round, ours),
-        moved_at=_not_after(place.moved_at, ours),
+        cursor=_not_after(state.cursor, theirs),
+        swept_at=_not_after(state.swept_at, ours),
+        absent_since=_not_after(state.absent_since, ours),
+        round=_not_after(state.round, ours),
+        moved_at=_not_after(state.moved_at, ours),
     )
 
 
@@ -179,70 +75,73 @@ def _not_after(moment: str | None, limit: str) -> str | None:
     return None if moment is not None and moment > limit else moment
 
 
-def encoded(place: Place) -> str:
-    """Write a place as the file keeps it."""
-    return msgspec.json.encode(place).decode()
-
-
 def is_identity(workspace: str) -> bool:
-    """Tell whether a workspace is kept under its identity: `{...}`, `id:...`, and no name looks like one."""
+    """Tell whether a workspace is kept under its identity: `{...}` or `id:...`, which no name looks like."""
     return workspace.startswith("{") or ":" in workspace
 
 
-def displaced(place: Place) -> Place:
-    """Return the place of a workspace whose name another one has taken: asked for by its identity."""
+def displaced(state: WorkspaceState) -> WorkspaceState:
+    """Return the state of a workspace whose name another one has taken: asked for by its identity."""
     return msgspec.structs.replace(
-        place, name=place.owner_uuid, listing=None, members=None, swept_at=None, round=None
+        state, name=state.owner_uuid, listing=None, members=None, swept_at=None, round=None
     )
 
 
-def found(place: Place) -> Place:
-    """Return the place of a workspace that has answered: it is not gone, whatever was confirmed before.
+def found(state: WorkspaceState) -> WorkspaceState:
+    """Return the state of a workspace that has answered: it is not gone, whatever was confirmed before.
 
-    What was concluded from its absence is void, so its repositories are to be counted once more.
+    What was concluded from its absence is void, so its repositories are to be counted again.
     """
-    if not place.gone:
-        return place
-    return msgspec.structs.replace(place, gone=False, absent_since=None, doubt=True)
+    if not state.gone:
+        return state
+    return msgspec.structs.replace(state, gone=False, absent_since=None, uncertain=True)
+
+
+def exists_unlisted(state: WorkspaceState, row_id: int) -> WorkspaceState:
+    """Return the state after a repository that a full listing left out was found to exist.
+
+    Totals are expected to leave it out from now on. Unless the full listing before left it out too, that may
+    be wrong, and `uncertain` has the next incremental listing followed by a full one.
+    """
+    return msgspec.structs.replace(
+        state,
+        count_offset=state.count_offset - 1,
+        uncertain=state.uncertain or row_id not in state.unlisted_before,
+        unlisted=(*state.unlisted, row_id),
+    )
 
 
 def begin(
-    place: Place, now: datetime, *, full: bool, sweep_every: float, can_be_incremental: bool
+    state: WorkspaceState, now: datetime, *, full: bool, sweep_every: float, can_be_incremental: bool
 ) -> Listing:
-    """Return the listing to go on with: the one under way unless its link is old, else a new one.
+    """Return the listing to continue: the one under way, unless its link is old, else a new one.
 
-    Whoever asks for a `full` one is not given the rest of an incremental one.
+    With `full`, the rest of an incremental one is not enough. `sweep_every` is the number of seconds from one
+    full listing to the next; `can_be_incremental` says whether the upstream sorts by update.
     """
-    under_way = place.listing
+    under_way = state.listing
     if (
         under_way is not None
         and (under_way.purpose == "full" or not full)
-        and place.moved_at
-        and now - from_text(place.moved_at) < STALE_LINK
+        and state.moved_at
+        and now - from_text(state.moved_at) < STALE_LINK
     ):
         return under_way
     due = (
-        place.cursor is None
-        or place.swept_at is None
-        or now - from_text(place.swept_at) >= timedelta(seconds=sweep_every)
+        state.cursor is None
+        or state.swept_at is None
+        or now - from_text(state.swept_at) >= timedelta(seconds=sweep_every)
     )
     purpose: Purpose = "full" if full or due or not can_be_incremental else "incremental"
     return Listing(purpose=purpose, began=to_text(now), seen_since=to_text(now))
 
 
-MOST_IDLE = 20
-"""Pages that tell no row, or those of the landmark once more, until a listing is taken for endless."""
-
-LONG_PAGE = 10
-"""From this length on, no chance makes a page equal to the one before it."""
-
-
 def next_landmark(page: Page[Any], *, asked: str | None, landmark: Landmark | None, pages: int) -> Landmark:
     """Return the landmark of a listing after page number `pages`, which was asked for by the link `asked`.
 
-    It is kept at pages 1, 2, 4, 8, ...: a circle of any length meets it before long, by its links or, where
-    these differ for ever, by its rows. Raises UpstreamShapeError for a circle, for pages that tell nothing
-    new for ever, and for a page that is the one before it once more: what should stand there is not told.
+    It is set at pages 1, 2, 4, 8, ...: a circle of any length meets it before long, by its links or, where
+    these differ every time, by its rows. Raises UpstreamShapeError for a circle, for an endless row of pages
+    without anything new, and for a page that repeats the one before it.
     """
     known, link = landmark or Landmark(), page.next
     if pages == 1 and link is None:
@@ -251,12 +150,12 @@ def next_landmark(page: Page[Any], *, asked: str | None, landmark: Landmark | No
         raise UpstreamShapeError("the listing leads back to a page of its own")
     rows = zlib.crc32(msgspec.json.encode(page.rows)) if page.rows else 0
     if rows and rows == known.last and (page.size is None or len(page.rows) >= LONG_PAGE):
-        raise UpstreamShapeError("the listing tells the rows of the page before once more")
+        raise UpstreamShapeError("the listing repeats the rows of the page before")
     is_idle = not (page.rows or page.bad or page.skipped) or (rows != 0 and rows == known.rows)
     idle = known.idle + (is_idle and link is not None)
     if idle > MOST_IDLE:
-        raise UpstreamShapeError(f"the listing goes on, and {idle:,} of its pages tell nothing new")
-    if pages & (pages - 1) == 0:
+        raise UpstreamShapeError(f"the listing goes on, and {idle:,} of its pages held nothing new")
+    if pages & (pages - 1) == 0:  # a power of two
         return Landmark(link=link, rows=rows, last=rows, idle=idle)
     return Landmark(link=known.link, rows=known.rows, last=rows, idle=idle)
 
@@ -271,34 +170,48 @@ def members_advanced(members: Members, page: Page[Member]) -> Members:
         landmark=next_landmark(page, asked=members.next, landmark=members.landmark, pages=pages),
         pages=pages,
         rows=members.rows + len(page.rows) + len(page.bad),
-        told=max(members.told, page.size or 0),
+        reported=max(members.reported, page.size or 0),
         bad=members.bad or bad,
     )
 
 
 def members_may_be_missed(members: Members, *, unseen: bool) -> bool:
-    """Tell whether a listing of members that is at its end should be read once more.
+    """Tell whether a listing of members that is at its end should be read again.
 
-    Somebody who leaves pulls others onto a page that was read already: rows are missing, or known members
-    `unseen`. The second pass decides, since totals may count what is not listed.
+    A member who leaves pulls others onto a page that was read already: rows are missing, or known members
+    are `unseen`. The second pass decides, since totals may count what is not listed.
     """
     if members.passes > 1 or members.bad:
         return False
-    return members.rows < members.told or (unseen and members.pages > 1)
+    return members.rows < members.reported or (unseen and members.pages > 1)
+
+
+def refs_advanced(listing: RefsListing, page: Page[Any], asked_at: str) -> RefsListing:
+    """Return the listing after a page of refs; raises UpstreamShapeError for links in a circle."""
+    pages = listing.pages + 1
+    return RefsListing(
+        next=page.next,
+        landmark=next_landmark(page, asked=listing.next, landmark=listing.landmark, pages=pages),
+        pages=pages,
+        rows=listing.rows + len(page.rows) + len(page.bad),
+        bad=listing.bad + len(page.bad),
+        passes=listing.passes,
+        since=listing.since if listing.pages else asked_at,
+    )
 
 
 def advanced(listing: Listing, page: Page[Repository]) -> Listing:
-    """Return the listing after a page of it; raises UpstreamShapeError where the links go in a circle."""
+    """Return the listing after a page of repositories; raises UpstreamShapeError for links in a circle."""
     pages = listing.pages + 1
     landmark = next_landmark(page, asked=listing.next, landmark=listing.landmark, pages=pages)
     first = listing.pages == 0
-    told = to_text(page.date - timedelta(seconds=1))  # HTTP dates have no fractions
+    reported = to_text(page.date - timedelta(seconds=1))  # HTTP dates have no fractions
     pass_began = to_text(page.date) if first else listing.pass_began
     updates = [row.updated_at for row in page.rows if row.updated_at]
     chain = [*([listing.oldest_update] if listing.oldest_update else []), *updates]
     return msgspec.structs.replace(
         listing,
-        began=min(listing.began, told) if first and listing.passes == 1 else listing.began,
+        began=min(listing.began, reported) if first and listing.passes == 1 else listing.began,
         pass_began=pass_began,
         next=page.next,
         landmark=landmark,
@@ -316,34 +229,34 @@ def advanced(listing: Listing, page: Page[Repository]) -> Listing:
     )
 
 
-def reached_end(listing: Listing, place: Place, overlap: float) -> bool:
-    """Tell whether nothing is left to read: no next page, or the rest is older than the cursor's reach.
+def reached_end(listing: Listing, state: WorkspaceState, overlap: float) -> bool:
+    """Tell whether nothing is left to read: no next page, or the rest is older than cursor less overlap.
 
-    A listing that does not come in the order asked for is read to its end.
+    A listing that does not come in the order asked for is read to its last page.
     """
     if listing.next is None:
         return True
-    if listing.purpose == "full" or not listing.ordered or not place.cursor:
+    if listing.purpose == "full" or not listing.ordered or not state.cursor:
         return False
-    horizon = to_text(from_text(place.cursor) - timedelta(seconds=overlap))
+    horizon = to_text(from_text(state.cursor) - timedelta(seconds=overlap))
     return listing.oldest_update is not None and listing.oldest_update < horizon
 
 
-def may_have_missed(place: Place, listing: Listing, seen: int) -> bool:
-    """Tell whether a listing that is at its end should be read once more from its first page.
+def may_have_missed(state: WorkspaceState, listing: Listing, seen: int) -> bool:
+    """Tell whether a listing that is at its end should be read again from its first page.
 
     `seen` is how many of the workspace's repositories have been seen since the listing began.
     """
-    return rows_left_the_listing(listing) or shortfall(listing, seen) > max(place.surplus, listing.short)
+    return rows_left_the_listing(listing) or shortfall(listing, seen) > max(state.count_offset, listing.short)
 
 
 def rows_left_the_listing(listing: Listing) -> bool:
-    """Tell whether rows went away while the pages were read, so that others may have slipped between two.
+    """Tell whether rows left while the pages were read, so that others may have slipped between two pages.
 
-    A row that leaves a page already read pulls the following ones forward, and the first of the next page
-    onto the one before. In the order of creation, the size must have grown by just the rows that were born
-    meanwhile. In the order of updates a birth pushes all rows back by one, which makes up for one that
-    left: there, a loss needs a size that shrank between two pages.
+    A row that leaves a page already read pulls the following ones forward, and the first row of the next page
+    onto the one before. In the order of creation, the size must have grown by exactly the rows that were
+    created meanwhile. In the order of updates, a new row pushes all others back by one, which makes up for
+    one that left: there, only a size that shrank between two pages shows a loss.
     """
     if listing.first_size is None or listing.last_size is None or listing.pages < 2:
         return False
@@ -353,9 +266,9 @@ def rows_left_the_listing(listing: Listing) -> bool:
 
 
 def shortfall(listing: Listing, seen: int) -> int:
-    """Return by how many rows a listing that was read to its last page is short of its own total.
+    """Return by how many rows a listing that was read to its last page is below its own total.
 
-    0 where it cannot be told: no total, pages stepped over, or the end of an incremental listing left out.
+    0 where it is unknown: no total, skipped pages, or an incremental listing whose rest was not read.
     """
     if listing.last_size is None or listing.holes or listing.next is not None:
         return 0
@@ -368,14 +281,14 @@ def left_between_passes(listing: Listing, seen: int) -> bool:
 
     They are counted as seen, and may be gone since.
     """
-    told = listing.rows if listing.last_size is None else min(listing.rows, listing.last_size)
-    return listing.passes > 1 and not listing.holes and seen > told
+    named = listing.rows if listing.last_size is None else min(listing.rows, listing.last_size)
+    return listing.passes > 1 and not listing.holes and seen > named
 
 
 def another_pass(listing: Listing, seen: int) -> Listing:
     """Return the same listing from its first page again; rows that either pass named count as seen.
 
-    A total that two passes are short of by the same number is believed: it counts what cannot be seen.
+    A total that two passes are below by the same number is believed: it counts rows that cannot be seen.
     """
     return msgspec.structs.replace(
         listing, next=None, landmark=None, pages=0, rows=0, passes=listing.passes + 1, born=0, holes=0, bad=0,
@@ -384,43 +297,47 @@ def another_pass(listing: Listing, seen: int) -> Listing:
     )  # fmt: skip
 
 
-def wants_sweep(place: Place, listing: Listing, alive: int, now: datetime, sweep_every: float) -> bool:
-    """Tell whether an incremental listing's total says that a full one should come forward.
+def wants_sweep(
+    state: WorkspaceState, listing: Listing, alive: int, now: datetime, sweep_every: float
+) -> bool:
+    """Tell whether the total of an incremental listing calls for a full one ahead of its time.
 
-    `alive` is how many of the workspace's repositories the mirror holds, those aside that are known to be
-    absent. A large workspace is swept for this at most every seventh part of `sweep_every`.
+    `alive` is how many of the workspace's repositories the mirror holds, without those known to be absent. A
+    large workspace gets such a sweep at most once in a seventh of `sweep_every` seconds.
     """
     if listing.purpose != "incremental":
         return False
-    agrees = listing.last_size is None or listing.last_size - alive == place.surplus
-    if agrees and not place.doubt:
+    agrees = listing.last_size is None or listing.last_size - alive == state.count_offset
+    if agrees and not state.uncertain:
         return False
-    recently = place.swept_at is not None and now - from_text(place.swept_at) < timedelta(
+    recently = state.swept_at is not None and now - from_text(state.swept_at) < timedelta(
         seconds=sweep_every / 7
     )
     return alive <= SMALL or not recently
 
 
-def finished(place: Place, listing: Listing, *, staying: int, doubt: bool, now: datetime) -> Place:
-    """Return the place after a listing that was read to its end.
+def finished(
+    state: WorkspaceState, listing: Listing, *, staying: int, uncertain: bool, now: datetime
+) -> WorkspaceState:
+    """Return the state after a listing that was read to its end.
 
-    `staying` is how many repositories the mirror will hold once the absent ones are dealt with; `doubt`
+    `staying` is how many repositories the mirror will hold once the absent ones are dealt with; `uncertain`
     says that rows may have been missed in spite of all passes.
     """
-    place = msgspec.structs.replace(place, listing=None, moved_at=to_text(now))
+    state = msgspec.structs.replace(state, listing=None, moved_at=to_text(now))
     if listing.purpose == "incremental":
         # What a missing page held is newer than the old cursor: the next listing reads back to it.
-        cursor = place.cursor if listing.holes or doubt else listing.began
-        return msgspec.structs.replace(place, cursor=cursor, doubt=place.doubt or doubt)
-    proof = not listing.holes and not doubt
+        cursor = state.cursor if listing.holes or uncertain else listing.began
+        return msgspec.structs.replace(state, cursor=cursor, uncertain=state.uncertain or uncertain)
+    proof = not listing.holes and not uncertain
     return msgspec.structs.replace(
-        place,
+        state,
         cursor=listing.began,
         swept_at=to_text(now),
-        surplus=listing.last_size - staying if listing.last_size is not None else 0,
-        doubt=doubt or left_between_passes(listing, staying),
-        whole=place.whole or proof,
-        absent_since=listing.seen_since if proof else place.absent_since,
+        count_offset=listing.last_size - staying if listing.last_size is not None else 0,
+        uncertain=uncertain or left_between_passes(listing, staying),
+        whole=state.whole or proof,
+        absent_since=listing.seen_since if proof else state.absent_since,
         unlisted=(),
-        unlisted_before=place.unlisted,
+        unlisted_before=state.unlisted,
     )

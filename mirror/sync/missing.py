@@ -13,10 +13,11 @@ import msgspec
 
 from mirror.errors import MirrorError, UpstreamRefused
 from mirror.model import Repository, RepositoryKey
+from mirror.store.crawl_state import WorkspaceState
+from mirror.store.failures import Failure, Failures
 from mirror.store.repositories import mark_gone
-from mirror.store.runs import HIDDEN_MEMBERS, Failure
-from mirror.sync import listing_state as places
 from mirror.sync.engine import Step
+from mirror.sync.listing_state import exists_unlisted
 from mirror.sync.preflight import check_caller
 from mirror.sync.run import Run
 from mirror.sync.workspaces import absent
@@ -28,16 +29,16 @@ def absence_steps(run: Run, workspaces: Sequence[str]) -> Iterator[Step]:
 
     Raises CredentialsRefused before the first, where the credential has become nobody's.
     """
-    owners = {run.place(workspace).owner_uuid for workspace in workspaces}
+    owners = {run.state(workspace).owner_uuid for workspace in workspaces}
     for workspace in workspaces:
-        place = run.place(workspace)
-        if place.absent_since is None or place.listing is not None:
+        state = run.state(workspace)
+        if state.absent_since is None or state.listing is not None:
             continue
-        missing = absent(run, run.owner_id(place), place.absent_since)
-        if not place.gone and not (missing and _allowed(run, workspace, place, len(missing))):
+        missing = absent(run, run.owner_id(state), state.absent_since)
+        if not state.gone and not (missing and _allowed(run, workspace, state, len(missing))):
             continue
-        check_caller(run, since=max(run.round, place.swept_at or ""))
-        if place.gone:
+        check_caller(run, since=max(run.round, state.swept_at or ""))
+        if state.gone:
             _mark_all(run, workspace, [row[0] for row in missing])
             continue
         for row_id, uuid, full_name in missing:
@@ -49,41 +50,26 @@ def absence_steps(run: Run, workspaces: Sequence[str]) -> Iterator[Step]:
 def settle(run: Run, workspaces: Sequence[str]) -> None:
     """Close the question where nothing is missing any more, and forget failures that time has overtaken."""
     for workspace in workspaces:
-        place = run.place(workspace)
-        if place.absent_since and place.listing is None and not absent(
-            run, run.owner_id(place), place.absent_since
+        state = run.state(workspace)
+        if state.absent_since and state.listing is None and not absent(
+            run, run.owner_id(state), state.absent_since
         ):  # fmt: skip
             with run.store.transaction():
                 run.answered("absence", workspace)
-                run.save_place(workspace, msgspec.structs.replace(place, absent_since=None))
+                run.save_state(workspace, msgspec.structs.replace(state, absent_since=None))
     with run.store.transaction() as connection:
-        connection.execute(
-            """DELETE FROM sync_failures WHERE upstream_id = ? AND kind = 'repository' AND EXISTS (
-                   SELECT 1 FROM repositories r WHERE r.id = repository_id AND r.last_seen_at > last_at)""",
-            (run.upstream_id,),
-        )
+        failures = Failures(connection, run.upstream_id)
+        failures.drop_seen_since()
         if not run.with_refs:
-            connection.execute(
-                "DELETE FROM sync_failures WHERE upstream_id = ? AND kind IN ('refs', 'ref')",
-                (run.upstream_id,),
-            )
+            failures.drop_kinds("refs", "ref")
         if run.config.workspaces is not None:
-            connection.execute(
-                "DELETE FROM sync_failures WHERE upstream_id = ? AND kind = 'workspaces'", (run.upstream_id,)
-            )
-        listed = {workspace.lower() for workspace in workspaces}
-        for row_id, subject in connection.execute(
-            """SELECT id, subject FROM sync_failures WHERE upstream_id = ?
-               AND kind IN ('workspace', 'members', ?, 'absence', 'row', 'page')""",
-            (run.upstream_id, HIDDEN_MEMBERS),
-        ).fetchall():
-            if subject.partition(": ")[0].lower() not in listed:
-                connection.execute("DELETE FROM sync_failures WHERE id = ?", (row_id,))
+            failures.drop_kinds("workspaces")
+        failures.drop_other_workspaces({workspace.lower() for workspace in workspaces})
 
 
-def _allowed(run: Run, workspace: str, place: places.Place, missing: int) -> bool:
+def _allowed(run: Run, workspace: str, state: WorkspaceState, missing: int) -> bool:
     """Apply the brake: a single repository may go, more than a share of the workspace may not unasked."""
-    alive = run.alive(run.owner_id(place))
+    alive = run.alive(run.owner_id(state))
     if missing <= 1 or missing <= run.config.absence_brake * alive or run.confirm_absence:
         return True
     run.fail(
@@ -143,12 +129,12 @@ class AbsenceStep(Step):
     def _expect(self, answer: Repository) -> None:
         """Expect one row more than the listing named, or the next total would seem to be off by one.
 
-        A row that listings did name before was out of sight for a while only. Its return may hide in the next
-        total that another row was deleted, so the workspace is listed in full once more.
+        A row that earlier listings named was out of sight for a while only. Its return may hide in the next
+        total that another row was deleted, so the workspace is listed in full again.
         """
-        place = self.run.place(self.workspace)
-        if answer.owner.uuid == place.owner_uuid:
-            self.run.save_place(self.workspace, places.there_all_the_same(place, self.row_id))
+        state = self.run.state(self.workspace)
+        if answer.owner.uuid == state.owner_uuid:
+            self.run.save_state(self.workspace, exists_unlisted(state, self.row_id))
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
         """404 and 403 are the proof; any other error proves nothing and is recorded."""
@@ -163,11 +149,9 @@ class AbsenceStep(Step):
 
 def hole_steps(run: Run) -> Iterator[Step]:
     """Yield a step for each page that is remembered as missing and due."""
-    for subject, place in run.store.rows(
-        """SELECT subject, place FROM sync_failures
-           WHERE upstream_id = ? AND kind = 'page' AND place IS NOT NULL AND next_try_at <= ? ORDER BY id""",
-        (run.upstream_id, run.now_text()),
-    ):
+    with run.store.reading() as connection:
+        pages = Failures(connection, run.upstream_id).due_pages(run.now_text())
+    for subject, place in pages:
         yield HoleStep(run, subject, place)
 
 

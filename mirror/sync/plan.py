@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 import msgspec
 
 from mirror.errors import Paused, UpstreamError
-from mirror.sync import listing_state as places
+from mirror.store.crawl_state import WorkspaceState
+from mirror.sync import listing_state
 from mirror.sync.crawl import find_workspaces
 from mirror.sync.preflight import formerly_listed
 from mirror.sync.refs import count_stale, mark_old
@@ -53,21 +54,21 @@ def plan_upstream(run: Run) -> Plan:
     requests = {"credential": 0 if run.upstream.anonymous else 1, "workspaces and members": 0, "listings": 0}
     notes, unlisted = list[str](), 0
     for workspace in _workspaces(run, notes):
-        place = run.place(workspace)
+        state = run.state(workspace)
         if run.has_moved:
-            place = msgspec.structs.replace(place, listing=None, swept_at=None)
-        listing = places.begin(
-            place,
+            state = msgspec.structs.replace(state, listing=None, swept_at=None)
+        listing = listing_state.begin(
+            state,
             run.now(),
             full=run.full,
             sweep_every=run.config.sweep_every,
             can_be_incremental=run.upstream.orders_by_update,
         )
-        known = run.alive(run.owner_id(place))
+        known = run.alive(run.owner_id(state))
         if listing.purpose == "incremental":
             requests["listings"] += 1
             continue
-        size, told = _size(run, workspace, place, known)
+        size, told = _size(run, workspace, state, known)
         notes += [told] if told and told not in notes else []
         unlisted += max(0, size - known)
         requests["workspaces and members"] += 1 if run.upstream.anonymous else 2
@@ -110,12 +111,12 @@ def _left_out(error: Paused) -> str:
     return f"{error}; what is not known without asking is left out"
 
 
-def _size(run: Run, workspace: str, place: places.Place, known: int) -> tuple[int, str | None]:
+def _size(run: Run, workspace: str, state: WorkspaceState, known: int) -> tuple[int, str | None]:
     """Return how many repositories a workspace has, asking only where the mirror cannot know."""
-    if place.cursor is not None:
+    if state.cursor is not None:
         return known, None
-    if place.listing is not None and place.listing.last_size is not None:
-        return place.listing.last_size, None
+    if state.listing is not None and state.listing.last_size is not None:
+        return state.listing.last_size, None
     try:
         page = run.upstream.fetch_repositories(workspace, "created", None)
     except Paused as error:

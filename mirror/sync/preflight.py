@@ -6,29 +6,15 @@ from typing import Any
 import msgspec
 
 from mirror.errors import CredentialsRefused, UpstreamShapeError
-from mirror.store.runs import Failure
+from mirror.store.crawl_state import LastCheck
+from mirror.store.cursors import Cursors
+from mirror.store.failures import Failure, Failures
 from mirror.sync.engine import ask_apart
-from mirror.sync.listing_state import Landmark, is_identity, next_landmark
+from mirror.sync.listing_state import is_identity, next_landmark
 from mirror.sync.run import Run
 from mirror.times import from_text
 
 LIST_OF_WORKSPACES = "the list of workspaces"
-
-
-class _Checked(msgspec.Struct):
-    """When something that need not be asked in every run was asked last, and what for.
-
-    `next` is where a list of several pages goes on, if a run ended in it, `pages` and `landmark` are as in
-    `mirror.sync.listing_state`. `bad` tells that something of the pages until there was not understood.
-    """
-
-    at: str
-    bucket: str
-    names: list[str] = []
-    next: str | None = None
-    landmark: Landmark | None = None
-    pages: int = 0
-    bad: bool = False
 
 
 def check_caller(run: Run, *, since: str | None = None) -> None:
@@ -39,11 +25,13 @@ def check_caller(run: Run, *, since: str | None = None) -> None:
     """
     if run.upstream.anonymous:
         return
-    recent = _recent(run, "caller")
+    with run.cursors() as cursors:
+        recent = _recent(run, cursors.caller.read())
     if recent and (since is None or recent.at > since):
         return
     ask_apart(run.upstream.fetch_current_user, stop=run.stop, tick=run.tick)
-    _remember(run, "caller", _checked(run))
+    with run.cursors() as cursors:
+        cursors.caller.save(_checked(run), at=run.now_text())
 
 
 def find_workspaces(run: Run) -> list[str]:
@@ -58,7 +46,8 @@ def find_workspaces(run: Run) -> list[str]:
 def _named_workspaces(run: Run) -> list[str]:
     if run.config.workspaces is not None:
         return _once_each(run.config.workspaces)
-    recent = _recent(run, "workspaces")
+    with run.cursors() as cursors:
+        recent = _recent(run, cursors.workspace_list.read())
     if recent and recent.next is None and run.is_due("workspaces", LIST_OF_WORKSPACES):
         recent = None
     if recent and recent.next is None:
@@ -68,12 +57,13 @@ def _named_workspaces(run: Run) -> list[str]:
     found = recent or _checked(run)
     while True:
         found = _with_page(run, found)
-        _remember(run, "workspaces", found)
+        with run.cursors() as cursors:
+            cursors.workspace_list.save(found, at=run.now_text())
         if found.next is None:
             return found.names
 
 
-def _with_page(run: Run, found: _Checked) -> _Checked:
+def _with_page(run: Run, found: LastCheck) -> LastCheck:
     """Ask for a page of the workspaces; a list whose links go in a circle ends there, and is told."""
     page = ask_apart(lambda: run.upstream.fetch_workspaces(found.next), stop=run.stop, tick=run.tick)
     names = _once_each([*found.names, *(owner.username for owner in page.rows if owner.username)])
@@ -100,49 +90,37 @@ def formerly_listed(run: Run, names: Iterable[str]) -> list[str]:
     They are listed on until they are known to be gone: dropping out of the caller's list proves nothing.
     """
     known = {name.lower() for name in names}
-    found = run.store.rows(
-        "SELECT substr(stream, 11) FROM cursors WHERE upstream_id = ? AND stream LIKE 'workspace:%'",
-        (run.upstream_id,),
-    )
-    return sorted(str(row[0]) for row in found if row[0] not in known)
+    with run.cursors() as cursors:
+        return sorted(name for name in cursors.workspace_names() if name not in known)
 
 
 def forget_links(run: Run) -> None:
     """Begin every listing anew: their links lead to an address that is no longer the configured one."""
     with run.store.transaction() as connection:
         for name in formerly_listed(run, ()):
-            place = msgspec.structs.replace(run.place(name), listing=None, members=None, swept_at=None)
-            run.save_place(name, place)
-        connection.execute(
-            "DELETE FROM cursors WHERE upstream_id = ? AND (stream LIKE 'refs:%' OR stream = 'workspaces')",
-            (run.upstream_id,),
-        )
-        connection.execute(
-            "DELETE FROM sync_failures WHERE upstream_id = ? AND kind = 'page'", (run.upstream_id,)
-        )
+            state = msgspec.structs.replace(run.state(name), listing=None, members=None, swept_at=None)
+            run.save_state(name, state)
+        cursors = Cursors(connection, run.upstream_id)
+        cursors.drop_refs()
+        cursors.workspace_list.drop()
+        Failures(connection, run.upstream_id).drop_kinds("page")
 
 
-def _recent(run: Run, stream: str) -> _Checked | None:
-    """Read such a record, unless it is old or of another credential.
+def _recent(run: Run, check: LastCheck | None) -> LastCheck | None:
+    """Return a check, unless it is old or of another credential.
 
     Half the overlap is the limit: whatever a wrong belief hides for that long, the next listing after it
     still looks back on.
     """
-    try:
-        checked = msgspec.json.decode(run.cursor(stream) or "", type=_Checked)
-    except msgspec.MsgspecError:
+    if check is None or run.full:
         return None
-    age = (run.now() - from_text(checked.at)).total_seconds()
-    fresh = 0 <= age < run.config.overlap / 2 and checked.bucket == run.budget.buckets["api"]
-    return checked if fresh and not run.full else None
+    age = (run.now() - from_text(check.at)).total_seconds()
+    is_recent = 0 <= age < run.config.overlap / 2 and check.bucket == run.budget.buckets["api"]
+    return check if is_recent else None
 
 
-def _checked(run: Run, **found: Any) -> _Checked:
-    return _Checked(at=run.now_text(), bucket=run.budget.buckets["api"], **found)
-
-
-def _remember(run: Run, stream: str, checked: _Checked) -> None:
-    run.save_cursor(stream, msgspec.json.encode(checked).decode())
+def _checked(run: Run, **found: Any) -> LastCheck:
+    return LastCheck(at=run.now_text(), bucket=run.budget.buckets["api"], **found)
 
 
 def _once_each(names: Iterable[str]) -> list[str]:

@@ -1,6 +1,5 @@
 """One run: what every step of it needs, and the record of it in the file."""
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,19 +24,12 @@ from mirror.model import Repository
 from mirror.report import Counts, Reporter, State, Summary
 from mirror.store import Store
 from mirror.store.clock_ahead import count_as_never, latest_ahead
+from mirror.store.crawl_state import WorkspaceState
+from mirror.store.cursors import Cursors
+from mirror.store.failures import Failure, Failures
 from mirror.store.repositories import SavedRepositories
-from mirror.store.runs import (
-    Failure,
-    accept,
-    drop_failure,
-    finish_run,
-    read_failures,
-    save_counts,
-    save_cursor,
-    save_failure,
-    start_run,
-)
-from mirror.sync import listing_state as places
+from mirror.store.runs import finish_run, save_counts, start_run
+from mirror.sync.listing_state import as_of
 from mirror.times import Clock, from_text, to_text
 from mirror.upstream.budget import Budget
 from mirror.upstream.protocol import BadRow, Upstream
@@ -168,8 +160,9 @@ class Run:
     def _add_missing(self, summary: Summary) -> None:
         """Add what the mirror is known to miss, whether this run has asked for it or not."""
         with self.store.transaction() as connection:
-            accept(connection, self.upstream_id, self.config.accept_missing)
-            known = read_failures(connection, self.upstream_id)
+            failures = Failures(connection, self.upstream_id)
+            failures.accept(self.config.accept_missing)
+            known = failures.read()
         failed_now = {(failure.kind, failure.subject) for failure in self.failures}
         summary.accepted = [failure for failure in known if failure.accepted]
         accepted = {(failure.kind, failure.subject) for failure in summary.accepted}
@@ -222,7 +215,7 @@ class Run:
     def fail(self, failure: Failure) -> None:
         """Record a failure; the run goes on and ends as incomplete."""
         with self.store.transaction() as connection:
-            self.failures.append(save_failure(connection, self.upstream_id, failure, self.now()))
+            self.failures.append(Failures(connection, self.upstream_id).save(failure, self.now()))
         self._failed.add((failure.kind, failure.subject))
         self._failed_rows.add(failure.repository_id)
 
@@ -255,12 +248,8 @@ class Run:
 
     def waits(self, kind: str, subject: str) -> bool:
         """Tell whether something that failed is not to be asked for again yet."""
-        found = self.store.row(
-            """SELECT 1 FROM sync_failures
-               WHERE upstream_id = ? AND kind = ? AND subject = ? AND next_try_at > ?""",
-            (self.upstream_id, kind, subject, self.now_text()),
-        )
-        return found is not None
+        with self.store.reading() as connection:
+            return Failures(connection, self.upstream_id).waits(kind, subject, self.now_text())
 
     def accepts(self, full_name: str) -> bool:
         """Tell whether the operator accepts that a repository is refused."""
@@ -275,7 +264,7 @@ class Run:
         self.hear()
         if (kind, subject) in self._failed:
             with self.store.transaction() as connection:
-                drop_failure(connection, self.upstream_id, kind, subject)
+                Failures(connection, self.upstream_id).drop(kind, subject)
 
     def fail_rows(self, workspace: str, bad: Sequence[BadRow], *, swept_at: str | None) -> None:
         """Record rows of a listing that were not understood; the next full listing reads them again."""
@@ -298,10 +287,7 @@ class Run:
         if repository_id not in self._failed_rows:
             return
         with self.store.transaction() as connection:
-            connection.execute(
-                "DELETE FROM sync_failures WHERE repository_id = ? AND kind IN ('refs', ?)",
-                (repository_id, "ref" if understood else "refs"),
-            )
+            Failures(connection, self.upstream_id).drop_refs(repository_id, single=understood)
 
     def save_page(
         self, workspace: str, rows: Sequence[Repository], *, first_listing: bool, swept_at: str | None = None
@@ -336,48 +322,47 @@ class Run:
             first_listing=first_listing,
         )
 
-    @staticmethod
-    def stream(workspace: str) -> str:
-        """Name the cursor of a workspace."""
-        return f"workspace:{workspace.lower()}"
+    @contextmanager
+    def cursors(self) -> Iterator[Cursors]:
+        """Give the upstream's cursors; what is written together belongs into a transaction of the store."""
+        with self.store.reading() as connection:
+            yield Cursors(connection, self.upstream_id)
 
-    def place(self, workspace: str) -> places.Place:
+    def state(self, workspace: str) -> WorkspaceState:
         """Read where the crawl of a workspace stands."""
-        place = places.decoded(self.cursor(self.stream(workspace)))
-        return places.in_time(place, self.now(), self.config.overlap)
+        with self.cursors() as cursors:
+            state = cursors.workspace(workspace).read() or WorkspaceState()
+        return as_of(state, self.now(), self.config.overlap)
+
+    def states(self) -> Iterator[tuple[str, WorkspaceState]]:
+        """Yield the state of each configured workspace, or of all that were ever listed."""
+        names = self.config.workspaces
+        if names is None:
+            with self.cursors() as cursors:
+                names = tuple(cursors.workspace_names())
+        for name in names:
+            yield name, self.state(name)
+
+    def has_state(self, workspace: str) -> bool:
+        """Tell whether a workspace has a state: it was listed, and no other name has taken it over."""
+        with self.cursors() as cursors:
+            return cursors.workspace(workspace).exists()
+
+    def save_state(self, workspace: str, state: WorkspaceState) -> None:
+        """Write where the crawl of a workspace stands; belongs into the transaction of its page."""
+        now = self.now_text()
+        with self.cursors() as cursors:
+            cursors.workspace(workspace).save(msgspec.structs.replace(state, moved_at=now), at=now)
 
     def forget_workspace(self, workspace: str) -> None:
         """Forget where the crawl of a workspace stood; its rows stay."""
-        self.drop_cursor(self.stream(workspace))
+        with self.cursors() as cursors:
+            cursors.workspace(workspace).drop()
 
-    def save_place(self, workspace: str, place: places.Place) -> None:
-        """Keep where the crawl of a workspace stands; belongs into the transaction of its page."""
-        moved = msgspec.structs.replace(place, moved_at=self.now_text())
-        self.save_cursor(self.stream(workspace), places.encoded(moved))
-
-    def cursor(self, stream: str) -> str | None:
-        """Read a cursor's text."""
+    def owner_id(self, state: WorkspaceState) -> int | None:
+        """Return the id of the workspace's row in `users`."""
         row = self.store.row(
-            "SELECT value FROM cursors WHERE upstream_id = ? AND stream = ?", (self.upstream_id, stream)
-        )
-        return str(row[0]) if row else None
-
-    def save_cursor(self, stream: str, value: str) -> None:
-        """Keep a cursor's text."""
-        with self.store.transaction() as connection:
-            save_cursor(connection, self.upstream_id, stream, value, at=self.now_text())
-
-    def drop_cursor(self, stream: str) -> None:
-        """Forget a cursor."""
-        with self.store.transaction() as connection:
-            connection.execute(
-                "DELETE FROM cursors WHERE upstream_id = ? AND stream = ?", (self.upstream_id, stream)
-            )
-
-    def owner_id(self, place: places.Place) -> int | None:
-        """Find the row of the workspace a place belongs to."""
-        row = self.store.row(
-            "SELECT id FROM users WHERE upstream_id = ? AND uuid = ?", (self.upstream_id, place.owner_uuid)
+            "SELECT id FROM users WHERE upstream_id = ? AND uuid = ?", (self.upstream_id, state.owner_uuid)
         )
         return int(row[0]) if row else None
 
@@ -393,24 +378,11 @@ class Run:
             (self.upstream_id, answer.uuid, owner.uuid),
         )
         return stays is None and not any(
-            place.owner_uuid == owner.uuid
-            or (place.owner_uuid is None and name.lower() == (owner.username or "").lower())
-            for name, place in self.places()
-            if not place.gone
+            state.owner_uuid == owner.uuid
+            or (state.owner_uuid is None and name.lower() == (owner.username or "").lower())
+            for name, state in self.states()
+            if not state.gone
         )
-
-    def places(self) -> Iterator[tuple[str, places.Place]]:
-        """Yield where each workspace stands, of the configured ones or of all that were ever listed."""
-        names = self.config.workspaces
-        if names is None:
-            found = self.store.rows(
-                """SELECT substr(stream, 11) FROM cursors
-                   WHERE upstream_id = ? AND stream >= 'workspace:' AND stream < 'workspace;'""",
-                (self.upstream_id,),
-            )
-            names = tuple(str(row[0]) for row in found)
-        for name in names:
-            yield name, self.place(name)
 
     def alive(self, owner_id: int | None) -> int:
         """Count the repositories that the mirror holds of an owner, tombstones aside."""
@@ -418,9 +390,3 @@ class Run:
             "SELECT count(*) FROM repositories WHERE owner_id = ? AND deleted_at IS NULL", (owner_id,)
         )
         return int(row[0])
-
-
-def place_of_page(workspace: str, place: places.Place, listing: places.Listing) -> str:
-    """Write down which page of which listing could not be had, so that it can be asked again."""
-    where = {"workspace": workspace, "order": listing.order, "next": listing.next}
-    return json.dumps(where | {"first": not place.whole})

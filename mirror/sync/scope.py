@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import msgspec
 
+from mirror.store.crawl_state import Round
 from mirror.sync.run import Run
 from mirror.times import from_text
 
@@ -47,22 +48,14 @@ RETRY = Part(listings=False, kind="retry")
 MARKED = Part(due=(), refs=False, new_refs=True, kind="marked")
 
 
-STREAM = "round"
 GOOD_FOR = timedelta(hours=1)
 TIMES = 4
 LONGEST = timedelta(days=1)
 
 
-class Round(msgspec.Struct, kw_only=True):
-    """When a round began, and when every workspace had been listed in it, if they all were."""
-
-    began: str
-    listed: str | None = None
-
-
-def go_on(run: Run) -> None:
-    """Go on with the round of a run that was cut short, or begin one."""
-    found = _standing(run)
+def resume_round(run: Run) -> None:
+    """Continue the round of a run that was interrupted, or begin one."""
+    found = _unfinished(run)
     if found is None:
         found = Round(began=run.now_text())
         _save(run, found)
@@ -76,20 +69,21 @@ def listings_done(run: Run) -> None:
     _save(run, Round(began=run.round, listed=run.now_text()))
 
 
-def end(run: Run) -> None:
+def end_round(run: Run) -> None:
     """End the round: the next run begins with the listings."""
-    run.drop_cursor(STREAM)
+    with run.cursors() as cursors:
+        cursors.round.drop()
 
 
-def _standing(run: Run) -> Round | None:
-    """Read the round to go on with.
+def _unfinished(run: Run) -> Round | None:
+    """Read the round to continue.
 
     Its listings are good for an hour, or four times as long as they took, so that most of a small budget is
     left for branches and tags.
     """
-    try:
-        found = msgspec.json.decode(run.cursor(STREAM) or "", type=Round)
-    except msgspec.MsgspecError:
+    with run.cursors() as cursors:
+        found = cursors.round.read()
+    if found is None:
         return None
     began, now = from_text(found.began), run.now()
     if run.full or now < began:
@@ -103,4 +97,5 @@ def _standing(run: Run) -> Round | None:
 
 
 def _save(run: Run, found: Round) -> None:
-    run.save_cursor(STREAM, msgspec.json.encode(found).decode())
+    with run.cursors() as cursors:
+        cursors.round.save(found, at=run.now_text())

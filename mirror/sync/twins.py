@@ -37,7 +37,7 @@ class IdentityStep(AbsenceStep):
     """Ask for a repository by its name: the answer tells its uuid, or that it is not there."""
 
     def __init__(self, run: Run, row_id: int, key: RepositoryKey) -> None:
-        owners = {place.owner_uuid for _, place in run.places()}
+        owners = {state.owner_uuid for _, state in run.states()}
         super().__init__(run, key.workspace, row_id, key, owners)
 
     def save(self, answer: Repository) -> Sequence[Step]:

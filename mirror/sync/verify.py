@@ -15,9 +15,9 @@ import msgspec
 from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Ref, Repository, RepositoryKey
 from mirror.report import Summary
+from mirror.store.failures import ACCEPTABLE, Failure
 from mirror.store.refs import TABLES
 from mirror.store.repositories import KEPT_WHEN_UNSAID, SAID
-from mirror.store.runs import ACCEPTABLE, Failure
 from mirror.sync.engine import Step, work_off
 from mirror.sync.hints import refs_anew
 from mirror.sync.missing import gone
@@ -25,7 +25,6 @@ from mirror.sync.run import Run
 from mirror.sync.twins import merge
 from mirror.upstream.protocol import Page
 
-STREAM = "verify"
 LONGEST = 200
 
 
@@ -66,7 +65,8 @@ def verify_upstream(
         steps = (VerifyStep(run, row, findings, repair=repair, keep_place=sample is None) for row in rows)
         work_off(steps, threads=run.config.concurrency, stop=run.stop, tick=run.tick)
         if sample is None:
-            run.drop_cursor(STREAM)
+            with run.cursors() as cursors:
+                cursors.verify.drop()
     return summary, [_judged(run, finding) for finding in findings]
 
 
@@ -84,7 +84,8 @@ def _judged(run: Run, finding: Finding) -> Finding:
 
 def _chosen(run: Run, sample: int | None, random: Random) -> list[int]:
     """Return the ids of the rows to compare, in order."""
-    start = int(run.cursor(STREAM) or 0) if sample is None else 0
+    with run.cursors() as cursors:
+        start = (cursors.verify.read() or 0) if sample is None else 0
     ids = [
         row[0]
         for row in run.store.rows(
@@ -196,7 +197,8 @@ class VerifyStep(Step):
 
     def _done(self) -> None:
         if self.keep_place:
-            self.run.save_cursor(STREAM, str(self.row_id))
+            with self.run.cursors() as cursors:
+                cursors.verify.save(self.row_id, at=self.run.now_text())
 
     @property
     def _row(self) -> dict[str, object]:

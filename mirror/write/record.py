@@ -8,7 +8,8 @@ from mirror.errors import MirrorError, OutcomeUnknown, StoreError
 from mirror.model import Ref, Repository, RepositoryKey
 from mirror.store import Store
 from mirror.store.audit import Outcome, Written, link_written, save_written
-from mirror.store.cursors import Mark, mark
+from mirror.store.crawl_state import Hint
+from mirror.store.cursors import Cursors
 from mirror.store.refs import save_main_branch, save_refs
 from mirror.store.repositories import mark_gone
 from mirror.times import Clock, to_text
@@ -121,7 +122,8 @@ class Saving:
         """Let the next run, or a service within seconds, read the refs of a repository."""
         with self._store.transaction() as connection:
             upstream_id = self._save_upstream()
-            mark(connection, upstream_id, Mark(uuid=made.uuid, row=False, at=self._now()))
+            hint = Hint(uuid=made.uuid, row=False, at=self._now())
+            Cursors(connection, upstream_id).hints.add(hint)
 
     def _save(self, rows: Sequence[Repository]) -> None:
         upstream = self._upstream
