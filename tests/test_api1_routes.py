@@ -27,8 +27,9 @@ from fixtures_db import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.serve.api1 import formats
+from mirror.serve.api1 import edge
 from mirror.serve.api1.routes import READERS
+from mirror.serve.exchange import JSON_TYPE
 from mirror.times import from_text, utc_now
 
 PREFIXES = ("/1.0", "/api/1.0", "/!api/1.0", "/%21api/1.0")
@@ -357,7 +358,7 @@ def test_jsonp_is_a_script_that_calls_a_plain_name(world: World) -> None:
     assert answer.headers["x-content-type-options"] == "nosniff"
     for name in ("alert(1)", "a;b", "a b", "", "1a", "a" * 101, "<script>", "ä"):
         refused = world.served.get(path, params={"callback": name})
-        assert (refused.status_code, refused.headers["content-type"]) == (400, formats.JSON_TYPE), name
+        assert (refused.status_code, refused.headers["content-type"]) == (400, JSON_TYPE), name
         assert "<script>" not in refused.text
 
 
@@ -407,7 +408,7 @@ def test_no_answer_is_a_page(own: World) -> None:
 )
 def test_every_value_makes_well_formed_xml(value: Any) -> None:
     """Control characters and keys that are no element names are what XML chokes on."""
-    body, _ = formats.render(value, "xml", None)
+    body, _ = edge.formatted(value, "xml", None)
     assert ET.fromstring(body).tag == "response"  # noqa: S314
 
 
@@ -417,7 +418,7 @@ def test_no_path_breaks_it(text: str) -> None:
     for path in (f"users/{quote(text)}", f"repositories/{quote(text)}/{quote(text)}/tags", quote(text)):
         answer = _FUZZED.served.get(f"/1.0/{path}")
         assert answer.status_code in (200, 400, 404, 414)
-        assert answer.headers["content-type"] == formats.JSON_TYPE
+        assert answer.headers["content-type"] == JSON_TYPE
 
 
 class _Fuzzed:

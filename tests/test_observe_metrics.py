@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from webhook_client import NEW, OLD, WebhookClient
 
 from mirror.observe.metrics import FileMetrics
-from mirror.serve.monitoring import kind_of
+from mirror.serve.middleware import kind_of
 from mirror.store import Store
 from mirror.store.failures import HIDDEN_MEMBERS, Failure, Failures
 from mirror.store.files import open_reader

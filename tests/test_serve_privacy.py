@@ -14,8 +14,8 @@ from fixtures_db import LATER, PISTON, SECRETS, FixtureDb, fill_mixed, repositor
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mirror.serve.auth import is_local
 from mirror.serve.pages.login import local_path
+from mirror.serve.socket_owner import is_local
 from mirror.serve.stored_queries import QUERIES
 from mirror.serve.table_metadata import TABLES
 from mirror.store import tokens

@@ -8,12 +8,10 @@ only the number of its token, so a revoked token ends its logins too.
 import base64
 import binascii
 import contextlib
-import ipaddress
 import sqlite3
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import msgspec
 from datasette.utils import baseconv
@@ -23,16 +21,15 @@ from itsdangerous import BadSignature
 from mirror.queries import visible as lookups
 from mirror.queries.caller import ANONYMOUS, Caller
 from mirror.serve.database import mirror_named, mirrors
-from mirror.serve.state import served
+from mirror.serve.exchange import served_of
+from mirror.serve.socket_owner import is_local
+from mirror.serve.state import Served
 from mirror.store import tokens
 from mirror.times import from_text, to_text, utc_now
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
     from datasette.database import Database
-
-
-PROXIES_SAY = frozenset({"x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via"})
 
 
 class NotAccepted(Exception):
@@ -69,30 +66,6 @@ def credentials(
     except (binascii.Error, ValueError):
         return Credentials(token="")
     return Credentials(token=password, username=user or None, trusted=trust_basic_user and local)
-
-
-def is_local(client: Any, headers: Mapping[str, str]) -> bool:
-    """Tell whether a request was sent by this machine, to this machine, without a proxy between.
-
-    The Host header is looked at because a foreign page can have its own name point here (DNS rebinding).
-    """
-    if not client or not PROXIES_SAY.isdisjoint(headers):
-        return False
-    try:
-        host = urlsplit("//" + headers.get("host", "")).hostname or ""
-    except ValueError:  # half a bracket
-        return False
-    return is_loopback(str(client[0])) and is_loopback(host)
-
-
-def is_loopback(address: str) -> bool:
-    """Tell whether an address, or the name localhost, is this machine alone."""
-    if address == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 def recognise(connection: sqlite3.Connection, said: Credentials) -> Caller:
@@ -154,36 +127,60 @@ async def actor_of(datasette: "Datasette", request: Request) -> Actor | None:
 
     Raises NotAccepted for a credential that no mirror accepts.
     """
-    said = said_by(datasette, request)
+    said = said_by(request)
     if said == NOTHING_SAID:
         cookie = request.cookies.get("ds_actor")
-        return await _actor_of_login(datasette, cookie) if cookie else None
+        return await _actor_of_login(datasette, served_of(request), cookie) if cookie else None
     attached = list(mirrors(datasette))
     for database in attached:
         with contextlib.suppress(NotAccepted):
             caller = await database.execute_fn(lambda connection: recognise(connection, said))
-            await note_use(datasette, database, caller)
+            await note_use(served_of(request), database, caller)
             return _actor(database, caller)
     if attached:
         raise NotAccepted
     return None
 
 
-def said_by(datasette: "Datasette", request: Request) -> Credentials:
+def said_by(request: Request) -> Credentials:
     """Read a request's credentials under this server's settings."""
-    config = served(datasette).config
-    headers = request.headers
+    trusting = served_of(request).config.trust_basic_user
     return credentials(
-        headers,
-        trust_basic_user=config.trust_basic_user,
-        local=config.trust_basic_user and _is_ours(datasette, request),
+        request.headers, trust_basic_user=trusting, local=trusting and _is_of_this_user(request)
     )
 
 
-def _is_ours(datasette: "Datasette", request: Request) -> bool:
+def _is_of_this_user(request: Request) -> bool:
     """Tell whether a request was sent by a program of the system user that runs this server."""
     client, server = request.scope.get("client"), request.scope.get("server")
-    return is_local(client, request.headers) and served(datasette).peers.is_ours(client, server)
+    return is_local(client, request.headers) and served_of(request).peers.is_ours(client, server)
+
+
+def credentials_of(request: Request, parameters: Mapping[str, str]) -> Credentials:
+    """Read a request's credentials for an API, where `access_token` may hold the token.
+
+    A script on a page of another site (JSONP, with `callback`) gets nothing by a password that the browser
+    sends along: such credentials are checked, and then not used.
+    """
+    if "access_token" in parameters:
+        return Credentials(token=parameters["access_token"])
+    said = said_by(request)
+    if "callback" in parameters and request.headers.get("authorization", "").lower().startswith("basic"):
+        return msgspec.structs.replace(said, unused=True)
+    return said
+
+
+def login_of(request: Request, database: "Database") -> int | None:
+    """Return the token behind a login cookie that the plugin recognised in this request; for reading only."""
+    return caller_of(request.actor, database.name).token_id or None
+
+
+def caller_in(connection: sqlite3.Connection, said: Credentials, login: int | None) -> Caller:
+    """Recognise who asks an API, by credentials or by the token behind a login; raises NotAccepted."""
+    if login is None:
+        return recognise(connection, said)
+    living = tokens.find_by_id(connection, login)
+    return holder(connection, living, None) if living else ANONYMOUS
 
 
 def login_cookie(datasette: "Datasette", database: "Database", token: tokens.LivingToken) -> str:
@@ -193,7 +190,7 @@ def login_cookie(datasette: "Datasette", database: "Database", token: tokens.Liv
     return str(datasette.sign({"a": actor, "e": expires}, "actor"))
 
 
-async def _actor_of_login(datasette: "Datasette", cookie: str) -> Actor | None:
+async def _actor_of_login(datasette: "Datasette", server: Served, cookie: str) -> Actor | None:
     """Recognise a login cookie of ours whose token still lives."""
     try:
         decoded = datasette.unsign(cookie, "actor")
@@ -216,7 +213,7 @@ async def _actor_of_login(datasette: "Datasette", cookie: str) -> Actor | None:
     caller = await database.execute_fn(read)
     if caller is None:
         return None
-    await note_use(datasette, database, caller)
+    await note_use(server, database, caller)
     return _actor(database, caller)
 
 
@@ -266,6 +263,9 @@ class Visitor:
         return lookups.hides(connection, caller_of(self._actor, database))
 
 
+STRANGER = Visitor(None)
+
+
 def may_download(datasette: "Datasette", actor: Actor | None, resource: Any) -> bool:
     """Tell whether an actor may have a file as it is: one from whom nothing in it is hidden."""
     return not isinstance(resource, str) or (
@@ -298,7 +298,7 @@ def _is_accounts(resource: Any) -> bool:
     return isinstance(resource, tuple) and str(resource[1]).lower() in ("api_tokens", "writes")
 
 
-async def note_use(datasette: "Datasette", database: "Database", caller: Caller) -> None:
+async def note_use(server: Served, database: "Database", caller: Caller) -> None:
     """Record when a token was last used, once a minute, without waiting for whoever writes just now."""
     now = utc_now()
     if caller.token_id is None or not database.is_mutable:
@@ -306,7 +306,7 @@ async def note_use(datasette: "Datasette", database: "Database", caller: Caller)
     used = caller.last_used_at
     if used and (now - from_text(used)).total_seconds() < USE_NOTED_EVERY:
         return
-    noted, key = served(datasette).use_saved_at, (database.name, caller.token_id)
+    noted, key = server.use_saved_at, (database.name, caller.token_id)
     if time.monotonic() - noted.get(key, -1e9) < USE_NOTED_EVERY:
         return
     noted[key] = time.monotonic()

@@ -1,26 +1,30 @@
-"""Reading the body of a request: the one place that does it, within a size and a time.
+"""Bodies of requests: read in one place, within a size and a time, and decoded as forms or JSON.
 
 A body that is too large is refused before it is read where its length is declared, else as soon as it grows
-beyond the limit. Datasette and its form protection read any body, and copy it with each piece that arrives,
-so every page gets its body from here.
+beyond the limit.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import parse_qsl
 
-from datasette.utils.asgi import Request, Response
+import msgspec
+from datasette.utils.asgi import Request
 
-from mirror.serve.api1.formats import SAFETY
+from mirror.serve.exchange import ApiError, Receive, bad_request
+
+LARGEST_BODY = 256 * 1024
+"""Bytes that a body for an API may have."""
 
 LARGEST_FORM = 64 * 1024
-"""Bytes that a form of a page may have; stored queries that write get theirs by such forms, too."""
-SECONDS = 10.0
-READING = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+"""Bytes that a form of a page may have, or that of a stored query that writes."""
 
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Application = Callable[[Message, Any, Any], Awaitable[None]]
+SECONDS = 10.0
+MOST_FIELDS = 200
+FORM = "application/x-www-form-urlencoded"
+JSON = "application/json"
+_REFUSALS = {400: "Bad Request", 408: "Request Timeout", 413: "Request Entity Too Large"}
 
 
 class BodyRefused(Exception):
@@ -60,25 +64,59 @@ def _too_large(most: int) -> BodyRefused:
     return BodyRefused(413, f"The body is larger than {most:,} bytes.")
 
 
-def bounded(application: Application, reads_itself: Callable[[str], bool]) -> Application:
-    """Give pages their body in one piece; `reads_itself` tells which paths call `read` by themselves."""
+async def read_fields(request: Request) -> dict[str, str]:
+    """Read the fields of a form, or of a JSON object instead.
 
-    async def answer(scope: Message, receive: Receive, send: Any) -> None:
-        if scope["type"] != "http" or scope["method"] in READING or reads_itself(scope["path"]):
-            await application(scope, receive, send)
-            return
-        try:
-            body = await read(receive, Request(scope, receive).headers, most=LARGEST_FORM)
-        except BodyRefused as error:
-            said = {"type": "error", "error": {"message": str(error)}}
-            headers = {**SAFETY, "Connection": "close"}
-            await Response.json(said, status=error.status, headers=headers).asgi_send(send)
-            return
-        pieces = [{"type": "http.request", "body": body, "more_body": False}]
+    Raises ApiError: 413 for a body of more than LARGEST_BODY bytes, 408 for a slow one, 415 for another type,
+    400 for one that cannot be read or has more than MOST_FIELDS fields.
+    """
+    body, content_type = await read_body(request), content_type_of(request)
+    if not body:
+        return {}
+    if content_type == JSON:
+        fields = read_json(body)
+        if isinstance(fields.get("owner"), Mapping | list):  # which must not be taken for no owner
+            raise bad_request({"owner": "This field is a name."})
+        return plain_fields(fields)
+    if content_type not in ("", FORM):
+        raise ApiError(415, "Unsupported Media Type", detail=f"Send the fields as {FORM}.")
+    try:
+        pairs = parse_qsl(
+            body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS
+        )
+    except ValueError as error:
+        raise _unreadable(error) from None
+    return dict(reversed(pairs))  # the first value of a repeated field counts
 
-        async def replayed() -> Message:
-            return pieces.pop() if pieces else await receive()
 
-        await application(scope, replayed, send)
+def content_type_of(request: Request) -> str:
+    """Return the content type of a body without its parameters, "" where none is given."""
+    content_type: str = request.headers.get("content-type", "")
+    return content_type.partition(";")[0].strip().lower()
 
-    return answer
+
+async def read_body(request: Request) -> bytes:
+    """Read a body of at most LARGEST_BODY bytes; raises ApiError 413, 408 or 400."""
+    try:
+        return await read(request.receive, request.headers, most=LARGEST_BODY)
+    except BodyRefused as error:
+        raise ApiError(
+            error.status, _REFUSALS[error.status], detail=str(error), headers={"Connection": "close"}
+        ) from None
+
+
+def read_json(body: bytes) -> dict[str, Any]:
+    """Decode a JSON object; raises ApiError 400, also for one that is nested too deeply."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise _unreadable(error) from None
+
+
+def plain_fields(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the texts, numbers and booleans of a JSON object as fields of a form."""
+    return {name: str(value) for name, value in values.items() if isinstance(value, str | int | float)}
+
+
+def _unreadable(error: Exception) -> ApiError:
+    return ApiError(400, "Bad Request", detail=f"The body cannot be read: {error}")

@@ -4,16 +4,12 @@ import logging
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
-from datasette.utils import add_cors_headers
+from datasette.utils import add_cors_headers, tilde_decode
 from datasette.utils.asgi import Base400, Request, Response
 from datasette.views.base import DatasetteError
 from markupsafe import Markup
 
-from mirror.serve.api1.formats import SAFETY
-from mirror.serve.auth import NotAccepted
-from mirror.serve.body import Application
-from mirror.serve.exchange import ApiError, not_accepted, unread
-from mirror.serve.middleware import is_post_to_reading, not_allowed
+from mirror.serve.exchange import SAFETY, ApiError, Scope, unread
 from mirror.store.files import known_remedy
 
 if TYPE_CHECKING:
@@ -21,22 +17,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-
-def refusing(application: Application) -> Application:
-    """Answer 401 to a credential that was not accepted, and 503 where the file could not be read."""
-
-    async def answer(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        try:
-            await application(scope, receive, send)
-        except NotAccepted:
-            await _refusal(scope, not_accepted()).asgi_send(send)
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            await _refusal(scope, unread(scope["path"], error)).asgi_send(send)
-
-    return answer
+_OF_A_TABLE = frozenset({"database", "table", "format"})
+"""What Datasette takes from the addresses of tables, views and stored queries."""
 
 
-def _refusal(scope: dict[str, Any], error: ApiError) -> Response:
+def plain_error(scope: Scope, error: ApiError) -> Response:
     """Say in Datasette's form for programs, or as plain text, what Datasette did not come to."""
     said = " ".join(str(one) for one in error.body["error"].values())
     headers = {**SAFETY, **error.headers, "Cache-Control": "no-store"}
@@ -44,6 +29,21 @@ def _refusal(scope: dict[str, Any], error: ApiError) -> Response:
         body = {"ok": False, "error": said, "status": error.status, "title": str(error)}
         return Response.json(body, status=error.status, headers=headers)
     return Response.text(said, status=error.status, headers=headers)
+
+
+def not_allowed() -> Response:
+    """Refuse a method; `mirror.serve.middleware` adds those that there are."""
+    return Response.text("Method not allowed", status=405)
+
+
+async def is_post_to_reading(datasette: "Datasette", request: Request) -> bool:
+    """Tell whether a POST went to a table, a view or a stored query that does not write."""
+    names = request.scope.get("url_route", {}).get("kwargs", {})
+    if request.method != "POST" or names.keys() != _OF_A_TABLE:
+        return False
+    database = datasette.get_database(route=tilde_decode(names["database"]))
+    query = await datasette.get_canned_query(database.name, tilde_decode(names["table"]), request.actor)
+    return not (query and query.get("write"))
 
 
 async def error_page(datasette: "Datasette", request: Request, exception: Exception) -> Response:
@@ -60,7 +60,7 @@ async def error_page(datasette: "Datasette", request: Request, exception: Except
         info = dict(exception.error_dict)
         message = Markup(exception.message) if exception.message_is_html else exception.message  # noqa: S704
     elif isinstance(exception, sqlite3.DatabaseError) and known_remedy(str(exception)):
-        return _refusal(request.scope, unread(request.path, exception))  # a page would read the file again
+        return plain_error(request.scope, unread(request.path, exception))  # a page would read the file again
     else:
         status, message = 500, "The mirror could not answer; its log says why."
         log.error("%s %s", request.method, request.path, exc_info=exception)

@@ -1,48 +1,121 @@
-"""What both APIs do around an answer: parameters, who asks, reads that see one state of the file, headers."""
+"""A request and its answer, read and written in one way by both APIs, the pages and the webhooks."""
 
-import contextlib
 import logging
+import re
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, parse_qsl
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import parse_qs
 
 import msgspec
 from datasette.utils import add_cors_headers, sqlite_timelimit
 from datasette.utils.asgi import Request
 
-from mirror.queries.caller import ANONYMOUS, Caller
+from mirror.queries.caller import Caller
 from mirror.queries.repositories import REFS_NOT_MIRRORED
 from mirror.queries.visible import state_of_refs
-from mirror.serve import auth as callers
-from mirror.serve.api1 import formats
-from mirror.serve.auth import Credentials, NotAccepted, caller_of, said_by
-from mirror.serve.body import BodyRefused, read
-from mirror.store import tokens
 from mirror.store.files import DAMAGED, known_remedy
 from mirror.times import from_text, utc_now
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
-    from datasette.database import Database
 
+    from mirror.serve.database import GuardedDatabase
+    from mirror.serve.state import Served
 
-log = logging.getLogger(__name__)
+Scope = dict[str, Any]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+"""The types of ASGI, which Datasette speaks with the server below it."""
 
+SERVED, MIRROR = "mirror.served", "mirror.database"
+"""Keys of an ASGI scope: the state of the server, and the mirror that the request is about."""
+
+SAFETY = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+"""Headers of every answer that is no page: browsers neither guess its type nor run anything in it."""
+
+JSON_TYPE = "application/json; charset=utf-8"
 REFS_HEADER = "X-Mirror-Refs"
 """Why refs are not answered: "not read yet" or "not mirrored"."""
 
 REFS_RETRY_SECONDS = 60
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII)
 
-FORM = "application/x-www-form-urlencoded"
-JSON = "application/json"
-LARGEST_BODY = 256 * 1024
-MOST_FIELDS = 200
-_REFUSALS = {400: "Bad Request", 408: "Request Timeout", 413: "Request Entity Too Large"}
+log = logging.getLogger(__name__)
+
+
+def served_of(request: Request) -> "Served":
+    """Return the state of the server that a request came to."""
+    return cast("Served", request.scope[SERVED])
+
+
+def mirror_of(request: Request) -> "GuardedDatabase | None":
+    """Return the mirror that a request is about: the first that is attached."""
+    return cast("GuardedDatabase | None", request.scope[MIRROR])
+
+
+def parameters_of(request: Request) -> dict[str, str]:
+    """Return the first value of each query parameter; nothing where the query cannot be read."""
+    try:
+        read = parse_qs(request.query_string, keep_blank_values=True, max_num_fields=100)
+    except ValueError:
+        return {}
+    return {key: values[0] for key, values in read.items()}
+
+
+def number_in(text: str, *, digits: int) -> int | None:
+    """Read a whole number in at most so many ASCII digits; None for any other text."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= digits else None
+
+
+def host_of(request: Request) -> str | None:
+    """Return the host and port that a request was sent to; None for a Host header that names none.
+
+    ``X-Forwarded-Host`` is not believed, because anybody can send it. Whoever serves behind a proxy
+    configures `public_url`.
+    """
+    host: str = request.headers.get("host", "")
+    if not host:
+        name, port = request.scope.get("server") or ("localhost", None)
+        host = f"[{name}]" if ":" in name else name
+        host += f":{port}" if port else ""
+    return host if _HOST.fullmatch(host) else None
+
+
+def address_of(datasette: "Datasette", request: Request) -> str:
+    """Return the configured address of the server, else the one that the request was sent to.
+
+    It ends without a slash. Raises ApiError 400 for a Host header that names no host.
+    """
+    public_url = served_of(request).config.public_url
+    if public_url:
+        return public_url.rstrip("/")
+    host = host_of(request)
+    if host is None:
+        raise ApiError(400, "Bad Request", detail="The Host header is no name of a host.")
+    return f"{request.scheme}://{host}{datasette.setting('base_url').rstrip('/')}"
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection, milliseconds: int) -> Iterator[None]:
+    """Let all reads inside see one state of the file; they are interrupted after so many milliseconds."""
+    with sqlite_timelimit(connection, milliseconds):
+        connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            if connection.in_transaction:  # an error of the file may have ended it
+                connection.execute("COMMIT")
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to an API, taken apart: names out of the path, the first value of each parameter."""
+    """A request to an API: names out of the path, the first value of each parameter, and who asks."""
 
     method: str
     names: tuple[str, ...] = ()
@@ -50,21 +123,22 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     caller: Caller
 
     def number(self, parameter: str, default: int, most: int) -> int:
-        """Read a parameter that counts something; what is no number is the default, as then."""
-        text = self.parameters.get(parameter, "")
-        return min(int(text), most) if text.isascii() and text.isdecimal() and len(text) < 10 else default
+        """Return a parameter that is a whole number, at most `most`; `default` for any other text."""
+        number = number_in(self.parameters.get(parameter, ""), digits=9)
+        return default if number is None else min(number, most)
+
+    def selected(self, answer: "Answer") -> "Answer":
+        """Return the parts of an answer that are asked for: all of them, unless an API has a parameter."""
+        return answer
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """A body to be rendered; None is no body at all. `synced_at` is the age of what it was made from."""
+    """A body to be rendered, None for none. `synced_at` is when the rows that it shows were read upstream."""
 
     body: Any = None
     status: int = 200
     synced_at: str | None = None
     headers: Mapping[str, str] = {}
-
-
-Handler = Callable[..., Answer]
 
 
 class ApiError(Exception):
@@ -176,144 +250,9 @@ def oldest(moments: Iterable[str | None]) -> str | None:
     return min((moment for moment in moments if moment), default=None)
 
 
-log = logging.getLogger(__name__)
-
-
-async def refusals_answered(request: Request, answering: Awaitable[Answer]) -> Answer:
-    """Await an answer; whatever goes wrong is an answer as well."""
-    try:
-        return await answering
-    except ApiError as error:
-        return error.answer()
-    except NotAccepted:
-        return not_accepted().answer()
-    except (sqlite3.Error, UnicodeDecodeError) as error:
-        return unread(request.path, error).answer()
-    except Exception:
-        log.exception("%s %s", request.method, request.path)
-        return ApiError(500, "The mirror could not answer; its log says why.").answer()
-
-
-def parameters_of(request: Request) -> dict[str, str]:
-    """Read the query, the first value of each; what cannot be read is ignored like what is not known."""
-    try:
-        read = parse_qs(request.query_string, keep_blank_values=True, max_num_fields=100)
-    except ValueError:
-        return {}
-    return {key: values[0] for key, values in read.items()}
-
-
-async def read_fields(request: Request) -> dict[str, str]:
-    """Read the fields of a form, or of a JSON object instead.
-
-    Raises ApiError: 413 for a body of more than LARGEST_BODY bytes, 408 for a slow one, 415 for another type,
-    400 for one that cannot be read or has more than MOST_FIELDS fields.
-    """
-    body, content_type = await read_body(request), content_type_of(request)
-    if not body:
-        return {}
-    if content_type == JSON:
-        fields = read_json(body)
-        if isinstance(fields.get("owner"), Mapping | list):  # which must not be taken for no owner
-            raise bad_request({"owner": "This field is a name."})
-        return plain_fields(fields)
-    if content_type not in ("", FORM):
-        raise ApiError(415, "Unsupported Media Type", detail=f"Send the fields as {FORM}.")
-    try:
-        pairs = parse_qsl(
-            body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS
-        )
-    except ValueError as error:
-        raise _unreadable(error) from None
-    return dict(reversed(pairs))  # the first value of a repeated field counts
-
-
-def content_type_of(request: Request) -> str:
-    """Return the content type of a body without its parameters, "" where none is given."""
-    content_type: str = request.headers.get("content-type", "")
-    return content_type.partition(";")[0].strip().lower()
-
-
-async def read_body(request: Request) -> bytes:
-    """Read a body of at most LARGEST_BODY bytes; raises ApiError 413, 408 or 400."""
-    try:
-        return await read(request.receive, request.headers, most=LARGEST_BODY)
-    except BodyRefused as error:
-        raise ApiError(
-            error.status, _REFUSALS[error.status], detail=str(error), headers={"Connection": "close"}
-        ) from None
-
-
-def read_json(body: bytes) -> dict[str, Any]:
-    """Decode a JSON object; raises ApiError 400, also for one that is nested too deeply."""
-    try:
-        return msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise _unreadable(error) from None
-
-
-def plain_fields(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return the texts, numbers and booleans of a JSON object as fields of a form."""
-    return {name: str(value) for name, value in values.items() if isinstance(value, str | int | float)}
-
-
-def _unreadable(error: Exception) -> ApiError:
-    return ApiError(400, "Bad Request", detail=f"The body cannot be read: {error}")
-
-
-def credentials_of(datasette: "Datasette", request: Request, parameters: Mapping[str, str]) -> Credentials:
-    """Read who asks. A script on a foreign page (JSONP) is not helped by a password that a browser kept."""
-    if "access_token" in parameters:
-        return Credentials(token=parameters["access_token"])
-    said = said_by(datasette, request)
-    if "callback" in parameters and request.headers.get("authorization", "").lower().startswith("basic"):
-        return msgspec.structs.replace(said, unused=True)
-    return said
-
-
-def login_of(request: Request, database: "Database") -> int | None:
-    """Return the token behind a login cookie, recognised by the plugin in this very request; for reading."""
-    return caller_of(request.actor, database.name).token_id or None
-
-
-def caller_in(connection: sqlite3.Connection, said: Credentials, login: int | None) -> Caller:
-    """Recognise who asks, by credentials or by the token behind a login; raises NotAccepted."""
-    if login is None:
-        return callers.recognise(connection, said)
-    living = tokens.find_by_id(connection, login)
-    return callers.holder(connection, living, None) if living else ANONYMOUS
-
-
-@contextlib.contextmanager
-def bounded(datasette: "Datasette", connection: sqlite3.Connection) -> Iterator[None]:
-    """Let all reads of an answer see one state of the file, within Datasette's time limit."""
-    # Datasette decodes texts by a function in Python, for files by anybody; a mirror's are all UTF-8.
-    decoding, connection.text_factory = connection.text_factory, str
-    try:
-        with sqlite_timelimit(connection, datasette.setting("sql_time_limit_ms")):
-            connection.execute("BEGIN")
-            try:
-                yield
-            finally:
-                if connection.in_transaction:
-                    connection.execute("COMMIT")
-    finally:
-        connection.text_factory = decoding
-
-
-def method_not_allowed(methods: Sequence[str], *, read_only: bool) -> ApiError:
-    """Say which methods an address has."""
-    detail = (
-        "This mirror is read-only. Writes pass through to the upstream where `writes = true` is configured."
-        if read_only
-        else None
-    )
-    return ApiError(405, "Method Not Allowed", detail=detail, headers={"Allow": ", ".join(methods)})
-
-
 def headers_of(datasette: "Datasette", parameters: Mapping[str, str], answer: Answer) -> dict[str, str]:
     """Return an answer's headers: its age, and what keeps it from being misused or kept by others."""
-    headers = {**formats.SAFETY, **answer.headers}
+    headers = {**SAFETY, **answer.headers}
     if "access_token" in parameters:  # Datasette sees to this where a header or a cookie says who asks
         headers["Cache-Control"] = "private, no-store"
     if answer.synced_at is not None:

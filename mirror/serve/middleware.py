@@ -1,30 +1,50 @@
-"""What stands around every answer: methods, requests from other sites, headers for browsers."""
+"""What stands around every answer, whatever its address: from the outermost in."""
 
 import re
+import sqlite3
+import time
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 import datasette
-from datasette.utils import tilde_decode
 from datasette.utils.asgi import Request, Response
 
-from mirror.serve.api1.formats import SAFETY
-from mirror.serve.body import READING, Application
+from mirror.serve import body as bodies
+from mirror.serve.auth import NotAccepted
+from mirror.serve.body import LARGEST_FORM, BodyRefused
+from mirror.serve.database import mirrors
+from mirror.serve.error_pages import not_allowed, plain_error
+from mirror.serve.exchange import (
+    MIRROR,
+    SAFETY,
+    SERVED,
+    Application,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    not_accepted,
+    unread,
+)
+from mirror.serve.prefix import inner, outer
 from mirror.serve.state import served
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
 
-Message = dict[str, Any]
+READING = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_KNOWN = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_TAKE_POSTS = ("/-/logout", "/-/messages", "/-/mirror-login")
+_COOKIE_PATH = re.compile(rb";\s*path=/(?=;|$)", re.IGNORECASE)
 
 _OWN = frozenset({"same-origin", "none"})
-"""What browsers say of this server's own pages, and of what a person does without any page."""
+"""`Sec-Fetch-Site` of this server's own pages, and of what a person does without any page."""
 
-_REFUSAL = {
+_CROSS_SITE = {
     "type": "error",
     "error": {
         "message": "Forbidden",
@@ -33,92 +53,15 @@ _REFUSAL = {
     },
 }
 
-
-def refusing_foreign(datasette: "Datasette", application: Application) -> Application:
-    """Answer 403 to what foreign pages have a browser write, whatever address it is for."""
-
-    async def answer(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["method"] not in READING:
-            headers = Request(scope, receive).headers
-            if is_foreign(headers, served(datasette).config.public_url):
-                await Response.json(_REFUSAL, status=403, headers=dict(SAFETY)).asgi_send(send)
-                return
-        await application(scope, receive, send)
-
-    return answer
-
-
-def is_foreign(headers: Mapping[str, str], public_url: str) -> bool:
-    """Tell whether a request was sent by a page that is not this server's."""
-    if headers.get("authorization", "").partition(" ")[0].lower() == "bearer":
-        return False
-    site = headers.get("sec-fetch-site", "")
-    if site:
-        return site not in _OWN
-    origin = headers.get("origin", "").lower()
-    ours = {f"{scheme}://{headers.get('host', '').lower()}" for scheme in ("http", "https")}
-    return bool(origin) and origin not in ours and origin != _origin(public_url)
-
-
-def _origin(address: str) -> str:
-    """Return the beginning of an address, as browsers name where a page is from."""
-    parts = urlsplit(address.lower())
-    return f"{parts.scheme}://{parts.netloc}"
-
-
-_KNOWN = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_TAKE_POSTS = ("/-/logout", "/-/messages", "/-/mirror-login")
-_OF_A_TABLE = frozenset({"database", "table", "format"})
-"""What Datasette takes from the addresses of tables, views and stored queries."""
-
-
-def checked(application: Application, answers_all: Callable[[str], bool]) -> Application:
-    """Refuse methods that no view has, and let every 405 name those that there are.
-
-    `answers_all` tells of which paths the views know all methods by themselves.
-    """
-
-    async def answer(scope: Message, receive: Any, send: Callable[[Message], Awaitable[None]]) -> None:
-        if scope["type"] != "http":
-            await application(scope, receive, send)
-            return
-        path, allowed = scope["path"], _allowed(scope["path"])
-
-        async def sent(message: Message) -> None:
-            await send(_with_allow(message, allowed) if message.get("status") == 405 else message)
-
-        if scope["method"] not in _KNOWN and not answers_all(path):
-            await not_allowed().asgi_send(sent)
-        else:
-            await application(scope, receive, sent)
-
-    return answer
-
-
-def not_allowed() -> Response:
-    """Refuse a method; `checked` adds which ones there are."""
-    return Response.text("Method not allowed", status=405)
-
-
-async def is_post_to_reading(datasette: "Datasette", request: Request) -> bool:
-    """Tell whether a POST went to a table, a view or a stored query that does not write."""
-    names = request.scope.get("url_route", {}).get("kwargs", {})
-    if request.method != "POST" or names.keys() != _OF_A_TABLE:
-        return False
-    database = datasette.get_database(route=tilde_decode(names["database"]))
-    query = await datasette.get_canned_query(database.name, tilde_decode(names["table"]), request.actor)
-    return not (query and query.get("write"))
-
-
-def _allowed(path: str) -> bytes:
-    return b"GET, HEAD, POST" if path.endswith(_TAKE_POSTS) else b"GET, HEAD"
-
-
-def _with_allow(message: Message, allowed: bytes) -> Message:
-    headers = list(message.get("headers", ()))
-    if all(name.lower() != b"allow" for name, _ in headers):
-        headers.append((b"allow", allowed))
-    return {**message, "headers": headers}
+_KINDS = (
+    ("api1", re.compile(r"^/(?:(?:!|%21)?api/)?1\.0(/|$)")),
+    ("api2", re.compile(r"^/(?:(?:!|%21)?api/)?2\.0(/|$)")),
+    ("search", re.compile(r"^/-/search")),
+    ("webhook", re.compile(r"^/-/webhook/")),
+    ("watch", re.compile(r"^/-/(health|metrics)$")),
+    ("page", re.compile(r"^/(-/.*)?$")),
+)
+"""Labels of the latencies by path; all other paths are tables and SQL. A path itself is never a label."""
 
 
 _SHARED = "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
@@ -129,7 +72,7 @@ STRICT = (
 
 
 def _inline() -> Iterator[str]:
-    """Yield the scripts that Datasette's templates carry, as they stand in its pages."""
+    """Yield the scripts in Datasette's own templates, as its pages have them."""
     templates = Path(datasette.__file__).parent / "templates"
     for name in ("_close_open_menus.html", "_codemirror_foot.html"):
         yield from re.findall("<script>(.*?)</script>", (templates / name).read_text("utf-8"), re.DOTALL)
@@ -146,25 +89,209 @@ PAGE = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
-_OTHERS = (
+_PLAIN = (
     (b"content-security-policy", DATASETTES.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
 )
 
 
-def with_headers(application: Application) -> Application:
+def wrapped(
+    datasette: "Datasette", application: Application, is_for_programs: Callable[[str], bool]
+) -> Application:
+    """Put everything below around Datasette.
+
+    `is_for_programs` tells of a path whether it is an API's or a webhook's: these views read their bodies
+    and refuse methods themselves.
+    """
+    inside = bounding_bodies(answering_errors(application), is_for_programs)
+    inside = checking_methods(refusing_cross_site(inside), is_for_programs)
+    inside = measuring(datasette, adding_headers(inside))
+    if datasette.setting("base_url") != "/":
+        inside = stripping_prefix(datasette, inside)
+    server = served(datasette)
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await application(scope, receive, send)
+            return
+        mirror = next(mirrors(datasette), None)
+        await inside({**scope, SERVED: server, MIRROR: mirror}, receive, send)
+
+    return answer
+
+
+def stripping_prefix(datasette: "Datasette", application: Application) -> Application:
+    """Take the prefix off the path of each request, and put it before redirects and into cookies."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [_with_prefix(datasette, name, value) for name, value in message["headers"]]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await application(_without_prefix(datasette, scope), receive, sent)
+
+    return answer
+
+
+def _without_prefix(datasette: "Datasette", scope: Scope) -> Scope:
+    raw = scope.get("raw_path")
+    path = raw.decode("latin-1").partition("?")[0] if raw else scope["path"]
+    stripped = inner(datasette, path)
+    # Datasette takes its `base_url` off once more: a path that happens to begin so gets it for that.
+    if stripped.startswith(datasette.setting("base_url")):
+        stripped = datasette.setting("base_url") + stripped[1:]
+    return {**scope, "path": unquote(stripped), "raw_path": stripped.encode("latin-1")}
+
+
+def _with_prefix(datasette: "Datasette", name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    base = datasette.setting("base_url").encode()
+    if name.lower() == b"location" and value.startswith(b"/") and not value.startswith(b"//"):
+        return name, outer(datasette, value.decode("latin-1")).encode("latin-1")
+    if name.lower() == b"set-cookie":
+        return name, _COOKIE_PATH.sub(b"; Path=" + base[:-1], value)
+    return name, value
+
+
+def measuring(datasette: "Datasette", application: Application) -> Application:
+    """Measure how long answers take."""
+    latencies = served(datasette).latencies
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        began, status = time.perf_counter(), 500
+
+        async def sent(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await application(scope, receive, sent)
+        finally:
+            latencies.answered(kind_of(scope["path"]), status, time.perf_counter() - began)
+
+    return answer
+
+
+def kind_of(path: str) -> str:
+    """Return the label of a path."""
+    return next((name for name, pattern in _KINDS if pattern.match(path)), "table")
+
+
+def adding_headers(application: Application) -> Application:
     """Add to every answer the headers that it does not carry yet."""
 
-    async def answer(scope: Message, receive: Any, send: Callable[[Message], Awaitable[None]]) -> None:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
                 said = {name.lower() for name, _ in headers}
-                headers += [header for header in _OTHERS if header[0] not in said]
+                headers += [header for header in _PLAIN if header[0] not in said]
                 message = {**message, "headers": headers}
             await send(message)
 
-        await application(scope, receive, sent if scope["type"] == "http" else send)
+        await application(scope, receive, sent)
+
+    return answer
+
+
+def checking_methods(application: Application, answers_all: Callable[[str], bool]) -> Application:
+    """Refuse methods that no view has, and let every 405 name those that there are.
+
+    `answers_all` tells of which paths the views know all methods by themselves.
+    """
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        allowed = b"GET, HEAD, POST" if path.endswith(_TAKE_POSTS) else b"GET, HEAD"
+
+        async def sent(message: Message) -> None:
+            await send(_with_allow(message, allowed) if message.get("status") == 405 else message)
+
+        if scope["method"] not in _KNOWN and not answers_all(path):
+            await not_allowed().asgi_send(sent)
+        else:
+            await application(scope, receive, sent)
+
+    return answer
+
+
+def _with_allow(message: Message, allowed: bytes) -> Message:
+    headers = list(message.get("headers", ()))
+    if all(name.lower() != b"allow" for name, _ in headers):
+        headers.append((b"allow", allowed))
+    return {**message, "headers": headers}
+
+
+def refusing_cross_site(application: Application) -> Application:
+    """Answer 403 to writes that a page of another site has a browser send.
+
+    Browsers send a Basic login that they have cached along with them, whatever the page.
+    """
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in READING:
+            headers = Request(scope, receive).headers
+            if is_cross_site(headers, scope[SERVED].config.public_url):
+                await Response.json(_CROSS_SITE, status=403, headers=dict(SAFETY)).asgi_send(send)
+                return
+        await application(scope, receive, send)
+
+    return answer
+
+
+def is_cross_site(headers: Mapping[str, str], public_url: str) -> bool:
+    """Tell whether a request was sent by a page that is not this server's."""
+    if headers.get("authorization", "").partition(" ")[0].lower() == "bearer":
+        return False
+    site = headers.get("sec-fetch-site", "")
+    if site:
+        return site not in _OWN
+    origin = headers.get("origin", "").lower()
+    ours = {f"{scheme}://{headers.get('host', '').lower()}" for scheme in ("http", "https")}
+    configured = urlsplit(public_url.lower())
+    return bool(origin) and origin not in ours and origin != f"{configured.scheme}://{configured.netloc}"
+
+
+def bounding_bodies(application: Application, reads_itself: Callable[[str], bool]) -> Application:
+    """Give pages their body in one piece; `reads_itself` tells which paths read their bodies themselves.
+
+    Datasette and its form protection read a body of any size, and copy it with each piece that arrives.
+    """
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] in READING or reads_itself(scope["path"]):
+            await application(scope, receive, send)
+            return
+        try:
+            body = await bodies.read(receive, Request(scope, receive).headers, most=LARGEST_FORM)
+        except BodyRefused as error:
+            said = {"type": "error", "error": {"message": str(error)}}
+            headers = {**SAFETY, "Connection": "close"}
+            await Response.json(said, status=error.status, headers=headers).asgi_send(send)
+            return
+        pieces = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replayed() -> Message:
+            return pieces.pop() if pieces else await receive()
+
+        await application(scope, replayed, send)
+
+    return answer
+
+
+def answering_errors(application: Application) -> Application:
+    """Answer 401 to a credential that was not accepted, and 503 where the file could not be read."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await application(scope, receive, send)
+        except NotAccepted:
+            await plain_error(scope, not_accepted()).asgi_send(send)
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            await plain_error(scope, unread(scope["path"], error)).asgi_send(send)
 
     return answer

@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import re
 import sqlite3
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +15,8 @@ from mirror.errors import StoreError
 from mirror.observe.health import Health, read_health
 from mirror.search.find import one_snapshot
 from mirror.serve import auth as permissions
-from mirror.serve.api1.formats import SAFETY
 from mirror.serve.database import mirrors
+from mirror.serve.exchange import SAFETY
 from mirror.serve.state import served
 from mirror.store.files import open_reader
 from mirror.times import utc_now
@@ -28,21 +26,6 @@ if TYPE_CHECKING:
 
 HEALTH = r"^/-/health$"
 METRICS = r"^/-/metrics$"
-
-_KINDS = (
-    ("api1", re.compile(r"^/(?:(?:!|%21)?api/)?1\.0(/|$)")),
-    ("api2", re.compile(r"^/(?:(?:!|%21)?api/)?2\.0(/|$)")),
-    ("search", re.compile(r"^/-/search")),
-    ("webhook", re.compile(r"^/-/webhook/")),
-    ("watch", re.compile(r"^/-/(health|metrics)$")),
-    ("page", re.compile(r"^/(-/.*)?$")),
-)
-"""What a path is asked for; whatever else there is are tables and SQL. A path itself is never a label."""
-
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 async def health(datasette: "Datasette", request: Request) -> Response:
@@ -73,36 +56,6 @@ async def metrics(datasette: "Datasette", request: Request) -> Response:
     return Response(
         (text or b"") + known.latencies.text(), headers=_HEADERS, content_type=CONTENT_TYPE_LATEST
     )
-
-
-def timed(datasette: "Datasette", application: Application) -> Application:
-    """Measure how long answers take."""
-
-    async def measured(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await application(scope, receive, send)
-            return
-        began, status = time.perf_counter(), 500
-
-        async def sending(message: dict[str, Any]) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await application(scope, receive, sending)
-        finally:
-            served(datasette).latencies.answered(
-                kind_of(scope.get("path", "")), status, time.perf_counter() - began
-            )
-
-    return measured
-
-
-def kind_of(path: str) -> str:
-    """Name what a path is asked for."""
-    return next((name for name, pattern in _KINDS if pattern.match(path)), "table")
 
 
 def _health(datasette: "Datasette", connection: sqlite3.Connection, path: Path) -> Health:

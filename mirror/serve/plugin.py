@@ -3,6 +3,7 @@
 Registered by the entry point `mirror`, so it works under `mirror serve` and under plain `datasette FILE`.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,20 +16,14 @@ from jinja2 import Environment
 
 from mirror.errors import ConfigError
 from mirror.search import register
-from mirror.serve import auth as permissions
-from mirror.serve import body as bodies
-from mirror.serve import error_pages as errors
-from mirror.serve import middleware as foreign
-from mirror.serve import middleware as headers
-from mirror.serve import middleware as methods
-from mirror.serve import monitoring as service
-from mirror.serve import prefix, webhooks
-from mirror.serve.api1 import edge as api
-from mirror.serve.api2 import edge
-from mirror.serve.api2 import query_sql as conditions
-from mirror.serve.body import Application
+from mirror.serve import auth, middleware, monitoring, prefix, webhooks
+from mirror.serve.api1.routes import API as API_1
+from mirror.serve.api2 import query_sql
+from mirror.serve.api2.routes import API as API_2
+from mirror.serve.auth import STRANGER
 from mirror.serve.database import guard, mirror_named, mirrors, visitor
 from mirror.serve.error_pages import error_page
+from mirror.serve.exchange import Application
 from mirror.serve.pages import datasette as tables
 from mirror.serve.pages import filters as wording
 from mirror.serve.pages import login
@@ -43,6 +38,8 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).with_name("templates")
 
 View = Callable[..., Awaitable[Response]]
+_FOR_PROGRAMS = tuple(re.compile(one) for one in (API_1.pattern, API_2.pattern, webhooks.PATTERN))
+_CREDENTIALS = {"authorization", "cookie"}
 
 
 @hookimpl
@@ -76,11 +73,12 @@ def canned_queries(datasette: "Datasette", database: str) -> dict[str, dict[str,
 def actor_from_request(datasette: "Datasette", request: Request) -> Callable[[], Awaitable[Any]]:
     """Recognise tokens, trusted users and logins; an API recognises tokens itself, as it reads its rows.
 
-    What is awaited raises NotAccepted, which `errors.refusing` answers.
+    What is awaited raises NotAccepted, which `mirror.serve.middleware` answers.
     """
-    if "authorization" in request.headers and _answers_all(request.path):
+    headers = request.headers
+    if ("authorization" in headers and _is_for_programs(request.path)) or not _CREDENTIALS & headers.keys():
         return _nobody
-    return lambda: permissions.actor_of(datasette, request)
+    return lambda: auth.actor_of(datasette, request)
 
 
 @hookimpl(hookwrapper=True, specname="actor_from_request")
@@ -90,20 +88,18 @@ def visitor_of_request(request: Request) -> Iterator[None]:
     opinions = outcome.get_result()
 
     async def noted() -> Any:
-        visitor.set(permissions.Visitor(None))
+        visitor.set(STRANGER)
         actor = None
         for opinion in opinions:
             actor = await await_me_maybe(opinion)
             if actor:
                 break
-        visitor.set(permissions.Visitor(actor or request.scope.get("actor")))
+        known = actor or request.scope.get("actor")
+        if known:
+            visitor.set(auth.Visitor(known))
         return actor
 
     outcome.force_result([noted])
-
-
-def _is_api(path: str) -> bool:
-    return api.is_api(path) or edge.is_api(path)
 
 
 async def _nobody() -> None:
@@ -117,9 +113,9 @@ def permission_allowed(
     """Close mirrors that hold private rows; last, because Datasette takes the last opinion."""
 
     async def opinion() -> bool | None:
-        if action == "view-database-download" and not permissions.may_download(datasette, actor, resource):
+        if action == "view-database-download" and not auth.may_download(datasette, actor, resource):
             return False
-        return False if await permissions.is_closed(datasette, actor, resource) else None
+        return False if await auth.is_closed(datasette, actor, resource) else None
 
     return opinion
 
@@ -130,9 +126,9 @@ def register_routes() -> list[tuple[str, View]]:
     return [
         *ROUTES,
         (webhooks.PATTERN, webhooks.view),
-        *service.ROUTES,
-        (api.PATTERN, api.view),
-        (edge.PATTERN, edge.view),
+        *monitoring.ROUTES,
+        (API_1.pattern, API_1.view),
+        (API_2.pattern, API_2.view),
     ]
 
 
@@ -140,14 +136,14 @@ def register_routes() -> list[tuple[str, View]]:
 def skip_csrf(scope: dict[str, Any]) -> bool:
     """Leave APIs and webhooks out of the form protection: cookies count for nothing in what they write.
 
-    Kept Basic logins would count, so `foreign` looks after those.
+    Cached Basic logins would count, so `mirror.serve.middleware` refuses those of other sites.
     """
-    return _answers_all(scope.get("path", ""))
+    return _is_for_programs(scope.get("path", ""))
 
 
-def _answers_all(path: str) -> bool:
-    """Tell whether a path is one of the addresses for programs, which answer every method themselves."""
-    return _is_api(path) or webhooks.is_webhook(path)
+def _is_for_programs(path: str) -> bool:
+    """Tell whether a path is an API's or a webhook's: these answer every method themselves."""
+    return any(pattern.match(path) for pattern in _FOR_PROGRAMS)
 
 
 @hookimpl
@@ -187,12 +183,7 @@ def asgi_wrapper(datasette: "Datasette") -> Callable[[Application], Application]
     """Stand around everything: refuse what nobody may send, guard browsers, and measure how long it took."""
     guard(datasette)
 
-    def wrapped(application: Application) -> Application:
-        limited = bodies.bounded(errors.refusing(application), _answers_all)
-        known = methods.checked(foreign.refusing_foreign(datasette, limited), _answers_all)
-        return prefix.prefixed(datasette, service.timed(datasette, headers.with_headers(known)))
-
-    return wrapped
+    return lambda application: middleware.wrapped(datasette, application, _is_for_programs)
 
 
 @hookimpl
@@ -223,6 +214,6 @@ def prepare_connection(conn: Any, database: str, datasette: "Datasette") -> None
     """
     if mirror_named(datasette, database):
         register(conn, visible_private=True, reading=getattr(conn, "trusted", nullcontext))
-        conditions.register(conn)
+        query_sql.register(conn)
         conn.execute("PRAGMA busy_timeout = 5000")
         conn.execute("PRAGMA mmap_size = 268435456")

@@ -6,9 +6,7 @@ Datasette makes from the path of the request.
 """
 
 import re
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from typing import TYPE_CHECKING
 
 from datasette.utils import StartupError, tilde_decode
 from jinja2 import Environment
@@ -21,12 +19,8 @@ if TYPE_CHECKING:
 
 _ADDRESS = re.compile(r"(?P<origin>https?://[^/?#\s\"'<>]+)(?P<path>(?:/[^/?#\s\"'<>;]+)*)/?", re.IGNORECASE)
 _LINK = re.compile(r'( (?:href|action|src)=")(/[^/"][^"]*|/)(?=")')
-_COOKIE_PATH = re.compile(rb";\s*path=/(?=;|$)", re.IGNORECASE)
 _TOP = frozenset({"", "-", "api", "!api", "%21api", "1", "2", "rest", "favicon", "robots"})
 """First segments of paths, up to their first dot, that no database has."""
-
-Message = dict[str, Any]
-Application = Callable[[Message, Any, Any], Awaitable[None]]
 
 
 def base_of(public_url: str) -> str:
@@ -58,26 +52,6 @@ def check(datasette: "Datasette", public_url: str) -> None:
             f"public_url = {public_url!r} has the path {wanted}: "
             f"start Datasette with --setting base_url {wanted}"
         )
-
-
-def prefixed(datasette: "Datasette", application: Application) -> Application:
-    """Take the prefix off the path of each request, and put it before redirects and into cookies."""
-
-    async def answer(scope: Message, receive: Any, send: Callable[[Message], Awaitable[None]]) -> None:
-        base = datasette.setting("base_url")
-        if scope["type"] != "http" or base == "/":
-            await application(scope, receive, send)
-            return
-
-        async def sent(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = [_with_prefix(datasette, name, value) for name, value in message["headers"]]
-                message = {**message, "headers": headers}
-            await send(message)
-
-        await application(_without_prefix(datasette, scope), receive, sent)
-
-    return answer
 
 
 def inner(datasette: "Datasette", path: str) -> str:
@@ -125,22 +99,3 @@ def install(env: Environment, datasette: "Datasette") -> None:
 def _is_database(datasette: "Datasette", segment: str) -> bool:
     name = tilde_decode(segment.partition(".")[0])
     return any(name == (database.route or database.name) for database in datasette.databases.values())
-
-
-def _without_prefix(datasette: "Datasette", scope: Message) -> Message:
-    raw = scope.get("raw_path")
-    path = raw.decode("latin-1").partition("?")[0] if raw else scope["path"]
-    stripped = inner(datasette, path)
-    # Datasette takes its `base_url` off once more: a path that happens to begin so gets it for that.
-    if stripped.startswith(datasette.setting("base_url")):
-        stripped = datasette.setting("base_url") + stripped[1:]
-    return {**scope, "path": unquote(stripped), "raw_path": stripped.encode("latin-1")}
-
-
-def _with_prefix(datasette: "Datasette", name: bytes, value: bytes) -> tuple[bytes, bytes]:
-    base = datasette.setting("base_url").encode()
-    if name.lower() == b"location" and value.startswith(b"/") and not value.startswith(b"//"):
-        return name, outer(datasette, value.decode("latin-1")).encode("latin-1")
-    if name.lower() == b"set-cookie":
-        return name, _COOKIE_PATH.sub(b"; Path=" + base[:-1], value)
-    return name, value

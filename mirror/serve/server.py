@@ -19,10 +19,9 @@ from datasette.utils.asgi import Request
 
 from mirror.config import ServeConfig
 from mirror.errors import ConfigError, MirrorError
-from mirror.serve.auth import is_loopback
 from mirror.serve.connections import ACCEPTED_AT_ONCE, SaidOnce, accept_errors, bounded, most_connections
 from mirror.serve.prefix import base_of, origin_of, outer
-from mirror.serve.socket_owner import Peers
+from mirror.serve.socket_owner import Peers, is_loopback
 from mirror.serve.state import served
 from mirror.store.files import open_reader
 

@@ -1,20 +1,51 @@
-"""Which system user is at the other end of a connection on this machine: Linux lists it in /proc/net.
+"""Who is at the other end of a connection: whether this machine, and which of its system users.
 
-A row there is a socket, with its own address, the one it is connected to, its state, its user and its inode.
-The socket of a caller on this machine is the row whose own address is the caller's. Only an open connection
-counts: a socket that is left over from a process that has ended is listed as root's.
+Linux lists the sockets of all users in /proc/net. A row there is a socket, with its own address, the one it
+is connected to, its state, its user and its inode. The socket of a caller on this machine is the row whose
+own address is the caller's. Only an open connection counts: a socket that is left over from a process that
+has ended is listed as root's.
 """
 
 import ipaddress
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+PROXIES_SAY = frozenset({"x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via"})
+"""Headers that proxies add."""
 
 PROC = Path("/proc/net")
 TABLES = ("tcp", "tcp6")
 _ESTABLISHED = "01"
 
 Address = tuple[str, int]
+
+
+def is_local(client: Any, headers: Mapping[str, str]) -> bool:
+    """Tell whether a request was sent by this machine, to this machine, without a proxy between.
+
+    The Host header is looked at because a foreign page can have its own name point here (DNS rebinding).
+    """
+    if not client or not PROXIES_SAY.isdisjoint(headers):
+        return False
+    try:
+        host = urlsplit("//" + headers.get("host", "")).hostname or ""
+    except ValueError:  # half a bracket
+        return False
+    return is_loopback(str(client[0])) and is_loopback(host)
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether an address, or the name localhost, is this machine alone."""
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 class Peers:

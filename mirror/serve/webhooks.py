@@ -20,9 +20,9 @@ from datasette.utils.asgi import Request, Response
 
 from mirror.errors import StoreError
 from mirror.serve import body as bodies
-from mirror.serve.api1.formats import SAFETY
 from mirror.serve.body import BodyRefused
 from mirror.serve.database import mirrors
+from mirror.serve.exchange import SAFETY
 from mirror.serve.state import Served, served
 from mirror.serve.webhook_events import PING, Malformed, read_event
 from mirror.serve.webhook_writer import Hook, Kept, Overwhelmed, Spool, SpoolFull, WebhookWriter
@@ -37,7 +37,6 @@ PATTERN = r"^/-/webhook/(?P<upstream>[^/]+)/?$"
 LARGEST_BODY = 1_000_000
 BODY_SECONDS = 10.0
 
-_PATTERN = re.compile(PATTERN)
 _SIGNATURE = re.compile(r"sha256=([0-9a-fA-F]{64})")
 
 log = logging.getLogger("mirror.webhooks")
@@ -69,11 +68,6 @@ def writer_of(server: Served, path: Path) -> WebhookWriter:
 
 def _mirror(datasette: "Datasette") -> Path | None:
     return next((Path(database.path) for database in mirrors(datasette)), None)
-
-
-def is_webhook(path: str) -> bool:
-    """Tell whether a path is a webhook's, where no cookie counts."""
-    return _PATTERN.match(path) is not None
 
 
 async def view(datasette: "Datasette", request: Request) -> Response:

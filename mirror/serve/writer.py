@@ -16,10 +16,9 @@ from mirror.queries.caller import Caller
 from mirror.serve import auth as callers
 from mirror.serve.auth import Credentials, note_use
 from mirror.serve.exchange import ApiError, bad_request, unauthorized
-from mirror.serve.state import served
+from mirror.serve.state import Served
 
 if TYPE_CHECKING:
-    from datasette.app import Datasette
     from datasette.database import Database
 
 P = ParamSpec("P")
@@ -85,7 +84,7 @@ def admitted(caller: Caller) -> None:
 
 
 async def admitted_writer(
-    datasette: "Datasette", database: "Database", said: Credentials
+    server: Served, database: "Database", said: Credentials
 ) -> tuple[Caller, WriteAccess]:
     """Recognise who wants to write, and return them with what they may write to.
 
@@ -97,9 +96,9 @@ async def admitted_writer(
         return caller, lookups.administered(connection, caller)
 
     caller, namespaces = await database.execute_fn(read)
-    await note_use(datasette, database, caller)
+    await note_use(server, database, caller)
     admitted(caller)
-    return caller, WriteAccess(served(datasette).writer, namespaces)
+    return caller, WriteAccess(server.writer, namespaces)
 
 
 async def pass_on(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

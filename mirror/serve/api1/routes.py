@@ -11,7 +11,11 @@ from mirror.queries import visible as lookups
 from mirror.queries.caller import Caller
 from mirror.queries.rows import FoundRepository, RepositoryRow, UserRow
 from mirror.search import search
+from mirror.serve.api1 import edge
 from mirror.serve.api1 import shapes as legacy
+from mirror.serve.api1.edge import OWNER, SLUG
+from mirror.serve.api1.writes import WRITERS, written
+from mirror.serve.api_edge import Api
 from mirror.serve.exchange import (
     Answer,
     ApiError,
@@ -282,8 +286,6 @@ def _events(
     return Answer(body=body, synced_at=seen)
 
 
-OWNER, SLUG = "<owner>", "<slug>"
-
 READERS: dict[tuple[str, ...], Reader] = {
     ("user",): myself,
     ("user", "repositories"): my_repositories,
@@ -306,3 +308,17 @@ READERS: dict[tuple[str, ...], Reader] = {
     ("repositories", OWNER, SLUG, "forks"): forks,
 }
 """Every address that answers GET, with placeholders for names."""
+
+API = Api(
+    pattern=edge.PATTERN,
+    route=edge.route,
+    check=edge.check,
+    request=edge.request_of,
+    readers=READERS,
+    writers=WRITERS,
+    write=written,
+    missing=ApiError(404, "There is no API hosted at this address"),
+    render=edge.render,
+    slow_formats=("yaml", "xml"),
+    jsonp=True,
+)

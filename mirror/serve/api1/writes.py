@@ -4,8 +4,13 @@ from collections.abc import Awaitable, Callable
 
 from datasette.utils.asgi import Request
 
+from mirror.queries import visible as lookups
 from mirror.queries.rows import FoundRepository, RepositoryRow
-from mirror.serve.exchange import Answer, Asked, bad_request, not_found, read_fields
+from mirror.serve.api1 import shapes as legacy
+from mirror.serve.api1.edge import OWNER, SLUG
+from mirror.serve.api_edge import Writing
+from mirror.serve.body import read_fields
+from mirror.serve.exchange import Answer, ApiError, Asked, bad_request, not_found
 from mirror.serve.writer import WriteAccess, pass_on, settings_of
 
 Find = Callable[[str], Awaitable[FoundRepository | None]]
@@ -62,11 +67,29 @@ async def _known(find: Find, asked: Asked) -> RepositoryRow:
 
 Write = Callable[[WriteAccess, Request, Asked, Find], Awaitable[tuple[str, Answer]]]
 
-OWNER, SLUG = "<owner>", "<slug>"
-
 WRITERS: dict[tuple[str, ...], dict[str, Write]] = {
     ("repositories",): {"POST": create},
     ("repositories", OWNER, SLUG): {"PUT": update, "DELETE": delete},
     ("repositories", OWNER, SLUG, "fork"): {"POST": fork},
 }
 """Every address that writes, by method."""
+
+
+async def written(write: Write, writing: Writing) -> Answer:
+    """Pass a write on, then answer with what the mirror shows of it."""
+    request, asked = writing.request, writing.asked
+
+    async def find(full_name: str) -> FoundRepository | None:
+        found: FoundRepository | None = await writing.database.execute_fn(
+            lambda connection: lookups.repository(connection, asked.caller, full_name)
+        )
+        return found
+
+    full_name, answer = await write(writing.access, request, asked, find)
+    if not full_name:
+        return answer
+    shown = await find(full_name)
+    if shown is None:
+        raise ApiError(503, "The write was done, but the mirror does not show it yet")
+    state = "creating" if request.method == "POST" else "available"
+    return Answer(body=legacy.repository(shown, state=state), synced_at=shown.row.last_seen_at)

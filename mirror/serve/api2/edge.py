@@ -1,189 +1,70 @@
-"""API 2.0's edge to Datasette: addresses, methods, credentials, `fields` and headers around the routes.
+"""What makes API 2.0: its addresses, its requests, its pages, its errors, and how it answers a write.
 
-Every prefix that links of Bitbucket lead to is answered, with and without the trailing slash, never by a
+Every prefix that links of Bitbucket lead to is answered, with and without a slash at the end, never by a
 redirect. Errors have the form of 2.0: ``{"type": "error", "error": {"message", "detail"?, "fields"?}}``.
 """
 
-import re
 import sqlite3
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 import msgspec
-from datasette.utils.asgi import Request, Response
+from datasette.utils.asgi import Request
 
 from mirror.queries import repositories as reads
-from mirror.queries.caller import Caller
-from mirror.queries.rows import Repository
-from mirror.serve import auth as callers
-from mirror.serve.api1.edge import LONGEST_PATH
-from mirror.serve.api1.formats import JSON_TYPE
+from mirror.queries.rows import Account, Repository
+from mirror.serve.api2 import listings as catalogue
 from mirror.serve.api2 import paging
-from mirror.serve.api2.exchange import Asked, find_repository
-from mirror.serve.api2.fields import selection
-from mirror.serve.api2.routes import NAME, READERS, REPOSITORY, WORKSPACE, repository
-from mirror.serve.api2.shapes import Links, origin_of
-from mirror.serve.api2.writes import WRITERS, Looking, Write
-from mirror.serve.auth import note_use
-from mirror.serve.database import mirrors
-from mirror.serve.exchange import (
-    Answer,
-    ApiError,
-    bounded,
-    caller_in,
-    credentials_of,
-    headers_of,
-    login_of,
-    method_not_allowed,
-    parameters_of,
-    refusals_answered,
-)
-from mirror.serve.state import served
-from mirror.serve.writer import admitted_writer
+from mirror.serve.api2.fields import Selection, selection
+from mirror.serve.api2.paging import Listing, Page, order_of, queried, read_page
+from mirror.serve.api2.shapes import Json, Links, Shapes
+from mirror.serve.api_edge import Names, Parameters
+from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, address_of, oldest
+from mirror.serve.exchange import Asked as ApiRequest
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
-    from datasette.database import Database
 
 PATTERN = r"^(?P<prefix>/(?:(?:!|%21)?api/)?2\.0)(?P<rest>/.*)?$"
-_PATTERN = re.compile(PATTERN)
-
-LIMIT = "1000000"
-"""Requests an hour, as Bitbucket tells it: there is no quota here, and who minds one learns it by this."""
-
-Names = tuple[str, ...]
-
-
-def is_api(path: str) -> bool:
-    """Tell whether a path is this API's, where no cookie counts for a write."""
-    return _PATTERN.match(path) is not None
-
-
-async def view(datasette: "Datasette", request: Request) -> Response:
-    """Answer one request to API 2.0, whatever its method."""
-    parameters = parameters_of(request)
-    answer = await refusals_answered(request, _answered(datasette, request, parameters))
-    return _response(datasette, request, parameters, answer)
-
-
-async def _answered(datasette: "Datasette", request: Request, parameters: dict[str, str]) -> Answer:
-    """Find the route and answer; raises ApiError."""
-    database = next(mirrors(datasette), None)
-    if database is None:
-        raise ApiError(404, "No mirror is attached")
-    pattern, names = _route(request.url_vars["rest"] or "/")
-    reader, writers = READERS.get(pattern), WRITERS.get(pattern, {})
-    if reader is None:
-        raise ApiError(404, "Resource not found", detail="There is no API hosted at this URL")
-    writable = served(datasette).config.writes and served(datasette).writer is not None
-    methods = ["GET", "HEAD", *(writers if writable else ()), "OPTIONS"]
-    if request.method == "OPTIONS":
-        return Answer(headers={"Allow": ", ".join(methods)})
-    if request.method not in methods:
-        raise method_not_allowed(methods, read_only=request.method in writers)
-    if request.method in writers:
-        return await _written(datasette, database, request, writers[request.method], names, parameters)
-    said = credentials_of(datasette, request, parameters)
-    login = login_of(request, database) if said == callers.NOTHING_SAID else None
-
-    def work(connection: sqlite3.Connection) -> tuple[Caller, Answer | ApiError]:
-        with bounded(datasette, connection):
-            caller = caller_in(connection, said, login)
-            try:
-                asked = _asked(datasette, request, names, parameters, caller)
-                return caller, _selected(reader(connection, asked), asked)
-            except ApiError as error:
-                return caller, error
-
-    caller, outcome = cast("tuple[Caller, Answer | ApiError]", await database.execute_fn(work))
-    await note_use(datasette, database, caller)
-    if isinstance(outcome, ApiError):
-        raise outcome
-    return outcome
-
-
-async def _written(
-    datasette: "Datasette",
-    database: "Database",
-    request: Request,
-    write: Write,
-    names: Names,
-    parameters: dict[str, str],
-) -> Answer:
-    """Pass a write on, then answer with what the mirror shows of it."""
-    said = credentials_of(datasette, request, parameters)
-    caller, writer = await admitted_writer(datasette, database, said)
-    asked = _asked(datasette, request, names, parameters, caller)
-
-    async def find() -> Repository:
-        return cast(
-            "Repository", await database.execute_fn(lambda connection: find_repository(connection, asked))
-        )
-
-    async def workspace(name: str) -> str | None:
-        if not name.startswith("{"):  # a slug: the upstream may have one that is not mirrored yet
-            return name
-        found = await database.execute_fn(lambda connection: reads.owner(connection, name))
-        return found.username if found else None
-
-    done = await write(writer, request, caller, names, Looking(find, workspace))
-    if done.full_name is None:
-        return Answer(status=done.status)
-    shown = msgspec.structs.replace(asked, names=tuple(done.full_name.split("/")))
-    try:
-        answer = cast("Answer", await database.execute_fn(lambda connection: repository(connection, shown)))
-    except ApiError:
-        raise ApiError(503, "The write was done, but the mirror does not show it yet") from None
-    where = {"Location": asked.links.repository(done.full_name)} if done.status == 201 else {}
-    return msgspec.structs.replace(_selected(answer, asked), status=done.status, headers=where)
-
-
-def _asked(
-    datasette: "Datasette",
-    request: Request,
-    names: Names,
-    parameters: dict[str, str],
-    caller: Caller,
-) -> Asked:
-    """Put together what a route is asked; raises ApiError 400."""
-    origin = origin_of(
-        request.scope,
-        request.headers,
-        public_url=served(datasette).config.public_url,
-        base=datasette.setting("base_url"),
-    )
-    rest = (request.url_vars["rest"] or "/").rstrip("/")
-    here = f"{origin}{request.url_vars['prefix']}{quote(unquote(rest), safe=_IN_PATHS)}"
-    return Asked(
-        names=names,
-        parameters=parameters,
-        caller=caller,
-        links=Links(origin, f"{origin}{request.url_vars['prefix']}"),
-        pages=paging.Links(here, parameters),
-        selection=selection(parameters.get("fields")),
-    )
-
+WORKSPACE, REPOSITORY, NAME = "<workspace>", "<repository>", "<name>"
+HEADERS = {"X-RateLimit-Limit": "1000000"}
+"""Requests an hour: there is no quota here, and clients that look for one learn it by this."""
 
 _IN_PATHS = "/$;&=@!,:+"
 
 
-def _selected(answer: Answer, asked: Asked) -> Answer:
-    return msgspec.structs.replace(answer, body=asked.selection.of(answer.body))
+class Asked(ApiRequest, frozen=True, kw_only=True):
+    """A request to API 2.0: with the links that its answer has, and the `fields` that are asked for."""
+
+    links: Links
+    pages: paging.Links
+    selection: Selection | None = None
+
+    @property
+    def shapes(self) -> Shapes:
+        """Shapes with this request's links."""
+        return Shapes(self.links, whole=self.selection is None or not self.selection.reaches_into("links"))
+
+    def wants(self, name: str) -> bool:
+        """Tell whether a part of the answer is asked for."""
+        return self.selection is None or self.selection.wants(name)
+
+    def selected(self, answer: Answer) -> Answer:
+        """Return the `fields` of an answer that are asked for."""
+        if self.selection is None:
+            return answer
+        return msgspec.structs.replace(answer, body=self.selection.of(answer.body))
 
 
-def _route(rest: str) -> tuple[Names, Names]:
-    """Take a path apart: its pattern, with placeholders, and the names that stand in their places.
+Reader = Callable[[sqlite3.Connection, Asked], Answer]
+
+
+def route(names: Sequence[str]) -> tuple[Names, Names]:
+    """Return the pattern of a path, with placeholders, and the names in their places.
 
     The name of a ref may hold slashes, escaped or not, so it is all that is left.
     """
-    if len(rest) > LONGEST_PATH:
-        raise ApiError(414, "Request-URI Too Long")
-    try:
-        names = [unquote(part, errors="strict") for part in rest.removesuffix("/").split("/")[1:]]
-    except UnicodeDecodeError:
-        raise ApiError(400, "Bad Request", detail="The address is not UTF-8.") from None
-    if not all(names) or any("\x00" in name for name in names):
-        return (), ()
     match names:
         case ["repositories", workspace, slug, "refs", "branches" | "tags" as kind, *name] if name:
             pattern = ("repositories", WORKSPACE, REPOSITORY, "refs", kind, NAME)
@@ -197,20 +78,140 @@ def _route(rest: str) -> tuple[Names, Names]:
     return tuple(names), ()
 
 
-def _response(
-    datasette: "Datasette", request: Request, parameters: dict[str, str], answer: Answer
-) -> Response:
-    """Render an answer with its headers; an error's body gets its type."""
-    headers = {**headers_of(datasette, parameters, answer), "X-RateLimit-Limit": LIMIT}
-    content = answer.body
-    if answer.status >= 400 and content is not None:
-        content = {"type": "error", **content}
-    body = b"" if content is None else msgspec.json.encode(content)
-    if answer.status != 204:
-        headers["Content-Length"] = str(len(body))
-    return Response(
-        b"" if request.method == "HEAD" else body,
-        status=answer.status,
-        headers=headers,
-        content_type=JSON_TYPE if content is not None else "text/plain; charset=utf-8",
+def request_of(datasette: "Datasette", request: Request, asked: ApiRequest) -> Asked:
+    """Add what API 2.0 asks besides; raises ApiError 400."""
+    origin = address_of(datasette, request)
+    api = f"{origin}{request.url_vars['prefix']}"
+    rest = (request.url_vars["rest"] or "/").rstrip("/")
+    here = f"{api}{quote(unquote(rest), safe=_IN_PATHS)}"
+    fields = asked.parameters.get("fields")
+    return Asked(
+        method=asked.method,
+        names=asked.names,
+        parameters=asked.parameters,
+        caller=asked.caller,
+        links=Links(origin, api),
+        pages=paging.Links(here, asked.parameters),
+        selection=selection(fields) if fields else None,
     )
+
+
+def render(answer: Answer, parameters: Parameters) -> tuple[bytes, str]:
+    """Return an answer as JSON, and its content type; an error's body gets its type."""
+    del parameters
+    if answer.body is None:
+        return b"", "text/plain; charset=utf-8"
+    body = {"type": "error", **answer.body} if answer.status >= 400 else answer.body
+    return msgspec.json.encode(body), JSON_TYPE
+
+
+def no_repository() -> ApiError:
+    """Say what Bitbucket says of a repository that is missing and of one that is hidden, alike."""
+    return ApiError(
+        404,
+        "You may not have access to this repository or it no longer exists in this workspace. "
+        "If you think this repository exists and you have access, make sure you are authenticated.",
+    )
+
+
+def no_workspace(name: str) -> ApiError:
+    """Say that there is no such workspace."""
+    return ApiError(404, f"No workspace with identifier '{name}'.")
+
+
+def find_repository(connection: sqlite3.Connection, asked: Asked) -> Repository:
+    """Find the repository that the path names; raises ApiError 404."""
+    found = reads.repository(connection, asked.caller, *asked.names[:2])
+    if found is None:
+        raise no_repository()
+    return found
+
+
+def repository(connection: sqlite3.Connection, asked: Asked) -> Answer:
+    """GET repositories/W/S, by slug or by uuid."""
+    return repository_answer(connection, asked, find_repository(connection, asked))
+
+
+def repository_answer(connection: sqlite3.Connection, asked: Asked, row: Repository) -> Answer:
+    """Answer with one repository."""
+    owner = reads.accounts(connection, [row.owner_id])[row.owner_id]
+    return Answer(body=asked.shapes.repository(row, owner), synced_at=row.last_seen_at)
+
+
+def page_of(
+    connection: sqlite3.Connection, asked: Asked, listing: Listing, *, counted: bool = True
+) -> tuple[Page, paging.Window]:
+    """Read the page of a listing that is asked for; raises ApiError 400 that names what cannot be read."""
+    window = paging.window(asked.parameters)
+    page = read_page(
+        connection,
+        listing,
+        window,
+        order=order_of(listing, asked.parameters.get("sort")),
+        query=queried(listing, asked.parameters.get("q")),
+        counted=counted and asked.wants("size"),
+    )
+    return page, window
+
+
+def envelope(
+    asked: Asked,
+    page: Page,
+    window: paging.Window,
+    values: Sequence[Json],
+    synced_at: str | None,
+    **moved: str,
+) -> Answer:
+    """Put values into a page, with links to its neighbours; `moved` are parameters that change behind it."""
+    body: Json = {"pagelen": window.length, "page": window.number, "values": values}
+    if page.size is not None:
+        body["size"] = page.size
+    if page.next is not None:
+        size = page.size if asked.parameters.get("q") else None
+        body["next"] = asked.pages.to(paging.opaque(window.number + 1, page.next, size), **moved)
+    if window.number > 1 and "after" not in asked.parameters:
+        body["previous"] = asked.pages.to(str(window.number - 1))
+    return Answer(body=body, synced_at=synced_at)
+
+
+def shaped(
+    connection: sqlite3.Connection, asked: Asked, rows: Sequence[Repository]
+) -> tuple[list[Json], str | None]:
+    """Shape the repositories of a page, with their owners; nothing where only the frame is wanted."""
+    synced_at = oldest(row.last_seen_at for row in rows)
+    if not asked.wants("values"):
+        return [], synced_at
+    owners = reads.accounts(connection, {row.owner_id for row in rows})
+    shapes = asked.shapes
+    return [shapes.repository(row, owners[row.owner_id]) for row in rows], synced_at
+
+
+def listed(connection: sqlite3.Connection, asked: Asked, listing: Listing, seen: str | None) -> Answer:
+    """Answer with a page of repositories."""
+    page, window = page_of(connection, asked, listing)
+    rows = reads.repositories(connection, asked.caller, [row[0] for row in page.rows])
+    values, synced_at = shaped(connection, asked, rows)
+    return envelope(asked, page, window, values, synced_at or seen)
+
+
+def accounts_of(
+    connection: sqlite3.Connection,
+    asked: Asked,
+    listing: Listing,
+    shape: Callable[[Account, Any], Json],
+    seen: str | None = None,
+) -> Answer:
+    """Answer with a page of accounts; `shape` gets each with what the listing has besides."""
+    page, window = page_of(connection, asked, listing)
+    width = len(reads.ACCOUNT_COLUMNS)
+    rows = [(Account(*row[:width]), row[width] if len(row) > width else None) for row in page.rows]
+    values = [shape(account, more) for account, more in rows]
+    return envelope(asked, page, window, values, oldest(row.last_seen_at for row, _ in rows) or seen)
+
+
+def role_of(asked: Asked, roles: Sequence[str] = catalogue.ROLES) -> str | None:
+    """Read the `role` parameter; raises ApiError 400."""
+    role = asked.parameters.get("role") or None
+    if role is not None and role not in roles:
+        raise ApiError(400, f"Invalid role: {role[:100]}", detail=f"It is one of {', '.join(roles)}.")
+    return role

@@ -9,9 +9,12 @@ import sqlite3
 from mirror.queries import repositories as reads
 from mirror.queries.caller import Caller
 from mirror.queries.rows import Account, Ref, Repository
+from mirror.serve.api2 import edge, paging
 from mirror.serve.api2 import listings as catalogue
-from mirror.serve.api2 import paging
-from mirror.serve.api2.exchange import (
+from mirror.serve.api2.edge import (
+    NAME,
+    REPOSITORY,
+    WORKSPACE,
     Asked,
     Reader,
     accounts_of,
@@ -20,11 +23,14 @@ from mirror.serve.api2.exchange import (
     listed,
     no_workspace,
     page_of,
+    repository,
     role_of,
     shaped,
 )
 from mirror.serve.api2.paging import read_page
 from mirror.serve.api2.shapes import moment
+from mirror.serve.api2.writes import WRITERS, written
+from mirror.serve.api_edge import Api
 from mirror.serve.exchange import Answer, ApiError, must_have_read_refs, not_mirrored, unauthorized
 from mirror.times import normalised
 
@@ -179,17 +185,6 @@ def workspace_repositories(connection: sqlite3.Connection, asked: Asked) -> Answ
     return listed(connection, asked, listing, owners[0].last_seen_at)
 
 
-def repository(connection: sqlite3.Connection, asked: Asked) -> Answer:
-    """GET repositories/W/S, by slug or by uuid."""
-    return repository_answer(connection, asked, find_repository(connection, asked))
-
-
-def repository_answer(connection: sqlite3.Connection, asked: Asked, row: Repository) -> Answer:
-    """Answer with one repository."""
-    owner = reads.accounts(connection, [row.owner_id])[row.owner_id]
-    return Answer(body=asked.shapes.repository(row, owner), synced_at=row.last_seen_at)
-
-
 def forks(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET repositories/W/S/forks: those that the caller may see."""
     row = find_repository(connection, asked)
@@ -255,8 +250,6 @@ def tag(connection: sqlite3.Connection, asked: Asked) -> Answer:
     return _ref(connection, asked, "tag")
 
 
-WORKSPACE, REPOSITORY, NAME = "<workspace>", "<repository>", "<name>"
-
 READERS: dict[tuple[str, ...], Reader] = {
     ("user",): user,
     ("user", "workspaces"): my_workspaces,
@@ -279,3 +272,16 @@ READERS: dict[tuple[str, ...], Reader] = {
     ("repositories", WORKSPACE, REPOSITORY, "watchers"): watchers,
 }
 """Every address that answers GET, with placeholders for names."""
+
+API = Api(
+    pattern=edge.PATTERN,
+    route=edge.route,
+    check=lambda _: None,
+    request=edge.request_of,
+    readers=READERS,
+    writers=WRITERS,
+    write=written,
+    missing=ApiError(404, "Resource not found", detail="There is no API hosted at this URL"),
+    render=edge.render,
+    headers=edge.HEADERS,
+)

@@ -5,7 +5,6 @@ What the mirror does not know is null, or absent where Bitbucket leaves it out a
 
 import json
 import re
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
@@ -13,14 +12,12 @@ from urllib.parse import quote
 import msgspec
 
 from mirror.queries.rows import Account, Ref, Repository, known_uuid
-from mirror.serve.exchange import ApiError
 
 # As Bitbucket writes them in links: quotes, spaces and # are escaped, these are not.
 _UNESCAPED = "/$;&=@!,:+"
 # A page has a thousand links, nearly all of them plain: looking costs a fifth of quoting.
 _PLAIN = re.compile(r"[\w./~-]*", re.ASCII)
 _UUID = re.compile(r"\{[\w-]*\}", re.ASCII)
-_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+)(?::\d{1,5})?")
 
 
 class Links(msgspec.Struct, frozen=True):
@@ -48,24 +45,6 @@ class Links(msgspec.Struct, frozen=True):
     def workspace(self, slug: str) -> str:
         """The address of a workspace."""
         return f"{self.api}/workspaces/{segment(slug)}"
-
-
-def origin_of(scope: Mapping[str, Any], headers: Mapping[str, str], *, public_url: str, base: str) -> str:
-    """Return the address that the caller used, or the configured one; raises ApiError 400.
-
-    What a proxy says of the address (``X-Forwarded-Host``) is not believed: anybody can say that. Whoever
-    serves behind a proxy configures `public_url`.
-    """
-    if public_url:
-        return public_url.rstrip("/")
-    host = headers.get("host", "")
-    if not host:
-        name, port = scope.get("server") or ("localhost", None)
-        host = f"[{name}]" if ":" in name else name
-        host += f":{port}" if port else ""
-    if _HOST.fullmatch(host) is None:
-        raise ApiError(400, "Bad Request", detail="The Host header is no name of a host.")
-    return f"{scope.get('scheme', 'http')}://{host}{base.rstrip('/')}"
 
 
 def escaped(text: str) -> str:

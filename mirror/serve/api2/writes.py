@@ -5,26 +5,27 @@ Who may write, and what becomes of the upstream's refusals, is in `mirror.serve.
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from datasette.utils.asgi import Request
 
 from mirror.model import FORK_POLICIES, RepositorySettings, slug_of
+from mirror.queries import repositories as reads
 from mirror.queries.caller import Caller
 from mirror.queries.rows import Repository
-from mirror.serve.api2.exchange import no_workspace
-from mirror.serve.exchange import (
+from mirror.serve.api2.edge import REPOSITORY, WORKSPACE, Asked, find_repository, no_workspace, repository
+from mirror.serve.api_edge import Writing
+from mirror.serve.body import (
     FORM,
     JSON,
-    ApiError,
-    bad_request,
     content_type_of,
     plain_fields,
     read_body,
     read_fields,
     read_json,
 )
+from mirror.serve.exchange import Answer, ApiError, bad_request
 from mirror.serve.writer import FORK_SWITCHES, WriteAccess, pass_on, settings_of
 
 _SLUG = re.compile(r"(?!\.+$)(?!-)[A-Za-z0-9._-]{1,62}(?<!-)")
@@ -165,7 +166,34 @@ def _settings_of(
 
 
 WRITERS: dict[tuple[str, ...], dict[str, Write]] = {
-    ("repositories", "<workspace>", "<repository>"): {"POST": create, "PUT": update, "DELETE": delete},
-    ("repositories", "<workspace>", "<repository>", "forks"): {"POST": fork},
+    ("repositories", WORKSPACE, REPOSITORY): {"POST": create, "PUT": update, "DELETE": delete},
+    ("repositories", WORKSPACE, REPOSITORY, "forks"): {"POST": fork},
 }
-"""Every address that writes, by method, with the placeholders of `routes`."""
+"""Every address that writes, by method."""
+
+
+async def written(write: Write, writing: Writing) -> Answer:
+    """Pass a write on, then answer with what the mirror shows of it."""
+    database, asked = writing.database, cast("Asked", writing.asked)
+
+    async def find() -> Repository:
+        return cast(
+            "Repository", await database.execute_fn(lambda connection: find_repository(connection, asked))
+        )
+
+    async def workspace(name: str) -> str | None:
+        if not name.startswith("{"):  # a slug: the upstream may have one that is not mirrored yet
+            return name
+        found = await database.execute_fn(lambda connection: reads.owner(connection, name))
+        return found.username if found else None
+
+    done = await write(writing.access, writing.request, asked.caller, asked.names, Looking(find, workspace))
+    if done.full_name is None:
+        return Answer(status=done.status)
+    shown = msgspec.structs.replace(asked, names=tuple(done.full_name.split("/")))
+    try:
+        answer = cast("Answer", await database.execute_fn(lambda connection: repository(connection, shown)))
+    except ApiError:
+        raise ApiError(503, "The write was done, but the mirror does not show it yet") from None
+    where = {"Location": asked.links.repository(done.full_name)} if done.status == 201 else {}
+    return msgspec.structs.replace(asked.selected(answer), status=done.status, headers=where)
