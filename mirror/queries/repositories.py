@@ -287,7 +287,7 @@ def recent_ids(connection: sqlite3.Connection, caller: Caller) -> list[int]:
     """Find them: a scan, since an index in this order would cost every first load a third of its speed."""
     found = rows(
         connection,
-        f"""SELECT r.id FROM recently_updated r
+        f"""SELECT r.id FROM repositories r
             WHERE r.deleted_at IS NULL AND r.updated_at IS NOT NULL AND {visible(caller, "r")}
             ORDER BY r.updated_at DESC, r.id DESC LIMIT {MOST}""",
         {"ids": ids_of(caller)},
@@ -301,7 +301,7 @@ def recently_updated(connection: sqlite3.Connection, caller: Caller, wanted: lis
         connection,
         f"""SELECT r.id, r.full_name, r.name, r.slug, r.scm, r.language, r.is_private, r.description,
                 r.followers_count, {forks_count(caller, "r")} AS forks_count, r.updated_at, r.deleted_at
-            FROM json_each(:wanted) AS wanted JOIN recently_updated r ON r.id = wanted.value
+            FROM json_each(:wanted) AS wanted JOIN repositories r ON r.id = wanted.value
             WHERE r.deleted_at IS NULL AND {visible(caller, "r")} ORDER BY wanted.key""",
         {"wanted": json.dumps(wanted), "ids": ids_of(caller)},
     )
