@@ -12,8 +12,8 @@ from fixtures_db import JESPERN, LATER, PISTON, PISTON_REFS, fill_public, hg_ref
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.queries.rows import RefRow, UserRow
-from mirror.serve.api1 import shapes as legacy
+from mirror.queries.rows import AccountRow, RefRow
+from mirror.serve.api1 import shapes
 from mirror.serve.api1.shapes import local, local_millis, utc
 from mirror.times import to_text
 
@@ -243,17 +243,17 @@ def test_wall_time_is_one_or_two_hours_ahead(when: datetime) -> None:
 )
 def test_first_and_last_names(said: dict[str, str], names: tuple[str | None, str | None]) -> None:
     """As the upstream tells, else out of the display name; a team has no last name."""
-    fields = {"id": 1, "username": "x", "display_name": None, "first_name": None, "last_name": None}
-    row = UserRow(**{**fields, "kind": "user", "avatar_url": None, "last_seen_at": "", **said})  # type: ignore[arg-type]
-    shaped = legacy.user(row)
+    fields = dict.fromkeys(AccountRow.__struct_fields__)
+    row = AccountRow(**{**fields, "username": "x", "kind": "user", **said})  # type: ignore[arg-type]
+    shaped = shapes.user(row)
     assert (shaped["first_name"], shaped["last_name"]) == names
     assert shaped["is_team"] is (said.get("kind") == "team")
 
 
 def test_a_ref_read_by_git_has_a_hash_and_no_guesses() -> None:
     """What the git protocol does not tell is null, not invented."""
-    row = RefRow("main", "ab" * 20, None, None, None, None, None, None)
-    shaped = legacy.branches([row])["main"]
+    row = RefRow("branch", "main", "ab" * 20)
+    shaped = shapes.branches([row])["main"]
     assert (shaped["node"], shaped["raw_node"], shaped["parents"]) == ("abababababab", "ab" * 20, None)
     assert shaped["timestamp"] is shaped["utctimestamp"] is shaped["author"] is shaped["message"] is None
 
@@ -269,17 +269,17 @@ def test_a_ref_read_by_git_has_a_hash_and_no_guesses() -> None:
 )
 def test_the_author_is_an_account_or_a_bare_name(raw: str, account: str | None, author: str) -> None:
     """Both were recorded in one answer."""
-    row = RefRow("x", "a" * 40, None, raw, account, None, None, None)
-    assert legacy.changeset(row, None)["author"] == author
+    row = RefRow("tag", "x", "a" * 40, target_author=raw, target_author_name=account)
+    assert shapes.changeset(row, None)["author"] == author
 
 
 def test_closed_and_many_headed_branches(served: tuple[AsgiClient, str]) -> None:
     """Mercurial's heads are listed as they are; git has the one."""
     rows = [
-        RefRow(name, digit * 40, None, None, None, None, None, heads)
+        RefRow("branch", name, digit * 40, heads=heads)
         for name, digit, heads in (("a", "1", "[]"), ("b", "2", '["2", "3"]'), ("c", "4", None))
     ]
-    shaped = legacy.branches_tags(rows, [], "b")["branches"]
+    shaped = shapes.branches_tags(rows, [], "b")["branches"]
     assert [one["heads"] for one in shaped] == [[], ["2", "3"], ["4" * 40]]
     assert [one.get("mainbranch") for one in shaped] == [None, True, None]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mirror.queries.caller import ANONYMOUS
-from mirror.serve.api2 import listings as catalogue
+from mirror.serve.api2 import listings
 from mirror.serve.api2.routes import READERS
 from mirror.serve.api2.writes import WRITERS
 
@@ -44,16 +44,16 @@ def test_every_row_names_a_test_that_exists() -> None:
 def test_every_field_is_listed() -> None:
     """And none that cannot be asked about."""
     lists: dict[str, Listing] = {
-        "repositories": catalogue.repositories(ANONYMOUS),
-        "refs": catalogue.refs(1, "branch", "tag"),
-        "workspaces": catalogue.workspaces(ANONYMOUS),
-        "members": catalogue.members(ANONYMOUS, 1),
-        "user/workspaces": catalogue.own_workspaces(ANONYMOUS),
-        "user/permissions/repositories": catalogue.own_repositories(ANONYMOUS),
+        "repositories": listings.repositories(ANONYMOUS),
+        "refs": listings.refs(1, "branch", "tag"),
+        "workspaces": listings.workspaces(ANONYMOUS),
+        "members": listings.members(1),
+        "user/workspaces": listings.own_workspaces(ANONYMOUS),
+        "user/permissions/repositories": listings.own_repositories(ANONYMOUS),
     }
     for name, listing in lists.items():
         (line,) = re.findall(rf"^\| {name} \| (.*) \|$", TEXT, re.MULTILINE)
         assert set(re.findall(r"`([\w.]+)`", line)) == set(listing.fields), name
-    assert set(catalogue.watchers(ANONYMOUS, 1).fields) == {
+    assert set(listings.watchers(1).fields) == {
         field.removeprefix("user.") for field in lists["members"].fields if field != "permission"
     }

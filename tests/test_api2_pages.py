@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mirror.queries.caller import ANONYMOUS, Caller
-from mirror.serve.api2 import listings as catalogue
+from mirror.serve.api2 import listings
 from mirror.serve.api2.fields import selection
 from mirror.serve.api2.paging import Window, opaque, segments
 
@@ -320,10 +320,10 @@ def test_fields_change_nothing_that_is_left(world: World) -> None:
 @pytest.mark.parametrize("owners", [None, [3]])
 def test_pages_are_read_off_an_index(filled: FixtureDb, caller: Caller, owners: list[int] | None) -> None:
     """SQLite's own plan sorts nothing, and the counts look at no row."""
-    listing = catalogue.repositories(caller, owners=owners)
+    source = listings.repositories(caller, owners=owners).source
     for order in ("r.created_at, r.id", "r.updated_at DESC, r.id DESC")[: 2 if owners else 1]:
-        sql = f"EXPLAIN QUERY PLAN SELECT r.id FROM {listing.source} WHERE {listing.where} ORDER BY {order}"
-        plan = [row[3] for row in filled.store.rows(sql, listing.values)]
+        sql = f"EXPLAIN QUERY PLAN SELECT r.id FROM {source.table} WHERE {source.where} ORDER BY {order}"
+        plan = [row[3] for row in filled.store.rows(sql, dict(source.values))]
         assert len(plan) == 1, plan
         assert "USING" in plan[0]
         assert "INDEX repositories_" in plan[0]
@@ -336,9 +336,10 @@ def test_a_place_among_many_of_one_moment_is_found_at_once(
     filled: FixtureDb, owners: list[int] | None, found: str
 ) -> None:
     """A bulk import gives thousands of rows one date: the index goes to the row, not to the date."""
-    listing = catalogue.repositories(ANONYMOUS, owners=owners)
+    listing = listings.repositories(ANONYMOUS, owners=owners)
+    source = listing.source
     window = Window(after=("2012-01-01T00:00:00.000000Z", 5))
-    condition, values = segments(listing.default, listing.keys, window)[0]
-    sql = f"EXPLAIN QUERY PLAN SELECT r.id FROM {listing.source} WHERE {listing.where} {condition}"
-    plan = [row[3] for row in filled.store.rows(sql, {**listing.values, **values})]
+    condition, values = segments(listing.default, source.keys, window)[0]
+    sql = f"EXPLAIN QUERY PLAN SELECT r.id FROM {source.table} WHERE {source.where} {condition}"
+    plan = [row[3] for row in filled.store.rows(sql, {**source.values, **values})]
     assert found in plan[0], plan

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mirror.queries.caller import ANONYMOUS, Caller
-from mirror.serve.api2 import listings as catalogue
+from mirror.serve.api2 import listings
 from mirror.serve.api2.query_language import (
     DEEPEST,
     LONGEST,
@@ -328,10 +328,10 @@ INDEXED = {
 @pytest.mark.parametrize("caller", [ANONYMOUS, Caller(name="t", token_id=1, sees_all=True)])
 def test_what_names_a_repository_is_found_by_an_index(filled: FixtureDb, query: str, caller: Caller) -> None:
     """SQLite's own plan says that no table is read from end to end."""
-    listing = catalogue.repositories(caller)
-    condition = condition_of(query, listing.fields)
-    sql = f"EXPLAIN QUERY PLAN SELECT r.id FROM repositories r WHERE {listing.where} AND {condition.sql}"
-    plan = filled.store.rows(sql.replace("mirror_contains", "instr"), {**listing.values, **condition.values})
+    listing = listings.repositories(caller)
+    source, condition = listing.source, condition_of(query, listing.fields)
+    sql = f"EXPLAIN QUERY PLAN SELECT r.id FROM repositories r WHERE {source.where} AND {condition.sql}"
+    plan = filled.store.rows(sql.replace("mirror_contains", "instr"), {**source.values, **condition.values})
     assert any(INDEXED[query] in row[3] for row in plan), [tuple(row) for row in plan]
 
 

@@ -25,7 +25,8 @@ from rich.console import Console
 from mirror.cli.output import print_status
 from mirror.config import Config, UpstreamConfig
 from mirror.operations import Wishes, sync_all
-from mirror.queries.repositories import find_repository
+from mirror.queries.caller import OPERATOR
+from mirror.queries.repositories import repository_details
 from mirror.queries.status import read_status
 from mirror.report import Silent, Summary
 from mirror.store import Store
@@ -251,12 +252,12 @@ def test_one_repository_says_whether_its_refs_were_read(
     if gone:
         filled.gone("jespern/unread")
     with closing(open_reader(filled.store.path)) as connection:
-        unread = find_repository(connection, "jespern/unread")
-        empty = find_repository(connection, "jespern/empty")
+        unread = repository_details(connection, OPERATOR, "jespern/unread")
+        empty = repository_details(connection, OPERATOR, "jespern/empty")
     assert unread is not None
     assert empty is not None
-    assert (unread.refs, unread.branches, unread.tags) == (said, None, None)
-    assert (empty.refs, empty.branches, empty.tags) == ("read", [], [])
+    assert (unread.row.refs, unread.branches, unread.tags) == (said, None, None)
+    assert (empty.row.refs, empty.branches, empty.tags) == ("read", [], [])
 
 
 def test_show_says_whether_refs_were_read(filled: FixtureDb, tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from cli_runner import Folder
 from older_files import DUMPS, restored
 
 from mirror.errors import StoreError
-from mirror.queries.repositories import changes_since, find_repository
+from mirror.queries.caller import OPERATOR
+from mirror.queries.changes import changes_since
+from mirror.queries.repositories import repository_details
 from mirror.queries.status import read_status
 from mirror.search import search
 from mirror.store import Store
@@ -39,8 +41,8 @@ def read_all(path: Path) -> None:
     """Read as each of the reading commands does."""
     with closing(open_reader(path)) as connection, damage_explained(path):
         search(connection, "tool")
-        find_repository(connection, "ws/tool-1")
-        list(changes_since(connection, "2026"))
+        repository_details(connection, OPERATOR, "ws/tool-1")
+        list(changes_since(connection, OPERATOR, "2026"))
         read_status(connection, utc_now())
 
 

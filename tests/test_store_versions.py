@@ -9,7 +9,8 @@ import pytest
 from older_files import DUMPS, restored
 from sqlite_utils import Database
 
-from mirror.queries.repositories import find_repository
+from mirror.queries.caller import OPERATOR
+from mirror.queries.repositories import repository_details
 from mirror.search import search
 from mirror.store import Store
 from mirror.store import migrations as schema
@@ -36,9 +37,9 @@ def test_a_file_of_every_version_becomes_as_a_new_one(tmp_path: Path, dump: Path
     with closing(open_reader(path)) as connection:
         assert search(connection, "tool").count == 3
         assert search(connection, "übung").count == search(connection, "other").count == 1
-        sight = find_repository(connection, "ws/tool-1")
-    assert sight is not None
-    assert [ref["name"] for ref in (*(sight.branches or ()), *(sight.tags or ()))] == ["main", "v1"]
+        found = repository_details(connection, OPERATOR, "ws/tool-1")
+    assert found is not None
+    assert [ref.name for ref in (*(found.branches or ()), *(found.tags or ()))] == ["main", "v1"]
     with Store(path) as store:
         store.finish_search_index()
     assert check_file(path, repair=False) == []

@@ -11,7 +11,8 @@ import msgspec
 
 from mirror.config import Config, Duration, Retry, UpstreamConfig
 from mirror.operations import Wishes, sync_all
-from mirror.queries.repositories import find_repository
+from mirror.queries.caller import OPERATOR
+from mirror.queries.repositories import repository_named
 from mirror.report import Silent
 from mirror.sandbox import RunningSandbox, Sandbox, World, running, visible_repositories
 from mirror.search import search
@@ -63,10 +64,10 @@ class WriteHarness:
         """Read a repository as `mirror show` does."""
         connection = open_reader(self.path)
         try:
-            sight = find_repository(connection, full_name)
+            row = repository_named(connection, OPERATOR, full_name, gone=True)
         finally:
             connection.close()
-        return sight.repository if sight else None
+        return row.columns() if row else None
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Read anything."""

@@ -4,7 +4,6 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
@@ -14,9 +13,12 @@ from rich.text import Text
 
 from mirror.cli.main import configured, json_option, out, plain
 from mirror.errors import ConfigError, NotFound
-from mirror.queries.repositories import Sight, changes_since, find_repository
+from mirror.queries.caller import OPERATOR
+from mirror.queries.changes import EXPORTED, changes_since
+from mirror.queries.repositories import RepositoryDetails, repository_details
+from mirror.queries.rows import LISTED, ChangeRow
+from mirror.queries.search import find_repositories
 from mirror.search import highlight_ranges
-from mirror.search import search as find
 from mirror.store.files import damage_explained, open_reader
 from mirror.times import age_text, from_text, moment_of, to_text, utc_now
 
@@ -60,10 +62,19 @@ def search(
         mirror search jespern/ --json
     """
     with reader(ctx) as connection:
-        found = find(connection, query, limit=limit, offset=offset, owner=owner, scm=scm, fuzzy=fuzzy or None)
+        found = find_repositories(
+            connection,
+            OPERATOR,
+            query,
+            limit=limit,
+            offset=offset,
+            owner=owner,
+            scm=scm,
+            fuzzy=fuzzy or None,
+        )
     if as_json:
-        fields = ("query", "count", "fuzzy", "corrected", "repositories")
-        click.echo(msgspec.json.encode({field: getattr(found, field) for field in fields}))
+        listed = [row.columns(*LISTED) for row in found.repositories]
+        click.echo(msgspec.json.encode({**msgspec.structs.asdict(found), "repositories": listed}))
         return
     if found.count == 0:
         out().print(f"no repository is called like {escape(repr(query))}")
@@ -77,10 +88,10 @@ def search(
     table = Table(box=None, show_header=False, pad_edge=False)
     needles = found.corrected or (query,)
     for row in found.repositories:
-        followers = f"{row['followers_count']:,}" if row["followers_count"] is not None else ""
-        private = "private" if row["is_private"] else ""
-        about = " ".join((row["description"] or "").split())[:80]
-        table.add_row(_marked(row["full_name"], needles), row["scm"] or "", private, followers, Text(about))
+        followers = f"{row.followers_count:,}" if row.followers_count is not None else ""
+        private = "private" if row.is_private else ""
+        about = " ".join((row.description or "").split())[:80]
+        table.add_row(_marked(row.full_name, needles), row.scm or "", private, followers, Text(about))
     out().print(table)
 
 
@@ -108,60 +119,60 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
     if name.count("/") != 1 or not all(name.split("/")):
         raise ConfigError(f"{name!r} is no repository; write it as OWNER/SLUG")
     with reader(ctx) as connection:
-        sight = find_repository(connection, name)
-    if sight is None:
+        found = repository_details(connection, OPERATOR, name)
+    if found is None:
         raise NotFound(f"the mirror holds no repository {name}; `mirror search` finds by part of a name")
     if as_json:
-        click.echo(msgspec.json.encode(sight))
+        click.echo(msgspec.json.encode(found.exported()))
     else:
-        _print_sight(sight)
+        _print_details(found)
 
 
-def _print_sight(sight: Sight) -> None:
-    console, row, now = out(), sight.repository, utc_now()
-    title = Text(row["full_name"], style="bold")
-    if row["deleted_at"]:
-        title.append(f"  gone since {row['deleted_at'][:10]}: {row['gone_reason']}", style="red")
+def _print_details(details: RepositoryDetails) -> None:
+    console, row, now = out(), details.row, utc_now()
+    title = Text(row.full_name, style="bold")
+    if row.deleted_at:
+        title.append(f"  gone since {row.deleted_at[:10]}: {row.gone_reason}", style="red")
     console.print(title)
-    if row["description"]:
-        console.print(Text(row["description"].strip()))
+    if row.description:
+        console.print(Text(row.description.strip()))
     table = Table(box=None, show_header=False, pad_edge=False)
     for label, value in (
-        ("owner", sight.owner),
-        ("kind", " ".join(filter(None, ["private" if row["is_private"] else "public", row["scm"]]))),
-        ("language", row["language"]),
-        ("website", row["website"]),
-        ("main branch", row["main_branch"] or _no_main_branch(sight)),
-        ("fork of", row["parent_full_name"]),
-        ("clone", row["clone_https"]),
-        ("", row["clone_ssh"]),
-        ("created", row["created_at"]),
-        ("updated", row["updated_at"]),
-        ("seen", _ago(row["last_seen_at"])),
-        ("refs read", _ago(row["refs_synced_at"]) if row["refs_synced_at"] else sight.refs),
+        ("owner", row.owner),
+        ("kind", " ".join(filter(None, ["private" if row.is_private else "public", row.scm]))),
+        ("language", row.language),
+        ("website", row.website),
+        ("main branch", row.main_branch or _no_main_branch(details)),
+        ("fork of", row.parent_full_name),
+        ("clone", row.clone_https),
+        ("", row.clone_ssh),
+        ("created", row.created_at),
+        ("updated", row.updated_at),
+        ("seen", _ago(row.last_seen_at)),
+        ("refs read", _ago(row.refs_synced_at) if row.refs_synced_at else row.refs),
     ):
         if value:
             table.add_row(label, Text(str(value)))
     console.print(table)
-    for title_text, refs in (("branches", sight.branches), ("tags", sight.tags)):
+    for title_text, refs in (("branches", details.branches), ("tags", details.tags)):
         if refs is None:
-            console.print(Text(f"{title_text}: {sight.refs}", style="bold"))
+            console.print(Text(f"{title_text}: {row.refs}", style="bold"))
             continue
         console.print(Text(f"{title_text} ({len(refs)})", style="bold"))
         listing = Table(box=None, show_header=False, pad_edge=False)
         for ref in refs:
-            date = ref["target_date"]
+            date = ref.target_date
             age = age_text((now - from_text(date)).total_seconds()) + " old" if date else ""
-            listing.add_row("  " + escape(ref["name"]), ref["target_hash"][:12], age)
+            listing.add_row("  " + escape(ref.name), ref.target_hash[:12], age)
         if refs:
             console.print(listing)
 
 
-def _no_main_branch(sight: Sight) -> str:
+def _no_main_branch(details: RepositoryDetails) -> str:
     """Say why no main branch is named: only a repository whose refs were read is known to be empty."""
-    if sight.branches is None:
+    if details.branches is None:
         return "not known"
-    return "none" if sight.branches else "none, the repository is empty"
+    return "none" if details.branches else "none, the repository is empty"
 
 
 def _ago(moment: str) -> str:
@@ -186,19 +197,17 @@ def changes(ctx: click.Context, since: str, as_json: bool) -> None:
     except ValueError as error:
         raise ConfigError(f"--since: {error}") from None
     with reader(ctx) as connection:
-        for change in changes_since(connection, to_text(moment)):
+        for change in changes_since(connection, OPERATOR, to_text(moment)):
             if as_json:
-                click.echo(msgspec.json.encode(change))
+                click.echo(msgspec.json.encode({name: getattr(change, name) for name in EXPORTED}))
             else:
                 click.echo(_change_line(change))
 
 
-def _change_line(change: dict[str, Any]) -> str:
+def _change_line(change: ChangeRow) -> str:
     """Write a change on one line; what it says of hashes is cut to twelve digits."""
-    about = change["repository"] or change["owner"] or ""
-    old, new = (
-        (value[:12] if change["ref"] and value else value) for value in (change["old"], change["new"])
-    )
+    about = change.repository or change.owner or ""
+    old, new = ((value[:12] if change.ref and value else value) for value in (change.old, change.new))
     arrow = f" {old or ''} -> {new or ''}" if old or new else ""
-    ref = f" {change['ref']}" if change["ref"] else ""
-    return plain(f"{change['at'][:19]}Z  {change['kind']:<15} {about}{ref}{arrow}").replace("\n", " ")
+    ref = f" {change.ref}" if change.ref else ""
+    return plain(f"{change.at[:19]}Z  {change.kind:<15} {about}{ref}{arrow}").replace("\n", " ")

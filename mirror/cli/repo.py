@@ -14,7 +14,8 @@ from mirror.config import Config
 from mirror.errors import ConfigError
 from mirror.model import FORK_POLICIES, Repository, RepositorySettings
 from mirror.operations import built_in_sandbox
-from mirror.queries.repositories import find_repository
+from mirror.queries.caller import OPERATOR
+from mirror.queries.repositories import repository_named
 from mirror.store.files import open_reader
 from mirror.write import PassThrough
 
@@ -188,7 +189,7 @@ def _print_row(config: Config, full_name: str) -> None:
     """Print the row as the mirror has it now."""
     connection = open_reader(Path(config.database))
     try:
-        sight = find_repository(connection, full_name)
+        row = repository_named(connection, OPERATOR, full_name, gone=True)
     finally:
         connection.close()
-    click.echo(msgspec.json.encode(sight.repository if sight else None))
+    click.echo(msgspec.json.encode(row.columns() if row else None))

@@ -1,5 +1,8 @@
 """Who asks, and what is open to them."""
 
+import json
+from typing import Any
+
 import msgspec
 
 
@@ -23,5 +26,12 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         """Tell whether a credential was accepted."""
         return self.token_id is not None or bool(self.user_ids)
 
+    @property
+    def values(self) -> dict[str, Any]:
+        """The parameter that conditions on this caller name: `:ids`, the caller's own rows of `users`."""
+        return {"ids": json.dumps(self.user_ids)}
+
 
 ANONYMOUS = Caller()
+OPERATOR = Caller(name="operator", sees_all=True)
+"""Whoever runs commands on the file itself."""

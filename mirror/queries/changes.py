@@ -1,14 +1,15 @@
-"""What changed, the latest first, as far as a visitor may see it; filtered, paged by the change's number."""
+"""What changed, as far as a caller may see it: filtered, the latest first, paged by the change's number."""
 
 import json
 import sqlite3
+from collections.abc import Iterator
 
 import msgspec
 
 from mirror.queries.caller import Caller
-from mirror.queries.repositories import refs_state
-from mirror.queries.rows import Row, ids_of, rows
-from mirror.queries.visible import visible, visible_changes
+from mirror.queries.refs import refs_state
+from mirror.queries.rows import ChangeRow, Values, fetch_as, fetch_value
+from mirror.queries.visibility import visible_changes
 
 KINDS = {
     "repositories": (
@@ -20,79 +21,110 @@ KINDS = {
 }  # fmt: skip
 """All kinds of changes by what they are about; the name of a group stands for all of it."""
 
+OF_OWNERS = frozenset({"owner_renamed"})
+"""Kinds of changes that are about an owner; all others are about a repository."""
+EXPORTED = ("at", "kind", "upstream", "repository", "owner", "ref", "old", "new")
+"""What `mirror changes --json` tells of each change."""
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """Which changes are asked for; what is None or empty does not matter. `before` is a change's number."""
+_EXPRESSIONS = {
+    "repository": "r.full_name",
+    "owner_id": "u.id",
+    "owner": "u.username",
+    "upstream": "up.name",
+    "refs": f"iif(c.kind = 'created', {refs_state('r')}, NULL)",
+}
+_COLUMNS = ", ".join(_EXPRESSIONS.get(field, f"c.{field}") for field in ChangeRow.__struct_fields__)
+_SOURCE = """changes c LEFT JOIN repositories r ON r.id = c.repository_id
+    LEFT JOIN users u ON u.id = coalesce(c.user_id, r.owner_id)
+    LEFT JOIN upstreams up ON up.id = coalesce(r.upstream_id, u.upstream_id)"""
+
+
+class ChangeFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which changes are asked for; what is None or empty does not matter.
+
+    `owner_ids` are rows of `users`. `since` and `until` are moments, the second one excluded; `before` is a
+    change's number. `forks` tells `created` changes apart: of forks alone, or of others alone.
+    """
 
     kinds: tuple[str, ...] = ()
     owner: str = ""
     upstream: str = ""
     ref: str = ""
     repository_id: int | None = None
-    owner_id: int | None = None
+    owner_ids: tuple[int, ...] = ()
+    forks: bool | None = None
     since: str = ""
     until: str = ""
     before: int | None = None
-    limit: int = 50
+
+    def conditions(self) -> list[str]:
+        """Say in SQL what is asked for; `+` keeps SQLite on the order of the numbers."""
+        is_fork = f"r.parent_full_name IS {'NOT ' if self.forks else ''}NULL"
+        each = {
+            "c.kind IN (SELECT value FROM json_each(:kinds))": self.kinds,
+            "c.repository_id = :repository_id": self.repository_id is not None,
+            self._of_owners(): self.owner_ids,
+            "u.username = :owner COLLATE NOCASE": self.owner,
+            "up.name = :upstream": self.upstream,
+            "instr(lower(c.ref), lower(:ref)) > 0": self.ref,
+            f"(c.kind <> 'created' OR {is_fork})": self.forks is not None,
+            "+c.at >= :since": self.since,
+            "+c.at < :until": self.until,
+            "c.id < :before": self.before is not None,
+        }
+        return [condition for condition, is_asked in each.items() if is_asked]
+
+    def _of_owners(self) -> str:
+        """Return the condition that a change is of some owners, or of a repository of theirs."""
+        among = "IN (SELECT value FROM json_each(:owner_ids))"
+        of_repositories = f"c.repository_id IN (SELECT id FROM repositories WHERE owner_id {among})"
+        if self.kinds and OF_OWNERS.isdisjoint(self.kinds):  # an index knows the repository, none the user
+            return of_repositories
+        return f"(c.user_id {among} OR {of_repositories})"
+
+    def values(self) -> Values:
+        """Return what the conditions name."""
+        lists = {"kinds": json.dumps(self.kinds), "owner_ids": json.dumps(self.owner_ids)}
+        return msgspec.structs.asdict(self) | lists
 
 
-def changes(connection: sqlite3.Connection, caller: Caller, wanted: Wanted) -> list[Row]:
-    """Read a page of changes, and one more where there are more.
+class ChangesPage(msgspec.Struct, frozen=True):
+    """Some changes, and whether there are more of them."""
 
-    Strangers see nothing of the time when a repository was private, though it is public now; of owners
-    only those who own something that they may see.
-    """
-    conditions = [_may_see(caller), *_conditions(wanted)]
-    values = {
-        "ids": ids_of(caller),
-        "kinds": json.dumps(wanted.kinds),
-        "most": wanted.limit + 1,
-        **{name: getattr(wanted, name) for name in wanted.__struct_fields__ if name != "kinds"},
-    }
-    return rows(
+    rows: list[ChangeRow]
+    more: bool
+
+
+def latest_changes(
+    connection: sqlite3.Connection, caller: Caller, wanted: ChangeFilter, *, limit: int, offset: int = 0
+) -> ChangesPage:
+    """Read a page of changes, the latest first."""
+    found = fetch_as(
+        ChangeRow,
         connection,
-        f"""SELECT c.id, c.at, c.kind, c.ref, c.old, c.new, c.repository_id, u.id AS owner_id,
-                r.full_name AS repository, u.username AS owner, up.name AS upstream, r.is_private,
-                iif(c.kind = 'created', {refs_state("r")}, NULL) AS refs
-            FROM changes c LEFT JOIN repositories r ON r.id = c.repository_id
-            LEFT JOIN users u ON u.id = coalesce(c.user_id, r.owner_id)
-            LEFT JOIN upstreams up ON up.id = coalesce(r.upstream_id, u.upstream_id)
-            WHERE {" AND ".join(conditions)} ORDER BY c.id DESC LIMIT :most""",
-        values,
+        f"""SELECT {_COLUMNS} FROM {_SOURCE} WHERE {_where(caller, wanted)}
+            ORDER BY c.id DESC LIMIT :most OFFSET :offset""",
+        {**caller.values, **wanted.values(), "most": limit + 1, "offset": offset},
     )
+    return ChangesPage(found[:limit], len(found) > limit)
 
 
-def _conditions(wanted: Wanted) -> list[str]:
-    """Say in SQL what is asked for; `+` keeps SQLite on the order of the numbers where that is shorter."""
-    said = list[str]()
-    if wanted.kinds:
-        said.append("c.kind IN (SELECT value FROM json_each(:kinds))")
-    if wanted.repository_id is not None:
-        said.append("c.repository_id = :repository_id")
-    if wanted.owner_id is not None:
-        said.append(
-            "(c.user_id = :owner_id OR c.repository_id IN"
-            " (SELECT id FROM repositories WHERE owner_id = :owner_id))"
-        )
-    if wanted.owner:
-        said.append("u.username = :owner COLLATE NOCASE")
-    if wanted.upstream:
-        said.append("up.name = :upstream")
-    if wanted.ref:
-        said.append("instr(lower(c.ref), lower(:ref)) > 0")
-    if wanted.since:
-        said.append("+c.at >= :since")
-    if wanted.until:
-        said.append("+c.at < :until")
-    if wanted.before is not None:
-        said.append("c.id < :before")
-    return said
+def count_changes(connection: sqlite3.Connection, caller: Caller, wanted: ChangeFilter) -> int:
+    """Count all changes that are asked for."""
+    sql = f"SELECT count(*) FROM {_SOURCE} WHERE {_where(caller, wanted)}"
+    return int(fetch_value(connection, sql, {**caller.values, **wanted.values()}))
 
 
-def _may_see(caller: Caller) -> str:
-    """Return the condition under which a change may be seen."""
-    if caller.sees_all:
-        return "1"
-    return f"""CASE WHEN r.id IS NOT NULL THEN {visible_changes(caller)}
-        ELSE EXISTS (SELECT 1 FROM repositories o WHERE o.owner_id = c.user_id AND {visible(caller, "o")})
-        END"""
+def changes_since(connection: sqlite3.Connection, caller: Caller, moment: str) -> Iterator[ChangeRow]:
+    """Yield what was seen to change at or after a moment, in order."""
+    cursor = connection.cursor()
+    cursor.row_factory = None
+    cursor.execute(
+        f"SELECT {_COLUMNS} FROM {_SOURCE} WHERE c.at >= :since AND {visible_changes(caller)} ORDER BY c.id",
+        {**caller.values, "since": moment},
+    )
+    return (ChangeRow(*row) for row in cursor)
+
+
+def _where(caller: Caller, wanted: ChangeFilter) -> str:
+    return " AND ".join([visible_changes(caller), *wanted.conditions()])

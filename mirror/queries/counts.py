@@ -1,4 +1,4 @@
-"""How many repositories a list has, from indexes alone: no row is looked at, however many there are."""
+"""How much there is, from indexes alone as far as that goes: no row is looked at, however many there are."""
 
 import sqlite3
 from collections.abc import Callable
@@ -7,8 +7,110 @@ import msgspec
 
 from mirror.queries.caller import Caller
 from mirror.queries.memory import state
-from mirror.queries.repositories import Values, tuples
-from mirror.queries.visible import visible
+from mirror.queries.rows import Values, fetch, fetch_value
+from mirror.queries.visibility import visible
+
+
+class UpstreamCounts(msgspec.Struct, frozen=True):
+    """How many repositories of an upstream there are; the last three numbers are of living ones."""
+
+    living: int
+    gone: int
+    private: int
+    refs_waiting: int
+    refs_unread: int
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller may see, by upstream and in all: living repositories, and who owns them."""
+
+    by_upstream: dict[int, UpstreamCounts]
+    repositories: int
+    refs_unread: int
+    owners: int
+
+
+class RefCounts(msgspec.Struct, frozen=True):
+    """How many branches and tags there are that a caller may see."""
+
+    branches: int
+    tags: int
+
+
+def counts_of(connection: sqlite3.Connection, caller: Caller) -> Counts:
+    """Count repositories and owners: all of them in an index, less what is gone or hidden."""
+    living = "r.deleted_at IS NULL"
+    known, gone, private, waiting, unread = (
+        _by_upstream(connection, caller, condition)
+        for condition in (
+            "1",
+            "r.deleted_at IS NOT NULL",
+            f"r.is_private = 1 AND {living}",
+            f"r.refs_stale AND {living}",
+            f"r.refs_stale AND r.refs_synced_at IS NULL AND {living}",
+        )
+    )
+    by_upstream = {
+        row_id: UpstreamCounts(
+            count - gone.get(row_id, 0), *(each.get(row_id, 0) for each in (gone, private, waiting, unread))
+        )
+        for row_id, count in known.items()
+    }
+    return Counts(
+        by_upstream=by_upstream,
+        repositories=sum(one.living for one in by_upstream.values()),
+        refs_unread=sum(one.refs_unread for one in by_upstream.values()),
+        owners=fetch_value(
+            connection,
+            f"""SELECT count(DISTINCT r.owner_id) FROM repositories r
+                WHERE {living} AND {visible(caller, "r")}""",
+            caller.values,
+        ),
+    )
+
+
+def ref_counts_of(connection: sqlite3.Connection, caller: Caller) -> RefCounts:
+    """Count branches and tags: all of them, less those of repositories that the caller may not see.
+
+    SQLite counts a whole table page by page, without a look at its rows; a cold file of ten million refs
+    has to be read once, all the same.
+    """
+    return RefCounts(_count_refs(connection, caller, "branches"), _count_refs(connection, caller, "tags"))
+
+
+def _count_refs(connection: sqlite3.Connection, caller: Caller, table: str) -> int:
+    everything = int(fetch_value(connection, f"SELECT count(*) FROM {table}"))
+    if caller.sees_all:
+        return everything
+    hidden = fetch_value(
+        connection,
+        f"""SELECT count(*) FROM repositories r JOIN {table} x ON x.repository_id = r.id
+            WHERE r.is_private = 1 AND NOT {visible(caller, "r")}""",
+        caller.values,
+    )
+    return everything - int(hidden)
+
+
+def _by_upstream(connection: sqlite3.Connection, caller: Caller, condition: str) -> dict[int, int]:
+    """Count the repositories of each upstream that a caller may see."""
+    ids = [row[0] for row in fetch(connection, "SELECT id FROM upstreams")]
+    found = _grouped(connection, condition, ids, {})
+    if caller.sees_all:
+        return found
+    concealed = f"{condition} AND r.is_private = 1 AND NOT {visible(caller, 'r')}"
+    hidden = _grouped(connection, concealed, ids, caller.values)
+    return {row_id: count - hidden.get(row_id, 0) for row_id, count in found.items()}
+
+
+def _grouped(
+    connection: sqlite3.Connection, condition: str, upstream_ids: list[int], values: Values
+) -> dict[int, int]:
+    """Count by upstream; where there is one alone, in the index that the condition has, without the rows."""
+    if len(upstream_ids) == 1:
+        sql = f"SELECT count(*) FROM repositories r WHERE {condition}"
+        return {upstream_ids[0]: int(fetch_value(connection, sql, values))}
+    sql = f"SELECT r.upstream_id, count(*) FROM repositories r WHERE {condition} GROUP BY 1"
+    return dict(fetch(connection, sql, values))
 
 
 class Owners(msgspec.Struct, frozen=True):
@@ -43,5 +145,5 @@ def _remembered(connection: sqlite3.Connection, sql: str, values: Values) -> int
     """Count once for each state of the file: counting 100,000 costs as much as reading the page."""
     counts, key = state(connection).counts, (sql, repr(values))
     if key not in counts:
-        counts[key] = int(tuples(connection, sql, values)[0][0])
+        counts[key] = int(fetch_value(connection, sql, values))
     return counts[key]

@@ -1,4 +1,7 @@
-"""How each upstream stands, for the foot of every page; and the counts, which cost a scan."""
+"""The crawl as the file knows it: how each upstream stands, what was asked, how fresh rows are, what failed.
+
+Each measure is one statement that stands by itself, so that its page can link to it as SQL.
+"""
 
 import sqlite3
 from typing import Any
@@ -6,8 +9,8 @@ from typing import Any
 import msgspec
 
 from mirror.queries.caller import Caller
-from mirror.queries.rows import Row, ids_of, one, rows
-from mirror.queries.visible import visible
+from mirror.queries.rows import fetch_as, fetch_dicts
+from mirror.queries.visibility import visible
 
 HOUR = """
 select bucket, (at - :since) / 60 as minute, sum(sent) as requests
@@ -30,29 +33,29 @@ FRESHNESS = """
 select case when last_seen_at >= :hour then 0 when last_seen_at >= :day then 1
             when last_seen_at >= :week then 2 when last_seen_at >= :month then 3 else 4 end as age,
        sum(refs_stale = 0) as repositories, sum(refs_stale <> 0) as refs_waiting
-from repositories r where deleted_at is null and {seen}
+from repositories r where deleted_at is null and {visible}
 group by 1 order by 1"""
 GROWTH = """
 select substr(created_at, 1, :letters) as period, count(*) as created
-from repositories r where created_at is not null and {seen}
+from repositories r where created_at is not null and {visible}
 group by 1 order by 1"""
 FAILURES = """
 select f.kind, f.subject, f.status, f.error, f.attempts, f.first_at, f.last_at, f.next_try_at,
        f.accepted, f.repository_id, r.full_name, u.name as upstream
 from sync_failures f join upstreams u on u.id = f.upstream_id
 left join repositories r on r.id = f.repository_id
-where {seen}
+where {visible}
 order by f.accepted, f.next_try_at limit 100"""
 MISSING = """
 select sum(not f.accepted) as missing, sum(f.accepted) as accepted
 from sync_failures f left join repositories r on r.id = f.repository_id
-where {seen}"""
+where {visible}"""
 
 
 class Measure(msgspec.Struct, frozen=True):
     """What a statement found, and the statement with its values, to be looked at as SQL."""
 
-    rows: list[Row]
+    rows: list[dict[str, Any]]
     sql: str
     values: dict[str, Any]
 
@@ -60,27 +63,51 @@ class Measure(msgspec.Struct, frozen=True):
 def measure(connection: sqlite3.Connection, sql: str, **values: Any) -> Measure:
     """Read a statement that is for everybody whom the page lets read it."""
     sql = sql.strip()
-    return Measure(rows(connection, sql, values), sql, values)
+    return Measure(fetch_dicts(connection, sql, values), sql, values)
 
 
-def measure_seen(connection: sqlite3.Connection, caller: Caller, sql: str, **values: Any) -> Measure:
+def measure_visible(connection: sqlite3.Connection, caller: Caller, sql: str, **values: Any) -> Measure:
     """Read a statement about repositories, as far as the caller may see them."""
-    seen = "1" if caller.sees_all else visible(caller, "r")
-    sql = sql.strip().replace("{seen}", seen)
-    if ":ids" in sql:
-        values["ids"] = ids_of(caller)
-    return Measure(rows(connection, sql, values), sql, values)
+    sql = sql.replace("{visible}", visible(caller, "r"))
+    return measure(connection, sql, **values, **(caller.values if ":ids" in sql else {}))
 
 
 def failures(connection: sqlite3.Connection, caller: Caller) -> Measure:
     """Read what failed; what concerns no repository may name what is not public."""
-    return measure_seen(connection, caller, FAILURES)
+    return measure_visible(connection, caller, FAILURES)
 
 
-def missing(connection: sqlite3.Connection, caller: Caller, *, is_open: bool) -> Row:
+class RepositoryFailure(msgspec.Struct, frozen=True):
+    """What could not be read of a repository, how often it was tried, and when it is tried again."""
+
+    kind: str
+    status: int | None
+    attempts: int
+    next_try_at: str
+
+
+def failures_of(connection: sqlite3.Connection, repository_id: int) -> list[RepositoryFailure]:
+    """List what could not be read of a repository."""
+    return fetch_as(
+        RepositoryFailure,
+        connection,
+        """SELECT kind, status, attempts, next_try_at FROM sync_failures
+           WHERE repository_id = :id ORDER BY next_try_at""",
+        {"id": repository_id},
+    )
+
+
+class Missing(msgspec.Struct, frozen=True):
+    """How many failures keep the mirror from being complete, and how many others were accepted."""
+
+    missing: int | None
+    accepted: int | None
+
+
+def missing(connection: sqlite3.Connection, caller: Caller, *, is_open: bool) -> Missing:
     """Count what is missing; in an open file all of it, since numbers name nothing."""
-    found = measure(connection, MISSING.replace("{seen}", "1")) if is_open else None
-    return (found or measure_seen(connection, caller, MISSING)).rows[0]
+    sql = MISSING.replace("{visible}", "1" if is_open else visible(caller, "r"))
+    return fetch_as(Missing, connection, sql, caller.values)[0]
 
 
 def runs(connection: sqlite3.Connection, caller: Caller) -> Measure:
@@ -88,93 +115,33 @@ def runs(connection: sqlite3.Connection, caller: Caller) -> Measure:
     return measure(connection, RUNS if caller.sees_all else RUNS.replace("s.error", "NULL AS error"))
 
 
-def upstreams(connection: sqlite3.Connection) -> list[Row]:
-    """Read each upstream with the moment of its last complete sync and how its last run went.
+class UpstreamRow(msgspec.Struct, frozen=True):
+    """An upstream, when its last complete sync ended, and how its last run went.
 
-    A look at what is likely to have changed, or a second try, is a run, but no complete sync.
+    A watch run, or a second try, is a run, but no complete sync.
     """
-    return rows(
+
+    id: int
+    name: str
+    kind: str
+    url: str
+    refs: str | None
+    complete_at: str | None
+    run_state: str | None
+    run_kind: str | None
+    run_started_at: str | None
+    run_finished_at: str | None
+
+
+def upstreams(connection: sqlite3.Connection) -> list[UpstreamRow]:
+    """Read all upstreams, in the order in which they were added."""
+    return fetch_as(
+        UpstreamRow,
         connection,
         """SELECT up.id, up.name, up.kind, up.url, up.refs,
                (SELECT s.finished_at FROM sync_runs s WHERE s.upstream_id = up.id AND s.state = 'complete'
-                    AND s.kind IN ('full', 'incremental') ORDER BY s.id DESC LIMIT 1) AS complete_at,
-               last.state AS run_state, last.kind AS run_kind, last.started_at AS run_started_at,
-               last.finished_at AS run_finished_at
+                    AND s.kind IN ('full', 'incremental') ORDER BY s.id DESC LIMIT 1),
+               last.state, last.kind, last.started_at, last.finished_at
            FROM upstreams up LEFT JOIN sync_runs last ON last.id =
                (SELECT max(id) FROM sync_runs WHERE upstream_id = up.id) ORDER BY up.id""",
     )
-
-
-def counts(connection: sqlite3.Connection, caller: Caller) -> Row:
-    """Count repositories and owners: all of them in an index, less what is gone or not for the visitor."""
-    living, gone = "r.deleted_at IS NULL", "r.deleted_at IS NOT NULL"
-    known = _by_upstream(connection, caller, "1")
-    tombstones = _by_upstream(connection, caller, gone)
-    private = _by_upstream(connection, caller, f"r.is_private = 1 AND {living}")
-    waiting = _by_upstream(connection, caller, f"r.refs_stale AND {living}")
-    unread = _by_upstream(connection, caller, f"r.refs_stale AND r.refs_synced_at IS NULL AND {living}")
-    by_upstream = {
-        row_id: {
-            "living": count - tombstones.get(row_id, 0),
-            "private": private.get(row_id, 0),
-            "gone": tombstones.get(row_id, 0),
-            "refs_waiting": waiting.get(row_id, 0),
-            "refs_unread": unread.get(row_id, 0),
-        }
-        for row_id, count in known.items()
-    }
-    return {
-        "by_upstream": by_upstream,
-        "repositories": sum(row["living"] for row in by_upstream.values()),
-        "refs_unread": sum(row["refs_unread"] for row in by_upstream.values()),
-        "owners": one(
-            connection,
-            f"""SELECT count(DISTINCT r.owner_id) FROM repositories r
-                WHERE {living} AND {visible(caller, "r")}""",
-            {"ids": ids_of(caller)},
-        ),
-    }
-
-
-def ref_counts(connection: sqlite3.Connection, caller: Caller) -> Row:
-    """Count branches and tags: all of them, less those of repositories that the visitor may not see.
-
-    SQLite counts a whole table page by page, without a look at its rows; a cold file of ten million refs
-    has to be read once, all the same.
-    """
-    return {table: _count(connection, caller, table) for table in ("branches", "tags")}
-
-
-def _count(connection: sqlite3.Connection, caller: Caller, table: str) -> int:
-    everything = int(one(connection, f"SELECT count(*) FROM {table}"))
-    if caller.sees_all:
-        return everything
-    hidden = one(
-        connection,
-        f"""SELECT count(*) FROM repositories r JOIN {table} x ON x.repository_id = r.id
-            WHERE r.is_private = 1 AND NOT {visible(caller, "r")}""",
-        {"ids": ids_of(caller)},
-    )
-    return everything - int(hidden)
-
-
-def _by_upstream(connection: sqlite3.Connection, caller: Caller, condition: str) -> dict[int, int]:
-    """Count the repositories of each upstream that a visitor may see."""
-    ids = [row["id"] for row in rows(connection, "SELECT id FROM upstreams")]
-    found = _grouped(connection, condition, ids, {})
-    if caller.sees_all:
-        return found
-    concealed = f"{condition} AND r.is_private = 1 AND NOT {visible(caller, 'r')}"
-    hidden = _grouped(connection, concealed, ids, {"ids": ids_of(caller)})
-    return {row_id: count - hidden.get(row_id, 0) for row_id, count in found.items()}
-
-
-def _grouped(
-    connection: sqlite3.Connection, condition: str, upstream_ids: list[int], values: dict[str, str]
-) -> dict[int, int]:
-    """Count by upstream; where there is one alone, in the index that the condition has, without the rows."""
-    if len(upstream_ids) == 1:
-        sql = f"SELECT count(*) FROM repositories r WHERE {condition}"
-        return {upstream_ids[0]: int(one(connection, sql, values))}
-    sql = f"SELECT r.upstream_id, count(*) AS n FROM repositories r WHERE {condition} GROUP BY 1"
-    return {row["upstream_id"]: row["n"] for row in rows(connection, sql, values)}

@@ -1,13 +1,46 @@
-"""What API 2.0 answers are shaped from: rows of the mirror, in the order in which `reads` selects them."""
+"""The rows that everything shown is made from: one type each for a repository, an account, a ref, a change.
 
-import json
+A new column of `repositories` becomes readable everywhere by adding a field to `RepositoryRow`.
+"""
+
 import sqlite3
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from mirror.queries.caller import Caller
+Values = Mapping[str, Any]
+Row = TypeVar("Row")
+
+
+def fetch(connection: sqlite3.Connection, sql: str, values: Values | None = None) -> list[Any]:
+    """Read plain tuples, whatever the connection makes of rows."""
+    cursor = connection.cursor()
+    cursor.row_factory = None
+    return cursor.execute(sql, values or {}).fetchall()
+
+
+def fetch_as(
+    row_type: type[Row], connection: sqlite3.Connection, sql: str, values: Values | None = None
+) -> list[Row]:
+    """Read rows as a struct whose fields are in the order of the selected columns."""
+    return [row_type(*row) for row in fetch(connection, sql, values)]
+
+
+def fetch_dicts(
+    connection: sqlite3.Connection, sql: str, values: Values | None = None
+) -> list[dict[str, Any]]:
+    """Read rows as mappings of column names to values: for reports, whose columns are their statement's."""
+    cursor = connection.cursor()
+    cursor.row_factory = None
+    cursor.execute(sql, values or {})
+    columns = [column[0] for column in cursor.description]
+    return [dict(zip(columns, row, strict=True)) for row in cursor]
+
+
+def fetch_value(connection: sqlite3.Connection, sql: str, values: Values | None = None) -> Any:
+    """Read one value, or None."""
+    return next((row[0] for row in fetch(connection, sql, values)), None)
 
 
 def known_uuid(identity: str | None) -> str | None:
@@ -15,35 +48,16 @@ def known_uuid(identity: str | None) -> str | None:
     return identity if identity is not None and identity.startswith("{") else None
 
 
-class Account(msgspec.Struct, frozen=True):
-    """A row of `users`: somebody who owns repositories or is a member, and the workspace of that name."""
+class RepositoryRow(msgspec.Struct, frozen=True):
+    """A repository as a caller may see it.
 
-    id: int
-    uuid: str
-    username: str | None
-    display_name: str | None
-    nickname: str | None
-    account_id: str | None
-    kind: str
-    is_owner: int
-    avatar_url: str | None
-    created_at: str | None
-    last_seen_at: str
-
-    @property
-    def known_uuid(self) -> str | None:
-        """The upstream's uuid; None where the upstream had none to give."""
-        return known_uuid(self.uuid)
-
-
-class Repository(msgspec.Struct, frozen=True):
-    """A row of `repositories`; the last fields are what the caller may see of its relatives.
-
-    `has_parent` says whether the parent may be told; `parent_name` is there where it is mirrored.
-    `forks_count` is without the forks that are hidden from the caller.
+    The fields are the columns of `repositories`, in their order, and the DERIVED ones. Of what a caller may
+    not know nothing is in it: the `parent_...` fields are None for a parent that is hidden, and
+    `forks_count` is without hidden forks. Flags are 1, 0 or None for unknown.
     """
 
     id: int
+    upstream_id: int
     uuid: str
     owner_id: int
     slug: str
@@ -57,7 +71,11 @@ class Repository(msgspec.Struct, frozen=True):
     size: int | None
     main_branch: str | None
     fork_policy: str | None
+    parent_id: int | None
+    parent_uuid: str | None
+    parent_full_name: str | None
     followers_count: int | None
+    forks_count: int | None
     has_issues: int | None
     has_wiki: int | None
     project_key: str | None
@@ -68,13 +86,76 @@ class Repository(msgspec.Struct, frozen=True):
     clone_ssh: str | None
     created_at: str | None
     updated_at: str | None
+    first_seen_at: str
     last_seen_at: str
     refs_synced_at: str | None
-    parent_uuid: str | None
-    parent_full_name: str | None
+    refs_stale: int
+    deleted_at: str | None
+    gone_reason: str | None
+    public_from: int
+    # DERIVED: the owner's name, whether there is a parent at all, the parent's name, `refs_state`.
+    owner: str | None
+    is_fork: int
     parent_name: str | None
-    has_parent: int
-    forks_count: int | None
+    refs: str
+
+    @property
+    def namespace(self) -> str:
+        """The first half of its full name."""
+        return self.full_name.partition("/")[0]
+
+    @property
+    def known_uuid(self) -> str | None:
+        """The upstream's uuid; None where the upstream had none to give."""
+        return known_uuid(self.uuid)
+
+    @property
+    def unmirrored_parent(self) -> str | None:
+        """The full name of a parent that is not mirrored."""
+        return self.parent_full_name if self.parent_id is None else None
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """What sets it apart from a living public one, in one word each."""
+        return tuple(
+            word for word, holds in (("private", self.is_private), ("gone", self.deleted_at)) if holds
+        )
+
+    def columns(self, *names: str) -> dict[str, Any]:
+        """Map columns to values: those of the table, unless others are named."""
+        return {name: getattr(self, name) for name in names or COLUMNS}
+
+
+DERIVED = ("owner", "is_fork", "parent_name", "refs")
+COLUMNS = tuple(field for field in RepositoryRow.__struct_fields__ if field not in DERIVED)
+"""The columns of the table, in their order."""
+FLAGS = ("is_private", "has_issues", "has_wiki")
+"""Columns that are yes, no or unknown."""
+LISTED = (
+    "id", "owner", "slug", "name", "full_name", "scm", "is_private", "description", "website", "language",
+    "followers_count", "forks_count", "created_at", "updated_at", "deleted_at",
+)  # fmt: skip
+"""What exported search results tell of each repository."""
+
+
+class AccountRow(msgspec.Struct, frozen=True):
+    """A row of `users`: somebody who owns repositories or is a member, and the workspace of that name."""
+
+    id: int
+    upstream_id: int
+    uuid: str
+    username: str | None
+    display_name: str | None
+    first_name: str | None
+    last_name: str | None
+    nickname: str | None
+    account_id: str | None
+    kind: str
+    is_owner: int
+    avatar_url: str | None
+    created_at: str | None
+    last_seen_at: str
+    deleted_at: str | None
 
     @property
     def known_uuid(self) -> str | None:
@@ -82,133 +163,63 @@ class Repository(msgspec.Struct, frozen=True):
         return known_uuid(self.uuid)
 
 
-class Ref(msgspec.Struct, frozen=True):
-    """A branch or a tag; `heads` and `target_parents` are JSON, None where the upstream did not tell."""
+class Membership(msgspec.Struct, frozen=True):
+    """An account at one end of a membership, and the permission: owner, collaborator, member or unknown."""
 
-    kind: str
-    name: str
-    target_hash: str
-    target_date: str | None
-    target_author: str | None
-    target_author_name: str | None
-    target_author_uuid: str | None
-    target_message: str | None
-    target_parents: str | None
-    heads: str | None
-    tagger: str | None
-    message: str | None
-    date: str | None
-
-
-Row = dict[str, Any]
-
-
-def rows(connection: sqlite3.Connection, sql: str, values: Mapping[str, Any] | None = None) -> list[Row]:
-    """Read rows as mappings of column names to values."""
-    cursor = connection.cursor()
-    cursor.row_factory = None
-    cursor.execute(sql, values or {})
-    columns = [column[0] for column in cursor.description]
-    return [dict(zip(columns, row, strict=True)) for row in cursor]
-
-
-def first(connection: sqlite3.Connection, sql: str, values: Mapping[str, Any] | None = None) -> Row | None:
-    """Read one row, or None."""
-    return next(iter(rows(connection, sql, values)), None)
-
-
-def one(connection: sqlite3.Connection, sql: str, values: Mapping[str, Any] | None = None) -> Any:
-    """Read one value, or None."""
-    row = first(connection, sql, values)
-    return next(iter(row.values())) if row else None
-
-
-def ids_of(caller: Caller) -> str:
-    """Return the caller's own rows of `users` as `lookups.visible` wants them under `:ids`."""
-    return json.dumps(caller.user_ids)
-
-
-class RepositoryRow(msgspec.Struct, frozen=True):
-    """A repository; the fields are columns of the table, in the order they are selected.
-
-    `followers` and `forks` are the numbers that the upstream told, `forks` less those hidden from the caller.
-    """
-
-    id: int
-    slug: str
-    name: str
-    full_name: str
-    scm: str | None
-    is_private: int
-    description: str | None
-    website: str | None
-    language: str | None
-    size: int | None
-    main_branch: str | None
-    fork_policy: str | None
-    parent_full_name: str | None
-    has_issues: int | None
-    has_wiki: int | None
-    avatar_url: str | None
-    created_at: str | None
-    updated_at: str | None
-    last_seen_at: str
-    refs_synced_at: str | None
-    deleted_at: str | None
-    followers: int | None
-    forks: int | None
-
-    @property
-    def owner(self) -> str:
-        """The namespace it lives in."""
-        return self.full_name.partition("/")[0]
-
-
-class FoundRepository(msgspec.Struct, frozen=True):
-    """A repository and what it was forked from.
-
-    `parent` is None where there is none, or none that the caller may see. `named_parent` is the name of a
-    parent that is not mirrored, for callers who may see everything: nobody knows whether it is private.
-    """
-
-    row: RepositoryRow
-    parent: RepositoryRow | None = None
-    named_parent: str | None = None
-    visible: bool = True
-
-
-class UserRow(msgspec.Struct, frozen=True):
-    """A user, team or workspace."""
-
-    id: int
-    username: str | None
-    display_name: str | None
-    first_name: str | None
-    last_name: str | None
-    kind: str
-    avatar_url: str | None
-    last_seen_at: str
+    account: AccountRow
+    permission: str | None
 
 
 class RefRow(msgspec.Struct, frozen=True):
-    """A branch or a tag; `heads` is JSON, None for git and for tags, like `target_parents`."""
+    """A branch or a tag; `heads` and `target_parents` are JSON, None where the upstream did not tell.
 
+    `heads` is of Mercurial branches; `tagger`, `message` and `date` are an annotated tag's own.
+    """
+
+    kind: str
     name: str
     target_hash: str
-    target_date: str | None
-    target_author: str | None
-    target_author_name: str | None
-    target_message: str | None
-    target_parents: str | None
-    heads: str | None
+    target_date: str | None = None
+    target_author: str | None = None
+    target_author_name: str | None = None
+    target_author_uuid: str | None = None
+    target_message: str | None = None
+    target_parents: str | None = None
+    heads: str | None = None
+    tagger: str | None = None
+    message: str | None = None
+    date: str | None = None
+
+    @property
+    def made_at(self) -> str | None:
+        """The date of a tag if it has one, else that of the commit."""
+        return self.target_date if self.date is None else self.date
+
+    def columns(self) -> dict[str, Any]:
+        """Map the columns of its table to values."""
+        foreign = {"kind", *NOT_OF[self.kind]}
+        return {name: getattr(self, name) for name in self.__struct_fields__ if name not in foreign}
+
+
+NOT_OF = {"branch": ("tagger", "message", "date"), "tag": ("heads",)}
+"""The fields of a ref that a kind of refs does not have."""
 
 
 class ChangeRow(msgspec.Struct, frozen=True):
-    """A change of a repository, with the repository's id to shape it by."""
+    """A line of `changes`, of a repository or of an owner; `repository` and `owner` are names of today.
 
+    `refs` is whether refs were read (`refs_state`), for a repository that was just found.
+    """
+
+    id: int
     at: str
     kind: str
     ref: str | None
     old: str | None
     new: str | None
-    repository_id: int
+    repository_id: int | None
+    repository: str | None
+    owner_id: int | None
+    owner: str | None
+    upstream: str | None
+    refs: str | None

@@ -18,8 +18,8 @@ from datasette.utils import baseconv
 from datasette.utils.asgi import Request
 from itsdangerous import BadSignature
 
-from mirror.queries import visible as lookups
 from mirror.queries.caller import ANONYMOUS, Caller
+from mirror.queries.visibility import hides
 from mirror.serve.database import mirror_named, mirrors
 from mirror.serve.exchange import served_of
 from mirror.serve.socket_owner import is_local
@@ -260,7 +260,7 @@ class Visitor:
 
     def lacks(self, connection: sqlite3.Connection, database: str) -> bool:
         """Tell whether the mirror on a connection holds a row that is hidden from them."""
-        return lookups.hides(connection, caller_of(self._actor, database))
+        return hides(connection, caller_of(self._actor, database))
 
 
 STRANGER = Visitor(None)

@@ -20,7 +20,7 @@ from datasette.utils.asgi import Forbidden
 from datasette.views.base import DatasetteError
 
 from mirror.errors import StoreError
-from mirror.queries.visible import holds_private
+from mirror.queries.visibility import holds_private
 from mirror.search.find import one_snapshot
 from mirror.serve.sql_access import Reach, functions_of, restrict
 from mirror.serve.sql_limits import BoundedConnection

@@ -13,8 +13,8 @@ from datasette.utils import add_cors_headers, sqlite_timelimit
 from datasette.utils.asgi import Request
 
 from mirror.queries.caller import Caller
-from mirror.queries.repositories import REFS_NOT_MIRRORED
-from mirror.queries.visible import state_of_refs
+from mirror.queries.refs import REFS_NOT_MIRRORED, REFS_READ
+from mirror.queries.rows import RepositoryRow
 from mirror.store.files import DAMAGED, known_remedy
 from mirror.times import from_text, utc_now
 
@@ -229,14 +229,10 @@ def refs_not_mirrored() -> ApiError:
     )
 
 
-def must_have_read_refs(
-    connection: sqlite3.Connection, repository_id: int, full_name: str, refs_synced_at: str | None
-) -> None:
+def must_have_read_refs(row: RepositoryRow) -> None:
     """Raise ApiError 503 for a repository whose refs were never read, 501 where none are mirrored."""
-    if refs_synced_at is not None:
-        return
-    not_mirrored_here = state_of_refs(connection, repository_id) == REFS_NOT_MIRRORED
-    raise refs_not_mirrored() if not_mirrored_here else refs_not_read(full_name)
+    if row.refs != REFS_READ:
+        raise refs_not_mirrored() if row.refs == REFS_NOT_MIRRORED else refs_not_read(row.full_name)
 
 
 def must_know_followers(known: Sequence[object], count: int | None) -> None:

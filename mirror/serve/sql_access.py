@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 
 from mirror.queries.caller import ANONYMOUS
-from mirror.queries.visible import is_known
+from mirror.queries.visibility import is_known
 from mirror.serve.sql_limits import RESERVED, BoundedConnection
 
 ALL = frozenset[str]()

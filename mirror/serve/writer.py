@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from mirror.errors import MirrorError, NotFound, OutcomeUnknown, StoreError, UpstreamRefused
 from mirror.model import FORK_POLICIES, Repository, RepositorySettings
-from mirror.queries import visible as lookups
+from mirror.queries.accounts import administered_namespaces
 from mirror.queries.caller import Caller
 from mirror.serve import auth as callers
 from mirror.serve.auth import Credentials, note_use
@@ -93,7 +93,7 @@ async def admitted_writer(
 
     def read(connection: sqlite3.Connection) -> tuple[Caller, frozenset[str] | None]:
         caller = callers.recognise(connection, said)
-        return caller, lookups.administered(connection, caller)
+        return caller, administered_namespaces(connection, caller)
 
     caller, namespaces = await database.execute_fn(read)
     await note_use(server, database, caller)

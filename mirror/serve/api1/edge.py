@@ -7,6 +7,7 @@ around ``<resource>`` items. A browser runs none of these formats and shows none
 """
 
 import re
+import sqlite3
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
@@ -15,6 +16,10 @@ import msgspec
 import yaml
 from datasette.utils.asgi import Request
 
+from mirror.queries.caller import Caller
+from mirror.queries.repositories import parents_of
+from mirror.queries.rows import RepositoryRow
+from mirror.serve.api1 import shapes
 from mirror.serve.api_edge import Names, Parameters
 from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, Asked
 
@@ -54,6 +59,14 @@ def request_of(datasette: "Datasette", request: Request, asked: Asked) -> Asked:
     """Return what a route is asked: API 1.0 adds nothing."""
     del datasette, request
     return asked
+
+
+def repository_answer(
+    connection: sqlite3.Connection, caller: Caller, row: RepositoryRow, *, state: str = "available"
+) -> Answer:
+    """Answer with one repository."""
+    parent = parents_of(connection, caller, [row]).get(row.parent_id or 0)
+    return Answer(body=shapes.repository(row, parent, state=state), synced_at=row.last_seen_at)
 
 
 def render(answer: Answer, parameters: Parameters) -> tuple[bytes, str]:

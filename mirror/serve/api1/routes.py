@@ -7,13 +7,17 @@ for each). `forks` is this mirror's own: 1.0 never had it, and its users asked f
 import sqlite3
 from collections.abc import Callable, Sequence
 
-from mirror.queries import visible as lookups
+import msgspec
+
+from mirror.queries import accounts
+from mirror.queries import repositories as reads
 from mirror.queries.caller import Caller
-from mirror.queries.rows import FoundRepository, RepositoryRow, UserRow
-from mirror.search import search
-from mirror.serve.api1 import edge
-from mirror.serve.api1 import shapes as legacy
-from mirror.serve.api1.edge import OWNER, SLUG
+from mirror.queries.changes import ChangeFilter, count_changes, latest_changes
+from mirror.queries.refs import KINDS, refs_by_name
+from mirror.queries.rows import AccountRow, RepositoryRow
+from mirror.queries.search import find_repositories
+from mirror.serve.api1 import edge, shapes
+from mirror.serve.api1.edge import OWNER, SLUG, repository_answer
 from mirror.serve.api1.writes import WRITERS, written
 from mirror.serve.api_edge import Api
 from mirror.serve.exchange import (
@@ -38,31 +42,31 @@ EVENTS_MOST = 1000
 EVERYTHING = 10**9
 
 
-def _repository(connection: sqlite3.Connection, asked: Asked) -> FoundRepository:
+def _repository(connection: sqlite3.Connection, asked: Asked) -> RepositoryRow:
     """Find the repository that the path names; raises ApiError 404, the same for one that is hidden."""
     full_name = "/".join(asked.names[:2])
-    found = lookups.repository(connection, asked.caller, full_name)
-    if found is None or found.row.deleted_at is not None or not found.visible:
+    found = reads.repository_named(connection, asked.caller, full_name)
+    if found is None:
         raise not_found("Repository", full_name)
     return found
 
 
 def _with_refs(connection: sqlite3.Connection, asked: Asked) -> RepositoryRow:
     """Find the repository whose refs are asked for; raises ApiError 503 or 501 where none were read."""
-    row = _repository(connection, asked).row
-    must_have_read_refs(connection, row.id, row.full_name, row.refs_synced_at)
+    row = _repository(connection, asked)
+    must_have_read_refs(row)
     return row
 
 
-def _users(connection: sqlite3.Connection, caller: Caller, username: str) -> list[UserRow]:
+def _users(connection: sqlite3.Connection, caller: Caller, username: str) -> list[AccountRow]:
     """Find whoever the path names; raises ApiError 404."""
-    found = lookups.users(connection, caller, username)
+    found = accounts.users_named(connection, caller, username)
     if not found:
         raise not_found("User", username)
     return found
 
 
-def _myself(connection: sqlite3.Connection, caller: Caller) -> list[UserRow]:
+def _myself(connection: sqlite3.Connection, caller: Caller) -> list[AccountRow]:
     """Find whom the caller speaks as; raises ApiError 401, 403 or 404."""
     if not caller.known:
         raise unauthorized()
@@ -75,8 +79,13 @@ def _myself(connection: sqlite3.Connection, caller: Caller) -> list[UserRow]:
     return _users(connection, caller, caller.username)
 
 
-def _seen(found: Sequence[FoundRepository]) -> str | None:
-    return oldest(one.row.last_seen_at for one in found)
+def _shaped(connection: sqlite3.Connection, asked: Asked, rows: Sequence[RepositoryRow]) -> list[shapes.Json]:
+    """Shape repositories, with their parents inside them."""
+    return shapes.repositories(rows, reads.parents_of(connection, asked.caller, rows))
+
+
+def _seen(rows: Sequence[RepositoryRow]) -> str | None:
+    return oldest(row.last_seen_at for row in rows)
 
 
 def user(connection: sqlite3.Connection, asked: Asked) -> Answer:
@@ -89,64 +98,64 @@ def myself(connection: sqlite3.Connection, asked: Asked) -> Answer:
     return _profile(connection, asked, _myself(connection, asked.caller))
 
 
-def _profile(connection: sqlite3.Connection, asked: Asked, users: list[UserRow]) -> Answer:
-    found = lookups.repositories_of(connection, asked.caller, users)
-    body = {"repositories": [legacy.repository(one) for one in found], "user": legacy.user(users[0])}
-    return Answer(body=body, synced_at=_seen(found) or users[0].last_seen_at)
+def _profile(connection: sqlite3.Connection, asked: Asked, users: list[AccountRow]) -> Answer:
+    rows = reads.repositories_of(connection, asked.caller, users)
+    body = {"repositories": _shaped(connection, asked, rows), "user": shapes.user(users[0])}
+    return Answer(body=body, synced_at=_seen(rows) or users[0].last_seen_at)
 
 
 def owned(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET repositories/U: the repositories of a user, as a bare list."""
     users = _users(connection, asked.caller, asked.names[0])
-    found = lookups.repositories_of(connection, asked.caller, users)
-    return Answer(
-        body=[legacy.repository(one) for one in found], synced_at=_seen(found) or users[0].last_seen_at
-    )
+    rows = reads.repositories_of(connection, asked.caller, users)
+    return Answer(body=_shaped(connection, asked, rows), synced_at=_seen(rows) or users[0].last_seen_at)
 
 
 def my_repositories(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET user/repositories: what the caller owns or may work in, other owners' repositories included."""
     _myself(connection, asked.caller)
-    found = lookups.repositories_for(connection, asked.caller)
-    return Answer(body=[legacy.repository(one) for one in found], synced_at=_seen(found))
+    rows = reads.repositories_for(connection, asked.caller)
+    return Answer(body=_shaped(connection, asked, rows), synced_at=_seen(rows))
 
 
 def my_overview(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET user/repositories/overview: the same in short, last updated first; nobody notes what was viewed."""
     _myself(connection, asked.caller)
-    found = lookups.repositories_for(connection, asked.caller)
-    found.sort(key=lambda one: one.row.updated_at or "", reverse=True)
-    body = {"updated": [legacy.overview_item(one) for one in found], "viewed": []}
-    return Answer(body=body, synced_at=_seen(found))
+    rows = reads.repositories_for(connection, asked.caller)
+    rows.sort(key=lambda row: row.updated_at or "", reverse=True)
+    return Answer(
+        body={"updated": [shapes.overview_item(row) for row in rows], "viewed": []}, synced_at=_seen(rows)
+    )
 
 
 def my_dashboard(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET user/repositories/dashboard: the same by owner, as pairs of a user and a list."""
     _myself(connection, asked.caller)
-    found = lookups.repositories_for(connection, asked.caller)
-    by_owner = dict[str, list[FoundRepository]]()
-    for one in found:
-        by_owner.setdefault(one.row.owner, []).append(one)
+    rows = reads.repositories_for(connection, asked.caller)
+    parents = reads.parents_of(connection, asked.caller, rows)
+    by_owner = dict[str, list[RepositoryRow]]()
+    for row in rows:
+        by_owner.setdefault(row.namespace, []).append(row)
     body = [
-        [legacy.user(owner), [legacy.dashboard_item(one) for one in by_owner[name]]]
+        [shapes.user(owner), [shapes.dashboard_item(row, parents) for row in by_owner[name]]]
         for name in by_owner
-        for owner in lookups.users(connection, asked.caller, name)[:1]
+        for owner in accounts.users_named(connection, asked.caller, name)[:1]
     ]
-    return Answer(body=body, synced_at=_seen(found))
+    return Answer(body=body, synced_at=_seen(rows))
 
 
 def my_follows(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET user/follows: what the caller follows, own repositories included."""
     _myself(connection, asked.caller)
-    found = lookups.followed_by(connection, asked.caller)
-    return Answer(body=[legacy.repository(one) for one in found], synced_at=_seen(found))
+    rows = reads.followed_by(connection, asked.caller)
+    return Answer(body=_shaped(connection, asked, rows), synced_at=_seen(rows))
 
 
 def my_privileges(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET user/privileges: the workspaces that the caller belongs to."""
     (me, *_) = _myself(connection, asked.caller)
-    teams = lookups.workspaces_of(connection, asked.caller)
-    body = {"teams": {name: legacy.privilege(permission) for name, permission in teams.items()}}
+    teams = accounts.own_workspaces(connection, asked.caller)
+    body = {"teams": {name: shapes.privilege(permission) for name, permission in teams.items()}}
     return Answer(body=body, synced_at=me.last_seen_at)
 
 
@@ -158,58 +167,52 @@ def find(connection: sqlite3.Connection, asked: Asked) -> Answer:
     if "name" not in asked.parameters:
         raise bad_request({"name": "This field is required."})
     query = asked.parameters["name"]
-    found = search(
+    found = find_repositories(
         connection,
+        asked.caller,
         query,
         limit=asked.number("limit", SEARCH_LIMIT, SEARCH_MOST),
         offset=asked.number("start", 0, EVERYTHING),
-        **lookups.shown_to(connection, asked.caller),
         fuzzy=False,
     )
-    logos = lookups.logos(connection, [row["id"] for row in found.repositories])
     body = {
         "query": query,
         "count": found.count,
-        "repositories": [legacy.search_item(row, logos[row["id"]][0]) for row in found.repositories],
+        "repositories": [shapes.search_item(row) for row in found.repositories],
     }
-    return Answer(body=body, synced_at=oldest(seen for _, seen in logos.values()))
+    return Answer(body=body, synced_at=_seen(found.repositories))
 
 
 def repository(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET repositories/U/S."""
-    found = _repository(connection, asked)
-    return Answer(body=legacy.repository(found), synced_at=found.row.last_seen_at)
+    return repository_answer(connection, asked.caller, _repository(connection, asked))
 
 
 def tags(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET repositories/U/S/tags: changesets by name."""
     row = _with_refs(connection, asked)
-    return Answer(body=legacy.tags(lookups.refs(connection, "tags", row.id)), synced_at=row.refs_synced_at)
+    return Answer(body=shapes.tags(refs_by_name(connection, "tag", row.id)), synced_at=row.refs_synced_at)
 
 
 def branches(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET repositories/U/S/branches: changesets by name."""
     row = _with_refs(connection, asked)
-    body = legacy.branches(lookups.refs(connection, "branches", row.id))
+    body = shapes.branches(refs_by_name(connection, "branch", row.id))
     return Answer(body=body, synced_at=row.refs_synced_at)
 
 
 def branches_tags(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET repositories/U/S/branches-tags: both in short."""
     row = _with_refs(connection, asked)
-    body = legacy.branches_tags(
-        lookups.refs(connection, "branches", row.id),
-        lookups.refs(connection, "tags", row.id),
-        row.main_branch,
-    )
-    return Answer(body=body, synced_at=row.refs_synced_at)
+    branches, tags = (refs_by_name(connection, kind, row.id) for kind in KINDS)
+    return Answer(body=shapes.branches_tags(branches, tags, row.main_branch), synced_at=row.refs_synced_at)
 
 
 def main_branch(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET repositories/U/S/main-branch; 404 for an empty repository."""
-    row = _repository(connection, asked).row
+    row = _repository(connection, asked)
     if row.main_branch is None:
-        must_have_read_refs(connection, row.id, row.full_name, row.refs_synced_at)
+        must_have_read_refs(row)
         raise ApiError(404, "No main branch", detail="The repository is empty.")
     return Answer(body={"name": row.main_branch}, synced_at=row.last_seen_at)
 
@@ -219,12 +222,12 @@ def followers(connection: sqlite3.Connection, asked: Asked) -> Answer:
 
     The list is null where the upstream told nothing but how many there are.
     """
-    row = _repository(connection, asked).row
-    known = lookups.followers(connection, row.id)
-    must_know_followers(known, row.followers)
+    row = _repository(connection, asked)
+    known = accounts.followers_of(connection, row.id)
+    must_know_followers(known, row.followers_count)
     body = {
-        "count": max(row.followers or 0, len(known)),
-        "followers": [legacy.user(one) for one in known] if known or row.followers == 0 else None,
+        "count": max(row.followers_count or 0, len(known)),
+        "followers": [shapes.user(one) for one in known] if known or row.followers_count == 0 else None,
     }
     return Answer(body=body, synced_at=row.last_seen_at)
 
@@ -237,53 +240,49 @@ def user_followers(connection: sqlite3.Connection, asked: Asked) -> Answer:
 
 def forks(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET repositories/U/S/forks: this mirror's own; the count is the upstream's and can exceed the list."""
-    row = _repository(connection, asked).row
-    found = lookups.forks(connection, asked.caller, row.id)
-    count = None if row.forks is None else max(row.forks, len(found))
-    body = {"count": count, "forks": [legacy.repository(one) for one in found]}
-    return Answer(body=body, synced_at=_seen(found) or row.last_seen_at)
+    row = _repository(connection, asked)
+    rows = reads.forks_of(connection, asked.caller, row.id)
+    count = None if row.forks_count is None else max(row.forks_count, len(rows))
+    body = {"count": count, "forks": _shaped(connection, asked, rows)}
+    return Answer(body=body, synced_at=_seen(rows) or row.last_seen_at)
 
 
 def events(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET repositories/U/S/events: what the mirror saw change, the newest first."""
-    row = _repository(connection, asked).row
-    return _events(connection, asked, "r.id = :id", {"id": row.id}, row.last_seen_at)
+    row = _repository(connection, asked)
+    return _events(connection, asked, ChangeFilter(repository_id=row.id), row.last_seen_at)
 
 
 def user_events(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET users/U/events: the same, over all repositories of a user."""
     users = _users(connection, asked.caller, asked.names[0])
-    owners = "[" + ",".join(str(user.id) for user in users) + "]"
-    return _events(
-        connection,
-        asked,
-        "r.owner_id IN (SELECT value FROM json_each(:owners))",
-        {"owners": owners},
-        users[0].last_seen_at,
-    )
+    owners = ChangeFilter(owner_ids=tuple(user.id for user in users))
+    return _events(connection, asked, owners, users[0].last_seen_at)
 
 
-def _events(
-    connection: sqlite3.Connection, asked: Asked, condition: str, values: dict[str, object], seen: str
-) -> Answer:
-    wanted = asked.parameters.get("type")
-    kinds = [kind for kind, event in legacy.EVENTS.items() if wanted in (None, "", event)]
+def _events(connection: sqlite3.Connection, asked: Asked, about: ChangeFilter, seen: str) -> Answer:
+    """Answer with events of a type, or of all: a fork is created too, but has an event of its own."""
+    wanted = asked.parameters.get("type") or None
+    kinds = tuple(kind for kind, event in shapes.EVENTS.items() if wanted in (None, event))
     if wanted == "fork":
-        kinds, condition = ["created"], f"{condition} AND r.parent_full_name IS NOT NULL"
-    elif wanted == "create":
-        condition += " AND (c.kind <> 'created' OR r.parent_full_name IS NULL)"
-    count, rows = lookups.changes(
-        connection,
-        asked.caller,
-        condition,
-        values,
-        kinds=kinds,
-        start=asked.number("start", 0, EVERYTHING),
-        limit=asked.number("limit", EVENTS_LIMIT, EVENTS_MOST),
+        kinds = ("created",)
+    if not kinds:
+        return Answer(body={"count": 0, "events": []}, synced_at=seen)
+    forks = {"fork": True, "create": False}.get(wanted or "")
+    about = msgspec.structs.replace(about, kinds=kinds, forks=forks)
+    start, limit = asked.number("start", 0, EVERYTHING), asked.number("limit", EVENTS_LIMIT, EVENTS_MOST)
+    rows = latest_changes(connection, asked.caller, about, limit=limit, offset=start).rows
+    ids = sorted({row.repository_id for row in rows if row.repository_id is not None})
+    found = {row.id: row for row in reads.repositories_by_ids(connection, asked.caller, ids)}
+    shaped = dict(zip(found, _shaped(connection, asked, list(found.values())), strict=True))
+    events = [
+        shapes.event(row, found[row.repository_id], shaped[row.repository_id])
+        for row in rows
+        if row.repository_id is not None
+    ]
+    return Answer(
+        body={"count": count_changes(connection, asked.caller, about), "events": events}, synced_at=seen
     )
-    about = lookups.by_ids(connection, asked.caller, (row.repository_id for row in rows))
-    body = {"count": count, "events": [legacy.event(row, about[row.repository_id]) for row in rows]}
-    return Answer(body=body, synced_at=seen)
 
 
 READERS: dict[tuple[str, ...], Reader] = {

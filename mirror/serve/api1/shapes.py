@@ -8,13 +8,13 @@ answers; `docs/api-1.0.md` tells key by key.
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
-from mirror.queries.rows import ChangeRow, FoundRepository, RefRow, RepositoryRow, UserRow
+from mirror.queries.rows import AccountRow, ChangeRow, RefRow, RepositoryRow
 
 AMSTERDAM = ZoneInfo("Europe/Amsterdam")
 
@@ -61,14 +61,19 @@ EVENTS = {
 """Changes that have a name among the event ids of 1.0; a created fork is `fork`. Others are no events."""
 
 
-def repository(found: FoundRepository, *, state: str = "available") -> Json:
-    """Shape one repository, with what it was forked from inside it."""
-    shaped = _plain_repository(found.row, state)
-    if found.parent is not None:
-        shaped["fork_of"] = _plain_repository(found.parent, "available")
-    elif found.named_parent is not None:
-        shaped["fork_of"] = _named_only(found.named_parent)
+def repository(row: RepositoryRow, parent: RepositoryRow | None, *, state: str = "available") -> Json:
+    """Shape one repository, with its parent inside it if there is one."""
+    shaped = _plain_repository(row, state)
+    if parent is not None:
+        shaped["fork_of"] = _plain_repository(parent, "available")
+    elif row.unmirrored_parent is not None:
+        shaped["fork_of"] = _named_only(row.unmirrored_parent)
     return shaped
+
+
+def repositories(rows: Iterable[RepositoryRow], parents: Mapping[int, RepositoryRow]) -> list[Json]:
+    """Shape several repositories, whose parents are found by their ids."""
+    return [repository(row, parents.get(row.parent_id or 0)) for row in rows]
 
 
 def _plain_repository(row: RepositoryRow, state: str) -> Json:
@@ -80,9 +85,9 @@ def _plain_repository(row: RepositoryRow, state: str) -> Json:
         "last_updated": local_millis(row.updated_at),
         "no_forks": policy and policy == "no_forks",
         "creator": None,
-        "forks_count": row.forks,
+        "forks_count": row.forks_count,
         "created_on": local_millis(row.created_at),
-        "owner": row.owner,
+        "owner": row.namespace,
         "logo": row.avatar_url,
         "email_mailinglist": "",
         "is_mq": False,
@@ -90,13 +95,13 @@ def _plain_repository(row: RepositoryRow, state: str) -> Json:
         "read_only": False,
         "fork_of": None,
         "mq_of": None,
-        "followers_count": row.followers,
+        "followers_count": row.followers_count,
         "state": state,
         "utc_created_on": utc(row.created_at),
         "website": row.website,
         "description": row.description,
         "has_issues": _flag(row.has_issues),
-        "is_fork": row.parent_full_name is not None,
+        "is_fork": bool(row.is_fork),
         "slug": row.slug,
         "is_private": bool(row.is_private),
         "name": row.name,
@@ -105,7 +110,7 @@ def _plain_repository(row: RepositoryRow, state: str) -> Json:
         "email_writers": True,
         "main_branch": row.main_branch,
         "no_public_forks": policy and policy in ("no_public_forks", "no_forks"),
-        "resource_uri": repository_uri(row.owner, row.slug),
+        "resource_uri": repository_uri(row.namespace, row.slug),
     }
 
 
@@ -125,18 +130,18 @@ def _named_only(full_name: str) -> Json:
     }
 
 
-def search_item(row: Json, logo: str | None) -> Json:
-    """Shape one result of a search, from a row of `mirror.search`."""
+def search_item(row: RepositoryRow) -> Json:
+    """Shape one result of a search."""
     return {
-        "website": row["website"],
-        "scm": row["scm"],
-        "name": row["name"],
-        "followers_count": row["followers_count"],
-        "owner": row["full_name"].partition("/")[0],
-        "logo": logo,
-        "resource_uri": repository_uri(*row["full_name"].split("/", 1)),
-        "slug": row["slug"],
-        "description": row["description"],
+        "website": row.website,
+        "scm": row.scm,
+        "name": row.name,
+        "followers_count": row.followers_count,
+        "owner": row.namespace,
+        "logo": row.avatar_url,
+        "resource_uri": repository_uri(*row.full_name.split("/", 1)),
+        "slug": row.slug,
+        "description": row.description,
     }
 
 
@@ -145,7 +150,7 @@ def repository_uri(owner: str, slug: str) -> str:
     return f"/1.0/repositories/{quote(owner)}/{quote(slug)}"
 
 
-def user(row: UserRow) -> Json:
+def user(row: AccountRow) -> Json:
     """Shape a user; first and last name are taken from the display name where the upstream tells none."""
     first, last = row.first_name, row.last_name
     is_team = row.kind != "user"
@@ -217,15 +222,15 @@ def branches_tags(branch_rows: Iterable[RefRow], tag_rows: Iterable[RefRow], mai
     }
 
 
-def event(row: ChangeRow, about: FoundRepository) -> Json:
-    """Shape a change as an event; who pushed is not known."""
+def event(row: ChangeRow, about: RepositoryRow, shaped: Json) -> Json:
+    """Shape a change as an event, around the shape of the repository; who pushed is not known."""
     kind = EVENTS[row.kind]
-    if row.kind == "created" and about.row.parent_full_name is not None:
+    if row.kind == "created" and about.is_fork:
         kind = "fork"
     return {
         "node": row.new[:12] if kind == "pushed" and row.new else None,
         "description": _told(row) if kind == "pushed" else None,
-        "repository": repository(about),
+        "repository": shaped,
         "created_on": local(row.at),
         "user": None,
         "utc_created_on": utc(row.at),
@@ -239,11 +244,10 @@ def _told(row: ChangeRow) -> str:
     return f"{kind} {row.ref} {verb}"
 
 
-def overview_item(found: FoundRepository) -> Json:
+def overview_item(row: RepositoryRow) -> Json:
     """Shape one line of `user/repositories/overview`."""
-    row = found.row
     return {
-        "owner": row.owner,
+        "owner": row.namespace,
         "name": row.name,
         "slug": row.slug,
         "is_private": bool(row.is_private),
@@ -251,10 +255,10 @@ def overview_item(found: FoundRepository) -> Json:
     }
 
 
-def dashboard_item(found: FoundRepository) -> Json:
+def dashboard_item(row: RepositoryRow, parents: Mapping[int, RepositoryRow]) -> Json:
     """Shape one line of `user/repositories/dashboard`; `fork` is false or the path of the parent."""
-    row = found.row
-    parent = found.parent.full_name if found.parent else found.named_parent
+    mirrored = parents.get(row.parent_id or 0)
+    parent = mirrored.full_name if mirrored else row.unmirrored_parent
     return {
         "website": row.website,
         "fork": f"/{parent}" if parent else False,
@@ -262,7 +266,7 @@ def dashboard_item(found: FoundRepository) -> Json:
         "scm": row.scm,
         "absolute_url": f"/{row.full_name}/",
         "_pk": row.id,
-        "owner": row.owner,
+        "owner": row.namespace,
         "slug": row.slug,
         "is_private": bool(row.is_private),
     }

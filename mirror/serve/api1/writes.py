@@ -1,19 +1,19 @@
 """API 1.0, the writing side: one function for each address that writes."""
 
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 from datasette.utils.asgi import Request
 
-from mirror.queries import visible as lookups
-from mirror.queries.rows import FoundRepository, RepositoryRow
-from mirror.serve.api1 import shapes as legacy
-from mirror.serve.api1.edge import OWNER, SLUG
+from mirror.queries.repositories import repository_named
+from mirror.queries.rows import RepositoryRow
+from mirror.serve.api1.edge import OWNER, SLUG, repository_answer
 from mirror.serve.api_edge import Writing
 from mirror.serve.body import read_fields
 from mirror.serve.exchange import Answer, ApiError, Asked, bad_request, not_found
 from mirror.serve.writer import WriteAccess, pass_on, settings_of
 
-Find = Callable[[str], Awaitable[FoundRepository | None]]
+Find = Callable[[str], Awaitable[RepositoryRow | None]]
 """Reads a repository as the caller may see it."""
 
 
@@ -60,9 +60,9 @@ async def _known(find: Find, asked: Asked) -> RepositoryRow:
     """Return the living repository of an address, as the caller may see it; raises ApiError 404."""
     full_name = "/".join(asked.names[:2])
     found = await find(full_name)
-    if found is None or found.row.deleted_at is not None or not found.visible:
+    if found is None:
         raise not_found("Repository", full_name)
-    return found.row
+    return found
 
 
 Write = Callable[[WriteAccess, Request, Asked, Find], Awaitable[tuple[str, Answer]]]
@@ -79,9 +79,9 @@ async def written(write: Write, writing: Writing) -> Answer:
     """Pass a write on, then answer with what the mirror shows of it."""
     request, asked = writing.request, writing.asked
 
-    async def find(full_name: str) -> FoundRepository | None:
-        found: FoundRepository | None = await writing.database.execute_fn(
-            lambda connection: lookups.repository(connection, asked.caller, full_name)
+    async def find(full_name: str) -> RepositoryRow | None:
+        found: RepositoryRow | None = await writing.database.execute_fn(
+            lambda connection: repository_named(connection, asked.caller, full_name)
         )
         return found
 
@@ -92,4 +92,9 @@ async def written(write: Write, writing: Writing) -> Answer:
     if shown is None:
         raise ApiError(503, "The write was done, but the mirror does not show it yet")
     state = "creating" if request.method == "POST" else "available"
-    return Answer(body=legacy.repository(shown, state=state), synced_at=shown.row.last_seen_at)
+    return cast(
+        "Answer",
+        await writing.database.execute_fn(
+            lambda connection: repository_answer(connection, asked.caller, shown, state=state)
+        ),
+    )

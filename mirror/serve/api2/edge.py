@@ -12,11 +12,12 @@ from urllib.parse import quote, unquote
 import msgspec
 from datasette.utils.asgi import Request
 
-from mirror.queries import repositories as reads
-from mirror.queries.rows import Account, Repository
-from mirror.serve.api2 import listings as catalogue
+from mirror.queries.accounts import accounts_by_ids
+from mirror.queries.repositories import repositories_by_ids, repository_in_workspace
+from mirror.queries.rows import AccountRow, RepositoryRow
 from mirror.serve.api2 import paging
 from mirror.serve.api2.fields import Selection, selection
+from mirror.serve.api2.listings import ROLES
 from mirror.serve.api2.paging import Listing, Page, order_of, queried, read_page
 from mirror.serve.api2.shapes import Json, Links, Shapes
 from mirror.serve.api_edge import Names, Parameters
@@ -119,9 +120,9 @@ def no_workspace(name: str) -> ApiError:
     return ApiError(404, f"No workspace with identifier '{name}'.")
 
 
-def find_repository(connection: sqlite3.Connection, asked: Asked) -> Repository:
+def find_repository(connection: sqlite3.Connection, asked: Asked) -> RepositoryRow:
     """Find the repository that the path names; raises ApiError 404."""
-    found = reads.repository(connection, asked.caller, *asked.names[:2])
+    found = repository_in_workspace(connection, asked.caller, *asked.names[:2])
     if found is None:
         raise no_repository()
     return found
@@ -132,9 +133,9 @@ def repository(connection: sqlite3.Connection, asked: Asked) -> Answer:
     return repository_answer(connection, asked, find_repository(connection, asked))
 
 
-def repository_answer(connection: sqlite3.Connection, asked: Asked, row: Repository) -> Answer:
+def repository_answer(connection: sqlite3.Connection, asked: Asked, row: RepositoryRow) -> Answer:
     """Answer with one repository."""
-    owner = reads.accounts(connection, [row.owner_id])[row.owner_id]
+    owner = accounts_by_ids(connection, [row.owner_id])[row.owner_id]
     return Answer(body=asked.shapes.repository(row, owner), synced_at=row.last_seen_at)
 
 
@@ -175,13 +176,13 @@ def envelope(
 
 
 def shaped(
-    connection: sqlite3.Connection, asked: Asked, rows: Sequence[Repository]
+    connection: sqlite3.Connection, asked: Asked, rows: Sequence[RepositoryRow]
 ) -> tuple[list[Json], str | None]:
     """Shape the repositories of a page, with their owners; nothing where only the frame is wanted."""
     synced_at = oldest(row.last_seen_at for row in rows)
     if not asked.wants("values"):
         return [], synced_at
-    owners = reads.accounts(connection, {row.owner_id for row in rows})
+    owners = accounts_by_ids(connection, {row.owner_id for row in rows})
     shapes = asked.shapes
     return [shapes.repository(row, owners[row.owner_id]) for row in rows], synced_at
 
@@ -189,7 +190,7 @@ def shaped(
 def listed(connection: sqlite3.Connection, asked: Asked, listing: Listing, seen: str | None) -> Answer:
     """Answer with a page of repositories."""
     page, window = page_of(connection, asked, listing)
-    rows = reads.repositories(connection, asked.caller, [row[0] for row in page.rows])
+    rows = repositories_by_ids(connection, asked.caller, [row[0] for row in page.rows])
     values, synced_at = shaped(connection, asked, rows)
     return envelope(asked, page, window, values, synced_at or seen)
 
@@ -198,18 +199,18 @@ def accounts_of(
     connection: sqlite3.Connection,
     asked: Asked,
     listing: Listing,
-    shape: Callable[[Account, Any], Json],
+    shape: Callable[[AccountRow, Any], Json],
     seen: str | None = None,
 ) -> Answer:
     """Answer with a page of accounts; `shape` gets each with what the listing has besides."""
     page, window = page_of(connection, asked, listing)
-    width = len(reads.ACCOUNT_COLUMNS)
-    rows = [(Account(*row[:width]), row[width] if len(row) > width else None) for row in page.rows]
+    width = len(AccountRow.__struct_fields__)
+    rows = [(AccountRow(*row[:width]), row[width] if len(row) > width else None) for row in page.rows]
     values = [shape(account, more) for account, more in rows]
     return envelope(asked, page, window, values, oldest(row.last_seen_at for row, _ in rows) or seen)
 
 
-def role_of(asked: Asked, roles: Sequence[str] = catalogue.ROLES) -> str | None:
+def role_of(asked: Asked, roles: Sequence[str] = ROLES) -> str | None:
     """Read the `role` parameter; raises ApiError 400."""
     role = asked.parameters.get("role") or None
     if role is not None and role not in roles:

@@ -3,13 +3,14 @@
 import base64
 import binascii
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
 
-from mirror.queries.repositories import Values, tuples
+from mirror.queries.rows import Values, fetch, fetch_value
+from mirror.queries.sources import Source
 from mirror.serve.api2.query_language import QueryError
 from mirror.serve.api2.query_sql import Condition, Field, condition_of
 from mirror.serve.exchange import ApiError
@@ -105,9 +106,6 @@ def _invalid(name: str) -> ApiError:
     return ApiError(400, f"Invalid {name}")
 
 
-Count = Callable[[sqlite3.Connection], int]
-
-
 class Order(msgspec.Struct, frozen=True):
     """An order: by an expression, then by the listing's keys, all in one direction."""
 
@@ -116,22 +114,15 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that can be listed.
+    """Something that can be listed, asked about by `fields` and sorted.
 
-    `keys` are expressions that tell any two rows apart. `sorts` are the orders by name; what is not named
-    there is looked for among the `fields`. `count` counts the rows without a query where there is a quicker
-    way than to look at each.
+    `sorts` are the orders by name; what is not named there is looked for among the `fields`.
     """
 
-    columns: str
-    source: str
-    where: str
-    values: Values
-    keys: tuple[str, ...]
+    source: Source
     fields: Mapping[str, Field]
     sorts: Mapping[str, str] = {}
     default: Order
-    count: Count | None = None
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,18 +170,19 @@ def read_page(
     counted: bool = True,
 ) -> Page:
     """Read a page; one row more than asked for tells whether there is another one."""
-    where = f"{listing.where} AND {query.sql}" if query else listing.where
-    values = {**listing.values, **(query.values if query else {})}
-    size = _size(connection, listing, where, values, window, query) if counted else None
-    keys = [key for key in listing.keys if key != order.sql]
-    begin = f"SELECT {', '.join([order.sql, *keys])}, {listing.columns} FROM {listing.source} WHERE {where}"
+    source = listing.source
+    where = f"{source.where} AND {query.sql}" if query else source.where
+    values = {**source.values, **(query.values if query else {})}
+    size = _size(connection, source, where, values, window, query) if counted else None
+    keys = [key for key in source.keys if key != order.sql]
+    begin = f"SELECT {', '.join([order.sql, *keys])}, {source.columns} FROM {source.table} WHERE {where}"
     if window.after is not None and len(window.after) != 1 + len(keys):
         raise ApiError(400, "Invalid page")
     found = list[Any]()
     for condition, more in segments(order, keys, window):
         sql = f"{begin} {condition} ORDER BY {_directed(order, keys)} LIMIT :limit OFFSET :offset"
         left = {"limit": window.length + 1 - len(found), "offset": window.offset}
-        found += tuples(connection, sql, {**values, **more, **left})
+        found += fetch(connection, sql, {**values, **more, **left})
         if len(found) > window.length:
             break
     width = 1 + len(keys)
@@ -205,19 +197,18 @@ def read_page(
 
 def _size(
     connection: sqlite3.Connection,
-    listing: Listing,
+    source: Source,
     where: str,
     values: Values,
     window: Window,
     query: Condition | None,
 ) -> int:
     """Count the whole listing: with a query once, on its first page, for every row has to be looked at."""
-    if query is None and listing.count is not None:
-        return listing.count(connection)
+    if query is None and source.count is not None:
+        return source.count(connection)
     if query is not None and window.after is not None and window.size is not None:
         return window.size
-    found = tuples(connection, f"SELECT count(*) FROM {listing.source} WHERE {where}", values)
-    return int(found[0][0])
+    return int(fetch_value(connection, f"SELECT count(*) FROM {source.table} WHERE {where}", values))
 
 
 def segments(order: Order, keys: Sequence[str], window: Window) -> list[tuple[str, Values]]:
@@ -230,7 +221,7 @@ def segments(order: Order, keys: Sequence[str], window: Window) -> list[tuple[st
         return [("", {})]
     value, *rest = window.after
     than = "<" if order.descending else ">"
-    values: Values = {"after": value, **{f"after{place}": one for place, one in enumerate(rest)}}
+    values: dict[str, Any] = {"after": value, **{f"after{place}": one for place, one in enumerate(rest)}}
     same = "IS NULL" if value is None else "= :after"
     found = list[tuple[str, Values]]()
     if keys:

@@ -6,11 +6,13 @@ row for each, also for what upstream has removed and the mirror gives back.
 
 import sqlite3
 
-from mirror.queries import repositories as reads
+from mirror.queries import accounts
 from mirror.queries.caller import Caller
-from mirror.queries.rows import Account, Ref, Repository
-from mirror.serve.api2 import edge, paging
-from mirror.serve.api2 import listings as catalogue
+from mirror.queries.refs import Kind, ref_named
+from mirror.queries.repositories import repositories_by_ids
+from mirror.queries.rows import AccountRow, RefRow, RepositoryRow
+from mirror.queries.visibility import may_see_members
+from mirror.serve.api2 import edge, listings, paging
 from mirror.serve.api2.edge import (
     NAME,
     REPOSITORY,
@@ -35,25 +37,25 @@ from mirror.serve.exchange import Answer, ApiError, must_have_read_refs, not_mir
 from mirror.times import normalised
 
 
-def _workspace(connection: sqlite3.Connection, asked: Asked) -> Account:
-    found = reads.owner(connection, asked.names[0])
+def _workspace(connection: sqlite3.Connection, asked: Asked) -> AccountRow:
+    found = accounts.owner_named(connection, asked.names[0])
     if found is None:
         raise no_workspace(asked.names[0])
     return found
 
 
-def _account(connection: sqlite3.Connection, asked: Asked) -> Account:
-    found = reads.account(connection, asked.caller, asked.names[0])
+def _account(connection: sqlite3.Connection, asked: Asked) -> AccountRow:
+    found = accounts.account_named(connection, asked.caller, asked.names[0])
     if found is None:
         raise ApiError(404, asked.names[0])
     return found
 
 
-def _myself(connection: sqlite3.Connection, caller: Caller) -> Account:
+def _myself(connection: sqlite3.Connection, caller: Caller) -> AccountRow:
     """Find whom the caller speaks as; raises ApiError 401 for nobody, 403 where that is no user."""
     if not caller.known:
         raise unauthorized()
-    mine = reads.accounts(connection, caller.user_ids)
+    mine = accounts.accounts_by_ids(connection, caller.user_ids)
     if not mine:
         raise ApiError(
             403,
@@ -85,7 +87,7 @@ def teams(connection: sqlite3.Connection, asked: Asked) -> Answer:
 
 def workspaces(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET workspaces: whatever the caller may see something of; gone upstream since April 2026."""
-    listing = catalogue.workspaces(asked.caller, role_of(asked, ("owner", "collaborator", "member")))
+    listing = listings.workspaces(asked.caller, role_of(asked, ("owner", "collaborator", "member")))
     shapes = asked.shapes
     return accounts_of(connection, asked, listing, lambda row, _: shapes.workspace(row))
 
@@ -96,12 +98,12 @@ def workspace(connection: sqlite3.Connection, asked: Asked) -> Answer:
     return Answer(body=asked.shapes.workspace(row), synced_at=row.last_seen_at)
 
 
-def _open_workspace(connection: sqlite3.Connection, asked: Asked) -> Account:
+def _open_workspace(connection: sqlite3.Connection, asked: Asked) -> AccountRow:
     """Find a workspace whose members the caller may see; raises ApiError 401, 403 or 404."""
     if not asked.caller.known:
         raise unauthorized()
     row = _workspace(connection, asked)
-    if not asked.caller.sees_all and not reads.belongs(connection, asked.caller, row.id):
+    if not may_see_members(connection, asked.caller, row.id):
         raise ApiError(403, "Forbidden", detail="Members are shown to members.")
     return row
 
@@ -112,7 +114,7 @@ def members(connection: sqlite3.Connection, asked: Asked) -> Answer:
     return accounts_of(
         connection,
         asked,
-        catalogue.members(asked.caller, row.id),
+        listings.members(row.id),
         lambda member, permission: shapes.membership(member, row, permission),
         row.last_seen_at,
     )
@@ -121,8 +123,8 @@ def members(connection: sqlite3.Connection, asked: Asked) -> Answer:
 def member(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET workspaces/W/members/U: one membership, by uuid, account id or name."""
     row = _open_workspace(connection, asked)
-    found = reads.account(connection, asked.caller, asked.names[1])
-    listing = catalogue.members(asked.caller, row.id, found.id if found else 0)
+    found = accounts.account_named(connection, asked.caller, asked.names[1])
+    listing = listings.members(row.id, found.id if found else 0)
     page = read_page(connection, listing, paging.Window(), order=listing.default, query=None, counted=False)
     if found is None or not page.rows:
         raise ApiError(404, asked.names[1])
@@ -135,16 +137,16 @@ def my_workspaces(connection: sqlite3.Connection, asked: Asked) -> Answer:
         raise unauthorized()
     told = asked.parameters.get("administrator", "").lower()
     administrator = {"true": True, "false": False}.get(told)
-    listing = catalogue.own_workspaces(asked.caller, administrator=administrator)
+    listing = listings.own_workspaces(asked.caller, administrator=administrator)
     return accounts_of(connection, asked, listing, asked.shapes.workspace_access)
 
 
 def my_permissions(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET user/permissions/repositories: gone upstream since April 2026; rights are the workspace's."""
     me = _myself(connection, asked.caller)
-    page, window = page_of(connection, asked, catalogue.own_repositories(asked.caller))
+    page, window = page_of(connection, asked, listings.own_repositories(asked.caller))
     permissions = dict(page.rows)
-    rows = reads.repositories(connection, asked.caller, list(permissions))
+    rows = repositories_by_ids(connection, asked.caller, list(permissions))
     shapes = asked.shapes
     values = [shapes.permission(me, row, permissions[row.id]) for row in rows]
     return envelope(asked, page, window, values, me.last_seen_at)
@@ -157,9 +159,9 @@ def all_repositories(connection: sqlite3.Connection, asked: Asked) -> Answer:
     `after` no size is told: it would be that of the rest.
     """
     since = _since(asked)
-    listing = catalogue.repositories(asked.caller, since=since, role=role_of(asked))
+    listing = listings.repositories(asked.caller, since=since, role=role_of(asked))
     page, window = page_of(connection, asked, listing, counted=since is None)
-    rows = reads.repositories(connection, asked.caller, [row[0] for row in page.rows])
+    rows = repositories_by_ids(connection, asked.caller, [row[0] for row in page.rows])
     values, synced_at = shaped(connection, asked, rows)
     by_creation = asked.parameters.get("sort") in (None, "", "created_on")
     beyond = moment(page.first_beyond) if by_creation else None
@@ -178,42 +180,42 @@ def _since(asked: Asked) -> str | None:
 
 def workspace_repositories(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET repositories/W."""
-    owners = reads.owners_named(connection, asked.names[0])
+    owners = accounts.owners_named(connection, asked.names[0])
     if not owners:
         raise no_workspace(asked.names[0])
-    listing = catalogue.repositories(asked.caller, owners=[owner.id for owner in owners], role=role_of(asked))
+    listing = listings.repositories(asked.caller, owners=[owner.id for owner in owners], role=role_of(asked))
     return listed(connection, asked, listing, owners[0].last_seen_at)
 
 
 def forks(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET repositories/W/S/forks: those that the caller may see."""
     row = find_repository(connection, asked)
-    listing = catalogue.repositories(asked.caller, parent=row.id, role=role_of(asked))
+    listing = listings.repositories(asked.caller, parent=row.id, role=role_of(asked))
     return listed(connection, asked, listing, row.last_seen_at)
 
 
 def watchers(connection: sqlite3.Connection, asked: Asked) -> Answer:
     """GET repositories/W/S/watchers: as many as the mirror knows, which can be fewer than are counted."""
     row = find_repository(connection, asked)
-    if row.followers_count != 0 and not reads.has_followers(connection, row.id):
+    if row.followers_count != 0 and not accounts.has_followers(connection, row.id):
         raise not_mirrored("who watches a repository")
-    listing = catalogue.watchers(asked.caller, row.id)
+    listing = listings.watchers(row.id)
     shapes = asked.shapes
     return accounts_of(connection, asked, listing, lambda user, _: shapes.account(user), row.last_seen_at)
 
 
-def _with_refs(connection: sqlite3.Connection, asked: Asked) -> Repository:
+def _with_refs(connection: sqlite3.Connection, asked: Asked) -> RepositoryRow:
     """Find the repository whose refs are asked for; raises ApiError 503 or 501 where none were read."""
     row = find_repository(connection, asked)
-    must_have_read_refs(connection, row.id, row.full_name, row.refs_synced_at)
+    must_have_read_refs(row)
     return row
 
 
-def _refs(connection: sqlite3.Connection, asked: Asked, *kinds: str) -> Answer:
+def _refs(connection: sqlite3.Connection, asked: Asked, *kinds: Kind) -> Answer:
     row = _with_refs(connection, asked)
-    page, window = page_of(connection, asked, catalogue.refs(row.id, *kinds))
+    page, window = page_of(connection, asked, listings.refs(row.id, *kinds))
     shapes = asked.shapes
-    values = [shapes.ref(row, Ref(*one)) for one in page.rows]
+    values = [shapes.ref(row, RefRow(*one)) for one in page.rows]
     return envelope(asked, page, window, values, row.refs_synced_at)
 
 
@@ -232,9 +234,9 @@ def tags(connection: sqlite3.Connection, asked: Asked) -> Answer:
     return _refs(connection, asked, "tag")
 
 
-def _ref(connection: sqlite3.Connection, asked: Asked, kind: str) -> Answer:
+def _ref(connection: sqlite3.Connection, asked: Asked, kind: Kind) -> Answer:
     row, name = _with_refs(connection, asked), asked.names[2]
-    found = reads.ref(connection, row.id, kind, name)
+    found = ref_named(connection, kind, row.id, name)
     if found is None:
         raise ApiError(404, f"No {kind} with name {name}", detail=f"{row.full_name} has no {kind} {name}.")
     return Answer(body=asked.shapes.ref(row, found), synced_at=row.refs_synced_at)

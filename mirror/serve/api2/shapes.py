@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from mirror.queries.rows import Account, Ref, Repository, known_uuid
+from mirror.queries.rows import AccountRow, RefRow, RepositoryRow, known_uuid
 
 # As Bitbucket writes them in links: quotes, spaces and # are escaped, these are not.
 _UNESCAPED = "/$;&=@!,:+"
@@ -85,7 +85,7 @@ class AccountShapes:
     def __init__(self, links: Links) -> None:
         self._links = links
 
-    def account(self, row: Account) -> Json:
+    def account(self, row: AccountRow) -> Json:
         """Give a user or a team: `username` for namespaces, `nickname` for people."""
         shaped: Json = {
             "type": "team" if row.kind != "user" else "user",
@@ -103,7 +103,7 @@ class AccountShapes:
         shaped["links"] = self._account_links(row)
         return shaped
 
-    def owner(self, row: Account) -> Json:
+    def owner(self, row: AccountRow) -> Json:
         """Give the owner of a repository.
 
         A workspace that no account stands behind is a team without uuid, for the uuid is the workspace's.
@@ -113,11 +113,11 @@ class AccountShapes:
             del shaped["uuid"]
         return shaped
 
-    def full_user(self, row: Account) -> Json:
+    def full_user(self, row: AccountRow) -> Json:
         """Give a user as they are asked for alone."""
         return self.account(row)
 
-    def team(self, row: Account) -> Json:
+    def team(self, row: AccountRow) -> Json:
         """Give a team as ``/teams`` did."""
         slug = row.username or ""
         shaped = {**self.account(row), "type": "team", "kind": "team"}
@@ -131,11 +131,11 @@ class AccountShapes:
         }
         return shaped
 
-    def short_workspace(self, row: Account) -> Json:
+    def short_workspace(self, row: AccountRow) -> Json:
         """Give the workspace that others embed."""
         return {"type": "workspace", "name": row.display_name, **self._workspace_base(row)}
 
-    def workspace(self, row: Account) -> Json:
+    def workspace(self, row: AccountRow) -> Json:
         """Give a workspace in full; whether it is private is not mirrored, so that key is left out."""
         slug = row.username or ""
         here = self._links.workspace(slug)
@@ -150,7 +150,7 @@ class AccountShapes:
         }
         return shaped
 
-    def workspace_access(self, row: Account, permission: str | None) -> Json:
+    def workspace_access(self, row: AccountRow, permission: str | None) -> Json:
         """Give an item of the caller's workspaces: the slug is nested, and there is no name."""
         return {
             "type": "workspace_access",
@@ -158,7 +158,7 @@ class AccountShapes:
             "workspace": {"type": "workspace_base", **self._workspace_base(row)},
         }
 
-    def membership(self, user: Account, workspace: Account, permission: str | None) -> Json:
+    def membership(self, user: AccountRow, workspace: AccountRow, permission: str | None) -> Json:
         """Give an item of a workspace's members."""
         identity = user.known_uuid or user.username or ""
         here = f"{self._links.workspace(workspace.username or '')}/members/{segment(identity)}"
@@ -170,7 +170,7 @@ class AccountShapes:
             "links": {"self": {"href": here}},
         }
 
-    def _account_links(self, row: Account) -> Json:
+    def _account_links(self, row: AccountRow) -> Json:
         slug = row.username or ""
         person = row.kind == "user"
         here = self._links.user(row.known_uuid or slug) if person else self._links.workspace(slug)
@@ -180,7 +180,7 @@ class AccountShapes:
             **avatar(row.avatar_url),
         }
 
-    def _workspace_base(self, row: Account) -> Json:
+    def _workspace_base(self, row: AccountRow) -> Json:
         return {
             "uuid": row.known_uuid,
             "slug": row.username,
@@ -203,7 +203,7 @@ class Shapes(AccountShapes):
         self._stencil = _stencil(links) if whole else None
         self._shared = dict[int, tuple[Json, Json]]()
 
-    def repository(self, row: Repository, owner: Account) -> Json:
+    def repository(self, row: RepositoryRow, owner: AccountRow) -> Json:
         """Give the full object."""
         shared = self._shared.get(owner.id)
         if shared is None:
@@ -232,7 +232,7 @@ class Shapes(AccountShapes):
             "has_issues": _flag(row.has_issues),
             "has_wiki": _flag(row.has_wiki),
             "mainbranch": _main_branch(row),
-            "parent": self._parent(row) if row.has_parent else None,
+            "parent": self._parent(row),
             "links": self._repository_links(row),
         }
         # Bitbucket has no such keys any more: an extension, for those who told.
@@ -242,7 +242,7 @@ class Shapes(AccountShapes):
             shaped["forks_count"] = row.forks_count
         return shaped
 
-    def short_repository(self, row: Repository) -> Json:
+    def short_repository(self, row: RepositoryRow) -> Json:
         """Give the object that others embed: without slug and owner."""
         return {
             "type": "repository",
@@ -256,7 +256,7 @@ class Shapes(AccountShapes):
             },
         }
 
-    def permission(self, user: Account, row: Repository, permission: str) -> Json:
+    def permission(self, user: AccountRow, row: RepositoryRow, permission: str) -> Json:
         """Give an item of the caller's repositories."""
         return {
             "type": "repository_permission",
@@ -265,7 +265,7 @@ class Shapes(AccountShapes):
             "repository": self.short_repository(row),
         }
 
-    def ref(self, repository: Repository, row: Ref) -> Json:
+    def ref(self, repository: RepositoryRow, row: RefRow) -> Json:
         """Give a branch or a tag with its target."""
         here, name = self._links.repository(repository.full_name), escaped(row.name)
         is_tag = row.kind == "tag"
@@ -286,7 +286,7 @@ class Shapes(AccountShapes):
             shaped["heads"] = [self._commit(here, one) for one in json.loads(row.heads)]
         return shaped
 
-    def _target(self, repository: Repository, row: Ref) -> Json:
+    def _target(self, repository: RepositoryRow, row: RefRow) -> Json:
         here = self._links.repository(repository.full_name)
         parents = None if row.target_parents is None else json.loads(row.target_parents)
         return {
@@ -298,7 +298,7 @@ class Shapes(AccountShapes):
             "repository": self.short_repository(repository),
         }
 
-    def _author(self, row: Ref) -> Json | None:
+    def _author(self, row: RefRow) -> Json | None:
         """Give the author of a target: the line of the commit, and the account behind it if there is one."""
         if row.target_author is None and row.target_author_name is None and row.target_author_uuid is None:
             return None
@@ -318,8 +318,10 @@ class Shapes(AccountShapes):
             "links": {"self": {"href": f"{repository}/commit/{name}"}},
         }
 
-    def _parent(self, row: Repository) -> Json:
+    def _parent(self, row: RepositoryRow) -> Json | None:
         """Give what a repository was forked from, as its upstream named it."""
+        if row.parent_uuid is None and row.parent_full_name is None:
+            return None
         full_name = row.parent_full_name
         links: Json = {}
         if full_name:
@@ -336,7 +338,7 @@ class Shapes(AccountShapes):
             shaped["uuid"] = row.parent_uuid
         return shaped
 
-    def _repository_links(self, row: Repository) -> Json | msgspec.Raw:
+    def _repository_links(self, row: RepositoryRow) -> Json | msgspec.Raw:
         """Give the links of a repository; where nothing is picked out of them, as text that is filled in."""
         clone = [
             {"name": name, "href": href}
@@ -383,7 +385,7 @@ _stencil = lru_cache(maxsize=64)(_Stencil)
 
 
 @lru_cache(maxsize=2048)
-def _owned_by(links: Links, owner: Account) -> tuple[Json, Json]:
+def _owned_by(links: Links, owner: AccountRow) -> tuple[Json, Json]:
     """Return the account and the workspace of an owner, which rows of a page share; not to be changed."""
     shapes = Shapes(links)
     return shapes.owner(owner), shapes.short_workspace(owner)
@@ -406,7 +408,7 @@ def _project(
     }
 
 
-def _main_branch(row: Repository) -> Json | None:
+def _main_branch(row: RepositoryRow) -> Json | None:
     if row.main_branch is None:
         return None
     return {"type": "named_branch" if row.scm == "hg" else "branch", "name": row.main_branch}

@@ -11,9 +11,9 @@ import msgspec
 from datasette.utils.asgi import Request
 
 from mirror.model import FORK_POLICIES, RepositorySettings, slug_of
-from mirror.queries import repositories as reads
+from mirror.queries.accounts import owner_named
 from mirror.queries.caller import Caller
-from mirror.queries.rows import Repository
+from mirror.queries.rows import RepositoryRow
 from mirror.serve.api2.edge import REPOSITORY, WORKSPACE, Asked, find_repository, no_workspace, repository
 from mirror.serve.api_edge import Writing
 from mirror.serve.body import (
@@ -45,7 +45,7 @@ class Looking(msgspec.Struct, frozen=True):
     turns a slug or a uuid into a slug, None for a uuid that nobody has.
     """
 
-    repository: Callable[[], Awaitable[Repository]]
+    repository: Callable[[], Awaitable[RepositoryRow]]
     workspace: Callable[[str], Awaitable[str | None]]
 
 
@@ -176,15 +176,15 @@ async def written(write: Write, writing: Writing) -> Answer:
     """Pass a write on, then answer with what the mirror shows of it."""
     database, asked = writing.database, cast("Asked", writing.asked)
 
-    async def find() -> Repository:
+    async def find() -> RepositoryRow:
         return cast(
-            "Repository", await database.execute_fn(lambda connection: find_repository(connection, asked))
+            "RepositoryRow", await database.execute_fn(lambda connection: find_repository(connection, asked))
         )
 
     async def workspace(name: str) -> str | None:
         if not name.startswith("{"):  # a slug: the upstream may have one that is not mirrored yet
             return name
-        found = await database.execute_fn(lambda connection: reads.owner(connection, name))
+        found = await database.execute_fn(lambda connection: owner_named(connection, name))
         return found.username if found else None
 
     done = await write(writing.access, writing.request, asked.caller, asked.names, Looking(find, workspace))

@@ -10,9 +10,10 @@ from urllib.parse import quote, urlencode
 from datasette.utils.asgi import Response
 from feedgenerator import Atom1Feed  # type: ignore[import-untyped]
 
-from mirror.queries.changes import KINDS, Wanted, changes
-from mirror.queries.repositories import REFS_READ
-from mirror.queries.rows import Row, rows
+from mirror.queries.changes import KINDS, ChangeFilter, ChangesPage, latest_changes
+from mirror.queries.crawl import UpstreamRow, upstreams
+from mirror.queries.refs import REFS_READ
+from mirror.queries.rows import ChangeRow
 from mirror.serve.middleware import PAGE
 from mirror.serve.pages.filters import sentence
 from mirror.serve.pages.view import Visit
@@ -27,20 +28,17 @@ async def history(visit: Visit) -> Response:
     said = said_of(visit)
     wanted, problems = wanted_of(visit, said)
 
-    def work(connection: sqlite3.Connection) -> tuple[list[Row], list[Row]]:
-        return changes(connection, visit.caller, wanted), rows(
-            connection, "SELECT name FROM upstreams ORDER BY id"
-        )
+    def work(connection: sqlite3.Connection) -> tuple[ChangesPage, list[UpstreamRow]]:
+        return latest_changes(connection, visit.caller, wanted, limit=PER_PAGE), upstreams(connection)
 
-    found, upstreams = await visit.read(work)
-    shown = found[:PER_PAGE]
+    found, known = await visit.read(work)
     context: dict[str, Any] = {
-        "changes": shown,
+        "changes": found.rows,
         "said": said,
         "problems": problems,
         "kinds": KINDS,
-        "upstreams": [row["name"] for row in upstreams],
-        "older": shown[-1]["id"] if len(found) > PER_PAGE else None,
+        "upstreams": [row.name for row in known],
+        "older": found.rows[-1].id if found.more else None,
         "is_later_page": wanted.before is not None,
     }
     return await visit.page("mirror_changes.html", context)
@@ -52,9 +50,7 @@ def said_of(visit: Visit) -> dict[str, str]:
     return {name: value for name, value in said.items() if value}
 
 
-def wanted_of(
-    visit: Visit, said: dict[str, str], *, limit: int = PER_PAGE, paged: bool = True
-) -> tuple[Wanted, list[str]]:
+def wanted_of(visit: Visit, said: dict[str, str], *, paged: bool = True) -> tuple[ChangeFilter, list[str]]:
     """Say what is asked for; what cannot be read is told and left out."""
     problems, moments = list[str](), dict[str, str]()
     for name in ("since", "until"):
@@ -63,7 +59,7 @@ def wanted_of(
         except (ValueError, OverflowError):
             problems.append(f"“{said[name][:60]}” is no moment; write 2026-11-01, 2026-11-01T10:00 or 24h.")
     number = said.get("repository", "")
-    wanted = Wanted(
+    wanted = ChangeFilter(
         kinds=_kinds(said.get("kind", "")),
         owner=said.get("owner", ""),
         upstream=said.get("upstream", ""),
@@ -72,7 +68,6 @@ def wanted_of(
         since=moments.get("since", ""),
         until=moments.get("until", ""),
         before=visit.number("before", 0, 2**62) or None if paged else None,
-        limit=limit,
     )
     return wanted, problems
 
@@ -93,14 +88,16 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufff
 async def feed(visit: Visit) -> Response:
     """GET /-/changes.atom: the same, for feed readers; the filters hold, the pages do not."""
     said = said_of(visit)
-    wanted, _ = wanted_of(visit, said, limit=ENTRIES, paged=False)
-    found = (await visit.read(lambda connection: changes(connection, visit.caller, wanted)))[:ENTRIES]
+    wanted, _ = wanted_of(visit, said, paged=False)
+    found = await visit.read(
+        lambda connection: latest_changes(connection, visit.caller, wanted, limit=ENTRIES)
+    )
     return Response(
-        _atom(visit, said, found), headers=dict(PAGE), content_type="application/atom+xml; charset=utf-8"
+        _atom(visit, said, found.rows), headers=dict(PAGE), content_type="application/atom+xml; charset=utf-8"
     )
 
 
-def _atom(visit: Visit, said: dict[str, str], found: list[Row]) -> str:
+def _atom(visit: Visit, said: dict[str, str], found: list[ChangeRow]) -> str:
     """Write the feed; its identities stay the same whatever address the mirror is read under."""
     base = visit.origin
     query = f"?{urlencode(said)}" if said else ""
@@ -114,15 +111,15 @@ def _atom(visit: Visit, said: dict[str, str], found: list[Row]) -> str:
         author_name="bitbucket-mirror",
     )
     for change in found:
-        at = from_text(change["at"])
+        at = from_text(change.at)
         written.add_item(
             title=_NOT_XML.sub("\ufffd", sentence(change)),
             link=base + _subject(visit, change),
             description=_NOT_XML.sub("\ufffd", _details(change)),
-            unique_id=f"{AUTHORITY}{quote(name)}/change/{change['id']}",
+            unique_id=f"{AUTHORITY}{quote(name)}/change/{change.id}",
             pubdate=at,
             updateddate=at,
-            categories=(change["kind"],),
+            categories=(change.kind,),
         )
     if not found:
         written.latest_post_date = lambda: datetime.fromtimestamp(0, UTC)
@@ -130,17 +127,17 @@ def _atom(visit: Visit, said: dict[str, str], found: list[Row]) -> str:
     return text
 
 
-def _subject(visit: Visit, change: Row) -> str:
-    if change["repository"] is not None:
-        return visit.links.repository(change["repository"], change["repository_id"])
-    return visit.links.owner(change["owner"], change["owner_id"])
+def _subject(visit: Visit, change: ChangeRow) -> str:
+    if change.repository is not None:
+        return visit.links.repository(change.repository, change.repository_id or 0)
+    return visit.links.owner(change.owner, change.owner_id)
 
 
-def _details(change: Row) -> str:
+def _details(change: ChangeRow) -> str:
     """Write a change as the small HTML that feeds carry."""
     lines = [escape(sentence(change))]
-    if change["refs"] not in (None, REFS_READ):
-        lines.append(f"branches and tags: {change['refs']}")
-    told = [(name, change[name]) for name in ("old", "new") if change[name]]
-    lines += [f"{name}: <code>{escape(str(value)[:500])}</code>" for name, value in told]
+    if change.refs not in (None, REFS_READ):
+        lines.append(f"branches and tags: {change.refs}")
+    told = [("old", change.old), ("new", change.new)]
+    lines += [f"{name}: <code>{escape(value[:500])}</code>" for name, value in told if value]
     return "<br>".join(lines)

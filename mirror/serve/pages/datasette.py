@@ -81,7 +81,7 @@ async def foot(
 
     def read(connection: sqlite3.Connection) -> list[str]:
         now = utc_now()
-        return [f"{one['name']}: complete {ago(one['complete_at'], now)}" for one in upstreams(connection)]
+        return [f"{one.name}: complete {ago(one.complete_at, now)}" for one in upstreams(connection)]
 
     said = ", ".join(await found.execute_fn(read))
     is_open = not await permissions.is_closed(datasette, None, found.name)

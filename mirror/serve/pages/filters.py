@@ -1,13 +1,14 @@
 """How things are said: ages, sizes, marked names, changes in words. Filters of the templates."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
+from mirror.queries.rows import ChangeRow
 from mirror.search import highlight_ranges
 from mirror.times import age_text, from_text
 
@@ -129,9 +130,9 @@ def tone(kind: str) -> str:
     return "good" if kind in ("created", "restored", "branch_created", "tag_created") else "even"
 
 
-def differences(change: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def differences(change: ChangeRow) -> Iterator[tuple[str, str, str]]:
     """Yield what an edit changed: name, before, after."""
-    old, new = _object(change["old"]), _object(change["new"])
+    old, new = _object(change.old), _object(change.new)
     for name in [*old, *(name for name in new if name not in old)]:
         yield name.replace("_", " "), _value(old.get(name)), _value(new.get(name))
 
@@ -152,12 +153,12 @@ def _value(value: Any) -> str:
     return shortened(str(value))
 
 
-def sentence(change: Mapping[str, Any]) -> str:
+def sentence(change: ChangeRow) -> str:
     """Say a change in one line of plain text, as feeds want it."""
-    subject = change["repository"] or change["owner"] or "somebody"
-    parts = [shortened(subject, 120), SAID.get(change["kind"], change["kind"].replace("_", " "))]
-    if change["ref"]:
-        parts.append(shortened(change["ref"], 120))
-    if change["kind"] in ("renamed", "transferred", "owner_renamed"):
-        parts.append(f"({shortened(change['old'], 120)} → {shortened(change['new'], 120)})")
+    subject = change.repository or change.owner or "somebody"
+    parts = [shortened(subject, 120), SAID.get(change.kind, change.kind.replace("_", " "))]
+    if change.ref:
+        parts.append(shortened(change.ref, 120))
+    if change.kind in ("renamed", "transferred", "owner_renamed"):
+        parts.append(f"({shortened(change.old, 120)} → {shortened(change.new, 120)})")
     return " ".join(parts)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from datasette.utils.asgi import Request, Response
 from datasette.views.index import IndexView
 
-from mirror.queries import repositories as recent
-from mirror.queries.changes import Wanted, changes
-from mirror.queries.crawl import counts, ref_counts, upstreams
-from mirror.queries.rows import Row
+from mirror.queries.changes import ChangeFilter, latest_changes
+from mirror.queries.counts import counts_of, ref_counts_of
+from mirror.queries.crawl import upstreams
+from mirror.queries.repositories import recent_ids, still_visible
+from mirror.queries.rows import RepositoryRow
 from mirror.serve.database import mirrors
 from mirror.serve.pages.view import Visit, page
 from mirror.serve.stored_queries import GROUPS, QUERIES
@@ -22,18 +23,18 @@ if TYPE_CHECKING:
 async def numbers(visit: Visit) -> dict[str, Any]:
     """Return the counts for a template, each None for as long as nobody has counted it."""
     found = await asyncio.gather(
-        visit.tally("counts", lambda connection: counts(connection, visit.caller)),
-        visit.tally("refs", lambda connection: ref_counts(connection, visit.caller)),
+        visit.tally("counts", lambda connection: counts_of(connection, visit.caller)),
+        visit.tally("refs", lambda connection: ref_counts_of(connection, visit.caller)),
     )
     return dict(zip(("counts", "ref_counts"), found, strict=True))
 
 
-async def updated_last(visit: Visit) -> list[Row] | None:
+async def updated_last(visit: Visit) -> list[RepositoryRow] | None:
     """Return the repositories that were updated last; which, is remembered, their rows are read each time."""
-    ids = await visit.tally("recent", lambda connection: recent.recent_ids(connection, visit.caller))
+    ids = await visit.tally("recent", lambda connection: recent_ids(connection, visit.caller))
 
-    def work(connection: sqlite3.Connection) -> list[Row]:
-        return recent.recently_updated(connection, visit.caller, ids or [])
+    def work(connection: sqlite3.Connection) -> list[RepositoryRow]:
+        return still_visible(connection, visit.caller, ids or [])
 
     return None if ids is None else await visit.read(work)
 
@@ -71,7 +72,7 @@ async def _home(visit: Visit) -> Response:
     def work(connection: sqlite3.Connection) -> dict[str, Any]:
         return {
             "upstreams": upstreams(connection),
-            "latest": changes(connection, visit.caller, Wanted(limit=LATEST))[:LATEST],
+            "latest": latest_changes(connection, visit.caller, ChangeFilter(), limit=LATEST).rows,
         }
 
     context = await visit.read(work)

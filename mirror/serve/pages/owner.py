@@ -7,9 +7,11 @@ from urllib.parse import unquote
 
 from datasette.utils.asgi import Response
 
-from mirror.queries import owners
-from mirror.queries.changes import Wanted, changes
-from mirror.queries.rows import Row
+from mirror.queries.accounts import known_account_by_id, known_account_named, members_of, workspaces_of
+from mirror.queries.changes import ChangeFilter, latest_changes
+from mirror.queries.crawl import upstreams
+from mirror.queries.repositories import OWNED_ORDERS, owned_page, updates_by_month
+from mirror.queries.rows import AccountRow
 from mirror.serve.pages.charts import Bar, bar_chart
 from mirror.serve.pages.view import NotHere, Visit
 
@@ -22,49 +24,43 @@ async def owner(visit: Visit) -> Response:
 
 
 def _everything(connection: sqlite3.Connection, visit: Visit) -> dict[str, Any]:
-    found = _found(connection, visit)
-    order = visit.parameters.get("by", "updated")
-    order = order if order in owners.ORDERS else "updated"
-    listed = owners.repositories(
-        connection,
-        visit.caller,
-        found["id"],
-        order=order,
-        page=visit.number("page", 1, 100_000),
-        size=PER_PAGE,
-    )
+    row, caller = _found(connection, visit), visit.caller
+    order = visit.parameters.get("by", "")
+    order = order if order in OWNED_ORDERS else "updated"
+    page = visit.number("page", 1, 100_000)
     months = _months(visit.now)
-    updates = owners.activity(connection, visit.caller, found["id"], f"{months[0]}-01")
-    latest = changes(connection, visit.caller, Wanted(owner_id=found["id"], limit=LATEST))
+    updates = updates_by_month(connection, caller, row.id, f"{months[0]}-01")
     return {
-        "owner": found,
-        "listed": listed,
+        "owner": row,
+        "upstream": next(one for one in upstreams(connection) if one.id == row.upstream_id),
+        "owned": owned_page(connection, caller, row.id, order=order, page=page, length=PER_PAGE),
+        "page": page,
+        "length": PER_PAGE,
         "order": order,
-        "orders": list(owners.ORDERS),
-        "members": owners.members(connection, visit.caller, found["id"]),
-        "workspaces": owners.workspaces(connection, visit.caller, found["id"]),
+        "orders": list(OWNED_ORDERS),
+        "members": members_of(connection, caller, row.id),
+        "workspaces": workspaces_of(connection, caller, row.id),
         "activity": bar_chart(
             [Bar(month, updates.get(month, 0)) for month in months],
             title="Repositories by the month of their last update",
             height=90,
         ),
         "updates": sum(updates.values()),
-        "latest": latest[:LATEST],
-        "more": len(latest) > LATEST,
+        "latest": latest_changes(connection, caller, ChangeFilter(owner_ids=(row.id,)), limit=LATEST),
     }
 
 
-def _found(connection: sqlite3.Connection, visit: Visit) -> Row:
+def _found(connection: sqlite3.Connection, visit: Visit) -> AccountRow:
     """Find the owner that an address names; raises NotHere."""
     if "owner" in visit.names:
         try:
             name = unquote(visit.names["owner"], errors="strict")
         except UnicodeDecodeError:
             raise NotHere("That address is not UTF-8.") from None
-        found = owners.owner(connection, visit.caller, name)
+        found = known_account_named(connection, visit.caller, name)
     else:
         name = "of that number"
-        found = owners.owner_by_id(connection, visit.caller, visit.number("id", 0, 2**62))
+        found = known_account_by_id(connection, visit.caller, visit.number("id", 0, 2**62))
     if found is None:
         raise NotHere(f"The mirror knows no owner {name[:200]}.", name if "owner" in visit.names else "")
     return found

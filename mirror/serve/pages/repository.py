@@ -3,14 +3,17 @@
 import math
 import sqlite3
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from datasette.utils.asgi import Response
 
-from mirror.queries import repositories as reads
-from mirror.queries.changes import Wanted, changes
-from mirror.queries.rows import Row
+from mirror.queries import refs
+from mirror.queries.changes import ChangeFilter, latest_changes
+from mirror.queries.crawl import failures_of, upstreams
+from mirror.queries.forks import family_of
+from mirror.queries.repositories import namesakes, repository_by_id, repository_named
+from mirror.queries.rows import RefRow, RepositoryRow
 from mirror.serve.pages.urls import safe_external
 from mirror.serve.pages.view import NotHere, Visit
 from mirror.times import from_text
@@ -24,23 +27,22 @@ async def repository(visit: Visit) -> Response:
 
 
 def _everything(connection: sqlite3.Connection, visit: Visit) -> dict[str, Any]:
-    found = _found(connection, visit)
-    row_id = found["id"]
-    latest = changes(connection, visit.caller, Wanted(repository_id=row_id, limit=HISTORY))
+    row = _found(connection, visit)
+    history = latest_changes(connection, visit.caller, ChangeFilter(repository_id=row.id), limit=HISTORY)
     return {
-        "repository": found,
-        "website": safe_external(found["website"]),
-        "refs": {table: _refs(connection, visit, row_id, table) for table in ("branches", "tags")},
-        "newest_tag": reads.newest_tag(connection, row_id),
-        "family": reads.family(connection, visit.caller, found),
-        "namesakes": reads.namesakes(connection, visit.caller, found),
-        "failures": reads.failures(connection, row_id),
-        "history": latest[:HISTORY],
-        "more_history": len(latest) > HISTORY,
+        "repository": row,
+        "upstreams": {one.id: one for one in upstreams(connection)},
+        "website": safe_external(row.website),
+        "refs": {table: _refs(connection, visit, row.id, kind) for kind, table in refs.TABLES.items()},
+        "newest_tag": refs.newest_tag(connection, row.id),
+        "family": family_of(connection, visit.caller, row.id),
+        "namesakes": namesakes(connection, visit.caller, row),
+        "failures": failures_of(connection, row.id),
+        "history": history,
     }
 
 
-def _found(connection: sqlite3.Connection, visit: Visit) -> Row:
+def _found(connection: sqlite3.Connection, visit: Visit) -> RepositoryRow:
     """Find the repository that an address names; raises NotHere, also where it is not for this visitor."""
     if "owner" in visit.names:
         try:
@@ -48,37 +50,43 @@ def _found(connection: sqlite3.Connection, visit: Visit) -> Row:
         except UnicodeDecodeError:
             raise NotHere("That address is not UTF-8.") from None
         full_name = "/".join(names)
-        found = reads.by_name(connection, visit.caller, full_name)
+        found = repository_named(connection, visit.caller, full_name, gone=True)
     else:
         full_name = "repository of that number"
-        found = reads.by_id(connection, visit.caller, visit.number("id", 0, 2**62))
+        found = repository_by_id(connection, visit.caller, visit.number("id", 0, 2**62))
     if found is None:
         slug = full_name.partition("/")[2]
         raise NotHere(f"The mirror holds no {full_name[:200]}, or you may not see it.", slug)
     return found
 
 
-def _refs(connection: sqlite3.Connection, visit: Visit, row_id: int, table: str) -> dict[str, Any]:
+class AgedRef(NamedTuple):
+    """A ref, its age in days, and the length of the bar that shows it; None where the age is not known."""
+
+    ref: RefRow
+    days: float | None
+    bar: int | None
+
+
+def _refs(connection: sqlite3.Connection, visit: Visit, row_id: int, kind: refs.Kind) -> dict[str, Any]:
     """Read the refs that the page shows; the search and the order of a table are its own parameters."""
-    said = visit.parameters
+    said, table = visit.parameters, refs.TABLES[kind]
     order = said.get(f"{table}_by", "")
-    listed = reads.refs(
-        connection,
-        row_id,
-        reads.RefsWanted(
-            table=table,
-            part=said.get(table, "").strip()[:200],
-            order=order if order in reads.ORDERS else "newest",
-            page=visit.number(f"{table}_page", 1, 100_000),
-            size=REFS,
-        ),
+    wanted = refs.RefsWanted(
+        kind=kind,
+        part=said.get(table, "").strip()[:200],
+        order=order if order in refs.ORDERS else "newest",
+        page=visit.number(f"{table}_page", 1, 100_000),
+        size=REFS,
     )
-    oldest = _days(listed["oldest"], visit.now)
-    for row in listed["rows"]:
-        days = _days(row["date"], visit.now)
-        row["days"] = days
-        row["bar"] = None if days is None else _bar(days, max(oldest or 0.0, days))
-    return listed
+    found = refs.refs_page(connection, row_id, wanted)
+    oldest = _days(found.oldest, visit.now) or 0.0
+    return {"page": found, "wanted": wanted, "rows": [_aged(row, oldest, visit.now) for row in found.rows]}
+
+
+def _aged(row: RefRow, oldest: float, now: datetime) -> AgedRef:
+    days = _days(row.made_at, now)
+    return AgedRef(row, days, None if days is None else _bar(days, max(oldest, days)))
 
 
 def _days(moment: str | None, now: datetime) -> float | None:

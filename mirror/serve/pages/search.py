@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 from datasette.utils.asgi import Response
 
-from mirror.queries.rows import ids_of, rows
-from mirror.queries.visible import Shown, shown_to, visible
-from mirror.search import SearchResult, search
-from mirror.search.find import COLUMNS
+from mirror.queries.caller import Caller
+from mirror.queries.repositories import languages
+from mirror.queries.rows import LISTED
+from mirror.queries.search import SearchPage, find_repositories
 from mirror.serve.middleware import PAGE
 from mirror.serve.pages.view import Visit
 
@@ -28,7 +28,7 @@ class Near(msgspec.Struct, frozen=True):
     count: int
 
 
-def near(connection: sqlite3.Connection, query: str, shown: Shown) -> list[Near]:
+def near(connection: sqlite3.Connection, caller: Caller, query: str) -> list[Near]:
     """Return the longest parts that occur of a query that finds nothing."""
     owner, slash, part = query.rpartition("/")
     if not SHORTEST <= len(part) <= LONGEST:
@@ -36,7 +36,7 @@ def near(connection: sqlite3.Connection, query: str, shown: Shown) -> list[Near]
 
     def count(text: str) -> int:
         asked = f"{owner}{slash}{text}"
-        return search(connection, asked, limit=0, fuzzy=False, **shown).count
+        return find_repositories(connection, caller, asked, limit=0, fuzzy=False).count
 
     return [Near(f"{owner}{slash}{text}", count(text)) for text in _parts(part, count)]
 
@@ -116,10 +116,11 @@ def asked_of(visit: Visit) -> Asked:
     )
 
 
-def find(connection: sqlite3.Connection, asked: Asked, shown: Shown) -> SearchResult:
+def find(connection: sqlite3.Connection, caller: Caller, asked: Asked) -> SearchPage:
     """Search as asked."""
-    return search(
+    return find_repositories(
         connection,
+        caller,
         asked.q,
         limit=asked.size,
         offset=(asked.page - 1) * asked.size,
@@ -129,7 +130,6 @@ def find(connection: sqlite3.Connection, asked: Asked, shown: Shown) -> SearchRe
         private={"public": False, "private": True}.get(asked.visibility),
         forks={"only": True, "none": False}.get(asked.forks),
         gone=bool(asked.gone),
-        **shown,
     )
 
 
@@ -146,7 +146,9 @@ async def results(visit: Visit) -> Response:
         "start": (asked.page - 1) * asked.size,
         "query": " ".join(found.corrected) if found.fuzzy else asked.q,
         "near": await _near(visit, asked) if not found.count else [],
-        "languages": await visit.tally("languages", lambda c: _languages(c, visit), patience=SOON),
+        "languages": await visit.tally(
+            "languages", lambda c: languages(c, visit.caller, LANGUAGES), patience=SOON
+        ),
     }
     return await visit.page("mirror_search.html", context)
 
@@ -175,7 +177,8 @@ async def as_json(visit: Visit) -> Response:
         "size": asked.size,
         "next": visit.links.search(".json", **following) if more else None,
         "repositories": [
-            {**row, "url": visit.links.repository(row["full_name"], row["id"])} for row in found.repositories
+            {**row.columns(*LISTED), "url": visit.links.repository(row.full_name, row.id)}
+            for row in found.repositories
         ],
     }
     content_type = "application/json; charset=utf-8"
@@ -189,8 +192,8 @@ async def as_csv(visit: Visit) -> Response:
     found, _ = await _found(visit, asked)
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    writer.writerows([_cell(row[column]) for column in COLUMNS] for row in found.repositories)
+    writer.writerow(LISTED)
+    writer.writerows([_cell(getattr(row, column)) for column in LISTED] for row in found.repositories)
     headers = {
         **PAGE,
         "Content-Disposition": 'attachment; filename="search.csv"',
@@ -200,12 +203,12 @@ async def as_csv(visit: Visit) -> Response:
     return Response(body, headers=headers, content_type="text/csv; charset=utf-8")
 
 
-async def _found(visit: Visit, asked: Asked) -> tuple[SearchResult, float]:
+async def _found(visit: Visit, asked: Asked) -> tuple[SearchPage, float]:
     """Search, and say how many milliseconds it took."""
 
-    def work(connection: sqlite3.Connection) -> tuple[SearchResult, float]:
+    def work(connection: sqlite3.Connection) -> tuple[SearchPage, float]:
         start = time.perf_counter()
-        found = find(connection, asked, shown_to(connection, visit.caller))
+        found = find(connection, visit.caller, asked)
         return found, (time.perf_counter() - start) * 1000
 
     # The first page is answered from short lists; what lies far behind it may cost a look at every match.
@@ -217,21 +220,9 @@ async def _near(visit: Visit, asked: Asked) -> list[Near]:
     """Ask what was meant, filters aside."""
 
     def work(connection: sqlite3.Connection) -> list[Near]:
-        return near(connection, asked.q, shown_to(connection, visit.caller))
+        return near(connection, visit.caller, asked.q)
 
     return await visit.read(work)
-
-
-def _languages(connection: sqlite3.Connection, visit: Visit) -> list[str]:
-    """List the languages that the visitor can filter by, the most common first."""
-    found = rows(
-        connection,
-        f"""SELECT lower(r.language) AS language FROM repositories r
-            WHERE r.deleted_at IS NULL AND r.language <> '' AND {visible(visit.caller, "r")}
-            GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {LANGUAGES}""",
-        {"ids": ids_of(visit.caller)},
-    )
-    return [row["language"] for row in found]
 
 
 def _cell(value: Any) -> Any:

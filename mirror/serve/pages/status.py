@@ -127,7 +127,7 @@ def _freshness(connection: sqlite3.Connection, visit: Visit) -> Chart:
             ("month", timedelta(days=30)),
         )
     }
-    found = reads.measure_seen(connection, visit.caller, reads.FRESHNESS, **moments)
+    found = reads.measure_visible(connection, visit.caller, reads.FRESHNESS, **moments)
     by_age = {row["age"]: row for row in found.rows}
     bars = list[Bar]()
     for number, label in enumerate(AGES):
@@ -144,9 +144,9 @@ def _freshness(connection: sqlite3.Connection, visit: Visit) -> Chart:
 
 def _growth(connection: sqlite3.Connection, visit: Visit) -> Chart:
     """Draw how many repositories there were, year by year or, in a young mirror, month by month."""
-    found = reads.measure_seen(connection, visit.caller, reads.GROWTH, letters=4)
+    found = reads.measure_visible(connection, visit.caller, reads.GROWTH, letters=4)
     if len(found.rows) < 4:
-        found = reads.measure_seen(connection, visit.caller, reads.GROWTH, letters=7)
+        found = reads.measure_visible(connection, visit.caller, reads.GROWTH, letters=7)
     created = {row["period"]: row["created"] for row in found.rows}
     total, points = 0, list[Bar]()
     for period in _periods(sorted(created), visit.now):

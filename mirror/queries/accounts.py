@@ -1,0 +1,175 @@
+"""Accounts: users, teams and workspaces, who belongs to which, who follows what."""
+
+import json
+import sqlite3
+from collections.abc import Iterable
+
+from mirror.queries.caller import Caller
+from mirror.queries.memory import state
+from mirror.queries.rows import AccountRow, Membership, Values, fetch, fetch_as, fetch_value
+from mirror.queries.visibility import IS_OWN_ID, is_known, may_see_members
+
+ACCOUNT_COLUMNS = ", ".join(f"u.{field}" for field in AccountRow.__struct_fields__)
+ANY_UPSTREAM = "upstream_id IN (SELECT id FROM upstreams)"
+"""Lets a uuid be found by its index, which begins with the upstream."""
+_IS_NAME = "u.username = :name COLLATE NOCASE"
+
+
+def _read(
+    connection: sqlite3.Connection, condition: str, values: Values, source: str = "users u"
+) -> list[AccountRow]:
+    return fetch_as(AccountRow, connection, f"SELECT {ACCOUNT_COLUMNS} FROM {source} {condition}", values)
+
+
+def owner_named(connection: sqlite3.Connection, name: str) -> AccountRow | None:
+    """Find the owner of a namespace by name, or by uuid with its braces."""
+    return next(iter(owners_named(connection, name)), None)
+
+
+def owners_named(connection: sqlite3.Connection, name: str) -> list[AccountRow]:
+    """Find all owners of a name or a uuid: with several upstreams there can be more than one."""
+    condition = f"WHERE {_is_named(name)} AND u.deleted_at IS NULL AND u.is_owner ORDER BY u.id"
+    return _read(connection, condition, {"name": name})
+
+
+def account_named(connection: sqlite3.Connection, caller: Caller, name: str) -> AccountRow | None:
+    """Find somebody by name, by uuid with its braces, or by account id; owners of namespaces first.
+
+    As upstream, an owner is told to everybody who names one. Mere members are told as `is_known` says.
+    """
+    condition = _is_named(name)
+    if _is_account_id(name):
+        condition = f"(u.account_id = :name OR {condition})"
+    return next(iter(_told(connection, caller, condition, name)), None)
+
+
+def users_named(connection: sqlite3.Connection, caller: Caller, username: str) -> list[AccountRow]:
+    """Find the living rows of a username; owners of namespaces first, who are told to everybody."""
+    return _told(connection, caller, _IS_NAME, username)
+
+
+def _told(connection: sqlite3.Connection, caller: Caller, condition: str, name: str) -> list[AccountRow]:
+    """Read owners of namespaces, and others whom the caller may know."""
+    return _read(
+        connection,
+        f"""WHERE {condition} AND u.deleted_at IS NULL AND (u.is_owner OR {is_known(caller, "u")})
+            ORDER BY u.is_owner DESC, u.id""",
+        {"name": name, **caller.values},
+    )
+
+
+def _is_named(name: str) -> str:
+    return f"u.{ANY_UPSTREAM} AND u.uuid IN (:name, lower(:name))" if name.startswith("{") else _IS_NAME
+
+
+def _is_account_id(name: str) -> bool:
+    """Tell whether a name is Atlassian's: 24 hexadecimal digits, or a number, a colon and a uuid."""
+    return ":" in name or (len(name) == 24 and all(letter in "0123456789abcdef" for letter in name))
+
+
+def known_account_named(connection: sqlite3.Connection, caller: Caller, username: str) -> AccountRow | None:
+    """Find a row of a name that the caller may know, a gone one too.
+
+    Living rows come first, of those whoever owns the namespace.
+    """
+    found = _read(
+        connection,
+        f"""WHERE {_IS_NAME} AND {is_known(caller, "u")}
+            ORDER BY u.deleted_at IS NOT NULL, u.is_owner DESC, u.id LIMIT 1""",
+        {"name": username, **caller.values},
+    )
+    return found[0] if found else None
+
+
+def known_account_by_id(connection: sqlite3.Connection, caller: Caller, row_id: int) -> AccountRow | None:
+    """Find somebody whom the caller may know, a gone one too, by the number of the row."""
+    condition = f"WHERE u.id = :id AND {is_known(caller, 'u')}"
+    return next(iter(_read(connection, condition, {"id": row_id, **caller.values})), None)
+
+
+def accounts_by_ids(connection: sqlite3.Connection, ids: Iterable[int]) -> dict[int, AccountRow]:
+    """Read some accounts by their rows: once for each state of the file, because most rows share a few."""
+    known = state(connection).accounts
+    wanted = set(ids)
+    missing = wanted.difference(known)
+    if missing:
+        condition = "WHERE u.id IN (SELECT value FROM json_each(:wanted))"
+        found = _read(connection, condition, {"wanted": json.dumps(sorted(missing))})
+        known.update((row.id, row) for row in found)
+    return {one: known[one] for one in wanted if one in known}
+
+
+def members_of(connection: sqlite3.Connection, caller: Caller, workspace_id: int) -> list[Membership] | None:
+    """List the members of a workspace for those who may see them; None for others."""
+    if not may_see_members(connection, caller, workspace_id):
+        return None
+    return _memberships(
+        connection,
+        """users u JOIN members m ON m.user_id = u.id WHERE m.workspace_id = :id
+           ORDER BY coalesce(u.username, u.nickname, u.display_name) COLLATE NOCASE LIMIT 500""",
+        {"id": workspace_id},
+    )
+
+
+def workspaces_of(connection: sqlite3.Connection, caller: Caller, user_id: int) -> list[Membership]:
+    """List the workspaces that a user belongs to, of those whose members the caller may see."""
+    found = _memberships(
+        connection,
+        """users u JOIN members m ON m.workspace_id = u.id WHERE m.user_id = :id AND u.id <> :id
+           ORDER BY u.username COLLATE NOCASE LIMIT 500""",
+        {"id": user_id},
+    )
+    return [one for one in found if may_see_members(connection, caller, one.account.id)]
+
+
+def _memberships(connection: sqlite3.Connection, source: str, values: Values) -> list[Membership]:
+    found = fetch(connection, f"SELECT {ACCOUNT_COLUMNS}, m.permission FROM {source}", values)
+    return [Membership(AccountRow(*row[:-1]), row[-1]) for row in found]
+
+
+def own_workspaces(connection: sqlite3.Connection, caller: Caller) -> dict[str, str | None]:
+    """Map the workspaces that the caller belongs to, by name, to the permission there."""
+    found = fetch(
+        connection,
+        f"""SELECT u.username, m.permission FROM members m JOIN users u ON u.id = m.workspace_id
+            WHERE m.user_id {IS_OWN_ID} AND u.username IS NOT NULL ORDER BY u.username""",
+        caller.values,
+    )
+    return dict(found)
+
+
+def administered_namespaces(connection: sqlite3.Connection, caller: Caller) -> frozenset[str] | None:
+    """Name the namespaces, in lower case, that a caller owns or administers; None where all are open to them.
+
+    A name that an owner of another upstream has too is left out, because a write goes by the name.
+    """
+    if caller.sees_all:
+        return None
+    found = fetch(
+        connection,
+        f"""WITH mine AS (SELECT value AS id FROM json_each(:ids) UNION
+               SELECT workspace_id FROM members WHERE permission = 'owner' AND user_id {IS_OWN_ID})
+            SELECT u.username FROM users u
+            WHERE u.id IN mine AND u.is_owner AND u.deleted_at IS NULL AND NOT EXISTS
+               (SELECT 1 FROM users o WHERE o.username = u.username COLLATE NOCASE
+                AND o.is_owner AND o.deleted_at IS NULL AND o.id NOT IN mine)""",
+        caller.values,
+    )
+    return frozenset(str(row[0]).lower() for row in found)
+
+
+def followers_of(connection: sqlite3.Connection, repository_id: int) -> list[AccountRow]:
+    """List who follows a repository, as far as the upstream told."""
+    return _read(
+        connection,
+        """WHERE f.repository_id = :id AND u.username IS NOT NULL AND u.deleted_at IS NULL
+           ORDER BY u.username COLLATE NOCASE, u.id""",
+        {"id": repository_id},
+        "followers f JOIN users u ON u.id = f.user_id",
+    )
+
+
+def has_followers(connection: sqlite3.Connection, repository_id: int) -> bool:
+    """Tell whether the upstream told anybody who follows a repository."""
+    sql = "SELECT 1 FROM followers WHERE repository_id = :id LIMIT 1"
+    return fetch_value(connection, sql, {"id": repository_id}) is not None

@@ -1,0 +1,121 @@
+"""Branches and tags, and whether they were read at all."""
+
+import sqlite3
+from typing import Literal
+
+import msgspec
+
+from mirror.queries.rows import NOT_OF, RefRow, fetch, fetch_as, fetch_value
+
+Kind = Literal["branch", "tag"]
+
+KINDS: tuple[Kind, ...] = ("branch", "tag")
+TABLES: dict[Kind, str] = {"branch": "branches", "tag": "tags"}
+REFS_READ, REFS_NOT_MIRRORED = "read", "not mirrored"
+
+_MADE_AT: dict[Kind, str] = {"branch": "target_date", "tag": "coalesce(date, target_date)"}
+
+ORDERS = {
+    "newest": "{made_at} DESC, name",
+    "oldest": "{made_at} IS NULL, {made_at}, name",
+    "name": "name",
+    "last": "name DESC",
+}
+"""In which orders a page of refs can be read."""
+
+
+class RefsWanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of the refs of a repository whose name holds `part`, in one of ORDERS."""
+
+    kind: Kind
+    part: str = ""
+    order: str = "newest"
+    page: int = 1
+    size: int = 50
+
+
+class RefsPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of refs: how many there are, how many match, and when the oldest of all was made."""
+
+    wanted: RefsWanted
+    total: int
+    count: int
+    oldest: str | None
+    rows: list[RefRow]
+
+
+def refs_state(alias: str) -> str:
+    """Return the SQL that says whether the refs of a repository were read.
+
+    One of "read" (once, in full; `refs_synced_at` says when last), "not read yet", "never read" (it is gone),
+    "not mirrored" (the upstream is configured with ``refs = "none"``).
+    """
+    return f"""CASE WHEN {alias}.refs_synced_at IS NOT NULL THEN '{REFS_READ}'
+        WHEN (SELECT refs FROM upstreams WHERE id = {alias}.upstream_id) = 'none' THEN '{REFS_NOT_MIRRORED}'
+        WHEN {alias}.deleted_at IS NOT NULL THEN 'never read' ELSE 'not read yet' END"""
+
+
+def select_refs(*kinds: Kind) -> str:
+    """Return the statement that reads the branches, the tags or both of `:repository` as `RefRow`."""
+    return " UNION ALL ".join(
+        f"SELECT {_columns(kind)} FROM {TABLES[kind]} WHERE repository_id = :repository" for kind in kinds
+    )
+
+
+def _columns(kind: Kind) -> str:
+    """List the fields of `RefRow` for one kind of refs; what a kind does not have is NULL."""
+    fixed = {"kind": f"'{kind}'", **dict.fromkeys(NOT_OF[kind], "NULL")}
+    return ", ".join(
+        f"{fixed[field]} AS {field}" if field in fixed else field for field in RefRow.__struct_fields__
+    )
+
+
+def refs_by_name(connection: sqlite3.Connection, kind: Kind, repository_id: int) -> list[RefRow]:
+    """Read the branches or tags of a repository, by name."""
+    sql = f"{select_refs(kind)} ORDER BY name"
+    return fetch_as(RefRow, connection, sql, {"repository": repository_id})
+
+
+def newest_refs(connection: sqlite3.Connection, kind: Kind, repository_id: int) -> list[RefRow]:
+    """Read the branches or tags of a repository, those with the newest commits first."""
+    sql = f"{select_refs(kind)} ORDER BY target_date DESC, name"
+    return fetch_as(RefRow, connection, sql, {"repository": repository_id})
+
+
+def ref_named(connection: sqlite3.Connection, kind: Kind, repository_id: int, name: str) -> RefRow | None:
+    """Find a branch or a tag by its whole name."""
+    sql = f"{select_refs(kind)} AND name = :name"
+    return next(iter(fetch_as(RefRow, connection, sql, {"repository": repository_id, "name": name})), None)
+
+
+def newest_tag(connection: sqlite3.Connection, repository_id: int) -> RefRow | None:
+    """Find the tag that was made last; Mercurial's pseudo tag is none."""
+    sql = f"""{select_refs("tag")} AND name <> 'tip' ORDER BY {_MADE_AT["tag"]} DESC, name DESC LIMIT 1"""
+    return next(iter(fetch_as(RefRow, connection, sql, {"repository": repository_id})), None)
+
+
+def refs_page(connection: sqlite3.Connection, repository_id: int, wanted: RefsWanted) -> RefsPage:
+    """Read a page of branches or tags."""
+    made_at = _MADE_AT[wanted.kind]
+    values = {
+        "repository": repository_id,
+        "part": wanted.part,
+        "size": wanted.size,
+        "start": (wanted.page - 1) * wanted.size,
+    }
+    matching = "(:part = '' OR instr(lower(name), lower(:part)) > 0)"
+    of_repository = f"FROM {TABLES[wanted.kind]} WHERE repository_id = :repository"
+    ((total, oldest),) = fetch(connection, f"SELECT count(*), min({made_at}) {of_repository}", values)
+    order = ORDERS[wanted.order].format(made_at=made_at)
+    return RefsPage(
+        wanted=wanted,
+        total=total,
+        count=fetch_value(connection, f"SELECT count(*) {of_repository} AND {matching}", values),
+        oldest=oldest,
+        rows=fetch_as(
+            RefRow,
+            connection,
+            f"{select_refs(wanted.kind)} AND {matching} ORDER BY {order} LIMIT :size OFFSET :start",
+            values,
+        ),
+    )

@@ -1,0 +1,58 @@
+"""Repositories found by part of their name, as far as a caller may see them."""
+
+import sqlite3
+from typing import Any
+
+import msgspec
+
+from mirror.queries.caller import Caller
+from mirror.queries.repositories import repositories_by_ids
+from mirror.queries.rows import RepositoryRow
+from mirror.queries.visibility import private_owners
+from mirror.search import search
+from mirror.search.find import one_snapshot
+
+
+class SearchPage(msgspec.Struct, frozen=True, kw_only=True):
+    """How many repositories match in all, and a page of them, the best first.
+
+    `fuzzy` says that the query was corrected; `corrected` holds the names that were searched in its place.
+    """
+
+    query: str
+    count: int
+    fuzzy: bool
+    corrected: tuple[str, ...]
+    repositories: list[RepositoryRow]
+
+
+def find_repositories(
+    connection: sqlite3.Connection,
+    caller: Caller,
+    query: str,
+    *,
+    limit: int = 20,
+    offset: int = 0,
+    fuzzy: bool | None = None,
+    **filters: Any,
+) -> SearchPage:
+    """Find repositories whose name or slug contains `query`, with the filters of `mirror.search.search`.
+
+    `limit` and `offset` count repositories. `fuzzy` corrects typing errors: True always, False never, None
+    when nothing matches as written. Raises sqlite3.Error.
+    """
+    with one_snapshot(connection):
+        found = search(
+            connection,
+            query,
+            limit=limit,
+            offset=offset,
+            fuzzy=fuzzy,
+            visible_private=caller.sees_all,
+            private_of=private_owners(connection, caller),
+            **filters,
+        )
+        rows = repositories_by_ids(connection, caller, [row["id"] for row in found.repositories])
+    return SearchPage(
+        query=query, count=found.count, fuzzy=found.fuzzy, corrected=found.corrected, repositories=rows
+    )

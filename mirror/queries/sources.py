@@ -1,0 +1,186 @@
+"""What can be listed page by page: tables and conditions, with what a caller may see inside them.
+
+`mirror.serve.api2.paging` adds the caller's own conditions and order.
+"""
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from mirror.queries.accounts import ACCOUNT_COLUMNS
+from mirror.queries.caller import Caller
+from mirror.queries.counts import Owners, counter
+from mirror.queries.refs import Kind, select_refs
+from mirror.queries.rows import RefRow, Values
+from mirror.queries.visibility import IS_OWN_ID, is_own, visible
+
+_RANK = "CASE m.permission WHEN 'owner' THEN 3 WHEN 'collaborator' THEN 2 ELSE 1 END"
+_IN_WORKSPACE = f"""(SELECT CASE max({_RANK}) WHEN 3 THEN 'admin' WHEN 2 THEN 'write' ELSE 'read' END
+    FROM members m WHERE m.workspace_id = r.owner_id AND m.user_id {IS_OWN_ID})"""
+
+REPOSITORY_PERMISSION = f"CASE WHEN r.owner_id {IS_OWN_ID} THEN 'admin' ELSE {_IN_WORKSPACE} END"
+"""What a caller may do in a repository, by their place in its workspace: the mirror knows no more."""
+
+WORKSPACE_PERMISSION = f"""CASE WHEN u.id {IS_OWN_ID} THEN 'owner' ELSE (SELECT m.permission FROM members m
+    WHERE m.workspace_id = u.id AND m.user_id {IS_OWN_ID} ORDER BY {_RANK} DESC LIMIT 1) END"""
+"""What a caller is in a workspace."""
+
+ADMINISTERS = f"coalesce(({WORKSPACE_PERMISSION}) = 'owner', 0)"
+"""Whether a caller administers a workspace."""
+
+_IS_NAMESPACE = "u.is_owner AND u.deleted_at IS NULL AND u.username IS NOT NULL"
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows that can be listed.
+
+    `keys` are expressions that tell any two rows apart. `count` counts the rows where there is a quicker way
+    than to look at each.
+    """
+
+    columns: str
+    table: str
+    where: str
+    values: Values
+    keys: tuple[str, ...]
+    count: Callable[[sqlite3.Connection], int] | None = None
+
+
+def repositories(
+    caller: Caller,
+    *,
+    owners: Sequence[int] | None = None,
+    parent: int | None = None,
+    since: str | None = None,
+    role: str | None = None,
+) -> Source:
+    """List the ids of repositories: all, of an owner's rows, of a parent, created since a moment, by role."""
+    narrowed, values = ["r.deleted_at IS NULL", visible(caller, "r")], dict(caller.values)
+    if owners is not None:
+        narrowed.append(_owned_by(owners))
+        values["owner"] = owners[0] if len(owners) == 1 else json.dumps(owners)
+    if parent is not None:
+        narrowed.append("r.parent_id = :parent")
+        values["parent"] = parent
+    if since is not None:
+        narrowed.append("r.created_at >= :since")
+        values["since"] = since
+    if role is not None:
+        narrowed.append(_has_role(caller, role))
+    is_plain = parent is None and since is None and role is None
+    counted = Owners(_owned_by(owners) if owners is not None else "", values)
+    return Source(
+        columns="r.id",
+        table="repositories r",
+        where=" AND ".join(narrowed),
+        values=values,
+        keys=("r.id",),
+        count=counter(caller, counted) if is_plain else None,
+    )
+
+
+def _owned_by(owners: Sequence[int]) -> str:
+    """Return the condition on a repository's owner; one alone keeps the order of the index."""
+    is_one = len(owners) == 1
+    return "r.owner_id = :owner" if is_one else "r.owner_id IN (SELECT value FROM json_each(:owner))"
+
+
+def _has_role(caller: Caller, role: str) -> str:
+    """Return the condition under which a caller has a role; a token that speaks for nobody has them all."""
+    if caller.sees_all and not caller.user_ids:
+        return "1"
+    if role == "owner":
+        return f"r.owner_id {IS_OWN_ID}"
+    wanted = {"member": ("admin", "write", "read"), "contributor": ("admin", "write"), "admin": ("admin",)}
+    return f"{REPOSITORY_PERMISSION} IN ({_quoted(wanted[role])})"
+
+
+def own_repositories(caller: Caller) -> Source:
+    """List the ids of what the caller owns, or a workspace they belong to, each with the permission."""
+    return Source(
+        columns=f"r.id, {REPOSITORY_PERMISSION}",
+        table="repositories r",
+        where=f"r.deleted_at IS NULL AND {is_own('r')}",
+        values=caller.values,
+        keys=("r.id",),
+    )
+
+
+def workspaces(caller: Caller, role: str | None = None) -> Source:
+    """List namespaces: all of them for tokens, else those that own something the caller may see."""
+    narrowed = [_IS_NAMESPACE]
+    if not caller.sees_all:
+        narrowed.append(
+            f"""(u.id {IS_OWN_ID} OR EXISTS (SELECT 1 FROM repositories r
+                WHERE r.owner_id = u.id AND r.deleted_at IS NULL AND {visible(caller, "r")}))"""
+        )
+    if role is not None and not (caller.sees_all and not caller.user_ids):
+        wanted = {"owner": ("owner",), "collaborator": ("owner", "collaborator")}.get(role)
+        narrowed.append(_belongs(f"AND m.permission IN ({_quoted(wanted)})" if wanted else ""))
+    return _accounts(caller, narrowed)
+
+
+def own_workspaces(caller: Caller, *, administrator: bool | None = None) -> Source:
+    """List the namespaces that the caller may work in, with their permission there; a token may in all."""
+    narrowed = [_IS_NAMESPACE]
+    if not caller.sees_all:
+        narrowed.append(_belongs())
+    if administrator is not None:
+        narrowed.append(f"{ADMINISTERS} = {int(administrator)}")
+    return _accounts(caller, narrowed, f", {WORKSPACE_PERMISSION}")
+
+
+def _belongs(limited: str = "") -> str:
+    """Return the condition under which a workspace is the caller's, or has the caller as a member."""
+    return f"""(u.id {IS_OWN_ID} OR u.id IN
+        (SELECT m.workspace_id FROM members m WHERE m.user_id {IS_OWN_ID} {limited}))"""
+
+
+def _accounts(caller: Caller, narrowed: Sequence[str], more: str = "") -> Source:
+    return Source(
+        columns=ACCOUNT_COLUMNS + more,
+        table="users u",
+        where=" AND ".join(narrowed),
+        values=caller.values,
+        keys=("u.id",),
+    )
+
+
+def members(workspace: int, member: int | None = None) -> Source:
+    """List the members of a workspace with their permissions, or the membership of one of them."""
+    only = "" if member is None else "AND m.user_id = :member"
+    return Source(
+        columns=f"{ACCOUNT_COLUMNS}, m.permission",
+        table="members m JOIN users u ON u.id = m.user_id",
+        where=f"m.workspace_id = :workspace AND u.deleted_at IS NULL {only}",
+        values={"workspace": workspace, "member": member},
+        keys=("m.user_id",),
+    )
+
+
+def watchers(repository: int) -> Source:
+    """List who follows a repository, as far as the upstream told."""
+    return Source(
+        columns=ACCOUNT_COLUMNS,
+        table="followers f JOIN users u ON u.id = f.user_id",
+        where="f.repository_id = :repository AND u.deleted_at IS NULL",
+        values={"repository": repository},
+        keys=("f.user_id",),
+    )
+
+
+def refs(repository: int, *kinds: Kind) -> Source:
+    """List branches, tags or both."""
+    return Source(
+        columns=", ".join(RefRow.__struct_fields__),
+        table=f"({select_refs(*kinds)})",
+        where="1",
+        values={"repository": repository},
+        keys=("name", "kind"),
+    )
+
+
+def _quoted(words: Sequence[str]) -> str:
+    return ", ".join(f"'{word}'" for word in words)

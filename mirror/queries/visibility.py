@@ -1,0 +1,146 @@
+"""Who may see what: every rule about private repositories, as conditions that a statement can contain.
+
+Conditions take the alias of a table and name the caller's own rows of `users` as `:ids`
+(`Caller.values`). No other module decides what somebody may see.
+"""
+
+import sqlite3
+
+from mirror.queries.caller import Caller
+from mirror.queries.rows import fetch, fetch_value
+
+IS_OWN_ID = "IN (SELECT value FROM json_each(:ids))"
+"""Follows a column of users' ids: it is one of the caller's own."""
+
+
+def visible(caller: Caller, alias: str) -> str:
+    """Return the condition under which a caller may see a repository."""
+    if caller.sees_all:
+        return "1"
+    if not caller.user_ids:
+        return f"{alias}.is_private = 0"
+    return f"({alias}.is_private = 0 OR {is_own(alias)})"
+
+
+def is_own(alias: str) -> str:
+    """Return the condition under which a repository is the caller's, or of a workspace they belong to."""
+    return (
+        f"({alias}.owner_id {IS_OWN_ID} OR {alias}.owner_id IN "
+        f"(SELECT workspace_id FROM members WHERE user_id {IS_OWN_ID}))"
+    )
+
+
+def visible_changes(caller: Caller) -> str:
+    """Return the condition under which a caller may see a change `c` of the repository `r`, if any.
+
+    What changed while a repository was private stays hidden from strangers when it becomes public. A change
+    of an owner is shown to those who may see one of the owner's repositories.
+    """
+    if caller.sees_all:
+        return "1"
+    public = "(r.is_private = 0 AND c.id > r.public_from)"
+    of_repository = f"({public} OR {is_own('r')})" if caller.user_ids else public
+    return f"""CASE WHEN r.id IS NOT NULL THEN {of_repository}
+        ELSE EXISTS (SELECT 1 FROM repositories o WHERE o.owner_id = c.user_id AND {visible(caller, "o")})
+        END"""
+
+
+def visible_parent(caller: Caller, alias: str) -> str:
+    """Return the condition under which `alias` is a parent that may be shown: it lives and is visible."""
+    return f"{alias}.deleted_at IS NULL AND {visible(caller, alias)}"
+
+
+def parent_is_told(caller: Caller) -> str:
+    """Return the condition under which a caller may know what `r` was forked from.
+
+    A parent that is not mirrored may be private, so only those who see everything are told of it.
+    """
+    if caller.sees_all:
+        return "(r.parent_uuid IS NOT NULL OR r.parent_full_name IS NOT NULL)"
+    return f"""EXISTS (SELECT 1 FROM repositories p
+        WHERE p.id = r.parent_id AND {visible_parent(caller, "p")})"""
+
+
+def forks_count(caller: Caller, alias: str) -> str:
+    """Return how many forks a repository has: the upstream's number, less those that are hidden."""
+    if caller.sees_all:
+        return f"{alias}.forks_count"
+    own = f" AND NOT {is_own('h')}" if caller.user_ids else ""
+    return f"""iif({alias}.forks_count > 0, max(0, {alias}.forks_count - (SELECT count(*) FROM repositories h
+        WHERE h.parent_id = {alias}.id AND h.deleted_at IS NULL AND h.is_private = 1{own})),
+        {alias}.forks_count)"""
+
+
+def is_known(caller: Caller, alias: str) -> str:
+    """Return the condition under which a caller may know of an account.
+
+    It owns or follows something that they may see, is their own, or is in a workspace of theirs.
+    """
+    if caller.sees_all:
+        return "1"
+    seen = visible(caller, "r")
+    public = f"""(EXISTS (SELECT 1 FROM repositories r WHERE r.owner_id = {alias}.id AND {seen})
+        OR EXISTS (SELECT 1 FROM followers f JOIN repositories r ON r.id = f.repository_id
+            WHERE f.user_id = {alias}.id AND {seen}))"""
+    if not caller.user_ids:
+        return public
+    own = f"""(SELECT value FROM json_each(:ids) UNION
+        SELECT workspace_id FROM members WHERE user_id {IS_OWN_ID})"""
+    return f"""({public} OR {alias}.id IN {own}
+        OR {alias}.id IN (SELECT user_id FROM members WHERE workspace_id IN {own}))"""
+
+
+def hides(connection: sqlite3.Connection, caller: Caller) -> bool:
+    """Tell whether the file holds anything of a repository, a gone one too, that a caller may not see."""
+    if caller.sees_all:
+        return False
+    if not caller.user_ids:
+        return holds_private(connection)
+    return bool(
+        fetch_value(
+            connection,
+            f"""SELECT EXISTS (SELECT 1 FROM repositories r WHERE r.is_private = 1 AND NOT {is_own("r")})
+                OR EXISTS (SELECT 1 FROM changes c WHERE c.kind = 'made_public' AND NOT EXISTS
+                    (SELECT 1 FROM repositories r WHERE r.id = c.repository_id AND {is_own("r")}))""",
+            caller.values,
+        )
+    )
+
+
+def holds_private(connection: sqlite3.Connection) -> bool:
+    """Tell whether the file holds anything that is not for everybody; tombstones count.
+
+    A repository that was made public counts too: what changed in it before that is on record.
+    """
+    return bool(
+        fetch_value(
+            connection,
+            """SELECT EXISTS (SELECT 1 FROM repositories WHERE is_private = 1)
+                   OR EXISTS (SELECT 1 FROM changes WHERE kind = 'made_public')""",
+        )
+    )
+
+
+def private_owners(connection: sqlite3.Connection, caller: Caller) -> tuple[int, ...]:
+    """List the owners whose private repositories a caller may see, where not everything is open to them."""
+    if caller.sees_all or not caller.user_ids:
+        return ()
+    found = fetch(
+        connection,
+        f"""SELECT value FROM json_each(:ids) UNION
+            SELECT workspace_id FROM members WHERE user_id {IS_OWN_ID}""",
+        caller.values,
+    )
+    return tuple(row[0] for row in found)
+
+
+def may_see_members(connection: sqlite3.Connection, caller: Caller, workspace_id: int) -> bool:
+    """Tell whether a caller may see who belongs to a workspace: its members may, and who sees everything."""
+    return caller.sees_all or bool(
+        fetch(
+            connection,
+            """SELECT 1 FROM json_each(:ids) AS own WHERE own.value = :workspace OR EXISTS
+                (SELECT 1 FROM members WHERE workspace_id = :workspace AND user_id = own.value)""",
+            {**caller.values, "workspace": workspace_id},
+        )
+    )
