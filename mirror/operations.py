@@ -66,7 +66,7 @@ def chosen(config: Config, names: Sequence[str]) -> list[UpstreamConfig]:
     known = {upstream.name: upstream for upstream in config.upstreams}
     for name in names:
         if name not in known:
-            raise ConfigError(f"no upstream is called {name!r}; there is {', '.join(known)}")
+            raise ConfigError(f"unknown upstream {name!r} (configured: {', '.join(known)})")
     return [known[name] for name in names] if names else list(config.upstreams)
 
 

@@ -227,7 +227,7 @@ def test_verify_holds_the_search_index_against_the_rows_and_builds_it_anew(
     [
         (["frobnicate"], 2, "No such command"),
         (["sync", "--frob"], 2, "No such option"),
-        (["sync", "nobody"], 2, "no upstream is called 'nobody'; there is box"),
+        (["sync", "nobody"], 2, "unknown upstream 'nobody' (configured: box)"),
         (["--config", "nowhere.toml", "sync"], 2, "nowhere.toml: no such file"),
         (["show", "django-piston"], 2, "OWNER/SLUG"),
         (["show", "no/such"], 1, "holds no repository no/such"),

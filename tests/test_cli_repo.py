@@ -119,7 +119,7 @@ def test_delete_asks_at_a_terminal(desk: Desk, word: str, code: int) -> None:
         (("create", "jespern/a/b"), 2, "write it as OWNER/SLUG"),
         (("create", "nobody/idea"), 1, "name it in `workspaces`"),
         (("create", "jespern/arriving"), 4, "already exists"),
-        (("create", "jespern/idea", "--upstream", "other"), 2, "no upstream is called 'other'; there is s"),
+        (("create", "jespern/idea", "--upstream", "other"), 2, "unknown upstream 'other' (configured: s)"),
         (("update", PISTON), 2, "nothing to change"),
         (("update", "jespern/nothing", "--public"), 1, "the mirror holds no repository"),
         (("fork", PISTON), 2, "--into WORKSPACE or --name"),

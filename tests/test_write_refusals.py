@@ -169,7 +169,7 @@ def test_two_upstreams_with_one_owner(made: WriteHarness) -> None:
     writes.create("jespern", RepositorySettings(name="idea"), by="x", upstream="t")
     names = "SELECT u.name FROM repositories r JOIN upstreams u ON u.id = r.upstream_id WHERE slug = 'idea'"
     assert made.rows(names) == [("t",)]
-    with pytest.raises(ConfigError, match="no upstream is called 'v'; there is s, t"):
+    with pytest.raises(ConfigError, match=r"unknown upstream 'v' \(configured: s, t\)"):
         writes.create("jespern", RepositorySettings(name="idea"), by="x", upstream="v")
 
 

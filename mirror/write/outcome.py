@@ -1,7 +1,7 @@
-"""A write whose answer was lost is never sent again: what became of it is looked up.
+"""A write whose answer was lost is never sent again: the upstream is asked what became of it.
 
-An answer counts as lost when there is none, when it is a 5xx, and when it is a success that cannot be read:
-in each case the upstream may have done what it was asked.
+An answer is lost when there is none, when it is a 5xx, and when it is a success that cannot be read. In each
+case the upstream may have done the write.
 """
 
 from collections.abc import Callable, Container
@@ -25,28 +25,33 @@ T = TypeVar("T")
 
 ABSENT = (404, 410)
 SAID_NO = (500, 503)
-"""Statuses of a server that answers for itself; 408, 502 and 504 are sent while it may be at work still."""
+"""Statuses with which the server itself says no; with 408, 502 and 504 it may still be at work."""
 
 MAY_BE_EMPTY = ("description", "website", "language")
+"""Texts of which null says that they are empty, and not that they are unknown."""
 
 CLOCKS_APART = timedelta(minutes=10)
+"""How far the clock of an upstream may be behind ours."""
 
 
 class NameTaken(UpstreamRefused):
-    """The name belongs to a repository that was there before, so this write cannot have been done."""
+    """The name belongs to a repository from before the write, so the write cannot have been done."""
 
     def __init__(self, full_name: str) -> None:
         super().__init__(f"there is a repository {full_name} already", status=400)
 
 
-def carried_out(what: str, ask: Callable[[], T], look: Callable[[], T | None]) -> T:
-    """Ask once; where the answer is lost, return what `look` finds to have been done.
+def do_once(what: str, do: Callable[[], T], find: Callable[[], T | None]) -> T:
+    """Do a write once; where its answer is lost, return what `find` returns instead.
 
-    `look` returns None where it was not done so far. Raises what `ask` raises; UpstreamBusy where it was not
-    done although the upstream was reached; OutcomeUnknown where nobody knows.
+    :param what: names the write in errors, as "creating erik/new".
+    :param do: sends the write.
+    :param find: asks for what the write should have led to; returns None where it is not there so far.
+
+    Raises what `do` raises, UpstreamBusy where the write was not done, OutcomeUnknown where nobody knows.
     """
     try:
-        return ask()
+        return do()
     except NotSent as error:
         raise UpstreamBusy(f"{error}; {what} was not asked") from None
     except (UpstreamBusy, UpstreamShapeError) as error:
@@ -54,7 +59,7 @@ def carried_out(what: str, ask: Callable[[], T], look: Callable[[], T | None]) -
             raise
         lost = error
     try:
-        found = look()
+        found = find()
     except NameTaken:
         raise
     except MirrorError as error:
@@ -80,12 +85,13 @@ def _not_done(what: str, lost: UpstreamError) -> UpstreamError:
     )
 
 
-def look_for_created(
-    upstream: Upstream, full_name: str, *, taken_by: str | None, since: datetime
+def find_created(
+    upstream: Upstream, full_name: str, *, known_uuid: str | None, since: datetime
 ) -> Repository | None:
     """Find a repository that was to be created, or None.
 
-    Raises NameTaken where the one of that name is older: `taken_by` is the uuid that the mirror knew by it.
+    Raises NameTaken where the one of that name is older than `since`, the moment of the write, or has
+    `known_uuid`, the uuid that the mirror knew by that name before.
     """
     try:
         found = upstream.find_repository(full_name)
@@ -93,46 +99,44 @@ def look_for_created(
         if error.status in ABSENT:
             return None
         raise
-    if found.uuid == taken_by or (
+    if found.uuid == known_uuid or (
         found.created_at is not None and from_text(found.created_at) < since - CLOCKS_APART
     ):
         raise NameTaken(found.full_name)
     return found
 
 
-def look_for_fork(
+def find_fork(
     upstream: Upstream,
     full_name: str,
     parent: RepositoryKey,
     *,
-    taken_by: str | None,
+    known_uuid: str | None,
     since: datetime,
 ) -> Repository | None:
-    """Find a fork that was to be made, as `look_for_created` does; one of something else is NameTaken."""
-    found = look_for_created(upstream, full_name, taken_by=taken_by, since=since)
+    """Find a fork that was to be made, as `find_created` does; NameTaken also where its parent is another."""
+    found = find_created(upstream, full_name, known_uuid=known_uuid, since=since)
     if found is not None and found.parent_uuid != parent.uuid:
         raise NameTaken(found.full_name)
     return found
 
 
-def look_for_update(
-    upstream: Upstream, key: RepositoryKey, settings: RepositorySettings
-) -> Repository | None:
-    """Return the repository if it is as it was to be made, else None.
+def find_updated(upstream: Upstream, key: RepositoryKey, settings: RepositorySettings) -> Repository | None:
+    """Return the repository if it has the settings that were given, else None.
 
-    Raises UpstreamError where all agrees that the upstream tells, but some of what was said it does not tell.
+    Raises UpstreamError where the reported settings agree, but the upstream does not report all of them.
     """
     found = upstream.fetch_repository(key)
-    untold = {name for name in settings.given() if _is_untold(upstream, found, name)}
-    if not _agrees(found, settings, untold):
+    unknown = {name for name in settings.given() if _is_unknown(upstream, found, name)}
+    if not _agrees(found, settings, unknown):
         return None
-    if untold:
-        raise UpstreamError(f"{upstream.name} does not tell {', '.join(sorted(untold))}")
+    if unknown:
+        raise UpstreamError(f"{upstream.name} does not tell {', '.join(sorted(unknown))}")
     return found
 
 
-def look_for_deleted(upstream: Upstream, key: RepositoryKey) -> bool | None:
-    """Return True if the repository is not there any more, else None."""
+def find_deleted(upstream: Upstream, key: RepositoryKey) -> bool | None:
+    """Return True if the repository is gone, else None."""
     try:
         upstream.fetch_repository(key)
     except UpstreamRefused as error:
@@ -142,20 +146,20 @@ def look_for_deleted(upstream: Upstream, key: RepositoryKey) -> bool | None:
     return None
 
 
-def _is_untold(upstream: Upstream, row: Repository, name: str) -> bool:
-    """Tell whether nothing is known of a setting; of a text that may be empty, null says that it is."""
+def _is_unknown(upstream: Upstream, row: Repository, name: str) -> bool:
+    """Tell whether the upstream does not report a setting."""
     return name in upstream.never_tells or (name not in MAY_BE_EMPTY and getattr(row, name) is None)
 
 
-def _agrees(row: Repository, settings: RepositorySettings, untold: Container[str]) -> bool:
-    """Tell whether a repository is as the settings say, the untold ones aside."""
+def _agrees(row: Repository, settings: RepositorySettings, unknown: Container[str]) -> bool:
+    """Tell whether a repository has the settings that were given, unknown ones aside."""
     return all(
-        _plain(getattr(row, name)) == _plain(said)
-        for name, said in settings.given().items()
-        if name not in untold
+        _plain(getattr(row, name)) == _plain(value)
+        for name, value in settings.given().items()
+        if name not in unknown
     )
 
 
 def _plain(value: object) -> object:
-    """Leave out what upstreams may change of a text: blanks and case; none is an empty one."""
+    """Return a value without what upstreams may change: blanks and case of a text, null for an empty one."""
     return " ".join(value.split()).casefold() if isinstance(value, str) else "" if value is None else value

@@ -1,10 +1,10 @@
-"""Writes pass through: the upstream is asked first, and the mirror shows what it answered at once.
+"""Writes pass through: the upstream is asked first, then the mirror shows what it answered.
 
-Each write opens the file and the upstream for itself, so any number of them may be under way, in any threads
-and processes, while a sync runs: the mirror is written in one short transaction that waits its turn. That
-cannot harm a sync, though it does not take the sync's lock. Rows are known by the upstream's own identity,
-what is saved is what the upstream said, and where a page that the sync asked for before the write is saved
-after it, the next listing puts that right: the write moved `updated_on`, or the count of repositories.
+Each write opens the database and the upstream for itself, so any number of them may run at once, in threads
+and processes, also beside a sync. They do not take its lock, and cannot harm it: a write is one short
+transaction, rows are identified by the upstream's own identity, and a listing page that was asked for before
+the write but saved after it is put right by the next listing, because the write changed `updated_on` or the
+number of repositories.
 """
 
 import os
@@ -27,28 +27,28 @@ from mirror.upstream.protocol import Upstream
 from mirror.upstream.transport import Transport
 from mirror.write.outcome import (
     ABSENT,
-    carried_out,
-    look_for_created,
-    look_for_deleted,
-    look_for_fork,
-    look_for_update,
+    do_once,
+    find_created,
+    find_deleted,
+    find_fork,
+    find_updated,
 )
-from mirror.write.record import Saving, read_refs
-from mirror.write.target import known_repository, upstream_for
+from mirror.write.record import WriteRecord, read_refs
+from mirror.write.target import choose_upstream, find_target
 
 LONGEST_PAUSE = 10.0
-"""Seconds that a write may wait between two tries; somebody is waiting for its answer."""
+"""Seconds that a write may wait before a retry: a caller is waiting for its answer."""
 
 MOST_TRIES = 3
 
 
 class PassThrough:
-    """Creates, updates, deletes and forks repositories upstream, and in the mirror.
+    """Creates, updates, deletes and forks repositories upstream and in the mirror; safe in any thread.
 
-    Every method takes the `upstream` to use where several hold the name, and in `by` who wants it, for the
-    record. All raise ConfigError and NotFound before anything is asked, CredentialsRefused, UpstreamRefused
-    and UpstreamBusy where nothing was changed, OutcomeUnknown where that is not known, and StoreError, which
-    says whether the upstream did it. They may be called from any thread.
+    Each method takes in `by` the name of the caller, for the audit, and in `upstream` which one to use where
+    several have the repository. It raises ConfigError and NotFound before anything is asked;
+    CredentialsRefused, UpstreamRefused and UpstreamBusy where nothing was changed; OutcomeUnknown where that
+    is not known; and StoreError, which says whether the upstream has done it.
     """
 
     def __init__(
@@ -69,61 +69,62 @@ class PassThrough:
     def create(
         self, owner: str, settings: RepositorySettings, *, by: str, slug: str = "", upstream: str = ""
     ) -> Repository:
-        """Create a repository; without `slug` it is made of the name.
+        """Create a repository; without `slug` the name makes the slug.
 
-        Without `scm` it is of the kind of the owner's newest one, else hg, as in API 1.0; where upstreams
-        know git alone, it is git.
+        Without `settings.scm` it is of the kind of the owner's newest repository, else hg as in API 1.0; git
+        where the upstream has nothing else.
         """
         slug = slug or _slug_of(settings.name or "")
         with self._store() as store:
-            chosen, owner = upstream_for(self._config, store, owner, upstream)
-            saving = Saving(store, chosen, by, self._clock)
-            full_name, taken_by, since = f"{owner}/{slug}", saving.uuid_of(f"{owner}/{slug}"), self._clock()
-            with self._connected(chosen, store) as there, saving.asking("create", full_name):
+            chosen, owner = choose_upstream(self._config, store, owner, upstream)
+            record = WriteRecord(store, chosen, by, self._clock)
+            full_name, since = f"{owner}/{slug}", self._clock()
+            known_uuid = record.uuid_of(full_name)
+            with self._connected(chosen, store) as there, record.auditing("create", full_name):
                 if settings.scm is None:
-                    scm = (saving.last_scm(owner) or "hg") if there.knows_hg else "git"
+                    scm = (record.newest_scm(owner) or "hg") if there.knows_hg else "git"
                     settings = msgspec.structs.replace(settings, scm=scm)
-                made = carried_out(
+                made = do_once(
                     f"creating {full_name}",
                     lambda: there.create_repository(owner, slug, settings),
-                    lambda: look_for_created(there, full_name, taken_by=taken_by, since=since),
+                    lambda: find_created(there, full_name, known_uuid=known_uuid, since=since),
                 )
-                saving.saved("create", made, displaced=_displaced(saving, there, made))
-                read_refs(saving, there, made)
+                record.save("create", made, displaced=_displaced(record, there, made))
+                read_refs(record, there, made)
                 return made
 
     def update(
         self, full_name: str, settings: RepositorySettings, *, by: str, upstream: str = ""
     ) -> Repository:
-        """Change settings; another name moves the slug, and the row and its history stay."""
+        """Change settings; another name changes the slug, the row and its history stay."""
         with self._store() as store:
-            known = known_repository(self._config, store, full_name, upstream)
-            settings = msgspec.structs.replace(settings, scm=None)  # which nothing changes
-            saving = Saving(store, known.upstream, by, self._clock)
-            with self._connected(known.upstream, store) as there, saving.asking("update", full_name):
-                key = _key(there.fetch_repository(known.key))  # a PUT to nothing would create something
-                made = carried_out(
-                    f"updating {known.key.full_name}",
+            target = find_target(self._config, store, full_name, upstream)
+            settings = msgspec.structs.replace(settings, scm=None)  # it cannot be changed
+            record = WriteRecord(store, target.upstream, by, self._clock)
+            with self._connected(target.upstream, store) as there, record.auditing("update", full_name):
+                key = _key(there.fetch_repository(target.key))  # a PUT to nothing would create something
+                made = do_once(
+                    f"updating {target.key.full_name}",
                     lambda: there.update_repository(key, settings),
-                    lambda: look_for_update(there, key, settings),
+                    lambda: find_updated(there, key, settings),
                 )
-                displaced = _displaced(saving, there, made)
-                renamed = known.row_id if made.uuid != known.key.uuid else None
-                saving.saved("update", made, displaced=displaced, renamed=renamed)
+                displaced = _displaced(record, there, made)
+                renamed = target.row_id if made.uuid != target.key.uuid else None
+                record.save("update", made, displaced=displaced, renamed=renamed)
                 if renamed is not None:
-                    read_refs(saving, there, made)
+                    read_refs(record, there, made)
                 return made
 
     def delete(self, full_name: str, *, by: str, upstream: str = "") -> None:
         """Delete a repository upstream; its row becomes a tombstone, with its refs."""
         with self._store() as store:
-            known = known_repository(self._config, store, full_name, upstream)
-            saving = Saving(store, known.upstream, by, self._clock)
-            with self._connected(known.upstream, store) as there, saving.asking("delete", full_name):
-                key = _key(there.fetch_repository(known.key))
-                if key.full_name.lower() != known.key.full_name.lower():
+            target = find_target(self._config, store, full_name, upstream)
+            record = WriteRecord(store, target.upstream, by, self._clock)
+            with self._connected(target.upstream, store) as there, record.auditing("delete", full_name):
+                key = _key(there.fetch_repository(target.key))
+                if key.full_name.lower() != target.key.full_name.lower():
                     raise UpstreamRefused(
-                        f"{known.key.full_name} is called {key.full_name} upstream by now: nothing was"
+                        f"{target.key.full_name} is called {key.full_name} upstream by now: nothing was"
                         " deleted; `mirror sync`, then delete it by that name",
                         status=409,
                     )
@@ -132,49 +133,49 @@ class PassThrough:
                     there.delete_repository(key)
                     return True
 
-                carried_out(f"deleting {key.full_name}", ask, lambda: look_for_deleted(there, key))
-            saving.deleted(known)
+                do_once(f"deleting {key.full_name}", ask, lambda: find_deleted(there, key))
+            record.save_deleted(target)
 
     def fork(
         self, full_name: str, owner: str, settings: RepositorySettings, *, by: str, upstream: str = ""
     ) -> Repository:
-        """Copy a repository into a namespace of the same upstream; unless said, what is private stays so."""
+        """Copy a repository into a namespace of the same upstream; a private one stays private by default."""
         with self._store() as store:
-            known = known_repository(self._config, store, full_name, upstream)
-            _, owner = upstream_for(self._config, store, owner, known.upstream.name)
-            if known.is_private and settings.is_private is None:
+            target = find_target(self._config, store, full_name, upstream)
+            _, owner = choose_upstream(self._config, store, owner, target.upstream.name)
+            if target.is_private and settings.is_private is None:
                 settings = msgspec.structs.replace(settings, is_private=True)
-            name = settings.name or known.key.slug
+            name = settings.name or target.key.slug
             settings = msgspec.structs.replace(settings, name=name, scm=None)
-            saving = Saving(store, known.upstream, by, self._clock)
+            record = WriteRecord(store, target.upstream, by, self._clock)
             fork_name, since = f"{owner}/{_slug_of(name)}", self._clock()
-            taken_by = saving.uuid_of(fork_name)
-            with self._connected(known.upstream, store) as there, saving.asking("fork", fork_name):
-                made = carried_out(
-                    f"forking {known.key.full_name} as {fork_name}",
-                    lambda: there.fork_repository(known.key, owner, settings),
-                    lambda: look_for_fork(there, fork_name, known.key, taken_by=taken_by, since=since),
+            known_uuid = record.uuid_of(fork_name)
+            with self._connected(target.upstream, store) as there, record.auditing("fork", fork_name):
+                made = do_once(
+                    f"forking {target.key.full_name} as {fork_name}",
+                    lambda: there.fork_repository(target.key, owner, settings),
+                    lambda: find_fork(there, fork_name, target.key, known_uuid=known_uuid, since=since),
                 )
-                saving.saved("fork", made, displaced=_displaced(saving, there, made))
-                read_refs(saving, there, made)
+                record.save("fork", made, displaced=_displaced(record, there, made))
+                read_refs(record, there, made)
                 return made
 
     @contextmanager
     def _store(self) -> Iterator[Store]:
-        """Open the mirror, which must be there already; turn a spent budget into a plain refusal."""
+        """Open the existing database; a spent budget becomes UpstreamBusy."""
         path = Path(self._config.database)
         if not path.is_file():
             raise StoreError(f"{path}: no mirror there yet; `mirror sync` makes one")
         with Store(path) as store:
             try:
                 yield store
-            except BudgetSpent as error:  # which ends a sync well, but nothing of this write was done
+            except BudgetSpent as error:  # a sync would end well; this write was not done
                 seconds = max(0.0, (error.resumes_at - self._clock()).total_seconds())
                 raise UpstreamBusy(f"{error}; nothing was changed", status=429, retry_after=seconds) from None
 
     @contextmanager
     def _connected(self, config: UpstreamConfig, store: Store) -> Iterator[Upstream]:
-        """Connect to an upstream for one write, with little patience."""
+        """Connect to an upstream for one write, with few retries and short pauses."""
         retry = Retry(
             attempts=min(config.retry.attempts, MOST_TRIES),
             first_delay=config.retry.first_delay,
@@ -211,13 +212,15 @@ def _key(row: Repository) -> RepositoryKey:
     return RepositoryKey(uuid=row.uuid, full_name=row.full_name, scm=row.scm)
 
 
-def _displaced(saving: Saving, upstream: Upstream, made: Repository) -> list[tuple[int, Repository | None]]:
-    """Ask what became of mirrored repositories whose name the new one has; None for one that is gone.
+def _displaced(
+    record: WriteRecord, upstream: Upstream, made: Repository
+) -> list[tuple[int, Repository | None]]:
+    """Ask for the mirrored repositories that had the name of the new one; None for one that is gone.
 
     They were renamed or deleted since the last sync. One that cannot be asked for stays as it is.
     """
     found = list[tuple[int, Repository | None]]()
-    for row_id, key in saving.others_called(made):
+    for row_id, key in record.rows_named(made):
         try:
             found.append((row_id, upstream.fetch_repository(key)))
         except UpstreamRefused as error:

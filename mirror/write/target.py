@@ -1,4 +1,4 @@
-"""Which upstream a write goes to: the one that holds the namespace, as mirror or configuration know it."""
+"""Which upstream a write goes to: the one that has the namespace, by the mirror or the configuration."""
 
 from collections.abc import Iterable
 
@@ -10,8 +10,8 @@ from mirror.model import RepositoryKey
 from mirror.store import Store
 
 
-class Known(msgspec.Struct, frozen=True, kw_only=True):
-    """A mirrored repository and the upstream that holds it."""
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """A mirrored repository that is to be written, and the upstream that has it."""
 
     upstream: UpstreamConfig
     row_id: int
@@ -20,28 +20,30 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     fork_policy: str | None
 
 
-def upstream_for(config: Config, store: Store, owner: str, upstream: str = "") -> tuple[UpstreamConfig, str]:
-    """Choose the upstream that holds a namespace; return it with the namespace as it is spelled there.
+def choose_upstream(
+    config: Config, store: Store, owner: str, upstream: str = ""
+) -> tuple[UpstreamConfig, str]:
+    """Choose the upstream that has a namespace; return it with the namespace as it is spelled there.
 
-    `upstream` is the one that the user named, "" for none. Raises NotFound where none is known to hold it,
-    ConfigError where several do, where the named one is none, and where it may not be written to.
+    `upstream` is the name that the user gave, "" for none. Raises NotFound where no upstream is known to have
+    the namespace, ConfigError where several have it, where `upstream` is unknown, and without a credential.
     """
     mirrored = store.rows(
         """SELECT up.name, u.username FROM users u JOIN upstreams up ON up.id = u.upstream_id
            WHERE u.username = ? COLLATE NOCASE AND u.is_owner AND u.deleted_at IS NULL""",
         (owner,),
     )
-    spelled = {
+    spellings = {
         candidate.name: workspace
         for candidate in config.upstreams
         for workspace in candidate.workspaces or ()
         if workspace.lower() == owner.lower()
     } | dict(mirrored)
     if upstream:
-        return _writable(_configured(config, upstream)), spelled.get(upstream, owner)
-    names = [candidate.name for candidate in config.upstreams if candidate.name in spelled]
-    if not names and spelled:
-        raise _no_longer_configured(owner, spelled, config)
+        return _writable(_configured(config, upstream)), spellings.get(upstream, owner)
+    names = [candidate.name for candidate in config.upstreams if candidate.name in spellings]
+    if not names and spellings:
+        raise _no_longer_configured(owner, spellings, config)
     if not names:
         raise NotFound(
             f"no upstream is known to hold {owner}: name it in `workspaces` of one and run `mirror sync`,"
@@ -49,11 +51,11 @@ def upstream_for(config: Config, store: Store, owner: str, upstream: str = "") -
         )
     if len(names) > 1:
         raise _ambiguous(owner, names)
-    return _writable(_configured(config, names[0])), spelled[names[0]]
+    return _writable(_configured(config, names[0])), spellings[names[0]]
 
 
-def known_repository(config: Config, store: Store, full_name: str, upstream: str = "") -> Known:
-    """Find a living repository of the mirror by name, whatever the case; raises as `upstream_for` does."""
+def find_target(config: Config, store: Store, full_name: str, upstream: str = "") -> Target:
+    """Find a living repository of the mirror by its name, in any case; raises as `choose_upstream` does."""
     rows = store.rows(
         """SELECT up.name, r.id, r.uuid, r.full_name, r.scm, r.is_private, r.fork_policy
            FROM repositories r JOIN upstreams up ON up.id = r.upstream_id
@@ -75,7 +77,7 @@ def known_repository(config: Config, store: Store, full_name: str, upstream: str
             raise _ambiguous(full_name, names)
         chosen = _configured(config, names[0])
     _, row_id, uuid, name, scm, is_private, fork_policy = holders[chosen.name]
-    return Known(
+    return Target(
         upstream=_writable(chosen),
         row_id=row_id,
         key=RepositoryKey(uuid=uuid, full_name=name, scm=scm),
@@ -88,11 +90,11 @@ def _configured(config: Config, name: str) -> UpstreamConfig:
     for upstream in config.upstreams:
         if upstream.name == name:
             return upstream
-    raise ConfigError(f"no upstream is called {name!r}; there is {_names(config)}")
+    raise ConfigError(f"unknown upstream {name!r} (configured: {_names(config)})")
 
 
 def _writable(upstream: UpstreamConfig) -> UpstreamConfig:
-    """Refuse an upstream without a credential, before anything is asked of it."""
+    """Return the upstream; raises ConfigError for one without a credential, before anything is asked."""
     if upstream.credential is None:
         raise ConfigError(
             f"upstream {upstream.name} has no credential, and nobody may write without one:"
