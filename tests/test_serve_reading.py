@@ -309,3 +309,20 @@ def test_attached_files_are_closed_as_well(tmp_path: Path, mixed_path: Path) -> 
     assert isinstance(served.datasette.databases["_memory"], GuardedDatabase)
     answer = served.get("/_memory.json", params={"sql": "select full_name from other.repositories"})
     assert answer.status_code == 403
+
+
+@pytest.mark.parametrize("immutable", [False, True])
+def test_a_file_in_the_place_of_the_served_one_is_read(tmp_path: Path, *, immutable: bool) -> None:
+    """What was made private in a newer copy is shown no longer, by no thread, and its new rows are."""
+    path, newer = tmp_path / "mirror.db", tmp_path / "newer.db"
+    fill_public(path).store.close()
+    closed_file(newer)
+    served = AsgiClient(Datasette([], immutables=[str(path)])) if immutable else client_of(path)
+    for _ in range(8):  # so that each thread has opened the file
+        assert served.get("/mirror.json", params={"sql": READ}).status_code == 200
+        assert served.get("/2.0/repositories/mcatalbas/copy").status_code == 404
+    newer.replace(path)
+    for _ in range(8):
+        assert served.get("/mirror.json", params={"sql": READ}).status_code == 403
+        assert served.get("/mirror/repositories.json").status_code == 403
+        assert served.get("/2.0/repositories/mcatalbas/copy").status_code == 200

@@ -174,9 +174,9 @@ class GuardedDatabase(PooledDatabase):
         )
 
     def _steadily(self, read: Callable[[], Any]) -> Any:
-        """Read; where the file is read as one that does not change, see to it that it did not.
+        """Read the file that has the path now; one that is read as it is must not change meanwhile.
 
-        Raises OperationalError where it changed meanwhile: the next read opens it anew.
+        Raises OperationalError where it did: the next read opens it anew.
         """
         self._forget_if_changed()
         found = read()
@@ -185,14 +185,35 @@ class GuardedDatabase(PooledDatabase):
         return found
 
     def _forget_if_changed(self) -> bool:
-        """Close this thread's connections to a file that was to stay as it is and did not."""
-        still = getattr(self._kept, "still", None)
-        if still is None or _state(Path(str(self.path))) == still:
+        """Close this thread's connections if another file, or another state, is in the place of theirs."""
+        opened: object = getattr(self._kept, "opened", None)
+        if opened is None or self._identity() in (opened, None):
             return False
         for connection in self._kept.connections.values():
             connection.close()
-        self._kept.connections, self._kept.still = {}, None
+        self._kept.connections, self._kept.opened = {}, None
         return True
+
+    def _note_file(self) -> None:
+        """Note which file this thread's connections are about to be opened to; raises OperationalError."""
+        try:
+            self._kept.is_still = not self.is_mutable or (
+                not self.ds.nolock and is_read_as_it_is(Path(str(self.path)))
+            )
+        except (StoreError, OSError) as error:
+            raise sqlite3.OperationalError(str(error)) from error
+        self._kept.opened = self._identity()
+
+    def _identity(self) -> object:
+        """Return what tells the file from another in its place, and from a later state if it is to stay."""
+        path = Path(str(self.path))
+        if self._kept.is_still:
+            return _state(path)
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def _visit(self, fn: Callable[[sqlite3.Connection], Any], asking: Visitor) -> Any:
         """Run what a visitor asks on a connection that reaches what they may see at that moment."""
@@ -241,14 +262,13 @@ class GuardedDatabase(PooledDatabase):
             self._kept.connections = {}
         kept: dict[Reach | None, sqlite3.Connection] = self._kept.connections
         if reach not in kept:
-            state = _state(Path(self.path)) if self.path else None
+            if self.path and not kept:
+                self._note_file()
             connection = self._open(sqlite3.Connection if reach is None else BoundedConnection)
             self.ds._prepare_connection(connection, self.name)  # noqa: SLF001
             if isinstance(connection, BoundedConnection) and reach is not None:
                 restrict(connection, reach, functions_of(connection) - _functions())
             kept[reach] = connection
-            if self.path and self.is_mutable and not self.ds.nolock and is_read_as_it_is(Path(self.path)):
-                self._kept.still = state
         return kept[reach]
 
     def _open(self, factory: type[sqlite3.Connection], *, write: bool = False) -> sqlite3.Connection:
