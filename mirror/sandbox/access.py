@@ -24,16 +24,17 @@ GIT_USERS = {"x-token-auth", "x-bitbucket-api-token-auth"}
 
 
 class Identity:
-    """Knows who a request is from. `lenient` lets wrong credentials pass for none, as some endpoints do."""
+    """Identifies callers by their credentials, and issues OAuth tokens."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._issued: dict[str, int] = {}
 
     def caller(self, request: Request, *, for_git: bool = False, lenient: bool = False) -> Principal:
-        """Tell who asks; HttpError with a 401 for credentials that are wrong.
+        """Return the caller of a request; raises HttpError 401 for wrong credentials.
 
-        Git takes user names of its own for tokens, and no e-mail addresses; REST the other way round.
+        Git accepts tokens under special user names and no e-mail addresses; REST the other way round. With
+        `lenient`, wrong credentials count as none, as on some endpoints of Bitbucket.
         """
         header = request.headers.get("authorization")
         if header is None:
@@ -46,7 +47,7 @@ class Identity:
         return found or ANONYMOUS
 
     def grant(self, request: Request, seconds: int) -> Response:
-        """Response POST /site/oauth2/access_token: client credentials sandbox:sandbox buy a token."""
+        """Answer POST /site/oauth2/access_token, which issues tokens for Basic sandbox:sandbox."""
         wanted = request.form().get("grant_type") if request.body else None
         if basic(request.headers.get("authorization", "")) != (PASSWORD, PASSWORD):
             problem = {
@@ -88,9 +89,9 @@ HOUR = 3_600_000_000
 
 
 class HourlyQuota:
-    """Counts requests for each key; beyond the limit of a key's kind it says no.
+    """Limits the requests of each key within any hour. Times are in microseconds.
 
-    HttpError requests are not counted, as the service does it. A limit of None means no limit.
+    As on Bitbucket, refused requests do not count. A limit of None means no limit.
     """
 
     def __init__(self, limit: int | None, anonymous_limit: int | None) -> None:
@@ -98,13 +99,13 @@ class HourlyQuota:
         self._asked: dict[str, deque[int]] = {}
 
     def limit(self, *, anonymous: bool) -> int | None:
-        """Give the number of requests an hour."""
+        """Return the number of requests allowed an hour."""
         return self._limits[anonymous]
 
     def spend(self, key: str, now: int, *, anonymous: bool) -> bool:
-        """Take one request out of the hour before `now` (in microseconds), if there is one left."""
+        """Count a request at `now`; return False if the limit is reached."""
         limit = self._limits[anonymous]
-        if limit is None:  # and nothing to remember
+        if limit is None:
             return True
         asked = self._recent(key, now)
         if len(asked) >= limit:
@@ -113,11 +114,11 @@ class HourlyQuota:
         return True
 
     def spent(self, key: str, now: int) -> int:
-        """Tell how many requests of the last hour are counted."""
+        """Return the number of requests in the hour before `now`."""
         return len(self._recent(key, now))
 
     def seconds_left(self, key: str, now: int) -> int:
-        """Tell after how many seconds the oldest request drops out of the hour."""
+        """Return after how many seconds the oldest request no longer counts."""
         asked = self._recent(key, now)
         return (asked[0] + HOUR - now) // 1_000_000 + 1 if asked else 0
 
@@ -133,13 +134,16 @@ class HourlyQuota:
 
 
 class TokenBuckets:
-    """Data Center's way to limit: so many requests at once, and so many a second from then on."""
+    """Data Center's rate limit: a bucket of tokens for each key, refilled at a constant rate."""
 
     def __init__(self) -> None:
         self._left: dict[str, tuple[float, int]] = {}
 
     def spend(self, key: str, now: int, *, size: int, refill: int) -> int:
-        """Take a token out of a bucket; gives 0, or the seconds after which there is one again."""
+        """Take a token from a bucket of `size`, refilled at `refill` a second.
+
+        Return 0, or the seconds until there is a token.
+        """
         left, then = self._left.get(key, (float(size), now))
         left = min(size, left + (now - then) / 1_000_000 * refill)
         if left < 1:

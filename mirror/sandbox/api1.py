@@ -1,4 +1,4 @@
-"""The objects of API 1.0, whose times without `utc` in their names are Amsterdam's."""
+"""API 1.0: its routes and its objects. Times without `utc` in their name are in Amsterdam's zone."""
 
 from datetime import UTC
 from hashlib import md5
@@ -15,7 +15,7 @@ AMSTERDAM = ZoneInfo("Europe/Amsterdam")
 
 
 def local_time(microseconds: int, era: Era) -> str:
-    """Write a time of Amsterdam: to the second up to 2012, to the millisecond later; never an offset."""
+    """Format a time in Amsterdam's zone, without an offset: to the second in old rows, else to the ms."""
     there = moment(microseconds).astimezone(AMSTERDAM).replace(tzinfo=None)
     if era is Era.OLD:
         return there.isoformat(" ", "seconds")
@@ -23,12 +23,12 @@ def local_time(microseconds: int, era: Era) -> str:
 
 
 def utc_time(microseconds: int) -> str:
-    """Write a time of UTC, to the second, with a blank and an offset."""
+    """Format a time in UTC, to the second, with a space and an offset."""
     return moment(microseconds).astimezone(UTC).isoformat(" ", "seconds")
 
 
 def short_repository(row: Repository) -> Json:
-    """Give an item of the search: a few keys."""
+    """Return a search result, which has few keys."""
     return {
         "owner": row.workspace.slug,
         "slug": row.slug,
@@ -43,7 +43,7 @@ def short_repository(row: Repository) -> Json:
 
 
 def repository(world: World, row: Repository, *, nested: bool = False) -> Json:
-    """Give the full object; the parent of a fork is in it, without a parent of its own."""
+    """Return a full repository; a fork contains its parent, whose own parent is left out."""
     parent = None if row.parent is None or nested else world.get(row.parent)
     fork_of = None if parent is None or parent.is_private else repository(world, parent, nested=True)
     shaped = short_repository(row) | {
@@ -75,12 +75,12 @@ def repository(world: World, row: Repository, *, nested: bool = False) -> Json:
 
 
 def single_repository(world: World, row: Repository) -> Json:
-    """Give the full object as it is answered alone, with one more count."""
+    """Return a single repository: the full object and the number of forks."""
     return repository(world, row) | {"forks_count": len(world.forks(row))}
 
 
 def own_repository(row: Repository) -> Json:
-    """Give an item of the caller's repositories: the fewest keys of all."""
+    """Return an item of the caller's own repositories, which has the fewest keys."""
     return {
         "owner": row.workspace.slug,
         "scm": row.scm,
@@ -91,14 +91,14 @@ def own_repository(row: Repository) -> Json:
 
 
 def account(workspace: Workspace) -> Json:
-    """Give the owner of a workspace as a user; a team has no last name."""
+    """Return the owner of a workspace as a user; a team has no last name."""
     if workspace.owner is not None:
         return user(workspace.owner)
     return _user(workspace.slug, workspace.name, "", is_team=True)
 
 
 def user(person: Person) -> Json:
-    """Give a person."""
+    """Return a person as a user."""
     first, _, last = person.display_name.partition(" ")
     return _user(person.username, first, last, is_team=False)
 
@@ -117,7 +117,7 @@ def _user(username: str, first: str, last: str, *, is_team: bool) -> Json:
 
 
 def changeset(row: Repository, ref: Ref) -> Json:
-    """Give the commit of a branch or tag."""
+    """Return the commit of a branch or tag."""
     author = ref.author.person.username if ref.author.person else ref.author.raw.partition(" <")[0]
     is_hg = row.scm == "hg"
     if ref.kind == "branch":
@@ -141,7 +141,7 @@ def changeset(row: Repository, ref: Ref) -> Json:
 
 
 def branches_and_tags(row: Repository, refs: list[Ref]) -> Json:
-    """Give branches and tags in the short form that build tools asked for."""
+    """Return branches and tags in the short form that build tools use."""
     branches: list[Json] = []
     for ref in refs:
         if ref.kind == "branch":
@@ -158,12 +158,12 @@ PREFIXES = ("/1.0/", "/api/1.0/", "/!api/1.0/")
 
 
 def http_error(status: int, message: str) -> HttpError:
-    """Refuse in the shape of 1.0, which has no type, and no challenge with a 401."""
+    """Return an error in the form of 1.0: no type, and no challenge with a 401."""
     return HttpError(json_response({"error": {"message": message}}, status))
 
 
 def kind_of(segments: list[str]) -> str:
-    """Name the kind of endpoint that a path of 1.0 belongs to."""
+    """Return the kind of endpoint of a path of 1.0."""
     match segments:
         case ["users", _] | ["repositories"] | ["repositories", _] | ["user", "repositories"]:
             return "listing"
@@ -186,7 +186,7 @@ class Api1:
         self._caller = caller
 
     def answer(self, segments: list[str]) -> Response:
-        """Response the request for a path below /1.0/."""
+        """Answer the request for a path below /1.0/."""
         if self._request.method not in {"GET", "HEAD"}:
             raise http_error(405, "Method not allowed")
         return json_response(self._get(segments))
@@ -223,7 +223,7 @@ class Api1:
                 return {"name": row.main_branch}
             case ["followers"]:
                 people = self._world.people()[: max(0, row.followers - 1)]
-                # One account is gone: the count was never corrected.
+                # One account is gone, but the count was never corrected.
                 return {"count": row.followers, "followers": [user(each) for each in people]}
             case _:
                 raise http_error(404, "Not found")
@@ -265,7 +265,7 @@ class Api1:
         return [own_repository(row) for place in mine for row in self._rows(place)]
 
     def _search(self, wanted: str) -> Any:
-        """Find public repositories of anybody by a part of their name."""
+        """Return all public repositories whose name contains `wanted`."""
         found = [
             short_repository(row)
             for place in self._world.workspaces

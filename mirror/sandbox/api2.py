@@ -1,4 +1,4 @@
-"""API 2.0: which path answers what."""
+"""API 2.0: its routes and its writes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +27,7 @@ _SWITCHES = {"has_issues", "has_wiki", "is_private"}
 
 
 class Writes2:
-    """Carries out the writes of one caller, if they may."""
+    """Performs the writes of one caller, after checking their permission."""
 
     def __init__(self, world: World, request: Request, caller: Principal, shapes: Shapes2) -> None:
         self._world = world
@@ -36,7 +36,7 @@ class Writes2:
         self._shapes = shapes
 
     def create(self, workspace: str, slug: str) -> Response:
-        """Create a repository; the path says its slug, the body the rest."""
+        """Create a repository with the slug of the path and the settings of the body."""
         place = self._writable(workspace)
         body = self._body()
         name = str(body.get("name") or slug)
@@ -44,7 +44,7 @@ class Writes2:
         return json_response(self._shapes.repository(row))
 
     def update(self, workspace: str, slug: str) -> Response:
-        """Change settings; a new name changes the slug, and an unknown repository is created."""
+        """Change settings. A new name changes the slug; an unknown repository is created."""
         place = self._writable(workspace)
         row = self._world.find(workspace, slug)
         if row is None:
@@ -72,7 +72,7 @@ class Writes2:
         return Response(204)
 
     def fork(self, workspace: str, slug: str) -> Response:
-        """Fork a repository into a workspace, the caller's own unless the body says otherwise."""
+        """Fork a repository into the workspace of the body, by default the caller's own."""
         parent = self._existing(workspace, slug)
         body = self._body()
         target = body.get("workspace")
@@ -126,7 +126,7 @@ class Writes2:
 
 
 def _settings(body: dict[str, Any]) -> dict[str, Any]:
-    """Take the settings out of a body; booleans of a form are words."""
+    """Return the settings in a body. In a form, booleans are the words true and false."""
     settings = {name: body[name] for name in _SETTINGS if name in body}
     for name in _SWITCHES & settings.keys():
         settings[name] = str(settings[name]).lower() == "true"
@@ -137,7 +137,7 @@ PREFIXES = ("/2.0/", "/!api/2.0/", "/api/2.0/")
 
 
 def kind_of(segments: list[str]) -> str:  # noqa: PLR0911 - a table
-    """Name the kind of endpoint that a path of 2.0 belongs to; requests are counted by it."""
+    """Return the kind of endpoint of a path of 2.0. Requests are counted by it, and faults select by it."""
     match segments:
         case ["repositories", _] | ["repositories", _, _, "forks" | "watchers"]:
             return "listing"
@@ -166,7 +166,7 @@ class Api2:
         self._shapes = Shapes2(world, request.origin, caller)
 
     def answer(self, segments: list[str]) -> Response:
-        """Response the request for a path below /2.0/."""
+        """Answer the request for a path below /2.0/."""
         if self._request.method in {"GET", "HEAD"}:
             found = self._get(segments)
             fields = self._request.parameters.get("fields")
@@ -239,7 +239,7 @@ class Api2:
         if len(rest) > 1:
             return self._named_ref(row, found, "/".join(rest[1:]))
         chosen = refs(found, self._request.parameters)
-        # Lists of branches tell how many there are, lists of tags do not.
+        # Lists of branches have a `size`, lists of tags do not.
         return self._page(chosen, lambda ref: self._shapes.ref(row, ref), total=kind == "branch")
 
     def _named_ref(self, row: Repository, found: list[Ref], name: str) -> Any:
@@ -253,7 +253,7 @@ class Api2:
         return self._page(forks, self._shapes.repository)
 
     def _watchers(self, row: Repository) -> Any:
-        """List as many people as there are; followers whose accounts are gone are not counted any more."""
+        """List the followers, of whom there are no more than people in this world."""
         people = self._world.people()
         return self._page(people[: min(row.followers, len(people))], self._shapes.user)
 

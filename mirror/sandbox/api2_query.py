@@ -1,4 +1,7 @@
-"""Which repositories a listing consists of: `sort` and `q` turned into numbers, without building rows."""
+"""The query parameters of API 2.0: `sort` and `q`, `page` and `pagelen`, `fields`.
+
+Sorting and filtering work on the numbers of repositories, and build a row only where they must.
+"""
 
 import operator
 import re
@@ -33,27 +36,22 @@ _DATES = {"created_on", "updated_on", "target.date"}
 
 
 class BadQuery(ValueError):
-    """A query that cannot be understood: 400."""
+    """A query that cannot be parsed; answered 400."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One condition: a field by its dotted path, an operator, and what to compare with.
+    """One condition of `q`: the dotted path of a field, an operator, a value.
 
-    Dates are compared as integers (microseconds), everything else as it is.
+    The value of a date is in microseconds since 1970.
     """
 
     field: str
     operator: str
     value: Any
 
-    @property
-    def is_date(self) -> bool:
-        """Tell whether the value is a time in microseconds."""
-        return self.field in _DATES
-
     def holds(self, value: Any) -> bool:
-        """Compare a value of the field."""
+        """Return whether a value of the field meets the condition."""
         try:
             return _OPERATORS[self.operator](value, self.value)
         except TypeError:
@@ -61,7 +59,7 @@ class Comparison:
 
 
 def parse(text: str) -> list[Comparison]:
-    """Read a query; BadQuery says what is wrong with it."""
+    """Parse a query; raises BadQuery."""
     found, place, more = [], 0, True
     while more:
         match = _COMPARISON.match(text, place)
@@ -73,14 +71,14 @@ def parse(text: str) -> list[Comparison]:
 
 
 def dig(item: Any, path: str) -> Any:
-    """Follow a dotted path into an object; None where it ends early."""
+    """Return the value at a dotted path of an object, None if there is none."""
     for part in path.split("."):
         item = item.get(part) if isinstance(item, dict) else None
     return item
 
 
 def date(text: str) -> int:
-    """Read a date with or without time, fraction and offset; without an offset it is UTC."""
+    """Parse a date with or without time, fraction and offset; the default offset is UTC."""
     try:
         # A "+" that was not escaped in a URL arrives as a space.
         moment = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
@@ -103,7 +101,7 @@ _QUICK = {"created_on", "updated_on"}
 
 
 def sort_key(parameters: dict[str, str], known: Iterable[str], default: str) -> tuple[str, bool]:
-    """Read `sort`: the field, and whether it descends."""
+    """Parse `sort`; return the field, and whether it is descending."""
     text = parameters.get("sort") or default
     field, descending = text.removeprefix("-"), text.startswith("-")
     if field not in known:
@@ -112,7 +110,7 @@ def sort_key(parameters: dict[str, str], known: Iterable[str], default: str) -> 
 
 
 def comparisons(parameters: dict[str, str]) -> list[Comparison]:
-    """Read `q`."""
+    """Parse `q`."""
     try:
         return parse(parameters["q"]) if parameters.get("q") else []
     except BadQuery as bad:
@@ -122,7 +120,7 @@ def comparisons(parameters: dict[str, str]) -> list[Comparison]:
 def repositories(
     world: World, workspace: Workspace, caller: Principal, parameters: dict[str, str]
 ) -> tuple[Sequence[int], bool]:
-    """Give the numbers of a listing in ascending order, and whether it descends."""
+    """Return the numbers of the selected repositories in ascending order, and whether to reverse it."""
     field, descending = sort_key(parameters, SORTS, "created_on")
     order = world.order(workspace, field, caller)
     wanted = comparisons(parameters)
@@ -140,7 +138,7 @@ def repositories(
 
 
 def refs(rows: Sequence[Ref], parameters: dict[str, str]) -> Sequence[Ref]:
-    """Choose and sort branches and tags."""
+    """Return the selected branches and tags, sorted."""
     wanted = comparisons(parameters)
     if wanted:
         rows = [
@@ -157,7 +155,7 @@ def refs(rows: Sequence[Ref], parameters: dict[str, str]) -> Sequence[Ref]:
 
 
 def _between(world: World, workspace: Workspace, caller: Principal, quick: list[Comparison]) -> Sequence[int]:
-    """Cut the numbers that the first comparison of dates allows out of the order by that date."""
+    """Return the numbers that meet the first comparison of a date: a slice of the order by that date."""
     first = quick[0]
     order = world.order(workspace, first.field, caller)
     bound = first.value + (first.operator in {">", "<="})
@@ -193,7 +191,7 @@ def _facts(row: Repository) -> dict[str, Any]:
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:
-    """Sort key in which v10 comes after v9."""
+    """Return a sort key by which v10 follows v9."""
     parts, digits = [], ""
     for letter in [*name.lower(), ""]:
         if letter.isdecimal():
@@ -210,15 +208,15 @@ def _natural(name: str) -> list[tuple[bool, int, str]]:
 
 DEFAULT_LENGTH = 10
 LONGEST = 100
-_MARK = "8x"  # the page of an odd link is a mark and a place, which is nobody's business
+_OPAQUE = "8x"  # with odd pages, `page` is this prefix and a position in hex: no number for clients
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How pages look: `prefix` is the path of their links.
+    """The form of pages. `prefix` is the path that their links begin with.
 
-    The odd ones are all allowed, and were seen: a `next` that counts nothing, no `page` and no `size`, fewer
-    rows than asked for and more to come, another `pagelen` than was asked, and `next: ""` at the end.
+    `odd` pages do what the API allows and Bitbucket was seen to do: an opaque `page` in `next`, no `page`,
+    no `size`, fewer rows than asked for before the last page, another `pagelen`, and `next: ""` on the last.
     """
 
     prefix: str = "/2.0"
@@ -234,14 +232,17 @@ def page_of(
     total: bool = True,
     descending: bool = False,
 ) -> dict[str, Any]:
-    """Cut the page that was asked for out of rows, and shape those rows alone."""
+    """Return the requested page of `rows`, shaping only the rows of that page.
+
+    `total` adds the `size`; `descending` reverses the order of `rows`.
+    """
     parameters = request.parameters
     length = min(LONGEST, _positive(parameters, "pagelen", DEFAULT_LENGTH))
     if style.odd:
         start = _place(parameters)
         stop = start + max(1, length - 1)
         shaped = [shape(row) for row in _cut(rows, start, stop, descending=descending)]
-        more = _link(request, style.prefix, parameters, f"{_MARK}{stop:x}") if stop < len(rows) else ""
+        more = _link(request, style.prefix, parameters, f"{_OPAQUE}{stop:x}") if stop < len(rows) else ""
         return {"pagelen": DEFAULT_LENGTH, "values": shaped, "next": more}
     page = _positive(parameters, "page", 1)
     start, stop = (page - 1) * length, page * length
@@ -269,9 +270,9 @@ def _positive(parameters: dict[str, str], name: str, default: int) -> int:
 
 
 def _place(parameters: dict[str, str]) -> int:
-    text = parameters.get("page", f"{_MARK}0")
+    text = parameters.get("page", f"{_OPAQUE}0")
     try:
-        return int(text.removeprefix(_MARK), 16)
+        return int(text.removeprefix(_OPAQUE), 16)
     except ValueError:
         raise HttpError(error(400, "Invalid page")) from None
 
@@ -287,7 +288,7 @@ Tree = dict[str, "Tree"]
 
 
 def select(value: Any, fields: str) -> Any:
-    """Keep of a value what the parameter asks for."""
+    """Return the parts of a value that the parameter `fields` selects."""
     paths = [path.strip() for path in fields.split(",") if path.strip()]
     wanted = _tree(path for path in paths if path[0] not in "+-")
     if wanted:

@@ -1,4 +1,4 @@
-"""The objects of API 2.0, with the keys that come and go with the years. Pure: rows in, dicts out."""
+"""The objects of API 2.0. Which keys they have depends on the era of the row."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ from mirror.sandbox.world import World
 
 Json = dict[str, Any]
 
-# Links inside one API were seen to lead to all three of its addresses.
+# Links in one response were seen to lead to all three prefixes of the API.
 _LINKED = {Era.OLD: "/!api/2.0", Era.MIDDLE: "/api/2.0", Era.NEW: "/2.0"}
 
 
@@ -26,7 +26,7 @@ def visible_repositories(
 
 
 def repository_refs(world: World, full_name: str, origin: str = "http://sandbox") -> list[Json]:
-    """Return all branches and tags of a repository, as API 2.0 sends them; LookupError if there is none."""
+    """Return all branches and tags of a repository, as API 2.0 sends them; raises LookupError."""
     row = world.find(*full_name.split("/", 1))
     if row is None:
         raise LookupError(f"there is no repository {full_name}")
@@ -35,7 +35,7 @@ def repository_refs(world: World, full_name: str, origin: str = "http://sandbox"
 
 
 class Shapes2:
-    """Shapes for one caller, with links to the host that was asked."""
+    """Shapes objects for one caller, with links to the host that the client used."""
 
     def __init__(self, world: World, origin: str, caller: Principal) -> None:
         self._world = world
@@ -44,7 +44,7 @@ class Shapes2:
         self._caller = caller
 
     def repository(self, row: Repository) -> Json:
-        """Give the full object, with the keys of its era."""
+        """Return a full repository."""
         shaped: Json = {
             "type": "repository",
             "uuid": row.uuid,
@@ -86,13 +86,13 @@ class Shapes2:
             shaped["workspace"] = self.short_workspace(row.workspace)
             shaped["override_settings"] = {"default_merge_strategy": True, "branching_model": True}
             shaped["enforced_signed_commits"] = None
-        # Bitbucket has no such keys any more: an extension, so that a mirror has something to fill in.
+        # Bitbucket no longer has these keys: an extension, so that a mirror has counts to store.
         shaped["followers_count"] = row.followers
         shaped["forks_count"] = len(self._world.forks(row))
         return shaped
 
     def short_repository(self, row: Repository) -> Json:
-        """Give the object that others embed: without slug and owner."""
+        """Return a repository as other objects embed it, without slug and owner."""
         return {
             "type": "repository",
             "uuid": row.uuid,
@@ -106,7 +106,7 @@ class Shapes2:
         }
 
     def owner(self, workspace: Workspace) -> Json:
-        """Give the owner: a user, or a team for workspaces that nobody owns in person."""
+        """Return the owner of a workspace: a user, or a team if no person owns it."""
         if workspace.owner is not None:
             return self.user(workspace.owner)
         return {
@@ -118,7 +118,7 @@ class Shapes2:
         }
 
     def user(self, person: Person) -> Json:
-        """Give a person: by nickname since 2019, by user name before."""
+        """Return a person: with a nickname since 2019, with a user name before."""
         shaped: Json = {"type": "user", "display_name": person.display_name, "uuid": person.uuid}
         shaped["links"] = self._account_links("users", _escaped(person.uuid))
         if person.era is Era.OLD:
@@ -130,14 +130,14 @@ class Shapes2:
         return shaped
 
     def full_user(self, person: Person) -> Json:
-        """Give a person as they see themselves; private profiles tell less."""
+        """Return a person with their profile; private profiles have fewer keys."""
         shaped = {**self.user(person), "account_status": "active"}
         if person.number % 3:
             shaped |= {"created_on": iso(person.created), "location": None, "website": None}
         return shaped
 
     def workspace(self, workspace: Workspace) -> Json:
-        """Give the full workspace object."""
+        """Return a full workspace."""
         here = f"{self._api}/workspaces/{workspace.slug}"
         shaped = self.short_workspace(workspace)
         shaped |= {
@@ -155,11 +155,11 @@ class Shapes2:
         return shaped
 
     def short_workspace(self, workspace: Workspace) -> Json:
-        """Give the workspace that others embed."""
+        """Return a workspace as other objects embed it."""
         return {"type": "workspace", "name": workspace.name, **self._workspace_base(workspace)}
 
     def workspace_access(self, workspace: Workspace, person: Person | None) -> Json:
-        """Give an item of the caller's workspaces: the slug is nested, and there is no name."""
+        """Return an item of the caller's workspaces: the slug is nested, and the name is missing."""
         return {
             "type": "workspace_access",
             "administrator": person is not None and workspace.members[:1] == [person],
@@ -167,7 +167,7 @@ class Shapes2:
         }
 
     def membership(self, workspace: Workspace, person: Person, permission: str) -> Json:
-        """Give an item of a workspace's members."""
+        """Return an item of a workspace's members."""
         here = f"{self._api}/workspaces/{workspace.slug}/members/{_escaped(person.uuid)}"
         return {
             "type": "workspace_membership",
@@ -178,8 +178,8 @@ class Shapes2:
         }
 
     def ref(self, row: Repository, ref: Ref) -> Json:
-        """Give a branch or a tag with its target."""
-        name = quote(ref.name, safe="$;&=@!,/")  # half encoded, as the service does it
+        """Return a branch or a tag with its target."""
+        name = quote(ref.name, safe="$;&=@!,/")  # half encoded, as Bitbucket does it
         here = f"{self._api}/repositories/{row.full_name}"
         html = "branch/" if ref.kind == "branch" else "commits/tag/"
         kind = "branches" if ref.kind == "branch" else "tags"
@@ -278,7 +278,7 @@ class Shapes2:
         return links
 
     def _clone_links(self, row: Repository) -> list[Json]:
-        """Give the ways to clone; the one by https has the caller's login in it."""
+        """Return the clone URLs; the https one contains the caller's login."""
         scheme, _, host = self._origin.partition("://")
         login = f"{self._caller.name}@" if self._caller.name else ""
         if row.scm == "hg":
@@ -295,5 +295,5 @@ class Shapes2:
 
 
 def _escaped(uuid: str) -> str:
-    """Escape the braces for a URL, several times as fast as `quote`."""
+    """Return a uuid with its braces escaped for a URL; several times as fast as `quote`."""
     return f"%7B{uuid[1:-1]}%7D"

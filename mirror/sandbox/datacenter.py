@@ -1,4 +1,4 @@
-"""The REST API of Bitbucket Data Center over the same world: each workspace is a project, all is git."""
+"""The REST API of Bitbucket Data Center. Each workspace is a project, and every repository is a git one."""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
@@ -14,12 +14,12 @@ _LATEST = "com.atlassian.bitbucket.server.bitbucket-branch:latest-commit-metadat
 
 
 def key_of(workspace: Workspace) -> str:
-    """Give the key of a project; those of people begin with a tilde."""
+    """Return the key of a project; that of a personal project begins with a tilde."""
     return f"~{workspace.slug.upper()}" if workspace.owner is not None else workspace.slug.upper()
 
 
 class DataCenterShapes:
-    """Shapes for one caller, with links to the host that was asked."""
+    """Shapes objects for one caller, with links to the host that the client used."""
 
     def __init__(self, world: World, origin: str, caller: Principal) -> None:
         self._world = world
@@ -27,7 +27,7 @@ class DataCenterShapes:
         self._caller = caller
 
     def project(self, workspace: Workspace) -> Json:
-        """Give a project; personal ones have an owner and are not said to be public."""
+        """Return a project. A personal one has an owner and no `public`."""
         key = key_of(workspace)
         shaped: Json = {"key": key, "id": workspace.number + 1, "name": workspace.name}
         if workspace.owner is None:
@@ -38,7 +38,7 @@ class DataCenterShapes:
         return shaped
 
     def repository(self, row: Repository, *, nested: bool = False) -> Json:
-        """Give a repository; `description`, `archived` and `origin` come and go."""
+        """Return a repository; `description`, `archived` and `origin` may be missing."""
         key = key_of(row.workspace)
         shaped: Json = {
             "slug": row.slug,
@@ -66,7 +66,7 @@ class DataCenterShapes:
         return shaped
 
     def ref(self, row: Repository, ref: Ref, *, details: bool = False) -> Json:
-        """Give a branch or a tag; the hash of a tag is that of its annotation, if it has one."""
+        """Return a branch or a tag. The `hash` of a tag is that of its annotation, or null."""
         shaped: Json = {
             "id": ref.path,
             "displayId": ref.name,
@@ -83,7 +83,7 @@ class DataCenterShapes:
         return shaped
 
     def user(self, person: Person) -> Json:
-        """Give a person."""
+        """Return a person."""
         return {
             "name": person.username,
             "emailAddress": f"{person.username}@example.com",
@@ -126,7 +126,7 @@ _GAP = 7
 
 
 def http_error(status: int, message: str, exception: str | None = None) -> HttpError:
-    """Refuse in the shape of Data Center."""
+    """Return an error in the form of Data Center."""
     name = f"com.atlassian.bitbucket.{exception}" if exception else None
     return HttpError(
         json_response({"errors": [{"context": None, "message": message, "exceptionName": name}]}, status)
@@ -134,20 +134,20 @@ def http_error(status: int, message: str, exception: str | None = None) -> HttpE
 
 
 def bad_credentials() -> Response:
-    """Give the 401 for credentials that are wrong."""
+    """Return the 401 for wrong credentials."""
     message = "Authentication failed. Please check your credentials and try again."
     return http_error(401, message, "auth.IncorrectPasswordAuthenticationException").answer
 
 
 def busy(seconds: int) -> Response:
-    """Give the 429 of the token bucket, which says when there is another token."""
+    """Return the 429 of the token bucket, with the seconds until the next token."""
     answer = http_error(429, "You have exceeded the rate limit. Try again later.").answer
     answer.headers["Retry-After"] = str(seconds)
     return answer
 
 
 def kind_of(segments: list[str]) -> str:
-    """Name the kind of endpoint that a path belongs to."""
+    """Return the kind of endpoint of a path."""
     match segments:
         case ["repos"] | ["projects", _, "repos"]:
             return "listing"
@@ -174,7 +174,7 @@ class DataCenter:
         self._shapes = DataCenterShapes(world, request.origin, caller)
 
     def answer(self, segments: list[str]) -> Response:
-        """Response the request for a path below /rest/api/1.0/."""
+        """Answer the request for a path below /rest/api/1.0/."""
         if self._method not in {"GET", "HEAD"}:
             raise http_error(405, "Method Not Allowed")
         return json_response(self._get(segments))
@@ -304,7 +304,7 @@ class DataCenter:
         return self._envelope(rows[first : first + limit], shape, len(rows))
 
     def _envelope(self, rows: Sequence[T], shape: Callable[[T], Any], count: int) -> Any:
-        """Wrap a page: `size` is its own length, and the next one starts where the service says."""
+        """Return a page of `rows` out of `count`; its `size` is the number of rows in it."""
         start, limit = self._place()
         following = _item(start) + limit
         last = following >= count
@@ -314,17 +314,17 @@ class DataCenter:
 
 
 def git_refs(world: World, row: Repository) -> list[Ref]:
-    """Give the refs as git knows them: without Mercurial's pseudo tag and names with blanks."""
+    """Return the refs that git has: without Mercurial's pseudo tag, and without names that contain spaces."""
     refs = (ref for ref in world.refs_of(row) if " " not in ref.name)
     return [ref for ref in refs if (ref.kind, ref.name) != ("tag", "tip") or row.scm != "hg"]
 
 
 def _start(item: int) -> int:
-    """Give the `start` of an item: not its place in the list, since rows that were dropped keep theirs."""
+    """Return the `start` of an item. It has gaps, because Data Center counts rows that it then leaves out."""
     return item + item // _GAP
 
 
 def _item(start: int) -> int:
-    """Give the first item whose `start` is not below this one."""
+    """Return the first item whose `start` is not below `start`."""
     item = start * _GAP // (_GAP + 1)
     return item if _start(item) >= start else item + 1

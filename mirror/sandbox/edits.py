@@ -1,4 +1,4 @@
-"""Everything that people do to repositories, each as a function over the world."""
+"""Edits of the world: what people do to repositories and workspaces, each as a function."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,11 +22,11 @@ EDITABLE = {
 
 
 class EditError(ValueError):
-    """An edit that makes no sense; nothing was changed."""
+    """An edit that is not possible. Nothing was changed."""
 
 
 def create(world: World, workspace: Workspace, name: str, **more: Any) -> Repository:
-    """Create an empty repository."""
+    """Create a repository; it is empty unless `more` names a `parent` or a `main_branch`."""
     slug = str(more.pop("slug", None) or slugify(name)).lower()
     if world.find(workspace.slug, slug) is not None:
         raise EditError(f"there is a repository {workspace.slug}/{slug} already")
@@ -61,7 +61,7 @@ def delete(world: World, row: Repository) -> Repository:
 
 
 def restore(world: World, row: Repository) -> Repository:
-    """Bring a deleted repository back, under the same uuid."""
+    """Restore a deleted repository, with the same uuid."""
     if world.find(row.workspace.slug, row.slug) is not None:
         raise EditError(f"there is another {row.full_name} now")
     with world.changing(row, touch=False) as kept:
@@ -70,13 +70,13 @@ def restore(world: World, row: Repository) -> Repository:
 
 
 def touch(world: World, row: Repository) -> Repository:
-    """Move `updated_on` and nothing else."""
+    """Change `updated_on` and nothing else."""
     with world.changing(row) as kept:
         return kept
 
 
 def edit(world: World, row: Repository, fields: dict[str, Any], *, touch: bool = True) -> Repository:
-    """Change settings; `followers` are said not to move `updated_on`, so `touch` can be off."""
+    """Change settings. Without `touch`, `updated_on` stays, as it does for new followers."""
     _check(fields)
     with world.changing(row, touch=touch) as kept:
         _set(kept, fields)
@@ -84,7 +84,7 @@ def edit(world: World, row: Repository, fields: dict[str, Any], *, touch: bool =
 
 
 def rename(world: World, row: Repository, name: str) -> Repository:
-    """Give a repository another name, and with it another slug."""
+    """Rename a repository; its slug follows."""
     slug = slugify(name)
     found = world.find(row.workspace.slug, slug)
     if found is not None and found.number != row.number:
@@ -95,7 +95,7 @@ def rename(world: World, row: Repository, name: str) -> Repository:
 
 
 def transfer(world: World, row: Repository, to: Workspace) -> Repository:
-    """Give a repository to another workspace."""
+    """Move a repository to another workspace."""
     if world.find(to.slug, row.slug) is not None:
         raise EditError(f"there is a repository {to.slug}/{row.slug} already")
     with world.changing(row) as kept:
@@ -104,7 +104,7 @@ def transfer(world: World, row: Repository, to: Workspace) -> Repository:
 
 
 def swap_names(world: World, row: Repository, other: Repository) -> Repository:
-    """Let two repositories of one workspace change names."""
+    """Exchange the names of two repositories of one workspace."""
     if row.workspace is not other.workspace or row.number == other.number:
         raise EditError("only two repositories of one workspace can swap names")
     with world.changing(row) as one, world.changing(other) as two:
@@ -114,15 +114,20 @@ def swap_names(world: World, row: Repository, other: Repository) -> Repository:
 
 
 def push(world: World, row: Repository, branch: str | None = None) -> Repository:
-    """Push a commit to a branch, the main one unless told; the first push makes it."""
+    """Push a commit to a branch, by default the main one, which the first push creates."""
     name = branch or row.main_branch or ("default" if row.scm == "hg" else "master")
     return put_ref(world, row, "branch", name)
 
 
 def put_ref(world: World, row: Repository, kind: str, name: str, **more: Any) -> Repository:
-    """Make or move a branch or tag, to a commit of its own unless `target` names one.
+    """Create or move a branch or tag.
 
-    `must_exist` says whether the ref has to be there before, or must not be.
+    `more` may contain:
+
+    target: the hash it points to, by default that of a new commit
+    must_exist: True if the ref has to exist, False if it must not, None for either
+    annotated: whether the ref is an annotated tag, by default True for a tag
+    touch: whether `updated_on` changes, by default True
     """
     must_exist: bool | None = more.get("must_exist")
     there = any((ref.kind, ref.name) == (kind, name) for ref in world.refs_of(row))
@@ -145,7 +150,7 @@ def put_ref(world: World, row: Repository, kind: str, name: str, **more: Any) ->
 
 
 def drop_ref(world: World, row: Repository, kind: str, name: str, *, touch: bool = True) -> Repository:
-    """Delete a branch or tag; without its last branch a repository is empty again."""
+    """Delete a branch or tag. A repository without branches is empty."""
     if not any((ref.kind, ref.name) == (kind, name) for ref in world.refs_of(row)):
         raise EditError(f"there is no {kind} {name} in {row.full_name}")
     with world.changing_refs(row, touch=touch) as refs:
@@ -176,7 +181,7 @@ Order = dict[str, Any]
 
 
 def perform(world: World, order: Order, *, tags_touch: bool = True) -> dict[str, Any]:
-    """Carry out one edit and tell what became of the repository or workspace; EditError says why not."""
+    """Perform one edit and return the new state of the repository or workspace; raises EditError."""
     action = str(order.get("action"))
     if action in WORKSPACE_ACTIONS:
         workspace = WORKSPACE_ACTIONS[action](world, order)

@@ -1,4 +1,4 @@
-"""What goes in and out of the sandbox: requests and answers, apart from how they travel."""
+"""Requests, responses and callers, independent of how they travel."""
 
 import base64
 import binascii
@@ -9,24 +9,24 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-PASSWORD = "sandbox"  # noqa: S105 - the sandbox's only secret, and no secret at all
+PASSWORD = "sandbox"  # noqa: S105 - everybody's password, and no secret
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Whoever sent a request: nobody, a person, or an access token that sees everything."""
+    """The caller of a request: anonymous, a person, or a token that may see everything."""
 
     kind: str  # anonymous | person | token | oauth
     name: str = ""
 
     @property
     def sees_all(self) -> bool:
-        """Tell whether every repository is visible."""
+        """Whether the caller may see every repository."""
         return self.kind in {"token", "oauth"}
 
     @property
     def key(self) -> str:
-        """The name under which requests are counted."""
+        """The key by which requests are counted."""
         return f"{self.kind}:{self.name}" if self.name else self.kind
 
 
@@ -36,12 +36,12 @@ OAUTH = Principal("oauth")
 
 
 def person(name: str) -> Principal:
-    """Give the caller that signs in under this user name."""
+    """Return the caller with this user name."""
     return Principal("person", name.lower())
 
 
 def basic(header: str) -> tuple[str, str] | None:
-    """Read user and password from an Authorization header, or give None."""
+    """Return user and password from an Authorization header, None if there are none."""
     scheme, _, encoded = header.partition(" ")
     if scheme.lower() != "basic":
         return None
@@ -53,7 +53,7 @@ def basic(header: str) -> tuple[str, str] | None:
 
 
 def bearer(header: str) -> str | None:
-    """Read the token from an Authorization header, or give None."""
+    """Return the token from an Authorization header, None if there is none."""
     scheme, _, token = header.partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
 
@@ -64,19 +64,19 @@ HTML = "text/html; charset=utf-8"
 
 
 class Delivery(Enum):
-    """How an answer reaches the client, if it does."""
+    """How a response reaches the client, if it does."""
 
     WHOLE = "whole"
-    HANG = "hang"  # never a byte, the connection stays open
-    DROP = "drop"  # the connection closes in order, without a byte
+    HANG = "hang"  # nothing is sent, the connection stays open
+    DROP = "drop"  # nothing is sent, the connection is closed
     RESET = "reset"  # the connection is reset
-    TRUNCATE = "truncate"  # half a body, then the connection closes
+    TRUNCATE = "truncate"  # half of the body is sent, then the connection is closed
     DRIP = "drip"  # a few bytes at a time
 
 
 @dataclass(slots=True)
 class Request:
-    """One request. Header names are in lower case; `path` is as it came, still percent-encoded."""
+    """One request. Header names are in lower case; `path` is percent-encoded as it was received."""
 
     method: str
     path: str
@@ -87,21 +87,21 @@ class Request:
 
     @property
     def parameters(self) -> dict[str, str]:
-        """The query parameters; of one given twice, the last."""
+        """The query parameters; if one is repeated, its last value."""
         return dict(parse_qsl(self.query, keep_blank_values=True))
 
     @property
     def segments(self) -> list[str]:
-        """The parts of the path, decoded; a slash at the end makes no difference."""
+        """The decoded segments of the path, without leading and trailing slashes."""
         return [unquote(part) for part in self.path.strip("/").split("/")]
 
     @property
     def origin(self) -> str:
-        """The scheme and host that the client asked."""
+        """The scheme and host that the client used."""
         return f"http://{self.headers.get('host', 'localhost')}"
 
     def form(self) -> dict[str, Any]:
-        """Read the body, a JSON object or a form; ValueError when it is neither."""
+        """Return the body, a JSON object or a form; raises ValueError if it is neither."""
         kind = self.headers.get("content-type", "")
         if not self.body.strip():
             return {}
@@ -115,7 +115,7 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """One answer, and how it is delivered, after so many seconds."""
+    """One response, and how it is delivered; `delay` is in seconds."""
 
     status: int
     body: bytes = b""
@@ -126,12 +126,12 @@ class Response:
 
 
 def json_response(value: Any, status: int = 200, **headers: str) -> Response:
-    """Response with JSON."""
+    """Return a response with a JSON body."""
     return Response(status, msgspec.json.encode(value), headers=dict(headers))
 
 
 class HttpError(Exception):
-    """An answer other than the one asked for, raised where it is found out."""
+    """An error response, raised where the error is found."""
 
     def __init__(self, answer: Response) -> None:
         super().__init__(answer.status)
@@ -139,12 +139,12 @@ class HttpError(Exception):
 
 
 def error(status: int, message: str, **more: Any) -> Response:
-    """Response with an error in the shape of API 2.0."""
+    """Return an error in the form of API 2.0."""
     return json_response({"type": "error", "error": {"message": message, **more}}, status)
 
 
 def no_credentials() -> Response:
-    """Give the 401 that was recorded: an empty page that names no JSON error."""
+    """Return the 401 of Bitbucket: an empty page, no JSON."""
     challenge = {
         "WWW-Authenticate": 'Basic realm="Bitbucket.org HTTP"',
         "ETag": '"d41d8cd98f00b204e9800998ecf8427e"',
@@ -153,12 +153,12 @@ def no_credentials() -> Response:
 
 
 def too_many_requests() -> Response:
-    """Give the 429 that was recorded: bare text, and no Retry-After."""
+    """Return the 429 of Bitbucket: plain text, no Retry-After."""
     return Response(429, b"Rate limit for this resource has been exceeded", content_type="text/plain")
 
 
 def no_repository() -> Response:
-    """Give the 404 for a repository that is missing, or private and somebody else's."""
+    """Return the 404 for a repository that does not exist or that the caller may not see."""
     return error(
         404,
         "You may not have access to this repository or it no longer exists in this workspace. If you think "
@@ -167,12 +167,12 @@ def no_repository() -> Response:
 
 
 def no_such_url() -> Response:
-    """Give the 404 for a path that no API answers."""
+    """Return the 404 for an unknown path."""
     return error(404, "Resource not found", detail="There is no API hosted at this URL")
 
 
 def removed() -> Response:
-    """Give the 410 of endpoints that were taken away in 2026."""
+    """Return the 410 of endpoints that were removed in 2026."""
     data = {"announcement_url": "https://developer.atlassian.com/cloud/bitbucket/changelog#CHANGE-2770"}
     message = "CHANGE-2770 - Functionality has been deprecated"
     detail = "Please read the changelog entry for more details."

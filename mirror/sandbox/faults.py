@@ -1,4 +1,4 @@
-"""Faults on demand: which request fails, and how."""
+"""Faults on demand: which requests fail, and how."""
 
 import gzip
 import json
@@ -44,11 +44,14 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What happens (a status, or one of KINDS), to which requests, and how often.
+    """What goes wrong, for which requests, and how often.
 
-    `where` is a kind of endpoint or a glob over paths. `nth` is the first matching request that fails, 1 for
-    the next one, None for every one; `times` how many fail in all, by default one, and with nth=None no end.
-    `retry_after` goes with statuses: seconds, or "date:SECONDS" for the other form of the header.
+    what: a status from 400 to 599, or one of KINDS.
+    where: a kind of endpoint, or a glob over paths.
+    nth: the first matching request that fails, counted from 1; None for every one.
+    times: how many requests fail; by default one, with nth=None all.
+    retry_after: the Retry-After header of a status: seconds, or "date:SECONDS" for a date.
+    seconds: how long `slow` and `drip` take.
     """
 
     what: str
@@ -68,7 +71,7 @@ class Fault:
 
 
 def parse_fault(spec: str) -> Fault:
-    """Read ``WHAT[,where=KIND|GLOB][,nth=N|every][,times=N][,retry_after=S|date:S][,seconds=S]``."""
+    """Parse ``WHAT[,where=KIND|GLOB][,nth=N|every][,times=N][,retry_after=S|date:S][,seconds=S]``."""
     what, *rest = (part.strip() for part in spec.split(","))
     values: dict[str, Any] = {}
     for part in rest:
@@ -80,7 +83,7 @@ def parse_fault(spec: str) -> Fault:
 
 
 def fault_from(values: dict[str, Any]) -> Fault:
-    """Make a fault of values from outside; ValueError says what is wrong with them."""
+    """Return a fault with these values; raises ValueError if one is unknown or wrong."""
     known = {each.name for each in fields(Fault)}
     if unknown := values.keys() - known:
         raise ValueError(f"a fault has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}")
@@ -106,7 +109,7 @@ def _checked(retry_after: str) -> str:
 
 @dataclass(slots=True)
 class ActiveFault:
-    """A fault, and how far it has got."""
+    """A fault with its counters: requests that matched, and requests that failed."""
 
     fault: Fault
     seen: int = 0
@@ -114,7 +117,7 @@ class ActiveFault:
     cursed: set[str] = field(default_factory=set)
 
     def strikes(self, kind: str, request: Request) -> bool:
-        """Tell whether this request fails; every matching request has to be shown to it once."""
+        """Count a request, and return whether it fails. Call it once for every request."""
         where = self.fault.where
         if where != kind and not fnmatchcase(request.path, where):
             return False
@@ -137,7 +140,7 @@ class ActiveFault:
 
 
 def afflict(fault: Fault, request: Request, answer: Callable[[], Response]) -> Response:  # noqa: PLR0911 - a table
-    """Give what the client gets instead of the answer."""
+    """Return the faulty response. `answer` produces the regular one."""
     if fault.what.isdecimal():
         return _status(fault)
     match fault.what:

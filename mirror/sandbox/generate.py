@@ -1,4 +1,7 @@
-"""Repositories as a function of (seed, number): nothing is kept, any one is known without the others."""
+"""Generate people, workspaces, repositories and refs from a seed.
+
+A repository is computed from its number alone, so nothing is stored and a world of a million starts at once.
+"""
 
 import re
 from collections.abc import Sequence
@@ -19,7 +22,7 @@ _ODD_INVERSE = pow(_ODD, -1, 1 << _LOW_BITS)
 
 
 def mix(number: int) -> int:
-    """Scatter a number over 64 bits (the finalizer of splitmix64)."""
+    """Return a 64-bit hash of a number (the finalizer of splitmix64)."""
     number = (number + 0x9E3779B97F4A7C15) & _MASK
     number = ((number ^ number >> 30) * 0xBF58476D1CE4E5B9) & _MASK
     number = ((number ^ number >> 27) * 0x94D049BB133111EB) & _MASK
@@ -27,7 +30,7 @@ def mix(number: int) -> int:
 
 
 class Draw:
-    """A stream of random choices, always the same for the same key."""
+    """A stream of pseudo-random choices that depends only on its key."""
 
     __slots__ = ("_state",)
 
@@ -37,46 +40,46 @@ class Draw:
             self._state = mix(self._state ^ part)
 
     def below(self, limit: int) -> int:
-        """Give a number from 0 to limit - 1."""
+        """Return a number from 0 to limit - 1."""
         self._state = mix(self._state)
         return self._state % limit
 
     def one_in(self, times: int) -> bool:
-        """Give True once in so many times."""
+        """Return True with a probability of 1/times."""
         return self.below(times) == 0
 
     def pick(self, choices: Sequence[T]) -> T:
-        """Give one of the choices, all alike."""
+        """Return one of the choices, all equally likely."""
         return choices[self.below(len(choices))]
 
     def pick_skewed(self, choices: Sequence[T]) -> T:
-        """Give one of the choices, the first ones far more often (Zipf's law, nearly)."""
+        """Return one of the choices, the first ones far more often, nearly by Zipf's law."""
         return choices[self.skewed(len(choices)) - 1]
 
     def skewed(self, most: int) -> int:
-        """Give a number from 1 to most whose logarithm is uniform: mostly small, seldom large."""
+        """Return a number from 1 to `most` whose logarithm is uniform: mostly small, seldom large."""
         return min(most, int((most + 1) ** (self.below(1 << 24) / (1 << 24))))
 
 
 def hex_digits(*key: object) -> str:
-    """Give 40 hexadecimal digits, as a commit has them."""
+    """Return 40 hexadecimal digits, like the hash of a commit."""
     return blake2b(repr(key).encode(), digest_size=20).hexdigest()
 
 
 class Uuids:
-    """The uuids of one kind of thing; the number can be read back from the uuid."""
+    """The uuids of one kind of object. Each can be turned back into its number."""
 
     def __init__(self, seed: int, kind: int) -> None:
         self._key = mix(mix(seed) ^ kind)
 
     def of(self, number: int) -> str:
-        """Give the uuid of a number, in Bitbucket's braces."""
+        """Return the uuid of a number, in braces."""
         high = f"{mix(self._key ^ number):016x}{mix(self._key + number):016x}"
         low = (number * _ODD + self._key) & _LOW_MASK
         return f"{{{high[:8]}-{high[8:12]}-4{high[13:16]}-a{high[17:20]}-{low:012x}}}"
 
     def number(self, uuid: str) -> int | None:
-        """Give the number of a uuid (braces or not), or None for a uuid that is not one of these."""
+        """Return the number of a uuid, with or without braces; None if it is not one of these."""
         try:
             low = int(uuid.strip("{}")[-12:], 16)
         except ValueError:
@@ -85,7 +88,7 @@ class Uuids:
         return number if self.of(number).strip("{}") == uuid.strip("{}").lower() else None
 
 
-# Popular first: Zipf's law does the rest.
+# The popular ones first, for Zipf's law.
 PREFIXES = (
     "", "django", "python", "api", "react", "node", "my", "test", "java", "web", "android", "php", "docker",
     "spring", "vue", "data", "go", "rust", "ios", "hg", "flask", "rails", "angular", "unity", "wordpress",
@@ -156,13 +159,13 @@ _ASIDE = re.compile(r"[^a-z0-9_.-]+")
 
 
 def slugify(name: str) -> str:
-    """Make the slug that a new name gets: no quotes, runs of anything unusual become one dash."""
+    """Return the slug of a name: lower case, no quotes, each run of other characters one hyphen."""
     slug = _ASIDE.sub("-", name.lower().replace("'", "").replace('"', "")).strip("-")
     return slug[:62] or "repository"
 
 
 def titled(slug: str, draw: Draw) -> str:
-    """Make a name that people might have written for a slug; mostly the slug itself."""
+    """Return a name that people might give to a slug, mostly the slug itself."""
     match draw.below(12):
         case 0:
             return slug.replace("-", " ").title()
@@ -175,7 +178,7 @@ def titled(slug: str, draw: Draw) -> str:
 
 
 class Vocabulary:
-    """All names in order of popularity: rank 0 is what everybody has, and there is no last rank."""
+    """An endless list of slugs in order of popularity; rank 0 is the most common one."""
 
     def __init__(self) -> None:
         pairs = sorted(
@@ -186,12 +189,12 @@ class Vocabulary:
         self._ranks = {word: rank for rank, word in enumerate(self._words)}
 
     def slug(self, rank: int) -> str:
-        """Give the name of a rank; those past the vocabulary end in a number."""
+        """Return the slug of a rank; slugs beyond the combinations of words end in a number."""
         again, word = divmod(rank, len(self._words))
         return f"{self._words[word]}-{again + 1}" if again else self._words[word]
 
     def rank(self, slug: str) -> int | None:
-        """Give the rank of a name, or None if it is not one of these."""
+        """Return the rank of a slug, None if it has none."""
         if (rank := self._ranks.get(slug)) is not None:
             return rank
         word, _, again = slug.rpartition("-")
@@ -201,7 +204,7 @@ class Vocabulary:
 
 
 SECOND = 1_000_000
-# All generated rows are older than this, and all edits younger.
+# All generated dates are before this, and all edits after.
 END = micros(datetime(2025, 11, 30, tzinfo=UTC))
 
 
@@ -214,14 +217,14 @@ class Generator:
         self._vocabulary = Vocabulary()
 
     def created(self, workspace: Workspace, number: int) -> int:
-        """Give the time of creation; it grows with the number inside a workspace."""
+        """Return the time of creation; within a workspace it increases with the number."""
         step = (END - workspace.created) // (workspace.count + 2)
         draw = mix(self._seed ^ number << 8)
         created = workspace.created + (number - workspace.first + 1) * step + draw % (step // 2)
         return created - created % SECOND if draw >> 60 == 0 else created
 
     def updated(self, workspace: Workspace, number: int) -> int:
-        """Give the time of the last change; a sixth was never touched again."""
+        """Return the time of the last change; one in six never changed after its creation."""
         created = self.created(workspace, number)
         draw = mix(self._seed ^ number << 8 ^ 1)
         if draw % 6 == 0:
@@ -229,16 +232,16 @@ class Generator:
         return created + ((END - created) * ((draw >> 32) & 0xFFFFF) >> 20)
 
     def is_private(self, number: int) -> bool:
-        """Tell whether only members see it: one in seven."""
+        """Return whether a repository is private: one in seven."""
         return mix(self._seed ^ number << 8 ^ 2) % 7 == 0
 
     def number(self, workspace: Workspace, slug: str) -> int | None:
-        """Find a generated repository by its slug."""
+        """Return the number of the generated repository with this slug, None if there is none."""
         rank = self._vocabulary.rank(slug)
         return None if rank is None else self._of_rank(workspace, rank)
 
     def repository(self, workspace: Workspace, workspaces: Sequence[Workspace], number: int) -> Repository:
-        """Make the repository with this number, which is one of the workspace's."""
+        """Return the repository with this number, which must be in the workspace's range."""
         draw = Draw(self._seed, 6, number)
         rank = self._rank(workspace, number)
         slug = self._vocabulary.slug(rank)
@@ -273,7 +276,7 @@ class Generator:
         )
 
     def forks(self, workspace: Workspace, workspaces: Sequence[Workspace], number: int) -> list[int]:
-        """Find the generated forks of a generated repository."""
+        """Return the numbers of the generated forks of a generated repository."""
         rank = self._rank(workspace, number)
         later = workspaces[workspace.number + 1 : workspace.number + 3]
         found = ((other, self._of_rank(other, rank)) for other in later if other.count)
@@ -284,7 +287,7 @@ class Generator:
         ]
 
     def _parent(self, workspace: Workspace, workspaces: Sequence[Workspace], number: int) -> int | None:
-        """Find what it was forked from: often the same name of one of the two workspaces before."""
+        """Return the parent, often the repository of the same slug in one of the two workspaces before."""
         if mix(self._seed ^ number << 8 ^ 3) % 2:
             return None
         rank = self._rank(workspace, number)
@@ -294,7 +297,7 @@ class Generator:
         return None
 
     def _rank(self, workspace: Workspace, number: int) -> int:
-        """Spread the positions of a workspace over the twice as many most popular names."""
+        """Return the rank of a repository's slug: below twice the number of repositories, scattered."""
         factor, shift, modulus = self._spread(workspace)
         return ((number - workspace.first) * factor + shift) % modulus
 
@@ -315,7 +318,7 @@ class Generator:
 
 
 def zipf_counts(total: int, parts: int) -> list[int]:
-    """Divide a total by Zipf's law: the second gets half of the first, the third a third."""
+    """Divide a total into parts by Zipf's law: the second is half of the first, the third a third."""
     if parts == 0:
         return []
     whole = sum(1 / (rank + 1) for rank in range(parts))
@@ -335,7 +338,7 @@ _GUESTS = (
 
 
 def author(people: Sequence[Person], draw: Draw) -> Author:
-    """Draw who wrote a commit: somebody with an account, most of the time."""
+    """Return the author of a commit, mostly somebody with an account."""
     person = draw.pick(people)
     known = Author(f"{person.display_name} <{person.username}@example.com>", person)
     match draw.below(24):
@@ -352,7 +355,7 @@ def author(people: Sequence[Person], draw: Draw) -> Author:
 
 
 def new_ref(repository: Repository, kind: str, name: str, key: int, *, when: int, annotated: bool) -> Ref:
-    """Make a ref that points to a commit of its own; `key` tells one push from the next."""
+    """Return a ref that points to a new commit; `key` makes the commits of different pushes different."""
     draw = Draw(repository.number, key, len(name), 7)
     parent = hex_digits(repository.uuid, name, key, "parent")
     parents = ((), (parent,), (parent,), (parent, parent[::-1]))[draw.below(4)]
@@ -378,7 +381,7 @@ def new_ref(repository: Repository, kind: str, name: str, key: int, *, when: int
 
 
 def generated_refs(repository: Repository, seed: int) -> list[Ref]:
-    """Make the branches and tags of a repository as it was before anybody edited it."""
+    """Return the branches and tags that a repository has before any edit."""
     if repository.main_branch is None:
         return []
     draw = Draw(seed, 8, repository.number)
@@ -397,7 +400,7 @@ def generated_refs(repository: Repository, seed: int) -> list[Ref]:
 
 
 def tip(newest: Ref) -> Ref:
-    """Make Mercurial's pseudo tag, which follows the newest commit."""
+    """Return Mercurial's pseudo tag, which points to the newest commit."""
     return Ref("tip", "tag", newest.target, newest.date, newest.author, newest.message, newest.parents)
 
 
@@ -434,7 +437,7 @@ def _tag_names(draw: Draw, count: int) -> list[str]:
 _OPENING = micros(datetime(2008, 6, 1, tzinfo=UTC))
 _YEAR = 365 * 86_400 * 1_000_000
 
-# User name, display name; the seed document's people come first.
+# User name and display name. The people of Bitbucket's first API document come first.
 _KNOWN = (
     ("jespern", "Jesper Noehr"),
     ("erik", "Erik van Zijst"),
@@ -444,7 +447,7 @@ _KNOWN = (
     ("ubernostrum", "James Bennett"),
     ("Mimika_Oh", "Thomas “Mimika” Oh"),
 )
-# Workspace, its display name, whether it is a team, members besides the owner.
+# Slug, display name, whether it is a team, members besides the owner.
 _FIRST_WORKSPACES = (
     ("jespern", "Jesper Noehr", False, ()),
     ("erik", "Erik van Zijst", False, ("jespern",)),
@@ -487,7 +490,7 @@ class Population:
 
     def _generate(self, number: int, draw: Draw) -> None:
         again, pair = divmod(number, len(FIRST_NAMES) * len(LAST_NAMES))
-        # 7 is prime to the number of pairs: neighbours get different names.
+        # 7 and the number of pairs have no common factor: neighbours get different names.
         first_index, last_index = divmod(pair * 7 % (len(FIRST_NAMES) * len(LAST_NAMES)), len(LAST_NAMES))
         first, last = FIRST_NAMES[first_index], LAST_NAMES[last_index]
         plain = "".join(letter for letter in f"{first}.{last}".lower() if letter.isascii())

@@ -1,4 +1,4 @@
-"""Branches and tags by git's smart HTTP protocol: `git ls-remote` works, there are no objects to fetch."""
+"""Git's smart HTTP protocol for `git ls-remote`: branches and tags, but no objects to fetch."""
 
 import gzip
 from collections.abc import Iterable, Iterator
@@ -15,12 +15,12 @@ _UNCACHED = {"Cache-Control": "no-cache"}
 
 
 def is_git(path: str) -> bool:
-    """Tell whether a path is one of git's."""
+    """Return whether a path is one of git's."""
     return path.rstrip("/").endswith((".git/info/refs", ".git/git-upload-pack"))
 
 
 class Git:
-    """Answers git's requests, of the cloud (`/owner/slug.git`) and of Data Center (`/scm/key/slug.git`)."""
+    """Answers git's requests: `/owner/slug.git` for the cloud, `/scm/key/slug.git` for Data Center."""
 
     def __init__(self, world: World, request: Request, caller: Principal) -> None:
         self._world = world
@@ -28,7 +28,7 @@ class Git:
         self._caller = caller
 
     def answer(self) -> Response:
-        """Response the request."""
+        """Answer the request."""
         request = self._request
         if "git/" not in request.headers.get("user-agent", ""):
             return Response(200, b"<!DOCTYPE html><title>Bitbucket</title>", HTML)
@@ -93,7 +93,7 @@ def _head(row: Repository, refs: Iterable[Ref]) -> Ref | None:
 
 
 def _advertised(row: Repository, refs: list[Ref]) -> Iterator[bytes]:
-    """Give all refs, as protocol version 0 sends them at once."""
+    """Yield all refs in the form of protocol version 0."""
     head = _head(row, refs)
     capabilities = f"multi_ack side-band-64k ofs-delta shallow no-progress object-format=sha1 {_AGENT}"
     rows = []
@@ -121,7 +121,7 @@ def _capabilities() -> Iterator[bytes]:
 
 
 def _listed(row: Repository, refs: list[Ref], arguments: list[str]) -> Iterator[bytes]:
-    """Give the refs that the command `ls-refs` of protocol version 2 asks for."""
+    """Yield the refs that the command `ls-refs` of protocol version 2 selects."""
     prefixes = tuple(each.removeprefix("ref-prefix ") for each in arguments if each.startswith("ref-prefix "))
     head = _head(row, refs)
     if "HEAD".startswith(prefixes or ""):

@@ -1,4 +1,4 @@
-"""Repositories set by hand: the examples of Bitbucket's first API document, and every oddity seen since."""
+"""Fixed repositories: the examples of Bitbucket's first API document, and the oddities seen in real data."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -17,7 +17,7 @@ _PRIVATE = {"is_private": True}
 _HG = {"scm": "hg", "main_branch": "default"}
 _EMPTY = {"main_branch": None, "size": 0}
 
-# Workspace, slug, and what differs from a plain git repository. Tests know the order: add at the end.
+# Workspace, slug, and the differences from a plain git repository. Tests rely on the order: add at the end.
 _EXAMPLES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
         "jespern",
@@ -84,7 +84,7 @@ SPECIAL_TAGS = (
 
 
 def handmade(total: int, workspaces: Iterable[Workspace], uuids: Uuids) -> list[Repository]:
-    """Make the rows that are always there, and of the oddities as many as a small world has room for."""
+    """Return the examples, and as many of the oddities as a world of `total` repositories has room for."""
     by_slug = {workspace.slug: workspace for workspace in workspaces}
     room = max(0, total - len(_EXAMPLES)) // 3
     rows = [

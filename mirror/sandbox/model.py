@@ -1,4 +1,4 @@
-"""What a Bitbucket consists of, before any API has given it a shape."""
+"""The objects of a Bitbucket, independent of any API. Times are integers: microseconds since 1970."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,27 +9,27 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def utc_now() -> datetime:
-    """Give the time of the real clock."""
+    """Return the current time."""
     return datetime.now(UTC)
 
 
 def micros(moment: datetime) -> int:
-    """Turn a time into microseconds since 1970; all times here are such integers."""
+    """Return a time as microseconds since 1970."""
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def moment(microseconds: int) -> datetime:
-    """Turn microseconds since 1970 into a time."""
+    """Return the time of microseconds since 1970."""
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def iso(microseconds: int) -> str:
-    """Write a time as Bitbucket does: a fraction of six digits, or none when it is zero."""
+    """Format a time as Bitbucket does: with a fraction of six digits, or none if it is zero."""
     return moment(microseconds).isoformat()
 
 
 class Clock:
-    """Tells the time in microseconds since 1970. Edits are dated by `tick`, so no two have the same date."""
+    """A clock that can be advanced. `tick` dates edits, so that no two have the same date."""
 
     def __init__(self, now: Callable[[], datetime], *, after: int) -> None:
         self._now = now
@@ -37,21 +37,21 @@ class Clock:
         self._last = after
 
     def now(self) -> int:
-        """Give the time."""
+        """Return the current time."""
         return micros(self._now()) + self._ahead
 
     def advance(self, seconds: float) -> None:
-        """Move the clock ahead of its source."""
+        """Advance the clock."""
         self._ahead += int(seconds * 1_000_000)
 
     def tick(self) -> int:
-        """Give a date for an edit: now, but later than all dates given before."""
+        """Return a date for an edit: now, or just after the last date if that is later."""
         self._last = max(self.now(), self._last + 1)
         return self._last
 
 
 class Era(Enum):
-    """The year whose keys an object shows; the service never rewrote its old rows."""
+    """The age of a row, which decides its keys: Bitbucket never rewrote its old rows."""
 
     OLD = 2014
     MIDDLE = 2018
@@ -71,14 +71,14 @@ class Person:
 
     @property
     def account_id(self) -> str:
-        """One of the two forms that account ids have."""
+        """The account id, in one of its two forms."""
         plain = self.uuid.strip("{}")
         return f"557058:{plain}" if self.number % 2 else plain.replace("-", "")[:24]
 
 
 @dataclass(slots=True)
 class Workspace:
-    """A name space of repositories: somebody's own, or a team's."""
+    """A namespace of repositories, of a person or a team."""
 
     number: int
     slug: str
@@ -92,18 +92,18 @@ class Workspace:
     deleted: bool = False
 
     def has_member(self, username: str) -> bool:
-        """Tell whether this user sees the private repositories."""
+        """Return whether this user is a member."""
         return any(person.username.lower() == username.lower() for person in self.members)
 
     def memberships(self) -> list[tuple[Person, str]]:
-        """Give members with their permissions; in some workspaces one member has two of them."""
+        """Return the members with their permissions; in some workspaces one member has two."""
         rows = [(person, "member" if place else "owner") for place, person in enumerate(self.members)]
         return [*rows, (self.members[-1], "collaborator")] if self.number % 4 == 3 else rows
 
 
 @dataclass(slots=True)
 class Author:
-    """Who wrote a commit, as git knows it (`raw`) and, with luck, as Bitbucket does."""
+    """The author of a commit: as git has it (`raw`), and the account, if Bitbucket knows it."""
 
     raw: str
     person: Person | None = None
@@ -112,7 +112,7 @@ class Author:
 
 @dataclass(slots=True)
 class Annotation:
-    """What an annotated tag says of itself."""
+    """The annotation of a tag."""
 
     tagger: Author
     message: str
@@ -133,17 +133,17 @@ class Ref:
     parents: tuple[str, ...] = ()
     heads: tuple[str, ...] | None = None  # hg branches only; () is a closed branch
     annotation: Annotation | None = None
-    silent: bool = False  # older tags lack the keys message, date and tagger altogether
+    silent: bool = False  # older tags have no keys message, date and tagger
 
     @property
     def path(self) -> str:
-        """The full name; the default order of refs is its byte order."""
+        """The full name. Refs are listed in its byte order by default."""
         return f"refs/{'heads' if self.kind == 'branch' else 'tags'}/{self.name}"
 
 
 @dataclass(slots=True)
 class Repository:
-    """A repository. `refs` is None as long as they are the generated ones."""
+    """A repository. `refs` is None while they are the generated ones."""
 
     number: int
     workspace: Workspace
@@ -172,5 +172,5 @@ class Repository:
 
     @property
     def full_name(self) -> str:
-        """The two names that find it, as they are now."""
+        """Workspace and slug, as they are now."""
         return f"{self.workspace.slug}/{self.slug}"

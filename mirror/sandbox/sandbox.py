@@ -1,4 +1,4 @@
-"""The sandbox: takes requests and gives answers, counts, keeps the budget, does as `control` says."""
+"""The sandbox: routes, counts, limits and answers requests; applies faults; takes control requests."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -34,19 +34,19 @@ OAUTH_PATH = "/site/oauth2/access_token"
 
 @dataclass(slots=True)
 class Options:
-    """How the service behaves where the real ones were seen to behave in several ways."""
+    """Options for behaviour that was seen to differ between real servers."""
 
-    lenient: bool = False  # wrong credentials on lists of repositories count as none
-    next_prefix: str = "/2.0"  # or "/!api/2.0": links to next pages were seen to change their path
-    odd_pages: bool = False  # pages that promise as little as the service was seen to promise
-    rate_headers: str = "token"  # "token": three headers, only for access tokens; "ietf": the 60;w=3600 form
-    tags_touch: bool = True  # a push of tags alone moves updated_on
-    token_seconds: int = 3600  # how long an OAuth token is good
-    bucket_size: int = 0  # Data Center's rate limit: requests at once for each user; 0 is no limit
-    bucket_refill: int = 5  # and how many a second come back
+    lenient: bool = False  # on lists of repositories, wrong credentials count as none
+    next_prefix: str = "/2.0"  # or "/!api/2.0": the path of links to next pages
+    odd_pages: bool = False  # see `api2_query.Style`
+    rate_headers: str = "token"  # "token": three headers, for access tokens only; "ietf": 60;w=3600
+    tags_touch: bool = True  # a push of tags alone changes updated_on
+    token_seconds: int = 3600  # the lifetime of an OAuth token
+    bucket_size: int = 0  # Data Center's rate limit: tokens in the bucket of a user; 0 is no limit
+    bucket_refill: int = 5  # tokens a second
 
     def change(self, values: dict[str, Any]) -> None:
-        """Set options by name; ValueError for one that is unknown or of another type."""
+        """Set options by name; raises ValueError for an unknown name or a wrong type."""
         known = {each.name for each in fields(self)}
         for name, value in values.items():
             if name not in known or type(value) is not type(getattr(self, name)):
@@ -57,17 +57,17 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How a request is answered: by what, counted as what, out of which quota."""
+    """How to answer a request: its kind of endpoint, its handler, the quota it counts against."""
 
     kind: str
     answer: Callable[[Principal], Response]
     quota: str = "hour"  # hour | bucket | free
-    is_open: bool = False  # credentials, if there are any, are not the caller's
-    bad_credentials: Callable[[], Response] | None = None  # None: as API 2.0 says it
+    is_open: bool = False  # credentials, if any, do not identify the caller
+    bad_credentials: Callable[[], Response] | None = None  # None: the 401 of API 2.0
 
 
 def route(request: Request, world: World, identity: Identity, options: Options) -> Route:
-    """Find what answers a request."""
+    """Return the route of a request."""
     path = request.path
     if rest := _below(path, api2.PREFIXES):
         style = Style(options.next_prefix, options.odd_pages)
@@ -105,7 +105,11 @@ CONTROL = "/-/sandbox"
 
 
 class Sandbox:
-    """A simulated Bitbucket. Its methods may be called while it is being served."""
+    """A simulated Bitbucket. Its methods may be called while it is served.
+
+    `requests_per_hour` limits each credential, `anonymous_requests_per_hour` each anonymous client; None
+    means no limit.
+    """
 
     def __init__(
         self,
@@ -129,7 +133,7 @@ class Sandbox:
     # Requests
 
     def answer(self, request: Request) -> Response:
-        """Response one request."""
+        """Answer one request."""
         with self._lock:
             if request.path.rstrip("/").startswith(CONTROL):
                 return self._control(request)
@@ -148,7 +152,7 @@ class Sandbox:
                 return self._within_budget(request, found, self._caller(request, found))
             except HttpError as refused:
                 return refused.answer
-            except Exception as problem:  # noqa: BLE001 - told to whoever tests, in place of a lost connection
+            except Exception as problem:  # noqa: BLE001 - a 500 tells a tester more than a lost connection
                 return self._failed(problem)
 
         struck = [each for each in self._faults if each.strikes(found.kind, request)]
@@ -204,18 +208,18 @@ class Sandbox:
     def _run(self, hook: Callable[[], object]) -> None:
         try:
             hook()
-        except Exception as problem:  # noqa: BLE001 - the request is answered all the same
+        except Exception as problem:  # noqa: BLE001 - answer the request all the same
             self._failed(problem)
 
     def _failed(self, problem: Exception) -> Response:
-        """Note a fault of the sandbox itself, or of a hook, where `state` shows it."""
+        """Record an error of the sandbox itself, or of a hook, for `state`."""
         self.errors.append(f"{type(problem).__name__}: {problem}")
         return error(500, "The sandbox itself failed", detail=self.errors[-1])
 
     # Control
 
     def do(self, action: str, repository: str | None = None, **details: Any) -> dict[str, Any]:
-        """Edit the world, as POST /-/sandbox does: ``do("push", "owner/slug")``."""
+        """Edit the world as POST /-/sandbox does. Example: ``do("push", "owner/slug")``."""
         order = {"action": action, **details}
         if repository is not None:
             order["repository"] = repository
@@ -223,7 +227,7 @@ class Sandbox:
             return perform(self.world, order, tags_touch=self.options.tags_touch)
 
     def state(self) -> dict[str, Any]:
-        """Tell what was asked and answered since the last reset."""
+        """Return the counts since the last reset, the options and the faults."""
         with self._lock:
             return {
                 "total": self.total,
@@ -238,32 +242,32 @@ class Sandbox:
             }
 
     def workspaces(self) -> list[str]:
-        """Give the slugs of all workspaces."""
+        """Return the slugs of all workspaces."""
         with self._lock:
             return [workspace.slug for workspace in self.world.workspaces]
 
     def add_fault(self, fault: Fault) -> None:
-        """Let requests fail from now on."""
+        """Add a fault."""
         with self._lock:
             self._faults.append(ActiveFault(fault))
 
     def clear_faults(self) -> None:
-        """Let all requests succeed again."""
+        """Remove all faults."""
         with self._lock:
             self._faults.clear()
 
     def on_request(self, number: int, hook: Callable[[], object]) -> None:
-        """Call something right before the request with this number (since the last reset) is answered."""
+        """Call `hook` just before the answer to request `number`, counted from 1 since the last reset."""
         with self._lock:
             self._hooks.setdefault(number, []).append(hook)
 
     def advance(self, seconds: float) -> None:
-        """Move the clock ahead."""
+        """Advance the clock of dates, quotas and tokens."""
         with self._lock:
             self.world.clock.advance(seconds)
 
     def reset(self) -> None:
-        """Set all counters to zero, forget hooks and what was spent of the budget; edits and faults stay."""
+        """Reset counters, hooks and quotas; edits, options and faults stay."""
         with self._lock:
             self.total = 0
             self.by_kind: Counter[str] = Counter()

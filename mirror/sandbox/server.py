@@ -1,7 +1,7 @@
-"""The sandbox over real HTTP: a small HTTP/1.1 server on asyncio.
+"""A small HTTP/1.1 server on asyncio that serves a sandbox.
 
-It is written here, because faults reach below what a general server lets an application do (half a body, a
-reset, silence), and because the sandbox must not be the bottleneck of the program that it tests.
+It is written here because some faults are below what a general server lets an application do (half a body, a
+reset, silence), and because the sandbox must be faster than the program that it tests.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 class Connection(asyncio.Protocol):
-    """One client's connection: requests in, answers out, one after the other."""
+    """The connection of one client. Requests are answered one after the other."""
 
     def __init__(self, sandbox: Sandbox, connections: set["Connection"]) -> None:
         self._sandbox = sandbox
@@ -34,23 +34,23 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Remember the connection, so that it can be ended with the server."""
+        """Register the connection, so that it is closed with the server."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - tells the type checker
         self._transport = transport
         self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """Forget the connection."""
+        """Unregister the connection."""
         self._transport = None
         self._connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
-        """Response every request that is complete."""
+        """Answer the requests that are complete."""
         self._received += data
         self._go_on()
 
     def abort(self) -> None:
-        """End the connection at once."""
+        """Close the connection at once."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -101,14 +101,14 @@ class Connection(asyncio.Protocol):
     def _deliver(self, request: Request, answer: Response) -> None:
         transport = self._transport
         if transport is None or answer.delivery is Delivery.HANG:
-            return  # stays busy: nothing is answered on this connection any more
+            return  # and stay busy: nothing more is answered on this connection
         close = request.headers.get("connection", "").lower() == "close"
         match answer.delivery:
             case Delivery.DROP:
                 transport.close()
             case Delivery.RESET:
                 raw: socket.socket = transport.get_extra_info("socket")
-                # On close, a socket that lingers for no time sends a reset.
+                # A socket that lingers for no time sends a reset when it is closed.
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 transport.abort()
             case Delivery.TRUNCATE:
@@ -157,7 +157,7 @@ def _serialized(answer: Response, *, close: bool, head_only: bool) -> tuple[byte
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Open the port; an OSError says which one could not be opened, and why."""
+    """Return a listening socket; raises OSError with the address and the reason."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -178,13 +178,13 @@ async def _serve_until(sandbox: Sandbox, listening: socket.socket, stop: asyncio
         lambda: Connection(sandbox, connections), sock=listening, backlog=_BACKLOG
     )
     await stop.wait()
-    # asyncio leaves a socket open that it was accepting when the server closed.
+    # asyncio would leave open a socket that it is accepting while the server closes.
     while being_accepted := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(being_accepted)
     server.close()
     for connection in list(connections):
         connection.abort()
-    await asyncio.sleep(0)  # lets the aborted connections close their sockets
+    await asyncio.sleep(0)  # let the aborted connections close their sockets
 
 
 def _origin(listening: socket.socket) -> str:
@@ -207,7 +207,7 @@ class RunningSandbox:
 
 @contextmanager
 def running(sandbox: Sandbox, host: str = "127.0.0.1", port: int = 0) -> Iterator[RunningSandbox]:
-    """Serve a sandbox from a thread of its own, for as long as the block lasts."""
+    """Serve a sandbox from another thread while the block runs. Port 0 is any free port."""
     listening = _listen(host, port)
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
@@ -218,7 +218,7 @@ def running(sandbox: Sandbox, host: str = "127.0.0.1", port: int = 0) -> Iterato
         finally:
             loop.close()
 
-    # The socket listens already: requests that come before the thread is ready wait in its queue.
+    # The socket listens already, so requests that arrive before the thread is ready wait.
     thread = Thread(target=work, name="sandbox", daemon=True)
     thread.start()
     try:
@@ -235,14 +235,14 @@ def serve(
     *,
     announce: Callable[[str], None] = print,
 ) -> None:
-    """Serve a sandbox until SIGINT or SIGTERM; `announce` gets its address once it listens."""
+    """Serve a sandbox until SIGINT or SIGTERM; `announce` is called with its address once it listens."""
     listening = _listen(host, port)
 
     async def work() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            # Only the main thread may do so; others are stopped with their process.
+            # Only the main thread may set handlers; others stop with their process.
             with contextlib.suppress(ValueError, RuntimeError):
                 loop.add_signal_handler(number, stop.set)
         announce(_origin(listening))

@@ -1,8 +1,8 @@
-"""The data of the simulated Bitbucket: drawn from a seed when asked for, with edits laid over it.
+"""The data of the simulated Bitbucket: generated from a seed on demand, with edits on top.
 
-A repository that nobody edited is not kept anywhere: `generated` computes it from its number. One that was
-edited, or is made by hand, is a row in memory and hides the generated one. Listings are arrays of numbers,
-made when first asked for and kept in order from then on.
+A repository without edits is not stored: `generate` computes it from its number. One that was edited or made
+by hand is a row in memory, which hides the generated one. Listings are sorted arrays of numbers, created when
+first needed and kept in order.
 """
 
 from array import array
@@ -17,12 +17,12 @@ from mirror.sandbox.generate import END, Generator, Population, Uuids, generated
 from mirror.sandbox.handmade import handmade
 from mirror.sandbox.model import Clock, Person, Ref, Repository, Workspace, utc_now
 
-# Number and key in one integer compare faster than a tuple; there are fewer than 2**24 repositories.
+# A key and a number in one integer compare faster than a tuple. There are fewer than 2**24 repositories.
 NUMBER_BITS = 24
 
 
 class SortedNumbers:
-    """Numbers of repositories sorted by a key that is different for each of them."""
+    """Numbers of repositories, sorted by a key that differs for each."""
 
     __slots__ = ("_key", "_numbers")
 
@@ -40,22 +40,22 @@ class SortedNumbers:
         return self._numbers[cut]
 
     def add(self, number: int) -> None:
-        """Put a number where its key belongs."""
+        """Insert a number."""
         self._numbers.insert(self.place(self._key(number)), number)
 
     def drop(self, number: int) -> None:
-        """Take a number out; its key must still be the one it was added with."""
+        """Remove a number; its key must be what it was when it was added."""
         place = self.place(self._key(number))
         if self._numbers[place] != number:
             raise LookupError(f"repository {number} is not where its key belongs")
         del self._numbers[place]
 
     def sort(self, numbers: Iterable[int]) -> list[int]:
-        """Give some of the numbers in this order."""
+        """Return some numbers in this order."""
         return sorted(numbers, key=self._key)
 
     def place(self, key: Any) -> int:
-        """Give the position of the first number whose key is not below this one."""
+        """Return the position of the first number whose key is not below `key`."""
         return bisect_left(self._numbers, key, key=self._key)
 
 
@@ -66,8 +66,11 @@ SORTS = ("created_on", "updated_on", "name", "full_name", "slug")
 class World:
     """Workspaces, people, repositories and refs.
 
-    `repositories` counts all of them, `workspaces` only the generated ones (besides the eight that are always
-    there); with `workspaces=1` it is called `big` and holds every generated repository.
+    :param repositories: the number of all repositories
+    :param seed: the same seed and sizes give the same world
+    :param workspaces: the number of generated workspaces, besides the eight fixed ones; by default one for
+        every 250 repositories. A single one is called `big`.
+    :param now: the source of the clock
     """
 
     def __init__(
@@ -85,7 +88,7 @@ class World:
             raise ValueError(f"a world has from 1 to {_MOST_WORKSPACES} workspaces, not {workspaces}")
         self.seed = seed
         self.clock = Clock(now, after=END)
-        self._pushes = 1 << 40  # above the keys of all commits that are there from the start
+        self._pushes = 1 << 40  # above the keys of all generated commits
         self._population = Population(seed, max(1, repositories // 250) if workspaces is None else workspaces)
         self._all_workspaces = self._population.workspaces
         self._uuids = Uuids(seed, 9)
@@ -111,21 +114,21 @@ class World:
 
     @property
     def workspaces(self) -> list[Workspace]:
-        """All workspaces that there are, in the order of their numbers."""
+        """All workspaces that are not deleted, in the order of their numbers."""
         return [workspace for workspace in self._all_workspaces if not workspace.deleted]
 
     def workspace(self, name: str) -> Workspace | None:
-        """Find a workspace by slug or uuid."""
+        """Return a workspace by slug or uuid."""
         found = self._by_uuid.get(name) if name.startswith("{") else self._by_slug.get(name.lower())
         return None if found is None or found.deleted else found
 
     def gone_workspace(self, name: str) -> Workspace | None:
-        """Find a deleted workspace by slug or uuid."""
+        """Return a deleted workspace by slug or uuid."""
         found = self._by_uuid.get(name) if name.startswith("{") else self._by_slug.get(name.lower())
         return found if found is not None and found.deleted else None
 
     def person(self, name: str) -> Person | None:
-        """Find somebody by user name, uuid or account id."""
+        """Return a person by user name, uuid or account id."""
         if name.startswith("{"):
             number = self._population.uuids.number(name)
             known = number is not None and number < len(self._population.people)
@@ -135,11 +138,11 @@ class World:
         return next((each for each in self._population.people if each.account_id == name), None)
 
     def people(self) -> list[Person]:
-        """Give everybody with an account."""
+        """Return everybody with an account."""
         return self._population.people
 
     def find(self, workspace: str, slug: str) -> Repository | None:
-        """Find a repository by the two parts of its path, each a slug or a uuid, in any case."""
+        """Return a repository by workspace and slug, each a slug in any case or a uuid."""
         if slug.startswith("{"):
             number = self._uuids.number(slug)
             row = None if number is None else self.get(number)
@@ -156,19 +159,19 @@ class World:
         return None if number is None else self.get(number)
 
     def get(self, number: int) -> Repository | None:
-        """Give the repository with this number, unless it is deleted."""
+        """Return the repository with this number, unless it is deleted."""
         row = self._rows.get(number)
         if row is None and number in self._generated_numbers:
             row = self._generate(number)
         return None if row is None or row.deleted or row.workspace.deleted else row
 
     def gone(self, name: str) -> Repository | None:
-        """Find a deleted repository by uuid or by the full name it had; the latest one of that name."""
+        """Return the last deleted repository with this uuid or full name."""
         rows = reversed(self._rows.values())
         return next((row for row in rows if row.deleted and name.lower() in _names(row)), None)
 
     def forks(self, row: Repository) -> list[Repository]:
-        """Give the repositories forked from this one."""
+        """Return the repositories forked from this one."""
         numbers = set(self._children.get(row.number, ()))
         if row.number in self._generated_numbers:
             home = self._home(row.number)
@@ -177,22 +180,22 @@ class World:
         return [fork for number in sorted(numbers) if (fork := self.get(number)) is not None]
 
     def refs_of(self, row: Repository) -> list[Ref]:
-        """Give branches and tags in byte order of their full names."""
+        """Return branches and tags in byte order of their full names."""
         refs = generated_refs(row, self.seed) if row.refs is None else row.refs
         return sorted(refs, key=lambda ref: ref.path.encode())
 
     def can_see(self, caller: Principal, row: Repository) -> bool:
-        """Tell whether the caller may know of the repository."""
+        """Return whether the caller may see a repository."""
         return not row.is_private or self.is_member(caller, row.workspace)
 
     def is_member(self, caller: Principal, workspace: Workspace) -> bool:
-        """Tell whether the caller belongs to the workspace, or holds a token for everything."""
+        """Return whether the caller is a member of a workspace, or may see everything."""
         return caller.sees_all or (caller.kind == "person" and workspace.has_member(caller.name))
 
     # Listing
 
     def order(self, workspace: Workspace, sort: str, caller: Principal) -> SortedNumbers:
-        """Give the numbers of a workspace's repositories, as far as the caller sees them, in order."""
+        """Return the sorted numbers of the repositories in a workspace that the caller may see."""
         public_only = not self.is_member(caller, workspace)
         orders = self._orders.setdefault(workspace.number, {})
         order = orders.get((sort, public_only))
@@ -206,29 +209,29 @@ class World:
     # Editing
 
     def add(self, row: Repository) -> None:
-        """Take in a repository that was not there before."""
+        """Add a new repository."""
         self._keep(row)
         self._file(row)
 
     def new_number(self) -> int:
-        """Give a number that no repository has had."""
+        """Return an unused repository number."""
         self._next_number += 1
         return self._next_number - 1
 
     def next_push(self) -> int:
-        """Give a number that no push has had, so that no two make the same commit."""
+        """Return an unused key for `new_ref`, so that no two pushes create the same commit."""
         self._pushes += 1
         return self._pushes
 
     def new_uuid(self, number: int) -> str:
-        """Give the uuid that belongs to a number."""
+        """Return the uuid of a repository number."""
         return self._uuids.of(number)
 
     @contextmanager
     def changing(self, row: Repository, *, touch: bool = True) -> Iterator[Repository]:
-        """Lend a repository for changes; all listings follow, and `updated_on` moves."""
+        """Yield a repository to be changed, then update all listings and, with `touch`, `updated_on`."""
         row = self._keep(self._rows.get(row.number, row))
-        if row.refs is None:  # drawn from dates and members as they are before this change
+        if row.refs is None:  # generate them now: they depend on dates and members
             row.refs = generated_refs(row, self.seed)
         self._unfile(row)
         try:
@@ -240,14 +243,14 @@ class World:
 
     @contextmanager
     def changing_refs(self, row: Repository, *, touch: bool = True) -> Iterator[dict[tuple[str, str], Ref]]:
-        """Lend the refs of a repository, by kind and name, for changes."""
+        """Yield the refs of a repository, by kind and name, to be changed."""
         with self.changing(row, touch=touch) as kept:
             refs = {(ref.kind, ref.name): ref for ref in self.refs_of(kept)}
             yield refs
             kept.refs = list(refs.values())
 
     def rename_workspace(self, workspace: Workspace, slug: str) -> None:
-        """Give a workspace another slug; every full name in it changes, no date does."""
+        """Change the slug of a workspace, and so the full names of its repositories; no date changes."""
         if slug.lower() in self._by_slug:
             raise ValueError(f"there is a workspace {slug} already")
         del self._by_slug[workspace.slug.lower()]
@@ -260,7 +263,7 @@ class World:
         return self._generator.repository(self._home(number), self._all_workspaces, number)
 
     def _home(self, number: int) -> Workspace:
-        """Find the workspace that a generated repository was generated in."""
+        """Return the workspace that a generated repository was generated in."""
         low, high = 8, len(self._all_workspaces) - 1
         while low < high:
             middle = (low + high + 1) // 2
@@ -296,7 +299,7 @@ class World:
         return {"created_on": created, "updated_on": updated, "name": name}.get(sort, slug)
 
     def _keep(self, row: Repository) -> Repository:
-        """Let a row hide the generated repository of its number from now on."""
+        """Store a row, which hides the generated repository of its number."""
         if row.number not in self._rows:
             self._rows[row.number] = row
             self._rows_of[row.workspace.number].add(row.number)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from mirror.search.engine import QueryEngine, ResultPage
-from mirror.search.query import Query, parse_query
+from mirror.search.query import Query, parse_query, plain_cursor
 
 COLUMNS = (
     "id", "owner", "slug", "name", "full_name", "scm", "is_private", "description", "website", "language",
@@ -125,14 +125,12 @@ def _answer(
 
 def _read_rows(connection: sqlite3.Connection, ids: list[int], query: Query) -> list[dict[str, Any]]:
     """Read the rows of a page in the order of `ids`."""
-    cursor = connection.cursor()
-    cursor.row_factory = None
     values = {
         "ids": json.dumps(ids),
         "all": query.visible_private,
         "private_of": json.dumps(query.private_of),
     }
-    found = cursor.execute(_ROWS, values)
+    found = plain_cursor(connection).execute(_ROWS, values)
     return [dict(zip(COLUMNS, row, strict=True)) for row in found]
 
 

@@ -17,7 +17,7 @@ from rapidfuzz.distance import OSA
 
 from mirror.search.index.reader import IndexReader, Leaf, Node
 from mirror.search.names import BOUNDARY, popularity, searched_names
-from mirror.search.query import Conditions
+from mirror.search.query import Conditions, plain_cursor
 from mirror.search.scan import RANKED_COLUMNS
 
 MAX_CANDIDATES = 300
@@ -52,9 +52,7 @@ def nearest_name(
     if not allowed or len(part) > _LONGEST_CORRECTED:
         return None
     ids = _candidates(index, part, collections) if index.up_to else None
-    rows = connection.cursor()
-    rows.row_factory = None
-    rows.execute(
+    rows = plain_cursor(connection).execute(
         f"""SELECT {RANKED_COLUMNS} FROM repositories NOT INDEXED WHERE {conditions.sql}
             AND {"1" if ids is None else "id IN (SELECT value FROM json_each(:wanted))"}
             AND {_LONG_ENOUGH} LIMIT 20000""",

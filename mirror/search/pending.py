@@ -13,7 +13,7 @@ from functools import cached_property
 
 from mirror.search.index.format import END
 from mirror.search.names import BOUNDARY, EXACT, PREFIX, SUBSTRING, match_class, searched_names
-from mirror.search.query import Query
+from mirror.search.query import Query, plain_cursor
 from mirror.search.scan import Hit, may_contain
 
 _UNPREPARED = f"""SELECT id, was_collection, was_name, was_slug FROM search_pending
@@ -41,8 +41,7 @@ class PendingMatches:
     """The pending rows that match a query now, or matched it as the index still has them."""
 
     def __init__(self, connection: sqlite3.Connection, query: Query) -> None:
-        self._cursor = connection.cursor()
-        self._cursor.row_factory = None
+        self._cursor = plain_cursor(connection)
         needle = query.needle
         self._values = {
             "part": query.part,

@@ -79,6 +79,13 @@ def parse_query(text: str, *, owner: str | None, **filters: Any) -> Query:
     )
 
 
+def plain_cursor(connection: sqlite3.Connection) -> sqlite3.Cursor:
+    """Return a cursor whose rows are tuples, whatever the row factory of the connection."""
+    cursor = connection.cursor()
+    cursor.row_factory = None
+    return cursor
+
+
 class Conditions(NamedTuple):
     """SQL conditions on a row of `repositories`, to be joined by AND, and the values they refer to."""
 
@@ -145,8 +152,7 @@ def _owner_ids(connection: sqlite3.Connection, query: Query) -> list[int]:
     low = query.owner if query.owner is not None else query.owner_prefix
     if query.owner is not None and not query.owner.startswith(query.owner_prefix):
         return []
-    cursor = connection.cursor()
-    cursor.row_factory = None
+    cursor = plain_cursor(connection)
     found = dict[int, str]()
     if low.isascii():
         found.update(cursor.execute(_OWNERS_FROM, {"low": low}).fetchall())

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from mirror.search.names import EXACT, PREFIX, SUBSTRING, match_class, popularity, searched_names
-from mirror.search.query import Conditions
+from mirror.search.query import Conditions, plain_cursor
 
 RANKED_COLUMNS = "id, name, slug, followers_count, forks_count, created_at"
 RankedRow = tuple[int, str, str, int | None, int | None, str | None]
@@ -143,9 +143,7 @@ class Scan:
         return self._read(what, where).fetchone()
 
     def _read(self, what: str, where: str) -> sqlite3.Cursor:
-        cursor = self._connection.cursor()
-        cursor.row_factory = None
-        return cursor.execute(f"SELECT {what} FROM {where}", self._values)
+        return plain_cursor(self._connection).execute(f"SELECT {what} FROM {where}", self._values)
 
 
 def matching_hits(rows: Iterable[RankedRow], part: str) -> Iterator[Hit]:
@@ -171,9 +169,7 @@ def hits_by_popularity(connection: sqlite3.Connection, part: str, conditions: Co
     The conditions must exclude repositories that are gone upstream: the SQL indexes do not contain them.
     """
     for index, which, order in _RANGES:
-        cursor = connection.cursor()
-        cursor.row_factory = None
-        rows = cursor.execute(
+        rows = plain_cursor(connection).execute(
             f"""SELECT {RANKED_COLUMNS} FROM repositories INDEXED BY {index}
                 WHERE {which} AND {conditions.sql} ORDER BY {order}{", " * bool(order)}created_at DESC, id""",
             conditions.values,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from mirror.search.index.format import unpack_best, unpack_list
-from mirror.search.query import Conditions
+from mirror.search.query import Conditions, plain_cursor
 from mirror.search.scan import RANKED_COLUMNS, Hit, matching_hits
 
 # Each prefix of a common path is common. So the last common path that sorts before a query shares the query's
@@ -46,8 +46,7 @@ class IndexReader:
     """The index of one file, within one snapshot."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._cursor = connection.cursor()
-        self._cursor.row_factory = None
+        self._cursor = plain_cursor(connection)
         self.up_to: int = self._cursor.execute("SELECT up_to FROM search_state").fetchone()[0]
         """The highest id that the index knows; 0 if it was never built."""
 
