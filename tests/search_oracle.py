@@ -1,4 +1,4 @@
-"""What a search must answer, by looking at every row; and a mirror file to change and to search."""
+"""The naive search that all others must equal, and a mirror file to change and to search."""
 
 import random
 import re
@@ -18,7 +18,7 @@ _ROWS = """SELECT r.id, r.name, r.slug, r.is_private, r.deleted_at, r.followers_
 
 
 def normal(text: str) -> str:
-    """NFKC, case folded, white space as one hyphen: written once more, on purpose."""
+    """Return the normal form. It is written again here on purpose."""
     return re.sub(r"\s+", "-", unicodedata.normalize("NFKC", text).casefold())
 
 
@@ -36,7 +36,7 @@ def naive(
     forks: bool | None = None,
     owner: str | None = None,
 ) -> tuple[int, list[int]]:
-    """Return the count and the ids of a page, the slow way."""
+    """Return the count and the ids of a page, by comparing every row."""
     before, slash, after = query.partition("/")
     part, owners = (normal(after), normal(before)) if slash else (normal(query), "")
     found = []
@@ -66,7 +66,7 @@ def naive(
 
 
 class Playground:
-    """A mirror of one upstream and a few owners; every method writes in a transaction of its own."""
+    """A mirror of one upstream and a few owners. Each method writes in its own transaction."""
 
     def __init__(self, path: Path) -> None:
         self.store = Store(path)

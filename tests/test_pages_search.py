@@ -35,16 +35,16 @@ def _names(page: str) -> list[str]:
     return [str(name) for name in found]
 
 
-def test_results_are_ranked_marked_and_counted(served: AsgiClient) -> None:
-    """The total is exact, the most followed come first, the match is marked."""
+def test_results_are_ranked_highlighted_and_counted(served: AsgiClient) -> None:
+    """The total is exact, the most followed come first, the match is highlighted."""
     page = served.get("/-/search?q=JANGO").text
     assert "<b>44</b> repositories" in page
     assert _names(page)[0] == "ann/django-43"
     assert "d<mark>jango</mark>-43" in page
 
 
-def test_pages_follow_one_another_without_gap_or_repeat(served: AsgiClient) -> None:
-    """The links lead through all of it; beyond the end is a way back."""
+def test_pages_neither_skip_nor_repeat_results(served: AsgiClient) -> None:
+    """Links lead through all pages. A page beyond the end links back."""
     address, names = "/-/search?q=django&scm=git", list[str]()
     while address:
         page = served.get(address).text
@@ -65,23 +65,23 @@ def test_pages_follow_one_another_without_gap_or_repeat(served: AsgiClient) -> N
         ("page=x&size=-1", 44), ("size=99999", 44), ("q=ann/", 22),
     ],
 )  # fmt: skip
-def test_filters_hold_in_every_form(served: AsgiClient, filters: str, count: int) -> None:
-    """What an address says wrongly, or may not say, is left out."""
+def test_filters_apply_in_every_format(served: AsgiClient, filters: str, count: int) -> None:
+    """Invalid and forbidden parameters are ignored."""
     assert f"<b>{count}</b>" in served.get(f"/-/search?{filters}").text
     assert served.json(f"/-/search.json?{filters}")["count"] == count
     assert served.get(f"/-/search.csv?{filters}").headers["x-total-count"] == str(count)
 
 
-def test_the_address_is_the_form(served: AsgiClient) -> None:
-    """Filters come back set, and are in the links to the other forms."""
+def test_the_form_shows_the_filters_of_the_address(served: AsgiClient) -> None:
+    """They are also in the links to the other formats."""
     page = served.get("/-/search?q=django&owner=ann&scm=hg&forks=none&gone=1").text
     for told in ('value="django"', 'value="ann"', "<option selected>hg", 'value="none" selected', "checked"):
         assert told in page
     assert "/-/search.csv?q=django&amp;owner=ann&amp;scm=hg&amp;forks=none&amp;gone=1" in page
 
 
-def test_json_is_complete_and_leads_on(served: AsgiClient) -> None:
-    """The next page, the filters and each repository's own page are in it."""
+def test_json_is_complete_and_links_to_the_next_page(served: AsgiClient) -> None:
+    """It contains the next page, the filters and the page of each repository."""
     first = served.json("/-/search.json?q=django&size=30")
     assert (first["count"], len(first["repositories"])) == (44, 30)
     assert first["repositories"][0]["url"] == "/-/r/ann/django-43"
@@ -90,8 +90,8 @@ def test_json_is_complete_and_leads_on(served: AsgiClient) -> None:
     assert second["next"] is None
 
 
-def test_csv_holds_all_and_runs_nothing(served: AsgiClient) -> None:
-    """A description that a spreadsheet would run is told as text."""
+def test_csv_is_complete_and_safe_for_spreadsheets(served: AsgiClient) -> None:
+    """A description that a spreadsheet would execute is escaped."""
     answer = served.get("/-/search.csv?gone=1")
     assert "attachment" in answer.headers["content-disposition"]
     rows = list(csv.DictReader(io.StringIO(answer.text)))
@@ -99,8 +99,8 @@ def test_csv_holds_all_and_runs_nothing(served: AsgiClient) -> None:
     assert {row["description"] for row in rows if row["slug"] == "lost"} == {"'=cmd()"}
 
 
-def test_options_are_a_few_links_and_the_way_to_all(served: AsgiClient) -> None:
-    """What the script puts under the box: no page, only options."""
+def test_options_are_a_few_links_and_one_to_all_results(served: AsgiClient) -> None:
+    """The fragment that the script shows below the search box."""
     part = served.get("/-/search/options?q=django").text
     assert part.count('role="option"') == 9
     assert 'data-count="44"' in part
@@ -108,15 +108,15 @@ def test_options_are_a_few_links_and_the_way_to_all(served: AsgiClient) -> None:
     assert "Nothing has that" in served.get("/-/search/options?q=zzzzqqqq&scm=git").text
 
 
-def test_nothing_found_leads_on(served: AsgiClient) -> None:
-    """To all repositories without the filters, to gone ones, to owners."""
+def test_a_page_without_results_offers_links(served: AsgiClient) -> None:
+    """To results without the filters, to gone repositories, to owners."""
     page = served.get("/-/search?q=zzzzqqqq&owner=ann").text
     for link in ('href="/-/search?q=zzzzqqqq"', "gone=1", 'href="/-/search?q=zzzzqqqq%2F"'):
         assert link in page, link
 
 
-def test_a_slip_within_a_name_is_corrected(served: AsgiClient) -> None:
-    """The words that were meant are searched in place of what was typed, and the page says so."""
+def test_a_typing_error_within_a_name_is_corrected(served: AsgiClient) -> None:
+    """The words that were meant are searched instead, and the page says so."""
     for typed, meant in (("djagno", "django"), ("djanngo", "django"), ("bob/djagno", "bob/django")):
         wanted = served.json("/-/search.json", params={"q": meant})
         found = served.json("/-/search.json", params={"q": typed})
@@ -126,8 +126,8 @@ def test_a_slip_within_a_name_is_corrected(served: AsgiClient) -> None:
         assert "data-fuzzy" in served.get("/-/search/options", params={"q": typed}).text
 
 
-def test_what_no_slip_explains_is_asked_about(served: AsgiClient) -> None:
-    """The longest part that occurs; none of it for a few letters."""
+def test_a_query_that_cannot_be_corrected_gets_a_suggestion(served: AsgiClient) -> None:
+    """The longest part that occurs; none for a few letters."""
 
     def asked(path: str, query: str) -> list[str]:
         page = served.get(path, params={"q": query}).text
@@ -140,8 +140,8 @@ def test_what_no_slip_explains_is_asked_about(served: AsgiClient) -> None:
     assert f"{found} repositories" in served.get("/-/search?q=django-xyz").text
 
 
-def test_visibility_is_a_filter_for_those_who_may(mixed_db: FixtureDb) -> None:
-    """With a token private ones are found, marked, and can be asked for alone."""
+def test_visibility_is_a_filter_with_a_token(mixed_db: FixtureDb) -> None:
+    """With a token, private repositories are found, labelled, and can be selected alone."""
     token = make_tokens(mixed_db.store)["read"]
     mixed_db.store.close()
     served = client_of(mixed_db.path)
@@ -153,8 +153,8 @@ def test_visibility_is_a_filter_for_those_who_may(mixed_db: FixtureDb) -> None:
     assert served.json("/-/search.json?visibility=private")["count"] == 7
 
 
-def test_a_typing_error_is_helped(served: AsgiClient) -> None:
-    """When nothing matches as written, what is called like it is shown, and that it was corrected is said."""
+def test_a_typing_error_is_corrected_if_nothing_matches(served: AsgiClient) -> None:
+    """Results for the nearest name are shown, and the page says that it was corrected."""
     found = served.json("/-/search.json?q=djagno-07")
     assert found["fuzzy"]
     assert found["repositories"][0]["slug"] == "django-07"

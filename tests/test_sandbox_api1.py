@@ -20,7 +20,7 @@ def client() -> Iterator[httpx.Client]:
         yield found
 
 
-def test_the_first_examples_come_back(client: httpx.Client) -> None:
+def test_the_examples_of_the_first_document_are_answered(client: httpx.Client) -> None:
     """A user with their public repositories, the caller's own list, and the search."""
     found = client.get("users/jespern/").json()
     (piston,) = found["repositories"]
@@ -49,8 +49,8 @@ def test_the_first_examples_come_back(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("prefix", ["/1.0", "/api/1.0", "/!api/1.0"])
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_all_prefixes_answer_with_and_without_a_slash(client: httpx.Client, prefix: str, slash: str) -> None:
-    """There are no redirects, and look-ups ignore case."""
+def test_all_prefixes_work_with_and_without_a_slash(client: httpx.Client, prefix: str, slash: str) -> None:
+    """Without redirects. Names are found in any case."""
     origin = str(client.base_url).removesuffix("/1.0/")
     answer = client.get(f"{origin}{prefix}/repositories/Jespern/Django-Piston{slash}")
     assert (answer.status_code, answer.json()["owner"]) == (200, "jespern")
@@ -72,7 +72,7 @@ def test_all_prefixes_answer_with_and_without_a_slash(client: httpx.Client, pref
     ],
 )
 def test_statuses(client: httpx.Client, path: str, name: str | None, status: int) -> None:
-    """A private repository is 403 to strangers here, and a 401 brings no challenge."""
+    """A private repository is 403 to strangers, and a 401 has no challenge."""
     answer = client.get(path, auth=(name, "sandbox") if name else None)
     assert answer.status_code == status
     if status != 200:
@@ -81,8 +81,8 @@ def test_statuses(client: httpx.Client, path: str, name: str | None, status: int
     assert client.get(path, auth=("jespern", "wrong")).status_code == 401
 
 
-def test_times_are_those_of_amsterdam(client: httpx.Client) -> None:
-    """Local times are one or two hours ahead of their utc twins, in two spellings."""
+def test_local_times_are_in_amsterdams_zone(client: httpx.Client) -> None:
+    """They are one or two hours ahead of the utc ones, in two formats."""
     from datetime import datetime
 
     spellings, hours = set(), set()
@@ -98,7 +98,7 @@ def test_times_are_those_of_amsterdam(client: httpx.Client) -> None:
 
 
 def test_refs_are_objects_by_name(client: httpx.Client) -> None:
-    """Tags have the pseudo tag among them, and the short form marks the main branch."""
+    """Tags contain the pseudo tag. The short form flags the main branch."""
     tags = client.get("repositories/jespern/django-piston/tags/").json()
     assert tags.keys() == {"0.2.1", "0.2.2", "0.2.3", "tip"}
     branches = client.get("repositories/jespern/django-piston/branches").json()
@@ -117,8 +117,8 @@ def test_refs_are_objects_by_name(client: httpx.Client) -> None:
     assert client.get("repositories/1team/never-pushed/branches").json() == {}
 
 
-def test_forks_hold_their_parent_and_followers_one_less_than_counted(client: httpx.Client) -> None:
-    """`fork_of` is a whole repository; one follower's account is gone."""
+def test_forks_contain_their_parent_and_followers_are_one_fewer_than_counted(client: httpx.Client) -> None:
+    """`fork_of` is a full repository. The account of one follower is gone."""
     fork = client.get("repositories/dchambers/django-piston").json()
     assert fork["is_fork"]
     assert fork["fork_of"]["owner"] == "jespern"

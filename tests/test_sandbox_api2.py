@@ -35,8 +35,8 @@ def login(name: str, password: str = PASSWORD) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
 
 
-def test_it_starts_and_stops_at_once_even_with_open_connections() -> None:
-    """Entering and leaving takes well under a tenth of a second each."""
+def test_it_starts_and_stops_quickly_even_with_open_connections() -> None:
+    """Each takes well under a tenth of a second."""
     started = time.perf_counter()
     with running(Sandbox(World())) as found:
         ready = time.perf_counter()
@@ -50,8 +50,8 @@ def test_it_starts_and_stops_at_once_even_with_open_connections() -> None:
     idle.close()
 
 
-def test_serving_ends_with_a_signal_and_tells_its_address() -> None:
-    """`serve` announces where it listens and ends cleanly within a second of SIGTERM."""
+def test_serve_announces_its_address_and_ends_with_a_signal() -> None:
+    """It ends cleanly within a second of SIGTERM."""
     program = (
         "from mirror.sandbox import *; "
         "serve(Sandbox(World(20)), port=0, announce=lambda text: print(text, flush=True))"
@@ -71,7 +71,7 @@ def test_serving_ends_with_a_signal_and_tells_its_address() -> None:
 
 
 def test_a_taken_port_is_one_clear_error(sandbox: RunningSandbox) -> None:
-    """The message names the port, and nothing is left open."""
+    """The message names the port, and no socket stays open."""
     port = int(sandbox.origin.rpartition(":")[2])
     with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}"):
         serve(Sandbox(World(20)), "127.0.0.1", port)
@@ -89,7 +89,7 @@ def test_a_taken_port_is_one_clear_error(sandbox: RunningSandbox) -> None:
     ],
 )
 def test_removed_endpoints_answer_410(client: httpx.Client, path: str) -> None:
-    """The announcement stands in the error and, once more, beside it."""
+    """The body contains the announcement twice: in the error and beside it."""
     answer = client.get(path)
     assert answer.status_code == 410
     body = answer.json()
@@ -131,13 +131,15 @@ def test_removed_endpoints_answer_410(client: httpx.Client, path: str) -> None:
         ("repositories/jespern?q=nonsense=1", {}, 400),
     ],
 )
-def test_who_gets_what(client: httpx.Client, path: str, who: dict[str, str], status: int) -> None:
-    """Each path and credential has the status that the service gives."""
+def test_statuses_by_path_and_credential(
+    client: httpx.Client, path: str, who: dict[str, str], status: int
+) -> None:
+    """The statuses are those of Bitbucket."""
     assert client.get(path, headers=who).status_code == status
 
 
-def test_errors_have_the_recorded_shapes(client: httpx.Client) -> None:
-    """401 is an empty page, 404 tells apart a missing repository, workspace and address."""
+def test_errors_have_the_recorded_form(client: httpx.Client) -> None:
+    """401 is an empty page. The 404s of a repository, a workspace and a URL differ."""
     refused = client.get("user")
     assert (refused.content, refused.headers["content-type"]) == (b"", "text/html; charset=utf-8")
     assert "WWW-Authenticate" in refused.headers
@@ -147,10 +149,8 @@ def test_errors_have_the_recorded_shapes(client: httpx.Client) -> None:
     assert client.get("repositories/x").json()["error"]["message"] == "No workspace with identifier 'x'."
 
 
-def test_the_next_link_leads_back_to_the_host_that_was_asked(
-    sandbox: RunningSandbox, client: httpx.Client
-) -> None:
-    """It is absolute, keeps all parameters, and may change its path when told to."""
+def test_the_next_link_leads_to_the_same_host(sandbox: RunningSandbox, client: httpx.Client) -> None:
+    """It is absolute, keeps all parameters, and changes its path with `next_prefix`."""
     page = client.get('repositories/big?pagelen=5&q=updated_on>="2009-01-01"&fields=next').json()
     assert page["next"].startswith(f"{sandbox.url}/repositories/big?")
     assert client.get(page["next"]).json()["next"].endswith("page=3")
@@ -161,7 +161,7 @@ def test_the_next_link_leads_back_to_the_host_that_was_asked(
 
 
 def test_odd_pages_can_only_be_read_by_following_next(sandbox: RunningSandbox, client: httpx.Client) -> None:
-    """Neither counting rows nor pages works, but the links lead to every row once."""
+    """Counting rows or pages does not work, but the links lead to every row once."""
     sandbox.sandbox.options.odd_pages = True
     for sort in ("created_on", "-updated_on"):
         place, rows = f"repositories/big?pagelen=40&sort={sort}", list[str]()
@@ -180,8 +180,8 @@ def test_odd_pages_can_only_be_read_by_following_next(sandbox: RunningSandbox, c
     assert client.get("repositories/big?page=x").status_code == 400
 
 
-def test_fields_and_queries_choose(client: httpx.Client) -> None:
-    """`fields` keeps and drops by dotted path, `q` compares dates, words and switches."""
+def test_fields_and_queries_select(client: httpx.Client) -> None:
+    """`fields` includes and excludes dotted paths; `q` compares dates, texts and booleans."""
     page = client.get("repositories/ubernostrum?fields=values.slug,size").json()
     assert page == {"values": [{"slug": "django-registration"}, {"slug": "django-profiles"}], "size": 2}
     page = client.get("repositories/ubernostrum?fields=-values.links,-values.owner.links,-pagelen").json()
@@ -199,7 +199,7 @@ def test_fields_and_queries_choose(client: httpx.Client) -> None:
     assert client.get("repositories/jespern", params={"q": 'name ~ "PISTON"'}).json()["size"] == 1
 
 
-def test_uuids_stand_for_names_and_survive_renaming(sandbox: RunningSandbox, client: httpx.Client) -> None:
+def test_uuids_replace_names_and_survive_renaming(sandbox: RunningSandbox, client: httpx.Client) -> None:
     """A repository is found by {uuid} under its workspace, the workspace's uuid, or {}."""
     row = client.get("repositories/jespern/django-piston").json()
     owner = row["owner"]["uuid"]
@@ -210,8 +210,8 @@ def test_uuids_stand_for_names_and_survive_renaming(sandbox: RunningSandbox, cli
     assert client.get(f"users/{owner}").json()["display_name"] == "Jesper Noehr"
 
 
-def test_refs_have_several_pages_and_orders(client: httpx.Client) -> None:
-    """The default is byte order, sort=name is natural, -target.date starts with the newest."""
+def test_refs_are_paged_and_sorted(client: httpx.Client) -> None:
+    """By default in byte order; sort=name is natural, -target.date starts with the newest."""
     path, rows = "repositories/1team/many-refs/refs?pagelen=100", []
     while path:
         page = client.get(path).json()
@@ -226,14 +226,14 @@ def test_refs_have_several_pages_and_orders(client: httpx.Client) -> None:
     assert "size" not in client.get("repositories/1team/many-refs/refs/tags").json()
 
 
-def test_clone_links_carry_the_login_of_the_asker(client: httpx.Client) -> None:
-    """What a mirror must not store is there."""
+def test_clone_links_contain_the_login_of_the_caller(client: httpx.Client) -> None:
+    """A mirror must not store it."""
     row = client.get("repositories/mcatalbas/codeigniter", headers=login("brodie")).json()
     assert "//brodie@" in row["links"]["clone"][0]["href"]
 
 
 def test_repositories_are_created_updated_forked_and_deleted(client: httpx.Client) -> None:
-    """Writes have the statuses and effects of the service."""
+    """Writes have the statuses and effects of Bitbucket."""
     jespern = login("jespern")
     path = "repositories/jespern/new-one"
     assert client.post(path, json={}).status_code == 401
@@ -260,8 +260,8 @@ def test_repositories_are_created_updated_forked_and_deleted(client: httpx.Clien
     assert client.put("repositories/jespern/made-by-put", json={}, headers=jespern).status_code == 201
 
 
-def test_oauth_tokens_are_bought_and_expire(sandbox: RunningSandbox, client: httpx.Client) -> None:
-    """Client credentials buy a token for an hour; after it, 401."""
+def test_oauth_tokens_are_issued_and_expire(sandbox: RunningSandbox, client: httpx.Client) -> None:
+    """Client credentials get a token for an hour; after that, 401."""
     url = f"{sandbox.origin}/site/oauth2/access_token"
     wanted = {"grant_type": "client_credentials"}
     assert client.post(url, data=wanted, headers=login("sandbox", "wrong")).status_code == 401
@@ -274,8 +274,8 @@ def test_oauth_tokens_are_bought_and_expire(sandbox: RunningSandbox, client: htt
     assert client.get("repositories/jespern/arriving", headers=bearer).status_code == 401
 
 
-def test_lenient_lists_take_wrong_credentials_for_none(sandbox: RunningSandbox, client: httpx.Client) -> None:
-    """The list answers as to nobody, while /user still refuses."""
+def test_lenient_lists_ignore_wrong_credentials(sandbox: RunningSandbox, client: httpx.Client) -> None:
+    """The list is answered as to an anonymous caller; /user still refuses."""
     sandbox.sandbox.options.lenient = True
     wrong = login("jespern", "wrong")
     assert client.get("repositories/jespern", headers=wrong).json()["size"] == 1
@@ -283,7 +283,7 @@ def test_lenient_lists_take_wrong_credentials_for_none(sandbox: RunningSandbox, 
 
 
 def test_the_budget_is_a_rolling_hour_for_each_credential() -> None:
-    """Past the limit comes the recorded 429; an hour after the first request there is room again."""
+    """Beyond the limit comes 429; an hour after the first request, one more is allowed."""
     sandbox = Sandbox(World(20), requests_per_hour=5, anonymous_requests_per_hour=2)
     with running(sandbox) as found, httpx.Client(base_url=found.url, trust_env=False) as client:
         who: Any
@@ -304,8 +304,8 @@ def test_the_budget_is_a_rolling_hour_for_each_credential() -> None:
         assert client.get("repositories/erik").headers["x-ratelimit-limit"] == "2, 2;w=3600"
 
 
-def test_control_counts_edits_and_resets_over_http(sandbox: RunningSandbox, client: httpx.Client) -> None:
-    """The control endpoint does what the methods do, and is not counted itself."""
+def test_the_control_endpoint_edits_and_resets(sandbox: RunningSandbox, client: httpx.Client) -> None:
+    """It does what the methods do. Its own requests are not counted."""
     control = f"{sandbox.origin}/-/sandbox"
     client.get("repositories/jespern")
     client.get("repositories/jespern/django-piston/refs")
@@ -336,21 +336,21 @@ def test_control_counts_edits_and_resets_over_http(sandbox: RunningSandbox, clie
 
 
 def test_an_edit_can_wait_for_the_nth_request(sandbox: RunningSandbox, client: httpx.Client) -> None:
-    """The hook runs right before that request is answered."""
+    """The hook runs just before that request is answered."""
     sandbox.sandbox.on_request(2, lambda: sandbox.sandbox.do("delete", "jespern/django-piston"))
     statuses = [client.get("repositories/jespern/django-piston").status_code for _ in range(2)]
     assert statuses == [200, 404]
 
 
-def test_a_hook_that_fails_is_told_in_the_state(sandbox: RunningSandbox, client: httpx.Client) -> None:
-    """The request is answered, and the failure is not lost."""
+def test_a_failing_hook_is_reported_in_the_state(sandbox: RunningSandbox, client: httpx.Client) -> None:
+    """The request is answered, and the error is recorded."""
     sandbox.sandbox.on_request(1, lambda: sandbox.sandbox.do("delete", "no/such"))
     assert client.get("workspaces/big").status_code == 200
     assert sandbox.sandbox.state()["errors"] == ["EditError: there is no repository no/such"]
 
 
-def test_a_request_in_pieces_and_several_at_once_are_both_understood(sandbox: RunningSandbox) -> None:
-    """The server reads HTTP as a stream: split requests, pipelined ones, HEAD, and one that is not HTTP."""
+def test_split_and_pipelined_requests_are_answered(sandbox: RunningSandbox) -> None:
+    """Also HEAD; and what is not HTTP is refused."""
     port = int(sandbox.origin.rpartition(":")[2])
     ask = b"GET /2.0/workspaces/big HTTP/1.1\r\nHost: x\r\n\r\n"
     with socket.create_connection(("127.0.0.1", port), timeout=5) as raw:

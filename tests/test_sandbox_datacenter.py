@@ -55,10 +55,10 @@ def names(sandbox: RunningSandbox, caller: Principal) -> set[str]:
 
 @settings(max_examples=15, deadline=None)
 @given(limit=st.integers(1, 130), everything=st.booleans())
-def test_pages_of_any_size_cover_each_repository_once(
+def test_pages_of_any_size_contain_each_repository_once(
     sandbox: RunningSandbox, client: httpx.Client, limit: int, everything: bool
 ) -> None:
-    """All repositories of all projects come once, for a token and for nobody in particular."""
+    """For a token and for an anonymous caller."""
     rows = walk(client, "repos", limit, BEARER if everything else {})
     found = [f"{row['project']['key'].strip('~')}/{row['slug']}".lower() for row in rows]
     assert len(found) == len(set(found))
@@ -67,14 +67,14 @@ def test_pages_of_any_size_cover_each_repository_once(
 
 
 def test_the_next_page_does_not_start_at_start_plus_limit(client: httpx.Client) -> None:
-    """Whoever adds start and limit gets rows twice."""
+    """A client that adds start and limit gets rows twice."""
     page = client.get("repos", params={"limit": 25}).json()
     assert page["nextPageStart"] > 25
     assert client.get("repos", params={"limit": 25, "start": 25}).json()["values"][0] in page["values"]
 
 
-def test_projects_hold_their_repositories(sandbox: RunningSandbox, client: httpx.Client) -> None:
-    """A workspace is a project, normal or personal; their lists together are the list of all."""
+def test_projects_list_their_repositories(sandbox: RunningSandbox, client: httpx.Client) -> None:
+    """A workspace is a normal or personal project. Their lists together are the list of all."""
     projects = walk(client, "projects", 4, BEARER)
     assert {project["type"] for project in projects} == {"NORMAL", "PERSONAL"}
     personal = next(project for project in projects if project["type"] == "PERSONAL")
@@ -90,7 +90,7 @@ def test_projects_hold_their_repositories(sandbox: RunningSandbox, client: httpx
 
 
 def test_filters(client: httpx.Client) -> None:
-    """By name, project and visibility; nothing is archived."""
+    """By name, project and visibility. No repository is archived."""
     found = client.get("repos", params={"name": " PISTON "}).json()["values"]
     assert {row["slug"] for row in found} >= {"django-piston"}
     found = client.get("repos", params={"projectkey": "~jespern", "visibility": "private"}, headers=BEARER)
@@ -99,7 +99,7 @@ def test_filters(client: httpx.Client) -> None:
 
 
 def test_refs_and_the_default_branch(client: httpx.Client) -> None:
-    """Branches, tags and what they point to; an empty repository has no default branch."""
+    """Branches and tags with their commits. An empty repository has no default branch."""
     here = "projects/1TEAM/repos/special-refs"
     branches = walk(client, f"{here}/branches", 3, {})
     assert [row["displayId"] for row in branches if row["isDefault"]] == ["master"]
@@ -133,7 +133,7 @@ def test_refs_and_the_default_branch(client: httpx.Client) -> None:
     ],
 )
 def test_errors(client: httpx.Client, path: str, status: int, exception: str) -> None:
-    """A list of one, with the name of an exception; missing rights are 401."""
+    """A list of one error with the name of an exception. Missing permission is 401."""
     answer = client.get(path)
     (problem,) = answer.json()["errors"]
     assert (answer.status_code, str(problem["exceptionName"]).rpartition(".")[2]) == (status, exception)
@@ -141,7 +141,7 @@ def test_errors(client: httpx.Client, path: str, status: int, exception: str) ->
 
 
 def test_credentials_and_users(client: httpx.Client) -> None:
-    """A Basic login or the token open what is closed; wrong ones have an error of their own."""
+    """A Basic login or the token gives access; wrong ones have their own error."""
     jespern = ("jespern", "sandbox")
     assert client.get("projects/~JESPERN/repos/arriving", auth=jespern).status_code == 200
     assert (
@@ -154,8 +154,8 @@ def test_credentials_and_users(client: httpx.Client) -> None:
     assert client.get("application-properties").json()["version"]
 
 
-def test_the_token_bucket_says_when_to_come_back() -> None:
-    """Beyond the bucket's size comes 429 with Retry-After; after that time there is a token again."""
+def test_the_token_bucket_answers_429_with_retry_after() -> None:
+    """After that time, one more request is allowed."""
     sandbox = Sandbox(World(20))
     sandbox.options.change({"bucket_size": 3, "bucket_refill": 1})
     with (

@@ -14,7 +14,7 @@ LISTING = "repositories/big?pagelen=10"
 
 
 def asked(fault: Fault | str, *paths: str, patience: float = 30) -> list[Any]:
-    """Ask a faulty sandbox for paths; an answer each, or the error that the client made of it.
+    """Request paths from a faulty sandbox; return a response for each, or the error of the client.
 
     `patience` is the time-out in seconds.
     """
@@ -39,7 +39,7 @@ def test_any_status_once(status: int) -> None:
     assert (first.status_code, second.status_code) == (status, 200)
 
 
-def test_retry_after_comes_in_both_forms() -> None:
+def test_retry_after_has_both_forms() -> None:
     """As seconds, and as a date."""
     (answer,) = asked("429,retry_after=7", LISTING)
     assert answer.headers["retry-after"] == "7"
@@ -61,13 +61,13 @@ def test_retry_after_comes_in_both_forms() -> None:
         ("500,where=/2.0/repositories/b*", [500, 200, 200, 200]),
     ],
 )
-def test_which_requests_fail_is_said_by_nth_times_and_where(spec: str, statuses: list[int]) -> None:
-    """Requests are counted from one, among those that match."""
+def test_nth_times_and_where_select_the_requests_that_fail(spec: str, statuses: list[int]) -> None:
+    """Matching requests are counted from one."""
     assert [answer.status_code for answer in asked(spec, *[LISTING] * 4)] == statuses
 
 
-def test_silence_and_broken_connections() -> None:
-    """A hang times out, drop, reset and truncate are protocol errors, and the next request is fine."""
+def test_hangs_and_broken_connections() -> None:
+    """A hang times out; drop, reset and truncate are protocol errors; the next request succeeds."""
     for spec, error in (
         ("hang", httpx.ReadTimeout),
         ("drop", httpx.RemoteProtocolError),
@@ -79,8 +79,8 @@ def test_silence_and_broken_connections() -> None:
         assert second.status_code == 200
 
 
-def test_slow_answers_come_whole() -> None:
-    """One waits, the other sends a little at a time; both are complete in the end."""
+def test_slow_responses_are_complete() -> None:
+    """`slow` waits, `drip` sends a few bytes at a time."""
     for spec in ("slow,seconds=0.2", "drip,seconds=0.2"):
         started = time.perf_counter()
         (answer,) = asked(spec, LISTING)
@@ -108,8 +108,8 @@ def test_wrong_bodies() -> None:
     assert int(page.headers["content-length"]) < 1 << 20
 
 
-def test_links_that_lead_astray() -> None:
-    """A redirect and a next link to foreign hosts, and a next link to the same page."""
+def test_wrong_links() -> None:
+    """A redirect and a next link to other hosts, and a next link to the same page."""
     (page,) = asked("redirect", LISTING)
     assert (page.status_code, page.headers["location"]) == (302, "http://redirected.invalid/")
     (page,) = asked("foreign_next", LISTING)
@@ -118,8 +118,8 @@ def test_links_that_lead_astray() -> None:
     assert page.json()["next"] == str(page.url)
 
 
-def test_a_cursed_page_stays_500_but_can_be_stepped_over() -> None:
-    """Only fields=next gets past it; other pages are well."""
+def test_page_500_stays_500_but_can_be_skipped() -> None:
+    """Only fields=next skips it. Other pages succeed."""
     second = f"{LISTING}&page=2"
     answers = asked(
         "page_500,where=listing,nth=2", LISTING, second, second, f"{second}&fields=next", second, LISTING
@@ -129,7 +129,7 @@ def test_a_cursed_page_stays_500_but_can_be_stepped_over() -> None:
 
 
 def test_control_sets_and_clears_faults() -> None:
-    """Faults come and go at run time, and the state tells how often they struck."""
+    """The state shows how often they fired."""
     with (
         running(Sandbox(World(20))) as sandbox,
         httpx.Client(base_url=sandbox.url, trust_env=False) as client,
@@ -156,8 +156,8 @@ def test_control_sets_and_clears_faults() -> None:
         ("429,retry_after=soon", "bad fault"),
     ],
 )
-def test_a_wrong_fault_says_what_is_wrong(spec: str, problem: str) -> None:
-    """The message names the part that is not understood."""
+def test_an_invalid_fault_is_explained(spec: str, problem: str) -> None:
+    """The message names the part that is wrong."""
     with pytest.raises(ValueError, match=problem):
         parse_fault(spec)
 

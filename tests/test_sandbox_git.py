@@ -22,7 +22,7 @@ def sandbox() -> Iterator[RunningSandbox]:
 
 
 def ls_remote(url: str, version: int, home: Path) -> dict[str, str]:
-    """Ask git for the refs of a repository."""
+    """Return the refs of a repository, read by git."""
     environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "HOME": str(home), "no_proxy": "*"}
     command = ["git", "-c", f"protocol.version={version}", "ls-remote", "--symref", url]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=home, check=False)
@@ -33,10 +33,8 @@ def ls_remote(url: str, version: int, home: Path) -> dict[str, str]:
 
 @needs_git
 @pytest.mark.parametrize("version", [0, 2])
-def test_git_reads_the_same_refs_as_the_api_gives(
-    sandbox: RunningSandbox, version: int, tmp_path: Path
-) -> None:
-    """Branches, tags peeled, and HEAD, in both versions of the protocol."""
+def test_git_and_the_api_return_the_same_refs(sandbox: RunningSandbox, version: int, tmp_path: Path) -> None:
+    """Branches, peeled tags and HEAD, in both versions of the protocol."""
     for name in ("1team/special-refs", "1team/many-refs", "mcatalbas/codeigniter"):
         found = ls_remote(f"{sandbox.origin}/{name}.git", version, tmp_path)
         for ref in repository_refs(sandbox.sandbox.world, name):
@@ -48,10 +46,10 @@ def test_git_reads_the_same_refs_as_the_api_gives(
 
 @needs_git
 @pytest.mark.parametrize("version", [0, 2])
-def test_git_finds_an_empty_repository_empty_and_a_private_one_closed(
+def test_git_reads_an_empty_repository_and_is_refused_a_private_one(
     sandbox: RunningSandbox, version: int, tmp_path: Path
 ) -> None:
-    """No refs are not an error; credentials in the address open what is private."""
+    """No refs are no error. Credentials in the URL give access."""
     assert ls_remote(f"{sandbox.origin}/1team/never-pushed.git", version, tmp_path) == {}
     private = "erik/org.eclipse.mylyn.bitbucket.git"
     with pytest.raises(LookupError):
@@ -63,7 +61,7 @@ def test_git_finds_an_empty_repository_empty_and_a_private_one_closed(
 
 
 def test_statuses_and_headers(sandbox: RunningSandbox) -> None:
-    """Only git is spoken to, only at the exact address, and Mercurial has none."""
+    """Only git gets an answer, only at the exact URL, and not for Mercurial."""
     refs = "info/refs?service=git-upload-pack"
     with httpx.Client(base_url=sandbox.origin, trust_env=False, headers=GIT) as client:
         good = client.get(f"/1team/special-refs.git/{refs}")
@@ -88,8 +86,8 @@ def test_statuses_and_headers(sandbox: RunningSandbox) -> None:
         assert client.get("/2.0/repositories/erik", auth=("x-token-auth", "sandbox")).status_code == 401
 
 
-def test_git_requests_are_counted_apart_and_cost_no_budget() -> None:
-    """They have a quota of their own, far larger."""
+def test_git_requests_are_counted_separately_and_cost_no_budget() -> None:
+    """On Bitbucket, they have a much larger quota of their own."""
     sandbox = Sandbox(World(60), anonymous_requests_per_hour=1)
     with (
         running(sandbox) as found,
@@ -102,8 +100,8 @@ def test_git_requests_are_counted_apart_and_cost_no_budget() -> None:
         assert sandbox.state()["by_kind"] == {"git": 3, "listing": 1}
 
 
-def test_the_second_protocol_lists_what_is_asked_for(sandbox: RunningSandbox) -> None:
-    """Prefixes filter, peel and symrefs add; fetching is refused."""
+def test_protocol_2_lists_the_selected_refs(sandbox: RunningSandbox) -> None:
+    """Prefixes filter; peel and symrefs add details; fetching is refused."""
 
     def line(text: str) -> bytes:
         return f"{len(text) + 4:04x}{text}".encode()

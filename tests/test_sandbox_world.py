@@ -48,7 +48,7 @@ def full_names(world: World) -> set[str]:
 
 
 def test_the_examples_of_the_first_document_are_always_there() -> None:
-    """Even a world too small for them holds the eleven known repositories."""
+    """Even a world that is too small for them has the eleven repositories."""
     for size in (0, 11, 50, 3000):
         world = World(size)
         rows = {row["full_name"]: row for row in visible_repositories(world)}
@@ -80,15 +80,15 @@ def test_the_examples_of_the_first_document_are_always_there() -> None:
 
 
 def test_the_same_seed_gives_the_same_world() -> None:
-    """Two worlds of one seed are equal to the last ref, another seed gives another one."""
+    """Two worlds of one seed are equal to the last ref. Another seed gives another world."""
     one, two, other = World(300), World(300), World(300, seed=2)
     assert list(visible_repositories(one)) == list(visible_repositories(two))
     assert all(repository_refs(one, name) == repository_refs(two, name) for name in full_names(one))
     assert list(visible_repositories(one)) != list(visible_repositories(other))
 
 
-def test_a_million_repositories_are_there_at_once() -> None:
-    """Any page and any single repository of a huge workspace is answered without its other rows."""
+def test_a_world_of_a_million_repositories_starts_at_once() -> None:
+    """A page or a repository of a huge workspace is answered without generating its other rows."""
     sandbox = Sandbox(World(1_000_000, workspaces=1))
     page = ask(sandbox, "repositories/big", "pagelen=100&page=5000&sort=created_on")
     assert page["size"] > 999_000
@@ -99,7 +99,7 @@ def test_a_million_repositories_are_there_at_once() -> None:
 
 
 def test_names_and_owners_follow_zipfs_law() -> None:
-    """The first workspaces are much bigger than the last, and popular names have many owners."""
+    """The first workspaces are much larger than the last; popular names have many owners."""
     rows = list(visible_repositories(World(5000)))
     owners = Counter(row["full_name"].split("/")[0] for row in rows).most_common()
     assert owners[0][1] > 5 * owners[10][1]
@@ -111,7 +111,7 @@ def test_names_and_owners_follow_zipfs_law() -> None:
 
 
 def test_forks_share_the_name_of_their_parent_and_are_listed_by_it() -> None:
-    """`parent`, `forks_count` and the list of forks tell the same story."""
+    """`parent`, `forks_count` and the list of forks agree."""
     world = World(2000)
     sandbox = Sandbox(world)
     rows = list(visible_repositories(world))
@@ -127,7 +127,7 @@ def test_forks_share_the_name_of_their_parent_and_are_listed_by_it() -> None:
 
 
 def test_every_oddity_of_repositories_occurs() -> None:
-    """Whatever real repositories do to a naive parser, some row of a default world does."""
+    """A default world contains everything that breaks a naive parser."""
     rows = list(visible_repositories(World()))
     shapes = {json.dumps(row["mainbranch"], sort_keys=True) for row in rows if "mainbranch" in row}
     assert {"null", "{}"} < shapes
@@ -192,7 +192,7 @@ def test_every_oddity_of_refs_occurs() -> None:
 
 
 def test_only_members_and_tokens_see_private_repositories() -> None:
-    """Anonymous askers see public ones, people also those of their workspaces, a token everything."""
+    """Anonymous callers see public ones, people also those of their workspaces, a token all."""
     world = World()
     everything = list(visible_repositories(world, TOKEN))
     public = [row["full_name"] for row in everything if not row["is_private"]]
@@ -207,8 +207,10 @@ def test_only_members_and_tokens_see_private_repositories() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(pagelen=st.integers(1, 130), sort=st.sampled_from(SORTS), who=st.sampled_from(["", "Bearer sandbox"]))
-def test_pages_of_any_length_and_order_cover_each_repository_once(pagelen: int, sort: str, who: str) -> None:
-    """Paging neither loses nor repeats a row, and the rows come in the order asked for."""
+def test_pages_of_any_length_and_order_contain_each_repository_once(
+    pagelen: int, sort: str, who: str
+) -> None:
+    """Rows are neither lost nor repeated, and in the requested order."""
     sandbox = Sandbox(World(180))
     query, rows = f"pagelen={pagelen}&sort={sort}", []
     while query:
@@ -248,7 +250,7 @@ ACTIONS = st.sampled_from(
 def act(
     sandbox: Sandbox, action: str, names: tuple[str, str], number: int, deleted: list[str]
 ) -> dict[str, Any]:
-    """Do one of the things that happen to repositories."""
+    """Perform one edit."""
     name, other = names
     match action:
         case "rename":
@@ -267,8 +269,8 @@ def act(
 
 @settings(max_examples=60, deadline=None)
 @given(history=st.lists(st.tuples(ACTIONS, st.integers(0, 10**6), st.integers(0, 10**6)), max_size=25))
-def test_every_edit_shows_in_every_order(history: list[tuple[str, int, int]]) -> None:
-    """After any history all orders hold the same repositories, sorted, under their present names."""
+def test_every_edit_updates_every_order(history: list[tuple[str, int, int]]) -> None:
+    """After any history, all orders contain the same repositories, sorted, with their current names."""
     sandbox = Sandbox(World(60, workspaces=2))
     world = sandbox.world
     for sort in SORTS:  # make the orders, so that they have to follow
@@ -302,7 +304,7 @@ def test_every_edit_shows_in_every_order(history: list[tuple[str, int, int]]) ->
         assert ask(sandbox, f"repositories/%7B%7D/{uuid}")["full_name"] == row["full_name"]
 
 
-def test_dates_only_grow_with_edits_even_while_the_clock_stands_still() -> None:
+def test_every_edit_has_a_later_date_even_if_the_clock_stands_still() -> None:
     """Two edits within one tick of the clock have different dates."""
     moment = utc_now()
     sandbox = Sandbox(World(30, now=lambda: moment))
@@ -310,8 +312,8 @@ def test_dates_only_grow_with_edits_even_while_the_clock_stands_still() -> None:
     assert all(earlier < later for earlier, later in pairwise(stamps))
 
 
-def test_refs_follow_their_edits() -> None:
-    """Branches and tags are made, moved and deleted, and nothing else changes."""
+def test_refs_change_as_edited() -> None:
+    """Branches and tags are created, moved and deleted; nothing else changes."""
     sandbox = Sandbox(World())
     world, name = sandbox.world, "mcatalbas/codeigniter"
     before = {(ref["type"], ref["name"]): ref["target"]["hash"] for ref in repository_refs(world, name)}
@@ -330,8 +332,8 @@ def test_refs_follow_their_edits() -> None:
         sandbox.do("delete_branch", name, name="feature/new")
 
 
-def test_the_first_push_ends_emptiness_and_moves_tip_in_mercurial() -> None:
-    """An empty repository gets its main branch with the first push; hg's tip follows each push."""
+def test_the_first_push_creates_the_main_branch_and_moves_mercurials_tip() -> None:
+    """The pseudo tag tip follows each push."""
     sandbox = Sandbox(World())
     sandbox.do("push", "1team/never-pushed")
     (branch,) = repository_refs(sandbox.world, "1team/never-pushed")
@@ -343,8 +345,8 @@ def test_the_first_push_ends_emptiness_and_moves_tip_in_mercurial() -> None:
     assert refs["tip"] == refs["default"]
 
 
-def test_a_push_of_tags_can_be_told_to_leave_the_date_alone() -> None:
-    """With `tags_touch` off, only the refs tell of a new tag."""
+def test_a_push_of_tags_may_leave_the_date_unchanged() -> None:
+    """With `tags_touch` off, a new tag shows in the refs only."""
     sandbox = Sandbox(World())
     sandbox.options.tags_touch = False
     before = ask(sandbox, "repositories/mcatalbas/codeigniter")["updated_on"]
@@ -352,8 +354,8 @@ def test_a_push_of_tags_can_be_told_to_leave_the_date_alone() -> None:
     assert sandbox.do("create_branch", "mcatalbas/codeigniter", name="loud")["updated_on"] > before
 
 
-def test_refs_do_not_change_with_a_touch_or_a_transfer() -> None:
-    """Dates, authors and commits of refs stay when only the repository's own row changes."""
+def test_a_touch_or_a_transfer_does_not_change_refs() -> None:
+    """Their dates, authors and commits stay the same."""
     sandbox = Sandbox(World(600, workspaces=2))
     for row in list(visible_repositories(sandbox.world))[40:80]:
         before = [
@@ -369,8 +371,8 @@ def test_refs_do_not_change_with_a_touch_or_a_transfer() -> None:
         assert before == after
 
 
-def test_a_workspace_goes_and_comes_back_with_everything_in_it() -> None:
-    """Nothing of a deleted workspace is found, by name or uuid, until it is restored."""
+def test_a_workspace_is_deleted_and_restored_with_its_repositories() -> None:
+    """Until it is restored, nothing in it is found, by name or uuid."""
     sandbox = Sandbox(World())
     before = list(visible_repositories(sandbox.world))
     row = ask(sandbox, "repositories/big")["values"][0]
@@ -388,8 +390,8 @@ def test_a_workspace_goes_and_comes_back_with_everything_in_it() -> None:
     assert list(visible_repositories(sandbox.world)) == before
 
 
-def test_members_come_and_go_and_with_them_what_they_see() -> None:
-    """Whoever is removed from a workspace sees its private repositories no more."""
+def test_members_who_are_removed_lose_access() -> None:
+    """They no longer see the private repositories of the workspace."""
     sandbox = Sandbox(World())
     name = "erik/org.eclipse.mylyn.bitbucket"
     jespern = person("jespern")
@@ -402,8 +404,8 @@ def test_members_come_and_go_and_with_them_what_they_see() -> None:
         sandbox.do("add_member", workspace="erik", name="jespern")
 
 
-def test_followers_can_change_without_a_date() -> None:
-    """An edit moves `updated_on` unless it is told not to."""
+def test_followers_may_change_without_a_new_date() -> None:
+    """An edit changes `updated_on` unless `touch` is off."""
     sandbox = Sandbox(World())
     name = "jespern/django-piston"
     before = ask(sandbox, f"repositories/{name}")["updated_on"]
@@ -417,6 +419,6 @@ def test_followers_can_change_without_a_date() -> None:
 
 @pytest.mark.parametrize(("size", "workspaces"), [(-1, None), (1 << 24, None), (10, 0)])
 def test_an_impossible_world_is_refused(size: int, workspaces: int | None) -> None:
-    """The message says what is possible."""
+    """The message names the limits."""
     with pytest.raises(ValueError, match="a world has from"):
         World(size, workspaces=workspaces)

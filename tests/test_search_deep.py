@@ -18,7 +18,7 @@ GONE = "2026-01-01T00:00:00.000000Z"
 
 @pytest.fixture(scope="module", params=["loose", "noted"])
 def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
-    """Two thousand rows that the index knows; some changed since, some are new, noted by a sync or not."""
+    """Two thousand indexed rows; some changed since, some are new, prepared by a sync or not."""
     mirror = Playground(tmp_path_factory.mktemp("deep") / "mirror.db")
     with mirror.store.transaction():
         mirror.fill(2000)
@@ -43,10 +43,10 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize("visible_private", [True, False])
 @pytest.mark.parametrize("gone", [True, False])
 @pytest.mark.parametrize("query", ["", "x", "to", "-", "django", "data-k", "l-", "é", "x-x", "jan", "7"])
-def test_all_pages_of_an_answer_are_one_list(
+def test_the_pages_of_a_query_join_to_one_list(
     filled: Playground, query: str, gone: bool, visible_private: bool
 ) -> None:
-    """Whichever way each of them is found: by lists, class by class, by a walk or by a scan."""
+    """Each page may be found in another way: by lists, class by class, by popularity or by a scan."""
     options = {"gone": gone, "visible_private": visible_private}
     count, expected = naive(filled.connection, query, limit=5000, **options)  # type: ignore[arg-type]
     for offset, limit in ((0, 7), (20, 20), (55, 20), (100, 3), (300, 50), (count - 3, 9), (count, 5)):
@@ -62,8 +62,8 @@ def test_all_pages_of_an_answer_are_one_list(
         assert (found.count, ids) == (count, expected[max(offset, 0) : max(offset, 0) + limit])
 
 
-def test_the_walk_reads_no_more_than_it_is_asked_for(filled: Playground) -> None:
-    """Its order is the file's own: the first of ten thousand comes without a look at the others."""
+def test_hits_by_popularity_are_read_lazily(filled: Playground) -> None:
+    """SQL indexes have the order, so the first hit of ten thousand is read without the others."""
     seen = list[str]()
     filled.connection.set_trace_callback(seen.append)
     walk = hits_by_popularity(filled.connection, "", Conditions(["deleted_at IS NULL"], {}))
@@ -77,8 +77,8 @@ def test_the_walk_reads_no_more_than_it_is_asked_for(filled: Playground) -> None
     assert len(ranked) == naive(filled.connection, "")[0]
 
 
-def test_an_index_of_the_order_serves_each_range(filled: Playground) -> None:
-    """SQLite sorts those alone that agree in what the index begins with."""
+def test_each_range_of_popularity_has_an_sql_index(filled: Playground) -> None:
+    """SQLite sorts only rows that are equal in the first column of the index."""
     plans = list[str]()
     seen = list[str]()
     filled.connection.set_trace_callback(seen.append)
@@ -92,8 +92,8 @@ def test_an_index_of_the_order_serves_each_range(filled: Playground) -> None:
     assert all("USING INDEX" in plan and "FOR ORDER BY" not in plan for plan in plans)
 
 
-def test_owners_and_filters_go_as_deep(filled: Playground) -> None:
-    """Where counts do not help, every hit is looked at."""
+def test_deep_pages_work_with_owners_and_filters(filled: Playground) -> None:
+    """Every hit is compared where the counts of the index do not apply."""
     for owner in OWNERS[:2]:
         count, expected = naive(filled.connection, "to", limit=5000, owner=owner, scm="git")
         found = search(filled.connection, "to", offset=20, limit=9, owner=owner, scm="git", fuzzy=False)
@@ -113,8 +113,10 @@ FILTERS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("said", FILTERS, ids=str)
 @pytest.mark.parametrize("query", ["", "x", "to", "django", "data-k", "é", "x-x", "an/", "a/o", "nobody/"])
-def test_pages_of_filtered_answers_are_one_list(filled: Playground, query: str, said: dict[str, Any]) -> None:
-    """Counted by SQL, and read by a walk, by lists, or by a scan."""
+def test_the_pages_of_a_filtered_query_join_to_one_list(
+    filled: Playground, query: str, said: dict[str, Any]
+) -> None:
+    """Counted by SQL; read by popularity, by lists, or by a scan."""
     count, expected = naive(filled.connection, query, limit=5000, **said)
     for offset, limit in ((0, 20), (20, 20), (100, 3), (count - 3, 9), (count, 5)):
         found = search(filled.connection, query, offset=offset, limit=limit, fuzzy=False, **said)
@@ -123,8 +125,8 @@ def test_pages_of_filtered_answers_are_one_list(filled: Playground, query: str, 
 
 
 @pytest.mark.parametrize("indexed", [False, True])
-def test_what_sql_could_mistake_is_found_as_python_finds_it(tmp_path: Path, indexed: bool) -> None:
-    """Wild cards, hyphens that were spaces, odd names and very long ones, counted by SQL under a filter."""
+def test_sql_and_python_compare_names_alike(tmp_path: Path, indexed: bool) -> None:
+    """Also wild cards, hyphens for spaces, odd names and very long ones, when SQL counts with a filter."""
     mirror = Playground(tmp_path / "mirror.db")
     names = ["50%", "50x", "a_b", "a-b", "a b", "A  B", "a\tb", "axb", "x\\y", "ﬁsh", "fish", "Fish tank",
              "É", "e\u0301", "a\0b", "a", "z" * 1500, "z" * 1400 + "-z", "\u017fun", "K-\u212a"]  # fmt: skip
@@ -140,8 +142,8 @@ def test_what_sql_could_mistake_is_found_as_python_finds_it(tmp_path: Path, inde
             assert (found.count, ids) == naive(mirror.connection, query, limit=99, scm="git")
 
 
-def test_the_owner_of_everything_is_no_filter(tmp_path: Path) -> None:
-    """In a mirror of one workspace its name before the slash costs nothing; in others it counts."""
+def test_an_owner_of_everything_does_not_filter(tmp_path: Path) -> None:
+    """In a mirror of one workspace, its name before the slash costs nothing."""
     mirror = Playground(tmp_path / "mirror.db")
     with mirror.store:
         for number in range(30):
@@ -155,8 +157,8 @@ def test_the_owner_of_everything_is_no_filter(tmp_path: Path) -> None:
                 assert (found.count, ids) == naive(mirror.connection, query, limit=50)
 
 
-def test_where_all_is_git_a_filter_by_scm_is_none(tmp_path: Path) -> None:
-    """Until the first repository that is not, or of which nothing is known."""
+def test_a_filter_by_git_costs_nothing_if_all_is_git(tmp_path: Path) -> None:
+    """Until a repository has another scm, or an unknown one."""
     mirror = Playground(tmp_path / "mirror.db")
     with mirror.store:
         for number in range(30):

@@ -11,7 +11,7 @@ from mirror.search.index.maintain import rebuild_index
 
 
 def plain_distance(one: str, other: str) -> int:
-    """Optimal string alignment, cell by cell."""
+    """Return the optimal string alignment distance, computed cell by cell."""
     cost = {(i, 0): i for i in range(len(one) + 1)} | {(0, j): j for j in range(len(other) + 1)}
     for i in range(1, len(one) + 1):
         for j in range(1, len(other) + 1):
@@ -24,7 +24,7 @@ def plain_distance(one: str, other: str) -> int:
 
 
 def mistyped(name: str, draw: random.Random) -> str:
-    """One error: a letter missing, added, mistaken, or swapped with the next."""
+    """Return a text with one error: a letter missing, added, replaced, or swapped with the next."""
     at = draw.randrange(len(name) - 1)
     letter = draw.choice("abcdefghijklmnopqrstuvwxyz0123456789")
     return draw.choice(
@@ -38,8 +38,8 @@ def mistyped(name: str, draw: random.Random) -> str:
 
 
 @pytest.mark.parametrize("errors", [1, 2])
-def test_hardly_any_name_is_missed_for_its_errors(tmp_path: Path, errors: int) -> None:
-    """Of one error next to none, of two few, in an index that most beginnings are common in."""
+def test_almost_every_typing_error_is_corrected(tmp_path: Path, errors: int) -> None:
+    """Few names are missed, in an index where most beginnings are common."""
     draw = random.Random(errors)
     stems = ["".join(draw.choices("aeioudfgklmnprst", k=4)) for _ in range(60)]
     mirror = Playground(tmp_path / "mirror.db")
@@ -78,10 +78,10 @@ def test_hardly_any_name_is_missed_for_its_errors(tmp_path: Path, errors: int) -
         ("qqqqqq", None, 0),
     ],
 )
-def test_words_of_a_name_are_corrected_as_a_name_is(
+def test_words_within_a_name_are_corrected(
     tmp_path: Path, typed: str, meant: str | None, count: int, *, indexed: bool
 ) -> None:
-    """As many of them as were typed."""
+    """The correction has as many words as were typed."""
     mirror = Playground(tmp_path / "mirror.db")
     with mirror.store:
         for name in ("django-scripts", "my-django.chat", "Django CMS", "old_spring_bot", "a.chat.server"):

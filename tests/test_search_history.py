@@ -1,4 +1,4 @@
-"""Whatever happened to the rows, and however much the index knows, a search equals a look at every row."""
+"""A search equals a scan of all rows, whatever happened to them and whatever the index contains."""
 
 import random
 import tempfile
@@ -45,7 +45,7 @@ STEPS = st.one_of(
     st.tuples(st.just("add"), st.lists(ADDED, min_size=1, max_size=12)),
     st.tuples(st.just("change"), st.lists(st.tuples(st.integers(1, 40), CHANGED), min_size=1, max_size=4)),
     st.tuples(st.just("remove"), st.integers(1, 40)),
-    st.tuples(st.sampled_from(["absorb", "rebuild", "note", "nothing"]), st.none()),
+    st.tuples(st.sampled_from(["apply", "rebuild", "prepare", "nothing"]), st.none()),
 )
 ASKED = st.tuples(
     QUERIES,
@@ -74,13 +74,13 @@ def _do(mirror: Playground, kind: str, what: Any, leaf_size: int, before: int) -
             mirror.change(before + row_id, **said)
     elif kind == "remove":
         mirror.remove(before + what)
-    elif kind == "absorb":
+    elif kind == "apply":
         with mirror.store.transaction() as connection:
             apply_backlog(connection, leaf_size)
     elif kind == "rebuild":
         with mirror.store.transaction() as connection:
             rebuild_index(connection, leaf_size)
-    elif kind == "note":
+    elif kind == "prepare":
         with mirror.store.transaction() as connection:
             prepare_pending(connection)
 
@@ -91,12 +91,12 @@ def _do(mirror: Playground, kind: str, what: Any, leaf_size: int, before: int) -
     others=st.sampled_from([0, 600]),
     history=st.lists(st.tuples(STEPS, st.lists(ASKED, max_size=4)), min_size=3, max_size=14),
 )
-def test_a_search_equals_a_look_at_every_row_after_any_history(
+def test_a_search_equals_a_scan_after_any_history(
     leaf_size: int, others: int, history: list[tuple[Any, list[Any]]]
 ) -> None:
-    """Upserts, renames, deletions, visibility, index work and questions in any order, over any Unicode.
+    """Upserts, renames, deletions, visibility, index updates and queries in any order, with any Unicode.
 
-    Beside many others a question is answered by lists that would be answered by a scan among few.
+    With many other rows, queries are answered by lists that would otherwise be answered by a scan.
     """
     with tempfile.TemporaryDirectory() as folder:
         mirror = Playground(Path(folder) / "mirror.db")
@@ -114,8 +114,8 @@ def test_a_search_equals_a_look_at_every_row_after_any_history(
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_lists_that_many_join_and_leave_stay_true(tmp_path: Path, seed: int) -> None:
-    """The most popular come, go, rise and fall: lists are worn, joined, ranked anew and emptied."""
+def test_lists_stay_right_while_many_rows_change(tmp_path: Path, seed: int) -> None:
+    """Popular repositories come, go, rise and fall: lists shrink, grow, are ranked again and emptied."""
     choose = random.Random(seed)
     mirror = Playground(tmp_path / "mirror.db")
     with mirror.store:
@@ -145,8 +145,8 @@ def test_lists_that_many_join_and_leave_stay_true(tmp_path: Path, seed: int) -> 
                     assert (found.count, ids) == naive(mirror.connection, query, **asked)
 
 
-def test_long_lists_and_deep_pages_equal_a_look_at_every_row(tmp_path: Path) -> None:
-    """With more matches than a node lists, and changes that wear the lists down."""
+def test_long_lists_and_deep_pages_equal_a_scan(tmp_path: Path) -> None:
+    """There are more matches than a node lists, and changes that shrink the lists."""
     mirror = Playground(tmp_path / "mirror.db")
     with mirror.store:
         mirror.fill(500)

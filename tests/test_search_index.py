@@ -1,4 +1,4 @@
-"""The index through the store: pages, bulk, interruption, doubt."""
+"""The index as the store uses it: pages, bulk loads, interruptions, damage."""
 
 import signal
 import subprocess
@@ -23,7 +23,7 @@ SEEN = "2026-01-01T00:00:00.000000Z"
 
 
 def page(first: int, size: int = 100, *, suffix: str = "") -> list[Repository]:
-    """Some repositories whose names share much; `suffix` renames them."""
+    """Return repositories whose names have much in common; `suffix` renames them."""
     return [
         Repository(
             uuid=str(number),
@@ -44,7 +44,7 @@ def save(store: Store, rows: list[Repository], *, first: bool) -> None:
 
 
 def same_as_rows(store: Store) -> bool:
-    """Say whether some searches equal a look at every row, and the index is sound."""
+    """Return whether some searches equal a scan, and the index passes its check."""
     for query in ("", "tool", "tool-3", "7-1", "-next", "9"):
         found = search(store.connection, query, fuzzy=False)
         if (found.count, [row["id"] for row in found.repositories]) != naive(store.connection, query):
@@ -52,8 +52,8 @@ def same_as_rows(store: Store) -> bool:
     return check_index(store.connection) == []
 
 
-def test_a_first_load_defers_the_index_and_a_sync_keeps_it_up(tmp_path: Path) -> None:
-    """Exact at every step: before the index, with it, and beside what is pending."""
+def test_a_first_load_defers_the_index_and_later_pages_update_it(tmp_path: Path) -> None:
+    """Searches are exact without an index, with one, and with pending rows."""
     with Store(tmp_path / "mirror.db") as store:
         store.save_upstream("cloud", "cloud", "https://bitbucket.example")
         for first in range(0, 600, 100):
@@ -71,8 +71,8 @@ def test_a_first_load_defers_the_index_and_a_sync_keeps_it_up(tmp_path: Path) ->
         assert same_as_rows(store)
 
 
-def test_a_touch_costs_the_index_nothing(tmp_path: Path) -> None:
-    """What a push changes is not searched."""
+def test_a_push_does_not_change_the_index(tmp_path: Path) -> None:
+    """The columns that a push changes are not searched."""
     mirror = Playground(tmp_path / "mirror.db")
     mirror.add("tool")
     mirror.store.finish_search_index()
@@ -80,8 +80,8 @@ def test_a_touch_costs_the_index_nothing(tmp_path: Path) -> None:
     assert not flush_step(mirror.connection)
 
 
-def test_a_long_sync_absorbs_what_is_pending(tmp_path: Path) -> None:
-    """So that a search never has many pending rows to look through."""
+def test_a_long_sync_applies_the_backlog(tmp_path: Path) -> None:
+    """So a search never has many pending rows to read."""
     mirror = Playground(tmp_path / "mirror.db")
     with mirror.store.transaction() as connection:
         connection.executemany(
@@ -107,8 +107,8 @@ def test_a_long_sync_absorbs_what_is_pending(tmp_path: Path) -> None:
         "UPDATE repositories SET name = 'other' WHERE id = 3; DELETE FROM search_pending",
     ],
 )
-def test_the_check_finds_damage_and_a_rebuild_mends_it(tmp_path: Path, damage: str) -> None:
-    """Whatever part of the index or of the rows is not as it should be."""
+def test_the_check_finds_damage_and_a_rebuild_repairs_it(tmp_path: Path, damage: str) -> None:
+    """In any part of the index, or in the rows."""
     with Store(tmp_path / "mirror.db") as store:
         store.save_upstream("cloud", "cloud", "https://bitbucket.example")
         for first in range(0, 500, 100):
@@ -125,8 +125,8 @@ def test_the_check_finds_damage_and_a_rebuild_mends_it(tmp_path: Path, damage: s
     "damage",
     ["text = x'ff78ff'", "was_text = x''", "collection = 1", "by_followers = -5", "by_creation = x''"],
 )
-def test_the_check_finds_what_is_noted_wrongly(tmp_path: Path, damage: str) -> None:
-    """A search counts pending rows by these notes alone."""
+def test_the_check_finds_wrong_derived_columns(tmp_path: Path, damage: str) -> None:
+    """A search counts prepared rows by these columns alone."""
     with Store(tmp_path / "mirror.db") as store:
         store.save_upstream("cloud", "cloud", "https://bitbucket.example")
         save(store, page(0), first=True)
@@ -139,8 +139,8 @@ def test_the_check_finds_what_is_noted_wrongly(tmp_path: Path, damage: str) -> N
         assert same_as_rows(store)
 
 
-def test_an_id_that_is_given_again_is_one_repository(tmp_path: Path) -> None:
-    """The last row is deleted, the index learns of it, and the next row gets its id and its name."""
+def test_an_id_that_sqlite_reuses_is_one_repository(tmp_path: Path) -> None:
+    """The last row is deleted, the index is updated, and the next row gets the same id and name."""
     mirror = Playground(tmp_path / "mirror.db")
     with mirror.store:
         with mirror.store.transaction():
@@ -179,8 +179,8 @@ with Store(Path(sys.argv[1])) as store:
 
 
 @pytest.mark.parametrize("delay", [0.02, 0.15, 0.4, 0.9, 1.5])
-def test_after_a_kill_at_any_point_the_search_is_right(tmp_path: Path, delay: float) -> None:
-    """Rows and index are together in the file, or neither is."""
+def test_searches_are_right_after_a_kill_at_any_point(tmp_path: Path, delay: float) -> None:
+    """Rows and index are written together or not at all."""
     path = tmp_path / "mirror.db"
     with Store(path) as store:
         store.save_upstream("cloud", "cloud", "https://bitbucket.example")
@@ -197,16 +197,16 @@ def test_after_a_kill_at_any_point_the_search_is_right(tmp_path: Path, delay: fl
 
 
 @given(st.sets(st.integers(1, 2**32 - 1)), st.lists(st.integers(1, 2**32 - 1)))
-def test_lists_are_read_as_they_were_written(ids: set[int], later: list[int]) -> None:
-    """As steps, with whatever was appended; and their bytes bound their number."""
+def test_packed_lists_are_unpacked_unchanged(ids: set[int], later: list[int]) -> None:
+    """With appended ids; and `max_ids` bounds their number."""
     packed = index_format.pack_list(ids) + index_format.pack_appended(later)
     assert index_format.unpack_list(packed) == [*sorted(ids), *later]
     assert len(ids) + len(later) <= index_format.max_ids(packed) <= len(ids) + 5 * len(later)
 
 
 @given(st.lists(st.integers(1, 2**31 - 1)), st.lists(st.integers(1, 2**31 - 1)))
-def test_the_best_are_read_as_they_were_written(ranked: list[int], joined: list[int]) -> None:
-    """In their order, and whoever joined them apart."""
+def test_packed_best_lists_are_unpacked_unchanged(ranked: list[int], joined: list[int]) -> None:
+    """Ranked ids in order, unranked ones separately."""
     assert index_format.unpack_best(index_format.pack_best(ranked) + index_format.pack_unranked(joined)) == (
         ranked,
         joined,

@@ -13,7 +13,7 @@ from mirror.store.files import open_reader
 
 @pytest.fixture(params=["scanned", "indexed", "pending"])
 def mirror(request: pytest.FixtureRequest, tmp_path: Path) -> Playground:
-    """A small mirror whose rows are unknown to the index, known to it, or known as something else."""
+    """A small mirror whose rows are not indexed, indexed, or indexed as they were before."""
     playground = Playground(tmp_path / "mirror.db")
     before = request.param == "pending"
     rows: list[tuple[str, dict[str, Any]]] = [
@@ -37,20 +37,20 @@ def mirror(request: pytest.FixtureRequest, tmp_path: Path) -> Playground:
 
 
 def names(found: SearchResult) -> list[str]:
-    """The names on a page, in order."""
+    """Return the names on a page, in order."""
     return [row["name"] for row in found.repositories]
 
 
-def test_exact_names_come_first_then_beginnings_then_the_rest(mirror: Playground) -> None:
-    """Within each class the most followed is first, and upper case makes no difference."""
+def test_exact_names_come_first_then_prefixes_then_the_others(mirror: Playground) -> None:
+    """Within each class the most followed comes first. Case makes no difference."""
     found = search(mirror.connection, "DJANGO")
     assert names(found) == ["Django", "django", "django-cms", "a-django-app", "Secret Django"]
     assert found.count == 5
     assert not found.fuzzy
 
 
-def test_what_may_not_be_seen_is_neither_listed_nor_counted(mirror: Playground) -> None:
-    """A private repository is not even a number."""
+def test_hidden_repositories_are_neither_listed_nor_counted(mirror: Playground) -> None:
+    """Not even the count reveals a private repository."""
     found = search(mirror.connection, "django", visible_private=False)
     assert found.count == 4
     assert "Secret Django" not in names(found)
@@ -74,15 +74,15 @@ def test_what_may_not_be_seen_is_neither_listed_nor_counted(mirror: Playground) 
         ({"owner": "nobody"}, []),
     ],
 )
-def test_filters_take_away_what_does_not_meet_them(
+def test_filters_apply_to_lists_and_counts(
     mirror: Playground, filters: dict[str, object], expected: list[str]
 ) -> None:
     """Alone and with pages."""
     assert names(search(mirror.connection, "django", **filters)) == expected  # type: ignore[arg-type]
 
 
-def test_a_slash_asks_among_the_owners_that_begin_so(mirror: Playground) -> None:
-    """An empty part lists all of theirs."""
+def test_a_slash_searches_among_owners_by_prefix(mirror: Playground) -> None:
+    """Without a part, all their repositories are listed."""
     assert names(search(mirror.connection, "bo/django")) == ["Django"]
     assert names(search(mirror.connection, "É/")) == ["Straße"]
     assert search(mirror.connection, "ann/").count == search(mirror.connection, "an/").count
@@ -90,7 +90,7 @@ def test_a_slash_asks_among_the_owners_that_begin_so(mirror: Playground) -> None
 
 
 def test_name_and_slug_are_both_searched_and_a_repository_is_one_entry(mirror: Playground) -> None:
-    """ß is compared as ss; the better of the two names counts."""
+    """ß is compared as ss. The better match of the two counts."""
     for query in ("straße", "STRASSE", "strasse-app", "app"):
         assert names(search(mirror.connection, query))[-1] == "Straße"
     assert search(mirror.connection, "strasse").count == 1
@@ -98,7 +98,7 @@ def test_name_and_slug_are_both_searched_and_a_repository_is_one_entry(mirror: P
 
 
 def test_an_empty_query_lists_everything_by_popularity(mirror: Playground) -> None:
-    """Private ones too, for those who may see them; gone ones not."""
+    """With private ones if the caller may see them, without gone ones."""
     found = search(mirror.connection, "")
     assert (found.count, names(found)[0]) == (7, "a-django-app")
 
@@ -106,29 +106,29 @@ def test_an_empty_query_lists_everything_by_popularity(mirror: Playground) -> No
 @pytest.mark.parametrize(
     "query", ["\0", "dj\0ango", "\ud800", "x\udfff", "é" * 10_000, "/", "//", "%_*?[", '"', "'"]
 )
-def test_no_query_breaks_anything(mirror: Playground, query: str) -> None:
-    """NUL, lone surrogates, wildcards and ten thousand letters are only letters."""
+def test_any_query_is_valid(mirror: Playground, query: str) -> None:
+    """NUL, lone surrogates, wildcards and ten thousand letters are plain text."""
     if query.isprintable():
         assert search(mirror.connection, query, fuzzy=False).count == naive(mirror.connection, query)[0]
     else:
         assert search(mirror.connection, query, fuzzy=False).repositories == []
 
 
-def test_limits_below_zero_are_zero(mirror: Playground) -> None:
-    """The count is true all the same."""
+def test_negative_limits_are_zero(mirror: Playground) -> None:
+    """The count is still exact."""
     found = search(mirror.connection, "django", limit=-1, offset=-5)
     assert (found.count, found.repositories) == (5, [])
 
 
-def test_a_row_says_what_a_list_of_results_needs(mirror: Playground) -> None:
-    """The owner is a name, the rest are columns."""
+def test_results_have_the_documented_columns(mirror: Playground) -> None:
+    """`owner` is a username, the others are columns of the table."""
     row = search(mirror.connection, "dotfiles").repositories[0]
     assert (row["owner"], row["slug"], row["scm"], row["is_private"]) == ("x-1", "dotfiles", "git", 0)
     assert {"id", "full_name", "description", "website", "language", "deleted_at", "updated_at"} < row.keys()
 
 
-def test_any_read_only_connection_will_do(mirror: Playground) -> None:
-    """Whatever its row factory, also while another connection writes."""
+def test_any_read_only_connection_works(mirror: Playground) -> None:
+    """With any row factory, also while another connection writes."""
     with open_reader(mirror.store.path) as reader:
         mirror.connection.execute("BEGIN IMMEDIATE")
         mirror.connection.execute("UPDATE repositories SET is_private = 1")
@@ -147,7 +147,7 @@ def test_any_read_only_connection_will_do(mirror: Playground) -> None:
 def test_one_or_two_typing_errors_are_corrected_when_nothing_matches(
     mirror: Playground, typed: str, meant: str
 ) -> None:
-    """And the answer says so."""
+    """The answer says so."""
     if mirror.store.row("SELECT count(*) FROM search_pending")[0]:
         mirror.store.finish_search_index()  # until then, what is pending is found as it is written
     found = search(mirror.connection, typed)
@@ -156,7 +156,7 @@ def test_one_or_two_typing_errors_are_corrected_when_nothing_matches(
     assert search(mirror.connection, typed, fuzzy=False).count == 0
 
 
-def test_a_name_that_occurs_is_not_corrected_even_when_wished(mirror: Playground) -> None:
-    """Only a query that names nobody exactly is."""
+def test_an_exact_name_is_not_corrected_even_on_request(mirror: Playground) -> None:
+    """`fuzzy=True` corrects only queries that are no repository's name."""
     assert not search(mirror.connection, "dotfiles", fuzzy=True).fuzzy
     assert not search(mirror.connection, "qqqqqqqqqq", fuzzy=True).fuzzy

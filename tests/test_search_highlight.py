@@ -25,14 +25,14 @@ from mirror.search import highlight_ranges, register, search
         ("tool", "x", []),
     ],
 )
-def test_ranges_are_of_the_text_as_it_is_written(text: str, query: str, marked: list[str]) -> None:
-    """However long its parts become when they are compared."""
+def test_ranges_refer_to_the_text_as_written(text: str, query: str, marked: list[str]) -> None:
+    """However long its letters become in normal form."""
     assert [text[start:end] for start, end in highlight_ranges(text, query)] == marked
 
 
 @given(st.text(max_size=8), st.text(min_size=1, max_size=3).filter(lambda query: "/" not in query))
-def test_something_is_marked_where_something_matches_and_only_there(text: str, query: str) -> None:
-    """For any Unicode; the ranges are in order, apart, and inside the text."""
+def test_a_text_is_highlighted_if_and_only_if_it_matches(text: str, query: str) -> None:
+    """For any Unicode; ranges are in order, without overlaps, and inside the text."""
     ranges = highlight_ranges(text, query)
     assert bool(ranges) == (normal(query) in normal(text))
     places = [place for pair in ranges for place in pair]
@@ -41,7 +41,7 @@ def test_something_is_marked_where_something_matches_and_only_there(text: str, q
 
 
 def test_sql_can_join_on_a_search(tmp_path: Path) -> None:
-    """In the order of the search, and with its count."""
+    """In the order of the results, and with their count."""
     mirror = Playground(tmp_path / "mirror.db")
     mirror.fill(60)
     mirror.store.finish_search_index()
@@ -55,8 +55,8 @@ def test_sql_can_join_on_a_search(tmp_path: Path) -> None:
     assert {row[1] for row in rows} == {found.count}
 
 
-def test_sql_knows_of_private_repositories_only_where_it_may(tmp_path: Path) -> None:
-    """Unless told otherwise, the functions see what everybody may see."""
+def test_sql_finds_private_repositories_only_if_allowed(tmp_path: Path) -> None:
+    """By default, the functions find public repositories only."""
     mirror = Playground(tmp_path / "mirror.db")
     mirror.add("secret", is_private=1)
     register(mirror.connection)
