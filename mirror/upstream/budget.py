@@ -1,8 +1,8 @@
-"""How often may be asked: every request is counted in a ledger before it is sent.
+"""The budget of requests: each one is counted in a ledger before it is sent.
 
-Bitbucket counts by a rolling hour and by identity, and does not say how much is left
-(support.atlassian.com/bitbucket-cloud/docs/api-request-limits), so we keep our own account. The ledger
-is shared by threads, processes and restarts; this file decides, the store writes it down.
+Bitbucket limits requests by a rolling hour and by identity, and does not report how many are left
+(support.atlassian.com/bitbucket-cloud/docs/api-request-limits), so the mirror counts them itself. Threads,
+processes and restarts share the ledger; the budget decides, the store keeps the ledger.
 """
 
 import re
@@ -20,52 +20,52 @@ from mirror.times import Clock, local
 
 RequestKind = Literal["api", "git"]
 Wait = Callable[[float, str], None]
-"""Sleep so many seconds, interruptibly, telling the user why; raises Interrupted."""
+"""Sleep for a number of seconds and tell the user why; raises Interrupted."""
 
 ANONYMOUS_LIMIT = 58
 AUTHENTICATED_LIMIT = 950
 GIT_LIMIT = 57_000
 
 LONGEST_DELAY = 3600.0
-FIRST_HOLD = 60.0  # clients that came back after 5 s kept themselves locked out
+FIRST_HOLD = 60.0  # clients that came back after 5 s stayed locked out
 SHORTEST_HOLD = 1.0
-SHORT_HOLD = 90.0  # even a run that may not wait sits out a pause as short as this
+SHORT_HOLD = 90.0  # seconds that even a run that may not wait waits
 
 
 class Ledger(Protocol):
-    """The account of requests, as the store keeps it; every method may be called by several threads."""
+    """The ledger of requests that the store keeps; each method may be called by several threads."""
 
     def reserve(self, bucket: str, limit: int | None, now: datetime) -> NoRoom | None:
-        """Count one request, which is sent at once, and return None; or count nothing, and say why.
+        """Count one request, which is sent at once, and return None; else count nothing and return why.
 
-        There is no room while `limit` requests are counted in the hour before `now`, or the bucket is held;
-        a `limit` of None leaves only the hold.
+        There is no room while `limit` requests are counted in the hour before `now`, or while the bucket is
+        held. With a `limit` of None, only the hold counts.
         """
 
     def take_back(self, bucket: str, reserved_at: datetime) -> None:
-        """Count a request no longer that was reserved at a moment and never sent."""
+        """Uncount a request that was reserved at a moment but never sent."""
 
     def hold(self, bucket: str, until: datetime) -> None:
-        """Let nobody of the bucket ask before `until`; a later hold is kept."""
+        """Allow no request of the bucket before `until`; a later hold stays."""
 
     def learn(self, bucket: str, limit: int) -> None:
-        """Remember the hourly limit that the upstream told."""
+        """Keep the hourly limit that the upstream reported."""
 
     def limit(self, bucket: str) -> int | None:
-        """Return the limit last learnt."""
+        """Return the hourly limit last reported, None for none."""
 
     def used(self, bucket: str, now: datetime) -> int:
         """Return how many requests are counted in the hour before `now`."""
 
 
 class _Thread(threading.local):
-    """What a thread knows of its next request."""
+    """Whether the next request of a thread is a retry."""
 
     repeats = False
 
 
 class Reservation(NamedTuple):
-    """A request that is counted and sent next: when it was reserved, and whether it was asked before."""
+    """A counted request that is sent next: when it was reserved, and whether it is a retry."""
 
     at: datetime
     is_repeat: bool
@@ -74,12 +74,16 @@ class Reservation(NamedTuple):
 class Budget:
     """What one run may spend, and what it has spent.
 
-    `requests`, `git_requests` and `retries` count what was sent, `slept_seconds` is the time in which at
-    least one thread waited, by `timer` (in seconds; the clock's own unless given).
+    `requests`, `git_requests` and `retries` count what was sent; `answers` counts answers by status.
 
-    `limit` and `git_limit` are the operator's, None where not set; `default` and `git_default` hold then,
-    unless the upstream tells another limit. None everywhere means: count, but never stop.
-    `max_requests` is this run's own; `may_wait` false makes a spent budget end the run.
+    :param bucket: names the account in the ledger; `git_bucket` names that of git requests.
+    :param wait: sleeps and tells the user why.
+    :param limit: the operator's hourly limit, None where not set; `git_limit` the same for git.
+    :param default: the hourly limit where the operator set none, unless the upstream reports another;
+        `git_default` the same for git. None everywhere: requests are counted, but never delayed.
+    :param may_wait: False makes a spent budget end the run.
+    :param max_requests: limits this run; None for no limit.
+    :param timer: measures waits, in seconds; the clock by default.
     """
 
     def __init__(
@@ -132,19 +136,19 @@ class Budget:
 
     @property
     def slept_seconds(self) -> float:
-        """How long was waited until now, a wait that goes on included."""
+        """The seconds in which at least one thread waited, a wait under way included."""
         with self._counts:
             return self._waited + (self._timer() - self._waiting_since if self._waiting else 0.0)
 
     def take(self, kind: RequestKind = "api") -> Reservation:
-        """Count one request that is sent next, waiting for room first.
+        """Wait for room, then count one request, which is sent next.
 
-        Raises BudgetSpent where the run may not wait, Paused when the run's own number is used up, and
-        what `wait` raises; nothing is counted then.
+        Raises BudgetSpent where the run may not wait, Paused after `max_requests`, and what `wait` raises;
+        nothing is counted then.
         """
         self._claim()
         try:
-            # One at a time: the thread that waits does so for the others, and the user is told once.
+            # One thread at a time: it waits for the others too, and the user is told once.
             with self._gates[kind]:
                 reserved_at = self._clock()
                 while (no_room := self._reserve(kind, reserved_at)) is not None:
@@ -160,21 +164,21 @@ class Budget:
         return Reservation(reserved_at, is_repeat)
 
     def take_back(self, kind: RequestKind, reservation: Reservation) -> None:
-        """Count a request no longer that never left this machine."""
+        """Uncount a request that was never sent."""
         self._ledger.take_back(self.buckets[kind], reservation.at)
         with self._counts:
             self._taken -= 1
         self._count(kind, -1, repeats=-int(reservation.is_repeat))
 
     def pause(self, seconds: float, why: str) -> None:
-        """Wait between two tries of one request; raises BudgetSpent where the run may not wait so long."""
+        """Wait before a retry; raises BudgetSpent where the run may not wait so long."""
         if seconds > SHORT_HOLD and not self._may_wait:
             resumes_at = self._clock() + timedelta(seconds=seconds)
             raise BudgetSpent(f"{why}; goes on at {clock_text(resumes_at)}", resumes_at=resumes_at)
         self._sleep(seconds, why)
 
     def observe(self, kind: RequestKind, status: int, headers: Mapping[str, str]) -> None:
-        """Learn from an answer: its limit headers, and from 429 that everybody of the bucket must hold."""
+        """Learn from an answer: a reported limit, and from a 429 that the whole bucket is held."""
         with self._counts:
             self.answers[status] += 1
         if "x-ratelimit-limit" in headers and headers.get("x-ratelimit-interval-seconds", "3600") == "3600":
@@ -185,11 +189,11 @@ class Budget:
             self._refused_in_row[kind] = 0
 
     def repeat_next(self) -> None:
-        """Note that the next request of this thread is one that is asked again."""
+        """Note that the next request of this thread is a retry."""
         self._thread.repeats = True
 
     def _claim(self) -> None:
-        """Take one request of the run's own number; raises Paused where that is used up."""
+        """Count one request against `max_requests`; raises Paused after the last."""
         with self._counts:
             if self._max_requests is not None and self._taken >= self._max_requests:
                 raise Paused(f"the {self._max_requests} requests of this run are used; run it again to go on")
@@ -222,7 +226,7 @@ class Budget:
         return f"the budget of {self.limit(kind) or 0:,} {what} an hour is spent"
 
     def _sleep(self, seconds: float, why: str) -> None:
-        """Wait, and count the time that passes; where several threads wait at once, it counts once."""
+        """Wait, and measure it; where several threads wait at once, the time counts once."""
         with self._counts:
             if self._waiting == 0:
                 self._waiting_since = self._timer()
@@ -245,7 +249,7 @@ class Budget:
         now = self._clock()
         seconds = retry_delay(headers, now)
         with self._counts:
-            if now >= self._held.get(kind, now):  # several threads' answers to one excess count once
+            if now >= self._held.get(kind, now):  # several answers to one excess count once
                 self._refused_in_row[kind] += 1
             if seconds is None:
                 seconds = min(FIRST_HOLD * 2 ** (self._refused_in_row[kind] - 1), LONGEST_DELAY)
@@ -255,10 +259,10 @@ class Budget:
 
 
 def limit_in_force(*, told: int | None, ours: int | None, default: int | None) -> int | None:
-    """Return the hourly limit that counts: a told one may lower the operator's, never raise it.
+    """Return the hourly limit that counts: a reported one may lower the operator's, but not raise it.
 
-    Where there is no limit by default, a told one is known but not kept: such servers tell limits that
-    they do not enforce, or of other kinds, and a 429 is heard in any case.
+    Without a default and an operator's limit, a reported one is ignored: such servers report limits that they
+    do not enforce, or of other kinds, and a 429 holds the requests in any case.
     """
     if told is None or (ours is None and default is None):
         return ours if ours is not None else default
@@ -266,7 +270,7 @@ def limit_in_force(*, told: int | None, ours: int | None, default: int | None) -
 
 
 def with_margin(limit: int) -> int:
-    """Leave room for requests that other programs make under the same identity."""
+    """Return a limit less a margin, for other programs with the same identity."""
     return max(1, limit - max(2, limit // 25))
 
 
@@ -274,7 +278,7 @@ _POLICY = re.compile(r"(?<!\d)(\d{1,9})\s*;\s*w\s*=\s*(\d{1,9})(?!\d)")
 
 
 def hourly_limit(header: str) -> int | None:
-    """Read X-RateLimit-Limit: ``1000``, or ``60, 60;w=3600`` with a window in seconds; only hours count."""
+    """Parse X-RateLimit-Limit: ``1000``, or ``60, 60;w=3600`` with a window in seconds; only hours count."""
     policies = [(int(limit), int(window)) for limit, window in _POLICY.findall(header)]
     hourly = [limit for limit, window in policies if window == 3600]
     if policies:
@@ -284,15 +288,15 @@ def hourly_limit(header: str) -> int | None:
 
 
 def retry_delay(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return how many seconds to stay away, at most an hour, or None where nothing is said.
+    """Return the seconds to wait that an answer asks for, at most an hour; None where it asks for none.
 
-    Retry-After is seconds or a date (RFC 9110); Bitbucket's X-RateLimit-Reset is the seconds left, no epoch.
+    Retry-After is seconds or a date (RFC 9110); Bitbucket's X-RateLimit-Reset is the seconds left.
     """
-    told = headers.get("retry-after", "").strip()
-    seconds = _seconds(told)
-    if seconds is None and told:
+    header = headers.get("retry-after", "").strip()
+    seconds = _seconds(header)
+    if seconds is None and header:
         with suppress(ValueError, TypeError, OverflowError):
-            moment = parsedate_to_datetime(told)
+            moment = parsedate_to_datetime(header)
             seconds = (moment.replace(tzinfo=moment.tzinfo or now.tzinfo) - now).total_seconds()
     if seconds is None:
         seconds = _seconds(headers.get("x-ratelimit-reset", "").strip())
@@ -304,5 +308,5 @@ def _seconds(text: str) -> float | None:
 
 
 def clock_text(moment: datetime) -> str:
-    """Say a moment as the clock on the user's wall does."""
+    """Format a moment as local HH:MM:SS."""
     return local(moment).strftime("%H:%M:%S")

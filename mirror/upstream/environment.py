@@ -1,4 +1,4 @@
-"""What the environment says about the way to an upstream: proxies, and the certificates to trust."""
+"""Proxies and trusted certificates, as environment variables name them."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from mirror.errors import ConfigError
 
 CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""The first of them that is set counts; none of them may name what is not there."""
+"""The first one that is set counts; all that are set must name existing files or folders."""
 
 _PORTS = {"http": 80, "https": 443}
 _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
@@ -21,8 +21,8 @@ def proxy_of(scheme: str, host: str, port: int | None, proxies: Mapping[str, str
     """Return the address of the proxy for a host, or None for a direct connection.
 
     `proxies` maps ``http``, ``https``, ``all`` and ``no`` to values, as `urllib.request.getproxies` does;
-    `port` None means the scheme's own. Raises ConfigError for a proxy that cannot be used; it names the
-    variable and never shows the value, which may hold a password.
+    `port` None means the scheme's own. Raises ConfigError for a proxy that cannot be used; the error names
+    the variable but not its value, which may hold a password.
     """
     kind = scheme if proxies.get(scheme) else "all"
     value = proxies.get(kind, "").strip()
@@ -47,7 +47,7 @@ def proxy_of(scheme: str, host: str, port: int | None, proxies: Mapping[str, str
 
 
 def _is_exempt(host: str, port: int | None, no_proxy: str) -> bool:
-    """Tell whether `no_proxy` names a host: by name, domain, address or network, each perhaps with a port."""
+    """Tell whether `no_proxy` covers a host: by name, domain, address or network, with or without a port."""
     name = host.lower().strip("[]").rstrip(".")
     return any(_matches(entry.lower(), name, port) for entry in re.split(r"[\s,]+", no_proxy) if entry)
 
@@ -82,9 +82,9 @@ def named_certificates(environ: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 def trusting(variable: str, place: str) -> ssl.SSLContext:
-    """Return a context that trusts the certificates of a PEM file or of folders, and no others.
+    """Return a context that trusts only the certificates of a PEM file or of folders.
 
-    Raises ConfigError that names the variable and the place.
+    Raises ConfigError that names the variable and its value.
     """
     where = f"{variable}: {place}"
     if Path(place).is_file():
@@ -101,7 +101,7 @@ def trusting(variable: str, place: str) -> ssl.SSLContext:
 
 
 def distrust_remedy(environ: Mapping[str, str]) -> str:
-    """Say what to do about a server whose certificate nobody trusted has signed."""
+    """Say what to do about a server whose certificate is not trusted."""
     named = named_certificates(environ)
     if named:
         return f"; trusted is only who stands in {named[0]} ({named[1]})"

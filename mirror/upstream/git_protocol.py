@@ -1,4 +1,4 @@
-"""What a git server says of its refs: the lines of its protocol, read strictly. Pure: bytes in, values out.
+"""The refs that a git server advertises: its protocol, parsed strictly. Pure functions, bytes to values.
 
 The forms are those of gitprotocol-common, gitprotocol-http, gitprotocol-pack and gitprotocol-v2.
 """
@@ -19,7 +19,7 @@ _NO_REFS = b"capabilities^{}"
 
 
 class GitRef(msgspec.Struct, frozen=True):
-    """A ref: its full name, the object that it names, and for an annotated tag what that names in the end."""
+    """A ref: its full name, the object that it names, and the commit behind it for an annotated tag."""
 
     name: str
     object_id: str
@@ -33,49 +33,49 @@ class Advertisement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server of protocol version 2 can do: it tells its refs when it is asked to."""
+    """What a server of protocol version 2 can do; it lists its refs on a second request."""
 
     values: dict[str, str]
 
 
 class GitError(ValueError):
-    """The server says ERR: it will not serve this repository."""
+    """The server answered ERR: it does not serve this repository."""
 
 
 def lines_of(body: bytes) -> Iterator[bytes | None]:
     """Yield the lines of a body without their ends, and None for each flush; raises ValueError.
 
-    A delimiter between the parts of a request does not occur in what servers say of refs.
+    Delimiters occur in requests alone, so they are an error here.
     """
-    place = 0
-    while place < len(body):
-        prefix = body[place : place + 4]
+    offset = 0
+    while offset < len(body):
+        prefix = body[offset : offset + 4]
         if not _LENGTH.fullmatch(prefix):
-            raise ValueError(f"no length of a line at byte {place:,}")
+            raise ValueError(f"no length of a line at byte {offset:,}")
         length = int(prefix, 16)
         if length == 0:
             yield None
-            place += 4
+            offset += 4
             continue
         if length < 4 or length > LONGEST_LINE:
-            raise ValueError(f"a line of length {length} at byte {place:,}")
-        line = body[place + 4 : place + length]
+            raise ValueError(f"a line of length {length} at byte {offset:,}")
+        line = body[offset + 4 : offset + length]
         if len(line) != length - 4:
-            raise ValueError(f"the last line, at byte {place:,}, is cut off")
+            raise ValueError(f"the last line, at byte {offset:,}, is cut off")
         if line.startswith(b"ERR "):
             raise GitError(line[4:].decode("utf-8", "replace").strip())
         yield line.removesuffix(b"\n")
-        place += length
+        offset += length
 
 
 def line(text: str) -> bytes:
-    """Write one line of a request."""
+    """Encode one line of a request."""
     data = text.encode() + b"\n"
     return b"%04x%s" % (len(data) + 4, data)
 
 
 def from_advertisement(body: bytes) -> Advertisement | Capabilities:
-    """Read the answer to ``info/refs``, of protocol version 0, 1 or 2; raises ValueError."""
+    """Parse the answer to ``info/refs``, of protocol version 0, 1 or 2; raises ValueError."""
     said = _until_flush(_behind_service(lines_of(body)))
     first = next(said, None)
     if first == b"version 2":
@@ -89,7 +89,7 @@ def from_advertisement(body: bytes) -> Advertisement | Capabilities:
 
 
 def from_ls_refs(body: bytes) -> Advertisement:
-    """Read the answer to the command ``ls-refs`` of protocol version 2; raises ValueError."""
+    """Parse the answer to the command ``ls-refs`` of protocol version 2; raises ValueError."""
     refs = dict[str, GitRef]()
     for each in _until_flush(lines_of(body)):
         object_id, name, *attributes = each.split(b" ")
@@ -103,7 +103,7 @@ def from_ls_refs(body: bytes) -> Advertisement:
 
 
 def ls_refs_request(capabilities: Capabilities, prefixes: Iterable[str]) -> bytes:
-    """Write the command that asks for the refs below some prefixes, tags with their commits."""
+    """Encode the command that asks for the refs below some prefixes, tags with their commits."""
     command = line("command=ls-refs")
     if "agent" in capabilities.values:
         command += line("agent=git/bitbucket-mirror")
@@ -114,7 +114,7 @@ def ls_refs_request(capabilities: Capabilities, prefixes: Iterable[str]) -> byte
 
 
 def _behind_service(lines: Iterator[bytes | None]) -> Iterator[bytes | None]:
-    """Leave out the name of the service, which a server of version 2 need not tell, and its flush."""
+    """Skip the name of the service and its flush, which a server of version 2 may leave out."""
     first = next(lines, b"")
     if first != b"# service=git-upload-pack":
         yield first
@@ -124,7 +124,7 @@ def _behind_service(lines: Iterator[bytes | None]) -> Iterator[bytes | None]:
 
 
 def _until_flush(lines: Iterator[bytes | None]) -> Iterator[bytes]:
-    """Yield the lines before the flush that ends an answer; raises ValueError where it ends otherwise."""
+    """Yield the lines before the final flush; raises ValueError where the answer ends without one."""
     for each in lines:
         if each is None:
             if any(True for _ in lines):
@@ -135,7 +135,7 @@ def _until_flush(lines: Iterator[bytes | None]) -> Iterator[bytes]:
 
 
 def _from_v0(line_of_first: bytes, others: Iterable[bytes]) -> Advertisement:
-    """Read refs, the first of them with the capabilities behind a NUL."""
+    """Parse refs; the first line has the capabilities behind a NUL."""
     first, nul, _ = line_of_first.partition(b"\0")
     if not nul:
         raise ValueError("the first ref tells no capabilities")
@@ -160,7 +160,7 @@ def _from_v0(line_of_first: bytes, others: Iterable[bytes]) -> Advertisement:
 
 
 def _add(refs: dict[str, GitRef], ref: GitRef) -> None:
-    """Note a ref; raises ValueError for a name that was told before, and for one too many."""
+    """Add a ref; raises ValueError for a repeated name, and for one ref too many."""
     if refs.setdefault(ref.name, ref) is not ref:
         raise ValueError("two refs of one name")
     if len(refs) > MOST_REFS:
@@ -172,8 +172,8 @@ def _object_id(text: bytes) -> str:
 
 
 def _text(name: bytes) -> str:
-    r"""Read a name. A byte that is no UTF-8 becomes ``\xNN``, so that two names stay two.
+    r"""Decode a name. A byte that is not UTF-8 becomes ``\xNN``, so that different names stay different.
 
-    git allows no backslash in names; one that a server sends all the same becomes ``\x5c``.
+    git allows no backslash in names; one that a server sends nevertheless becomes ``\x5c``.
     """
     return name.replace(b"\\", rb"\x5c").decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""Access tokens of an OAuth consumer: fetched, kept until shortly before they end, shared by threads."""
+"""Access tokens of an OAuth consumer: fetched, kept until shortly before they expire, shared by threads."""
 
 import threading
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import msgspec
 
 from mirror.times import Clock
 
-EARLY_SECONDS = 120.0  # a request under way must not see its token end
+EARLY_SECONDS = 120.0  # a token must not expire during a request
 LONGEST = 86_400.0
 
 
@@ -24,7 +24,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def token_address(url: str) -> str:
-    """Return where an upstream gives out tokens: Bitbucket's web host, not its API host."""
+    """Return the address of the token endpoint: on Bitbucket's web host, not its API host."""
     parts = urlsplit(url)
     if parts.hostname == "api.bitbucket.org":
         return "https://bitbucket.org/site/oauth2/access_token"
@@ -32,7 +32,7 @@ def token_address(url: str) -> str:
 
 
 class AccessTokens:
-    """`token` is the one in force, "" where there is none; `fetch` asks for a new one."""
+    """Keeps one access token: `token`, "" where there is none; `fetch` asks for a new one."""
 
     def __init__(self, fetch: Callable[[], Grant], clock: Clock) -> None:
         self._fetch = fetch
@@ -42,17 +42,17 @@ class AccessTokens:
         self._good_until = clock()
 
     def get(self) -> str:
-        """Return a token that is still good; others wait while one thread fetches it."""
+        """Return a token that is still valid; other threads wait while one fetches it."""
         with self._lock:
             if not self.token or self._clock() >= self._good_until:
                 grant = self._fetch()
-                told = min(max(grant.expires_in, 0.0), LONGEST)
-                life = max(told - EARLY_SECONDS, told / 2)
-                self.token, self._good_until = grant.access_token, self._clock() + timedelta(seconds=life)
+                lifetime = min(max(grant.expires_in, 0.0), LONGEST)
+                seconds = max(lifetime - EARLY_SECONDS, lifetime / 2)
+                self.token, self._good_until = grant.access_token, self._clock() + timedelta(seconds=seconds)
             return self.token
 
     def drop(self, refused: str) -> None:
-        """Forget a token that was refused, unless another thread has replaced it already."""
+        """Forget a refused token, unless another thread has replaced it already."""
         with self._lock:
             if self.token == refused:
                 self.token = ""

@@ -1,6 +1,6 @@
-"""What an answer that is no success means: which error, in the upstream's own words, and what to do.
+"""Answers of an upstream: decoding a success, and turning anything else into an error that says what to do.
 
-Bodies are JSON, plain text, HTML or nothing, as recorded from Bitbucket; none may hide the status.
+Error bodies are JSON, plain text, HTML or nothing, as recorded from Bitbucket; none of them hides the status.
 """
 
 import functools
@@ -20,11 +20,41 @@ from mirror.lenient_json import decoded_bytes, mended
 Shape = TypeVar("Shape")
 
 EXCERPT = 80
+"""Characters of an unexpected body that its error shows."""
 LONGEST_READ = 65_536
+"""Bytes of a body that are searched for words."""
+
+_RETRIED = {304, 408, 425, 429}  # 304 answers a condition, and no request has one
+
+_REFS_HEADER = "x-mirror-refs"
+"""Sent by another mirror with refs that it has not read (503) or does not mirror (501).
+
+It concerns one repository, which is asked for again later; the others are not kept waiting.
+"""
+
+_NO_REFS = ' - set refs = "git" for this upstream, or refs = "none" to mirror no branches and tags'
+
+_SECRET_PARAMS = {"access_token", "jwt", "oauth_token", "token"}
+
+_USED = {
+    "basic": "a user and a token by the Basic scheme",
+    "bearer": "a token by the Bearer scheme",
+    "oauth": "an OAuth consumer's key and secret",
+    "anonymous": "none",
+}
+
+_WANTED = (
+    "an API token goes as ACCOUNT-EMAIL:TOKEN, an access token of a repository, project or workspace as TOKEN"
+    " alone, an OAuth consumer as oauth:KEY:SECRET; app passwords ended on 28 July 2026 (a Data Center takes"
+    " USER:PASSWORD, or an HTTP access token alone)"
+)
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
-    """What came back: `headers` by lower-case names, `date` by the upstream's clock, `address` as asked."""
+    """An answer of an upstream.
+
+    `headers` have lower-case names, `date` is by the upstream's clock, `address` is the one that was asked.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -34,18 +64,19 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def url(self) -> str:
-        """The address as it may be shown."""
+        """The address, fit to be shown."""
         return shown_url(self.address)
 
 
 class UnexpectedBody(UpstreamBusy):
-    """A success without the kind of body that was asked for: worth another try, then a shape error."""
+    """A success whose body is not of the kind that was asked for; retried, then an UpstreamShapeError."""
 
 
 def decoded(answer: Response, shape: type[Shape], redact: Callable[[str], str]) -> Shape:
-    """Read the body as `shape`; raises UnexpectedBody, or UpstreamShapeError naming address and JSON path.
+    """Decode a JSON body as `shape`.
 
-    `redact` takes secrets out of the excerpt that UnexpectedBody shows, before it is cut.
+    `redact` removes secrets from the excerpt that UnexpectedBody shows. Raises UnexpectedBody where the body
+    is not JSON, UpstreamShapeError that names address and JSON path where it is of another shape.
     """
     try:
         return decoded_bytes(answer.body, shape)
@@ -56,8 +87,9 @@ def decoded(answer: Response, shape: type[Shape], redact: Callable[[str], str]) 
 
 
 def unexpected_body(answer: Response, redact: Callable[[str], str], what: str) -> UnexpectedBody:
-    """Make the error for a success whose body is not as asked, with an excerpt of it."""
+    """Return the error for a success whose body is `what`, with an excerpt of the body."""
     kind = answer.headers.get("content-type", "no content type").partition(";")[0]
+    # Redacted before it is cut: half a secret would not be recognised.
     excerpt = shown(redact(answer.body[:LONGEST_READ].decode("utf-8", "replace")), EXCERPT)
     return UnexpectedBody(
         f"{answer.url}: {answer.status} with a body that is {what} ({shown(kind, 40)}): {excerpt!r}",
@@ -65,27 +97,46 @@ def unexpected_body(answer: Response, redact: Callable[[str], str], what: str) -
     )
 
 
-@functools.lru_cache(maxsize=64)
-def moment_of(date: str) -> datetime | None:
-    """Read a Date header; None where it is missing or unreadable. The same second comes many times."""
-    try:
-        moment = parsedate_to_datetime(date)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, TypeError, OverflowError):
-        return None
+def error_for(
+    answer: Response,
+    credential: Credential,
+    redact: Callable[[str], str],
+    *,
+    retry_after: float | None = None,
+) -> MirrorError:
+    """Return the error for an answer that is no success, with what the upstream says and what to do.
+
+    `redact` removes secrets from the upstream's words. `retry_after` is in seconds, None where not given.
+    """
+    words = _upstream_message(answer, redact)
+    line = f"{answer.url}: {answer.status}" + (f": {words}" if words else "")
+    if answer.status == 401 and _has_exception(answer, "AuthorisationException"):
+        # Data Center answers so for one thing that a known caller may not see.
+        return UpstreamRefused(line, status=401)
+    if answer.status == 401:
+        return _refused_credential(line, credential)
+    if answer.status == 403 and "invalid password attempts" in words.lower():
+        return CredentialsRefused(
+            f"{line} - the account is locked: log in with a browser to unlock it, then wait"
+        )
+    if _REFS_HEADER in answer.headers:
+        line += _NO_REFS if answer.status == 501 else ""
+        return UpstreamRefused(line, status=answer.status, retry_after=retry_after)
+    if answer.status >= 500 or answer.status in _RETRIED:
+        return UpstreamBusy(line, status=answer.status, retry_after=retry_after)
+    if answer.status == 410:
+        line += _removed(answer, words)
+    return UpstreamRefused(line, status=answer.status)
 
 
 def shown(text: str, length: int = 300) -> str:
-    """Make foreign text fit for a line of a terminal: one line, no control characters, not too long."""
+    """Make foreign text fit for a terminal: one line, no control characters, at most `length` characters."""
     flat = " ".join("".join(c if c.isprintable() else " " for c in text[: length * 4]).split())
     return flat if len(flat) <= length else flat[: length - 1] + "\u2026"
 
 
-_SECRET_PARAMS = {"access_token", "jwt", "oauth_token", "token"}
-
-
 def shown_url(url: str) -> str:
-    """Make an address fit to be shown: no login, no token, no long list of fields."""
+    """Make an address fit to be shown: without login, token and the long list of fields."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -98,74 +149,32 @@ def shown_url(url: str) -> str:
     return shown(urlunsplit((parts.scheme, host, parts.path, query, "")))
 
 
-_REPEATED = {304, 408, 425, 429}  # 304 answers a condition, and none was asked
-
-_REFS_HEADER = "x-mirror-refs"
-"""What another mirror sends with refs that it has not read (503) or does not mirror (501).
-
-That is said of one repository: it is asked again later by itself, and the others meanwhile.
-"""
-
-_NO_REFS = ' - set refs = "git" for this upstream, or refs = "none" to mirror no branches and tags'
-
-_USED = {
-    "basic": "a user and a token by the Basic scheme",
-    "bearer": "a token by the Bearer scheme",
-    "oauth": "an OAuth consumer's key and secret",
-    "anonymous": "none",
-}
-
-WANTED = (
-    "an API token goes as ACCOUNT-EMAIL:TOKEN, an access token of a repository, project or workspace as TOKEN"
-    " alone, an OAuth consumer as oauth:KEY:SECRET; app passwords ended on 28 July 2026 (a Data Center takes"
-    " USER:PASSWORD, or an HTTP access token alone)"
-)
+@functools.lru_cache(maxsize=64)
+def moment_of(date: str) -> datetime | None:
+    """Read a Date header; None where it is missing or unreadable. Many answers have the same one."""
+    try:
+        moment = parsedate_to_datetime(date)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
-def error_for(
-    answer: Response,
-    credential: Credential,
-    redact: Callable[[str], str],
-    *,
-    retry_after: float | None = None,
-) -> MirrorError:
-    """Choose the error that an answer without success means; `redact` takes secrets out of its words."""
-    words = upstream_message(answer, redact)
-    line = f"{answer.url}: {answer.status}" + (f": {words}" if words else "")
-    if answer.status == 401 and _names(answer, "AuthorisationException"):
-        # Data Center says so of one thing that somebody it knows may not see.
-        return UpstreamRefused(line, status=401)
-    if answer.status == 401:
-        return refused_credentials(line, credential)
-    if answer.status == 403 and "invalid password attempts" in words.lower():
-        return CredentialsRefused(
-            f"{line} - the account is locked: log in with a browser to unlock it, then wait"
-        )
-    if _REFS_HEADER in answer.headers:
-        line += _NO_REFS if answer.status == 501 else ""
-        return UpstreamRefused(line, status=answer.status, retry_after=retry_after)
-    if answer.status >= 500 or answer.status in _REPEATED:
-        return UpstreamBusy(line, status=answer.status, retry_after=retry_after)
-    if answer.status == 410:
-        line += _gone(answer, words)
-    return UpstreamRefused(line, status=answer.status)
-
-
-def refused_credentials(line: str, credential: Credential) -> MirrorError:
-    """Explain a 401: for those who sent a credential the run is over, for the anonymous just this answer."""
+def _refused_credential(line: str, credential: Credential) -> MirrorError:
+    """Explain a 401: it ends the run of a caller with a credential, but one request of an anonymous one."""
     if credential.form == "anonymous":
         return UpstreamRefused(
-            f"{line} - this needs a credential and none is configured: set `credential`; {WANTED}", status=401
+            f"{line} - this needs a credential and none is configured: set `credential`; {_WANTED}",
+            status=401,
         )
     return CredentialsRefused(
-        f"{line} - the upstream refuses the credential. Used: {_USED[credential.form]}. Wanted: {WANTED}."
+        f"{line} - the upstream refuses the credential. Used: {_USED[credential.form]}. Wanted: {_WANTED}."
         " Check the form first, then that the token has not expired and has the scopes to read accounts,"
         " workspaces, projects and repositories"
     )
 
 
-def _gone(answer: Response, words: str) -> str:
-    """Say what to configure instead of an endpoint that Bitbucket removed."""
+def _removed(answer: Response, words: str) -> str:
+    """Explain a 410: what to configure instead of an endpoint that Bitbucket removed."""
     path = answer.url.partition("?")[0].rstrip("/")
     if "CHANGE-" in words or path.endswith(("/repositories", "/workspaces", "/teams")):
         return (
@@ -175,13 +184,13 @@ def _gone(answer: Response, words: str) -> str:
     return " - this address was removed, or its removal is being rehearsed"
 
 
-def _names(answer: Response, exception: str) -> bool:
-    """Tell whether a Data Center's error is of a kind of exception."""
+def _has_exception(answer: Response, exception: str) -> bool:
+    """Tell whether a Data Center's error is of an exception class."""
     return re.search(rb'"exceptionName"\s*:\s*"[\w.]*\b' + exception.encode() + b'"', answer.body) is not None
 
 
-def upstream_message(answer: Response, redact: Callable[[str], str]) -> str:
-    """Return what the upstream says of its refusal, in one line; "" where it says nothing of use."""
+def _upstream_message(answer: Response, redact: Callable[[str], str]) -> str:
+    """Return what the upstream says about its refusal, in one line; "" where that is nothing of use."""
     try:
         body = mended(answer.body) if answer.body else None
     except (ValueError, RecursionError):
@@ -191,7 +200,7 @@ def upstream_message(answer: Response, redact: Callable[[str], str]) -> str:
 
 
 def _parts(body: Any) -> list[str]:
-    """Take the words out of the error bodies of 2.0, 1.0, OAuth and Data Center."""
+    """Return the texts in an error body of API 2.0, API 1.0, OAuth or Data Center."""
     if not isinstance(body, dict):
         return [body] if isinstance(body, str) else []
     error = body.get("error")
@@ -207,7 +216,7 @@ def _parts(body: Any) -> list[str]:
 
 
 def _detail(detail: Any) -> str:
-    """Read `detail`: a text, or the scopes that were required and granted."""
+    """Return `detail` as a text: it is one, or holds the scopes that were required and granted."""
     if not isinstance(detail, dict):
         return _text(detail)
     required, granted = _texts(detail.get("required")), _texts(detail.get("granted"))

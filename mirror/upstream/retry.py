@@ -1,4 +1,4 @@
-"""What is asked again, how often, and after how long. No other file imports tenacity."""
+"""Retries: which requests, how many attempts, which delays."""
 
 from random import Random
 
@@ -9,15 +9,18 @@ from mirror.errors import UpstreamBusy
 from mirror.upstream.budget import Budget
 
 Retrying = tenacity.Retrying
-"""Calls what it is given until that succeeds or no try is left, and raises the last error."""
+"""Calls a function until it succeeds or no attempt is left, then raises the last error."""
 
 
 class NotSent(UpstreamBusy):
-    """The request never left, so that even a write may be repeated."""
+    """The request was never sent, so that even a write may be retried."""
 
 
 class RetryPolicy:
-    """The rule of repeating: reads whenever it may help, writes only if they were not done for sure."""
+    """Which requests are retried: reads whenever it may help, writes only where they were certainly not done.
+
+    `retry` is configured; `budget` waits and tells the user why; `random` spreads the delays.
+    """
 
     def __init__(self, retry: Retry, budget: Budget, random: Random) -> None:
         self._retry = retry
@@ -28,27 +31,27 @@ class RetryPolicy:
             wait=self._delay,
             stop=tenacity.stop_after_attempt(retry.attempts),
             before_sleep=self._wait,
-            sleep=lambda _: None,  # `_wait` has waited, and told why
+            sleep=lambda _: None,  # `_wait` has waited already
             reraise=True,
         )
         self.writes = self.reads.copy(retry=tenacity.retry_if_exception(_was_not_done))
 
     def reads_at_most(self, attempts: int) -> Retrying:
-        """Return the rule for reads with another number of tries."""
+        """Return the rule for reads with another number of attempts."""
         return self.reads.copy(stop=tenacity.stop_after_attempt(attempts))
 
     def _delay(self, state: tenacity.RetryCallState) -> float:
-        """Return the seconds until the next try: as told, else growing and jittered."""
+        """Return the seconds until the next attempt: Retry-After, else a growing delay with jitter."""
         error = _error_of(state)
         if error.status == 429:
-            return 0.0  # the whole bucket is held, which the budget waits for
+            return 0.0  # the budget waits: 429 holds the whole account
         if error.retry_after:
             return error.retry_after
         longest: float = min(self._retry.max_delay, self._retry.first_delay * 2 ** (state.attempt_number - 1))
         return longest * self._random.uniform(0.5, 1.0)
 
     def _wait(self, state: tenacity.RetryCallState) -> None:
-        """Wait before the next try, telling why."""
+        """Wait before the next attempt, and tell the user why."""
         self._budget.repeat_next()
         seconds = state.next_action.sleep if state.next_action else 0.0
         if seconds:
@@ -63,5 +66,5 @@ def _error_of(state: tenacity.RetryCallState) -> UpstreamBusy:
 
 
 def _was_not_done(error: BaseException) -> bool:
-    """Tell whether a write was certainly not done, so that it may be asked again."""
+    """Tell whether a write was certainly not done, so that it may be retried."""
     return isinstance(error, NotSent) or (isinstance(error, UpstreamBusy) and error.status == 429)

@@ -1,4 +1,4 @@
-"""Addresses that upstreams send: which may be followed, and what must be taken out of them."""
+"""Addresses that upstreams send: which may be followed, and what must be removed from them."""
 
 import re
 from urllib.parse import quote, urljoin, urlsplit
@@ -14,10 +14,10 @@ _CLOUD_ORIGINS = ("https://api.bitbucket.org", "https://bitbucket.org")
 
 
 class ApiAddresses:
-    """The addresses that are one API: below the configured one, and below its other spellings.
+    """The addresses that belong to one API: those below the configured address, and its aliases.
 
-    Bitbucket links to ``api.bitbucket.org/2.0``, ``bitbucket.org/!api/2.0`` and ``bitbucket.org/api/2.0``
-    in one breath; any other server's family is its own origin.
+    Bitbucket links to ``api.bitbucket.org/2.0``, ``bitbucket.org/!api/2.0`` and ``bitbucket.org/api/2.0`` for
+    the same API; any other server has its own origin alone.
     """
 
     def __init__(self, url: str) -> None:
@@ -29,9 +29,9 @@ class ApiAddresses:
         self._paths = tuple({f"{parts.path.rstrip('/')}/", "/2.0/", "/!api/2.0/", "/api/2.0/"})
 
     def checked_next(self, link: str, asked: str) -> str:
-        """Return a `next` link that may be followed, as it is.
+        """Return a `next` link, made absolute, that was found at the address `asked`.
 
-        Raises UpstreamShapeError for one that leaves the family or leads to `asked`, where it was found.
+        Raises UpstreamShapeError for one that leaves the API or leads back to `asked`.
         """
         try:
             sound = link.isprintable() and " " not in link
@@ -55,9 +55,9 @@ class ApiAddresses:
 
 
 def redirected(url: str, location: str) -> str | None:
-    """Return where a redirect leads, or None unless that is the same host and port, no less safe.
+    """Return the target of a redirect; None where it is another host or port, or less safe.
 
-    From http to https is safe, where both are at their usual ports; a login in the address is not.
+    From http to https at their usual ports is safe; an address with a login in it is not.
     """
     try:
         target = urljoin(url, location)
@@ -73,22 +73,22 @@ def redirected(url: str, location: str) -> str | None:
 
 
 def fields_of(url: str) -> str | None:
-    """Return the `fields` parameter of an address as it is written there."""
+    """Return the `fields` parameter of an address, still encoded; None where it has none."""
     found = _FIELDS.search(url)
     return found[0] if found else None
 
 
 def with_fields(url: str, fields: str) -> str:
-    """Return an address with its `fields` parameter, as it is to be written, replaced or added."""
+    """Return an address with another `fields` parameter, given encoded."""
     if _FIELDS.search(url):
         return _FIELDS.sub(lambda _: fields, url, count=1)
     return f"{url}{'&' if '?' in url else '?'}fields={fields}"
 
 
 def without_login(url: str) -> str:
-    """Take the login out of a clone address; ``git@`` and ``hg@`` are the service's own users, no login.
+    """Remove the login from a clone address; ``git@`` and ``hg@`` are the service's own users, and stay.
 
-    Bitbucket writes the asker's user name into the addresses that it lists.
+    Bitbucket writes the caller's user name into the addresses that it lists.
     """
     found = _LOGIN.match(url)
     if found is None:
@@ -100,5 +100,5 @@ def without_login(url: str) -> str:
 
 
 def segment(text: str) -> str:
-    """Write a text as one segment of a path."""
+    """Encode a text as one segment of a path."""
     return quote(text, safe="")
