@@ -19,12 +19,12 @@ from freshness import TICK, WARM_DAYS, History, sandbox_sizes
 
 from mirror.background.freshness import Watch
 from mirror.config import Config, Duration, UpstreamConfig
-from mirror.operations import Wishes, sync_all
+from mirror.operations import SyncOptions, sync_all
 from mirror.report import Silent
 from mirror.sandbox import Sandbox, World, running
 from mirror.sandbox.exchange import TOKEN
 from mirror.store.files import open_reader
-from mirror.sync.scope import Part
+from mirror.sync.scope import Scope
 from mirror.times import from_text
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
@@ -75,7 +75,7 @@ class Trial:
 
     def run(self, config: Config, hours: float, choose: Chooser) -> tuple[int, list[float]]:
         """Let time go by, look where `choose` says; return the requests and the minutes pushes waited."""
-        sync_all(config, Wishes(), report=Silent(), stop=threading.Event(), clock=self.clock.now)
+        sync_all(config, SyncOptions(), report=Silent(), stop=threading.Event(), clock=self.clock.now)
         first, until = self._requests(), hours * 3600
         ticks = 0.0
         while ticks < until:
@@ -84,8 +84,8 @@ class Trial:
             self.clock.moment = START + timedelta(hours=1, seconds=ticks)
             names = choose(self.clock.moment)
             if names:
-                wishes = Wishes(part=Part(due=names, leftovers=False, kind="watch"))
-                sync_all(config, wishes, report=Silent(), stop=threading.Event(), clock=self.clock.now)
+                options = SyncOptions(scope=Scope(due=names, leftovers=False, kind="watch"))
+                sync_all(config, options, report=Silent(), stop=threading.Event(), clock=self.clock.now)
         return self._requests() - first, self._waits()
 
     def _push(self, until: float) -> None:

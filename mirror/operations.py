@@ -1,4 +1,4 @@
-"""One sitting of syncing: the file locked and opened, every upstream in turn, waits that can be stopped."""
+"""Run a sync: lock and open the file, then sync each upstream in turn; waits are interruptible."""
 
 import os
 import sqlite3
@@ -23,7 +23,7 @@ from mirror.store.ledger import RequestLedger
 from mirror.store.runs import add_answers, merge_watch_runs
 from mirror.sync.crawl import Run, sync_upstream
 from mirror.sync.plan import Plan, plan_upstream
-from mirror.sync.scope import EVERYTHING, Part
+from mirror.sync.scope import EVERYTHING, Scope
 from mirror.sync.verify import Finding, verify_upstream
 from mirror.times import Clock, utc_now
 from mirror.upstream.budget import limit_in_force
@@ -32,15 +32,15 @@ from mirror.upstream.connect import SANDBOX_URL, Connection, connect, default_li
 SANDBOX_SIZE = 1_000
 
 
-class Patience:
-    """Waiting that tells why, counts down, and ends at once when the process is asked to stop."""
+class InterruptibleWait:
+    """A wait that reports its reason, counts down, and ends at once when the process is asked to stop."""
 
     def __init__(self, stop: threading.Event, report: Reporter) -> None:
         self.stop = stop
         self._report = report
 
-    def wait(self, seconds: float, why: str) -> None:
-        """Wait so many seconds; raises Interrupted as soon as `stop` is set."""
+    def __call__(self, seconds: float, why: str) -> None:
+        """Wait for a number of seconds; raises Interrupted as soon as `stop` is set."""
         left = seconds
         while left > 0 and not self.stop.is_set():
             self._report.waiting(left, why)
@@ -50,19 +50,27 @@ class Patience:
             raise Interrupted("stopped while waiting; the place is kept")
 
 
-class Wishes(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user asked of a sync beyond the configuration; no `names` means every upstream."""
+class SyncOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user asked of a sync beyond the configuration.
+
+    - `names`: the upstreams to sync; empty for all.
+    - `full`: list every workspace in full, and trust nothing that was checked lately.
+    - `may_wait`: wait where the request budget is spent; otherwise the run pauses.
+    - `max_requests`: pause after this many requests.
+    - `confirm_absence`: believe that what is gone is gone, however much it is.
+    - `scope`: which parts of a sync to run.
+    """
 
     names: tuple[str, ...] = ()
     full: bool = False
     may_wait: bool = True
     max_requests: int | None = None
     confirm_absence: bool = False
-    part: Part = EVERYTHING
+    scope: Scope = EVERYTHING
 
 
 def chosen(config: Config, names: Sequence[str]) -> list[UpstreamConfig]:
-    """Pick the upstreams that are meant; raises ConfigError for a name that is none."""
+    """Return the upstreams of these names, or all without names; raises ConfigError for an unknown one."""
     known = {upstream.name: upstream for upstream in config.upstreams}
     for name in names:
         if name not in known:
@@ -72,16 +80,16 @@ def chosen(config: Config, names: Sequence[str]) -> list[UpstreamConfig]:
 
 @contextmanager
 def built_in_sandbox(config: Config) -> Iterator[None]:
-    """Serve the built-in sandbox while an upstream of kind sandbox names no address of its own.
+    """Serve the built-in sandbox, if an upstream of kind sandbox has no address of its own.
 
-    One that answers at the default address already is used as it is.
+    A sandbox that already answers at the default address is used as it is.
     """
     if not any(upstream.kind == "sandbox" and not upstream.url for upstream in config.upstreams):
         yield
         return
     where = urlsplit(SANDBOX_URL)
     with ExitStack() as stack:
-        with suppress(OSError):  # whoever has the port is asked as an upstream, and known by its answers
+        with suppress(OSError):  # another process has the port: it is asked as an upstream
             stack.enter_context(
                 running(Sandbox(World(SANDBOX_SIZE)), host=str(where.hostname), port=int(where.port or 0))
             )
@@ -89,17 +97,17 @@ def built_in_sandbox(config: Config) -> Iterator[None]:
 
 
 def sync_all(
-    config: Config, wishes: Wishes, *, report: Reporter, stop: threading.Event, clock: Clock = utc_now
+    config: Config, options: SyncOptions, *, report: Reporter, stop: threading.Event, clock: Clock = utc_now
 ) -> list[Summary]:
-    """Bring the mirror up to date from every upstream that is meant, one after the other.
+    """Bring the mirror up to date from each chosen upstream, one after the other.
 
-    Raises ConfigError, StoreLocked and other StoreErrors; an upstream's troubles are in its summary. An
+    Raises ConfigError, StoreLocked and other StoreErrors; the errors of an upstream are in its summary. An
     interrupted run is the last one.
     """
     summaries = list[Summary]()
-    with _explained(config), closing(_runs(config, wishes, report=report, stop=stop, clock=clock)) as runs:
+    with _explained(config), closing(_runs(config, options, report=report, stop=stop, clock=clock)) as runs:
         for run in runs:
-            summaries.append(sync_upstream(run, wishes.part))
+            summaries.append(sync_upstream(run, options.scope))
             _keep_answers(run)
             if summaries[-1].state == "interrupted":
                 break
@@ -108,26 +116,26 @@ def sync_all(
 
 
 def _keep_answers(run: Run) -> None:
-    """Add how the upstream answered to what is known of all runs, and a look that found nothing to others."""
+    """Add the answers of a run to those of all runs, and merge a watch run that found nothing."""
     with run.store.transaction() as connection:
         add_answers(connection, run.upstream_id, run.budget.answers, at=run.now_text())
         merge_watch_runs(connection, run.upstream_id)
 
 
-def plan_all(config: Config, wishes: Wishes, *, clock: Clock = utc_now) -> list[Plan]:
-    """Work out what `sync_all` would ask, without waiting; raises what it raises, and UpstreamError."""
-    wishes = msgspec.structs.replace(wishes, may_wait=False)
+def plan_all(config: Config, options: SyncOptions, *, clock: Clock = utc_now) -> list[Plan]:
+    """Compute what `sync_all` would ask, without waiting; raises what it raises, and UpstreamError."""
+    options = msgspec.structs.replace(options, may_wait=False)
     nobody = threading.Event()
     with (
         _explained(config),
-        closing(_runs(config, wishes, report=Silent(), stop=nobody, clock=clock)) as runs,
+        closing(_runs(config, options, report=Silent(), stop=nobody, clock=clock)) as runs,
     ):
         return [plan_upstream(run) for run in runs]
 
 
 def verify_all(
     config: Config,
-    wishes: Wishes,
+    options: SyncOptions,
     *,
     sample: int | None,
     repair: bool,
@@ -135,9 +143,12 @@ def verify_all(
     stop: threading.Event,
     clock: Clock = utc_now,
 ) -> tuple[list[Summary], list[Finding]]:
-    """Compare mirror and upstreams, `sample` repositories of each or all; raises what `sync_all` raises."""
+    """Compare mirror and upstreams: `sample` repositories of each, or (None) all.
+
+    With `repair`, the upstream's answer replaces what differs. Raises what `sync_all` raises.
+    """
     summaries, findings = list[Summary](), list[Finding]()
-    with _explained(config), closing(_runs(config, wishes, report=report, stop=stop, clock=clock)) as runs:
+    with _explained(config), closing(_runs(config, options, report=report, stop=stop, clock=clock)) as runs:
         for run in runs:
             summary, found = verify_upstream(run, sample=sample, repair=repair, random=Random())
             _keep_answers(run)
@@ -149,26 +160,26 @@ def verify_all(
 
 
 def _explained(config: Config) -> AbstractContextManager[None]:
-    """Raise StoreError for whatever goes wrong because the file is damaged."""
+    """Raise StoreError for any error that comes of a damaged file."""
     return damage_explained(Path(config.database))
 
 
 def _runs(
-    config: Config, wishes: Wishes, *, report: Reporter, stop: threading.Event, clock: Clock
+    config: Config, options: SyncOptions, *, report: Reporter, stop: threading.Event, clock: Clock
 ) -> Generator[Run]:
-    """Yield a run for each upstream that is meant, with the file locked and open for all of them.
+    """Yield a run for each chosen upstream, with the file locked and open for all of them.
 
-    Whoever takes them closes this, whatever happens: then connections, file and lock are let go.
+    The caller closes the generator, whatever happens: that closes connections, file and lock.
     """
     path = Path(config.database)
-    upstreams = chosen(config, wishes.names)
+    upstreams = chosen(config, options.names)
     mode = config.mode
     with sync_lock(path, mode), Store(path, mode) as store, ExitStack() as stack:
-        patience = Patience(stop, report)
-        # All of them first: a credential that cannot be read is told before anything is spent.
+        wait = InterruptibleWait(stop, report)
+        # Connect all of them first: an unreadable credential is reported before any request is spent.
         connections = list[Connection]()
         for upstream in upstreams:
-            connections.append(_connect(upstream, store, patience, wishes, clock))
+            connections.append(_connect(upstream, store, wait, options, clock))
             stack.callback(connections[-1].upstream.close)
         for upstream, connection in zip(upstreams, connections, strict=True):
             yield Run(
@@ -180,21 +191,21 @@ def _runs(
                 clock=clock,
                 stop=stop,
                 report=report,
-                full=wishes.full,
-                confirm_absence=wishes.confirm_absence,
+                full=options.full,
+                confirm_absence=options.confirm_absence,
             )
 
 
 def _connect(
-    upstream: UpstreamConfig, store: Store, patience: Patience, wishes: Wishes, clock: Clock
+    upstream: UpstreamConfig, store: Store, wait: InterruptibleWait, options: SyncOptions, clock: Clock
 ) -> Connection:
     return connect(
         upstream,
         ledger=RequestLedger(store),
-        wait=patience.wait,
+        wait=wait,
         clock=clock,
-        may_wait=wishes.may_wait,
-        max_requests=wishes.max_requests,
+        may_wait=options.may_wait,
+        max_requests=options.max_requests,
         timer=time.monotonic,
     )
 

@@ -11,7 +11,7 @@ import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 from sync_harness import Notes
 
-from mirror.background.jobs import Last, Work, is_missed, next_run, part_of, read_last, works
+from mirror.background.jobs import Last, Work, is_missed, next_run, read_last, scope_of, works
 from mirror.background.service import DEFAULTS, Background, checked
 from mirror.background.triggers import next_time, trigger_of
 from mirror.config import AlertConfig, Config, from_toml
@@ -99,7 +99,7 @@ def test_refs_with_a_schedule_of_their_own_are_left_to_it() -> None:
         '[[upstream]]\nname = "a"\nrefs_schedule = "@daily"\nretry_schedule = "5m"\n'
         'sweep_schedule = "@weekly"'
     )
-    parts = {work.kind: part_of(work) for work in works(config)}
+    parts = {work.kind: scope_of(work) for work in works(config)}
     assert [kind for kind, part in parts.items() if part.refs and kind != "verify"] == ["refs"]
     assert [kind for kind, part in parts.items() if part.listings and kind != "verify"] == ["sync", "sweep"]
 

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from mirror.cli.output import print_status
 from mirror.config import Config, UpstreamConfig
-from mirror.operations import Wishes, sync_all
+from mirror.operations import SyncOptions, sync_all
 from mirror.queries.caller import OPERATOR
 from mirror.queries.repositories import repository_details
 from mirror.queries.status import read_status
@@ -173,7 +173,7 @@ def synced(
     upstream = UpstreamConfig(name="other", kind="cloud", url=f"{address}/2.0", workspaces=workspaces)
     (summary,) = sync_all(
         Config(database=str(path), upstreams=(upstream,)),
-        Wishes(may_wait=False),
+        SyncOptions(may_wait=False),
         report=Silent(),
         stop=threading.Event(),
         clock=lambda: utc_now() + after,

@@ -7,7 +7,7 @@ import pytest
 from cli_runner import small_sandbox
 
 from mirror.config import Config, UpstreamConfig
-from mirror.operations import Wishes, sync_all
+from mirror.operations import SyncOptions, sync_all
 from mirror.report import Silent
 
 
@@ -25,7 +25,7 @@ def test_what_breaks_in_a_run_lets_go_of_the_lock(tmp_path: Path) -> None:
         upstreams = (UpstreamConfig(name="box", kind="sandbox", url=box.url),)
         config = Config(database=str(tmp_path / "mirror.db"), upstreams=upstreams)
         with pytest.raises(ZeroDivisionError) as kept:
-            sync_all(config, Wishes(), report=Breaks(), stop=threading.Event())
-        (summary,) = sync_all(config, Wishes(), report=Silent(), stop=threading.Event())
+            sync_all(config, SyncOptions(), report=Breaks(), stop=threading.Event())
+        (summary,) = sync_all(config, SyncOptions(), report=Silent(), stop=threading.Event())
         assert summary.state == "complete"
         assert kept.value.args[0] == "listing workspaces"

@@ -13,7 +13,7 @@ from mirror.report import Summary
 from mirror.sandbox import Fault
 from mirror.store.files import open_reader
 from mirror.sync.crawl import sync_upstream
-from mirror.sync.scope import Part
+from mirror.sync.scope import Scope
 
 ONE = ("jespern",)
 PISTON = "jespern/django-piston"
@@ -100,7 +100,7 @@ def test_refs_that_a_run_leaves_out_are_missing(tmp_path: Path) -> None:
     """Where branches and tags have a schedule of their own, a sync without them is not complete."""
     with crawling(tmp_path, workspaces=ONE) as (_, crawl):
         with crawl.run() as run:
-            summary = sync_upstream(run, Part(refs=False))
+            summary = sync_upstream(run, Scope(refs=False))
         assert kinds(summary) == ("incomplete", 1, [], [])
         assert f"branches and tags of {summary.refs_waiting} repositories" in printed(summary)
         assert crawl.sync().state == "complete"

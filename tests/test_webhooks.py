@@ -21,7 +21,7 @@ from mirror.serve.webhook_events import read_event
 from mirror.serve.webhook_writer import Hook, Kept, Spool, WebhookWriter
 from mirror.serve.webhooks import LARGEST_BODY, accept, write
 from mirror.store import Store
-from mirror.store.webhooks import Delivery, Move, News
+from mirror.store.webhooks import Delivery, RefUpdate, RepositoryEvent
 from mirror.times import to_text, utc_now
 
 
@@ -153,9 +153,9 @@ def test_unusual_text_is_taken_as_the_crawl_takes_it(hook: WebhookClient, text: 
 def test_a_delivery_older_than_the_listing_of_refs_is_only_asked_about(hook: WebhookClient) -> None:
     """It was kept while the file could not be written, and a sync came in between."""
     late = Delivery("repo:push", "0" * 64, "late", to_text(START - timedelta(days=1)))
-    move = Move("branch", "main", OLD, Ref(kind="branch", name="main", target_hash=NEW))
+    move = RefUpdate("branch", "main", OLD, Ref(kind="branch", name="main", target_hash=NEW))
     with Store(hook.crawl.path) as store:
-        kept = Kept("here", late, [News(hook.uuid(SOME), SOME, [move])])
+        kept = Kept("here", late, [RepositoryEvent(hook.uuid(SOME), SOME, [move])])
         assert write(store, kept, utc_now()) == {"outcome": "taken", "refs_moved": 0, "marked": 1}
     assert hook.main() == OLD
 

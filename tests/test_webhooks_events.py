@@ -28,20 +28,20 @@ PUSHES = sorted(
 @pytest.mark.skipif(not PUSHES, reason="the recorded bodies are not here")
 @pytest.mark.parametrize("path", PUSHES, ids=lambda path: path.name)
 def test_recorded_pushes_are_understood(path: Path) -> None:
-    """Every ref that a real push names is a move, with the commits that it names."""
+    """Every ref that a real push names is a update, with the commits that it names."""
     body = path.read_bytes()
     told = json.loads(body)
     if "push" not in told:
         assert read_event("pullrequest:created", body, datacenter=False) is None
         return
-    (news,) = read_event("repo:push", body, datacenter=False) or []
-    assert (news.uuid, news.full_name) == (told["repository"]["uuid"], told["repository"]["full_name"])
+    (found,) = read_event("repo:push", body, datacenter=False) or []
+    assert (found.uuid, found.full_name) == (told["repository"]["uuid"], told["repository"]["full_name"])
     wanted = [
         tuple(side and side["target"]["hash"] for side in (change["old"], change["new"]))
         for change in told["push"]["changes"]
     ]
-    assert [(move.old, move.new and move.new.target_hash) for move in news.moves] == wanted
-    assert not news.row
+    assert [(update.old, update.new and update.new.target_hash) for update in found.updates] == wanted
+    assert not found.row
 
 
 SERVER_PUSHES = sorted(
@@ -55,14 +55,14 @@ def test_recorded_pushes_to_data_center_are_understood(path: Path) -> None:
     """Every ref, with zeros for what is not there; also those that changed none."""
     body = path.read_bytes()
     told = json.loads(body)
-    (news,) = read_event("repo:refs_changed", body, datacenter=True) or []
-    assert news.uuid == f"id:{told['repository']['id']}"
+    (found,) = read_event("repo:refs_changed", body, datacenter=True) or []
+    assert found.uuid == f"id:{told['repository']['id']}"
     none = "0" * 40
     wanted = [
         tuple(None if side == none else side for side in (change["fromHash"], change["toHash"]))
         for change in told["changes"]
     ]
-    assert [(move.old, move.new and move.new.target_hash) for move in news.moves] == wanted
+    assert [(update.old, update.new and update.new.target_hash) for update in found.updates] == wanted
 
 
 SIGNED = [
@@ -88,8 +88,8 @@ def test_signatures_of_real_servers_are_verified(path: Path, signature: str) -> 
 def test_a_push_to_cloud_carries_all_of_its_heads() -> None:
     """Commit, author, message and parents as a listing would tell them, and a tag's own words."""
     body = body_of("cloud_push.json", NAME="any/name", UUID="{u}", OLD=OLD, NEW=NEW)
-    (news,) = read_event("repo:push", body, datacenter=False) or []
-    branch, tag = news.moves
+    (found,) = read_event("repo:push", body, datacenter=False) or []
+    branch, tag = found.updates
     assert branch.new is not None
     assert (branch.kind, branch.name, branch.old, branch.new.target_hash) == ("branch", "main", OLD, NEW)
     assert branch.new.target_date == "2026-05-16T07:36:56.000000Z"
@@ -106,9 +106,9 @@ def test_a_push_to_data_center_has_hashes_alone() -> None:
     """Zeros stand for none, projects for workspaces."""
     words = {"SLUG": "slug", "KEY": "KEY", "OLD": OLD, "NEW": NEW}
     body = body_of("datacenter_refs_changed.json", **words)
-    (news,) = read_event("repo:refs_changed", body, datacenter=True) or []
-    assert (news.uuid, news.full_name) == ("id:4711", "KEY/slug")
-    assert [(move.kind, move.name, move.old) for move in news.moves] == [
+    (found,) = read_event("repo:refs_changed", body, datacenter=True) or []
+    assert (found.uuid, found.full_name) == ("id:4711", "KEY/slug")
+    assert [(update.kind, update.name, update.old) for update in found.updates] == [
         ("branch", "main", OLD),
         ("tag", "v1", None),
     ]
@@ -117,12 +117,12 @@ def test_a_push_to_data_center_has_hashes_alone() -> None:
 def test_what_is_renamed_or_forked_is_a_row_to_ask_for() -> None:
     """The fork, not what it was forked from; the new name, not the old one."""
     body = body_of("cloud_fork.json", NAME="any/name", UUID="{u}", FORK="else/name", FORKUUID="{f}")
-    assert [(news.uuid, news.row) for news in read_event("repo:fork", body, datacenter=False) or []] == [
+    assert [(found.uuid, found.row) for found in read_event("repo:fork", body, datacenter=False) or []] == [
         ("{f}", True)
     ]
     body = body_of("datacenter_modified.json", SLUG="after", KEY="KEY")
-    (news,) = read_event("repo:modified", body, datacenter=True) or []
-    assert (news.full_name, news.row) == ("KEY/after", True)
+    (found,) = read_event("repo:modified", body, datacenter=True) or []
+    assert (found.full_name, found.row) == ("KEY/after", True)
 
 
 def test_events_of_no_concern_are_none() -> None:
@@ -209,16 +209,19 @@ def test_a_push_with_a_name_that_git_refuses_is_malformed(datacenter: bool) -> N
 def test_hashes_are_read_in_either_length_and_case() -> None:
     """SHA-256 has 64 digits; the mirror has them in lower case."""
     body = body_of("cloud_push.json", NAME="a/b", UUID="{u}", OLD="A" * 40, NEW="b" * 64)
-    (news,) = read_event("repo:push", body, datacenter=False) or []
-    assert (news.moves[0].old, news.moves[0].new and news.moves[0].new.target_hash) == ("a" * 40, "b" * 64)
+    (found,) = read_event("repo:push", body, datacenter=False) or []
+    assert (found.updates[0].old, found.updates[0].new and found.updates[0].new.target_hash) == (
+        "a" * 40,
+        "b" * 64,
+    )
 
 
 def test_refs_of_a_mercurial_repository_are_left_to_the_run() -> None:
     """Their names follow other rules than git's."""
     body = body_of("cloud_push.json", NAME="a/b", UUID="{u}", OLD=OLD, NEW=NEW)
     body = body.replace(b'"full_name"', b'"scm": "hg", "full_name"')
-    (news,) = read_event("repo:push", body, datacenter=False) or []
-    assert (news.uuid, list(news.moves)) == ("{u}", [])
+    (found,) = read_event("repo:push", body, datacenter=False) or []
+    assert (found.uuid, list(found.updates)) == ("{u}", [])
 
 
 @given(

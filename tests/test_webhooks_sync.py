@@ -16,11 +16,11 @@ from mirror.sandbox import parse_fault, repository_refs
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
 from mirror.sync.crawl import Run, sync_upstream
-from mirror.sync.scope import MARKED, REFS, RETRY, Part
+from mirror.sync.scope import HINTS, REFS, RETRY, Scope
 from mirror.upstream.connect import connect
 
 
-def work(hook: WebhookClient, part: Part, later: float = 60) -> Summary:
+def work(hook: WebhookClient, scope: Scope, later: float = 60) -> Summary:
     """Do part of a sync."""
     crawl = hook.crawl
     crawl.clock.wait(later)
@@ -43,7 +43,7 @@ def work(hook: WebhookClient, part: Part, later: float = 60) -> Summary:
                 stop=threading.Event(),
                 report=Silent(),
             )
-            return sync_upstream(run, part)
+            return sync_upstream(run, scope)
 
 
 def marks(hook: WebhookClient) -> int:
@@ -63,7 +63,7 @@ def test_a_push_is_confirmed_by_one_request(hook: WebhookClient) -> None:
     hook.sandbox.do("push", SOME, branch="main")
     hook.push(OLD, NEW)
     assert marks(hook) == 1
-    summary = work(hook, MARKED)
+    summary = work(hook, HINTS)
     assert (summary.state, summary.kind, summary.counts.requests) == ("complete", "marked", 1)
     assert marks(hook) == 0
     (told,) = [
@@ -78,7 +78,7 @@ def test_a_lie_lasts_until_the_next_run(hook: WebhookClient) -> None:
     """A signed push that never happened is taken back."""
     hook.push(OLD, NEW)
     assert hook.main() == NEW
-    work(hook, MARKED)
+    work(hook, HINTS)
     assert hook.main() == OLD
     true(hook)
 
@@ -103,7 +103,7 @@ def test_what_happened_to_a_row_is_asked_at_once(hook: WebhookClient, action: st
         hook.sandbox.do(action, SOME, **more)
         assert hook.crawl.one("SELECT uuid FROM repositories WHERE full_name = ?", SOME) == uuid
         hook.about("repo:deleted" if action == "delete" else "repo:updated", "cloud_updated.json", SOME)
-    assert work(hook, MARKED).state == "complete"
+    assert work(hook, HINTS).state == "complete"
     assert hook.crawl.one("SELECT count(*) FROM repositories WHERE refs_synced_at IS NULL") == 0
     assert marks(hook) == 0
     true(hook)
@@ -116,7 +116,7 @@ def test_a_transfer_to_an_owner_who_is_not_mirrored_is_a_tombstone(tmp_path: Pat
         for full_name in (SOME, f"{owner}/django-registration"):
             hook.sandbox.do("transfer", full_name, to="brodie")
             hook.about("repo:transfer", "cloud_updated.json", full_name)
-        assert work(hook, MARKED).state == "complete"
+        assert work(hook, HINTS).state == "complete"
         assert hook.crawl.gone() == {
             "brodie/django-profiles": "transferred to brodie/django-profiles",
             "brodie/django-registration": "transferred to brodie/django-registration",
@@ -126,7 +126,7 @@ def test_a_transfer_to_an_owner_who_is_not_mirrored_is_a_tombstone(tmp_path: Pat
 def test_a_webhook_alone_buries_nothing(hook: WebhookClient) -> None:
     """The repository that is said to be deleted is still there."""
     hook.about("repo:deleted", "cloud_updated.json")
-    work(hook, MARKED)
+    work(hook, HINTS)
     assert hook.crawl.gone() == {}
     true(hook)
 
@@ -150,12 +150,12 @@ def test_a_marked_workspace_that_cannot_be_listed_waits_for_its_next_try(hook: W
     hook.about("repo:deleted", "cloud_updated.json")
     hook.sandbox.add_fault(parse_fault("403,where=listing,nth=every"))
     assert is_work()
-    assert work(hook, MARKED).state == "incomplete"
+    assert work(hook, HINTS).state == "incomplete"
     assert (marks(hook), is_work()) == (1, False)
-    assert work(hook, MARKED).counts.requests == 0
+    assert work(hook, HINTS).counts.requests == 0
     hook.crawl.clock.wait(900)
     assert is_work()
-    assert work(hook, MARKED).state == "incomplete"
+    assert work(hook, HINTS).state == "incomplete"
     assert (marks(hook), is_work()) == (1, False)
     hook.sandbox.clear_faults()
     hook.crawl.sync()
@@ -168,16 +168,16 @@ def test_a_mark_of_a_workspace_that_is_mirrored_no_longer_is_forgotten(hook: Web
     hook.sandbox.do("delete", SOME)
     hook.about("repo:deleted", "cloud_updated.json")
     hook.crawl.config = msgspec.structs.replace(hook.crawl.config, workspaces=("jespern",))
-    assert work(hook, MARKED).state == "complete"
+    assert work(hook, HINTS).state == "complete"
     assert marks(hook) == 0
 
 
 def test_parts_leave_each_others_places_alone(hook: WebhookClient) -> None:
     """Refs alone, leftovers alone: no listing is asked for, and the next whole sync finds what they left."""
     hook.sandbox.do("rename", SOME, name="another")
-    for part in (REFS, RETRY):
-        summary = work(hook, part)
-        assert (summary.state, summary.kind, summary.counts.requests) == ("complete", part.kind, 0)
-    assert work(hook, Part(due={"jespern"})).counts.requests == 1
+    for scope in (REFS, RETRY):
+        summary = work(hook, scope)
+        assert (summary.state, summary.kind, summary.counts.requests) == ("complete", scope.kind, 0)
+    assert work(hook, Scope(due={"jespern"})).counts.requests == 1
     hook.crawl.sync()
     true(hook)

@@ -11,7 +11,7 @@ from upstream_fakes import MemoryLedger
 from write_harness import WriteHarness, writable
 
 from mirror.model import RepositorySettings
-from mirror.operations import Wishes, sync_all
+from mirror.operations import SyncOptions, sync_all
 from mirror.report import Silent
 from mirror.sandbox import Fault, repository_refs, visible_repositories
 from mirror.store import Store
@@ -222,7 +222,7 @@ def test_a_sync_under_way_is_not_harmed(tmp_path: Path) -> None:
         made.sandbox.add_fault(Fault("slow", where="listing", nth=None, seconds=0.05))
         token = made.path.with_name("token")
         config = made.with_credential(f"file:{token}")
-        full = Wishes(full=True)
+        full = SyncOptions(full=True)
         sync = threading.Thread(
             target=lambda: sync_all(config, full, report=Silent(), stop=threading.Event())
         )

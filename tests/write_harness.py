@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from mirror.config import Config, Duration, Retry, UpstreamConfig
-from mirror.operations import Wishes, sync_all
+from mirror.operations import SyncOptions, sync_all
 from mirror.queries.caller import OPERATOR
 from mirror.queries.repositories import repository_named
 from mirror.report import Silent
@@ -57,7 +57,7 @@ class WriteHarness:
         token = self.path.with_name("token")
         token.write_text(SECRET, "utf-8")
         config = self.with_credential(f"file:{token}")
-        for summary in sync_all(config, Wishes(), report=Silent(), stop=threading.Event()):
+        for summary in sync_all(config, SyncOptions(), report=Silent(), stop=threading.Event()):
             assert summary.exit_code == 0, summary
 
     def row(self, full_name: str) -> dict[str, Any] | None:

@@ -15,13 +15,13 @@ from typing import Literal, NamedTuple
 from mirror.background.triggers import next_time
 from mirror.config import Config, UpstreamConfig
 from mirror.errors import StoreError
-from mirror.operations import Wishes, sync_all, verify_all
+from mirror.operations import SyncOptions, sync_all, verify_all
 from mirror.report import Reporter, Summary
 from mirror.store import Store
 from mirror.store.cursors import Cursors
 from mirror.store.files import open_reader
 from mirror.store.integrity import check_file
-from mirror.sync.scope import EVERYTHING, MARKED, REFS, RETRY, Part
+from mirror.sync.scope import EVERYTHING, HINTS, REFS, RETRY, Scope
 from mirror.times import Clock, from_text, to_text
 
 Kind = Literal["sync", "sweep", "refs", "retry", "verify", "marked", "watch"]
@@ -169,28 +169,28 @@ def do(
 
     `due` are the workspaces that watching lists.
     """
-    part = part_of(work, due)
-    wishes = Wishes(names=(work.upstream.name,), may_wait=False, full=work.kind == "sweep", part=part)
+    scope = scope_of(work, due)
+    options = SyncOptions(names=(work.upstream.name,), may_wait=False, full=work.kind == "sweep", scope=scope)
     if work.kind == "verify":
-        return _verify(work, config, wishes, report=report, stop=stop, clock=clock)
-    return sync_all(config, wishes, report=report, stop=stop, clock=clock)
+        return _verify(work, config, options, report=report, stop=stop, clock=clock)
+    return sync_all(config, options, report=report, stop=stop, clock=clock)
 
 
-def part_of(work: Work, due: Collection[str] = ()) -> Part:
+def scope_of(work: Work, due: Collection[str] = ()) -> Scope:
     """Say which part of a sync a kind of work does; refs with a schedule of their own are left to it."""
     own = bool(work.upstream.refs_schedule.strip())
     if work.kind == "refs":
         return REFS
     if work.kind == "marked":
-        return MARKED
+        return HINTS
     if work.kind == "watch":
-        return Part(due=due, leftovers=False, refs=not own, kind="watch")
-    part = RETRY if work.kind == "retry" else EVERYTHING
-    return Part(listings=part.listings, refs=not own, kind=part.kind)
+        return Scope(due=due, leftovers=False, refs=not own, kind="watch")
+    scope = RETRY if work.kind == "retry" else EVERYTHING
+    return Scope(listings=scope.listings, refs=not own, kind=scope.kind)
 
 
 def _verify(
-    work: Work, config: Config, wishes: Wishes, *, report: Reporter, stop: threading.Event, clock: Clock
+    work: Work, config: Config, options: SyncOptions, *, report: Reporter, stop: threading.Event, clock: Clock
 ) -> list[Summary]:
     """Compare a sample of rows, and look the file over; what is wrong is told and left to `mirror verify`."""
     complaints = check_file(Path(config.database), repair=False)
@@ -199,7 +199,7 @@ def _verify(
     _keep(work, config, f"{len(complaints):,} faults; see: mirror verify" if complaints else "", clock)
     summaries, findings = verify_all(
         config,
-        wishes,
+        options,
         sample=work.upstream.verify_sample,
         repair=False,
         report=report,

@@ -17,7 +17,7 @@ from mirror.errors import ConfigError, Interrupted, StoreError, StoreLocked
 from mirror.file_modes import warn_of_open_files
 from mirror.observe.alerts import Alerts
 from mirror.observe.logs import Logged, log_run, secrets_of, set_up
-from mirror.operations import Wishes, accounts, built_in_sandbox, plan_all, sync_all, verify_all
+from mirror.operations import SyncOptions, accounts, built_in_sandbox, plan_all, sync_all, verify_all
 from mirror.queries.status import read_status
 from mirror.store.files import damage_explained, is_syncing, open_reader, service_runs
 from mirror.store.integrity import check_file
@@ -55,7 +55,7 @@ def sync(
     """
     config = configured(ctx)
     warn_of_open_files(config)
-    wishes = Wishes(
+    options = SyncOptions(
         names=names,
         full=full,
         may_wait=not no_wait,
@@ -64,14 +64,14 @@ def sync(
     )
     with built_in_sandbox(config):
         if plan:
-            print_plan(out(), plan_all(config, wishes))
+            print_plan(out(), plan_all(config, options))
             return
         as_json = config.log.format == "json"
         with nullcontext(Logged()) if as_json else progress() as reporter, _sigterm_interrupts():
             set_up(config.log, secrets_of(config))
             alerts = Alerts(config)
             try:
-                summaries = sync_all(config, wishes, report=reporter, stop=threading.Event())
+                summaries = sync_all(config, options, report=reporter, stop=threading.Event())
             except StoreError as error:
                 if not isinstance(error, StoreLocked):
                     alerts.trouble("", str(error))
@@ -129,10 +129,10 @@ def verify(ctx: click.Context, names: tuple[str, ...], sample: str, repair: bool
         click.echo(f"{complaint.text}{' (mended)' if complaint.mended else ''}")
     code = 0 if all(complaint.mended for complaint in complaints) else 1
     if number != 0:
-        wishes = Wishes(names=names, may_wait=not no_wait)
+        options = SyncOptions(names=names, may_wait=not no_wait)
         with built_in_sandbox(config), progress() as reporter, _sigterm_interrupts():
             summaries, findings = verify_all(
-                config, wishes, sample=number, repair=repair, report=reporter, stop=threading.Event()
+                config, options, sample=number, repair=repair, report=reporter, stop=threading.Event()
             )
         print_findings(out(), summaries, findings)
         wrong = any(finding.is_fault and not finding.mended for finding in findings)

@@ -12,7 +12,7 @@ import msgspec
 from mirror import ref_names as git_names
 from mirror.lenient_json import decoded_bytes
 from mirror.model import Ref, RefKind
-from mirror.store.webhooks import Move, News
+from mirror.store.webhooks import RefUpdate, RepositoryEvent
 from mirror.times import normalised
 
 Body = TypeVar("Body")
@@ -115,7 +115,7 @@ CLOUD = {
 DATA_CENTER = {"repo:refs_changed", "repo:modified", "repo:forked", "repo:deleted", "repo:created"}
 
 
-def read_event(event: str, body: bytes, *, datacenter: bool) -> list[News] | None:
+def read_event(event: str, body: bytes, *, datacenter: bool) -> list[RepositoryEvent] | None:
     """Read an event's body, or return None for an event that says nothing of what is mirrored.
 
     Raises Malformed, whose message repeats nothing of the body.
@@ -124,7 +124,7 @@ def read_event(event: str, body: bytes, *, datacenter: bool) -> list[News] | Non
         _decoded(body, dict[str, msgspec.Raw])
         return None
     try:
-        return list(_server_news(event, body) if datacenter else _cloud_news(event, body))
+        return list(_server_events(event, body) if datacenter else _cloud_events(event, body))
     except ValueError as error:
         raise Malformed(str(error)) from None
 
@@ -138,29 +138,29 @@ def _decoded(body: bytes, shape: type[Body]) -> Body:
         raise Malformed("the body is no JSON") from None
 
 
-def _cloud_news(event: str, body: bytes) -> Iterator[News]:
+def _cloud_events(event: str, body: bytes) -> Iterator[RepositoryEvent]:
     told = _decoded(body, _CloudBody)
     if event == "repo:push":
         if told.push is None:
             raise Malformed("a push without `push`")
         # Mercurial's names follow other rules; the run that confirms asks for them.
         changes = told.push.changes if told.repository.scm in (None, "git") else []
-        moves = [move for change in changes for move in _cloud_moves(change)]
-        yield News(told.repository.uuid, told.repository.full_name, moves)
+        updates = [move for change in changes for move in _cloud_updates(change)]
+        yield RepositoryEvent(told.repository.uuid, told.repository.full_name, updates)
     elif event == "repo:fork":
         if told.fork is None:
             raise Malformed("a fork without `fork`")
-        yield News(told.fork.uuid, told.fork.full_name, row=True)
+        yield RepositoryEvent(told.fork.uuid, told.fork.full_name, row=True)
     else:
-        yield News(told.repository.uuid, told.repository.full_name, row=True)
+        yield RepositoryEvent(told.repository.uuid, told.repository.full_name, row=True)
 
 
-def _cloud_moves(change: _Change) -> Iterator[Move]:
+def _cloud_updates(change: _Change) -> Iterator[RefUpdate]:
     """Yield the move of a ref; bookmarks and kinds of later days are left to the run that confirms."""
     ref = change.new or change.old
     kind = _KINDS.get(ref.type or "") if ref else None
     if ref is not None and kind is not None:
-        yield Move(
+        yield RefUpdate(
             kind,
             git_names.ref_name(ref.name),
             git_names.object_id(change.old.target.hash) if change.old else None,
@@ -195,22 +195,22 @@ def _moment(text: str | None) -> str | None:
         return None
 
 
-def _server_news(event: str, body: bytes) -> Iterator[News]:
+def _server_events(event: str, body: bytes) -> Iterator[RepositoryEvent]:
     told = _decoded(body, _ServerBody)
     repository = told.new or told.repository
     if repository is None:
         raise Malformed("an event without a repository")
-    moves = [move for change in told.changes for move in _server_moves(change)]
+    updates = [move for change in told.changes for move in _server_updates(change)]
     full_name = f"{repository.project.key}/{repository.slug}"
-    yield News(f"id:{repository.id}", full_name, moves, row=event != "repo:refs_changed")
+    yield RepositoryEvent(f"id:{repository.id}", full_name, updates, row=event != "repo:refs_changed")
 
 
-def _server_moves(change: _ServerChange) -> Iterator[Move]:
+def _server_updates(change: _ServerChange) -> Iterator[RefUpdate]:
     kind = _KINDS.get(change.ref.type.lower())
     if kind is not None:
         name = git_names.ref_name(change.ref.display_id)
         old, new = _object_id(change.from_hash), _object_id(change.to_hash)
-        yield Move(kind, name, old, Ref(kind=kind, name=name, target_hash=new) if new else None)
+        yield RefUpdate(kind, name, old, Ref(kind=kind, name=name, target_hash=new) if new else None)
 
 
 def _object_id(text: str) -> str | None:

@@ -15,7 +15,7 @@ import msgspec
 
 from mirror.errors import StoreError
 from mirror.store import Store
-from mirror.store.webhooks import Delivery, News
+from mirror.store.webhooks import Delivery, RepositoryEvent
 
 MOST_FILES = 1_000
 SUFFIX = ".json"
@@ -35,7 +35,7 @@ class Kept(msgspec.Struct, frozen=True):
 
     upstream: str
     delivery: Delivery
-    news: list[News]
+    news: list[RepositoryEvent]
 
 
 class SpoolFull(Exception):

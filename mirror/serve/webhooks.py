@@ -27,7 +27,7 @@ from mirror.serve.state import Served, served
 from mirror.serve.webhook_events import PING, Malformed, read_event
 from mirror.serve.webhook_writer import Hook, Kept, Overwhelmed, Spool, SpoolFull, WebhookWriter
 from mirror.store import Store
-from mirror.store.webhooks import KEPT_HOURS, Delivery, is_new, save_news
+from mirror.store.webhooks import KEPT_HOURS, Delivery, is_new, save_event
 from mirror.times import to_text, utc_now
 
 if TYPE_CHECKING:
@@ -183,8 +183,8 @@ def write(store: Store, kept: Kept, now: datetime) -> dict[str, Any]:
             return {"outcome": "repeated"}
         moved = 0
         for one in kept.news:
-            said = one._replace(moves=()) if repeated else one
-            changes = save_news(connection, row[0], said, at=delivery.at)
+            said = one._replace(updates=()) if repeated else one
+            changes = save_event(connection, row[0], said, at=delivery.at)
             store.save_changes(changes, run_id=None, at=at)
             moved += len(changes)
     outcome = "repeated" if repeated else "taken"

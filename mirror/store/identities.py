@@ -106,7 +106,7 @@ def adopt_owner(connection: sqlite3.Connection, upstream_id: int, owner: Owner) 
         _give_uuid(connection, "users", upstream_id, found[0], owner.uuid)
 
 
-def merge_twins(connection: sqlite3.Connection, upstream_id: int) -> list[str]:
+def merge_second_rows(connection: sqlite3.Connection, upstream_id: int) -> list[str]:
     """Merge second rows of one owner or repository, of an upstream that has uuids; return the full names.
 
     A second row has the same name as a living one, and no uuid or one in another form.

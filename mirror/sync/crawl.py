@@ -1,75 +1,118 @@
-"""The loops: from an upstream into the store, from wherever the last run stopped."""
+"""The main loop of a sync: from an upstream into the store, from wherever the last run stopped."""
 
 from collections.abc import Iterable
 
 from mirror.report import Summary
 from mirror.store.ledger import RequestLedger
-from mirror.sync import scope as rounds
-from mirror.sync.engine import Step, work_off
-from mirror.sync.hints import between, drop_listed, hint_steps, hinted_workspaces, to_list_now
-from mirror.sync.missing import absence_steps, hole_steps, settle
+from mirror.sync.duplicates import merge_duplicates, uuid_steps
+from mirror.sync.engine import Step, run_steps
+from mirror.sync.hints import (
+    drop_listed,
+    hint_steps,
+    hinted_workspaces,
+    to_list_now,
+    with_hints,
+)
+from mirror.sync.missing import absence_steps, close_absences, page_steps
 from mirror.sync.preflight import check_caller, find_workspaces, forget_links, formerly_listed
 from mirror.sync.refs import count_stale, mark_old, refs_steps
 from mirror.sync.run import Run
-from mirror.sync.scope import EVERYTHING, Part
-from mirror.sync.twins import identity_steps, merge
+from mirror.sync.scope import EVERYTHING, Scope, end_round, listings_done, resume_round
 from mirror.sync.workspaces import listing_steps
 
 __all__ = ["Run", "find_workspaces", "sync_upstream"]
 
 
-def sync_upstream(run: Run, part: Part = EVERYTHING) -> Summary:
-    """Bring the mirror of one upstream, or a part of it, up to date; the summary says how it went.
+def sync_upstream(run: Run, scope: Scope = EVERYTHING) -> Summary:
+    """Bring the mirror of one upstream up to date, or the part of it in `scope`; return how it went.
 
-    Raises StoreError when the file can no longer be written, and nothing else: whatever an upstream can do
-    wrong is told by the summary.
+    Raises StoreError when the file can no longer be written, and nothing else: whatever goes wrong at an
+    upstream is in the summary.
     """
-    run.kind = part.kind or run.kind
+    run.kind = scope.kind or run.kind
     with run.recorded() as summary:
-        run.mend_moments(thoroughly=part.is_whole)
-        RequestLedger(run.store).forget(run.now())
-        if run.has_moved:
-            with run.store.transaction():
-                forget_links(run)
-                run.save_address()
-        merge(run)
-        check_caller(run)
-        workspaces = find_workspaces(run)
-        if part.is_whole:
-            rounds.resume_round(run)
-        else:
-            run.round = run.now_text()
-        _work_off(run, hint_steps(run))
-        due, since = hinted_workspaces(run), run.now_text()
-        run.report.phase("listing workspaces", None)
-        _list(run, part.to_list(workspaces, to_list_now(run, due, workspaces)), workspaces)
-        if run.config.workspaces is None:
-            lost = formerly_listed(run, workspaces)
-            _list(run, part.to_list(lost, to_list_now(run, due, lost)), lost)
-            workspaces += lost
-        drop_listed(run, due, workspaces, since=since)
-        run.must_have_heard()
-        if part.is_whole:
-            rounds.listings_done(run)
-        if part.leftovers:
-            _work_off(run, hole_steps(run))
-            _work_off(run, identity_steps(run))
-            _work_off(run, absence_steps(run, workspaces))
-            settle(run, workspaces)
-        if part.refs and run.with_refs:
-            mark_old(run)
-            run.report.phase("branches and tags", count_stale(run))
-            _work_off(run, refs_steps(run))
-        elif part.new_refs and run.with_refs:
-            _work_off(run, refs_steps(run, new_since=run.round))
-        if part.is_whole:
-            rounds.end_round(run)
+        workspaces = prepare(run, scope)
+        follow_hints(run)
+        workspaces = list_workspaces(run, scope, workspaces)
+        if scope.leftovers:
+            retry_leftovers(run)
+            resolve_absences(run, workspaces)
+        if run.with_refs:
+            list_refs(run, scope)
+        if scope.is_whole:
+            end_round(run)
     return summary
 
 
-def _list(run: Run, chosen: list[str], workspaces: list[str]) -> None:
-    _work_off(run, (step for name in chosen for step in listing_steps(run, name, workspaces)))
+def prepare(run: Run, scope: Scope) -> list[str]:
+    """Put the file in order, check the credential, and return the workspaces to mirror."""
+    run.mend_moments(thoroughly=scope.is_whole)
+    RequestLedger(run.store).forget(run.now())
+    if run.has_moved:
+        with run.store.transaction():
+            forget_links(run)
+            run.save_address()
+    merge_duplicates(run)
+    check_caller(run)
+    workspaces = find_workspaces(run)
+    if scope.is_whole:
+        resume_round(run)
+    else:
+        run.round = run.now_text()
+    return workspaces
 
 
-def _work_off(run: Run, steps: Iterable[Step]) -> None:
-    work_off(between(run, steps), threads=run.config.concurrency, stop=run.stop, tick=run.tick)
+def follow_hints(run: Run) -> None:
+    """Ask for each repository of which a webhook or a write said that it has changed."""
+    _run_steps(run, hint_steps(run))
+
+
+def list_workspaces(run: Run, scope: Scope, workspaces: list[str]) -> list[str]:
+    """List the repositories of each workspace in scope; return all workspaces that are mirrored.
+
+    A workspace that has left the caller's list is listed on, because that does not prove that it is gone.
+    """
+    hinted, since = hinted_workspaces(run), run.now_text()
+    run.report.phase("listing workspaces", None)
+
+    def list_each(names: list[str]) -> None:
+        chosen = scope.to_list(names, to_list_now(run, hinted, names))
+        _run_steps(run, (step for name in chosen for step in listing_steps(run, name, workspaces)))
+
+    list_each(workspaces)
+    if run.config.workspaces is None:
+        lost = formerly_listed(run, workspaces)
+        list_each(lost)
+        workspaces = workspaces + lost
+    drop_listed(run, hinted, workspaces, since=since)
+    run.must_have_heard()
+    if scope.is_whole:
+        listings_done(run)
+    return workspaces
+
+
+def retry_leftovers(run: Run) -> None:
+    """Ask again for pages that an earlier run had to skip, and for uuids that it was not given."""
+    _run_steps(run, page_steps(run))
+    _run_steps(run, uuid_steps(run))
+
+
+def resolve_absences(run: Run, workspaces: list[str]) -> None:
+    """Ask for each repository that a full listing did not name: it is gone, or it was missed."""
+    _run_steps(run, absence_steps(run, workspaces))
+    close_absences(run, workspaces)
+
+
+def list_refs(run: Run, scope: Scope) -> None:
+    """List branches and tags where they may have changed, or (`new_refs`) where they were never listed."""
+    if scope.refs:
+        mark_old(run)
+        run.report.phase("branches and tags", count_stale(run))
+        _run_steps(run, refs_steps(run))
+    elif scope.new_refs:
+        _run_steps(run, refs_steps(run, new_since=run.round))
+
+
+def _run_steps(run: Run, steps: Iterable[Step]) -> None:
+    """Take all steps of a phase, and between them those of hints that come meanwhile."""
+    run_steps(with_hints(run, steps), threads=run.config.concurrency, stop=run.stop, tick=run.tick)

@@ -1,8 +1,8 @@
-"""The engine of a crawl: steps are asked in several threads and saved by one, in one fixed order.
+"""The engine of a crawl: several threads ask, one thread saves, in one fixed order.
 
-The order in which steps are saved depends on the steps alone, never on which answer came first or on how
-many threads ask: the same crawl writes the same file at any concurrency. What a step leads to takes its
-place `LOOKAHEAD` positions behind it, far enough that it is always known by then.
+The order in which steps are saved depends on the steps alone, never on which answer came first or on the
+number of threads: the same crawl writes the same file at any concurrency. The steps that follow from another
+one are queued `LOOKAHEAD` positions behind it, far enough that it is always saved by then.
 """
 
 import queue
@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from mirror.errors import Interrupted, MirrorError, Paused, UpstreamError
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 LOOKAHEAD = 128
 
@@ -25,16 +25,16 @@ class Step(Protocol):
         """Ask, in any thread; only fetches. Raises MirrorError."""
 
     def save(self, answer: Any) -> "Sequence[Step]":
-        """Write the answer and where to go on in one transaction; return the steps it leads to.
+        """Write the answer and where to go on in one transaction; return the steps that follow from it.
 
         An UpstreamError raised before anything is written goes to `failed`.
         """
 
     def failed(self, error: MirrorError) -> "Sequence[Step]":
-        """Record that the answer could not be had; return the steps to take instead. May raise."""
+        """Record that there was no answer; return the steps to take instead. May raise."""
 
 
-class _Asked:
+class _Task:
     """A step and, once `done`, its answer or its error."""
 
     def __init__(self, step: Step) -> None:
@@ -44,46 +44,46 @@ class _Asked:
         self.error: BaseException | None = None
 
 
-class _Askers:
-    """The threads that ask. An error that concerns the whole run keeps them from asking anything more."""
+class _Workers:
+    """The threads that ask. After an error that concerns the whole run they ask nothing more."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._waiting = queue.SimpleQueue[_Asked | None]()
+        self._tasks = queue.SimpleQueue[_Task | None]()
         self._over = threading.Event()
         for _ in range(threads):
             threading.Thread(target=self._work, daemon=True, name="ask").start()
 
-    def put(self, asked: _Asked) -> None:
-        """Have a step asked, in the order of the calls."""
-        self._waiting.put(asked)
+    def put(self, task: _Task) -> None:
+        """Queue a task; tasks are begun in the order of the calls."""
+        self._tasks.put(task)
 
     def end(self) -> None:
-        """Let the threads go; what has not been asked by now never is."""
+        """Let the threads end; what has not been asked by now never is."""
         self._over.set()
         for _ in range(self._threads):
-            self._waiting.put(None)
+            self._tasks.put(None)
 
     def _work(self) -> None:
-        while (asked := self._waiting.get()) is not None:
+        while (task := self._tasks.get()) is not None:
             if self._over.is_set():
-                asked.error = Interrupted("not asked any more")
+                task.error = Interrupted("not asked any more")
             else:
-                self._ask(asked)
-            asked.done.set()
+                self._ask(task)
+            task.done.set()
 
-    def _ask(self, asked: _Asked) -> None:
+    def _ask(self, task: _Task) -> None:
         try:
-            asked.answer = asked.step.ask()
+            task.answer = task.step.ask()
         except BaseException as error:  # noqa: BLE001 - it is raised again by the thread that saves
-            asked.error = error
-            # A refused credential must not be tried again and again by the other threads.
+            task.error = error
+            # The other threads must not repeat a credential that was refused.
             if not isinstance(error, UpstreamError | Paused):
                 self._over.set()
 
 
 class _Order:
-    """The one order of steps: the given ones, with follow-ups `LOOKAHEAD` positions behind their cause."""
+    """The one order of steps: the given ones, with those that follow `LOOKAHEAD` positions behind."""
 
     def __init__(self, steps: Iterable[Step]) -> None:
         self._given: Iterator[Step] = iter(steps)
@@ -106,39 +106,40 @@ class _Order:
         return None
 
     def follow(self, position: int, steps: Sequence[Step]) -> None:
-        """Enter the steps that the one saved at a position leads to."""
+        """Queue the steps that follow from the one saved at a position."""
         self._followers.extend((position + LOOKAHEAD, step) for step in steps)
 
 
-def work_off(
+def run_steps(
     steps: Iterable[Step], *, threads: int, stop: threading.Event, tick: Callable[[], None] = lambda: None
 ) -> None:
-    """Take every step and every step that follows from one; `tick` is called often, also during waits.
+    """Take all steps and those that follow from them.
 
-    At most `2 * threads` answers are under way or waiting to be saved (one, with a single thread): that is
-    all that a kill can lose. A step that raises Paused ends the work once the answers under way are
-    saved; any other error that `failed` does not take ends it at once, as does `stop` (Interrupted).
+    `threads` ask at a time. At most `2 * threads` answers are under way or wait to be saved (one, with a
+    single thread): that is all that a kill can lose. `stop` ends the work at once (Interrupted). `tick` is
+    called often, also while waiting for an answer.
+
+    A step that raises Paused ends the work once the answers under way are saved. Any other error that
+    `Step.failed` does not handle ends it at once.
     """
-    askers = _Askers(threads)
+    workers = _Workers(threads)
     try:
         most = 1 if threads == 1 else min(2 * threads, LOOKAHEAD)
-        _save_all(_Order(steps), askers, most=most, stop=stop, tick=tick)
+        _save_all(_Order(steps), workers, most=most, stop=stop, tick=tick)
     finally:
-        askers.end()
+        workers.end()
 
 
-def ask_apart(
-    ask: Callable[[], Answer], *, stop: threading.Event, tick: Callable[[], None] = lambda: None
-) -> Answer:
-    """Ask one thing in a thread of its own, so that `stop` ends the wait for it; raises what it raises."""
+def ask_once(ask: Callable[[], T], *, stop: threading.Event, tick: Callable[[], None] = lambda: None) -> T:
+    """Call `ask` in another thread, so that `stop` ends the wait for it; raises what it raises."""
     once = _Once(ask)
-    work_off([once], threads=1, stop=stop, tick=tick)
-    answer: Answer = once.answer
+    run_steps([once], threads=1, stop=stop, tick=tick)
+    answer: T = once.answer
     return answer
 
 
 class _Once(Step):
-    """A question whose answer is kept as it is."""
+    """A step that keeps its answer."""
 
     def __init__(self, ask: Callable[[], Any]) -> None:
         self._ask = ask
@@ -156,25 +157,25 @@ class _Once(Step):
 
 
 def _save_all(
-    order: _Order, askers: _Askers, *, most: int, stop: threading.Event, tick: Callable[[], None]
+    order: _Order, workers: _Workers, *, most: int, stop: threading.Event, tick: Callable[[], None]
 ) -> None:
-    under_way = deque[_Asked]()
+    under_way = deque[_Task]()
     position, paused = 0, None
     while True:
         while paused is None and len(under_way) < most and (step := order.pull()) is not None:
-            under_way.append(_Asked(step))
-            askers.put(under_way[-1])
+            under_way.append(_Task(step))
+            workers.put(under_way[-1])
         if not under_way:
             break
-        asked = under_way.popleft()
-        while not asked.done.wait(0.2):
+        task = under_way.popleft()
+        while not task.done.wait(0.2):
             if stop.is_set():
                 break
             tick()
         if stop.is_set():
             raise Interrupted("stopped; the place is kept, the next run goes on from here")
         try:
-            order.follow(position, _saved(asked))
+            order.follow(position, _save(task))
         except Paused as error:
             paused = paused or error
         position += 1
@@ -183,12 +184,12 @@ def _save_all(
         raise paused
 
 
-def _saved(asked: _Asked) -> Sequence[Step]:
-    if isinstance(asked.error, MirrorError):
-        return asked.step.failed(asked.error)
-    if asked.error is not None:
-        raise asked.error
+def _save(task: _Task) -> Sequence[Step]:
+    if isinstance(task.error, MirrorError):
+        return task.step.failed(task.error)
+    if task.error is not None:
+        raise task.error
     try:
-        return asked.step.save(asked.answer)
+        return task.step.save(task.answer)
     except UpstreamError as error:
-        return asked.step.failed(error)
+        return task.step.failed(error)

@@ -12,7 +12,7 @@ from mirror.model import Repository, RepositoryKey
 from mirror.store.crawl_state import Hint, RefsListing
 from mirror.store.refs import let_be_read
 from mirror.sync.engine import Step
-from mirror.sync.missing import gone
+from mirror.sync.missing import make_tombstone
 from mirror.sync.refs import RefsStep
 from mirror.sync.run import Run
 
@@ -42,7 +42,7 @@ def hint_steps(run: Run) -> Iterator[Step]:
             yield refs_anew(run, row[0], key)
 
 
-def between(run: Run, steps: Iterable[Step]) -> Iterator[Step]:
+def with_hints(run: Run, steps: Iterable[Step]) -> Iterator[Step]:
     """Yield the steps of a run, and what is marked meanwhile between them: a backlog may last for hours."""
     checked = time.monotonic()
     for step in steps:
@@ -106,7 +106,7 @@ class HintStep(Step):
                 (run.upstream_id, answer.uuid),
             )
             if has_left:
-                gone(run, row[0], f"transferred to {answer.full_name}")
+                make_tombstone(run, row[0], f"transferred to {answer.full_name}")
             if has_left or not run.with_refs:
                 return []
             key = RepositoryKey(uuid=answer.uuid, full_name=answer.full_name, scm=answer.scm)

@@ -47,8 +47,8 @@ def absence_steps(run: Run, workspaces: Sequence[str]) -> Iterator[Step]:
                 yield AbsenceStep(run, workspace, row_id, key, owners)
 
 
-def settle(run: Run, workspaces: Sequence[str]) -> None:
-    """Close the question where nothing is missing any more, and forget failures that time has overtaken."""
+def close_absences(run: Run, workspaces: Sequence[str]) -> None:
+    """End the absence of workspaces that miss nothing any more, and drop failures that no longer apply."""
     for workspace in workspaces:
         state = run.state(workspace)
         if state.absent_since and state.listing is None and not absent(
@@ -87,14 +87,14 @@ def _mark_all(run: Run, workspace: str, rows: list[int]) -> None:
     """Turn the repositories of a workspace that is no more into tombstones."""
     with run.store.transaction():
         for row_id in rows:
-            gone(run, row_id, "workspace gone")
+            make_tombstone(run, row_id, "workspace gone")
         run.answered("workspace", workspace)
         run.answered("absence", workspace)
         run.forget_workspace(workspace)
     run.note(f"the workspace {workspace} is gone: {len(rows)} repositories; take it out of `workspaces`")
 
 
-def gone(run: Run, row_id: int, reason: str) -> None:
+def make_tombstone(run: Run, row_id: int, reason: str) -> None:
     """Turn one repository into a tombstone."""
     with run.store.transaction() as connection:
         changes = mark_gone(connection, row_id, reason=reason, seen_at=run.now_text())
@@ -122,7 +122,7 @@ class AbsenceStep(Step):
             run.counts.repositories_changed += len(saved.changed)
             run.answered("repository", self.key.uuid)
             if answer.owner.uuid not in self.owners:
-                gone(run, self.row_id, f"transferred to {answer.full_name}")
+                make_tombstone(run, self.row_id, f"transferred to {answer.full_name}")
             self._expect(answer)
         return []
 
@@ -141,21 +141,21 @@ class AbsenceStep(Step):
         status = self.run.isolate(error)
         if isinstance(error, UpstreamRefused) and status in (403, 404):
             hidden = self.run.upstream.anonymous or status == 403
-            gone(self.run, self.row_id, "no longer visible" if hidden else "deleted")
+            make_tombstone(self.run, self.row_id, "no longer visible" if hidden else "deleted")
             return []
         self.run.fail(Failure("repository", self.key.uuid, str(error), self.row_id, status=status))
         return []
 
 
-def hole_steps(run: Run) -> Iterator[Step]:
-    """Yield a step for each page that is remembered as missing and due."""
+def page_steps(run: Run) -> Iterator[Step]:
+    """Yield a step for each missing page whose next try is due."""
     with run.store.reading() as connection:
         pages = Failures(connection, run.upstream_id).due_pages(run.now_text())
     for subject, place in pages:
-        yield HoleStep(run, subject, place)
+        yield PageStep(run, subject, place)
 
 
-class HoleStep(Step):
+class PageStep(Step):
     """Ask once more for a page that the upstream could not give."""
 
     def __init__(self, run: Run, subject: str, place: str) -> None:
@@ -168,7 +168,7 @@ class HoleStep(Step):
         return self.run.upstream.fetch_repositories(where["workspace"], where["order"], where["next"])
 
     def save(self, answer: Page[Repository]) -> Sequence[Step]:
-        """Write its rows and forget the hole, unless it is one still."""
+        """Write its rows and drop the failure, unless the page is skipped again."""
         run = self.run
         if answer.skipped:
             run.fail(Failure("page", self.subject, "still missing", place=self.place))
@@ -184,7 +184,7 @@ class HoleStep(Step):
         return []
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Remember it for later still."""
+        """Record one more attempt."""
         status = self.run.isolate(error)
         self.run.fail(Failure("page", self.subject, str(error), status=status, place=self.place))
         return []

@@ -9,7 +9,7 @@ from mirror.errors import CredentialsRefused, UpstreamShapeError
 from mirror.store.crawl_state import LastCheck
 from mirror.store.cursors import Cursors
 from mirror.store.failures import Failure, Failures
-from mirror.sync.engine import ask_apart
+from mirror.sync.engine import ask_once
 from mirror.sync.listing_state import is_identity, next_landmark
 from mirror.sync.run import Run
 from mirror.times import from_text
@@ -29,7 +29,7 @@ def check_caller(run: Run, *, since: str | None = None) -> None:
         recent = _recent(run, cursors.caller.read())
     if recent and (since is None or recent.at > since):
         return
-    ask_apart(run.upstream.fetch_current_user, stop=run.stop, tick=run.tick)
+    ask_once(run.upstream.fetch_current_user, stop=run.stop, tick=run.tick)
     with run.cursors() as cursors:
         cursors.caller.save(_checked(run), at=run.now_text())
 
@@ -65,7 +65,7 @@ def _named_workspaces(run: Run) -> list[str]:
 
 def _with_page(run: Run, found: LastCheck) -> LastCheck:
     """Ask for a page of the workspaces; a list whose links go in a circle ends there, and is told."""
-    page = ask_apart(lambda: run.upstream.fetch_workspaces(found.next), stop=run.stop, tick=run.tick)
+    page = ask_once(lambda: run.upstream.fetch_workspaces(found.next), stop=run.stop, tick=run.tick)
     names = _once_each([*found.names, *(owner.username for owner in page.rows if owner.username)])
     pages, landmark, link = found.pages + 1, found.landmark, page.next
     errors = [f"{bad.what}: {bad.error}" for bad in page.bad]

@@ -14,7 +14,7 @@ from mirror.sync.run import Run
 from mirror.times import from_text
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
+class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """The parts of a run; what it leaves out keeps its place for another one.
 
     `listings` reads workspaces, of them all or of those in `due` alone (lower case); `leftovers` asks again
@@ -42,10 +42,10 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
         return [name for name in workspaces if turn is None or name.lower() in turn]
 
 
-EVERYTHING = Part()
-REFS = Part(listings=False, leftovers=False, kind="refs")
-RETRY = Part(listings=False, kind="retry")
-MARKED = Part(due=(), refs=False, new_refs=True, kind="marked")
+EVERYTHING = Scope()
+REFS = Scope(listings=False, leftovers=False, kind="refs")
+RETRY = Scope(listings=False, kind="retry")
+HINTS = Scope(due=(), refs=False, new_refs=True, kind="marked")
 
 
 GOOD_FOR = timedelta(hours=1)

@@ -18,11 +18,11 @@ from mirror.report import Summary
 from mirror.store.failures import ACCEPTABLE, Failure
 from mirror.store.refs import TABLES
 from mirror.store.repositories import KEPT_WHEN_UNSAID, SAID
-from mirror.sync.engine import Step, work_off
+from mirror.sync.duplicates import merge_duplicates
+from mirror.sync.engine import Step, run_steps
 from mirror.sync.hints import refs_anew
-from mirror.sync.missing import gone
+from mirror.sync.missing import make_tombstone
 from mirror.sync.run import Run
-from mirror.sync.twins import merge
 from mirror.upstream.protocol import Page
 
 LONGEST = 200
@@ -59,11 +59,11 @@ def verify_upstream(
     with run.recorded() as summary:
         run.mend_moments(thoroughly=repair)
         if repair:
-            findings += [_second_row(name) for name in merge(run)]
+            findings += [_second_row(name) for name in merge_duplicates(run)]
         rows = _chosen(run, sample, random)
         run.report.phase("comparing repositories", len(rows))
         steps = (VerifyStep(run, row, findings, repair=repair, keep_place=sample is None) for row in rows)
-        work_off(steps, threads=run.config.concurrency, stop=run.stop, tick=run.tick)
+        run_steps(steps, threads=run.config.concurrency, stop=run.stop, tick=run.tick)
         if sample is None:
             with run.cursors() as cursors:
                 cursors.verify.drop()
@@ -173,7 +173,7 @@ class VerifyStep(Step):
         has_left = self.run.has_left(answer)
         self.run.save_row(answer)
         if has_left:
-            gone(self.run, self.row_id, f"transferred to {answer.full_name}")
+            make_tombstone(self.run, self.row_id, f"transferred to {answer.full_name}")
         return not has_left
 
     def failed(self, error: MirrorError) -> Sequence[Step]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from mirror.model import NAMED, Repository, RepositoryKey
-from mirror.store.identities import merge_twins, without_uuid
+from mirror.store.identities import merge_second_rows, without_uuid
 from mirror.sync.engine import Step
 from mirror.sync.missing import AbsenceStep
 from mirror.sync.run import Run
@@ -12,28 +12,28 @@ WITH_UUIDS = ("cloud", "sandbox")
 """Kinds of upstreams that give uuids, or pass on that there are none."""
 
 
-def merge(run: Run) -> list[str]:
+def merge_duplicates(run: Run) -> list[str]:
     """Merge second rows of one repository or owner into the first; return the names of repositories."""
     if run.config.kind not in WITH_UUIDS:
         return []
     with run.store.transaction() as connection:
-        merged = merge_twins(connection, run.upstream_id)
+        merged = merge_second_rows(connection, run.upstream_id)
     for name in merged:
         run.note(f"{name} had a second row, which is merged into the one with its uuid")
     return merged
 
 
-def identity_steps(run: Run) -> Iterator[Step]:
+def uuid_steps(run: Run) -> Iterator[Step]:
     """Yield a step for each repository whose uuid is to be learned, unless that has failed lately."""
     if run.config.kind not in WITH_UUIDS:
         return
     for row_id, full_name in without_uuid(run.store.connection, run.upstream_id):
         key = RepositoryKey(uuid=f"{NAMED}{full_name.lower()}", full_name=full_name)
         if not run.waits("repository", key.uuid):
-            yield IdentityStep(run, row_id, key)
+            yield UuidStep(run, row_id, key)
 
 
-class IdentityStep(AbsenceStep):
+class UuidStep(AbsenceStep):
     """Ask for a repository by its name: the answer tells its uuid, or that it is not there."""
 
     def __init__(self, run: Run, row_id: int, key: RepositoryKey) -> None:
@@ -43,7 +43,7 @@ class IdentityStep(AbsenceStep):
     def save(self, answer: Repository) -> Sequence[Step]:
         """Write it, and give the row its uuid; raises UpstreamShapeError where the answer tells none."""
         steps = super().save(answer)
-        merge(self.run)
+        merge_duplicates(self.run)
         return steps
 
     def _expect(self, answer: Repository) -> None:
