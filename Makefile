@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PORT ?=
 
-.PHONY: help run install dev test check format lock wheel clean
+.PHONY: help run install dev test check format lock docs wheel clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ lock: ## pin the newest versions that pyproject.toml allows, with hashes (needs 
 	    --upgrade --extra build pyproject.toml -o requirements.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \
 	    --upgrade --extra build --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+docs: .venv/installed ## write docs/configuration.md from the descriptions of the settings
+	.venv/bin/python -c 'from mirror.cli.init import documentation; print(documentation(), end="")' > docs/configuration.md
 
 wheel: .venv/installed ## build dist/*.whl
 	.venv/bin/python -m pip --disable-pip-version-check -q wheel --no-deps --no-build-isolation -w dist .

@@ -1,19 +1,17 @@
-"""The configuration: what `mirror.toml` may say, what is assumed where it says nothing, and what is wrong.
+"""The configuration: every setting of `mirror.toml` with its type, its default and one sentence about it.
 
-Every setting is a field below with its default; the template of `mirror init` and the error messages
-derive from them. Nothing here opens a network or a database.
+The file of `mirror init`, `docs/configuration.md` and the hints of errors are derived from the declarations
+below. Nothing here opens a network or a database.
 """
 
-import re
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
 import msgspec
+from msgspec import Meta
 
+from mirror.config_checks import complaints, explained
 from mirror.errors import ConfigError
 from mirror.times import seconds_of
 
@@ -25,10 +23,10 @@ DEFAULT_FILE = Path("mirror.toml")
 CLOUD_URL = "https://api.bitbucket.org/2.0"
 SANDBOX_PORT = 8002
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+Count = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
 class Duration(float):
@@ -36,69 +34,154 @@ class Duration(float):
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How patiently one request is repeated: tries in all, and the delays between them in seconds."""
+    """How patiently one request is repeated."""
 
-    attempts: Count = 6
-    first_delay: Duration = Duration(1)
-    max_delay: Duration = Duration(600)
+    attempts: Annotated[Count, Meta(description="How often one request is sent at most.")] = 6
+    first_delay: Annotated[Duration, Meta(description="The delay before the second attempt.")] = Duration(1)
+    max_delay: Annotated[Duration, Meta(description="The longest delay between two attempts.")] = Duration(
+        600
+    )
 
 
 class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One ``[[upstream]]``.
+    """``[[upstream]]``: a server to mirror, and how often to ask it; one section for each server."""
 
-    `url` "" means the default of the kind, `workspaces` None the caller's own, `requests_per_hour` None
-    what Bitbucket allows this kind of credential, less a margin. Schedules are five cron fields or an
-    interval (``15m``), "" means never by itself: sweeps and refs that are due are part of each sync then.
-    `accept_missing` names repositories (``owner/slug``) whose refusal (403, 404, 451) keeps no run from being
-    complete.
-    """
-
-    name: Name
-    kind: Kind = "cloud"
-    url: str = ""
-    workspaces: tuple[str, ...] | None = None
-    credential: str | None = None
-    webhook_secret: str | None = None
-    refs: RefsBy = "api"
-    requests_per_hour: Count | None = None
-    concurrency: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
-    timeout: Duration = Duration(30)
-    retry: Retry = Retry()
-    overlap: Duration = Duration(86_400)
-    sweep_every: Duration = Duration(7 * 86_400)
-    refs_every: Duration = Duration(30 * 86_400)
-    absence_brake: Share = 0.10
-    accept_missing: tuple[str, ...] = ()
-    schedule: str = "*/15 * * * *"
-    sweep_schedule: str = ""
-    refs_schedule: str = ""
-    retry_schedule: str = ""
-    verify_schedule: str = "30 4 * * sun"
-    verify_sample: Count = 20
-    jitter: Duration = Duration(30)
-    stale_after: Duration = Duration(2 * 86_400)
-    watch: Share = 0.3
-    watch_shortest: Duration = Duration(120)
+    name: Annotated[Name, Meta(description="A short name of your own.", examples=["cloud"])]
+    kind: Annotated[Kind, Meta(description="What the server is.")] = "cloud"
+    url: Annotated[
+        str, Meta(description='The address of its API; "": the default of the kind.', examples=[CLOUD_URL])
+    ] = ""
+    workspaces: Annotated[
+        tuple[str, ...] | None,
+        Meta(
+            description="The slugs of the workspaces or projects to mirror; "
+            "without the line: the credential's own.",
+            examples=[["atlassian"]],
+        ),
+    ] = None
+    credential: Annotated[
+        str | None,
+        Meta(
+            description="Where the secret is: env:NAME or file:PATH; never the secret itself.",
+            examples=["env:BITBUCKET_TOKEN"],
+        ),
+    ] = None
+    webhook_secret: Annotated[
+        str | None,
+        Meta(
+            description="Where the secret of its webhook is; the webhook's address is /-/webhook/NAME.",
+            examples=["env:BITBUCKET_WEBHOOK_SECRET"],
+        ),
+    ] = None
+    refs: Annotated[
+        RefsBy, Meta(description="How branches and tags are read; git costs no API requests.")
+    ] = "api"
+    requests_per_hour: Annotated[
+        Count | None,
+        Meta(
+            description="Requests in any hour; without the line: "
+            "what this credential is allowed, less a margin.",
+            examples=[950],
+        ),
+    ] = None
+    concurrency: Annotated[int, Meta(ge=1, le=64, description="Requests at the same time.")] = 4
+    timeout: Annotated[Duration, Meta(description="How long one request may take.")] = Duration(30)
+    retry: Annotated[
+        Retry, Meta(description="How often a failed request is repeated, and after which delay.")
+    ] = Retry()
+    overlap: Annotated[
+        Duration, Meta(description="How far an incremental sync looks back behind the last complete one.")
+    ] = Duration(86_400)
+    sweep_every: Annotated[
+        Duration, Meta(description="The time between full listings, which find what is gone.")
+    ] = Duration(7 * 86_400)
+    refs_every: Annotated[
+        Duration, Meta(description="The age at which branches and tags are read again, changed or not.")
+    ] = Duration(30 * 86_400)
+    absence_brake: Annotated[
+        Share, Meta(description="The share of a workspace that may be marked as gone without confirmation.")
+    ] = 0.10
+    accept_missing: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Repositories whose refusal (403, 404, 451) is no failure.", examples=[["owner/slug"]]
+        ),
+    ] = ()
+    schedule: Annotated[
+        str, Meta(description='When to sync: five cron fields, or an interval like 15m; "": never by itself.')
+    ] = "*/15 * * * *"
+    sweep_schedule: Annotated[
+        str, Meta(description='When to list everything; "": as sweep_every says.', examples=["0 3 * * sun"])
+    ] = ""
+    refs_schedule: Annotated[
+        str, Meta(description='When to read branches and tags; "": with each sync.', examples=["0 * * * *"])
+    ] = ""
+    retry_schedule: Annotated[
+        str, Meta(description='When to try again what failed; "": with each sync.', examples=["*/5 * * * *"])
+    ] = ""
+    verify_schedule: Annotated[
+        str, Meta(description='When to compare rows with the upstream; "": never.')
+    ] = "30 4 * * sun"
+    verify_sample: Annotated[
+        Count, Meta(description="How many repositories a scheduled verify compares.")
+    ] = 20
+    jitter: Annotated[Duration, Meta(description="The longest random delay of a scheduled start.")] = (
+        Duration(30)
+    )
+    stale_after: Annotated[
+        Duration, Meta(description="The age of the last complete sync that /-/health reports as stale.")
+    ] = Duration(2 * 86_400)
+    watch: Annotated[
+        Share, Meta(description="The share of the requests that goes where changes are likely; 0: none.")
+    ] = 0.3
+    watch_shortest: Annotated[
+        Duration, Meta(description="The shortest time between two looks at one workspace.")
+    ] = Duration(120)
 
 
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[log]``: what the service says, to people or to programs."""
+    """``[log]``: what the service logs."""
 
-    format: Literal["console", "json"] = "console"
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Annotated[
+        Literal["console", "json"], Meta(description="For people, or one JSON object a line.")
+    ] = "console"
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="The least level that is logged.")
+    ] = "info"
 
 
 class AlertConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One ``[[alert]]``: an address to ping, an address that takes JSON, or a command; one of the three.
+    """``[[alert]]``: who is told how syncs went; each section has one of ping, url and command."""
 
-    Addresses may be written as such, or as ``env:NAME`` or ``file:PATH``. `on` () means what suits the form:
-    a ping tells of successes and failures, the others of whatever is no success.
-    """
-
-    ping: str = ""
-    url: str = ""
-    command: tuple[str, ...] = ()
-    on: tuple[AlertEvent, ...] = ()
+    ping: Annotated[
+        str,
+        Meta(
+            description="An address to request: itself on success, /fail behind it on failure; "
+            "or env:NAME, file:PATH.",
+            examples=["https://hc-ping.com/UUID"],
+        ),
+    ] = ""
+    url: Annotated[
+        str,
+        Meta(
+            description="An address to post JSON to; or env:NAME, file:PATH.", examples=["env:CHAT_WEBHOOK"]
+        ),
+    ] = ""
+    command: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="A program that gets the same JSON as its standard input.",
+            examples=[["/usr/local/bin/page-me"]],
+        ),
+    ] = ()
+    on: Annotated[
+        tuple[AlertEvent, ...],
+        Meta(
+            description="What is told; [] is success, failure, brake for a ping, "
+            "else failure, recovery, brake.",
+            examples=[["failure", "recovery"]],
+        ),
+    ] = ()
 
     @property
     def events(self) -> tuple[AlertEvent, ...]:
@@ -108,28 +191,44 @@ class AlertConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[serve]``: where and to whom the mirror answers."""
+    """``[serve]``: where the mirror answers, and whom it believes."""
 
-    host: str = "127.0.0.1"
-    port: Port = 8001
-    writes: bool = False
-    trust_basic_user: bool = False
-    public_url: str = ""
+    host: Annotated[str, Meta(description="The address to listen on.")] = "127.0.0.1"
+    port: Annotated[Port, Meta(description="The port to listen on; 0: any free one.")] = 8001
+    writes: Annotated[
+        bool, Meta(description="Let tokens of scope write create, update, delete and fork upstream.")
+    ] = False
+    trust_basic_user: Annotated[
+        bool,
+        Meta(description="Linux, loopback: believe the Basic user name of programs of this system user."),
+    ] = False
+    public_url: Annotated[
+        str,
+        Meta(
+            description="Where a proxy publishes the mirror, with its path if it has one.",
+            examples=["https://code.example.com/mirror"],
+        ),
+    ] = ""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole file. `upstreams` is never empty: without any, the built-in sandbox is the upstream.
+    """The whole file. `upstreams` is never empty: without any, the built-in sandbox is the upstream."""
 
-    `timezone` is that of the schedules, "" the machine's own. `file_mode` is that of new files, in octal.
-    """
-
-    database: str = "data/mirror.db"
-    file_mode: str = "0600"
-    timezone: str = ""
+    database: Annotated[str, Meta(description="The SQLite file of the mirror.")] = "data/mirror.db"
+    file_mode: Annotated[
+        str, Meta(description='The mode of new files; "0640" or "0660" opens them to their group.')
+    ] = "0600"
+    timezone: Annotated[
+        str,
+        Meta(
+            description='The time zone of the schedules; "": that of this machine.',
+            examples=["Europe/Amsterdam"],
+        ),
+    ] = ""
     upstreams: tuple[UpstreamConfig, ...] = msgspec.field(default=(), name="upstream")
     serve: ServeConfig = ServeConfig()
-    log: LogConfig = LogConfig()
     alerts: tuple[AlertConfig, ...] = msgspec.field(default=(), name="alert")
+    log: LogConfig = LogConfig()
 
     @property
     def mode(self) -> int:
@@ -192,9 +291,9 @@ def from_toml(text: str, *, where: str = "mirror.toml") -> Config:
     try:
         config = msgspec.convert(data, Config, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        raise ConfigError(_explained(str(error), text, where)) from error
-    for path, complaint in _complaints(config):
-        raise ConfigError(_explained(f"{complaint} - at `{path}`", text, where))
+        raise ConfigError(explained(str(error), text, where, Config)) from error
+    for path, complaint in complaints(config):
+        raise ConfigError(explained(f"{complaint} - at `{path}`", text, where, Config))
     return config if config.upstreams else msgspec.structs.replace(config, upstreams=BUILT_IN.upstreams)
 
 
@@ -203,129 +302,3 @@ def _decode(kind: type, value: Any) -> Any:
     if kind is Duration and isinstance(value, str):
         return Duration(seconds_of(value))
     raise ValueError(f'{value!r} is no duration; write it in quotes, like "30s", "15m", "1h" or "7d"')
-
-
-def _complaints(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield what no single field can tell: the path of a setting, and what is wrong with it."""
-    try:
-        ZoneInfo(config.timezone or "UTC")
-    except (KeyError, ValueError, OSError):
-        yield "$.timezone", f'{config.timezone!r} is no time zone; write it like "Europe/Amsterdam"'
-    if not re.fullmatch(r"0?6[046]{2}", config.file_mode):
-        yield "$.file_mode", f'{config.file_mode!r} is no mode of a file; write "0600", or "0660" for a group'
-    if re.match(r"\s*$|:memory:$|file:", config.database) or "\0" in config.database:
-        yield "$.database", f'{config.database!r} is no path of a file; write it like "data/mirror.db"'
-    yield from _alert_complaints(config)
-    seen = set[str]()
-    for index, upstream in enumerate(config.upstreams):
-        path = f"$.upstream[{index}]"
-        if upstream.name in seen:
-            yield f"{path}.name", f"{upstream.name!r} is the name of another upstream; give each its own"
-        seen.add(upstream.name)
-        url = urlsplit(upstream.url)
-        if upstream.url and (url.scheme not in ("http", "https") or not url.hostname):
-            yield f"{path}.url", f"{upstream.url!r} is no web address; it begins with https:// or http://"
-        if url.username or url.password:
-            yield f"{path}.url", "an address must hold no login; put it where `credential` points"
-        if not upstream.url and upstream.kind in ("datacenter", "legacy"):
-            yield f"{path}.kind", f"kind {upstream.kind!r} needs a url"
-        yield from _secret_complaints(upstream, path)
-        yield from _name_complaints(upstream, path)
-
-
-def _name_complaints(upstream: UpstreamConfig, path: str) -> Iterator[tuple[str, str]]:
-    for workspace in upstream.workspaces or ():
-        if not re.fullmatch(r"[^\s/?#]+", workspace):
-            yield f"{path}.workspaces", f"{workspace!r} is no workspace; give the slug, as in its address"
-    for name in upstream.accept_missing:
-        if not re.fullmatch(r"[^\s/?#]+/[^\s/?#]+", name):
-            yield f"{path}.accept_missing", f'{name!r} is no repository; write it like "owner/slug"'
-
-
-def place_complaint(place: str) -> str | None:
-    """Say what is wrong with an address that alerts go to, without repeating it; None for a good one."""
-    try:
-        url = urlsplit(place)
-        _ = url.port
-    except ValueError:
-        return "is no web address"
-    if url.scheme not in ("http", "https") or not url.hostname:
-        return "is no web address; it begins with https:// or http://"
-    if url.username is not None or url.password is not None:
-        return "holds a user and a password; alerts send none, use an address that needs no login"
-    return None
-
-
-def _alert_complaints(config: Config) -> Iterator[tuple[str, str]]:
-    for index, alert in enumerate(config.alerts):
-        path = f"$.alert[{index}]"
-        if sum(bool(way) for way in (alert.ping, alert.url, alert.command)) != 1:
-            yield path, "this section needs one of ping, url and command"
-        for key in ("ping", "url"):
-            place = getattr(alert, key)
-            if not place or re.match(r"env:[A-Za-z_]\w*$|file:.", place):
-                continue
-            if not re.match(r"https?://[^\s/]", place):
-                yield f"{path}.{key}", 'must be a web address, or say where one is: "env:NAME" or "file:PATH"'
-            elif complaint := place_complaint(place):
-                yield f"{path}.{key}", complaint
-
-
-def _secret_complaints(upstream: UpstreamConfig, path: str) -> Iterator[tuple[str, str]]:
-    for key in ("credential", "webhook_secret"):
-        source = getattr(upstream, key)
-        if source is not None and not re.fullmatch(r"(env:[A-Za-z_]\w*|file:.+)", source):
-            yield (
-                f"{path}.{key}",
-                'must say where the secret is: "env:NAME" or "file:PATH"; never the secret itself',
-            )
-
-
-_UNKNOWN = re.compile(r"contains unknown field `(.+?)`")
-
-
-def _explained(message: str, text: str, where: str) -> str:
-    """Turn a validator's message into one that names the line, the key and the remedy."""
-    complaint, _, path = message.partition(" - at `")
-    path = path.rstrip("`")
-    unknown = _UNKNOWN.search(complaint)
-    key = unknown[1] if unknown else path.rpartition(".")[2].partition("[")[0]
-    line = _line_of(text, path, key)
-    spot = f"{where}, line {line}" if line else where
-    if unknown:
-        known = ", ".join(sorted(_known(path)))
-        return f"{spot}: unknown setting {key!r}; known here: {known}"
-    if complaint.startswith("Object missing required field"):
-        return f"{spot}: {complaint.replace('Object missing required field', 'this section needs')}"
-    return f"{spot}: {key}: {complaint}"
-
-
-def _known(path: str) -> tuple[str, ...]:
-    """Name the settings that a section may hold."""
-    section = path.lstrip("$.").split(".")
-    sections: dict[str, type[msgspec.Struct]] = {
-        "upstream": UpstreamConfig,
-        "serve": ServeConfig,
-        "log": LogConfig,
-        "alert": AlertConfig,
-    }
-    struct = Retry if section[-1] == "retry" else sections.get(section[0].partition("[")[0], Config)
-    return tuple(field.encode_name for field in msgspec.structs.fields(struct))
-
-
-def _line_of(text: str, path: str, key: str) -> int | None:
-    """Find the line of a key: within its section first, counting ``[[upstream]]`` headers."""
-    section = re.match(r"\$\.(\w+)(?:\[(\d+)\])?", path)
-    wanted = (section[1], int(section[2] or 0)) if section else ("", 0)
-    here, counts, header = ("", 0), dict[str, int](), None
-    for number, line in enumerate(text.splitlines(), 1):
-        heading = re.match(r"\s*\[\[?\s*(\w+)", line)
-        if heading:
-            counts[heading[1]] = counts.get(heading[1], -1) + 1
-            here = (heading[1], counts[heading[1]])
-            header = number if here == wanted else header
-        if re.match(rf"\s*(.*[{{,.]\s*)?[\"']?{re.escape(key)}[\"']?\s*=", line) and (
-            here == wanted or not wanted[0] or (here[0] == "" and wanted[0] == key)
-        ):
-            return number
-    return header

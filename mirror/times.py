@@ -64,6 +64,12 @@ def seconds_of(duration: str) -> float:
     return seconds
 
 
+def duration_text(seconds: float) -> str:
+    """Write seconds in the largest unit that leaves a whole number: the reverse of `seconds_of`."""
+    unit = next((unit for unit in "dhm" if seconds and seconds % _UNITS[unit] == 0), "s")
+    return f"{seconds / _UNITS[unit]:g}{unit}"
+
+
 def age_text(seconds: float) -> str:
     """Say an age as people do: ``42 s``, ``12 min``, ``3.5 h``, ``9 days``."""
     for unit, size, below in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):

@@ -237,7 +237,7 @@ def test_verify_holds_the_search_index_against_the_rows_and_builds_it_anew(
         (["sandbox", "--fault", "frob"], 2, "--fault"),
         (["token", "create", "x", "--scope", "god"], 2, "scope"),
         (["token", "revoke", "nobody"], 1, "nobody"),
-        (["init"], 2, "mirror.toml is there already"),
+        (["init"], 2, "mirror.toml exists"),
         (["serve", "--port", "99999"], 2, "--port"),
     ],
 )

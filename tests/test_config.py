@@ -1,30 +1,57 @@
 """A configuration is read whole, or refused with file, line, key and remedy."""
 
+import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from mirror.cli.init import TEMPLATE
-from mirror.config import BUILT_IN, Config, from_toml, read_config
+from mirror.cli.init import documentation, template
+from mirror.config import (
+    BUILT_IN,
+    AlertConfig,
+    Config,
+    LogConfig,
+    Retry,
+    ServeConfig,
+    UpstreamConfig,
+    from_toml,
+    read_config,
+)
 from mirror.errors import ConfigError
+from mirror.settings import settings_of
+
+
+def uncommented(text: str) -> str:
+    """Turn the settings that a template shows in comments into settings that it gives."""
+    return re.sub(r"^# (?=\w+ = |\[)", "", text, flags=re.MULTILINE)
 
 
 def test_the_template_is_valid_and_says_the_defaults() -> None:
-    """What `mirror init` writes works, and each commented line is the default."""
-    config = from_toml(TEMPLATE)
-    uncommented = "\n".join(
-        line.removeprefix("# ") if line.startswith("# ") and " = " in line else line
-        for line in TEMPLATE.splitlines()
-        if "#   " not in line and not line.startswith(("# What", "# Lines", "# Where", "# Without"))
+    """What `mirror init` writes works; its comments show the default, or an example if there is none."""
+    config, shown = (
+        from_toml(template()),
+        from_toml(re.sub(r"\n(ping|command) = .*", "", uncommented(template()))),
     )
-    for secret in ('credential = "env:BITBUCKET_TOKEN"', 'webhook_secret = "env:BITBUCKET_WEBHOOK_SECRET"'):
-        uncommented = uncommented.replace(secret, "")
-    spoken = from_toml(uncommented)
-    assert spoken.upstreams[0].requests_per_hour == 950
-    fields = set(type(config.upstreams[0]).__struct_fields__) - {"url", "requests_per_hour"}
-    for field in fields:
-        assert getattr(spoken.upstreams[0], field) == getattr(config.upstreams[0], field), field
-    assert spoken.serve == config.serve
+    examples = {"credential": "env:BITBUCKET_TOKEN", "webhook_secret": "env:BITBUCKET_WEBHOOK_SECRET"}
+    upstream = msgspec.structs.replace(config.upstreams[0], **examples, requests_per_hour=950)
+    assert (config.upstreams[0].name, config.upstreams[0].workspaces) == ("cloud", ("atlassian",))
+    assert shown.upstreams == (upstream,)
+    assert msgspec.structs.replace(shown, upstreams=(), alerts=()) == Config()
+
+
+@pytest.mark.parametrize("struct", [UpstreamConfig, Retry, AlertConfig, ServeConfig, LogConfig])
+def test_every_setting_describes_itself(struct: type[msgspec.Struct]) -> None:
+    """In one sentence, and with an example where the default shows nothing."""
+    for setting in settings_of(struct):
+        assert re.fullmatch(r"[A-Z].{10,110}\.", setting.help), setting.name
+        assert setting.example not in ("", '""', "[]"), setting.name
+
+
+def test_the_documentation_is_that_of_the_settings() -> None:
+    """`make docs` writes the page anew."""
+    page = Path(__file__).resolve().parent.parent / "docs/configuration.md"
+    assert page.read_text("utf-8") == documentation()
 
 
 def test_without_a_file_the_sandbox_is_the_upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,8 +127,8 @@ def test_an_unreadable_file_is_one_clear_line(tmp_path: Path, content: bytes | s
 
 def test_a_config_compares_by_value() -> None:
     """Two readings of the same text are the same configuration."""
-    assert from_toml(TEMPLATE) == from_toml(TEMPLATE)
-    assert from_toml(TEMPLATE) != Config()
+    assert from_toml(template()) == from_toml(template())
+    assert from_toml(template()) != Config()
 
 
 def test_a_file_of_notepad_is_read_and_one_in_utf_16_is_told(tmp_path: Path) -> None:
@@ -119,5 +146,5 @@ def test_a_file_of_notepad_is_read_and_one_in_utf_16_is_told(tmp_path: Path) -> 
 )
 def test_a_database_that_is_no_path_is_refused(database: str) -> None:
     """What SQLite alone would take for something else than a file."""
-    with pytest.raises(ConfigError, match=r"line 1: database: .* is no path of a file"):
+    with pytest.raises(ConfigError, match=r"line 1: database: .* is no file path"):
         from_toml(f'database = "{database}"')

@@ -1,79 +1,124 @@
-"""`mirror init`: a configuration to start from."""
+"""`mirror init`: a configuration to start from, written from the descriptions of the settings."""
 
 import os
+from collections.abc import Iterator
+from inspect import getdoc
 from pathlib import Path
 
 import click
 
-from mirror.config import DEFAULT_FILE
+from mirror.config import DEFAULT_FILE, Config
 from mirror.errors import ConfigError
+from mirror.settings import Setting, settings_of
 
-TEMPLATE = """\
+_HEAD = """\
 # What bitbucket-mirror mirrors, how often, and to whom it answers. Durations are written 30s, 15m, 1h, 7d.
-# Lines that are commented out show the default. Paths are relative to the folder of this file.
+# Settings that are commented out show their default or an example. Paths are relative to this file's folder.
 
-database = "data/mirror.db"
-# file_mode = "0600"          # of new files: "0640" or "0660" lets the group of the file read or write them
-# timezone = ""               # of the schedules, like "Europe/Amsterdam"; "": this machine's own
-
-[[upstream]]
-name = "cloud"                # a short name of your own
-kind = "cloud"                # cloud | datacenter | legacy | sandbox
-# url = "https://api.bitbucket.org/2.0"
-workspaces = ["atlassian"]    # as in bitbucket.org/SLUG; remove the line for your own (needs a credential)
-# Where the secret is, never the secret itself: "env:NAME" or "file:PATH". It holds one of
-#   you@example.com:TOKEN     an API token (scopes: read:repository, read:workspace, read:user)
-#   TOKEN                     an access token of a repository, project or workspace
-#   oauth:KEY:SECRET          an OAuth consumer
-# Without a credential, Bitbucket answers 60 requests an hour, and shows public repositories only.
-# credential = "env:BITBUCKET_TOKEN"
-# Bitbucket can say at once what has changed: give its webhook the address .../-/webhook/NAME and a secret.
-# webhook_secret = "env:BITBUCKET_WEBHOOK_SECRET"
-# refs = "api"                # branches and tags: api | git (costs no API requests) | none
-# requests_per_hour = 950     # default: what Bitbucket allows this credential, less a margin
-# concurrency = 4
-# timeout = "30s"
-# retry = { attempts = 6, first_delay = "1s", max_delay = "10m" }
-# overlap = "1d"              # how far an incremental run looks back
-# sweep_every = "7d"          # a full listing, that finds what is gone
-# refs_every = "30d"          # branches and tags are asked anew after this, changed or not
-# absence_brake = 0.10        # the share of a workspace that may go without asking you
-# accept_missing = []         # repositories ("owner/slug") whose refusal, 403, 404 or 451, is no failure
-# schedule = "*/15 * * * *"   # five cron fields, or an interval like "15m"; "": never by itself
-# sweep_schedule = ""         # full listings at a time of your own; "": as sweep_every makes them due
-# refs_schedule = ""          # branches and tags apart from the listings; "": with each sync
-# retry_schedule = ""         # what failed, asked again between syncs; "": with each sync
-# verify_schedule = "30 4 * * sun"
-# verify_sample = 20          # how many repositories a scheduled verify compares
-# jitter = "30s"              # work begins up to so much later, not on the minute with everybody else's
-# watch = 0.3                 # the share of the requests that goes where changes are likely; 0: none
-# watch_shortest = "2m"       # how often the busiest one is looked at, at most
-# stale_after = "2d"          # /-/health tells of a last complete sync that is older
-
-[serve]
-# host = "127.0.0.1"
-# port = 8001
-# writes = false              # let tokens of scope `write` create, update, delete and fork upstream
-# trust_basic_user = false    # Linux, loopback: believe the Basic user name of programs of this system user
-# public_url = ""             # where a proxy publishes the mirror: https://HOST or https://HOST/PATH
-
-# Who is told how syncs went, as many as you like; each has one of ping, url and command.
-# [[alert]]
-#   ping = "https://hc-ping.com/UUID"        on success; on failure and brake, /fail behind it
-#   url = "env:CHAT_WEBHOOK"                 JSON on failure, recovery and brake
-#   command = ["/usr/local/bin/page-me"]     the same JSON as its standard input
-#   on = ["success", "failure", "recovery", "brake"]
-
-[log]
-# format = "console"          # console | json
-# level = "info"              # debug | info | warning | error
 """
+
+_NOTES = {
+    "credential": """\
+# The secret is one of these. Without it, Bitbucket allows 60 requests an hour and shows what is public.
+#   you@example.com:TOKEN   an API token (scopes: read:repository, read:workspace, read:user)
+#   TOKEN                   an access token of a repository, project or workspace
+#   oauth:KEY:SECRET        an OAuth consumer
+""",
+}
+"""What one line cannot say, by setting."""
+
+_GIVEN = frozenset({"database", "name", "kind", "workspaces"})
+"""Settings that a new file gives; all others it shows in a comment."""
+
+
+def template() -> str:
+    """Return the text of a new `mirror.toml`."""
+    return _HEAD + "".join(_lines("", list(settings_of(Config))))
+
+
+def _lines(section: str, settings: list[Setting]) -> Iterator[str]:
+    """Yield the lines of a section, then those of the sections below it.
+
+    A section that may stand there many times and has no name to begin with is shown, not given.
+    """
+    is_shown = section.startswith("# ")
+    for setting in settings:
+        if _is_section(setting):
+            continue
+        yield _NOTES.get(setting.name, "")
+        is_given = setting.name in _GIVEN and not is_shown
+        value = setting.example if is_given or is_shown else setting.default or setting.example
+        line = f"{'' if is_given else '# '}{setting.name} = {value}"
+        help_text = f"{setting.help} ({setting.kind})" if "|" in setting.kind else setting.help
+        if len(line) + len(help_text) < 100:
+            yield f"{line:<29} # {help_text}\n"
+        else:
+            yield f"# {help_text}\n{line}\n"
+    for setting in filter(_is_section, settings):
+        assert setting.struct is not None  # noqa: S101 - what a section is
+        inner = list(settings_of(setting.struct))
+        header = f"[[{setting.name}]]" if setting.is_repeated else f"[{setting.name}]"
+        mark = "" if not setting.is_repeated or any(each.is_required for each in inner) else "# "
+        yield f"\n# {_purpose(setting.struct)}\n{mark}{header}\n"
+        yield from _lines(mark + header, inner)
+
+
+def _is_section(setting: Setting) -> bool:
+    """Tell a section from a setting of one line."""
+    return setting.struct is not None and not setting.help
+
+
+def _purpose(struct: type) -> str:
+    """Return the first line of a section's docstring, without the section's name."""
+    purpose = (getdoc(struct) or "").partition("\n")[0].partition(": ")[2]
+    return purpose[:1].upper() + purpose[1:]
+
+
+def documentation() -> str:
+    """Return `docs/configuration.md`: every setting of every section."""
+    return _DOCUMENT + "".join(_tables("", Config))
+
+
+_DOCUMENT = """\
+# The settings of mirror.toml
+
+`mirror init` writes a `mirror.toml` with all of them. Durations are written `30s`, `15m`, `1h`, `7d`. Paths
+(`database`, `file:PATH`) are relative to the folder of the file. An unknown setting, or a value of another
+type, is refused with file, line and remedy. This page is made from the program by `make docs`.
+"""
+
+
+def _tables(section: str, struct: type) -> Iterator[str]:
+    settings = list(settings_of(struct))
+    purpose = f"\n{_purpose(struct)}\n" if section else ""
+    yield f"\n## {section or 'At the top of the file'}\n{purpose}"
+    yield "\n| setting | type | default | |\n| --- | --- | --- | --- |\n"
+    for setting in settings:
+        if _is_section(setting):
+            continue
+        yield _row(setting.name, setting)
+        for inner in settings_of(setting.struct) if setting.struct else ():
+            yield _row(f"{setting.name}.{inner.name}", inner)
+    for setting in filter(_is_section, settings):
+        assert setting.struct is not None  # noqa: S101 - what a section is
+        yield from _tables(
+            f"[[{setting.name}]]" if setting.is_repeated else f"[{setting.name}]", setting.struct
+        )
+
+
+def _row(name: str, setting: Setting) -> str:
+    default = "required" if setting.is_required else f"`{setting.default}`" if setting.default else "none"
+    example = "" if setting.example in ("", setting.default) else f" Example: `{setting.example}`"
+    kind = setting.kind.replace("|", "\\|")
+    return f"| `{name}` | {kind} | {default} | {setting.help}{example} |\n"
 
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path), default=DEFAULT_FILE)
 def init(path: Path) -> None:
     """Write a commented mirror.toml to start from; never overwrites.
+
+    PATH is the file to write; mirror.toml in this folder, if omitted.
 
     \b
     Example:
@@ -82,9 +127,9 @@ def init(path: Path) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(TEMPLATE)
+            file.write(template())
     except FileExistsError:
-        raise ConfigError(f"{path} is there already; remove it first, or name another file") from None
+        raise ConfigError(f"{path} exists; remove it first, or name another file") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
     click.echo(f"{path} written; name your workspaces in it, then: mirror sync")

@@ -14,7 +14,8 @@ from typing import Self
 
 import msgspec
 
-from mirror.config import AlertConfig, AlertEvent, Config, place_complaint
+from mirror.config import AlertConfig, AlertEvent, Config
+from mirror.config_checks import address_complaint
 from mirror.credentials import read_secret, redacting
 from mirror.errors import ConfigError, StoreError
 from mirror.observe.delivery import LONGEST, Courier, call, ping, post
@@ -176,7 +177,7 @@ def sender_of(alert: AlertConfig) -> Send:
 def place_of(text: str) -> str:
     """Return an address, which may stand in the environment or in a file; raises ConfigError."""
     place = read_secret(text) if text.startswith(("env:", "file:")) else text
-    if complaint := place_complaint(place):
+    if complaint := address_complaint(place):
         named = text if place != text else "address"
         raise ConfigError(f"alert {named}: what it holds {complaint}")
     return place

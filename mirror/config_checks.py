@@ -1,0 +1,150 @@
+"""What is wrong with a configuration: each complaint names the file, the line, the key and the remedy."""
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from mirror.settings import Setting, settings_of
+
+if TYPE_CHECKING:
+    from mirror.config import Config, UpstreamConfig
+
+
+def complaints(config: "Config") -> Iterator[tuple[str, str]]:
+    """Yield what no field can check alone: the path of a setting, and what is wrong with it."""
+    try:
+        ZoneInfo(config.timezone or "UTC")
+    except (KeyError, ValueError, OSError):
+        yield "$.timezone", f"{config.timezone!r} is no time zone"
+    if not re.fullmatch(r"0?6[046]{2}", config.file_mode):
+        yield "$.file_mode", f'{config.file_mode!r} is no file mode; write "0600", or "0660" for a group'
+    if re.match(r"\s*$|:memory:$|file:", config.database) or "\0" in config.database:
+        yield "$.database", f"{config.database!r} is no file path"
+    yield from _alert_complaints(config)
+    seen = set[str]()
+    for index, upstream in enumerate(config.upstreams):
+        path = f"$.upstream[{index}]"
+        if upstream.name in seen:
+            yield f"{path}.name", f"{upstream.name!r} is the name of another upstream; give each its own"
+        seen.add(upstream.name)
+        url = urlsplit(upstream.url)
+        if upstream.url and (url.scheme not in ("http", "https") or not url.hostname):
+            yield f"{path}.url", f"{upstream.url!r} is no web address; it begins with https:// or http://"
+        if url.username or url.password:
+            yield f"{path}.url", "an address must hold no login; put it where `credential` points"
+        if not upstream.url and upstream.kind in ("datacenter", "legacy"):
+            yield f"{path}.kind", f"kind {upstream.kind!r} needs a url"
+        yield from _secret_complaints(upstream, path)
+        yield from _name_complaints(upstream, path)
+
+
+def _name_complaints(upstream: "UpstreamConfig", path: str) -> Iterator[tuple[str, str]]:
+    for workspace in upstream.workspaces or ():
+        if not re.fullmatch(r"[^\s/?#]+", workspace):
+            yield f"{path}.workspaces", f"{workspace!r} is no workspace; give the slug, as in its address"
+    for name in upstream.accept_missing:
+        if not re.fullmatch(r"[^\s/?#]+/[^\s/?#]+", name):
+            yield f"{path}.accept_missing", f"{name!r} is no repository"
+
+
+def address_complaint(address: str) -> str | None:
+    """Say what is wrong with an address that alerts go to, without repeating it; None for a good one."""
+    try:
+        url = urlsplit(address)
+        _ = url.port
+    except ValueError:
+        return "is no web address"
+    if url.scheme not in ("http", "https") or not url.hostname:
+        return "is no web address; it begins with https:// or http://"
+    if url.username is not None or url.password is not None:
+        return "holds a user and a password; alerts send none, use an address that needs no login"
+    return None
+
+
+def _alert_complaints(config: "Config") -> Iterator[tuple[str, str]]:
+    for index, alert in enumerate(config.alerts):
+        path = f"$.alert[{index}]"
+        if sum(bool(way) for way in (alert.ping, alert.url, alert.command)) != 1:
+            yield path, "this section needs one of ping, url and command"
+        for key in ("ping", "url"):
+            address = getattr(alert, key)
+            if not address or re.match(r"env:[A-Za-z_]\w*$|file:.", address):
+                continue
+            if not re.match(r"https?://[^\s/]", address):
+                yield f"{path}.{key}", 'must be a web address, or say where one is: "env:NAME" or "file:PATH"'
+            elif complaint := address_complaint(address):
+                yield f"{path}.{key}", complaint
+
+
+def _secret_complaints(upstream: "UpstreamConfig", path: str) -> Iterator[tuple[str, str]]:
+    for key in ("credential", "webhook_secret"):
+        source = getattr(upstream, key)
+        if source is not None and not re.fullmatch(r"(env:[A-Za-z_]\w*|file:.+)", source):
+            yield (
+                f"{path}.{key}",
+                'must say where the secret is: "env:NAME" or "file:PATH"; never the secret itself',
+            )
+
+
+_UNKNOWN = re.compile(r"contains unknown field `(.+?)`")
+
+
+def explained(message: str, text: str, where: str, root: type[msgspec.Struct]) -> str:
+    """Turn a validator's message into one that names the line, the key and the remedy.
+
+    `message` ends with the path of the value, as msgspec's messages do; `text` is the whole file and `where`
+    its name; `root` declares the settings.
+    """
+    complaint, _, path = message.partition(" - at `")
+    path = path.rstrip("`")
+    unknown = _UNKNOWN.search(complaint)
+    key = unknown[1] if unknown else path.rpartition(".")[2].partition("[")[0]
+    line = _line_of(text, path, key)
+    spot = f"{where}, line {line}" if line else where
+    if unknown:
+        known = ", ".join(sorted(_known(path, root)))
+        return f"{spot}: unknown setting {key!r}; known here: {known}"
+    if complaint.startswith("Object missing required field"):
+        return f"{spot}: {complaint.replace('Object missing required field', 'this section needs')}"
+    setting = _known(path.rpartition(".")[0], root).get(key)
+    return f"{spot}: {key}: {complaint}{_hint(setting) if setting and ';' not in complaint else ''}"
+
+
+def _hint(setting: Setting) -> str:
+    """Show how a setting is written, by its own declaration."""
+    if setting.struct:
+        return ""
+    about = "" if setting.kind == "text" else f" ({setting.kind})"
+    return f"; write it like {setting.name} = {setting.example}{about}"
+
+
+def _known(path: str, root: type[msgspec.Struct]) -> dict[str, Setting]:
+    """Find the settings that the section at a path may hold."""
+    found = {setting.name: setting for setting in settings_of(root)}
+    for part in re.findall(r"\w+", re.sub(r"\[\d+\]", "", path)):
+        setting = found.get(part)
+        if setting and setting.struct:
+            found = {each.name: each for each in settings_of(setting.struct)}
+    return found
+
+
+def _line_of(text: str, path: str, key: str) -> int | None:
+    """Find the line of a key: within its section first, counting ``[[upstream]]`` headers."""
+    section = re.match(r"\$\.(\w+)(?:\[(\d+)\])?", path)
+    wanted = (section[1], int(section[2] or 0)) if section else ("", 0)
+    here, counts, header = ("", 0), dict[str, int](), None
+    for number, line in enumerate(text.splitlines(), 1):
+        heading = re.match(r"\s*\[\[?\s*(\w+)", line)
+        if heading:
+            counts[heading[1]] = counts.get(heading[1], -1) + 1
+            here = (heading[1], counts[heading[1]])
+            header = number if here == wanted else header
+        if re.match(rf"\s*(.*[{{,.]\s*)?[\"']?{re.escape(key)}[\"']?\s*=", line) and (
+            here == wanted or not wanted[0] or (here[0] == "" and wanted[0] == key)
+        ):
+            return number
+    return header
