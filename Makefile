@@ -18,10 +18,11 @@ dev: .venv/installed-dev ## prepare .venv for development
 test: check ## ruff, mypy strict, pytest
 	.venv/bin/python -m pytest -n auto
 
-check: .venv/installed-dev ## ruff and mypy strict
+check: .venv/installed-dev ## ruff, mypy strict, and no name that nothing uses
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/vulture
 
 format: .venv/installed-dev ## let ruff arrange the code
 	.venv/bin/ruff check --fix-only .
