@@ -1,6 +1,7 @@
 """Commands as people run them: what they print, how they end, what they leave."""
 
 import json
+import re
 import signal
 import socket
 import sqlite3
@@ -13,7 +14,7 @@ import click
 import pytest
 from cli_runner import Folder, small_sandbox
 
-from mirror.cli.main import ROOMS, mirror
+from mirror.cli.main import FILES, mirror
 from mirror.sandbox import Fault, RunningSandbox, parse_fault
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text("utf-8")
@@ -54,7 +55,25 @@ def test_every_command_helps_with_an_example(name: str) -> None:
     assert f"        mirror {name}" in (COMMANDS[name].help or "")
 
 
-@pytest.mark.parametrize("name", ROOMS)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_parameter_is_documented(name: str) -> None:
+    """Options by a sentence, arguments by a sentence of the command's help that begins with their name."""
+    for parameter in COMMANDS[name].params:
+        if isinstance(parameter, click.Option):
+            assert (parameter.help or "").endswith("."), parameter.name
+        else:
+            metavar = parameter.make_metavar(click.Context(COMMANDS[name]))
+            word = re.split(r"[^A-Z]", metavar.strip("["))[0]
+            assert f"    {word}" in (COMMANDS[name].help or ""), parameter.name
+
+
+def test_summaries_are_whole(synced: Folder) -> None:
+    """The lists of commands cut no sentence."""
+    for group in ((), ("repo",), ("token",)):
+        assert "..." not in synced.run(*group, "--help").out.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_every_command_is_in_the_readme(name: str) -> None:
     """The README's table names it."""
     assert f"`mirror {name}" in README
@@ -119,7 +138,7 @@ def test_a_search_marks_nothing_in_a_pipe(synced: Folder) -> None:
 def test_a_search_that_finds_nothing_says_so(synced: Folder) -> None:
     """An empty answer is an answer."""
     found = synced.run("search", "zzzzqqqqxxxx")
-    assert (found.code, found.out.strip()) == (0, "no repository is called like 'zzzzqqqqxxxx'")
+    assert (found.code, found.out.strip()) == (0, "No repository matches 'zzzzqqqqxxxx'")
 
 
 def test_show_tells_branches_and_tags(synced: Folder) -> None:

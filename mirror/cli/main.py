@@ -20,7 +20,7 @@ from mirror import __version__
 from mirror.config import DEFAULT_FILE, Config, read_config
 from mirror.errors import ConfigError, Interrupted, MirrorError, StoreError
 
-ROOMS = {
+FILES = {
     "init": "init",
     "sync": "sync",
     "status": "sync",
@@ -35,23 +35,35 @@ ROOMS = {
     "repo": "repo",
     "sandbox": "sandbox",
 }
-"""Which file of this package holds a command; only the one that is called is imported."""
+"""Which file of this package holds a command."""
 
 
-class Commands(click.Group):
-    """The commands, imported when they are called: `--help` and `search` start quickly."""
+class WholeSummaries(click.Group):
+    """A group whose `--help` shows the first sentence of each command uncut."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, command.get_short_help_str(1000)) for name, command in found if command]
+            )
+
+
+class Commands(WholeSummaries):
+    """The commands, imported when they are called: `search` starts quickly."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name the commands in the order people meet them."""
+        """Name the commands in the order people meet them, not of the alphabet."""
         del ctx
-        return list(ROOMS)
+        return list(FILES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command's file."""
         del ctx
-        if cmd_name not in ROOMS:
+        if cmd_name not in FILES:
             return None
-        room = importlib.import_module(f"mirror.cli.{ROOMS[cmd_name]}")
+        room = importlib.import_module(f"mirror.cli.{FILES[cmd_name]}")
         command: click.Command = getattr(room, cmd_name)
         return command
 
@@ -63,13 +75,13 @@ class Commands(click.Group):
     "config_path",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Configuration to use instead of ./mirror.toml.",
+    help="The configuration. Default: mirror.toml in this folder, else the built-in sandbox.",
 )
 @click.pass_context
 def mirror(ctx: click.Context, config_path: Path | None) -> None:
     """Keep an offline copy of Bitbucket in one SQLite file; search it, publish it, serve it.
 
-    Without a configuration the upstream is a built-in sandbox, so that everything can be tried at once:
+    Without a configuration, the upstream is a built-in sandbox, so that everything can be tried at once:
 
     \b
         mirror sync
@@ -82,7 +94,7 @@ def mirror(ctx: click.Context, config_path: Path | None) -> None:
 def configured(ctx: click.Context) -> Config:
     """Read the configuration that the command was called with; raises ConfigError.
 
-    A file that was read once must be there when it is read again: without it, nothing stands in for it.
+    A file that was read once must still exist when it is read again: the sandbox does not replace it.
     """
     root = ctx.find_root()
     if root.obj is None and DEFAULT_FILE.exists():
@@ -91,30 +103,30 @@ def configured(ctx: click.Context) -> Config:
 
 
 class Screen(Console):
-    """A terminal that obeys this program alone: texts of others are shown without control characters."""
+    """A terminal that shows texts of others without their control characters."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Turn what is printed into pieces of text."""
+        """Render as rich does, and clean the text."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=plain(segment.text))
 
     def on_broken_pipe(self) -> None:
-        """Leave it to `main`, which knows that this is no error."""
+        """Raise what `main` handles: it is no error."""
         raise BrokenPipeError
 
 
 def plain(text: str) -> str:
-    """Put a space for whatever is not printed as itself, line ends aside."""
+    """Replace each character that is not printable with a space, except line ends."""
     return "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)
 
 
 def out() -> Screen:
-    """Return where answers go; as wide as the text needs when nobody watches."""
+    """Return the console for answers: standard output, 200 columns wide where it is no terminal."""
     return Screen(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
 def errors() -> Screen:
-    """Return where progress, notes and errors go."""
+    """Return the console for progress, notes and errors: standard error."""
     return Screen(stderr=True, highlight=False)
 
 
@@ -124,8 +136,11 @@ def leave(code: int) -> NoReturn:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; whatever goes wrong is one line on standard error and the right exit code."""
-    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - whoever called us has closed it
+    """Run a command. Each error is one line on standard error, and decides the exit code.
+
+    `arguments` are those after the program's name; None takes them from the command line.
+    """
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - the caller has closed it
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     _show_all_characters()
     try:
@@ -155,14 +170,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _show_all_characters() -> None:
-    """Write a character that the encoding of a stream lacks as its number, instead of failing over it."""
+    """Write characters that a stream's encoding lacks as their number, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _silence() -> None:
-    """Let what is still to be printed go nowhere, instead of failing once more at the end."""
+    """Discard what is still to be printed: flushing it at exit would fail once more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -37,11 +37,29 @@ def reader(ctx: click.Context) -> Iterator[sqlite3.Connection]:
 
 @click.command()
 @click.argument("query")
-@click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="How many to list.")
-@click.option("--offset", type=click.IntRange(min=0), default=0, help="How many of the best to leave out.")
-@click.option("--owner", help="Only of this owner.")
-@click.option("--scm", type=click.Choice(["git", "hg"]), help="Only of this kind.")
-@click.option("--fuzzy", is_flag=True, help="Correct typing errors even if something matches.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="How many to list.",
+)
+@click.option(
+    "--offset",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    show_default=True,
+    help="How many of the best to skip.",
+)
+@click.option("--owner", metavar="NAME", help="Only repositories of this owner.")
+@click.option("--scm", type=click.Choice(["git", "hg"]), help="Only repositories of this version control.")
+@click.option(
+    "--fuzzy",
+    is_flag=True,
+    help="Correct typing errors even where something matches. Default: only where nothing does.",
+)
 @json_option
 @click.pass_context
 def search(
@@ -54,7 +72,9 @@ def search(
     fuzzy: bool,
     as_json: bool,
 ) -> None:
-    """Find repositories by part of their name, offline; OWNER/PART looks among some owners.
+    """Find repositories by part of their name, offline.
+
+    QUERY is part of a name, in any case; OWNER/PART finds it below owners whose name begins with OWNER.
 
     \b
     Examples:
@@ -77,7 +97,7 @@ def search(
         click.echo(msgspec.json.encode({**msgspec.structs.asdict(found), "repositories": listed}))
         return
     if found.count == 0:
-        out().print(f"no repository is called like {escape(repr(query))}")
+        out().print(f"No repository matches {escape(repr(query))}")
         return
     how = f", corrected to {', '.join(found.corrected)}" if found.fuzzy else ""
     shown = len(found.repositories)
@@ -110,7 +130,9 @@ def _marked(full_name: str, needles: tuple[str, ...]) -> Text:
 @json_option
 @click.pass_context
 def show(ctx: click.Context, name: str, as_json: bool) -> None:
-    """Show one repository with its branches and tags, and how old that knowledge is.
+    """Show one repository with its branches and tags, and when they were read.
+
+    OWNER/SLUG is its name, in any case.
 
     \b
     Example:
@@ -180,13 +202,20 @@ def _ago(moment: str) -> str:
 
 
 @click.command()
-@click.option("--since", metavar="WHEN", default="7d", show_default=True, help="2026-11-01, or 12h, 7d.")
+@click.option(
+    "--since",
+    metavar="WHEN",
+    default="7d",
+    show_default=True,
+    help="A day or a moment in UTC, like 2026-11-01, or how long ago, like 12h.",
+)
 @json_option
 @click.pass_context
 def changes(ctx: click.Context, since: str, as_json: bool) -> None:
-    """List what was seen to change: repositories created, renamed, moved, gone; refs that moved.
+    """List changes of repositories and refs, oldest first.
 
-    With --json, one object a line.
+    Repositories that were created, renamed, moved or are gone; branches and tags that moved. With --json, one
+    object on each line.
 
     \b
     Example:

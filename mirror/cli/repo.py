@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from mirror.cli.main import configured, json_option, leave
+from mirror.cli.main import WholeSummaries, configured, json_option, leave
 from mirror.config import Config
 from mirror.errors import ConfigError
 from mirror.model import FORK_POLICIES, Repository, RepositorySettings
@@ -22,30 +22,42 @@ from mirror.write import PassThrough
 BY = "the command line"
 
 _SETTINGS = (
-    click.option("--private/--public", "is_private", default=None, help="Who sees it."),
-    click.option("--description", metavar="TEXT", help="What it is for."),
-    click.option("--website", metavar="URL", help="Its address elsewhere."),
-    click.option("--language", metavar="NAME", help="The programming language, as python."),
-    click.option("--issues/--no-issues", "has_issues", default=None, help="An issue tracker."),
-    click.option("--wiki/--no-wiki", "has_wiki", default=None, help="A wiki."),
-    click.option("--fork-policy", type=click.Choice(FORK_POLICIES), help="Who may fork it."),
+    click.option(
+        "--private/--public",
+        "is_private",
+        default=None,
+        help="Who sees it. Default: as the upstream decides for a new one; unchanged for an old one.",
+    ),
+    click.option("--description", metavar="TEXT", help="One or more sentences about it."),
+    click.option("--website", metavar="URL", help="The address of its website."),
+    click.option("--language", metavar="NAME", help="Its programming language in lower case, like python."),
+    click.option("--issues/--no-issues", "has_issues", default=None, help="Whether it has an issue tracker."),
+    click.option("--wiki/--no-wiki", "has_wiki", default=None, help="Whether it has a wiki."),
+    click.option(
+        "--fork-policy",
+        type=click.Choice(FORK_POLICIES),
+        help="Who may fork it: anybody, only in private, or nobody.",
+    ),
 )
 
 upstream_option: Callable[[Any], Any] = click.option(
-    "--upstream", default="", metavar="NAME", help="Which one, where several hold the name."
+    "--upstream",
+    default="",
+    metavar="NAME",
+    help="The upstream's name. Default: the only one that has the owner or the repository.",
 )
 
 
 def settings_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of what a repository is like; without one, the upstream decides or leaves it."""
+    """Add the options for a repository's settings; one that is omitted is left to the upstream."""
     for option in reversed(_SETTINGS):
         command = option(command)
     return command
 
 
-@click.group()
+@click.group(cls=WholeSummaries)
 def repo() -> None:
-    """Create, change, delete and fork repositories: upstream first, and in the mirror at once.
+    """Create, change, delete and fork repositories, upstream and in the mirror.
 
     \b
     Example:
@@ -55,8 +67,12 @@ def repo() -> None:
 
 @repo.command()
 @click.argument("name", metavar="OWNER/SLUG")
-@click.option("--name", "title", metavar="TEXT", help="Its name for people; the slug, if omitted.")
-@click.option("--scm", type=click.Choice(["git", "hg"]), help="As the owner's newest one, if omitted.")
+@click.option("--name", "title", metavar="TEXT", help="Its name for people. Default: the slug.")
+@click.option(
+    "--scm",
+    type=click.Choice(["git", "hg"]),
+    help="Version control. Default: that of the owner's newest repository.",
+)
 @settings_options
 @upstream_option
 @json_option
@@ -65,6 +81,8 @@ def create(
     ctx: click.Context, /, name: str, title: str | None, upstream: str, as_json: bool, **settings: Any
 ) -> None:
     """Create a repository.
+
+    OWNER is a workspace or project of the upstream, SLUG the new repository's name in addresses.
 
     \b
     Example:
@@ -79,7 +97,7 @@ def create(
 
 @repo.command()
 @click.argument("name", metavar="OWNER/SLUG")
-@click.option("--name", "title", metavar="TEXT", help="A new name; the slug follows it.")
+@click.option("--name", "title", metavar="TEXT", help="A new name; the slug changes with it.")
 @settings_options
 @upstream_option
 @json_option
@@ -87,7 +105,9 @@ def create(
 def update(
     ctx: click.Context, /, name: str, title: str | None, upstream: str, as_json: bool, **settings: Any
 ) -> None:
-    """Change a repository; what is not mentioned stays.
+    """Change a repository; what no option names stays as it is.
+
+    OWNER/SLUG is the repository's present name.
 
     \b
     Example:
@@ -104,12 +124,16 @@ def update(
 
 @repo.command()
 @click.argument("name", metavar="OWNER/SLUG")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--yes", is_flag=True, help="Delete without asking for confirmation; needed where no terminal is."
+)
 @upstream_option
 @json_option
 @click.pass_context
 def delete(ctx: click.Context, name: str, yes: bool, upstream: str, as_json: bool) -> None:
     """Delete a repository for good; the mirror keeps its row and refs, marked as gone.
+
+    OWNER/SLUG is the repository's name. Exit code 1 if it is not confirmed.
 
     \b
     Example:
@@ -117,7 +141,7 @@ def delete(ctx: click.Context, name: str, yes: bool, upstream: str, as_json: boo
     """
     _parts(name)
     if not yes and not sys.stdin.isatty():
-        raise ConfigError(f"nobody is here to confirm that {name} is to be deleted; give --yes if it is")
+        raise ConfigError(f"no terminal to confirm the deletion of {name}; give --yes to delete it")
     if not yes and not click.confirm(f"delete {name} upstream, with all that is in it, for good?", err=True):
         click.echo(f"{name} was not deleted", err=True)
         leave(1)
@@ -131,8 +155,8 @@ def delete(ctx: click.Context, name: str, yes: bool, upstream: str, as_json: boo
 
 @repo.command()
 @click.argument("name", metavar="OWNER/SLUG")
-@click.option("--into", metavar="WORKSPACE", help="Whose the fork is to be; the same owner's, if omitted.")
-@click.option("--name", "title", metavar="TEXT", help="The fork's name; its parent's slug, if omitted.")
+@click.option("--into", metavar="WORKSPACE", help="The workspace of the fork. Default: that of its parent.")
+@click.option("--name", "title", metavar="TEXT", help="The fork's name. Default: its parent's slug.")
 @settings_options
 @upstream_option
 @json_option
@@ -148,6 +172,8 @@ def fork(
     **settings: Any,
 ) -> None:
     """Fork a repository; the fork of a private one is private unless --public is given.
+
+    OWNER/SLUG is the repository to fork.
 
     \b
     Example:

@@ -10,14 +10,59 @@ PATHS = {"1.0": "/1.0", "2.0": "/2.0", "datacenter": "/rest/api/1.0"}
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(0, 65535), default=SANDBOX_PORT, show_default=True)
-@click.option("--repositories", type=click.IntRange(min=0), default=1_000, show_default=True)
-@click.option("--seed", type=int, default=1, show_default=True, help="Another seed, other data.")
-@click.option("--workspaces", type=click.IntRange(min=1), help="Over how many owners to spread them.")
-@click.option("--budget", type=click.IntRange(min=1), metavar="N", help="Enforce N requests an hour.")
-@click.option("--api", type=click.Choice(list(PATHS)), default="2.0", show_default=True)
-@click.option("--fault", "faults", multiple=True, metavar="SPEC", help="503,where=refs,nth=3 for one.")
+@click.option(
+    "--host", metavar="HOST", default="127.0.0.1", show_default=True, help="The address to listen on."
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    default=SANDBOX_PORT,
+    show_default=True,
+    help="The port to listen on; 0: any free one.",
+)
+@click.option(
+    "--repositories",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=1_000,
+    show_default=True,
+    help="How many repositories it holds.",
+)
+@click.option(
+    "--seed",
+    type=int,
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="The same seed makes the same data.",
+)
+@click.option(
+    "--workspaces",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many owners the repositories have. Default: as many as suit their number.",
+)
+@click.option(
+    "--budget",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Answer at most N requests an hour, 60 without a credential. Default: no limit.",
+)
+@click.option(
+    "--api",
+    type=click.Choice(list(PATHS)),
+    default="2.0",
+    show_default=True,
+    help="The API whose address is printed.",
+)
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="SPEC",
+    help="A planned failure, like 503,where=refs,nth=3; see docs/sandbox.md. May be repeated.",
+)
 def sandbox(
     host: str,
     port: int,
@@ -28,7 +73,7 @@ def sandbox(
     api: str,
     faults: tuple[str, ...],
 ) -> None:
-    """Serve a simulated Bitbucket, to try the mirror on without an account.
+    """Serve a simulated Bitbucket, to try the mirror without an account.
 
     \b
     Examples:

@@ -33,9 +33,18 @@ from mirror.write import PassThrough
 LONGEST_END = 2.2
 """Seconds after a signal: three are promised."""
 
-host_option = click.option("--host", metavar="HOST", help="Address to listen on; loopback by default.")
-port_option = click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="Port to listen on.")
-public_option = click.option("--public", is_flag=True, help="Listen on every address of this machine.")
+host_option = click.option(
+    "--host",
+    metavar="HOST",
+    help="The address to listen on. Default: that of the configuration, else 127.0.0.1.",
+)
+port_option = click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="The port to listen on; 0: any free one. Default: that of the configuration, else 8001.",
+)
+public_option = click.option("--public", is_flag=True, help="Listen on all addresses of this machine, IPv4.")
 
 
 @click.command()
@@ -44,7 +53,7 @@ public_option = click.option("--public", is_flag=True, help="Listen on every add
 @public_option
 @click.pass_context
 def serve(ctx: click.Context, host: str | None, port: int | None, public: bool) -> None:
-    """Publish the mirror: tables, SQL and APIs, to this machine alone unless told otherwise.
+    """Serve the mirror: pages, tables, SQL and APIs.
 
     \b
     Example:
@@ -61,7 +70,9 @@ def serve(ctx: click.Context, host: str | None, port: int | None, public: bool) 
 @click.command()
 @click.pass_context
 def schedule(ctx: click.Context) -> None:
-    """Sync in the background by the schedules of the configuration, until Ctrl-C; as scheduler.py does.
+    """Sync by the schedules of the configuration, until Ctrl-C.
+
+    It serves nothing, and is what `python scheduler.py` starts.
 
     \b
     Example:
@@ -82,7 +93,7 @@ def schedule(ctx: click.Context) -> None:
 @public_option
 @click.pass_context
 def run(ctx: click.Context, host: str | None, port: int | None, public: bool) -> None:
-    """Sync by schedule and serve, in one process: the whole product.
+    """Sync by schedule and serve, in one process.
 
     \b
     Example:

@@ -27,12 +27,25 @@ from mirror.times import utc_now
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--full", is_flag=True, help="List everything, not only what was updated.")
-@click.option("--plan", is_flag=True, help="Say what a sync would ask and how long it would take.")
-@click.option("--no-wait", is_flag=True, help="Stop, with the place kept, when the budget is spent.")
-@click.option("--max-requests", type=click.IntRange(min=1), metavar="N", help="Ask at most N times.")
+@click.option("--full", is_flag=True, help="List every repository, not only the updated ones.")
 @click.option(
-    "--confirm-absence", is_flag=True, help="Mark as gone what is no longer there, however much it is."
+    "--plan", is_flag=True, help="Print how many requests a sync needs and how long it takes; do not sync."
+)
+@click.option(
+    "--no-wait",
+    is_flag=True,
+    help="Stop when the hour's budget is spent, instead of waiting; the next run resumes.",
+)
+@click.option(
+    "--max-requests",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Send at most N requests. Default: no limit.",
+)
+@click.option(
+    "--confirm-absence",
+    is_flag=True,
+    help="Mark all missing repositories as gone, even more than absence_brake allows.",
 )
 @click.pass_context
 def sync(
@@ -44,9 +57,9 @@ def sync(
     max_requests: int | None,
     confirm_absence: bool,
 ) -> None:
-    """Bring the mirror up to date, from wherever the last run stopped.
+    """Bring the mirror up to date; resume an interrupted run.
 
-    NAME picks upstreams of the configuration; without one, all are synced.
+    NAME is an upstream of the configuration. Default: all of them, one after another.
 
     \b
     Examples:
@@ -93,7 +106,7 @@ def progress() -> AbstractContextManager[Bars | Lines]:
 
 
 class _sigterm_interrupts:  # noqa: N801 - reads as the context that it is
-    """Treat SIGTERM as Ctrl-C: the place is kept, the run is recorded as interrupted."""
+    """Treat SIGTERM as Ctrl-C: the cursor is kept, the run is recorded as interrupted."""
 
     def __enter__(self) -> None:
         self._before = signal.signal(signal.SIGTERM, self._interrupt)
@@ -109,13 +122,23 @@ class _sigterm_interrupts:  # noqa: N801 - reads as the context that it is
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option(
-    "--sample", metavar="N|all", default="50", show_default=True, help="How many to ask for; 0: none."
+    "--sample",
+    metavar="N|all",
+    default="50",
+    show_default=True,
+    help="How many repositories to compare with the upstream; 0: none.",
 )
-@click.option("--repair", is_flag=True, help="Let the upstream's answers replace what differs.")
-@click.option("--no-wait", is_flag=True, help="Stop, with the place kept, when the budget is spent.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Replace what differs by the upstream's answer, and rebuild a damaged index.",
+)
+@click.option("--no-wait", is_flag=True, help="Stop when the hour's budget is spent, instead of waiting.")
 @click.pass_context
 def verify(ctx: click.Context, names: tuple[str, ...], sample: str, repair: bool, no_wait: bool) -> None:
-    """Check the file, the search index, and rows against the upstream (2 requests a repository).
+    """Check the file and its search index, and compare rows with the upstream.
+
+    NAME is an upstream of the configuration. Default: all of them. Two requests for each repository.
 
     \b
     Examples:
@@ -153,7 +176,7 @@ def _whole(text: str) -> int:
 @json_option
 @click.pass_context
 def status(ctx: click.Context, as_json: bool) -> None:
-    """Say how the mirror stands: counts, age, budget, failures.
+    """Show counts, age, budget and failures of each upstream.
 
     \b
     Example:

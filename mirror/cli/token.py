@@ -7,14 +7,14 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from mirror.cli.main import configured, out
+from mirror.cli.main import WholeSummaries, configured, out
 from mirror.errors import ConfigError
 from mirror.store import Store, tokens
 from mirror.store.files import damage_explained, open_reader
 from mirror.times import seconds_of, utc_now
 
 
-@click.group()
+@click.group(cls=WholeSummaries)
 def token() -> None:
     """Make, list and revoke local API tokens; the mirror keeps only their hashes.
 
@@ -26,12 +26,22 @@ def token() -> None:
 
 @token.command()
 @click.argument("name")
-@click.option("--scope", default="read", show_default=True, help="read, write, or read,write.")
-@click.option("--expires", metavar="DURATION", help="30d, 12h; without it, never.")
-@click.option("--user", help="The mirrored user whose token it is: it shows what that user may see.")
+@click.option(
+    "--scope", default="read", show_default=True, help="What it allows: read, write, or read,write."
+)
+@click.option(
+    "--expires", metavar="DURATION", help="How long it is valid, like 30d or 12h. Default: for ever."
+)
+@click.option(
+    "--user",
+    metavar="NAME",
+    help="A mirrored user: the token shows what that user may see. Default: the whole mirror.",
+)
 @click.pass_context
 def create(ctx: click.Context, name: str, scope: str, expires: str | None, user: str | None) -> None:
-    """Make a token and print it, this once.
+    """Make a token and print it; it cannot be printed again.
+
+    NAME is a name of your own, to list and revoke it by.
 
     \b
     Example:
@@ -46,7 +56,7 @@ def create(ctx: click.Context, name: str, scope: str, expires: str | None, user:
 @token.command("list")
 @click.pass_context
 def list_tokens(ctx: click.Context) -> None:
-    """List all tokens, revoked ones too.
+    """List all tokens, also revoked and expired ones.
 
     \b
     Example:
@@ -68,7 +78,9 @@ def list_tokens(ctx: click.Context) -> None:
 @click.argument("name")
 @click.pass_context
 def revoke(ctx: click.Context, name: str) -> None:
-    """End a token, by its name or its number.
+    """Revoke a token, from the next request on.
+
+    NAME is the token's name, or its number in the list.
 
     \b
     Example:
@@ -80,7 +92,7 @@ def revoke(ctx: click.Context, name: str) -> None:
 
 
 def _reach(user: str | None, *, writes: bool) -> str:
-    """Say what a new token may do."""
+    """Describe what a new token may do."""
     if user is None:
         verb = "sees and writes" if writes else "sees"
         return f"this token {verb} everything in the mirror; --user NAME limits one to what a user may see"
