@@ -17,7 +17,7 @@ from fixtures_db import LATER, PISTON, FixtureDb, hg_ref, owner, repository
 
 from mirror.serve.middleware import STRICT
 from mirror.serve.pages import login
-from mirror.serve.pages.routes import ROUTES
+from mirror.serve.plugin import ROUTES
 
 PAGES = (
     "/", "/-/search", "/-/search?q=django", "/-/r/jespern/django-piston", "/-/u/jespern", "/-/changes",

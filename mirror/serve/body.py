@@ -7,7 +7,7 @@ beyond the limit.
 import asyncio
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs, parse_qsl
 
 import msgspec
 from datasette.utils.asgi import Request
@@ -21,7 +21,7 @@ LARGEST_FORM = 64 * 1024
 """Bytes that a form of a page may have, or that of a stored query that writes."""
 
 SECONDS = 10.0
-MOST_FIELDS = 200
+MOST_FIELDS, MOST_PAGE_FIELDS = 200, 20
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
 _REFUSALS = {400: "Bad Request", 408: "Request Timeout", 413: "Request Entity Too Large"}
@@ -87,6 +87,15 @@ async def read_fields(request: Request) -> dict[str, str]:
     except ValueError as error:
         raise _unreadable(error) from None
     return dict(reversed(pairs))  # the first value of a repeated field counts
+
+
+def fields_in(body: bytes) -> dict[str, str]:
+    """Return the fields of a page's form; of a body with more than MOST_PAGE_FIELDS, none."""
+    try:
+        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=MOST_PAGE_FIELDS)
+    except ValueError:
+        return {}
+    return {name: values[0] for name, values in fields.items()}
 
 
 def content_type_of(request: Request) -> str:

@@ -23,11 +23,10 @@ from mirror.serve.api2.routes import API as API_2
 from mirror.serve.auth import STRANGER
 from mirror.serve.database import guard, mirror_named, mirrors, visitor
 from mirror.serve.error_pages import error_page
-from mirror.serve.exchange import Application
+from mirror.serve.exchange import Application, mirror_of
+from mirror.serve.pages import changes, filters, home, login, owner, repository, search, status, urls
 from mirror.serve.pages import datasette as tables
-from mirror.serve.pages import filters as wording
-from mirror.serve.pages import login
-from mirror.serve.pages.routes import ROUTES
+from mirror.serve.pages.view import page
 from mirror.serve.state import served
 from mirror.serve.stored_queries import stored_queries
 from mirror.serve.table_metadata import metadata
@@ -40,6 +39,28 @@ TEMPLATES = Path(__file__).with_name("templates")
 View = Callable[..., Awaitable[Response]]
 _FOR_PROGRAMS = tuple(re.compile(one) for one in (API_1.pattern, API_2.pattern, webhooks.PATTERN))
 _CREDENTIALS = {"authorization", "cookie"}
+
+_NAMED = r"^/-/r/(?P<owner>[^/]+)/(?P<slug>[^/]+)/?$"
+
+ROUTES: list[tuple[str, Callable[..., Any]]] = [
+    (r"^/$", home.home),
+    (r"^/-/index(\.(?P<format>jsono?))?$", home.index),
+    (rf"^{login.PATH}$", login.login),
+    (urls.ASSETS, urls.asset),
+    (r"^/-/search$", page(search.results)),
+    (r"^/-/search/options$", page(search.options)),
+    (r"^/-/search\.json$", page(search.as_json)),
+    (r"^/-/search\.csv$", page(search.as_csv)),
+    (_NAMED, page(repository.repository)),
+    (r"^/-/r$", page(repository.repository)),
+    (r"^/-/u/(?P<owner>[^/]+)/?$", page(owner.owner)),
+    (r"^/-/u$", page(owner.owner)),
+    (r"^/-/changes$", page(changes.history)),
+    (r"^/-/changes\.atom$", page(changes.feed)),
+    (r"^/-/questions$", page(home.questions)),
+    (r"^/-/mirror-status$", page(status.status)),
+]
+"""Patterns of the pages, and their views."""
 
 
 @hookimpl
@@ -163,9 +184,11 @@ def handle_exception(datasette: "Datasette", request: Request, exception: Except
 
 
 @hookimpl
-def menu_links(datasette: "Datasette", actor: dict[str, Any] | None) -> list[dict[str, str]]:
+def menu_links(
+    datasette: "Datasette", actor: dict[str, Any] | None, request: Request | None
+) -> list[dict[str, str]]:
     """Link to the login where there is something to log in to."""
-    if actor or not any(mirrors(datasette)):
+    if actor or request is None or mirror_of(request) is None:
         return []
     return [{"href": datasette.urls.path(login.PATH), "label": "Log in with a token"}]
 
@@ -175,7 +198,7 @@ def prepare_jinja2_environment(env: Environment, datasette: "Datasette") -> None
     """Add the plugin's templates behind those of the operator, and the filters that they use."""
     prefix.install(env, datasette)
     tables.install(env, str(TEMPLATES))
-    wording.install(env)
+    filters.install(env)
 
 
 @hookimpl
@@ -193,9 +216,9 @@ def render_cell(datasette: "Datasette", database: str, column: str, row: Any, va
 
 
 @hookimpl
-def extra_css_urls(datasette: "Datasette", database: str | None) -> list[str]:
+def extra_css_urls(datasette: "Datasette", database: str | None, request: Request | None) -> list[str]:
     """Fold the notes on a mirror's columns."""
-    return tables.style(datasette, database)
+    return tables.style(datasette, database, request)
 
 
 @hookimpl

@@ -4,6 +4,11 @@ Settings come from `mirror.serve.server.build`, or, under plain `datasette`, fro
 ``bitbucket-mirror``.
 """
 
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -13,20 +18,79 @@ from datasette.utils import StartupError
 from mirror.config import ServeConfig
 from mirror.errors import ConfigError
 from mirror.observe.metrics import FileMetrics, Latencies, Limits
-from mirror.serve.pages.counts import CountCache
 from mirror.serve.socket_owner import Peers
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Callable, Mapping
-
     from datasette.app import Datasette
 
     from mirror.serve.webhook_writer import Hook, WebhookWriter
 
 PLUGIN = "bitbucket-mirror"
+WORTH = 60
+"""For how many times the time that it took to count it a number is good."""
+
+CHEAP_SECONDS = 0.05
+"""What is counted quicker is counted each time."""
+
+LONGEST_SECONDS = 600.0
+WAIT_SECONDS = 0.5
+"""How long a page waits for a number that nobody knows yet."""
+
 WEBHOOK_SECONDS = 1.0
 """How long the sender of a webhook waits for a busy file before the delivery is kept on the disk."""
+
+
+log = logging.getLogger(__name__)
+
+
+class _Counted(msgspec.Struct, frozen=True):
+    """A number, the seconds that counting it took, and until when (monotonic clock) it is good."""
+
+    value: Any
+    seconds: float
+    until: float
+
+
+class CountCache:
+    """Numbers that cost a scan of the file: remembered in proportion to that, renewed behind the page.
+
+    On a small file they are counted each time. Where counting takes a second, the number is good for the next
+    minute; after that the old number is shown while it is counted anew. What could not be counted in time is
+    not tried again at once.
+    """
+
+    def __init__(self) -> None:
+        self._known = dict[Any, _Counted]()
+        self._running = dict[Any, asyncio.Task[Any]]()
+
+    async def get(self, key: Any, count: Callable[[], Awaitable[Any]], *, wait: float = WAIT_SECONDS) -> Any:
+        """Return a number, at worst an old one; None where it is not known within `wait` seconds."""
+        known = self._known.get(key)
+        if known is not None and known.until > time.monotonic():
+            return known.value
+        task = self._running.get(key)
+        if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
+            task = self._running[key] = asyncio.create_task(self._count(key, count))
+        if known is not None and known.seconds > CHEAP_SECONDS:
+            return known.value
+        done, _ = await asyncio.wait({task}, timeout=wait)
+        if done:
+            return task.result()
+        return known.value if known else None
+
+    async def _count(self, key: Any, count: Callable[[], Awaitable[Any]]) -> Any:
+        start, known = time.monotonic(), self._known.get(key)
+        try:
+            value = await count()
+        except sqlite3.Error as error:
+            log.warning("%s could not be counted: %s", key[-1], error)
+            value = known.value if known else None
+        finally:
+            self._running.pop(key, None)
+        seconds = time.monotonic() - start
+        good_for = min(WORTH * seconds, LONGEST_SECONDS) if seconds > CHEAP_SECONDS else 0.0
+        self._known[key] = _Counted(value, seconds, time.monotonic() + good_for)
+        return value
 
 
 class Served:

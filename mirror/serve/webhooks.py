@@ -22,7 +22,7 @@ from mirror.errors import StoreError
 from mirror.serve import body as bodies
 from mirror.serve.body import BodyRefused
 from mirror.serve.database import mirrors
-from mirror.serve.exchange import SAFETY
+from mirror.serve.exchange import SAFETY, ApiError, mirror_of, served_of
 from mirror.serve.state import Served, served
 from mirror.serve.webhook_events import PING, Malformed, read_event
 from mirror.serve.webhook_writer import Hook, Kept, Overwhelmed, Spool, SpoolFull, WebhookWriter
@@ -37,26 +37,18 @@ PATTERN = r"^/-/webhook/(?P<upstream>[^/]+)/?$"
 LARGEST_BODY = 1_000_000
 BODY_SECONDS = 10.0
 
+_RETRY = {"Retry-After": "60"}
 _SIGNATURE = re.compile(r"sha256=([0-9a-fA-F]{64})")
 
 log = logging.getLogger("mirror.webhooks")
 
 
-class Refused(Exception):
-    """A delivery that is not taken: the status and the reason for the answer."""
-
-    def __init__(self, status: int, message: str, **headers: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
-
-
 def accept(datasette: "Datasette", known: Mapping[str, Hook]) -> None:
     """Take webhooks of these upstreams from now on, and write what was acknowledged before."""
     served(datasette).hooks = known
-    path = _mirror(datasette)
-    if path is not None and not Spool(path).is_empty():
-        writer_of(served(datasette), path)
+    mirror = next(mirrors(datasette), None)
+    if mirror is not None and not Spool(Path(mirror.path)).is_empty():
+        writer_of(served(datasette), Path(mirror.path))
 
 
 def writer_of(server: Served, path: Path) -> WebhookWriter:
@@ -66,33 +58,29 @@ def writer_of(server: Served, path: Path) -> WebhookWriter:
     return server.webhook_writer
 
 
-def _mirror(datasette: "Datasette") -> Path | None:
-    return next((Path(database.path) for database in mirrors(datasette)), None)
-
-
-async def view(datasette: "Datasette", request: Request) -> Response:
+async def view(request: Request) -> Response:
     """Answer one delivery."""
-    upstream = request.url_vars["upstream"]
+    upstream, server = request.url_vars["upstream"], served_of(request)
     # Names that are no upstream's count together: a label for each would let strangers fill the memory.
-    label = upstream if upstream in served(datasette).hooks else "(none)"
+    label = upstream if upstream in server.hooks else "(none)"
     try:
-        status, said = await _taken(datasette, request, upstream)
-    except Refused as error:
-        served(datasette).latencies.webhook(label, f"refused {error.status}")
+        status, said = await _taken(request, server, upstream)
+    except ApiError as error:
+        server.latencies.webhook(label, f"refused {error.status}")
         log.info("webhook refused: %s", error, extra={"status": error.status})
-        return _json({"error": {"message": str(error)}}, error.status, error.headers)
-    served(datasette).latencies.webhook(label, said["outcome"])
+        return _json(error.body, error.status, error.headers)
+    server.latencies.webhook(label, said["outcome"])
     log.info("webhook %s: %s %s", label, request.headers.get("x-event-key", "")[:40], said["outcome"])
     return _json(said, status, {})
 
 
-async def _taken(datasette: "Datasette", request: Request, upstream: str) -> tuple[int, dict[str, Any]]:
-    """Verify a delivery, read it, and have it written; raises Refused."""
+async def _taken(request: Request, server: Served, upstream: str) -> tuple[int, dict[str, Any]]:
+    """Verify a delivery, read it, and have it written; raises ApiError."""
     if request.method != "POST":
-        raise Refused(405, "webhooks are POSTed", Allow="POST")
-    hook = served(datasette).hooks.get(upstream)
+        raise ApiError(405, "webhooks are POSTed", headers={"Allow": "POST"})
+    hook = server.hooks.get(upstream)
     if hook is None:
-        raise Refused(
+        raise ApiError(
             404, "no webhook is configured here: set webhook_secret for the upstream in mirror.toml"
         )
     body = await read_body(request)
@@ -105,52 +93,54 @@ async def _taken(datasette: "Datasette", request: Request, upstream: str) -> tup
     try:
         news = read_event(event, body, datacenter=hook.datacenter)
     except Malformed as error:
-        raise Refused(400, f"{event[:40] or 'no X-Event-Key'}: {error}") from None
+        raise ApiError(400, f"{event[:40] or 'no X-Event-Key'}: {error}") from None
     if news is None:
         return 200, {"outcome": "ignored"}
     number = request.headers.get("x-request-uuid") or request.headers.get("x-request-id") or ""
     delivery = Delivery(event, hashlib.sha256(body).hexdigest(), number[:100], to_text(utc_now()))
-    return await _written(datasette, Kept(upstream, delivery, news))
+    return await _written(request, server, Kept(upstream, delivery, news))
 
 
 async def read_body(request: Request) -> bytes:
-    """Read a body, and no more of it than the largest one may have; raises Refused."""
+    """Read a body, and no more of it than the largest one may have; raises ApiError."""
     if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-        raise Refused(415, "send the body as it is, without Content-Encoding", Accept_Encoding="identity")
+        raise ApiError(
+            415, "send the body as it is, without Content-Encoding", headers={"Accept-Encoding": "identity"}
+        )
     try:
         return await bodies.read(request.receive, request.headers, most=LARGEST_BODY, seconds=BODY_SECONDS)
     except BodyRefused as error:
-        raise Refused(error.status, str(error), Connection="close") from None
+        raise ApiError(error.status, str(error), headers={"Connection": "close"}) from None
 
 
 def verify(secret: str, body: bytes, header: str) -> None:
-    """Compare a signature in constant time; raises Refused."""
+    """Compare a signature in constant time; raises ApiError."""
     found = _SIGNATURE.fullmatch(header.strip())
     if found is None:
-        raise Refused(403, "X-Hub-Signature must be sha256= and the body's HMAC; give the webhook a secret")
+        raise ApiError(403, "X-Hub-Signature must be sha256= and the body's HMAC; give the webhook a secret")
     ours = hmac.new(secret.encode(), body, hashlib.sha256).digest()
     if not hmac.compare_digest(ours, bytes.fromhex(found[1])):
-        raise Refused(403, "the signature is of another secret or another body")
+        raise ApiError(403, "the signature is of another secret or another body")
 
 
-async def _written(datasette: "Datasette", kept: Kept) -> tuple[int, dict[str, Any]]:
+async def _written(request: Request, server: Served, kept: Kept) -> tuple[int, dict[str, Any]]:
     """Have a delivery written; a file that is busy is not waited for long."""
-    path = _mirror(datasette)
-    if path is None:
-        raise Refused(503, "no mirror is served here", Retry_After="60")
-    writer = writer_of(served(datasette), path)
+    mirror = mirror_of(request)
+    if mirror is None:
+        raise ApiError(503, "no mirror is served here", headers=_RETRY)
+    writer = writer_of(server, Path(mirror.path))
     try:
         writing = asyncio.wrap_future(writer.submit(kept))
-        done = await asyncio.wait_for(writing, served(datasette).webhook_seconds)
+        done = await asyncio.wait_for(writing, server.webhook_seconds)
     except Overwhelmed:
-        raise Refused(503, "too many webhooks wait for the file", Retry_After="60") from None
+        raise ApiError(503, "too many webhooks wait for the file", headers=_RETRY) from None
     except TimeoutError:
         return await _acknowledged(writer, kept)
     except StoreError as error:
         log.warning("webhook %s: %s", kept.upstream, error)
-        raise Refused(503, "the mirror cannot be written to now", Retry_After="60") from None
+        raise ApiError(503, "the mirror cannot be written to now", headers=_RETRY) from None
     if done["outcome"] == "unknown":
-        raise Refused(404, "this upstream has not been mirrored yet")
+        raise ApiError(404, "this upstream has not been mirrored yet")
     return 200, done
 
 
@@ -159,10 +149,10 @@ async def _acknowledged(writer: WebhookWriter, kept: Kept) -> tuple[int, dict[st
     try:
         await asyncio.to_thread(writer.keep, kept)
     except SpoolFull:
-        raise Refused(503, "too many webhooks wait for the file", Retry_After="60") from None
+        raise ApiError(503, "too many webhooks wait for the file", headers=_RETRY) from None
     except OSError as error:
         log.warning("webhook %s: cannot be kept: %s", kept.upstream, error.strerror)
-        raise Refused(503, "the mirror cannot be written to now", Retry_After="60") from None
+        raise ApiError(503, "the mirror cannot be written to now", headers=_RETRY) from None
     return 202, {"outcome": "waiting", "detail": "the mirror is being written to; this follows"}
 
 

@@ -11,11 +11,11 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader
 from markupsafe import Markup
 
 from mirror.queries.crawl import upstreams
-from mirror.serve import auth as permissions
-from mirror.serve.database import mirror_named, mirrors
-from mirror.serve.pages.assets import assets
+from mirror.serve import auth
+from mirror.serve.database import mirror_named
+from mirror.serve.exchange import mirror_of
 from mirror.serve.pages.filters import ago, shortened
-from mirror.serve.pages.urls import Links
+from mirror.serve.pages.urls import Links, assets
 from mirror.times import utc_now
 
 if TYPE_CHECKING:
@@ -51,14 +51,15 @@ def cell(datasette: "Datasette", database: str, column: str, row: Any, value: An
     return Markup('<a href="{}"><bdi>{}</bdi></a>').format(to, shortened(value))
 
 
-def style(datasette: "Datasette", database: str | None) -> list[str]:
+def style(datasette: "Datasette", database: str | None, request: Request | None) -> list[str]:
     """Return the stylesheets that Datasette's pages of a mirror take beside their own."""
-    return [assets()[name].address for name in STYLES] if _mirror_of(datasette, database) else []
+    is_ours = request is not None and _mirror_of(datasette, database, request) is not None
+    return [assets()[name].address for name in STYLES] if is_ours else []
 
 
-def _mirror_of(datasette: "Datasette", database: str | None) -> "Database | None":
+def _mirror_of(datasette: "Datasette", database: str | None, request: Request) -> "Database | None":
     """Return the mirror that a page belongs to; those of no database, like errors, belong to the first."""
-    return mirror_named(datasette, database) if database else next(mirrors(datasette), None)
+    return mirror_named(datasette, database) if database else mirror_of(request)
 
 
 async def _may_look(datasette: "Datasette", actor: Any, name: str) -> bool:
@@ -73,8 +74,10 @@ async def foot(
     datasette: "Datasette", template: str | None, database: str | None, request: Request | None
 ) -> dict[str, Any]:
     """Give Datasette's pages of a mirror its bar, and say under them how current it is; nothing to others."""
-    found = _mirror_of(datasette, database)
-    if found is None or request is None or (template or "").startswith("mirror_"):
+    if request is None or (template or "").startswith("mirror_"):
+        return {}
+    found = _mirror_of(datasette, database, request)
+    if found is None:
         return {}
     if database is None and not await _may_look(datasette, request.actor, found.name):
         return {}
@@ -84,7 +87,7 @@ async def foot(
         return [f"{one.name}: complete {ago(one.complete_at, now)}" for one in upstreams(connection)]
 
     said = ", ".join(await found.execute_fn(read))
-    is_open = not await permissions.is_closed(datasette, None, found.name)
+    is_open = not await auth.is_closed(datasette, None, found.name)
     return {
         "mirror_foot": {
             "said": said,

@@ -12,7 +12,7 @@ from mirror.queries.counts import counts_of, ref_counts_of
 from mirror.queries.crawl import upstreams
 from mirror.queries.repositories import recent_ids, still_visible
 from mirror.queries.rows import RepositoryRow
-from mirror.serve.database import mirrors
+from mirror.serve.exchange import mirror_of
 from mirror.serve.pages.view import Visit, page
 from mirror.serve.stored_queries import GROUPS, QUERIES
 
@@ -53,7 +53,7 @@ LATEST = 10
 
 async def home(datasette: "Datasette", request: Request) -> Response:
     """GET /: the mirror's home, or Datasette's where no mirror is attached."""
-    if next(mirrors(datasette), None) is None:
+    if mirror_of(request) is None:
         return await index(datasette, request)
     response: Response = await page(_home)(datasette, request)
     return response

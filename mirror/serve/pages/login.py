@@ -1,22 +1,22 @@
 """Showing a token once, so that a browser may see tables; and saying why something is closed."""
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote, urlsplit
 
 from datasette.utils.asgi import Request, Response
 
-from mirror.serve import auth as permissions
+from mirror.serve import auth
 from mirror.serve.auth import LOGIN_SECONDS, login_cookie
+from mirror.serve.body import fields_in
 from mirror.serve.database import mirrors
+from mirror.serve.exchange import served_of
 from mirror.serve.pages.view import rendered
-from mirror.serve.state import served
 from mirror.store import tokens
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
 
 PATH = "/-/mirror-login"
-MOST_FIELDS = 20
 
 
 async def login(datasette: "Datasette", request: Request) -> Response:
@@ -25,7 +25,7 @@ async def login(datasette: "Datasette", request: Request) -> Response:
         return await _form(datasette, request, request.args.get("next") or "/")
     if request.method != "POST":
         return Response.text("Method not allowed", status=405, headers={"Allow": "GET, POST"})
-    form = await _read_form(request)
+    form = fields_in(await request.post_body())  # which is bounded already
     destination = local_path(form.get("next", "/"))
     token = form.get("token", "").strip()
     for database in mirrors(datasette):
@@ -37,15 +37,15 @@ async def login(datasette: "Datasette", request: Request) -> Response:
                 login_cookie(datasette, database, living),
                 max_age=LOGIN_SECONDS,
                 httponly=True,
-                secure=_is_https(datasette, request),
+                secure=_is_https(request),
             )
             return response
     return await _form(datasette, request, destination, message="That is no living token.", status=403)
 
 
-def _is_https(datasette: "Datasette", request: Request) -> bool:
+def _is_https(request: Request) -> bool:
     """Tell whether browsers use https, by `public_url` where a proxy stands before this server."""
-    public_url = served(datasette).config.public_url
+    public_url = served_of(request).config.public_url
     return (urlsplit(public_url).scheme.lower() if public_url else request.scheme) == "https"
 
 
@@ -59,22 +59,13 @@ async def closed(datasette: "Datasette", request: Request, message: str) -> Resp
 async def _form(
     datasette: "Datasette", request: Request, destination: str, *, message: str = "", status: int = 200
 ) -> Response:
-    is_closed = [await permissions.is_closed(datasette, None, one.name) for one in mirrors(datasette)]
+    is_closed = [await auth.is_closed(datasette, None, one.name) for one in mirrors(datasette)]
     context: dict[str, Any] = {
         "message": message,
         "next": local_path(destination),
         "is_closed": any(is_closed),
     }
     return await rendered(datasette, request, "mirror_login.html", context, status=status)
-
-
-async def _read_form(request: Request) -> dict[str, str]:
-    """Read a urlencoded body, which `bodies.bounded` has limited; of too many fields none is read."""
-    body = (await request.post_body()).decode("utf-8", "replace")
-    try:
-        return {key: values[0] for key, values in parse_qs(body, max_num_fields=MOST_FIELDS).items()}
-    except ValueError:
-        return {}
 
 
 def local_path(text: str) -> str:

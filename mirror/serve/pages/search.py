@@ -147,7 +147,7 @@ async def results(visit: Visit) -> Response:
         "query": " ".join(found.corrected) if found.fuzzy else asked.q,
         "near": await _near(visit, asked) if not found.count else [],
         "languages": await visit.tally(
-            "languages", lambda c: languages(c, visit.caller, LANGUAGES), patience=SOON
+            "languages", lambda c: languages(c, visit.caller, LANGUAGES), wait=SOON
         ),
     }
     return await visit.page("mirror_search.html", context)
@@ -213,7 +213,7 @@ async def _found(visit: Visit, asked: Asked) -> tuple[SearchPage, float]:
 
     # The first page is answered from short lists; what lies far behind it may cost a look at every match.
     is_first = asked.page == 1 and asked.size <= PER_PAGE
-    return await visit.read(work, patience=1 if is_first else FAR)
+    return await visit.read(work, times=1 if is_first else FAR)
 
 
 async def _near(visit: Visit, asked: Asked) -> list[Near]:

@@ -5,22 +5,19 @@ import re
 import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
-from urllib.parse import parse_qs
 
-from datasette.utils import actor_matches_allow, sqlite_timelimit
+from datasette.utils import actor_matches_allow
 from datasette.utils.asgi import Forbidden, Request, Response
 
 from mirror.queries.caller import Caller
 from mirror.queries.crawl import upstreams
-from mirror.search.find import one_snapshot
-from mirror.serve import auth as permissions
-from mirror.serve.database import mirrors, reading_for
+from mirror.serve import auth
+from mirror.serve.database import reading_for
+from mirror.serve.exchange import host_of, mirror_of, number_in, parameters_of, served_of, snapshot
 from mirror.serve.middleware import PAGE
-from mirror.serve.pages.assets import assets
-from mirror.serve.pages.counts import PATIENCE
-from mirror.serve.pages.urls import Links
+from mirror.serve.pages.urls import Links, assets
 from mirror.serve.prefix import origin_of
-from mirror.serve.state import served
+from mirror.serve.state import WAIT_SECONDS
 from mirror.times import utc_now
 
 if TYPE_CHECKING:
@@ -31,8 +28,6 @@ COUNTING_MS = 60_000
 """For how long numbers are counted behind a page; the page itself does not wait for them."""
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]")
-
-_HOST = re.compile(r"[\w.-]+(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?", re.ASCII)
 
 Read = TypeVar("Read")
 View = Callable[..., Awaitable[Response]]
@@ -64,7 +59,8 @@ class Visit:
         self.is_open = is_open
         self.now = utc_now()
         self.links = Links(datasette.urls.path, str(database.route or database.name))
-        self.parameters = _parameters(request)
+        said = parameters_of(request)
+        self.parameters = {name: value.replace("\x00", "") for name, value in said.items()}
 
     @property
     def names(self) -> dict[str, str]:
@@ -74,49 +70,43 @@ class Visit:
     @property
     def origin(self) -> str:
         """The address before all paths and their prefix: the configured one, else that of the request."""
-        configured = origin_of(served(self.datasette).config.public_url)
-        if configured:
-            return configured
-        host = self.request.host
-        return f"{self.request.scheme}://{host if _HOST.fullmatch(host) else 'localhost'}"
+        configured = origin_of(served_of(self.request).config.public_url)
+        return configured or f"{self.request.scheme}://{host_of(self.request) or 'localhost'}"
 
     def number(self, parameter: str, default: int, most: int) -> int:
         """Read a parameter that counts from 1; anything else is the default."""
-        text = self.parameters.get(parameter, "")
-        good = text.isascii() and text.isdecimal() and len(text) < 16 and int(text) > 0
-        return min(int(text), most) if good else default
+        number = number_in(self.parameters.get(parameter, ""), digits=15)
+        return min(number, most) if number else default
 
     def is_open_in(self, connection: sqlite3.Connection) -> bool:
         """Tell whether tables are open to the visitor in the snapshot of a connection."""
-        asking = permissions.Visitor(self.request.actor)
+        asking = auth.Visitor(self.request.actor)
         return asking.sees_all(self.database.name) or not asking.lacks(connection, self.database.name)
 
-    async def read(self, work: Callable[[sqlite3.Connection], Read], *, patience: int = 1) -> Read:
+    async def read(self, work: Callable[[sqlite3.Connection], Read], *, times: int = 1) -> Read:
         """Read in one snapshot, within Datasette's time limit or so many times that."""
-        limit = patience * self.datasette.setting("sql_time_limit_ms")
+        limit = times * self.datasette.setting("sql_time_limit_ms")
         return cast(
-            "Read", await self.database.execute_fn(lambda connection: _bounded(connection, work, limit))
+            "Read", await self.database.execute_fn(lambda connection: _in_snapshot(connection, work, limit))
         )
 
     async def tally(
-        self, key: str, work: Callable[[sqlite3.Connection], Read], *, patience: float = PATIENCE
+        self, key: str, work: Callable[[sqlite3.Connection], Read], *, wait: float = WAIT_SECONDS
     ) -> Read | None:
         """Read what costs a scan; remembered apart for each sort of visitor, None while it is counted.
 
-        `patience` is for how many seconds the page waits for what nobody knows yet.
+        `wait` is for how many seconds the page waits for a number that nobody knows yet.
         """
 
         async def count() -> Any:
             with reading_for("count"):
                 return await self.database.execute_fn(
-                    lambda connection: _bounded(connection, work, COUNTING_MS)
+                    lambda connection: _in_snapshot(connection, work, COUNTING_MS)
                 )
 
         caller = self.caller
         seen = "everything" if caller.sees_all else caller.user_ids
-        found = await served(self.datasette).counts.get(
-            (self.database.name, seen, key), count, patience=patience
-        )
+        found = await served_of(self.request).counts.get((self.database.name, seen, key), count, wait=wait)
         return cast("Read | None", found)
 
     async def page(self, template: str, context: dict[str, Any], *, status: int = 200) -> Response:
@@ -133,7 +123,7 @@ async def rendered(
     datasette: "Datasette", request: Request, template: str, context: dict[str, Any], *, status: int = 200
 ) -> Response:
     """Render a template of ours, under the strict policy; what HTML cannot carry is replaced."""
-    database = next(mirrors(datasette), None)
+    database = mirror_of(request)
     known: dict[str, Any] = {
         "assets": {name: datasette.urls.path(one.address) for name, one in assets().items()},
         "links": Links(datasette.urls.path, str(database.route or database.name) if database else ""),
@@ -177,27 +167,20 @@ async def _problem(
 
 async def _visit(datasette: "Datasette", request: Request) -> Visit:
     """Say who asks for a page of which mirror; raises NotHere, or Forbidden by the operator's rules."""
-    database = next(mirrors(datasette), None)
+    database = mirror_of(request)
     if database is None:
         raise NotHere("No mirror is attached.")
     await datasette.ensure_permissions(request.actor, ["view-instance"])
     allowed = datasette.metadata("allow", database=database.name, fallback=False)
     if not actor_matches_allow(request.actor, allowed):
         raise Forbidden("view-database")
-    closed = await permissions.is_closed(datasette, request.actor, database.name)
-    caller = permissions.caller_of(request.actor, database.name)
+    closed = await auth.is_closed(datasette, request.actor, database.name)
+    caller = auth.caller_of(request.actor, database.name)
     return Visit(datasette, request, database, caller, is_open=not closed)
 
 
-def _bounded(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], Read], limit: int) -> Read:
-    with sqlite_timelimit(connection, limit), one_snapshot(connection):
+def _in_snapshot(
+    connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], Read], milliseconds: int
+) -> Read:
+    with snapshot(connection, milliseconds):
         return work(connection)
-
-
-def _parameters(request: Request) -> dict[str, str]:
-    """Read the first value of each parameter; what cannot be read says nothing."""
-    try:
-        found = parse_qs(request.query_string, keep_blank_values=True, max_num_fields=100)
-    except ValueError:
-        return {}
-    return {key: values[0].replace("\x00", "") for key, values in found.items()}

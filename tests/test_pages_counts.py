@@ -5,7 +5,7 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 
-from mirror.serve.pages.counts import CHEAP, PATIENCE, CountCache
+from mirror.serve.state import CHEAP_SECONDS, WAIT_SECONDS, CountCache
 
 
 def _counting(seconds: float, counted: list[int]) -> Callable[[], Awaitable[int]]:
@@ -33,7 +33,7 @@ def test_what_is_dear_is_remembered() -> None:
     """A number is good for many times what it cost."""
 
     async def ask() -> list[int]:
-        cache, count = CountCache(), _counting(CHEAP * 2, [])
+        cache, count = CountCache(), _counting(CHEAP_SECONDS * 2, [])
         return [await cache.get("key", count) for _ in range(3)]
 
     assert asyncio.run(ask()) == [1, 1, 1]
@@ -44,16 +44,16 @@ def test_no_page_waits_long_and_the_number_comes_later() -> None:
 
     async def ask() -> tuple[list[int | None], float, int | None, int]:
         cache, counted = CountCache(), list[int]()
-        count = _counting(PATIENCE * 2, counted)
+        count = _counting(WAIT_SECONDS * 2, counted)
         start = time.monotonic()
         both = list(await asyncio.gather(cache.get("key", count), cache.get("key", count)))
         took = time.monotonic() - start
-        await asyncio.sleep(PATIENCE * 2)
+        await asyncio.sleep(WAIT_SECONDS * 2)
         return both, took, await cache.get("key", count), len(counted)
 
     both, took, later, counted = asyncio.run(ask())
     assert both == [None, None]
-    assert took < PATIENCE * 1.9
+    assert took < WAIT_SECONDS * 1.9
     assert (later, counted) == (1, 1)
 
 
@@ -62,7 +62,7 @@ def test_what_cannot_be_counted_is_not_tried_at_once() -> None:
     tried = list[int]()
 
     async def count() -> int:
-        await asyncio.sleep(CHEAP * 2)
+        await asyncio.sleep(CHEAP_SECONDS * 2)
         tried.append(1)
         raise sqlite3.OperationalError("interrupted")
 
