@@ -28,8 +28,9 @@ from typing import Any
 from search_changes import INSERT, row_of, update
 from search_corpus import Named, make_names, make_queries, read_names
 
-from mirror.search import search
-from mirror.search.find import COLUMNS
+from mirror.queries.caller import OPERATOR
+from mirror.queries.rows import LISTED
+from mirror.queries.search import find_repositories
 from mirror.search.names import normalise
 from mirror.store import Store
 from mirror.store.files import open_reader
@@ -37,7 +38,7 @@ from mirror.store.files import open_reader
 LIMIT = 20
 
 _BASELINE_PAGE = f"""
-    SELECT {", ".join("u.username" if column == "owner" else f"r.{column}" for column in COLUMNS)}
+    SELECT {", ".join("u.username" if column == "owner" else f"r.{column}" for column in LISTED)}
     FROM (SELECT r.id FROM baseline b JOIN repositories r ON r.id = b.rowid WHERE {{where}}
         ORDER BY CASE WHEN :q IN (b.name, b.slug) THEN 0
             WHEN substr(b.name, 1, length(:q)) = :q OR substr(b.slug, 1, length(:q)) = :q THEN 1 ELSE 2 END,
@@ -198,11 +199,11 @@ def _compare(reader: sqlite3.Connection, queries: list[str]) -> tuple[list[float
     """Answer every query in both ways, and count where count or rows differ."""
     times, baseline_times, mismatches = list[float](), list[float](), 0
     for number, query in enumerate(queries, 1):
-        seconds, found = _timed(partial(search, reader, query, limit=LIMIT))
+        seconds, found = _timed(partial(find_repositories, reader, OPERATOR, query, limit=LIMIT))
         times.append(seconds)
         seconds, (total, rows) = _timed(partial(_baseline, reader, query))
         baseline_times.append(seconds)
-        ids = [] if found.fuzzy else [row["id"] for row in found.repositories]
+        ids = [] if found.fuzzy else [row.id for row in found.repositories]
         if (0 if found.fuzzy else found.count, ids) != (total, [row["id"] for row in rows]):
             mismatches += 1
             _progress(f"differs: {query!r}: {found.count} beside {total}")
@@ -240,7 +241,10 @@ def _times_beside_a_writer(path: Path, queries: list[str]) -> list[float]:
     with subprocess.Popen(arguments) as writer, open_reader(path) as reader:
         try:
             time.sleep(2)
-            return [_timed(partial(search, reader, query, limit=LIMIT))[0] for query in queries]
+            return [
+                _timed(partial(find_repositories, reader, OPERATOR, query, limit=LIMIT))[0]
+                for query in queries
+            ]
         finally:
             writer.terminate()
 

@@ -58,7 +58,7 @@ def test_the_pages_of_a_query_join_to_one_list(
             fuzzy=False,
             **options,  # type: ignore[arg-type]
         )
-        ids = [row["id"] for row in found.repositories]
+        ids = found.ids
         assert (found.count, ids) == (count, expected[max(offset, 0) : max(offset, 0) + limit])
 
 
@@ -97,7 +97,7 @@ def test_deep_pages_work_with_owners_and_filters(filled: Playground) -> None:
     for owner in OWNERS[:2]:
         count, expected = naive(filled.connection, "to", limit=5000, owner=owner, scm="git")
         found = search(filled.connection, "to", offset=20, limit=9, owner=owner, scm="git", fuzzy=False)
-        assert (found.count, [row["id"] for row in found.repositories]) == (count, expected[20:29])
+        assert (found.count, found.ids) == (count, expected[20:29])
 
 
 FILTERS: list[dict[str, Any]] = [
@@ -120,7 +120,7 @@ def test_the_pages_of_a_filtered_query_join_to_one_list(
     count, expected = naive(filled.connection, query, limit=5000, **said)
     for offset, limit in ((0, 20), (20, 20), (100, 3), (count - 3, 9), (count, 5)):
         found = search(filled.connection, query, offset=offset, limit=limit, fuzzy=False, **said)
-        ids = [row["id"] for row in found.repositories]
+        ids = found.ids
         assert (found.count, ids) == (count, expected[max(offset, 0) : max(offset, 0) + limit])
 
 
@@ -138,7 +138,7 @@ def test_sql_and_python_compare_names_alike(tmp_path: Path, indexed: bool) -> No
             mirror.store.rebuild_search_index()
         for query in [*names, *"%_-\\\0 absfkz", "a-", "-b", "z" * 1001, "z-z", "sun", "k-k", "s"]:
             found = search(mirror.connection, query, limit=99, scm="git", fuzzy=False)
-            ids = [row["id"] for row in found.repositories]
+            ids = found.ids
             assert (found.count, ids) == naive(mirror.connection, query, limit=99, scm="git")
 
 
@@ -153,7 +153,7 @@ def test_an_owner_of_everything_does_not_filter(tmp_path: Path) -> None:
                 mirror.add("tool-x", owner_id=second)
             for query in ("ann/tool", "a/", "bob/tool", "b/", "z/tool", "ann/2"):
                 found = search(mirror.connection, query, limit=50, fuzzy=False)
-                ids = [row["id"] for row in found.repositories]
+                ids = found.ids
                 assert (found.count, ids) == naive(mirror.connection, query, limit=50)
 
 

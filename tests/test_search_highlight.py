@@ -51,7 +51,7 @@ def test_sql_can_join_on_a_search(tmp_path: Path) -> None:
            JOIN repositories AS r ON r.id = hit.value ORDER BY hit.key"""
     ).fetchall()
     found = search(mirror.connection, "django", limit=5)
-    assert [row[0] for row in rows] == [row["id"] for row in found.repositories]
+    assert [row[0] for row in rows] == found.ids
     assert {row[1] for row in rows} == {found.count}
 
 

@@ -108,7 +108,7 @@ def test_a_search_equals_a_scan_after_any_history(
                 _do(mirror, kind, what, leaf_size, others)
                 for query, asked in questions:
                     found = search(mirror.connection, query, fuzzy=False, **asked)
-                    ids = [row["id"] for row in found.repositories]
+                    ids = found.ids
                     assert (found.count, ids) == naive(mirror.connection, query, **asked)
             assert check_index(mirror.connection) == []
 
@@ -125,7 +125,7 @@ def test_lists_stay_right_while_many_rows_change(tmp_path: Path, seed: int) -> N
             )
         mirror.store.rebuild_search_index()
         for _ in range(25):
-            by_rank = [row["id"] for row in search(mirror.connection, "tool", limit=200).repositories]
+            by_rank = search(mirror.connection, "tool", limit=200).ids
             for row_id in {*by_rank[:: choose.randint(3, 9)], *by_rank[: choose.choice((0, 3, 30))]}:
                 fate = choose.randrange(4)
                 if fate == 0:
@@ -141,7 +141,7 @@ def test_lists_stay_right_while_many_rows_change(tmp_path: Path, seed: int) -> N
                 for limit, visible in ((20, True), (3, False), (60, True)):
                     asked: dict[str, Any] = {"limit": limit, "visible_private": visible}
                     found = search(mirror.connection, query, fuzzy=False, **asked)
-                    ids = [row["id"] for row in found.repositories]
+                    ids = found.ids
                     assert (found.count, ids) == naive(mirror.connection, query, **asked)
 
 
@@ -159,6 +159,6 @@ def test_long_lists_and_deep_pages_equal_a_scan(tmp_path: Path) -> None:
             for query in ("", "d", "django", "jang", "kit", "é", "bob/django", "django-1"):
                 for offset in (0, 20, 100, 480):
                     found = search(mirror.connection, query, offset=offset, fuzzy=False)
-                    ids = [row["id"] for row in found.repositories]
+                    ids = found.ids
                     assert (found.count, ids) == naive(mirror.connection, query, offset=offset)
         assert check_index(mirror.connection) == []

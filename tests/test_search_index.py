@@ -47,7 +47,7 @@ def same_as_rows(store: Store) -> bool:
     """Return whether some searches equal a scan, and the index passes its check."""
     for query in ("", "tool", "tool-3", "7-1", "-next", "9"):
         found = search(store.connection, query, fuzzy=False)
-        if (found.count, [row["id"] for row in found.repositories]) != naive(store.connection, query):
+        if (found.count, found.ids) != naive(store.connection, query):
             return False
     return check_index(store.connection) == []
 
@@ -154,7 +154,7 @@ def test_an_id_that_sqlite_reuses_is_one_repository(tmp_path: Path) -> None:
         for _ in range(2):
             for query in ("tool", "zebra", "bra", "9", ""):
                 found = search(mirror.connection, query, fuzzy=False)
-                ids = [row["id"] for row in found.repositories]
+                ids = found.ids
                 assert (found.count, ids) == naive(mirror.connection, query)
             mirror.store.finish_search_index()
             assert check_index(mirror.connection) == []

@@ -7,8 +7,23 @@ from typing import Any
 import pytest
 from search_oracle import Playground, naive
 
+from mirror.queries.caller import OPERATOR
+from mirror.queries.rows import LISTED
+from mirror.queries.search import find_repositories
 from mirror.search import SearchResult, search
 from mirror.store.files import open_reader
+
+ROWS: list[tuple[str, dict[str, Any]]] = [
+    ("django", {"followers_count": 3}),
+    ("Django", {"followers_count": 9, "owner_id": 2}),
+    ("django-cms", {"followers_count": 50, "forks_count": 1, "language": "python"}),
+    ("a-django-app", {"followers_count": 90, "scm": "hg", "parent_full_name": "ann/django"}),
+    ("Secret Django", {"slug": "secret-django", "is_private": 1, "owner_id": 3}),
+    ("old-django", {"deleted_at": "2026-01-01T00:00:00.000000Z"}),
+    ("Straße", {"slug": "strasse-app", "owner_id": 4}),
+    ("dotfiles", {"owner_id": 5}),
+]
+"""What is in the mirror: a name, and what differs from a plain repository; ids begin with 1."""
 
 
 @pytest.fixture(params=["scanned", "indexed", "pending"])
@@ -16,29 +31,19 @@ def mirror(request: pytest.FixtureRequest, tmp_path: Path) -> Playground:
     """A small mirror whose rows are not indexed, indexed, or indexed as they were before."""
     playground = Playground(tmp_path / "mirror.db")
     before = request.param == "pending"
-    rows: list[tuple[str, dict[str, Any]]] = [
-        ("django", {"followers_count": 3}),
-        ("Django", {"followers_count": 9, "owner_id": 2}),
-        ("django-cms", {"followers_count": 50, "forks_count": 1, "language": "python"}),
-        ("a-django-app", {"followers_count": 90, "scm": "hg", "parent_full_name": "ann/django"}),
-        ("Secret Django", {"slug": "secret-django", "is_private": 1, "owner_id": 3}),
-        ("old-django", {"deleted_at": "2026-01-01T00:00:00.000000Z"}),
-        ("Straße", {"slug": "strasse-app", "owner_id": 4}),
-        ("dotfiles", {"owner_id": 5}),
-    ]
-    for name, said in rows:
+    for name, said in ROWS:
         playground.add(f"was {name}" if before else name, **{"slug": "x" if before else name, **said})
     if request.param != "scanned":
         playground.store.finish_search_index()
     if before:
-        for row_id, (name, said) in enumerate(rows, 1):
+        for row_id, (name, said) in enumerate(ROWS, 1):
             playground.change(row_id, name=name, slug=said.get("slug", name))
     return playground
 
 
 def names(found: SearchResult) -> list[str]:
     """Return the names on a page, in order."""
-    return [row["name"] for row in found.repositories]
+    return [ROWS[row_id - 1][0] for row_id in found.ids]
 
 
 def test_exact_names_come_first_then_prefixes_then_the_others(mirror: Playground) -> None:
@@ -111,20 +116,20 @@ def test_any_query_is_valid(mirror: Playground, query: str) -> None:
     if query.isprintable():
         assert search(mirror.connection, query, fuzzy=False).count == naive(mirror.connection, query)[0]
     else:
-        assert search(mirror.connection, query, fuzzy=False).repositories == []
+        assert search(mirror.connection, query, fuzzy=False).ids == []
 
 
 def test_negative_limits_are_zero(mirror: Playground) -> None:
     """The count is still exact."""
     found = search(mirror.connection, "django", limit=-1, offset=-5)
-    assert (found.count, found.repositories) == (5, [])
+    assert (found.count, found.ids) == (5, [])
 
 
-def test_results_have_the_documented_columns(mirror: Playground) -> None:
-    """`owner` is a username, the others are columns of the table."""
-    row = search(mirror.connection, "dotfiles").repositories[0]
-    assert (row["owner"], row["slug"], row["scm"], row["is_private"]) == ("x-1", "dotfiles", "git", 0)
-    assert {"id", "full_name", "description", "website", "language", "deleted_at", "updated_at"} < row.keys()
+def test_a_row_says_what_a_list_of_results_needs(mirror: Playground) -> None:
+    """The owner is a name, the rest are columns."""
+    (row,) = find_repositories(mirror.connection, OPERATOR, "dotfiles").repositories
+    assert (row.owner, row.slug, row.scm, row.is_private) == ("x-1", "dotfiles", "git", 0)
+    assert {"id", "full_name", "description", "website", "language", "deleted_at", "updated_at"} < set(LISTED)
 
 
 def test_any_read_only_connection_works(mirror: Playground) -> None:

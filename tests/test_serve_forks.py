@@ -10,7 +10,8 @@ import pytest
 from asgi_client import AsgiClient, basic, bearer, client_of, make_tokens
 from fixtures_db import FixtureDb, owner, repository
 
-from mirror.search import search
+from mirror.queries.caller import ANONYMOUS
+from mirror.queries.search import find_repositories
 from mirror.store import Store
 
 PARENT = repository("ann/tool", forks_count=3, updated_at="2026-10-30T10:00:00.000000Z")
@@ -82,6 +83,5 @@ def test_a_fork_that_is_gone_takes_nothing_off(path: Path, tmp_path: Path) -> No
 
 
 def _told(filled: FixtureDb) -> int | None:
-    found = search(filled.store.connection, "tool", owner="ann", visible_private=False)
-    count: int | None = found.repositories[0]["forks_count"]
-    return count
+    found = find_repositories(filled.store.connection, ANONYMOUS, "tool", owner="ann")
+    return found.repositories[0].forks_count

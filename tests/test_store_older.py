@@ -29,7 +29,7 @@ def test_an_older_file_is_brought_up_to_date_and_searched_rightly(tmp_path: Path
                 store.finish_search_index()
             for query in ("", "t", "tool", "tool-2", "other", "3"):
                 found = search(store.connection, query, fuzzy=False)
-                ids = [row["id"] for row in found.repositories]
+                ids = found.ids
                 assert (found.count, ids) == naive(store.connection, query)
         assert check_index(store.connection) == []
         assert store.row("PRAGMA user_version")[0] == schema.VERSION

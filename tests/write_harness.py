@@ -13,9 +13,9 @@ from mirror.config import Config, Duration, Retry, UpstreamConfig
 from mirror.operations import SyncOptions, sync_all
 from mirror.queries.caller import OPERATOR
 from mirror.queries.repositories import repository_named
+from mirror.queries.search import find_repositories
 from mirror.report import Silent
 from mirror.sandbox import RunningSandbox, Sandbox, World, running, visible_repositories
-from mirror.search import search
 from mirror.store.files import open_reader
 from mirror.write import PassThrough
 
@@ -89,7 +89,7 @@ class WriteHarness:
         """Search by name."""
         connection = open_reader(self.path)
         try:
-            return [row["full_name"] for row in search(connection, query).repositories]
+            return [row.full_name for row in find_repositories(connection, OPERATOR, query).repositories]
         finally:
             connection.close()
 

@@ -1,9 +1,10 @@
 """`mirror search`, `mirror show`, `mirror changes`: answers from the file alone."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -16,11 +17,14 @@ from mirror.errors import ConfigError, NotFound
 from mirror.queries.caller import OPERATOR
 from mirror.queries.changes import EXPORTED, changes_since
 from mirror.queries.repositories import RepositoryDetails, repository_details
-from mirror.queries.rows import LISTED, ChangeRow
+from mirror.queries.rows import LISTED, ChangeRow, RepositoryRow
 from mirror.queries.search import find_repositories
 from mirror.search import highlight_ranges
+from mirror.search.query import SWITCHES
 from mirror.store.files import damage_explained, open_reader
 from mirror.times import age_text, from_text, moment_of, to_text, utc_now
+
+_SWITCHED = {"yes": None, "no": False, "only": True}
 
 
 @contextmanager
@@ -33,6 +37,20 @@ def reader(ctx: click.Context) -> Iterator[sqlite3.Connection]:
             yield connection
     finally:
         connection.close()
+
+
+def _switches(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that include some repositories, leave them out, or take only them."""
+    for name in reversed(SWITCHES):
+        option = click.option(
+            f"--{name}",
+            type=click.Choice(list(_SWITCHED)),
+            default="yes",
+            show_default=True,
+            help=f"{name.capitalize()}: yes lists them too, no leaves them out, only lists nothing else.",
+        )
+        command = option(command)
+    return command
 
 
 @click.command()
@@ -55,6 +73,7 @@ def reader(ctx: click.Context) -> Iterator[sqlite3.Connection]:
 )
 @click.option("--owner", metavar="NAME", help="Only repositories of this owner.")
 @click.option("--scm", type=click.Choice(["git", "hg"]), help="Only repositories of this version control.")
+@_switches
 @click.option(
     "--fuzzy",
     is_flag=True,
@@ -64,6 +83,7 @@ def reader(ctx: click.Context) -> Iterator[sqlite3.Connection]:
 @click.pass_context
 def search(
     ctx: click.Context,
+    /,
     query: str,
     limit: int,
     offset: int,
@@ -71,6 +91,7 @@ def search(
     scm: str | None,
     fuzzy: bool,
     as_json: bool,
+    **switches: str,
 ) -> None:
     """Find repositories by part of their name, offline.
 
@@ -81,6 +102,7 @@ def search(
         mirror search django-
         mirror search jespern/ --json
     """
+    filters: dict[str, Any] = {name: _SWITCHED[choice] for name, choice in switches.items()}
     with reader(ctx) as connection:
         found = find_repositories(
             connection,
@@ -91,6 +113,7 @@ def search(
             owner=owner,
             scm=scm,
             fuzzy=fuzzy or None,
+            **filters,
         )
     if as_json:
         listed = [row.columns(*LISTED) for row in found.repositories]
@@ -109,9 +132,10 @@ def search(
     needles = found.corrected or (query,)
     for row in found.repositories:
         followers = f"{row.followers_count:,}" if row.followers_count is not None else ""
-        private = "private" if row.is_private else ""
         about = " ".join((row.description or "").split())[:80]
-        table.add_row(_marked(row.full_name, needles), row.scm or "", private, followers, Text(about))
+        table.add_row(
+            _marked(row.full_name, needles), row.scm or "", " ".join(row.states), followers, Text(about)
+        )
     out().print(table)
 
 
@@ -161,7 +185,7 @@ def _print_details(details: RepositoryDetails) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for label, value in (
         ("owner", row.owner),
-        ("kind", " ".join(filter(None, ["private" if row.is_private else "public", row.scm]))),
+        ("kind", _kind(row)),
         ("language", row.language),
         ("website", row.website),
         ("main branch", row.main_branch or _no_main_branch(details)),
@@ -188,6 +212,12 @@ def _print_details(details: RepositoryDetails) -> None:
             listing.add_row("  " + escape(ref.name), ref.target_hash[:12], age)
         if refs:
             console.print(listing)
+
+
+def _kind(row: RepositoryRow) -> str:
+    """Say what sort of repository it is: ``private git``; that it is gone, the title tells."""
+    states = [state for state in row.states if state != "gone"]
+    return " ".join(filter(None, ["" if row.is_private else "public", *states, row.scm]))
 
 
 def _no_main_branch(details: RepositoryDetails) -> str:

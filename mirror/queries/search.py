@@ -1,7 +1,7 @@
 """Repositories found by part of their name, as far as a caller may see them."""
 
 import sqlite3
-from typing import Any
+from typing import Unpack
 
 import msgspec
 
@@ -11,9 +11,10 @@ from mirror.queries.rows import RepositoryRow
 from mirror.queries.visibility import private_owners
 from mirror.search import search
 from mirror.search.find import one_snapshot
+from mirror.search.query import Filters
 
 
-class SearchPage(msgspec.Struct, frozen=True, kw_only=True):
+class FoundRepositories(msgspec.Struct, frozen=True, kw_only=True):
     """How many repositories match in all, and a page of them, the best first.
 
     `fuzzy` says that the query was corrected; `corrected` holds the names that were searched in its place.
@@ -34,9 +35,9 @@ def find_repositories(
     limit: int = 20,
     offset: int = 0,
     fuzzy: bool | None = None,
-    **filters: Any,
-) -> SearchPage:
-    """Find repositories whose name or slug contains `query`, with the filters of `mirror.search.search`.
+    **filters: Unpack[Filters],
+) -> FoundRepositories:
+    """Find repositories whose name or slug contains `query`, as `mirror.search.search` does.
 
     `limit` and `offset` count repositories. `fuzzy` corrects typing errors: True always, False never, None
     when nothing matches as written. Raises sqlite3.Error.
@@ -52,7 +53,7 @@ def find_repositories(
             private_of=private_owners(connection, caller),
             **filters,
         )
-        rows = repositories_by_ids(connection, caller, [row["id"] for row in found.repositories])
-    return SearchPage(
+        rows = repositories_by_ids(connection, caller, found.ids)
+    return FoundRepositories(
         query=query, count=found.count, fuzzy=found.fuzzy, corrected=found.corrected, repositories=rows
     )

@@ -1,24 +1,17 @@
 """Edits of the world: what people do to repositories and workspaces, each as a function."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_type_hints
 
 from mirror.sandbox.generate import new_ref, slugify, tip
 from mirror.sandbox.model import Repository, Workspace, iso
 from mirror.sandbox.world import World
 
-EDITABLE = {
-    "description": str,
-    "website": str | None,
-    "language": str,
-    "size": int,
-    "has_issues": bool,
-    "has_wiki": bool,
-    "is_private": bool,
-    "fork_policy": str,
-    "followers": int,
-    "main_branch": str | None,
-}
+_FIXED = {
+    "number", "workspace", "slug", "name", "uuid", "scm", "created", "updated", "main_branch_shape", "parent",
+    "era", "project", "refs", "deleted",
+}  # fmt: skip
+EDITABLE = {name: kind for name, kind in get_type_hints(Repository).items() if name not in _FIXED}
 
 
 class EditError(ValueError):

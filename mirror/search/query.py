@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import msgspec
 
@@ -16,7 +16,27 @@ _NEXT_OWNER = "SELECT min(owner_id) FROM repositories WHERE owner_id > ?"
 _FEW_OWNERS = 20
 _ANOTHER_SCM = "SELECT 1 FROM repositories INDEXED BY repositories_other_scm WHERE scm IS NOT 'git' LIMIT 1"
 _PUBLIC_OR_OF = "(is_private = 0 OR owner_id IN (SELECT value FROM json_each(:private_of)))"
-_FORK = "(parent_id IS NOT NULL OR parent_uuid IS NOT NULL OR parent_full_name IS NOT NULL)"
+
+SWITCHES = {
+    "forks": "(parent_id IS NOT NULL OR parent_uuid IS NOT NULL OR parent_full_name IS NOT NULL)",
+}
+"""Filters that take only repositories that meet a condition, only others, or both."""
+
+
+class Filters(TypedDict, total=False):
+    """What narrows a search; a filter that is missing or None does not.
+
+    `owner` is a whole username. `owner`, `scm` and `language` match in any case. Switches and `private` are
+    True for only such repositories, False for only others. `gone` includes repositories that have disappeared
+    upstream.
+    """
+
+    owner: str | None
+    scm: str | None
+    language: str | None
+    private: bool | None
+    forks: bool | None
+    gone: bool
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,14 +88,20 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.owner_prefix) or self.owner is not None
 
 
-def parse_query(text: str, *, owner: str | None, **filters: Any) -> Query:
+def parse_query(
+    text: str, *, visible_private: bool, private_of: tuple[int, ...], **filters: Unpack[Filters]
+) -> Query:
     """Parse a query: ``owner/part`` searches `part` among the owners that begin with `owner`."""
+    owner = filters.get("owner")
+    others: dict[str, Any] = {name: value for name, value in filters.items() if name != "owner"}
     before, slash, after = text.partition("/")
     return Query(
         part=normalise(after if slash else before),
         owner_prefix=normalise(before) if slash else "",
         owner=None if owner is None else normalise(owner),
-        **filters,
+        visible_private=visible_private,
+        private_of=private_of,
+        **others,
     )
 
 
@@ -116,8 +142,8 @@ def sql_conditions(connection: sqlite3.Connection, query: Query) -> Conditions:
     if query.private is not None:
         clauses.append("is_private <> 0" if query.private else "is_private = 0")
     plain = 0 if query.private_of else len(clauses)  # the private collection does not tell owners apart
-    if query.forks is not None:
-        clauses.append(_FORK if query.forks else f"NOT {_FORK}")
+    switched = {condition: getattr(query, name) for name, condition in SWITCHES.items()}
+    clauses += [("" if wanted else "NOT ") + one for one, wanted in switched.items() if wanted is not None]
     if query.language is not None:
         clauses.append("language = :language COLLATE NOCASE")
         values["language"] = _encodable(query.language)

@@ -34,7 +34,7 @@ def register(
         most = min(int(limit), MAX_IDS)
         with reading():
             found = search(connection, query or "", limit=most, visible_private=visible_private, fuzzy=False)
-        return json.dumps([row["id"] for row in found.repositories])
+        return json.dumps(found.ids)
 
     def mirror_search_count(query: str | None) -> int:
         with reading():

@@ -15,18 +15,17 @@ from mirror.store.audit import recently_written
 from mirror.store.cursors import Cursors
 from mirror.store.identities import Refused, adopt_repositories
 
-DESCRIBED = (
-    "name",
-    "scm",
-    "description",
-    "website",
-    "language",
-    "main_branch",
-    "fork_policy",
-    "has_issues",
-    "has_wiki",
-    "project_key",
+SAID = tuple(
+    field for field in Repository.__struct_fields__ if field not in {"uuid", "owner", "tells_main_branch"}
 )
+"""Columns that hold what the upstream said, named as in `mirror.model.Repository`."""
+
+_NOT_DESCRIBED = {
+    "slug", "full_name", "is_private", "size", "parent_uuid", "parent_full_name", "followers_count",
+    "forks_count", "project_name", "project_uuid", "avatar_url", "clone_https", "clone_ssh", "created_at",
+    "updated_at",
+}  # fmt: skip
+DESCRIBED = tuple(column for column in SAID if column not in _NOT_DESCRIBED)
 """Columns whose change is worth telling; sizes, counts and update times move with every push.
 
 The name of a parent is none of them: edits are for everybody, and a parent may be private.
@@ -119,14 +118,6 @@ def reopen(connection: sqlite3.Connection, repository_id: int, *, listed_since: 
     else:
         connection.execute("UPDATE repositories SET refs_stale = 1 WHERE id = ?", (repository_id,))
 
-
-SAID = (
-    "slug", "name", "full_name", "scm", "is_private", "description", "website", "language", "size",
-    "main_branch", "fork_policy", "parent_uuid", "parent_full_name", "followers_count", "forks_count",
-    "has_issues", "has_wiki", "project_key", "project_name", "project_uuid", "avatar_url", "clone_https",
-    "clone_ssh", "created_at", "updated_at",
-)  # fmt: skip
-"""Columns that hold what the upstream said, named as in `mirror.model.Repository`."""
 
 KEPT_WHEN_UNSAID = ("followers_count", "forks_count")
 """Counts that only some answers carry: None there does not erase what another answer told."""

@@ -4,8 +4,8 @@ import csv
 import io
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
 
 import msgspec
 from datasette.utils.asgi import Response
@@ -13,7 +13,8 @@ from datasette.utils.asgi import Response
 from mirror.queries.caller import Caller
 from mirror.queries.repositories import languages
 from mirror.queries.rows import LISTED
-from mirror.queries.search import SearchPage, find_repositories
+from mirror.queries.search import FoundRepositories, find_repositories
+from mirror.search.query import SWITCHES, Filters
 from mirror.serve.middleware import PAGE
 from mirror.serve.pages.view import Visit
 
@@ -63,14 +64,12 @@ LONGEST_QUERY = 300
 CHOICES = {
     "scm": ("git", "hg"),
     "visibility": ("public", "private"),
-    "forks": ("only", "none"),
+    **dict.fromkeys(SWITCHES, ("only", "none")),
     "gone": ("1",),
 }
 FAR = 5
 SOON = 0.1
 """Seconds that results wait for the languages to choose from, which may come with the next page."""
-
-FILTERS = ("owner", "language", *CHOICES)
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -81,17 +80,15 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     q: str = ""
     owner: str = ""
     language: str = ""
-    scm: str = ""
-    visibility: str = ""
-    forks: str = ""
-    gone: str = ""
+    choices: Mapping[str, str] = {}
     page: int = 1
     size: int = PER_PAGE
 
     @property
     def filters(self) -> dict[str, str]:
         """The filters that are set."""
-        return {name: getattr(self, name) for name in FILTERS if getattr(self, name)}
+        named = {"owner": self.owner, "language": self.language}
+        return {name: value for name, value in {**named, **self.choices}.items() if value}
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -112,24 +109,28 @@ def asked_of(visit: Visit) -> Asked:
         language=said.get("language", "").strip()[:LONGEST_QUERY],
         page=visit.number("page", 1, 1_000_000),
         size=visit.number("size", PER_PAGE, MOST_ROWS),
-        **chosen,
+        choices=chosen,
     )
 
 
-def find(connection: sqlite3.Connection, caller: Caller, asked: Asked) -> SearchPage:
+def find(connection: sqlite3.Connection, caller: Caller, asked: Asked) -> FoundRepositories:
     """Search as asked."""
+    chosen = asked.choices
+    filters: Filters = {
+        "owner": asked.owner or None,
+        "language": asked.language or None,
+        "scm": chosen.get("scm"),
+        "private": {"public": False, "private": True}.get(chosen.get("visibility", "")),
+        "gone": "gone" in chosen,
+    }
+    switches = {name: {"only": True, "none": False}.get(chosen.get(name, "")) for name in SWITCHES}
     return find_repositories(
         connection,
         caller,
         asked.q,
         limit=asked.size,
         offset=(asked.page - 1) * asked.size,
-        owner=asked.owner or None,
-        scm=asked.scm or None,
-        language=asked.language or None,
-        private={"public": False, "private": True}.get(asked.visibility),
-        forks={"only": True, "none": False}.get(asked.forks),
-        gone=bool(asked.gone),
+        **cast("Filters", filters | switches),
     )
 
 
@@ -140,6 +141,7 @@ async def results(visit: Visit) -> Response:
     pages = -(-found.count // asked.size)
     context = {
         "asked": asked,
+        "switches": SWITCHES,
         "found": found,
         "took_ms": took_ms,
         "pages": pages,
@@ -203,10 +205,10 @@ async def as_csv(visit: Visit) -> Response:
     return Response(body, headers=headers, content_type="text/csv; charset=utf-8")
 
 
-async def _found(visit: Visit, asked: Asked) -> tuple[SearchPage, float]:
+async def _found(visit: Visit, asked: Asked) -> tuple[FoundRepositories, float]:
     """Search, and say how many milliseconds it took."""
 
-    def work(connection: sqlite3.Connection) -> tuple[SearchPage, float]:
+    def work(connection: sqlite3.Connection) -> tuple[FoundRepositories, float]:
         start = time.perf_counter()
         found = find(connection, visit.caller, asked)
         return found, (time.perf_counter() - start) * 1000
