@@ -87,3 +87,25 @@ def test_a_stored_query_that_writes_does_so(tmp_path: Path) -> None:
     served = AsgiClient(datasette)
     assert served("POST", "/_memory/add?_json=1", data={"a": "b"}).json()["message"] == "no such table: t"
     assert served("POST", "/_memory/bad", data={"a": "b"}).status_code == 405
+
+
+def test_a_request_that_is_not_utf8_is_no_damaged_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cookie of odd bytes is 400 at every address, and the log blames no file."""
+    fill_public(tmp_path / "mirror.db").store.close()
+    served = client_of(tmp_path / "mirror.db")
+    for path in ("/", "/mirror.json", "/1.0/repositories/jespern", "/2.0/repositories/jespern", "/-/metrics"):
+        answer = served.get(path, headers=[(b"Cookie", b"a=\xff\xfe")])
+        assert answer.status_code == 400, path
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", ["%00", "a" * 300])
+def test_a_name_that_no_file_can_have_is_404(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """Datasette opens whatever is asked for among its own files."""
+    fill_public(tmp_path / "mirror.db").store.close()
+    assert client_of(tmp_path / "mirror.db").get(f"/-/static/{name}").status_code == 404
+    assert not caplog.records

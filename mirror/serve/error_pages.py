@@ -61,6 +61,8 @@ async def error_page(datasette: "Datasette", request: Request, exception: Except
         message = Markup(exception.message) if exception.message_is_html else exception.message  # noqa: S704
     elif isinstance(exception, sqlite3.DatabaseError) and known_remedy(str(exception)):
         return plain_error(request.scope, unread(request.path, exception))  # a page would read the file again
+    elif isinstance(exception, OSError | ValueError) and request.path.startswith("/-/static"):
+        status, message = 404, "File not found"  # a name that no file can have, as it is too long
     else:
         status, message = 500, "The mirror could not answer; its log says why."
         log.error("%s %s", request.method, request.path, exc_info=exception)

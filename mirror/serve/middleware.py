@@ -22,6 +22,7 @@ from mirror.serve.exchange import (
     MIRROR,
     SAFETY,
     SERVED,
+    ApiError,
     Application,
     Message,
     Receive,
@@ -292,6 +293,16 @@ def answering_errors(application: Application) -> Application:
         except NotAccepted:
             await plain_error(scope, not_accepted()).asgi_send(send)
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            await plain_error(scope, unread(scope["path"], error)).asgi_send(send)
+            if isinstance(error, UnicodeDecodeError) and _was_sent(scope, error.object):
+                refusal = ApiError(400, "The request is not UTF-8.")
+            else:
+                refusal = unread(scope["path"], error)
+            await plain_error(scope, refusal).asgi_send(send)
 
     return answer
+
+
+def _was_sent(scope: Scope, text: bytes) -> bool:
+    """Tell whether bytes are from the request, as cookies may be, and not from the file."""
+    sent = (scope.get("raw_path") or b"", scope.get("query_string") or b"")
+    return any(text in one for one in (*sent, *(value for _, value in scope["headers"])))
