@@ -115,8 +115,8 @@ def test_delete_asks_at_a_terminal(desk: Desk, word: str, code: int) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("create", "idea"), 2, "write it as OWNER/SLUG"),
-        (("create", "jespern/a/b"), 2, "write it as OWNER/SLUG"),
+        (("create", "idea"), 2, "write OWNER/SLUG"),
+        (("create", "jespern/a/b"), 2, "write OWNER/SLUG"),
         (("create", "nobody/idea"), 1, "name it in `workspaces`"),
         (("create", "jespern/arriving"), 4, "already exists"),
         (("create", "jespern/idea", "--upstream", "other"), 2, "unknown upstream 'other' (configured: s)"),

@@ -163,7 +163,7 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
         mirror show jespern/django-piston
     """
     if name.count("/") != 1 or not all(name.split("/")):
-        raise ConfigError(f"{name!r} is no repository; write it as OWNER/SLUG")
+        raise ConfigError(f"{name!r} is not a repository name; write OWNER/SLUG")
     with reader(ctx) as connection:
         found = repository_details(connection, OPERATOR, name)
     if found is None:

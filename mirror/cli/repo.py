@@ -190,7 +190,7 @@ def fork(
 
 @contextmanager
 def _writing(ctx: click.Context) -> Iterator[tuple[Config, PassThrough]]:
-    """Give the configuration and what writes by it, while the built-in sandbox answers if it has to."""
+    """Yield the configuration and a writer for it; a built-in sandbox runs meanwhile if it is configured."""
     config = configured(ctx)
     with built_in_sandbox(config):
         yield config, PassThrough(config)
@@ -199,7 +199,7 @@ def _writing(ctx: click.Context) -> Iterator[tuple[Config, PassThrough]]:
 def _parts(name: str) -> tuple[str, str]:
     owner, _, slug = name.partition("/")
     if not owner or not slug or "/" in slug:
-        raise ConfigError(f"{name!r} is no repository; write it as OWNER/SLUG")
+        raise ConfigError(f"{name!r} is not a repository name; write OWNER/SLUG")
     return owner, slug
 
 
@@ -212,7 +212,7 @@ def _tell(config: Config, what: str, made: Repository, *, as_json: bool) -> None
 
 
 def _print_row(config: Config, full_name: str) -> None:
-    """Print the row as the mirror has it now."""
+    """Print the row of the mirror as JSON."""
     connection = open_reader(Path(config.database))
     try:
         row = repository_named(connection, OPERATOR, full_name, gone=True)

@@ -1,7 +1,7 @@
-"""Writing, for both APIs: who may, and the one writer that passes it to the upstream.
+"""Writes of both APIs: the writer that passes them on, who may write, and the settings that were sent.
 
-The server holds no client of an upstream. Whoever builds it hands in a `Writer`; without one, or without
-``writes = true`` in the configuration, every write is answered 405.
+The server has no client of an upstream: the program that builds it hands in a `Writer`. Without one, or
+without ``writes = true`` in the configuration, every write is answered 405.
 """
 
 import asyncio
@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_PASSED_ON = frozenset({400, 401, 402, 403, 404, 405, 409, 410, 413, 422, 429})
+"""Statuses of the upstream's refusals that are the answer's as well; any other is 400."""
+
+TRUE = frozenset({"true", "1", "on", "yes"})
+FALSE = frozenset({"false", "0", "off", "no", ""})
+FORK_SWITCHES = ("no_forks", "no_public_forks", "no_private_forks")
+FLAGS = ("is_private", "has_issues", "has_wiki", *FORK_SWITCHES)
+TEXTS = {"name": 255, "description": 100_000, "website": 2000, "language": 100, "owner": 255}
+"""Fields that hold a text, with its greatest length in characters."""
+SCMS = ("git", "hg")
 
 
 class Writer(Protocol):
@@ -49,7 +60,7 @@ class Writer(Protocol):
         """Delete a repository."""
 
     def fork(self, full_name: str, owner: str, settings: RepositorySettings, *, by: str) -> Repository:
-        """Fork a repository into a namespace. `settings.name` is given."""
+        """Fork a repository into a namespace; `settings.name` is given."""
 
 
 class WriteAccess:
@@ -72,11 +83,8 @@ class WriteAccess:
         return self._writer
 
 
-_PASSED_ON = frozenset({400, 401, 402, 403, 404, 405, 409, 410, 413, 422, 429})
-
-
 def admitted(caller: Caller) -> None:
-    """Raise ApiError 401 for nobody, 403 for a caller whose token may not write."""
+    """Raise ApiError 401 for an anonymous caller, 403 for one whose token may not write."""
     if caller.token_id is None:
         raise unauthorized()
     if not caller.may_write:
@@ -86,7 +94,7 @@ def admitted(caller: Caller) -> None:
 async def admitted_writer(
     server: Served, database: "Database", said: Credentials
 ) -> tuple[Caller, WriteAccess]:
-    """Recognise who wants to write, and return them with what they may write to.
+    """Identify the caller; return them with the writer for what they may write to.
 
     Raises NotAccepted, and ApiError as `admitted` does.
     """
@@ -102,7 +110,7 @@ async def admitted_writer(
 
 
 async def pass_on(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call the writer beside the event loop, and turn its errors into answers."""
+    """Call the writer in a thread, and turn its errors into answers."""
     try:
         return await asyncio.to_thread(call, *args, **kwargs)
     except UpstreamRefused as error:
@@ -122,22 +130,13 @@ async def pass_on(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         ) from error
 
 
-TRUE = frozenset({"true", "1", "on", "yes"})
-FALSE = frozenset({"false", "0", "off", "no", ""})
-FORK_SWITCHES = ("no_forks", "no_public_forks", "no_private_forks")
-FLAGS = ("is_private", "has_issues", "has_wiki", *FORK_SWITCHES)
-TEXTS = {"name": 255, "description": 100_000, "website": 2000, "language": 100, "owner": 255}
-"""Fields that hold a text, with its greatest length in characters."""
-SCMS = ("git", "hg")
-
-
 def settings_of(
     fields: Mapping[str, str], *, required: tuple[str, ...] = (), fork_policy: str | None = None
 ) -> tuple[RepositorySettings, str | None]:
     """Check the fields of a repository; return its settings, and the owner that is named, if one is.
 
-    `required` are fields that must be there. `fork_policy` is the one until now: three switches become one
-    policy, and a switch that is not given stays. Fields that API 1.0 did not know are ignored.
+    `required` are fields that must be there. `fork_policy` is the current one: three switches make a policy,
+    and a switch that is not given stays. Fields that API 1.0 did not know are ignored.
     Raises ApiError 400, which names every wrong or missing field.
     """
     values, wrong = dict[str, Any](), dict[str, str]()

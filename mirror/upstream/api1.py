@@ -1,7 +1,7 @@
 """A server that speaks API 1.0 as an upstream: a Bitbucket from before 2019, or another mirror.
 
-It lists everything of a user in one answer without pages, and has no identities: users and repositories
-are known by name, so that renaming cannot be told from deleting and creating.
+It lists everything of a user in one answer, without pages. It has no identities but names, so a renamed
+repository looks like a deleted and a new one.
 """
 
 from urllib.parse import urlencode
@@ -60,7 +60,7 @@ class Api1:
         return decode.to_user(found.user)
 
     def fetch_workspaces(self, cursor: str | None) -> Page[Owner]:  # noqa: ARG002 - there is one page
-        """Name the owners of the repositories that the caller can see, in one answer."""
+        """List the owners of the repositories that the credential can see, in one answer."""
         try:
             listing, answer = self._http.get_json("user/repositories/", list[msgspec.Raw])
         except UpstreamRefused as error:
@@ -78,7 +78,7 @@ class Api1:
         return decode.to_user(found.user)
 
     def fetch_members(self, workspace: str, cursor: str | None) -> Page[Member]:  # noqa: ARG002
-        """Return nobody, without asking: API 1.0 has no members."""
+        """Return an empty page without asking: API 1.0 has no members."""
         return Page(rows=(), next=None, size=0, date=self._http.clock())
 
     def fetch_repositories(self, workspace: str, order: Order, cursor: str | None) -> Page[Repository]:  # noqa: ARG002

@@ -1,4 +1,4 @@
-"""API 1.0's objects, shaped into the model: pure functions of one JSON row each.
+"""API 1.0's JSON objects, decoded into the model: pure functions of one row each.
 
 Times without `utc` in their key are Amsterdam's, without offset; they are not read at all.
 """
@@ -70,12 +70,12 @@ class NamedChangeset(msgspec.Struct, frozen=True):
 
 
 def with_name(name: str, raw: msgspec.Raw) -> msgspec.Raw:
-    """Make a row of an entry of an object."""
+    """Make one JSON row of a key and its value."""
     return msgspec.Raw(b'{"name":%s,"changeset":%s}' % (msgspec.json.encode(name), bytes(raw)))
 
 
 def to_user(row: User) -> Owner:
-    """Shape a user or a team."""
+    """Convert a user or a team."""
     return Owner(
         uuid=f"{NAMED}{row.username.lower()}",
         username=row.username,
@@ -88,13 +88,13 @@ def to_user(row: User) -> Owner:
 
 
 def to_owner_of(row: RepositoryJson) -> Owner:
-    """Name the owner of a repository; raises UpstreamShapeError where it is not told."""
+    """Return the owner that a repository names; raises UpstreamShapeError where it names none."""
     owner, _ = _names(row)
     return Owner(uuid=f"{NAMED}{owner.lower()}", username=owner)
 
 
 def to_repository(row: RepositoryJson, owner: Owner | None) -> Repository:
-    """Shape a repository; `owner` is the one whose repositories were asked for, where that is known."""
+    """Convert a repository; `owner` is the user whose repositories are listed, None where it comes alone."""
     name, slug = _names(row)
     if owner is None or owner.username is None or owner.username.lower() != name.lower():
         owner = Owner(uuid=f"{NAMED}{name.lower()}", username=name)
@@ -126,12 +126,12 @@ def to_repository(row: RepositoryJson, owner: Owner | None) -> Repository:
 
 
 def to_branch(row: NamedChangeset) -> Ref:
-    """Shape a branch; raises UpstreamShapeError without the whole hash of its commit."""
+    """Convert a branch; raises UpstreamShapeError without the full hash of its commit."""
     return _ref(row, "branch")
 
 
 def to_tag(row: NamedChangeset) -> Ref:
-    """Shape a tag, of which nothing is told but its commit; raises UpstreamShapeError as for a branch."""
+    """Convert a tag; raises UpstreamShapeError as for a branch."""
     return _ref(row, "tag")
 
 
@@ -157,7 +157,7 @@ def _without_mail(line: str | None) -> str | None:
 
 
 def _names(row: RepositoryJson) -> tuple[str, str]:
-    """Return owner and slug; rows of 2010 tell the owner in their address alone."""
+    """Return owner and slug; rows of 2010 have the owner in their address alone."""
     found = _URI.fullmatch(row.resource_uri or "")
     owner, slug = row.owner or (found and found[1]), row.slug or (found and found[2])
     if not owner or not slug or "/" in f"{owner}{slug}":
@@ -166,7 +166,7 @@ def _names(row: RepositoryJson) -> tuple[str, str]:
 
 
 def _fork_policy(row: RepositoryJson) -> str | None:
-    """Tell the policy from its two switches; before 2014 there was one of them."""
+    """Return the fork policy of the two switches; before 2014 there was one."""
     if row.no_forks:
         return "no_forks"
     if row.no_public_forks:

@@ -72,7 +72,7 @@ def _query(fields: tuple[str, ...], **others: str) -> str:
 _SORTS: dict[Order, str] = {"created": "created_on", "newest-update": "-updated_on"}
 _REPOSITORIES = {order: _query(REPOSITORY_FIELDS, sort=sort) for order, sort in _SORTS.items()}
 _REPOSITORY = urlencode({"fields": ",".join(REPOSITORY_FIELDS)}, safe=",")
-# Refs come in the byte order of their names unless told otherwise, which is as stable as can be.
+# Without a sort, refs come in the byte order of their names, which is stable.
 _REFS = _query(REF_FIELDS)
 _MEMBERS = _query(MEMBER_FIELDS)
 

@@ -1,4 +1,4 @@
-"""Bitbucket's API 2.0 objects, shaped into the model: pure functions of one JSON row each.
+"""API 2.0's JSON objects, decoded into the model: pure functions of one row each.
 
 Keys come and go with the years of Bitbucket, so every one of them may be missing; what is absent is None,
 and nothing is derived but where it is a definition (``full_name`` is ``owner/slug``).
@@ -150,7 +150,7 @@ _RANKS = {"owner": 3, "collaborator": 2, "member": 1}
 
 
 def to_repository(row: RepositoryJson) -> Repository:
-    """Shape a repository; raises UpstreamShapeError where it cannot even be named."""
+    """Convert a repository; raises UpstreamShapeError where it has no full name."""
     full_name = _full_name(row)
     namespace, _, slug = full_name.partition("/")
     links, project, parent = row.links or Links(), row.project or Project(), row.parent or Parent()
@@ -161,7 +161,7 @@ def to_repository(row: RepositoryJson) -> Repository:
         name=row.name or slug,
         full_name=full_name,
         scm=row.scm,
-        # Whatever is not said to be public is kept from the public.
+        # Private unless it says that it is public.
         is_private=row.is_private is not False,
         description=row.description,
         website=row.website,
@@ -187,7 +187,7 @@ def to_repository(row: RepositoryJson) -> Repository:
 
 
 def to_workspace(row: Workspace) -> Owner:
-    """Shape a workspace; raises UpstreamShapeError where it has no slug."""
+    """Convert a workspace; raises UpstreamShapeError where it has no slug."""
     if not row.slug:
         raise UpstreamShapeError(f"a workspace without a slug: {row.uuid or row.name or 'nameless'}")
     return Owner(
@@ -201,7 +201,7 @@ def to_workspace(row: Workspace) -> Owner:
 
 
 def to_account(row: Account) -> Owner:
-    """Shape a person or a team; raises UpstreamShapeError where nothing identifies it (nicknames do not)."""
+    """Convert a person or a team; raises UpstreamShapeError without uuid and user name (nicknames repeat)."""
     identity = _identity(row.uuid)
     if identity is None and not row.username:
         raise UpstreamShapeError(
@@ -211,7 +211,7 @@ def to_account(row: Account) -> Owner:
 
 
 def to_member(row: Membership) -> Member:
-    """Shape a member."""
+    """Convert a member."""
     return Member(user=to_account(row.user), permission=row.permission)
 
 
@@ -226,7 +226,7 @@ def highest(members: Iterable[Member]) -> tuple[Member, ...]:
 
 
 def to_ref(row: RefJson) -> Ref:
-    """Shape a branch or a tag; raises UpstreamShapeError without a known type or a target's hash."""
+    """Convert a branch or a tag; raises UpstreamShapeError without a known type or the hash of its target."""
     kind = _REF_KINDS.get(row.type or "")
     if kind is None:
         raise UpstreamShapeError(f"ref {row.name!r} is of the unknown type {row.type!r}")
@@ -252,11 +252,11 @@ def to_ref(row: RefJson) -> Ref:
 
 
 def moment(text: str | None) -> str | None:
-    """Write a date as the mirror does; None where it is missing or no date."""
+    """Return a date in the form of the mirror; None where it is missing or invalid."""
     if text is None:
         return None
     try:
-        # By far the most are of these two forms; the general way takes five times as long.
+        # Nearly all dates have one of these two forms; the general way takes five times as long.
         if text[10:11] == "T" and text.endswith("+00:00"):
             if len(text) == 32 and text[19] == ".":
                 datetime.fromisoformat(text)
@@ -270,14 +270,14 @@ def moment(text: str | None) -> str | None:
 
 
 def count(number: float | None) -> int | None:
-    """Take a number that counts something; None where it is negative, broken or beyond SQLite's integers."""
+    """Return a count; None where it is missing, negative, NaN or too large for SQLite."""
     if number is None or not 0 <= number <= LARGEST_NUMBER:
         return None
     return int(number)
 
 
 def _full_name(row: RepositoryJson) -> str:
-    """Return ``owner/slug``, completed from the parts where they are there."""
+    """Return ``owner/slug``; missing parts come from the other keys."""
     owner, _, slug = (row.full_name or "").partition("/")
     owner = owner or (row.workspace.slug if row.workspace else None) or ""
     slug = slug or row.slug or ""
@@ -289,7 +289,7 @@ def _full_name(row: RepositoryJson) -> str:
 
 
 def _owner(row: RepositoryJson, namespace: str) -> Owner:
-    """Shape the owner: the workspace, which is the account of the same identity where there is one."""
+    """Convert the owner: the workspace, or the account where that has the same identity."""
     owner, workspace = row.owner or Account(), row.workspace or Workspace()
     account = _identity(owner.uuid)
     identity = _identity(workspace.uuid) or account or f"{NAMED}{namespace.lower()}"
@@ -318,7 +318,7 @@ def _account(row: Account, identity: str, username: str | None) -> Owner:
 
 
 def _identity(uuid: str | None) -> str | None:
-    """Read a uuid; None where none is given. Raises UpstreamShapeError for a text that is none."""
+    """Return a uuid in its canonical form, None for None; raises UpstreamShapeError for any other text."""
     if uuid is None:
         return None
     canonical = canonical_uuid(uuid)
@@ -338,7 +338,7 @@ def _person(account: Account | None) -> str | None:
 
 
 def _hashes(commits: list[Commit] | None) -> tuple[str, ...] | None:
-    """Return the hashes in order; None where they are not told, or not all of them."""
+    """Return the hashes in order; None unless all of them are there."""
     if commits is None:
         return None
     hashes = tuple(commit.hash for commit in commits if commit.hash)
@@ -350,7 +350,7 @@ def _avatar(links: Links | None) -> str | None:
 
 
 def _clone(links: Links, name: str) -> str | None:
-    """Return a clone address without the asker's login in it."""
+    """Return a clone address without the caller's login in it."""
     for link in links.clone or ():
         if link.name == name and link.href:
             return without_login(link.href)

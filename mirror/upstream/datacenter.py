@@ -1,11 +1,11 @@
-"""Bitbucket Data Center's (once Server's) REST API as an upstream: projects take the part of workspaces.
+"""Bitbucket Data Center's (formerly Server's) REST API as an upstream: its projects are the workspaces.
 
-Identities are numbers, written ``id:N``; people, who are numbered apart from projects, are ``user:N``. The
-API tells no dates of repositories, so every listing is a full one. Its pages go by `start`, and the next
-start is the one that the server names: rows that the caller may not see leave gaps in the numbers.
+Identities are numbers: ``id:N`` for projects and repositories, ``user:N`` for people. Repositories have no
+dates, so every listing is a full one. Pages have a `start`; the server names the next one, since rows that
+the caller may not see leave gaps.
 
-A repository that is flagged as public is public only if it is shown to a request without credential: with
-public access switched off, the flags stay as they were.
+A repository that is flagged as public counts as public only if an anonymous request is shown it: the flags
+stay when public access is switched off.
 """
 
 import re
@@ -36,7 +36,7 @@ Row = TypeVar("Row")
 PAGE_LENGTH = 1000  # the server gives less if it likes to
 SHRINKS_BY = 10
 JUDGED_BY = 5
-"""Projects that are asked for at most to find out whether the credential is somebody's."""
+"""Most projects that are asked for to find out whether a credential is valid."""
 
 _TO_OWNED = RowDecoder(decode.RepositoryJson, lambda row: decode.to_project(row.project))
 
@@ -121,13 +121,13 @@ class DataCenter:
         return decode.to_project(project)
 
     def fetch_members(self, workspace: str, cursor: str | None) -> Page[Member]:
-        """Ask for the people with rights on a project, which its administrators may."""
+        """Ask for the people with rights on a project; only its administrators may."""
         return self._page(f"projects/{segment(workspace)}/permissions/users", cursor, _TO_MEMBER)
 
     def fetch_repositories(self, workspace: str, order: Order, cursor: str | None) -> Page[Repository]:  # noqa: ARG002
         """Ask for a project's repositories, in the server's own order.
 
-        Once in a listing, one that is flagged as public is asked for without credential.
+        Once in each listing, one that is flagged as public is asked for anonymously.
         """
         page = self._page(f"projects/{segment(workspace)}/repos", cursor, _TO_REPOSITORY)
         if cursor is None:
@@ -219,7 +219,7 @@ class DataCenter:
         return as_private(found)
 
     def _is_shown_to_anonymous(self, flagged: Repository) -> bool:
-        """Ask for a repository without credential; whatever is not its own row is a refusal.
+        """Ask for a repository anonymously; any answer but its own row is a refusal.
 
         Raises UpstreamBusy where nothing is answered, or 429.
         """
@@ -235,7 +235,7 @@ class DataCenter:
         return decode.to_repository(row).uuid == flagged.uuid
 
     def _written(self, answer: Response) -> Repository:
-        """Decode what was written. It is done, so where nobody tells who may see it, it counts as private."""
+        """Decode what was written; it counts as private where its visibility cannot be asked for."""
         made = decode.to_repository(self._http.decoded(answer, decode.RepositoryJson))
         try:
             return self._checked(made)
@@ -288,7 +288,7 @@ def _with_next(page: Page[Row], cursor: str | None) -> Page[Row]:
 def _onward(listing: _Envelope, start: int, url: str) -> str | None:
     """Return the start of the next page; raises UpstreamShapeError where it leads nowhere.
 
-    A page with rows that calls itself the last and names a next one all the same is not believed to be it.
+    A page with rows that claims to be the last but names a next one is not the last.
     """
     onward = listing.nextPageStart
     is_last = listing.isLastPage and (onward is None or onward <= start or not listing.values)

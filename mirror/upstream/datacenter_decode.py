@@ -1,4 +1,4 @@
-"""Data Center's objects, shaped into the model: pure functions of one JSON row each."""
+"""Data Center's JSON objects, decoded into the model: pure functions of one row each."""
 
 from datetime import UTC, datetime
 
@@ -73,14 +73,14 @@ class RepositoryJson(Camel, frozen=True):
 
 
 class Visible(Camel, frozen=True):
-    """A project, or a page of repositories, of which only what strangers may see is of interest."""
+    """A project or a page of repositories, read to learn whether anonymous callers would see it."""
 
     public: bool | None = None
     values: list[RepositoryJson] = []
 
     @property
     def is_hidden(self) -> bool:
-        """Whether it, or one of the repositories, is said not to be public."""
+        """Whether it, or one of the repositories, is flagged as not public."""
         return self.public is False or any(
             row.public is False and row.project.public is not True for row in self.values
         )
@@ -135,7 +135,7 @@ class RefJson(Camel, frozen=True):
 
 
 def to_project(row: Project) -> Owner:
-    """Shape a project as the owner of its repositories."""
+    """Convert a project to the owner of its repositories."""
     is_personal = row.type == "PERSONAL" or row.key.startswith("~")
     return Owner(
         uuid=f"id:{row.id}",
@@ -146,7 +146,7 @@ def to_project(row: Project) -> Owner:
 
 
 def to_member(row: PermissionJson) -> Member:
-    """Shape a person with rights on a project; raises UpstreamShapeError for one without number."""
+    """Convert a person with rights on a project; raises UpstreamShapeError for one without id."""
     user = row.user
     if user.id is None:
         raise UpstreamShapeError(f"a user without id: {user.name or user.display_name or 'nameless'}")
@@ -155,7 +155,7 @@ def to_member(row: PermissionJson) -> Member:
 
 
 def to_repository(row: RepositoryJson) -> Repository:
-    """Shape a repository; only one that says of itself that it is public is taken for it."""
+    """Convert a repository; it is private unless flagged as public."""
     project, origin = row.project, row.origin or Origin()
     parent = f"{origin.project.key}/{origin.slug}" if origin.project and origin.slug else None
     return Repository(
@@ -180,12 +180,12 @@ def to_repository(row: RepositoryJson) -> Repository:
 
 
 def to_branch(row: RefJson) -> Ref:
-    """Shape a branch; raises UpstreamShapeError without name or commit."""
+    """Convert a branch; raises UpstreamShapeError without name or commit."""
     return msgspec.structs.replace(_ref(row, "branch", "refs/heads/"), is_main=row.is_default is True)
 
 
 def to_tag(row: RefJson) -> Ref:
-    """Shape a tag, whose commit is told beside its own object; raises UpstreamShapeError."""
+    """Convert a tag to the commit that it names; raises UpstreamShapeError without name or commit."""
     return _ref(row, "tag", "refs/tags/")
 
 
@@ -194,7 +194,7 @@ def _ref(row: RefJson, kind: RefKind, prefix: str) -> Ref:
     if not name or not target:
         raise UpstreamShapeError(f"a {kind} without name or commit: {row.display_id or row.id or 'nameless'}")
     latest = row.metadata.latest if row.metadata else None
-    if latest is None or latest.id != target:  # a commit that was pushed since tells nothing of this one
+    if latest is None or latest.id != target:  # the details are of a commit that was pushed since
         return Ref(kind=kind, name=name, target_hash=target)
     author, parents = latest.author or Author(), latest.parents
     hashes = tuple(parent.id for parent in parents if parent.id) if parents is not None else None
@@ -211,7 +211,7 @@ def _ref(row: RefJson, kind: RefKind, prefix: str) -> Ref:
 
 
 def _name(row: RefJson, prefix: str) -> str | None:
-    """Take the name from the full one; some servers write that into `displayId`, and others the reverse."""
+    """Return the short name; some servers swap `id` and `displayId`."""
     for text in (row.id, row.display_id):
         if text and text.startswith(prefix):
             return text.removeprefix(prefix)
@@ -219,14 +219,14 @@ def _name(row: RefJson, prefix: str) -> str | None:
 
 
 def _raw(author: Author) -> str | None:
-    """Write an author as git does."""
+    """Return an author line as git writes it."""
     if author.name is None:
         return None
     return f"{author.name} <{author.email_address}>" if author.email_address else author.name
 
 
 def moment(milliseconds: int | None) -> str | None:
-    """Write milliseconds since 1970 as the mirror does; None where there are none or they are no moment."""
+    """Convert milliseconds since 1970 to the form of the mirror; None where missing or out of range."""
     if milliseconds is None:
         return None
     try:

@@ -76,16 +76,16 @@ def line(text: str) -> bytes:
 
 def from_advertisement(body: bytes) -> Advertisement | Capabilities:
     """Parse the answer to ``info/refs``, of protocol version 0, 1 or 2; raises ValueError."""
-    said = _until_flush(_behind_service(lines_of(body)))
-    first = next(said, None)
+    lines = _until_flush(_behind_service(lines_of(body)))
+    first = next(lines, None)
     if first == b"version 2":
-        pairs = [each.decode("utf-8", "replace").partition("=") for each in said]
+        pairs = [each.decode("utf-8", "replace").partition("=") for each in lines]
         return Capabilities(values={name: value for name, _, value in pairs})
     if first == b"version 1":
-        first = next(said, None)
-    return (
-        Advertisement() if first is None else _from_v0(first, said)
-    )  # git 2.39 tells an empty repository so
+        first = next(lines, None)
+    if first is None:  # so git 2.39 answers for an empty repository
+        return Advertisement()
+    return _from_v0(first, lines)
 
 
 def from_ls_refs(body: bytes) -> Advertisement:
@@ -95,9 +95,9 @@ def from_ls_refs(body: bytes) -> Advertisement:
         object_id, name, *attributes = each.split(b" ")
         if not all(b":" in attribute for attribute in attributes):
             raise ValueError("a ref with a blank in its name, which git does not allow")
-        told = dict(attribute.partition(b":")[::2] for attribute in attributes)
+        values = dict(attribute.partition(b":")[::2] for attribute in attributes)
         if name != b"HEAD":
-            peeled = _object_id(told[b"peeled"]) if b"peeled" in told else None
+            peeled = _object_id(values[b"peeled"]) if b"peeled" in values else None
             _add(refs, GitRef(_text(name), _object_id(object_id), peeled))
     return Advertisement(refs=tuple(refs.values()))
 
@@ -138,7 +138,7 @@ def _from_v0(line_of_first: bytes, others: Iterable[bytes]) -> Advertisement:
     """Parse refs; the first line has the capabilities behind a NUL."""
     first, nul, _ = line_of_first.partition(b"\0")
     if not nul:
-        raise ValueError("the first ref tells no capabilities")
+        raise ValueError("the first ref has no capabilities")
     refs = dict[str, GitRef]()
     for each in chain((first,), others):
         object_id, space, name = each.partition(b" ")

@@ -1,4 +1,4 @@
-"""API 1.0, the writing side: one function for each address that writes."""
+"""API 1.0's writes: one function for each address that writes."""
 
 from collections.abc import Awaitable, Callable
 from typing import cast

@@ -1,7 +1,4 @@
-"""API 2.0, the writing side: JSON bodies checked and handed to the same writer as API 1.0's forms.
-
-Who may write, and what becomes of the upstream's refusals, is in `mirror.serve.writer`.
-"""
+"""API 2.0's writes: JSON bodies, checked and handed to the writer (`mirror.serve.writer`)."""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -32,37 +29,37 @@ _SLUG = re.compile(r"(?!\.+$)(?!-)[A-Za-z0-9._-]{1,62}(?<!-)")
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
-    """What a write led to: the repository as it is called now, None for none, and the status that says so."""
+    """The result of a write: the repository's full name now, None where it is deleted, and the status."""
 
     full_name: str | None
     status: int = 200
 
 
-class Looking(msgspec.Struct, frozen=True):
+class Lookup(msgspec.Struct, frozen=True):
     """Reads from the mirror what a write names.
 
-    `repository` is the one that the path names, as the caller may see it; raises ApiError 404. `workspace`
-    turns a slug or a uuid into a slug, None for a uuid that nobody has.
+    `repository` returns the one of the address, as the caller may see it; raises ApiError 404. `workspace`
+    turns a slug or a uuid into a slug; None for an unknown uuid.
     """
 
     repository: Callable[[], Awaitable[RepositoryRow]]
     workspace: Callable[[str], Awaitable[str | None]]
 
 
-Write = Callable[[WriteAccess, Request, Caller, tuple[str, ...], Looking], Awaitable[Done]]
+Write = Callable[[WriteAccess, Request, Caller, tuple[str, ...], Lookup], Awaitable[Done]]
 
 
 async def create(
-    access: WriteAccess, request: Request, caller: Caller, names: tuple[str, ...], looking: Looking
+    access: WriteAccess, request: Request, caller: Caller, names: tuple[str, ...], lookup: Lookup
 ) -> Done:
     """POST repositories/W/S: the slug is the address's; a name that makes another slug is not kept."""
     slug = names[1]
     if _SLUG.fullmatch(slug) is None:
         raise ApiError(400, "Bad Request", detail="The address ends in no slug: letters, digits, . _ and -")
-    workspace = await looking.workspace(names[0])
+    workspace = await lookup.workspace(names[0])
     if workspace is None:
         raise no_workspace(names[0])
-    settings, named = await _read_settings(request, looking)
+    settings, named = await _read_settings(request, lookup)
     if named is not None and named.lower() != workspace.lower():
         raise bad_request({"workspace": f"The address is in {workspace}."})
     name = settings.name if slug_of(settings.name or "") == slug.lower() else slug
@@ -72,30 +69,30 @@ async def create(
 
 
 async def update(
-    access: WriteAccess, request: Request, caller: Caller, _: tuple[str, ...], looking: Looking
+    access: WriteAccess, request: Request, caller: Caller, _: tuple[str, ...], lookup: Lookup
 ) -> Done:
     """PUT repositories/W/S: change the settings that are given; a new name moves the repository."""
-    row = await looking.repository()
+    row = await lookup.repository()
     settings, _owner = _settings_of(await _read_object(request), {}, row.fork_policy)
     made = await pass_on(access.to(row.full_name).update, row.full_name, settings, by=caller.name)
     return Done(full_name=made.full_name, status=200 if made.full_name == row.full_name else 201)
 
 
 async def delete(
-    access: WriteAccess, _request: Request, caller: Caller, _: tuple[str, ...], looking: Looking
+    access: WriteAccess, _request: Request, caller: Caller, _: tuple[str, ...], lookup: Lookup
 ) -> Done:
     """DELETE repositories/W/S: 204 and no body."""
-    row = await looking.repository()
+    row = await lookup.repository()
     await pass_on(access.to(row.full_name).delete, row.full_name, by=caller.name)
     return Done(full_name=None, status=204)
 
 
 async def fork(
-    access: WriteAccess, request: Request, caller: Caller, _: tuple[str, ...], looking: Looking
+    access: WriteAccess, request: Request, caller: Caller, _: tuple[str, ...], lookup: Lookup
 ) -> Done:
     """POST repositories/W/S/forks: a fork in the workspace that is named, or in the caller's own."""
-    row = await looking.repository()
-    settings, owner = await _read_settings(request, looking)
+    row = await lookup.repository()
+    settings, owner = await _read_settings(request, lookup)
     owner = owner or caller.username
     if not owner:
         raise bad_request({"workspace": "This field is required, because the token speaks for no user."})
@@ -104,14 +101,14 @@ async def fork(
     return Done(full_name=made.full_name, status=201)
 
 
-async def _read_settings(request: Request, looking: Looking) -> tuple[RepositorySettings, str | None]:
+async def _read_settings(request: Request, lookup: Lookup) -> tuple[RepositorySettings, str | None]:
     """Read settings, and the slug of the workspace that is named, if one is; raises ApiError 400."""
     values = await _read_object(request)
     name = _named_workspace(values)
     settings, named = _settings_of(values, {} if name is None else {"owner": name})
     if named is None:
         return settings, None
-    workspace = await looking.workspace(named)
+    workspace = await lookup.workspace(named)
     if workspace is None:
         raise bad_request({"workspace": f"There is no workspace {named}."})
     return settings, workspace
@@ -187,7 +184,7 @@ async def written(write: Write, writing: Writing) -> Answer:
         found = await database.execute_fn(lambda connection: owner_named(connection, name))
         return found.username if found else None
 
-    done = await write(writing.access, writing.request, asked.caller, asked.names, Looking(find, workspace))
+    done = await write(writing.access, writing.request, asked.caller, asked.names, Lookup(find, workspace))
     if done.full_name is None:
         return Answer(status=done.status)
     shown = msgspec.structs.replace(asked, names=tuple(done.full_name.split("/")))
