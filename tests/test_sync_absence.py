@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
-from sync_harness import SyncHarness, assert_matches_sandbox, crawling
+from sync_harness import ShortPages, SyncHarness, assert_matches_sandbox, crawling
 
 from mirror.sandbox import Fault, Sandbox
 
@@ -106,6 +107,39 @@ def test_a_first_sync_of_an_empty_page_is_healed(tmp_path: Path) -> None:
         sandbox.add_fault(Fault("empty", where="*/repositories/jespern", nth=2))
         assert crawl.sync().state == "complete"
         assert_matches_sandbox(crawl, sandbox, FIVE["workspaces"])
+
+
+class EmptySecondPage(ShortPages):
+    """Answers the second page of every listing of repositories with no rows and no link onward."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Ask, and take the rows and the link out of that page."""
+        answer = super().handle_request(request)
+        if request.url.params.get("page") != "2" or not request.url.path.endswith("/repositories/jespern"):
+            return answer
+        answer.read()
+        body = {key: value for key, value in answer.json().items() if key != "next"}
+        return httpx.Response(200, json=body | {"values": []})
+
+
+def test_a_page_that_is_empty_for_ever_keeps_a_listing_open(tmp_path: Path) -> None:
+    """The total tells that pages must follow: nothing is complete, full or incremental, until they do."""
+    with crawling(tmp_path, page_length=2, workspaces=("jespern",)) as (sandbox, crawl):
+        plain, empty = crawl.transport, EmptySecondPage(2)
+        crawl.transport = empty
+        for _ in range(2):
+            summary = crawl.sync(later=7200)
+            assert (summary.state, summary.exit_code) == ("incomplete", 1)
+            assert "ends with an empty page" in summary.failures[0].error
+        crawl.transport = plain
+        assert crawl.sync(later=7200).state == "complete"
+        for (name,) in crawl.rows("SELECT full_name FROM repositories"):
+            sandbox.do("push", name)
+        crawl.transport = empty
+        assert crawl.sync().state == "incomplete"
+        crawl.transport = plain
+        assert crawl.sync(later=7200).state == "complete"
+        assert_matches_sandbox(crawl, sandbox, ("jespern",))
 
 
 def test_a_token_that_reads_as_nobody_is_found_out(tmp_path: Path) -> None:

@@ -126,3 +126,16 @@ def test_a_broken_row_of_a_refilled_page_is_missing(tmp_path: Path) -> None:
         sandbox.add_fault(Fault("bad_row", where="listing", nth=2))  # the first is the incremental listing
         assert kinds(crawl.sync(later=900))[2] == ["row"]
         assert kinds(crawl.sync(later=60)) == ("incomplete", 1, [], ["row"])
+
+
+def test_a_run_that_pauses_tells_of_what_is_missing_by_its_exit_code(tmp_path: Path) -> None:
+    """Paused is 0 where nothing but the rest of the work is missing, and 1 where something failed."""
+    with crawling(tmp_path, workspaces=ONE) as (sandbox, crawl):
+        crawl.sync()
+        sandbox.do("push", PISTON)
+        sandbox.add_fault(Fault("403", where=refs_of(crawl, PISTON), nth=None))
+        assert kinds(crawl.sync()) == ("incomplete", 1, ["refs"], [])
+        sandbox.do("push", "jespern/django-piston")
+        assert kinds(crawl.sync(max_requests=1, later=7200)) == ("paused", 1, [], ["refs"])
+        sandbox.clear_faults()
+        assert crawl.sync(later=20_000).state == "complete"

@@ -33,7 +33,8 @@ class Listing(msgspec.Struct, kw_only=True):
     Counts are of rows, sizes are the totals that the upstream reports. These belong to the current pass:
     `rows` that its pages held, `born` of them created since its first page, `holes` pages that were skipped,
     `bad` rows that were not understood, `shrank` whether the total fell between two pages. `short` is by how
-    many rows the pass before was below the total.
+    many rows the pass before was below the total. `longest` is the length of the
+    longest page of this pass, `ended_empty` says that a page without rows ended it.
     """
 
     purpose: Purpose
@@ -52,6 +53,8 @@ class Listing(msgspec.Struct, kw_only=True):
     holes: int = 0
     bad: int = 0
     short: int = 0
+    longest: int = 0
+    ended_empty: bool = False
     oldest_update: str | None = None
     ordered: bool = True
 

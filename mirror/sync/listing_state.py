@@ -224,6 +224,8 @@ def advanced(listing: Listing, page: Page[Repository]) -> Listing:
         born=listing.born + sum((row.created_at or "") >= pass_began for row in page.rows),
         holes=listing.holes + page.skipped,
         bad=listing.bad + len(page.bad),
+        longest=max(listing.longest, len(page.rows)),
+        ended_empty=page.next is None and not (page.rows or page.bad or page.skipped),
         oldest_update=updates[-1] if updates else listing.oldest_update,
         ordered=listing.ordered and all(a >= b for a, b in pairwise(chain)),
     )
@@ -276,6 +278,18 @@ def shortfall(listing: Listing, seen: int) -> int:
     return max(0, listing.last_size - listing.bad - named)
 
 
+def ends_too_early(state: WorkspaceState, listing: Listing, seen: int) -> bool:
+    """Tell whether a page without rows ended a listing that by its own total goes on for pages more.
+
+    A total that counts rows that cannot be seen is reached by as many pages as it takes, some of them short.
+    """
+    return (
+        listing.ended_empty
+        and listing.pages * listing.longest < (listing.last_size or 0)
+        and shortfall(listing, seen) > state.surplus
+    )
+
+
 def left_between_passes(listing: Listing, seen: int) -> bool:
     """Tell whether an earlier pass of a full listing named rows that the last one did not.
 
@@ -292,8 +306,8 @@ def another_pass(listing: Listing, seen: int) -> Listing:
     """
     return msgspec.structs.replace(
         listing, next=None, landmark=None, pages=0, rows=0, passes=listing.passes + 1, born=0, holes=0, bad=0,
-        short=shortfall(listing, seen), first_size=None, last_size=None, shrank=False, oldest_update=None,
-        ordered=True,
+        short=shortfall(listing, seen), longest=0, first_size=None, last_size=None, shrank=False,
+        oldest_update=None, ordered=True,
     )  # fmt: skip
 
 

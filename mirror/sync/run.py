@@ -155,6 +155,8 @@ class Run:
             self._add_missing(summary)
             if summary.state == "complete" and summary.missing:
                 summary.state, summary.exit_code = "incomplete", 1
+            if summary.state == "paused" and (summary.failures or summary.waiting):
+                summary.exit_code = 1
             self._finish(summary.state, summary.error)
 
     def _add_missing(self, summary: Summary) -> None:

@@ -387,7 +387,17 @@ class ListingStep(_WorkspaceStep):
         uncertain = listing_state.may_have_missed(state, listing, seen)
         if uncertain and listing.passes < listing_state.PASSES:
             return msgspec.structs.replace(state, listing=listing_state.another_pass(listing, seen))
+        if listing_state.ends_too_early(state, listing, seen):
+            raise UpstreamShapeError(
+                f"the listing of {self.name} reports a total of {listing.last_size:,} and ends with an empty"
+                f" page after {listing.rows:,}"
+            )
         if listing.purpose == "full":
+            if hidden := listing_state.shortfall(listing, seen):
+                run.note(
+                    f"{self.name}: the upstream counts {hidden:,} repositories more than it lists; they are"
+                    " taken for hidden from this credential"
+                )
             self._forget_bad(listing.seen_since)
             return listing_state.finished(state, listing, staying=seen, uncertain=uncertain, now=now)
         if not listing.holes:
