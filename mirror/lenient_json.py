@@ -26,7 +26,7 @@ def decoded_bytes(body: bytes, shape: type[Shape]) -> Shape:
     """Read JSON as `shape`; raises msgspec.ValidationError for another shape, ValueError for no JSON.
 
     RecursionError and OverflowError may come of nesting and of numbers. Text that UTF-8 or SQLite cannot
-    hold (lone surrogates, invalid bytes, NUL) is replaced by U+FFFD.
+    hold (lone surrogates, invalid bytes, NUL) is replaced by U+FFFD; a byte order mark is left out.
     """
     decode: Callable[[bytes], Shape] = _decoder(cast("Hashable", shape)).decode
     if b"\\u0000" not in body and b"\0" not in body:
@@ -41,7 +41,7 @@ def decoded_bytes(body: bytes, shape: type[Shape]) -> Shape:
 
 def mended(body: bytes) -> Any:
     """Read JSON leniently and repair its text; raises ValueError where it is no JSON."""
-    return _mended(json.loads(body.decode("utf-8", "replace"), strict=False))
+    return _mended(json.loads(body.decode("utf-8-sig", "replace"), strict=False))
 
 
 def _mended(value: Any) -> Any:

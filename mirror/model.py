@@ -18,7 +18,7 @@ NAMED = "name:"
 """What an identity begins with that is nothing but a name, because the upstream gave no other."""
 
 _UUID = re.compile(r"\{?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\}?", re.IGNORECASE)
-_BRACED = re.compile(r"\{[^{}\s]{1,64}\}")
+_BRACED = re.compile(r"\{[!-z|~]{1,64}\}")  # ASCII: characters that were replaced on the way make no identity
 
 LONGEST_SLUG = 62
 _QUOTES = re.compile("[\"'`\u2018\u2019\u201c\u201d]")
@@ -28,7 +28,8 @@ _NOT_IN_SLUGS = re.compile(r"[^a-z0-9_.-]+")
 def canonical_uuid(text: str) -> str | None:
     """Return the one form in which a uuid is kept, in braces and lower case; None where it is no uuid.
 
-    What stands in braces but has another form is kept as it is, as long as it is short and without spaces.
+    What stands in braces but has another form is kept as it is, as long as it is short, plain ASCII and
+    without spaces.
     """
     text = text.strip()
     found = _UUID.fullmatch(text)

@@ -104,6 +104,20 @@ def test_a_changed_list_of_workspaces(tmp_path: Path) -> None:
         assert_matches_sandbox(crawl, sandbox, ["jespern", "ubernostrum"])
 
 
+def test_refs_that_moved_while_none_were_mirrored_are_read_again(tmp_path: Path) -> None:
+    """`refs` from "api" to "none" and back: pushes of the time between are not taken for known."""
+    with crawling(tmp_path, workspaces=("jespern",)) as (sandbox, crawl):
+        crawl.sync()
+        with_refs = crawl.config
+        crawl.config = msgspec.structs.replace(with_refs, refs="none")
+        sandbox.do("push", "jespern/django-piston")
+        assert crawl.sync().state == "complete"
+        crawl.config = with_refs
+        assert crawl.sync().counts.refs_changed >= 1
+        assert_matches_sandbox(crawl, sandbox, ["jespern"])
+        assert crawl.sync().counts.requests == 1
+
+
 def test_refs_are_mirrored_once_the_configuration_says_so(tmp_path: Path) -> None:
     """`refs = "none"` at first, then `"api"`: what was listed without refs gets them, changed or not."""
     with crawling(tmp_path, workspaces=("jespern",), refs="none") as (sandbox, crawl):

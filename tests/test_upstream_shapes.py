@@ -300,6 +300,7 @@ def test_accounts_need_an_identity() -> None:
         (b'{"name": "a\x01b"}', "a\x01b"),
         (rb'{"name": "\u202e"}', "\u202e"),
         (b'{"size": NaN, "name": "x"}', "x"),
+        (b'\xef\xbb\xbf{"name": "x"}', "x"),
     ],
 )
 def test_text_that_sqlite_cannot_hold_is_mended(body: bytes, expected: str) -> None:

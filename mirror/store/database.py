@@ -77,8 +77,17 @@ class Store:
             return connection.execute(sql, values).fetchall()
 
     def save_upstream(self, name: str, kind: str, url: str, *, refs: str = "api") -> int:
-        """Insert or update an upstream and return its id; `refs` says how they are read: api, git or none."""
+        """Insert or update an upstream and return its id; `refs` says how they are read: api, git or none.
+
+        While none were mirrored, no update was noted for them: afterwards all are to be read again.
+        """
         with self.transaction() as connection:
+            if refs != "none":
+                connection.execute(
+                    """UPDATE repositories SET refs_stale = 1 WHERE deleted_at IS NULL AND upstream_id IN (
+                           SELECT id FROM upstreams WHERE name = ? AND refs = 'none')""",
+                    (name,),
+                )
             connection.execute(
                 """INSERT INTO upstreams (name, kind, url, refs) VALUES (?, ?, ?, ?)
                    ON CONFLICT (name) DO UPDATE
