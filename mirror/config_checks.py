@@ -31,15 +31,29 @@ def complaints(config: "Config") -> Iterator[tuple[str, str]]:
         if upstream.name in seen:
             yield f"{path}.name", f"{upstream.name!r} is the name of another upstream; give each its own"
         seen.add(upstream.name)
-        url = urlsplit(upstream.url)
-        if upstream.url and (url.scheme not in ("http", "https") or not url.hostname):
-            yield f"{path}.url", f"{upstream.url!r} is no web address; it begins with https:// or http://"
-        if url.username or url.password:
-            yield f"{path}.url", "an address must hold no login; put it where `credential` points"
+        yield from _url_complaints(upstream.url, f"{path}.url")
+        if upstream.timeout <= 0:
+            yield f"{path}.timeout", "must be longer than no time"
         if not upstream.url and upstream.kind in ("datacenter", "legacy"):
             yield f"{path}.kind", f"kind {upstream.kind!r} needs a url"
         yield from _secret_complaints(upstream, path)
         yield from _name_complaints(upstream, path)
+
+
+def _url_complaints(text: str, path: str) -> Iterator[tuple[str, str]]:
+    if not text:
+        return
+    try:
+        url, port = urlsplit(text), urlsplit(text).port
+    except ValueError:
+        yield path, "is no web address"  # not repeated: it may hold a login that cannot be told apart
+        return
+    if url.username is not None or url.password is not None:
+        yield path, "an address must hold no login; put it where `credential` points"
+    elif url.scheme not in ("http", "https") or not url.hostname or port == 0:
+        yield path, f"{text!r} is no web address; it begins with https:// or http://"
+    elif re.search(r"[\s?#\x00-\x1f]", text):
+        yield path, "an address must hold no spaces, no ? and no #"
 
 
 def _name_complaints(upstream: "UpstreamConfig", path: str) -> Iterator[tuple[str, str]]:
