@@ -1,6 +1,7 @@
 """Which files are open to other users of the machine than `file_mode` says: the mirror's own, and secrets."""
 
 import logging
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,11 +33,15 @@ def open_files(config: Config) -> Iterator[str]:
 
 
 def _open_mode(path: Path, config: Config) -> int:
-    """Return the mode of a file that is more open than configured, else 0; also where it cannot be told."""
+    """Return the mode of a file that is more open than configured, else 0; also where it cannot be told.
+
+    Folders and devices are named by mistake; to change their modes would be another one.
+    """
     try:
-        mode = path.stat().st_mode & 0o777
+        state = path.stat().st_mode
     except (OSError, ValueError):
         return 0
+    mode = stat.S_IMODE(state) & 0o777 if stat.S_ISREG(state) else 0
     return mode if mode & OTHERS & ~config.mode else 0
 
 

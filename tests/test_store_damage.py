@@ -84,6 +84,7 @@ def test_every_command_says_that_a_file_is_damaged(folder: Folder, command: str)
         ("folder", "a folder"),
         ("text", "not an SQLite database"),
         ("other", "a database, but no mirror"),
+        ("circle of links", "no mirror there yet|cannot be opened"),
     ],
 )
 def test_what_is_no_mirror_is_told(tmp_path: Path, kind: str, says: str) -> None:
@@ -93,6 +94,8 @@ def test_what_is_no_mirror_is_told(tmp_path: Path, kind: str, says: str) -> None
         os.mkfifo(path)
     elif kind == "folder":
         path.mkdir()
+    elif kind == "circle of links":
+        path.symlink_to("mirror.db")
     elif kind == "other":
         restored(path, "CREATE TABLE upstreams (id)")
     else:

@@ -96,6 +96,17 @@ def test_what_the_setting_allows_is_not_told(tmp_path: Path) -> None:
     assert "mode 0660" in next(open_files(config))
 
 
+def test_modes_of_folders_and_devices_are_not_to_be_changed(tmp_path: Path) -> None:
+    """They are named by mistake; a chmod of /tmp or /dev/null would harm the machine."""
+    (tmp_path / "open").mkdir(mode=0o777)
+    text = f"""database = "{tmp_path}/open"
+[[upstream]]
+name = "a"
+credential = "file:/dev/null"
+"""
+    assert list(open_files(from_toml(text))) == []
+
+
 @pytest.mark.parametrize("mode", ["0400", "0700", "rw-------", "660x", "", "0061"])
 def test_a_mode_that_is_none_is_refused(mode: str) -> None:
     """When the configuration is read."""

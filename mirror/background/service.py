@@ -5,6 +5,7 @@ to it. A budget that is spent ends a job with its place kept, and the next one g
 """
 
 import logging
+import os
 import queue
 import signal
 import threading
@@ -200,7 +201,7 @@ class Background:
 
     def _refuse_another_mirror(self, config: Config) -> None:
         """Raise ConfigError for another file, and for the built-in sandbox in place of upstreams."""
-        if Path(config.database).resolve() != Path(self._config.database).resolve():
+        if os.path.realpath(config.database) != os.path.realpath(self._config.database):
             raise ConfigError(
                 f"`database` is {config.database} now, but was {self._config.database}; that needs a restart"
             )

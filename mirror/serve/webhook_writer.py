@@ -46,7 +46,7 @@ class Spool:
     """The folder of one mirror, readable by its owner alone; it is made when it is needed first."""
 
     def __init__(self, mirror: Path, *, most_files: int = MOST_FILES) -> None:
-        resolved = mirror.resolve()
+        resolved = Path(os.path.realpath(mirror))
         self._folder = resolved.with_name(resolved.name + ".webhooks")
         self._most_files = most_files
 

@@ -43,7 +43,7 @@ def open_writer(path: Path, mode: int = PRIVATE) -> sqlite3.Connection:
 def _create(path: Path, mode: int) -> None:
     """Make an empty file of a mode, whatever the umask, unless there is one; SQLite fills it."""
     try:
-        descriptor = os.open(path.resolve(), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        descriptor = os.open(os.path.realpath(path), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     except FileExistsError:
         return
     try:
@@ -112,7 +112,7 @@ def reading_address(path: Path) -> str:
     StoreError where the journal holds what the file lacks.
     """
     mode = "immutable=1" if is_read_as_it_is(path) else "mode=ro"
-    return f"{path.resolve().as_uri()}?{mode}"
+    return f"{Path(os.path.realpath(path)).as_uri()}?{mode}"
 
 
 def is_read_as_it_is(path: Path) -> bool:
@@ -120,7 +120,7 @@ def is_read_as_it_is(path: Path) -> bool:
 
     Raises StoreError and OSError as `reading_address` does.
     """
-    path = path.resolve()
+    path = Path(os.path.realpath(path))
     if os.access(path.parent, os.W_OK) or path.with_name(f"{path.name}-shm").exists():
         return False
     with path.open("rb") as file:
@@ -339,7 +339,8 @@ def _is_held(path: Path, lock: int) -> bool | None:
 
 def _beside(path: Path, suffix: str) -> Path:
     """Name a file beside a mirror; links to one mirror share it."""
-    return path.resolve().with_name(path.resolve().name + suffix)
+    real = Path(os.path.realpath(path))  # unlike Path.resolve, it leaves a circle of links to `open`
+    return real.with_name(real.name + suffix)
 
 
 def _locked(descriptor: int) -> bool:
