@@ -286,7 +286,7 @@ def ends_too_early(state: WorkspaceState, listing: Listing, seen: int) -> bool:
     return (
         listing.ended_empty
         and listing.pages * listing.longest < (listing.last_size or 0)
-        and shortfall(listing, seen) > state.surplus
+        and shortfall(listing, seen) > state.count_offset
     )
 
 
