@@ -6,7 +6,8 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import unquote
 
@@ -61,13 +62,13 @@ class Api(NamedTuple):
 
     pattern: the regular expression of its addresses; the group `rest` is what follows the version.
     route: takes the names of a path apart into a pattern with placeholders, and the names in their places.
-    check: raises ApiError for parameters that no address takes.
     request: completes what is common to all requests with what is this API's; raises ApiError.
     readers: by pattern, the functions that answer GET.
     writers: by pattern and method, the functions that `write` calls.
     write: passes a write on, and answers with what the mirror shows of it.
     missing: the error for an address that the API does not have.
     render: turns an answer into bytes and their content type.
+    check: raises ApiError for parameters that no address takes.
     slow_formats: values of the parameter `format` that take long to render.
     jsonp: whether `callback` makes an answer a script, for which a login does not count.
     headers: headers of every answer.
@@ -75,13 +76,13 @@ class Api(NamedTuple):
 
     pattern: str
     route: Callable[[Sequence[str]], tuple[Names, Names]]
-    check: Callable[[Parameters], None]
     request: Callable[["Datasette", Request, Asked], Asked]
     readers: Mapping[Names, Callable[[sqlite3.Connection, Any], Answer]]
     writers: Mapping[Names, Mapping[str, Any]]
     write: Callable[[Any, Writing], Awaitable[Answer]]
     missing: ApiError
     render: Callable[[Answer, Parameters], tuple[bytes, str]]
+    check: Callable[[Parameters], None] | None = None
     slow_formats: Collection[str] = ()
     jsonp: bool = False
     headers: Mapping[str, str] = {}
@@ -117,12 +118,11 @@ async def answer(api: Api, datasette: "Datasette", request: Request) -> Response
 
 
 async def _answered(api: Api, datasette: "Datasette", request: Request, parameters: Parameters) -> Answer:
-    """Find the route and answer; raises ApiError and NotAccepted."""
+    """Find the route, then read or write; raises ApiError and NotAccepted."""
     server, database = served_of(request), mirror_of(request)
     if database is None:
         raise ApiError(404, "No mirror is attached")
-    api.check(parameters)
-    pattern, names = _route(api, request)
+    pattern, names = _route(api, request, parameters)
     reader, writers = api.readers.get(pattern), api.writers.get(pattern, {})
     if reader is None and not writers:
         raise api.missing
@@ -147,18 +147,13 @@ async def _answered(api: Api, datasette: "Datasette", request: Request, paramete
     login = login_of(request, database) if is_login else None
 
     def read(connection: sqlite3.Connection) -> tuple[Caller, Answer | ApiError]:
-        # Datasette decodes texts by a function in Python, for files by anybody; a mirror's are all UTF-8.
-        decoding, connection.text_factory = connection.text_factory, str
-        try:
-            with snapshot(connection, datasette.setting("sql_time_limit_ms")):
-                caller = caller_in(connection, said, login)
-                try:
-                    asked = asked_by(caller)
-                    return caller, asked.selected(reader(connection, asked))
-                except ApiError as error:
-                    return caller, error
-        finally:
-            connection.text_factory = decoding
+        with _plain_texts(connection), snapshot(connection, datasette.setting("sql_time_limit_ms")):
+            caller = caller_in(connection, said, login)
+            try:
+                asked = asked_by(caller)
+                return caller, asked.selected(reader(connection, asked))
+            except ApiError as error:
+                return caller, error
 
     caller, outcome = cast("tuple[Caller, Answer | ApiError]", await database.execute_fn(read))
     await note_use(server, database, caller)
@@ -167,8 +162,20 @@ async def _answered(api: Api, datasette: "Datasette", request: Request, paramete
     return outcome
 
 
-def _route(api: Api, request: Request) -> tuple[Names, Names]:
-    """Take a path apart, with or without a slash at its end; raises ApiError."""
+@contextmanager
+def _plain_texts(connection: sqlite3.Connection) -> Iterator[None]:
+    """Let SQLite decode texts. Datasette does so in Python, for files that are not all UTF-8."""
+    decoding, connection.text_factory = connection.text_factory, str
+    try:
+        yield
+    finally:
+        connection.text_factory = decoding
+
+
+def _route(api: Api, request: Request, parameters: Parameters) -> tuple[Names, Names]:
+    """Check the parameters, and take a path apart, with or without a slash at its end; raises ApiError."""
+    if api.check is not None:
+        api.check(parameters)
     rest = request.url_vars["rest"] or "/"
     if len(rest) > LONGEST_PATH:
         raise ApiError(414, "Request-URI Too Long")

@@ -13,9 +13,8 @@ from urllib.parse import unquote, urlsplit
 import datasette
 from datasette.utils.asgi import Request, Response
 
-from mirror.serve import body as bodies
 from mirror.serve.auth import NotAccepted
-from mirror.serve.body import LARGEST_FORM, BodyRefused
+from mirror.serve.body import LARGEST_FORM, BodyRefused, read
 from mirror.serve.database import mirrors
 from mirror.serve.error_pages import not_allowed, plain_error
 from mirror.serve.exchange import (
@@ -268,7 +267,7 @@ def bounding_bodies(application: Application, reads_itself: Callable[[str], bool
             await application(scope, receive, send)
             return
         try:
-            body = await bodies.read(receive, Request(scope, receive).headers, most=LARGEST_FORM)
+            body = await read(receive, Request(scope, receive).headers, most=LARGEST_FORM)
         except BodyRefused as error:
             said = {"type": "error", "error": {"message": str(error)}}
             headers = {**SAFETY, "Connection": "close"}

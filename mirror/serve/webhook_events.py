@@ -9,9 +9,9 @@ from typing import TypeVar
 
 import msgspec
 
-from mirror import ref_names as git_names
 from mirror.lenient_json import decoded_bytes
 from mirror.model import Ref, RefKind
+from mirror.ref_names import object_id, ref_name
 from mirror.store.webhooks import RefUpdate, RepositoryEvent
 from mirror.times import normalised
 
@@ -162,8 +162,8 @@ def _cloud_updates(change: _Change) -> Iterator[RefUpdate]:
     if ref is not None and kind is not None:
         yield RefUpdate(
             kind,
-            git_names.ref_name(ref.name),
-            git_names.object_id(change.old.target.hash) if change.old else None,
+            ref_name(ref.name),
+            object_id(change.old.target.hash) if change.old else None,
             _shaped(kind, change.new) if change.new else None,
         )
 
@@ -173,13 +173,13 @@ def _shaped(kind: RefKind, ref: _Ref) -> Ref:
     return Ref(
         kind=kind,
         name=ref.name,
-        target_hash=git_names.object_id(target.hash),
+        target_hash=object_id(target.hash),
         target_date=_moment(target.date),
         target_author=author.raw,
         target_author_name=author.user.display_name if author.user else None,
         target_author_uuid=author.user.uuid if author.user else None,
         target_message=target.message,
-        target_parents=tuple(git_names.object_id(parent.hash) for parent in target.parents)
+        target_parents=tuple(object_id(parent.hash) for parent in target.parents)
         if target.parents is not None
         else None,
         tagger=ref.tagger.raw if ref.tagger else None,
@@ -208,7 +208,7 @@ def _server_events(event: str, body: bytes) -> Iterator[RepositoryEvent]:
 def _server_updates(change: _ServerChange) -> Iterator[RefUpdate]:
     kind = _KINDS.get(change.ref.type.lower())
     if kind is not None:
-        name = git_names.ref_name(change.ref.display_id)
+        name = ref_name(change.ref.display_id)
         old, new = _object_id(change.from_hash), _object_id(change.to_hash)
         yield RefUpdate(kind, name, old, Ref(kind=kind, name=name, target_hash=new) if new else None)
 
@@ -217,4 +217,4 @@ def _object_id(text: str) -> str | None:
     """Read a hash of Data Center, where 40 or 64 zeros stand for none; raises ValueError."""
     if text in ("0" * 40, "0" * 64):
         return None
-    return git_names.object_id(text)
+    return object_id(text)

@@ -13,8 +13,7 @@ from mirror.errors import MirrorError, NotFound, OutcomeUnknown, StoreError, Ups
 from mirror.model import FORK_POLICIES, Repository, RepositorySettings
 from mirror.queries.accounts import administered_namespaces
 from mirror.queries.caller import Caller
-from mirror.serve import auth as callers
-from mirror.serve.auth import Credentials, note_use
+from mirror.serve.auth import Credentials, note_use, recognise
 from mirror.serve.exchange import ApiError, bad_request, unauthorized
 from mirror.serve.state import Served
 
@@ -100,7 +99,7 @@ async def admitted_writer(
     """
 
     def read(connection: sqlite3.Connection) -> tuple[Caller, frozenset[str] | None]:
-        caller = callers.recognise(connection, said)
+        caller = recognise(connection, said)
         return caller, administered_namespaces(connection, caller)
 
     caller, namespaces = await database.execute_fn(read)

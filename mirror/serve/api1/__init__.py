@@ -1,1 +1,4 @@
-"""api1."""
+"""Bitbucket's API 1.0: `edge` has its addresses and formats, `routes` the answers, `shapes` the JSON.
+
+`writes` has what passes to the upstream. See docs/api-1.0.md.
+"""

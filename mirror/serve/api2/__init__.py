@@ -1,6 +1,5 @@
-"""The reading side of Bitbucket's API 2.0, answered from the mirror; writes pass through as in API 1.0.
+"""Bitbucket's API 2.0: `edge` has its addresses and requests, `routes` the answers, `shapes` the JSON.
 
-`edge` meets Datasette; `routes` and `people` have one function for each address, `answering` what they share;
-`catalogue` says what can be listed, `listings` reads a page of it; `bbql` and `conditions` turn `q` into SQL;
-`shapes` and `account_shapes` turn rows into Bitbucket's objects. See docs/api-2.0.md.
+`listings` says what can be listed, `paging` reads a page of it. `query_language` and `query_sql` turn `q`
+into SQL. `fields` picks parts of an answer. `writes` has what passes to the upstream. See docs/api-2.0.md.
 """

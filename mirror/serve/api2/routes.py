@@ -278,7 +278,6 @@ READERS: dict[tuple[str, ...], Reader] = {
 API = Api(
     pattern=edge.PATTERN,
     route=edge.route,
-    check=lambda _: None,
     request=edge.request_of,
     readers=READERS,
     writers=WRITERS,

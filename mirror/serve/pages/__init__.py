@@ -1,6 +1,5 @@
 """Pages for people: rendered here, usable without a script, asking nothing of any other address.
 
-`routes` lists the addresses; `visit` is the edge to Datasette (who asks, what they may see, the headers of
-an answer). One module makes each page (`home`, `finding`, `repository`, `owner`, `history`, `crawl`), with
-its reads beside it under `reads`. `links` knows all addresses, `wording` how things are said, `charts` draws.
+`view` is what they share: who asks, one snapshot, safe headers. One module makes each page. `urls` knows all
+addresses, `filters` formats values in templates, `charts` draws, `datasette` adapts Datasette's own pages.
 """

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 async def numbers(visit: Visit) -> dict[str, Any]:
     """Return the counts for a template, each None for as long as nobody has counted it."""
     found = await asyncio.gather(
-        visit.tally("counts", lambda connection: counts_of(connection, visit.caller)),
-        visit.tally("refs", lambda connection: ref_counts_of(connection, visit.caller)),
+        visit.count("counts", lambda connection: counts_of(connection, visit.caller)),
+        visit.count("refs", lambda connection: ref_counts_of(connection, visit.caller)),
     )
     return dict(zip(("counts", "ref_counts"), found, strict=True))
 
 
 async def updated_last(visit: Visit) -> list[RepositoryRow] | None:
     """Return the repositories that were updated last; which, is remembered, their rows are read each time."""
-    ids = await visit.tally("recent", lambda connection: recent_ids(connection, visit.caller))
+    ids = await visit.count("recent", lambda connection: recent_ids(connection, visit.caller))
 
     def work(connection: sqlite3.Connection) -> list[RepositoryRow]:
         return still_visible(connection, visit.caller, ids or [])

@@ -148,7 +148,7 @@ async def results(visit: Visit) -> Response:
         "start": (asked.page - 1) * asked.size,
         "query": " ".join(found.corrected) if found.fuzzy else asked.q,
         "near": await _near(visit, asked) if not found.count else [],
-        "languages": await visit.tally(
+        "languages": await visit.count(
             "languages", lambda c: languages(c, visit.caller, LANGUAGES), wait=SOON
         ),
     }

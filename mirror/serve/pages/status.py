@@ -46,8 +46,8 @@ async def status(visit: Visit) -> Response:
     context = await visit.read(work)
     counted, context["freshness"], context["growth"] = await asyncio.gather(
         numbers(visit),
-        visit.tally("freshness", lambda connection: _freshness(connection, visit)),
-        visit.tally("growth", lambda connection: _growth(connection, visit)),
+        visit.count("freshness", lambda connection: _freshness(connection, visit)),
+        visit.count("growth", lambda connection: _growth(connection, visit)),
     )
     context |= counted
     return await visit.page("mirror_status.html", context)

@@ -90,12 +90,12 @@ class Visit:
             "Read", await self.database.execute_fn(lambda connection: _in_snapshot(connection, work, limit))
         )
 
-    async def tally(
+    async def count(
         self, key: str, work: Callable[[sqlite3.Connection], Read], *, wait: float = WAIT_SECONDS
     ) -> Read | None:
-        """Read what costs a scan; remembered apart for each sort of visitor, None while it is counted.
+        """Read a number that costs a scan, remembered for each kind of visitor; None until it is first known.
 
-        `wait` is for how many seconds the page waits for a number that nobody knows yet.
+        `wait` is how many seconds the page waits for a number that nobody knows yet.
         """
 
         async def count() -> Any:
