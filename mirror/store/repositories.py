@@ -55,7 +55,8 @@ def repository_changes(
     if old["full_name"] != new["full_name"]:
         kind = "renamed" if old["owner_id"] == new["owner_id"] else "transferred"
         yield Change(kind, repository_id, old=old["full_name"], new=new["full_name"])
-    moved = [column for column in DESCRIBED if old[column] != new[column]]
+    differing = [column for column in DESCRIBED if old[column] != new[column]]
+    moved = [column for column in differing if not _became_known(old, new, column)]
     if moved:
         yield Change(
             "updated",
@@ -65,6 +66,11 @@ def repository_changes(
         )
     if bool(old["is_private"]) != bool(new["is_private"]):
         yield Change("made_private" if new["is_private"] else "made_public", repository_id)
+
+
+def _became_known(old: Mapping[str, Any], new: Mapping[str, Any], column: str) -> bool:
+    """Tell whether a flag is off that was unknown: a new column would else make every row a change."""
+    return old[column] is None and new[column] is False
 
 
 def ref_changes(
