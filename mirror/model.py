@@ -93,6 +93,7 @@ class Repository(msgspec.Struct, frozen=True, kw_only=True):
     forks_count: int | None = None
     has_issues: bool | None = None
     has_wiki: bool | None = None
+    archived: bool | None = None
     project_key: str | None = None
     project_name: str | None = None
     project_uuid: str | None = None

@@ -95,7 +95,8 @@ def test_filters(client: httpx.Client) -> None:
     assert {row["slug"] for row in found} >= {"django-piston"}
     found = client.get("repos", params={"projectkey": "~jespern", "visibility": "private"}, headers=BEARER)
     assert found.json()["size"] == 4
-    assert client.get("repos", params={"archived": "ARCHIVED"}).json()["values"] == []
+    (archived,) = client.get("repos", params={"archived": "ARCHIVED"}).json()["values"]
+    assert (archived["slug"], archived["archived"]) == ("hello-asd", True)
 
 
 def test_refs_and_the_default_branch(client: httpx.Client) -> None:

@@ -93,6 +93,7 @@ class RepositoryRow(msgspec.Struct, frozen=True):
     deleted_at: str | None
     gone_reason: str | None
     public_from: int
+    archived: int | None
     # DERIVED: the owner's name, whether there is a parent at all, the parent's name, `refs_state`.
     owner: str | None
     is_fork: int
@@ -118,7 +119,13 @@ class RepositoryRow(msgspec.Struct, frozen=True):
     def states(self) -> tuple[str, ...]:
         """What sets it apart from a living public one, in one word each."""
         return tuple(
-            word for word, holds in (("private", self.is_private), ("gone", self.deleted_at)) if holds
+            word
+            for word, holds in (
+                ("private", self.is_private),
+                ("gone", self.deleted_at),
+                ("archived", self.archived),
+            )
+            if holds
         )
 
     def columns(self, *names: str) -> dict[str, Any]:
@@ -129,11 +136,11 @@ class RepositoryRow(msgspec.Struct, frozen=True):
 DERIVED = ("owner", "is_fork", "parent_name", "refs")
 COLUMNS = tuple(field for field in RepositoryRow.__struct_fields__ if field not in DERIVED)
 """The columns of the table, in their order."""
-FLAGS = ("is_private", "has_issues", "has_wiki")
+FLAGS = ("is_private", "has_issues", "has_wiki", "archived")
 """Columns that are yes, no or unknown."""
 LISTED = (
     "id", "owner", "slug", "name", "full_name", "scm", "is_private", "description", "website", "language",
-    "followers_count", "forks_count", "created_at", "updated_at", "deleted_at",
+    "followers_count", "forks_count", "created_at", "updated_at", "deleted_at", "archived",
 )  # fmt: skip
 """What exported search results tell of each repository."""
 

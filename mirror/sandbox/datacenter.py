@@ -58,8 +58,8 @@ class DataCenterShapes:
         }
         if row.description:
             shaped["description"] = row.description
-        if row.number % 3:
-            shaped["archived"] = False
+        if row.archived or row.number % 3:
+            shaped["archived"] = row.archived
         parent = None if row.parent is None or nested else self._world.get(row.parent)
         if parent is not None and self._world.can_see(self._caller, parent):
             shaped["origin"] = self.repository(parent, nested=True)
@@ -235,13 +235,12 @@ class DataCenter:
         ]
 
     def _repositories(self, projects: Iterable[Workspace]) -> Any:
-        if self._parameters.get("archived") == "ARCHIVED":
-            return self._page([], str)
         orders = [self._world.order(each, "created_on", self._caller) for each in projects]
         name = self._parameters.get("name", "").strip().lower()
         visibility = self._parameters.get("visibility")
+        archived = {"ARCHIVED": True, "ACTIVE": False}.get(self._parameters.get("archived", "").upper())
         numbers = (number for order in orders for number in order)
-        if not name and visibility is None:
+        if not name and visibility is None and archived is None:
             start, limit = self._place()
             first = _item(start)
             chosen = [
@@ -254,6 +253,7 @@ class DataCenter:
             if (row := self._world.get(number)) is not None
             and name in row.name.lower()
             and visibility in {None, "private" if row.is_private else "public"}
+            and archived in {None, row.archived}
         ]
         return self._page(rows, self._shapes.repository)
 

@@ -47,7 +47,7 @@ _EXAMPLES: tuple[tuple[str, str, dict[str, Any]], ...] = (
 _ODDITIES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("Mimika_Oh", "vipers-nest", {**_HG, "name": "viper's nest", "era": Era.OLD, "language": "python"}),
     ("Mimika_Oh", "xmlsocketnet", {**_HG, "name": "XMLSocket.NET", "language": "c#", "website": None}),
-    ("1team", "hello-asd", {"name": "HELLO (ASD)", "main_branch": "main"}),
+    ("1team", "hello-asd", {"name": "HELLO (ASD)", "main_branch": "main", "archived": True}),
     (
         "1team",
         "https-mthiagarajan-bitbucket-org-blimessaging-pipinghotdeals",

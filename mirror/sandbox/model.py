@@ -163,6 +163,7 @@ class Repository:
     fork_policy: str = "allow_forks"
     has_issues: bool = False
     has_wiki: bool = False
+    archived: bool = False
     parent: int | None = None
     followers: int = 0
     era: Era = Era.NEW

@@ -19,6 +19,7 @@ _PUBLIC_OR_OF = "(is_private = 0 OR owner_id IN (SELECT value FROM json_each(:pr
 
 SWITCHES = {
     "forks": "(parent_id IS NOT NULL OR parent_uuid IS NOT NULL OR parent_full_name IS NOT NULL)",
+    "archived": "(archived IS 1)",
 }
 """Filters that take only repositories that meet a condition, only others, or both."""
 
@@ -36,6 +37,7 @@ class Filters(TypedDict, total=False):
     language: str | None
     private: bool | None
     forks: bool | None
+    archived: bool | None
     gone: bool
 
 
@@ -56,6 +58,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     visible_private: bool = True
     private_of: tuple[int, ...] = ()
     forks: bool | None = None
+    archived: bool | None = None
     gone: bool = False
 
     @property

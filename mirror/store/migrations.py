@@ -562,6 +562,12 @@ def m022_followers_by_user(db: Database) -> None:
     db.execute("CREATE INDEX followers_user ON followers (user_id)")
 
 
+@migrations()
+def m023_archived(db: Database) -> None:
+    """Whether a repository is archived, which Data Center tells since 8.0; NULL where that is unknown."""
+    db.execute("ALTER TABLE repositories ADD COLUMN archived INTEGER")
+
+
 def _drop_search_tables(db: Database) -> None:
     """Drop the search index with its triggers and indexes, whatever version made it."""
     for kind in ("trigger", "index", "table"):

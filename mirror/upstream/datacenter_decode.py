@@ -68,6 +68,7 @@ class RepositoryJson(Camel, frozen=True):
     scm_id: str | None = None
     public: bool | None = None
     forkable: bool | None = None
+    archived: bool | None = None
     origin: Origin | None = None
     links: Links | None = None
 
@@ -169,6 +170,7 @@ def to_repository(row: RepositoryJson) -> Repository:
         is_private=row.public is not True,
         description=row.description,
         fork_policy=None if row.forkable is None else "allow_forks" if row.forkable else "no_forks",
+        archived=row.archived,
         parent_uuid=None if origin.id is None else f"id:{origin.id}",
         parent_full_name=parent,
         project_key=project.key,

@@ -240,6 +240,8 @@ class Shapes(AccountShapes):
             shaped["followers_count"] = row.followers_count
         if row.forks_count is not None:
             shaped["forks_count"] = row.forks_count
+        if row.archived is not None:
+            shaped["archived"] = row.archived != 0
         return shaped
 
     def short_repository(self, row: RepositoryRow) -> Json:
