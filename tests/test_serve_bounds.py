@@ -185,3 +185,12 @@ def test_no_visitor_writes(tmp_path: Path, public_path: Path) -> None:
     ):
         with pytest.raises(sqlite3.DatabaseError):
             asyncio.run(database.execute(sql))
+
+
+def test_functions_that_fail_print_no_traceback(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Visitors' SQL can make a function fail, as by a BLOB or a NULL where it takes a text."""
+    fill_public(tmp_path / "mirror.db").store.close()
+    served = client_of(tmp_path / "mirror.db")
+    for statement in ("select mirror_natural(1)", "select mirror_contains(x'00', 1)"):
+        assert served.get("/mirror.json", params={"sql": statement}).status_code == 400
+    assert "Traceback" not in capfd.readouterr().err

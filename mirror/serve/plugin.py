@@ -4,6 +4,7 @@ Registered by the entry point `mirror`, so it works under `mirror serve` and und
 """
 
 import re
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -67,6 +68,8 @@ ROUTES: list[tuple[str, Callable[..., Any]]] = [
 def startup(datasette: "Datasette") -> None:
     """Check the settings now, so that a wrong one ends the start and not a request."""
     guard(datasette)
+    # Datasette has SQLite print a traceback for each function that fails, as visitors' SQL can make them do.
+    sqlite3.enable_callback_tracebacks(False)  # noqa: FBT003 - it takes no names
     try:
         served(datasette).check()
     except ConfigError as error:
