@@ -30,12 +30,6 @@ class WriteRecord:
         self._by = by
         self._clock = clock
 
-    @property
-    def _upstream_id(self) -> int | None:
-        """The row of the upstream, None before anything of it is saved."""
-        row = self._store.row("SELECT id FROM upstreams WHERE name = ?", (self._upstream.name,))
-        return int(row[0]) if row else None
-
     @contextmanager
     def auditing(self, action: str, full_name: str) -> Iterator[None]:
         """Record a write whose outcome is unknown; any other error leaves no trace."""
@@ -127,6 +121,12 @@ class WriteRecord:
             upstream_id = self._save_upstream()
             hint = Hint(uuid=made.uuid, row=False, at=self._now())
             Cursors(connection, upstream_id).hints.add(hint)
+
+    @property
+    def _upstream_id(self) -> int | None:
+        """The row of the upstream, None before anything of it is saved."""
+        row = self._store.row("SELECT id FROM upstreams WHERE name = ?", (self._upstream.name,))
+        return int(row[0]) if row else None
 
     def _save(self, rows: Sequence[Repository]) -> None:
         upstream = self._upstream
