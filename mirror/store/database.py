@@ -1,11 +1,11 @@
-"""The writer: one connection, one transaction at a time, and the verbs that `mirror.sync` writes with."""
+"""The only writer of the file: one connection, one transaction at a time."""
 
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias, TypeVar, overload
 
 from sqlite_utils import Database
 
@@ -15,6 +15,9 @@ from mirror.store.files import PRIVATE, explained, open_writer
 from mirror.store.identities import told_apart
 from mirror.store.owners import save_owner
 from mirror.store.repositories import Change, SavedRepositories, close, save_repositories
+
+Row = TypeVar("Row")
+Values: TypeAlias = Sequence[Any] | dict[str, Any]
 
 
 class Store:
@@ -37,7 +40,7 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         with self._turn, explained(self.path):
             self.connection.close()
 
@@ -66,15 +69,30 @@ class Store:
         with self._turn, explained(self.path):
             yield self.connection
 
-    def row(self, sql: str, values: Sequence[Any] | dict[str, Any] = ()) -> Any:
-        """Read the first row of a query, or None."""
-        with self.reading() as connection:
-            return connection.execute(sql, values).fetchone()
+    def value(self, sql: str, values: Values = ()) -> Any:
+        """Read the first column of the first row; None where there is no row."""
+        row = self.row(sql, values)
+        return row[0] if row else None
 
-    def rows(self, sql: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[Any]:
-        """Read all rows of a query."""
+    @overload
+    def row(self, sql: str, values: Values = ...) -> Any: ...
+    @overload
+    def row(self, sql: str, values: Values, kind: type[Row]) -> Row | None: ...
+    def row(self, sql: str, values: Values = (), kind: Any = None) -> Any:
+        """Read the first row, as a `kind` whose fields are its columns in order; None where there is none."""
         with self.reading() as connection:
-            return connection.execute(sql, values).fetchall()
+            row = connection.execute(sql, values).fetchone()
+        return kind(*row) if kind and row else row
+
+    @overload
+    def rows(self, sql: str, values: Values = ...) -> list[Any]: ...
+    @overload
+    def rows(self, sql: str, values: Values, kind: type[Row]) -> list[Row]: ...
+    def rows(self, sql: str, values: Values = (), kind: Any = None) -> list[Any]:
+        """Read all rows, each as a `kind` whose fields are its columns in order."""
+        with self.reading() as connection:
+            rows = connection.execute(sql, values).fetchall()
+        return [kind(*row) for row in rows] if kind else rows
 
     def save_upstream(self, name: str, kind: str, url: str, *, refs: str = "api") -> int:
         """Insert or update an upstream and return its id; `refs` says how they are read: api, git or none.
@@ -94,8 +112,7 @@ class Store:
                    SET kind = excluded.kind, url = excluded.url, refs = excluded.refs""",
                 (name, kind, url, refs),
             )
-            row = self.row("SELECT id FROM upstreams WHERE name = ?", (name,))
-        return int(row[0])
+            return int(self.value("SELECT id FROM upstreams WHERE name = ?", (name,)))
 
     def save_page(
         self,
@@ -109,7 +126,7 @@ class Store:
     ) -> SavedRepositories:
         """Write a page of repositories with their owners, and record what changed.
 
-        Rows that cannot be told from others (`mirror.store.identities`) are not written, but returned.
+        Rows that cannot be told from others (`mirror.store.identities`) are returned as `refused`.
         """
         with self.transaction():
             rows, refused = told_apart(self.connection, upstream_id, rows)
@@ -132,9 +149,9 @@ class Store:
         return saved._replace(refused=refused)
 
     def finish_search_index(self) -> None:
-        """Let the name index learn all that is waiting, as the end of a sync should; idle when nothing is.
+        """Flush the backlog of the name index, as the end of a sync should; does nothing without one.
 
-        The search is exact before, meanwhile and after: this makes it quick again.
+        The search is exact before, meanwhile and after: this makes it fast again.
         """
         more = True
         while more:
@@ -142,12 +159,12 @@ class Store:
                 more = flush_step(self.connection)
 
     def rebuild_search_index(self) -> None:
-        """Build the name index anew from the rows, whatever state it is in."""
+        """Rebuild the name index from the rows, whatever state it is in."""
         with self.transaction():
             rebuild_index(self.connection)
 
     def save_owner(self, upstream_id: int, owner: Owner, *, run_id: int | None, seen_at: str) -> int:
-        """Write whoever owns a namespace and return the row's id."""
+        """Write the owner of a namespace and return the id of the row."""
         with self.transaction():
             user_id, changes = save_owner(self.connection, upstream_id, owner, seen_at=seen_at, is_owner=True)
             self.save_changes(changes, run_id=run_id, at=seen_at)

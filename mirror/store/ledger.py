@@ -79,8 +79,10 @@ class RequestLedger:
 
     def limit(self, bucket: str) -> int | None:
         """Return the limit that the upstream told, if it ever did."""
-        row = self._store.row("SELECT requests_per_hour FROM request_limits WHERE bucket = ?", (bucket,))
-        return row[0] if row else None
+        limit: int | None = self._store.value(
+            "SELECT requests_per_hour FROM request_limits WHERE bucket = ?", (bucket,)
+        )
+        return limit
 
     def forget(self, now: datetime) -> None:
         """Drop what is older than two days: a clock that goes wrong by some hours loses nothing."""
@@ -88,11 +90,11 @@ class RequestLedger:
             connection.execute("DELETE FROM request_ledger WHERE at < ?", (int(now.timestamp()) - 48 * HOUR,))
 
     def _count(self, bucket: str, second: int) -> int:
-        row = self._store.row(
+        count: int = self._store.value(
             "SELECT coalesce(sum(requests), 0) FROM request_ledger WHERE bucket = ? AND at BETWEEN ? AND ?",
             (bucket, second - HOUR, second + HOUR),
         )
-        return int(row[0]) if row else 0
+        return count
 
     def _next_free(self, bucket: str, second: int, limit: int) -> datetime:
         """Say when enough seconds have left the hour for one request to fit."""

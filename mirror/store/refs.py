@@ -52,53 +52,59 @@ def save_refs(
     seen_at: str,
     keep_unnamed: bool = False,
 ) -> SavedRefs:
-    """Write one page of a repository's refs; with `last_page`, drop the ones that no page named.
+    """Write one page of a repository's refs; with `last_page`, drop the refs that no page named.
 
-    `keep_unnamed` drops none: some rows of the listing could not be understood, and may have named them.
+    With `keep_unnamed` none is dropped: rows that were not understood may have named them.
 
-    The first listing ever records no changes: the repository's own `created` covers it. Mercurial's
-    pseudo tag `tip` moves with each push and is never recorded either.
+    The first listing records no changes, because the repository's own `created` covers it. Mercurial's pseudo
+    tag `tip` moves with each push and is never recorded.
     """
     page = list(refs)
-    told = not _never_listed(connection, repository_id)
-    counts, changes = [0, 0, 0], list[Change]()
-    if not (first_page and last_page):
+    is_first_listing = _never_listed(connection, repository_id)
+    is_only_page = first_page and last_page
+    if not is_only_page:
         _note_names(connection, repository_id, page, fresh=first_page)
-    for kind, table in TABLES.items():
+    changes, uncompared = list[Change](), 0
+    for kind in TABLES:
         new = {ref.name: ref for ref in page if ref.kind == kind}
-        old = _standing(connection, table, repository_id, None if first_page and last_page else list(new))
-        if first_page and last_page and not told and not old:  # by far the most, in a first sync
-            counts[0] += len(new)
-            write_refs(connection, repository_id, new.values())
-            continue
-        moves = list(
-            ref_changes(
-                repository_id,
-                kind,
-                old,
-                {name: ref.target_hash for name, ref in new.items()},
-                complete=first_page and last_page and not keep_unnamed,
-            )
-        )
+        old = _hashes(connection, kind, repository_id, None if is_only_page else list(new))
         write_refs(connection, repository_id, new.values())
+        if is_first_listing and is_only_page and not old:  # most of a first sync: nothing to compare
+            uncompared += len(new)
+            continue
+        targets = {name: ref.target_hash for name, ref in new.items()}
+        changes += ref_changes(repository_id, kind, old, targets, complete=is_only_page and not keep_unnamed)
         if last_page and not first_page and not keep_unnamed:
-            moves += _unnamed(connection, kind, repository_id)
-        gone = [change.ref for change in moves if change.kind == f"{kind}_deleted"]
-        if gone:
-            connection.executemany(
-                f"DELETE FROM {table} WHERE repository_id = ? AND name = ?",
-                [(repository_id, name) for name in gone],
-            )
-        for index, verb in enumerate(("created", "moved", "deleted")):
-            counts[index] += sum(change.kind == f"{kind}_{verb}" for change in moves)
-        changes += [change for change in moves if change.ref != "tip"] if told else []
+            changes += _unnamed(connection, kind, repository_id)
+    if changes:
+        _drop_deleted(connection, repository_id, changes)
     if last_page:
-        connection.execute("DELETE FROM seen_refs WHERE repository_id = ?", (repository_id,))
-        connection.execute(
-            "UPDATE repositories SET refs_synced_at = ?, refs_stale = 0 WHERE id = ?",
-            (seen_at, repository_id),
+        _finish_listing(connection, repository_id, seen_at)
+    return SavedRefs(
+        new=uncompared + _count(changes, "created"),
+        moved=_count(changes, "moved"),
+        gone=_count(changes, "deleted"),
+        changes=[] if is_first_listing else [change for change in changes if change.ref != "tip"],
+    )
+
+
+def _count(changes: Iterable[Change], verb: str) -> int:
+    return sum(change.kind in (f"branch_{verb}", f"tag_{verb}") for change in changes)
+
+
+def _drop_deleted(connection: sqlite3.Connection, repository_id: int, changes: Iterable[Change]) -> None:
+    for kind, table in TABLES.items():
+        connection.executemany(
+            f"DELETE FROM {table} WHERE repository_id = ? AND name = ?",
+            [(repository_id, change.ref) for change in changes if change.kind == f"{kind}_deleted"],
         )
-    return SavedRefs(counts[0], counts[1], counts[2], changes)
+
+
+def _finish_listing(connection: sqlite3.Connection, repository_id: int, seen_at: str) -> None:
+    connection.execute("DELETE FROM seen_refs WHERE repository_id = ?", (repository_id,))
+    connection.execute(
+        "UPDATE repositories SET refs_synced_at = ?, refs_stale = 0 WHERE id = ?", (seen_at, repository_id)
+    )
 
 
 def write_refs(connection: sqlite3.Connection, repository_id: int, refs: Iterable[Ref]) -> None:
@@ -162,16 +168,15 @@ def _never_listed(connection: sqlite3.Connection, repository_id: int) -> bool:
     return row is None or row[0] is None
 
 
-def _standing(
-    connection: sqlite3.Connection, table: str, repository_id: int, names: list[str] | None
+def _hashes(
+    connection: sqlite3.Connection, kind: str, repository_id: int, names: list[str] | None
 ) -> dict[str, str]:
-    """Read name and hash of the refs of one kind, or of some of them."""
+    """Map names to hashes: of all refs of one kind, or of those with these names."""
+    sql, values = f"SELECT name, target_hash FROM {TABLES[kind]} WHERE repository_id = ?", [repository_id]
     if names is None:
-        sql, values = "", tuple[Any, ...]((repository_id,))
-    else:
-        sql, values = "AND name IN (SELECT value FROM json_each(?))", (repository_id, json.dumps(names))
-    found = connection.execute(f"SELECT name, target_hash FROM {table} WHERE repository_id = ? {sql}", values)
-    return dict(found.fetchall())
+        return dict(connection.execute(sql, values).fetchall())
+    sql += " AND name IN (SELECT value FROM json_each(?))"
+    return dict(connection.execute(sql, [*values, json.dumps(names)]).fetchall())
 
 
 def _values(repository_id: int, ref: Ref) -> Sequence[Any]:

@@ -130,7 +130,7 @@ KEPT_WHEN_UNSAID = ("followers_count", "forks_count")
 
 _WRITTEN = (*SAID, "owner_id", "parent_id")
 _SAID_BY = attrgetter(*SAID)
-_FULL_NAME = SAID.index("full_name")
+_UPDATED_AT = SAID.index("updated_at")
 _KEPT = tuple(SAID.index(column) for column in KEPT_WHEN_UNSAID)
 _MAIN_BRANCH = SAID.index("main_branch")
 _INSERT = f"""INSERT INTO repositories ({", ".join(_WRITTEN)}, id, upstream_id, uuid, refs_stale,
@@ -177,68 +177,72 @@ def save_repositories(
     """
     page = {row.uuid: row for row in rows}
     adopt_repositories(connection, upstream_id, page.values())
-    standing = _standing(connection, upstream_id, list(page))
+    known = _known(connection, upstream_id, list(page))
     parents = _ids(connection, upstream_id, {row.parent_uuid for row in page.values() if row.parent_uuid})
     written = recently_written(connection, seen_at)
     next_id = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM repositories").fetchone()[0]
     inserts, updates, touches = list[Sequence[Any]](), list[Sequence[Any]](), list[Sequence[Any]]()
-    outdated, saved = list[int](), SavedRepositories([], [], len(page), [], [])
+    outdated_refs, created = list[int](), list[Change]()
+    saved = SavedRepositories([], [], len(page), [], [])
     for uuid, row in page.items():
         new = (*_SAID_BY(row), owner_ids[row.owner.uuid], parents.get(row.parent_uuid or ""))
-        old = standing.get(uuid)
+        old = known.get(uuid)
         if old is None:
             saved.new.append(next_id)
+            created.append(Change("created", next_id, new=row.full_name))
             inserts.append((*new, next_id, upstream_id, uuid, int(with_refs), seen_at, seen_at))
             next_id += 1
             continue
         if old.id in written and _is_outdated(old, row, written[old.id]):
             continue
-        new = _with_kept(old.written, new, row)
-        if old.written == new and old.deleted_at is None:
+        new = _with_kept(old.values, new, row)
+        if old.values == new and old.deleted_at is None:
             touches.append((seen_at, old.id))
             continue
-        changes = list(repository_changes(old.id, _named(old), dict(zip(_WRITTEN, new, strict=True))))
-        updated = old.written[SAID.index("updated_at")] != row.updated_at
-        stale = with_refs and (updated or old.deleted_at is not None)
+        stale = with_refs and (old.updated_at != row.updated_at or old.deleted_at is not None)
         if stale:
-            outdated.append(old.id)
+            outdated_refs.append(old.id)
         saved.changed.append(old.id)
-        saved.changes.extend(changes)
+        saved.changes.extend(repository_changes(old.id, old.named(), dict(zip(_WRITTEN, new, strict=True))))
         updates.append((*new, int(stale), seen_at, old.id))
     connection.executemany(_INSERT, inserts)
     connection.executemany(_UPDATE, updates)
     connection.executemany(_TOUCH, touches)
-    Cursors(connection, upstream_id).drop_refs(outdated)
+    Cursors(connection, upstream_id).drop_refs(outdated_refs)
     if inserts:
         connection.execute(_ADOPT, (upstream_id, json.dumps(list(page))))
     if not first_listing:
-        saved.changes.extend(Change("created", row[-6], new=row[_FULL_NAME]) for row in inserts)
+        saved.changes.extend(created)
     return saved
 
 
-class _Standing(NamedTuple):
+class _Known(NamedTuple):
     """A mirrored row: its values in the order of `_WRITTEN`, and whether it is a tombstone."""
 
     id: int
-    written: tuple[Any, ...]
     deleted_at: str | None
     gone_reason: str | None
+    values: tuple[Any, ...]
+
+    @property
+    def updated_at(self) -> str | None:
+        """When the repository was last updated, as far as the mirror knows."""
+        moment: str | None = self.values[_UPDATED_AT]
+        return moment
+
+    def named(self) -> dict[str, Any]:
+        """Map the columns to their values."""
+        return dict(zip(_WRITTEN, self.values, strict=True)) | {
+            "deleted_at": self.deleted_at,
+            "gone_reason": self.gone_reason,
+        }
 
 
-def _is_outdated(old: _Standing, row: Repository, action: str) -> bool:
+def _is_outdated(old: _Known, row: Repository, action: str) -> bool:
     """Tell whether a row is older than what was just written: deleted for good, or changed since."""
     if action == "delete":
         return old.deleted_at is not None
-    before = old.written[SAID.index("updated_at")]
-    return before is not None and row.updated_at is not None and row.updated_at < before
-
-
-def _named(old: _Standing) -> dict[str, Any]:
-    """Give a standing row's values their names."""
-    return dict(zip(_WRITTEN, old.written, strict=True)) | {
-        "deleted_at": old.deleted_at,
-        "gone_reason": old.gone_reason,
-    }
+    return old.updated_at is not None and row.updated_at is not None and row.updated_at < old.updated_at
 
 
 def _with_kept(old: tuple[Any, ...], new: tuple[Any, ...], row: Repository) -> tuple[Any, ...]:
@@ -249,14 +253,17 @@ def _with_kept(old: tuple[Any, ...], new: tuple[Any, ...], row: Repository) -> t
     return tuple(old[i] if i in kept and value is None else value for i, value in enumerate(new))
 
 
-def _standing(connection: sqlite3.Connection, upstream_id: int, uuids: list[str]) -> dict[str, _Standing]:
+def _known(connection: sqlite3.Connection, upstream_id: int, uuids: list[str]) -> dict[str, _Known]:
     """Read the rows that a page names, by uuid."""
     found = connection.execute(
         f"""SELECT uuid, id, deleted_at, gone_reason, {", ".join(_WRITTEN)} FROM repositories
             WHERE upstream_id = ? AND uuid IN (SELECT value FROM json_each(?))""",
         (upstream_id, json.dumps(uuids)),
     )
-    return {row[0]: _Standing(row[1], row[4:], row[2], row[3]) for row in found}
+    return {
+        uuid: _Known(row_id, deleted_at, gone_reason, tuple(values))
+        for uuid, row_id, deleted_at, gone_reason, *values in found
+    }
 
 
 def _ids(connection: sqlite3.Connection, upstream_id: int, uuids: set[str]) -> dict[str, int]:

@@ -9,7 +9,7 @@ import hmac
 import secrets
 import sqlite3
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -176,6 +176,12 @@ def rows_of(connection: sqlite3.Connection, user_id: int) -> tuple[int, ...]:
     return (user_id, *(row[0] for row in rows))
 
 
+class _User(NamedTuple):
+    id: int
+    uuid: str
+    upstream: str
+
+
 def _user_id(store: Store, user: str | None) -> int | None:
     """Find the mirrored user, by name or by uuid, whose a token is to be.
 
@@ -187,11 +193,12 @@ def _user_id(store: Store, user: str | None) -> int | None:
         """SELECT u.id, u.uuid, p.name FROM users u JOIN upstreams p ON p.id = u.upstream_id
            WHERE u.username = ? COLLATE NOCASE OR u.uuid = ? ORDER BY u.is_owner DESC, u.id""",
         (user, user),
+        _User,
     )
     if not found:
         raise NotFound(f"the mirror holds no user {user!r}")
-    own = rows_of(store.connection, found[0][0])
-    if any(row[0] not in own for row in found):
-        each = ", ".join(f"{uuid} ({upstream})" for _, uuid, upstream in found)
+    own = rows_of(store.connection, found[0].id)
+    if any(row.id not in own for row in found):
+        each = ", ".join(f"{row.uuid} ({row.upstream})" for row in found)
         raise ConfigError(f"several users are called {user!r}; give the uuid of one as --user: {each}")
-    return int(found[0][0])
+    return found[0].id

@@ -6,6 +6,7 @@ above all what is gone, only the upstream says: a repository that it does not gi
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from mirror.errors import MirrorError
 from mirror.model import Repository, RepositoryKey
@@ -19,6 +20,12 @@ from mirror.sync.run import Run
 CHECK_EVERY = 2.0
 
 
+class _Mirrored(NamedTuple):
+    id: int
+    full_name: str
+    scm: str | None
+
+
 def hint_steps(run: Run) -> Iterator[Step]:
     """Yield a step for each repository hinted at: for its row where the hint says so, else for its refs."""
     with run.cursors() as cursors:
@@ -28,18 +35,19 @@ def hint_steps(run: Run) -> Iterator[Step]:
         hints = cursors.hints.take()
     for hint in hints:
         row = run.store.row(
-            """SELECT id, scm, full_name FROM repositories
+            """SELECT id, full_name, scm FROM repositories
                WHERE upstream_id = ? AND uuid = ? AND deleted_at IS NULL""",
             (run.upstream_id, hint.uuid),
+            _Mirrored,
         )
-        key = RepositoryKey(uuid=hint.uuid, full_name=row[2], scm=row[1]) if row else None
+        key = RepositoryKey(uuid=hint.uuid, full_name=row.full_name, scm=row.scm) if row else None
         if key is not None and hint.row:
             yield HintStep(run, hint, key)
             continue
         with run.store.transaction(), run.cursors() as cursors:
             cursors.hints.done(hint)
-        if key is not None and run.with_refs:
-            yield refs_anew(run, row[0], key)
+        if row is not None and key is not None and run.with_refs:
+            yield refs_anew(run, row.id, key)
 
 
 def with_hints(run: Run, steps: Iterable[Step]) -> Iterator[Step]:
@@ -101,16 +109,16 @@ class HintStep(Step):
             cursors.hints.done(self.hint)
             saved = run.save_row(answer)
             run.counts.repositories_changed += len(saved.changed)
-            row = run.store.row(
+            row_id = run.store.value(
                 "SELECT id FROM repositories WHERE upstream_id = ? AND uuid = ?",
                 (run.upstream_id, answer.uuid),
             )
             if has_left:
-                make_tombstone(run, row[0], f"transferred to {answer.full_name}")
+                make_tombstone(run, row_id, f"transferred to {answer.full_name}")
             if has_left or not run.with_refs:
                 return []
             key = RepositoryKey(uuid=answer.uuid, full_name=answer.full_name, scm=answer.scm)
-            return [refs_anew(run, row[0], key)]
+            return [refs_anew(run, row_id, key)]
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
         """Nothing is gone because it could not be had: its workspace is listed, and that may prove it."""

@@ -39,7 +39,7 @@ def absence_steps(run: Run, workspaces: Sequence[str]) -> Iterator[Step]:
             continue
         check_caller(run, since=max(run.round, state.swept_at or ""))
         if state.gone:
-            _mark_all(run, workspace, [row[0] for row in missing])
+            _mark_all(run, workspace, [row.row_id for row in missing])
             continue
         for row_id, uuid, full_name in missing:
             key = RepositoryKey(uuid=uuid, full_name=full_name)

@@ -97,7 +97,7 @@ def _refs(run: Run, requests: dict[str, int], unlisted: int) -> int:
     if run.config.refs != "git":
         requests["branches and tags"] = stale
         return 0
-    (mercurial,) = run.store.row(
+    mercurial = run.store.value(
         """SELECT count(*) FROM repositories
            WHERE upstream_id = ? AND refs_stale AND deleted_at IS NULL AND scm = 'hg'""",
         (run.upstream_id,),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from typing import NamedTuple
 
 from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Ref, RepositoryKey
@@ -26,10 +27,17 @@ _STALE = """
         WHERE f.repository_id = r.id AND f.kind = 'refs' AND f.next_try_at > :now)"""
 
 
+class _Stale(NamedTuple):
+    row_id: int
+    uuid: str
+    full_name: str
+    scm: str | None
+
+
 def count_stale(run: Run) -> int:
     """Count the repositories whose refs are to be asked for."""
     values = {"upstream": run.upstream_id, "now": run.now_text()}
-    return int(run.store.row(f"SELECT count(*) {_STALE}", values)[0])
+    return int(run.store.value(f"SELECT count(*) {_STALE}", values))
 
 
 def mark_old(run: Run) -> None:
@@ -61,6 +69,7 @@ def refs_steps(run: Run, *, new_since: str | None = None) -> Iterator[Step]:
         rows = run.store.rows(
             f"SELECT id, uuid, full_name, scm {_STALE} {new} AND id > :last ORDER BY id LIMIT {_CHUNK}",
             {"upstream": run.upstream_id, "now": run.now_text(), "since": new_since, "last": last},
+            _Stale,
         )
         if not rows:
             return
@@ -69,7 +78,7 @@ def refs_steps(run: Run, *, new_since: str | None = None) -> Iterator[Step]:
             with run.cursors() as cursors:
                 listing = cursors.refs(row_id).read() or RefsListing()
             yield RefsStep(run, row_id, key, listing)
-        last = rows[-1][0]
+        last = rows[-1].row_id
 
 
 class RefsStep(Step):
@@ -129,7 +138,7 @@ class RefsStep(Step):
         if listing.rows > 0:
             return listing.passes == 1 and answer.size is not None and listing.rows < answer.size
         store = self.run.store
-        main = store.row("SELECT main_branch FROM repositories WHERE id = ?", (self.row_id,))[0]
+        main = store.value("SELECT main_branch FROM repositories WHERE id = ?", (self.row_id,))
         if listing.passes > 1 and main is not None and not self._listing_tells_main_branch:
             raise UpstreamShapeError(f"there is a main branch {main}, and yet no ref is listed")
         return listing.passes == 1 and (main is not None or has_refs(store.connection, self.row_id))

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -35,6 +35,11 @@ from mirror.upstream.budget import Budget
 from mirror.upstream.protocol import BadRow, Upstream
 
 TICK_SECONDS = 2.0
+
+
+class _Upstream(NamedTuple):
+    id: int
+    url: str
 
 
 class Run:
@@ -67,9 +72,9 @@ class Run:
         self._turn = threading.Lock()
         self._latest = clock()
         self._url = url
-        known = store.row("SELECT id, url FROM upstreams WHERE name = ?", (config.name,))
-        self.has_moved = known is not None and known[1] != url
-        self.upstream_id = int(known[0]) if self.has_moved else self.save_address()
+        known = store.row("SELECT id, url FROM upstreams WHERE name = ?", (config.name,), _Upstream)
+        self.has_moved = known is not None and known.url != url
+        self.upstream_id = known.id if known is not None and known.url != url else self.save_address()
         self.counts = Counts()
         self.failures: list[Failure] = []
         self.notes: list[str] = []
@@ -176,13 +181,13 @@ class Run:
 
     def _count_unread(self) -> int:
         """Count the repositories whose branches and tags are to be read, failed ones aside."""
-        row = self.store.row(
+        count = self.store.value(
             """SELECT count(*) FROM repositories AS r
                WHERE upstream_id = ? AND refs_stale AND deleted_at IS NULL AND NOT EXISTS (
                    SELECT 1 FROM sync_failures AS f WHERE f.repository_id = r.id AND f.kind = 'refs')""",
             (self.upstream_id,),
         )
-        return int(row[0])
+        return int(count)
 
     def _finish(self, state: State, error: str | None) -> None:
         with self.store.transaction() as connection:
@@ -363,10 +368,10 @@ class Run:
 
     def owner_id(self, state: WorkspaceState) -> int | None:
         """Return the id of the workspace's row in `users`."""
-        row = self.store.row(
+        owner_id: int | None = self.store.value(
             "SELECT id FROM users WHERE upstream_id = ? AND uuid = ?", (self.upstream_id, state.owner_uuid)
         )
-        return int(row[0]) if row else None
+        return owner_id
 
     def has_left(self, answer: Repository) -> bool:
         """Tell whether a repository has gone to an owner whose workspace is not listed here.
@@ -388,7 +393,8 @@ class Run:
 
     def alive(self, owner_id: int | None) -> int:
         """Count the repositories that the mirror holds of an owner, tombstones aside."""
-        row = self.store.row(
-            "SELECT count(*) FROM repositories WHERE owner_id = ? AND deleted_at IS NULL", (owner_id,)
+        return int(
+            self.store.value(
+                "SELECT count(*) FROM repositories WHERE owner_id = ? AND deleted_at IS NULL", (owner_id,)
+            )
         )
-        return int(row[0])

@@ -78,7 +78,7 @@ def _judged(run: Run, finding: Finding) -> Finding:
     """Say of refs that were listed anew whether that came to its end."""
     if finding.refs_of is None:
         return finding
-    (stale,) = run.store.row("SELECT refs_stale FROM repositories WHERE id = ?", (finding.refs_of,))
+    stale = run.store.value("SELECT refs_stale FROM repositories WHERE id = ?", (finding.refs_of,))
     return msgspec.structs.replace(finding, mended=not stale)
 
 

@@ -7,6 +7,7 @@ which link of the chain comes next, so that a run that ends anywhere goes on the
 import json
 from collections.abc import Collection, Sequence
 from datetime import timedelta
+from typing import NamedTuple
 
 import msgspec
 
@@ -101,8 +102,8 @@ class _WorkspaceStep(Step):
     @property
     def _was_called(self) -> str:
         run = self.run
-        found = run.store.row("SELECT username FROM users WHERE id = ?", (run.owner_id(self.state),))
-        return str(found[0]) if found else "otherwise"
+        owner_id = run.owner_id(self.state)
+        return str(run.store.value("SELECT username FROM users WHERE id = ?", (owner_id,)) or "otherwise")
 
 
 class WorkspaceStep(_WorkspaceStep):
@@ -421,11 +422,20 @@ NEWEST = "newest updates"
 _ABSENT = "FROM repositories WHERE owner_id = ? AND deleted_at IS NULL AND last_seen_at < ?"
 
 
-def absent(run: Run, owner_id: int | None, since: str) -> list[tuple[int, str, str]]:
-    """List id, uuid and full name of an owner's repositories that were last seen before a moment."""
-    return run.store.rows(f"SELECT id, uuid, full_name {_ABSENT} ORDER BY id", (owner_id, since))
+class Absent(NamedTuple):
+    """A repository that a full listing did not name."""
+
+    row_id: int
+    uuid: str
+    full_name: str
+
+
+def absent(run: Run, owner_id: int | None, since: str) -> list[Absent]:
+    """List an owner's repositories that were last seen before a moment."""
+    sql = f"SELECT id, uuid, full_name {_ABSENT} ORDER BY id"
+    return run.store.rows(sql, (owner_id, since), Absent)
 
 
 def count_absent(run: Run, owner_id: int | None, since: str) -> int:
     """Count them."""
-    return int(run.store.row(f"SELECT count(*) {_ABSENT}", (owner_id, since))[0])
+    return int(run.store.value(f"SELECT count(*) {_ABSENT}", (owner_id, since)))
