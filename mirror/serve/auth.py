@@ -1,8 +1,8 @@
-"""Datasette's side of privacy: who a request's actor is, and what of a mirror it may open.
+"""Who asks: credentials and logins, the callers and Datasette actors behind them, what they may open.
 
-An actor with `mirror_ids` was recognised by this module in this very request: they are the rows of the user
-that it speaks as. `mirror_scope` is added for a token that sees everything. A login cookie carries neither,
-only the number of its token, so a revoked token ends its logins too.
+An actor with `mirror_ids` was recognised by this module in the same request; these are the rows of `users`
+that it speaks as. A token that sees everything adds `mirror_scope`. A login cookie has neither, only the id
+of its token, so revoking the token ends its logins too.
 """
 
 import base64
@@ -37,9 +37,9 @@ class NotAccepted(Exception):
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """What a request says of its sender, not yet believed; `token` is None where it says nothing.
+    """The credentials of a request, not checked yet; `token` is None where there are none.
 
-    `unused` ones are checked, but give their caller nothing.
+    `trusted` lets the username count without a token. `unused` ones are checked, but give no rights.
     """
 
     token: str | None = None
@@ -54,7 +54,10 @@ NOTHING_SAID = Credentials()
 def credentials(
     headers: Mapping[str, str], *, trust_basic_user: bool = False, local: bool = False
 ) -> Credentials:
-    """Read the Authorization header; schemes other than Basic and Bearer, like OAuth 1.0, say nothing."""
+    """Read the Authorization header; schemes other than Basic and Bearer, like OAuth 1.0, are ignored.
+
+    A Basic username counts without a token where `trust_basic_user` is set and the request is `local`.
+    """
     scheme, _, rest = headers.get("authorization", "").partition(" ")
     rest = rest.strip()
     if scheme.lower() == "bearer":
@@ -106,7 +109,7 @@ def holder(connection: sqlite3.Connection, living: tokens.LivingToken, claimed: 
 
 
 def _named(connection: sqlite3.Connection, username: str) -> tuple[int, ...]:
-    """Find all rows of a name."""
+    """Return the ids of all users of a name, living owners first."""
     rows = connection.execute(
         """SELECT id FROM users WHERE username = ? COLLATE NOCASE
            ORDER BY deleted_at IS NOT NULL, is_owner DESC, id""",
@@ -123,7 +126,7 @@ Actor = dict[str, Any]
 
 
 async def actor_of(datasette: "Datasette", request: Request) -> Actor | None:
-    """Return the actor behind a request's token or login, None where another plugin may know it.
+    """Return the actor of a request by its token or login; None leaves the request to other plugins.
 
     Raises NotAccepted for a credential that no mirror accepts.
     """
@@ -184,14 +187,14 @@ def caller_in(connection: sqlite3.Connection, said: Credentials, login: int | No
 
 
 def login_cookie(datasette: "Datasette", database: "Database", token: tokens.LivingToken) -> str:
-    """Sign the cookie of somebody who showed a token."""
+    """Return the signed cookie for a login with a token."""
     expires = baseconv.base62.encode(int(time.time()) + LOGIN_SECONDS)
     actor = {"id": token.name, "mirror_token": token.id, "mirror": database.name}
     return str(datasette.sign({"a": actor, "e": expires}, "actor"))
 
 
 async def _actor_of_login(datasette: "Datasette", server: Served, cookie: str) -> Actor | None:
-    """Recognise a login cookie of ours whose token still lives."""
+    """Return the actor of a login cookie of this plugin whose token is still valid."""
     try:
         decoded = datasette.unsign(cookie, "actor")
     except BadSignature:
@@ -218,7 +221,7 @@ async def _actor_of_login(datasette: "Datasette", server: Served, cookie: str) -
 
 
 def _actor(database: "Database", caller: Caller) -> Actor:
-    """Write a recognised caller as Datasette knows actors."""
+    """Return a caller as a Datasette actor."""
     actor: Actor = {
         "id": caller.name,
         "mirror": database.name,
@@ -233,7 +236,7 @@ def _actor(database: "Database", caller: Caller) -> Actor:
 
 
 def caller_of(actor: Actor | None, database: str) -> Caller:
-    """Turn the actor of a request back into a caller of a mirror of that name; it never writes."""
+    """Return the caller of a mirror behind an actor; such a caller never writes."""
     actor = actor or {}
     if actor.get("id") == ROOT and "mirror" not in actor:
         return Caller(name=ROOT, token_id=0, sees_all=True)  # Datasette's own root has no token
@@ -249,7 +252,7 @@ def caller_of(actor: Actor | None, database: str) -> Caller:
 
 
 class Visitor:
-    """Whose SQL a request runs: an actor, None for a stranger."""
+    """The actor whose SQL a request runs; None for a stranger."""
 
     def __init__(self, actor: Actor | None) -> None:
         self._actor = actor
@@ -267,7 +270,7 @@ STRANGER = Visitor(None)
 
 
 def may_download(datasette: "Datasette", actor: Actor | None, resource: Any) -> bool:
-    """Tell whether an actor may have a file as it is: one from whom nothing in it is hidden."""
+    """Tell whether an actor may download a database file: only who may see everything in it."""
     return not isinstance(resource, str) or (
         mirror_named(datasette, resource) is None or Visitor(actor).sees_all(resource)
     )
@@ -276,8 +279,8 @@ def may_download(datasette: "Datasette", actor: Actor | None, resource: Any) -> 
 async def is_closed(datasette: "Datasette", actor: Actor | None, resource: Any) -> bool:
     """Tell whether an actor must not open a database or anything in it.
 
-    Every action on a mirror is asked about alike, those of other plugins too. The in-memory database of
-    `--crossdb` reaches into all files: it is for those alone from whom no mirror hides anything.
+    All actions on a mirror have the same answer, those of other plugins too. The in-memory database of
+    `--crossdb` reaches into all files, so it is open only to those who may see all of every mirror.
     """
     name = resource[0] if isinstance(resource, tuple) else resource
     if not isinstance(name, str):
@@ -299,7 +302,7 @@ def _is_accounts(resource: Any) -> bool:
 
 
 async def note_use(server: Served, database: "Database", caller: Caller) -> None:
-    """Record when a token was last used, once a minute, without waiting for whoever writes just now."""
+    """Save when a token was last used, at most once a minute, without waiting for another writer."""
     now = utc_now()
     if caller.token_id is None or not database.is_mutable:
         return

@@ -1,4 +1,4 @@
-"""Reading attached files: whether one is a mirror, and the SQL of visitors in one snapshot with its check.
+"""Attached files: which are mirrors, and the SQL of visitors in one snapshot with the check of their access.
 
 Datasette runs all SQL of visitors by `Database.execute`, this program its own reads by `Database.execute_fn`.
 The former gets connections that are restricted to what the visitor may reach, decided inside the transaction
@@ -50,7 +50,7 @@ def reading_for(kind: Kind) -> Iterator[None]:
 
 
 class PooledDatabase(Database):  # type: ignore[misc]
-    """A database whose SQL of visitors (`execute`) and counts have threads of their own."""
+    """A database with separate threads for the SQL of visitors (`execute`) and for counts."""
 
     def __init__(self, original: Database) -> None:
         super().__init__(original.ds, original.path, original.is_mutable, original.is_memory)
@@ -102,7 +102,7 @@ class Visitor(Protocol):
 
 
 class Nobody:
-    """Stands for SQL that belongs to no request: it reads what a stranger may."""
+    """The visitor of SQL outside of any request: it reads what a stranger may."""
 
     def sees_all(self, database: str) -> bool:
         """Say no."""
@@ -134,7 +134,7 @@ class GuardedDatabase(PooledDatabase):
         self._kept = threading.local()
 
     def is_mirror(self) -> bool:
-        """Tell whether the file is a mirror; one that cannot be asked may be one."""
+        """Tell whether the file is a mirror; one that cannot be read counts as one."""
         if self.path is None or self._is_mirror:
             return self._is_mirror
         state = _state(Path(self.path))

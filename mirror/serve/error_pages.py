@@ -1,4 +1,4 @@
-"""Pages for what went wrong under Datasette: the same as its own, but nothing secret reaches the console."""
+"""Error responses in place of Datasette's, whose handler prints every local variable, secrets included."""
 
 import logging
 import sqlite3
@@ -22,7 +22,7 @@ _OF_A_TABLE = frozenset({"database", "table", "format"})
 
 
 def plain_error(scope: Scope, error: ApiError) -> Response:
-    """Say in Datasette's form for programs, or as plain text, what Datasette did not come to."""
+    """Return an error without rendering a page: JSON in Datasette's form, or plain text."""
     said = " ".join(str(one) for one in error.body["error"].values())
     headers = {**SAFETY, **error.headers, "Cache-Control": "no-store"}
     if scope["path"].endswith(".json"):
@@ -47,7 +47,7 @@ async def is_post_to_reading(datasette: "Datasette", request: Request) -> bool:
 
 
 async def error_page(datasette: "Datasette", request: Request, exception: Exception) -> Response:
-    """Answer with the error, as JSON to those who asked for JSON; log what nobody expected."""
+    """Return the response to an exception, JSON for a path that asks for it; log unexpected ones."""
     if not isinstance(exception, Base400) and await is_post_to_reading(datasette, request):
         return not_allowed()
     info: dict[str, Any] = {}

@@ -142,7 +142,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ApiError(Exception):
-    """A refusal with its status, in the words of then: ``{"error": {"message", "detail"?, "fields"?}}``."""
+    """An error with its status; the body is ``{"error": {"message", "detail"?, "fields"?}}``."""
 
     def __init__(
         self,
@@ -164,18 +164,18 @@ class ApiError(Exception):
         self.body = {"error": error}
 
     def answer(self) -> Answer:
-        """Return the refusal as an answer."""
+        """Return the error as an answer."""
         return Answer(body=self.body, status=self.status, headers=self.headers)
 
 
 def bad_request(fields: Mapping[str, str]) -> ApiError:
-    """Refuse a form, naming each field and what is wrong with it."""
+    """Return the error for a form; `fields` maps the wrong ones to what is wrong with them."""
     detail = " ".join(f"{name}: {complaint}" for name, complaint in fields.items())
     return ApiError(400, "Bad Request", detail=detail, fields=fields)
 
 
 def unauthorized(reason: str = "") -> ApiError:
-    """Ask for credentials; `reason` says what is wrong with those that were sent."""
+    """Return the error that asks for credentials; `reason` says what is wrong with those that were sent."""
     return ApiError(
         401,
         "Unauthorized",
@@ -186,7 +186,7 @@ def unauthorized(reason: str = "") -> ApiError:
 
 
 def unread(path: str, error: Exception) -> ApiError:
-    """Log why the file could not be read for a path, busy or damaged, and return the refusal."""
+    """Log why the file could not be read, busy or damaged, and return the error."""
     if isinstance(error, sqlite3.OperationalError):
         log.warning("%s: %s", path, error)
         return ApiError(503, "The mirror is busy", headers={"Retry-After": "1"})
@@ -195,12 +195,12 @@ def unread(path: str, error: Exception) -> ApiError:
 
 
 def not_accepted() -> ApiError:
-    """Refuse a credential that is unknown, expired or revoked."""
+    """Return the error for a credential that is unknown, expired or revoked."""
     return unauthorized("This credential is not accepted: it is unknown, expired or revoked. ")
 
 
 def not_found(what: str, name: str) -> ApiError:
-    """Say that the mirror holds no such thing for this caller; clients test how the message begins."""
+    """Return the error for what the caller cannot see; clients test how the message begins."""
     return ApiError(404, f"{what} {name} not found")
 
 
@@ -242,12 +242,12 @@ def must_know_followers(known: Sequence[object], count: int | None) -> None:
 
 
 def oldest(moments: Iterable[str | None]) -> str | None:
-    """Return the age of what is made of several rows: that of the oldest."""
+    """Return the oldest of several moments; None where there is none."""
     return min((moment for moment in moments if moment), default=None)
 
 
 def headers_of(datasette: "Datasette", parameters: Mapping[str, str], answer: Answer) -> dict[str, str]:
-    """Return an answer's headers: its age, and what keeps it from being misused or kept by others."""
+    """Return the headers of an answer: its age, what browsers may do with it, who may cache it."""
     headers = {**SAFETY, **answer.headers}
     if "access_token" in parameters:  # Datasette sees to this where a header or a cookie says who asks
         headers["Cache-Control"] = "private, no-store"

@@ -1,4 +1,4 @@
-"""What a running server tells of itself: `/-/health` for watchdogs, `/-/metrics` for Prometheus."""
+"""Monitoring of a running server: `/-/health` for watchdogs, `/-/metrics` for Prometheus."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""The path below which a proxy publishes the server: taken off what is asked, put before what is answered.
+"""The path prefix below which a proxy publishes the server, and the origin before it.
 
 Inside, paths have no prefix, whether the proxy strips it or not. What leads somewhere gets it: Datasette's
 `base_url` covers the links that its `urls` makes, this module the rest: redirects, cookies, and links that

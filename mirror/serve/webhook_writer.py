@@ -1,4 +1,4 @@
-"""The server's one writer of webhooks: a thread with a queue, so that no answer waits for a busy file."""
+"""The one writer of webhooks: a thread with a queue, so that responses never wait for a locked database."""
 
 import contextlib
 import logging
@@ -24,14 +24,14 @@ log = logging.getLogger("mirror.webhooks")
 
 
 class Hook(NamedTuple):
-    """What an upstream's webhooks are verified with, and whose events they are."""
+    """The secret of an upstream's webhooks, and whether they are Data Center's or Cloud's."""
 
     secret: str
     datacenter: bool
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """A verified delivery, what it says, and the upstream it came from."""
+    """A verified delivery: its upstream, its identity, and the events in it."""
 
     upstream: str
     delivery: Delivery
@@ -39,11 +39,11 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 class SpoolFull(Exception):
-    """As many deliveries wait as may be kept."""
+    """The spool holds as many deliveries as it may."""
 
 
 class Spool:
-    """The folder of one mirror, readable by its owner alone; it is made when it is needed first."""
+    """The folder of deliveries that wait for one mirror; made when needed, for its owner alone."""
 
     def __init__(self, mirror: Path, *, most_files: int = MOST_FILES) -> None:
         resolved = Path(os.path.realpath(mirror))
@@ -71,7 +71,7 @@ class Spool:
         _sync(self._folder)
 
     def waiting(self) -> Iterator[tuple[str, Kept]]:
-        """Yield name and content of what waits, in the order of arrival; what is no delivery is set aside."""
+        """Yield names and deliveries in the order of arrival; a file that is no delivery is set aside."""
         for name in self._names():
             try:
                 yield name, msgspec.json.decode((self._folder / name).read_bytes(), type=Kept)
@@ -83,7 +83,7 @@ class Spool:
                 self.set_aside(name)
 
     def remove(self, name: str) -> None:
-        """Forget one that is in the mirror; if it stays, writing it again finds it repeated."""
+        """Remove one that was written; if that fails, it is found to be repeated when it is written again."""
         with contextlib.suppress(OSError):
             (self._folder / name).unlink()
 
@@ -127,14 +127,15 @@ log = logging.getLogger("mirror.webhooks")
 
 
 class Overwhelmed(Exception):
-    """More is waiting to be written than should be remembered."""
+    """The queue is full."""
 
 
 class WebhookWriter:
-    """Writes deliveries into a mirror in the order of the calls; SQLite's lock gives it its turn.
+    """Writes deliveries into a mirror in the order of the calls.
 
-    What is only in the queue when the process ends is lost, and nobody was told that it was taken. What was
-    acknowledged lies in the spool: it is written first, and tried again until it is, by the next process too.
+    A delivery that is only in the queue when the process ends is lost, but its sender got no answer. One that
+    was acknowledged is in the spool: it is written first, and tried again until it is written, by the next
+    process too.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""Webhooks: `POST /-/webhook/{upstream}` takes what a Bitbucket says has changed, in milliseconds.
+"""Webhooks: `POST /-/webhook/{upstream}` saves what a Bitbucket reports as changed, in milliseconds.
 
-Nothing of a body is believed, or even parsed, before its signature has been verified. What then is written is
-small: heads of refs that fit what the mirror has, and marks for the next run to ask the upstream about. So
-neither a lost, a repeated nor a forged webhook can make the mirror say what the upstream does not. What is
-answered 200 is in the mirror, what is answered 202 is on the disk; what is answered 5xx is to be sent again.
+A body is not even parsed before its signature has been verified. Little is written then: heads of refs that
+follow those the mirror has, and hints for the next run to ask the upstream about. So no lost, repeated or
+forged webhook can make the mirror say what the upstream does not. A delivery answered 200 is in the mirror,
+one answered 202 is on the disk, and one answered 5xx has to be sent again.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ log = logging.getLogger("mirror.webhooks")
 
 
 def accept(datasette: "Datasette", known: Mapping[str, Hook]) -> None:
-    """Take webhooks of these upstreams from now on, and write what was acknowledged before."""
+    """Accept webhooks of these upstreams from now on, and write those that were acknowledged earlier."""
     served(datasette).hooks = known
     mirror = next(mirrors(datasette), None)
     if mirror is not None and not Spool(Path(mirror.path)).is_empty():
@@ -51,7 +51,7 @@ def accept(datasette: "Datasette", known: Mapping[str, Hook]) -> None:
 
 
 def writer_of(server: Served, path: Path) -> WebhookWriter:
-    """Return the writer of a server's webhooks; a new one begins with what was acknowledged before."""
+    """Return the webhook writer of a server; a new one begins with what was acknowledged earlier."""
     if server.webhook_writer is None:
         server.webhook_writer = WebhookWriter(path, lambda store, kept: write(store, kept, utc_now()))
     return server.webhook_writer
@@ -60,7 +60,7 @@ def writer_of(server: Served, path: Path) -> WebhookWriter:
 async def view(request: Request) -> Response:
     """Answer one delivery."""
     upstream, server = request.url_vars["upstream"], served_of(request)
-    # Names that are no upstream's count together: a label for each would let strangers fill the memory.
+    # All unknown names share one label: one each would let strangers fill the memory.
     label = upstream if upstream in server.hooks else "(none)"
     try:
         status, said = await _taken(request, server, upstream)
@@ -74,7 +74,7 @@ async def view(request: Request) -> Response:
 
 
 async def _taken(request: Request, server: Served, upstream: str) -> tuple[int, dict[str, Any]]:
-    """Verify a delivery, read it, and have it written; raises ApiError."""
+    """Verify a delivery, decode it, and have it written; raises ApiError."""
     if request.method != "POST":
         raise ApiError(405, "webhooks are POSTed", headers={"Allow": "POST"})
     hook = server.hooks.get(upstream)
@@ -101,7 +101,7 @@ async def _taken(request: Request, server: Served, upstream: str) -> tuple[int, 
 
 
 async def read_body(request: Request) -> bytes:
-    """Read a body, and no more of it than the largest one may have; raises ApiError."""
+    """Read a body of at most LARGEST_BODY bytes within BODY_SECONDS; raises ApiError."""
     if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise ApiError(
             415, "send the body as it is, without Content-Encoding", headers={"Accept-Encoding": "identity"}
@@ -123,7 +123,7 @@ def verify(secret: str, body: bytes, header: str) -> None:
 
 
 async def _written(request: Request, server: Served, kept: Kept) -> tuple[int, dict[str, Any]]:
-    """Have a delivery written; a file that is busy is not waited for long."""
+    """Have a delivery written, without waiting long for a busy file; raises ApiError."""
     mirror = mirror_of(request)
     if mirror is None:
         raise ApiError(503, "no mirror is served here", headers=_RETRY)
@@ -144,7 +144,7 @@ async def _written(request: Request, server: Served, kept: Kept) -> tuple[int, d
 
 
 async def _acknowledged(writer: WebhookWriter, kept: Kept) -> tuple[int, dict[str, Any]]:
-    """Keep a delivery on the disk until the file is free; only then is it acknowledged."""
+    """Keep a delivery on the disk until the file is free, then acknowledge it."""
     try:
         await asyncio.to_thread(writer.keep, kept)
     except SpoolFull:
