@@ -3,6 +3,7 @@
 import json
 import re
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from fixtures_db import LATER, PISTON, SECRETS, FixtureDb, fill_mixed, repositor
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mirror.serve.auth import login_cookie
+from mirror.serve.database import mirrors
 from mirror.serve.pages.login import local_path
 from mirror.serve.socket_owner import is_local
 from mirror.serve.stored_queries import QUERIES
@@ -358,3 +361,22 @@ def test_strangers_know_nobody_who_shows_nothing(tmp_path: Path) -> None:
     assert served.get("/-/u/brodie").status_code == 404
     assert served.get("/2.0/repositories/brodie").status_code == 200  # as upstream says of a namespace
     assert served.get("/-/u/mcatalbas").status_code == served.get("/1.0/users/ubernostrum").status_code == 200
+
+
+def test_a_login_is_of_its_own_file(tmp_path: Path) -> None:
+    """In a file that takes the place of another, the number of a token may be somebody else's."""
+    path, newer = tmp_path / "mirror.db", tmp_path / "newer.db"
+    first, second = fill_mixed(path), fill_mixed(newer)
+    served = client_of(path)
+    made = [tokens.create(db.store, name, "read") for db, name in ((first, "guest"), (second, "boss"))]
+    with closing(first.store), closing(second.store):
+        living = tokens.find(first.store.connection, made[0])
+    assert living is not None
+    (database,) = mirrors(served.datasette)
+    cookies = {"ds_actor": login_cookie(served.datasette, database, living)}
+    assert served.get("/mirror.json", cookies=cookies).status_code == 200
+    newer.replace(path)
+    for journal in ("mirror.db-wal", "mirror.db-shm"):
+        (tmp_path / journal).unlink(missing_ok=True)
+    assert served.get("/mirror.json", cookies=cookies).status_code == 403
+    assert served.get("/1.0/repositories/jespern/arriving", cookies=cookies).status_code == 404

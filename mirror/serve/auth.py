@@ -214,7 +214,7 @@ async def _actor_of_login(datasette: "Datasette", server: Served, cookie: str) -
         return holder(connection, living, None) if living else None
 
     caller = await database.execute_fn(read)
-    if caller is None:
+    if caller is None or caller.name != actor.get("id"):  # another file has other tokens
         return None
     await note_use(server, database, caller)
     return _actor(database, caller)
