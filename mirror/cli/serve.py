@@ -167,7 +167,7 @@ def watching(config: Config) -> Iterator[Reporter]:
     if config.log.format == "json" or not sys.stderr.isatty():
         yield Logged()
         return
-    with Bars(errors()) as bars:
+    with TerminalProgress(errors()) as bars:
         yield Logged(bars)
 
 
