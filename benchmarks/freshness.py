@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import NamedTuple
 
-from mirror.background.freshness import Watched, due
+from mirror.background.freshness import WatchedWorkspace, due
 from mirror.sandbox import World
 from mirror.sandbox.exchange import TOKEN
 
@@ -109,11 +109,11 @@ class Looking:
             self.refs += len(stale_since)
             self.stale_seconds += sum(now - at for at in stale_since.values())
 
-    def watched(self, workspace: int, now: float) -> Watched:
+    def watched(self, workspace: int, now: float) -> WatchedWorkspace:
         """Say what the mirror knows of a workspace that it lists now."""
         first, last = self.history.first[workspace], self.history.first[workspace + 1]
         ages = array("d", (now - at for at in self.updated[first:last]))
-        return Watched(name=str(workspace), listed=now, ages=ages)
+        return WatchedWorkspace(name=str(workspace), listed=now, ages=ages)
 
     def outcome(self) -> Outcome:
         """Count what was never found as found at the end, and tell how it was."""

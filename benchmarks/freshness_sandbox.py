@@ -17,7 +17,7 @@ from pathlib import Path
 
 from freshness import TICK, WARM_DAYS, History, sandbox_sizes
 
-from mirror.background.freshness import Watch
+from mirror.background.freshness import UpstreamWatch
 from mirror.config import Config, Duration, UpstreamConfig
 from mirror.operations import SyncOptions, sync_all
 from mirror.report import Silent
@@ -138,7 +138,7 @@ def trial(
             )
             config = Config(database=str(made.database), upstreams=(upstream,))
             names = [workspace.slug.lower() for workspace in made.world.workspaces]
-            watch, turns = Watch(upstream), [0.0, 0.0]
+            watch, turns = UpstreamWatch(upstream), [0.0, 0.0]
 
             def by_rate(now: datetime) -> list[str]:
                 with closing(open_reader(made.database)) as connection:

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mirror.background.jobs import Last, Work, is_missed
+from mirror.background.jobs import LastRun, Work, is_missed
 from mirror.background.triggers import next_time, trigger_of
 from mirror.config import from_toml
 
@@ -136,4 +136,4 @@ def test_a_start_in_the_second_of_two_equal_hours_repeats_nothing() -> None:
     first = datetime(2027, 10, 31, 0, 30, 5, tzinfo=UTC)
     for minutes, missed in ((50, False), (70, False), (24 * 60 + 61, True)):
         now = first + timedelta(minutes=minutes)
-        assert is_missed(work, Last(first, ended=True), zone="Europe/Berlin", now=now) is missed
+        assert is_missed(work, LastRun(first, ended=True), zone="Europe/Berlin", now=now) is missed

@@ -11,7 +11,7 @@ import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 from sync_harness import Notes
 
-from mirror.background.jobs import Last, Work, is_missed, next_run, read_last, scope_of, works
+from mirror.background.jobs import LastRun, Work, is_missed, next_run, read_last, scheduled_work, scope_of
 from mirror.background.service import DEFAULTS, Background, checked
 from mirror.background.triggers import next_time, trigger_of
 from mirror.config import AlertConfig, Config, from_toml
@@ -90,7 +90,13 @@ def test_an_empty_schedule_is_no_work() -> None:
         '[[upstream]]\nname = "b"\nrefs = "none"\nrefs_schedule = "@daily"\nverify_schedule = ""\n'
         'retry_schedule = "5m"'
     )
-    assert [work.id for work in works(config)] == ["a sync", "a refs", "a verify", "b sync", "b retry"]
+    assert [work.id for work in scheduled_work(config)] == [
+        "a sync",
+        "a refs",
+        "a verify",
+        "b sync",
+        "b retry",
+    ]
 
 
 def test_refs_with_a_schedule_of_their_own_are_left_to_it() -> None:
@@ -99,7 +105,7 @@ def test_refs_with_a_schedule_of_their_own_are_left_to_it() -> None:
         '[[upstream]]\nname = "a"\nrefs_schedule = "@daily"\nretry_schedule = "5m"\n'
         'sweep_schedule = "@weekly"'
     )
-    parts = {work.kind: scope_of(work) for work in works(config)}
+    parts = {work.kind: scope_of(work) for work in scheduled_work(config)}
     assert [kind for kind, part in parts.items() if part.refs and kind != "verify"] == ["refs"]
     assert [kind for kind, part in parts.items() if part.listings and kind != "verify"] == ["sync", "sweep"]
 
@@ -128,7 +134,7 @@ def test_what_was_missed_is_told_from_the_last_run(
 ) -> None:
     """Due at three, asked at noon: done before three, or not to its end, means that something is owed."""
     began = None if hours_ago is None else SUNDAY - timedelta(hours=hours_ago)
-    work, last = work_of(kind, "0 3 * * *"), Last(began, ended)
+    work, last = work_of(kind, "0 3 * * *"), LastRun(began, ended)
     assert is_missed(work, last, zone="UTC", now=SUNDAY) is missed
     due = next_run(work, last, zone="UTC", now=SUNDAY)
     assert due is not None
@@ -244,8 +250,8 @@ def test_a_run_that_lies_in_the_future_holds_nothing_up(tmp_path: Path, schedule
     path, now = tmp_path / "mirror.db", datetime.now(UTC)
     has_synced(path, now + timedelta(days=3650))
     config = scheduled(path, schedule)
-    ((work, last),) = read_last(config, works(config), now)
+    ((work, last),) = read_last(config, scheduled_work(config), now)
     assert is_missed(work, last, zone="UTC", now=now)
     has_synced(path, now - timedelta(minutes=1))
-    ((_, last),) = read_last(config, works(config), now)
-    assert last == Last(now - timedelta(minutes=1), ended=True)
+    ((_, last),) = read_last(config, scheduled_work(config), now)
+    assert last == LastRun(now - timedelta(minutes=1), ended=True)

@@ -8,7 +8,7 @@ import pytest
 from cli_runner import Folder, small_sandbox
 from rich.text import Text
 
-from mirror.cli.main import Screen, plain
+from mirror.cli.main import CleanConsole, plain
 from mirror.store import Store
 
 
@@ -137,5 +137,5 @@ def test_plain_keeps_lines_and_letters() -> None:
 
 def test_styles_of_our_own_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
     """Only what others wrote is cleaned."""
-    Screen(force_terminal=True, color_system="standard", width=40).print(Text("a\x1bb", style="bold"))
+    CleanConsole(force_terminal=True, color_system="standard", width=40).print(Text("a\x1bb", style="bold"))
     assert capsys.readouterr().out == "\x1b[1ma b\x1b[0m\n"

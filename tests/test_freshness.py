@@ -7,15 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.background.freshness import GRACE, Watched, due, pressure
+from mirror.background.freshness import GRACE, WatchedWorkspace, due, pressure
 
 DAY = 86_400.0
 AGES = st.lists(st.floats(0, 1e8), min_size=1, max_size=12)
 
 
-def watched(*ages: list[float], listed: float = 0.0, cost: float = 1.0) -> list[Watched]:
+def watched(*ages: list[float], listed: float = 0.0, cost: float = 1.0) -> list[WatchedWorkspace]:
     """Workspaces whose repositories have these ages."""
-    return [Watched(name=f"w{i}", listed=listed, ages=each, cost=cost) for i, each in enumerate(ages)]
+    return [
+        WatchedWorkspace(name=f"w{i}", listed=listed, ages=each, cost=cost) for i, each in enumerate(ages)
+    ]
 
 
 def waiting(ages: list[float], since: float) -> float:
@@ -94,7 +96,7 @@ def test_the_most_pressing_come_first_and_only_as_many_as_there_is_room_for() ->
     assert due(ones, 600, shortest=120, room=9) == ["w1", "w0", "w2"]
     assert due(ones, 600, shortest=120, room=2.5) == ["w1", "w0"]
     assert due(ones, 600, shortest=120, room=0.9) == []
-    dear = Watched(name="dear", listed=0, ages=[10.0], cost=1000)
+    dear = WatchedWorkspace(name="dear", listed=0, ages=[10.0], cost=1000)
     assert due([*ones, dear], 600, shortest=120, room=2000)[:2] == ["w1", "w0"]
     assert due([], 600, shortest=120, room=9) == []
 
@@ -108,5 +110,5 @@ def test_nobody_is_forgotten() -> None:
         for name in due(ones, now, shortest=120, room=1):
             seen.add(name)
             index = int(name.removeprefix("w"))
-            ones[index] = Watched(name=name, listed=now, ages=ages[index])
+            ones[index] = WatchedWorkspace(name=name, listed=now, ages=ages[index])
     assert now < DAY

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from sync_harness import SyncHarness, assert_matches_sandbox, crawling
 
-from mirror.background.freshness import Watch, Watching
+from mirror.background.freshness import UpstreamWatch, Watches
 from mirror.background.jobs import Work, do
 from mirror.config import Config
 from mirror.report import Silent
@@ -26,7 +26,7 @@ def mirrored(tmp_path: Path) -> Iterator[tuple[Sandbox, SyncHarness]]:
         yield sandbox, crawl
 
 
-def due(watch: Watch, crawl: SyncHarness, limit: int | None, later: float = 0) -> list[str]:
+def due(watch: UpstreamWatch, crawl: SyncHarness, limit: int | None, later: float = 0) -> list[str]:
     """Ask what is due."""
     crawl.clock.wait(later)
     with closing(open_reader(crawl.path)) as connection:
@@ -38,7 +38,7 @@ def test_a_workspace_with_a_push_is_due_before_the_quiet_ones(mirrored: tuple[Sa
     sandbox, crawl = mirrored
     sandbox.do("push", "ubernostrum/django-profiles")
     crawl.sync(later=60)
-    watch = Watch(crawl.config)
+    watch = UpstreamWatch(crawl.config)
     first = next(names for names in (due(watch, crawl, 20, later=60) for _ in range(500)) if names)
     assert first == ["ubernostrum"]
 
@@ -48,7 +48,7 @@ def test_a_workspace_that_fails_takes_no_looks_from_the_others(mirrored: tuple[S
     sandbox, crawl = mirrored
     sandbox.add_fault(Fault("500", where="/2.0/repositories/jespern", nth=None))
     assert [failure.subject for failure in crawl.sync().failures] == ["jespern"]
-    watch = Watch(crawl.config)
+    watch = UpstreamWatch(crawl.config)
     named = [set(due(watch, crawl, 1000, later=60)) for _ in range(10)]
     assert "ubernostrum" in set().union(*named)
     assert "jespern" not in set().union(*named)
@@ -58,7 +58,7 @@ def test_a_workspace_that_fails_takes_no_looks_from_the_others(mirrored: tuple[S
 def test_no_more_is_asked_than_the_share(mirrored: tuple[Sandbox, SyncHarness]) -> None:
     """A day of looking every minute, with listings that cost one request each."""
     _, crawl = mirrored
-    watch = Watch(msgspec.structs.replace(crawl.config, watch=0.5))
+    watch = UpstreamWatch(msgspec.structs.replace(crawl.config, watch=0.5))
     asked = sum(len(due(watch, crawl, 100, later=60)) for _ in range(300))
     assert asked <= 0.5 * 100 * 5 + 1
 
@@ -66,7 +66,7 @@ def test_no_more_is_asked_than_the_share(mirrored: tuple[Sandbox, SyncHarness]) 
 def test_without_a_share_nothing_is_watched(mirrored: tuple[Sandbox, SyncHarness]) -> None:
     """`watch = 0` leaves everything to the schedules."""
     _, crawl = mirrored
-    watch = Watch(msgspec.structs.replace(crawl.config, watch=0.0))
+    watch = UpstreamWatch(msgspec.structs.replace(crawl.config, watch=0.0))
     assert due(watch, crawl, 100, later=86_400) == []
 
 
@@ -78,11 +78,11 @@ def test_whole_syncs_give_way_where_the_budget_cannot_bear_them(
 ) -> None:
     """Where it can, they go on; a day after the last one there is another in any case."""
     _, crawl = mirrored
-    watch, now = Watch(crawl.config), crawl.clock.now()
+    watch, now = UpstreamWatch(crawl.config), crawl.clock.now()
     with closing(open_reader(crawl.path)) as connection:
         for ago, expected in ((timedelta(hours=1), watched), (timedelta(days=2), False)):
             assert watch.replaces(connection, now - ago, now, period=period, limit=limit) is expected
-        new = Watch(msgspec.structs.replace(crawl.config, workspaces=("brand-new",)))
+        new = UpstreamWatch(msgspec.structs.replace(crawl.config, workspaces=("brand-new",)))
         assert not new.replaces(connection, now, now, period=900, limit=10)
 
 
@@ -136,4 +136,4 @@ def test_a_file_that_is_not_there_is_not_watched(
     """Before the first sync there is nothing to say."""
     _, crawl = mirrored
     config = Config(database=str(tmp_path / "none.db"), upstreams=(crawl.config,))
-    assert Watching(config, crawl.clock.now).due(crawl.config) == []
+    assert Watches(config, crawl.clock.now).due(crawl.config) == []

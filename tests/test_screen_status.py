@@ -61,7 +61,7 @@ def test_failures_say_what_why_and_when() -> None:
 def test_freshness_budget_and_what_comes_next_are_told() -> None:
     """The same as the metrics have."""
     text = " ".join(printed(80).split())
-    assert "half was listed 60 s ago or less, 95 % 60 min, all 2 days" in text
+    assert "listing age: p50 60 s, p95 60 min, max 2 days" in text
     assert "0 of 10,000" in text
     assert "the next request is free at" in text
     assert "verify in 5 days" in text

@@ -9,7 +9,7 @@ import pytest
 from sync_harness import assert_matches_sandbox
 from webhook_client import NEW, OLD, SOME, WebhookClient, webhook_mirror
 
-from mirror.background.jobs import with_marks
+from mirror.background.jobs import with_hints
 from mirror.config import Config
 from mirror.report import Silent, Summary
 from mirror.sandbox import parse_fault, repository_refs
@@ -144,7 +144,7 @@ def test_a_marked_workspace_that_cannot_be_listed_waits_for_its_next_try(hook: W
     config = Config(database=str(hook.crawl.path), upstreams=(hook.crawl.config,))
 
     def is_work() -> bool:
-        return bool(with_marks(config, hook.crawl.clock.now()))
+        return bool(with_hints(config, hook.crawl.clock.now()))
 
     hook.sandbox.do("delete", SOME)
     hook.about("repo:deleted", "cloud_updated.json")

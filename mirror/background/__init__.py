@@ -1,4 +1,4 @@
-"""The background service: what is done by the clock, and what is said of it."""
+"""The background service: work by schedule, and its account."""
 
 from mirror.background.service import Background, checked
 

@@ -1,7 +1,7 @@
-"""Watching: between two whole syncs, the workspaces where a change is likely are listed more often.
+"""Watch runs: between two whole syncs, list the workspaces where a change is likely.
 
-All that this needs is in the file already: when each workspace was listed, and when its repositories were
-updated last. So nothing is kept for it, and a restart forgets nothing.
+The file already tells when each workspace was listed and when its repositories were updated, so nothing else
+is saved, and a restart loses nothing. `docs/freshness.md` has the reasoning.
 """
 
 import math
@@ -27,10 +27,10 @@ from mirror.sync.listing_state import as_of
 from mirror.times import Clock, from_text, to_text
 
 GRACE = 900.0
-"""Seconds after a change during which the next one is no more likely than at their end."""
+"""Seconds added to each age, so that a change of a moment ago does not count as a burst."""
 
 
-class Watched(msgspec.Struct, frozen=True, kw_only=True):
+class WatchedWorkspace(msgspec.Struct, frozen=True, kw_only=True):
     """A workspace: when it was listed last, the ages of its repositories then, what a listing costs.
 
     `listed` is in seconds of the clock; an age is how many seconds before it a repository was changed last.
@@ -43,7 +43,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def pressure(ages: Iterable[float], since: float) -> float:
-    """Say how much there is to gain by a listing now, `since` seconds after the last one.
+    """Return how much a listing would gain now, `since` seconds after the last one.
 
     A repository that was changed a seconds before the listing, and whose rate may be of any size, is expected
     to have been changed ln(1 + s/a) times in the s seconds after it. Listings are spread best where this
@@ -52,10 +52,11 @@ def pressure(ages: Iterable[float], since: float) -> float:
     return sum(since - known * math.log1p(since / known) for known in (max(0.0, age) + GRACE for age in ages))
 
 
-def due(watched: Sequence[Watched], now: float, *, shortest: float, room: float) -> list[str]:
-    """Name the workspaces to list now, the most pressing first, as many as `room` has requests for.
+def due(watched: Sequence[WatchedWorkspace], now: float, *, shortest: float, room: float) -> list[str]:
+    """Return the names of the workspaces to list now, the most pressing first.
 
-    None that was listed less than `shortest` seconds ago is among them.
+    `room` is how many requests they may cost together. A workspace that was listed less than `shortest`
+    seconds ago is left out.
     """
     if room < min((one.cost for one in watched), default=room):
         return []
@@ -74,31 +75,31 @@ T = TypeVar("T")
 
 PAGE = 100
 UNLIMITED = 950
-"""Requests an hour of an upstream without a limit that watching takes its share of."""
+"""Requests an hour that the share is taken of, for an upstream without a limit."""
 
 WHOLE_EVERY = 86_400.0
-"""However many workspaces there are, a whole sync is begun once a day."""
+"""Seconds between whole syncs at most, however many workspaces there are."""
 
 UNTOLD = 30 * 86_400.0
-"""The age of a last change that an upstream does not tell."""
+"""The age assumed for a last change that the upstream does not tell, in seconds."""
 
 
-class Watch:
-    """The watching of one upstream: what it has spent, and what is due; ages are read once a listing."""
+class UpstreamWatch:
+    """The watch runs of one upstream: what they have spent, and which workspaces are due."""
 
     def __init__(self, upstream: UpstreamConfig) -> None:
         self.upstream = upstream
-        self._known = dict[str, tuple[str, Watched]]()
+        self._known = dict[str, tuple[str, WatchedWorkspace]]()
         self._room, self._filled = 0.0, 0.0
 
     def due(self, connection: sqlite3.Connection, now: datetime, limit: int | None) -> list[str]:
-        """Name the workspaces to list now, within the share of `limit` requests an hour."""
+        """Return the workspaces to list now, within this upstream's share of `limit` requests an hour."""
         per_hour, moment = self.upstream.watch * (limit or UNLIMITED), now.timestamp()
         if per_hour <= 0:
             return []
         failing = self._failing(connection, to_text(now))
         watched = [one for one in self._watched(connection, now) if one.name not in failing]
-        # What was not spent is kept for at most an hour, like the upstream's own count.
+        # Requests that were not used are kept for at most an hour, like the upstream's own count.
         earned = (moment - self._filled) * per_hour / 3600 if self._filled else 1.0
         self._room, self._filled = min(self._room + max(0.0, earned), per_hour), moment
         chosen = due(watched, moment, shortest=self.upstream.watch_shortest, room=self._room)
@@ -115,10 +116,10 @@ class Watch:
         period: float,
         limit: int | None,
     ) -> bool:
-        """Tell whether a whole sync, due every `period` seconds, is better left to the watching.
+        """Tell whether watch runs serve better than a whole sync that is due every `period` seconds.
 
-        That is so where there are more workspaces than the budget can list so often, once all of them have
-        been listed; a day after the last whole sync (begun at `last`) it is time for another one even so.
+        They do where the budget cannot list all workspaces that often, and each has been listed once. A
+        whole sync is due in any case a day after the last one, which began at `last`.
         """
         if self.upstream.watch <= 0 or last is None or (now - last).total_seconds() >= WHOLE_EVERY:
             return False
@@ -130,7 +131,7 @@ class Watch:
         return cost * 3600 / period > (limit or UNLIMITED) / 2
 
     def _failing(self, connection: sqlite3.Connection, now: str) -> set[str]:
-        """Name the workspaces that could not be listed and wait for another try: looks are for the others."""
+        """Return the workspaces that failed and wait for another attempt; watch runs leave them out."""
         found = connection.execute(
             """SELECT lower(f.subject) FROM sync_failures f JOIN upstreams u ON u.id = f.upstream_id
                WHERE u.name = ? AND f.kind = 'workspace' AND f.next_try_at > ? AND f.last_at <= ?""",
@@ -138,12 +139,12 @@ class Watch:
         )
         return {row[0] for row in found}
 
-    def _watched(self, connection: sqlite3.Connection, now: datetime) -> list[Watched]:
-        """Read the workspaces that have been listed in full; others are a whole sync's matter.
+    def _watched(self, connection: sqlite3.Connection, now: datetime) -> list[WatchedWorkspace]:
+        """Return the workspaces that have been listed in full; whole syncs list the others.
 
-        So are those whose state was written by a clock that was ahead.
+        A state that was written by a clock that was ahead counts as not listed.
         """
-        found = list[Watched]()
+        found = list[WatchedWorkspace]()
         upstream = connection.execute(
             "SELECT id FROM upstreams WHERE name = ?", (self.upstream.name,)
         ).fetchone()
@@ -158,7 +159,7 @@ class Watch:
             found.append(known[1])
         return found
 
-    def _measured(self, connection: sqlite3.Connection, name: str, state: WorkspaceState) -> Watched:
+    def _measured(self, connection: sqlite3.Connection, name: str, state: WorkspaceState) -> WatchedWorkspace:
         rows = connection.execute(
             """SELECT updated_at FROM repositories WHERE deleted_at IS NULL AND owner_id =
                (SELECT o.id FROM users o JOIN upstreams u ON u.id = o.upstream_id
@@ -169,18 +170,18 @@ class Watch:
         ages = array("d", (listed - from_text(row[0]).timestamp() if row[0] else UNTOLD for row in rows))
         incremental = self.upstream.kind in ("cloud", "sandbox")
         cost = 1.0 if incremental else max(1.0, len(rows) / PAGE)
-        return Watched(name=name, listed=listed, ages=ages or array("d", [UNTOLD]), cost=cost)
+        return WatchedWorkspace(name=name, listed=listed, ages=ages or array("d", [UNTOLD]), cost=cost)
 
 
-class Watching:
-    """The watching of all upstreams of a configuration, as far as its file can be read."""
+class Watches:
+    """The watch runs of all upstreams of a configuration."""
 
     def __init__(self, config: Config, clock: Clock) -> None:
         self._config, self._clock = config, clock
-        self._watches = {upstream.name: Watch(upstream) for upstream in config.upstreams}
+        self._watches = {upstream.name: UpstreamWatch(upstream) for upstream in config.upstreams}
 
     def due(self, upstream: UpstreamConfig) -> list[str]:
-        """Name the workspaces to list now."""
+        """Return the workspaces of an upstream to list now; none while the file cannot be read."""
         watch, now = self._watches.get(upstream.name), self._clock()
         if watch is None:
             return []
@@ -188,7 +189,7 @@ class Watching:
         return self._read(lambda file: ask(file, now, self._limit(file, upstream))) or []
 
     def replaces(self, work: Work) -> bool:
-        """Tell whether a whole sync that is due is better left to the watching."""
+        """Tell whether watch runs serve better than a whole sync that is due."""
         return bool(self._read(lambda connection: self._replaces(connection, work)))
 
     def _replaces(self, connection: sqlite3.Connection, work: Work) -> bool:
@@ -211,7 +212,7 @@ class Watching:
         return accounts(self._config, connection).get(upstream.name, ("", None))[1]
 
     def _read(self, ask: Callable[[sqlite3.Connection], T]) -> T | None:
-        """Read the file, or None while it is not there or cannot be read: a run will say why."""
+        """Read the file; None while it does not exist or cannot be read, which a run reports."""
         try:
             with closing(open_reader(Path(self._config.database))) as connection:
                 return ask(connection)

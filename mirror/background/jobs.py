@@ -1,7 +1,7 @@
-"""What the service does for each upstream, when it is due next, and what was missed while nobody ran it.
+"""The work that schedules ask for: when it was done last, when it is due, and how it is done.
 
-What was done last is read from `sync_runs` and not from a job store of the scheduler: runs by hand and by
-cron count as well, nothing is kept twice, and the file can be moved to another machine with its history.
+The last run is read from `sync_runs`, not from a job store of the scheduler: runs by hand and by cron count
+too, and the file can be moved to another machine.
 """
 
 import sqlite3
@@ -35,7 +35,7 @@ RUNS: dict[Kind, tuple[str, ...]] = {
     "marked": ("marked",),
     "watch": ("watch",),
 }
-"""Which kinds of `sync_runs` are a record of a kind of work."""
+"""The kinds of `sync_runs` rows that record a kind of work."""
 
 SETTINGS: dict[Kind, str] = {
     "sync": "schedule",
@@ -44,7 +44,7 @@ SETTINGS: dict[Kind, str] = {
     "retry": "retry_schedule",
     "verify": "verify_schedule",
 }
-"""Which setting of an upstream says when the work is due; an empty one means never by itself."""
+"""The setting of an upstream that schedules a kind of work; "" means never by itself."""
 
 ENDED = ("complete", "incomplete")
 
@@ -62,14 +62,14 @@ class Work(NamedTuple):
         return f"{self.upstream.name} {self.kind}"
 
 
-class Last(NamedTuple):
-    """When a kind of work was begun last, and whether it came to its end; None for never."""
+class LastRun(NamedTuple):
+    """When a kind of work began last (None: never), and whether it was completed."""
 
     began: datetime | None
     ended: bool
 
 
-def works(config: Config) -> Iterator[Work]:
+def scheduled_work(config: Config) -> Iterator[Work]:
     """Yield the work that a configuration asks for."""
     for upstream in config.upstreams:
         for kind, setting in SETTINGS.items():
@@ -78,10 +78,10 @@ def works(config: Config) -> Iterator[Work]:
                 yield Work(upstream, kind, schedule)
 
 
-def last_done(connection: sqlite3.Connection, work: Work, now: datetime) -> Last:
-    """Read when work was begun last, by whatever process.
+def last_done(connection: sqlite3.Connection, work: Work, now: datetime) -> LastRun:
+    """Read when work began last, in any process.
 
-    A run that lies in the future was begun by a clock that was wrong: nothing is to wait until then.
+    Runs in the future were recorded by a clock that was ahead, and are ignored.
     """
     kinds = RUNS[work.kind]
     row = connection.execute(
@@ -90,14 +90,14 @@ def last_done(connection: sqlite3.Connection, work: Work, now: datetime) -> Last
             AND kind IN ({", ".join("?" * len(kinds))}) AND started_at <= ? ORDER BY id DESC LIMIT 1""",
         (work.upstream.name, *kinds, to_text(now)),
     ).fetchone()
-    return Last(from_text(row[0]), row[1] in ENDED) if row else Last(None, ended=False)
+    return LastRun(from_text(row[0]), row[1] in ENDED) if row else LastRun(None, ended=False)
 
 
-def is_missed(work: Work, last: Last, *, zone: str, now: datetime) -> bool:
-    """Tell whether work was due while nobody did it, or was not brought to its end.
+def is_missed(work: Work, last: LastRun, *, zone: str, now: datetime) -> bool:
+    """Tell whether work was due while no service ran, or was not completed.
 
-    A first sync is due at once. The other kinds have nothing to make up for before they were ever begun:
-    the first sync lists everything anyway.
+    A first sync is due at once. Other kinds of work are never missed before their first run, since the first
+    sync lists everything.
     """
     if last.began is None:
         return work.kind == "sync"
@@ -107,8 +107,8 @@ def is_missed(work: Work, last: Last, *, zone: str, now: datetime) -> bool:
     return due is not None and due <= now
 
 
-def next_run(work: Work, last: Last, *, zone: str, now: datetime) -> datetime | None:
-    """Say when a service that runs now will begin work next, jitter aside."""
+def next_run(work: Work, last: LastRun, *, zone: str, now: datetime) -> datetime | None:
+    """Return when a running service will begin work next, without jitter; None for never."""
     if is_missed(work, last, zone=zone, now=now):
         return now
     due = next_time(work.schedule, zone=zone, after=last.began or now)
@@ -117,8 +117,8 @@ def next_run(work: Work, last: Last, *, zone: str, now: datetime) -> datetime | 
     return due
 
 
-def with_marks(config: Config, now: datetime) -> list[Work]:
-    """Return the work that webhooks have left: a run for each upstream of which something is to be asked."""
+def with_hints(config: Config, now: datetime) -> list[Work]:
+    """Return the work that hints ask for: a run for each upstream that has one to follow now."""
     try:
         with closing(open_reader(Path(config.database))) as connection:
             ids = dict(connection.execute("SELECT name, id FROM upstreams").fetchall())
@@ -132,12 +132,12 @@ def with_marks(config: Config, now: datetime) -> list[Work]:
         return []
 
 
-def read_last(config: Config, chosen: Iterable[Work], now: datetime) -> list[tuple[Work, Last]]:
+def read_last(config: Config, chosen: Iterable[Work], now: datetime) -> list[tuple[Work, LastRun]]:
     """Read when each piece of work was begun last; without a mirror yet, or one that cannot be read, never.
 
     What is wrong with the file is said by the work itself, which opens it for writing.
     """
-    never = [(work, Last(None, ended=False)) for work in chosen]
+    never = [(work, LastRun(None, ended=False)) for work in chosen]
     try:
         with closing(open_reader(Path(config.database))) as connection:
             return [(work, last_done(connection, work, now)) for work, _ in never]
@@ -148,7 +148,7 @@ def read_last(config: Config, chosen: Iterable[Work], now: datetime) -> list[tup
 def next_runs(config: Config, connection: sqlite3.Connection, upstream: str, now: datetime) -> dict[str, str]:
     """Map each kind of scheduled work of an upstream to when a service will begin it; raises ConfigError."""
     found = dict[str, str]()
-    for work in works(config):
+    for work in scheduled_work(config):
         if work.upstream.name == upstream:
             due = next_run(work, last_done(connection, work, now), zone=config.timezone, now=now)
             if due is not None:
@@ -165,9 +165,9 @@ def do(
     clock: Clock,
     due: Collection[str] = (),
 ) -> list[Summary]:
-    """Do it and return the accounts of its runs; raises what `sync_all` and `verify_all` raise.
+    """Do the work and return the summaries of its runs; raises what `sync_all` and `verify_all` raise.
 
-    `due` are the workspaces that watching lists.
+    `due` are the workspaces that a watch run lists.
     """
     scope = scope_of(work, due)
     options = SyncOptions(names=(work.upstream.name,), may_wait=False, full=work.kind == "sweep", scope=scope)
@@ -177,7 +177,7 @@ def do(
 
 
 def scope_of(work: Work, due: Collection[str] = ()) -> Scope:
-    """Say which part of a sync a kind of work does; refs with a schedule of their own are left to it."""
+    """Return the part of a sync that a kind of work does; refs with a schedule of their own are left out."""
     own = bool(work.upstream.refs_schedule.strip())
     if work.kind == "refs":
         return REFS
@@ -192,11 +192,12 @@ def scope_of(work: Work, due: Collection[str] = ()) -> Scope:
 def _verify(
     work: Work, config: Config, options: SyncOptions, *, report: Reporter, stop: threading.Event, clock: Clock
 ) -> list[Summary]:
-    """Compare a sample of rows, and look the file over; what is wrong is told and left to `mirror verify`."""
+    """Check the file and compare a sample of rows; faults are reported, and left to `mirror verify`."""
     complaints = check_file(Path(config.database), repair=False)
     for complaint in complaints:
         report.note(f"{work.id}: {complaint.text}")
-    _keep(work, config, f"{len(complaints):,} faults; see: mirror verify" if complaints else "", clock)
+    found = f"{len(complaints):,} faults; see: mirror verify" if complaints else ""
+    _save_integrity(work, config, found, clock)
     summaries, findings = verify_all(
         config,
         options,
@@ -212,8 +213,8 @@ def _verify(
     return summaries
 
 
-def _keep(work: Work, config: Config, found: str, clock: Clock) -> None:
-    """Keep what the look over the file found, for `/-/health`."""
+def _save_integrity(work: Work, config: Config, found: str, clock: Clock) -> None:
+    """Save the result of the check, for `/-/health`; "" means that the file is sound."""
     with Store(Path(config.database)) as store, store.transaction() as connection:
         row = store.row("SELECT id FROM upstreams WHERE name = ?", (work.upstream.name,))
         if row is not None:

@@ -1,9 +1,9 @@
-"""Cron lines in a time zone: when the local times that they name come, whatever the clocks do.
+"""Cron lines in a time zone, and what they do when the clocks change.
 
-Each local time comes once. One that clocks going forward leave out comes at the moment of the change, one
-that clocks going back show twice comes the first time. Lines for every hour go by elapsed time instead: they
-fire in both of two equal hours. So work once a day is done once a day, and work each quarter of an hour has
-no pause. Pure.
+Each local time fires once. One that is skipped when clocks go forward fires at the moment of the change;
+one that is repeated when clocks go back fires the first time. Lines for every hour go by elapsed time
+instead, and fire in both of two equal hours. So daily work is done once a day, and work every 15 minutes
+has no gap.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,15 @@ from apscheduler.triggers.cron import CronTrigger
 INSTANT = timedelta(microseconds=1)
 MINUTE = 60
 LONGEST_REPEAT = 3 * 3600
-"""Seconds that clocks are set back at most, in any zone with summer time."""
+"""The longest time that clocks are set back, in seconds."""
 
 
 class LocalTimes(BaseTrigger):  # type: ignore[misc]  # APScheduler carries no types
-    """Fires at the local times of a zone that any of some cron lines names.
+    """Fires at each local time of a zone that one of the cron lines names.
 
-    The lines are APScheduler's, in UTC: they are asked about local times as if no clock were ever changed.
-    `every_hour` says that they name each hour of a day. `jitter` delays by up to so many seconds.
+    `lines` are APScheduler's, in UTC, and are asked about local times as if clocks never changed.
+    `every_hour` tells that they name each hour of the day. `jitter` is the longest random delay, in
+    seconds.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""The service: one job for each kind of work of each upstream, one at a time, until it is told to stop.
+"""The service: one job for each kind of work of each upstream, until it is told to stop.
 
-Jobs share one thread, so that two of them never compete for the file; whatever another process syncs is left
-to it. A budget that is spent ends a job with its place kept, and the next one goes on.
+Jobs share one thread, so that they never compete for the file. When another process is syncing, a job is
+skipped. When the budget is spent, a job ends with its cursor saved, and the next one resumes.
 """
 
 import logging
@@ -21,8 +21,8 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
-from mirror.background.freshness import Watching
-from mirror.background.jobs import ENDED, Work, do, is_missed, read_last, with_marks, works
+from mirror.background.freshness import Watches
+from mirror.background.jobs import ENDED, Work, do, is_missed, read_last, scheduled_work, with_hints
 from mirror.background.triggers import must_come, trigger_of, zone_of
 from mirror.config import BUILT_IN, Config
 from mirror.errors import ConfigError, MirrorError, StoreLocked
@@ -34,18 +34,20 @@ from mirror.store.files import service_mark
 from mirror.times import Clock, utc_now
 
 DEFAULTS = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
-"""What was missed is done once, however late: a laptop that slept at 03:00 sweeps when it wakes.
+"""Missed work is done once, however late: a laptop that slept at 03:00 sweeps when it wakes.
 
-APScheduler's own default drops a job that is a second late.
+APScheduler by default drops a job that is one second late.
 """
 
-PATIENCE_SECONDS = 1.5
-LOOK_SECONDS = 0.5
+END_SECONDS = 1.5
+"""How long a job may go on after the service was told to stop."""
+STOP_CHECK_SECONDS = 0.5
 PULSE_SECONDS = 3
-"""How often marks are looked for, and the clock: the scheduler's own wait leaves out a machine's sleep."""
-AGAIN = timedelta(minutes=5)
+"""How often hints and the clock are checked: the scheduler's timer stops while a machine sleeps."""
+RETRY_AFTER = timedelta(minutes=5)
+"""The pause after unscheduled work that failed."""
 SET_BACK = timedelta(seconds=10)
-"""By how much the clock must go back for schedules to begin anew; less than that is waited for."""
+"""How far the clock must go back for schedules to be planned anew."""
 WATCH_SECONDS = 60
 PULSE, WATCH = "pulse", "watch"
 
@@ -56,7 +58,7 @@ log = logging.getLogger("mirror.background")
 
 
 class Job(NamedTuple):
-    """A kind of work, its trigger, and when to begin it where that is not for the trigger to say."""
+    """A kind of work with its trigger; `at` is when to begin it first, None as the trigger says."""
 
     work: Work
     trigger: BaseTrigger
@@ -66,8 +68,9 @@ class Job(NamedTuple):
 class Background:
     """The scheduled work of a configuration; raises ConfigError for a schedule that cannot be read.
 
-    `reread` reads the configuration anew, where SIGHUP is to ask for it; `adopt` is called with one that is
-    accepted, before it is in force, and raises ConfigError to refuse it.
+    `report` is told the progress of runs. `stop` ends the service when it is set. `reread` reads the
+    configuration again on SIGHUP; None ignores SIGHUP. `adopt` is called with a new configuration before it
+    is in force, and raises ConfigError to refuse it.
     """
 
     def __init__(
@@ -87,7 +90,7 @@ class Background:
         self._clock = clock
         self._busy = threading.Lock()
         self._mark = ExitStack()
-        self._again: dict[str, datetime] = {}
+        self._retry_at: dict[str, datetime] = {}
         self._asked = queue.SimpleQueue[str]()  # the one thing a signal handler may safely put into
         self._scheduler = BackgroundScheduler(
             executors={"default": ThreadPoolExecutor(1)}, job_defaults=DEFAULTS, timezone="UTC"
@@ -95,14 +98,14 @@ class Background:
         self._seen = clock()
         self._config = checked(config)
         self._alerts = Alerts(config, clock=clock)
-        self._watching = Watching(config, clock)
+        self._watching = Watches(config, clock)
 
     def run(self) -> bool:
-        """Work by schedule until SIGINT or SIGTERM; SIGHUP reads the configuration anew; return as `end`."""
+        """Work until SIGINT or SIGTERM; SIGHUP reads the configuration again. Returns as `end` does."""
         with self.signals():
             try:
                 self.start()
-                while not self.stop.wait(LOOK_SECONDS):
+                while not self.stop.wait(STOP_CHECK_SECONDS):
                     pass  # a signal that comes just before a wait does not end the wait
             finally:
                 idle = self.end()
@@ -110,7 +113,7 @@ class Background:
 
     @contextmanager
     def signals(self, *, ends: bool = True) -> Iterator[None]:
-        """Take the signals for a while; with `ends` false, those that end the process are somebody else's."""
+        """Handle signals inside the block; with `ends` false SIGHUP only, not those that end the process."""
         handlers = {signal.SIGHUP: self._told_to_reread}
         if ends:
             handlers |= {signal.SIGINT: self._told_to_stop, signal.SIGTERM: self._told_to_stop}
@@ -122,7 +125,7 @@ class Background:
                 signal.signal(number, handler)
 
     def start(self) -> None:
-        """Begin, with whatever was missed at once."""
+        """Start the schedules; missed work begins at once."""
         self._mark.enter_context(service_mark(Path(self._config.database), self._config.mode))
         self._scheduler.start(paused=True)
         self._schedule(self._config, self._jobs(self._config))
@@ -130,18 +133,18 @@ class Background:
         threading.Thread(target=self._obey, daemon=True, name="reread").start()
 
     def end(self) -> bool:
-        """Stop: nothing new begins, what is under way keeps its place and is given a moment.
+        """Stop: nothing new begins, and a running job gets `END_SECONDS` to save its cursor.
 
-        Returns whether it came to its end in that moment; what did not is cut off with the process, and a
-        transaction that is cut off never was.
+        Returns whether it ended in time. A job that did not is cut off with the process; its open
+        transaction is rolled back.
         """
         self.stop.set()
         self._asked.put("end")
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
         self._mark.close()
-        until = time.monotonic() + PATIENCE_SECONDS
-        idle = self._busy.acquire(timeout=PATIENCE_SECONDS)
+        until = time.monotonic() + END_SECONDS
+        idle = self._busy.acquire(timeout=END_SECONDS)
         if idle:
             self._busy.release()
         self._alerts.close(max(0.0, until - time.monotonic()))
@@ -154,7 +157,7 @@ class Background:
         self._asked.put("reread")
 
     def _obey(self) -> None:
-        """Do what the signal handlers were asked for, in a thread that may take its time; watch the clock."""
+        """Handle what the signal handlers queued, in a thread of its own, and watch the clock."""
         while True:
             try:
                 asked = self._asked.get(timeout=PULSE_SECONDS)
@@ -170,16 +173,16 @@ class Background:
                 log.exception("a fault of this program; the old configuration stays")
 
     def _watch_clock(self) -> None:
-        """Plan anew where the clock was set back: what it was to begin would wait until it is there again."""
+        """Plan again if the clock was set back: jobs would wait until it has caught up."""
         before, self._seen = self._seen, self._clock()
         if self._seen < before - SET_BACK:
-            self._again.clear()
+            self._retry_at.clear()
             self._scheduler.remove_all_jobs()
             self._schedule(self._config, self._jobs(self._config))
-            self._report.note("the clock was set back: schedules begin anew")
+            self._report.note("the clock was set back: schedules are planned again")
 
     def reload(self) -> None:
-        """Read the configuration anew; a wrong one is refused, said so, and the old one stays in force."""
+        """Read the configuration again; a faulty one is reported, and the old one stays in force."""
         if self._reread is None:
             return
         try:
@@ -209,7 +212,7 @@ class Background:
             raise ConfigError("it names no upstream any more")
 
     def _jobs(self, config: Config) -> list[Job]:
-        """Make a job of each kind of work; raises ConfigError."""
+        """Return a job for each piece of scheduled work; raises ConfigError."""
         now = self._clock()
         return [
             Job(
@@ -217,13 +220,13 @@ class Background:
                 trigger_of(work.schedule, zone=config.timezone, jitter=work.upstream.jitter, last=last.began),
                 now if is_missed(work, last, zone=config.timezone, now=now) else None,
             )
-            for work, last in read_last(config, works(config), now)
+            for work, last in read_last(config, scheduled_work(config), now)
         ]
 
     def _schedule(self, config: Config, jobs: list[Job]) -> None:
-        """Add the jobs, each at once where it was missed."""
-        self._scheduler.add_job(self._look, "interval", seconds=PULSE_SECONDS, id=PULSE)
-        self._watching = Watching(config, self._clock)
+        """Add the jobs to the scheduler; missed work is due at once."""
+        self._scheduler.add_job(self._follow_hints, "interval", seconds=PULSE_SECONDS, id=PULSE)
+        self._watching = Watches(config, self._clock)
         if any(upstream.watch > 0 for upstream in config.upstreams):
             self._scheduler.add_job(self._watch, "interval", seconds=WATCH_SECONDS, id=WATCH)
         for work, trigger, at in jobs:
@@ -238,41 +241,41 @@ class Background:
         )
         self._report.note(f"next: {told}" if told else "no schedule is set, so nothing will be done")
 
-    def _look(self) -> None:
-        """Do what webhooks have marked, unless that has just been tried in vain."""
-        for work in with_marks(self._config, self._clock()):
-            if not self._waits(work):
+    def _follow_hints(self) -> None:
+        """Ask for what hints name, unless that failed a moment ago."""
+        for work in with_hints(self._config, self._clock()):
+            if not self._just_failed(work):
                 self._do_or_wait(work)
 
     def _watch(self) -> None:
         """List the workspaces of each upstream where a change is likely by now."""
         for upstream in self._config.upstreams:
             work = Work(upstream, "watch", "")
-            chosen = [] if self._waits(work) else self._watching.due(upstream)
+            chosen = [] if self._just_failed(work) else self._watching.due(upstream)
             if chosen:
                 self._do_or_wait(work, chosen)
 
-    def _waits(self, work: Work) -> bool:
-        """Tell whether work was tried in vain a moment ago."""
+    def _just_failed(self, work: Work) -> bool:
+        """Tell whether work failed a moment ago and must not be repeated yet."""
         now = self._clock()
-        return self._again.get(work.id, now) > now
+        return self._retry_at.get(work.id, now) > now
 
     def _do_or_wait(self, work: Work, due: Collection[str] = ()) -> None:
-        """Do work that nobody's schedule asked for; if it comes to nothing, leave it for a while."""
-        self._again[work.id] = self._clock() + AGAIN
+        """Do work that no schedule asked for; if it fails, not again for `RETRY_AFTER`."""
+        self._retry_at[work.id] = self._clock() + RETRY_AFTER
         for summary in self._do(work, due):
             if summary.state in ENDED:
-                self._again.pop(work.id, None)
+                self._retry_at.pop(work.id, None)
             elif summary.resumes_at is not None:
-                self._again[work.id] = summary.resumes_at
+                self._retry_at[work.id] = summary.resumes_at
 
     def _sync(self, work: Work) -> None:
-        """Do a whole sync, unless there are so many workspaces that watching them serves better."""
+        """Do a whole sync, unless watch runs serve better."""
         if not self._watching.replaces(work):
             self._do(work)
 
     def _do(self, work: Work, due: Collection[str] = ()) -> list[Summary]:
-        """Do one piece of work and say in one line how it went; nothing it raises ends the service."""
+        """Do one piece of work and log a line on it; no error ends the service."""
         done = list[Summary]()
         with self._busy:
             if self.stop.is_set():
@@ -283,7 +286,7 @@ class Background:
                     log_run(summary)
                     self._alerts.tell(summary)
             except StoreLocked as error:
-                self._report.note(f"{work.id}: left out, {error}")
+                self._report.note(f"{work.id}: skipped, {error}")
             except MirrorError as error:
                 self._report.note(f"{work.id}: {error}")
                 self._alerts.trouble(work.upstream.name, f"{work.id}: {error}")
@@ -297,7 +300,7 @@ class Background:
         return done
 
     def _tell_health(self) -> None:
-        """Alert of what `/-/health` would say, when that begins and when it is over."""
+        """Send an alert when `/-/health` becomes unwell, and when it is well again."""
         patience = {upstream.name: upstream.stale_after for upstream in self._config.upstreams}
         reasons = file_health(Path(self._config.database), self._clock(), patience=patience).reasons
         if reasons:
@@ -307,8 +310,8 @@ class Background:
 
 
 def checked(config: Config) -> Config:
-    """Return a configuration whose schedules can all be read and name a moment; raises ConfigError."""
-    for work in works(config):
+    """Return a configuration after checking that each schedule fires; raises ConfigError."""
+    for work in scheduled_work(config):
         try:
             must_come(work.schedule, zone=config.timezone, after=utc_now())
         except ConfigError as error:

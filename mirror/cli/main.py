@@ -102,7 +102,7 @@ def configured(ctx: click.Context) -> Config:
     return read_config(root.obj)
 
 
-class Screen(Console):
+class CleanConsole(Console):
     """A terminal that shows texts of others without their control characters."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
@@ -120,14 +120,14 @@ def plain(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)
 
 
-def out() -> Screen:
+def out() -> CleanConsole:
     """Return the console for answers: standard output, 200 columns wide where it is no terminal."""
-    return Screen(highlight=False, width=None if sys.stdout.isatty() else 200)
+    return CleanConsole(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
-def errors() -> Screen:
+def errors() -> CleanConsole:
     """Return the console for progress, notes and errors: standard error."""
-    return Screen(stderr=True, highlight=False)
+    return CleanConsole(stderr=True, highlight=False)
 
 
 def leave(code: int) -> NoReturn:

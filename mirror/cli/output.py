@@ -1,4 +1,4 @@
-"""What people see in a terminal: a run's progress and account, tables, ages. Plain lines elsewhere."""
+"""What commands print: the progress and the summary of a run, plans, findings, the status."""
 
 import re
 import textwrap
@@ -26,8 +26,8 @@ MOST_NAMES = 10
 WIDTH = 80
 
 
-class Bars:
-    """A run's progress on a terminal: one bar for the phase, one line for waiting."""
+class TerminalProgress:
+    """The progress of a run on a terminal: a bar for each phase."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -46,19 +46,19 @@ class Bars:
         self._progress.stop()
 
     def phase(self, what: str, total: int | None) -> None:
-        """Begin a bar; without a total it shows that something moves."""
+        """Begin a bar; `total` None shows movement only."""
         if self._task is not None:
             self._progress.remove_task(self._task)
         self._what = what
         self._task = self._progress.add_task(what, total=total)
 
     def step(self, count: int = 1) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         if self._task is not None:
             self._progress.update(self._task, advance=count, description=self._what)
 
     def waiting(self, seconds: float, why: str) -> None:
-        """Count down in place of the phase."""
+        """Show the remaining seconds and the reason beside the phase."""
         if self._task is not None:
             self._progress.update(self._task, description=f"{self._what} (waiting {seconds:.0f} s: {why})")
 
@@ -67,8 +67,8 @@ class Bars:
         self._progress.console.print(Text(text))
 
 
-class Lines:
-    """A run's progress in a log: a line when a phase begins, and every ten seconds how far it is."""
+class LogProgress:
+    """The progress of a run in a log: a line for each phase, and one every ten seconds."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -79,20 +79,20 @@ class Lines:
         self._waits = ""
 
     def phase(self, what: str, total: int | None) -> None:
-        """Say what begins."""
+        """Print the phase that begins."""
         self._what, self._total, self._done, self._told = what, total, 0, time.monotonic()
         if total != 0:
             self._say(what + (f": {total:,}" if total is not None else ""))
 
     def step(self, count: int = 1) -> None:
-        """Say how far it is, now and then."""
+        """Print the count, every `LINE_EVERY` seconds at most."""
         self._done += count
         if time.monotonic() - self._told >= LINE_EVERY:
             self._told = time.monotonic()
             self._say(f"{self._what}: {self._done:,}" + (f" of {self._total:,}" if self._total else ""))
 
     def waiting(self, seconds: float, why: str) -> None:
-        """Say once why nothing happens."""
+        """Print the reason of a wait, once."""
         if why != self._waits:
             self._waits = why
             self._say(f"waiting {age_text(seconds)}: {why}")
@@ -106,7 +106,7 @@ class Lines:
 
 
 def print_summary(console: Console, summary: Summary) -> None:
-    """Print the account of a run: what was new, changed, gone; what it cost; what is missing."""
+    """Print the summary of a run: what was new, changed, gone; its requests; what is missing."""
     counts = summary.counts
     rows, refs = row_counts(counts)
     git = f" and {counts.git_requests:,} by git" if counts.git_requests else ""
@@ -122,7 +122,7 @@ def print_summary(console: Console, summary: Summary) -> None:
 
 
 def print_plan(console: Console, plans: Sequence[Plan]) -> None:
-    """Print what a sync would ask, what the budget leaves, and when it would be done."""
+    """Print the requests a sync needs, the budget left, and when it would be done."""
     for plan in plans:
         by_git = f" and {plan.git.total:,} by git" if plan.git.total else ""
         console.print(Text(f"{plan.upstream}: {plan.api.total:,} requests{by_git}"), soft_wrap=True)
@@ -158,7 +158,7 @@ def print_findings(console: Console, summaries: Sequence[Summary], findings: Seq
 
 
 def print_missing(console: Console, summary: Summary) -> None:
-    """List what the mirror is known to miss and when it is tried again, then what is accepted as missing."""
+    """List what is missing and when it is tried again, then what is accepted as missing."""
     hidden = [failure for failure in summary.accepted if failure.kind == HIDDEN_MEMBERS]
     accepted = [failure for failure in summary.accepted if failure.kind != HIDDEN_MEMBERS]
     print_failures(console, "failed", summary.failures)
@@ -181,7 +181,7 @@ def print_failures(console: Console, what: str, failures: Sequence[Failure], mos
 
 
 def _named(failure: Failure) -> str:
-    """Say what went wrong, and with what, unless that stands in the error or is a mere uuid."""
+    """Return the error, after its subject unless the error names it or it is only a uuid."""
     if failure.subject in failure.error or failure.subject.startswith("{"):
         return failure.error
     return f"{failure.subject}: {failure.error}"
@@ -200,7 +200,7 @@ MOST_FAILURES = 20
 
 
 def print_status(console: Console, statuses: Sequence[UpstreamStatus], now: datetime) -> None:
-    """Print how the mirror stands, in 80 columns."""
+    """Print the status of each upstream, at most 80 columns wide."""
     table = Table(box=None, pad_edge=False)
     for column in ("upstream", "repositories", "branches", "tags", "complete", "budget left"):
         table.add_column(column, justify="left" if column == "upstream" else "right", overflow="fold")
@@ -217,7 +217,7 @@ def print_status(console: Console, statuses: Sequence[UpstreamStatus], now: date
 
 
 def _print_details(console: Console, status: UpstreamStatus, now: datetime) -> None:
-    """Print what the table has no room for, a line each, in as many columns as there are up to 80."""
+    """Print what does not fit the table, wrapped at 80 columns or the terminal's width."""
     width = min(WIDTH, console.width)
     for text in _details(status, now):
         for line in textwrap.wrap(f"{status.name}: {text}", width, subsequent_indent="  "):
@@ -234,7 +234,7 @@ def _ages(status: UpstreamStatus) -> Iterator[str]:
         )
     if status.listed_seconds:
         middle, most, worst = (age_text(status.listed_seconds[each]) for each in ("0.5", "0.95", "1"))
-        yield f"half was listed {middle} ago or less, 95 % {most}, all {worst}"
+        yield f"listing age: p50 {middle}, p95 {most}, max {worst}"
 
 
 def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
@@ -268,7 +268,7 @@ def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
 
 
 def _run_line(run: dict[str, Any], now: datetime) -> str:
-    """Say how the last run went, or how far the one is that goes on."""
+    """Describe the last run, or the progress of the one that is running."""
     ago = age_text(max(0.0, (now - from_text(run["started_at"])).total_seconds()))
     if run["state"] == "running":
         slept = f", {age_text(run['slept_seconds'])} of it waiting" if run["slept_seconds"] >= 1 else ""
@@ -278,7 +278,7 @@ def _run_line(run: dict[str, Any], now: datetime) -> str:
 
 
 def _failure_line(failure: dict[str, Any], width: int) -> str:
-    """Say on one line what failed, why, and when it is tried again; what has no room is left out."""
+    """Return one line on a failure, cut to the width: what, why, and the next attempt."""
     due = f" (again {local(from_text(failure['next_try_at'])):%m-%d %H:%M})"
     why = _short(failure["error"]).removeprefix(f"{failure['subject']}: ")
     mark = "(accepted) " if failure["accepted"] else ""
@@ -287,5 +287,5 @@ def _failure_line(failure: dict[str, Any], width: int) -> str:
 
 
 def _short(error: str) -> str:
-    """Leave addresses out of what went wrong."""
+    """Remove addresses from an error."""
     return re.sub(r"https?://\S+: ", "", error)

@@ -15,7 +15,7 @@ from datasette.app import Datasette
 
 from mirror.background import Background
 from mirror.cli.main import configured, errors
-from mirror.cli.output import Bars
+from mirror.cli.output import TerminalProgress
 from mirror.config import Config
 from mirror.credentials import read_secret
 from mirror.file_modes import warn_of_open_files

@@ -12,7 +12,14 @@ import msgspec
 
 from mirror.background.jobs import next_runs
 from mirror.cli.main import configured, errors, json_option, leave, out
-from mirror.cli.output import TerminalProgress, Lines, print_findings, print_plan, print_status, print_summary
+from mirror.cli.output import (
+    LogProgress,
+    TerminalProgress,
+    print_findings,
+    print_plan,
+    print_status,
+    print_summary,
+)
 from mirror.errors import ConfigError, Interrupted, StoreError, StoreLocked
 from mirror.file_modes import warn_of_open_files
 from mirror.observe.alerts import Alerts
@@ -100,9 +107,9 @@ def sync(
     leave(max((summary.exit_code for summary in summaries), default=0))
 
 
-def progress() -> AbstractContextManager[TerminalProgress | Lines]:
+def progress() -> AbstractContextManager[TerminalProgress | LogProgress]:
     """Return bars for a terminal, lines for a log."""
-    return TerminalProgress(errors()) if sys.stderr.isatty() else nullcontext(Lines(errors()))
+    return TerminalProgress(errors()) if sys.stderr.isatty() else nullcontext(LogProgress(errors()))
 
 
 class _sigterm_interrupts:  # noqa: N801 - reads as the context that it is
