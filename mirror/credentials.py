@@ -1,6 +1,6 @@
-"""The secret an upstream wants: read from the environment or a file, never shown.
+"""The credential of an upstream: read from the environment or a file, never shown.
 
-What is read decides the form: ``user:token`` is Basic (an API token, whose user is the account's e-mail),
+Its text decides the form: ``user:token`` is Basic (an API token, whose user is the account's e-mail),
 ``token`` is Bearer (an access token), ``oauth:KEY:SECRET`` is an OAuth consumer, nothing is anonymous.
 """
 
@@ -27,7 +27,7 @@ _FORMS = 'it holds "user:token", "token" or "oauth:KEY:SECRET"'
 
 @dataclass(frozen=True, repr=False)
 class Credential:
-    """Who we say we are; the secret leaves it in a header only.
+    """A credential; its secret is used in headers only.
 
     `user` is the user name or the OAuth consumer's key, "" for a token alone.
     """
@@ -41,7 +41,7 @@ class Credential:
 
     @property
     def bucket(self) -> str:
-        """A name for whose requests are counted together, from which nothing secret can be told.
+        """The name of the budget that requests count in; nothing secret can be told from it.
 
         Bitbucket counts by user, by access token, by OAuth consumer, else by address
         (support.atlassian.com/bitbucket-cloud/docs/api-request-limits).
@@ -64,14 +64,14 @@ class Credential:
         return "Basic " + base64.b64encode(f"{self.user}:{self.secret}".encode()).decode("ascii")
 
     def redacted(self, text: str) -> str:
-        """Take the secret, however it is spelt, out of a text that others wrote."""
+        """Remove the secret, in every spelling, from a text."""
         if len(self.secret) < SHORTEST_REDACTED:
             return text
         return redacting([self.secret, self.basic.removeprefix("Basic ")])(text)
 
 
 def redacting(secrets: Iterable[str]) -> Redact:
-    """Return what takes secrets out of a text, also as JSON, as an address and in Base64 they are written."""
+    """Return a function that removes secrets from a text, also as JSON, URL-encoded and in Base64."""
     spellings = set[str]()
     for secret in secrets:
         if len(secret) >= SHORTEST_REDACTED:
@@ -112,7 +112,7 @@ def read_secret(source: str, environ: Mapping[str, str] = os.environ) -> str:
 
 
 def from_text(text: str, *, where: str) -> Credential:
-    """Tell the form of a secret from its text; `where` names its source in errors."""
+    """Decode a credential from its text; `where` names its source in errors. Raises ConfigError."""
     text = bare(text)
     if not text:
         raise ConfigError(f"credential {where}: it is empty; write it so that {_FORMS}")

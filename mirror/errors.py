@@ -1,11 +1,11 @@
-"""Everything that can go wrong, in one place; the type says what to do next.
+"""All errors of this program; the type says what to do next.
 
 MirrorError                   a sentence for the user, and the exit code of a command that ends with it
   ConfigError             2   the operator must change something
-  CredentialsRefused      3   401, or a token that reads as nobody: stop the run, never repeat
-  Paused                  0   asked to stop before the work was done; the place is kept
+  CredentialsRefused      3   401, or a token that reads as anonymous: stop the run, never retry
+  Paused                  0   stopped as asked before the work was done; the cursor is kept
     BudgetSpent               no request is left now; knows when the next one is
-  Interrupted           130   Ctrl-C or SIGTERM; the place is kept
+  Interrupted           130   Ctrl-C or SIGTERM; the cursor is kept
   UpstreamError           4   an answer that is not the one asked for
     UpstreamBusy              repeat it: time-out, lost connection, 429, 5xx; knows retry_after
     UpstreamRefused           do not repeat it: 400, 403, 404, 410, any other status; knows it
@@ -20,7 +20,7 @@ from datetime import datetime
 
 
 class MirrorError(Exception):
-    """Anything this program says to its user instead of a traceback."""
+    """An error that is one sentence for the user; `exit_code` is that of a command it ends."""
 
     exit_code = 4
 
@@ -38,13 +38,13 @@ class CredentialsRefused(MirrorError):
 
 
 class Paused(MirrorError):
-    """The run ended before its work, as it was asked to; the next one goes on from the same place."""
+    """The run stopped as asked before its work was done; the next one resumes it."""
 
     exit_code = 0
 
 
 class BudgetSpent(Paused):
-    """The upstream's hourly budget is spent; `resumes_at` is when the next request may be asked."""
+    """The upstream's hourly budget is spent; `resumes_at` is when the next request may be sent."""
 
     def __init__(self, message: str, *, resumes_at: datetime) -> None:
         super().__init__(message)
@@ -62,7 +62,7 @@ class UpstreamError(MirrorError):
 
 
 class UpstreamBusy(UpstreamError):
-    """Worth repeating. `retry_after` is the delay in seconds that the upstream asked for, if it did.
+    """Worth a retry. `retry_after` is the delay in seconds that the upstream asked for, if it did.
 
     `status` is the HTTP status, or None where there was no answer at all.
     """
@@ -74,7 +74,7 @@ class UpstreamBusy(UpstreamError):
 
 
 class UpstreamRefused(UpstreamError):
-    """Not worth repeating: the answer would be the same. `status` is the HTTP status.
+    """Not worth a retry: the answer would be the same. `status` is the HTTP status.
 
     `retry_after` is the delay in seconds after which it may differ, where the upstream said so.
     """
@@ -90,7 +90,7 @@ class UpstreamShapeError(UpstreamError):
 
 
 class OutcomeUnknown(UpstreamError):
-    """A write whose answer was lost, and asking again did not tell what became of it."""
+    """The answer to a write was lost, and reading the repository did not tell its outcome."""
 
 
 class StoreError(MirrorError):

@@ -1,4 +1,4 @@
-"""Which files are open to other users of the machine than `file_mode` says: the mirror's own, and secrets."""
+"""Files that other users of the machine can open against `file_mode`: the mirror's own, and secrets."""
 
 import logging
 import stat
@@ -19,7 +19,7 @@ def warn_of_open_files(config: Config) -> None:
 
 
 def open_files(config: Config) -> Iterator[str]:
-    """Yield what to say of each file that others may read or write, with the remedy."""
+    """Yield a sentence on each file that others may read or write, with the remedy."""
     database = Path(config.database)
     for path in (database, database.with_name(f"{database.name}-wal")):
         if mode := _open_mode(path, config):

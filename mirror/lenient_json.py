@@ -1,6 +1,6 @@
-"""JSON as servers send it: read into a shape, with text that UTF-8 or SQLite cannot hold replaced.
+"""Decode JSON as servers send it; text that UTF-8 or SQLite cannot hold is replaced.
 
-One rule for answers of upstreams and for bodies of webhooks.
+Used for answers of upstreams and for bodies of webhooks.
 """
 
 import functools
@@ -23,7 +23,7 @@ def _decoder(shape: Hashable) -> msgspec.json.Decoder[Any]:
 
 
 def decoded_bytes(body: bytes, shape: type[Shape]) -> Shape:
-    """Read JSON as `shape`; raises msgspec.ValidationError for another shape, ValueError for no JSON.
+    """Decode JSON as `shape`; raises msgspec.ValidationError for another shape, ValueError for invalid JSON.
 
     RecursionError and OverflowError may come of nesting and of numbers. Text that UTF-8 or SQLite cannot
     hold (lone surrogates, invalid bytes, NUL) is replaced by U+FFFD; a byte order mark is left out.
@@ -40,7 +40,7 @@ def decoded_bytes(body: bytes, shape: type[Shape]) -> Shape:
 
 
 def mended(body: bytes) -> Any:
-    """Read JSON leniently and repair its text; raises ValueError where it is no JSON."""
+    """Decode JSON leniently and repair its text; raises ValueError for invalid JSON."""
     return _mended(json.loads(body.decode("utf-8-sig", "replace"), strict=False))
 
 

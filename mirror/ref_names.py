@@ -1,4 +1,4 @@
-"""Git's rules for what a ref is called and what it points to. Pure: text in, text or a verdict out."""
+"""Git's rules for the names of refs and for object ids."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Moments: one fixed-width text form in the file, many forms outside it.
+"""Moments and durations, and their text forms.
 
 In the mirror every moment is ``YYYY-MM-DDTHH:MM:SS.ffffffZ``, UTC, so that the order of the text is the
 order of time. Durations are written by people as ``30s``, ``15m``, ``1h``, ``7d``.
@@ -23,12 +23,12 @@ _FRACTION = re.compile(r"\.(\d{1,9})")
 
 
 def utc_now() -> datetime:
-    """Return the present moment; the clock that is handed to whoever needs one."""
+    """Return the present moment: the usual `Clock`."""
     return datetime.now(UTC)
 
 
 def to_text(moment: datetime) -> str:
-    """Write a moment as the mirror does; one without a zone is taken as UTC."""
+    """Format a moment as the mirror does; without a zone it is UTC."""
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
@@ -71,7 +71,7 @@ def duration_text(seconds: float) -> str:
 
 
 def age_text(seconds: float) -> str:
-    """Say an age as people do: ``42 s``, ``12 min``, ``3.5 h``, ``9 days``."""
+    """Format an age: ``42 s``, ``12 min``, ``3.5 h``, ``9 days``."""
     for unit, size, below in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
         if seconds < below:
             return f"{seconds / size:.0f} {unit}" if unit != "h" else f"{seconds / size:.1f} h"
@@ -84,7 +84,7 @@ def since(moment: str, now: datetime) -> timedelta:
 
 
 def moment_of(text: str, now: datetime) -> datetime:
-    """Read what people call a moment: ``2026-11-01``, ``2026-11-01T10:00``, or ``12h`` for that long ago.
+    """Parse a moment as people write it: ``2026-11-01``, ``2026-11-01T10:00``, or ``12h`` for that long ago.
 
     Raises ValueError.
     """
@@ -101,12 +101,12 @@ _USUAL_RULE = ",M3.2.0,M11.1.0"  # what the C library assumes where a rule says 
 
 
 def local(moment: datetime) -> datetime:
-    """Return a moment in the zone of this machine, for people to read."""
+    """Return a moment in the time zone of this machine."""
     return moment.astimezone(machine_zone())
 
 
 def machine_zone(environ: Mapping[str, str] = os.environ) -> tzinfo:
-    """Return the zone that ``TZ`` of the environment names, else the system's; UTC where neither can be read.
+    """Return the zone of ``TZ``, else the system's; UTC if neither can be read.
 
     Python's own local time raises errors for some values, and schedules need rules to compute with.
     """
@@ -140,7 +140,7 @@ def _from_file(path: Path) -> ZoneInfo | None:
 
 
 def _by_rule(rule: str) -> ZoneInfo | None:
-    """Read a rule of POSIX as the last line of a zone file, the one place where `zoneinfo` reads rules."""
+    """Read a POSIX rule as the last line of a zone file: `zoneinfo` reads rules only there."""
     if not rule.isascii():
         return None
     block = (

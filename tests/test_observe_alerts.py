@@ -22,7 +22,7 @@ from cli_runner import Folder, small_sandbox, started, told
 from mirror.background import Background
 from mirror.config import from_toml
 from mirror.errors import ConfigError
-from mirror.observe.alerts import Alerts, events_of, place_of
+from mirror.observe.alerts import Alerts, address_of, events_of
 from mirror.observe.delivery import MOST_WAITING, Courier, NotDelivered, call, post
 from mirror.report import Counts, Silent, Summary
 from mirror.sandbox import parse_fault, visible_repositories
@@ -303,7 +303,7 @@ def test_a_place_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         Alerts(from_toml(f'[[alert]]\nping = "file:{tmp_path}/place"'))
     assert "s3cret" not in str(caught.value)
     (tmp_path / "place").write_text("\ufeffhttps://a.example/hook\r\n", encoding="utf-8")
-    assert place_of(f"file:{tmp_path}/place") == "https://a.example/hook"
+    assert address_of(f"file:{tmp_path}/place") == "https://a.example/hook"
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""Alerts: a word to whoever asked for it when a sync succeeds, fails, recovers, or is held by the brake.
+"""Alerts: sent when a sync succeeds, fails, recovers, or is stopped by the absence brake.
 
-A trouble is told when it begins and when it is over, not every quarter of an hour: whether the run before had
-failed is read from the file, so that it makes no difference whether a service or cron begins the runs.
+A failure is reported when it begins and when it is over, not after each run. Whether the run before failed
+is read from the file, so it makes no difference whether the service or cron starts the runs.
 """
 
 import sqlite3
@@ -27,11 +27,11 @@ from mirror.times import Clock, to_text, utc_now
 ENDED = ("complete", "incomplete")
 LISTINGS = ("full", "incremental")
 UNLISTED = ("workspace", "workspaces", "page")
-"""Kinds of failures by which repositories may be missing altogether."""
+"""Kinds of failures that may hide whole repositories."""
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is told; `upstream` "" means the mirror as a whole. Chat programs show the member `text`."""
+    """The JSON of an alert; `upstream` "" means the whole mirror. Chat programs show the member `text`."""
 
     event: AlertEvent
     upstream: str
@@ -43,17 +43,17 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 KILL_SECONDS = 0.3
-"""How long commands are waited for that are killed because their time is over."""
+"""How long to wait for a command that was killed."""
 
 Send = Callable[[Alert, threading.Event], None]
 """Delivers an alert, or ends early when the event is set; raises NotDelivered."""
 
 
 class Alerts:
-    """The alerts of a configuration; raises ConfigError for a place that cannot be read.
+    """The alerts of a configuration; raises ConfigError for an address that cannot be read.
 
-    They are delivered by threads of their own, so that no receiver holds up what they tell of. What cannot be
-    delivered is logged, and nothing else comes of it. `close` waits for what is under way.
+    Threads of their own deliver them, so that no receiver delays a sync. An alert that cannot be delivered is
+    logged. `close` waits for those that are being delivered.
     """
 
     def __init__(self, config: Config, *, clock: Clock = utc_now) -> None:
@@ -63,7 +63,7 @@ class Alerts:
         self._couriers = [
             (events, Courier(f"alert {number}", send)) for number, (events, send) in enumerate(sends, 1)
         ]
-        self._redact = redacting([*secrets_of(config), *places_of(config)])
+        self._redact = redacting([*secrets_of(config), *addresses_of(config)])
         self._troubled = set[str]()
 
     def __enter__(self) -> Self:
@@ -73,7 +73,7 @@ class Alerts:
         self.close()
 
     def close(self, seconds: float = LONGEST) -> None:
-        """Wait so many seconds for what is being delivered; what takes longer is given up and logged."""
+        """Wait up to `seconds` for deliveries; those that take longer are given up and logged."""
         until = time.monotonic() + seconds
         late = [courier for _, courier in self._couriers if not courier.finish(until)]
         for courier in late:
@@ -82,7 +82,7 @@ class Alerts:
             courier.finish(until + KILL_SECONDS)
 
     def tell(self, summary: Summary) -> None:
-        """Tell what a run means to those who want to know."""
+        """Send the alerts that a run is reason for."""
         if not self._couriers:
             return
         name = summary.upstream
@@ -94,13 +94,13 @@ class Alerts:
                 self._troubled.discard(name)
 
     def trouble(self, name: str, text: str) -> None:
-        """Tell, once, that something could not even begin, or that the mirror itself (name "") is unwell."""
+        """Send a failure, once: work could not begin, or the mirror itself (`name` "") is unwell."""
         if name not in self._troubled:
             self._troubled.add(name)
             self._send("failure", name, text)
 
     def well(self, name: str = "") -> None:
-        """Tell that a trouble is over, if there was one."""
+        """Send a recovery if a failure was sent before."""
         if name in self._troubled:
             self._troubled.discard(name)
             self._send("recovery", name, "the mirror is well again")
@@ -145,9 +145,9 @@ class Alerts:
 
 
 def events_of(summary: Summary, *, failed_before: bool) -> list[AlertEvent]:
-    """Say what a run is worth telling; one that had nothing to ask proves nothing.
+    """Return the events of a run; one that sent no request proves nothing.
 
-    A workspace that could not be listed, or a page of it, is a failure, once; a single repository is none.
+    A workspace or page that could not be listed is a failure, once; a single repository is not.
     """
     found = list[AlertEvent]()
     asked = summary.counts.requests + summary.counts.git_requests > 0
@@ -165,27 +165,27 @@ def events_of(summary: Summary, *, failed_before: bool) -> list[AlertEvent]:
 
 
 def sender_of(alert: AlertConfig) -> Send:
-    """Return what delivers an alert to its place; raises ConfigError."""
+    """Return the function that delivers an alert; raises ConfigError."""
     if alert.command:
         return lambda told, stop: call(alert.command, msgspec.json.encode(told), stop=stop)
-    place = place_of(alert.ping or alert.url)
+    address = address_of(alert.ping or alert.url)
     if alert.ping:
-        return lambda told, _: ping(place, told.text, failed=told.event in ("failure", "brake"))
-    return lambda told, _: post(place, msgspec.json.encode(told))
+        return lambda told, _: ping(address, told.text, failed=told.event in ("failure", "brake"))
+    return lambda told, _: post(address, msgspec.json.encode(told))
 
 
-def place_of(text: str) -> str:
-    """Return an address, which may stand in the environment or in a file; raises ConfigError."""
-    place = read_secret(text) if text.startswith(("env:", "file:")) else text
-    if complaint := address_complaint(place):
-        named = text if place != text else "address"
+def address_of(text: str) -> str:
+    """Return an address, read from the environment or a file if it says so; raises ConfigError."""
+    address = read_secret(text) if text.startswith(("env:", "file:")) else text
+    if complaint := address_complaint(address):
+        named = text if address != text else "address"
         raise ConfigError(f"alert {named}: what it holds {complaint}")
-    return place
+    return address
 
 
-def places_of(config: Config) -> Sequence[str]:
-    """Collect the addresses of alerts, which whoever knows them can write to."""
-    return [place_of(each.ping or each.url) for each in config.alerts if not each.command]
+def addresses_of(config: Config) -> Sequence[str]:
+    """Return the addresses of alerts; they are secrets, since anybody who knows one can post to it."""
+    return [address_of(each.ping or each.url) for each in config.alerts if not each.command]
 
 
 def _brake_text(summary: Summary) -> str:

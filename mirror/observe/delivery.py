@@ -27,11 +27,11 @@ LOOK_SECONDS = 0.05
 
 
 class NotDelivered(Exception):
-    """An alert did not arrive. The message holds no address: whoever knows it could write there."""
+    """An alert was not delivered. The message holds no address, which is a secret."""
 
 
 def post(url: str, body: bytes, *, content_type: str = "application/json", seconds: float = SECONDS) -> None:
-    """Post a body to an address within so many seconds in all; raises NotDelivered for anything but 2xx."""
+    """Post a body to an address within `seconds` in all; raises NotDelivered for any status but 2xx."""
     headers = {"Content-Type": content_type, "User-Agent": "bitbucket-mirror"}
     deadline = _Deadline(seconds)
     try:
@@ -52,7 +52,7 @@ def post(url: str, body: bytes, *, content_type: str = "application/json", secon
 
 
 class _Deadline:
-    """Shuts down the connections of one exchange at a moment: a socket's time-out bounds each read alone."""
+    """Shuts down the connections of one exchange in time: a socket's time-out bounds single reads only."""
 
     def __init__(self, seconds: float) -> None:
         self.over = False
@@ -70,7 +70,7 @@ class _Deadline:
             each.close()
 
     def watch(self, opened: socket.socket) -> None:
-        """Shut this connection down, too; raises TimeoutError if it is too late already."""
+        """Shut down this connection as well; raises TimeoutError if the time is over."""
         # A copy, because TLS takes the descriptor away from the socket that it wraps.
         self._copies.append(opened.dup())
         if self.over:
@@ -84,7 +84,7 @@ class _Deadline:
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection that keeps a deadline from the moment it is open."""
+    """A connection with a deadline from the moment it is open."""
 
     deadline: _Deadline
 
@@ -94,7 +94,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 class _TlsConnection(http.client.HTTPSConnection, _Connection):
-    """The same with TLS, whose handshake comes after the other's `connect`."""
+    """The same with TLS; the handshake follows `connect`."""
 
 
 class _Http(urllib.request.HTTPHandler):
@@ -127,7 +127,7 @@ class _Https(urllib.request.HTTPSHandler):
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
-        """Follow none; the caller gets the answer as an error."""
+        """Follow no redirect: the answer becomes an error."""
 
 
 def ping(url: str, text: str, *, failed: bool) -> None:
@@ -143,7 +143,7 @@ def ping(url: str, text: str, *, failed: bool) -> None:
 def call(
     command: Sequence[str], body: bytes, *, stop: threading.Event, seconds: float = COMMAND_SECONDS
 ) -> None:
-    """Run a command with a body as its standard input; raises NotDelivered unless it ends with 0.
+    """Run a command with a body as its standard input; raises NotDelivered unless it exits with 0.
 
     After so many seconds, or when `stop` is set, it is killed with everything that it has started.
     """
@@ -163,7 +163,7 @@ def call(
 
 @contextmanager
 def _started(command: Sequence[str], body: bytes) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command in a process group of its own, and kill the group if it has not ended."""
+    """Run a command in a process group of its own; kill the group if it has not ended."""
     with tempfile.TemporaryFile() as file:  # a pipe would wait for a command that does not read it
         file.write(body)
         file.seek(0)
@@ -186,13 +186,13 @@ T = TypeVar("T")
 
 MOST_WAITING = 100
 LONGEST = COMMAND_SECONDS + SECONDS
-"""Seconds that a command which ends waits for its alerts at most."""
+"""The longest time that a command waits for its alerts at its end, in seconds."""
 
 log = logging.getLogger("mirror.alerts")
 
 
 class Courier(Generic[T]):
-    """Sends alerts to one place in their order; what cannot be delivered is a line of the log.
+    """Sends alerts to one receiver, in order; one that cannot be delivered is logged.
 
     `send` raises NotDelivered, and ends early when the event that it gets is set. `name` is for the log.
     """
@@ -204,7 +204,7 @@ class Courier(Generic[T]):
         self._thread: threading.Thread | None = None
 
     def send(self, alert: T) -> None:
-        """Have an alert sent; never waits."""
+        """Queue an alert; never waits."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, daemon=True, name=self._name)
             self._thread.start()
@@ -214,7 +214,7 @@ class Courier(Generic[T]):
             log.warning("%s could not be delivered: %d others wait", self._name, MOST_WAITING)
 
     def finish(self, until: float) -> bool:
-        """Send what waits until a moment of the monotonic clock; return whether all was sent."""
+        """Send what is queued; return whether all was sent by `until`, a moment of the monotonic clock."""
         if self._thread is None:
             return True
         with contextlib.suppress(queue.Full):
@@ -223,7 +223,7 @@ class Courier(Generic[T]):
         return not self._thread.is_alive()
 
     def give_up(self) -> None:
-        """Leave out what has not been sent, with a line of the log; `finish` waits for what can be ended."""
+        """Drop what is queued, and log it; `finish` then waits for what is being sent."""
         log.warning("%s could not be delivered in time", self._name)
         self._stop.set()
 

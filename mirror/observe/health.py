@@ -1,8 +1,8 @@
-"""Is the mirror well? Told from the file alone, with the reasons if it is not.
+"""Whether the mirror is well, from the file alone, with the reasons if it is not.
 
-Unwell is what somebody must look at: nothing has come in for long, the budget is spent hour after hour, the
-disk is nearly full, the file is damaged. An upstream that is away for a while, or one bad repository, is what
-mirrors are for; that is a warning at most.
+It is unwell when somebody must act: no sync has ended for long, the budget is spent hour after hour, the
+disk is nearly full, the file is damaged. An upstream that is unreachable for a while, or one bad
+repository, is a warning at most.
 """
 
 import shutil
@@ -23,7 +23,7 @@ from mirror.times import age_text, from_text, to_text
 PATIENCE = timedelta(days=2)
 SPENT_FOR = timedelta(hours=3)
 LEAST_FREE = 256 * 1024 * 1024
-"""The cursor that holds what the last look over the whole file found."""
+"""Bytes that must be free on the disk."""
 
 _ENDED = "('complete', 'incomplete')"
 _LISTINGS = "('full', 'incremental')"
@@ -46,11 +46,11 @@ def read_health(
     patience: Mapping[str, float] | None = None,
     free: int | None = None,
 ) -> Health:
-    """Look at the file and the disk under it.
+    """Check the file and its disk.
 
-    `patience` maps the configured upstreams to the age in seconds of a last complete sync that is too old;
-    others in the file are syncing no more, and no matter of its health. Without it, all are looked at, and
-    two days are too old. `free` stands for the disk's free bytes.
+    `patience` maps each configured upstream to the age, in seconds, at which its last complete sync is too
+    old; other upstreams in the file are ignored. Default: all upstreams, two days. `free` is the number of
+    free bytes on the disk; None asks the system.
     """
     reasons, warnings = list[str](), list[str]()
     try:
@@ -71,7 +71,7 @@ def read_health(
 
 
 def file_health(path: Path, now: datetime, *, patience: Mapping[str, float]) -> Health:
-    """Look at a file that may not even open."""
+    """Check a file that perhaps cannot be opened; `patience` as in `read_health`."""
     try:
         with closing(open_reader(path)) as connection:
             return read_health(connection, path, now, patience=patience)
@@ -82,7 +82,7 @@ def file_health(path: Path, now: datetime, *, patience: Mapping[str, float]) -> 
 def _reasons(
     connection: sqlite3.Connection, upstream_id: int, now: datetime, allowed: timedelta
 ) -> Iterator[str]:
-    """Yield what is wrong with the mirror of one upstream."""
+    """Yield the reasons why the mirror of one upstream is unwell."""
     ended = _moment(
         connection,
         f"""SELECT finished_at FROM sync_runs WHERE upstream_id = :id AND state IN {_ENDED}
@@ -118,7 +118,7 @@ def _reasons(
 
 
 def _warnings(connection: sqlite3.Connection, upstream_id: int) -> Iterator[str]:
-    """Yield what an operator may want to know."""
+    """Yield the warnings on the mirror of one upstream."""
     last = connection.execute(
         "SELECT state FROM sync_runs WHERE upstream_id = ? ORDER BY id DESC LIMIT 1", (upstream_id,)
     ).fetchone()
@@ -135,9 +135,9 @@ def _warnings(connection: sqlite3.Connection, upstream_id: int) -> Iterator[str]
 
 
 def _spent_since(connection: sqlite3.Connection, upstream_id: int) -> datetime | None:
-    """Return since when every run has ended with a spent budget, or None if the last one did not.
+    """Return since when every run has ended with a spent budget; None if the last one did not.
 
-    A run that ends by the number it was given (`--max-requests`) is paused as well, with budget left.
+    A run that ends at its own `--max-requests` is paused too, but has budget left.
     """
     return _moment(
         connection,
@@ -149,7 +149,7 @@ def _spent_since(connection: sqlite3.Connection, upstream_id: int) -> datetime |
 
 
 def _advances(connection: sqlite3.Connection, upstream_id: int, since: datetime) -> bool:
-    """Tell whether a first load is under way: a run of late has asked something."""
+    """Tell whether a first load makes progress: a recent run has sent requests."""
     row = connection.execute(
         """SELECT started_at FROM sync_runs WHERE upstream_id = ? AND (requests > 0 OR state = 'running')
            ORDER BY id DESC LIMIT 1""",

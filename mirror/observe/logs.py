@@ -18,11 +18,11 @@ from mirror.report import Counts, Reporter, Silent, Summary
 from mirror.times import age_text, local, to_text
 
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-"""What every record has; anything else was said with `extra`."""
+"""The attributes of every record; any other came with `extra`."""
 
 
 def set_up(config: LogConfig, secrets: Iterable[str] = ()) -> None:
-    """Send what is logged to standard error in the configured form, with these secrets taken out."""
+    """Log to standard error in the configured format, with `secrets` removed from every line."""
     redact = redacting(secrets)
     handler = _ToStandardError()
     handler.setFormatter(JsonLines(redact) if config.format == "json" else ConsoleLines(redact))
@@ -35,7 +35,7 @@ def set_up(config: LogConfig, secrets: Iterable[str] = ()) -> None:
 
 
 def secrets_of(config: Config) -> list[str]:
-    """Collect the secrets that a configuration points to, those that can be read here, in every spelling."""
+    """Return the secrets that a configuration points to, as far as they can be read here."""
     found = list[str]()
     for upstream in config.upstreams:
         try:
@@ -53,7 +53,7 @@ def secrets_of(config: Config) -> list[str]:
 
 
 class ConsoleLines(logging.Formatter):
-    """``12:00:01 box complete; ...`` for people, with the level where something is wrong."""
+    """Lines for people, like ``12:00:01 box complete; ...``, with the level from warnings on."""
 
     def __init__(self, redact: Redact) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class ConsoleLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One object a line for programs; what was said with `extra` are members of it."""
+    """One JSON object a line for programs; what came with `extra` are its members."""
 
     def __init__(self, redact: Redact) -> None:
         super().__init__()
@@ -95,10 +95,10 @@ class JsonLines(logging.Formatter):
 
 
 class _ToStandardError(logging.Handler):
-    """Writes to what standard error is just now: a progress bar on a terminal takes its place for a while."""
+    """Writes to the present standard error, which a progress bar replaces for a while."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record; a terminal that went away is no reason to fail."""
+        """Write one record; a terminal that is gone is no error."""
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.write(self.format(record) + "\n")
             sys.stderr.flush()
@@ -110,7 +110,7 @@ _LEVELS = {"failed": logging.ERROR, "incomplete": logging.WARNING}
 
 
 def log_run(summary: Summary) -> None:
-    """Log the account of a run in one line."""
+    """Log a run in one line."""
     fields = {
         "upstream": summary.upstream,
         "kind": summary.kind,
@@ -126,7 +126,7 @@ def log_run(summary: Summary) -> None:
 
 
 def _is_routine(summary: Summary) -> bool:
-    """Tell whether a run is one of the many looks a day that found nothing."""
+    """Tell whether a run is a watch run that found nothing."""
     counts = summary.counts
     news = counts.repositories_new + counts.repositories_changed + counts.repositories_gone
     news += counts.refs_new + counts.refs_changed + counts.refs_gone
@@ -134,7 +134,7 @@ def _is_routine(summary: Summary) -> bool:
 
 
 def run_line(summary: Summary) -> str:
-    """Give the account of a run in one line."""
+    """Describe a run in one line."""
     counts = summary.counts
     rows, refs = row_counts(counts)
     asked = f"{counts.requests + counts.git_requests:,} requests in {seconds_text(summary.seconds)}"
@@ -147,20 +147,20 @@ def run_line(summary: Summary) -> str:
 
 
 def row_counts(counts: Counts) -> tuple[str, str]:
-    """Say what became of repositories and of refs."""
+    """Describe the counts of repositories and of refs."""
     new, changed, gone = counts.repositories_new, counts.repositories_changed, counts.repositories_gone
     refs = f"{counts.refs_new:,} new, {counts.refs_changed:,} moved, {counts.refs_gone:,} gone"
     return f"{new:,} new, {changed:,} changed, {gone:,} gone", refs
 
 
 def seconds_text(seconds: float) -> str:
-    """Say a duration: ``0.4 s``, ``12 s``, ``3 min``."""
+    """Format a duration: ``0.4 s``, ``12 s``, ``3 min``."""
     return f"{seconds:.1f} s" if seconds < 10 else age_text(seconds)
 
 
 @dataclass
 class Logged:
-    """A listener that logs, beside another one that shows progress where somebody watches."""
+    """A reporter that logs, and passes everything on to one that shows progress."""
 
     shown: Reporter | None = None
 
@@ -169,7 +169,7 @@ class Logged:
         self._waits = ""
 
     def phase(self, what: str, total: int | None) -> None:
-        """Log it for those who want to know everything."""
+        """Log a phase, at level debug."""
         self._inner.phase(what, total)
         if total != 0:
             log.debug("%s%s", what, f": {total:,}" if total is not None else "")
@@ -179,7 +179,7 @@ class Logged:
         self._inner.step(count)
 
     def waiting(self, seconds: float, why: str) -> None:
-        """Log once why nothing happens."""
+        """Log the reason of a wait, once."""
         self._inner.waiting(seconds, why)
         if why != self._waits:
             self._waits = why

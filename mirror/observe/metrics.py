@@ -20,13 +20,13 @@ from mirror.times import Clock, from_text, utc_now
 PREFIX = "bitbucket_mirror_"
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 KEPT_TIMES = 50
-"""Counts that took a second are kept for as many seconds."""
+"""A count that took one second is kept for this many seconds."""
 
 Limits = dict[str, tuple[str, int | None]]
 
 
 class Latencies:
-    """How long answers of this process take, by what was asked and by the class of their status."""
+    """How long this process takes to answer, by kind of request and class of status."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -58,7 +58,7 @@ class Latencies:
 
 
 class FileMetrics:
-    """Metrics of a mirror file; `read` is called with a connection whenever they are asked for."""
+    """Metrics of a mirror file; `read` is called with a connection at each scrape."""
 
     def __init__(self, clock: Clock = utc_now, stopwatch: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -80,18 +80,18 @@ class FileMetrics:
 
 
 class _Families:
-    """A collector of families that are there already."""
+    """A collector that returns given families."""
 
     def __init__(self, families: list[Metric]) -> None:
         self._families = families
 
     def collect(self) -> Iterable[Metric]:
-        """Give them."""
+        """Return the families."""
         return self._families
 
 
 def _runs(connection: sqlite3.Connection) -> Iterator[Metric]:
-    """Yield what the runs asked, took and ended with."""
+    """Yield the requests, times and outcomes of runs."""
     columns = ("requests", "git_requests", "retries", "slept_seconds")
     sums = ", ".join(f"sum(s.{column})" for column in columns)
     asked = connection.execute(
@@ -148,7 +148,7 @@ def _tables(connection: sqlite3.Connection) -> Iterator[Metric]:
 
 
 def _standing(statuses: Iterable[UpstreamStatus]) -> Iterator[Metric]:
-    """Yield how each upstream's mirror stands: age, budget, what waits."""
+    """Yield the state of each upstream's mirror: age, budget, what is waiting."""
     success = _gauge("last_success_timestamp_seconds", "When the last complete sync ended.", "upstream")
     limit = _gauge("budget_limit", "Requests an hour that may be asked.", "upstream")
     used = _gauge("budget_used", "Requests asked in the past hour.", "upstream")
