@@ -21,51 +21,51 @@ from mirror.serve.writer import FORK_SWITCHES, fork_policy_of, settings_of
     ],
 )
 def test_slugs(name: str, slug: str) -> None:
-    """Lower case, quotes gone, dots kept, a dash for every run of anything else."""
+    """Lower case, no quotes, dots kept, one dash for each run of other characters."""
     assert slug_of(name) == slug
 
 
 @pytest.mark.parametrize("name", ["", "!!!", "日本語", "..", "'"])
 def test_no_slug(name: str) -> None:
-    """Some names have nothing that an address can be made of."""
+    """Nothing is left of some names."""
     assert slug_of(name) == ""
 
 
-YES, NO, MUM = True, False, None
+YES, NO, NONE = True, False, None
 
 
 @pytest.mark.parametrize(
     ("before", "switches", "after"),
     [
-        (None, (MUM, MUM, MUM), None),
-        ("no_forks", (MUM, MUM, MUM), None),
-        (None, (YES, MUM, MUM), "no_forks"),
+        (None, (NONE, NONE, NONE), None),
+        ("no_forks", (NONE, NONE, NONE), None),
+        (None, (YES, NONE, NONE), "no_forks"),
         (None, (YES, NO, NO), "no_forks"),
-        ("no_forks", (NO, MUM, MUM), "allow_forks"),
-        ("no_public_forks", (NO, MUM, MUM), "no_public_forks"),
-        ("no_public_forks", (NO, NO, MUM), "allow_forks"),
-        (None, (NO, YES, MUM), "no_public_forks"),
-        (None, (MUM, YES, MUM), "no_public_forks"),
-        ("no_public_forks", (MUM, NO, MUM), "allow_forks"),
-        ("no_forks", (MUM, YES, MUM), "no_forks"),
-        ("no_forks", (MUM, NO, MUM), "no_forks"),
-        ("no_forks", (MUM, MUM, NO), "no_public_forks"),
-        (None, (MUM, YES, YES), "no_forks"),
-        ("no_public_forks", (MUM, MUM, YES), "no_forks"),
-        (None, (MUM, NO, MUM), "allow_forks"),
+        ("no_forks", (NO, NONE, NONE), "allow_forks"),
+        ("no_public_forks", (NO, NONE, NONE), "no_public_forks"),
+        ("no_public_forks", (NO, NO, NONE), "allow_forks"),
+        (None, (NO, YES, NONE), "no_public_forks"),
+        (None, (NONE, YES, NONE), "no_public_forks"),
+        ("no_public_forks", (NONE, NO, NONE), "allow_forks"),
+        ("no_forks", (NONE, YES, NONE), "no_forks"),
+        ("no_forks", (NONE, NO, NONE), "no_forks"),
+        ("no_forks", (NONE, NONE, NO), "no_public_forks"),
+        (None, (NONE, YES, YES), "no_forks"),
+        ("no_public_forks", (NONE, NONE, YES), "no_forks"),
+        (None, (NONE, NO, NONE), "allow_forks"),
     ],
 )
 def test_fork_policies(
     before: str | None, switches: tuple[bool | None, bool | None, bool | None], after: str | None
 ) -> None:
-    """Three switches of then are one policy of today; one that is not mentioned stays."""
+    """Three switches make one policy; a switch that is not given stays."""
     given = {name: on for name, on in zip(FORK_SWITCHES, switches, strict=True) if on is not None}
     assert fork_policy_of(given, before) == after
 
 
-@pytest.mark.parametrize("switches", [(MUM, MUM), (MUM, NO), (NO, NO)])
+@pytest.mark.parametrize("switches", [(NONE, NONE), (NONE, NO), (NO, NO)])
 def test_private_forks_alone(switches: tuple[bool | None, bool | None]) -> None:
-    """Forbidding them alone has no policy: it is refused, not rounded."""
+    """No policy forbids private forks alone: they are refused, not rounded."""
     switched = zip(FORK_SWITCHES, (*switches, True), strict=True)
     given = {name: on for name, on in switched if on is not None}
     with pytest.raises(ApiError, match="no_private_forks"):

@@ -1,4 +1,4 @@
-"""Writes whose answer is lost on a real connection: never sent twice, settled by asking."""
+"""Writes whose answer is lost on a real connection: sent once, then the upstream is asked for the outcome."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +13,8 @@ from mirror.sandbox import Fault, visible_repositories
 IDEA = RepositorySettings(name="idea", scm="git", description="An idea")
 PISTON = "jespern/django-piston"
 
-DONE_BUT_UNHEARD = [Fault("truncate"), Fault("invalid_json"), Fault("slow", seconds=1.2)]
-NOT_DONE_UNHEARD = [
+DONE_BUT_LOST = [Fault("truncate"), Fault("invalid_json"), Fault("slow", seconds=1.2)]
+NOT_DONE_AND_LOST = [
     Fault("drop"),
     Fault("reset"),
     Fault("hang"),
@@ -45,7 +45,7 @@ def sent(made: WriteHarness) -> int:
     return sum("idea" in row["slug"] for row in visible_repositories(made.sandbox.world))
 
 
-@pytest.mark.parametrize("fault", DONE_BUT_UNHEARD, ids=named)
+@pytest.mark.parametrize("fault", DONE_BUT_LOST, ids=named)
 def test_created_but_unheard(made: WriteHarness, fault: Fault) -> None:
     """The new repository is found by its name and shown, as if the answer had come."""
     made.sandbox.add_fault(at(fault, 1))
@@ -56,7 +56,7 @@ def test_created_but_unheard(made: WriteHarness, fault: Fault) -> None:
     assert made.written() == [("x", "create", "jespern/idea", "done")]
 
 
-@pytest.mark.parametrize("fault", NOT_DONE_UNHEARD, ids=named)
+@pytest.mark.parametrize("fault", NOT_DONE_AND_LOST, ids=named)
 def test_not_created_and_unheard(made: WriteHarness, fault: Fault) -> None:
     """The request is not repeated; the error says what is known, and so does the audit."""
     before = made.rows("SELECT * FROM repositories")
@@ -118,7 +118,7 @@ def test_a_name_that_was_taken_unseen(tmp_path: Path) -> None:
             made.writes.create("mcatalbas", settings, by="x", upstream="s")
 
 
-@pytest.mark.parametrize("fault", DONE_BUT_UNHEARD, ids=named)
+@pytest.mark.parametrize("fault", DONE_BUT_LOST, ids=named)
 def test_updated_but_unheard(made: WriteHarness, fault: Fault) -> None:
     """A rename whose answer was lost is found by identity."""
     made.sandbox.add_fault(at(fault, 2))
@@ -128,7 +128,7 @@ def test_updated_but_unheard(made: WriteHarness, fault: Fault) -> None:
     assert made.asked() == 3
 
 
-@pytest.mark.parametrize("fault", NOT_DONE_UNHEARD, ids=named)
+@pytest.mark.parametrize("fault", NOT_DONE_AND_LOST, ids=named)
 def test_not_updated_and_unheard(made: WriteHarness, fault: Fault) -> None:
     """Nothing here changes, and nothing is sent twice."""
     before = made.rows("SELECT * FROM repositories")
@@ -142,7 +142,7 @@ def test_not_updated_and_unheard(made: WriteHarness, fault: Fault) -> None:
 NO_WEBSITE = "jespern/jespern-jekyll"
 
 
-@pytest.mark.parametrize("fault", [Fault("500"), *NOT_DONE_UNHEARD], ids=named)
+@pytest.mark.parametrize("fault", [Fault("500"), *NOT_DONE_AND_LOST], ids=named)
 def test_what_was_empty_before_was_not_filled_in(made: WriteHarness, fault: Fault) -> None:
     """An upstream that says null of a website says that there is none, so the lost update was not done."""
     before = made.upstream(NO_WEBSITE)
@@ -181,7 +181,7 @@ def test_not_deleted_and_unheard(made: WriteHarness, fault: Fault) -> None:
     assert row["deleted_at"] is None
 
 
-@pytest.mark.parametrize("fault", DONE_BUT_UNHEARD, ids=named)
+@pytest.mark.parametrize("fault", DONE_BUT_LOST, ids=named)
 def test_forked_but_unheard(made: WriteHarness, fault: Fault) -> None:
     """The fork is found under its new owner."""
     made.sandbox.add_fault(at(fault, 1))

@@ -75,34 +75,34 @@ def named_certificates(environ: Mapping[str, str]) -> tuple[str, str] | None:
     Raises ConfigError for a variable that names no file and no folder.
     """
     named = [(name, environ[name]) for name in CERTIFICATE_VARIABLES if environ.get(name)]
-    for name, place in named:
-        if not any(Path(part).is_dir() for part in place.split(os.pathsep)) and not Path(place).is_file():
-            raise ConfigError(f"{name}: {place}: no such file or folder; name a PEM file, or unset it")
+    for name, value in named:
+        if not any(Path(part).is_dir() for part in value.split(os.pathsep)) and not Path(value).is_file():
+            raise ConfigError(f"{name}: {value}: no such file or folder; name a PEM file, or unset it")
     return named[0] if named else None
 
 
-def trusting(variable: str, place: str) -> ssl.SSLContext:
+def trusting(variable: str, value: str) -> ssl.SSLContext:
     """Return a context that trusts only the certificates of a PEM file or of folders.
 
     Raises ConfigError that names the variable and its value.
     """
-    where = f"{variable}: {place}"
-    if Path(place).is_file():
+    where = f"{variable}: {value}"
+    if Path(value).is_file():
         try:
-            return ssl.create_default_context(cafile=place)
+            return ssl.create_default_context(cafile=value)
         except ssl.SSLError:
             raise ConfigError(f"{where}: no certificate in it; it must be a PEM file") from None
         except OSError as error:
             raise ConfigError(f"{where}: cannot be read: {error.strerror or error}") from None
-    folders = [Path(folder) for folder in place.split(os.pathsep) if Path(folder).is_dir()]
+    folders = [Path(folder) for folder in value.split(os.pathsep) if Path(folder).is_dir()]
     if not any(_HASHED.fullmatch(path.name) for folder in folders for path in folder.iterdir()):
         raise ConfigError(f"{where}: no certificate named by its hash; run `openssl rehash` on the folder")
-    return ssl.create_default_context(capath=place)
+    return ssl.create_default_context(capath=value)
 
 
 def distrust_remedy(environ: Mapping[str, str]) -> str:
     """Say what to do about a server whose certificate is not trusted."""
     named = named_certificates(environ)
     if named:
-        return f"; trusted is only who stands in {named[0]} ({named[1]})"
+        return f"; only the certificates of {named[0]} ({named[1]}) are trusted"
     return "; if an authority of your own has signed it, name its PEM file in SSL_CERT_FILE"
