@@ -25,7 +25,7 @@ from mirror.serve.auth import (
 from mirror.serve.exchange import (
     Answer,
     ApiError,
-    Asked,
+    ApiRequest,
     headers_of,
     mirror_of,
     not_accepted,
@@ -76,7 +76,7 @@ class Api(NamedTuple):
 
     pattern: str
     route: Callable[[Sequence[str]], tuple[Names, Names]]
-    request: Callable[["Datasette", Request, Asked], Asked]
+    request: Callable[["Datasette", Request, ApiRequest], ApiRequest]
     readers: Mapping[Names, Callable[[sqlite3.Connection, Any], Answer]]
     writers: Mapping[Names, Mapping[str, Any]]
     write: Callable[[Any, Writing], Awaitable[Answer]]
@@ -135,9 +135,9 @@ async def _answered(api: Api, datasette: "Datasette", request: Request, paramete
         raise _method_not_allowed(methods, read_only=method in writers)
     said = credentials_of(request, parameters)
 
-    def asked_by(caller: Caller) -> Asked:
+    def asked_by(caller: Caller) -> ApiRequest:
         return api.request(
-            datasette, request, Asked(method=method, names=names, parameters=parameters, caller=caller)
+            datasette, request, ApiRequest(method=method, names=names, parameters=parameters, caller=caller)
         )
 
     if reader is None or method in writers:

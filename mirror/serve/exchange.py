@@ -114,7 +114,7 @@ def snapshot(connection: sqlite3.Connection, milliseconds: int) -> Iterator[None
                 connection.execute("COMMIT")
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class ApiRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request to an API: names out of the path, the first value of each parameter, and who asks."""
 
     method: str

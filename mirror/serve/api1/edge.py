@@ -21,7 +21,7 @@ from mirror.queries.repositories import parents_of
 from mirror.queries.rows import RepositoryRow
 from mirror.serve.api1 import shapes
 from mirror.serve.api_edge import Names, Parameters
-from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, Asked
+from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -55,7 +55,7 @@ def check(parameters: Parameters) -> None:
         raise ApiError(400, "Bad Request", detail="callback: This is no name of a function.")
 
 
-def request_of(datasette: "Datasette", request: Request, asked: Asked) -> Asked:
+def request_of(datasette: "Datasette", request: Request, asked: ApiRequest) -> ApiRequest:
     """Return what a route is asked: API 1.0 adds nothing."""
     del datasette, request
     return asked

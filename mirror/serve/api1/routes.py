@@ -23,7 +23,7 @@ from mirror.serve.api_edge import Api
 from mirror.serve.exchange import (
     Answer,
     ApiError,
-    Asked,
+    ApiRequest,
     bad_request,
     must_have_read_refs,
     must_know_followers,
@@ -33,7 +33,7 @@ from mirror.serve.exchange import (
     unauthorized,
 )
 
-Reader = Callable[[sqlite3.Connection, Asked], Answer]
+Reader = Callable[[sqlite3.Connection, ApiRequest], Answer]
 
 SEARCH_LIMIT = 1000
 SEARCH_MOST = 10_000
@@ -42,7 +42,7 @@ EVENTS_MOST = 1000
 EVERYTHING = 10**9
 
 
-def _repository(connection: sqlite3.Connection, asked: Asked) -> RepositoryRow:
+def _repository(connection: sqlite3.Connection, asked: ApiRequest) -> RepositoryRow:
     """Find the repository that the path names; raises ApiError 404, the same for one that is hidden."""
     full_name = "/".join(asked.names[:2])
     found = reads.repository_named(connection, asked.caller, full_name)
@@ -51,7 +51,7 @@ def _repository(connection: sqlite3.Connection, asked: Asked) -> RepositoryRow:
     return found
 
 
-def _with_refs(connection: sqlite3.Connection, asked: Asked) -> RepositoryRow:
+def _with_refs(connection: sqlite3.Connection, asked: ApiRequest) -> RepositoryRow:
     """Find the repository whose refs are asked for; raises ApiError 503 or 501 where none were read."""
     row = _repository(connection, asked)
     must_have_read_refs(row)
@@ -79,7 +79,9 @@ def _myself(connection: sqlite3.Connection, caller: Caller) -> list[AccountRow]:
     return _users(connection, caller, caller.username)
 
 
-def _shaped(connection: sqlite3.Connection, asked: Asked, rows: Sequence[RepositoryRow]) -> list[shapes.Json]:
+def _shaped(
+    connection: sqlite3.Connection, asked: ApiRequest, rows: Sequence[RepositoryRow]
+) -> list[shapes.Json]:
     """Shape repositories, with their parents inside them."""
     return shapes.repositories(rows, reads.parents_of(connection, asked.caller, rows))
 
@@ -88,37 +90,37 @@ def _seen(rows: Sequence[RepositoryRow]) -> str | None:
     return oldest(row.last_seen_at for row in rows)
 
 
-def user(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def user(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET users/U: a user and their repositories."""
     return _profile(connection, asked, _users(connection, asked.caller, asked.names[0]))
 
 
-def myself(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def myself(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET user: the same, of the caller."""
     return _profile(connection, asked, _myself(connection, asked.caller))
 
 
-def _profile(connection: sqlite3.Connection, asked: Asked, users: list[AccountRow]) -> Answer:
+def _profile(connection: sqlite3.Connection, asked: ApiRequest, users: list[AccountRow]) -> Answer:
     rows = reads.repositories_of(connection, asked.caller, users)
     body = {"repositories": _shaped(connection, asked, rows), "user": shapes.user(users[0])}
     return Answer(body=body, synced_at=_seen(rows) or users[0].last_seen_at)
 
 
-def owned(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def owned(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U: the repositories of a user, as a bare list."""
     users = _users(connection, asked.caller, asked.names[0])
     rows = reads.repositories_of(connection, asked.caller, users)
     return Answer(body=_shaped(connection, asked, rows), synced_at=_seen(rows) or users[0].last_seen_at)
 
 
-def my_repositories(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def my_repositories(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET user/repositories: what the caller owns or may work in, other owners' repositories included."""
     _myself(connection, asked.caller)
     rows = reads.repositories_for(connection, asked.caller)
     return Answer(body=_shaped(connection, asked, rows), synced_at=_seen(rows))
 
 
-def my_overview(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def my_overview(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET user/repositories/overview: the same in short, last updated first; nobody notes what was viewed."""
     _myself(connection, asked.caller)
     rows = reads.repositories_for(connection, asked.caller)
@@ -128,7 +130,7 @@ def my_overview(connection: sqlite3.Connection, asked: Asked) -> Answer:
     )
 
 
-def my_dashboard(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def my_dashboard(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET user/repositories/dashboard: the same by owner, as pairs of a user and a list."""
     _myself(connection, asked.caller)
     rows = reads.repositories_for(connection, asked.caller)
@@ -144,14 +146,14 @@ def my_dashboard(connection: sqlite3.Connection, asked: Asked) -> Answer:
     return Answer(body=body, synced_at=_seen(rows))
 
 
-def my_follows(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def my_follows(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET user/follows: what the caller follows, own repositories included."""
     _myself(connection, asked.caller)
     rows = reads.followed_by(connection, asked.caller)
     return Answer(body=_shaped(connection, asked, rows), synced_at=_seen(rows))
 
 
-def my_privileges(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def my_privileges(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET user/privileges: the workspaces that the caller belongs to."""
     (me, *_) = _myself(connection, asked.caller)
     teams = accounts.own_workspaces(connection, asked.caller)
@@ -159,7 +161,7 @@ def my_privileges(connection: sqlite3.Connection, asked: Asked) -> Answer:
     return Answer(body=body, synced_at=me.last_seen_at)
 
 
-def find(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def find(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/?name=Q: search by part of a name, with the exact count.
 
     1.0 had no paging here and sent everything; `start` and `limit` are this mirror's own.
@@ -183,32 +185,32 @@ def find(connection: sqlite3.Connection, asked: Asked) -> Answer:
     return Answer(body=body, synced_at=_seen(found.repositories))
 
 
-def repository(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def repository(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S."""
     return repository_answer(connection, asked.caller, _repository(connection, asked))
 
 
-def tags(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def tags(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S/tags: changesets by name."""
     row = _with_refs(connection, asked)
     return Answer(body=shapes.tags(refs_by_name(connection, "tag", row.id)), synced_at=row.refs_synced_at)
 
 
-def branches(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def branches(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S/branches: changesets by name."""
     row = _with_refs(connection, asked)
     body = shapes.branches(refs_by_name(connection, "branch", row.id))
     return Answer(body=body, synced_at=row.refs_synced_at)
 
 
-def branches_tags(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def branches_tags(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S/branches-tags: both in short."""
     row = _with_refs(connection, asked)
     branches, tags = (refs_by_name(connection, kind, row.id) for kind in KINDS)
     return Answer(body=shapes.branches_tags(branches, tags, row.main_branch), synced_at=row.refs_synced_at)
 
 
-def main_branch(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def main_branch(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S/main-branch; 404 for an empty repository."""
     row = _repository(connection, asked)
     if row.main_branch is None:
@@ -217,7 +219,7 @@ def main_branch(connection: sqlite3.Connection, asked: Asked) -> Answer:
     return Answer(body={"name": row.main_branch}, synced_at=row.last_seen_at)
 
 
-def followers(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def followers(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S/followers; the count can exceed the list, as it did then.
 
     The list is null where the upstream told nothing but how many there are.
@@ -232,13 +234,13 @@ def followers(connection: sqlite3.Connection, asked: Asked) -> Answer:
     return Answer(body=body, synced_at=row.last_seen_at)
 
 
-def user_followers(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def user_followers(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET users/U/followers: 501 for a known user; no upstream tells who follows a user."""
     _users(connection, asked.caller, asked.names[0])
     raise not_mirrored("who follows a user")
 
 
-def forks(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def forks(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S/forks: this mirror's own; the count is the upstream's and can exceed the list."""
     row = _repository(connection, asked)
     rows = reads.forks_of(connection, asked.caller, row.id)
@@ -247,20 +249,20 @@ def forks(connection: sqlite3.Connection, asked: Asked) -> Answer:
     return Answer(body=body, synced_at=_seen(rows) or row.last_seen_at)
 
 
-def events(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def events(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S/events: what the mirror saw change, the newest first."""
     row = _repository(connection, asked)
     return _events(connection, asked, ChangeFilter(repository_id=row.id), row.last_seen_at)
 
 
-def user_events(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def user_events(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET users/U/events: the same, over all repositories of a user."""
     users = _users(connection, asked.caller, asked.names[0])
     owners = ChangeFilter(owner_ids=tuple(user.id for user in users))
     return _events(connection, asked, owners, users[0].last_seen_at)
 
 
-def _events(connection: sqlite3.Connection, asked: Asked, about: ChangeFilter, seen: str) -> Answer:
+def _events(connection: sqlite3.Connection, asked: ApiRequest, about: ChangeFilter, seen: str) -> Answer:
     """Answer with events of a type, or of all: a fork is created too, but has an event of its own."""
     wanted = asked.parameters.get("type") or None
     kinds = tuple(kind for kind, event in shapes.EVENTS.items() if wanted in (None, event))

@@ -10,14 +10,14 @@ from mirror.queries.rows import RepositoryRow
 from mirror.serve.api1.edge import OWNER, SLUG, repository_answer
 from mirror.serve.api_edge import Writing
 from mirror.serve.body import read_fields
-from mirror.serve.exchange import Answer, ApiError, Asked, bad_request, not_found
+from mirror.serve.exchange import Answer, ApiError, ApiRequest, bad_request, not_found
 from mirror.serve.writer import WriteAccess, pass_on, settings_of
 
 Find = Callable[[str], Awaitable[RepositoryRow | None]]
 """Reads a repository as the caller may see it."""
 
 
-async def create(access: WriteAccess, request: Request, asked: Asked, _: Find) -> tuple[str, Answer]:
+async def create(access: WriteAccess, request: Request, asked: ApiRequest, _: Find) -> tuple[str, Answer]:
     """POST repositories: the name of the new repository, and the answer that its body completes."""
     settings, owner = settings_of(await read_fields(request), required=("name",))
     owner = owner or _own_namespace(asked)
@@ -25,7 +25,7 @@ async def create(access: WriteAccess, request: Request, asked: Asked, _: Find) -
     return made.full_name, Answer()
 
 
-async def update(access: WriteAccess, request: Request, asked: Asked, find: Find) -> tuple[str, Answer]:
+async def update(access: WriteAccess, request: Request, asked: ApiRequest, find: Find) -> tuple[str, Answer]:
     """PUT repositories/U/S: change the settings that are given."""
     row = await _known(find, asked)
     settings, _ = settings_of(await read_fields(request), fork_policy=row.fork_policy)
@@ -33,14 +33,14 @@ async def update(access: WriteAccess, request: Request, asked: Asked, find: Find
     return made.full_name, Answer()
 
 
-async def delete(access: WriteAccess, _: Request, asked: Asked, find: Find) -> tuple[str, Answer]:
+async def delete(access: WriteAccess, _: Request, asked: ApiRequest, find: Find) -> tuple[str, Answer]:
     """DELETE repositories/U/S: 204 and no body."""
     row = await _known(find, asked)
     await pass_on(access.to(row.full_name).delete, row.full_name, by=asked.caller.name)
     return "", Answer(status=204)
 
 
-async def fork(access: WriteAccess, request: Request, asked: Asked, find: Find) -> tuple[str, Answer]:
+async def fork(access: WriteAccess, request: Request, asked: ApiRequest, find: Find) -> tuple[str, Answer]:
     """POST repositories/U/S/fork: a fork under the caller's name, or under `owner`."""
     row = await _known(find, asked)
     settings, owner = settings_of(await read_fields(request), required=("name",))
@@ -49,14 +49,14 @@ async def fork(access: WriteAccess, request: Request, asked: Asked, find: Find) 
     return made.full_name, Answer()
 
 
-def _own_namespace(asked: Asked) -> str:
+def _own_namespace(asked: ApiRequest) -> str:
     """Return the namespace of the caller; raises ApiError 400 where the token speaks for no user."""
     if not asked.caller.username:
         raise bad_request({"owner": "This field is required, because the token speaks for no user."})
     return asked.caller.username
 
 
-async def _known(find: Find, asked: Asked) -> RepositoryRow:
+async def _known(find: Find, asked: ApiRequest) -> RepositoryRow:
     """Return the living repository of an address, as the caller may see it; raises ApiError 404."""
     full_name = "/".join(asked.names[:2])
     found = await find(full_name)
@@ -65,7 +65,7 @@ async def _known(find: Find, asked: Asked) -> RepositoryRow:
     return found
 
 
-Write = Callable[[WriteAccess, Request, Asked, Find], Awaitable[tuple[str, Answer]]]
+Write = Callable[[WriteAccess, Request, ApiRequest, Find], Awaitable[tuple[str, Answer]]]
 
 WRITERS: dict[tuple[str, ...], dict[str, Write]] = {
     ("repositories",): {"POST": create},

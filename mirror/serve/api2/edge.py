@@ -21,8 +21,7 @@ from mirror.serve.api2.listings import ROLES
 from mirror.serve.api2.paging import Listing, Page, order_of, queried, read_page
 from mirror.serve.api2.shapes import Json, Links, Shapes
 from mirror.serve.api_edge import Names, Parameters
-from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, address_of, oldest
-from mirror.serve.exchange import Asked as ApiRequest
+from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest, address_of, oldest
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -35,11 +34,11 @@ HEADERS = {"X-RateLimit-Limit": "1000000"}
 _IN_PATHS = "/$;&=@!,:+"
 
 
-class Asked(ApiRequest, frozen=True, kw_only=True):
+class Api2Request(ApiRequest, frozen=True, kw_only=True):
     """A request to API 2.0: with the links that its answer has, and the `fields` that are asked for."""
 
     links: Links
-    pages: paging.Links
+    pages: paging.PageLinks
     selection: Selection | None = None
 
     @property
@@ -58,7 +57,7 @@ class Asked(ApiRequest, frozen=True, kw_only=True):
         return msgspec.structs.replace(answer, body=self.selection.of(answer.body))
 
 
-Reader = Callable[[sqlite3.Connection, Asked], Answer]
+Reader = Callable[[sqlite3.Connection, Api2Request], Answer]
 
 
 def route(names: Sequence[str]) -> tuple[Names, Names]:
@@ -79,20 +78,20 @@ def route(names: Sequence[str]) -> tuple[Names, Names]:
     return tuple(names), ()
 
 
-def request_of(datasette: "Datasette", request: Request, asked: ApiRequest) -> Asked:
+def request_of(datasette: "Datasette", request: Request, asked: ApiRequest) -> Api2Request:
     """Add what API 2.0 asks besides; raises ApiError 400."""
     origin = address_of(datasette, request)
     api = f"{origin}{request.url_vars['prefix']}"
     rest = (request.url_vars["rest"] or "/").rstrip("/")
     here = f"{api}{quote(unquote(rest), safe=_IN_PATHS)}"
     fields = asked.parameters.get("fields")
-    return Asked(
+    return Api2Request(
         method=asked.method,
         names=asked.names,
         parameters=asked.parameters,
         caller=asked.caller,
         links=Links(origin, api),
-        pages=paging.Links(here, asked.parameters),
+        pages=paging.PageLinks(here, asked.parameters),
         selection=selection(fields) if fields else None,
     )
 
@@ -120,7 +119,7 @@ def no_workspace(name: str) -> ApiError:
     return ApiError(404, f"No workspace with identifier '{name}'.")
 
 
-def find_repository(connection: sqlite3.Connection, asked: Asked) -> RepositoryRow:
+def find_repository(connection: sqlite3.Connection, asked: Api2Request) -> RepositoryRow:
     """Find the repository that the path names; raises ApiError 404."""
     found = repository_in_workspace(connection, asked.caller, *asked.names[:2])
     if found is None:
@@ -128,19 +127,19 @@ def find_repository(connection: sqlite3.Connection, asked: Asked) -> RepositoryR
     return found
 
 
-def repository(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def repository(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET repositories/W/S, by slug or by uuid."""
     return repository_answer(connection, asked, find_repository(connection, asked))
 
 
-def repository_answer(connection: sqlite3.Connection, asked: Asked, row: RepositoryRow) -> Answer:
+def repository_answer(connection: sqlite3.Connection, asked: Api2Request, row: RepositoryRow) -> Answer:
     """Answer with one repository."""
     owner = accounts_by_ids(connection, [row.owner_id])[row.owner_id]
     return Answer(body=asked.shapes.repository(row, owner), synced_at=row.last_seen_at)
 
 
 def page_of(
-    connection: sqlite3.Connection, asked: Asked, listing: Listing, *, counted: bool = True
+    connection: sqlite3.Connection, asked: Api2Request, listing: Listing, *, counted: bool = True
 ) -> tuple[Page, paging.Window]:
     """Read the page of a listing that is asked for; raises ApiError 400 that names what cannot be read."""
     window = paging.window(asked.parameters)
@@ -156,7 +155,7 @@ def page_of(
 
 
 def envelope(
-    asked: Asked,
+    asked: Api2Request,
     page: Page,
     window: paging.Window,
     values: Sequence[Json],
@@ -176,7 +175,7 @@ def envelope(
 
 
 def shaped(
-    connection: sqlite3.Connection, asked: Asked, rows: Sequence[RepositoryRow]
+    connection: sqlite3.Connection, asked: Api2Request, rows: Sequence[RepositoryRow]
 ) -> tuple[list[Json], str | None]:
     """Shape the repositories of a page, with their owners; nothing where only the frame is wanted."""
     synced_at = oldest(row.last_seen_at for row in rows)
@@ -187,7 +186,7 @@ def shaped(
     return [shapes.repository(row, owners[row.owner_id]) for row in rows], synced_at
 
 
-def listed(connection: sqlite3.Connection, asked: Asked, listing: Listing, seen: str | None) -> Answer:
+def listed(connection: sqlite3.Connection, asked: Api2Request, listing: Listing, seen: str | None) -> Answer:
     """Answer with a page of repositories."""
     page, window = page_of(connection, asked, listing)
     rows = repositories_by_ids(connection, asked.caller, [row[0] for row in page.rows])
@@ -197,7 +196,7 @@ def listed(connection: sqlite3.Connection, asked: Asked, listing: Listing, seen:
 
 def accounts_of(
     connection: sqlite3.Connection,
-    asked: Asked,
+    asked: Api2Request,
     listing: Listing,
     shape: Callable[[AccountRow, Any], Json],
     seen: str | None = None,
@@ -210,7 +209,7 @@ def accounts_of(
     return envelope(asked, page, window, values, oldest(row.last_seen_at for row, _ in rows) or seen)
 
 
-def role_of(asked: Asked, roles: Sequence[str] = ROLES) -> str | None:
+def role_of(asked: Api2Request, roles: Sequence[str] = ROLES) -> str | None:
     """Read the `role` parameter; raises ApiError 400."""
     role = asked.parameters.get("role") or None
     if role is not None and role not in roles:

@@ -67,7 +67,7 @@ def opaque(number: int, after: Sequence[Any], size: int | None) -> str:
     return _MARK + base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
-class Links(msgspec.Struct, frozen=True):
+class PageLinks(msgspec.Struct, frozen=True):
     """Makes the addresses of other pages: the one that was asked for, with another `page`."""
 
     address: str

@@ -17,7 +17,7 @@ from mirror.serve.api2.edge import (
     NAME,
     REPOSITORY,
     WORKSPACE,
-    Asked,
+    Api2Request,
     Reader,
     accounts_of,
     envelope,
@@ -37,14 +37,14 @@ from mirror.serve.exchange import Answer, ApiError, must_have_read_refs, not_mir
 from mirror.times import normalised
 
 
-def _workspace(connection: sqlite3.Connection, asked: Asked) -> AccountRow:
+def _workspace(connection: sqlite3.Connection, asked: Api2Request) -> AccountRow:
     found = accounts.owner_named(connection, asked.names[0])
     if found is None:
         raise no_workspace(asked.names[0])
     return found
 
 
-def _account(connection: sqlite3.Connection, asked: Asked) -> AccountRow:
+def _account(connection: sqlite3.Connection, asked: Api2Request) -> AccountRow:
     found = accounts.account_named(connection, asked.caller, asked.names[0])
     if found is None:
         raise ApiError(404, asked.names[0])
@@ -65,19 +65,19 @@ def _myself(connection: sqlite3.Connection, caller: Caller) -> AccountRow:
     return mine[next(one for one in caller.user_ids if one in mine)]
 
 
-def user(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def user(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET user: whom the caller speaks as."""
     row = _myself(connection, asked.caller)
     return Answer(body=asked.shapes.full_user(row), synced_at=row.last_seen_at)
 
 
-def users(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def users(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET users/U, by name, uuid or account id; names are not accepted upstream any more."""
     row = _account(connection, asked)
     return Answer(body=asked.shapes.full_user(row), synced_at=row.last_seen_at)
 
 
-def teams(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def teams(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET teams/T: gone upstream; a person's own workspace is no team."""
     row = _account(connection, asked)
     if row.kind == "user" or not row.is_owner:
@@ -85,20 +85,20 @@ def teams(connection: sqlite3.Connection, asked: Asked) -> Answer:
     return Answer(body=asked.shapes.team(row), synced_at=row.last_seen_at)
 
 
-def workspaces(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def workspaces(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET workspaces: whatever the caller may see something of; gone upstream since April 2026."""
     listing = listings.workspaces(asked.caller, role_of(asked, ("owner", "collaborator", "member")))
     shapes = asked.shapes
     return accounts_of(connection, asked, listing, lambda row, _: shapes.workspace(row))
 
 
-def workspace(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def workspace(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET workspaces/W, by slug or by uuid."""
     row = _workspace(connection, asked)
     return Answer(body=asked.shapes.workspace(row), synced_at=row.last_seen_at)
 
 
-def _open_workspace(connection: sqlite3.Connection, asked: Asked) -> AccountRow:
+def _open_workspace(connection: sqlite3.Connection, asked: Api2Request) -> AccountRow:
     """Find a workspace whose members the caller may see; raises ApiError 401, 403 or 404."""
     if not asked.caller.known:
         raise unauthorized()
@@ -108,7 +108,7 @@ def _open_workspace(connection: sqlite3.Connection, asked: Asked) -> AccountRow:
     return row
 
 
-def members(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def members(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET workspaces/W/members: for those who may see the workspace's private repositories, as upstream."""
     row, shapes = _open_workspace(connection, asked), asked.shapes
     return accounts_of(
@@ -120,7 +120,7 @@ def members(connection: sqlite3.Connection, asked: Asked) -> Answer:
     )
 
 
-def member(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def member(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET workspaces/W/members/U: one membership, by uuid, account id or name."""
     row = _open_workspace(connection, asked)
     found = accounts.account_named(connection, asked.caller, asked.names[1])
@@ -131,7 +131,7 @@ def member(connection: sqlite3.Connection, asked: Asked) -> Answer:
     return Answer(body=asked.shapes.membership(found, row, page.rows[0][-1]), synced_at=found.last_seen_at)
 
 
-def my_workspaces(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def my_workspaces(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET user/workspaces: where the caller may work; a token, which sees everything, may everywhere."""
     if not asked.caller.known:
         raise unauthorized()
@@ -141,7 +141,7 @@ def my_workspaces(connection: sqlite3.Connection, asked: Asked) -> Answer:
     return accounts_of(connection, asked, listing, asked.shapes.workspace_access)
 
 
-def my_permissions(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def my_permissions(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET user/permissions/repositories: gone upstream since April 2026; rights are the workspace's."""
     me = _myself(connection, asked.caller)
     page, window = page_of(connection, asked, listings.own_repositories(asked.caller))
@@ -152,7 +152,7 @@ def my_permissions(connection: sqlite3.Connection, asked: Asked) -> Answer:
     return envelope(asked, page, window, values, me.last_seen_at)
 
 
-def all_repositories(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def all_repositories(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET repositories: everything the caller may see, the oldest first; gone upstream since April 2026.
 
     In that order `next` has an `after`, as it had then, for clients that take it from there. Behind an
@@ -168,7 +168,7 @@ def all_repositories(connection: sqlite3.Connection, asked: Asked) -> Answer:
     return envelope(asked, page, window, values, synced_at, **({"after": beyond} if beyond else {}))
 
 
-def _since(asked: Asked) -> str | None:
+def _since(asked: Api2Request) -> str | None:
     text = asked.parameters.get("after")
     if not text:
         return None
@@ -178,7 +178,7 @@ def _since(asked: Asked) -> str | None:
         raise ApiError(400, "Invalid after", detail="It is a date like 2026-11-01T10:00:00+00:00.") from None
 
 
-def workspace_repositories(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def workspace_repositories(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET repositories/W."""
     owners = accounts.owners_named(connection, asked.names[0])
     if not owners:
@@ -187,14 +187,14 @@ def workspace_repositories(connection: sqlite3.Connection, asked: Asked) -> Answ
     return listed(connection, asked, listing, owners[0].last_seen_at)
 
 
-def forks(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def forks(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET repositories/W/S/forks: those that the caller may see."""
     row = find_repository(connection, asked)
     listing = listings.repositories(asked.caller, parent=row.id, role=role_of(asked))
     return listed(connection, asked, listing, row.last_seen_at)
 
 
-def watchers(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def watchers(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET repositories/W/S/watchers: as many as the mirror knows, which can be fewer than are counted."""
     row = find_repository(connection, asked)
     if row.followers_count != 0 and not accounts.has_followers(connection, row.id):
@@ -204,14 +204,14 @@ def watchers(connection: sqlite3.Connection, asked: Asked) -> Answer:
     return accounts_of(connection, asked, listing, lambda user, _: shapes.account(user), row.last_seen_at)
 
 
-def _with_refs(connection: sqlite3.Connection, asked: Asked) -> RepositoryRow:
+def _with_refs(connection: sqlite3.Connection, asked: Api2Request) -> RepositoryRow:
     """Find the repository whose refs are asked for; raises ApiError 503 or 501 where none were read."""
     row = find_repository(connection, asked)
     must_have_read_refs(row)
     return row
 
 
-def _refs(connection: sqlite3.Connection, asked: Asked, *kinds: Kind) -> Answer:
+def _refs(connection: sqlite3.Connection, asked: Api2Request, *kinds: Kind) -> Answer:
     row = _with_refs(connection, asked)
     page, window = page_of(connection, asked, listings.refs(row.id, *kinds))
     shapes = asked.shapes
@@ -219,22 +219,22 @@ def _refs(connection: sqlite3.Connection, asked: Asked, *kinds: Kind) -> Answer:
     return envelope(asked, page, window, values, row.refs_synced_at)
 
 
-def refs(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def refs(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET repositories/W/S/refs: branches and tags by name, in one list."""
     return _refs(connection, asked, "branch", "tag")
 
 
-def branches(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def branches(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET repositories/W/S/refs/branches."""
     return _refs(connection, asked, "branch")
 
 
-def tags(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def tags(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET repositories/W/S/refs/tags."""
     return _refs(connection, asked, "tag")
 
 
-def _ref(connection: sqlite3.Connection, asked: Asked, kind: Kind) -> Answer:
+def _ref(connection: sqlite3.Connection, asked: Api2Request, kind: Kind) -> Answer:
     row, name = _with_refs(connection, asked), asked.names[2]
     found = ref_named(connection, kind, row.id, name)
     if found is None:
@@ -242,12 +242,12 @@ def _ref(connection: sqlite3.Connection, asked: Asked, kind: Kind) -> Answer:
     return Answer(body=asked.shapes.ref(row, found), synced_at=row.refs_synced_at)
 
 
-def branch(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def branch(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET repositories/W/S/refs/branches/NAME."""
     return _ref(connection, asked, "branch")
 
 
-def tag(connection: sqlite3.Connection, asked: Asked) -> Answer:
+def tag(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET repositories/W/S/refs/tags/NAME."""
     return _ref(connection, asked, "tag")
 

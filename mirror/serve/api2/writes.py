@@ -11,7 +11,14 @@ from mirror.model import FORK_POLICIES, RepositorySettings, slug_of
 from mirror.queries.accounts import owner_named
 from mirror.queries.caller import Caller
 from mirror.queries.rows import RepositoryRow
-from mirror.serve.api2.edge import REPOSITORY, WORKSPACE, Asked, find_repository, no_workspace, repository
+from mirror.serve.api2.edge import (
+    REPOSITORY,
+    WORKSPACE,
+    Api2Request,
+    find_repository,
+    no_workspace,
+    repository,
+)
 from mirror.serve.api_edge import Writing
 from mirror.serve.body import (
     FORM,
@@ -171,7 +178,7 @@ WRITERS: dict[tuple[str, ...], dict[str, Write]] = {
 
 async def written(write: Write, writing: Writing) -> Answer:
     """Pass a write on, then answer with what the mirror shows of it."""
-    database, asked = writing.database, cast("Asked", writing.asked)
+    database, asked = writing.database, cast("Api2Request", writing.asked)
 
     async def find() -> RepositoryRow:
         return cast(

@@ -74,7 +74,7 @@ SOON = 0.1
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A search as its address says it; what an address says wrongly is left out."""
 
     q: str = ""
@@ -97,13 +97,13 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         return ({"q": self.q} if self.q else {}) | self.filters | size
 
 
-def asked_of(visit: Visit) -> Asked:
+def asked_of(visit: Visit) -> SearchRequest:
     """Read a search from an address."""
     said = visit.parameters
     chosen = {name: said.get(name, "") for name in CHOICES if said.get(name, "") in CHOICES[name]}
     if not visit.caller.known:
         chosen.pop("visibility", None)
-    return Asked(
+    return SearchRequest(
         q=said.get("q", "").strip()[:LONGEST_QUERY],
         owner=said.get("owner", "").strip()[:LONGEST_QUERY],
         language=said.get("language", "").strip()[:LONGEST_QUERY],
@@ -113,7 +113,7 @@ def asked_of(visit: Visit) -> Asked:
     )
 
 
-def find(connection: sqlite3.Connection, caller: Caller, asked: Asked) -> FoundRepositories:
+def find(connection: sqlite3.Connection, caller: Caller, asked: SearchRequest) -> FoundRepositories:
     """Search as asked."""
     chosen = asked.choices
     filters: Filters = {
@@ -205,7 +205,7 @@ async def as_csv(visit: Visit) -> Response:
     return Response(body, headers=headers, content_type="text/csv; charset=utf-8")
 
 
-async def _found(visit: Visit, asked: Asked) -> tuple[FoundRepositories, float]:
+async def _found(visit: Visit, asked: SearchRequest) -> tuple[FoundRepositories, float]:
     """Search, and say how many milliseconds it took."""
 
     def work(connection: sqlite3.Connection) -> tuple[FoundRepositories, float]:
@@ -218,7 +218,7 @@ async def _found(visit: Visit, asked: Asked) -> tuple[FoundRepositories, float]:
     return await visit.read(work, times=1 if is_first else FAR)
 
 
-async def _near(visit: Visit, asked: Asked) -> list[Near]:
+async def _near(visit: Visit, asked: SearchRequest) -> list[Near]:
     """Ask what was meant, filters aside."""
 
     def work(connection: sqlite3.Connection) -> list[Near]:
