@@ -1,14 +1,14 @@
-"""How fresh a mirror is: looks where changes are likely, against fixed intervals with as many requests.
+"""How fresh a mirror is: adaptive watching compared with fixed intervals, with the same number of requests.
 
     python benchmarks/freshness.py [--repositories N ...] [--per-hour N] [--days N]
 
-The workspaces are the sandbox's, or many small ones; pushes go to repositories by Zipf's law, one by one or
-in sessions of work. The rules are the product's own (`mirror.background.freshness`), with what a mirror can
-know: when each repository was updated last, as of the last look. Waits are from a push to the look that finds
-it; what was never found counts as found at the end. There are two ways of fixed intervals, both with as many
-requests, refs included: all workspaces in turn, by the same listings, and, as tools without such listings do,
-all repositories one by one. `best` is what nobody could beat by looks alone who knew the true rates of single
-pushes.
+The workspaces are the sandbox's, or many small ones. Pushes are distributed over repositories by Zipf's
+law, single ones or in sessions of work. The rules are the product's own (`mirror.scheduler.freshness`),
+with what a mirror can know: when each repository was last updated, as of the last watch run. A wait is the
+time from a push to the run that finds it; a push that is never found counts as found at the end. There are
+two kinds of fixed intervals, with the same number of requests, refs included: all workspaces in turn, by
+the same listings; and all repositories one by one, as tools without such listings do. `best` is the limit
+for single pushes if their true rates were known.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import NamedTuple
 
-from mirror.background.freshness import WatchedWorkspace, due
+from mirror.scheduler.freshness import WatchedWorkspace, due
 from mirror.sandbox import World
 from mirror.sandbox.exchange import TOKEN
 
@@ -31,7 +31,7 @@ SESSION_PUSHES, SESSION_PAUSE = 6, 600.0
 
 
 class Outcome(NamedTuple):
-    """What a way of looking cost, an hour, and how long changes waited for it, in minutes."""
+    """The requests an hour of one strategy, and how long changes waited for it, in minutes."""
 
     listings: float
     refs: float
@@ -41,7 +41,7 @@ class Outcome(NamedTuple):
 
 
 class History:
-    """The pushes of some days to the repositories of some workspaces, each in order."""
+    """The pushes of some days to the repositories of some workspaces, in order."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class History:
         for at, repository in sorted(self._drawn(count, sessions=sessions)):
             self.pushes[owners[repository]].append((at, repository))
         total = sum(weights)
-        # Before the history there was one like it: a last push by the repository's own rate.
+        # The history has a past: a last push, by the rate of the repository.
         rates = [weight / total * count / self.seconds for weight in weights]
         self.before = [-self.random.expovariate(rate) for rate in rates]
         self.first = [0, *accumulate(sizes)]
@@ -82,7 +82,7 @@ class History:
 
 
 class Looking:
-    """The state of looks at a history: what was found when."""
+    """The state of watching a history: what was found when."""
 
     def __init__(self, history: History) -> None:
         self.history = history
@@ -93,7 +93,7 @@ class Looking:
         self.listings = self.refs = 0
 
     def look(self, workspace: int, now: float) -> None:
-        """List a workspace; each repository that was pushed to since is asked for its refs once."""
+        """List a workspace, and read the refs of each repository that was pushed to since."""
         pushes, place = self.history.pushes[workspace], self.found[workspace]
         stale_since = dict[int, float]()
         while place < len(pushes) and pushes[place][0] <= now:
@@ -110,13 +110,13 @@ class Looking:
             self.stale_seconds += sum(now - at for at in stale_since.values())
 
     def watched(self, workspace: int, now: float) -> WatchedWorkspace:
-        """Say what the mirror knows of a workspace that it lists now."""
+        """Return what the mirror knows of a workspace that it lists now."""
         first, last = self.history.first[workspace], self.history.first[workspace + 1]
         ages = array("d", (now - at for at in self.updated[first:last]))
         return WatchedWorkspace(name=str(workspace), listed=now, ages=ages)
 
     def outcome(self) -> Outcome:
-        """Count what was never found as found at the end, and tell how it was."""
+        """Count what was never found as found at the end, and return the result."""
         hours = (self.history.seconds / 86_400 - WARM_DAYS) * 24
         listings, refs = self.listings / hours, self.refs / hours
         for workspace in range(len(self.history.sizes)):
@@ -128,7 +128,7 @@ class Looking:
 
 
 def adaptive(history: History, per_hour: float) -> Outcome:
-    """Look where changes are likely."""
+    """Watch where changes are likely."""
     looking, now, room = Looking(history), 0.0, 0.0
     known = [
         looking.watched(workspace, -history.random.uniform(0, 3600))
@@ -145,7 +145,7 @@ def adaptive(history: History, per_hour: float) -> Outcome:
 
 
 def fixed(history: History, per_hour: float) -> Outcome:
-    """Look at all workspaces in turn."""
+    """List all workspaces in turn."""
     looking, count = Looking(history), len(history.sizes)
     apart = max(count / per_hour * 3600, TICK)
     now, turn = 0.0, 0
@@ -157,7 +157,7 @@ def fixed(history: History, per_hour: float) -> Outcome:
 
 
 def one_by_one(history: History, per_hour: float) -> tuple[float, float]:
-    """Ask for the refs of all repositories in turn; return mean and 95th percentile of waits, in minutes."""
+    """Read the refs of all repositories in turn; return mean and 95th percentile of waits, in minutes."""
     cycle = sum(history.sizes) / per_hour * 3600
     waits = sorted(
         (repository / sum(history.sizes) * cycle - at) % cycle
@@ -169,31 +169,31 @@ def one_by_one(history: History, per_hour: float) -> tuple[float, float]:
 
 
 def sandbox_sizes(repositories: int) -> list[int]:
-    """Count the repositories of each of the sandbox's workspaces."""
+    """Return the number of repositories of each workspace of the sandbox."""
     world = World(repositories)
     sizes = [len(world.order(workspace, "created_on", TOKEN)) for workspace in world.workspaces]
     return [size for size in sizes if size]
 
 
 def many_sizes(repositories: int) -> list[int]:
-    """Give the repositories to a tenth as many owners, by Zipf's law."""
+    """Distribute the repositories over a tenth as many owners, by Zipf's law."""
     weights = [1 / rank for rank in range(1, repositories // 10 + 1)]
     total = sum(weights)
     return [max(1, round(weight / total * repositories)) for weight in weights]
 
 
 def best_possible(history: History) -> float:
-    """Return how much fresher looks by the true rates are than looks in turn, each rate told beforehand."""
+    """Return how much fresher watching by known true rates is than listing in turn."""
     rates = [sum(history.weights[history.first[w] : history.first[w + 1]]) for w in range(len(history.sizes))]
     return len(rates) * sum(rates) / sum(math.sqrt(rate) for rate in rates) ** 2
 
 
 def compared(sizes: list[int], *, per_hour: float, days: float, sessions: bool) -> str:
-    """Compare both on one history, as a line of a table."""
+    """Compare both on one history, and print a line of the table."""
     history = History(sizes, days, sessions=sessions)
     ours = adaptive(history, min(per_hour, len(sizes) * 3600 / SHORTEST))
     theirs = fixed(history, ours.listings)
-    # Looks that come sooner find pushes one by one and ask for refs more often: so may they.
+    # Earlier runs find pushes one by one and read refs more often, so the others may too.
     theirs = fixed(history, ours.listings + ours.refs - theirs.refs)
     naive = one_by_one(history, ours.listings + ours.refs)
     cells = (
@@ -213,7 +213,7 @@ def compared(sizes: list[int], *, per_hour: float, days: float, sessions: bool) 
 
 
 def main() -> None:
-    """Print a table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--repositories", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--per-hour", type=float, default=285.0, help="listings; the default of `watch`")

@@ -1,9 +1,9 @@
-"""The comparison with the product itself: a served sandbox, real syncs over HTTP, a clock that is wound.
+"""The comparison of `freshness.py` with the product itself: a sandbox, real syncs over HTTP, a manual clock.
 
     python benchmarks/freshness_sandbox.py [--repositories N] [--per-hour N] [--hours N] [--sessions]
 
-Pushes are made in the sandbox at their moments; when the mirror had them is read from its table `changes`.
-Slow: every look is a run of its own.
+Pushes are made in the sandbox at their times; the table `changes` of the mirror says when it had them. It is
+slow, because each watch run is a run of its own.
 """
 
 import argparse
@@ -34,19 +34,19 @@ Chooser = Callable[[datetime], list[str]]
 
 
 class Clock:
-    """A clock that is wound by hand; no two readings agree."""
+    """A clock that is set by hand; no two readings are equal."""
 
     def __init__(self) -> None:
         self.moment = START - timedelta(seconds=PAST_SECONDS)
 
     def now(self) -> datetime:
-        """Tell the time."""
+        """Return the time."""
         self.moment += timedelta(microseconds=1)
         return self.moment
 
 
 class Trial:
-    """A sandbox, its mirror, and the pushes that are yet to come."""
+    """A sandbox, its mirror, and the pushes still to come."""
 
     def __init__(self, folder: Path, history: History, repositories: int) -> None:
         self.clock, self.history = Clock(), history
@@ -60,7 +60,7 @@ class Trial:
         before = [(at, repository, owners[repository]) for repository, at in enumerate(history.before)]
         pushes = [(*push, owner) for owner, some in enumerate(history.pushes) for push in some]
         every = sorted((at - late, repository, owner) for at, repository, owner in [*before, *pushes])
-        for at, repository, owner in every:  # what the mirror can know when it begins
+        for at, repository, owner in every:  # what the mirror can know at its start
             if -PAST_SECONDS < at < 0:
                 self.clock.moment = max(self.clock.moment, START + timedelta(seconds=at))
                 self.sandbox.do("push", self.names[owner][repository - history.first[owner]])
@@ -74,7 +74,7 @@ class Trial:
         return row.full_name
 
     def run(self, config: Config, hours: float, choose: Chooser) -> tuple[int, list[float]]:
-        """Let time go by, look where `choose` says; return the requests and the minutes pushes waited."""
+        """Advance the time, watch what `choose` selects; return the requests and the waits in minutes."""
         sync_all(config, SyncOptions(), report=Silent(), stop=threading.Event(), clock=self.clock.now)
         first, until = self._requests(), hours * 3600
         ticks = 0.0
@@ -101,7 +101,7 @@ class Trial:
             return int(connection.execute("SELECT sum(requests) FROM sync_runs").fetchone()[0])
 
     def _waits(self) -> list[float]:
-        """Hold pushes against the moments at which the mirror saw refs move; the rest wait to the end."""
+        """Match pushes with the times at which the mirror saw refs move; the others wait to the end."""
         with closing(sqlite3.connect(self.database)) as connection:
             rows = connection.execute(
                 """SELECT r.full_name, c.at FROM changes c JOIN repositories r ON r.id = c.repository_id
@@ -120,7 +120,7 @@ class Trial:
 def trial(
     repositories: int, per_hour: float, hours: float, *, pushes_a_day: float, sessions: bool, adaptive: bool
 ) -> tuple[int, list[float]]:
-    """Run one way of looking; return the requests that it cost, and the minutes that pushes waited."""
+    """Run one strategy; return its requests, and the minutes that pushes waited."""
     history = History(sandbox_sizes(repositories), hours / 24, sessions=sessions, pushes_a_day=pushes_a_day)
     with tempfile.TemporaryDirectory() as folder:
         made = Trial(Path(folder), history, repositories)
@@ -154,7 +154,7 @@ def trial(
 
 
 def main() -> None:
-    """Print both, the fixed intervals with as many requests as the others."""
+    """Print both strategies, with the same number of requests."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--repositories", type=int, default=1_000)
     parser.add_argument("--per-hour", type=float, default=40.0)

@@ -1,9 +1,9 @@
-"""How long the pages take, asked over HTTP one after another, as one reader does.
+"""How long pages take, requested over HTTP one after another, as by one reader.
 
     python benchmarks/pages.py --repositories 1000000
     python benchmarks/pages.py --database big/mirror.db
 
-Printed for each page are the median and the slowest of its answers in milliseconds, the first one apart.
+Prints for each page the first, the median and the slowest response in milliseconds.
 """
 
 import argparse
@@ -56,7 +56,7 @@ PAGES = {
 
 
 def ask(connection: http.client.HTTPConnection, path: str) -> float:
-    """Ask once; return milliseconds."""
+    """Request a page once; return milliseconds."""
     start = time.perf_counter()
     connection.request("GET", path)
     answer = connection.getresponse()
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def report(address: str, times: int) -> None:
-    """Ask for every page and print its line."""
+    """Request every page and print its line."""
     connection = http.client.HTTPConnection(urlsplit(address).netloc)
     print(f"{'':16}{'first':>10}{'median':>10}{'slowest':>10}   ms")
     for name, paths in PAGES.items():

@@ -1,13 +1,13 @@
-"""Name search beside SQLite's own FTS5: the same file, the same queries, the same run, rows included.
+"""Name search compared with SQLite's FTS5: the same file, queries and run, reading the rows included.
 
     python benchmarks/search.py --repositories 1000000 --json
     python benchmarks/search.py --names names.tsv --queries queries.txt --json --keep search.db
 
-A names file has owner, slug, name, followers and private (0 or 1) between tabs; a queries file one query a
-line. The baseline is an FTS5 table with the trigram tokenizer as SQLite's documentation shows it, and its
-GLOB below three characters. Both answer with the exact count and the twenty best rows. Every answer of
-the one is compared with the other's. Times are the best of three, or the first where that
-was slow: whatever else runs on the machine is not measured.
+A names file has the tab-separated columns owner, slug, name, followers and private (0 or 1); a queries file
+has a query a line. The baseline is an FTS5 table with the trigram tokenizer as SQLite's documentation shows
+it, and GLOB on it for queries below three characters. Both return the exact count and the twenty best rows,
+and every answer is compared. Times are the best of three, or the first if it was slow, so that other
+processes on the machine matter less.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def _measure(path: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def fill(path: Path, names: Iterable[Named]) -> tuple[int, list[str]]:
-    """Load rows as a first sync leaves them; returns their number and a sample of their names."""
+    """Load rows as a first sync leaves them; return their number and a sample of their names."""
     if path.exists():
         raise SystemExit(f"{path}: exists already")
     filled, sample = 0, list[str]()
@@ -135,7 +135,7 @@ def fill(path: Path, names: Iterable[Named]) -> tuple[int, list[str]]:
 
 
 def _drop_indexes(store: Store) -> list[str]:
-    """Do without the indexes that play no part here while rows are loaded; returns how to make them again."""
+    """Drop the SQL indexes while rows are loaded; return the statements that create them again."""
     found = store.rows(
         """SELECT name, sql FROM sqlite_master
            WHERE type = 'index' AND tbl_name IN ('repositories', 'users') AND sql IS NOT NULL"""
@@ -157,7 +157,7 @@ def _pages(names: Iterable[Named], size: int) -> Iterable[list[Named]]:
 
 
 def _build(path: Path) -> dict[str, float]:
-    """Build the index in this process, and say how long and how much memory that took."""
+    """Build the index in this process; return the seconds and the peak of memory."""
     with Store(path) as store:
         begun = time.perf_counter()
         store.finish_search_index()
@@ -167,7 +167,7 @@ def _build(path: Path) -> dict[str, float]:
 
 
 def _build_baseline(path: Path) -> float:
-    """Index the same normalised names with FTS5; the slug only where it differs."""
+    """Index the same normalised names with FTS5, and the slug if it differs; return the seconds."""
     begun = time.perf_counter()
     with Store(path) as store:
         store.connection.create_function("normalise", 1, normalise, deterministic=True)
@@ -183,7 +183,7 @@ def _build_baseline(path: Path) -> float:
 
 
 def _baseline(reader: sqlite3.Connection, query: str) -> tuple[int, list[Any]]:
-    """Ask FTS5 for the count and the best rows."""
+    """Return the count and the best rows from FTS5."""
     part = normalise(query)
     if len(part) < 3:
         where = "(b.name GLOB :match OR b.slug GLOB :match)"
@@ -196,7 +196,7 @@ def _baseline(reader: sqlite3.Connection, query: str) -> tuple[int, list[Any]]:
 
 
 def _compare(reader: sqlite3.Connection, queries: list[str]) -> tuple[list[float], list[float], int]:
-    """Answer every query in both ways, and count where count or rows differ."""
+    """Answer every query in both ways; return the times, and how many answers differ."""
     times, baseline_times, mismatches = list[float](), list[float](), 0
     for number, query in enumerate(queries, 1):
         seconds, found = _timed(partial(find_repositories, reader, OPERATOR, query, limit=LIMIT))
@@ -213,7 +213,7 @@ def _compare(reader: sqlite3.Connection, queries: list[str]) -> tuple[list[float
 
 
 def _timed(ask: Callable[[], Any]) -> tuple[float, Any]:
-    """Return the seconds of the best of three calls, or of the first where that was slow, and the answer."""
+    """Return the seconds of the best of three calls, or of the first if it was slow, and the answer."""
     best = float("inf")
     for _ in range(3):
         begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Rows as a sync leaves them, and ten thousand changes to them, for `benchmarks/search.py`."""
+"""Rows as a sync leaves them, and 10,000 changes to them, for `benchmarks/search.py`."""
 
 import sqlite3
 import sys
@@ -21,7 +21,7 @@ INSERT = """INSERT INTO repositories (id, upstream_id, uuid, owner_id, slug, nam
 
 
 def row_of(number: int, named: Named, owners: dict[str, int]) -> tuple[Any, ...]:
-    """Return the values of INSERT; `owners` gives each owner its id."""
+    """Return the values of INSERT; `owners` maps each owner to its id, and is extended."""
     owner = owners.setdefault(named.owner, len(owners) + 1)
     created = (
         f"20{10 + number % 15}-{1 + number % 12:02}-{1 + number % 28:02}T12:00:00.{number % 1_000_000:06}Z"
@@ -34,7 +34,7 @@ def row_of(number: int, named: Named, owners: dict[str, int]) -> tuple[Any, ...]
 
 
 def update(path: Path) -> float:
-    """Change 10,000 repositories in pages of 100, and return the seconds that the index took of it."""
+    """Change 10,000 repositories in pages of 100; return the seconds that the index took."""
     spent = 0.0
     with Store(path) as store:
         highest = store.row("SELECT max(id) FROM repositories")[0]
@@ -52,7 +52,7 @@ def update(path: Path) -> float:
 
 
 def _change(connection: sqlite3.Connection, number: int, row_id: int, new_id: int) -> None:
-    """Make one change: 40 % are new, 40 % gain a follower, 10 % are renamed, 5 % seen or hidden, 5 % gone."""
+    """Make one change: 40 % new rows, 40 % new followers, 10 % renamed, 5 % visibility, 5 % gone."""
     turn = number % 20
     if turn < 8:
         named = next(make_names(1, seed=number))

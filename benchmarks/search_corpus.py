@@ -1,4 +1,4 @@
-"""Names and queries for `benchmarks/search.py`: read from files, or made so that they look like real ones."""
+"""Names and queries for `benchmarks/search.py`: read from files, or generated to look like real ones."""
 
 import random
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _SOUNDS = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aei
 
 
 class Named(NamedTuple):
-    """A repository as far as the search is concerned; what a line of a names file says."""
+    """What the search needs of a repository: a line of a names file."""
 
     owner: str
     slug: str
@@ -38,7 +38,7 @@ def read_names(path: Path) -> Iterator[Named]:
 
 
 def make_names(count: int, seed: int = 1) -> Iterator[Named]:
-    """Make names of which three in four are different, the popular ones many times over."""
+    """Generate names, three in four of them different; popular ones occur many times."""
     draw = random.Random(seed)
     popular = [_name(draw) for _ in range(max(10, count // 100))]
     for number in range(count):
@@ -59,7 +59,7 @@ def _name(draw: random.Random) -> str:
 
 
 def make_queries(names: list[str], count: int = 1000, seed: int = 2) -> list[str]:
-    """Make what people type: each keystroke of names, common and short parts, misses, typing errors."""
+    """Generate what people type: each keystroke of names, common and short parts, misses, typing errors."""
     draw = random.Random(seed)
     queries = list[str]()
     while len(queries) < count:

@@ -3,10 +3,10 @@
     python benchmarks/search.py --names names.tsv --keep search.db
     python benchmarks/search_engines.py search.db --queries 200
 
-Needs `duckdb`, `tantivy` and `psycopg` beside the mirror's own packages, and for PostgreSQL a server that
-runs, which `--postgresql 'host=... dbname=...'` names; whichever is missing is left out. tantivy gets the
-trigrams of a name as words and looks for phrases, so that it answers from three characters on; all get
-normalised names alone, which spares them what a repository's second name costs.
+Needs the packages `duckdb`, `tantivy` and `psycopg`, and for PostgreSQL a running server, given by
+`--postgresql 'host=... dbname=...'`; what is missing is left out. tantivy gets the trigrams of a name as
+words and searches phrases, so that it answers from three characters on. All get normalised names only,
+which spares them the cost of a repository's slug.
 """
 
 import argparse
@@ -29,7 +29,7 @@ SAMPLE = 1000
 
 
 def main() -> None:
-    """Fill each engine from the file, ask all queries, print milliseconds."""
+    """Fill each engine from the file, run all queries, print milliseconds."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("database", type=Path)
     parser.add_argument("--queries", type=int, default=200)
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _times(ask: Ask, queries: list[str]) -> dict[str, float]:
-    """Ask twice where the first answer was quick, as `benchmarks/search.py` does."""
+    """Run a query again if the first run was fast, as `benchmarks/search.py` does."""
     times = []
     for query in map(normalise, queries):
         for _ in range(2):

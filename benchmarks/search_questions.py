@@ -1,11 +1,11 @@
-"""What else is asked of the search: filters, owners, deep pages, and names with typing errors.
+"""Other searches: filters, owners, deep pages, and names with typing errors.
 
     python benchmarks/search_questions.py --repositories 1000000
     python benchmarks/search_questions.py --names names.tsv
 
-Each question is answered three times, and the best is told, beside a statement of SQL that counts the same
-in the plainest way. Typing errors: of names drawn from the file, each with an error or two, how many are
-corrected, and in what time.
+Each search runs three times; the best time is printed beside that of the plainest SQL statement that counts
+the same. Typing errors: of names from the file with one or two errors, how many are corrected, and in what
+time.
 """
 
 import argparse
@@ -48,7 +48,7 @@ _LANGUAGES = (
 
 
 def main() -> None:
-    """Fill a file, ask, print."""
+    """Fill a file, search, print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--names", type=Path, help="tab-separated owner, slug, name, followers, private")
     parser.add_argument("--repositories", type=int, default=100_000, help="how many to make without --names")
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def _say_more(store: Store) -> None:
-    """Give the rows languages, forks and another scm."""
+    """Set languages, forks and another scm on some rows."""
     draw = random.Random(5)
     with store.transaction() as connection:
         ids = [row[0] for row in connection.execute("SELECT id FROM repositories")]
@@ -101,7 +101,7 @@ def _ask(reader: sqlite3.Connection, query: str, said: dict[str, Any], condition
 
 
 def _mistype(reader: sqlite3.Connection, errors: int) -> None:
-    """Ask for names that nobody has as they are typed, and count those that are corrected."""
+    """Search names that no repository has as typed, and count those that are corrected."""
     draw = random.Random(errors)
     times, corrected = list[float](), 0
     for name in _some_names(reader):
@@ -128,7 +128,7 @@ def _some_names(reader: sqlite3.Connection) -> Iterator[str]:
 
 
 def _mistyped(name: str, draw: random.Random) -> str:
-    """Leave a letter out, add one, mistake one, or swap it with the next."""
+    """Return a text with one error: a letter missing, added, replaced, or swapped with the next."""
     at, letter = draw.randrange(len(name) - 1), draw.choice("abcdefghijklmnopqrstuvwxyz")
     ways = (
         name[:at] + name[at + 1 :],

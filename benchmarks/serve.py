@@ -1,10 +1,10 @@
-"""How quickly a mirror answers both APIs, 1.0 beside Datasette's JSON of the same rows, while a sync writes.
+"""How fast a mirror answers both APIs while a sync writes; API 1.0 beside Datasette's JSON of the same rows.
 
     python benchmarks/serve.py --repositories 100000 --seconds 5
 
 Fills a mirror, serves it in a process of its own as `mirror serve` does, lets another process save pages
-into it, and loads it with `wrk` where that is installed, else with an asyncio client. Each pair is measured
-turn by turn in the same run; printed are medians over the turns.
+into it, and loads it with `wrk` if that is installed, otherwise with an asyncio client. Both sides of a
+pair are measured in turns in the same run; medians over the turns are printed.
 """
 
 import argparse
@@ -47,7 +47,7 @@ class Measured(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """The same rows asked for in two ways."""
+    """The same rows requested in two ways."""
 
     name: str
     ours: list[str]
@@ -55,7 +55,7 @@ class Pair(NamedTuple):
 
 
 def pairs(count: int) -> list[Pair]:
-    """Choose what is asked for: the same sample for both sides."""
+    """Return the requests: the same sample of rows for both sides."""
     rng = random.Random(7)
     numbers = [rng.randrange(count) for _ in range(SAMPLE)]
     owners = max(1, count // 20)
@@ -84,7 +84,7 @@ def pairs(count: int) -> list[Pair]:
 
 
 def listings(address: str, count: int) -> dict[str, list[str]]:
-    """Choose what is asked of API 2.0: single repositories, and pages, at the start and deep down."""
+    """Return the requests to API 2.0: single repositories, first pages and deep pages."""
     single = [path.replace("/1.0/", "/2.0/") for path in pairs(count)[0].ours]
     first = "/2.0/repositories?pagelen=100"
     deep = list[str]()
@@ -109,7 +109,7 @@ def _serve(path: str, ready: Connection) -> None:
 
 
 def _write(path: str) -> None:
-    """Save a page of a hundred repositories again and again, as a sync does, far quicker than a real one."""
+    """Save a page of 100 repositories again and again, as a sync does but much faster."""
     filled = FixtureDb(Path(path))
     page = 0
     while True:
@@ -121,7 +121,7 @@ def _write(path: str) -> None:
 
 @contextmanager
 def running(path: Path, *, writing: bool) -> Iterator[str]:
-    """Serve the file, and write into it, in processes of their own; give the address."""
+    """Serve the file and write into it, each in its own process; yield the address."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     processes = [context.Process(target=_serve, args=(str(path), there))]
@@ -138,7 +138,7 @@ def running(path: Path, *, writing: bool) -> Iterator[str]:
 
 
 def by_wrk(program: str, address: str, paths: list[str], clients: int, seconds: float) -> Measured:
-    """Load with wrk, which goes round the paths."""
+    """Load with wrk, which cycles through the paths."""
     listed = ",".join(json.dumps(path) for path in paths)
     script = (
         f"local paths = {{{listed}}}\nlocal n = 0\n"
@@ -178,7 +178,7 @@ def _milliseconds(text: str) -> float:
 
 
 def by_asyncio(address: str, paths: list[str], clients: int, seconds: float) -> Measured:
-    """Load with plain sockets and kept connections, one request at a time on each."""
+    """Load with plain sockets and kept-alive connections, one request at a time on each."""
     latencies = list[float]()
     host, port = urlsplit(address).hostname, urlsplit(address).port
 
@@ -206,7 +206,7 @@ def by_asyncio(address: str, paths: list[str], clients: int, seconds: float) -> 
 
 
 async def _read_answer(reader: asyncio.StreamReader, path: str) -> None:
-    """Read one answer, of known length or in chunks."""
+    """Read one response, of known length or in chunks."""
     head = await reader.readuntil(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 200"):
         raise SystemExit(f"{path}: {head.decode('latin-1').splitlines()[0]}")
@@ -252,7 +252,7 @@ def main() -> None:
 def report_listings(
     address: str, asked_for: dict[str, list[str]], load: Callable[..., Measured], asked: argparse.Namespace
 ) -> None:
-    """Measure all in turns, one client at a time too, and print how many single repositories each costs."""
+    """Measure all in turns, also with one client, and print the cost in single repositories."""
     for clients in (1, asked.clients):
         turns = [
             {name: load(address, paths, clients, asked.seconds) for name, paths in asked_for.items()}
@@ -275,10 +275,10 @@ def report_listings(
 def report(
     address: str, asked_for: list[Pair], load: Callable[..., Measured], asked: argparse.Namespace
 ) -> None:
-    """Measure each pair turn by turn and print its line."""
+    """Measure each pair in turns and print its line."""
     print(f"{'':20}{'API 1.0':>10}{'p50':>9}{'p99':>9}{'Datasette':>12}{'p50':>9}{'p99':>9}{'times':>8}")
     for pair in asked_for:
-        for paths in (pair.ours, pair.datasettes):  # warm
+        for paths in (pair.ours, pair.datasettes):  # warm up
             load(address, paths, asked.clients, 1)
         turns = [
             [load(address, paths, asked.clients, asked.seconds) for paths in (pair.ours, pair.datasettes)]

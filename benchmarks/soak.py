@@ -1,13 +1,13 @@
-"""Everything at once, for as long as one likes: whether the mirror holds, and is true in the end.
+"""Soak test: everything at once for a long time, to show that the mirror stays stable and ends up right.
 
     python benchmarks/soak.py [--minutes 20] [--repositories 1000] [--seed 1] [--folder DIR]
 
-A real `mirror run` syncs a sandbox in which people edit, answers fail and the server goes away, while
-webhooks come (some lost, late, repeated or forged), readers read, `mirror sync` is started beside it as by
-cron, and both are killed. For the first two fifths of the time the service is killed, ended and started
-again; then one process lives on, whose memory and descriptors are compared: the first quarter of its life
-after a warm-up of another, and the last. In the end everything calms down, and the mirror is held against
-the sandbox, row by row and field by field. Exits with 1 if anything is not as it should be.
+A real `mirror run` syncs a sandbox where people edit, responses fail and the server goes down. Meanwhile
+webhooks arrive (some lost, late, repeated or forged), readers read, `mirror sync` runs beside it as by
+cron, and both are killed. For the first two fifths of the time the service is killed, stopped and started
+again. Then one process stays, and its memory and descriptors are compared: the second quarter of its life,
+after a quarter of warm-up, with the last. In the end all trouble stops, and the mirror is compared with the
+sandbox, row by row and field by field. Exits with 1 if anything is wrong.
 """
 
 import argparse
@@ -42,13 +42,13 @@ EDIT_PAUSE = 0.3
 TROUBLED_SHARE = 0.4
 LONGEST_SETTLING = 180.0
 SHORTEST_JUDGED = 240.0
-"""Seconds that the last process must have lived for its growth to mean anything."""
+"""How long, in seconds, the last process must have lived for its growth to be judged."""
 MOST_GROWTH = 0.10
 MOST_SECONDS_TO_END = 3.0
 
 
 class Soak:
-    """One soak: its parts, and the threads that keep them busy."""
+    """One soak test: its parts, and the threads that use them."""
 
     def __init__(self, folder: Path, repositories: int, seed: int) -> None:
         ports = free_ports(2)
@@ -60,7 +60,7 @@ class Soak:
         self.path = folder / "data/mirror.db"
 
     def run(self, seconds: float) -> tuple[Readers, list[str], float]:
-        """Do everything for so long; return who read, what differs in the end, and how long calming took."""
+        """Run the test; return the readers, the differences in the end, and the seconds it took to settle."""
         self.hostile.open()
         if self.service.run("sync") != 0:
             raise SystemExit("the first sync did not come to its end")
@@ -96,7 +96,7 @@ class Soak:
             self.hostile.edit()
 
     def _fail(self, stop: threading.Event) -> None:
-        """Let answers fail, have mercy now and then, and go away for some seconds."""
+        """Make responses fail, sometimes clear the faults, sometimes go down for some seconds."""
         pick = random.Random(2)
         while not stop.wait(pick.uniform(0.5, 3)):
             self.hostile.fault()
@@ -116,14 +116,14 @@ class Soak:
                 self.service.problems.append(f"mirror sync ended with {code}")
 
     def _trouble(self, until: float) -> None:
-        """Kill, end and reload the service until a moment."""
+        """Kill, stop and reload the service until a time."""
         pick = random.Random(4)
         while (left := until - time.monotonic()) > 0:
             time.sleep(min(left, pick.uniform(5, 40)))
             pick.choice([self.service.kill, self.service.kill, self.service.restart, self.service.reload])()
 
     def _settle(self) -> list[str]:
-        """Wait until the mirror is true, for some minutes at most; return what differs still."""
+        """Wait until the mirror is right, for some minutes at most; return the differences that remain."""
         until = time.monotonic() + LONGEST_SETTLING
         while True:
             self._hasten()
@@ -133,7 +133,7 @@ class Soak:
             time.sleep(3)
 
     def _hasten(self) -> None:
-        """Let the hours go by that failures wait for their next try, and confirm absence as an operator."""
+        """Skip the hours until failures are tried again, and confirm absence as an operator would."""
         with closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
             connection.execute("UPDATE sync_failures SET next_try_at = '2000-01-01T00:00:00.000000Z'")
             braked = connection.execute("SELECT 1 FROM sync_failures WHERE kind = 'absence'").fetchall()
@@ -154,7 +154,7 @@ class Soak:
 
 @contextmanager
 def working(*works: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Have some work done in threads meanwhile; whatever one of them raises is raised here."""
+    """Run some work in threads while the block runs; raise what one of them raises."""
     stop, raised = threading.Event(), list[BaseException]()
 
     def safely(work: Callable[[threading.Event], None]) -> None:
@@ -177,7 +177,7 @@ def working(*works: Callable[[threading.Event], None]) -> Iterator[None]:
 
 
 def free_ports(number: int) -> list[int]:
-    """Find ports that nobody has just now."""
+    """Return ports that are free now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
         for each in sockets:
@@ -186,14 +186,14 @@ def free_ports(number: int) -> list[int]:
 
 
 def growth(life: Sequence[Sample], what: Callable[[Sample], float]) -> tuple[float, float, float]:
-    """Return what a process held early, late, and by what share that is more."""
+    """Return what a process held early and late, and the relative growth."""
     quarter = max(1, len(life) // 4)
     early, late = median(map(what, life[quarter : 2 * quarter])), median(map(what, life[-quarter:]))
     return early, late, late / early - 1
 
 
 def tracebacks(log: Path) -> list[str]:
-    """Find what the service logged of its own errors; what upstreams did wrong is none."""
+    """Return the errors that the service logged, without those of upstreams."""
     found = list[str]()
     for line in log.read_text("utf-8").splitlines():
         try:
@@ -207,14 +207,14 @@ def tracebacks(log: Path) -> list[str]:
 
 
 def quantiles(seconds: Sequence[float]) -> str:
-    """Say how long answers took, in milliseconds."""
+    """Return the percentiles of response times in milliseconds, as text."""
     ordered = sorted(seconds)
     at = [ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000 for share in (0.5, 0.95, 0.99)]
     return f"{len(ordered):>7,} {at[0]:>8.1f} {at[1]:>8.1f} {at[2]:>8.1f} {ordered[-1] * 1000:>8.0f}"
 
 
 def report(soak: Soak, readers: Readers, found: list[str], settled: float) -> list[str]:
-    """Print the figures; return what is not as it should be."""
+    """Print the figures; return what is wrong."""
     service, courier, hostile = soak.service, soak.courier, soak.hostile
     problems = [*service.problems, *readers.problems, *courier.problems, *found]
     problems += tracebacks(service.folder / "mirror.log")
@@ -236,7 +236,7 @@ def report(soak: Soak, readers: Readers, found: list[str], settled: float) -> li
 
 
 def judged(service: Service) -> list[str]:
-    """Print what the last process held, and how quickly processes ended; return what is too much."""
+    """Print what the last process held and how fast processes ended; return what exceeds a limit."""
     life, problems = service.lives[-1], list[str]()
     seconds = life[-1].at - life[0].at if life else 0.0
     slowest = max(service.ends, default=0.0)
@@ -260,7 +260,7 @@ def judged(service: Service) -> list[str]:
 
 
 def main() -> None:
-    """Soak, and say how it went."""
+    """Run the test and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--repositories", type=int, default=1_000)

@@ -1,4 +1,4 @@
-"""The webhooks of a soak: signed, lost, late, repeated, forged or broken on the way."""
+"""The webhooks of a soak test: signed, lost, late, repeated, forged or damaged."""
 
 import hashlib
 import heapq
@@ -15,7 +15,7 @@ from soak_service import SECRETS, Service
 from soak_world import Event
 
 FATES = {"sent": 70, "lost": 10, "twice": 7, "late": 5, "forged": 3, "unsigned": 2, "broken": 2, "huge": 1}
-"""What becomes of an event on its way, and how often beside one another."""
+"""What happens to an event on its way, and the relative frequencies."""
 
 EXPECTED = {"forged": {403}, "unsigned": {403}, "broken": {400}, "huge": {413}, "again": {200, 202}}
 """The answers that are right; 404 is told apart for those that are taken."""
@@ -24,7 +24,7 @@ TAKEN = {200, 202}
 
 
 class Courier:
-    """Delivers events to the service, one after the other, whatever their fate is."""
+    """Delivers events to the service, one after the other, or does what else happens to them."""
 
     def __init__(self, service: Service, seed: int) -> None:
         self.outcomes = Counter[str]()
@@ -36,7 +36,7 @@ class Courier:
         self._turn = threading.Lock()
 
     def take(self, event: Event) -> None:
-        """Take an event, and decide what becomes of it."""
+        """Accept an event, and decide what happens to it."""
         fate, now = self._random.choices(list(FATES), list(FATES.values()))[0], time.monotonic()
         number = next(self._numbers)
         if fate == "lost":
@@ -48,7 +48,7 @@ class Courier:
             self._put(now + self._random.uniform(0, 5), "again", event, f"delivery-{number}")
 
     def work(self, stop: threading.Event) -> None:
-        """Deliver what is due, until told to stop and nothing is left."""
+        """Deliver what is due, until `stop` is set and nothing is left."""
         with httpx.Client(trust_env=False, timeout=10) as client:
             while True:
                 with self._turn:

@@ -1,7 +1,7 @@
-"""The readers of a soak: search, both APIs, SQL and pages, asked over HTTP without end, and what went wrong.
+"""The readers of a soak test: endless requests for search, both APIs, SQL and pages.
 
-What is asked for is there all the time, so every answer but the right one is a failure. Where there is no
-answer at all, it counts as a restart if the service was down since the question, else as a failure too.
+What they request exists all the time, so every response but the right one is a failure. No response at all
+counts as a restart if the service was down since the request, otherwise as a failure.
 """
 
 import random
@@ -18,7 +18,7 @@ PAUSE = 0.05
 
 
 class Read(NamedTuple):
-    """A kind of question: its path, whether it needs the token, and what the answer has to say."""
+    """A kind of request: its path, whether it needs the token, and what the response must contain."""
 
     kind: str
     path: str
@@ -28,7 +28,7 @@ class Read(NamedTuple):
 
 
 class Readers:
-    """Threads that read; `latencies` are seconds by kind, `problems` whatever was not as it should be."""
+    """Threads that read; `latencies` are seconds by kind, `problems` the failures."""
 
     def __init__(self, service: Service, token: str, still: list[dict[str, Any]], seed: int) -> None:
         self.latencies = dict[str, list[float]]()
@@ -38,7 +38,7 @@ class Readers:
         self._turn = threading.Lock()
 
     def work(self, number: int, stop: threading.Event) -> None:
-        """Read until told to stop."""
+        """Read until `stop` is set."""
         pick = random.Random(self._seed + number)
         client = self._client()
         while not stop.is_set():
@@ -53,7 +53,7 @@ class Readers:
         return httpx.Client(base_url=self._service.address, trust_env=False, timeout=10)
 
     def _ask(self, client: httpx.Client, read: Read) -> bool:
-        """Ask once; tell whether there was an answer."""
+        """Send one request; return whether there was a response."""
         began = time.monotonic()
         headers = {"Authorization": f"Bearer {self._token}"} if read.token else {}
         try:
@@ -106,7 +106,7 @@ class Readers:
 
 
 def _wrong(answer: httpx.Response, read: Read) -> str:
-    """Say what is wrong with an answer, or nothing."""
+    """Return what is wrong with a response, "" if nothing."""
     if answer.status_code not in read.status:
         return f"{answer.status_code}: {answer.text[:200]}"
     if read.says is not None and not read.says(answer.json()):

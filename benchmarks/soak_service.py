@@ -1,6 +1,6 @@
-"""The mirror of a soak: a real `mirror run` that is killed, ended, reloaded and started again, and watched.
+"""The mirror of a soak test: a real `mirror run` that is killed, stopped, reloaded, started and measured.
 
-What the process costs is read from /proc, so this runs on Linux alone.
+The measurements come from /proc, so this runs on Linux only.
 """
 
 import os
@@ -42,10 +42,10 @@ format = "json"
 
 
 class Sample(NamedTuple):
-    """What a process held at a moment (monotonic seconds): memory in MB, open descriptors, threads.
+    """What a process held at a time (monotonic seconds): memory in MB, open descriptors, threads.
 
-    `memory` is its own; `resident` has the mirror file beside it, as often as connections map it, which is
-    the system's to take back.
+    `memory` is its own. `resident` also counts the mirror file, once for each connection that maps it; the
+    system can reclaim that.
     """
 
     at: float
@@ -90,17 +90,17 @@ class Service:
         self._down_since = None
 
     def kill(self) -> None:
-        """End it without a word, and start it again."""
+        """Kill it, and start it again."""
         self._end(signal.SIGKILL)
         self.start()
 
     def restart(self) -> None:
-        """Ask it to end, and start it again."""
+        """Terminate it, and start it again."""
         self.stop()
         self.start()
 
     def stop(self) -> None:
-        """Ask it to end; how long that took is kept."""
+        """Terminate it, and record how long that took."""
         began = time.monotonic()
         code = self._end(signal.SIGTERM)
         self.ends.append(time.monotonic() - began)
@@ -108,17 +108,17 @@ class Service:
             self.problems.append(f"the service ended with {code} on SIGTERM")
 
     def reload(self) -> None:
-        """Let it read its configuration anew."""
+        """Make it reload its configuration."""
         if self._process is not None:
             self._process.send_signal(signal.SIGHUP)
 
     def is_down(self, began: float) -> bool:
-        """Tell whether it was down at any moment since."""
+        """Return whether it was down at any time since."""
         down = self._down_since
         return down is not None or any(until >= began for _, until in self.outages)
 
     def sample(self) -> None:
-        """Note what it holds now."""
+        """Record what it holds now."""
         process = self._process
         if process is None or self._down_since is not None:
             return
@@ -137,7 +137,7 @@ class Service:
             file.write(f"{process.pid},{','.join(f'{value:.1f}' for value in held)}\n")
 
     def run(self, *arguments: str, kill_after: float | None = None) -> int:
-        """Run a command beside the service, to its end or to its sudden one; return its exit code."""
+        """Run a command beside the service to its end, or kill it; return its exit code."""
         process = subprocess.Popen(
             command(*arguments), cwd=self.folder, env=environment(), stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, text=True,
@@ -165,7 +165,7 @@ class Service:
 
 
 def command(*arguments: str) -> list[str]:
-    """Return the words that start a command of the mirror."""
+    """Return the command line of a command of the mirror."""
     return [sys.executable, "-m", "mirror", *arguments]
 
 

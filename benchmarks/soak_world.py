@@ -1,7 +1,7 @@
-"""The hostile sandbox of a soak: people edit, answers fail, the server goes away; and its webhooks.
+"""The hostile sandbox of a soak test: people edit, responses fail, the server goes down; and its webhooks.
 
-Some repositories are *still*: they are pushed to and edited, but keep their names, owners and privacy, so
-that whoever reads them must always find them.
+Some repositories are *still*: they are pushed to and edited, but keep their names, owners and visibility, so
+that readers must always find them.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ WHAT = {
     "delete_tag": 6, "create": 4, "delete": 5, "restore": 1, "rename": 4, "swap_names": 2, "transfer": 2,
     "make_private": 2, "make_public": 2, "rename_workspace": 1,
 }  # fmt: skip
-"""What people do, and how often beside one another; the world hardly grows, so that memory need not."""
+"""What people do, and the relative frequencies. The world hardly grows, so memory need not either."""
 
 STILL = {"push", "edit", "touch", "create_branch", "delete_branch", "create_tag", "move_tag", "delete_tag"}
 HOOKS = {
@@ -33,18 +33,18 @@ FAULTS = (
 PLACES = ("listing", "listing", "refs", "refs", "refs", "repository", "workspace", "members", "user", "*")
 STILL_SHARE = 3
 REQUESTS_PER_HOUR = 1_000_000
-"""Enough: how the mirror keeps to a budget is not what this is about."""
+"""High enough, because this is no test of the budget."""
 
 
 class Event(NamedTuple):
-    """What a webhook would say: its key and its body."""
+    """A webhook event: its key and its body."""
 
     key: str
     body: dict[str, Any]
 
 
 class Hostile:
-    """A sandbox at a fixed port, and what befalls it; `tell` is called with the event of each edit."""
+    """A sandbox at a fixed port, and what happens to it; `tell` is called with the event of each edit."""
 
     def __init__(self, repositories: int, port: int, seed: int, tell: Callable[[Event], None]) -> None:
         self.sandbox = Sandbox(World(repositories, seed=seed), requests_per_hour=REQUESTS_PER_HOUR)
@@ -63,22 +63,22 @@ class Hostile:
         return full_name.partition("/")[0] in self.still_workspaces
 
     def open(self) -> None:
-        """Begin to answer."""
+        """Start to answer."""
         self._open.enter_context(running(self.sandbox, port=self.port))
 
     def close(self) -> None:
-        """Go away, in the middle of whatever is being answered."""
+        """Go down, also in the middle of a response."""
         self._open.close()
 
     def restart(self, seconds: float) -> None:
-        """Go away for some time."""
+        """Go down for some time."""
         self.close()
         time.sleep(seconds)
         self.open()
         self.restarts += 1
 
     def fault(self) -> None:
-        """Let one of the next requests fail in one way or another, perhaps a few of them."""
+        """Make one or a few of the next requests fail, in some way."""
         pick = self._random
         what = pick.choice(FAULTS)
         self.sandbox.add_fault(
@@ -94,18 +94,18 @@ class Hostile:
         self.faults += 1
 
     def relent(self) -> None:
-        """Let all requests succeed again."""
+        """Clear all faults."""
         self.struck += sum(fault["fired"] for fault in self.sandbox.state()["faults"])
         self.sandbox.clear_faults()
 
     def edit(self) -> None:
-        """Do one thing that people do, and say so."""
+        """Perform one edit, and report it."""
         action = self._random.choices(list(WHAT), list(WHAT.values()))[0]
         try:
             self._do(action)
             self.edits += 1
         except (ValueError, LookupError):
-            self.refused += 1  # a name that is taken, a ref that is not there
+            self.refused += 1  # a name that is taken, a ref that does not exist
 
     def _do(self, action: str) -> None:
         self._made += 1
@@ -125,7 +125,7 @@ class Hostile:
         self._say(action, {"uuid": done["uuid"], "full_name": done["repository"]}, changes)
 
     def _order(self, action: str) -> tuple[str | None, dict[str, Any]]:
-        """Choose whom something is done to, and say what exactly."""
+        """Choose what to edit, and return the details of the edit."""
         pick = self._random
         moving = [slug for slug in self.sandbox.workspaces() if slug not in self.still_workspaces]
         if action == "rename_workspace":
@@ -149,7 +149,7 @@ class Hostile:
         return row.full_name
 
     def _details(self, action: str, name: str, moving: list[str]) -> dict[str, Any]:  # noqa: PLR0911
-        """Say what exactly is done to a repository."""
+        """Return the details of an edit of a repository."""
         pick = self._random
         match action:
             case "push":

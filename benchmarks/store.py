@@ -1,9 +1,9 @@
 """How fast rows are written: `python benchmarks/store.py [--repositories N]`.
 
-Prints rows a second for a first load (which leaves the search index to its end: `index_rows_s`), a second
-look at unchanged rows, and one that changes a tenth of them, all indexes kept up; beside it sqlite-utils'
-own `upsert_all` into a table with the same three look-up indexes, in the same run. Ratios travel between
-machines, rows a second do not.
+Prints rows a second for a first load (which builds the search index at its end: `index_rows_s`), for a
+second listing of unchanged rows, and for one that changes a tenth of them, with all indexes; and, in the
+same run, for sqlite-utils' `upsert_all` into a table with the same three indexes. Ratios can be compared
+between machines, rows a second cannot.
 """
 
 import argparse
@@ -24,7 +24,7 @@ PAGE = 100
 
 
 def repositories(count: int) -> list[Repository]:
-    """Make life-like rows, in the order of their owners, as listings give them."""
+    """Generate realistic rows, in the order of their owners, as listings return them."""
     owners = [
         Owner(uuid=f"{{owner-{n}}}", username=f"owner{n}", kind="team") for n in range(max(1, count // 250))
     ]
@@ -51,19 +51,19 @@ def repositories(count: int) -> list[Repository]:
 
 
 def pages(rows: Sequence[Repository]) -> Iterator[Sequence[Repository]]:
-    """Cut rows into pages."""
+    """Split rows into pages."""
     return (rows[start : start + PAGE] for start in range(0, len(rows), PAGE))
 
 
 def timed(count: int, work: Callable[[], None]) -> float:
-    """Return how many of `count` things a second some work does."""
+    """Do some work; return its items a second, out of `count`."""
     start = time.perf_counter()
     work()
     return count / (time.perf_counter() - start)
 
 
 def measure_store(path: Path, rows: list[Repository]) -> dict[str, float]:
-    """Load, look again, change a tenth, add refs."""
+    """Load rows, list them again, change a tenth, add refs."""
     changed = [
         msgspec.structs.replace(row, description="changed", updated_at="2022-01-01T00:00:00.000000Z")
         if n % 10 == 0
@@ -104,7 +104,7 @@ REFS = [
 
 
 def measure_baseline(path: Path, rows: list[Repository]) -> dict[str, float]:
-    """Do the same with `upsert_all`, a page a transaction."""
+    """Do the same with `upsert_all`, one transaction a page."""
     db = Database(path)
     db.enable_wal()
     records = [{**msgspec.structs.asdict(row), "owner": row.owner.username, "refs_stale": 1} for row in rows]

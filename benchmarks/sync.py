@@ -1,4 +1,4 @@
-"""How long a first sync takes, beside a bare loop that fetches the same addresses and throws them away.
+"""How long a first sync takes, compared with a bare loop that fetches the same URLs and discards them.
 
     python benchmarks/sync.py [--repositories 10000] [--concurrency 4] [--rounds 3]
     python benchmarks/sync.py --repositories 100000 --memory      (one sync, no loop: its peak)
@@ -38,20 +38,20 @@ serve(Sandbox(World(int(sys.argv[1]))), port=0, announce=lambda origin: print(or
 
 
 class Recorded(httpx.HTTPTransport):
-    """Notes every address that is asked for."""
+    """Records every URL that is requested."""
 
     def __init__(self) -> None:
         super().__init__(verify=False)
         self.urls = list[str]()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Note it and ask."""
+        """Record it and send the request."""
         self.urls.append(str(request.url))
         return super().handle_request(request)
 
 
 def sync(origin: str, database: Path, threads: int, transport: Recorded | None = None) -> dict[str, Any]:
-    """Sync once; tell seconds, requests, rows."""
+    """Sync once; return seconds, requests, rows."""
     config = UpstreamConfig(
         name="b", kind="sandbox", url=f"{origin}/2.0", concurrency=threads, credential="env:B"
     )
@@ -84,7 +84,7 @@ def sync(origin: str, database: Path, threads: int, transport: Recorded | None =
 
 
 def loop(urls: list[str], threads: int) -> dict[str, Any]:
-    """Fetch every address and throw the answers away."""
+    """Fetch every URL and discard the responses."""
     waiting = queue.SimpleQueue[str]()
     for url in urls:
         waiting.put(url)
@@ -108,7 +108,7 @@ def loop(urls: list[str], threads: int) -> dict[str, Any]:
 
 
 def child(what: str, *arguments: str) -> dict[str, Any]:
-    """Run one of them in a process of its own."""
+    """Run one of them in its own process."""
     ran = subprocess.run(
         [sys.executable, __file__, "--child", what, *arguments], check=True, capture_output=True, text=True
     )
@@ -117,7 +117,7 @@ def child(what: str, *arguments: str) -> dict[str, Any]:
 
 
 def be_child(what: str, origin: str, path: str, threads: str) -> None:
-    """Do what a parent asks for, and print how it went, with the peak of memory in MB."""
+    """Do what the parent process requests, and print the result with the peak of memory in MB."""
     if what == "sync":
         told = sync(origin, Path(path), int(threads))
     elif what == "record":
@@ -131,7 +131,7 @@ def be_child(what: str, origin: str, path: str, threads: str) -> None:
 
 
 def compare(origin: str, folder: Path, threads: str, rounds: int) -> None:
-    """Let syncs and loops take turns, and print their ratio."""
+    """Run syncs and loops in turns, and print their ratio."""
     child("record", origin, str(folder / "first.db"), threads)
     ratios = list[float]()
     for number in range(rounds):
@@ -147,7 +147,7 @@ def compare(origin: str, folder: Path, threads: str, rounds: int) -> None:
 
 
 def main() -> None:
-    """Read the arguments and measure."""
+    """Parse the arguments and measure."""
     if sys.argv[1:2] == ["--child"]:
         be_child(*sys.argv[2:6])
         return
