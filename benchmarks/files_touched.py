@@ -106,8 +106,8 @@ def main() -> None:
             files = sorted({file for file, _ in calls})
             print(f"{name:16}{len(files):8}{len(calls):12}{calls.total():8}")
             for file in files if asked.names else ():
-                told = ", ".join(f"{call} {n}" for (at, call), n in sorted(calls.items()) if at == file)
-                print(f"    {file}: {told}")
+                listed = ", ".join(f"{call} {n}" for (at, call), n in sorted(calls.items()) if at == file)
+                print(f"    {file}: {listed}")
 
 
 if __name__ == "__main__":

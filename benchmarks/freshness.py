@@ -3,7 +3,7 @@
     python benchmarks/freshness.py [--repositories N ...] [--per-hour N] [--days N]
 
 The workspaces are the sandbox's, or many small ones. Pushes are distributed over repositories by Zipf's
-law, single ones or in sessions of work. The rules are the product's own (`mirror.scheduler.freshness`),
+law, single ones or in sessions of work. The rules are the product's own (`mirror.background.freshness`),
 with what a mirror can know: when each repository was last updated, as of the last watch run. A wait is the
 time from a push to the run that finds it; a push that is never found counts as found at the end. There are
 two kinds of fixed intervals, with the same number of requests, refs included: all workspaces in turn, by
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import NamedTuple
 
-from mirror.scheduler.freshness import WatchedWorkspace, due
+from mirror.background.freshness import WatchedWorkspace, due
 from mirror.sandbox import World
 from mirror.sandbox.exchange import TOKEN
 

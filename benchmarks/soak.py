@@ -197,12 +197,12 @@ def tracebacks(log: Path) -> list[str]:
     found = list[str]()
     for line in log.read_text("utf-8").splitlines():
         try:
-            told = json.loads(line)
+            entry = json.loads(line)
         except ValueError:
             found.append(f"log: {line[:200]}")
             continue
-        if "exception" in told:
-            found.append(f"log: {told['message'][:200]}: {told['exception'].splitlines()[-1]}")
+        if "exception" in entry:
+            found.append(f"log: {entry['message'][:200]}: {entry['exception'].splitlines()[-1]}")
     return found
 
 
@@ -231,7 +231,7 @@ def report(soak: Soak, readers: Readers, found: list[str], settled: float) -> li
         if seconds:
             print(f"{kind:<12} {quantiles(seconds)}")
     problems += judged(service)
-    print(f"it was calm after {settled:.0f} s; {len(found):,} differences")
+    print(f"settled after {settled:.0f} s; {len(found):,} differences")
     return problems
 
 

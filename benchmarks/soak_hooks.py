@@ -18,7 +18,7 @@ FATES = {"sent": 70, "lost": 10, "twice": 7, "late": 5, "forged": 3, "unsigned":
 """What happens to an event on its way, and the relative frequencies."""
 
 EXPECTED = {"forged": {403}, "unsigned": {403}, "broken": {400}, "huge": {413}, "again": {200, 202}}
-"""The answers that are right; 404 is told apart for those that are taken."""
+"""The correct statuses by fate; a 404 is counted separately from accepted events."""
 
 TAKEN = {200, 202}
 

@@ -81,15 +81,15 @@ class Readers:
         path, word = quote(name), urlencode({"q": part})
         questions = (
             Read("search", f"/-/search.json?{urlencode({'q': name})}", says=_finds(name)),
-            Read("search", f"/-/search.json?{word}", says=lambda told: told["count"] > 0),
+            Read("search", f"/-/search.json?{word}", says=lambda body: body["count"] > 0),
             Read("search", f"/-/search.json?{word}", token=False, says=_all_public),
             Read("page", f"/-/search?{word}"),
             Read("page", f"/-/r/{path}"),
             Read("page", pick.choice(["/", "/-/changes", "/-/mirror-status", "/-/changes.atom"])),
-            Read("api 1.0", f"/1.0/repositories/{path}", says=lambda told: told["slug"] == slug),
+            Read("api 1.0", f"/1.0/repositories/{path}", says=lambda body: body["slug"] == slug),
             Read("api 1.0", f"/1.0/repositories/{path}/tags"),
             Read("api 1.0", f"/1.0/repositories/?name={quote(part)}&limit=20"),
-            Read("api 2.0", f"/2.0/repositories/{path}", says=lambda told: told["full_name"] == name),
+            Read("api 2.0", f"/2.0/repositories/{path}", says=lambda body: body["full_name"] == name),
             Read("api 2.0", f"/2.0/repositories/{path}/refs?pagelen=50"),
             Read("api 2.0", f"/2.0/repositories/{owner}?pagelen=50&sort=-updated_on"),
             Read("sql", f"/mirror.json?{urlencode({'sql': sql, '_shape': 'array'})}", says=_counts),
@@ -115,16 +115,16 @@ def _wrong(answer: httpx.Response, read: Read) -> str:
 
 
 def _finds(name: str) -> Callable[[Any], bool]:
-    return lambda told: any(row["full_name"] == name for row in told["repositories"])
+    return lambda body: any(row["full_name"] == name for row in body["repositories"])
 
 
-def _all_public(told: Any) -> bool:
-    return not any(row["is_private"] for row in told["repositories"])
+def _all_public(body: Any) -> bool:
+    return not any(row["is_private"] for row in body["repositories"])
 
 
-def _counts(told: Any) -> bool:
-    return bool(told[0]["n"] > 0)
+def _counts(body: Any) -> bool:
+    return bool(body[0]["n"] > 0)
 
 
-def _one(told: Any) -> bool:
-    return len(told) == 1
+def _one(body: Any) -> bool:
+    return len(body) == 1

@@ -123,11 +123,11 @@ class Service:
         if process is None or self._down_since is not None:
             return
         try:
-            told = Path(f"/proc/{process.pid}/status").read_text()
+            status = Path(f"/proc/{process.pid}/status").read_text()
             descriptors = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
         except OSError:
             return  # it has just been ended
-        fields = {name: int(value) for name, value in re.findall(r"^(\w+):\s+(\d+)", told, re.MULTILINE)}
+        fields = {name: int(value) for name, value in re.findall(r"^(\w+):\s+(\d+)", status, re.MULTILINE)}
         if "RssAnon" not in fields:
             return
         memory, resident = fields["RssAnon"] / 1024, fields["VmRSS"] / 1024

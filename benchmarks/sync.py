@@ -119,15 +119,15 @@ def child(what: str, *arguments: str) -> dict[str, Any]:
 def be_child(what: str, origin: str, path: str, threads: str) -> None:
     """Do what the parent process requests, and print the result with the peak of memory in MB."""
     if what == "sync":
-        told = sync(origin, Path(path), int(threads))
+        result = sync(origin, Path(path), int(threads))
     elif what == "record":
         recorded = Recorded()
-        told = sync(origin, Path(path), int(threads), recorded)
+        result = sync(origin, Path(path), int(threads), recorded)
         Path(path).with_suffix(".urls").write_text("\n".join(recorded.urls), "utf-8")
     else:
-        told = loop(Path(path).read_text("utf-8").split("\n"), int(threads))
+        result = loop(Path(path).read_text("utf-8").split("\n"), int(threads))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps(told | {"peak": peak}))
+    print(json.dumps(result | {"peak": peak}))
 
 
 def compare(origin: str, folder: Path, threads: str, rounds: int) -> None:
@@ -165,10 +165,10 @@ def main() -> None:
         origin = serving.stdout.readline().strip()
         with tempfile.TemporaryDirectory() as folder:
             if options.memory:
-                told = child("sync", origin, f"{folder}/0.db", str(options.concurrency))
+                done = child("sync", origin, f"{folder}/0.db", str(options.concurrency))
                 print(
-                    f"sync {told['seconds']:.1f} s, {told['requests']:,} requests, {told['rows']:,} rows, "
-                    f"peak {told['peak']:.0f} MB"
+                    f"sync {done['seconds']:.1f} s, {done['requests']:,} requests, {done['rows']:,} rows, "
+                    f"peak {done['peak']:.0f} MB"
                 )
             else:
                 compare(origin, Path(folder), str(options.concurrency), options.rounds)

@@ -202,8 +202,8 @@ class Api1:
             case ["repositories"]:
                 return self._search(self._request.parameters.get("name", ""))
             case ["repositories", name]:
-                place = self._workspace(name)
-                return [repository(self._world, row) for row in self._rows(place)]
+                workspace = self._workspace(name)
+                return [repository(self._world, row) for row in self._rows(workspace)]
             case ["repositories", owner, slug, *rest]:
                 return self._one(self._repository(owner, slug), rest)
             case _:
@@ -250,26 +250,26 @@ class Api1:
             raise http_error(403, f"You do not have access to {owner}/{slug}")
         return row
 
-    def _rows(self, place: Workspace) -> list[Repository]:
-        order = self._world.order(place, "created_on", self._caller)
+    def _rows(self, workspace: Workspace) -> list[Repository]:
+        order = self._world.order(workspace, "created_on", self._caller)
         return [row for number in order if (row := self._world.get(number)) is not None]
 
-    def _user(self, place: Workspace) -> Any:
-        rows = [repository(self._world, row) for row in self._rows(place)]
-        return {"repositories": rows, "user": account(place)}
+    def _user(self, workspace: Workspace) -> Any:
+        rows = [repository(self._world, row) for row in self._rows(workspace)]
+        return {"repositories": rows, "user": account(workspace)}
 
     def _own_repositories(self) -> Any:
         if self._caller.kind == "anonymous":
             raise http_error(401, "Authentication required")
         mine = [each for each in self._world.workspaces if self._world.is_member(self._caller, each)]
-        return [own_repository(row) for place in mine for row in self._rows(place)]
+        return [own_repository(row) for workspace in mine for row in self._rows(workspace)]
 
     def _search(self, wanted: str) -> Any:
         """Return all public repositories whose name contains `wanted`."""
         found = [
             short_repository(row)
-            for place in self._world.workspaces
-            for row in self._rows(place)
+            for workspace in self._world.workspaces
+            for row in self._rows(workspace)
             if wanted.lower() in row.name.lower() and not row.is_private
         ]
         return {"query": wanted, "count": len(found), "repositories": found}

@@ -37,15 +37,15 @@ class Writes2:
 
     def create(self, workspace: str, slug: str) -> Response:
         """Create a repository with the slug of the path and the settings of the body."""
-        place = self._writable(workspace)
+        home = self._writable(workspace)
         body = self._body()
         name = str(body.get("name") or slug)
-        row = self._make(place, name, slug, scm=str(body.get("scm") or "git"), **_settings(body))
+        row = self._make(home, name, slug, scm=str(body.get("scm") or "git"), **_settings(body))
         return json_response(self._shapes.repository(row))
 
     def update(self, workspace: str, slug: str) -> Response:
         """Change settings. A new name changes the slug; an unknown repository is created."""
-        place = self._writable(workspace)
+        home = self._writable(workspace)
         row = self._world.find(workspace, slug)
         if row is None:
             created = self.create(workspace, slug)
@@ -55,7 +55,7 @@ class Writes2:
         settings = _settings(body)
         name = str(body.get("name") or row.name)
         if name != row.name:
-            self._must_be_free(place, slugify(name), unless=row)
+            self._must_be_free(home, slugify(name), unless=row)
             row = rename(self._world, row, name)
         if settings:
             row = edit(self._world, row, settings)
@@ -77,10 +77,10 @@ class Writes2:
         body = self._body()
         target = body.get("workspace")
         target = target.get("slug") if isinstance(target, dict) else target
-        place = self._writable(str(target or self._caller.name))
+        home = self._writable(str(target or self._caller.name))
         name = str(body.get("name") or parent.name)
         made = self._make(
-            place,
+            home,
             name,
             slugify(name),
             parent=parent,
@@ -88,12 +88,12 @@ class Writes2:
         )
         return json_response(self._shapes.repository(made), 201)
 
-    def _make(self, place: Workspace, name: str, slug: str, **more: Any) -> Repository:
-        self._must_be_free(place, slug)
-        return create(self._world, place, name, slug=slug, **more)
+    def _make(self, home: Workspace, name: str, slug: str, **more: Any) -> Repository:
+        self._must_be_free(home, slug)
+        return create(self._world, home, name, slug=slug, **more)
 
-    def _must_be_free(self, place: Workspace, slug: str, unless: Repository | None = None) -> None:
-        found = self._world.find(place.slug, slug)
+    def _must_be_free(self, home: Workspace, slug: str, unless: Repository | None = None) -> None:
+        found = self._world.find(home.slug, slug)
         if found is not None and found is not unless and (unless is None or found.number != unless.number):
             message = "Repository with this Slug and Owner already exists."
             raise HttpError(error(400, message, fields={"name": [message]}))
@@ -101,14 +101,14 @@ class Writes2:
     def _writable(self, workspace: str) -> Workspace:
         if self._caller.kind == "anonymous":
             raise HttpError(no_credentials())
-        place = self._world.workspace(workspace)
-        if place is None:
+        home = self._world.workspace(workspace)
+        if home is None:
             raise HttpError(error(404, f"No workspace with identifier '{workspace}'."))
-        if not self._world.is_member(self._caller, place):
+        if not self._world.is_member(self._caller, home):
             detail = {"required": ["repository:admin"], "granted": ["repository"]}
             message = "Your credentials lack one or more required privilege scopes."
             raise HttpError(error(403, message, detail=detail))
-        return place
+        return home
 
     def _existing(self, workspace: str, slug: str) -> Repository:
         if self._caller.kind == "anonymous":

@@ -60,13 +60,13 @@ class Comparison:
 
 def parse(text: str) -> list[Comparison]:
     """Parse a query; raises BadQuery."""
-    found, place, more = [], 0, True
+    found, position, more = [], 0, True
     while more:
-        match = _COMPARISON.match(text, place)
+        match = _COMPARISON.match(text, position)
         if match is None:
-            raise BadQuery(f"Invalid query: {text[place:]!r} is not a comparison")
+            raise BadQuery(f"Invalid query: {text[position:]!r} is not a comparison")
         found.append(_comparison(match["field"].lower(), match["operator"], match["value"]))
-        place, more = match.end(), match["more"] is not None
+        position, more = match.end(), match["more"] is not None
     return found
 
 
@@ -159,8 +159,8 @@ def _between(world: World, workspace: Workspace, caller: Principal, quick: list[
     first = quick[0]
     order = world.order(workspace, first.field, caller)
     bound = first.value + (first.operator in {">", "<="})
-    place = order.place(bound << NUMBER_BITS)
-    return order[place:] if first.operator.startswith(">") else order[:place]
+    position = order.position(bound << NUMBER_BITS)
+    return order[position:] if first.operator.startswith(">") else order[:position]
 
 
 def _holds(wanted: list[Comparison], facts: dict[str, Any]) -> bool:

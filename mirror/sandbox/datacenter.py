@@ -241,7 +241,7 @@ class DataCenter:
         archived = {"ARCHIVED": True, "ACTIVE": False}.get(self._parameters.get("archived", "").upper())
         numbers = (number for order in orders for number in order)
         if not name and visibility is None and archived is None:
-            start, limit = self._place()
+            start, limit = self._start_and_limit()
             first = _item(start)
             chosen = [
                 row for number in islice(numbers, first, first + limit) if (row := self._world.get(number))
@@ -289,7 +289,7 @@ class DataCenter:
             raise http_error(404, f"{slug} does not exist.", "user.NoSuchUserException")
         return self._shapes.user(person)
 
-    def _place(self) -> tuple[int, int]:
+    def _start_and_limit(self) -> tuple[int, int]:
         start, limit = (
             self._parameters.get("start", "0"),
             self._parameters.get("limit", str(_DEFAULT_LIMIT)),
@@ -299,13 +299,13 @@ class DataCenter:
         return int(start), min(_MOST, int(limit))
 
     def _page(self, rows: Sequence[T], shape: Callable[[T], Any]) -> Any:
-        start, limit = self._place()
+        start, limit = self._start_and_limit()
         first = _item(start)
         return self._envelope(rows[first : first + limit], shape, len(rows))
 
     def _envelope(self, rows: Sequence[T], shape: Callable[[T], Any], count: int) -> Any:
         """Return a page of `rows` out of `count`; its `size` is the number of rows in it."""
-        start, limit = self._place()
+        start, limit = self._start_and_limit()
         following = _item(start) + limit
         last = following >= count
         shaped = [shape(row) for row in rows]

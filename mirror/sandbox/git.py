@@ -77,15 +77,15 @@ def _line(text: str) -> bytes:
 
 
 def _lines(body: bytes) -> Iterator[str]:
-    place = 0
-    while place + 4 <= len(body):
+    position = 0
+    while position + 4 <= len(body):
         try:
-            length = int(body[place : place + 4], 16)
+            length = int(body[position : position + 4], 16)
         except ValueError:
             raise HttpError(Response(400, b"bad line length", TEXT)) from None
         if length >= 4:
-            yield body[place + 4 : place + length].decode(errors="replace")
-        place += max(4, length)
+            yield body[position + 4 : position + length].decode(errors="replace")
+        position += max(4, length)
 
 
 def _head(row: Repository, refs: Iterable[Ref]) -> Ref | None:

@@ -97,7 +97,7 @@ class Workspace:
 
     def memberships(self) -> list[tuple[Person, str]]:
         """Return the members with their permissions; in some workspaces one member has two."""
-        rows = [(person, "member" if place else "owner") for place, person in enumerate(self.members)]
+        rows = [(person, "member" if index else "owner") for index, person in enumerate(self.members)]
         return [*rows, (self.members[-1], "collaborator")] if self.number % 4 == 3 else rows
 
 

@@ -41,20 +41,20 @@ class SortedNumbers:
 
     def add(self, number: int) -> None:
         """Insert a number."""
-        self._numbers.insert(self.place(self._key(number)), number)
+        self._numbers.insert(self.position(self._key(number)), number)
 
     def drop(self, number: int) -> None:
         """Remove a number; its key must be what it was when it was added."""
-        place = self.place(self._key(number))
-        if self._numbers[place] != number:
+        position = self.position(self._key(number))
+        if self._numbers[position] != number:
             raise LookupError(f"repository {number} is not where its key belongs")
-        del self._numbers[place]
+        del self._numbers[position]
 
     def sort(self, numbers: Iterable[int]) -> list[int]:
         """Return some numbers in this order."""
         return sorted(numbers, key=self._key)
 
-    def place(self, key: Any) -> int:
+    def position(self, key: Any) -> int:
         """Return the position of the first number whose key is not below `key`."""
         return bisect_left(self._numbers, key, key=self._key)
 
@@ -148,12 +148,12 @@ class World:
             row = None if number is None else self.get(number)
             here = row is not None and (workspace == "{}" or self.workspace(workspace) is row.workspace)
             return row if here else None
-        place = self.workspace(workspace)
-        if place is None:
+        home = self.workspace(workspace)
+        if home is None:
             return None
-        number = self._by_name.get((place.number, slug.lower()))
+        number = self._by_name.get((home.number, slug.lower()))
         if number is None:
-            number = self._generator.number(place, slug.lower())
+            number = self._generator.number(home, slug.lower())
             if number in self._rows:  # moved, renamed or deleted since
                 return None
         return None if number is None else self.get(number)

@@ -25,7 +25,7 @@ def register(
         SELECT r.full_name FROM json_each(mirror_search('django', 20)) AS hit
         JOIN repositories AS r ON r.id = hit.value ORDER BY hit.key
 
-    :param visible_private: True if whoever runs SQL on the connection may read the whole table; by default
+    :param visible_private: True if those who run SQL on the connection may read the whole table; by default
         the functions find public repositories only
     :param reading: a context that is entered around each search
     """

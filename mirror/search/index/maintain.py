@@ -49,7 +49,7 @@ def flush_step(connection: sqlite3.Connection) -> bool:
 
 
 def rebuild_index(connection: sqlite3.Connection, leaf_size: int = LEAF_SIZE) -> None:
-    """Build the index anew from the rows; call it in a transaction. `leaf_size` is for tests."""
+    """Rebuild the index from the rows; call it in a transaction. `leaf_size` is for tests."""
     from mirror.search.index.build import build_index  # noqa: PLC0415 - numpy is slow to import
 
     build_index(connection, leaf_size)

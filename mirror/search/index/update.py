@@ -49,7 +49,7 @@ def apply_changes(
 
     For each common path of a text, a count changes; if the repository has as many followers as the last one
     listed, its id is appended to the node's list. For each rare path, the id is appended to the leaf's list.
-    Nothing is removed from leaves: whoever reads one reads the rows anyway.
+    Nothing is removed from leaves, because readers of a leaf read the rows anyway.
     """
     if changes:
         _Update(connection, batch_of(changes), leaf_size).run()
