@@ -155,6 +155,15 @@ def test_work_that_slept_through_its_hour_is_done_once() -> None:
     assert done.empty()
 
 
+@pytest.mark.parametrize("schedule", ["* * * * *", "0 3 * * *", "10s", "15m"])
+def test_a_clock_that_is_set_forward_by_years_makes_one_missed_moment(schedule: str) -> None:
+    """From 1970 to today: the scheduler asks for the moment after the missed one, and gets one to come."""
+    trigger = trigger_of(schedule, zone="Europe/Berlin", last=datetime(1970, 1, 1, tzinfo=UTC))
+    moment = trigger.get_next_fire_time(datetime(1970, 1, 1, 3, tzinfo=UTC), SUNDAY)
+    assert SUNDAY <= moment <= SUNDAY + timedelta(days=1)
+    assert trigger.get_next_fire_time(moment, moment) > moment
+
+
 class Told(Notes):
     """A listener that can be waited for."""
 

@@ -33,8 +33,11 @@ class LocalTimes(BaseTrigger):  # type: ignore[misc]  # APScheduler carries no t
         self.lines, self.zone, self.every_hour, self.jitter = lines, zone, every_hour, jitter
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
-        """Return the first moment after the previous one, or without one from now on; None for never."""
-        start = min(now, previous_fire_time + INSTANT) if previous_fire_time else now
+        """Return the first moment from now on that is not the previous one; None for never.
+
+        What was missed is left out, as in `mirror.background.triggers.Every`.
+        """
+        start = now + INSTANT if previous_fire_time == now else now
         moment: datetime | None = self._apply_jitter(self._first(start), self.jitter, now)
         return moment
 

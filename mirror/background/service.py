@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from apscheduler.triggers.base import BaseTrigger
 
 from mirror.background.freshness import Watches
 from mirror.background.jobs import ENDED, Work, do, is_missed, read_last, scheduled_work, with_hints
-from mirror.background.triggers import must_come, trigger_of, zone_of
+from mirror.background.triggers import Every, must_come, trigger_of, zone_of
 from mirror.config import BUILT_IN, Config
 from mirror.errors import ConfigError, MirrorError, StoreLocked
 from mirror.observe.alerts import Alerts
@@ -225,10 +225,10 @@ class Background:
 
     def _schedule(self, config: Config, jobs: list[Job]) -> None:
         """Add the jobs to the scheduler; missed work is due at once."""
-        self._scheduler.add_job(self._follow_hints, "interval", seconds=PULSE_SECONDS, id=PULSE)
+        self._scheduler.add_job(self._follow_hints, Every(seconds=PULSE_SECONDS, timezone=UTC), id=PULSE)
         self._watching = Watches(config, self._clock)
         if any(upstream.watch > 0 for upstream in config.upstreams):
-            self._scheduler.add_job(self._watch, "interval", seconds=WATCH_SECONDS, id=WATCH)
+            self._scheduler.add_job(self._watch, Every(seconds=WATCH_SECONDS, timezone=UTC), id=WATCH)
         for work, trigger, at in jobs:
             does = self._sync if work.kind == "sync" else self._do
             job = self._scheduler.add_job(does, trigger, args=[work], id=work.id, name=work.id)

@@ -30,6 +30,20 @@ SHORTEST = 10.0
 HOURS = [datetime(2000, 1, 1, hour, tzinfo=UTC) for hour in range(24)]
 
 
+class Every(IntervalTrigger):  # type: ignore[misc]  # APScheduler carries no types
+    """An interval that leaves out what was missed.
+
+    The scheduler asks for each missed moment in turn, to do the work once: where the clock is set forward
+    by years, as on a machine that begins in 1970, that would be millions, and nothing else done meanwhile.
+    """
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
+        """Return the moment after the previous one, or after now where a whole interval has gone by."""
+        is_late = previous_fire_time is not None and now - previous_fire_time >= self.interval
+        moment: datetime | None = super().get_next_fire_time(now if is_late else previous_fire_time, now)
+        return moment
+
+
 def trigger_of(text: str, *, zone: str, jitter: float = 0, last: datetime | None = None) -> BaseTrigger:
     """Make the trigger of a schedule; `last` is when the work was begun last, for intervals to go on from.
 
@@ -38,7 +52,7 @@ def trigger_of(text: str, *, zone: str, jitter: float = 0, last: datetime | None
     seconds = interval_of(text)
     if seconds is not None:
         start = last + timedelta(seconds=seconds) if last else None
-        return IntervalTrigger(seconds=seconds, start_date=start, jitter=jitter or None, timezone=UTC)
+        return Every(seconds=seconds, start_date=start, jitter=jitter or None, timezone=UTC)
     try:
         fields = _fields(text)
         lines = [CronTrigger(**each, timezone=UTC) for each in fields]
