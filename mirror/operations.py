@@ -47,7 +47,7 @@ class InterruptibleWait:
             self.stop.wait(min(left, 1.0))
             left -= 1.0
         if self.stop.is_set():
-            raise Interrupted("stopped while waiting; the place is kept")
+            raise Interrupted("stopped while waiting; the next run resumes from here")
 
 
 class SyncOptions(msgspec.Struct, frozen=True, kw_only=True):

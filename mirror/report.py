@@ -1,4 +1,4 @@
-"""What a run tells while it works, and the account it gives at the end."""
+"""What a run reports while it works, and its summary at the end."""
 
 from datetime import datetime
 from typing import Literal, Protocol
@@ -11,35 +11,35 @@ State = Literal["complete", "incomplete", "paused", "interrupted", "failed"]
 
 
 class Reporter(Protocol):
-    """Whoever listens to a run; called from the thread that syncs, `waiting` from others too."""
+    """A listener of a run; called from the thread that syncs, `waiting` from others too."""
 
     def phase(self, what: str, total: int | None) -> None:
-        """Say that a phase of the work begins, and how many steps it will take, where that is known."""
+        """Report that a phase begins, and how many steps it will take, where that is known."""
 
     def step(self, count: int = 1) -> None:
-        """Say that steps of the phase are done."""
+        """Report that steps of the phase are done."""
 
     def waiting(self, seconds: float, why: str) -> None:
-        """Say that nothing is asked for some seconds, and why."""
+        """Report that nothing is asked for a number of seconds, and why."""
 
     def note(self, text: str) -> None:
-        """Say something that the user should know and that is no failure."""
+        """Report something that the user should know and that is not a failure."""
 
 
 class Silent:
-    """A listener that tells nobody."""
+    """A listener that does nothing."""
 
     def phase(self, what: str, total: int | None) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def step(self, count: int = 1) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def waiting(self, seconds: float, why: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def note(self, text: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
 
 class Counts(msgspec.Struct):
@@ -59,15 +59,17 @@ class Counts(msgspec.Struct):
 
 
 class Summary(msgspec.Struct, kw_only=True):
-    """The account of one run. `kind` is full when any listing was; `seconds` is wall time.
+    """How one run went.
 
-    `state` is complete, when nothing is known to be missing in the mirror; incomplete, when something is;
-    paused, when the budget was spent (`resumes_at`); interrupted; or failed, with `error`, when nothing could
-    go on. `run_id` is its row in `sync_runs`.
-
-    `failures` are those of this run, `waiting` older ones whose next try is still to come, `refs_waiting`
-    the number of repositories whose branches and tags this run left unread. `accepted` are failures that the
-    operator accepts and members that the credential may not see: they are told, and nothing is missing.
+    - `kind`: full, if any listing was a full one; or the kind of its scope.
+    - `state`: complete (nothing is known to be missing), incomplete (something is), paused (the budget was
+      spent, until `resumes_at`), interrupted, or failed (with `error`).
+    - `seconds`: wall time.
+    - `failures`: those of this run. `waiting`: older ones whose next try is still to come.
+    - `refs_waiting`: how many repositories have branches and tags that this run did not read.
+    - `accepted`: failures that the operator accepts, and members that the credential may not see. They are
+      reported, and nothing is missing by them.
+    - `run_id`: its row in `sync_runs`.
     """
 
     upstream: str
@@ -87,5 +89,5 @@ class Summary(msgspec.Struct, kw_only=True):
 
     @property
     def missing(self) -> int:
-        """How many things the mirror is known to miss, repositories with unread refs counted one by one."""
+        """How many things the mirror is known to miss; each repository with unread refs counts as one."""
         return len(self.failures) + len(self.waiting) + self.refs_waiting

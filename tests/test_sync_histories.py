@@ -250,6 +250,11 @@ RETURNED_WHILE_ANOTHER_LEFT: list[Any] = [
 ]
 """One repository comes back as another is deleted, so the total of the listing stays the same."""
 
+RENAMED_BEFORE_ITS_MEMBERS: list[Any] = [
+    ([Edit("rename_workspace", 0, 0)], 4, [Edit("rename_workspace", 0, 0)], [])
+]
+"""A run ends before the members of a renamed workspace are listed, and it is renamed again."""
+
 PATIENT = settings(
     max_examples=100,
     deadline=None,
@@ -263,6 +268,7 @@ PATIENT = settings(
 @PATIENT
 @given(history=histories)
 @example(history=RETURNED_WHILE_ANOTHER_LEFT)
+@example(history=RENAMED_BEFORE_ITS_MEMBERS)
 def test_a_mirror_with_a_token_stays_true(theatre: Theatre, part: int, history: list[Any]) -> None:
     """Whatever people do between and during the runs, one more run makes the mirror true: 300 histories."""
     play(theatre, history, anonymous=False)

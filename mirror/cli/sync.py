@@ -123,7 +123,7 @@ class _sigterm_interrupts:  # noqa: N801 - reads as the context that it is
 
     @staticmethod
     def _interrupt(_: int, __: FrameType | None) -> None:
-        raise Interrupted("terminated; the place is kept, the next run goes on from here")
+        raise Interrupted("terminated; the next run resumes from here")
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""The record of what was written upstream through this mirror, and on whose behalf."""
+"""The table `writes`: what was written upstream through this mirror, and on whose behalf."""
 
 import sqlite3
 from datetime import timedelta
@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from mirror.times import from_text, to_text
 
 OLDEST_PAGE = timedelta(minutes=10)
-"""How long ago a page may have been asked for that a sync saves now."""
+"""The age that a page may have when a sync saves it."""
 
 Outcome = Literal["done", "unknown"]
 
@@ -15,8 +15,8 @@ Outcome = Literal["done", "unknown"]
 class Written(NamedTuple):
     """One line of the table `writes`; `by` names a token or the command line, never its secret.
 
-    `outcome` is unknown where the upstream may have done it, but its answer was lost. What it refused is no
-    write and is not recorded.
+    `outcome` is unknown where the upstream may have done it, but its answer was lost. Refused writes are not
+    recorded.
     """
 
     at: str
@@ -40,7 +40,7 @@ def save_written(connection: sqlite3.Connection, upstream_id: int, written: Writ
 
 
 def link_written(connection: sqlite3.Connection, number: int, uuid: str) -> None:
-    """Tie a line to the row of its repository, as soon as there is one."""
+    """Link a record to the row of its repository, as soon as there is one."""
     connection.execute(
         """UPDATE writes SET repository_id = (SELECT r.id FROM repositories r
                WHERE r.upstream_id = writes.upstream_id AND r.uuid = ?) WHERE id = ?""",

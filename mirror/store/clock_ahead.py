@@ -1,7 +1,7 @@
-"""Moments that lie ahead of now, which a clock that was wrong once has written.
+"""Moments ahead of now, which a wrong clock has written.
 
-They count as never: a row that was "seen" in a year could not be missed until then, and what is to be tried
-again then would wait. The next run puts them right here; readers leave them out.
+They count as never: a row that was "seen" a year ahead could not be missed until then, and a failure would
+wait that long for its next try. The next run corrects them here; until then readers ignore them.
 """
 
 import sqlite3
@@ -17,7 +17,7 @@ SKEW = 3600
 """Seconds ahead of now up to which a request is counted: the clock may have been set back since."""
 
 GRACE = timedelta(minutes=1)
-"""What another process has written since the clock was read is not ahead of it."""
+"""A moment may be this far ahead: another process may have written it since the clock was read."""
 
 _LATEST = """SELECT max(moment) FROM (
     SELECT max(updated_at) AS moment FROM cursors WHERE upstream_id = :upstream
@@ -61,7 +61,7 @@ def latest_ahead(connection: sqlite3.Connection, upstream_id: int, now: datetime
 
 
 def count_as_never(connection: sqlite3.Connection, upstream_id: int, now: datetime) -> None:
-    """Put right every moment of an upstream that lies ahead of now.
+    """Correct every moment of an upstream that lies ahead of now.
 
     What was seen then was never seen, what waits is due, what happened has happened now.
     """

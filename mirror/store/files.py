@@ -1,7 +1,7 @@
-"""Opening the mirror file: the connections, the lock of a sync, and plain words for what SQLite reports.
+"""Open the mirror file: connections, the lock of a sync, and SQLite's errors with their remedies.
 
 A mirror is in WAL mode: readers see every commit and never wait for the writer. The lock file beside it
-belongs to whoever syncs; the system drops it when that process ends, however it ends.
+belongs to the process that syncs; the system drops it when that process ends, however it ends.
 """
 
 import fcntl
@@ -28,9 +28,9 @@ PRIVATE = 0o600
 def open_writer(path: Path, mode: int = PRIVATE) -> sqlite3.Connection:
     """Open or create the mirror for writing and bring its schema up to date.
 
-    `mode` is what a new file gets, and SQLite's files beside it; one that exists keeps its own.
-    Raises StoreError for a folder that is not there, a file that is no mirror, is broken, read-only or
-    newer than this program. The connection may be used from any thread, by one at a time.
+    `mode` is that of a new file and of SQLite's files beside it; one that exists keeps its own. The
+    connection may be used from any thread, by one at a time. Raises StoreError for a folder that does not
+    exist, and for a file that is no mirror, is damaged, read-only or newer than this program.
     """
     with explained(path):
         _refuse_irregular(path)
@@ -41,7 +41,7 @@ def open_writer(path: Path, mode: int = PRIVATE) -> sqlite3.Connection:
 
 
 def _create(path: Path, mode: int) -> None:
-    """Make an empty file of a mode, whatever the umask, unless there is one; SQLite fills it."""
+    """Create an empty file of a mode, whatever the umask, unless it exists; SQLite fills it."""
     try:
         descriptor = os.open(os.path.realpath(path), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     except FileExistsError:
@@ -53,7 +53,7 @@ def _create(path: Path, mode: int) -> None:
 
 
 def _prepared(path: Path) -> sqlite3.Connection:
-    """Open a file, and make it a mirror of this version."""
+    """Open a file, and migrate it to this version."""
     connection = sqlite3.connect(
         path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
     )
@@ -76,7 +76,7 @@ def _prepared(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Let the files of a folder be opened in turn: SQLite does not wait where two make one a WAL file."""
+    """Open the files of a folder in turn: SQLite does not wait while another process switches to WAL."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -107,16 +107,16 @@ def open_reader(path: Path) -> sqlite3.Connection:
 def reading_address(path: Path) -> str:
     """Return the URI by which SQLite opens a file to read it, whatever characters its path holds.
 
-    A file in WAL mode needs two more beside it, even to be read. Where they are not there and the folder
-    takes none (a read-only mount, another user's folder), it is read as one that does not change. Raises
-    StoreError where the journal holds what the file lacks.
+    A file in WAL mode needs two more beside it, even to be read. Where they do not exist and the folder is
+    not writable (a read-only mount, another user's folder), it is read as immutable. Raises StoreError where
+    the journal holds what the file lacks.
     """
     mode = "immutable=1" if is_read_as_it_is(path) else "mode=ro"
     return f"{Path(os.path.realpath(path)).as_uri()}?{mode}"
 
 
 def is_read_as_it_is(path: Path) -> bool:
-    """Tell whether a file is in WAL mode, without an index of its journal, in a folder that takes none.
+    """Tell whether a file is in WAL mode, without an index of its journal, in a folder that is read-only.
 
     Raises StoreError and OSError as `reading_address` does.
     """
@@ -148,7 +148,7 @@ def _refuse_irregular(path: Path) -> None:
 def schema_version(connection: sqlite3.Connection) -> int | None:
     """Return how many migrations a file has, or None for another program's database.
 
-    `.dump` of the sqlite3 program writes neither of the two numbers that tell, but the list of migrations.
+    The sqlite3 program's `.dump` loses both numbers in the file's header, but keeps the list of migrations.
     """
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     number = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -181,7 +181,7 @@ def _refuse_older(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Apply what is missing, all of it in one transaction: a file that is killed meanwhile is as it was.
+    """Apply the missing migrations in one transaction: if the process is killed, the file is as before.
 
     Raises StoreError for a file that cannot be brought up to date.
     """
@@ -206,7 +206,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 _INDEX_OF_MIGRATIONS = """CREATE UNIQUE INDEX IF NOT EXISTS idx__sqlite_migrations_migration_set_name
     ON _sqlite_migrations (migration_set, name)"""
-"""A file whose creation was killed in earlier versions can lack it."""
+"""Missing where an earlier version was killed while it created the file."""
 
 
 def _is_marked(connection: sqlite3.Connection) -> bool:
@@ -225,7 +225,7 @@ def explained(path: Path) -> Iterator[None]:
 
 @contextmanager
 def explained_rows(path: Path) -> Iterator[None]:
-    """Turn what SQLite raises alone, for readers who do other things in between."""
+    """Turn only SQLite's errors, for readers that do other things in between."""
     try:
         yield
     except sqlite3.Error as error:
@@ -238,9 +238,9 @@ def explained_rows(path: Path) -> Iterator[None]:
 
 @contextmanager
 def damage_explained(path: Path) -> Iterator[None]:
-    """Turn whatever is raised over a damaged file into StoreError.
+    """Turn any error into StoreError if the file is damaged.
 
-    Where a page holds nonsense, SQLite may give nonsense for rows, which fails anywhere.
+    SQLite may return nonsense rows from a damaged page, which fail anywhere.
     """
     try:
         with explained_rows(path):
@@ -286,16 +286,16 @@ def _remedy(message: str) -> str:
 
 
 def known_remedy(message: str) -> str:
-    """Say what to do about SQLite's message; "" for a message that is none about the file."""
+    """Say what to do about SQLite's message; "" for a message that is not about the file."""
     low = message.lower()
     return next((text for part, text in _REMEDIES if part in low), "")
 
 
 @contextmanager
 def service_mark(path: Path, mode: int = PRIVATE) -> Iterator[None]:
-    """Let `service_runs` know, by a file of a mode, that a service syncs a mirror; any number of them may.
+    """Hold a lock file that shows `service_runs` that a service syncs a mirror; several services may.
 
-    Where the mark cannot be made nothing is said: the service itself will say what is wrong with the folder.
+    Nothing is raised if it cannot be created: the service itself will report what is wrong with the folder.
     """
     descriptor = -1
     with suppress(OSError):
@@ -309,7 +309,7 @@ def service_mark(path: Path, mode: int = PRIVATE) -> Iterator[None]:
 
 
 def service_runs(path: Path) -> bool | None:
-    """Tell whether a service holds the mark of a mirror; None where that cannot be found out."""
+    """Tell whether a service syncs a mirror; None where that cannot be found out."""
     return _is_held(_beside(path, ".service"), fcntl.LOCK_EX)
 
 

@@ -1,8 +1,8 @@
 """One repository is one row, and one namespace one owner, whatever an answer leaves out.
 
-Where an upstream gives uuids, a row without one is refused: taken in by its name, it would be a second row
-of the same repository that nothing keeps current. Rows that earlier versions took in so are merged into the
-one that has the uuid.
+Where an upstream gives uuids, a row without one is refused: saved by its name, it would be a second row of
+the same repository that nothing keeps current. Such rows from earlier versions are merged into the one that
+has the uuid.
 """
 
 import json
@@ -16,7 +16,7 @@ from mirror.model import NAMED, Owner, Repository, canonical_uuid
 from mirror.store.cursors import Cursors
 
 _ODD = """(uuid < '{' OR uuid >= '|' OR length(uuid) > 66 OR uuid GLOB '*[A-Z ]*')"""
-"""What may be no uuid in the form in which one is kept; says so of more, and is found in the index alone."""
+"""Finds, by the index alone, every uuid that is not in its canonical form, and some that are."""
 
 
 class Refused(NamedTuple):
@@ -83,7 +83,7 @@ def _namespace(row: Repository) -> str:
 
 
 def adopt_repositories(connection: sqlite3.Connection, upstream_id: int, rows: Iterable[Repository]) -> None:
-    """Let living rows that are known by name alone become those of the same name that have a uuid."""
+    """Give living rows that are known by name alone the uuid of the row of the same name."""
     names = {f"{NAMED}{row.full_name.lower()}": row.uuid for row in rows if not is_named(row.uuid)}
     found = connection.execute(
         """SELECT id, uuid FROM repositories
@@ -95,7 +95,7 @@ def adopt_repositories(connection: sqlite3.Connection, upstream_id: int, rows: I
 
 
 def adopt_owner(connection: sqlite3.Connection, upstream_id: int, owner: Owner) -> None:
-    """Let the owner that is known by its name alone become the one of this name that has a uuid."""
+    """Give an owner that is known by name alone the uuid of the owner of this name."""
     if owner.username is None or is_named(owner.uuid):
         return
     found = connection.execute(
@@ -162,7 +162,7 @@ def _uuid_of(
 def _give_uuid(
     connection: sqlite3.Connection, table: str, upstream_id: int, row_id: int, uuid: str | None
 ) -> bool:
-    """Give a row its uuid; where another row has it already, that one takes its place. Tell whether so."""
+    """Give a row its uuid; if another row has it already, merge the row into that one and return True."""
     first = connection.execute(
         f"SELECT id FROM {table} WHERE upstream_id = ? AND uuid = ?", (upstream_id, uuid)
     ).fetchone()
@@ -177,11 +177,11 @@ def _give_uuid(
 
 
 _OF_ONE_ROW = ("branches", "tags", "followers", "seen_refs", "sync_failures")
-"""What was read of a second row, and will be of the first."""
+"""Tables whose rows of a second row are dropped; they are read again for the first."""
 
 
 def _keep_hidden(connection: sqlite3.Connection, upstream_id: int, twin: int, first: int) -> None:
-    """Drop what was read of a second row; of its changes none becomes public that was not."""
+    """Drop what was read of a second row; none of its hidden changes becomes public."""
     for table in _OF_ONE_ROW:
         connection.execute(f"DELETE FROM {table} WHERE repository_id = ?", (twin,))
     connection.execute("DELETE FROM changes WHERE repository_id = ? AND kind = 'created'", (twin,))
@@ -195,7 +195,7 @@ def _keep_hidden(connection: sqlite3.Connection, upstream_id: int, twin: int, fi
 
 
 def _point_elsewhere(connection: sqlite3.Connection, table: str, twin: int, first: int) -> None:
-    """Let whatever refers to a second row refer to the first one."""
+    """Let all references to a second row refer to the first one."""
     tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     for other in tables:
         keys = connection.execute(f'PRAGMA foreign_key_list("{other}")').fetchall()

@@ -1,4 +1,4 @@
-"""Is the file itself in order: SQLite's own checks, references, and the search index against the rows."""
+"""Check the file: SQLite's own checks, foreign keys, and the search index against the rows."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +11,7 @@ MOST = 20
 
 
 class Complaint(NamedTuple):
-    """What is wrong with a file, in a line, and whether that is over by now."""
+    """One fault of a file, in a line, and whether it has been mended."""
 
     text: str
     mended: bool = False
@@ -38,7 +38,7 @@ def check_file(path: Path, *, repair: bool) -> list[Complaint]:
 
 
 def _check_index(path: Path, *, repair: bool) -> list[Complaint]:
-    """Compare the index with the rows, which SQLite cannot do; made of them alone, it can be made anew."""
+    """Compare the index with the rows, which SQLite cannot do; with `repair`, rebuild it from them."""
     found = _faults(path)
     if not found or not repair:
         return [Complaint(line) for line in found]

@@ -1,10 +1,9 @@
-"""The request ledger: how many requests each credential has asked in the rolling hour, for all processes.
+"""The request ledger: how many requests each credential has sent in the rolling hour, for all processes.
 
-A row counts the requests of one second in one bucket: `requests` are those reserved, which bound what may
-still be asked, `sent` those of them that went out, which charts and reports show. A second leaves the hour
-only when all of it has, so the count errs on the side of asking less. Buckets are names without secrets
-(`mirror.credentials`). What lies more than an hour ahead was written by a clock that was wrong, and counts
-for nothing.
+A row counts the requests of one second in one bucket: `requests` were reserved and limit what may still be
+asked, `sent` went out and are shown in charts and reports. A second leaves the hour only as a whole, so the
+count errs on the side of asking less. Buckets are names without secrets (`mirror.credentials`). Rows more
+than an hour ahead were written by a wrong clock, and are ignored.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -45,7 +44,7 @@ class RequestLedger:
         return None
 
     def take_back(self, bucket: str, reserved_at: datetime) -> None:
-        """Count a request no longer that was reserved at a moment and never left this machine."""
+        """Undo the reservation of a request that never left this machine."""
         with self._store.transaction() as connection:
             connection.execute(
                 """UPDATE request_ledger SET requests = requests - 1, sent = sent - 1
@@ -58,7 +57,7 @@ class RequestLedger:
         return self._count(bucket, int(now.timestamp()))
 
     def hold(self, bucket: str, until: datetime) -> None:
-        """Refuse every request of a bucket until a moment, because the upstream said 429."""
+        """Refuse every request of a bucket until a moment, because the upstream answered 429."""
         with self._store.transaction() as connection:
             connection.execute(
                 """INSERT INTO request_limits (bucket, held_until) VALUES (:bucket, :until)
@@ -69,7 +68,7 @@ class RequestLedger:
             )
 
     def learn(self, bucket: str, limit: int) -> None:
-        """Remember the limit per hour that the upstream told for a bucket."""
+        """Save the limit per hour that the upstream gave for a bucket."""
         with self._store.transaction() as connection:
             connection.execute(
                 """INSERT INTO request_limits (bucket, requests_per_hour) VALUES (?, ?)
@@ -78,7 +77,7 @@ class RequestLedger:
             )
 
     def limit(self, bucket: str) -> int | None:
-        """Return the limit that the upstream told, if it ever did."""
+        """Return the limit per hour that the upstream gave, if it ever did."""
         limit: int | None = self._store.value(
             "SELECT requests_per_hour FROM request_limits WHERE bucket = ?", (bucket,)
         )
@@ -97,7 +96,7 @@ class RequestLedger:
         return count
 
     def _next_free(self, bucket: str, second: int, limit: int) -> datetime:
-        """Say when enough seconds have left the hour for one request to fit."""
+        """Return when enough seconds have left the hour for one request to fit."""
         excess = self._count(bucket, second) - limit + 1
         for at, requests in self._store.rows(
             "SELECT at, requests FROM request_ledger WHERE bucket = ? AND at BETWEEN ? AND ? ORDER BY at",
@@ -106,4 +105,4 @@ class RequestLedger:
             excess -= requests
             if excess <= 0:
                 return datetime.fromtimestamp(at, UTC) + timedelta(seconds=HOUR + 1)
-        return datetime.fromtimestamp(second + HOUR + 1, UTC)  # a limit of nought: nothing ever fits
+        return datetime.fromtimestamp(second + HOUR + 1, UTC)  # a limit of zero: nothing ever fits

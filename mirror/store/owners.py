@@ -1,4 +1,4 @@
-"""Writing owners and members: everybody who owns repositories or belongs to a workspace."""
+"""Write owners of repositories, and members of workspaces."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -34,8 +34,7 @@ def save_owner(
 ) -> tuple[int, list[Change]]:
     """Insert or update one user and return its id and what changed.
 
-    A namespace outweighs a nickname: what is known of somebody as an owner is not replaced by what a
-    member list calls them.
+    A namespace outweighs a nickname: the name of an owner is not replaced by the one in a list of members.
     """
     if is_owner:
         adopt_owner(connection, upstream_id, owner)
@@ -79,7 +78,7 @@ def has_unseen_members(connection: sqlite3.Connection, workspace_id: int, since:
 
 
 def drop_members(connection: sqlite3.Connection, workspace_id: int, *, unseen_since: str) -> None:
-    """Forget memberships that a complete listing did not name; the users stay."""
+    """Drop memberships that a complete listing did not name; the users stay."""
     connection.execute(
         "DELETE FROM members WHERE workspace_id = ? AND last_seen_at < ?", (workspace_id, unseen_since)
     )

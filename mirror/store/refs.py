@@ -1,7 +1,7 @@
-"""Writing branches and tags: what a listing told of one repository, page by page.
+"""Write branches and tags of one repository, page by page.
 
-A listing of one page replaces the refs at once. A longer one notes the names it has told in `seen_refs`,
-and only its last page drops the refs that none of them named.
+A listing of one page replaces the refs at once. A longer one collects its names in `seen_refs`, and its last
+page drops the refs that no page has named.
 """
 
 import json
@@ -119,7 +119,7 @@ def has_unnamed(connection: sqlite3.Connection, repository_id: int) -> bool:
 
 
 def save_main_branch(connection: sqlite3.Connection, repository_id: int, name: str | None) -> None:
-    """Write which branch a listing of them said is the main one."""
+    """Write the main branch, as a listing of branches gives it."""
     connection.execute(
         "UPDATE repositories SET main_branch = ? WHERE id = ? AND main_branch IS NOT ?",
         (name, repository_id, name),
@@ -194,7 +194,7 @@ def _json(values: tuple[str, ...]) -> str:
 
 
 def _note_names(connection: sqlite3.Connection, repository_id: int, page: list[Ref], *, fresh: bool) -> None:
-    """Remember what the pages of a long listing have named."""
+    """Collect what the pages of a long listing have named."""
     if fresh:
         connection.execute("DELETE FROM seen_refs WHERE repository_id = ?", (repository_id,))
     connection.executemany(

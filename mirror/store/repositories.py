@@ -1,7 +1,10 @@
-"""Writing repositories: a page at a time, unchanged rows untouched but for when they were seen.
+"""Write repositories, a page at a time; of unchanged rows only `last_seen_at` is written.
 
-The page is compared with the rows that stand (`mirror.store.repositories`), then written with prepared
-statements: one for new rows, one for changed ones, one for the rest.
+The page is compared with the rows in the file, then written with three prepared statements: for new rows, for
+changed ones, and for the rest.
+
+This file also decides which part of a repository's history is public: changes recorded while it was private
+stay hidden (`public_from`).
 """
 
 import json
@@ -18,7 +21,7 @@ from mirror.store.identities import Refused, adopt_repositories
 SAID = tuple(
     field for field in Repository.__struct_fields__ if field not in {"uuid", "owner", "tells_main_branch"}
 )
-"""Columns that hold what the upstream said, named as in `mirror.model.Repository`."""
+"""Columns that come from the upstream, named as in `mirror.model.Repository`."""
 
 _NOT_DESCRIBED = {
     "slug", "full_name", "is_private", "size", "parent_uuid", "parent_full_name", "followers_count",
@@ -26,9 +29,9 @@ _NOT_DESCRIBED = {
     "updated_at",
 }  # fmt: skip
 DESCRIBED = tuple(column for column in SAID if column not in _NOT_DESCRIBED)
-"""Columns whose change is worth telling; sizes, counts and update times move with every push.
+"""Columns whose changes are recorded; sizes, counts and update times move with every push.
 
-The name of a parent is none of them: edits are for everybody, and a parent may be private.
+The name of a parent is not among them: edits are visible to everybody, and a parent may be private.
 """
 
 
@@ -48,7 +51,7 @@ def repository_changes(
 ) -> Iterator[Change]:
     """Compare two rows of `repositories`; both map column names to values.
 
-    That it was made public comes last: the rest compares with what it said in private.
+    `made_public` comes last: the changes before it compare with the private row, and stay hidden.
     """
     if old["deleted_at"] is not None:
         yield Change("restored", repository_id, old=old["gone_reason"], new=new["full_name"])
@@ -76,7 +79,7 @@ def _became_known(old: Mapping[str, Any], new: Mapping[str, Any], column: str) -
 def ref_changes(
     repository_id: int, kind: str, old: Mapping[str, str], new: Mapping[str, str], *, complete: bool
 ) -> Iterator[Change]:
-    """Compare the refs of one kind, name to hash; without `complete`, missing ones are not called deleted."""
+    """Compare the refs of one kind, name to hash; only if `complete`, missing ones are deletions."""
     for name, target in new.items():
         if name not in old:
             yield Change(f"{kind}_created", repository_id, ref=name, new=target)
@@ -98,9 +101,10 @@ _OPEN = """UPDATE repositories SET public_from = (SELECT coalesce(max(id), 0) FR
 
 
 def close(connection: sqlite3.Connection, published: Iterable[int], *, with_refs: bool) -> None:
-    """Hide the record of repositories that were just made public; call it once their changes are saved.
+    """Hide the history of repositories that were just made public; call it once their changes are saved.
 
-    Without refs, in the file and `with_refs` to come, there is nothing to wait for.
+    It stays closed until their refs have been listed again. Where no refs are in the file and none are
+    mirrored (`with_refs`), only the changes until now are hidden.
     """
     values = [{"id": repository_id, "with_refs": int(with_refs)} for repository_id in published]
     connection.executemany(_CLOSE, values)
@@ -109,7 +113,8 @@ def close(connection: sqlite3.Connection, published: Iterable[int], *, with_refs
 def reopen(connection: sqlite3.Connection, repository_id: int, *, listed_since: str) -> None:
     """Show what is recorded from now on, if a repository is closed and all its refs were read since.
 
-    `listed_since` is when their listing began. One that began before lets them be read once more.
+    `listed_since` is when their listing began. If that was before the repository was made public, they are
+    listed again.
     """
     closed = connection.execute(
         "SELECT 1 FROM repositories WHERE id = ? AND public_from = ?", (repository_id, CLOSED)
@@ -126,7 +131,7 @@ def reopen(connection: sqlite3.Connection, repository_id: int, *, listed_since: 
 
 
 KEPT_WHEN_UNSAID = ("followers_count", "forks_count")
-"""Counts that only some answers carry: None there does not erase what another answer told."""
+"""Counts that only some answers carry: None there does not erase what another answer had."""
 
 _WRITTEN = (*SAID, "owner_id", "parent_id")
 _SAID_BY = attrgetter(*SAID)
@@ -170,10 +175,10 @@ def save_repositories(
     """Insert, update or touch a page of repositories; `owner_ids` maps each owner's uuid to its row.
 
     A repository is known by its uuid, so one that is renamed, or moved to another owner, stays one row.
-    `with_refs` marks new and updated ones for `refs_stale`, to be listed from their first page: a listing of
-    them that was cut short is of before the update. On a `first_listing` new rows are no news: they were
-    there before the mirror was. A page that was asked for before a repository was written through this mirror
-    does not undo that.
+    With `with_refs`, the refs of new and updated ones are stale, and are listed from their first page: a
+    listing that had begun is of before the update. On a `first_listing` new rows record no change, because
+    they existed before the mirror did. A page that was asked for before a repository was written through this
+    mirror does not undo that write.
     """
     page = {row.uuid: row for row in rows}
     adopt_repositories(connection, upstream_id, page.values())
@@ -281,7 +286,7 @@ def _ids(connection: sqlite3.Connection, upstream_id: int, uuids: set[str]) -> d
 def mark_gone(
     connection: sqlite3.Connection, repository_id: int, *, reason: str, seen_at: str
 ) -> list[Change]:
-    """Turn a repository into a tombstone: the row and its refs stay, with the reason and the moment."""
+    """Turn a repository into a tombstone: the row and its refs stay, with reason and moment."""
     connection.execute(
         """UPDATE repositories SET deleted_at = ?, gone_reason = ?, refs_stale = 0
            WHERE id = ? AND deleted_at IS NULL""",

@@ -1,7 +1,7 @@
-"""Local API tokens: made, listed, revoked and recognised; the file holds only their hashes.
+"""Local API tokens: create, list, revoke and recognise them; the file holds only their hashes.
 
-A token is 256 random bits behind the prefix ``mir_``, so its SHA-256 needs no salt and no stretching: there
-is nothing to guess. Scope ``write`` includes ``read``.
+A token is 256 random bits behind the prefix ``mir_``, so its SHA-256 needs no salt and no stretching: it
+cannot be guessed. Scope ``write`` includes ``read``.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ Scope = Literal["read", "write"]
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True):
-    """A token as it is listed; never its secret, never the hash. `user` is whom it speaks for."""
+    """A token as it is listed, without its secret and its hash. `user` is the account it acts for."""
 
     id: int
     name: str
@@ -42,7 +42,7 @@ def create(
     *,
     user: str | None = None,
 ) -> str:
-    """Make a token and return it: the only moment it is known. `scope` is read, write, or ``read,write``.
+    """Create a token and return it, the only time it is known. `scope` is read, write, or ``read,write``.
 
     Raises ConfigError for a bad scope or a name in use, NotFound for a user that is not mirrored.
     """
@@ -80,7 +80,7 @@ def listed(connection: sqlite3.Connection) -> list[Token]:
 
 
 def revoke(store: Store, name: str) -> None:
-    """End one token: of this name, or else of this number; raises NotFound where no living one is."""
+    """Revoke the token of this name, or else of this number; raises NotFound where there is none."""
     with store.transaction() as connection:
         living = connection.execute(
             """SELECT id FROM api_tokens
@@ -120,7 +120,7 @@ _FOUND = """SELECT t.id, t.name, t.scope, t.user_id, u.username, t.last_used_at,
 
 
 class LivingToken(msgspec.Struct, frozen=True):
-    """A token that may be used now; `user_id` is the row of the mirrored user whose it is, if it has one."""
+    """A token that is valid now; `user_id` is the row of the mirrored user it acts for, if any."""
 
     id: int
     name: str
@@ -131,7 +131,7 @@ class LivingToken(msgspec.Struct, frozen=True):
 
 
 def find(connection: sqlite3.Connection, token: str) -> LivingToken | None:
-    """Recognise a token that somebody sent; None for one that is unknown, revoked or expired."""
+    """Find the token that a request carries; None for one that is unknown, revoked or expired."""
     if not token.startswith(PREFIX) or len(token) > 200:
         return None
     digest = hashed(token)
@@ -139,7 +139,7 @@ def find(connection: sqlite3.Connection, token: str) -> LivingToken | None:
 
 
 def find_by_id(connection: sqlite3.Connection, token_id: int) -> LivingToken | None:
-    """Look again at the token behind a login; None once it is revoked or expired."""
+    """Find the token of a login; None once it is revoked or expired."""
     return _living(connection, "t.id = ?", token_id, None)
 
 

@@ -1,4 +1,4 @@
-"""Rows that earlier versions took in without a uuid: merged where that is known, else asked for."""
+"""Rows that earlier versions saved without a uuid: merged where it is known, else asked for."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,7 +9,7 @@ from mirror.sync.missing import AbsenceStep
 from mirror.sync.run import Run
 
 WITH_UUIDS = ("cloud", "sandbox")
-"""Kinds of upstreams that give uuids, or pass on that there are none."""
+"""Kinds of upstreams whose repositories have uuids."""
 
 
 def merge_duplicates(run: Run) -> list[str]:
@@ -24,7 +24,7 @@ def merge_duplicates(run: Run) -> list[str]:
 
 
 def uuid_steps(run: Run) -> Iterator[Step]:
-    """Yield a step for each repository whose uuid is to be learned, unless that has failed lately."""
+    """Yield a step for each repository whose uuid is unknown, unless that has failed lately."""
     if run.config.kind not in WITH_UUIDS:
         return
     for row_id, full_name in without_uuid(run.store.connection, run.upstream_id):
@@ -34,17 +34,17 @@ def uuid_steps(run: Run) -> Iterator[Step]:
 
 
 class UuidStep(AbsenceStep):
-    """Ask for a repository by its name: the answer tells its uuid, or that it is not there."""
+    """Ask for a repository by its name: the answer has its uuid, or says that it is gone."""
 
     def __init__(self, run: Run, row_id: int, key: RepositoryKey) -> None:
         owners = {state.owner_uuid for _, state in run.states()}
         super().__init__(run, key.workspace, row_id, key, owners)
 
     def save(self, answer: Repository) -> Sequence[Step]:
-        """Write it, and give the row its uuid; raises UpstreamShapeError where the answer tells none."""
+        """Write it, and give the row its uuid; raises UpstreamShapeError for an answer without one."""
         steps = super().save(answer)
         merge_duplicates(self.run)
         return steps
 
     def _expect(self, answer: Repository) -> None:
-        """Expect nothing of the listing, which may have named it all the while."""
+        """Expect nothing: listings may have named it all the time."""

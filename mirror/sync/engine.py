@@ -173,7 +173,7 @@ def _save_all(
                 break
             tick()
         if stop.is_set():
-            raise Interrupted("stopped; the place is kept, the next run goes on from here")
+            raise Interrupted("stopped; the next run resumes from here")
         try:
             order.follow(position, _save(task))
         except Paused as error:

@@ -1,7 +1,7 @@
-"""What was marked as changed: asked of the upstream before anything else, and between the steps of long runs.
+"""Hints: repositories that may have changed, asked for before anything else and between other steps.
 
-Whoever marked it (a webhook) is believed as far as that something may have changed. What has changed, and
-above all what is gone, only the upstream says: a repository that it does not give makes its workspace due.
+A hint (of a webhook or a write) says only that something may have changed. What has changed, and above all
+what is gone, is for the upstream to say: a repository that it refuses has its workspace listed.
 """
 
 import time
@@ -51,7 +51,7 @@ def hint_steps(run: Run) -> Iterator[Step]:
 
 
 def with_hints(run: Run, steps: Iterable[Step]) -> Iterator[Step]:
-    """Yield the steps of a run, and what is marked meanwhile between them: a backlog may last for hours."""
+    """Yield steps, and between them those of hints that come meanwhile: a backlog may last for hours."""
     checked = time.monotonic()
     for step in steps:
         yield step
@@ -92,7 +92,7 @@ def refs_anew(run: Run, row_id: int, key: RepositoryKey) -> Step:
 
 
 class HintStep(Step):
-    """Ask for the row of one repository that is said to have changed."""
+    """Ask for the row of one repository that may have changed."""
 
     def __init__(self, run: Run, hint: Hint, key: RepositoryKey) -> None:
         self.run, self.hint, self.key = run, hint, key
@@ -102,7 +102,7 @@ class HintStep(Step):
         return self.run.upstream.fetch_repository(self.key)
 
     def save(self, answer: Repository) -> Sequence[Step]:
-        """Write its row, then its refs are asked for; with an owner that is not mirrored it is gone."""
+        """Write its row, then ask for its refs; with an owner that is not mirrored it becomes a tombstone."""
         run = self.run
         has_left = run.has_left(answer)
         with run.store.transaction(), run.cursors() as cursors:
@@ -121,7 +121,7 @@ class HintStep(Step):
             return [refs_anew(run, row_id, key)]
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Nothing is gone because it could not be had: its workspace is listed, and that may prove it."""
+        """Have the workspace listed, which may prove that the repository is gone; a refusal does not."""
         run = self.run
         run.isolate(error)
         with run.store.transaction(), run.cursors() as cursors:

@@ -1,9 +1,9 @@
-"""What a full listing did not name: asked for one by one before anything is called gone.
+"""What is missing: repositories that a full listing did not name, and pages that were skipped.
 
-A listing alone proves nothing: rows slip between pages, tokens lose rights, services fall ill. Only after
-one that was complete and free of errors, and once the upstream has said again who we are, is each missing
-repository asked for by its uuid; what is not there becomes a tombstone with the reason, its row and refs
-kept. Too many at once stop and ask.
+A listing alone proves nothing: rows slip between pages, tokens lose rights, services fail. Only after a
+listing that was complete and without errors, and once the upstream has confirmed the credential again, each
+missing repository is asked for by its uuid. One that is not there becomes a tombstone with the reason; its
+row and refs stay. Too many at once need the operator's confirmation.
 """
 
 import json
@@ -27,7 +27,7 @@ from mirror.upstream.protocol import Page
 def absence_steps(run: Run, workspaces: Sequence[str]) -> Iterator[Step]:
     """Yield a step for each repository that its workspace's last full listing did not name.
 
-    Raises CredentialsRefused before the first, where the credential has become nobody's.
+    Raises CredentialsRefused before the first, if the credential no longer belongs to anybody.
     """
     owners = {run.state(workspace).owner_uuid for workspace in workspaces}
     for workspace in workspaces:
@@ -68,7 +68,7 @@ def close_absences(run: Run, workspaces: Sequence[str]) -> None:
 
 
 def _allowed(run: Run, workspace: str, state: WorkspaceState, missing: int) -> bool:
-    """Apply the brake: a single repository may go, more than a share of the workspace may not unasked."""
+    """Apply the brake: one repository may go; more than a share of the workspace needs confirmation."""
     alive = run.alive(run.owner_id(state))
     if missing <= 1 or missing <= run.config.absence_brake * alive or run.confirm_absence:
         return True
@@ -84,7 +84,7 @@ def _allowed(run: Run, workspace: str, state: WorkspaceState, missing: int) -> b
 
 
 def _mark_all(run: Run, workspace: str, rows: list[int]) -> None:
-    """Turn the repositories of a workspace that is no more into tombstones."""
+    """Turn the repositories of a workspace that is gone into tombstones."""
     with run.store.transaction():
         for row_id in rows:
             make_tombstone(run, row_id, "workspace gone")
@@ -115,7 +115,7 @@ class AbsenceStep(Step):
         return self.run.upstream.fetch_repository(self.key)
 
     def save(self, answer: Repository) -> Sequence[Step]:
-        """It is there: pages moved while they were read, or it has moved to another owner."""
+        """It exists: pages moved while they were read, or it belongs to another owner now."""
         run = self.run
         with run.store.transaction():
             saved = run.save_row(answer)

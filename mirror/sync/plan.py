@@ -1,7 +1,6 @@
-"""What a sync would ask, said before anything is spent.
+"""Estimate what a sync would ask, before anything is spent.
 
-Sizes that the mirror knows are taken from it; a workspace it has never listed is asked for its size, one
-request each. Everything else is arithmetic over the file.
+Known sizes are taken from the file; for a workspace that was never listed, one request asks for its size.
 """
 
 from collections.abc import Iterable
@@ -26,7 +25,7 @@ SECONDS_PER_REQUEST = 0.4
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests that count against one budget, and what it leaves of them in this hour; None for no limit."""
+    """Requests that count against one budget, its limit per hour and what is left; None for no limit."""
 
     total: int
     limit: int | None
@@ -46,9 +45,9 @@ class Plan(msgspec.Struct, kw_only=True):
 
 
 def plan_upstream(run: Run) -> Plan:
-    """Work out what a sync would ask; raises what asking for workspaces and sizes raises.
+    """Estimate what a sync would ask; raises what asking for workspaces and sizes raises.
 
-    Where the budget is spent, what only asking would tell is left out, and said to be.
+    While the budget is spent, whatever would have to be asked for is left out, with a note.
     """
     asked_before = run.budget.requests
     requests = {"credential": 0 if run.upstream.anonymous else 1, "workspaces and members": 0, "listings": 0}
@@ -82,7 +81,7 @@ def plan_upstream(run: Run) -> Plan:
 
 
 def _workspaces(run: Run, notes: list[str]) -> Iterable[str]:
-    """Name the workspaces that a sync would list; those of former runs where they cannot be asked for now."""
+    """Name the workspaces that a sync would list; those of earlier runs, if they cannot be asked for now."""
     try:
         return find_workspaces(run)
     except Paused as error:
@@ -91,7 +90,7 @@ def _workspaces(run: Run, notes: list[str]) -> Iterable[str]:
 
 
 def _refs(run: Run, requests: dict[str, int], unlisted: int) -> int:
-    """Count what branches and tags ask; return how much of it by git: of all but Mercurial repositories."""
+    """Count the requests for branches and tags; return those by git (for all but Mercurial)."""
     mark_old(run)
     stale = count_stale(run) + unlisted
     if run.config.refs != "git":
@@ -127,7 +126,7 @@ def _size(run: Run, workspace: str, state: WorkspaceState, known: int) -> tuple[
 
 
 def _timed(run: Run, requests: dict[str, int], by_git: int, notes: list[str]) -> Plan:
-    """Say how long it would take: at the pace of former runs, and no faster than either budget lets it."""
+    """Add how long it would take: at the pace of earlier runs, and no faster than the budgets allow."""
     total = sum(requests.values())
     api, git = _share(run, "api", total - by_git), _share(run, "git", by_git)
     seconds = max(total * _pace(run), _waits(api), _waits(git))

@@ -1,4 +1,4 @@
-"""What a run makes sure of before it lists anything: the address, the credential, the workspaces."""
+"""What a run checks before it lists anything: the address, the credential, the workspaces."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -18,10 +18,10 @@ LIST_OF_WORKSPACES = "the list of workspaces"
 
 
 def check_caller(run: Run, *, since: str | None = None) -> None:
-    """Find out whether the credential is still somebody's, before anything is concluded from its view.
+    """Check that the credential still belongs to somebody, before anything is concluded from what it sees.
 
-    With `since`, an answer from before that moment is not enough. Raises CredentialsRefused; Bitbucket
-    answers public listings to a dead token as if to nobody.
+    With `since`, an answer from before that moment is not enough. Raises CredentialsRefused. Without this
+    check a dead token would go unnoticed: Bitbucket answers it as it answers anonymous requests.
     """
     if run.upstream.anonymous:
         return
@@ -37,7 +37,7 @@ def check_caller(run: Run, *, since: str | None = None) -> None:
 def find_workspaces(run: Run) -> list[str]:
     """Name the workspaces to mirror: the configured ones, or all that the caller can see.
 
-    With them come those whose name another one has taken, by their identity: their rows are mirrored still.
+    Workspaces whose name another one has taken are among them, by their identity: they are still mirrored.
     """
     named = _named_workspaces(run)
     return [*named, *(name for name in formerly_listed(run, named) if is_identity(name))]
@@ -64,7 +64,7 @@ def _named_workspaces(run: Run) -> list[str]:
 
 
 def _with_page(run: Run, found: LastCheck) -> LastCheck:
-    """Ask for a page of the workspaces; a list whose links go in a circle ends there, and is told."""
+    """Ask for a page of the workspaces; links that go in a circle end the list with a failure."""
     page = ask_once(lambda: run.upstream.fetch_workspaces(found.next), stop=run.stop, tick=run.tick)
     names = _once_each([*found.names, *(owner.username for owner in page.rows if owner.username)])
     pages, landmark, link = found.pages + 1, found.landmark, page.next
@@ -87,7 +87,7 @@ def _with_page(run: Run, found: LastCheck) -> LastCheck:
 def formerly_listed(run: Run, names: Iterable[str]) -> list[str]:
     """Name the workspaces that earlier runs have listed and that are not among the names.
 
-    They are listed on until they are known to be gone: dropping out of the caller's list proves nothing.
+    They are listed until they are known to be gone: absence from the caller's list proves nothing.
     """
     known = {name.lower() for name in names}
     with run.cursors() as cursors:
@@ -95,7 +95,7 @@ def formerly_listed(run: Run, names: Iterable[str]) -> list[str]:
 
 
 def forget_links(run: Run) -> None:
-    """Begin every listing anew: their links lead to an address that is no longer the configured one."""
+    """Begin every listing anew: its links lead to an address that is no longer configured."""
     with run.store.transaction() as connection:
         for name in formerly_listed(run, ()):
             state = msgspec.structs.replace(run.state(name), listing=None, members=None, swept_at=None)
@@ -109,8 +109,7 @@ def forget_links(run: Run) -> None:
 def _recent(run: Run, check: LastCheck | None) -> LastCheck | None:
     """Return a check, unless it is old or of another credential.
 
-    Half the overlap is the limit: whatever a wrong belief hides for that long, the next listing after it
-    still looks back on.
+    Half the overlap is the limit: the next listing still looks back on what a wrong answer hid until then.
     """
     if check is None or run.full:
         return None
@@ -124,5 +123,5 @@ def _checked(run: Run, **found: Any) -> LastCheck:
 
 
 def _once_each(names: Iterable[str]) -> list[str]:
-    """Drop names that differ from an earlier one in nothing but case: Bitbucket takes them for the same."""
+    """Drop names that differ from an earlier one only in case: to Bitbucket they are the same."""
     return list({name.lower(): name for name in reversed(list(names))}.values())[::-1]

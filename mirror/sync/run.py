@@ -1,4 +1,4 @@
-"""One run: what every step of it needs, and the record of it in the file."""
+"""One run: what each of its steps needs, and its record in the file."""
 
 import threading
 import time
@@ -43,7 +43,17 @@ class _Upstream(NamedTuple):
 
 
 class Run:
-    """The run of one upstream: its tools, its record, and what it has counted so far."""
+    """A run of one upstream.
+
+    :param config: the settings of the upstream.
+    :param upstream: what is asked; `budget` counts its requests.
+    :param store: the file; it must be locked for this run.
+    :param url: the address of the upstream; if it differs from the file's, all links are forgotten.
+    :param clock: tells the time; `stopwatch` measures seconds.
+    :param stop: ends the run as soon as it is set (state interrupted).
+    :param full: list every workspace in full, and trust no earlier check.
+    :param confirm_absence: believe that what is gone is gone, however much it is.
+    """
 
     def __init__(
         self,
@@ -81,7 +91,7 @@ class Run:
         self.kind = "incremental"
         self.id = 0
         self.round = ""
-        # Most of what is answered never failed: known without asking the file each time.
+        # Most of what is answered never failed: this saves a query for each answer.
         failed = store.rows(
             "SELECT kind, subject, repository_id FROM sync_failures WHERE upstream_id = ?",
             (self.upstream_id,),
@@ -95,10 +105,10 @@ class Run:
         self._ticked = stopwatch()
 
     def save_address(self) -> int:
-        """Write where the upstream is and return its row's id.
+        """Write the address of the upstream and return the id of its row.
 
-        Where it has moved, that is for the transaction that forgets what leads to the old address: once it
-        is written, nobody can tell any more that it has.
+        A new address belongs into the transaction that forgets the links to the old one: once it is written,
+        nothing shows any more that the upstream has moved.
         """
         return self.store.save_upstream(self.config.name, self.config.kind, self._url, refs=self.config.refs)
 
@@ -108,19 +118,19 @@ class Run:
         return self.config.refs != "none"
 
     def now(self) -> datetime:
-        """Tell the time, which never goes back within a run: what was seen later is never older."""
+        """Return the time, which never goes back within a run: what was seen later is never older."""
         with self._turn:
             self._latest = max(self._latest, self.clock())
             return self._latest
 
     def now_text(self) -> str:
-        """Tell the time as the file keeps it."""
+        """Return the time as a text of the file."""
         return to_text(self.now())
 
     def mend_moments(self, *, thoroughly: bool) -> None:
         """Let moments that a wrong clock wrote ahead of now count as never.
 
-        Where nothing tells of such a clock, they are looked for only `thoroughly`.
+        Without a sign of such a clock, all rows are searched only if `thoroughly`.
         """
         now = self.now()
         with self.store.transaction() as connection:
@@ -134,8 +144,7 @@ class Run:
     def recorded(self) -> Iterator[Summary]:
         """Record the run in `sync_runs` and fill its summary, however it ends.
 
-        Errors that mean the end of the run are taken here and told by the summary; Ctrl-C goes on as
-        Interrupted, programming errors as themselves.
+        A MirrorError or Ctrl-C ends the run and is reported in the summary; any other error is raised.
         """
         began = self._stopwatch()
         with self.store.transaction() as connection:
@@ -152,7 +161,7 @@ class Run:
             summary.resumes_at = error.resumes_at if isinstance(error, BudgetSpent) else None
         except (KeyboardInterrupt, Interrupted):
             summary.state, summary.exit_code = "interrupted", Interrupted.exit_code
-            summary.error = "stopped; the place is kept, the next run goes on from here"
+            summary.error = "stopped; the next run resumes from here"
         except MirrorError as error:
             summary.state, summary.error, summary.exit_code = "failed", str(error), error.exit_code
         finally:
@@ -197,10 +206,10 @@ class Run:
             )  # fmt: skip
 
     def tick(self) -> None:
-        """Record what was done until now, every two seconds, for those who watch a run from elsewhere."""
+        """Record what was done so far, every two seconds, for those who watch a run from elsewhere."""
         if self._stopwatch() - self._ticked < TICK_SECONDS:
             return
-        # A file that cannot be written is a matter of the next page; a run that only waits goes on.
+        # If the file cannot be written, the next page will fail; a run that only waits goes on.
         with suppress(StoreError), self.store.transaction() as connection:
             save_counts(connection, self.id, kind=self.kind, counts=self._counted())
         self._ticked = self._stopwatch()
@@ -214,7 +223,7 @@ class Run:
         return msgspec.structs.asdict(self.counts)
 
     def note(self, text: str) -> None:
-        """Tell the user something, once."""
+        """Report something to the user, once."""
         if text not in self.notes:
             self.notes.append(text)
             self.report.note(text)
@@ -229,8 +238,8 @@ class Run:
     def isolate(self, error: MirrorError) -> int | None:
         """Return the status of an error that concerns one thing alone; raise any other.
 
-        A 429 that outlasts the repeats pauses the run. Three lost connections in a row are no matter of
-        three repositories: the upstream is out of reach, and the run ends.
+        A 429 after all retries pauses the run. Three lost connections in a row mean that the upstream is out
+        of reach, which ends the run.
         """
         if isinstance(error, UpstreamBusy) and error.status == 429:
             raise Paused(str(error)) from error
@@ -245,7 +254,7 @@ class Run:
         return None
 
     def must_have_heard(self) -> None:
-        """Raise the last error of the connection if nothing was answered at all: the upstream is away."""
+        """Raise the last connection error if nothing was answered at all: the upstream is out of reach."""
         if self._lost is not None and not self._heard:
             raise self._lost
 
@@ -254,7 +263,7 @@ class Run:
         self._heard, self._lost_connections = True, 0
 
     def waits(self, kind: str, subject: str) -> bool:
-        """Tell whether something that failed is not to be asked for again yet."""
+        """Tell whether something that failed waits for its next try."""
         with self.store.reading() as connection:
             return Failures(connection, self.upstream_id).waits(kind, subject, self.now_text())
 
@@ -272,6 +281,10 @@ class Run:
         if (kind, subject) in self._failed:
             with self.store.transaction() as connection:
                 Failures(connection, self.upstream_id).drop(kind, subject)
+            # A workspace that was renamed meanwhile fails by its old name and answers by its new one.
+            self.failures[:] = [
+                each for each in self.failures if (each.kind, each.subject) != (kind, subject)
+            ]
 
     def fail_rows(self, workspace: str, bad: Sequence[BadRow], *, swept_at: str | None) -> None:
         """Record rows of a listing that were not understood; the next full listing reads them again."""
@@ -289,7 +302,7 @@ class Run:
                     self.answered("row", subject)
 
     def answered_refs(self, repository_id: int, *, understood: bool) -> None:
-        """Forget that a repository's refs could not be had, and single ones of them, if none was bad now."""
+        """Drop the failure of a repository's refs, and if all were `understood`, those of single refs."""
         self.hear()
         if repository_id not in self._failed_rows:
             return

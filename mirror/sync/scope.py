@@ -1,7 +1,8 @@
-"""Rounds: a run that was cut short is gone on with by the next one, which lists nothing a second time.
+"""Which parts of a sync a run does, and rounds: the next run resumes an interrupted one.
 
-A round begins with the listings and ends when nothing is left to do. Were every run to begin with all
-listings, a mirror of many workspaces under a small budget would spend it on them and never get beyond.
+A round begins with the listings and ends when nothing is left to do; within it no workspace is listed twice.
+If every run began with all listings, a mirror of many workspaces with a small budget would spend it on them
+and never list any refs.
 """
 
 from collections.abc import Collection, Iterable
@@ -15,11 +16,12 @@ from mirror.times import from_text
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts of a run; what it leaves out keeps its place for another one.
+    """The parts of a sync that a run does; what it leaves out is left to another run.
 
-    `listings` reads workspaces, of them all or of those in `due` alone (lower case); `leftovers` asks again
-    for what was missing before; `refs` reads stale branches and tags, `new_refs` those of repositories that
-    this run sees first. `kind` is what `sync_runs` calls such a run, None where the listings tell.
+    - `listings`: list workspaces, all of them or (`due`, in lower case) only these.
+    - `leftovers`: ask again for what was missing before.
+    - `refs`: list stale branches and tags. `new_refs`: only those of repositories that this run saw first.
+    - `kind`: what `sync_runs` calls such a run; None for full or incremental, as the listings were.
     """
 
     listings: bool = True
@@ -35,7 +37,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
         return self.listings and self.due is None
 
     def to_list(self, workspaces: Iterable[str], also: Collection[str] = ()) -> list[str]:
-        """Pick the workspaces whose turn it is; `also` are marked ones, in lower case like those in `due`."""
+        """Pick the workspaces in scope; `also` are hinted ones, in lower case like those in `due`."""
         if not self.listings:
             return []
         turn = None if self.due is None else {*self.due, *also}
@@ -51,6 +53,7 @@ HINTS = Scope(due=(), refs=False, new_refs=True, kind="marked")
 GOOD_FOR = timedelta(hours=1)
 TIMES = 4
 LONGEST = timedelta(days=1)
+"""After this, a round whose listings were not finished begins anew."""
 
 
 def resume_round(run: Run) -> None:
@@ -60,7 +63,7 @@ def resume_round(run: Run) -> None:
         found = Round(began=run.now_text())
         _save(run, found)
     elif found.listed:
-        run.note("going on with the run that was cut short; what it has listed is not listed again")
+        run.note("resuming an interrupted run; what it has listed is not listed again")
     run.round = found.began
 
 

@@ -1,7 +1,7 @@
-"""Holding the mirror against its upstream: repository by repository, one request each and one for its refs.
+"""Compare the mirror with its upstream, repository by repository: one request each, and one for its refs.
 
-A row that differs while the upstream says it has not been updated since is *wrong*; one that was updated
-since the mirror last looked is merely *old*, as every mirror's rows are between two syncs.
+A row that differs, although the upstream has not updated it since, is *wrong*. One that was updated since the
+mirror last asked is merely *old*, as any row may be between two syncs.
 """
 
 import json
@@ -29,10 +29,10 @@ LONGEST = 200
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One disagreement; `mended` says that the upstream's answer has taken the row's place.
+    """One difference; `mended` says that the upstream's answer has replaced the row.
 
     `verdict` is accepted where the upstream refuses a repository of `accept_missing`. `refs_of` is the row
-    whose refs are listed anew to mend it.
+    whose refs are listed again to mend it.
     """
 
     repository: str
@@ -50,9 +50,10 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 def verify_upstream(
     run: Run, *, sample: int | None, repair: bool, random: Random
 ) -> tuple[Summary, list[Finding]]:
-    """Compare `sample` repositories picked at random, or all of them, with what the upstream says now.
+    """Compare `sample` repositories picked at random, or (None) all of them, with their upstream.
 
-    Comparing all keeps its place: an interrupted one goes on where it stopped.
+    A comparison of all that is interrupted is resumed by the next one. With `repair`, the upstream's answer
+    replaces what differs.
     """
     findings = list[Finding]()
     run.kind = "verify"
@@ -75,7 +76,7 @@ def _second_row(name: str) -> Finding:
 
 
 def _judged(run: Run, finding: Finding) -> Finding:
-    """Say of refs that were listed anew whether that came to its end."""
+    """Complete a finding about refs: it is mended if they were listed to the end."""
     if finding.refs_of is None:
         return finding
     stale = run.store.value("SELECT refs_stale FROM repositories WHERE id = ?", (finding.refs_of,))
@@ -97,10 +98,10 @@ def _chosen(run: Run, sample: int | None, random: Random) -> list[int]:
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What the upstream says of one repository; `refs` None where they are not mirrored.
+    """What the upstream has of one repository; `refs` is None where they are not mirrored.
 
-    `whole` says that a ref that is not among them is not there: each row was understood, the listing did not
-    change while it was read, and it is not empty beside a main branch.
+    `whole` says that a ref that is not among them does not exist: each row was understood, the listing did
+    not change while it was read, and it is not empty while there is a main branch.
     """
 
     repository: Repository
@@ -147,10 +148,10 @@ class VerifyStep(Step):
         raise UpstreamShapeError("the refs listing leads back to a page of its own")
 
     def save(self, answer: Answer) -> Sequence[Step]:
-        """Compare, tell, and with `repair` let the upstream's word take the row's place.
+        """Compare, and with `repair` replace the row by the upstream's answer.
 
-        What differs among the refs is left to the step that lists them in every sync, which knows what to
-        make of pages that shift and of rows that are broken.
+        Refs that differ are listed again by the step of every sync, which handles pages that shift and rows
+        that are broken.
         """
         run = self.run
         old = (answer.repository.updated_at or "") > str(self._row["updated_at"] or "")
@@ -177,9 +178,9 @@ class VerifyStep(Step):
         return not has_left
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """A repository that is not there is a finding; only a sweep may call it gone.
+        """Report a repository that is not there; only a full listing may call it gone.
 
-        Any other failure is this run's alone: the mirror misses nothing by it.
+        Any other failure concerns this run alone: the mirror misses nothing by it.
         """
         status = self.run.isolate(error)
         is_accepted = self.run.accepts(self.full_name) and status in ACCEPTABLE
@@ -206,7 +207,7 @@ class VerifyStep(Step):
         return dict(zip(SAID, row, strict=True))
 
     def _row_differences(self, answer: Repository) -> Iterator[str]:
-        """Name the columns that differ, of those that both this answer and the mirror's listings tell."""
+        """Name the columns that differ, of those that both this answer and listings have."""
         if answer.uuid != self.key.uuid:
             yield f"uuid: mirror {_short(self.key.uuid)}, upstream {_short(answer.uuid)}"
         for column, mine in self._row.items():
@@ -219,7 +220,7 @@ class VerifyStep(Step):
                 yield f"{column}: mirror {_short(mine)}, upstream {_short(theirs)}"
 
     def _ref_differences(self, answer: Answer) -> Iterator[str]:
-        """Name the refs that are missing, point elsewhere or, where that can be told, are superfluous."""
+        """Name the refs that are missing, point elsewhere or, in a `whole` answer, should not be there."""
         for kind, table in TABLES.items() if answer.refs is not None and self.synced_at else ():
             mine = dict(
                 self.run.store.rows(

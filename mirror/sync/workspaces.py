@@ -1,7 +1,7 @@
 """Listing workspaces: who they are, their members, their repositories page by page.
 
-For each workspace the requests form one chain: itself, its members, its repositories. The state says
-which link of the chain comes next, so that a run that ends anywhere goes on there.
+For each workspace the requests form one chain: itself, its members, its repositories. Its state says which
+link of the chain comes next, so the next run resumes an interrupted one there.
 """
 
 import json
@@ -26,7 +26,7 @@ from mirror.upstream.protocol import Page
 
 
 def listing_steps(run: Run, workspace: str, names: Collection[str]) -> list[Step]:
-    """Return the step that a workspace goes on with; `names` are all that are listed in this run."""
+    """Return the next step of a workspace; `names` are all workspaces that are listed in this run."""
     state = run.state(workspace)
     if state.listing is None and state.round == run.round:
         return []
@@ -52,7 +52,7 @@ def _onward(run: Run, workspace: str, state: WorkspaceState, names: Collection[s
 
 
 class _WorkspaceStep(Step):
-    """What the steps of a workspace have in common: its place, and what to do when it cannot be had."""
+    """What the steps of a workspace have in common: its state, and what to do when it is refused."""
 
     def __init__(self, run: Run, workspace: str, state: WorkspaceState, names: Collection[str]) -> None:
         self.run, self.workspace, self.state, self.names = run, workspace, state, names
@@ -63,11 +63,11 @@ class _WorkspaceStep(Step):
         return self.state.name or self.workspace
 
     def onward(self, state: WorkspaceState) -> list[Step]:
-        """Return the steps that come next, from a place that has just been saved."""
+        """Return the steps that come next, from a state that has just been saved."""
         return _onward(self.run, self.workspace, state, self.names)
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Record that the crawl of the workspace stopped here; its place is kept."""
+        """Record that the crawl of the workspace stopped here; its state is kept."""
         run, state = self.run, self.state
         status = run.isolate(error)
         if status != 404 or state.owner_uuid is None:
@@ -87,7 +87,7 @@ class _WorkspaceStep(Step):
         run.fail(Failure(HIDDEN_MEMBERS, self.workspace, str(error), status=error.status, next_try_at=again))
 
     def missed(self, error: MirrorError) -> Sequence[Step]:
-        """Take a workspace that nothing answers for as gone if the operator says so, else as failed."""
+        """Take a workspace that cannot be found as gone if the operator confirms that, else as failed."""
         run = self.run
         if run.confirm_absence:
             gone = msgspec.structs.replace(self.state, listing=None, absent_since=run.now_text(), gone=True)
@@ -135,7 +135,7 @@ class WorkspaceStep(_WorkspaceStep):
         return self.onward(state)
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Go on without members where the credential may not see the workspace; its rows name it as well."""
+        """Go on without members where the credential may not see the workspace; its listing may be enough."""
         if not isinstance(error, UpstreamRefused) or error.status not in (401, 403):
             return super().failed(error)
         self.run.hear()
@@ -155,7 +155,7 @@ class WorkspaceStep(_WorkspaceStep):
             raise UpstreamShapeError(f"the workspace {name} has a uuid, and its answer tells none")
 
     def _keep_displaced(self, answer: Owner) -> None:
-        """Keep the place of the workspace that had the name before, under its identity, if it has rows."""
+        """Keep the state of the workspace that had the name before, under its identity, if it has rows."""
         run, before = self.run, self.state.owner_uuid
         if before is None or before == answer.uuid or run.alive(run.owner_id(self.state)) == 0:
             return
@@ -163,7 +163,7 @@ class WorkspaceStep(_WorkspaceStep):
         run.note(f"another workspace is called {self.name} now; the one that was is asked for as {before}")
 
     def _taken_over(self, answer: Owner) -> WorkspaceState:
-        """Return the place to go on from: that of the workspace's former name, if it had one here."""
+        """Return the state to continue: that of the workspace's former name, if it had one here."""
         run = self.run
         if self.state.owner_uuid == answer.uuid and self.state.cursor is not None:
             return self.state
@@ -201,7 +201,7 @@ class RenamedStep(WorkspaceStep):
         return self.run.upstream.fetch_workspace(identity if identity.startswith("{") else self.name)
 
     def save(self, answer: Owner) -> Sequence[Step]:
-        """Read everything under the new name; with the old name, the 404 was about the listing alone."""
+        """List everything under the new name; if the name is the old one, only its listing was refused."""
         run, name = self.run, str(answer.username)
         if name.lower() == self.name.lower():
             run.hear()
@@ -217,7 +217,7 @@ class RenamedStep(WorkspaceStep):
         return super().save(answer)
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Without an answer to name and identity, the workspace is no more."""
+        """Take the workspace as missed: neither its name nor its identity is known any more."""
         status = self.run.isolate(error)
         if status == 404:
             return self.missed(error)
@@ -288,7 +288,7 @@ class MembersStep(_WorkspaceStep):
 
 
 class ListingStep(_WorkspaceStep):
-    """Ask for the next page of a workspace's repositories; page and place are one transaction."""
+    """Ask for the next page of a workspace's repositories; page and state are saved in one transaction."""
 
     @property
     def listing(self) -> Listing:
@@ -304,12 +304,12 @@ class ListingStep(_WorkspaceStep):
         """Write the page and where the listing goes on, together."""
         run = self.run
         if self._is_of_another(answer):
-            # Before anything is concluded it is asked whose name this is now, as before any full listing.
+            # Ask first whose name this is now, as before any full listing.
             anew = msgspec.structs.replace(self.state, listing=None, swept_at=None, round=None)
             run.save_state(self.workspace, anew)
             return listing_steps(run, self.workspace, self.names)
         listing = listing_state.advanced(self.listing, answer)
-        if listing.purpose == "full" and run.kind == "incremental":  # a look at some workspaces stays one
+        if listing.purpose == "full" and run.kind == "incremental":  # a watch run stays one
             run.kind = "full"
         with run.store.transaction():
             listing.bad += self._save_rows(answer)
@@ -325,7 +325,7 @@ class ListingStep(_WorkspaceStep):
         return self.onward(state)
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Begin anew where a link no longer leads anywhere; else record that the listing stopped here."""
+        """Begin anew where a link is refused; else record that the listing stopped here."""
         listing = self.listing
         refused = isinstance(error, UpstreamRefused) and error.status in (400, 404)
         if refused and listing.next is not None and listing.passes < listing_state.PASSES:
@@ -357,10 +357,10 @@ class ListingStep(_WorkspaceStep):
         return len(saved.refused)
 
     def _note_hole(self) -> None:
-        """Remember a page that was stepped over.
+        """Record a page that was skipped.
 
-        In the order of creation it is asked for again by its link. In the order of updates its rows move
-        on, and the cursor stays behind in its stead (`listing_state.finished`).
+        In the order of creation it is asked for again by its link. In the order of updates its rows move to
+        other pages, so the cursor stays behind instead (`listing_state.finished`).
         """
         full = self.listing.purpose == "full"
         page = f"page {self.listing.pages + 1}" if full else NEWEST
@@ -380,7 +380,7 @@ class ListingStep(_WorkspaceStep):
         return json.dumps(where | {"first": not self.state.whole})
 
     def _closed(self, state: WorkspaceState, listing: Listing) -> WorkspaceState:
-        """Return the place after the last page: done, or once more from the first page, or now in full."""
+        """Return the state after the last page: done, or again from the first page, or now in full."""
         run, now = self.run, self.run.now()
         owner = run.owner_id(state)
         alive = run.alive(owner)
