@@ -126,9 +126,9 @@ def test_negative_limits_are_zero(mirror: Playground) -> None:
 
 
 def test_a_row_says_what_a_list_of_results_needs(mirror: Playground) -> None:
-    """The owner is a name, the rest are columns."""
+    """The owner is the namespace, the rest are columns."""
     (row,) = find_repositories(mirror.connection, OPERATOR, "dotfiles").repositories
-    assert (row.owner, row.slug, row.scm, row.is_private) == ("x-1", "dotfiles", "git", 0)
+    assert (row.owner, row.slug, row.scm, row.is_private) == ("ann", "dotfiles", "git", 0)
     assert {"id", "full_name", "description", "website", "language", "deleted_at", "updated_at"} < set(LISTED)
 
 

@@ -28,6 +28,7 @@ OWNED_ORDERS = {
 }
 """By what an owner's repositories can be sorted."""
 
+_OWNER = "(SELECT username FROM users WHERE id = r.owner_id)"
 _BY_NAME = "ORDER BY r.full_name COLLATE NOCASE, r.id"
 
 
@@ -37,7 +38,8 @@ def _columns(*, sees_all: bool, has_rows: bool) -> tuple[str, str]:
     caller = Caller(sees_all=sees_all, user_ids=(0,) if has_rows else ())
     special = {
         "forks_count": forks_count(caller, "r"),
-        "owner": "(SELECT username FROM users WHERE id = r.owner_id)",
+        # Looked up for tombstones alone: it would cost a tenth of each page of repositories.
+        "tombstone_owner": f"iif(r.deleted_at IS NULL, NULL, {_OWNER})",
         "is_fork": "r.parent_full_name IS NOT NULL",
         "parent_name": "p.name",
         "refs": refs_state("r"),

@@ -94,8 +94,8 @@ class RepositoryRow(msgspec.Struct, frozen=True):
     gone_reason: str | None
     public_from: int
     archived: int | None
-    # DERIVED: the owner's name, whether there is a parent at all, the parent's name, `refs_state`.
-    owner: str | None
+    # DERIVED: the name of a tombstone's owner, whether there is a parent at all, its name, `refs_state`.
+    tombstone_owner: str | None
     is_fork: int
     parent_name: str | None
     refs: str
@@ -104,6 +104,11 @@ class RepositoryRow(msgspec.Struct, frozen=True):
     def namespace(self) -> str:
         """The first half of its full name."""
         return self.full_name.partition("/")[0]
+
+    @property
+    def owner(self) -> str | None:
+        """The name of its owner today; the full name of a tombstone may hold a former one."""
+        return self.namespace if self.deleted_at is None else self.tombstone_owner
 
     @property
     def known_uuid(self) -> str | None:
@@ -133,7 +138,7 @@ class RepositoryRow(msgspec.Struct, frozen=True):
         return {name: getattr(self, name) for name in names or COLUMNS}
 
 
-DERIVED = ("owner", "is_fork", "parent_name", "refs")
+DERIVED = ("tombstone_owner", "is_fork", "parent_name", "refs")
 COLUMNS = tuple(field for field in RepositoryRow.__struct_fields__ if field not in DERIVED)
 """The columns of the table, in their order."""
 FLAGS = ("is_private", "has_issues", "has_wiki", "archived")
