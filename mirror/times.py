@@ -78,11 +78,6 @@ def age_text(seconds: float) -> str:
     return f"{seconds / 86400:.0f} days"
 
 
-def since(moment: str, now: datetime) -> timedelta:
-    """Return how long ago a moment of the mirror was."""
-    return now - from_text(moment)
-
-
 def moment_of(text: str, now: datetime) -> datetime:
     """Parse a moment as people write it: ``2026-11-01``, ``2026-11-01T10:00``, or ``12h`` for that long ago.
 
