@@ -15,7 +15,7 @@ import pytest
 from cli_runner import Folder, small_sandbox
 
 from mirror.cli.main import FILES, mirror
-from mirror.sandbox import Fault, RunningSandbox, parse_fault
+from mirror.sandbox import RunningSandbox
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text("utf-8")
 
@@ -380,21 +380,22 @@ def test_an_interrupted_sync_keeps_its_place(folder: Folder, number: signal.Sign
     with small_sandbox(300) as served:
         folder.configure(served.url)
         asked = threading.Event()
-        served.sandbox.on_request(100, asked.set)
-        served.sandbox.add_fault(slow_refs())
+        go_on = threading.Event()
+
+        def hold() -> None:
+            asked.set()
+            go_on.wait(30)
+
+        served.sandbox.on_request(100, hold)
         running = folder.start("sync")
         assert asked.wait(30)
         running.send_signal(number)
         out, err = running.communicate(timeout=30)
+        go_on.set()
         assert running.returncode == 130, (out, err)
         assert "Traceback" not in err
-        served.sandbox.clear_faults()
         done = folder.run("sync")
         assert (done.code, "complete" in done.out) == (0, True)
-
-
-def slow_refs() -> Fault:
-    return parse_fault("slow,where=refs,nth=every,seconds=0.01")
 
 
 def test_run_serves_and_syncs_until_ctrl_c(folder: Folder, box: RunningSandbox) -> None:

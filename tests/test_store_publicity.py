@@ -14,7 +14,7 @@ from webhook_client import NEW, OLD, SOME, webhook_mirror
 
 from mirror.sandbox import Fault, Sandbox
 from mirror.store import Store, tokens
-from mirror.store.repositories import CLOSED, repository_changes
+from mirror.store.repositories import CLOSED, DESCRIBED, repository_changes
 
 NAME = "ubernostrum/django-profiles"
 FRESH: dict[str, Any] = {"workspaces": ("ubernostrum",)}
@@ -109,6 +109,7 @@ def test_that_it_was_made_public_is_told_last() -> None:
     """Whoever reads `changes` by themselves finds what was private before it."""
     same = dict.fromkeys(("deleted_at", "gone_reason", "owner_id", "scm", "website", "language"))
     same |= dict.fromkeys(("main_branch", "fork_policy", "parent_full_name", "has_issues", "has_wiki"))
+    same |= dict.fromkeys(DESCRIBED)
     old = {**same, "full_name": "a/b", "name": "b", "description": "x", "is_private": 1, "project_key": None}
     new = {**old, "full_name": "a/c", "name": "c", "description": "y", "is_private": 0}
     kinds = [change.kind for change in repository_changes(1, old, new)]

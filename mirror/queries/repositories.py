@@ -39,7 +39,7 @@ def _columns(*, sees_all: bool, has_rows: bool) -> tuple[str, str]:
     special = {
         "forks_count": forks_count(caller, "r"),
         # Looked up for tombstones alone: it would cost a tenth of each page of repositories.
-        "tombstone_owner": f"iif(r.deleted_at IS NULL, NULL, {_OWNER})",
+        "told_owner": f"iif(r.deleted_at IS NULL AND r.full_name NOT LIKE '%/%/%', NULL, {_OWNER})",
         "is_fork": "r.parent_full_name IS NOT NULL",
         "parent_name": "p.name",
         "refs": refs_state("r"),

@@ -94,8 +94,9 @@ class RepositoryRow(msgspec.Struct, frozen=True):
     gone_reason: str | None
     public_from: int
     archived: int | None
-    # DERIVED: the name of a tombstone's owner, whether there is a parent at all, its name, `refs_state`.
-    tombstone_owner: str | None
+    # DERIVED: the owner's name where the full name does not tell it, whether there is a parent at all,
+    # its name, `refs_state`.
+    told_owner: str | None
     is_fork: int
     parent_name: str | None
     refs: str
@@ -107,8 +108,12 @@ class RepositoryRow(msgspec.Struct, frozen=True):
 
     @property
     def owner(self) -> str | None:
-        """The name of its owner today; the full name of a tombstone may hold a former one."""
-        return self.namespace if self.deleted_at is None else self.tombstone_owner
+        """The name of its owner today.
+
+        The full name of a tombstone may hold a former one; one with two slashes does not tell where it ends.
+        """
+        is_plain = self.deleted_at is None and self.told_owner is None
+        return self.namespace if is_plain else self.told_owner
 
     @property
     def known_uuid(self) -> str | None:
@@ -138,7 +143,7 @@ class RepositoryRow(msgspec.Struct, frozen=True):
         return {name: getattr(self, name) for name in names or COLUMNS}
 
 
-DERIVED = ("tombstone_owner", "is_fork", "parent_name", "refs")
+DERIVED = ("told_owner", "is_fork", "parent_name", "refs")
 COLUMNS = tuple(field for field in RepositoryRow.__struct_fields__ if field not in DERIVED)
 """The columns of the table, in their order."""
 FLAGS = ("is_private", "has_issues", "has_wiki", "archived")
