@@ -15,7 +15,7 @@ from mirror.config_checks import complaints, explained
 from mirror.errors import ConfigError
 from mirror.times import seconds_of
 
-Kind = Literal["cloud", "datacenter", "legacy", "sandbox"]
+UpstreamKind = Literal["cloud", "datacenter", "legacy", "sandbox"]
 RefsBy = Literal["api", "git", "none"]
 AlertEvent = Literal["success", "failure", "recovery", "brake"]
 
@@ -47,7 +47,7 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """``[[upstream]]``: a server to mirror, and how often to ask it; one section for each server."""
 
     name: Annotated[Name, Meta(description="A short name of your own.", examples=["cloud"])]
-    kind: Annotated[Kind, Meta(description="What the server is.")] = "cloud"
+    kind: Annotated[UpstreamKind, Meta(description="What the server is.")] = "cloud"
     url: Annotated[
         str, Meta(description='The address of its API; "": the default of the kind.', examples=[CLOUD_URL])
     ] = ""

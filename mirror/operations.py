@@ -27,7 +27,7 @@ from mirror.sync.scope import EVERYTHING, Scope
 from mirror.sync.verify import Finding, verify_upstream
 from mirror.times import Clock, utc_now
 from mirror.upstream.budget import limit_in_force
-from mirror.upstream.connect import SANDBOX_URL, Connection, connect, default_limit, url_of
+from mirror.upstream.connect import SANDBOX_URL, ConnectedUpstream, connect, default_limit, url_of
 
 SANDBOX_SIZE = 1_000
 
@@ -177,7 +177,7 @@ def _runs(
     with sync_lock(path, mode), Store(path, mode) as store, ExitStack() as stack:
         wait = InterruptibleWait(stop, report)
         # Connect all of them first: an unreadable credential is reported before any request is spent.
-        connections = list[Connection]()
+        connections = list[ConnectedUpstream]()
         for upstream in upstreams:
             connections.append(_connect(upstream, store, wait, options, clock))
             stack.callback(connections[-1].upstream.close)
@@ -198,7 +198,7 @@ def _runs(
 
 def _connect(
     upstream: UpstreamConfig, store: Store, wait: InterruptibleWait, options: SyncOptions, clock: Clock
-) -> Connection:
+) -> ConnectedUpstream:
     return connect(
         upstream,
         ledger=RequestLedger(store),

@@ -42,7 +42,7 @@ class Silent:
         """Do nothing."""
 
 
-class Counts(msgspec.Struct):
+class RunCounts(msgspec.Struct):
     """What a run did; the fields are columns of `sync_runs`."""
 
     requests: int = 0
@@ -75,7 +75,7 @@ class Summary(msgspec.Struct, kw_only=True):
     upstream: str
     kind: str
     state: State
-    counts: Counts
+    counts: RunCounts
     seconds: float
     failures: list[Failure]
     notes: list[str]

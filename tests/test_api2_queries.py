@@ -17,9 +17,9 @@ from mirror.serve.api2.query_language import (
     DEEPEST,
     LONGEST,
     MOST_COMPARISONS,
+    AllOf,
+    AnyOf,
     Comparison,
-    Either,
-    Every,
     Expression,
     QueryError,
     Value,
@@ -153,9 +153,9 @@ _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
 
 def _holds(part: Expression, row: Any) -> bool:
     """Look at one row, as the documentation says it."""
-    if isinstance(part, Every):
+    if isinstance(part, AllOf):
         return all(_holds(one, row) for one in part.parts)
-    if isinstance(part, Either):
+    if isinstance(part, AnyOf):
         return any(_holds(one, row) for one in part.parts)
     told = _dug(row, part.field)
     if told is not None and part.field in DATES:
@@ -208,8 +208,8 @@ def test_whatever_is_asked_is_answered_or_refused(world: World, query: str) -> N
 def test_and_binds_closer_than_or() -> None:
     """Brackets change what belongs together."""
     a, b, c = (Comparison(name, "=", (Value("number", "1"),)) for name in "abc")
-    assert parse("a = 1 OR b = 1 AND c = 1") == Either((a, Every((b, c))))
-    assert parse("(a = 1 OR b = 1) AND c = 1") == Every((Either((a, b)), c))
+    assert parse("a = 1 OR b = 1 AND c = 1") == AnyOf((a, AllOf((b, c))))
+    assert parse("(a = 1 OR b = 1) AND c = 1") == AllOf((AnyOf((a, b)), c))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from mirror.config import from_toml
 from mirror.errors import ConfigError
 from mirror.observe.alerts import Alerts, address_of, events_of
 from mirror.observe.delivery import MOST_WAITING, Courier, NotDelivered, call, post
-from mirror.report import Counts, Silent, Summary
+from mirror.report import RunCounts, Silent, Summary
 from mirror.sandbox import parse_fault, visible_repositories
 from mirror.store.failures import Failure
 
@@ -203,7 +203,7 @@ def test_what_cannot_be_delivered_changes_nothing(folder: Folder, listener: List
 def summary(state: str = "complete", kind: str = "full", requests: int = 3, *failures: Failure) -> Summary:
     """The account of a run."""
     return Summary(
-        upstream="box", kind=kind, state=state, counts=Counts(requests=requests), seconds=1.0,  # type: ignore[arg-type]
+        upstream="box", kind=kind, state=state, counts=RunCounts(requests=requests), seconds=1.0,  # type: ignore[arg-type]
         failures=list(failures), notes=[],
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from cli_runner import Folder, small_sandbox
 from mirror.config import LogConfig, from_toml
 from mirror.credentials import redacting
 from mirror.observe.logs import Logged, log_run, secrets_of, set_up
-from mirror.report import Counts, Summary
+from mirror.report import RunCounts, Summary
 from mirror.sandbox import parse_fault
 
 SECRET = 'p"ss wörd\\/+'
@@ -34,7 +34,7 @@ def _levels() -> Iterator[None]:
 def summary(state: str = "complete") -> Summary:
     """The account of a run."""
     return Summary(
-        upstream="box", kind="full", state=state, counts=Counts(requests=7), seconds=1.5,  # type: ignore[arg-type]
+        upstream="box", kind="full", state=state, counts=RunCounts(requests=7), seconds=1.5,  # type: ignore[arg-type]
         failures=[], notes=[], error="no answer" if state == "failed" else None,
     )  # fmt: skip
 

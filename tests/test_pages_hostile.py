@@ -13,7 +13,7 @@ from fixtures_db import LATER, SEEN, FixtureDb, hg_ref, owner, repository
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mirror.serve.pages.urls import Links, safe_external
+from mirror.serve.pages.urls import SiteLinks, safe_external
 
 SCRIPT = "<script>alert(1)</script>"
 TEXTS = (
@@ -156,7 +156,7 @@ def test_texts_of_any_kind_leave_pages_whole(
 @settings(max_examples=200, deadline=None)
 def test_links_are_plain_whatever_the_name(owner_name: str, slug: str) -> None:
     """An address of ours is ASCII, begins with ours, and cannot be walked out of."""
-    links = Links(lambda path: path, "mirror")
+    links = SiteLinks(lambda path: path, "mirror")
     for link in (
         links.repository(f"{owner_name}/{slug}", 7),
         links.owner(owner_name, 7),

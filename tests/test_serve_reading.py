@@ -107,7 +107,7 @@ def test_queries_that_waited_while_a_sync_committed_private_rows_return_none(pub
 
     async def ask() -> list[Any]:
         (database,) = mirrors(datasette)
-        visitor.set(permissions.Visitor(None))
+        visitor.set(permissions.ActorVisitor(None))
         gate = threading.Event()
         assert not await permissions.is_closed(datasette, None, database.name)
         with reading_for("sql"):

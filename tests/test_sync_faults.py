@@ -260,13 +260,13 @@ def test_two_bad_repositories_hold_nothing_back(tmp_path: Path) -> None:
 def test_links_in_a_circle_end(tmp_path: Path) -> None:
     """Pages that lead back to an earlier one of several are recognised: the run ends, and tells."""
     from mirror.errors import UpstreamShapeError
-    from mirror.store.crawl_state import Listing
+    from mirror.store.crawl_state import ListingProgress
     from mirror.sync.listing_state import advanced
     from mirror.times import utc_now
     from mirror.upstream.protocol import Page
 
     links = [f"page-{number}" for number in (2, 3, 4, 5, 6, 3)]
-    listing = Listing(purpose="full", began="2026", seen_since="2026")
+    listing = ListingProgress(purpose="full", began="2026", seen_since="2026")
     with pytest.raises(UpstreamShapeError, match="leads back"):  # noqa: PT012 - the circle is met on the way
         for number in range(50):
             link = links[number] if number < len(links) else links[1 + (number - 1) % 5]

@@ -24,7 +24,7 @@ from mirror.sandbox import (
     running,
     visible_repositories,
 )
-from mirror.sandbox.exchange import Request, Response
+from mirror.sandbox.exchange import Request, SandboxResponse
 from mirror.store.failures import Failure
 
 MIRRORED = ("jespern", "erik", "ubernostrum")
@@ -60,7 +60,7 @@ class Stage:
     def __init__(self) -> None:
         self.sandbox = Sandbox(World(0))
 
-    def answer(self, request: Request) -> Response:
+    def answer(self, request: Request) -> SandboxResponse:
         """Let the present sandbox answer."""
         return self.sandbox.answer(request)
 

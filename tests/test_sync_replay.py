@@ -12,7 +12,7 @@ import pytest
 from sync_harness import Clock, SyncHarness
 
 from mirror.sandbox import running
-from mirror.sandbox.exchange import Request, Response
+from mirror.sandbox.exchange import Request, SandboxResponse
 from mirror.times import normalised
 
 HERE = Path(__file__).parent
@@ -63,19 +63,19 @@ class Replay:
         """The namespaces that there are."""
         return tuple(sorted({name.partition("/")[0] for name in self.repositories}))
 
-    def answer(self, request: Request) -> Response:
+    def answer(self, request: Request) -> SandboxResponse:
         """Response with what was recorded."""
         parts = request.path.removeprefix("/2.0/").split("/")
         if parts[-1] == "refs":
             return page(list(self.refs.values()))
         if parts[0] == "repositories":
             return page([row for name, row in self.repositories.items() if name.startswith(f"{parts[1]}/")])
-        return Response(200, json.dumps({"slug": parts[1], "type": "workspace"}).encode())
+        return SandboxResponse(200, json.dumps({"slug": parts[1], "type": "workspace"}).encode())
 
 
-def page(values: list[Any]) -> Response:
+def page(values: list[Any]) -> SandboxResponse:
     """Make a page of rows."""
-    return Response(200, json.dumps({"pagelen": 100, "values": values}).encode())
+    return SandboxResponse(200, json.dumps({"pagelen": 100, "values": values}).encode())
 
 
 @pytest.mark.parametrize("name", SETS)

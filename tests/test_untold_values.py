@@ -40,7 +40,7 @@ AUTHORS = (
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AsgiClient]:
     """A repository of which nothing was told but its name, beside one of a Data Center."""
     filled = FixtureDb(tmp_path_factory.mktemp("untold") / "mirror.db")
-    project = datacenter_decode.Project(key="PRJ", id=8, name="Project")
+    project = datacenter_decode.ProjectJson(key="PRJ", id=8, name="Project")
     there = datacenter_decode.to_repository(
         datacenter_decode.RepositoryJson(slug="tool", id=3, project=project, public=True)
     )
@@ -108,7 +108,7 @@ def test_api_1_names_an_account_or_repeats_the_line(
 ) -> None:
     """The name of the line is no account's; the line is kept, so that 1.0 tells the same author again."""
     row = {"name": "default", "changeset": {"raw_node": "a" * 40, "author": author, "raw_author": raw}}
-    ref = api1_decode.to_branch(msgspec.convert(row, api1_decode.NamedChangeset))
+    ref = api1_decode.to_branch(msgspec.convert(row, api1_decode.NamedChangesetJson))
     assert ref.target_author_name == account
     assert ref.target_author == (raw or author)
 

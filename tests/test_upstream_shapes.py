@@ -280,13 +280,13 @@ def test_refs_that_are_none(row: Any) -> None:
 
 def test_accounts_need_an_identity() -> None:
     """A user name serves, for old answers; a nickname, which is not unique, does not."""
-    app = decode.to_account(decode.Account(uuid="{a}", type="app_user", display_name="bot"))
-    old = decode.to_account(decode.Account(username="Erik", display_name="Erik"))
+    app = decode.to_account(decode.AccountJson(uuid="{a}", type="app_user", display_name="bot"))
+    old = decode.to_account(decode.AccountJson(username="Erik", display_name="Erik"))
     assert (app.kind, app.username, old.uuid, old.username) == ("user", None, "name:erik", "Erik")
     with pytest.raises(UpstreamShapeError, match="without identity"):
-        decode.to_account(decode.Account(nickname="erik"))
+        decode.to_account(decode.AccountJson(nickname="erik"))
     with pytest.raises(UpstreamShapeError, match="without a slug"):
-        decode.to_workspace(decode.Workspace(uuid="{w}"))
+        decode.to_workspace(decode.WorkspaceJson(uuid="{w}"))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from upstream_fakes import Script, answer
 
-from mirror.config import Config, Kind, UpstreamConfig
+from mirror.config import Config, UpstreamConfig, UpstreamKind
 from mirror.errors import OutcomeUnknown, UpstreamRefused
 from mirror.model import RepositorySettings
 from mirror.store import Store
@@ -38,7 +38,7 @@ class Wired:
     def __init__(
         self,
         path: Path,
-        kind: Kind,
+        kind: UpstreamKind,
         owner: str,
         answers: tuple[httpx.Response, ...],
         refs: Literal["api", "none"] = "none",

@@ -24,9 +24,9 @@ from mirror.store.integrity import check_file
 from mirror.sync.scope import EVERYTHING, HINTS, REFS, RETRY, Scope
 from mirror.times import Clock, from_text, to_text
 
-Kind = Literal["sync", "sweep", "refs", "retry", "verify", "marked", "watch"]
+JobKind = Literal["sync", "sweep", "refs", "retry", "verify", "marked", "watch"]
 
-RUNS: dict[Kind, tuple[str, ...]] = {
+RUNS: dict[JobKind, tuple[str, ...]] = {
     "sync": ("incremental", "full"),
     "sweep": ("full",),
     "refs": ("refs",),
@@ -37,7 +37,7 @@ RUNS: dict[Kind, tuple[str, ...]] = {
 }
 """The kinds of `sync_runs` rows that record a kind of work."""
 
-SETTINGS: dict[Kind, str] = {
+SETTINGS: dict[JobKind, str] = {
     "sync": "schedule",
     "sweep": "sweep_schedule",
     "refs": "refs_schedule",
@@ -53,7 +53,7 @@ class Work(NamedTuple):
     """One kind of work for one upstream, with its schedule."""
 
     upstream: UpstreamConfig
-    kind: Kind
+    kind: JobKind
     schedule: str
 
     @property

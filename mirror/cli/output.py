@@ -17,7 +17,7 @@ from mirror.observe.logs import row_counts, seconds_text
 from mirror.queries.status import UpstreamStatus
 from mirror.report import Summary
 from mirror.store.failures import HIDDEN_MEMBERS, Failure
-from mirror.sync.plan import Plan, Share
+from mirror.sync.plan import BudgetShare, Plan
 from mirror.sync.verify import Finding
 from mirror.times import age_text, from_text, local
 
@@ -138,7 +138,7 @@ def print_plan(console: Console, plans: Sequence[Plan]) -> None:
             console.print(Text(f"  note: {note}"), soft_wrap=True)
 
 
-def _left(share: Share) -> str:
+def _left(share: BudgetShare) -> str:
     return "no limit" if share.left is None else f"{share.left:,} of {share.limit:,} left in this hour"
 
 

@@ -45,7 +45,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 KILL_SECONDS = 0.3
 """How long to wait for a command that was killed."""
 
-Send = Callable[[Alert, threading.Event], None]
+SendAlert = Callable[[Alert, threading.Event], None]
 """Delivers an alert, or ends early when the event is set; raises NotDelivered."""
 
 
@@ -164,7 +164,7 @@ def events_of(summary: Summary, *, failed_before: bool) -> list[AlertEvent]:
     return found
 
 
-def sender_of(alert: AlertConfig) -> Send:
+def sender_of(alert: AlertConfig) -> SendAlert:
     """Return the function that delivers an alert; raises ConfigError."""
     if alert.command:
         return lambda told, stop: call(alert.command, msgspec.json.encode(told), stop=stop)

@@ -14,7 +14,7 @@ import msgspec
 from mirror.config import Config, LogConfig
 from mirror.credentials import Redact, read_credential, read_secret, redacting
 from mirror.errors import ConfigError
-from mirror.report import Counts, Reporter, Silent, Summary
+from mirror.report import Reporter, RunCounts, Silent, Summary
 from mirror.times import age_text, local, to_text
 
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -146,7 +146,7 @@ def run_line(summary: Summary) -> str:
     return f"{head}; repositories {rows}; refs {refs}; {asked}{failed}"
 
 
-def row_counts(counts: Counts) -> tuple[str, str]:
+def row_counts(counts: RunCounts) -> tuple[str, str]:
     """Describe the counts of repositories and of refs."""
     new, changed, gone = counts.repositories_new, counts.repositories_changed, counts.repositories_gone
     refs = f"{counts.refs_new:,} new, {counts.refs_changed:,} moved, {counts.refs_gone:,} gone"

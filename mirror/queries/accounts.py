@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterable
 
 from mirror.queries.caller import Caller
-from mirror.queries.memory import state
+from mirror.queries.memory import file_state
 from mirror.queries.rows import AccountRow, Membership, Values, fetch, fetch_as, fetch_value
 from mirror.queries.visibility import IS_OWN_ID, is_known, may_see_members
 
@@ -89,7 +89,7 @@ def known_account_by_id(connection: sqlite3.Connection, caller: Caller, row_id: 
 
 def accounts_by_ids(connection: sqlite3.Connection, ids: Iterable[int]) -> dict[int, AccountRow]:
     """Read some accounts by their rows: once for each state of the file, because most rows share a few."""
-    known = state(connection).accounts
+    known = file_state(connection).accounts
     wanted = set(ids)
     missing = wanted.difference(known)
     if missing:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 
 from mirror.queries.caller import Caller
-from mirror.queries.memory import state
+from mirror.queries.memory import file_state
 from mirror.queries.rows import Values, fetch, fetch_value
 from mirror.queries.visibility import visible
 
@@ -143,7 +143,7 @@ def counter(caller: Caller, owners: Owners) -> Callable[[sqlite3.Connection], in
 
 def _remembered(connection: sqlite3.Connection, sql: str, values: Values) -> int:
     """Count once for each state of the file: counting 100,000 costs as much as reading the page."""
-    counts, key = state(connection).counts, (sql, repr(values))
+    counts, key = file_state(connection).counts, (sql, repr(values))
     if key not in counts:
         counts[key] = int(fetch_value(connection, sql, values))
     return counts[key]

@@ -14,7 +14,7 @@ MOST_COUNTS = 200
 MOST_ACCOUNTS = 5000
 
 
-class State(msgspec.Struct):
+class FileState(msgspec.Struct):
     """One state of a file, as one connection sees it."""
 
     connection: sqlite3.Connection
@@ -24,13 +24,13 @@ class State(msgspec.Struct):
 
 
 class _Memory(threading.local):
-    state: State | None = None
+    state: FileState | None = None
 
 
 _memory = _Memory()
 
 
-def state(connection: sqlite3.Connection) -> State:
+def file_state(connection: sqlite3.Connection) -> FileState:
     """Return what is remembered of the file as it is now; nothing, if it has changed or there is too much."""
     cursor = connection.cursor()
     cursor.row_factory = None
@@ -43,5 +43,5 @@ def state(connection: sqlite3.Connection) -> State:
         or len(known.counts) > MOST_COUNTS
         or len(known.accounts) > MOST_ACCOUNTS
     ):
-        known = _memory.state = State(connection, version)
+        known = _memory.state = FileState(connection, version)
     return known

@@ -7,13 +7,13 @@ import msgspec
 
 from mirror.queries.rows import NOT_OF, RefRow, fetch, fetch_as, fetch_value
 
-Kind = Literal["branch", "tag"]
+RefKind = Literal["branch", "tag"]
 
-KINDS: tuple[Kind, ...] = ("branch", "tag")
-TABLES: dict[Kind, str] = {"branch": "branches", "tag": "tags"}
+KINDS: tuple[RefKind, ...] = ("branch", "tag")
+TABLES: dict[RefKind, str] = {"branch": "branches", "tag": "tags"}
 REFS_READ, REFS_NOT_MIRRORED = "read", "not mirrored"
 
-_MADE_AT: dict[Kind, str] = {"branch": "target_date", "tag": "coalesce(date, target_date)"}
+_MADE_AT: dict[RefKind, str] = {"branch": "target_date", "tag": "coalesce(date, target_date)"}
 
 ORDERS = {
     "newest": "{made_at} DESC, name",
@@ -27,7 +27,7 @@ ORDERS = {
 class RefsWanted(msgspec.Struct, frozen=True, kw_only=True):
     """A page of the refs of a repository whose name holds `part`, in one of ORDERS."""
 
-    kind: Kind
+    kind: RefKind
     part: str = ""
     order: str = "newest"
     page: int = 1
@@ -55,14 +55,14 @@ def refs_state(alias: str) -> str:
         WHEN {alias}.deleted_at IS NOT NULL THEN 'never read' ELSE 'not read yet' END"""
 
 
-def select_refs(*kinds: Kind) -> str:
+def select_refs(*kinds: RefKind) -> str:
     """Return the statement that reads the branches, the tags or both of `:repository` as `RefRow`."""
     return " UNION ALL ".join(
         f"SELECT {_columns(kind)} FROM {TABLES[kind]} WHERE repository_id = :repository" for kind in kinds
     )
 
 
-def _columns(kind: Kind) -> str:
+def _columns(kind: RefKind) -> str:
     """List the fields of `RefRow` for one kind of refs; what a kind does not have is NULL."""
     fixed = {"kind": f"'{kind}'", **dict.fromkeys(NOT_OF[kind], "NULL")}
     return ", ".join(
@@ -70,19 +70,19 @@ def _columns(kind: Kind) -> str:
     )
 
 
-def refs_by_name(connection: sqlite3.Connection, kind: Kind, repository_id: int) -> list[RefRow]:
+def refs_by_name(connection: sqlite3.Connection, kind: RefKind, repository_id: int) -> list[RefRow]:
     """Read the branches or tags of a repository, by name."""
     sql = f"{select_refs(kind)} ORDER BY name"
     return fetch_as(RefRow, connection, sql, {"repository": repository_id})
 
 
-def newest_refs(connection: sqlite3.Connection, kind: Kind, repository_id: int) -> list[RefRow]:
+def newest_refs(connection: sqlite3.Connection, kind: RefKind, repository_id: int) -> list[RefRow]:
     """Read the branches or tags of a repository, those with the newest commits first."""
     sql = f"{select_refs(kind)} ORDER BY target_date DESC, name"
     return fetch_as(RefRow, connection, sql, {"repository": repository_id})
 
 
-def ref_named(connection: sqlite3.Connection, kind: Kind, repository_id: int, name: str) -> RefRow | None:
+def ref_named(connection: sqlite3.Connection, kind: RefKind, repository_id: int, name: str) -> RefRow | None:
     """Find a branch or a tag by its whole name."""
     sql = f"{select_refs(kind)} AND name = :name"
     return next(iter(fetch_as(RefRow, connection, sql, {"repository": repository_id, "name": name})), None)

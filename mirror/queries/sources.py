@@ -12,7 +12,7 @@ import msgspec
 from mirror.queries.accounts import ACCOUNT_COLUMNS
 from mirror.queries.caller import Caller
 from mirror.queries.counts import Owners, counter
-from mirror.queries.refs import Kind, select_refs
+from mirror.queries.refs import RefKind, select_refs
 from mirror.queries.rows import RefRow, Values
 from mirror.queries.visibility import IS_OWN_ID, is_own, visible
 
@@ -171,7 +171,7 @@ def watchers(repository: int) -> Source:
     )
 
 
-def refs(repository: int, *kinds: Kind) -> Source:
+def refs(repository: int, *kinds: RefKind) -> Source:
     """List branches, tags or both."""
     return Source(
         columns=", ".join(RefRow.__struct_fields__),

@@ -10,7 +10,7 @@ from mirror.sandbox.exchange import (
     HttpError,
     Principal,
     Request,
-    Response,
+    SandboxResponse,
     basic,
     bearer,
     error,
@@ -46,7 +46,7 @@ class Identity:
             raise HttpError(no_credentials() if token is None else error(401, message))
         return found or ANONYMOUS
 
-    def grant(self, request: Request, seconds: int) -> Response:
+    def grant(self, request: Request, seconds: int) -> SandboxResponse:
         """Answer POST /site/oauth2/access_token, which issues tokens for Basic sandbox:sandbox."""
         wanted = request.form().get("grant_type") if request.body else None
         if basic(request.headers.get("authorization", "")) != (PASSWORD, PASSWORD):

@@ -5,8 +5,8 @@ from hashlib import md5
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mirror.sandbox.exchange import HttpError, Principal, Request, Response, json_response
-from mirror.sandbox.model import Era, Person, Ref, Repository, Workspace, moment
+from mirror.sandbox.exchange import HttpError, Principal, Request, SandboxResponse, json_response
+from mirror.sandbox.model import Era, Person, SandboxRef, SandboxRepository, SandboxWorkspace, moment
 from mirror.sandbox.world import World
 
 Json = dict[str, Any]
@@ -27,7 +27,7 @@ def utc_time(microseconds: int) -> str:
     return moment(microseconds).astimezone(UTC).isoformat(" ", "seconds")
 
 
-def short_repository(row: Repository) -> Json:
+def short_repository(row: SandboxRepository) -> Json:
     """Return a search result, which has few keys."""
     return {
         "owner": row.workspace.slug,
@@ -42,7 +42,7 @@ def short_repository(row: Repository) -> Json:
     }
 
 
-def repository(world: World, row: Repository, *, nested: bool = False) -> Json:
+def repository(world: World, row: SandboxRepository, *, nested: bool = False) -> Json:
     """Return a full repository; a fork contains its parent, whose own parent is left out."""
     parent = None if row.parent is None or nested else world.get(row.parent)
     fork_of = None if parent is None or parent.is_private else repository(world, parent, nested=True)
@@ -74,12 +74,12 @@ def repository(world: World, row: Repository, *, nested: bool = False) -> Json:
     return shaped
 
 
-def single_repository(world: World, row: Repository) -> Json:
+def single_repository(world: World, row: SandboxRepository) -> Json:
     """Return a single repository: the full object and the number of forks."""
     return repository(world, row) | {"forks_count": len(world.forks(row))}
 
 
-def own_repository(row: Repository) -> Json:
+def own_repository(row: SandboxRepository) -> Json:
     """Return an item of the caller's own repositories, which has the fewest keys."""
     return {
         "owner": row.workspace.slug,
@@ -90,7 +90,7 @@ def own_repository(row: Repository) -> Json:
     }
 
 
-def account(workspace: Workspace) -> Json:
+def account(workspace: SandboxWorkspace) -> Json:
     """Return the owner of a workspace as a user; a team has no last name."""
     if workspace.owner is not None:
         return user(workspace.owner)
@@ -116,7 +116,7 @@ def _user(username: str, first: str, last: str, *, is_team: bool) -> Json:
     }
 
 
-def changeset(row: Repository, ref: Ref) -> Json:
+def changeset(row: SandboxRepository, ref: SandboxRef) -> Json:
     """Return the commit of a branch or tag."""
     author = ref.author.person.username if ref.author.person else ref.author.raw.partition(" <")[0]
     is_hg = row.scm == "hg"
@@ -140,7 +140,7 @@ def changeset(row: Repository, ref: Ref) -> Json:
     }
 
 
-def branches_and_tags(row: Repository, refs: list[Ref]) -> Json:
+def branches_and_tags(row: SandboxRepository, refs: list[SandboxRef]) -> Json:
     """Return branches and tags in the short form that build tools use."""
     branches: list[Json] = []
     for ref in refs:
@@ -177,7 +177,7 @@ def kind_of(segments: list[str]) -> str:
             return "other"
 
 
-class Api1:
+class SandboxApi1:
     """Answers the requests of one caller."""
 
     def __init__(self, world: World, request: Request, caller: Principal) -> None:
@@ -185,7 +185,7 @@ class Api1:
         self._request = request
         self._caller = caller
 
-    def answer(self, segments: list[str]) -> Response:
+    def answer(self, segments: list[str]) -> SandboxResponse:
         """Answer the request for a path below /1.0/."""
         if self._request.method not in {"GET", "HEAD"}:
             raise http_error(405, "Method not allowed")
@@ -209,7 +209,7 @@ class Api1:
             case _:
                 raise http_error(404, "There is no API hosted at this URL")
 
-    def _one(self, row: Repository, rest: list[str]) -> Any:
+    def _one(self, row: SandboxRepository, rest: list[str]) -> Any:
         refs = self._world.refs_of(row)
         match rest:
             case []:
@@ -228,13 +228,13 @@ class Api1:
             case _:
                 raise http_error(404, "Not found")
 
-    def _workspace(self, name: str) -> Workspace:
+    def _workspace(self, name: str) -> SandboxWorkspace:
         found = self._world.workspace(name)
         if found is None or name.startswith("{"):
             raise http_error(404, f"User {name} not found")
         return found
 
-    def _own_workspace(self) -> Workspace:
+    def _own_workspace(self) -> SandboxWorkspace:
         if self._caller.kind != "person":
             raise http_error(401, "Authentication required")
         found = self._world.workspace(self._caller.name)
@@ -242,7 +242,7 @@ class Api1:
             raise http_error(404, f"User {self._caller.name} has no repositories of their own")
         return found
 
-    def _repository(self, owner: str, slug: str) -> Repository:
+    def _repository(self, owner: str, slug: str) -> SandboxRepository:
         row = self._world.find(owner, slug)
         if row is None or slug.startswith("{"):
             raise http_error(404, f"Repository {owner}/{slug} not found")
@@ -250,11 +250,11 @@ class Api1:
             raise http_error(403, f"You do not have access to {owner}/{slug}")
         return row
 
-    def _rows(self, workspace: Workspace) -> list[Repository]:
+    def _rows(self, workspace: SandboxWorkspace) -> list[SandboxRepository]:
         order = self._world.order(workspace, "created_on", self._caller)
         return [row for number in order if (row := self._world.get(number)) is not None]
 
-    def _user(self, workspace: Workspace) -> Any:
+    def _user(self, workspace: SandboxWorkspace) -> Any:
         rows = [repository(self._world, row) for row in self._rows(workspace)]
         return {"repositories": rows, "user": account(workspace)}
 

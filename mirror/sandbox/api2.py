@@ -10,7 +10,7 @@ from mirror.sandbox.exchange import (
     HttpError,
     Principal,
     Request,
-    Response,
+    SandboxResponse,
     error,
     json_response,
     no_credentials,
@@ -19,7 +19,7 @@ from mirror.sandbox.exchange import (
     removed,
 )
 from mirror.sandbox.generate import slugify
-from mirror.sandbox.model import Ref, Repository, Workspace
+from mirror.sandbox.model import SandboxRef, SandboxRepository, SandboxWorkspace
 from mirror.sandbox.world import World
 
 _SETTINGS = ("description", "website", "language", "has_issues", "has_wiki", "fork_policy", "is_private")
@@ -35,7 +35,7 @@ class Writes2:
         self._caller = caller
         self._shapes = shapes
 
-    def create(self, workspace: str, slug: str) -> Response:
+    def create(self, workspace: str, slug: str) -> SandboxResponse:
         """Create a repository with the slug of the path and the settings of the body."""
         home = self._writable(workspace)
         body = self._body()
@@ -43,7 +43,7 @@ class Writes2:
         row = self._make(home, name, slug, scm=str(body.get("scm") or "git"), **_settings(body))
         return json_response(self._shapes.repository(row))
 
-    def update(self, workspace: str, slug: str) -> Response:
+    def update(self, workspace: str, slug: str) -> SandboxResponse:
         """Change settings. A new name changes the slug; an unknown repository is created."""
         home = self._writable(workspace)
         row = self._world.find(workspace, slug)
@@ -65,13 +65,13 @@ class Writes2:
             answer.headers["Location"] = f"{self._request.origin}/2.0/repositories/{row.full_name}"
         return answer
 
-    def delete(self, workspace: str, slug: str) -> Response:
+    def delete(self, workspace: str, slug: str) -> SandboxResponse:
         """Delete a repository."""
         self._writable(workspace)
         delete(self._world, self._existing(workspace, slug))
-        return Response(204)
+        return SandboxResponse(204)
 
-    def fork(self, workspace: str, slug: str) -> Response:
+    def fork(self, workspace: str, slug: str) -> SandboxResponse:
         """Fork a repository into the workspace of the body, by default the caller's own."""
         parent = self._existing(workspace, slug)
         body = self._body()
@@ -88,17 +88,19 @@ class Writes2:
         )
         return json_response(self._shapes.repository(made), 201)
 
-    def _make(self, home: Workspace, name: str, slug: str, **more: Any) -> Repository:
+    def _make(self, home: SandboxWorkspace, name: str, slug: str, **more: Any) -> SandboxRepository:
         self._must_be_free(home, slug)
         return create(self._world, home, name, slug=slug, **more)
 
-    def _must_be_free(self, home: Workspace, slug: str, unless: Repository | None = None) -> None:
+    def _must_be_free(
+        self, home: SandboxWorkspace, slug: str, unless: SandboxRepository | None = None
+    ) -> None:
         found = self._world.find(home.slug, slug)
         if found is not None and found is not unless and (unless is None or found.number != unless.number):
-            message = "Repository with this Slug and Owner already exists."
+            message = "SandboxRepository with this Slug and Owner already exists."
             raise HttpError(error(400, message, fields={"name": [message]}))
 
-    def _writable(self, workspace: str) -> Workspace:
+    def _writable(self, workspace: str) -> SandboxWorkspace:
         if self._caller.kind == "anonymous":
             raise HttpError(no_credentials())
         home = self._world.workspace(workspace)
@@ -110,7 +112,7 @@ class Writes2:
             raise HttpError(error(403, message, detail=detail))
         return home
 
-    def _existing(self, workspace: str, slug: str) -> Repository:
+    def _existing(self, workspace: str, slug: str) -> SandboxRepository:
         if self._caller.kind == "anonymous":
             raise HttpError(no_credentials())
         row = self._world.find(workspace, slug)
@@ -165,7 +167,7 @@ class Api2:
         self._style = style
         self._shapes = Shapes2(world, request.origin, caller)
 
-    def answer(self, segments: list[str]) -> Response:
+    def answer(self, segments: list[str]) -> SandboxResponse:
         """Answer the request for a path below /2.0/."""
         if self._request.method in {"GET", "HEAD"}:
             found = self._get(segments)
@@ -211,19 +213,19 @@ class Api2:
             case _:
                 raise HttpError(no_such_url())
 
-    def _workspace(self, name: str) -> Workspace:
+    def _workspace(self, name: str) -> SandboxWorkspace:
         found = self._world.workspace(name)
         if found is None:
             raise HttpError(error(404, f"No workspace with identifier '{name}'."))
         return found
 
-    def _repository(self, workspace: str, slug: str) -> Repository:
+    def _repository(self, workspace: str, slug: str) -> SandboxRepository:
         found = self._world.find(workspace, slug)
         if found is None or not self._world.can_see(self._caller, found):
             raise HttpError(no_repository())
         return found
 
-    def _repositories(self, workspace: Workspace) -> Any:
+    def _repositories(self, workspace: SandboxWorkspace) -> Any:
         numbers, descending = repositories(self._world, workspace, self._caller, self._request.parameters)
         return self._page(numbers, self._numbered, descending=descending)
 
@@ -231,7 +233,7 @@ class Api2:
         row = self._world.get(number)
         return None if row is None else self._shapes.repository(row)
 
-    def _refs(self, row: Repository, rest: list[str]) -> Any:
+    def _refs(self, row: SandboxRepository, rest: list[str]) -> Any:
         kind = {"branches": "branch", "tags": "tag"}.get(rest[0]) if rest else None
         if rest and kind is None:
             raise HttpError(no_such_url())
@@ -242,17 +244,17 @@ class Api2:
         # Lists of branches have a `size`, lists of tags do not.
         return self._page(chosen, lambda ref: self._shapes.ref(row, ref), total=kind == "branch")
 
-    def _named_ref(self, row: Repository, found: list[Ref], name: str) -> Any:
+    def _named_ref(self, row: SandboxRepository, found: list[SandboxRef], name: str) -> Any:
         for ref in found:
             if ref.name == name:
                 return self._shapes.ref(row, ref)
         raise HttpError(error(404, f"No ref with name {name}"))
 
-    def _forks(self, row: Repository) -> Any:
+    def _forks(self, row: SandboxRepository) -> Any:
         forks = [fork for fork in self._world.forks(row) if self._world.can_see(self._caller, fork)]
         return self._page(forks, self._shapes.repository)
 
-    def _watchers(self, row: Repository) -> Any:
+    def _watchers(self, row: SandboxRepository) -> Any:
         """List the followers, of whom there are no more than people in this world."""
         people = self._world.people()
         return self._page(people[: min(row.followers, len(people))], self._shapes.user)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
 
 from mirror.sandbox.exchange import HttpError, Principal, Request, error
-from mirror.sandbox.model import Ref, Repository, Workspace, micros
+from mirror.sandbox.model import SandboxRef, SandboxRepository, SandboxWorkspace, micros
 from mirror.sandbox.world import NUMBER_BITS, SORTS, World
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class BadQuery(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class QueryCondition:
     """One condition of `q`: the dotted path of a field, an operator, a value.
 
     The value of a date is in microseconds since 1970.
@@ -58,7 +58,7 @@ class Comparison:
             return False
 
 
-def parse(text: str) -> list[Comparison]:
+def parse(text: str) -> list[QueryCondition]:
     """Parse a query; raises BadQuery."""
     found, position, more = [], 0, True
     while more:
@@ -87,14 +87,14 @@ def date(text: str) -> int:
     return micros(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
-def _comparison(field: str, sign: str, value: str) -> Comparison:
+def _comparison(field: str, sign: str, value: str) -> QueryCondition:
     text = re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
     if field in _DATES:
-        return Comparison(field, sign, date(text))
+        return QueryCondition(field, sign, date(text))
     bare = {"true": True, "false": False, "null": None}
     if not value.startswith('"') and value.lower() in bare:
-        return Comparison(field, sign, bare[value.lower()])
-    return Comparison(field, sign, int(text) if not value.startswith('"') and text.isdecimal() else text)
+        return QueryCondition(field, sign, bare[value.lower()])
+    return QueryCondition(field, sign, int(text) if not value.startswith('"') and text.isdecimal() else text)
 
 
 _QUICK = {"created_on", "updated_on"}
@@ -109,7 +109,7 @@ def sort_key(parameters: dict[str, str], known: Iterable[str], default: str) -> 
     return field, descending
 
 
-def comparisons(parameters: dict[str, str]) -> list[Comparison]:
+def comparisons(parameters: dict[str, str]) -> list[QueryCondition]:
     """Parse `q`."""
     try:
         return parse(parameters["q"]) if parameters.get("q") else []
@@ -118,7 +118,7 @@ def comparisons(parameters: dict[str, str]) -> list[Comparison]:
 
 
 def repositories(
-    world: World, workspace: Workspace, caller: Principal, parameters: dict[str, str]
+    world: World, workspace: SandboxWorkspace, caller: Principal, parameters: dict[str, str]
 ) -> tuple[Sequence[int], bool]:
     """Return the numbers of the selected repositories in ascending order, and whether to reverse it."""
     field, descending = sort_key(parameters, SORTS, "created_on")
@@ -137,7 +137,7 @@ def repositories(
     return order.sort(numbers), descending
 
 
-def refs(rows: Sequence[Ref], parameters: dict[str, str]) -> Sequence[Ref]:
+def refs(rows: Sequence[SandboxRef], parameters: dict[str, str]) -> Sequence[SandboxRef]:
     """Return the selected branches and tags, sorted."""
     wanted = comparisons(parameters)
     if wanted:
@@ -154,7 +154,9 @@ def refs(rows: Sequence[Ref], parameters: dict[str, str]) -> Sequence[Ref]:
     return sorted(rows, key=lambda ref: ref.date, reverse=descending)
 
 
-def _between(world: World, workspace: Workspace, caller: Principal, quick: list[Comparison]) -> Sequence[int]:
+def _between(
+    world: World, workspace: SandboxWorkspace, caller: Principal, quick: list[QueryCondition]
+) -> Sequence[int]:
     """Return the numbers that meet the first comparison of a date: a slice of the order by that date."""
     first = quick[0]
     order = world.order(workspace, first.field, caller)
@@ -163,14 +165,14 @@ def _between(world: World, workspace: Workspace, caller: Principal, quick: list[
     return order[position:] if first.operator.startswith(">") else order[:position]
 
 
-def _holds(wanted: list[Comparison], facts: dict[str, Any]) -> bool:
+def _holds(wanted: list[QueryCondition], facts: dict[str, Any]) -> bool:
     for each in wanted:
         if each.field.split(".")[0] not in facts:
             raise HttpError(error(400, f"Invalid query: no field {each.field}"))
     return all(each.holds(dig(facts, each.field)) for each in wanted)
 
 
-def _facts(row: Repository) -> dict[str, Any]:
+def _facts(row: SandboxRepository) -> dict[str, Any]:
     return {
         "uuid": row.uuid,
         "name": row.name,
@@ -284,7 +286,7 @@ def _link(request: Request, prefix: str, parameters: dict[str, str], page: str) 
 
 # `fields`
 
-Tree = dict[str, "Tree"]
+FieldTree = dict[str, "FieldTree"]
 
 
 def select(value: Any, fields: str) -> Any:
@@ -297,8 +299,8 @@ def select(value: Any, fields: str) -> Any:
     return _drop(value, unwanted) if unwanted else value
 
 
-def _tree(paths: Any) -> Tree:
-    tree: Tree = {}
+def _tree(paths: Any) -> FieldTree:
+    tree: FieldTree = {}
     for path in paths:
         branch = tree
         for part in path.split("."):
@@ -306,7 +308,7 @@ def _tree(paths: Any) -> Tree:
     return tree
 
 
-def _keep(value: Any, tree: Tree) -> Any:
+def _keep(value: Any, tree: FieldTree) -> Any:
     if not tree or "*" in tree:
         return value
     if isinstance(value, list):
@@ -316,7 +318,7 @@ def _keep(value: Any, tree: Tree) -> Any:
     return value
 
 
-def _drop(value: Any, tree: Tree) -> Any:
+def _drop(value: Any, tree: FieldTree) -> Any:
     if isinstance(value, list):
         return [_drop(item, tree) for item in value]
     if isinstance(value, dict):

@@ -5,7 +5,15 @@ from typing import Any
 from urllib.parse import quote
 
 from mirror.sandbox.exchange import TOKEN, Principal
-from mirror.sandbox.model import Author, Era, Person, Ref, Repository, Workspace, iso
+from mirror.sandbox.model import (
+    CommitAuthor,
+    Era,
+    Person,
+    SandboxRef,
+    SandboxRepository,
+    SandboxWorkspace,
+    iso,
+)
 from mirror.sandbox.world import World
 
 Json = dict[str, Any]
@@ -43,7 +51,7 @@ class Shapes2:
         self._api = f"{origin}/2.0"
         self._caller = caller
 
-    def repository(self, row: Repository) -> Json:
+    def repository(self, row: SandboxRepository) -> Json:
         """Return a full repository."""
         shaped: Json = {
             "type": "repository",
@@ -91,7 +99,7 @@ class Shapes2:
         shaped["forks_count"] = len(self._world.forks(row))
         return shaped
 
-    def short_repository(self, row: Repository) -> Json:
+    def short_repository(self, row: SandboxRepository) -> Json:
         """Return a repository as other objects embed it, without slug and owner."""
         return {
             "type": "repository",
@@ -105,7 +113,7 @@ class Shapes2:
             },
         }
 
-    def owner(self, workspace: Workspace) -> Json:
+    def owner(self, workspace: SandboxWorkspace) -> Json:
         """Return the owner of a workspace: a user, or a team if no person owns it."""
         if workspace.owner is not None:
             return self.user(workspace.owner)
@@ -136,7 +144,7 @@ class Shapes2:
             shaped |= {"created_on": iso(person.created), "location": None, "website": None}
         return shaped
 
-    def workspace(self, workspace: Workspace) -> Json:
+    def workspace(self, workspace: SandboxWorkspace) -> Json:
         """Return a full workspace."""
         here = f"{self._api}/workspaces/{workspace.slug}"
         shaped = self.short_workspace(workspace)
@@ -154,11 +162,11 @@ class Shapes2:
         }
         return shaped
 
-    def short_workspace(self, workspace: Workspace) -> Json:
+    def short_workspace(self, workspace: SandboxWorkspace) -> Json:
         """Return a workspace as other objects embed it."""
         return {"type": "workspace", "name": workspace.name, **self._workspace_base(workspace)}
 
-    def workspace_access(self, workspace: Workspace, person: Person | None) -> Json:
+    def workspace_access(self, workspace: SandboxWorkspace, person: Person | None) -> Json:
         """Return an item of the caller's workspaces: the slug is nested, and the name is missing."""
         return {
             "type": "workspace_access",
@@ -166,7 +174,7 @@ class Shapes2:
             "workspace": {"type": "workspace_base", **self._workspace_base(workspace)},
         }
 
-    def membership(self, workspace: Workspace, person: Person, permission: str) -> Json:
+    def membership(self, workspace: SandboxWorkspace, person: Person, permission: str) -> Json:
         """Return an item of a workspace's members."""
         here = f"{self._api}/workspaces/{workspace.slug}/members/{_escaped(person.uuid)}"
         return {
@@ -177,7 +185,7 @@ class Shapes2:
             "links": {"self": {"href": here}},
         }
 
-    def ref(self, row: Repository, ref: Ref) -> Json:
+    def ref(self, row: SandboxRepository, ref: SandboxRef) -> Json:
         """Return a branch or a tag with its target."""
         name = quote(ref.name, safe="$;&=@!,/")  # half encoded, as Bitbucket does it
         here = f"{self._api}/repositories/{row.full_name}"
@@ -206,7 +214,7 @@ class Shapes2:
             shaped |= {"message": None, "date": None, "tagger": None}
         return shaped
 
-    def _commit(self, row: Repository, ref: Ref) -> Json:
+    def _commit(self, row: SandboxRepository, ref: SandboxRef) -> Json:
         return {
             **self._short_commit(row, ref.target),
             "date": iso(ref.date),
@@ -216,7 +224,7 @@ class Shapes2:
             "repository": self.short_repository(row),
         }
 
-    def _short_commit(self, row: Repository, commit: str) -> Json:
+    def _short_commit(self, row: SandboxRepository, commit: str) -> Json:
         return {
             "type": "commit",
             "hash": commit,
@@ -226,7 +234,7 @@ class Shapes2:
             },
         }
 
-    def _author(self, author: Author) -> Json:
+    def _author(self, author: CommitAuthor) -> Json:
         shaped: Json = {"type": "author", "raw": author.raw}
         if author.person is not None:
             user = self.user(author.person)
@@ -238,14 +246,14 @@ class Shapes2:
             shaped["user"] = user
         return shaped
 
-    def _workspace_base(self, workspace: Workspace) -> Json:
+    def _workspace_base(self, workspace: SandboxWorkspace) -> Json:
         return {
             "uuid": workspace.uuid,
             "slug": workspace.slug,
             "links": self._account_links("workspaces", workspace.slug),
         }
 
-    def _project(self, row: Repository) -> Json:
+    def _project(self, row: SandboxRepository) -> Json:
         return {
             "type": "project",
             "key": row.project,
@@ -264,7 +272,7 @@ class Shapes2:
             "avatar": {"href": f"{self._origin}/account/{name}/avatar/"},
         }
 
-    def _repository_links(self, row: Repository) -> Json:
+    def _repository_links(self, row: SandboxRepository) -> Json:
         here = f"{self._origin}{_LINKED[row.era]}/repositories/{row.full_name}"
         kinds = ("watchers", "forks", "commits", "pullrequests", "downloads", "hooks")
         links: Json = {kind: {"href": f"{here}/{kind}"} for kind in kinds}
@@ -277,7 +285,7 @@ class Shapes2:
         links["clone"] = self._clone_links(row)
         return links
 
-    def _clone_links(self, row: Repository) -> list[Json]:
+    def _clone_links(self, row: SandboxRepository) -> list[Json]:
         """Return the clone URLs; the https one contains the caller's login."""
         scheme, _, host = self._origin.partition("://")
         login = f"{self._caller.name}@" if self._caller.name else ""

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
-from mirror.sandbox.exchange import HttpError, Principal, Request, Response, json_response
-from mirror.sandbox.model import Person, Ref, Repository, Workspace
+from mirror.sandbox.exchange import HttpError, Principal, Request, SandboxResponse, json_response
+from mirror.sandbox.model import Person, SandboxRef, SandboxRepository, SandboxWorkspace
 from mirror.sandbox.world import World
 
 Json = dict[str, Any]
@@ -13,7 +13,7 @@ Json = dict[str, Any]
 _LATEST = "com.atlassian.bitbucket.server.bitbucket-branch:latest-commit-metadata"
 
 
-def key_of(workspace: Workspace) -> str:
+def key_of(workspace: SandboxWorkspace) -> str:
     """Return the key of a project; that of a personal project begins with a tilde."""
     return f"~{workspace.slug.upper()}" if workspace.owner is not None else workspace.slug.upper()
 
@@ -26,7 +26,7 @@ class DataCenterShapes:
         self._origin = origin
         self._caller = caller
 
-    def project(self, workspace: Workspace) -> Json:
+    def project(self, workspace: SandboxWorkspace) -> Json:
         """Return a project. A personal one has an owner and no `public`."""
         key = key_of(workspace)
         shaped: Json = {"key": key, "id": workspace.number + 1, "name": workspace.name}
@@ -37,7 +37,7 @@ class DataCenterShapes:
         shaped["links"] = {"self": [{"href": f"{self._origin}/projects/{key}"}]}
         return shaped
 
-    def repository(self, row: Repository, *, nested: bool = False) -> Json:
+    def repository(self, row: SandboxRepository, *, nested: bool = False) -> Json:
         """Return a repository; `description`, `archived` and `origin` may be missing."""
         key = key_of(row.workspace)
         shaped: Json = {
@@ -65,7 +65,7 @@ class DataCenterShapes:
             shaped["origin"] = self.repository(parent, nested=True)
         return shaped
 
-    def ref(self, row: Repository, ref: Ref, *, details: bool = False) -> Json:
+    def ref(self, row: SandboxRepository, ref: SandboxRef, *, details: bool = False) -> Json:
         """Return a branch or a tag. The `hash` of a tag is that of its annotation, or null."""
         shaped: Json = {
             "id": ref.path,
@@ -95,7 +95,7 @@ class DataCenterShapes:
             "links": {"self": [{"href": f"{self._origin}/users/{person.username.lower()}"}]},
         }
 
-    def _commit(self, ref: Ref) -> Json:
+    def _commit(self, ref: SandboxRef) -> Json:
         name, _, address = ref.author.raw.partition(" <")
         return {
             "id": ref.target,
@@ -133,13 +133,13 @@ def http_error(status: int, message: str, exception: str | None = None) -> HttpE
     )
 
 
-def bad_credentials() -> Response:
+def bad_credentials() -> SandboxResponse:
     """Return the 401 for wrong credentials."""
     message = "Authentication failed. Please check your credentials and try again."
     return http_error(401, message, "auth.IncorrectPasswordAuthenticationException").answer
 
 
-def busy(seconds: int) -> Response:
+def busy(seconds: int) -> SandboxResponse:
     """Return the 429 of the token bucket, with the seconds until the next token."""
     answer = http_error(429, "You have exceeded the rate limit. Try again later.").answer
     answer.headers["Retry-After"] = str(seconds)
@@ -163,7 +163,7 @@ def kind_of(segments: list[str]) -> str:
             return "other"
 
 
-class DataCenter:
+class SandboxDataCenter:
     """Answers the requests of one caller."""
 
     def __init__(self, world: World, request: Request, caller: Principal) -> None:
@@ -173,7 +173,7 @@ class DataCenter:
         self._parameters = request.parameters
         self._shapes = DataCenterShapes(world, request.origin, caller)
 
-    def answer(self, segments: list[str]) -> Response:
+    def answer(self, segments: list[str]) -> SandboxResponse:
         """Answer the request for a path below /rest/api/1.0/."""
         if self._method not in {"GET", "HEAD"}:
             raise http_error(405, "Method Not Allowed")
@@ -208,13 +208,13 @@ class DataCenter:
             case _:
                 raise http_error(404, "The requested resource does not exist")
 
-    def _project(self, key: str) -> Workspace:
+    def _project(self, key: str) -> SandboxWorkspace:
         found = self._world.workspace(key.removeprefix("~"))
         if found is None or key_of(found).lower() != key.lower():
             raise http_error(404, f"Project {key} does not exist.", "project.NoSuchProjectException")
         return found
 
-    def _repository(self, key: str, slug: str) -> Repository:
+    def _repository(self, key: str, slug: str) -> SandboxRepository:
         project = self._project(key)
         row = self._world.find(project.slug, slug)
         if row is None or slug.startswith("{"):
@@ -225,7 +225,7 @@ class DataCenter:
             raise http_error(401, message, "AuthorisationException")
         return row
 
-    def _named_projects(self) -> list[Workspace]:
+    def _named_projects(self) -> list[SandboxWorkspace]:
         name = self._parameters.get("projectname", "").strip().lower()
         key = self._parameters.get("projectkey", "").strip().lower()
         return [
@@ -234,7 +234,7 @@ class DataCenter:
             if name in each.name.lower() and (not key or key_of(each).lower() == key)
         ]
 
-    def _repositories(self, projects: Iterable[Workspace]) -> Any:
+    def _repositories(self, projects: Iterable[SandboxWorkspace]) -> Any:
         orders = [self._world.order(each, "created_on", self._caller) for each in projects]
         name = self._parameters.get("name", "").strip().lower()
         visibility = self._parameters.get("visibility")
@@ -257,7 +257,7 @@ class DataCenter:
         ]
         return self._page(rows, self._shapes.repository)
 
-    def _refs(self, row: Repository, kind: str) -> Any:
+    def _refs(self, row: SandboxRepository, kind: str) -> Any:
         wanted = self._parameters.get("filterText", "").lower()
         refs = [ref for ref in git_refs(self._world, row) if ref.kind == kind and wanted in ref.name.lower()]
         if self._parameters.get("orderBy") == "MODIFICATION":
@@ -265,7 +265,7 @@ class DataCenter:
         details = self._parameters.get("details") == "true"
         return self._page(refs, lambda ref: self._shapes.ref(row, ref, details=details))
 
-    def _default_branch(self, row: Repository) -> Any:
+    def _default_branch(self, row: SandboxRepository) -> Any:
         for ref in self._world.refs_of(row):
             if ref.kind == "branch" and ref.name == row.main_branch:
                 return self._shapes.ref(row, ref)
@@ -313,7 +313,7 @@ class DataCenter:
         return page if last and start else page | {"nextPageStart": None if last else _start(following)}
 
 
-def git_refs(world: World, row: Repository) -> list[Ref]:
+def git_refs(world: World, row: SandboxRepository) -> list[SandboxRef]:
     """Return the refs that git has: without Mercurial's pseudo tag, and without names that contain spaces."""
     refs = (ref for ref in world.refs_of(row) if " " not in ref.name)
     return [ref for ref in refs if (ref.kind, ref.name) != ("tag", "tip") or row.scm != "hg"]

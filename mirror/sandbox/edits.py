@@ -4,29 +4,29 @@ from collections.abc import Callable
 from typing import Any, get_type_hints
 
 from mirror.sandbox.generate import new_ref, slugify, tip
-from mirror.sandbox.model import Repository, Workspace, iso
+from mirror.sandbox.model import SandboxRepository, SandboxWorkspace, iso
 from mirror.sandbox.world import World
 
 _FIXED = {
     "number", "workspace", "slug", "name", "uuid", "scm", "created", "updated", "main_branch_shape", "parent",
     "era", "project", "refs", "deleted",
 }  # fmt: skip
-EDITABLE = {name: kind for name, kind in get_type_hints(Repository).items() if name not in _FIXED}
+EDITABLE = {name: kind for name, kind in get_type_hints(SandboxRepository).items() if name not in _FIXED}
 
 
 class EditError(ValueError):
     """An edit that is not possible. Nothing was changed."""
 
 
-def create(world: World, workspace: Workspace, name: str, **more: Any) -> Repository:
+def create(world: World, workspace: SandboxWorkspace, name: str, **more: Any) -> SandboxRepository:
     """Create a repository; it is empty unless `more` names a `parent` or a `main_branch`."""
     slug = str(more.pop("slug", None) or slugify(name)).lower()
     if world.find(workspace.slug, slug) is not None:
         raise EditError(f"there is a repository {workspace.slug}/{slug} already")
-    parent: Repository | None = more.pop("parent", None)
+    parent: SandboxRepository | None = more.pop("parent", None)
     scm = str(more.pop("scm", None) or (parent.scm if parent else "git"))
     number, now = world.new_number(), world.clock.tick()
-    row = Repository(
+    row = SandboxRepository(
         number=number,
         workspace=workspace,
         slug=slug,
@@ -46,14 +46,14 @@ def create(world: World, workspace: Workspace, name: str, **more: Any) -> Reposi
     return row
 
 
-def delete(world: World, row: Repository) -> Repository:
+def delete(world: World, row: SandboxRepository) -> SandboxRepository:
     """Delete a repository; `restore` brings it back."""
     with world.changing(row, touch=False) as kept:
         kept.deleted = True
     return kept
 
 
-def restore(world: World, row: Repository) -> Repository:
+def restore(world: World, row: SandboxRepository) -> SandboxRepository:
     """Restore a deleted repository, with the same uuid."""
     if world.find(row.workspace.slug, row.slug) is not None:
         raise EditError(f"there is another {row.full_name} now")
@@ -62,13 +62,15 @@ def restore(world: World, row: Repository) -> Repository:
     return kept
 
 
-def touch(world: World, row: Repository) -> Repository:
+def touch(world: World, row: SandboxRepository) -> SandboxRepository:
     """Change `updated_on` and nothing else."""
     with world.changing(row) as kept:
         return kept
 
 
-def edit(world: World, row: Repository, fields: dict[str, Any], *, touch: bool = True) -> Repository:
+def edit(
+    world: World, row: SandboxRepository, fields: dict[str, Any], *, touch: bool = True
+) -> SandboxRepository:
     """Change settings. Without `touch`, `updated_on` stays, as it does for new followers."""
     _check(fields)
     with world.changing(row, touch=touch) as kept:
@@ -76,7 +78,7 @@ def edit(world: World, row: Repository, fields: dict[str, Any], *, touch: bool =
     return kept
 
 
-def rename(world: World, row: Repository, name: str) -> Repository:
+def rename(world: World, row: SandboxRepository, name: str) -> SandboxRepository:
     """Rename a repository; its slug follows."""
     slug = slugify(name)
     found = world.find(row.workspace.slug, slug)
@@ -87,7 +89,7 @@ def rename(world: World, row: Repository, name: str) -> Repository:
     return kept
 
 
-def transfer(world: World, row: Repository, to: Workspace) -> Repository:
+def transfer(world: World, row: SandboxRepository, to: SandboxWorkspace) -> SandboxRepository:
     """Move a repository to another workspace."""
     if world.find(to.slug, row.slug) is not None:
         raise EditError(f"there is a repository {to.slug}/{row.slug} already")
@@ -96,7 +98,7 @@ def transfer(world: World, row: Repository, to: Workspace) -> Repository:
     return kept
 
 
-def swap_names(world: World, row: Repository, other: Repository) -> Repository:
+def swap_names(world: World, row: SandboxRepository, other: SandboxRepository) -> SandboxRepository:
     """Exchange the names of two repositories of one workspace."""
     if row.workspace is not other.workspace or row.number == other.number:
         raise EditError("only two repositories of one workspace can swap names")
@@ -106,13 +108,13 @@ def swap_names(world: World, row: Repository, other: Repository) -> Repository:
     return one
 
 
-def push(world: World, row: Repository, branch: str | None = None) -> Repository:
+def push(world: World, row: SandboxRepository, branch: str | None = None) -> SandboxRepository:
     """Push a commit to a branch, by default the main one, which the first push creates."""
     name = branch or row.main_branch or ("default" if row.scm == "hg" else "master")
     return put_ref(world, row, "branch", name)
 
 
-def put_ref(world: World, row: Repository, kind: str, name: str, **more: Any) -> Repository:
+def put_ref(world: World, row: SandboxRepository, kind: str, name: str, **more: Any) -> SandboxRepository:
     """Create or move a branch or tag.
 
     `more` may contain:
@@ -142,7 +144,9 @@ def put_ref(world: World, row: Repository, kind: str, name: str, **more: Any) ->
     return kept
 
 
-def drop_ref(world: World, row: Repository, kind: str, name: str, *, touch: bool = True) -> Repository:
+def drop_ref(
+    world: World, row: SandboxRepository, kind: str, name: str, *, touch: bool = True
+) -> SandboxRepository:
     """Delete a branch or tag. A repository without branches is empty."""
     if not any((ref.kind, ref.name) == (kind, name) for ref in world.refs_of(row)):
         raise EditError(f"there is no {kind} {name} in {row.full_name}")
@@ -164,7 +168,7 @@ def _check(fields: dict[str, Any]) -> None:
             raise EditError(f"{name} cannot be {value!r}")
 
 
-def _set(row: Repository, fields: dict[str, Any]) -> None:
+def _set(row: SandboxRepository, fields: dict[str, Any]) -> None:
     _check(fields)
     for name, value in fields.items():
         setattr(row, name, value)
@@ -187,7 +191,7 @@ def perform(world: World, order: Order, *, tags_touch: bool = True) -> dict[str,
     return {**facts, "deleted": row.deleted}
 
 
-def _rename_workspace(world: World, order: Order) -> Workspace:
+def _rename_workspace(world: World, order: Order) -> SandboxWorkspace:
     workspace = _workspace(world, order, "workspace")
     try:
         world.rename_workspace(workspace, _text(order, "name"))
@@ -196,13 +200,13 @@ def _rename_workspace(world: World, order: Order) -> Workspace:
     return workspace
 
 
-def _delete_workspace(world: World, order: Order) -> Workspace:
+def _delete_workspace(world: World, order: Order) -> SandboxWorkspace:
     workspace = _workspace(world, order, "workspace")
     workspace.deleted = True
     return workspace
 
 
-def _restore_workspace(world: World, order: Order) -> Workspace:
+def _restore_workspace(world: World, order: Order) -> SandboxWorkspace:
     workspace = world.gone_workspace(_text(order, "workspace"))
     if workspace is None:
         raise EditError(f"no workspace {order['workspace']} was deleted")
@@ -210,7 +214,7 @@ def _restore_workspace(world: World, order: Order) -> Workspace:
     return workspace
 
 
-def _change_members(world: World, order: Order) -> Workspace:
+def _change_members(world: World, order: Order) -> SandboxWorkspace:
     workspace, person = _workspace(world, order, "workspace"), world.person(_text(order, "name"))
     if person is None:
         raise EditError(f"there is nobody called {order['name']}")
@@ -232,7 +236,7 @@ def _text(order: Order, name: str) -> str:
     return value
 
 
-def _row(world: World, order: Order, name: str = "repository") -> Repository:
+def _row(world: World, order: Order, name: str = "repository") -> SandboxRepository:
     text = _text(order, name)
     owner, _, slug = text.partition("/") if "/" in text else ("{}", "", text)
     row = world.find(owner, slug)
@@ -241,14 +245,14 @@ def _row(world: World, order: Order, name: str = "repository") -> Repository:
     return row
 
 
-def _workspace(world: World, order: Order, name: str) -> Workspace:
+def _workspace(world: World, order: Order, name: str) -> SandboxWorkspace:
     found = world.workspace(_text(order, name))
     if found is None:
         raise EditError(f"there is no workspace {order[name]}")
     return found
 
 
-def _create(world: World, order: Order) -> Repository:
+def _create(world: World, order: Order) -> SandboxRepository:
     rest = {key: value for key, value in order.items() if key in {*EDITABLE, "scm", "slug"}}
     if "repository" in order:
         owner, _, slug = _text(order, "repository").partition("/")
@@ -257,22 +261,22 @@ def _create(world: World, order: Order) -> Repository:
     return create(world, _workspace(world, order, "workspace"), _text(order, "name"), **rest)
 
 
-def _restore(world: World, order: Order) -> Repository:
+def _restore(world: World, order: Order) -> SandboxRepository:
     row = world.gone(_text(order, "repository"))
     if row is None:
         raise EditError(f"no repository {order['repository']} was deleted")
     return restore(world, row)
 
 
-def _edit(world: World, order: Order) -> Repository:
+def _edit(world: World, order: Order) -> SandboxRepository:
     fields = order.get("fields")
     if not isinstance(fields, dict):
         raise EditError("edit needs 'fields', an object")
     return edit(world, _row(world, order), fields, touch=bool(order["touch"]))
 
 
-def _put(kind: str, *, must_exist: bool) -> Callable[[World, Order], Repository]:
-    def put(world: World, order: Order) -> Repository:
+def _put(kind: str, *, must_exist: bool) -> Callable[[World, Order], SandboxRepository]:
+    def put(world: World, order: Order) -> SandboxRepository:
         more = {name: order[name] for name in ("target", "annotated", "touch") if name in order}
         name = _text(order, "name")
         return put_ref(world, _row(world, order), kind, name, must_exist=must_exist, **more)
@@ -280,14 +284,14 @@ def _put(kind: str, *, must_exist: bool) -> Callable[[World, Order], Repository]
     return put
 
 
-def _drop(kind: str) -> Callable[[World, Order], Repository]:
-    def drop(world: World, order: Order) -> Repository:
+def _drop(kind: str) -> Callable[[World, Order], SandboxRepository]:
+    def drop(world: World, order: Order) -> SandboxRepository:
         return drop_ref(world, _row(world, order), kind, _text(order, "name"), touch=bool(order["touch"]))
 
     return drop
 
 
-ACTIONS: dict[str, Callable[[World, Order], Repository]] = {
+ACTIONS: dict[str, Callable[[World, Order], SandboxRepository]] = {
     "touch": lambda world, order: touch(world, _row(world, order)),
     "push": lambda world, order: push(world, _row(world, order), order.get("branch")),
     "rename": lambda world, order: rename(world, _row(world, order), _text(order, "name")),
@@ -305,7 +309,7 @@ ACTIONS: dict[str, Callable[[World, Order], Repository]] = {
     "move_tag": _put("tag", must_exist=True),
     "delete_tag": _drop("tag"),
 }
-WORKSPACE_ACTIONS: dict[str, Callable[[World, Order], Workspace]] = {
+WORKSPACE_ACTIONS: dict[str, Callable[[World, Order], SandboxWorkspace]] = {
     "rename_workspace": _rename_workspace,
     "delete_workspace": _delete_workspace,
     "restore_workspace": _restore_workspace,

@@ -63,7 +63,7 @@ TEXT = "text/plain; charset=utf-8"
 HTML = "text/html; charset=utf-8"
 
 
-class Delivery(Enum):
+class Transfer(Enum):
     """How a response reaches the client, if it does."""
 
     WHOLE = "whole"
@@ -114,50 +114,50 @@ class Request:
 
 
 @dataclass(slots=True)
-class Response:
+class SandboxResponse:
     """One response, and how it is delivered; `delay` is in seconds."""
 
     status: int
     body: bytes = b""
     content_type: str = JSON
     headers: dict[str, str] = field(default_factory=dict)
-    delivery: Delivery = Delivery.WHOLE
+    delivery: Transfer = Transfer.WHOLE
     delay: float = 0.0
 
 
-def json_response(value: Any, status: int = 200, **headers: str) -> Response:
+def json_response(value: Any, status: int = 200, **headers: str) -> SandboxResponse:
     """Return a response with a JSON body."""
-    return Response(status, msgspec.json.encode(value), headers=dict(headers))
+    return SandboxResponse(status, msgspec.json.encode(value), headers=dict(headers))
 
 
 class HttpError(Exception):
     """An error response, raised where the error is found."""
 
-    def __init__(self, answer: Response) -> None:
+    def __init__(self, answer: SandboxResponse) -> None:
         super().__init__(answer.status)
         self.answer = answer
 
 
-def error(status: int, message: str, **more: Any) -> Response:
+def error(status: int, message: str, **more: Any) -> SandboxResponse:
     """Return an error in the form of API 2.0."""
     return json_response({"type": "error", "error": {"message": message, **more}}, status)
 
 
-def no_credentials() -> Response:
+def no_credentials() -> SandboxResponse:
     """Return the 401 of Bitbucket: an empty page, no JSON."""
     challenge = {
         "WWW-Authenticate": 'Basic realm="Bitbucket.org HTTP"',
         "ETag": '"d41d8cd98f00b204e9800998ecf8427e"',
     }
-    return Response(401, content_type=HTML, headers=challenge)
+    return SandboxResponse(401, content_type=HTML, headers=challenge)
 
 
-def too_many_requests() -> Response:
+def too_many_requests() -> SandboxResponse:
     """Return the 429 of Bitbucket: plain text, no Retry-After."""
-    return Response(429, b"Rate limit for this resource has been exceeded", content_type="text/plain")
+    return SandboxResponse(429, b"Rate limit for this resource has been exceeded", content_type="text/plain")
 
 
-def no_repository() -> Response:
+def no_repository() -> SandboxResponse:
     """Return the 404 for a repository that does not exist or that the caller may not see."""
     return error(
         404,
@@ -166,12 +166,12 @@ def no_repository() -> Response:
     )
 
 
-def no_such_url() -> Response:
+def no_such_url() -> SandboxResponse:
     """Return the 404 for an unknown path."""
     return error(404, "Resource not found", detail="There is no API hosted at this URL")
 
 
-def removed() -> Response:
+def removed() -> SandboxResponse:
     """Return the 410 of endpoints that were removed in 2026."""
     data = {"announcement_url": "https://developer.atlassian.com/cloud/bitbucket/changelog#CHANGE-2770"}
     message = "CHANGE-2770 - Functionality has been deprecated"

@@ -12,9 +12,9 @@ from typing import Any
 from mirror.sandbox.exchange import (
     HTML,
     TEXT,
-    Delivery,
     Request,
-    Response,
+    SandboxResponse,
+    Transfer,
     error,
     no_credentials,
     no_repository,
@@ -139,39 +139,41 @@ class ActiveFault:
         return self.fault.nth <= self.seen < self.fault.nth + (times or 1)
 
 
-def afflict(fault: Fault, request: Request, answer: Callable[[], Response]) -> Response:  # noqa: PLR0911 - a table
+def afflict(fault: Fault, request: Request, answer: Callable[[], SandboxResponse]) -> SandboxResponse:  # noqa: PLR0911 - a table
     """Return the faulty response. `answer` produces the regular one."""
     if fault.what.isdecimal():
         return _status(fault)
     match fault.what:
         case "hang":
-            return Response(200, delivery=Delivery.HANG)
+            return SandboxResponse(200, delivery=Transfer.HANG)
         case "drop":
-            return Response(200, delivery=Delivery.DROP)
+            return SandboxResponse(200, delivery=Transfer.DROP)
         case "reset":
-            return Response(200, delivery=Delivery.RESET)
+            return SandboxResponse(200, delivery=Transfer.RESET)
         case "page_500":
             return error(500, "Something went wrong")
         case "html":
-            return Response(200, b"<!DOCTYPE html><title>Bitbucket</title><h1>Sign in</h1>", HTML)
+            return SandboxResponse(200, b"<!DOCTYPE html><title>Bitbucket</title><h1>Sign in</h1>", HTML)
         case "nonsense":
-            return Response(200, b'{"status": "ok", "items": {"count": 3}, "values": {"next": []}}')
+            return SandboxResponse(200, b'{"status": "ok", "items": {"count": 3}, "values": {"next": []}}')
         case "redirect":
-            return Response(302, headers={"Location": "http://redirected.invalid/"}, content_type=TEXT)
+            return SandboxResponse(302, headers={"Location": "http://redirected.invalid/"}, content_type=TEXT)
         case "gzip_bomb":
-            return Response(200, gzip.compress(bytes(64 << 20), 6), headers={"Content-Encoding": "gzip"})
+            return SandboxResponse(
+                200, gzip.compress(bytes(64 << 20), 6), headers={"Content-Encoding": "gzip"}
+            )
         case _:
             return _spoilt(fault, request, answer())
 
 
-def _spoilt(fault: Fault, request: Request, answer: Response) -> Response:
+def _spoilt(fault: Fault, request: Request, answer: SandboxResponse) -> SandboxResponse:
     match fault.what:
         case "slow":
             answer.delay = fault.seconds
         case "drip":
-            answer.delivery, answer.delay = Delivery.DRIP, fault.seconds
+            answer.delivery, answer.delay = Transfer.DRIP, fault.seconds
         case "truncate":
-            answer.delivery = Delivery.TRUNCATE
+            answer.delivery = Transfer.TRUNCATE
         case "invalid_json":
             answer.body = answer.body[: len(answer.body) * 2 // 3]
         case what if answer.status < 300 and answer.body.startswith(b"{"):
@@ -201,13 +203,13 @@ def _spoil(what: str, page: dict[str, Any], request: Request) -> None:
             pass
 
 
-def _status(fault: Fault) -> Response:
+def _status(fault: Fault) -> SandboxResponse:
     status = int(fault.what)
     made = {401: no_credentials, 404: no_repository, 410: removed, 429: too_many_requests}.get(status)
     if made is not None:
         answer = made()
     elif status == 503:
-        answer = Response(503, b"<html><body>Service Unavailable</body></html>", HTML)
+        answer = SandboxResponse(503, b"<html><body>Service Unavailable</body></html>", HTML)
     else:
         detail = "Access denied" if status == 403 else "An error occurred"
         answer = error(status, "Something went wrong", detail=detail)

@@ -10,7 +10,16 @@ from hashlib import blake2b
 from math import gcd
 from typing import TypeVar
 
-from mirror.sandbox.model import Annotation, Author, Era, Person, Ref, Repository, Workspace, micros
+from mirror.sandbox.model import (
+    Annotation,
+    CommitAuthor,
+    Era,
+    Person,
+    SandboxRef,
+    SandboxRepository,
+    SandboxWorkspace,
+    micros,
+)
 
 T = TypeVar("T")
 
@@ -216,14 +225,14 @@ class Generator:
         self._uuids = uuids
         self._vocabulary = Vocabulary()
 
-    def created(self, workspace: Workspace, number: int) -> int:
+    def created(self, workspace: SandboxWorkspace, number: int) -> int:
         """Return the time of creation; within a workspace it increases with the number."""
         step = (END - workspace.created) // (workspace.count + 2)
         draw = mix(self._seed ^ number << 8)
         created = workspace.created + (number - workspace.first + 1) * step + draw % (step // 2)
         return created - created % SECOND if draw >> 60 == 0 else created
 
-    def updated(self, workspace: Workspace, number: int) -> int:
+    def updated(self, workspace: SandboxWorkspace, number: int) -> int:
         """Return the time of the last change; one in six never changed after its creation."""
         created = self.created(workspace, number)
         draw = mix(self._seed ^ number << 8 ^ 1)
@@ -235,12 +244,14 @@ class Generator:
         """Return whether a repository is private: one in seven."""
         return mix(self._seed ^ number << 8 ^ 2) % 7 == 0
 
-    def number(self, workspace: Workspace, slug: str) -> int | None:
+    def number(self, workspace: SandboxWorkspace, slug: str) -> int | None:
         """Return the number of the generated repository with this slug, None if there is none."""
         rank = self._vocabulary.rank(slug)
         return None if rank is None else self._of_rank(workspace, rank)
 
-    def repository(self, workspace: Workspace, workspaces: Sequence[Workspace], number: int) -> Repository:
+    def repository(
+        self, workspace: SandboxWorkspace, workspaces: Sequence[SandboxWorkspace], number: int
+    ) -> SandboxRepository:
         """Return the repository with this number, which must be in the workspace's range."""
         draw = Draw(self._seed, 6, number)
         rank = self._rank(workspace, number)
@@ -250,7 +261,7 @@ class Generator:
         is_empty = draw.one_in(14)
         size = 0 if is_empty else 2_000 + draw.skewed(900_000_000)
         shape = "full" if draw.below(40) > 1 else draw.pick(("absent", "empty"))
-        return Repository(
+        return SandboxRepository(
             number=number,
             workspace=workspace,
             slug=slug,
@@ -275,7 +286,9 @@ class Generator:
             project=draw.pick_skewed(("PROJ", "OS", "WEB", "INFRA")),
         )
 
-    def forks(self, workspace: Workspace, workspaces: Sequence[Workspace], number: int) -> list[int]:
+    def forks(
+        self, workspace: SandboxWorkspace, workspaces: Sequence[SandboxWorkspace], number: int
+    ) -> list[int]:
         """Return the numbers of the generated forks of a generated repository."""
         rank = self._rank(workspace, number)
         later = workspaces[workspace.number + 1 : workspace.number + 3]
@@ -286,7 +299,9 @@ class Generator:
             if fork is not None and self._parent(other, workspaces, fork) == number
         ]
 
-    def _parent(self, workspace: Workspace, workspaces: Sequence[Workspace], number: int) -> int | None:
+    def _parent(
+        self, workspace: SandboxWorkspace, workspaces: Sequence[SandboxWorkspace], number: int
+    ) -> int | None:
         """Return the parent, often the repository of the same slug in one of the two workspaces before."""
         if mix(self._seed ^ number << 8 ^ 3) % 2:
             return None
@@ -296,19 +311,19 @@ class Generator:
                 return parent
         return None
 
-    def _rank(self, workspace: Workspace, number: int) -> int:
+    def _rank(self, workspace: SandboxWorkspace, number: int) -> int:
         """Return the rank of a repository's slug: below twice the number of repositories, scattered."""
         factor, shift, modulus = self._spread(workspace)
         return ((number - workspace.first) * factor + shift) % modulus
 
-    def _of_rank(self, workspace: Workspace, rank: int) -> int | None:
+    def _of_rank(self, workspace: SandboxWorkspace, rank: int) -> int | None:
         factor, shift, modulus = self._spread(workspace)
         if rank >= modulus:
             return None
         position = (rank - shift) * pow(factor, -1, modulus) % modulus
         return workspace.first + position if position < workspace.count else None
 
-    def _spread(self, workspace: Workspace) -> tuple[int, int, int]:
+    def _spread(self, workspace: SandboxWorkspace) -> tuple[int, int, int]:
         modulus = max(2, 2 * workspace.count)
         draw = mix(self._seed ^ workspace.number << 40)
         factor = (modulus * 618 // 1000 + draw % 5) | 1
@@ -337,29 +352,31 @@ _GUESTS = (
 )
 
 
-def author(people: Sequence[Person], draw: Draw) -> Author:
+def author(people: Sequence[Person], draw: Draw) -> CommitAuthor:
     """Return the author of a commit, mostly somebody with an account."""
     person = draw.pick(people)
-    known = Author(f"{person.display_name} <{person.username}@example.com>", person)
+    known = CommitAuthor(f"{person.display_name} <{person.username}@example.com>", person)
     match draw.below(24):
         case 0 | 1 | 2:
-            return Author(draw.pick(_GUESTS))
+            return CommitAuthor(draw.pick(_GUESTS))
         case 3:
-            return Author(person.username, person)
+            return CommitAuthor(person.username, person)
         case 4:
-            return Author(known.raw, person, "app_user")
+            return CommitAuthor(known.raw, person, "app_user")
         case 5:
-            return Author(known.raw, person, "no_uuid")
+            return CommitAuthor(known.raw, person, "no_uuid")
         case _:
             return known
 
 
-def new_ref(repository: Repository, kind: str, name: str, key: int, *, when: int, annotated: bool) -> Ref:
+def new_ref(
+    repository: SandboxRepository, kind: str, name: str, key: int, *, when: int, annotated: bool
+) -> SandboxRef:
     """Return a ref that points to a new commit; `key` makes the commits of different pushes different."""
     draw = Draw(repository.number, key, len(name), 7)
     parent = hex_digits(repository.uuid, name, key, "parent")
     parents = ((), (parent,), (parent,), (parent, parent[::-1]))[draw.below(4)]
-    ref = Ref(
+    ref = SandboxRef(
         name=name,
         kind=kind,
         target=hex_digits(repository.uuid, kind, name, key),
@@ -380,7 +397,7 @@ def new_ref(repository: Repository, kind: str, name: str, key: int, *, when: int
     return ref
 
 
-def generated_refs(repository: Repository, seed: int) -> list[Ref]:
+def generated_refs(repository: SandboxRepository, seed: int) -> list[SandboxRef]:
     """Return the branches and tags that a repository has before any edit."""
     if repository.main_branch is None:
         return []
@@ -399,18 +416,18 @@ def generated_refs(repository: Repository, seed: int) -> list[Ref]:
     return refs
 
 
-def tip(newest: Ref) -> Ref:
+def tip(newest: SandboxRef) -> SandboxRef:
     """Return Mercurial's pseudo tag, which points to the newest commit."""
-    return Ref("tip", "tag", newest.target, newest.date, newest.author, newest.message, newest.parents)
+    return SandboxRef("tip", "tag", newest.target, newest.date, newest.author, newest.message, newest.parents)
 
 
-def _drawn(repository: Repository, kind: str, name: str, draw: Draw) -> Ref:
+def _drawn(repository: SandboxRepository, kind: str, name: str, draw: Draw) -> SandboxRef:
     span = repository.updated - repository.created
     when = repository.created + (span * draw.below(1000) // 1000 if span > 0 else 0)
     return new_ref(repository, kind, name, draw.below(1 << 30), when=when, annotated=draw.below(3) > 0)
 
 
-def _branch_names(repository: Repository, draw: Draw, count: int) -> list[str]:
+def _branch_names(repository: SandboxRepository, draw: Draw, count: int) -> list[str]:
     if count == 0:
         return []
     names = ["develop" if repository.scm == "git" else "stable"]
@@ -472,7 +489,7 @@ class Population:
             self._add(username, display_name, Draw(seed, 3, len(self.people)))
         for number in range(max(12, generated * 2)):
             self._generate(number, Draw(seed, 4, number))
-        self.workspaces: list[Workspace] = []
+        self.workspaces: list[SandboxWorkspace] = []
         for slug, name, team, others in _FIRST_WORKSPACES:
             owner = None if team else self.by_name[slug.lower()]
             members = [*([owner] if owner else []), *(self.by_name[other.lower()] for other in others)]
@@ -506,7 +523,7 @@ class Population:
         number = len(self.workspaces)
         uuid = owner.uuid if owner else self.team_uuids.of(number)
         created = owner.created if owner else _OPENING + Draw(number).below(8 * _YEAR)
-        self.workspaces.append(Workspace(number, slug, name, uuid, owner, members, created))
+        self.workspaces.append(SandboxWorkspace(number, slug, name, uuid, owner, members, created))
 
     def _open_generated(self, number: int, draw: Draw, *, alone: bool) -> None:
         strangers = self.people[len(_KNOWN) :]

@@ -4,8 +4,8 @@ import gzip
 from collections.abc import Iterable, Iterator
 
 from mirror.sandbox.datacenter import git_refs
-from mirror.sandbox.exchange import HTML, TEXT, HttpError, Principal, Request, Response, no_credentials
-from mirror.sandbox.model import Ref, Repository
+from mirror.sandbox.exchange import HTML, TEXT, HttpError, Principal, Request, SandboxResponse, no_credentials
+from mirror.sandbox.model import SandboxRef, SandboxRepository
 from mirror.sandbox.world import World
 
 _AGENT = "agent=git/sandbox"
@@ -27,13 +27,13 @@ class Git:
         self._request = request
         self._caller = caller
 
-    def answer(self) -> Response:
+    def answer(self) -> SandboxResponse:
         """Answer the request."""
         request = self._request
         if "git/" not in request.headers.get("user-agent", ""):
-            return Response(200, b"<!DOCTYPE html><title>Bitbucket</title>", HTML)
+            return SandboxResponse(200, b"<!DOCTYPE html><title>Bitbucket</title>", HTML)
         if request.path.endswith("/") or "//" in request.path:
-            return Response(405, b"Method Not Allowed", TEXT)
+            return SandboxResponse(405, b"Method Not Allowed", TEXT)
         repository, _, service = request.path.partition(".git/")
         row = self._repository(repository.strip("/").split("/"))
         is_v2 = "version=2" in request.headers.get("git-protocol", "")
@@ -44,9 +44,9 @@ class Git:
             case "POST", "git-upload-pack" if is_v2:
                 return self._command(row)
             case _:
-                return Response(403, b"Only git-upload-pack is served here", TEXT)
+                return SandboxResponse(403, b"Only git-upload-pack is served here", TEXT)
 
-    def _repository(self, parts: list[str]) -> Repository:
+    def _repository(self, parts: list[str]) -> SandboxRepository:
         is_datacenter = parts[0] == "scm"
         names = parts[1:] if is_datacenter else parts
         row = self._world.find(names[0].removeprefix("~"), names[1]) if len(names) == 2 else None
@@ -54,9 +54,9 @@ class Git:
             return row
         if self._caller.kind == "anonymous":
             raise HttpError(no_credentials())
-        raise HttpError(Response(404, b"Repository not found", TEXT))
+        raise HttpError(SandboxResponse(404, b"Repository not found", TEXT))
 
-    def _command(self, row: Repository) -> Response:
+    def _command(self, row: SandboxRepository) -> SandboxResponse:
         body = self._request.body
         if self._request.headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
@@ -67,8 +67,8 @@ class Git:
         return _git_answer("result", b"".join(_listed(row, git_refs(self._world, row), lines)) + _FLUSH)
 
 
-def _git_answer(kind: str, body: bytes) -> Response:
-    return Response(200, body, f"application/x-git-upload-pack-{kind}", dict(_UNCACHED))
+def _git_answer(kind: str, body: bytes) -> SandboxResponse:
+    return SandboxResponse(200, body, f"application/x-git-upload-pack-{kind}", dict(_UNCACHED))
 
 
 def _line(text: str) -> bytes:
@@ -82,17 +82,17 @@ def _lines(body: bytes) -> Iterator[str]:
         try:
             length = int(body[position : position + 4], 16)
         except ValueError:
-            raise HttpError(Response(400, b"bad line length", TEXT)) from None
+            raise HttpError(SandboxResponse(400, b"bad line length", TEXT)) from None
         if length >= 4:
             yield body[position + 4 : position + length].decode(errors="replace")
         position += max(4, length)
 
 
-def _head(row: Repository, refs: Iterable[Ref]) -> Ref | None:
+def _head(row: SandboxRepository, refs: Iterable[SandboxRef]) -> SandboxRef | None:
     return next((ref for ref in refs if ref.kind == "branch" and ref.name == row.main_branch), None)
 
 
-def _advertised(row: Repository, refs: list[Ref]) -> Iterator[bytes]:
+def _advertised(row: SandboxRepository, refs: list[SandboxRef]) -> Iterator[bytes]:
     """Yield all refs in the form of protocol version 0."""
     head = _head(row, refs)
     capabilities = f"multi_ack side-band-64k ofs-delta shallow no-progress object-format=sha1 {_AGENT}"
@@ -120,7 +120,7 @@ def _capabilities() -> Iterator[bytes]:
     yield _FLUSH
 
 
-def _listed(row: Repository, refs: list[Ref], arguments: list[str]) -> Iterator[bytes]:
+def _listed(row: SandboxRepository, refs: list[SandboxRef], arguments: list[str]) -> Iterator[bytes]:
     """Yield the refs that the command `ls-refs` of protocol version 2 selects."""
     prefixes = tuple(each.removeprefix("ref-prefix ") for each in arguments if each.startswith("ref-prefix "))
     head = _head(row, refs)

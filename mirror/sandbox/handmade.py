@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mirror.sandbox.generate import Uuids, new_ref, tip
-from mirror.sandbox.model import Author, Era, Ref, Repository, Workspace, micros
+from mirror.sandbox.model import CommitAuthor, Era, SandboxRef, SandboxRepository, SandboxWorkspace, micros
 
 _HG_DAY = micros(datetime(2009, 5, 3, 10, 20, 30, 123_456, tzinfo=UTC))
 _GIT_DAY = micros(datetime(2019, 5, 3, 10, 20, 30, 123_456, tzinfo=UTC))
@@ -83,7 +83,7 @@ SPECIAL_TAGS = (
 )
 
 
-def handmade(total: int, workspaces: Iterable[Workspace], uuids: Uuids) -> list[Repository]:
+def handmade(total: int, workspaces: Iterable[SandboxWorkspace], uuids: Uuids) -> list[SandboxRepository]:
     """Return the examples, and as many of the oddities as a world of `total` repositories has room for."""
     by_slug = {workspace.slug: workspace for workspace in workspaces}
     room = max(0, total - len(_EXAMPLES)) // 3
@@ -97,10 +97,10 @@ def handmade(total: int, workspaces: Iterable[Workspace], uuids: Uuids) -> list[
 
 
 def _row(
-    number: int, workspace: Workspace, slug: str, differences: dict[str, Any], uuids: Uuids
-) -> Repository:
+    number: int, workspace: SandboxWorkspace, slug: str, differences: dict[str, Any], uuids: Uuids
+) -> SandboxRepository:
     created = (_HG_DAY if differences.get("scm") == "hg" else _GIT_DAY) + number * _WEEK
-    plain = Repository(
+    plain = SandboxRepository(
         number=number,
         workspace=workspace,
         slug=slug,
@@ -115,7 +115,7 @@ def _row(
     return replace(plain, **differences)
 
 
-def _fill_refs(row: Repository) -> None:
+def _fill_refs(row: SandboxRepository) -> None:
     match row.full_name:
         case "jespern/django-piston":
             row.refs = _refs(row, ("default",), ("0.2.1", "0.2.2", "0.2.3"))
@@ -133,7 +133,7 @@ def _fill_refs(row: Repository) -> None:
             pass
 
 
-def _refs(row: Repository, branches: tuple[str, ...], tags: tuple[str, ...]) -> list[Ref]:
+def _refs(row: SandboxRepository, branches: tuple[str, ...], tags: tuple[str, ...]) -> list[SandboxRef]:
     refs = [new_ref(row, "branch", name, 1, when=row.updated, annotated=False) for name in branches]
     for number, name in enumerate(tags):
         ref = new_ref(row, "tag", name, 1, when=row.created, annotated=number % 2 == 0)
@@ -145,8 +145,8 @@ def _refs(row: Repository, branches: tuple[str, ...], tags: tuple[str, ...]) -> 
     return refs
 
 
-def _set_odd_authors(row: Repository, refs: list[Ref]) -> None:
+def _set_odd_authors(row: SandboxRepository, refs: list[SandboxRef]) -> None:
     person = row.workspace.members[0]
-    refs[0].author = Author("shjohnst")
-    refs[1].author = Author("bot <bot@example.com>", person, "app_user")
-    refs[2].author = Author("Mimika <mimika@example.com>", person, "no_uuid")
+    refs[0].author = CommitAuthor("shjohnst")
+    refs[1].author = CommitAuthor("bot <bot@example.com>", person, "app_user")
+    refs[2].author = CommitAuthor("Mimika <mimika@example.com>", person, "no_uuid")

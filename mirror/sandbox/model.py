@@ -28,7 +28,7 @@ def iso(microseconds: int) -> str:
     return moment(microseconds).isoformat()
 
 
-class Clock:
+class SandboxClock:
     """A clock that can be advanced. `tick` dates edits, so that no two have the same date."""
 
     def __init__(self, now: Callable[[], datetime], *, after: int) -> None:
@@ -77,7 +77,7 @@ class Person:
 
 
 @dataclass(slots=True)
-class Workspace:
+class SandboxWorkspace:
     """A namespace of repositories, of a person or a team."""
 
     number: int
@@ -102,7 +102,7 @@ class Workspace:
 
 
 @dataclass(slots=True)
-class Author:
+class CommitAuthor:
     """The author of a commit: as git has it (`raw`), and the account, if Bitbucket knows it."""
 
     raw: str
@@ -114,21 +114,21 @@ class Author:
 class Annotation:
     """The annotation of a tag."""
 
-    tagger: Author
+    tagger: CommitAuthor
     message: str
     date: int
     object_id: str
 
 
 @dataclass(slots=True)
-class Ref:
+class SandboxRef:
     """A branch or a tag, and the commit it points to."""
 
     name: str
     kind: str  # branch | tag
     target: str
     date: int
-    author: Author
+    author: CommitAuthor
     message: str
     parents: tuple[str, ...] = ()
     heads: tuple[str, ...] | None = None  # hg branches only; () is a closed branch
@@ -142,11 +142,11 @@ class Ref:
 
 
 @dataclass(slots=True)
-class Repository:
+class SandboxRepository:
     """A repository. `refs` is None while they are the generated ones."""
 
     number: int
-    workspace: Workspace
+    workspace: SandboxWorkspace
     slug: str
     name: str
     uuid: str
@@ -168,7 +168,7 @@ class Repository:
     followers: int = 0
     era: Era = Era.NEW
     project: str = "PROJ"
-    refs: list[Ref] | None = None
+    refs: list[SandboxRef] | None = None
     deleted: bool = False
 
     @property

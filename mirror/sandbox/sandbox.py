@@ -18,7 +18,7 @@ from mirror.sandbox.exchange import (
     HttpError,
     Principal,
     Request,
-    Response,
+    SandboxResponse,
     error,
     json_response,
     no_such_url,
@@ -60,10 +60,10 @@ class Route:
     """How to answer a request: its kind of endpoint, its handler, the quota it counts against."""
 
     kind: str
-    answer: Callable[[Principal], Response]
+    answer: Callable[[Principal], SandboxResponse]
     quota: str = "hour"  # hour | bucket | free
     is_open: bool = False  # credentials, if any, do not identify the caller
-    bad_credentials: Callable[[], Response] | None = None  # None: the 401 of API 2.0
+    bad_credentials: Callable[[], SandboxResponse] | None = None  # None: the 401 of API 2.0
 
 
 def route(request: Request, world: World, identity: Identity, options: Options) -> Route:
@@ -76,13 +76,13 @@ def route(request: Request, world: World, identity: Identity, options: Options) 
         refused = api1.http_error(401, "Invalid username or password").answer
         return Route(
             api1.kind_of(rest),
-            lambda caller: api1.Api1(world, request, caller).answer(rest),
+            lambda caller: api1.SandboxApi1(world, request, caller).answer(rest),
             bad_credentials=lambda: refused,
         )
     if rest := _below(path, datacenter.PREFIXES):
         return Route(
             datacenter.kind_of(rest),
-            lambda caller: datacenter.DataCenter(world, request, caller).answer(rest),
+            lambda caller: datacenter.SandboxDataCenter(world, request, caller).answer(rest),
             quota="bucket",
             bad_credentials=datacenter.bad_credentials,
         )
@@ -132,7 +132,7 @@ class Sandbox:
 
     # Requests
 
-    def answer(self, request: Request) -> Response:
+    def answer(self, request: Request) -> SandboxResponse:
         """Answer one request."""
         with self._lock:
             if request.path.rstrip("/").startswith(CONTROL):
@@ -146,8 +146,8 @@ class Sandbox:
             self.by_status[answer.status] += 1
             return answer
 
-    def _answer(self, request: Request, found: Route) -> Response:
-        def honest() -> Response:
+    def _answer(self, request: Request, found: Route) -> SandboxResponse:
+        def honest() -> SandboxResponse:
             try:
                 return self._within_budget(request, found, self._caller(request, found))
             except HttpError as refused:
@@ -169,7 +169,7 @@ class Sandbox:
                 raise
             raise HttpError(found.bad_credentials()) from None
 
-    def _within_budget(self, request: Request, found: Route, caller: Principal) -> Response:
+    def _within_budget(self, request: Request, found: Route, caller: Principal) -> SandboxResponse:
         anonymous = caller == ANONYMOUS
         key = f"anonymous:{request.client}" if anonymous else caller.key
         self.by_credential[key] += 1
@@ -211,7 +211,7 @@ class Sandbox:
         except Exception as problem:  # noqa: BLE001 - answer the request all the same
             self._failed(problem)
 
-    def _failed(self, problem: Exception) -> Response:
+    def _failed(self, problem: Exception) -> SandboxResponse:
         """Record an error of the sandbox itself, or of a hook, for `state`."""
         self.errors.append(f"{type(problem).__name__}: {problem}")
         return error(500, "The sandbox itself failed", detail=self.errors[-1])
@@ -278,7 +278,7 @@ class Sandbox:
             self._budget.clear()
             self._buckets.clear()
 
-    def _control(self, request: Request) -> Response:
+    def _control(self, request: Request) -> SandboxResponse:
         match request.method, request.path.rstrip("/").removeprefix(CONTROL):
             case "GET", "":
                 return json_response(self.state())
@@ -289,7 +289,7 @@ class Sandbox:
             case _:
                 return no_such_url()
 
-    def _control_action(self, request: Request) -> Response:
+    def _control_action(self, request: Request) -> SandboxResponse:
         try:
             order = msgspec.json.decode(request.body, type=dict[str, Any])
             match order.get("action"):

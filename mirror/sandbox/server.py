@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from threading import Thread
 
-from mirror.sandbox.exchange import Delivery, Request, Response
+from mirror.sandbox.exchange import Request, SandboxResponse, Transfer
 from mirror.sandbox.sandbox import Sandbox
 
 _BACKLOG = 256
@@ -23,10 +23,10 @@ _DRIP_STEPS = 20
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """The connection of one client. Requests are answered one after the other."""
 
-    def __init__(self, sandbox: Sandbox, connections: set["Connection"]) -> None:
+    def __init__(self, sandbox: Sandbox, connections: set["ClientConnection"]) -> None:
         self._sandbox = sandbox
         self._connections = connections
         self._received = b""
@@ -58,7 +58,7 @@ class Connection(asyncio.Protocol):
         while not self._busy and self._transport is not None and (request := self._next_request()):
             self._busy = True
             answer = self._sandbox.answer(request)
-            if answer.delay and answer.delivery is Delivery.WHOLE:
+            if answer.delay and answer.delivery is Transfer.WHOLE:
                 asyncio.get_running_loop().call_later(answer.delay, self._deliver_late, request, answer)
             else:
                 self._deliver(request, answer)
@@ -77,7 +77,7 @@ class Connection(asyncio.Protocol):
         length = headers.get("content-length", "0")
         parts = lines[0].split(" ")
         if len(parts) != 3 or not length.isdecimal() or "transfer-encoding" in headers:
-            self._write(Response(400), close=True, head_only=False)
+            self._write(SandboxResponse(400), close=True, head_only=False)
             return None
         if len(rest) < int(length):
             if headers.get("expect", "").lower() == "100-continue" and not rest and self._transport:
@@ -94,35 +94,35 @@ class Connection(asyncio.Protocol):
         peer = self._transport.get_extra_info("peername") if self._transport else None
         return str(peer[0]) if peer else "unknown"
 
-    def _deliver_late(self, request: Request, answer: Response) -> None:
+    def _deliver_late(self, request: Request, answer: SandboxResponse) -> None:
         self._deliver(request, answer)
         self._go_on()
 
-    def _deliver(self, request: Request, answer: Response) -> None:
+    def _deliver(self, request: Request, answer: SandboxResponse) -> None:
         transport = self._transport
-        if transport is None or answer.delivery is Delivery.HANG:
+        if transport is None or answer.delivery is Transfer.HANG:
             return  # and stay busy: nothing more is answered on this connection
         close = request.headers.get("connection", "").lower() == "close"
         match answer.delivery:
-            case Delivery.DROP:
+            case Transfer.DROP:
                 transport.close()
-            case Delivery.RESET:
+            case Transfer.RESET:
                 raw: socket.socket = transport.get_extra_info("socket")
                 # A socket that lingers for no time sends a reset when it is closed.
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 transport.abort()
-            case Delivery.TRUNCATE:
+            case Transfer.TRUNCATE:
                 head, body = _serialized(answer, close=False, head_only=False)
                 transport.write(head + body[: len(body) // 2])
                 transport.close()
-            case Delivery.DRIP:
+            case Transfer.DRIP:
                 head, body = _serialized(answer, close=close, head_only=False)
                 self._drip(head + body, answer.delay / _DRIP_STEPS, close=close)
             case _:
                 self._write(answer, close=close, head_only=request.method == "HEAD")
                 self._busy = False
 
-    def _write(self, answer: Response, *, close: bool, head_only: bool) -> None:
+    def _write(self, answer: SandboxResponse, *, close: bool, head_only: bool) -> None:
         if self._transport is not None:
             head, body = _serialized(answer, close=close, head_only=head_only)
             self._transport.write(head + body)
@@ -144,7 +144,7 @@ class Connection(asyncio.Protocol):
         self._go_on()
 
 
-def _serialized(answer: Response, *, close: bool, head_only: bool) -> tuple[bytes, bytes]:
+def _serialized(answer: SandboxResponse, *, close: bool, head_only: bool) -> tuple[bytes, bytes]:
     lines = [f"HTTP/1.1 {answer.status} {_REASONS.get(answer.status, 'Unknown')}", "Server: sandbox"]
     if answer.status != HTTPStatus.NO_CONTENT:
         lines.append(f"Content-Type: {answer.content_type}")
@@ -172,10 +172,10 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 async def _serve_until(sandbox: Sandbox, listening: socket.socket, stop: asyncio.Event) -> None:
-    connections: set[Connection] = set()
+    connections: set[ClientConnection] = set()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
-        lambda: Connection(sandbox, connections), sock=listening, backlog=_BACKLOG
+        lambda: ClientConnection(sandbox, connections), sock=listening, backlog=_BACKLOG
     )
     await stop.wait()
     # asyncio would leave open a socket that it is accepting while the server closes.

@@ -15,7 +15,14 @@ from typing import Any
 from mirror.sandbox.exchange import Principal
 from mirror.sandbox.generate import END, Generator, Population, Uuids, generated_refs, zipf_counts
 from mirror.sandbox.handmade import handmade
-from mirror.sandbox.model import Clock, Person, Ref, Repository, Workspace, utc_now
+from mirror.sandbox.model import (
+    Person,
+    SandboxClock,
+    SandboxRef,
+    SandboxRepository,
+    SandboxWorkspace,
+    utc_now,
+)
 
 # A key and a number in one integer compare faster than a tuple. There are fewer than 2**24 repositories.
 NUMBER_BITS = 24
@@ -87,7 +94,7 @@ class World:
         if workspaces is not None and not 1 <= workspaces <= _MOST_WORKSPACES:
             raise ValueError(f"a world has from 1 to {_MOST_WORKSPACES} workspaces, not {workspaces}")
         self.seed = seed
-        self.clock = Clock(now, after=END)
+        self.clock = SandboxClock(now, after=END)
         self._pushes = 1 << 40  # above the keys of all generated commits
         self._population = Population(seed, max(1, repositories // 250) if workspaces is None else workspaces)
         self._all_workspaces = self._population.workspaces
@@ -95,7 +102,7 @@ class World:
         self._generator = Generator(seed, self._uuids)
         self._by_slug = {workspace.slug.lower(): workspace for workspace in self._all_workspaces}
         self._by_uuid = {workspace.uuid: workspace for workspace in self._all_workspaces}
-        self._rows: dict[int, Repository] = {}
+        self._rows: dict[int, SandboxRepository] = {}
         self._by_name: dict[tuple[int, str], int] = {}
         self._rows_of: dict[int, set[int]] = {workspace.number: set() for workspace in self._all_workspaces}
         self._children: dict[int, set[int]] = {}
@@ -113,16 +120,16 @@ class World:
     # Looking up
 
     @property
-    def workspaces(self) -> list[Workspace]:
+    def workspaces(self) -> list[SandboxWorkspace]:
         """All workspaces that are not deleted, in the order of their numbers."""
         return [workspace for workspace in self._all_workspaces if not workspace.deleted]
 
-    def workspace(self, name: str) -> Workspace | None:
+    def workspace(self, name: str) -> SandboxWorkspace | None:
         """Return a workspace by slug or uuid."""
         found = self._by_uuid.get(name) if name.startswith("{") else self._by_slug.get(name.lower())
         return None if found is None or found.deleted else found
 
-    def gone_workspace(self, name: str) -> Workspace | None:
+    def gone_workspace(self, name: str) -> SandboxWorkspace | None:
         """Return a deleted workspace by slug or uuid."""
         found = self._by_uuid.get(name) if name.startswith("{") else self._by_slug.get(name.lower())
         return found if found is not None and found.deleted else None
@@ -141,7 +148,7 @@ class World:
         """Return everybody with an account."""
         return self._population.people
 
-    def find(self, workspace: str, slug: str) -> Repository | None:
+    def find(self, workspace: str, slug: str) -> SandboxRepository | None:
         """Return a repository by workspace and slug, each a slug in any case or a uuid."""
         if slug.startswith("{"):
             number = self._uuids.number(slug)
@@ -158,19 +165,19 @@ class World:
                 return None
         return None if number is None else self.get(number)
 
-    def get(self, number: int) -> Repository | None:
+    def get(self, number: int) -> SandboxRepository | None:
         """Return the repository with this number, unless it is deleted."""
         row = self._rows.get(number)
         if row is None and number in self._generated_numbers:
             row = self._generate(number)
         return None if row is None or row.deleted or row.workspace.deleted else row
 
-    def gone(self, name: str) -> Repository | None:
+    def gone(self, name: str) -> SandboxRepository | None:
         """Return the last deleted repository with this uuid or full name."""
         rows = reversed(self._rows.values())
         return next((row for row in rows if row.deleted and name.lower() in _names(row)), None)
 
-    def forks(self, row: Repository) -> list[Repository]:
+    def forks(self, row: SandboxRepository) -> list[SandboxRepository]:
         """Return the repositories forked from this one."""
         numbers = set(self._children.get(row.number, ()))
         if row.number in self._generated_numbers:
@@ -179,22 +186,22 @@ class World:
             numbers.update(number for number in found if number not in self._rows)
         return [fork for number in sorted(numbers) if (fork := self.get(number)) is not None]
 
-    def refs_of(self, row: Repository) -> list[Ref]:
+    def refs_of(self, row: SandboxRepository) -> list[SandboxRef]:
         """Return branches and tags in byte order of their full names."""
         refs = generated_refs(row, self.seed) if row.refs is None else row.refs
         return sorted(refs, key=lambda ref: ref.path.encode())
 
-    def can_see(self, caller: Principal, row: Repository) -> bool:
+    def can_see(self, caller: Principal, row: SandboxRepository) -> bool:
         """Return whether the caller may see a repository."""
         return not row.is_private or self.is_member(caller, row.workspace)
 
-    def is_member(self, caller: Principal, workspace: Workspace) -> bool:
+    def is_member(self, caller: Principal, workspace: SandboxWorkspace) -> bool:
         """Return whether the caller is a member of a workspace, or may see everything."""
         return caller.sees_all or (caller.kind == "person" and workspace.has_member(caller.name))
 
     # Listing
 
-    def order(self, workspace: Workspace, sort: str, caller: Principal) -> SortedNumbers:
+    def order(self, workspace: SandboxWorkspace, sort: str, caller: Principal) -> SortedNumbers:
         """Return the sorted numbers of the repositories in a workspace that the caller may see."""
         public_only = not self.is_member(caller, workspace)
         orders = self._orders.setdefault(workspace.number, {})
@@ -208,7 +215,7 @@ class World:
 
     # Editing
 
-    def add(self, row: Repository) -> None:
+    def add(self, row: SandboxRepository) -> None:
         """Add a new repository."""
         self._keep(row)
         self._file(row)
@@ -228,7 +235,7 @@ class World:
         return self._uuids.of(number)
 
     @contextmanager
-    def changing(self, row: Repository, *, touch: bool = True) -> Iterator[Repository]:
+    def changing(self, row: SandboxRepository, *, touch: bool = True) -> Iterator[SandboxRepository]:
         """Yield a repository to be changed, then update all listings and, with `touch`, `updated_on`."""
         row = self._keep(self._rows.get(row.number, row))
         if row.refs is None:  # generate them now: they depend on dates and members
@@ -242,14 +249,16 @@ class World:
             self._file(row)
 
     @contextmanager
-    def changing_refs(self, row: Repository, *, touch: bool = True) -> Iterator[dict[tuple[str, str], Ref]]:
+    def changing_refs(
+        self, row: SandboxRepository, *, touch: bool = True
+    ) -> Iterator[dict[tuple[str, str], SandboxRef]]:
         """Yield the refs of a repository, by kind and name, to be changed."""
         with self.changing(row, touch=touch) as kept:
             refs = {(ref.kind, ref.name): ref for ref in self.refs_of(kept)}
             yield refs
             kept.refs = list(refs.values())
 
-    def rename_workspace(self, workspace: Workspace, slug: str) -> None:
+    def rename_workspace(self, workspace: SandboxWorkspace, slug: str) -> None:
         """Change the slug of a workspace, and so the full names of its repositories; no date changes."""
         if slug.lower() in self._by_slug:
             raise ValueError(f"there is a workspace {slug} already")
@@ -259,10 +268,10 @@ class World:
 
     # Inside
 
-    def _generate(self, number: int) -> Repository:
+    def _generate(self, number: int) -> SandboxRepository:
         return self._generator.repository(self._home(number), self._all_workspaces, number)
 
-    def _home(self, number: int) -> Workspace:
+    def _home(self, number: int) -> SandboxWorkspace:
         """Return the workspace that a generated repository was generated in."""
         low, high = 8, len(self._all_workspaces) - 1
         while low < high:
@@ -270,7 +279,7 @@ class World:
             low, high = (middle, high) if self._all_workspaces[middle].first <= number else (low, middle - 1)
         return self._all_workspaces[low]
 
-    def _numbers(self, workspace: Workspace, *, public_only: bool) -> Iterator[int]:
+    def _numbers(self, workspace: SandboxWorkspace, *, public_only: bool) -> Iterator[int]:
         rows, is_private = self._rows, self._generator.is_private
         for number in sorted(self._rows_of[workspace.number]):
             if not (public_only and rows[number].is_private):
@@ -279,7 +288,7 @@ class World:
             if number not in rows and not (public_only and is_private(number)):
                 yield number
 
-    def _key(self, workspace: Workspace, sort: str) -> Callable[[int], Any]:
+    def _key(self, workspace: SandboxWorkspace, sort: str) -> Callable[[int], Any]:
         rows, generator = self._rows, self._generator
 
         def created(number: int) -> int:
@@ -298,7 +307,7 @@ class World:
 
         return {"created_on": created, "updated_on": updated, "name": name}.get(sort, slug)
 
-    def _keep(self, row: Repository) -> Repository:
+    def _keep(self, row: SandboxRepository) -> SandboxRepository:
         """Store a row, which hides the generated repository of its number."""
         if row.number not in self._rows:
             self._rows[row.number] = row
@@ -308,7 +317,7 @@ class World:
                 self._children.setdefault(row.parent, set()).add(row.number)
         return row
 
-    def _file(self, row: Repository) -> None:
+    def _file(self, row: SandboxRepository) -> None:
         if row.deleted:
             return
         self._rows_of[row.workspace.number].add(row.number)
@@ -317,7 +326,7 @@ class World:
             if not (public_only and row.is_private):
                 order.add(row.number)
 
-    def _unfile(self, row: Repository) -> None:
+    def _unfile(self, row: SandboxRepository) -> None:
         if row.deleted:
             return
         for (_, public_only), order in self._orders.get(row.workspace.number, {}).items():
@@ -327,5 +336,5 @@ class World:
         del self._by_name[row.workspace.number, row.slug.lower()]
 
 
-def _names(row: Repository) -> tuple[str, str]:
+def _names(row: SandboxRepository) -> tuple[str, str]:
     return row.uuid, row.full_name.lower()

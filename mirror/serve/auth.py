@@ -251,7 +251,7 @@ def caller_of(actor: Actor | None, database: str) -> Caller:
     )
 
 
-class Visitor:
+class ActorVisitor:
     """The actor whose SQL a request runs; None for a stranger."""
 
     def __init__(self, actor: Actor | None) -> None:
@@ -266,13 +266,13 @@ class Visitor:
         return hides(connection, caller_of(self._actor, database))
 
 
-STRANGER = Visitor(None)
+STRANGER = ActorVisitor(None)
 
 
 def may_download(datasette: "Datasette", actor: Actor | None, resource: Any) -> bool:
     """Tell whether an actor may download a database file: only who may see everything in it."""
     return not isinstance(resource, str) or (
-        mirror_named(datasette, resource) is None or Visitor(actor).sees_all(resource)
+        mirror_named(datasette, resource) is None or ActorVisitor(actor).sees_all(resource)
     )
 
 
@@ -285,7 +285,7 @@ async def is_closed(datasette: "Datasette", actor: Actor | None, resource: Any) 
     name = resource[0] if isinstance(resource, tuple) else resource
     if not isinstance(name, str):
         return False
-    asking = Visitor(actor)
+    asking = ActorVisitor(actor)
     if datasette.crossdb and name == "_memory":
         return not all(asking.sees_all(database.name) for database in mirrors(datasette))
     database = mirror_named(datasette, name)

@@ -30,17 +30,17 @@ from mirror.store.migrations import APPLICATION_ID, VERSION
 if TYPE_CHECKING:
     from datasette.app import Datasette
 
-Kind = Literal["lookup", "sql", "count"]
+ReadKind = Literal["lookup", "sql", "count"]
 
-THREADS: dict[Kind, int] = {"sql": 4, "count": 2}
+THREADS: dict[ReadKind, int] = {"sql": 4, "count": 2}
 MOST_WAITING = 100
 """How many reads of one kind may wait for a thread; more are refused at once."""
 
-_kind = ContextVar[Kind]("kind", default="lookup")
+_kind = ContextVar[ReadKind]("kind", default="lookup")
 
 
 @contextmanager
-def reading_for(kind: Kind) -> Iterator[None]:
+def reading_for(kind: ReadKind) -> Iterator[None]:
     """Let the reads that this task begins use the threads of a kind."""
     token = _kind.set(kind)
     try:
@@ -80,7 +80,7 @@ class PooledDatabase(Database):  # type: ignore[misc]
         finally:
             self._waiting[kind] -= 1
 
-    def work(self, fn: Callable[[Any], Any], kind: Kind) -> Callable[[], Any]:
+    def work(self, fn: Callable[[Any], Any], kind: ReadKind) -> Callable[[], Any]:
         """Return what a thread is to do: call the function with its connection for reads of a kind."""
         raise NotImplementedError
 
@@ -89,7 +89,7 @@ TABLES = ("upstreams", "repositories", "sync_runs")
 """A file with all of these is a mirror, though a restored dump has lost its `application_id`."""
 
 
-class Visitor(Protocol):
+class SqlVisitor(Protocol):
     """Who runs SQL in this request."""
 
     def sees_all(self, database: str) -> bool:
@@ -120,7 +120,7 @@ def _bare(name: str) -> str:
     return name[1:-1] if name.startswith("[") and name.endswith("]") else name
 
 
-visitor: ContextVar[Visitor] = ContextVar("visitor", default=Nobody())  # noqa: B039 - it has no state
+visitor: ContextVar[SqlVisitor] = ContextVar("visitor", default=Nobody())  # noqa: B039 - it has no state
 """Who runs SQL; set anew by every request, as soon as it is known who sends it."""
 
 
@@ -166,7 +166,7 @@ class GuardedDatabase(PooledDatabase):
         found.description = [(_bare(name), *more) for name, *more in found.description or ()]
         return found
 
-    def work(self, fn: Callable[[sqlite3.Connection], Any], kind: Kind) -> Callable[[], Any]:
+    def work(self, fn: Callable[[sqlite3.Connection], Any], kind: ReadKind) -> Callable[[], Any]:
         """Return a call of a function: on a restricted connection where a visitor's SQL is run."""
         asking = visitor.get()
         return lambda: self._steadily(
@@ -215,7 +215,7 @@ class GuardedDatabase(PooledDatabase):
             return None
         return found.st_dev, found.st_ino
 
-    def _visit(self, fn: Callable[[sqlite3.Connection], Any], asking: Visitor) -> Any:
+    def _visit(self, fn: Callable[[sqlite3.Connection], Any], asking: SqlVisitor) -> Any:
         """Run what a visitor asks on a connection that reaches what they may see at that moment."""
         if self.path is None:
             everything = all(asking.sees_all(one.name) for one in self._attached())
@@ -235,7 +235,7 @@ class GuardedDatabase(PooledDatabase):
                     return fn(connection)
         return self._closed(fn, asking)
 
-    def _is_open(self, connection: BoundedConnection, asking: Visitor) -> bool:
+    def _is_open(self, connection: BoundedConnection, asking: SqlVisitor) -> bool:
         """Tell whether tables are open to a visitor in the snapshot of a connection; any doubt closes."""
         try:
             with connection.trusted():
@@ -243,7 +243,7 @@ class GuardedDatabase(PooledDatabase):
         except sqlite3.Error:
             return False
 
-    def _closed(self, fn: Callable[[sqlite3.Connection], Any], asking: Visitor) -> Any:
+    def _closed(self, fn: Callable[[sqlite3.Connection], Any], asking: SqlVisitor) -> Any:
         """Let Datasette read the schema, and nothing else; raises Forbidden in a request."""
         try:
             return fn(self._connection(Reach.SCHEMA))

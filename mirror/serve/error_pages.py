@@ -9,7 +9,7 @@ from datasette.utils.asgi import Base400, Request, Response
 from datasette.views.base import DatasetteError
 from markupsafe import Markup
 
-from mirror.serve.exchange import SAFETY, ApiError, Scope, unread
+from mirror.serve.exchange import SAFETY, ApiError, AsgiScope, unread
 from mirror.store.files import known_remedy
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _OF_A_TABLE = frozenset({"database", "table", "format"})
 """What Datasette takes from the addresses of tables, views and stored queries."""
 
 
-def plain_error(scope: Scope, error: ApiError) -> Response:
+def plain_error(scope: AsgiScope, error: ApiError) -> Response:
     """Return an error without rendering a page: JSON in Datasette's form, or plain text."""
     said = " ".join(str(one) for one in error.body["error"].values())
     headers = {**SAFETY, **error.headers, "Cache-Control": "no-store"}

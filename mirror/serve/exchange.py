@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from mirror.serve.database import GuardedDatabase
     from mirror.serve.state import Served
 
-Scope = dict[str, Any]
+AsgiScope = dict[str, Any]
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Application = Callable[[AsgiScope, Receive, Send], Awaitable[None]]
 """The types of ASGI, which Datasette speaks with the server below it."""
 
 SERVED, MIRROR = "mirror.served", "mirror.database"

@@ -23,9 +23,9 @@ from mirror.serve.exchange import (
     SERVED,
     ApiError,
     Application,
+    AsgiScope,
     Message,
     Receive,
-    Scope,
     Send,
     not_accepted,
     unread,
@@ -111,7 +111,7 @@ def wrapped(
         inside = stripping_prefix(datasette, inside)
     server = served(datasette)
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await application(scope, receive, send)
             return
@@ -124,7 +124,7 @@ def wrapped(
 def stripping_prefix(datasette: "Datasette", application: Application) -> Application:
     """Take the prefix off the path of each request, and put it before redirects and into cookies."""
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = [_with_prefix(datasette, name, value) for name, value in message["headers"]]
@@ -136,7 +136,7 @@ def stripping_prefix(datasette: "Datasette", application: Application) -> Applic
     return answer
 
 
-def _without_prefix(datasette: "Datasette", scope: Scope) -> Scope:
+def _without_prefix(datasette: "Datasette", scope: AsgiScope) -> AsgiScope:
     raw = scope.get("raw_path")
     path = raw.decode("latin-1").partition("?")[0] if raw else scope["path"]
     stripped = inner(datasette, path)
@@ -159,7 +159,7 @@ def measuring(datasette: "Datasette", application: Application) -> Application:
     """Measure how long answers take."""
     latencies = served(datasette).latencies
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
         began, status = time.perf_counter(), 500
 
         async def sent(message: Message) -> None:
@@ -184,7 +184,7 @@ def kind_of(path: str) -> str:
 def adding_headers(application: Application) -> Application:
     """Add to every answer the headers that it does not carry yet."""
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
@@ -204,7 +204,7 @@ def checking_methods(application: Application, answers_all: Callable[[str], bool
     `answers_all` tells of which paths the views know all methods by themselves.
     """
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         allowed = b"GET, HEAD, POST" if path.endswith(_TAKE_POSTS) else b"GET, HEAD"
 
@@ -232,7 +232,7 @@ def refusing_cross_site(application: Application) -> Application:
     Browsers send a Basic login that they have cached along with them, whatever the page.
     """
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
         if scope["method"] not in READING:
             headers = Request(scope, receive).headers
             if is_cross_site(headers, scope[SERVED].config.public_url):
@@ -262,7 +262,7 @@ def bounding_bodies(application: Application, reads_itself: Callable[[str], bool
     Datasette and its form protection read a body of any size, and copy it with each piece that arrives.
     """
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
         if scope["method"] in READING or reads_itself(scope["path"]):
             await application(scope, receive, send)
             return
@@ -286,7 +286,7 @@ def bounding_bodies(application: Application, reads_itself: Callable[[str], bool
 def answering_errors(application: Application) -> Application:
     """Answer 401 to a credential that was not accepted, and 503 where the file could not be read."""
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
         try:
             await application(scope, receive, send)
         except NotAccepted:
@@ -301,7 +301,7 @@ def answering_errors(application: Application) -> Application:
     return answer
 
 
-def _was_sent(scope: Scope, text: bytes) -> bool:
+def _was_sent(scope: AsgiScope, text: bytes) -> bool:
     """Tell whether bytes are from the request, as cookies may be, and not from the file."""
     sent = (scope.get("raw_path") or b"", scope.get("query_string") or b"")
     return any(text in one for one in (*sent, *(value for _, value in scope["headers"])))

@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from mirror.errors import StoreError
 from mirror.observe.health import Health, read_health
 from mirror.search.find import one_snapshot
-from mirror.serve.auth import Visitor
+from mirror.serve.auth import ActorVisitor
 from mirror.serve.exchange import SAFETY, mirror_of, served_of
 from mirror.store.files import open_reader
 from mirror.times import utc_now
@@ -39,7 +39,7 @@ async def health(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     """Answer all metrics: the file's, if the caller may count what is private, and those of this process."""
-    server, mirror, visitor = served_of(request), mirror_of(request), Visitor(request.actor)
+    server, mirror, visitor = served_of(request), mirror_of(request), ActorVisitor(request.actor)
     name = mirror.name if mirror else ""
 
     def read(connection: sqlite3.Connection, _: Path) -> bytes:

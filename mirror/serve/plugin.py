@@ -120,7 +120,7 @@ def visitor_of_request(request: Request) -> Iterator[None]:
                 break
         known = actor or request.scope.get("actor")
         if known:
-            visitor.set(auth.Visitor(known))
+            visitor.set(auth.ActorVisitor(known))
         return actor
 
     outcome.force_result([noted])

@@ -23,7 +23,7 @@ class Landmark(msgspec.Struct, frozen=True):
     idle: int = 0
 
 
-class Listing(msgspec.Struct, kw_only=True):
+class ListingProgress(msgspec.Struct, kw_only=True):
     """A listing of repositories that has begun.
 
     `began` is by the upstream's clock, `seen_since` by ours: rows that this listing has seen carry that
@@ -102,7 +102,7 @@ class WorkspaceState(msgspec.Struct, kw_only=True, rename={"count_offset": "surp
 
     owner_uuid: str | None = None
     name: str | None = None
-    listing: Listing | None = None
+    listing: ListingProgress | None = None
     members: Members | None = None
     whole: bool = False
     cursor: str | None = None

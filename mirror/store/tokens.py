@@ -18,7 +18,7 @@ from mirror.store.database import Store
 from mirror.times import to_text, utc_now
 
 PREFIX = "mir_"
-Scope = Literal["read", "write"]
+TokenScope = Literal["read", "write"]
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,7 +26,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
 
     id: int
     name: str
-    scope: Scope
+    scope: TokenScope
     user: str | None
     created_at: str
     last_used_at: str | None
@@ -101,7 +101,7 @@ def save_use(connection: sqlite3.Connection, token_id: int, *, at: str) -> None:
         connection.execute("UPDATE api_tokens SET last_used_at = ? WHERE id = ?", (at, token_id))
 
 
-def read_scope(text: str) -> Scope:
+def read_scope(text: str) -> TokenScope:
     """Read a scope as people write it; raises ConfigError."""
     parts = {part.strip() for part in text.split(",") if part.strip()}
     if not parts or parts - {"read", "write"}:
@@ -124,7 +124,7 @@ class LivingToken(msgspec.Struct, frozen=True):
 
     id: int
     name: str
-    scope: Scope
+    scope: TokenScope
     user_id: int | None
     user: str | None
     last_used_at: str | None
@@ -176,7 +176,7 @@ def rows_of(connection: sqlite3.Connection, user_id: int) -> tuple[int, ...]:
     return (user_id, *(row[0] for row in rows))
 
 
-class _User(NamedTuple):
+class _TokenUser(NamedTuple):
     id: int
     uuid: str
     upstream: str
@@ -193,7 +193,7 @@ def _user_id(store: Store, user: str | None) -> int | None:
         """SELECT u.id, u.uuid, p.name FROM users u JOIN upstreams p ON p.id = u.upstream_id
            WHERE u.username = ? COLLATE NOCASE OR u.uuid = ? ORDER BY u.is_owner DESC, u.id""",
         (user, user),
-        _User,
+        _TokenUser,
     )
     if not found:
         raise NotFound(f"the mirror holds no user {user!r}")

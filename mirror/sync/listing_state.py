@@ -19,7 +19,7 @@ from mirror.errors import UpstreamShapeError
 from mirror.model import Member, Repository
 from mirror.store.crawl_state import (
     Landmark,
-    Listing,
+    ListingProgress,
     Members,
     Purpose,
     RefsListing,
@@ -113,7 +113,7 @@ def exists_unlisted(state: WorkspaceState, row_id: int) -> WorkspaceState:
 
 def begin(
     state: WorkspaceState, now: datetime, *, full: bool, sweep_every: float, can_be_incremental: bool
-) -> Listing:
+) -> ListingProgress:
     """Return the listing to continue: the one under way, unless its link is old, else a new one.
 
     With `full`, the rest of an incremental one is not enough. `sweep_every` is the number of seconds from one
@@ -133,7 +133,7 @@ def begin(
         or now - from_text(state.swept_at) >= timedelta(seconds=sweep_every)
     )
     purpose: Purpose = "full" if full or due or not can_be_incremental else "incremental"
-    return Listing(purpose=purpose, began=to_text(now), seen_since=to_text(now))
+    return ListingProgress(purpose=purpose, began=to_text(now), seen_since=to_text(now))
 
 
 def next_landmark(page: Page[Any], *, asked: str | None, landmark: Landmark | None, pages: int) -> Landmark:
@@ -200,7 +200,7 @@ def refs_advanced(listing: RefsListing, page: Page[Any], asked_at: str) -> RefsL
     )
 
 
-def advanced(listing: Listing, page: Page[Repository]) -> Listing:
+def advanced(listing: ListingProgress, page: Page[Repository]) -> ListingProgress:
     """Return the listing after a page of repositories; raises UpstreamShapeError for links in a circle."""
     pages = listing.pages + 1
     landmark = next_landmark(page, asked=listing.next, landmark=listing.landmark, pages=pages)
@@ -231,7 +231,7 @@ def advanced(listing: Listing, page: Page[Repository]) -> Listing:
     )
 
 
-def reached_end(listing: Listing, state: WorkspaceState, overlap: float) -> bool:
+def reached_end(listing: ListingProgress, state: WorkspaceState, overlap: float) -> bool:
     """Tell whether nothing is left to read: no next page, or the rest is older than cursor less overlap.
 
     A listing that does not come in the order asked for is read to its last page.
@@ -244,7 +244,7 @@ def reached_end(listing: Listing, state: WorkspaceState, overlap: float) -> bool
     return listing.oldest_update is not None and listing.oldest_update < horizon
 
 
-def may_have_missed(state: WorkspaceState, listing: Listing, seen: int) -> bool:
+def may_have_missed(state: WorkspaceState, listing: ListingProgress, seen: int) -> bool:
     """Tell whether a listing that is at its end should be read again from its first page.
 
     `seen` is how many of the workspace's repositories have been seen since the listing began.
@@ -252,7 +252,7 @@ def may_have_missed(state: WorkspaceState, listing: Listing, seen: int) -> bool:
     return rows_left_the_listing(listing) or shortfall(listing, seen) > max(state.count_offset, listing.short)
 
 
-def rows_left_the_listing(listing: Listing) -> bool:
+def rows_left_the_listing(listing: ListingProgress) -> bool:
     """Tell whether rows left while the pages were read, so that others may have slipped between two pages.
 
     A row that leaves a page already read pulls the following ones forward, and the first row of the next page
@@ -267,7 +267,7 @@ def rows_left_the_listing(listing: Listing) -> bool:
     return listing.shrank
 
 
-def shortfall(listing: Listing, seen: int) -> int:
+def shortfall(listing: ListingProgress, seen: int) -> int:
     """Return by how many rows a listing that was read to its last page is below its own total.
 
     0 where it is unknown: no total, skipped pages, or an incremental listing whose rest was not read.
@@ -278,7 +278,7 @@ def shortfall(listing: Listing, seen: int) -> int:
     return max(0, listing.last_size - listing.bad - named)
 
 
-def ends_too_early(state: WorkspaceState, listing: Listing, seen: int) -> bool:
+def ends_too_early(state: WorkspaceState, listing: ListingProgress, seen: int) -> bool:
     """Tell whether a page without rows ended a listing that by its own total goes on for pages more.
 
     A total that counts rows that cannot be seen is reached by as many pages as it takes, some of them short.
@@ -290,7 +290,7 @@ def ends_too_early(state: WorkspaceState, listing: Listing, seen: int) -> bool:
     )
 
 
-def left_between_passes(listing: Listing, seen: int) -> bool:
+def left_between_passes(listing: ListingProgress, seen: int) -> bool:
     """Tell whether an earlier pass of a full listing named rows that the last one did not.
 
     They are counted as seen, and may be gone since.
@@ -299,7 +299,7 @@ def left_between_passes(listing: Listing, seen: int) -> bool:
     return listing.passes > 1 and not listing.holes and seen > named
 
 
-def another_pass(listing: Listing, seen: int) -> Listing:
+def another_pass(listing: ListingProgress, seen: int) -> ListingProgress:
     """Return the same listing from its first page again; rows that either pass named count as seen.
 
     A total that two passes are below by the same number is believed: it counts rows that cannot be seen.
@@ -312,7 +312,7 @@ def another_pass(listing: Listing, seen: int) -> Listing:
 
 
 def wants_sweep(
-    state: WorkspaceState, listing: Listing, alive: int, now: datetime, sweep_every: float
+    state: WorkspaceState, listing: ListingProgress, alive: int, now: datetime, sweep_every: float
 ) -> bool:
     """Tell whether the total of an incremental listing calls for a full one ahead of its time.
 
@@ -331,7 +331,7 @@ def wants_sweep(
 
 
 def finished(
-    state: WorkspaceState, listing: Listing, *, staying: int, uncertain: bool, now: datetime
+    state: WorkspaceState, listing: ListingProgress, *, staying: int, uncertain: bool, now: datetime
 ) -> WorkspaceState:
     """Return the state after a listing that was read to its end.
 

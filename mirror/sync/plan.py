@@ -24,7 +24,7 @@ SECONDS_PER_REQUEST = 0.4
 """A guess for an upstream that no run has timed yet."""
 
 
-class Share(msgspec.Struct, frozen=True, kw_only=True):
+class BudgetShare(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that count against one budget, its limit per hour and what is left; None for no limit."""
 
     total: int
@@ -37,8 +37,8 @@ class Plan(msgspec.Struct, kw_only=True):
 
     upstream: str
     requests: dict[str, int]
-    api: Share
-    git: Share
+    api: BudgetShare
+    git: BudgetShare
     seconds: float
     done_at: datetime
     notes: list[str]
@@ -136,13 +136,13 @@ def _timed(run: Run, requests: dict[str, int], by_git: int, notes: list[str]) ->
     )  # fmt: skip
 
 
-def _share(run: Run, kind: RequestKind, total: int) -> Share:
+def _share(run: Run, kind: RequestKind, total: int) -> BudgetShare:
     limit = run.budget.limit(kind)
     left = None if limit is None else max(0, limit - run.budget.used(kind))
-    return Share(total=total, limit=limit, left=left)
+    return BudgetShare(total=total, limit=limit, left=left)
 
 
-def _waits(share: Share) -> float:
+def _waits(share: BudgetShare) -> float:
     """Return the seconds until a budget has had room for so many requests."""
     if share.limit is None or share.left is None or share.total <= share.left:
         return 0.0

@@ -21,7 +21,7 @@ from mirror.errors import (
     UpstreamShapeError,
 )
 from mirror.model import Repository
-from mirror.report import Counts, Reporter, State, Summary
+from mirror.report import Reporter, RunCounts, State, Summary
 from mirror.store import Store
 from mirror.store.clock_ahead import count_as_never, latest_ahead
 from mirror.store.crawl_state import WorkspaceState
@@ -85,7 +85,7 @@ class Run:
         known = store.row("SELECT id, url FROM upstreams WHERE name = ?", (config.name,), _Upstream)
         self.has_moved = known is not None and known.url != url
         self.upstream_id = known.id if known is not None and known.url != url else self.save_address()
-        self.counts = Counts()
+        self.counts = RunCounts()
         self.failures: list[Failure] = []
         self.notes: list[str] = []
         self.kind = "incremental"

@@ -97,7 +97,7 @@ def _chosen(run: Run, sample: int | None, random: Random) -> list[int]:
     return ids if sample is None or sample >= len(ids) else sorted(random.sample(ids, sample))
 
 
-class Answer(msgspec.Struct, frozen=True):
+class UpstreamCopy(msgspec.Struct, frozen=True):
     """What the upstream has of one repository; `refs` is None where they are not mirrored.
 
     `whole` says that a ref that is not among them does not exist: each row was understood, the listing did
@@ -123,17 +123,17 @@ class VerifyStep(Step):
         )
         self.key = RepositoryKey(uuid=uuid, full_name=self.full_name, scm=scm)
 
-    def ask(self) -> Answer:
+    def ask(self) -> UpstreamCopy:
         """Ask for the repository, then for its refs."""
         repository = self.run.upstream.fetch_repository(self.key)
         if not self.run.with_refs:
-            return Answer(repository)
+            return UpstreamCopy(repository)
         pages = list(self._pages_of_refs())
         refs = tuple(ref for page in pages for ref in page.rows)
         sizes = {page.size for page in pages}
         understood = not any(page.bad for page in pages)
         whole = understood and sizes <= {None, len(refs)} and bool(refs or repository.main_branch is None)
-        return Answer(repository, refs, whole)
+        return UpstreamCopy(repository, refs, whole)
 
     def _pages_of_refs(self) -> Iterator[Page[Ref]]:
         """Ask for page after page; raises UpstreamShapeError where the links go in a circle."""
@@ -147,7 +147,7 @@ class VerifyStep(Step):
                 return
         raise UpstreamShapeError("the refs listing leads back to a page of its own")
 
-    def save(self, answer: Answer) -> Sequence[Step]:
+    def save(self, answer: UpstreamCopy) -> Sequence[Step]:
         """Compare, and with `repair` replace the row by the upstream's answer.
 
         Refs that differ are listed again by the step of every sync, which handles pages that shift and rows
@@ -219,7 +219,7 @@ class VerifyStep(Step):
             if mine != theirs and not (isinstance(theirs, bool) and bool(mine) == theirs):
                 yield f"{column}: mirror {_short(mine)}, upstream {_short(theirs)}"
 
-    def _ref_differences(self, answer: Answer) -> Iterator[str]:
+    def _ref_differences(self, answer: UpstreamCopy) -> Iterator[str]:
         """Name the refs that are missing, point elsewhere or, in a `whole` answer, should not be there."""
         for kind, table in TABLES.items() if answer.refs is not None and self.synced_at else ():
             mine = dict(

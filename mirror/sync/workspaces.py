@@ -13,7 +13,7 @@ import msgspec
 
 from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Member, Owner, Repository
-from mirror.store.crawl_state import Listing, Members, WorkspaceState
+from mirror.store.crawl_state import ListingProgress, Members, WorkspaceState
 from mirror.store.failures import HIDDEN_MEMBERS, Failure, Failures
 from mirror.store.identities import is_named, known_by_uuid
 from mirror.store.owners import drop_members, has_unseen_members, save_members
@@ -213,7 +213,7 @@ class RenamedStep(WorkspaceStep):
             return []
         run.note(f"the workspace {self.workspace} is called {name} now; change `workspaces` accordingly")
         now = run.now_text()
-        self.state.listing = Listing(purpose="full", began=now, seen_since=now)
+        self.state.listing = ListingProgress(purpose="full", began=now, seen_since=now)
         return super().save(answer)
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
@@ -291,7 +291,7 @@ class ListingStep(_WorkspaceStep):
     """Ask for the next page of a workspace's repositories; page and state are saved in one transaction."""
 
     @property
-    def listing(self) -> Listing:
+    def listing(self) -> ListingProgress:
         """The listing that this is a page of."""
         assert self.state.listing is not None  # noqa: S101 - `_onward` makes no such step without
         return self.state.listing
@@ -379,7 +379,7 @@ class ListingStep(_WorkspaceStep):
         where = {"workspace": self.name, "order": listing.order, "next": listing.next}
         return json.dumps(where | {"first": not self.state.whole})
 
-    def _closed(self, state: WorkspaceState, listing: Listing) -> WorkspaceState:
+    def _closed(self, state: WorkspaceState, listing: ListingProgress) -> WorkspaceState:
         """Return the state after the last page: done, or again from the first page, or now in full."""
         run, now = self.run, self.run.now()
         owner = run.owner_id(state)
@@ -407,7 +407,7 @@ class ListingStep(_WorkspaceStep):
         known = alive - (count_absent(run, owner, state.absent_since) if state.absent_since else 0)
         if listing_state.wants_sweep(done, listing, known, now, run.config.sweep_every):
             began = run.now_text()
-            done.listing = Listing(purpose="full", began=began, seen_since=began)
+            done.listing = ListingProgress(purpose="full", began=began, seen_since=began)
         return done
 
     def _forget_bad(self, since: str) -> None:

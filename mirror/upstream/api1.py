@@ -12,13 +12,13 @@ from mirror.errors import CredentialsRefused, UpstreamRefused, UpstreamShapeErro
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, RepositorySettings
 from mirror.upstream import api1_decode as decode
 from mirror.upstream.client import Http, Method
-from mirror.upstream.protocol import Order, Page, RowDecoder
+from mirror.upstream.protocol import ListingOrder, Page, RowDecoder
 from mirror.upstream.response import Response
 from mirror.upstream.urls import segment
 
 _REFS = {
-    "branches": RowDecoder(decode.NamedChangeset, decode.to_branch),
-    "tags": RowDecoder(decode.NamedChangeset, decode.to_tag),
+    "branches": RowDecoder(decode.NamedChangesetJson, decode.to_branch),
+    "tags": RowDecoder(decode.NamedChangesetJson, decode.to_tag),
 }
 _TO_OWNED = RowDecoder(decode.RepositoryJson, decode.to_owner_of)
 
@@ -29,7 +29,7 @@ _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 class UserAnswer(msgspec.Struct, frozen=True):
     """A user with all of their repositories."""
 
-    user: decode.User
+    user: decode.UserJson
     repositories: list[msgspec.Raw] = []
 
 
@@ -81,7 +81,7 @@ class Api1:
         """Return an empty page without asking: API 1.0 has no members."""
         return Page(rows=(), next=None, size=0, date=self._http.clock())
 
-    def fetch_repositories(self, workspace: str, order: Order, cursor: str | None) -> Page[Repository]:  # noqa: ARG002
+    def fetch_repositories(self, workspace: str, order: ListingOrder, cursor: str | None) -> Page[Repository]:  # noqa: ARG002
         """Ask for all repositories of a user at once, in the server's own order."""
         found, answer = self._http.get_json(f"users/{segment(workspace)}/", UserAnswer)
         owner = decode.to_user(found.user)

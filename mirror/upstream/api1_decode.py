@@ -15,7 +15,7 @@ _MAIL = re.compile(r"\s*<[^<>]*>\s*$")
 _URI = re.compile(r"(?:/api)?/1\.0/repositories/([^/]+)/([^/]+)/?")
 
 
-class User(msgspec.Struct, frozen=True):
+class UserJson(msgspec.Struct, frozen=True):
     """A user or a team; a team has no last name."""
 
     username: str
@@ -52,7 +52,7 @@ class RepositoryJson(msgspec.Struct, frozen=True):
     utc_last_updated: str | None = None
 
 
-class Changeset(msgspec.Struct, frozen=True):
+class ChangesetJson(msgspec.Struct, frozen=True):
     """The commit of a branch or tag; its parents are cut to twelve digits, and its size is always -1."""
 
     raw_node: str | None = None
@@ -62,11 +62,11 @@ class Changeset(msgspec.Struct, frozen=True):
     message: str | None = None
 
 
-class NamedChangeset(msgspec.Struct, frozen=True):
+class NamedChangesetJson(msgspec.Struct, frozen=True):
     """An entry of the object that lists refs."""
 
     name: str
-    changeset: Changeset
+    changeset: ChangesetJson
 
 
 def with_name(name: str, raw: msgspec.Raw) -> msgspec.Raw:
@@ -74,7 +74,7 @@ def with_name(name: str, raw: msgspec.Raw) -> msgspec.Raw:
     return msgspec.Raw(b'{"name":%s,"changeset":%s}' % (msgspec.json.encode(name), bytes(raw)))
 
 
-def to_user(row: User) -> Owner:
+def to_user(row: UserJson) -> Owner:
     """Convert a user or a team."""
     return Owner(
         uuid=f"{NAMED}{row.username.lower()}",
@@ -125,17 +125,17 @@ def to_repository(row: RepositoryJson, owner: Owner | None) -> Repository:
     )
 
 
-def to_branch(row: NamedChangeset) -> Ref:
+def to_branch(row: NamedChangesetJson) -> Ref:
     """Convert a branch; raises UpstreamShapeError without the full hash of its commit."""
     return _ref(row, "branch")
 
 
-def to_tag(row: NamedChangeset) -> Ref:
+def to_tag(row: NamedChangesetJson) -> Ref:
     """Convert a tag; raises UpstreamShapeError as for a branch."""
     return _ref(row, "tag")
 
 
-def _ref(row: NamedChangeset, kind: RefKind) -> Ref:
+def _ref(row: NamedChangesetJson, kind: RefKind) -> Ref:
     target = row.changeset
     if not target.raw_node:
         raise UpstreamShapeError(f"{kind} {row.name!r} has no whole hash")

@@ -15,7 +15,7 @@ from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, Reposito
 from mirror.upstream import cloud_decode as decode
 from mirror.upstream.client import Http
 from mirror.upstream.git import GitRefs
-from mirror.upstream.protocol import Order, Page, RowDecoder
+from mirror.upstream.protocol import ListingOrder, Page, RowDecoder
 from mirror.upstream.response import Response
 from mirror.upstream.urls import ApiAddresses, fields_of, segment, with_fields
 
@@ -60,7 +60,7 @@ class _Onward(msgspec.Struct, frozen=True):
 class _Slugs(msgspec.Struct, frozen=True):
     """The sandbox's workspaces, by slug alone or as objects."""
 
-    workspaces: list[str | decode.Workspace]
+    workspaces: list[str | decode.WorkspaceJson]
 
 
 def _query(fields: tuple[str, ...], **others: str) -> str:
@@ -69,7 +69,7 @@ def _query(fields: tuple[str, ...], **others: str) -> str:
     return urlencode({"pagelen": str(PAGE_LENGTH), **others, "fields": listed}, safe=",")
 
 
-_SORTS: dict[Order, str] = {"created": "created_on", "newest-update": "-updated_on"}
+_SORTS: dict[ListingOrder, str] = {"created": "created_on", "newest-update": "-updated_on"}
 _REPOSITORIES = {order: _query(REPOSITORY_FIELDS, sort=sort) for order, sort in _SORTS.items()}
 _REPOSITORY = urlencode({"fields": ",".join(REPOSITORY_FIELDS)}, safe=",")
 # Without a sort, refs come in the byte order of their names, which is stable.
@@ -78,8 +78,8 @@ _MEMBERS = _query(MEMBER_FIELDS)
 
 _TO_REPOSITORY = RowDecoder(decode.RepositoryJson, decode.to_repository)
 _TO_REF = RowDecoder(decode.RefJson, decode.to_ref)
-_TO_MEMBER = RowDecoder(decode.Membership, decode.to_member)
-_TO_WORKSPACE = RowDecoder(decode.WorkspaceAccess, lambda row: decode.to_workspace(row.workspace))
+_TO_MEMBER = RowDecoder(decode.MembershipJson, decode.to_member)
+_TO_WORKSPACE = RowDecoder(decode.WorkspaceAccessJson, lambda row: decode.to_workspace(row.workspace))
 
 
 class Cloud:
@@ -105,7 +105,7 @@ class Cloud:
         if self.anonymous:
             return None
         try:
-            account, _ = self._http.get_json("user", decode.Account)
+            account, _ = self._http.get_json("user", decode.AccountJson)
         except CredentialsRefused as error:
             raise CredentialsRefused(f"the upstream takes us for nobody: {error}") from None
         except UpstreamRefused as error:
@@ -128,7 +128,7 @@ class Cloud:
 
     def fetch_workspace(self, workspace: str) -> Owner:
         """Ask for one workspace by its slug."""
-        row, _ = self._http.get_json(f"workspaces/{segment(workspace)}", decode.Workspace)
+        row, _ = self._http.get_json(f"workspaces/{segment(workspace)}", decode.WorkspaceJson)
         return decode.to_workspace(row)
 
     def fetch_members(self, workspace: str, cursor: str | None) -> Page[Member]:
@@ -137,7 +137,7 @@ class Cloud:
         page = self._page(target, _TO_MEMBER)
         return msgspec.structs.replace(page, rows=decode.highest(page.rows))
 
-    def fetch_repositories(self, workspace: str, order: Order, cursor: str | None) -> Page[Repository]:
+    def fetch_repositories(self, workspace: str, order: ListingOrder, cursor: str | None) -> Page[Repository]:
         """Ask for repositories; a page that the upstream cannot give is skipped."""
         target = cursor or f"repositories/{segment(workspace)}?{_REPOSITORIES[order]}"
         try:
@@ -261,7 +261,7 @@ class Cloud:
         return decode.to_repository(self._http.decoded(answer, decode.RepositoryJson))
 
 
-class Sandbox(Cloud):
+class SandboxUpstream(Cloud):
     """The simulated Bitbucket: like Cloud, but it still makes Mercurial repositories."""
 
     knows_hg = True
@@ -269,10 +269,13 @@ class Sandbox(Cloud):
     def fetch_workspaces(self, cursor: str | None) -> Page[Owner]:
         """Ask the sandbox itself for its workspaces: all of them, for any caller."""
         origin = "{0.scheme}://{0.netloc}".format(urlsplit(self._http.url))
-        kind = cast("type[_Slugs | list[str | decode.Workspace]]", _Slugs | list[str | decode.Workspace])
+        kind = cast(
+            "type[_Slugs | list[str | decode.WorkspaceJson]]", _Slugs | list[str | decode.WorkspaceJson]
+        )
         found, answer = self._http.get_json(cursor or f"{origin}/-/sandbox/workspaces", kind)
         rows = found if isinstance(found, list) else found.workspaces
         owners = tuple(
-            decode.to_workspace(decode.Workspace(slug=row) if isinstance(row, str) else row) for row in rows
+            decode.to_workspace(decode.WorkspaceJson(slug=row) if isinstance(row, str) else row)
+            for row in rows
         )
         return Page(rows=owners, next=None, size=len(owners), date=answer.date)

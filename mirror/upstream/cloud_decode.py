@@ -17,21 +17,21 @@ from mirror.upstream.urls import without_login
 LARGEST_NUMBER = 2**63 - 1
 
 
-class Link(msgspec.Struct, frozen=True):
+class LinkJson(msgspec.Struct, frozen=True):
     """A link; `name` tells clone links apart."""
 
     href: str | None = None
     name: str | None = None
 
 
-class Links(msgspec.Struct, frozen=True):
+class LinksJson(msgspec.Struct, frozen=True):
     """The links that are stored."""
 
-    avatar: Link | None = None
-    clone: list[Link] | None = None
+    avatar: LinkJson | None = None
+    clone: list[LinkJson] | None = None
 
 
-class Account(msgspec.Struct, frozen=True):
+class AccountJson(msgspec.Struct, frozen=True):
     """A user, a team or an app; before 2019 by `username`, since then by `nickname`."""
 
     uuid: str | None = None
@@ -41,33 +41,33 @@ class Account(msgspec.Struct, frozen=True):
     display_name: str | None = None
     account_id: str | None = None
     created_on: str | None = None
-    links: Links | None = None
+    links: LinksJson | None = None
 
 
-class Workspace(msgspec.Struct, frozen=True):
+class WorkspaceJson(msgspec.Struct, frozen=True):
     """A workspace; in the caller's list without a name."""
 
     uuid: str | None = None
     slug: str | None = None
     name: str | None = None
     created_on: str | None = None
-    links: Links | None = None
+    links: LinksJson | None = None
 
 
-class WorkspaceAccess(msgspec.Struct, frozen=True):
+class WorkspaceAccessJson(msgspec.Struct, frozen=True):
     """A row of the caller's workspaces."""
 
-    workspace: Workspace
+    workspace: WorkspaceJson
 
 
-class Membership(msgspec.Struct, frozen=True):
+class MembershipJson(msgspec.Struct, frozen=True):
     """A row of a workspace's members."""
 
-    user: Account
+    user: AccountJson
     permission: str | None = None
 
 
-class Project(msgspec.Struct, frozen=True):
+class ProjectJson(msgspec.Struct, frozen=True):
     """The project that a repository is in."""
 
     key: str | None = None
@@ -75,13 +75,13 @@ class Project(msgspec.Struct, frozen=True):
     uuid: str | None = None
 
 
-class MainBranch(msgspec.Struct, frozen=True):
+class MainBranchJson(msgspec.Struct, frozen=True):
     """A main branch: ``{}`` in 2017, without a name for empty repositories."""
 
     name: str | None = None
 
 
-class Parent(msgspec.Struct, frozen=True):
+class ParentJson(msgspec.Struct, frozen=True):
     """What a repository was forked from."""
 
     uuid: str | None = None
@@ -101,36 +101,36 @@ class RepositoryJson(msgspec.Struct, frozen=True):
     website: str | None = None
     language: str | None = None
     size: int | float | None = None
-    mainbranch: MainBranch | None = None
+    mainbranch: MainBranchJson | None = None
     fork_policy: str | None = None
-    parent: Parent | None = None
+    parent: ParentJson | None = None
     followers_count: int | float | None = None
     forks_count: int | float | None = None
     has_issues: bool | None = None
     has_wiki: bool | None = None
-    project: Project | None = None
-    owner: Account | None = None
-    workspace: Workspace | None = None
-    links: Links | None = None
+    project: ProjectJson | None = None
+    owner: AccountJson | None = None
+    workspace: WorkspaceJson | None = None
+    links: LinksJson | None = None
     created_on: str | None = None
     updated_on: str | None = None
 
 
-class Author(msgspec.Struct, frozen=True):
+class AuthorJson(msgspec.Struct, frozen=True):
     """Who wrote a commit or set a tag; `user` is missing where no account has the address."""
 
     raw: str | None = None
-    user: Account | None = None
+    user: AccountJson | None = None
 
 
-class Commit(msgspec.Struct, frozen=True):
+class CommitJson(msgspec.Struct, frozen=True):
     """A commit, or nothing but its hash."""
 
     hash: str | None = None
     date: str | None = None
     message: str | None = None
-    author: Author | None = None
-    parents: list["Commit"] | None = None
+    author: AuthorJson | None = None
+    parents: list["CommitJson"] | None = None
 
 
 class RefJson(msgspec.Struct, frozen=True):
@@ -138,11 +138,11 @@ class RefJson(msgspec.Struct, frozen=True):
 
     name: str
     type: str | None = None
-    target: Commit | None = None
-    heads: list[Commit] | None = None
+    target: CommitJson | None = None
+    heads: list[CommitJson] | None = None
     message: str | None = None
     date: str | None = None
-    tagger: Author | None = None
+    tagger: AuthorJson | None = None
 
 
 _REF_KINDS = {"branch": "branch", "named_branch": "branch", "tag": "tag"}
@@ -153,7 +153,11 @@ def to_repository(row: RepositoryJson) -> Repository:
     """Convert a repository; raises UpstreamShapeError where it has no full name."""
     full_name = _full_name(row)
     namespace, _, slug = full_name.partition("/")
-    links, project, parent = row.links or Links(), row.project or Project(), row.parent or Parent()
+    links, project, parent = (
+        row.links or LinksJson(),
+        row.project or ProjectJson(),
+        row.parent or ParentJson(),
+    )
     return Repository(
         uuid=_identity(row.uuid) or f"{NAMED}{full_name.lower()}",
         owner=_owner(row, namespace),
@@ -186,7 +190,7 @@ def to_repository(row: RepositoryJson) -> Repository:
     )
 
 
-def to_workspace(row: Workspace) -> Owner:
+def to_workspace(row: WorkspaceJson) -> Owner:
     """Convert a workspace; raises UpstreamShapeError where it has no slug."""
     if not row.slug:
         raise UpstreamShapeError(f"a workspace without a slug: {row.uuid or row.name or 'nameless'}")
@@ -200,7 +204,7 @@ def to_workspace(row: Workspace) -> Owner:
     )
 
 
-def to_account(row: Account) -> Owner:
+def to_account(row: AccountJson) -> Owner:
     """Convert a person or a team; raises UpstreamShapeError without uuid and user name (nicknames repeat)."""
     identity = _identity(row.uuid)
     if identity is None and not row.username:
@@ -210,7 +214,7 @@ def to_account(row: Account) -> Owner:
     return _account(row, identity or f"{NAMED}{str(row.username).lower()}", row.username or row.nickname)
 
 
-def to_member(row: Membership) -> Member:
+def to_member(row: MembershipJson) -> Member:
     """Convert a member."""
     return Member(user=to_account(row.user), permission=row.permission)
 
@@ -233,7 +237,7 @@ def to_ref(row: RefJson) -> Ref:
     target = row.target
     if target is None or not target.hash:
         raise UpstreamShapeError(f"{kind} {row.name!r} has no target")
-    author = target.author or Author()
+    author = target.author or AuthorJson()
     return Ref(
         kind="tag" if kind == "tag" else "branch",
         name=row.name,
@@ -290,7 +294,7 @@ def _full_name(row: RepositoryJson) -> str:
 
 def _owner(row: RepositoryJson, namespace: str) -> Owner:
     """Convert the owner: the workspace, or the account where that has the same identity."""
-    owner, workspace = row.owner or Account(), row.workspace or Workspace()
+    owner, workspace = row.owner or AccountJson(), row.workspace or WorkspaceJson()
     account = _identity(owner.uuid)
     identity = _identity(workspace.uuid) or account or f"{NAMED}{namespace.lower()}"
     if account == identity or (row.workspace is None and row.owner is not None):
@@ -304,7 +308,7 @@ def _owner(row: RepositoryJson, namespace: str) -> Owner:
     )
 
 
-def _account(row: Account, identity: str, username: str | None) -> Owner:
+def _account(row: AccountJson, identity: str, username: str | None) -> Owner:
     return Owner(
         uuid=identity,
         username=username,
@@ -331,13 +335,13 @@ def _rank(member: Member) -> int:
     return _RANKS.get(member.permission or "", 0)
 
 
-def _person(account: Account | None) -> str | None:
+def _person(account: AccountJson | None) -> str | None:
     if account is None:
         return None
     return account.display_name or account.nickname or account.username
 
 
-def _hashes(commits: list[Commit] | None) -> tuple[str, ...] | None:
+def _hashes(commits: list[CommitJson] | None) -> tuple[str, ...] | None:
     """Return the hashes in order; None unless all of them are there."""
     if commits is None:
         return None
@@ -345,11 +349,11 @@ def _hashes(commits: list[Commit] | None) -> tuple[str, ...] | None:
     return hashes if len(hashes) == len(commits) else None
 
 
-def _avatar(links: Links | None) -> str | None:
+def _avatar(links: LinksJson | None) -> str | None:
     return links.avatar.href if links and links.avatar else None
 
 
-def _clone(links: Links, name: str) -> str | None:
+def _clone(links: LinksJson, name: str) -> str | None:
     """Return a clone address without the caller's login in it."""
     for link in links.clone or ():
         if link.name == name and link.href:

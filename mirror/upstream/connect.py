@@ -14,7 +14,7 @@ from mirror.times import Clock, utc_now
 from mirror.upstream.api1 import Api1
 from mirror.upstream.budget import ANONYMOUS_LIMIT, AUTHENTICATED_LIMIT, Budget, Ledger, Wait
 from mirror.upstream.client import Http
-from mirror.upstream.cloud import Cloud, Sandbox
+from mirror.upstream.cloud import Cloud, SandboxUpstream
 from mirror.upstream.datacenter import DataCenter
 from mirror.upstream.git import GIT_AGENT, TOKEN_USER, GitRefs, git_credential, git_root
 from mirror.upstream.protocol import Upstream
@@ -24,7 +24,7 @@ from mirror.upstream.urls import ApiAddresses
 SANDBOX_URL = f"http://127.0.0.1:{SANDBOX_PORT}/2.0"
 
 
-class Connection(NamedTuple):
+class ConnectedUpstream(NamedTuple):
     """An upstream and what it may spend."""
 
     upstream: Upstream
@@ -44,7 +44,7 @@ def connect(
     random: random_numbers.Random | None = None,
     environ: Mapping[str, str] = os.environ,
     transport: Transport | None = None,
-) -> Connection:
+) -> ConnectedUpstream:
     """Make the upstream of a configuration; nothing is asked yet.
 
     :param ledger: counts the requests of the account, across runs and processes.
@@ -103,8 +103,8 @@ def connect(
     elif config.kind == "legacy":
         upstream = Api1(config.name, http)
     else:
-        upstream = (Sandbox if config.kind == "sandbox" else Cloud)(config.name, http, git)
-    return Connection(upstream, budget)
+        upstream = (SandboxUpstream if config.kind == "sandbox" else Cloud)(config.name, http, git)
+    return ConnectedUpstream(upstream, budget)
 
 
 def url_of(config: UpstreamConfig) -> str:

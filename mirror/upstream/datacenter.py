@@ -26,7 +26,7 @@ from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, Reposito
 from mirror.upstream import datacenter_decode as decode
 from mirror.upstream.client import Http, LargeAnswer
 from mirror.upstream.git import GitRefs
-from mirror.upstream.protocol import Order, Page, RowDecoder
+from mirror.upstream.protocol import ListingOrder, Page, RowDecoder
 from mirror.upstream.response import Response
 from mirror.upstream.retry import NotSent
 from mirror.upstream.urls import segment
@@ -40,7 +40,7 @@ JUDGED_BY = 5
 
 _TO_OWNED = RowDecoder(decode.RepositoryJson, lambda row: decode.to_project(row.project))
 
-_TO_PROJECT = RowDecoder(decode.Project, decode.to_project)
+_TO_PROJECT = RowDecoder(decode.ProjectJson, decode.to_project)
 _TO_REPOSITORY = RowDecoder(decode.RepositoryJson, decode.to_repository)
 _TO_MEMBER = RowDecoder(decode.PermissionJson, decode.to_member)
 _TO_BRANCH = RowDecoder(decode.RefJson, decode.to_branch)
@@ -117,14 +117,14 @@ class DataCenter:
 
     def fetch_workspace(self, workspace: str) -> Owner:
         """Ask for one project by its key, ``~name`` for a personal one."""
-        project, _ = self._http.get_json(f"projects/{segment(workspace)}", decode.Project)
+        project, _ = self._http.get_json(f"projects/{segment(workspace)}", decode.ProjectJson)
         return decode.to_project(project)
 
     def fetch_members(self, workspace: str, cursor: str | None) -> Page[Member]:
         """Ask for the people with rights on a project; only its administrators may."""
         return self._page(f"projects/{segment(workspace)}/permissions/users", cursor, _TO_MEMBER)
 
-    def fetch_repositories(self, workspace: str, order: Order, cursor: str | None) -> Page[Repository]:  # noqa: ARG002
+    def fetch_repositories(self, workspace: str, order: ListingOrder, cursor: str | None) -> Page[Repository]:  # noqa: ARG002
         """Ask for a project's repositories, in the server's own order.
 
         Once in each listing, one that is flagged as public is asked for anonymously.

@@ -17,20 +17,20 @@ class Camel(msgspec.Struct, frozen=True, rename="camel"):
     """The server writes its keys in camel case."""
 
 
-class Link(Camel, frozen=True):
+class LinkJson(Camel, frozen=True):
     """A link; `name` tells clone links apart: ``http`` whatever the scheme, and ``ssh``."""
 
     href: str | None = None
     name: str | None = None
 
 
-class Links(Camel, frozen=True):
+class LinksJson(Camel, frozen=True):
     """The links that are stored."""
 
-    clone: list[Link] | None = None
+    clone: list[LinkJson] | None = None
 
 
-class User(Camel, frozen=True):
+class UserJson(Camel, frozen=True):
     """A person."""
 
     id: int | None = None
@@ -39,7 +39,7 @@ class User(Camel, frozen=True):
     display_name: str | None = None
 
 
-class Project(Camel, frozen=True):
+class ProjectJson(Camel, frozen=True):
     """A project; one of a person has a key that begins with a tilde."""
 
     key: str
@@ -49,12 +49,12 @@ class Project(Camel, frozen=True):
     public: bool | None = None
 
 
-class Origin(Camel, frozen=True):
+class OriginJson(Camel, frozen=True):
     """What a repository was forked from."""
 
     id: int | None = None
     slug: str | None = None
-    project: Project | None = None
+    project: ProjectJson | None = None
 
 
 class RepositoryJson(Camel, frozen=True):
@@ -62,15 +62,15 @@ class RepositoryJson(Camel, frozen=True):
 
     slug: str
     id: int
-    project: Project
+    project: ProjectJson
     name: str | None = None
     description: str | None = None
     scm_id: str | None = None
     public: bool | None = None
     forkable: bool | None = None
     archived: bool | None = None
-    origin: Origin | None = None
-    links: Links | None = None
+    origin: OriginJson | None = None
+    links: LinksJson | None = None
 
 
 class Visible(Camel, frozen=True):
@@ -90,11 +90,11 @@ class Visible(Camel, frozen=True):
 class PermissionJson(Camel, frozen=True):
     """A person's right on a project."""
 
-    user: User
+    user: UserJson
     permission: str | None = None
 
 
-class Author(Camel, frozen=True):
+class AuthorJson(Camel, frozen=True):
     """Who wrote a commit; with a `display_name` where the address is an account's."""
 
     name: str | None = None
@@ -102,26 +102,26 @@ class Author(Camel, frozen=True):
     display_name: str | None = None
 
 
-class Parent(Camel, frozen=True):
+class ParentJson(Camel, frozen=True):
     """A parent of a commit."""
 
     id: str | None = None
 
 
-class Commit(Camel, frozen=True):
+class CommitJson(Camel, frozen=True):
     """The latest commit of a branch, where details were asked for; times are milliseconds since 1970."""
 
     id: str | None = None
-    author: Author | None = None
+    author: AuthorJson | None = None
     author_timestamp: int | None = None
     message: str | None = None
-    parents: list[Parent] | None = None
+    parents: list[ParentJson] | None = None
 
 
 class Metadata(msgspec.Struct, frozen=True, rename={"latest": _LATEST}):
     """What plugins tell of a branch."""
 
-    latest: Commit | None = None
+    latest: CommitJson | None = None
 
 
 class RefJson(Camel, frozen=True):
@@ -135,7 +135,7 @@ class RefJson(Camel, frozen=True):
     metadata: Metadata | None = None
 
 
-def to_project(row: Project) -> Owner:
+def to_project(row: ProjectJson) -> Owner:
     """Convert a project to the owner of its repositories."""
     is_personal = row.type == "PERSONAL" or row.key.startswith("~")
     return Owner(
@@ -157,7 +157,7 @@ def to_member(row: PermissionJson) -> Member:
 
 def to_repository(row: RepositoryJson) -> Repository:
     """Convert a repository; it is private unless flagged as public."""
-    project, origin = row.project, row.origin or Origin()
+    project, origin = row.project, row.origin or OriginJson()
     parent = f"{origin.project.key}/{origin.slug}" if origin.project and origin.slug else None
     return Repository(
         uuid=f"id:{row.id}",
@@ -198,7 +198,7 @@ def _ref(row: RefJson, kind: RefKind, prefix: str) -> Ref:
     latest = row.metadata.latest if row.metadata else None
     if latest is None or latest.id != target:  # the details are of a commit that was pushed since
         return Ref(kind=kind, name=name, target_hash=target)
-    author, parents = latest.author or Author(), latest.parents
+    author, parents = latest.author or AuthorJson(), latest.parents
     hashes = tuple(parent.id for parent in parents if parent.id) if parents is not None else None
     return Ref(
         kind=kind,
@@ -220,7 +220,7 @@ def _name(row: RefJson, prefix: str) -> str | None:
     return row.display_id or row.id
 
 
-def _raw(author: Author) -> str | None:
+def _raw(author: AuthorJson) -> str | None:
     """Return an author line as git writes it."""
     if author.name is None:
         return None
@@ -237,7 +237,7 @@ def moment(milliseconds: int | None) -> str | None:
         return None
 
 
-def _clone(links: Links | None, name: str) -> str | None:
+def _clone(links: LinksJson | None, name: str) -> str | None:
     for link in (links and links.clone) or ():
         if link.name == name and link.href:
             return without_login(link.href)

@@ -13,7 +13,7 @@ from mirror.upstream.response import shown
 
 Row = TypeVar("Row")
 Json = TypeVar("Json")
-Order = Literal["created", "newest-update"]
+ListingOrder = Literal["created", "newest-update"]
 
 
 class BadRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +75,7 @@ class Upstream(Protocol):
     def fetch_members(self, workspace: str, cursor: str | None) -> Page[Member]:
         """Ask for a page of the members of a namespace; needs a credential."""
 
-    def fetch_repositories(self, workspace: str, order: Order, cursor: str | None) -> Page[Repository]:
+    def fetch_repositories(self, workspace: str, order: ListingOrder, cursor: str | None) -> Page[Repository]:
         """Ask for a page of a namespace's repositories, oldest first or newest update first."""
 
     def fetch_repository(self, key: RepositoryKey) -> Repository:

@@ -18,8 +18,8 @@ from mirror.queries.rows import AccountRow, RepositoryRow
 from mirror.serve.api2 import paging
 from mirror.serve.api2.fields import Selection, selection
 from mirror.serve.api2.listings import ROLES
-from mirror.serve.api2.paging import Listing, Page, order_of, queried, read_page
-from mirror.serve.api2.shapes import Json, Links, Shapes
+from mirror.serve.api2.paging import Listing, ListingPage, order_of, queried, read_page
+from mirror.serve.api2.shapes import ApiLinks, Json, Shapes
 from mirror.serve.api_edge import Names, Parameters
 from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest, address_of, oldest
 
@@ -37,7 +37,7 @@ _IN_PATHS = "/$;&=@!,:+"
 class Api2Request(ApiRequest, frozen=True, kw_only=True):
     """A request to API 2.0: with the links that its answer has, and the `fields` that are asked for."""
 
-    links: Links
+    links: ApiLinks
     pages: paging.PageLinks
     selection: Selection | None = None
 
@@ -90,7 +90,7 @@ def request_of(datasette: "Datasette", request: Request, asked: ApiRequest) -> A
         names=asked.names,
         parameters=asked.parameters,
         caller=asked.caller,
-        links=Links(origin, api),
+        links=ApiLinks(origin, api),
         pages=paging.PageLinks(here, asked.parameters),
         selection=selection(fields) if fields else None,
     )
@@ -140,7 +140,7 @@ def repository_answer(connection: sqlite3.Connection, asked: Api2Request, row: R
 
 def page_of(
     connection: sqlite3.Connection, asked: Api2Request, listing: Listing, *, counted: bool = True
-) -> tuple[Page, paging.Window]:
+) -> tuple[ListingPage, paging.Window]:
     """Read the page of a listing that is asked for; raises ApiError 400 that names what cannot be read."""
     window = paging.window(asked.parameters)
     page = read_page(
@@ -156,7 +156,7 @@ def page_of(
 
 def envelope(
     asked: Api2Request,
-    page: Page,
+    page: ListingPage,
     window: paging.Window,
     values: Sequence[Json],
     synced_at: str | None,

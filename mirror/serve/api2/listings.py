@@ -9,10 +9,10 @@ from typing import Any
 from mirror.queries import sources
 from mirror.queries.accounts import ANY_UPSTREAM
 from mirror.queries.caller import Caller
-from mirror.queries.refs import Kind
+from mirror.queries.refs import RefKind
 from mirror.queries.rows import FLAGS
 from mirror.queries.visibility import forks_count, parent_is_told
-from mirror.serve.api2.paging import Listing, Order
+from mirror.serve.api2.paging import Listing, SortOrder
 from mirror.serve.api2.query_sql import Field
 
 ROLES = ("member", "contributor", "admin", "owner")
@@ -104,7 +104,7 @@ _REF = {
     "date": Field("date", "date"),
     "tagger.raw": Field("tagger"),
 }
-_BY_USERNAME = Order("u.username COLLATE NOCASE")
+_BY_USERNAME = SortOrder("u.username COLLATE NOCASE")
 
 
 def _repository_fields(caller: Caller) -> dict[str, Field]:
@@ -125,7 +125,7 @@ def _prefixed(prefix: str, fields: dict[str, Field]) -> dict[str, Field]:
 def repositories(caller: Caller, **narrowed: Any) -> Listing:
     """List repositories that a caller may see, the oldest first; narrowed as `sources.repositories` says."""
     source = sources.repositories(caller, **narrowed)
-    return Listing(source=source, fields=_repository_fields(caller), default=Order("r.created_at"))
+    return Listing(source=source, fields=_repository_fields(caller), default=SortOrder("r.created_at"))
 
 
 def own_repositories(caller: Caller) -> Listing:
@@ -134,7 +134,7 @@ def own_repositories(caller: Caller) -> Listing:
         "permission": Field(f"({sources.REPOSITORY_PERMISSION})"),
         **_prefixed("repository", {name: _REPOSITORY[name] for name in ("uuid", "full_name", "name")}),
     }
-    order = Order("r.full_name COLLATE NOCASE")
+    order = SortOrder("r.full_name COLLATE NOCASE")
     return Listing(source=sources.own_repositories(caller), fields=fields, default=order)
 
 
@@ -156,19 +156,19 @@ def own_workspaces(caller: Caller, *, administrator: bool | None = None) -> List
 def members(workspace: int, member: int | None = None) -> Listing:
     """List the members of a workspace, or the membership of one of them."""
     fields = {"permission": Field("m.permission"), **_prefixed("user", _USER)}
-    return Listing(source=sources.members(workspace, member), fields=fields, default=Order("m.user_id"))
+    return Listing(source=sources.members(workspace, member), fields=fields, default=SortOrder("m.user_id"))
 
 
 def watchers(repository: int) -> Listing:
     """List who follows a repository."""
-    return Listing(source=sources.watchers(repository), fields=_USER, default=Order("f.user_id"))
+    return Listing(source=sources.watchers(repository), fields=_USER, default=SortOrder("f.user_id"))
 
 
-def refs(repository: int, *kinds: Kind) -> Listing:
+def refs(repository: int, *kinds: RefKind) -> Listing:
     """List branches, tags or both, in the byte order of their names, as Bitbucket does."""
     return Listing(
         source=sources.refs(repository, *kinds),
         fields=_REF,
         sorts={"name": "mirror_natural(name)"},
-        default=Order("name"),
+        default=SortOrder("name"),
     )

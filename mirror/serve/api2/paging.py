@@ -106,7 +106,7 @@ def _invalid(name: str) -> ApiError:
     return ApiError(400, f"Invalid {name}")
 
 
-class Order(msgspec.Struct, frozen=True):
+class SortOrder(msgspec.Struct, frozen=True):
     """An order: by an expression, then by the listing's keys, all in one direction."""
 
     sql: str
@@ -122,10 +122,10 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     source: Source
     fields: Mapping[str, Field]
     sorts: Mapping[str, str] = {}
-    default: Order
+    default: SortOrder
 
 
-class Page(msgspec.Struct, frozen=True, kw_only=True):
+class ListingPage(msgspec.Struct, frozen=True, kw_only=True):
     """The rows of a page, and the position behind its last one if there are more.
 
     `first_beyond` is the sort value of the first row that is not on the page.
@@ -137,7 +137,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     size: int | None = None
 
 
-def order_of(listing: Listing, sort: str | None) -> Order:
+def order_of(listing: Listing, sort: str | None) -> SortOrder:
     """Read the `sort` parameter; raises ApiError 400 that names what cannot be sorted by."""
     if not sort:
         return listing.default
@@ -147,7 +147,7 @@ def order_of(listing: Listing, sort: str | None) -> Order:
     if sql is None:
         known = ", ".join(sorted({*listing.fields, *listing.sorts}))
         raise ApiError(400, f"Invalid sort: {name[:100]}", detail=f"Here one can sort by {known}.")
-    return Order(sql, sort.startswith("-"))
+    return SortOrder(sql, sort.startswith("-"))
 
 
 def queried(listing: Listing, query: str | None) -> Condition | None:
@@ -165,10 +165,10 @@ def read_page(
     listing: Listing,
     window: Window,
     *,
-    order: Order,
+    order: SortOrder,
     query: Condition | None,
     counted: bool = True,
-) -> Page:
+) -> ListingPage:
     """Read a page; one row more than asked for tells whether there is another one."""
     source = listing.source
     where = f"{source.where} AND {query.sql}" if query else source.where
@@ -187,7 +187,7 @@ def read_page(
             break
     width = 1 + len(keys)
     rows, beyond = found[: window.length], found[window.length :]
-    return Page(
+    return ListingPage(
         rows=[row[width:] for row in rows],
         next=tuple(rows[-1][:width]) if beyond else None,
         first_beyond=beyond[0][0] if beyond else None,
@@ -211,7 +211,7 @@ def _size(
     return int(fetch_value(connection, f"SELECT count(*) FROM {source.table} WHERE {where}", values))
 
 
-def segments(order: Order, keys: Sequence[str], window: Window) -> list[tuple[str, Values]]:
+def segments(order: SortOrder, keys: Sequence[str], window: Window) -> list[tuple[str, Values]]:
     """Return the conditions under which rows come behind a position, one after the other.
 
     First those of the same value, then those of greater ones, then nulls, which come first upwards and last
@@ -234,5 +234,5 @@ def segments(order: Order, keys: Sequence[str], window: Window) -> list[tuple[st
     return found
 
 
-def _directed(order: Order, keys: Sequence[str]) -> str:
+def _directed(order: SortOrder, keys: Sequence[str]) -> str:
     return ", ".join(f"{one} DESC" if order.descending else one for one in [order.sql, *keys])

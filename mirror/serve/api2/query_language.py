@@ -22,7 +22,7 @@ LONGEST = 8000
 DEEPEST = 40
 MOST_COMPARISONS = 100
 
-Kind = Literal["text", "number", "date", "boolean", "null"]
+LiteralKind = Literal["text", "number", "date", "boolean", "null"]
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+)
@@ -34,7 +34,7 @@ _TOKEN = re.compile(
     |   (?P<word>[A-Za-z_][\w.]*)""",
     re.VERBOSE | re.ASCII | re.DOTALL,
 )
-_WORDS: dict[str, tuple[Kind, bool | None]] = {
+_WORDS: dict[str, tuple[LiteralKind, bool | None]] = {
     "true": ("boolean", True),
     "false": ("boolean", False),
     "null": ("null", None),
@@ -48,7 +48,7 @@ class QueryError(ValueError):
 class Value(msgspec.Struct, frozen=True):
     """A literal: what kind it was written as, and the text of it (a string's without its quotes)."""
 
-    kind: Kind
+    kind: LiteralKind
     text: str
 
 
@@ -60,19 +60,19 @@ class Comparison(msgspec.Struct, frozen=True):
     values: tuple[Value, ...]
 
 
-class Every(msgspec.Struct, frozen=True):
+class AllOf(msgspec.Struct, frozen=True):
     """Parts that all hold."""
 
     parts: tuple["Expression", ...]
 
 
-class Either(msgspec.Struct, frozen=True):
+class AnyOf(msgspec.Struct, frozen=True):
     """Parts of which one holds at least."""
 
     parts: tuple["Expression", ...]
 
 
-Expression = Comparison | Every | Either
+Expression = Comparison | AllOf | AnyOf
 
 
 class _Token(NamedTuple):
@@ -120,13 +120,13 @@ class _Parser:
         parts = [self._every(depth)]
         while self._takes_word("or"):
             parts.append(self._every(depth))
-        return parts[0] if len(parts) == 1 else Either(tuple(parts))
+        return parts[0] if len(parts) == 1 else AnyOf(tuple(parts))
 
     def _every(self, depth: int) -> Expression:
         parts = [self._term(depth)]
         while self._takes_word("and"):
             parts.append(self._term(depth))
-        return parts[0] if len(parts) == 1 else Every(tuple(parts))
+        return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
 
     def _term(self, depth: int) -> Expression:
         if depth > DEEPEST:

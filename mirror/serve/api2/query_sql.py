@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from mirror.serve.api2.query_language import Comparison, Every, Expression, QueryError, Value, parse
+from mirror.serve.api2.query_language import AllOf, Comparison, Expression, QueryError, Value, parse
 from mirror.times import normalised
 
 Values = dict[str, Any]
@@ -80,7 +80,7 @@ class _Compiler:
         """Write any expression."""
         if isinstance(part, Comparison):
             return self._comparison(part)
-        joint = " AND " if isinstance(part, Every) else " OR "
+        joint = " AND " if isinstance(part, AllOf) else " OR "
         return "(" + joint.join(self.expression(one) for one in part.parts) + ")"
 
     def _comparison(self, one: Comparison) -> str:

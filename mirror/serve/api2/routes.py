@@ -8,7 +8,7 @@ import sqlite3
 
 from mirror.queries import accounts
 from mirror.queries.caller import Caller
-from mirror.queries.refs import Kind, ref_named
+from mirror.queries.refs import RefKind, ref_named
 from mirror.queries.repositories import repositories_by_ids
 from mirror.queries.rows import AccountRow, RefRow, RepositoryRow
 from mirror.queries.visibility import may_see_members
@@ -211,7 +211,7 @@ def _with_refs(connection: sqlite3.Connection, asked: Api2Request) -> Repository
     return row
 
 
-def _refs(connection: sqlite3.Connection, asked: Api2Request, *kinds: Kind) -> Answer:
+def _refs(connection: sqlite3.Connection, asked: Api2Request, *kinds: RefKind) -> Answer:
     row = _with_refs(connection, asked)
     page, window = page_of(connection, asked, listings.refs(row.id, *kinds))
     shapes = asked.shapes
@@ -234,7 +234,7 @@ def tags(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     return _refs(connection, asked, "tag")
 
 
-def _ref(connection: sqlite3.Connection, asked: Api2Request, kind: Kind) -> Answer:
+def _ref(connection: sqlite3.Connection, asked: Api2Request, kind: RefKind) -> Answer:
     row, name = _with_refs(connection, asked), asked.names[2]
     found = ref_named(connection, kind, row.id, name)
     if found is None:

@@ -20,7 +20,7 @@ _PLAIN = re.compile(r"[\w./~-]*", re.ASCII)
 _UUID = re.compile(r"\{[\w-]*\}", re.ASCII)
 
 
-class Links(msgspec.Struct, frozen=True):
+class ApiLinks(msgspec.Struct, frozen=True):
     """Makes links for one request: to its API, at `api`, and to the pages for people, at `origin`."""
 
     origin: str
@@ -82,7 +82,7 @@ def avatar(href: str | None) -> Json:
 class AccountShapes:
     """Shapes with links for one request."""
 
-    def __init__(self, links: Links) -> None:
+    def __init__(self, links: ApiLinks) -> None:
         self._links = links
 
     def account(self, row: AccountRow) -> Json:
@@ -198,7 +198,7 @@ _CHILDREN = ("pullrequests", "commits", "forks", "watchers", "downloads", "hooks
 class Shapes(AccountShapes):
     """Shapes for one request; `whole` where nothing is picked out of the links in them."""
 
-    def __init__(self, links: Links, *, whole: bool = False) -> None:
+    def __init__(self, links: ApiLinks, *, whole: bool = False) -> None:
         super().__init__(links)
         self._stencil = _stencil(links) if whole else None
         self._shared = dict[int, tuple[Json, Json]]()
@@ -353,7 +353,7 @@ class Shapes(AccountShapes):
         return {**_links_of_repository(self._links, row.full_name), **own}
 
 
-def _links_of_repository(links: Links, full_name: str) -> Json:
+def _links_of_repository(links: ApiLinks, full_name: str) -> Json:
     """Return the links that a repository's name makes."""
     here = links.repository(full_name)
     return {
@@ -374,7 +374,7 @@ class _Stencil:
 
     _HOLE = "hole~hole/hole~hole"
 
-    def __init__(self, links: Links) -> None:
+    def __init__(self, links: ApiLinks) -> None:
         text = msgspec.json.encode(_links_of_repository(links, self._HOLE))
         self._parts = (text.removesuffix(b"}") + b",").split(self._HOLE.encode())
 
@@ -387,7 +387,7 @@ _stencil = lru_cache(maxsize=64)(_Stencil)
 
 
 @lru_cache(maxsize=2048)
-def _owned_by(links: Links, owner: AccountRow) -> tuple[Json, Json]:
+def _owned_by(links: ApiLinks, owner: AccountRow) -> tuple[Json, Json]:
     """Return the account and the workspace of an owner, which rows of a page share; not to be changed."""
     shapes = Shapes(links)
     return shapes.owner(owner), shapes.short_workspace(owner)
@@ -395,7 +395,7 @@ def _owned_by(links: Links, owner: AccountRow) -> tuple[Json, Json]:
 
 @lru_cache(maxsize=2048)
 def _project(
-    links: Links, owner: str | None, key: str | None, name: str | None, uuid: str | None
+    links: ApiLinks, owner: str | None, key: str | None, name: str | None, uuid: str | None
 ) -> Json | None:
     """Return a project, which many repositories share; not to be changed."""
     if key is None and name is None and uuid is None:

@@ -15,7 +15,7 @@ from mirror.serve import auth
 from mirror.serve.database import mirror_named
 from mirror.serve.exchange import mirror_of
 from mirror.serve.pages.filters import ago, shortened
-from mirror.serve.pages.urls import Links, assets
+from mirror.serve.pages.urls import SiteLinks, assets
 from mirror.times import utc_now
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def cell(datasette: "Datasette", database: str, column: str, row: Any, value: An
         return None
     keys = ("repository_id", "id") if column in REPOSITORIES else ("id",) if column == "username" else ()
     row_id = next((row[key] for key in keys if key in row.keys()), 0)  # noqa: SIM118 - rows iterate values
-    links = Links(datasette.urls.path, database)
+    links = SiteLinks(datasette.urls.path, database)
     to = links.repository(value, row_id) if column in REPOSITORIES else links.owner(value, row_id)
     if not row_id and urlsplit(to).path.endswith(("/-/r", "/-/u")):
         return None  # a name that fits into no address, of a row whose number nobody said
@@ -95,7 +95,7 @@ async def foot(
             "is_open": is_open,
         },
         "assets": {name: datasette.urls.path(one.address) for name, one in assets().items()},
-        "links": Links(datasette.urls.path, str(found.route or found.name)),
+        "links": SiteLinks(datasette.urls.path, str(found.route or found.name)),
     }
 
 

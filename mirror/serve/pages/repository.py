@@ -68,7 +68,7 @@ class AgedRef(NamedTuple):
     bar: int | None
 
 
-def _refs(connection: sqlite3.Connection, visit: Visit, row_id: int, kind: refs.Kind) -> dict[str, Any]:
+def _refs(connection: sqlite3.Connection, visit: Visit, row_id: int, kind: refs.RefKind) -> dict[str, Any]:
     """Read the refs that the page shows; the search and the order of a table are its own parameters."""
     said, table = visit.parameters, refs.TABLES[kind]
     order = said.get(f"{table}_by", "")

@@ -26,7 +26,7 @@ LONGEST = 500
 """Bytes of a name in a path; beyond it the number of its row stands in, since servers limit addresses."""
 
 
-class Links:
+class SiteLinks:
     """Addresses on this server; `base` puts Datasette's `base_url` before a path."""
 
     def __init__(self, base: Callable[[str], str], database: str) -> None:

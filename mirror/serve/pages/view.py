@@ -15,7 +15,7 @@ from mirror.serve import auth
 from mirror.serve.database import reading_for
 from mirror.serve.exchange import host_of, mirror_of, number_in, parameters_of, served_of, snapshot
 from mirror.serve.middleware import PAGE
-from mirror.serve.pages.urls import Links, assets
+from mirror.serve.pages.urls import SiteLinks, assets
 from mirror.serve.prefix import origin_of
 from mirror.serve.state import WAIT_SECONDS
 from mirror.times import utc_now
@@ -58,7 +58,7 @@ class Visit:
         self.caller = caller
         self.is_open = is_open
         self.now = utc_now()
-        self.links = Links(datasette.urls.path, str(database.route or database.name))
+        self.links = SiteLinks(datasette.urls.path, str(database.route or database.name))
         said = parameters_of(request)
         self.parameters = {name: value.replace("\x00", "") for name, value in said.items()}
 
@@ -80,7 +80,7 @@ class Visit:
 
     def is_open_in(self, connection: sqlite3.Connection) -> bool:
         """Tell whether tables are open to the visitor in the snapshot of a connection."""
-        asking = auth.Visitor(self.request.actor)
+        asking = auth.ActorVisitor(self.request.actor)
         return asking.sees_all(self.database.name) or not asking.lacks(connection, self.database.name)
 
     async def read(self, work: Callable[[sqlite3.Connection], Read], *, times: int = 1) -> Read:
@@ -126,7 +126,7 @@ async def rendered(
     database = mirror_of(request)
     known: dict[str, Any] = {
         "assets": {name: datasette.urls.path(one.address) for name, one in assets().items()},
-        "links": Links(datasette.urls.path, str(database.route or database.name) if database else ""),
+        "links": SiteLinks(datasette.urls.path, str(database.route or database.name) if database else ""),
         "now": utc_now(),
         "visit": None,
     }
