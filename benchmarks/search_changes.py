@@ -9,7 +9,7 @@ from typing import Any
 
 from search_corpus import Named, make_names
 
-from mirror.search.index.maintain import update_after_page
+from mirror.search.index.backlog import update_after_page
 from mirror.store import Store
 
 MOMENT = "2026-01-01T00:00:00.000000Z"

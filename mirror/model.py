@@ -103,6 +103,11 @@ class Repository(msgspec.Struct, frozen=True, kw_only=True):
     created_at: str | None = None
     updated_at: str | None = None
 
+    @property
+    def key(self) -> "RepositoryKey":
+        """What the upstream needs to be asked about it again."""
+        return RepositoryKey(uuid=self.uuid, full_name=self.full_name, scm=self.scm)
+
 
 FORK_POLICIES = ("allow_forks", "no_public_forks", "no_forks")
 

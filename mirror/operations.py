@@ -18,8 +18,9 @@ from mirror.errors import ConfigError, Interrupted
 from mirror.report import Reporter, Silent, Summary
 from mirror.sandbox import Sandbox, World, running
 from mirror.store import Store
-from mirror.store.files import damage_explained, sync_lock
+from mirror.store.files import damage_explained
 from mirror.store.ledger import RequestLedger
+from mirror.store.lock import sync_lock
 from mirror.store.runs import add_answers, merge_watch_runs
 from mirror.sync.crawl import Run, sync_upstream
 from mirror.sync.plan import Plan, plan_upstream

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from mirror.model import Member, Owner, Ref, Repository
 from mirror.store import Store
+from mirror.store.changes import reopen
 from mirror.store.failures import Failure, Failures
 from mirror.store.owners import save_members
 from mirror.store.refs import save_refs
-from mirror.store.repositories import mark_gone, reopen
+from mirror.store.repositories import mark_gone
 from mirror.times import from_text, to_text
 
 SEEN = "2026-11-01T12:00:00.000000Z"

@@ -15,9 +15,8 @@ GROUND = frozenset(
         "config_checks",
         "credentials",
         "errors",
-        "lenient_json",
+        "decoding",
         "model",
-        "ref_names",
         "settings",
         "times",
     )
@@ -26,7 +25,6 @@ GROUND = frozenset(
 
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
-    "file_modes": GROUND,
     "upstream": GROUND,
     "search": GROUND,
     "store": GROUND | {"search"},
@@ -40,7 +38,7 @@ MAY_IMPORT = {
     "operations": GROUND | {"report", "sandbox", "store", "sync", "upstream", "write"},
     "background": GROUND | {"observe", "operations", "queries", "report", "store", "sync"},
     "cli": GROUND
-    | {"background", "file_modes", "observe", "operations", "queries", "report", "sandbox"}
+    | {"background", "observe", "operations", "queries", "report", "sandbox"}
     | {"search", "serve", "store", "sync", "upstream", "write"},
     "__init__": frozenset[str](),
     "__main__": frozenset({"cli"}),

@@ -17,7 +17,7 @@ from mirror.background.triggers import next_time, trigger_of
 from mirror.config import AlertConfig, Config, from_toml
 from mirror.errors import ConfigError
 from mirror.store import Store
-from mirror.store.files import service_runs
+from mirror.store.lock import service_runs
 from mirror.store.runs import finish_run, start_run
 from mirror.times import to_text
 

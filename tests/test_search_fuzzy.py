@@ -7,7 +7,7 @@ import pytest
 from search_oracle import Playground
 
 from mirror.search import search
-from mirror.search.index.maintain import rebuild_index
+from mirror.search.index.backlog import rebuild_index
 
 
 def plain_distance(one: str, other: str) -> int:

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from search_oracle import MOMENTS, OWNERS, Playground, naive
 
 from mirror.search import search
-from mirror.search.index.backlog import prepare_pending
+from mirror.search.index.backlog import apply_backlog, prepare_pending, rebuild_index
 from mirror.search.index.check import check_index
-from mirror.search.index.maintain import apply_backlog, rebuild_index
 
 STORABLE = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 SHARED = st.text("ab-É ﬁ\0%_\\B\t", max_size=5)

@@ -15,7 +15,7 @@ from mirror.model import Owner, Repository
 from mirror.search import search
 from mirror.search.index import check_index, flush_step, update_after_page
 from mirror.search.index import format as index_format
-from mirror.search.index.maintain import FLUSH_FROM
+from mirror.search.index.backlog import FLUSH_FROM
 from mirror.store import Store
 
 OWNER = Owner(uuid="ann", username="ann")

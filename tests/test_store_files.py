@@ -10,7 +10,7 @@ from older_files import MIGRATIONS, older
 
 from mirror.errors import StoreLocked
 from mirror.store import Store
-from mirror.store.files import is_syncing, service_mark, service_runs, sync_lock
+from mirror.store.lock import is_syncing, service_mark, service_runs, sync_lock
 
 
 def opened(path: Path) -> int:

@@ -13,10 +13,10 @@ import pytest
 from cli_runner import Folder
 
 from mirror.config import from_toml, read_config
+from mirror.config_checks import open_files
 from mirror.errors import ConfigError
-from mirror.file_modes import open_files
 from mirror.store import Store
-from mirror.store.files import sync_lock
+from mirror.store.lock import sync_lock
 
 KILLED = """
 import os, signal, sys

@@ -12,8 +12,8 @@ from mirror.search import search
 from mirror.search.index import check_index
 from mirror.store import Store
 from mirror.store import migrations as schema
+from mirror.store.changes import CLOSED
 from mirror.store.files import open_reader
-from mirror.store.repositories import CLOSED
 
 
 @pytest.mark.parametrize("up_to", MIGRATIONS[:-1])

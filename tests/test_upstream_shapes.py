@@ -7,8 +7,8 @@ import msgspec
 import pytest
 from upstream_fakes import recorded
 
+from mirror.decoding import decoded_bytes
 from mirror.errors import UpstreamShapeError
-from mirror.lenient_json import decoded_bytes
 from mirror.model import Owner, Ref, Repository
 from mirror.upstream import cloud_decode as decode
 from mirror.upstream.response import shown, shown_url

@@ -13,8 +13,8 @@ import pytest
 from sync_harness import START
 from webhook_client import NEW, NEWER, OLD, SECRET, SOME, WebhookClient, body_of, signature
 
+from mirror.decoding import decoded_bytes
 from mirror.errors import StoreError
-from mirror.lenient_json import decoded_bytes
 from mirror.model import Ref
 from mirror.serve.state import served
 from mirror.serve.webhook_events import read_event

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from webhook_client import NEW, OLD, body_of
 
-from mirror import ref_names as git_names
+from mirror.decoding import ref_name
 from mirror.serve.exchange import ApiError
 from mirror.serve.webhook_events import Malformed, read_event
 from mirror.serve.webhooks import verify
@@ -191,10 +191,10 @@ def test_a_name_is_refused_where_git_refuses_it() -> None:
     for name in NAMES:
         done = subprocess.run(["git", "check-ref-format", f"refs/heads/{name}"], check=False)
         with contextlib.nullcontext() if done.returncode == 0 else pytest.raises(ValueError, match="git"):
-            assert git_names.ref_name(name) == name
+            assert ref_name(name) == name
     for name in ("a" * 256, "ü" * 128, "a/" * 2_500 + "b"):
         with pytest.raises(ValueError, match="git"):
-            git_names.ref_name(name)
+            ref_name(name)
 
 
 @pytest.mark.parametrize("datacenter", [False, True])

@@ -30,7 +30,7 @@ from mirror.observe.alerts import Alerts
 from mirror.observe.health import file_health
 from mirror.observe.logs import log_run
 from mirror.report import Reporter, Summary
-from mirror.store.files import service_mark
+from mirror.store.lock import service_mark
 from mirror.times import Clock, utc_now
 
 DEFAULTS = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}

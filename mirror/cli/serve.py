@@ -17,8 +17,8 @@ from mirror.background import Background
 from mirror.cli.main import configured, errors
 from mirror.cli.output import TerminalProgress
 from mirror.config import Config
+from mirror.config_checks import warn_of_open_files
 from mirror.credentials import read_secret
-from mirror.file_modes import warn_of_open_files
 from mirror.observe.logs import Logged, secrets_of, set_up
 from mirror.operations import accounts, built_in_sandbox
 from mirror.report import Reporter

@@ -20,14 +20,15 @@ from mirror.cli.output import (
     print_status,
     print_summary,
 )
+from mirror.config_checks import warn_of_open_files
 from mirror.errors import ConfigError, Interrupted, StoreError, StoreLocked
-from mirror.file_modes import warn_of_open_files
 from mirror.observe.alerts import Alerts
 from mirror.observe.logs import Logged, log_run, secrets_of, set_up
 from mirror.operations import SyncOptions, accounts, built_in_sandbox, plan_all, sync_all, verify_all
 from mirror.queries.status import read_status
-from mirror.store.files import damage_explained, is_syncing, open_reader, service_runs
+from mirror.store.files import damage_explained, open_reader
 from mirror.store.integrity import check_file
+from mirror.store.lock import is_syncing, service_runs
 from mirror.store.runs import ENDED_UNSEEN
 from mirror.times import utc_now
 

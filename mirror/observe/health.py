@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 
 from mirror.errors import StoreError
-from mirror.store.clock_ahead import latest_ahead
 from mirror.store.cursors import Cursors
 from mirror.store.files import open_reader
+from mirror.store.repair import latest_ahead
 from mirror.times import age_text, from_text, to_text
 
 PATIENCE = timedelta(days=2)

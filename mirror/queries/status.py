@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from mirror.store.clock_ahead import SKEW, latest_ahead
 from mirror.store.cursors import Cursors
+from mirror.store.repair import SKEW, latest_ahead
 from mirror.times import from_text, to_text
 
 HOUR = timedelta(hours=1)

@@ -4,8 +4,7 @@
 to SQL. They work on any connection to a mirror, also a read-only one while a sync writes.
 """
 
-from mirror.search.find import SearchResult, search
-from mirror.search.highlight import highlight_ranges
-from mirror.search.sql_functions import register
+from mirror.search.find import SearchResult, register, search
+from mirror.search.names import highlight_ranges
 
 __all__ = ["SearchResult", "highlight_ranges", "register", "search"]

@@ -6,8 +6,7 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 
 import msgspec
 
-from mirror.search.index.format import COLLECTIONS, GONE_PRIVATE, GONE_PUBLIC, PRIVATE, PUBLIC
-from mirror.search.names import normalise
+from mirror.search.names import COLLECTIONS, GONE_PRIVATE, GONE_PUBLIC, PRIVATE, PUBLIC, normalise
 
 _ODD_OWNERS = "SELECT id, username FROM users WHERE username GLOB '*[^!-~]*'"
 _OWNERS_FROM = """SELECT id, username FROM users

@@ -9,9 +9,8 @@ from typing import TypeVar
 
 import msgspec
 
-from mirror.lenient_json import decoded_bytes
+from mirror.decoding import decoded_bytes, object_id, ref_name
 from mirror.model import Ref, RefKind
-from mirror.ref_names import object_id, ref_name
 from mirror.store.webhooks import RefUpdate, RepositoryEvent
 from mirror.times import normalised
 

@@ -11,10 +11,10 @@ from sqlite_utils import Database
 
 from mirror.model import Owner, Repository
 from mirror.search.index import flush_step, rebuild_index, update_after_page
+from mirror.store.changes import Change, close
 from mirror.store.files import PRIVATE, explained, open_writer
-from mirror.store.identities import told_apart
 from mirror.store.owners import save_owner
-from mirror.store.repositories import Change, SavedRepositories, close, save_repositories
+from mirror.store.repositories import SavedRepositories, save_repositories, told_apart
 
 Row = TypeVar("Row")
 Values: TypeAlias = Sequence[Any] | dict[str, Any]
@@ -126,7 +126,7 @@ class Store:
     ) -> SavedRepositories:
         """Write a page of repositories with their owners, and record what changed.
 
-        Rows that cannot be told from others (`mirror.store.identities`) are returned as `refused`.
+        Rows that cannot be told from others (`mirror.store.repositories`) are returned as `refused`.
         """
         with self.transaction():
             rows, refused = told_apart(self.connection, upstream_id, rows)

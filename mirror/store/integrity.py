@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from mirror.search.index import check_index
 from mirror.store import Store
-from mirror.store.files import damage_explained, open_reader, sync_lock
+from mirror.store.files import damage_explained, open_reader
+from mirror.store.lock import sync_lock
 
 MOST = 20
 

@@ -3,9 +3,9 @@
 import sqlite3
 from collections.abc import Iterable
 
-from mirror.model import Member, Owner
-from mirror.store.identities import adopt_owner
-from mirror.store.repositories import Change
+from mirror.model import NAMED, Member, Owner
+from mirror.store.changes import Change
+from mirror.store.repair import give_uuid
 
 _SAVE_OWNER = """
     INSERT INTO users (upstream_id, uuid, username, display_name, first_name, last_name, nickname,
@@ -37,7 +37,7 @@ def save_owner(
     A namespace outweighs a nickname: the name of an owner is not replaced by the one in a list of members.
     """
     if is_owner:
-        adopt_owner(connection, upstream_id, owner)
+        _adopt(connection, upstream_id, owner)
     find = "SELECT id, username, is_owner FROM users WHERE upstream_id = ? AND uuid = ?"
     before = connection.execute(find, (upstream_id, owner.uuid)).fetchone()
     values = {field: getattr(owner, field) for field in owner.__struct_fields__}
@@ -48,6 +48,18 @@ def save_owner(
     if before and before[2] and is_owner and before[1] != name:
         return user_id, [Change("owner_renamed", user_id=user_id, old=before[1], new=name)]
     return user_id, []
+
+
+def _adopt(connection: sqlite3.Connection, upstream_id: int, owner: Owner) -> None:
+    """Give an owner that is known by name alone the uuid of the owner of this name."""
+    if owner.username is None or owner.uuid.startswith(NAMED):
+        return
+    found = connection.execute(
+        "SELECT id FROM users WHERE upstream_id = ? AND uuid = ?",
+        (upstream_id, f"{NAMED}{owner.username.lower()}"),
+    ).fetchone()
+    if found:
+        give_uuid(connection, "users", upstream_id, found[0], owner.uuid)
 
 
 def save_members(

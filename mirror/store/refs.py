@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from mirror.model import Ref
-from mirror.store.repositories import Change, ref_changes
+from mirror.store.changes import Change, ref_changes
 
 _COMMON = (
     "target_hash", "target_date", "target_author", "target_author_name", "target_author_uuid",

@@ -3,132 +3,22 @@
 The page is compared with the rows in the file, then written with three prepared statements: for new rows, for
 changed ones, and for the rest.
 
-This file also decides which part of a repository's history is public: changes recorded while it was private
-stay hidden (`public_from`).
+One repository is one row. Where an upstream gives uuids, a row without one is refused: saved by its name, it
+would be a second row of the same repository that nothing keeps current.
 """
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from mirror.model import Repository
-from mirror.store.audit import recently_written
+import msgspec
+
+from mirror.model import NAMED, Repository
+from mirror.store.changes import SAID, Change, recently_written, repository_changes
 from mirror.store.cursors import Cursors
-from mirror.store.identities import Refused, adopt_repositories
-
-SAID = tuple(
-    field for field in Repository.__struct_fields__ if field not in {"uuid", "owner", "tells_main_branch"}
-)
-"""Columns that come from the upstream, named as in `mirror.model.Repository`."""
-
-_NOT_DESCRIBED = {
-    "slug", "full_name", "is_private", "size", "parent_uuid", "parent_full_name", "followers_count",
-    "forks_count", "project_name", "project_uuid", "avatar_url", "clone_https", "clone_ssh", "created_at",
-    "updated_at",
-}  # fmt: skip
-DESCRIBED = tuple(column for column in SAID if column not in _NOT_DESCRIBED)
-"""Columns whose changes are recorded; sizes, counts and update times move with every push.
-
-The name of a parent is not among them: edits are visible to everybody, and a parent may be private.
-"""
-
-
-class Change(NamedTuple):
-    """One line of the table `changes`; `repository_id` or `user_id` says what it is about."""
-
-    kind: str
-    repository_id: int | None = None
-    user_id: int | None = None
-    ref: str | None = None
-    old: str | None = None
-    new: str | None = None
-
-
-def repository_changes(
-    repository_id: int, old: Mapping[str, Any], new: Mapping[str, Any]
-) -> Iterator[Change]:
-    """Compare two rows of `repositories`; both map column names to values.
-
-    `made_public` comes last: the changes before it compare with the private row, and stay hidden.
-    """
-    if old["deleted_at"] is not None:
-        yield Change("restored", repository_id, old=old["gone_reason"], new=new["full_name"])
-    if old["full_name"] != new["full_name"]:
-        kind = "renamed" if old["owner_id"] == new["owner_id"] else "transferred"
-        yield Change(kind, repository_id, old=old["full_name"], new=new["full_name"])
-    differing = [column for column in DESCRIBED if old[column] != new[column]]
-    moved = [column for column in differing if not _became_known(old, new, column)]
-    if moved:
-        yield Change(
-            "updated",
-            repository_id,
-            old=json.dumps({column: old[column] for column in moved}, ensure_ascii=False),
-            new=json.dumps({column: new[column] for column in moved}, ensure_ascii=False),
-        )
-    if bool(old["is_private"]) != bool(new["is_private"]):
-        yield Change("made_private" if new["is_private"] else "made_public", repository_id)
-
-
-def _became_known(old: Mapping[str, Any], new: Mapping[str, Any], column: str) -> bool:
-    """Tell whether a flag is off that was unknown: a new column would else make every row a change."""
-    return old[column] is None and new[column] is False
-
-
-def ref_changes(
-    repository_id: int, kind: str, old: Mapping[str, str], new: Mapping[str, str], *, complete: bool
-) -> Iterator[Change]:
-    """Compare the refs of one kind, name to hash; only if `complete`, missing ones are deletions."""
-    for name, target in new.items():
-        if name not in old:
-            yield Change(f"{kind}_created", repository_id, ref=name, new=target)
-        elif old[name] != target:
-            yield Change(f"{kind}_moved", repository_id, ref=name, old=old[name], new=target)
-    if complete:
-        for name in old.keys() - new.keys():
-            yield Change(f"{kind}_deleted", repository_id, ref=name, old=old[name])
-
-
-CLOSED = 2**63 - 1
-"""The `public_from` that no change is above."""
-
-_CLOSE = f"""UPDATE repositories SET refs_stale = max(refs_stale, :with_refs), public_from = iif(:with_refs
-        OR EXISTS (SELECT 1 FROM branches WHERE repository_id = :id)
-        OR EXISTS (SELECT 1 FROM tags WHERE repository_id = :id),
-    {CLOSED}, (SELECT coalesce(max(id), 0) FROM changes)) WHERE id = :id"""
-_OPEN = """UPDATE repositories SET public_from = (SELECT coalesce(max(id), 0) FROM changes) WHERE id = ?"""
-
-
-def close(connection: sqlite3.Connection, published: Iterable[int], *, with_refs: bool) -> None:
-    """Hide the history of repositories that were just made public; call it once their changes are saved.
-
-    It stays closed until their refs have been listed again. Where no refs are in the file and none are
-    mirrored (`with_refs`), only the changes until now are hidden.
-    """
-    values = [{"id": repository_id, "with_refs": int(with_refs)} for repository_id in published]
-    connection.executemany(_CLOSE, values)
-
-
-def reopen(connection: sqlite3.Connection, repository_id: int, *, listed_since: str) -> None:
-    """Show what is recorded from now on, if a repository is closed and all its refs were read since.
-
-    `listed_since` is when their listing began. If that was before the repository was made public, they are
-    listed again.
-    """
-    closed = connection.execute(
-        "SELECT 1 FROM repositories WHERE id = ? AND public_from = ?", (repository_id, CLOSED)
-    ).fetchone()
-    if closed is None:
-        return
-    published_at = connection.execute(
-        "SELECT max(at) FROM changes WHERE repository_id = ? AND kind = 'made_public'", (repository_id,)
-    ).fetchone()[0]
-    if listed_since >= (published_at or ""):
-        connection.execute(_OPEN, (repository_id,))
-    else:
-        connection.execute("UPDATE repositories SET refs_stale = 1 WHERE id = ?", (repository_id,))
-
+from mirror.store.repair import give_uuid
 
 KEPT_WHEN_UNSAID = ("followers_count", "forks_count")
 """Counts that only some answers carry: None there does not erase what another answer had."""
@@ -147,6 +37,13 @@ _ADOPT = """UPDATE repositories INDEXED BY repositories_orphan
     SET parent_id = (SELECT p.id FROM repositories p
         WHERE p.upstream_id = repositories.upstream_id AND p.uuid = repositories.parent_uuid)
     WHERE parent_id IS NULL AND upstream_id = ? AND parent_uuid IN (SELECT value FROM json_each(?))"""
+
+
+class Refused(NamedTuple):
+    """A row that is not written, and why."""
+
+    row: Repository
+    why: str
 
 
 class SavedRepositories(NamedTuple):
@@ -295,3 +192,71 @@ def mark_gone(
     connection.execute("DELETE FROM sync_failures WHERE repository_id = ?", (repository_id,))
     name = connection.execute("SELECT full_name FROM repositories WHERE id = ?", (repository_id,)).fetchone()
     return [Change("deleted", repository_id, old=name[0], new=reason)]
+
+
+def is_named(identity: str) -> bool:
+    """Tell whether an identity is nothing but a name."""
+    return identity.startswith(NAMED)
+
+
+def known_by_uuid(connection: sqlite3.Connection, upstream_id: int, names: Iterable[str]) -> set[str]:
+    """Return those of some namespaces, in lower case, whose owner is known by an identity of its own."""
+    found = connection.execute(
+        """SELECT username, uuid FROM users WHERE upstream_id = ? AND is_owner
+           AND username COLLATE NOCASE IN (SELECT value FROM json_each(?))""",
+        (upstream_id, json.dumps(sorted(names))),
+    )
+    return {name.lower() for name, uuid in found if not is_named(uuid)}
+
+
+def told_apart(
+    connection: sqlite3.Connection, upstream_id: int, rows: Iterable[Repository]
+) -> tuple[list[Repository], list[Refused]]:
+    """Split a page into rows that can be told from all others, each of them once, and those that cannot.
+
+    Two rows of one identity and one name are one row, private if either says so. Two of one identity and
+    two names are two repositories: the first is kept, and private if the second is.
+    """
+    page, refused = dict[str, Repository](), list[Refused]()
+    for row in _with_uuids(connection, upstream_id, list(rows), refused):
+        first = page.get(row.uuid)
+        kept = row
+        if first is not None and first.full_name.lower() != row.full_name.lower():
+            kept = first
+            refused.append(Refused(row, f"it has the uuid of {first.full_name}, which is on the same page"))
+        if first is not None and (first.is_private or row.is_private):
+            kept = msgspec.structs.replace(kept, is_private=True)
+        page[row.uuid] = kept
+    return list(page.values()), refused
+
+
+def _with_uuids(
+    connection: sqlite3.Connection, upstream_id: int, rows: list[Repository], refused: list[Refused]
+) -> Iterator[Repository]:
+    """Yield the rows but for those without uuid in a namespace that is known by one."""
+    unsure = {_namespace(row) for row in rows if is_named(row.uuid) or is_named(row.owner.uuid)}
+    sure = {_namespace(row) for row in rows if not is_named(row.owner.uuid)}
+    if unsure:
+        sure |= known_by_uuid(connection, upstream_id, unsure)
+    for row in rows:
+        if _namespace(row) not in sure or not (is_named(row.uuid) or is_named(row.owner.uuid)):
+            yield row
+        else:
+            whose = "no uuid" if is_named(row.uuid) else "no uuid of its workspace"
+            refused.append(Refused(row, f"it tells {whose}, though others of {_namespace(row)} have one"))
+
+
+def _namespace(row: Repository) -> str:
+    return row.full_name.partition("/")[0].lower()
+
+
+def adopt_repositories(connection: sqlite3.Connection, upstream_id: int, rows: Iterable[Repository]) -> None:
+    """Give living rows that are known by name alone the uuid of the row of the same name."""
+    names = {f"{NAMED}{row.full_name.lower()}": row.uuid for row in rows if not is_named(row.uuid)}
+    found = connection.execute(
+        """SELECT id, uuid FROM repositories
+           WHERE upstream_id = ? AND deleted_at IS NULL AND uuid IN (SELECT value FROM json_each(?))""",
+        (upstream_id, json.dumps(list(names))),
+    ).fetchall()
+    for row_id, name in found:
+        give_uuid(connection, "repositories", upstream_id, row_id, names[name])

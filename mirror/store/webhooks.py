@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mirror.model import Ref, RefKind
+from mirror.store.changes import Change
 from mirror.store.crawl_state import Hint
 from mirror.store.cursors import Cursors
 from mirror.store.refs import TABLES, let_be_read, write_refs
-from mirror.store.repositories import Change
 
 KEPT_HOURS = 24
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 from mirror.report import Summary
 from mirror.store.ledger import RequestLedger
-from mirror.sync.duplicates import merge_duplicates, uuid_steps
 from mirror.sync.engine import Step, run_steps
 from mirror.sync.hints import (
     drop_listed,
@@ -13,7 +12,7 @@ from mirror.sync.hints import (
     to_list_now,
     with_hints,
 )
-from mirror.sync.missing import absence_steps, close_absences, page_steps
+from mirror.sync.missing import absence_steps, close_absences, merge_duplicates, page_steps, uuid_steps
 from mirror.sync.preflight import check_caller, find_workspaces, forget_links, formerly_listed
 from mirror.sync.refs import count_stale, mark_old, refs_steps
 from mirror.sync.run import Run

@@ -117,7 +117,7 @@ class HintStep(Step):
                 make_tombstone(run, row_id, f"transferred to {answer.full_name}")
             if has_left or not run.with_refs:
                 return []
-            key = RepositoryKey(uuid=answer.uuid, full_name=answer.full_name, scm=answer.scm)
+            key = answer.key
             return [refs_anew(run, row_id, key)]
 
     def failed(self, error: MirrorError) -> Sequence[Step]:

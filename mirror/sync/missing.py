@@ -1,9 +1,11 @@
-"""What is missing: repositories that a full listing did not name, and pages that were skipped.
+"""What is missing: repositories that a full listing did not name, pages that were skipped, unknown uuids.
 
 A listing alone proves nothing: rows slip between pages, tokens lose rights, services fail. Only after a
 listing that was complete and without errors, and once the upstream has confirmed the credential again, each
 missing repository is asked for by its uuid. One that is not there becomes a tombstone with the reason; its
 row and refs stay. Too many at once need the operator's confirmation.
+
+Rows that earlier versions saved without a uuid are merged where it is known, else asked for by name.
 """
 
 import json
@@ -12,9 +14,10 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from mirror.errors import MirrorError, UpstreamRefused
-from mirror.model import Repository, RepositoryKey
+from mirror.model import NAMED, Repository, RepositoryKey
 from mirror.store.crawl_state import WorkspaceState
 from mirror.store.failures import Failure, Failures
+from mirror.store.repair import merge_second_rows, without_uuid
 from mirror.store.repositories import mark_gone
 from mirror.sync.engine import Step
 from mirror.sync.listing_state import exists_unlisted
@@ -22,6 +25,9 @@ from mirror.sync.preflight import check_caller
 from mirror.sync.run import Run
 from mirror.sync.workspaces import absent
 from mirror.upstream.protocol import Page
+
+WITH_UUIDS = ("cloud", "sandbox")
+"""Kinds of upstreams whose repositories have uuids."""
 
 
 def absence_steps(run: Run, workspaces: Sequence[str]) -> Iterator[Step]:
@@ -188,3 +194,41 @@ class PageStep(Step):
         status = self.run.isolate(error)
         self.run.fail(Failure("page", self.subject, str(error), status=status, place=self.place))
         return []
+
+
+def merge_duplicates(run: Run) -> list[str]:
+    """Merge second rows of one repository or owner into the first; return the names of repositories."""
+    if run.config.kind not in WITH_UUIDS:
+        return []
+    with run.store.transaction() as connection:
+        merged = merge_second_rows(connection, run.upstream_id)
+    for name in merged:
+        run.note(f"{name} had a second row, which is merged into the one with its uuid")
+    return merged
+
+
+def uuid_steps(run: Run) -> Iterator[Step]:
+    """Yield a step for each repository whose uuid is unknown, unless that has failed lately."""
+    if run.config.kind not in WITH_UUIDS:
+        return
+    for row_id, full_name in without_uuid(run.store.connection, run.upstream_id):
+        key = RepositoryKey(uuid=f"{NAMED}{full_name.lower()}", full_name=full_name)
+        if not run.waits("repository", key.uuid):
+            yield UuidStep(run, row_id, key)
+
+
+class UuidStep(AbsenceStep):
+    """Ask for a repository by its name: the answer has its uuid, or says that it is gone."""
+
+    def __init__(self, run: Run, row_id: int, key: RepositoryKey) -> None:
+        owners = {state.owner_uuid for _, state in run.states()}
+        super().__init__(run, key.workspace, row_id, key, owners)
+
+    def save(self, answer: Repository) -> Sequence[Step]:
+        """Write it, and give the row its uuid; raises UpstreamShapeError for an answer without one."""
+        steps = super().save(answer)
+        merge_duplicates(self.run)
+        return steps
+
+    def _expect(self, answer: Repository) -> None:
+        """Expect nothing: listings may have named it all the time."""

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Ref, RepositoryKey
+from mirror.store.changes import reopen
 from mirror.store.crawl_state import RefsListing
 from mirror.store.cursors import Cursors
 from mirror.store.failures import Failure
 from mirror.store.refs import SavedRefs, has_refs, has_unnamed, let_old_be_read, save_main_branch, save_refs
-from mirror.store.repositories import reopen
 from mirror.sync.engine import Step
 from mirror.sync.listing_state import PASSES, refs_advanced
 from mirror.sync.run import Run

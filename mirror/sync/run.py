@@ -23,10 +23,10 @@ from mirror.errors import (
 from mirror.model import Repository
 from mirror.report import Reporter, RunCounts, State, Summary
 from mirror.store import Store
-from mirror.store.clock_ahead import count_as_never, latest_ahead
 from mirror.store.crawl_state import WorkspaceState
 from mirror.store.cursors import Cursors
 from mirror.store.failures import Failure, Failures
+from mirror.store.repair import count_as_never, latest_ahead
 from mirror.store.repositories import SavedRepositories
 from mirror.store.runs import finish_run, save_counts, start_run
 from mirror.sync.listing_state import as_of

@@ -15,8 +15,8 @@ from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Member, Owner, Repository
 from mirror.store.crawl_state import ListingProgress, Members, WorkspaceState
 from mirror.store.failures import HIDDEN_MEMBERS, Failure, Failures
-from mirror.store.identities import is_named, known_by_uuid
 from mirror.store.owners import drop_members, has_unseen_members, save_members
+from mirror.store.repositories import is_named, known_by_uuid
 from mirror.sync import listing_state
 from mirror.sync.engine import Step
 from mirror.sync.preflight import formerly_listed

@@ -9,7 +9,7 @@ from itertools import chain
 
 import msgspec
 
-from mirror import ref_names as git_names
+from mirror.decoding import object_id as checked_id
 
 LONGEST_LINE = 65_520
 MOST_REFS = 500_000
@@ -168,7 +168,7 @@ def _add(refs: dict[str, GitRef], ref: GitRef) -> None:
 
 
 def _object_id(text: bytes) -> str:
-    return git_names.object_id(text.decode("ascii", "replace"))
+    return checked_id(text.decode("ascii", "replace"))
 
 
 def _text(name: bytes) -> str:

@@ -6,8 +6,8 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
+from mirror.decoding import decoded_bytes
 from mirror.errors import UpstreamShapeError
-from mirror.lenient_json import decoded_bytes
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, RepositorySettings
 from mirror.upstream.response import shown
 

@@ -14,8 +14,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import msgspec
 
 from mirror.credentials import Credential
+from mirror.decoding import decoded_bytes, mended
 from mirror.errors import CredentialsRefused, MirrorError, UpstreamBusy, UpstreamRefused, UpstreamShapeError
-from mirror.lenient_json import decoded_bytes, mended
 
 Shape = TypeVar("Shape")
 

@@ -1,31 +1,17 @@
-"""A write whose answer was lost is never sent again: the upstream is asked what became of it.
+"""What became of a write whose answer was lost: the upstream is asked, because it may have done the write."""
 
-An answer is lost when there is none, when it is a 5xx, and when it is a success that cannot be read. In each
-case the upstream may have done the write.
-"""
-
-from collections.abc import Callable, Container
+from collections.abc import Container
 from datetime import datetime, timedelta
-from typing import TypeVar
 
 from mirror.errors import (
-    MirrorError,
-    OutcomeUnknown,
-    UpstreamBusy,
     UpstreamError,
     UpstreamRefused,
-    UpstreamShapeError,
 )
 from mirror.model import Repository, RepositoryKey, RepositorySettings
 from mirror.times import from_text
 from mirror.upstream.protocol import Upstream
-from mirror.upstream.retry import NotSent
-
-T = TypeVar("T")
 
 ABSENT = (404, 410)
-SAID_NO = (500, 503)
-"""Statuses with which the server itself says no; with 408, 502 and 504 it may still be at work."""
 
 MAY_BE_EMPTY = ("description", "website", "language")
 """Texts of which null says that they are empty, and not that they are unknown."""
@@ -39,50 +25,6 @@ class NameTaken(UpstreamRefused):
 
     def __init__(self, full_name: str) -> None:
         super().__init__(f"there is a repository {full_name} already", status=400)
-
-
-def do_once(what: str, do: Callable[[], T], find: Callable[[], T | None]) -> T:
-    """Do a write once; where its answer is lost, return what `find` returns instead.
-
-    :param what: names the write in errors, as "creating erik/new".
-    :param do: sends the write.
-    :param find: asks for what the write should have led to; returns None where it is not there so far.
-
-    Raises what `do` raises, UpstreamBusy where the write was not done, OutcomeUnknown where nobody knows.
-    """
-    try:
-        return do()
-    except NotSent as error:
-        raise UpstreamBusy(f"{error}; {what} was not asked") from None
-    except (UpstreamBusy, UpstreamShapeError) as error:
-        if isinstance(error, UpstreamBusy) and error.status == 429:
-            raise
-        lost = error
-    try:
-        found = find()
-    except NameTaken:
-        raise
-    except MirrorError as error:
-        raise OutcomeUnknown(
-            f"{what} was asked and may have been done: {lost}. Looking it up failed as well: {error}."
-            " Look before you repeat it; the next sync shows what became of it"
-        ) from None
-    if found is None:
-        raise _not_done(what, lost)
-    return found
-
-
-def _not_done(what: str, lost: UpstreamError) -> UpstreamError:
-    if isinstance(lost, UpstreamBusy) and lost.status in SAID_NO:
-        return UpstreamBusy(
-            f"{what} was not done: {lost}; it was looked up since",
-            status=lost.status,
-            retry_after=lost.retry_after,
-        )
-    return OutcomeUnknown(
-        f"{what} was asked, and has not been done so far: {lost}. It was looked up once since; the upstream"
-        " may be at work still, so look before you repeat it"
-    )
 
 
 def find_created(

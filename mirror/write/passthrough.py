@@ -13,33 +13,41 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from mirror.config import Config, Duration, Retry, UpstreamConfig
-from mirror.errors import BudgetSpent, MirrorError, StoreError, UpstreamBusy, UpstreamRefused
-from mirror.model import Repository, RepositoryKey, RepositorySettings, slug_of
+from mirror.errors import (
+    BudgetSpent,
+    MirrorError,
+    OutcomeUnknown,
+    StoreError,
+    UpstreamBusy,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamShapeError,
+)
+from mirror.model import Repository, RepositorySettings, slug_of
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
 from mirror.times import Clock, utc_now
 from mirror.upstream.connect import connect
 from mirror.upstream.protocol import Upstream
+from mirror.upstream.retry import NotSent
 from mirror.upstream.transport import Transport
-from mirror.write.outcome import (
-    ABSENT,
-    do_once,
-    find_created,
-    find_deleted,
-    find_fork,
-    find_updated,
-)
-from mirror.write.record import WriteRecord, read_refs
-from mirror.write.target import choose_upstream, find_target
+from mirror.write.outcome import ABSENT, NameTaken, find_created, find_deleted, find_fork, find_updated
+from mirror.write.record import WriteRecord, choose_upstream, find_target, read_refs
 
 LONGEST_PAUSE = 10.0
 """Seconds that a write may wait before a retry: a caller is waiting for its answer."""
 
 MOST_TRIES = 3
+
+SAID_NO = (500, 503)
+"""Statuses with which the server itself says no; with 408, 502 and 504 it may still be at work."""
+
+T = TypeVar("T")
 
 
 class PassThrough:
@@ -102,7 +110,7 @@ class PassThrough:
             settings = msgspec.structs.replace(settings, scm=None)  # it cannot be changed
             record = WriteRecord(store, target.upstream, by, self._clock)
             with self._connected(target.upstream, store) as there, record.auditing("update", full_name):
-                key = _key(there.fetch_repository(target.key))  # a PUT to nothing would create something
+                key = there.fetch_repository(target.key).key  # a PUT to nothing would create something
                 made = do_once(
                     f"updating {target.key.full_name}",
                     lambda: there.update_repository(key, settings),
@@ -121,7 +129,7 @@ class PassThrough:
             target = find_target(self._config, store, full_name, upstream)
             record = WriteRecord(store, target.upstream, by, self._clock)
             with self._connected(target.upstream, store) as there, record.auditing("delete", full_name):
-                key = _key(there.fetch_repository(target.key))
+                key = there.fetch_repository(target.key).key
                 if key.full_name.lower() != target.key.full_name.lower():
                     raise UpstreamRefused(
                         f"{target.key.full_name} is called {key.full_name} upstream by now: nothing was"
@@ -200,16 +208,59 @@ class PassThrough:
         self._sleep(seconds)
 
 
+def do_once(what: str, do: Callable[[], T], find: Callable[[], T | None]) -> T:
+    """Do a write once; where its answer is lost, return what `find` returns instead.
+
+    An answer is lost when there is none, when it is a 5xx, and when it is a success that cannot be read: the
+    upstream may have done the write, so it is never sent again.
+
+    :param what: names the write in errors, as "creating erik/new".
+    :param do: sends the write.
+    :param find: asks for what the write should have led to; returns None where it is not there so far.
+
+    Raises what `do` raises, UpstreamBusy where the write was not done, OutcomeUnknown where nobody knows.
+    """
+    try:
+        return do()
+    except NotSent as error:
+        raise UpstreamBusy(f"{error}; {what} was not asked") from None
+    except (UpstreamBusy, UpstreamShapeError) as error:
+        if isinstance(error, UpstreamBusy) and error.status == 429:
+            raise
+        lost = error
+    try:
+        found = find()
+    except NameTaken:
+        raise
+    except MirrorError as error:
+        raise OutcomeUnknown(
+            f"{what} was asked and may have been done: {lost}. Looking it up failed as well: {error}."
+            " Look before you repeat it; the next sync shows what became of it"
+        ) from None
+    if found is None:
+        raise _not_done(what, lost)
+    return found
+
+
+def _not_done(what: str, lost: UpstreamError) -> UpstreamError:
+    if isinstance(lost, UpstreamBusy) and lost.status in SAID_NO:
+        return UpstreamBusy(
+            f"{what} was not done: {lost}; it was looked up since",
+            status=lost.status,
+            retry_after=lost.retry_after,
+        )
+    return OutcomeUnknown(
+        f"{what} was asked, and has not been done so far: {lost}. It was looked up once since; the upstream"
+        " may be at work still, so look before you repeat it"
+    )
+
+
 def _slug_of(name: str) -> str:
     """Return the slug of a name; raises UpstreamRefused 400 where nothing is left of it."""
     slug = slug_of(name)
     if not slug:
         raise UpstreamRefused(f"name: {name!r} has nothing that an address can be made of", status=400)
     return slug
-
-
-def _key(row: Repository) -> RepositoryKey:
-    return RepositoryKey(uuid=row.uuid, full_name=row.full_name, scm=row.scm)
 
 
 def _displaced(

@@ -1,13 +1,20 @@
-"""The mirror's side of a write: what it knows before it, and what it shows after it, in one transaction."""
+"""The mirror's side of a write: what the mirror knows before it, and what it shows after it.
 
-from collections.abc import Iterator, Sequence
+Before: which upstream holds the namespace, and which row is meant. After: the answer, its changes and its
+line in the audit, saved in one transaction.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
-from mirror.config import UpstreamConfig
-from mirror.errors import MirrorError, OutcomeUnknown, StoreError
+import msgspec
+
+from mirror.config import Config, UpstreamConfig
+from mirror.errors import ConfigError, MirrorError, NotFound, OutcomeUnknown, StoreError
 from mirror.model import Ref, Repository, RepositoryKey
 from mirror.store import Store
-from mirror.store.audit import Outcome, Written, link_written, save_written
+from mirror.store.changes import Outcome, Written, link_written, save_written
 from mirror.store.crawl_state import Hint
 from mirror.store.cursors import Cursors
 from mirror.store.refs import save_main_branch, save_refs
@@ -15,10 +22,119 @@ from mirror.store.repositories import mark_gone
 from mirror.times import Clock, to_text
 from mirror.upstream.connect import url_of
 from mirror.upstream.protocol import Upstream
-from mirror.write.target import Target
 
 MOST_PAGES = 20
 """Pages of refs that are read at once; more are left to the next sync, because a caller is waiting."""
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """A mirrored repository that is to be written, and the upstream that has it."""
+
+    upstream: UpstreamConfig
+    row_id: int
+    key: RepositoryKey
+    is_private: bool
+    fork_policy: str | None
+
+
+def choose_upstream(
+    config: Config, store: Store, owner: str, upstream: str = ""
+) -> tuple[UpstreamConfig, str]:
+    """Choose the upstream that has a namespace; return it with the namespace as it is spelled there.
+
+    `upstream` is the name that the user gave, "" for none. Raises NotFound where no upstream is known to have
+    the namespace, ConfigError where several have it, where `upstream` is unknown, and without a credential.
+    """
+    mirrored = store.rows(
+        """SELECT up.name, u.username FROM users u JOIN upstreams up ON up.id = u.upstream_id
+           WHERE u.username = ? COLLATE NOCASE AND u.is_owner AND u.deleted_at IS NULL""",
+        (owner,),
+    )
+    spellings = {
+        candidate.name: workspace
+        for candidate in config.upstreams
+        for workspace in candidate.workspaces or ()
+        if workspace.lower() == owner.lower()
+    } | dict(mirrored)
+    if upstream:
+        return _writable(_configured(config, upstream)), spellings.get(upstream, owner)
+    if not spellings:
+        raise NotFound(
+            f"no upstream is known to hold {owner}: name it in `workspaces` of one and run `mirror sync`,"
+            f" or say which with --upstream ({_names(config)})"
+        )
+    chosen = _holder(config, owner, spellings)
+    return _writable(chosen), spellings[chosen.name]
+
+
+class _Held(NamedTuple):
+    upstream: str
+    row_id: int
+    uuid: str
+    full_name: str
+    scm: str | None
+    is_private: int
+    fork_policy: str | None
+
+
+def find_target(config: Config, store: Store, full_name: str, upstream: str = "") -> Target:
+    """Find a living repository of the mirror by its name, in any case; raises as `choose_upstream` does."""
+    rows = store.rows(
+        """SELECT up.name, r.id, r.uuid, r.full_name, r.scm, r.is_private, r.fork_policy
+           FROM repositories r JOIN upstreams up ON up.id = r.upstream_id
+           WHERE r.full_name = ? COLLATE NOCASE AND r.deleted_at IS NULL ORDER BY r.id""",
+        (full_name,),
+        _Held,
+    )
+    if not rows:
+        raise NotFound(f"the mirror holds no repository {full_name}; `mirror sync` brings what is new")
+    holders = {row.upstream: row for row in reversed(rows)}
+    chosen = _configured(config, upstream) if upstream else _holder(config, full_name, holders)
+    if chosen.name not in holders:
+        raise NotFound(f"the mirror holds no repository {full_name} of upstream {upstream}")
+    held = holders[chosen.name]
+    return Target(
+        upstream=_writable(chosen),
+        row_id=held.row_id,
+        key=RepositoryKey(uuid=held.uuid, full_name=held.full_name, scm=held.scm),
+        is_private=bool(held.is_private),
+        fork_policy=held.fork_policy,
+    )
+
+
+def _holder(config: Config, what: str, holders: Mapping[str, object]) -> UpstreamConfig:
+    """Return the configured upstream among those that hold something; raises ConfigError unless it is one."""
+    found = [candidate for candidate in config.upstreams if candidate.name in holders]
+    if not found:
+        raise ConfigError(
+            f"{what} was mirrored from {', '.join(holders)}, which the configuration no longer names:"
+            f" there is {_names(config)}"
+        )
+    if len(found) > 1:
+        names = " and in ".join(candidate.name for candidate in found)
+        raise ConfigError(f"{what} is in {names}; say which one with --upstream")
+    return found[0]
+
+
+def _configured(config: Config, name: str) -> UpstreamConfig:
+    for upstream in config.upstreams:
+        if upstream.name == name:
+            return upstream
+    raise ConfigError(f"unknown upstream {name!r} (configured: {_names(config)})")
+
+
+def _writable(upstream: UpstreamConfig) -> UpstreamConfig:
+    """Return the upstream; raises ConfigError for one without a credential, before anything is asked."""
+    if upstream.credential is None:
+        raise ConfigError(
+            f"upstream {upstream.name} has no credential, and nobody may write without one:"
+            f' set `credential = "env:NAME"` or "file:PATH" in its section'
+        )
+    return upstream
+
+
+def _names(config: Config) -> str:
+    return ", ".join(upstream.name for upstream in config.upstreams)
 
 
 class WriteRecord:
@@ -41,23 +157,23 @@ class WriteRecord:
 
     def uuid_of(self, full_name: str) -> str | None:
         """Return the uuid of the living repository that the mirror knows by a name."""
-        row = self._store.row(
+        uuid: str | None = self._store.value(
             """SELECT uuid FROM repositories
                WHERE upstream_id = ? AND full_name = ? COLLATE NOCASE AND deleted_at IS NULL""",
             (self._upstream_id, full_name),
         )
-        return str(row[0]) if row else None
+        return uuid
 
     def newest_scm(self, owner: str) -> str | None:
         """Return the `scm` of an owner's newest repository."""
-        row = self._store.row(
+        scm: str | None = self._store.value(
             """SELECT r.scm FROM users u JOIN repositories r ON r.owner_id = u.id
                WHERE u.upstream_id = ? AND u.username = ? COLLATE NOCASE
                    AND r.deleted_at IS NULL AND r.scm IS NOT NULL
                ORDER BY r.created_at DESC, r.id DESC LIMIT 1""",
             (self._upstream_id, owner),
         )
-        return str(row[0]) if row else None
+        return scm
 
     def rows_named(self, made: Repository) -> list[tuple[int, RepositoryKey]]:
         """List living rows of the same name but another identity: their name is out of date."""
@@ -66,7 +182,9 @@ class WriteRecord:
                WHERE upstream_id = ? AND full_name = ? COLLATE NOCASE AND deleted_at IS NULL AND uuid <> ?""",
             (self._upstream_id, made.full_name, made.uuid),
         )
-        return [(row[0], RepositoryKey(uuid=row[1], full_name=row[2], scm=row[3])) for row in rows]
+        return [
+            (row_id, RepositoryKey(uuid=uuid, full_name=name, scm=scm)) for row_id, uuid, name, scm in rows
+        ]
 
     def save(
         self,
@@ -100,12 +218,12 @@ class WriteRecord:
 
     def row_without_refs(self, made: Repository) -> int | None:
         """Return the row of a repository whose refs are mirrored but were never read, else None."""
-        row = self._store.row(
+        row_id: int | None = self._store.value(
             """SELECT id FROM repositories
                WHERE upstream_id = ? AND uuid = ? AND refs_synced_at IS NULL AND deleted_at IS NULL""",
             (self._upstream_id, made.uuid),
         )
-        return int(row[0]) if row and self._upstream.refs != "none" else None
+        return row_id if self._upstream.refs != "none" else None
 
     def save_refs(self, row_id: int, refs: Sequence[Ref]) -> None:
         """Save all refs of a repository whose refs were never read."""
@@ -125,8 +243,10 @@ class WriteRecord:
     @property
     def _upstream_id(self) -> int | None:
         """The row of the upstream, None before anything of it is saved."""
-        row = self._store.row("SELECT id FROM upstreams WHERE name = ?", (self._upstream.name,))
-        return int(row[0]) if row else None
+        found: int | None = self._store.value(
+            "SELECT id FROM upstreams WHERE name = ?", (self._upstream.name,)
+        )
+        return found
 
     def _save(self, rows: Sequence[Repository]) -> None:
         upstream = self._upstream
@@ -195,11 +315,10 @@ def read_refs(record: WriteRecord, upstream: Upstream, made: Repository) -> None
 
 def _all_refs(upstream: Upstream, made: Repository) -> list[Ref] | None:
     """Return all refs of a repository; None where they cannot be read, or some are not there yet."""
-    key = RepositoryKey(uuid=made.uuid, full_name=made.full_name, scm=made.scm)
     refs, cursor = list[Ref](), None
     for _ in range(MOST_PAGES):
         try:
-            page = upstream.fetch_refs(key, cursor)
+            page = upstream.fetch_refs(made.key, cursor)
         except MirrorError:
             return None
         refs += page.rows

@@ -4,7 +4,7 @@ Triggers record what changes in `search_pending`. Call `update_after_page` in th
 a sync, `flush_step` at its end, `check_index` and `rebuild_index` to verify and repair.
 """
 
+from mirror.search.index.backlog import flush_step, rebuild_index, update_after_page
 from mirror.search.index.check import check_index
-from mirror.search.index.maintain import flush_step, rebuild_index, update_after_page
 
 __all__ = ["check_index", "flush_step", "rebuild_index", "update_after_page"]

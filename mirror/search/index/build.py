@@ -16,17 +16,14 @@ from numpy.typing import NDArray
 
 from mirror.search.index.format import (
     CHUNK_BITS,
-    COLLECTIONS,
     DEEPEST,
     END,
     LEAF_SIZE,
     LONG_LIST_FROM,
-    PUBLIC,
     SHORTEST_LISTED,
-    collection_of,
     list_limit,
 )
-from mirror.search.names import BOUNDARY, searched_text
+from mirror.search.names import BOUNDARY, COLLECTIONS, PUBLIC, collection_of, searched_text
 
 Numbers = NDArray[np.uint32]
 

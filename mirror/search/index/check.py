@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mirror.search.index.backlog import IndexChange, IndexedText, derived_columns, pending_changes
-from mirror.search.index.format import END, SHORTEST_LISTED, collection_of, unpack_best, unpack_list
-from mirror.search.names import searched_text
+from mirror.search.index.format import END, SHORTEST_LISTED, unpack_best, unpack_list
+from mirror.search.names import collection_of, searched_text
 
 MOST = 100
 """The highest number of faults that are reported; one is enough to rebuild the index."""

@@ -25,14 +25,6 @@ SHORTEST_LISTED = 3
 CHUNK_BITS = 18
 """Lists without a size limit are split into chunks of 2**18 ids, so that a change rewrites little."""
 
-PUBLIC, PRIVATE, GONE_PUBLIC, GONE_PRIVATE = COLLECTIONS = range(4)
-"""Each repository is in one collection. A node counts and lists each apart, so that every sum is exact."""
-
-
-def collection_of(is_private: object, deleted_at: object) -> int:
-    """Return the collection of a row; both values as SQLite returns them."""
-    return (PRIVATE if is_private else PUBLIC) + (GONE_PUBLIC if deleted_at is not None else 0)
-
 
 LONG_LIST_FROM = 2000
 """Nodes that count this many repositories keep the longer list."""

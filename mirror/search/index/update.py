@@ -19,15 +19,12 @@ from numpy.typing import NDArray
 from mirror.search.index.backlog import IndexChange, IndexedText
 from mirror.search.index.build import Numbers, differs_from_previous, keep_groups, paths_at, split_groups
 from mirror.search.index.format import (
-    COLLECTIONS,
     DEEPEST,
     END,
     LEAF_SIZE,
-    PUBLIC,
     SHORTEST_LISTED,
     UNRANKED,
     chunk_of,
-    collection_of,
     list_limit,
     max_ids,
     pack_appended,
@@ -37,7 +34,7 @@ from mirror.search.index.format import (
     unpack_best,
     unpack_list,
 )
-from mirror.search.names import Popularity, popularity, searched_text
+from mirror.search.names import COLLECTIONS, PUBLIC, Popularity, collection_of, popularity, searched_text
 
 _PATHS_AT_ONCE = 200  # in one SQL statement
 

@@ -1,109 +1,21 @@
-"""One repository is one row, and one namespace one owner, whatever an answer leaves out.
+"""Repairs of what earlier versions and wrong clocks have written; a run makes them before it asks anything.
 
-Where an upstream gives uuids, a row without one is refused: saved by its name, it would be a second row of
-the same repository that nothing keeps current. Such rows from earlier versions are merged into the one that
-has the uuid.
+Second rows: earlier versions saved a repository or an owner again, by its name, where an answer left out the
+uuid. Such rows are merged into the one that has the uuid.
+
+Moments ahead of now: they count as never. A row that was "seen" a year ahead could not be missed until then,
+and a failure would wait that long for its next try. Until they are corrected, readers ignore them.
 """
 
-import json
 import sqlite3
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from datetime import datetime, timedelta
 
-import msgspec
-
-from mirror.model import NAMED, Owner, Repository, canonical_uuid
+from mirror.model import canonical_uuid
 from mirror.store.cursors import Cursors
+from mirror.times import to_text
 
 _ODD = """(uuid < '{' OR uuid >= '|' OR length(uuid) > 66 OR uuid GLOB '*[A-Z ]*')"""
 """Finds, by the index alone, every uuid that is not in its canonical form, and some that are."""
-
-
-class Refused(NamedTuple):
-    """A row that is not written, and why."""
-
-    row: Repository
-    why: str
-
-
-def is_named(identity: str) -> bool:
-    """Tell whether an identity is nothing but a name."""
-    return identity.startswith(NAMED)
-
-
-def known_by_uuid(connection: sqlite3.Connection, upstream_id: int, names: Iterable[str]) -> set[str]:
-    """Return those of some namespaces, in lower case, whose owner is known by an identity of its own."""
-    found = connection.execute(
-        """SELECT username, uuid FROM users WHERE upstream_id = ? AND is_owner
-           AND username COLLATE NOCASE IN (SELECT value FROM json_each(?))""",
-        (upstream_id, json.dumps(sorted(names))),
-    )
-    return {name.lower() for name, uuid in found if not is_named(uuid)}
-
-
-def told_apart(
-    connection: sqlite3.Connection, upstream_id: int, rows: Iterable[Repository]
-) -> tuple[list[Repository], list[Refused]]:
-    """Split a page into rows that can be told from all others, each of them once, and those that cannot.
-
-    Two rows of one identity and one name are one row, private if either says so. Two of one identity and
-    two names are two repositories: the first is kept, and private if the second is.
-    """
-    page, refused = dict[str, Repository](), list[Refused]()
-    for row in _with_uuids(connection, upstream_id, list(rows), refused):
-        first = page.get(row.uuid)
-        kept = row
-        if first is not None and first.full_name.lower() != row.full_name.lower():
-            kept = first
-            refused.append(Refused(row, f"it has the uuid of {first.full_name}, which is on the same page"))
-        if first is not None and (first.is_private or row.is_private):
-            kept = msgspec.structs.replace(kept, is_private=True)
-        page[row.uuid] = kept
-    return list(page.values()), refused
-
-
-def _with_uuids(
-    connection: sqlite3.Connection, upstream_id: int, rows: list[Repository], refused: list[Refused]
-) -> Iterator[Repository]:
-    """Yield the rows but for those without uuid in a namespace that is known by one."""
-    unsure = {_namespace(row) for row in rows if is_named(row.uuid) or is_named(row.owner.uuid)}
-    sure = {_namespace(row) for row in rows if not is_named(row.owner.uuid)}
-    if unsure:
-        sure |= known_by_uuid(connection, upstream_id, unsure)
-    for row in rows:
-        if _namespace(row) not in sure or not (is_named(row.uuid) or is_named(row.owner.uuid)):
-            yield row
-        else:
-            whose = "no uuid" if is_named(row.uuid) else "no uuid of its workspace"
-            refused.append(Refused(row, f"it tells {whose}, though others of {_namespace(row)} have one"))
-
-
-def _namespace(row: Repository) -> str:
-    return row.full_name.partition("/")[0].lower()
-
-
-def adopt_repositories(connection: sqlite3.Connection, upstream_id: int, rows: Iterable[Repository]) -> None:
-    """Give living rows that are known by name alone the uuid of the row of the same name."""
-    names = {f"{NAMED}{row.full_name.lower()}": row.uuid for row in rows if not is_named(row.uuid)}
-    found = connection.execute(
-        """SELECT id, uuid FROM repositories
-           WHERE upstream_id = ? AND deleted_at IS NULL AND uuid IN (SELECT value FROM json_each(?))""",
-        (upstream_id, json.dumps(list(names))),
-    ).fetchall()
-    for row_id, name in found:
-        _give_uuid(connection, "repositories", upstream_id, row_id, names[name])
-
-
-def adopt_owner(connection: sqlite3.Connection, upstream_id: int, owner: Owner) -> None:
-    """Give an owner that is known by name alone the uuid of the owner of this name."""
-    if owner.username is None or is_named(owner.uuid):
-        return
-    found = connection.execute(
-        "SELECT id FROM users WHERE upstream_id = ? AND uuid = ?",
-        (upstream_id, f"{NAMED}{owner.username.lower()}"),
-    ).fetchone()
-    if found:
-        _give_uuid(connection, "users", upstream_id, found[0], owner.uuid)
 
 
 def merge_second_rows(connection: sqlite3.Connection, upstream_id: int) -> list[str]:
@@ -114,13 +26,13 @@ def merge_second_rows(connection: sqlite3.Connection, upstream_id: int) -> list[
     for row_id, uuid, name in _odd(connection, "users", "username", upstream_id, "is_owner"):
         first = canonical_uuid(uuid) or _uuid_of(connection, "users", "username", upstream_id, name)
         if first not in (None, uuid):
-            _give_uuid(connection, "users", upstream_id, row_id, first)
+            give_uuid(connection, "users", upstream_id, row_id, first)
     merged = list[str]()
     for row_id, uuid, name in _odd(
         connection, "repositories", "full_name", upstream_id, "deleted_at IS NULL"
     ):
         first = canonical_uuid(uuid) or _uuid_of(connection, "repositories", "full_name", upstream_id, name)
-        if first not in (None, uuid) and _give_uuid(connection, "repositories", upstream_id, row_id, first):
+        if first not in (None, uuid) and give_uuid(connection, "repositories", upstream_id, row_id, first):
             merged.append(name)
     return merged
 
@@ -159,7 +71,7 @@ def _uuid_of(
     return next((row[0] for row in found if canonical_uuid(row[0]) == row[0]), None)
 
 
-def _give_uuid(
+def give_uuid(
     connection: sqlite3.Connection, table: str, upstream_id: int, row_id: int, uuid: str | None
 ) -> bool:
     """Give a row its uuid; if another row has it already, merge the row into that one and return True."""
@@ -204,3 +116,69 @@ def _point_elsewhere(connection: sqlite3.Connection, table: str, twin: int, firs
                 f'UPDATE OR IGNORE "{other}" SET "{column}" = ? WHERE "{column}" = ?', (first, twin)
             )
             connection.execute(f'DELETE FROM "{other}" WHERE "{column}" = ?', (twin,))
+
+
+NEVER = "1970-01-01T00:00:00.000000Z"
+"""Stands for never in columns that must hold a moment."""
+
+SKEW = 3600
+"""Seconds ahead of now up to which a request is counted: the clock may have been set back since."""
+
+GRACE = timedelta(minutes=1)
+"""A moment may be this far ahead: another process may have written it since the clock was read."""
+
+_LATEST = """SELECT max(moment) FROM (
+    SELECT max(updated_at) AS moment FROM cursors WHERE upstream_id = :upstream
+    UNION ALL SELECT max(max(started_at, coalesce(finished_at, ''))) FROM sync_runs
+        WHERE upstream_id = :upstream
+    UNION ALL SELECT max(last_at) FROM sync_failures WHERE upstream_id = :upstream
+    UNION ALL SELECT max(at) FROM writes WHERE upstream_id = :upstream
+    UNION ALL SELECT max(at) FROM changes)"""
+
+_MENDS = (
+    """UPDATE repositories SET last_seen_at = iif(last_seen_at > :now, :never, last_seen_at),
+           refs_stale = iif(refs_synced_at > :now AND deleted_at IS NULL, 1, refs_stale),
+           refs_synced_at = iif(refs_synced_at > :now, :never, refs_synced_at),
+           first_seen_at = min(first_seen_at, :now), deleted_at = min(deleted_at, :now)
+       WHERE upstream_id = :upstream
+           AND max(last_seen_at, first_seen_at, coalesce(refs_synced_at, ''),
+                   coalesce(deleted_at, '')) > :now""",
+    """UPDATE users SET last_seen_at = iif(last_seen_at > :now, :never, last_seen_at),
+           first_seen_at = min(first_seen_at, :now), deleted_at = min(deleted_at, :now)
+       WHERE upstream_id = :upstream
+           AND max(last_seen_at, first_seen_at, coalesce(deleted_at, '')) > :now""",
+    """UPDATE members SET last_seen_at = :never WHERE last_seen_at > :now
+           AND workspace_id IN (SELECT id FROM users WHERE upstream_id = :upstream)""",
+    """UPDATE sync_failures SET next_try_at = :now, last_at = :now, first_at = min(first_at, :now)
+       WHERE upstream_id = :upstream AND last_at > :now""",
+    """UPDATE sync_runs SET state = 'interrupted', error = 'the clock was ahead: ' || started_at,
+           started_at = min(started_at, :now), finished_at = min(finished_at, :now)
+       WHERE upstream_id = :upstream AND max(started_at, coalesce(finished_at, '')) > :now""",
+    "UPDATE changes SET at = :now WHERE at > :now",
+    "UPDATE writes SET at = :now WHERE upstream_id = :upstream AND at > :now",
+    "UPDATE webhook_deliveries SET at = :now WHERE upstream_id = :upstream AND at > :now",
+    "DELETE FROM request_ledger WHERE at > :second",
+    "UPDATE request_limits SET held_until = NULL WHERE held_until > :second + 1",
+)
+
+
+def latest_ahead(connection: sqlite3.Connection, upstream_id: int, now: datetime) -> str | None:
+    """Return the latest moment of the crawl that lies ahead of now, or None where none does."""
+    (latest,) = connection.execute(_LATEST, {"upstream": upstream_id}).fetchone()
+    return latest if latest is not None and latest > to_text(now + GRACE) else None
+
+
+def count_as_never(connection: sqlite3.Connection, upstream_id: int, now: datetime) -> None:
+    """Correct every moment of an upstream that lies ahead of now.
+
+    What was seen then was never seen, what waits is due, what happened has happened now.
+    """
+    values = {
+        "upstream": upstream_id,
+        "now": to_text(now),
+        "never": NEVER,
+        "second": int(now.timestamp()) + SKEW,
+    }
+    for statement in _MENDS:
+        connection.execute(statement, values)
+    Cursors(connection, upstream_id).mend_moments(to_text(now))

@@ -1,0 +1,181 @@
+"""What happened to repositories: the tables `changes`, and `writes` for what came through this mirror.
+
+This file also decides which part of a repository's history is public: changes recorded while it was private
+stay hidden (`public_from`).
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
+from typing import Any, Literal, NamedTuple
+
+from mirror.model import Repository
+from mirror.times import from_text, to_text
+
+SAID = tuple(
+    field for field in Repository.__struct_fields__ if field not in {"uuid", "owner", "tells_main_branch"}
+)
+"""Columns that come from the upstream, named as in `mirror.model.Repository`."""
+
+_NOT_DESCRIBED = {
+    "slug", "full_name", "is_private", "size", "parent_uuid", "parent_full_name", "followers_count",
+    "forks_count", "project_name", "project_uuid", "avatar_url", "clone_https", "clone_ssh", "created_at",
+    "updated_at",
+}  # fmt: skip
+
+DESCRIBED = tuple(column for column in SAID if column not in _NOT_DESCRIBED)
+"""Columns whose changes are recorded; sizes, counts and update times move with every push.
+
+The name of a parent is not among them: edits are visible to everybody, and a parent may be private.
+"""
+
+
+class Change(NamedTuple):
+    """One line of the table `changes`; `repository_id` or `user_id` says what it is about."""
+
+    kind: str
+    repository_id: int | None = None
+    user_id: int | None = None
+    ref: str | None = None
+    old: str | None = None
+    new: str | None = None
+
+
+def repository_changes(
+    repository_id: int, old: Mapping[str, Any], new: Mapping[str, Any]
+) -> Iterator[Change]:
+    """Compare two rows of `repositories`; both map column names to values.
+
+    `made_public` comes last: the changes before it compare with the private row, and stay hidden.
+    """
+    if old["deleted_at"] is not None:
+        yield Change("restored", repository_id, old=old["gone_reason"], new=new["full_name"])
+    if old["full_name"] != new["full_name"]:
+        kind = "renamed" if old["owner_id"] == new["owner_id"] else "transferred"
+        yield Change(kind, repository_id, old=old["full_name"], new=new["full_name"])
+    differing = [column for column in DESCRIBED if old[column] != new[column]]
+    moved = [column for column in differing if not _became_known(old, new, column)]
+    if moved:
+        yield Change(
+            "updated",
+            repository_id,
+            old=json.dumps({column: old[column] for column in moved}, ensure_ascii=False),
+            new=json.dumps({column: new[column] for column in moved}, ensure_ascii=False),
+        )
+    if bool(old["is_private"]) != bool(new["is_private"]):
+        yield Change("made_private" if new["is_private"] else "made_public", repository_id)
+
+
+def _became_known(old: Mapping[str, Any], new: Mapping[str, Any], column: str) -> bool:
+    """Tell whether a flag is off that was unknown: a new column would else make every row a change."""
+    return old[column] is None and new[column] is False
+
+
+def ref_changes(
+    repository_id: int, kind: str, old: Mapping[str, str], new: Mapping[str, str], *, complete: bool
+) -> Iterator[Change]:
+    """Compare the refs of one kind, name to hash; only if `complete`, missing ones are deletions."""
+    for name, target in new.items():
+        if name not in old:
+            yield Change(f"{kind}_created", repository_id, ref=name, new=target)
+        elif old[name] != target:
+            yield Change(f"{kind}_moved", repository_id, ref=name, old=old[name], new=target)
+    if complete:
+        for name in old.keys() - new.keys():
+            yield Change(f"{kind}_deleted", repository_id, ref=name, old=old[name])
+
+
+CLOSED = 2**63 - 1
+"""The `public_from` that no change is above."""
+
+_CLOSE = f"""UPDATE repositories SET refs_stale = max(refs_stale, :with_refs), public_from = iif(:with_refs
+        OR EXISTS (SELECT 1 FROM branches WHERE repository_id = :id)
+        OR EXISTS (SELECT 1 FROM tags WHERE repository_id = :id),
+    {CLOSED}, (SELECT coalesce(max(id), 0) FROM changes)) WHERE id = :id"""
+
+_OPEN = """UPDATE repositories SET public_from = (SELECT coalesce(max(id), 0) FROM changes) WHERE id = ?"""
+
+
+def close(connection: sqlite3.Connection, published: Iterable[int], *, with_refs: bool) -> None:
+    """Hide the history of repositories that were just made public; call it once their changes are saved.
+
+    It stays closed until their refs have been listed again. Where no refs are in the file and none are
+    mirrored (`with_refs`), only the changes until now are hidden.
+    """
+    values = [{"id": repository_id, "with_refs": int(with_refs)} for repository_id in published]
+    connection.executemany(_CLOSE, values)
+
+
+def reopen(connection: sqlite3.Connection, repository_id: int, *, listed_since: str) -> None:
+    """Show what is recorded from now on, if a repository is closed and all its refs were read since.
+
+    `listed_since` is when their listing began. If that was before the repository was made public, they are
+    listed again.
+    """
+    closed = connection.execute(
+        "SELECT 1 FROM repositories WHERE id = ? AND public_from = ?", (repository_id, CLOSED)
+    ).fetchone()
+    if closed is None:
+        return
+    published_at = connection.execute(
+        "SELECT max(at) FROM changes WHERE repository_id = ? AND kind = 'made_public'", (repository_id,)
+    ).fetchone()[0]
+    if listed_since >= (published_at or ""):
+        connection.execute(_OPEN, (repository_id,))
+    else:
+        connection.execute("UPDATE repositories SET refs_stale = 1 WHERE id = ?", (repository_id,))
+
+
+OLDEST_PAGE = timedelta(minutes=10)
+"""The age that a page may have when a sync saves it."""
+
+Outcome = Literal["done", "unknown"]
+
+
+class Written(NamedTuple):
+    """One line of the table `writes`; `by` names a token or the command line, never its secret.
+
+    `outcome` is unknown where the upstream may have done it, but its answer was lost. Refused writes are not
+    recorded.
+    """
+
+    at: str
+    by: str
+    action: str
+    full_name: str
+    outcome: Outcome = "done"
+    uuid: str = ""
+
+
+def save_written(connection: sqlite3.Connection, upstream_id: int, written: Written) -> int:
+    """Record a write and return the number of its line; `uuid` leads to the row of the repository."""
+    cursor = connection.execute(
+        """INSERT INTO writes (at, asked_by, action, upstream_id, full_name, outcome)
+           VALUES (?, ?, ?, ?, ?, ?)""",
+        (written.at, written.by, written.action, upstream_id, written.full_name, written.outcome),
+    )
+    number = int(cursor.lastrowid or 0)
+    link_written(connection, number, written.uuid)
+    return number
+
+
+def link_written(connection: sqlite3.Connection, number: int, uuid: str) -> None:
+    """Link a record to the row of its repository, as soon as there is one."""
+    connection.execute(
+        """UPDATE writes SET repository_id = (SELECT r.id FROM repositories r
+               WHERE r.upstream_id = writes.upstream_id AND r.uuid = ?) WHERE id = ?""",
+        (uuid, number),
+    )
+
+
+def recently_written(connection: sqlite3.Connection, now: str) -> dict[int, str]:
+    """Map the rows that were written within the age of a page under way to what was done to them last."""
+    since = to_text(from_text(now) - OLDEST_PAGE)
+    return dict(
+        connection.execute(
+            """SELECT repository_id, action FROM writes
+               WHERE at > ? AND at <= ? AND outcome = 'done' AND repository_id IS NOT NULL ORDER BY id""",
+            (since, now),
+        ).fetchall()
+    )

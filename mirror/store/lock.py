@@ -1,0 +1,114 @@
+"""Locks between processes: one run at a time syncs a mirror, and any number of services may run beside it.
+
+A lock file beside the mirror belongs to the process that holds it; the system drops the lock when that
+process ends, however it ends.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mirror.errors import StoreLocked
+from mirror.store.files import PRIVATE, explained
+
+SHARED_FOR = 1.0
+"""Seconds for which a run waits for those who ask whether one goes on: they share its lock for moments."""
+
+
+@contextmanager
+def service_mark(path: Path, mode: int = PRIVATE) -> Iterator[None]:
+    """Hold a lock file that shows `service_runs` that a service syncs a mirror; several services may.
+
+    Nothing is raised if it cannot be created: the service itself will report what is wrong with the folder.
+    """
+    descriptor = -1
+    with suppress(OSError):
+        descriptor = os.open(_beside(path, ".service"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    try:
+        yield
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def service_runs(path: Path) -> bool | None:
+    """Tell whether a service syncs a mirror; None where that cannot be found out."""
+    return _is_held(_beside(path, ".service"), fcntl.LOCK_EX)
+
+
+def is_syncing(path: Path) -> bool | None:
+    """Tell whether a process holds the lock of a mirror for a run; None where that cannot be found out."""
+    return _is_held(_beside(path, ".lock"), fcntl.LOCK_SH)
+
+
+def _is_held(path: Path, lock: int) -> bool | None:
+    """Tell whether somebody holds a lock file so that `lock` cannot be had."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, lock | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """Name a file beside a mirror; links to one mirror share it."""
+    real = Path(os.path.realpath(path))  # unlike Path.resolve, it leaves a circle of links to `open`
+    return real.with_name(real.name + suffix)
+
+
+def _locked(descriptor: int) -> bool:
+    """Take a lock file for a run; another run keeps it, `is_syncing` shares it for moments only."""
+    deadline = time.monotonic() + SHARED_FOR
+    while not _try(descriptor, fcntl.LOCK_EX):
+        if not _try(descriptor, fcntl.LOCK_SH) or time.monotonic() > deadline:
+            return False
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # two runs that kept their shares would wait for each other
+        time.sleep(0.002)
+    return True
+
+
+def _try(descriptor: int, lock: int) -> bool:
+    try:
+        fcntl.flock(descriptor, lock | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def sync_lock(path: Path, mode: int = PRIVATE) -> Iterator[None]:
+    """Hold the mirror for one run, by a lock file of a mode.
+
+    Raises StoreLocked naming the process that holds it already.
+    """
+    lock_path = _beside(path, ".lock")
+    with explained(lock_path):
+        lock_path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+    try:
+        if os.fstat(descriptor).st_size == 0:
+            with suppress(OSError):  # new: the umask must not take from the mode; it may be another user's
+                os.fchmod(descriptor, mode)
+        if not _locked(descriptor):
+            holder = os.pread(descriptor, 100, 0).decode("utf-8", "replace").strip()
+            raise StoreLocked(f"{path}: {holder or 'another process'} is syncing into it")
+        with explained(lock_path):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
