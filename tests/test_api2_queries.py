@@ -215,7 +215,7 @@ def test_and_binds_closer_than_or() -> None:
 @pytest.mark.parametrize(
     ("query", "named"),
     [
-        ("nothing = 1", "nothing is no field"),
+        ("nothing = 1", "nothing is not a field"),
         ('size = "big"', "size is a number"),
         ("name = 5", "name is a text"),
         ("name = django", "'django'; texts stand in double quotes"),

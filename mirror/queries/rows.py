@@ -48,6 +48,11 @@ def known_uuid(identity: str | None) -> str | None:
     return identity if identity is not None and identity.startswith("{") else None
 
 
+def flag(value: int | None) -> bool | None:
+    """Return a flag of a row as a boolean; None for unknown."""
+    return None if value is None else bool(value)
+
+
 class RepositoryRow(msgspec.Struct, frozen=True):
     """A repository as a caller may see it.
 

@@ -1,6 +1,6 @@
-"""The edge of an API to Datasette: addresses, methods, credentials, one snapshot, errors, headers.
+"""The HTTP edge of the APIs: addresses, methods, credentials, one snapshot, errors, headers.
 
-`Api` says in what API 1.0 and API 2.0 differ; `answer` does what they have in common.
+`Api` describes how one API differs from another; `answer` does what all have in common.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from datasette.utils.asgi import Request, Response
 
 from mirror.queries.caller import Caller
 from mirror.serve.auth import (
-    NOTHING_SAID,
+    NO_CREDENTIALS,
     NotAccepted,
     caller_in,
     credentials_of,
@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 
 class Writing(NamedTuple):
-    """A write that is admitted: what the caller may write to, and where its result is read."""
+    """A write whose caller may write: where to, and the database that has the result afterwards."""
 
     access: WriteAccess
     request: Request
@@ -58,20 +58,20 @@ class Writing(NamedTuple):
 
 
 class Api(NamedTuple):
-    """What makes an API.
+    """The description of one API.
 
-    pattern: the regular expression of its addresses; the group `rest` is what follows the version.
-    route: takes the names of a path apart into a pattern with placeholders, and the names in their places.
-    request: completes what is common to all requests with what is this API's; raises ApiError.
-    readers: by pattern, the functions that answer GET.
-    writers: by pattern and method, the functions that `write` calls.
-    write: passes a write on, and answers with what the mirror shows of it.
-    missing: the error for an address that the API does not have.
-    render: turns an answer into bytes and their content type.
-    check: raises ApiError for parameters that no address takes.
-    slow_formats: values of the parameter `format` that take long to render.
-    jsonp: whether `callback` makes an answer a script, for which a login does not count.
-    headers: headers of every answer.
+    :param pattern: regular expression of its addresses; the group `rest` follows the version.
+    :param route: splits a path into a pattern with placeholders and the names in their places.
+    :param request: adds what only this API needs to a request; raises ApiError.
+    :param readers: the functions that answer GET, by pattern.
+    :param writers: the functions that `write` calls, by pattern and method.
+    :param write: passes a write to the upstream and answers with the result.
+    :param missing: the error for an unknown address.
+    :param render: turns an answer into bytes and their content type.
+    :param check: raises ApiError for parameters that are wrong at any address.
+    :param slow_formats: values of the parameter `format` that are slow to render.
+    :param jsonp: whether `callback` makes the answer a script. Logins by cookie are then ignored.
+    :param headers: headers of every answer.
     """
 
     pattern: str
@@ -88,12 +88,12 @@ class Api(NamedTuple):
     headers: Mapping[str, str] = {}
 
     async def view(self, datasette: "Datasette", request: Request) -> Response:
-        """Answer one request, whatever its method."""
+        """Answer a request with any method."""
         return await answer(self, datasette, request)
 
 
 async def answer(api: Api, datasette: "Datasette", request: Request) -> Response:
-    """Answer one request to an API; whatever goes wrong is an answer as well."""
+    """Answer a request to an API. Every error becomes an answer too."""
     parameters = parameters_of(request)
     try:
         found = await _answered(api, datasette, request, parameters)
@@ -106,7 +106,9 @@ async def answer(api: Api, datasette: "Datasette", request: Request) -> Response
     except Exception:
         log.exception("%s %s", request.method, request.path)
         found = ApiError(500, "The mirror could not answer; its log says why.").answer()
-    if parameters.get("format") in api.slow_formats:  # a long list takes seconds: not on the event loop
+    if (
+        parameters.get("format") in api.slow_formats
+    ):  # a long list takes seconds, which would block the event loop
         body, content_type = await asyncio.to_thread(api.render, found, parameters)
     else:
         body, content_type = api.render(found, parameters)
@@ -133,7 +135,7 @@ async def _answered(api: Api, datasette: "Datasette", request: Request, paramete
         return Answer(headers={"Allow": ", ".join(methods)})
     if method not in methods:
         raise _method_not_allowed(methods, read_only=method in writers)
-    said = credentials_of(request, parameters)
+    given = credentials_of(request, parameters)
 
     def asked_by(caller: Caller) -> ApiRequest:
         return api.request(
@@ -141,14 +143,14 @@ async def _answered(api: Api, datasette: "Datasette", request: Request, paramete
         )
 
     if reader is None or method in writers:
-        caller, access = await admitted_writer(server, database, said)
+        caller, access = await admitted_writer(server, database, given)
         return await api.write(writers[method], Writing(access, request, database, asked_by(caller)))
-    is_login = said == NOTHING_SAID and not (api.jsonp and "callback" in parameters)
+    is_login = given == NO_CREDENTIALS and not (api.jsonp and "callback" in parameters)
     login = login_of(request, database) if is_login else None
 
     def read(connection: sqlite3.Connection) -> tuple[Caller, Answer | ApiError]:
         with _plain_texts(connection), snapshot(connection, datasette.setting("sql_time_limit_ms")):
-            caller = caller_in(connection, said, login)
+            caller = caller_in(connection, given, login)
             try:
                 asked = asked_by(caller)
                 return caller, asked.selected(reader(connection, asked))
@@ -164,7 +166,7 @@ async def _answered(api: Api, datasette: "Datasette", request: Request, paramete
 
 @contextmanager
 def _plain_texts(connection: sqlite3.Connection) -> Iterator[None]:
-    """Let SQLite decode texts. Datasette does so in Python, for files that are not all UTF-8."""
+    """Let SQLite decode texts, which is faster. Datasette does it in Python, in case some are not UTF-8."""
     decoding, connection.text_factory = connection.text_factory, str
     try:
         yield
@@ -173,7 +175,7 @@ def _plain_texts(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _route(api: Api, request: Request, parameters: Parameters) -> tuple[Names, Names]:
-    """Check the parameters, and take a path apart, with or without a slash at its end; raises ApiError."""
+    """Check the parameters and split the path; raises ApiError."""
     if api.check is not None:
         api.check(parameters)
     rest = request.url_vars["rest"] or "/"
@@ -187,7 +189,7 @@ def _route(api: Api, request: Request, parameters: Parameters) -> tuple[Names, N
 
 
 def _method_not_allowed(methods: Sequence[str], *, read_only: bool) -> ApiError:
-    """Say which methods an address has."""
+    """Return the error that lists the methods of an address."""
     detail = (
         "This mirror is read-only. Writes pass through to the upstream where `writes = true` is configured."
         if read_only

@@ -48,7 +48,7 @@ class Credentials(msgspec.Struct, frozen=True):
     unused: bool = False
 
 
-NOTHING_SAID = Credentials()
+NO_CREDENTIALS = Credentials()
 
 
 def credentials(
@@ -63,7 +63,7 @@ def credentials(
     if scheme.lower() == "bearer":
         return Credentials(token=rest)
     if scheme.lower() != "basic":
-        return NOTHING_SAID
+        return NO_CREDENTIALS
     try:
         user, _, password = base64.b64decode(rest, validate=True).decode("utf-8").partition(":")
     except (binascii.Error, ValueError):
@@ -131,7 +131,7 @@ async def actor_of(datasette: "Datasette", request: Request) -> Actor | None:
     Raises NotAccepted for a credential that no mirror accepts.
     """
     said = said_by(request)
-    if said == NOTHING_SAID:
+    if said == NO_CREDENTIALS:
         cookie = request.cookies.get("ds_actor")
         return await _actor_of_login(datasette, served_of(request), cookie) if cookie else None
     attached = list(mirrors(datasette))

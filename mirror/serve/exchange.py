@@ -1,4 +1,4 @@
-"""A request and its answer, read and written in one way by both APIs, the pages and the webhooks."""
+"""HTTP requests and answers: what the APIs, the pages and the webhooks have in common."""
 
 import logging
 import re
@@ -24,25 +24,28 @@ if TYPE_CHECKING:
     from mirror.serve.database import GuardedDatabase
     from mirror.serve.state import Served
 
+Json = dict[str, Any]
+"""An object in the shape that an API answers with."""
+
 AsgiScope = dict[str, Any]
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[AsgiScope, Receive, Send], Awaitable[None]]
-"""The types of ASGI, which Datasette speaks with the server below it."""
+"""The types of ASGI, the protocol between Datasette and its web server."""
 
 SERVED, MIRROR = "mirror.served", "mirror.database"
-"""Keys of an ASGI scope: the state of the server, and the mirror that the request is about."""
+"""Keys of an ASGI scope: the state of the server, and the mirror that answers the request."""
 
 SAFETY = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
-"""Headers of every answer that is no page: browsers neither guess its type nor run anything in it."""
+"""Headers of every answer that is not a page: browsers neither guess its type nor run scripts in it."""
 
 JSON_TYPE = "application/json; charset=utf-8"
 REFS_HEADER = "X-Mirror-Refs"
-"""Why refs are not answered: "not read yet" or "not mirrored"."""
+"""Why an answer has no refs: "not read yet" or "not mirrored"."""
 
 REFS_RETRY_SECONDS = 60
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII)
@@ -51,17 +54,17 @@ log = logging.getLogger(__name__)
 
 
 def served_of(request: Request) -> "Served":
-    """Return the state of the server that a request came to."""
+    """Return the state of the server that received a request."""
     return cast("Served", request.scope[SERVED])
 
 
 def mirror_of(request: Request) -> "GuardedDatabase | None":
-    """Return the mirror that a request is about: the first that is attached."""
+    """Return the mirror that answers a request, which is the first attached one; None if there is none."""
     return cast("GuardedDatabase | None", request.scope[MIRROR])
 
 
 def parameters_of(request: Request) -> dict[str, str]:
-    """Return the first value of each query parameter; nothing where the query cannot be read."""
+    """Return the first value of each query parameter; an empty mapping if the query cannot be read."""
     try:
         read = parse_qs(request.query_string, keep_blank_values=True, max_num_fields=100)
     except ValueError:
@@ -70,15 +73,15 @@ def parameters_of(request: Request) -> dict[str, str]:
 
 
 def number_in(text: str, *, digits: int) -> int | None:
-    """Read a whole number in at most so many ASCII digits; None for any other text."""
+    """Read a whole number of at most `digits` ASCII digits; None for any other text."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= digits else None
 
 
 def host_of(request: Request) -> str | None:
-    """Return the host and port that a request was sent to; None for a Host header that names none.
+    """Return the host and port that a request was sent to; None for an invalid Host header.
 
-    ``X-Forwarded-Host`` is not believed, because anybody can send it. Whoever serves behind a proxy
-    configures `public_url`.
+    ``X-Forwarded-Host`` is ignored, because any client can send it. Behind a proxy, `public_url` must be
+    configured.
     """
     host: str = request.headers.get("host", "")
     if not host:
@@ -89,33 +92,33 @@ def host_of(request: Request) -> str | None:
 
 
 def address_of(datasette: "Datasette", request: Request) -> str:
-    """Return the configured address of the server, else the one that the request was sent to.
+    """Return the configured address of the server, or the one that the request was sent to.
 
-    It ends without a slash. Raises ApiError 400 for a Host header that names no host.
+    It has no slash at the end. Raises ApiError 400 for an invalid Host header.
     """
     public_url = served_of(request).config.public_url
     if public_url:
         return public_url.rstrip("/")
     host = host_of(request)
     if host is None:
-        raise ApiError(400, "Bad Request", detail="The Host header is no name of a host.")
+        raise ApiError(400, "Bad Request", detail="The Host header does not name a host.")
     return f"{request.scheme}://{host}{datasette.setting('base_url').rstrip('/')}"
 
 
 @contextmanager
 def snapshot(connection: sqlite3.Connection, milliseconds: int) -> Iterator[None]:
-    """Let all reads inside see one state of the file; they are interrupted after so many milliseconds."""
+    """Let all reads inside see the same state of the file; interrupt them after a number of milliseconds."""
     with sqlite_timelimit(connection, milliseconds):
         connection.execute("BEGIN")
         try:
             yield
         finally:
-            if connection.in_transaction:  # an error of the file may have ended it
+            if connection.in_transaction:  # an I/O error may have ended it
                 connection.execute("COMMIT")
 
 
 class ApiRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to an API: names out of the path, the first value of each parameter, and who asks."""
+    """A request to an API: the names in its path, the first value of each parameter, and the caller."""
 
     method: str
     names: tuple[str, ...] = ()
@@ -123,17 +126,17 @@ class ApiRequest(msgspec.Struct, frozen=True, kw_only=True):
     caller: Caller
 
     def number(self, parameter: str, default: int, most: int) -> int:
-        """Return a parameter that is a whole number, at most `most`; `default` for any other text."""
+        """Return a parameter that is a whole number, limited to `most`; `default` for any other text."""
         number = number_in(self.parameters.get(parameter, ""), digits=9)
         return default if number is None else min(number, most)
 
     def selected(self, answer: "Answer") -> "Answer":
-        """Return the parts of an answer that are asked for: all of them, unless an API has a parameter."""
+        """Return the requested parts of an answer: all of them, unless the API has a parameter for this."""
         return answer
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """A body to be rendered, None for none. `synced_at` is when the rows that it shows were read upstream."""
+    """A body to be rendered, or None. `synced_at` is when the upstream was asked for its rows."""
 
     body: Any = None
     status: int = 200
@@ -169,13 +172,13 @@ class ApiError(Exception):
 
 
 def bad_request(fields: Mapping[str, str]) -> ApiError:
-    """Return the error for a form; `fields` maps the wrong ones to what is wrong with them."""
+    """Return the error for an invalid form; `fields` maps the invalid fields to what is wrong with each."""
     detail = " ".join(f"{name}: {complaint}" for name, complaint in fields.items())
     return ApiError(400, "Bad Request", detail=detail, fields=fields)
 
 
 def unauthorized(reason: str = "") -> ApiError:
-    """Return the error that asks for credentials; `reason` says what is wrong with those that were sent."""
+    """Return the error that asks for credentials; `reason` says what is wrong with the given ones."""
     return ApiError(
         401,
         "Unauthorized",
@@ -186,7 +189,7 @@ def unauthorized(reason: str = "") -> ApiError:
 
 
 def unread(path: str, error: Exception) -> ApiError:
-    """Log why the file could not be read, busy or damaged, and return the error."""
+    """Log why the file could not be read (busy or damaged), and return the error."""
     if isinstance(error, sqlite3.OperationalError):
         log.warning("%s: %s", path, error)
         return ApiError(503, "The mirror is busy", headers={"Retry-After": "1"})
@@ -200,27 +203,27 @@ def not_accepted() -> ApiError:
 
 
 def not_found(what: str, name: str) -> ApiError:
-    """Return the error for what the caller cannot see; clients test how the message begins."""
+    """Return the error for what does not exist or is hidden. Clients compare the start of the message."""
     return ApiError(404, f"{what} {name} not found")
 
 
 def refs_not_read(full_name: str) -> ApiError:
-    """Say that the refs of a repository were never read; the header tells another mirror so."""
+    """Return the error for refs that were never read. A mirror of this mirror recognises its header."""
     return ApiError(
         503,
         f"The branches and tags of {full_name} have not been read yet",
-        detail="The mirror reads them in one of its next syncs; until then it does not know which there are.",
+        detail="The mirror reads them in one of its next syncs. Until then it does not know them.",
         headers={"Retry-After": str(REFS_RETRY_SECONDS), REFS_HEADER: "not read yet"},
     )
 
 
 def not_mirrored(what: str) -> ApiError:
-    """Say that nothing is known of something: an empty list would say that there is none."""
-    return ApiError(501, f"This mirror does not hold {what}", detail="The upstream does not tell it.")
+    """Return the error for what is not mirrored. An empty list would wrongly mean that there is none."""
+    return ApiError(501, f"This mirror does not hold {what}", detail="The upstream does not report it.")
 
 
 def refs_not_mirrored() -> ApiError:
-    """Say that refs are left out of the mirror as a whole (``refs = "none"``)."""
+    """Return the error for refs that the mirror leaves out (``refs = "none"``)."""
     return ApiError(
         501,
         "This mirror holds no branches and tags",
@@ -230,26 +233,26 @@ def refs_not_mirrored() -> ApiError:
 
 
 def must_have_read_refs(row: RepositoryRow) -> None:
-    """Raise ApiError 503 for a repository whose refs were never read, 501 where none are mirrored."""
+    """Raise ApiError 503 for a repository whose refs were never read, 501 if none are mirrored."""
     if row.refs != REFS_READ:
         raise refs_not_mirrored() if row.refs == REFS_NOT_MIRRORED else refs_not_read(row.full_name)
 
 
 def must_know_followers(known: Sequence[object], count: int | None) -> None:
-    """Raise ApiError 501 where the upstream told neither followers nor how many there are."""
+    """Raise ApiError 501 if the upstream reported neither followers nor their number."""
     if not known and count is None:
         raise not_mirrored("who follows a repository")
 
 
 def oldest(moments: Iterable[str | None]) -> str | None:
-    """Return the oldest of several moments; None where there is none."""
+    """Return the oldest of several times; None if there is none."""
     return min((moment for moment in moments if moment), default=None)
 
 
 def headers_of(datasette: "Datasette", parameters: Mapping[str, str], answer: Answer) -> dict[str, str]:
-    """Return the headers of an answer: its age, what browsers may do with it, who may cache it."""
+    """Return the headers of an answer: its age, its limits for browsers, and who may cache it."""
     headers = {**SAFETY, **answer.headers}
-    if "access_token" in parameters:  # Datasette sees to this where a header or a cookie says who asks
+    if "access_token" in parameters:  # for headers and cookies Datasette does this
         headers["Cache-Control"] = "private, no-store"
     if answer.synced_at is not None:
         headers["X-Mirror-Synced-At"] = answer.synced_at

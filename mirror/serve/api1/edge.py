@@ -1,9 +1,9 @@
-"""What makes API 1.0: its addresses, its formats, and how it answers a write.
+"""What is particular to API 1.0: its addresses, its formats, and how its paths name users and repositories.
 
-Every prefix that clients were seen to use is answered, with and without a slash at the end, never by a
-redirect: common libraries turn a redirected POST into a GET. `format` and `callback` are Bitbucket's own
-parameters of API 1.0. Its XML was that of django-piston, the library that it was built on: ``<response>``
-around ``<resource>`` items. A browser runs none of these formats and shows none of them as a page.
+Every prefix that clients use is answered directly, with and without a slash at the end. A redirect would not
+do: common libraries turn a redirected POST into a GET. `format` and `callback` are Bitbucket's own parameters
+of API 1.0. Its XML is that of django-piston, the library that it was built with: ``<resource>`` items inside
+``<response>``. Browsers neither run any of these formats nor show them as a page.
 """
 
 import re
@@ -16,12 +16,13 @@ import msgspec
 import yaml
 from datasette.utils.asgi import Request
 
+from mirror.queries.accounts import users_named
 from mirror.queries.caller import Caller
-from mirror.queries.repositories import parents_of
-from mirror.queries.rows import RepositoryRow
+from mirror.queries.repositories import parents_of, repository_named
+from mirror.queries.rows import AccountRow, RepositoryRow
 from mirror.serve.api1 import shapes
 from mirror.serve.api_edge import Names, Parameters
-from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest
+from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest, not_found, unauthorized
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -49,16 +50,46 @@ def route(names: Sequence[str]) -> tuple[Names, Names]:
 
 
 def check(parameters: Parameters) -> None:
-    """Raise ApiError 400 for a `callback` that is no name of a function."""
+    """Raise ApiError 400 if `callback` is not the name of a function."""
     callback = parameters.get("callback")
     if callback is not None and not is_callback(callback):
-        raise ApiError(400, "Bad Request", detail="callback: This is no name of a function.")
+        raise ApiError(400, "Bad Request", detail="callback: This is not the name of a function.")
 
 
 def request_of(datasette: "Datasette", request: Request, asked: ApiRequest) -> ApiRequest:
-    """Return what a route is asked: API 1.0 adds nothing."""
+    """Return the request as it is: API 1.0 adds nothing to it."""
     del datasette, request
     return asked
+
+
+def find_repository(connection: sqlite3.Connection, asked: ApiRequest) -> RepositoryRow:
+    """Find the repository that the path names; raises ApiError 404, also for one that is hidden."""
+    full_name = "/".join(asked.names[:2])
+    found = repository_named(connection, asked.caller, full_name)
+    if found is None:
+        raise not_found("Repository", full_name)
+    return found
+
+
+def find_users(connection: sqlite3.Connection, caller: Caller, username: str) -> list[AccountRow]:
+    """Find the accounts of a name, one for each upstream that has it; raises ApiError 404."""
+    found = users_named(connection, caller, username)
+    if not found:
+        raise not_found("User", username)
+    return found
+
+
+def find_myself(connection: sqlite3.Connection, caller: Caller) -> list[AccountRow]:
+    """Find the user whom the caller speaks for; raises ApiError 401, 403 or 404."""
+    if not caller.known:
+        raise unauthorized()
+    if caller.username is None:
+        raise ApiError(
+            403,
+            "This token speaks for no user",
+            detail="Make one with `mirror token create --user NAME`, or send the name as the Basic user.",
+        )
+    return find_users(connection, caller, caller.username)
 
 
 def repository_answer(
@@ -70,7 +101,7 @@ def repository_answer(
 
 
 def render(answer: Answer, parameters: Parameters) -> tuple[bytes, str]:
-    """Return an answer in the format that is asked for, and its content type."""
+    """Return the body in the requested format, and its content type."""
     if answer.body is None:
         return b"", "text/plain; charset=utf-8"
     callback = parameters.get("callback")
@@ -80,15 +111,15 @@ def render(answer: Answer, parameters: Parameters) -> tuple[bytes, str]:
 
 
 def is_callback(name: str) -> bool:
-    """Tell whether a JSONP callback is a plain (dotted) name, which cannot carry code."""
+    """Return whether a JSONP callback is a plain (dotted) name, which cannot carry code."""
     return len(name) <= LONGEST_CALLBACK and _CALLBACK.fullmatch(name) is not None
 
 
 def formatted(data: Any, form: str, callback: str | None) -> tuple[bytes, str]:
-    """Return a body and its content type; an unknown `form` is JSON, as unknown parameters are ignored."""
+    """Return a body and its content type. An unknown `form` means JSON: unknown parameters are ignored."""
     if callback is not None:
         text = _ENCODER.encode(data).replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
-        # The comment keeps the body from being taken for another kind of file (Rosetta Flash).
+        # Without the comment, a body could pass for another kind of file (the Rosetta Flash attack).
         return b"/**/" + callback.encode() + b"(" + text + b");", "application/javascript; charset=utf-8"
     if form == "yaml":
         lines = yaml.dump(data, Dumper=_DUMPER, allow_unicode=True, sort_keys=False, default_flow_style=False)
@@ -106,7 +137,7 @@ def _xml(data: Any) -> bytes:
 
 
 def _fill(element: ET.Element, data: Any) -> None:
-    """Put a value into an element; a key that is no element name stands in an attribute."""
+    """Put a value into an element. A key that cannot name an element becomes an attribute."""
     if isinstance(data, dict):
         for key, value in data.items():
             if _ELEMENT.fullmatch(key):

@@ -1,7 +1,7 @@
-"""API 1.0, the reading side: each route is a function from a connection and a request to an answer.
+"""The reading routes of API 1.0. Each is a function from a connection and a request to an answer.
 
 Routes and shapes are those of Bitbucket's documentation and of recorded answers (`docs/api-1.0.md` has a row
-for each). `forks` is this mirror's own: 1.0 never had it, and its users asked for it.
+for each). `forks` is an extension: 1.0 never had it, though its users asked for it.
 """
 
 import sqlite3
@@ -11,26 +11,31 @@ import msgspec
 
 from mirror.queries import accounts
 from mirror.queries import repositories as reads
-from mirror.queries.caller import Caller
 from mirror.queries.changes import ChangeFilter, count_changes, latest_changes
 from mirror.queries.refs import KINDS, refs_by_name
 from mirror.queries.rows import AccountRow, RepositoryRow
 from mirror.queries.search import find_repositories
 from mirror.serve.api1 import edge, shapes
-from mirror.serve.api1.edge import OWNER, SLUG, repository_answer
+from mirror.serve.api1.edge import (
+    OWNER,
+    SLUG,
+    find_myself,
+    find_repository,
+    find_users,
+    repository_answer,
+)
 from mirror.serve.api1.writes import WRITERS, written
 from mirror.serve.api_edge import Api
 from mirror.serve.exchange import (
     Answer,
     ApiError,
     ApiRequest,
+    Json,
     bad_request,
     must_have_read_refs,
     must_know_followers,
-    not_found,
     not_mirrored,
     oldest,
-    unauthorized,
 )
 
 Reader = Callable[[sqlite3.Connection, ApiRequest], Answer]
@@ -42,47 +47,15 @@ EVENTS_MOST = 1000
 EVERYTHING = 10**9
 
 
-def _repository(connection: sqlite3.Connection, asked: ApiRequest) -> RepositoryRow:
-    """Find the repository that the path names; raises ApiError 404, the same for one that is hidden."""
-    full_name = "/".join(asked.names[:2])
-    found = reads.repository_named(connection, asked.caller, full_name)
-    if found is None:
-        raise not_found("Repository", full_name)
-    return found
-
-
 def _with_refs(connection: sqlite3.Connection, asked: ApiRequest) -> RepositoryRow:
-    """Find the repository whose refs are asked for; raises ApiError 503 or 501 where none were read."""
-    row = _repository(connection, asked)
+    """Find the repository of the path; raises ApiError 503 or 501 if its refs were never read."""
+    row = find_repository(connection, asked)
     must_have_read_refs(row)
     return row
 
 
-def _users(connection: sqlite3.Connection, caller: Caller, username: str) -> list[AccountRow]:
-    """Find whoever the path names; raises ApiError 404."""
-    found = accounts.users_named(connection, caller, username)
-    if not found:
-        raise not_found("User", username)
-    return found
-
-
-def _myself(connection: sqlite3.Connection, caller: Caller) -> list[AccountRow]:
-    """Find whom the caller speaks as; raises ApiError 401, 403 or 404."""
-    if not caller.known:
-        raise unauthorized()
-    if caller.username is None:
-        raise ApiError(
-            403,
-            "This token speaks for no user",
-            detail="Make one with `mirror token create --user NAME`, or send the name as the Basic user.",
-        )
-    return _users(connection, caller, caller.username)
-
-
-def _shaped(
-    connection: sqlite3.Connection, asked: ApiRequest, rows: Sequence[RepositoryRow]
-) -> list[shapes.Json]:
-    """Shape repositories, with their parents inside them."""
+def _shaped(connection: sqlite3.Connection, asked: ApiRequest, rows: Sequence[RepositoryRow]) -> list[Json]:
+    """Shape repositories, each with its parent inside."""
     return shapes.repositories(rows, reads.parents_of(connection, asked.caller, rows))
 
 
@@ -92,12 +65,12 @@ def _seen(rows: Sequence[RepositoryRow]) -> str | None:
 
 def user(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET users/U: a user and their repositories."""
-    return _profile(connection, asked, _users(connection, asked.caller, asked.names[0]))
+    return _profile(connection, asked, find_users(connection, asked.caller, asked.names[0]))
 
 
 def myself(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
-    """GET user: the same, of the caller."""
-    return _profile(connection, asked, _myself(connection, asked.caller))
+    """GET user: the caller and their repositories."""
+    return _profile(connection, asked, find_myself(connection, asked.caller))
 
 
 def _profile(connection: sqlite3.Connection, asked: ApiRequest, users: list[AccountRow]) -> Answer:
@@ -108,21 +81,21 @@ def _profile(connection: sqlite3.Connection, asked: ApiRequest, users: list[Acco
 
 def owned(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U: the repositories of a user, as a bare list."""
-    users = _users(connection, asked.caller, asked.names[0])
+    users = find_users(connection, asked.caller, asked.names[0])
     rows = reads.repositories_of(connection, asked.caller, users)
     return Answer(body=_shaped(connection, asked, rows), synced_at=_seen(rows) or users[0].last_seen_at)
 
 
 def my_repositories(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
-    """GET user/repositories: what the caller owns or may work in, other owners' repositories included."""
-    _myself(connection, asked.caller)
+    """GET user/repositories: repositories of the caller and of the caller's workspaces."""
+    find_myself(connection, asked.caller)
     rows = reads.repositories_for(connection, asked.caller)
     return Answer(body=_shaped(connection, asked, rows), synced_at=_seen(rows))
 
 
 def my_overview(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
-    """GET user/repositories/overview: the same in short, last updated first; nobody notes what was viewed."""
-    _myself(connection, asked.caller)
+    """GET user/repositories/overview: the same in short, last updated first. `viewed` is always empty."""
+    find_myself(connection, asked.caller)
     rows = reads.repositories_for(connection, asked.caller)
     rows.sort(key=lambda row: row.updated_at or "", reverse=True)
     return Answer(
@@ -131,8 +104,8 @@ def my_overview(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
 
 
 def my_dashboard(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
-    """GET user/repositories/dashboard: the same by owner, as pairs of a user and a list."""
-    _myself(connection, asked.caller)
+    """GET user/repositories/dashboard: the same, grouped by owner as pairs of a user and a list."""
+    find_myself(connection, asked.caller)
     rows = reads.repositories_for(connection, asked.caller)
     parents = reads.parents_of(connection, asked.caller, rows)
     by_owner = dict[str, list[RepositoryRow]]()
@@ -147,15 +120,15 @@ def my_dashboard(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
 
 
 def my_follows(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
-    """GET user/follows: what the caller follows, own repositories included."""
-    _myself(connection, asked.caller)
+    """GET user/follows: repositories that the caller follows; one's own are always among them."""
+    find_myself(connection, asked.caller)
     rows = reads.followed_by(connection, asked.caller)
     return Answer(body=_shaped(connection, asked, rows), synced_at=_seen(rows))
 
 
 def my_privileges(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
-    """GET user/privileges: the workspaces that the caller belongs to."""
-    (me, *_) = _myself(connection, asked.caller)
+    """GET user/privileges: the caller's workspaces, with the permission in each."""
+    (me, *_) = find_myself(connection, asked.caller)
     teams = accounts.own_workspaces(connection, asked.caller)
     body = {"teams": {name: shapes.privilege(permission) for name, permission in teams.items()}}
     return Answer(body=body, synced_at=me.last_seen_at)
@@ -164,7 +137,7 @@ def my_privileges(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
 def find(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/?name=Q: search by part of a name, with the exact count.
 
-    1.0 had no paging here and sent everything; `start` and `limit` are this mirror's own.
+    1.0 sent all results at once. `start` and `limit` are extensions.
     """
     if "name" not in asked.parameters:
         raise bad_request({"name": "This field is required."})
@@ -187,7 +160,7 @@ def find(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
 
 def repository(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S."""
-    return repository_answer(connection, asked.caller, _repository(connection, asked))
+    return repository_answer(connection, asked.caller, find_repository(connection, asked))
 
 
 def tags(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
@@ -204,7 +177,7 @@ def branches(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
 
 
 def branches_tags(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
-    """GET repositories/U/S/branches-tags: both in short."""
+    """GET repositories/U/S/branches-tags: branches and tags in short."""
     row = _with_refs(connection, asked)
     branches, tags = (refs_by_name(connection, kind, row.id) for kind in KINDS)
     return Answer(body=shapes.branches_tags(branches, tags, row.main_branch), synced_at=row.refs_synced_at)
@@ -212,7 +185,7 @@ def branches_tags(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
 
 def main_branch(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S/main-branch; 404 for an empty repository."""
-    row = _repository(connection, asked)
+    row = find_repository(connection, asked)
     if row.main_branch is None:
         must_have_read_refs(row)
         raise ApiError(404, "No main branch", detail="The repository is empty.")
@@ -220,11 +193,11 @@ def main_branch(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
 
 
 def followers(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
-    """GET repositories/U/S/followers; the count can exceed the list, as it did then.
+    """GET repositories/U/S/followers. The count can exceed the list, as it did in 1.0.
 
-    The list is null where the upstream told nothing but how many there are.
+    The list is null if the upstream reported only the count.
     """
-    row = _repository(connection, asked)
+    row = find_repository(connection, asked)
     known = accounts.followers_of(connection, row.id)
     must_know_followers(known, row.followers_count)
     body = {
@@ -235,14 +208,14 @@ def followers(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
 
 
 def user_followers(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
-    """GET users/U/followers: 501 for a known user; no upstream tells who follows a user."""
-    _users(connection, asked.caller, asked.names[0])
+    """GET users/U/followers: 501 for a known user, since no upstream reports who follows a user."""
+    find_users(connection, asked.caller, asked.names[0])
     raise not_mirrored("who follows a user")
 
 
 def forks(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
-    """GET repositories/U/S/forks: this mirror's own; the count is the upstream's and can exceed the list."""
-    row = _repository(connection, asked)
+    """GET repositories/U/S/forks: an extension. The count is the upstream's and can exceed the list."""
+    row = find_repository(connection, asked)
     rows = reads.forks_of(connection, asked.caller, row.id)
     count = None if row.forks_count is None else max(row.forks_count, len(rows))
     body = {"count": count, "forks": _shaped(connection, asked, rows)}
@@ -250,20 +223,20 @@ def forks(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
 
 
 def events(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
-    """GET repositories/U/S/events: what the mirror saw change, the newest first."""
-    row = _repository(connection, asked)
+    """GET repositories/U/S/events: the changes that the mirror saw, newest first."""
+    row = find_repository(connection, asked)
     return _events(connection, asked, ChangeFilter(repository_id=row.id), row.last_seen_at)
 
 
 def user_events(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
-    """GET users/U/events: the same, over all repositories of a user."""
-    users = _users(connection, asked.caller, asked.names[0])
+    """GET users/U/events: the changes of all repositories of a user, newest first."""
+    users = find_users(connection, asked.caller, asked.names[0])
     owners = ChangeFilter(owner_ids=tuple(user.id for user in users))
     return _events(connection, asked, owners, users[0].last_seen_at)
 
 
 def _events(connection: sqlite3.Connection, asked: ApiRequest, about: ChangeFilter, seen: str) -> Answer:
-    """Answer with events of a type, or of all: a fork is created too, but has an event of its own."""
+    """Answer with events of one type or of all. A new fork counts as `fork`, not as `create`."""
     wanted = asked.parameters.get("type") or None
     kinds = tuple(kind for kind, event in shapes.EVENTS.items() if wanted in (None, event))
     if wanted == "fork":
@@ -308,7 +281,7 @@ READERS: dict[tuple[str, ...], Reader] = {
     ("repositories", OWNER, SLUG, "events"): events,
     ("repositories", OWNER, SLUG, "forks"): forks,
 }
-"""Every address that answers GET, with placeholders for names."""
+"""The handler of GET for each address; names in the path are placeholders."""
 
 API = Api(
     pattern=edge.PATTERN,

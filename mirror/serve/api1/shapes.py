@@ -1,49 +1,47 @@
-"""Rows in the shapes of API 1.0: pure functions, no database, no clock.
+"""Rows in the shapes of API 1.0: pure functions, without database or clock.
 
-Each object is the superset of what Bitbucket sent over the years (2010 to 2019): clients of every age find
-their keys. What the mirror cannot know is null, or what Bitbucket always sent. Where two years differ in
-form, the later one is served. Sources: Bitbucket's own page on the `repositories` resource, and recorded
-answers; `docs/api-1.0.md` tells key by key.
+Each object has all keys that Bitbucket sent between 2010 and 2019, so that clients of any age find theirs. A
+value that the mirror cannot know is null, or the constant that Bitbucket always sent. Where the form of a
+value changed over the years, the latest is served. Sources: Bitbucket's own page on the `repositories`
+resource, and recorded answers. `docs/api-1.0.md` describes each key.
 """
 
 import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
-from mirror.queries.rows import AccountRow, ChangeRow, RefRow, RepositoryRow
+from mirror.queries.rows import AccountRow, ChangeRow, RefRow, RepositoryRow, flag
+from mirror.serve.exchange import Json
 
 AMSTERDAM = ZoneInfo("Europe/Amsterdam")
 
 
 def local(moment: str | None) -> str | None:
-    """Write a moment of the mirror as changesets and events had it: ``2012-02-20 22:29:16``."""
+    """Format a time as in changesets and events: ``2012-02-20 22:29:16``, local time of Amsterdam."""
     if moment is None:
         return None
     return _read(moment).astimezone(AMSTERDAM).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def local_millis(moment: str | None) -> str | None:
-    """Write a moment as repositories had it from 2014 to the end: ``2012-02-20T22:29:16.000``."""
+    """Format a time as in repositories since 2014: ``2012-02-20T22:29:16.000``, local time of Amsterdam."""
     if moment is None:
         return None
     return _read(moment).astimezone(AMSTERDAM).replace(tzinfo=None).isoformat(timespec="milliseconds")
 
 
 def utc(moment: str | None) -> str | None:
-    """Write a moment as the `utc` keys had it: ``2012-02-20 21:29:16+00:00``."""
+    """Format a time as in the `utc` keys: ``2012-02-20 21:29:16+00:00``."""
     return None if moment is None else f"{moment[:10]} {moment[11:19]}+00:00"
 
 
 def _read(moment: str) -> datetime:
-    """Read the mirror's own fixed-width form, which is quicker than `mirror.times.from_text`."""
+    """Read a time of the mirror. The form has a fixed width, so this is faster than `times.from_text`."""
     return datetime.fromisoformat(moment[:26]).replace(tzinfo=UTC)
 
-
-Json = dict[str, Any]
 
 _MAIL = re.compile(r"\s*<[^<>]*>\s*$")
 
@@ -58,11 +56,11 @@ EVENTS = {
     "tag_moved": "pushed",
     "tag_deleted": "pushed",
 }
-"""Changes that have a name among the event ids of 1.0; a created fork is `fork`. Others are no events."""
+"""The event of 1.0 for each kind of change that has one; for a new fork it is `fork`."""
 
 
 def repository(row: RepositoryRow, parent: RepositoryRow | None, *, state: str = "available") -> Json:
-    """Shape one repository, with its parent inside it if there is one."""
+    """Shape one repository, with its parent inside if it has one."""
     shaped = _plain_repository(row, state)
     if parent is not None:
         shaped["fork_of"] = _plain_repository(parent, "available")
@@ -72,16 +70,16 @@ def repository(row: RepositoryRow, parent: RepositoryRow | None, *, state: str =
 
 
 def repositories(rows: Iterable[RepositoryRow], parents: Mapping[int, RepositoryRow]) -> list[Json]:
-    """Shape several repositories, whose parents are found by their ids."""
+    """Shape several repositories; `parents` has their parents by id."""
     return [repository(row, parents.get(row.parent_id or 0)) for row in rows]
 
 
 def _plain_repository(row: RepositoryRow, state: str) -> Json:
-    """Shape a repository without its parent, as Bitbucket did inside `fork_of`."""
+    """Shape a repository without its parent, as inside `fork_of`."""
     policy = row.fork_policy
     return {
         "scm": row.scm,
-        "has_wiki": _flag(row.has_wiki),
+        "has_wiki": flag(row.has_wiki),
         "last_updated": local_millis(row.updated_at),
         "no_forks": policy and policy == "no_forks",
         "creator": None,
@@ -100,7 +98,7 @@ def _plain_repository(row: RepositoryRow, state: str) -> Json:
         "utc_created_on": utc(row.created_at),
         "website": row.website,
         "description": row.description,
-        "has_issues": _flag(row.has_issues),
+        "has_issues": flag(row.has_issues),
         "is_fork": bool(row.is_fork),
         "slug": row.slug,
         "is_private": bool(row.is_private),
@@ -114,12 +112,8 @@ def _plain_repository(row: RepositoryRow, state: str) -> Json:
     }
 
 
-def _flag(value: int | None) -> bool | None:
-    return None if value is None else bool(value)
-
-
 def _named_only(full_name: str) -> Json:
-    """Shape a parent of which nothing but the name is known."""
+    """Shape a parent of which only the name is known."""
     owner, _, slug = full_name.partition("/")
     return {
         "owner": owner,
@@ -146,12 +140,12 @@ def search_item(row: RepositoryRow) -> Json:
 
 
 def repository_uri(owner: str, slug: str) -> str:
-    """Return where a repository is asked for, in the form of 2012 and later."""
+    """Return the path of a repository, in the form used since 2012."""
     return f"/1.0/repositories/{quote(owner)}/{quote(slug)}"
 
 
 def user(row: AccountRow) -> Json:
-    """Shape a user; first and last name are taken from the display name where the upstream tells none."""
+    """Shape a user. If the upstream gave no first and last name, the display name is split."""
     first, last = row.first_name, row.last_name
     is_team = row.kind != "user"
     if first is None and last is None and row.display_name is not None:
@@ -173,7 +167,7 @@ def user(row: AccountRow) -> Json:
 
 
 def changeset(row: RefRow, branch: str | None) -> Json:
-    """Shape the commit that a ref names. `revision`, a local number of Mercurial's, is not known."""
+    """Shape the commit of a ref. `revision`, a local number of Mercurial, is not known."""
     parents = row.target_parents
     return {
         "node": row.target_hash[:12],
@@ -192,7 +186,7 @@ def changeset(row: RefRow, branch: str | None) -> Json:
 
 
 def _bare_name(raw_author: str | None) -> str | None:
-    """Return the author line without the mail address: what 1.0 said of somebody without an account."""
+    """Return an author line without the mail address, as 1.0 names authors without an account."""
     return None if raw_author is None else _MAIL.sub("", raw_author)
 
 
@@ -202,12 +196,12 @@ def branches(rows: Iterable[RefRow]) -> Json:
 
 
 def tags(rows: Iterable[RefRow]) -> Json:
-    """Shape the tags of a repository, by name; on which branch a tagged commit lies is not known."""
+    """Shape the tags of a repository, by name. The branch of a tagged commit is not known."""
     return {row.name: {**changeset(row, None), "branches": []} for row in rows}
 
 
 def branches_tags(branch_rows: Iterable[RefRow], tag_rows: Iterable[RefRow], main: str | None) -> Json:
-    """Shape both lists in short; the main branch alone carries `mainbranch`."""
+    """Shape branches and tags in short. Only the main branch has the key `mainbranch`."""
     return {
         "branches": [
             {
@@ -223,13 +217,13 @@ def branches_tags(branch_rows: Iterable[RefRow], tag_rows: Iterable[RefRow], mai
 
 
 def event(row: ChangeRow, about: RepositoryRow, shaped: Json) -> Json:
-    """Shape a change as an event, around the shape of the repository; who pushed is not known."""
+    """Shape a change as an event; `shaped` is the shape of its repository. Who pushed is not known."""
     kind = EVENTS[row.kind]
     if row.kind == "created" and about.is_fork:
         kind = "fork"
     return {
         "node": row.new[:12] if kind == "pushed" and row.new else None,
-        "description": _told(row) if kind == "pushed" else None,
+        "description": _ref_change(row) if kind == "pushed" else None,
         "repository": shaped,
         "created_on": local(row.at),
         "user": None,
@@ -238,14 +232,14 @@ def event(row: ChangeRow, about: RepositoryRow, shaped: Json) -> Json:
     }
 
 
-def _told(row: ChangeRow) -> str:
-    """Say in words which ref went where."""
+def _ref_change(row: ChangeRow) -> str:
+    """Describe the change of a ref, such as ``branch main moved``."""
     kind, _, verb = row.kind.partition("_")
     return f"{kind} {row.ref} {verb}"
 
 
 def overview_item(row: RepositoryRow) -> Json:
-    """Shape one line of `user/repositories/overview`."""
+    """Shape one item of `user/repositories/overview`."""
     return {
         "owner": row.namespace,
         "name": row.name,
@@ -256,7 +250,7 @@ def overview_item(row: RepositoryRow) -> Json:
 
 
 def dashboard_item(row: RepositoryRow, parents: Mapping[int, RepositoryRow]) -> Json:
-    """Shape one line of `user/repositories/dashboard`; `fork` is false or the path of the parent."""
+    """Shape one item of `user/repositories/dashboard`; `fork` is false or the path of the parent."""
     mirrored = parents.get(row.parent_id or 0)
     parent = mirrored.full_name if mirrored else row.unmirrored_parent
     return {
@@ -273,7 +267,7 @@ def dashboard_item(row: RepositoryRow, parents: Mapping[int, RepositoryRow]) -> 
 
 
 def privilege(permission: str | None) -> str | None:
-    """Name a membership as 1.0 did: the owner of a workspace is its admin."""
+    """Return the privilege of 1.0 for a permission: the owner of a workspace is its admin."""
     if permission is None:
         return None
     return "admin" if permission in ("owner", "admin") else "collaborator"

@@ -1,4 +1,4 @@
-"""API 1.0's writes: one function for each address that writes."""
+"""The writing routes of API 1.0."""
 
 from collections.abc import Awaitable, Callable
 from typing import cast
@@ -14,11 +14,11 @@ from mirror.serve.exchange import Answer, ApiError, ApiRequest, bad_request, not
 from mirror.serve.writer import WriteAccess, pass_on, settings_of
 
 Find = Callable[[str], Awaitable[RepositoryRow | None]]
-"""Reads a repository as the caller may see it."""
+"""Reads a repository, if the caller may see it."""
 
 
 async def create(access: WriteAccess, request: Request, asked: ApiRequest, _: Find) -> tuple[str, Answer]:
-    """POST repositories: the name of the new repository, and the answer that its body completes."""
+    """POST repositories: create a repository. Returns its full name, and the answer without its body."""
     settings, owner = settings_of(await read_fields(request), required=("name",))
     owner = owner or _own_namespace(asked)
     made = await pass_on(access.to(owner).create, owner, settings, by=asked.caller.name)
@@ -26,7 +26,7 @@ async def create(access: WriteAccess, request: Request, asked: ApiRequest, _: Fi
 
 
 async def update(access: WriteAccess, request: Request, asked: ApiRequest, find: Find) -> tuple[str, Answer]:
-    """PUT repositories/U/S: change the settings that are given."""
+    """PUT repositories/U/S: change the settings in the body."""
     row = await _known(find, asked)
     settings, _ = settings_of(await read_fields(request), fork_policy=row.fork_policy)
     made = await pass_on(access.to(row.full_name).update, row.full_name, settings, by=asked.caller.name)
@@ -50,14 +50,14 @@ async def fork(access: WriteAccess, request: Request, asked: ApiRequest, find: F
 
 
 def _own_namespace(asked: ApiRequest) -> str:
-    """Return the namespace of the caller; raises ApiError 400 where the token speaks for no user."""
+    """Return the namespace of the caller; raises ApiError 400 if the token speaks for no user."""
     if not asked.caller.username:
         raise bad_request({"owner": "This field is required, because the token speaks for no user."})
     return asked.caller.username
 
 
 async def _known(find: Find, asked: ApiRequest) -> RepositoryRow:
-    """Return the living repository of an address, as the caller may see it; raises ApiError 404."""
+    """Return the repository of the path; raises ApiError 404, also for one that is hidden or gone."""
     full_name = "/".join(asked.names[:2])
     found = await find(full_name)
     if found is None:
@@ -72,11 +72,11 @@ WRITERS: dict[tuple[str, ...], dict[str, Write]] = {
     ("repositories", OWNER, SLUG): {"PUT": update, "DELETE": delete},
     ("repositories", OWNER, SLUG, "fork"): {"POST": fork},
 }
-"""Every address that writes, by method."""
+"""The handlers of writes, by address and method."""
 
 
 async def written(write: Write, writing: Writing) -> Answer:
-    """Pass a write on, then answer with what the mirror shows of it."""
+    """Pass a write to the upstream, then answer with the repository as the mirror has it now."""
     request, asked = writing.request, writing.asked
 
     async def find(full_name: str) -> RepositoryRow | None:

@@ -1,6 +1,6 @@
-"""What makes API 2.0: its addresses, its requests, its pages, its errors, and how it answers a write.
+"""What is particular to API 2.0: its addresses, its requests, its pages and its errors.
 
-Every prefix that links of Bitbucket lead to is answered, with and without a slash at the end, never by a
+Every prefix that Bitbucket's links use is answered directly, with and without a slash at the end, never by a
 redirect. Errors have the form of 2.0: ``{"type": "error", "error": {"message", "detail"?, "fields"?}}``.
 """
 
@@ -17,11 +17,12 @@ from mirror.queries.repositories import repositories_by_ids, repository_in_works
 from mirror.queries.rows import AccountRow, RepositoryRow
 from mirror.serve.api2 import paging
 from mirror.serve.api2.fields import Selection, selection
+from mirror.serve.api2.links import ApiLinks
 from mirror.serve.api2.listings import ROLES
 from mirror.serve.api2.paging import Listing, ListingPage, order_of, queried, read_page
-from mirror.serve.api2.shapes import ApiLinks, Json, Shapes
+from mirror.serve.api2.shapes import Shapes
 from mirror.serve.api_edge import Names, Parameters
-from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest, address_of, oldest
+from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest, Json, address_of, oldest
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -29,13 +30,13 @@ if TYPE_CHECKING:
 PATTERN = r"^(?P<prefix>/(?:(?:!|%21)?api/)?2\.0)(?P<rest>/.*)?$"
 WORKSPACE, REPOSITORY, NAME = "<workspace>", "<repository>", "<name>"
 HEADERS = {"X-RateLimit-Limit": "1000000"}
-"""Requests an hour: there is no quota here, and clients that look for one learn it by this."""
+"""Requests per hour, for clients that read this header. The mirror has no quota."""
 
 _IN_PATHS = "/$;&=@!,:+"
 
 
 class Api2Request(ApiRequest, frozen=True, kw_only=True):
-    """A request to API 2.0: with the links that its answer has, and the `fields` that are asked for."""
+    """A request to API 2.0, with the links for its answer and the requested `fields`."""
 
     links: ApiLinks
     pages: paging.PageLinks
@@ -43,15 +44,15 @@ class Api2Request(ApiRequest, frozen=True, kw_only=True):
 
     @property
     def shapes(self) -> Shapes:
-        """Shapes with this request's links."""
+        """The shapes, with the links of this request."""
         return Shapes(self.links, whole=self.selection is None or not self.selection.reaches_into("links"))
 
     def wants(self, name: str) -> bool:
-        """Tell whether a part of the answer is asked for."""
+        """Return whether the caller wants a part of the answer."""
         return self.selection is None or self.selection.wants(name)
 
     def selected(self, answer: Answer) -> Answer:
-        """Return the `fields` of an answer that are asked for."""
+        """Return an answer with only the requested `fields`."""
         if self.selection is None:
             return answer
         return msgspec.structs.replace(answer, body=self.selection.of(answer.body))
@@ -63,7 +64,7 @@ Reader = Callable[[sqlite3.Connection, Api2Request], Answer]
 def route(names: Sequence[str]) -> tuple[Names, Names]:
     """Return the pattern of a path, with placeholders, and the names in their places.
 
-    The name of a ref may hold slashes, escaped or not, so it is all that is left.
+    The name of a ref is the rest of the path, since it may contain slashes, escaped or not.
     """
     match names:
         case ["repositories", workspace, slug, "refs", "branches" | "tags" as kind, *name] if name:
@@ -79,7 +80,7 @@ def route(names: Sequence[str]) -> tuple[Names, Names]:
 
 
 def request_of(datasette: "Datasette", request: Request, asked: ApiRequest) -> Api2Request:
-    """Add what API 2.0 asks besides; raises ApiError 400."""
+    """Add the links and the `fields` to a request; raises ApiError 400."""
     origin = address_of(datasette, request)
     api = f"{origin}{request.url_vars['prefix']}"
     rest = (request.url_vars["rest"] or "/").rstrip("/")
@@ -97,7 +98,7 @@ def request_of(datasette: "Datasette", request: Request, asked: ApiRequest) -> A
 
 
 def render(answer: Answer, parameters: Parameters) -> tuple[bytes, str]:
-    """Return an answer as JSON, and its content type; an error's body gets its type."""
+    """Return the body as JSON, and its content type. The body of an error gets a `type`."""
     del parameters
     if answer.body is None:
         return b"", "text/plain; charset=utf-8"
@@ -106,7 +107,7 @@ def render(answer: Answer, parameters: Parameters) -> tuple[bytes, str]:
 
 
 def no_repository() -> ApiError:
-    """Say what Bitbucket says of a repository that is missing and of one that is hidden, alike."""
+    """Return Bitbucket's error for a repository that does not exist or is hidden; both get the same."""
     return ApiError(
         404,
         "You may not have access to this repository or it no longer exists in this workspace. "
@@ -115,7 +116,7 @@ def no_repository() -> ApiError:
 
 
 def no_workspace(name: str) -> ApiError:
-    """Say that there is no such workspace."""
+    """Return the error for an unknown workspace."""
     return ApiError(404, f"No workspace with identifier '{name}'.")
 
 
@@ -141,7 +142,7 @@ def repository_answer(connection: sqlite3.Connection, asked: Api2Request, row: R
 def page_of(
     connection: sqlite3.Connection, asked: Api2Request, listing: Listing, *, counted: bool = True
 ) -> tuple[ListingPage, paging.Window]:
-    """Read the page of a listing that is asked for; raises ApiError 400 that names what cannot be read."""
+    """Read the requested page of a listing; raises ApiError 400 that names the wrong parameter."""
     window = paging.window(asked.parameters)
     page = read_page(
         connection,
@@ -162,7 +163,7 @@ def envelope(
     synced_at: str | None,
     **moved: str,
 ) -> Answer:
-    """Put values into a page, with links to its neighbours; `moved` are parameters that change behind it."""
+    """Put values into a page, with links to its neighbours; `moved` replaces parameters in the next link."""
     body: Json = {"pagelen": window.length, "page": window.number, "values": values}
     if page.size is not None:
         body["size"] = page.size
@@ -177,7 +178,7 @@ def envelope(
 def shaped(
     connection: sqlite3.Connection, asked: Api2Request, rows: Sequence[RepositoryRow]
 ) -> tuple[list[Json], str | None]:
-    """Shape the repositories of a page, with their owners; nothing where only the frame is wanted."""
+    """Shape the repositories of a page, with their owners; an empty list if `fields` excludes the values."""
     synced_at = oldest(row.last_seen_at for row in rows)
     if not asked.wants("values"):
         return [], synced_at
@@ -201,7 +202,7 @@ def accounts_of(
     shape: Callable[[AccountRow, Any], Json],
     seen: str | None = None,
 ) -> Answer:
-    """Answer with a page of accounts; `shape` gets each with what the listing has besides."""
+    """Answer with a page of accounts; `shape` gets each account and the extra column of the listing."""
     page, window = page_of(connection, asked, listing)
     width = len(AccountRow.__struct_fields__)
     rows = [(AccountRow(*row[:width]), row[width] if len(row) > width else None) for row in page.rows]

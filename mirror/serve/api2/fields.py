@@ -1,7 +1,7 @@
 """The `fields` parameter: which parts of an answer are sent.
 
-``a,b.c`` sends those alone, ``-a`` leaves out, ``+a`` adds to what is sent anyway; ``*`` is every key. What
-an answer does not have is ignored. Source:
+``a,b.c`` sends only these, ``-a`` leaves one out, ``+a`` adds one to the default; ``*`` is every key. Paths
+that an answer does not have are ignored. Source:
 developer.atlassian.com/cloud/bitbucket/rest/intro/#partial-response.
 """
 
@@ -17,13 +17,13 @@ Tree = dict[str, "Tree"]
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """What to keep (None: everything) and what to leave out of that."""
+    """Which paths of an answer to keep (None: all), and which of these to drop."""
 
     kept: Tree | None = None
     dropped: Tree | None = None
 
     def reaches_into(self, name: str) -> bool:
-        """Tell whether parts of any object of that name are picked, rather than all of it or nothing."""
+        """Return whether any object of that name is sent in part, rather than as a whole or not at all."""
         return any(_reaches(tree, name) for tree in (self.kept, self.dropped) if tree)
 
     def of(self, value: Any) -> Any:
@@ -33,7 +33,7 @@ class Selection(msgspec.Struct, frozen=True):
         return _drop(value, self.dropped) if self.dropped else value
 
     def wants(self, *path: str) -> bool:
-        """Tell whether anything at a path can be in the answer, to compute nothing in vain."""
+        """Return whether anything at a path can be in the answer; if not, it need not be computed."""
         tree, dropped = self.kept, self.dropped
         for place, part in enumerate(path):
             if tree:
@@ -48,7 +48,7 @@ class Selection(msgspec.Struct, frozen=True):
 
 
 def selection(text: str | None) -> Selection:
-    """Read the parameter. A space before a path is a ``+`` that was not escaped in the address."""
+    """Read the parameter. A space before a path is an unescaped ``+``."""
     paths = [path for path in (text or "").split(",") if path.strip()][:MOST_PATHS]
     wanted = [path.strip() for path in paths if path[0] not in "+- "]
     added = [path[1:].strip() for path in paths if path[0] in "+ "]
@@ -57,7 +57,7 @@ def selection(text: str | None) -> Selection:
 
 
 def _tree(paths: Iterable[str]) -> Tree:
-    """Put paths together; a path that ends keeps everything below it."""
+    """Merge paths into a tree. A path selects everything below its end."""
     tree: Tree = {}
     for path in sorted(set(paths), key=len, reverse=True):
         branch = tree

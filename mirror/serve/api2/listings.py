@@ -1,7 +1,7 @@
-"""By which fields each list of API 2.0 is asked about and sorted.
+"""The lists of API 2.0, with the fields by which each can be queried and sorted.
 
-Fields are named as in the answers. What is hidden from a caller in an answer is hidden from their
-conditions too, or else ``q=parent.full_name ~ "..."`` would tell it letter by letter.
+Fields are named as in the answers. A field that is hidden from a caller is hidden from the caller's queries
+too. Otherwise ``q=parent.full_name ~ "..."`` would reveal it letter by letter.
 """
 
 from typing import Any
@@ -26,12 +26,12 @@ def _uuid(alias: str) -> Field:
 
 
 def _owners(column: str) -> Field:
-    """A column of a repository's owner."""
+    """Return the field for a column of a repository's owner."""
     return Field(f"(SELECT o.{column} FROM users o WHERE o.id = r.owner_id)")
 
 
 def _named(column: str) -> str:
-    """Let the index of a name find it, which knows no case, though a query does."""
+    """Return a condition that uses the case-insensitive index of a name, then compares its case."""
     return f"{column} COLLATE NOCASE IN (:values) AND {column} IN (:values)"
 
 
@@ -123,13 +123,13 @@ def _prefixed(prefix: str, fields: dict[str, Field]) -> dict[str, Field]:
 
 
 def repositories(caller: Caller, **narrowed: Any) -> Listing:
-    """List repositories that a caller may see, the oldest first; narrowed as `sources.repositories` says."""
+    """List repositories that a caller may see, oldest first; `narrowed` goes to `sources.repositories`."""
     source = sources.repositories(caller, **narrowed)
     return Listing(source=source, fields=_repository_fields(caller), default=SortOrder("r.created_at"))
 
 
 def own_repositories(caller: Caller) -> Listing:
-    """List what the caller may work in, by name, with the permission."""
+    """List the repositories of the caller and the caller's workspaces, by name, with the permission."""
     fields = {
         "permission": Field(f"({sources.REPOSITORY_PERMISSION})"),
         **_prefixed("repository", {name: _REPOSITORY[name] for name in ("uuid", "full_name", "name")}),
@@ -144,7 +144,7 @@ def workspaces(caller: Caller, role: str | None = None) -> Listing:
 
 
 def own_workspaces(caller: Caller, *, administrator: bool | None = None) -> Listing:
-    """List the namespaces that the caller may work in, by name, with their permission there."""
+    """List the caller's namespaces, by name, with the permission in each."""
     fields = {
         **_prefixed("workspace", {name: _WORKSPACE[name] for name in ("slug", "uuid")}),
         "administrator": Field(sources.ADMINISTERS, "boolean"),
@@ -165,7 +165,7 @@ def watchers(repository: int) -> Listing:
 
 
 def refs(repository: int, *kinds: RefKind) -> Listing:
-    """List branches, tags or both, in the byte order of their names, as Bitbucket does."""
+    """List branches, tags or both, in byte order of their names, as Bitbucket does."""
     return Listing(
         source=sources.refs(repository, *kinds),
         fields=_REF,

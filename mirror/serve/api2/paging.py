@@ -1,4 +1,4 @@
-"""Reading a page of anything: filtered by `q`, in a stable order, behind a position or by its number."""
+"""Read a page of a listing: filtered by `q`, in a stable order, by its number or after a position."""
 
 import base64
 import binascii
@@ -17,13 +17,18 @@ from mirror.serve.exchange import ApiError
 
 DEFAULT_LENGTH = 10
 LONGEST = 100
-_MARK = "c"  # a page that is no number
+_OPAQUE = "c"  # begins a page that is not a number
 
 Position = tuple[str | int | float | None, ...]
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
-    """The page that was asked for: by number, or behind a position."""
+    """Which page is requested: by number, or after a position.
+
+    :param length: rows of a page.
+    :param after: sort value and keys of the last row of the page before.
+    :param size: rows of the whole listing, if the page before has counted them.
+    """
 
     length: int = DEFAULT_LENGTH
     number: int = 1
@@ -32,12 +37,12 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def offset(self) -> int:
-        """How many rows come before, where the page was asked for by its number."""
+        """How many rows to skip, for a page that is requested by its number."""
         return 0 if self.after is not None else (self.number - 1) * self.length
 
 
 class _Place(msgspec.Struct, frozen=True, array_like=True):
-    """What an opaque page holds: its number, the place it begins behind, the size where that is costly."""
+    """The content of an opaque `page`: its number, the position it follows, the size if that is costly."""
 
     number: int
     after: tuple[str | int | float | None, ...]
@@ -48,7 +53,7 @@ def window(parameters: Mapping[str, str]) -> Window:
     """Read `pagelen` and `page`; raises ApiError 400."""
     length = _length(parameters)
     page = parameters.get("page", "1")
-    if not page.startswith(_MARK):
+    if not page.startswith(_OPAQUE):
         return Window(length=length, number=_positive(parameters, "page", 1))
     try:
         raw = base64.urlsafe_b64decode(page[1:] + "=" * (-len(page[1:]) % 4))
@@ -62,13 +67,13 @@ def window(parameters: Mapping[str, str]) -> Window:
 
 
 def opaque(number: int, after: Sequence[Any], size: int | None) -> str:
-    """Write a place as a page."""
+    """Encode the content of an opaque `page`."""
     raw = msgspec.json.encode(_Place(number, tuple(after), size))
-    return _MARK + base64.urlsafe_b64encode(raw).decode().rstrip("=")
+    return _OPAQUE + base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 class PageLinks(msgspec.Struct, frozen=True):
-    """Makes the addresses of other pages: the one that was asked for, with another `page`."""
+    """Makes the addresses of other pages: the requested address, with another `page`."""
 
     address: str
     parameters: Mapping[str, str]
@@ -79,7 +84,7 @@ class PageLinks(msgspec.Struct, frozen=True):
 
 
 def _length(parameters: Mapping[str, str]) -> int:
-    """Read `pagelen`; a number of however many digits is clamped."""
+    """Read `pagelen`. Too large a number, of any length, means the maximum."""
     text = parameters.get("pagelen", "")
     if text.isascii() and text.isdecimal() and len(text.lstrip("0")) >= 10:
         return LONGEST
@@ -96,7 +101,7 @@ def _positive(parameters: Mapping[str, str], name: str, default: int) -> int:
 
 
 def _unreadable(value: str | float | None) -> bool:
-    """Tell whether SQLite could not be given a value that somebody made up."""
+    """Return whether SQLite cannot take a value: clients can put anything into an opaque page."""
     if isinstance(value, int):
         return abs(value) >= 2**63
     return isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value)
@@ -107,16 +112,17 @@ def _invalid(name: str) -> ApiError:
 
 
 class SortOrder(msgspec.Struct, frozen=True):
-    """An order: by an expression, then by the listing's keys, all in one direction."""
+    """By an SQL expression, then by the keys of the listing, all in one direction."""
 
     sql: str
     descending: bool = False
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that can be listed, asked about by `fields` and sorted.
+    """Something that can be listed, queried by its `fields` and sorted.
 
-    `sorts` are the orders by name; what is not named there is looked for among the `fields`.
+    :param sorts: SQL to sort by, for names whose order is not that of the field of that name.
+    :param default: the order if the caller requests none.
     """
 
     source: Source
@@ -126,7 +132,7 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListingPage(msgspec.Struct, frozen=True, kw_only=True):
-    """The rows of a page, and the position behind its last one if there are more.
+    """The rows of a page; `next` is the position of its last row if more follow.
 
     `first_beyond` is the sort value of the first row that is not on the page.
     """
@@ -138,7 +144,7 @@ class ListingPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def order_of(listing: Listing, sort: str | None) -> SortOrder:
-    """Read the `sort` parameter; raises ApiError 400 that names what cannot be sorted by."""
+    """Read the `sort` parameter; raises ApiError 400 that lists the known fields."""
     if not sort:
         return listing.default
     name = sort.removeprefix("-").lower()
@@ -146,12 +152,12 @@ def order_of(listing: Listing, sort: str | None) -> SortOrder:
     sql = listing.sorts.get(name) or (field.sql if field and field.kind != "object" else None)
     if sql is None:
         known = ", ".join(sorted({*listing.fields, *listing.sorts}))
-        raise ApiError(400, f"Invalid sort: {name[:100]}", detail=f"Here one can sort by {known}.")
+        raise ApiError(400, f"Invalid sort: {name[:100]}", detail=f"The fields to sort by are {known}.")
     return SortOrder(sql, sort.startswith("-"))
 
 
 def queried(listing: Listing, query: str | None) -> Condition | None:
-    """Read the `q` parameter; raises ApiError 400 that names what cannot be answered."""
+    """Read the `q` parameter; raises ApiError 400 that names what is wrong with it."""
     if not query or not query.strip():
         return None
     try:
@@ -169,7 +175,7 @@ def read_page(
     query: Condition | None,
     counted: bool = True,
 ) -> ListingPage:
-    """Read a page; one row more than asked for tells whether there is another one."""
+    """Read a page, and one row more to know whether another page follows."""
     source = listing.source
     where = f"{source.where} AND {query.sql}" if query else source.where
     values = {**source.values, **(query.values if query else {})}
@@ -203,7 +209,7 @@ def _size(
     window: Window,
     query: Condition | None,
 ) -> int:
-    """Count the whole listing: with a query once, on its first page, for every row has to be looked at."""
+    """Count the whole listing; with a query only on the first page, because that reads every row."""
     if query is None and source.count is not None:
         return source.count(connection)
     if query is not None and window.after is not None and window.size is not None:
@@ -212,10 +218,11 @@ def _size(
 
 
 def segments(order: SortOrder, keys: Sequence[str], window: Window) -> list[tuple[str, Values]]:
-    """Return the conditions under which rows come behind a position, one after the other.
+    """Return one condition for each run of rows after a position, in their order.
 
-    First those of the same value, then those of greater ones, then nulls, which come first upwards and last
-    downwards: an index goes straight to each, but not to "the same and a later key, or greater, or null".
+    First the rows with the same sort value, then those with a later value, then nulls against values: nulls
+    come first in ascending order and last in descending order. SQLite finds each run by an index, but would
+    scan for the OR of them all.
     """
     if window.after is None:
         return [("", {})]

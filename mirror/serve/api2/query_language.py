@@ -1,4 +1,4 @@
-"""Bitbucket's query language: the text of `q` read into a tree by a grammar.
+"""Bitbucket's query language: parses the text of `q` into a tree.
 
 ::
 
@@ -8,8 +8,8 @@
     operator   = "=" / "!=" / "~" / "!~" / ">" / ">=" / "<" / "<="
     literal    = string / number / date / "true" / "false" / "null"
 
-Words are read in any case; AND binds closer than OR. A string stands in double quotes, with a backslash
-before quotes and backslashes in it. Source: developer.atlassian.com/cloud/bitbucket/rest/intro/#filtering.
+Words are case-insensitive; AND binds tighter than OR. Strings are in double quotes, with a backslash before
+each quote or backslash inside. Source: developer.atlassian.com/cloud/bitbucket/rest/intro/#filtering.
 """
 
 import re
@@ -42,11 +42,11 @@ _WORDS: dict[str, tuple[LiteralKind, bool | None]] = {
 
 
 class QueryError(ValueError):
-    """A query that cannot be read or answered; the message names what."""
+    """A query that cannot be parsed or answered; the message says why."""
 
 
 class Value(msgspec.Struct, frozen=True):
-    """A literal: what kind it was written as, and the text of it (a string's without its quotes)."""
+    """A literal: its kind, and its text (of a string, without quotes)."""
 
     kind: LiteralKind
     text: str
@@ -61,13 +61,13 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 class AllOf(msgspec.Struct, frozen=True):
-    """Parts that all hold."""
+    """Conditions that must all hold."""
 
     parts: tuple["Expression", ...]
 
 
 class AnyOf(msgspec.Struct, frozen=True):
-    """Parts of which one holds at least."""
+    """Conditions of which at least one must hold."""
 
     parts: tuple["Expression", ...]
 
@@ -81,7 +81,7 @@ class _Token(NamedTuple):
 
 
 def parse(text: str) -> Expression:
-    """Read a query; raises QueryError that names what is wrong with it."""
+    """Parse a query; raises QueryError that says what is wrong with it."""
     if len(text) > LONGEST:
         raise QueryError(f"it is longer than {LONGEST} characters")
     return _Parser(list(_tokens(text))).whole()
@@ -102,7 +102,7 @@ def _tokens(text: str) -> Iterator[_Token]:
 
 
 class _Parser:
-    """Reads tokens from left to right, one function for each rule of the grammar."""
+    """A recursive-descent parser, with one method for each rule of the grammar."""
 
     def __init__(self, tokens: list[_Token]) -> None:
         self._tokens = tokens
@@ -110,7 +110,7 @@ class _Parser:
         self._comparisons = 0
 
     def whole(self) -> Expression:
-        """Read everything."""
+        """Parse the whole query."""
         expression = self._either(0)
         if self._place < len(self._tokens):
             raise QueryError(f"AND, OR or the end was expected, not {self._next().text!r}")

@@ -1,7 +1,7 @@
-"""A query as parameterised SQL: fields become expressions of our own, literals become parameters.
+"""Compiles a query into parameterised SQL: fields become known expressions, literals become parameters.
 
-Null equals null alone and is neither greater nor less than anything, nor contains anything; ``!=``, ``!~``
-and ``NOT IN`` hold wherever ``=``, ``~`` and ``IN`` do not. ``~`` compares folded texts (`str.casefold`).
+Null equals only null, is neither greater nor less than anything, and contains nothing. ``!=``, ``!~`` and
+``NOT IN`` are the exact opposites of ``=``, ``~`` and ``IN``. ``~`` ignores case (`str.casefold`).
 """
 
 import re
@@ -14,8 +14,6 @@ import msgspec
 from mirror.serve.api2.query_language import AllOf, Comparison, Expression, QueryError, Value, parse
 from mirror.times import normalised
 
-Values = dict[str, Any]
-
 _DIGITS = re.compile(r"0*(\d+)", re.ASCII)
 _LARGEST_NUMBER = 2**63 - 1
 _KINDS = {
@@ -23,14 +21,14 @@ _KINDS = {
     "number": "a number",
     "date": "a date",
     "boolean": "true or false",
-    "object": "an object, which can be compared with null alone",
+    "object": "an object, which can only be compared with null",
 }
 
 
 class Field(msgspec.Struct, frozen=True):
-    """What can be asked about: its SQL expression and what kind of value it has.
+    """A field that can be queried: its SQL expression and the kind of its values.
 
-    `among` is the condition by which an index finds the rows that equal one of ``:values``, no others.
+    `among` is a condition that holds if the field equals one of ``:values``, and that can use an index.
     """
 
     sql: str
@@ -39,20 +37,20 @@ class Field(msgspec.Struct, frozen=True):
 
 
 class Condition(msgspec.Struct, frozen=True):
-    """SQL that holds or not, and its parameters; always in brackets where that matters."""
+    """A condition in SQL, with its parameters; it has brackets where it needs them."""
 
     sql: str
-    values: Values
+    values: dict[str, Any]
 
 
 def condition_of(query: str, fields: Mapping[str, Field]) -> Condition:
-    """Turn a query into SQL; raises QueryError that names what cannot be answered."""
+    """Compile a query; raises QueryError that says what is wrong with it."""
     compiler = _Compiler(fields)
     return Condition(compiler.expression(parse(query)), compiler.values)
 
 
 def register(connection: sqlite3.Connection) -> None:
-    """Give a connection the functions that conditions and orders call."""
+    """Register the functions that conditions and orders call."""
     connection.create_function("mirror_contains", 2, _contains, deterministic=True)
     connection.create_function("mirror_natural", 1, natural, deterministic=True)
 
@@ -62,22 +60,22 @@ def _contains(text: str, folded: str) -> bool:
 
 
 def natural(text: str) -> str:
-    """Return a key that sorts numbers inside a text by their size: ``v1.9`` before ``v1.10``.
+    """Return a key that sorts numbers in a text by value: ``v1.9`` before ``v1.10``.
 
-    A number becomes its length and its digits without leading zeros, behind a digit that keeps its rank.
+    A number is replaced by ``0``, its length in six digits, and its digits without leading zeros.
     """
     return _DIGITS.sub(lambda found: f"0{len(found[1]):06}{found[1]}", text)
 
 
 class _Compiler:
-    """Collects parameters while it writes conditions."""
+    """Writes conditions and collects their parameters."""
 
     def __init__(self, fields: Mapping[str, Field]) -> None:
         self._fields = fields
-        self.values = Values()
+        self.values = dict[str, Any]()
 
     def expression(self, part: Expression) -> str:
-        """Write any expression."""
+        """Compile an expression."""
         if isinstance(part, Comparison):
             return self._comparison(part)
         joint = " AND " if isinstance(part, AllOf) else " OR "
@@ -87,7 +85,7 @@ class _Compiler:
         field = self._fields.get(one.field)
         if field is None:
             known = ", ".join(sorted(self._fields))
-            raise QueryError(f"{one.field} is no field that can be asked about here; there are {known}")
+            raise QueryError(f"{one.field} is not a field of this listing; its fields are {known}")
         match one.operator:
             case "=" | "IN":
                 return self._among(one, field)
@@ -100,7 +98,7 @@ class _Compiler:
         return f"{field.sql} {one.operator} {self._parameter(one, field, one.values[0])}"
 
     def _among(self, one: Comparison, field: Field) -> str:
-        """Write ``=`` and ``IN``: as a list, for SQLite reads no chain of a thousand ORs."""
+        """Compile ``=`` and ``IN``. SQLite limits chains of OR, so this makes a list."""
         values, has_null = self._list(one, field)
         found = (field.among or f"{field.sql} IN (:values)").replace(":values", values)
         if not has_null:
@@ -108,23 +106,23 @@ class _Compiler:
         return f"({field.sql} IS NULL OR {found})" if values else f"{field.sql} IS NULL"
 
     def _not_among(self, one: Comparison, field: Field) -> str:
-        """Write ``!=`` and ``NOT IN``."""
+        """Compile ``!=`` and ``NOT IN``."""
         values, has_null = self._list(one, field)
         if not values:
             return f"{field.sql} IS NOT NULL"
         return f"({field.sql} IN ({values})) IS {'FALSE' if has_null else 'NOT TRUE'}"
 
     def _list(self, one: Comparison, field: Field) -> tuple[str, bool]:
-        """Bind the literals of a list; tell whether null is among them, which is not bound."""
+        """Bind the literals of a list but for null; the second value says whether null is among them."""
         literals = [value for value in one.values if value.kind != "null"]
         parameters = [self._parameter(one, field, value) for value in literals]
         return ", ".join(parameters), len(literals) < len(one.values)
 
     def _containing(self, one: Comparison, field: Field) -> str:
-        """Write ``~``: SQLite folds ASCII by itself, quickly; other texts are folded by Python."""
+        """Compile ``~``. LIKE folds ASCII and is fast; only other texts are folded by Python."""
         value = one.values[0]
         if field.kind != "text" or value.kind != "text":
-            raise QueryError(f"{one.field} {one.operator} ... is for texts in double quotes alone")
+            raise QueryError(f"{one.field} {one.operator} ... takes only a text in double quotes")
         folded = value.text.casefold()
         plain = folded.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         pattern, text = self._bound(f"%{plain}%"), self._bound(folded)
@@ -135,7 +133,7 @@ class _Compiler:
         return holds if one.operator == "~" else f"({field.sql} IS NULL OR NOT {holds})"
 
     def _parameter(self, one: Comparison, field: Field, value: Value) -> str:
-        """Bind a literal as the field's kind; raises QueryError for one of another kind."""
+        """Bind a literal; raises QueryError if it is not of the field's kind."""
         if field.kind == "date" and value.kind in ("date", "text"):
             return self._bound(_moment(one.field, value.text))
         if field.kind != value.kind:
@@ -155,14 +153,14 @@ def _number(text: str) -> int | float:
         return float(text)
     try:
         number = int(text)
-    except ValueError:  # thousands of digits, which Python refuses to read
+    except ValueError:  # Python refuses to read thousands of digits
         return float(text)
     return number if abs(number) <= _LARGEST_NUMBER else float(text)
 
 
 def _moment(field: str, text: str) -> str:
-    """Read a date; a ``+`` that was not escaped in an address arrives as a space."""
+    """Read a date. An unescaped ``+`` arrives as a space."""
     try:
         return normalised(text[:10] + text[10:].replace(" ", "+"))
     except (ValueError, OverflowError):
-        raise QueryError(f"{field} is a date like 2026-11-01T10:00:00+00:00, not {text[:100]!r}") from None
+        raise QueryError(f"{field} is a date such as 2026-11-01T10:00:00+00:00, not {text[:100]!r}") from None

@@ -1,7 +1,7 @@
-"""API 2.0, the reading side: each route is a function from a connection and a request to an answer.
+"""The reading routes of API 2.0. Each is a function from a connection and a request to an answer.
 
-Addresses and shapes are those of recorded answers and of the published description; docs/api-2.0.md has a
-row for each, also for what upstream has removed and the mirror gives back.
+Addresses and shapes are those of recorded answers and of the published description. docs/api-2.0.md has a row
+for each, including routes that Bitbucket has removed and the mirror still serves.
 """
 
 import sqlite3
@@ -52,7 +52,7 @@ def _account(connection: sqlite3.Connection, asked: Api2Request) -> AccountRow:
 
 
 def _myself(connection: sqlite3.Connection, caller: Caller) -> AccountRow:
-    """Find whom the caller speaks as; raises ApiError 401 for nobody, 403 where that is no user."""
+    """Find the user whom the caller speaks for; raises ApiError 401 or (a token without a user) 403."""
     if not caller.known:
         raise unauthorized()
     mine = accounts.accounts_by_ids(connection, caller.user_ids)
@@ -66,19 +66,19 @@ def _myself(connection: sqlite3.Connection, caller: Caller) -> AccountRow:
 
 
 def user(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
-    """GET user: whom the caller speaks as."""
+    """GET user: the user whom the caller speaks for."""
     row = _myself(connection, asked.caller)
-    return Answer(body=asked.shapes.full_user(row), synced_at=row.last_seen_at)
+    return Answer(body=asked.shapes.account(row), synced_at=row.last_seen_at)
 
 
 def users(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
-    """GET users/U, by name, uuid or account id; names are not accepted upstream any more."""
+    """GET users/U, by uuid, account id, or name, which Bitbucket no longer accepts."""
     row = _account(connection, asked)
-    return Answer(body=asked.shapes.full_user(row), synced_at=row.last_seen_at)
+    return Answer(body=asked.shapes.account(row), synced_at=row.last_seen_at)
 
 
 def teams(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
-    """GET teams/T: gone upstream; a person's own workspace is no team."""
+    """GET teams/T: removed from Bitbucket. A person's own workspace is not a team."""
     row = _account(connection, asked)
     if row.kind == "user" or not row.is_owner:
         raise ApiError(404, f"{asked.names[0]} is not a team")
@@ -86,7 +86,7 @@ def teams(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
 
 
 def workspaces(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
-    """GET workspaces: whatever the caller may see something of; gone upstream since April 2026."""
+    """GET workspaces in which the caller may see anything; removed from Bitbucket in April 2026."""
     listing = listings.workspaces(asked.caller, role_of(asked, ("owner", "collaborator", "member")))
     shapes = asked.shapes
     return accounts_of(connection, asked, listing, lambda row, _: shapes.workspace(row))
@@ -104,12 +104,12 @@ def _open_workspace(connection: sqlite3.Connection, asked: Api2Request) -> Accou
         raise unauthorized()
     row = _workspace(connection, asked)
     if not may_see_members(connection, asked.caller, row.id):
-        raise ApiError(403, "Forbidden", detail="Members are shown to members.")
+        raise ApiError(403, "Forbidden", detail="Only members of a workspace may list its members.")
     return row
 
 
 def members(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
-    """GET workspaces/W/members: for those who may see the workspace's private repositories, as upstream."""
+    """GET workspaces/W/members, for members of the workspace only, as on Bitbucket."""
     row, shapes = _open_workspace(connection, asked), asked.shapes
     return accounts_of(
         connection,
@@ -132,17 +132,17 @@ def member(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
 
 
 def my_workspaces(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
-    """GET user/workspaces: where the caller may work; a token, which sees everything, may everywhere."""
+    """GET user/workspaces: the caller's workspaces; all of them for a token that sees everything."""
     if not asked.caller.known:
         raise unauthorized()
-    told = asked.parameters.get("administrator", "").lower()
-    administrator = {"true": True, "false": False}.get(told)
+    wanted = asked.parameters.get("administrator", "").lower()
+    administrator = {"true": True, "false": False}.get(wanted)
     listing = listings.own_workspaces(asked.caller, administrator=administrator)
     return accounts_of(connection, asked, listing, asked.shapes.workspace_access)
 
 
 def my_permissions(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
-    """GET user/permissions/repositories: gone upstream since April 2026; rights are the workspace's."""
+    """GET user/permissions/repositories, as its workspace grants them; removed in April 2026."""
     me = _myself(connection, asked.caller)
     page, window = page_of(connection, asked, listings.own_repositories(asked.caller))
     permissions = dict(page.rows)
@@ -153,10 +153,10 @@ def my_permissions(connection: sqlite3.Connection, asked: Api2Request) -> Answer
 
 
 def all_repositories(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
-    """GET repositories: everything the caller may see, the oldest first; gone upstream since April 2026.
+    """GET repositories: all that the caller may see, oldest first; removed from Bitbucket in April 2026.
 
-    In that order `next` has an `after`, as it had then, for clients that take it from there. Behind an
-    `after` no size is told: it would be that of the rest.
+    In the default order the `next` link has an `after`, as on Bitbucket, because clients save it. An answer
+    to `after` has no `size`, which would only count the rest.
     """
     since = _since(asked)
     listing = listings.repositories(asked.caller, since=since, role=role_of(asked))
@@ -175,7 +175,9 @@ def _since(asked: Api2Request) -> str | None:
     try:
         return normalised(text[:10] + text[10:].replace(" ", "+"))
     except (ValueError, OverflowError):
-        raise ApiError(400, "Invalid after", detail="It is a date like 2026-11-01T10:00:00+00:00.") from None
+        raise ApiError(
+            400, "Invalid after", detail="It is a date such as 2026-11-01T10:00:00+00:00."
+        ) from None
 
 
 def workspace_repositories(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
@@ -188,14 +190,14 @@ def workspace_repositories(connection: sqlite3.Connection, asked: Api2Request) -
 
 
 def forks(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
-    """GET repositories/W/S/forks: those that the caller may see."""
+    """GET repositories/W/S/forks: the forks that the caller may see."""
     row = find_repository(connection, asked)
     listing = listings.repositories(asked.caller, parent=row.id, role=role_of(asked))
     return listed(connection, asked, listing, row.last_seen_at)
 
 
 def watchers(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
-    """GET repositories/W/S/watchers: as many as the mirror knows, which can be fewer than are counted."""
+    """GET repositories/W/S/watchers: those that the mirror knows, possibly fewer than `followers_count`."""
     row = find_repository(connection, asked)
     if row.followers_count != 0 and not accounts.has_followers(connection, row.id):
         raise not_mirrored("who watches a repository")
@@ -205,7 +207,7 @@ def watchers(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
 
 
 def _with_refs(connection: sqlite3.Connection, asked: Api2Request) -> RepositoryRow:
-    """Find the repository whose refs are asked for; raises ApiError 503 or 501 where none were read."""
+    """Find the repository of the path; raises ApiError 503 or 501 if its refs were never read."""
     row = find_repository(connection, asked)
     must_have_read_refs(row)
     return row
@@ -220,7 +222,7 @@ def _refs(connection: sqlite3.Connection, asked: Api2Request, *kinds: RefKind) -
 
 
 def refs(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
-    """GET repositories/W/S/refs: branches and tags by name, in one list."""
+    """GET repositories/W/S/refs: branches and tags in one list, by name."""
     return _refs(connection, asked, "branch", "tag")
 
 
@@ -273,7 +275,7 @@ READERS: dict[tuple[str, ...], Reader] = {
     ("repositories", WORKSPACE, REPOSITORY, "forks"): forks,
     ("repositories", WORKSPACE, REPOSITORY, "watchers"): watchers,
 }
-"""Every address that answers GET, with placeholders for names."""
+"""The handler of GET for each address; names in the path are placeholders."""
 
 API = Api(
     pattern=edge.PATTERN,

@@ -1,4 +1,4 @@
-"""API 2.0's writes: JSON bodies, checked and handed to the writer (`mirror.serve.writer`)."""
+"""The writing routes of API 2.0: check JSON bodies and hand them to `mirror.serve.writer`."""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -36,17 +36,17 @@ _SLUG = re.compile(r"(?!\.+$)(?!-)[A-Za-z0-9._-]{1,62}(?<!-)")
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of a write: the repository's full name now, None where it is deleted, and the status."""
+    """The result of a write: the repository's full name now, None after a delete, and the status."""
 
     full_name: str | None
     status: int = 200
 
 
 class Lookup(msgspec.Struct, frozen=True):
-    """Reads from the mirror what a write names.
+    """Finds in the mirror what a write names.
 
-    `repository` returns the one of the address, as the caller may see it; raises ApiError 404. `workspace`
-    turns a slug or a uuid into a slug; None for an unknown uuid.
+    :param repository: returns the repository of the path; raises ApiError 404 if the caller may not see it.
+    :param workspace: turns a slug or a uuid into a slug; None for an unknown uuid.
     """
 
     repository: Callable[[], Awaitable[RepositoryRow]]
@@ -59,10 +59,12 @@ Write = Callable[[WriteAccess, Request, Caller, tuple[str, ...], Lookup], Awaita
 async def create(
     access: WriteAccess, request: Request, caller: Caller, names: tuple[str, ...], lookup: Lookup
 ) -> Done:
-    """POST repositories/W/S: the slug is the address's; a name that makes another slug is not kept."""
+    """POST repositories/W/S. The path gives the slug; a name that would make another slug is dropped."""
     slug = names[1]
     if _SLUG.fullmatch(slug) is None:
-        raise ApiError(400, "Bad Request", detail="The address ends in no slug: letters, digits, . _ and -")
+        raise ApiError(
+            400, "Bad Request", detail="The address must end in a slug: letters, digits, . _ and -"
+        )
     workspace = await lookup.workspace(names[0])
     if workspace is None:
         raise no_workspace(names[0])
@@ -78,7 +80,7 @@ async def create(
 async def update(
     access: WriteAccess, request: Request, caller: Caller, _: tuple[str, ...], lookup: Lookup
 ) -> Done:
-    """PUT repositories/W/S: change the settings that are given; a new name moves the repository."""
+    """PUT repositories/W/S: change the settings in the body. A new name changes the slug."""
     row = await lookup.repository()
     settings, _owner = _settings_of(await _read_object(request), {}, row.fork_policy)
     made = await pass_on(access.to(row.full_name).update, row.full_name, settings, by=caller.name)
@@ -97,7 +99,7 @@ async def delete(
 async def fork(
     access: WriteAccess, request: Request, caller: Caller, _: tuple[str, ...], lookup: Lookup
 ) -> Done:
-    """POST repositories/W/S/forks: a fork in the workspace that is named, or in the caller's own."""
+    """POST repositories/W/S/forks: fork into the named workspace, or into the caller's own."""
     row = await lookup.repository()
     settings, owner = await _read_settings(request, lookup)
     owner = owner or caller.username
@@ -109,7 +111,7 @@ async def fork(
 
 
 async def _read_settings(request: Request, lookup: Lookup) -> tuple[RepositorySettings, str | None]:
-    """Read settings, and the slug of the workspace that is named, if one is; raises ApiError 400."""
+    """Read settings, and the slug of the named workspace, if any; raises ApiError 400."""
     values = await _read_object(request)
     name = _named_workspace(values)
     settings, named = _settings_of(values, {} if name is None else {"owner": name})
@@ -122,7 +124,7 @@ async def _read_settings(request: Request, lookup: Lookup) -> tuple[RepositorySe
 
 
 async def _read_object(request: Request) -> dict[str, Any]:
-    """Read a JSON object or a form; raises ApiError that names what is wrong with it."""
+    """Read a JSON object or a form; raises ApiError that says what is wrong with it."""
     content_type = content_type_of(request)
     if content_type == FORM:
         return dict(await read_fields(request))
@@ -137,7 +139,7 @@ async def _read_object(request: Request) -> dict[str, Any]:
 def _named_workspace(values: Mapping[str, Any]) -> str | None:
     """Return the slug, or the uuid in braces, of the workspace that a body names; raises ApiError 400.
 
-    One that is there but cannot be read is an error: otherwise another workspace would be written to.
+    A name that cannot be read is an error. Ignoring it would write to another workspace.
     """
     field = next((name for name in ("workspace", "owner") if values.get(name) is not None), None)
     if field is None:
@@ -155,7 +157,7 @@ def _named_workspace(values: Mapping[str, Any]) -> str | None:
 def _settings_of(
     values: Mapping[str, Any], owner: dict[str, str], policy: str | None = None
 ) -> tuple[RepositorySettings, str | None]:
-    """Check a JSON object as `settings_of` checks a form; `fork_policy` outweighs the switches of API 1.0."""
+    """Check a JSON object as `settings_of` checks a form; `fork_policy` overrides the switches of API 1.0."""
     given = values.get("fork_policy")
     if given is not None and given not in FORK_POLICIES:
         raise bad_request({"fork_policy": f"This field is one of {', '.join(FORK_POLICIES)}."})
@@ -173,11 +175,11 @@ WRITERS: dict[tuple[str, ...], dict[str, Write]] = {
     ("repositories", WORKSPACE, REPOSITORY): {"POST": create, "PUT": update, "DELETE": delete},
     ("repositories", WORKSPACE, REPOSITORY, "forks"): {"POST": fork},
 }
-"""Every address that writes, by method."""
+"""The handlers of writes, by address and method."""
 
 
 async def written(write: Write, writing: Writing) -> Answer:
-    """Pass a write on, then answer with what the mirror shows of it."""
+    """Pass a write to the upstream, then answer with the repository as the mirror has it now."""
     database, asked = writing.database, cast("Api2Request", writing.asked)
 
     async def find() -> RepositoryRow:
@@ -186,7 +188,7 @@ async def written(write: Write, writing: Writing) -> Answer:
         )
 
     async def workspace(name: str) -> str | None:
-        if not name.startswith("{"):  # a slug: the upstream may have one that is not mirrored yet
+        if not name.startswith("{"):  # The upstream may have a slug that is not mirrored yet.
             return name
         found = await database.execute_fn(lambda connection: owner_named(connection, name))
         return found.username if found else None
