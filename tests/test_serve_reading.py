@@ -14,8 +14,9 @@ from datasette.app import Datasette
 from datasette.utils.asgi import Forbidden
 from fixtures_db import LATER, SEEN, FixtureDb, copy_rows, fill_mixed, fill_public, owner, repository
 
-from mirror.serve import auth as permissions
-from mirror.serve.database import THREADS, GuardedDatabase, mirrors, reading_for, visitor
+from mirror.serve import access
+from mirror.serve.database import GuardedDatabase, mirrors, visitor
+from mirror.serve.pooled_database import THREADS, reading_for
 from mirror.serve.stored_queries import QUERIES
 from mirror.store import tokens
 from mirror.store.failures import Failure, Failures
@@ -107,9 +108,9 @@ def test_queries_that_waited_while_a_sync_committed_private_rows_return_none(pub
 
     async def ask() -> list[Any]:
         (database,) = mirrors(datasette)
-        visitor.set(permissions.ActorVisitor(None))
+        visitor.set(access.ActorVisitor(None))
         gate = threading.Event()
-        assert not await permissions.is_closed(datasette, None, database.name)
+        assert not await access.is_closed(datasette, None, database.name)
         with reading_for("sql"):
             blocking = [database.execute_fn(lambda _: gate.wait(20)) for _ in range(THREADS["sql"])]
             busy = [asyncio.create_task(one) for one in blocking]

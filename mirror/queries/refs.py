@@ -1,13 +1,11 @@
 """Branches and tags, and whether they were read at all."""
 
 import sqlite3
-from typing import Literal
 
 import msgspec
 
+from mirror.model import RefKind
 from mirror.queries.rows import NOT_OF, RefRow, fetch, fetch_as, fetch_value
-
-RefKind = Literal["branch", "tag"]
 
 KINDS: tuple[RefKind, ...] = ("branch", "tag")
 TABLES: dict[RefKind, str] = {"branch": "branches", "tag": "tags"}

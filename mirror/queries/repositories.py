@@ -29,7 +29,7 @@ OWNED_ORDERS = {
 """By what an owner's repositories can be sorted."""
 
 _OWNER = "(SELECT username FROM users WHERE id = r.owner_id)"
-_BY_NAME = "ORDER BY r.full_name COLLATE NOCASE, r.id"
+BY_NAME = "ORDER BY r.full_name COLLATE NOCASE, r.id"
 
 
 @cache
@@ -54,7 +54,7 @@ def _columns(*, sees_all: bool, has_rows: bool) -> tuple[str, str]:
     return columns, f"LEFT JOIN repositories p ON p.id = r.parent_id AND {visible_parent(caller, 'p')}"
 
 
-def _read(
+def read_repositories(
     connection: sqlite3.Connection,
     caller: Caller,
     condition: str,
@@ -74,7 +74,7 @@ def repository_named(
 
     With `gone` a tombstone is found where none of the name lives, the latest one first.
     """
-    found = _read(
+    found = read_repositories(
         connection,
         caller,
         f"""WHERE r.full_name = :name COLLATE NOCASE AND {visible(caller, "r")}
@@ -88,7 +88,7 @@ def repository_named(
 def repository_by_id(connection: sqlite3.Connection, caller: Caller, row_id: int) -> RepositoryRow | None:
     """Find a repository, living or gone, by the number of its row."""
     condition = f"WHERE r.id = :id AND {visible(caller, 'r')}"
-    return next(iter(_read(connection, caller, condition, {"id": row_id})), None)
+    return next(iter(read_repositories(connection, caller, condition, {"id": row_id})), None)
 
 
 def repository_in_workspace(
@@ -104,7 +104,7 @@ def repository_in_workspace(
         if owner is None or owner.username is None:
             return None
         return repository_named(connection, caller, f"{owner.username}/{name}")
-    found = _read(
+    found = read_repositories(
         connection,
         caller,
         f"""WHERE r.{ANY_UPSTREAM} AND r.uuid IN (:uuid, lower(:uuid)) AND r.deleted_at IS NULL
@@ -120,7 +120,7 @@ def repositories_by_ids(
     """Read what ids stand for, in their order; whoever found them has checked that they are visible."""
     if not ids:
         return []
-    found = _read(
+    found = read_repositories(
         connection,
         caller,
         "WHERE r.id = wanted.value",
@@ -133,20 +133,11 @@ def repositories_by_ids(
     return found
 
 
-def parents_of(
-    connection: sqlite3.Connection, caller: Caller, rows: Iterable[RepositoryRow]
-) -> dict[int, RepositoryRow]:
-    """Read the parents of some repositories that live and that the caller may see, by their ids."""
-    ids = {row.parent_id for row in rows if row.parent_id is not None}
-    found = repositories_by_ids(connection, caller, sorted(ids))
-    return {row.id: row for row in found if row.deleted_at is None}
-
-
 def repositories_of(
     connection: sqlite3.Connection, caller: Caller, owners: Iterable[AccountRow]
 ) -> list[RepositoryRow]:
     """List the living repositories of an owner, who may have several rows, by name."""
-    return _read(
+    return read_repositories(
         connection,
         caller,
         f"""WHERE r.owner_id IN (SELECT value FROM json_each(:owners)) AND r.deleted_at IS NULL
@@ -157,28 +148,20 @@ def repositories_of(
 
 def repositories_for(connection: sqlite3.Connection, caller: Caller) -> list[RepositoryRow]:
     """List what the caller owns, and what the workspaces own that the caller belongs to."""
-    return _read(connection, caller, f"WHERE {is_own('r')} AND r.deleted_at IS NULL {_BY_NAME}", {})
+    return read_repositories(
+        connection, caller, f"WHERE {is_own('r')} AND r.deleted_at IS NULL {BY_NAME}", {}
+    )
 
 
 def followed_by(connection: sqlite3.Connection, caller: Caller) -> list[RepositoryRow]:
     """List what the caller follows; one's own repositories are always followed."""
-    return _read(
+    return read_repositories(
         connection,
         caller,
         f"""WHERE (r.owner_id {IS_OWN_ID} OR r.id IN
                 (SELECT repository_id FROM followers WHERE user_id {IS_OWN_ID}))
-            AND r.deleted_at IS NULL AND {visible(caller, "r")} {_BY_NAME}""",
+            AND r.deleted_at IS NULL AND {visible(caller, "r")} {BY_NAME}""",
         {},
-    )
-
-
-def forks_of(connection: sqlite3.Connection, caller: Caller, repository_id: int) -> list[RepositoryRow]:
-    """List the living forks of a repository."""
-    return _read(
-        connection,
-        caller,
-        f"WHERE r.parent_id = :parent AND r.deleted_at IS NULL AND {visible(caller, 'r')} {_BY_NAME}",
-        {"parent": repository_id},
     )
 
 
@@ -186,7 +169,7 @@ def namesakes(
     connection: sqlite3.Connection, caller: Caller, repository: RepositoryRow
 ) -> list[RepositoryRow]:
     """List others of the same full name: of another upstream, or gone since."""
-    return _read(
+    return read_repositories(
         connection,
         caller,
         f"""WHERE r.full_name = :name COLLATE NOCASE AND r.id <> :id AND {visible(caller, "r")}
@@ -209,7 +192,7 @@ def recent_ids(connection: sqlite3.Connection, caller: Caller) -> list[int]:
 
 def still_visible(connection: sqlite3.Connection, caller: Caller, ids: list[int]) -> list[RepositoryRow]:
     """Read what ids stand for, without those that are gone or hidden since they were found."""
-    return _read(
+    return read_repositories(
         connection,
         caller,
         f"WHERE r.deleted_at IS NULL AND {visible(caller, 'r')} ORDER BY wanted.key",
@@ -239,7 +222,7 @@ def owned_page(
             FROM repositories r WHERE {condition}""",
         {"id": owner_id, **caller.values},
     )
-    found = _read(
+    found = read_repositories(
         connection,
         caller,
         f"WHERE {condition} ORDER BY {OWNED_ORDERS[order]}, r.id LIMIT :length OFFSET :start",

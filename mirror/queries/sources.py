@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from mirror.model import RefKind
 from mirror.queries.accounts import ACCOUNT_COLUMNS
 from mirror.queries.caller import Caller
 from mirror.queries.counts import Owners, counter
-from mirror.queries.refs import RefKind, select_refs
+from mirror.queries.refs import select_refs
 from mirror.queries.rows import RefRow, Values
 from mirror.queries.visibility import IS_OWN_ID, is_own, visible
 

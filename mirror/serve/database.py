@@ -5,23 +5,21 @@ The former gets connections that are restricted to what the visitor may reach, d
 that reads: what a sync commits meanwhile is not seen by a statement that was allowed before.
 """
 
-import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from datasette.database import Database, Results
 from datasette.utils.asgi import Forbidden
-from datasette.views.base import DatasetteError
 
 from mirror.errors import StoreError
 from mirror.queries.visibility import holds_private
 from mirror.search.find import one_snapshot
+from mirror.serve.pooled_database import PooledDatabase, ReadKind
 from mirror.serve.sql_access import Reach, functions_of, restrict
 from mirror.serve.sql_limits import BoundedConnection
 from mirror.store.files import is_read_as_it_is, reading_address, schema_version
@@ -29,61 +27,6 @@ from mirror.store.migrations import APPLICATION_ID, VERSION
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
-
-ReadKind = Literal["lookup", "sql", "count"]
-
-THREADS: dict[ReadKind, int] = {"sql": 4, "count": 2}
-MOST_WAITING = 100
-"""How many reads of one kind may wait for a thread; more are refused at once."""
-
-_kind = ContextVar[ReadKind]("kind", default="lookup")
-
-
-@contextmanager
-def reading_for(kind: ReadKind) -> Iterator[None]:
-    """Let the reads that this task begins use the threads of a kind."""
-    token = _kind.set(kind)
-    try:
-        yield
-    finally:
-        _kind.reset(token)
-
-
-class PooledDatabase(Database):  # type: ignore[misc]
-    """A database with separate threads for the SQL of visitors (`execute`) and for counts."""
-
-    def __init__(self, original: Database) -> None:
-        super().__init__(original.ds, original.path, original.is_mutable, original.is_memory)
-        self.name, self.route = original.name, original.route
-        self._pools = {kind: ThreadPoolExecutor(most, kind) for kind, most in THREADS.items()}
-        self._waiting = dict.fromkeys(THREADS, 0)
-
-    async def execute(self, *arguments: Any, **options: Any) -> Any:
-        """Run a statement, which may be a visitor's; raises DatasetteError 503 where too many wait."""
-        with reading_for("sql"):
-            return await super().execute(*arguments, **options)
-
-    async def execute_fn(self, fn: Callable[[Any], Any]) -> Any:
-        """Run a function with a connection, by the threads for what this task reads."""
-        kind = _kind.get()
-        work = self.work(fn, kind)
-        if self.ds.executor is None:
-            return work()
-        loop = asyncio.get_running_loop()
-        if kind not in self._pools:
-            return await loop.run_in_executor(self.ds.executor, work)
-        if self._waiting[kind] >= MOST_WAITING + THREADS[kind]:
-            raise DatasetteError("Too many queries are waiting. Try again in a moment.", status=503)
-        self._waiting[kind] += 1
-        try:
-            return await loop.run_in_executor(self._pools[kind], work)
-        finally:
-            self._waiting[kind] -= 1
-
-    def work(self, fn: Callable[[Any], Any], kind: ReadKind) -> Callable[[], Any]:
-        """Return what a thread is to do: call the function with its connection for reads of a kind."""
-        raise NotImplementedError
-
 
 TABLES = ("upstreams", "repositories", "sync_runs")
 """A file with all of these is a mirror, though a restored dump has lost its `application_id`."""

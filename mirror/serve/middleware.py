@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import datasette
 from datasette.utils.asgi import Request, Response
@@ -30,7 +30,7 @@ from mirror.serve.exchange import (
     not_accepted,
     unread,
 )
-from mirror.serve.prefix import inner, outer
+from mirror.serve.prefix import stripping_prefix
 from mirror.serve.state import served
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 READING = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _KNOWN = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _TAKE_POSTS = ("/-/logout", "/-/messages", "/-/mirror-login")
-_COOKIE_PATH = re.compile(rb";\s*path=/(?=;|$)", re.IGNORECASE)
 
 _OWN = frozenset({"same-origin", "none"})
 """`Sec-Fetch-Site` of this server's own pages, and of what a person does without any page."""
@@ -119,40 +118,6 @@ def wrapped(
         await inside({**scope, SERVED: server, MIRROR: mirror}, receive, send)
 
     return answer
-
-
-def stripping_prefix(datasette: "Datasette", application: Application) -> Application:
-    """Take the prefix off the path of each request, and put it before redirects and into cookies."""
-
-    async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
-        async def sent(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = [_with_prefix(datasette, name, value) for name, value in message["headers"]]
-                message = {**message, "headers": headers}
-            await send(message)
-
-        await application(_without_prefix(datasette, scope), receive, sent)
-
-    return answer
-
-
-def _without_prefix(datasette: "Datasette", scope: AsgiScope) -> AsgiScope:
-    raw = scope.get("raw_path")
-    path = raw.decode("latin-1").partition("?")[0] if raw else scope["path"]
-    stripped = inner(datasette, path)
-    # Datasette takes its `base_url` off once more: a path that happens to begin so gets it for that.
-    if stripped.startswith(datasette.setting("base_url")):
-        stripped = datasette.setting("base_url") + stripped[1:]
-    return {**scope, "path": unquote(stripped), "raw_path": stripped.encode("latin-1")}
-
-
-def _with_prefix(datasette: "Datasette", name: bytes, value: bytes) -> tuple[bytes, bytes]:
-    base = datasette.setting("base_url").encode()
-    if name.lower() == b"location" and value.startswith(b"/") and not value.startswith(b"//"):
-        return name, outer(datasette, value.decode("latin-1")).encode("latin-1")
-    if name.lower() == b"set-cookie":
-        return name, _COOKIE_PATH.sub(b"; Path=" + base[:-1], value)
-    return name, value
 
 
 def measuring(datasette: "Datasette", application: Application) -> Application:

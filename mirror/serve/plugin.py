@@ -17,11 +17,10 @@ from jinja2 import Environment
 
 from mirror.errors import ConfigError
 from mirror.search import register
-from mirror.serve import auth, middleware, monitoring, prefix, webhooks
+from mirror.serve import access, auth, middleware, monitoring, prefix, webhooks
 from mirror.serve.api1.routes import API as API_1
 from mirror.serve.api2 import query_sql
 from mirror.serve.api2.routes import API as API_2
-from mirror.serve.auth import STRANGER
 from mirror.serve.database import guard, mirror_named, mirrors, visitor
 from mirror.serve.error_pages import error_page
 from mirror.serve.exchange import Application, mirror_of
@@ -112,7 +111,7 @@ def visitor_of_request(request: Request) -> Iterator[None]:
     opinions = outcome.get_result()
 
     async def noted() -> Any:
-        visitor.set(STRANGER)
+        visitor.set(access.STRANGER)
         actor = None
         for opinion in opinions:
             actor = await await_me_maybe(opinion)
@@ -120,7 +119,7 @@ def visitor_of_request(request: Request) -> Iterator[None]:
                 break
         known = actor or request.scope.get("actor")
         if known:
-            visitor.set(auth.ActorVisitor(known))
+            visitor.set(access.ActorVisitor(known))
         return actor
 
     outcome.force_result([noted])
@@ -137,9 +136,9 @@ def permission_allowed(
     """Close mirrors that hold private rows; last, because Datasette takes the last opinion."""
 
     async def opinion() -> bool | None:
-        if action == "view-database-download" and not auth.may_download(datasette, actor, resource):
+        if action == "view-database-download" and not access.may_download(datasette, actor, resource):
             return False
-        return False if await auth.is_closed(datasette, actor, resource) else None
+        return False if await access.is_closed(datasette, actor, resource) else None
 
     return opinion
 

@@ -7,17 +7,20 @@ Datasette makes from the path of the request.
 
 import re
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from datasette.utils import StartupError, tilde_decode
 from jinja2 import Environment
 from markupsafe import Markup
 
 from mirror.errors import ConfigError
+from mirror.serve.exchange import Application, AsgiScope, Message, Receive, Send
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
 
 _ADDRESS = re.compile(r"(?P<origin>https?://[^/?#\s\"'<>]+)(?P<path>(?:/[^/?#\s\"'<>;]+)*)/?", re.IGNORECASE)
+_COOKIE_PATH = re.compile(rb";\s*path=/(?=;|$)", re.IGNORECASE)
 _LINK = re.compile(r'( (?:href|action|src)=")(/[^/"][^"]*|/)(?=")')
 _TOP = frozenset({"", "-", "api", "!api", "%21api", "1", "2", "rest", "favicon", "robots"})
 """First segments of paths, up to their first dot, that no database has."""
@@ -94,6 +97,40 @@ def install(env: Environment, datasette: "Datasette") -> None:
         return Markup(text)  # noqa: S704 - what Datasette's template rendered
 
     env.filters["below_base"] = below_base
+
+
+def stripping_prefix(datasette: "Datasette", application: Application) -> Application:
+    """Take the prefix off the path of each request, and put it before redirects and into cookies."""
+
+    async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [_with_prefix(datasette, name, value) for name, value in message["headers"]]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await application(_without_prefix(datasette, scope), receive, sent)
+
+    return answer
+
+
+def _without_prefix(datasette: "Datasette", scope: AsgiScope) -> AsgiScope:
+    raw = scope.get("raw_path")
+    path = raw.decode("latin-1").partition("?")[0] if raw else scope["path"]
+    stripped = inner(datasette, path)
+    # Datasette takes its `base_url` off once more: a path that happens to begin so gets it for that.
+    if stripped.startswith(datasette.setting("base_url")):
+        stripped = datasette.setting("base_url") + stripped[1:]
+    return {**scope, "path": unquote(stripped), "raw_path": stripped.encode("latin-1")}
+
+
+def _with_prefix(datasette: "Datasette", name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    base = datasette.setting("base_url").encode()
+    if name.lower() == b"location" and value.startswith(b"/") and not value.startswith(b"//"):
+        return name, outer(datasette, value.decode("latin-1")).encode("latin-1")
+    if name.lower() == b"set-cookie":
+        return name, _COOKIE_PATH.sub(b"; Path=" + base[:-1], value)
+    return name, value
 
 
 def _is_database(datasette: "Datasette", segment: str) -> bool:

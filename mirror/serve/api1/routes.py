@@ -12,6 +12,7 @@ import msgspec
 from mirror.queries import accounts
 from mirror.queries import repositories as reads
 from mirror.queries.changes import ChangeFilter, count_changes, latest_changes
+from mirror.queries.forks import forks_of, parents_of
 from mirror.queries.refs import KINDS, refs_by_name
 from mirror.queries.rows import AccountRow, RepositoryRow
 from mirror.queries.search import find_repositories
@@ -56,7 +57,7 @@ def _with_refs(connection: sqlite3.Connection, asked: ApiRequest) -> RepositoryR
 
 def _shaped(connection: sqlite3.Connection, asked: ApiRequest, rows: Sequence[RepositoryRow]) -> list[Json]:
     """Shape repositories, each with its parent inside."""
-    return shapes.repositories(rows, reads.parents_of(connection, asked.caller, rows))
+    return shapes.repositories(rows, parents_of(connection, asked.caller, rows))
 
 
 def _seen(rows: Sequence[RepositoryRow]) -> str | None:
@@ -107,7 +108,7 @@ def my_dashboard(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET user/repositories/dashboard: the same, grouped by owner as pairs of a user and a list."""
     find_myself(connection, asked.caller)
     rows = reads.repositories_for(connection, asked.caller)
-    parents = reads.parents_of(connection, asked.caller, rows)
+    parents = parents_of(connection, asked.caller, rows)
     by_owner = dict[str, list[RepositoryRow]]()
     for row in rows:
         by_owner.setdefault(row.namespace, []).append(row)
@@ -216,7 +217,7 @@ def user_followers(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
 def forks(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S/forks: an extension. The count is the upstream's and can exceed the list."""
     row = find_repository(connection, asked)
-    rows = reads.forks_of(connection, asked.caller, row.id)
+    rows = forks_of(connection, asked.caller, row.id)
     count = None if row.forks_count is None else max(row.forks_count, len(rows))
     body = {"count": count, "forks": _shaped(connection, asked, rows)}
     return Answer(body=body, synced_at=_seen(rows) or row.last_seen_at)

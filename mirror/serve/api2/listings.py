@@ -6,10 +6,10 @@ too. Otherwise ``q=parent.full_name ~ "..."`` would reveal it letter by letter.
 
 from typing import Any
 
+from mirror.model import RefKind
 from mirror.queries import sources
 from mirror.queries.accounts import ANY_UPSTREAM
 from mirror.queries.caller import Caller
-from mirror.queries.refs import RefKind
 from mirror.queries.rows import FLAGS
 from mirror.queries.visibility import forks_count, parent_is_told
 from mirror.serve.api2.paging import Listing, SortOrder

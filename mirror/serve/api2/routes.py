@@ -6,9 +6,10 @@ for each, including routes that Bitbucket has removed and the mirror still serve
 
 import sqlite3
 
+from mirror.model import RefKind
 from mirror.queries import accounts
 from mirror.queries.caller import Caller
-from mirror.queries.refs import RefKind, ref_named
+from mirror.queries.refs import ref_named
 from mirror.queries.repositories import repositories_by_ids
 from mirror.queries.rows import AccountRow, RefRow, RepositoryRow
 from mirror.queries.visibility import may_see_members

@@ -11,7 +11,7 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader
 from markupsafe import Markup
 
 from mirror.queries.crawl import upstreams
-from mirror.serve import auth
+from mirror.serve.access import is_closed
 from mirror.serve.database import mirror_named
 from mirror.serve.exchange import mirror_of
 from mirror.serve.pages.filters import ago, shortened
@@ -87,7 +87,7 @@ async def foot(
         return [f"{one.name}: complete {ago(one.complete_at, now)}" for one in upstreams(connection)]
 
     said = ", ".join(await found.execute_fn(read))
-    is_open = not await auth.is_closed(datasette, None, found.name)
+    is_open = not await is_closed(datasette, None, found.name)
     return {
         "mirror_foot": {
             "said": said,

@@ -5,7 +5,7 @@ from urllib.parse import quote, urlsplit
 
 from datasette.utils.asgi import Request, Response
 
-from mirror.serve import auth
+from mirror.serve.access import is_closed
 from mirror.serve.auth import LOGIN_SECONDS, login_cookie
 from mirror.serve.body import fields_in
 from mirror.serve.database import mirrors
@@ -59,11 +59,11 @@ async def closed(datasette: "Datasette", request: Request, message: str) -> Resp
 async def _form(
     datasette: "Datasette", request: Request, destination: str, *, message: str = "", status: int = 200
 ) -> Response:
-    is_closed = [await auth.is_closed(datasette, None, one.name) for one in mirrors(datasette)]
+    closed = [await is_closed(datasette, None, one.name) for one in mirrors(datasette)]
     context: dict[str, Any] = {
         "message": message,
         "next": local_path(destination),
-        "is_closed": any(is_closed),
+        "is_closed": any(closed),
     }
     return await rendered(datasette, request, "mirror_login.html", context, status=status)
 

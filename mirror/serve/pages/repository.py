@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from datasette.utils.asgi import Response
 
+from mirror.model import RefKind
 from mirror.queries import refs
 from mirror.queries.changes import ChangeFilter, latest_changes
 from mirror.queries.crawl import failures_of, upstreams
@@ -68,7 +69,7 @@ class AgedRef(NamedTuple):
     bar: int | None
 
 
-def _refs(connection: sqlite3.Connection, visit: Visit, row_id: int, kind: refs.RefKind) -> dict[str, Any]:
+def _refs(connection: sqlite3.Connection, visit: Visit, row_id: int, kind: RefKind) -> dict[str, Any]:
     """Read the refs that the page shows; the search and the order of a table are its own parameters."""
     said, table = visit.parameters, refs.TABLES[kind]
     order = said.get(f"{table}_by", "")

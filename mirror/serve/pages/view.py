@@ -11,11 +11,12 @@ from datasette.utils.asgi import Forbidden, Request, Response
 
 from mirror.queries.caller import Caller
 from mirror.queries.crawl import upstreams
-from mirror.serve import auth
-from mirror.serve.database import reading_for
+from mirror.serve.access import ActorVisitor, is_closed
+from mirror.serve.auth import caller_of
 from mirror.serve.exchange import host_of, mirror_of, number_in, parameters_of, served_of, snapshot
 from mirror.serve.middleware import PAGE
 from mirror.serve.pages.urls import SiteLinks, assets
+from mirror.serve.pooled_database import reading_for
 from mirror.serve.prefix import origin_of
 from mirror.serve.state import WAIT_SECONDS
 from mirror.times import utc_now
@@ -80,7 +81,7 @@ class Visit:
 
     def is_open_in(self, connection: sqlite3.Connection) -> bool:
         """Tell whether tables are open to the visitor in the snapshot of a connection."""
-        asking = auth.ActorVisitor(self.request.actor)
+        asking = ActorVisitor(self.request.actor)
         return asking.sees_all(self.database.name) or not asking.lacks(connection, self.database.name)
 
     async def read(self, work: Callable[[sqlite3.Connection], Read], *, times: int = 1) -> Read:
@@ -174,8 +175,8 @@ async def _visit(datasette: "Datasette", request: Request) -> Visit:
     allowed = datasette.metadata("allow", database=database.name, fallback=False)
     if not actor_matches_allow(request.actor, allowed):
         raise Forbidden("view-database")
-    closed = await auth.is_closed(datasette, request.actor, database.name)
-    caller = auth.caller_of(request.actor, database.name)
+    closed = await is_closed(datasette, request.actor, database.name)
+    caller = caller_of(request.actor, database.name)
     return Visit(datasette, request, database, caller, is_open=not closed)
 
 
