@@ -39,6 +39,7 @@ def naive(
     """Return the count and the ids of a page, by comparing every row."""
     before, slash, after = query.partition("/")
     part, owners = (normal(after), normal(before)) if slash else (normal(query), "")
+    told = _told_owners(connection, visible_private=visible_private)
     found = []
     for row in connection.execute(_ROWS).fetchall():
         row_id, name, slug, is_private, deleted, followers, forked, created, *about, username = tuple(row)
@@ -48,6 +49,8 @@ def naive(
             continue
         its_scm, its_language, parent = about
         if (scm is not None and its_scm != scm) or not normal(username).startswith(owners):
+            continue
+        if owners in told and normal(username) != owners:
             continue
         if language is not None and (its_language or "").lower() != language.lower():
             continue
@@ -63,6 +66,14 @@ def naive(
         found.append((match, -(followers or 0), -(forked or 0), age, row_id))
     found.sort()
     return len(found), [hit[-1] for hit in found[offset : offset + limit]]
+
+
+def _told_owners(connection: sqlite3.Connection, *, visible_private: bool) -> set[str]:
+    """Return the names of the owners that somebody may know of."""
+    told = {normal(row[-1]) for row in connection.execute(_ROWS) if visible_private or not row[3]}
+    if visible_private:
+        told |= {normal(row[0]) for row in connection.execute("SELECT username FROM users WHERE is_owner")}
+    return told
 
 
 class Playground:

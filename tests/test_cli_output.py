@@ -1,6 +1,12 @@
 """What commands print, wherever it goes: to a pipe that closes, a full disk, nowhere, a terminal."""
 
+import contextlib
+import json
+import os
+import pty
+import re
 import subprocess
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +16,8 @@ from rich.text import Text
 
 from mirror.cli.main import CleanConsole, plain
 from mirror.store import Store
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +147,63 @@ def test_styles_of_our_own_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
     """Only what others wrote is cleaned."""
     CleanConsole(force_terminal=True, color_system="standard", width=40).print(Text("a\x1bb", style="bold"))
     assert capsys.readouterr().out == "\x1b[1ma b\x1b[0m\n"
+
+
+@pytest.mark.parametrize("columns", [40, 70])
+def test_a_narrow_terminal_shows_whole_names(synced: Folder, columns: int) -> None:
+    """What does not fit beside them is left out or cut with an ellipsis."""
+    names = [
+        row["full_name"] for row in json.loads(synced.run("search", "django", "--json").out)["repositories"]
+    ]
+    controller, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, columns))
+    with subprocess.Popen(
+        synced.command("search", "django"),
+        cwd=synced.path,
+        env=synced.environment(NO_COLOR="1"),
+        stdout=terminal,
+    ) as running:
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while block := os.read(controller, 4096):
+                shown += block
+    os.close(controller)
+    lines = ANSI.sub("", shown.decode()).splitlines()[1:]
+    assert running.returncode == 0
+    assert [line.split()[0] for line in lines if line.strip()] == names
+    assert max(map(len, lines)) <= columns
+
+
+def test_search_takes_the_filters_of_the_page(synced: Folder) -> None:
+    """Each alone; gone ones are listed on wish."""
+    with Store(synced.path / "data/mirror.db") as store:
+        rows = store.connection.execute(
+            "SELECT id, full_name FROM repositories ORDER BY id LIMIT 3"
+        ).fetchall()
+        for row, change in zip(
+            rows, ("language = 'Ada'", "is_private = 1", "deleted_at = '2026-01-01'"), strict=True
+        ):
+            store.connection.execute(
+                f"UPDATE repositories SET is_private = 0, {change} WHERE id = ?", (row[0],)
+            )
+    gone = set(names_found(synced, "--gone")) - set(names_found(synced))
+    assert names_found(synced, "--language", "ada") == [rows[0][1]]
+    assert rows[1][1] in names_found(synced, "--visibility", "private")
+    assert rows[1][1] not in names_found(synced, "--visibility", "public")
+    assert gone == {rows[2][1]}
+    assert synced.run("search", "", "--language", "None of that").out == "No repository is like that\n"
+
+
+def names_found(folder: Folder, *options: str) -> list[str]:
+    """Return the full names of all that a search with options lists."""
+    listed = json.loads(folder.run("search", "", "--limit", "100000", "--json", *options).out)["repositories"]
+    return [row["full_name"] for row in listed]
+
+
+def test_no_changes_are_said(synced: Folder) -> None:
+    """With the moment since when; programs get no line."""
+    assert re.fullmatch(
+        r"Nothing since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\n", synced.run("changes", "--since", "2999-01-01").out
+    )
+    assert synced.run("changes", "--since", "2999-01-01", "--json").out == ""

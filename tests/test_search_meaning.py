@@ -90,8 +90,27 @@ def test_a_slash_searches_among_owners_by_prefix(mirror: Playground) -> None:
     """Without a part, all their repositories are listed."""
     assert names(search(mirror.connection, "bo/django")) == ["Django"]
     assert names(search(mirror.connection, "É/")) == ["Straße"]
-    assert search(mirror.connection, "ann/").count == search(mirror.connection, "an/").count
+    assert names(search(mirror.connection, "an/secret")) == ["Secret Django"]
     assert search(mirror.connection, "nobody/django", fuzzy=False).count == 0
+
+
+def test_the_whole_name_of_an_owner_means_this_owner_alone(mirror: Playground) -> None:
+    """Also where none of their repositories match; `an` begins both, `ann` is one and begins `annie`."""
+    assert search(mirror.connection, "an/").count == search(mirror.connection, "ann/").count + 1
+    assert search(mirror.connection, "ANN/secret", fuzzy=False).count == 0
+    assert search(mirror.connection, "bob/", owner="ann").count == 0
+    assert search(mirror.connection, "an/", owner="annie").count == 1
+
+
+def test_an_owner_of_hidden_repositories_alone_changes_no_answer(mirror: Playground) -> None:
+    """Whoever may not know that `ann` exists gets what begins with it; who may, gets hers alone."""
+    mirror.store.connection.execute("UPDATE repositories SET is_private = 1 WHERE owner_id = 1")
+    other = mirror.add("annies", owner_id=3)
+    others = {"visible_private": False, "fuzzy": False}
+    assert search(mirror.connection, "ann/", **others).ids == [other]  # type: ignore[arg-type]
+    assert other not in search(mirror.connection, "ann/").ids
+    own = search(mirror.connection, "ann/", visible_private=False, private_of=(1,), fuzzy=False)
+    assert own.count == 3
 
 
 def test_name_and_slug_are_both_searched_and_a_repository_is_one_entry(mirror: Playground) -> None:

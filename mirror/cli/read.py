@@ -25,6 +25,11 @@ from mirror.store.files import damage_explained, open_reader
 from mirror.times import age_text, from_text, moment_of, to_text, utc_now
 
 _SWITCHED = {"yes": None, "no": False, "only": True}
+_GAP = 2
+"""Columns of the terminal between two cells."""
+_SHORTEST_ABOUT, _LONGEST_ABOUT = 20, 80
+"""How much of a description is shown, at least and at most."""
+_PRIVATE = {"public": False, "private": True}
 
 
 @contextmanager
@@ -73,6 +78,9 @@ def _switches(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--owner", metavar="NAME", help="Only repositories of this owner.")
 @click.option("--scm", type=click.Choice(["git", "hg"]), help="Only repositories of this version control.")
+@click.option("--language", metavar="NAME", help="Only repositories of this programming language.")
+@click.option("--visibility", type=click.Choice(list(_PRIVATE)), help="Only public, or only private ones.")
+@click.option("--gone", is_flag=True, help="List those too that are gone upstream.")
 @_switches
 @click.option(
     "--fuzzy",
@@ -89,18 +97,23 @@ def search(
     offset: int,
     owner: str | None,
     scm: str | None,
+    language: str | None,
+    visibility: str | None,
+    gone: bool,
     fuzzy: bool,
     as_json: bool,
     **switches: str,
 ) -> None:
     """Find repositories by part of their name, offline.
 
-    QUERY is part of a name, in any case; OWNER/PART finds it below owners whose name begins with OWNER.
+    QUERY is part of a name, in any case; OWNER/PART finds it among the repositories of OWNER or, if nobody is
+    called so, of owners whose name begins with it.
 
     \b
     Examples:
         mirror search django-
         mirror search jespern/ --json
+        mirror search "" --language python --gone
     """
     filters: dict[str, Any] = {name: _SWITCHED[choice] for name, choice in switches.items()}
     with reader(ctx) as connection:
@@ -112,6 +125,9 @@ def search(
             offset=offset,
             owner=owner,
             scm=scm,
+            language=language,
+            private=_PRIVATE.get(visibility or ""),
+            gone=gone,
             fuzzy=fuzzy or None,
             **filters,
         )
@@ -120,7 +136,7 @@ def search(
         click.echo(msgspec.json.encode({**msgspec.structs.asdict(found), "repositories": listed}))
         return
     if found.count == 0:
-        out().print(f"No repository matches {escape(repr(query))}")
+        out().print(f"No repository matches {escape(repr(query))}" if query else "No repository is like that")
         return
     how = f", corrected to {', '.join(found.corrected)}" if found.fuzzy else ""
     shown = len(found.repositories)
@@ -128,15 +144,32 @@ def search(
         Text(f"{found.count:,} found{how}" + (f", {shown} shown" if shown < found.count else "")),
         style="dim",
     )
+    if shown:
+        out().print(_results(found.repositories, found.corrected or (query,), out().width))
+
+
+def _results(rows: list[RepositoryRow], needles: tuple[str, ...], width: int) -> Table:
+    """Make the table of results: names are whole, and what else is told gives way where it has no room."""
     table = Table(box=None, show_header=False, pad_edge=False)
-    needles = found.corrected or (query,)
-    for row in found.repositories:
-        followers = f"{row.followers_count:,}" if row.followers_count is not None else ""
-        about = " ".join((row.description or "").split())[:80]
-        table.add_row(
-            _marked(row.full_name, needles), row.scm or "", " ".join(row.states), followers, Text(about)
-        )
-    out().print(table)
+    columns = [
+        [_marked(row.full_name, needles) for row in rows],
+        [Text(row.scm or "") for row in rows],
+        [Text(" ".join(row.states)) for row in rows],
+        [Text("" if row.followers_count is None else f"{row.followers_count:,}") for row in rows],
+    ]
+    shown = list[list[Text]]()
+    for texts in columns:
+        widest = max((text.cell_len for text in texts), default=0)
+        if not shown or 0 < widest <= width:
+            shown.append(texts)
+            table.add_column(overflow="fold", min_width=min(widest, width), no_wrap=bool(shown[1:]))
+            width -= widest + _GAP
+    if width >= _SHORTEST_ABOUT:
+        shown.append([Text(" ".join((row.description or "").split())) for row in rows])
+        table.add_column(overflow="ellipsis", no_wrap=True, max_width=min(width, _LONGEST_ABOUT))
+    for cells in zip(*shown, strict=True):
+        table.add_row(*cells)
+    return table
 
 
 def _marked(full_name: str, needles: tuple[str, ...]) -> Text:
@@ -255,12 +288,16 @@ def changes(ctx: click.Context, since: str, as_json: bool) -> None:
         moment = moment_of(since, utc_now())
     except ValueError as error:
         raise ConfigError(f"--since: {error}") from None
+    some = False
     with reader(ctx) as connection:
         for change in changes_since(connection, OPERATOR, to_text(moment)):
+            some = True
             if as_json:
                 click.echo(msgspec.json.encode({name: getattr(change, name) for name in EXPORTED}))
             else:
                 click.echo(_change_line(change))
+    if not some and not as_json:
+        click.echo(f"Nothing since {to_text(moment)[:19]}Z")
 
 
 def _change_line(change: ChangeRow) -> str:

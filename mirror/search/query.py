@@ -176,19 +176,39 @@ def _own_everything(connection: sqlite3.Connection, owners: list[int]) -> bool:
 
 
 def _owner_ids(connection: sqlite3.Connection, query: Query) -> list[int]:
-    """Return the ids of the owners that match both `owner` and `owner_prefix`."""
-    low = query.owner if query.owner is not None else query.owner_prefix
-    if query.owner is not None and not query.owner.startswith(query.owner_prefix):
-        return []
+    """Return the ids of the owners that match both `owner` and `owner_prefix`.
+
+    A prefix that is the whole name of an owner stands for this owner alone: `big/` does not list `bigteam`.
+    """
+    names = _owners_from(connection, query.owner_prefix or query.owner or "")
+    if query.owner_prefix:
+        meant = [owner for owner in names if names[owner] == query.owner_prefix]
+        if any(_is_told(connection, query, owner) for owner in meant):
+            names = {owner: names[owner] for owner in meant}
+    return [owner for owner, name in names.items() if query.owner in (None, name)]
+
+
+def _owners_from(connection: sqlite3.Connection, prefix: str) -> dict[int, str]:
+    """Return the normalised names of the owners that begin with a normalised prefix, by id."""
     cursor = plain_cursor(connection)
     found = dict[int, str]()
-    if low.isascii():
-        found.update(cursor.execute(_OWNERS_FROM, {"low": low}).fetchall())
+    if prefix.isascii():
+        found.update(cursor.execute(_OWNERS_FROM, {"low": prefix}).fetchall())
     found.update(cursor.execute(_ODD_OWNERS).fetchall())
-    names = ((user_id, normalise(name)) for user_id, name in found.items())
-    if query.owner is not None:
-        return [user_id for user_id, name in names if name == query.owner]
-    return [user_id for user_id, name in names if name.startswith(low)]
+    names = ((owner, normalise(name)) for owner, name in found.items())
+    return {owner: name for owner, name in names if name.startswith(prefix)}
+
+
+def _is_told(connection: sqlite3.Connection, query: Query, owner: int) -> bool:
+    """Return whether the caller may know that an owner exists: by a repository of theirs, a gone one too.
+
+    An owner of hidden repositories alone must not change what others are answered.
+    """
+    visible = "1" if query.visible_private else _PUBLIC_OR_OF
+    values = {"owner": owner, "private_of": json.dumps(query.private_of)}
+    owns = f"EXISTS (SELECT 1 FROM repositories WHERE owner_id = :owner AND {visible})"
+    is_owner = "(SELECT is_owner FROM users WHERE id = :owner)" if query.visible_private else "0"
+    return bool(connection.execute(f"SELECT {owns} OR {is_owner}", values).fetchone()[0])
 
 
 def _encodable(text: str) -> str:
