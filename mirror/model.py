@@ -38,12 +38,27 @@ def canonical_uuid(text: str) -> str | None:
     return text if _BRACED.fullmatch(text) else None
 
 
+class Project(msgspec.Struct, frozen=True, kw_only=True):
+    """A project of a workspace, as a repository in it tells; on Data Center the workspace itself.
+
+    `uuid` is the upstream's identity, None where it tells none. `is_private` is None where that is not told.
+    """
+
+    key: str
+    uuid: str | None = None
+    name: str | None = None
+    description: str | None = None
+    is_private: bool | None = None
+    avatar_url: str | None = None
+
+
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
     """Whoever owns repositories or is a member: a person, a team, a workspace, a project.
 
     `uuid` is the upstream's own identity with its braces, ``id:N`` where identities are numbers (Data
     Center), or ``name:...`` in lower case where there are none (API 1.0). `username` is the namespace, the
     first half of a full name; for members without one it is the nickname. `kind` is what owns the namespace.
+    `project` is what a Data Center tells of a workspace that is a project.
     """
 
     uuid: str
@@ -56,6 +71,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
     kind: OwnerKind = "user"
     avatar_url: str | None = None
     created_at: str | None = None
+    project: Project | None = None
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +86,8 @@ class Repository(msgspec.Struct, frozen=True, kw_only=True):
 
     `size` is in bytes. `main_branch` is None for an empty repository; where `tells_main_branch` is false, not
     repositories tell it, but their branches. `parent_uuid` and `parent_full_name` name what it was forked
-    from. Clone addresses carry no login.
+    from. `project` is all that is told of the project whose key, name and uuid stand beside. Clone addresses
+    carry no login.
     """
 
     uuid: str
@@ -97,6 +114,7 @@ class Repository(msgspec.Struct, frozen=True, kw_only=True):
     project_key: str | None = None
     project_name: str | None = None
     project_uuid: str | None = None
+    project: Project | None = None
     avatar_url: str | None = None
     clone_https: str | None = None
     clone_ssh: str | None = None

@@ -8,7 +8,7 @@ from upstream_fakes import NOON, Responder, answer, faked, recorded
 
 from mirror.config import UpstreamConfig
 from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamRefused, UpstreamShapeError
-from mirror.model import Owner, Ref, Repository, RepositoryKey
+from mirror.model import Owner, Project, Ref, Repository, RepositoryKey
 from mirror.upstream import datacenter_decode as shapes
 from mirror.upstream.connect import url_of
 
@@ -61,7 +61,15 @@ def test_repositories() -> None:
     assert len(found.rows) == 3
     assert found.rows[0] == Repository(
         uuid="id:1",
-        owner=Owner(uuid="id:1", username="AMUNIZ", display_name="prj", kind="workspace"),
+        owner=Owner(
+            uuid="id:1",
+            username="AMUNIZ",
+            display_name="prj",
+            kind="workspace",
+            project=Project(
+                key="AMUNIZ", uuid="id:1", name="prj", description="This is a test repo", is_private=False
+            ),
+        ),
         slug="test-repos",
         name="test-repos",
         full_name="AMUNIZ/test-repos",

@@ -9,7 +9,7 @@ from upstream_fakes import recorded
 
 from mirror.decoding import decoded_bytes
 from mirror.errors import UpstreamShapeError
-from mirror.model import Owner, Ref, Repository
+from mirror.model import Owner, Project, Ref, Repository
 from mirror.upstream import cloud_decode as decode
 from mirror.upstream.response import shown, shown_url
 from mirror.upstream.urls import without_login
@@ -57,6 +57,12 @@ def test_a_repository_of_today() -> None:
         project_key=REPOSITORIES[0]["project"]["key"],
         project_name=REPOSITORIES[0]["project"]["name"],
         project_uuid=REPOSITORIES[0]["project"]["uuid"],
+        project=Project(
+            key=REPOSITORIES[0]["project"]["key"],
+            uuid=REPOSITORIES[0]["project"]["uuid"],
+            name=REPOSITORIES[0]["project"]["name"],
+            avatar_url=REPOSITORIES[0]["project"]["links"]["avatar"]["href"],
+        ),
         avatar_url="https://bytebucket.org/ravatar/%7Bb8313f5b-2134-488d-9aca-830fb95206c5%7D?ts=go",
         clone_https="https://bitbucket.org/gildas_cherruel/bb.git",
         clone_ssh="git@bitbucket.org:gildas_cherruel/bb.git",

@@ -185,6 +185,27 @@ class AccountRow(msgspec.Struct, frozen=True):
         return known_uuid(self.uuid)
 
 
+class ProjectRow(msgspec.Struct, frozen=True):
+    """A row of `projects`; `is_private` is 1, 0 or None for untold."""
+
+    id: int
+    upstream_id: int
+    owner_id: int
+    uuid: str
+    key: str
+    name: str | None
+    description: str | None
+    is_private: int | None
+    avatar_url: str | None
+    first_seen_at: str
+    last_seen_at: str
+
+    @property
+    def known_uuid(self) -> str | None:
+        """The upstream's uuid; None where the upstream had none to give."""
+        return known_uuid(self.uuid)
+
+
 class Membership(msgspec.Struct, frozen=True):
     """An account at one end of a membership, and the permission: owner, collaborator, member or unknown."""
 

@@ -13,9 +13,10 @@ from mirror.model import RefKind
 from mirror.queries.accounts import ACCOUNT_COLUMNS
 from mirror.queries.caller import Caller
 from mirror.queries.counts import Owners, counter
+from mirror.queries.projects import PROJECT_COLUMNS
 from mirror.queries.refs import select_refs
 from mirror.queries.rows import RefRow, Values
-from mirror.queries.visibility import IS_OWN_ID, is_own, visible
+from mirror.queries.visibility import IS_OWN_ID, is_own, visible, visible_project
 
 _RANK = "CASE m.permission WHEN 'owner' THEN 3 WHEN 'collaborator' THEN 2 ELSE 1 END"
 _IN_WORKSPACE = f"""(SELECT CASE max({_RANK}) WHEN 3 THEN 'admin' WHEN 2 THEN 'write' ELSE 'read' END
@@ -158,6 +159,17 @@ def members(workspace: int, member: int | None = None) -> Source:
         where=f"m.workspace_id = :workspace AND u.deleted_at IS NULL {only}",
         values={"workspace": workspace, "member": member},
         keys=("m.user_id",),
+    )
+
+
+def projects(caller: Caller, workspaces: Sequence[int]) -> Source:
+    """List the projects of a workspace, which may have several rows, as far as the caller may see them."""
+    return Source(
+        columns=PROJECT_COLUMNS,
+        table="projects p",
+        where=f"p.owner_id IN (SELECT value FROM json_each(:owners)) AND {visible_project(caller, 'p')}",
+        values={"owners": json.dumps(workspaces), **caller.values},
+        keys=("p.id",),
     )
 
 

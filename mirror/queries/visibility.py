@@ -71,6 +71,23 @@ def forks_count(caller: Caller, alias: str) -> str:
         {alias}.forks_count)"""
 
 
+def visible_project(caller: Caller, alias: str) -> str:
+    """Return the condition under which a caller may see a project: by a living repository that they may see.
+
+    Whoever may see all of a workspace sees a project without repositories too, as Data Center tells it.
+    """
+    held = f"""EXISTS (SELECT 1 FROM repositories r WHERE r.owner_id = {alias}.owner_id
+        AND r.project_key = {alias}.key AND r.deleted_at IS NULL AND {visible(caller, "r")})"""
+    itself = f"{alias}.uuid = (SELECT uuid FROM users WHERE id = {alias}.owner_id AND deleted_at IS NULL)"
+    if caller.sees_all:
+        return f"({held} OR {itself})"
+    if not caller.user_ids:
+        return held
+    own = f"""({alias}.owner_id {IS_OWN_ID} OR {alias}.owner_id IN
+        (SELECT workspace_id FROM members WHERE user_id {IS_OWN_ID}))"""
+    return f"({held} OR ({itself} AND {own}))"
+
+
 def is_known(caller: Caller, alias: str) -> str:
     """Return the condition under which a caller may know of an account.
 

@@ -254,14 +254,16 @@ class Shapes2:
         }
 
     def _project(self, row: SandboxRepository) -> Json:
+        slug, key = row.workspace.slug, row.project
         return {
             "type": "project",
-            "key": row.project,
-            "uuid": f"{{{row.workspace.uuid[1:-13]}-{row.project.encode().hex():0>12.12}}}",
-            "name": row.project.title(),
+            "key": key,
+            "uuid": f"{{{row.workspace.uuid[1:-13]}-{key.encode().hex():0>12.12}}}",
+            "name": key.title(),
             "links": {
-                "self": {"href": f"{self._api}/workspaces/{row.workspace.slug}/projects/{row.project}"},
-                "html": {"href": f"{self._origin}/{row.workspace.slug}/workspace/projects/{row.project}"},
+                "self": {"href": f"{self._api}/workspaces/{slug}/projects/{key}"},
+                "html": {"href": f"{self._origin}/{slug}/workspace/projects/{key}"},
+                "avatar": {"href": f"{self._origin}/account/user/{slug}/projects/{key}/avatar/32?ts=1"},
             },
         }
 

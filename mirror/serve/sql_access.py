@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 
 from mirror.queries.caller import ANONYMOUS
-from mirror.queries.visibility import is_known
+from mirror.queries.visibility import is_known, visible_project
 from mirror.serve.sql_limits import RESERVED, BoundedConnection
 
 ALL = frozenset[str]()
@@ -43,11 +43,16 @@ SHARED: Mapping[str, tuple[frozenset[str], str]] = {
         ),
         is_known(ANONYMOUS, "t"),
     ),
+    "projects": (
+        frozenset({"uuid", "key", "name", "description", "is_private", "avatar_url"}),
+        visible_project(ANONYMOUS, "t"),
+    ),
     "changes": (frozenset({"old", "new"}), f"(t.user_id IS NULL OR {is_known(ANONYMOUS, 'u')})"),
 }  # fmt: skip
 """Tables of which strangers read some rows: which, by a condition on `t`, and the columns that it guards.
 
-A row of `users` may be a mere member's; a change may be the new name of an owner `u` of nothing public.
+A row of `users` may be a mere member's, one of `projects` that of private repositories alone; a change may be
+the new name of an owner `u` of nothing public.
 """
 
 
@@ -133,7 +138,7 @@ def _show_public_values(connection: BoundedConnection) -> None:
                 else f"t.{name}"
                 for _, name, kind, *_ in columns
             ]
-            join = "" if table == "users" else "LEFT JOIN main.users u ON u.id = t.user_id"
+            join = "LEFT JOIN main.users u ON u.id = t.user_id" if table == "changes" else ""
             connection.execute(
                 f"CREATE TEMP VIEW {RESERVED}{table} AS SELECT {', '.join(values)} FROM main.{table} t {join}"
                 f" WHERE {shown}"

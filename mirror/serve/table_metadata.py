@@ -87,6 +87,16 @@ TABLES: dict[str, dict[str, Any]] = {
         },
         "units": {"size": "B"},
     },
+    "projects": {
+        "title": "Projects",
+        "description": "The projects that repositories are in.",
+        "label_column": "key",
+        "columns": {
+            "uuid": "the upstream's identity; id:N where it has numbers, name:... where it told none",
+            "owner_id": "the workspace; on Data Center the project is the workspace",
+            "is_private": "1 for private, 0 for public, NULL where the upstream does not tell",
+        },
+    },
     "branches": {
         "title": "Branches",
         "description": "The branches of every repository and the commits they name.",

@@ -14,7 +14,9 @@ from mirror.model import Repository
 from mirror.times import from_text, to_text
 
 SAID = tuple(
-    field for field in Repository.__struct_fields__ if field not in {"uuid", "owner", "tells_main_branch"}
+    field
+    for field in Repository.__struct_fields__
+    if field not in {"uuid", "owner", "project", "tells_main_branch"}
 )
 """Columns that come from the upstream, named as in `mirror.model.Repository`."""
 

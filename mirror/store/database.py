@@ -14,6 +14,7 @@ from mirror.search.index import flush_step, rebuild_index, update_after_page
 from mirror.store.changes import Change, close
 from mirror.store.files import PRIVATE, explained, open_writer
 from mirror.store.owners import save_owner
+from mirror.store.projects import save_project, save_projects_of
 from mirror.store.repositories import SavedRepositories, save_repositories, told_apart
 
 Row = TypeVar("Row")
@@ -133,6 +134,7 @@ class Store:
             owner_ids = dict[str, int]()
             for owner in {row.owner.uuid: row.owner for row in rows}.values():
                 owner_ids[owner.uuid] = self.save_owner(upstream_id, owner, run_id=run_id, seen_at=seen_at)
+            save_projects_of(self.connection, upstream_id, rows, owner_ids, seen_at=seen_at)
             saved = save_repositories(
                 self.connection,
                 upstream_id,
@@ -167,6 +169,8 @@ class Store:
         """Write the owner of a namespace and return the id of the row."""
         with self.transaction():
             user_id, changes = save_owner(self.connection, upstream_id, owner, seen_at=seen_at, is_owner=True)
+            if owner.project is not None:
+                save_project(self.connection, upstream_id, owner, user_id, owner.project, seen_at=seen_at)
             self.save_changes(changes, run_id=run_id, at=seen_at)
         return user_id
 

@@ -568,6 +568,38 @@ def m023_archived(db: Database) -> None:
     db.execute("ALTER TABLE repositories ADD COLUMN archived INTEGER")
 
 
+@migrations()
+def m024_projects(db: Database) -> None:
+    """Projects as rows of their own; those that repositories have told until now are taken from them."""
+    for statement in (
+        """CREATE TABLE projects (
+            id INTEGER PRIMARY KEY,
+            upstream_id INTEGER NOT NULL REFERENCES upstreams(id),
+            owner_id INTEGER NOT NULL REFERENCES users(id),
+            uuid TEXT NOT NULL,
+            key TEXT NOT NULL,
+            name TEXT,
+            description TEXT,
+            is_private INTEGER,
+            avatar_url TEXT,
+            first_seen_at TEXT NOT NULL,
+            last_seen_at TEXT NOT NULL,
+            UNIQUE (upstream_id, uuid)
+        )""",
+        "CREATE INDEX projects_owner ON projects (owner_id, key COLLATE NOCASE)",
+        """INSERT OR IGNORE INTO projects
+                (upstream_id, owner_id, uuid, key, name, first_seen_at, last_seen_at)
+            SELECT r.upstream_id, r.owner_id, coalesce(r.project_uuid,
+                    'name:' || lower(coalesce(u.username, u.uuid) || '/' || r.project_key)),
+                r.project_key, r.project_name, min(r.first_seen_at), max(r.last_seen_at)
+            FROM repositories r JOIN users u ON u.id = r.owner_id
+            WHERE r.project_key IS NOT NULL AND r.deleted_at IS NULL
+            GROUP BY r.upstream_id, r.owner_id, coalesce(r.project_uuid, lower(r.project_key))
+            ORDER BY max(r.last_seen_at) DESC""",
+    ):
+        db.execute(statement)
+
+
 def _drop_search_tables(db: Database) -> None:
     """Drop the search index with its triggers and indexes, whatever version made it."""
     for kind in ("trigger", "index", "table"):

@@ -40,7 +40,7 @@ def save_owner(
         _adopt(connection, upstream_id, owner)
     find = "SELECT id, username, is_owner FROM users WHERE upstream_id = ? AND uuid = ?"
     before = connection.execute(find, (upstream_id, owner.uuid)).fetchone()
-    values = {field: getattr(owner, field) for field in owner.__struct_fields__}
+    values = {field: getattr(owner, field) for field in owner.__struct_fields__ if field != "project"}
     connection.execute(
         _SAVE_OWNER, values | {"upstream_id": upstream_id, "seen_at": seen_at, "is_owner": int(is_owner)}
     )

@@ -31,6 +31,7 @@ REPOSITORY_FIELDS = (
     *("uuid", "full_name", "slug", "name", "scm", "is_private", "description", "website", "language", "size"),
     *("mainbranch.name", "fork_policy", "parent.uuid", "parent.full_name", "followers_count", "forks_count"),
     *("has_issues", "has_wiki", "project.key", "project.name", "project.uuid", "created_on", "updated_on"),
+    *("project.description", "project.is_private", "project.links.avatar.href"),
     *("links.avatar.href", "links.clone.name", "links.clone.href"),
     *(f"owner.{field}" for field in (*_ACCOUNT, "links.avatar.href")),
     *(f"workspace.{field}" for field in _WORKSPACE),

@@ -10,7 +10,7 @@ from datetime import datetime
 import msgspec
 
 from mirror.errors import UpstreamShapeError
-from mirror.model import NAMED, Member, Owner, Ref, Repository, canonical_uuid
+from mirror.model import NAMED, Member, Owner, Project, Ref, Repository, canonical_uuid
 from mirror.times import normalised
 from mirror.upstream.urls import without_login
 
@@ -73,6 +73,9 @@ class ProjectJson(msgspec.Struct, frozen=True):
     key: str | None = None
     name: str | None = None
     uuid: str | None = None
+    description: str | None = None
+    is_private: bool | None = None
+    links: LinksJson | None = None
 
 
 class MainBranchJson(msgspec.Struct, frozen=True):
@@ -182,6 +185,7 @@ def to_repository(row: RepositoryJson) -> Repository:
         project_key=project.key,
         project_name=project.name,
         project_uuid=project.uuid,
+        project=_project(project),
         avatar_url=_avatar(links),
         clone_https=_clone(links, "https"),
         clone_ssh=_clone(links, "ssh"),
@@ -305,6 +309,20 @@ def _owner(row: RepositoryJson, namespace: str) -> Owner:
         display_name=workspace.name,
         kind="workspace",
         avatar_url=_avatar(workspace.links),
+    )
+
+
+def _project(row: ProjectJson) -> Project | None:
+    """Convert a project; one without key cannot be asked for, so it is none."""
+    if not row.key:
+        return None
+    return Project(
+        key=row.key,
+        uuid=row.uuid,
+        name=row.name,
+        description=row.description,
+        is_private=row.is_private,
+        avatar_url=_avatar(row.links),
     )
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from mirror.errors import UpstreamShapeError
-from mirror.model import Member, Owner, Ref, RefKind, Repository
+from mirror.model import Member, Owner, Project, Ref, RefKind, Repository
 from mirror.times import to_text
 from mirror.upstream.urls import without_login
 
@@ -47,6 +47,7 @@ class ProjectJson(Camel, frozen=True):
     name: str | None = None
     type: str | None = None
     public: bool | None = None
+    description: str | None = None
 
 
 class OriginJson(Camel, frozen=True):
@@ -143,6 +144,18 @@ def to_project(row: ProjectJson) -> Owner:
         username=row.key,
         display_name=row.name,
         kind="user" if is_personal else "workspace",
+        project=_project(row),
+    )
+
+
+def _project(row: ProjectJson) -> Project:
+    """Convert what is told of a project itself."""
+    return Project(
+        key=row.key,
+        uuid=f"id:{row.id}",
+        name=row.name,
+        description=row.description,
+        is_private=None if row.public is None else not row.public,
     )
 
 

@@ -72,8 +72,8 @@ def route(names: Sequence[str]) -> tuple[Names, Names]:
             return pattern, (workspace, slug, "/".join(name))
         case ["repositories", workspace, slug, *more]:
             return ("repositories", WORKSPACE, REPOSITORY, *more), (workspace, slug)
-        case ["workspaces", workspace, "members", member]:
-            return ("workspaces", WORKSPACE, "members", NAME), (workspace, member)
+        case ["workspaces", workspace, "members" | "projects" as kind, name]:
+            return ("workspaces", WORKSPACE, kind, NAME), (workspace, name)
         case ["repositories" | "users" | "teams" | "workspaces" as kind, name, *more]:
             return (kind, WORKSPACE, *more), (name,)
     return tuple(names), ()

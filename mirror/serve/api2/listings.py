@@ -4,6 +4,7 @@ Fields are named as in the answers. A field that is hidden from a caller is hidd
 too. Otherwise ``q=parent.full_name ~ "..."`` would reveal it letter by letter.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from mirror.model import RefKind
@@ -157,6 +158,19 @@ def members(workspace: int, member: int | None = None) -> Listing:
     """List the members of a workspace, or the membership of one of them."""
     fields = {"permission": Field("m.permission"), **_prefixed("user", _USER)}
     return Listing(source=sources.members(workspace, member), fields=fields, default=SortOrder("m.user_id"))
+
+
+def projects(caller: Caller, workspaces: Sequence[int]) -> Listing:
+    """List the projects of a workspace, by key."""
+    fields = {
+        "key": Field("p.key"),
+        "name": Field("p.name"),
+        "uuid": _uuid("p"),
+        "description": Field("p.description"),
+        "is_private": Field("p.is_private", "boolean"),
+    }
+    source = sources.projects(caller, workspaces)
+    return Listing(source=source, fields=fields, default=SortOrder("p.key COLLATE NOCASE"))
 
 
 def watchers(repository: int) -> Listing:

@@ -9,9 +9,10 @@ import sqlite3
 from mirror.model import RefKind
 from mirror.queries import accounts
 from mirror.queries.caller import Caller
+from mirror.queries.projects import project_named
 from mirror.queries.refs import ref_named
 from mirror.queries.repositories import repositories_by_ids
-from mirror.queries.rows import AccountRow, RefRow, RepositoryRow
+from mirror.queries.rows import AccountRow, ProjectRow, RefRow, RepositoryRow
 from mirror.queries.visibility import may_see_members
 from mirror.serve.api2 import edge, listings, paging
 from mirror.serve.api2.edge import (
@@ -34,7 +35,7 @@ from mirror.serve.api2.paging import read_page
 from mirror.serve.api2.shapes import moment
 from mirror.serve.api2.writes import WRITERS, written
 from mirror.serve.api_edge import Api
-from mirror.serve.exchange import Answer, ApiError, must_have_read_refs, not_mirrored, unauthorized
+from mirror.serve.exchange import Answer, ApiError, must_have_read_refs, not_mirrored, oldest, unauthorized
 from mirror.times import normalised
 
 
@@ -130,6 +131,29 @@ def member(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     if found is None or not page.rows:
         raise ApiError(404, asked.names[1])
     return Answer(body=asked.shapes.membership(found, row, page.rows[0][-1]), synced_at=found.last_seen_at)
+
+
+def projects(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
+    """GET workspaces/W/projects: those of repositories that the caller may see."""
+    owners = accounts.owners_named(connection, asked.names[0])
+    if not owners:
+        raise no_workspace(asked.names[0])
+    page, window = page_of(connection, asked, listings.projects(asked.caller, [row.id for row in owners]))
+    rows, shapes = [ProjectRow(*row) for row in page.rows], asked.shapes
+    values = [shapes.project(row, owners[0]) for row in rows]
+    synced_at = oldest(row.last_seen_at for row in rows) or owners[0].last_seen_at
+    return envelope(asked, page, window, values, synced_at)
+
+
+def project(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
+    """GET workspaces/W/projects/KEY."""
+    owners = accounts.owners_named(connection, asked.names[0])
+    if not owners:
+        raise no_workspace(asked.names[0])
+    found = project_named(connection, asked.caller, [row.id for row in owners], asked.names[1])
+    if found is None:
+        raise ApiError(404, f"No project with key '{asked.names[1]}'.")
+    return Answer(body=asked.shapes.project(found, owners[0]), synced_at=found.last_seen_at)
 
 
 def my_workspaces(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
@@ -265,6 +289,8 @@ READERS: dict[tuple[str, ...], Reader] = {
     ("workspaces", WORKSPACE): workspace,
     ("workspaces", WORKSPACE, "members"): members,
     ("workspaces", WORKSPACE, "members", NAME): member,
+    ("workspaces", WORKSPACE, "projects"): projects,
+    ("workspaces", WORKSPACE, "projects", NAME): project,
     ("repositories",): all_repositories,
     ("repositories", WORKSPACE): workspace_repositories,
     ("repositories", WORKSPACE, REPOSITORY): repository,

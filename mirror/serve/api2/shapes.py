@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import msgspec
 
-from mirror.queries.rows import AccountRow, RefRow, RepositoryRow, flag, known_uuid
+from mirror.queries.rows import AccountRow, ProjectRow, RefRow, RepositoryRow, flag, known_uuid
 from mirror.serve.api2.links import ApiLinks, escaped, hrefs, links_template, segment
 from mirror.serve.exchange import Json
 
@@ -110,6 +110,25 @@ class AccountShapes:
             "workspace": self.short_workspace(workspace),
             "links": hrefs(self=here),
         }
+
+    def project(self, row: ProjectRow, workspace: AccountRow) -> Json:
+        """Give a project in full; whether it is private is null where the upstream does not tell."""
+        slug = workspace.username or ""
+        repositories = f"{self._links.api}/repositories/{segment(slug)}"
+        query = segment(f'project.key="{row.key}"')
+        shared = _project(self._links, workspace.username, row.key, row.name, row.known_uuid) or {}
+        shaped: Json = {
+            **shared,
+            "description": row.description,
+            "is_private": flag(row.is_private),
+            "workspace": self.short_workspace(workspace),
+            "owner": self.owner(workspace),
+        }
+        shaped["links"] = {
+            **shared["links"],
+            **hrefs(repositories=f"{repositories}?q={query}", avatar=row.avatar_url),
+        }
+        return shaped
 
     def _account_links(self, row: AccountRow) -> Json:
         slug = row.username or ""
