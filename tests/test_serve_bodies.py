@@ -99,5 +99,5 @@ def test_a_body_that_does_not_end_is_refused(messages: list[dict[str, Any]], sta
         return messages.pop() if messages else await asyncio.Future()
 
     with pytest.raises(BodyRefused) as refused:
-        asyncio.run(bodies.read(receive, {}, most=10, seconds=0.01))
+        asyncio.run(bodies.read_within(receive, {}, most=10, seconds=0.01))
     assert refused.value.status == status

@@ -21,7 +21,7 @@ from cli_runner import Folder, small_sandbox
 from fixtures_db import fill_public
 
 from mirror.sandbox.faults import parse_fault
-from mirror.serve.connections import Bounded, Waiting, most_connections
+from mirror.serve.connections import BoundedProtocol, WaitingConnections, most_connections
 
 SLOW = "/mirror.json?sql=" + quote(
     "with recursive c(n) as (select 1 union all select n + 1 from c) select count(*) from c"
@@ -168,8 +168,8 @@ async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
 def impatient() -> Iterator[int]:
     """The port of a server whose deadlines are a fifth of a second."""
 
-    class Impatient(Bounded):
-        waiting = Waiting(50)
+    class Impatient(BoundedProtocol):
+        waiting = WaitingConnections(50)
         head_seconds = body_seconds = unread_seconds = 0.2
 
     server = uvicorn.Server(

@@ -15,7 +15,7 @@ from datasette.utils.asgi import Forbidden
 from fixtures_db import LATER, SEEN, FixtureDb, copy_rows, fill_mixed, fill_public, owner, repository
 
 from mirror.serve import access
-from mirror.serve.database import GuardedDatabase, mirrors, visitor
+from mirror.serve.database import GuardedDatabase, current_visitor, mirrors
 from mirror.serve.pooled_database import THREADS, reading_for
 from mirror.serve.stored_queries import QUERIES
 from mirror.store import tokens
@@ -108,7 +108,7 @@ def test_queries_that_waited_while_a_sync_committed_private_rows_return_none(pub
 
     async def ask() -> list[Any]:
         (database,) = mirrors(datasette)
-        visitor.set(access.ActorVisitor(None))
+        current_visitor.set(access.ActorVisitor(None))
         gate = threading.Event()
         assert not await access.is_closed(datasette, None, database.name)
         with reading_for("sql"):

@@ -18,11 +18,11 @@ class ActorVisitor:
         self._actor = actor
 
     def sees_all(self, database: str) -> bool:
-        """Tell whether nothing of a mirror is hidden from them."""
+        """Return whether the actor may see everything in a mirror."""
         return caller_of(self._actor, database).sees_all
 
     def lacks(self, connection: sqlite3.Connection, database: str) -> bool:
-        """Tell whether the mirror on a connection holds a row that is hidden from them."""
+        """Return whether the mirror on a connection holds a row that is hidden from the actor."""
         return hides(connection, caller_of(self._actor, database))
 
 
@@ -30,17 +30,17 @@ STRANGER = ActorVisitor(None)
 
 
 def may_download(datasette: "Datasette", actor: Actor | None, resource: Any) -> bool:
-    """Tell whether an actor may download a database file: only who may see everything in it."""
+    """Return whether an actor may download a file: only if nothing in it is hidden from the actor."""
     return not isinstance(resource, str) or (
         mirror_named(datasette, resource) is None or ActorVisitor(actor).sees_all(resource)
     )
 
 
 async def is_closed(datasette: "Datasette", actor: Actor | None, resource: Any) -> bool:
-    """Tell whether an actor must not open a database or anything in it.
+    """Return whether a database, or anything in it, is closed to an actor.
 
-    All actions on a mirror have the same answer, those of other plugins too. The in-memory database of
-    `--crossdb` reaches into all files, so it is open only to those who may see all of every mirror.
+    The answer is the same for all actions on a mirror, including those of other plugins. The in-memory
+    database of `--crossdb` reads all files. It is open only to an actor who sees everything in each mirror.
     """
     name = resource[0] if isinstance(resource, tuple) else resource
     if not isinstance(name, str):
@@ -51,11 +51,11 @@ async def is_closed(datasette: "Datasette", actor: Actor | None, resource: Any) 
     database = mirror_named(datasette, name)
     if database is None or asking.sees_all(name):
         return False
-    if _is_accounts(resource) or database.lacks_changes():
+    if _has_tokens(resource) or database.lacks_changes():
         return True
     return bool(await database.execute_fn(lambda connection: asking.lacks(connection, name)))
 
 
-def _is_accounts(resource: Any) -> bool:
-    """Tell whether the tokens are asked for, or what was written with them: no concern of anybody else."""
+def _has_tokens(resource: Any) -> bool:
+    """Return whether a resource is the table of tokens, or that of the writes made with them."""
     return isinstance(resource, tuple) and str(resource[1]).lower() in ("api_tokens", "writes")

@@ -20,7 +20,7 @@ from mirror.serve.auth import (
     caller_in,
     credentials_of,
     login_of,
-    note_use,
+    save_use_of,
 )
 from mirror.serve.exchange import (
     Answer,
@@ -158,7 +158,7 @@ async def _answered(api: Api, datasette: "Datasette", request: Request, paramete
                 return caller, error
 
     caller, outcome = cast("tuple[Caller, Answer | ApiError]", await database.execute_fn(read))
-    await note_use(server, database, caller)
+    await save_use_of(server, database, caller)
     if isinstance(outcome, ApiError):
         raise outcome
     return outcome

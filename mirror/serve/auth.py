@@ -1,8 +1,8 @@
-"""Who asks: credentials and logins, the callers and Datasette actors behind them, what they may open.
+"""Who sends a request: credentials, logins, and the callers and Datasette actors that they stand for.
 
-An actor with `mirror_ids` was recognised by this module in the same request; these are the rows of `users`
-that it speaks as. A token that sees everything adds `mirror_scope`. A login cookie has neither, only the id
-of its token, so revoking the token ends its logins too.
+This module adds `mirror_ids`, the caller's rows of `users`, to each actor that it recognises, and
+`mirror_scope` if the token sees everything. A login cookie has neither. It holds only the id of its token, so
+revoking the token ends its logins too.
 """
 
 import base64
@@ -32,13 +32,15 @@ if TYPE_CHECKING:
 
 
 class NotAccepted(Exception):
-    """A credential that is unknown, expired, revoked or cannot be read."""
+    """A credential is unknown, expired, revoked or unreadable."""
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """The credentials of a request, not checked yet; `token` is None where there are none.
+    """The credentials of a request, not checked yet.
 
-    `trusted` lets the username count without a token. `unused` ones are checked, but give no rights.
+    :param token: None if the request has none.
+    :param trusted: the username counts even without a token.
+    :param unused: the credentials are checked, but give no rights.
     """
 
     token: str | None = None
@@ -50,12 +52,12 @@ class Credentials(msgspec.Struct, frozen=True):
 NO_CREDENTIALS = Credentials()
 
 
-def credentials(
+def credentials_in(
     headers: Mapping[str, str], *, trust_basic_user: bool = False, local: bool = False
 ) -> Credentials:
-    """Read the Authorization header; schemes other than Basic and Bearer, like OAuth 1.0, are ignored.
+    """Read the Authorization header; schemes other than Basic and Bearer, such as OAuth 1.0, are ignored.
 
-    A Basic username counts without a token where `trust_basic_user` is set and the request is `local`.
+    A Basic username counts without a token if `trust_basic_user` is set and the request is `local`.
     """
     scheme, _, rest = headers.get("authorization", "").partition(" ")
     rest = rest.strip()
@@ -70,27 +72,27 @@ def credentials(
     return Credentials(token=password, username=user or None, trusted=trust_basic_user and local)
 
 
-def recognise(connection: sqlite3.Connection, said: Credentials) -> Caller:
+def recognise(connection: sqlite3.Connection, given: Credentials) -> Caller:
     """Turn credentials into a caller; raises NotAccepted."""
-    caller = ANONYMOUS if said.token is None else _accepted(connection, said, said.token)
-    return ANONYMOUS if said.unused else caller
+    caller = ANONYMOUS if given.token is None else _accepted(connection, given, given.token)
+    return ANONYMOUS if given.unused else caller
 
 
-def _accepted(connection: sqlite3.Connection, said: Credentials, token: str) -> Caller:
-    """Find the caller whose token or trusted name was sent; raises NotAccepted."""
+def _accepted(connection: sqlite3.Connection, given: Credentials, token: str) -> Caller:
+    """Find the caller of a token or of a trusted name; raises NotAccepted."""
     living = tokens.find(connection, token)
     if living is not None:
-        return holder(connection, living, said.username)
-    ids = _named(connection, said.username) if said.trusted and said.username else ()
+        return holder(connection, living, given.username)
+    ids = _named(connection, given.username) if given.trusted and given.username else ()
     if not ids:
         raise NotAccepted
-    return Caller(name=str(said.username), username=said.username, user_ids=ids)
+    return Caller(name=str(given.username), username=given.username, user_ids=ids)
 
 
 def holder(connection: sqlite3.Connection, living: tokens.LivingToken, claimed: str | None) -> Caller:
-    """Make the caller of a token; one without a user speaks for the Basic user name beside it.
+    """Make the caller of a token. One without a user speaks for the user name of the Basic login, `claimed`.
 
-    That reveals nothing more: a token without a user sees everything.
+    That reveals nothing more, since a token without a user sees everything.
     """
     if living.user_id is not None:
         username, ids = living.user, tokens.rows_of(connection, living.user_id)
@@ -108,7 +110,7 @@ def holder(connection: sqlite3.Connection, living: tokens.LivingToken, claimed: 
 
 
 def _named(connection: sqlite3.Connection, username: str) -> tuple[int, ...]:
-    """Return the ids of all users of a name, living owners first."""
+    """Return the ids of all users of a name, existing owners first."""
     rows = connection.execute(
         """SELECT id FROM users WHERE username = ? COLLATE NOCASE
            ORDER BY deleted_at IS NOT NULL, is_owner DESC, id""",
@@ -118,42 +120,42 @@ def _named(connection: sqlite3.Connection, username: str) -> tuple[int, ...]:
 
 
 LOGIN_SECONDS = 30 * 86_400
-USE_NOTED_EVERY = 60
+USE_SAVED_EVERY = 60
 ROOT = "root"
 
 Actor = dict[str, Any]
 
 
 async def actor_of(datasette: "Datasette", request: Request) -> Actor | None:
-    """Return the actor of a request by its token or login; None leaves the request to other plugins.
+    """Return the actor of a request, from its token or login; None leaves the request to other plugins.
 
     Raises NotAccepted for a credential that no mirror accepts.
     """
-    said = said_by(request)
-    if said == NO_CREDENTIALS:
+    given = sent_credentials(request)
+    if given == NO_CREDENTIALS:
         cookie = request.cookies.get("ds_actor")
         return await _actor_of_login(datasette, served_of(request), cookie) if cookie else None
     attached = list(mirrors(datasette))
     for database in attached:
         with contextlib.suppress(NotAccepted):
-            caller = await database.execute_fn(lambda connection: recognise(connection, said))
-            await note_use(served_of(request), database, caller)
+            caller = await database.execute_fn(lambda connection: recognise(connection, given))
+            await save_use_of(served_of(request), database, caller)
             return _actor(database, caller)
     if attached:
         raise NotAccepted
     return None
 
 
-def said_by(request: Request) -> Credentials:
-    """Read a request's credentials under this server's settings."""
+def sent_credentials(request: Request) -> Credentials:
+    """Read the credentials of a request, by the settings of this server."""
     trusting = served_of(request).config.trust_basic_user
-    return credentials(
+    return credentials_in(
         request.headers, trust_basic_user=trusting, local=trusting and _is_of_this_user(request)
     )
 
 
 def _is_of_this_user(request: Request) -> bool:
-    """Tell whether a request was sent by a program of the system user that runs this server."""
+    """Return whether a program of the system user that runs this server sent a request."""
     client, server = request.scope.get("client"), request.scope.get("server")
     return is_local(client, request.headers) and served_of(request).peers.is_ours(client, server)
 
@@ -161,26 +163,26 @@ def _is_of_this_user(request: Request) -> bool:
 def credentials_of(request: Request, parameters: Mapping[str, str]) -> Credentials:
     """Read a request's credentials for an API, where `access_token` may hold the token.
 
-    A script on a page of another site (JSONP, with `callback`) gets nothing by a password that the browser
-    sends along: such credentials are checked, and then not used.
+    With `callback` (JSONP) the request may come from a script of another site, and the browser adds cached
+    Basic logins by itself. These are checked, but give no rights.
     """
     if "access_token" in parameters:
         return Credentials(token=parameters["access_token"])
-    said = said_by(request)
+    given = sent_credentials(request)
     if "callback" in parameters and request.headers.get("authorization", "").lower().startswith("basic"):
-        return msgspec.structs.replace(said, unused=True)
-    return said
+        return msgspec.structs.replace(given, unused=True)
+    return given
 
 
 def login_of(request: Request, database: "Database") -> int | None:
-    """Return the token behind a login cookie that the plugin recognised in this request; for reading only."""
+    """Return the id of the token behind the login of a request. Logins may read, but not write."""
     return caller_of(request.actor, database.name).token_id or None
 
 
-def caller_in(connection: sqlite3.Connection, said: Credentials, login: int | None) -> Caller:
-    """Recognise who asks an API, by credentials or by the token behind a login; raises NotAccepted."""
+def caller_in(connection: sqlite3.Connection, given: Credentials, login: int | None) -> Caller:
+    """Return the caller of an API, by credentials or by the token of a login; raises NotAccepted."""
     if login is None:
-        return recognise(connection, said)
+        return recognise(connection, given)
     living = tokens.find_by_id(connection, login)
     return holder(connection, living, None) if living else ANONYMOUS
 
@@ -215,7 +217,7 @@ async def _actor_of_login(datasette: "Datasette", server: Served, cookie: str) -
     caller = await database.execute_fn(read)
     if caller is None or caller.name != actor.get("id"):  # another file has other tokens
         return None
-    await note_use(server, database, caller)
+    await save_use_of(server, database, caller)
     return _actor(database, caller)
 
 
@@ -235,10 +237,10 @@ def _actor(database: "Database", caller: Caller) -> Actor:
 
 
 def caller_of(actor: Actor | None, database: str) -> Caller:
-    """Return the caller of a mirror behind an actor; such a caller never writes."""
+    """Return the caller that an actor is on a mirror; such a caller may never write."""
     actor = actor or {}
     if actor.get("id") == ROOT and "mirror" not in actor:
-        return Caller(name=ROOT, token_id=0, sees_all=True)  # Datasette's own root has no token
+        return Caller(name=ROOT, token_id=0, sees_all=True)  # the root of Datasette has no token
     if "mirror_ids" not in actor or actor.get("mirror") != database:
         return ANONYMOUS
     return Caller(
@@ -250,24 +252,24 @@ def caller_of(actor: Actor | None, database: str) -> Caller:
     )
 
 
-async def note_use(server: Served, database: "Database", caller: Caller) -> None:
+async def save_use_of(server: Served, database: "Database", caller: Caller) -> None:
     """Save when a token was last used, at most once a minute, without waiting for another writer."""
     now = utc_now()
     if caller.token_id is None or not database.is_mutable:
         return
     used = caller.last_used_at
-    if used and (now - from_text(used)).total_seconds() < USE_NOTED_EVERY:
+    if used and (now - from_text(used)).total_seconds() < USE_SAVED_EVERY:
         return
-    noted, key = server.use_saved_at, (database.name, caller.token_id)
-    if time.monotonic() - noted.get(key, -1e9) < USE_NOTED_EVERY:
+    saved_at, key = server.use_saved_at, (database.name, caller.token_id)
+    if time.monotonic() - saved_at.get(key, -1e9) < USE_SAVED_EVERY:
         return
-    noted[key] = time.monotonic()
+    saved_at[key] = time.monotonic()
     token_id = caller.token_id
 
-    def note(connection: sqlite3.Connection) -> None:
+    def save(connection: sqlite3.Connection) -> None:
         try:
             tokens.save_use(connection, token_id, at=to_text(now))
         except sqlite3.OperationalError:
-            noted.pop(key, None)  # a long write or a read-only disk: the next request tries again
+            saved_at.pop(key, None)  # a long write or a read-only disk: the next request tries again
 
-    await database.execute_write_fn(note, block=False)
+    await database.execute_write_fn(save, block=False)

@@ -1,7 +1,7 @@
-"""Bodies of requests: read in one place, within a size and a time, and decoded as forms or JSON.
+"""Bodies of requests: read within limits of size and time, and decoded as forms or JSON.
 
-A body that is too large is refused before it is read where its length is declared, else as soon as it grows
-beyond the limit.
+A body that is too large is refused before it is read if its length is declared, else once it exceeds the
+limit.
 """
 
 import asyncio
@@ -15,10 +15,10 @@ from datasette.utils.asgi import Request
 from mirror.serve.exchange import ApiError, Receive, bad_request
 
 LARGEST_BODY = 256 * 1024
-"""Bytes that a body for an API may have."""
+"""The most bytes of a body for an API."""
 
 LARGEST_FORM = 64 * 1024
-"""Bytes that a form of a page may have, or that of a stored query that writes."""
+"""The most bytes of a form of a page, or of a stored query that writes."""
 
 SECONDS = 10.0
 MOST_FIELDS, MOST_PAGE_FIELDS = 200, 20
@@ -28,17 +28,19 @@ _REFUSALS = {400: "Bad Request", 408: "Request Timeout", 413: "Request Entity To
 
 
 class BodyRefused(Exception):
-    """A body that is not read: the status and the reason for the answer."""
+    """A body was not read; the error has the status and the reason for the answer."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
 
 
-async def read(receive: Receive, headers: Mapping[str, str], *, most: int, seconds: float = SECONDS) -> bytes:
-    """Read a body of at most so many bytes within so many seconds.
+async def read_within(
+    receive: Receive, headers: Mapping[str, str], *, most: int, seconds: float = SECONDS
+) -> bytes:
+    """Read a body of at most `most` bytes within `seconds`.
 
-    Raises BodyRefused: 413 for a larger one, 408 for a slower one, 400 for one that ends early.
+    Raises BodyRefused: 413 for a larger body, 408 for a slower one, 400 for one that ends early.
     """
     length = headers.get("content-length", "")
     if length.isdecimal() and (len(length) > 18 or int(length) > most):
@@ -65,17 +67,17 @@ def _too_large(most: int) -> BodyRefused:
 
 
 async def read_fields(request: Request) -> dict[str, str]:
-    """Read the fields of a form, or of a JSON object instead.
+    """Read the fields of a form or of a JSON object.
 
     Raises ApiError: 413 for a body of more than LARGEST_BODY bytes, 408 for a slow one, 415 for another type,
-    400 for one that cannot be read or has more than MOST_FIELDS fields.
+    400 for one that cannot be decoded or has more than MOST_FIELDS fields.
     """
     body, content_type = await read_body(request), content_type_of(request)
     if not body:
         return {}
     if content_type == JSON:
         fields = read_json(body)
-        if isinstance(fields.get("owner"), Mapping | list):  # which must not be taken for no owner
+        if isinstance(fields.get("owner"), Mapping | list):  # ignoring it would mean no owner
             raise bad_request({"owner": "This field is a name."})
         return plain_fields(fields)
     if content_type not in ("", FORM):
@@ -90,7 +92,7 @@ async def read_fields(request: Request) -> dict[str, str]:
 
 
 def fields_in(body: bytes) -> dict[str, str]:
-    """Return the fields of a page's form; of a body with more than MOST_PAGE_FIELDS, none."""
+    """Return the fields of a page's form; none if it has more than MOST_PAGE_FIELDS."""
     try:
         fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=MOST_PAGE_FIELDS)
     except ValueError:
@@ -99,7 +101,7 @@ def fields_in(body: bytes) -> dict[str, str]:
 
 
 def content_type_of(request: Request) -> str:
-    """Return the content type of a body without its parameters, "" where none is given."""
+    """Return the content type of a body without its parameters; "" if there is none."""
     content_type: str = request.headers.get("content-type", "")
     return content_type.partition(";")[0].strip().lower()
 
@@ -107,7 +109,7 @@ def content_type_of(request: Request) -> str:
 async def read_body(request: Request) -> bytes:
     """Read a body of at most LARGEST_BODY bytes; raises ApiError 413, 408 or 400."""
     try:
-        return await read(request.receive, request.headers, most=LARGEST_BODY)
+        return await read_within(request.receive, request.headers, most=LARGEST_BODY)
     except BodyRefused as error:
         raise ApiError(
             error.status, _REFUSALS[error.status], detail=str(error), headers={"Connection": "close"}
@@ -123,7 +125,7 @@ def read_json(body: bytes) -> dict[str, Any]:
 
 
 def plain_fields(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return the texts, numbers and booleans of a JSON object as fields of a form."""
+    """Return the texts, numbers and booleans of a JSON object as the fields of a form."""
     return {name: str(value) for name, value in values.items() if isinstance(value, str | int | float)}
 
 

@@ -1,7 +1,7 @@
-"""How many connections there may be, and how long each may take over a request and over reading the answer.
+"""Limits of connections: how many may be open, and how slowly a client may send and read.
 
-uvicorn waits for the rest of a request for ever, and accepts until no descriptor is left. Here, once so many
-connections are open as there may be, the one that has waited longest for its client makes room for the next.
+uvicorn by itself waits for the rest of a request for ever, and accepts connections until no descriptor is
+left. Here, when the limit is reached, the connection that has waited longest for its client is closed.
 """
 
 import asyncio
@@ -15,52 +15,52 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_SECONDS = 10.0
-"""For the head of a request, from the connection's or its own first byte on."""
+"""Time for the head of a request, from the opening of the connection or the first byte of the head."""
 
 BODY_SECONDS = 15.0
-"""For a body; those that are read have 10 seconds and are answered 408, this ends those that nobody reads."""
+"""Time for a body that no view reads. A view that reads one gives it 10 seconds and answers 408."""
 
 UNREAD_SECONDS = 60.0
-"""For which a client may leave unread what was sent to it."""
+"""Time for which a client may leave an answer unread."""
 
 MOST = 2000
 RESERVED = 128
-"""Descriptors that the rest of the process may need: the database, the sync, the log."""
+"""Descriptors that are kept for the rest of the process: the database, the sync, the log."""
 
 ACCEPTED_AT_ONCE = 16
-"""Connections that asyncio accepts in one turn of its loop; it takes four turns until others are closed."""
+"""Connections that asyncio accepts in one turn of its loop. It takes four turns until others are closed."""
 
-SAID_EVERY = 60.0
+REPEAT_SECONDS = 60.0
 
 log = logging.getLogger("uvicorn.error")
 
 
 def most_connections() -> int:
-    """Return how many connections may be open, by the descriptors that this process may have."""
+    """Return how many connections may be open, by the limit of descriptors of this process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return MOST
     return max(8, min(MOST, soft - RESERVED - 4 * ACCEPTED_AT_ONCE))
 
 
-class SaidOnce(logging.Filter):
-    """Lets a message of the server pass once a minute, however often it comes; tracebacks always."""
+class OncePerMinute(logging.Filter):
+    """Lets each message of the server pass once a minute, but every traceback."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._said = dict[str, float]()
+        self._logged = dict[str, float]()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether to log a record."""
+        """Return whether to log a record."""
         now = time.monotonic()
-        if record.exc_info or now - self._said.get(record.msg, -SAID_EVERY) >= SAID_EVERY:
-            self._said[record.msg] = now
+        if record.exc_info or now - self._logged.get(record.msg, -REPEAT_SECONDS) >= REPEAT_SECONDS:
+            self._logged[record.msg] = now
             return True
         return False
 
 
 def accept_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Say in one line that no descriptor is left for a connection; leave all else to asyncio."""
+    """Log in one line that no descriptor is left; leave all other errors to asyncio."""
     error = context.get("exception")
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         log.warning("no descriptor is left for connections; raise the limit: ulimit -n")
@@ -68,28 +68,26 @@ def accept_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> N
         loop.default_exception_handler(context)
 
 
-class Waiting:
-    """The connections that wait for their client, the one that has waited longest first."""
+class WaitingConnections:
+    """The connections that wait for their client, in the order of how long."""
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._waiting = dict["Bounded", None]()
+        self._waiting = dict["BoundedProtocol", None]()
 
-    def add(self, connection: "Bounded") -> None:
-        """Note that a connection waits, unless it is known to."""
+    def add(self, connection: "BoundedProtocol") -> None:
+        """Add a connection that waits, unless it is among them."""
         self._waiting.setdefault(connection)
 
-    def discard(self, connection: "Bounded") -> None:
-        """Note that a connection waits no longer."""
+    def discard(self, connection: "BoundedProtocol") -> None:
+        """Remove a connection that no longer waits."""
         self._waiting.pop(connection, None)
 
     def make_room(self, open_now: int) -> bool:
-        """Close the one that has waited longest where too many are open; tell whether there is room."""
+        """Close the connection that has waited longest if too many are open; return whether there is room."""
         if open_now <= self.most:
             return True
-        log.warning(
-            "%s connections are open, as many as may be: those that ask nothing are closed", self.most
-        )
+        log.warning("%s connections are open, which is the limit: idle ones are closed", self.most)
         longest = next(iter(self._waiting), None)
         if longest is None:
             return False
@@ -98,34 +96,34 @@ class Waiting:
         return True
 
 
-class Bounded(H11Protocol):
-    """A connection with deadlines; `waiting` is shared by all connections of a server."""
+class BoundedProtocol(H11Protocol):
+    """A connection with deadlines; all connections of a server share `waiting`."""
 
-    waiting: Waiting
+    waiting: WaitingConnections
     head_seconds = HEAD_SECONDS
     body_seconds = BODY_SECONDS
     unread_seconds = UNREAD_SECONDS
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a request, if there is room."""
+        """Wait for a request, if there is room for the connection."""
         super().connection_made(transport)
-        self._owed = ""
-        self._owed_until: asyncio.TimerHandle | None = None
+        self._expected = ""
+        self._expected_until: asyncio.TimerHandle | None = None
         self._unread_until: asyncio.TimerHandle | None = None
         if self.waiting.make_room(len(self.connections)):
-            self._client_owes("head")
+            self._expect("head")
         else:
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the deadlines."""
-        self._client_owes("")
+        """Cancel the deadlines."""
+        self._expect("")
         self._has_read()
         self.waiting.discard(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on; what has begun has to end in time."""
+        """Read more of the request, and set its deadline."""
         super().data_received(data)
         self._update()
 
@@ -135,14 +133,14 @@ class Bounded(H11Protocol):
         self._update()
 
     def pause_writing(self) -> None:
-        """Give the client a time to read what was sent."""
+        """Set a deadline for the client to read what was sent."""
         super().pause_writing()
         if self._unread_until is None:
             self._unread_until = self.loop.call_later(self.unread_seconds, self.transport.abort)
         self.waiting.add(self)
 
     def resume_writing(self) -> None:
-        """Send on."""
+        """Continue to send."""
         self._has_read()
         super().resume_writing()
         self._update()
@@ -153,33 +151,33 @@ class Bounded(H11Protocol):
             self._unread_until = None
 
     def _update(self) -> None:
-        """Note what the client owes, and whether anything waits for it."""
+        """Update what the client has to send, and whether the connection waits for it."""
         state = self.conn.their_state
         if state is h11.SEND_BODY:
-            self._client_owes("body")
+            self._expect("body")
         elif state is h11.IDLE and self.conn.trailing_data[0]:
-            self._client_owes("head")
+            self._expect("head")
         else:
-            self._client_owes("")  # uvicorn closes what is idle between two requests
-        if self._owed or self._unread_until is not None or state is h11.IDLE:
+            self._expect("")  # uvicorn closes what is idle between two requests
+        if self._expected or self._unread_until is not None or state is h11.IDLE:
             self.waiting.add(self)
         else:
             self.waiting.discard(self)
 
-    def _client_owes(self, what: str) -> None:
-        """Set the deadline for a part of a request, unless it is set already; "" is nothing."""
-        if what == self._owed:
+    def _expect(self, what: str) -> None:
+        """Set the deadline for a part of a request, unless it is set; "" for nothing cancels it."""
+        if what == self._expected:
             return
-        if self._owed_until is not None:
-            self._owed_until.cancel()
-            self._owed_until = None
-        self._owed = what
+        if self._expected_until is not None:
+            self._expected_until.cancel()
+            self._expected_until = None
+        self._expected = what
         if what:
             seconds = self.head_seconds if what == "head" else self.body_seconds
-            self._owed_until = self.loop.call_later(seconds, self.transport.abort)
+            self._expected_until = self.loop.call_later(seconds, self.transport.abort)
             self.waiting.add(self)
 
 
-def bounded(most: int) -> type[Bounded]:
-    """Make the protocol of a server that may have so many connections."""
-    return type("Connection", (Bounded,), {"waiting": Waiting(most)})
+def bounded_protocol(most: int) -> type[BoundedProtocol]:
+    """Return the protocol for a server with at most so many connections."""
+    return type("Connection", (BoundedProtocol,), {"waiting": WaitingConnections(most)})

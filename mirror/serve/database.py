@@ -1,8 +1,8 @@
-"""Attached files: which are mirrors, and the SQL of visitors in one snapshot with the check of their access.
+"""Attached files: which of them are mirrors, and what the SQL of visitors may read in them.
 
-Datasette runs all SQL of visitors by `Database.execute`, this program its own reads by `Database.execute_fn`.
-The former gets connections that are restricted to what the visitor may reach, decided inside the transaction
-that reads: what a sync commits meanwhile is not seen by a statement that was allowed before.
+Datasette runs the SQL of visitors by `Database.execute`, this program its own reads by `Database.execute_fn`.
+`execute` uses connections that are restricted to what the visitor may see. Access is checked inside the
+transaction that reads, so a statement never sees private rows that a sync commits after the check.
 """
 
 import sqlite3
@@ -29,106 +29,108 @@ if TYPE_CHECKING:
     from datasette.app import Datasette
 
 TABLES = ("upstreams", "repositories", "sync_runs")
-"""A file with all of these is a mirror, though a restored dump has lost its `application_id`."""
+"""A file with all of these is a mirror, even if a restored dump has lost its `application_id`."""
 
 
 class SqlVisitor(Protocol):
-    """Who runs SQL in this request."""
+    """Whoever runs SQL in a request."""
 
     def sees_all(self, database: str) -> bool:
-        """Tell whether nothing of a mirror is hidden from them."""
+        """Return whether the visitor may see everything in a mirror."""
         ...
 
     def lacks(self, connection: sqlite3.Connection, database: str) -> bool:
-        """Tell whether the mirror on a connection holds a row that is hidden from them."""
+        """Return whether the mirror on a connection holds a row that is hidden from the visitor."""
         ...
 
 
 class Nobody:
-    """The visitor of SQL outside of any request: it reads what a stranger may."""
+    """The visitor outside of any request, who may read what a stranger may."""
 
     def sees_all(self, database: str) -> bool:
-        """Say no."""
+        """Return False."""
         del database
         return False
 
     def lacks(self, connection: sqlite3.Connection, database: str) -> bool:
-        """Tell whether the mirror holds a private row."""
+        """Return whether the mirror holds a private row."""
         del database
         return holds_private(connection)
 
 
 def _bare(name: str) -> str:
-    """Return the name of a column: SQLite names a withheld one as it is written, in Datasette's brackets."""
+    """Return the name of a column without the brackets that Datasette puts around a withheld one."""
     return name[1:-1] if name.startswith("[") and name.endswith("]") else name
 
 
-visitor: ContextVar[SqlVisitor] = ContextVar("visitor", default=Nobody())  # noqa: B039 - it has no state
-"""Who runs SQL; set anew by every request, as soon as it is known who sends it."""
+current_visitor: ContextVar[SqlVisitor] = ContextVar("visitor", default=Nobody())  # noqa: B039 - it has no state
+"""Who runs SQL. Each request sets it once its sender is known."""
 
 
 class GuardedDatabase(PooledDatabase):
-    """A file, or the memory that `--crossdb` attaches files to, whose visitors' SQL is restricted."""
+    """A file, or the in-memory database of `--crossdb`, on which the SQL of visitors is restricted."""
 
     def __init__(self, original: Database) -> None:
         super().__init__(original)
         self._is_mirror = False
-        self._was_none: object = None
+        self._other_state: object = None
         self._kept = threading.local()
 
     def is_mirror(self) -> bool:
-        """Tell whether the file is a mirror; one that cannot be read counts as one."""
+        """Return whether the file is a mirror. A file that cannot be read counts as one."""
         if self.path is None or self._is_mirror:
             return self._is_mirror
         state = _state(Path(self.path))
-        if state is None or state != self._was_none:
+        if state is None or state != self._other_state:
             try:
                 with closing(self.connect()) as connection:
-                    self._is_mirror = says_mirror(connection)
+                    self._is_mirror = has_mirror(connection)
             except sqlite3.Error:
                 return True
-            self._was_none = state
+            self._other_state = state
         return self._is_mirror
 
     def lacks_changes(self) -> bool:
-        """Tell whether an immutable file has changes beside it, in its WAL, that no immutable reader sees."""
+        """Return whether an immutable file has changes in its WAL, which immutable readers do not see."""
         try:
             return not self.is_mutable and Path(f"{self.path}-wal").stat().st_size > 0
         except OSError:
             return False
 
     def connect(self, write: bool = False) -> sqlite3.Connection:  # noqa: FBT001, FBT002 - as Datasette calls it
-        """Open a connection as Datasette does, whatever characters the path holds."""
+        """Open a connection as Datasette does, but with any characters in the path."""
         return self._open(sqlite3.Connection, write=write)
 
     async def execute(self, *arguments: Any, **options: Any) -> Results:
-        """Run the SQL of a visitor; raises Forbidden where the file is closed to them."""
-        if isinstance(visitor.get(), Nobody):  # Datasette counts the rows of immutable files at its start
+        """Run the SQL of a visitor; raises Forbidden if the file is closed to the visitor."""
+        if isinstance(
+            current_visitor.get(), Nobody
+        ):  # when Datasette starts, it counts the rows of immutable files
             options.setdefault("log_sql_errors", False)
         found = await super().execute(*arguments, **options)
         found.description = [(_bare(name), *more) for name, *more in found.description or ()]
         return found
 
     def work(self, fn: Callable[[sqlite3.Connection], Any], kind: ReadKind) -> Callable[[], Any]:
-        """Return a call of a function: on a restricted connection where a visitor's SQL is run."""
-        asking = visitor.get()
+        """Return a call of a function, on a restricted connection for the SQL of a visitor."""
+        visitor = current_visitor.get()
         return lambda: self._steadily(
-            lambda: self._visit(fn, asking) if kind == "sql" else fn(self._connection(None))
+            lambda: self._visit(fn, visitor) if kind == "sql" else fn(self._connection(None))
         )
 
     def _steadily(self, read: Callable[[], Any]) -> Any:
-        """Read the file that has the path now; one that is read as it is must not change meanwhile.
+        """Read the file that is at the path now; raises OperationalError if it was replaced meanwhile.
 
-        Raises OperationalError where it did: the next read opens it anew.
+        A file that is read without locks must not even change. The next read opens it again.
         """
-        self._forget_if_changed()
+        self._close_if_changed()
         found = read()
-        if self._forget_if_changed():
+        if self._close_if_changed():
             raise sqlite3.OperationalError("the file was changed while it was read; ask again")
         return found
 
-    def _forget_if_changed(self) -> bool:
-        """Close this thread's connections if another file, or another state, is in the place of theirs."""
+    def _close_if_changed(self) -> bool:
+        """Close this thread's connections if the file was replaced, or (read without locks) changed."""
         opened: object = getattr(self._kept, "opened", None)
         if opened is None or self._identity() in (opened, None):
             return False
@@ -137,8 +139,8 @@ class GuardedDatabase(PooledDatabase):
         self._kept.connections, self._kept.opened = {}, None
         return True
 
-    def _note_file(self) -> None:
-        """Note which file this thread's connections are about to be opened to; raises OperationalError."""
+    def _remember_file(self) -> None:
+        """Remember which file this thread is about to open; raises OperationalError."""
         try:
             self._kept.is_still = not self.is_mutable or (
                 not self.ds.nolock and is_read_as_it_is(Path(str(self.path)))
@@ -148,7 +150,7 @@ class GuardedDatabase(PooledDatabase):
         self._kept.opened = self._identity()
 
     def _identity(self) -> object:
-        """Return what tells the file from another in its place, and from a later state if it is to stay."""
+        """Return what identifies the file; for one that is read without locks, also its state."""
         path = Path(str(self.path))
         if self._kept.is_still:
             return _state(path)
@@ -158,40 +160,40 @@ class GuardedDatabase(PooledDatabase):
             return None
         return found.st_dev, found.st_ino
 
-    def _visit(self, fn: Callable[[sqlite3.Connection], Any], asking: SqlVisitor) -> Any:
-        """Run what a visitor asks on a connection that reaches what they may see at that moment."""
+    def _visit(self, fn: Callable[[sqlite3.Connection], Any], visitor: SqlVisitor) -> Any:
+        """Run the SQL of a visitor on a connection that reads what the visitor may see at this time."""
         if self.path is None:
-            everything = all(asking.sees_all(one.name) for one in self._attached())
-            return self._closed(fn, asking) if not everything else fn(self._connection(Reach.EVERYTHING))
+            everything = all(visitor.sees_all(one.name) for one in self._attached())
+            return self._closed(fn, visitor) if not everything else fn(self._connection(Reach.EVERYTHING))
         if not self._is_mirror:
             connection = self._connection(None)
             with one_snapshot(connection):
-                if not says_mirror(connection):
+                if not has_mirror(connection):
                     return fn(connection)
             self._is_mirror = True
-        if asking.sees_all(self.name):
+        if visitor.sees_all(self.name):
             return fn(self._connection(Reach.EVERYTHING))
         if not self.lacks_changes():
             connection = self._connection(Reach.PUBLIC)
             with one_snapshot(connection):
-                if self._is_open(connection, asking):
+                if self._is_open(connection, visitor):
                     return fn(connection)
-        return self._closed(fn, asking)
+        return self._closed(fn, visitor)
 
-    def _is_open(self, connection: BoundedConnection, asking: SqlVisitor) -> bool:
-        """Tell whether tables are open to a visitor in the snapshot of a connection; any doubt closes."""
+    def _is_open(self, connection: BoundedConnection, visitor: SqlVisitor) -> bool:
+        """Return whether tables are open to a visitor in a connection's snapshot; in doubt they are not."""
         try:
             with connection.trusted():
-                return schema_version(connection) == VERSION and not asking.lacks(connection, self.name)
+                return schema_version(connection) == VERSION and not visitor.lacks(connection, self.name)
         except sqlite3.Error:
             return False
 
-    def _closed(self, fn: Callable[[sqlite3.Connection], Any], asking: SqlVisitor) -> Any:
-        """Let Datasette read the schema, and nothing else; raises Forbidden in a request."""
+    def _closed(self, fn: Callable[[sqlite3.Connection], Any], visitor: SqlVisitor) -> Any:
+        """Let Datasette read the schema only; raises Forbidden in a request."""
         try:
             return fn(self._connection(Reach.SCHEMA))
         except sqlite3.DatabaseError as error:
-            if isinstance(asking, Nobody) or "prohibited" not in str(error):
+            if isinstance(visitor, Nobody) or "prohibited" not in str(error):
                 raise
             raise Forbidden("view-database") from error
 
@@ -200,13 +202,13 @@ class GuardedDatabase(PooledDatabase):
         return [one for one in found if isinstance(one, GuardedDatabase) and one.is_mirror()]
 
     def _connection(self, reach: Reach | None) -> Any:
-        """Return this thread's connection of a reach; None stands for this program's own reads."""
+        """Return this thread's connection for a reach; None means the program's own reads."""
         if not hasattr(self._kept, "connections"):
             self._kept.connections = {}
         kept: dict[Reach | None, sqlite3.Connection] = self._kept.connections
         if reach not in kept:
             if self.path and not kept:
-                self._note_file()
+                self._remember_file()
             connection = self._open(sqlite3.Connection if reach is None else BoundedConnection)
             self.ds._prepare_connection(connection, self.name)  # noqa: SLF001
             if isinstance(connection, BoundedConnection) and reach is not None:
@@ -224,7 +226,7 @@ class GuardedDatabase(PooledDatabase):
         return connection
 
     def _address(self, *, write: bool) -> str:
-        """Return the URI to open; raises OperationalError where the file cannot be opened rightly."""
+        """Return the URI to open; raises OperationalError if the file cannot be opened correctly."""
         path = Path(str(self.path))
         try:
             if self.is_mutable and not write and not self.ds.nolock:
@@ -235,8 +237,8 @@ class GuardedDatabase(PooledDatabase):
         return f"{path.resolve().as_uri()}{options}"
 
 
-def says_mirror(connection: sqlite3.Connection) -> bool:
-    """Ask SQLite, not the file's header: in WAL mode the number may not have reached the header yet."""
+def has_mirror(connection: sqlite3.Connection) -> bool:
+    """Return whether a file is a mirror. This asks SQLite: in WAL mode the file header may be outdated."""
     if connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
         return True
     there = connection.execute(
@@ -246,7 +248,7 @@ def says_mirror(connection: sqlite3.Connection) -> bool:
 
 
 def _state(path: Path) -> object:
-    """Return what changes when a file is written or replaced; None where it cannot be told."""
+    """Return a value that changes when a file is written or replaced; None if it cannot be read."""
     try:
         found = [one.stat() for one in (path, path.with_name(f"{path.name}-wal")) if one.exists()]
     except OSError:
@@ -255,13 +257,13 @@ def _state(path: Path) -> object:
 
 
 def _functions() -> set[str]:
-    """Return the functions that SQLite has by itself."""
+    """Return the built-in functions of SQLite."""
     with closing(sqlite3.connect(":memory:")) as connection:
         return functions_of(connection)
 
 
 def mirrors(datasette: "Datasette") -> Iterator[GuardedDatabase]:
-    """Yield the attached mirrors in the order they were named."""
+    """Yield the attached mirrors, in the order in which they were attached."""
     guard(datasette)
     for database in datasette.databases.values():
         if isinstance(database, GuardedDatabase) and database.is_mirror():
@@ -269,14 +271,14 @@ def mirrors(datasette: "Datasette") -> Iterator[GuardedDatabase]:
 
 
 def mirror_named(datasette: "Datasette", name: str) -> GuardedDatabase | None:
-    """Return the mirror of that name, or None where there is another database or nothing."""
+    """Return the mirror of a name; None if no mirror has it."""
     guard(datasette)
     database = datasette.databases.get(name)
     return database if isinstance(database, GuardedDatabase) and database.is_mirror() else None
 
 
 def guard(datasette: "Datasette") -> None:
-    """Put a guarded database in place of each that Datasette reads a file by."""
+    """Replace each database that reads a file by a guarded one."""
     plain = {
         name: one
         for name, one in datasette.databases.items()

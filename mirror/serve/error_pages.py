@@ -1,4 +1,4 @@
-"""Error responses in place of Datasette's, whose handler prints every local variable, secrets included."""
+"""Error responses. They replace Datasette's, whose handler prints all local variables, even secrets."""
 
 import logging
 import sqlite3
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _OF_A_TABLE = frozenset({"database", "table", "format"})
-"""What Datasette takes from the addresses of tables, views and stored queries."""
+"""The names in Datasette's routes of tables, views and stored queries."""
 
 
 def plain_error(scope: AsgiScope, error: ApiError) -> Response:
-    """Return an error without rendering a page: JSON in Datasette's form, or plain text."""
-    said = " ".join(str(one) for one in error.body["error"].values())
+    """Return an error without rendering a page: as JSON in Datasette's form, or as plain text."""
+    text = " ".join(str(one) for one in error.body["error"].values())
     headers = {**SAFETY, **error.headers, "Cache-Control": "no-store"}
     if scope["path"].endswith(".json"):
-        body = {"ok": False, "error": said, "status": error.status, "title": str(error)}
+        body = {"ok": False, "error": text, "status": error.status, "title": str(error)}
         return Response.json(body, status=error.status, headers=headers)
-    return Response.text(said, status=error.status, headers=headers)
+    return Response.text(text, status=error.status, headers=headers)
 
 
 def not_allowed() -> Response:
-    """Refuse a method; `mirror.serve.middleware` adds those that there are."""
+    """Refuse a method; `mirror.serve.middleware` adds the allowed ones."""
     return Response.text("Method not allowed", status=405)
 
 
 async def is_post_to_reading(datasette: "Datasette", request: Request) -> bool:
-    """Tell whether a POST went to a table, a view or a stored query that does not write."""
+    """Return whether a request is a POST to a table, a view or a stored query that does not write."""
     names = request.scope.get("url_route", {}).get("kwargs", {})
     if request.method != "POST" or names.keys() != _OF_A_TABLE:
         return False
@@ -47,7 +47,7 @@ async def is_post_to_reading(datasette: "Datasette", request: Request) -> bool:
 
 
 async def error_page(datasette: "Datasette", request: Request, exception: Exception) -> Response:
-    """Return the response to an exception, JSON for a path that asks for it; log unexpected ones."""
+    """Return the response to an exception, as JSON if the path ends so; log unexpected ones."""
     if not isinstance(exception, Base400) and await is_post_to_reading(datasette, request):
         return not_allowed()
     info: dict[str, Any] = {}
@@ -60,9 +60,11 @@ async def error_page(datasette: "Datasette", request: Request, exception: Except
         info = dict(exception.error_dict)
         message = Markup(exception.message) if exception.message_is_html else exception.message  # noqa: S704
     elif isinstance(exception, sqlite3.DatabaseError) and known_remedy(str(exception)):
-        return plain_error(request.scope, unread(request.path, exception))  # a page would read the file again
+        return plain_error(
+            request.scope, unread(request.path, exception)
+        )  # rendering a page would read the file again
     elif isinstance(exception, OSError | ValueError) and request.path.startswith("/-/static"):
-        status, message = 404, "File not found"  # a name that no file can have, as it is too long
+        status, message = 404, "File not found"  # the name is too long for a file
     else:
         status, message = 500, "The mirror could not answer; its log says why."
         log.error("%s %s", request.method, request.path, exc_info=exception)

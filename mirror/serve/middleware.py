@@ -1,4 +1,4 @@
-"""What stands around every answer, whatever its address: from the outermost in."""
+"""The ASGI middleware around every answer, from the outermost in."""
 
 import re
 import sqlite3
@@ -14,7 +14,7 @@ import datasette
 from datasette.utils.asgi import Request, Response
 
 from mirror.serve.auth import NotAccepted
-from mirror.serve.body import LARGEST_FORM, BodyRefused, read
+from mirror.serve.body import LARGEST_FORM, BodyRefused, read_within
 from mirror.serve.database import mirrors
 from mirror.serve.error_pages import not_allowed, plain_error
 from mirror.serve.exchange import (
@@ -41,7 +41,7 @@ _KNOWN = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _TAKE_POSTS = ("/-/logout", "/-/messages", "/-/mirror-login")
 
 _OWN = frozenset({"same-origin", "none"})
-"""`Sec-Fetch-Site` of this server's own pages, and of what a person does without any page."""
+"""`Sec-Fetch-Site` of requests from this server's own pages, and of those from no page at all."""
 
 _CROSS_SITE = {
     "type": "error",
@@ -60,7 +60,7 @@ _KINDS = (
     ("watch", re.compile(r"^/-/(health|metrics)$")),
     ("page", re.compile(r"^/(-/.*)?$")),
 )
-"""Labels of the latencies by path; all other paths are tables and SQL. A path itself is never a label."""
+"""Labels of latencies, by path. Other paths are tables and SQL. No path itself becomes a label."""
 
 
 _SHARED = "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
@@ -71,11 +71,11 @@ STRICT = (
 
 
 def _inline() -> Iterator[str]:
-    """Yield the scripts in Datasette's own templates, as its pages have them."""
+    """Yield the inline scripts of Datasette's own templates, as its pages contain them."""
     templates = Path(datasette.__file__).parent / "templates"
     for name in ("_close_open_menus.html", "_codemirror_foot.html"):
         yield from re.findall("<script>(.*?)</script>", (templates / name).read_text("utf-8"), re.DOTALL)
-    yield from (f"DATASETTE_ALLOW_FACET = {said};" for said in ("true", "false"))
+    yield from (f"DATASETTE_ALLOW_FACET = {value};" for value in ("true", "false"))
 
 
 _HASHES = " ".join(f"'sha256-{b64encode(sha256(one.encode()).digest()).decode()}'" for one in _inline())
@@ -98,10 +98,10 @@ _PLAIN = (
 def wrapped(
     datasette: "Datasette", application: Application, is_for_programs: Callable[[str], bool]
 ) -> Application:
-    """Put everything below around Datasette.
+    """Put all middleware around Datasette.
 
-    `is_for_programs` tells of a path whether it is an API's or a webhook's: these views read their bodies
-    and refuse methods themselves.
+    `is_for_programs` returns whether a path belongs to an API or a webhook. Their views read bodies and
+    refuse methods themselves.
     """
     inside = bounding_bodies(answering_errors(application), is_for_programs)
     inside = checking_methods(refusing_cross_site(inside), is_for_programs)
@@ -147,14 +147,14 @@ def kind_of(path: str) -> str:
 
 
 def adding_headers(application: Application) -> Application:
-    """Add to every answer the headers that it does not carry yet."""
+    """Add the security headers that an answer does not have yet."""
 
     async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
-                said = {name.lower() for name, _ in headers}
-                headers += [header for header in _PLAIN if header[0] not in said]
+                present = {name.lower() for name, _ in headers}
+                headers += [header for header in _PLAIN if header[0] not in present]
                 message = {**message, "headers": headers}
             await send(message)
 
@@ -164,9 +164,9 @@ def adding_headers(application: Application) -> Application:
 
 
 def checking_methods(application: Application, answers_all: Callable[[str], bool]) -> Application:
-    """Refuse methods that no view has, and let every 405 name those that there are.
+    """Refuse unknown methods, and add the allowed ones to every 405.
 
-    `answers_all` tells of which paths the views know all methods by themselves.
+    `answers_all` returns whether the view of a path handles all methods itself.
     """
 
     async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
@@ -192,9 +192,9 @@ def _with_allow(message: Message, allowed: bytes) -> Message:
 
 
 def refusing_cross_site(application: Application) -> Application:
-    """Answer 403 to writes that a page of another site has a browser send.
+    """Protect against cross-site requests: answer 403 to writes that a page of another site sends.
 
-    Browsers send a Basic login that they have cached along with them, whatever the page.
+    Browsers add a cached Basic login to any request, whatever page sends it.
     """
 
     async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
@@ -209,7 +209,7 @@ def refusing_cross_site(application: Application) -> Application:
 
 
 def is_cross_site(headers: Mapping[str, str], public_url: str) -> bool:
-    """Tell whether a request was sent by a page that is not this server's."""
+    """Return whether a page of another site sent a request."""
     if headers.get("authorization", "").partition(" ")[0].lower() == "bearer":
         return False
     site = headers.get("sec-fetch-site", "")
@@ -222,9 +222,9 @@ def is_cross_site(headers: Mapping[str, str], public_url: str) -> bool:
 
 
 def bounding_bodies(application: Application, reads_itself: Callable[[str], bool]) -> Application:
-    """Give pages their body in one piece; `reads_itself` tells which paths read their bodies themselves.
+    """Read bodies here, within limits; `reads_itself` returns whether the view of a path does so itself.
 
-    Datasette and its form protection read a body of any size, and copy it with each piece that arrives.
+    Datasette and its CSRF check would read a body of any size, and copy it with each part that arrives.
     """
 
     async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
@@ -232,16 +232,16 @@ def bounding_bodies(application: Application, reads_itself: Callable[[str], bool
             await application(scope, receive, send)
             return
         try:
-            body = await read(receive, Request(scope, receive).headers, most=LARGEST_FORM)
+            body = await read_within(receive, Request(scope, receive).headers, most=LARGEST_FORM)
         except BodyRefused as error:
-            said = {"type": "error", "error": {"message": str(error)}}
+            refusal = {"type": "error", "error": {"message": str(error)}}
             headers = {**SAFETY, "Connection": "close"}
-            await Response.json(said, status=error.status, headers=headers).asgi_send(send)
+            await Response.json(refusal, status=error.status, headers=headers).asgi_send(send)
             return
-        pieces = [{"type": "http.request", "body": body, "more_body": False}]
+        parts = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replayed() -> Message:
-            return pieces.pop() if pieces else await receive()
+            return parts.pop() if parts else await receive()
 
         await application(scope, replayed, send)
 
@@ -249,7 +249,7 @@ def bounding_bodies(application: Application, reads_itself: Callable[[str], bool
 
 
 def answering_errors(application: Application) -> Application:
-    """Answer 401 to a credential that was not accepted, and 503 where the file could not be read."""
+    """Answer 401 to a credential that is not accepted, and 503 if the file cannot be read."""
 
     async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
         try:
@@ -267,6 +267,6 @@ def answering_errors(application: Application) -> Application:
 
 
 def _was_sent(scope: AsgiScope, text: bytes) -> bool:
-    """Tell whether bytes are from the request, as cookies may be, and not from the file."""
+    """Return whether bytes come from the request, such as from a cookie, and not from the file."""
     sent = (scope.get("raw_path") or b"", scope.get("query_string") or b"")
     return any(text in one for one in (*sent, *(value for _, value in scope["headers"])))

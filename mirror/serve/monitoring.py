@@ -30,7 +30,7 @@ async def health(request: Request) -> Response:
         request, lambda connection, path: read_health(connection, path, utc_now(), patience=stale_after)
     )
     if found is None:
-        found = Health(status="unwell", reasons=["there is no mirror that can be read"], warnings=[])
+        found = Health(status="unwell", reasons=["no mirror can be read"], warnings=[])
     status = 200 if found.status == "ok" else 503
     return Response(
         msgspec.json.encode(found), status=status, headers=_HEADERS, content_type="application/json"
@@ -38,7 +38,7 @@ async def health(request: Request) -> Response:
 
 
 async def metrics(request: Request) -> Response:
-    """Answer all metrics: the file's, if the caller may count what is private, and those of this process."""
+    """Answer with the metrics of the file, if the caller may count private rows, and of this process."""
     server, mirror, visitor = served_of(request), mirror_of(request), ActorVisitor(request.actor)
     name = mirror.name if mirror else ""
 
@@ -55,9 +55,9 @@ async def metrics(request: Request) -> Response:
 
 
 async def _from_file(request: Request, read: Callable[[sqlite3.Connection, Path], Any]) -> Any:
-    """Read the mirror in a thread, on a connection of its own, for Datasette's have a time limit.
+    """Read the mirror in a thread, on a connection of its own, since Datasette's have a time limit.
 
-    Returns None where there is no mirror that can be read.
+    Returns None if no mirror can be read.
     """
     mirror = mirror_of(request)
     if mirror is None:

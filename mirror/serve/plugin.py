@@ -1,4 +1,4 @@
-"""The Datasette plugin: each hook is one call into the module that knows.
+"""The Datasette plugin. Each hook calls the module that does the work.
 
 Registered by the entry point `mirror`, so it works under `mirror serve` and under plain `datasette FILE`.
 """
@@ -21,12 +21,12 @@ from mirror.serve import access, auth, middleware, monitoring, prefix, webhooks
 from mirror.serve.api1.routes import API as API_1
 from mirror.serve.api2 import query_sql
 from mirror.serve.api2.routes import API as API_2
-from mirror.serve.database import guard, mirror_named, mirrors, visitor
+from mirror.serve.database import current_visitor, guard, mirror_named, mirrors
 from mirror.serve.error_pages import error_page
 from mirror.serve.exchange import Application, mirror_of
 from mirror.serve.pages import changes, filters, home, login, owner, repository, search, status, urls
 from mirror.serve.pages import datasette as tables
-from mirror.serve.pages.view import page
+from mirror.serve.pages.view import View, page
 from mirror.serve.state import served
 from mirror.serve.stored_queries import stored_queries
 from mirror.serve.table_metadata import metadata
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).with_name("templates")
 
-View = Callable[..., Awaitable[Response]]
 _FOR_PROGRAMS = tuple(re.compile(one) for one in (API_1.pattern, API_2.pattern, webhooks.PATTERN))
 _CREDENTIALS = {"authorization", "cookie"}
 
@@ -65,15 +64,15 @@ ROUTES: list[tuple[str, Callable[..., Any]]] = [
 
 @hookimpl
 def startup(datasette: "Datasette") -> None:
-    """Check the settings now, so that a wrong one ends the start and not a request."""
+    """Check the settings, so that a wrong one stops the start rather than a request."""
     guard(datasette)
-    # Datasette has SQLite print a traceback for each function that fails, as visitors' SQL can make them do.
-    sqlite3.enable_callback_tracebacks(False)  # noqa: FBT003 - it takes no names
+    # Datasette lets SQLite print a traceback for each failing function, and visitors' SQL can make them fail.
+    sqlite3.enable_callback_tracebacks(False)  # noqa: FBT003 - takes no keywords
     try:
         served(datasette).check()
     except ConfigError as error:
         raise StartupError(str(error)) from error
-    prefix.check(datasette, served(datasette).config.public_url)
+    prefix.check_prefix(datasette, served(datasette).config.public_url)
 
 
 @hookimpl
@@ -94,9 +93,9 @@ def canned_queries(datasette: "Datasette", database: str) -> dict[str, dict[str,
 
 @hookimpl(tryfirst=True)
 def actor_from_request(datasette: "Datasette", request: Request) -> Callable[[], Awaitable[Any]]:
-    """Recognise tokens, trusted users and logins; an API recognises tokens itself, as it reads its rows.
+    """Recognise tokens, trusted users and logins. The APIs recognise tokens themselves, in their snapshot.
 
-    What is awaited raises NotAccepted, which `mirror.serve.middleware` answers.
+    Raises NotAccepted when awaited; `mirror.serve.middleware` answers it.
     """
     headers = request.headers
     if ("authorization" in headers and _is_for_programs(request.path)) or not _CREDENTIALS & headers.keys():
@@ -106,12 +105,12 @@ def actor_from_request(datasette: "Datasette", request: Request) -> Callable[[],
 
 @hookimpl(hookwrapper=True, specname="actor_from_request")
 def visitor_of_request(request: Request) -> Iterator[None]:
-    """Note whose SQL the request will run, whichever plugin knows who sent it."""
+    """Remember whose SQL the request runs, whichever plugin recognised the sender."""
     outcome: Any = yield
     opinions = outcome.get_result()
 
-    async def noted() -> Any:
-        visitor.set(access.STRANGER)
+    async def remembered() -> Any:
+        current_visitor.set(access.STRANGER)
         actor = None
         for opinion in opinions:
             actor = await await_me_maybe(opinion)
@@ -119,10 +118,10 @@ def visitor_of_request(request: Request) -> Iterator[None]:
                 break
         known = actor or request.scope.get("actor")
         if known:
-            visitor.set(access.ActorVisitor(known))
+            current_visitor.set(access.ActorVisitor(known))
         return actor
 
-    outcome.force_result([noted])
+    outcome.force_result([remembered])
 
 
 async def _nobody() -> None:
@@ -133,7 +132,7 @@ async def _nobody() -> None:
 def permission_allowed(
     datasette: "Datasette", actor: dict[str, Any] | None, action: str, resource: Any
 ) -> Callable[[], Awaitable[bool | None]]:
-    """Close mirrors that hold private rows; last, because Datasette takes the last opinion."""
+    """Close mirrors that hold private rows. Runs last, because Datasette takes the last opinion."""
 
     async def opinion() -> bool | None:
         if action == "view-database-download" and not access.may_download(datasette, actor, resource):
@@ -145,7 +144,7 @@ def permission_allowed(
 
 @hookimpl
 def register_routes() -> list[tuple[str, View]]:
-    """Add the plugin's own addresses; Datasette asks them before its own."""
+    """Add the routes of the plugin; Datasette tries them before its own."""
     return [
         *ROUTES,
         (webhooks.PATTERN, webhooks.view),
@@ -157,27 +156,27 @@ def register_routes() -> list[tuple[str, View]]:
 
 @hookimpl
 def skip_csrf(scope: dict[str, Any]) -> bool:
-    """Leave APIs and webhooks out of the form protection: cookies count for nothing in what they write.
+    """Exempt APIs and webhooks from the CSRF check: they never write by the right of a cookie.
 
-    Cached Basic logins would count, so `mirror.serve.middleware` refuses those of other sites.
+    They would write by a cached Basic login, so `mirror.serve.middleware` refuses those of other sites.
     """
     return _is_for_programs(scope.get("path", ""))
 
 
 def _is_for_programs(path: str) -> bool:
-    """Tell whether a path is an API's or a webhook's: these answer every method themselves."""
+    """Return whether a path belongs to an API or a webhook, whose views handle all methods."""
     return any(pattern.match(path) for pattern in _FOR_PROGRAMS)
 
 
 @hookimpl
 def forbidden(datasette: "Datasette", request: Request, message: str) -> Callable[[], Awaitable[Response]]:
-    """Say that a token opens what is closed."""
+    """Answer a request for what is closed: a token opens it."""
     return lambda: login.closed(datasette, request, message)
 
 
 @hookimpl(hookwrapper=True)
 def handle_exception(datasette: "Datasette", request: Request, exception: Exception) -> Iterator[None]:
-    """Replace Datasette's own handler, which prints every local variable, tokens included."""
+    """Replace Datasette's error handler, which prints all local variables, including tokens."""
     outcome: Any = yield
     others = [
         one for one in outcome.get_result() if getattr(one, "__module__", "") != "datasette.handle_exception"
@@ -189,7 +188,7 @@ def handle_exception(datasette: "Datasette", request: Request, exception: Except
 def menu_links(
     datasette: "Datasette", actor: dict[str, Any] | None, request: Request | None
 ) -> list[dict[str, str]]:
-    """Link to the login where there is something to log in to."""
+    """Link to the login if a mirror is attached."""
     if actor or request is None or mirror_of(request) is None:
         return []
     return [{"href": datasette.urls.path(login.PATH), "label": "Log in with a token"}]
@@ -197,7 +196,7 @@ def menu_links(
 
 @hookimpl
 def prepare_jinja2_environment(env: Environment, datasette: "Datasette") -> None:
-    """Add the plugin's templates behind those of the operator, and the filters that they use."""
+    """Add the plugin's templates, after those of the operator, and the filters that they use."""
     prefix.install(env, datasette)
     tables.install(env, str(TEMPLATES))
     filters.install(env)
@@ -205,7 +204,7 @@ def prepare_jinja2_environment(env: Environment, datasette: "Datasette") -> None
 
 @hookimpl
 def asgi_wrapper(datasette: "Datasette") -> Callable[[Application], Application]:
-    """Stand around everything: refuse what nobody may send, guard browsers, and measure how long it took."""
+    """Put the middleware around the application."""
     guard(datasette)
 
     return lambda application: middleware.wrapped(datasette, application, _is_for_programs)
@@ -213,13 +212,13 @@ def asgi_wrapper(datasette: "Datasette") -> Callable[[Application], Application]
 
 @hookimpl
 def render_cell(datasette: "Datasette", database: str, column: str, row: Any, value: Any) -> Any:
-    """Lead from names in tables to their pages."""
+    """Link names in tables to their pages."""
     return tables.cell(datasette, database, column, row, value)
 
 
 @hookimpl
 def extra_css_urls(datasette: "Datasette", database: str | None, request: Request | None) -> list[str]:
-    """Fold the notes on a mirror's columns."""
+    """Add the stylesheets for Datasette's pages of a mirror."""
     return tables.style(datasette, database, request)
 
 
@@ -227,7 +226,7 @@ def extra_css_urls(datasette: "Datasette", database: str | None, request: Reques
 def extra_template_vars(
     datasette: "Datasette", template: str | None, database: str | None, request: Request | None
 ) -> Callable[[], Awaitable[dict[str, Any]]]:
-    """Tell Datasette's pages of a mirror how current it is, and what its bar needs."""
+    """Give Datasette's pages of a mirror its navigation bar and the age of its data."""
     return lambda: tables.foot(datasette, template, database, request)
 
 
@@ -235,7 +234,7 @@ def extra_template_vars(
 def prepare_connection(conn: Any, database: str, datasette: "Datasette") -> None:
     """Let readers of a mirror wait for a checkpoint instead of failing, and search by SQL.
 
-    Whoever may run SQL on a mirror may read all of it, so the search need not hide private rows.
+    A visitor who may run SQL on a mirror may read all of it, so the search need not hide private rows.
     """
     if mirror_named(datasette, database):
         register(conn, visible_private=True, reading=getattr(conn, "trusted", nullcontext))

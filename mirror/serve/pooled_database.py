@@ -14,14 +14,14 @@ ReadKind = Literal["lookup", "sql", "count"]
 
 THREADS: dict[ReadKind, int] = {"sql": 4, "count": 2}
 MOST_WAITING = 100
-"""How many reads of one kind may wait for a thread; more are refused at once."""
+"""How many reads of one kind may wait for a thread; beyond that, reads are refused at once."""
 
 _kind = ContextVar[ReadKind]("kind", default="lookup")
 
 
 @contextmanager
 def reading_for(kind: ReadKind) -> Iterator[None]:
-    """Let the reads that this task begins use the threads of a kind."""
+    """Run the reads that this task starts in the threads of a kind."""
     token = _kind.set(kind)
     try:
         yield
@@ -39,12 +39,12 @@ class PooledDatabase(Database):  # type: ignore[misc]
         self._waiting = dict.fromkeys(THREADS, 0)
 
     async def execute(self, *arguments: Any, **options: Any) -> Any:
-        """Run a statement, which may be a visitor's; raises DatasetteError 503 where too many wait."""
+        """Run a statement, perhaps of a visitor; raises DatasetteError 503 if too many are waiting."""
         with reading_for("sql"):
             return await super().execute(*arguments, **options)
 
     async def execute_fn(self, fn: Callable[[Any], Any]) -> Any:
-        """Run a function with a connection, by the threads for what this task reads."""
+        """Run a function with a connection, in the threads of this task's kind of reads."""
         kind = _kind.get()
         work = self.work(fn, kind)
         if self.ds.executor is None:
@@ -61,5 +61,5 @@ class PooledDatabase(Database):  # type: ignore[misc]
             self._waiting[kind] -= 1
 
     def work(self, fn: Callable[[Any], Any], kind: ReadKind) -> Callable[[], Any]:
-        """Return what a thread is to do: call the function with its connection for reads of a kind."""
+        """Return a call of the function with the thread's own connection for a kind of reads."""
         raise NotImplementedError

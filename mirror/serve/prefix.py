@@ -1,8 +1,8 @@
-"""The path prefix below which a proxy publishes the server, and the origin before it.
+"""The path prefix under which a proxy publishes the server, and the origin before it.
 
-Inside, paths have no prefix, whether the proxy strips it or not. What leads somewhere gets it: Datasette's
-`base_url` covers the links that its `urls` makes, this module the rest: redirects, cookies, and links that
-Datasette makes from the path of the request.
+Inside the server, paths have no prefix, whether or not the proxy strips it. Links get it: those of
+Datasette's `urls` by `base_url`, all others (redirects, cookies, links that Datasette makes from the path of
+the request) by this module.
 """
 
 import re
@@ -23,11 +23,11 @@ _ADDRESS = re.compile(r"(?P<origin>https?://[^/?#\s\"'<>]+)(?P<path>(?:/[^/?#\s\
 _COOKIE_PATH = re.compile(rb";\s*path=/(?=;|$)", re.IGNORECASE)
 _LINK = re.compile(r'( (?:href|action|src)=")(/[^/"][^"]*|/)(?=")')
 _TOP = frozenset({"", "-", "api", "!api", "%21api", "1", "2", "rest", "favicon", "robots"})
-"""First segments of paths, up to their first dot, that no database has."""
+"""First segments of paths, up to their first dot, that cannot be a database."""
 
 
 def base_of(public_url: str) -> str:
-    """Return the path of a configured address, with a slash at both ends; raises ConfigError."""
+    """Return the path of a configured address, with slashes at both ends; raises ConfigError."""
     if not public_url:
         return "/"
     found = _ADDRESS.fullmatch(public_url)
@@ -44,8 +44,8 @@ def origin_of(public_url: str) -> str:
     return found["origin"] if found else ""
 
 
-def check(datasette: "Datasette", public_url: str) -> None:
-    """Raise StartupError where Datasette was started with another prefix than the configured address has."""
+def check_prefix(datasette: "Datasette", public_url: str) -> None:
+    """Raise StartupError if Datasette was started with another prefix than `public_url` has."""
     try:
         wanted = base_of(public_url)
     except ConfigError as error:
@@ -58,10 +58,10 @@ def check(datasette: "Datasette", public_url: str) -> None:
 
 
 def inner(datasette: "Datasette", path: str) -> str:
-    """Return a path, as it may stand in an address, without the prefix.
+    """Return the path of an address without the prefix.
 
-    A database may have the prefix's name. Then what follows tells its pages from the prefix, and the prefix
-    is taken off as often as it stands there, since Datasette adds it to paths that have it.
+    A database may be called like the prefix. Then the next segment decides which of them is meant, and the
+    prefix is removed repeatedly, since Datasette adds it even to paths that have it.
     """
     base = datasette.setting("base_url")
     if base == "/":
@@ -81,16 +81,16 @@ def inner(datasette: "Datasette", path: str) -> str:
 
 
 def outer(datasette: "Datasette", address: str) -> str:
-    """Return a link of this server with the prefix, whether it has it already or not."""
+    """Return a link of this server with the prefix, once, even if the link has it already."""
     path, mark, query = re.fullmatch(r"([^?#]*)([?#]?)(.*)", address, re.DOTALL).groups()  # type: ignore[union-attr]
     return str(datasette.setting("base_url")) + inner(datasette, path)[1:] + mark + query
 
 
 def install(env: Environment, datasette: "Datasette") -> None:
-    """Give templates the filter `below_base`, for what Datasette's own templates render."""
+    """Add the template filter `below_base`, which corrects links in what Datasette's own templates render."""
 
     def below_base(page: Markup) -> Markup:
-        # Quotes of what comes from a file are escaped, so that only links of templates are met.
+        # Quotes in values from a file are escaped, so this matches only the templates' own links.
         if datasette.setting("base_url") == "/":
             return page
         text = _LINK.sub(lambda found: found[1] + outer(datasette, found[2]), str(page))
@@ -100,7 +100,7 @@ def install(env: Environment, datasette: "Datasette") -> None:
 
 
 def stripping_prefix(datasette: "Datasette", application: Application) -> Application:
-    """Take the prefix off the path of each request, and put it before redirects and into cookies."""
+    """Strip the prefix from the path of each request, and add it to redirects and cookies."""
 
     async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
         async def sent(message: Message) -> None:
@@ -118,7 +118,7 @@ def _without_prefix(datasette: "Datasette", scope: AsgiScope) -> AsgiScope:
     raw = scope.get("raw_path")
     path = raw.decode("latin-1").partition("?")[0] if raw else scope["path"]
     stripped = inner(datasette, path)
-    # Datasette takes its `base_url` off once more: a path that happens to begin so gets it for that.
+    # Datasette strips its `base_url` again, so a path that happens to begin with it gets it twice.
     if stripped.startswith(datasette.setting("base_url")):
         stripped = datasette.setting("base_url") + stripped[1:]
     return {**scope, "path": unquote(stripped), "raw_path": stripped.encode("latin-1")}

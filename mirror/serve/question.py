@@ -7,9 +7,10 @@ import msgspec
 
 
 class Question(msgspec.Struct, frozen=True):
-    """A question in words and in SQL; `parameters` maps the name of each to what it means.
+    """A question in words and in SQL.
 
-    A parameter that is left empty means its default. `needs` names those without which there is no answer.
+    :param parameters: maps the name of each parameter to its meaning. An empty value means the default.
+    :param needs: the parameters that must have a value.
     """
 
     title: str
@@ -19,31 +20,31 @@ class Question(msgspec.Struct, frozen=True):
     needs: tuple[str, ...] = ()
 
     def stored(self) -> dict[str, Any]:
-        """Return it as Datasette knows stored queries; a fresh one, because Datasette writes into it."""
-        told = "".join(f" {name.capitalize()}: {said}." for name, said in self.parameters.items())
+        """Return the question as a stored query of Datasette, which changes it: a new one for each call."""
+        meanings = "".join(f" {name.capitalize()}: {meaning}." for name, meaning in self.parameters.items())
         return {
             "title": self.title,
-            "description": self.description + told,
+            "description": self.description + meanings,
             "sql": self.sql.strip(),
             "params": list(self.parameters),
             "hide_sql": True,
         }
 
 
-OWNER = {"owner": "only theirs (empty: everybody's)"}
+OWNER = {"owner": "only repositories of this owner (empty: of all)"}
 IS_THEIRS = "(:owner = '' or u.username = :owner collate nocase)"
 
 
 def days(default: int) -> dict[str, str]:
-    """Describe a parameter that counts days."""
-    return {"days": f"how many (empty: {default})"}
+    """Describe a parameter that is a number of days."""
+    return {"days": f"number of days (empty: {default})"}
 
 
 def ago(default: int) -> str:
-    """Say in SQL the moment that many days ago; it compares as text with the moments of the file."""
+    """Return SQL for the time `:days` days ago, in the text form of the file's times."""
     return f"strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-' || coalesce(nullif(:days, ''), {default}) || ' days')"
 
 
 def age(moment: str) -> str:
-    """Say in SQL how many days ago a moment was."""
+    """Return SQL for how many days ago a time was."""
     return f"cast(julianday('now') - julianday({moment}) as integer)"

@@ -11,7 +11,7 @@ _MERGED = """m.target_hash = b.target_hash or instr(m.target_parents, b.target_h
 CLEANING = {
     "stale": Question(
         "Stale repositories",
-        "Repositories without a push or an edit for so many days, the oldest first.",
+        "Repositories without a push or an edit for a number of days, oldest first.",
         f"""
 select r.full_name, r.updated_at, {age("r.updated_at")} as days, r.scm, r.size, r.is_private, r.description
 from repositories r join users u on u.id = r.owner_id
@@ -22,7 +22,7 @@ order by r.updated_at limit 1000""",
     ),
     "stale_branches": Question(
         "Branches without a push",
-        "Branches whose last commit is that many days old, the main branch left out.",
+        "Branches whose last commit is older than a number of days, except main branches.",
         f"""
 select r.full_name, b.name as branch, b.target_date as last_commit, {age("b.target_date")} as days,
        b.target_author as author, b.target_hash as hash
@@ -34,9 +34,9 @@ order by b.target_date limit 1000""",
     ),
     "merged_branches": Question(
         "Branches merged long ago",
-        "Branches whose commit is in the main branch already, as far as the heads tell: it is the main "
-        "branch's commit or a parent of it, or another branch or a tag stands on a merge of it. Days "
-        "count from its last commit.",
+        "Branches whose commit is already in the main branch, as far as the heads show: it is the main "
+        "branch's commit or a parent of it, or another branch or a tag points to a merge of it. Days "
+        "count from the last commit.",
         f"""
 select r.full_name, b.name as branch, b.target_date as last_commit, {age("b.target_date")} as days,
        b.target_author as author, b.target_hash as hash,
@@ -51,7 +51,7 @@ order by b.target_date limit 1000""",
     ),
     "most_branches": Question(
         "Most branches",
-        "Repositories with the most branches, and how many of these had no commit for so many days.",
+        "Repositories with the most branches, and how many of these had no commit for a number of days.",
         f"""
 select r.full_name, count(*) as branches, sum(b.target_date < {ago(365)}) as old_branches, r.updated_at
 from branches b cross join repositories r on r.id = b.repository_id join users u on u.id = r.owner_id
@@ -61,7 +61,7 @@ group by b.repository_id order by branches desc, r.full_name limit 100""",
     ),
     "empty_repositories": Question(
         "Empty repositories",
-        "Repositories without a single branch or tag, the oldest first: made once, never used.",
+        "Repositories without any branch or tag, oldest first: created but never used.",
         f"""
 select r.full_name, r.created_at, {age("r.created_at")} as days, r.size, r.is_private, r.description
 from repositories r join users u on u.id = r.owner_id
@@ -73,7 +73,7 @@ order by r.created_at limit 1000""",
     ),
     "forks_left_behind": Question(
         "Forks left behind",
-        "Forks whose parent was pushed to or edited that many days after the fork was.",
+        "Forks whose parent was pushed to or edited later than the fork, by more than a number of days.",
         f"""
 select r.full_name, r.updated_at, p.full_name as parent, p.updated_at as parent_updated_at,
        cast(julianday(p.updated_at) - julianday(r.updated_at) as integer) as days_behind
@@ -86,7 +86,7 @@ order by days_behind desc, r.full_name limit 1000""",
     ),
     "biggest": Question(
         "Biggest repositories",
-        "The largest repositories by what the upstream says of their size.",
+        "The largest repositories, by the size that the upstream reports.",
         f"""
 select r.full_name, r.size as bytes, round(r.size / 1048576.0, 1) as mebibytes, r.scm, r.updated_at
 from repositories r not indexed join users u on u.id = r.owner_id
@@ -96,7 +96,7 @@ order by r.size desc limit 100""",
     ),
     "private_among_public": Question(
         "Private among public",
-        "Private repositories of owners who have public ones too.",
+        "Private repositories of owners who also have public ones.",
         """
 with mixed as (
     select owner_id, sum(is_private = 0) as public, sum(is_private = 1) as private
@@ -115,8 +115,8 @@ order by r.full_name limit 1000""",
 NAMES = {
     "find": Question(
         "Find by part of a name",
-        "Repositories with these letters in their name, of all upstreams and owners, as the search ranks "
-        "them.",
+        "Repositories with these letters in their name, of all upstreams and owners, in the order of the "
+        "search.",
         """
 select r.full_name, r.name, r.scm, r.language, r.followers_count, r.updated_at, r.description
 from json_each(mirror_search(:part, 1000)) as hit join repositories r on r.id = hit.value
@@ -126,7 +126,7 @@ order by hit.key""",
     ),
     "names_under_many_owners": Question(
         "Names under many owners",
-        "Repository names that several owners use: forks of what is mirrored, copies, coincidence.",
+        "Repository names that several owners use: forks, copies, or coincidence.",
         """
 with shared as materialized (
     select lower(slug) as slug from repositories not indexed where deleted_at is null
@@ -173,7 +173,7 @@ _DATE = "coalesce(t.date, t.target_date)"
 TAGS = {
     "tags_of_a_name": Question(
         "Tags of a repository",
-        "The tags of one repository, the newest first, and when they were read.",
+        "The tags of one repository, newest first, and when they were read.",
         f"""
 with named as (
     select id, full_name, refs_synced_at from repositories
@@ -193,7 +193,7 @@ order by named.full_name, date desc limit 1000""",
     ),
     "newest_tags": Question(
         "Newest tag of each repository",
-        "Each repository of an owner with the tag that was made last, and how many there are.",
+        "Each repository of an owner with its newest tag and the number of its tags.",
         f"""
 select r.full_name, n.name as newest_tag, {_DATE.replace("t.", "n.")} as date, n.target_hash as hash,
        (select count(*) from tags t where t.repository_id = r.id and t.name <> 'tip') as tags
@@ -207,8 +207,8 @@ order by date desc, r.full_name limit 1000""",
         needs=("owner",),
     ),
     "repositories_with_tag": Question(
-        "Who has a tag of that name",
-        "Every repository that carries a tag.",
+        "Repositories with a tag of that name",
+        "All repositories that have this tag.",
         f"""
 select r.full_name, {_DATE} as date, t.target_hash as hash
 from tags t join repositories r on r.id = t.repository_id
@@ -219,7 +219,7 @@ order by date desc limit 1000""",
     ),
     "without_tags": Question(
         "Repositories without tags",
-        "Repositories with commits and branches that nobody ever tagged, the last updated first.",
+        "Repositories that have commits and branches but no tag, last updated first.",
         f"""
 select r.full_name, r.updated_at, r.scm, r.size
 from repositories r not indexed join users u on u.id = r.owner_id
@@ -230,7 +230,7 @@ order by r.updated_at desc limit 1000""",
     ),
     "tags_that_moved": Question(
         "Tags that moved",
-        "Tags that named one commit and now name another: worth a question to who moved them.",
+        "Tags that pointed to one commit and now point to another. It may be worth asking who moved them.",
         """
 select c.at, r.full_name, c.ref as tag, c.old as old_hash, c.new as new_hash
 from changes c join repositories r on r.id = c.repository_id

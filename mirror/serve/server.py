@@ -1,4 +1,4 @@
-"""Serving for `mirror serve` and `mirror run`: Datasette over the mirror, uvicorn under it."""
+"""The web server of `mirror serve` and `mirror run`: Datasette on uvicorn."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,13 @@ from datasette.utils.asgi import Request
 
 from mirror.config import ServeConfig
 from mirror.errors import ConfigError, MirrorError
-from mirror.serve.connections import ACCEPTED_AT_ONCE, SaidOnce, accept_errors, bounded, most_connections
+from mirror.serve.connections import (
+    ACCEPTED_AT_ONCE,
+    OncePerMinute,
+    accept_errors,
+    bounded_protocol,
+    most_connections,
+)
 from mirror.serve.prefix import base_of, origin_of, outer
 from mirror.serve.socket_owner import Peers, is_loopback
 from mirror.serve.state import served
@@ -27,7 +33,7 @@ from mirror.store.files import open_reader
 
 SETTINGS = {
     "facet_time_limit_ms": 1000,
-    "suggest_facets": False,  # 30 columns, each asked for 50 ms, would be the most of every page
+    "suggest_facets": False,  # for 30 columns at 50 ms each, it would take longer than the rest of the page
     "sql_time_limit_ms": 3000,
     "num_sql_threads": 4,
     "max_returned_rows": 1000,
@@ -37,7 +43,7 @@ DRAIN_SECONDS = 1
 BACKLOG = 512
 
 log = logging.getLogger("uvicorn.error")
-_ONCE = SaidOnce()
+_REPEATS = OncePerMinute()
 _HANDLED = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -49,20 +55,22 @@ def build(
     secret: str | None = None,
     peers: Peers | None = None,
 ) -> Datasette:
-    """Make the application over an existing mirror.
+    """Make the application that serves an existing mirror.
 
-    `writer` (`mirror.serve.writer.Writer`) is what writes pass through to, where `config.writes` allows
-    them. `secret` signs logins; without one, and without ``DATASETTE_SECRET``, logins end with the process.
-    `peers` tells whose a connection is, None for what the kernel says. Raises StoreError for a file that is
-    no mirror, too old or too new, ConfigError for settings that contradict.
+    :param writer: a `mirror.serve.writer.Writer`, which writes pass through if `config.writes` allows them.
+    :param secret: signs logins. Without it, and without ``DATASETTE_SECRET``, logins end with the process.
+    :param peers: finds the owner of a connection; None asks the kernel.
+
+    Raises StoreError for a file that is not a mirror, too old or too new; ConfigError for settings that
+    contradict each other.
     """
     if config.trust_basic_user and not is_loopback(config.host):
         raise ConfigError(
-            "trust_basic_user believes any name without a password, so it is for loopback only, "
+            "trust_basic_user accepts any user name without a password, so it is for loopback only, "
             f"not for {config.host}"
         )
     open_reader(database).close()
-    datasette = Published(
+    datasette = PublishedDatasette(
         [str(database)],
         settings=SETTINGS | {"base_url": base_of(config.public_url)},
         metadata={"title": "Bitbucket mirror"},
@@ -73,8 +81,8 @@ def build(
     return datasette
 
 
-class Published(Datasette):  # type: ignore[misc]
-    """A Datasette whose absolute links lead to the configured address, whatever host a proxy asks at."""
+class PublishedDatasette(Datasette):  # type: ignore[misc]
+    """A Datasette whose absolute links use the configured address, whatever host a proxy sends."""
 
     public_origin = ""
 
@@ -93,18 +101,20 @@ def serve(
     ready: Callable[[str], None],
     stop: threading.Event | None = None,
 ) -> signal.Signals | None:
-    """Answer until a signal or `stop`; return the signal, or None.
+    """Answer requests until a signal or `stop`; return the signal, or None.
 
-    `ready` is called with the address once requests are answered; port 0 means any that is free. Open
-    keep-alive connections are closed at once, answers under way get a second. In the main thread SIGINT and
-    SIGTERM are taken for the time being, and `stop` is set for the other threads. Raises MirrorError for a
-    port that cannot be had.
+    :param port: 0 means any free port.
+    :param ready: called with the address once requests are answered.
+    :param stop: ends the server when it is set; a signal sets it too.
+
+    At the end, idle connections are closed at once, and running answers get a second. In the main thread this
+    handles SIGINT and SIGTERM while it runs. Raises MirrorError if the port cannot be opened.
     """
     stop = stop or threading.Event()
     listener = _listen(host, port)
     config = uvicorn.Config(
         datasette.app(),
-        http=bounded(most_connections()),
+        http=bounded_protocol(most_connections()),
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -114,7 +124,7 @@ def serve(
         ws="none",
     )
     log.setLevel(logging.WARNING)
-    log.addFilter(_ONCE)
+    log.addFilter(_REPEATS)
     address = _address(host, listener.getsockname()[1])
     server = _Server(config, stop, lambda: ready(address))
     with contextlib.closing(listener), _signals(server, stop) as caught:
@@ -126,7 +136,7 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves the signals alone and watches an event."""
+    """A server that handles no signals and watches an event."""
 
     def __init__(self, config: uvicorn.Config, stop: threading.Event, ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -137,12 +147,12 @@ class _Server(uvicorn.Server):
         asyncio.get_running_loop().set_exception_handler(accept_errors)
         await super().startup(sockets)
         for listener in sockets or ():
-            listener.listen(BACKLOG)  # more may wait in the kernel than are accepted at once
+            listener.listen(BACKLOG)  # more may wait in the kernel than asyncio accepts at once
         if self.started:
             self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Answers that are cut off after the drain were asked to be: no traceback for each.
+        # Answers that are cut off now are cut off on purpose, so no tracebacks are logged.
         log.setLevel(logging.CRITICAL)
         await super().shutdown(sockets)
 
@@ -156,7 +166,7 @@ class _Server(uvicorn.Server):
 
 @contextlib.contextmanager
 def _signals(server: _Server, stop: threading.Event) -> Iterator[list[signal.Signals]]:
-    """Take SIGINT and SIGTERM in the main thread; the second one does not wait for answers under way."""
+    """Handle SIGINT and SIGTERM in the main thread; the second one does not wait for running answers."""
     caught = list[signal.Signals]()
 
     def handle(number: int, _: FrameType | None) -> None:
@@ -176,10 +186,10 @@ def _signals(server: _Server, stop: threading.Event) -> Iterator[list[signal.Sig
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Take the port; raises MirrorError with the remedy."""
+    """Open the port; raises MirrorError with the remedy."""
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # asyncio turns Nagle's delay (40 ms an answer) off only where the protocol is spelled out.
+        # asyncio disables Nagle's algorithm (a delay of 40 ms) only on sockets with an explicit protocol.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except OSError as error:
         raise MirrorError(
@@ -192,12 +202,12 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise MirrorError(
-            f"{_address(host, port)} cannot be served: {error.strerror}; another program may have the port, "
-            "give another one with --port"
+            f"{_address(host, port)} cannot be served: {error.strerror}; another program may use the port: "
+            "choose another with --port"
         ) from error
     return listener
 
 
 def _address(host: str, port: int) -> str:
-    """Write the address that people open."""
+    """Return the address to open in a browser."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,9 +1,8 @@
-"""Who is at the other end of a connection: whether this machine, and which of its system users.
+"""Whether a connection comes from this machine, and from which of its system users.
 
-Linux lists the sockets of all users in /proc/net. A row there is a socket, with its own address, the one it
-is connected to, its state, its user and its inode. The socket of a caller on this machine is the row whose
-own address is the caller's. Only an open connection counts: a socket that is left over from a process that
-has ended is listed as root's.
+Linux lists the sockets of all users in /proc/net. Each row has the socket's own address, the address it is
+connected to, its state, its user and its inode. The row whose own address is the client's is the client's
+socket. Only established connections count: Linux lists the sockets of ended processes under root.
 """
 
 import ipaddress
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-PROXIES_SAY = frozenset({"x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via"})
+PROXY_HEADERS = frozenset({"x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via"})
 """Headers that proxies add."""
 
 PROC = Path("/proc/net")
@@ -25,11 +24,11 @@ Address = tuple[str, int]
 
 
 def is_local(client: Any, headers: Mapping[str, str]) -> bool:
-    """Tell whether a request was sent by this machine, to this machine, without a proxy between.
+    """Return whether a request came from this machine directly, without a proxy.
 
-    The Host header is looked at because a foreign page can have its own name point here (DNS rebinding).
+    The Host header is checked because another site can make its name point here (DNS rebinding).
     """
-    if not client or not PROXIES_SAY.isdisjoint(headers):
+    if not client or not PROXY_HEADERS.isdisjoint(headers):
         return False
     try:
         host = urlsplit("//" + headers.get("host", "")).hostname or ""
@@ -39,7 +38,7 @@ def is_local(client: Any, headers: Mapping[str, str]) -> bool:
 
 
 def is_loopback(address: str) -> bool:
-    """Tell whether an address, or the name localhost, is this machine alone."""
+    """Return whether an address (or the name localhost) is a loopback address."""
     if address == "localhost":
         return True
     try:
@@ -49,17 +48,17 @@ def is_loopback(address: str) -> bool:
 
 
 class Peers:
-    """The sockets of this machine, as the kernel lists them in a folder."""
+    """The sockets of this machine, as the kernel lists them in the folder `proc`."""
 
     def __init__(self, proc: Path = PROC) -> None:
         self._proc = proc
 
     def are_listed(self) -> bool:
-        """Tell whether this system says whose a socket is."""
+        """Return whether this system lists the owners of sockets."""
         return (self._proc / TABLES[0]).is_file()
 
     def is_ours(self, client: Address | None, server: Address | None) -> bool:
-        """Tell whether a caller's socket belongs to the system user of this process; any doubt is a no."""
+        """Return whether the client's socket belongs to the system user of this process; False in doubt."""
         if client is None or server is None:
             return False
         try:
@@ -71,7 +70,7 @@ class Peers:
 
 
 def _users(table: Path, wanted: tuple[str, str]) -> list[int]:
-    """List the users of the sockets of a table that have these two addresses."""
+    """Return the users of the sockets in a table that connect these two addresses."""
     found = list[int]()
     try:
         lines = table.read_text("ascii").splitlines()[1:]
@@ -89,7 +88,7 @@ def _users(table: Path, wanted: tuple[str, str]) -> list[int]:
 
 
 def _read(text: str) -> str:
-    """Read an address as the kernel writes it: words of four bytes in the machine's order, and a port."""
+    """Read an address as the kernel writes it: four-byte words in the machine's byte order, and a port."""
     host, _, port = text.partition(":")
     packed = bytes.fromhex(host)
     if sys.byteorder == "little":
@@ -98,7 +97,7 @@ def _read(text: str) -> str:
 
 
 def _plain(host: str, port: int) -> str:
-    """Write an address in one way; an IPv4 address inside an IPv6 one is that IPv4 address."""
+    """Normalise an address; an IPv4 address inside an IPv6 one becomes the IPv4 address."""
     address = ipaddress.ip_address(host)
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return f"{mapped or address} {port}"

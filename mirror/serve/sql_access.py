@@ -1,12 +1,11 @@
-"""What the SQL of visitors may reach: an allow-list of functions and virtual tables, and withheld columns.
+"""What the SQL of visitors may read: an allow-list of functions and virtual tables, and withheld columns.
 
-SQLite asks for leave while it prepares a statement, column by column, through views as well; what is
-withheld reads as NULL. It is no error, because Datasette's page of a row counts the rows of every table that
-refers to it, withheld ones too. A prepared statement is kept with its connection, so each reach has
-connections of its own.
+SQLite calls an authorizer for each column while it prepares a statement, also inside views. Withheld columns
+read as NULL instead of failing, because Datasette's page of a row counts rows in all tables that refer to it,
+even withheld ones. Prepared statements stay with their connection, so each `Reach` has its own connections.
 
-Some tables hold both what is public and what is not. They are closed, and a temporary view that has the name
-of such a table shows the public rows alone.
+Some tables hold public and private rows. They are closed; a temporary view of the same name has the public
+rows only.
 """
 
 import sqlite3
@@ -18,12 +17,12 @@ from mirror.queries.visibility import is_known, visible_project
 from mirror.serve.sql_limits import RESERVED, BoundedConnection
 
 ALL = frozenset[str]()
-"""Stands for all columns of a table."""
+"""Means all columns of a table."""
 
 SECRET: Mapping[str, frozenset[str]] = dict.fromkeys(("api_tokens", "writes", "webhook_deliveries"), ALL)
-"""Withheld from everybody: who holds tokens, who wrote what."""
+"""Withheld from everybody: the tokens, and what was written with them."""
 
-UNTOLD: Mapping[str, frozenset[str]] = {
+WITHHELD_FROM_STRANGERS: Mapping[str, frozenset[str]] = {
     **SECRET,
     "members": ALL,
     "sync_failures": ALL,
@@ -31,7 +30,7 @@ UNTOLD: Mapping[str, frozenset[str]] = {
     "repositories": frozenset({"parent_uuid", "parent_full_name"}),
     "sync_runs": frozenset({"error"}),
 }
-"""Withheld from strangers, as the APIs do: what is not public, or may name what is not."""
+"""Withheld from strangers, as in the APIs: what is not public, or may name something that is not."""
 
 SHARED: Mapping[str, tuple[frozenset[str], str]] = {
     "users": (
@@ -49,24 +48,24 @@ SHARED: Mapping[str, tuple[frozenset[str], str]] = {
     ),
     "changes": (frozenset({"old", "new"}), f"(t.user_id IS NULL OR {is_known(ANONYMOUS, 'u')})"),
 }  # fmt: skip
-"""Tables of which strangers read some rows: which, by a condition on `t`, and the columns that it guards.
+"""Tables of which strangers may read some rows: the guarded columns, and the condition on `t` for them.
 
-A row of `users` may be a mere member's, one of `projects` that of private repositories alone; a change may be
-the new name of an owner `u` of nothing public.
+A row of `users` may be of a mere member, one of `projects` of a project with private repositories only; a
+change may be the renaming of an owner `u` without public repositories.
 """
 
 
 class Reach(Enum):
-    """What a statement may reach: each withholds more than the one before."""
+    """What a statement may read, from most to least."""
 
     EVERYTHING = "everything but secrets"
-    PUBLIC = "what the APIs tell strangers"
+    PUBLIC = "what the APIs show to strangers"
     SCHEMA = "the names of tables and columns"
 
 
 _WITHHELD: Mapping[Reach, Mapping[str, frozenset[str]]] = {
     Reach.EVERYTHING: SECRET,
-    Reach.PUBLIC: UNTOLD,
+    Reach.PUBLIC: WITHHELD_FROM_STRANGERS,
     Reach.SCHEMA: {},
 }
 
@@ -92,10 +91,10 @@ _ALLOWED_PRAGMAS = """
 """
 
 FUNCTIONS = frozenset(_FUNCTIONS.split())
-"""SQLite's functions that are harmless and, within `mirror.serve.sql_limits`, quick."""
+"""SQLite's functions that are harmless and, within the limits of `mirror.serve.sql_limits`, fast."""
 
 TABLE_FUNCTIONS = frozenset(_TABLE_FUNCTIONS.split())
-"""Virtual tables that every connection has; `sqlite_stmt`, for one, shows what others ask."""
+"""The allowed virtual tables. Others reveal too much: `sqlite_stmt` shows the statements of others."""
 
 _PRAGMAS = frozenset(_ALLOWED_PRAGMAS.split())
 _SCHEMAS = frozenset({"sqlite_master", "sqlite_schema", "sqlite_temp_master", "sqlite_temp_schema"})
@@ -105,11 +104,11 @@ Authorizer = Callable[[int, str | None, str | None, str | None, str | None], int
 
 
 def restrict(connection: BoundedConnection, reach: Reach, own_functions: Iterable[str]) -> None:
-    """Bound a connection that is prepared, and let it reach no more than it may.
+    """Set the limits and the reach of a connection that is otherwise ready.
 
-    `own_functions` are those that this program and the operator's plugins gave it.
+    `own_functions` are those that this program and the operator's plugins have registered.
     """
-    for name in TABLE_FUNCTIONS:  # SQLite sets them up at their first use, by what is refused later
+    for name in TABLE_FUNCTIONS:  # their first use needs statements that are refused later
         connection.execute(f"SELECT 1 FROM {name}('[]')").fetchall()
     modules = _names(connection, "module")
     connection.bound()
@@ -120,17 +119,17 @@ def restrict(connection: BoundedConnection, reach: Reach, own_functions: Iterabl
 
 
 def _show_public_values(connection: BoundedConnection) -> None:
-    """Put temporary views in place of the tables of `SHARED`, and of the file's own views, which read them.
+    """Hide the tables of `SHARED`, and the file's own views, behind temporary views of the same names.
 
-    Names are looked up among temporary ones first, but not by the views of the file, so those are made again.
-    SQLite judges conditions in an order of its own, so each value is guarded by itself (`CASE`), not by the
-    condition on the row alone. `CAST` keeps the affinity of the column.
+    Statements look up names among temporary views first. The file's own views do not, so they are created
+    again as temporary ones. SQLite evaluates conditions in any order, so each value is guarded by its own
+    `CASE`, in addition to the condition on the row. `CAST` keeps the affinity of the column.
     """
     with connection.trusted():
         views = connection.execute("SELECT sql FROM main.sqlite_master WHERE type = 'view'").fetchall()
         for table, (guarded, shown) in SHARED.items():
             columns = connection.execute(f"PRAGMA main.table_info({table})").fetchall()
-            if not columns:  # no mirror of this version, which is closed
+            if not columns:  # a mirror of another version, which is closed anyway
                 continue
             values = [
                 f"CAST(CASE WHEN {shown} THEN t.{name} END AS {kind}) AS {name}"
@@ -149,7 +148,7 @@ def _show_public_values(connection: BoundedConnection) -> None:
 
 
 def functions_of(connection: sqlite3.Connection) -> set[str]:
-    """Return the functions that a connection knows."""
+    """Return the functions that a connection has."""
     return _names(connection, "function")
 
 
@@ -194,7 +193,7 @@ def _authorizer(
 def _may_read_shared(column: str, schema: str | None, view: str | None) -> int:
     """Let the temporary views read a table of `SHARED`, and visitors read those views.
 
-    Where rows are counted, whichever view does it, no column is read.
+    A statement that only counts rows reads no column.
     """
     is_shown = not column or schema == "temp" or str(view).startswith(RESERVED)
     return sqlite3.SQLITE_OK if is_shown else sqlite3.SQLITE_DENY

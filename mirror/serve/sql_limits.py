@@ -1,8 +1,8 @@
-"""How much the SQL of visitors may build, in memory and in time.
+"""Limits of memory and time for the SQL of visitors.
 
-SQLite asks the progress handler (Datasette's time limit) between steps of a loop alone, not inside one
-function and not while it prepares a statement. So each function must be quick for the longest value there may
-be, a statement may call few of them, and what preparing multiplies is counted before.
+SQLite calls the progress handler (Datasette's time limit) only between steps of a loop, not inside a function
+and not while it prepares a statement. So each function must be fast for the longest possible value, a
+statement may call only few of them, and the work of preparing a statement is estimated first.
 """
 
 import os
@@ -17,20 +17,20 @@ from math import prod
 from typing import Any, Self
 
 LONGEST_VALUE = 250_000
-"""Bytes of a text or BLOB that SQL builds or reads."""
+"""The most bytes of a text or BLOB that SQL makes or reads."""
 
 LONGEST_SQL = 16_000
 MOST_FUNCTIONS = 200
-"""Calls of functions that one statement may spell out."""
+"""The most function calls in the text of one statement."""
 
 MOST_PATTERNS = 10
-"""How many of them may be LIKE or GLOB, whose time grows with the text times the pattern."""
+"""The most calls of LIKE or GLOB, whose time grows with the length of the text times the pattern."""
 
 LONGEST_COPIED = 2_000_000
-"""Characters that a statement may become once its common table expressions are copied to their uses."""
+"""The most characters of a statement after its common table expressions are copied to their uses."""
 
 MOST_MEMORY = 150_000_000
-"""Bytes by which the process may grow while a statement runs, before that statement is interrupted."""
+"""A statement is interrupted when the process has grown by so many bytes since its start."""
 
 _LIMITS = {
     sqlite3.SQLITE_LIMIT_LENGTH: LONGEST_VALUE,
@@ -53,33 +53,34 @@ _TOKEN = re.compile(
 
 
 RESERVED = "mirror_shown_"
-"""Begins the names of views that may read what is withheld, so no visitor's statement may hold it.
+"""The prefix of views that may read withheld columns. Statements of visitors must not contain it.
 
-SQLite tells an authorizer by name which view reads a column, and a common table expression can have any name.
+SQLite gives an authorizer only the name of the view that reads, and any common table expression could have
+that name.
 """
 
 _OURS = f"/* {secrets.token_hex(16)} */"
-"""Makes a trusted statement unlike any of a visitor: prepared ones are kept by their text."""
+"""Begins each trusted statement, so that its cached form is never used for the same text of a visitor."""
 
 
 class BoundedConnection(sqlite3.Connection):
-    """A connection for the SQL of visitors; `bound` sets its limits once it is prepared."""
+    """A connection for the SQL of visitors; `bound` sets its limits once it is ready."""
 
     functions = 0
     patterns = 0
     is_trusted = False
 
     def bound(self) -> None:
-        """Set SQLite's limits, and put functions in place of those whose time is quadratic."""
+        """Set SQLite's limits, and replace the functions whose time is quadratic."""
         for limit, most in _LIMITS.items():
             self.setlimit(limit, most)
         for name, arguments, function in _FUNCTIONS:
             self.create_function(name, arguments, function, deterministic=True)
-        self.execute("PRAGMA temp_store = MEMORY")  # so that what a statement sorts is seen by `_resident`
+        self.execute("PRAGMA temp_store = MEMORY")  # so that `_resident` includes what a statement sorts
 
     @contextmanager
     def trusted(self) -> Iterator[None]:
-        """Let this program's own statements read what is withheld from the visitor."""
+        """Allow the program's own statements to read what is withheld from the visitor."""
         self.is_trusted = True
         try:
             yield
@@ -87,17 +88,17 @@ class BoundedConnection(sqlite3.Connection):
             self.is_trusted = False
 
     def may_call(self, function: str) -> bool:
-        """Count a call that is being prepared; tell whether the statement may still have it."""
+        """Count a call in the statement being prepared; return whether the statement is within its limits."""
         self.functions += 1
         self.patterns += function in ("like", "glob")
         return self.functions <= MOST_FUNCTIONS and self.patterns <= MOST_PATTERNS
 
     def cursor(self, factory: Any = None) -> Any:
-        """Return a cursor that looks at a statement before SQLite does."""
+        """Return a cursor that checks each statement before SQLite prepares it."""
         return super().cursor(factory or _Cursor)
 
     def set_progress_handler(self, handler: Callable[[], Any] | None, n: int) -> None:
-        """Interrupt a statement as well for which the process has grown too much."""
+        """Interrupt a statement also when the process has grown too much."""
         if handler is None:
             super().set_progress_handler(None, n)
             return
@@ -124,10 +125,10 @@ class _Cursor(sqlite3.Cursor):
 
 
 def copies(sql: str) -> int:
-    """Return how many selects preparing may make of common table expressions, at most.
+    """Return an upper bound of how often SQLite copies a common table expression when it prepares.
 
-    SQLite copies one wherever it is named, and those inside it with it, so their uses multiply. Whatever
-    stands before ``AS (`` counts as a name, and whatever is called like it as a use.
+    SQLite copies an expression to each use, with the expressions that it uses itself, so the uses multiply.
+    Any name before ``AS (`` counts as a definition, and any other occurrence of the name as a use.
     """
     tokens = [found for found in map(_token, _TOKEN.finditer(sql[:LONGEST_SQL])) if found]
     defined = Counter(name for place in range(len(tokens)) if (name := _defined_at(tokens, place)))
@@ -142,7 +143,7 @@ def copies(sql: str) -> int:
 
 
 def _token(found: re.Match[str]) -> str:
-    """Return a name in small letters or a sign; nothing for a comment, a mark for a text."""
+    """Return a name in lower case or a sign; "" for a comment, two quotes for a string."""
     if found["sign"] or found["word"]:
         return str(found[0]).lower()
     if found["square"] is not None:
@@ -154,7 +155,7 @@ def _token(found: re.Match[str]) -> str:
 
 
 def _defined_at(tokens: list[str], place: int) -> str:
-    """Return the name that an `AS (` at a place defines, if there is one."""
+    """Return the name that an `AS (` at a place defines; "" if there is none."""
     if tokens[place] != "as" or place == 0:
         return ""
     after = [one for one in tokens[place + 1 : place + 4] if one not in ("not", "materialized")]
@@ -169,14 +170,14 @@ def _defined_at(tokens: list[str], place: int) -> str:
 
 
 def _resident() -> int:
-    """Return the bytes of memory that this process holds; 0 where the system does not tell."""
+    """Return the resident memory of this process in bytes; 0 if the system does not report it."""
     descriptor = _statm(os.getpid())
     return int(os.pread(descriptor, 100, 0).split()[1]) * _PAGE if descriptor is not None else 0
 
 
 @cache
 def _statm(process: int) -> int | None:
-    """Open, once for each process, what the system tells of its memory."""
+    """Open the system's file about the memory of a process, once for each process."""
     try:
         return os.open(f"/proc/{process}/statm", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -187,7 +188,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def _text(value: Any) -> str:
-    """Return a value as SQLite reads it as a text."""
+    """Convert a value to text as SQLite does."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return f"{value:.15g}" if isinstance(value, float) else str(value)
@@ -208,7 +209,7 @@ def _replace(whole: Any, old: Any, new: Any) -> str | None:
     if not before:
         return text
     if len(text) + text.count(before) * (len(after) - len(before)) > LONGEST_VALUE:
-        return " " * (LONGEST_VALUE + 1)  # which SQLite refuses, as it refuses every value that is too long
+        return " " * (LONGEST_VALUE + 1)  # SQLite refuses a value that is too long
     return text.replace(before, after)
 
 

@@ -1,4 +1,4 @@
-"""What one Datasette serves, and all that this program remembers of it while it runs.
+"""The state of a running server: its settings, its counters, its caches.
 
 Settings come from `mirror.serve.server.build`, or, under plain `datasette`, from the plugin configuration
 ``bitbucket-mirror``.
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from mirror.serve.webhook_writer import Hook, WebhookWriter
 
 PLUGIN = "bitbucket-mirror"
-WORTH = 60
-"""For how many times the time that it took to count it a number is good."""
+VALID_TIMES = 60
+"""A count stays valid for this many times the time that it took."""
 
 CHEAP_SECONDS = 0.05
-"""What is counted quicker is counted each time."""
+"""A count that is faster than this is repeated for each page."""
 
 LONGEST_SECONDS = 600.0
 WAIT_SECONDS = 0.5
-"""How long a page waits for a number that nobody knows yet."""
+"""How long a page waits for a number that has not been counted before."""
 
 WEBHOOK_SECONDS = 1.0
 """How long the sender of a webhook waits for a busy file before the delivery is kept on the disk."""
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 class _Counted(msgspec.Struct, frozen=True):
-    """A number, the seconds that counting it took, and until when (monotonic clock) it is good."""
+    """A number, how long counting took in seconds, and until when (monotonic clock) it is valid."""
 
     value: Any
     seconds: float
@@ -52,11 +52,11 @@ class _Counted(msgspec.Struct, frozen=True):
 
 
 class CountCache:
-    """Numbers that cost a scan of the file: remembered in proportion to that, renewed behind the page.
+    """Numbers that cost a scan of the file, cached for a time in proportion to that cost.
 
-    On a small file they are counted each time. Where counting takes a second, the number is good for the next
-    minute; after that the old number is shown while it is counted anew. What could not be counted in time is
-    not tried again at once.
+    On a small file they are counted for each page. If counting takes a second, the number is valid for a
+    minute. After that, pages show the old number while it is counted again. A count that fails or takes too
+    long is not repeated at once.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class CountCache:
         self._running = dict[Any, asyncio.Task[Any]]()
 
     async def get(self, key: Any, count: Callable[[], Awaitable[Any]], *, wait: float = WAIT_SECONDS) -> Any:
-        """Return a number, at worst an old one; None where it is not known within `wait` seconds."""
+        """Return a number, perhaps an old one; None if there is none after `wait` seconds."""
         known = self._known.get(key)
         if known is not None and known.until > time.monotonic():
             return known.value
@@ -88,19 +88,20 @@ class CountCache:
         finally:
             self._running.pop(key, None)
         seconds = time.monotonic() - start
-        good_for = min(WORTH * seconds, LONGEST_SECONDS) if seconds > CHEAP_SECONDS else 0.0
-        self._known[key] = _Counted(value, seconds, time.monotonic() + good_for)
+        valid = min(VALID_TIMES * seconds, LONGEST_SECONDS) if seconds > CHEAP_SECONDS else 0.0
+        self._known[key] = _Counted(value, seconds, time.monotonic() + valid)
         return value
 
 
 class Served:
     """The state of one Datasette.
 
-    `writer` passes writes to the upstreams, None where there is none. `described_databases` are the
-    databases that `metadata` describes. `use_saved_at` maps a mirror's name and a token's id to the
-    monotonic time at which the use of the token was last saved. `limits` reads the accounts of the
-    upstreams from the request ledger. `stale_after` maps an upstream to the seconds after which its last
-    complete sync is too old. `hooks` maps an upstream to what its webhooks are verified with.
+    - `writer` passes writes to the upstreams; None if writes are not configured.
+    - `described_databases`: the databases that `metadata` describes.
+    - `use_saved_at` maps (mirror, token id) to the monotonic time at which the token's use was last saved.
+    - `limits` reads the budgets of the upstreams from the request ledger.
+    - `stale_after` maps an upstream to the age, in seconds, at which its last complete sync is too old.
+    - `hooks` maps an upstream to the secret of its webhooks.
     """
 
     def __init__(self, datasette: "Datasette") -> None:
@@ -120,16 +121,16 @@ class Served:
         self.webhook_seconds = WEBHOOK_SECONDS
 
     def configure(self, config: ServeConfig, writer: Any, peers: Peers) -> None:
-        """Take the settings of `mirror serve`, which outweigh the plugin's; raises ConfigError."""
+        """Take the settings of `mirror serve`, which override the plugin's; raises ConfigError."""
         self.config, self.writer, self.peers = config, writer, peers
         self.check()
 
     def check(self) -> None:
-        """Raise ConfigError where `trust_basic_user` is set and the system does not list socket owners."""
+        """Raise ConfigError if `trust_basic_user` is set and the system does not list who owns a socket."""
         if self.config.trust_basic_user and not self.peers.are_listed():
             raise ConfigError(
-                "trust_basic_user needs to know which user of this machine a connection is from, which only "
-                "Linux tells, in /proc/net/tcp; remove the setting and make a token: mirror token create NAME"
+                "trust_basic_user needs to know which user of this machine opened a connection; only Linux "
+                "lists that, in /proc/net/tcp; remove the setting and make a token: mirror token create NAME"
             )
 
 

@@ -8,7 +8,7 @@ from mirror.serve.repository_questions import CLEANING, NAMES, TAGS
 CRAWLING = {
     "requests_by_day": Question(
         "Requests by day",
-        "What the crawl asked and how long it waited, day by day.",
+        "Requests of the crawl and its waiting time, for each day.",
         f"""
 select substr(s.started_at, 1, 10) as day, u.name as upstream, count(*) as runs, sum(s.requests) as requests,
        sum(s.git_requests) as git_requests, sum(s.retries) as retries,
@@ -20,7 +20,7 @@ group by 1, 2 order by 1 desc, 2 limit 1000""",
     ),
     "cost_of_runs": Question(
         "What each run cost",
-        "Requests of each run beside what it found: one with nothing new should cost next to nothing.",
+        "Requests of each run and what it found. A run that finds nothing new should cost almost nothing.",
         f"""
 select s.started_at, u.name as upstream, s.kind, s.state, s.requests, s.git_requests,
        s.repositories_new + s.repositories_changed + s.repositories_gone as repositories_changed,
@@ -34,8 +34,8 @@ order by s.id desc limit 1000""",
     ),
     "budget_of_the_hour": Question(
         "Budget of this hour",
-        "Requests of the rolling hour of each credential, its limit, and when the first of them leaves "
-        "the hour.",
+        "Requests of each credential in the last hour, its limit, and when the oldest of these requests "
+        "stops counting.",
         """
 select l.bucket, sum(l.requests) as used, m.requests_per_hour as hourly_limit,
        m.requests_per_hour - sum(l.requests) as left_over,
@@ -45,17 +45,17 @@ where l.at >= strftime('%s', 'now') - 3600
 group by l.bucket order by used desc limit 1000""",
     ),
     "least_fresh": Question(
-        "Longest not looked at",
-        "Repositories in the order in which the mirror last read their branches and tags; those never read "
-        "come first.",
+        "Least recently read",
+        "Repositories in the order in which the mirror last read their branches and tags, those never read "
+        "first.",
         """
 select r.full_name, r.refs_synced_at, r.last_seen_at, r.updated_at, r.refs_stale as to_be_read_again
 from repositories r not indexed where r.deleted_at is null
 order by r.refs_synced_at is not null, r.refs_synced_at limit 1000""",
     ),
     "failures_waiting": Question(
-        "Failures waiting",
-        "What could not be read, and when it is tried again.",
+        "Failures to be retried",
+        "What could not be read, and when the mirror tries again.",
         """
 select f.next_try_at, p.name as upstream, f.kind, f.subject, f.status, f.error, f.attempts, f.first_at
 from sync_failures f join upstreams p on p.id = f.upstream_id
@@ -69,7 +69,7 @@ order by f.next_try_at limit 1000""",
 HAPPENED = {
     "changed_this_week": Question(
         "What changed this week",
-        "What the mirror saw change within so many days.",
+        "Changes that the mirror saw in the last days.",
         f"""
 select c.at, c.kind, r.full_name as repository, u.username as owner, c.ref, c.old, c.new
 from changes c left join repositories r on r.id = c.repository_id
@@ -81,8 +81,8 @@ order by c.at desc, c.id desc limit 1000""",
     ),
     "history_of_a_name": Question(
         "History of a repository",
-        "All that the mirror saw change of one repository, its description and settings too, under "
-        "whatever name.",
+        "All changes of one repository that the mirror saw, of its description and settings too, also under "
+        "former names.",
         """
 select c.at, c.kind, c.ref, c.old, c.new, r.full_name
 from repositories r join changes c on c.repository_id = r.id
@@ -93,7 +93,7 @@ order by c.id desc limit 1000""",
     ),
     "former_names": Question(
         "Where a name went",
-        "Repositories that were renamed or moved to another owner: their names then and now.",
+        "Repositories that were renamed or moved to another owner: the former and the present name.",
         """
 select c.at, c.kind, c.old as former_name, c.new as name_then, r.full_name
 from changes c join repositories r on r.id = c.repository_id
@@ -104,7 +104,7 @@ order by c.id desc limit 1000""",
     ),
     "edits": Question(
         "What was edited",
-        "Descriptions, settings and other words about repositories that were changed, before and after.",
+        "Edited descriptions, settings and other details of repositories, before and after.",
         f"""
 select c.at, r.full_name, c.old as before, c.new as after
 from changes c join repositories r on r.id = c.repository_id join users u on u.id = r.owner_id
@@ -114,7 +114,7 @@ order by c.id desc limit 1000""",
     ),
     "shown_and_hidden": Question(
         "Made public or private",
-        "Repositories whose visibility changed, the latest first.",
+        "Repositories whose visibility changed, latest first.",
         f"""
 select c.at, r.full_name, c.kind, r.is_private as is_private_now
 from changes c join repositories r on r.id = c.repository_id join users u on u.id = r.owner_id
@@ -124,8 +124,8 @@ order by c.id desc limit 1000""",
     ),
     "gone": Question(
         "Gone repositories",
-        "What the upstream no longer has, with the moment and the reason; rows and refs are kept here. "
-        "No number of tags: they were never read.",
+        "Repositories that the upstream no longer has, with the time and the reason. Their rows and refs are "
+        "kept. Without a number of tags, they were never read.",
         f"""
 select r.full_name, r.deleted_at, r.gone_reason, r.updated_at,
        iif(r.refs_synced_at is null, null,
@@ -145,12 +145,12 @@ GROUPS: dict[str, dict[str, Question]] = {
     "What happened": HAPPENED,
     "The crawl": CRAWLING,
 }
-"""Every question by what it is about."""
+"""All questions, by subject."""
 
 QUERIES = {name: question for group in GROUPS.values() for name, question in group.items()}
-"""Every question by its name in addresses."""
+"""All questions, by their names in addresses."""
 
 
 def stored_queries() -> dict[str, dict[str, Any]]:
-    """Return the queries as Datasette knows them."""
+    """Return the queries in the form of Datasette's stored queries."""
     return {name: question.stored() for name, question in QUERIES.items()}

@@ -1,7 +1,7 @@
-"""What Datasette is told about a mirror's tables: titles, columns, labels, facets, order.
+"""Datasette's metadata of a mirror's tables: titles, columns, labels, facets, order.
 
-Facets are on few columns, each with few values or an index, so that they stay within Datasette's time limits
-at 100,000 rows; the order of a table is one that an index gives.
+Only columns with few values or an index have facets, and tables are sorted only by an index, so that both
+stay within Datasette's time limits at 100,000 rows.
 """
 
 from copy import deepcopy
@@ -9,10 +9,10 @@ from typing import Any
 
 _MOMENT = "UTC, YYYY-MM-DDTHH:MM:SS.ffffffZ: text order is time order"
 _TARGET = {
-    "target_hash": "commit it names, in full",
+    "target_hash": "full hash of the commit it points to",
     "target_date": f"when that commit was made; {_MOMENT}",
     "target_author": "author line of the commit, Name <mail>",
-    "target_author_name": "account behind the author, if there is one",
+    "target_author_name": "display name of the author's account, if there is one",
     "target_author_uuid": "that account's uuid",
     "target_message": "message of the commit",
     "target_parents": "hashes of its parents, a JSON list",
@@ -21,7 +21,7 @@ _TARGET = {
 TABLES: dict[str, dict[str, Any]] = {
     "upstreams": {
         "title": "Upstreams",
-        "description": "The Bitbuckets that this mirror copies.",
+        "description": "The Bitbucket servers that this mirror copies.",
         "label_column": "name",
         "columns": {
             "kind": "cloud, datacenter, legacy or sandbox",
@@ -31,59 +31,58 @@ TABLES: dict[str, dict[str, Any]] = {
     },
     "users": {
         "title": "Users, teams and workspaces",
-        "description": "Everybody who owns repositories or is a member of a workspace.",
+        "description": "All who own repositories or are members of a workspace.",
         "label_column": "username",
         "facets": ["kind", "upstream_id"],
         "columns": {
-            "uuid": "the upstream's identity; it survives renaming; id:N where it has numbers, name:... "
-            "where it has names alone",
+            "uuid": "the upstream's identity, stable across renames; id:N if it has only numbers, name:... "
+            "if it has only names",
             "username": "the namespace, first half of a full name; for members without one, the nickname",
             "kind": "what owns the namespace: user, team or workspace",
-            "is_owner": "1 for whoever owns a namespace, 0 for members alone",
+            "is_owner": "1 for the owner of a namespace, 0 for a mere member",
             "deleted_at": "when it was found to be gone; the row stays",
             "gone_reason": "how that was found",
         },
     },
     "members": {
         "title": "Members of workspaces",
-        "description": "Who belongs to which workspace, where the upstream tells.",
+        "description": "Who belongs to which workspace, if the upstream reports it.",
         "columns": {"permission": "owner, collaborator or member"},
     },
     "repositories": {
         "title": "Repositories",
-        "description": "One row per repository; gone ones stay, with the moment and the reason.",
+        "description": "One row for each repository. Deleted ones are kept, with the time and the reason.",
         "label_column": "full_name",
         "sort_desc": "id",
         "facets": ["scm", "is_private", "language", "owner_id"],
         "facet_size": 12,
         "size": 50,
         "columns": {
-            "uuid": "the upstream's identity; it survives renaming and transfer; id:N where it has numbers, "
-            "name:... where it has names alone",
+            "uuid": "the upstream's identity, stable across renames and transfers; id:N if it has only "
+            "numbers, name:... if it has only names",
             "owner_id": "owner of the namespace",
             "slug": "name in addresses, unique within the owner",
-            "name": "name as its owner wrote it",
+            "name": "name as the owner wrote it",
             "full_name": "owner/slug",
-            "project_uuid": "id:N where the upstream has numbers",
+            "project_uuid": "id:N if the upstream has only numbers",
             "scm": "git or hg",
             "is_private": "1 for private, 0 for public",
-            "size": "bytes, as the upstream says",
-            "followers_count": "as the upstream says; NULL where it does not",
-            "forks_count": "as the upstream says; NULL where it does not",
-            "main_branch": "NULL for an empty repository, and where it is not known",
+            "size": "bytes, as the upstream reports",
+            "followers_count": "as the upstream reports; NULL: unknown",
+            "forks_count": "as the upstream reports; NULL: unknown",
+            "main_branch": "NULL for an empty repository, and if it is not known",
             "fork_policy": "allow_forks, no_public_forks or no_forks",
-            "parent_id": "what it was forked from, if that is mirrored",
-            "parent_full_name": "what it was forked from, as the upstream named it",
-            "created_at": f"when it was made; {_MOMENT}",
+            "parent_id": "the repository it was forked from, if that is mirrored",
+            "parent_full_name": "name of the repository it was forked from, by the upstream",
+            "created_at": f"when it was created; {_MOMENT}",
             "updated_at": f"when the upstream last saw a push or an edit; {_MOMENT}",
             "first_seen_at": "when the mirror first saw it",
-            "last_seen_at": "when a listing last named it",
-            "refs_synced_at": "when its branches and tags were last read in full; NULL: never, so it is not "
-            "known which there are",
-            "refs_stale": "1 where branches and tags are known to be older than updated_at",
+            "last_seen_at": "when a listing last contained it",
+            "refs_synced_at": "when its branches and tags were last read in full; NULL: never",
+            "refs_stale": "1 if its branches and tags have to be read again",
             "deleted_at": "when it was found to be gone; the row stays",
             "gone_reason": "how that was found",
-            "public_from": "the last of its changes that strangers do not see; 2^63-1 where all are hidden",
+            "public_from": "id of the last change that strangers do not see; 2^63-1: all are hidden",
         },
         "units": {"size": "B"},
     },
@@ -99,7 +98,7 @@ TABLES: dict[str, dict[str, Any]] = {
     },
     "branches": {
         "title": "Branches",
-        "description": "The branches of every repository and the commits they name.",
+        "description": "The branches of all repositories and the commits they point to.",
         "size": 50,
         "columns": {
             **_TARGET,
@@ -108,7 +107,7 @@ TABLES: dict[str, dict[str, Any]] = {
     },
     "tags": {
         "title": "Tags",
-        "description": "The tags of every repository and the commits they name.",
+        "description": "The tags of all repositories and the commits they point to.",
         "size": 50,
         "columns": {
             **_TARGET,
@@ -117,10 +116,10 @@ TABLES: dict[str, dict[str, Any]] = {
             "date": f"when an annotated tag was made; {_MOMENT}",
         },
     },
-    "followers": {"title": "Followers", "description": "Who follows what, where the upstream tells."},
+    "followers": {"title": "Followers", "description": "Who follows what, if the upstream reports it."},
     "changes": {
         "title": "Changes",
-        "description": "What was seen to be created, renamed, moved, deleted, and which refs moved.",
+        "description": "What the mirror saw change: repositories, owners, branches and tags.",
         "sort_desc": "id",
         "size": 50,
         "columns": {
@@ -129,45 +128,45 @@ TABLES: dict[str, dict[str, Any]] = {
             "branch_*, tag_*, owner_renamed",
             "ref": "branch or tag",
             "old": "before: a name, a hash, or JSON of the columns that changed",
-            "new": "after, alike",
+            "new": "after, in the same form",
         },
     },
     "sync_runs": {
         "title": "Sync runs",
-        "description": "What each run asked, found and failed at.",
+        "description": "The requests, results and failures of each run.",
         "label_column": "started_at",
         "sort_desc": "id",
         "facets": ["state", "kind", "upstream_id"],
         "columns": {
             "state": "running, complete, incomplete, paused, interrupted or failed",
-            "requests": "API requests asked, repeated ones included",
-            "git_requests": "git requests asked",
-            "slept_seconds": "spent waiting for the budget or for an upstream that was busy",
+            "requests": "API requests, including repeated ones",
+            "git_requests": "git requests",
+            "slept_seconds": "time spent waiting for the budget or for a busy upstream",
         },
     },
     "sync_failures": {
-        "title": "Failures waiting",
-        "description": "What could not be read, and when it is tried again.",
+        "title": "Failures to be retried",
+        "description": "What could not be read, and when the mirror tries again.",
         "sort": "next_try_at",
         "facets": ["kind", "status"],
         "columns": {
-            "subject": "what was asked for",
-            "status": "HTTP status, where there was an answer",
-            "accepted": "1: shown, and nothing is missing by it",
+            "subject": "what the request was for",
+            "status": "HTTP status, if there was an answer",
+            "accepted": "1: known and accepted, so it does not count as missing",
         },
     },
-    "cursors": {"title": "Cursors", "description": "Where each stream of an upstream goes on."},
+    "cursors": {"title": "Cursors", "description": "Where the next run continues, for each upstream."},
     "request_ledger": {
         "title": "Request ledger",
-        "description": "Requests of the rolling hour, counted by second and credential.",
+        "description": "Requests of the last hour, counted by second and credential.",
         "columns": {
-            "at": "second, since 1970",
-            "bucket": "a name of the credential, without its secret",
-            "requests": "reserved, which bounds what may still be asked",
-            "sent": "of those, how many were sent",
+            "at": "seconds since 1970",
+            "bucket": "name of the credential, without its secret",
+            "requests": "requests that were reserved; these count against the budget",
+            "sent": "how many of these were sent",
         },
     },
-    "recent_changes": {"title": "Recent changes", "description": "Changes with names in place of numbers."},
+    "recent_changes": {"title": "Recent changes", "description": "Changes with names instead of ids."},
     "stale_repositories": {
         "title": "Stale repositories",
         "description": "Without a push or an edit for a year.",
@@ -175,7 +174,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "languages": {"title": "Languages", "description": "Repositories and bytes by language."},
     "freshness": {
         "title": "Freshness",
-        "description": "How long ago each repository was looked at.",
+        "description": "How long ago each repository was read.",
         "columns": {"refs": "read, not read yet, or not mirrored"},
     },
 }
@@ -189,17 +188,17 @@ HIDDEN = (
     "search_",
     "_sqlite_migrations",
 )
-"""The program's own: Datasette hides every table whose name begins so."""
+"""Internal tables: Datasette hides every table whose name begins so."""
 
 DESCRIPTION = (
     "An offline copy of Bitbucket's users, repositories, branches and tags. "
     'Once it holds private repositories, tables and SQL need a token: <a href="-/mirror-login">log in</a>. '
-    'Ready-made <a href="-/questions">questions</a> have a page of their own.'
+    '<a href="-/questions">Questions</a> lists ready-made queries.'
 )
 
 
 def metadata(databases: list[str]) -> dict[str, Any]:
-    """Describe the mirrors among the attached databases; a fresh copy, because Datasette writes into it."""
+    """Return the metadata of the mirrors `databases`; a new copy each time, because Datasette changes it."""
     if not databases:
         return {}
     tables = {**TABLES, **{name: {"hidden": True} for name in HIDDEN}}

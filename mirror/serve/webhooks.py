@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from datasette.utils.asgi import Request, Response
 
 from mirror.errors import StoreError
-from mirror.serve.body import BodyRefused, read
+from mirror.serve.body import BodyRefused, read_within
 from mirror.serve.database import mirrors
 from mirror.serve.exchange import SAFETY, ApiError, mirror_of, served_of
 from mirror.serve.state import Served, served
@@ -107,7 +107,7 @@ async def read_body(request: Request) -> bytes:
             415, "send the body as it is, without Content-Encoding", headers={"Accept-Encoding": "identity"}
         )
     try:
-        return await read(request.receive, request.headers, most=LARGEST_BODY, seconds=BODY_SECONDS)
+        return await read_within(request.receive, request.headers, most=LARGEST_BODY, seconds=BODY_SECONDS)
     except BodyRefused as error:
         raise ApiError(error.status, str(error), headers={"Connection": "close"}) from None
 

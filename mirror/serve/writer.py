@@ -13,7 +13,7 @@ from mirror.errors import MirrorError, NotFound, OutcomeUnknown, StoreError, Ups
 from mirror.model import FORK_POLICIES, Repository, RepositorySettings
 from mirror.queries.accounts import administered_namespaces
 from mirror.queries.caller import Caller
-from mirror.serve.auth import Credentials, note_use, recognise
+from mirror.serve.auth import Credentials, recognise, save_use_of
 from mirror.serve.exchange import ApiError, bad_request, unauthorized
 from mirror.serve.state import Served
 
@@ -103,7 +103,7 @@ async def admitted_writer(
         return caller, administered_namespaces(connection, caller)
 
     caller, namespaces = await database.execute_fn(read)
-    await note_use(server, database, caller)
+    await save_use_of(server, database, caller)
     admitted(caller)
     return caller, WriteAccess(server.writer, namespaces)
 
