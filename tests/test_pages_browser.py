@@ -134,6 +134,43 @@ def test_quick_typing_asks_once(seen: Seen) -> None:
     assert len([one for one in seen.asked if "/options?" in one]) <= 2
 
 
+def test_a_mirror_that_does_not_answer_is_told(seen: Seen) -> None:
+    """Under the box and beside the results; the next answer takes the note away."""
+    page = seen.open("/")
+    page.route("**/-/search/options?*", lambda route: route.abort("internetdisconnected"))
+    page.type("#q", "pis")
+    page.wait_for_selector(".options .note")
+    assert "does not answer" in page.locator("[role=listbox]").inner_text()
+    assert "does not answer" in page.locator("[aria-live=polite]").inner_text()
+    page.unroute("**/-/search/options?*")
+    page.keyboard.type("ton")
+    page.wait_for_selector("form[data-answered=piston]")
+    assert not page.locator(".options .note").count()
+    seen.open("/-/search")
+    page.route("**/-/search?*", lambda route: route.fulfill(status=503, body="busy"))
+    page.fill("#q", "pis")
+    page.wait_for_selector("#results .note")
+    assert "busy" in page.locator("#results .note").inner_text()
+    seen.said.clear()  # the browser's own lines about the two
+
+
+def test_going_back_keeps_the_query(seen: Seen) -> None:
+    """In the box of a page that was left by a result, and on the search page."""
+    page = seen.open("/")
+    page.fill("#q", "piston")
+    page.wait_for_selector("[role=option]")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/-/search?q=piston")
+    page.fill("#q", "django")
+    page.wait_for_url("**/-/search?q=django")
+    page.locator("article.hit a").first.click()
+    page.wait_for_url("**/-/r/**")
+    page.go_back()
+    assert page.input_value("#q") == "django"
+    page.go_back()
+    assert page.input_value("#q") == "piston"
+
+
 def test_results_and_address_follow_the_form(seen: Seen) -> None:
     """On the search page the list changes while one types, and its address reproduces it."""
     page = seen.open("/-/search")

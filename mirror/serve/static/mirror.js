@@ -4,7 +4,8 @@
 const WAIT = 60; // milliseconds of silence before a question is asked
 
 // Asks for the latest value alone: an older question is called off, and its answer, should it still come, dropped.
-function latest(show) {
+// `fail` is told why no answer came.
+function latest(show, fail) {
   let timer = 0, turn = 0, under_way = null;
   return (address, delay = WAIT) => {
     const mine = ++turn;
@@ -16,12 +17,21 @@ function latest(show) {
       try {
         const answer = await fetch(address, { signal: under_way.signal, credentials: "same-origin" });
         const text = answer.ok ? await answer.text() : null;
-        if (mine === turn && text !== null) show(new DOMParser().parseFromString(text, "text/html"), address);
+        if (mine !== turn) return;
+        if (text === null) fail(answer.status === 429 || answer.status === 503 ? "The mirror is busy; try again." : `The mirror answered ${answer.status}.`);
+        else show(new DOMParser().parseFromString(text, "text/html"), address);
       } catch (error) {
-        if (error.name !== "AbortError") console.debug(error.message);
+        if (mine === turn && error.name !== "AbortError") fail("The mirror does not answer; are you offline?");
       }
     }, delay);
   };
+}
+
+function note(text) {
+  const line = document.createElement("p");
+  line.className = "note";
+  line.textContent = text;
+  return line;
 }
 
 // A search box with a list of results under it: a combobox as ARIA describes it.
@@ -60,9 +70,17 @@ function suggest(form) {
     open(document.activeElement === input);
     said.textContent = list.querySelector(".all")?.textContent ?? "";
     form.dataset.answered = input.value;
+  }, (why) => {
+    list.replaceChildren(note(why));
+    select(-1);
+    open(document.activeElement === input);
+    said.textContent = why;
   });
+  // A browser that goes back shows an empty box, since it may not complete what is typed in it.
+  addEventListener("pageshow", () => { if (!input.value && history.state?.query) input.value = history.state.query; });
   input.addEventListener("input", () => {
     const query = input.value.trim();
+    history.replaceState({ query }, "");
     if (!query) open(false);
     ask(query ? `${form.dataset.suggest}?${new URLSearchParams({ q: query })}` : null);
   });
@@ -98,6 +116,9 @@ function live(form) {
     if (page.title) document.title = page.title;
     history.replaceState(null, "", address);
     form.dataset.answered = form.querySelector("input[type=search]").value;
+  }, (why) => {
+    target().querySelector(".note")?.remove();
+    target().prepend(note(why));
   });
   form.addEventListener("input", () => {
     const values = [...new FormData(form)].filter(([, value]) => value !== "");
