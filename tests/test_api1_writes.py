@@ -226,7 +226,11 @@ def test_of_a_field_sent_twice_the_first_counts(world: World) -> None:
         (UpstreamRefused("odd", status=302), 400, "odd"),
         (NotFound("no such owner"), 404, "no such owner"),
         (UpstreamBusy("time-out"), 503, "The upstream could not be asked; nothing was changed."),
-        (OutcomeUnknown("lost"), 503, "Nobody knows whether it was done; look before you repeat it."),
+        (
+            OutcomeUnknown("lost"),
+            503,
+            "It is not known whether the write was done; check before you repeat it.",
+        ),
         (CredentialsRefused("bad token"), 503, "The upstream could not be asked; nothing was changed."),
         (
             BudgetSpent("later", resumes_at=datetime(2026, 1, 1, tzinfo=UTC)),

@@ -14,7 +14,7 @@ from webhook_client import NEW, OLD, body_of
 from mirror.decoding import ref_name
 from mirror.serve.exchange import ApiError
 from mirror.serve.webhook_events import Malformed, read_event
-from mirror.serve.webhooks import verify
+from mirror.serve.webhooks import verify_signature
 
 RECORDED = Path(__file__).resolve().parents[2] / "shared/recorded/cloud2"
 PLUGIN = "jenkinsci-bitbucket-branch-source-plugin"
@@ -80,10 +80,10 @@ SIGNED = [
 def test_signatures_of_real_servers_are_verified(path: Path, signature: str) -> None:
     """The secret is that of the recording; one digit that differs is another signature."""
     secret, body = "Gkvl$k$wyNpQAF42", path.read_bytes()
-    verify(secret, body, signature)
+    verify_signature(secret, body, signature)
     for wrong in (signature[:-1] + "0", signature.replace("sha256", "sha1"), ""):
         with pytest.raises(ApiError, match=r"signature|Signature"):
-            verify(secret, body, wrong)
+            verify_signature(secret, body, wrong)
 
 
 def test_a_push_to_cloud_carries_all_of_its_heads() -> None:

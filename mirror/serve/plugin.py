@@ -147,7 +147,7 @@ def register_routes() -> list[tuple[str, View]]:
     """Add the routes of the plugin; Datasette tries them before its own."""
     return [
         *ROUTES,
-        (webhooks.PATTERN, webhooks.view),
+        (webhooks.PATTERN, webhooks.answer),
         *monitoring.ROUTES,
         (API_1.pattern, API_1.view),
         (API_2.pattern, API_2.view),

@@ -1,7 +1,7 @@
-"""What a webhook's body says: Bitbucket Cloud's and Data Center's events, shaped into news of repositories.
+"""Decodes webhooks of Bitbucket Cloud and Data Center into events of repositories.
 
-Pure: no clock, no network, no database. Fields that the mirror has no use for are not read. Text that the
-mirror cannot hold is replaced as the crawl replaces it; hashes and names that git would refuse are refused.
+Pure functions: no clock, no network, no database. Fields that the mirror does not use are not read. Text that
+the mirror cannot store is replaced as in the crawl; hashes and names that git would refuse are errors.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ Body = TypeVar("Body")
 
 
 class Malformed(ValueError):
-    """The body is not JSON, not of the shape that its event has, or names what git cannot hold."""
+    """The body is not JSON, does not have the shape of its event, or has a hash or name that git refuses."""
 
 
 class _User(msgspec.Struct, frozen=True):
@@ -53,7 +53,7 @@ class _Ref(msgspec.Struct, frozen=True):
 
 
 class _Change(msgspec.Struct, frozen=True):
-    """One ref of a push to Cloud; `new` is null for one that was deleted, `old` for one that was created."""
+    """One ref of a push to Cloud; `new` is null if it was deleted, `old` if it was created."""
 
     old: _Ref | None = None
     new: _Ref | None = None
@@ -91,7 +91,7 @@ class _ServerRef(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class _ServerChange(msgspec.Struct, frozen=True, rename="camel"):
-    """One ref of a push to Data Center; hashes of zeros stand for none."""
+    """One ref of a push to Data Center; a hash of zeros means none."""
 
     ref: _ServerRef
     from_hash: str
@@ -106,7 +106,7 @@ class _ServerBody(msgspec.Struct, frozen=True):
 
 _KINDS: dict[str, RefKind] = {"branch": "branch", "tag": "tag"}
 PING = "diagnostics:ping"
-"""What a server sends to try the connection, unsigned and with any body."""
+"""The event that a server sends to test the connection, without a signature and with any body."""
 
 CLOUD = {
     "repo:push", "repo:created", "repo:imported", "repo:updated", "repo:fork", "repo:transfer", "repo:deleted"
@@ -115,9 +115,9 @@ DATA_CENTER = {"repo:refs_changed", "repo:modified", "repo:forked", "repo:delete
 
 
 def read_event(event: str, body: bytes, *, datacenter: bool) -> list[RepositoryEvent] | None:
-    """Read an event's body, or return None for an event that says nothing of what is mirrored.
+    """Read the body of an event; return None for an event about nothing that is mirrored.
 
-    Raises Malformed, whose message repeats nothing of the body.
+    Raises Malformed, whose message quotes nothing of the body.
     """
     if event not in (DATA_CENTER if datacenter else CLOUD):
         _decoded(body, dict[str, msgspec.Raw])
@@ -134,28 +134,28 @@ def _decoded(body: bytes, shape: type[Body]) -> Body:
     except msgspec.ValidationError as error:
         raise Malformed(str(error)) from None
     except (ValueError, OverflowError, RecursionError):
-        raise Malformed("the body is no JSON") from None
+        raise Malformed("the body is not JSON") from None
 
 
 def _cloud_events(event: str, body: bytes) -> Iterator[RepositoryEvent]:
-    told = _decoded(body, _CloudBody)
+    decoded = _decoded(body, _CloudBody)
     if event == "repo:push":
-        if told.push is None:
+        if decoded.push is None:
             raise Malformed("a push without `push`")
-        # Mercurial's names follow other rules; the run that confirms asks for them.
-        changes = told.push.changes if told.repository.scm in (None, "git") else []
-        updates = [move for change in changes for move in _cloud_updates(change)]
-        yield RepositoryEvent(told.repository.uuid, told.repository.full_name, updates)
+        # Names of Mercurial follow other rules. The next run asks the upstream for them.
+        changes = decoded.push.changes if decoded.repository.scm in (None, "git") else []
+        updates = [update for change in changes for update in _cloud_updates(change)]
+        yield RepositoryEvent(decoded.repository.uuid, decoded.repository.full_name, updates)
     elif event == "repo:fork":
-        if told.fork is None:
+        if decoded.fork is None:
             raise Malformed("a fork without `fork`")
-        yield RepositoryEvent(told.fork.uuid, told.fork.full_name, row=True)
+        yield RepositoryEvent(decoded.fork.uuid, decoded.fork.full_name, row=True)
     else:
-        yield RepositoryEvent(told.repository.uuid, told.repository.full_name, row=True)
+        yield RepositoryEvent(decoded.repository.uuid, decoded.repository.full_name, row=True)
 
 
 def _cloud_updates(change: _Change) -> Iterator[RefUpdate]:
-    """Yield the move of a ref; bookmarks and kinds of later days are left to the run that confirms."""
+    """Yield the update of a ref, if its kind is known; the next run asks the upstream for bookmarks."""
     ref = change.new or change.old
     kind = _KINDS.get(ref.type or "") if ref else None
     if ref is not None and kind is not None:
@@ -195,11 +195,11 @@ def _moment(text: str | None) -> str | None:
 
 
 def _server_events(event: str, body: bytes) -> Iterator[RepositoryEvent]:
-    told = _decoded(body, _ServerBody)
-    repository = told.new or told.repository
+    decoded = _decoded(body, _ServerBody)
+    repository = decoded.new or decoded.repository
     if repository is None:
         raise Malformed("an event without a repository")
-    updates = [move for change in told.changes for move in _server_updates(change)]
+    updates = [update for change in decoded.changes for update in _server_updates(change)]
     full_name = f"{repository.project.key}/{repository.slug}"
     yield RepositoryEvent(f"id:{repository.id}", full_name, updates, row=event != "repo:refs_changed")
 
@@ -213,7 +213,7 @@ def _server_updates(change: _ServerChange) -> Iterator[RefUpdate]:
 
 
 def _object_id(text: str) -> str | None:
-    """Read a hash of Data Center, where 40 or 64 zeros stand for none; raises ValueError."""
+    """Read a hash of Data Center, where 40 or 64 zeros mean none; raises ValueError."""
     if text in ("0" * 40, "0" * 64):
         return None
     return object_id(text)

@@ -24,7 +24,7 @@ log = logging.getLogger("mirror.webhooks")
 
 
 class Hook(NamedTuple):
-    """The secret of an upstream's webhooks, and whether they are Data Center's or Cloud's."""
+    """The secret of an upstream's webhooks, and whether they are from Data Center rather than Cloud."""
 
     secret: str
     datacenter: bool
@@ -39,11 +39,11 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 class SpoolFull(Exception):
-    """The spool holds as many deliveries as it may."""
+    """The spool has reached its limit of deliveries."""
 
 
 class Spool:
-    """The folder of deliveries that wait for one mirror; made when needed, for its owner alone."""
+    """The folder of deliveries that wait for one mirror. It is made when needed, private to its owner."""
 
     def __init__(self, mirror: Path, *, most_files: int = MOST_FILES) -> None:
         resolved = Path(os.path.realpath(mirror))
@@ -71,7 +71,7 @@ class Spool:
         _sync(self._folder)
 
     def waiting(self) -> Iterator[tuple[str, Kept]]:
-        """Yield names and deliveries in the order of arrival; a file that is no delivery is set aside."""
+        """Yield names and deliveries in the order of arrival; set aside a file that is not a delivery."""
         for name in self._names():
             try:
                 yield name, msgspec.json.decode((self._folder / name).read_bytes(), type=Kept)
@@ -83,15 +83,15 @@ class Spool:
                 self.set_aside(name)
 
     def remove(self, name: str) -> None:
-        """Remove one that was written; if that fails, it is found to be repeated when it is written again."""
+        """Remove a delivery that was written. If that fails, the next attempt recognises it as repeated."""
         with contextlib.suppress(OSError):
             (self._folder / name).unlink()
 
     def set_aside(self, name: str) -> None:
-        """Rename one that cannot be written, so that it is not tried again."""
+        """Rename a delivery that cannot be written, so that it is not tried again."""
         with contextlib.suppress(OSError):
             (self._folder / name).rename(self._folder / f"{name}.failed")
-        log.warning("%s.failed: a kept webhook that could not be understood", self._folder / name)
+        log.warning("%s.failed: this webhook could not be read and was set aside", self._folder / name)
 
     def is_empty(self) -> bool:
         """Return whether nothing waits."""
@@ -108,7 +108,7 @@ class Spool:
 
 
 def _sync(folder: Path) -> None:
-    """Put the names in a folder on the disk."""
+    """Write the names in a folder to the disk (fsync)."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -118,12 +118,10 @@ def _sync(folder: Path) -> None:
 
 MOST_WAITING = 1_000
 PAUSE_SECONDS = 5.0
-"""Between two attempts to write what is kept; each of them waits for SQLite's lock as well."""
+"""The pause between two attempts to write the spool. Each attempt also waits for SQLite's lock."""
 
-Outcome = dict[str, Any]
-Write = Callable[[Store, Kept], Outcome]
-
-log = logging.getLogger("mirror.webhooks")
+WriteResult = dict[str, Any]
+WriteDelivery = Callable[[Store, Kept], WriteResult]
 
 
 class Overwhelmed(Exception):
@@ -131,17 +129,17 @@ class Overwhelmed(Exception):
 
 
 class WebhookWriter:
-    """Writes deliveries into a mirror in the order of the calls.
+    """Writes deliveries into a mirror, in the order of the calls.
 
-    A delivery that is only in the queue when the process ends is lost, but its sender got no answer. One that
-    was acknowledged is in the spool: it is written first, and tried again until it is written, by the next
-    process too.
+    A delivery that is only in the queue when the process ends is lost, but its sender got no answer and sends
+    it again. An acknowledged one is in the spool, which is written first, and retried until it is written,
+    also by the next process.
     """
 
     def __init__(
         self,
         path: Path,
-        write: Write,
+        write: WriteDelivery,
         *,
         most_waiting: int = MOST_WAITING,
         spool: Spool | None = None,
@@ -150,12 +148,12 @@ class WebhookWriter:
         self._path, self._write, self._pause = path, write, pause
         self._spool = spool or Spool(path)
         self._store: Store | None = None
-        self._waiting = queue.Queue[tuple[Kept, Future[Outcome]] | None](most_waiting)
+        self._waiting = queue.Queue[tuple[Kept, Future[WriteResult]] | None](most_waiting)
         threading.Thread(target=self._work, daemon=True, name="webhooks").start()
 
-    def submit(self, kept: Kept) -> Future[Outcome]:
-        """Have a delivery written; raises Overwhelmed. The future raises StoreError where that failed."""
-        future = Future[Outcome]()
+    def submit(self, kept: Kept) -> Future[WriteResult]:
+        """Queue a delivery; raises Overwhelmed. The future raises StoreError if it cannot be written."""
+        future = Future[WriteResult]()
         try:
             self._waiting.put_nowait((kept, future))
         except queue.Full:
@@ -165,7 +163,7 @@ class WebhookWriter:
     def keep(self, kept: Kept) -> None:
         """Put a delivery into the spool, to be written as soon as possible; raises SpoolFull and OSError."""
         self._spool.add(kept)
-        with contextlib.suppress(queue.Full):  # then the thread is awake
+        with contextlib.suppress(queue.Full):  # a full queue keeps the thread awake anyway
             self._waiting.put_nowait(None)
 
     def _work(self) -> None:
@@ -178,25 +176,25 @@ class WebhookWriter:
             if job is not None and job[1].set_running_or_notify_cancel():
                 self._write_now(*job)
 
-    def _write_now(self, kept: Kept, future: Future[Outcome]) -> None:
-        """Write a delivery that its sender waits for."""
+    def _write_now(self, kept: Kept, future: Future[WriteResult]) -> None:
+        """Write a delivery whose sender is waiting."""
         try:
             future.set_result(self._write(self._opened(), kept))
-        except Exception as error:  # noqa: BLE001 - it is the caller's
+        except Exception as error:  # noqa: BLE001 - the caller handles it
             future.set_exception(error)
             self._close_after(error)
 
     def _write_spool(self) -> bool:
-        """Write what is kept, the oldest first; return whether nothing is left to be tried again."""
+        """Write the spool, oldest first; return whether it is done."""
         for name, kept in self._spool.waiting():
             try:
                 done = self._write(self._opened(), kept)
             except StoreError as error:
-                log.warning("webhook %s: kept until it can be written: %s", kept.upstream, error)
+                log.warning("webhook %s: kept on the disk until it can be written: %s", kept.upstream, error)
                 self._close_after(error)
                 return False
             except Exception:
-                log.exception("a fault of this program")
+                log.exception("a bug of this program")
                 self._spool.set_aside(name)
                 continue
             self._spool.remove(name)
@@ -208,7 +206,7 @@ class WebhookWriter:
         return self._store
 
     def _close_after(self, error: Exception) -> None:
-        """Open the file anew after its own errors: it may have been replaced."""
+        """Close the file after an error of its own, so that it is opened again: it may have been replaced."""
         if isinstance(error, StoreError) and self._store is not None:
             self._store.close()
             self._store = None

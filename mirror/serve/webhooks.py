@@ -1,9 +1,9 @@
 """Webhooks: `POST /-/webhook/{upstream}` saves what a Bitbucket reports as changed, in milliseconds.
 
-A body is not even parsed before its signature has been verified. Little is written then: heads of refs that
-follow those the mirror has, and hints for the next run to ask the upstream about. So no lost, repeated or
-forged webhook can make the mirror say what the upstream does not. A delivery answered 200 is in the mirror,
-one answered 202 is on the disk, and one answered 5xx has to be sent again.
+The signature is verified before the body is parsed. Only two things are written: new heads of refs, if they
+follow the heads in the mirror, and hints that make the next run ask the upstream. So no lost, repeated or
+forged webhook can make the mirror differ from the upstream for long. A delivery that is answered 200 is in
+the mirror, 202 means it is on the disk, and after 5xx it must be sent again.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ log = logging.getLogger("mirror.webhooks")
 
 
 def accept(datasette: "Datasette", known: Mapping[str, Hook]) -> None:
-    """Accept webhooks of these upstreams from now on, and write those that were acknowledged earlier."""
+    """Accept webhooks of these upstreams from now on, and write those that are still on the disk."""
     served(datasette).hooks = known
     mirror = next(mirrors(datasette), None)
     if mirror is not None and not Spool(Path(mirror.path)).is_empty():
@@ -51,42 +51,45 @@ def accept(datasette: "Datasette", known: Mapping[str, Hook]) -> None:
 
 
 def writer_of(server: Served, path: Path) -> WebhookWriter:
-    """Return the webhook writer of a server; a new one begins with what was acknowledged earlier."""
+    """Return the webhook writer of a server. A new one first writes what is still on the disk."""
     if server.webhook_writer is None:
         server.webhook_writer = WebhookWriter(path, lambda store, kept: write(store, kept, utc_now()))
     return server.webhook_writer
 
 
-async def view(request: Request) -> Response:
+async def answer(request: Request) -> Response:
     """Answer one delivery."""
     upstream, server = request.url_vars["upstream"], served_of(request)
-    # All unknown names share one label: one each would let strangers fill the memory.
+    # All unknown names share one label. With one label each, strangers could fill the memory.
     label = upstream if upstream in server.hooks else "(none)"
     try:
-        status, said = await _taken(request, server, upstream)
+        status, outcome = await _received(request, server, upstream)
     except ApiError as error:
         server.latencies.webhook(label, f"refused {error.status}")
         log.info("webhook refused: %s", error, extra={"status": error.status})
         return _json(error.body, error.status, error.headers)
-    server.latencies.webhook(label, said["outcome"])
-    log.info("webhook %s: %s %s", label, request.headers.get("x-event-key", "")[:40], said["outcome"])
-    return _json(said, status, {})
+    server.latencies.webhook(label, outcome["outcome"])
+    log.info("webhook %s: %s %s", label, request.headers.get("x-event-key", "")[:40], outcome["outcome"])
+    return _json(outcome, status, {})
 
 
-async def _taken(request: Request, server: Served, upstream: str) -> tuple[int, dict[str, Any]]:
-    """Verify a delivery, decode it, and have it written; raises ApiError."""
+async def _received(request: Request, server: Served, upstream: str) -> tuple[int, dict[str, Any]]:
+    """Verify, decode and write a delivery; raises ApiError."""
     if request.method != "POST":
-        raise ApiError(405, "webhooks are POSTed", headers={"Allow": "POST"})
+        raise ApiError(405, "send webhooks by POST", headers={"Allow": "POST"})
     hook = server.hooks.get(upstream)
     if hook is None:
         raise ApiError(
             404, "no webhook is configured here: set webhook_secret for the upstream in mirror.toml"
         )
-    body = await read_body(request)
+    body = await read_unencoded(request)
     event, signature = request.headers.get("x-event-key", ""), request.headers.get("x-hub-signature", "")
-    if event == PING and not signature:  # servers do not sign it
-        return 200, {"outcome": "ignored", "detail": "the secret was not checked: this was not signed"}
-    verify(hook.secret, body, signature)
+    if event == PING and not signature:  # servers do not sign pings
+        return 200, {
+            "outcome": "ignored",
+            "detail": "the secret was not checked, because a ping is not signed",
+        }
+    verify_signature(hook.secret, body, signature)
     if event == PING:
         return 200, {"outcome": "ignored"}
     try:
@@ -100,7 +103,7 @@ async def _taken(request: Request, server: Served, upstream: str) -> tuple[int, 
     return await _written(request, server, Kept(upstream, delivery, news))
 
 
-async def read_body(request: Request) -> bytes:
+async def read_unencoded(request: Request) -> bytes:
     """Read a body of at most LARGEST_BODY bytes within BODY_SECONDS; raises ApiError."""
     if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise ApiError(
@@ -112,18 +115,18 @@ async def read_body(request: Request) -> bytes:
         raise ApiError(error.status, str(error), headers={"Connection": "close"}) from None
 
 
-def verify(secret: str, body: bytes, header: str) -> None:
+def verify_signature(secret: str, body: bytes, header: str) -> None:
     """Compare a signature in constant time; raises ApiError."""
     found = _SIGNATURE.fullmatch(header.strip())
     if found is None:
         raise ApiError(403, "X-Hub-Signature must be sha256= and the body's HMAC; give the webhook a secret")
     ours = hmac.new(secret.encode(), body, hashlib.sha256).digest()
     if not hmac.compare_digest(ours, bytes.fromhex(found[1])):
-        raise ApiError(403, "the signature is of another secret or another body")
+        raise ApiError(403, "the signature does not match: another secret, or a changed body")
 
 
 async def _written(request: Request, server: Served, kept: Kept) -> tuple[int, dict[str, Any]]:
-    """Have a delivery written, without waiting long for a busy file; raises ApiError."""
+    """Write a delivery, or keep it on the disk if the file is busy; raises ApiError."""
     mirror = mirror_of(request)
     if mirror is None:
         raise ApiError(503, "no mirror is served here", headers=_RETRY)
@@ -132,7 +135,7 @@ async def _written(request: Request, server: Served, kept: Kept) -> tuple[int, d
         writing = asyncio.wrap_future(writer.submit(kept))
         done = await asyncio.wait_for(writing, server.webhook_seconds)
     except Overwhelmed:
-        raise ApiError(503, "too many webhooks wait for the file", headers=_RETRY) from None
+        raise ApiError(503, "too many webhooks are waiting to be written", headers=_RETRY) from None
     except TimeoutError:
         return await _acknowledged(writer, kept)
     except StoreError as error:
@@ -148,18 +151,18 @@ async def _acknowledged(writer: WebhookWriter, kept: Kept) -> tuple[int, dict[st
     try:
         await asyncio.to_thread(writer.keep, kept)
     except SpoolFull:
-        raise ApiError(503, "too many webhooks wait for the file", headers=_RETRY) from None
+        raise ApiError(503, "too many webhooks are waiting to be written", headers=_RETRY) from None
     except OSError as error:
         log.warning("webhook %s: cannot be kept: %s", kept.upstream, error.strerror)
         raise ApiError(503, "the mirror cannot be written to now", headers=_RETRY) from None
-    return 202, {"outcome": "waiting", "detail": "the mirror is being written to; this follows"}
+    return 202, {"outcome": "waiting", "detail": "the file is busy; this will be written soon"}
 
 
 def write(store: Store, kept: Kept, now: datetime) -> dict[str, Any]:
-    """Write a delivery's news and its own record together.
+    """Write the events of a delivery and a record of it, in one transaction.
 
-    One that was taken before is done with. Without a number it may also be another event with the same body:
-    then nothing is applied, and the upstream is asked.
+    A delivery that was written before is ignored. One without a number may also be a new event with the same
+    body, so it only makes the next run ask the upstream.
     """
     at, delivery = to_text(now), kept.delivery
     with store.transaction() as connection:
@@ -172,8 +175,8 @@ def write(store: Store, kept: Kept, now: datetime) -> dict[str, Any]:
             return {"outcome": "repeated"}
         moved = 0
         for one in kept.news:
-            said = one._replace(updates=()) if repeated else one
-            changes = save_event(connection, row[0], said, at=delivery.at)
+            event = one._replace(updates=()) if repeated else one
+            changes = save_event(connection, row[0], event, at=delivery.at)
             store.save_changes(changes, run_id=None, at=at)
             moved += len(changes)
     outcome = "repeated" if repeated else "taken"

@@ -1,7 +1,7 @@
-"""Writes of both APIs: the writer that passes them on, who may write, and the settings that were sent.
+"""Writes of all APIs: the writer that passes them on, who may write, and how settings are checked.
 
-The server has no client of an upstream: the program that builds it hands in a `Writer`. Without one, or
-without ``writes = true`` in the configuration, every write is answered 405.
+The server has no client of an upstream. Whoever builds it gives it a `Writer`. Without one, or without
+``writes = true`` in the configuration, every write is answered 405.
 """
 
 import asyncio
@@ -24,49 +24,49 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _PASSED_ON = frozenset({400, 401, 402, 403, 404, 405, 409, 410, 413, 422, 429})
-"""Statuses of the upstream's refusals that are the answer's as well; any other is 400."""
+"""Statuses of the upstream that become the status of the answer; all others become 400."""
 
 TRUE = frozenset({"true", "1", "on", "yes"})
 FALSE = frozenset({"false", "0", "off", "no", ""})
 FORK_SWITCHES = ("no_forks", "no_public_forks", "no_private_forks")
 FLAGS = ("is_private", "has_issues", "has_wiki", *FORK_SWITCHES)
 TEXTS = {"name": 255, "description": 100_000, "website": 2000, "language": 100, "owner": 255}
-"""Fields that hold a text, with its greatest length in characters."""
+"""Text fields, with their maximum length in characters."""
 SCMS = ("git", "hg")
 
 
 class Writer(Protocol):
-    """Writes to the upstream and then to the mirror; each call returns once the mirror shows the result.
+    """Writes to the upstream and then to the mirror. Each call returns when the mirror has the result.
 
-    `by` is the name of the token, for the audit. Full names are ``owner/slug``, as the mirror knows them. The
-    repository that is returned is as it is after the write.
+    `by` is the name of the token, for the audit. Full names are ``owner/slug``, as in the mirror. The
+    returned repository is in its state after the write.
 
-    Raises UpstreamRefused (passed on with its status; its message is shown, so it must hold no secret),
-    NotFound for what the mirror does not hold, OutcomeUnknown for a write whose answer was lost for good, and
-    any other MirrorError where the upstream could not be asked: answered 503, with nothing changed.
+    Raises UpstreamRefused (answered with its status and its message, which must contain no secret), NotFound
+    for a repository that the mirror does not have, OutcomeUnknown for a write whose answer was lost, and any
+    other MirrorError if the upstream could not be asked (answered 503: nothing was changed).
     """
 
     def create(self, owner: str, settings: RepositorySettings, *, by: str) -> Repository:
-        """Create a repository; `settings.name` is given.
+        """Create a repository; `settings.name` is required.
 
-        Without `settings.scm` it is of the kind of the owner's newest one, else hg.
+        Without `settings.scm` it gets the kind of the owner's newest repository, or hg if there is none.
         """
 
     def update(self, full_name: str, settings: RepositorySettings, *, by: str) -> Repository:
-        """Change the settings that are given; a new name changes the slug."""
+        """Change the given settings; a new name changes the slug."""
 
     def delete(self, full_name: str, *, by: str) -> None:
         """Delete a repository."""
 
     def fork(self, full_name: str, owner: str, settings: RepositorySettings, *, by: str) -> Repository:
-        """Fork a repository into a namespace; `settings.name` is given."""
+        """Fork a repository into a namespace; `settings.name` is required."""
 
 
 class WriteAccess:
-    """The writer, for the namespaces that a caller may write to: the upstream trusts the mirror with more."""
+    """The writer, limited to what a caller may write to; the mirror's credential could write to more."""
 
     def __init__(self, writer: Writer, namespaces: frozenset[str] | None) -> None:
-        """Take the names of the namespaces in lower case; None is all of them."""
+        """`namespaces` are the names in lower case; None means all."""
         self._writer = writer
         self._namespaces = namespaces
 
@@ -77,12 +77,12 @@ class WriteAccess:
             raise ApiError(
                 403,
                 "Forbidden",
-                detail=f"This token writes only in what its user owns or administers, and {owner} is not.",
+                detail=f"This token may write only to what its user owns or administers; {owner} is not.",
             )
         return self._writer
 
 
-def admitted(caller: Caller) -> None:
+def require_write_scope(caller: Caller) -> None:
     """Raise ApiError 401 for an anonymous caller, 403 for one whose token may not write."""
     if caller.token_id is None:
         raise unauthorized()
@@ -91,25 +91,25 @@ def admitted(caller: Caller) -> None:
 
 
 async def admitted_writer(
-    server: Served, database: "Database", said: Credentials
+    server: Served, database: "Database", given: Credentials
 ) -> tuple[Caller, WriteAccess]:
-    """Identify the caller; return them with the writer for what they may write to.
+    """Identify the caller; return the caller with the writer for what the caller may write to.
 
-    Raises NotAccepted, and ApiError as `admitted` does.
+    Raises NotAccepted, and ApiError as `require_write_scope` does.
     """
 
     def read(connection: sqlite3.Connection) -> tuple[Caller, frozenset[str] | None]:
-        caller = recognise(connection, said)
+        caller = recognise(connection, given)
         return caller, administered_namespaces(connection, caller)
 
     caller, namespaces = await database.execute_fn(read)
     await save_use_of(server, database, caller)
-    admitted(caller)
+    require_write_scope(caller)
     return caller, WriteAccess(server.writer, namespaces)
 
 
 async def pass_on(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call the writer in a thread, and turn its errors into answers."""
+    """Call the writer in a thread, and turn its errors into ApiErrors."""
     try:
         return await asyncio.to_thread(call, *args, **kwargs)
     except UpstreamRefused as error:
@@ -119,9 +119,9 @@ async def pass_on(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         raise ApiError(404, str(error)) from error
     except OutcomeUnknown as error:
         raise ApiError(
-            503, "Nobody knows whether it was done; look before you repeat it.", detail=str(error)
+            503, "It is not known whether the write was done; check before you repeat it.", detail=str(error)
         ) from error
-    except StoreError as error:  # which says whether the upstream has done its part
+    except StoreError as error:  # its message says whether the upstream has changed
         raise ApiError(503, str(error)) from error
     except MirrorError as error:
         raise ApiError(
@@ -132,11 +132,12 @@ async def pass_on(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 def settings_of(
     fields: Mapping[str, str], *, required: tuple[str, ...] = (), fork_policy: str | None = None
 ) -> tuple[RepositorySettings, str | None]:
-    """Check the fields of a repository; return its settings, and the owner that is named, if one is.
+    """Check the fields of a repository; return its settings, and the named owner, if any.
 
-    `required` are fields that must be there. `fork_policy` is the current one: three switches make a policy,
-    and a switch that is not given stays. Fields that API 1.0 did not know are ignored.
-    Raises ApiError 400, which names every wrong or missing field.
+    :param required: the fields that must be present.
+    :param fork_policy: the current policy. API 1.0 sets it by three switches; a missing one keeps its state.
+
+    Fields that API 1.0 did not know are ignored. Raises ApiError 400 that names every wrong or missing field.
     """
     values, wrong = dict[str, Any](), dict[str, str]()
     for name in (*TEXTS, *FLAGS, "scm"):
@@ -155,7 +156,7 @@ def settings_of(
 
 
 def _checked(name: str, text: str) -> tuple[Any, str | None]:
-    """Return the value of one field, and what is wrong with it, None if nothing is."""
+    """Return the value of a field, and what is wrong with it (None: nothing)."""
     if name in FLAGS:
         flag = text.strip().lower()
         return flag in TRUE, None if flag in TRUE | FALSE else "This field is true or false."
@@ -168,7 +169,7 @@ def _checked(name: str, text: str) -> tuple[Any, str | None]:
     if not text:
         return text, "This field is required."
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
-        return text, "This field holds control characters."
+        return text, "This field contains control characters."
     return text, _too_long(name, text)
 
 
@@ -178,9 +179,9 @@ def _too_long(name: str, text: str) -> str | None:
 
 
 def fork_policy_of(switches: Mapping[str, bool], policy: str | None) -> str | None:
-    """Return the fork policy that API 1.0's switches make of the present one; None where no switch is given.
+    """Return the fork policy after the switches of API 1.0 are applied to `policy`; None without a switch.
 
-    A switch that is not given stays. Private forks alone cannot be forbidden: ApiError 400.
+    A missing switch keeps its state. Raises ApiError 400 for forbidding private forks only.
     """
     if not switches:
         return None
@@ -196,6 +197,6 @@ def fork_policy_of(switches: Mapping[str, bool], policy: str | None) -> str | No
     if no_private_forks and no_private and not no_public:
         raise ApiError(
             400,
-            "no_private_forks: Bitbucket forbids all forks or the public ones, never the private ones alone",
+            "no_private_forks: Bitbucket can forbid all forks or public forks, but not private forks only",
         )
     return FORK_POLICIES[2 if no_private else 1 if no_public else 0]
