@@ -31,6 +31,8 @@ FILES = {
     "serve": "serve",
     "schedule": "serve",
     "run": "serve",
+    "backup": "keeping",
+    "restore": "keeping",
     "token": "token",
     "repo": "repo",
     "sandbox": "sandbox",

@@ -119,6 +119,9 @@ def _reasons(
 
 def _warnings(connection: sqlite3.Connection, upstream_id: int) -> Iterator[str]:
     """Yield the warnings on the mirror of one upstream."""
+    restored = Cursors(connection, upstream_id).restored.read()
+    if restored is not None:
+        yield f"a copy was restored at {restored}: strangers get no answer before a full listing; mirror sync"
     last = connection.execute(
         "SELECT state FROM sync_runs WHERE upstream_id = ? ORDER BY id DESC LIMIT 1", (upstream_id,)
     ).fetchone()

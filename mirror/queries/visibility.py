@@ -8,6 +8,7 @@ import sqlite3
 
 from mirror.queries.caller import Caller
 from mirror.queries.rows import fetch, fetch_value
+from mirror.store.cursors import awaits_listing
 
 IS_OWN_ID = "IN (SELECT value FROM json_each(:ids))"
 """Follows a column of users' ids: it is one of the caller's own."""
@@ -107,13 +108,21 @@ def is_known(caller: Caller, alias: str) -> str:
         OR {alias}.id IN (SELECT user_id FROM members WHERE workspace_id IN {own}))"""
 
 
+def is_unconfirmed(connection: sqlite3.Connection, caller: Caller) -> bool:
+    """Tell whether a caller is told nothing for now: the file was restored from a copy.
+
+    What was public when the copy was taken may be private since, until every upstream is listed in full.
+    """
+    return not caller.sees_all and awaits_listing(connection)
+
+
 def hides(connection: sqlite3.Connection, caller: Caller) -> bool:
     """Tell whether the file holds anything of a repository, a gone one too, that a caller may not see."""
     if caller.sees_all:
         return False
     if not caller.user_ids:
         return holds_private(connection)
-    return bool(
+    return is_unconfirmed(connection, caller) or bool(
         fetch_value(
             connection,
             f"""SELECT EXISTS (SELECT 1 FROM repositories r WHERE r.is_private = 1 AND NOT {is_own("r")})
@@ -127,9 +136,10 @@ def hides(connection: sqlite3.Connection, caller: Caller) -> bool:
 def holds_private(connection: sqlite3.Connection) -> bool:
     """Tell whether the file holds anything that is not for everybody; tombstones count.
 
-    A repository that was made public counts too: what changed in it before that is on record.
+    A repository that was made public counts too: what changed in it before that is on record. So does a file
+    that was restored from a copy, as `is_unconfirmed` says.
     """
-    return bool(
+    return awaits_listing(connection) or bool(
         fetch_value(
             connection,
             """SELECT EXISTS (SELECT 1 FROM repositories WHERE is_private = 1)

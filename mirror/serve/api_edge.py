@@ -28,6 +28,7 @@ from mirror.serve.exchange import (
     ApiRequest,
     headers_of,
     mirror_of,
+    must_be_confirmed,
     not_accepted,
     parameters_of,
     served_of,
@@ -152,6 +153,7 @@ async def _answered(api: Api, datasette: "Datasette", request: Request, paramete
         with _plain_texts(connection), snapshot(connection, datasette.setting("sql_time_limit_ms")):
             caller = caller_in(connection, given, login)
             try:
+                must_be_confirmed(connection, caller)
                 asked = asked_by(caller)
                 return caller, asked.selected(reader(connection, asked))
             except ApiError as error:

@@ -15,6 +15,7 @@ from datasette.utils.asgi import Request
 from mirror.queries.caller import Caller
 from mirror.queries.refs import REFS_NOT_MIRRORED, REFS_READ
 from mirror.queries.rows import RepositoryRow
+from mirror.queries.visibility import is_unconfirmed
 from mirror.store.files import DAMAGED, known_remedy
 from mirror.times import from_text, utc_now
 
@@ -42,6 +43,14 @@ SAFETY = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
 """Headers of every answer that is not a page: browsers neither guess its type nor run scripts in it."""
+
+UNCONFIRMED = "This mirror was restored from a copy"
+UNTIL_LISTED = (
+    "What was public then may be private now. Once everything has been listed again, it answers; until then"
+    " it needs a token of the whole mirror."
+)
+RESTORED_SECONDS = 300
+"""After how many seconds to ask again where a listing is awaited."""
 
 JSON_TYPE = "application/json; charset=utf-8"
 REFS_HEADER = "X-Mirror-Refs"
@@ -242,6 +251,12 @@ def must_know_followers(known: Sequence[object], count: int | None) -> None:
     """Raise ApiError 501 if the upstream reported neither followers nor their number."""
     if not known and count is None:
         raise not_mirrored("who follows a repository")
+
+
+def must_be_confirmed(connection: sqlite3.Connection, caller: Caller) -> None:
+    """Raise ApiError 503 where a copy was restored and the caller sees only what is public or their own."""
+    if is_unconfirmed(connection, caller):
+        raise ApiError(503, UNCONFIRMED, detail=UNTIL_LISTED, headers={"Retry-After": str(RESTORED_SECONDS)})
 
 
 def oldest(moments: Iterable[str | None]) -> str | None:

@@ -15,6 +15,7 @@ from mirror.store.crawl_state import Hint, LastCheck, RefsListing, Round, Worksp
 T = TypeVar("T")
 
 WORKSPACE, REFS = "workspace:", "refs:"
+RESTORED = "restored"
 REPOSITORY_HINT, WORKSPACE_HINT = "marked:", "due:"
 
 
@@ -100,6 +101,11 @@ class Cursors:
         return self._cursor("integrity", str)
 
     @property
+    def restored(self) -> Cursor[str]:
+        """Since when, after a copy was restored, a full listing is awaited; missing where none is."""
+        return self._cursor(RESTORED, str)
+
+    @property
     def hints(self) -> "Hints":
         """What may have changed, according to webhooks and writes."""
         return Hints(self._connection, self._upstream_id)
@@ -126,6 +132,20 @@ class Cursors:
             [(self._upstream_id, f"{REFS}{repository_id}") for repository_id in repository_ids],
         )
 
+    def await_listing(self, *, at: str) -> None:
+        """Have every workspace listed in full once more, by a credential that is confirmed anew.
+
+        Until then strangers are told nothing: what the file calls public may be private by now.
+        """
+        for name, state in list(self.workspaces()):
+            unlisted = msgspec.structs.replace(
+                state, listing=None, swept_at=None, absent_since=None, round=None
+            )
+            self.workspace(name).save(unlisted, at=at)
+        self.round.drop()
+        self.caller.drop()
+        self.restored.save(at, at=at)
+
     def mend_moments(self, now: str) -> None:
         """Correct moments ahead of now, which a wrong clock wrote.
 
@@ -145,6 +165,15 @@ class Cursors:
 
     def _cursor(self, stream: str, kind: type[T]) -> Cursor[T]:
         return Cursor(self._connection, self._upstream_id, stream, kind)
+
+
+def awaits_listing(connection: sqlite3.Connection) -> bool:
+    """Tell whether a copy was restored, and an upstream has not been listed in full since."""
+    found = connection.execute(
+        "SELECT 1 FROM upstreams u JOIN cursors c ON c.upstream_id = u.id AND c.stream = ? LIMIT 1",
+        (RESTORED,),
+    )
+    return found.fetchone() is not None
 
 
 class Hints:

@@ -31,7 +31,7 @@ def open_writer(path: Path, mode: int = PRIVATE) -> sqlite3.Connection:
     with explained(path):
         _refuse_irregular(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(path.parent):
+        with one_at_a_time(path.parent):
             _create(path, mode)
             return _prepared(path)
 
@@ -71,7 +71,7 @@ def _prepared(path: Path) -> sqlite3.Connection:
 
 
 @contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
+def one_at_a_time(folder: Path) -> Iterator[None]:
     """Open the files of a folder in turn: SQLite does not wait while another process switches to WAL."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -81,8 +81,11 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def open_reader(path: Path) -> sqlite3.Connection:
-    """Open an existing mirror read-only; raises StoreError as `open_writer` does, also for a missing file."""
+def open_reader(path: Path, *, older: bool = False) -> sqlite3.Connection:
+    """Open an existing mirror read-only; raises StoreError as `open_writer` does, also for a missing file.
+
+    With `older`, one of an earlier version too, for what needs to know no table.
+    """
     with explained(path):
         _refuse_irregular(path)
         if not path.exists() or path.stat().st_size == 0:
@@ -92,7 +95,8 @@ def open_reader(path: Path) -> sqlite3.Connection:
         )
         try:
             _refuse_strangers(connection, path)
-            _refuse_older(connection, path)
+            if not older:
+                _refuse_older(connection, path)
         except BaseException:
             connection.close()
             raise

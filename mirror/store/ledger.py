@@ -6,12 +6,17 @@ count errs on the side of asking less. Buckets are names without secrets (`mirro
 than an hour ahead were written by a wrong clock, and are ignored.
 """
 
+import sqlite3
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from mirror.model import NoRoom
 from mirror.store.database import Store
 
 HOUR = 3600
+
+MORE_THAN_ANY = 1_000_000
+"""Requests that count as sent where nobody knows how many may be: more than any limit."""
 
 
 class RequestLedger:
@@ -106,3 +111,34 @@ class RequestLedger:
             if excess <= 0:
                 return datetime.fromtimestamp(at, UTC) + timedelta(seconds=HOUR + 1)
         return datetime.fromtimestamp(second + HOUR + 1, UTC)  # a limit of zero: nothing ever fits
+
+
+def count_all_as_spent(
+    connection: sqlite3.Connection, limits: Mapping[str, int | None], now: datetime
+) -> None:
+    """Count the budget of this hour as spent, for each account of the file and each of `limits`.
+
+    `limits` maps accounts to their requests an hour, None for no limit.
+    """
+    named = connection.execute("SELECT bucket FROM request_ledger UNION SELECT bucket FROM request_limits")
+    spent = {**dict.fromkeys((row[0] for row in named), MORE_THAN_ANY), **limits}
+    connection.executemany(
+        """INSERT INTO request_ledger (bucket, at, requests, sent) VALUES (?, ?, ?, 0)
+           ON CONFLICT DO UPDATE SET requests = requests + excluded.requests""",
+        [(bucket, int(now.timestamp()), count) for bucket, count in spent.items() if count],
+    )
+
+
+def take_over(connection: sqlite3.Connection, other: sqlite3.Connection) -> None:
+    """Count what another file of the same accounts has counted, and hold what it holds."""
+    connection.executemany(
+        """INSERT INTO request_ledger (bucket, at, requests, sent) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE
+           SET requests = max(requests, excluded.requests), sent = max(sent, excluded.sent)""",
+        other.execute("SELECT bucket, at, requests, sent FROM request_ledger"),
+    )
+    connection.executemany(
+        """INSERT INTO request_limits (bucket, requests_per_hour, held_until) VALUES (?, ?, ?)
+           ON CONFLICT DO UPDATE SET requests_per_hour = excluded.requests_per_hour,
+               held_until = excluded.held_until""",
+        other.execute("SELECT bucket, requests_per_hour, held_until FROM request_limits"),
+    )

@@ -26,7 +26,7 @@ def service_mark(path: Path, mode: int = PRIVATE) -> Iterator[None]:
     """
     descriptor = -1
     with suppress(OSError):
-        descriptor = os.open(_beside(path, ".service"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+        descriptor = os.open(beside(path, ".service"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
     try:
         yield
@@ -37,12 +37,12 @@ def service_mark(path: Path, mode: int = PRIVATE) -> Iterator[None]:
 
 def service_runs(path: Path) -> bool | None:
     """Tell whether a service syncs a mirror; None where that cannot be found out."""
-    return _is_held(_beside(path, ".service"), fcntl.LOCK_EX)
+    return _is_held(beside(path, ".service"), fcntl.LOCK_EX)
 
 
 def is_syncing(path: Path) -> bool | None:
     """Tell whether a process holds the lock of a mirror for a run; None where that cannot be found out."""
-    return _is_held(_beside(path, ".lock"), fcntl.LOCK_SH)
+    return _is_held(beside(path, ".lock"), fcntl.LOCK_SH)
 
 
 def _is_held(path: Path, lock: int) -> bool | None:
@@ -64,7 +64,7 @@ def _is_held(path: Path, lock: int) -> bool | None:
     return False
 
 
-def _beside(path: Path, suffix: str) -> Path:
+def beside(path: Path, suffix: str) -> Path:
     """Name a file beside a mirror; links to one mirror share it."""
     real = Path(os.path.realpath(path))  # unlike Path.resolve, it leaves a circle of links to `open`
     return real.with_name(real.name + suffix)
@@ -95,7 +95,7 @@ def sync_lock(path: Path, mode: int = PRIVATE) -> Iterator[None]:
 
     Raises StoreLocked naming the process that holds it already.
     """
-    lock_path = _beside(path, ".lock")
+    lock_path = beside(path, ".lock")
     with explained(lock_path):
         lock_path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)

@@ -260,3 +260,15 @@ def adopt_repositories(connection: sqlite3.Connection, upstream_id: int, rows: I
     ).fetchall()
     for row_id, name in found:
         give_uuid(connection, "repositories", upstream_id, row_id, names[name])
+
+
+def make_private(connection: sqlite3.Connection, upstream_id: int, *, unseen_since: str) -> list[int]:
+    """Make those public repositories of an upstream private that were not seen since a moment; list them."""
+    found = connection.execute(
+        """SELECT id FROM repositories WHERE upstream_id = ? AND is_private = 0 AND deleted_at IS NULL
+           AND last_seen_at < ? ORDER BY id""",
+        (upstream_id, unseen_since),
+    )
+    hidden = [row[0] for row in found.fetchall()]
+    connection.executemany("UPDATE repositories SET is_private = 1 WHERE id = ?", [(one,) for one in hidden])
+    return hidden

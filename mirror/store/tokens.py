@@ -95,6 +95,19 @@ def revoke(store: Store, name: str) -> None:
         )
 
 
+def revoke_all(connection: sqlite3.Connection, *, at: str) -> int:
+    """Revoke all living tokens; return how many these were."""
+    return connection.execute("UPDATE api_tokens SET revoked_at = ? WHERE revoked_at IS NULL", (at,)).rowcount
+
+
+def revoke_like(connection: sqlite3.Connection, other: sqlite3.Connection) -> None:
+    """Revoke the tokens that another file has revoked."""
+    connection.executemany(
+        "UPDATE api_tokens SET revoked_at = ? WHERE token_hash = ? AND revoked_at IS NULL",
+        other.execute("SELECT revoked_at, token_hash FROM api_tokens WHERE revoked_at IS NOT NULL"),
+    )
+
+
 def save_use(connection: sqlite3.Connection, token_id: int, *, at: str) -> None:
     """Record when a token was last used; raises OperationalError while another process writes."""
     with connection:

@@ -14,6 +14,7 @@ from mirror.sync.hints import (
 )
 from mirror.sync.missing import absence_steps, close_absences, merge_duplicates, page_steps, uuid_steps
 from mirror.sync.preflight import check_caller, find_workspaces, forget_links, formerly_listed
+from mirror.sync.publicity import settle_restored
 from mirror.sync.refs import count_stale, mark_old, refs_steps
 from mirror.sync.run import Run
 from mirror.sync.scope import EVERYTHING, Scope, end_round, listings_done, resume_round
@@ -36,6 +37,7 @@ def sync_upstream(run: Run, scope: Scope = EVERYTHING) -> Summary:
         if scope.leftovers:
             retry_leftovers(run)
             resolve_absences(run, workspaces)
+            settle_restored(run)
         if run.with_refs:
             list_refs(run, scope)
         if scope.is_whole:

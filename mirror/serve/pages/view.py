@@ -11,9 +11,20 @@ from datasette.utils.asgi import Forbidden, Request, Response
 
 from mirror.queries.caller import Caller
 from mirror.queries.crawl import upstreams
+from mirror.queries.visibility import is_unconfirmed
 from mirror.serve.access import ActorVisitor, is_closed
 from mirror.serve.auth import caller_of
-from mirror.serve.exchange import host_of, mirror_of, number_in, parameters_of, served_of, snapshot
+from mirror.serve.exchange import (
+    RESTORED_SECONDS,
+    UNCONFIRMED,
+    UNTIL_LISTED,
+    host_of,
+    mirror_of,
+    number_in,
+    parameters_of,
+    served_of,
+    snapshot,
+)
 from mirror.serve.middleware import PAGE
 from mirror.serve.pages.urls import SiteLinks, assets
 from mirror.serve.pooled_database import reading_for
@@ -45,6 +56,10 @@ class NotHere(Exception):
     def __init__(self, said: str, query: str = "") -> None:
         super().__init__(said)
         self.query = query
+
+
+class Unconfirmed(Exception):
+    """A copy was restored, and what it calls public is not confirmed yet."""
 
 
 class Visit:
@@ -88,7 +103,10 @@ class Visit:
         """Read in one snapshot, within Datasette's time limit or so many times that."""
         limit = times * self.datasette.setting("sql_time_limit_ms")
         return cast(
-            "Read", await self.database.execute_fn(lambda connection: _in_snapshot(connection, work, limit))
+            "Read",
+            await self.database.execute_fn(
+                lambda connection: _in_snapshot(connection, self.caller, work, limit)
+            ),
         )
 
     async def count(
@@ -102,7 +120,7 @@ class Visit:
         async def count() -> Any:
             with reading_for("count"):
                 return await self.database.execute_fn(
-                    lambda connection: _in_snapshot(connection, work, COUNTING_MS)
+                    lambda connection: _in_snapshot(connection, self.caller, work, COUNTING_MS)
                 )
 
         caller = self.caller
@@ -146,6 +164,9 @@ def page(view: Callable[[Visit], Awaitable[Response]]) -> View:
             response = await view(visit)
         except NotHere as error:
             response = await _problem(datasette, request, 404, "Not here", str(error), query=error.query)
+        except Unconfirmed:
+            response = await _problem(datasette, request, 503, UNCONFIRMED, UNTIL_LISTED)
+            response.headers["Retry-After"] = str(RESTORED_SECONDS)
         except sqlite3.OperationalError as error:
             log.warning("%s: %s", request.path, error)
             said = "That took longer than a page may take. Ask for less, or try again in a moment."
@@ -181,7 +202,12 @@ async def _visit(datasette: "Datasette", request: Request) -> Visit:
 
 
 def _in_snapshot(
-    connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], Read], milliseconds: int
+    connection: sqlite3.Connection,
+    caller: Caller,
+    work: Callable[[sqlite3.Connection], Read],
+    milliseconds: int,
 ) -> Read:
     with snapshot(connection, milliseconds):
+        if is_unconfirmed(connection, caller):
+            raise Unconfirmed
         return work(connection)

@@ -1,0 +1,129 @@
+"""`mirror backup`, `mirror restore`: copies of the file, and the way back from one."""
+
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import click
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mirror.cli.main import configured, errors
+from mirror.config import Config
+from mirror.errors import ConfigError, StoreError
+from mirror.operations import accounts
+from mirror.store.backup import Progress as Told
+from mirror.store.backup import back_up, back_up_dated
+from mirror.store.files import open_reader
+from mirror.store.restore import Restored, Trust
+from mirror.store.restore import restore as put_back
+from mirror.times import utc_now
+from mirror.upstream.budget import GIT_LIMIT
+
+
+@click.command()
+@click.argument("target", metavar="FILE")
+@click.option(
+    "--keep",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="In a folder: remove all but the newest N copies. Default: keep all.",
+)
+@click.pass_context
+def backup(ctx: click.Context, target: str, keep: int | None) -> None:
+    """Copy the mirror, also while a sync writes to it.
+
+    FILE is the copy, which is replaced as a whole; or a folder, which gets a copy with the time in its name.
+    The copy is one state of the mirror, checked, and readable by its owner alone.
+
+    \b
+    Examples:
+        mirror backup /mnt/backup/mirror.db
+        mirror backup /mnt/backup/ --keep 14
+    """
+    mirror, place = Path(configured(ctx).database), Path(target)
+    is_folder = place.is_dir() or target.endswith(os.sep)
+    if keep is not None and not is_folder:
+        raise ConfigError(f"--keep is for a folder, and {target} is none; write it with a slash at its end")
+    with _bar("copying") as told:
+        if is_folder:
+            copy = back_up_dated(mirror, place, utc_now(), keep=keep, progress=told)
+        else:
+            copy = back_up(mirror, place, progress=told)
+    click.echo(f"{copy}: a checked copy, {copy.stat().st_size / 1e6:,.1f} MB")
+
+
+@click.command()
+@click.argument("copy", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--keep-tokens", is_flag=True, help="Keep the copy's tokens valid, instead of revoking all.")
+@click.option(
+    "--keep-public",
+    is_flag=True,
+    help="Show strangers at once what was public then, instead of after a full listing.",
+)
+@click.pass_context
+def restore(ctx: click.Context, copy: Path, keep_tokens: bool, keep_public: bool) -> None:
+    """Put a copy in the place of the mirror, which is kept under another name.
+
+    FILE is a copy that `mirror backup` made. No service and no sync may run meanwhile.
+
+    \b
+    Example:
+        mirror restore /mnt/backup/mirror.db
+    """
+    config = configured(ctx)
+    with _bar("copying") as told:
+        done = put_back(
+            copy,
+            Path(config.database),
+            utc_now(),
+            mode=config.mode,
+            trust=Trust(tokens=keep_tokens, public=keep_public),
+            limits=_limits(config, copy),
+            progress=told,
+        )
+    for line in _told(done, config):
+        click.echo(line)
+
+
+def _limits(config: Config, copy: Path) -> dict[str, int | None]:
+    """Map the accounts of a configuration to their requests an hour."""
+    try:
+        with closing(open_reader(copy, older=True)) as connection:
+            known = dict(accounts(config, connection).values())
+    except (StoreError, sqlite3.Error):  # it is no copy, which `restore` says
+        return {}
+    return {**known, **{f"git-{bucket}": GIT_LIMIT for bucket in known}}
+
+
+def _told(done: Restored, config: Config) -> Iterator[str]:
+    """Yield a line for each thing that was done, and for what is to be done next."""
+    yield f"{config.database}: {done.repositories:,} repositories, as of {done.as_of or 'before any sync'}"
+    if done.kept is not None:
+        yield f"the file before is kept: {done.kept}"
+    if done.revoked:
+        yield f"{done.revoked:,} tokens are revoked; make new ones: mirror token create NAME"
+    if not done.budget_is_known:
+        yield "nobody knows what was asked in the last hour: it counts as spent, and syncs wait"
+    if done.unconfirmed:
+        yield "strangers are told nothing until everything is listed in full: mirror sync"
+    missing = sorted({*done.unconfirmed} - {upstream.name for upstream in config.upstreams})
+    if missing:
+        yield (
+            f"not configured, so never listed: {', '.join(missing)};"
+            " configure them, or restore once more with --keep-public"
+        )
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Told | None]:
+    """Show how much is copied to whoever sits before a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors(), transient=True) as bars:
+        task = bars.add_task(what)
+        yield lambda done, total: bars.update(task, completed=done, total=total)

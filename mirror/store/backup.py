@@ -1,0 +1,190 @@
+"""Copies of a mirror that may be written to meanwhile: one state of it, checked, put in place as a whole."""
+
+import fcntl
+import os
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from mirror.errors import ConfigError, StoreError, StoreLocked
+from mirror.store.files import PRIVATE, explained, open_reader, reading_address
+from mirror.store.migrations import APPLICATION_ID
+
+PAGES = 500
+"""Pages that are copied between two looks at whether to go on: 2 MB."""
+
+Progress = Callable[[int, int], None]
+"""Is told how many pages are copied, and of how many; what it raises ends the copying."""
+
+BESIDE = ("-wal", "-shm", "-journal")
+"""What SQLite keeps beside a file, by the end of its name."""
+
+
+def back_up(mirror: Path, target: Path, *, progress: Progress | None = None) -> Path:
+    """Copy a mirror into the file `target`, which is replaced as a whole, and return that file.
+
+    The copy is one state of the mirror, whatever is written to it meanwhile; it needs no file beside it and
+    is for its owner alone. Raises ConfigError for a target that is no place for a copy, StoreLocked where
+    another process copies to it, StoreError where either file cannot be used; the target is then as it was.
+    """
+    target = _checked(mirror, target)
+    with replacing(target, part=target.with_name(f"{target.name}.part")) as part:
+        copy_checked(mirror, part, target=target, progress=progress)
+    return target
+
+
+def back_up_dated(
+    mirror: Path, folder: Path, now: datetime, *, keep: int | None, progress: Progress | None = None
+) -> Path:
+    """Copy a mirror into a folder, under a name with the time, and return the new file.
+
+    `keep` is how many such copies stay, this one included; None keeps all. Raises what `back_up` raises.
+    """
+    with explained(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    target = _checked(mirror, folder / f"{mirror.stem}-{now:%Y%m%dT%H%M%SZ}.db")
+    with replacing(target, part=folder / f"{mirror.stem}.part") as part:
+        copy_checked(mirror, part, target=target, progress=progress)
+        older = [one for one in dated_copies(mirror, folder) if one != target]
+    for one in older[: max(0, len(older) + 1 - keep)] if keep is not None else ():
+        with explained(one):
+            one.unlink(missing_ok=True)
+    return target
+
+
+def dated_copies(mirror: Path, folder: Path) -> list[Path]:
+    """List the dated copies of a mirror in a folder, oldest first."""
+    name = re.compile(rf"{re.escape(mirror.stem)}-\d{{8}}T\d{{6}}Z\.db")
+    with suppress(OSError):
+        return sorted(one for one in folder.iterdir() if name.fullmatch(one.name))
+    return []
+
+
+def _checked(mirror: Path, target: Path) -> Path:
+    """Return the file that a path leads to, if a copy may take its place; raises ConfigError."""
+    real, ours = Path(os.path.realpath(target)), Path(os.path.realpath(mirror))
+    taken = {ours, *(ours.with_name(f"{ours.name}{end}") for end in (*BESIDE, ".lock", ".service"))}
+    if real in taken or (real.exists() and ours.exists() and real.samefile(ours)):
+        raise ConfigError(f"{target}: is the mirror itself; give another file")
+    if real.exists() and not real.is_file():
+        raise ConfigError(f"{target}: no regular file; give a file or a folder")
+    with explained(target):
+        head = _head(real)
+    if head and not _is_copy(head):
+        raise ConfigError(f"{target}: exists, and is no copy of a mirror; give another name, or remove it")
+    return real
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(100)
+    except FileNotFoundError:
+        return b""
+
+
+def _is_copy(head: bytes) -> bool:
+    """Tell by the header of a file whether it is a mirror that nobody writes to: those are in WAL mode."""
+    number = int.from_bytes(head[68:72], "big")
+    return head.startswith(b"SQLite format 3\0") and number == APPLICATION_ID and head[18] != 2
+
+
+def copy_checked(source: Path, part: Path, *, target: Path, progress: Progress | None = None) -> None:
+    """Copy one state of a mirror into an empty file, and check the copy; errors name the `target`.
+
+    Raises StoreError, also for a mirror with faults, which no copy should replace a good one with.
+    """
+    with closing(open_reader(source, older=True)) as reading:
+        with explained(source):
+            reading.execute("BEGIN")  # as long as it lasts, all steps of the copying see one state
+            reading.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        with explained(target), closing(sqlite3.connect(part, isolation_level=None)) as copy:
+            for setting in ("journal_mode = OFF", "synchronous = OFF"):  # it is put on the disk at the end
+                copy.execute(f"PRAGMA {setting}")
+            reading.backup(copy, pages=PAGES, progress=_told(progress))
+            copy.execute("PRAGMA journal_mode = DELETE")
+    with explained(target), closing(sqlite3.connect(reading_address(part), uri=True)) as copy:
+        faults = [row[0] for row in copy.execute("PRAGMA integrity_check(1)") if row[0] != "ok"]
+        dangling = copy.execute("PRAGMA foreign_key_check").fetchmany(1)
+        faults += [f"{table}, row {row}: no such {parent}" for table, row, parent, _ in dangling]
+    if faults:
+        raise StoreError(f"{source}: has faults, and was not copied: {faults[0]}; see: mirror verify")
+
+
+def _told(progress: Progress | None) -> Callable[[int, int, int], None]:
+    """Return what SQLite calls; called even without anybody to tell, so that Ctrl-C is heard meanwhile."""
+
+    def told(_: int, remaining: int, total: int) -> None:
+        if progress is not None:
+            progress(total - remaining, total)
+
+    return told
+
+
+@contextmanager
+def replacing(target: Path, *, part: Path, mode: int = PRIVATE) -> Iterator[Path]:
+    """Give an empty file to fill, which replaces `target` where the block ends well, and else is removed.
+
+    `part` is in the folder of the target. What a killed process left under that name is begun anew. Raises
+    StoreLocked where another process fills it, StoreError where the folder cannot be written to.
+    """
+    with explained(target):
+        descriptor = _claimed(part, mode)
+    try:
+        yield part
+        with explained(target):
+            _put_on_disk(part)
+            part.replace(target)
+            sync_folder(target.parent)
+    finally:
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(descriptor), part.stat()):
+                _remove(part)
+        os.close(descriptor)
+
+
+def _claimed(part: Path, mode: int) -> int:
+    """Create or take over a part, empty it, and lock it against other processes."""
+    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        _lock(descriptor, part)
+        for end in BESIDE:
+            part.with_name(f"{part.name}{end}").unlink(missing_ok=True)
+        os.ftruncate(descriptor, 0)
+        os.fchmod(descriptor, mode)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _lock(descriptor: int, part: Path) -> None:
+    """Lock a part; raises StoreLocked, also where the process before has just given it its final name."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_there = os.path.samestat(os.fstat(descriptor), part.stat())
+    except (BlockingIOError, FileNotFoundError):
+        is_there = False
+    if not is_there:
+        raise StoreLocked(f"{part}: another process is writing it; try again when it is done")
+
+
+def _remove(part: Path) -> None:
+    for path in (part, *(part.with_name(f"{part.name}{end}") for end in BESIDE)):
+        path.unlink(missing_ok=True)
+
+
+def _put_on_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk."""
+    _put_on_disk(folder)

@@ -1,0 +1,236 @@
+"""Put a copy in the place of a mirror, and mark what the copy cannot know.
+
+Since it was taken, requests were sent, tokens were revoked and repositories were made private. So the budget
+of the hour counts as spent unless the replaced file tells what was sent, tokens are revoked, and strangers
+are told nothing until a full listing has shown what is public still (`mirror.sync.publicity`).
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from mirror.errors import ConfigError, StoreError, StoreLocked
+from mirror.store import tokens
+from mirror.store.backup import BESIDE, Progress, copy_checked, replacing, sync_folder
+from mirror.store.cursors import Cursors
+from mirror.store.database import Store
+from mirror.store.files import explained, one_at_a_time, open_reader
+from mirror.store.ledger import count_all_as_spent, take_over
+from mirror.store.lock import beside, service_runs, sync_lock
+from mirror.times import to_text
+
+PENDING_BYTE = 0x40000000
+LOCK_BYTES = 512
+"""The bytes of a file that SQLite locks: whoever has the file open holds some of them."""
+
+
+class Restored(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done: where the replaced file is now, and what was marked.
+
+    - `kept`: None where there was no file.
+    - `repositories`: how many the copy holds; `as_of`: when its last run began, None before the first.
+    - `revoked`: how many tokens were revoked.
+    - `budget_is_known`: whether the replaced file told what was sent in the last hour.
+    - `unconfirmed`: the upstreams that are to be listed in full before strangers are told anything.
+    """
+
+    kept: Path | None
+    repositories: int
+    as_of: str | None
+    revoked: int
+    budget_is_known: bool
+    unconfirmed: tuple[str, ...]
+
+
+class Trust(msgspec.Struct, frozen=True, kw_only=True):
+    """What is believed of a copy: that its tokens are valid still, and its public repositories public."""
+
+    tokens: bool = False
+    public: bool = False
+
+
+def restore(
+    copy: Path,
+    mirror: Path,
+    now: datetime,
+    *,
+    mode: int,
+    trust: Trust,
+    limits: Mapping[str, int | None],
+    progress: Progress | None = None,
+) -> Restored:
+    """Put a copy in the place of a mirror; the file that was there is kept under another name.
+
+    `mode` is that of the new file where there was none; `limits` maps the accounts of the configuration to
+    their requests an hour, None for no limit. Raises ConfigError where both are one file, StoreLocked where a
+    process syncs, serves or reads the mirror, StoreError for a copy that is none, has faults or is newer than
+    this program. Killed at any moment, it leaves the old file or the new one.
+    """
+    _refuse_unfit(copy, mirror)
+    mirror = Path(os.path.realpath(mirror))
+    if service_runs(mirror) is not False:
+        raise StoreLocked(f"{mirror}: a service runs on it; stop it first")
+    with sync_lock(mirror, mode):
+        part, kept = beside(mirror, ".restoring"), _kept_name(mirror, now)
+        # What the stack holds ends last, when the copy is in its place.
+        with ExitStack() as alone, replacing(mirror, part=part, mode=_mode_of(mirror, mode)):
+            copy_checked(copy, part, target=mirror, progress=progress)
+            restored = _marked(part, mirror, now, trust, limits)
+            _give(part, mirror)
+            alone.enter_context(one_at_a_time(mirror.parent))
+            alone.enter_context(_nobody_else(mirror))
+            _keep(mirror, kept)
+    return msgspec.structs.replace(restored, kept=kept if kept.exists() else None)
+
+
+def _refuse_unfit(copy: Path, mirror: Path) -> None:
+    """Raise ConfigError for what can be no copy of another file."""
+    if copy.is_dir():
+        raise ConfigError(f"{copy}: a folder; give one of the copies in it")
+    if not copy.exists():
+        raise ConfigError(f"{copy}: no such file; give a copy that `mirror backup` made")
+    if mirror.exists() and copy.samefile(mirror):
+        raise ConfigError(f"{copy}: is the mirror itself; give a copy of it")
+
+
+def _mode_of(mirror: Path, mode: int) -> int:
+    """Return the mode of the file that is replaced, or `mode` where there is none."""
+    try:
+        return mirror.stat().st_mode & 0o777
+    except OSError:
+        return mode
+
+
+def _marked(
+    part: Path, mirror: Path, now: datetime, trust: Trust, limits: Mapping[str, int | None]
+) -> Restored:
+    """Bring the copy up to this version, and write into it what it cannot know."""
+    at = to_text(now)
+    with Store(part) as store, store.transaction() as connection:
+        is_known = _take_over(connection, mirror)
+        if not is_known:
+            count_all_as_spent(connection, limits, now)
+        revoked = 0 if trust.tokens else tokens.revoke_all(connection, at=at)
+        upstreams = dict(connection.execute("SELECT id, name FROM upstreams ORDER BY id").fetchall())
+        if not trust.public:
+            for upstream_id in upstreams:
+                Cursors(connection, upstream_id).await_listing(at=at)
+        restored = Restored(
+            kept=None,
+            repositories=store.value("SELECT count(*) FROM repositories WHERE deleted_at IS NULL"),
+            as_of=store.value("SELECT max(started_at) FROM sync_runs"),
+            revoked=revoked,
+            budget_is_known=is_known,
+            unconfirmed=() if trust.public else tuple(upstreams.values()),
+        )
+    with closing(sqlite3.connect(part)) as connection, explained(mirror):
+        connection.execute("PRAGMA journal_mode = DELETE")
+    return restored
+
+
+def _take_over(connection: sqlite3.Connection, mirror: Path) -> bool:
+    """Take over what the replaced file knows of the last hours' requests, and of tokens that were revoked.
+
+    Return whether that file has gone on from where the copy ends, so that it knows of each request.
+    """
+    if not mirror.exists():
+        return False
+    last = connection.execute("SELECT id, started_at FROM sync_runs ORDER BY id DESC LIMIT 1").fetchone()
+    try:
+        with closing(open_reader(mirror)) as old:
+            old.row_factory = None
+            goes_on = old.execute("SELECT 1 FROM sync_runs WHERE id = ? AND started_at = ?", last or (0, ""))
+            if goes_on.fetchone() is None:
+                return False
+            take_over(connection, old)
+            tokens.revoke_like(connection, old)
+    except (StoreError, sqlite3.Error, UnicodeDecodeError):  # damaged: a reason to restore a copy
+        return False
+    return True
+
+
+def _give(part: Path, mirror: Path) -> None:
+    """Let the owner of the file before, or of the folder, own the new one: root restores for a service."""
+    if os.geteuid() == 0:
+        model = (mirror if mirror.exists() else mirror.parent).stat()
+        with suppress(OSError):
+            os.chown(part, model.st_uid, model.st_gid)
+
+
+def _kept_name(mirror: Path, now: datetime) -> Path:
+    """Return a name, not taken yet, for the file that is replaced."""
+    name, number = f"{mirror.name}.before-{now:%Y%m%dT%H%M%SZ}", 1
+    while mirror.with_name(name).exists():
+        number += 1
+        name = f"{mirror.name}.before-{now:%Y%m%dT%H%M%SZ}-{number}"
+    return mirror.with_name(name)
+
+
+@contextmanager
+def _nobody_else(mirror: Path) -> Iterator[None]:
+    """Keep all other programs from opening a file; raises StoreLocked where one has it open.
+
+    A file that is damaged cannot be asked for that by SQL, so its locks are tried one level below.
+    """
+    if not mirror.exists():
+        yield
+        return
+    _without_journal(mirror)
+    with explained(mirror):
+        descriptor = os.open(mirror, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, LOCK_BYTES, PENDING_BYTE)
+        except (BlockingIOError, PermissionError):
+            raise StoreLocked(f"{mirror}: {_IN_USE}") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _without_journal(mirror: Path) -> None:
+    """Bring what is in the journal into the file itself, which needs it for itself alone."""
+    try:
+        with closing(sqlite3.connect(mirror, timeout=1.0)) as connection:
+            connection.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise StoreLocked(f"{mirror}: {_IN_USE}") from None
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
+        pass  # it is damaged, and kept as it is
+
+
+_IN_USE = "another program has it open: a server, a shell, a replicator; stop it first"
+
+
+def _keep(mirror: Path, kept: Path) -> None:
+    """Give the file that is replaced a second name, and take away the journal that only it may be read with.
+
+    A journal is left where the file is damaged: SQLite would read the new file with it.
+    """
+    if not mirror.exists():
+        _drop_journals(mirror)
+        return
+    try:
+        os.link(mirror, kept)
+        journal = mirror.with_name(f"{mirror.name}-wal")
+        if journal.exists() and journal.stat().st_size:
+            os.link(journal, kept.with_name(f"{kept.name}-wal"))
+    except OSError as error:
+        raise StoreError(
+            f"{mirror}: cannot be given a second name ({error.strerror}); move it away, and restore again"
+        ) from error
+    sync_folder(mirror.parent)
+    _drop_journals(mirror)
+
+
+def _drop_journals(mirror: Path) -> None:
+    with explained(mirror):
+        for end in BESIDE:
+            mirror.with_name(f"{mirror.name}{end}").unlink(missing_ok=True)
