@@ -7,9 +7,10 @@ from pathlib import Path
 from sqlite_utils import Database
 
 from mirror.search.index import rebuild_index
-from mirror.store import migrations as schema
+from mirror.store import schema
+from mirror.store.migrations import migrations
 
-MIGRATIONS = [migration.name for migration in schema.migrations.pending(Database(memory=True))]
+MIGRATIONS = [migration.name for migration in migrations.pending(Database(memory=True))]
 """The names of all migrations, oldest first."""
 
 DUMPS = sorted((Path(__file__).parent / "older").glob("*.sql"))
@@ -22,9 +23,9 @@ def older(path: Path, up_to: str) -> None:
     db = Database(connection, execute_plugins=False)
     at = MIGRATIONS.index(up_to) + 1
     if at < len(MIGRATIONS):
-        schema.migrations.apply(db, stop_before=MIGRATIONS[at])
+        migrations.apply(db, stop_before=MIGRATIONS[at])
     else:
-        schema.migrations.apply(db)
+        migrations.apply(db)
     connection.executescript(
         """INSERT INTO upstreams (id, name, kind, url) VALUES (1, 'cloud', 'cloud', 'https://bitbucket.example');
         INSERT INTO users (id, upstream_id, uuid, username, kind, first_seen_at, last_seen_at)

@@ -19,7 +19,7 @@ from mirror.queries.status import read_status
 from mirror.search import search
 from mirror.store import Store
 from mirror.store.files import damage_explained, open_reader
-from mirror.store.migrations import VERSION
+from mirror.store.schema import VERSION
 from mirror.times import utc_now
 
 READING = (["search", "tool"], ["show", "ws/tool-1"], ["changes"], ["status"], ["token", "list"])

@@ -10,8 +10,7 @@ from search_oracle import naive
 from mirror.errors import StoreError
 from mirror.search import search
 from mirror.search.index import check_index
-from mirror.store import Store
-from mirror.store import migrations as schema
+from mirror.store import Store, schema
 from mirror.store.changes import CLOSED
 from mirror.store.files import open_reader
 
@@ -51,3 +50,8 @@ def test_what_was_made_public_before_is_hidden(tmp_path: Path) -> None:
     with Store(path) as store:
         found = store.rows("SELECT id, public_from, refs_stale FROM repositories WHERE id IN (1, 2, 4)")
     assert found == [(1, CLOSED, 1), (2, 4, 0), (4, 0, 0)]
+
+
+def test_the_version_counts_the_migrations() -> None:
+    """Readers take it from `schema.py`, without the migrations."""
+    assert len(MIGRATIONS) == schema.VERSION

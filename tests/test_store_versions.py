@@ -13,9 +13,9 @@ from mirror.queries.caller import OPERATOR
 from mirror.queries.repositories import repository_details
 from mirror.search import search
 from mirror.store import Store
-from mirror.store import migrations as schema
 from mirror.store.files import open_reader
 from mirror.store.integrity import check_file
+from mirror.store.migrations import migrations
 
 
 def objects(path: Path) -> list[Any]:
@@ -50,8 +50,6 @@ def test_a_file_whose_migration_failed_half_way_is_brought_up_to_date(tmp_path: 
     path = tmp_path / "mirror.db"
     restored(path, (DUMPS[0].parent / "06.sql").read_text("utf-8"))
     with closing(sqlite3.connect(path)) as connection:
-        schema.migrations.apply(
-            Database(connection, execute_plugins=False), stop_before="m011_pending_in_full"
-        )
+        migrations.apply(Database(connection, execute_plugins=False), stop_before="m011_pending_in_full")
     Store(path).close()
     assert check_file(path, repair=False) == []

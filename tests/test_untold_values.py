@@ -13,7 +13,7 @@ from older_files import MIGRATIONS
 from sqlite_utils import Database
 
 from mirror.model import Ref
-from mirror.store import migrations as schema
+from mirror.store.migrations import migrations
 from mirror.upstream import api1_decode, datacenter_decode
 
 BARE = repository(
@@ -132,7 +132,7 @@ def test_what_an_older_version_took_for_accounts_is_mended(tmp_path: Path) -> No
     """Names repeated from the author line, of API 1.0 alone, and of whole names alone."""
     connection = sqlite3.connect(tmp_path / "mirror.db")
     db = Database(connection, execute_plugins=False)
-    schema.migrations.apply(db, stop_before=next(name for name in MIGRATIONS if "authors_without" in name))
+    migrations.apply(db, stop_before=next(name for name in MIGRATIONS if "authors_without" in name))
     connection.executescript(
         """INSERT INTO upstreams (id, name, kind, url)
             VALUES (1, 'old', 'legacy', ''), (2, 'new', 'cloud', '');
@@ -153,7 +153,7 @@ def test_what_an_older_version_took_for_accounts_is_mended(tmp_path: Path) -> No
             (2, "e", "Jane <j@x>", "Jane"),
         ],
     )
-    schema.migrations.apply(db)
+    migrations.apply(db)
     names = connection.execute("SELECT target_author_name FROM tags ORDER BY name").fetchall()
     assert [name for (name,) in names] == [None, None, "jdoe", "J_ne", "Jane"]
     connection.close()

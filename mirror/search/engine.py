@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from mirror.search.fuzzy import nearest_name
 from mirror.search.index.format import SHORTEST_LISTED, unpack_best
 from mirror.search.index.reader import IndexReader, Leaf, Node
 from mirror.search.names import BOUNDARY, EXACT, PREFIX, SUBSTRING
@@ -54,6 +53,9 @@ class QueryEngine:
         """Return an engine for the query that was probably meant; None if no name is near enough."""
         if not self.query.is_encodable:
             return None
+        # Most queries match something, and this import takes longer than they do.
+        from mirror.search.fuzzy import nearest_name  # noqa: PLC0415
+
         name = nearest_name(
             self.connection, self.index, self.query.part, self.query.collections, self.conditions
         )

@@ -23,7 +23,7 @@ from mirror.serve.pooled_database import PooledDatabase, ReadKind
 from mirror.serve.sql_access import Reach, functions_of, restrict
 from mirror.serve.sql_limits import BoundedConnection
 from mirror.store.files import is_read_as_it_is, reading_address, schema_version
-from mirror.store.migrations import APPLICATION_ID, VERSION
+from mirror.store.schema import APPLICATION_ID, VERSION
 
 if TYPE_CHECKING:
     from datasette.app import Datasette

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeAlias, TypeVar, overload
 
-from sqlite_utils import Database
-
 from mirror.model import Owner, Repository
 from mirror.search.index import flush_step, rebuild_index, update_after_page
 from mirror.store.changes import Change, close
@@ -31,7 +29,6 @@ class Store:
     def __init__(self, path: Path, mode: int = PRIVATE) -> None:
         self.path = path
         self.connection = open_writer(path, mode)
-        self.db = Database(self.connection, execute_plugins=False)
         self._turn = threading.RLock()
 
     def __enter__(self) -> Self:

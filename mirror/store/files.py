@@ -10,10 +10,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from sqlite_utils import Database
-
 from mirror.errors import MirrorError, StoreError
-from mirror.store import migrations as schema
+from mirror.store import schema
 
 BUSY_SECONDS = 30
 
@@ -155,7 +153,7 @@ def schema_version(connection: sqlite3.Connection) -> int | None:
     if number == schema.APPLICATION_ID and version:
         return version
     listed = connection.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone()
-    applied = connection.execute(_APPLIED, (schema.migrations.name,)).fetchone()[0] if listed else 0
+    applied = connection.execute(_APPLIED, (schema.MIGRATIONS,)).fetchone()[0] if listed else 0
     return applied if applied or number == schema.APPLICATION_ID else None
 
 
@@ -188,11 +186,16 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version == schema.VERSION and _is_marked(connection):
         return
+    # Most files are up to date, and this import takes longer than a search.
+    from sqlite_utils import Database  # noqa: PLC0415
+
+    from mirror.store.migrations import migrations  # noqa: PLC0415
+
     database = Database(connection, execute_plugins=False)
     try:
         with database.atomic():
             connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
-            schema.migrations.apply(database)
+            migrations.apply(database)
             connection.execute(_INDEX_OF_MIGRATIONS)
             connection.execute(f"PRAGMA user_version = {schema.VERSION}")
     except sqlite3.DatabaseError as error:

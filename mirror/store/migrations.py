@@ -1,15 +1,15 @@
 """The tables, as numbered migrations: what SQL users may rely on, and how an older file is brought up to it.
 
 Names of tables and columns are a contract. A migration that has been released is never edited; a change is
-a new one below it. `PRAGMA user_version` counts them, so that a file from a newer program is recognised.
+a new one below it, and counted in `schema.py`, so that a file from a newer program is recognised.
 """
 
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
-APPLICATION_ID = 0x4D495252  # "MIRR", so that another program's file is never mistaken for a mirror
+from mirror.store.schema import MIGRATIONS
 
-migrations = Migrations("bitbucket-mirror")
+migrations = Migrations(MIGRATIONS)
 
 
 @migrations()
@@ -609,15 +609,3 @@ def _drop_search_tables(db: Database) -> None:
         )
         for row in list(found):
             db.execute(f"DROP {kind} {row['name']}")
-
-
-def _version() -> int:
-    db = Database(memory=True)
-    try:
-        return len(migrations.pending(db))
-    finally:
-        db.close()
-
-
-VERSION = _version()
-"""How many migrations there are: `PRAGMA user_version` of an up-to-date file."""
