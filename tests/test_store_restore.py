@@ -23,9 +23,9 @@ from mirror.store.backup import back_up
 from mirror.store.cursors import Cursors, awaits_listing
 from mirror.store.ledger import RequestLedger
 from mirror.store.lock import service_mark, sync_lock
-from mirror.store.migrations import VERSION
 from mirror.store.restore import Restored, Trust, restore
 from mirror.store.runs import start_run
+from mirror.store.schema import VERSION
 
 NOW = datetime(2026, 11, 29, 6, 30, tzinfo=UTC)
 DOUBT = Trust()

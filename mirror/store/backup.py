@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mirror.errors import ConfigError, StoreError, StoreLocked
 from mirror.store.files import PRIVATE, explained, open_reader, reading_address
-from mirror.store.migrations import APPLICATION_ID
+from mirror.store.schema import APPLICATION_ID
 
 PAGES = 500
 """Pages that are copied between two looks at whether to go on: 2 MB."""
