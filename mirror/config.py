@@ -209,6 +209,9 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             examples=["https://code.example.com/mirror"],
         ),
     ] = ""
+    redirect_unmirrored: Annotated[
+        bool, Meta(description="Send GET for what is not mirrored to the upstream (307) instead of 501.")
+    ] = False
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -108,7 +108,7 @@ def test_every_method_is_answered_without_a_redirect(world: World, path: str) ->
 @pytest.mark.parametrize(
     "path",
     ["users//", "users/", "users", "", "/", "nothing", "repositories/a/b/c", "repositories//x", "users/a/b",
-     "repositories/jespern/django-piston/tags/0.2.1", "repositories/jespern/%2e%2e%2fx", "user/x/y"],
+     "repositories/jespern/%2e%2e%2fx"],
 )  # fmt: skip
 def test_what_is_no_address_of_1_0_is_404_in_json(world: World, path: str) -> None:
     """Never a page of Datasette's, never a redirect."""
@@ -261,8 +261,7 @@ def test_main_branch_and_forks_and_followers(world: World) -> None:
     assert (forks["count"], forks["forks"][0]["owner"]) == (2, "dchambers")
     followers = world.get("repositories/jespern/django-piston/followers")
     assert (followers["count"], len(followers["followers"])) == (173, 2)
-    counted = world.get("repositories/ubernostrum/django-registration/followers")
-    assert counted == {"count": 159, "followers": None}
+    assert world.status("repositories/ubernostrum/django-registration/followers") == 501
     assert world.status("repositories/dchambers/django-piston/followers") == 501
     assert world.status("users/jespern/followers") == 501
     assert world.status("users/nobody/followers") == 404

@@ -124,7 +124,10 @@ def test_refs_that_are_not_mirrored_are_501(tmp_path: Path, path: str) -> None:
     served = client_of(fill(tmp_path / "mirror.db", "none").store.path)
     answer = served.get("/" + path.format("jespern/unread"))
     assert answer.status_code == 501
-    assert answer.json()["error"]["message"] == "This mirror holds no branches and tags"
+    error = answer.json()["error"]
+    address = f"https://api.example.com/2.0/{path.format('jespern/unread').partition('/')[2]}"
+    assert error["message"] == f"This mirror holds no branches and tags; ask {address}"
+    assert error["data"] == {"upstream": address}
     assert "retry-after" not in answer.headers
     assert served.get("/" + path.format("jespern/read")).status_code == 200
 

@@ -21,6 +21,7 @@ class FileState(msgspec.Struct):
     version: int
     counts: dict[tuple[str, str], int] = {}
     accounts: dict[int, Any] = {}
+    upstreams: dict[int, Any] = {}
 
 
 class _Memory(threading.local):

@@ -1,5 +1,6 @@
 """Branches and tags, and whether they were read at all."""
 
+import re
 import sqlite3
 
 import msgspec
@@ -84,6 +85,31 @@ def ref_named(connection: sqlite3.Connection, kind: RefKind, repository_id: int,
     """Find a branch or a tag by its whole name."""
     sql = f"{select_refs(kind)} AND name = :name"
     return next(iter(fetch_as(RefRow, connection, sql, {"repository": repository_id, "name": name})), None)
+
+
+class Ambiguous(msgspec.Struct, frozen=True):
+    """Several commits begin with a short hash."""
+
+
+_HASH = re.compile(r"[0-9a-f]{4,64}", re.IGNORECASE)
+
+
+def ref_of_commit(
+    connection: sqlite3.Connection, repository_id: int, revision: str
+) -> RefRow | Ambiguous | None:
+    """Find a ref whose commit a revision names: its hash, four digits or more of it, or a ref's name."""
+    found = list[RefRow]()
+    if _HASH.fullmatch(revision):
+        sql = f"""SELECT * FROM ({select_refs(*KINDS)})
+            WHERE substr(target_hash, 1, length(:start)) = :start ORDER BY kind, name"""
+        values = {"repository": repository_id, "start": revision.lower()}
+        found = fetch_as(RefRow, connection, sql, values)
+    if len({row.target_hash for row in found}) > 1:
+        return Ambiguous()
+    if found:
+        return found[0]
+    named = (ref_named(connection, kind, repository_id, revision) for kind in KINDS)
+    return next((row for row in named if row is not None), None)
 
 
 def newest_tag(connection: sqlite3.Connection, repository_id: int) -> RefRow | None:

@@ -19,7 +19,7 @@ from mirror.queries.rows import RefRow, Values
 from mirror.queries.visibility import IS_OWN_ID, is_own, visible, visible_project
 
 _RANK = "CASE m.permission WHEN 'owner' THEN 3 WHEN 'collaborator' THEN 2 ELSE 1 END"
-_IN_WORKSPACE = f"""(SELECT CASE max({_RANK}) WHEN 3 THEN 'admin' WHEN 2 THEN 'write' ELSE 'read' END
+_IN_WORKSPACE = f"""(SELECT CASE max({_RANK}) WHEN 3 THEN 'admin' WHEN 2 THEN 'write' WHEN 1 THEN 'read' END
     FROM members m WHERE m.workspace_id = r.owner_id AND m.user_id {IS_OWN_ID})"""
 
 REPOSITORY_PERMISSION = f"CASE WHEN r.owner_id {IS_OWN_ID} THEN 'admin' ELSE {_IN_WORKSPACE} END"
@@ -29,8 +29,21 @@ WORKSPACE_PERMISSION = f"""CASE WHEN u.id {IS_OWN_ID} THEN 'owner' ELSE (SELECT 
     WHERE m.workspace_id = u.id AND m.user_id {IS_OWN_ID} ORDER BY {_RANK} DESC LIMIT 1) END"""
 """What a caller is in a workspace."""
 
-ADMINISTERS = f"coalesce(({WORKSPACE_PERMISSION}) = 'owner', 0)"
-"""Whether a caller administers a workspace."""
+
+def has_all_roles(caller: Caller) -> bool:
+    """Tell whether a caller has every role: a token that speaks for no user is the whole mirror's."""
+    return caller.sees_all and not caller.user_ids
+
+
+def workspace_permission(caller: Caller) -> str:
+    """Return what a caller is in a workspace."""
+    return "'owner'" if has_all_roles(caller) else WORKSPACE_PERMISSION
+
+
+def administers(caller: Caller) -> str:
+    """Return whether a caller administers a workspace."""
+    return f"coalesce(({workspace_permission(caller)}) = 'owner', 0)"
+
 
 _IS_NAMESPACE = "u.is_owner AND u.deleted_at IS NULL AND u.username IS NOT NULL"
 
@@ -91,7 +104,7 @@ def _owned_by(owners: Sequence[int]) -> str:
 
 def _has_role(caller: Caller, role: str) -> str:
     """Return the condition under which a caller has a role; a token that speaks for nobody has them all."""
-    if caller.sees_all and not caller.user_ids:
+    if has_all_roles(caller):
         return "1"
     if role == "owner":
         return f"r.owner_id {IS_OWN_ID}"
@@ -99,13 +112,14 @@ def _has_role(caller: Caller, role: str) -> str:
     return f"{REPOSITORY_PERMISSION} IN ({_quoted(wanted[role])})"
 
 
-def own_repositories(caller: Caller) -> Source:
+def own_repositories(caller: Caller, workspaces: Sequence[int] | None = None) -> Source:
     """List the ids of what the caller owns, or a workspace they belong to, each with the permission."""
+    narrowed = "" if workspaces is None else " AND r.owner_id IN (SELECT value FROM json_each(:workspaces))"
     return Source(
         columns=f"r.id, {REPOSITORY_PERMISSION}",
         table="repositories r",
-        where=f"r.deleted_at IS NULL AND {is_own('r')}",
-        values=caller.values,
+        where=f"r.deleted_at IS NULL AND {is_own('r')}{narrowed}",
+        values={**caller.values, "workspaces": json.dumps(workspaces)},
         keys=("r.id",),
     )
 
@@ -118,20 +132,27 @@ def workspaces(caller: Caller, role: str | None = None) -> Source:
             f"""(u.id {IS_OWN_ID} OR EXISTS (SELECT 1 FROM repositories r
                 WHERE r.owner_id = u.id AND r.deleted_at IS NULL AND {visible(caller, "r")}))"""
         )
-    if role is not None and not (caller.sees_all and not caller.user_ids):
+    if role is not None and not has_all_roles(caller):
         wanted = {"owner": ("owner",), "collaborator": ("owner", "collaborator")}.get(role)
         narrowed.append(_belongs(f"AND m.permission IN ({_quoted(wanted)})" if wanted else ""))
     return _accounts(caller, narrowed)
 
 
-def own_workspaces(caller: Caller, *, administrator: bool | None = None) -> Source:
-    """List the namespaces that the caller may work in, with their permission there; a token may in all."""
+def own_workspaces(
+    caller: Caller, *, administrator: bool | None = None, among: Sequence[int] | None = None
+) -> Source:
+    """List the namespaces that the caller may work in, with their permission there; `among` some rows alone.
+
+    A token that speaks for no user may work in all of them.
+    """
     narrowed = [_IS_NAMESPACE]
-    if not caller.sees_all:
+    if not has_all_roles(caller):
         narrowed.append(_belongs())
     if administrator is not None:
-        narrowed.append(f"{ADMINISTERS} = {int(administrator)}")
-    return _accounts(caller, narrowed, f", {WORKSPACE_PERMISSION}")
+        narrowed.append(f"{administers(caller)} = {int(administrator)}")
+    if among is not None:
+        narrowed.append(f"u.id IN ({', '.join(map(str, among))})")
+    return _accounts(caller, narrowed, f", {workspace_permission(caller)}")
 
 
 def _belongs(limited: str = "") -> str:

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from datasette.utils.asgi import Request, Response
 
 from mirror.queries.caller import Caller
+from mirror.queries.upstreams import Upstreams, upstreams_of
 from mirror.serve.auth import (
     NO_CREDENTIALS,
     NotAccepted,
@@ -35,16 +36,20 @@ from mirror.serve.exchange import (
     snapshot,
     unread,
 )
+from mirror.serve.unmirrored import NotMirrored
 from mirror.serve.writer import WriteAccess, admitted_writer
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
     from datasette.database import Database
 
+    from mirror.serve.database import GuardedDatabase
+
 LONGEST_PATH = 2000
 
 Names = tuple[str, ...]
 Parameters = Mapping[str, str]
+Reader = Callable[[sqlite3.Connection, Any], Answer]
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +78,15 @@ class Api(NamedTuple):
     :param slow_formats: values of the parameter `format` that are slow to render.
     :param jsonp: whether `callback` makes the answer a script. Logins by cookie are then ignored.
     :param headers: headers of every answer.
+    :param version: the name of the API in addresses.
+    :param unmirrored: returns a function for an address whose answer the mirror does not hold, which raises
+        404 where the caller may not know of what it is about, else NotMirrored; None for unknown addresses.
     """
 
     pattern: str
     route: Callable[[Sequence[str]], tuple[Names, Names]]
     request: Callable[["Datasette", Request, ApiRequest], ApiRequest]
-    readers: Mapping[Names, Callable[[sqlite3.Connection, Any], Answer]]
+    readers: Mapping[Names, Reader]
     writers: Mapping[Names, Mapping[str, Any]]
     write: Callable[[Any, Writing], Awaitable[Answer]]
     missing: ApiError
@@ -87,6 +95,8 @@ class Api(NamedTuple):
     slow_formats: Collection[str] = ()
     jsonp: bool = False
     headers: Mapping[str, str] = {}
+    version: str = ""
+    unmirrored: Callable[[Names], Reader | None] = lambda _: None
 
     async def view(self, datasette: "Datasette", request: Request) -> Response:
         """Answer a request with any method."""
@@ -98,6 +108,9 @@ async def answer(api: Api, datasette: "Datasette", request: Request) -> Response
     parameters = parameters_of(request)
     try:
         found = await _answered(api, datasette, request, parameters)
+    except NotMirrored as error:
+        redirects = served_of(request).config.redirect_unmirrored and request.method in ("GET", "HEAD")
+        found = error.redirect() if redirects else error.answer()
     except ApiError as error:
         found = error.answer()
     except NotAccepted:
@@ -127,6 +140,10 @@ async def _answered(api: Api, datasette: "Datasette", request: Request, paramete
         raise ApiError(404, "No mirror is attached")
     pattern, names = _route(api, request, parameters)
     reader, writers = api.readers.get(pattern), api.writers.get(pattern, {})
+    unmirrored = api.unmirrored(pattern) if reader is None and not writers else None
+    if unmirrored is not None and request.method != "OPTIONS":
+        return await _read(api, datasette, request, parameters, unmirrored, names)
+    reader = reader or unmirrored
     if reader is None and not writers:
         raise api.missing
     writable = server.config.writes and server.writer is not None
@@ -136,16 +153,20 @@ async def _answered(api: Api, datasette: "Datasette", request: Request, paramete
         return Answer(headers={"Allow": ", ".join(methods)})
     if method not in methods:
         raise _method_not_allowed(methods, read_only=method in writers)
-    given = credentials_of(request, parameters)
-
-    def asked_by(caller: Caller) -> ApiRequest:
-        return api.request(
-            datasette, request, ApiRequest(method=method, names=names, parameters=parameters, caller=caller)
-        )
-
     if reader is None or method in writers:
-        caller, access = await admitted_writer(server, database, given)
-        return await api.write(writers[method], Writing(access, request, database, asked_by(caller)))
+        caller, access = await admitted_writer(server, database, credentials_of(request, parameters))
+        known = cast("Upstreams", await database.execute_fn(upstreams_of))
+        asked = _asked(api, datasette, request, parameters, names, caller, known)
+        return await api.write(writers[method], Writing(access, request, database, asked))
+    return await _read(api, datasette, request, parameters, reader, names)
+
+
+async def _read(
+    api: Api, datasette: "Datasette", request: Request, parameters: Parameters, reader: Reader, names: Names
+) -> Answer:
+    """Let a function answer from one snapshot of the file; raises ApiError and NotAccepted."""
+    server, database = served_of(request), cast("GuardedDatabase", mirror_of(request))
+    given = credentials_of(request, parameters)
     is_login = given == NO_CREDENTIALS and not (api.jsonp and "callback" in parameters)
     login = login_of(request, database) if is_login else None
 
@@ -154,7 +175,8 @@ async def _answered(api: Api, datasette: "Datasette", request: Request, paramete
             caller = caller_in(connection, given, login)
             try:
                 must_be_confirmed(connection, caller)
-                asked = asked_by(caller)
+                known = upstreams_of(connection)
+                asked = _asked(api, datasette, request, parameters, names, caller, known)
                 return caller, asked.selected(reader(connection, asked))
             except ApiError as error:
                 return caller, error
@@ -164,6 +186,29 @@ async def _answered(api: Api, datasette: "Datasette", request: Request, paramete
     if isinstance(outcome, ApiError):
         raise outcome
     return outcome
+
+
+def _asked(
+    api: Api,
+    datasette: "Datasette",
+    request: Request,
+    parameters: Parameters,
+    names: Names,
+    caller: Caller,
+    known: Upstreams,
+) -> ApiRequest:
+    """Return what is asked; raises ApiError for parameters that cannot be read."""
+    asked = ApiRequest(
+        method=request.method,
+        names=names,
+        parameters=parameters,
+        caller=caller,
+        api=api.version,
+        path=request.url_vars["rest"] or "/",
+        query=request.query_string,
+        upstreams=known,
+    )
+    return api.request(datasette, request, asked)
 
 
 @contextmanager
@@ -187,7 +232,9 @@ def _route(api: Api, request: Request, parameters: Parameters) -> tuple[Names, N
         names = [unquote(part, errors="strict") for part in rest.removesuffix("/").split("/")[1:]]
     except UnicodeDecodeError:
         raise ApiError(400, "Bad Request", detail="The address is not UTF-8.") from None
-    return api.route(names) if all(names) and not any("\x00" in name for name in names) else ((), ())
+    # Below a repository whatever follows is a path of its own, which may have empty parts.
+    is_readable = all(names[:3]) and not any("\x00" in name for name in names)
+    return api.route(names) if is_readable else ((), ())
 
 
 def _method_not_allowed(methods: Sequence[str], *, read_only: bool) -> ApiError:

@@ -3,7 +3,7 @@
 import logging
 import re
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs
@@ -13,8 +13,7 @@ from datasette.utils import add_cors_headers, sqlite_timelimit
 from datasette.utils.asgi import Request
 
 from mirror.queries.caller import Caller
-from mirror.queries.refs import REFS_NOT_MIRRORED, REFS_READ
-from mirror.queries.rows import RepositoryRow
+from mirror.queries.upstreams import Upstreams
 from mirror.queries.visibility import is_unconfirmed
 from mirror.store.files import DAMAGED, known_remedy
 from mirror.times import from_text, utc_now
@@ -127,12 +126,19 @@ def snapshot(connection: sqlite3.Connection, milliseconds: int) -> Iterator[None
 
 
 class ApiRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to an API: the names in its path, the first value of each parameter, and the caller."""
+    """A request to an API: the names in its path, the first value of each parameter, and the caller.
+
+    `api` is its version; `path` and `query` are what follows it in the address, as they were sent.
+    """
 
     method: str
     names: tuple[str, ...] = ()
     parameters: Mapping[str, str] = {}
     caller: Caller
+    api: str = ""
+    path: str = ""
+    query: str = ""
+    upstreams: Upstreams = {}
 
     def number(self, parameter: str, default: int, most: int) -> int:
         """Return a parameter that is a whole number, limited to `most`; `default` for any other text."""
@@ -154,7 +160,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ApiError(Exception):
-    """An error with its status; the body is ``{"error": {"message", "detail"?, "fields"?}}``."""
+    """An error with its status; the body is ``{"error": {"message", "detail"?, "fields"?, "data"?}}``."""
 
     def __init__(
         self,
@@ -163,6 +169,7 @@ class ApiError(Exception):
         *,
         detail: str | None = None,
         fields: Mapping[str, str] | None = None,
+        data: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
@@ -173,6 +180,8 @@ class ApiError(Exception):
             error["detail"] = detail
         if fields:
             error["fields"] = {name: [complaint] for name, complaint in fields.items()}
+        if data:
+            error["data"] = dict(data)
         self.body = {"error": error}
 
     def answer(self) -> Answer:
@@ -224,33 +233,6 @@ def refs_not_read(full_name: str) -> ApiError:
         detail="The mirror reads them in one of its next syncs. Until then it does not know them.",
         headers={"Retry-After": str(REFS_RETRY_SECONDS), REFS_HEADER: "not read yet"},
     )
-
-
-def not_mirrored(what: str) -> ApiError:
-    """Return the error for what is not mirrored. An empty list would wrongly mean that there is none."""
-    return ApiError(501, f"This mirror does not hold {what}", detail="The upstream does not report it.")
-
-
-def refs_not_mirrored() -> ApiError:
-    """Return the error for refs that the mirror leaves out (``refs = "none"``)."""
-    return ApiError(
-        501,
-        "This mirror holds no branches and tags",
-        detail='Its operator configured refs = "none" for this upstream.',
-        headers={REFS_HEADER: "not mirrored"},
-    )
-
-
-def must_have_read_refs(row: RepositoryRow) -> None:
-    """Raise ApiError 503 for a repository whose refs were never read, 501 if none are mirrored."""
-    if row.refs != REFS_READ:
-        raise refs_not_mirrored() if row.refs == REFS_NOT_MIRRORED else refs_not_read(row.full_name)
-
-
-def must_know_followers(known: Sequence[object], count: int | None) -> None:
-    """Raise ApiError 501 if the upstream reported neither followers nor their number."""
-    if not known and count is None:
-        raise not_mirrored("who follows a repository")
 
 
 def must_be_confirmed(connection: sqlite3.Connection, caller: Caller) -> None:

@@ -41,7 +41,7 @@ _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 def route(names: Sequence[str]) -> tuple[Names, Names]:
     """Return the pattern of a path, with placeholders, and the names in their places."""
-    if any("/" in name for name in names):
+    if any("/" in name for name in names[:3]):
         return (), ()
     pattern = list(names)
     for place, holder in ((1, OWNER), (2, SLUG)):

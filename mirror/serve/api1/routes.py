@@ -25,6 +25,7 @@ from mirror.serve.api1.edge import (
     find_users,
     repository_answer,
 )
+from mirror.serve.api1.unmirrored import unmirrored
 from mirror.serve.api1.writes import WRITERS, written
 from mirror.serve.api_edge import Api
 from mirror.serve.exchange import (
@@ -33,11 +34,9 @@ from mirror.serve.exchange import (
     ApiRequest,
     Json,
     bad_request,
-    must_have_read_refs,
-    must_know_followers,
-    not_mirrored,
     oldest,
 )
+from mirror.serve.unmirrored import must_have_refs, not_mirrored
 
 Reader = Callable[[sqlite3.Connection, ApiRequest], Answer]
 
@@ -51,7 +50,7 @@ EVERYTHING = 10**9
 def _with_refs(connection: sqlite3.Connection, asked: ApiRequest) -> RepositoryRow:
     """Find the repository of the path; raises ApiError 503 or 501 if its refs were never read."""
     row = find_repository(connection, asked)
-    must_have_read_refs(row)
+    must_have_refs(asked, row)
     return row
 
 
@@ -188,30 +187,28 @@ def main_branch(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S/main-branch; 404 for an empty repository."""
     row = find_repository(connection, asked)
     if row.main_branch is None:
-        must_have_read_refs(row)
+        must_have_refs(asked, row)
         raise ApiError(404, "No main branch", detail="The repository is empty.")
     return Answer(body={"name": row.main_branch}, synced_at=row.last_seen_at)
 
 
 def followers(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
-    """GET repositories/U/S/followers. The count can exceed the list, as it did in 1.0.
-
-    The list is null if the upstream reported only the count.
-    """
+    """GET repositories/U/S/followers. The count can exceed the list, as it did in 1.0."""
     row = find_repository(connection, asked)
     known = accounts.followers_of(connection, row.id)
-    must_know_followers(known, row.followers_count)
+    if not known and row.followers_count != 0:
+        raise not_mirrored("followers of this repository", asked, row.upstream_id)
     body = {
         "count": max(row.followers_count or 0, len(known)),
-        "followers": [shapes.user(one) for one in known] if known or row.followers_count == 0 else None,
+        "followers": [shapes.user(one) for one in known],
     }
     return Answer(body=body, synced_at=row.last_seen_at)
 
 
 def user_followers(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET users/U/followers: 501 for a known user, since no upstream reports who follows a user."""
-    find_users(connection, asked.caller, asked.names[0])
-    raise not_mirrored("who follows a user")
+    rows = find_users(connection, asked.caller, asked.names[0])
+    raise not_mirrored("followers of users", asked, rows[0].upstream_id)
 
 
 def forks(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
@@ -296,4 +293,6 @@ API = Api(
     render=edge.render,
     slow_formats=("yaml", "xml"),
     jsonp=True,
+    version="1.0",
+    unmirrored=unmirrored,
 )

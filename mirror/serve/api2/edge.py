@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 import msgspec
 from datasette.utils.asgi import Request
 
-from mirror.queries.accounts import accounts_by_ids
+from mirror.queries.accounts import account_named, accounts_by_ids, owner_named, owners_named
 from mirror.queries.repositories import repositories_by_ids, repository_in_workspace
 from mirror.queries.rows import AccountRow, RepositoryRow
 from mirror.serve.api2 import paging
@@ -61,7 +61,7 @@ class Api2Request(ApiRequest, frozen=True, kw_only=True):
 Reader = Callable[[sqlite3.Connection, Api2Request], Answer]
 
 
-def route(names: Sequence[str]) -> tuple[Names, Names]:
+def route(names: Sequence[str]) -> tuple[Names, Names]:  # noqa: PLR0911 - a table of forms
     """Return the pattern of a path, with placeholders, and the names in their places.
 
     The name of a ref is the rest of the path, since it may contain slashes, escaped or not.
@@ -70,6 +70,10 @@ def route(names: Sequence[str]) -> tuple[Names, Names]:
         case ["repositories", workspace, slug, "refs", "branches" | "tags" as kind, *name] if name:
             pattern = ("repositories", WORKSPACE, REPOSITORY, "refs", kind, NAME)
             return pattern, (workspace, slug, "/".join(name))
+        case ["repositories", workspace, slug, "commit", commit]:
+            return ("repositories", WORKSPACE, REPOSITORY, "commit", NAME), (workspace, slug, commit)
+        case ["user", "workspaces", workspace, *more]:
+            return ("user", "workspaces", WORKSPACE, *more), (workspace,)
         case ["repositories", workspace, slug, *more]:
             return ("repositories", WORKSPACE, REPOSITORY, *more), (workspace, slug)
         case ["workspaces", workspace, "members" | "projects" as kind, name]:
@@ -94,6 +98,10 @@ def request_of(datasette: "Datasette", request: Request, asked: ApiRequest) -> A
         links=ApiLinks(origin, api),
         pages=paging.PageLinks(here, asked.parameters),
         selection=selection(fields) if fields else None,
+        api=asked.api,
+        path=asked.path,
+        query=asked.query,
+        upstreams=asked.upstreams,
     )
 
 
@@ -125,6 +133,30 @@ def find_repository(connection: sqlite3.Connection, asked: Api2Request) -> Repos
     found = repository_in_workspace(connection, asked.caller, *asked.names[:2])
     if found is None:
         raise no_repository()
+    return found
+
+
+def find_workspace(connection: sqlite3.Connection, asked: Api2Request) -> AccountRow:
+    """Find the workspace that the path names; raises ApiError 404."""
+    found = owner_named(connection, asked.names[0])
+    if found is None:
+        raise no_workspace(asked.names[0])
+    return found
+
+
+def find_workspace_rows(connection: sqlite3.Connection, asked: Api2Request) -> list[AccountRow]:
+    """Find the rows of a workspace: with several upstreams there can be more than one."""
+    found = owners_named(connection, asked.names[0])
+    if not found:
+        raise no_workspace(asked.names[0])
+    return found
+
+
+def find_account(connection: sqlite3.Connection, asked: Api2Request) -> AccountRow:
+    """Find the account that the path names; raises ApiError 404."""
+    found = account_named(connection, asked.caller, asked.names[0])
+    if found is None:
+        raise ApiError(404, asked.names[0])
     return found
 
 

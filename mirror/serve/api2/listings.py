@@ -129,14 +129,14 @@ def repositories(caller: Caller, **narrowed: Any) -> Listing:
     return Listing(source=source, fields=_repository_fields(caller), default=SortOrder("r.created_at"))
 
 
-def own_repositories(caller: Caller) -> Listing:
+def own_repositories(caller: Caller, workspaces: Sequence[int] | None = None) -> Listing:
     """List the repositories of the caller and the caller's workspaces, by name, with the permission."""
     fields = {
         "permission": Field(f"({sources.REPOSITORY_PERMISSION})"),
         **_prefixed("repository", {name: _REPOSITORY[name] for name in ("uuid", "full_name", "name")}),
     }
     order = SortOrder("r.full_name COLLATE NOCASE")
-    return Listing(source=sources.own_repositories(caller), fields=fields, default=order)
+    return Listing(source=sources.own_repositories(caller, workspaces), fields=fields, default=order)
 
 
 def workspaces(caller: Caller, role: str | None = None) -> Listing:
@@ -148,9 +148,19 @@ def own_workspaces(caller: Caller, *, administrator: bool | None = None) -> List
     """List the caller's namespaces, by name, with the permission in each."""
     fields = {
         **_prefixed("workspace", {name: _WORKSPACE[name] for name in ("slug", "uuid")}),
-        "administrator": Field(sources.ADMINISTERS, "boolean"),
+        "administrator": Field(sources.administers(caller), "boolean"),
     }
     source = sources.own_workspaces(caller, administrator=administrator)
+    return Listing(source=source, fields=fields, default=_BY_USERNAME)
+
+
+def memberships(caller: Caller, among: Sequence[int] | None = None) -> Listing:
+    """List the workspaces that the caller belongs to, with the permission in each."""
+    fields = {
+        **_prefixed("workspace", _WORKSPACE),
+        "permission": Field(sources.workspace_permission(caller)),
+    }
+    source = sources.own_workspaces(caller, among=among)
     return Listing(source=source, fields=fields, default=_BY_USERNAME)
 
 

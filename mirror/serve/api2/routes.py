@@ -10,7 +10,7 @@ from mirror.model import RefKind
 from mirror.queries import accounts
 from mirror.queries.caller import Caller
 from mirror.queries.projects import project_named
-from mirror.queries.refs import ref_named
+from mirror.queries.refs import Ambiguous, ref_named, ref_of_commit
 from mirror.queries.repositories import repositories_by_ids
 from mirror.queries.rows import AccountRow, ProjectRow, RefRow, RepositoryRow
 from mirror.queries.visibility import may_see_members
@@ -23,9 +23,11 @@ from mirror.serve.api2.edge import (
     Reader,
     accounts_of,
     envelope,
+    find_account,
     find_repository,
+    find_workspace,
+    find_workspace_rows,
     listed,
-    no_workspace,
     page_of,
     repository,
     role_of,
@@ -33,24 +35,12 @@ from mirror.serve.api2.edge import (
 )
 from mirror.serve.api2.paging import read_page
 from mirror.serve.api2.shapes import moment
+from mirror.serve.api2.unmirrored import unmirrored
 from mirror.serve.api2.writes import WRITERS, written
 from mirror.serve.api_edge import Api
-from mirror.serve.exchange import Answer, ApiError, must_have_read_refs, not_mirrored, oldest, unauthorized
+from mirror.serve.exchange import Answer, ApiError, oldest, unauthorized
+from mirror.serve.unmirrored import must_have_refs, not_mirrored
 from mirror.times import normalised
-
-
-def _workspace(connection: sqlite3.Connection, asked: Api2Request) -> AccountRow:
-    found = accounts.owner_named(connection, asked.names[0])
-    if found is None:
-        raise no_workspace(asked.names[0])
-    return found
-
-
-def _account(connection: sqlite3.Connection, asked: Api2Request) -> AccountRow:
-    found = accounts.account_named(connection, asked.caller, asked.names[0])
-    if found is None:
-        raise ApiError(404, asked.names[0])
-    return found
 
 
 def _myself(connection: sqlite3.Connection, caller: Caller) -> AccountRow:
@@ -75,16 +65,37 @@ def user(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
 
 def users(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET users/U, by uuid, account id, or name, which Bitbucket no longer accepts."""
-    row = _account(connection, asked)
+    row = find_account(connection, asked)
     return Answer(body=asked.shapes.account(row), synced_at=row.last_seen_at)
 
 
+def team(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
+    """GET teams/T: removed from Bitbucket. A person answers as well, for clients that ask by any name."""
+    row = find_account(connection, asked)
+    shapes = asked.shapes
+    body = shapes.account(row) if row.kind == "user" or not row.is_owner else shapes.team(row)
+    return Answer(body=body, synced_at=row.last_seen_at)
+
+
+TEAM_ROLES = {"admin": "owner", "contributor": "collaborator", "member": "member"}
+"""The roles of teams, as workspaces call them."""
+
+
 def teams(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
-    """GET teams/T: removed from Bitbucket. A person's own workspace is not a team."""
-    row = _account(connection, asked)
-    if row.kind == "user" or not row.is_owner:
-        raise ApiError(404, f"{asked.names[0]} is not a team")
-    return Answer(body=asked.shapes.team(row), synced_at=row.last_seen_at)
+    """GET teams?role=R: the caller's workspaces in the form of teams; removed from Bitbucket."""
+    if not asked.caller.known:
+        raise unauthorized()
+    role = role_of(asked, tuple(TEAM_ROLES)) or "member"
+    listing = listings.workspaces(asked.caller, TEAM_ROLES[role])
+    shapes = asked.shapes
+    return accounts_of(connection, asked, listing, lambda row, _: shapes.team(row))
+
+
+def owned_repositories(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
+    """GET users/U/repositories and teams/T/repositories: removed from Bitbucket."""
+    row = find_account(connection, asked)
+    listing = listings.repositories(asked.caller, owners=[row.id], role=role_of(asked))
+    return listed(connection, asked, listing, row.last_seen_at)
 
 
 def workspaces(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
@@ -96,7 +107,7 @@ def workspaces(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
 
 def workspace(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET workspaces/W, by slug or by uuid."""
-    row = _workspace(connection, asked)
+    row = find_workspace(connection, asked)
     return Answer(body=asked.shapes.workspace(row), synced_at=row.last_seen_at)
 
 
@@ -104,7 +115,7 @@ def _open_workspace(connection: sqlite3.Connection, asked: Api2Request) -> Accou
     """Find a workspace whose members the caller may see; raises ApiError 401, 403 or 404."""
     if not asked.caller.known:
         raise unauthorized()
-    row = _workspace(connection, asked)
+    row = find_workspace(connection, asked)
     if not may_see_members(connection, asked.caller, row.id):
         raise ApiError(403, "Forbidden", detail="Only members of a workspace may list its members.")
     return row
@@ -135,9 +146,7 @@ def member(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
 
 def projects(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET workspaces/W/projects: those of repositories that the caller may see."""
-    owners = accounts.owners_named(connection, asked.names[0])
-    if not owners:
-        raise no_workspace(asked.names[0])
+    owners = find_workspace_rows(connection, asked)
     page, window = page_of(connection, asked, listings.projects(asked.caller, [row.id for row in owners]))
     rows, shapes = [ProjectRow(*row) for row in page.rows], asked.shapes
     values = [shapes.project(row, owners[0]) for row in rows]
@@ -147,9 +156,7 @@ def projects(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
 
 def project(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET workspaces/W/projects/KEY."""
-    owners = accounts.owners_named(connection, asked.names[0])
-    if not owners:
-        raise no_workspace(asked.names[0])
+    owners = find_workspace_rows(connection, asked)
     found = project_named(connection, asked.caller, [row.id for row in owners], asked.names[1])
     if found is None:
         raise ApiError(404, f"No project with key '{asked.names[1]}'.")
@@ -168,13 +175,52 @@ def my_workspaces(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
 
 def my_permissions(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET user/permissions/repositories, as its workspace grants them; removed in April 2026."""
+    return _permissions(connection, asked)
+
+
+def _permissions(
+    connection: sqlite3.Connection, asked: Api2Request, workspaces: list[int] | None = None
+) -> Answer:
     me = _myself(connection, asked.caller)
-    page, window = page_of(connection, asked, listings.own_repositories(asked.caller))
+    page, window = page_of(connection, asked, listings.own_repositories(asked.caller, workspaces))
     permissions = dict(page.rows)
     rows = repositories_by_ids(connection, asked.caller, list(permissions))
     shapes = asked.shapes
     values = [shapes.permission(me, row, permissions[row.id]) for row in rows]
     return envelope(asked, page, window, values, me.last_seen_at)
+
+
+def my_workspace_permissions(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
+    """GET user/permissions/workspaces: the caller's memberships; removed in April 2026."""
+    me = _myself(connection, asked.caller)
+    listing = listings.memberships(asked.caller)
+    shapes = asked.shapes
+    return accounts_of(
+        connection,
+        asked,
+        listing,
+        lambda row, permission: shapes.membership(me, row, permission),
+        me.last_seen_at,
+    )
+
+
+def my_workspace_permission(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
+    """GET user/workspaces/W/permission: the caller's membership in one workspace."""
+    me = _myself(connection, asked.caller)
+    rows = find_workspace_rows(connection, asked)
+    listing = listings.memberships(asked.caller, [row.id for row in rows])
+    page = read_page(connection, listing, paging.Window(), order=listing.default, query=None, counted=False)
+    if not page.rows:
+        raise ApiError(404, f"You are not a member of the workspace '{asked.names[0]}'.")
+    *row, permission = page.rows[0]
+    body = asked.shapes.membership(me, AccountRow(*row), permission)
+    return Answer(body=body, synced_at=me.last_seen_at)
+
+
+def my_workspace_repositories(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
+    """GET user/workspaces/W/permissions/repositories: the caller's rights in one workspace."""
+    rows = find_workspace_rows(connection, asked)
+    return _permissions(connection, asked, [row.id for row in rows])
 
 
 def all_repositories(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
@@ -207,9 +253,7 @@ def _since(asked: Api2Request) -> str | None:
 
 def workspace_repositories(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET repositories/W."""
-    owners = accounts.owners_named(connection, asked.names[0])
-    if not owners:
-        raise no_workspace(asked.names[0])
+    owners = find_workspace_rows(connection, asked)
     listing = listings.repositories(asked.caller, owners=[owner.id for owner in owners], role=role_of(asked))
     return listed(connection, asked, listing, owners[0].last_seen_at)
 
@@ -225,7 +269,7 @@ def watchers(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET repositories/W/S/watchers: those that the mirror knows, possibly fewer than `followers_count`."""
     row = find_repository(connection, asked)
     if row.followers_count != 0 and not accounts.has_followers(connection, row.id):
-        raise not_mirrored("who watches a repository")
+        raise not_mirrored("watchers of this repository", asked, row.upstream_id)
     listing = listings.watchers(row.id)
     shapes = asked.shapes
     return accounts_of(connection, asked, listing, lambda user, _: shapes.account(user), row.last_seen_at)
@@ -234,7 +278,7 @@ def watchers(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
 def _with_refs(connection: sqlite3.Connection, asked: Api2Request) -> RepositoryRow:
     """Find the repository of the path; raises ApiError 503 or 501 if its refs were never read."""
     row = find_repository(connection, asked)
-    must_have_read_refs(row)
+    must_have_refs(asked, row)
     return row
 
 
@@ -279,16 +323,35 @@ def tag(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     return _ref(connection, asked, "tag")
 
 
+def commit(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
+    """GET repositories/W/S/commit/SHA: a commit that a branch or a tag names; short hashes too."""
+    row = _with_refs(connection, asked)
+    name = asked.names[2]
+    found = ref_of_commit(connection, row.id, name)
+    if found is None:
+        raise not_mirrored("commits but those that branches and tags name", asked, row.upstream_id)
+    if isinstance(found, Ambiguous):
+        raise ApiError(400, f"The hash {name} is ambiguous", detail="Several commits begin with it.")
+    return Answer(body=asked.shapes.commit(row, found), synced_at=row.refs_synced_at)
+
+
 READERS: dict[tuple[str, ...], Reader] = {
     ("user",): user,
     ("user", "workspaces"): my_workspaces,
+    ("user", "workspaces", WORKSPACE, "permission"): my_workspace_permission,
+    ("user", "workspaces", WORKSPACE, "permissions", "repositories"): my_workspace_repositories,
     ("user", "permissions", "repositories"): my_permissions,
+    ("user", "permissions", "workspaces"): my_workspace_permissions,
     ("users", WORKSPACE): users,
-    ("teams", WORKSPACE): teams,
+    ("users", WORKSPACE, "repositories"): owned_repositories,
+    ("teams",): teams,
+    ("teams", WORKSPACE): team,
+    ("teams", WORKSPACE, "repositories"): owned_repositories,
     ("workspaces",): workspaces,
     ("workspaces", WORKSPACE): workspace,
     ("workspaces", WORKSPACE, "members"): members,
     ("workspaces", WORKSPACE, "members", NAME): member,
+    ("workspaces", WORKSPACE, "permissions"): members,
     ("workspaces", WORKSPACE, "projects"): projects,
     ("workspaces", WORKSPACE, "projects", NAME): project,
     ("repositories",): all_repositories,
@@ -299,6 +362,7 @@ READERS: dict[tuple[str, ...], Reader] = {
     ("repositories", WORKSPACE, REPOSITORY, "refs", "branches", NAME): branch,
     ("repositories", WORKSPACE, REPOSITORY, "refs", "tags"): tags,
     ("repositories", WORKSPACE, REPOSITORY, "refs", "tags", NAME): tag,
+    ("repositories", WORKSPACE, REPOSITORY, "commit", NAME): commit,
     ("repositories", WORKSPACE, REPOSITORY, "forks"): forks,
     ("repositories", WORKSPACE, REPOSITORY, "watchers"): watchers,
 }
@@ -314,4 +378,6 @@ API = Api(
     missing=ApiError(404, "Resource not found", detail="There is no API hosted at this URL"),
     render=edge.render,
     headers=edge.HEADERS,
+    version="2.0",
+    unmirrored=unmirrored,
 )

@@ -237,6 +237,15 @@ class Shapes(AccountShapes):
             shaped["heads"] = [self._commit(here, one) for one in json.loads(row.heads)]
         return shaped
 
+    def commit(self, repository: RepositoryRow, row: RefRow) -> Json:
+        """Shape the commit of a ref as it is asked for alone."""
+        here = f"{self._links.repository(repository.full_name)}/commit/{row.target_hash}"
+        shaped = self._target(repository, row)
+        shaped["links"] |= hrefs(
+            comments=f"{here}/comments", statuses=f"{here}/statuses", approve=f"{here}/approve"
+        )
+        return shaped
+
     def _target(self, repository: RepositoryRow, row: RefRow) -> Json:
         here = self._links.repository(repository.full_name)
         parents = None if row.target_parents is None else json.loads(row.target_parents)

@@ -1,0 +1,69 @@
+"""What API 1.0 had and the mirror does not hold, by its place in an address."""
+
+import sqlite3
+from collections.abc import Callable
+
+from mirror.serve.api1.edge import find_myself, find_repository, find_users
+from mirror.serve.exchange import Answer, ApiRequest
+from mirror.serve.unmirrored import not_mirrored, noun
+
+Reader = Callable[[sqlite3.Connection, ApiRequest], Answer]
+
+_NOUNS = {
+    "changesets": "history of changesets",
+    "changeset": "changesets",
+    "raw": "sources",
+    "deploy-keys": "deploy keys",
+    "ssh-keys": "SSH keys",
+    "emails": "mail addresses",
+    "links": "links of repositories",
+    "services": "services of repositories",
+    "privileges": "privileges",
+    "groups": "groups",
+    "group-privileges": "privileges of groups",
+    "invitations": "invitations",
+    "plan": "plans of accounts",
+}
+"""What the documentation of API 1.0 had and the mirror does not hold, by its name in an address."""
+
+_OF_OWNER = ("privileges", "groups", "group-privileges", "invitations")
+"""Addresses of their own that name an owner, and perhaps a repository."""
+
+
+def unmirrored(pattern: tuple[str, ...]) -> Reader | None:  # noqa: PLR0911 - a table of forms
+    """Return a function for an address below something that may be mirrored, though the address is not."""
+    match pattern:
+        case ("repositories", _, _, name, *_):
+            return _refusing(name, _repository_upstream)
+        case ("users", _, name, *_):
+            return _refusing(name, _owner_upstream)
+        case ("groups", _, *_):
+            return _refusing("groups", _owner_upstream)
+        case (name, _, _, *_) if name in _OF_OWNER:
+            return _refusing(name, _repository_upstream)
+        case (name, _) if name in _OF_OWNER:
+            return _refusing(name, _owner_upstream)
+        case ("user" | "emails" | "ssh-keys" as first, *more) if more or first != "user":
+            return _refusing(more[0] if first == "user" else first, _caller_upstream)
+    return None
+
+
+def _repository_upstream(connection: sqlite3.Connection, asked: ApiRequest) -> int:
+    return find_repository(connection, asked).upstream_id
+
+
+def _owner_upstream(connection: sqlite3.Connection, asked: ApiRequest) -> int:
+    return find_users(connection, asked.caller, asked.names[0])[0].upstream_id
+
+
+def _caller_upstream(connection: sqlite3.Connection, asked: ApiRequest) -> int:
+    return find_myself(connection, asked.caller)[0].upstream_id
+
+
+def _refusing(name: str, find: Callable[[sqlite3.Connection, ApiRequest], int]) -> Reader:
+    """Return a function that says what is not mirrored, once it is found of what the caller may know."""
+
+    def refuse(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
+        raise not_mirrored(noun(name, _NOUNS), asked, find(connection, asked))
+
+    return refuse

@@ -1,0 +1,87 @@
+"""What API 2.0 has and the mirror does not hold, by its place in an address."""
+
+import sqlite3
+from collections.abc import Callable
+
+from mirror.queries.accounts import accounts_by_ids
+from mirror.serve.api2.edge import (
+    Api2Request,
+    Reader,
+    find_account,
+    find_repository,
+    find_workspace,
+)
+from mirror.serve.exchange import Answer, unauthorized
+from mirror.serve.unmirrored import NotMirrored, not_mirrored, noun
+
+_OF_REPOSITORY = {
+    "commits": "history of commits",
+    "commit": "statuses, comments and other parts of commits",
+    "branching-model": "branching model",
+    "default-reviewers": "default reviewers",
+    "effective-default-reviewers": "default reviewers",
+    "permissions-config": "permissions",
+    "pipelines_config": "pipelines",
+    "deploy-keys": "deploy keys",
+    "filehistory": "histories of files",
+    "patch": "patches",
+    "refs": "refs but branches and tags",
+}
+_OF_WORKSPACE = {
+    "search": "index of code",
+    "pipelines-config": "pipelines",
+    "permissions": "permissions of repositories",
+    "pullrequests": "pull requests",
+}
+_OF_USER = {"emails": "mail addresses", "ssh-keys": "SSH keys", "search": "index of code"}
+_ALONE = {
+    "pullrequests": "pull requests",
+    "snippets": "snippets",
+    "hook_events": "webhook events",
+    "addon": "add-ons",
+}
+"""What stands in an address below a repository, a workspace, a user, and by itself."""
+
+
+def _of_repository(connection: sqlite3.Connection, asked: Api2Request, what: str) -> NotMirrored:
+    return not_mirrored(what, asked, find_repository(connection, asked).upstream_id)
+
+
+def _of_workspace(connection: sqlite3.Connection, asked: Api2Request, what: str) -> NotMirrored:
+    return not_mirrored(what, asked, find_workspace(connection, asked).upstream_id)
+
+
+def _of_account(connection: sqlite3.Connection, asked: Api2Request, what: str) -> NotMirrored:
+    return not_mirrored(what, asked, find_account(connection, asked).upstream_id)
+
+
+def _of_caller(connection: sqlite3.Connection, asked: Api2Request, what: str) -> NotMirrored:
+    if not asked.caller.known:
+        raise unauthorized()
+    mine = accounts_by_ids(connection, asked.caller.user_ids)
+    return not_mirrored(what, asked, next((row.upstream_id for row in mine.values()), None))
+
+
+def unmirrored(pattern: tuple[str, ...]) -> Reader | None:
+    """Return a function for an address below something that may be mirrored, though the address is not."""
+    match pattern:
+        case ("repositories", _, _, name, *_):
+            check, what = _of_repository, noun(name, _OF_REPOSITORY)
+        case ("user", "workspaces", _, name, *_) | ("workspaces", _, name, *_):
+            check, what = _of_workspace, noun(name, _OF_WORKSPACE)
+        case ("users" | "teams", _, name, *_):
+            check, what = _of_account, noun(name, _OF_USER)
+        case ("user", name, *_):
+            check, what = _of_caller, noun(name, _OF_USER)
+        case (name, *_) if name in _ALONE:
+            return _refusing(lambda _, asked, what: not_mirrored(what, asked), _ALONE[name])
+        case _:
+            return None
+    return _refusing(check, what)
+
+
+def _refusing(check: Callable[[sqlite3.Connection, Api2Request, str], NotMirrored], what: str) -> Reader:
+    def refuse(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
+        raise check(connection, asked, what)
+
+    return refuse

@@ -1,0 +1,113 @@
+"""What the mirror does not hold: said as such, with the upstream's own address of it.
+
+A 404 or an empty list would make clients report that there is none.
+"""
+
+import re
+from collections.abc import Mapping
+from urllib.parse import parse_qsl, quote, unquote, urlencode
+
+from mirror.queries.refs import REFS_NOT_MIRRORED, REFS_READ
+from mirror.queries.rows import RepositoryRow
+from mirror.queries.upstreams import UpstreamRow
+from mirror.serve.exchange import REFS_HEADER, Answer, ApiError, ApiRequest, refs_not_read
+
+CREDENTIALS = frozenset({"access_token"})
+"""Parameters that hold a credential of this mirror, which no other server may see."""
+
+COMMON_NOUNS: Mapping[str, str] = {
+    "src": "sources",
+    "hooks": "webhooks",
+    "issues": "issues",
+    "wiki": "wikis",
+    "downloads": "downloads",
+    "pullrequests": "pull requests",
+}
+"""What stands below a repository in both APIs, by the next name in the path."""
+
+# How API 2.0 and a Data Center name what the other APIs name otherwise.
+_CLOUD_NAMES = {"changesets": "commits", "changeset": "commit", "followers": "watchers", "raw": "src"}
+_CENTER_NAMES = {
+    "changesets": "commits", "changeset": "commits", "commit": "commits", "pullrequests": "pull-requests",
+    "hooks": "webhooks", "src": "browse", "raw": "raw", "default-reviewers": "default-reviewers",
+}  # fmt: skip
+
+
+class NotMirrored(ApiError):
+    """The error 501 for what the mirror does not hold; `address` is that of the same at the upstream."""
+
+    def __init__(
+        self, what: str, address: str, *, detail: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(
+            501,
+            f"This mirror holds no {what}; ask {address}",
+            detail=detail,
+            data={"upstream": address},
+            headers={"Cache-Control": "no-store", **(headers or {})},
+        )
+        self.address = address
+
+    def redirect(self) -> Answer:
+        """Return the answer that leads to the upstream."""
+        headers = {"Location": self.address, "Cache-Control": "no-store"}
+        return Answer(body=self.body, status=307, headers=headers)
+
+
+def not_mirrored(what: str, asked: ApiRequest, upstream_id: int | None = None) -> NotMirrored:
+    """Return the error for what was asked; without `upstream_id` it is the first upstream's."""
+    return NotMirrored(what, _address(asked, upstream_id))
+
+
+def must_have_refs(asked: ApiRequest, row: RepositoryRow) -> None:
+    """Raise ApiError 501 for a repository whose refs are not mirrored, 503 for one whose were never read."""
+    if row.refs == REFS_NOT_MIRRORED:
+        raise NotMirrored(
+            "branches and tags",
+            _address(asked, row.upstream_id),
+            detail='Its operator configured refs = "none" for this upstream.',
+            headers={REFS_HEADER: REFS_NOT_MIRRORED},
+        )
+    if row.refs != REFS_READ:
+        raise refs_not_read(row.full_name)
+
+
+def _address(asked: ApiRequest, upstream_id: int | None) -> str:
+    """Return where an upstream has what was asked for."""
+    known = asked.upstreams
+    row = known.get(upstream_id or 0) or next(iter(known.values()), None)
+    return "the upstream" if row is None else upstream_address(row, asked.api, asked.path, asked.query)
+
+
+def upstream_address(upstream: UpstreamRow, api: str, path: str, query: str = "") -> str:
+    """Return where the upstream has what this mirror was asked for by the path of an API, 1.0 or 2.0.
+
+    An upstream that speaks another API names it in its own way.
+    """
+    parts = [unquote(part) for part in path.strip("/").split("/")]
+    if upstream.kind == "datacenter":
+        parts = _center_path(parts)
+    elif api == "1.0" and upstream.kind != "legacy":
+        parts[3:4] = [_CLOUD_NAMES.get(part, part) for part in parts[3:4]]
+    kept = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True)
+            if name.lower() not in CREDENTIALS]  # fmt: skip
+    here = "/".join([upstream.url.rstrip("/"), *(quote(part, safe="$;&=@!,:+") for part in parts)])
+    return f"{here}?{urlencode(kept)}" if kept else here
+
+
+def _center_path(parts: list[str]) -> list[str]:
+    """Return the path that a Data Center has for one of Bitbucket's."""
+    match parts:
+        case ["repositories", workspace, slug, child, *more]:
+            return ["projects", workspace, "repos", slug, _CENTER_NAMES.get(child, child), *more]
+        case ["repositories", workspace, slug]:
+            return ["projects", workspace, "repos", slug]
+        case ["workspaces" | "repositories" | "teams", workspace, *more]:
+            return ["projects", workspace, *more]
+    return parts
+
+
+def noun(name: str, nouns: Mapping[str, str]) -> str:
+    """Return what a name in a path stands for, in words; an unknown name stands for itself."""
+    told = nouns.get(name) or COMMON_NOUNS.get(name)
+    return told or re.sub(r"[^\w ]+", " ", name).strip()[:60] or "such thing"
