@@ -202,6 +202,10 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         bool,
         Meta(description="Linux, loopback: believe the Basic user name of programs of this system user."),
     ] = False
+    read_only: Annotated[
+        bool,
+        Meta(description="Write nothing into the file: for a copy that newer ones take the place of."),
+    ] = False
     public_url: Annotated[
         str,
         Meta(

@@ -34,6 +34,8 @@ def complaints(config: "Config") -> Iterator[tuple[str, str]]:
         yield "$.file_mode", f'{config.file_mode!r} is no file mode; write "0600", or "0660" for a group'
     if re.match(r"\s*$|:memory:$|file:", config.database) or "\0" in config.database:
         yield "$.database", f"{config.database!r} is no file path"
+    if config.serve.read_only and config.serve.writes:
+        yield "$.serve.writes", "a server that is read_only passes no writes on; remove one of the two"
     yield from _alert_complaints(config)
     seen = set[str]()
     for index, upstream in enumerate(config.upstreams):

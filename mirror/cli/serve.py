@@ -19,6 +19,7 @@ from mirror.cli.output import TerminalProgress
 from mirror.config import Config
 from mirror.config_checks import warn_of_open_files
 from mirror.credentials import read_secret
+from mirror.errors import ConfigError
 from mirror.observe.logs import Logged, secrets_of, set_up
 from mirror.operations import accounts, built_in_sandbox
 from mirror.report import Reporter
@@ -100,6 +101,8 @@ def run(ctx: click.Context, host: str | None, port: int | None, public: bool) ->
         mirror run --port 8001
     """
     config = with_address(configured(ctx), host, port, public)
+    if config.serve.read_only:
+        raise ConfigError("[serve] read_only = true is for `mirror serve`: `mirror run` syncs into the file")
     Store(Path(config.database), config.mode).close()  # so that there is a file to serve before a first sync
     datasette = application(config)
     warn_of_open_files(config)
@@ -139,9 +142,10 @@ def arrange(datasette: Datasette, config: Config) -> None:
 
     Raises ConfigError before anything is changed.
     """
-    hooks = webhooks_of(config)
+    hooks = {} if config.serve.read_only else webhooks_of(config)
     log_as(config)
-    accept(datasette, hooks)
+    if not config.serve.read_only:
+        accept(datasette, hooks)
     known = served(datasette)
     known.limits = lambda connection: accounts(config, connection)
     known.stale_after = {upstream.name: upstream.stale_after for upstream in config.upstreams}

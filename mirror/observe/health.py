@@ -9,8 +9,9 @@ import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -30,12 +31,17 @@ _LISTINGS = "('full', 'incremental')"
 _OWN_NUMBER = "the % requests of this run are used%"
 
 
-class Health(msgspec.Struct, kw_only=True):
-    """`status` is ok, or unwell for these `reasons`; `warnings` are worth knowing all the same."""
+class Health(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """`status` is ok, or unwell for these `reasons`; `warnings` are worth knowing all the same.
+
+    `copy` is told where a copy is served: `as_of`, when a run last wrote into it, `age_seconds` since then,
+    and `replaced_at`, the time of its file.
+    """
 
     status: str
     reasons: list[str]
     warnings: list[str]
+    copy: dict[str, Any] | None = None
 
 
 def read_health(
@@ -45,12 +51,13 @@ def read_health(
     *,
     patience: Mapping[str, float] | None = None,
     free: int | None = None,
+    is_copy: bool = False,
 ) -> Health:
     """Check the file and its disk.
 
     `patience` maps each configured upstream to the age, in seconds, at which its last complete sync is too
     old; other upstreams in the file are ignored. Default: all upstreams, two days. `free` is the number of
-    free bytes on the disk; None asks the system.
+    free bytes on the disk; None asks the system. `is_copy` tells the age of the copy, too.
     """
     reasons, warnings = list[str](), list[str]()
     try:
@@ -67,7 +74,20 @@ def read_health(
     left = shutil.disk_usage(path.parent).free if free is None else free
     if left < LEAST_FREE:
         reasons.append(f"the disk is nearly full: {left // 1024**2:,} MB are free")
-    return Health(status="unwell" if reasons else "ok", reasons=reasons, warnings=warnings)
+    found = Health(status="unwell" if reasons else "ok", reasons=reasons, warnings=warnings)
+    if is_copy:
+        found.copy = _copy_age(connection, path, now)
+    return found
+
+
+def _copy_age(connection: sqlite3.Connection, path: Path, now: datetime) -> dict[str, Any]:
+    """Read how old a copy is, by what is in it: the moments of its file are those of whoever moved it."""
+    (as_of,) = connection.execute("SELECT max(coalesce(finished_at, started_at)) FROM sync_runs").fetchone()
+    return {
+        "as_of": as_of,
+        "age_seconds": round((now - from_text(as_of)).total_seconds(), 1) if as_of else None,
+        "replaced_at": to_text(datetime.fromtimestamp(path.stat().st_mtime, UTC)),
+    }
 
 
 def file_health(path: Path, now: datetime, *, patience: Mapping[str, float]) -> Health:

@@ -255,7 +255,7 @@ def caller_of(actor: Actor | None, database: str) -> Caller:
 async def save_use_of(server: Served, database: "Database", caller: Caller) -> None:
     """Save when a token was last used, at most once a minute, without waiting for another writer."""
     now = utc_now()
-    if caller.token_id is None or not database.is_mutable:
+    if caller.token_id is None or not database.is_mutable or server.config.read_only:
         return
     used = caller.last_used_at
     if used and (now - from_text(used)).total_seconds() < USE_SAVED_EVERY:

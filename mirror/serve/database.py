@@ -67,6 +67,10 @@ current_visitor: ContextVar[SqlVisitor] = ContextVar("visitor", default=Nobody()
 """Who runs SQL. Each request sets it once its sender is known."""
 
 
+ATTEMPTS = 5
+"""How often a file is read whose place another one takes meanwhile."""
+
+
 class GuardedDatabase(PooledDatabase):
     """A file, or the in-memory database of `--crossdb`, on which the SQL of visitors is restricted."""
 
@@ -97,6 +101,14 @@ class GuardedDatabase(PooledDatabase):
         except OSError:
             return False
 
+    def inode(self) -> object:
+        """Return what tells the file at the path from another that takes its place; None for no file."""
+        try:
+            found = Path(str(self.path)).stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
     def connect(self, write: bool = False) -> sqlite3.Connection:  # noqa: FBT001, FBT002 - as Datasette calls it
         """Open a connection as Datasette does, but with any characters in the path."""
         return self._open(sqlite3.Connection, write=write)
@@ -119,15 +131,21 @@ class GuardedDatabase(PooledDatabase):
         )
 
     def _steadily(self, read: Callable[[], Any]) -> Any:
-        """Read the file that is at the path now; raises OperationalError if it was replaced meanwhile.
+        """Read the file that is at the path now; if it was replaced meanwhile, read the new one.
 
-        A file that is read without locks must not even change. The next read opens it again.
+        A file that is read without locks must not even change. Raises OperationalError if it always does.
         """
-        self._close_if_changed()
-        found = read()
-        if self._close_if_changed():
-            raise sqlite3.OperationalError("the file was changed while it was read; ask again")
-        return found
+        for _ in range(ATTEMPTS):
+            self._close_if_changed()
+            try:
+                found = read()
+            except sqlite3.DatabaseError:
+                if not self._close_if_changed():
+                    raise
+                continue
+            if not self._close_if_changed():
+                return found
+        raise sqlite3.OperationalError("the file was changed each time it was read; ask again")
 
     def _close_if_changed(self) -> bool:
         """Close this thread's connections if the file was replaced, or (read without locks) changed."""
@@ -151,14 +169,7 @@ class GuardedDatabase(PooledDatabase):
 
     def _identity(self) -> object:
         """Return what identifies the file; for one that is read without locks, also its state."""
-        path = Path(str(self.path))
-        if self._kept.is_still:
-            return _state(path)
-        try:
-            found = path.stat()
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
+        return _state(Path(str(self.path))) if self._kept.is_still else self.inode()
 
     def _visit(self, fn: Callable[[sqlite3.Connection], Any], visitor: SqlVisitor) -> Any:
         """Run the SQL of a visitor on a connection that reads what the visitor may see at this time."""

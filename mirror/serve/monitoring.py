@@ -25,10 +25,14 @@ METRICS = r"^/-/metrics$"
 
 async def health(request: Request) -> Response:
     """Answer 200, or 503 with the reasons."""
-    stale_after = served_of(request).stale_after
-    found = await _from_file(
-        request, lambda connection, path: read_health(connection, path, utc_now(), patience=stale_after)
-    )
+    server = served_of(request)
+
+    def read(connection: sqlite3.Connection, path: Path) -> Health:
+        return read_health(
+            connection, path, utc_now(), patience=server.stale_after, is_copy=server.config.read_only
+        )
+
+    found = await _from_file(request, read)
     if found is None:
         found = Health(status="unwell", reasons=["no mirror can be read"], warnings=[])
     status = 200 if found.status == "ok" else 503

@@ -77,6 +77,8 @@ async def _received(request: Request, server: Served, upstream: str) -> tuple[in
     """Verify, decode and write a delivery; raises ApiError."""
     if request.method != "POST":
         raise ApiError(405, "send webhooks by POST", headers={"Allow": "POST"})
+    if server.config.read_only:
+        raise ApiError(404, "this is a read-only copy: send webhooks to the mirror that syncs")
     hook = server.hooks.get(upstream)
     if hook is None:
         raise ApiError(

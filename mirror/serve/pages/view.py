@@ -34,7 +34,8 @@ from mirror.times import utc_now
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
-    from datasette.database import Database
+
+    from mirror.serve.database import GuardedDatabase
 
 COUNTING_MS = 60_000
 """For how long numbers are counted behind a page; the page itself does not wait for them."""
@@ -66,7 +67,13 @@ class Visit:
     """One request for a page. `is_open` says whether tables and SQL are open to the visitor."""
 
     def __init__(
-        self, datasette: "Datasette", request: Request, database: "Database", caller: Caller, *, is_open: bool
+        self,
+        datasette: "Datasette",
+        request: Request,
+        database: "GuardedDatabase",
+        caller: Caller,
+        *,
+        is_open: bool,
     ) -> None:
         self.datasette = datasette
         self.request = request
@@ -125,7 +132,9 @@ class Visit:
 
         caller = self.caller
         seen = "everything" if caller.sees_all else caller.user_ids
-        found = await served_of(self.request).counts.get((self.database.name, seen, key), count, wait=wait)
+        # A file that takes the place of another has other rows by the same numbers.
+        remembered = (self.database.name, self.database.inode(), seen, key)
+        found = await served_of(self.request).counts.get(remembered, count, wait=wait)
         return cast("Read | None", found)
 
     async def page(self, template: str, context: dict[str, Any], *, status: int = 200) -> Response:
