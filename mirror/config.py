@@ -232,6 +232,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             examples=["Europe/Amsterdam"],
         ),
     ] = ""
+    backup_schedule: Annotated[
+        str,
+        Meta(
+            description='When the service copies the file: five cron fields, or an interval; "": never.',
+            examples=["30 2 * * *"],
+        ),
+    ] = ""
+    backup_folder: Annotated[str, Meta(description="The folder of scheduled copies.")] = "backups"
+    backup_keep: Annotated[Count, Meta(description="How many scheduled copies stay.")] = 7
     upstreams: tuple[UpstreamConfig, ...] = msgspec.field(default=(), name="upstream")
     serve: ServeConfig = ServeConfig()
     alerts: tuple[AlertConfig, ...] = msgspec.field(default=(), name="alert")
@@ -284,6 +293,7 @@ def _placed(config: Config, folder: Path) -> Config:
     return msgspec.structs.replace(
         config,
         database=str(folder / config.database),
+        backup_folder=str(folder / config.backup_folder),
         upstreams=tuple(sources(one, "credential", "webhook_secret") for one in config.upstreams),
         alerts=tuple(sources(one, "ping", "url") for one in config.alerts),
     )

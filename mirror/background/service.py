@@ -21,11 +21,12 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
+from mirror.background.chores import Chore, chores_of, is_overdue
 from mirror.background.freshness import Watches
 from mirror.background.jobs import ENDED, Work, do, is_missed, read_last, scheduled_work, with_hints
 from mirror.background.triggers import Every, must_come, trigger_of, zone_of
 from mirror.config import BUILT_IN, Config
-from mirror.errors import ConfigError, MirrorError, StoreLocked
+from mirror.errors import ConfigError, Interrupted, MirrorError, StoreLocked
 from mirror.observe.alerts import Alerts
 from mirror.observe.health import file_health
 from mirror.observe.logs import log_run
@@ -229,6 +230,16 @@ class Background:
         self._watching = Watches(config, self._clock)
         if any(upstream.watch > 0 for upstream in config.upstreams):
             self._scheduler.add_job(self._watch, Every(seconds=WATCH_SECONDS, timezone=UTC), id=WATCH)
+        for chore in chores_of(config):
+            job = self._scheduler.add_job(
+                self._keep,
+                trigger_of(chore.schedule, zone=config.timezone, last=chore.last_done()),
+                args=[chore],
+                id=chore.id,
+                name=chore.id,
+            )
+            if is_overdue(chore, zone=config.timezone, now=self._clock()):
+                job.modify(next_run_time=self._clock())
         for work, trigger, at in jobs:
             does = self._sync if work.kind == "sync" else self._do
             job = self._scheduler.add_job(does, trigger, args=[work], id=work.id, name=work.id)
@@ -299,6 +310,23 @@ class Background:
                 self._tell_health()
         return done
 
+    def _keep(self, chore: Chore) -> None:
+        """Do a chore and log a line on it; no error ends the service."""
+        with self._busy:
+            if self.stop.is_set():
+                return
+            try:
+                self._report.note(f"{chore.id}: {chore.do(self.stop, self._clock)}")
+                self._alerts.well(chore.id)
+            except Interrupted as error:
+                self._report.note(f"{chore.id}: {error}")
+            except MirrorError as error:
+                self._report.note(f"{chore.id}: {error}")
+                self._alerts.trouble(chore.id, f"{chore.id}: {error}")
+            except Exception:
+                log.exception("%s: a fault of this program", chore.id)
+                self._alerts.trouble(chore.id, f"{chore.id}: a fault of this program; its log says which")
+
     def _tell_health(self) -> None:
         """Send an alert when `/-/health` becomes unwell, and when it is well again."""
         patience = {upstream.name: upstream.stale_after for upstream in self._config.upstreams}
@@ -316,5 +344,7 @@ def checked(config: Config) -> Config:
             must_come(work.schedule, zone=config.timezone, after=utc_now())
         except ConfigError as error:
             raise ConfigError(f"upstream {work.upstream.name}: {error}") from None
+    for chore in chores_of(config):
+        must_come(chore.schedule, zone=config.timezone, after=utc_now())
     zone_of(config.timezone)
     return config

@@ -1,0 +1,77 @@
+"""Work on the file itself that schedules ask for; it asks nothing of an upstream.
+
+When it was done last is told by what it made, not by a table: a file that was restored knows of no copy.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from mirror.background.triggers import next_time
+from mirror.config import Config
+from mirror.errors import Interrupted
+from mirror.store.backup import back_up_dated, dated_copies
+from mirror.times import Clock
+
+Stop = threading.Event
+
+
+class Chore(NamedTuple):
+    """A piece of such work.
+
+    - `last_done`: when it was done last, None for never.
+    - `do`: does it and says in a line what was made; raises MirrorError, Interrupted where it is to stop.
+    """
+
+    id: str
+    schedule: str
+    last_done: Callable[[], datetime | None]
+    do: Callable[[Stop, Clock], str]
+
+
+def chores_of(config: Config) -> Iterator[Chore]:
+    """Yield what a configuration asks for."""
+    mirror, folder = Path(config.database), Path(config.backup_folder)
+    if config.backup_schedule.strip():
+        yield Chore(
+            "backup",
+            config.backup_schedule.strip(),
+            lambda: _newest(dated_copies(mirror, folder)),
+            lambda stop, clock: _back_up(config, stop, clock),
+        )
+
+
+def is_overdue(chore: Chore, *, zone: str, now: datetime) -> bool:
+    """Tell whether a chore was due while no service ran; one that was never done waits for its moment."""
+    last = chore.last_done()
+    due = next_time(chore.schedule, zone=zone, after=last) if last is not None else None
+    return due is not None and due <= now
+
+
+def _back_up(config: Config, stop: Stop, clock: Clock) -> str:
+    copy = back_up_dated(
+        Path(config.database),
+        Path(config.backup_folder),
+        clock(),
+        keep=config.backup_keep,
+        progress=_until(stop),
+    )
+    return f"{copy}: a checked copy, {copy.stat().st_size / 1e6:,.1f} MB"
+
+
+def _until(stop: Stop) -> Callable[[int, int], None]:
+    """Return what ends a long copying when the service is to end."""
+
+    def told(_: int, __: int) -> None:
+        if stop.is_set():
+            raise Interrupted("stopped; the copy of before stays")
+
+    return told
+
+
+def _newest(paths: list[Path]) -> datetime | None:
+    """Return when the newest of some files was written."""
+    moments = [datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in paths]
+    return max(moments, default=None)

@@ -1,0 +1,125 @@
+"""Scheduled copies: due by what lies in the folder, made beside syncs, told when they fail."""
+
+import os
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+from fixtures_db import fill_public
+from sync_harness import Notes
+from whole_files import all_rows
+
+from mirror.background.chores import chores_of, is_overdue
+from mirror.background.service import Background, checked
+from mirror.config import Config, from_toml, read_config
+from mirror.errors import ConfigError, Interrupted
+from mirror.store.backup import dated_copies
+from mirror.times import Clock, utc_now
+
+NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """A mirror of which a copy is made every night, and two stay."""
+    fill_public(tmp_path / "mirror.db").store.close()
+    (tmp_path / "mirror.toml").write_text(
+        'database = "mirror.db"\nbackup_schedule = "30 2 * * *"\nbackup_keep = 2\ntimezone = "UTC"\n'
+        '[[upstream]]\nname = "away"\nkind = "sandbox"\nurl = "http://127.0.0.1:9/2.0"\nschedule = ""\n'
+        'verify_schedule = ""\nwatch = 0\n'
+    )
+    return read_config(tmp_path / "mirror.toml")
+
+
+class Listener(Notes):
+    """Knows when a copy was made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made = threading.Event()
+
+    def note(self, text: str) -> None:
+        """Remember what is told."""
+        super().note(text)
+        if text.startswith("backup: "):
+            self.made.set()
+
+
+def at(moment: datetime) -> Clock:
+    return lambda: moment
+
+
+def copies(config: Config) -> list[Path]:
+    return dated_copies(Path(config.database), Path(config.backup_folder))
+
+
+def test_copies_are_made_and_the_oldest_go(config: Config) -> None:
+    """The folder is that of the configuration, made when it is needed."""
+    (chore,) = chores_of(config)
+    for hour in range(3):
+        said = chore.do(threading.Event(), at(NOW + timedelta(hours=hour)))
+    first, second = copies(config)
+    assert first.name == "mirror-20261129T130000Z.db"
+    assert said.startswith(f"{second}: a checked copy")
+    assert second.parent == Path(config.database).with_name("backups")
+    assert all_rows(second) == all_rows(Path(config.database))
+
+
+def test_a_copy_that_was_missed_is_due(config: Config) -> None:
+    """By the time of the newest copy; without any, at the moment that the schedule names."""
+    (chore,) = chores_of(config)
+    assert chore.last_done() is None
+    assert not is_overdue(chore, zone="UTC", now=NOW)
+    chore.do(threading.Event(), at(NOW))
+    for last, due in ((NOW.replace(hour=3), False), (NOW - timedelta(days=1), True)):
+        os.utime(copies(config)[0], (last.timestamp(), last.timestamp()))
+        assert chore.last_done() == last
+        assert is_overdue(chore, zone="UTC", now=NOW) is due
+
+
+def test_the_end_of_the_service_ends_the_copying(config: Config) -> None:
+    """The copy of before stays, and nothing else."""
+    (chore,) = chores_of(config)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Interrupted):
+        chore.do(stop, utc_now)
+    assert list(Path(config.backup_folder).iterdir()) == []
+
+
+def test_the_service_makes_the_copy_that_was_missed(config: Config) -> None:
+    """It says so in a line."""
+    (chore,) = chores_of(config)
+    chore.do(threading.Event(), at(NOW))
+    os.utime(copies(config)[0], (0, 0))
+    notes = Listener()
+    background = Background(config, report=notes)
+    background.start()
+    assert notes.made.wait(20)
+    background.end()
+    assert len(copies(config)) == 2
+    assert any(text.startswith("next: ") and "backup" in text for text in notes.notes)
+
+
+def test_a_copy_that_fails_is_told_and_the_service_goes_on(config: Config) -> None:
+    """The folder cannot be made; an alert is due, once."""
+    Path(config.backup_folder).write_text("no folder")
+    (chore,) = chores_of(config)
+    notes = Notes()
+    background = Background(config, report=notes)
+    background._keep(chore)
+    background._keep(chore)
+    assert [text.startswith("backup: ") for text in notes.notes] == [True, True]
+    assert background._alerts._troubled == {"backup"}
+    Path(config.backup_folder).unlink()
+    background._keep(chore)
+    assert background._alerts._troubled == set()
+
+
+def test_a_schedule_that_never_comes_is_refused() -> None:
+    """Like those of upstreams."""
+    with pytest.raises(ConfigError, match="no such day"):
+        checked(from_toml('backup_schedule = "0 0 30 2 *"'))
+    assert list(chores_of(msgspec.structs.replace(from_toml(""), backup_schedule=" "))) == []
