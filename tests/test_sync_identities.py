@@ -5,8 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from sync_harness import Edited, SyncHarness, assert_matches_sandbox, crawling
+from sync_harness import Edited, ShortPages, SyncHarness, assert_matches_sandbox, crawling
+
+from mirror.sandbox import visible_repositories
 
 ONE: dict[str, Any] = {"workspaces": ("jespern",)}
 SOME = "jespern/django-piston"
@@ -131,6 +134,55 @@ def test_two_repositories_of_one_uuid_are_told(tmp_path: Path) -> None:
         assert summary.exit_code == 1
         assert any(first in failure.error and other in failure.subject for failure in summary.failures)
         assert living(crawl, first) == [(uuid, 1)]
+
+
+class Renamed(ShortPages):
+    """Lists a repository again, under another name, on the last page of each listing."""
+
+    def __init__(self, first: bool, second: bool) -> None:
+        super().__init__(2)
+        self._private = (first, second)
+        self._row: dict[str, Any] | None = None
+        self.asked = 0
+        self.alone: bool | int = 503
+        """Whether the repository is private when it is asked for by itself; or a status."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Edit listings and the repository's own answer."""
+        answer = super().handle_request(request)
+        answer.read()
+        body = answer.json()
+        for row in body.get("values", []):
+            if row.get("full_name") == SOME:
+                row["is_private"], self._row = self._private[0], row
+        if "next" not in body and self._row is not None and self._row not in body.get("values", []):
+            other = {"full_name": "jespern/other", "slug": "other", "is_private": self._private[1]}
+            body["values"].append(self._row | other)
+            self._row = None
+        if "full_name" in body:
+            self.asked += 1
+            if self.alone not in (True, False):
+                return httpx.Response(self.alone)
+            body["is_private"] = self.alone
+        return httpx.Response(answer.status_code, json=body)
+
+
+@pytest.mark.parametrize("known_before", [True, False])
+@pytest.mark.parametrize("pages", [(True, False), (False, True)])
+def test_two_names_on_two_pages_of_one_listing_are_closed(
+    tmp_path: Path, pages: tuple[bool, bool], known_before: bool
+) -> None:
+    """A rename or a stale page: private if either page says so, until the repository is asked for itself."""
+    with crawling(tmp_path, **ONE, refs="none") as (sandbox, crawl):
+        if known_before:
+            crawl.sync()
+        (uuid,) = (row["uuid"] for row in visible_repositories(sandbox.world) if row["full_name"] == SOME)
+        crawl.transport = transport = Renamed(*pages)
+        for alone, expected in ((503, 1), (True, 1), (False, 0), (404, 1)):
+            transport.alone, transport.asked = alone, 0
+            crawl.sync(full=True)
+            assert transport.asked
+            assert crawl.rows("SELECT is_private FROM repositories WHERE uuid = ?", uuid) == [(expected,)]
 
 
 @pytest.mark.parametrize("uuid", ["name:jespern/django-piston", "", "x" * 100_000, "capitals"])

@@ -121,9 +121,11 @@ class Store:
         seen_at: str,
         with_refs: bool,
         first_listing: bool,
+        listed_since: str | None = None,
     ) -> SavedRepositories:
         """Write a page of repositories with their owners, and record what changed.
 
+        `listed_since` is when the listing of the page began; None for repositories asked for by themselves.
         Rows that cannot be told from others (`mirror.store.repositories`) are returned as `refused`.
         """
         with self.transaction():
@@ -140,6 +142,7 @@ class Store:
                 seen_at=seen_at,
                 with_refs=with_refs,
                 first_listing=first_listing,
+                listed_since=listed_since,
             )
             self.save_changes(saved.changes, run_id=run_id, at=seen_at)
             close(self.connection, _published(saved.changes), with_refs=with_refs)

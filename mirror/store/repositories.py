@@ -17,6 +17,7 @@ import msgspec
 
 from mirror.model import NAMED, Repository
 from mirror.store.changes import SAID, Change, recently_written, repository_changes
+from mirror.store.crawl_state import Hint
 from mirror.store.cursors import Cursors
 from mirror.store.repair import give_uuid
 
@@ -28,6 +29,7 @@ _SAID_BY = attrgetter(*SAID)
 _UPDATED_AT = SAID.index("updated_at")
 _KEPT = tuple(SAID.index(column) for column in KEPT_WHEN_UNSAID)
 _MAIN_BRANCH = SAID.index("main_branch")
+_IS_PRIVATE = SAID.index("is_private")
 _INSERT = f"""INSERT INTO repositories ({", ".join(_WRITTEN)}, id, upstream_id, uuid, refs_stale,
     first_seen_at, last_seen_at) VALUES ({", ".join("?" * (len(_WRITTEN) + 6))})"""
 _UPDATE = f"""UPDATE repositories SET {", ".join(f"{column} = ?" for column in _WRITTEN)},
@@ -68,6 +70,7 @@ def save_repositories(
     seen_at: str,
     with_refs: bool,
     first_listing: bool,
+    listed_since: str | None = None,
 ) -> SavedRepositories:
     """Insert, update or touch a page of repositories; `owner_ids` maps each owner's uuid to its row.
 
@@ -76,6 +79,9 @@ def save_repositories(
     listing that had begun is of before the update. On a `first_listing` new rows record no change, because
     they existed before the mirror did. A page that was asked for before a repository was written through this
     mirror does not undo that write.
+
+    A page may be out of date. Where one of a listing that began at `listed_since` contradicts what was read
+    since, the repository counts as private, and a hint has it asked for by itself.
     """
     page = {row.uuid: row for row in rows}
     adopt_repositories(connection, upstream_id, page.values())
@@ -83,48 +89,81 @@ def save_repositories(
     parents = _ids(connection, upstream_id, {row.parent_uuid for row in page.values() if row.parent_uuid})
     written = recently_written(connection, seen_at)
     next_id = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM repositories").fetchone()[0]
-    inserts, updates, touches = list[Sequence[Any]](), list[Sequence[Any]](), list[Sequence[Any]]()
-    outdated_refs, created = list[int](), list[Change]()
-    saved = SavedRepositories([], [], len(page), [], [])
+    compared = _ComparedPage(seen_at, with_refs=with_refs, listed_since=listed_since)
+    created = list[Change]()
     for uuid, row in page.items():
-        new = (*_SAID_BY(row), owner_ids[row.owner.uuid], parents.get(row.parent_uuid or ""))
+        values = (*_SAID_BY(row), owner_ids[row.owner.uuid], parents.get(row.parent_uuid or ""))
         old = known.get(uuid)
         if old is None:
-            saved.new.append(next_id)
+            compared.insert(next_id, upstream_id, row, values)
             created.append(Change("created", next_id, new=row.full_name))
-            inserts.append((*new, next_id, upstream_id, uuid, int(with_refs), seen_at, seen_at))
             next_id += 1
-            continue
-        if old.id in written and _is_outdated(old, row, written[old.id]):
-            continue
-        new = _with_kept(old.values, new, row)
-        if old.values == new and old.deleted_at is None:
-            touches.append((seen_at, old.id))
-            continue
-        stale = with_refs and (old.updated_at != row.updated_at or old.deleted_at is not None)
-        if stale:
-            outdated_refs.append(old.id)
-        saved.changed.append(old.id)
-        saved.changes.extend(repository_changes(old.id, old.named(), dict(zip(_WRITTEN, new, strict=True))))
-        updates.append((*new, int(stale), seen_at, old.id))
-    connection.executemany(_INSERT, inserts)
-    connection.executemany(_UPDATE, updates)
-    connection.executemany(_TOUCH, touches)
-    Cursors(connection, upstream_id).drop_refs(outdated_refs)
-    if inserts:
+        elif old.id not in written or not _is_outdated(old, row, written[old.id]):
+            compared.update(old, row, values)
+    compared.write(connection, Cursors(connection, upstream_id))
+    if created:
         connection.execute(_ADOPT, (upstream_id, json.dumps(list(page))))
-    if not first_listing:
-        saved.changes.extend(created)
-    return saved
+    changes = compared.changes if first_listing else compared.changes + created
+    return SavedRepositories(compared.new, compared.changed, len(page), changes, [])
+
+
+class _ComparedPage:
+    """What a page changes: the ids of new and of changed rows, the changes to record, and what to write."""
+
+    def __init__(self, seen_at: str, *, with_refs: bool, listed_since: str | None) -> None:
+        self._seen_at, self._with_refs, self._listed_since = seen_at, with_refs, listed_since
+        self.new, self.changed, self.changes = list[int](), list[int](), list[Change]()
+        self._inserts, self._updates = list[Sequence[Any]](), list[Sequence[Any]]()
+        self._touches, self._outdated_refs = list[Sequence[Any]](), list[int]()
+        self._hints = list[Hint]()
+
+    def insert(self, row_id: int, upstream_id: int, row: Repository, values: tuple[Any, ...]) -> None:
+        """Insert a row; `values` are those of `_WRITTEN`."""
+        seen_at = self._seen_at
+        self.new.append(row_id)
+        self._inserts.append((*values, row_id, upstream_id, row.uuid, int(self._with_refs), seen_at, seen_at))
+
+    def update(self, old: "_Known", row: Repository, values: tuple[Any, ...]) -> None:
+        """Update a row, or only its `last_seen_at` if nothing else differs."""
+        if self._listed_since is not None and self._listed_since <= old.seen_at and (
+            row.is_private != old.is_private
+        ):  # fmt: skip
+            values = (*values[:_IS_PRIVATE], True, *values[_IS_PRIVATE + 1 :])
+            self._hints.append(Hint(uuid=row.uuid, row=True, at=self._seen_at))
+        values = _with_kept(old.values, values, row)
+        if old.values == values and old.deleted_at is None:
+            self._touches.append((self._seen_at, old.id))
+            return
+        is_stale = self._with_refs and (old.updated_at != row.updated_at or old.deleted_at is not None)
+        if is_stale:
+            self._outdated_refs.append(old.id)
+        self.changed.append(old.id)
+        self.changes.extend(repository_changes(old.id, old.named(), dict(zip(_WRITTEN, values, strict=True))))
+        self._updates.append((*values, int(is_stale), self._seen_at, old.id))
+
+    def write(self, connection: sqlite3.Connection, cursors: Cursors) -> None:
+        """Write all of it."""
+        connection.executemany(_INSERT, self._inserts)
+        connection.executemany(_UPDATE, self._updates)
+        connection.executemany(_TOUCH, self._touches)
+        cursors.drop_refs(self._outdated_refs)
+        for hint in self._hints:
+            cursors.hints.add(hint)
 
 
 class _Known(NamedTuple):
     """A mirrored row: its values in the order of `_WRITTEN`, and whether it is a tombstone."""
 
     id: int
+    seen_at: str
     deleted_at: str | None
     gone_reason: str | None
     values: tuple[Any, ...]
+
+    @property
+    def is_private(self) -> bool:
+        """Whether strangers may not see it."""
+        return bool(self.values[_IS_PRIVATE])
 
     @property
     def updated_at(self) -> str | None:
@@ -158,13 +197,13 @@ def _with_kept(old: tuple[Any, ...], new: tuple[Any, ...], row: Repository) -> t
 def _known(connection: sqlite3.Connection, upstream_id: int, uuids: list[str]) -> dict[str, _Known]:
     """Read the rows that a page names, by uuid."""
     found = connection.execute(
-        f"""SELECT uuid, id, deleted_at, gone_reason, {", ".join(_WRITTEN)} FROM repositories
+        f"""SELECT uuid, id, last_seen_at, deleted_at, gone_reason, {", ".join(_WRITTEN)} FROM repositories
             WHERE upstream_id = ? AND uuid IN (SELECT value FROM json_each(?))""",
         (upstream_id, json.dumps(uuids)),
     )
     return {
-        uuid: _Known(row_id, deleted_at, gone_reason, tuple(values))
-        for uuid, row_id, deleted_at, gone_reason, *values in found
+        uuid: _Known(row_id, seen_at, deleted_at, gone_reason, tuple(values))
+        for uuid, row_id, seen_at, deleted_at, gone_reason, *values in found
     }
 
 

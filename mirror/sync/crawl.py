@@ -93,8 +93,9 @@ def list_workspaces(run: Run, scope: Scope, workspaces: list[str]) -> list[str]:
 
 
 def retry_leftovers(run: Run) -> None:
-    """Ask again for pages that an earlier run had to skip, and for uuids that it was not given."""
+    """Ask again for pages that an earlier run had to skip, for uuids, and for what pages contradict."""
     _run_steps(run, page_steps(run))
+    follow_hints(run)
     _run_steps(run, uuid_steps(run))
 
 

@@ -181,7 +181,10 @@ class PageStep(Step):
             return []
         with run.store.transaction():
             saved = run.save_page(
-                self.where["workspace"], answer.rows, first_listing=self.where.get("first", False)
+                self.where["workspace"],
+                answer.rows,
+                first_listing=self.where.get("first", False),
+                since=run.round,
             )
             run.answered("page", self.subject)
             run.fail_rows(self.subject.partition(": ")[0], answer.bad, swept_at=None)

@@ -310,13 +310,20 @@ class Run:
             Failures(connection, self.upstream_id).drop_refs(repository_id, single=understood)
 
     def save_page(
-        self, workspace: str, rows: Sequence[Repository], *, first_listing: bool, swept_at: str | None = None
+        self,
+        workspace: str,
+        rows: Sequence[Repository],
+        *,
+        first_listing: bool,
+        since: str,
+        swept_at: str | None = None,
     ) -> SavedRepositories:
         """Write a page of a workspace's listing as this run saw it; what cannot be written is a failure.
 
-        For `swept_at` see `fail_rows`.
+        `since` is when the listing began. For `swept_at` see `fail_rows`.
         """
-        saved = self._save(rows, first_listing=first_listing)
+        # A repository may have come from a workspace that was listed earlier in this round.
+        saved = self._save(rows, first_listing=first_listing, listed_since=min(since, self.round))
         bad = [BadRow(what=row.full_name, error=why) for row, why in saved.refused]
         refused = [row for row, _ in saved.refused]
         self.answered_rows(workspace, [row for row in rows if row not in refused])
@@ -326,12 +333,14 @@ class Run:
     def save_row(self, row: Repository) -> SavedRepositories:
         """Write a repository that was asked for by itself; raises UpstreamShapeError where it cannot be."""
         with self.store.transaction():
-            saved = self._save([row], first_listing=False)
+            saved = self._save([row], first_listing=False, listed_since=None)
             for refused, why in saved.refused:
                 raise UpstreamShapeError(f"{refused.full_name}: {why}")
         return saved
 
-    def _save(self, rows: Sequence[Repository], *, first_listing: bool) -> SavedRepositories:
+    def _save(
+        self, rows: Sequence[Repository], *, first_listing: bool, listed_since: str | None
+    ) -> SavedRepositories:
         """Write repositories with their owners, and record what changed."""
         return self.store.save_page(
             self.upstream_id,
@@ -340,6 +349,7 @@ class Run:
             seen_at=self.now_text(),
             with_refs=self.with_refs,
             first_listing=first_listing,
+            listed_since=listed_since,
         )
 
     @contextmanager

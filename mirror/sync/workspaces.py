@@ -347,7 +347,13 @@ class ListingStep(_WorkspaceStep):
         run = self.run
         swept_at = None if self.listing.purpose == "full" else self.state.swept_at
         first = not self.state.whole
-        saved = run.save_page(self.workspace, page.rows, first_listing=first, swept_at=swept_at)
+        saved = run.save_page(
+            self.workspace,
+            page.rows,
+            first_listing=first,
+            since=self.listing.seen_since,
+            swept_at=swept_at,
+        )
         run.counts.repositories_new += len(saved.new)
         run.counts.repositories_changed += len(saved.changed)
         run.answered("workspace", self.workspace)
