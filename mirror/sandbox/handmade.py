@@ -5,8 +5,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from mirror.sandbox.generate import Uuids, new_ref, tip
+from mirror.sandbox.generate import new_ref, tip
 from mirror.sandbox.model import CommitAuthor, Era, SandboxRef, SandboxRepository, SandboxWorkspace, micros
+from mirror.sandbox.vocabulary import Uuids
 
 _HG_DAY = micros(datetime(2009, 5, 3, 10, 20, 30, 123_456, tzinfo=UTC))
 _GIT_DAY = micros(datetime(2019, 5, 3, 10, 20, 30, 123_456, tzinfo=UTC))

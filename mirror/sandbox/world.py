@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from mirror.sandbox.exchange import Principal
-from mirror.sandbox.generate import END, Generator, Population, Uuids, generated_refs, zipf_counts
+from mirror.sandbox.generate import END, Generator, Population, generated_refs, zipf_counts
 from mirror.sandbox.handmade import handmade
 from mirror.sandbox.model import (
     Person,
@@ -23,6 +23,7 @@ from mirror.sandbox.model import (
     SandboxWorkspace,
     utc_now,
 )
+from mirror.sandbox.vocabulary import Uuids
 
 # A key and a number in one integer compare faster than a tuple. There are fewer than 2**24 repositories.
 NUMBER_BITS = 24

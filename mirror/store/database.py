@@ -11,8 +11,7 @@ from mirror.model import Owner, Repository
 from mirror.search.index import flush_step, rebuild_index, update_after_page
 from mirror.store.changes import Change, close
 from mirror.store.files import PRIVATE, explained, open_writer
-from mirror.store.owners import save_owner
-from mirror.store.projects import save_project, save_projects_of
+from mirror.store.owners import save_owner, save_project, save_projects_of
 from mirror.store.repositories import SavedRepositories, save_repositories, told_apart
 
 Row = TypeVar("Row")
