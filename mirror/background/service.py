@@ -11,13 +11,15 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
+from apscheduler.executors.base import MaxInstancesReachedError
 from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.job import Job as ScheduledJob
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
@@ -58,6 +60,18 @@ Adopt = Callable[[Config], None]
 log = logging.getLogger("mirror.background")
 
 
+class OneThread(ThreadPoolExecutor):  # type: ignore[misc]  # APScheduler carries no types
+    """Does one job after the other. A job that is due again while it waits or works is not queued twice.
+
+    APScheduler would log a warning each time, and hints are looked for every few seconds.
+    """
+
+    def submit_job(self, job: ScheduledJob, run_times: list[datetime]) -> None:
+        """Queue a job, unless it is queued already."""
+        with suppress(MaxInstancesReachedError):
+            super().submit_job(job, run_times)
+
+
 class Job(NamedTuple):
     """A kind of work with its trigger; `at` is when to begin it first, None as the trigger says."""
 
@@ -94,7 +108,7 @@ class Background:
         self._retry_at: dict[str, datetime] = {}
         self._asked = queue.SimpleQueue[str]()  # the one thing a signal handler may safely put into
         self._scheduler = BackgroundScheduler(
-            executors={"default": ThreadPoolExecutor(1)}, job_defaults=DEFAULTS, timezone="UTC"
+            executors={"default": OneThread(1)}, job_defaults=DEFAULTS, timezone="UTC"
         )
         self._seen = clock()
         self._config = checked(config)

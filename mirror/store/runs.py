@@ -18,11 +18,14 @@ ENDED_UNSEEN = {"state": "interrupted", "error": "the process ended"}
 
 
 def start_run(connection: sqlite3.Connection, upstream_id: int, kind: str, *, at: str) -> int:
-    """Record a run that begins and return its id; a run that still claims to be running was killed."""
+    """Record a run that begins and return its id.
+
+    A run of any upstream that still claims to be running was killed: one process at a time has the lock.
+    """
     connection.execute(
         """UPDATE sync_runs SET state = :state, finished_at = :at, error = :error
-           WHERE upstream_id = :upstream AND state = 'running'""",
-        ENDED_UNSEEN | {"at": at, "upstream": upstream_id},
+           WHERE state = 'running'""",
+        ENDED_UNSEEN | {"at": at},
     )
     cursor = connection.execute(
         "INSERT INTO sync_runs (upstream_id, kind, started_at, state) VALUES (?, ?, ?, 'running')",
