@@ -5,6 +5,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from mirror.store.crawl_state import Progress
 from mirror.store.failures import Failure
 
 State = Literal["complete", "incomplete", "paused", "interrupted", "failed"]
@@ -16,8 +17,8 @@ class Reporter(Protocol):
     def phase(self, what: str, total: int | None) -> None:
         """Report that a phase begins, and how many steps it will take, where that is known."""
 
-    def step(self, count: int = 1) -> None:
-        """Report that steps of the phase are done."""
+    def progress(self, progress: Progress) -> None:
+        """Report how far the run is: after every step, and every two seconds while it waits for one."""
 
     def waiting(self, seconds: float, why: str) -> None:
         """Report that nothing is asked for a number of seconds, and why."""
@@ -32,7 +33,7 @@ class Silent:
     def phase(self, what: str, total: int | None) -> None:
         """Do nothing."""
 
-    def step(self, count: int = 1) -> None:
+    def progress(self, progress: Progress) -> None:
         """Do nothing."""
 
     def waiting(self, seconds: float, why: str) -> None:

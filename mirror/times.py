@@ -100,6 +100,21 @@ def local(moment: datetime) -> datetime:
     return moment.astimezone(machine_zone())
 
 
+def time_text(moment: datetime) -> str:
+    """Write a time of this machine's day, with its zone: ``02:56:07 CET``."""
+    return f"{local(moment):%H:%M:%S %Z}"
+
+
+def day_text(moment: datetime) -> str:
+    """Write a moment to the minute in this machine's zone: ``2026-11-30 02:56 CET``."""
+    return f"{local(moment):%Y-%m-%d %H:%M %Z}"
+
+
+def minute_text(moment: datetime, now: datetime) -> str:
+    """Write a moment to the minute in this machine's zone, without the day if it is that of `now`."""
+    return f"{local(moment):%H:%M %Z}" if local(moment).date() == local(now).date() else day_text(moment)
+
+
 def machine_zone(environ: Mapping[str, str] = os.environ) -> tzinfo:
     """Return the zone of ``TZ``, else the system's; UTC if neither can be read.
 

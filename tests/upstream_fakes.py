@@ -52,6 +52,10 @@ class MemoryLedger:
     def limit(self, bucket: str) -> int | None:
         return self.told.get(bucket)
 
+    def sent(self, bucket: str, now: datetime) -> list[tuple[int, int]]:
+        asked = self.asked.get(bucket, [])
+        return [(int(moment.timestamp()), 1) for moment in asked if moment > now - timedelta(hours=1)]
+
     def used(self, bucket: str, now: datetime) -> int:
         return sum(moment > now - timedelta(hours=1) for moment in self.asked.get(bucket, []))
 

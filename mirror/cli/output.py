@@ -3,25 +3,26 @@
 import re
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
-from rich.progress import TimeRemainingColumn as TimeLeft
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
+from rich.progress import Progress as ProgressBars
 from rich.table import Table
 from rich.text import Text
 
-from mirror.observe.logs import row_counts, seconds_text
+from mirror.observe.logs import EveryMinute, row_counts, seconds_text
+from mirror.queries.progress import line_of, progress_text
 from mirror.queries.status import UpstreamStatus
 from mirror.report import Summary
+from mirror.store.crawl_state import Progress
 from mirror.store.failures import HIDDEN_MEMBERS, Failure
 from mirror.sync.plan import BudgetShare, Plan
 from mirror.sync.verify import Finding
-from mirror.times import age_text, from_text, local
+from mirror.times import age_text, day_text, from_text, local, time_text
 
-LINE_EVERY = 10.0
 MOST_NAMES = 10
 WIDTH = 80
 
@@ -31,12 +32,10 @@ class TerminalProgress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft(),
-            console=console, transient=True,
-        )  # fmt: skip
+        self._progress = ProgressBars(
+            SpinnerColumn(), BarColumn(20), TextColumn("{task.description}"), console=console, transient=True
+        )
         self._task: TaskID | None = None
-        self._what = ""
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -49,18 +48,21 @@ class TerminalProgress:
         """Begin a bar; `total` None shows movement only."""
         if self._task is not None:
             self._progress.remove_task(self._task)
-        self._what = what
+        self._line = what
         self._task = self._progress.add_task(what, total=total)
 
-    def step(self, count: int = 1) -> None:
-        """Advance the bar."""
+    def progress(self, progress: Progress) -> None:
+        """Advance the bar, and show the line of the log beside it."""
+        self._line = line_of(progress)
         if self._task is not None:
-            self._progress.update(self._task, advance=count, description=self._what)
+            self._progress.update(
+                self._task, completed=progress.done, total=progress.total, description=self._line
+            )
 
     def waiting(self, seconds: float, why: str) -> None:
-        """Show the remaining seconds and the reason beside the phase."""
+        """Show the remaining seconds and the reason."""
         if self._task is not None:
-            self._progress.update(self._task, description=f"{self._what} (waiting {seconds:.0f} s: {why})")
+            self._progress.update(self._task, description=f"{self._line} (waiting {seconds:.0f} s: {why})")
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""
@@ -68,28 +70,23 @@ class TerminalProgress:
 
 
 class LogProgress:
-    """The progress of a run in a log: a line for each phase, and one every ten seconds."""
+    """The progress of a run in a log: a line for each phase, and one every minute."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, stopwatch: Callable[[], float] = time.monotonic) -> None:
         self._console = console
-        self._what = ""
-        self._total: int | None = None
-        self._done = 0
-        self._told = 0.0
+        self._minute = EveryMinute(stopwatch)
         self._waits = ""
 
     def phase(self, what: str, total: int | None) -> None:
         """Print the phase that begins."""
-        self._what, self._total, self._done, self._told = what, total, 0, time.monotonic()
+        self._minute.begin()
         if total != 0:
             self._say(what + (f": {total:,}" if total is not None else ""))
 
-    def step(self, count: int = 1) -> None:
-        """Print the count, every `LINE_EVERY` seconds at most."""
-        self._done += count
-        if time.monotonic() - self._told >= LINE_EVERY:
-            self._told = time.monotonic()
-            self._say(f"{self._what}: {self._done:,}" + (f" of {self._total:,}" if self._total else ""))
+    def progress(self, progress: Progress) -> None:
+        """Print it, once a minute."""
+        if self._minute.is_over():
+            self._say(line_of(progress))
 
     def waiting(self, seconds: float, why: str) -> None:
         """Print the reason of a wait, once."""
@@ -132,8 +129,8 @@ def print_plan(console: Console, plans: Sequence[Plan]) -> None:
         console.print(Text(f"  budget                   {_left(plan.api)}"))
         if plan.git.total:
             console.print(Text(f"  budget of git            {_left(plan.git)}"))
-        done = local(plan.done_at)
-        console.print(Text(f"  expected to be done      {done:%Y-%m-%d %H:%M}, in {age_text(plan.seconds)}"))
+        done = f"{day_text(plan.done_at)}, in {age_text(plan.seconds)}"
+        console.print(Text(f"  expected to be done      {done}"))
         for note in plan.notes:
             console.print(Text(f"  note: {note}"), soft_wrap=True)
 
@@ -193,7 +190,7 @@ def _say(console: Console, text: str) -> None:
 
 
 def _next_try(moment: str) -> str:
-    return f" (next try {local(from_text(moment)):%Y-%m-%d %H:%M})" if moment else ""
+    return f" (next try {day_text(from_text(moment))})" if moment else ""
 
 
 MOST_FAILURES = 20
@@ -241,6 +238,8 @@ def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
     yield from _ages(status)
     if status.last_run is not None:
         yield _run_line(status.last_run, now)
+    if status.progress is not None:
+        yield progress_text(status.progress, now)
     if status.gone or status.refs_waiting:
         yield f"{status.gone:,} gone, refs of {status.refs_waiting:,} waiting"
     if status.refs_unread:
@@ -250,10 +249,10 @@ def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
             else f"branches and tags of {status.refs_unread:,} repositories were not read yet"
         )
     if status.budget.held_until:
-        until = local(from_text(status.budget.held_until))
-        yield f"the upstream answered 429: nothing is asked until {until:%H:%M:%S}"
+        until = time_text(from_text(status.budget.held_until))
+        yield f"the upstream answered 429: nothing is asked until {until}"
     elif status.budget.left == 0 and status.budget.resets_at:
-        yield f"the next request is free at {local(from_text(status.budget.resets_at)):%H:%M:%S}"
+        yield f"the next request is free at {time_text(from_text(status.budget.resets_at))}"
     if status.service_running is False:
         yield "no service is running; `mirror run` or `mirror schedule` syncs by schedule, `mirror sync` once"
     elif status.next_runs:
@@ -279,7 +278,7 @@ def _run_line(run: dict[str, Any], now: datetime) -> str:
 
 def _failure_line(failure: dict[str, Any], width: int) -> str:
     """Return one line on a failure, cut to the width: what, why, and the next attempt."""
-    due = f" (again {local(from_text(failure['next_try_at'])):%m-%d %H:%M})"
+    due = f" (again {local(from_text(failure['next_try_at'])):%m-%d %H:%M %Z})"
     why = _short(failure["error"]).removeprefix(f"{failure['subject']}: ")
     mark = "(accepted) " if failure["accepted"] else ""
     text, room = f"  {mark}{failure['kind']} {failure['subject']}: {why}", width - len(due)

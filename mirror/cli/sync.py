@@ -29,7 +29,6 @@ from mirror.queries.status import read_status
 from mirror.store.files import damage_explained, open_reader
 from mirror.store.integrity import check_file
 from mirror.store.lock import is_syncing, service_runs
-from mirror.store.runs import ENDED_UNSEEN
 from mirror.times import utc_now
 
 
@@ -194,14 +193,12 @@ def status(ctx: click.Context, as_json: bool) -> None:
     path = Path(config.database)
     with closing(open_reader(path)) as connection, damage_explained(path):
         now = utc_now()
-        statuses = read_status(connection, now, accounts(config, connection))
-        running, syncing = service_runs(path), is_syncing(path)
+        statuses = read_status(connection, now, accounts(config, connection), syncing=is_syncing(path))
+        running = service_runs(path)
         for upstream in statuses:
             upstream.service_running = running
             if running is not False:
                 upstream.next_runs = next_runs(config, connection, upstream.name, now)
-            if syncing is False and upstream.last_run and upstream.last_run["state"] == "running":
-                upstream.last_run |= ENDED_UNSEEN
     if as_json:
         click.echo(msgspec.json.encode({"upstreams": statuses}))
     else:

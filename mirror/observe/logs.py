@@ -4,7 +4,8 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,8 +15,10 @@ import msgspec
 from mirror.config import Config, LogConfig
 from mirror.credentials import Redact, read_credential, read_secret, redacting
 from mirror.errors import ConfigError
+from mirror.queries.progress import line_of
 from mirror.report import Reporter, RunCounts, Silent, Summary
-from mirror.times import age_text, local, to_text
+from mirror.store.crawl_state import Progress
+from mirror.times import age_text, time_text, to_text
 
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """The attributes of every record; any other came with `extra`."""
@@ -53,7 +56,7 @@ def secrets_of(config: Config) -> list[str]:
 
 
 class ConsoleLines(logging.Formatter):
-    """Lines for people, like ``12:00:01 box complete; ...``, with the level from warnings on."""
+    """Lines for people, like ``12:00:01 CET box complete; ...``, with the level from warnings on."""
 
     def __init__(self, redact: Redact) -> None:
         super().__init__()
@@ -61,9 +64,9 @@ class ConsoleLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Write one record."""
-        when = local(datetime.fromtimestamp(record.created, UTC))
+        when = time_text(datetime.fromtimestamp(record.created, UTC))
         level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        lines = [f"{when:%H:%M:%S} {level}{record.getMessage()}"]
+        lines = [f"{when} {level}{record.getMessage()}"]
         if record.exc_info:
             lines.append(self.formatException(record.exc_info))
         return self._redact("\n".join(lines))
@@ -105,6 +108,9 @@ class _ToStandardError(logging.Handler):
 
 
 log = logging.getLogger("mirror.runs")
+
+MINUTE = 60.0
+"""How often the progress of a run is logged, in seconds."""
 
 _LEVELS = {"failed": logging.ERROR, "incomplete": logging.WARNING}
 
@@ -158,25 +164,49 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else age_text(seconds)
 
 
+class EveryMinute:
+    """Tells when a minute is over since it was told last, or since the beginning."""
+
+    def __init__(self, stopwatch: Callable[[], float] = time.monotonic) -> None:
+        self._stopwatch = stopwatch
+        self._told = stopwatch()
+
+    def begin(self) -> None:
+        """Begin a minute."""
+        self._told = self._stopwatch()
+
+    def is_over(self) -> bool:
+        """Tell whether it is over, and if so begin another one."""
+        if self._stopwatch() - self._told < MINUTE:
+            return False
+        self.begin()
+        return True
+
+
 @dataclass
 class Logged:
     """A reporter that logs, and passes everything on to one that shows progress."""
 
     shown: Reporter | None = None
+    stopwatch: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self._inner: Reporter = self.shown or Silent()
         self._waits = ""
+        self._minute = EveryMinute(self.stopwatch)
 
     def phase(self, what: str, total: int | None) -> None:
         """Log a phase, at level debug."""
         self._inner.phase(what, total)
+        self._minute.begin()
         if total != 0:
             log.debug("%s%s", what, f": {total:,}" if total is not None else "")
 
-    def step(self, count: int = 1) -> None:
-        """Show it."""
-        self._inner.step(count)
+    def progress(self, progress: Progress) -> None:
+        """Show it, and log it once a minute."""
+        self._inner.progress(progress)
+        if self._minute.is_over():
+            log.info("%s", line_of(progress), extra=msgspec.structs.asdict(progress))
 
     def waiting(self, seconds: float, why: str) -> None:
         """Log the reason of a wait, once."""

@@ -13,6 +13,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from mirror.queries.crawl import standing
 from mirror.queries.status import UpstreamStatus, read_status
 from mirror.store.cursors import Cursors
 from mirror.times import Clock, from_text, utc_now
@@ -66,8 +67,17 @@ class FileMetrics:
         self._counts = list[Metric]()
         self._good_until = 0.0
 
-    def text(self, connection: sqlite3.Connection, limits: Limits | None = None) -> bytes:
-        """Read the file and write its metrics in Prometheus' form."""
+    def text(
+        self,
+        connection: sqlite3.Connection,
+        limits: Limits | None = None,
+        *,
+        syncing: bool | None = None,
+    ) -> bytes:
+        """Read the file and write its metrics in Prometheus' form.
+
+        `syncing` says whether a process holds the lock of the file, None where that is not known.
+        """
         now = self._clock()
         began = self._stopwatch()
         if began >= self._good_until:
@@ -75,7 +85,9 @@ class FileMetrics:
             self._counts = [*_tables(connection), *_standing(statuses)]
             self._good_until = self._stopwatch() + (self._stopwatch() - began) * KEPT_TIMES
         registry = CollectorRegistry()
-        registry.register(_Families([*_runs(connection), *self._counts]))
+        registry.register(
+            _Families([*_runs(connection), *_progress(connection, syncing=syncing), *self._counts])
+        )
         return generate_latest(registry)
 
 
@@ -133,6 +145,24 @@ def _answers(connection: sqlite3.Connection) -> Any:
         for status, count in (Cursors(connection, upstream_id).answers.read() or {}).items():
             answers.add_metric((name, str(status)), count)
     return answers
+
+
+def _progress(connection: sqlite3.Connection, *, syncing: bool | None) -> Iterator[Metric]:
+    """Yield how far the sync of each upstream is, as pages and `mirror status` tell it; none that is done."""
+    running = _gauge("sync_running", "1 while a sync of the upstream runs, else 0.", "upstream")
+    done = _gauge("sync_progress_done", "What is done of the phase of a sync.", "upstream", "phase")
+    total = _gauge("sync_progress_total", "What there is to do in the phase.", "upstream", "phase")
+    ends = _gauge("sync_end_timestamp_seconds", "When the sync is expected to be done.", "upstream")
+    for one in standing(connection, syncing=syncing, with_progress=True):
+        running.add_metric((one.name,), int(one.run_state == "running"))
+        if one.progress is None:
+            continue
+        done.add_metric((one.name, one.progress.what), one.progress.done)
+        if one.progress.total is not None:
+            total.add_metric((one.name, one.progress.what), one.progress.total)
+        if one.progress.done_at:
+            ends.add_metric((one.name,), from_text(one.progress.done_at).timestamp())
+    yield from (running, done, total, ends)
 
 
 def _tables(connection: sqlite3.Connection) -> Iterator[Metric]:

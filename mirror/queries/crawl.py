@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from mirror.queries.caller import Caller
+from mirror.queries.progress import SyncProgress, read_progress, run_now
 from mirror.queries.rows import fetch_as, fetch_dicts
 from mirror.queries.visibility import visible
 
@@ -110,9 +111,10 @@ def missing(connection: sqlite3.Connection, caller: Caller, *, is_open: bool) ->
     return fetch_as(Missing, connection, sql, caller.values)[0]
 
 
-def runs(connection: sqlite3.Connection, caller: Caller) -> Measure:
-    """Read the last runs; their errors may name what is not public."""
-    return measure(connection, RUNS if caller.sees_all else RUNS.replace("s.error", "NULL AS error"))
+def runs(connection: sqlite3.Connection, caller: Caller, *, syncing: bool | None) -> Measure:
+    """Read the last runs; their errors may name what is not public. For `syncing` see `standing`."""
+    found = measure(connection, RUNS if caller.sees_all else RUNS.replace("s.error", "NULL AS error"))
+    return msgspec.structs.replace(found, rows=[run_now(run, syncing=syncing) for run in found.rows])
 
 
 class UpstreamRow(msgspec.Struct, frozen=True):
@@ -131,6 +133,7 @@ class UpstreamRow(msgspec.Struct, frozen=True):
     run_kind: str | None
     run_started_at: str | None
     run_finished_at: str | None
+    progress: SyncProgress | None = None
 
 
 def upstreams(connection: sqlite3.Connection) -> list[UpstreamRow]:
@@ -145,3 +148,21 @@ def upstreams(connection: sqlite3.Connection) -> list[UpstreamRow]:
            FROM upstreams up LEFT JOIN sync_runs last ON last.id =
                (SELECT max(id) FROM sync_runs WHERE upstream_id = up.id) ORDER BY up.id""",
     )
+
+
+def standing(
+    connection: sqlite3.Connection, *, syncing: bool | None, with_progress: bool
+) -> list[UpstreamRow]:
+    """Read all upstreams, with how far their syncs are if `with_progress`: that counts private rows too.
+
+    `syncing` says whether a process holds the lock of the file, None where that is not known. Without one,
+    a run that claims to be running was killed.
+    """
+    return [
+        msgspec.structs.replace(
+            row,
+            run_state=run_now({"state": row.run_state}, syncing=syncing)["state"],
+            progress=read_progress(connection, row.id, syncing=syncing) if with_progress else None,
+        )
+        for row in upstreams(connection)
+    ]

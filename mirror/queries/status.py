@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from mirror.queries.progress import SyncProgress, read_progress, run_now
 from mirror.store.cursors import Cursors
 from mirror.store.repair import SKEW, latest_ahead
 from mirror.times import from_text, to_text
@@ -66,18 +67,23 @@ class UpstreamStatus(msgspec.Struct, kw_only=True):
     service_running: bool | None = None
     clock_ahead: str | None = None
     next_runs: dict[str, str] = {}
+    progress: SyncProgress | None = None
 
 
 def read_status(
-    connection: sqlite3.Connection, now: datetime, limits: dict[str, tuple[str, int | None]] | None = None
+    connection: sqlite3.Connection,
+    now: datetime,
+    limits: dict[str, tuple[str, int | None]] | None = None,
+    *,
+    syncing: bool | None = None,
 ) -> list[UpstreamStatus]:
-    """Read the status of every upstream.
+    """Read the status of every upstream; `syncing` says whether a process holds the lock, None if not known.
 
     `limits` maps an upstream's name to its bucket in the request ledger and its configured limit; without
     it, the account of the busiest bucket of its host is told.
     """
     upstreams = connection.execute("SELECT id, name, kind, url FROM upstreams ORDER BY id").fetchall()
-    return [_status(connection, *row, now=now, limits=limits or {}) for row in upstreams]
+    return [_status(connection, *row, now=now, limits=limits or {}, syncing=syncing) for row in upstreams]
 
 
 def _status(
@@ -89,6 +95,7 @@ def _status(
     *,
     now: datetime,
     limits: dict[str, tuple[str, int | None]],
+    syncing: bool | None,
 ) -> UpstreamStatus:
     complete = _one(
         connection,
@@ -125,9 +132,12 @@ def _status(
         last_complete_sync=complete,
         freshness_seconds=(now - from_text(complete)).total_seconds() if complete else None,
         listed_seconds=_listed(connection, upstream_id, now),
-        last_run=dict(zip([c[0] for c in last.description], last_row, strict=True)) if last_row else None,
+        last_run=run_now(dict(zip([c[0] for c in last.description], last_row, strict=True)), syncing=syncing)
+        if last_row
+        else None,
         budget=_budget(connection, now, *limits.get(name, ("", None))),
         failures=failures,
+        progress=read_progress(connection, upstream_id, syncing=syncing),
         clock_ahead=latest_ahead(connection, upstream_id, now),
     )
 

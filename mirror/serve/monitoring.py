@@ -17,6 +17,7 @@ from mirror.search.find import one_snapshot
 from mirror.serve.access import ActorVisitor
 from mirror.serve.exchange import SAFETY, mirror_of, served_of
 from mirror.store.files import open_reader
+from mirror.store.lock import is_syncing
 from mirror.times import utc_now
 
 HEALTH = r"^/-/health$"
@@ -46,11 +47,11 @@ async def metrics(request: Request) -> Response:
     server, mirror, visitor = served_of(request), mirror_of(request), ActorVisitor(request.actor)
     name = mirror.name if mirror else ""
 
-    def read(connection: sqlite3.Connection, _: Path) -> bytes:
+    def read(connection: sqlite3.Connection, path: Path) -> bytes:
         with one_snapshot(connection):
             if not visitor.sees_all(name) and visitor.lacks(connection, name):
                 return _CLOSED
-            return server.file_metrics.text(connection, server.limits(connection))
+            return server.file_metrics.text(connection, server.limits(connection), syncing=is_syncing(path))
 
     text = await _from_file(request, read)
     return Response(

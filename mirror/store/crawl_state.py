@@ -117,6 +117,29 @@ class WorkspaceState(msgspec.Struct, kw_only=True, rename={"count_offset": "surp
     unlisted_before: tuple[int, ...] = ()
 
 
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a run is, for whoever watches it; written every two seconds, and when the run stops early.
+
+    - `what` is counted: pages of listings, repositories whose refs are read, repositories compared.
+    - `done` and `total` belong to the present phase; a `total` of None is not known.
+    - `done_at`: when the whole run will be done, at its pace and within the budget; None where not known.
+    - `waits_until`: until when nothing is asked, and `why`; None while it asks.
+    - `is_whole`: the run is a whole sync, whose place is kept where it stops early.
+    - `refs_done`: the repositories whose refs were read, by this run and those that it carries on.
+    """
+
+    run_id: int
+    what: str
+    done: int
+    total: int | None
+    at: str
+    done_at: str | None = None
+    waits_until: str | None = None
+    why: str | None = None
+    is_whole: bool = False
+    refs_done: int = 0
+
+
 class RefsListing(msgspec.Struct, frozen=True, kw_only=True):
     """A listing of one repository's branches and tags, between two pages of it.
 

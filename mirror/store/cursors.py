@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
-from mirror.store.crawl_state import Hint, LastCheck, RefsListing, Round, WorkspaceState
+from mirror.store.crawl_state import Hint, LastCheck, Progress, RefsListing, Round, WorkspaceState
 
 T = TypeVar("T")
 
@@ -94,6 +94,11 @@ class Cursors:
     def answers(self) -> Cursor[dict[int, int]]:
         """How often the upstream has answered with each status, in all runs."""
         return self._cursor("answers", dict[int, int])
+
+    @property
+    def progress(self) -> Cursor[Progress]:
+        """How far a run is that is under way or stopped early."""
+        return self._cursor("progress", Progress)
 
     @property
     def integrity(self) -> Cursor[str]:

@@ -61,6 +61,14 @@ class RequestLedger:
         """Count the requests of the hour that ends now."""
         return self._count(bucket, int(now.timestamp()))
 
+    def sent(self, bucket: str, now: datetime) -> list[tuple[int, int]]:
+        """List the seconds of the hour that ends now, the oldest first, with their requests."""
+        second = int(now.timestamp())
+        return self._store.rows(
+            "SELECT at, requests FROM request_ledger WHERE bucket = ? AND at BETWEEN ? AND ? ORDER BY at",
+            (bucket, second - HOUR, second + HOUR),
+        )
+
     def hold(self, bucket: str, until: datetime) -> None:
         """Refuse every request of a bucket until a moment, because the upstream answered 429."""
         with self._store.transaction() as connection:

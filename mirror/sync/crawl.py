@@ -14,11 +14,12 @@ from mirror.sync.hints import (
 )
 from mirror.sync.missing import absence_steps, close_absences, merge_duplicates, page_steps, uuid_steps
 from mirror.sync.preflight import check_caller, find_workspaces, forget_links, formerly_listed
+from mirror.sync.progress import REFS
 from mirror.sync.publicity import settle_restored
 from mirror.sync.refs import count_stale, mark_old, refs_steps
 from mirror.sync.run import Run
 from mirror.sync.scope import EVERYTHING, Scope, end_round, listings_done, resume_round
-from mirror.sync.workspaces import listing_steps
+from mirror.sync.workspaces import begin_listings, listing_steps
 
 __all__ = ["Run", "find_workspaces", "sync_upstream"]
 
@@ -30,6 +31,8 @@ def sync_upstream(run: Run, scope: Scope = EVERYTHING) -> Summary:
     upstream is in the summary.
     """
     run.kind = scope.kind or run.kind
+    if scope.is_whole:
+        run.carry_progress()
     with run.recorded() as summary:
         workspaces = prepare(run, scope)
         follow_hints(run)
@@ -74,7 +77,8 @@ def list_workspaces(run: Run, scope: Scope, workspaces: list[str]) -> list[str]:
     A workspace that has left the caller's list is listed on, because that does not prove that it is gone.
     """
     hinted, since = hinted_workspaces(run), run.now_text()
-    run.report.phase("listing workspaces", None)
+    chosen = scope.to_list(workspaces, to_list_now(run, hinted, workspaces))
+    begin_listings(run, chosen, refs=count_stale(run) if run.with_refs and scope.refs else None)
 
     def list_each(names: list[str]) -> None:
         chosen = scope.to_list(names, to_list_now(run, hinted, names))
@@ -109,7 +113,8 @@ def list_refs(run: Run, scope: Scope) -> None:
     """List branches and tags where they may have changed, or (`new_refs`) where they were never listed."""
     if scope.refs:
         mark_old(run)
-        run.report.phase("branches and tags", count_stale(run))
+        done = run.progress.refs_done
+        run.progress.begin(REFS, "branches and tags", total=done + count_stale(run), done=done)
         _run_steps(run, refs_steps(run))
     elif scope.new_refs:
         _run_steps(run, refs_steps(run, new_since=run.round))

@@ -13,15 +13,10 @@ from mirror.store.crawl_state import WorkspaceState
 from mirror.sync import listing_state
 from mirror.sync.crawl import find_workspaces
 from mirror.sync.preflight import formerly_listed
+from mirror.sync.progress import GIT_REQUESTS, PAGE
 from mirror.sync.refs import count_stale, mark_old
 from mirror.sync.run import Run
 from mirror.upstream.budget import RequestKind
-
-PAGE = 100
-GIT_ASKS = 2
-"""Git requests for a repository where the server speaks protocol version 2, as Bitbucket does."""
-SECONDS_PER_REQUEST = 0.4
-"""A guess for an upstream that no run has timed yet."""
 
 
 class BudgetShare(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +97,7 @@ def _refs(run: Run, requests: dict[str, int], unlisted: int) -> int:
         (run.upstream_id,),
     )
     requests["branches and tags"] = min(mercurial, stale)
-    requests["branches and tags by git"] = GIT_ASKS * (stale - requests["branches and tags"])
+    requests["branches and tags by git"] = GIT_REQUESTS * (stale - requests["branches and tags"])
     return requests["branches and tags by git"]
 
 
@@ -129,7 +124,12 @@ def _timed(run: Run, requests: dict[str, int], by_git: int, notes: list[str]) ->
     """Add how long it would take: at the pace of earlier runs, and no faster than the budgets allow."""
     total = sum(requests.values())
     api, git = _share(run, "api", total - by_git), _share(run, "git", by_git)
-    seconds = max(total * _pace(run), _waits(api), _waits(git))
+    pace = run.usual_pace()
+    seconds = max(
+        total * pace,
+        run.budget.seconds_for(api.total, pace),
+        run.budget.seconds_for(git.total, pace, "git"),
+    )
     return Plan(
         upstream=run.config.name, requests=requests, api=api, git=git, seconds=seconds,
         done_at=run.now() + timedelta(seconds=seconds), notes=notes,
@@ -140,22 +140,3 @@ def _share(run: Run, kind: RequestKind, total: int) -> BudgetShare:
     limit = run.budget.limit(kind)
     left = None if limit is None else max(0, limit - run.budget.used(kind))
     return BudgetShare(total=total, limit=limit, left=left)
-
-
-def _waits(share: BudgetShare) -> float:
-    """Return the seconds until a budget has had room for so many requests."""
-    if share.limit is None or share.left is None or share.total <= share.left:
-        return 0.0
-    return (share.total - share.left) / share.limit * 3600
-
-
-def _pace(run: Run) -> float:
-    """Return the seconds a request has taken, waits aside, in the last run that asked a fair number."""
-    row = run.store.row(
-        """SELECT (julianday(finished_at) - julianday(started_at)) * 86400 - slept_seconds,
-                  requests + git_requests
-           FROM sync_runs WHERE upstream_id = ? AND requests + git_requests >= 20
-           AND finished_at IS NOT NULL ORDER BY id DESC LIMIT 1""",
-        (run.upstream_id,),
-    )
-    return max(0.0, row[0]) / row[1] if row else SECONDS_PER_REQUEST / run.config.concurrency

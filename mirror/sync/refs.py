@@ -124,7 +124,7 @@ class RefsStep(Step):
         run.counts.refs_gone += saved.gone
         if not done:
             return [RefsStep(run, self.row_id, self.key, listing)]
-        run.report.step()
+        run.progress.step()
         return []
 
     def _is_doubtful(self, answer: Page[Ref], listing: RefsListing) -> bool:
@@ -199,5 +199,5 @@ class RefsStep(Step):
                     retry_after=error.retry_after if isinstance(error, UpstreamRefused) else None,
                 )
             )
-        run.report.step()
+        run.progress.step()
         return []

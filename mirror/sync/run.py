@@ -21,20 +21,23 @@ from mirror.errors import (
     UpstreamShapeError,
 )
 from mirror.model import Repository
-from mirror.report import Reporter, RunCounts, State, Summary
+from mirror.report import Reporter, RunCounts, Summary
 from mirror.store import Store
-from mirror.store.crawl_state import WorkspaceState
+from mirror.store.crawl_state import Progress, WorkspaceState
 from mirror.store.cursors import Cursors
 from mirror.store.failures import Failure, Failures
 from mirror.store.repair import count_as_never, latest_ahead
 from mirror.store.repositories import SavedRepositories
 from mirror.store.runs import finish_run, save_counts, start_run
 from mirror.sync.listing_state import as_of
+from mirror.sync.progress import FAIR_NUMBER, RunProgress
 from mirror.times import Clock, from_text, to_text
 from mirror.upstream.budget import Budget
 from mirror.upstream.protocol import BadRow, Upstream
 
 TICK_SECONDS = 2.0
+SECONDS_PER_REQUEST = 0.4
+"""A guess for an upstream that no run has timed yet."""
 
 
 class _Upstream(NamedTuple):
@@ -103,6 +106,15 @@ class Run:
         self._lost: MirrorError | None = None
         self._stopwatch = stopwatch
         self._ticked = stopwatch()
+        self.progress = RunProgress(
+            budget,
+            self.counts,
+            report,
+            clock=self.now,
+            usual_pace=self.usual_pace(),
+            by_git=config.refs == "git",
+            stopwatch=stopwatch,
+        )
 
     def save_address(self) -> int:
         """Write the address of the upstream and return the id of its row.
@@ -149,6 +161,7 @@ class Run:
         began = self._stopwatch()
         with self.store.transaction() as connection:
             self.id = start_run(connection, self.upstream_id, self.kind, at=self.now_text())
+        self.progress.run_id = self.id
         summary = Summary(
             upstream=self.config.name, kind=self.kind, state="failed", counts=self.counts, seconds=0,
             failures=self.failures, notes=self.notes, run_id=self.id,
@@ -171,7 +184,7 @@ class Run:
                 summary.state, summary.exit_code = "incomplete", 1
             if summary.state == "paused" and (summary.failures or summary.waiting):
                 summary.exit_code = 1
-            self._finish(summary.state, summary.error)
+            self._finish(summary)
 
     def _add_missing(self, summary: Summary) -> None:
         """Add what the mirror is known to miss, whether this run has asked for it or not."""
@@ -198,20 +211,49 @@ class Run:
         )
         return int(count)
 
-    def _finish(self, state: State, error: str | None) -> None:
+    def _finish(self, summary: Summary) -> None:
+        """Record how the run ended, and how far it came if the next one goes on from there."""
+        self.progress.estimate()
+        progress = self.progress.read()
+        if progress is not None and summary.resumes_at is not None:
+            until = to_text(summary.resumes_at)
+            progress = msgspec.structs.replace(progress, waits_until=until, why=summary.error)
         with self.store.transaction() as connection:
             finish_run(
-                connection, self.id, kind=self.kind, state=state, at=self.now_text(),
-                counts=self._counted(), error=error,
+                connection, self.id, kind=self.kind, state=summary.state, at=self.now_text(),
+                counts=self._counted(), error=summary.error,
             )  # fmt: skip
+            self._save_progress(None if summary.state in ("complete", "incomplete") else progress)
+
+    def carry_progress(self) -> None:
+        """Count on from where the last whole sync stopped, if it stopped early."""
+        with self.cursors() as cursors:
+            kept = cursors.progress.read()
+        self.progress.is_whole = True
+        self.progress.refs_done = kept.refs_done if kept is not None and kept.is_whole else 0
+
+    def _save_progress(self, progress: Progress | None) -> None:
+        """Write how far the run is, or (None) that it is done; that of a whole sync outlives other runs."""
+        with self.cursors() as cursors:
+            kept = cursors.progress.read()
+            if kept is not None and kept.is_whole and not self.progress.is_whole:
+                return
+            if progress is not None:
+                cursors.progress.save(progress, at=progress.at)
+            elif kept is not None:
+                cursors.progress.drop()
 
     def tick(self) -> None:
         """Record what was done so far, every two seconds, for those who watch a run from elsewhere."""
         if self._stopwatch() - self._ticked < TICK_SECONDS:
             return
         # If the file cannot be written, the next page will fail; a run that only waits goes on.
-        with suppress(StoreError), self.store.transaction() as connection:
-            save_counts(connection, self.id, kind=self.kind, counts=self._counted())
+        with suppress(StoreError):
+            self.progress.tell()
+            with self.store.transaction() as connection:
+                save_counts(connection, self.id, kind=self.kind, counts=self._counted())
+                if (progress := self.progress.read()) is not None:
+                    self._save_progress(progress)
         self._ticked = self._stopwatch()
 
     def _counted(self) -> dict[str, Any]:
@@ -221,6 +263,17 @@ class Run:
         self.counts.slept_seconds = self.budget.slept_seconds
         self.counts.failures = len(self.failures)
         return msgspec.structs.asdict(self.counts)
+
+    def usual_pace(self) -> float:
+        """Return the seconds a request has taken, waits aside, in the last run that asked a fair number."""
+        row = self.store.row(
+            """SELECT (julianday(finished_at) - julianday(started_at)) * 86400 - slept_seconds,
+                      requests + git_requests
+               FROM sync_runs WHERE upstream_id = ? AND requests + git_requests >= ?
+               AND finished_at IS NOT NULL ORDER BY id DESC LIMIT 1""",
+            (self.upstream_id, FAIR_NUMBER),
+        )
+        return max(0.0, row[0]) / row[1] if row else SECONDS_PER_REQUEST / self.config.concurrency
 
     def note(self, text: str) -> None:
         """Report something to the user, once."""

@@ -22,6 +22,7 @@ from mirror.store.repositories import KEPT_WHEN_UNSAID
 from mirror.sync.engine import Step, run_steps
 from mirror.sync.hints import refs_anew
 from mirror.sync.missing import make_tombstone, merge_duplicates
+from mirror.sync.progress import COMPARED
 from mirror.sync.run import Run
 from mirror.upstream.protocol import Page
 
@@ -62,7 +63,7 @@ def verify_upstream(
         if repair:
             findings += [_second_row(name) for name in merge_duplicates(run)]
         rows = _chosen(run, sample, random)
-        run.report.phase("comparing repositories", len(rows))
+        run.progress.begin(COMPARED, "comparing repositories", total=len(rows))
         steps = (VerifyStep(run, row, findings, repair=repair, keep_place=sample is None) for row in rows)
         run_steps(steps, threads=run.config.concurrency, stop=run.stop, tick=run.tick)
         if sample is None:
@@ -166,7 +167,7 @@ class VerifyStep(Step):
         finding = partial(Finding, repository=self.full_name, verdict=verdict, mended=self.repair)
         self.findings += [finding(what=what) for what in of_row]
         self.findings += [finding(what=what, refs_of=refs_of) for what in of_refs]
-        run.report.step()
+        run.progress.step()
         return follows
 
     def _mend(self, answer: Repository) -> bool:
@@ -193,7 +194,7 @@ class VerifyStep(Step):
             failure = Failure("repository", self.key.uuid, str(error), self.row_id, status=status)
             self.run.failures.append(failure)
         self._done()
-        self.run.report.step()
+        self.run.progress.step()
         return []
 
     def _done(self) -> None:

@@ -20,6 +20,7 @@ from mirror.store.repositories import is_named, known_by_uuid
 from mirror.sync import listing_state
 from mirror.sync.engine import Step
 from mirror.sync.preflight import formerly_listed
+from mirror.sync.progress import PAGE
 from mirror.sync.run import Run
 from mirror.times import to_text
 from mirror.upstream.protocol import Page
@@ -42,6 +43,37 @@ def listing_steps(run: Run, workspace: str, names: Collection[str]) -> list[Step
     if begins and listing.purpose == "full":
         return [WorkspaceStep(run, workspace, state, names)]
     return _onward(run, workspace, state, names)
+
+
+def begin_listings(run: Run, workspaces: Collection[str], *, refs: int | None) -> None:
+    """Begin the phase of listings: what earlier runs of the same round have listed counts as done.
+
+    `refs` is how many repositories have refs to be read by now; None in a run that reads none.
+    """
+    left, done, unlisted = dict[str, int](), 0, set[str]()
+    for name in workspaces:
+        state = run.state(name)
+        if state.listing is None and state.round == run.round:
+            done += 1
+            continue
+        listing = listing_state.begin(
+            state,
+            run.now(),
+            full=run.full,
+            sweep_every=run.config.sweep_every,
+            can_be_incremental=run.upstream.orders_by_update,
+        )
+        done += listing.pages
+        size = run.alive(run.owner_id(state)) if listing.last_size is None else listing.last_size
+        left[name] = _pages_left(listing, size)
+        if not state.whole:
+            unlisted.add(name)
+    run.progress.begin_listings(left, done=done, unlisted=frozenset(unlisted), refs=refs)
+
+
+def _pages_left(listing: ListingProgress, size: int) -> int:
+    """Return how many pages of a listing are still to come, if it has so many rows."""
+    return 1 if listing.purpose == "incremental" else max(1, -(-size // PAGE) - listing.pages)
 
 
 def _onward(run: Run, workspace: str, state: WorkspaceState, names: Collection[str]) -> list[Step]:
@@ -321,8 +353,16 @@ class ListingStep(_WorkspaceStep):
                 state = self._closed(state, listing)
                 state.round = run.round
             run.save_state(self.workspace, state)
-        run.report.step()
+        self._tell_progress(state.listing)
         return self.onward(state)
+
+    def _tell_progress(self, listing: ListingProgress | None) -> None:
+        """Count the page; where the upstream tells no total, as many are left as were expected before."""
+        if listing is None:
+            left: int | None = 0
+        else:
+            left = None if listing.last_size is None else _pages_left(listing, listing.last_size)
+        self.run.progress.listed(self.workspace, pages_left=left)
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
         """Begin anew where a link is refused; else record that the listing stopped here."""

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from mirror.errors import BudgetSpent, Paused
 from mirror.model import NoRoom
-from mirror.times import Clock, local
+from mirror.times import Clock, time_text
 
 RequestKind = Literal["api", "git"]
 Wait = Callable[[float, str], None]
@@ -57,6 +57,9 @@ class Ledger(Protocol):
     def used(self, bucket: str, now: datetime) -> int:
         """Return how many requests are counted in the hour before `now`."""
 
+    def sent(self, bucket: str, now: datetime) -> list[tuple[int, int]]:
+        """List the seconds of that hour, as timestamps and oldest first, with their requests."""
+
 
 class _Thread(threading.local):
     """Whether the next request of a thread is a retry."""
@@ -69,6 +72,13 @@ class Reservation(NamedTuple):
 
     at: datetime
     is_repeat: bool
+
+
+class Waiting(NamedTuple):
+    """Until when nothing is asked, and why."""
+
+    until: datetime
+    why: str
 
 
 class Budget:
@@ -121,6 +131,7 @@ class Budget:
         self._waiting = 0
         self._waiting_since = 0.0
         self._waited = 0.0
+        self._waits: Waiting | None = None
         self._thread = _Thread()
         self._gates = {"api": threading.Lock(), "git": threading.Lock()}
         self._held: dict[RequestKind, datetime] = {}
@@ -139,6 +150,38 @@ class Budget:
         """The seconds in which at least one thread waited, a wait under way included."""
         with self._counts:
             return self._waited + (self._timer() - self._waiting_since if self._waiting else 0.0)
+
+    @property
+    def waiting(self) -> Waiting | None:
+        """The wait that is under way, if there is one."""
+        with self._counts:
+            return self._waits if self._waiting else None
+
+    def seconds_for(self, requests: int, pace: float, kind: RequestKind = "api") -> float:
+        """Estimate in how many seconds so many more requests will be sent.
+
+        `pace` is the seconds that one takes where nothing waits. A request fits once so many of the hour
+        have left it that it is within the limit; those of later hours follow in the same rhythm.
+        """
+        limit = self.limit(kind)
+        if requests <= 0 or not limit:
+            return max(0, requests) * pace
+        hours, rest = divmod(requests - 1, limit)
+        fits = self._fits_in(rest + 1, limit, kind)
+        return max(requests * pace, max((rest + 1) * pace, fits) + hours * 3600)
+
+    def _fits_in(self, requests: int, limit: int, kind: RequestKind) -> float:
+        """Return in how many seconds there is room for so many requests, at most the limit."""
+        now = self._clock()
+        sent = self._ledger.sent(self.buckets[kind], now)
+        must_leave = requests + sum(count for _, count in sent) - limit
+        for at, count in sent:
+            if must_leave <= 0:
+                break
+            must_leave -= count
+            if must_leave <= 0:
+                return max(0.0, at + 3601 - now.timestamp())
+        return 0.0
 
     def take(self, kind: RequestKind = "api") -> Reservation:
         """Wait for room, then count one request, which is sent next.
@@ -174,7 +217,7 @@ class Budget:
         """Wait before a retry; raises BudgetSpent where the run may not wait so long."""
         if seconds > SHORT_HOLD and not self._may_wait:
             resumes_at = self._clock() + timedelta(seconds=seconds)
-            raise BudgetSpent(f"{why}; goes on at {clock_text(resumes_at)}", resumes_at=resumes_at)
+            raise BudgetSpent(f"{why}; goes on at {time_text(resumes_at)}", resumes_at=resumes_at)
         self._sleep(seconds, why)
 
     def observe(self, kind: RequestKind, status: int, headers: Mapping[str, str]) -> None:
@@ -214,7 +257,7 @@ class Budget:
         """Wait until there is room, or end the run if it may not wait so long."""
         until, held = no_room
         seconds = max(0.0, (until - self._clock()).total_seconds())
-        why = f"{self._reason(kind, held=held)}; goes on at {clock_text(until)}"
+        why = f"{self._reason(kind, held=held)}; goes on at {time_text(until)}"
         if not self._may_wait and not (held and seconds <= SHORT_HOLD):
             raise BudgetSpent(why, resumes_at=until)
         self._sleep(seconds + 0.001, why)
@@ -231,6 +274,7 @@ class Budget:
             if self._waiting == 0:
                 self._waiting_since = self._timer()
             self._waiting += 1
+            self._waits = Waiting(self._clock() + timedelta(seconds=seconds), why)
         try:
             self._wait(seconds, why)
         finally:
@@ -305,8 +349,3 @@ def retry_delay(headers: Mapping[str, str], now: datetime) -> float | None:
 
 def _seconds(text: str) -> float | None:
     return float(text) if re.fullmatch(r"[0-9]{1,12}(\.[0-9]+)?", text) else None
-
-
-def clock_text(moment: datetime) -> str:
-    """Format a moment as local HH:MM:SS."""
-    return local(moment).strftime("%H:%M:%S")

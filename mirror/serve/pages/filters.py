@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
+from mirror.queries.progress import progress_text
 from mirror.queries.rows import ChangeRow
 from mirror.search import highlight_ranges
 from mirror.times import age_text, from_text
@@ -42,6 +43,7 @@ def install(env: Environment) -> None:
     env.filters |= {
         "moment": moment,
         "due": due,
+        "progress": progress_text,
         "ago": ago,
         "grouped": grouped,
         "size_text": size_text,

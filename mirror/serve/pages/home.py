@@ -9,7 +9,6 @@ from datasette.views.index import IndexView
 
 from mirror.queries.changes import ChangeFilter, latest_changes
 from mirror.queries.counts import counts_of, ref_counts_of
-from mirror.queries.crawl import upstreams
 from mirror.queries.repositories import recent_ids, still_visible
 from mirror.queries.rows import RepositoryRow
 from mirror.serve.exchange import mirror_of
@@ -71,12 +70,13 @@ async def index(datasette: "Datasette", request: Request) -> Response:
 async def _home(visit: Visit) -> Response:
     def work(connection: sqlite3.Connection) -> dict[str, Any]:
         return {
-            "upstreams": upstreams(connection),
+            "upstreams": visit.standing(connection),
             "latest": latest_changes(connection, visit.caller, ChangeFilter(), limit=LATEST).rows,
         }
 
     context = await visit.read(work)
     counted, context["recent"] = await asyncio.gather(numbers(visit), updated_last(visit))
     context |= counted
+    context["refresh"] = visit.refresh
     context["questions"] = [(name, QUERIES[name].title) for name in OFFERED]
     return await visit.page("mirror_home.html", context)

@@ -10,7 +10,7 @@ from typing import Any
 from datasette.utils.asgi import Response
 
 from mirror.queries import crawl as reads
-from mirror.queries.crawl import Measure, upstreams
+from mirror.queries.crawl import Measure
 from mirror.serve.pages.charts import Bar, bar_chart, gauge, line_chart
 from mirror.serve.pages.home import numbers
 from mirror.serve.pages.view import Visit
@@ -31,7 +31,7 @@ async def status(visit: Visit) -> Response:
     def work(connection: sqlite3.Connection) -> dict[str, Any]:
         is_open = visit.is_open_in(connection)
         context: dict[str, Any] = {
-            "upstreams": upstreams(connection),
+            "upstreams": visit.standing(connection),
             "failures": reads.failures(connection, visit.caller),
             "missing": reads.missing(connection, visit.caller, is_open=is_open),
         }
@@ -39,7 +39,7 @@ async def status(visit: Visit) -> Response:
             context |= {
                 "budgets": _budgets(connection, visit),
                 "days": _days(connection, visit),
-                "runs": reads.runs(connection, visit.caller),
+                "runs": reads.runs(connection, visit.caller, syncing=visit.syncing),
             }
         return context
 
@@ -49,7 +49,7 @@ async def status(visit: Visit) -> Response:
         visit.count("freshness", lambda connection: _freshness(connection, visit)),
         visit.count("growth", lambda connection: _growth(connection, visit)),
     )
-    context |= counted
+    context |= counted | {"refresh": visit.refresh, "still": "still" in visit.parameters}
     return await visit.page("mirror_status.html", context)
 
 

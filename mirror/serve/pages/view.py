@@ -4,13 +4,14 @@ import logging
 import re
 import sqlite3
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from datasette.utils import actor_matches_allow
 from datasette.utils.asgi import Forbidden, Request, Response
 
 from mirror.queries.caller import Caller
-from mirror.queries.crawl import upstreams
+from mirror.queries.crawl import UpstreamRow, standing, upstreams
 from mirror.queries.visibility import is_unconfirmed
 from mirror.serve.access import ActorVisitor, is_closed
 from mirror.serve.auth import caller_of
@@ -30,6 +31,7 @@ from mirror.serve.pages.urls import SiteLinks, assets
 from mirror.serve.pooled_database import reading_for
 from mirror.serve.prefix import origin_of
 from mirror.serve.state import WAIT_SECONDS
+from mirror.store.lock import is_syncing
 from mirror.times import utc_now
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
 
 COUNTING_MS = 60_000
 """For how long numbers are counted behind a page; the page itself does not wait for them."""
+
+BUSY_SECONDS, IDLE_SECONDS = 5, 60
+"""In how many seconds the status is read again, while a sync runs and otherwise."""
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]")
 
@@ -105,6 +110,20 @@ class Visit:
         """Tell whether tables are open to the visitor in the snapshot of a connection."""
         asking = ActorVisitor(self.request.actor)
         return asking.sees_all(self.database.name) or not asking.lacks(connection, self.database.name)
+
+    def standing(self, connection: sqlite3.Connection) -> list[UpstreamRow]:
+        """Read how each upstream stands; how far its sync is, for whom tables are open."""
+        return standing(connection, syncing=self.syncing, with_progress=self.is_open_in(connection))
+
+    @property
+    def refresh(self) -> int:
+        """In how many seconds a page that shows how the sync goes is read again."""
+        return IDLE_SECONDS if self.syncing is False else BUSY_SECONDS
+
+    @property
+    def syncing(self) -> bool | None:
+        """Whether a process holds the lock of the mirror for a run, None where that cannot be found out."""
+        return is_syncing(Path(self.database.path)) if self.database.path else None
 
     async def read(self, work: Callable[[sqlite3.Connection], Read], *, times: int = 1) -> Read:
         """Read in one snapshot, within Datasette's time limit or so many times that."""

@@ -126,6 +126,27 @@ function live(form) {
   });
 }
 
+// Parts of a page that follow the sync: read again after so many seconds, unless nobody looks or a key is in them.
+function fresh() {
+  const parts = () => [...document.querySelectorAll("[data-fresh]")];
+  const read = async () => {
+    if (!document.hidden) try {
+      const answer = await fetch(location.href, { credentials: "same-origin" });
+      const page = answer.ok ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
+      for (const part of page ? parts() : []) {
+        const now = page.getElementById(part.id);
+        if (now && !part.contains(document.activeElement)) part.replaceWith(now);
+      }
+    } catch (error) { console.debug(error.message); }
+    wait();
+  };
+  const wait = () => {
+    const seconds = parts().map((part) => Number(part.dataset.fresh));
+    if (seconds.length) setTimeout(read, 1000 * Math.min(...seconds));
+  };
+  wait();
+}
+
 function copyable(line) {
   if (!navigator.clipboard) return;
   const button = document.createElement("button");
@@ -155,3 +176,4 @@ addEventListener("load", () => setTimeout(() => { // Datasette's SQL editor make
 document.querySelectorAll("form[data-suggest]").forEach(suggest);
 document.querySelectorAll("form[data-live]").forEach(live);
 document.querySelectorAll(".copy").forEach(copyable);
+fresh();
