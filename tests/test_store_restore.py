@@ -104,6 +104,20 @@ def test_tokens_that_are_kept(copied: FixtureDb) -> None:
     assert living_tokens(copied.path) == ["laptop"]
 
 
+def test_a_login_with_a_token_that_is_forgotten_is_none_with_a_new_one(copied: FixtureDb) -> None:
+    """A token that was made after the copy, and one made after the restore, have the same name."""
+    forgotten = tokens.find(copied.store.connection, tokens.create(copied.store, "ci"))
+    copied.store.close()
+    for trust in (DOUBT, Trust(tokens=True)):
+        put_back(copy_of(copied), copied.path, trust)
+        with Store(copied.path) as store:
+            new = tokens.find(store.connection, tokens.create(store, "ci"))
+            assert forgotten is not None
+            assert new is not None
+            assert new.id > forgotten.id
+            assert tokens.find_by_id(store.connection, forgotten.id) is None
+
+
 def test_what_the_file_before_asked_is_counted(copied: FixtureDb) -> None:
     """It went on from the copy, so it knows each request; what it was told to wait for is kept as well."""
     ledger = RequestLedger(copied.store)

@@ -117,6 +117,7 @@ def _marked(
         if not is_known:
             count_all_as_spent(connection, limits, now)
         revoked = 0 if trust.tokens else tokens.revoke_all(connection, at=at)
+        tokens.retire_numbers(connection, up_to=int(now.timestamp()), at=at)
         upstreams = dict(connection.execute("SELECT id, name FROM upstreams ORDER BY id").fetchall())
         if not trust.public:
             for upstream_id in upstreams:

@@ -100,6 +100,19 @@ def revoke_all(connection: sqlite3.Connection, *, at: str) -> int:
     return connection.execute("UPDATE api_tokens SET revoked_at = ? WHERE revoked_at IS NULL", (at,)).rowcount
 
 
+def retire_numbers(connection: sqlite3.Connection, *, up_to: int, at: str) -> None:
+    """Give no token a number up to this one any more, by a revoked token that nobody holds.
+
+    A login is known by the number and the name of its token: those of tokens that are forgotten must not be
+    given to others.
+    """
+    connection.execute(
+        """INSERT OR IGNORE INTO api_tokens (id, name, token_hash, scope, created_at, revoked_at)
+           VALUES (?, '(a copy was restored)', ?, 'read', ?, ?)""",
+        (up_to, hashed(secrets.token_urlsafe(32)), at, at),
+    )
+
+
 def revoke_like(connection: sqlite3.Connection, other: sqlite3.Connection) -> None:
     """Revoke the tokens that another file has revoked."""
     connection.executemany(
