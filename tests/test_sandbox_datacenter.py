@@ -38,7 +38,7 @@ def walk(client: httpx.Client, path: str, limit: int, headers: dict[str, str]) -
     """Follow nextPageStart to the last page."""
     rows, start = [], 0
     while True:
-        parameters = {"limit": limit, "start": start}
+        parameters: dict[str, str | int] = {"limit": limit, "start": start, "archived": "ALL"}
         page = client.get(path, params=parameters, headers=headers).json()
         assert page["size"] == len(page["values"]) <= page["limit"] == min(100, limit)
         assert page["start"] == start
@@ -90,13 +90,16 @@ def test_projects_list_their_repositories(sandbox: RunningSandbox, client: httpx
 
 
 def test_filters(client: httpx.Client) -> None:
-    """By name, project and visibility. No repository is archived."""
+    """By name, project, visibility, and whether it is archived: unless told, it is not."""
     found = client.get("repos", params={"name": " PISTON "}).json()["values"]
     assert {row["slug"] for row in found} >= {"django-piston"}
     found = client.get("repos", params={"projectkey": "~jespern", "visibility": "private"}, headers=BEARER)
     assert found.json()["size"] == 4
     (archived,) = client.get("repos", params={"archived": "ARCHIVED"}).json()["values"]
     assert (archived["slug"], archived["archived"]) == ("hello-asd", True)
+    for query, is_listed in (("", False), ("&archived=ALL", True)):
+        rows = client.get(f"repos?name={archived['name']}{query}").json()["values"]
+        assert any(row.get("archived") for row in rows) is is_listed
 
 
 def test_refs_and_the_default_branch(client: httpx.Client) -> None:

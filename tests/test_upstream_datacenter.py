@@ -3,12 +3,14 @@
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from upstream_fakes import NOON, Responder, answer, faked, recorded
 
 from mirror.config import UpstreamConfig
 from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamRefused, UpstreamShapeError
 from mirror.model import Owner, Project, Ref, Repository, RepositoryKey
+from mirror.sync.listing_state import next_landmark
 from mirror.upstream import datacenter_decode as shapes
 from mirror.upstream.connect import url_of
 
@@ -379,6 +381,30 @@ def test_personal_projects_are_found_by_their_repositories() -> None:
     page = refused.upstream.fetch_workspaces(refused.upstream.fetch_workspaces(None).next)
     assert (page.rows, page.next) == ((), None)
     assert "personal projects are not mirrored" in page.note
+
+
+def test_pages_of_the_same_owners_are_told_apart() -> None:
+    """By their repositories: a page of the same owners is not the same page again. Archived ones count."""
+    pages = [paged(PUBLIC | {"id": at}, isLastPage=False, nextPageStart=at) for at in (1, 2)]
+    ours = connected(paged({"key": "P", "id": 1}), *pages)
+    cursor, landmark = ours.upstream.fetch_workspaces(None).next, None
+    for number in (1, 2):
+        found = ours.upstream.fetch_workspaces(cursor)
+        landmark = next_landmark(found, asked=cursor, landmark=landmark, pages=number)
+        cursor = found.next
+        assert [owner.username for owner in found.rows] == ["P"]
+    with pytest.raises(UpstreamShapeError, match="repeats"):
+        next_landmark(
+            msgspec.structs.replace(found, next="repos:9"), asked=cursor, landmark=landmark, pages=3
+        )
+    assert all("archived=ALL" in url for url in ours.server.urls[1:])
+
+
+def test_a_parent_s_project_may_have_a_key_alone() -> None:
+    """As a mirror tells of a parent that it does not hold."""
+    parent = {"slug": "away", "name": "away", "project": {"key": "far"}}
+    row = msgspec.convert(PUBLIC | {"origin": parent}, shapes.RepositoryJson)
+    assert shapes.to_repository(row).parent_full_name == "far/away"
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ class SandboxDataCenter:
             case ["projects", key, "repos"]:
                 return self._repositories([self._project(key)])
             case ["repos"]:
-                return self._repositories(self._named_projects())
+                return self._repositories(self._named_projects(), "ACTIVE")
             case ["projects", key, "repos", slug]:
                 return self._shapes.repository(self._repository(key, slug))
             case ["projects", key, "repos", slug, "branches"]:
@@ -234,11 +234,12 @@ class SandboxDataCenter:
             if name in each.name.lower() and (not key or key_of(each).lower() == key)
         ]
 
-    def _repositories(self, projects: Iterable[SandboxWorkspace]) -> Any:
+    def _repositories(self, projects: Iterable[SandboxWorkspace], default_archived: str = "ALL") -> Any:
         orders = [self._world.order(each, "created_on", self._caller) for each in projects]
         name = self._parameters.get("name", "").strip().lower()
         visibility = self._parameters.get("visibility")
-        archived = {"ARCHIVED": True, "ACTIVE": False}.get(self._parameters.get("archived", "").upper())
+        of_all = self._parameters.get("archived", default_archived).upper()
+        archived = {"ARCHIVED": True, "ACTIVE": False}.get(of_all)
         numbers = (number for order in orders for number in order)
         if not name and visibility is None and archived is None:
             start, limit = self._start_and_limit()

@@ -38,8 +38,6 @@ SHRINKS_BY = 10
 JUDGED_BY = 5
 """Most projects that are asked for to find out whether a credential is valid."""
 
-_TO_OWNED = RowDecoder(decode.RepositoryJson, lambda row: decode.to_project(row.project))
-
 _TO_PROJECT = RowDecoder(decode.ProjectJson, decode.to_project)
 _TO_REPOSITORY = RowDecoder(decode.RepositoryJson, decode.to_repository)
 _TO_MEMBER = RowDecoder(decode.PermissionJson, decode.to_member)
@@ -107,13 +105,18 @@ class DataCenter:
             page = self._page("projects", cursor, _TO_PROJECT)
             return page if page.next else _with_next(page, f"{_ALL}0")
         try:
-            page = self._page("repos", cursor.removeprefix(_ALL), _TO_OWNED)
+            owned = self._page("repos", cursor.removeprefix(_ALL), _TO_REPOSITORY, "&archived=ALL")
         except UpstreamRefused as error:
             note = f"personal projects are not mirrored unless `workspaces` names them: {error}"
             return Page(rows=(), next=None, size=None, date=self._http.clock(), note=note)
-        owners = tuple({owner.uuid: owner for owner in page.rows}.values())
-        onward = f"{_ALL}{page.next}" if page.next else None
-        return msgspec.structs.replace(page, rows=owners, next=onward)
+        return Page(
+            rows=tuple({row.owner.uuid: row.owner for row in owned.rows}.values()),
+            next=f"{_ALL}{owned.next}" if owned.next else None,
+            size=None,
+            date=owned.date,
+            bad=owned.bad,
+            told=tuple(row.uuid for row in owned.rows),
+        )
 
     def fetch_workspace(self, workspace: str) -> Owner:
         """Ask for one project by its key, ``~name`` for a personal one."""

@@ -50,12 +50,18 @@ class ProjectJson(Camel, frozen=True):
     description: str | None = None
 
 
+class OriginProjectJson(Camel, frozen=True):
+    """The project of what a repository was forked from; a mirror may know its key alone."""
+
+    key: str
+
+
 class OriginJson(Camel, frozen=True):
     """What a repository was forked from."""
 
     id: int | None = None
     slug: str | None = None
-    project: ProjectJson | None = None
+    project: OriginProjectJson | None = None
 
 
 class RepositoryJson(Camel, frozen=True):
