@@ -25,6 +25,7 @@ ADDRESSES = (
     "/nope/nothing",
     "/1.0/user",
     "/2.0/user",
+    "/rest/api/1.0/users",
     "/-/webhook/cloud",
 )
 READ = ("/mirror", "/mirror/repositories", "/mirror/repositories.json", "/mirror/stale", "/mirror/nothing")

@@ -114,6 +114,20 @@ def repository_in_workspace(
     return found[0] if found else None
 
 
+def repository_owned(
+    connection: sqlite3.Connection, caller: Caller, owner: AccountRow, slug: str
+) -> RepositoryRow | None:
+    """Find a living repository of an owner by its slug, whatever the case; None if it is hidden."""
+    found = read_repositories(
+        connection,
+        caller,
+        f"""WHERE r.full_name = :name COLLATE NOCASE AND r.owner_id = :owner AND r.deleted_at IS NULL
+            AND {visible(caller, "r")} ORDER BY r.id LIMIT 1""",
+        {"name": f"{owner.username}/{slug}", "owner": owner.id},
+    )
+    return found[0] if found else None
+
+
 def repositories_by_ids(
     connection: sqlite3.Connection, caller: Caller, ids: Sequence[int]
 ) -> list[RepositoryRow]:

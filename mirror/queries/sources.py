@@ -1,6 +1,6 @@
 """What can be listed page by page: tables and conditions, with what a caller may see inside them.
 
-`mirror.serve.api2.paging` adds the caller's own conditions and order.
+`mirror.serve.api2.paging` and `mirror.serve.datacenter.paging` add the caller's own conditions and order.
 """
 
 import json
@@ -16,7 +16,7 @@ from mirror.queries.counts import Owners, counter
 from mirror.queries.projects import PROJECT_COLUMNS
 from mirror.queries.refs import select_refs
 from mirror.queries.rows import RefRow, Values
-from mirror.queries.visibility import IS_OWN_ID, is_own, visible, visible_project
+from mirror.queries.visibility import IS_OWN_ID, is_known, is_own, visible, visible_project
 
 _RANK = "CASE m.permission WHEN 'owner' THEN 3 WHEN 'collaborator' THEN 2 ELSE 1 END"
 _IN_WORKSPACE = f"""(SELECT CASE max({_RANK}) WHEN 3 THEN 'admin' WHEN 2 THEN 'write' WHEN 1 THEN 'read' END
@@ -168,6 +168,25 @@ def _accounts(caller: Caller, narrowed: Sequence[str], more: str = "") -> Source
         where=" AND ".join(narrowed),
         values=caller.values,
         keys=("u.id",),
+    )
+
+
+def people(caller: Caller) -> Source:
+    """List the persons whom a caller may know.
+
+    Of some, a Data Center tells their personal project alone, whose name begins with a tilde. Such a row is
+    left out if there is another one of the person.
+    """
+    told_twice = """u.username GLOB '~*' AND EXISTS (SELECT 1 FROM users o
+        WHERE o.username = substr(u.username, 2) COLLATE NOCASE
+        AND o.upstream_id = u.upstream_id AND o.kind = 'user' AND o.deleted_at IS NULL)"""
+    return _accounts(
+        caller,
+        [
+            "u.kind = 'user' AND u.deleted_at IS NULL AND u.username IS NOT NULL",
+            is_known(caller, "u"),
+            f"NOT ({told_twice})",
+        ],
     )
 
 

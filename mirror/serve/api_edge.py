@@ -63,6 +63,11 @@ class Writing(NamedTuple):
     asked: Any
 
 
+async def _no_write(writer: Any, writing: Writing) -> Answer:
+    """Stand in for the writes of an API that has none."""
+    raise NotImplementedError(writer, writing)
+
+
 class Api(NamedTuple):
     """The description of one API.
 
@@ -81,22 +86,24 @@ class Api(NamedTuple):
     :param version: the name of the API in addresses.
     :param unmirrored: returns a function for an address whose answer the mirror does not hold, which raises
         404 where the caller may not know of what it is about, else NotMirrored; None for unknown addresses.
+    :param no_writes: what to say of writes to an API that has none.
     """
 
     pattern: str
     route: Callable[[Sequence[str]], tuple[Names, Names]]
     request: Callable[["Datasette", Request, ApiRequest], ApiRequest]
     readers: Mapping[Names, Reader]
-    writers: Mapping[Names, Mapping[str, Any]]
-    write: Callable[[Any, Writing], Awaitable[Answer]]
     missing: ApiError
     render: Callable[[Answer, Parameters], tuple[bytes, str]]
+    writers: Mapping[Names, Mapping[str, Any]] = {}
+    write: Callable[[Any, Writing], Awaitable[Answer]] = _no_write
     check: Callable[[Parameters], None] | None = None
     slow_formats: Collection[str] = ()
     jsonp: bool = False
     headers: Mapping[str, str] = {}
     version: str = ""
     unmirrored: Callable[[Names], Reader | None] = lambda _: None
+    no_writes: str | None = None
 
     async def view(self, datasette: "Datasette", request: Request) -> Response:
         """Answer a request with any method."""
@@ -152,7 +159,7 @@ async def _answered(api: Api, datasette: "Datasette", request: Request, paramete
     if method == "OPTIONS":
         return Answer(headers={"Allow": ", ".join(methods)})
     if method not in methods:
-        raise _method_not_allowed(methods, read_only=method in writers)
+        raise _method_not_allowed(methods, _READ_ONLY if method in writers else api.no_writes)
     if reader is None or method in writers:
         caller, access = await admitted_writer(server, database, credentials_of(request, parameters))
         known = cast("Upstreams", await database.execute_fn(upstreams_of))
@@ -237,11 +244,11 @@ def _route(api: Api, request: Request, parameters: Parameters) -> tuple[Names, N
     return api.route(names) if is_readable else ((), ())
 
 
-def _method_not_allowed(methods: Sequence[str], *, read_only: bool) -> ApiError:
-    """Return the error that lists the methods of an address."""
-    detail = (
-        "This mirror is read-only. Writes pass through to the upstream where `writes = true` is configured."
-        if read_only
-        else None
-    )
+_READ_ONLY = (
+    "This mirror is read-only. Writes pass through to the upstream where `writes = true` is configured."
+)
+
+
+def _method_not_allowed(methods: Sequence[str], detail: str | None) -> ApiError:
+    """Return the error that lists the methods of an address; `detail` says why there are no others."""
     return ApiError(405, "Method Not Allowed", detail=detail, headers={"Allow": ", ".join(methods)})

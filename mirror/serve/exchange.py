@@ -182,7 +182,7 @@ class ApiError(Exception):
             error["fields"] = {name: [complaint] for name, complaint in fields.items()}
         if data:
             error["data"] = dict(data)
-        self.body = {"error": error}
+        self.body: Json = {"error": error}
 
     def answer(self) -> Answer:
         """Return the error as an answer."""

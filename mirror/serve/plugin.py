@@ -22,6 +22,7 @@ from mirror.serve.api1.routes import API as API_1
 from mirror.serve.api2 import query_sql
 from mirror.serve.api2.routes import API as API_2
 from mirror.serve.database import current_visitor, guard, mirror_named, mirrors
+from mirror.serve.datacenter.routes import API as DATA_CENTER
 from mirror.serve.error_pages import error_page
 from mirror.serve.exchange import Application, mirror_of
 from mirror.serve.pages import changes, filters, home, login, owner, repository, search, status, urls
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).with_name("templates")
 
-_FOR_PROGRAMS = tuple(re.compile(one) for one in (API_1.pattern, API_2.pattern, webhooks.PATTERN))
+_FOR_PROGRAMS = tuple(
+    re.compile(one) for one in (API_1.pattern, API_2.pattern, DATA_CENTER.pattern, webhooks.PATTERN)
+)
 _CREDENTIALS = {"authorization", "cookie"}
 
 _NAMED = r"^/-/r/(?P<owner>[^/]+)/(?P<slug>[^/]+)/?$"
@@ -151,6 +154,7 @@ def register_routes() -> list[tuple[str, View]]:
         *monitoring.ROUTES,
         (API_1.pattern, API_1.view),
         (API_2.pattern, API_2.view),
+        (DATA_CENTER.pattern, DATA_CENTER.view),
     ]
 
 

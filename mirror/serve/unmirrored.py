@@ -89,10 +89,15 @@ def upstream_address(upstream: UpstreamRow, api: str, path: str, query: str = ""
         parts = _center_path(parts)
     elif api == "1.0" and upstream.kind != "legacy":
         parts[3:4] = [_CLOUD_NAMES.get(part, part) for part in parts[3:4]]
-    kept = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True)
-            if name.lower() not in CREDENTIALS]  # fmt: skip
     here = "/".join([upstream.url.rstrip("/"), *(quote(part, safe="$;&=@!,:+") for part in parts)])
-    return f"{here}?{urlencode(kept)}" if kept else here
+    return f"{here}{passed_on(query)}"
+
+
+def passed_on(query: str) -> str:
+    """Return a query, with its question mark, as another server may see it."""
+    sent = parse_qsl(query, keep_blank_values=True)
+    kept = [(name, value) for name, value in sent if name.lower() not in CREDENTIALS]
+    return f"?{urlencode(kept)}" if kept else ""
 
 
 def _center_path(parts: list[str]) -> list[str]:

@@ -1,0 +1,86 @@
+"""Namespaces by the keys that Data Center gives them: a workspace is a project, a person's a `~name` one.
+
+A project is there for whoever sees something in it, so that a hidden one is as good as unknown.
+"""
+
+import json
+import sqlite3
+from collections.abc import Collection
+
+import msgspec
+
+from mirror.queries import sources
+from mirror.queries.accounts import ACCOUNT_COLUMNS
+from mirror.queries.caller import Caller
+from mirror.queries.rows import AccountRow, fetch, fetch_as
+from mirror.queries.visibility import visible
+
+PERSONAL = "~"
+"""What the key of a personal project begins with."""
+
+
+def is_personal(row: AccountRow) -> bool:
+    """Tell whether a namespace is a person's."""
+    return row.kind == "user"
+
+
+def key_of(row: AccountRow) -> str:
+    """Return the key of a namespace: its name, with a tilde where it is a person's and has none."""
+    name = row.username or ""
+    return f"{PERSONAL}{name}" if is_personal(row) and not name.startswith(PERSONAL) else name
+
+
+def projects_keyed(connection: sqlite3.Connection, caller: Caller, key: str) -> list[AccountRow]:
+    """Find the namespaces of a key that a caller sees something of, whatever the case.
+
+    The tilde of a personal project may be left out, since the name alone is the workspace's; those of
+    teams come first then. With several upstreams there can be more than one.
+    """
+    source = sources.workspaces(caller)
+    name = key.removeprefix(PERSONAL)
+    of_person = "OR (u.kind = 'user' AND u.username = :name COLLATE NOCASE)" if name != key else ""
+    return fetch_as(
+        AccountRow,
+        connection,
+        f"""SELECT {source.columns} FROM {source.table} WHERE {source.where}
+            AND (u.username = :key COLLATE NOCASE {of_person}) ORDER BY u.kind = 'user', u.id""",
+        {**source.values, "key": key, "name": name},
+    )
+
+
+class ProjectDetails(msgspec.Struct, frozen=True):
+    """What is known of a project beside its name; `is_public` is 1 or 0."""
+
+    description: str | None
+    is_public: int
+
+
+def project_details(
+    connection: sqlite3.Connection, caller: Caller, owner_ids: Collection[int]
+) -> dict[int, ProjectDetails]:
+    """Read what is known of some namespaces as projects, by their rows.
+
+    A Data Center tells whether a project is public. Elsewhere one is public if the caller sees public
+    repositories in it and no private one; so nobody learns of a private one that is hidden from them.
+    """
+    found = fetch(
+        connection,
+        f"""SELECT u.id, p.description, coalesce(p.is_private = 0,
+                EXISTS (SELECT 1 FROM repositories r
+                    WHERE r.owner_id = u.id AND r.deleted_at IS NULL AND r.is_private = 0)
+                AND NOT EXISTS (SELECT 1 FROM repositories r WHERE r.owner_id = u.id
+                    AND r.deleted_at IS NULL AND r.is_private = 1 AND {visible(caller, "r")}))
+            FROM json_each(:owners) AS o JOIN users u ON u.id = o.value
+            LEFT JOIN projects p ON p.owner_id = u.id AND p.uuid = u.uuid""",
+        {**caller.values, "owners": json.dumps(sorted(owner_ids))},
+    )
+    return {row_id: ProjectDetails(*more) for row_id, *more in found}
+
+
+def person_named(connection: sqlite3.Connection, caller: Caller, slug: str) -> AccountRow | None:
+    """Find a person whom a caller may know by the name, whatever the case."""
+    source = sources.people(caller)
+    sql = f"""SELECT {ACCOUNT_COLUMNS} FROM {source.table} WHERE {source.where}
+        AND u.username COLLATE NOCASE IN (:slug, '{PERSONAL}' || :slug) ORDER BY u.id LIMIT 1"""
+    found = fetch_as(AccountRow, connection, sql, {**source.values, "slug": slug})
+    return found[0] if found else None

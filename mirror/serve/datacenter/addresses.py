@@ -1,0 +1,98 @@
+"""Where the upstream has what the mirror tells of, or does not hold: its pages for people, and its API."""
+
+import re
+from typing import NamedTuple
+from urllib.parse import quote
+
+import msgspec
+
+from mirror.queries.project_keys import PERSONAL
+from mirror.queries.upstreams import Upstreams
+
+_ON_CLOUD = tuple(
+    (re.compile(here), there)
+    for here, there in (
+        (r"branches(/default)?", "refs/branches"),
+        (r"browse", "src"),
+        (r"commits", "commits"),
+        (r"commits/([^/]+)", r"commit/\1"),
+        (r"files", "src"),
+        (r"pull-requests(/\d+)?", r"pullrequests\1"),
+        (r"tags(/.+)?", r"refs/tags\1"),
+        (r"webhooks", "hooks"),
+    )
+)
+"""What Bitbucket Cloud's API calls what lies below a repository."""
+
+
+class Resource(NamedTuple):
+    """An address of the upstream's API; `is_same` where it is just what was asked for, not what it is in."""
+
+    address: str
+    is_same: bool
+
+
+class Addresses(msgspec.Struct, frozen=True):
+    """The addresses of what the upstreams hold; `upstreams` maps their rows by id."""
+
+    upstreams: Upstreams
+
+    def project_page(self, upstream_id: int, key: str) -> str:
+        """Return the page of a project, or of a workspace, for people."""
+        pages = self.upstreams[upstream_id].web
+        if self._is_datacenter(upstream_id):
+            return f"{pages}/{_project(key)}"
+        return f"{pages}/{_workspace(key)}/"
+
+    def repository_page(self, upstream_id: int, key: str, slug: str) -> str:
+        """Return the page of a repository for people."""
+        pages = self.upstreams[upstream_id].web
+        if self._is_datacenter(upstream_id):
+            return f"{pages}/{_project(key)}/repos/{_segment(slug)}/browse"
+        return f"{pages}/{_workspace(key)}/{_segment(slug)}"
+
+    def below_project(self, upstream_id: int, key: str, rest: str) -> Resource:
+        """Return where the API has what lies below a project; Cloud has nothing of the kind."""
+        url = self._url(upstream_id)
+        if self._is_datacenter(upstream_id):
+            return Resource(f"{url}/projects/{_segment(key)}/{_escaped(rest)}", is_same=True)
+        owners = "users" if url.endswith("/1.0") else "workspaces"
+        return Resource(f"{url}/{owners}/{_workspace(key)}", is_same=False)
+
+    def below_repository(self, upstream_id: int, key: str, slug: str, rest: str) -> Resource:
+        """Return where the API has what lies below a repository; Cloud may have it under another name."""
+        url = self._url(upstream_id)
+        if self._is_datacenter(upstream_id):
+            address = f"{url}/projects/{_segment(key)}/repos/{_segment(slug)}/{_escaped(rest)}"
+            return Resource(address, is_same=True)
+        here = f"{url}/repositories/{_workspace(key)}/{_segment(slug)}"
+        for pattern, there in _ON_CLOUD:
+            found = pattern.fullmatch(rest)
+            if found:
+                return Resource(f"{here}/{_escaped(found.expand(there))}", is_same=True)
+        return Resource(here, is_same=False)
+
+    def _is_datacenter(self, upstream_id: int) -> bool:
+        return self.upstreams[upstream_id].kind == "datacenter"
+
+    def _url(self, upstream_id: int) -> str:
+        return self.upstreams[upstream_id].url.rstrip("/")
+
+
+def _project(key: str) -> str:
+    """Return the path of a project's page; a personal one is at its person."""
+    if key.startswith(PERSONAL):
+        return f"users/{_segment(key.removeprefix(PERSONAL).lower())}"
+    return f"projects/{_segment(key)}"
+
+
+def _workspace(key: str) -> str:
+    return _segment(key.removeprefix(PERSONAL))
+
+
+def _segment(text: str) -> str:
+    return quote(text, safe="~")
+
+
+def _escaped(path: str) -> str:
+    return quote(path, safe="/~")

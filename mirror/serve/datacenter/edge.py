@@ -1,0 +1,202 @@
+"""What is particular to Data Center's API: its addresses, its requests, its errors.
+
+An error is ``{"errors": [{"context", "message", "exceptionName"}]}``. Whoever may not see a project or a
+repository is told that there is none, though a real server says 401: existence is told to nobody.
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import msgspec
+from datasette.utils.asgi import Request
+
+from mirror.queries.caller import Caller
+from mirror.queries.project_keys import PERSONAL, person_named, projects_keyed
+from mirror.queries.repositories import repository_owned
+from mirror.queries.rows import AccountRow, RepositoryRow
+from mirror.serve.api_edge import Names, Parameters
+from mirror.serve.datacenter.shapes import Shapes
+from mirror.serve.exchange import Answer, ApiError, ApiRequest, address_of, unauthorized
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
+
+PATTERN = r"^/rest/api/(?:1\.0|latest)(?P<rest>/.*)?$"
+PROJECT, REPOSITORY, NAME, PERSON, MORE = "<project>", "<repository>", "<name>", "<user>", "<more>"
+"""Placeholders in the patterns of paths. `MORE` is whatever else there is below what stands before it."""
+
+HERE = ("projects", PROJECT, "repos", REPOSITORY)
+"""The pattern of a repository's path."""
+
+CONTENT_TYPE = "application/json;charset=UTF-8"
+"""As a real server writes it: a client compares the whole text."""
+
+NO_WRITES = "This API is read-only here: write to the upstream, or with API 1.0 or 2.0 of this mirror."
+
+_EXCEPTIONS = {
+    400: "validation.ArgumentValidationException",
+    401: "auth.IncorrectPasswordAuthenticationException",
+}
+_PACKAGE = "com.atlassian.bitbucket"
+
+
+class DataCenterRequest(ApiRequest, frozen=True, kw_only=True):
+    """A request to Data Center's API.
+
+    `origin` is the address of the mirror.
+    """
+
+    origin: str
+
+    @property
+    def shapes(self) -> Shapes:
+        """Shapes with this request's links."""
+        return Shapes(self.origin, self.upstreams)
+
+    def flag(self, parameter: str) -> bool:
+        """Return a parameter that is true or false; false for any other text."""
+        return self.parameters.get(parameter, "").strip().lower() == "true"
+
+    def text(self, parameter: str) -> str:
+        """Return a parameter without the spaces around it; "" where there is none."""
+        return self.parameters.get(parameter, "").strip()
+
+    def choice(self, parameter: str, *choices: str) -> str | None:
+        """Return a parameter that is one of some words, whatever its case; raises ApiError 400."""
+        text = self.text(parameter)
+        if not text:
+            return None
+        found = next((word for word in choices if word.lower() == text.lower()), None)
+        if found is None:
+            raise refused(400, f"{parameter} is one of {', '.join(choices)}.", context=parameter)
+        return found
+
+    def selected(self, answer: Answer) -> Answer:
+        """Add whom the credential was taken for, by which clients learn their own name."""
+        if not self.caller.known:
+            return answer
+        name = quote(self.caller.username or self.caller.name, safe=" @")
+        return msgspec.structs.replace(answer, headers={**answer.headers, "X-AUSERNAME": name})
+
+
+Reader = Callable[[sqlite3.Connection, DataCenterRequest], Answer]
+
+
+def route(names: Sequence[str]) -> tuple[Names, Names]:
+    """Return the pattern of a path, and the names in the places of its placeholders.
+
+    ``users/~NAME/repos`` is another address of a personal project, as on a real server. A tag's name may
+    contain slashes, escaped or not.
+    """
+    match names:
+        case [] | ["projects" | "repos" | "users" | "application-properties"]:
+            return tuple(names), ()
+        case ["users", name, "repos", *more]:
+            return _below_project(f"{PERSONAL}{name.removeprefix(PERSONAL)}", ["repos", *more])
+        case ["projects", key, *more]:
+            return _below_project(key, more)
+        case ["users", name, *more]:
+            return ("users", PERSON, *([MORE] if more else [])), (name, "/".join(more))
+    return (names[0], MORE), (names[0],)
+
+
+def _below_project(key: str, more: Sequence[str]) -> tuple[Names, Names]:
+    here = ("projects", PROJECT)
+    match more:
+        case [] | ["repos"] | ["permissions", "users"]:
+            return (*here, *more), (key,)
+        case ["repos", slug, *rest]:
+            return _below_repository(key, slug, rest)
+    return (*here, MORE), (key, "/".join(more))
+
+
+def _below_repository(key: str, slug: str, more: Sequence[str]) -> tuple[Names, Names]:
+    match more:
+        case [] | ["branches" | "tags" | "default-branch" | "forks"] | ["branches", "default"]:
+            return (*HERE, *more), (key, slug)
+        case ["tags", *name]:
+            return (*HERE, "tags", NAME), (key, slug, "/".join(name))
+    return (*HERE, MORE), (key, slug, "/".join(more))
+
+
+def request_of(datasette: "Datasette", request: Request, asked: ApiRequest) -> DataCenterRequest:
+    """Add what this API needs to a request; raises ApiError 400."""
+    return DataCenterRequest(
+        method=asked.method,
+        names=asked.names,
+        parameters=asked.parameters,
+        caller=asked.caller,
+        query=asked.query,
+        upstreams=asked.upstreams,
+        origin=address_of(datasette, request),
+    )
+
+
+def render(answer: Answer, parameters: Parameters) -> tuple[bytes, str]:
+    """Return an answer as JSON, and its content type; errors of the edge get this API's form."""
+    del parameters
+    if answer.body is None:
+        return b"", "text/plain; charset=utf-8"
+    body: Any = answer.body
+    if answer.status >= 300 and "error" in body:
+        error = body["error"]
+        message = ": ".join(text for text in (error["message"], error.get("detail")) if text)
+        body = refused(answer.status, message).body
+    return msgspec.json.encode(body), CONTENT_TYPE
+
+
+def refused(
+    status: int,
+    message: str,
+    exception: str | None = None,
+    *,
+    context: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> ApiError:
+    """Return an error in the form of this API; `exception` is the last part of a Java class's name."""
+    error = ApiError(status, message, headers=headers)
+    exception = exception or _EXCEPTIONS.get(status)
+    name = f"{_PACKAGE}.{exception}" if exception else None
+    error.body = {"errors": [{"context": context, "message": message, "exceptionName": name}]}
+    return error
+
+
+def not_permitted(caller: Caller) -> ApiError:
+    """Say that this is for others; strangers are asked who they are."""
+    message = "You are not permitted to access this resource"
+    headers = {} if caller.known else unauthorized().headers
+    return refused(401, message, "AuthorisationException", headers=headers)
+
+
+def find_projects(connection: sqlite3.Connection, asked: DataCenterRequest) -> list[AccountRow]:
+    """Find the projects of the path's key, nearly always one; raises ApiError 404."""
+    key = asked.names[0]
+    found = projects_keyed(connection, asked.caller, key)
+    if not found:
+        raise refused(404, f"Project {key} does not exist.", "project.NoSuchProjectException")
+    return found
+
+
+def find_repository(
+    connection: sqlite3.Connection, asked: DataCenterRequest
+) -> tuple[AccountRow, RepositoryRow]:
+    """Find the repository of the path, and its project; raises ApiError 404."""
+    key, slug, *_ = asked.names
+    for project in find_projects(connection, asked):
+        found = repository_owned(connection, asked.caller, project, slug)
+        if found is not None:
+            return project, found
+    message = f"Repository {key}/{slug} does not exist."
+    raise refused(404, message, "repository.NoSuchRepositoryException")
+
+
+def find_person(connection: sqlite3.Connection, asked: DataCenterRequest) -> AccountRow:
+    """Find the person of the path; raises ApiError 401 for strangers, 404 for whom a caller does not know."""
+    if not asked.caller.known:
+        raise not_permitted(asked.caller)
+    found = person_named(connection, asked.caller, asked.names[0])
+    if found is None:
+        raise refused(404, f"{asked.names[0]} does not exist.", "user.NoSuchUserException")
+    return found

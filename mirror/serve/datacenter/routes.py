@@ -1,0 +1,293 @@
+"""The reading routes of Data Center's API. Each is a function from a connection and a request to an answer.
+
+Addresses and shapes are those of recorded answers and of the published description; docs/api-datacenter.md
+has a row for each.
+"""
+
+import sqlite3
+from collections.abc import Collection, Iterable, Sequence
+
+from mirror import __version__
+from mirror.model import RefKind
+from mirror.queries import sources
+from mirror.queries.accounts import accounts_by_ids
+from mirror.queries.forks import parents_of
+from mirror.queries.project_keys import (
+    key_of,
+    project_details,
+    projects_keyed,
+)
+from mirror.queries.refs import ref_named
+from mirror.queries.repositories import repositories_by_ids
+from mirror.queries.rows import AccountRow, RefRow, RepositoryRow
+from mirror.queries.sources import Source
+from mirror.queries.visibility import may_see_members
+from mirror.serve.api_edge import Api
+from mirror.serve.datacenter import edge
+from mirror.serve.datacenter.edge import (
+    HERE,
+    NAME,
+    PERSON,
+    PROJECT,
+    DataCenterRequest,
+    Reader,
+    find_person,
+    find_projects,
+    find_repository,
+    not_permitted,
+    refused,
+)
+from mirror.serve.datacenter.paging import Filter, page, read_rows, window_of
+from mirror.serve.datacenter.unmirrored import UNMIRRORED, must_have_refs
+from mirror.serve.exchange import Answer, Json, oldest
+
+VERSION = "8.19.0"
+"""The Data Center whose API this is."""
+
+_REPOSITORY_ROLES = {"REPO_READ": None, "REPO_WRITE": "contributor", "REPO_ADMIN": "admin"}
+_PROJECT_ROLES = {
+    "PROJECT_VIEW": None,
+    "PROJECT_READ": None,
+    "PROJECT_WRITE": "collaborator",
+    "PROJECT_ADMIN": "owner",
+}
+_BY_KEY = "u.username COLLATE NOCASE, u.id"
+_BY_NAME = "r.full_name COLLATE NOCASE, r.id"
+_MADE_AT = "coalesce(date, target_date)"
+
+
+def _with_refs(connection: sqlite3.Connection, asked: DataCenterRequest) -> RepositoryRow:
+    """Find the repository of the path; raises ApiError 503 or 501 if its refs were never read."""
+    owner, row = find_repository(connection, asked)
+    addresses = asked.shapes.addresses
+    must_have_refs(row, addresses.below_repository(row.upstream_id, key_of(owner), row.slug, "branches"))
+    return row
+
+
+def _seen(rows: Iterable[AccountRow | RepositoryRow]) -> str | None:
+    return oldest(row.last_seen_at for row in rows)
+
+
+def application_properties(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """GET application-properties: which server this is; `mirrorVersion` is the mirror's own."""
+    del connection, asked
+    number = "".join(f"{int(part):03}" for part in VERSION.split(".")).lstrip("0")
+    return Answer(
+        body={
+            "version": VERSION,
+            "buildNumber": number,
+            "displayName": "Bitbucket",
+            "mirrorVersion": __version__,
+        }
+    )
+
+
+def projects(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """GET projects: those in which the caller sees something, personal ones too; `name`, `permission`."""
+    window, kept = window_of(asked), Filter()
+    kept.containing("name", asked.text("name"), "u.display_name", "u.username")
+    role = _PROJECT_ROLES[asked.choice("permission", *_PROJECT_ROLES) or "PROJECT_VIEW"]
+    found = read_rows(connection, sources.workspaces(asked.caller, role), window, _BY_KEY, kept)
+    rows = [AccountRow(*row) for row in found]
+    shaped = _shaped_projects(connection, asked, rows)
+    return page(rows, window, lambda row: shaped[row.id], _seen)
+
+
+def project(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """GET projects/K."""
+    row, *_ = find_projects(connection, asked)
+    return Answer(body=_shaped_projects(connection, asked, [row])[row.id], synced_at=row.last_seen_at)
+
+
+def _shaped_projects(
+    connection: sqlite3.Connection, asked: DataCenterRequest, rows: Collection[AccountRow]
+) -> dict[int, Json]:
+    """Shape projects, by their rows."""
+    shapes = asked.shapes
+    known = project_details(connection, asked.caller, [row.id for row in rows])
+    return {row.id: shapes.project(row, known[row.id]) for row in rows}
+
+
+def project_repositories(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """GET projects/K/repos, archived ones too."""
+    owners = [row.id for row in find_projects(connection, asked)]
+    return _listed(connection, asked, sources.repositories(asked.caller, owners=owners), Filter())
+
+
+def repositories(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """GET repos: those that the caller sees, by name, project, rights, visibility; without archived ones.
+
+    Whoever wants these too asks for ``archived=ALL``.
+    """
+    kept = Filter()
+    kept.containing("name", asked.text("name"), "r.name")
+    kept.containing(
+        "projectname", asked.text("projectname"), "(SELECT display_name FROM users WHERE id = r.owner_id)"
+    )
+    visibility = asked.choice("visibility", "public", "private")
+    kept.equal("r.is_private", {"public": 0, "private": 1}.get(visibility or ""))
+    archived = asked.choice("archived", "ACTIVE", "ARCHIVED", "ALL") or "ACTIVE"
+    kept.equal("coalesce(r.archived, 0)", {"ACTIVE": 0, "ARCHIVED": 1}.get(archived))
+    state = asked.choice("state", "AVAILABLE", "INITIALISING", "INITIALISATION_FAILED", "OFFLINE")
+    kept.equal("1", None if state in (None, "AVAILABLE") else 0)  # all that is mirrored is available
+    role = _REPOSITORY_ROLES[asked.choice("permission", *_REPOSITORY_ROLES) or "REPO_READ"]
+    key, owners = asked.text("projectkey"), None
+    if key:
+        owners = [row.id for row in projects_keyed(connection, asked.caller, key)]
+    return _listed(connection, asked, sources.repositories(asked.caller, owners=owners, role=role), kept)
+
+
+def repository(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """GET projects/K/repos/S."""
+    _, row = find_repository(connection, asked)
+    (shaped,) = _shaped(connection, asked, [row]).values()
+    return Answer(body=shaped, synced_at=row.last_seen_at)
+
+
+def forks(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """GET projects/K/repos/S/forks: those that the caller sees."""
+    _, row = find_repository(connection, asked)
+    return _listed(connection, asked, sources.repositories(asked.caller, parent=row.id), Filter())
+
+
+def _listed(connection: sqlite3.Connection, asked: DataCenterRequest, source: Source, kept: Filter) -> Answer:
+    """Answer with a page of repositories, by project and slug."""
+    window = window_of(asked)
+    ids = [row[0] for row in read_rows(connection, source, window, _BY_NAME, kept)]
+    rows = repositories_by_ids(connection, asked.caller, ids)
+    shaped = _shaped(connection, asked, rows)
+    return page(rows, window, lambda row: shaped[row.id], _seen)
+
+
+def _shaped(
+    connection: sqlite3.Connection, asked: DataCenterRequest, rows: Sequence[RepositoryRow]
+) -> dict[int, Json]:
+    """Shape repositories, by their rows, each with its project and with what it was forked from."""
+    shapes = asked.shapes
+    parents = parents_of(connection, asked.caller, rows)
+    owners = accounts_by_ids(connection, {row.owner_id for row in (*rows, *parents.values())})
+    projects = _shaped_projects(connection, asked, owners.values())
+    origins = {one.id: shapes.repository(one, projects[one.owner_id]) for one in parents.values()}
+    return {
+        row.id: shapes.repository(
+            row, projects[row.owner_id], origins.get(row.parent_id or 0) or shapes.unmirrored(row)
+        )
+        for row in rows
+    }
+
+
+def _refs(connection: sqlite3.Connection, asked: DataCenterRequest, kind: RefKind) -> Answer:
+    """Answer with a page of refs, the newest first unless another order is asked for, as a real server."""
+    window, kept, row = window_of(asked), Filter(), _with_refs(connection, asked)
+    text = asked.parameters.get("filterText", "")
+    kept.containing("filterText", text, "name")
+    orders = ["name"]
+    if asked.choice("orderBy", "ALPHABETICAL", "MODIFICATION") != "ALPHABETICAL":
+        orders.insert(0, f"{_MADE_AT} DESC")
+    if text and asked.flag("boostMatches"):
+        kept.values["boosted"] = text.casefold()
+        orders.insert(
+            0, "CASE instr(lower(name), :boosted) WHEN 1 THEN length(name) > length(:boosted) ELSE 2 END"
+        )
+    details, shapes = asked.flag("details"), asked.shapes
+    found = read_rows(connection, sources.refs(row.id, kind), window, ", ".join(orders), kept)
+    return page(
+        [RefRow(*one) for one in found],
+        window,
+        lambda ref: shapes.ref(row, ref, details=details),
+        lambda _: row.refs_synced_at,
+    )
+
+
+def branches(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """GET projects/K/repos/S/branches; `filterText`, `orderBy`, `boostMatches`, `details`."""
+    return _refs(connection, asked, "branch")
+
+
+def tags(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """GET projects/K/repos/S/tags; `filterText`, `orderBy`."""
+    return _refs(connection, asked, "tag")
+
+
+def tag(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """GET projects/K/repos/S/tags/NAME."""
+    row, name = _with_refs(connection, asked), asked.names[2].removeprefix("refs/tags/")
+    found = ref_named(connection, "tag", row.id, name)
+    if found is None:
+        message = f"Tag {name} does not exist in repository {row.slug}."
+        raise refused(404, message, "repository.NoSuchTagException")
+    return Answer(body=asked.shapes.ref(row, found), synced_at=row.refs_synced_at)
+
+
+def default_branch(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """GET projects/K/repos/S/default-branch, or branches/default; 404 for an empty repository."""
+    row = _with_refs(connection, asked)
+    found = ref_named(connection, "branch", row.id, row.main_branch or "")
+    if found is None:
+        message = f'Repository "{asked.names[0]}/{row.slug}" has no default branch'
+        raise refused(404, message, "repository.NoDefaultBranchException")
+    return Answer(body=asked.shapes.ref(row, found), synced_at=row.refs_synced_at)
+
+
+def project_rights(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """GET projects/K/permissions/users: the members of a workspace, for whoever may see them."""
+    window, row = window_of(asked), find_projects(connection, asked)[0]
+    if not may_see_members(connection, asked.caller, row.id):
+        raise not_permitted(asked.caller)
+    kept = Filter()
+    kept.containing("filter", asked.text("filter"), "u.username", "u.display_name")
+    shapes, width = asked.shapes, len(AccountRow.__struct_fields__)
+    found = read_rows(connection, sources.members(row.id), window, _BY_KEY, kept)
+    return page(
+        [(AccountRow(*one[:width]), one[width]) for one in found],
+        window,
+        lambda pair: shapes.right(*pair),
+        lambda pairs: _seen(account for account, _ in pairs) or row.last_seen_at,
+    )
+
+
+def users(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """GET users: the persons whom the caller may know; for known callers alone. `filter` looks in names."""
+    if not asked.caller.known:
+        raise not_permitted(asked.caller)
+    window, kept, shapes = window_of(asked), Filter(), asked.shapes
+    kept.containing("filter", asked.text("filter"), "ltrim(u.username, '~')", "u.display_name")
+    found = read_rows(connection, sources.people(asked.caller), window, _BY_KEY, kept)
+    return page([AccountRow(*row) for row in found], window, shapes.user, _seen)
+
+
+def user(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """GET users/U; for known callers alone."""
+    row = find_person(connection, asked)
+    return Answer(body=asked.shapes.user(row), synced_at=row.last_seen_at)
+
+
+READERS: dict[tuple[str, ...], Reader] = {
+    ("application-properties",): application_properties,
+    ("projects",): projects,
+    ("projects", PROJECT): project,
+    ("projects", PROJECT, "repos"): project_repositories,
+    ("projects", PROJECT, "permissions", "users"): project_rights,
+    HERE: repository,
+    (*HERE, "branches"): branches,
+    (*HERE, "branches", "default"): default_branch,
+    (*HERE, "default-branch"): default_branch,
+    (*HERE, "forks"): forks,
+    (*HERE, "tags"): tags,
+    (*HERE, "tags", NAME): tag,
+    ("repos",): repositories,
+    ("users",): users,
+    ("users", PERSON): user,
+}
+"""Every address that answers GET, with placeholders for names."""
+
+API = Api(
+    pattern=edge.PATTERN,
+    route=edge.route,
+    request=edge.request_of,
+    readers=READERS,
+    missing=refused(404, "There is no API hosted at this address."),
+    render=edge.render,
+    unmirrored=UNMIRRORED.get,
+    no_writes=edge.NO_WRITES,
+)

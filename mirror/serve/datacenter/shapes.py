@@ -1,0 +1,178 @@
+"""The objects of Data Center's API, from rows: pure, with the keys of recorded answers.
+
+What the mirror does not know is left out: clients must expect that of most keys, as old servers lack them.
+"""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
+
+from mirror.queries.project_keys import PERSONAL, ProjectDetails, is_personal, key_of
+from mirror.queries.rows import AccountRow, RefRow, RepositoryRow
+from mirror.queries.upstreams import Upstreams
+from mirror.serve.datacenter.addresses import Addresses
+from mirror.serve.exchange import Json
+from mirror.times import from_text
+
+LATEST = "com.atlassian.bitbucket.server.bitbucket-branch:latest-commit-metadata"
+FIRST_NUMBER = 2**30
+"""What is added to the numbers of rows, for objects that have no number of their own."""
+
+SCM = "git"
+
+_OWN_NUMBER = re.compile(r"(?:id|user):(\d{1,10})", re.ASCII)
+_AUTHOR = re.compile(r"(.*) <([^<>]+)>", re.DOTALL)
+_SHORT_HASH = 11
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PERMISSIONS = {"owner": "PROJECT_ADMIN", "collaborator": "PROJECT_WRITE", "member": "PROJECT_READ"}
+_TELLS_ANNOTATIONS = frozenset({"cloud", "sandbox"})
+
+
+class Shapes:
+    """Shapes for one request: `origin` is the mirror's own address, `upstreams` maps upstreams by row.
+
+    Ids are the upstream's own where it is a Data Center, the first of several. All others are numbers of rows
+    plus `FIRST_NUMBER`: for clients an id is an identity, so two objects must never share one.
+    """
+
+    def __init__(self, origin: str, upstreams: Upstreams) -> None:
+        self.addresses = Addresses(upstreams)
+        self._origin = origin
+        self._upstreams = upstreams
+        self._numbering = next((row.id for row in upstreams.values() if row.kind == "datacenter"), None)
+
+    def project(self, row: AccountRow, known: ProjectDetails) -> Json:
+        """Give a project; a personal one has its owner in the place of `public`."""
+        key = key_of(row)
+        shaped: Json = {
+            "key": key,
+            "id": self._number(row.upstream_id, row.uuid, row.id),
+            "name": row.display_name or row.username,
+        }
+        if known.description is not None:
+            shaped["description"] = known.description
+        if is_personal(row):
+            shaped |= {"type": "PERSONAL", "owner": self.user(row)}
+        else:
+            shaped |= {"public": known.is_public != 0, "type": "NORMAL"}
+        page = f"{self._origin}/-/u/{quote(row.username or '', safe='~')}"
+        shaped["links"] = _links(self.addresses.project_page(row.upstream_id, key), page)
+        return shaped
+
+    def repository(self, row: RepositoryRow, project: Json, origin: Json | None = None) -> Json:
+        """Give a repository in its project; `origin` is what it was forked from, in the same form."""
+        shaped: Json = {
+            "slug": row.slug,
+            "id": self._number(row.upstream_id, row.uuid, row.id),
+            "name": row.name,
+        }
+        if row.description is not None:
+            shaped["description"] = row.description
+        shaped |= {"scmId": row.scm or SCM, "state": "AVAILABLE", "statusMessage": "Available"}
+        if row.fork_policy is not None:
+            shaped["forkable"] = row.fork_policy != "no_forks"
+        if origin is not None:
+            shaped["origin"] = origin
+        shaped |= {"project": project, "public": row.is_private == 0}
+        if row.archived is not None:
+            shaped["archived"] = row.archived != 0
+        clone = [
+            {"href": href, "name": name}
+            for name, href in (("http", row.clone_https), ("ssh", row.clone_ssh))
+            if href is not None
+        ]
+        page = self.addresses.repository_page(row.upstream_id, project["key"], row.slug)
+        here = f"{self._origin}/-/r/{quote(row.full_name, safe='/~')}"
+        shaped["links"] = {"clone": clone, **_links(page, here)}
+        return shaped
+
+    def unmirrored(self, row: RepositoryRow) -> Json | None:
+        """Give a parent of which the mirror knows the name alone; None where there is none to be told."""
+        key, _, slug = (row.unmirrored_parent or "").partition("/")
+        if not slug:
+            return None
+        own = _OWN_NUMBER.fullmatch(row.parent_uuid or "")
+        number = {"id": int(own[1])} if own and row.upstream_id == self._numbering else {}
+        return {"slug": slug, **number, "name": slug, "project": {"key": key}}
+
+    def user(self, row: AccountRow) -> Json:
+        """Give a person; e-mail addresses are not mirrored.
+
+        Of whoever is known by a personal project alone, no id is: theirs is the project's.
+        """
+        name = (row.username or "").removeprefix(PERSONAL)
+        shaped: Json = {"name": name}
+        if name == row.username:
+            shaped["id"] = self._number(row.upstream_id, row.uuid, row.id)
+        page = self.addresses.project_page(row.upstream_id, f"{PERSONAL}{name}")
+        return shaped | {
+            "displayName": row.display_name or name,
+            "active": row.deleted_at is None,
+            "slug": name.lower(),
+            "type": "NORMAL",
+            "links": _links(page, f"{self._origin}/-/u/{quote(row.username or '', safe='~')}"),
+        }
+
+    def right(self, row: AccountRow, permission: str | None) -> Json:
+        """Give a person's right on a project, without `permission` where it is not known."""
+        known = {"permission": _PERMISSIONS[permission]} if permission in _PERMISSIONS else {}
+        return {"user": self.user(row), **known}
+
+    def ref(self, repository: RepositoryRow, row: RefRow, *, details: bool = False) -> Json:
+        """Give a branch or a tag, a branch with its latest commit where details are asked for.
+
+        The `hash` of a tag is null for one without annotation; that of an annotation is not mirrored.
+        """
+        is_tag = row.kind == "tag"
+        shaped: Json = {
+            "id": f"refs/{'tags' if is_tag else 'heads'}/{row.name}",
+            "displayId": row.name,
+            "type": "TAG" if is_tag else "BRANCH",
+            "latestCommit": row.target_hash,
+            "latestChangeset": row.target_hash,
+        }
+        if not is_tag:
+            shaped["isDefault"] = row.name == repository.main_branch
+        elif self._is_plain(repository, row):
+            shaped["hash"] = None
+        if details and not is_tag and (row.target_date is not None or row.target_author is not None):
+            shaped["metadata"] = {LATEST: _commit(row)}
+        return shaped
+
+    def _is_plain(self, repository: RepositoryRow, row: RefRow) -> bool:
+        """Tell whether a tag is known to have no annotation."""
+        told = (
+            row.target_date is not None and self._upstreams[repository.upstream_id].kind in _TELLS_ANNOTATIONS
+        )
+        return told and row.tagger is None and row.message is None and row.date is None
+
+    def _number(self, upstream_id: int, uuid: str, row_id: int) -> int:
+        own = _OWN_NUMBER.fullmatch(uuid) if upstream_id == self._numbering else None
+        return int(own[1]) if own else FIRST_NUMBER + row_id
+
+
+def _links(upstream: str, mirror: str) -> Json:
+    """Return the link to the upstream's page, and this mirror's own to its page."""
+    return {"self": [{"href": upstream}], "mirror": [{"href": mirror}]}
+
+
+def _commit(row: RefRow) -> Json:
+    """Give the commit that a branch names. There is one date, taken for the author's."""
+    shaped: Json = {"id": row.target_hash, "displayId": row.target_hash[:_SHORT_HASH]}
+    author: Json = {}
+    if row.target_author is not None:
+        found = _AUTHOR.fullmatch(row.target_author)
+        author |= {"name": found[1], "emailAddress": found[2]} if found else {"name": row.target_author}
+    if row.target_author_name is not None:
+        author["displayName"] = row.target_author_name
+    if author:
+        shaped["author"] = author
+    if row.target_date is not None:
+        shaped["authorTimestamp"] = (from_text(row.target_date) - _EPOCH) // timedelta(milliseconds=1)
+    if row.target_message is not None:
+        shaped["message"] = row.target_message
+    if row.target_parents is not None:
+        hashes = json.loads(row.target_parents)
+        shaped["parents"] = [{"id": one, "displayId": one[:_SHORT_HASH]} for one in hashes]
+    return shaped

@@ -1,0 +1,117 @@
+"""What a real server has and the mirror does not: 501 with the upstream's address, never an empty list.
+
+Whether the project or the repository is there for the caller is checked first, so what is hidden is unknown.
+"""
+
+import sqlite3
+
+from mirror.queries.project_keys import key_of
+from mirror.queries.refs import REFS_NOT_MIRRORED, REFS_READ
+from mirror.queries.rows import RepositoryRow
+from mirror.serve.datacenter.addresses import Resource
+from mirror.serve.datacenter.edge import (
+    HERE,
+    MORE,
+    PERSON,
+    PROJECT,
+    DataCenterRequest,
+    Reader,
+    find_person,
+    find_projects,
+    find_repository,
+)
+from mirror.serve.exchange import REFS_HEADER, Answer, ApiError, refs_not_read
+from mirror.serve.unmirrored import NotMirrored, noun, passed_on
+
+_NOUNS = {
+    "archive": "archives of files",
+    "avatar.png": "pictures",
+    "branches": "other things of branches",
+    "browse": "files",
+    "changes": "changes of files",
+    "commits": "commits",
+    "compare": "comparisons",
+    "default-reviewers": "reviewers",
+    "diff": "differences",
+    "files": "files",
+    "hook-scripts": "hook scripts",
+    "patch": "patches",
+    "permissions": "permissions but those of users on projects",
+    "pull-requests": "pull requests",
+    "raw": "files",
+}
+_ALONE = {
+    "admin": "administration",
+    "build-status": "builds",
+    "commits": "commits",
+    "dashboard": "pull requests",
+    "groups": "groups",
+    "hook-scripts": "hook scripts",
+    "hooks": "hooks",
+    "inbox": "pull requests",
+    "labels": "labels",
+    "logs": "logs",
+    "markup": "rendered texts",
+    "profile": "lists of what somebody viewed",
+    "tasks": "tasks",
+}
+"""What stands in an address below a project or a repository, and by itself."""
+
+_KEPT_BY_NOBODY = {"Cache-Control": "no-store"}
+
+
+def must_have_refs(row: RepositoryRow, resource: Resource) -> None:
+    """Raise ApiError 501 for a repository whose refs are not mirrored, 503 for one whose were never read."""
+    if row.refs == REFS_NOT_MIRRORED:
+        detail = 'Its operator configured refs = "none" for this upstream.'
+        headers = {REFS_HEADER: REFS_NOT_MIRRORED}
+        raise NotMirrored("branches and tags", resource.address, detail=detail, headers=headers)
+    if row.refs != REFS_READ:
+        raise refs_not_read(row.full_name)
+
+
+def _not_mirrored(asked: DataCenterRequest, rest: str, resource: Resource) -> ApiError:
+    """Return the error that names the upstream's address; only the very same may be redirected to."""
+    what = noun(rest.partition("/")[0], _NOUNS)
+    if resource.is_same:
+        return NotMirrored(what, f"{resource.address}{passed_on(asked.query)}")
+    message = f"This mirror holds no {what}; ask {resource.address}"
+    return ApiError(501, message, headers=_KEPT_BY_NOBODY)
+
+
+def of_repository(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """Refuse projects/K/repos/S/..."""
+    owner, row = find_repository(connection, asked)
+    rest = asked.names[2]
+    resource = asked.shapes.addresses.below_repository(row.upstream_id, key_of(owner), row.slug, rest)
+    raise _not_mirrored(asked, rest, resource)
+
+
+def of_project(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """Refuse projects/K/..."""
+    row, rest = find_projects(connection, asked)[0], asked.names[1]
+    resource = asked.shapes.addresses.below_project(row.upstream_id, key_of(row), rest)
+    raise _not_mirrored(asked, rest, resource)
+
+
+def of_person(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """Refuse users/U/..."""
+    row = find_person(connection, asked)
+    page = asked.shapes.addresses.project_page(row.upstream_id, key_of(row))
+    raise _not_mirrored(asked, asked.names[1], Resource(page, is_same=False))
+
+
+def alone(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """Refuse what is of no project; which upstream has it, no path tells."""
+    del connection
+    message = f"This mirror holds no {_ALONE[asked.names[0]]}; ask the upstream"
+    raise ApiError(501, message, headers=_KEPT_BY_NOBODY)
+
+
+UNMIRRORED: dict[tuple[str, ...], Reader] = {
+    (*HERE, MORE): of_repository,
+    ("projects", PROJECT, MORE): of_project,
+    ("users", PERSON, MORE): of_person,
+    **{(first, MORE): alone for first in _ALONE},
+}
+"""Addresses below something that may be mirrored, though they are not; `MORE` is whatever follows."""

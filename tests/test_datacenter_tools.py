@@ -1,0 +1,229 @@
+"""Data Center's API used by tools that nobody here wrote: stashy, atlassian-python-api, and one of npm."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures_db import fill_mixed, hg_ref, owner, repository
+from live_server import serving
+
+from mirror.store import tokens
+
+NPM_PACKAGE = "@coderabbitai/bitbucket@1.1.4"
+BRANCHES = ("main", "feature/one", "feature/two", *(f"b{number:02}" for number in range(40)))
+SLUGS = [f"project-{number:02}" for number in range(30)]
+SCRIPT = """
+import { createBitbucketServerClient } from "@coderabbitai/bitbucket/server"
+const [, , address, token] = process.argv
+const client = createBitbucketServerClient({
+  baseUrl: `${address}/rest`, headers: { Authorization: `Bearer ${token}` },
+})
+async function all(path, params = {}) {
+  const values = []
+  for (let start = 0; start !== undefined;) {
+    const query = { ...params.query, start, limit: 7 }
+    const { data } = await client.GET(path, { params: { ...params, query } })
+    values.push(...data.values)
+    start = data.isLastPage ? undefined : data.nextPageStart
+  }
+  return values
+}
+const here = { projectKey: "BUSY", repositorySlug: "project-03" }
+const one = "/api/latest/projects/{projectKey}/repos/{repositorySlug}"
+const said = {}
+said.version = (await client.GET("/api/latest/application-properties")).data.version
+said.projects = (await all("/api/latest/projects")).map(p => p.key)
+said.slugs = (await all("/api/latest/projects/{projectKey}/repos", { path: here })).map(r => r.slug)
+said.found = (await all("/api/latest/repos", { query: { name: "ject-2" } })).map(r => r.slug)
+said.one = (await client.GET(one, { params: { path: here } })).data.project.key
+said.branches = (await all(`${one}/branches`, { path: here, query: { orderBy: "ALPHABETICAL" } }))
+  .map(b => b.displayId)
+said.default = (await client.GET(`${one}/default-branch`, { params: { path: here } })).data.displayId
+said.tags = (await all(`${one}/tags`, { path: here })).map(t => t.id)
+said.users = (await all("/api/latest/users", { query: { filter: "cata" } })).map(u => u.slug)
+const refused = await client.GET(`${one}/pull-requests`, { params: { path: here } })
+said.refused = [refused.response.status, refused.error.errors[0].message]
+const missing = await client.GET(one, { params: { path: { ...here, repositorySlug: "none" } } })
+said.missing = [missing.response.status, missing.error.errors[0].exceptionName]
+console.log(JSON.stringify(said))
+"""
+
+
+class ServedMirror:
+    """The address of a mirror, and a token for it."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self.address, self.token = address, token
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedMirror]:
+    """A mirror with a busy workspace; made once, since nothing here writes."""
+    path = tmp_path_factory.mktemp("tools") / "mirror.db"
+    filled = fill_mixed(path)
+    busy = owner("busy", kind="workspace", display_name="Busy")
+    filled.repositories(
+        [
+            repository(f"busy/{slug}", busy, is_private=at % 3 == 0, main_branch="main")
+            for at, slug in enumerate(SLUGS)
+        ]
+    )
+    refs = [hg_ref("branch", name, "a") for name in BRANCHES] + [hg_ref("tag", "v/1", "b")]
+    filled.refs("busy/project-03", refs)
+    token = tokens.create(filled.store, "tool", "read")
+    filled.store.close()
+    with serving(path) as address:
+        yield ServedMirror(address, token)
+
+
+def test_stashy_reads_projects_repositories_and_refs(world: ServedMirror) -> None:
+    """Every page is followed; the token is the password of a Basic login, or a Bearer one."""
+    stashy = pytest.importorskip("stashy", reason="stashy is not installed")
+    for stash in (
+        stashy.connect(world.address, "whoever", world.token),
+        stashy.client.Stash(world.address, token=world.token),
+    ):
+        assert {"busy", "~jespern", "~brodie"} <= {project["key"] for project in stash.projects.list()}
+        assert stash.projects["BUSY"].get()["name"] == "Busy"
+        assert [row["slug"] for row in stash.projects["busy"].repos.list()] == SLUGS
+        assert {row["slug"] for row in stash.repos.all()} >= {*SLUGS, "arriving"}
+        found = stash.projects["BUSY"].repos["project-03"]
+        assert found.get()["public"] is False
+        assert [row["displayId"] for row in found.branches(orderBy="ALPHABETICAL", details=True)] == sorted(
+            BRANCHES
+        )
+        assert {row["displayId"] for row in found.branches("FEATURE")} == {"feature/one", "feature/two"}
+        assert found.default_branch["displayId"] == "main"
+        assert [row["id"] for row in found.tags()] == ["refs/tags/v/1"]
+        assert list(found.forks()) == []
+        session = stash._client._session
+        session.close()
+
+
+def test_stashy_tells_refusals(world: ServedMirror) -> None:
+    """No pull requests are listed where there may be some; what is missing and who is wrong, is said."""
+    stashy = pytest.importorskip("stashy", reason="stashy is not installed")
+    stash = stashy.connect(world.address, "whoever", world.token)
+    with pytest.raises(stashy.errors.GenericException, match=r"501: .*holds no pull requests"):
+        list(stash.projects["busy"].repos["project-03"].pull_requests.all())
+    with pytest.raises(stashy.errors.GenericException, match=r"501: .*holds no commits"):
+        list(stash.projects["busy"].repos["project-03"].commits("main"))
+    with pytest.raises(stashy.errors.NotFoundException, match="Repository busy/none does not exist"):
+        stash.projects["busy"].repos["none"].get()
+    stash._client._session.close()
+    nobody = stashy.connect(world.address, "whoever", "wrong")
+    with pytest.raises(stashy.errors.AuthenticationException, match="401"):
+        nobody.projects.list()
+    nobody._client._session.close()
+
+
+@pytest.fixture
+def bitbucket(world: ServedMirror) -> Iterator[Any]:
+    """The client of atlassian-python-api for servers."""
+    atlassian = pytest.importorskip("atlassian", reason="atlassian-python-api is not installed")
+    with atlassian.Bitbucket(url=world.address, token=world.token) as client:
+        yield client
+
+
+def test_atlassian_reads_projects_and_repositories(bitbucket: Any) -> None:
+    """By key and slug, whatever their case."""
+    assert {"busy", "~brodie"} <= {project["key"] for project in bitbucket.project_list(limit=3)}
+    assert bitbucket.project("BUSY")["name"] == "Busy"
+    assert bitbucket.project_exists("busy")
+    assert not bitbucket.project_exists("nobody")
+    assert [row["slug"] for row in bitbucket.repo_list("BUSY", limit=7)] == SLUGS
+    assert [row["slug"] for row in bitbucket.repo_list("~brodie")] == ["hg-project"]
+    assert bitbucket.get_repo("busy", "project-04")["public"] is True
+    assert bitbucket.repo_exists("busy", "project-04")
+    assert not bitbucket.repo_exists("busy", "none")
+
+
+def test_atlassian_reads_refs_and_users(bitbucket: Any) -> None:
+    """Branches with their latest commits, as its default is."""
+    branches = list(bitbucket.get_branches("busy", "project-03", limit=9))
+    assert {row["displayId"] for row in branches} == set(BRANCHES)
+    (latest,) = branches[0]["metadata"].values()
+    assert latest["author"]["emailAddress"] == "jesper@example.com"
+    boosted = bitbucket.get_branches("busy", "project-03", filter="one", boost_matches=True)
+    assert [row["displayId"] for row in boosted] == ["feature/one"]
+    assert bitbucket.get_default_branch("busy", "project-03")["id"] == "refs/heads/main"
+    assert [row["displayId"] for row in bitbucket.get_tags("busy", "project-03")] == ["v/1"]
+    assert bitbucket.get_project_tags("busy", "project-03", "v/1")["latestCommit"] == "b" * 40
+    assert [user["slug"] for user in bitbucket.get_users("cata")["values"]] == ["mcatalbas"]
+    (right,) = bitbucket.project_users("~brodie")
+    assert (right["user"]["slug"], right["permission"]) == ("mcatalbas", "PROJECT_ADMIN")
+
+
+def test_atlassian_tells_refusals(bitbucket: Any) -> None:
+    """With the words of the mirror, which name the upstream's address."""
+    with pytest.raises(
+        Exception, match=r"holds no pull requests; ask https://api\.example\.com/2\.0/repositories/busy"
+    ):
+        list(bitbucket.get_pull_requests("busy", "project-03"))
+    with pytest.raises(Exception, match="Repository busy/none does not exist"):
+        bitbucket.get_repo("busy", "none")
+
+
+def test_atlassian_tells_a_credential_that_is_not_accepted(world: ServedMirror) -> None:
+    """It reads the words of a 401 only if the content type is written as a real server does."""
+    atlassian = pytest.importorskip("atlassian", reason="atlassian-python-api is not installed")
+    with (
+        atlassian.Bitbucket(url=world.address, token="wrong") as client,
+        pytest.raises(Exception, match="credential is not accepted"),
+    ):
+        list(client.project_list())
+
+
+def test_atlassian_s_objects_read_a_server(world: ServedMirror) -> None:
+    """Its other client, as far as that reads a real server: it looks for more at the pages for people."""
+    server = pytest.importorskip("atlassian.bitbucket.server", reason="atlassian-python-api is not installed")
+    with server.Server(url=world.address, token=world.token) as client:
+        project = client.projects.get("BUSY")
+        assert (project.key, project.name, project.type) == ("busy", "Busy", "NORMAL")
+        assert {"busy", "~brodie"} <= {one.key for one in client.projects.each()}
+        assert [row.slug for row in client.personal_repositories("brodie").each()] == ["hg-project"]
+
+
+@pytest.fixture(scope="session")
+def npm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the npm package; skips where there is no node, no npm, or no registry."""
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        pytest.skip("node and npm are not installed")
+    folder = tmp_path_factory.mktemp("npm")
+    command = [npm, "install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", NPM_PACKAGE]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=45, check=False)
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"npm could not install {NPM_PACKAGE} within 45 s")
+    if done.returncode != 0:
+        pytest.skip(f"npm could not install {NPM_PACKAGE}: {done.stderr[-300:]}")
+    return folder
+
+
+def test_npm_s_client_reads_everything(world: ServedMirror, npm_folder: Path) -> None:
+    """Projects, repositories, refs, users, following every `nextPageStart`; and refusals."""
+    (npm_folder / "script.mjs").write_text(SCRIPT)
+    done = subprocess.run(
+        ["node", "script.mjs", world.address, world.token],
+        cwd=npm_folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["version"].startswith("8.")
+    assert {"busy", "~jespern"} <= set(said["projects"])
+    assert said["slugs"] == SLUGS
+    assert said["found"] == SLUGS[20:]
+    assert said["one"] == "busy"
+    assert said["branches"] == sorted(BRANCHES)
+    assert (said["default"], said["tags"], said["users"]) == ("main", ["refs/tags/v/1"], ["mcatalbas"])
+    assert said["refused"][0] == 501
+    assert said["missing"] == [404, "com.atlassian.bitbucket.repository.NoSuchRepositoryException"]
