@@ -88,7 +88,7 @@ def moment_of(text: str, now: datetime) -> datetime:
     try:
         return from_text(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no moment; write 2026-11-01, 2026-11-01T10:00 or 24h") from None
+        raise ValueError(f"{text!r} is not a time; write 2026-11-01, 2026-11-01T10:00 or 24h") from None
 
 
 SYSTEM_ZONE = Path("/etc/localtime")

@@ -105,7 +105,7 @@ def test_options_are_a_few_links_and_one_to_all_results(served: AsgiClient) -> N
     assert part.count('role="option"') == 9
     assert 'data-count="44"' in part
     assert "<html" not in part
-    assert "Nothing has that" in served.get("/-/search/options?q=zzzzqqqq&scm=git").text
+    assert "No name contains that" in served.get("/-/search/options?q=zzzzqqqq&scm=git").text
 
 
 def test_a_page_without_results_offers_links(served: AsgiClient) -> None:
@@ -122,7 +122,9 @@ def test_a_typing_error_within_a_name_is_corrected(served: AsgiClient) -> None:
         found = served.json("/-/search.json", params={"q": typed})
         assert found["fuzzy"]
         assert (found["count"], found["corrected"]) == (wanted["count"], ["django"])
-        assert "called like <b><bdi>django</bdi></b>" in served.get("/-/search", params={"q": typed}).text
+        assert (
+            "with a name like <b><bdi>django</bdi></b>" in served.get("/-/search", params={"q": typed}).text
+        )
         assert "data-fuzzy" in served.get("/-/search/options", params={"q": typed}).text
 
 
@@ -158,4 +160,4 @@ def test_a_typing_error_is_corrected_if_nothing_matches(served: AsgiClient) -> N
     found = served.json("/-/search.json?q=djagno-07")
     assert found["fuzzy"]
     assert found["repositories"][0]["slug"] == "django-07"
-    assert "nothing is called" in served.get("/-/search?q=djagno-07").text
+    assert "no name contains" in served.get("/-/search?q=djagno-07").text

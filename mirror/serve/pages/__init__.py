@@ -1,5 +1,6 @@
-"""Pages for people: rendered here, usable without a script, asking nothing of any other address.
+"""HTML pages: rendered on the server, usable without a script, without resources from other servers.
 
-`view` is what they share: who asks, one snapshot, safe headers. One module makes each page. `urls` knows all
-addresses, `filters` formats values in templates, `charts` draws, `datasette` adapts Datasette's own pages.
+`view` has what they share: the caller, one snapshot, safe headers. Each page has a module of its own. `urls`
+makes all addresses, `filters` formats values in templates, `charts` draws, `datasette` changes Datasette's
+own pages.
 """

@@ -1,4 +1,4 @@
-"""What moved, as a page that can be filtered; the feed reads the same addresses."""
+"""The page of changes with its filters, and the Atom feed with the same filters."""
 
 import re
 import sqlite3
@@ -24,9 +24,9 @@ FILTERS = ("kind", "owner", "upstream", "ref", "repository", "since", "until")
 
 
 async def history(visit: Visit) -> Response:
-    """GET /-/changes: what was created, edited, renamed, moved, deleted, and which refs moved."""
-    said = said_of(visit)
-    wanted, problems = wanted_of(visit, said)
+    """GET /-/changes: changes of repositories, owners, branches and tags."""
+    filters = filters_of(visit)
+    wanted, problems = wanted_of(visit, filters)
 
     def work(connection: sqlite3.Connection) -> tuple[ChangesPage, list[UpstreamRow]]:
         return latest_changes(connection, visit.caller, wanted, limit=PER_PAGE), upstreams(connection)
@@ -34,7 +34,7 @@ async def history(visit: Visit) -> Response:
     found, known = await visit.read(work)
     context: dict[str, Any] = {
         "changes": found.rows,
-        "said": said,
+        "filters": filters,
         "problems": problems,
         "kinds": KINDS,
         "upstreams": [row.name for row in known],
@@ -44,26 +44,28 @@ async def history(visit: Visit) -> Response:
     return await visit.page("mirror_changes.html", context)
 
 
-def said_of(visit: Visit) -> dict[str, str]:
-    """Read the filters that an address sets."""
-    said = {name: visit.parameters.get(name, "").strip()[:300] for name in FILTERS}
-    return {name: value for name, value in said.items() if value}
+def filters_of(visit: Visit) -> dict[str, str]:
+    """Return the filters that the address sets."""
+    filters = {name: visit.parameters.get(name, "").strip()[:300] for name in FILTERS}
+    return {name: value for name, value in filters.items() if value}
 
 
-def wanted_of(visit: Visit, said: dict[str, str], *, paged: bool = True) -> tuple[ChangeFilter, list[str]]:
-    """Say what is asked for; what cannot be read is told and left out."""
+def wanted_of(visit: Visit, filters: dict[str, str], *, paged: bool = True) -> tuple[ChangeFilter, list[str]]:
+    """Turn the filters into a ChangeFilter. The second value lists the filters that cannot be read."""
     problems, moments = list[str](), dict[str, str]()
     for name in ("since", "until"):
         try:
-            moments[name] = to_text(moment_of(said[name], visit.now)) if name in said else ""
+            moments[name] = to_text(moment_of(filters[name], visit.now)) if name in filters else ""
         except (ValueError, OverflowError):
-            problems.append(f"“{said[name][:60]}” is no moment; write 2026-11-01, 2026-11-01T10:00 or 24h.")
-    number = said.get("repository", "")
+            problems.append(
+                f"“{filters[name][:60]}” is not a time; write 2026-11-01, 2026-11-01T10:00 or 24h."
+            )
+    number = filters.get("repository", "")
     wanted = ChangeFilter(
-        kinds=_kinds(said.get("kind", "")),
-        owner=said.get("owner", ""),
-        upstream=said.get("upstream", ""),
-        ref=said.get("ref", ""),
+        kinds=_kinds(filters.get("kind", "")),
+        owner=filters.get("owner", ""),
+        upstream=filters.get("upstream", ""),
+        ref=filters.get("ref", ""),
         repository_id=int(number) if number.isascii() and number.isdecimal() and len(number) < 16 else None,
         since=moments.get("since", ""),
         until=moments.get("until", ""),
@@ -72,11 +74,11 @@ def wanted_of(visit: Visit, said: dict[str, str], *, paged: bool = True) -> tupl
     return wanted, problems
 
 
-def _kinds(said: str) -> tuple[str, ...]:
-    """Read a kind, or a group of kinds."""
-    if said in KINDS:
-        return KINDS[said]
-    return (said,) if any(said in kinds for kinds in KINDS.values()) else ()
+def _kinds(kind: str) -> tuple[str, ...]:
+    """Return the kinds that a kind, or a group of kinds, stands for."""
+    if kind in KINDS:
+        return KINDS[kind]
+    return (kind,) if any(kind in kinds for kinds in KINDS.values()) else ()
 
 
 ENTRIES = 50
@@ -86,26 +88,28 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufff
 
 
 async def feed(visit: Visit) -> Response:
-    """GET /-/changes.atom: the same, for feed readers; the filters hold, the pages do not."""
-    said = said_of(visit)
-    wanted, _ = wanted_of(visit, said, paged=False)
+    """GET /-/changes.atom: the latest changes for feed readers, with the same filters."""
+    filters = filters_of(visit)
+    wanted, _ = wanted_of(visit, filters, paged=False)
     found = await visit.read(
         lambda connection: latest_changes(connection, visit.caller, wanted, limit=ENTRIES)
     )
     return Response(
-        _atom(visit, said, found.rows), headers=dict(PAGE), content_type="application/atom+xml; charset=utf-8"
+        _atom(visit, filters, found.rows),
+        headers=dict(PAGE),
+        content_type="application/atom+xml; charset=utf-8",
     )
 
 
-def _atom(visit: Visit, said: dict[str, str], found: list[ChangeRow]) -> str:
-    """Write the feed; its identities stay the same whatever address the mirror is read under."""
+def _atom(visit: Visit, filters: dict[str, str], found: list[ChangeRow]) -> str:
+    """Return the feed. Its ids do not depend on the address of the mirror."""
     base = visit.origin
-    query = f"?{urlencode(said)}" if said else ""
+    query = f"?{urlencode(filters)}" if filters else ""
     name = visit.database.name
     written = Atom1Feed(
         title="Changes of the Bitbucket mirror",
-        link=base + visit.links.changes(**said),
-        description="What the mirror saw change",
+        link=base + visit.links.changes(**filters),
+        description="Changes that the mirror has seen",
         feed_url=base + visit.links.changes(".atom") + query,
         feed_guid=f"{AUTHORITY}{quote(name)}/changes{query}",
         author_name="bitbucket-mirror",
@@ -134,10 +138,10 @@ def _subject(visit: Visit, change: ChangeRow) -> str:
 
 
 def _details(change: ChangeRow) -> str:
-    """Write a change as the small HTML that feeds carry."""
+    """Describe a change in the simple HTML of feeds."""
     lines = [escape(sentence(change))]
     if change.refs not in (None, REFS_READ):
         lines.append(f"branches and tags: {change.refs}")
-    told = [("old", change.old), ("new", change.new)]
-    lines += [f"{name}: <code>{escape(value[:500])}</code>" for name, value in told if value]
+    values = [("old", change.old), ("new", change.new)]
+    lines += [f"{name}: <code>{escape(value[:500])}</code>" for name, value in values if value]
     return "<br>".join(lines)

@@ -1,7 +1,7 @@
-"""Charts as SVG made here: bars, stacked bars and a line, each with a title and a description to be read out.
+"""SVG charts: bars, stacked bars and lines, each with a title and a description for screen readers.
 
-Words stand around a drawing, not in it, so that they keep their size on a phone; colours come from the
-stylesheet by class, since the pages forbid styles of their own.
+Text is placed outside the SVG, so that it keeps its size on a phone. Colours come from the stylesheet by
+class, since the content security policy forbids inline styles.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ RECT = Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>')
 
 
 class Bar(msgspec.Struct, frozen=True):
-    """One bar: what it stands for, how much, and a second amount on top of it."""
+    """One bar: its label, its value, and a second value stacked on top."""
 
     label: str
     value: float
@@ -26,7 +26,7 @@ class Bar(msgspec.Struct, frozen=True):
 
     @property
     def total(self) -> float:
-        """Both amounts."""
+        """The sum of both values."""
         return self.value + self.more
 
 
@@ -39,7 +39,7 @@ def bar_chart(
     limit_label: str = "limit",
     height: int = 120,
 ) -> Markup:
-    """Draw bars side by side; `limit` is a line across them."""
+    """Draw bars side by side, and a line across them at `limit`."""
     top = max([bar.total for bar in bars] + [limit or 0.0]) or 1.0
     step = WIDTH / max(len(bars), 1)
     shapes = list[Markup]()
@@ -50,14 +50,14 @@ def bar_chart(
         shapes.append(
             Markup('<line class="limit" x1="0" x2="{}" y1="{}" y2="{}"/>').format(WIDTH, _short(y), _short(y))
         )
-    said = _summary(bars, unit)
+    summary = _summary(bars, unit)
     if limit is not None:
-        said += f" The {limit_label} is {limit:,.0f}."
-    return _drawing(title, said, shapes, height, top, [bar.label for bar in bars], unit)
+        summary += f" The {limit_label} is {limit:,.0f}."
+    return _drawing(title, summary, shapes, height, top, [bar.label for bar in bars], unit)
 
 
 def line_chart(points: Sequence[Bar], *, title: str, unit: str = "", height: int = 120) -> Markup:
-    """Draw a growing number as a line over a filled ground."""
+    """Draw values as a line above a filled area."""
     top = max([point.value for point in points] + [1.0])
     points = [*points, *points] if len(points) == 1 else points
     step = WIDTH / max(len(points) - 1, 1)
@@ -80,15 +80,15 @@ def line_chart(points: Sequence[Bar], *, title: str, unit: str = "", height: int
 
 
 def gauge(part: float, whole: float | None, *, title: str) -> Markup:
-    """Draw how much of something is used."""
+    """Draw how much of a whole is used."""
     share = min(1.0, part / whole) if whole else 0.0
     tone = "bad" if share >= 0.98 else "warn" if share >= 0.8 else ""
     body = Markup(
         '<rect class="track" width="{w}" height="10"/><rect class="bar {t}" width="{s}" height="10"/>'
     )
-    said = f"{part:,.0f} of {whole:,.0f}." if whole else f"{part:,.0f}; no limit is known."
+    summary = f"{part:,.0f} of {whole:,.0f}." if whole else f"{part:,.0f}; no limit is known."
     shapes = [body.format(w=WIDTH, t=tone, s=_short(WIDTH * share))]
-    return _svg(title, said, shapes, 10, "gauge")
+    return _svg(title, summary, shapes, 10, "gauge")
 
 
 def _column(bar: Bar, x: float, width: float, top: float, height: int, unit: str) -> Iterator[Markup]:
@@ -108,32 +108,32 @@ def _column(bar: Bar, x: float, width: float, top: float, height: int, unit: str
 
 
 def _drawing(
-    title: str, said: str, shapes: list[Markup], height: int, top: float, labels: list[str], unit: str
+    title: str, summary: str, shapes: list[Markup], height: int, top: float, labels: list[str], unit: str
 ) -> Markup:
-    """Put the words around a drawing: its largest number above, below each label or some of many."""
+    """Add the text around an SVG: the largest value above, the labels (three of many) below."""
     is_many = len(labels) > FEW
-    told = [labels[0], labels[len(labels) // 2], labels[-1]] if is_many else labels
+    shown = [labels[0], labels[len(labels) // 2], labels[-1]] if is_many else labels
     return Markup(
         '<div class="chart"><div class="top" aria-hidden="true">{}</div>{}'
         '<div class="axis{}" aria-hidden="true">{}</div></div>'
     ).format(
         f"{top:,.0f}{_unit(unit)}" if top >= 10 else f"{_short(top)}{_unit(unit)}",
-        _svg(title, said, shapes, height, "plot"),
+        _svg(title, summary, shapes, height, "plot"),
         "" if is_many else " each",
-        Markup().join(Markup("<span>{}</span>").format(end) for end in told),
+        Markup().join(Markup("<span>{}</span>").format(label) for label in shown),
     )
 
 
-def _svg(title: str, said: str, shapes: list[Markup], height: int, name: str) -> Markup:
+def _svg(title: str, summary: str, shapes: list[Markup], height: int, name: str) -> Markup:
     key = "c-" + "".join(letter if letter.isalnum() else "-" for letter in title.lower())
     return Markup(
         '<svg class="{n}" role="img" viewBox="0 0 {w} {h}" preserveAspectRatio="none" '
         'aria-labelledby="{k}-t {k}-d"><title id="{k}-t">{t}</title><desc id="{k}-d">{d}</desc>{s}</svg>'
-    ).format(n=name, w=int(WIDTH), h=height, k=key, t=title, d=said, s=Markup().join(shapes))
+    ).format(n=name, w=int(WIDTH), h=height, k=key, t=title, d=summary, s=Markup().join(shapes))
 
 
 def _summary(bars: Sequence[Bar], unit: str) -> str:
-    """Say what a chart shows to whoever does not see it."""
+    """Describe a chart for screen readers."""
     if not bars or not any(bar.total for bar in bars):
         return "Nothing yet."
     highest = max(bars, key=lambda bar: bar.total)

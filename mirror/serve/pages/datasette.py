@@ -1,4 +1,4 @@
-"""Datasette's own pages of a mirror: names lead to our pages, column notes fold, the foot says its age."""
+"""Changes to Datasette's own pages of a mirror: linked names, folded column notes, the age of the data."""
 
 import re
 import sqlite3
@@ -47,23 +47,23 @@ def cell(datasette: "Datasette", database: str, column: str, row: Any, value: An
     links = SiteLinks(datasette.urls.path, database)
     to = links.repository(value, row_id) if column in REPOSITORIES else links.owner(value, row_id)
     if not row_id and urlsplit(to).path.endswith(("/-/r", "/-/u")):
-        return None  # a name that fits into no address, of a row whose number nobody said
+        return None  # the name does not fit into an address, and the row's id is unknown
     return Markup('<a href="{}"><bdi>{}</bdi></a>').format(to, shortened(value))
 
 
 def style(datasette: "Datasette", database: str | None, request: Request | None) -> list[str]:
-    """Return the stylesheets that Datasette's pages of a mirror take beside their own."""
+    """Return the stylesheets to add to Datasette's pages of a mirror."""
     is_ours = request is not None and _mirror_of(datasette, database, request) is not None
     return [assets()[name].address for name in STYLES] if is_ours else []
 
 
 def _mirror_of(datasette: "Datasette", database: str | None, request: Request) -> "Database | None":
-    """Return the mirror that a page belongs to; those of no database, like errors, belong to the first."""
+    """Return the mirror of a page. Pages without a database, like errors, belong to the first mirror."""
     return mirror_named(datasette, database) if database else mirror_of(request)
 
 
 async def _may_look(datasette: "Datasette", actor: Any, name: str) -> bool:
-    """Tell whether the operator's rules let somebody see a mirror's pages at all."""
+    """Return whether the operator's permissions let an actor see the pages of a mirror."""
     allowed = datasette.metadata("allow", database=name, fallback=False)
     if not actor_matches_allow(actor, allowed):
         return False
@@ -73,7 +73,7 @@ async def _may_look(datasette: "Datasette", actor: Any, name: str) -> bool:
 async def foot(
     datasette: "Datasette", template: str | None, database: str | None, request: Request | None
 ) -> dict[str, Any]:
-    """Give Datasette's pages of a mirror its bar, and say under them how current it is; nothing to others."""
+    """Return the template variables for the bar and the footer of Datasette's pages of a mirror."""
     if request is None or (template or "").startswith("mirror_"):
         return {}
     found = _mirror_of(datasette, database, request)
@@ -86,11 +86,11 @@ async def foot(
         now = utc_now()
         return [f"{one.name}: complete {ago(one.complete_at, now)}" for one in upstreams(connection)]
 
-    said = ", ".join(await found.execute_fn(read))
+    text = ", ".join(await found.execute_fn(read))
     is_open = not await is_closed(datasette, None, found.name)
     return {
         "mirror_foot": {
-            "said": said,
+            "text": text,
             "status": datasette.urls.path("/-/mirror-status"),
             "is_open": is_open,
         },
@@ -100,10 +100,10 @@ async def foot(
 
 
 def labelled(page: Markup, headings: int = 0) -> Markup:
-    """Name the fields of Datasette's filters for whoever does not see where they stand, and order headings.
+    """Label the fields of Datasette's filters for screen readers, and correct the level of headings.
 
-    The first so many headings of the third level become such of the second, 0 for all. Only what stands in
-    Datasette's templates is met: in what comes from a file each `<` and each quote is escaped.
+    The first `headings` h3 (0: all) become h2. Only text of Datasette's templates can match: in values from a
+    file, each `<` and each quote is escaped.
     """
     text = str(page)
     for field, name in LABELS.items():
@@ -113,16 +113,16 @@ def labelled(page: Markup, headings: int = 0) -> Markup:
 
 
 def answered(page: Markup) -> Markup:
-    """Call the answer to a stored question an answer."""
+    """Change the heading above the result of a stored query to Answer."""
     plain = str(page)
-    for heading, said in HEADINGS.items():
+    for heading, replacement in HEADINGS.items():
         if f"<h2>{heading}" in plain:
-            return Markup(plain.replace(f"<h2>{heading}", f"<h2>{said}", 1))  # noqa: S704 - as above
+            return Markup(plain.replace(f"<h2>{heading}", f"<h2>{replacement}", 1))  # noqa: S704 - as above
     return page
 
 
 def install(env: Environment, folder: str) -> None:
-    """Put the plugin's templates behind those of the operator, and before Datasette's own."""
+    """Add the plugin's templates after those of the operator and before Datasette's own."""
     env.filters |= {"labelled": labelled, "answered": answered}
     found = env.loader
     if not isinstance(found, ChoiceLoader) or not isinstance(found.loaders[0], FileSystemLoader):

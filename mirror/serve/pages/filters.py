@@ -1,4 +1,4 @@
-"""How things are said: ages, sizes, marked names, changes in words. Filters of the templates."""
+"""Template filters: ages, sizes, highlighted names, changes in words."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ LONGEST_NAME = 300
 _UNITS = ("bytes", "KB", "MB", "GB", "TB")
 _PLURAL_DAYS = ((730, 365.25, "years"), (60, 30.44, "months"), (2, 1, "days"))
 
-SAID = {
+IN_WORDS = {
     "created": "was first seen",
     "updated": "was edited",
     "renamed": "was renamed",
@@ -35,11 +35,11 @@ SAID = {
     "tag_deleted": "lost the tag",
     "owner_renamed": "has another name",
 }
-"""Every kind of change as what happened to its subject, a repository or an owner."""
+"""What happened to the repository or the owner, for each kind of change."""
 
 
 def install(env: Environment) -> None:
-    """Give the filters to the templates."""
+    """Add the filters to the templates."""
     env.filters |= {
         "moment": moment,
         "due": due,
@@ -48,7 +48,7 @@ def install(env: Environment) -> None:
         "grouped": grouped,
         "size_text": size_text,
         "marked": marked,
-        "said": lambda kind: SAID.get(kind, kind.replace("_", " ")),
+        "in_words": lambda kind: IN_WORDS.get(kind, kind.replace("_", " ")),
         "tone": tone,
         "shorthash": lambda text: (text or "")[:SHORT_HASH],
         "shortened": shortened,
@@ -58,14 +58,14 @@ def install(env: Environment) -> None:
 
 
 def grouped(number: float | None) -> str:
-    """Write a number with its thousands apart; a dash for one that is not known."""
+    """Format a number with thousands separators; a dash if it is not known."""
     return "\N{EN DASH}" if number is None else f"{number:,.0f}"
 
 
 def size_text(size: int | None) -> str:
-    """Write bytes as people do."""
+    """Format a number of bytes, such as ``1.2 MB``."""
     if size is None:
-        return "not said"
+        return "not known"
     value, unit = float(size), 0
     while value >= 1000 and unit < len(_UNITS) - 1:
         value, unit = value / 1000, unit + 1
@@ -73,7 +73,7 @@ def size_text(size: int | None) -> str:
 
 
 def ago(text: str | None, now: datetime) -> str:
-    """Say how long ago a moment was, or how far ahead it is."""
+    """Format the age of a time, such as ``3 h ago`` or ``in 5 min``."""
     if not text:
         return "never"
     try:
@@ -94,7 +94,7 @@ def _duration(seconds: float) -> str:
 
 
 def moment(text: str | None, now: datetime) -> Markup:
-    """Write a moment as its age, with the moment itself for whoever points at it or listens."""
+    """Return a time as its age, with the exact time as a tooltip."""
     if not text:
         return Markup('<span class="quiet">never</span>')
     try:
@@ -105,18 +105,18 @@ def moment(text: str | None, now: datetime) -> Markup:
 
 
 def due(text: str, now: datetime) -> Markup:
-    """Say when something is to be done that may be due already."""
+    """Return when something is due; ``due now`` if the time has passed."""
     return moment(text, now) if ago(text, now).startswith("in ") else Markup("due now")
 
 
 def shortened(text: str | None, most: int = LONGEST_NAME) -> str:
-    """Cut a text that would fill the page."""
+    """Shorten a text to at most `most` characters."""
     text = text or ""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def marked(text: str | None, query: str, most: int = LONGEST_NAME) -> Markup:
-    """Write a name with what matches the query marked."""
+    """Return a name in which the letters that match the query are highlighted."""
     text = shortened(text, most)
     parts, at = list[Markup](), 0
     for start, end in highlight_ranges(text, query):
@@ -126,14 +126,14 @@ def marked(text: str | None, query: str, most: int = LONGEST_NAME) -> Markup:
 
 
 def tone(kind: str) -> str:
-    """Say what sort of news a change is: good, bad, or neither."""
+    """Return the colour class of a change: good, bad or even."""
     if kind in ("deleted", "branch_deleted", "tag_deleted", "made_private"):
         return "bad"
     return "good" if kind in ("created", "restored", "branch_created", "tag_created") else "even"
 
 
 def differences(change: ChangeRow) -> Iterator[tuple[str, str, str]]:
-    """Yield what an edit changed: name, before, after."""
+    """Yield the columns that an edit changed: name, old value, new value."""
     old, new = _object(change.old), _object(change.new)
     for name in [*old, *(name for name in new if name not in old)]:
         yield name.replace("_", " "), _value(old.get(name)), _value(new.get(name))
@@ -156,9 +156,9 @@ def _value(value: Any) -> str:
 
 
 def sentence(change: ChangeRow) -> str:
-    """Say a change in one line of plain text, as feeds want it."""
+    """Describe a change in one line of plain text, for feeds."""
     subject = change.repository or change.owner or "somebody"
-    parts = [shortened(subject, 120), SAID.get(change.kind, change.kind.replace("_", " "))]
+    parts = [shortened(subject, 120), IN_WORDS.get(change.kind, change.kind.replace("_", " "))]
     if change.ref:
         parts.append(shortened(change.ref, 120))
     if change.kind in ("renamed", "transferred", "owner_renamed"):

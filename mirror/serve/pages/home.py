@@ -1,4 +1,4 @@
-"""The first page: a search box, how current the mirror is, what changed last; and Datasette's own index."""
+"""The home page, the page of questions, and Datasette's own index."""
 
 import asyncio
 import sqlite3
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 async def numbers(visit: Visit) -> dict[str, Any]:
-    """Return the counts for a template, each None for as long as nobody has counted it."""
+    """Return the counts for a template; each is None until it has been counted."""
     found = await asyncio.gather(
         visit.count("counts", lambda connection: counts_of(connection, visit.caller)),
         visit.count("refs", lambda connection: ref_counts_of(connection, visit.caller)),
@@ -29,7 +29,7 @@ async def numbers(visit: Visit) -> dict[str, Any]:
 
 
 async def updated_last(visit: Visit) -> list[RepositoryRow] | None:
-    """Return the repositories that were updated last; which, is remembered, their rows are read each time."""
+    """Return the repositories that were updated last. Their ids are cached, their rows are not."""
     ids = await visit.count("recent", lambda connection: recent_ids(connection, visit.caller))
 
     def work(connection: sqlite3.Connection) -> list[RepositoryRow]:
@@ -39,11 +39,11 @@ async def updated_last(visit: Visit) -> list[RepositoryRow] | None:
 
 
 OFFERED = ("stale", "stale_branches", "without_tags", "names_under_many_owners")
-"""What the home page offers: some that nearly every mirror has an answer to."""
+"""The questions on the home page; nearly every mirror has an answer to them."""
 
 
 async def questions(visit: Visit) -> Response:
-    """GET /-/questions: what can be asked without writing SQL; the answers are Datasette's pages."""
+    """GET /-/questions: the stored queries; Datasette's pages show their answers."""
     return await visit.page("mirror_questions.html", {"groups": GROUPS})
 
 
@@ -51,7 +51,7 @@ LATEST = 10
 
 
 async def home(datasette: "Datasette", request: Request) -> Response:
-    """GET /: the mirror's home, or Datasette's where no mirror is attached."""
+    """GET /: the mirror's home page, or Datasette's if no mirror is attached."""
     if mirror_of(request) is None:
         return await index(datasette, request)
     response: Response = await page(_home)(datasette, request)

@@ -1,4 +1,4 @@
-"""Showing a token once, so that a browser may see tables; and saying why something is closed."""
+"""The login with a token, and the answer for pages that are closed."""
 
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -20,12 +20,12 @@ PATH = "/-/mirror-login"
 
 
 async def login(datasette: "Datasette", request: Request) -> Response:
-    """GET shows the form; POST takes a token and answers with a signed cookie, or with the form again."""
+    """GET shows the form. POST takes a token and sets a signed cookie, or shows the form again."""
     if request.method in ("GET", "HEAD"):
         return await _form(datasette, request, request.args.get("next") or "/")
     if request.method != "POST":
         return Response.text("Method not allowed", status=405, headers={"Allow": "GET, POST"})
-    form = fields_in(await request.post_body())  # which is bounded already
+    form = fields_in(await request.post_body())  # the middleware has limited its size
     destination = local_path(form.get("next", "/"))
     token = form.get("token", "").strip()
     for database in mirrors(datasette):
@@ -40,17 +40,17 @@ async def login(datasette: "Datasette", request: Request) -> Response:
                 secure=_is_https(request),
             )
             return response
-    return await _form(datasette, request, destination, message="That is no living token.", status=403)
+    return await _form(datasette, request, destination, message="That token is not valid.", status=403)
 
 
 def _is_https(request: Request) -> bool:
-    """Tell whether browsers use https, by `public_url` where a proxy stands before this server."""
+    """Return whether browsers use https; behind a proxy `public_url` says so."""
     public_url = served_of(request).config.public_url
     return (urlsplit(public_url).scheme.lower() if public_url else request.scheme) == "https"
 
 
 async def closed(datasette: "Datasette", request: Request, message: str) -> Response:
-    """Answer a request for what is not open: JSON for programs, the form for people."""
+    """Answer a request for a closed page: with JSON if the path ends so, else with the form."""
     if request.path.endswith(".json"):
         return Response.json({"ok": False, "error": message, "status": 403, "title": "Forbidden"}, status=403)
     return await _form(datasette, request, local_path(request.full_path), message=message, status=403)
@@ -69,10 +69,10 @@ async def _form(
 
 
 def local_path(text: str) -> str:
-    """Return a path on this server to go on to; anything that leads elsewhere becomes the home page."""
+    """Return the path to redirect to; an address of another server becomes the home page."""
     try:
         parts = urlsplit(text)
-    except ValueError:  # an address with half a bracket in it
+    except ValueError:  # an unbalanced bracket
         return "/"
     if parts.scheme or parts.netloc or not text.startswith("/") or text.startswith(("//", "/\\")):
         return "/"

@@ -1,4 +1,4 @@
-"""One owner's page: what it owns, who belongs to it, when it was active."""
+"""The page of an owner: repositories, members, activity."""
 
 import sqlite3
 from datetime import datetime
@@ -19,7 +19,7 @@ PER_PAGE, LATEST, MONTHS = 50, 12, 24
 
 
 async def owner(visit: Visit) -> Response:
-    """GET /-/u/OWNER, or /-/u?id=ROW for names that fit into no address."""
+    """GET /-/u/OWNER, or /-/u?id=ROW for a name that does not fit into an address."""
     return await visit.page("mirror_owner.html", await visit.read(lambda c: _everything(c, visit)))
 
 
@@ -51,7 +51,7 @@ def _everything(connection: sqlite3.Connection, visit: Visit) -> dict[str, Any]:
 
 
 def _found(connection: sqlite3.Connection, visit: Visit) -> AccountRow:
-    """Find the owner that an address names; raises NotHere."""
+    """Find the owner that the address names; raises NotHere."""
     if "owner" in visit.names:
         try:
             name = unquote(visit.names["owner"], errors="strict")
@@ -59,14 +59,14 @@ def _found(connection: sqlite3.Connection, visit: Visit) -> AccountRow:
             raise NotHere("That address is not UTF-8.") from None
         found = known_account_named(connection, visit.caller, name)
     else:
-        name = "of that number"
+        name = "with that id"
         found = known_account_by_id(connection, visit.caller, visit.number("id", 0, 2**62))
     if found is None:
-        raise NotHere(f"The mirror knows no owner {name[:200]}.", name if "owner" in visit.names else "")
+        raise NotHere(f"The mirror has no owner {name[:200]}.", name if "owner" in visit.names else "")
     return found
 
 
 def _months(now: datetime) -> list[str]:
-    """List the last months, this one last."""
+    """Return the last months, the present one last."""
     last = now.year * 12 + now.month - 1
     return [f"{n // 12:04}-{n % 12 + 1:02}" for n in range(last - MONTHS + 1, last + 1)]

@@ -1,4 +1,4 @@
-"""One repository's page: everything that the mirror knows of it."""
+"""The page of a repository: everything that the mirror has of it."""
 
 import math
 import sqlite3
@@ -23,7 +23,7 @@ HISTORY, REFS = 15, 25
 
 
 async def repository(visit: Visit) -> Response:
-    """GET /-/r/OWNER/SLUG, or /-/r?id=ROW for names that fit into no address."""
+    """GET /-/r/OWNER/SLUG, or /-/r?id=ROW for a name that does not fit into an address."""
     return await visit.page("mirror_repository.html", await visit.read(lambda c: _everything(c, visit)))
 
 
@@ -44,7 +44,7 @@ def _everything(connection: sqlite3.Connection, visit: Visit) -> dict[str, Any]:
 
 
 def _found(connection: sqlite3.Connection, visit: Visit) -> RepositoryRow:
-    """Find the repository that an address names; raises NotHere, also where it is not for this visitor."""
+    """Find the repository that the address names; raises NotHere, also if it is hidden from the visitor."""
     if "owner" in visit.names:
         try:
             names = [unquote(visit.names[part], errors="strict") for part in ("owner", "slug")]
@@ -53,16 +53,16 @@ def _found(connection: sqlite3.Connection, visit: Visit) -> RepositoryRow:
         full_name = "/".join(names)
         found = repository_named(connection, visit.caller, full_name, gone=True)
     else:
-        full_name = "repository of that number"
+        full_name = "repository with that id"
         found = repository_by_id(connection, visit.caller, visit.number("id", 0, 2**62))
     if found is None:
         slug = full_name.partition("/")[2]
-        raise NotHere(f"The mirror holds no {full_name[:200]}, or you may not see it.", slug)
+        raise NotHere(f"The mirror has no {full_name[:200]}, or you may not see it.", slug)
     return found
 
 
 class AgedRef(NamedTuple):
-    """A ref, its age in days, and the length of the bar that shows it; None where the age is not known."""
+    """A ref, its age in days, and the length of its bar; both are None if the age is not known."""
 
     ref: RefRow
     days: float | None
@@ -70,12 +70,12 @@ class AgedRef(NamedTuple):
 
 
 def _refs(connection: sqlite3.Connection, visit: Visit, row_id: int, kind: RefKind) -> dict[str, Any]:
-    """Read the refs that the page shows; the search and the order of a table are its own parameters."""
-    said, table = visit.parameters, refs.TABLES[kind]
-    order = said.get(f"{table}_by", "")
+    """Read the branches or tags that the page shows; each table has its own parameters."""
+    given, table = visit.parameters, refs.TABLES[kind]
+    order = given.get(f"{table}_by", "")
     wanted = refs.RefsWanted(
         kind=kind,
-        part=said.get(table, "").strip()[:200],
+        part=given.get(table, "").strip()[:200],
         order=order if order in refs.ORDERS else "newest",
         page=visit.number(f"{table}_page", 1, 100_000),
         size=REFS,
@@ -91,7 +91,7 @@ def _aged(row: RefRow, oldest: float, now: datetime) -> AgedRef:
 
 
 def _days(moment: str | None, now: datetime) -> float | None:
-    """Say how many days ago a moment was."""
+    """Return how many days ago a time was."""
     try:
         return max(0.0, (now - from_text(moment)).total_seconds() / 86400) if moment else None
     except (ValueError, OverflowError):
@@ -99,5 +99,5 @@ def _days(moment: str | None, now: datetime) -> float | None:
 
 
 def _bar(days: float, oldest: float) -> int:
-    """Draw an age from 2 to 100 beside the oldest; by its logarithm, so that weeks differ as years do."""
+    """Return the length of an age's bar, 2 to 100; logarithmic, so that weeks are as visible as years."""
     return max(2, round(100 * math.log1p(days) / math.log1p(oldest))) if oldest else 2

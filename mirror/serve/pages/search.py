@@ -1,4 +1,4 @@
-"""Search as a page, as options while one types, as JSON and as CSV; its address reproduces it."""
+"""The search: as a page, as options while typing, as JSON and as CSV."""
 
 import csv
 import io
@@ -19,18 +19,18 @@ from mirror.serve.middleware import PAGE
 from mirror.serve.pages.view import Visit
 
 SHORTEST, LONGEST = 4, 40
-"""Letters of a query that is helped, from and to."""
+"""The lengths of a query for which the page suggests other queries."""
 
 
 class Near(msgspec.Struct, frozen=True):
-    """A text that occurs, and in how many repositories' names."""
+    """A part of the query that occurs, and in how many names."""
 
     text: str
     count: int
 
 
 def near(connection: sqlite3.Connection, caller: Caller, query: str) -> list[Near]:
-    """Return the longest parts that occur of a query that finds nothing."""
+    """Return the longest parts, of a query that finds nothing, that do occur in names."""
     owner, slash, part = query.rpartition("/")
     if not SHORTEST <= len(part) <= LONGEST:
         return []
@@ -43,7 +43,7 @@ def near(connection: sqlite3.Connection, caller: Caller, query: str) -> list[Nea
 
 
 def _parts(part: str, count: Callable[[str], int]) -> Iterator[str]:
-    """Yield the longest beginning and end that occur, if they are long enough to say something."""
+    """Yield the longest beginning and the longest end that occur, if they are not too short."""
     beginning = _longest(part, lambda length: count(part[:length]))
     end = _longest(part, lambda length: count(part[-length:]))
     lengths = {part[:beginning]: beginning, part[len(part) - end :]: end}
@@ -51,7 +51,7 @@ def _parts(part: str, count: Callable[[str], int]) -> Iterator[str]:
 
 
 def _longest(part: str, count: Callable[[int], int]) -> int:
-    """Find the greatest length that still occurs; whatever has the longer text has the shorter one too."""
+    """Return the greatest length that still occurs. A name with a longer part also has the shorter one."""
     least, most = 0, len(part) - 1
     while least < most:
         middle = (least + most + 1) // 2
@@ -69,13 +69,13 @@ CHOICES = {
 }
 FAR = 5
 SOON = 0.1
-"""Seconds that results wait for the languages to choose from, which may come with the next page."""
+"""How long results wait for the list of languages, in seconds; the next page may have it."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A search as its address says it; what an address says wrongly is left out."""
+    """A search, as its address describes it. Wrong parameters are ignored."""
 
     q: str = ""
     owner: str = ""
@@ -92,21 +92,21 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def parameters(self) -> dict[str, str]:
-        """What the address of the first page of this search holds."""
+        """The parameters of the first page of this search."""
         size = {} if self.size == PER_PAGE else {"size": str(self.size)}
         return ({"q": self.q} if self.q else {}) | self.filters | size
 
 
-def asked_of(visit: Visit) -> SearchRequest:
+def request_of(visit: Visit) -> SearchRequest:
     """Read a search from an address."""
-    said = visit.parameters
-    chosen = {name: said.get(name, "") for name in CHOICES if said.get(name, "") in CHOICES[name]}
+    given = visit.parameters
+    chosen = {name: given.get(name, "") for name in CHOICES if given.get(name, "") in CHOICES[name]}
     if not visit.caller.known:
         chosen.pop("visibility", None)
     return SearchRequest(
-        q=said.get("q", "").strip()[:LONGEST_QUERY],
-        owner=said.get("owner", "").strip()[:LONGEST_QUERY],
-        language=said.get("language", "").strip()[:LONGEST_QUERY],
+        q=given.get("q", "").strip()[:LONGEST_QUERY],
+        owner=given.get("owner", "").strip()[:LONGEST_QUERY],
+        language=given.get("language", "").strip()[:LONGEST_QUERY],
         page=visit.number("page", 1, 1_000_000),
         size=visit.number("size", PER_PAGE, MOST_ROWS),
         choices=chosen,
@@ -114,7 +114,7 @@ def asked_of(visit: Visit) -> SearchRequest:
 
 
 def find(connection: sqlite3.Connection, caller: Caller, asked: SearchRequest) -> FoundRepositories:
-    """Search as asked."""
+    """Run a search."""
     chosen = asked.choices
     filters: Filters = {
         "owner": asked.owner or None,
@@ -135,8 +135,8 @@ def find(connection: sqlite3.Connection, caller: Caller, asked: SearchRequest) -
 
 
 async def results(visit: Visit) -> Response:
-    """GET /-/search: a form, what it finds, and where else to look."""
-    asked = asked_of(visit)
+    """GET /-/search: the form, the results, and suggestions."""
+    asked = request_of(visit)
     found, took_ms = await _found(visit, asked)
     pages = -(-found.count // asked.size)
     context = {
@@ -156,16 +156,16 @@ async def results(visit: Visit) -> Response:
 
 
 async def options(visit: Visit) -> Response:
-    """GET /-/search/options: a few results while one types, as the items of a list box."""
-    asked = asked_of(visit)
+    """GET /-/search/options: the first results while typing, as items of a list box."""
+    asked = request_of(visit)
     found, _ = await _found(visit, msgspec.structs.replace(asked, size=OPTIONS, page=1))
     meant = [] if found.count else await _near(visit, asked)
     return await visit.fragment("mirror_options.html", {"asked": asked, "found": found, "near": meant})
 
 
 async def as_json(visit: Visit) -> Response:
-    """GET /-/search.json: the same rows for programs."""
-    asked = asked_of(visit)
+    """GET /-/search.json: the results for programs."""
+    asked = request_of(visit)
     found, _ = await _found(visit, asked)
     following = {**asked.parameters, "page": asked.page + 1}
     more = asked.page * asked.size < found.count
@@ -188,9 +188,9 @@ async def as_json(visit: Visit) -> Response:
 
 
 async def as_csv(visit: Visit) -> Response:
-    """GET /-/search.csv: up to a thousand rows a page, of which a spreadsheet runs nothing."""
-    said = asked_of(visit)
-    asked = said if "size" in visit.parameters else msgspec.structs.replace(said, size=MOST_ROWS)
+    """GET /-/search.csv: up to a thousand rows; cells cannot act as formulas in a spreadsheet."""
+    given = request_of(visit)
+    asked = given if "size" in visit.parameters else msgspec.structs.replace(given, size=MOST_ROWS)
     found, _ = await _found(visit, asked)
     text = io.StringIO(newline="")
     writer = csv.writer(text)
@@ -206,20 +206,20 @@ async def as_csv(visit: Visit) -> Response:
 
 
 async def _found(visit: Visit, asked: SearchRequest) -> tuple[FoundRepositories, float]:
-    """Search, and say how many milliseconds it took."""
+    """Run a search; return the results and the time in milliseconds."""
 
     def work(connection: sqlite3.Connection) -> tuple[FoundRepositories, float]:
         start = time.perf_counter()
         found = find(connection, visit.caller, asked)
         return found, (time.perf_counter() - start) * 1000
 
-    # The first page is answered from short lists; what lies far behind it may cost a look at every match.
+    # The first page comes from short lists. A far page may have to read every match.
     is_first = asked.page == 1 and asked.size <= PER_PAGE
     return await visit.read(work, times=1 if is_first else FAR)
 
 
 async def _near(visit: Visit, asked: SearchRequest) -> list[Near]:
-    """Ask what was meant, filters aside."""
+    """Find suggestions, ignoring the filters."""
 
     def work(connection: sqlite3.Connection) -> list[Near]:
         return near(connection, visit.caller, asked.q)
@@ -228,5 +228,5 @@ async def _near(visit: Visit, asked: SearchRequest) -> list[Near]:
 
 
 def _cell(value: Any) -> Any:
-    """Keep spreadsheets from taking somebody's description for a formula."""
+    """Quote a text that a spreadsheet would run as a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

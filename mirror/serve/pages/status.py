@@ -1,4 +1,4 @@
-"""The status page: the crawl as one looks at it, drawn from the file's own data, each chart with its SQL."""
+"""The status page: the crawl in charts, each with a link to its SQL."""
 
 import asyncio
 import re
@@ -23,9 +23,9 @@ Chart = dict[str, Any]
 
 
 async def status(visit: Visit) -> Response:
-    """GET /-/mirror-status: what the crawler asked, how fresh the rows are, how it grew, what failed.
+    """GET /-/mirror-status: the requests of the crawl, the freshness and growth of the mirror, failures.
 
-    What counts requests counts those for private repositories too, so it is only for whom tables are open.
+    Numbers of requests include those for private repositories, so they need access to tables.
     """
 
     def work(connection: sqlite3.Connection) -> dict[str, Any]:
@@ -54,7 +54,7 @@ async def status(visit: Visit) -> Response:
 
 
 def _budgets(connection: sqlite3.Connection, visit: Visit) -> list[Chart]:
-    """Draw the rolling hour of each credential, minute by minute."""
+    """Draw the requests of the last hour for each credential, by minute."""
     now = int(visit.now.timestamp())
     since = now - MINUTES * 60
     hour = reads.measure(connection, reads.HOUR, since=since)
@@ -87,14 +87,14 @@ def _budget(
         "held_until": to_text(datetime.fromtimestamp(held, UTC))
         if held and held > visit.now.timestamp()
         else None,
-        "gauge": gauge(total, most, title=f"Requests of the hour of {bucket}") if most else None,
-        "svg": bar_chart(bars, title=f"Requests each minute of {bucket}", unit="requests", height=70),
+        "gauge": gauge(total, most, title=f"Requests of the last hour of {bucket}") if most else None,
+        "svg": bar_chart(bars, title=f"Requests per minute of {bucket}", unit="requests", height=70),
         "sql": visit.links.sql(hour.sql, **hour.values),
     }
 
 
 def _days(connection: sqlite3.Connection, visit: Visit) -> Chart:
-    """Draw requests and waits of the last days."""
+    """Draw the requests and the waiting time of the last days."""
     first = (visit.now - timedelta(days=DAYS - 1)).date()
     days = [str(first + timedelta(days=number)) for number in range(DAYS)]
     asked = reads.measure(connection, reads.DAYS, since=f"{first}T")
@@ -107,8 +107,8 @@ def _days(connection: sqlite3.Connection, visit: Visit) -> Chart:
         waited = row["waited_seconds"] or 0.0
         waits.append(Bar(day, waited / 60, tone="warn", note=f"{day}: {age_text(waited)} of waiting"))
     return {
-        "requests": bar_chart(requests, title="Requests of each day", unit="requests"),
-        "waits": bar_chart(waits, title="Minutes waited each day", unit="minutes"),
+        "requests": bar_chart(requests, title="Requests per day", unit="requests"),
+        "waits": bar_chart(waits, title="Minutes of waiting per day", unit="minutes"),
         "total": sum(bar.total for bar in requests),
         "waited": age_text(sum(bar.value for bar in waits) * 60) if any(bar.value for bar in waits) else "",
         "has_git": any(bar.more for bar in requests),
@@ -117,7 +117,7 @@ def _days(connection: sqlite3.Connection, visit: Visit) -> Chart:
 
 
 def _freshness(connection: sqlite3.Connection, visit: Visit) -> Chart:
-    """Draw how long ago rows were last seen, and how many wait for their refs."""
+    """Draw how long ago repositories were last seen, and for how many the refs are to be read."""
     moments = {
         name: to_text(visit.now - age)
         for name, age in (
@@ -132,7 +132,7 @@ def _freshness(connection: sqlite3.Connection, visit: Visit) -> Chart:
     bars = list[Bar]()
     for number, label in enumerate(AGES):
         row = by_age.get(number) or {"repositories": 0, "refs_waiting": 0}
-        note = f"{label}: {row['repositories']:,}, and {row['refs_waiting']:,} that wait for their refs"
+        note = f"{label}: {row['repositories']:,}, and {row['refs_waiting']:,} with refs to be read"
         bars.append(Bar(label, row["repositories"], row["refs_waiting"], note=note))
     return {
         "svg": bar_chart(bars, title="Repositories by when they were last seen", unit="repositories"),
@@ -143,7 +143,7 @@ def _freshness(connection: sqlite3.Connection, visit: Visit) -> Chart:
 
 
 def _growth(connection: sqlite3.Connection, visit: Visit) -> Chart:
-    """Draw how many repositories there were, year by year or, in a young mirror, month by month."""
+    """Draw how many repositories existed, by year, or by month if they are all young."""
     found = reads.measure_visible(connection, visit.caller, reads.GROWTH, letters=4)
     if len(found.rows) < 4:
         found = reads.measure_visible(connection, visit.caller, reads.GROWTH, letters=7)
@@ -153,14 +153,14 @@ def _growth(connection: sqlite3.Connection, visit: Visit) -> Chart:
         total += created.get(period, 0)
         points.append(Bar(period, total))
     return {
-        "svg": line_chart(points, title="Repositories created, added up", unit="repositories"),
+        "svg": line_chart(points, title="Number of repositories over time", unit="repositories"),
         "total": total,
         "sql": visit.links.sql(found.sql, **found.values),
     }
 
 
 def _periods(known: list[str], now: datetime) -> list[str]:
-    """List the years, or the months, from the first one to now; those in which nothing was made are too."""
+    """Return all years, or all months, from the first one to now."""
     if not known or not all(re.fullmatch(r"\d{4}(-\d{2})?", one) for one in known):
         return known
     if len(known[0]) == 4:

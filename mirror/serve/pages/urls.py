@@ -1,6 +1,6 @@
-"""All addresses that pages lead to, made from names in which every character may occur; and their files.
+"""All addresses in pages, made from names with any characters; and the static files.
 
-The stylesheets, the script and the icon have the hash of their content in their names, and are kept for ever.
+The names of the stylesheets, the script and the icon contain a hash, so browsers may cache them for ever.
 """
 
 import hashlib
@@ -23,20 +23,20 @@ _TYPES = {
 }
 FOR_EVER = "public, max-age=31536000, immutable"
 LONGEST = 500
-"""Bytes of a name in a path; beyond it the number of its row stands in, since servers limit addresses."""
+"""The most bytes of a name in a path. A longer one is replaced by the row's id, since servers limit paths."""
 
 
 class SiteLinks:
-    """Addresses on this server; `base` puts Datasette's `base_url` before a path."""
+    """Addresses on this server; `base` adds Datasette's `base_url` to a path."""
 
     def __init__(self, base: Callable[[str], str], database: str) -> None:
         self._base = base
         self._database = database
 
     def path(self, path: str, parameters: Mapping[str, Any] | None = None) -> str:
-        """Return an address with those parameters that say something."""
-        said = {key: value for key, value in (parameters or {}).items() if value not in (None, "", False)}
-        return str(self._base(path)) + (f"?{urlencode(said, errors='replace')}" if said else "")
+        """Return an address with the parameters that have a value."""
+        present = {key: value for key, value in (parameters or {}).items() if value not in (None, "", False)}
+        return str(self._base(path)) + (f"?{urlencode(present, errors='replace')}" if present else "")
 
     def repository(self, full_name: str, row_id: int, **parameters: Any) -> str:
         """Return a repository's page."""
@@ -61,7 +61,7 @@ class SiteLinks:
         return self.path(f"/-/changes{form}", parameters)
 
     def tables(self) -> str:
-        """Return the list of tables, of all attached databases where no mirror is known."""
+        """Return the list of tables; without a mirror, of all attached databases."""
         return self.path(f"/{tilde_encode(self._database)}" if self._database else "/-/index")
 
     def table(self, table: str, **parameters: Any) -> str:
@@ -73,17 +73,17 @@ class SiteLinks:
         return self.path(f"/{tilde_encode(self._database)}/{tilde_encode(table)}/{tilde_encode(str(key))}")
 
     def sql(self, sql: str, **values: Any) -> str:
-        """Return a query with its answer."""
+        """Return the page of an SQL query and its result."""
         return self.path(f"/{tilde_encode(self._database)}", {"sql": sql, **values})
 
     def api(self, prefix: str, full_name: str) -> str | None:
-        """Return a repository in an API, where its name fits into a path."""
+        """Return a repository in an API; None if its name does not fit into a path."""
         named = _segments(full_name)
         return None if named is None else self.path(f"{prefix}/repositories/{named}")
 
 
 def safe_external(address: str | None) -> str | None:
-    """Return an address that a link may lead to: of the web, with a host, and nothing a browser would run."""
+    """Return an address if it is safe to link to (http or https, with a host); None if not."""
     try:
         parts = urlsplit((address or "").strip())
     except ValueError:
@@ -93,14 +93,14 @@ def safe_external(address: str | None) -> str | None:
 
 
 def _segments(full_name: str) -> str | None:
-    """Return both halves of a full name as a path, where they can be one."""
+    """Return a full name as a path; None if it cannot be one."""
     owner, slash, slug = full_name.partition("/")
     parts = [_segment(owner), _segment(slug)]
     return "/".join(filter(None, parts)) if slash and all(parts) else None
 
 
 def _segment(name: str) -> str | None:
-    """Quote a name for a path; None where browsers would take it for something else, or it is too long."""
+    """Quote a name for a path; None if browsers would read it differently, or it is too long."""
     if not name or name in (".", "..") or "/" in name or "\x00" in name:
         return None
     segment = quote(name, safe="", errors="replace")
@@ -129,7 +129,7 @@ def assets() -> dict[str, Asset]:
 
 
 async def asset(request: Request) -> Response:
-    """Answer with a file; a name of another release is not found, so that nothing old is kept as new."""
+    """Answer with a static file. A name with the hash of another release is not found."""
     wanted = f"/-/mirror-assets/{request.url_vars['name']}"
     for one in assets().values():
         if one.address == wanted:
@@ -139,5 +139,5 @@ async def asset(request: Request) -> Response:
     return Response.text("There is no such file; reload the page that asked for it.", status=404)
 
 
-# Datasette keeps every answer to somebody who is logged in out of all caches, but for its own static files.
+# Datasette forbids caching for users who are logged in, except for its own static files.
 asset._datasette_static = True  # type: ignore[attr-defined]  # noqa: SLF001

@@ -1,4 +1,4 @@
-"""The edge of the pages: who asks, what they may see, reads in one snapshot, safe headers."""
+"""What all pages share: the caller, reads in one snapshot, templates, safe headers."""
 
 import logging
 import re
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from mirror.serve.database import GuardedDatabase
 
 COUNTING_MS = 60_000
-"""For how long numbers are counted behind a page; the page itself does not wait for them."""
+"""The time limit of counting in the background; the page itself does not wait for it."""
 
 BUSY_SECONDS, IDLE_SECONDS = 5, 60
 """In how many seconds the status is read again, while a sync runs and otherwise."""
@@ -54,13 +54,13 @@ log = logging.getLogger(__name__)
 
 
 class NotHere(Exception):
-    """The page does not exist, for this visitor at least; the text says what was not found.
+    """The page does not exist for this visitor; the message says what was not found.
 
-    `query` is what a search may find instead.
+    `query` is a search that may find it.
     """
 
-    def __init__(self, said: str, query: str = "") -> None:
-        super().__init__(said)
+    def __init__(self, message: str, query: str = "") -> None:
+        super().__init__(message)
         self.query = query
 
 
@@ -69,7 +69,7 @@ class Unconfirmed(Exception):
 
 
 class Visit:
-    """One request for a page. `is_open` says whether tables and SQL are open to the visitor."""
+    """A request for a page. `is_open`: the visitor may use tables and SQL."""
 
     def __init__(
         self,
@@ -87,27 +87,27 @@ class Visit:
         self.is_open = is_open
         self.now = utc_now()
         self.links = SiteLinks(datasette.urls.path, str(database.route or database.name))
-        said = parameters_of(request)
-        self.parameters = {name: value.replace("\x00", "") for name, value in said.items()}
+        given = parameters_of(request)
+        self.parameters = {name: value.replace("\x00", "") for name, value in given.items()}
 
     @property
     def names(self) -> dict[str, str]:
-        """The parts of the path that are names."""
+        """The names in the path."""
         return cast("dict[str, str]", self.request.url_vars)
 
     @property
     def origin(self) -> str:
-        """The address before all paths and their prefix: the configured one, else that of the request."""
+        """The origin of all links: that of the configured address, or of the request."""
         configured = origin_of(served_of(self.request).config.public_url)
         return configured or f"{self.request.scheme}://{host_of(self.request) or 'localhost'}"
 
     def number(self, parameter: str, default: int, most: int) -> int:
-        """Read a parameter that counts from 1; anything else is the default."""
+        """Return a parameter that is a number from 1 to `most`; `default` for any other text."""
         number = number_in(self.parameters.get(parameter, ""), digits=15)
         return min(number, most) if number else default
 
     def is_open_in(self, connection: sqlite3.Connection) -> bool:
-        """Tell whether tables are open to the visitor in the snapshot of a connection."""
+        """Return whether tables are open to the visitor in the snapshot of a connection."""
         asking = ActorVisitor(self.request.actor)
         return asking.sees_all(self.database.name) or not asking.lacks(connection, self.database.name)
 
@@ -126,7 +126,7 @@ class Visit:
         return is_syncing(Path(self.database.path)) if self.database.path else None
 
     async def read(self, work: Callable[[sqlite3.Connection], Read], *, times: int = 1) -> Read:
-        """Read in one snapshot, within Datasette's time limit or so many times that."""
+        """Read in one snapshot, within `times` Datasette's time limit."""
         limit = times * self.datasette.setting("sql_time_limit_ms")
         return cast(
             "Read",
@@ -138,9 +138,9 @@ class Visit:
     async def count(
         self, key: str, work: Callable[[sqlite3.Connection], Read], *, wait: float = WAIT_SECONDS
     ) -> Read | None:
-        """Read a number that costs a scan, remembered for each kind of visitor; None until it is first known.
+        """Return a number that costs a scan, from a cache for each kind of visitor; None until it is known.
 
-        `wait` is how many seconds the page waits for a number that nobody knows yet.
+        `wait` is how long the page waits for the first count, in seconds.
         """
 
         async def count() -> Any:
@@ -157,7 +157,7 @@ class Visit:
         return cast("Read | None", found)
 
     async def page(self, template: str, context: dict[str, Any], *, status: int = 200) -> Response:
-        """Render a page, with how current the mirror is at its foot."""
+        """Render a page, with the age of the data in its footer."""
         context |= {"visit": self, "foot": await self.read(upstreams)}
         return await rendered(self.datasette, self.request, template, context, status=status)
 
@@ -169,7 +169,7 @@ class Visit:
 async def rendered(
     datasette: "Datasette", request: Request, template: str, context: dict[str, Any], *, status: int = 200
 ) -> Response:
-    """Render a template of ours, under the strict policy; what HTML cannot carry is replaced."""
+    """Render a template under the strict content policy; characters that HTML forbids are replaced."""
     database = mirror_of(request)
     known: dict[str, Any] = {
         "assets": {name: datasette.urls.path(one.address) for name, one in assets().items()},
@@ -182,7 +182,7 @@ async def rendered(
 
 
 def page(view: Callable[[Visit], Awaitable[Response]]) -> View:
-    """Make a Datasette view of a function that answers a visit; only reading is allowed."""
+    """Turn a function that answers a visit into a Datasette view for GET and HEAD."""
 
     async def answer(datasette: "Datasette", request: Request) -> Response:
         if request.method not in ("GET", "HEAD"):
@@ -197,8 +197,8 @@ def page(view: Callable[[Visit], Awaitable[Response]]) -> View:
             response.headers["Retry-After"] = str(RESTORED_SECONDS)
         except sqlite3.OperationalError as error:
             log.warning("%s: %s", request.path, error)
-            said = "That took longer than a page may take. Ask for less, or try again in a moment."
-            response = await _problem(datasette, request, 503, "The mirror is busy", said)
+            message = "This page took too long. Narrow the request, or try again in a moment."
+            response = await _problem(datasette, request, 503, "The mirror is busy", message)
         if request.method == "HEAD":
             response.body = ""
         return response
@@ -207,16 +207,16 @@ def page(view: Callable[[Visit], Awaitable[Response]]) -> View:
 
 
 async def _problem(
-    datasette: "Datasette", request: Request, status: int, title: str, said: str, *, query: str = ""
+    datasette: "Datasette", request: Request, status: int, title: str, message: str, *, query: str = ""
 ) -> Response:
     if request.path.endswith((".json", ".csv", ".atom")):
-        return Response.json({"ok": False, "error": said, "status": status, "title": title}, status=status)
-    context = {"title": title, "message": said, "status": status, "query": query}
+        return Response.json({"ok": False, "error": message, "status": status, "title": title}, status=status)
+    context = {"title": title, "message": message, "status": status, "query": query}
     return await rendered(datasette, request, "mirror_problem.html", context, status=status)
 
 
 async def _visit(datasette: "Datasette", request: Request) -> Visit:
-    """Say who asks for a page of which mirror; raises NotHere, or Forbidden by the operator's rules."""
+    """Identify the visitor and the mirror; raises NotHere, or Forbidden by the operator's permissions."""
     database = mirror_of(request)
     if database is None:
         raise NotHere("No mirror is attached.")

@@ -1,10 +1,10 @@
-// Search while one types, filters that answer at once, addresses to copy. Every page works without it.
+// Search as you type, filters without a submit, addresses to copy. All pages work without this script.
 "use strict";
 
-const WAIT = 60; // milliseconds of silence before a question is asked
+const WAIT = 60; // milliseconds without a keystroke before a request is sent
 
-// Asks for the latest value alone: an older question is called off, and its answer, should it still come, dropped.
-// `fail` is told why no answer came.
+// Requests only the latest address: it aborts an older request, and ignores its answer if that still arrives.
+// `fail` gets the reason when there is no answer.
 function latest(show, fail) {
   let timer = 0, turn = 0, under_way = null;
   return (address, delay = WAIT) => {
@@ -76,7 +76,7 @@ function suggest(form) {
     open(document.activeElement === input);
     said.textContent = why;
   });
-  // A browser that goes back shows an empty box, since it may not complete what is typed in it.
+  // After going back, the browser shows an empty box, since autocomplete is off.
   addEventListener("pageshow", () => { if (!input.value && history.state?.query) input.value = history.state.query; });
   input.addEventListener("input", () => {
     const query = input.value.trim();
@@ -106,7 +106,7 @@ function suggest(form) {
   list.addEventListener("mousedown", (event) => event.preventDefault()); // keeps the focus in the box
 }
 
-// A form whose results stand on the same page: they follow what is typed, and so does the address.
+// A form with results on the same page: these and the address follow each keystroke.
 function live(form) {
   const target = () => document.getElementById(form.dataset.live);
   const ask = latest((page, address) => {
