@@ -16,6 +16,7 @@ MirrorError                   a sentence for the user, and the exit code of a co
   NotFound                1   the mirror does not hold what was asked for
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 
 
@@ -76,13 +77,24 @@ class UpstreamBusy(UpstreamError):
 class UpstreamRefused(UpstreamError):
     """Not worth a retry: the answer would be the same. `status` is the HTTP status.
 
-    `retry_after` is the delay in seconds after which it may differ, where the upstream said so.
+    `retry_after` is the delay in seconds after which it may differ, where the upstream said so. `words` are
+    the upstream's own, without its address, and `fields` what it says of each field that is wrong.
     """
 
-    def __init__(self, message: str, *, status: int, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        retry_after: float | None = None,
+        words: str = "",
+        fields: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
+        self.words = words
+        self.fields = dict(fields or {})
 
 
 class UpstreamShapeError(UpstreamError):

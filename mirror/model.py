@@ -10,6 +10,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from mirror.told import Told
+
 OwnerKind = Literal["user", "team", "workspace"]
 RefKind = Literal["branch", "tag"]
 
@@ -58,7 +60,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
     `uuid` is the upstream's own identity with its braces, ``id:N`` where identities are numbers (Data
     Center), or ``name:...`` in lower case where there are none (API 1.0). `username` is the namespace, the
     first half of a full name; for members without one it is the nickname. `kind` is what owns the namespace.
-    `project` is what a Data Center tells of a workspace that is a project.
+    `project` is what a Data Center tells of a workspace that is a project; `told` is the whole object.
     """
 
     uuid: str
@@ -72,6 +74,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
     avatar_url: str | None = None
     created_at: str | None = None
     project: Project | None = None
+    told: Told | None = None
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +90,7 @@ class Repository(msgspec.Struct, frozen=True, kw_only=True):
     `size` is in bytes. `main_branch` is None for an empty repository; where `tells_main_branch` is false, not
     repositories tell it, but their branches. `parent_uuid` and `parent_full_name` name what it was forked
     from. `project` is all that is told of the project whose key, name and uuid stand beside. Clone addresses
-    carry no login.
+    carry no login. `told` is the whole object as API 2.0 sent it.
     """
 
     uuid: str
@@ -120,6 +123,7 @@ class Repository(msgspec.Struct, frozen=True, kw_only=True):
     clone_ssh: str | None = None
     created_at: str | None = None
     updated_at: str | None = None
+    told: Told | None = None
 
     @property
     def key(self) -> "RepositoryKey":
@@ -186,6 +190,7 @@ class Ref(msgspec.Struct, frozen=True, kw_only=True):
     message: str | None = None
     date: str | None = None
     is_main: bool = False
+    told: Told | None = None
 
 
 class RepositoryKey(msgspec.Struct, frozen=True, kw_only=True):

@@ -275,6 +275,14 @@ WHOLE = {"a": 1, "b": {"c": 2, "d": {"e": 3, "f": 4}}, "values": [{"x": 1, "y": 
         (",,a,", {"a": 1}),
         ("a.b.c.d", {"a": 1}),
         ("." * 100, {}),
+        ("-b,+b.d.e", {**WHOLE, "b": {"d": {"e": 3}}}),
+        ("-values,+values.y.z", {**WHOLE, "values": [{"y": {"z": 2}}, {}]}),
+        ("+b.d,-b", {"a": 1, "values": WHOLE["values"]}),
+        ("a,+b.d,-b.d.e", {"a": 1, "b": {"d": {"f": 4}}}),
+        ("-values.*.z", {**WHOLE, "values": [{"x": 1, "y": {}}, {"x": 3}]}),
+        ("-*.d", {**WHOLE, "b": {"c": 2}}),
+        ("-*,+a", {"a": 1}),
+        ("-*.d,-b.c", {**WHOLE, "b": {}}),
     ],
 )
 def test_fields_select_parts(fields: str, left: Any) -> None:
@@ -294,6 +302,36 @@ def test_any_fields_give_a_part_of_the_whole(fields: str) -> None:
         return bool(part == whole)
 
     assert within(selection(fields).of(WHOLE), WHOLE)
+
+
+PULLREQUEST = {
+    "id": 1, "state": "OPEN", "links": {"self": {"href": "s"}, "html": {"href": "h"}},
+    "author": {"username": "a", "links": {"self": {"href": "as"}, "html": {"href": "ah"}}},
+    "reviewers": [{"username": "r1", "uuid": "{1}"}, {"username": "r2", "uuid": "{2}"}],
+}  # fmt: skip
+LIST = {"size": 1, "page": 1, "next": "n", "values": [PULLREQUEST]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "left"),
+    [
+        ("values.id,values.reviewers.username,values.state",
+         {"values": [{"id": 1, "reviewers": [{"username": "r1"}, {"username": "r2"}], "state": "OPEN"}]}),
+        ("-values", {"size": 1, "page": 1, "next": "n"}),
+        ("next,values.links.html.href", {"next": "n", "values": [{"links": {"html": {"href": "h"}}}]}),
+        ("-values.links,+values.links.html.href",
+         {**LIST, "values": [{**PULLREQUEST, "links": {"html": {"href": "h"}}}]}),
+        ("-values.*.links,+values.author.links.html.href",
+         {**LIST, "values": [{**PULLREQUEST, "author":
+                              {"username": "a", "links": {"html": {"href": "ah"}}}}]}),
+        ("values.*.username",
+         {"values": [{"id": 1, "state": "OPEN", "links": {}, "author": {"username": "a"},
+                      "reviewers": [{"username": "r1"}, {"username": "r2"}]}]}),
+    ],
+)  # fmt: skip
+def test_fields_work_as_documented_on_a_list(fields: str, left: Any) -> None:
+    """The forms of the vendor's documentation, and those that clients were seen to send."""
+    assert selection(fields).of(LIST) == left
 
 
 def test_single_things_are_selected_from_too(world: World) -> None:

@@ -132,12 +132,15 @@ def test_a_ref_is_found_by_its_name(refs: World, kind: str, name: str) -> None:
     assert refs.served.json(link.removeprefix("http://localhost"))["name"] == name
 
 
-def test_every_link_of_an_answer_stays_here(world: World) -> None:
-    """But for avatars and clone addresses, which the upstream gave; those that the mirror serves answer."""
+def test_links_lead_to_this_api_and_to_the_pages_of_the_upstream(world: World) -> None:
+    """Those that the mirror serves answer; its own page of a repository is one of them."""
     told = world.get("repositories/jespern/django-piston")
-    links = {name: link["href"] for name, link in told["links"].items() if name not in ("avatar", "clone")}
+    assert told["links"]["html"]["href"] == "https://api.example.com/jespern/django-piston"
+    foreign = ("avatar", "clone", "html")
+    links = {name: link["href"] for name, link in told["links"].items() if name not in foreign}
+    assert links["mirror"] == "http://localhost/-/r/jespern/django-piston"
     assert all(link.startswith("http://localhost/") for link in links.values())
-    for name in ("self", "branches", "tags", "forks", "watchers"):
+    for name in ("self", "branches", "tags", "forks", "watchers", "mirror"):
         assert world.served.get(links[name].removeprefix("http://localhost")).status_code == 200, name
     for by in (told["owner"], told["workspace"]):
         link = by["links"]["self"]["href"].removeprefix("http://localhost")
@@ -156,7 +159,7 @@ def test_links_lead_to_the_address_that_was_used(world: World, prefix: str) -> N
     assert page["next"].startswith(f"http://mirror.example:8443{prefix}/repositories?")
     (row,) = page["values"]
     assert row["links"]["self"]["href"].startswith(f"http://mirror.example:8443{prefix}/repositories/")
-    assert row["links"]["html"]["href"].startswith("http://mirror.example:8443/-/r/")
+    assert row["links"]["mirror"]["href"].startswith("http://mirror.example:8443/-/r/")
 
 
 def test_links_lead_to_the_configured_address(world: World) -> None:

@@ -228,7 +228,8 @@ SCHEMAS = {
 LISTED = (
     "None is not of type",  # what nobody knows is null, as `website`, `parent` and others are in answers
     "None is not one of",
-    "Additional properties are not allowed ('branches', 'source', 'tags' were unexpected)",  # recorded
+    "'branches', 'mirror', 'source', 'tags' were unexpected",  # recorded, and the mirror's own page
+    "Additional properties are not allowed ('mirror' was unexpected)",
     "Additional properties are not allowed ('self' was unexpected)",  # recorded, of projects
 )
 """Where answers differ from the published schemas; docs/api-2.0.md has the same list."""

@@ -19,6 +19,7 @@ GROUND = frozenset(
         "model",
         "settings",
         "times",
+        "told",
     )
 )
 """Values and rules without a network, a database or a clock of their own. They import one another only."""

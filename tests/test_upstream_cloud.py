@@ -13,7 +13,6 @@ from upstream_fakes import NOON, Script, answer, faked, page, recorded
 
 from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamRefused, UpstreamShapeError
 from mirror.model import Owner, RepositoryKey
-from mirror.upstream.cloud import MEMBER_FIELDS, REF_FIELDS, REPOSITORY_FIELDS
 from mirror.upstream.protocol import BadRow, Page
 
 API = "https://api.bitbucket.org/2.0"
@@ -27,13 +26,12 @@ def params(server: Script) -> httpx.QueryParams:
     return server.asked[-1].url.params
 
 
-def test_repositories_are_asked_narrowly_and_in_order() -> None:
-    """A hundred a page, by a stable sort, with just the fields that are stored, and `next` among them."""
+def test_repositories_are_asked_whole_and_in_order() -> None:
+    """A hundred a page, by a stable sort, with every key, for unknown ones are kept too."""
     ours = faked(answer(recorded("cloud/repositories.json")))
     found = ours.upstream.fetch_repositories("gildas cherruel", "created", None)
     assert ours.server.asked[0].url.raw_path.startswith(b"/2.0/repositories/gildas%20cherruel?")
-    fields = params(ours.server)["fields"].split(",")
-    assert {"next", "size", "values.uuid", "values.mainbranch.name", "values.followers_count"} <= set(fields)
+    assert params(ours.server)["fields"] == "-previous"
     assert (params(ours.server)["pagelen"], params(ours.server)["sort"]) == ("100", "created_on")
     assert [row.slug for row in found.rows] == [
         "bb",
@@ -45,36 +43,6 @@ def test_repositories_are_asked_narrowly_and_in_order() -> None:
     assert (found.size, found.next, found.bad, found.skipped, found.date) == (5, None, (), False, NOON)
     ours.upstream.fetch_repositories("w", "newest-update", None)
     assert params(ours.server)["sort"] == "-updated_on"
-
-
-def test_every_stored_field_is_asked_for() -> None:
-    """A server that keeps to `fields` loses nothing that we would have stored."""
-    whole = recorded("cloud/repositories.json")
-
-    def respond(request: httpx.Request) -> httpx.Response:
-        return answer(narrowed(whole, request.url.params["fields"].split(",")))
-
-    assert faked(respond).upstream.fetch_repositories("w", "created", None) == faked(
-        answer(whole)
-    ).upstream.fetch_repositories("w", "created", None)
-    whole = recorded("cloud/refs.json")
-    assert faked(respond).upstream.fetch_refs(KEY, None) == faked(answer(whole)).upstream.fetch_refs(
-        KEY, None
-    )
-
-
-def narrowed(value: Any, paths: list[str]) -> Any:
-    """Keep of a value what dotted paths name, as Bitbucket's `fields` does."""
-    if isinstance(value, list):
-        return [narrowed(item, paths) for item in value]
-    if not isinstance(value, dict) or "" in paths:
-        return value
-    kept = {}
-    for key in value:
-        below = [path.partition(".")[2] for path in paths if path.partition(".")[0] == key]
-        if below:
-            kept[key] = narrowed(value[key], below)
-    return kept
 
 
 @pytest.mark.parametrize(
@@ -326,10 +294,13 @@ def test_budgets_follow_the_credential() -> None:
     assert [bucket.partition("@")[2] for bucket in ours.ledger.asked] == ["api.bitbucket.org"]
 
 
-KEYS = sorted(
-    {part for field in (*REPOSITORY_FIELDS, *REF_FIELDS, *MEMBER_FIELDS) for part in field.split(".")}
-    | {"user"}
-)
+NAMES = """
+    uuid full_name slug name scm is_private description website language size mainbranch fork_policy parent
+    followers_count forks_count has_issues has_wiki project key created_on updated_on links avatar clone href
+    owner type username nickname display_name account_id workspace target hash date message parents heads
+    author raw user tagger permission
+"""
+KEYS = NAMES.split()
 ANYTHING = st.recursive(
     st.none()
     | st.booleans()

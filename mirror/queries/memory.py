@@ -22,6 +22,7 @@ class FileState(msgspec.Struct):
     counts: dict[tuple[str, str], int] = {}
     accounts: dict[int, Any] = {}
     upstreams: dict[int, Any] = {}
+    has_extras: bool | None = None
 
 
 class _Memory(threading.local):

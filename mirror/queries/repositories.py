@@ -15,7 +15,7 @@ from mirror.queries.accounts import ANY_UPSTREAM, owner_named
 from mirror.queries.caller import Caller
 from mirror.queries.refs import REFS_READ, newest_refs, refs_state
 from mirror.queries.rows import AccountRow, RefRow, RepositoryRow, Values, fetch, fetch_as, fetch_value
-from mirror.queries.visibility import IS_OWN_ID, forks_count, is_own, visible, visible_parent
+from mirror.queries.visibility import IS_OWN_ID, TOLD_TO_ALL, forks_count, is_own, visible, visible_parent
 
 RECENT = 8
 """How many repositories the list of those updated last has."""
@@ -44,11 +44,13 @@ def _columns(*, sees_all: bool, has_rows: bool) -> tuple[str, str]:
         "parent_name": "p.name",
         "refs": refs_state("r"),
     }
+    # Most repositories are no forks: for those nothing is looked up.
+    told = f"coalesce(r.parent_full_name, r.parent_uuid) IS NOT NULL AND (p.id IS NOT NULL OR {TOLD_TO_ALL})"
     if not sees_all:  # a parent that is hidden, gone or not mirrored is not told
         special |= {
             "parent_id": "p.id",
-            "parent_uuid": "iif(p.id IS NULL, NULL, r.parent_uuid)",
-            "parent_full_name": "iif(p.id IS NULL, NULL, r.parent_full_name)",
+            "parent_uuid": f"iif({told}, r.parent_uuid, NULL)",
+            "parent_full_name": f"iif({told}, r.parent_full_name, NULL)",
         }
     columns = ", ".join(special.get(field, f"r.{field}") for field in RepositoryRow.__struct_fields__)
     return columns, f"LEFT JOIN repositories p ON p.id = r.parent_id AND {visible_parent(caller, 'p')}"

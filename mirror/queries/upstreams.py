@@ -1,6 +1,5 @@
 """The upstreams of the file, and where people see at each what the mirror holds."""
 
-import re
 import sqlite3
 from collections.abc import Mapping
 
@@ -8,9 +7,7 @@ import msgspec
 
 from mirror.queries.memory import file_state
 from mirror.queries.rows import fetch_as
-
-_API_PATH = re.compile(r"(/!?api)?/[12]\.0/?$|/rest/api/[\w.]+/?$")
-_CLOUD = "https://bitbucket.org"
+from mirror.told import web_of
 
 
 class UpstreamRow(msgspec.Struct, frozen=True):
@@ -24,9 +21,7 @@ class UpstreamRow(msgspec.Struct, frozen=True):
     @property
     def web(self) -> str:
         """The address of its pages for people, without a slash at the end."""
-        if self.url.startswith(("https://api.bitbucket.org/", f"{_CLOUD}/")):
-            return _CLOUD
-        return _API_PATH.sub("", self.url).rstrip("/")
+        return web_of(self.url)
 
 
 Upstreams = Mapping[int, UpstreamRow]

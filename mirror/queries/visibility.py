@@ -54,12 +54,19 @@ def visible_parent(caller: Caller, alias: str) -> str:
 def parent_is_told(caller: Caller) -> str:
     """Return the condition under which a caller may know what `r` was forked from.
 
-    A parent that is not mirrored may be private, so only those who see everything are told of it.
+    A parent that is not mirrored may be private, so only those who see everything are told of it, or all if
+    an anonymous crawl was.
     """
+    named = "(r.parent_uuid IS NOT NULL OR r.parent_full_name IS NOT NULL)"
     if caller.sees_all:
-        return "(r.parent_uuid IS NOT NULL OR r.parent_full_name IS NOT NULL)"
-    return f"""EXISTS (SELECT 1 FROM repositories p
-        WHERE p.id = r.parent_id AND {visible_parent(caller, "p")})"""
+        return named
+    return f"""(EXISTS (SELECT 1 FROM repositories p
+        WHERE p.id = r.parent_id AND {visible_parent(caller, "p")}) OR ({named} AND {TOLD_TO_ALL}))"""
+
+
+TOLD_TO_ALL = """(r.is_private = 0 AND EXISTS (SELECT 1 FROM extras e
+    WHERE e.kind = 'repository' AND e.row_id = r.id AND e.name = '' AND e.anonymous))"""
+"""The condition under which an anonymous crawl was told the repository `r` as it is."""
 
 
 def forks_count(caller: Caller, alias: str) -> str:

@@ -8,12 +8,14 @@ import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import unquote
 
 from datasette.utils.asgi import Request, Response
 
 from mirror.queries.caller import Caller
+from mirror.queries.extras import extra_of
 from mirror.queries.upstreams import Upstreams, upstreams_of
 from mirror.serve.auth import (
     NO_CREDENTIALS,
@@ -183,7 +185,7 @@ async def _read(
             try:
                 must_be_confirmed(connection, caller)
                 known = upstreams_of(connection)
-                asked = _asked(api, datasette, request, parameters, names, caller, known)
+                asked = _asked(api, datasette, request, parameters, names, caller, known, connection)
                 return caller, asked.selected(reader(connection, asked))
             except ApiError as error:
                 return caller, error
@@ -203,6 +205,7 @@ def _asked(
     names: Names,
     caller: Caller,
     known: Upstreams,
+    connection: sqlite3.Connection | None = None,
 ) -> ApiRequest:
     """Return what is asked; raises ApiError for parameters that cannot be read."""
     asked = ApiRequest(
@@ -214,6 +217,7 @@ def _asked(
         path=request.url_vars["rest"] or "/",
         query=request.query_string,
         upstreams=known,
+        find_extra=None if connection is None else partial(extra_of, connection, caller),
     )
     return api.request(datasette, request, asked)
 

@@ -139,6 +139,7 @@ class ApiRequest(msgspec.Struct, frozen=True, kw_only=True):
     path: str = ""
     query: str = ""
     upstreams: Upstreams = {}
+    find_extra: Callable[[str, int], Json | None] | None = None
 
     def number(self, parameter: str, default: int, most: int) -> int:
         """Return a parameter that is a whole number, limited to `most`; `default` for any other text."""

@@ -19,7 +19,9 @@ from mirror.serve.sql_limits import RESERVED, BoundedConnection
 ALL = frozenset[str]()
 """Means all columns of a table."""
 
-SECRET: Mapping[str, frozenset[str]] = dict.fromkeys(("api_tokens", "writes", "webhook_deliveries"), ALL)
+SECRET: Mapping[str, frozenset[str]] = dict.fromkeys(
+    ("api_tokens", "writes", "webhook_deliveries", "extras"), ALL
+)
 """Withheld from everybody: the tokens, and what was written with them."""
 
 WITHHELD_FROM_STRANGERS: Mapping[str, frozenset[str]] = {

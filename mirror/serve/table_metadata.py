@@ -183,6 +183,7 @@ HIDDEN = (
     "api_tokens",
     "writes",
     "webhook_deliveries",
+    "extras",
     "request_limits",
     "seen_refs",
     "search_",

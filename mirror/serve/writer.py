@@ -114,7 +114,8 @@ async def pass_on(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.to_thread(call, *args, **kwargs)
     except UpstreamRefused as error:
         status = error.status if error.status in _PASSED_ON else 400
-        raise ApiError(403 if status == 401 else status, str(error)) from error
+        message = error.words or str(error)
+        raise ApiError(403 if status == 401 else status, message, fields=error.fields) from error
     except NotFound as error:
         raise ApiError(404, str(error)) from error
     except OutcomeUnknown as error:

@@ -16,7 +16,7 @@ from mirror.times import from_text, to_text
 SAID = tuple(
     field
     for field in Repository.__struct_fields__
-    if field not in {"uuid", "owner", "project", "tells_main_branch"}
+    if field not in {"uuid", "owner", "project", "told", "tells_main_branch"}
 )
 """Columns that come from the upstream, named as in `mirror.model.Repository`."""
 

@@ -600,6 +600,25 @@ def m024_projects(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m025_what_no_column_holds(db: Database) -> None:
+    """What API 2.0 told of an object beside its columns, compressed (`mirror.told`); served to it alone.
+
+    `row_id` is that of the repository, for its branches and tags too, or of the user. `anonymous` is 1 where
+    a crawl without credential was told it, so that everybody may know.
+    """
+    db.execute(
+        """CREATE TABLE extras (
+            kind TEXT NOT NULL,
+            row_id INTEGER NOT NULL,
+            name TEXT NOT NULL DEFAULT '',
+            anonymous INTEGER NOT NULL,
+            value BLOB NOT NULL,
+            PRIMARY KEY (kind, row_id, name)
+        ) WITHOUT ROWID"""
+    )
+
+
 def _drop_search_tables(db: Database) -> None:
     """Drop the search index with its triggers and indexes, whatever version made it."""
     for kind in ("trigger", "index", "table"):

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from mirror.model import NAMED, Member, Owner, Project, Repository
 from mirror.store.changes import Change
+from mirror.store.extras import save_owner_extra
 from mirror.store.repair import give_uuid
 
 _SAVE_OWNER = """
@@ -17,12 +18,14 @@ _SAVE_OWNER = """
                         THEN users.username ELSE coalesce(excluded.username, users.username) END,
         kind = CASE WHEN users.is_owner AND (NOT excluded.is_owner OR excluded.kind = 'workspace')
                     THEN users.kind ELSE excluded.kind END,
-        display_name = coalesce(excluded.display_name, users.display_name),
+        display_name = coalesce(iif(excluded.kind = 'workspace' AND users.kind <> 'workspace',
+                                    users.display_name, NULL), excluded.display_name, users.display_name),
         first_name = coalesce(excluded.first_name, users.first_name),
         last_name = coalesce(excluded.last_name, users.last_name),
         nickname = coalesce(excluded.nickname, users.nickname),
         account_id = coalesce(excluded.account_id, users.account_id),
-        avatar_url = coalesce(excluded.avatar_url, users.avatar_url),
+        avatar_url = coalesce(iif(excluded.kind = 'workspace' AND users.kind <> 'workspace',
+                                  users.avatar_url, NULL), excluded.avatar_url, users.avatar_url),
         created_at = coalesce(excluded.created_at, users.created_at),
         is_owner = max(users.is_owner, excluded.is_owner),
         last_seen_at = excluded.last_seen_at, deleted_at = NULL, gone_reason = NULL
@@ -40,11 +43,14 @@ def save_owner(
         _adopt(connection, upstream_id, owner)
     find = "SELECT id, username, is_owner FROM users WHERE upstream_id = ? AND uuid = ?"
     before = connection.execute(find, (upstream_id, owner.uuid)).fetchone()
-    values = {field: getattr(owner, field) for field in owner.__struct_fields__ if field != "project"}
+    values = {
+        field: getattr(owner, field) for field in owner.__struct_fields__ if field not in ("project", "told")
+    }
     connection.execute(
         _SAVE_OWNER, values | {"upstream_id": upstream_id, "seen_at": seen_at, "is_owner": int(is_owner)}
     )
     user_id, name, _ = connection.execute(find, (upstream_id, owner.uuid)).fetchone()
+    save_owner_extra(connection, user_id, owner)
     if before and before[2] and is_owner and before[1] != name:
         return user_id, [Change("owner_renamed", user_id=user_id, old=before[1], new=name)]
     return user_id, []

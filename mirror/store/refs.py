@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from mirror.model import Ref
 from mirror.store.changes import Change, ref_changes
+from mirror.store.extras import drop_ref_extras, save_ref_extras
 
 _COMMON = (
     "target_hash", "target_date", "target_author", "target_author_name", "target_author_uuid",
@@ -98,6 +99,8 @@ def _drop_deleted(connection: sqlite3.Connection, repository_id: int, changes: I
             f"DELETE FROM {table} WHERE repository_id = ? AND name = ?",
             [(repository_id, change.ref) for change in changes if change.kind == f"{kind}_deleted"],
         )
+        gone = [change for change in changes if change.kind == f"{kind}_deleted"]
+        drop_ref_extras(connection, [(kind, repository_id, str(change.ref)) for change in gone])
 
 
 def _finish_listing(connection: sqlite3.Connection, repository_id: int, seen_at: str) -> None:
@@ -109,6 +112,8 @@ def _finish_listing(connection: sqlite3.Connection, repository_id: int, seen_at:
 
 def write_refs(connection: sqlite3.Connection, repository_id: int, refs: Iterable[Ref]) -> None:
     """Insert or replace single refs of a repository."""
+    refs = list(refs)
+    save_ref_extras(connection, repository_id, refs)
     for kind, kindred in groupby(refs, key=attrgetter("kind")):
         connection.executemany(_SAVE[kind], [_values(repository_id, ref) for ref in kindred])
 

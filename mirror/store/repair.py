@@ -84,6 +84,8 @@ def give_uuid(
     if table == "repositories":
         _keep_hidden(connection, upstream_id, row_id, first[0])
     _point_elsewhere(connection, table, row_id, first[0])
+    kinds = "'repository', 'branch', 'tag'" if table == "repositories" else "'account', 'workspace'"
+    connection.execute(f"DELETE FROM extras WHERE kind IN ({kinds}) AND row_id = ?", (row_id,))
     connection.execute(f"DELETE FROM {table} WHERE id = ?", (row_id,))
     return True
 

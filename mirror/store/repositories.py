@@ -19,6 +19,7 @@ from mirror.model import NAMED, Repository
 from mirror.store.changes import SAID, Change, recently_written, repository_changes
 from mirror.store.crawl_state import Hint
 from mirror.store.cursors import Cursors
+from mirror.store.extras import save_repository_extras
 from mirror.store.repair import give_uuid
 
 KEPT_WHEN_UNSAID = ("followers_count", "forks_count")
@@ -90,17 +91,20 @@ def save_repositories(
     written = recently_written(connection, seen_at)
     next_id = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM repositories").fetchone()[0]
     compared = _ComparedPage(seen_at, with_refs=with_refs, listed_since=listed_since)
-    created = list[Change]()
+    created, told = list[Change](), dict[int, Repository]()
     for uuid, row in page.items():
         values = (*_SAID_BY(row), owner_ids[row.owner.uuid], parents.get(row.parent_uuid or ""))
         old = known.get(uuid)
         if old is None:
             compared.insert(next_id, upstream_id, row, values)
             created.append(Change("created", next_id, new=row.full_name))
+            told[next_id] = row
             next_id += 1
         elif old.id not in written or not _is_outdated(old, row, written[old.id]):
             compared.update(old, row, values)
+            told[old.id] = row
     compared.write(connection, Cursors(connection, upstream_id))
+    save_repository_extras(connection, told, owner_ids)
     if created:
         connection.execute(_ADOPT, (upstream_id, json.dumps(list(page))))
     changes = compared.changes if first_listing else compared.changes + created

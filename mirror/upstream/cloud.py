@@ -12,6 +12,7 @@ import msgspec
 
 from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, RepositorySettings
+from mirror.told import Told, teller
 from mirror.upstream import cloud_decode as decode
 from mirror.upstream.client import Http
 from mirror.upstream.git import GitRefs
@@ -23,25 +24,9 @@ Row = TypeVar("Row")
 Answered = TypeVar("Answered")
 
 PAGE_LENGTH = 100
-_ENVELOPE = ("next", "size", "page", "pagelen")
-_ACCOUNT = ("uuid", "type", "username", "nickname", "display_name", "account_id", "created_on")
-_WORKSPACE = ("uuid", "slug", "name", "created_on", "links.avatar.href")
-
-REPOSITORY_FIELDS = (
-    *("uuid", "full_name", "slug", "name", "scm", "is_private", "description", "website", "language", "size"),
-    *("mainbranch.name", "fork_policy", "parent.uuid", "parent.full_name", "followers_count", "forks_count"),
-    *("has_issues", "has_wiki", "project.key", "project.name", "project.uuid", "created_on", "updated_on"),
-    *("project.description", "project.is_private", "project.links.avatar.href"),
-    *("links.avatar.href", "links.clone.name", "links.clone.href"),
-    *(f"owner.{field}" for field in (*_ACCOUNT, "links.avatar.href")),
-    *(f"workspace.{field}" for field in _WORKSPACE),
-)
-REF_FIELDS = (
-    *("name", "type", "target.hash", "target.date", "target.message", "target.parents.hash", "heads.hash"),
-    *("target.author.raw", "target.author.user.uuid", "target.author.user.display_name"),
-    *("target.author.user.nickname", "target.author.user.username", "message", "date", "tagger.raw"),
-)
-MEMBER_FIELDS = ("permission", *(f"user.{field}" for field in (*_ACCOUNT, "links.avatar.href")))
+# Everything is asked for, since the mirror keeps keys that it does not know. Of a page, one key is left out
+# that nobody needs, so that a page that cannot be had can be asked for with its `next` alone.
+_FIELDS = "-previous"
 
 
 class _Envelope(msgspec.Struct, frozen=True):
@@ -64,18 +49,16 @@ class _Slugs(msgspec.Struct, frozen=True):
     workspaces: list[str | decode.WorkspaceJson]
 
 
-def _query(fields: tuple[str, ...], **others: str) -> str:
+def _query(**others: str) -> str:
     """Return the query of a listing."""
-    listed = ",".join((*_ENVELOPE, *(f"values.{field}" for field in fields)))
-    return urlencode({"pagelen": str(PAGE_LENGTH), **others, "fields": listed}, safe=",")
+    return urlencode({"pagelen": str(PAGE_LENGTH), **others, "fields": _FIELDS}, safe=",")
 
 
 _SORTS: dict[ListingOrder, str] = {"created": "created_on", "newest-update": "-updated_on"}
-_REPOSITORIES = {order: _query(REPOSITORY_FIELDS, sort=sort) for order, sort in _SORTS.items()}
-_REPOSITORY = urlencode({"fields": ",".join(REPOSITORY_FIELDS)}, safe=",")
+_REPOSITORIES = {order: _query(sort=sort) for order, sort in _SORTS.items()}
 # Without a sort, refs come in the byte order of their names, which is stable.
-_REFS = _query(REF_FIELDS)
-_MEMBERS = _query(MEMBER_FIELDS)
+_REFS = _query()
+_MEMBERS = _query()
 
 _TO_REPOSITORY = RowDecoder(decode.RepositoryJson, decode.to_repository)
 _TO_REF = RowDecoder(decode.RefJson, decode.to_ref)
@@ -96,6 +79,7 @@ class Cloud:
         self._http = http
         self._git = git
         self._addresses = ApiAddresses(http.url)
+        self._tell = teller(http.url, anonymous=self.anonymous)
 
     def fetch_current_user(self) -> Owner | None:
         """Ask ``/user``; an anonymous caller is nobody without asking.
@@ -129,8 +113,8 @@ class Cloud:
 
     def fetch_workspace(self, workspace: str) -> Owner:
         """Ask for one workspace by its slug."""
-        row, _ = self._http.get_json(f"workspaces/{segment(workspace)}", decode.WorkspaceJson)
-        return decode.to_workspace(row)
+        row, answer = self._http.get_json(f"workspaces/{segment(workspace)}", decode.WorkspaceJson)
+        return self._with_told(decode.to_workspace(row), answer.body)
 
     def fetch_members(self, workspace: str, cursor: str | None) -> Page[Member]:
         """Ask for members; a user with several rows on a page comes once, with the highest permission."""
@@ -155,10 +139,8 @@ class Cloud:
 
         Raises UpstreamShapeError where the answer is of another one.
         """
-        row = self._known(
-            key, lambda path: self._http.get_json(f"{path}?{_REPOSITORY}", decode.RepositoryJson)[0]
-        )
-        found = decode.to_repository(row)
+        row, answer = self._known(key, lambda path: self._http.get_json(path, decode.RepositoryJson))
+        found = self._with_told(decode.to_repository(row), answer.body)
         if key.uuid.startswith("{") and found.uuid != key.uuid:
             raise UpstreamShapeError(
                 f"{key.full_name} was asked for as {key.uuid}, and the answer is of {found.uuid}"
@@ -221,7 +203,7 @@ class Cloud:
     def _page(self, target: str, rows: RowDecoder[Row]) -> Page[Row]:
         """Ask for a page and decode its rows."""
         envelope, answer = self._http.get_json(target, _Envelope)
-        good, bad = rows.decode(envelope.values)
+        good, bad = rows.decode(envelope.values, self._with_told)
         return Page(
             rows=good,
             next=self._next(envelope.next, answer),
@@ -259,7 +241,24 @@ class Cloud:
         return self._addresses.checked_next(link, answer.address) if link else None
 
     def _written(self, answer: Response) -> Repository:
-        return decode.to_repository(self._http.decoded(answer, decode.RepositoryJson))
+        return self._with_told(
+            decode.to_repository(self._http.decoded(answer, decode.RepositoryJson)), answer.body
+        )
+
+    def _with_told(self, row: Row, raw: bytes) -> Row:
+        """Return a row with the whole object that it was made of; without it where that is no plain JSON."""
+        try:
+            told = self._tell(msgspec.json.decode(raw))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return row
+        if isinstance(row, Repository | Ref):
+            return msgspec.structs.replace(row, told=told)
+        if isinstance(row, Member) and isinstance(told.value.get("user"), dict):
+            user = msgspec.structs.replace(row.user, told=Told(told.value["user"], told.anonymous))
+            return msgspec.structs.replace(row, user=user)
+        if isinstance(row, Owner) and told.value.get("type") == "workspace":
+            return msgspec.structs.replace(row, told=told)
+        return row
 
 
 class SandboxUpstream(Cloud):

@@ -110,24 +110,26 @@ class RowDecoder(Generic[Row]):
 
     def __init__(self, kind: type[Json], convert: Callable[[Json], Row]) -> None:
         """Take the struct of one JSON row, and the function that makes a value of the model of it."""
-        decode = msgspec.json.Decoder(kind).decode
+        self._decode = msgspec.json.Decoder(kind).decode
+        self._kind, self._convert = kind, convert
 
-        def decode_row(raw: msgspec.Raw) -> Row:
-            try:
-                return convert(decode(raw))
-            except msgspec.ValidationError:
-                raise
-            except (msgspec.DecodeError, UnicodeDecodeError):  # bytes that are not UTF-8
-                return convert(decoded_bytes(bytes(raw), kind))
+    def _decode_row(self, raw: msgspec.Raw) -> Row:
+        try:
+            return self._convert(self._decode(raw))
+        except msgspec.ValidationError:
+            raise
+        except (msgspec.DecodeError, UnicodeDecodeError):  # bytes that are not UTF-8
+            return self._convert(decoded_bytes(bytes(raw), self._kind))
 
-        self._decode_row = decode_row
-
-    def decode(self, values: Iterable[msgspec.Raw]) -> tuple[tuple[Row, ...], tuple[BadRow, ...]]:
-        """Return the good rows, and what is wrong with the others."""
+    def decode(
+        self, values: Iterable[msgspec.Raw], keep: Callable[[Row, bytes], Row] | None = None
+    ) -> tuple[tuple[Row, ...], tuple[BadRow, ...]]:
+        """Return the good rows, and what is wrong with the others; `keep` adds to a row the whole of it."""
         rows, bad = list[Row](), list[BadRow]()
         for raw in values:
             try:
-                rows.append(self._decode_row(raw))
+                row = self._decode_row(raw)
+                rows.append(row if keep is None else keep(row, bytes(raw)))
             except (msgspec.MsgspecError, UpstreamShapeError, ValueError, RecursionError) as error:
                 bad.append(BadRow(what=_name_of(bytes(raw)), error=shown(str(error))))
         return tuple(rows), tuple(bad)

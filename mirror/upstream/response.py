@@ -112,7 +112,7 @@ def error_for(
     line = f"{answer.url}: {answer.status}" + (f": {words}" if words else "")
     if answer.status == 401 and _has_exception(answer, "AuthorisationException"):
         # Data Center answers so for one thing that a known caller may not see.
-        return UpstreamRefused(line, status=401)
+        return UpstreamRefused(line, status=401, words=words)
     if answer.status == 401:
         return _refused_credential(line, credential)
     if answer.status == 403 and "invalid password attempts" in words.lower():
@@ -126,7 +126,8 @@ def error_for(
         return UpstreamBusy(line, status=answer.status, retry_after=retry_after)
     if answer.status == 410:
         line += _removed(answer, words)
-    return UpstreamRefused(line, status=answer.status)
+    message, fields = _told_error(answer, redact)
+    return UpstreamRefused(line, status=answer.status, words=message or words, fields=fields)
 
 
 def shown(text: str, length: int = 300) -> str:
@@ -197,6 +198,22 @@ def _upstream_message(answer: Response, redact: Callable[[str], str]) -> str:
         text = answer.body[:LONGEST_READ].decode("utf-8", "replace")
         return "" if text.lstrip().startswith("<") else shown(redact(text))
     return shown(redact("; ".join(part for part in _parts(body) if part)))
+
+
+def _told_error(answer: Response, redact: Callable[[str], str]) -> tuple[str, dict[str, str]]:
+    """Return the message of an error of API 2.0, and what it says of each field."""
+    try:
+        error = mended(answer.body).get("error") if answer.body else None
+    except (ValueError, RecursionError, AttributeError):
+        return "", {}
+    if not isinstance(error, dict):
+        return "", {}
+    fields = error.get("fields")
+    told = {
+        shown(redact(str(name)), 100): shown(redact(", ".join(_texts(value)) or _text(value)))
+        for name, value in (fields.items() if isinstance(fields, dict) else ())
+    }
+    return shown(redact(_text(error.get("message")))), told
 
 
 def _parts(body: Any) -> list[str]:

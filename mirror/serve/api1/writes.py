@@ -29,6 +29,8 @@ async def update(access: WriteAccess, request: Request, asked: ApiRequest, find:
     """PUT repositories/U/S: change the settings in the body."""
     row = await _known(find, asked)
     settings, _ = settings_of(await read_fields(request), fork_policy=row.fork_policy)
+    if settings.scm not in (None, row.scm):
+        raise bad_request({"scm": "The kind of an existing repository cannot be changed."})
     made = await pass_on(access.to(row.full_name).update, row.full_name, settings, by=asked.caller.name)
     return made.full_name, Answer()
 

@@ -13,6 +13,7 @@ import msgspec
 from datasette.utils.asgi import Request
 
 from mirror.queries.accounts import account_named, accounts_by_ids, owner_named, owners_named
+from mirror.queries.extras import extras_of
 from mirror.queries.repositories import repositories_by_ids, repository_in_workspace
 from mirror.queries.rows import AccountRow, RepositoryRow
 from mirror.serve.api2 import paging
@@ -45,7 +46,12 @@ class Api2Request(ApiRequest, frozen=True, kw_only=True):
     @property
     def shapes(self) -> Shapes:
         """The shapes, with the links of this request."""
-        return Shapes(self.links, whole=self.selection is None or not self.selection.reaches_into("links"))
+        return Shapes(
+            self.links,
+            whole=self.selection is None or not self.selection.reaches_into("links"),
+            upstreams=self.upstreams,
+            find_extra=self.find_extra,
+        )
 
     def wants(self, name: str) -> bool:
         """Return whether the caller wants a part of the answer."""
@@ -102,6 +108,7 @@ def request_of(datasette: "Datasette", request: Request, asked: ApiRequest) -> A
         path=asked.path,
         query=asked.query,
         upstreams=asked.upstreams,
+        find_extra=asked.find_extra,
     )
 
 
@@ -168,7 +175,8 @@ def repository(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
 def repository_answer(connection: sqlite3.Connection, asked: Api2Request, row: RepositoryRow) -> Answer:
     """Answer with one repository."""
     owner = accounts_by_ids(connection, [row.owner_id])[row.owner_id]
-    return Answer(body=asked.shapes.repository(row, owner), synced_at=row.last_seen_at)
+    extra = extras_of(connection, asked.caller, "repository", [row.id]).get(row.id)
+    return Answer(body=asked.shapes.repository(row, owner, extra), synced_at=row.last_seen_at)
 
 
 def page_of(
@@ -216,7 +224,8 @@ def shaped(
         return [], synced_at
     owners = accounts_by_ids(connection, {row.owner_id for row in rows})
     shapes = asked.shapes
-    return [shapes.repository(row, owners[row.owner_id]) for row in rows], synced_at
+    extras = extras_of(connection, asked.caller, "repository", [row.id for row in rows])
+    return [shapes.repository(row, owners[row.owner_id], extras.get(row.id)) for row in rows], synced_at
 
 
 def listed(connection: sqlite3.Connection, asked: Api2Request, listing: Listing, seen: str | None) -> Answer:

@@ -1,11 +1,14 @@
 """The `fields` parameter: which parts of an answer are sent.
 
-``a,b.c`` sends only these, ``-a`` leaves one out, ``+a`` adds one to the default; ``*`` is every key. Paths
-that an answer does not have are ignored. Source:
+``a,b.c`` sends only these, ``-a`` leaves one out, ``+a`` adds one to the default or to what is left; ``*`` is
+every key. Paths that an answer does not have are ignored. Source:
 developer.atlassian.com/cloud/bitbucket/rest/intro/#partial-response.
 """
 
 from collections.abc import Iterable
+from functools import reduce
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -17,43 +20,44 @@ Tree = dict[str, "Tree"]
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """Which paths of an answer to keep (None: all), and which of these to drop."""
+    """Which paths of an answer to keep (None: all), and what to change of that, in order: ``-`` or ``+``."""
 
     kept: Tree | None = None
-    dropped: Tree | None = None
+    changes: tuple[tuple[str, Tree], ...] = ()
 
     def reaches_into(self, name: str) -> bool:
         """Return whether any object of that name is sent in part, rather than as a whole or not at all."""
-        return any(_reaches(tree, name) for tree in (self.kept, self.dropped) if tree)
+        trees = (self.kept, *(tree for _, tree in self.changes))
+        return any(_reaches(tree, name) for tree in trees if tree)
 
     def of(self, value: Any) -> Any:
         """Return the selected parts of a value, as new objects."""
-        if self.kept is not None:
-            value = _keep(value, self.kept)
-        return _drop(value, self.dropped) if self.dropped else value
+        found = value if self.kept is None else _keep(value, self.kept)
+        for sign, tree in self.changes:
+            found = _drop(found, tree) if sign == "-" else _joined(found, _keep(value, tree))
+        return found
 
-    def wants(self, *path: str) -> bool:
-        """Return whether anything at a path can be in the answer; if not, it need not be computed."""
-        tree, dropped = self.kept, self.dropped
-        for place, part in enumerate(path):
-            if tree:
-                if part not in tree and "*" not in tree:
-                    return False
-                tree = tree.get(part, tree.get("*"))
-            if dropped is not None:
-                dropped = dropped.get(part)
-                if dropped == {} and place < len(path):
-                    return False
-        return True
+    def wants(self, name: str) -> bool:
+        """Return whether anything below a key can be in the answer; if not, it need not be computed."""
+        wanted = self.kept is None or name in self.kept or "*" in self.kept
+        for sign, tree in self.changes:
+            if sign == "+":
+                wanted = wanted or name in tree or "*" in tree
+            elif tree.get(name) == {} or tree.get("*") == {}:
+                wanted = False
+        return wanted
 
 
 def selection(text: str | None) -> Selection:
-    """Read the parameter. A space before a path is an unescaped ``+``."""
+    """Read the parameter. A space before a path is an unescaped ``+``.
+
+    Paths with a sign count in their order, so that a ``+`` behind a ``-`` brings a part back.
+    """
     paths = [path for path in (text or "").split(",") if path.strip()][:MOST_PATHS]
     wanted = [path.strip() for path in paths if path[0] not in "+- "]
-    added = [path[1:].strip() for path in paths if path[0] in "+ "]
-    dropped = [path[1:].strip() for path in paths if path[0] == "-"]
-    return Selection(_tree([*wanted, *added]) if wanted else None, _tree(dropped) if dropped else None)
+    signed = [("-" if path[0] == "-" else "+", path[1:].strip()) for path in paths if path[0] in "+- "]
+    changes = [(sign, _tree(path for _, path in alike)) for sign, alike in groupby(signed, key=itemgetter(0))]
+    return Selection(_tree(wanted) if wanted else None, tuple(changes))
 
 
 def _tree(paths: Iterable[str]) -> Tree:
@@ -87,10 +91,23 @@ def _keep(value: Any, tree: Tree) -> Any:
 def _drop(value: Any, tree: Tree) -> Any:
     if isinstance(value, list):
         return [_drop(item, tree) for item in value]
-    if isinstance(value, dict):
-        return {
-            key: _drop(item, tree[key]) if key in tree else item
-            for key, item in value.items()
-            if tree.get(key) != {} and tree.get("*") != {}
-        }
-    return value
+    if not isinstance(value, dict):
+        return value
+    left = {}
+    for key, item in value.items():
+        branches = [tree[name] for name in (key, "*") if name in tree]
+        if {} not in branches:
+            left[key] = reduce(_drop, branches, item)
+    return left
+
+
+def _joined(value: Any, added: Any) -> Any:
+    """Return a value with the parts that were added to it."""
+    if isinstance(value, dict) and isinstance(added, dict):
+        joined = {**value}
+        for key, item in added.items():
+            joined[key] = _joined(value[key], item) if key in value else item
+        return joined
+    if isinstance(value, list) and isinstance(added, list) and len(value) == len(added):
+        return [_joined(one, more) for one, more in zip(value, added, strict=True)]
+    return added

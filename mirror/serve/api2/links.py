@@ -1,35 +1,66 @@
 """The links of API 2.0: addresses of its objects, escaped as Bitbucket escapes them."""
 
-import re
 from functools import lru_cache
-from urllib.parse import quote
 
 import msgspec
 
 from mirror.serve.exchange import Json
+from mirror.told import escaped, hrefs, segment
 
 _ENCODER = msgspec.json.Encoder()
 _CHILDREN = ("pullrequests", "commits", "forks", "watchers", "downloads", "hooks")
-# Bitbucket leaves these unescaped in its links, but escapes quotes, spaces and #.
-_UNESCAPED = "/$;&=@!,:+"
-# A page has a thousand links, most of them plain. This check costs a fifth of calling quote().
-_PLAIN = re.compile(r"[\w./~-]*", re.ASCII)
-_UUID = re.compile(r"\{[\w-]*\}", re.ASCII)
 
 
 class ApiLinks(msgspec.Struct, frozen=True):
-    """Makes the links in one answer: to the API at `api`, and to the HTML pages at `origin`."""
+    """Makes the links in one answer: to the API at `api`, to the pages of the mirror at `origin`.
+
+    HTML links lead to the upstream's pages at `web`, in the form of its `kind`; without one to the mirror's.
+    """
 
     origin: str
     api: str
+    web: str = ""
+    kind: str = "cloud"
 
     def repository_page(self, full_name: str) -> str:
-        """The HTML page of a repository."""
+        """The mirror's page of a repository."""
         return f"{self.origin}/-/r/{escaped(full_name)}"
 
     def owner_page(self, username: str) -> str:
-        """The HTML page of an owner."""
+        """The mirror's page of an owner."""
         return f"{self.origin}/-/u/{segment(username)}"
+
+    def repository_html(self, full_name: str) -> str:
+        """The upstream's page of a repository."""
+        if not self.web:
+            return self.repository_page(full_name)
+        if self.kind == "datacenter":
+            project, _, slug = full_name.partition("/")
+            return f"{self.web}/projects/{segment(project)}/repos/{segment(slug)}"
+        return f"{self.web}/{escaped(full_name)}"
+
+    def owner_html(self, username: str) -> str:
+        """The upstream's page of a workspace or a user."""
+        if not self.web:
+            return self.owner_page(username)
+        owned = f"projects/{segment(username)}" if self.kind == "datacenter" else f"{segment(username)}/"
+        return f"{self.web}/{owned}"
+
+    def project_html(self, owner: str, key: str) -> str:
+        """The upstream's page of a project."""
+        if self.kind == "datacenter" or not self.web:
+            return self.owner_html(owner)
+        return f"{self.web}/{segment(owner)}/workspace/projects/{segment(key)}"
+
+    def ref_html(self, full_name: str, kind: str, name: str) -> str:
+        """The upstream's page of a branch or a tag."""
+        page = self.repository_html(full_name)
+        if not self.web:
+            return page
+        folder = "tags" if kind == "tag" else "heads"
+        if self.kind == "datacenter":
+            return f"{page}/browse?at={segment(f'refs/{folder}/{name}')}"
+        return f"{page}/{'commits/tag' if kind == 'tag' else 'branch'}/{escaped(name)}"
 
     def repository(self, full_name: str) -> str:
         """The address of a repository."""
@@ -48,29 +79,13 @@ class ApiLinks(msgspec.Struct, frozen=True):
         here = self.repository(full_name)
         return hrefs(
             self=here,
-            html=self.repository_page(full_name),
+            html=self.repository_html(full_name),
+            mirror=self.repository_page(full_name),
             **{name: f"{here}/{name}" for name in _CHILDREN},
             branches=f"{here}/refs/branches",
             tags=f"{here}/refs/tags",
             source=f"{here}/src",
         )
-
-
-def escaped(text: str) -> str:
-    """Escape a name for an address, only as far as Bitbucket does."""
-    return text if _PLAIN.fullmatch(text) else quote(text, safe=_UNESCAPED)
-
-
-def segment(text: str) -> str:
-    """Escape a text as one segment of an address."""
-    if _UUID.fullmatch(text):
-        return f"%7B{text[1:-1]}%7D"
-    return text if _PLAIN.fullmatch(text) and "/" not in text else quote(text, safe="")
-
-
-def hrefs(**addresses: str | None) -> Json:
-    """Return links by name, as every object of API 2.0 has them; an address that is None is left out."""
-    return {name: {"href": address} for name, address in addresses.items() if address is not None}
 
 
 class LinksTemplate:

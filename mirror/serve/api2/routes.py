@@ -9,6 +9,7 @@ import sqlite3
 from mirror.model import RefKind
 from mirror.queries import accounts
 from mirror.queries.caller import Caller
+from mirror.queries.extras import ref_extras_of
 from mirror.queries.projects import project_named
 from mirror.queries.refs import Ambiguous, ref_named, ref_of_commit
 from mirror.queries.repositories import repositories_by_ids
@@ -34,13 +35,13 @@ from mirror.serve.api2.edge import (
     shaped,
 )
 from mirror.serve.api2.paging import read_page
-from mirror.serve.api2.shapes import moment
 from mirror.serve.api2.unmirrored import unmirrored
 from mirror.serve.api2.writes import WRITERS, written
 from mirror.serve.api_edge import Api
 from mirror.serve.exchange import Answer, ApiError, oldest, unauthorized
 from mirror.serve.unmirrored import must_have_refs, not_mirrored
 from mirror.times import normalised
+from mirror.told import moment
 
 
 def _myself(connection: sqlite3.Connection, caller: Caller) -> AccountRow:
@@ -286,7 +287,9 @@ def _refs(connection: sqlite3.Connection, asked: Api2Request, *kinds: RefKind) -
     row = _with_refs(connection, asked)
     page, window = page_of(connection, asked, listings.refs(row.id, *kinds))
     shapes = asked.shapes
-    values = [shapes.ref(row, RefRow(*one)) for one in page.rows]
+    found = [RefRow(*one) for one in page.rows]
+    extras = ref_extras_of(connection, asked.caller, row.id, [ref.name for ref in found])
+    values = [shapes.ref(row, ref, extras.get((ref.kind, ref.name))) for ref in found]
     return envelope(asked, page, window, values, row.refs_synced_at)
 
 
@@ -310,7 +313,9 @@ def _ref(connection: sqlite3.Connection, asked: Api2Request, kind: RefKind) -> A
     found = ref_named(connection, kind, row.id, name)
     if found is None:
         raise ApiError(404, f"No {kind} with name {name}", detail=f"{row.full_name} has no {kind} {name}.")
-    return Answer(body=asked.shapes.ref(row, found), synced_at=row.refs_synced_at)
+    extras = ref_extras_of(connection, asked.caller, row.id, [found.name])
+    body = asked.shapes.ref(row, found, extras.get((found.kind, found.name)))
+    return Answer(body=body, synced_at=row.refs_synced_at)
 
 
 def branch(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
@@ -332,7 +337,9 @@ def commit(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
         raise not_mirrored("commits but those that branches and tags name", asked, row.upstream_id)
     if isinstance(found, Ambiguous):
         raise ApiError(400, f"The hash {name} is ambiguous", detail="Several commits begin with it.")
-    return Answer(body=asked.shapes.commit(row, found), synced_at=row.refs_synced_at)
+    extras = ref_extras_of(connection, asked.caller, row.id, [found.name])
+    body = asked.shapes.commit(row, found, extras.get((found.kind, found.name)))
+    return Answer(body=body, synced_at=row.refs_synced_at)
 
 
 READERS: dict[tuple[str, ...], Reader] = {

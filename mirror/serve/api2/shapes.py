@@ -4,35 +4,66 @@ A value that the mirror does not know is null, or absent where Bitbucket omits i
 """
 
 import json
+from collections.abc import Callable
 from functools import lru_cache
 
 import msgspec
 
 from mirror.queries.rows import AccountRow, ProjectRow, RefRow, RepositoryRow, flag, known_uuid
-from mirror.serve.api2.links import ApiLinks, escaped, hrefs, links_template, segment
+from mirror.queries.upstreams import Upstreams
+from mirror.serve.api2.links import ApiLinks, links_template
 from mirror.serve.exchange import Json
+from mirror.told import (
+    account_object,
+    changed,
+    escaped,
+    hrefs,
+    moment,
+    ref_object,
+    repository_object,
+    seconds,
+    segment,
+    workspace_object,
+)
+
+FindExtra = Callable[[str, int], Json | None]
+"""Finds the extra of an object by its kind and the number of its row."""
 
 
-def moment(text: str | None) -> str | None:
-    """Format a time as Bitbucket does. Old clients fail without the offset and the six decimal digits."""
-    return None if text is None else f"{text[:-1]}+00:00"
-
-
-def seconds(text: str | None) -> str | None:
-    """Format the date of a commit or a tag as Bitbucket does: without fractions, which git does not store."""
-    if text is None or not text.endswith(".000000Z"):
-        return moment(text)
-    return f"{text[:19]}+00:00"
+def _no_extra(kind: str, row_id: int) -> None:
+    del kind, row_id
 
 
 class AccountShapes:
     """Shapes of users, teams and workspaces, with the links of one request."""
 
-    def __init__(self, links: ApiLinks) -> None:
+    def __init__(
+        self, links: ApiLinks, *, upstreams: Upstreams | None = None, find_extra: FindExtra | None = None
+    ) -> None:
         self._links = links
+        self._upstreams = upstreams or {}
+        self._find_extra = find_extra or _no_extra
+        self._by_upstream = dict[int, ApiLinks]()
+
+    def _at(self, upstream_id: int) -> ApiLinks:
+        """Return the links of objects of one upstream."""
+        known = self._by_upstream.get(upstream_id)
+        if known is None:
+            row = self._upstreams.get(upstream_id)
+            known = self._links
+            if row is not None:
+                known = msgspec.structs.replace(known, web=row.web, kind=row.kind)
+            self._by_upstream[upstream_id] = known
+        return known
 
     def account(self, row: AccountRow) -> Json:
         """Shape a user or a team. Namespaces have a `username`, people a `nickname`."""
+        extra, links = self._find_extra("account", row.id), self._at(row.upstream_id)
+        if extra is not None:
+            told = changed(account_object(row, links.api, links.web), extra, links.api, links.web)
+            if row.created_at is not None:
+                told.setdefault("created_on", moment(row.created_at))
+            return told
         shaped: Json = {
             "type": "team" if row.kind != "user" else "user",
             "display_name": row.display_name,
@@ -66,7 +97,7 @@ class AccountShapes:
         shaped["links"] = hrefs(
             self=f"{self._links.api}/teams/{segment(slug)}",
             repositories=f"{self._links.api}/repositories/{segment(slug)}",
-            html=self._links.owner_page(slug),
+            html=self._at(row.upstream_id).owner_html(slug),
             members=f"{self._links.workspace(slug)}/members",
             avatar=row.avatar_url,
         )
@@ -74,22 +105,38 @@ class AccountShapes:
 
     def short_workspace(self, row: AccountRow) -> Json:
         """Shape a workspace as other objects embed it."""
-        return {"type": "workspace", "name": row.display_name, **self._workspace_base(row)}
+        told = self._told_workspace(row)
+        if told is None:
+            return {"type": "workspace", "name": row.display_name, **self._workspace_base(row)}
+        links = {name: link for name, link in told["links"].items() if name in ("self", "html", "avatar")}
+        return {**{name: told.get(name) for name in ("type", "uuid", "name", "slug")}, "links": links}
 
     def workspace(self, row: AccountRow) -> Json:
-        """Shape a workspace in full, but for `is_private`, which is not mirrored."""
+        """Shape a workspace in full, with what it was told to be, or without `is_private`."""
         slug = row.username or ""
         here = self._links.workspace(slug)
-        shaped = self.short_workspace(row)
-        shaped["created_on"] = moment(row.created_at)
-        shaped["links"] |= hrefs(
+        shaped = self._told_workspace(row) or {
+            **self.short_workspace(row),
+            "created_on": moment(row.created_at),
+        }
+        made = hrefs(
             members=f"{here}/members",
             owners=f"{here}/members?q=permission%3D%22owner%22",
             projects=f"{here}/projects",
             repositories=f"{self._links.api}/repositories/{segment(slug)}",
             snippets=f"{self._links.api}/snippets/{segment(slug)}",
+            mirror=self._links.owner_page(slug),
         )
+        shaped["links"] = {**made, **shaped["links"]}
         return shaped
+
+    def _told_workspace(self, row: AccountRow) -> Json | None:
+        """Return a workspace as it was told by itself."""
+        extra, links = self._find_extra("workspace", row.id), self._at(row.upstream_id)
+        if extra is None:
+            return None
+        shaped = changed(workspace_object(row, links.api, links.web), extra, links.api, links.web)
+        return shaped if isinstance(shaped.get("links"), dict) else None
 
     def workspace_access(self, row: AccountRow, permission: str | None) -> Json:
         """Shape an item of ``user/workspaces``: the slug is nested, and there is no name."""
@@ -116,7 +163,8 @@ class AccountShapes:
         slug = workspace.username or ""
         repositories = f"{self._links.api}/repositories/{segment(slug)}"
         query = segment(f'project.key="{row.key}"')
-        shared = _project(self._links, workspace.username, row.key, row.name, row.known_uuid) or {}
+        links = self._at(row.upstream_id)
+        shared = _project(links, workspace.username, row.key, row.name, row.known_uuid) or {}
         shaped: Json = {
             **shared,
             "description": row.description,
@@ -134,12 +182,19 @@ class AccountShapes:
         slug = row.username or ""
         person = row.kind == "user"
         here = self._links.user(row.known_uuid or slug) if person else self._links.workspace(slug)
-        return hrefs(self=here, html=self._links.owner_page(slug), avatar=row.avatar_url)
+        return hrefs(
+            self=here,
+            html=self._at(row.upstream_id).owner_html(slug),
+            mirror=self._links.owner_page(slug) if slug else None,
+            avatar=row.avatar_url,
+        )
 
     def _workspace_base(self, row: AccountRow) -> Json:
         slug = row.username or ""
         links = hrefs(
-            self=self._links.workspace(slug), html=self._links.owner_page(slug), avatar=row.avatar_url
+            self=self._links.workspace(slug),
+            html=self._at(row.upstream_id).owner_html(slug),
+            avatar=row.avatar_url,
         )
         return {"uuid": row.known_uuid, "slug": row.username, "links": links}
 
@@ -147,16 +202,26 @@ class AccountShapes:
 class Shapes(AccountShapes):
     """Shapes for one request. `whole`: the caller wants all links, so they are rendered from a template."""
 
-    def __init__(self, links: ApiLinks, *, whole: bool = False) -> None:
-        super().__init__(links)
-        self._template = links_template(links) if whole else None
+    def __init__(
+        self,
+        links: ApiLinks,
+        *,
+        whole: bool = False,
+        upstreams: Upstreams | None = None,
+        find_extra: FindExtra | None = None,
+    ) -> None:
+        super().__init__(links, upstreams=upstreams, find_extra=find_extra)
+        self._whole = whole
         self._shared = dict[int, tuple[Json, Json]]()
 
-    def repository(self, row: RepositoryRow, owner: AccountRow) -> Json:
-        """Shape a repository in full."""
+    def repository(self, row: RepositoryRow, owner: AccountRow, extra: Json | None = None) -> Json:
+        """Shape a repository in full; with its extra it is the object that the upstream told."""
+        if extra is not None:
+            return self._told_repository(row, owner, extra)
+        links = self._at(row.upstream_id)
         shared = self._shared.get(owner.id)
         if shared is None:
-            shared = self._shared[owner.id] = _owned_by(self._links, owner)
+            shared = self._shared[owner.id] = _owned_by(links, owner)
         account, workspace = shared
         shaped: Json = {
             "type": "repository",
@@ -171,7 +236,7 @@ class Shapes(AccountShapes):
             "workspace": workspace,
             "is_private": row.is_private != 0,
             "project": _project(
-                self._links, owner.username, row.project_key, row.project_name, known_uuid(row.project_uuid)
+                links, owner.username, row.project_key, row.project_name, known_uuid(row.project_uuid)
             ),
             "fork_policy": row.fork_policy,
             "created_on": moment(row.created_at),
@@ -193,6 +258,19 @@ class Shapes(AccountShapes):
             shaped["archived"] = row.archived != 0
         return shaped
 
+    def _told_repository(self, row: RepositoryRow, owner: AccountRow, extra: Json) -> Json:
+        """Make the object that was told; what the caller may not know of a parent is not in it."""
+        links = self._at(row.upstream_id)
+        if row.parent_full_name is None and extra.get("parent") != []:
+            extra = {key: change for key, change in extra.items() if key != "parent"}
+        shaped = changed(repository_object(row, owner, links.api, links.web), extra, links.api, links.web)
+        shaped["is_private"] = row.is_private != 0
+        if isinstance(shaped.get("links"), dict):
+            shaped["links"] = {**shaped["links"], **hrefs(mirror=links.repository_page(row.full_name))}
+        if row.archived is not None:
+            shaped["archived"] = row.archived != 0
+        return shaped
+
     def short_repository(self, row: RepositoryRow) -> Json:
         """Shape a repository as other objects embed it, without slug and owner."""
         return {
@@ -202,7 +280,7 @@ class Shapes(AccountShapes):
             "name": row.name,
             "links": hrefs(
                 self=self._links.repository(row.full_name),
-                html=self._links.repository_page(row.full_name),
+                html=self._at(row.upstream_id).repository_html(row.full_name),
                 avatar=row.avatar_url,
             ),
         }
@@ -216,8 +294,11 @@ class Shapes(AccountShapes):
             "repository": self.short_repository(row),
         }
 
-    def ref(self, repository: RepositoryRow, row: RefRow) -> Json:
+    def ref(self, repository: RepositoryRow, row: RefRow, extra: Json | None = None) -> Json:
         """Shape a branch or a tag with the commit that it points to."""
+        links = self._at(repository.upstream_id)
+        if extra is not None:
+            return changed(ref_object(repository, row, links.api, links.web), extra, links.api, links.web)
         here, name = self._links.repository(repository.full_name), escaped(row.name)
         is_tag = row.kind == "tag"
         shaped: Json = {
@@ -227,7 +308,7 @@ class Shapes(AccountShapes):
             "links": hrefs(
                 self=f"{here}/refs/{'tags' if is_tag else 'branches'}/{name}",
                 commits=f"{here}/commits/{name}",
-                html=self._links.repository_page(repository.full_name),
+                html=links.ref_html(repository.full_name, row.kind, row.name),
             ),
         }
         if is_tag:
@@ -237,13 +318,12 @@ class Shapes(AccountShapes):
             shaped["heads"] = [self._commit(here, one) for one in json.loads(row.heads)]
         return shaped
 
-    def commit(self, repository: RepositoryRow, row: RefRow) -> Json:
+    def commit(self, repository: RepositoryRow, row: RefRow, extra: Json | None = None) -> Json:
         """Shape the commit of a ref as it is asked for alone."""
         here = f"{self._links.repository(repository.full_name)}/commit/{row.target_hash}"
-        shaped = self._target(repository, row)
-        shaped["links"] |= hrefs(
-            comments=f"{here}/comments", statuses=f"{here}/statuses", approve=f"{here}/approve"
-        )
+        shaped: Json = self.ref(repository, row, extra)["target"]
+        more = hrefs(comments=f"{here}/comments", statuses=f"{here}/statuses", approve=f"{here}/approve")
+        shaped["links"] = {**shaped.get("links", {}), **more}
         return shaped
 
     def _target(self, repository: RepositoryRow, row: RefRow) -> Json:
@@ -281,7 +361,8 @@ class Shapes(AccountShapes):
         full_name = row.parent_full_name
         links: Json = {}
         if full_name:
-            links = hrefs(self=self._links.repository(full_name), html=self._links.repository_page(full_name))
+            page = self._at(row.upstream_id).repository_html(full_name)
+            links = hrefs(self=self._links.repository(full_name), html=page)
         shaped: Json = {"type": "repository", "full_name": full_name, "links": links}
         if row.parent_name is not None:
             shaped["name"] = row.parent_name
@@ -297,9 +378,10 @@ class Shapes(AccountShapes):
             if href is not None
         ]
         own: Json = {"clone": clone, **hrefs(avatar=row.avatar_url)}
-        if self._template is not None:
-            return self._template.filled(escaped(row.full_name), own)
-        return {**self._links.of_repository(row.full_name), **own}
+        links = self._at(row.upstream_id)
+        if self._whole:
+            return links_template(links).filled(escaped(row.full_name), own)
+        return {**links.of_repository(row.full_name), **own}
 
 
 @lru_cache(maxsize=2048)
@@ -322,7 +404,7 @@ def _project(
         "key": key,
         "uuid": uuid,
         "name": name,
-        "links": hrefs(self=here, html=links.owner_page(owner or "")),
+        "links": hrefs(self=here, html=links.project_html(owner or "", key or "")),
     }
 
 

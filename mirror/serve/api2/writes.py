@@ -30,7 +30,7 @@ from mirror.serve.body import (
     read_json,
 )
 from mirror.serve.exchange import Answer, ApiError, bad_request
-from mirror.serve.writer import FORK_SWITCHES, WriteAccess, pass_on, settings_of
+from mirror.serve.writer import FLAGS, FORK_SWITCHES, TEXTS, WriteAccess, pass_on, settings_of
 
 _SLUG = re.compile(r"(?!\.+$)(?!-)[A-Za-z0-9._-]{1,62}(?<!-)")
 
@@ -82,7 +82,10 @@ async def update(
 ) -> Done:
     """PUT repositories/W/S: change the settings in the body. A new name changes the slug."""
     row = await lookup.repository()
-    settings, _owner = _settings_of(await _read_object(request), {}, row.fork_policy)
+    values = await _read_object(request)
+    if values.get("scm") not in (None, row.scm):
+        raise bad_request({"scm": "The kind of an existing repository cannot be changed."})
+    settings, _owner = _settings_of(values, {}, row.fork_policy)
     made = await pass_on(access.to(row.full_name).update, row.full_name, settings, by=caller.name)
     return Done(full_name=made.full_name, status=200 if made.full_name == row.full_name else 201)
 
@@ -154,10 +157,33 @@ def _named_workspace(values: Mapping[str, Any]) -> str | None:
     return named
 
 
+SETTINGS = frozenset({*TEXTS, *FLAGS, "scm", "fork_policy", "workspace"})
+"""What can be written of a repository."""
+
+TOLD_BACK = frozenset(
+    {
+        "type",
+        "uuid",
+        "full_name",
+        "slug",
+        "links",
+        "created_on",
+        "updated_on",
+        "size",
+        "parent",
+        "access_token",
+    }
+)
+"""What clients send back as it was told to them: it sets nothing."""
+
+
 def _settings_of(
     values: Mapping[str, Any], owner: dict[str, str], policy: str | None = None
 ) -> tuple[RepositorySettings, str | None]:
     """Check a JSON object as `settings_of` checks a form; `fork_policy` overrides the switches of API 1.0."""
+    unknown = sorted(values.keys() - SETTINGS - TOLD_BACK)
+    if unknown:
+        raise bad_request({name[:100]: "This mirror passes on no such setting." for name in unknown[:20]})
     given = values.get("fork_policy")
     if given is not None and given not in FORK_POLICIES:
         raise bad_request({"fork_policy": f"This field is one of {', '.join(FORK_POLICIES)}."})

@@ -1,0 +1,72 @@
+"""What API 2.0 told of objects beside their columns, as far as a caller may know (`mirror.told`)."""
+
+import json
+import logging
+import sqlite3
+from collections.abc import Iterable
+from functools import lru_cache
+
+from mirror.queries.caller import Caller
+from mirror.queries.memory import file_state
+from mirror.queries.rows import fetch, fetch_value
+from mirror.told import PUBLIC, Json, public_part, unpacked
+
+log = logging.getLogger(__name__)
+
+_SCHEMES = {"branch": "ref", "tag": "ref"}
+
+
+def extras_of(
+    connection: sqlite3.Connection, caller: Caller, kind: str, ids: Iterable[int]
+) -> dict[int, Json]:
+    """Return the extras of some objects by the numbers of their rows."""
+    if not holds_extras(connection):
+        return {}
+    found = fetch(
+        connection,
+        """SELECT row_id, anonymous, value FROM extras
+           WHERE kind = :kind AND name = '' AND row_id IN (SELECT value FROM json_each(:ids))""",
+        {"kind": kind, "ids": json.dumps(sorted(set(ids)))},
+    )
+    return {row[0]: _shown(kind, row[2], everything=caller.sees_all or row[1] == 1) for row in found}
+
+
+def extra_of(connection: sqlite3.Connection, caller: Caller, kind: str, row_id: int) -> Json | None:
+    """Return the extra of one object; None where nothing but its columns was told."""
+    return extras_of(connection, caller, kind, [row_id]).get(row_id)
+
+
+def ref_extras_of(
+    connection: sqlite3.Connection, caller: Caller, repository_id: int, names: Iterable[str]
+) -> dict[tuple[str, str], Json]:
+    """Return the extras of branches and tags of a repository, by kind and name."""
+    if not holds_extras(connection):
+        return {}
+    found = fetch(
+        connection,
+        """SELECT kind, name, anonymous, value FROM extras WHERE kind IN ('branch', 'tag')
+           AND row_id = :id AND name IN (SELECT value FROM json_each(:names))""",
+        {"id": repository_id, "names": json.dumps(list(names))},
+    )
+    return {
+        (row[0], row[1]): _shown(row[0], row[3], everything=caller.sees_all or row[2] == 1) for row in found
+    }
+
+
+def holds_extras(connection: sqlite3.Connection) -> bool:
+    """Tell whether the file holds any: looked up once for each state of the file."""
+    state = file_state(connection)
+    if state.has_extras is None:
+        state.has_extras = bool(fetch_value(connection, "SELECT EXISTS (SELECT 1 FROM extras)"))
+    return state.has_extras
+
+
+@lru_cache(maxsize=4096)
+def _shown(kind: str, value: bytes, *, everything: bool) -> Json:
+    """Read an extra once; not to be changed. What cannot be read says nothing."""
+    try:
+        extra = unpacked(value)
+    except ValueError as error:
+        log.warning("%s", error)
+        return {}
+    return extra if everything else public_part(extra, PUBLIC[_SCHEMES.get(kind, kind)])
