@@ -25,7 +25,8 @@ UNAVAILABLE = (
     "/-/u/jespern", "/-/changes", "/-/changes.atom", "/-/mirror-status", "/-/questions",
     f"/1.0/repositories/{SHOWN}", "/1.0/users/jespern", "/1.0/repositories?name=django",
     f"/2.0/repositories/{SHOWN}", "/2.0/repositories/jespern", "/2.0/repositories", "/2.0/workspaces/jespern",
-    f"/2.0/repositories/{SHOWN}/refs", "/2.0/users/jespern",
+    f"/2.0/repositories/{SHOWN}/refs", "/2.0/users/jespern", "/rest/api/1.0/projects", "/rest/api/1.0/repos",
+    "/rest/api/latest/projects/jespern/repos",
 )  # fmt: skip
 CLOSED = (
     "/mirror", "/mirror/repositories", "/mirror/repositories.json", "/mirror/repositories/1",

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from asgi_client import bearer, client_of
+from cli_runner import Folder, started
 from fixtures_db import FixtureDb, fill_public, repository
 from live_server import serving
 from webhook_client import webhook_mirror
@@ -25,6 +26,7 @@ from mirror.serve.database import mirrors
 from mirror.store import tokens
 from mirror.store.backup import back_up
 from mirror.store.files import open_reader
+from mirror.store.lock import is_served
 from mirror.store.runs import start_run
 from mirror.times import from_text
 
@@ -172,3 +174,17 @@ def test_settings_that_contradict(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         main(["run"])
     assert end.value.code == 2
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_server_holds_its_mirror_but_no_copy(folder: Folder, *, read_only: bool) -> None:
+    """Before any request: what is not to be written into may be replaced while it is served."""
+    path = folder.path / "data/mirror.db"
+    path.parent.mkdir()
+    fill_public(path).store.close()
+    folder.configure("http://127.0.0.1:9/2.0", serve=f"read_only = {str(read_only).lower()}")
+    with started(folder, "serve", "--port", "0") as server:
+        assert server.stdout is not None
+        assert "answers on" in server.stdout.readline()
+        assert is_served(path) is not read_only
+    assert is_served(path) is False

@@ -22,7 +22,7 @@ from mirror.store import Store, tokens
 from mirror.store.backup import back_up
 from mirror.store.cursors import Cursors, awaits_listing
 from mirror.store.ledger import RequestLedger
-from mirror.store.lock import service_mark, sync_lock
+from mirror.store.lock import server_mark, service_mark, sync_lock
 from mirror.store.restore import Restored, Trust, restore
 from mirror.store.runs import start_run
 from mirror.store.schema import VERSION
@@ -239,6 +239,8 @@ def test_running_processes_are_not_robbed(copied: FixtureDb) -> None:
         with pytest.raises(StoreLocked, match="has it open"):
             put_back(copy_of(copied), copied.path)
     with service_mark(copied.path), pytest.raises(StoreLocked, match="a service runs on it"):
+        put_back(copy_of(copied), copied.path)
+    with server_mark(copied.path), pytest.raises(StoreLocked, match="a service runs on it"):
         put_back(copy_of(copied), copied.path)
     with sync_lock(copied.path), pytest.raises(StoreLocked, match="is syncing"):
         put_back(copy_of(copied), copied.path)

@@ -6,7 +6,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import click
@@ -29,6 +29,7 @@ from mirror.serve.state import served
 from mirror.serve.webhook_writer import Hook
 from mirror.serve.webhooks import accept
 from mirror.store import Store
+from mirror.store.lock import server_mark
 from mirror.write import PassThrough
 
 LONGEST_END = 2.2
@@ -65,7 +66,10 @@ def serve(ctx: click.Context, host: str | None, port: int | None, public: bool) 
     warn_of_open_files(config)
     stop = threading.Event()
     end_soon_after(stop)
-    answer(datasette, config.serve.host, config.serve.port, ready=announce, stop=stop)
+    database = Path(config.database)
+    # A server of copies lets go of the file by itself when another one takes its place.
+    with nullcontext() if config.serve.read_only else server_mark(database, config.mode):
+        answer(datasette, config.serve.host, config.serve.port, ready=announce, stop=stop)
 
 
 @click.command()

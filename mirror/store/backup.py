@@ -66,7 +66,10 @@ def dated_copies(mirror: Path, folder: Path) -> list[Path]:
 def _checked(mirror: Path, target: Path) -> Path:
     """Return the file that a path leads to, if a copy may take its place; raises ConfigError."""
     real, ours = Path(os.path.realpath(target)), Path(os.path.realpath(mirror))
-    taken = {ours, *(ours.with_name(f"{ours.name}{end}") for end in (*BESIDE, ".lock", ".service"))}
+    taken = {
+        ours,
+        *(ours.with_name(f"{ours.name}{end}") for end in (*BESIDE, ".lock", ".service", ".server")),
+    }
     if real in taken or (real.exists() and ours.exists() and real.samefile(ours)):
         raise ConfigError(f"{target}: is the mirror itself; give another file")
     if real.exists() and not real.is_file():

@@ -24,9 +24,22 @@ def service_mark(path: Path, mode: int = PRIVATE) -> Iterator[None]:
 
     Nothing is raised if it cannot be created: the service itself will report what is wrong with the folder.
     """
+    with _mark(beside(path, ".service"), mode):
+        yield
+
+
+@contextmanager
+def server_mark(path: Path, mode: int = PRIVATE) -> Iterator[None]:
+    """Hold a lock file that shows `is_served` that a server answers from a mirror, as `service_mark` does."""
+    with _mark(beside(path, ".server"), mode):
+        yield
+
+
+@contextmanager
+def _mark(lock_path: Path, mode: int) -> Iterator[None]:
     descriptor = -1
     with suppress(OSError):
-        descriptor = os.open(beside(path, ".service"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
     try:
         yield
@@ -38,6 +51,11 @@ def service_mark(path: Path, mode: int = PRIVATE) -> Iterator[None]:
 def service_runs(path: Path) -> bool | None:
     """Tell whether a service syncs a mirror; None where that cannot be found out."""
     return _is_held(beside(path, ".service"), fcntl.LOCK_EX)
+
+
+def is_served(path: Path) -> bool | None:
+    """Tell whether a server answers from a mirror and writes to it; None where that cannot be found out."""
+    return _is_held(beside(path, ".server"), fcntl.LOCK_EX)
 
 
 def is_syncing(path: Path) -> bool | None:

@@ -22,7 +22,7 @@ from mirror.store.cursors import Cursors
 from mirror.store.database import Store
 from mirror.store.files import explained, one_at_a_time, open_reader
 from mirror.store.ledger import count_all_as_spent, take_over
-from mirror.store.lock import beside, service_runs, sync_lock
+from mirror.store.lock import beside, is_served, service_runs, sync_lock
 from mirror.times import to_text
 
 PENDING_BYTE = 0x40000000
@@ -74,7 +74,7 @@ def restore(
     """
     _refuse_unfit(copy, mirror)
     mirror = Path(os.path.realpath(mirror))
-    if service_runs(mirror) is not False:
+    if service_runs(mirror) is not False or is_served(mirror) is not False:
         raise StoreLocked(f"{mirror}: a service runs on it; stop it first")
     with sync_lock(mirror, mode):
         part, kept = beside(mirror, ".restoring"), _kept_name(mirror, now)
