@@ -104,7 +104,8 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     accept_missing: Annotated[
         tuple[str, ...],
         Meta(
-            description="Repositories whose refusal (403, 404, 451) is no failure.", examples=[["owner/slug"]]
+            description="Repositories whose refusal (403, 404, 451) is not a failure.",
+            examples=[["owner/slug"]],
         ),
     ] = ()
     schedule: Annotated[
@@ -274,7 +275,7 @@ def read_config(path: Path | None) -> Config:
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; `mirror init` writes one to start from") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is no UTF-8 text; save it as UTF-8") from None
+        raise ConfigError(f"{path}: not UTF-8 text; save it as UTF-8") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     return _placed(from_toml(text, where=str(path)), path.parent)
@@ -318,4 +319,4 @@ def _decode(kind: type, value: Any) -> Any:
     """Read the types that TOML has no notion of."""
     if kind is Duration and isinstance(value, str):
         return Duration(seconds_of(value))
-    raise ValueError(f'{value!r} is no duration; write it in quotes, like "30s", "15m", "1h" or "7d"')
+    raise ValueError(f'{value!r} is not a duration; write it in quotes, like "30s", "15m", "1h" or "7d"')

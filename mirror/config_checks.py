@@ -29,11 +29,11 @@ def complaints(config: "Config") -> Iterator[tuple[str, str]]:
     try:
         ZoneInfo(config.timezone or "UTC")
     except (KeyError, ValueError, OSError):
-        yield "$.timezone", f"{config.timezone!r} is no time zone"
+        yield "$.timezone", f"{config.timezone!r} is not a time zone"
     if not re.fullmatch(r"0?6[046]{2}", config.file_mode):
-        yield "$.file_mode", f'{config.file_mode!r} is no file mode; write "0600", or "0660" for a group'
+        yield "$.file_mode", f'{config.file_mode!r} is not a file mode; write "0600", or "0660" for a group'
     if re.match(r"\s*$|:memory:$|file:", config.database) or "\0" in config.database:
-        yield "$.database", f"{config.database!r} is no file path"
+        yield "$.database", f"{config.database!r} is not a file path"
     if config.serve.read_only and config.serve.writes:
         yield "$.serve.writes", "a server that is read_only passes no writes on; remove one of the two"
     yield from _alert_complaints(config)
@@ -45,7 +45,7 @@ def complaints(config: "Config") -> Iterator[tuple[str, str]]:
         seen.add(upstream.name)
         yield from _url_complaints(upstream.url, f"{path}.url")
         if upstream.timeout <= 0:
-            yield f"{path}.timeout", "must be longer than no time"
+            yield f"{path}.timeout", "must be longer than 0s"
         if not upstream.url and upstream.kind in ("datacenter", "legacy"):
             yield f"{path}.kind", f"kind {upstream.kind!r} needs a url"
         yield from _secret_complaints(upstream, path)
@@ -58,12 +58,12 @@ def _url_complaints(text: str, path: str) -> Iterator[tuple[str, str]]:
     try:
         url, port = urlsplit(text), urlsplit(text).port
     except ValueError:
-        yield path, "is no web address"  # not repeated: it may hold a login that cannot be told apart
+        yield path, "is not a web address"  # not repeated: it may hold a login that cannot be told apart
         return
     if url.username is not None or url.password is not None:
         yield path, "an address must hold no login; put it where `credential` points"
     elif url.scheme not in ("http", "https") or not url.hostname or port == 0:
-        yield path, f"{text!r} is no web address; it begins with https:// or http://"
+        yield path, f"{text!r} is not a web address; it begins with https:// or http://"
     elif re.search(r"[\s?#\x00-\x1f]", text):
         yield path, "an address must hold no spaces, no ? and no #"
 
@@ -71,10 +71,10 @@ def _url_complaints(text: str, path: str) -> Iterator[tuple[str, str]]:
 def _name_complaints(upstream: "UpstreamConfig", path: str) -> Iterator[tuple[str, str]]:
     for workspace in upstream.workspaces or ():
         if not re.fullmatch(r"[^\s/?#]+", workspace):
-            yield f"{path}.workspaces", f"{workspace!r} is no workspace; give the slug, as in its address"
+            yield f"{path}.workspaces", f"{workspace!r} is not a workspace; give the slug, as in its address"
     for name in upstream.accept_missing:
         if not re.fullmatch(r"[^\s/?#]+/[^\s/?#]+", name):
-            yield f"{path}.accept_missing", f"{name!r} is no repository"
+            yield f"{path}.accept_missing", f"{name!r} is not a repository name"
 
 
 def address_complaint(address: str) -> str | None:
@@ -83,9 +83,9 @@ def address_complaint(address: str) -> str | None:
         url = urlsplit(address)
         _ = url.port
     except ValueError:
-        return "is no web address"
+        return "is not a web address"
     if url.scheme not in ("http", "https") or not url.hostname:
-        return "is no web address; it begins with https:// or http://"
+        return "is not a web address; it begins with https:// or http://"
     if url.username is not None or url.password is not None:
         return "holds a user and a password; alerts send none, use an address that needs no login"
     return None

@@ -163,7 +163,7 @@ def _file_content(place: Path, named: str, so_that: str) -> str:
             f"{named}: cannot be read ({type(error).__name__}); check its owner and mode"
         ) from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{named}: it is no UTF-8 text; write it anew {so_that}") from None
+        raise ConfigError(f"{named}: it is not UTF-8 text; write it again {so_that}") from None
     if len(text) > LARGEST_FILE:
-        raise ConfigError(f"{named}: the file is too large for a secret; write it anew {so_that}")
+        raise ConfigError(f"{named}: the file is too large for a secret; write it again {so_that}")
     return text

@@ -28,7 +28,7 @@ _NOT_IN_SLUGS = re.compile(r"[^a-z0-9_.-]+")
 
 
 def canonical_uuid(text: str) -> str | None:
-    """Return the one form in which a uuid is kept, in braces and lower case; None where it is no uuid.
+    """Return the one form in which a uuid is kept, in braces and lower case; None where it is not a uuid.
 
     What stands in braces but has another form is kept as it is, as long as it is short, plain ASCII and
     without spaces.
@@ -55,7 +55,7 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
-    """Whoever owns repositories or is a member: a person, a team, a workspace, a project.
+    """An owner of repositories or a member: a person, a team, a workspace, a project.
 
     `uuid` is the upstream's own identity with its braces, ``id:N`` where identities are numbers (Data
     Center), or ``name:...`` in lower case where there are none (API 1.0). `username` is the namespace, the

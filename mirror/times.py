@@ -57,7 +57,7 @@ def seconds_of(duration: str) -> float:
     """Read ``30s``, ``15m``, ``1h``, ``7d`` as seconds; raises ValueError, also for more than LONGEST."""
     found = _DURATION.fullmatch(duration.strip())
     if found is None:
-        raise ValueError(f"{duration!r} is no duration; write it like 30s, 15m, 1h or 7d")
+        raise ValueError(f"{duration!r} is not a duration; write it like 30s, 15m, 1h or 7d")
     seconds = float(found[1]) * _UNITS[found[2]]
     if seconds > LONGEST:
         raise ValueError(f"{duration!r} is longer than a thousand years")

@@ -192,7 +192,7 @@ def test_search_takes_the_filters_of_the_page(synced: Folder) -> None:
     assert rows[1][1] in names_found(synced, "--visibility", "private")
     assert rows[1][1] not in names_found(synced, "--visibility", "public")
     assert gone == {rows[2][1]}
-    assert synced.run("search", "", "--language", "None of that").out == "No repository is like that\n"
+    assert synced.run("search", "", "--language", "None of that").out == "No repository matches\n"
 
 
 def names_found(folder: Folder, *options: str) -> list[str]:

@@ -93,8 +93,8 @@ def test_durations_are_read() -> None:
         ('[[upstream]]\nname = "a"\n[[upstream]]\nname = "a"', ["line 4", "name of another upstream"]),
         ('[[upstream]]\nname = "a"\n\nurl = "ftp://x"', ["line 4", "url", "https://"]),
         ('[[upstream]]\nname = "a"\nurl = "https://u:p@h/x"', ["line 3", "no login"]),
-        ('[[upstream]]\nname = "a"\nurl = "https://u:p@[::1/2.0"', ["line 3", "no web address"]),
-        ('[[upstream]]\nname = "a"\nurl = "https://h:99999/2.0"', ["line 3", "no web address"]),
+        ('[[upstream]]\nname = "a"\nurl = "https://u:p@[::1/2.0"', ["line 3", "not a web address"]),
+        ('[[upstream]]\nname = "a"\nurl = "https://h:99999/2.0"', ["line 3", "not a web address"]),
         ('[[upstream]]\nname = "a"\nurl = "https://h/2.0?a=u:p"', ["line 3", "no ?"]),
         ('[[upstream]]\nname = "a"\nurl = "https://h /2.0"', ["line 3", "no spaces"]),
         ('[[upstream]]\nname = "a"\ntimeout = "0s"', ["line 3", "timeout", "longer"]),
@@ -142,7 +142,7 @@ def test_a_file_of_notepad_is_read_and_one_in_utf_16_is_told(tmp_path: Path) -> 
     path.write_bytes(b'\xef\xbb\xbf[[upstream]]\r\nname = "cloud"\r\nworkspaces = ["ws"]\r\n')
     assert read_config(path).upstreams[0].workspaces == ("ws",)
     path.write_text('database = "m.db"', "utf-16")
-    with pytest.raises(ConfigError, match="is no UTF-8 text; save it as UTF-8"):
+    with pytest.raises(ConfigError, match="not UTF-8 text; save it as UTF-8"):
         read_config(path)
 
 
@@ -151,5 +151,5 @@ def test_a_file_of_notepad_is_read_and_one_in_utf_16_is_told(tmp_path: Path) -> 
 )
 def test_a_database_that_is_no_path_is_refused(database: str) -> None:
     """What SQLite alone would take for something else than a file."""
-    with pytest.raises(ConfigError, match=r"line 1: database: .* is no file path"):
+    with pytest.raises(ConfigError, match=r"line 1: database: .* is not a file path"):
         from_toml(f'database = "{database}"')

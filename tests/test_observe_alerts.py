@@ -279,8 +279,8 @@ def test_an_address_is_never_logged(caplog: pytest.LogCaptureFixture, listener: 
         ('[[alert]]\nurl = "example.com"', "must be a web address"),
         ('[[alert]]\nurl = "https://a.example"\non = ["fire"]', "'fire'"),
         ('[[alert]]\nurl = "https://a.example"\nwhen = 3', "unknown setting 'when'"),
-        ('[[alert]]\nurl = "http://[::1"', "no web address"),
-        ('[[alert]]\nurl = "https://a.example:port/"', "no web address"),
+        ('[[alert]]\nurl = "http://[::1"', "not a web address"),
+        ('[[alert]]\nurl = "https://a.example:port/"', "not a web address"),
         ('[[alert]]\nping = "https://user:word@a.example/"', "line 2: ping: holds a user and a password"),
         ('[[alert]]\nurl = "https://user@a.example"', "line 2: url: holds a user and a password"),
     ],
@@ -296,7 +296,7 @@ def test_a_place_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not set"):
         Alerts(from_toml('[[alert]]\nurl = "env:NOT_SET_ANYWHERE"'))
     (tmp_path / "place").write_text("no address at all")
-    with pytest.raises(ConfigError, match="no web address"):
+    with pytest.raises(ConfigError, match="not a web address"):
         Alerts(from_toml(f'[[alert]]\nping = "file:{tmp_path}/place"'))
     (tmp_path / "place").write_text("https://user:s3cret@a.example/")
     with pytest.raises(ConfigError, match="holds a user and a password") as caught:

@@ -264,7 +264,7 @@ def test_a_parent_that_may_not_be_seen_is_not_named_in_an_edit(mixed_db: Fixture
 
 
 def test_changes_are_filtered_and_paged(public_db: FixtureDb) -> None:
-    """By kind, group, owner, ref, repository and time; what is no moment is said to be none."""
+    """By kind, group, owner, ref, repository and time; what is not a moment is said to be none."""
     for number in range(60):
         public_db.refs("dchambers/django-piston", [hg_ref("branch", f"work-{number}", "a")])
     public_db.repositories(

@@ -31,7 +31,7 @@ def test_scopes_are_read_as_people_write_them(written: str, read: str) -> None:
 @pytest.mark.parametrize("scope", ["", "admin", "read,admin"])
 def test_an_unknown_scope_is_refused(scope: str) -> None:
     """A typing error must not make a token of some other power."""
-    with pytest.raises(ConfigError, match="is no scope"):
+    with pytest.raises(ConfigError, match="is not a scope"):
         tokens.read_scope(scope)
 
 
@@ -54,7 +54,7 @@ def test_tokens_are_listed_with_their_user_and_ended_by_number(public_db: Fixtur
     assert (listed.name, listed.user, listed.scope, listed.revoked_at) == ("his", "jespern", "write", None)
     tokens.revoke(store, str(listed.id))
     assert tokens.listed(store.connection)[0].revoked_at is not None
-    with pytest.raises(NotFound, match="no living token"):
+    with pytest.raises(NotFound, match="no valid token"):
         tokens.revoke(store, "his")
 
 
@@ -68,7 +68,7 @@ def test_one_token_is_ended_by_its_name_before_another_by_its_number(public_db: 
     tokens.revoke(store, "1")
     assert [token.revoked_at is None for token in tokens.listed(store.connection)] == [False, False]
     for name in ("1", "9" * 30, "²"):
-        with pytest.raises(NotFound, match="no living token"):
+        with pytest.raises(NotFound, match="no valid token"):
             tokens.revoke(store, name)
 
 

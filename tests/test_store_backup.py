@@ -103,7 +103,7 @@ def test_nothing_else_is_overwritten(public_db: FixtureDb, tmp_path: Path, place
     else:
         os.mkfifo(path)
     before = path.read_bytes() if path.is_file() else b""
-    with pytest.raises(ConfigError, match=r"is the mirror itself|is no copy|no regular file"):
+    with pytest.raises(ConfigError, match=r"is the mirror itself|is not a copy|no regular file"):
         back_up(public_db.path, path)
     assert before == (path.read_bytes() if path.is_file() else b"")
 

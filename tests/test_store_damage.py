@@ -83,7 +83,7 @@ def test_every_command_says_that_a_file_is_damaged(folder: Folder, command: str)
         ("pipe", "no regular file"),
         ("folder", "a folder"),
         ("text", "not an SQLite database"),
-        ("other", "a database, but no mirror"),
+        ("other", "a database, but not a mirror"),
         ("circle of links", "no mirror there yet|cannot be opened"),
     ],
 )

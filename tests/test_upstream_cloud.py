@@ -262,7 +262,7 @@ def test_who_we_are() -> None:
     assert found is not None
     assert found.uuid == "{me}"
     assert faked(answer("", 403), credential="t").upstream.fetch_current_user() is None
-    with pytest.raises(CredentialsRefused, match="takes us for nobody"):
+    with pytest.raises(CredentialsRefused, match="treats us as anonymous"):
         faked(answer("", 401), credential="t").upstream.fetch_current_user()
     with pytest.raises(UpstreamRefused):
         faked(answer("", 404), credential="t").upstream.fetch_current_user()

@@ -168,7 +168,7 @@ def test_refs_are_two_listings() -> None:
         name='special-"$;><&#_=@!|.,/test',
         target_hash="046d9a3c1532acf4cf08fe93235c00e4d673c1d2",
     )
-    with pytest.raises(UpstreamShapeError, match="no cursor"):
+    with pytest.raises(UpstreamShapeError, match="not a cursor"):
         ours.upstream.fetch_refs(KEY, "elsewhere:1")
 
 
@@ -246,7 +246,7 @@ def test_who_we_are() -> None:
     assert connected(paged(), credential="t").upstream.fetch_current_user() is None
     assert not connected(paged()).upstream.fetch_current_user()
     for body in (PERMISSION, b""):
-        with pytest.raises(CredentialsRefused, match="for nobody"):
+        with pytest.raises(CredentialsRefused, match="us as anonymous"):
             connected(answer(body, 401), credential="t").upstream.fetch_current_user()
 
 
@@ -425,5 +425,5 @@ def test_a_token_of_a_project_is_judged_by_the_project(seen: httpx.Response, is_
     if is_somebody:
         assert ours.upstream.fetch_current_user() is None
     else:
-        with pytest.raises(CredentialsRefused, match="for nobody"):
+        with pytest.raises(CredentialsRefused, match="us as anonymous"):
             ours.upstream.fetch_current_user()

@@ -278,7 +278,7 @@ def test_nothing_is_sent_to_a_strange_address() -> None:
     ):
         with pytest.raises(UpstreamShapeError, match="nothing is sent"):
             http_of(ours).get(url)
-    with pytest.raises(UpstreamShapeError, match="no address"):
+    with pytest.raises(UpstreamShapeError, match="not an address"):
         http_of(ours).get("https://api.bitbucket.org:notaport/")
     assert not ours.server.asked
 
@@ -286,7 +286,7 @@ def test_nothing_is_sent_to_a_strange_address() -> None:
 @pytest.mark.parametrize("url", ["http://host:port/2.0", "http://host:99999999/2.0", "http://[host/2.0"])
 def test_an_address_that_is_none_is_the_operators(url: str) -> None:
     """It is said when connecting, not as a traceback of the first request."""
-    with pytest.raises(ConfigError, match="no web address"):
+    with pytest.raises(ConfigError, match="not a web address"):
         faked(OK, url=url)
 
 

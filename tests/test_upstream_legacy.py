@@ -113,7 +113,7 @@ def test_refs_are_objects_by_name() -> None:
     assert [(ref.kind, ref.name) for ref in tags.rows] == [("tag", "0.9"), ("tag", "tip")]
     assert tags.next is None
     assert ours.server.urls == [f"{HOST}/1.0/repositories/U/s/{kind}/" for kind in ("branches", "tags")]
-    with pytest.raises(UpstreamShapeError, match="no cursor"):
+    with pytest.raises(UpstreamShapeError, match="not a cursor"):
         ours.upstream.fetch_refs(KEY, "elsewhere")
 
 

@@ -96,7 +96,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
     with writable(tmp_path) as made:
         pass
     before = made.contents()
-    with pytest.raises(UpstreamBusy, match=r"cannot connect.*creating jespern/idea was not asked"):
+    with pytest.raises(UpstreamBusy, match=r"cannot connect.*creating jespern/idea was not requested"):
         made.writes.create("jespern", IDEA, by="x")
     assert made.contents() == before
 

@@ -157,7 +157,7 @@ def main(arguments: list[str] | None = None) -> None:
         _say("interrupted; what was saved is kept")
         leave(Interrupted.exit_code)
     except BrokenPipeError:
-        _silence()  # nobody reads on: not an error
+        _silence()  # the reader has gone: not an error
         leave(0)
     except MirrorError as error:
         _say(str(error))

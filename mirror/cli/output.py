@@ -108,7 +108,7 @@ def print_summary(console: Console, summary: Summary) -> None:
     rows, refs = row_counts(counts)
     git = f" and {counts.git_requests:,} by git" if counts.git_requests else ""
     slept = f", {age_text(counts.slept_seconds)} of it waiting" if counts.slept_seconds >= 1 else ""
-    mark = {"complete": "complete", "incomplete": "finished, but not everything could be had"}
+    mark = {"complete": "complete", "incomplete": "finished, but some items are missing"}
     _say(console, f"{summary.upstream}: {mark.get(summary.state, summary.state)}")
     _say(console, f"  repositories  {rows}")
     _say(console, f"  refs          {refs}")
@@ -214,7 +214,7 @@ def print_status(console: Console, statuses: Sequence[UpstreamStatus], now: date
 
 
 def _print_details(console: Console, status: UpstreamStatus, now: datetime) -> None:
-    """Print what does not fit the table, wrapped at 80 columns or the terminal's width."""
+    """Print what does not fit into the table, wrapped at 80 columns or the terminal's width."""
     width = min(WIDTH, console.width)
     for text in _details(status, now):
         for line in textwrap.wrap(f"{status.name}: {text}", width, subsequent_indent="  "):
@@ -226,8 +226,8 @@ def _print_details(console: Console, status: UpstreamStatus, now: datetime) -> N
 def _ages(status: UpstreamStatus) -> Iterator[str]:
     if status.clock_ahead is not None:
         yield (
-            f"the clock was ahead once: moments up to {status.clock_ahead} count as never,"
-            " and the next sync puts them right"
+            f"the clock was ahead once: times up to {status.clock_ahead} are ignored,"
+            " and the next sync corrects them"
         )
     if status.listed_seconds:
         middle, most, worst = (age_text(status.listed_seconds[each]) for each in ("0.5", "0.95", "1"))

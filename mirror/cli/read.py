@@ -106,8 +106,8 @@ def search(
 ) -> None:
     """Find repositories by part of their name, offline.
 
-    QUERY is part of a name, in any case; OWNER/PART finds it among the repositories of OWNER or, if nobody is
-    called so, of owners whose name begins with it.
+    QUERY is part of a name, in any case; OWNER/PART finds it among the repositories of OWNER or, if there
+    is no such owner, of owners whose name begins with it.
 
     \b
     Examples:
@@ -136,7 +136,7 @@ def search(
         click.echo(msgspec.json.encode({**msgspec.structs.asdict(found), "repositories": listed}))
         return
     if found.count == 0:
-        out().print(f"No repository matches {escape(repr(query))}" if query else "No repository is like that")
+        out().print(f"No repository matches {escape(repr(query))}" if query else "No repository matches")
         return
     how = f", corrected to {', '.join(found.corrected)}" if found.fuzzy else ""
     shown = len(found.repositories)

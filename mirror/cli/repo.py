@@ -36,7 +36,7 @@ _SETTINGS = (
     click.option(
         "--fork-policy",
         type=click.Choice(FORK_POLICIES),
-        help="Who may fork it: anybody, only in private, or nobody.",
+        help="Who may fork it: anyone, only privately, or no one.",
     ),
 )
 
@@ -116,7 +116,7 @@ def update(
     _parts(name)
     wanted = RepositorySettings(name=title, **settings)
     if not wanted.given():
-        raise ConfigError("nothing to change: name a setting, as --description TEXT; see --help")
+        raise ConfigError("nothing to change: give a setting, such as --description TEXT; see --help")
     with _writing(ctx) as (config, writes):
         made = writes.update(name, wanted, by=BY, upstream=upstream)
         _tell(config, "updated", made, as_json=as_json)

@@ -1,4 +1,4 @@
-"""`mirror serve`, `mirror schedule`, `mirror run`: the parts that stay."""
+"""`mirror serve`, `mirror schedule`, `mirror run`: the commands that run until they are stopped."""
 
 import os
 import sys
@@ -33,7 +33,7 @@ from mirror.store.lock import server_mark
 from mirror.write import PassThrough
 
 LONGEST_END = 2.2
-"""Seconds after a signal: three are promised."""
+"""Seconds from a signal to the end of the process; the documentation promises three."""
 
 host_option = click.option(
     "--host",
@@ -142,7 +142,7 @@ def application(config: Config) -> Datasette:
 
 
 def arrange(datasette: Datasette, config: Config) -> None:
-    """Tell a server what of a configuration may change while it runs: webhooks, limits, patience, logs.
+    """Tell a server what of a configuration may change while it runs: webhooks, limits, thresholds, logs.
 
     Raises ConfigError before anything is changed.
     """
@@ -171,7 +171,7 @@ def log_as(config: Config) -> None:
 
 @contextmanager
 def watching(config: Config) -> Iterator[Reporter]:
-    """Log what a run does, and show its progress to whoever sits before a terminal."""
+    """Log what a run does, and show its progress on a terminal, if there is one."""
     if config.log.format == "json" or not sys.stderr.isatty():
         yield Logged()
         return
@@ -182,7 +182,7 @@ def watching(config: Config) -> Iterator[Reporter]:
 def end_soon_after(stop: threading.Event) -> None:
     """End the process within `LONGEST_END` seconds of `stop`, whatever its threads are doing then.
 
-    A query that SQLite cannot be stopped in, or an answer that does not come, would hold up the end.
+    Otherwise a query that SQLite cannot interrupt, or a missing answer, would delay the end.
     """
 
     def watch() -> None:
@@ -196,7 +196,7 @@ def end_soon_after(stop: threading.Event) -> None:
 
 
 def leave_now_unless(idle: bool) -> None:
-    """End the process although work is under way that did not end in time; what it has saved is whole."""
+    """End the process although some work did not end in time; what it has saved is consistent."""
     if idle:
         return
     sys.stdout.flush()
@@ -210,7 +210,7 @@ def announce(address: str) -> None:
 
 
 def with_address(config: Config, host: str | None, port: int | None, public: bool) -> Config:
-    """Let the command line outweigh the configuration's address."""
+    """Override the configured address by that of the command line."""
     address = {
         "host": "0.0.0.0" if public else host or config.serve.host,  # noqa: S104 - asked for by --public
         "port": config.serve.port if port is None else port,

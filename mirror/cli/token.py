@@ -30,7 +30,7 @@ def token() -> None:
     "--scope", default="read", show_default=True, help="What it allows: read, write, or read,write."
 )
 @click.option(
-    "--expires", metavar="DURATION", help="How long it is valid, like 30d or 12h. Default: for ever."
+    "--expires", metavar="DURATION", help="How long it is valid, like 30d or 12h. Default: forever."
 )
 @click.option(
     "--user",
@@ -106,7 +106,7 @@ def _until(expires: str) -> datetime:
     except ValueError as error:
         raise ConfigError(f"--expires: {error}") from None
     if not seconds:
-        raise ConfigError(f"--expires: a token that lives {expires} is of no use")
+        raise ConfigError(f"--expires: a token must be valid for longer than {expires}")
     return utc_now() + timedelta(seconds=seconds)
 
 

@@ -77,7 +77,7 @@ def _checked(mirror: Path, target: Path) -> Path:
     with explained(target):
         head = _head(real)
     if head and not _is_copy(head):
-        raise ConfigError(f"{target}: exists, and is no copy of a mirror; give another name, or remove it")
+        raise ConfigError(f"{target}: exists, and is not a copy of a mirror; give another name, or remove it")
     return real
 
 

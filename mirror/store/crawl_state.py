@@ -182,7 +182,7 @@ class LastCheck(msgspec.Struct):
 class Hint(msgspec.Struct, frozen=True, kw_only=True):
     """A mirrored repository that may have changed, to be asked for: its `row` too, or its refs alone.
 
-    `at` is when the hint came. It holds no name: whoever may read `cursors` must not learn what a webhook
+    `at` is when the hint came. It holds no name: a reader of `cursors` must not learn what a webhook
     said of hidden repositories.
     """
 

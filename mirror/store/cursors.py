@@ -125,7 +125,7 @@ class Cursors:
             yield name, _decoded(value, WorkspaceState) or WorkspaceState()
 
     def drop_refs(self, repository_ids: Iterable[int] | None = None) -> None:
-        """Let listings of refs begin anew: of these repositories, or (None) of all."""
+        """Let listings of refs start over: of these repositories, or (None) of all."""
         if repository_ids is None:
             self._connection.execute(
                 "DELETE FROM cursors WHERE upstream_id = ? AND stream >= ? AND stream < ?",
@@ -154,7 +154,7 @@ class Cursors:
     def mend_moments(self, now: str) -> None:
         """Correct moments ahead of now, which a wrong clock wrote.
 
-        A listing of refs begins anew. Workspace states are judged when they are read
+        A listing of refs starts over. Workspace states are judged when they are read
         (`mirror.sync.listing_state.as_of`).
         """
         ahead = [
@@ -192,7 +192,7 @@ class Hints:
         self._connection, self._upstream_id = connection, upstream_id
 
     def add(self, hint: Hint) -> None:
-        """Add a hint at a repository; one that is there already keeps its wish for the row."""
+        """Add a hint at a repository; an existing one that wants the row still wants it."""
         cursor = self._of(hint.uuid)
         old = cursor.read()
         row = hint.row or (old is not None and old.row)

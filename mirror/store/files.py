@@ -164,7 +164,7 @@ def _refuse_strangers(connection: sqlite3.Connection, path: Path) -> None:
     """Raise StoreError for another program's database and for a file newer than this program."""
     version = schema_version(connection)
     if version is None:
-        raise StoreError(f"{path}: a database, but no mirror; give another path as `database`")
+        raise StoreError(f"{path}: a database, but not a mirror; give another path as `database`")
     if version > schema.VERSION:
         raise StoreError(
             f"{path}: written by a newer version (schema {version}, this program knows {schema.VERSION}); "
@@ -270,8 +270,8 @@ def is_damaged(path: Path) -> bool:
 DAMAGED = "the file is damaged: restore a copy, or move it away and `mirror sync` fills a new one"
 
 _REMEDIES = (
-    ("disk is full", "the disk is full; what was saved is whole, free some space and run it again"),
-    ("disk i/o error", "the disk could not be written or read; what was saved is whole if the disk is"),
+    ("disk is full", "the disk is full; saved data is intact; free some space and run it again"),
+    ("disk i/o error", "the disk could not be read or written; saved data is intact if the disk is"),
     ("readonly", "the file or its folder is read-only"),
     ("unable to open", "cannot be opened; is it, or its folder, read-only or another user's?"),
     ("locked", f"another process has been writing for {BUSY_SECONDS} s; try again when it is done"),

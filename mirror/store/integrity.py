@@ -19,7 +19,7 @@ class Complaint(NamedTuple):
 
 
 def check_file(path: Path, *, repair: bool) -> list[Complaint]:
-    """Return what is wrong with a mirror; with `repair`, build a broken search index anew.
+    """Return what is wrong with a mirror; with `repair`, rebuild a broken search index.
 
     Raises StoreError for a file that cannot be opened at all, StoreLocked where another process syncs while
     the index is to be built.

@@ -64,7 +64,7 @@ def is_syncing(path: Path) -> bool | None:
 
 
 def _is_held(path: Path, lock: int) -> bool | None:
-    """Tell whether somebody holds a lock file so that `lock` cannot be had."""
+    """Tell whether a process holds a lock file in a way that excludes `lock`."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

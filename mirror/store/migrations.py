@@ -385,7 +385,7 @@ def m008_webhook_deliveries(db: Database) -> None:
 
 @migrations()
 def m009_search_lists_of_fixed_width(db: Database) -> None:
-    """The ids of the best take four bytes each. The next sync builds anew what was written before."""
+    """The ids of the best take four bytes each. The next sync rebuilds what was written before."""
     for table in ("common", "rare", "crowds", "pending"):
         db.execute(f"DELETE FROM search_{table}")
     db.execute("UPDATE search_state SET up_to = 0")
@@ -410,7 +410,7 @@ def m011_pending_in_full(db: Database) -> None:
 
     `was_text` and `text` are what the index believes and what is; `text` is NULL until it is noted. The three
     that follow sort as `mirror.search.names.popularity` does. The first versions of the index had other
-    tables: they are dropped, and the next sync builds the index anew.
+    tables: they are dropped, and the next sync rebuilds the index.
     """
     if "texts" not in db["search_pending"].columns_dict:
         _drop_search_tables(db)

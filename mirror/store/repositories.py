@@ -77,9 +77,9 @@ def save_repositories(
 
     A repository is known by its uuid, so one that is renamed, or moved to another owner, stays one row.
     With `with_refs`, the refs of new and updated ones are stale, and are listed from their first page: a
-    listing that had begun is of before the update. On a `first_listing` new rows record no change, because
-    they existed before the mirror did. A page that was asked for before a repository was written through this
-    mirror does not undo that write.
+    listing that began before the update is out of date. On a `first_listing` new rows record no change,
+    because they existed before the mirror did. A page that was asked for before a repository was written
+    through this mirror does not undo that write.
 
     A page may be out of date. Where one of a listing that began at `listed_since` contradicts what was read
     since, the repository counts as private, and a hint has it asked for by itself.

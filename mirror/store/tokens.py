@@ -89,7 +89,7 @@ def revoke(store: Store, name: str) -> None:
             {"name": name},
         ).fetchone()
         if living is None:
-            raise NotFound(f"no living token is called {name!r}; `mirror token list` shows them")
+            raise NotFound(f"no valid token is called {name!r}; `mirror token list` shows them")
         connection.execute(
             "UPDATE api_tokens SET revoked_at = ? WHERE id = ?", (to_text(utc_now()), living[0])
         )
@@ -131,7 +131,7 @@ def read_scope(text: str) -> TokenScope:
     """Read a scope as people write it; raises ConfigError."""
     parts = {part.strip() for part in text.split(",") if part.strip()}
     if not parts or parts - {"read", "write"}:
-        raise ConfigError(f"{text!r} is no scope; it is read, write, or read,write")
+        raise ConfigError(f"{text!r} is not a scope; it is read, write, or read,write")
     return "write" if "write" in parts else "read"
 
 
@@ -209,7 +209,7 @@ class _TokenUser(NamedTuple):
 
 
 def _user_id(store: Store, user: str | None) -> int | None:
-    """Find the mirrored user, by name or by uuid, whose a token is to be.
+    """Find the mirrored user, by name or by uuid, that a token is to act for.
 
     Raises NotFound, and ConfigError for a name that several have.
     """

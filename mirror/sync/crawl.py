@@ -1,4 +1,4 @@
-"""The main loop of a sync: from an upstream into the store, from wherever the last run stopped."""
+"""The main loop of a sync: from an upstream into the store, resuming where the last run stopped."""
 
 from collections.abc import Iterable
 

@@ -84,7 +84,7 @@ def drop_listed(run: Run, hinted: dict[str, str], workspaces: Iterable[str], *, 
 
 
 def refs_anew(run: Run, row_id: int, key: RepositoryKey) -> Step:
-    """Ask for refs from their first page: a listing of them that had begun is of before the push."""
+    """Ask for refs from their first page: a listing that began before the push is out of date."""
     with run.store.transaction() as connection, run.cursors() as cursors:
         cursors.refs(row_id).drop()
         let_be_read(connection, row_id)

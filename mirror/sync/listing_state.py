@@ -29,7 +29,7 @@ from mirror.times import from_text, to_text
 from mirror.upstream.protocol import Page
 
 STALE_LINK = timedelta(days=1)
-"""A listing whose last page is older than this begins anew: its link may have expired."""
+"""A listing whose last page is older than this starts over: its link may have expired."""
 
 PASSES = 3
 """How often a listing is read at most, until rows that came and went meanwhile make no difference."""

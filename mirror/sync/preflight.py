@@ -18,7 +18,7 @@ LIST_OF_WORKSPACES = "the list of workspaces"
 
 
 def check_caller(run: Run, *, since: str | None = None) -> None:
-    """Check that the credential still belongs to somebody, before anything is concluded from what it sees.
+    """Check that the credential is still valid, before anything is concluded from what it sees.
 
     With `since`, an answer from before that moment is not enough. Raises CredentialsRefused. Without this
     check a dead token would go unnoticed: Bitbucket answers it as it answers anonymous requests.
@@ -95,7 +95,7 @@ def formerly_listed(run: Run, names: Iterable[str]) -> list[str]:
 
 
 def forget_links(run: Run) -> None:
-    """Begin every listing anew: its links lead to an address that is no longer configured."""
+    """Start every listing over: its links lead to an address that is no longer configured."""
     with run.store.transaction() as connection:
         for name in formerly_listed(run, ()):
             state = msgspec.structs.replace(run.state(name), listing=None, members=None, swept_at=None)

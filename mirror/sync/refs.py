@@ -1,4 +1,4 @@
-"""Listing branches and tags: of every repository that is new, was updated, or has not been asked for long."""
+"""Listing branches and tags: of new and updated repositories, and of those not asked for lately."""
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -18,7 +18,7 @@ from mirror.times import to_text
 from mirror.upstream.protocol import Page
 
 UNTOLD = timedelta(days=1)
-"""After this, refs are asked for anew where nothing tells of a push."""
+"""After this, refs are asked for again where nothing reports a push."""
 _CHUNK = 500
 _STALE = """
     FROM repositories AS r

@@ -140,7 +140,7 @@ class Run:
         return to_text(self.now())
 
     def mend_moments(self, *, thoroughly: bool) -> None:
-        """Let moments that a wrong clock wrote ahead of now count as never.
+        """Correct moments ahead of now, which a wrong clock wrote; they count as never.
 
         Without a sign of such a clock, all rows are searched only if `thoroughly`.
         """
@@ -148,7 +148,7 @@ class Run:
         with self.store.transaction() as connection:
             latest = latest_ahead(connection, self.upstream_id, now)
             if latest is not None:
-                self.note(f"the clock was ahead once: moments up to {latest} count as never")
+                self.note(f"the clock was ahead once: times up to {latest} are ignored")
             if latest is not None or thoroughly:
                 count_as_never(connection, self.upstream_id, now)
 

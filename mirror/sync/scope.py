@@ -53,7 +53,7 @@ HINTS = Scope(due=(), refs=False, new_refs=True, kind="marked")
 GOOD_FOR = timedelta(hours=1)
 TIMES = 4
 LONGEST = timedelta(days=1)
-"""After this, a round whose listings were not finished begins anew."""
+"""After this, a round whose listings were not finished starts over."""
 
 
 def resume_round(run: Run) -> None:

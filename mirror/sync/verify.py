@@ -44,7 +44,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_fault(self) -> bool:
-        """Whether somebody should do something about it."""
+        """Whether the operator should act on it."""
         return self.verdict in ("wrong", "missing upstream")
 
 

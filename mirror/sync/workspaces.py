@@ -365,7 +365,7 @@ class ListingStep(_WorkspaceStep):
         self.run.progress.listed(self.workspace, pages_left=left)
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Begin anew where a link is refused; else record that the listing stopped here."""
+        """Start over where a link is refused; else record that the listing stopped here."""
         listing = self.listing
         refused = isinstance(error, UpstreamRefused) and error.status in (400, 404)
         if refused and listing.next is not None and listing.passes < listing_state.PASSES:

@@ -46,13 +46,13 @@ class Api1:
         self._http = http
 
     def fetch_current_user(self) -> Owner | None:
-        """Ask for the credential's user; an anonymous caller is nobody without asking."""
+        """Ask for the credential's user; without a credential nothing is asked."""
         if self.anonymous:
             return None
         try:
             found, _ = self._http.get_json("user/", UserAnswer)
         except CredentialsRefused as error:
-            raise CredentialsRefused(f"the upstream takes us for nobody: {error}") from None
+            raise CredentialsRefused(f"the upstream treats us as anonymous: {error}") from None
         except UpstreamRefused as error:
             if error.status in (403, 404):
                 return None
@@ -98,7 +98,7 @@ class Api1:
         """Ask for all branches, and then for all tags: an object each, without pages."""
         kind = cursor or "branches"
         if kind not in _REFS:
-            raise UpstreamShapeError(f"{cursor!r} is no cursor of a listing of refs")
+            raise UpstreamShapeError(f"{cursor!r} is not a cursor of a listing of refs")
         found, answer = self._http.get_json(f"{_path(key)}/{kind}/", dict[str, msgspec.Raw])
         rows, bad = _REFS[kind].decode(decode.with_name(name, raw) for name, raw in found.items())
         onward = "tags" if kind == "branches" else None

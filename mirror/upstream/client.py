@@ -123,7 +123,7 @@ class Http:
         try:
             self._origins = {origin_of(httpx.URL(address)) for address in (self.url, *origins)}
         except httpx.InvalidURL as error:
-            raise ConfigError(f"url {url!r} is no web address: {error}") from None
+            raise ConfigError(f"url {url!r} is not a web address: {error}") from None
         self._origins |= {("https", host, None) for scheme, host, port in self._origins if port is None}
         if credential.form == "oauth":
             self._origins.add(origin_of(httpx.URL(token_address(self.url))))
@@ -332,7 +332,7 @@ class Http:
         try:
             request = self._client.build_request(call.method, call.url, headers=headers, content=call.content)
         except (httpx.InvalidURL, ValueError):
-            raise UpstreamShapeError(f"{shown(call.url)!r} is no address") from None
+            raise UpstreamShapeError(f"{shown(call.url)!r} is not an address") from None
         if request.url.userinfo or origin_of(request.url) not in self._origins:
             raise UpstreamShapeError(
                 f"{shown_url(call.url)} is not an address of {shown_url(self.url)}: nothing is sent there"

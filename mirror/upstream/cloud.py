@@ -82,7 +82,7 @@ class Cloud:
         self._tell = teller(http.url, anonymous=self.anonymous)
 
     def fetch_current_user(self) -> Owner | None:
-        """Ask ``/user``; an anonymous caller is nobody without asking.
+        """Ask ``/user``; without a credential nothing is asked.
 
         401 means that the upstream takes the credential for anonymous, so that private repositories would
         look deleted; 403 that it is known but belongs to no person, or may not read accounts.
@@ -92,7 +92,7 @@ class Cloud:
         try:
             account, _ = self._http.get_json("user", decode.AccountJson)
         except CredentialsRefused as error:
-            raise CredentialsRefused(f"the upstream takes us for nobody: {error}") from None
+            raise CredentialsRefused(f"the upstream treats us as anonymous: {error}") from None
         except UpstreamRefused as error:
             if error.status == 403:
                 return None
@@ -100,7 +100,7 @@ class Cloud:
         return decode.to_account(account)
 
     def fetch_workspaces(self, cursor: str | None) -> Page[Owner]:
-        """Ask for the workspaces of the credential's user: the only listing of them that is left."""
+        """Ask for the workspaces of the credential's user: no other listing of them remains."""
         try:
             return self._page(cursor or f"user/workspaces?pagelen={PAGE_LENGTH}", _TO_WORKSPACE)
         except UpstreamRefused as error:
@@ -152,7 +152,7 @@ class Cloud:
         return self.fetch_repository(RepositoryKey(uuid="", full_name=full_name))
 
     def fetch_refs(self, key: RepositoryKey, cursor: str | None) -> Page[Ref]:
-        """Ask for branches and tags in one listing, which costs half of two."""
+        """Ask for branches and tags in one listing, at half the requests of two."""
         if cursor:
             return self._page(cursor, _TO_REF)
         if self._git and key.scm != "hg":

@@ -1,6 +1,6 @@
 """API 2.0's JSON objects, decoded into the model: pure functions of one row each.
 
-Keys come and go with the years of Bitbucket, so every one of them may be missing; what is absent is None,
+Keys were added and removed over the years, so each of them may be missing; what is absent is None,
 and nothing is derived but where it is a definition (``full_name`` is ``owner/slug``).
 """
 
@@ -345,7 +345,7 @@ def _identity(uuid: str | None) -> str | None:
         return None
     canonical = canonical_uuid(uuid)
     if canonical is None:
-        raise UpstreamShapeError(f"{uuid[:40]!r} ({len(uuid):,} characters) is no uuid")
+        raise UpstreamShapeError(f"{uuid[:40]!r} ({len(uuid):,} characters) is not a uuid")
     return canonical
 
 

@@ -137,5 +137,5 @@ def _bucket(config: UpstreamConfig, credential: Credential) -> str:
         host = urlsplit(url).netloc
         urlsplit(url).port  # noqa: B018 - it raises where the port is not a number
     except ValueError as error:
-        raise ConfigError(f"upstream {config.name}: url {url!r} is no web address: {error}") from None
+        raise ConfigError(f"upstream {config.name}: url {url!r} is not a web address: {error}") from None
     return f"{credential.bucket}@{host}"

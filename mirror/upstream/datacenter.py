@@ -33,7 +33,7 @@ from mirror.upstream.urls import segment
 
 Row = TypeVar("Row")
 
-PAGE_LENGTH = 1000  # the server gives less if it likes to
+PAGE_LENGTH = 1000  # a server may allow less
 SHRINKS_BY = 10
 JUDGED_BY = 5
 """Most projects that are asked for to find out whether a credential is valid."""
@@ -51,7 +51,7 @@ _REFS_CURSOR = re.compile(r"(branches|tags):(\d{1,18})")
 
 
 class _Envelope(msgspec.Struct, frozen=True):
-    """The envelope of a page; its `size` is that of the page, so of no use."""
+    """The envelope of a page; its `size` is that of the page, so it is not used."""
 
     values: list[msgspec.Raw]
     isLastPage: bool | None = None  # noqa: N815 - as the server writes it
@@ -90,10 +90,10 @@ class DataCenter:
             try:
                 self._http.get("users?limit=1")
             except CredentialsRefused as error:
-                raise CredentialsRefused(f"the upstream takes us for nobody: {error}") from None
+                raise CredentialsRefused(f"the upstream treats us as anonymous: {error}") from None
             except UpstreamRefused as error:
                 if error.status == 401 and not self._sees_more_than_anonymous():
-                    raise CredentialsRefused(f"the upstream takes us for nobody: {error}") from None
+                    raise CredentialsRefused(f"the upstream treats us as anonymous: {error}") from None
         return None
 
     def fetch_workspaces(self, cursor: str | None) -> Page[Owner]:
@@ -145,7 +145,7 @@ class DataCenter:
         return msgspec.structs.replace(page, rows=tuple(map(as_private, page.rows)))
 
     def fetch_repository(self, key: RepositoryKey) -> Repository:
-        """Ask for one repository by its name, the only way.
+        """Ask for one repository by its name; there is no other way.
 
         Raises UpstreamRefused with 404 where that name belongs to another one by now.
         """
@@ -169,7 +169,7 @@ class DataCenter:
             return self._git.fetch_refs(key)
         found = _REFS_CURSOR.fullmatch(cursor or "branches:0")
         if found is None:
-            raise UpstreamShapeError(f"{cursor!r} is no cursor of a listing of refs")
+            raise UpstreamShapeError(f"{cursor!r} is not a cursor of a listing of refs")
         if found[1] == "tags":
             page = self._page(f"{_path_of(key.full_name)}/tags", found[2], _TO_TAG)
             return _with_next(page, f"tags:{page.next}" if page.next else None)
@@ -258,7 +258,7 @@ class DataCenter:
         )
 
     def _ask(self, path: str, more: str) -> tuple[_Envelope, Response]:
-        """Ask for a page; one that is too large or takes too long is asked for with fewer rows.
+        """Ask for a page; one that is too large or too slow is asked for with fewer rows.
 
         Later pages of the same listing are twice as long each, until one fails again.
         """

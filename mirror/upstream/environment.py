@@ -38,7 +38,7 @@ def proxy_of(scheme: str, host: str, port: int | None, proxies: Mapping[str, str
     except ValueError:
         usable = False
     if not usable:
-        raise ConfigError(f"{name}: what the environment holds is no address; {remedy}")
+        raise ConfigError(f"{name}: what the environment holds is not an address; {remedy}")
     if parts.scheme.startswith("socks"):
         raise ConfigError(f"{name}: SOCKS proxies ({parts.scheme}) are not supported; {remedy}")
     if parts.scheme not in _PORTS:

@@ -145,7 +145,7 @@ def _from_v0(line_of_first: bytes, others: Iterable[bytes]) -> Advertisement:
         if name == _NO_REFS:
             continue
         if not space or not name or b" " in name:
-            raise ValueError("a line that is no ref")
+            raise ValueError("a line that is not a ref")
         if each.startswith(b"shallow "):
             continue
         text = _text(name.removesuffix(b"^{}"))

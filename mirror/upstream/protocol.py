@@ -17,7 +17,7 @@ ListingOrder = Literal["created", "newest-update"]
 
 
 class BadRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A row that could not be read although its page could; `what` names it as well as possible."""
+    """A row that could not be read although its page could; `what` names it as precisely as possible."""
 
     what: str
     error: str
@@ -106,7 +106,7 @@ class Upstream(Protocol):
 
 
 class RowDecoder(Generic[Row]):
-    """Decodes the rows of a page; a bad row costs itself alone."""
+    """Decodes the rows of a page; a bad row does not affect the others."""
 
     def __init__(self, kind: type[Json], convert: Callable[[Json], Row]) -> None:
         """Take the struct of one JSON row, and the function that makes a value of the model of it."""
@@ -136,7 +136,7 @@ class RowDecoder(Generic[Row]):
 
 
 class _Names(msgspec.Struct, frozen=True):
-    """The keys that may name a row, however broken it is otherwise."""
+    """The keys that may name a row, even if the rest of it is broken."""
 
     full_name: object = None
     name: object = None

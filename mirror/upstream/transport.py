@@ -81,7 +81,7 @@ def _proxies(origins: Iterable[Origin], limits: httpx.Limits) -> dict[str, httpx
                     verify=_certificates_for(origins), proxy=proxy, limits=limits, trust_env=False
                 )
             except httpx.InvalidURL:
-                raise ConfigError(f"the proxy for {scheme} in the environment is no address") from None
+                raise ConfigError(f"the proxy for {scheme} in the environment is not an address") from None
     return found
 
 
@@ -116,7 +116,7 @@ class Deadline(threading.local):
             return timeout
         left = self.at - self._timer()
         if left <= 0:
-            raise httpcore.ReadTimeout("the answer takes too long altogether")
+            raise httpcore.ReadTimeout("the whole answer takes too long")
         return left if timeout is None else min(timeout, left)
 
 
@@ -124,7 +124,7 @@ class DeadlineBackend(httpcore.NetworkBackend):
     """Opens connections whose reads and writes keep the deadline of the thread that uses them.
 
     The time-outs of the HTTP library bound single reads alone: a server that sends a byte every few seconds
-    would hold a client for ever.
+    would hold a client forever.
     """
 
     def __init__(self, deadline: Deadline) -> None:

@@ -223,7 +223,7 @@ def do_once(what: str, do: Callable[[], T], find: Callable[[], T | None]) -> T:
     try:
         return do()
     except NotSent as error:
-        raise UpstreamBusy(f"{error}; {what} was not asked") from None
+        raise UpstreamBusy(f"{error}; {what} was not requested") from None
     except (UpstreamBusy, UpstreamShapeError) as error:
         if isinstance(error, UpstreamBusy) and error.status == 429:
             raise
@@ -234,8 +234,8 @@ def do_once(what: str, do: Callable[[], T], find: Callable[[], T | None]) -> T:
         raise
     except MirrorError as error:
         raise OutcomeUnknown(
-            f"{what} was asked and may have been done: {lost}. Looking it up failed as well: {error}."
-            " Look before you repeat it; the next sync shows what became of it"
+            f"{what} was requested and may have been done: {lost}. Looking it up failed as well: {error}."
+            " Check before you repeat it; the next sync shows what became of it"
         ) from None
     if found is None:
         raise _not_done(what, lost)
@@ -245,13 +245,13 @@ def do_once(what: str, do: Callable[[], T], find: Callable[[], T | None]) -> T:
 def _not_done(what: str, lost: UpstreamError) -> UpstreamError:
     if isinstance(lost, UpstreamBusy) and lost.status in SAID_NO:
         return UpstreamBusy(
-            f"{what} was not done: {lost}; it was looked up since",
+            f"{what} was not done: {lost}; looking it up confirmed that",
             status=lost.status,
             retry_after=lost.retry_after,
         )
     return OutcomeUnknown(
-        f"{what} was asked, and has not been done so far: {lost}. It was looked up once since; the upstream"
-        " may be at work still, so look before you repeat it"
+        f"{what} was requested, and has not been done so far: {lost}. It was looked up once; the upstream"
+        " may still be working on it, so check before you repeat it"
     )
 
 

@@ -127,7 +127,7 @@ def _writable(upstream: UpstreamConfig) -> UpstreamConfig:
     """Return the upstream; raises ConfigError for one without a credential, before anything is asked."""
     if upstream.credential is None:
         raise ConfigError(
-            f"upstream {upstream.name} has no credential, and nobody may write without one:"
+            f"upstream {upstream.name} has no credential, which every write needs:"
             f' set `credential = "env:NAME"` or "file:PATH" in its section'
         )
     return upstream
