@@ -340,7 +340,7 @@ def test_another_programs_database_and_a_newer_mirror_are_refused(
     connection.close()
     for command in (["sync"], ["search", "x"], ["serve"]):
         ran = folder.run(*command)
-        assert (ran.code, "no mirror" in ran.err) == (4, True)
+        assert (ran.code, "not a mirror" in ran.err) == (4, True)
     path.unlink()
     assert folder.run("sync").code == 0
     connection = sqlite3.connect(path)

@@ -96,7 +96,7 @@ def test_a_lost_answer_is_not_called_nothing(served: Served) -> None:
     status, said = served("POST", "repositories/", name="idea")
     assert status == 503
     assert "nothing was changed" not in str(said)
-    assert "look before you repeat it" in str(said)
+    assert "check before you repeat it" in str(said)
 
 
 def test_a_mirror_that_cannot_be_written_is_not_called_nothing(served: Served) -> None:
