@@ -61,7 +61,7 @@ def test_not_created_and_unheard(made: WriteHarness, fault: Fault) -> None:
     """The request is not repeated; the error says what is known, and so does the audit."""
     before = made.rows("SELECT * FROM repositories")
     made.sandbox.add_fault(at(fault, 1))
-    with pytest.raises(OutcomeUnknown, match=r"(?s)creating jespern/idea.*not been done so far.*check before"):
+    with pytest.raises(OutcomeUnknown, match=r"(?s)jespern/idea.*not been done so far.*check before"):
         made.writes.create("jespern", IDEA, by="x")
     assert made.asked() == 2
     assert sent(made) == 0
