@@ -18,6 +18,8 @@ ACME = owner("acme-Inc", display_name="Åcme Inc", kind="workspace")
 ANN = owner("ann", display_name="Ann Other", nickname="ann")
 NAMES = ("main", "Main-street", "feature/main", "domain", "zz", "AA")
 AUTHOR = "Ann <ann@example.com>"
+CLOUD = "https://api.example.com/2.0/repositories/acme-Inc/tool"
+"""Where Bitbucket Cloud's API has a repository."""
 
 
 class Mirror:
@@ -332,6 +334,30 @@ def test_refs_that_are_not_known_are_not_none(mirror: Mirror) -> None:
     assert (answer.status_code, "no default branch" in told(answer)) == (404, True)
 
 
+def test_refs_that_are_not_mirrored_are_at_the_upstream(tmp_path: Path) -> None:
+    """501 with its address, to which the switch leads: `branches` and `tags` are the same at a Cloud."""
+    filled = FixtureDb(tmp_path / "mirror.db")
+    filled.store.save_upstream("cloud", "cloud", "https://api.example.com/2.0", refs="none")
+    filled.repositories([repository("acme-Inc/tool", ACME)], first=True)
+    filled.store.close()
+    plain, leading = (client_of(filled.path, redirect_unmirrored=switch) for switch in (False, True))
+    for what, there, status in (
+        ("branches?limit=2", "/refs/branches?limit=2", 307),
+        ("tags", "/refs/tags", 307),
+        ("tags/v/1", "/refs/tags/v/1", 307),
+        ("default-branch", "", 501),
+    ):
+        path = f"/rest/api/1.0/projects/acme-inc/repos/tool/{what}"
+        answer = plain.get(path)
+        assert (answer.status_code, answer.headers["X-Mirror-Refs"]) == (501, "not mirrored")
+        assert told(answer) == f"This mirror holds no branches and tags; ask {CLOUD}{there}"
+        answer = leading.get(path)
+        assert (answer.status_code, answer.headers.get("Location", f"{CLOUD}{there}")) == (
+            status,
+            f"{CLOUD}{there}",
+        )
+
+
 def test_users_are_for_known_callers(mirror: Mirror) -> None:
     """Strangers are asked who they are; the others learn their own name."""
     for path in ("users", "users/ann", "users?filter=a"):
@@ -375,9 +401,6 @@ def test_who_the_server_is(mirror: Mirror) -> None:
     assert told["displayName"] == "Bitbucket"
     assert [int(part) for part in told["version"].split(".")] >= [8]
     assert int(told["buildNumber"]) > 8_000_000
-
-
-CLOUD = "https://api.example.com/2.0/repositories/acme-Inc/tool"
 
 
 @pytest.mark.parametrize(

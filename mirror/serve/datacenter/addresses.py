@@ -12,7 +12,7 @@ from mirror.queries.upstreams import Upstreams
 _ON_CLOUD = tuple(
     (re.compile(here), there)
     for here, there in (
-        (r"branches(/default)?", "refs/branches"),
+        (r"branches", "refs/branches"),
         (r"browse", "src"),
         (r"commits", "commits"),
         (r"commits/([^/]+)", r"commit/\1"),

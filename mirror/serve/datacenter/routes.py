@@ -17,7 +17,7 @@ from mirror.queries.project_keys import (
     project_details,
     projects_keyed,
 )
-from mirror.queries.refs import ref_named
+from mirror.queries.refs import TABLES, ref_named
 from mirror.queries.repositories import repositories_by_ids
 from mirror.queries.rows import AccountRow, RefRow, RepositoryRow
 from mirror.queries.sources import Source
@@ -56,11 +56,14 @@ _BY_NAME = "r.full_name COLLATE NOCASE, r.id"
 _MADE_AT = "coalesce(date, target_date)"
 
 
-def _with_refs(connection: sqlite3.Connection, asked: DataCenterRequest) -> RepositoryRow:
-    """Find the repository of the path; raises ApiError 503 or 501 if its refs were never read."""
+def _with_refs(connection: sqlite3.Connection, asked: DataCenterRequest, rest: str) -> RepositoryRow:
+    """Find the repository of the path; raises ApiError 503 or 501 if its refs were never read.
+
+    `rest` is what is asked for below it.
+    """
     owner, row = find_repository(connection, asked)
     addresses = asked.shapes.addresses
-    must_have_refs(row, addresses.below_repository(row.upstream_id, key_of(owner), row.slug, "branches"))
+    must_have_refs(asked, row, addresses.below_repository(row.upstream_id, key_of(owner), row.slug, rest))
     return row
 
 
@@ -178,7 +181,8 @@ def _shaped(
 
 def _refs(connection: sqlite3.Connection, asked: DataCenterRequest, kind: RefKind) -> Answer:
     """Answer with a page of refs, the newest first unless another order is asked for, as a real server."""
-    window, kept, row = window_of(asked), Filter(), _with_refs(connection, asked)
+    window, kept = window_of(asked), Filter()
+    row = _with_refs(connection, asked, TABLES[kind])
     text = asked.parameters.get("filterText", "")
     kept.containing("filterText", text, "name")
     orders = ["name"]
@@ -211,7 +215,8 @@ def tags(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
 
 def tag(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
     """GET projects/K/repos/S/tags/NAME."""
-    row, name = _with_refs(connection, asked), asked.names[2].removeprefix("refs/tags/")
+    name = asked.names[2].removeprefix("refs/tags/")
+    row = _with_refs(connection, asked, f"tags/{name}")
     found = ref_named(connection, "tag", row.id, name)
     if found is None:
         message = f"Tag {name} does not exist in repository {row.slug}."
@@ -221,7 +226,7 @@ def tag(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
 
 def default_branch(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
     """GET projects/K/repos/S/default-branch, or branches/default; 404 for an empty repository."""
-    row = _with_refs(connection, asked)
+    row = _with_refs(connection, asked, "default-branch")
     found = ref_named(connection, "branch", row.id, row.main_branch or "")
     if found is None:
         message = f'Repository "{asked.names[0]}/{row.slug}" has no default branch'

@@ -60,23 +60,26 @@ _ALONE = {
 _KEPT_BY_NOBODY = {"Cache-Control": "no-store"}
 
 
-def must_have_refs(row: RepositoryRow, resource: Resource) -> None:
+def must_have_refs(asked: DataCenterRequest, row: RepositoryRow, resource: Resource) -> None:
     """Raise ApiError 501 for a repository whose refs are not mirrored, 503 for one whose were never read."""
     if row.refs == REFS_NOT_MIRRORED:
-        detail = 'Its operator configured refs = "none" for this upstream.'
-        headers = {REFS_HEADER: REFS_NOT_MIRRORED}
-        raise NotMirrored("branches and tags", resource.address, detail=detail, headers=headers)
+        error = _not_mirrored("branches and tags", asked, resource)
+        error.headers[REFS_HEADER] = REFS_NOT_MIRRORED
+        raise error
     if row.refs != REFS_READ:
         raise refs_not_read(row.full_name)
 
 
-def _not_mirrored(asked: DataCenterRequest, rest: str, resource: Resource) -> ApiError:
+def _not_mirrored(what: str, asked: DataCenterRequest, resource: Resource) -> ApiError:
     """Return the error that names the upstream's address; only the very same may be redirected to."""
-    what = noun(rest.partition("/")[0], _NOUNS)
     if resource.is_same:
         return NotMirrored(what, f"{resource.address}{passed_on(asked.query)}")
     message = f"This mirror holds no {what}; ask {resource.address}"
     return ApiError(501, message, headers=_KEPT_BY_NOBODY)
+
+
+def _noun(rest: str) -> str:
+    return noun(rest.partition("/")[0], _NOUNS)
 
 
 def of_repository(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
@@ -84,21 +87,21 @@ def of_repository(connection: sqlite3.Connection, asked: DataCenterRequest) -> A
     owner, row = find_repository(connection, asked)
     rest = asked.names[2]
     resource = asked.shapes.addresses.below_repository(row.upstream_id, key_of(owner), row.slug, rest)
-    raise _not_mirrored(asked, rest, resource)
+    raise _not_mirrored(_noun(rest), asked, resource)
 
 
 def of_project(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
     """Refuse projects/K/..."""
     row, rest = find_projects(connection, asked)[0], asked.names[1]
     resource = asked.shapes.addresses.below_project(row.upstream_id, key_of(row), rest)
-    raise _not_mirrored(asked, rest, resource)
+    raise _not_mirrored(_noun(rest), asked, resource)
 
 
 def of_person(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
     """Refuse users/U/..."""
     row = find_person(connection, asked)
     page = asked.shapes.addresses.project_page(row.upstream_id, key_of(row))
-    raise _not_mirrored(asked, asked.names[1], Resource(page, is_same=False))
+    raise _not_mirrored(_noun(asked.names[1]), asked, Resource(page, is_same=False))
 
 
 def alone(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
