@@ -57,10 +57,18 @@ def part_of(path: Path) -> str:
     return (parts[1] if parts[0] == "mirror" else parts[0]).removesuffix(".py")
 
 
-def imports(path: Path) -> set[str]:
-    """Return the absolute names of all modules that a file imports, in functions too."""
-    tree = ast.parse(path.read_text("utf-8"))
+def imports(path: Path, source: str | None = None) -> set[str]:
+    """Return the absolute names of all modules that a file imports.
+
+    Imports in functions and under `TYPE_CHECKING` count, and so do those by `importlib.import_module` and
+    `__import__`; a name that is computed is `mirror.?`, which no part may import. `source` replaces the text
+    of the file.
+    """
+    tree = ast.parse(path.read_text("utf-8") if source is None else source)
     found = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    found |= {
+        _named_by(node) for node in ast.walk(tree) if isinstance(node, ast.Call) and _imports(node.func)
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             package = path.relative_to(ROOT).parts[:-1]
@@ -70,6 +78,20 @@ def imports(path: Path) -> set[str]:
             if module == "mirror":  # `from mirror import cli` names a part
                 found |= {f"mirror.{alias.name}" for alias in node.names if alias.name != "__version__"}
     return found
+
+
+def _imports(function: ast.expr) -> bool:
+    """Return whether a called function imports the module that its first argument names."""
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    return name in ("import_module", "__import__")
+
+
+def _named_by(call: ast.Call) -> str:
+    """Return the module that a dynamic import names, as far as its name is written out."""
+    name = call.args[0] if call.args else None
+    if isinstance(name, ast.JoinedStr):
+        name = name.values[0]
+    return str(name.value) if isinstance(name, ast.Constant) else "mirror.?"
 
 
 def refused(part: str, names: set[str]) -> set[str]:
@@ -136,6 +158,27 @@ def test_a_package_is_used_in_one_place(package: str, allowed: set[str]) -> None
     }
     assert users
     assert all(any(user.startswith(place) for place in allowed) for user in users)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import mirror.serve.auth",
+        "from mirror.serve.auth import recognise",
+        "from mirror import serve",
+        "from ..serve import auth",
+        "def lazily():\n    from mirror.serve import auth",
+        "if TYPE_CHECKING:\n    from mirror.serve.auth import Actor",
+        'importlib.import_module("mirror.serve.auth")',
+        'import_module("mirror.serve")',
+        '__import__("mirror.serve")',
+        "importlib.import_module(name)",
+    ],
+)
+def test_a_forbidden_import_is_found_in_any_form(statement: str) -> None:
+    """At the top, in a function, for types alone, or by name at run time."""
+    path = ROOT / "mirror" / "search" / "no_such_file.py"
+    assert refused("search", imports(path, statement))
 
 
 WRITERS = ("mirror/store/", "mirror/search/index/")
