@@ -44,7 +44,7 @@ def chores_of(config: Config) -> Iterator[Chore]:
 
 
 def is_overdue(chore: Chore, *, zone: str, now: datetime) -> bool:
-    """Tell whether a chore was due while no service ran; one that was never done waits for its moment."""
+    """Return whether a chore was due while no service ran; one that was never done waits for its moment."""
     last = chore.last_done()
     due = next_time(chore.schedule, zone=zone, after=last) if last is not None else None
     return due is not None and due <= now

@@ -116,7 +116,7 @@ class UpstreamWatch:
         period: float,
         limit: int | None,
     ) -> bool:
-        """Tell whether watch runs serve better than a whole sync that is due every `period` seconds.
+        """Return whether watch runs serve better than a whole sync that is due every `period` seconds.
 
         They do where the budget cannot list all workspaces that often, and each has been listed once. A
         whole sync is due in any case a day after the last one, which began at `last`.
@@ -189,7 +189,7 @@ class Watches:
         return self._read(lambda file: ask(file, now, self._limit(file, upstream))) or []
 
     def replaces(self, work: Work) -> bool:
-        """Tell whether watch runs serve better than a whole sync that is due."""
+        """Return whether watch runs serve better than a whole sync that is due."""
         return bool(self._read(lambda connection: self._replaces(connection, work)))
 
     def _replaces(self, connection: sqlite3.Connection, work: Work) -> bool:

@@ -94,7 +94,7 @@ def last_done(connection: sqlite3.Connection, work: Work, now: datetime) -> Last
 
 
 def is_missed(work: Work, last: LastRun, *, zone: str, now: datetime) -> bool:
-    """Tell whether work was due while no service ran, or was not completed.
+    """Return whether work was due while no service ran, or was not completed.
 
     A first sync is due at once. Other kinds of work are never missed before their first run, since the first
     sync lists everything.

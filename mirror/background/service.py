@@ -281,7 +281,7 @@ class Background:
                 self._do_or_wait(work, chosen)
 
     def _just_failed(self, work: Work) -> bool:
-        """Tell whether work failed a moment ago and must not be repeated yet."""
+        """Return whether work failed a moment ago and must not be repeated yet."""
         now = self._clock()
         return self._retry_at.get(work.id, now) > now
 

@@ -106,7 +106,7 @@ class Alerts:
             self._send("recovery", name, "the mirror is well again")
 
     def _failed_before(self, summary: Summary) -> bool:
-        """Tell whether the last run before this one had failed."""
+        """Return whether the last run before this one had failed."""
         try:
             with closing(open_reader(self._path)) as connection:
                 row = connection.execute(

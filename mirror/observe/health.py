@@ -172,7 +172,7 @@ def _spent_since(connection: sqlite3.Connection, upstream_id: int) -> datetime |
 
 
 def _advances(connection: sqlite3.Connection, upstream_id: int, since: datetime) -> bool:
-    """Tell whether a first load makes progress: a recent run has sent requests."""
+    """Return whether a first load makes progress: a recent run has sent requests."""
     row = connection.execute(
         """SELECT started_at FROM sync_runs WHERE upstream_id = ? AND (requests > 0 OR state = 'running')
            ORDER BY id DESC LIMIT 1""",

@@ -132,7 +132,7 @@ def log_run(summary: Summary) -> None:
 
 
 def _is_routine(summary: Summary) -> bool:
-    """Tell whether a run is a watch run that found nothing."""
+    """Return whether a run is a watch run that found nothing."""
     counts = summary.counts
     news = counts.repositories_new + counts.repositories_changed + counts.repositories_gone
     news += counts.refs_new + counts.refs_changed + counts.refs_gone
@@ -176,7 +176,7 @@ class EveryMinute:
         self._told = self._stopwatch()
 
     def is_over(self) -> bool:
-        """Tell whether it is over, and if so begin another one."""
+        """Return whether it is over, and if so begin another one."""
         if self._stopwatch() - self._told < MINUTE:
             return False
         self.begin()

@@ -1,1 +1,1 @@
-"""The reads behind the pages: bounded statements, each with what the visitor may see inside it."""
+"""All reads for people and programs. Each statement contains the condition on what the caller may see."""

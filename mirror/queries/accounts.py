@@ -1,4 +1,4 @@
-"""Accounts: users, teams and workspaces, who belongs to which, who follows what."""
+"""Accounts: users, teams and workspaces, their members and followers."""
 
 import json
 import sqlite3
@@ -11,7 +11,7 @@ from mirror.queries.visibility import IS_OWN_ID, is_known, may_see_members
 
 ACCOUNT_COLUMNS = ", ".join(f"u.{field}" for field in AccountRow.__struct_fields__)
 ANY_UPSTREAM = "upstream_id IN (SELECT id FROM upstreams)"
-"""Lets a uuid be found by its index, which begins with the upstream."""
+"""Lets SQLite find a uuid by its index, which begins with the upstream."""
 _IS_NAME = "u.username = :name COLLATE NOCASE"
 
 
@@ -33,9 +33,9 @@ def owners_named(connection: sqlite3.Connection, name: str) -> list[AccountRow]:
 
 
 def account_named(connection: sqlite3.Connection, caller: Caller, name: str) -> AccountRow | None:
-    """Find somebody by name, by uuid with its braces, or by account id; owners of namespaces first.
+    """Find an account by name, by uuid with its braces, or by account id; owners of namespaces first.
 
-    As upstream, an owner is told to everybody who names one. Mere members are told as `is_known` says.
+    As on the upstream, every caller may see an owner. Mere members are subject to `is_known`.
     """
     condition = _is_named(name)
     if _is_account_id(name):
@@ -44,12 +44,12 @@ def account_named(connection: sqlite3.Connection, caller: Caller, name: str) -> 
 
 
 def users_named(connection: sqlite3.Connection, caller: Caller, username: str) -> list[AccountRow]:
-    """Find the living rows of a username; owners of namespaces first, who are told to everybody."""
+    """Find the existing rows of a username; owners of namespaces, whom every caller may see, come first."""
     return _told(connection, caller, _IS_NAME, username)
 
 
 def _told(connection: sqlite3.Connection, caller: Caller, condition: str, name: str) -> list[AccountRow]:
-    """Read owners of namespaces, and others whom the caller may know."""
+    """Read owners of namespaces, and other accounts that the caller may know."""
     return _read(
         connection,
         f"""WHERE {condition} AND u.deleted_at IS NULL AND (u.is_owner OR {is_known(caller, "u")})
@@ -63,14 +63,14 @@ def _is_named(name: str) -> str:
 
 
 def _is_account_id(name: str) -> bool:
-    """Tell whether a name is Atlassian's: 24 hexadecimal digits, or a number, a colon and a uuid."""
+    """Return whether a name is Atlassian's: 24 hexadecimal digits, or a number, a colon and a uuid."""
     return ":" in name or (len(name) == 24 and all(letter in "0123456789abcdef" for letter in name))
 
 
 def known_account_named(connection: sqlite3.Connection, caller: Caller, username: str) -> AccountRow | None:
-    """Find a row of a name that the caller may know, a gone one too.
+    """Find an account of a name that the caller may know, also a deleted one.
 
-    Living rows come first, of those whoever owns the namespace.
+    Existing accounts come first, and among them the owner of the namespace.
     """
     found = _read(
         connection,
@@ -82,13 +82,13 @@ def known_account_named(connection: sqlite3.Connection, caller: Caller, username
 
 
 def known_account_by_id(connection: sqlite3.Connection, caller: Caller, row_id: int) -> AccountRow | None:
-    """Find somebody whom the caller may know, a gone one too, by the number of the row."""
+    """Find an account that the caller may know, also a deleted one, by the id of its row."""
     condition = f"WHERE u.id = :id AND {is_known(caller, 'u')}"
     return next(iter(_read(connection, condition, {"id": row_id, **caller.values})), None)
 
 
 def accounts_by_ids(connection: sqlite3.Connection, ids: Iterable[int]) -> dict[int, AccountRow]:
-    """Read some accounts by their rows: once for each state of the file, because most rows share a few."""
+    """Read accounts by the ids of their rows, from a cache: most repositories belong to few owners."""
     known = file_state(connection).accounts
     wanted = set(ids)
     missing = wanted.difference(known)
@@ -100,7 +100,7 @@ def accounts_by_ids(connection: sqlite3.Connection, ids: Iterable[int]) -> dict[
 
 
 def members_of(connection: sqlite3.Connection, caller: Caller, workspace_id: int) -> list[Membership] | None:
-    """List the members of a workspace for those who may see them; None for others."""
+    """List the members of a workspace; None if the caller may not see them."""
     if not may_see_members(connection, caller, workspace_id):
         return None
     return _memberships(
@@ -112,7 +112,7 @@ def members_of(connection: sqlite3.Connection, caller: Caller, workspace_id: int
 
 
 def workspaces_of(connection: sqlite3.Connection, caller: Caller, user_id: int) -> list[Membership]:
-    """List the workspaces that a user belongs to, of those whose members the caller may see."""
+    """List the workspaces of a user, as far as the caller may see their members."""
     found = _memberships(
         connection,
         """users u JOIN members m ON m.workspace_id = u.id WHERE m.user_id = :id AND u.id <> :id
@@ -139,9 +139,9 @@ def own_workspaces(connection: sqlite3.Connection, caller: Caller) -> dict[str, 
 
 
 def administered_namespaces(connection: sqlite3.Connection, caller: Caller) -> frozenset[str] | None:
-    """Name the namespaces, in lower case, that a caller owns or administers; None where all are open to them.
+    """Return the namespaces, in lower case, that a caller owns or administers; None means all.
 
-    A name that an owner of another upstream has too is left out, because a write goes by the name.
+    A name that also exists on another upstream is left out, because a write goes by the name.
     """
     if caller.sees_all:
         return None
@@ -159,7 +159,7 @@ def administered_namespaces(connection: sqlite3.Connection, caller: Caller) -> f
 
 
 def followers_of(connection: sqlite3.Connection, repository_id: int) -> list[AccountRow]:
-    """List who follows a repository, as far as the upstream told."""
+    """List who follows a repository, as far as the upstream reports it."""
     return _read(
         connection,
         """WHERE f.repository_id = :id AND u.username IS NOT NULL AND u.deleted_at IS NULL
@@ -170,6 +170,6 @@ def followers_of(connection: sqlite3.Connection, repository_id: int) -> list[Acc
 
 
 def has_followers(connection: sqlite3.Connection, repository_id: int) -> bool:
-    """Tell whether the upstream told anybody who follows a repository."""
+    """Return whether the upstream told anybody who follows a repository."""
     sql = "SELECT 1 FROM followers WHERE repository_id = :id LIMIT 1"
     return fetch_value(connection, sql, {"id": repository_id}) is not None

@@ -1,4 +1,4 @@
-"""Who asks, and what is open to them."""
+"""The caller: who sends a request, and what the caller may see."""
 
 import json
 from typing import Any
@@ -7,10 +7,13 @@ import msgspec
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Somebody who asks. `name` says who in messages; `username` is the mirrored user they speak as, if any.
+    """Who sends a request, and what the caller may see.
 
-    `sees_all` tells whether nothing is hidden from them. Otherwise they see the private repositories of the
-    rows `user_ids` of `users`, and of their workspaces: a person and their namespace can be two rows.
+    - `name` identifies the caller in messages.
+    - `username` is the mirrored user that the caller speaks for, if any.
+    - `user_ids` are the caller's rows of `users`: a person and the person's namespace can be two rows.
+    - `sees_all`: nothing is hidden from the caller. Otherwise the caller sees public repositories, and the
+      private ones of `user_ids` and of their workspaces.
     """
 
     name: str = "anonymous"
@@ -23,7 +26,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def known(self) -> bool:
-        """Tell whether a credential was accepted."""
+        """Return whether a credential was accepted."""
         return self.token_id is not None or bool(self.user_ids)
 
     @property
@@ -34,4 +37,4 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
 ANONYMOUS = Caller()
 OPERATOR = Caller(name="operator", sees_all=True)
-"""Whoever runs commands on the file itself."""
+"""The caller of commands on the file itself."""

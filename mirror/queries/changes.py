@@ -1,4 +1,4 @@
-"""What changed, as far as a caller may see it: filtered, the latest first, paged by the change's number."""
+"""Changes, as far as a caller may see them: filtered, latest first, paged by the id of the change."""
 
 import json
 import sqlite3
@@ -19,12 +19,12 @@ KINDS = {
     "branches": ("branch_created", "branch_moved", "branch_deleted"),
     "tags": ("tag_created", "tag_moved", "tag_deleted"),
 }  # fmt: skip
-"""All kinds of changes by what they are about; the name of a group stands for all of it."""
+"""All kinds of changes, in groups; the name of a group stands for all its kinds."""
 
 OF_OWNERS = frozenset({"owner_renamed"})
 """Kinds of changes that are about an owner; all others are about a repository."""
 EXPORTED = ("at", "kind", "upstream", "repository", "owner", "ref", "old", "new")
-"""What `mirror changes --json` tells of each change."""
+"""The keys of each change in `mirror changes --json`."""
 
 _EXPRESSIONS = {
     "repository": "r.full_name",
@@ -40,7 +40,7 @@ _SOURCE = """changes c LEFT JOIN repositories r ON r.id = c.repository_id
 
 
 class ChangeFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which changes are asked for; what is None or empty does not matter.
+    """Which changes to read. A field that is None or empty does not restrict them.
 
     `owner_ids` are rows of `users`. `since` and `until` are moments, the second one excluded; `before` is a
     change's number. `forks` tells `created` changes apart: of forks alone, or of others alone.
@@ -58,7 +58,7 @@ class ChangeFilter(msgspec.Struct, frozen=True, kw_only=True):
     before: int | None = None
 
     def conditions(self) -> list[str]:
-        """Say in SQL what is asked for; `+` keeps SQLite on the order of the numbers."""
+        """Return the conditions in SQL. The `+` makes SQLite use the order of the ids, not another index."""
         is_fork = f"r.parent_full_name IS {'NOT ' if self.forks else ''}NULL"
         each = {
             "c.kind IN (SELECT value FROM json_each(:kinds))": self.kinds,
@@ -98,7 +98,7 @@ class ChangesPage(msgspec.Struct, frozen=True):
 def latest_changes(
     connection: sqlite3.Connection, caller: Caller, wanted: ChangeFilter, *, limit: int, offset: int = 0
 ) -> ChangesPage:
-    """Read a page of changes, the latest first."""
+    """Read a page of changes, latest first."""
     found = fetch_as(
         ChangeRow,
         connection,
@@ -110,7 +110,7 @@ def latest_changes(
 
 
 def count_changes(connection: sqlite3.Connection, caller: Caller, wanted: ChangeFilter) -> int:
-    """Count all changes that are asked for."""
+    """Count all changes that match."""
     sql = f"SELECT count(*) FROM {_SOURCE} WHERE {_where(caller, wanted)}"
     return int(fetch_value(connection, sql, {**caller.values, **wanted.values()}))
 

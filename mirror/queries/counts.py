@@ -1,4 +1,4 @@
-"""How much there is, from indexes alone as far as that goes: no row is looked at, however many there are."""
+"""Counts of repositories, owners and refs, from indexes where possible, without reading rows."""
 
 import sqlite3
 from collections.abc import Callable
@@ -114,7 +114,7 @@ def _grouped(
 
 
 class Owners(msgspec.Struct, frozen=True):
-    """Whose repositories are counted: a condition on `r.owner_id`, empty for everybody's, and its values."""
+    """Whose repositories to count: a condition on `r.owner_id` (empty: all owners) and its values."""
 
     condition: str
     values: Values

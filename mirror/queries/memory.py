@@ -1,7 +1,7 @@
-"""What was read once and holds until the file changes: counts, and the few accounts that own everything.
+"""A cache that is valid until the file changes: counts, and the accounts that own repositories.
 
-SQLite tells a connection whether another one has written since (`PRAGMA data_version`), so nothing here is
-older than the file. Connections belong to threads, and each thread remembers for itself.
+`PRAGMA data_version` shows whether another connection has written, so nothing here is older than the file.
+Connections belong to threads, so each thread has a cache of its own.
 """
 
 import sqlite3
@@ -33,7 +33,7 @@ _memory = _Memory()
 
 
 def file_state(connection: sqlite3.Connection) -> FileState:
-    """Return what is remembered of the file as it is now; nothing, if it has changed or there is too much."""
+    """Return the cache for the present state of the file; an empty one if the file changed or it is full."""
     cursor = connection.cursor()
     cursor.row_factory = None
     (version,) = cursor.execute("PRAGMA data_version").fetchone()

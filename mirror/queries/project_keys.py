@@ -20,7 +20,7 @@ PERSONAL = "~"
 
 
 def is_personal(row: AccountRow) -> bool:
-    """Tell whether a namespace is a person's."""
+    """Return whether a namespace is a person's."""
     return row.kind == "user"
 
 

@@ -1,6 +1,6 @@
-"""Repositories as far as a caller may see them: single ones, lists, and what a page of ids stands for.
+"""Repositories, as far as a caller may see them: single ones, lists, and pages of ids.
 
-All are read by one statement, of which only the source, the condition and the order differ.
+One statement reads them all; only its source, condition and order differ.
 """
 
 import json
@@ -133,7 +133,7 @@ def repository_owned(
 def repositories_by_ids(
     connection: sqlite3.Connection, caller: Caller, ids: Sequence[int]
 ) -> list[RepositoryRow]:
-    """Read what ids stand for, in their order; whoever found them has checked that they are visible."""
+    """Read repositories by id, in the order of the ids, which must have been checked to be visible."""
     if not ids:
         return []
     found = read_repositories(
@@ -184,7 +184,7 @@ def followed_by(connection: sqlite3.Connection, caller: Caller) -> list[Reposito
 def namesakes(
     connection: sqlite3.Connection, caller: Caller, repository: RepositoryRow
 ) -> list[RepositoryRow]:
-    """List others of the same full name: of another upstream, or gone since."""
+    """List other repositories of the same full name: of another upstream, or deleted ones."""
     return read_repositories(
         connection,
         caller,
@@ -195,7 +195,7 @@ def namesakes(
 
 
 def recent_ids(connection: sqlite3.Connection, caller: Caller) -> list[int]:
-    """Find those updated last: a scan, since an index in this order would slow each first load by a third."""
+    """Find the last updated ones by a scan: an index would make each first load a third slower."""
     found = fetch(
         connection,
         f"""SELECT r.id FROM repositories r
@@ -207,7 +207,7 @@ def recent_ids(connection: sqlite3.Connection, caller: Caller) -> list[int]:
 
 
 def still_visible(connection: sqlite3.Connection, caller: Caller, ids: list[int]) -> list[RepositoryRow]:
-    """Read what ids stand for, without those that are gone or hidden since they were found."""
+    """Read repositories by id, except those that were deleted or hidden since the ids were found."""
     return read_repositories(
         connection,
         caller,

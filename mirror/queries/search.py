@@ -1,4 +1,4 @@
-"""Repositories found by part of their name, as far as a caller may see them."""
+"""The search by part of a name, as far as a caller may see the results."""
 
 import sqlite3
 from typing import Unpack

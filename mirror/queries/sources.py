@@ -1,4 +1,4 @@
-"""What can be listed page by page: tables and conditions, with what a caller may see inside them.
+"""What API listings read: tables and conditions, including what the caller may see.
 
 `mirror.serve.api2.paging` and `mirror.serve.datacenter.paging` add the caller's own conditions and order.
 """
@@ -31,7 +31,7 @@ WORKSPACE_PERMISSION = f"""CASE WHEN u.id {IS_OWN_ID} THEN 'owner' ELSE (SELECT 
 
 
 def has_all_roles(caller: Caller) -> bool:
-    """Tell whether a caller has every role: a token that speaks for no user is the whole mirror's."""
+    """Return whether a caller has every role: a token that speaks for no user is the whole mirror's."""
     return caller.sees_all and not caller.user_ids
 
 
@@ -214,7 +214,7 @@ def projects(caller: Caller, workspaces: Sequence[int]) -> Source:
 
 
 def watchers(repository: int) -> Source:
-    """List who follows a repository, as far as the upstream told."""
+    """List who follows a repository, as far as the upstream reports it."""
     return Source(
         columns=ACCOUNT_COLUMNS,
         table="followers f JOIN users u ON u.id = f.user_id",

@@ -1,4 +1,4 @@
-"""How the mirror stands: read from the file alone, for people, programs and pages."""
+"""The status of the mirror, read from the file, for commands, programs and pages."""
 
 import sqlite3
 from datetime import UTC, datetime, timedelta

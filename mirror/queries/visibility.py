@@ -1,7 +1,7 @@
-"""Who may see what: every rule about private repositories, as conditions that a statement can contain.
+"""Who may see what: all rules about private repositories, as SQL conditions.
 
 Conditions take the alias of a table and name the caller's own rows of `users` as `:ids`
-(`Caller.values`). No other module decides what somebody may see.
+(`Caller.values`). No other module decides what a caller may see.
 """
 
 import sqlite3
@@ -99,7 +99,8 @@ def visible_project(caller: Caller, alias: str) -> str:
 def is_known(caller: Caller, alias: str) -> str:
     """Return the condition under which a caller may know of an account.
 
-    It owns or follows something that they may see, is their own, or is in a workspace of theirs.
+    It owns or follows something that the caller may see, is the caller's own, or is in one of the caller's
+    workspaces.
     """
     if caller.sees_all:
         return "1"
@@ -116,7 +117,7 @@ def is_known(caller: Caller, alias: str) -> str:
 
 
 def is_unconfirmed(connection: sqlite3.Connection, caller: Caller) -> bool:
-    """Tell whether a caller is told nothing for now: the file was restored from a copy.
+    """Return whether a caller is told nothing for now: the file was restored from a copy.
 
     What was public when the copy was taken may be private since, until every upstream is listed in full.
     """
@@ -124,7 +125,7 @@ def is_unconfirmed(connection: sqlite3.Connection, caller: Caller) -> bool:
 
 
 def hides(connection: sqlite3.Connection, caller: Caller) -> bool:
-    """Tell whether the file holds anything of a repository, a gone one too, that a caller may not see."""
+    """Return whether the file holds anything of a repository, a gone one too, that a caller may not see."""
     if caller.sees_all:
         return False
     if not caller.user_ids:
@@ -141,7 +142,7 @@ def hides(connection: sqlite3.Connection, caller: Caller) -> bool:
 
 
 def holds_private(connection: sqlite3.Connection) -> bool:
-    """Tell whether the file holds anything that is not for everybody; tombstones count.
+    """Return whether the file holds anything that is not for everybody; tombstones count.
 
     A repository that was made public counts too: what changed in it before that is on record. So does a file
     that was restored from a copy, as `is_unconfirmed` says.

@@ -70,7 +70,7 @@ def repository_changes(
 
 
 def _became_known(old: Mapping[str, Any], new: Mapping[str, Any], column: str) -> bool:
-    """Tell whether a flag is off that was unknown: a new column would else make every row a change."""
+    """Return whether a flag is off that was unknown: a new column would else make every row a change."""
     return old[column] is None and new[column] is False
 
 

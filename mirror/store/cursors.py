@@ -33,7 +33,7 @@ class Cursor(Generic[T]):
         return _decoded(row[0], self._kind) if row else None
 
     def exists(self) -> bool:
-        """Tell whether there is a value, readable or not."""
+        """Return whether there is a value, readable or not."""
         found = self._connection.execute(
             "SELECT 1 FROM cursors WHERE upstream_id = ? AND stream = ?", self._row
         )
@@ -173,7 +173,7 @@ class Cursors:
 
 
 def awaits_listing(connection: sqlite3.Connection) -> bool:
-    """Tell whether a copy was restored, and an upstream has not been listed in full since."""
+    """Return whether a copy was restored, and an upstream has not been listed in full since."""
     found = connection.execute(
         "SELECT 1 FROM upstreams u JOIN cursors c ON c.upstream_id = u.id AND c.stream = ? LIMIT 1",
         (RESTORED,),
@@ -210,7 +210,7 @@ class Hints:
         return hints
 
     def any(self) -> bool:
-        """Tell whether there is a hint, at a repository or a workspace."""
+        """Return whether there is a hint, at a repository or a workspace."""
         return any(
             _rows(self._connection, self._upstream_id, prefix) for prefix in (REPOSITORY_HINT, WORKSPACE_HINT)
         )
@@ -238,7 +238,7 @@ class Hints:
         )
 
     def any_to_ask(self, now: str) -> bool:
-        """Tell whether a repository is hinted at, or a workspace that does not wait for its next try."""
+        """Return whether a repository is hinted at, or a workspace that does not wait for its next try."""
         found = self._connection.execute(
             """SELECT 1 FROM cursors WHERE upstream_id = :id AND stream >= :row AND stream < :row_end
                UNION ALL

@@ -109,7 +109,7 @@ class Failures:
         )
 
     def waits(self, kind: str, subject: str, now: str) -> bool:
-        """Tell whether something that failed is not to be asked for again yet."""
+        """Return whether something that failed is not to be asked for again yet."""
         found = self._connection.execute(
             """SELECT 1 FROM sync_failures
                WHERE upstream_id = ? AND kind = ? AND subject = ? AND next_try_at > ?""",

@@ -114,7 +114,7 @@ def reading_address(path: Path) -> str:
 
 
 def is_read_as_it_is(path: Path) -> bool:
-    """Tell whether a file is in WAL mode, without an index of its journal, in a folder that is read-only.
+    """Return whether a file is in WAL mode, without an index of its journal, in a folder that is read-only.
 
     Raises StoreError and OSError as `reading_address` does.
     """
@@ -257,7 +257,7 @@ def damage_explained(path: Path) -> Iterator[None]:
 
 
 def is_damaged(path: Path) -> bool:
-    """Tell whether SQLite finds a fault in a file."""
+    """Return whether SQLite finds a fault in a file."""
     try:
         with closing(sqlite3.connect(reading_address(path), uri=True, timeout=BUSY_SECONDS)) as connection:
             return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok")

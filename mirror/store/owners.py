@@ -88,7 +88,7 @@ def save_members(
 
 
 def has_unseen_members(connection: sqlite3.Connection, workspace_id: int, since: str) -> bool:
-    """Tell whether there are members whom a listing that began at a moment has not named so far."""
+    """Return whether there are members whom a listing that began at a moment has not named so far."""
     found = connection.execute(
         "SELECT 1 FROM members WHERE workspace_id = ? AND last_seen_at < ?", (workspace_id, since)
     )

@@ -119,7 +119,7 @@ def write_refs(connection: sqlite3.Connection, repository_id: int, refs: Iterabl
 
 
 def has_unnamed(connection: sqlite3.Connection, repository_id: int) -> bool:
-    """Tell whether a repository has refs that no page of the listing under way has named so far."""
+    """Return whether a repository has refs that no page of the listing under way has named so far."""
     return any(_unnamed(connection, kind, repository_id) for kind in TABLES)
 
 
@@ -159,7 +159,7 @@ def let_old_be_read(
 
 
 def has_refs(connection: sqlite3.Connection, repository_id: int) -> bool:
-    """Tell whether the mirror holds any branch or tag of a repository."""
+    """Return whether the mirror holds any branch or tag of a repository."""
     return any(
         connection.execute(f"SELECT 1 FROM {table} WHERE repository_id = ?", (repository_id,)).fetchone()
         for table in TABLES.values()

@@ -184,7 +184,7 @@ class _Known(NamedTuple):
 
 
 def _is_outdated(old: _Known, row: Repository, action: str) -> bool:
-    """Tell whether a row is older than what was just written: deleted for good, or changed since."""
+    """Return whether a row is older than what was just written: deleted for good, or changed since."""
     if action == "delete":
         return old.deleted_at is not None
     return old.updated_at is not None and row.updated_at is not None and row.updated_at < old.updated_at
@@ -238,7 +238,7 @@ def mark_gone(
 
 
 def is_named(identity: str) -> bool:
-    """Tell whether an identity is nothing but a name."""
+    """Return whether an identity is nothing but a name."""
     return identity.startswith(NAMED)
 
 

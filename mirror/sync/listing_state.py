@@ -176,7 +176,7 @@ def members_advanced(members: Members, page: Page[Member]) -> Members:
 
 
 def members_may_be_missed(members: Members, *, unseen: bool) -> bool:
-    """Tell whether a listing of members that is at its end should be read again.
+    """Return whether a listing of members that is at its end should be read again.
 
     A member who leaves pulls others onto a page that was read already: rows are missing, or known members
     are `unseen`. The second pass decides, since totals may count what is not listed.
@@ -232,7 +232,7 @@ def advanced(listing: ListingProgress, page: Page[Repository]) -> ListingProgres
 
 
 def reached_end(listing: ListingProgress, state: WorkspaceState, overlap: float) -> bool:
-    """Tell whether nothing is left to read: no next page, or the rest is older than cursor less overlap.
+    """Return whether nothing is left to read: no next page, or the rest is older than cursor less overlap.
 
     A listing that does not come in the order asked for is read to its last page.
     """
@@ -245,7 +245,7 @@ def reached_end(listing: ListingProgress, state: WorkspaceState, overlap: float)
 
 
 def may_have_missed(state: WorkspaceState, listing: ListingProgress, seen: int) -> bool:
-    """Tell whether a listing that is at its end should be read again from its first page.
+    """Return whether a listing that is at its end should be read again from its first page.
 
     `seen` is how many of the workspace's repositories have been seen since the listing began.
     """
@@ -253,7 +253,7 @@ def may_have_missed(state: WorkspaceState, listing: ListingProgress, seen: int) 
 
 
 def rows_left_the_listing(listing: ListingProgress) -> bool:
-    """Tell whether rows left while the pages were read, so that others may have slipped between two pages.
+    """Return whether rows left while the pages were read, so that others may have slipped between two pages.
 
     A row that leaves a page already read pulls the following ones forward, and the first row of the next page
     onto the one before. In the order of creation, the size must have grown by exactly the rows that were
@@ -279,7 +279,7 @@ def shortfall(listing: ListingProgress, seen: int) -> int:
 
 
 def ends_too_early(state: WorkspaceState, listing: ListingProgress, seen: int) -> bool:
-    """Tell whether a page without rows ended a listing that by its own total goes on for pages more.
+    """Return whether a page without rows ended a listing that by its own total goes on for pages more.
 
     A total that counts rows that cannot be seen is reached by as many pages as it takes, some of them short.
     """
@@ -291,7 +291,7 @@ def ends_too_early(state: WorkspaceState, listing: ListingProgress, seen: int) -
 
 
 def left_between_passes(listing: ListingProgress, seen: int) -> bool:
-    """Tell whether an earlier pass of a full listing named rows that the last one did not.
+    """Return whether an earlier pass of a full listing named rows that the last one did not.
 
     They are counted as seen, and may be gone since.
     """
@@ -314,7 +314,7 @@ def another_pass(listing: ListingProgress, seen: int) -> ListingProgress:
 def wants_sweep(
     state: WorkspaceState, listing: ListingProgress, alive: int, now: datetime, sweep_every: float
 ) -> bool:
-    """Tell whether the total of an incremental listing calls for a full one ahead of its time.
+    """Return whether the total of an incremental listing calls for a full one ahead of its time.
 
     `alive` is how many of the workspace's repositories the mirror holds, without those known to be absent. A
     large workspace gets such a sweep at most once in a seventh of `sweep_every` seconds.

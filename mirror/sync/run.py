@@ -316,16 +316,16 @@ class Run:
         self._heard, self._lost_connections = True, 0
 
     def waits(self, kind: str, subject: str) -> bool:
-        """Tell whether something that failed waits for its next try."""
+        """Return whether something that failed waits for its next try."""
         with self.store.reading() as connection:
             return Failures(connection, self.upstream_id).waits(kind, subject, self.now_text())
 
     def accepts(self, full_name: str) -> bool:
-        """Tell whether the operator accepts that a repository is refused."""
+        """Return whether the operator accepts that a repository is refused."""
         return full_name.lower() in {name.lower() for name in self.config.accept_missing}
 
     def is_due(self, kind: str, subject: str) -> bool:
-        """Tell whether something has failed and its next try is due."""
+        """Return whether something has failed and its next try is due."""
         return (kind, subject) in self._failed and not self.waits(kind, subject)
 
     def answered(self, kind: str, subject: str) -> None:
@@ -427,7 +427,7 @@ class Run:
             yield name, self.state(name)
 
     def has_state(self, workspace: str) -> bool:
-        """Tell whether a workspace has a state: it was listed, and no other name has taken it over."""
+        """Return whether a workspace has a state: it was listed, and no other name has taken it over."""
         with self.cursors() as cursors:
             return cursors.workspace(workspace).exists()
 
@@ -450,7 +450,7 @@ class Run:
         return owner_id
 
     def has_left(self, answer: Repository) -> bool:
-        """Tell whether a repository has gone to an owner whose workspace is not listed here.
+        """Return whether a repository has gone to an owner whose workspace is not listed here.
 
         By identity, since names change hands; a workspace that was never listed has nothing but its name.
         """

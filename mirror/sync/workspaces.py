@@ -375,7 +375,7 @@ class ListingStep(_WorkspaceStep):
         return super().failed(error)
 
     def _is_of_another(self, page: Page[Repository]) -> bool:
-        """Tell whether the newest updates are another owner's, though the mirror holds rows of this one."""
+        """Return whether the newest updates are another owner's, though the mirror holds rows of this one."""
         run, state = self.run, self.state
         others = {row.owner.uuid for row in page.rows}
         if self.listing.purpose == "full" or not others or state.owner_uuid in others:

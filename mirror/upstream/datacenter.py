@@ -204,7 +204,7 @@ class DataCenter:
             self._git.close()
 
     def _sees_more_than_anonymous(self) -> bool:
-        """Tell whether the server names us, or shows a project or a repository that is not public."""
+        """Return whether the server names us, or shows a project or a repository that is not public."""
         paths = [f"projects/{segment(key)}" for key in self._projects[:JUDGED_BY]]
         for path in (*paths, "repos?visibility=private&limit=1"):
             try:

@@ -186,7 +186,7 @@ def _removed(answer: Response, words: str) -> str:
 
 
 def _has_exception(answer: Response, exception: str) -> bool:
-    """Tell whether a Data Center's error is of an exception class."""
+    """Return whether a Data Center's error is of an exception class."""
     return re.search(rb'"exceptionName"\s*:\s*"[\w.]*\b' + exception.encode() + b'"', answer.body) is not None
 
 

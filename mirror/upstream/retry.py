@@ -66,5 +66,5 @@ def _error_of(state: tenacity.RetryCallState) -> UpstreamBusy:
 
 
 def _was_not_done(error: BaseException) -> bool:
-    """Tell whether a write was certainly not done, so that it may be retried."""
+    """Return whether a write was certainly not done, so that it may be retried."""
     return isinstance(error, NotSent) or (isinstance(error, UpstreamBusy) and error.status == 429)

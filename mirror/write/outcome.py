@@ -89,12 +89,12 @@ def find_deleted(upstream: Upstream, key: RepositoryKey) -> bool | None:
 
 
 def _is_unknown(upstream: Upstream, row: Repository, name: str) -> bool:
-    """Tell whether the upstream does not report a setting."""
+    """Return whether the upstream does not report a setting."""
     return name in upstream.never_tells or (name not in MAY_BE_EMPTY and getattr(row, name) is None)
 
 
 def _agrees(row: Repository, settings: RepositorySettings, unknown: Container[str]) -> bool:
-    """Tell whether a repository has the settings that were given, unknown ones aside."""
+    """Return whether a repository has the settings that were given, unknown ones aside."""
     return all(
         _plain(getattr(row, name)) == _plain(value)
         for name, value in settings.given().items()

@@ -141,7 +141,7 @@ class Shapes:
         return shaped
 
     def _is_plain(self, repository: RepositoryRow, row: RefRow) -> bool:
-        """Tell whether a tag is known to have no annotation."""
+        """Return whether a tag is known to have no annotation."""
         told = (
             row.target_date is not None and self._upstreams[repository.upstream_id].kind in _TELLS_ANNOTATIONS
         )
