@@ -140,7 +140,7 @@ def test_who_we_are_and_what_we_see() -> None:
     ]
     found = connected(answer(rows), credential="me:t").upstream.fetch_workspaces(None)
     assert ([row.username for row in found.rows], len(found.bad)) == (["b", "a"], 1)
-    with pytest.raises(CredentialsRefused, match="for nobody"):
+    with pytest.raises(CredentialsRefused, match="us as anonymous"):
         connected(answer("", 401), credential="me:t").upstream.fetch_current_user()
     with pytest.raises(UpstreamRefused, match="name in the configuration"):
         connected(answer("", 401)).upstream.fetch_workspaces(None)

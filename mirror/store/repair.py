@@ -46,7 +46,7 @@ def without_uuid(connection: sqlite3.Connection, upstream_id: int) -> list[tuple
             JOIN users o ON o.id = r.owner_id WHERE o.uuid GLOB '{{*' ORDER BY r.id""",
         (upstream_id,),
     )
-    return [(row[0], row[2]) for row in found if canonical_uuid(row[1]) is None]
+    return [(row_id, name) for row_id, uuid, name in found if canonical_uuid(uuid) is None]
 
 
 def _odd(
@@ -68,7 +68,7 @@ def _uuid_of(
             AND deleted_at IS NULL ORDER BY last_seen_at DESC""",
         (upstream_id, name),
     )
-    return next((row[0] for row in found if canonical_uuid(row[0]) == row[0]), None)
+    return next((uuid for (uuid,) in found if canonical_uuid(uuid) == uuid), None)
 
 
 def give_uuid(

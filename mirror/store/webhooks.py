@@ -80,10 +80,11 @@ def save_event(
             cursors.hints.add_workspace(workspace, at=at)
         return []
     cursors.hints.add(Hint(uuid=event.uuid, row=event.row, at=at))
-    if row[1] is None or row[1] >= at or not event.updates:
+    row_id, refs_synced_at = row
+    if refs_synced_at is None or refs_synced_at >= at or not event.updates:
         return []  # refs that were never listed in full must not seem to be
-    let_be_read(connection, row[0])
-    return [change for update in event.updates for change in _applied(connection, row[0], update)]
+    let_be_read(connection, row_id)
+    return [change for update in event.updates for change in _applied(connection, row_id, update)]
 
 
 def _applied(connection: sqlite3.Connection, repository_id: int, update: RefUpdate) -> list[Change]:
