@@ -33,11 +33,13 @@ _LOGIN = re.compile(r"^(https?://)[^/?#@]*@", re.IGNORECASE)
 class Told(msgspec.Struct, frozen=True, eq=False):
     """An object as it was told, with API and WEB in its addresses and no login in them.
 
-    `anonymous`: it was told to a crawl without credential, so everybody may know all of it.
+    `anonymous`: it was told to a crawl without credential, so everybody may know all of it. `api` is the one
+    that told it; of API 1.0 `value` holds no more than the keys that no column has.
     """
 
     value: Json
     anonymous: bool = False
+    api: str = "2.0"
 
     def __eq__(self, other: object) -> bool:
         """Two values of the model are equal whatever else was told of them."""
@@ -416,6 +418,10 @@ PUBLIC: Mapping[str, Scheme] = {
     ),
     "account": _ACCOUNT,
     "workspace": _WORKSPACE,
+    "repository-1.0": _keys(
+        "no_forks no_public_forks email_writers email_mailinglist read_only creator created_on last_updated"
+    ),
+    "ref-1.0": _keys("parents revision branch branches size", files=_keys("type file")),
 }
 """The keys, by the kind of the extra, that strangers may be told though an authenticated crawl read them.
 

@@ -9,11 +9,11 @@ from functools import lru_cache
 from mirror.queries.caller import Caller
 from mirror.queries.memory import file_state
 from mirror.queries.rows import fetch, fetch_value
-from mirror.told import PUBLIC, Json, public_part, unpacked
+from mirror.told import PUBLIC, Json, changed, public_part, unpacked
 
 log = logging.getLogger(__name__)
 
-_SCHEMES = {"branch": "ref", "tag": "ref"}
+_SCHEMES = {"branch": "ref", "tag": "ref", "branch-1.0": "ref-1.0", "tag-1.0": "ref-1.0"}
 
 
 def extras_of(
@@ -34,6 +34,22 @@ def extras_of(
 def extra_of(connection: sqlite3.Connection, caller: Caller, kind: str, row_id: int) -> Json | None:
     """Return the extra of one object; None where nothing but its columns was told."""
     return extras_of(connection, caller, kind, [row_id]).get(row_id)
+
+
+def told_by_api1(connection: sqlite3.Connection, caller: Caller, kind: str, row_id: int) -> dict[str, Json]:
+    """Return what API 1.0 told of the branches, the tags or the repository of a row, by name."""
+    if not holds_extras(connection):
+        return {}
+    found = fetch(
+        connection,
+        "SELECT name, anonymous, value FROM extras WHERE kind = :kind AND row_id = :id",
+        {"kind": f"{kind}-1.0", "id": row_id},
+    )
+    everything = caller.sees_all
+    return {
+        name: changed({}, _shown(f"{kind}-1.0", value, everything=everything or anonymous == 1), "", "")
+        for name, anonymous, value in found
+    }
 
 
 def ref_extras_of(

@@ -22,7 +22,9 @@ from mirror.told import (
     workspace_object,
 )
 
-ExtraKind = Literal["repository", "branch", "tag", "account", "workspace"]
+ExtraKind = Literal[
+    "repository", "branch", "tag", "account", "workspace", "repository-1.0", "branch-1.0", "tag-1.0"
+]
 
 LARGEST = 8_000
 """Bytes that an extra may have, compressed."""
@@ -47,7 +49,10 @@ def save_repository_extras(
     connection: sqlite3.Connection, rows: Mapping[int, Repository], owner_ids: Mapping[str, int]
 ) -> None:
     """Write the extras of a page of repositories, by the ids of their rows, and of those who own them."""
-    told = {row_id: row for row_id, row in rows.items() if row.told is not None}
+    old = [_as_told("repository-1.0", row_id, row.told) for row_id, row in rows.items()
+           if row.told is not None and row.told.api == "1.0"]  # fmt: skip
+    connection.executemany(_SAVE, old)
+    told = {row_id: row for row_id, row in rows.items() if row.told is not None and row.told.api == "2.0"}
     _drop(connection, "repository", [row_id for row_id in rows if row_id not in told])
     if not told:
         return
@@ -87,7 +92,15 @@ def save_ref_extras(connection: sqlite3.Connection, repository_id: int, refs: It
         ).fetchone()
     ):
         drop_ref_extras(connection, unread)
-    told = [ref for ref in refs if ref.told is not None]
+    old = [ref for ref in refs if ref.told is not None and ref.told.api == "1.0"]
+    connection.executemany(
+        _SAVE,
+        [
+            _as_told("branch-1.0" if ref.kind == "branch" else "tag-1.0", repository_id, ref.told, ref.name)
+            for ref in old
+        ],
+    )
+    told = [ref for ref in refs if ref.told is not None and ref.told.api == "2.0"]
     if not told:
         return
     names = ("uuid", "full_name", "name", "avatar_url")
@@ -113,7 +126,8 @@ def save_ref_extras(connection: sqlite3.Connection, repository_id: int, refs: It
 
 def drop_ref_extras(connection: sqlite3.Connection, refs: Sequence[tuple[str, int, str]]) -> None:
     """Drop the extras of refs, by kind, repository and name."""
-    connection.executemany("DELETE FROM extras WHERE kind = ? AND row_id = ? AND name = ?", refs)
+    both = [(f"{kind}{api}", row_id, name) for kind, row_id, name in refs for api in ("", "-1.0")]
+    connection.executemany("DELETE FROM extras WHERE kind = ? AND row_id = ? AND name = ?", both)
 
 
 def _drop(connection: sqlite3.Connection, kind: ExtraKind, ids: Sequence[int]) -> None:
@@ -140,6 +154,13 @@ def _extra(
     kept = packed(extra)
     if len(kept) > LARGEST:
         kept = packed(public_part(extra, PUBLIC["ref" if kind in ("branch", "tag") else kind]))
+    return _Extra(kind, row_id, name, int(anonymous), kept if len(kept) <= LARGEST else packed({}))
+
+
+def _as_told(kind: ExtraKind, row_id: int, told: Told | None, name: str = "") -> _Extra:
+    """Return the row of what API 1.0 told, as it is."""
+    anonymous = told is not None and told.anonymous
+    kept = packed(difference(_value(told), {}))
     return _Extra(kind, row_id, name, int(anonymous), kept if len(kept) <= LARGEST else packed({}))
 
 

@@ -4,6 +4,7 @@ It lists everything of a user in one answer, without pages. It has no identities
 repository looks like a deleted and a new one.
 """
 
+from functools import partial
 from urllib.parse import urlencode
 
 import msgspec
@@ -44,6 +45,7 @@ class Api1:
         self.name = name
         self.anonymous = http.credential.form == "anonymous"
         self._http = http
+        self._keep = partial(decode.with_told, anonymous=self.anonymous)
 
     def fetch_current_user(self) -> Owner | None:
         """Ask for the credential's user; without a credential nothing is asked."""
@@ -86,13 +88,13 @@ class Api1:
         found, answer = self._http.get_json(f"users/{segment(workspace)}/", UserAnswer)
         owner = decode.to_user(found.user)
         rows = RowDecoder(decode.RepositoryJson, lambda row: decode.to_repository(row, owner))
-        good, bad = rows.decode(found.repositories)
+        good, bad = rows.decode(found.repositories, self._keep)
         return Page(rows=good, next=None, size=len(found.repositories), date=answer.date, bad=bad)
 
     def fetch_repository(self, key: RepositoryKey) -> Repository:
         """Ask for one repository by its name."""
-        row, _ = self._http.get_json(f"{_path(key)}/", decode.RepositoryJson)
-        return decode.to_repository(row, None)
+        row, answer = self._http.get_json(f"{_path(key)}/", decode.RepositoryJson)
+        return self._keep(decode.to_repository(row, None), answer.body)
 
     def fetch_refs(self, key: RepositoryKey, cursor: str | None) -> Page[Ref]:
         """Ask for all branches, and then for all tags: an object each, without pages."""
@@ -100,7 +102,9 @@ class Api1:
         if kind not in _REFS:
             raise UpstreamShapeError(f"{cursor!r} is not a cursor of a listing of refs")
         found, answer = self._http.get_json(f"{_path(key)}/{kind}/", dict[str, msgspec.Raw])
-        rows, bad = _REFS[kind].decode(decode.with_name(name, raw) for name, raw in found.items())
+        rows, bad = _REFS[kind].decode(
+            (decode.with_name(name, raw) for name, raw in found.items()), self._keep
+        )
         onward = "tags" if kind == "branches" else None
         return Page(rows=rows, next=onward, size=None, date=answer.date, bad=bad)
 

@@ -4,12 +4,16 @@ Times without `utc` in their key are Amsterdam's, without offset; they are not r
 """
 
 import re
+from typing import Any, TypeVar
 
 import msgspec
 
 from mirror.errors import UpstreamShapeError
 from mirror.model import NAMED, Owner, Ref, RefKind, Repository
+from mirror.told import Told
 from mirror.upstream.cloud_decode import count, moment
+
+Row = TypeVar("Row")
 
 _MAIL = re.compile(r"\s*<[^<>]*>\s*$")
 _URI = re.compile(r"(?:/api)?/1\.0/repositories/([^/]+)/([^/]+)/?")
@@ -72,6 +76,35 @@ class NamedChangesetJson(msgspec.Struct, frozen=True):
 def with_name(name: str, raw: msgspec.Raw) -> msgspec.Raw:
     """Make one JSON row of a key and its value."""
     return msgspec.Raw(b'{"name":%s,"changeset":%s}' % (msgspec.json.encode(name), bytes(raw)))
+
+
+_NAMES = """
+    node raw_node author raw_author timestamp utctimestamp message name slug owner scm is_private description
+    website language main_branch fork_of mq_of is_fork is_mq followers_count forks_count has_issues has_wiki
+    logo utc_created_on utc_last_updated resource_uri state
+"""
+_IN_COLUMNS = frozenset(_NAMES.split())
+"""Keys that columns have, or that name another repository, which may be private."""
+
+
+def with_told(row: Row, raw: bytes, *, anonymous: bool) -> Row:
+    """Return a row with the keys of its object that no column has."""
+    try:
+        value = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return row
+    is_ref = isinstance(row, Ref)
+    value = value.get("changeset") if is_ref else value
+    if not isinstance(value, dict) or not isinstance(row, Ref | Repository):
+        return row
+    left_out = _IN_COLUMNS if is_ref else _IN_COLUMNS | {"size", *_whole_seconds(value)}
+    kept = {key: inner for key, inner in value.items() if key not in left_out}
+    return msgspec.structs.replace(row, told=Told(kept, anonymous, "1.0"))
+
+
+def _whole_seconds(value: dict[str, Any]) -> list[str]:
+    """Name the local dates that tell no more than the columns: only later answers have milliseconds."""
+    return [key for key in ("created_on", "last_updated") if "." not in str(value.get(key))]
 
 
 def to_user(row: UserJson) -> Owner:

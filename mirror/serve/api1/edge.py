@@ -18,12 +18,14 @@ from datasette.utils.asgi import Request
 
 from mirror.queries.accounts import users_named
 from mirror.queries.caller import Caller
+from mirror.queries.extras import extras_of
 from mirror.queries.forks import parents_of
 from mirror.queries.repositories import repository_named
 from mirror.queries.rows import AccountRow, RepositoryRow
 from mirror.serve.api1 import shapes
 from mirror.serve.api_edge import Names, Parameters
 from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest, not_found, unauthorized
+from mirror.told import changed
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -98,7 +100,9 @@ def repository_answer(
 ) -> Answer:
     """Answer with one repository."""
     parent = parents_of(connection, caller, [row]).get(row.parent_id or 0)
-    return Answer(body=shapes.repository(row, parent, state=state), synced_at=row.last_seen_at)
+    extra = extras_of(connection, caller, "repository-1.0", [row.id]).get(row.id, {})
+    body = changed(shapes.repository(row, parent, state=state), extra, "", "")
+    return Answer(body=body, synced_at=row.last_seen_at)
 
 
 def render(answer: Answer, parameters: Parameters) -> tuple[bytes, str]:

@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from mirror.model import RefKind
 from mirror.queries import accounts
 from mirror.queries import repositories as reads
 from mirror.queries.changes import ChangeFilter, count_changes, latest_changes
+from mirror.queries.extras import extras_of, told_by_api1
 from mirror.queries.forks import forks_of, parents_of
 from mirror.queries.refs import KINDS, refs_by_name
 from mirror.queries.rows import AccountRow, RepositoryRow
@@ -37,6 +39,7 @@ from mirror.serve.exchange import (
     oldest,
 )
 from mirror.serve.unmirrored import must_have_refs, not_mirrored
+from mirror.told import changed
 
 Reader = Callable[[sqlite3.Connection, ApiRequest], Answer]
 
@@ -56,7 +59,11 @@ def _with_refs(connection: sqlite3.Connection, asked: ApiRequest) -> RepositoryR
 
 def _shaped(connection: sqlite3.Connection, asked: ApiRequest, rows: Sequence[RepositoryRow]) -> list[Json]:
     """Shape repositories, each with its parent inside."""
-    return shapes.repositories(rows, parents_of(connection, asked.caller, rows))
+    shaped = shapes.repositories(rows, parents_of(connection, asked.caller, rows))
+    extras = extras_of(connection, asked.caller, "repository-1.0", [row.id for row in rows])
+    if not extras:
+        return shaped
+    return [changed(one, extras.get(row.id, {}), "", "") for one, row in zip(shaped, rows, strict=True)]
 
 
 def _seen(rows: Sequence[RepositoryRow]) -> str | None:
@@ -166,14 +173,23 @@ def repository(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
 def tags(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S/tags: changesets by name."""
     row = _with_refs(connection, asked)
-    return Answer(body=shapes.tags(refs_by_name(connection, "tag", row.id)), synced_at=row.refs_synced_at)
+    body = shapes.tags(refs_by_name(connection, "tag", row.id))
+    return Answer(body=_told(connection, asked, "tag", row, body), synced_at=row.refs_synced_at)
 
 
 def branches(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S/branches: changesets by name."""
     row = _with_refs(connection, asked)
     body = shapes.branches(refs_by_name(connection, "branch", row.id))
-    return Answer(body=body, synced_at=row.refs_synced_at)
+    return Answer(body=_told(connection, asked, "branch", row, body), synced_at=row.refs_synced_at)
+
+
+def _told(
+    connection: sqlite3.Connection, asked: ApiRequest, kind: RefKind, row: RepositoryRow, body: Json
+) -> Json:
+    """Add what a server of API 1.0 told of each ref beside its columns: hg's revision, files, parents."""
+    told = told_by_api1(connection, asked.caller, kind, row.id)
+    return {name: {**shaped, **told.get(name, {})} for name, shaped in body.items()} if told else body
 
 
 def branches_tags(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
