@@ -15,7 +15,7 @@ install: .venv/installed ## prepare .venv, with .venv/bin/mirror
 
 dev: .venv/installed-dev ## prepare .venv for development
 
-test: check ## ruff, mypy strict, pytest
+test: check .venv/installed-clients ## ruff, mypy strict, pytest
 	.venv/bin/python -m pytest -n auto
 
 check: .venv/installed-dev ## ruff, mypy strict, and no name that nothing uses
@@ -33,6 +33,8 @@ lock: ## pin the newest versions that pyproject.toml allows, with hashes (needs 
 	    --upgrade --extra build pyproject.toml -o requirements.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \
 	    --upgrade --extra build --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \
+	    --upgrade --overrides tests/clients.overrides tests/clients.in -o requirements-clients.lock
 
 docs: .venv/installed ## write docs/configuration.md from the descriptions of the settings
 	.venv/bin/python -c 'from mirror.cli.init import documentation; print(documentation(), end="")' > docs/configuration.md
@@ -61,4 +63,11 @@ clean: ## remove .venv and what the tools left; data/ stays
 
 .venv/installed-dev: .venv/installed requirements-dev.lock
 	@.venv/bin/python -m pip --disable-pip-version-check install -q --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# Programs that the tests run. Two of them call their package by a name that another has, so they are apart.
+.venv/installed-clients: .venv/installed requirements-clients.lock
+	@rm -rf .venv/clients
+	@.venv/bin/python -m pip --disable-pip-version-check install -q --no-deps --no-compile --no-warn-script-location \
+	    --require-hashes -r requirements-clients.lock --target .venv/clients
 	@touch $@
