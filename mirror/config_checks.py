@@ -6,15 +6,17 @@ Also tells which of the files that it names are open to other users of the machi
 import logging
 import re
 import stat
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from mirror.settings import Setting, settings_of
+from mirror.settings import Setting, settings_of, toml_text
+from mirror.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from mirror.config import Config, UpstreamConfig
@@ -132,12 +134,66 @@ def explained(message: str, text: str, where: str, root: type[msgspec.Struct]) -
     line = _line_of(text, path, key)
     spot = f"{where}, line {line}" if line else where
     if unknown:
-        known = ", ".join(sorted(_known(path, root)))
-        return f"{spot}: unknown setting {key!r}; known here: {known}"
+        known = sorted(_known(path, root))
+        near = did_you_mean(key, known)
+        return f"{spot}: unknown setting {key!r}{near or ';'} known here: {', '.join(known)}"
     if complaint.startswith("Object missing required field"):
         return f"{spot}: {complaint.replace('Object missing required field', 'this section needs')}"
     setting = _known(path.rpartition(".")[0], root).get(key)
+    value = _value_at(text, path)
+    if setting and complaint.startswith("Invalid enum value"):
+        return f"{spot}: {key}: {_not_allowed(setting, value)}"
+    if setting and (meant := _meant(setting, value)) is not None:
+        return f"{spot}: {key}: {complaint}; did you mean {meant}?"
     return f"{spot}: {key}: {complaint}{_hint(setting) if setting and ';' not in complaint else ''}"
+
+
+def _not_allowed(setting: Setting, value: Any) -> str:
+    """Refuse a value that is none of those allowed, with the nearest of them."""
+    allowed = setting.kind.removeprefix("list of: ").split(" | ")
+    near = did_you_mean(str(value), allowed) or ";"
+    return f"{value!r} is not allowed{near} allowed: {', '.join(allowed)}"
+
+
+_SECRETS = frozenset({"credential", "webhook_secret", "ping", "url"})
+"""Settings whose value is not repeated: it may be a secret by mistake."""
+
+
+def _meant(setting: Setting, value: Any) -> str | None:
+    """Return a setting as it was probably meant: a list without brackets, a number in quotes or without."""
+    if setting.name in _SECRETS:
+        return None
+    if isinstance(value, dict):
+        return f"[[{setting.name}]]" if setting.is_repeated and setting.struct else None
+    meant: Any = None
+    kind = setting.kind
+    if kind.startswith("list of: ") and isinstance(value, str) and value:
+        meant = [value]
+    elif kind == "true or false" and str(value).lower() in _BOOLEANS:
+        meant = _BOOLEANS[str(value).lower()]
+    elif kind.startswith(("whole number", "number")) and isinstance(value, str) and value.isdecimal():
+        meant = int(value)
+    elif kind == "duration" and re.fullmatch(r"\d{1,9}", str(value)):
+        meant = f"{value}s"
+    elif kind == "text" and isinstance(value, int | float) and not isinstance(value, bool):
+        meant = str(value)
+    return None if meant is None else f"{setting.name} = {toml_text(meant)}"
+
+
+_BOOLEANS = {"true": True, "yes": True, "on": True, "1": True} | {
+    "false": False, "no": False, "off": False, "0": False
+}  # fmt: skip
+
+
+def _value_at(text: str, path: str) -> Any:
+    """Return the value at a path of a text that is TOML; None where there is none."""
+    value: Any = tomllib.loads(text)
+    for name, number in re.findall(r"(\w+)|\[(\d+)\]", path.removeprefix("$")):
+        try:
+            value = value[name] if name else value[int(number)]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return value
 
 
 def _hint(setting: Setting) -> str:

@@ -22,6 +22,7 @@ from mirror.store.files import damage_explained
 from mirror.store.ledger import RequestLedger
 from mirror.store.lock import sync_lock
 from mirror.store.runs import add_answers, merge_watch_runs
+from mirror.suggestions import did_you_mean
 from mirror.sync.crawl import Run, sync_upstream
 from mirror.sync.plan import Plan, plan_upstream
 from mirror.sync.scope import EVERYTHING, Scope
@@ -75,7 +76,8 @@ def chosen(config: Config, names: Sequence[str]) -> list[UpstreamConfig]:
     known = {upstream.name: upstream for upstream in config.upstreams}
     for name in names:
         if name not in known:
-            raise ConfigError(f"unknown upstream {name!r} (configured: {', '.join(known)})")
+            near = did_you_mean(name, known)
+            raise ConfigError(f"unknown upstream {name!r} (configured: {', '.join(known)}){near}")
     return [known[name] for name in names] if names else list(config.upstreams)
 
 

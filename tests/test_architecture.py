@@ -18,6 +18,7 @@ GROUND = frozenset(
         "decoding",
         "model",
         "settings",
+        "suggestions",
         "times",
         "told",
     )
@@ -38,8 +39,9 @@ MAY_IMPORT = {
     "sandbox": GROUND,
     "operations": GROUND | {"report", "sandbox", "store", "sync", "upstream", "write"},
     "background": GROUND | {"observe", "operations", "queries", "report", "store", "sync"},
+    "check": GROUND | {"background", "store", "upstream"},
     "cli": GROUND
-    | {"background", "observe", "operations", "queries", "report", "sandbox"}
+    | {"background", "check", "observe", "operations", "queries", "report", "sandbox"}
     | {"search", "serve", "store", "sync", "upstream", "write"},
     "__init__": frozenset[str](),
     "__main__": frozenset({"cli"}),

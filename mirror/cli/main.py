@@ -19,9 +19,11 @@ from rich.segment import Segment
 from mirror import __version__
 from mirror.config import DEFAULT_FILE, Config, read_config
 from mirror.errors import ConfigError, Interrupted, MirrorError, StoreError
+from mirror.suggestions import did_you_mean
 
 FILES = {
     "init": "init",
+    "check": "check",
     "sync": "sync",
     "status": "sync",
     "verify": "sync",
@@ -41,7 +43,17 @@ FILES = {
 
 
 class WholeSummaries(click.Group):
-    """A group whose `--help` shows the first sentence of each command uncut."""
+    """A group whose `--help` shows whole first sentences, and that knows what a typing error meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; an unknown one is refused with the nearest of those that exist."""
+        name = args[0]
+        known = self.list_commands(ctx)
+        if name not in known and not name.startswith("-"):
+            ctx.fail(f"no such command {name!r}{did_you_mean(name, known)} (there are: {', '.join(known)})")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands."""

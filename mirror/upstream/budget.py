@@ -84,7 +84,8 @@ class Waiting(NamedTuple):
 class Budget:
     """What one run may spend, and what it has spent.
 
-    `requests`, `git_requests` and `retries` count what was sent; `answers` counts answers by status.
+    `requests`, `git_requests` and `retries` count what was sent; `answers` counts answers by
+    status, `heard` are the headers of the last one.
 
     :param bucket: names the account in the ledger; `git_bucket` names that of git requests.
     :param wait: sleeps and tells the user why.
@@ -117,6 +118,7 @@ class Budget:
         self.git_requests = 0
         self.retries = 0
         self.answers = Counter[int]()
+        self.heard: Mapping[str, str] = {}
         self._ledger = ledger
         self._clock = clock
         self._timer = timer or (lambda: clock().timestamp())
@@ -224,6 +226,7 @@ class Budget:
         """Learn from an answer: a reported limit, and from a 429 that the whole bucket is held."""
         with self._counts:
             self.answers[status] += 1
+            self.heard = headers
         if "x-ratelimit-limit" in headers and headers.get("x-ratelimit-interval-seconds", "3600") == "3600":
             self._learn(kind, headers["x-ratelimit-limit"])
         if status == 429:
