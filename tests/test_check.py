@@ -202,7 +202,7 @@ def test_a_command_that_is_nearly_right_is_corrected(folder: Folder) -> None:
     for words, said in (
         (["serch", "x"], "did you mean 'search'? (there are: init, check, "),
         (["repo", "crate"], "did you mean 'create'?"),
-        (["zzzzzz"], "no such command 'zzzzzz' (there are: "),
+        (["zzzzzz"], "No such command 'zzzzzz' (there are: "),
         (["sync", "sandbx"], "did you mean 'sandbox'?"),
     ):
         done = folder.run(*words)

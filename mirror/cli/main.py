@@ -52,7 +52,7 @@ class WholeSummaries(click.Group):
         name = args[0]
         known = self.list_commands(ctx)
         if name not in known and not name.startswith("-"):
-            ctx.fail(f"no such command {name!r}{did_you_mean(name, known)} (there are: {', '.join(known)})")
+            ctx.fail(f"No such command {name!r}{did_you_mean(name, known)} (there are: {', '.join(known)})")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
