@@ -227,6 +227,38 @@ def test_an_upstream_s_refusal_is_passed_on(world: World) -> None:
     assert answer.json() == {"type": "error", "error": {"message": str(world.writer.error)}}
 
 
+def test_a_refusal_is_in_the_upstream_s_own_words(world: World) -> None:
+    """Once, with what it says of each field, and without its address, in both APIs."""
+    world.writer.error = UpstreamRefused(
+        "https://api.bitbucket.org/2.0/repositories/a/b: 400: Bad request; name: Too long.",
+        status=400,
+        words="Bad request",
+        fields={"name": "Too long."},
+    )
+    answer = world("POST", "repositories/jespern/new", json={})
+    error = {"message": "Bad request", "fields": {"name": ["Too long."]}}
+    assert (answer.status_code, answer.json()) == (400, {"type": "error", "error": error})
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"project": {"key": "K"}}, "project"),
+        ({"colour": "red", "description": "x"}, "colour"),
+        ({"scm": "git"}, "scm"),
+        ({"mainbranch": {"name": "x"}}, "mainbranch"),
+    ],
+)
+def test_settings_that_are_not_passed_on_are_refused_by_name(world: World, body: Any, named: str) -> None:
+    """Nothing is written in part; what was told and is sent back is no setting."""
+    answer = world("PUT", "repositories/jespern/django-piston", json=body)
+    assert answer.status_code == 400
+    assert list(answer.json()["error"]["fields"]) == [named]
+    assert not world.writer.calls
+    same = {"scm": "hg", "description": "x", "uuid": "{1}", "links": {}, "full_name": "jespern/django-piston"}
+    assert world("PUT", "repositories/jespern/django-piston", json=same).status_code == 200
+
+
 def test_without_a_writer_nothing_is_written(mixed_db: FixtureDb) -> None:
     """405 that names what is allowed and how to change it, for everybody."""
     token = make_tokens(mixed_db.store)["write"]
