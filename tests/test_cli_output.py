@@ -160,7 +160,7 @@ def test_a_narrow_terminal_shows_whole_names(synced: Folder, columns: int) -> No
     with subprocess.Popen(
         synced.command("search", "django"),
         cwd=synced.path,
-        env=synced.environment(NO_COLOR="1"),
+        env=synced.environment(NO_COLOR="1", TERM="xterm", COLUMNS=""),
         stdout=terminal,
     ) as running:
         os.close(terminal)
