@@ -207,6 +207,13 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         bool,
         Meta(description="Write nothing into the file: for a copy that newer ones take the place of."),
     ] = False
+    public_snapshot: Annotated[
+        str,
+        Meta(
+            description="A published file, whose tables and SQL are open to everybody, beside the mirror.",
+            examples=["public/public.db"],
+        ),
+    ] = ""
     public_url: Annotated[
         str,
         Meta(
@@ -291,9 +298,12 @@ def _placed(config: Config, folder: Path) -> Config:
     def sources(section: Section, *keys: str) -> Section:
         return msgspec.structs.replace(section, **{key: source(getattr(section, key)) for key in keys})
 
+    snapshot = config.serve.public_snapshot
+    serve = {"public_snapshot": str(folder / snapshot) if snapshot else ""}
     return msgspec.structs.replace(
         config,
         database=str(folder / config.database),
+        serve=msgspec.structs.replace(config.serve, **serve),
         backup_folder=str(folder / config.backup_folder),
         upstreams=tuple(sources(one, "credential", "webhook_secret") for one in config.upstreams),
         alerts=tuple(sources(one, "ping", "url") for one in config.alerts),

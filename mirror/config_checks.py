@@ -36,8 +36,7 @@ def complaints(config: "Config") -> Iterator[tuple[str, str]]:
         yield "$.file_mode", f'{config.file_mode!r} is not a file mode; write "0600", or "0660" for a group'
     if re.match(r"\s*$|:memory:$|file:", config.database) or "\0" in config.database:
         yield "$.database", f"{config.database!r} is not a file path"
-    if config.serve.read_only and config.serve.writes:
-        yield "$.serve.writes", "a server that is read_only passes no writes on; remove one of the two"
+    yield from _serve_complaints(config)
     yield from _alert_complaints(config)
     seen = set[str]()
     for index, upstream in enumerate(config.upstreams):
@@ -52,6 +51,13 @@ def complaints(config: "Config") -> Iterator[tuple[str, str]]:
             yield f"{path}.kind", f"kind {upstream.kind!r} needs a url"
         yield from _secret_complaints(upstream, path)
         yield from _name_complaints(upstream, path)
+
+
+def _serve_complaints(config: "Config") -> Iterator[tuple[str, str]]:
+    if config.serve.read_only and config.serve.writes:
+        yield "$.serve.writes", "a server that is read_only passes no writes on; remove one of the two"
+    if config.serve.public_snapshot and config.serve.public_snapshot == config.database:
+        yield "$.serve.public_snapshot", "is the mirror itself; name a file of `mirror publish`"
 
 
 def _url_complaints(text: str, path: str) -> Iterator[tuple[str, str]]:

@@ -115,6 +115,8 @@ def wrapped(
             await application(scope, receive, send)
             return
         mirror = next(mirrors(datasette), None)
+        if server.snapshot is not None and mirror is not None:
+            server.snapshot.attach(datasette)
         await inside({**scope, SERVED: server, MIRROR: mirror}, receive, send)
 
     return answer

@@ -27,6 +27,7 @@ from mirror.serve.connections import (
     most_connections,
 )
 from mirror.serve.prefix import base_of, origin_of, outer
+from mirror.serve.public_snapshot import PublicSnapshot
 from mirror.serve.socket_owner import Peers, is_loopback
 from mirror.serve.state import served
 from mirror.store.files import open_reader
@@ -77,7 +78,10 @@ def build(
         secret=secret or os.environ.get("DATASETTE_SECRET"),
     )
     datasette.public_origin = origin_of(config.public_url)
-    served(datasette).configure(config, writer, peers or Peers())
+    server = served(datasette)
+    server.configure(config, writer, peers or Peers())
+    if config.public_snapshot:
+        server.snapshot = PublicSnapshot(Path(config.public_snapshot))
     return datasette
 
 

@@ -23,6 +23,7 @@ from mirror.serve.socket_owner import Peers
 if TYPE_CHECKING:
     from datasette.app import Datasette
 
+    from mirror.serve.public_snapshot import PublicSnapshot
     from mirror.serve.webhook_writer import Hook, WebhookWriter
 
 PLUGIN = "bitbucket-mirror"
@@ -102,6 +103,7 @@ class Served:
     - `limits` reads the budgets of the upstreams from the request ledger.
     - `stale_after` maps an upstream to the age, in seconds, at which its last complete sync is too old.
     - `hooks` maps an upstream to the secret of its webhooks.
+    - `snapshot` is the published file beside the mirror; None if none is configured.
     """
 
     def __init__(self, datasette: "Datasette") -> None:
@@ -119,6 +121,7 @@ class Served:
         self.hooks: Mapping[str, Hook] = {}
         self.webhook_writer: WebhookWriter | None = None
         self.webhook_seconds = WEBHOOK_SECONDS
+        self.snapshot: PublicSnapshot | None = None
 
     def configure(self, config: ServeConfig, writer: Any, peers: Peers) -> None:
         """Take the settings of `mirror serve`, which override the plugin's; raises ConfigError."""

@@ -23,6 +23,7 @@ from mirror.store.database import Store
 from mirror.store.files import explained, one_at_a_time, open_reader
 from mirror.store.ledger import count_all_as_spent, take_over
 from mirror.store.lock import beside, is_served, service_runs, sync_lock
+from mirror.store.snapshot import snapshot_moment
 from mirror.times import to_text
 
 PENDING_BYTE = 0x40000000
@@ -90,13 +91,18 @@ def restore(
 
 
 def _refuse_unfit(copy: Path, mirror: Path) -> None:
-    """Raise ConfigError for what can be no copy of another file."""
+    """Raise ConfigError for what can be no copy of another file, StoreError for what is no mirror at all."""
     if copy.is_dir():
         raise ConfigError(f"{copy}: a folder; give one of the copies in it")
     if not copy.exists():
         raise ConfigError(f"{copy}: no such file; give a copy that `mirror backup` made")
     if mirror.exists() and copy.samefile(mirror):
         raise ConfigError(f"{copy}: is the mirror itself; give a copy of it")
+    with closing(open_reader(copy, older=True)) as connection, explained(copy):
+        if snapshot_moment(connection) is not None:
+            raise ConfigError(
+                f"{copy}: a published file, which lacks what is private; give one that `mirror backup` made"
+            )
 
 
 def _mode_of(mirror: Path, mode: int) -> int:

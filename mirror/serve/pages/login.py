@@ -12,6 +12,7 @@ from mirror.serve.database import mirrors
 from mirror.serve.exchange import served_of
 from mirror.serve.pages.view import rendered
 from mirror.store import tokens
+from mirror.store.snapshot import snapshot_moment
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -64,8 +65,21 @@ async def _form(
         "message": message,
         "next": local_path(destination),
         "is_closed": any(closed),
+        "snapshot": await _snapshot_of(datasette, request),
     }
     return await rendered(datasette, request, "mirror_login.html", context, status=status)
+
+
+async def _snapshot_of(datasette: "Datasette", request: Request) -> dict[str, str] | None:
+    """Say where tables and SQL are open to everybody, and of which moment; None for nowhere."""
+    snapshot = served_of(request).snapshot
+    database = snapshot.database_in(datasette) if snapshot else None
+    if database is None:
+        return None
+    return {
+        "path": str(datasette.urls.database(database.name)),
+        "moment": await database.execute_fn(snapshot_moment) or "",
+    }
 
 
 def local_path(text: str) -> str:

@@ -1,0 +1,25 @@
+"""What tells a published file from a mirror that syncs write to, and of which moment it is."""
+
+import sqlite3
+
+KIND, PUBLISHED_AT, SNAPSHOT = "kind", "published_at", "snapshot"
+"""Keys of `mirror_meta`, and what stands under the first in a published file."""
+
+_MOMENT = """SELECT (SELECT value FROM mirror_meta WHERE key = 'published_at')
+    FROM mirror_meta WHERE key = 'kind' AND value = 'snapshot'"""
+
+
+def snapshot_moment(connection: sqlite3.Connection) -> str | None:
+    """Return the moment that a published file is of; None for a file that is no snapshot."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'mirror_meta'").fetchone():
+        return None  # a mirror of an older version
+    found = connection.execute(_MOMENT).fetchone()
+    return None if found is None else found[0] or ""
+
+
+def mark_as_snapshot(connection: sqlite3.Connection, moment: str) -> None:
+    """Say in a file that it is a snapshot of a moment, in its list of migrations too."""
+    connection.executemany(
+        "INSERT INTO mirror_meta (key, value) VALUES (?, ?)", [(KIND, SNAPSHOT), (PUBLISHED_AT, moment)]
+    )
+    connection.execute("UPDATE _sqlite_migrations SET applied_at = ?", (moment,))

@@ -1,0 +1,130 @@
+"""A published file beside a closed mirror: its tables and SQL are open, the mirror stays closed."""
+
+from pathlib import Path
+
+import pytest
+from asgi_client import AsgiClient, bearer, client_of
+from fixtures_db import SECRETS, SEEN, fill_mixed, fill_public, repository
+
+from mirror.config import from_toml, read_config
+from mirror.errors import ConfigError
+from mirror.store import Store, tokens
+from mirror.store.backup import back_up
+from mirror.store.restore import Trust, restore
+from mirror.store.snapshot import mark_as_snapshot
+from mirror.times import utc_now
+
+META = "CREATE TABLE IF NOT EXISTS mirror_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
+SQL = {"sql": "select full_name from repositories order by 1"}
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Path:
+    """A mirror that holds private rows."""
+    fill_mixed(tmp_path / "mirror.db").store.close()
+    return tmp_path / "mirror.db"
+
+
+def published(mirror: Path, *more: str) -> Path:
+    """Put a published file of the public rows beside a mirror, in the place of the one before."""
+    work = mirror.with_name("work.db")
+    work.unlink(missing_ok=True)
+    filled = fill_public(work)
+    filled.repositories([repository(name) for name in more])
+    with filled.store.transaction() as connection:
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS mirror_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)"
+        )
+        mark_as_snapshot(connection, SEEN)
+    filled.store.close()
+    return back_up(work, mirror.with_name("public.db"))
+
+
+def serve(mirror: Path) -> AsgiClient:
+    return client_of(mirror, public_snapshot=str(mirror.with_name("public.db")))
+
+
+def test_everybody_asks_the_published_file(mirror: Path) -> None:
+    """By SQL and by tables; nothing private is in any answer, and the mirror beside is closed as before."""
+    published(mirror)
+    served = serve(mirror)
+    names = [row[0] for row in served.json("/public.json", params=SQL)["rows"]]
+    assert "jespern/django-piston" in names
+    answers = [
+        served.get(path) for path in ("/public", "/public/repositories", "/public/changes.json", "/-/index")
+    ]
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert not [secret for secret in SECRETS if any(secret in answer.content for answer in answers)]
+    assert served.get("/mirror.json", params=SQL).status_code == 403
+    assert served.get("/mirror/repositories.json").status_code == 403
+    assert served.get("/2.0/repositories/jespern/django-piston").status_code == 200
+
+
+def test_the_mirror_stays_the_one_that_is_served(mirror: Path) -> None:
+    """APIs, pages and tokens are the mirror's; a token of it opens the tables of both."""
+    published(mirror)
+    served = serve(mirror)
+    with Store(mirror) as store:
+        headers = bearer(tokens.create(store, "whole"))
+    assert served.get("/2.0/repositories/jespern/arriving").status_code == 404
+    assert served.get("/2.0/repositories/jespern/arriving", headers=headers).status_code == 200
+    assert served.get("/mirror.json", params=SQL, headers=headers).status_code == 200
+    assert served.get("/public.json", params=SQL, headers=headers).status_code == 200
+
+
+def test_a_closed_page_leads_to_what_is_open(mirror: Path) -> None:
+    """With its age; tables tell theirs at their foot."""
+    published(mirror)
+    served = serve(mirror)
+    assert served.get("/2.0/repositories").status_code == 200
+    closed = served.get("/mirror/repositories")
+    assert closed.status_code == 403
+    assert 'href="/public"' in closed.text
+    assert "<time" in closed.text.partition("open to everybody")[0]
+
+
+def test_a_file_that_is_published_later_is_attached(mirror: Path) -> None:
+    """The server goes on meanwhile; a newer one in its place is read by the next request."""
+    served = serve(mirror)
+    assert served.get("/public.json", params=SQL).status_code == 404
+    published(mirror)
+    before = served.json("/public.json", params=SQL)["rows"]
+    published(mirror, "new/row")
+    after = served.json("/public.json", params=SQL)["rows"]
+    assert ["new/row"] in after
+    assert ["new/row"] not in before
+
+
+@pytest.mark.parametrize("there", ["a mirror", "text", "a folder"])
+def test_what_is_no_published_file_is_left_alone(
+    mirror: Path, there: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though all in it may be public: who names the wrong file is told so, once, in the log."""
+    path = mirror.with_name("public.db")
+    if there == "a mirror":
+        fill_public(path).store.close()
+    elif there == "text":
+        path.write_text("nothing of that sort")
+    else:
+        path.mkdir()
+    served = serve(mirror)
+    for _ in range(3):
+        assert served.get("/public.json", params=SQL).status_code == 404
+    assert len([one for one in caplog.records if "public_snapshot" in one.message]) == 1
+
+
+def test_its_path_is_that_of_the_configuration(tmp_path: Path) -> None:
+    """Relative to the folder of mirror.toml; the mirror itself is refused."""
+    (tmp_path / "mirror.toml").write_text('[serve]\npublic_snapshot = "out/public.db"\n')
+    assert read_config(tmp_path / "mirror.toml").serve.public_snapshot == str(tmp_path / "out/public.db")
+    with pytest.raises(ConfigError, match="is the mirror itself"):
+        from_toml('database = "a.db"\n[serve]\npublic_snapshot = "a.db"\n')
+
+
+def test_a_published_file_is_no_copy_to_restore(mirror: Path) -> None:
+    """What is private would be lost."""
+    copy = published(mirror)
+    before = mirror.read_bytes()
+    with pytest.raises(ConfigError, match="a published file, which lacks what is private"):
+        restore(copy, mirror, utc_now(), mode=0o600, trust=Trust(), limits={})
+    assert mirror.read_bytes() == before
