@@ -33,6 +33,7 @@ FILES = {
     "serve": "serve",
     "schedule": "serve",
     "run": "serve",
+    "publish": "publish",
     "backup": "keeping",
     "restore": "keeping",
     "token": "token",

@@ -29,6 +29,7 @@ from mirror.serve.state import served
 from mirror.serve.webhook_writer import Hook
 from mirror.serve.webhooks import accept
 from mirror.store import Store
+from mirror.store.files import refuse_snapshot
 from mirror.store.lock import server_mark
 from mirror.write import PassThrough
 
@@ -84,6 +85,7 @@ def schedule(ctx: click.Context) -> None:
         mirror schedule
     """
     config = configured(ctx)
+    refuse_snapshot(Path(config.database))
     log_as(config)
     warn_of_open_files(config)
     with built_in_sandbox(config):

@@ -180,6 +180,7 @@ TABLES: dict[str, dict[str, Any]] = {
 }
 
 HIDDEN = (
+    "mirror_meta",
     "api_tokens",
     "writes",
     "webhook_deliveries",

@@ -30,7 +30,7 @@ def back_up(mirror: Path, target: Path, *, progress: Progress | None = None) -> 
     is for its owner alone. Raises ConfigError for a target that is no place for a copy, StoreLocked where
     another process copies to it, StoreError where either file cannot be used; the target is then as it was.
     """
-    target = _checked(mirror, target)
+    target = place_of_copy(mirror, target)
     with replacing(target, part=target.with_name(f"{target.name}.part")) as part:
         copy_checked(mirror, part, target=target, progress=progress)
     return target
@@ -45,7 +45,7 @@ def back_up_dated(
     """
     with explained(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    target = _checked(mirror, folder / f"{mirror.stem}-{now:%Y%m%dT%H%M%SZ}.db")
+    target = place_of_copy(mirror, folder / f"{mirror.stem}-{now:%Y%m%dT%H%M%SZ}.db")
     with replacing(target, part=folder / f"{mirror.stem}.part") as part:
         copy_checked(mirror, part, target=target, progress=progress)
         older = [one for one in dated_copies(mirror, folder) if one != target]
@@ -63,8 +63,8 @@ def dated_copies(mirror: Path, folder: Path) -> list[Path]:
     return []
 
 
-def _checked(mirror: Path, target: Path) -> Path:
-    """Return the file that a path leads to, if a copy may take its place; raises ConfigError."""
+def place_of_copy(mirror: Path, target: Path) -> Path:
+    """Return the file that a path leads to, if a copy may take its place; raises ConfigError, StoreError."""
     real, ours = Path(os.path.realpath(target)), Path(os.path.realpath(mirror))
     taken = {
         ours,

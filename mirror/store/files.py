@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mirror.errors import MirrorError, StoreError
 from mirror.store import schema
+from mirror.store.snapshot import snapshot_moment
 
 BUSY_SECONDS = 30
 
@@ -55,13 +56,14 @@ def _prepared(path: Path) -> sqlite3.Connection:
         fresh = not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
         if not fresh:
             _refuse_strangers(connection, path)
+            _refuse_snapshot(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 8000")  # 32 MB: a first load rewrites fewer pages
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -64000")
         connection.execute("PRAGMA temp_store = MEMORY")
-        _migrate(connection, path)
+        bring_up_to_date(connection, path)
     except BaseException:
         connection.close()
         raise
@@ -175,10 +177,32 @@ def _refuse_strangers(connection: sqlite3.Connection, path: Path) -> None:
 def _refuse_older(connection: sqlite3.Connection, path: Path) -> None:
     """Raise StoreError for a file that only a writer can bring up to date."""
     if (schema_version(connection) or 0) < schema.VERSION:
+        if snapshot_moment(connection) is not None:
+            raise StoreError(f"{path}: published by an older version; publish it again with this one")
         raise StoreError(f"{path}: made by an older version; `mirror sync` brings it up to date")
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+def refuse_snapshot(path: Path) -> None:
+    """Raise StoreError for a published file; whatever else is wrong with a file is told when it is used."""
+    try:
+        connection = open_reader(path, older=True)
+    except StoreError:
+        return
+    with closing(connection), explained(path):
+        _refuse_snapshot(connection, path)
+
+
+def _refuse_snapshot(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise StoreError for a published file: whoever has it relies on its bytes."""
+    moment = snapshot_moment(connection)
+    if moment is not None:
+        raise StoreError(
+            f"{path}: a published snapshot of {moment[:16]}Z, which is never written to;"
+            " give the path of a mirror as `database`"
+        )
+
+
+def bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
     """Apply the missing migrations in one transaction: if the process is killed, the file is as before.
 
     Raises StoreError for a file that cannot be brought up to date.

@@ -619,6 +619,12 @@ def m025_what_no_column_holds(db: Database) -> None:
     )
 
 
+@migrations()
+def m026_what_kind_of_file(db: Database) -> None:
+    """What is to be known of the file itself: whether it is a published snapshot, and of which moment."""
+    db.execute("CREATE TABLE mirror_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
+
+
 def _drop_search_tables(db: Database) -> None:
     """Drop the search index with its triggers and indexes, whatever version made it."""
     for kind in ("trigger", "index", "table"):

@@ -6,5 +6,5 @@ APPLICATION_ID = 0x4D495252
 MIGRATIONS = "bitbucket-mirror"
 """The name of the list of migrations in a file."""
 
-VERSION = 25
+VERSION = 26
 """How many migrations there are: `PRAGMA user_version` of an up-to-date file."""

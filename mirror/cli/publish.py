@@ -1,0 +1,135 @@
+"""`mirror publish`: the public part of the mirror as a file to host anywhere."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import msgspec
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from mirror.cli.main import configured, errors, json_option
+from mirror.errors import ConfigError
+from mirror.publish import Options, Published, Told
+from mirror.publish import publish as write
+from mirror.publish.beside import check_tools, write_checksum, write_compressed, write_inspect
+from mirror.store.backup import place_of_copy
+from mirror.times import to_text
+
+EPOCH = "SOURCE_DATE_EPOCH"
+
+
+@click.command()
+@click.argument("target", metavar="FILE", type=click.Path(path_type=Path))
+@click.option(
+    "--no-authors", is_flag=True, help="Leave out names and addresses of people in refs, and messages."
+)
+@click.option("--check", is_flag=True, help="Look for names of private things in the file; exit 1 if found.")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@click.option(
+    "--inspect",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also write this FILE for `datasette --inspect-file`, so that it need not count rows.",
+)
+@click.option("--zst", is_flag=True, help="Also write FILE.zst, and the SHA-256 of both.")
+@json_option
+@click.pass_context
+def publish(
+    ctx: click.Context,
+    target: Path,
+    no_authors: bool,
+    check: bool,
+    force: bool,
+    inspect: Path | None,
+    zst: bool,
+    as_json: bool,
+) -> None:
+    """Write what is public into a new file, to host anywhere; also while a sync writes.
+
+    FILE gets public repositories alone, renumbered and packed, and is never written to again. The same
+    public rows give the same bytes, whatever else the mirror holds.
+
+    \b
+    Examples:
+        mirror publish public.db
+        mirror publish /srv/www/public.db --force --no-authors --inspect /srv/www/inspect.json --zst
+    """
+    if zst:
+        check_tools()
+    mirror = Path(configured(ctx).database)
+    if inspect is not None and place_of_text(inspect, mirror) == place_of_copy(mirror, target):
+        raise ConfigError("--inspect: is FILE itself; give another name")
+    options = Options(authors=not no_authors, check=check, force=force, moment=_given_moment())
+    with _bar() as told:
+        done = write(mirror, target, options, told=told)
+        beside = _write_beside(done, inspect, zst=zst, told=told)
+    for line in _warnings(done):
+        errors().print(line, markup=False)
+    if as_json:
+        click.echo(msgspec.json.encode({**msgspec.structs.asdict(done), "beside": list(map(str, beside))}))
+        return
+    click.echo(
+        f"{target}: {done.rows['repositories']:,} public repositories as of {done.published_at[:16]}Z,"
+        f" {done.bytes / 1e6:,.1f} MB"
+    )
+    click.echo(f"sha256 {done.sha256}")
+    if done.checked is not None:
+        click.echo(f"none of {done.checked:,} private names and uuids is in it")
+    for path in beside:
+        click.echo(str(path))
+
+
+def place_of_text(path: Path, mirror: Path) -> Path:
+    """Return the file that a path leads to; raises ConfigError for the mirror, or for no regular file."""
+    real = Path(os.path.realpath(path))
+    if real == Path(os.path.realpath(mirror)) or (real.exists() and not real.is_file()):
+        raise ConfigError(f"{path}: is no place for a file of counts; give another name")
+    return real
+
+
+def _write_beside(done: Published, inspect: Path | None, *, zst: bool, told: Told) -> list[Path]:
+    """Write the files that go with the published one; return them."""
+    written = list[Path]()
+    file = Path(done.file)
+    if inspect is not None:
+        told("counting", 0, 1)
+        write_inspect(done, inspect)
+        written.append(inspect)
+    if zst:
+        told("compressing", 0, 1)
+        compressed = write_compressed(file)
+        written += [compressed, write_checksum(file), write_checksum(compressed)]
+    return written
+
+
+def _given_moment() -> str | None:
+    """Return the moment of SOURCE_DATE_EPOCH, as reproducible builds give it; None without one."""
+    text = os.environ.get(EPOCH)
+    if not text:
+        return None
+    try:
+        return to_text(datetime.fromtimestamp(int(text), UTC))
+    except (ValueError, OverflowError, OSError):
+        raise ConfigError(f"{EPOCH}={text}: no number of seconds since 1970") from None
+
+
+def _warnings(done: Published) -> Iterator[str]:
+    """Yield what the publisher may not have thought of."""
+    for host in done.inside_hosts:
+        yield f"mirror: the file names {host} and its clone addresses; is that host to be known?"
+
+
+@contextmanager
+def _bar() -> Iterator[Told]:
+    """Show what is done to whoever sits before a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors(), transient=True) as bars:
+        task = bars.add_task("publishing")
+        yield lambda what, done, total: bars.update(task, description=what, completed=done, total=total)

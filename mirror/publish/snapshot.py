@@ -1,0 +1,217 @@
+"""Make a published file: filled, indexed, packed, checked, and put in its place as a whole.
+
+The same public rows give the same bytes, by one version of SQLite: no number, moment or order in the file
+depends on anything else.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from mirror.errors import ConfigError, MirrorError, StoreError
+from mirror.publish.check import Finding, find_private, private_texts
+from mirror.publish.columns import tables_of, undecided
+from mirror.publish.fill import choose_rows, copy_rows, moment_of
+from mirror.queries.caller import ANONYMOUS
+from mirror.queries.visibility import is_unconfirmed
+from mirror.search.index import rebuild_index
+from mirror.store.backup import BESIDE, place_of_copy, replacing
+from mirror.store.files import bring_up_to_date, explained, open_reader, reading_address
+from mirror.store.snapshot import mark_as_snapshot
+
+READ_ONLY = 0o444
+"""The mode of a published file."""
+
+CACHE_KIB = 40_000
+"""Memory for the pages of each file, and for sorting an index before it goes to the disk."""
+
+STEPS = 15
+"""How many times the progress is told."""
+
+Told = Callable[[str, int, int], None]
+"""Is told what is done next, how many steps are done, and of how many."""
+
+
+class Published(msgspec.Struct, frozen=True, kw_only=True):
+    """What was published. `published_at` is the moment that the file is of; `rows` counts by table.
+
+    `inside_hosts` are addresses of servers in it that may be known to their own network alone.
+    """
+
+    file: str
+    bytes: int
+    sha256: str
+    published_at: str
+    rows: dict[str, int]
+    inside_hosts: list[str]
+    checked: int | None
+
+
+class PrivateFound(MirrorError):
+    """The check found something private, and nothing was published."""
+
+    exit_code = 1
+
+    def __init__(self, findings: list[Finding]) -> None:
+        shown = "; ".join(str(finding) for finding in findings[:5])
+        more = f"; and {len(findings) - 5:,} more" if len(findings) > 5 else ""
+        super().__init__(f"nothing was published: it would name what is private: {shown}{more}")
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How to publish. `moment` replaces the moment of the last complete sync.
+
+    Without `authors`, refs are without names and addresses of people; `check` looks for private texts in the
+    finished file; `force` replaces a file that exists.
+    """
+
+    authors: bool = True
+    check: bool = False
+    force: bool = False
+    moment: str | None = None
+
+
+def publish(mirror: Path, target: Path, options: Options, *, told: Told = lambda *_: None) -> Published:
+    """Write the public part of a mirror into the file `target`, and return what is in it.
+
+    Raises ConfigError for a target that exists or is the mirror, PrivateFound, StoreLocked where another
+    process publishes there, and StoreError where a file cannot be used; `target` is then as it was.
+    """
+    place = place_of_copy(mirror, target)
+    if place.exists() and not options.force:
+        raise ConfigError(f"{target}: exists; --force replaces it")
+    done = _steps(told)
+    with replacing(place, part=place.with_name(f"{place.name}.part")) as part:
+        with explained(target), _work_file(place) as work:
+            indexes = _create(work)
+            rows, moment, private = _fill(mirror, work, options, done)
+            _finish(work, part, moment, indexes, done)
+        with explained(target):
+            done("checking")
+            hosts = _checked(part)
+            findings = find_private(part, private) if options.check else []
+            if findings:
+                raise PrivateFound(findings)
+            done("hashing")
+            published = Published(
+                file=str(target),
+                bytes=part.stat().st_size,
+                sha256=sha256_of(part),
+                published_at=moment,
+                rows=rows,
+                inside_hosts=hosts,
+                checked=len(private) if options.check else None,
+            )
+            part.chmod(READ_ONLY)
+    return published
+
+
+def _steps(told: Told) -> Callable[[str], None]:
+    """Return what counts the steps as they begin."""
+    begun = iter(range(STEPS))
+    return lambda what: told(what, next(begun, STEPS), STEPS)
+
+
+@contextmanager
+def _work_file(place: Path) -> Iterator[Path]:
+    """Give the name of a file beside the published one, to be filled before it is packed, then removed."""
+    work = place.with_name(f"{place.name}.work")
+    files = (work, *(work.with_name(f"{work.name}{end}") for end in BESIDE))
+    try:
+        for path in files:
+            path.unlink(missing_ok=True)
+        yield work
+    finally:
+        for path in files:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _create(work: Path) -> list[str]:
+    """Create a mirror without rows and without indexes; return the statements that make the indexes."""
+    work.touch(mode=0o600, exist_ok=False)
+    with closing(_opened(work)) as connection:
+        bring_up_to_date(connection, work)
+        unknown = undecided(tables_of(connection))
+        if unknown:
+            raise StoreError(f"nothing was published: nobody has decided whether {unknown[0]} is public")
+        found = connection.execute(
+            "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL ORDER BY name"
+        ).fetchall()
+        for name, _ in found:
+            connection.execute(f'DROP INDEX "{name}"')
+    return [sql for _, sql in found]
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """Open a file that is thrown away if anything fails, so that it needs no journal."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    for setting in ("journal_mode = OFF", "synchronous = OFF", "temp_store = FILE"):
+        connection.execute(f"PRAGMA {setting}")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    return connection
+
+
+def _fill(
+    mirror: Path, work: Path, options: Options, done: Callable[[str], None]
+) -> tuple[dict[str, int], str, list[str]]:
+    """Copy the public rows, all of one moment whatever is written meanwhile.
+
+    Returns how many rows each table has, the moment that they are of, and, for the check, what is private.
+    """
+    with closing(open_reader(mirror)) as connection:
+        connection.execute("PRAGMA temp_store = FILE")
+        connection.execute("ATTACH ? AS copy", (f"{work.absolute().as_uri()}?mode=rw",))
+        for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{CACHE_KIB}"):
+            connection.execute(f"PRAGMA copy.{setting}")
+        connection.execute(f"PRAGMA main.cache_size = -{CACHE_KIB}")
+        connection.execute("BEGIN")
+        if is_unconfirmed(connection, ANONYMOUS):
+            raise StoreError(
+                f"{mirror}: is a restored copy, and what was public may be private since; `mirror sync` first"
+            )
+        done("choosing")
+        choose_rows(connection)
+        rows = copy_rows(connection, authors=options.authors, told=done)
+        moment = options.moment or moment_of(connection)
+        private = private_texts(connection) if options.check else []
+        connection.execute("COMMIT")
+        if moment is None:
+            raise StoreError(f"{mirror}: holds nothing public; nothing was published")
+    return rows, moment, private
+
+
+def _finish(work: Path, part: Path, moment: str, indexes: list[str], done: Callable[[str], None]) -> None:
+    """Make the indexes and that of names, and pack everything into another file."""
+    with closing(_opened(work)) as connection:
+        done("indexing")
+        for sql in indexes:
+            connection.execute(sql)
+        done("indexing names")
+        connection.execute("BEGIN")
+        rebuild_index(connection)
+        mark_as_snapshot(connection, moment)
+        connection.execute("COMMIT")
+        done("packing")
+        connection.execute("VACUUM INTO ?", (str(part),))
+
+
+def _checked(part: Path) -> list[str]:
+    """Check a finished file; return the hosts in it that are not Bitbucket Cloud's. Raises StoreError."""
+    with closing(sqlite3.connect(reading_address(part), uri=True)) as connection:
+        faults = [row[0] for row in connection.execute("PRAGMA integrity_check(1)") if row[0] != "ok"]
+        faults += [str(row) for row in connection.execute("PRAGMA foreign_key_check").fetchmany(1)]
+        hosts = connection.execute("SELECT url FROM upstreams WHERE kind = 'datacenter' ORDER BY id")
+        if not faults:
+            return [row[0] for row in hosts]
+    raise StoreError(f"nothing was published, the new file has faults: {faults[0]}; is the mirror damaged?")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,254 @@
+"""`mirror publish`: what the file holds, that it is put in place whole, and that nothing writes to it."""
+
+import json
+import resource
+import sqlite3
+import subprocess
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from cli_runner import Folder
+from fixtures_db import FixtureDb, fill_mixed, repository
+from whole_files import all_rows, killed_at
+
+from mirror.cli.main import main
+from mirror.errors import ConfigError, StoreError
+from mirror.publish import Options, PrivateFound, publish
+from mirror.publish.snapshot import sha256_of
+from mirror.search import search
+from mirror.search.index import check_index
+from mirror.store import Store
+from mirror.store.cursors import Cursors
+from mirror.store.files import open_reader
+from mirror.store.snapshot import snapshot_moment
+
+AGAIN = Options(force=True)
+
+
+def rows(path: Path, sql: str) -> list[tuple[object, ...]]:
+    """Read rows of a file."""
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def names_in(folder: Path) -> list[str]:
+    """List what is in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_is_public_is_in_it(mixed_path: Path, tmp_path: Path) -> None:
+    """Rows are numbered anew, private parents and histories are not told, forks are those that are in it."""
+    target = tmp_path / "public.db"
+    done = publish(mixed_path, target, Options())
+    assert target.stat().st_mode & 0o777 == 0o444
+    assert (done.bytes, done.sha256) == (target.stat().st_size, sha256_of(target))
+    assert rows(target, "PRAGMA journal_mode") == [("delete",)]
+    assert rows(target, "SELECT id, full_name, is_private, forks_count FROM repositories ORDER BY id") == [
+        (1, "jespern/django-piston", 0, 1),
+        (2, "mcatalbas/codeigniter", 0, None),
+        (3, "dchambers/django-piston", 0, None),
+        (4, "ubernostrum/django-registration", 0, None),
+        (5, "Mimika_Oh/web.site", 0, None),
+        (6, "mcatalbas/copy", 0, None),
+        (7, "jespern/shown", 0, None),
+    ]
+    told = "SELECT id, parent_id, parent_full_name FROM repositories WHERE parent_full_name IS NOT NULL"
+    assert rows(target, told) == [(3, 1, "jespern/django-piston")]
+    assert rows(target, "SELECT count(*) FROM changes WHERE repository_id = 7") == [(0,)]
+    assert rows(target, "SELECT refs_synced_at, refs_stale FROM repositories WHERE id = 7") == [(None, 1)]
+    assert rows(target, "SELECT count(*) FROM branches WHERE repository_id = 7") == [(0,)]
+    names = "SELECT group_concat(username, ' ') FROM (SELECT * FROM users ORDER BY id)"
+    assert rows(target, names) == [("jespern mcatalbas dchambers ubernostrum Mimika_Oh",)]
+    assert rows(target, "SELECT count(*) FROM followers") == [(2,)]
+
+
+def test_it_is_searched_as_the_mirror_is_by_strangers(mixed_path: Path, tmp_path: Path) -> None:
+    """The name index is built for the rows that are in it."""
+    target = tmp_path / "public.db"
+    publish(mixed_path, target, Options())
+    with closing(open_reader(target)) as connection:
+        assert check_index(connection) == []
+        assert search(connection, "django", fuzzy=False).count == 3
+        assert search(connection, "arriving", fuzzy=False).count == 0
+
+
+def test_a_published_file_is_published_as_itself(mixed_path: Path, tmp_path: Path) -> None:
+    """The same public rows give the same bytes, from whatever file they are."""
+    first = publish(mixed_path, tmp_path / "first.db", Options())
+    assert publish(tmp_path / "first.db", tmp_path / "second.db", Options()).sha256 == first.sha256
+
+
+def test_it_is_of_one_moment_while_a_sync_writes(mixed_db: FixtureDb, tmp_path: Path) -> None:
+    """Two rows that are always written together are the same in it."""
+    pair = [repository(f"pair/{side}", description="0") for side in ("left", "right")]
+    mixed_db.repositories(pair)
+    mixed_db.store.close()
+    stop, written = threading.Event(), 0
+
+    def write() -> None:
+        nonlocal written
+        with Store(mixed_db.path) as store:
+            while not stop.is_set():
+                written += 1
+                with store.transaction() as connection:
+                    for side in ("left", "right"):
+                        connection.execute(
+                            "UPDATE repositories SET description = ? WHERE slug = ?", (str(written), side)
+                        )
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(5):
+            before = written
+            while written == before:
+                pass
+            publish(mixed_db.path, tmp_path / "public.db", AGAIN)
+            found = rows(
+                tmp_path / "public.db", "SELECT description FROM repositories WHERE slug IN ('left', 'right')"
+            )
+            assert found[0] == found[1]
+            assert int(str(found[0][0])) >= before
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_a_killed_publish_leaves_the_old_file_or_the_new(mixed_db: FixtureDb, tmp_path: Path) -> None:
+    """At many calls that publishing makes; what the killed process left is not in the way."""
+    target = tmp_path / "public" / "public.db"
+    target.parent.mkdir()
+    old = publish(mixed_db.path, target, Options()).sha256
+    killed = 0
+    for moment in range(0, 10_000, 5):
+        mixed_db.repositories([repository(f"later/row-{moment}")])
+        new = publish(mixed_db.path, tmp_path / "new.db", AGAIN).sha256
+        if not killed_at(moment, lambda: publish(mixed_db.path, target, AGAIN), where="mirror/publish/"):
+            break
+        assert sha256_of(target) in (old, new), moment
+        old, killed = sha256_of(target), killed + 1
+    assert killed >= 20
+    assert sha256_of(target) == new
+    assert names_in(target.parent) == ["public.db"]
+
+
+def test_a_full_disk_is_one_line(folder: Folder) -> None:
+    """Exit code 4; the file of before stays, and nothing that takes room is left."""
+    (folder.path / "data").mkdir()
+    fill_mixed(folder.path / "data/mirror.db").store.close()
+    publish(folder.path / "data/mirror.db", folder.path / "public.db", Options())
+    before, most = sha256_of(folder.path / "public.db"), 60 * 1024
+    ran = subprocess.run(
+        folder.command("publish", "public.db", "--force"),
+        cwd=folder.path,
+        env=folder.environment(),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (4, "")
+    assert len(ran.stderr.splitlines()) == 1
+    assert sha256_of(folder.path / "public.db") == before
+    assert names_in(folder.path) == ["data", "public.db"]
+
+
+def test_the_check_finds_a_private_name_in_a_public_text(mixed_db: FixtureDb, tmp_path: Path) -> None:
+    """Nothing is published then; a name that only begins so is none."""
+    said = "moved to https://bitbucket.org/jespern/{}/src"
+    mixed_db.repositories([repository("pair/left", description=said.format("arriving-late"))])
+    assert publish(mixed_db.path, tmp_path / "public.db", Options(check=True)).checked
+    mixed_db.repositories([repository("pair/left", description=said.format("arriving"))])
+    before = sha256_of(tmp_path / "public.db")
+    with pytest.raises(PrivateFound, match=r"jespern/arriving in changes; jespern/arriving in repositories$"):
+        publish(mixed_db.path, tmp_path / "public.db", Options(check=True, force=True))
+    assert sha256_of(tmp_path / "public.db") == before
+
+
+def test_a_restored_copy_is_not_published(mixed_db: FixtureDb, tmp_path: Path) -> None:
+    """What was public then may be private since."""
+    Cursors(mixed_db.store.connection, mixed_db.upstream_id).await_listing(at="2026-11-20")
+    with pytest.raises(StoreError, match="restored copy"):
+        publish(mixed_db.path, tmp_path / "public.db", Options())
+    assert not list(tmp_path.glob("public.db*"))
+
+
+def test_where_nothing_is_published(public_db: FixtureDb, tmp_path: Path) -> None:
+    """A file that is there, the mirror, a folder, another file; a mirror without public rows."""
+    (tmp_path / "notes.txt").write_text("mine")
+    publish(public_db.path, tmp_path / "public.db", Options())
+    for name, options in (("public.db", Options()), ("mirror.db", AGAIN), (".", AGAIN), ("notes.txt", AGAIN)):
+        with pytest.raises(ConfigError):
+            publish(public_db.path, tmp_path / name, options)
+    Store(tmp_path / "none.db").close()
+    with pytest.raises(StoreError, match="holds nothing public"):
+        publish(tmp_path / "none.db", tmp_path / "other.db", Options())
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert not (tmp_path / "other.db").exists()
+
+
+def test_the_command(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its file, what goes with it, its JSON; the moment of reproducible builds; wrong words in one line."""
+    monkeypatch.chdir(folder.path)
+    (folder.path / "data").mkdir()
+    fill_mixed(folder.path / "data/mirror.db").store.close()
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    main(["publish", "public.db", "--check", "--inspect", "inspect.json", "--json", "--no-authors"])
+    told = json.loads(capsys.readouterr().out)
+    assert told["published_at"] == "2023-11-14T22:13:20.000000Z"
+    assert told["rows"]["repositories"] == 7
+    counted = json.loads(Path("inspect.json").read_text())["public"]
+    assert (counted["hash"], counted["tables"]["tags"]["count"]) == (told["sha256"], told["rows"]["tags"])
+    main(["publish", "public.db", "--force"])
+    assert "7 public repositories as of 2023-11-14T22:13Z" in capsys.readouterr().out
+    for words in (["public.db"], ["other.db", "--inspect", "data/mirror.db"], ["a.db", "--inspect", "a.db"]):
+        assert ended("publish", *words) == 2
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    assert ended("publish", "other.db") == 2
+
+
+def ended(*words: str) -> object:
+    """Run a command that does not end well; return its exit code."""
+    with pytest.raises(SystemExit) as end:
+        main([*words])
+    return end.value.code
+
+
+def test_a_compressed_copy_with_checksums(mixed_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are those of the files; the program that compresses may be missing."""
+    monkeypatch.chdir(mixed_path.parent)
+    Path("mirror.toml").write_text('database = "mirror.db"\n')
+    monkeypatch.setenv("PATH", "/nowhere", prepend=None)
+    assert ended("publish", "public.db", "--zst") == 2
+    assert not Path("public.db").exists()
+    monkeypatch.undo()
+    monkeypatch.chdir(mixed_path.parent)
+    if subprocess.run(["which", "zstd"], capture_output=True, check=False).returncode:
+        pytest.skip("needs zstd")
+    main(["publish", "public.db", "--zst"])
+    subprocess.run(
+        ["sha256sum", "--check", "--quiet", "public.db.sha256", "public.db.zst.sha256"], check=True
+    )
+    unpacked = subprocess.run(["zstd", "-dcq", "public.db.zst"], capture_output=True, check=True).stdout
+    assert unpacked == Path("public.db").read_bytes()
+
+
+@pytest.mark.parametrize("words", [["sync"], ["token", "create", "a"], ["verify"], ["run"], ["schedule"]])
+def test_nothing_writes_to_a_published_file(
+    mixed_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line says what it is, and its bytes stay."""
+    monkeypatch.chdir(mixed_path.parent)
+    target = mixed_path.with_name("public.db")
+    done = publish(mixed_path, target, Options())
+    Path("mirror.toml").write_text('database = "public.db"\n')
+    assert ended(*words) == 4
+    assert "public.db: a published snapshot of 2026-11-0" in capsys.readouterr().err.splitlines()[-1]
+    assert sha256_of(target) == done.sha256
+    with closing(open_reader(target)) as connection:
+        assert snapshot_moment(connection) == done.published_at
+    assert all_rows(target)["api_tokens"] == []
