@@ -97,7 +97,7 @@ class Writes2:
     ) -> None:
         found = self._world.find(home.slug, slug)
         if found is not None and found is not unless and (unless is None or found.number != unless.number):
-            message = "SandboxRepository with this Slug and Owner already exists."
+            message = "Repository with this Slug and Owner already exists."
             raise HttpError(error(400, message, fields={"name": [message]}))
 
     def _writable(self, workspace: str) -> SandboxWorkspace:

@@ -175,7 +175,7 @@ class Cursors:
 def awaits_listing(connection: sqlite3.Connection) -> bool:
     """Return whether a copy was restored, and an upstream has not been listed in full since."""
     found = connection.execute(
-        "SELECT 1 FROM upstreams u JOIN cursors c ON c.upstream_id = u.id AND c.stream = ? LIMIT 1",
+        "SELECT 1 FROM upstreams CROSS JOIN cursors ON upstream_id = upstreams.id AND stream = ? LIMIT 1",
         (RESTORED,),
     )
     return found.fetchone() is not None
