@@ -174,6 +174,7 @@ class Cursors:
 
 def awaits_listing(connection: sqlite3.Connection) -> bool:
     """Return whether a copy was restored, and an upstream has not been listed in full since."""
+    # CROSS: upstreams are few, and there is a cursor for each of thousands of workspaces.
     found = connection.execute(
         "SELECT 1 FROM upstreams CROSS JOIN cursors ON upstream_id = upstreams.id AND stream = ? LIMIT 1",
         (RESTORED,),
