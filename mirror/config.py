@@ -249,6 +249,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = ""
     backup_folder: Annotated[str, Meta(description="The folder of scheduled copies.")] = "backups"
     backup_keep: Annotated[Count, Meta(description="How many scheduled copies stay.")] = 7
+    publish_schedule: Annotated[
+        str,
+        Meta(
+            description="When the service publishes into public_snapshot: cron fields, or an interval.",
+            examples=["0 4 * * *"],
+        ),
+    ] = ""
     upstreams: tuple[UpstreamConfig, ...] = msgspec.field(default=(), name="upstream")
     serve: ServeConfig = ServeConfig()
     alerts: tuple[AlertConfig, ...] = msgspec.field(default=(), name="alert")

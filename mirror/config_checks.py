@@ -58,6 +58,8 @@ def _serve_complaints(config: "Config") -> Iterator[tuple[str, str]]:
         yield "$.serve.writes", "a server that is read_only passes no writes on; remove one of the two"
     if config.serve.public_snapshot and config.serve.public_snapshot == config.database:
         yield "$.serve.public_snapshot", "is the mirror itself; name a file of `mirror publish`"
+    if config.publish_schedule.strip() and not config.serve.public_snapshot:
+        yield "$.publish_schedule", "needs a file to publish into: [serve] public_snapshot"
 
 
 def _url_complaints(text: str, path: str) -> Iterator[tuple[str, str]]:

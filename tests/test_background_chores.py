@@ -118,6 +118,20 @@ def test_a_copy_that_fails_is_told_and_the_service_goes_on(config: Config) -> No
     assert background._alerts._troubled == set()
 
 
+def test_the_public_part_is_published(config: Config, tmp_path: Path) -> None:
+    """Into the file that the server shows to everybody, in the place of the one before."""
+    serve = msgspec.structs.replace(config.serve, public_snapshot=str(tmp_path / "public.db"))
+    config = msgspec.structs.replace(config, publish_schedule="1h", backup_schedule="", serve=serve)
+    (chore,) = chores_of(config)
+    assert (chore.id, chore.last_done()) == ("publish", None)
+    for _ in range(2):
+        assert "the public part as of " in chore.do(threading.Event(), at(NOW))
+    assert chore.last_done() is not None
+    assert len(all_rows(tmp_path / "public.db")["repositories"]) == 5
+    with pytest.raises(ConfigError, match="needs a file to publish into"):
+        from_toml('publish_schedule = "1h"')
+
+
 def test_a_schedule_that_never_comes_is_refused() -> None:
     """Like those of upstreams."""
     with pytest.raises(ConfigError, match="no such day"):

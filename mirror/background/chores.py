@@ -12,6 +12,7 @@ from typing import NamedTuple
 from mirror.background.triggers import next_time
 from mirror.config import Config
 from mirror.errors import Interrupted
+from mirror.publish import Options, publish
 from mirror.store.backup import back_up_dated, dated_copies
 from mirror.times import Clock
 
@@ -41,6 +42,13 @@ def chores_of(config: Config) -> Iterator[Chore]:
             lambda: _newest(dated_copies(mirror, folder)),
             lambda stop, clock: _back_up(config, stop, clock),
         )
+    if config.publish_schedule.strip():
+        yield Chore(
+            "publish",
+            config.publish_schedule.strip(),
+            lambda: _newest([path for path in (Path(config.serve.public_snapshot),) if path.exists()]),
+            lambda stop, _: _publish(config, stop),
+        )
 
 
 def is_overdue(chore: Chore, *, zone: str, now: datetime) -> bool:
@@ -61,12 +69,23 @@ def _back_up(config: Config, stop: Stop, clock: Clock) -> str:
     return f"{copy}: a checked copy, {copy.stat().st_size / 1e6:,.1f} MB"
 
 
+def _publish(config: Config, stop: Stop) -> str:
+    look = _until(stop)
+    done = publish(
+        Path(config.database),
+        Path(config.serve.public_snapshot),
+        Options(force=True),
+        told=lambda _, step, of: look(step, of),
+    )
+    return f"{done.file}: the public part as of {done.published_at}, {done.bytes / 1e6:,.1f} MB"
+
+
 def _until(stop: Stop) -> Callable[[int, int], None]:
     """Return what ends a long copying when the service is to end."""
 
     def told(_: int, __: int) -> None:
         if stop.is_set():
-            raise Interrupted("stopped; the copy of before stays")
+            raise Interrupted("stopped; the file of before stays")
 
     return told
 
