@@ -9,7 +9,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from asgi_client import AsgiClient
 from cli_runner import Folder
+from datasette.app import Datasette
 from fixtures_db import FixtureDb, fill_mixed, repository
 from whole_files import all_rows, killed_at
 
@@ -252,3 +254,23 @@ def test_nothing_writes_to_a_published_file(
     with closing(open_reader(target)) as connection:
         assert snapshot_moment(connection) == done.published_at
     assert all_rows(target)["api_tokens"] == []
+
+
+def test_it_is_served_and_says_of_which_moment_it_is(mixed_path: Path) -> None:
+    """Pages, tables and APIs, to strangers, with SQL open; a mirror says nothing of the kind."""
+    target = mixed_path.with_name("public.db")
+    done = publish(mixed_path, target, Options())
+    served = AsgiClient(Datasette([], immutables=[str(target)]))
+    plain = AsgiClient(Datasette([str(mixed_path)]))
+    for path in ("/1.0/repositories/jespern/django-piston", "/2.0/repositories/jespern/django-piston"):
+        answer = served.get(path)
+        assert (answer.status_code, answer.headers["X-Mirror-Snapshot"]) == (200, done.published_at)
+        assert "X-Mirror-Snapshot" not in plain.get(path).headers
+    for path in ("/", "/public/repositories"):
+        answer = served.get(path)
+        assert answer.status_code == 200
+        assert "published snapshot" in answer.text.lower()
+    assert "published snapshot" not in plain.get("/").text.lower()
+    found = served.get("/public.json?sql=select+count(*)+as+n+from+repositories&_shape=array")
+    assert found.json() == [{"n": 7}]
+    assert sha256_of(target) == done.sha256

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import unquote
 
+import msgspec
 from datasette.utils.asgi import Request, Response
 
 from mirror.queries.caller import Caller
@@ -26,6 +27,7 @@ from mirror.serve.auth import (
     save_use_of,
 )
 from mirror.serve.exchange import (
+    SNAPSHOT_HEADER,
     Answer,
     ApiError,
     ApiRequest,
@@ -40,6 +42,7 @@ from mirror.serve.exchange import (
 )
 from mirror.serve.unmirrored import NotMirrored
 from mirror.serve.writer import WriteAccess, admitted_writer
+from mirror.store.snapshot import snapshot_moment
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -186,7 +189,7 @@ async def _read(
                 must_be_confirmed(connection, caller)
                 known = upstreams_of(connection)
                 asked = _asked(api, datasette, request, parameters, names, caller, known, connection)
-                return caller, asked.selected(reader(connection, asked))
+                return caller, _dated(asked.selected(reader(connection, asked)), connection)
             except ApiError as error:
                 return caller, error
 
@@ -195,6 +198,14 @@ async def _read(
     if isinstance(outcome, ApiError):
         raise outcome
     return outcome
+
+
+def _dated(found: Answer, connection: sqlite3.Connection) -> Answer:
+    """Say in an answer from a published file of which moment that file is."""
+    moment = snapshot_moment(connection)
+    if moment is None:
+        return found
+    return msgspec.structs.replace(found, headers={**found.headers, SNAPSHOT_HEADER: moment})
 
 
 def _asked(

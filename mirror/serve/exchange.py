@@ -52,6 +52,9 @@ RESTORED_SECONDS = 300
 """After how many seconds to ask again where a listing is awaited."""
 
 JSON_TYPE = "application/json; charset=utf-8"
+SNAPSHOT_HEADER = "X-Mirror-Snapshot"
+"""The moment that a published file is of."""
+
 REFS_HEADER = "X-Mirror-Refs"
 """Why an answer has no refs: "not read yet" or "not mirrored"."""
 

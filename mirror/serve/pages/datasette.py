@@ -16,6 +16,7 @@ from mirror.serve.database import mirror_named
 from mirror.serve.exchange import mirror_of
 from mirror.serve.pages.filters import ago, shortened
 from mirror.serve.pages.urls import SiteLinks, assets
+from mirror.store.snapshot import snapshot_moment
 from mirror.times import utc_now
 
 if TYPE_CHECKING:
@@ -83,8 +84,9 @@ async def foot(
         return {}
 
     def read(connection: sqlite3.Connection) -> list[str]:
-        now = utc_now()
-        return [f"{one.name}: complete {ago(one.complete_at, now)}" for one in upstreams(connection)]
+        now, moment = utc_now(), snapshot_moment(connection)
+        dated = [] if moment is None else [f"a published snapshot of {ago(moment, now)}"]
+        return dated + [f"{one.name}: complete {ago(one.complete_at, now)}" for one in upstreams(connection)]
 
     text = ", ".join(await found.execute_fn(read))
     is_open = not await is_closed(datasette, None, found.name)

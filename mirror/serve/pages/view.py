@@ -32,6 +32,7 @@ from mirror.serve.pooled_database import reading_for
 from mirror.serve.prefix import origin_of
 from mirror.serve.state import WAIT_SECONDS
 from mirror.store.lock import is_syncing
+from mirror.store.snapshot import snapshot_moment
 from mirror.times import utc_now
 
 if TYPE_CHECKING:
@@ -158,7 +159,11 @@ class Visit:
 
     async def page(self, template: str, context: dict[str, Any], *, status: int = 200) -> Response:
         """Render a page, with the age of the data in its footer."""
-        context |= {"visit": self, "foot": await self.read(upstreams)}
+        context |= {
+            "visit": self,
+            "foot": await self.read(upstreams),
+            "snapshot": await self.read(snapshot_moment),
+        }
         return await rendered(self.datasette, self.request, template, context, status=status)
 
     async def fragment(self, template: str, context: dict[str, Any]) -> Response:
