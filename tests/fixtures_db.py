@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from prepared_files import copy_empty, copy_made
+
 from mirror.model import Member, Owner, Ref, Repository
 from mirror.store import Store
 from mirror.store.changes import reopen
@@ -145,6 +147,8 @@ class FixtureDb:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if not path.exists():
+            copy_empty(path)
         self.store = Store(path)
         self.upstream_id = self.store.save_upstream("cloud", "cloud", "https://api.example.com/2.0")
 
@@ -202,6 +206,11 @@ class FixtureDb:
 
 def fill_public(path: Path) -> FixtureDb:
     """A file in which nothing is private; the refs of all repositories were read, most have none."""
+    copy_made(path, _make_public)
+    return FixtureDb(path)
+
+
+def _make_public(path: Path) -> None:
     filled = FixtureDb(path)
     filled.repositories(PUBLIC, first=True)
     filled.refs("jespern/django-piston", PISTON_REFS)
@@ -209,11 +218,16 @@ def fill_public(path: Path) -> FixtureDb:
         filled.refs(empty.full_name, ())
     filled.follower("jespern/django-piston", "mcatalbas")
     filled.follower("jespern/django-piston", "ubernostrum")
-    return filled
+    filled.store.close()
 
 
 def fill_mixed(path: Path) -> FixtureDb:
     """A file with private rows of every sort: living, gone, forked in public, made public since, renamed."""
+    copy_made(path, _make_mixed)
+    return FixtureDb(path)
+
+
+def _make_mixed(path: Path) -> None:
     filled = fill_public(path)
     hidden = repository("jespern/old-secret-name", JESPERN, uuid="{once}", is_private=True)
     filled.repositories((*PRIVATE[:1], *PRIVATE[2:], FORK_OF_PRIVATE, hidden), first=True)
@@ -231,7 +245,7 @@ def fill_mixed(path: Path) -> FixtureDb:
     filled.failure("jespern/arriving")
     filled.follower("jespern/arriving", "mcatalbas")
     filled.members(owner("brodie"), (owner("mcatalbas"),))
-    return filled
+    filled.store.close()
 
 
 def copy_rows(filled: FixtureDb, times: int) -> None:

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 import httpx
+from prepared_files import copy_empty
 from sandbox_comparison import REPOSITORY_COLUMNS, differences
 
 from mirror.config import Duration, Retry, UpstreamConfig
@@ -161,6 +162,8 @@ class SyncHarness:
         self.clock.wait(later)
         report = report or Notes()
         self.notes = report.notes
+        if self.open_store is Store and not self.path.exists():
+            copy_empty(self.path)
         with self.open_store(self.path) as store:
             connection = connect(
                 self.config,

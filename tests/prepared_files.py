@@ -1,0 +1,37 @@
+"""Mirror files that are made once in a test process and then copied, which is much quicker."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from mirror.store import Store
+
+
+def copy_empty(path: Path) -> None:
+    """Put an empty mirror of this version at a path."""
+    copy_made(path, _make_empty)
+
+
+def copy_made(path: Path, make: Callable[[Path], None]) -> None:
+    """Put the file that `make` makes and closes at a path; one that is there already is filled."""
+    if path.exists():
+        make(path)
+        return
+    contents = _contents(make)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(contents)
+
+
+def _make_empty(path: Path) -> None:
+    Store(path).close()
+
+
+@cache
+def _contents(make: Callable[[Path], None]) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mirror.db"
+        make(path)
+        return path.read_bytes()
