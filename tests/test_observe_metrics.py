@@ -78,7 +78,7 @@ def test_what_is_missing_is_counted_on_pages_and_in_metrics(hook: WebhookClient)
     assert [found["failures_waiting", "here", kind] for kind in ("page", "row")] == [1, 2]
     assert found["failures_accepted", "here", HIDDEN_MEMBERS] == 1
     page = hook.client.get("/-/mirror-status", headers=hook.authorization).text
-    assert "3 missing: no sync is complete until all of them are there; 1 more are accepted" in page
+    assert "3 missing: no sync is complete until they are found; 1 more are accepted as missing" in page
 
 
 def test_answers_are_timed_by_what_was_asked(hook: WebhookClient) -> None:

@@ -7,6 +7,7 @@ from sync_harness import Clock, Notes, assert_matches_sandbox, contents, crawlin
 
 from mirror.errors import Interrupted
 from mirror.sandbox import World, repository_refs, visible_repositories
+from mirror.store.crawl_state import Progress
 from mirror.sync.crawl import sync_upstream
 
 SEEDS = 29
@@ -123,7 +124,7 @@ def test_a_run_can_be_watched(tmp_path: Path) -> None:
         seen = list[tuple[str, int]]()
 
         class Watching(Notes):
-            def step(self, number: int = 1) -> None:
+            def progress(self, progress: Progress) -> None:
                 seen.extend(crawl.rows("SELECT state, requests FROM sync_runs"))
 
         with crawl.run(report=Watching(), stopwatch=lambda: next(seconds)) as run:

@@ -65,7 +65,7 @@ async def _form(
         "message": message,
         "next": local_path(destination),
         "is_closed": any(closed),
-        "snapshot": await _snapshot_of(datasette, request),
+        "public_snapshot": await _snapshot_of(datasette, request),
     }
     return await rendered(datasette, request, "mirror_login.html", context, status=status)
 
