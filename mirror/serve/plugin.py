@@ -25,6 +25,7 @@ from mirror.serve.database import current_visitor, guard, mirror_named, mirrors
 from mirror.serve.datacenter.routes import API as DATA_CENTER
 from mirror.serve.error_pages import error_page
 from mirror.serve.exchange import Application, mirror_of
+from mirror.serve.openapi import view as openapi
 from mirror.serve.pages import changes, filters, home, login, owner, repository, search, status, urls
 from mirror.serve.pages import datasette as tables
 from mirror.serve.pages.view import View, page
@@ -152,6 +153,7 @@ def register_routes() -> list[tuple[str, View]]:
         *ROUTES,
         (webhooks.PATTERN, webhooks.answer),
         *monitoring.ROUTES,
+        (openapi.PATTERN, openapi.openapi),
         (API_1.pattern, API_1.view),
         (API_2.pattern, API_2.view),
         (DATA_CENTER.pattern, DATA_CENTER.view),

@@ -3,9 +3,9 @@
 import sqlite3
 from collections.abc import Callable
 
-from mirror.serve.api1.edge import find_myself, find_repository, find_users
+from mirror.serve.api1.edge import OWNER, SLUG, find_myself, find_repository, find_users
 from mirror.serve.exchange import Answer, ApiRequest
-from mirror.serve.unmirrored import not_mirrored, noun
+from mirror.serve.unmirrored import COMMON_NOUNS, not_mirrored, noun
 
 Reader = Callable[[sqlite3.Connection, ApiRequest], Answer]
 
@@ -28,6 +28,19 @@ _NOUNS = {
 
 _OF_OWNER = ("privileges", "groups", "group-privileges", "invitations")
 """Addresses of their own that name an owner, and perhaps a repository."""
+
+_OF_REPOSITORY = ("changesets", "changeset", "raw", "deploy-keys", "links", "services", *COMMON_NOUNS)
+_OF_USER = ("emails", "ssh-keys", "privileges", "groups", "invitations", "plan")
+
+NAMED: tuple[tuple[str, ...], ...] = (
+    *(("repositories", OWNER, SLUG, name) for name in _OF_REPOSITORY),
+    *(("users", OWNER, name) for name in _OF_USER),
+    *(pattern for name in _OF_OWNER for pattern in ((name, OWNER), (name, OWNER, SLUG))),
+    *(("user", name) for name in ("emails", "ssh-keys")),
+    ("emails",),
+    ("ssh-keys",),
+)
+"""The patterns of what the documentation of API 1.0 had and the mirror does not hold."""
 
 
 def unmirrored(pattern: tuple[str, ...]) -> Reader | None:  # noqa: PLR0911 - a table of forms

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from mirror.queries.accounts import accounts_by_ids
 from mirror.serve.api2.edge import (
+    REPOSITORY,
+    WORKSPACE,
     Api2Request,
     Reader,
     find_account,
@@ -12,7 +14,7 @@ from mirror.serve.api2.edge import (
     find_workspace,
 )
 from mirror.serve.exchange import Answer, unauthorized
-from mirror.serve.unmirrored import NotMirrored, not_mirrored, noun
+from mirror.serve.unmirrored import COMMON_NOUNS, NotMirrored, not_mirrored, noun
 
 _OF_REPOSITORY = {
     "commits": "history of commits",
@@ -41,6 +43,15 @@ _ALONE = {
     "addon": "add-ons",
 }
 """What stands in an address below a repository, a workspace, a user, and by itself."""
+
+NAMED: tuple[tuple[str, ...], ...] = (
+    *(("repositories", WORKSPACE, REPOSITORY, name) for name in (*_OF_REPOSITORY, *COMMON_NOUNS)),
+    *(("workspaces", WORKSPACE, name) for name in (*_OF_WORKSPACE, "hooks")),
+    *(("users", WORKSPACE, name) for name in _OF_USER),
+    *(("user", name) for name in _OF_USER),
+    *((name,) for name in _ALONE),
+)
+"""The patterns of what has a name here; some have readers for a part of it."""
 
 
 def _of_repository(connection: sqlite3.Connection, asked: Api2Request, what: str) -> NotMirrored:

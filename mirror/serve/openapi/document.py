@@ -1,0 +1,142 @@
+"""Make the OpenAPI 3.1 document of an API from its route tables and the description of each route.
+
+A route without a description is a KeyError, which a test finds before anybody else does.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from mirror import __version__
+from mirror.serve.api_edge import Api
+from mirror.serve.exchange import Json
+from mirror.serve.openapi.schemas import TEXT, Description, Names, Operation, Parameter, Schema, named
+
+_STATUSES = {
+    "400": "A parameter or the body is wrong",
+    "401": "It needs a token of this mirror, or the one sent is not accepted",
+    "403": "The token may not do this",
+    "404": "It does not exist, or it is hidden from the caller",
+    "501": "The mirror does not hold this; the error names where the upstream has it",
+    "503": "The mirror is busy, or has not read this yet; ask again later",
+    "default": "Any other error",
+}
+"""What can go wrong at every address."""
+
+_LEADS_AWAY = {"307": "Leads to the upstream, where `redirect_unmirrored` is configured"}
+_SECURITY: Json = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A token of this mirror"},
+    "basic": {"type": "http", "scheme": "basic", "description": "A token of this mirror as the password"},
+    "parameter": {"type": "apiKey", "in": "query", "name": "access_token"},
+}
+
+
+def document(api: Api, described: Description, origin: str) -> Json:
+    """Return the document of an API that is served at `origin`, the address of the mirror."""
+    paths = dict[str, Json]()
+    for pattern, reader in api.readers.items():
+        operation = _operation(described, "get", pattern, described.reads[pattern], summary_of(reader))
+        _path(paths, pattern)["get"] = operation
+    for pattern, methods in api.writers.items():
+        for method, writer in methods.items():
+            wanted = described.writes[pattern, method]
+            operation = _operation(described, method.lower(), pattern, wanted, summary_of(writer))
+            _path(paths, pattern)[method.lower()] = operation
+    for pattern in described.unmirrored:
+        _path(paths, pattern)["get"] = _refusal(pattern)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": described.title,
+            "version": __version__,
+            "description": "What a mirror of Bitbucket answers. Objects can have more keys than are told.",
+        },
+        "servers": [{"url": f"{origin}{described.prefix}"}],
+        "security": [{}, *({name: []} for name in _SECURITY)],
+        "paths": paths,
+        "components": {
+            "schemas": dict(described.schemas),
+            "responses": {
+                f"status_{status}": _answer(text, named("Error"))
+                for status, text in {**_STATUSES, **_LEADS_AWAY}.items()
+            },
+            "securitySchemes": _SECURITY,
+        },
+    }
+
+
+def template_of(pattern: Names) -> str:
+    """Return a pattern of a route table as OpenAPI writes it: ``/users/{user}``."""
+    return "/" + "/".join(f"{{{part[1:-1]}}}" if _is_placeholder(part) else part for part in pattern)
+
+
+def summary_of(handler: Callable[..., Any]) -> str:
+    """Return the first sentence of a function's docstring."""
+    line = (inspect.getdoc(handler) or "").partition("\n")[0]
+    return line.partition(". ")[0].rstrip(".")
+
+
+def _is_placeholder(part: str) -> bool:
+    return part.startswith("<")
+
+
+def _path(paths: dict[str, Json], pattern: Names) -> Json:
+    """Return what is known of a path, which has the parameters that stand in it."""
+    places = [
+        {"name": part[1:-1], "in": "path", "required": True, "schema": {**TEXT, "minLength": 1}}
+        for part in pattern
+        if _is_placeholder(part)
+    ]
+    return paths.setdefault(template_of(pattern), {"parameters": places} if places else {})
+
+
+def _operation(
+    described: Description, method: str, pattern: Names, operation: Operation, summary: str
+) -> Json:
+    taken = operation.parameters if method != "get" else (*operation.parameters, *described.parameters)
+    made: Json = {"operationId": _identity(method, pattern), "summary": summary}
+    if taken:
+        made["parameters"] = [_parameter(one) for one in taken]
+    if operation.body is not None:
+        made["requestBody"] = {"content": {described.body_type: {"schema": operation.body}}}
+    answers = {
+        str(status): _answer("The answer", operation.answer, described) for status in operation.statuses
+    }
+    made["responses"] = {**answers, **_refusals(method)}
+    return made
+
+
+def _refusal(pattern: Names) -> Json:
+    """Describe an address whose answer the mirror does not hold."""
+    return {
+        "operationId": _identity("get", pattern),
+        "summary": "What the mirror does not hold: it tells where the upstream has it",
+        "responses": _refusals("get"),
+    }
+
+
+def _refusals(method: str) -> Json:
+    statuses = {**_LEADS_AWAY, **_STATUSES} if method == "get" else _STATUSES
+    return {status: {"$ref": f"#/components/responses/status_{status}"} for status in statuses}
+
+
+def _identity(method: str, pattern: Names) -> str:
+    return "_".join([method, *(part.strip("<>").replace("-", "_") for part in pattern)])
+
+
+def _parameter(one: Parameter) -> Json:
+    return {
+        "name": one.name,
+        "in": "query",
+        "required": one.required,
+        "description": one.description,
+        "schema": one.schema,
+    }
+
+
+def _answer(text: str, schema: Schema | None, described: Description | None = None) -> Json:
+    if schema is None:
+        return {"description": text}
+    formats = described.formats if described else {}
+    others = {name: {"schema": schema} if same else {} for name, same in formats.items()}
+    return {"description": text, "content": {"application/json": {"schema": schema}, **others}}
