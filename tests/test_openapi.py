@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from asgi_client import AsgiClient, basic, bearer, client_of, make_tokens
 from datasette.utils.asgi import Request
+from fake_writer import FakeWriter
 from fixtures_db import fill_mixed, repository
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -353,3 +354,36 @@ def test_a_document_names_the_address_that_is_published(mirror: Served) -> None:
     document = below.json("/-/openapi/2.0.json")
     assert document["servers"] == [{"url": "https://example.com/kept/here/2.0"}]
     assert below.get("/-/openapi/3.0.json").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "path", "sent"),
+    [
+        ("1.0", "post", "/repositories", {"data": {"name": "made", "owner": "jespern"}}),
+        ("1.0", "post", "/repositories", {"data": {"scm": "cvs"}}),
+        ("1.0", "put", "/repositories/{owner}/{slug}", {"data": {"description": "New"}}),
+        ("1.0", "post", "/repositories/{owner}/{slug}/fork", {"data": {"name": "forked", "owner": "mine"}}),
+        ("2.0", "post", "/repositories/{workspace}/{repository}/forks", {"json": {"workspace": "mine"}}),
+        ("2.0", "put", "/repositories/{workspace}/{repository}", {"json": {"description": "Newer"}}),
+        ("2.0", "put", "/repositories/{workspace}/{repository}", {"json": {"size": [], "nonsense": 1}}),
+        ("1.0", "delete", "/repositories/{owner}/{slug}", {}),
+        ("2.0", "delete", "/repositories/{workspace}/{repository}", {}),
+    ],
+)
+def test_every_answer_to_a_write_fits_its_schema(
+    writable: Any, name: str, method: str, path: str, sent: Any
+) -> None:
+    """Also to one that is refused; the last ones delete the repository, and find it gone."""
+    client, headers = writable
+    document = client.json(f"/-/openapi/{name}.json")
+    got = client(method.upper(), f"/{name}{_good(path)}", headers=headers, **sent)
+    assert got.status_code in {200, 201, 204, 400, 404}
+    Judge(document).check(document["paths"][path][method], got, path)
+
+
+@pytest.fixture(scope="module")
+def writable(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A mirror that takes writes, and the headers of who may write."""
+    filled = fill_mixed(tmp_path_factory.mktemp("written") / "mirror.db")
+    headers = bearer(make_tokens(filled.store)["write"])
+    return client_of(filled.path, writes=True, writer=FakeWriter(filled)), headers
