@@ -20,6 +20,14 @@ from live_server import serving
 from mirror.model import Project
 from mirror.store import tokens
 
+BACKSTAGE = ("@backstage/integration@1.20.1", "@backstage/config@1")
+BY_URL = """
+const { ScmIntegrations } = require("@backstage/integration")
+const { ConfigReader } = require("@backstage/config")
+const known = ScmIntegrations.fromConfig(new ConfigReader({ integrations: { bitbucketCloud: [{}] } }))
+fetch(process.argv[2]).then(answer => answer.json()).then(found =>
+  console.log(JSON.stringify([found.mainbranch.name, known.byUrl(found.links.html.href)?.type ?? null])))
+"""
 CLIENTS = Path(__file__).parent.parent / ".venv/clients"
 PACKAGES = ("all_repos", "bitbucket", "bucketcloner", "gitspindle", "lastversion", "nvchecker_source", "src")
 ADDRESSES = {
@@ -63,6 +71,7 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
         pytest.skip("the programs are not installed: make .venv/clients")
     folder = tmp_path_factory.mktemp("clients")
     filled = FixtureDb(folder / "mirror.db")
+    filled.store.save_upstream("cloud", "cloud", "https://api.bitbucket.org/2.0")
     busy = owner(
         "busy", uuid="{00000000-0000-4000-8000-000000000001}", account_id="557058:1", nickname="Busy"
     )
@@ -183,3 +192,26 @@ print(json.dumps([me.nickname, found.full_name, found.links["clone"]["https"]]))
     nickname, full_name, clone = clients.told(code)
     assert (nickname, full_name) == ("Busy", "busy/project-1")
     assert clone == "https://bitbucket.org/busy/project-1.git"
+
+
+def test_backstage_recognises_a_repository_by_its_link(clients: Clients) -> None:
+    """A catalog takes `links.html.href` for a place at Bitbucket; a link to the mirror matched nothing."""
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        pytest.skip("node and npm are not installed")
+    install = [npm, "install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", *BACKSTAGE]
+    try:
+        subprocess.run(install, cwd=clients.folder, capture_output=True, timeout=90, check=True)
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
+        pytest.skip(f"npm could not install {BACKSTAGE[0]}")
+    (clients.folder / "by-url.js").write_text(BY_URL)
+    address = f"{clients.address}/2.0/repositories/busy/project-1"
+    done = subprocess.run(
+        ["node", "by-url.js", address],
+        cwd=clients.folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.strip() == '["master","bitbucketCloud"]', done.stderr

@@ -1,6 +1,7 @@
 """`mirror publish`: what the file holds, that it is put in place whole, and that nothing writes to it."""
 
 import json
+import re
 import resource
 import sqlite3
 import subprocess
@@ -8,9 +9,10 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 from asgi_client import AsgiClient
-from cli_runner import Folder
+from cli_runner import Folder, started
 from datasette.app import Datasette
 from fixtures_db import FixtureDb, fill_mixed, repository
 from whole_files import all_rows, killed_at
@@ -274,3 +276,18 @@ def test_it_is_served_and_says_of_which_moment_it_is(mixed_path: Path) -> None:
     found = served.get("/public.json?sql=select+count(*)+as+n+from+repositories&_shape=array")
     assert found.json() == [{"n": 7}]
     assert sha256_of(target) == done.sha256
+
+
+def test_it_is_served_by_the_command_without_a_word_about_its_mode(folder: Folder) -> None:
+    """It is for everybody; a private file of that mode is named."""
+    fill_mixed(folder.path / "mirror.db").store.close()
+    publish(folder.path / "mirror.db", folder.path / "public.db", Options())
+    (folder.path / "mirror.toml").write_text('database = "public.db"\n')
+    with started(folder, "serve", "--port", "0") as running:
+        assert running.stdout is not None
+        address = re.findall(r"http://\S+", running.stdout.readline())[0]
+        answer = httpx.get(f"{address}/2.0/repositories/jespern/django-piston")
+        assert (answer.status_code, "X-Mirror-Snapshot" in answer.headers) == (200, True)
+        running.terminate()
+        _, said = running.communicate(timeout=30)
+    assert "open to other users" not in said

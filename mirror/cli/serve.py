@@ -29,7 +29,7 @@ from mirror.serve.state import served
 from mirror.serve.webhook_writer import Hook
 from mirror.serve.webhooks import accept
 from mirror.store import Store
-from mirror.store.files import refuse_snapshot
+from mirror.store.files import is_snapshot, refuse_snapshot
 from mirror.store.lock import server_mark
 from mirror.write import PassThrough
 
@@ -64,10 +64,11 @@ def serve(ctx: click.Context, host: str | None, port: int | None, public: bool) 
     """
     config = with_address(configured(ctx), host, port, public)
     datasette = application(config)
-    warn_of_open_files(config)
+    database = Path(config.database)
+    if not is_snapshot(database):  # which is for everybody
+        warn_of_open_files(config)
     stop = threading.Event()
     end_soon_after(stop)
-    database = Path(config.database)
     # A server of copies lets go of the file by itself when another one takes its place.
     with nullcontext() if config.serve.read_only else server_mark(database, config.mode):
         answer(datasette, config.serve.host, config.serve.port, ready=announce, stop=stop)

@@ -182,6 +182,15 @@ def _refuse_older(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreError(f"{path}: made by an older version; `mirror sync` brings it up to date")
 
 
+def is_snapshot(path: Path) -> bool:
+    """Return whether a file is a published one; False where it cannot be read."""
+    try:
+        with closing(open_reader(path, older=True)) as connection:
+            return snapshot_moment(connection) is not None
+    except (StoreError, sqlite3.Error):
+        return False
+
+
 def refuse_snapshot(path: Path) -> None:
     """Raise StoreError for a published file; whatever else is wrong with a file is told when it is used."""
     try:
