@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from mirror.store.snapshot import snapshot_moment
+
 MOST_COUNTS = 200
 MOST_ACCOUNTS = 5000
 
@@ -23,6 +25,7 @@ class FileState(msgspec.Struct):
     accounts: dict[int, Any] = {}
     upstreams: dict[int, Any] = {}
     has_extras: bool | None = None
+    published_at: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class _Memory(threading.local):
@@ -47,3 +50,11 @@ def file_state(connection: sqlite3.Connection) -> FileState:
     ):
         known = _memory.state = FileState(connection, version)
     return known
+
+
+def published_at(connection: sqlite3.Connection) -> str | None:
+    """Return `mirror.store.snapshot.snapshot_moment` of the file, which is asked for with each answer."""
+    state = file_state(connection)
+    if state.published_at is msgspec.UNSET:
+        state.published_at = snapshot_moment(connection)
+    return state.published_at

@@ -17,6 +17,7 @@ from datasette.utils.asgi import Request, Response
 
 from mirror.queries.caller import Caller
 from mirror.queries.extras import extra_of
+from mirror.queries.memory import published_at
 from mirror.queries.upstreams import Upstreams, upstreams_of
 from mirror.serve.auth import (
     NO_CREDENTIALS,
@@ -42,7 +43,6 @@ from mirror.serve.exchange import (
 )
 from mirror.serve.unmirrored import NotMirrored
 from mirror.serve.writer import WriteAccess, admitted_writer
-from mirror.store.snapshot import snapshot_moment
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -202,7 +202,7 @@ async def _read(
 
 def _dated(found: Answer, connection: sqlite3.Connection) -> Answer:
     """Say in an answer from a published file of which moment that file is."""
-    moment = snapshot_moment(connection)
+    moment = published_at(connection)
     if moment is None:
         return found
     return msgspec.structs.replace(found, headers={**found.headers, SNAPSHOT_HEADER: moment})
