@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from mirror.told import Told
+from mirror.addresses import Told
 
 OwnerKind = Literal["user", "team", "workspace"]
 RefKind = Literal["branch", "tag"]

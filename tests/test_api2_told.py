@@ -12,9 +12,9 @@ from fixtures_db import SEEN, FixtureDb
 from upstream_fakes import answer, faked, page, recorded
 
 from mirror.model import RepositoryKey
+from mirror.object_difference import changed, difference, packed, unpacked
 from mirror.store import tokens
 from mirror.store.refs import save_refs
-from mirror.told import changed, difference, packed, unpacked
 
 RECORDED = Path(__file__).parents[2] / "shared" / "recorded" / "cloud2"
 COPIED = recorded("cloud/told.json")

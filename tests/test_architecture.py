@@ -11,16 +11,18 @@ FILES = [*sorted((ROOT / "mirror").rglob("*.py")), ROOT / "scheduler.py"]
 
 GROUND = frozenset(
     (
+        "addresses",
+        "api2_objects",
         "config",
         "config_checks",
         "credentials",
         "errors",
         "decoding",
         "model",
+        "object_difference",
         "settings",
         "suggestions",
         "times",
-        "told",
     )
 )
 """Values and rules without a network, a database or a clock of their own. They import one another only."""

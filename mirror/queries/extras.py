@@ -1,4 +1,4 @@
-"""What API 2.0 told of objects beside their columns, as far as a caller may know (`mirror.told`)."""
+"""What API 2.0 told of objects beside their columns (`object_difference`), as far as a caller may know."""
 
 import json
 import logging
@@ -6,10 +6,11 @@ import sqlite3
 from collections.abc import Iterable
 from functools import lru_cache
 
+from mirror.addresses import Json
+from mirror.object_difference import PUBLIC, changed, public_part, unpacked
 from mirror.queries.caller import Caller
 from mirror.queries.memory import file_state
 from mirror.queries.rows import fetch, fetch_value
-from mirror.told import PUBLIC, Json, changed, public_part, unpacked
 
 log = logging.getLogger(__name__)
 

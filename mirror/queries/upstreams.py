@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+from mirror.addresses import web_of
 from mirror.queries.memory import file_state
 from mirror.queries.rows import fetch_as
-from mirror.told import web_of
 
 
 class UpstreamRow(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Write extras: what API 2.0 told of an object that no column holds (`mirror.told`)."""
+"""Write extras: what API 2.0 told of an object that no column holds (`mirror.object_difference`)."""
 
 import json
 import sqlite3
@@ -6,21 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
+from mirror.addresses import API, WEB, Json, Told
+from mirror.api2_objects import account_object, ref_object, repository_object, workspace_object
 from mirror.model import Owner, Ref, Repository
-from mirror.told import (
-    API,
-    PUBLIC,
-    WEB,
-    Json,
-    Told,
-    account_object,
-    difference,
-    packed,
-    public_part,
-    ref_object,
-    repository_object,
-    workspace_object,
-)
+from mirror.object_difference import PUBLIC, difference, packed, public_part
 
 ExtraKind = Literal[
     "repository", "branch", "tag", "account", "workspace", "repository-1.0", "branch-1.0", "tag-1.0"

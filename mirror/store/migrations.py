@@ -602,10 +602,11 @@ def m024_projects(db: Database) -> None:
 
 @migrations()
 def m025_what_no_column_holds(db: Database) -> None:
-    """What API 2.0 told of an object beside its columns, compressed (`mirror.told`); served to it alone.
+    """What API 2.0 told of an object beside its columns; served to it alone.
 
-    `row_id` is that of the repository, for its branches and tags too, or of the user. `anonymous` is 1 where
-    a crawl without credential was told it, so that everybody may know.
+    `value` is a compressed difference (`mirror.object_difference`). `row_id` is that of the repository, for
+    its branches and tags too, or of the user. `anonymous` is 1 where a crawl without credential was told it,
+    so that everybody may know.
     """
     db.execute(
         """CREATE TABLE extras (

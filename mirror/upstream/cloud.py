@@ -10,9 +10,9 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
+from mirror.addresses import Told, teller
 from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, RepositorySettings
-from mirror.told import Told, teller
 from mirror.upstream import cloud_decode as decode
 from mirror.upstream.client import Http
 from mirror.upstream.git import GitRefs

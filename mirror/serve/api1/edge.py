@@ -16,6 +16,7 @@ import msgspec
 import yaml
 from datasette.utils.asgi import Request
 
+from mirror.object_difference import changed
 from mirror.queries.accounts import users_named
 from mirror.queries.caller import Caller
 from mirror.queries.extras import extras_of
@@ -25,7 +26,6 @@ from mirror.queries.rows import AccountRow, RepositoryRow
 from mirror.serve.api1 import shapes
 from mirror.serve.api_edge import Names, Parameters
 from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest, not_found, unauthorized
-from mirror.told import changed
 
 if TYPE_CHECKING:
     from datasette.app import Datasette

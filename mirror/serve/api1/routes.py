@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from mirror.model import RefKind
+from mirror.object_difference import changed
 from mirror.queries import accounts
 from mirror.queries import repositories as reads
 from mirror.queries.changes import ChangeFilter, count_changes, latest_changes
@@ -39,7 +40,6 @@ from mirror.serve.exchange import (
     oldest,
 )
 from mirror.serve.unmirrored import must_have_refs, not_mirrored
-from mirror.told import changed
 
 Reader = Callable[[sqlite3.Connection, ApiRequest], Answer]
 

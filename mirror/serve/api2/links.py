@@ -4,8 +4,8 @@ from functools import lru_cache
 
 import msgspec
 
+from mirror.addresses import escaped, hrefs, segment
 from mirror.serve.exchange import Json
-from mirror.told import escaped, hrefs, segment
 
 _ENCODER = msgspec.json.Encoder()
 _CHILDREN = ("pullrequests", "commits", "forks", "watchers", "downloads", "hooks")

@@ -6,6 +6,7 @@ for each, including routes that Bitbucket has removed and the mirror still serve
 
 import sqlite3
 
+from mirror.api2_objects import moment
 from mirror.model import RefKind
 from mirror.queries import accounts
 from mirror.queries.caller import Caller
@@ -41,7 +42,6 @@ from mirror.serve.api_edge import Api
 from mirror.serve.exchange import Answer, ApiError, oldest, unauthorized
 from mirror.serve.unmirrored import must_have_refs, not_mirrored
 from mirror.times import normalised
-from mirror.told import moment
 
 
 def _myself(connection: sqlite3.Connection, caller: Caller) -> AccountRow:

@@ -9,22 +9,20 @@ from functools import lru_cache
 
 import msgspec
 
-from mirror.queries.rows import AccountRow, ProjectRow, RefRow, RepositoryRow, flag, known_uuid
-from mirror.queries.upstreams import Upstreams
-from mirror.serve.api2.links import ApiLinks, links_template
-from mirror.serve.exchange import Json
-from mirror.told import (
+from mirror.addresses import escaped, hrefs, segment
+from mirror.api2_objects import (
     account_object,
-    changed,
-    escaped,
-    hrefs,
     moment,
     ref_object,
     repository_object,
     seconds,
-    segment,
     workspace_object,
 )
+from mirror.object_difference import changed
+from mirror.queries.rows import AccountRow, ProjectRow, RefRow, RepositoryRow, flag, known_uuid
+from mirror.queries.upstreams import Upstreams
+from mirror.serve.api2.links import ApiLinks, links_template
+from mirror.serve.exchange import Json
 
 FindExtra = Callable[[str, int], Json | None]
 """Finds the extra of an object by its kind and the number of its row."""

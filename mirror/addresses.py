@@ -1,0 +1,103 @@
+"""Addresses without a host: API and WEB stand for their beginnings in what the mirror keeps of an object.
+
+The mirror replaces them by its own address and the upstream's when it serves the object.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+API, WEB = "~api", "~web"
+CLOUD = "https://bitbucket.org"
+Json = dict[str, Any]
+
+# Bitbucket leaves these unescaped in its links, but escapes quotes, spaces and #.
+_UNESCAPED = "/$;&=@!,:+"
+# A page has a thousand links, most of them plain. This check costs a fifth of calling quote().
+_PLAIN = re.compile(r"[\w./~-]*", re.ASCII)
+_UUID = re.compile(r"\{[\w-]*\}", re.ASCII)
+_API_PATH = re.compile(r"(/!?api)?/[12]\.0/?$|/rest/api/[\w.]+/?$")
+_LOGIN = re.compile(r"^(https?://)[^/?#@]*@", re.IGNORECASE)
+
+
+class Told(msgspec.Struct, frozen=True, eq=False):
+    """An object as it was told, with API and WEB in its addresses and no login in them.
+
+    `anonymous`: it was told to a crawl without credential, so everybody may know all of it. `api` is the one
+    that told it; of API 1.0 `value` holds no more than the keys that no column has.
+    """
+
+    value: Json
+    anonymous: bool = False
+    api: str = "2.0"
+
+    def __eq__(self, other: object) -> bool:
+        """Two values of the model are equal whatever else was told of them."""
+        return other is None or isinstance(other, Told)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+def web_of(url: str) -> str:
+    """Return the address of the pages for people of whose API the address is known."""
+    if url.startswith(("https://api.bitbucket.org/", f"{CLOUD}/")):
+        return CLOUD
+    return _API_PATH.sub("", url).rstrip("/")
+
+
+def teller(url: str, *, anonymous: bool = False) -> Callable[[Any], Told]:
+    """Return the function that takes the addresses of an upstream out of the objects that it tells."""
+    web = web_of(url)
+    origins = ("https://api.bitbucket.org", CLOUD) if web == CLOUD else (web,)
+    paths = {urlsplit(url).path.rstrip("/") or "/2.0", "/2.0", "/!api/2.0", "/api/2.0"}
+    apis = "|".join(re.escape(f"{origin}{path}/") for origin in origins for path in sorted(paths))
+    is_api, is_web = re.compile(f"(?:{apis})"), re.compile(re.escape(web) + r"(?=/)")
+
+    def address(text: str) -> str:
+        plain = _LOGIN.sub(r"\1", text)
+        found = is_api.match(plain)
+        if found:
+            return f"{API}/{plain[found.end() :]}"
+        return is_web.sub(WEB, plain, count=1) if is_web.match(plain) else plain
+
+    def neutral(value: Any) -> Any:
+        if value.__class__ is dict:
+            return {
+                key: address(inner) if key == "href" and inner.__class__ is str else neutral(inner)
+                for key, inner in value.items()
+            }
+        return [neutral(inner) for inner in value] if value.__class__ is list else value
+
+    return lambda value: Told(neutral(value), anonymous)
+
+
+def localised(value: Any, api: str, web: str, key: str = "") -> Any:
+    """Put the beginnings of addresses back; `key` is that of the value."""
+    if isinstance(value, str) and key == "href":
+        if value.startswith(f"{API}/"):
+            return api + value[len(API) :]
+        return web + value[len(WEB) :] if value.startswith(f"{WEB}/") else value
+    if isinstance(value, dict):
+        return {key: localised(inner, api, web, key) for key, inner in value.items()}
+    return [localised(inner, api, web) for inner in value] if isinstance(value, list) else value
+
+
+def escaped(text: str) -> str:
+    """Escape a name for an address, only as far as Bitbucket does."""
+    return text if _PLAIN.fullmatch(text) else quote(text, safe=_UNESCAPED)
+
+
+def segment(text: str) -> str:
+    """Escape a text as one segment of an address."""
+    if _UUID.fullmatch(text):
+        return f"%7B{text[1:-1]}%7D"
+    return text if _PLAIN.fullmatch(text) and "/" not in text else quote(text, safe="")
+
+
+def hrefs(**addresses: str | None) -> Json:
+    """Return links by name, as every object of API 2.0 has them; an address that is None is left out."""
+    return {name: {"href": address} for name, address in addresses.items() if address is not None}

@@ -1,0 +1,234 @@
+"""The objects of API 2.0 that Bitbucket sends today, made of the mirror's columns.
+
+What Bitbucket told of an object is kept as the difference to these (`mirror.object_difference`), so they are
+part of the format of the file.
+"""
+
+import json
+from typing import Any
+
+from mirror.addresses import CLOUD, WEB, Json, escaped, hrefs, segment
+
+
+def moment(text: str | None) -> str | None:
+    """Format a time as Bitbucket does: with an offset, and always six digits, which some clients need."""
+    return None if text is None else f"{text[:-1]}+00:00"
+
+
+def seconds(text: str | None) -> str | None:
+    """Format the date of a commit or a tag as Bitbucket does: without fractions, which git does not store."""
+    if text is None or not text.endswith(".000000Z"):
+        return moment(text)
+    return f"{text[:19]}+00:00"
+
+
+def _known(identity: str | None) -> str | None:
+    return identity if identity is not None and identity.startswith("{") else None
+
+
+def _flag(value: Any) -> bool | None:
+    return None if value is None else bool(value)
+
+
+def account_object(row: Any, api: str, web: str) -> Json:
+    """Make the account that an owner's columns stand for; `row` has the fields of `mirror.model.Owner`."""
+    identity = segment(_known(row.uuid) or row.username or "")
+    is_person = row.kind == "user"
+    shaped: Json = {
+        "type": "user" if is_person else "team",
+        "display_name": row.display_name,
+        "uuid": _known(row.uuid),
+        "links": hrefs(
+            self=f"{api}/{'users' if is_person else 'workspaces'}/{identity}",
+            html=f"{web}/{identity}/",
+            avatar=row.avatar_url,
+        ),
+    }
+    named = (
+        {"nickname": row.nickname, "account_id": row.account_id} if is_person else {"username": row.username}
+    )
+    return shaped | {key: value for key, value in named.items() if value is not None}
+
+
+def workspace_object(row: Any, api: str, web: str, *, name: str | None = None) -> Json:
+    """Make the short form of a workspace from its owner's columns, whose name can be another one."""
+    slug = segment(row.username or "")
+    return {
+        "type": "workspace",
+        "uuid": _known(row.uuid),
+        "name": name,
+        "slug": row.username,
+        "links": hrefs(
+            self=f"{api}/workspaces/{slug}",
+            html=f"{web}/{slug}/",
+            avatar=f"{web}/workspaces/{slug}/avatar/",
+        ),
+    }
+
+
+def repository_object(row: Any, owner: Any, api: str, web: str) -> Json:
+    """Make a repository from its columns and its owner's.
+
+    `row` has the fields of `mirror.model.Repository`.
+    """
+    name = escaped(row.full_name)
+    here, page = f"{api}/repositories/{name}", f"{web}/{name}"
+    children = ("pullrequests", "commits", "forks", "watchers", "downloads", "hooks")
+    links = hrefs(
+        self=here,
+        html=page,
+        avatar=row.avatar_url,
+        **{child: f"{here}/{child}" for child in children},
+        branches=f"{here}/refs/branches",
+        tags=f"{here}/refs/tags",
+        source=f"{here}/src",
+        issues=f"{here}/issues" if row.has_issues else None,
+    )
+    links["clone"] = [
+        {"name": kind, "href": _web(address, web)}
+        for kind, address in (("https", row.clone_https), ("ssh", row.clone_ssh))
+        if address is not None
+    ]
+    counted = {name: getattr(row, name) for name in ("followers_count", "forks_count")}
+    return {
+        "type": "repository",
+        "uuid": _known(row.uuid),
+        "full_name": row.full_name,
+        "name": row.name,
+        "slug": row.slug,
+        "description": row.description,
+        "scm": row.scm,
+        "website": row.website,
+        "owner": account_object(owner, api, web),
+        "workspace": workspace_object(owner, api, web, name=owner.display_name),
+        "is_private": bool(row.is_private),
+        "project": _project_object(row, owner, api, web),
+        "fork_policy": row.fork_policy,
+        "created_on": moment(row.created_at),
+        "updated_on": moment(row.updated_at),
+        "size": row.size,
+        "language": row.language,
+        "has_issues": _flag(row.has_issues),
+        "has_wiki": _flag(row.has_wiki),
+        "mainbranch": _main_branch(row),
+        "override_settings": {"default_merge_strategy": True, "branching_model": True},
+        "enforced_signed_commits": None,
+        "parent": _parent_object(row, api, web),
+        "links": links,
+        **{name: value for name, value in counted.items() if value is not None},
+    }
+
+
+def _web(address: str, web: str) -> str:
+    """Write an address below the upstream's as the extras do, where `web` is the mark for it."""
+    return address.replace(CLOUD, web, 1) if web == WEB and address.startswith(f"{CLOUD}/") else address
+
+
+def _main_branch(row: Any) -> Json | None:
+    if row.main_branch is None:
+        return None
+    return {"type": "named_branch" if row.scm == "hg" else "branch", "name": row.main_branch}
+
+
+def _project_object(row: Any, owner: Any, api: str, web: str) -> Json | None:
+    if row.project_key is None:
+        return None
+    slug, key = segment(owner.username or ""), segment(row.project_key)
+    page = f"{web}/{slug}/workspace/projects/{key}"
+    return {
+        "type": "project",
+        "key": row.project_key,
+        "uuid": _known(row.project_uuid),
+        "name": row.project_name,
+        "links": hrefs(self=f"{api}/workspaces/{slug}/projects/{key}", html=page, avatar=f"{page}/avatar/32"),
+    }
+
+
+def _parent_object(row: Any, api: str, web: str) -> Json | None:
+    full_name = row.parent_full_name
+    if full_name is None:
+        return None
+    name = escaped(full_name)
+    return {
+        "type": "repository",
+        "full_name": full_name,
+        "name": full_name.partition("/")[2],
+        "uuid": _known(row.parent_uuid),
+        "links": hrefs(self=f"{api}/repositories/{name}", html=f"{web}/{name}"),
+    }
+
+
+def short_repository_object(row: Any, api: str, web: str) -> Json:
+    """Make a repository as other objects embed it, without slug and owner."""
+    name = escaped(row.full_name)
+    return {
+        "type": "repository",
+        "uuid": _known(row.uuid),
+        "full_name": row.full_name,
+        "name": row.name,
+        "links": hrefs(self=f"{api}/repositories/{name}", html=f"{web}/{name}", avatar=row.avatar_url),
+    }
+
+
+def ref_object(repository: Any, row: Any, api: str, web: str) -> Json:
+    """Make a branch or a tag; `row` has the fields of `mirror.model.Ref`, its lists as lists or as JSON."""
+    name, full_name = escaped(row.name), escaped(repository.full_name)
+    here, page = f"{api}/repositories/{full_name}", f"{web}/{full_name}"
+    is_tag, heads = row.kind == "tag", _listed(row.heads)
+    shaped: Json = {
+        "name": row.name,
+        "type": "tag" if is_tag else "branch" if heads is None else "named_branch",
+        "target": commit_object(repository, row, api, web),
+        "links": hrefs(
+            self=f"{here}/refs/{'tags' if is_tag else 'branches'}/{name}",
+            commits=f"{here}/commits/{name}",
+            html=f"{page}/{'commits/tag' if is_tag else 'branch'}/{name}",
+        ),
+    }
+    if is_tag:
+        tagger = None if row.tagger is None else {"type": "author", "raw": row.tagger}
+        return shaped | {"message": row.message, "date": seconds(row.date), "tagger": tagger}
+    if heads is not None:
+        shaped["heads"] = [_short_commit(here, page, one) for one in heads]
+    strategies = ["merge_commit", "squash", "fast_forward"]
+    return shaped | {"default_merge_strategy": strategies[0], "merge_strategies": strategies}
+
+
+def commit_object(repository: Any, row: Any, api: str, web: str) -> Json:
+    """Make the commit that a ref points to."""
+    full_name = escaped(repository.full_name)
+    here, page = f"{api}/repositories/{full_name}", f"{web}/{full_name}"
+    parents = _listed(row.target_parents)
+    return {
+        **_short_commit(here, page, row.target_hash),
+        "date": seconds(row.target_date),
+        "author": _author_object(row, api, web),
+        "message": row.target_message,
+        "parents": None if parents is None else [_short_commit(here, page, one) for one in parents],
+        "repository": short_repository_object(repository, api, web),
+    }
+
+
+def _author_object(row: Any, api: str, web: str) -> Json | None:
+    name, uuid = row.target_author_name, row.target_author_uuid
+    if row.target_author is None and name is None and uuid is None:
+        return None
+    shaped: Json = {"type": "author", "raw": row.target_author}
+    if name is not None or uuid is not None:
+        shaped["user"] = {"type": "user", "display_name": name}
+        if uuid is not None:
+            one = segment(uuid)
+            links = hrefs(self=f"{api}/users/{one}", html=f"{web}/{one}/")
+            shaped["user"] |= {"uuid": uuid, "links": links}
+    return shaped
+
+
+def _short_commit(here: str, page: str, name: str) -> Json:
+    links = hrefs(self=f"{here}/commit/{name}", html=f"{page}/commits/{name}")
+    return {"type": "commit", "hash": name, "links": links}
+
+
+def _listed(value: Any) -> list[str] | None:
+    if value is None:
+        return None
+    return list(json.loads(value)) if isinstance(value, str) else list(value)

@@ -1,0 +1,167 @@
+"""The difference between an object that Bitbucket told and the one made of columns: the extra of the object.
+
+The mirror keeps it, and so serves the same object again, with the keys that came and went over the years, and
+with keys that nobody knows yet. In an extra a mapping leads to the keys that differ, ``[value]`` stands for
+another value, and ``[]`` for a key that was not told.
+"""
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from mirror.addresses import Json, localised
+
+
+def difference(told: Json, ours: Json) -> Json:
+    """Return what is to be changed in one object to make it the other."""
+    extra: Json = {}
+    for key, value in told.items():
+        own = ours.get(key, extra)  # `extra` is not told, so it equals nothing
+        if own is extra:
+            extra[key] = [value]
+        elif value.__class__ is dict and own.__class__ is dict:
+            inner = difference(value, own)
+            if inner:
+                extra[key] = inner
+        elif value != own or value.__class__ is not own.__class__:
+            extra[key] = [value]
+    for key in ours:
+        if key not in told:
+            extra[key] = []
+    return extra
+
+
+def changed(ours: Json, extra: Json, api: str, web: str) -> Json:
+    """Return an object with what an extra says of it."""
+    shaped = dict(ours)
+    for key, change in extra.items():
+        if change.__class__ is dict:
+            inner = shaped.get(key)
+            shaped[key] = changed(inner if isinstance(inner, dict) else {}, change, api, web)
+        elif change:
+            shaped[key] = localised(change[0], api, web, key)
+        else:
+            shaped.pop(key, None)
+    return shaped
+
+
+Scheme = Mapping[str, Any]
+_HREF: Scheme = {"href": {}, "name": {}}
+
+
+def _keys(names: str, **inner: Scheme) -> Scheme:
+    return {**{name: {} for name in names.split()}, **inner}
+
+
+def _links(names: str) -> Scheme:
+    return dict.fromkeys(names.split(), _HREF)
+
+
+_ACCOUNT = _keys(
+    "type display_name uuid username nickname account_id created_on",
+    links=_links("self html avatar repositories followers following snippets hooks members projects owners"),
+)
+_WORKSPACE = _keys(
+    "type uuid name slug created_on",
+    links=_links("self html avatar members owners projects repositories snippets"),
+)
+_SHORT = _keys("type uuid full_name name", links=_links("self html avatar"))
+_COMMIT = _keys(
+    "type hash date message",
+    author=_keys("type raw", user=_ACCOUNT),
+    links=_links("self html comments patch diff approve statuses"),
+    repository=_SHORT,
+)
+PUBLIC: Mapping[str, Scheme] = {
+    "repository": _keys(
+        "type uuid full_name name slug description scm website is_private fork_policy created_on updated_on "
+        "size language has_issues has_wiki enforced_signed_commits followers_count forks_count",
+        mainbranch=_keys("type name"),
+        override_settings=_keys("default_merge_strategy branching_model"),
+        parent=_SHORT,
+        owner=_ACCOUNT,
+        workspace=_WORKSPACE,
+        project=_keys("type key uuid name", links=_links("self html avatar")),
+        links=_links(
+            "self html avatar pullrequests commits forks watchers downloads hooks branches tags source "
+            "issues clone"
+        ),
+    ),
+    "ref": _keys(
+        "name type message date default_merge_strategy merge_strategies",
+        target={**_COMMIT, "parents": _COMMIT},
+        heads=_COMMIT,
+        tagger=_keys("type raw date", user=_ACCOUNT),
+        links=_links("self html commits"),
+    ),
+    "account": _ACCOUNT,
+    "workspace": _WORKSPACE,
+    "repository-1.0": _keys(
+        "no_forks no_public_forks email_writers email_mailinglist read_only creator created_on last_updated"
+    ),
+    "ref-1.0": _keys("parents revision branch branches size", files=_keys("type file")),
+}
+"""The keys, by the kind of the extra, that strangers may be told though an authenticated crawl read them.
+
+What else an extra holds, strangers see only if an anonymous crawl was told it.
+"""
+
+
+def public_part(extra: Json, scheme: Scheme) -> Json:
+    """Return the part of an extra that everybody may see."""
+    kept: Json = {}
+    for key, change in extra.items():
+        if key not in scheme:
+            continue
+        if change.__class__ is dict:
+            kept[key] = public_part(change, scheme[key])
+        else:
+            kept[key] = [_public_value(value, scheme[key]) for value in change]
+    return kept
+
+
+def _public_value(value: Any, scheme: Scheme) -> Any:
+    if isinstance(value, dict):
+        return {key: _public_value(value[key], scheme[key]) for key in value if key in scheme}
+    if isinstance(value, list):
+        return [_public_value(one, scheme) for one in value]
+    return value if not scheme else None
+
+
+_ENCODE = msgspec.json.Encoder().encode
+_DICTIONARY = _ENCODE(
+    [
+        {"owner": {"links": {"self": [{"href": "~api/2.0"}], "avatar": [{"href": "~web/account/"}]}}},
+        {"created_on": ["+00:00"], "account_status": ["active"], "username": [""], "uuid": [""]},
+        {"mainbranch": [{}], "website": [None], "slug": [], "workspace": [], "project": []},
+        "https://bytebucket.org/ravatar/%7B", "%7D?ts=default", "%7D?ts=python", "%7D?ts=java",
+        "https://secure.gravatar.com/avatar/", "?d=https%3A%2F%2Favatar-management--avatars.us-west-2",
+        ".prod.public.atl-paas.net%2Finitials%2F", "https://avatar-management--avatars.us-west-2.prod.public.",
+        "atl-paas.net/initials/", "/128", "-0.png", "~web/account/user/", "/projects/PROJ/avatar/32?ts=1",
+        {"user": {"links": {"avatar": [{"href": "https://"}]}, "account_id": ["557058:"], "nickname": [""]}},
+        {"self": {"href": ["~api/users/"]}, "html": {"href": ["~web/"]}, "hooks": [], "issues": []},
+        {"default_merge_strategy": [], "merge_strategies": [], "target": {"author": {"user": {}}}},
+        {"parent": {"name": [""], "links": {"avatar": [{"href": "https://bytebucket.org/ravatar/%7B"}]}}},
+        {"enforced_signed_commits": [], "override_settings": [], "parent": []},
+        {"workspace": {"links": {"avatar": {"href": ["~web/workspaces/"]}}}},
+        "/avatar/?ts=1543", {"project": {"links": {"avatar": {"href": ["~web/account/user/"]}}}},
+    ]
+)  # fmt: skip
+
+
+def packed(extra: Json) -> bytes:
+    """Compress an extra; the shared dictionary is part of the format, and must not change."""
+    press = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=_DICTIONARY)
+    return press.compress(_ENCODE(extra)) + press.flush()
+
+
+def unpacked(value: bytes) -> Json:
+    """Return an extra; raises ValueError for bytes that are none."""
+    try:
+        plain = zlib.decompressobj(-15, zdict=_DICTIONARY).decompress(value)
+        found = msgspec.json.decode(plain)
+    except (zlib.error, msgspec.DecodeError) as error:
+        raise ValueError(f"an extra cannot be read: {error}") from None
+    return found if isinstance(found, dict) else {}
