@@ -37,7 +37,8 @@ from mirror.store.integrity import check_file
 from mirror.store.ledger import RequestLedger
 from mirror.store.lock import service_runs
 from mirror.times import age_text, day_text, utc_now
-from mirror.upstream.connect import ConnectedUpstream, connect, url_of
+from mirror.upstream.accounts import url_of
+from mirror.upstream.connect import ConnectedUpstream, connect
 from mirror.upstream.transport import Transport
 
 LEAST_FREE = 256 * 1024 * 1024

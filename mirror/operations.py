@@ -1,7 +1,5 @@
 """Run a sync: lock and open the file, then sync each upstream in turn; waits are interruptible."""
 
-import os
-import sqlite3
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -13,7 +11,6 @@ from urllib.parse import urlsplit
 import msgspec
 
 from mirror.config import Config, UpstreamConfig
-from mirror.credentials import read_credential
 from mirror.errors import ConfigError, Interrupted
 from mirror.report import Reporter, Silent, Summary
 from mirror.sandbox import Sandbox, World, running
@@ -28,8 +25,8 @@ from mirror.sync.plan import Plan, plan_upstream
 from mirror.sync.scope import EVERYTHING, Scope
 from mirror.sync.verify import Finding, verify_upstream
 from mirror.times import Clock, utc_now
-from mirror.upstream.budget import limit_in_force
-from mirror.upstream.connect import SANDBOX_URL, ConnectedUpstream, connect, default_limit, url_of
+from mirror.upstream.accounts import SANDBOX_URL, url_of
+from mirror.upstream.connect import ConnectedUpstream, connect
 
 SANDBOX_SIZE = 1_000
 
@@ -211,27 +208,3 @@ def _connect(
         max_requests=options.max_requests,
         timer=time.monotonic,
     )
-
-
-def accounts(config: Config, connection: sqlite3.Connection) -> dict[str, tuple[str, int | None]]:
-    """Map each upstream to its bucket in the request ledger and the hourly limit in force.
-
-    An upstream whose credential cannot be read here (another user's environment) is left out.
-    """
-    found = dict[str, tuple[str, int | None]]()
-    for upstream in config.upstreams:
-        try:
-            credential = read_credential(upstream.credential, os.environ)
-        except ConfigError:
-            continue
-        bucket = f"{credential.bucket}@{urlsplit(url_of(upstream)).netloc}"
-        told = connection.execute(
-            "SELECT requests_per_hour FROM request_limits WHERE bucket = ?", (bucket,)
-        ).fetchone()
-        limit = limit_in_force(
-            told=told[0] if told else None,
-            ours=upstream.requests_per_hour,
-            default=default_limit(upstream, credential),
-        )
-        found[upstream.name] = (bucket, limit)
-    return found

@@ -22,7 +22,8 @@ from mirror.store.ledger import RequestLedger
 from mirror.sync.crawl import Run, sync_upstream
 from mirror.sync.plan import Plan, plan_upstream
 from mirror.sync.verify import Finding, verify_upstream
-from mirror.upstream.connect import connect, url_of
+from mirror.upstream.accounts import url_of
+from mirror.upstream.connect import connect
 
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)
 SECRET = "sandbox"

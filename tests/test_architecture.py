@@ -41,7 +41,8 @@ MAY_IMPORT = {
     "serve": GROUND | {"observe", "queries", "search", "store"},
     "sandbox": GROUND,
     "operations": GROUND | {"report", "sandbox", "store", "sync", "upstream", "write"},
-    "background": GROUND | {"observe", "operations", "publish", "queries", "report", "store", "sync"},
+    "background": GROUND
+    | {"observe", "operations", "publish", "queries", "report", "store", "sync", "upstream"},
     "check": GROUND | {"background", "store", "upstream"},
     "cli": GROUND
     | {"background", "check", "observe", "operations", "publish", "queries", "report", "sandbox"}

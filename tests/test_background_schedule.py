@@ -11,9 +11,10 @@ import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 from sync_harness import Notes
 
-from mirror.background.jobs import LastRun, Work, is_missed, next_run, read_last, scheduled_work, scope_of
+from mirror.background.jobs import LastRun, Work, is_missed, next_run, read_last, scheduled_work
 from mirror.background.service import DEFAULTS, Background, checked
 from mirror.background.triggers import next_time, trigger_of
+from mirror.background.work import scope_of
 from mirror.config import AlertConfig, Config, from_toml
 from mirror.errors import ConfigError
 from mirror.store import Store

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mirror.cli.output import MOST_FAILURES, print_status
+from mirror.cli.status import MOST_FAILURES, print_status
 from mirror.queries.status import BudgetLeft, UpstreamStatus
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)

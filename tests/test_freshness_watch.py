@@ -11,7 +11,8 @@ import pytest
 from sync_harness import SyncHarness, assert_matches_sandbox, crawling
 
 from mirror.background.freshness import UpstreamWatch, Watches
-from mirror.background.jobs import Work, do
+from mirror.background.jobs import Work
+from mirror.background.work import do
 from mirror.config import Config
 from mirror.report import Silent
 from mirror.sandbox import Fault, Sandbox

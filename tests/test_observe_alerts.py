@@ -19,7 +19,7 @@ import msgspec
 import pytest
 from cli_runner import Folder, small_sandbox, started, told
 
-from mirror.background import Background
+from mirror.background.service import Background
 from mirror.config import from_toml
 from mirror.errors import ConfigError
 from mirror.observe.alerts import Alerts, address_of, events_of

@@ -22,7 +22,7 @@ from fixtures_db import (
 from live_server import serving
 from rich.console import Console
 
-from mirror.cli.output import print_status
+from mirror.cli.status import print_status
 from mirror.config import Config, UpstreamConfig
 from mirror.operations import SyncOptions, sync_all
 from mirror.queries.caller import OPERATOR

@@ -1,5 +1,1 @@
-"""The background service: work by schedule, and its account."""
-
-from mirror.background.service import Background, checked
-
-__all__ = ["Background", "checked"]
+"""The background service: work by schedule, and its account. Begins in `service.py`."""

@@ -25,8 +25,9 @@ from apscheduler.triggers.base import BaseTrigger
 
 from mirror.background.chores import Chore, chores_of, is_overdue
 from mirror.background.freshness import Watches
-from mirror.background.jobs import ENDED, Work, do, is_missed, read_last, scheduled_work, with_hints
+from mirror.background.jobs import ENDED, Work, is_missed, read_last, scheduled_work, with_hints
 from mirror.background.triggers import Every, must_come, trigger_of, zone_of
+from mirror.background.work import do
 from mirror.config import BUILT_IN, Config
 from mirror.errors import ConfigError, Interrupted, MirrorError, StoreLocked
 from mirror.observe.alerts import Alerts

@@ -13,13 +13,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from mirror.cli.main import configured, errors
 from mirror.config import Config
 from mirror.errors import ConfigError, StoreError
-from mirror.operations import accounts
 from mirror.store.backup import Progress as Told
 from mirror.store.backup import back_up, back_up_dated
 from mirror.store.files import open_reader
+from mirror.store.ledger import told_limits
 from mirror.store.restore import Restored, Trust
 from mirror.store.restore import restore as put_back
 from mirror.times import utc_now
+from mirror.upstream.accounts import accounts
 from mirror.upstream.budget import GIT_LIMIT
 
 
@@ -92,7 +93,7 @@ def _limits(config: Config, copy: Path) -> dict[str, int | None]:
     """Map the accounts of a configuration to their requests an hour."""
     try:
         with closing(open_reader(copy, older=True)) as connection:
-            known = dict(accounts(config, connection).values())
+            known = dict(accounts(config, told_limits(connection)).values())
     except (StoreError, sqlite3.Error):  # it is no copy, which `restore` says
         return {}
     return {**known, **{f"git-{bucket}": GIT_LIMIT for bucket in known}}

@@ -25,7 +25,7 @@ FILES = {
     "init": "init",
     "check": "check",
     "sync": "sync",
-    "status": "sync",
+    "status": "status",
     "verify": "sync",
     "search": "read",
     "show": "read",

@@ -1,105 +1,18 @@
-"""What commands print: the progress and the summary of a run, plans, findings, the status."""
+"""What commands print: the summary of a run, plans, findings."""
 
-import re
-import textwrap
-import time
-from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
-from typing import Any, Self
+from collections.abc import Sequence
 
 from rich.console import Console
-from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
-from rich.progress import Progress as ProgressBars
-from rich.table import Table
 from rich.text import Text
 
-from mirror.observe.logs import EveryMinute, row_counts, seconds_text
-from mirror.queries.progress import line_of, progress_text
-from mirror.queries.status import UpstreamStatus
+from mirror.observe.logs import row_counts, seconds_text
 from mirror.report import Summary
-from mirror.store.crawl_state import Progress
 from mirror.store.failures import HIDDEN_MEMBERS, Failure
 from mirror.sync.plan import BudgetShare, Plan
 from mirror.sync.verify import Finding
-from mirror.times import age_text, day_text, from_text, local, time_text
+from mirror.times import age_text, day_text, from_text
 
 MOST_NAMES = 10
-WIDTH = 80
-
-
-class TerminalProgress:
-    """The progress of a run on a terminal: a bar for each phase."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._progress = ProgressBars(
-            SpinnerColumn(), BarColumn(20), TextColumn("{task.description}"), console=console, transient=True
-        )
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def phase(self, what: str, total: int | None) -> None:
-        """Begin a bar; `total` None shows movement only."""
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-        self._line = what
-        self._task = self._progress.add_task(what, total=total)
-
-    def progress(self, progress: Progress) -> None:
-        """Advance the bar, and show the line of the log beside it."""
-        self._line = line_of(progress)
-        if self._task is not None:
-            self._progress.update(
-                self._task, completed=progress.done, total=progress.total, description=self._line
-            )
-
-    def waiting(self, seconds: float, why: str) -> None:
-        """Show the remaining seconds and the reason."""
-        if self._task is not None:
-            self._progress.update(self._task, description=f"{self._line} (waiting {seconds:.0f} s: {why})")
-
-    def note(self, text: str) -> None:
-        """Print a line above the bar."""
-        self._progress.console.print(Text(text))
-
-
-class LogProgress:
-    """The progress of a run in a log: a line for each phase, and one every minute."""
-
-    def __init__(self, console: Console, stopwatch: Callable[[], float] = time.monotonic) -> None:
-        self._console = console
-        self._minute = EveryMinute(stopwatch)
-        self._waits = ""
-
-    def phase(self, what: str, total: int | None) -> None:
-        """Print the phase that begins."""
-        self._minute.begin()
-        if total != 0:
-            self._say(what + (f": {total:,}" if total is not None else ""))
-
-    def progress(self, progress: Progress) -> None:
-        """Print it, once a minute."""
-        if self._minute.is_over():
-            self._say(line_of(progress))
-
-    def waiting(self, seconds: float, why: str) -> None:
-        """Print the reason of a wait, once."""
-        if why != self._waits:
-            self._waits = why
-            self._say(f"waiting {age_text(seconds)}: {why}")
-
-    def note(self, text: str) -> None:
-        """Print it."""
-        self._say(text)
-
-    def _say(self, text: str) -> None:
-        self._console.print(Text(text), soft_wrap=True)
 
 
 def print_summary(console: Console, summary: Summary) -> None:
@@ -191,100 +104,3 @@ def _say(console: Console, text: str) -> None:
 
 def _next_try(moment: str) -> str:
     return f" (next try {day_text(from_text(moment))})" if moment else ""
-
-
-MOST_FAILURES = 20
-
-
-def print_status(console: Console, statuses: Sequence[UpstreamStatus], now: datetime) -> None:
-    """Print the status of each upstream, at most 80 columns wide."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("upstream", "repositories", "branches", "tags", "complete", "budget left"):
-        table.add_column(column, justify="left" if column == "upstream" else "right", overflow="fold")
-    for status in statuses:
-        age = "never" if status.freshness_seconds is None else f"{age_text(status.freshness_seconds)} ago"
-        left = status.budget.left
-        budget = f"{status.budget.used:,} used" if left is None else f"{left:,} of {status.budget.limit:,}"
-        table.add_row(
-            status.name, f"{status.repositories:,}", f"{status.branches:,}", f"{status.tags:,}", age, budget
-        )
-    console.print(table, width=min(WIDTH, console.width))
-    for status in statuses:
-        _print_details(console, status, now)
-
-
-def _print_details(console: Console, status: UpstreamStatus, now: datetime) -> None:
-    """Print what does not fit into the table, wrapped at 80 columns or the terminal's width."""
-    width = min(WIDTH, console.width)
-    for text in _details(status, now):
-        for line in textwrap.wrap(f"{status.name}: {text}", width, subsequent_indent="  "):
-            console.print(Text(line), soft_wrap=True)
-    for failure in status.failures[:MOST_FAILURES]:
-        console.print(Text(_failure_line(failure, width)), soft_wrap=True)
-
-
-def _ages(status: UpstreamStatus) -> Iterator[str]:
-    if status.clock_ahead is not None:
-        yield (
-            f"the clock was ahead once: times up to {status.clock_ahead} are ignored,"
-            " and the next sync corrects them"
-        )
-    if status.listed_seconds:
-        middle, most, worst = (age_text(status.listed_seconds[each]) for each in ("0.5", "0.95", "1"))
-        yield f"listing age: p50 {middle}, p95 {most}, max {worst}"
-
-
-def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
-    yield from _ages(status)
-    if status.last_run is not None:
-        yield _run_line(status.last_run, now)
-    if status.progress is not None:
-        yield progress_text(status.progress, now)
-    if status.gone or status.refs_waiting:
-        yield f"{status.gone:,} gone, refs of {status.refs_waiting:,} waiting"
-    if status.refs_unread:
-        yield (
-            "branches and tags are not mirrored"
-            if status.refs == "none"
-            else f"branches and tags of {status.refs_unread:,} repositories were not read yet"
-        )
-    if status.budget.held_until:
-        until = time_text(from_text(status.budget.held_until))
-        yield f"the upstream answered 429: nothing is asked until {until}"
-    elif status.budget.left == 0 and status.budget.resets_at:
-        yield f"the next request is free at {time_text(from_text(status.budget.resets_at))}"
-    if status.service_running is False:
-        yield "no service is running; `mirror run` or `mirror schedule` syncs by schedule, `mirror sync` once"
-    elif status.next_runs:
-        due = sorted((from_text(moment), kind) for kind, moment in status.next_runs.items())
-        told = (f"{kind} in {age_text(max(0, (at - now).total_seconds()))}" for at, kind in due)
-        yield f"next {', '.join(told)}"
-    if status.failures:
-        more = len(status.failures) - MOST_FAILURES
-        only = f", the latest {MOST_FAILURES} below" if more > 0 else ""
-        accepted = f", {status.accepted:,} accepted" if status.accepted else ""
-        yield f"{status.missing:,} missing{accepted}{only}; in full: mirror status --json"
-
-
-def _run_line(run: dict[str, Any], now: datetime) -> str:
-    """Describe the last run, or the progress of the one that is running."""
-    ago = age_text(max(0.0, (now - from_text(run["started_at"])).total_seconds()))
-    if run["state"] == "running":
-        slept = f", {age_text(run['slept_seconds'])} of it waiting" if run["slept_seconds"] >= 1 else ""
-        return f"running for {ago}{slept}: {run['kind']}, {run['requests']:,} requests so far"
-    error = f": {_short(run['error'])}" if run["error"] else ""
-    return f"last run {run['kind']}, {run['state']}, {ago} ago, {run['requests']:,} requests{error}"
-
-
-def _failure_line(failure: dict[str, Any], width: int) -> str:
-    """Return one line on a failure, cut to the width: what, why, and the next attempt."""
-    due = f" (again {local(from_text(failure['next_try_at'])):%m-%d %H:%M %Z})"
-    why = _short(failure["error"]).removeprefix(f"{failure['subject']}: ")
-    mark = "(accepted) " if failure["accepted"] else ""
-    text, room = f"  {mark}{failure['kind']} {failure['subject']}: {why}", width - len(due)
-    return (text if len(text) <= room else text[: room - 1] + "…") + due
-
-
-def _short(error: str) -> str:
-    """Remove addresses from an error."""
-    return re.sub(r"https?://\S+: ", "", error)

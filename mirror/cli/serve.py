@@ -13,15 +13,15 @@ import click
 import msgspec
 from datasette.app import Datasette
 
-from mirror.background import Background
+from mirror.background.service import Background
 from mirror.cli.main import configured, errors
-from mirror.cli.output import TerminalProgress
+from mirror.cli.progress import TerminalProgress
 from mirror.config import Config
 from mirror.config_checks import warn_of_open_files
 from mirror.credentials import read_secret
 from mirror.errors import ConfigError
 from mirror.observe.logs import Logged, secrets_of, set_up
-from mirror.operations import accounts, built_in_sandbox
+from mirror.operations import built_in_sandbox
 from mirror.report import Reporter
 from mirror.serve.server import build
 from mirror.serve.server import serve as answer
@@ -30,7 +30,9 @@ from mirror.serve.webhook_writer import Hook
 from mirror.serve.webhooks import accept
 from mirror.store import Store
 from mirror.store.files import is_snapshot, refuse_snapshot
+from mirror.store.ledger import told_limits
 from mirror.store.lock import server_mark
+from mirror.upstream.accounts import accounts
 from mirror.write import PassThrough
 
 LONGEST_END = 2.2
@@ -154,7 +156,7 @@ def arrange(datasette: Datasette, config: Config) -> None:
     if not config.serve.read_only:
         accept(datasette, hooks)
     known = served(datasette)
-    known.limits = lambda connection: accounts(config, connection)
+    known.limits = lambda connection: accounts(config, told_limits(connection))
     known.stale_after = {upstream.name: upstream.stale_after for upstream in config.upstreams}
 
 

@@ -1,35 +1,23 @@
-"""`mirror sync` and `mirror status`."""
+"""`mirror sync` and `mirror verify`."""
 
 import signal
 import sys
 import threading
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
 
 import click
-import msgspec
 
-from mirror.background.jobs import next_runs
-from mirror.cli.main import configured, errors, json_option, leave, out
-from mirror.cli.output import (
-    LogProgress,
-    TerminalProgress,
-    print_findings,
-    print_plan,
-    print_status,
-    print_summary,
-)
+from mirror.cli.main import configured, errors, leave, out
+from mirror.cli.output import print_findings, print_plan, print_summary
+from mirror.cli.progress import LogProgress, TerminalProgress
 from mirror.config_checks import warn_of_open_files
 from mirror.errors import ConfigError, Interrupted, StoreError, StoreLocked
 from mirror.observe.alerts import Alerts
 from mirror.observe.logs import Logged, log_run, secrets_of, set_up
-from mirror.operations import SyncOptions, accounts, built_in_sandbox, plan_all, sync_all, verify_all
-from mirror.queries.status import read_status
-from mirror.store.files import damage_explained, open_reader
+from mirror.operations import SyncOptions, built_in_sandbox, plan_all, sync_all, verify_all
 from mirror.store.integrity import check_file
-from mirror.store.lock import is_syncing, service_runs
-from mirror.times import utc_now
 
 
 @click.command()
@@ -177,29 +165,3 @@ def _whole(text: str) -> int:
     if not text.isdecimal():
         raise ConfigError(f"--sample: {text!r} is neither a number nor all")
     return int(text)
-
-
-@click.command()
-@json_option
-@click.pass_context
-def status(ctx: click.Context, as_json: bool) -> None:
-    """Show counts, age, budget and failures of each upstream.
-
-    \b
-    Example:
-        mirror status --json | jq '.upstreams[].freshness_seconds'
-    """
-    config = configured(ctx)
-    path = Path(config.database)
-    with closing(open_reader(path)) as connection, damage_explained(path):
-        now = utc_now()
-        statuses = read_status(connection, now, accounts(config, connection), syncing=is_syncing(path))
-        running = service_runs(path)
-        for upstream in statuses:
-            upstream.service_running = running
-            if running is not False:
-                upstream.next_runs = next_runs(config, connection, upstream.name, now)
-    if as_json:
-        click.echo(msgspec.json.encode({"upstreams": statuses}))
-    else:
-        print_status(out(), statuses, now)

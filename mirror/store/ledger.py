@@ -121,6 +121,15 @@ class RequestLedger:
         return datetime.fromtimestamp(second + HOUR + 1, UTC)  # a limit of zero: nothing ever fits
 
 
+def told_limits(connection: sqlite3.Connection) -> dict[str, int]:
+    """Map buckets to the limit per hour that their upstream gave, where it gave one."""
+    return dict(
+        connection.execute(
+            "SELECT bucket, requests_per_hour FROM request_limits WHERE requests_per_hour IS NOT NULL"
+        ).fetchall()
+    )
+
+
 def count_all_as_spent(
     connection: sqlite3.Connection, limits: Mapping[str, int | None], now: datetime
 ) -> None:

@@ -5,14 +5,14 @@ import random as random_numbers
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
-from mirror.config import CLOUD_URL, SANDBOX_PORT, UpstreamConfig
-from mirror.credentials import Credential, read_credential
+from mirror.config import UpstreamConfig
+from mirror.credentials import read_credential
 from mirror.errors import ConfigError
 from mirror.times import Clock, utc_now
+from mirror.upstream.accounts import bucket_of, default_limit, url_of
 from mirror.upstream.api1 import Api1
-from mirror.upstream.budget import ANONYMOUS_LIMIT, AUTHENTICATED_LIMIT, Budget, Ledger, Wait
+from mirror.upstream.budget import Budget, Ledger, Wait
 from mirror.upstream.client import Http
 from mirror.upstream.cloud import Cloud, SandboxUpstream
 from mirror.upstream.datacenter import DataCenter
@@ -20,8 +20,6 @@ from mirror.upstream.git import GIT_AGENT, TOKEN_USER, GitRefs, git_credential, 
 from mirror.upstream.protocol import Upstream
 from mirror.upstream.transport import Transport
 from mirror.upstream.urls import ApiAddresses
-
-SANDBOX_URL = f"http://127.0.0.1:{SANDBOX_PORT}/2.0"
 
 
 class ConnectedUpstream(NamedTuple):
@@ -59,7 +57,7 @@ def connect(
     Raises ConfigError for a credential that cannot be read, an address that is none, and git for kind legacy.
     """
     url, credential = url_of(config), read_credential(config.credential, environ)
-    bucket = _bucket(config, credential)
+    bucket = bucket_of(config, credential)
     budget = Budget(
         ledger,
         bucket=bucket,
@@ -105,37 +103,3 @@ def connect(
     else:
         upstream = (SandboxUpstream if config.kind == "sandbox" else Cloud)(config.name, http, git)
     return ConnectedUpstream(upstream, budget)
-
-
-def url_of(config: UpstreamConfig) -> str:
-    """Return the base address of the API: as configured, its path completed, or the kind's default."""
-    if not config.url:
-        return SANDBOX_URL if config.kind == "sandbox" else CLOUD_URL
-    url = config.url.rstrip("/")
-    if config.kind == "datacenter":
-        return url if "/rest/api/" in url else f"{url}/rest/api/1.0"
-    if config.kind == "legacy":
-        return url if url.endswith("/1.0") else f"{url}/1.0"
-    return url
-
-
-def default_limit(config: UpstreamConfig, credential: Credential) -> int | None:
-    """Return the hourly limit of requests where the upstream does not report one; None for no limit.
-
-    Cloud: 60 for an anonymous address, 1,000 for an identity, each less a margin
-    (support.atlassian.com/bitbucket-cloud/docs/api-request-limits). Others have no limit by default.
-    """
-    if config.kind != "cloud":
-        return None
-    return ANONYMOUS_LIMIT if credential.form == "anonymous" else AUTHENTICATED_LIMIT
-
-
-def _bucket(config: UpstreamConfig, credential: Credential) -> str:
-    """Name the account in the ledger that requests count in; raises ConfigError for an impossible address."""
-    url = url_of(config)
-    try:
-        host = urlsplit(url).netloc
-        urlsplit(url).port  # noqa: B018 - it raises where the port is not a number
-    except ValueError as error:
-        raise ConfigError(f"upstream {config.name}: url {url!r} is not a web address: {error}") from None
-    return f"{credential.bucket}@{host}"

@@ -1,0 +1,151 @@
+"""`mirror status`: counts, age, budget and failures, from the file alone."""
+
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mirror.cli.main import configured, json_option, out
+from mirror.queries.progress import progress_text
+from mirror.queries.status import UpstreamStatus, read_status
+from mirror.store.files import damage_explained, open_reader
+from mirror.store.ledger import told_limits
+from mirror.store.lock import is_syncing, service_runs
+from mirror.times import age_text, from_text, local, time_text, utc_now
+from mirror.upstream.accounts import accounts
+
+WIDTH = 80
+MOST_FAILURES = 20
+
+
+@click.command()
+@json_option
+@click.pass_context
+def status(ctx: click.Context, as_json: bool) -> None:
+    """Show counts, age, budget and failures of each upstream.
+
+    \b
+    Example:
+        mirror status --json | jq '.upstreams[].freshness_seconds'
+    """
+    config = configured(ctx)
+    path = Path(config.database)
+    with closing(open_reader(path)) as connection, damage_explained(path):
+        now = utc_now()
+        statuses = read_status(
+            connection, now, accounts(config, told_limits(connection)), syncing=is_syncing(path)
+        )
+        running = service_runs(path)
+        for upstream in statuses:
+            upstream.service_running = running
+            if running is not False:
+                from mirror.background.jobs import next_runs  # noqa: PLC0415 - APScheduler is slow to import
+
+                upstream.next_runs = next_runs(config, connection, upstream.name, now)
+    if as_json:
+        click.echo(msgspec.json.encode({"upstreams": statuses}))
+    else:
+        print_status(out(), statuses, now)
+
+
+def print_status(console: Console, statuses: Sequence[UpstreamStatus], now: datetime) -> None:
+    """Print the status of each upstream, at most 80 columns wide."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("upstream", "repositories", "branches", "tags", "complete", "budget left"):
+        table.add_column(column, justify="left" if column == "upstream" else "right", overflow="fold")
+    for status in statuses:
+        age = "never" if status.freshness_seconds is None else f"{age_text(status.freshness_seconds)} ago"
+        left = status.budget.left
+        budget = f"{status.budget.used:,} used" if left is None else f"{left:,} of {status.budget.limit:,}"
+        table.add_row(
+            status.name, f"{status.repositories:,}", f"{status.branches:,}", f"{status.tags:,}", age, budget
+        )
+    console.print(table, width=min(WIDTH, console.width))
+    for status in statuses:
+        _print_details(console, status, now)
+
+
+def _print_details(console: Console, status: UpstreamStatus, now: datetime) -> None:
+    """Print what does not fit into the table, wrapped at 80 columns or the terminal's width."""
+    width = min(WIDTH, console.width)
+    for text in _details(status, now):
+        for line in textwrap.wrap(f"{status.name}: {text}", width, subsequent_indent="  "):
+            console.print(Text(line), soft_wrap=True)
+    for failure in status.failures[:MOST_FAILURES]:
+        console.print(Text(_failure_line(failure, width)), soft_wrap=True)
+
+
+def _ages(status: UpstreamStatus) -> Iterator[str]:
+    if status.clock_ahead is not None:
+        yield (
+            f"the clock was ahead once: times up to {status.clock_ahead} are ignored,"
+            " and the next sync corrects them"
+        )
+    if status.listed_seconds:
+        middle, most, worst = (age_text(status.listed_seconds[each]) for each in ("0.5", "0.95", "1"))
+        yield f"listing age: p50 {middle}, p95 {most}, max {worst}"
+
+
+def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
+    yield from _ages(status)
+    if status.last_run is not None:
+        yield _run_line(status.last_run, now)
+    if status.progress is not None:
+        yield progress_text(status.progress, now)
+    if status.gone or status.refs_waiting:
+        yield f"{status.gone:,} gone, refs of {status.refs_waiting:,} waiting"
+    if status.refs_unread:
+        yield (
+            "branches and tags are not mirrored"
+            if status.refs == "none"
+            else f"branches and tags of {status.refs_unread:,} repositories were not read yet"
+        )
+    if status.budget.held_until:
+        until = time_text(from_text(status.budget.held_until))
+        yield f"the upstream answered 429: nothing is asked until {until}"
+    elif status.budget.left == 0 and status.budget.resets_at:
+        yield f"the next request is free at {time_text(from_text(status.budget.resets_at))}"
+    if status.service_running is False:
+        yield "no service is running; `mirror run` or `mirror schedule` syncs by schedule, `mirror sync` once"
+    elif status.next_runs:
+        due = sorted((from_text(moment), kind) for kind, moment in status.next_runs.items())
+        told = (f"{kind} in {age_text(max(0, (at - now).total_seconds()))}" for at, kind in due)
+        yield f"next {', '.join(told)}"
+    if status.failures:
+        more = len(status.failures) - MOST_FAILURES
+        only = f", the latest {MOST_FAILURES} below" if more > 0 else ""
+        accepted = f", {status.accepted:,} accepted" if status.accepted else ""
+        yield f"{status.missing:,} missing{accepted}{only}; in full: mirror status --json"
+
+
+def _run_line(run: dict[str, Any], now: datetime) -> str:
+    """Describe the last run, or the progress of the one that is running."""
+    ago = age_text(max(0.0, (now - from_text(run["started_at"])).total_seconds()))
+    if run["state"] == "running":
+        slept = f", {age_text(run['slept_seconds'])} of it waiting" if run["slept_seconds"] >= 1 else ""
+        return f"running for {ago}{slept}: {run['kind']}, {run['requests']:,} requests so far"
+    error = f": {_short(run['error'])}" if run["error"] else ""
+    return f"last run {run['kind']}, {run['state']}, {ago} ago, {run['requests']:,} requests{error}"
+
+
+def _failure_line(failure: dict[str, Any], width: int) -> str:
+    """Return one line on a failure, cut to the width: what, why, and the next attempt."""
+    due = f" (again {local(from_text(failure['next_try_at'])):%m-%d %H:%M %Z})"
+    why = _short(failure["error"]).removeprefix(f"{failure['subject']}: ")
+    mark = "(accepted) " if failure["accepted"] else ""
+    text, room = f"  {mark}{failure['kind']} {failure['subject']}: {why}", width - len(due)
+    return (text if len(text) <= room else text[: room - 1] + "…") + due
+
+
+def _short(error: str) -> str:
+    """Remove addresses from an error."""
+    return re.sub(r"https?://\S+: ", "", error)
