@@ -109,7 +109,7 @@ def test_a_login_cookie_never_writes(world: World) -> None:
 
 def test_creating_answers_with_the_new_repository(world: World) -> None:
     """200, `creating`, empty; and it is there at once. Scripts that carry a cookie jar write too."""
-    form = {"name": "MyRepo", "scm": "git", "is_private": "True", "has_wiki": "false", "unknown": "x"}
+    form = {"name": "MyRepo", "scm": "git", "is_private": "True", "has_wiki": "false"}
     answer = world("POST", "repositories/?format=json", data=form, cookies={"ds_csrftoken": "x"})
     assert answer.status_code == 200
     told = answer.json()
@@ -147,6 +147,88 @@ def test_forking_goes_to_the_caller(world: World) -> None:
     """Under the caller's name, or the owner's that is given."""
     told = world("POST", "repositories/mcatalbas/codeigniter/fork/", data={"name": "mine"}).json()
     assert (told["owner"], told["slug"], told["is_fork"]) == ("jespern", "mine", True)
+
+
+PISTON = "repositories/jespern/django-piston"
+"""A repository of the world, as a path."""
+
+
+def as_a_form(told: dict[str, Any], **edited: str) -> dict[str, str]:
+    """Return what an old client sends of an object that it read: no null, and no object in it."""
+    plain = {name: str(value) for name, value in told.items() if isinstance(value, str | int)}
+    return {**plain, **edited}
+
+
+def test_what_was_read_is_sent_back_with_one_edit(world: World) -> None:
+    """The edit is made. An owner in other case is the owner, and a new slug may be that of the new name."""
+    told = world("GET", PISTON).json()
+    form = as_a_form(told, description="Edited", owner="JESPERN", name="Piston 2", slug="piston-2")
+    assert world("PUT", PISTON, data=form).status_code == 200
+    sent = world.writer.calls[0][2]
+    assert isinstance(sent, RepositorySettings)
+    assert (sent.name, sent.description, sent.scm) == ("Piston 2", "Edited", None)
+
+
+UNCHANGEABLE = (
+    "owner",
+    "slug",
+    "scm",
+    "size",
+    "resource_uri",
+    "state",
+    "is_fork",
+    "followers_count",
+    "created_on",
+)
+
+
+@pytest.mark.parametrize("name", UNCHANGEABLE)
+def test_what_cannot_be_changed_is_refused_by_name(world: World, name: str) -> None:
+    """Nothing is written in part; as a form, as JSON, and with any value that differs."""
+    for value in ("git", "7", "nonsense"):
+        for sent in ({"data": {name: value, "description": "x"}}, {"json": {name: value}}):
+            answer = world("PUT", PISTON, **sent)
+            assert answer.status_code == 400
+            assert answer.json()["error"]["fields"] == {name: ["This field cannot be changed."]}
+    assert not world.writer.calls
+
+
+@pytest.mark.parametrize(("method", "what", "form"), [row for row in WRITES if row[0] != "DELETE"])
+@pytest.mark.parametrize("sent", [{"unknown": "x"}, {"is_privat": "true"}, {"project": "KEY"}, {"x y": ""}])
+def test_an_unknown_field_is_refused_by_name(
+    world: World, method: str, what: str, form: dict[str, str], sent: dict[str, str]
+) -> None:
+    """A setting with a typing error was dropped, and the repository was made public."""
+    for body in ({"data": {**form, **sent}}, {"json": {**form, **sent, "z": {"a": 1}}}):
+        answer = world(method, what, **body)
+        assert answer.status_code == 400
+        error = answer.json()["error"]
+        assert error["message"] == "Bad Request"
+        assert error["fields"].keys() - {"z"} == sent.keys()
+        assert next(iter(sent)) in error["detail"]
+    assert not world.writer.calls
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        # All that the documentation of the time names, with empty boxes.
+        {"scm": "hg", "is_private": "True", "description": "", "website": "", "language": "python",
+         "has_issues": "false", "has_wiki": "", "no_forks": "false", "no_public_forks": "true",
+         "owner": "jespern"},
+        # How the answer is to look, which some clients put into every body.
+        {"format": "json", "callback": "f"},
+        # A signature of OAuth 1.0 in the body.
+        {"oauth_consumer_key": "k", "oauth_signature": "s", "oauth_version": "1.0", "access_token": "t"},
+        {"slug": "new-one", "scm": "git"},
+    ],
+    ids=lambda sent: next(iter(sent)),
+)  # fmt: skip
+def test_what_clients_of_the_time_sent_is_taken(world: World, sent: dict[str, str]) -> None:
+    """In a creation and in a fork."""
+    form = {"name": "New one", **sent}
+    assert world("POST", "repositories/", data=form).status_code == 200
+    assert world("POST", "repositories/mcatalbas/codeigniter/fork", data=form).status_code == 200
 
 
 @pytest.mark.parametrize("flag", ["True", "true", "1", "on", "yes", "TRUE"])

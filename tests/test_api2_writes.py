@@ -144,10 +144,64 @@ def test_a_creation_is_in_one_workspace(world: World) -> None:
     assert not world.writer.calls
 
 
-def test_an_owner_is_of_no_concern_to_a_change(world: World) -> None:
-    """Clients send back what they were told, whoever the owner is."""
-    body = {"owner": {"display_name": "Somebody"}, "description": "x"}
-    assert world("PUT", "repositories/jespern/django-piston", json=body).status_code == 200
+PISTON = "repositories/jespern/django-piston"
+"""A repository of the world, as a path."""
+
+
+@pytest.mark.parametrize("path", [PISTON, "repositories/jespern/arriving", "repositories/mcatalbas/copy"])
+def test_what_was_read_is_sent_back_with_one_edit(world: World, path: str) -> None:
+    """Whole, as clients do that read a repository, edit it and write it: the edit is made."""
+    told = world("GET", path).json()
+    assert world("PUT", path, json={**told, "description": "Edited"}).status_code == 200
+    sent = world.writer.calls[0][2]
+    assert sent is not None
+    assert (sent.description, sent.scm, sent.name) == ("Edited", None, told["name"])
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"owner": "jespern"},
+        {"workspace": "{jespern-uuid}"},
+        {"owner": {"username": "JESPERN"}},
+        {"project": {}, "links": {"clone": None}, "uuid": None, "mainbranch": None},
+        {"name": "Piston 2", "slug": "piston-2"},
+        {
+            "type": "repository",
+            "updated_on": "2001-01-01",
+            "links": {"html": {"href": "https://example.com"}},
+        },
+    ],
+    ids=str,
+)
+def test_what_says_nothing_else_is_taken(world: World, sent: dict[str, Any]) -> None:
+    """A part that is named alone, null, and what depends on who asked and when."""
+    assert world("PUT", PISTON, json=sent).status_code == (201 if "name" in sent else 200)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("owner", {"display_name": "Somebody"}),
+        ("owner", "mcatalbas"),
+        ("workspace", {"slug": "mcatalbas"}),
+        ("scm", "git"),
+        ("uuid", "{another}"),
+        ("full_name", "jespern/other"),
+        ("slug", "other"),
+        ("mainbranch", {"name": "x"}),
+        ("mainbranch", "x"),
+        ("size", 7),
+        ("size", []),
+        ("created_on", "2001-01-01T00:00:00+00:00"),
+    ],
+)
+def test_what_cannot_be_changed_is_refused_by_name(world: World, name: str, value: Any) -> None:
+    """A setting beside it is not written either."""
+    answer = world("PUT", PISTON, json={name: value, "description": "x"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["fields"] == {name: ["This field cannot be changed."]}
+    assert not world.writer.calls
 
 
 @pytest.mark.parametrize(
@@ -241,22 +295,31 @@ def test_a_refusal_is_in_the_upstream_s_own_words(world: World) -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("PUT", PISTON),
+        ("POST", "repositories/jespern/new"),
+        ("POST", "repositories/mcatalbas/codeigniter/forks"),
+    ],
+)
+@pytest.mark.parametrize(
     ("body", "named"),
     [
         ({"project": {"key": "K"}}, "project"),
         ({"colour": "red", "description": "x"}, "colour"),
-        ({"scm": "git"}, "scm"),
-        ({"mainbranch": {"name": "x"}}, "mainbranch"),
+        ({"description": {"raw": "x"}}, "description"),
+        ({"is_private": [True]}, "is_private"),
+        ({"x" * 300: 1}, "x" * 100),
     ],
 )
-def test_settings_that_are_not_passed_on_are_refused_by_name(world: World, body: Any, named: str) -> None:
-    """Nothing is written in part; what was told and is sent back is no setting."""
-    answer = world("PUT", "repositories/jespern/django-piston", json=body)
+def test_settings_that_are_not_passed_on_are_refused_by_name(
+    world: World, method: str, path: str, body: Any, named: str
+) -> None:
+    """Nothing is written in part, and no value that cannot be read is taken for none."""
+    answer = world(method, path, json={"workspace": {"slug": "jespern"}, **body})
     assert answer.status_code == 400
     assert list(answer.json()["error"]["fields"]) == [named]
     assert not world.writer.calls
-    same = {"scm": "hg", "description": "x", "uuid": "{1}", "links": {}, "full_name": "jespern/django-piston"}
-    assert world("PUT", "repositories/jespern/django-piston", json=same).status_code == 200
 
 
 def test_without_a_writer_nothing_is_written(mixed_db: FixtureDb) -> None:

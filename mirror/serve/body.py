@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, parse_qsl
 import msgspec
 from datasette.utils.asgi import Request
 
-from mirror.serve.exchange import ApiError, Receive, bad_request
+from mirror.serve.exchange import ApiError, Receive
 
 LARGEST_BODY = 256 * 1024
 """The most bytes of a body for an API."""
@@ -66,22 +66,21 @@ def _too_large(most: int) -> BodyRefused:
     return BodyRefused(413, f"The body is larger than {most:,} bytes.")
 
 
-async def read_fields(request: Request) -> dict[str, str]:
-    """Read the fields of a form or of a JSON object.
+async def read_fields(request: Request, *, assumed: str) -> dict[str, Any]:
+    """Read the fields of a form, which are texts, or a JSON object.
+
+    :param assumed: FORM or JSON, for a body that does not say what it is.
 
     Raises ApiError: 413 for a body of more than LARGEST_BODY bytes, 408 for a slow one, 415 for another type,
     400 for one that cannot be decoded or has more than MOST_FIELDS fields.
     """
-    body, content_type = await read_body(request), content_type_of(request)
-    if not body:
+    body, content_type = await read_body(request), content_type_of(request) or assumed
+    if not body.strip():
         return {}
-    if content_type == JSON:
-        fields = read_json(body)
-        if isinstance(fields.get("owner"), Mapping | list):  # ignoring it would mean no owner
-            raise bad_request({"owner": "This field is a name."})
-        return plain_fields(fields)
-    if content_type not in ("", FORM):
-        raise ApiError(415, "Unsupported Media Type", detail=f"Send the fields as {FORM}.")
+    if content_type == JSON or content_type.endswith("+json"):
+        return read_json(body)
+    if content_type != FORM:
+        raise ApiError(415, "Unsupported Media Type", detail=f"Send the fields as {assumed}.")
     try:
         pairs = parse_qsl(
             body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS
@@ -122,11 +121,6 @@ def read_json(body: bytes) -> dict[str, Any]:
         return msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise _unreadable(error) from None
-
-
-def plain_fields(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return the texts, numbers and booleans of a JSON object as the fields of a form."""
-    return {name: str(value) for name, value in values.items() if isinstance(value, str | int | float)}
 
 
 def _unreadable(error: Exception) -> ApiError:

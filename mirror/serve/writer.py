@@ -1,4 +1,4 @@
-"""Writes of all APIs: the writer that passes them on, who may write, and how settings are checked.
+"""Writes of all APIs: the writer that passes them on, and who may write.
 
 The server has no client of an upstream. Whoever builds it gives it a `Writer`. Without one, or without
 ``writes = true`` in the configuration, every write is answered 405.
@@ -6,15 +6,15 @@ The server has no client of an upstream. Whoever builds it gives it a `Writer`. 
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 from mirror.errors import MirrorError, NotFound, OutcomeUnknown, StoreError, UpstreamRefused
-from mirror.model import FORK_POLICIES, Repository, RepositorySettings
+from mirror.model import Repository, RepositorySettings
 from mirror.queries.accounts import administered_namespaces
 from mirror.queries.caller import Caller
 from mirror.serve.auth import Credentials, recognise, save_use_of
-from mirror.serve.exchange import ApiError, bad_request, unauthorized
+from mirror.serve.exchange import ApiError, unauthorized
 from mirror.serve.state import Served
 
 if TYPE_CHECKING:
@@ -25,14 +25,6 @@ T = TypeVar("T")
 
 _PASSED_ON = frozenset({400, 401, 402, 403, 404, 405, 409, 410, 413, 422, 429})
 """Statuses of the upstream that become the status of the answer; all others become 400."""
-
-TRUE = frozenset({"true", "1", "on", "yes"})
-FALSE = frozenset({"false", "0", "off", "no", ""})
-FORK_SWITCHES = ("no_forks", "no_public_forks", "no_private_forks")
-FLAGS = ("is_private", "has_issues", "has_wiki", *FORK_SWITCHES)
-TEXTS = {"name": 255, "description": 100_000, "website": 2000, "language": 100, "owner": 255}
-"""Text fields, with their maximum length in characters."""
-SCMS = ("git", "hg")
 
 
 class Writer(Protocol):
@@ -128,76 +120,3 @@ async def pass_on(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         raise ApiError(
             503, "The upstream could not be asked; nothing was changed.", detail=str(error)
         ) from error
-
-
-def settings_of(
-    fields: Mapping[str, str], *, required: tuple[str, ...] = (), fork_policy: str | None = None
-) -> tuple[RepositorySettings, str | None]:
-    """Check the fields of a repository; return its settings, and the named owner, if any.
-
-    :param required: the fields that must be present.
-    :param fork_policy: the current policy. API 1.0 sets it by three switches; a missing one keeps its state.
-
-    Fields that API 1.0 did not know are ignored. Raises ApiError 400 that names every wrong or missing field.
-    """
-    values, wrong = dict[str, Any](), dict[str, str]()
-    for name in (*TEXTS, *FLAGS, "scm"):
-        if name in fields:
-            values[name], complaint = _checked(name, fields[name])
-            if complaint:
-                wrong[name] = complaint
-    for name in required:
-        if not values.get(name):
-            wrong[name] = "This field is required."
-    if wrong:
-        raise bad_request(wrong)
-    owner = values.pop("owner", None)
-    switches = {name: values.pop(name) for name in FORK_SWITCHES if name in values}
-    return RepositorySettings(**values, fork_policy=fork_policy_of(switches, fork_policy)), owner
-
-
-def _checked(name: str, text: str) -> tuple[Any, str | None]:
-    """Return the value of a field, and what is wrong with it (None: nothing)."""
-    if name in FLAGS:
-        flag = text.strip().lower()
-        return flag in TRUE, None if flag in TRUE | FALSE else "This field is true or false."
-    if name == "scm":
-        scm = text.strip().lower() or None
-        return scm, None if scm in (*SCMS, None) else "This field is git or hg."
-    if name not in ("name", "owner"):
-        return text, _too_long(name, text)
-    text = text.strip()
-    if not text:
-        return text, "This field is required."
-    if any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
-        return text, "This field contains control characters."
-    return text, _too_long(name, text)
-
-
-def _too_long(name: str, text: str) -> str | None:
-    longest = TEXTS[name]
-    return f"This field is longer than {longest} characters." if len(text) > longest else None
-
-
-def fork_policy_of(switches: Mapping[str, bool], policy: str | None) -> str | None:
-    """Return the fork policy after the switches of API 1.0 are applied to `policy`; None without a switch.
-
-    A missing switch keeps its state. Raises ApiError 400 for forbidding private forks only.
-    """
-    if not switches:
-        return None
-    no_forks, no_public_forks, no_private_forks = map(switches.get, FORK_SWITCHES)
-    no_private = policy == "no_forks"
-    no_public = no_private or policy == "no_public_forks"
-    if no_forks or (no_forks is False and no_private):
-        no_public = no_private = no_forks
-    if no_public_forks is not None:
-        no_public = no_public_forks
-    if no_private_forks is not None and not no_forks:
-        no_private = no_private_forks
-    if no_private_forks and no_private and not no_public:
-        raise ApiError(
-            400,
-            "no_private_forks: Bitbucket can forbid all forks or public forks, but not private forks only",
-        )
-    return FORK_POLICIES[2 if no_private else 1 if no_public else 0]

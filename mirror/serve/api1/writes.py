@@ -1,7 +1,8 @@
 """The writing routes of API 1.0."""
 
+import sqlite3
 from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import NamedTuple, cast
 
 from datasette.utils.asgi import Request
 
@@ -9,17 +10,26 @@ from mirror.queries.repositories import repository_named
 from mirror.queries.rows import RepositoryRow
 from mirror.serve.api1.edge import OWNER, SLUG, repository_answer
 from mirror.serve.api_edge import Writing
-from mirror.serve.body import read_fields
+from mirror.serve.body import FORM, read_fields
 from mirror.serve.exchange import Answer, ApiError, ApiRequest, bad_request, not_found
-from mirror.serve.writer import WriteAccess, pass_on, settings_of
+from mirror.serve.sent import settings_of
+from mirror.serve.writer import WriteAccess, pass_on
 
-Find = Callable[[str], Awaitable[RepositoryRow | None]]
-"""Reads a repository, if the caller may see it."""
+
+class Known(NamedTuple):
+    """A repository that the caller may see: its row, and what the API tells of it."""
+
+    row: RepositoryRow
+    answer: Answer
+
+
+Find = Callable[[str], Awaitable[Known | None]]
+"""Finds a repository in the mirror by its full name; None if the caller may not see it."""
 
 
 async def create(access: WriteAccess, request: Request, asked: ApiRequest, _: Find) -> tuple[str, Answer]:
     """POST repositories: create a repository. Returns its full name, and the answer without its body."""
-    settings, owner = settings_of(await read_fields(request), required=("name",))
+    settings, owner = settings_of(await read_fields(request, assumed=FORM), required=("name",))
     owner = owner or _own_namespace(asked)
     made = await pass_on(access.to(owner).create, owner, settings, by=asked.caller.name)
     return made.full_name, Answer()
@@ -27,25 +37,24 @@ async def create(access: WriteAccess, request: Request, asked: ApiRequest, _: Fi
 
 async def update(access: WriteAccess, request: Request, asked: ApiRequest, find: Find) -> tuple[str, Answer]:
     """PUT repositories/U/S: change the settings in the body."""
-    row = await _known(find, asked)
-    settings, _ = settings_of(await read_fields(request), fork_policy=row.fork_policy)
-    if settings.scm not in (None, row.scm):
-        raise bad_request({"scm": "The kind of an existing repository cannot be changed."})
+    row, told = await _known(find, asked)
+    values = await read_fields(request, assumed=FORM)
+    settings, _ = settings_of(values, told=told.body, exists=True, fork_policy=row.fork_policy)
     made = await pass_on(access.to(row.full_name).update, row.full_name, settings, by=asked.caller.name)
     return made.full_name, Answer()
 
 
 async def delete(access: WriteAccess, _: Request, asked: ApiRequest, find: Find) -> tuple[str, Answer]:
     """DELETE repositories/U/S: 204 and no body."""
-    row = await _known(find, asked)
+    row, _told = await _known(find, asked)
     await pass_on(access.to(row.full_name).delete, row.full_name, by=asked.caller.name)
     return "", Answer(status=204)
 
 
 async def fork(access: WriteAccess, request: Request, asked: ApiRequest, find: Find) -> tuple[str, Answer]:
     """POST repositories/U/S/fork: a fork under the caller's name, or under `owner`."""
-    row = await _known(find, asked)
-    settings, owner = settings_of(await read_fields(request), required=("name",))
+    row, _ = await _known(find, asked)
+    settings, owner = settings_of(await read_fields(request, assumed=FORM), required=("name",))
     owner = owner or _own_namespace(asked)
     made = await pass_on(access.to(owner).fork, row.full_name, owner, settings, by=asked.caller.name)
     return made.full_name, Answer()
@@ -58,7 +67,7 @@ def _own_namespace(asked: ApiRequest) -> str:
     return asked.caller.username
 
 
-async def _known(find: Find, asked: ApiRequest) -> RepositoryRow:
+async def _known(find: Find, asked: ApiRequest) -> Known:
     """Return the repository of the path; raises ApiError 404, also for one that is hidden or gone."""
     full_name = "/".join(asked.names[:2])
     found = await find(full_name)
@@ -81,11 +90,19 @@ async def written(write: Write, writing: Writing) -> Answer:
     """Pass a write to the upstream, then answer with the repository as the mirror has it now."""
     request, asked = writing.request, writing.asked
 
-    async def find(full_name: str) -> RepositoryRow | None:
-        found: RepositoryRow | None = await writing.database.execute_fn(
-            lambda connection: repository_named(connection, asked.caller, full_name)
+    state = "creating" if request.method == "POST" else "available"
+
+    def read(connection: sqlite3.Connection, full_name: str) -> Known | None:
+        row = repository_named(connection, asked.caller, full_name)
+        return (
+            None if row is None else Known(row, repository_answer(connection, asked.caller, row, state=state))
         )
-        return found
+
+    async def find(full_name: str) -> Known | None:
+        return cast(
+            "Known | None",
+            await writing.database.execute_fn(lambda connection: read(connection, full_name)),
+        )
 
     full_name, answer = await write(writing.access, request, asked, find)
     if not full_name:
@@ -93,10 +110,4 @@ async def written(write: Write, writing: Writing) -> Answer:
     shown = await find(full_name)
     if shown is None:
         raise ApiError(503, "The write was done, but the mirror does not show it yet")
-    state = "creating" if request.method == "POST" else "available"
-    return cast(
-        "Answer",
-        await writing.database.execute_fn(
-            lambda connection: repository_answer(connection, asked.caller, shown, state=state)
-        ),
-    )
+    return shown.answer

@@ -1,13 +1,14 @@
 """The writing routes of API 2.0: check JSON bodies and hand them to `mirror.serve.writer`."""
 
 import re
+import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import msgspec
 from datasette.utils.asgi import Request
 
-from mirror.model import FORK_POLICIES, RepositorySettings, slug_of
+from mirror.model import RepositorySettings, slug_of
 from mirror.queries.accounts import owner_named
 from mirror.queries.caller import Caller
 from mirror.queries.rows import RepositoryRow
@@ -18,19 +19,13 @@ from mirror.serve.api2.edge import (
     find_repository,
     no_workspace,
     repository,
+    repository_answer,
 )
 from mirror.serve.api_edge import Writing
-from mirror.serve.body import (
-    FORM,
-    JSON,
-    content_type_of,
-    plain_fields,
-    read_body,
-    read_fields,
-    read_json,
-)
-from mirror.serve.exchange import Answer, ApiError, bad_request
-from mirror.serve.writer import FLAGS, FORK_SWITCHES, TEXTS, WriteAccess, pass_on, settings_of
+from mirror.serve.body import JSON, read_fields
+from mirror.serve.exchange import Answer, ApiError, Json, bad_request
+from mirror.serve.sent import settings_of
+from mirror.serve.writer import WriteAccess, pass_on
 
 _SLUG = re.compile(r"(?!\.+$)(?!-)[A-Za-z0-9._-]{1,62}(?<!-)")
 
@@ -45,11 +40,12 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 class Lookup(msgspec.Struct, frozen=True):
     """Finds in the mirror what a write names.
 
-    :param repository: returns the repository of the path; raises ApiError 404 if the caller may not see it.
+    :param repository: returns the row of the repository of the path, and what the API tells of it; raises
+        ApiError 404 if the caller may not see it.
     :param workspace: turns a slug or a uuid into a slug; None for an unknown uuid.
     """
 
-    repository: Callable[[], Awaitable[RepositoryRow]]
+    repository: Callable[[], Awaitable[tuple[RepositoryRow, Json]]]
     workspace: Callable[[str], Awaitable[str | None]]
 
 
@@ -68,7 +64,8 @@ async def create(
     workspace = await lookup.workspace(names[0])
     if workspace is None:
         raise no_workspace(names[0])
-    settings, named = await _read_settings(request, lookup)
+    told: Json = {"slug": slug, "full_name": f"{workspace}/{slug}"}
+    settings, named = await _read_settings(request, lookup, told)
     if named is not None and named.lower() != workspace.lower():
         raise bad_request({"workspace": f"The address is in {workspace}."})
     name = settings.name if slug_of(settings.name or "") == slug.lower() else slug
@@ -81,11 +78,9 @@ async def update(
     access: WriteAccess, request: Request, caller: Caller, _: tuple[str, ...], lookup: Lookup
 ) -> Done:
     """PUT repositories/W/S: change the settings in the body. A new name changes the slug."""
-    row = await lookup.repository()
-    values = await _read_object(request)
-    if values.get("scm") not in (None, row.scm):
-        raise bad_request({"scm": "The kind of an existing repository cannot be changed."})
-    settings, _owner = _settings_of(values, {}, row.fork_policy)
+    row, told = await lookup.repository()
+    values = await read_fields(request, assumed=JSON)
+    settings, _owner = settings_of(values, told=told, exists=True, fork_policy=row.fork_policy)
     made = await pass_on(access.to(row.full_name).update, row.full_name, settings, by=caller.name)
     return Done(full_name=made.full_name, status=200 if made.full_name == row.full_name else 201)
 
@@ -94,7 +89,7 @@ async def delete(
     access: WriteAccess, _request: Request, caller: Caller, _: tuple[str, ...], lookup: Lookup
 ) -> Done:
     """DELETE repositories/W/S: 204 and no body."""
-    row = await lookup.repository()
+    row, _told = await lookup.repository()
     await pass_on(access.to(row.full_name).delete, row.full_name, by=caller.name)
     return Done(full_name=None, status=204)
 
@@ -103,8 +98,8 @@ async def fork(
     access: WriteAccess, request: Request, caller: Caller, _: tuple[str, ...], lookup: Lookup
 ) -> Done:
     """POST repositories/W/S/forks: fork into the named workspace, or into the caller's own."""
-    row = await lookup.repository()
-    settings, owner = await _read_settings(request, lookup)
+    row, told = await lookup.repository()
+    settings, owner = await _read_settings(request, lookup, {"parent": told})
     owner = owner or caller.username
     if not owner:
         raise bad_request({"workspace": "This field is required, because the token speaks for no user."})
@@ -113,30 +108,23 @@ async def fork(
     return Done(full_name=made.full_name, status=201)
 
 
-async def _read_settings(request: Request, lookup: Lookup) -> tuple[RepositorySettings, str | None]:
-    """Read settings, and the slug of the named workspace, if any; raises ApiError 400."""
-    values = await _read_object(request)
+async def _read_settings(
+    request: Request, lookup: Lookup, told: Json
+) -> tuple[RepositorySettings, str | None]:
+    """Read the settings of a new repository, and the slug of the named workspace, if any.
+
+    Raises ApiError 400, also for a workspace that the mirror does not know.
+    """
+    values = await read_fields(request, assumed=JSON)
     name = _named_workspace(values)
-    settings, named = _settings_of(values, {} if name is None else {"owner": name})
+    values = {field: value for field, value in values.items() if field not in ("workspace", "owner")}
+    settings, named = settings_of(values if name is None else {**values, "owner": name}, told=told)
     if named is None:
         return settings, None
     workspace = await lookup.workspace(named)
     if workspace is None:
         raise bad_request({"workspace": f"There is no workspace {named}."})
     return settings, workspace
-
-
-async def _read_object(request: Request) -> dict[str, Any]:
-    """Read a JSON object or a form; raises ApiError that says what is wrong with it."""
-    content_type = content_type_of(request)
-    if content_type == FORM:
-        return dict(await read_fields(request))
-    body = await read_body(request)
-    if not body.strip():
-        return {}
-    if content_type not in ("", JSON) and not content_type.endswith("+json"):
-        raise ApiError(415, "Unsupported Media Type", detail=f"Send the fields as {JSON}.")
-    return read_json(body)
 
 
 def _named_workspace(values: Mapping[str, Any]) -> str | None:
@@ -157,46 +145,6 @@ def _named_workspace(values: Mapping[str, Any]) -> str | None:
     return named
 
 
-SETTINGS = frozenset({*TEXTS, *FLAGS, "scm", "fork_policy", "workspace"})
-"""What can be written of a repository."""
-
-TOLD_BACK = frozenset(
-    {
-        "type",
-        "uuid",
-        "full_name",
-        "slug",
-        "links",
-        "created_on",
-        "updated_on",
-        "size",
-        "parent",
-        "access_token",
-    }
-)
-"""What clients send back as it was told to them: it sets nothing."""
-
-
-def _settings_of(
-    values: Mapping[str, Any], owner: dict[str, str], policy: str | None = None
-) -> tuple[RepositorySettings, str | None]:
-    """Check a JSON object as `settings_of` checks a form; `fork_policy` overrides the switches of API 1.0."""
-    unknown = sorted(values.keys() - SETTINGS - TOLD_BACK)
-    if unknown:
-        raise bad_request({name[:100]: "This mirror passes on no such setting." for name in unknown[:20]})
-    given = values.get("fork_policy")
-    if given is not None and given not in FORK_POLICIES:
-        raise bad_request({"fork_policy": f"This field is one of {', '.join(FORK_POLICIES)}."})
-    fields = plain_fields(values)
-    fields.pop("owner", None)
-    if given is None:
-        return settings_of(fields | owner, fork_policy=policy)
-    for switch in FORK_SWITCHES:
-        fields.pop(switch, None)
-    settings, named = settings_of(fields | owner)
-    return msgspec.structs.replace(settings, fork_policy=given), named
-
-
 WRITERS: dict[tuple[str, ...], dict[str, Write]] = {
     ("repositories", WORKSPACE, REPOSITORY): {"POST": create, "PUT": update, "DELETE": delete},
     ("repositories", WORKSPACE, REPOSITORY, "forks"): {"POST": fork},
@@ -208,10 +156,12 @@ async def written(write: Write, writing: Writing) -> Answer:
     """Pass a write to the upstream, then answer with the repository as the mirror has it now."""
     database, asked = writing.database, cast("Api2Request", writing.asked)
 
-    async def find() -> RepositoryRow:
-        return cast(
-            "RepositoryRow", await database.execute_fn(lambda connection: find_repository(connection, asked))
-        )
+    def read(connection: sqlite3.Connection) -> tuple[RepositoryRow, Json]:
+        row = find_repository(connection, asked)
+        return row, repository_answer(connection, asked, row).body
+
+    async def find() -> tuple[RepositoryRow, Json]:
+        return cast("tuple[RepositoryRow, Json]", await database.execute_fn(read))
 
     async def workspace(name: str) -> str | None:
         if not name.startswith("{"):  # The upstream may have a slug that is not mirrored yet.

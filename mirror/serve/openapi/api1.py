@@ -22,7 +22,7 @@ from mirror.serve.openapi.schemas import (
     or_null,
     record,
 )
-from mirror.serve.writer import SCMS
+from mirror.serve.sent import SCMS
 
 _REPOSITORY = {
     "scm": TEXT_OR_NULL,

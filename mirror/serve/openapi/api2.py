@@ -28,7 +28,7 @@ from mirror.serve.openapi.schemas import (
     or_null,
     record,
 )
-from mirror.serve.writer import SCMS
+from mirror.serve.sent import SCMS
 
 _LINKS = named("Links")
 _ACCOUNT = or_null(named("Account"))
