@@ -1,6 +1,7 @@
 """The main loop of a sync: from an upstream into the store, resuming where the last run stopped."""
 
 from collections.abc import Iterable
+from functools import partial
 
 from mirror.report import Summary
 from mirror.store.ledger import RequestLedger
@@ -12,12 +13,14 @@ from mirror.sync.hints import (
     to_list_now,
     with_hints,
 )
-from mirror.sync.missing import absence_steps, close_absences, merge_duplicates, page_steps, uuid_steps
+from mirror.sync.missing import absence_steps, close_absences, merge_duplicates, uuid_steps
+from mirror.sync.pages import page_steps
 from mirror.sync.preflight import check_caller, find_workspaces, forget_links, formerly_listed
 from mirror.sync.progress import REFS
 from mirror.sync.publicity import settle_restored
 from mirror.sync.refs import count_stale, mark_old, refs_steps
 from mirror.sync.run import Run
+from mirror.sync.run_record import carry_progress, record_progress, recorded
 from mirror.sync.scope import EVERYTHING, Scope, end_round, listings_done, resume_round
 from mirror.sync.workspaces import begin_listings, listing_steps
 
@@ -32,8 +35,8 @@ def sync_upstream(run: Run, scope: Scope = EVERYTHING) -> Summary:
     """
     run.kind = scope.kind or run.kind
     if scope.is_whole:
-        run.carry_progress()
-    with run.recorded() as summary:
+        carry_progress(run)
+    with recorded(run) as summary:
         workspaces = prepare(run, scope)
         follow_hints(run)
         workspaces = list_workspaces(run, scope, workspaces)
@@ -122,4 +125,9 @@ def list_refs(run: Run, scope: Scope) -> None:
 
 def _run_steps(run: Run, steps: Iterable[Step]) -> None:
     """Take all steps of a phase, and between them those of hints that come meanwhile."""
-    run_steps(with_hints(run, steps), threads=run.config.concurrency, stop=run.stop, tick=run.tick)
+    run_steps(
+        with_hints(run, steps),
+        threads=run.config.concurrency,
+        stop=run.stop,
+        tick=partial(record_progress, run),
+    )

@@ -14,6 +14,7 @@ from mirror.store.crawl_state import Hint, RefsListing
 from mirror.store.refs import let_be_read
 from mirror.sync.engine import Step
 from mirror.sync.missing import make_tombstone
+from mirror.sync.pages import save_row
 from mirror.sync.refs import RefsStep
 from mirror.sync.run import Run
 
@@ -77,7 +78,7 @@ def drop_listed(run: Run, hinted: dict[str, str], workspaces: Iterable[str], *, 
     mirrored = {name.lower() for name in workspaces}
     with run.store.transaction(), run.cursors() as cursors:
         for workspace, at in hinted.items():
-            state = run.state(workspace)
+            state = run.states.read(workspace)
             is_listed = state.listing is None and (state.cursor is None or (state.moved_at or "") >= since)
             if is_listed or workspace not in mirrored:
                 cursors.hints.workspace_done(workspace, hinted_at=at)
@@ -104,10 +105,10 @@ class HintStep(Step):
     def save(self, answer: Repository) -> Sequence[Step]:
         """Write its row, then ask for its refs; with an owner that is not mirrored it becomes a tombstone."""
         run = self.run
-        has_left = run.has_left(answer)
+        has_left = run.states.has_left(answer)
         with run.store.transaction(), run.cursors() as cursors:
             cursors.hints.done(self.hint)
-            saved = run.save_row(answer)
+            saved = save_row(run, answer)
             run.counts.repositories_changed += len(saved.changed)
             row_id = run.store.value(
                 "SELECT id FROM repositories WHERE upstream_id = ? AND uuid = ?",
@@ -126,6 +127,6 @@ class HintStep(Step):
         run.isolate(error)
         with run.store.transaction(), run.cursors() as cursors:
             cursors.hints.done(self.hint)
-            if run.has_state(self.key.workspace):
+            if run.states.exists(self.key.workspace):
                 cursors.hints.add_workspace(self.key.workspace, at=run.now_text())
         return []

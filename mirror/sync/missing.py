@@ -1,4 +1,4 @@
-"""What is missing: repositories that a full listing did not name, pages that were skipped, unknown uuids.
+"""What is missing at the end of a listing: repositories that a full one did not name, and unknown uuids.
 
 A listing alone proves nothing: rows slip between pages, tokens lose rights, services fail. Only after a
 listing that was complete and without errors, and once the upstream has confirmed the credential again, each
@@ -8,26 +8,64 @@ row and refs stay. Too many at once need the operator's confirmation.
 Rows that earlier versions saved without a uuid are merged where it is known, else asked for by name.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from mirror.errors import MirrorError, UpstreamRefused
+from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import NAMED, Repository, RepositoryKey
-from mirror.store.crawl_state import WorkspaceState
+from mirror.store.crawl_state import ListingProgress, WorkspaceState
 from mirror.store.failures import Failure, Failures
 from mirror.store.repair import merge_second_rows, without_uuid
 from mirror.store.repositories import mark_gone
+from mirror.sync import listing_state
 from mirror.sync.engine import Step
-from mirror.sync.listing_state import exists_unlisted
+from mirror.sync.pages import NEWEST, save_row
 from mirror.sync.preflight import check_caller
 from mirror.sync.run import Run
-from mirror.sync.workspaces import absent
-from mirror.upstream.protocol import Page
 
 WITH_UUIDS = ("cloud", "sandbox")
 """Kinds of upstreams whose repositories have uuids."""
+
+
+def close_listing(
+    run: Run, workspace: str, state: WorkspaceState, listing: ListingProgress
+) -> WorkspaceState:
+    """Return the state after the last page: done, or again from the first page, or now in full."""
+    now, name = run.now(), state.name or workspace
+    alive = run.states.alive(state)
+    seen = alive - run.states.count_absent(state, listing.seen_since)
+    uncertain = listing_state.may_have_missed(state, listing, seen)
+    if uncertain and listing.passes < listing_state.PASSES:
+        return msgspec.structs.replace(state, listing=listing_state.another_pass(listing, seen))
+    if listing_state.ends_too_early(state, listing, seen):
+        raise UpstreamShapeError(
+            f"the listing of {name} reports a total of {listing.last_size:,} and ends with an empty"
+            f" page after {listing.rows:,}"
+        )
+    if listing.purpose == "full":
+        if hidden := listing_state.shortfall(listing, seen):
+            run.note(
+                f"{name}: the upstream counts {hidden:,} repositories more than it lists; they are"
+                " taken for hidden from this credential"
+            )
+        _forget_bad(run, workspace, listing.seen_since)
+        return listing_state.finished(state, listing, staying=seen, uncertain=uncertain, now=now)
+    if not listing.holes:
+        run.answered("page", f"{workspace}: {NEWEST}")
+    done = listing_state.finished(state, listing, staying=alive, uncertain=uncertain, now=now)
+    known = alive - (run.states.count_absent(state, state.absent_since) if state.absent_since else 0)
+    if listing_state.wants_sweep(done, listing, known, now, run.config.sweep_every):
+        began = run.now_text()
+        done.listing = ListingProgress(purpose="full", began=began, seen_since=began)
+    return done
+
+
+def _forget_bad(run: Run, workspace: str, since: str) -> None:
+    """Drop older failures of bad rows and missing pages: a whole listing did not meet them."""
+    with run.store.transaction() as connection:
+        failures = Failures(connection, run.upstream_id)
+        failures.drop_rows_and_pages(workspace, before=since)
 
 
 def absence_steps(run: Run, workspaces: Sequence[str]) -> Iterator[Step]:
@@ -35,12 +73,12 @@ def absence_steps(run: Run, workspaces: Sequence[str]) -> Iterator[Step]:
 
     Raises CredentialsRefused before the first, if the credential no longer belongs to anybody.
     """
-    owners = {run.state(workspace).owner_uuid for workspace in workspaces}
+    owners = {run.states.read(workspace).owner_uuid for workspace in workspaces}
     for workspace in workspaces:
-        state = run.state(workspace)
+        state = run.states.read(workspace)
         if state.absent_since is None or state.listing is not None:
             continue
-        missing = absent(run, run.owner_id(state), state.absent_since)
+        missing = run.states.absent(state, state.absent_since)
         if not state.gone and not (missing and _allowed(run, workspace, state, len(missing))):
             continue
         check_caller(run, since=max(run.round, state.swept_at or ""))
@@ -56,13 +94,13 @@ def absence_steps(run: Run, workspaces: Sequence[str]) -> Iterator[Step]:
 def close_absences(run: Run, workspaces: Sequence[str]) -> None:
     """End the absence of workspaces that miss nothing any more, and drop failures that no longer apply."""
     for workspace in workspaces:
-        state = run.state(workspace)
-        if state.absent_since and state.listing is None and not absent(
-            run, run.owner_id(state), state.absent_since
-        ):  # fmt: skip
+        state = run.states.read(workspace)
+        if state.absent_since is None or state.listing is not None:
+            continue
+        if not run.states.count_absent(state, state.absent_since):
             with run.store.transaction():
                 run.answered("absence", workspace)
-                run.save_state(workspace, msgspec.structs.replace(state, absent_since=None))
+                run.states.save(workspace, msgspec.structs.replace(state, absent_since=None))
     with run.store.transaction() as connection:
         failures = Failures(connection, run.upstream_id)
         failures.drop_seen_since()
@@ -75,7 +113,7 @@ def close_absences(run: Run, workspaces: Sequence[str]) -> None:
 
 def _allowed(run: Run, workspace: str, state: WorkspaceState, missing: int) -> bool:
     """Apply the brake: one repository may go; more than a share of the workspace needs confirmation."""
-    alive = run.alive(run.owner_id(state))
+    alive = run.states.alive(state)
     if missing <= 1 or missing <= run.config.absence_brake * alive or run.confirm_absence:
         return True
     run.fail(
@@ -96,7 +134,7 @@ def _mark_all(run: Run, workspace: str, rows: list[int]) -> None:
             make_tombstone(run, row_id, "workspace gone")
         run.answered("workspace", workspace)
         run.answered("absence", workspace)
-        run.forget_workspace(workspace)
+        run.states.forget(workspace)
     run.note(f"the workspace {workspace} is gone: {len(rows)} repositories; take it out of `workspaces`")
 
 
@@ -124,7 +162,7 @@ class AbsenceStep(Step):
         """It exists: pages moved while they were read, or it belongs to another owner now."""
         run = self.run
         with run.store.transaction():
-            saved = run.save_row(answer)
+            saved = save_row(run, answer)
             run.counts.repositories_changed += len(saved.changed)
             run.answered("repository", self.key.uuid)
             if answer.owner.uuid not in self.owners:
@@ -138,9 +176,9 @@ class AbsenceStep(Step):
         A row that earlier listings named was out of sight for a while only. Its return may hide in the next
         total that another row was deleted, so the workspace is listed in full again.
         """
-        state = self.run.state(self.workspace)
+        state = self.run.states.read(self.workspace)
         if answer.owner.uuid == state.owner_uuid:
-            self.run.save_state(self.workspace, exists_unlisted(state, self.row_id))
+            self.run.states.save(self.workspace, listing_state.exists_unlisted(state, self.row_id))
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
         """404 and 403 are the proof; any other error proves nothing and is recorded."""
@@ -150,52 +188,6 @@ class AbsenceStep(Step):
             make_tombstone(self.run, self.row_id, "no longer visible" if hidden else "deleted")
             return []
         self.run.fail(Failure("repository", self.key.uuid, str(error), self.row_id, status=status))
-        return []
-
-
-def page_steps(run: Run) -> Iterator[Step]:
-    """Yield a step for each missing page whose next try is due."""
-    with run.store.reading() as connection:
-        pages = Failures(connection, run.upstream_id).due_pages(run.now_text())
-    for subject, place in pages:
-        yield PageStep(run, subject, place)
-
-
-class PageStep(Step):
-    """Ask once more for a page that the upstream could not give."""
-
-    def __init__(self, run: Run, subject: str, place: str) -> None:
-        self.run, self.subject, self.place = run, subject, place
-        self.where = json.loads(place)
-
-    def ask(self) -> Page[Repository]:
-        """Ask for the page."""
-        where = self.where
-        return self.run.upstream.fetch_repositories(where["workspace"], where["order"], where["next"])
-
-    def save(self, answer: Page[Repository]) -> Sequence[Step]:
-        """Write its rows and drop the failure, unless the page is skipped again."""
-        run = self.run
-        if answer.skipped:
-            run.fail(Failure("page", self.subject, "still missing", place=self.place))
-            return []
-        with run.store.transaction():
-            saved = run.save_page(
-                self.where["workspace"],
-                answer.rows,
-                first_listing=self.where.get("first", False),
-                since=run.round,
-            )
-            run.answered("page", self.subject)
-            run.fail_rows(self.subject.partition(": ")[0], answer.bad, swept_at=None)
-        run.counts.repositories_new += len(saved.new)
-        run.counts.repositories_changed += len(saved.changed)
-        return []
-
-    def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Record one more attempt."""
-        status = self.run.isolate(error)
-        self.run.fail(Failure("page", self.subject, str(error), status=status, place=self.place))
         return []
 
 
@@ -224,7 +216,7 @@ class UuidStep(AbsenceStep):
     """Ask for a repository by its name: the answer has its uuid, or says that it is gone."""
 
     def __init__(self, run: Run, row_id: int, key: RepositoryKey) -> None:
-        owners = {state.owner_uuid for _, state in run.states()}
+        owners = {state.owner_uuid for _, state in run.states.all()}
         super().__init__(run, key.workspace, row_id, key, owners)
 
     def save(self, answer: Repository) -> Sequence[Step]:

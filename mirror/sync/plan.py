@@ -10,12 +10,12 @@ import msgspec
 
 from mirror.errors import Paused, UpstreamError
 from mirror.store.crawl_state import WorkspaceState
-from mirror.sync import listing_state
 from mirror.sync.crawl import find_workspaces
 from mirror.sync.preflight import formerly_listed
-from mirror.sync.progress import GIT_REQUESTS, PAGE
+from mirror.sync.progress import GIT_REQUESTS, PAGE, usual_pace
 from mirror.sync.refs import count_stale, mark_old
 from mirror.sync.run import Run
+from mirror.sync.workspaces import next_listing
 from mirror.upstream.budget import RequestKind
 
 
@@ -48,17 +48,11 @@ def plan_upstream(run: Run) -> Plan:
     requests = {"credential": 0 if run.upstream.anonymous else 1, "workspaces and members": 0, "listings": 0}
     notes, unlisted = list[str](), 0
     for workspace in _workspaces(run, notes):
-        state = run.state(workspace)
+        state = run.states.read(workspace)
         if run.has_moved:
             state = msgspec.structs.replace(state, listing=None, swept_at=None)
-        listing = listing_state.begin(
-            state,
-            run.now(),
-            full=run.full,
-            sweep_every=run.config.sweep_every,
-            can_be_incremental=run.upstream.orders_by_update,
-        )
-        known = run.alive(run.owner_id(state))
+        listing = next_listing(run, state)
+        known = run.states.alive(state)
         if listing.purpose == "incremental":
             requests["listings"] += 1
             continue
@@ -124,7 +118,7 @@ def _timed(run: Run, requests: dict[str, int], by_git: int, notes: list[str]) ->
     """Add how long it would take: at the pace of earlier runs, and no faster than the budgets allow."""
     total = sum(requests.values())
     api, git = _share(run, "api", total - by_git), _share(run, "git", by_git)
-    pace = run.usual_pace()
+    pace = usual_pace(run.store, run.upstream_id, concurrency=run.config.concurrency)
     seconds = max(
         total * pace,
         run.budget.seconds_for(api.total, pace),

@@ -1,6 +1,7 @@
 """What a run checks before it lists anything: the address, the credential, the workspaces."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from mirror.store.failures import Failure, Failures
 from mirror.sync.engine import ask_once
 from mirror.sync.listing_state import is_identity, next_landmark
 from mirror.sync.run import Run
+from mirror.sync.run_record import record_progress
 from mirror.times import from_text
 
 LIST_OF_WORKSPACES = "the list of workspaces"
@@ -29,7 +31,7 @@ def check_caller(run: Run, *, since: str | None = None) -> None:
         recent = _recent(run, cursors.caller.read())
     if recent and (since is None or recent.at > since):
         return
-    ask_once(run.upstream.fetch_current_user, stop=run.stop, tick=run.tick)
+    ask_once(run.upstream.fetch_current_user, stop=run.stop, tick=partial(record_progress, run))
     with run.cursors() as cursors:
         cursors.caller.save(_checked(run), at=run.now_text())
 
@@ -65,7 +67,9 @@ def _named_workspaces(run: Run) -> list[str]:
 
 def _with_page(run: Run, found: LastCheck) -> LastCheck:
     """Ask for a page of the workspaces; links that go in a circle end the list with a failure."""
-    page = ask_once(lambda: run.upstream.fetch_workspaces(found.next), stop=run.stop, tick=run.tick)
+    page = ask_once(
+        lambda: run.upstream.fetch_workspaces(found.next), stop=run.stop, tick=partial(record_progress, run)
+    )
     names = _once_each([*found.names, *(owner.username for owner in page.rows if owner.username)])
     pages, landmark, link = found.pages + 1, found.landmark, page.next
     errors = [f"{bad.what}: {bad.error}" for bad in page.bad]
@@ -98,8 +102,8 @@ def forget_links(run: Run) -> None:
     """Start every listing over: its links lead to an address that is no longer configured."""
     with run.store.transaction() as connection:
         for name in formerly_listed(run, ()):
-            state = msgspec.structs.replace(run.state(name), listing=None, members=None, swept_at=None)
-            run.save_state(name, state)
+            state = msgspec.structs.replace(run.states.read(name), listing=None, members=None, swept_at=None)
+            run.states.save(name, state)
         cursors = Cursors(connection, run.upstream_id)
         cursors.drop_refs()
         cursors.workspace_list.drop()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 from mirror.report import Reporter, RunCounts
+from mirror.store import Store
 from mirror.store.crawl_state import Progress
 from mirror.times import Clock, to_text
 from mirror.upstream.budget import Budget
@@ -15,6 +16,8 @@ GIT_REQUESTS = 2
 """Git requests for a repository where the server speaks protocol version 2, as Bitbucket does."""
 FAIR_NUMBER = 20
 """So many requests tell a pace."""
+SECONDS_PER_REQUEST = 0.4
+"""A guess for an upstream that no run has timed yet."""
 
 LISTINGS, REFS, COMPARED = "listings", "refs", "comparisons"
 
@@ -159,3 +162,15 @@ class RunProgress:
         if sent < FAIR_NUMBER:
             return self._usual_pace
         return max(0.0, self._stopwatch() - self._began - self._budget.slept_seconds) / sent
+
+
+def usual_pace(store: Store, upstream_id: int, *, concurrency: int) -> float:
+    """Return the seconds a request has taken, waits aside, in the last run that asked a fair number."""
+    row = store.row(
+        """SELECT (julianday(finished_at) - julianday(started_at)) * 86400 - slept_seconds,
+                  requests + git_requests
+           FROM sync_runs WHERE upstream_id = ? AND requests + git_requests >= ?
+           AND finished_at IS NOT NULL ORDER BY id DESC LIMIT 1""",
+        (upstream_id, FAIR_NUMBER),
+    )
+    return max(0.0, row[0]) / row[1] if row else SECONDS_PER_REQUEST / concurrency

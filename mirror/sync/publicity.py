@@ -13,7 +13,7 @@ def settle_restored(run: Run) -> None:
     """
     with run.cursors() as cursors:
         since = cursors.restored.read()
-    if since is None or any(state.swept_at is None or state.listing for _, state in run.states()):
+    if since is None or any(state.swept_at is None or state.listing for _, state in run.states.all()):
         return
     with run.store.transaction() as connection:
         hidden = make_private(connection, run.upstream_id, unseen_since=since)

@@ -1,43 +1,30 @@
-"""One run: what each of its steps needs, and its record in the file."""
+"""One run: what each of its steps needs, and what it notes of failures."""
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
-from typing import Any, NamedTuple
-
-import msgspec
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import NamedTuple
 
 from mirror.config import UpstreamConfig
 from mirror.errors import (
-    BudgetSpent,
-    Interrupted,
     MirrorError,
     Paused,
-    StoreError,
     UpstreamBusy,
     UpstreamRefused,
     UpstreamShapeError,
 )
-from mirror.model import Repository
-from mirror.report import Reporter, RunCounts, Summary
+from mirror.report import Reporter, RunCounts
 from mirror.store import Store
-from mirror.store.crawl_state import Progress, WorkspaceState
 from mirror.store.cursors import Cursors
 from mirror.store.failures import Failure, Failures
 from mirror.store.repair import count_as_never, latest_ahead
-from mirror.store.repositories import SavedRepositories
-from mirror.store.runs import finish_run, save_counts, start_run
-from mirror.sync.listing_state import as_of
-from mirror.sync.progress import FAIR_NUMBER, RunProgress
-from mirror.times import Clock, from_text, to_text
+from mirror.sync.progress import RunProgress, usual_pace
+from mirror.sync.workspace_states import WorkspaceStates
+from mirror.times import Clock, to_text
 from mirror.upstream.budget import Budget
-from mirror.upstream.protocol import BadRow, Upstream
-
-TICK_SECONDS = 2.0
-SECONDS_PER_REQUEST = 0.4
-"""A guess for an upstream that no run has timed yet."""
+from mirror.upstream.protocol import Upstream
 
 
 class _Upstream(NamedTuple):
@@ -88,6 +75,7 @@ class Run:
         known = store.row("SELECT id, url FROM upstreams WHERE name = ?", (config.name,), _Upstream)
         self.has_moved = known is not None and known.url != url
         self.upstream_id = known.id if known is not None and known.url != url else self.save_address()
+        self.states = WorkspaceStates(store, self.upstream_id, config, self.now)
         self.counts = RunCounts()
         self.failures: list[Failure] = []
         self.notes: list[str] = []
@@ -104,14 +92,14 @@ class Run:
         self._heard = False
         self._lost_connections = 0
         self._lost: MirrorError | None = None
-        self._stopwatch = stopwatch
-        self._ticked = stopwatch()
+        self.stopwatch = stopwatch
+        self.ticked = stopwatch()
         self.progress = RunProgress(
             budget,
             self.counts,
             report,
             clock=self.now,
-            usual_pace=self.usual_pace(),
+            usual_pace=usual_pace(store, self.upstream_id, concurrency=config.concurrency),
             by_git=config.refs == "git",
             stopwatch=stopwatch,
         )
@@ -151,129 +139,6 @@ class Run:
                 self.note(f"the clock was ahead once: times up to {latest} are ignored")
             if latest is not None or thoroughly:
                 count_as_never(connection, self.upstream_id, now)
-
-    @contextmanager
-    def recorded(self) -> Iterator[Summary]:
-        """Record the run in `sync_runs` and fill its summary, however it ends.
-
-        A MirrorError or Ctrl-C ends the run and is reported in the summary; any other error is raised.
-        """
-        began = self._stopwatch()
-        with self.store.transaction() as connection:
-            self.id = start_run(connection, self.upstream_id, self.kind, at=self.now_text())
-        self.progress.run_id = self.id
-        summary = Summary(
-            upstream=self.config.name, kind=self.kind, state="failed", counts=self.counts, seconds=0,
-            failures=self.failures, notes=self.notes, run_id=self.id,
-        )  # fmt: skip
-        try:
-            yield summary
-            summary.state = "complete"
-        except Paused as error:
-            summary.state, summary.error, summary.exit_code = "paused", str(error), error.exit_code
-            summary.resumes_at = error.resumes_at if isinstance(error, BudgetSpent) else None
-        except (KeyboardInterrupt, Interrupted):
-            summary.state, summary.exit_code = "interrupted", Interrupted.exit_code
-            summary.error = "stopped; the next run resumes from here"
-        except MirrorError as error:
-            summary.state, summary.error, summary.exit_code = "failed", str(error), error.exit_code
-        finally:
-            summary.kind, summary.seconds = self.kind, self._stopwatch() - began
-            self._add_missing(summary)
-            if summary.state == "complete" and summary.missing:
-                summary.state, summary.exit_code = "incomplete", 1
-            if summary.state == "paused" and (summary.failures or summary.waiting):
-                summary.exit_code = 1
-            self._finish(summary)
-
-    def _add_missing(self, summary: Summary) -> None:
-        """Add what the mirror is known to miss, whether this run has asked for it or not."""
-        with self.store.transaction() as connection:
-            failures = Failures(connection, self.upstream_id)
-            failures.accept(self.config.accept_missing)
-            known = failures.read()
-        failed_now = {(failure.kind, failure.subject) for failure in self.failures}
-        summary.accepted = [failure for failure in known if failure.accepted]
-        accepted = {(failure.kind, failure.subject) for failure in summary.accepted}
-        self.failures[:] = [each for each in self.failures if (each.kind, each.subject) not in accepted]
-        summary.waiting = [
-            each for each in known if not each.accepted and (each.kind, each.subject) not in failed_now
-        ]
-        summary.refs_waiting = self._count_unread() if self.with_refs else 0
-
-    def _count_unread(self) -> int:
-        """Count the repositories whose branches and tags are to be read, failed ones aside."""
-        count = self.store.value(
-            """SELECT count(*) FROM repositories AS r
-               WHERE upstream_id = ? AND refs_stale AND deleted_at IS NULL AND NOT EXISTS (
-                   SELECT 1 FROM sync_failures AS f WHERE f.repository_id = r.id AND f.kind = 'refs')""",
-            (self.upstream_id,),
-        )
-        return int(count)
-
-    def _finish(self, summary: Summary) -> None:
-        """Record how the run ended, and how far it came if the next one goes on from there."""
-        self.progress.estimate()
-        progress = self.progress.read()
-        if progress is not None and summary.resumes_at is not None:
-            until = to_text(summary.resumes_at)
-            progress = msgspec.structs.replace(progress, waits_until=until, why=summary.error)
-        with self.store.transaction() as connection:
-            finish_run(
-                connection, self.id, kind=self.kind, state=summary.state, at=self.now_text(),
-                counts=self._counted(), error=summary.error,
-            )  # fmt: skip
-            self._save_progress(None if summary.state in ("complete", "incomplete") else progress)
-
-    def carry_progress(self) -> None:
-        """Count on from where the last whole sync stopped, if it stopped early."""
-        with self.cursors() as cursors:
-            kept = cursors.progress.read()
-        self.progress.is_whole = True
-        self.progress.refs_done = kept.refs_done if kept is not None and kept.is_whole else 0
-
-    def _save_progress(self, progress: Progress | None) -> None:
-        """Write how far the run is, or (None) that it is done; that of a whole sync outlives other runs."""
-        with self.cursors() as cursors:
-            kept = cursors.progress.read()
-            if kept is not None and kept.is_whole and not self.progress.is_whole:
-                return
-            if progress is not None:
-                cursors.progress.save(progress, at=progress.at)
-            elif kept is not None:
-                cursors.progress.drop()
-
-    def tick(self) -> None:
-        """Record what was done so far, every two seconds, for those who watch a run from elsewhere."""
-        if self._stopwatch() - self._ticked < TICK_SECONDS:
-            return
-        # If the file cannot be written, the next page will fail; a run that only waits goes on.
-        with suppress(StoreError):
-            self.progress.tell()
-            with self.store.transaction() as connection:
-                save_counts(connection, self.id, kind=self.kind, counts=self._counted())
-                if (progress := self.progress.read()) is not None:
-                    self._save_progress(progress)
-        self._ticked = self._stopwatch()
-
-    def _counted(self) -> dict[str, Any]:
-        self.counts.requests = self.budget.requests
-        self.counts.git_requests = self.budget.git_requests
-        self.counts.retries = self.budget.retries
-        self.counts.slept_seconds = self.budget.slept_seconds
-        self.counts.failures = len(self.failures)
-        return msgspec.structs.asdict(self.counts)
-
-    def usual_pace(self) -> float:
-        """Return the seconds a request has taken, waits aside, in the last run that asked a fair number."""
-        row = self.store.row(
-            """SELECT (julianday(finished_at) - julianday(started_at)) * 86400 - slept_seconds,
-                      requests + git_requests
-               FROM sync_runs WHERE upstream_id = ? AND requests + git_requests >= ?
-               AND finished_at IS NOT NULL ORDER BY id DESC LIMIT 1""",
-            (self.upstream_id, FAIR_NUMBER),
-        )
-        return max(0.0, row[0]) / row[1] if row else SECONDS_PER_REQUEST / self.config.concurrency
 
     def note(self, text: str) -> None:
         """Report something to the user, once."""
@@ -328,6 +193,10 @@ class Run:
         """Return whether something has failed and its next try is due."""
         return (kind, subject) in self._failed and not self.waits(kind, subject)
 
+    def ever_failed(self, kind: str) -> set[str]:
+        """Return the subjects of one kind that have failed, in this run or before it."""
+        return {subject for failed, subject in self._failed if failed == kind}
+
     def answered(self, kind: str, subject: str) -> None:
         """Forget a failure, because what failed has been answered."""
         self.hear()
@@ -339,21 +208,6 @@ class Run:
                 each for each in self.failures if (each.kind, each.subject) != (kind, subject)
             ]
 
-    def fail_rows(self, workspace: str, bad: Sequence[BadRow], *, swept_at: str | None) -> None:
-        """Record rows of a listing that were not understood; the next full listing reads them again."""
-        last = from_text(swept_at) if swept_at else self.now()
-        due = to_text(last + timedelta(seconds=self.config.sweep_every))
-        for row in bad:
-            self.fail(Failure("row", f"{workspace}: {row.what}", row.error, next_try_at=due))
-
-    def answered_rows(self, workspace: str, rows: Sequence[Repository]) -> None:
-        """Forget that rows were not understood, because they are now."""
-        failed = {subject for kind, subject in self._failed if kind == "row"}
-        for row in rows if failed else ():
-            for subject in (f"{workspace}: {row.full_name}", f"{workspace}: {row.uuid}"):
-                if subject in failed:
-                    self.answered("row", subject)
-
     def answered_refs(self, repository_id: int, *, understood: bool) -> None:
         """Drop the failure of a repository's refs, and if all were `understood`, those of single refs."""
         self.hear()
@@ -362,115 +216,8 @@ class Run:
         with self.store.transaction() as connection:
             Failures(connection, self.upstream_id).drop_refs(repository_id, single=understood)
 
-    def save_page(
-        self,
-        workspace: str,
-        rows: Sequence[Repository],
-        *,
-        first_listing: bool,
-        since: str,
-        swept_at: str | None = None,
-    ) -> SavedRepositories:
-        """Write a page of a workspace's listing as this run saw it; what cannot be written is a failure.
-
-        `since` is when the listing began. For `swept_at` see `fail_rows`.
-        """
-        # A repository may have come from a workspace that was listed earlier in this round.
-        saved = self._save(rows, first_listing=first_listing, listed_since=min(since, self.round))
-        bad = [BadRow(what=row.full_name, error=why) for row, why in saved.refused]
-        refused = [row for row, _ in saved.refused]
-        self.answered_rows(workspace, [row for row in rows if row not in refused])
-        self.fail_rows(workspace, bad, swept_at=swept_at)
-        return saved
-
-    def save_row(self, row: Repository) -> SavedRepositories:
-        """Write a repository that was asked for by itself; raises UpstreamShapeError where it cannot be."""
-        with self.store.transaction():
-            saved = self._save([row], first_listing=False, listed_since=None)
-            for refused, why in saved.refused:
-                raise UpstreamShapeError(f"{refused.full_name}: {why}")
-        return saved
-
-    def _save(
-        self, rows: Sequence[Repository], *, first_listing: bool, listed_since: str | None
-    ) -> SavedRepositories:
-        """Write repositories with their owners, and record what changed."""
-        return self.store.save_page(
-            self.upstream_id,
-            rows,
-            run_id=self.id,
-            seen_at=self.now_text(),
-            with_refs=self.with_refs,
-            first_listing=first_listing,
-            listed_since=listed_since,
-        )
-
     @contextmanager
     def cursors(self) -> Iterator[Cursors]:
         """Give the upstream's cursors; what is written together belongs into a transaction of the store."""
         with self.store.reading() as connection:
             yield Cursors(connection, self.upstream_id)
-
-    def state(self, workspace: str) -> WorkspaceState:
-        """Read where the crawl of a workspace stands."""
-        with self.cursors() as cursors:
-            state = cursors.workspace(workspace).read() or WorkspaceState()
-        return as_of(state, self.now(), self.config.overlap)
-
-    def states(self) -> Iterator[tuple[str, WorkspaceState]]:
-        """Yield the state of each configured workspace, or of all that were ever listed."""
-        names = self.config.workspaces
-        if names is None:
-            with self.cursors() as cursors:
-                names = tuple(cursors.workspace_names())
-        for name in names:
-            yield name, self.state(name)
-
-    def has_state(self, workspace: str) -> bool:
-        """Return whether a workspace has a state: it was listed, and no other name has taken it over."""
-        with self.cursors() as cursors:
-            return cursors.workspace(workspace).exists()
-
-    def save_state(self, workspace: str, state: WorkspaceState) -> None:
-        """Write where the crawl of a workspace stands; belongs into the transaction of its page."""
-        now = self.now_text()
-        with self.cursors() as cursors:
-            cursors.workspace(workspace).save(msgspec.structs.replace(state, moved_at=now), at=now)
-
-    def forget_workspace(self, workspace: str) -> None:
-        """Forget where the crawl of a workspace stood; its rows stay."""
-        with self.cursors() as cursors:
-            cursors.workspace(workspace).drop()
-
-    def owner_id(self, state: WorkspaceState) -> int | None:
-        """Return the id of the workspace's row in `users`."""
-        owner_id: int | None = self.store.value(
-            "SELECT id FROM users WHERE upstream_id = ? AND uuid = ?", (self.upstream_id, state.owner_uuid)
-        )
-        return owner_id
-
-    def has_left(self, answer: Repository) -> bool:
-        """Return whether a repository has gone to an owner whose workspace is not listed here.
-
-        By identity, since names change hands; a workspace that was never listed has nothing but its name.
-        """
-        owner = answer.owner
-        stays = self.store.row(
-            """SELECT 1 FROM repositories r JOIN users u ON u.id = r.owner_id
-               WHERE r.upstream_id = ? AND r.uuid = ? AND u.uuid = ?""",
-            (self.upstream_id, answer.uuid, owner.uuid),
-        )
-        return stays is None and not any(
-            state.owner_uuid == owner.uuid
-            or (state.owner_uuid is None and name.lower() == (owner.username or "").lower())
-            for name, state in self.states()
-            if not state.gone
-        )
-
-    def alive(self, owner_id: int | None) -> int:
-        """Count the repositories that the mirror holds of an owner, tombstones aside."""
-        return int(
-            self.store.value(
-                "SELECT count(*) FROM repositories WHERE owner_id = ? AND deleted_at IS NULL", (owner_id,)
-            )
-        )

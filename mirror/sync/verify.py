@@ -22,8 +22,10 @@ from mirror.store.repositories import KEPT_WHEN_UNSAID
 from mirror.sync.engine import Step, run_steps
 from mirror.sync.hints import refs_anew
 from mirror.sync.missing import make_tombstone, merge_duplicates
+from mirror.sync.pages import save_row
 from mirror.sync.progress import COMPARED
 from mirror.sync.run import Run
+from mirror.sync.run_record import record_progress, recorded
 from mirror.upstream.protocol import Page
 
 LONGEST = 200
@@ -58,14 +60,14 @@ def verify_upstream(
     """
     findings = list[Finding]()
     run.kind = "verify"
-    with run.recorded() as summary:
+    with recorded(run) as summary:
         run.mend_moments(thoroughly=repair)
         if repair:
             findings += [_second_row(name) for name in merge_duplicates(run)]
         rows = _chosen(run, sample, random)
         run.progress.begin(COMPARED, "comparing repositories", total=len(rows))
         steps = (VerifyStep(run, row, findings, repair=repair, keep_place=sample is None) for row in rows)
-        run_steps(steps, threads=run.config.concurrency, stop=run.stop, tick=run.tick)
+        run_steps(steps, threads=run.config.concurrency, stop=run.stop, tick=partial(record_progress, run))
         if sample is None:
             with run.cursors() as cursors:
                 cursors.verify.drop()
@@ -172,8 +174,8 @@ class VerifyStep(Step):
 
     def _mend(self, answer: Repository) -> bool:
         """Write the row; return whether it stays, with an owner who is mirrored."""
-        has_left = self.run.has_left(answer)
-        self.run.save_row(answer)
+        has_left = self.run.states.has_left(answer)
+        save_row(self.run, answer)
         if has_left:
             make_tombstone(self.run, self.row_id, f"transferred to {answer.full_name}")
         return not has_left

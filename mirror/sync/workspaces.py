@@ -4,21 +4,21 @@ For each workspace the requests form one chain: itself, its members, its reposit
 link of the chain comes next, so the next run resumes an interrupted one there.
 """
 
-import json
 from collections.abc import Collection, Sequence
 from datetime import timedelta
-from typing import NamedTuple
 
 import msgspec
 
 from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Member, Owner, Repository
 from mirror.store.crawl_state import ListingProgress, Members, WorkspaceState
-from mirror.store.failures import HIDDEN_MEMBERS, Failure, Failures
+from mirror.store.failures import HIDDEN_MEMBERS, Failure
 from mirror.store.owners import drop_members, has_unseen_members, save_members
 from mirror.store.repositories import is_named, known_by_uuid
 from mirror.sync import listing_state
 from mirror.sync.engine import Step
+from mirror.sync.missing import close_listing
+from mirror.sync.pages import fail_rows, note_hole, save_page
 from mirror.sync.preflight import formerly_listed
 from mirror.sync.progress import PAGE
 from mirror.sync.run import Run
@@ -28,21 +28,26 @@ from mirror.upstream.protocol import Page
 
 def listing_steps(run: Run, workspace: str, names: Collection[str]) -> list[Step]:
     """Return the next step of a workspace; `names` are all workspaces that are listed in this run."""
-    state = run.state(workspace)
+    state = run.states.read(workspace)
     if state.listing is None and state.round == run.round:
         return []
-    listing = listing_state.begin(
+    listing = next_listing(run, state)
+    begins = listing is not state.listing
+    state = msgspec.structs.replace(state, listing=listing)
+    if begins and listing.purpose == "full":
+        return [WorkspaceStep(run, workspace, state, names)]
+    return _onward(run, workspace, state, names)
+
+
+def next_listing(run: Run, state: WorkspaceState) -> ListingProgress:
+    """Return the listing that a workspace's state has begun, or else the one to begin now."""
+    return listing_state.begin(
         state,
         run.now(),
         full=run.full,
         sweep_every=run.config.sweep_every,
         can_be_incremental=run.upstream.orders_by_update,
     )
-    begins = listing is not state.listing
-    state = msgspec.structs.replace(state, listing=listing)
-    if begins and listing.purpose == "full":
-        return [WorkspaceStep(run, workspace, state, names)]
-    return _onward(run, workspace, state, names)
 
 
 def begin_listings(run: Run, workspaces: Collection[str], *, refs: int | None) -> None:
@@ -52,19 +57,13 @@ def begin_listings(run: Run, workspaces: Collection[str], *, refs: int | None) -
     """
     left, done, unlisted = dict[str, int](), 0, set[str]()
     for name in workspaces:
-        state = run.state(name)
+        state = run.states.read(name)
         if state.listing is None and state.round == run.round:
             done += 1
             continue
-        listing = listing_state.begin(
-            state,
-            run.now(),
-            full=run.full,
-            sweep_every=run.config.sweep_every,
-            can_be_incremental=run.upstream.orders_by_update,
-        )
+        listing = next_listing(run, state)
         done += listing.pages
-        size = run.alive(run.owner_id(state)) if listing.last_size is None else listing.last_size
+        size = run.states.alive(state) if listing.last_size is None else listing.last_size
         left[name] = _pages_left(listing, size)
         if not state.whole:
             unlisted.add(name)
@@ -105,7 +104,7 @@ class _WorkspaceStep(Step):
         if status != 404 or state.owner_uuid is None:
             run.fail(Failure("workspace", self.workspace, str(error), status=status))
             return []
-        if not run.has_state(self.workspace):
+        if not run.states.exists(self.workspace):
             return []  # taken over by the step of the name that it has now
         if state.owner_uuid.startswith("{") or isinstance(self, ListingStep):
             return [RenamedStep(run, self.workspace, state, self.names, error)]
@@ -123,7 +122,7 @@ class _WorkspaceStep(Step):
         run = self.run
         if run.confirm_absence:
             gone = msgspec.structs.replace(self.state, listing=None, absent_since=run.now_text(), gone=True)
-            run.save_state(self.workspace, gone)
+            run.states.save(self.workspace, gone)
             return []
         text = f"{error}; its rows are kept; if it is gone: mirror sync {run.config.name} --confirm-absence"
         if listing_state.is_identity(self.workspace):
@@ -134,7 +133,7 @@ class _WorkspaceStep(Step):
     @property
     def _was_called(self) -> str:
         run = self.run
-        owner_id = run.owner_id(self.state)
+        owner_id = run.states.owner_id(self.state)
         return str(run.store.value("SELECT username FROM users WHERE id = ?", (owner_id,)) or "otherwise")
 
 
@@ -149,7 +148,7 @@ class WorkspaceStep(_WorkspaceStep):
         """Write its owner, then go on to its members and its repositories."""
         run, workspace = self.run, self.workspace
         if listing_state.is_identity(workspace) and (answer.username or "").lower() in self._lower_names:
-            run.forget_workspace(workspace)  # listed by the name that it has now
+            run.states.forget(workspace)  # listed by the name that it has now
             return []
         self._must_have_uuid(answer)
         with run.store.transaction():
@@ -163,7 +162,7 @@ class WorkspaceStep(_WorkspaceStep):
                 members=None if run.upstream.anonymous else Members(seen_since=run.now_text()),
             )
             run.hear()  # a failure of the workspace is over when its listing answers, not before
-            run.save_state(workspace, state)
+            run.states.save(workspace, state)
         return self.onward(state)
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
@@ -173,7 +172,7 @@ class WorkspaceStep(_WorkspaceStep):
         self.run.hear()
         self.report_hidden_members(error)
         state = msgspec.structs.replace(self.state, members=None)
-        self.run.save_state(self.workspace, state)
+        self.run.states.save(self.workspace, state)
         return self.onward(state)
 
     @property
@@ -189,9 +188,9 @@ class WorkspaceStep(_WorkspaceStep):
     def _keep_displaced(self, answer: Owner) -> None:
         """Keep the state of the workspace that had the name before, under its identity, if it has rows."""
         run, before = self.run, self.state.owner_uuid
-        if before is None or before == answer.uuid or run.alive(run.owner_id(self.state)) == 0:
+        if before is None or before == answer.uuid or run.states.alive(self.state) == 0:
             return
-        run.save_state(before, listing_state.displaced(self.state))
+        run.states.save(before, listing_state.displaced(self.state))
         run.note(f"another workspace is called {self.name} now; the one that was is asked for as {before}")
 
     def _taken_over(self, answer: Owner) -> WorkspaceState:
@@ -202,10 +201,10 @@ class WorkspaceStep(_WorkspaceStep):
         for name in formerly_listed(
             run, (name for name in self.names if not listing_state.is_identity(name))
         ):
-            state = run.state(name)
+            state = run.states.read(name)
             if state.owner_uuid == answer.uuid:
                 run.note(f"the workspace {name} is called {answer.username} now")
-                run.forget_workspace(name)
+                run.states.forget(name)
                 return state
         return self.state if self.state.owner_uuid in (None, answer.uuid) else WorkspaceState()
 
@@ -241,7 +240,7 @@ class RenamedStep(WorkspaceStep):
             run.fail(Failure("workspace", self.workspace, text, status=404))
             return []
         if name.lower() in self._lower_names - {self.workspace.lower()}:
-            run.forget_workspace(self.workspace)  # listed under its new name already
+            run.states.forget(self.workspace)  # listed under its new name already
             return []
         run.note(f"the workspace {self.workspace} is called {name} now; change `workspaces` accordingly")
         now = run.now_text()
@@ -268,7 +267,7 @@ class MembersStep(_WorkspaceStep):
         """Write it; after the last page, forget memberships that none of them named."""
         run, workspace = self.run, self.workspace
         members = listing_state.members_advanced(self._members, answer)
-        owner = run.owner_id(self.state)
+        owner = run.states.owner_id(self.state)
         with run.store.transaction() as connection:
             if owner is not None:
                 save_members(connection, run.upstream_id, owner, answer.rows, seen_at=run.now_text())
@@ -277,7 +276,7 @@ class MembersStep(_WorkspaceStep):
             if left is None:
                 run.answered("members", workspace)
             run.answered(HIDDEN_MEMBERS, workspace)
-            run.save_state(workspace, state)
+            run.states.save(workspace, state)
         return self.onward(state)
 
     def _ended(self, members: Members, owner: int | None) -> Members | None:
@@ -311,7 +310,7 @@ class MembersStep(_WorkspaceStep):
         else:
             run.fail(Failure("members", self.workspace, str(error), status=run.isolate(error)))
             state.members = Members(seen_since=run.now_text())
-        run.save_state(self.workspace, state)
+        run.states.save(self.workspace, state)
         return self.onward(state)
 
     @property
@@ -338,7 +337,7 @@ class ListingStep(_WorkspaceStep):
         if self._is_of_another(answer):
             # Ask first whose name this is now, as before any full listing.
             anew = msgspec.structs.replace(self.state, listing=None, swept_at=None, round=None)
-            run.save_state(self.workspace, anew)
+            run.states.save(self.workspace, anew)
             return listing_steps(run, self.workspace, self.names)
         listing = listing_state.advanced(self.listing, answer)
         if listing.purpose == "full" and run.kind == "incremental":  # a watch run stays one
@@ -346,13 +345,13 @@ class ListingStep(_WorkspaceStep):
         with run.store.transaction():
             listing.bad += self._save_rows(answer)
             state = msgspec.structs.replace(listing_state.found(self.state), listing=listing)
-            if answer.rows and run.owner_id(state) is None:
+            if answer.rows and run.states.owner_id(state) is None:
                 owners = [row.owner.uuid for row in answer.rows]
                 state.owner_uuid = next((uuid for uuid in owners if not is_named(uuid)), owners[0])
             if listing_state.reached_end(listing, state, run.config.overlap):
-                state = self._closed(state, listing)
+                state = close_listing(run, self.workspace, state, listing)
                 state.round = run.round
-            run.save_state(self.workspace, state)
+            run.states.save(self.workspace, state)
         self._tell_progress(state.listing)
         return self.onward(state)
 
@@ -370,7 +369,7 @@ class ListingStep(_WorkspaceStep):
         refused = isinstance(error, UpstreamRefused) and error.status in (400, 404)
         if refused and listing.next is not None and listing.passes < listing_state.PASSES:
             state = msgspec.structs.replace(self.state, listing=listing_state.another_pass(listing, 0))
-            self.run.save_state(self.workspace, state)
+            self.run.states.save(self.workspace, state)
             return self.onward(state)
         return super().failed(error)
 
@@ -380,14 +379,15 @@ class ListingStep(_WorkspaceStep):
         others = {row.owner.uuid for row in page.rows}
         if self.listing.purpose == "full" or not others or state.owner_uuid in others:
             return False
-        return run.alive(run.owner_id(state)) > 0
+        return run.states.alive(state) > 0
 
     def _save_rows(self, page: Page[Repository]) -> int:
         """Write the rows; return how many could not be told from others."""
         run = self.run
         swept_at = None if self.listing.purpose == "full" else self.state.swept_at
         first = not self.state.whole
-        saved = run.save_page(
+        saved = save_page(
+            run,
             self.workspace,
             page.rows,
             first_listing=first,
@@ -397,91 +397,7 @@ class ListingStep(_WorkspaceStep):
         run.counts.repositories_new += len(saved.new)
         run.counts.repositories_changed += len(saved.changed)
         run.answered("workspace", self.workspace)
-        run.fail_rows(self.workspace, page.bad, swept_at=swept_at)
+        fail_rows(run, self.workspace, page.bad, swept_at=swept_at)
         if page.skipped:
-            self._note_hole()
+            note_hole(run, self.workspace, self.state, self.listing)
         return len(saved.refused)
-
-    def _note_hole(self) -> None:
-        """Record a page that was skipped.
-
-        In the order of creation it is asked for again by its link. In the order of updates its rows move to
-        other pages, so the cursor stays behind instead (`listing_state.finished`).
-        """
-        full = self.listing.purpose == "full"
-        page = f"page {self.listing.pages + 1}" if full else NEWEST
-        self.run.fail(
-            Failure(
-                "page",
-                f"{self.workspace}: {page}",
-                "the upstream cannot give this page of the listing; it was stepped over",
-                place=self._place() if full else None,
-            )
-        )
-
-    def _place(self) -> str:
-        """Write down which page of which listing could not be had, so that it can be asked for again."""
-        listing = self.listing
-        where = {"workspace": self.name, "order": listing.order, "next": listing.next}
-        return json.dumps(where | {"first": not self.state.whole})
-
-    def _closed(self, state: WorkspaceState, listing: ListingProgress) -> WorkspaceState:
-        """Return the state after the last page: done, or again from the first page, or now in full."""
-        run, now = self.run, self.run.now()
-        owner = run.owner_id(state)
-        alive = run.alive(owner)
-        seen = alive - count_absent(run, owner, listing.seen_since)
-        uncertain = listing_state.may_have_missed(state, listing, seen)
-        if uncertain and listing.passes < listing_state.PASSES:
-            return msgspec.structs.replace(state, listing=listing_state.another_pass(listing, seen))
-        if listing_state.ends_too_early(state, listing, seen):
-            raise UpstreamShapeError(
-                f"the listing of {self.name} reports a total of {listing.last_size:,} and ends with an empty"
-                f" page after {listing.rows:,}"
-            )
-        if listing.purpose == "full":
-            if hidden := listing_state.shortfall(listing, seen):
-                run.note(
-                    f"{self.name}: the upstream counts {hidden:,} repositories more than it lists; they are"
-                    " taken for hidden from this credential"
-                )
-            self._forget_bad(listing.seen_since)
-            return listing_state.finished(state, listing, staying=seen, uncertain=uncertain, now=now)
-        if not listing.holes:
-            run.answered("page", f"{self.workspace}: {NEWEST}")
-        done = listing_state.finished(state, listing, staying=alive, uncertain=uncertain, now=now)
-        known = alive - (count_absent(run, owner, state.absent_since) if state.absent_since else 0)
-        if listing_state.wants_sweep(done, listing, known, now, run.config.sweep_every):
-            began = run.now_text()
-            done.listing = ListingProgress(purpose="full", began=began, seen_since=began)
-        return done
-
-    def _forget_bad(self, since: str) -> None:
-        """Drop older failures of bad rows and missing pages: a whole listing did not meet them."""
-        with self.run.store.transaction() as connection:
-            failures = Failures(connection, self.run.upstream_id)
-            failures.drop_rows_and_pages(self.workspace, before=since)
-
-
-NEWEST = "newest updates"
-
-_ABSENT = "FROM repositories WHERE owner_id = ? AND deleted_at IS NULL AND last_seen_at < ?"
-
-
-class Absent(NamedTuple):
-    """A repository that a full listing did not name."""
-
-    row_id: int
-    uuid: str
-    full_name: str
-
-
-def absent(run: Run, owner_id: int | None, since: str) -> list[Absent]:
-    """List an owner's repositories that were last seen before a moment."""
-    sql = f"SELECT id, uuid, full_name {_ABSENT} ORDER BY id"
-    return run.store.rows(sql, (owner_id, since), Absent)
-
-
-def count_absent(run: Run, owner_id: int | None, since: str) -> int:
-    """Count them."""
-    return int(run.store.value(f"SELECT count(*) {_ABSENT}", (owner_id, since)))

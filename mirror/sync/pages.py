@@ -1,0 +1,152 @@
+"""Pages of listings: saving their rows, and noting rows that are not understood and skipped pages."""
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+
+from mirror.errors import MirrorError, UpstreamShapeError
+from mirror.model import Repository
+from mirror.store.crawl_state import ListingProgress, WorkspaceState
+from mirror.store.failures import Failure, Failures
+from mirror.store.repositories import SavedRepositories
+from mirror.sync.engine import Step
+from mirror.sync.run import Run
+from mirror.times import from_text, to_text
+from mirror.upstream.protocol import BadRow, Page
+
+NEWEST = "newest updates"
+"""What a failure calls a page in the order of updates, which has no number that lasts."""
+
+
+def save_page(
+    run: Run,
+    workspace: str,
+    rows: Sequence[Repository],
+    *,
+    first_listing: bool,
+    since: str,
+    swept_at: str | None = None,
+) -> SavedRepositories:
+    """Write a page of a workspace's listing as this run saw it; what cannot be written is a failure.
+
+    `since` is when the listing began. For `swept_at` see `fail_rows`.
+    """
+    # A repository may have come from a workspace that was listed earlier in this round.
+    saved = _save(run, rows, first_listing=first_listing, listed_since=min(since, run.round))
+    bad = [BadRow(what=row.full_name, error=why) for row, why in saved.refused]
+    refused = [row for row, _ in saved.refused]
+    _answered_rows(run, workspace, [row for row in rows if row not in refused])
+    fail_rows(run, workspace, bad, swept_at=swept_at)
+    return saved
+
+
+def save_row(run: Run, row: Repository) -> SavedRepositories:
+    """Write a repository that was asked for by itself; raises UpstreamShapeError where it cannot be."""
+    with run.store.transaction():
+        saved = _save(run, [row], first_listing=False, listed_since=None)
+        for refused, why in saved.refused:
+            raise UpstreamShapeError(f"{refused.full_name}: {why}")
+    return saved
+
+
+def _save(
+    run: Run, rows: Sequence[Repository], *, first_listing: bool, listed_since: str | None
+) -> SavedRepositories:
+    """Write repositories with their owners, and record what changed."""
+    return run.store.save_page(
+        run.upstream_id,
+        rows,
+        run_id=run.id,
+        seen_at=run.now_text(),
+        with_refs=run.with_refs,
+        first_listing=first_listing,
+        listed_since=listed_since,
+    )
+
+
+def fail_rows(run: Run, workspace: str, bad: Sequence[BadRow], *, swept_at: str | None) -> None:
+    """Record rows of a listing that were not understood; the next full listing reads them again."""
+    last = from_text(swept_at) if swept_at else run.now()
+    due = to_text(last + timedelta(seconds=run.config.sweep_every))
+    for row in bad:
+        run.fail(Failure("row", f"{workspace}: {row.what}", row.error, next_try_at=due))
+
+
+def _answered_rows(run: Run, workspace: str, rows: Sequence[Repository]) -> None:
+    """Forget that rows were not understood, because they are now."""
+    failed = run.ever_failed("row")
+    for row in rows if failed else ():
+        for subject in (f"{workspace}: {row.full_name}", f"{workspace}: {row.uuid}"):
+            if subject in failed:
+                run.answered("row", subject)
+
+
+def note_hole(run: Run, workspace: str, state: WorkspaceState, listing: ListingProgress) -> None:
+    """Record a page that was skipped.
+
+    In the order of creation it is asked for again by its link. In the order of updates its rows move to
+    other pages, so the cursor stays behind instead (`listing_state.finished`).
+    """
+    full = listing.purpose == "full"
+    page = f"page {listing.pages + 1}" if full else NEWEST
+    run.fail(
+        Failure(
+            "page",
+            f"{workspace}: {page}",
+            "the upstream cannot give this page of the listing; it was stepped over",
+            place=_place_of(workspace, state, listing) if full else None,
+        )
+    )
+
+
+def _place_of(workspace: str, state: WorkspaceState, listing: ListingProgress) -> str:
+    """Write down which page of which listing could not be had, so that it can be asked for again."""
+    where = {"workspace": state.name or workspace, "order": listing.order, "next": listing.next}
+    return json.dumps(where | {"first": not state.whole})
+
+
+def page_steps(run: Run) -> Iterator[Step]:
+    """Yield a step for each missing page whose next try is due."""
+    with run.store.reading() as connection:
+        pages = Failures(connection, run.upstream_id).due_pages(run.now_text())
+    for subject, place in pages:
+        yield PageStep(run, subject, place)
+
+
+class PageStep(Step):
+    """Ask once more for a page that the upstream could not give."""
+
+    def __init__(self, run: Run, subject: str, place: str) -> None:
+        self.run, self.subject, self.place = run, subject, place
+        self.where = json.loads(place)
+
+    def ask(self) -> Page[Repository]:
+        """Ask for the page."""
+        where = self.where
+        return self.run.upstream.fetch_repositories(where["workspace"], where["order"], where["next"])
+
+    def save(self, answer: Page[Repository]) -> Sequence[Step]:
+        """Write its rows and drop the failure, unless the page is skipped again."""
+        run = self.run
+        if answer.skipped:
+            run.fail(Failure("page", self.subject, "still missing", place=self.place))
+            return []
+        with run.store.transaction():
+            saved = save_page(
+                run,
+                self.where["workspace"],
+                answer.rows,
+                first_listing=self.where.get("first", False),
+                since=run.round,
+            )
+            run.answered("page", self.subject)
+            fail_rows(run, self.subject.partition(": ")[0], answer.bad, swept_at=None)
+        run.counts.repositories_new += len(saved.new)
+        run.counts.repositories_changed += len(saved.changed)
+        return []
+
+    def failed(self, error: MirrorError) -> Sequence[Step]:
+        """Record one more attempt."""
+        status = self.run.isolate(error)
+        self.run.fail(Failure("page", self.subject, str(error), status=status, place=self.place))
+        return []
