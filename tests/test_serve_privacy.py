@@ -77,6 +77,11 @@ PAGES = (
     "/-/changes.atom",
     "/-/mirror-status",
     "/-/questions",
+    "/-/inventory",
+    "/-/inventory?owner=brodie",
+    "/-/inventory?after=brodie/a&id=1",
+    "/-/inventory.csv",
+    "/-/inventory.csv?owner=jespern",
     "/-/search?q=arrivnig",
     "/-/search?q=brodie/hg-projcet",
 )

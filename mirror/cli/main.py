@@ -30,6 +30,7 @@ FILES = {
     "search": "read",
     "show": "read",
     "changes": "read",
+    "inventory": "inventory",
     "serve": "serve",
     "schedule": "serve",
     "run": "serve",

@@ -26,7 +26,18 @@ from mirror.serve.datacenter.routes import API as DATA_CENTER
 from mirror.serve.error_pages import error_page
 from mirror.serve.exchange import Application, mirror_of
 from mirror.serve.openapi import view as openapi
-from mirror.serve.pages import changes, filters, home, login, owner, repository, search, status, urls
+from mirror.serve.pages import (
+    changes,
+    filters,
+    home,
+    inventory,
+    login,
+    owner,
+    repository,
+    search,
+    status,
+    urls,
+)
 from mirror.serve.pages import datasette as tables
 from mirror.serve.pages.view import View, page
 from mirror.serve.state import served
@@ -61,6 +72,8 @@ ROUTES: list[tuple[str, Callable[..., Any]]] = [
     (r"^/-/changes$", page(changes.history)),
     (r"^/-/changes\.atom$", page(changes.feed)),
     (r"^/-/questions$", page(home.questions)),
+    (r"^/-/inventory$", page(inventory.inventory)),
+    (r"^/-/inventory\.csv$", page(inventory.as_csv)),
     (r"^/-/mirror-status$", page(status.status)),
 ]
 """Patterns of the pages, and their views."""

@@ -138,11 +138,38 @@ order by r.deleted_at desc limit 1000""",
 }
 
 
+MOVING = {
+    "inventory": Question(
+        "Inventory",
+        "What a migration must know of each repository, by name; sizes in bytes. An empty cell is what is "
+        "not known; webhooks are not mirrored.",
+        f"""
+select u.username as owner, r.project_key as project, r.slug, r.size,
+       iif(r.is_private, 'private', 'public') as visibility,
+       case r.archived when 1 then 'yes' when 0 then 'no' end as archived,
+       r.main_branch as default_branch, b.target_date as last_push,
+       iif(r.refs_synced_at is null, null,
+           (select count(*) from branches where repository_id = r.id)) as branches,
+       iif(r.refs_synced_at is null, null, (select count(*) from tags where repository_id = r.id)) as tags,
+       r.forks_count as forks, coalesce(b.target_author, b.target_author_name) as last_author,
+       null as webhooks
+from repositories r join users u on u.id = r.owner_id
+left join branches b on b.repository_id = r.id and b.name = (
+    select name from branches where repository_id = r.id and target_date is not null
+    order by target_date desc, name limit 1)
+where r.deleted_at is null and {IS_THEIRS}
+order by r.full_name collate nocase, r.id limit 1000""",
+        OWNER,
+    ),
+}
+
+
 GROUPS: dict[str, dict[str, Question]] = {
     "Cleaning up": CLEANING,
     "Tags and releases": TAGS,
     "Names, owners, languages": NAMES,
     "What happened": HAPPENED,
+    "Moving away": MOVING,
     "The crawl": CRAWLING,
 }
 """All questions, by subject."""

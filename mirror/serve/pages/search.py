@@ -1,16 +1,15 @@
 """The search: as a page, as options while typing, as JSON and as CSV."""
 
-import csv
-import io
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 from datasette.utils.asgi import Response
 
 from mirror.queries.caller import Caller
+from mirror.queries.csv_text import csv_chunks
 from mirror.queries.repositories import languages
 from mirror.queries.rows import LISTED
 from mirror.queries.search import FoundRepositories, find_repositories
@@ -70,8 +69,6 @@ CHOICES = {
 FAR = 5
 SOON = 0.1
 """How long results wait for the list of languages, in seconds; the next page may have it."""
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,16 +189,13 @@ async def as_csv(visit: Visit) -> Response:
     given = request_of(visit)
     asked = given if "size" in visit.parameters else msgspec.structs.replace(given, size=MOST_ROWS)
     found, _ = await _found(visit, asked)
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(LISTED)
-    writer.writerows([_cell(getattr(row, column)) for column in LISTED] for row in found.repositories)
+    rows = ([getattr(row, column) for column in LISTED] for row in found.repositories)
     headers = {
         **PAGE,
         "Content-Disposition": 'attachment; filename="search.csv"',
         "X-Total-Count": str(found.count),
     }
-    body = text.getvalue().encode("utf-8", "replace")
+    body = "".join(csv_chunks(LISTED, rows)).encode("utf-8", "replace")
     return Response(body, headers=headers, content_type="text/csv; charset=utf-8")
 
 
@@ -225,8 +219,3 @@ async def _near(visit: Visit, asked: SearchRequest) -> list[Near]:
         return near(connection, visit.caller, asked.q)
 
     return await visit.read(work)
-
-
-def _cell(value: Any) -> Any:
-    """Quote a text that a spreadsheet would run as a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

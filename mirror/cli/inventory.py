@@ -1,0 +1,94 @@
+"""`mirror inventory`: the table that a migration begins with."""
+
+import sqlite3
+from collections.abc import Iterator
+from itertools import islice
+
+import click
+import msgspec
+from rich.table import Table
+from rich.text import Text
+
+from mirror.cli.main import json_option, out
+from mirror.cli.read import reader
+from mirror.errors import ConfigError, NotFound
+from mirror.queries.accounts import owners_named
+from mirror.queries.caller import OPERATOR
+from mirror.queries.csv_text import csv_chunks
+from mirror.queries.inventory import COLUMNS, InventoryLine, all_lines
+from mirror.search.find import one_snapshot
+
+UNKNOWN = "not known"
+SHOWN = 20
+"""How many lines people are shown; programs get all."""
+
+
+@click.command()
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV that is safe to open as a spreadsheet.")
+@json_option
+@click.option("--owner", metavar="NAME", help="Only repositories of this owner.")
+@click.pass_context
+def inventory(ctx: click.Context, as_csv: bool, as_json: bool, owner: str | None) -> None:
+    """List what a migration must know of each repository, by name.
+
+    Owner, project, slug, size in bytes, visibility, archived, default branch, last push, branches, tags,
+    forks, last author, webhooks. What is not known is an empty cell in CSV, null in JSON; --json prints an
+    object on each line.
+
+    \b
+    Examples:
+        mirror inventory --csv > inventory.csv
+        mirror inventory --owner jespern --json
+    """
+    if as_csv and as_json:
+        raise ConfigError("--csv and --json exclude each other; choose one")
+    with reader(ctx) as connection, one_snapshot(connection):
+        lines = all_lines(connection, OPERATOR, _ids(connection, owner))
+        if as_csv:
+            rows = ([getattr(line, column) for column in COLUMNS] for line in lines)
+            for text in csv_chunks(COLUMNS, rows):
+                click.echo(text, nl=False)
+        elif as_json:
+            for line in lines:
+                click.echo(msgspec.json.encode(line))
+        else:
+            _print_some(lines)
+
+
+def _ids(connection: sqlite3.Connection, owner: str | None) -> tuple[int, ...]:
+    """Return the rows of an owner, none for all owners; raises NotFound."""
+    if owner is None:
+        return ()
+    found = owners_named(connection, owner)
+    if not found:
+        raise NotFound(f"the mirror holds no owner {owner}; `mirror search {owner}/` finds by part of a name")
+    return tuple(row.id for row in found)
+
+
+def _print_some(lines: Iterator[InventoryLine]) -> None:
+    """Print the first lines as a table, and how many there are."""
+    shown = list(islice(lines, SHOWN))
+    count = len(shown) + sum(1 for _ in lines)
+    table = Table(box=None, pad_edge=False)
+    for title in ("repository", "size", "visibility", "default branch", "last push", "branches", "tags"):
+        table.add_column(title, justify="right" if title in ("size", "branches", "tags") else "left")
+    for line in shown:
+        unknown = "none" if line.branches == 0 else UNKNOWN  # without branches, there is known to be none
+        cells = (
+            _number(line.size),
+            line.visibility,
+            line.default_branch or unknown,
+            line.last_push[:10] if line.last_push else unknown,
+            _number(line.branches),
+            _number(line.tags),
+        )
+        table.add_row(Text(f"{line.owner}/{line.slug}"), *map(Text, cells))
+    more = "; --csv or --json prints all of them, with all columns" if count else ""
+    noun = "repository" if count == 1 else "repositories"
+    out().print(Text(f"{count:,} {noun}, {len(shown)} shown{more}"), style="dim")
+    if shown:
+        out().print(table)
+
+
+def _number(value: int | None) -> str:
+    return UNKNOWN if value is None else f"{value:,}"
