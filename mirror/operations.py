@@ -23,7 +23,7 @@ from mirror.suggestions import did_you_mean
 from mirror.sync.crawl import Run, sync_upstream
 from mirror.sync.plan import Plan, plan_upstream
 from mirror.sync.scope import EVERYTHING, Scope
-from mirror.sync.verify import Finding, verify_upstream
+from mirror.sync.verify import Difference, verify_upstream
 from mirror.times import Clock, utc_now
 from mirror.upstream.accounts import SANDBOX_URL, url_of
 from mirror.upstream.connect import ConnectedUpstream, connect
@@ -142,12 +142,12 @@ def verify_all(
     report: Reporter,
     stop: threading.Event,
     clock: Clock = utc_now,
-) -> tuple[list[Summary], list[Finding]]:
+) -> tuple[list[Summary], list[Difference]]:
     """Compare mirror and upstreams: `sample` repositories of each, or (None) all.
 
     With `repair`, the upstream's answer replaces what differs. Raises what `sync_all` raises.
     """
-    summaries, findings = list[Summary](), list[Finding]()
+    summaries, findings = list[Summary](), list[Difference]()
     with _explained(config), closing(_runs(config, options, report=report, stop=stop, clock=clock)) as runs:
         for run in runs:
             summary, found = verify_upstream(run, sample=sample, repair=repair, random=Random())

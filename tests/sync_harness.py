@@ -21,7 +21,7 @@ from mirror.store import Store
 from mirror.store.ledger import RequestLedger
 from mirror.sync.crawl import Run, sync_upstream
 from mirror.sync.plan import Plan, plan_upstream
-from mirror.sync.verify import Finding, verify_upstream
+from mirror.sync.verify import Difference, verify_upstream
 from mirror.upstream.accounts import url_of
 from mirror.upstream.connect import connect
 
@@ -141,7 +141,7 @@ class SyncHarness:
 
     def verify(
         self, *, sample: int | None = None, repair: bool = False, max_requests: int | None = None
-    ) -> tuple[Summary, list[Finding]]:
+    ) -> tuple[Summary, list[Difference]]:
         """Hold the mirror against the upstream."""
         with self.run(max_requests=max_requests) as run:
             return verify_upstream(run, sample=sample, repair=repair, random=Random(0))

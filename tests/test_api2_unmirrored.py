@@ -8,7 +8,7 @@ from asgi_client import AsgiClient, bearer, client_of
 from callers import MixedMirror
 from fixtures_db import FixtureDb, owner, repository
 
-from mirror.queries.upstreams import UpstreamRow
+from mirror.queries.rows import UpstreamRow
 from mirror.serve.unmirrored import upstream_address
 
 PISTON, HIDDEN, UNKNOWN = "jespern/django-piston", "jespern/arriving", "jespern/nothing"

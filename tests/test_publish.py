@@ -19,16 +19,16 @@ from whole_files import all_rows, killed_at
 
 from mirror.cli.main import main
 from mirror.errors import ConfigError, StoreError
-from mirror.publish import Options, PrivateFound, publish
+from mirror.publish import PrivateFound, PublishOptions, publish
 from mirror.publish.snapshot import sha256_of
 from mirror.search import search
 from mirror.search.index import check_index
 from mirror.store import Store
 from mirror.store.cursors import Cursors
 from mirror.store.files import open_reader
-from mirror.store.snapshot import snapshot_moment
+from mirror.store.schema import snapshot_moment
 
-AGAIN = Options(force=True)
+AGAIN = PublishOptions(force=True)
 
 
 def rows(path: Path, sql: str) -> list[tuple[object, ...]]:
@@ -45,7 +45,7 @@ def names_in(folder: Path) -> list[str]:
 def test_what_is_public_is_in_it(mixed_path: Path, tmp_path: Path) -> None:
     """Rows are numbered anew, private parents and histories are not told, forks are those that are in it."""
     target = tmp_path / "public.db"
-    done = publish(mixed_path, target, Options())
+    done = publish(mixed_path, target, PublishOptions())
     assert target.stat().st_mode & 0o777 == 0o444
     assert (done.bytes, done.sha256) == (target.stat().st_size, sha256_of(target))
     assert rows(target, "PRAGMA journal_mode") == [("delete",)]
@@ -71,7 +71,7 @@ def test_what_is_public_is_in_it(mixed_path: Path, tmp_path: Path) -> None:
 def test_it_is_searched_as_the_mirror_is_by_strangers(mixed_path: Path, tmp_path: Path) -> None:
     """The name index is built for the rows that are in it."""
     target = tmp_path / "public.db"
-    publish(mixed_path, target, Options())
+    publish(mixed_path, target, PublishOptions())
     with closing(open_reader(target)) as connection:
         assert check_index(connection) == []
         assert search(connection, "django", fuzzy=False).count == 3
@@ -80,8 +80,8 @@ def test_it_is_searched_as_the_mirror_is_by_strangers(mixed_path: Path, tmp_path
 
 def test_a_published_file_is_published_as_itself(mixed_path: Path, tmp_path: Path) -> None:
     """The same public rows give the same bytes, from whatever file they are."""
-    first = publish(mixed_path, tmp_path / "first.db", Options())
-    assert publish(tmp_path / "first.db", tmp_path / "second.db", Options()).sha256 == first.sha256
+    first = publish(mixed_path, tmp_path / "first.db", PublishOptions())
+    assert publish(tmp_path / "first.db", tmp_path / "second.db", PublishOptions()).sha256 == first.sha256
 
 
 def test_it_is_of_one_moment_while_a_sync_writes(mixed_db: FixtureDb, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_killed_publish_leaves_the_old_file_or_the_new(mixed_db: FixtureDb, tm
     """At many calls that publishing makes; what the killed process left is not in the way."""
     target = tmp_path / "public" / "public.db"
     target.parent.mkdir()
-    old = publish(mixed_db.path, target, Options()).sha256
+    old = publish(mixed_db.path, target, PublishOptions()).sha256
     killed = 0
     for moment in range(0, 10_000, 5):
         mixed_db.repositories([repository(f"later/row-{moment}")])
@@ -142,7 +142,7 @@ def test_a_full_disk_is_one_line(folder: Folder) -> None:
     """Exit code 4; the file of before stays, and nothing that takes room is left."""
     (folder.path / "data").mkdir()
     fill_mixed(folder.path / "data/mirror.db").store.close()
-    publish(folder.path / "data/mirror.db", folder.path / "public.db", Options())
+    publish(folder.path / "data/mirror.db", folder.path / "public.db", PublishOptions())
     before, most = sha256_of(folder.path / "public.db"), 60 * 1024
     ran = subprocess.run(
         folder.command("publish", "public.db", "--force"),
@@ -163,11 +163,11 @@ def test_the_check_finds_a_private_name_in_a_public_text(mixed_db: FixtureDb, tm
     """Nothing is published then; a name that only begins so is none."""
     said = "moved to https://bitbucket.org/jespern/{}/src"
     mixed_db.repositories([repository("pair/left", description=said.format("arriving-late"))])
-    assert publish(mixed_db.path, tmp_path / "public.db", Options(check=True)).checked
+    assert publish(mixed_db.path, tmp_path / "public.db", PublishOptions(check=True)).checked
     mixed_db.repositories([repository("pair/left", description=said.format("arriving"))])
     before = sha256_of(tmp_path / "public.db")
     with pytest.raises(PrivateFound, match=r"jespern/arriving in changes; jespern/arriving in repositories$"):
-        publish(mixed_db.path, tmp_path / "public.db", Options(check=True, force=True))
+        publish(mixed_db.path, tmp_path / "public.db", PublishOptions(check=True, force=True))
     assert sha256_of(tmp_path / "public.db") == before
 
 
@@ -175,20 +175,25 @@ def test_a_restored_copy_is_not_published(mixed_db: FixtureDb, tmp_path: Path) -
     """What was public then may be private since."""
     Cursors(mixed_db.store.connection, mixed_db.upstream_id).await_listing(at="2026-11-20")
     with pytest.raises(StoreError, match="restored copy"):
-        publish(mixed_db.path, tmp_path / "public.db", Options())
+        publish(mixed_db.path, tmp_path / "public.db", PublishOptions())
     assert not list(tmp_path.glob("public.db*"))
 
 
 def test_where_nothing_is_published(public_db: FixtureDb, tmp_path: Path) -> None:
     """A file that is there, the mirror, a folder, another file; a mirror without public rows."""
     (tmp_path / "notes.txt").write_text("mine")
-    publish(public_db.path, tmp_path / "public.db", Options())
-    for name, options in (("public.db", Options()), ("mirror.db", AGAIN), (".", AGAIN), ("notes.txt", AGAIN)):
+    publish(public_db.path, tmp_path / "public.db", PublishOptions())
+    for name, options in (
+        ("public.db", PublishOptions()),
+        ("mirror.db", AGAIN),
+        (".", AGAIN),
+        ("notes.txt", AGAIN),
+    ):
         with pytest.raises(ConfigError):
             publish(public_db.path, tmp_path / name, options)
     Store(tmp_path / "none.db").close()
     with pytest.raises(StoreError, match="holds nothing public"):
-        publish(tmp_path / "none.db", tmp_path / "other.db", Options())
+        publish(tmp_path / "none.db", tmp_path / "other.db", PublishOptions())
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert not (tmp_path / "other.db").exists()
 
@@ -248,7 +253,7 @@ def test_nothing_writes_to_a_published_file(
     """One line says what it is, and its bytes stay."""
     monkeypatch.chdir(mixed_path.parent)
     target = mixed_path.with_name("public.db")
-    done = publish(mixed_path, target, Options())
+    done = publish(mixed_path, target, PublishOptions())
     Path("mirror.toml").write_text('database = "public.db"\n')
     assert ended(*words) == 4
     assert "public.db: a published snapshot of 2026-11-0" in capsys.readouterr().err.splitlines()[-1]
@@ -261,7 +266,7 @@ def test_nothing_writes_to_a_published_file(
 def test_it_is_served_and_says_of_which_moment_it_is(mixed_path: Path) -> None:
     """Pages, tables and APIs, to strangers, with SQL open; a mirror says nothing of the kind."""
     target = mixed_path.with_name("public.db")
-    done = publish(mixed_path, target, Options())
+    done = publish(mixed_path, target, PublishOptions())
     served = AsgiClient(Datasette([], immutables=[str(target)]))
     plain = AsgiClient(Datasette([str(mixed_path)]))
     for path in ("/1.0/repositories/jespern/django-piston", "/2.0/repositories/jespern/django-piston"):
@@ -281,7 +286,7 @@ def test_it_is_served_and_says_of_which_moment_it_is(mixed_path: Path) -> None:
 def test_it_is_served_by_the_command_without_a_word_about_its_mode(folder: Folder) -> None:
     """It is for everybody; a private file of that mode is named."""
     fill_mixed(folder.path / "mirror.db").store.close()
-    publish(folder.path / "mirror.db", folder.path / "public.db", Options())
+    publish(folder.path / "mirror.db", folder.path / "public.db", PublishOptions())
     (folder.path / "mirror.toml").write_text('database = "public.db"\n')
     with started(folder, "serve", "--port", "0") as running:
         assert running.stdout is not None

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twin_mirrors import Twin, empty_mirror
 
-from mirror.publish import Options, publish
+from mirror.publish import PublishOptions, publish
 from mirror.publish.columns import REFUSED, tables_of, undecided
 
 CANARY = "CANARY"
@@ -38,7 +38,7 @@ def test_twins_are_published_as_the_same_bytes(
         for number, seed in enumerate([None, *private]):
             path = Path(name) / f"{number}.db"
             Twin(path, empty, public, seed)
-            done = publish(path, path.with_suffix(".public"), Options(authors=whole, check=True))
+            done = publish(path, path.with_suffix(".public"), PublishOptions(authors=whole, check=True))
             hashes.add(done.sha256)
         assert len(hashes) == 1
 
@@ -48,7 +48,7 @@ def test_other_public_rows_give_other_bytes(empty: Path, tmp_path: Path) -> None
     hashes = set()
     for seed in range(3):
         Twin(path := tmp_path / f"{seed}.db", empty, seed, 1)
-        hashes.add(publish(path, path.with_suffix(".public"), Options()).sha256)
+        hashes.add(publish(path, path.with_suffix(".public"), PublishOptions()).sha256)
     assert len(hashes) == 3
 
 
@@ -119,7 +119,7 @@ def test_canaries_in_every_column_of_every_table_stay_behind(mixed_db: FixtureDb
     source = mixed_db.path.read_bytes()
     assert source.count(CANARY.encode()) >= planted
     target = tmp_path / "public.db"
-    done = publish(mixed_db.path, target, Options())
+    done = publish(mixed_db.path, target, PublishOptions())
     found = target.read_bytes()
     assert CANARY.lower().encode() not in found.lower()
     assert not [secret for secret in (*SECRETS, b"inside.example") if secret.lower() in found.lower()]
@@ -136,5 +136,5 @@ def test_no_authors_leaves_nobody_in_refs(public_path: Path, tmp_path: Path) -> 
                 connection.execute(f"UPDATE {table} SET {name} = '{CANARY} <{CANARY}@example.com>'")
     for authors in (True, False):
         target = tmp_path / f"{authors}.db"
-        publish(public_path, target, Options(authors=authors))
+        publish(public_path, target, PublishOptions(authors=authors))
         assert (CANARY.encode() in target.read_bytes()) is authors

@@ -14,7 +14,7 @@ from mirror.sandbox import Sandbox
 from mirror.store import Store, tokens
 from mirror.store.backup import back_up
 from mirror.store.files import open_reader
-from mirror.store.restore import Trust, restore
+from mirror.store.restore import Trust, restore_copy
 
 FIVE: dict[str, Any] = {"workspaces": ("jespern", "ubernostrum")}
 HIDDEN = "ubernostrum/django-registration"
@@ -46,7 +46,7 @@ def mirrored(tmp_path: Path) -> Iterator[tuple[Sandbox, SyncHarness]]:
 
 def put_back(crawl: SyncHarness, *, public: bool = False) -> AsgiClient:
     """Restore the copy, and serve it."""
-    restore(
+    restore_copy(
         crawl.path.with_name("copy.db"),
         crawl.path,
         crawl.clock.now(),

@@ -10,8 +10,8 @@ from mirror.config import from_toml, read_config
 from mirror.errors import ConfigError
 from mirror.store import Store, tokens
 from mirror.store.backup import back_up
-from mirror.store.restore import Trust, restore
-from mirror.store.snapshot import mark_as_snapshot
+from mirror.store.restore import Trust, restore_copy
+from mirror.store.schema import mark_as_snapshot
 from mirror.times import utc_now
 
 META = "CREATE TABLE IF NOT EXISTS mirror_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
@@ -126,5 +126,5 @@ def test_a_published_file_is_no_copy_to_restore(mirror: Path) -> None:
     copy = published(mirror)
     before = mirror.read_bytes()
     with pytest.raises(ConfigError, match="a published file, which lacks what is private"):
-        restore(copy, mirror, utc_now(), mode=0o600, trust=Trust(), limits={})
+        restore_copy(copy, mirror, utc_now(), mode=0o600, trust=Trust(), limits={})
     assert mirror.read_bytes() == before

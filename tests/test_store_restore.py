@@ -23,7 +23,7 @@ from mirror.store.backup import back_up
 from mirror.store.cursors import Cursors, awaits_listing
 from mirror.store.ledger import RequestLedger
 from mirror.store.lock import server_mark, service_mark, sync_lock
-from mirror.store.restore import Restored, Trust, restore
+from mirror.store.restore import Restored, Trust, restore_copy
 from mirror.store.runs import start_run
 from mirror.store.schema import VERSION
 
@@ -37,7 +37,7 @@ def put_back(
     copy: Path, mirror: Path, trust: Trust = DOUBT, limits: Mapping[str, int | None] | None = None
 ) -> Restored:
     """Restore at a fixed moment."""
-    return restore(copy, mirror, NOW, mode=0o600, trust=trust, limits=limits or {})
+    return restore_copy(copy, mirror, NOW, mode=0o600, trust=trust, limits=limits or {})
 
 
 def unmarked(rows: Rows) -> Rows:

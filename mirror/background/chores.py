@@ -12,7 +12,7 @@ from typing import NamedTuple
 from mirror.background.triggers import next_time
 from mirror.config import Config
 from mirror.errors import Interrupted
-from mirror.publish import Options, publish
+from mirror.publish import PublishOptions, publish
 from mirror.store.backup import back_up_dated, dated_copies
 from mirror.times import Clock
 
@@ -74,7 +74,7 @@ def _publish(config: Config, stop: Stop) -> str:
     done = publish(
         Path(config.database),
         Path(config.serve.public_snapshot),
-        Options(force=True),
+        PublishOptions(force=True),
         told=lambda _, step, of: look(step, of),
     )
     return f"{done.file}: the public part as of {done.published_at}, {done.bytes / 1e6:,.1f} MB"

@@ -25,7 +25,7 @@ from mirror.store.files import open_reader
 from mirror.store.ledger import told_limits
 from mirror.sync.listing_state import as_of
 from mirror.times import Clock, from_text, to_text
-from mirror.upstream.accounts import accounts
+from mirror.upstream.accounts import accounts_by_upstream
 
 GRACE = 900.0
 """Seconds added to each age, so that a change of a moment ago does not count as a burst."""
@@ -210,7 +210,7 @@ class Watches:
 
     def _limit(self, connection: sqlite3.Connection, upstream: UpstreamConfig) -> int | None:
         """Return the hourly limit in force."""
-        return accounts(self._config, told_limits(connection)).get(upstream.name, ("", None))[1]
+        return accounts_by_upstream(self._config, told_limits(connection)).get(upstream.name, ("", None))[1]
 
     def _read(self, ask: Callable[[sqlite3.Connection], T]) -> T | None:
         """Read the file; None while it does not exist or cannot be read, which a run reports."""

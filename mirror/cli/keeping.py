@@ -17,10 +17,9 @@ from mirror.store.backup import Progress as Told
 from mirror.store.backup import back_up, back_up_dated
 from mirror.store.files import open_reader
 from mirror.store.ledger import told_limits
-from mirror.store.restore import Restored, Trust
-from mirror.store.restore import restore as put_back
+from mirror.store.restore import Restored, Trust, restore_copy
 from mirror.times import utc_now
-from mirror.upstream.accounts import accounts
+from mirror.upstream.accounts import accounts_by_upstream
 from mirror.upstream.budget import GIT_LIMIT
 
 
@@ -76,7 +75,7 @@ def restore(ctx: click.Context, copy: Path, keep_tokens: bool, keep_public: bool
     """
     config = configured(ctx)
     with _bar("copying") as told:
-        done = put_back(
+        done = restore_copy(
             copy,
             Path(config.database),
             utc_now(),
@@ -93,7 +92,7 @@ def _limits(config: Config, copy: Path) -> dict[str, int | None]:
     """Map the accounts of a configuration to their requests an hour."""
     try:
         with closing(open_reader(copy, older=True)) as connection:
-            known = dict(accounts(config, told_limits(connection)).values())
+            known = dict(accounts_by_upstream(config, told_limits(connection)).values())
     except (StoreError, sqlite3.Error):  # it is no copy, which `restore` says
         return {}
     return {**known, **{f"git-{bucket}": GIT_LIMIT for bucket in known}}

@@ -9,7 +9,7 @@ from mirror.observe.logs import row_counts, seconds_text
 from mirror.report import Summary
 from mirror.store.failures import HIDDEN_MEMBERS, Failure
 from mirror.sync.plan import BudgetShare, Plan
-from mirror.sync.verify import Finding
+from mirror.sync.verify import Difference
 from mirror.times import age_text, day_text, from_text
 
 MOST_NAMES = 10
@@ -52,7 +52,7 @@ def _left(share: BudgetShare) -> str:
     return "no limit" if share.left is None else f"{share.left:,} of {share.limit:,} left in this hour"
 
 
-def print_findings(console: Console, summaries: Sequence[Summary], findings: Sequence[Finding]) -> None:
+def print_findings(console: Console, summaries: Sequence[Summary], findings: Sequence[Difference]) -> None:
     """Print what a comparison with the upstreams found."""
     for finding in findings:
         mended = ", mended" if finding.mended else ""

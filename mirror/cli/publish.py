@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mirror.cli.main import configured, errors, json_option
 from mirror.errors import ConfigError
-from mirror.publish import Options, Published, Told
+from mirror.publish import Published, PublishOptions, Told
 from mirror.publish import publish as write
 from mirror.publish.beside import check_tools, write_checksum, write_compressed, write_inspect
 from mirror.store.backup import place_of_copy
@@ -63,7 +63,7 @@ def publish(
     mirror = Path(configured(ctx).database)
     if inspect is not None and place_of_text(inspect, mirror) == place_of_copy(mirror, target):
         raise ConfigError("--inspect: is FILE itself; give another name")
-    options = Options(authors=not no_authors, check=check, force=force, moment=_given_moment())
+    options = PublishOptions(authors=not no_authors, check=check, force=force, moment=_given_moment())
     with _bar() as told:
         done = write(mirror, target, options, told=told)
         beside = _write_beside(done, inspect, zst=zst, told=told)

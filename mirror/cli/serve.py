@@ -32,7 +32,7 @@ from mirror.store import Store
 from mirror.store.files import is_snapshot, refuse_snapshot
 from mirror.store.ledger import told_limits
 from mirror.store.lock import server_mark
-from mirror.upstream.accounts import accounts
+from mirror.upstream.accounts import accounts_by_upstream
 from mirror.write import PassThrough
 
 LONGEST_END = 2.2
@@ -156,7 +156,7 @@ def arrange(datasette: Datasette, config: Config) -> None:
     if not config.serve.read_only:
         accept(datasette, hooks)
     known = served(datasette)
-    known.limits = lambda connection: accounts(config, told_limits(connection))
+    known.limits = lambda connection: accounts_by_upstream(config, told_limits(connection))
     known.stale_after = {upstream.name: upstream.stale_after for upstream in config.upstreams}
 
 

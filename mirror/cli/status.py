@@ -21,7 +21,7 @@ from mirror.store.files import damage_explained, open_reader
 from mirror.store.ledger import told_limits
 from mirror.store.lock import is_syncing, service_runs
 from mirror.times import age_text, from_text, local, time_text, utc_now
-from mirror.upstream.accounts import accounts
+from mirror.upstream.accounts import accounts_by_upstream
 
 WIDTH = 80
 MOST_FAILURES = 20
@@ -42,7 +42,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
     with closing(open_reader(path)) as connection, damage_explained(path):
         now = utc_now()
         statuses = read_status(
-            connection, now, accounts(config, told_limits(connection)), syncing=is_syncing(path)
+            connection, now, accounts_by_upstream(config, told_limits(connection)), syncing=is_syncing(path)
         )
         running = service_runs(path)
         for upstream in statuses:

@@ -34,7 +34,7 @@ _PUBLIC = f"""
     UNION SELECT uuid FROM projects p WHERE {visible_project(ANONYMOUS, "p")}"""
 
 
-class Finding(NamedTuple):
+class PrivateText(NamedTuple):
     """A private text, and a table of the file that has it."""
 
     text: str
@@ -50,7 +50,7 @@ def private_texts(connection: sqlite3.Connection) -> list[str]:
     return sorted({row[0] for row in fetch(connection, _PRIVATE) if row[0].lower() not in public})
 
 
-def find_private(file: Path, texts: list[str]) -> list[Finding]:
+def find_private(file: Path, texts: list[str]) -> list[PrivateText]:
     """Return which of some private texts a file has, whatever their case, and in which tables."""
     wanted = {text.lower().encode(): text for text in texts}
     with closing(sqlite3.connect(reading_address(file), uri=True)) as connection:
@@ -59,7 +59,7 @@ def find_private(file: Path, texts: list[str]) -> list[Finding]:
                WHERE type = 'table' AND name NOT GLOB 'sqlite_*' AND name NOT GLOB 'search_*' ORDER BY name"""
         ).fetchall()
         return [
-            Finding(wanted[found], table)
+            PrivateText(wanted[found], table)
             for (table,) in tables
             for found in sorted(_found(_values(connection, table), wanted.keys()))
         ]

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from mirror.errors import ConfigError, MirrorError, StoreError
-from mirror.publish.check import Finding, find_private, private_texts
+from mirror.publish.check import PrivateText, find_private, private_texts
 from mirror.publish.columns import tables_of, undecided
 from mirror.publish.fill import choose_rows, copy_rows, moment_of
 from mirror.queries.caller import ANONYMOUS
@@ -21,7 +21,7 @@ from mirror.queries.visibility import is_unconfirmed
 from mirror.search.index import rebuild_index
 from mirror.store.backup import BESIDE, place_of_copy, replacing
 from mirror.store.files import bring_up_to_date, explained, open_reader, reading_address
-from mirror.store.snapshot import mark_as_snapshot
+from mirror.store.schema import mark_as_snapshot
 
 READ_ONLY = 0o444
 """The mode of a published file."""
@@ -56,13 +56,13 @@ class PrivateFound(MirrorError):
 
     exit_code = 1
 
-    def __init__(self, findings: list[Finding]) -> None:
+    def __init__(self, findings: list[PrivateText]) -> None:
         shown = "; ".join(str(finding) for finding in findings[:5])
         more = f"; and {len(findings) - 5:,} more" if len(findings) > 5 else ""
         super().__init__(f"nothing was published: it would name what is private: {shown}{more}")
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
+class PublishOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How to publish. `moment` replaces the moment of the last complete sync.
 
     Without `authors`, refs are without names and addresses of people; `check` looks for private texts in the
@@ -75,7 +75,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     moment: str | None = None
 
 
-def publish(mirror: Path, target: Path, options: Options, *, told: Told = lambda *_: None) -> Published:
+def publish(
+    mirror: Path, target: Path, options: PublishOptions, *, told: Told = lambda *_: None
+) -> Published:
     """Write the public part of a mirror into the file `target`, and return what is in it.
 
     Raises ConfigError for a target that exists or is the mirror, PrivateFound, StoreLocked where another
@@ -157,7 +159,7 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 
 def _fill(
-    mirror: Path, work: Path, options: Options, done: Callable[[str], None]
+    mirror: Path, work: Path, options: PublishOptions, done: Callable[[str], None]
 ) -> tuple[dict[str, int], str, list[str]]:
     """Copy the public rows, all of one moment whatever is written meanwhile.
 

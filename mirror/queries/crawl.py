@@ -117,7 +117,7 @@ def runs(connection: sqlite3.Connection, caller: Caller, *, syncing: bool | None
     return msgspec.structs.replace(found, rows=[run_now(run, syncing=syncing) for run in found.rows])
 
 
-class UpstreamRow(msgspec.Struct, frozen=True):
+class UpstreamSummary(msgspec.Struct, frozen=True):
     """An upstream, when its last complete sync ended, and how its last run went.
 
     A watch run, or a second try, is a run, but no complete sync.
@@ -136,10 +136,10 @@ class UpstreamRow(msgspec.Struct, frozen=True):
     progress: SyncProgress | None = None
 
 
-def upstreams(connection: sqlite3.Connection) -> list[UpstreamRow]:
+def upstreams(connection: sqlite3.Connection) -> list[UpstreamSummary]:
     """Read all upstreams, in the order in which they were added."""
     return fetch_as(
-        UpstreamRow,
+        UpstreamSummary,
         connection,
         """SELECT up.id, up.name, up.kind, up.url, up.refs,
                (SELECT s.finished_at FROM sync_runs s WHERE s.upstream_id = up.id AND s.state = 'complete'
@@ -152,7 +152,7 @@ def upstreams(connection: sqlite3.Connection) -> list[UpstreamRow]:
 
 def standing(
     connection: sqlite3.Connection, *, syncing: bool | None, with_progress: bool
-) -> list[UpstreamRow]:
+) -> list[UpstreamSummary]:
     """Read all upstreams, with how far their syncs are if `with_progress`: that counts private rows too.
 
     `syncing` says whether a process holds the lock of the file, None where that is not known. Without one,

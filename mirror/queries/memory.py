@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from mirror.store.snapshot import snapshot_moment
+from mirror.store.schema import snapshot_moment
 
 MOST_COUNTS = 200
 MOST_ACCOUNTS = 5000
@@ -53,7 +53,7 @@ def file_state(connection: sqlite3.Connection) -> FileState:
 
 
 def published_at(connection: sqlite3.Connection) -> str | None:
-    """Return `mirror.store.snapshot.snapshot_moment` of the file, which is asked for with each answer."""
+    """Return `mirror.store.schema.snapshot_moment` of the file, which is asked for with each answer."""
     state = file_state(connection)
     if state.published_at is msgspec.UNSET:
         state.published_at = snapshot_moment(connection)

@@ -9,7 +9,7 @@ from mirror.sandbox.edits import EditError
 from mirror.sandbox.exchange import ANONYMOUS, TOKEN, Principal, person
 from mirror.sandbox.faults import Fault, parse_fault
 from mirror.sandbox.model import utc_now
-from mirror.sandbox.sandbox import Options, Sandbox
+from mirror.sandbox.sandbox import Sandbox, SandboxOptions
 from mirror.sandbox.server import RunningSandbox, running, serve
 from mirror.sandbox.world import World
 
@@ -18,10 +18,10 @@ __all__ = [
     "TOKEN",
     "EditError",
     "Fault",
-    "Options",
     "Principal",
     "RunningSandbox",
     "Sandbox",
+    "SandboxOptions",
     "World",
     "parse_fault",
     "person",

@@ -84,7 +84,9 @@ SPECIAL_TAGS = (
 )
 
 
-def handmade(total: int, workspaces: Iterable[SandboxWorkspace], uuids: Uuids) -> list[SandboxRepository]:
+def handmade_repositories(
+    total: int, workspaces: Iterable[SandboxWorkspace], uuids: Uuids
+) -> list[SandboxRepository]:
     """Return the examples, and as many of the oddities as a world of `total` repositories has room for."""
     by_slug = {workspace.slug: workspace for workspace in workspaces}
     room = max(0, total - len(_EXAMPLES)) // 3

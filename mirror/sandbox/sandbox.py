@@ -33,7 +33,7 @@ OAUTH_PATH = "/site/oauth2/access_token"
 
 
 @dataclass(slots=True)
-class Options:
+class SandboxOptions:
     """Options for behaviour that was seen to differ between real servers."""
 
     lenient: bool = False  # on lists of repositories, wrong credentials count as none
@@ -66,7 +66,7 @@ class Route:
     bad_credentials: Callable[[], SandboxResponse] | None = None  # None: the 401 of API 2.0
 
 
-def route(request: Request, world: World, identity: Identity, options: Options) -> Route:
+def route(request: Request, world: World, identity: Identity, options: SandboxOptions) -> Route:
     """Return the route of a request."""
     path = request.path
     if rest := _below(path, api2.PREFIXES):
@@ -118,10 +118,10 @@ class Sandbox:
         requests_per_hour: int | None = None,
         anonymous_requests_per_hour: int | None = None,
         faults: Sequence[Fault] = (),
-        options: Options | None = None,
+        options: SandboxOptions | None = None,
     ) -> None:
         self.world = world
-        self.options = options or Options()
+        self.options = options or SandboxOptions()
         self._lock = RLock()
         self._identity = Identity(world)
         self._budget = HourlyQuota(requests_per_hour, anonymous_requests_per_hour)

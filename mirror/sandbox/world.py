@@ -14,7 +14,7 @@ from typing import Any
 
 from mirror.sandbox.exchange import Principal
 from mirror.sandbox.generate import END, Generator, Population, generated_refs, zipf_counts
-from mirror.sandbox.handmade import handmade
+from mirror.sandbox.handmade import handmade_repositories
 from mirror.sandbox.model import (
     Person,
     SandboxClock,
@@ -108,7 +108,7 @@ class World:
         self._rows_of: dict[int, set[int]] = {workspace.number: set() for workspace in self._all_workspaces}
         self._children: dict[int, set[int]] = {}
         self._orders: dict[int, dict[tuple[str, bool], SortedNumbers]] = {}
-        for row in handmade(repositories, self._all_workspaces, self._uuids):
+        for row in handmade_repositories(repositories, self._all_workspaces, self._uuids):
             self.add(row)
         self._next_number = len(self._rows)
         populated = [workspace for workspace in self._all_workspaces if workspace.number >= 8]

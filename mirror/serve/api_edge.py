@@ -18,7 +18,7 @@ from datasette.utils.asgi import Request, Response
 from mirror.queries.caller import Caller
 from mirror.queries.extras import extra_of
 from mirror.queries.memory import published_at
-from mirror.queries.upstreams import Upstreams, upstreams_of
+from mirror.queries.rows import Upstreams, upstreams_of
 from mirror.serve.auth import (
     NO_CREDENTIALS,
     NotAccepted,

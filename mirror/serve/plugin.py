@@ -41,7 +41,7 @@ from mirror.serve.pages import (
 from mirror.serve.pages import datasette as tables
 from mirror.serve.pages.view import View, page
 from mirror.serve.state import served
-from mirror.serve.stored_queries import stored_queries
+from mirror.serve.stored_queries import datasette_queries
 from mirror.serve.table_metadata import metadata
 
 if TYPE_CHECKING:
@@ -57,24 +57,24 @@ _CREDENTIALS = {"authorization", "cookie"}
 _NAMED = r"^/-/r/(?P<owner>[^/]+)/(?P<slug>[^/]+)/?$"
 
 ROUTES: list[tuple[str, Callable[..., Any]]] = [
-    (r"^/$", home.home),
+    (r"^/$", home.home_page),
     (r"^/-/index(\.(?P<format>jsono?))?$", home.index),
-    (rf"^{login.PATH}$", login.login),
+    (rf"^{login.PATH}$", login.login_page),
     (urls.ASSETS, urls.asset),
     (r"^/-/search$", page(search.results)),
     (r"^/-/search/options$", page(search.options)),
     (r"^/-/search\.json$", page(search.as_json)),
     (r"^/-/search\.csv$", page(search.as_csv)),
-    (_NAMED, page(repository.repository)),
-    (r"^/-/r$", page(repository.repository)),
-    (r"^/-/u/(?P<owner>[^/]+)/?$", page(owner.owner)),
-    (r"^/-/u$", page(owner.owner)),
+    (_NAMED, page(repository.repository_page)),
+    (r"^/-/r$", page(repository.repository_page)),
+    (r"^/-/u/(?P<owner>[^/]+)/?$", page(owner.owner_page)),
+    (r"^/-/u$", page(owner.owner_page)),
     (r"^/-/changes$", page(changes.history)),
     (r"^/-/changes\.atom$", page(changes.feed)),
     (r"^/-/questions$", page(home.questions)),
     (r"^/-/inventory$", page(inventory.inventory)),
     (r"^/-/inventory\.csv$", page(inventory.as_csv)),
-    (r"^/-/mirror-status$", page(status.status)),
+    (r"^/-/mirror-status$", page(status.status_page)),
 ]
 """Patterns of the pages, and their views."""
 
@@ -105,7 +105,7 @@ def get_metadata(datasette: "Datasette") -> dict[str, Any]:
 @hookimpl
 def canned_queries(datasette: "Datasette", database: str) -> dict[str, dict[str, Any]]:
     """Offer the stored queries on mirrors."""
-    return stored_queries() if mirror_named(datasette, database) else {}
+    return datasette_queries() if mirror_named(datasette, database) else {}
 
 
 @hookimpl(tryfirst=True)

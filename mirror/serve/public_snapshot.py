@@ -15,7 +15,7 @@ from datasette.database import Database
 from mirror.errors import StoreError
 from mirror.serve.database import GuardedDatabase, guard
 from mirror.store.files import open_reader
-from mirror.store.snapshot import snapshot_moment
+from mirror.store.schema import snapshot_moment
 
 if TYPE_CHECKING:
     from datasette.app import Datasette

@@ -178,6 +178,6 @@ QUERIES = {name: question for group in GROUPS.values() for name, question in gro
 """All questions, by their names in addresses."""
 
 
-def stored_queries() -> dict[str, dict[str, Any]]:
+def datasette_queries() -> dict[str, dict[str, Any]]:
     """Return the queries in the form of Datasette's stored queries."""
     return {name: question.stored() for name, question in QUERIES.items()}

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from mirror.queries.refs import REFS_NOT_MIRRORED, REFS_READ
-from mirror.queries.rows import RepositoryRow
-from mirror.queries.upstreams import UpstreamRow
+from mirror.queries.rows import RepositoryRow, UpstreamRow
 from mirror.serve.exchange import REFS_HEADER, Answer, ApiError, ApiRequest, refs_not_read
 
 CREDENTIALS = frozenset({"access_token"})

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mirror.errors import MirrorError, StoreError
 from mirror.store import schema
-from mirror.store.snapshot import snapshot_moment
+from mirror.store.schema import snapshot_moment
 
 BUSY_SECONDS = 30
 

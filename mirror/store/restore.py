@@ -23,7 +23,7 @@ from mirror.store.database import Store
 from mirror.store.files import explained, one_at_a_time, open_reader
 from mirror.store.ledger import count_all_as_spent, take_over
 from mirror.store.lock import beside, is_served, service_runs, sync_lock
-from mirror.store.snapshot import snapshot_moment
+from mirror.store.schema import snapshot_moment
 from mirror.times import to_text
 
 PENDING_BYTE = 0x40000000
@@ -56,7 +56,7 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True):
     public: bool = False
 
 
-def restore(
+def restore_copy(
     copy: Path,
     mirror: Path,
     now: datetime,

@@ -31,7 +31,7 @@ from mirror.upstream.protocol import Page
 LONGEST = 200
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """One difference; `mended` says that the upstream's answer has replaced the row.
 
     `verdict` is accepted where the upstream refuses a repository of `accept_missing`. `refs_of` is the row
@@ -52,13 +52,13 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 def verify_upstream(
     run: Run, *, sample: int | None, repair: bool, random: Random
-) -> tuple[Summary, list[Finding]]:
+) -> tuple[Summary, list[Difference]]:
     """Compare `sample` repositories picked at random, or (None) all of them, with their upstream.
 
     A comparison of all that is interrupted is resumed by the next one. With `repair`, the upstream's answer
     replaces what differs.
     """
-    findings = list[Finding]()
+    findings = list[Difference]()
     run.kind = "verify"
     with recorded(run) as summary:
         run.mend_moments(thoroughly=repair)
@@ -74,11 +74,11 @@ def verify_upstream(
     return summary, [_judged(run, finding) for finding in findings]
 
 
-def _second_row(name: str) -> Finding:
-    return Finding(repository=name, verdict="wrong", what="it had a second row without uuid", mended=True)
+def _second_row(name: str) -> Difference:
+    return Difference(repository=name, verdict="wrong", what="it had a second row without uuid", mended=True)
 
 
-def _judged(run: Run, finding: Finding) -> Finding:
+def _judged(run: Run, finding: Difference) -> Difference:
     """Complete a finding about refs: it is mended if they were listed to the end."""
     if finding.refs_of is None:
         return finding
@@ -116,7 +116,7 @@ class VerifyStep(Step):
     """Ask for one repository and all of its refs, and compare."""
 
     def __init__(
-        self, run: Run, row_id: int, findings: list[Finding], *, repair: bool, keep_place: bool
+        self, run: Run, row_id: int, findings: list[Difference], *, repair: bool, keep_place: bool
     ) -> None:
         self.run, self.row_id, self.findings = run, row_id, findings
         self.repair, self.keep_place = repair, keep_place
@@ -166,7 +166,7 @@ class VerifyStep(Step):
                 follows.append(refs_anew(run, self.row_id, self.key))
             self._done()
         refs_of = self.row_id if follows else None
-        finding = partial(Finding, repository=self.full_name, verdict=verdict, mended=self.repair)
+        finding = partial(Difference, repository=self.full_name, verdict=verdict, mended=self.repair)
         self.findings += [finding(what=what) for what in of_row]
         self.findings += [finding(what=what, refs_of=refs_of) for what in of_refs]
         run.progress.step()
@@ -191,7 +191,7 @@ class VerifyStep(Step):
             verdict: Literal["accepted", "missing upstream"] = (
                 "accepted" if is_accepted else "missing upstream"
             )
-            self.findings.append(Finding(repository=self.full_name, verdict=verdict, what=str(error)))
+            self.findings.append(Difference(repository=self.full_name, verdict=verdict, what=str(error)))
         else:
             failure = Failure("repository", self.key.uuid, str(error), self.row_id, status=status)
             self.run.failures.append(failure)

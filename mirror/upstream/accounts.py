@@ -46,7 +46,7 @@ def bucket_of(config: UpstreamConfig, credential: Credential) -> str:
     return f"{credential.bucket}@{host}"
 
 
-def accounts(config: Config, told: Mapping[str, int]) -> dict[str, tuple[str, int | None]]:
+def accounts_by_upstream(config: Config, told: Mapping[str, int]) -> dict[str, tuple[str, int | None]]:
     """Map each upstream to its bucket in the request ledger and the hourly limit in force.
 
     `told` are the limits that upstreams reported, by bucket. An upstream whose address is none, or whose

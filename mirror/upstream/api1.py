@@ -9,13 +9,13 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from mirror.addresses import segment
 from mirror.errors import CredentialsRefused, UpstreamRefused, UpstreamShapeError
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, RepositorySettings
 from mirror.upstream import api1_decode as decode
 from mirror.upstream.client import Http, Method
 from mirror.upstream.protocol import ListingOrder, Page, RowDecoder
 from mirror.upstream.response import Response
-from mirror.upstream.urls import segment
 
 _REFS = {
     "branches": RowDecoder(decode.NamedChangesetJson, decode.to_branch),

@@ -10,7 +10,7 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
-from mirror.addresses import Told, teller
+from mirror.addresses import Told, segment, teller
 from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, RepositorySettings
 from mirror.upstream import cloud_decode as decode
@@ -18,7 +18,7 @@ from mirror.upstream.client import Http
 from mirror.upstream.git import GitRefs
 from mirror.upstream.protocol import ListingOrder, Page, RowDecoder
 from mirror.upstream.response import Response
-from mirror.upstream.urls import ApiAddresses, fields_of, segment, with_fields
+from mirror.upstream.urls import ApiAddresses, fields_of, with_fields
 
 Row = TypeVar("Row")
 Answered = TypeVar("Answered")

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from mirror.addresses import segment
 from mirror.errors import (
     CredentialsRefused,
     Paused,
@@ -29,7 +30,6 @@ from mirror.upstream.git import GitRefs
 from mirror.upstream.protocol import ListingOrder, Page, RowDecoder
 from mirror.upstream.response import Response
 from mirror.upstream.retry import NotSent
-from mirror.upstream.urls import segment
 
 Row = TypeVar("Row")
 

@@ -1,7 +1,7 @@
 """Addresses that upstreams send: which may be followed, and what must be removed from them."""
 
 import re
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from mirror.errors import UpstreamShapeError
 from mirror.upstream.response import shown_url
@@ -97,8 +97,3 @@ def without_login(url: str) -> str:
     if scheme.lower() == "ssh://" and login in _SERVICE_USERS:
         return url
     return scheme + url[found.end() :]
-
-
-def segment(text: str) -> str:
-    """Encode a text as one segment of a path."""
-    return quote(text, safe="")

@@ -28,7 +28,7 @@ from mirror.serve.api1.edge import (
     find_users,
     repository_answer,
 )
-from mirror.serve.api1.unmirrored import unmirrored
+from mirror.serve.api1.unmirrored import unmirrored_reader
 from mirror.serve.api1.writes import WRITERS, written
 from mirror.serve.api_edge import Api
 from mirror.serve.exchange import (
@@ -310,5 +310,5 @@ API = Api(
     slow_formats=("yaml", "xml"),
     jsonp=True,
     version="1.0",
-    unmirrored=unmirrored,
+    unmirrored=unmirrored_reader,
 )

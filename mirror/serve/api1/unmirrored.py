@@ -43,7 +43,7 @@ NAMED: tuple[tuple[str, ...], ...] = (
 """The patterns of what the documentation of API 1.0 had and the mirror does not hold."""
 
 
-def unmirrored(pattern: tuple[str, ...]) -> Reader | None:  # noqa: PLR0911 - a table of forms
+def unmirrored_reader(pattern: tuple[str, ...]) -> Reader | None:  # noqa: PLR0911 - a table of forms
     """Return a function for an address below something that may be mirrored, though the address is not."""
     match pattern:
         case ("repositories", _, _, name, *_):

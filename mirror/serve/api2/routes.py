@@ -36,7 +36,7 @@ from mirror.serve.api2.edge import (
     shaped,
 )
 from mirror.serve.api2.paging import read_page
-from mirror.serve.api2.unmirrored import unmirrored
+from mirror.serve.api2.unmirrored import unmirrored_reader
 from mirror.serve.api2.writes import WRITERS, written
 from mirror.serve.api_edge import Api
 from mirror.serve.exchange import Answer, ApiError, oldest, unauthorized
@@ -386,5 +386,5 @@ API = Api(
     render=edge.render,
     headers=edge.HEADERS,
     version="2.0",
-    unmirrored=unmirrored,
+    unmirrored=unmirrored_reader,
 )

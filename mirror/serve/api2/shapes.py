@@ -19,8 +19,7 @@ from mirror.api2_objects import (
     workspace_object,
 )
 from mirror.object_difference import changed
-from mirror.queries.rows import AccountRow, ProjectRow, RefRow, RepositoryRow, flag, known_uuid
-from mirror.queries.upstreams import Upstreams
+from mirror.queries.rows import AccountRow, ProjectRow, RefRow, RepositoryRow, Upstreams, flag, known_uuid
 from mirror.serve.api2.links import ApiLinks, links_template
 from mirror.serve.exchange import Json
 

@@ -73,7 +73,7 @@ def _of_caller(connection: sqlite3.Connection, asked: Api2Request, what: str) ->
     return not_mirrored(what, asked, next((row.upstream_id for row in mine.values()), None))
 
 
-def unmirrored(pattern: tuple[str, ...]) -> Reader | None:
+def unmirrored_reader(pattern: tuple[str, ...]) -> Reader | None:
     """Return a function for an address below something that may be mirrored, though the address is not."""
     match pattern:
         case ("repositories", _, _, name, *_):

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import msgspec
 
 from mirror.queries.project_keys import PERSONAL
-from mirror.queries.upstreams import Upstreams
+from mirror.queries.rows import Upstreams
 
 _ON_CLOUD = tuple(
     (re.compile(here), there)

@@ -9,8 +9,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 from mirror.queries.project_keys import PERSONAL, ProjectDetails, is_personal, key_of
-from mirror.queries.rows import AccountRow, RefRow, RepositoryRow
-from mirror.queries.upstreams import Upstreams
+from mirror.queries.rows import AccountRow, RefRow, RepositoryRow, Upstreams
 from mirror.serve.datacenter.addresses import Addresses
 from mirror.serve.exchange import Json
 from mirror.times import from_text

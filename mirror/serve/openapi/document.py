@@ -31,7 +31,7 @@ _SECURITY: Json = {
 }
 
 
-def document(api: Api, described: Description, origin: str) -> Json:
+def openapi_document(api: Api, described: Description, origin: str) -> Json:
     """Return the document of an API that is served at `origin`, the address of the mirror."""
     paths = dict[str, Json]()
     for pattern, reader in api.readers.items():

@@ -11,7 +11,7 @@ from mirror.serve.api_edge import Api
 from mirror.serve.datacenter.routes import API as DATA_CENTER
 from mirror.serve.exchange import SAFETY, ApiError, address_of
 from mirror.serve.openapi import api1, api2, datacenter
-from mirror.serve.openapi.document import document
+from mirror.serve.openapi.document import openapi_document
 from mirror.serve.openapi.schemas import Description
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ async def openapi(datasette: "Datasette", request: Request) -> Response:
     """Answer with the document of an API; strangers may read it, as it tells nothing of the file."""
     api, described = DOCUMENTED[request.url_vars["name"]]
     try:
-        body, status = document(api, described, address_of(datasette, request)), 200
+        body, status = openapi_document(api, described, address_of(datasette, request)), 200
     except ApiError as error:
         body, status = error.body, error.status
     headers = {**SAFETY, "Access-Control-Allow-Origin": "*"}

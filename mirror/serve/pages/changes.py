@@ -11,7 +11,7 @@ from datasette.utils.asgi import Response
 from feedgenerator import Atom1Feed  # type: ignore[import-untyped]
 
 from mirror.queries.changes import KINDS, ChangeFilter, ChangesPage, latest_changes
-from mirror.queries.crawl import UpstreamRow, upstreams
+from mirror.queries.crawl import UpstreamSummary, upstreams
 from mirror.queries.refs import REFS_READ
 from mirror.queries.rows import ChangeRow
 from mirror.serve.middleware import PAGE
@@ -28,7 +28,7 @@ async def history(visit: Visit) -> Response:
     filters = filters_of(visit)
     wanted, problems = wanted_of(visit, filters)
 
-    def work(connection: sqlite3.Connection) -> tuple[ChangesPage, list[UpstreamRow]]:
+    def work(connection: sqlite3.Connection) -> tuple[ChangesPage, list[UpstreamSummary]]:
         return latest_changes(connection, visit.caller, wanted, limit=PER_PAGE), upstreams(connection)
 
     found, known = await visit.read(work)

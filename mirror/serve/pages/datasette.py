@@ -16,7 +16,7 @@ from mirror.serve.database import mirror_named
 from mirror.serve.exchange import mirror_of
 from mirror.serve.pages.filters import ago, shortened
 from mirror.serve.pages.urls import SiteLinks, assets
-from mirror.store.snapshot import snapshot_moment
+from mirror.store.schema import snapshot_moment
 from mirror.times import utc_now
 
 if TYPE_CHECKING:

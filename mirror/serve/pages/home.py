@@ -50,7 +50,7 @@ async def questions(visit: Visit) -> Response:
 LATEST = 10
 
 
-async def home(datasette: "Datasette", request: Request) -> Response:
+async def home_page(datasette: "Datasette", request: Request) -> Response:
     """GET /: the mirror's home page, or Datasette's if no mirror is attached."""
     if mirror_of(request) is None:
         return await index(datasette, request)

@@ -12,7 +12,7 @@ from mirror.serve.database import mirrors
 from mirror.serve.exchange import served_of
 from mirror.serve.pages.view import rendered
 from mirror.store import tokens
-from mirror.store.snapshot import snapshot_moment
+from mirror.store.schema import snapshot_moment
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PATH = "/-/mirror-login"
 
 
-async def login(datasette: "Datasette", request: Request) -> Response:
+async def login_page(datasette: "Datasette", request: Request) -> Response:
     """GET shows the form. POST takes a token and sets a signed cookie, or shows the form again."""
     if request.method in ("GET", "HEAD"):
         return await _form(datasette, request, request.args.get("next") or "/")

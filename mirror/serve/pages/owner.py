@@ -18,7 +18,7 @@ from mirror.serve.pages.view import NotHere, Visit
 PER_PAGE, LATEST, MONTHS = 50, 12, 24
 
 
-async def owner(visit: Visit) -> Response:
+async def owner_page(visit: Visit) -> Response:
     """GET /-/u/OWNER, or /-/u?id=ROW for a name that does not fit into an address."""
     return await visit.page("mirror_owner.html", await visit.read(lambda c: _everything(c, visit)))
 

@@ -22,7 +22,7 @@ from mirror.times import from_text
 HISTORY, REFS = 15, 25
 
 
-async def repository(visit: Visit) -> Response:
+async def repository_page(visit: Visit) -> Response:
     """GET /-/r/OWNER/SLUG, or /-/r?id=ROW for a name that does not fit into an address."""
     return await visit.page("mirror_repository.html", await visit.read(lambda c: _everything(c, visit)))
 

@@ -22,7 +22,7 @@ AGES = ("within an hour", "a day", "a week", "30 days", "longer ago")
 Chart = dict[str, Any]
 
 
-async def status(visit: Visit) -> Response:
+async def status_page(visit: Visit) -> Response:
     """GET /-/mirror-status: the requests of the crawl, the freshness and growth of the mirror, failures.
 
     Numbers of requests include those for private repositories, so they need access to tables.

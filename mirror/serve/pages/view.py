@@ -11,7 +11,7 @@ from datasette.utils import actor_matches_allow
 from datasette.utils.asgi import Forbidden, Request, Response
 
 from mirror.queries.caller import Caller
-from mirror.queries.crawl import UpstreamRow, standing, upstreams
+from mirror.queries.crawl import UpstreamSummary, standing, upstreams
 from mirror.queries.visibility import is_unconfirmed
 from mirror.serve.access import ActorVisitor, is_closed
 from mirror.serve.auth import caller_of
@@ -32,7 +32,7 @@ from mirror.serve.pooled_database import reading_for
 from mirror.serve.prefix import origin_of
 from mirror.serve.state import WAIT_SECONDS
 from mirror.store.lock import is_syncing
-from mirror.store.snapshot import snapshot_moment
+from mirror.store.schema import snapshot_moment
 from mirror.times import utc_now
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Visit:
         asking = ActorVisitor(self.request.actor)
         return asking.sees_all(self.database.name) or not asking.lacks(connection, self.database.name)
 
-    def standing(self, connection: sqlite3.Connection) -> list[UpstreamRow]:
+    def standing(self, connection: sqlite3.Connection) -> list[UpstreamSummary]:
         """Read how each upstream stands; how far its sync is, for whom tables are open."""
         return standing(connection, syncing=self.syncing, with_progress=self.is_open_in(connection))
 
