@@ -19,7 +19,7 @@ import urllib.request
 from contextlib import closing
 from pathlib import Path
 
-from mirror.search.index import rebuild_index
+from mirror.search.index.backlog import rebuild_index
 from mirror.store import Store
 
 NUMBERS = "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :count)"

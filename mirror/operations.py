@@ -13,7 +13,6 @@ import msgspec
 from mirror.config import Config, UpstreamConfig
 from mirror.errors import ConfigError, Interrupted
 from mirror.report import Reporter, Silent, Summary
-from mirror.sandbox import Sandbox, World, running
 from mirror.store import Store
 from mirror.store.files import damage_explained
 from mirror.store.ledger import RequestLedger
@@ -87,6 +86,8 @@ def built_in_sandbox(config: Config) -> Iterator[None]:
     if not any(upstream.kind == "sandbox" and not upstream.url for upstream in config.upstreams):
         yield
         return
+    from mirror.sandbox import Sandbox, World, running  # noqa: PLC0415 - few upstreams are simulated
+
     where = urlsplit(SANDBOX_URL)
     with ExitStack() as stack:
         with suppress(OSError):  # another process has the port: it is asked as an upstream

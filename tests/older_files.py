@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlite_utils import Database
 
-from mirror.search.index import rebuild_index
+from mirror.search.index.backlog import rebuild_index
 from mirror.store import schema
 from mirror.store.migrations import migrations
 

@@ -22,7 +22,7 @@ from mirror.errors import ConfigError, StoreError
 from mirror.publish import PrivateFound, PublishOptions, publish
 from mirror.publish.snapshot import sha256_of
 from mirror.search import search
-from mirror.search.index import check_index
+from mirror.search.index.check import check_index
 from mirror.store import Store
 from mirror.store.cursors import Cursors
 from mirror.store.files import open_reader

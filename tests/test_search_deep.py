@@ -9,7 +9,8 @@ import pytest
 from search_oracle import OWNERS, Playground, naive
 
 from mirror.search import search
-from mirror.search.index import check_index, update_after_page
+from mirror.search.index.backlog import update_after_page
+from mirror.search.index.check import check_index
 from mirror.search.query import Conditions
 from mirror.search.scan import hits_by_popularity
 

@@ -13,9 +13,9 @@ from search_oracle import Playground, naive
 
 from mirror.model import Owner, Repository
 from mirror.search import search
-from mirror.search.index import check_index, flush_step, update_after_page
 from mirror.search.index import format as index_format
-from mirror.search.index.backlog import FLUSH_FROM
+from mirror.search.index.backlog import FLUSH_FROM, flush_step, update_after_page
+from mirror.search.index.check import check_index
 from mirror.store import Store
 
 OWNER = Owner(uuid="ann", username="ann")

@@ -9,7 +9,7 @@ from search_oracle import naive
 
 from mirror.errors import StoreError
 from mirror.search import search
-from mirror.search.index import check_index
+from mirror.search.index.check import check_index
 from mirror.store import Store, schema
 from mirror.store.changes import CLOSED
 from mirror.store.files import open_reader

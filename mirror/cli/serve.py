@@ -14,8 +14,8 @@ import msgspec
 from datasette.app import Datasette
 
 from mirror.background.service import Background
+from mirror.cli.bars import TerminalProgress
 from mirror.cli.main import configured, errors
-from mirror.cli.progress import TerminalProgress
 from mirror.config import Config
 from mirror.config_checks import warn_of_open_files
 from mirror.credentials import read_secret

@@ -6,18 +6,22 @@ import threading
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
 from mirror.cli.main import configured, errors, leave, out
 from mirror.cli.output import print_findings, print_plan, print_summary
-from mirror.cli.progress import LogProgress, TerminalProgress
+from mirror.cli.progress import LogProgress
 from mirror.config_checks import warn_of_open_files
 from mirror.errors import ConfigError, Interrupted, StoreError, StoreLocked
 from mirror.observe.alerts import Alerts
 from mirror.observe.logs import Logged, log_run, secrets_of, set_up
 from mirror.operations import SyncOptions, built_in_sandbox, plan_all, sync_all, verify_all
 from mirror.store.integrity import check_file
+
+if TYPE_CHECKING:
+    from mirror.cli.bars import TerminalProgress
 
 
 @click.command()
@@ -95,9 +99,13 @@ def sync(
     leave(max((summary.exit_code for summary in summaries), default=0))
 
 
-def progress() -> AbstractContextManager[TerminalProgress | LogProgress]:
+def progress() -> "AbstractContextManager[TerminalProgress | LogProgress]":
     """Return bars for a terminal, lines for a log."""
-    return TerminalProgress(errors()) if sys.stderr.isatty() else nullcontext(LogProgress(errors()))
+    if not sys.stderr.isatty():
+        return nullcontext(LogProgress(errors()))
+    from mirror.cli.bars import TerminalProgress  # noqa: PLC0415 - cron needs no bars
+
+    return TerminalProgress(errors())
 
 
 class _sigterm_interrupts:  # noqa: N801 - reads as the context that it is

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -18,11 +18,13 @@ from mirror.config import AlertConfig, AlertEvent, Config
 from mirror.config_checks import address_complaint
 from mirror.credentials import read_secret, redacting
 from mirror.errors import ConfigError, StoreError
-from mirror.observe.delivery import LONGEST, Courier, call, ping, post
 from mirror.observe.logs import run_line, secrets_of
 from mirror.report import Summary
 from mirror.store.files import open_reader
 from mirror.times import Clock, to_text, utc_now
+
+if TYPE_CHECKING:
+    from mirror.observe.delivery import Courier
 
 ENDED = ("complete", "incomplete")
 LISTINGS = ("full", "incremental")
@@ -45,6 +47,9 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 KILL_SECONDS = 0.3
 """How long to wait for a command that was killed."""
 
+LONGEST = 40.0
+"""The longest time that a command waits for its alerts at its end, in seconds; see `delivery`."""
+
 SendAlert = Callable[[Alert, threading.Event], None]
 """Delivers an alert, or ends early when the event is set; raises NotDelivered."""
 
@@ -59,10 +64,7 @@ class Alerts:
     def __init__(self, config: Config, *, clock: Clock = utc_now) -> None:
         self._path = Path(config.database)
         self._clock = clock
-        sends = [(each.events, sender_of(each)) for each in config.alerts]
-        self._couriers = [
-            (events, Courier(f"alert {number}", send)) for number, (events, send) in enumerate(sends, 1)
-        ]
+        self._couriers = couriers_of(config.alerts)
         self._redact = redacting([*secrets_of(config), *addresses_of(config)])
         self._troubled = set[str]()
 
@@ -164,8 +166,20 @@ def events_of(summary: Summary, *, failed_before: bool) -> list[AlertEvent]:
     return found
 
 
+def couriers_of(alerts: Sequence[AlertConfig]) -> "list[tuple[Sequence[AlertEvent], Courier[Alert]]]":
+    """Make what delivers each alert, with the events that it is for; raises ConfigError."""
+    if not alerts:
+        return []
+    from mirror.observe.delivery import Courier  # noqa: PLC0415 - http.client is slow to import
+
+    sends = [(each.events, sender_of(each)) for each in alerts]
+    return [(events, Courier(f"alert {number}", send)) for number, (events, send) in enumerate(sends, 1)]
+
+
 def sender_of(alert: AlertConfig) -> SendAlert:
     """Return the function that delivers an alert; raises ConfigError."""
+    from mirror.observe.delivery import call, ping, post  # noqa: PLC0415 - as above
+
     if alert.command:
         return lambda told, stop: call(alert.command, msgspec.json.encode(told), stop=stop)
     address = address_of(alert.ping or alert.url)

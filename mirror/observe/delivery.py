@@ -185,8 +185,6 @@ def _started(command: Sequence[str], body: bytes) -> Iterator[subprocess.Popen[b
 T = TypeVar("T")
 
 MOST_WAITING = 100
-LONGEST = COMMAND_SECONDS + SECONDS
-"""The longest time that a command waits for its alerts at its end, in seconds."""
 
 log = logging.getLogger("mirror.alerts")
 

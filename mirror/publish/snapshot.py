@@ -18,7 +18,7 @@ from mirror.publish.columns import tables_of, undecided
 from mirror.publish.fill import choose_rows, copy_rows, moment_of
 from mirror.queries.caller import ANONYMOUS
 from mirror.queries.visibility import is_unconfirmed
-from mirror.search.index import rebuild_index
+from mirror.search.index.backlog import rebuild_index
 from mirror.store.backup import BESIDE, place_of_copy, replacing
 from mirror.store.files import bring_up_to_date, explained, open_reader, reading_address
 from mirror.store.schema import mark_as_snapshot

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias, TypeVar, overload
 
 from mirror.model import Owner, Repository
-from mirror.search.index import flush_step, rebuild_index, update_after_page
+from mirror.search.index.backlog import flush_step, rebuild_index, update_after_page
 from mirror.store.changes import Change, close
 from mirror.store.files import PRIVATE, explained, open_writer
 from mirror.store.owners import save_owner, save_project, save_projects_of

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from mirror.search.index import check_index
+from mirror.search.index.check import check_index
 from mirror.store import Store
 from mirror.store.files import damage_explained, open_reader
 from mirror.store.lock import sync_lock

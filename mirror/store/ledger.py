@@ -9,9 +9,12 @@ than an hour ahead were written by a wrong clock, and are ignored.
 import sqlite3
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from mirror.model import NoRoom
-from mirror.store.database import Store
+
+if TYPE_CHECKING:
+    from mirror.store.database import Store
 
 HOUR = 3600
 
@@ -22,7 +25,7 @@ MORE_THAN_ANY = 1_000_000
 class RequestLedger:
     """`mirror.upstream.budget.Ledger` over the mirror file."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: "Store") -> None:
         self._store = store
 
     def reserve(self, bucket: str, limit: int | None, now: datetime) -> NoRoom | None:

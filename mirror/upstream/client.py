@@ -378,8 +378,7 @@ class Http:
             return decoded(answer, Grant, self.redacted)
 
         try:
-            # A copy: this runs within an attempt of the original.
-            return self._policy.reads.copy()(ask)
+            return self._policy.reads(ask)
         except (UpstreamRefused, UpstreamShapeError, UnexpectedBody) as error:
             raise CredentialsRefused(f"no access token is given for the OAuth consumer: {error}") from None
         except UpstreamBusy as error:

@@ -11,11 +11,8 @@ from mirror.credentials import read_credential
 from mirror.errors import ConfigError
 from mirror.times import Clock, utc_now
 from mirror.upstream.accounts import bucket_of, default_limit, url_of
-from mirror.upstream.api1 import Api1
 from mirror.upstream.budget import Budget, Ledger, Wait
 from mirror.upstream.client import Http
-from mirror.upstream.cloud import Cloud, SandboxUpstream
-from mirror.upstream.datacenter import DataCenter
 from mirror.upstream.git import GIT_AGENT, TOKEN_USER, GitRefs, git_credential, git_root
 from mirror.upstream.protocol import Upstream
 from mirror.upstream.transport import Transport
@@ -95,11 +92,19 @@ def connect(
                 user_agent=GIT_AGENT,
             )
         )
-    upstream: Upstream
-    if is_datacenter:
-        upstream = DataCenter(config.name, http, git, projects=config.workspaces or ())
-    elif config.kind == "legacy":
-        upstream = Api1(config.name, http)
-    else:
-        upstream = (SandboxUpstream if config.kind == "sandbox" else Cloud)(config.name, http, git)
-    return ConnectedUpstream(upstream, budget)
+    return ConnectedUpstream(_upstream(config, http, git), budget)
+
+
+def _upstream(config: UpstreamConfig, http: Http, git: GitRefs | None) -> Upstream:
+    """Make the upstream of a kind; the others are not imported."""
+    if config.kind == "datacenter":
+        from mirror.upstream.datacenter import DataCenter  # noqa: PLC0415
+
+        return DataCenter(config.name, http, git, projects=config.workspaces or ())
+    if config.kind == "legacy":
+        from mirror.upstream.api1 import Api1  # noqa: PLC0415
+
+        return Api1(config.name, http)
+    from mirror.upstream.cloud import Cloud, SandboxUpstream  # noqa: PLC0415
+
+    return (SandboxUpstream if config.kind == "sandbox" else Cloud)(config.name, http, git)
