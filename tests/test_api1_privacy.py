@@ -90,7 +90,7 @@ def test_strangers_see_no_private_byte(mixed: MixedMirror, stranger: str) -> Non
                 assert answer.status_code == 401, path
 
 
-def test_strangers_cannot_count_what_is_private(mixed: MixedMirror) -> None:
+def test_counts_for_strangers_leave_private_repositories_out(mixed: MixedMirror) -> None:
     """Counts of searches, forks, events and followers are those of the public rows."""
     get = mixed.served.json
     for word in ("arriving", "secret", "hidden", "treasure", "hg-project", "brodie/"):
@@ -116,7 +116,7 @@ def test_private_forks_are_not_counted(tmp_path: Path) -> None:
     filled.store.close()
 
 
-def test_the_private_past_of_a_public_repository_is_told_to_holders_alone(mixed: MixedMirror) -> None:
+def test_only_token_holders_see_the_private_past_of_a_public_repository(mixed: MixedMirror) -> None:
     """Branches that came and went before it was made public are events for those who see everything."""
     path = "/1.0/repositories/jespern/shown/events"
     assert mixed.served.json(path)["count"] == 0
@@ -135,7 +135,7 @@ def test_a_fork_does_not_name_its_private_parent(mixed: MixedMirror) -> None:
     )
 
 
-def test_a_parent_that_is_not_mirrored_is_named_to_holders_alone(mixed_db: FixtureDb) -> None:
+def test_only_token_holders_see_an_unmirrored_parent(mixed_db: FixtureDb) -> None:
     """Nobody here knows whether it is private."""
     mixed_db.repositories([repository("a/b", parent_uuid="{elsewhere}", parent_full_name="else/where")])
     token = make_tokens(mixed_db.store)["read"]
@@ -173,7 +173,7 @@ def test_holders_of_a_token_see_everything_that_lives(mixed: MixedMirror, token:
         ("dchambers", set(), {"jespern/arriving", "brodie/hg-project"}),
     ],
 )
-def test_a_trusted_name_sees_its_own(
+def test_a_trusted_user_name_sees_its_own_repositories(
     mixed: MixedMirror, name: str, sees: set[str], sees_not: set[str]
 ) -> None:
     """What the user owns, and what the workspaces own that the user belongs to; any password will do."""
@@ -194,7 +194,7 @@ def test_a_trusted_name_may_not_write(mixed_path: Path) -> None:
     assert answer.status_code == 401
 
 
-def test_private_answers_are_not_for_caches(mixed: MixedMirror) -> None:
+def test_private_answers_forbid_caching(mixed: MixedMirror) -> None:
     """What was told to one caller is not kept for the next."""
     answer = mixed.served.get("/1.0/repositories/jespern/arriving", headers=bearer(mixed.tokens["read"]))
     assert answer.headers["cache-control"] == "private, no-store"
@@ -213,7 +213,7 @@ NAMES = st.text("abcdefgh", min_size=3, max_size=8)
     ),
     data=st.data(),
 )
-def test_whatever_is_private_stays_so(
+def test_random_private_rows_stay_hidden(
     tmp_path_factory: pytest.TempPathFactory,
     rows: dict[tuple[str, str], tuple[bool, bool]],
     data: st.DataObject,
@@ -250,7 +250,7 @@ def test_whatever_is_private_stays_so(
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_hidden_and_missing_are_the_same_byte_for_byte(mixed: MixedMirror, form: str) -> None:
+def test_hidden_and_missing_give_the_same_bytes(mixed: MixedMirror, form: str) -> None:
     """By every route, in every format; and so for deleted ones."""
     routes = [pattern[3:] for pattern in READERS if pattern[:1] == ("repositories",) and len(pattern) >= 3]
     assert len(routes) > 7

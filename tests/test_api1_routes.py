@@ -75,7 +75,7 @@ def _status_of(path: str) -> int:
 
 
 @pytest.mark.parametrize("path", _paths())
-def test_every_address_answers_alike_with_and_without_its_slash(world: World, path: str) -> None:
+def test_a_trailing_slash_changes_no_answer(world: World, path: str) -> None:
     """Four prefixes, two endings, one answer, no redirect."""
     asked = {"params": {"name": "piston", "format": "json", "fields": "ignored"}}
     headers = bearer(world.tokens["user"])
@@ -110,7 +110,7 @@ def test_every_method_is_answered_without_a_redirect(world: World, path: str) ->
     ["users//", "users/", "users", "", "/", "nothing", "repositories/a/b/c", "repositories//x", "users/a/b",
      "repositories/jespern/%2e%2e%2fx"],
 )  # fmt: skip
-def test_what_is_no_address_of_1_0_is_404_in_json(world: World, path: str) -> None:
+def test_an_unknown_address_is_404_in_json(world: World, path: str) -> None:
     """Never a page of Datasette's, never a redirect."""
     answer = world.served.get(f"/1.0/{path}")
     assert answer.status_code == 404
@@ -125,7 +125,7 @@ def test_what_is_no_address_of_1_0_is_404_in_json(world: World, path: str) -> No
         ("Mimika_Oh/Web%2Esite", "web.site"),
     ],
 )
-def test_names_are_found_whatever_their_case_and_dots(world: World, asked: str, found: str) -> None:
+def test_names_are_found_in_any_case_and_with_dots(world: World, asked: str, found: str) -> None:
     """Clients lower-case slugs; real ones keep their dots."""
     assert world.get(f"repositories/{asked}")["slug"] == found
     assert world.get(f"repositories/{asked}/branches-tags/")["branches"] is not None
@@ -143,7 +143,7 @@ def test_a_living_repository_wins_over_a_tombstone_of_its_name(own: World) -> No
     assert [one["description"] for one in own.get("repositories/a")] == ["the second"]
 
 
-def test_a_name_that_was_given_up_is_gone(own: World) -> None:
+def test_a_former_name_is_404(own: World) -> None:
     """Upstream redirects nobody from old slugs; the new name answers at once."""
     own.filled.repositories([repository("jespern/renamed", JESPERN, uuid=PISTON.uuid)], at=LATER)
     assert own.status("repositories/jespern/django-piston") == 404
@@ -151,7 +151,7 @@ def test_a_name_that_was_given_up_is_gone(own: World) -> None:
     assert own.get("repositories/dchambers/django-piston")["fork_of"]["slug"] == "renamed"
 
 
-def test_of_two_upstreams_the_one_that_may_be_seen_answers(own: World) -> None:
+def test_the_upstream_that_the_caller_may_see_answers(own: World) -> None:
     """The same full name in two upstreams: private in the first must not hide public in the second."""
     own.filled.repositories([repository("a/b", is_private=True)])
     own.filled.upstream_id = own.filled.store.save_upstream("other", "cloud", "https://other.example.com")
@@ -163,7 +163,7 @@ def test_of_two_upstreams_the_one_that_may_be_seen_answers(own: World) -> None:
     ("what", "message"),
     [("users/nobody", "User nobody"), ("repositories/nobody", "User"), ("repositories/a/b", "Repository")],
 )
-def test_unknown_things_are_404(world: World, what: str, message: str) -> None:
+def test_unknown_names_are_404(world: World, what: str, message: str) -> None:
     """Clients test how the message begins."""
     answer = world.served.get(f"/1.0/{what}/")
     assert answer.status_code == 404
@@ -171,7 +171,7 @@ def test_unknown_things_are_404(world: World, what: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("path", [path for path in _paths() if path.startswith("user/") or path == "user"])
-def test_the_callers_own_addresses_ask_for_credentials(world: World, path: str) -> None:
+def test_addresses_of_the_caller_need_credentials(world: World, path: str) -> None:
     """401 with the header that makes clients ask for a password; nowhere else."""
     for how in ({}, {"headers": bearer(world.tokens["bad"])}, {"headers": basic("jespern", "secret")}):
         answer = world.served.get(f"/1.0/{path}/", **how)
@@ -188,12 +188,12 @@ def test_the_callers_own_addresses_ask_for_credentials(world: World, path: str) 
         "",
     ],
 )
-def test_signatures_on_public_reads_are_no_error(world: World, header: str) -> None:
+def test_a_signed_public_read_is_answered(world: World, header: str) -> None:
     """Old clients sign everything; what is neither Basic nor Bearer is ignored."""
     assert world.status("repositories/jespern/django-piston", headers={"Authorization": header}) == 200
 
 
-def test_who_the_caller_is(world: World) -> None:
+def test_the_user_resource_names_the_caller(world: World) -> None:
     """By the token's user, or by the Basic user name beside a token that speaks for nobody."""
     assert world.get("user", headers=bearer(world.tokens["user"]))["user"]["username"] == "jespern"
     by_name = world.get("user", headers=basic("mcatalbas", world.tokens["read"]))
@@ -203,7 +203,7 @@ def test_who_the_caller_is(world: World) -> None:
     assert world.status("user", headers=basic("nobody", world.tokens["read"])) == 404
 
 
-def test_my_repositories_are_a_bare_list_with_those_of_my_workspaces(world: World) -> None:
+def test_user_repositories_include_those_of_workspaces(world: World) -> None:
     """Other owners' repositories included: mcatalbas belongs to brodie."""
     headers = basic("mcatalbas", world.tokens["read"])
     found = world.get("user/repositories/", headers=headers)
@@ -219,7 +219,7 @@ def test_my_repositories_are_a_bare_list_with_those_of_my_workspaces(world: Worl
     assert [(user["username"], len(lines)) for user, lines in dashboard] == [("brodie", 1), ("mcatalbas", 2)]
 
 
-def test_what_i_follow_includes_my_own(world: World) -> None:
+def test_follows_include_own_repositories(world: World) -> None:
     """As recorded; followed private ones are there for a holder of a token."""
     found = world.get("user/follows", headers=basic("mcatalbas", world.tokens["read"]))
     assert {one["slug"] for one in found} == {"arriving", "django-piston", "codeigniter", "copy"}
@@ -247,7 +247,7 @@ def test_search_pages_are_an_extension(world: World) -> None:
     }
 
 
-def test_search_without_a_name_says_what_is_missing(world: World) -> None:
+def test_search_without_a_name_names_the_missing_parameter(world: World) -> None:
     """400, and the field."""
     answer = world.served.get("/1.0/repositories/")
     assert (answer.status_code, answer.json()["error"]["detail"]) == (400, "name: This field is required.")
@@ -295,7 +295,7 @@ def test_odd_ref_names_survive_every_format(own: World) -> None:
     assert {element.get("name") for element in root} == set(names)
 
 
-def test_events_are_what_the_mirror_saw(own: World) -> None:
+def test_events_come_from_recorded_changes(own: World) -> None:
     """Newest first, paged, filtered by type; a fork is told from a creation."""
     own.filled.repositories([repository("jespern/new", JESPERN)])
     own.filled.repositories([repository("jespern/forked", JESPERN, parent_full_name="x/y")])
@@ -383,7 +383,7 @@ def test_a_login_may_read_the_api(world: World) -> None:
 HOSTILE = "<script>alert(1)</script>\u2028\x00\x1b]]>&\r\n\ud7ff\U0001f600"
 
 
-def test_no_answer_is_a_page(own: World) -> None:
+def test_every_answer_is_data_not_html(own: World) -> None:
     """A hostile description arrives whole, in types that no browser renders or sniffs."""
     own.filled.repositories([repository("a/b", description=HOSTILE, website="javascript:alert(1)")])
     for form in ("json", "yaml", "xml"):
@@ -412,7 +412,7 @@ def test_every_value_makes_well_formed_xml(value: Any) -> None:
 
 
 @given(st.text(max_size=60))
-def test_no_path_breaks_it(text: str) -> None:
+def test_random_paths_never_fail(text: str) -> None:
     """Whatever stands in the address, the answer is one of the API's own."""
     for path in (f"users/{quote(text)}", f"repositories/{quote(text)}/{quote(text)}/tags", quote(text)):
         answer = _FUZZED.served.get(f"/1.0/{path}")
@@ -439,7 +439,7 @@ class _Fuzzed:
 _FUZZED = _Fuzzed()
 
 
-def test_each_answer_is_read_by_indexes(mixed_db: FixtureDb) -> None:
+def test_every_query_uses_an_index(mixed_db: FixtureDb) -> None:
     """No statement behind an answer looks at every repository, branch, tag or change."""
     served = client_of(mixed_db.path)
     token = make_tokens(mixed_db.store)["user"]

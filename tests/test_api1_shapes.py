@@ -171,7 +171,7 @@ def _where(what: str) -> str:
 
 
 @pytest.mark.parametrize("what", OWN_SHAPES)
-def test_every_key_of_then_is_there_with_its_type(served: tuple[AsgiClient, str], what: str) -> None:
+def test_every_documented_key_is_there_with_its_type(served: tuple[AsgiClient, str], what: str) -> None:
     """Shapes kept with the tests, so that they are compared on every machine."""
     assert list(differences(OWN_SHAPES[what], _ask(served, what), _where(what))) == []
 
@@ -210,13 +210,13 @@ def test_the_comparison_finds_what_is_missing() -> None:
         ("1969-12-31T23:30:00.000000Z", "1970-01-01 00:30:00"),
     ],
 )
-def test_wall_time_in_amsterdam(moment: str, wall: str) -> None:
+def test_local_time_is_that_of_amsterdam(moment: str, wall: str) -> None:
     """Recorded pairs, and both nights of the year on which the clocks change."""
     assert local(moment) == wall
     assert local_millis(moment) == wall.replace(" ", "T") + ".000"
 
 
-def test_utc_and_milliseconds_are_written_as_then() -> None:
+def test_utc_and_milliseconds_have_the_old_format() -> None:
     """The fraction is cut to milliseconds in one, left out in the other; unknown is null."""
     moment = "2016-05-17T11:20:21.993999Z"
     assert (utc(moment), local_millis(moment)) == ("2016-05-17 11:20:21+00:00", "2016-05-17T13:20:21.993")
@@ -224,7 +224,7 @@ def test_utc_and_milliseconds_are_written_as_then() -> None:
 
 
 @given(st.datetimes(min_value=datetime(1980, 1, 1), max_value=datetime(2100, 1, 1)))  # noqa: DTZ001
-def test_wall_time_is_one_or_two_hours_ahead(when: datetime) -> None:
+def test_local_time_is_one_or_two_hours_ahead_of_utc(when: datetime) -> None:
     """In every recorded pair, and for every moment."""
     ahead = datetime.strptime(str(local(to_text(when))), "%Y-%m-%d %H:%M:%S") - when.replace(microsecond=0)  # noqa: DTZ007
     assert ahead.total_seconds() in (3600, 7200)
@@ -250,7 +250,7 @@ def test_first_and_last_names(said: dict[str, str], names: tuple[str | None, str
     assert shaped["is_team"] is (said.get("kind") == "team")
 
 
-def test_a_ref_read_by_git_has_a_hash_and_no_guesses() -> None:
+def test_a_ref_read_by_git_has_only_a_hash() -> None:
     """What the git protocol does not tell is null, not invented."""
     row = RefRow("branch", "main", "ab" * 20)
     shaped = shapes.branches([row])["main"]

@@ -47,7 +47,7 @@ def crawled(path: Path, *, anonymous: bool) -> FixtureDb:
 
 
 @pytest.mark.parametrize("anonymous", [True, False], ids=["anonymous", "authenticated"])
-def test_what_api_1_told_is_told_again(tmp_path: Path, *, anonymous: bool) -> None:
+def test_an_api_1_upstream_is_served_without_loss(tmp_path: Path, *, anonymous: bool) -> None:
     """Each key as it was; what nobody knows to strangers only after a crawl without credential."""
     filled = crawled(tmp_path / "mirror.db", anonymous=anonymous)
     secret = bearer(tokens.create(filled.store, "reader", "read"))

@@ -60,7 +60,7 @@ WRITES: tuple[tuple[str, str, dict[str, str]], ...] = (
 
 
 @pytest.mark.parametrize(("method", "what", "form"), WRITES)
-def test_without_a_writer_or_the_setting_nothing_is_written(
+def test_writes_need_a_writer_and_the_setting(
     mixed_db: FixtureDb, method: str, what: str, form: dict[str, str]
 ) -> None:
     """405 that says how to change it, for everybody, and the methods that do answer."""
@@ -79,7 +79,7 @@ def test_without_a_writer_or_the_setting_nothing_is_written(
 
 
 @pytest.mark.parametrize(("method", "what", "form"), WRITES)
-def test_only_a_living_token_with_the_scope_writes(
+def test_writes_need_a_valid_token_with_the_scope(
     world: World, method: str, what: str, form: dict[str, str]
 ) -> None:
     """401 without one, 403 without the scope; nothing reaches the writer."""
@@ -120,7 +120,7 @@ def test_creating_answers_with_the_new_repository(world: World) -> None:
     assert world("GET", "repositories/jespern/myrepo").json()["state"] == "available"
 
 
-def test_creating_for_a_team_and_as_nobody(world: World) -> None:
+def test_a_repository_is_created_for_a_team_but_not_anonymously(world: World) -> None:
     """`owner` outweighs the caller's name; without either the field is missing."""
     assert world("POST", "repositories", data={"name": "x", "owner": "1team"}).json()["owner"] == "1team"
     answer = world("POST", "repositories", data={"name": "x"}, headers=bearer(world.tokens["write"]))
@@ -143,7 +143,7 @@ def test_deleting_has_no_body(world: World) -> None:
     assert len(world.writer.calls) == 1
 
 
-def test_forking_goes_to_the_caller(world: World) -> None:
+def test_a_fork_belongs_to_the_caller(world: World) -> None:
     """Under the caller's name, or the owner's that is given."""
     told = world("POST", "repositories/mcatalbas/codeigniter/fork/", data={"name": "mine"}).json()
     assert (told["owner"], told["slug"], told["is_fork"]) == ("jespern", "mine", True)
@@ -293,7 +293,7 @@ def test_bodies_are_read_within_limits(world: World, content: bytes, kind: str, 
     assert (len(world.writer.calls) == 1) is (status == 200)
 
 
-def test_of_a_field_sent_twice_the_first_counts(world: World) -> None:
+def test_the_first_of_two_equal_fields_counts(world: World) -> None:
     """One value, and not a mixture."""
     world("POST", "repositories", content="name=first&name=second", headers={**world.headers, **FORM_TYPE})
     assert world.writer.calls[0][1] == "jespern/first"
@@ -321,7 +321,7 @@ def test_of_a_field_sent_twice_the_first_counts(world: World) -> None:
         ),
     ],
 )
-def test_what_the_upstream_says_is_passed_on(
+def test_the_upstreams_message_is_passed_on(
     world: World, error: MirrorError, status: int, message: str
 ) -> None:
     """Refusals in the form of 1.0; whatever kept it from being asked is 503."""
@@ -349,7 +349,7 @@ def test_a_private_repository_is_written_by_holders_and_unknown_ones_are_404(wor
     assert world("PUT", "repositories/jespern/unknown", data={"description": "x"}).status_code == 404
 
 
-def test_a_client_that_hangs_up_half_way_writes_nothing(world: World) -> None:
+def test_a_broken_request_body_writes_nothing(world: World) -> None:
     """A body that never ended is not acted upon."""
     sent = list[dict[str, Any]]()
 
@@ -377,7 +377,7 @@ def test_a_client_that_hangs_up_half_way_writes_nothing(world: World) -> None:
     assert world.writer.calls == []
 
 
-def test_reading_answers_stay_while_writes_are_on(world: World) -> None:
+def test_enabling_writes_changes_no_read(world: World) -> None:
     """GET of the same addresses, and the methods they name."""
     asked: AsgiClient = world.served
     assert asked.get("/1.0/repositories/jespern/django-piston").status_code == 200

@@ -97,7 +97,7 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
         yield Clients(folder, address, token, own_token)
 
 
-def test_nvchecker_takes_the_newest_tag_and_no_history_for_none(clients: Clients) -> None:
+def test_nvchecker_reads_the_newest_tag_and_gets_501_for_commits(clients: Clients) -> None:
     """By version and by date; the mode that asks for commits fails with the answer's code."""
     modes = {"highest": "use_max_tag = true", "latest": "use_sorted_tags = true", "commit": ""}
     sections = [
@@ -182,7 +182,7 @@ print(json.dumps(told))"""
     assert {name: told[name] for name in refused if "501" not in told[name]} == {}
 
 
-def test_git_spindle_knows_who_one_is_and_finds_repositories(clients: Clients) -> None:
+def test_git_spindle_finds_the_caller_and_repositories(clients: Clients) -> None:
     """`teams/NAME` for a person, then `users/ID`; workspaces by their name."""
     code = """from gitspindle.bbapi import Bitbucket
 spindle = Bitbucket("busy", O)

@@ -88,7 +88,7 @@ def test_a_mirror_of_a_mirror_is_equal_to_it(original: Path, tmp_path: Path) -> 
     assert summary.counts.repositories_new > 200
 
 
-def test_the_third_mirror_is_equal_to_the_first(original: Path, tmp_path: Path) -> None:
+def test_a_mirror_of_a_mirror_of_a_mirror_is_equal(original: Path, tmp_path: Path) -> None:
     """Nothing wears off on the way."""
     before, secret = original, ""
     for number in range(2):

@@ -83,7 +83,7 @@ def _names(pages: Any) -> list[str]:
         ("pagelen=" + "9" * 5000, 100),
     ],
 )
-def test_lengths_are_clamped(world: World, asked: str, length: int) -> None:
+def test_page_lengths_are_clamped(world: World, asked: str, length: int) -> None:
     """Ten rows by default, a hundred at most; what was taken is said."""
     assert world.get(f"repositories?{asked}")["pagelen"] == length
 
@@ -97,7 +97,7 @@ def test_lengths_are_clamped(world: World, asked: str, length: int) -> None:
         "sort=-", "sort=parent", "sort=name,size", "after=soon", "q=x",
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_is_refused_by_name(world: World, asked: str) -> None:
+def test_an_invalid_parameter_is_refused_by_name(world: World, asked: str) -> None:
     """400, whose message begins with what it is about."""
     answer = world.served.get(f"/2.0/repositories?{asked}")
     assert answer.status_code == 400, answer.text
@@ -106,7 +106,7 @@ def test_what_cannot_be_read_is_refused_by_name(world: World, asked: str) -> Non
 
 
 @pytest.mark.parametrize(("size", "status"), [(0, 200), (5, 200), (-5, 400), (2**70, 400)])
-def test_a_place_counts_no_less_than_nothing(world: World, size: int, status: int) -> None:
+def test_a_forged_cursor_counts_no_negative_rows(world: World, size: int, status: int) -> None:
     """A size that somebody made up is not told on."""
     place = opaque(2, ("2012-01-01T00:00:00.000000Z", 1), size)
     answer = world.served.get(f"/2.0/repositories?page={place}&q=size=null")
@@ -124,7 +124,7 @@ def test_a_place_counts_no_less_than_nothing(world: World, size: int, status: in
     ),
     number=st.integers(-1, 2**64),
 )
-def test_made_up_places_do_no_harm(world: World, after: list[Any], number: int) -> None:
+def test_forged_cursors_are_refused_or_harmless(world: World, after: list[Any], number: int) -> None:
     """A page that somebody put together is some page, or refused."""
     raw = base64.urlsafe_b64encode(json.dumps([number, after, None]).encode()).decode()
     answer = world.served.get(f"/2.0/repositories?page=c{quote(raw)}")
@@ -162,7 +162,7 @@ def test_following_next_gives_every_row_once_in_order(world: World, where: str, 
         assert world.get(f"{where}?pagelen=7&sort={sort}&page=99", **headers)["values"] == []
 
 
-def test_rows_are_in_the_order_that_was_asked_for(world: World) -> None:
+def test_rows_follow_the_requested_order(world: World) -> None:
     """Upwards nulls come first, downwards last."""
     for sort, turn in (("updated_on", 1), ("-updated_on", -1)):
         listed = world.get(f"repositories/tied?pagelen=100&sort={sort}")["values"]
@@ -170,7 +170,7 @@ def test_rows_are_in_the_order_that_was_asked_for(world: World) -> None:
         assert dates == sorted(dates)[::turn]
 
 
-def test_next_keeps_the_question(world: World) -> None:
+def test_next_keeps_query_and_sort(world: World) -> None:
     """Query, order, length and fields go on, and the size of a query is counted once."""
     path = 'repositories/tied?q=language="go"&sort=-size&pagelen=5&fields=next,size,values.full_name'
     pages = list(world.walked(path, **world.holder))
@@ -182,7 +182,7 @@ def test_next_keeps_the_question(world: World) -> None:
     assert asked["pagelen"] == ["5"]
 
 
-def test_previous_leads_back(world: World) -> None:
+def test_previous_leads_to_the_page_before(world: World) -> None:
     """By number, from the second page on."""
     first = world.get("repositories/tied?pagelen=5")
     second = world.get(first["next"])
@@ -190,7 +190,7 @@ def test_previous_leads_back(world: World) -> None:
     assert _names([world.get(second["previous"])]) == _names([first])
 
 
-def test_rows_that_come_and_go_meanwhile_are_neither_lost_nor_doubled(public_db: FixtureDb) -> None:
+def test_changes_between_pages_lose_and_repeat_no_row(public_db: FixtureDb) -> None:
     """Between two pages one row before the place goes, and one comes."""
     public_db.repositories(
         [repository(f"o/r{n}", owner("o"), created_at=f"2020-01-0{n}T00:00:00.000000Z") for n in range(1, 8)]
@@ -203,7 +203,7 @@ def test_rows_that_come_and_go_meanwhile_are_neither_lost_nor_doubled(public_db:
     assert _names([first]) + rest == [f"o/r{n}" for n in range(1, 8)]
 
 
-def test_the_global_listing_goes_on_by_after_as_it_did(world: World) -> None:
+def test_the_global_listing_pages_by_after(world: World) -> None:
     """A client that takes `after` out of `next`, and drops all else, sees every dated row."""
     seen, after = set[str](), "1970-01-01T00:00:00+00:00"
     for _ in range(50):
@@ -216,7 +216,7 @@ def test_the_global_listing_goes_on_by_after_as_it_did(world: World) -> None:
     assert seen == set(_names([dated]))
 
 
-def test_after_is_the_moment_from_which_on(world: World) -> None:
+def test_after_selects_rows_from_that_moment(world: World) -> None:
     """Whoever was created in that very moment is there, whoever came before is not."""
     names = _names(world.walked("repositories?after=2013-01-01T00:00:00Z&pagelen=9"))
     expected = world.get("repositories?pagelen=100&q=created_on>=2013-01-01")
@@ -237,7 +237,7 @@ def test_refs_of_one_name_are_told_apart(world: World) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_head_is_get_without_a_body(world: World, method: str) -> None:
+def test_head_equals_get_without_a_body(world: World, method: str) -> None:
     """With the same headers."""
     answer = world.served(method, "/2.0/repositories?pagelen=3")
     assert answer.status_code == 200
@@ -285,13 +285,13 @@ WHOLE = {"a": 1, "b": {"c": 2, "d": {"e": 3, "f": 4}}, "values": [{"x": 1, "y": 
         ("-*.d,-b.c", {**WHOLE, "b": {}}),
     ],
 )
-def test_fields_select_parts(fields: str, left: Any) -> None:
+def test_fields_selects_keys(fields: str, left: Any) -> None:
     """Dotted paths, without and with; unknown ones are ignored."""
     assert selection(fields).of(WHOLE) == left
 
 
 @given(st.text(alphabet="ab.,+-* cdvalues", max_size=60))
-def test_any_fields_give_a_part_of_the_whole(fields: str) -> None:
+def test_any_fields_give_a_subset_of_the_object(fields: str) -> None:
     """Never an error, and never a value that is not there without them."""
 
     def within(part: Any, whole: Any) -> bool:
@@ -334,7 +334,7 @@ def test_fields_work_as_documented_on_a_list(fields: str, left: Any) -> None:
     assert selection(fields).of(LIST) == left
 
 
-def test_single_things_are_selected_from_too(world: World) -> None:
+def test_fields_works_on_single_objects(world: World) -> None:
     """Not only pages have fields."""
     told = world.get("repositories/tied/r1?fields=full_name,owner.username,links.clone,mainbranch.name")
     assert told == {
@@ -343,7 +343,7 @@ def test_single_things_are_selected_from_too(world: World) -> None:
     }  # fmt: skip
 
 
-def test_fields_change_nothing_that_is_left(world: World) -> None:
+def test_fields_changes_no_value(world: World) -> None:
     """What is filled into a stencil for whole answers is what is shaped for parts of them."""
     whole = world.get("repositories/jespern/django-piston")
     assert world.get("repositories/jespern/django-piston?fields=*") == whole
@@ -356,7 +356,7 @@ def test_fields_change_nothing_that_is_left(world: World) -> None:
 
 @pytest.mark.parametrize("caller", [ANONYMOUS, Caller(name="t", token_id=1, sees_all=True)])
 @pytest.mark.parametrize("owners", [None, [3]])
-def test_pages_are_read_off_an_index(filled: FixtureDb, caller: Caller, owners: list[int] | None) -> None:
+def test_pages_are_read_from_an_index(filled: FixtureDb, caller: Caller, owners: list[int] | None) -> None:
     """SQLite's own plan sorts nothing, and the counts look at no row."""
     source = listings.repositories(caller, owners=owners).source
     for order in ("r.created_at, r.id", "r.updated_at DESC, r.id DESC")[: 2 if owners else 1]:
@@ -370,7 +370,7 @@ def test_pages_are_read_off_an_index(filled: FixtureDb, caller: Caller, owners: 
 @pytest.mark.parametrize(
     ("owners", "found"), [(None, "created_at=? AND id>?"), ([3], "created_at=? AND rowid>?")]
 )
-def test_a_place_among_many_of_one_moment_is_found_at_once(
+def test_a_cursor_among_equal_dates_is_found_by_index(
     filled: FixtureDb, owners: list[int] | None, found: str
 ) -> None:
     """A bulk import gives thousands of rows one date: the index goes to the row, not to the date."""

@@ -82,7 +82,7 @@ def test_strangers_see_no_private_byte(mixed: MixedMirror, stranger: str) -> Non
 
 
 @pytest.mark.parametrize("stranger", _NOBODY)
-def test_strangers_are_asked_for_credentials_where_upstream_asks(mixed: MixedMirror, stranger: str) -> None:
+def test_anonymous_requests_get_401_where_bitbucket_gives_it(mixed: MixedMirror, stranger: str) -> None:
     """Oneself, one's own things, and members: 401 with the way to log in."""
     for what in ("user", "user/workspaces", "user/permissions/repositories", "workspaces/brodie/members"):
         answer = _ask(mixed, stranger, what)
@@ -130,7 +130,7 @@ def test_a_trusted_user_sees_their_own_and_their_workspaces(mixed: MixedMirror) 
     assert mixed.trusting.get(members, headers=basic("jespern", "any")).status_code == 403
 
 
-def test_sizes_count_what_a_caller_sees(mixed: MixedMirror) -> None:
+def test_size_counts_rows_that_the_caller_sees(mixed: MixedMirror) -> None:
     """Of all, of a workspace, of forks, by query: the number is that of the rows on all pages."""
     for headers in ({}, bearer(mixed.tokens["read"])):
         for what in ("repositories", "repositories/jespern", "repositories/brodie", "workspaces"):

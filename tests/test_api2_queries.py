@@ -175,7 +175,7 @@ def _compared(told: Any, sign: str, values: list[Any]) -> bool:
 @pytest.mark.parametrize("caller", ["anonymous", "holder"])
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(query=EXPRESSIONS)
-def test_every_answer_is_that_of_a_look_at_each_row(world: World, caller: str, query: str) -> None:
+def test_every_query_equals_a_scan_of_the_rows(world: World, caller: str, query: str) -> None:
     """Fields, operators, brackets, nulls: rows and size are those that plain Python picks of the answers."""
     status, body = world.asked(caller, query)
     assert status == 200, (query, body)
@@ -196,7 +196,7 @@ _PIECES = st.sampled_from(
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(query=st.lists(_PIECES, max_size=9).map(" ".join) | st.text(max_size=40))
-def test_whatever_is_asked_is_answered_or_refused(world: World, query: str) -> None:
+def test_random_queries_are_answered_or_refused(world: World, query: str) -> None:
     """No text makes the server fail: it is a query, or 400 with the reason."""
     path = f"/2.0/repositories?q={quote(query.encode('utf-8', 'surrogatepass'))}"
     answer = world.served.get(path)
@@ -238,7 +238,7 @@ def test_and_binds_closer_than_or() -> None:
         ("size = " + "(" * 3, "'('"),
     ],
 )
-def test_a_refusal_names_what_cannot_be_answered(world: World, query: str, named: str) -> None:
+def test_a_refused_query_names_the_unsupported_part(world: World, query: str, named: str) -> None:
     """The message holds the field, the word or the place."""
     status, body = world.asked("anonymous", query)
     assert status == 400
@@ -255,7 +255,7 @@ def test_a_refusal_names_what_cannot_be_answered(world: World, query: str, named
         'name = "\ud800"',
     ],
 )
-def test_what_would_cost_too_much_is_refused(query: str) -> None:
+def test_an_expensive_query_is_refused(query: str) -> None:
     """Length, depth and number have limits that SQLite's own never meet; no text of a row holds a NUL."""
     with pytest.raises(QueryError):
         parse(query)
@@ -293,13 +293,13 @@ def test_a_list_of_a_thousand_values_is_answered(world: World, field: str, sign:
     assert {row["full_name"] for row in body["values"]} == expected
 
 
-def test_a_plus_that_was_not_escaped_is_still_a_plus(world: World) -> None:
+def test_an_unescaped_plus_stays_a_plus(world: World) -> None:
     """Dates with offsets are written into addresses by hand, where a plus means a space."""
     path = "/2.0/repositories?q=updated_on>2026-10-30T09:59:59+00:00"
     assert [row["full_name"] for row in world.served.json(path)["values"]] == ["dchambers/django-piston"]
 
 
-def test_hidden_parents_cannot_be_asked_about(world: World) -> None:
+def test_queries_cannot_match_hidden_parents(world: World) -> None:
     """A public fork of a private repository tells a stranger nothing by conditions or by order either."""
     query = 'parent.full_name ~ "arriving" OR parent.uuid = "{jespern/arriving}"'
     assert world.asked("anonymous", query)[1]["values"] == []
@@ -326,7 +326,7 @@ INDEXED = {
 
 @pytest.mark.parametrize("query", INDEXED)
 @pytest.mark.parametrize("caller", [ANONYMOUS, Caller(name="t", token_id=1, sees_all=True)])
-def test_what_names_a_repository_is_found_by_an_index(filled: FixtureDb, query: str, caller: Caller) -> None:
+def test_a_query_by_name_uses_an_index(filled: FixtureDb, query: str, caller: Caller) -> None:
     """SQLite's own plan says that no table is read from end to end."""
     listing = listings.repositories(caller)
     source, condition = listing.source, condition_of(query, listing.fields)
@@ -335,7 +335,7 @@ def test_what_names_a_repository_is_found_by_an_index(filled: FixtureDb, query: 
     assert any(INDEXED[query] in row[3] for row in plan), [tuple(row) for row in plan]
 
 
-def test_refs_are_asked_about_and_sorted(world: World) -> None:
+def test_refs_are_queried_and_sorted(world: World) -> None:
     """By name in the order of numbers when that is asked for, in the order of bytes when not."""
     refs = "/2.0/repositories/odd/upper/refs/tags"
     plain, sorted_, backwards, some = (
@@ -348,7 +348,7 @@ def test_refs_are_asked_about_and_sorted(world: World) -> None:
 
 
 @given(st.lists(st.integers(0, 10**30), min_size=2, max_size=2))
-def test_natural_order_is_the_order_of_numbers(numbers: list[int]) -> None:
+def test_natural_order_sorts_numbers_by_value(numbers: list[int]) -> None:
     """Whatever their length and their leading zeros."""
     first, second = (natural(f"v{number:05}") for number in numbers)
     assert (first < second) == (numbers[0] < numbers[1])

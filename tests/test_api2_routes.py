@@ -94,7 +94,7 @@ def test_answers_tell_their_age(world: World) -> None:
     assert int(answer.headers["Age"]) > 0
 
 
-def test_a_repository_is_told_as_its_upstream_told_it(world: World) -> None:
+def test_a_repository_equals_its_upstreams_object(world: World) -> None:
     """The values of a row come back under Bitbucket's names."""
     told = world.get("repositories/jespern/django-piston")
     assert told["uuid"] == PISTON.uuid
@@ -170,7 +170,7 @@ def test_links_lead_to_the_configured_address(world: World) -> None:
 
 
 @pytest.mark.parametrize("host", ["evil.example/x", "a b", 'x"y', "user@host", "<script>", "host:port"])
-def test_a_host_that_is_none_is_refused(world: World, host: str) -> None:
+def test_an_invalid_host_header_is_refused(world: World, host: str) -> None:
     """Nothing of it comes back in a link."""
     answer = world.served.get("/2.0/repositories", headers={"Host": host})
     assert answer.status_code == 400
@@ -193,7 +193,7 @@ def test_any_name_answers_as_a_team(world: World, mixed_db: FixtureDb) -> None:
     assert told["links"]["repositories"]["href"].endswith("/2.0/repositories/ateam")
 
 
-def test_a_token_speaks_for_its_user(world: World) -> None:
+def test_a_token_acts_as_its_user(world: World) -> None:
     """One that speaks for nobody is 403, as tokens of workspaces are upstream; its workspaces are all."""
     assert world.get("user", **world.holding("user"))["username"] == "jespern"
     assert "user credentials" in world.refusal(403, "user", **world.holding("read"))["message"]
@@ -220,12 +220,12 @@ def test_members_are_found_one_by_one(world: World) -> None:
     assert world.refusal(404, "workspaces/brodie/members/jespern", **world.holding("read"))
 
 
-def test_tombstones_are_gone(world: World) -> None:
+def test_tombstones_are_404(world: World) -> None:
     """Also for tokens; the pages for people and SQL show them."""
     world.refusal(404, "repositories/brodie/buried-treasure", **world.holding("read"))
 
 
-def test_what_is_not_there_is_refused_in_the_form_of_the_api(world: World) -> None:
+def test_a_missing_resource_is_404_in_the_apis_form(world: World) -> None:
     """Missing repositories, workspaces, refs and addresses are 404 with type and message."""
     for route in (
         "repositories/jespern/none", "repositories/jespern/a%2Fb", "repositories/nobody",
@@ -241,7 +241,7 @@ def test_what_is_not_there_is_refused_in_the_form_of_the_api(world: World) -> No
         assert error == {"message": "Resource not found", "detail": "There is no API hosted at this URL"}
 
 
-def test_other_methods_are_refused_and_options_told(world: World) -> None:
+def test_other_methods_are_405_with_an_allow_header(world: World) -> None:
     """405 names the methods that there are; OPTIONS lists them."""
     for method in ("PATCH", "POST"):
         answer = world.served(method, "/2.0/workspaces")
@@ -250,7 +250,7 @@ def test_other_methods_are_refused_and_options_told(world: World) -> None:
     assert world.served("OPTIONS", "/2.0/workspaces").headers["Allow"] == "GET, HEAD, OPTIONS"
 
 
-def test_addresses_have_limits(world: World) -> None:
+def test_overlong_addresses_are_refused(world: World) -> None:
     """Too long is 414, no UTF-8 is 400."""
     world.refusal(414, "repositories/" + "x" * 3000)
     world.refusal(400, "repositories/%FF")

@@ -121,7 +121,7 @@ TOLD = {
 
 
 @pytest.mark.parametrize("kind", TOLD)
-def test_what_bitbucket_was_recorded_to_tell_is_told(ask: World, kind: str) -> None:
+def test_recorded_objects_are_served_in_full(ask: World, kind: str) -> None:
     """Every key of a recorded answer is there with a value of the same type, but for what cannot be known."""
     told = ask(TOLD[kind])
     told = dict(_typed(told["values"][0] if "values" in told else told))
@@ -162,7 +162,7 @@ def test_every_object_has_a_type(ask: World, what: str) -> None:
             assert "type" in one, one
 
 
-def test_identities_that_the_upstream_had_not_are_null(ask: World) -> None:
+def test_unknown_uuids_are_null(ask: World) -> None:
     """Names that stand in for uuids inside the mirror are its own business."""
     bare = ask("repositories/bare/bare")
     assert bare["uuid"] is bare["workspace"]["uuid"] is None
@@ -171,7 +171,7 @@ def test_identities_that_the_upstream_had_not_are_null(ask: World) -> None:
     assert "name:" not in json.dumps([ask(what) for what in EVERYTHING])
 
 
-def test_what_is_not_known_is_null(ask: World) -> None:
+def test_unknown_values_are_null(ask: World) -> None:
     """Not left out, not guessed."""
     bare = ask("repositories/bare/bare")
     for key in (

@@ -98,7 +98,7 @@ class ToldMirror:
 
 
 @pytest.mark.parametrize("rows", [COPIED, told_there()], ids=["copied", "recorded"])
-def test_a_repository_is_the_object_that_was_told(tmp_path: Path, rows: list[Any]) -> None:
+def test_a_repository_is_served_key_by_key(tmp_path: Path, rows: list[Any]) -> None:
     """Keys, nulls, absences, links and all; each in a file of its own, since some were told in many years."""
     if not rows:
         pytest.skip("the recordings are not here")
@@ -163,7 +163,7 @@ ADDRESSES = (
 
 
 @pytest.mark.parametrize("anonymous", [True, False], ids=["anonymous", "authenticated"])
-def test_strangers_are_told_what_an_anonymous_crawl_was_told(tmp_path: Path, *, anonymous: bool) -> None:
+def test_strangers_see_only_keys_of_an_anonymous_crawl(tmp_path: Path, *, anonymous: bool) -> None:
     """A secret in an unknown key is served to whoever may see all of it, in API 2.0 and not in SQL."""
     mirror = ToldMirror(tmp_path / "mirror.db", anonymous=anonymous)
     row = whole()
@@ -246,7 +246,7 @@ def test_a_changed_object_takes_the_place_of_the_one_before(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("told", [{}, {"a": 1}, {"a": {"b": None}}, {"a": {"b": [1, {"c": 2}]}, "x": True}])
 @pytest.mark.parametrize("ours", [{}, {"a": 2}, {"a": {"b": 1, "d": 3}, "y": None}])
-def test_a_difference_is_kept_in_full(told: Any, ours: Any) -> None:
+def test_every_unknown_key_is_kept(told: Any, ours: Any) -> None:
     """What is packed is what is read."""
     extra = difference(told, ours)
     assert unpacked(packed(extra)) == extra

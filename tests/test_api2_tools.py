@@ -126,7 +126,7 @@ def test_atlassian_reads_members(cloud: Any) -> None:
     assert member.user["username"] == "mcatalbas"
 
 
-def test_atlassian_tells_refusals(cloud: Any) -> None:
+def test_atlassian_raises_on_refusals(cloud: Any) -> None:
     """The message of the error is what the server said."""
     with pytest.raises(Exception, match="may not have access to this repository"):
         cloud.repositories.get("busy", "none")

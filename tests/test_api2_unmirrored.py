@@ -105,7 +105,7 @@ def test_other_things_that_are_not_mirrored_are_501(mixed: MixedMirror, path: st
         assert mixed.served.get("/" + path.replace("jespern", "nobody")).status_code in (404, 501)
 
 
-def test_what_is_the_callers_own_asks_who_they_are(mixed: MixedMirror) -> None:
+def test_resources_of_the_caller_need_credentials(mixed: MixedMirror) -> None:
     """Mail addresses are 401 to strangers and 501 to those who are known."""
     assert mixed.served.get("/2.0/user/emails").status_code == 401
     assert mixed.served.get("/1.0/user/emails").status_code == 401
@@ -116,7 +116,7 @@ def test_what_is_the_callers_own_asks_who_they_are(mixed: MixedMirror) -> None:
     assert mixed.served.get("/2.0/repositories").status_code == 200
 
 
-def test_the_operator_can_have_them_sent_to_the_upstream(mixed: MixedMirror) -> None:
+def test_redirect_unmirrored_answers_307(mixed: MixedMirror) -> None:
     """GET is redirected, without the token of this mirror; whoever may not know is not."""
     client = client_of(mixed.path, redirect_unmirrored=True)
     token = mixed.tokens["read"]
@@ -198,7 +198,7 @@ def test_a_role_is_an_explicit_right(roles: tuple[AsgiClient, str, str]) -> None
     assert client.get("/2.0/teams?role=king", headers=bearer(alice)).status_code == 400
 
 
-def test_the_callers_place_in_a_workspace_is_told(roles: tuple[AsgiClient, str, str]) -> None:
+def test_the_callers_permission_in_a_workspace_is_served(roles: tuple[AsgiClient, str, str]) -> None:
     """One workspace, its repositories, and all members for those who may see them."""
     client, alice, whole = roles
     mine = client.json("/2.0/user/workspaces/team/permission", headers=bearer(alice))
@@ -217,7 +217,7 @@ def test_the_callers_place_in_a_workspace_is_told(roles: tuple[AsgiClient, str, 
     assert client.get("/2.0/workspaces/team/permissions").status_code == 401
 
 
-def test_what_users_and_teams_own_is_listed(roles: tuple[AsgiClient, str, str]) -> None:
+def test_repositories_of_users_and_teams_are_listed(roles: tuple[AsgiClient, str, str]) -> None:
     """As before 2019; any name answers as a team, for those who look for the account id by it."""
     client, _, _ = roles
     assert names(client, "/2.0/teams/team/repositories", None) == ["team/shared"]
@@ -230,7 +230,7 @@ def test_what_users_and_teams_own_is_listed(roles: tuple[AsgiClient, str, str]) 
     assert client.get("/2.0/teams/nobody").status_code == 404
 
 
-def test_a_commit_that_a_ref_names_is_told(mixed: MixedMirror) -> None:
+def test_a_commit_that_a_ref_names_is_served(mixed: MixedMirror) -> None:
     """By its hash, a part of it, or the name of the ref; what is ambiguous is not guessed."""
     path = f"/2.0/repositories/{PISTON}/commit"
     whole = mixed.served.json(f"{path}/{'b' * 40}")

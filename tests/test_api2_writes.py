@@ -36,7 +36,7 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path / "mirror.db")
 
 
-def test_a_repository_is_created_where_the_address_says(world: World) -> None:
+def test_a_repository_is_created_at_its_address(world: World) -> None:
     """The answer is the new repository in 2.0's shape; without an scm it is git."""
     answer = world("POST", "repositories/jespern/new", json={"is_private": True, "fork_policy": "no_forks"})
     assert answer.status_code == 200
@@ -50,7 +50,7 @@ def test_a_repository_is_created_where_the_address_says(world: World) -> None:
 
 
 @pytest.mark.parametrize(("name", "passed"), [("New", "New"), ("Quite another", "new"), ("`New`", "`New`")])
-def test_a_name_gives_way_to_the_slug_of_the_address(world: World, name: str, passed: str) -> None:
+def test_the_slug_of_the_address_wins_over_the_name(world: World, name: str, passed: str) -> None:
     """Clients ask for the address that they wrote to, so a name that would lead elsewhere is not kept."""
     world("POST", "repositories/jespern/new", json={"name": name})
     form = world.writer.calls[0][2]
@@ -126,7 +126,7 @@ def test_a_workspace_is_named_by_its_uuid(world: World, body: dict[str, Any]) ->
     ],
     ids=str,
 )
-def test_a_workspace_that_is_not_found_is_not_the_caller_s(tmp_path: Path, body: dict[str, Any]) -> None:
+def test_an_unknown_workspace_never_means_the_caller(tmp_path: Path, body: dict[str, Any]) -> None:
     """400 that names the field, also for a token that speaks for somebody; nothing is written anywhere."""
     world = World(tmp_path / "mirror.db", user="jespern")
     for path in ("repositories/mcatalbas/codeigniter/forks", "repositories/jespern/new"):
@@ -136,7 +136,7 @@ def test_a_workspace_that_is_not_found_is_not_the_caller_s(tmp_path: Path, body:
     assert not world.writer.calls
 
 
-def test_a_creation_is_in_one_workspace(world: World) -> None:
+def test_contradicting_workspaces_are_refused(world: World) -> None:
     """An address and a body that contradict each other are refused; an unknown uuid in an address is 404."""
     body = {"workspace": {"slug": "mcatalbas"}}
     assert world("POST", "repositories/jespern/new", json=body).status_code == 400
@@ -232,7 +232,7 @@ def test_an_address_that_ends_in_a_slug_makes_it(world: World, slug: str) -> Non
         ("multipart/form-data; boundary=x", 415),
     ],
 )
-def test_a_body_says_that_it_is_json(world: World, kind: str, status: int) -> None:
+def test_a_body_needs_a_json_content_type(world: World, kind: str, status: int) -> None:
     """Or nothing; a body of another type is not read, and no body is of no type."""
     path = "repositories/jespern/new"
     assert world("POST", path, kind=kind, content='{"description": "x"}').status_code == status
@@ -264,7 +264,7 @@ def test_who_may_write(world: World, token: str, status: int) -> None:
     ],
     ids=lambda body: body[:30],
 )
-def test_bodies_that_cannot_be_read_are_refused(world: World, body: str) -> None:
+def test_unreadable_bodies_are_refused(world: World, body: str) -> None:
     """400 in the form of 2.0's errors, before the writer is asked."""
     for method, slug in (("POST", "new"), ("PUT", "django-piston")):
         answer = world(method, f"repositories/jespern/{slug}", content=body)
@@ -273,7 +273,7 @@ def test_bodies_that_cannot_be_read_are_refused(world: World, body: str) -> None
     assert not world.writer.calls
 
 
-def test_an_upstream_s_refusal_is_passed_on(world: World) -> None:
+def test_the_upstreams_refusal_is_passed_on(world: World) -> None:
     """With its status, in the form of 2.0's errors."""
     world.writer.error = UpstreamRefused("Repository with this Slug and Owner already exists.", status=400)
     answer = world("POST", "repositories/jespern/new", json={})
@@ -281,7 +281,7 @@ def test_an_upstream_s_refusal_is_passed_on(world: World) -> None:
     assert answer.json() == {"type": "error", "error": {"message": str(world.writer.error)}}
 
 
-def test_a_refusal_is_in_the_upstream_s_own_words(world: World) -> None:
+def test_a_refusal_carries_the_upstreams_message(world: World) -> None:
     """Once, with what it says of each field, and without its address, in both APIs."""
     world.writer.error = UpstreamRefused(
         "https://api.bitbucket.org/2.0/repositories/a/b: 400: Bad request; name: Too long.",
@@ -322,7 +322,7 @@ def test_settings_that_are_not_passed_on_are_refused_by_name(
     assert not world.writer.calls
 
 
-def test_without_a_writer_nothing_is_written(mixed_db: FixtureDb) -> None:
+def test_writes_need_a_writer(mixed_db: FixtureDb) -> None:
     """405 that names what is allowed and how to change it, for everybody."""
     token = make_tokens(mixed_db.store)["write"]
     served = client_of(mixed_db.path, writes=True)

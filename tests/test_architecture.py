@@ -117,7 +117,7 @@ def test_a_part_imports_only_what_it_may(path: Path) -> None:
     assert not refused(part_of(path), imports(path))
 
 
-def test_what_may_be_imported_goes_one_way() -> None:
+def test_allowed_imports_form_no_cycle() -> None:
     """No part may import, by way of others, a part that may import it; ground may form one group."""
     for part in set(MAY_IMPORT) - GROUND:
         reached, to_visit = set[str](), set(MAY_IMPORT[part])
@@ -240,6 +240,6 @@ def test_a_write_is_recognised(source: str, is_write: bool) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_file_says_what_it_is_for(path: Path) -> None:
+def test_every_file_has_a_docstring(path: Path) -> None:
     """The first docstring names the purpose of the file."""
     assert ast.get_docstring(ast.parse(path.read_text("utf-8")))

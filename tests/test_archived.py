@@ -36,7 +36,7 @@ def client(tmp_path: Path) -> AsgiClient:
     return client_of(filled.path)
 
 
-def test_a_data_center_tells_it_and_a_change_of_it_is_recorded(tmp_path: Path) -> None:
+def test_archived_comes_from_a_data_center_and_its_change_is_recorded(tmp_path: Path) -> None:
     """Rows stored before are brought up to date; to learn that one is not archived is no change."""
     clock = Clock()
     with running(Sandbox(World(30, now=clock.now))) as served:
@@ -58,7 +58,7 @@ def test_a_data_center_tells_it_and_a_change_of_it_is_recorded(tmp_path: Path) -
         ]
 
 
-def test_api_2_has_the_key_where_it_is_known(client: AsgiClient) -> None:
+def test_api_2_serves_archived_where_known(client: AsgiClient) -> None:
     """It can be asked about and sorted by; API 1.0 never had it."""
     shaped = {row["slug"]: row for row in client.json("/2.0/repositories/ann")["values"]}
     assert {slug: row.get("archived") for slug, row in shaped.items()} == ROWS
@@ -73,7 +73,7 @@ def test_api_2_has_the_key_where_it_is_known(client: AsgiClient) -> None:
     assert "archived" not in client.json("/1.0/repositories/ann/old")
 
 
-def test_pages_show_and_filter_it(client: AsgiClient) -> None:
+def test_pages_show_and_filter_archived(client: AsgiClient) -> None:
     """A badge in lists and on the page, a choice beside the one for forks, and a key in JSON and CSV."""
     badge = '<span class="badge warn">archived</span>'
     assert badge in client.get("/-/r/ann/old").text
@@ -87,7 +87,7 @@ def test_pages_show_and_filter_it(client: AsgiClient) -> None:
         }
 
 
-def test_commands_show_filter_and_export_it(folder: Folder) -> None:
+def test_commands_show_filter_and_export_archived(folder: Folder) -> None:
     """`mirror search --archived yes|no|only` as `--forks`; `show` names it in words and in JSON."""
     fill(folder.path / "mirror.db").store.close()
     (folder.path / "mirror.toml").write_text('database = "mirror.db"')

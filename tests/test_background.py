@@ -31,7 +31,7 @@ def runs(folder: Folder) -> list[Any]:
         return connection.execute("SELECT kind, state FROM sync_runs ORDER BY id").fetchall()
 
 
-def test_what_was_missed_is_done_at_the_start_and_once(folder: Folder) -> None:
+def test_a_missed_job_runs_once_at_start(folder: Folder) -> None:
     """An empty folder is owed a sync; one that has it is owed nothing until the hour comes."""
     with small_sandbox(20) as box:
         folder.configure(box.url, RARELY)
@@ -48,7 +48,7 @@ def test_what_was_missed_is_done_at_the_start_and_once(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_while_the_upstream_hangs(folder: Folder, number: signal.Signals) -> None:
+def test_a_signal_stops_the_service_while_the_upstream_hangs(folder: Folder, number: signal.Signals) -> None:
     """It does not wait for the answer, which its time-out would allow a minute, and the place is kept."""
     with small_sandbox(250) as box:
         box.sandbox.add_fault(parse_fault("hang,where=refs,nth=every"))
@@ -77,7 +77,7 @@ def test_a_sync_by_hand_and_the_service_never_collide(folder: Folder) -> None:
                 assert f"process {by_hand_first.pid} is syncing" in told(service, "skipped")
 
 
-def test_sighup_reads_the_configuration_anew(folder: Folder) -> None:
+def test_sighup_reloads_the_configuration(folder: Folder) -> None:
     """A wrong one is refused and said so, the old one stays in force; a right one is taken."""
     with small_sandbox(20) as box:
         folder.configure(box.url, RARELY)
@@ -143,7 +143,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
     assert (done.returncode, about_ours) == (0, [])
 
 
-def test_the_line_for_cron_is_one_that_runs(folder: Folder) -> None:
+def test_the_documented_cron_line_runs(folder: Folder) -> None:
     """The command of the crontab, in a folder of its own."""
     lines = (ROOT / "contrib/crontab").read_text("utf-8").splitlines()
     (line,) = [line for line in lines if not line.startswith("#")]
@@ -163,7 +163,7 @@ def test_the_line_for_cron_is_one_that_runs(folder: Folder) -> None:
     assert "box: complete" in (place / "data/sync.log").read_text()
 
 
-def test_status_tells_when_work_is_due(folder: Folder) -> None:
+def test_status_shows_when_jobs_are_due(folder: Folder) -> None:
     """To people within eighty columns, and to programs."""
     with small_sandbox(20) as box:
         schedules = (
@@ -182,7 +182,7 @@ def test_status_tells_when_work_is_due(folder: Folder) -> None:
     assert set(upstream["next_runs"]) == {"sync", "retry", "sweep", "refs", "verify"}
 
 
-def test_a_webhook_is_followed_up_within_seconds(folder: Folder) -> None:
+def test_a_webhook_triggers_a_sync_within_seconds(folder: Folder) -> None:
     """Serving and syncing in one process: what a webhook marked is asked for, though no schedule says so."""
     secret = "a secret of this test alone"
     with small_sandbox(20) as box:
@@ -208,7 +208,7 @@ def test_a_webhook_is_followed_up_within_seconds(folder: Folder) -> None:
     assert "renamed-just-now" in folder.run("search", "renamed-just").out
 
 
-def test_what_was_acknowledged_before_sigkill_is_written_by_the_next_process(folder: Folder) -> None:
+def test_a_webhook_acknowledged_before_sigkill_is_written_by_the_next_process(folder: Folder) -> None:
     """The file is locked while a push comes, chunked; after 202 the process is killed."""
     secret, before, after = "a secret of this test alone", "a" * 40, "b" * 40
     path = folder.path / "data/mirror.db"

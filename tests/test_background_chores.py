@@ -55,7 +55,7 @@ def copies(config: Config) -> list[Path]:
     return dated_copies(Path(config.database), Path(config.backup_folder))
 
 
-def test_copies_are_made_and_the_oldest_go(config: Config) -> None:
+def test_backups_are_made_and_the_oldest_deleted(config: Config) -> None:
     """The folder is that of the configuration, made when it is needed."""
     (chore,) = chores_of(config)
     for hour in range(3):
@@ -67,7 +67,7 @@ def test_copies_are_made_and_the_oldest_go(config: Config) -> None:
     assert all_rows(second) == all_rows(Path(config.database))
 
 
-def test_a_copy_that_was_missed_is_due(config: Config) -> None:
+def test_a_missed_backup_is_due(config: Config) -> None:
     """By the time of the newest copy; without any, at the moment that the schedule names."""
     (chore,) = chores_of(config)
     assert chore.last_done() is None
@@ -79,7 +79,7 @@ def test_a_copy_that_was_missed_is_due(config: Config) -> None:
         assert is_overdue(chore, zone="UTC", now=NOW) is due
 
 
-def test_the_end_of_the_service_ends_the_copying(config: Config) -> None:
+def test_stopping_the_service_stops_a_backup(config: Config) -> None:
     """The copy of before stays, and nothing else."""
     (chore,) = chores_of(config)
     stop = threading.Event()
@@ -89,7 +89,7 @@ def test_the_end_of_the_service_ends_the_copying(config: Config) -> None:
     assert list(Path(config.backup_folder).iterdir()) == []
 
 
-def test_the_service_makes_the_copy_that_was_missed(config: Config) -> None:
+def test_the_service_makes_a_missed_backup(config: Config) -> None:
     """It says so in a line."""
     (chore,) = chores_of(config)
     chore.do(threading.Event(), at(NOW))
@@ -103,7 +103,7 @@ def test_the_service_makes_the_copy_that_was_missed(config: Config) -> None:
     assert any(text.startswith("next: ") and "backup" in text for text in notes.notes)
 
 
-def test_a_copy_that_fails_is_told_and_the_service_goes_on(config: Config) -> None:
+def test_a_failed_backup_is_reported_and_the_service_goes_on(config: Config) -> None:
     """The folder cannot be made; an alert is due, once."""
     Path(config.backup_folder).write_text("no folder")
     (chore,) = chores_of(config)
@@ -118,7 +118,7 @@ def test_a_copy_that_fails_is_told_and_the_service_goes_on(config: Config) -> No
     assert background._alerts._troubled == set()
 
 
-def test_the_public_part_is_published(config: Config, tmp_path: Path) -> None:
+def test_the_publish_job_writes_the_public_file(config: Config, tmp_path: Path) -> None:
     """Into the file that the server shows to everybody, in the place of the one before."""
     serve = msgspec.structs.replace(config.serve, public_snapshot=str(tmp_path / "public.db"))
     config = msgspec.structs.replace(config, publish_schedule="1h", backup_schedule="", serve=serve)
@@ -132,7 +132,7 @@ def test_the_public_part_is_published(config: Config, tmp_path: Path) -> None:
         from_toml('publish_schedule = "1h"')
 
 
-def test_a_schedule_that_never_comes_is_refused() -> None:
+def test_a_schedule_that_never_fires_is_refused() -> None:
     """Like those of upstreams."""
     with pytest.raises(ConfigError, match="no such day"):
         checked(from_toml('backup_schedule = "0 0 30 2 *"'))

@@ -77,7 +77,7 @@ def minutes(zone: str, start: datetime, end: datetime) -> Iterator[Minute]:
 
 
 @pytest.mark.parametrize(("zone", "day"), CHANGES)
-def test_every_local_time_comes_once(zone: str, day: str) -> None:
+def test_every_local_time_fires_once(zone: str, day: str) -> None:
     """From the day before a change to the day after it, for lines of every kind."""
     middle = datetime.fromisoformat(day).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
     start, end = middle - timedelta(hours=25, minutes=7), middle + timedelta(hours=31)
@@ -97,7 +97,7 @@ def test_every_local_time_comes_once(zone: str, day: str) -> None:
 
 
 @pytest.mark.parametrize("zone", sorted({zone for zone, _ in CHANGES}))
-def test_daily_work_comes_once_a_day_in_every_year(zone: str) -> None:
+def test_a_daily_job_fires_once_a_day_in_every_year(zone: str) -> None:
     """As the scheduler asks, a moment after each firing and with jitter: no day twice, none left out."""
     trigger, now = trigger_of("@daily", zone=zone, jitter=30), datetime(2026, 1, 1, 12, tzinfo=UTC)
     previous, days = None, list[datetime]()
@@ -120,7 +120,7 @@ def test_daily_work_comes_once_a_day_in_every_year(zone: str) -> None:
         ("0-22", 1.5),
     ],
 )
-def test_lines_for_every_hour_have_no_pause(hours: str, pause: float) -> None:
+def test_an_hourly_schedule_skips_no_hour(hours: str, pause: float) -> None:
     """However they are written; others name local times, each of which comes once."""
     moments, after = list[datetime](), datetime(2027, 10, 30, 22, tzinfo=UTC)
     for _ in range(12):
@@ -129,7 +129,7 @@ def test_lines_for_every_hour_have_no_pause(hours: str, pause: float) -> None:
     assert max(later - one for one, later in pairwise(moments)) == timedelta(hours=pause)
 
 
-def test_a_start_in_the_second_of_two_equal_hours_repeats_nothing() -> None:
+def test_a_start_in_the_repeated_hour_repeats_no_job() -> None:
     """Work of 02:30 that was done in the first one is not missed in the second."""
     (upstream,) = from_toml('[[upstream]]\nname = "box"').upstreams
     work = Work(upstream, "verify", "30 2 * * *")

@@ -73,7 +73,7 @@ def test_a_wrong_schedule_is_refused_with_its_text(text: str) -> None:
         checked(from_toml(f'[[upstream]]\nname = "box"\nschedule = "{text}"'))
 
 
-def test_jitter_delays_and_never_hastens() -> None:
+def test_jitter_only_delays() -> None:
     """Work begins up to so much later."""
     for text in ("0 * * * *", "15m"):
         trigger = trigger_of(text, zone="UTC", jitter=30, last=SUNDAY)
@@ -84,7 +84,7 @@ def test_jitter_delays_and_never_hastens() -> None:
             assert timedelta(0) <= delay <= timedelta(seconds=30)
 
 
-def test_an_empty_schedule_is_no_work() -> None:
+def test_an_empty_schedule_means_no_job() -> None:
     """Only what has a schedule becomes a job; refs none are never asked for."""
     config = from_toml(
         '[[upstream]]\nname = "a"\nrefs_schedule = "@daily"\n'
@@ -100,7 +100,7 @@ def test_an_empty_schedule_is_no_work() -> None:
     ]
 
 
-def test_refs_with_a_schedule_of_their_own_are_left_to_it() -> None:
+def test_refs_with_their_own_schedule_are_left_out_of_syncs() -> None:
     """Listings go without them, retries too."""
     config = from_toml(
         '[[upstream]]\nname = "a"\nrefs_schedule = "@daily"\nretry_schedule = "5m"\n'
@@ -130,7 +130,7 @@ def work_of(kind: str, schedule: str) -> Work:
         ("verify", 1, False, False),
     ],
 )
-def test_what_was_missed_is_told_from_the_last_run(
+def test_missed_jobs_follow_from_the_last_run(
     kind: str, hours_ago: int | None, ended: bool, missed: bool
 ) -> None:
     """Due at three, asked at noon: done before three, or not to its end, means that something is owed."""
@@ -142,7 +142,7 @@ def test_what_was_missed_is_told_from_the_last_run(
     assert (due == SUNDAY) is missed
 
 
-def test_work_that_slept_through_its_hour_is_done_once() -> None:
+def test_a_job_missed_during_sleep_runs_once() -> None:
     """A job that should have run every minute for nine hours runs once, however late."""
     done = queue.SimpleQueue[int]()
     scheduler = BackgroundScheduler(job_defaults=DEFAULTS, timezone="UTC")
@@ -157,7 +157,7 @@ def test_work_that_slept_through_its_hour_is_done_once() -> None:
 
 
 @pytest.mark.parametrize("schedule", ["* * * * *", "0 3 * * *", "10s", "15m"])
-def test_a_clock_that_is_set_forward_by_years_makes_one_missed_moment(schedule: str) -> None:
+def test_a_clock_set_forward_by_years_makes_one_missed_job(schedule: str) -> None:
     """From 1970 to today: the scheduler asks for the moment after the missed one, and gets one to come."""
     trigger = trigger_of(schedule, zone="Europe/Berlin", last=datetime(1970, 1, 1, tzinfo=UTC))
     moment = trigger.get_next_fire_time(datetime(1970, 1, 1, 3, tzinfo=UTC), SUNDAY)
@@ -195,7 +195,7 @@ def has_synced(path: Path, at: datetime) -> None:
         finish_run(connection, run, kind="full", state="complete", at=moment, counts={}, error=None)
 
 
-def test_whatever_goes_wrong_while_it_is_read_anew_the_old_configuration_stays(tmp_path: Path) -> None:
+def test_a_failed_reload_keeps_the_old_configuration(tmp_path: Path) -> None:
     """A schedule that never fires, an alert without its secret, a fault of the program; then a good one."""
     path, told = tmp_path / "mirror.db", Told()
     has_synced(path, datetime.now(UTC))
@@ -255,7 +255,7 @@ def test_a_clock_that_is_set_back_while_the_service_runs(tmp_path: Path, back: t
 
 
 @pytest.mark.parametrize("schedule", ["15m", "*/15 * * * *"])
-def test_a_run_that_lies_in_the_future_holds_nothing_up(tmp_path: Path, schedule: str) -> None:
+def test_a_run_dated_in_the_future_blocks_no_job(tmp_path: Path, schedule: str) -> None:
     """The clock was wrong once; now a sync is owed, as if none had ever been."""
     path, now = tmp_path / "mirror.db", datetime.now(UTC)
     has_synced(path, now + timedelta(days=3650))

@@ -52,7 +52,7 @@ def _token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHECK_TOKEN", "anna@example.com:a-very-secret-token")
 
 
-def test_all_is_well(tmp_path: Path) -> None:
+def test_a_healthy_setup_passes_every_check(tmp_path: Path) -> None:
     """Every part has its check; nothing is made on the disk."""
     found = checks(tmp_path, cloud())
     assert list(found) == [
@@ -76,7 +76,9 @@ def test_all_is_well(tmp_path: Path) -> None:
         ("", False, True, "the upstream tells none"),
     ],
 )  # fmt: skip
-def test_scopes_are_said_in_words(tmp_path: Path, scopes: str, writes: bool, ok: bool, told: str) -> None:
+def test_scopes_are_explained_in_words(
+    tmp_path: Path, scopes: str, writes: bool, ok: bool, told: str
+) -> None:
     """What a token may do, and whether that is enough for what is configured."""
     text = CLOUD + f"[serve]\nwrites = {str(writes).lower()}\n"
     found = checks(tmp_path, cloud(scopes=scopes), text)
@@ -85,7 +87,7 @@ def test_scopes_are_said_in_words(tmp_path: Path, scopes: str, writes: bool, ok:
     assert exit_code(list(found.values())) == (0 if ok else 3)
 
 
-def test_either_spelling_of_a_scope_says_the_same() -> None:
+def test_both_spellings_of_a_scope_give_the_same_words() -> None:
     """That of OAuth and that of API tokens."""
     assert (
         scope_words("repository:write") == scope_words("write:repository:bitbucket") == "write repositories"
@@ -104,7 +106,7 @@ def test_either_spelling_of_a_scope_says_the_same() -> None:
         (cloud(off=-3600), "clock cloud", 4),
     ],
 )
-def test_what_an_upstream_says_decides_the_code(
+def test_the_upstreams_answer_decides_the_exit_code(
     tmp_path: Path, answer: Callable[[httpx.Request], httpx.Response], name: str, code: int
 ) -> None:
     """A refused credential is 3, a wrong name 2, anything that is out of reach or off 4."""
@@ -113,7 +115,7 @@ def test_what_an_upstream_says_decides_the_code(
     assert exit_code(list(found.values())) == code
 
 
-def test_what_is_wrong_here_is_told_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_local_fault_has_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A schedule that never comes, a secret that is not set, an open file, a damaged file."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories([repository("team/app")], first=True)
@@ -171,7 +173,7 @@ def test_the_command_prints_the_contract(folder: Folder) -> None:
         ("retry = { atempts = 3 }", "did you mean 'attempts'?"),
     ],
 )
-def test_a_setting_that_is_nearly_right_is_corrected(line: str, said: str) -> None:
+def test_a_misspelt_setting_gets_a_suggestion(line: str, said: str) -> None:
     """Names, values, lists without brackets, numbers in quotes; with the values that are allowed."""
     with pytest.raises(ConfigError) as error:
         from_toml(f'[[upstream]]\nname = "a"\n{line}\n')
@@ -190,14 +192,14 @@ def test_a_setting_that_is_nearly_right_is_corrected(line: str, said: str) -> No
         ("database = 5", 'did you mean database = "5"?'),
     ],
 )
-def test_sections_are_corrected_too(text: str, said: str) -> None:
+def test_a_misspelt_section_gets_a_suggestion(text: str, said: str) -> None:
     """As settings of an upstream are."""
     with pytest.raises(ConfigError) as error:
         from_toml(text + "\n")
     assert said in str(error.value)
 
 
-def test_a_command_that_is_nearly_right_is_corrected(folder: Folder) -> None:
+def test_a_misspelt_command_gets_a_suggestion(folder: Folder) -> None:
     """Of `mirror` and of its groups, and the names of upstreams."""
     for words, said in (
         (["serch", "x"], "did you mean 'search'? (there are: init, check, "),
@@ -210,7 +212,7 @@ def test_a_command_that_is_nearly_right_is_corrected(folder: Folder) -> None:
         assert said in done.err
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_reported(tmp_path: Path) -> None:
     """With exit code 4; root may write everywhere."""
     if os.geteuid() == 0:
         pytest.skip("root may write everywhere")

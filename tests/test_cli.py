@@ -67,7 +67,7 @@ def test_every_parameter_is_documented(name: str) -> None:
             assert f"    {word}" in (COMMANDS[name].help or ""), parameter.name
 
 
-def test_summaries_are_whole(synced: Folder) -> None:
+def test_help_shows_whole_summaries(synced: Folder) -> None:
     """The lists of commands cut no sentence."""
     for group in ((), ("repo",), ("token",)):
         assert "..." not in synced.run(*group, "--help").out.partition("Commands:")[2]
@@ -79,7 +79,7 @@ def test_every_command_is_in_the_readme(name: str) -> None:
     assert f"`mirror {name}" in README
 
 
-def test_a_first_sync_tells_what_it_did(folder: Folder, box: RunningSandbox) -> None:
+def test_a_first_sync_prints_its_counts(folder: Folder, box: RunningSandbox) -> None:
     """New, changed, gone, requests, time; and a second one finds nothing to do."""
     folder.configure(box.url)
     first = folder.run("sync")
@@ -91,7 +91,7 @@ def test_a_first_sync_tells_what_it_did(folder: Folder, box: RunningSandbox) -> 
     assert "repositories  0 new, 0 changed, 0 gone" in second.out
 
 
-def test_a_plan_spends_nothing_on_what_the_mirror_knows(synced: Folder) -> None:
+def test_a_plan_asks_nothing_that_the_mirror_knows(synced: Folder) -> None:
     """With everything listed, it asks no request and says one for each workspace."""
     before = ledger(synced)
     plan = synced.run("sync", "--plan")
@@ -128,20 +128,20 @@ def test_a_search_as_json_is_the_contract(synced: Folder) -> None:
     assert "ubernostrum/django-registration" in [row["full_name"] for row in answer["repositories"]]
 
 
-def test_a_search_marks_nothing_in_a_pipe(synced: Folder) -> None:
+def test_a_search_into_a_pipe_has_no_highlights(synced: Folder) -> None:
     """No escape sequences where nobody sees colours."""
     found = synced.run("search", "PISTON")
     assert "jespern/django-piston" in found.out
     assert "\x1b" not in found.out
 
 
-def test_a_search_that_finds_nothing_says_so(synced: Folder) -> None:
+def test_an_empty_search_says_so(synced: Folder) -> None:
     """An empty answer is an answer."""
     found = synced.run("search", "zzzzqqqqxxxx")
     assert (found.code, found.out.strip()) == (0, "No repository matches 'zzzzqqqqxxxx'")
 
 
-def test_show_tells_branches_and_tags(synced: Folder) -> None:
+def test_show_lists_branches_and_tags(synced: Folder) -> None:
     """The seed's example, whatever the case."""
     shown = synced.run("show", "JESPERN/django-piston")
     assert shown.code == 0
@@ -175,7 +175,7 @@ def test_status_fits_a_terminal(synced: Folder) -> None:
     assert max(map(len, synced.run("status").out.splitlines())) <= 80
 
 
-def test_changes_are_listed_one_a_line(folder: Folder) -> None:
+def test_changes_print_one_line_each(folder: Folder) -> None:
     """A rename and a push, for people and for programs."""
     with small_sandbox() as served:
         folder.configure(served.url)
@@ -190,7 +190,7 @@ def test_changes_are_listed_one_a_line(folder: Folder) -> None:
     assert "renamed" in folder.run("changes", "--since", "1h").out
 
 
-def test_verify_finds_and_mends_what_differs(folder: Folder, box: RunningSandbox) -> None:
+def test_verify_finds_and_repairs_differences(folder: Folder, box: RunningSandbox) -> None:
     """A row changed behind the mirror's back is wrong, until it is repaired."""
     folder.configure(box.url)
     folder.run("sync")
@@ -219,9 +219,7 @@ def test_a_sync_leaves_its_rows_to_the_search_index(synced: Folder) -> None:
     assert (known, waiting) == (highest, 0)
 
 
-def test_verify_holds_the_search_index_against_the_rows_and_builds_it_anew(
-    folder: Folder, box: RunningSandbox
-) -> None:
+def test_verify_checks_and_rebuilds_the_search_index(folder: Folder, box: RunningSandbox) -> None:
     """Whatever somebody did to it; no upstream is needed for that."""
     folder.configure(box.url)
     folder.run("sync")
@@ -278,7 +276,7 @@ def test_reading_without_a_mirror_says_how_to_get_one(folder: Folder) -> None:
         assert "`mirror sync` makes one" in ran.err
 
 
-def test_init_writes_what_sync_reads(folder: Folder) -> None:
+def test_sync_reads_what_init_writes(folder: Folder) -> None:
     """And says that a credential is missing once one is asked for."""
     assert folder.run("init").code == 0
     path = folder.path / "mirror.toml"
@@ -288,7 +286,7 @@ def test_init_writes_what_sync_reads(folder: Folder) -> None:
     assert "BITBUCKET_TOKEN" in ran.err
 
 
-def test_a_dead_upstream_is_told_and_the_mirror_stays(folder: Folder, box: RunningSandbox) -> None:
+def test_a_dead_upstream_is_reported_and_the_mirror_stays(folder: Folder, box: RunningSandbox) -> None:
     """Exit code 4; what was mirrored is still searched."""
     folder.configure(box.url)
     folder.run("sync")
@@ -315,7 +313,9 @@ def test_a_wrong_secret_is_refused_once_and_never_shown(folder: Folder, box: Run
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database at all, but long enough to be looked at" * 99])
-def test_a_file_that_is_no_mirror_is_left_alone(folder: Folder, box: RunningSandbox, content: bytes) -> None:
+def test_a_file_that_is_not_a_mirror_is_left_alone(
+    folder: Folder, box: RunningSandbox, content: bytes
+) -> None:
     """Another file at the mirror's place is named, not overwritten; an empty one may become a mirror."""
     folder.configure(box.url)
     (folder.path / "data").mkdir()
@@ -351,7 +351,7 @@ def test_another_programs_database_and_a_newer_mirror_are_refused(
         assert (ran.code, "newer version" in ran.err) == (4, True)
 
 
-def test_a_second_sync_is_told_who_holds_the_mirror(folder: Folder) -> None:
+def test_a_second_sync_names_the_process_that_holds_the_lock(folder: Folder) -> None:
     """The lock spans the run and dies with its process."""
     with small_sandbox(300) as served:
         folder.configure(served.url, "concurrency = 1")
@@ -413,7 +413,7 @@ def test_run_serves_and_syncs_until_ctrl_c(folder: Folder, box: RunningSandbox) 
     assert "Traceback" not in err
 
 
-def test_schedule_is_scheduler_py(folder: Folder, box: RunningSandbox) -> None:
+def test_schedule_equals_scheduler_py(folder: Folder, box: RunningSandbox) -> None:
     """The file at the top level does what the command does, and ends by a signal."""
     folder.configure(box.url)
     script = Path(__file__).resolve().parent.parent / "scheduler.py"
@@ -428,7 +428,7 @@ def test_schedule_is_scheduler_py(folder: Folder, box: RunningSandbox) -> None:
     assert running.returncode == 0
 
 
-def test_a_taken_port_is_one_line(synced: Folder) -> None:
+def test_a_port_in_use_is_one_line(synced: Folder) -> None:
     """With the flag that helps."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -47,7 +47,7 @@ def shell(folder: Folder, words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "command", ["search a --limit 300", "search a --limit 300 --json", "show alice/x | cat"]
 )
-def test_a_pipe_that_closes_is_no_error(synced: Folder, command: str) -> None:
+def test_a_closed_pipe_is_no_error(synced: Folder, command: str) -> None:
     """`head` has seen enough."""
     if "show" in command:
         name = shell(synced, "mirror search a --json").stdout.split('"full_name":"')[1].split('"')[0]
@@ -57,7 +57,7 @@ def test_a_pipe_that_closes_is_no_error(synced: Folder, command: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["search a", "search a --json", "status", "status --json", "show"])
-def test_a_disk_that_is_full_where_the_answer_goes_is_one_line(synced: Folder, command: str) -> None:
+def test_a_full_disk_under_stdout_is_one_line(synced: Folder, command: str) -> None:
     """It is not the mirror that is full."""
     if command == "show":
         name = shell(synced, "mirror search a --json").stdout.split('"full_name":"')[1].split('"')[0]
@@ -68,7 +68,7 @@ def test_a_disk_that_is_full_where_the_answer_goes_is_one_line(synced: Folder, c
 
 
 @pytest.mark.parametrize("command", ["search a", "status", "token list", "changes", "sync"])
-def test_output_that_is_closed_is_no_error(synced: Folder, command: str) -> None:
+def test_closed_stdout_is_no_error(synced: Folder, command: str) -> None:
     """As some job runners have it."""
     done = shell(synced, f"mirror {command} >&-")
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
@@ -76,9 +76,7 @@ def test_output_that_is_closed_is_no_error(synced: Folder, command: str) -> None
 
 
 @pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
-def test_a_stream_that_lacks_characters_shows_their_numbers(
-    synced: Folder, environment: dict[str, str]
-) -> None:
+def test_an_ascii_terminal_shows_escapes(synced: Folder, environment: dict[str, str]) -> None:
     """A terminal of another language, or none: everything is shown, and JSON is UTF-8 everywhere."""
     with Store(synced.path / "data/mirror.db") as store:
         number, name = store.row("SELECT id, full_name FROM repositories ORDER BY id DESC LIMIT 1")
@@ -91,7 +89,7 @@ def test_a_stream_that_lacks_characters_shows_their_numbers(
 
 
 @pytest.mark.parametrize("arguments", [r"show $'\xff/x'", r"token create $'\xff'"])
-def test_what_is_no_text_is_one_line(synced: Folder, arguments: str) -> None:
+def test_an_argument_that_is_not_utf_8_is_one_line(synced: Folder, arguments: str) -> None:
     """Arguments are bytes."""
     done = shell(synced, f"mirror {arguments}")
     assert (done.returncode, done.stderr) == (2, "mirror: '\\udcff' cannot be written as utf-8\n")
@@ -107,14 +105,14 @@ def test_what_is_no_text_is_one_line(synced: Folder, arguments: str) -> None:
         "token create x --expires=",
     ],
 )
-def test_times_that_cannot_be_are_one_line(synced: Folder, arguments: str) -> None:
+def test_impossible_times_are_one_line(synced: Folder, arguments: str) -> None:
     """No calendar reaches there."""
     done = synced.run(*arguments.split())
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert done.err.startswith("mirror: --")
 
 
-def test_tokens_are_not_looked_for_where_no_mirror_is(tmp_path: Path) -> None:
+def test_token_commands_without_a_mirror_say_so(tmp_path: Path) -> None:
     """A typing error in `database` must not make an empty mirror."""
     folder = Folder(tmp_path)
     for arguments in (("list",), ("revoke", "a")):
@@ -123,7 +121,7 @@ def test_tokens_are_not_looked_for_where_no_mirror_is(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*.db")) == []
 
 
-def test_texts_of_others_cannot_steer_the_terminal(synced: Folder) -> None:
+def test_foreign_text_cannot_control_the_terminal(synced: Folder) -> None:
     """Whoever names a repository does not paint the screen."""
     with Store(synced.path / "data/mirror.db") as store:
         store.connection.execute(
@@ -201,7 +199,7 @@ def names_found(folder: Folder, *options: str) -> list[str]:
     return [row["full_name"] for row in listed]
 
 
-def test_no_changes_are_said(synced: Folder) -> None:
+def test_an_empty_list_of_changes_says_so(synced: Folder) -> None:
     """With the moment since when; programs get no line."""
     assert re.fullmatch(
         r"Nothing since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\n", synced.run("changes", "--since", "2999-01-01").out

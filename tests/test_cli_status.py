@@ -50,7 +50,7 @@ def test_every_line_fits(width: int, name: str) -> None:
     assert max(map(len, text.splitlines())) <= min(80, width)
 
 
-def test_failures_say_what_why_and_when() -> None:
+def test_failures_show_what_why_and_when() -> None:
     """Without addresses, which take all the room; the rest is in the JSON."""
     text = printed(80, failures=MOST_FAILURES + 5)
     assert text.count("refs team/app: 500: why why") == MOST_FAILURES
@@ -58,7 +58,7 @@ def test_failures_say_what_why_and_when() -> None:
     assert "https://" not in text
 
 
-def test_freshness_budget_and_what_comes_next_are_told() -> None:
+def test_freshness_budget_and_next_jobs_are_shown() -> None:
     """The same as the metrics have."""
     text = " ".join(printed(80).split())
     assert "listing age: p50 60 s, p95 60 min, max 2 days" in text
@@ -81,7 +81,7 @@ def shown(**fields: Any) -> str:
     return out.getvalue()
 
 
-def test_without_a_service_nothing_is_next() -> None:
+def test_without_a_service_no_next_job_is_shown() -> None:
     """A schedule that nobody keeps is no promise; whether one runs may be unknown."""
     text = shown(service_running=False)
     assert "no service is running" in text
@@ -91,7 +91,7 @@ def test_without_a_service_nothing_is_next() -> None:
         assert "next sync in 60 min" in shown(service_running=running, next_runs=later)
 
 
-def test_a_run_that_goes_on_tells_how_far_it_is() -> None:
+def test_a_running_sync_shows_its_progress() -> None:
     """Its requests and waits until now."""
     run = {
         "kind": "full", "state": "running", "started_at": "2026-11-24T11:00:00.000000Z", "requests": 1_234,
@@ -100,7 +100,7 @@ def test_a_run_that_goes_on_tells_how_far_it_is() -> None:
     assert "running for 60 min, 2 min of it waiting: full, 1,234 requests so far" in shown(last_run=run)
 
 
-def test_a_429_is_told_apart_from_a_spent_budget() -> None:
+def test_a_429_and_a_spent_budget_read_differently() -> None:
     """With the moment until when nothing is asked."""
     held = BudgetLeft(limit=10, used=1, left=9, resets_at=None, held_until="2026-11-24T12:30:00.000000Z")
     assert "the upstream answered 429: nothing is asked until" in shown(budget=held)

@@ -27,7 +27,7 @@ def uncommented(text: str) -> str:
     return re.sub(r"^# (?=\w+ = |\[)", "", text, flags=re.MULTILINE)
 
 
-def test_the_template_is_valid_and_says_the_defaults() -> None:
+def test_the_template_is_valid_and_states_the_defaults() -> None:
     """What `mirror init` writes works; its comments show the default, or an example if there is none."""
     config, shown = (
         from_toml(template()),
@@ -108,7 +108,7 @@ def test_durations_are_read() -> None:
         ('[[upstream]]\nname = "A B"', ["line 2", "name"]),
     ],
 )
-def test_what_is_wrong_is_named_with_its_line(text: str, parts: list[str]) -> None:
+def test_an_error_names_the_setting_and_its_line(text: str, parts: list[str]) -> None:
     """File, line, key and remedy are all in the one sentence; a misplaced secret is not."""
     with pytest.raises(ConfigError) as caught:
         from_toml(text, where="my.toml")
@@ -139,7 +139,7 @@ def test_a_config_compares_by_value() -> None:
     assert from_toml(template()) != Config()
 
 
-def test_a_file_of_notepad_is_read_and_one_in_utf_16_is_told(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_read_and_utf_16_is_refused(tmp_path: Path) -> None:
     """A byte order mark and line ends of Windows are no part of the text."""
     path = tmp_path / "mirror.toml"
     path.write_bytes(b'\xef\xbb\xbf[[upstream]]\r\nname = "cloud"\r\nworkspaces = ["ws"]\r\n')
@@ -152,7 +152,7 @@ def test_a_file_of_notepad_is_read_and_one_in_utf_16_is_told(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "database", ["", " ", ":memory:", "file:mirror.db", "file:mirror.db?mode=ro", "a\\u0000b"]
 )
-def test_a_database_that_is_no_path_is_refused(database: str) -> None:
+def test_an_invalid_database_path_is_refused(database: str) -> None:
     """What SQLite alone would take for something else than a file."""
     with pytest.raises(ConfigError, match=r"line 1: database: .* is not a file path"):
         from_toml(f'database = "{database}"')

@@ -18,13 +18,13 @@ from mirror.errors import ConfigError
         ("\ufeff  ATCTT3xFf \r\n", "bearer", "", "ATCTT3xFf"),
     ],
 )
-def test_the_content_tells_the_form(text: str, form: str, user: str, secret: str) -> None:
+def test_the_form_follows_from_the_content(text: str, form: str, user: str, secret: str) -> None:
     """Colons decide; blanks and byte order marks around the secret do not count."""
     found = read_credential("env:TOKEN", {"TOKEN": text})
     assert (found.form, found.user, found.secret) == (form, user, secret)
 
 
-def test_a_file_is_read_too(tmp_path: Path) -> None:
+def test_a_credential_file_is_read(tmp_path: Path) -> None:
     """A secret may lie in a file, with a line end behind it."""
     (tmp_path / "token").write_text("me@example.com:s3cret\n")
     assert read_credential(f"file:{tmp_path}/token").secret == "s3cret"
@@ -33,14 +33,14 @@ def test_a_file_is_read_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["", "  \n", ":s3cr", "s3cr:", "oauth:s3cr", "oauth::s3cr", "s3\ncr", "s3 cr", "s3ćr"]
 )
-def test_nonsense_is_refused_without_repeating_it(text: str) -> None:
+def test_an_invalid_credential_is_refused_without_repeating_it(text: str) -> None:
     """The error names the place and the forms, not the content."""
     with pytest.raises(ConfigError, match="env:TOKEN") as caught:
         read_credential("env:TOKEN", {"TOKEN": text})
     assert "s3" not in str(caught.value)
 
 
-def test_what_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
+def test_an_unreadable_credential_says_what_to_do(tmp_path: Path) -> None:
     """Missing variables and files, directories and binary files each get a remedy."""
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "huge").write_text("x" * 70_000)
@@ -60,14 +60,14 @@ def test_what_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["\ufeffa webhook secret\r\n", " \ufeff a webhook secret ", "a webhook secret\n"]
 )
-def test_a_byte_order_mark_is_part_of_no_secret(tmp_path: Path, text: str) -> None:
+def test_a_byte_order_mark_is_stripped(tmp_path: Path, text: str) -> None:
     """Editors put it before the text; files and variables are read by one function."""
     (tmp_path / "secret").write_text(text, encoding="utf-8")
     assert read_secret(f"file:{tmp_path}/secret", {}) == "a webhook secret"
     assert read_secret("env:HOOK", {"HOOK": text}) == "a webhook secret"
 
 
-def test_a_secret_that_cannot_be_read_says_so(tmp_path: Path) -> None:
+def test_an_undecodable_secret_says_so(tmp_path: Path) -> None:
     """In words for secrets, not for logins."""
     for source, words in [
         ("env:HOOK", "export HOOK"),
@@ -77,7 +77,7 @@ def test_a_secret_that_cannot_be_read_says_so(tmp_path: Path) -> None:
             read_secret(source, {})
 
 
-def test_none_is_anonymous() -> None:
+def test_no_credential_means_anonymous() -> None:
     """Without a source there is no secret and no header."""
     assert read_credential(None) is ANONYMOUS
     assert ANONYMOUS.authorization is None
@@ -102,14 +102,14 @@ def test_the_secret_is_never_shown(text: str) -> None:
     assert basic not in found.redacted(f"you sent {basic}!")
 
 
-def test_a_secret_is_taken_out_however_it_is_spelt() -> None:
+def test_a_secret_is_redacted_in_every_encoding() -> None:
     """An upstream may say it as an address or as JSON has it."""
     found = read_credential("env:T", {"T": 'a@b.c:ATATT3x/"secret=é'})
     said = 'a%40b.c:ATATT3x%2F%22secret%3D%C3%A9 ATATT3x/\\"secret=\\u00e9'
     assert found.redacted(said) == "a%40b.c:[secret] [secret]"
 
 
-def test_the_bucket_is_whom_the_upstream_counts() -> None:
+def test_the_budget_bucket_is_the_account_that_the_upstream_counts() -> None:
     """Two tokens of one user share a budget; two access tokens do not; nobody has one as well."""
     bucket = {text: read_credential("env:T", {"T": text}).bucket for text in ("me:1", "me:2", "1", "2")}
     assert bucket["me:1"] == bucket["me:2"] != bucket["1"] != bucket["2"]

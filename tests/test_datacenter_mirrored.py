@@ -79,7 +79,7 @@ def test_a_copy_of_a_copy_keeps_its_identities(tmp_path: Path, public_path: Path
         assert rows(public_path, sql) == rows(second, sql), what
 
 
-def test_a_stranger_s_copy_holds_what_is_public(tmp_path: Path, mixed_path: Path) -> None:
+def test_an_anonymous_copy_holds_the_public_part(tmp_path: Path, mixed_path: Path) -> None:
     """Without a token, and without naming a project; refs that the original has not read are failures."""
     with serving(mixed_path) as address:
         (summary,) = synced(tmp_path / "copy.db", address, kind="datacenter")

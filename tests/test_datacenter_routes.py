@@ -155,7 +155,7 @@ def test_a_workspace_is_a_project(mirror: Mirror) -> None:
     )
 
 
-def test_of_a_data_center_keys_and_ids_are_its_own(mirror: Mirror) -> None:
+def test_keys_and_ids_of_a_data_center_upstream_are_kept(mirror: Mirror) -> None:
     """And no other object has a number that it might have."""
     project = mirror.json("projects/prj")
     assert (project["key"], project["id"], project["public"], project["description"]) == (
@@ -227,7 +227,7 @@ def test_repositories_are_filtered(mirror: Mirror, query: str, found: list[str])
     assert mirror.names(f"repos?{query}") == found
 
 
-def test_filters_see_what_the_caller_sees(mirror: Mirror) -> None:
+def test_filters_match_visible_rows_only(mirror: Mirror) -> None:
     """Rights are those of a workspace's members."""
     assert mirror.names("repos?visibility=private", mirror.token) == ["secret"]
     assert mirror.names("repos?name=s%C3%89c", mirror.of_ann) == ["secret"]
@@ -237,7 +237,7 @@ def test_filters_see_what_the_caller_sees(mirror: Mirror) -> None:
     assert mirror.names("projects?permission=PROJECT_ADMIN", mirror.of_ann) == ["acme-Inc", "~ann"]
 
 
-def test_pages_go_on_by_next_page_start(mirror: Mirror) -> None:
+def test_next_page_start_leads_to_the_next_page(mirror: Mirror) -> None:
     """Every row once; the last page names no next one, and no page tells the total."""
     whole, start, walked = mirror.names("repos"), 0, list[str]()
     while True:
@@ -258,7 +258,7 @@ def test_pages_go_on_by_next_page_start(mirror: Mirror) -> None:
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=-1", "limit=x", "start=-1", "start=1.5", "start=9999999999", "limit=%D9%A1"]
 )
-def test_what_is_no_number_is_refused(mirror: Mirror, query: str) -> None:
+def test_an_invalid_number_is_refused(mirror: Mirror, query: str) -> None:
     """With the name of the parameter."""
     for path in ("projects", "repos", "projects/acme-inc/repos/tool/tags"):
         answer = mirror.get(f"{path}?{query}")
@@ -323,7 +323,7 @@ def test_tags_are_listed_and_found(mirror: Mirror) -> None:
     assert mirror.get(f"{here}/none").status_code == 404
 
 
-def test_refs_that_are_not_known_are_not_none(mirror: Mirror) -> None:
+def test_unread_refs_are_not_an_empty_list(mirror: Mirror) -> None:
     """503 until they are read; an empty repository has none, and no default branch."""
     for what in ("branches", "tags", "default-branch", "tags/v1"):
         answer = mirror.get(f"projects/acme-inc/repos/unread/{what}")
@@ -334,7 +334,7 @@ def test_refs_that_are_not_known_are_not_none(mirror: Mirror) -> None:
     assert (answer.status_code, "no default branch" in told(answer)) == (404, True)
 
 
-def test_refs_that_are_not_mirrored_are_at_the_upstream(tmp_path: Path) -> None:
+def test_refs_that_are_not_mirrored_are_501(tmp_path: Path) -> None:
     """501 with its address, to which the switch leads: `branches` and `tags` are the same at a Cloud."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.store.save_upstream("cloud", "cloud", "https://api.example.com/2.0", refs="none")
@@ -358,7 +358,7 @@ def test_refs_that_are_not_mirrored_are_at_the_upstream(tmp_path: Path) -> None:
         )
 
 
-def test_users_are_for_known_callers(mirror: Mirror) -> None:
+def test_users_need_credentials(mirror: Mirror) -> None:
     """Strangers are asked who they are; the others learn their own name."""
     for path in ("users", "users/ann", "users?filter=a"):
         answer = mirror.get(path)
@@ -395,7 +395,7 @@ def test_rights_on_a_project_are_for_members(mirror: Mirror) -> None:
     assert mirror.get("projects/PRJ/permissions/users", mirror.of_ann).status_code == 401
 
 
-def test_who_the_server_is(mirror: Mirror) -> None:
+def test_application_properties_name_the_server(mirror: Mirror) -> None:
     """Clients read the version as numbers."""
     told = mirror.json("application-properties")
     assert told["displayName"] == "Bitbucket"
@@ -428,7 +428,7 @@ def test_who_the_server_is(mirror: Mirror) -> None:
         ("inbox/pull-requests", "no pull requests"),
     ],
 )
-def test_what_is_not_mirrored_says_so(mirror: Mirror, path: str, said: str) -> None:
+def test_unmirrored_resources_are_501(mirror: Mirror, path: str, said: str) -> None:
     """501 with the upstream's address, which nobody may cache: never an empty list."""
     answer = mirror.get(path)
     assert (answer.status_code, answer.headers["Cache-Control"]) == (501, "no-store")
@@ -436,7 +436,7 @@ def test_what_is_not_mirrored_says_so(mirror: Mirror, path: str, said: str) -> N
 
 
 @pytest.mark.parametrize("more", ["", "/branches", "/pull-requests", "/commits/abc", "/whatever"])
-def test_what_is_hidden_is_unknown(mirror: Mirror, more: str) -> None:
+def test_hidden_and_unknown_are_the_same(mirror: Mirror, more: str) -> None:
     """Byte for byte, before anything is said of what is not mirrored."""
     hidden = mirror.get(f"projects/acme-inc/repos/secret{more}")
     missing = mirror.get(f"projects/acme-inc/repos/absent{more}")
@@ -448,7 +448,7 @@ def test_what_is_hidden_is_unknown(mirror: Mirror, more: str) -> None:
     }
 
 
-def test_the_switch_leads_to_the_upstream(mirror: Mirror) -> None:
+def test_redirect_unmirrored_answers_307(mirror: Mirror) -> None:
     """To the very same alone, without the caller's token: a repository in the place of a file is false."""
     leading = client_of(mirror.path, redirect_unmirrored=True)
     here = "/rest/api/latest/projects"
@@ -471,7 +471,7 @@ def test_the_switch_leads_to_the_upstream(mirror: Mirror) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-def test_writes_are_refused_plainly(mirror: Mirror, method: str) -> None:
+def test_writes_are_405(mirror: Mirror, method: str) -> None:
     """405 at every address that is read, whoever asks, with the methods that there are; else 501 or 404."""
     for path in ("projects", "projects/x/repos", "projects/acme-inc/repos/tool", "repos", "users/ann"):
         answer = mirror.client(method, f"/rest/api/1.0/{path}", json={}, headers=bearer(mirror.token))
@@ -527,7 +527,7 @@ PARAMETERS = (
     query=st.dictionaries(st.sampled_from(PARAMETERS), TEXTS, max_size=4),
     known=st.booleans(),
 )
-def test_no_request_fails(
+def test_random_requests_never_fail(
     mirror: Mirror, path: str, more: str | None, query: dict[str, str], known: bool
 ) -> None:
     """Whatever the parameters and the end of the path: an answer in this API's form, and no 500."""

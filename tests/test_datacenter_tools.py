@@ -104,7 +104,7 @@ def test_stashy_reads_projects_repositories_and_refs(world: ServedMirror) -> Non
         session.close()
 
 
-def test_stashy_tells_refusals(world: ServedMirror) -> None:
+def test_stashy_raises_on_refusals(world: ServedMirror) -> None:
     """No pull requests are listed where there may be some; what is missing and who is wrong, is said."""
     stashy = pytest.importorskip("stashy", reason="stashy is not installed")
     stash = stashy.connect(world.address, "whoever", world.token)
@@ -158,7 +158,7 @@ def test_atlassian_reads_refs_and_users(bitbucket: Any) -> None:
     assert (right["user"]["slug"], right["permission"]) == ("mcatalbas", "PROJECT_ADMIN")
 
 
-def test_atlassian_tells_refusals(bitbucket: Any) -> None:
+def test_atlassian_raises_on_refusals(bitbucket: Any) -> None:
     """With the words of the mirror, which name the upstream's address."""
     with pytest.raises(
         Exception, match=r"holds no pull requests; ask https://api\.example\.com/2\.0/repositories/busy"
@@ -168,7 +168,7 @@ def test_atlassian_tells_refusals(bitbucket: Any) -> None:
         bitbucket.get_repo("busy", "none")
 
 
-def test_atlassian_tells_a_credential_that_is_not_accepted(world: ServedMirror) -> None:
+def test_atlassian_raises_on_a_wrong_credential(world: ServedMirror) -> None:
     """It reads the words of a 401 only if the content type is written as a real server does."""
     atlassian = pytest.importorskip("atlassian", reason="atlassian-python-api is not installed")
     with (

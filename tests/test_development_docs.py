@@ -24,7 +24,7 @@ def names_in(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(("file", "name"), NAMED)
-def test_what_is_named_exists(file: str, name: str) -> None:
+def test_every_named_file_and_function_exists(file: str, name: str) -> None:
     """As a file of the program or of the tests, with the function, class or table named behind it."""
     places = [folder / file for folder in (ROOT / "mirror", ROOT / "tests", ROOT)]
     path = next((place for place in places if place.exists()), None)

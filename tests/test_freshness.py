@@ -32,14 +32,14 @@ def waited(ages: list[float], since: float) -> float:
 
 
 @given(AGES, st.floats(0, 1e7))
-def test_it_is_what_it_is_said_to_be(ages: list[float], since: float) -> None:
+def test_the_formula_is_the_documented_one(ages: list[float], since: float) -> None:
     """The time times what is expected to be waiting, less its integral."""
     expected = since * waiting(ages, since) - waited(ages, since)
     assert pressure(ages, since) == pytest.approx(expected, rel=1e-6, abs=1e-3 * max(1.0, since))
 
 
 @given(AGES, st.lists(st.floats(0, 1e7), min_size=2, max_size=8))
-def test_it_grows_with_time_and_without_a_bound(ages: list[float], times: list[float]) -> None:
+def test_urgency_grows_with_time_without_bound(ages: list[float], times: list[float]) -> None:
     """So every workspace is listed in the end, however quiet."""
     found = [pressure(ages, since) for since in sorted(times)]
     assert all(a <= b + 1e-6 for a, b in pairwise(found))
@@ -47,7 +47,7 @@ def test_it_grows_with_time_and_without_a_bound(ages: list[float], times: list[f
 
 
 @given(st.floats(0, 1e7), st.lists(st.floats(0, 1e8), min_size=2, max_size=8))
-def test_the_later_the_last_change_the_more_it_presses(since: float, ages: list[float]) -> None:
+def test_a_recent_change_raises_the_urgency(since: float, ages: list[float]) -> None:
     """A repository that was left alone for a year hardly presses at all."""
     found = [pressure([age], since) for age in sorted(ages)]
     assert all(a >= b - 1e-6 for a, b in pairwise(found))
@@ -56,15 +56,13 @@ def test_the_later_the_last_change_the_more_it_presses(since: float, ages: list[
     assert pressure([], since) == 0
 
 
-def test_what_changes_at_a_steady_rate_is_listed_by_the_square_root_of_it() -> None:
+def test_the_listing_rate_is_the_square_root_of_the_change_rate() -> None:
     """Where ages are long beside the interval, four times the changes is half the interval."""
     assert pressure([100 * DAY] * 4, 600) == pytest.approx(pressure([100 * DAY], 1200), rel=1e-3)
 
 
 @given(st.lists(AGES, min_size=2, max_size=5), st.floats(1, 1e6), st.integers(0, 4), st.integers(0, 4))
-def test_no_exchange_of_looks_makes_it_fresher(
-    every: list[list[float]], price: float, one: int, other: int
-) -> None:
+def test_no_other_order_is_fresher(every: list[list[float]], price: float, one: int, other: int) -> None:
     """With intervals that make it alike for all, a look moved from any workspace to any other costs more."""
     seconds = [_interval(ages, price) for ages in every]
     i, j = one % len(every), other % len(every)
@@ -89,7 +87,7 @@ def _interval(ages: list[float], price: float) -> float:
     return high
 
 
-def test_the_most_pressing_come_first_and_only_as_many_as_there_is_room_for() -> None:
+def test_the_most_urgent_come_first_within_the_share() -> None:
     """Measured against what they cost, and not again at once."""
     ones = watched([DAY], [10.0], [100 * DAY])
     assert due(ones, 60, shortest=120, room=9) == []
@@ -101,7 +99,7 @@ def test_the_most_pressing_come_first_and_only_as_many_as_there_is_room_for() ->
     assert due([], 600, shortest=120, room=9) == []
 
 
-def test_nobody_is_forgotten() -> None:
+def test_every_workspace_is_listed_in_the_end() -> None:
     """A repository that was left alone for a year, beside three that change each minute, and room for one."""
     ages = [[0.0], [0.0], [0.0], [365 * DAY]]
     ones, seen, now = watched(*ages), set[str](), 0.0

@@ -44,7 +44,7 @@ def test_a_workspace_with_a_push_is_due_before_the_quiet_ones(mirrored: tuple[Sa
     assert first == ["ubernostrum"]
 
 
-def test_a_workspace_that_fails_takes_no_looks_from_the_others(mirrored: tuple[Sandbox, SyncHarness]) -> None:
+def test_a_failing_workspace_takes_no_listings_from_others(mirrored: tuple[Sandbox, SyncHarness]) -> None:
     """It presses more and more, and waits for its next try all the same."""
     sandbox, crawl = mirrored
     sandbox.add_fault(Fault("500", where="/2.0/repositories/jespern", nth=None))
@@ -56,7 +56,7 @@ def test_a_workspace_that_fails_takes_no_looks_from_the_others(mirrored: tuple[S
     assert any("jespern" in due(watch, crawl, 1000, later=60) for _ in range(10))
 
 
-def test_no_more_is_asked_than_the_share(mirrored: tuple[Sandbox, SyncHarness]) -> None:
+def test_a_watch_run_stays_within_its_share(mirrored: tuple[Sandbox, SyncHarness]) -> None:
     """A day of looking every minute, with listings that cost one request each."""
     _, crawl = mirrored
     watch = UpstreamWatch(msgspec.structs.replace(crawl.config, watch=0.5))
@@ -64,7 +64,7 @@ def test_no_more_is_asked_than_the_share(mirrored: tuple[Sandbox, SyncHarness]) 
     assert asked <= 0.5 * 100 * 5 + 1
 
 
-def test_without_a_share_nothing_is_watched(mirrored: tuple[Sandbox, SyncHarness]) -> None:
+def test_a_share_of_zero_watches_nothing(mirrored: tuple[Sandbox, SyncHarness]) -> None:
     """`watch = 0` leaves everything to the schedules."""
     _, crawl = mirrored
     watch = UpstreamWatch(msgspec.structs.replace(crawl.config, watch=0.0))
@@ -74,7 +74,7 @@ def test_without_a_share_nothing_is_watched(mirrored: tuple[Sandbox, SyncHarness
 @pytest.mark.parametrize(
     ("limit", "period", "watched"), [(10, 900, True), (10_000, 900, False), (10, 86_400, False)]
 )
-def test_whole_syncs_give_way_where_the_budget_cannot_bear_them(
+def test_syncs_are_postponed_when_the_budget_is_short(
     mirrored: tuple[Sandbox, SyncHarness], limit: int, period: float, watched: bool
 ) -> None:
     """Where it can, they go on; a day after the last one there is another in any case."""
@@ -87,7 +87,7 @@ def test_whole_syncs_give_way_where_the_budget_cannot_bear_them(
         assert not new.replaces(connection, now, now, period=900, limit=10)
 
 
-def test_a_look_lists_what_is_due_and_nothing_else(
+def test_a_watch_run_lists_due_workspaces_only(
     mirrored: tuple[Sandbox, SyncHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its news are news; looks without any share one row an hour, and their requests are all counted."""
@@ -113,7 +113,7 @@ def test_a_look_lists_what_is_due_and_nothing_else(
     assert_matches_sandbox(crawl, sandbox, sandbox.workspaces())
 
 
-def test_a_look_that_reads_everything_of_a_workspace_is_no_sync(
+def test_a_watch_run_is_never_counted_as_a_sync(
     mirrored: tuple[Sandbox, SyncHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a look becomes a full listing, the last whole sync is none the younger for it."""

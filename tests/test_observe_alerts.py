@@ -77,7 +77,7 @@ def with_alerts(folder: Folder, url: str, listener: Listener, more: str = "") ->
         file.write(f'[[alert]]\nping = "{listener.url}/ping?a=b"\n[[alert]]\nurl = "env:CHAT"\n{more}')
 
 
-def test_a_failure_is_told_when_it_begins_and_when_it_is_over(folder: Folder, listener: Listener) -> None:
+def test_an_alert_is_sent_when_a_failure_begins_and_ends(folder: Folder, listener: Listener) -> None:
     """Three failing runs are one alert; each run is a process of its own, as by cron."""
     chat = {"CHAT": f"{listener.url}/json", "TOKEN": "sandbox"}
     with small_sandbox(20) as box:
@@ -93,7 +93,7 @@ def test_a_failure_is_told_when_it_begins_and_when_it_is_over(folder: Folder, li
         assert sorted(listener.events()) == [("/json", "recovery"), ("/ping?a=b", "")]
 
 
-def test_the_brake_is_told_once(folder: Folder, listener: Listener) -> None:
+def test_the_brake_sends_one_alert(folder: Folder, listener: Listener) -> None:
     """With what waits for a word, and what to say."""
     chat = {"CHAT": f"{listener.url}/json", "TOKEN": "sandbox"}
     with small_sandbox(60) as box:
@@ -114,7 +114,7 @@ def test_the_brake_is_told_once(folder: Folder, listener: Listener) -> None:
         assert ("/json", "brake") not in listener.events()
 
 
-def test_a_command_is_given_the_alert(folder: Folder, listener: Listener) -> None:
+def test_an_alert_command_reads_the_alert(folder: Folder, listener: Listener) -> None:
     """As JSON on its standard input, and only of what it is for."""
     script = "import sys; open('heard', 'a').write(sys.stdin.read() + chr(10))"
     command = json.dumps([sys.executable, "-c", script])
@@ -127,7 +127,7 @@ def test_a_command_is_given_the_alert(folder: Folder, listener: Listener) -> Non
     assert "requests" in alert["text"]
 
 
-def test_the_service_tells_as_well(folder: Folder, listener: Listener) -> None:
+def test_the_service_sends_alerts(folder: Folder, listener: Listener) -> None:
     """Of the run that failed, before it is asked to end."""
     with small_sandbox(20) as box:
         box.sandbox.add_fault(parse_fault("401,nth=every"))
@@ -139,7 +139,7 @@ def test_the_service_tells_as_well(folder: Folder, listener: Listener) -> None:
     assert ("/json", "failure") in listener.events()
 
 
-def test_the_service_tells_what_health_would_say(folder: Folder, listener: Listener) -> None:
+def test_alerts_agree_with_the_health_route(folder: Folder, listener: Listener) -> None:
     """A sync that any age is too old for makes the mirror unwell, which belongs to no upstream."""
     with small_sandbox(20) as box:
         with_alerts(folder, box.url, listener)
@@ -163,7 +163,7 @@ class Breaks(Silent):
         raise ZeroDivisionError(what, total)
 
 
-def test_a_fault_of_the_program_is_told_and_logged(
+def test_an_internal_error_is_alerted_and_logged(
     tmp_path: Path, listener: Listener, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever raises it in scheduled work; the service goes on."""
@@ -183,7 +183,7 @@ def test_a_fault_of_the_program_is_told_and_logged(
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_what_cannot_be_delivered_changes_nothing(folder: Folder, listener: Listener) -> None:
+def test_a_failed_delivery_changes_nothing(folder: Folder, listener: Listener) -> None:
     """A refusal, nobody there, a command that is none: a line each, without the address."""
     listener.status = 500
     with small_sandbox(20) as box:
@@ -235,12 +235,12 @@ def waiting_for(failure: Failure) -> Summary:
         (waiting_for(Failure("refs", "{u}", "x")), False, ["success"]),
     ],
 )
-def test_what_a_run_is_worth_telling(run: Summary, failed_before: bool, events: list[str]) -> None:
+def test_each_outcome_of_a_run_has_its_alert(run: Summary, failed_before: bool, events: list[str]) -> None:
     """A run that asked nothing proves nothing, and one that waits for its budget is no failure."""
     assert events_of(run, failed_before=failed_before) == events
 
 
-def test_a_trouble_of_the_mirror_itself_is_told_once_and_over(tmp_path: Path, listener: Listener) -> None:
+def test_a_local_fault_sends_one_alert_and_one_recovery(tmp_path: Path, listener: Listener) -> None:
     """A disk that is full, a file that cannot be read."""
     config = from_toml(f'database = "{tmp_path}/m.db"\n[[alert]]\nurl = "{listener.url}/json"')
     with Alerts(config, clock=lambda: NOW) as alerts:
@@ -254,7 +254,9 @@ def test_a_trouble_of_the_mirror_itself_is_told_once_and_over(tmp_path: Path, li
 @pytest.mark.parametrize(
     "place", ["http://127.0.0.1:9", "http://256.0.0.1/", "https://127.0.0.1:9", "http://a.invalid/\u00e9 x"]
 )
-def test_no_address_stops_a_sync(tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_alert_address_can_stop_a_sync(
+    tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Whatever it is, the alert that cannot be delivered is a line of the log."""
     config = from_toml(f'[[alert]]\nurl = "{place}"')
     with caplog.at_level(logging.WARNING), Alerts(config, clock=lambda: NOW) as alerts:
@@ -291,7 +293,7 @@ def test_a_wrong_alert_is_refused(text: str, says: str) -> None:
         from_toml(text)
 
 
-def test_a_place_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+def test_an_unreadable_address_source_is_refused(tmp_path: Path) -> None:
     """Before anything is begun."""
     with pytest.raises(ConfigError, match="not set"):
         Alerts(from_toml('[[alert]]\nurl = "env:NOT_SET_ANYWHERE"'))
@@ -332,7 +334,7 @@ DRIPPING = [b"HTTP/1.1 200 OK\r\n", *(b"X-%d: y\r\n" % number for number in rang
 
 
 @pytest.mark.parametrize("pieces", [DRIPPING, [b"H"] * 60, [b""] * 60], ids=["headers", "status", "silence"])
-def test_a_receiver_that_drips_is_cut_off(pieces: list[bytes]) -> None:
+def test_a_slow_drip_response_is_cut_off(pieces: list[bytes]) -> None:
     """At one moment for the whole exchange, although something comes well within each time-out."""
     with answering(*pieces, pause=0.05) as url, pytest.raises(NotDelivered, match=r"within 0\.2 s") as caught:
         post(url, b"{}", seconds=0.2)
@@ -363,7 +365,7 @@ def test_a_slow_receiver_holds_up_neither_work_nor_other_alerts(
     assert "alert 1 could not be delivered in time" in caplog.text
 
 
-def test_more_alerts_than_can_wait_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_alerts_beyond_the_queue_are_dropped(caplog: pytest.LogCaptureFixture) -> None:
     """With a line of the log; nothing waits, and nothing grows."""
     sent, free = list[int](), threading.Event()
 

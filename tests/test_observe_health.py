@@ -52,7 +52,7 @@ def file(tmp_path: Path) -> File:
     return File(tmp_path / "mirror.db")
 
 
-def test_a_fresh_mirror_is_well(file: File) -> None:
+def test_a_current_mirror_is_healthy(file: File) -> None:
     """Before its first sync, and after it."""
     assert file.health().status == "ok"
     file.ran(HOUR)
@@ -60,7 +60,7 @@ def test_a_fresh_mirror_is_well(file: File) -> None:
 
 
 @pytest.mark.parametrize(("state", "well"), [("complete", False), ("incomplete", False), ("failed", False)])
-def test_a_last_complete_sync_that_is_too_old_is_a_reason(file: File, state: str, well: bool) -> None:
+def test_an_old_last_sync_is_unhealthy(file: File, state: str, well: bool) -> None:
     """Whatever else was tried since; a run with failures counts as done, and so does none that verified."""
     file.ran(60 * HOUR, "incomplete" if state == "incomplete" else "complete")
     file.ran(2 * HOUR, "failed" if state == "failed" else "complete", kind="verify")
@@ -70,7 +70,7 @@ def test_a_last_complete_sync_that_is_too_old_is_a_reason(file: File, state: str
     assert file.health(patience={"box": 70 * 3600.0}).status == "ok"
 
 
-def test_syncs_that_list_nothing_are_a_reason(file: File) -> None:
+def test_syncs_that_list_nothing_are_unhealthy(file: File) -> None:
     """Every workspace answers 500, so every run ends as incomplete, and the mirror grows old."""
     file.ran(HOUR, "incomplete")
     for hours, status in ((70, "unwell"), (3, "ok")):
@@ -80,14 +80,14 @@ def test_syncs_that_list_nothing_are_a_reason(file: File) -> None:
         assert file.health().status == status
 
 
-def test_a_first_load_that_makes_headway_is_well(file: File) -> None:
+def test_a_progressing_first_load_is_healthy(file: File) -> None:
     """It may take days of small budgets; one that asks nothing any more is not well."""
     for hours in (50, 40, 30, 10, 2):
         file.ran(hours * HOUR, "paused", kind="full")
     assert file.health().status == "ok"
 
 
-def test_a_first_load_that_stands_still_is_not(file: File) -> None:
+def test_a_stalled_first_load_is_unhealthy(file: File) -> None:
     """Two days without a complete sync and without a request."""
     file.ran(50 * HOUR, "paused", kind="full")
     for hours in (20, 10, 2):
@@ -95,7 +95,7 @@ def test_a_first_load_that_stands_still_is_not(file: File) -> None:
     assert "headway" in file.health().reasons[0]
 
 
-def test_a_budget_that_is_spent_for_hours_is_a_reason(file: File) -> None:
+def test_a_budget_spent_for_hours_is_unhealthy(file: File) -> None:
     """Once is nothing; again and again, after a time when it sufficed, is."""
     file.ran(8 * HOUR)
     file.ran(HOUR, "paused")
@@ -108,7 +108,7 @@ def test_a_budget_that_is_spent_for_hours_is_a_reason(file: File) -> None:
     assert file.health().status == "ok"
 
 
-def test_a_run_that_ends_by_its_own_number_has_not_spent_the_budget(tmp_path: Path) -> None:
+def test_a_run_that_ends_by_max_requests_has_not_spent_the_budget(tmp_path: Path) -> None:
     """`--max-requests` from cron, hour after hour, with something left to do each time."""
     with crawling(tmp_path, workspaces=("jespern", "erik"), refs_every=1.0) as (_, crawl):
         assert crawl.sync().state == "complete"
@@ -118,7 +118,7 @@ def test_a_run_that_ends_by_its_own_number_has_not_spent_the_budget(tmp_path: Pa
             assert read_health(connection, crawl.path, crawl.clock.now(), free=10**12).reasons == []
 
 
-def test_an_upstream_that_is_configured_no_longer_is_no_reason(file: File) -> None:
+def test_a_removed_upstream_is_ignored(file: File) -> None:
     """The sandbox of the first try stays in the file, and is never synced again."""
     file.ran(400 * HOUR)
     assert file.health(patience={"cloud": 3600.0}).status == "ok"
@@ -126,13 +126,13 @@ def test_an_upstream_that_is_configured_no_longer_is_no_reason(file: File) -> No
     assert file.health(patience={}).status == "unwell"
 
 
-def test_a_disk_that_is_nearly_full_is_a_reason(file: File) -> None:
+def test_a_nearly_full_disk_is_unhealthy(file: File) -> None:
     """Said with what is left."""
     assert file.health(free=LEAST_FREE).status == "ok"
     assert "50 MB" in file.health(free=50 * 1024**2).reasons[0]
 
 
-def test_what_the_last_look_over_the_file_found_is_a_reason(file: File) -> None:
+def test_findings_of_the_last_file_check_are_unhealthy(file: File) -> None:
     """Until the next look finds nothing."""
     for found, status in (("3 faults", "unwell"), ("", "ok")):
         with Store(file.path) as store, store.transaction() as connection:
@@ -163,7 +163,7 @@ def damaged(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_damaged_file_is_told_and_not_raised(damaged: Path) -> None:
+def test_a_damaged_file_is_reported_not_raised(damaged: Path) -> None:
     """With what SQLite says of it."""
     with closing(open_reader(damaged)) as connection:
         found = read_health(connection, damaged, NOW, free=10**12)

@@ -71,7 +71,7 @@ def test_a_run_is_one_line_for_people() -> None:
     assert "7 requests" in line
 
 
-def test_levels_are_obeyed() -> None:
+def test_the_log_level_is_obeyed() -> None:
     """Phases are for those who want to know everything; the libraries' chatter is for nobody."""
     for level, lines in (("debug", 3), ("info", 2), ("error", 0)):
         out = said(LogConfig(level=level))  # type: ignore[arg-type]
@@ -86,7 +86,7 @@ def test_levels_are_obeyed() -> None:
 
 
 @pytest.mark.parametrize("form", ["console", "json"])
-def test_no_spelling_of_a_secret_is_logged(form: str) -> None:
+def test_no_encoding_of_a_secret_is_logged(form: str) -> None:
     """In a message, in a field, in a traceback: plain, in JSON, in an address, in Base64."""
     encoded = base64.b64encode(SECRET.encode()).decode()
     out = said(LogConfig(format=form), SECRET)  # type: ignore[arg-type]
@@ -106,7 +106,7 @@ def test_no_spelling_of_a_secret_is_logged(form: str) -> None:
         assert spelling not in text
 
 
-def test_a_short_secret_takes_no_letters_out_of_words() -> None:
+def test_a_short_secret_does_not_redact_parts_of_words() -> None:
     """Redaction must leave the log readable."""
     assert redacting(["a", "the"])("a word of the day") == "a word of the day"
 

@@ -41,7 +41,7 @@ def scraped(hook: WebhookClient) -> Samples:
     return parsed(answer.text)
 
 
-def test_strangers_learn_nothing_of_a_file_that_holds_private_rows(hook: WebhookClient) -> None:
+def test_strangers_get_no_metrics_of_a_file_with_private_rows(hook: WebhookClient) -> None:
     """Totals count what they may not see; without private rows there is nothing to hide."""
     text = hook.client.get("/-/metrics").text
     assert text.startswith("# The mirror holds private repositories")
@@ -53,7 +53,7 @@ def test_strangers_learn_nothing_of_a_file_that_holds_private_rows(hook: Webhook
     assert parsed(hook.client.get("/-/metrics").text)["rows", "repositories"] > 0
 
 
-def test_the_file_tells_of_runs_in_other_processes(hook: WebhookClient) -> None:
+def test_metrics_include_runs_of_other_processes(hook: WebhookClient) -> None:
     """Requests, ends, rows, changes, age: as the tables have them."""
     hook.push(OLD, NEW)
     found, crawl = scraped(hook), hook.crawl
@@ -68,7 +68,7 @@ def test_the_file_tells_of_runs_in_other_processes(hook: WebhookClient) -> None:
     assert found["budget_used", "here"] >= 0
 
 
-def test_what_is_missing_is_counted_on_pages_and_in_metrics(hook: WebhookClient) -> None:
+def test_missing_parts_are_counted_on_pages_and_in_metrics(hook: WebhookClient) -> None:
     """By kind, and apart from what is accepted."""
     with Store(hook.crawl.path) as store, store.transaction() as connection:
         for number, kind in enumerate(("page", "row", "row", HIDDEN_MEMBERS)):
@@ -81,7 +81,7 @@ def test_what_is_missing_is_counted_on_pages_and_in_metrics(hook: WebhookClient)
     assert "3 missing: no sync is complete until they are found; 1 more are accepted as missing" in page
 
 
-def test_answers_are_timed_by_what_was_asked(hook: WebhookClient) -> None:
+def test_response_times_are_labelled_by_route(hook: WebhookClient) -> None:
     """By route and class of status, never by path."""
     hook.client.get("/1.0/repositories/ubernostrum/django-profiles")
     hook.client.get("/1.0/repositories/ubernostrum/nothing-here")
@@ -107,7 +107,7 @@ def test_no_metric_names_a_repository_an_owner_or_an_address(hook: WebhookClient
     assert "http://" not in text
 
 
-def test_answers_of_the_upstream_add_up(hook: WebhookClient) -> None:
+def test_upstream_responses_add_up(hook: WebhookClient) -> None:
     """Over runs, by status."""
     with closing(sqlite3.connect(hook.crawl.path)) as connection:
         for answers in ({200: 3, 429: 1}, {200: 2}):
@@ -118,7 +118,7 @@ def test_answers_of_the_upstream_add_up(hook: WebhookClient) -> None:
     assert found["upstream_answers_total", "here", "429"] == 1
 
 
-def test_freshness_is_told_in_quantiles(hook: WebhookClient) -> None:
+def test_freshness_has_quantiles(hook: WebhookClient) -> None:
     """Repositories count one by one: one workspace of many makes the median, another the worst."""
     crawl = hook.crawl
     with closing(sqlite3.connect(crawl.path)) as connection:
@@ -135,7 +135,7 @@ def test_freshness_is_told_in_quantiles(hook: WebhookClient) -> None:
     assert worst > timedelta(hours=12).total_seconds()
 
 
-def test_expensive_counts_are_kept_for_as_long_as_they_are_worth(hook: WebhookClient) -> None:
+def test_expensive_counts_are_cached(hook: WebhookClient) -> None:
     """Counting took two seconds: a scrape ten seconds later is told the same, one in two minutes is not."""
     moments = iter([0.0, 2.0, 2.0, 10.0, 120.0, 120.0, 120.0])
     metrics = FileMetrics(clock=hook.crawl.clock.now, stopwatch=lambda: next(moments))

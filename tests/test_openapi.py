@@ -161,7 +161,7 @@ def test_every_route_is_described(api: Api, described: Description) -> None:
 
 
 @pytest.mark.parametrize(("api", "described"), view.DOCUMENTED.values(), ids=NAMES)
-def test_what_is_not_mirrored_is_described(api: Api, described: Description) -> None:
+def test_unmirrored_resources_are_described(api: Api, described: Description) -> None:
     """Each address of the list is one that is refused, and none answers otherwise."""
     assert described.unmirrored
     for pattern in described.unmirrored:

@@ -44,7 +44,7 @@ def test_the_wheel_holds_the_package_and_the_scheduler_alone(wheel: Path) -> Non
 
 
 @pytest.mark.timeout(300)
-def test_it_works_installed_elsewhere(wheel: Path, tmp_path: Path) -> None:
+def test_the_wheel_works_in_a_new_environment(wheel: Path, tmp_path: Path) -> None:
     """Sync, search and the plugin, from a fresh environment in another folder."""
     python = tmp_path / "env" / "bin" / "python"
     run(sys.executable, "-m", "venv", tmp_path / "env", cwd=tmp_path)

@@ -40,7 +40,7 @@ def mixed(mixed_db: FixtureDb) -> tuple[AsgiClient, dict[str, str]]:
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_every_page_forbids_what_is_not_its_own(public: AsgiClient, path: str) -> None:
+def test_every_page_has_a_strict_content_policy(public: AsgiClient, path: str) -> None:
     """The policy is strict, and the page needs nothing that it forbids."""
     answer = public.get(path)
     assert answer.headers["content-security-policy"] == STRICT
@@ -51,7 +51,7 @@ def test_every_page_forbids_what_is_not_its_own(public: AsgiClient, path: str) -
     assert all(source.startswith("/") and not source.startswith("//") for source in sources)
 
 
-def test_datasettes_own_pages_load_from_here_alone(public: AsgiClient) -> None:
+def test_datasettes_own_pages_load_nothing_from_elsewhere(public: AsgiClient) -> None:
     """Their small scripts may run and no others, nothing comes from elsewhere; APIs keep their own policy."""
     for path in ("/mirror", "/mirror/repositories", "/-/index", "/-/metadata"):
         policy = public.get(path).headers["content-security-policy"]
@@ -64,7 +64,7 @@ def test_datasettes_own_pages_load_from_here_alone(public: AsgiClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/mirror", "/mirror/repositories", "/mirror?sql=select+1", "/-/index"])
-def test_the_scripts_inside_datasettes_pages_are_those_allowed(public: AsgiClient, path: str) -> None:
+def test_inline_scripts_of_datasettes_pages_are_allowed_by_hash(public: AsgiClient, path: str) -> None:
     """Each is met by the hash of what it says, and nothing has a handler inside it."""
     answer = public.get(path)
     policy = answer.headers["content-security-policy"]
@@ -75,7 +75,7 @@ def test_the_scripts_inside_datasettes_pages_are_those_allowed(public: AsgiClien
     assert not re.search(r"<[^>]*\son\w+=", re.sub("<script>.*?</script>", "", answer.text, flags=re.DOTALL))
 
 
-def test_assets_are_kept_for_ever_under_their_content(public: AsgiClient) -> None:
+def test_assets_are_cached_under_their_hash(public: AsgiClient) -> None:
     """Also for whoever is logged in; a name of other content is not found."""
     (address,) = re.findall(r'href="(/-/mirror-assets/[^"]*css)"', public.get("/").text)
     for cookies in ({}, {"ds_actor": "anything"}):
@@ -86,7 +86,7 @@ def test_assets_are_kept_for_ever_under_their_content(public: AsgiClient) -> Non
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_pages_only_read(public: AsgiClient, path: str) -> None:
+def test_pages_write_nothing(public: AsgiClient, path: str) -> None:
     """HEAD is GET without a body, and nothing else is allowed."""
     head = public("HEAD", path)
     assert head.status_code == public.get(path).status_code
@@ -95,7 +95,7 @@ def test_pages_only_read(public: AsgiClient, path: str) -> None:
         assert public("DELETE", path).status_code == 405
 
 
-def test_home_says_how_current_the_mirror_is(public: AsgiClient) -> None:
+def test_home_shows_the_age_of_the_mirror(public: AsgiClient) -> None:
     """Counts, the last complete sync, and what changed."""
     page = public.get("/").text
     assert "5 repositories of 5 owners" in page
@@ -104,7 +104,7 @@ def test_home_says_how_current_the_mirror_is(public: AsgiClient) -> None:
     assert 'action="/-/search"' in page
 
 
-def test_datasettes_index_stays_and_is_home_without_a_mirror(public: AsgiClient, tmp_path: Path) -> None:
+def test_datasettes_index_is_home_without_a_mirror(public: AsgiClient, tmp_path: Path) -> None:
     """Under another address beside a mirror, at its own without one."""
     assert "tables" in public.get("/-/index").text
     assert public.json("/.json")["mirror"]["tables_count"] > 5
@@ -126,7 +126,7 @@ def test_base_url_goes_before_every_address(public_path: Path) -> None:
         assert all(address.startswith("/below/") for address in addresses), addresses
 
 
-def test_a_repositorys_page_tells_everything(public: AsgiClient) -> None:
+def test_a_repositorys_page_shows_every_column(public: AsgiClient) -> None:
     """Description, website, newest tag, refs, forks, and where it is as data."""
     page = public.get("/-/r/JESPERN/Django-Piston").text
     for told in (
@@ -168,7 +168,7 @@ def test_refs_are_searched_sorted_and_paged(tmp_path: Path) -> None:
     assert "tags_by=name" in served.get("/-/r/big/one?tags_by=name&tags=0").text
 
 
-def test_a_gone_repository_says_so_and_keeps_its_refs(public: AsgiClient, tmp_path: Path) -> None:
+def test_a_gone_repository_keeps_its_refs_on_its_page(public: AsgiClient, tmp_path: Path) -> None:
     """A notice with the reason; the last known refs."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.gone(PISTON.full_name)
@@ -201,7 +201,7 @@ def test_forks_of_forks_are_a_tree_even_in_a_circle(tmp_path: Path) -> None:
     filled.store.close()
 
 
-def test_an_owners_page_lists_what_is_owned_in_the_order_asked(public: AsgiClient) -> None:
+def test_an_owners_page_sorts_its_repositories(public: AsgiClient) -> None:
     """By the last update unless told otherwise."""
     page = public.get("/-/u/JESPERN").text
     assert "Jesper Noehr" in page
@@ -222,7 +222,7 @@ def test_members_are_shown_to_members(mixed: tuple[AsgiClient, dict[str, str]]) 
     assert "mcatalbas" not in served.get("/-/u/brodie", headers=basic("jespern", "any")).text
 
 
-def test_private_pages_do_not_exist_for_strangers(mixed: tuple[AsgiClient, dict[str, str]]) -> None:
+def test_private_pages_are_404_for_strangers(mixed: tuple[AsgiClient, dict[str, str]]) -> None:
     """The answer is that of a repository that is not there, byte for byte but for its name."""
     served, tokens = mixed
     hidden = served.get("/-/r/jespern/arriving")
@@ -234,7 +234,7 @@ def test_private_pages_do_not_exist_for_strangers(mixed: tuple[AsgiClient, dict[
     assert served.get("/-/r/brodie/hg-project", headers=basic("jespern", "any")).status_code == 404
 
 
-def test_counts_and_charts_are_of_what_may_be_seen(mixed: tuple[AsgiClient, dict[str, str]]) -> None:
+def test_counts_and_charts_include_visible_rows_only(mixed: tuple[AsgiClient, dict[str, str]]) -> None:
     """Strangers are told public numbers, and nothing of how much was asked."""
     served, tokens = mixed
     home, status = served.get("/").text, served.get("/-/mirror-status").text
@@ -247,7 +247,7 @@ def test_counts_and_charts_are_of_what_may_be_seen(mixed: tuple[AsgiClient, dict
     assert "3 private" in everything
 
 
-def test_a_parent_that_may_not_be_seen_is_not_named_in_an_edit(mixed_db: FixtureDb) -> None:
+def test_an_edit_does_not_name_a_hidden_parent(mixed_db: FixtureDb) -> None:
     """An edit that tells of a new parent tells strangers the rest of it."""
     token = make_tokens(mixed_db.store)["read"]
     moved = repository(
@@ -295,7 +295,7 @@ def test_changes_are_filtered_and_paged(public_db: FixtureDb) -> None:
     assert "The latest" in page
 
 
-def test_tables_lead_to_pages_and_tell_their_age(public: AsgiClient) -> None:
+def test_tables_link_to_pages_and_show_their_age(public: AsgiClient) -> None:
     """Names in Datasette's tables and queries are links, column notes fold, the foot tells the age."""
     page = public.get("/mirror/repositories").text
     assert 'href="/-/r/jespern/django-piston"' in page
@@ -305,7 +305,7 @@ def test_tables_lead_to_pages_and_tell_their_age(public: AsgiClient) -> None:
     assert "mirror_foot" not in page
 
 
-def test_datasettes_pages_wear_the_mirrors_bar(public: AsgiClient) -> None:
+def test_datasettes_pages_have_the_mirrors_navigation(public: AsgiClient) -> None:
     """A language, landmarks, named fields, a way back; the answer to a question is called so."""
     for path in ("/mirror", "/mirror/repositories", "/mirror/repositories/1", "/mirror/nothing", "/-/index"):
         page = public.get(path).text

@@ -92,7 +92,7 @@ def test_typing_finds_and_enter_opens(seen: Seen) -> None:
     assert "0.3.0" in page.locator(".lead").inner_text()
 
 
-def test_a_slash_brings_the_search_box(seen: Seen) -> None:
+def test_the_slash_key_focuses_the_search_box(seen: Seen) -> None:
     """From any page; the number found is said to those who listen."""
     page = seen.open("/-/changes")
     page.keyboard.press("/")
@@ -126,7 +126,7 @@ def test_old_answers_never_overtake_new_ones(seen: Seen) -> None:
     assert page.locator("[role=listbox]").inner_text() == shown
 
 
-def test_quick_typing_asks_once(seen: Seen) -> None:
+def test_quick_typing_sends_one_request(seen: Seen) -> None:
     """Letters in one breath are one question."""
     page = seen.open("/")
     page.keyboard.type("piston")
@@ -134,7 +134,7 @@ def test_quick_typing_asks_once(seen: Seen) -> None:
     assert len([one for one in seen.asked if "/options?" in one]) <= 2
 
 
-def test_a_mirror_that_does_not_answer_is_told(seen: Seen) -> None:
+def test_an_unreachable_mirror_is_reported(seen: Seen) -> None:
     """Under the box and beside the results; the next answer takes the note away."""
     page = seen.open("/")
     page.route("**/-/search/options?*", lambda route: route.abort("internetdisconnected"))
@@ -185,7 +185,7 @@ def test_results_and_address_follow_the_form(seen: Seen) -> None:
     assert page.input_value("#q") == "piston"
 
 
-def test_refs_are_filtered_while_one_types(seen: Seen) -> None:
+def test_refs_are_filtered_while_typing(seen: Seen) -> None:
     """Branches narrow down without leaving the page."""
     page = seen.open("/-/r/jespern/django-piston")
     page.fill("#find-branches", "oauth")
@@ -224,7 +224,7 @@ def test_a_token_logs_in_and_shows_what_is_private(lived_in: tuple[Any, str, str
     page.wait_for_url("**/-/r/jespern/django-piston")
 
 
-def test_without_a_script_everything_is_there(lived_in: tuple[Any, str, str]) -> None:
+def test_everything_works_without_javascript(lived_in: tuple[Any, str, str]) -> None:
     """The form is sent, filters are sent, pages are links."""
     running, address, _ = lived_in
     context = running.new_context(java_script_enabled=False)
@@ -241,7 +241,7 @@ def test_without_a_script_everything_is_there(lived_in: tuple[Any, str, str]) ->
 
 
 @pytest.mark.parametrize("path", ["/-/r/jespern/django-piston", "/-/search?q=django", "/-/changes"])
-def test_keys_reach_everything_and_show_where_they_are(seen: Seen, path: str) -> None:
+def test_every_control_is_reached_by_keyboard_with_visible_focus(seen: Seen, path: str) -> None:
     """The first Tab skips to the content; whatever has the focus is seen and outlined."""
     page = seen.open(path)
     reached = 0
@@ -264,7 +264,7 @@ def test_keys_reach_everything_and_show_where_they_are(seen: Seen, path: str) ->
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_nothing_is_cut_off_and_nothing_complains(
+def test_nothing_overflows_and_the_console_is_clean(
     lived_in: tuple[Any, str, str], width: int, scheme: Any
 ) -> None:
     """No page is wider than the screen, for strangers and for holders of a token."""

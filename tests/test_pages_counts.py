@@ -19,7 +19,7 @@ def _counting(seconds: float, counted: list[int]) -> Callable[[], Awaitable[int]
     return count
 
 
-def test_what_is_cheap_is_counted_each_time() -> None:
+def test_cheap_counts_are_made_each_time() -> None:
     """On a small file a page never shows an old number."""
 
     async def ask() -> list[int]:
@@ -29,7 +29,7 @@ def test_what_is_cheap_is_counted_each_time() -> None:
     assert asyncio.run(ask()) == [1, 2, 3]
 
 
-def test_what_is_dear_is_remembered() -> None:
+def test_expensive_counts_are_remembered() -> None:
     """A number is good for many times what it cost."""
 
     async def ask() -> list[int]:
@@ -39,7 +39,7 @@ def test_what_is_dear_is_remembered() -> None:
     assert asyncio.run(ask()) == [1, 1, 1]
 
 
-def test_no_page_waits_long_and_the_number_comes_later() -> None:
+def test_a_slow_count_is_shown_later() -> None:
     """It is None while it is counted for the first time; two pages that ask are one count."""
 
     async def ask() -> tuple[list[int | None], float, int | None, int]:
@@ -57,7 +57,7 @@ def test_no_page_waits_long_and_the_number_comes_later() -> None:
     assert (later, counted) == (1, 1)
 
 
-def test_what_cannot_be_counted_is_not_tried_at_once() -> None:
+def test_a_failed_count_is_not_repeated_at_once() -> None:
     """A scan that was cut off is no error of the page, and costs the file nothing for a while."""
     tried = list[int]()
 

@@ -47,7 +47,7 @@ def _valid(text: str) -> ET.Element:
     return feed
 
 
-def test_the_feed_is_valid_with_odd_names_and_without_any(served: AsgiClient) -> None:
+def test_the_feed_is_valid_with_odd_names_and_when_empty(served: AsgiClient) -> None:
     """Every filter gives a valid feed, an empty one too."""
     answer = served.get("/-/changes.atom")
     assert answer.headers["content-type"] == "application/atom+xml; charset=utf-8"
@@ -76,7 +76,7 @@ def test_a_feed_reader_understands_it(served: AsgiClient) -> None:
     assert all("<script" not in entry.summary for entry in parsed.entries)
 
 
-def test_filters_hold_and_identities_stay(served: AsgiClient, tmp_path: Path) -> None:
+def test_filters_apply_and_entry_ids_are_stable(served: AsgiClient, tmp_path: Path) -> None:
     """One entry is the same thing whatever feed it stands in, also after later changes."""
     everything = _valid(served.get("/-/changes.atom").text)
     tags = _valid(served.get("/-/changes.atom?kind=tags").text)
@@ -91,7 +91,7 @@ def test_filters_hold_and_identities_stay(served: AsgiClient, tmp_path: Path) ->
     assert ids < {entry.findtext(f"{ATOM}id") for entry in later.findall(f"{ATOM}entry")}
 
 
-def test_a_host_that_is_no_name_is_not_repeated(public_path: Path) -> None:
+def test_an_invalid_host_header_is_not_repeated(public_path: Path) -> None:
     """Without a configured address the one that was asked is used, unless it is odd."""
     served = client_of(public_path)
     assert (

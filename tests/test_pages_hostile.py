@@ -82,7 +82,7 @@ def _harmless(html: str, *, ours: bool, fragment: bool = False) -> None:
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: ascii(text)[:20])
-def test_whatever_is_called_so_is_shown_harmlessly(tmp_path: Path, text: str) -> None:
+def test_hostile_names_are_shown_escaped(tmp_path: Path, text: str) -> None:
     """Every page, every place; the HTML is valid, and its own links lead to it."""
     served = _fill(tmp_path / "mirror.db", text)
     for path in PAGES:
@@ -93,7 +93,7 @@ def test_whatever_is_called_so_is_shown_harmlessly(tmp_path: Path, text: str) ->
             assert served.get(link.replace("&amp;", "&")).status_code == 200, (path, link)
 
 
-def test_names_that_fit_into_no_address_are_linked_by_the_row_alone(tmp_path: Path) -> None:
+def test_names_unfit_for_addresses_link_to_the_row(tmp_path: Path) -> None:
     """Never by the number of another thing, and not at all where no number is said."""
     served = _fill(tmp_path / "mirror.db", "..")
     assert 'href="/-/r?id=1"' in served.get("/mirror/repositories").text
@@ -130,9 +130,7 @@ markup = st.lists(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(anything, markup.filter(bool)))
-def test_texts_of_any_kind_leave_pages_whole(
-    fuzzed: tuple[AsgiClient, sqlite3.Connection], text: str
-) -> None:
+def test_random_texts_leave_pages_valid(fuzzed: tuple[AsgiClient, sqlite3.Connection], text: str) -> None:
     """Whatever stands in the file, also without passing through the crawler, the page stays valid."""
     served, connection = fuzzed
     with connection:
@@ -154,7 +152,7 @@ def test_texts_of_any_kind_leave_pages_whole(
 
 @given(st.text(max_size=700), st.text(max_size=50))
 @settings(max_examples=200, deadline=None)
-def test_links_are_plain_whatever_the_name(owner_name: str, slug: str) -> None:
+def test_links_are_safe_for_any_name(owner_name: str, slug: str) -> None:
     """An address of ours is ASCII, begins with ours, and cannot be walked out of."""
     links = SiteLinks(lambda path: path, "mirror")
     for link in (
@@ -175,7 +173,7 @@ def test_links_are_plain_whatever_the_name(owner_name: str, slug: str) -> None:
         ("", False), (None, False), ("ftp://example.com", False),
     ],
 )  # fmt: skip
-def test_only_addresses_of_the_web_are_linked(address: str | None, safe: bool) -> None:
+def test_only_http_addresses_are_linked(address: str | None, safe: bool) -> None:
     """Everything else that somebody calls a website is shown as text."""
     assert (safe_external(address) is not None) is safe
 
@@ -194,7 +192,7 @@ def test_broken_addresses_are_answered(tmp_path: Path) -> None:
     assert asyncio.run(served.datasette.client.get("/-/search?" + "a=1&" * 200)).status_code == 200
 
 
-def test_names_of_bytes_that_are_no_utf_8_are_told_apart_everywhere(tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8_stay_distinct_everywhere(tmp_path: Path) -> None:
     r"""Both APIs, by list and by name, the page and the tables carry them as they are kept, with ``\xNN``."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories([repository("some/one")], first=True)

@@ -63,12 +63,12 @@ def test_merged_branches_as_far_as_heads_tell(ask: Ask) -> None:
     assert len(ask("merged_branches", owner="OLD")) == 3
 
 
-def test_empty_repositories_are_those_that_were_read_and_hold_nothing(ask: Ask) -> None:
+def test_empty_repositories_have_read_refs_and_none(ask: Ask) -> None:
     """What was never read is not called empty."""
     assert [row["full_name"] for row in ask("empty_repositories")] == ["old/bare"]
 
 
-def test_gone_ones_come_with_the_reason(ask: Ask) -> None:
+def test_gone_repositories_have_a_reason(ask: Ask) -> None:
     """A tombstone tells when and why."""
     (row,) = ask("gone")
     assert (row["full_name"], row["gone_reason"]) == ("old/lost", "absent")
@@ -82,7 +82,7 @@ def test_a_former_name_leads_to_the_present_one(ask: Ask) -> None:
     assert ask("former_names", name="kept") == []
 
 
-def test_the_history_of_a_name_reaches_before_it_was_called_so(ask: Ask) -> None:
+def test_the_history_of_a_name_includes_former_names(ask: Ask) -> None:
     """Edits of the description are there, and the renaming."""
     kinds = {row["kind"]: row for row in ask("history_of_a_name", name="Old/Kept")}
     assert {"renamed", "updated"} <= set(kinds)
@@ -96,7 +96,7 @@ def test_requests_are_counted_by_day(ask: Ask) -> None:
     assert ask("requests_by_day", days="-1") == []
 
 
-def test_what_was_never_read_is_least_fresh(ask: Ask) -> None:
+def test_unread_repositories_are_least_fresh(ask: Ask) -> None:
     """It comes before what was read, and gone ones are left out."""
     names = [row["full_name"] for row in ask("least_fresh")]
     assert names[0] == "new/one"
@@ -142,7 +142,7 @@ def test_find_ranks_as_the_search_does(ask: Ask) -> None:
     assert ask("find", part="nowhere") == []
 
 
-def test_edits_and_visibility_are_told(tmp_path: Path) -> None:
+def test_edits_and_visibility_changes_are_listed(tmp_path: Path) -> None:
     """What a description said before; when something was made private or public."""
     filled = FixtureDb(tmp_path / "mirror.db")
     now = to_text(utc_now())

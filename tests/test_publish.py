@@ -42,7 +42,7 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_is_public_is_in_it(mixed_path: Path, tmp_path: Path) -> None:
+def test_a_published_file_holds_every_public_row(mixed_path: Path, tmp_path: Path) -> None:
     """Rows are numbered anew, private parents and histories are not told, forks are those that are in it."""
     target = tmp_path / "public.db"
     done = publish(mixed_path, target, PublishOptions())
@@ -68,7 +68,7 @@ def test_what_is_public_is_in_it(mixed_path: Path, tmp_path: Path) -> None:
     assert rows(target, "SELECT count(*) FROM followers") == [(2,)]
 
 
-def test_it_is_searched_as_the_mirror_is_by_strangers(mixed_path: Path, tmp_path: Path) -> None:
+def test_a_published_file_is_searched_like_the_mirror_by_strangers(mixed_path: Path, tmp_path: Path) -> None:
     """The name index is built for the rows that are in it."""
     target = tmp_path / "public.db"
     publish(mixed_path, target, PublishOptions())
@@ -78,13 +78,13 @@ def test_it_is_searched_as_the_mirror_is_by_strangers(mixed_path: Path, tmp_path
         assert search(connection, "arriving", fuzzy=False).count == 0
 
 
-def test_a_published_file_is_published_as_itself(mixed_path: Path, tmp_path: Path) -> None:
+def test_publishing_a_published_file_changes_nothing(mixed_path: Path, tmp_path: Path) -> None:
     """The same public rows give the same bytes, from whatever file they are."""
     first = publish(mixed_path, tmp_path / "first.db", PublishOptions())
     assert publish(tmp_path / "first.db", tmp_path / "second.db", PublishOptions()).sha256 == first.sha256
 
 
-def test_it_is_of_one_moment_while_a_sync_writes(mixed_db: FixtureDb, tmp_path: Path) -> None:
+def test_a_publish_during_a_sync_is_one_snapshot(mixed_db: FixtureDb, tmp_path: Path) -> None:
     """Two rows that are always written together are the same in it."""
     pair = [repository(f"pair/{side}", description="0") for side in ("left", "right")]
     mixed_db.repositories(pair)
@@ -179,7 +179,7 @@ def test_a_restored_copy_is_not_published(mixed_db: FixtureDb, tmp_path: Path) -
     assert not list(tmp_path.glob("public.db*"))
 
 
-def test_where_nothing_is_published(public_db: FixtureDb, tmp_path: Path) -> None:
+def test_an_unusable_target_is_refused(public_db: FixtureDb, tmp_path: Path) -> None:
     """A file that is there, the mirror, a folder, another file; a mirror without public rows."""
     (tmp_path / "notes.txt").write_text("mine")
     publish(public_db.path, tmp_path / "public.db", PublishOptions())
@@ -198,7 +198,7 @@ def test_where_nothing_is_published(public_db: FixtureDb, tmp_path: Path) -> Non
     assert not (tmp_path / "other.db").exists()
 
 
-def test_the_command(
+def test_the_command_publishes_and_reports(
     folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its file, what goes with it, its JSON; the moment of reproducible builds; wrong words in one line."""
@@ -263,7 +263,7 @@ def test_nothing_writes_to_a_published_file(
     assert all_rows(target)["api_tokens"] == []
 
 
-def test_it_is_served_and_says_of_which_moment_it_is(mixed_path: Path) -> None:
+def test_a_published_file_is_served_with_its_date(mixed_path: Path) -> None:
     """Pages, tables and APIs, to strangers, with SQL open; a mirror says nothing of the kind."""
     target = mixed_path.with_name("public.db")
     done = publish(mixed_path, target, PublishOptions())
@@ -283,7 +283,7 @@ def test_it_is_served_and_says_of_which_moment_it_is(mixed_path: Path) -> None:
     assert sha256_of(target) == done.sha256
 
 
-def test_it_is_served_by_the_command_without_a_word_about_its_mode(folder: Folder) -> None:
+def test_serving_a_published_file_warns_of_no_mode(folder: Folder) -> None:
     """It is for everybody; a private file of that mode is named."""
     fill_mixed(folder.path / "mirror.db").store.close()
     publish(folder.path / "mirror.db", folder.path / "public.db", PublishOptions())

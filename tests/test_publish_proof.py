@@ -29,7 +29,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     private=st.lists(st.integers(0, 10**9), min_size=2, max_size=2),
     whole=st.booleans(),
 )
-def test_twins_are_published_as_the_same_bytes(
+def test_files_that_differ_in_private_rows_publish_the_same_bytes(
     empty: Path, public: int, private: list[int], whole: bool
 ) -> None:
     """Whatever is private there, was, or is not there at all: one SHA-256."""
@@ -43,7 +43,7 @@ def test_twins_are_published_as_the_same_bytes(
         assert len(hashes) == 1
 
 
-def test_other_public_rows_give_other_bytes(empty: Path, tmp_path: Path) -> None:
+def test_files_that_differ_in_public_rows_publish_other_bytes(empty: Path, tmp_path: Path) -> None:
     """The test above can fail."""
     hashes = set()
     for seed in range(3):
@@ -110,7 +110,7 @@ def plant(path: Path) -> int:
     return planted
 
 
-def test_canaries_in_every_column_of_every_table_stay_behind(mixed_db: FixtureDb, tmp_path: Path) -> None:
+def test_planted_private_texts_are_not_published(mixed_db: FixtureDb, tmp_path: Path) -> None:
     """Private rows, dangling ones, gone ones, and what is refused of public ones."""
     mixed_db.store.save_upstream("inside", "datacenter", "https://inside.example")
     mixed_db.store.close()
@@ -127,7 +127,7 @@ def test_canaries_in_every_column_of_every_table_stay_behind(mixed_db: FixtureDb
     assert b"django-piston" in found
 
 
-def test_no_authors_leaves_nobody_in_refs(public_path: Path, tmp_path: Path) -> None:
+def test_no_authors_removes_every_author(public_path: Path, tmp_path: Path) -> None:
     """Neither in author lines nor in messages, which may be signed off."""
     with closing(sqlite3.connect(public_path, isolation_level=None)) as connection:
         for table in ("branches", "tags"):

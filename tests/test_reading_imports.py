@@ -33,7 +33,7 @@ def loaded(work: str, folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("package", ["queries", "search"])
-def test_a_module_that_reads_loads_no_server(package: str, tmp_path: Path) -> None:
+def test_reading_modules_import_no_server(package: str, tmp_path: Path) -> None:
     """Each module of the package, and whatever it imports."""
     modules = [f"mirror.{package}.{path.stem}" for path in sorted((ROOT / "mirror" / package).glob("*.py"))]
     found = loaded("\n".join(f"import {name.removesuffix('.__init__')}" for name in modules), tmp_path)
@@ -42,7 +42,7 @@ def test_a_module_that_reads_loads_no_server(package: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
-def test_a_reading_command_loads_no_server(command: list[str], tmp_path: Path) -> None:
+def test_reading_commands_import_no_server(command: list[str], tmp_path: Path) -> None:
     """It answers at once, so it must not load what it does not need."""
     fill_public(tmp_path / "mirror.db").store.close()
     (tmp_path / "mirror.toml").write_text('database = "mirror.db"')

@@ -94,7 +94,7 @@ def test_refs_that_were_never_read_are_503(served: AsgiClient, path: str) -> Non
 
 
 @pytest.mark.parametrize("path", OF_REFS)
-def test_what_was_read_is_answered(served: AsgiClient, path: str) -> None:
+def test_refs_that_were_read_are_served(served: AsgiClient, path: str) -> None:
     """There and for a repository that is known to have none, where nothing is an answer."""
     assert served.get("/" + path.format("jespern/read")).status_code == 200
     status = served.get("/" + path.format("jespern/empty")).status_code
@@ -103,7 +103,7 @@ def test_what_was_read_is_answered(served: AsgiClient, path: str) -> None:
 
 @pytest.mark.parametrize("refs", ["api", "none"])
 @pytest.mark.parametrize("path", OF_REFS)
-def test_whether_it_may_be_known_is_checked_first(tmp_path: Path, path: str, refs: str) -> None:
+def test_visibility_is_checked_before_unread_refs(tmp_path: Path, path: str, refs: str) -> None:
     """A hidden repository answers as a missing one does, whatever was read of it; a token sees the truth."""
     filled = fill(tmp_path / "mirror.db", refs)
     token, served = make_tokens(filled.store)["read"], client_of(filled.store.path)
@@ -141,7 +141,7 @@ def test_the_main_branch_is_named_before_refs_are_read(filled: FixtureDb, served
     assert served.get("/1.0/repositories/jespern/untold/main-branch").status_code == 503
 
 
-def test_pages_of_a_listing_that_has_not_ended_are_not_served(filled: FixtureDb, served: AsgiClient) -> None:
+def test_an_unfinished_listing_of_refs_is_not_served(filled: FixtureDb, served: AsgiClient) -> None:
     """The first page of refs is in the file, but nobody knows what the second one holds."""
     filled.store.connection.execute(
         "INSERT INTO branches (repository_id, name, target_hash) VALUES (?, 'master', ?)",
@@ -233,7 +233,7 @@ def test_pages_say_that_refs_were_not_read(filled: FixtureDb, served: AsgiClient
     assert "branches and tags: not read yet" in served.get("/-/changes.atom").text
 
 
-def test_pages_of_what_was_never_read(tmp_path: Path) -> None:
+def test_pages_of_unread_repositories(tmp_path: Path) -> None:
     """A tombstone says that its refs were never read; a mirror without refs, that it holds none."""
     filled = fill(tmp_path / "mirror.db")
     filled.gone("jespern/unread")
@@ -271,7 +271,7 @@ def test_show_says_whether_refs_were_read(filled: FixtureDb, tmp_path: Path) -> 
     assert "branches: not read yet\ntags: not read yet\n" in shown
 
 
-def test_stored_queries_leave_out_what_was_not_read(filled: FixtureDb, served: AsgiClient) -> None:
+def test_stored_queries_leave_unread_repositories_out(filled: FixtureDb, served: AsgiClient) -> None:
     """Or say so: none of them calls such a repository empty, or without tags."""
     filled.gone("jespern/hidden")
     filled.store.connection.execute("UPDATE repositories SET is_private = 0, name = slug")
@@ -291,7 +291,7 @@ def test_stored_queries_leave_out_what_was_not_read(filled: FixtureDb, served: A
     }
 
 
-def test_the_status_counts_what_was_not_read(filled: FixtureDb) -> None:
+def test_status_counts_unread_repositories(filled: FixtureDb) -> None:
     """Beside the numbers of branches and tags, which are no totals until then."""
     (status,) = read_status(filled.store.connection, utc_now())
     assert (status.refs, status.refs_unread, status.branches) == ("api", 2, 1)

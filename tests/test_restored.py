@@ -61,7 +61,7 @@ def statuses(served: AsgiClient, addresses: tuple[str, ...], **options: Any) -> 
     return {served.get(address, **options).status_code for address in addresses}
 
 
-def test_strangers_are_told_nothing(mirrored: tuple[Sandbox, SyncHarness]) -> None:
+def test_a_restored_copy_shows_strangers_nothing(mirrored: tuple[Sandbox, SyncHarness]) -> None:
     """APIs and pages answer 503 with when to ask again, tables and SQL are closed, for users' tokens too."""
     _, crawl = mirrored
     served = put_back(crawl)
@@ -83,7 +83,7 @@ def test_strangers_are_told_nothing(mirrored: tuple[Sandbox, SyncHarness]) -> No
     assert "a copy was restored" in health.warnings[0]
 
 
-def test_a_full_listing_ends_the_wait(mirrored: tuple[Sandbox, SyncHarness]) -> None:
+def test_a_full_listing_opens_a_restored_copy(mirrored: tuple[Sandbox, SyncHarness]) -> None:
     """The next sync lists everything, also if it is interrupted; what was made private stays hidden."""
     sandbox, crawl = mirrored
     sandbox.do("make_private", HIDDEN)
@@ -99,7 +99,7 @@ def test_a_full_listing_ends_the_wait(mirrored: tuple[Sandbox, SyncHarness]) -> 
     assert crawl.gone() == {HIDDEN: "no longer visible"}
 
 
-def test_hints_and_second_tries_are_no_full_listing(mirrored: tuple[Sandbox, SyncHarness]) -> None:
+def test_hints_and_retries_do_not_open_it(mirrored: tuple[Sandbox, SyncHarness]) -> None:
     """Nor is a listing of one of two workspaces."""
     _, crawl = mirrored
     served = put_back(crawl)
@@ -112,7 +112,7 @@ def as_settings(crawl: SyncHarness) -> dict[str, Any]:
     return {name: getattr(crawl.config, name) for name in crawl.config.__struct_fields__}
 
 
-def test_what_cannot_be_confirmed_counts_as_private(tmp_path: Path) -> None:
+def test_unconfirmed_repositories_count_as_private(tmp_path: Path) -> None:
     """Where the brake holds, what is not listed may be gone or hidden: one by one, until it is seen."""
     gone = ("jespern/django-piston", "jespern/jespern", "jespern/jespern-jekyll")
     with crawling(tmp_path, **FIVE) as (sandbox, crawl):
@@ -134,7 +134,7 @@ def test_what_cannot_be_confirmed_counts_as_private(tmp_path: Path) -> None:
         assert {*gone} & {*shown}
 
 
-def test_whoever_trusts_the_copy_waits_for_nothing(mirrored: tuple[Sandbox, SyncHarness]) -> None:
+def test_a_trusted_copy_is_open_at_once(mirrored: tuple[Sandbox, SyncHarness]) -> None:
     """For an upstream that is not there any more, and whose mirror is the only copy."""
     _, crawl = mirrored
     assert statuses(put_back(crawl, public=True), (*UNAVAILABLE, *CLOSED)) == {200}

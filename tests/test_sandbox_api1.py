@@ -71,7 +71,9 @@ def test_all_prefixes_work_with_and_without_a_slash(client: httpx.Client, prefix
         ("nonsense", None, 404),
     ],
 )
-def test_statuses(client: httpx.Client, path: str, name: str | None, status: int) -> None:
+def test_private_and_missing_repositories_have_their_statuses(
+    client: httpx.Client, path: str, name: str | None, status: int
+) -> None:
     """A private repository is 403 to strangers, and a 401 has no challenge."""
     answer = client.get(path, auth=(name, "sandbox") if name else None)
     assert answer.status_code == status

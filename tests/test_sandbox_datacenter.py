@@ -89,7 +89,7 @@ def test_projects_list_their_repositories(sandbox: RunningSandbox, client: httpx
     assert all("created_on" not in row for row in rows)
 
 
-def test_filters(client: httpx.Client) -> None:
+def test_listings_are_filtered(client: httpx.Client) -> None:
     """By name, project, visibility, and whether it is archived: unless told, it is not."""
     found = client.get("repos", params={"name": " PISTON "}).json()["values"]
     assert {row["slug"] for row in found} >= {"django-piston"}
@@ -136,7 +136,7 @@ def test_refs_and_the_default_branch(client: httpx.Client) -> None:
         ("nonsense", 404, "None"),
     ],
 )
-def test_errors(client: httpx.Client, path: str, status: int, exception: str) -> None:
+def test_errors_have_the_recorded_form(client: httpx.Client, path: str, status: int, exception: str) -> None:
     """A list of one error with the name of an exception. Missing permission is 401."""
     answer = client.get(path)
     (problem,) = answer.json()["errors"]

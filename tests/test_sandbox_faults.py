@@ -33,7 +33,7 @@ def asked(fault: Fault | str, *paths: str, patience: float = 30) -> list[Any]:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 429, 500, 502, 503, 504])
-def test_any_status_once(status: int) -> None:
+def test_a_status_fault_applies_once(status: int) -> None:
     """The first listing fails, the second does not."""
     first, second = asked(Fault(str(status), "listing"), LISTING, LISTING)
     assert (first.status_code, second.status_code) == (status, 200)
@@ -88,7 +88,7 @@ def test_slow_responses_are_complete() -> None:
         assert len(answer.json()["values"]) == 10
 
 
-def test_wrong_bodies() -> None:
+def test_wrong_bodies_are_sent_as_configured() -> None:
     """Web pages, broken JSON, wrong shapes, empty lists and a bad row, all with status 200."""
     (page,) = asked("html", LISTING)
     assert page.headers["content-type"].startswith("text/html")
@@ -108,7 +108,7 @@ def test_wrong_bodies() -> None:
     assert int(page.headers["content-length"]) < 1 << 20
 
 
-def test_wrong_links() -> None:
+def test_wrong_links_are_sent_as_configured() -> None:
     """A redirect and a next link to other hosts, and a next link to the same page."""
     (page,) = asked("redirect", LISTING)
     assert (page.status_code, page.headers["location"]) == (302, "http://redirected.invalid/")

@@ -44,7 +44,7 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize("visible_private", [True, False])
 @pytest.mark.parametrize("gone", [True, False])
 @pytest.mark.parametrize("query", ["", "x", "to", "-", "django", "data-k", "l-", "é", "x-x", "jan", "7"])
-def test_the_pages_of_a_query_join_to_one_list(
+def test_pages_of_a_query_join_to_one_list(
     filled: Playground, query: str, gone: bool, visible_private: bool
 ) -> None:
     """Each page may be found in another way: by lists, class by class, by popularity or by a scan."""
@@ -143,7 +143,7 @@ def test_sql_and_python_compare_names_alike(tmp_path: Path, indexed: bool) -> No
             assert (found.count, ids) == naive(mirror.connection, query, limit=99, scm="git")
 
 
-def test_an_owner_of_everything_does_not_filter(tmp_path: Path) -> None:
+def test_an_owner_of_every_repository_filters_nothing(tmp_path: Path) -> None:
     """In a mirror of one workspace, its name before the slash costs nothing."""
     mirror = Playground(tmp_path / "mirror.db")
     with mirror.store:
@@ -158,7 +158,7 @@ def test_an_owner_of_everything_does_not_filter(tmp_path: Path) -> None:
                 assert (found.count, ids) == naive(mirror.connection, query, limit=50)
 
 
-def test_a_filter_by_git_costs_nothing_if_all_is_git(tmp_path: Path) -> None:
+def test_a_filter_that_all_rows_pass_costs_nothing(tmp_path: Path) -> None:
     """Until a repository has another scm, or an unknown one."""
     mirror = Playground(tmp_path / "mirror.db")
     with mirror.store:

@@ -113,7 +113,7 @@ def test_a_search_equals_a_scan_after_any_history(
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_lists_stay_right_while_many_rows_change(tmp_path: Path, seed: int) -> None:
+def test_lists_stay_correct_while_many_rows_change(tmp_path: Path, seed: int) -> None:
     """Popular repositories come, go, rise and fall: lists shrink, grow, are ranked again and emptied."""
     choose = random.Random(seed)
     mirror = Playground(tmp_path / "mirror.db")

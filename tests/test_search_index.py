@@ -139,7 +139,7 @@ def test_the_check_finds_wrong_derived_columns(tmp_path: Path, damage: str) -> N
         assert same_as_rows(store)
 
 
-def test_an_id_that_sqlite_reuses_is_one_repository(tmp_path: Path) -> None:
+def test_a_reused_row_id_is_one_repository(tmp_path: Path) -> None:
     """The last row is deleted, the index is updated, and the next row gets the same id and name."""
     mirror = Playground(tmp_path / "mirror.db")
     with mirror.store:
@@ -179,7 +179,7 @@ with Store(Path(sys.argv[1])) as store:
 
 
 @pytest.mark.parametrize("delay", [0.02, 0.15, 0.4, 0.9, 1.5])
-def test_searches_are_right_after_a_kill_at_any_point(tmp_path: Path, delay: float) -> None:
+def test_searches_are_correct_after_a_kill_at_any_point(tmp_path: Path, delay: float) -> None:
     """Rows and index are written together or not at all."""
     path = tmp_path / "mirror.db"
     with Store(path) as store:
@@ -197,7 +197,7 @@ def test_searches_are_right_after_a_kill_at_any_point(tmp_path: Path, delay: flo
 
 
 @given(st.sets(st.integers(1, 2**32 - 1)), st.lists(st.integers(1, 2**32 - 1)))
-def test_packed_lists_are_unpacked_unchanged(ids: set[int], later: list[int]) -> None:
+def test_posting_lists_survive_packing(ids: set[int], later: list[int]) -> None:
     """With appended ids; and `max_ids` bounds their number."""
     packed = index_format.pack_list(ids) + index_format.pack_appended(later)
     assert index_format.unpack_list(packed) == [*sorted(ids), *later]
@@ -205,7 +205,7 @@ def test_packed_lists_are_unpacked_unchanged(ids: set[int], later: list[int]) ->
 
 
 @given(st.lists(st.integers(1, 2**31 - 1)), st.lists(st.integers(1, 2**31 - 1)))
-def test_packed_best_lists_are_unpacked_unchanged(ranked: list[int], joined: list[int]) -> None:
+def test_best_lists_survive_packing(ranked: list[int], joined: list[int]) -> None:
     """Ranked ids in order, unranked ones separately."""
     assert index_format.unpack_best(index_format.pack_best(ranked) + index_format.pack_unranked(joined)) == (
         ranked,

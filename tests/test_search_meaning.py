@@ -94,7 +94,7 @@ def test_a_slash_searches_among_owners_by_prefix(mirror: Playground) -> None:
     assert search(mirror.connection, "nobody/django", fuzzy=False).count == 0
 
 
-def test_the_whole_name_of_an_owner_means_this_owner_alone(mirror: Playground) -> None:
+def test_an_exact_owner_name_selects_this_owner_alone(mirror: Playground) -> None:
     """Also where none of their repositories match; `an` begins both, `ann` is one and begins `annie`."""
     assert search(mirror.connection, "an/").count == search(mirror.connection, "ann/").count + 1
     assert search(mirror.connection, "ANN/secret", fuzzy=False).count == 0
@@ -130,7 +130,7 @@ def test_an_empty_query_lists_everything_by_popularity(mirror: Playground) -> No
 @pytest.mark.parametrize(
     "query", ["\0", "dj\0ango", "\ud800", "x\udfff", "é" * 10_000, "/", "//", "%_*?[", '"', "'"]
 )
-def test_any_query_is_valid(mirror: Playground, query: str) -> None:
+def test_every_query_is_valid(mirror: Playground, query: str) -> None:
     """NUL, lone surrogates, wildcards and ten thousand letters are plain text."""
     if query.isprintable():
         assert search(mirror.connection, query, fuzzy=False).count == naive(mirror.connection, query)[0]
@@ -144,7 +144,7 @@ def test_negative_limits_are_zero(mirror: Playground) -> None:
     assert (found.count, found.ids) == (5, [])
 
 
-def test_a_row_says_what_a_list_of_results_needs(mirror: Playground) -> None:
+def test_a_result_holds_what_a_list_shows(mirror: Playground) -> None:
     """The owner is the namespace, the rest are columns."""
     (row,) = find_repositories(mirror.connection, OPERATOR, "dotfiles").repositories
     assert (row.owner, row.slug, row.scm, row.is_private) == ("ann", "dotfiles", "git", 0)

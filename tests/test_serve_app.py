@@ -48,7 +48,7 @@ def _running(path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_cleanly_with_connections_open(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_stops_the_server_with_open_connections(tmp_path: Path, number: signal.Signals) -> None:
     """Within three seconds, though a browser keeps its connection and a client is half-way into a request."""
     with (
         _running(tmp_path / "mirror.db") as (process, port),
@@ -68,7 +68,7 @@ def test_a_signal_ends_it_cleanly_with_connections_open(tmp_path: Path, number: 
         assert "Traceback" not in output
 
 
-def test_it_runs_beside_other_threads_and_stops_with_their_event(public_path: Path) -> None:
+def test_the_server_stops_on_an_event_of_another_thread(public_path: Path) -> None:
     """Outside the main thread no signal is touched; the event ends it."""
     stop, up, addresses = threading.Event(), threading.Event(), list[str]()
 
@@ -100,13 +100,13 @@ def test_a_port_in_use_is_one_clear_error(public_path: Path) -> None:
     assert caught.value.exit_code == 4
 
 
-def test_a_host_of_another_machine_is_one_clear_error(public_path: Path) -> None:
+def test_an_address_of_another_machine_is_one_clear_error(public_path: Path) -> None:
     """An address that is not ours cannot be listened on."""
     with pytest.raises(MirrorError, match=r"192\.0\.2\.1"):
         serve(build(public_path, ServeConfig()), "192.0.2.1", 0, ready=lambda _: None)
 
 
-def test_what_cannot_be_served_is_said_at_once(tmp_path: Path, public_path: Path) -> None:
+def test_an_unservable_file_is_refused_at_start(tmp_path: Path, public_path: Path) -> None:
     """No mirror there, or trust for the whole network: an error before a port is opened."""
     with pytest.raises(StoreError, match="no mirror there yet"):
         build(tmp_path / "none.db", ServeConfig())

@@ -64,7 +64,9 @@ def taken_of(served: AsgiClient, path: str, headers: dict[str, str]) -> tuple[in
 
 @pytest.mark.parametrize("cookie", [{}, {"Cookie": "ds_actor=x"}], ids=["clean", "cookie"])
 @pytest.mark.parametrize("path", ADDRESSES)
-def test_no_address_reads_an_endless_body(served: AsgiClient, path: str, cookie: dict[str, str]) -> None:
+def test_an_endless_body_is_refused_at_every_address(
+    served: AsgiClient, path: str, cookie: dict[str, str]
+) -> None:
     """It is refused as soon as it is too large; one that says so beforehand is not read at all."""
     form = {"Host": "localhost", "Content-Type": "application/x-www-form-urlencoded", **cookie}
     status, taken = taken_of(served, path, form)
@@ -75,7 +77,7 @@ def test_no_address_reads_an_endless_body(served: AsgiClient, path: str, cookie:
     assert taken == 0
 
 
-def test_pages_say_that_a_body_is_too_large(served: AsgiClient) -> None:
+def test_a_large_body_gets_a_413_page(served: AsgiClient) -> None:
     """413, and the connection is closed; one just within the limit is read."""
     answer = served("POST", "/-/mirror-login", content=b"token=" + b"x" * LARGEST_FORM)
     assert (answer.status_code, answer.headers["connection"]) == (413, "close")
@@ -92,7 +94,7 @@ def test_pages_say_that_a_body_is_too_large(served: AsgiClient) -> None:
     [([{"type": "http.disconnect"}], 400), ([], 408)],
     ids=["broken off", "never sent"],
 )
-def test_a_body_that_does_not_end_is_refused(messages: list[dict[str, Any]], status: int) -> None:
+def test_an_unfinished_body_is_refused(messages: list[dict[str, Any]], status: int) -> None:
     """A client that breaks off, and one that sends nothing more."""
 
     async def receive() -> dict[str, Any]:

@@ -81,7 +81,7 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> tuple[AsgiClient, dict[s
 
 @pytest.mark.parametrize("sql", REFUSED.values(), ids=REFUSED.keys())
 @pytest.mark.parametrize("known", [False, True])
-def test_what_costs_or_tells_too_much_is_refused(
+def test_expensive_or_revealing_sql_is_refused(
     public: tuple[AsgiClient, dict[str, str]], sql: str, *, known: bool
 ) -> None:
     """By the same limits for strangers and holders of tokens; the server answers on."""
@@ -92,7 +92,7 @@ def test_what_costs_or_tells_too_much_is_refused(
 
 
 @pytest.mark.parametrize("sql", ALLOWED.values(), ids=ALLOWED.keys())
-def test_usual_sql_is_answered(public: tuple[AsgiClient, dict[str, str]], sql: str) -> None:
+def test_ordinary_sql_is_answered(public: tuple[AsgiClient, dict[str, str]], sql: str) -> None:
     """Datasette is there for it."""
     served, _ = public
     assert served.json("/mirror.json", params={"sql": sql, "_shape": "array"})
@@ -111,12 +111,12 @@ def test_usual_sql_is_answered(public: tuple[AsgiClient, dict[str, str]], sql: s
         ("with a as (with b as (select 1) select * from b, b) select * from a, a", 4),
     ],
 )
-def test_uses_of_common_table_expressions_are_counted(sql: str, most: int) -> None:
+def test_references_to_common_table_expressions_are_counted(sql: str, most: int) -> None:
     """However their names are written."""
     assert copies(sql) == most
 
 
-def test_copies_never_count_less_than_sqlite_makes() -> None:
+def test_estimated_copies_are_never_fewer_than_sqlite_makes() -> None:
     """SQLite asks for leave once for each select that it prepares, copies too."""
     for levels, uses in ((3, 2), (4, 3), (6, 2)):
         with closing(sqlite3.connect(":memory:")) as connection:
@@ -136,13 +136,13 @@ def test_copies_never_count_less_than_sqlite_makes() -> None:
         "rtrim('axyx', 'xy')", "trim('abc', '')", "trim(null, 'x')", "trim('ab', null)", "trim('  a ')",
     ],
 )  # fmt: skip
-def test_functions_that_are_replaced_answer_as_sqlite_does(call: str) -> None:
+def test_replaced_functions_equal_those_of_sqlite(call: str) -> None:
     """Only their time differs."""
     with closing(sqlite3.connect(":memory:")) as plain, closing(bounded()) as ours:
         assert ours.execute(f"SELECT {call}").fetchone() == plain.execute(f"SELECT {call}").fetchone()
 
 
-def test_the_longest_values_are_read_by_functions(public: tuple[AsgiClient, dict[str, str]]) -> None:
+def test_functions_accept_the_longest_values(public: tuple[AsgiClient, dict[str, str]]) -> None:
     """Long needles in long texts, whose time was quadratic, are found at once."""
     served, _ = public
     long = f"replace(hex(zeroblob({LONGEST_VALUE // 2 - 10})), '0', 'a')"
@@ -152,7 +152,7 @@ def test_the_longest_values_are_read_by_functions(public: tuple[AsgiClient, dict
     assert set(row) == {0}
 
 
-def test_statements_of_ours_are_not_counted(public: tuple[AsgiClient, dict[str, str]]) -> None:
+def test_own_statements_are_not_limited(public: tuple[AsgiClient, dict[str, str]]) -> None:
     """Visitors have a number of functions for each statement, not for each connection."""
     served, _ = public
     (database,) = mirrors(served.datasette)
@@ -173,7 +173,7 @@ def bounded() -> BoundedConnection:
     return connection
 
 
-def test_no_visitor_writes(tmp_path: Path, public_path: Path) -> None:
+def test_visitors_cannot_write(tmp_path: Path, public_path: Path) -> None:
     """Even if Datasette let a statement pass, SQLite would not."""
     (database,) = mirrors(client_of(public_path).datasette)
     for sql in (
@@ -187,7 +187,7 @@ def test_no_visitor_writes(tmp_path: Path, public_path: Path) -> None:
             asyncio.run(database.execute(sql))
 
 
-def test_functions_that_fail_print_no_traceback(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_failing_function_prints_no_traceback(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Visitors' SQL can make a function fail, as by a BLOB or a NULL where it takes a text."""
     fill_public(tmp_path / "mirror.db").store.close()
     served = client_of(tmp_path / "mirror.db")

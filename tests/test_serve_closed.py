@@ -25,7 +25,7 @@ SHOWN = ("full_name", "id")
         "select r.id from repositories r where exists (select 1 from writes)",
     ],
 )
-def test_the_tables_are_closed_to_sql(public_db: FixtureDb, sql: str) -> None:
+def test_closed_tables_are_refused_in_sql(public_db: FixtureDb, sql: str) -> None:
     """Anybody may run SQL on a public mirror, and a token holder on any; neither reads these."""
     token = tokens.create(public_db.store, "sesame", "read")
     client = AsgiClient(build(public_db.path, ServeConfig()))
@@ -39,14 +39,14 @@ def test_the_tables_are_closed_to_sql(public_db: FixtureDb, sql: str) -> None:
         assert tokens.hashed(token) not in answer.text
 
 
-def test_pages_that_count_what_refers_to_a_row_still_answer(public_path: Path) -> None:
+def test_row_pages_with_closed_references_still_answer(public_path: Path) -> None:
     """Datasette counts the rows of every table that refers to the one it shows, the closed ones too."""
     client = AsgiClient(build(public_path, ServeConfig()))
     for path in ("/mirror/repositories/1", "/mirror/users/1", "/mirror/upstreams/1", "/mirror"):
         assert client.get(path).status_code == 200, path
 
 
-def test_pages_of_the_closed_tables_answer_with_nothing_in_them(public_db: FixtureDb) -> None:
+def test_pages_of_closed_tables_are_empty(public_db: FixtureDb) -> None:
     """For those who hold a token, with columns called by words that SQL reserves as well."""
     token = tokens.create(public_db.store, "sesame", "read")
     public_db.store.close()
@@ -56,7 +56,7 @@ def test_pages_of_the_closed_tables_answer_with_nothing_in_them(public_db: Fixtu
         assert (page.status_code, tokens.hashed(token) in page.text) == (200, False), table
 
 
-def test_a_visitor_cannot_spoil_or_borrow_a_prepared_statement(public_db: FixtureDb) -> None:
+def test_prepared_statements_are_not_shared_between_visitors(public_db: FixtureDb) -> None:
     """Statements are kept by their text: the same text from a visitor, before and after, changes nothing."""
     token = tokens.create(public_db.store, "sesame", "read", user="jespern")
     public_db.store.close()
@@ -68,7 +68,7 @@ def test_a_visitor_cannot_spoil_or_borrow_a_prepared_statement(public_db: Fixtur
         assert client.get("/1.0/user", headers=bearer(token)).status_code == 200
 
 
-def test_tokens_still_open_the_mirror(public_db: FixtureDb) -> None:
+def test_a_token_opens_the_closed_tables(public_db: FixtureDb) -> None:
     """The mirror's own look-ups read what visitors may not."""
     token = tokens.create(public_db.store, "sesame", "read", user="jespern")
     client = AsgiClient(build(public_db.path, ServeConfig()))

@@ -54,7 +54,7 @@ def copies(folder: Path, count: int) -> list[Path]:
 
 
 @pytest.mark.parametrize("journal", ["delete", "wal"])
-def test_no_request_fails_while_copies_take_the_place_of_the_file(tmp_path: Path, journal: str) -> None:
+def test_no_request_fails_while_the_file_is_replaced(tmp_path: Path, journal: str) -> None:
     """Readers ask without a pause over HTTP, and the first request after a change reads the new copy."""
     made, path = copies(tmp_path, 9), tmp_path / "mirror.db"
     for copy in made if journal == "wal" else ():  # as a replicator restores them
@@ -86,7 +86,7 @@ def test_no_request_fails_while_copies_take_the_place_of_the_file(tmp_path: Path
     assert {address for address, _ in statuses} == {*ASKED}
 
 
-def test_a_file_that_is_replaced_while_it_is_read_is_read_again(tmp_path: Path) -> None:
+def test_a_file_replaced_during_a_read_is_read_again(tmp_path: Path) -> None:
     """The answer is that of the file which is there when it is given."""
     first, second = copies(tmp_path, 2)
     path = first.rename(tmp_path / "mirror.db")
@@ -103,7 +103,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_again(tmp_path: Path) 
     assert counted == [6, 7]
 
 
-def test_nothing_is_written(tmp_path: Path) -> None:
+def test_a_read_only_server_writes_nothing(tmp_path: Path) -> None:
     """Neither the use of a token nor anything else: the file stays as it is, byte by byte."""
     filled = fill_public(tmp_path / "source.db")
     token = tokens.create(filled.store, "whole")
@@ -129,7 +129,7 @@ def test_a_file_that_cannot_be_written_is_served(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir() if one.name.startswith("mirror.db")] == ["mirror.db"]
 
 
-def test_numbers_are_those_of_the_file(tmp_path: Path) -> None:
+def test_counts_are_those_of_the_new_file(tmp_path: Path) -> None:
     """Rows that were remembered by their numbers are others in another file."""
     path, other = tmp_path / "mirror.db", FixtureDb(tmp_path / "other.db")
     shutil.move(copies(tmp_path, 1)[0], path)
@@ -164,7 +164,7 @@ def test_health_tells_the_age_of_the_copy(tmp_path: Path) -> None:
     assert "copy" not in client_of(path).get("/-/health").json()
 
 
-def test_settings_that_contradict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contradicting_settings_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader passes no writes on, and no service syncs into what it serves."""
     with pytest.raises(ConfigError, match=r"line 3: writes: .* passes no writes on"):
         from_toml("[serve]\nread_only = true\nwrites = true\n")
@@ -177,7 +177,7 @@ def test_settings_that_contradict(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("read_only", [False, True])
-def test_a_server_holds_its_mirror_but_no_copy(folder: Folder, *, read_only: bool) -> None:
+def test_a_server_locks_its_mirror_but_not_a_copy(folder: Folder, *, read_only: bool) -> None:
     """Before any request: what is not to be written into may be replaced while it is served."""
     path = folder.path / "data/mirror.db"
     path.parent.mkdir()

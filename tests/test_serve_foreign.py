@@ -61,7 +61,7 @@ def world(tmp_path: Path) -> World:
 
 
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)
-def test_a_foreign_page_writes_nothing(world: World, headers: dict[str, str]) -> None:
+def test_a_cross_origin_request_writes_nothing(world: World, headers: dict[str, str]) -> None:
     """403 that says why, whatever the address and the kind of body; the writer is not asked."""
     for method, path in WRITES:
         for kind in ("text/plain", "application/x-www-form-urlencoded"):
@@ -72,7 +72,7 @@ def test_a_foreign_page_writes_nothing(world: World, headers: dict[str, str]) ->
 
 
 @pytest.mark.parametrize("headers", OWN, ids=str)
-def test_tools_and_own_pages_write_as_before(world: World, headers: dict[str, str]) -> None:
+def test_tools_and_own_pages_can_write(world: World, headers: dict[str, str]) -> None:
     """Whoever sends no such headers is no browser; own pages are this host's or the public address's."""
     assert world("POST", "/2.0/repositories/jespern/new", headers, json={}).status_code == 200
     answer = world("PUT", "/1.0/repositories/jespern/new", headers, data={"description": "x"})
@@ -81,7 +81,7 @@ def test_tools_and_own_pages_write_as_before(world: World, headers: dict[str, st
 
 
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)
-def test_a_foreign_page_logs_nobody_in_or_out(world: World, headers: dict[str, str]) -> None:
+def test_a_cross_origin_request_changes_no_login(world: World, headers: dict[str, str]) -> None:
     """A clean browser gets no cookie of an attacker's session, and a login is not ended."""
     form = {"token": world.token, "next": "/"}
     answer = world.served("POST", "/-/mirror-login", headers=headers, data=form)
@@ -92,14 +92,14 @@ def test_a_foreign_page_logs_nobody_in_or_out(world: World, headers: dict[str, s
 
 
 @pytest.mark.parametrize("headers", OWN, ids=str)
-def test_the_own_login_form_works(world: World, headers: dict[str, str]) -> None:
+def test_the_login_form_works(world: World, headers: dict[str, str]) -> None:
     """A browser that shows this server's page logs in."""
     answer = world.served("POST", "/-/mirror-login", headers=headers, data={"token": world.token})
     assert answer.status_code == 302
     assert "ds_actor" in SimpleCookie(answer.headers["set-cookie"])
 
 
-def test_reading_and_bearers_are_let_through(world: World) -> None:
+def test_reads_and_bearer_tokens_pass_from_any_origin(world: World) -> None:
     """Nothing is written by reading, and no browser keeps a Bearer."""
     foreign = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}
     assert world("GET", "/2.0/user", foreign).status_code == 200

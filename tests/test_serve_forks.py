@@ -52,7 +52,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "mirror.db"
 
 
-def test_strangers_are_told_of_public_forks_alone(path: Path) -> None:
+def test_strangers_see_public_forks_only(path: Path) -> None:
     """In both APIs, in searches of every form, on pages; a token shows the upstream's number."""
     with Store(path) as store:
         token = make_tokens(store)["read"]
@@ -61,7 +61,7 @@ def test_strangers_are_told_of_public_forks_alone(path: Path) -> None:
     assert set(_counts(served, headers=bearer(token)).values()) == {3}
 
 
-def test_a_trusted_user_counts_their_own(path: Path) -> None:
+def test_a_trusted_user_counts_own_forks(path: Path) -> None:
     """As owner and as member, wherever a number of forks is told."""
     served = client_of(path, trust_basic_user=True)
     for user in ("jespern", "mcatalbas"):
@@ -69,7 +69,7 @@ def test_a_trusted_user_counts_their_own(path: Path) -> None:
         assert set(counts.values()) == {2}
 
 
-def test_a_fork_that_is_gone_takes_nothing_off(path: Path, tmp_path: Path) -> None:
+def test_a_gone_fork_changes_no_count(path: Path, tmp_path: Path) -> None:
     """The upstream no longer counts it; and a number never falls below none."""
     filled = _filled(tmp_path / "other.db")
     filled.gone("jespern/tool")

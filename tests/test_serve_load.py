@@ -84,7 +84,7 @@ def asking_slowly(process: subprocess.Popen[str], address: str, times: int) -> I
             process.kill()
 
 
-def test_slow_queries_hold_up_neither_api_nor_pages(filled: Folder) -> None:
+def test_slow_queries_block_neither_api_nor_pages(filled: Folder) -> None:
     """Sixteen of them wait for four threads; everything else is answered meanwhile."""
     with served(filled, "serve") as (process, address), asking_slowly(process, address, 16) as slow:
         with httpx.Client(trust_env=False, timeout=60) as client:
@@ -213,14 +213,14 @@ def is_closed_by_server(connection: socket.socket, *, drip: bytes = b"") -> bool
     ],
     ids=["nothing", "half a head", "a head that drips", "a second head", "a body", "chunks"],
 )
-def test_a_request_has_to_end_in_time(impatient: int, begun: bytes, drip: bytes) -> None:
+def test_a_slow_request_is_cut_off(impatient: int, begun: bytes, drip: bytes) -> None:
     """Its head and its body, read or not, on a new connection and on one that was kept."""
     with closing(socket.create_connection(("127.0.0.1", impatient))) as connection:
         connection.sendall(begun)
         assert is_closed_by_server(connection, drip=drip)
 
 
-def test_an_answer_has_to_be_read_in_time(impatient: int) -> None:
+def test_a_slow_reader_is_cut_off(impatient: int) -> None:
     """A client that stops reading loses its connection, and the answer is not made to its end."""
     with closing(http.client.HTTPConnection("127.0.0.1", impatient)) as client:
         client.request("GET", "/2000")
@@ -240,6 +240,6 @@ def test_quick_requests_on_a_kept_connection_go_on(impatient: int) -> None:
         assert client.sock is not None
 
 
-def test_there_is_room_for_the_rest_of_the_process() -> None:
+def test_connections_leave_descriptors_for_the_process() -> None:
     """However many descriptors it may have."""
     assert 8 <= most_connections() <= 2000

@@ -41,7 +41,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> AsgiClient:
 
 @pytest.mark.parametrize("path", ADDRESSES)
 @pytest.mark.parametrize("method", ["FOO", "PROPFIND", "TRACE", "RENDER", "DISPATCH_REQUEST"])
-def test_a_method_that_nobody_knows_is_refused(
+def test_an_unknown_method_is_refused(
     served: AsgiClient, caplog: pytest.LogCaptureFixture, method: str, path: str
 ) -> None:
     """405 that names those that there are, and nothing in the log, also where Datasette has such a name."""
@@ -54,7 +54,7 @@ def test_a_method_that_nobody_knows_is_refused(
 
 @pytest.mark.parametrize("path", READ)
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-def test_what_is_read_alone_takes_no_writes(
+def test_read_only_routes_refuse_writes(
     served: AsgiClient, caplog: pytest.LogCaptureFixture, method: str, path: str
 ) -> None:
     """A POST to a table, a view or a stored query of a mirror is refused, and does not fail."""
@@ -74,14 +74,14 @@ def test_what_is_read_alone_takes_no_writes(
         ("/nope/nothing", {}, 404),
     ],
 )
-def test_posts_that_there_are_arrive(
+def test_existing_post_routes_answer(
     served: AsgiClient, path: str, said: dict[str, Any], status: int
 ) -> None:
     """Whatever takes a POST is asked as before."""
     assert served("POST", path, data=said).status_code == status
 
 
-def test_a_stored_query_that_writes_does_so(tmp_path: Path) -> None:
+def test_a_writable_stored_query_works(tmp_path: Path) -> None:
     """One that an operator made for a database of their own takes its POSTs, and its failures are told."""
     queries = {"add": {"sql": "insert into t values (:a)", "write": True}, "bad": {"sql": "select 1"}}
     datasette = Datasette(memory=True, metadata={"databases": {"_memory": {"queries": queries}}})
@@ -90,9 +90,7 @@ def test_a_stored_query_that_writes_does_so(tmp_path: Path) -> None:
     assert served("POST", "/_memory/bad", data={"a": "b"}).status_code == 405
 
 
-def test_a_request_that_is_not_utf8_is_no_damaged_file(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_request_that_is_not_utf8_is_400(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A cookie of odd bytes is 400 at every address, and the log blames no file."""
     fill_public(tmp_path / "mirror.db").store.close()
     served = client_of(tmp_path / "mirror.db")
@@ -103,9 +101,7 @@ def test_a_request_that_is_not_utf8_is_no_damaged_file(
 
 
 @pytest.mark.parametrize("name", ["%00", "a" * 300])
-def test_a_name_that_no_file_can_have_is_404(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
-) -> None:
+def test_an_impossible_file_name_is_404(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str) -> None:
     """Datasette opens whatever is asked for among its own files."""
     fill_public(tmp_path / "mirror.db").store.close()
     assert client_of(tmp_path / "mirror.db").get(f"/-/static/{name}").status_code == 404

@@ -31,7 +31,7 @@ def mirror_in(folder: Path, name: str = "mirror.db") -> Path:
 
 
 @pytest.mark.parametrize("name", ["C# work", "what?mode=memory", "50%41", "a%23b", "ü & ö", "x#?%", "'\"<b>"])
-def test_a_path_with_characters_of_an_address_is_served(tmp_path: Path, name: str) -> None:
+def test_a_path_with_url_characters_is_served(tmp_path: Path, name: str) -> None:
     """Pages, API and tables answer, and no stray file is made."""
     served = client_of(mirror_in(tmp_path / "top" / name))
     for path in ("/", "/2.0/repositories/ws", "/mirror/repositories.json?_shape=array"):
@@ -40,7 +40,7 @@ def test_a_path_with_characters_of_an_address_is_served(tmp_path: Path, name: st
 
 
 @pytest.mark.parametrize("name", ["C#.db", "50%.db", "a?b.db", "a b.db", "ü.db", "a.b.db"])
-def test_a_file_with_such_a_name_is_served(tmp_path: Path, name: str) -> None:
+def test_a_file_name_with_url_characters_is_served(tmp_path: Path, name: str) -> None:
     """The name of the file is the name of the database in its addresses."""
     served = client_of(mirror_in(tmp_path / "top", name))
     urls = served.datasette.urls
@@ -52,7 +52,7 @@ def test_a_file_with_such_a_name_is_served(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "path", ["/", "/mirror", "/mirror/repositories.json", "/2.0/repositories/ws", "/ws/tool-1"]
 )
-def test_a_damaged_file_is_no_fault_of_the_program(
+def test_a_damaged_file_is_reported_as_such(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
     """It is said in one line of the log, and 503 to whoever asks."""

@@ -70,7 +70,7 @@ def listed(folder: Path, rows: str, rows6: str = "") -> Peers:
     ],
 )
 @pytest.mark.skipif(sys.byteorder != "little", reason="the rows are of a little-endian machine")
-def test_one_open_socket_of_this_user_is_ours(tmp_path: Path, rows: str, *, ours: bool) -> None:
+def test_a_socket_of_this_user_is_trusted(tmp_path: Path, rows: str, *, ours: bool) -> None:
     """Another user's, a closed one, one that is not listed, or a list that cannot be read is not."""
     assert listed(tmp_path, rows).is_ours(CLIENT, SERVER) is ours
 
@@ -89,7 +89,7 @@ def test_addresses_of_both_families_are_read(tmp_path: Path) -> None:
     assert not Peers(tmp_path).is_ours(None, SERVER)
 
 
-def test_trust_is_refused_where_nothing_tells_whose_a_connection_is(tmp_path: Path, mixed_path: Path) -> None:
+def test_trust_is_refused_where_the_peer_is_unknown(tmp_path: Path, mixed_path: Path) -> None:
     """At the start, with the remedy, under `mirror serve`."""
     with pytest.raises(ConfigError, match="only Linux"):
         build(mixed_path, ServeConfig(trust_basic_user=True), peers=Peers(tmp_path / "nowhere"))
@@ -123,7 +123,7 @@ def test_a_forwarder_of_another_user_is_not_trusted(mixed_path: Path) -> None:
             assert page.status_code == 401
 
 
-def test_plain_datasette_trusts_by_the_socket_too(mixed_path: Path) -> None:
+def test_plain_datasette_checks_the_socket(mixed_path: Path) -> None:
     """Its settings come from elsewhere, its rules do not: a request without a socket is not trusted."""
     metadata = {"plugins": {"bitbucket-mirror": {"trust_basic_user": True}}}
     plain = AsgiClient(Datasette([str(mixed_path)], metadata=metadata))

@@ -74,7 +74,7 @@ def published(request: pytest.FixtureRequest, public_db: FixtureDb) -> Iterator[
         yield server, token
 
 
-def test_no_link_of_any_page_leads_out_of_the_prefix(published: tuple[Proxy, str]) -> None:
+def test_no_link_leaves_the_prefix(published: tuple[Proxy, str]) -> None:
     """Pages, tables, SQL, stored queries, facets, exports, both APIs, the feed and all assets."""
     server, token = published
     begun = [f"{server.address}/{path}" for path in ("", *TABLES, "2.0/repositories?pagelen=2")]
@@ -129,7 +129,7 @@ def below(tmp_path_factory: pytest.TempPathFactory) -> AsgiClient:
         ("/a/bc", "/a/bc"),
     ],
 )
-def test_the_prefix_may_be_there_or_not(below: AsgiClient, path: str, bare: str) -> None:
+def test_requests_work_with_and_without_the_prefix(below: AsgiClient, path: str, bare: str) -> None:
     """With a slash behind it or without."""
     assert inner(below.datasette, path) == bare
     assert outer(below.datasette, f"{path}?x=/a/b/") == f"/a/b{bare}?x=/a/b/"
@@ -149,9 +149,7 @@ def test_the_prefix_may_be_there_or_not(below: AsgiClient, path: str, bare: str)
         ("/mirror/mirror/mirror/tags", "/mirror/tags"),
     ],
 )
-def test_a_prefix_with_the_name_of_the_database_is_told_apart(
-    public_path: Path, path: str, bare: str
-) -> None:
+def test_a_prefix_may_equal_the_name_of_the_database(public_path: Path, path: str, bare: str) -> None:
     """By what follows it."""
     served = client_of(public_path, public_url="https://code.example/mirror")
     assert inner(served.datasette, path) == bare
@@ -171,7 +169,7 @@ def test_links_of_tables_and_feed_lead_to_the_public_address(below: AsgiClient) 
 @pytest.mark.parametrize(
     "address", ["code.example/b", "https://", "ftp://x/b", "https://x/b?c", "https://x//b"]
 )
-def test_a_public_url_that_is_no_address_is_refused(public_path: Path, address: str) -> None:
+def test_an_invalid_public_url_is_refused(public_path: Path, address: str) -> None:
     """Before the server starts, with the form that it should have."""
     with pytest.raises(ConfigError, match="https://HOST/PATH"):
         client_of(public_path, public_url=address)

@@ -149,7 +149,7 @@ def test_holders_of_a_token_see_everything(mixed: MixedMirror, holder: str) -> N
         assert b"Arriving soon" in mixed.served.get("/mirror/repositories.json", headers=headers).content
 
 
-def test_routes_of_the_application_are_all_looked_at(mixed: MixedMirror) -> None:
+def test_every_route_is_tested(mixed: MixedMirror) -> None:
     """A new route must be added to one of the lists above."""
     asked = [path.partition("?")[0] for path in (*OPEN, *PAGES, *GUARDED)]
     later = ("1\\.0", "2\\.0", ":memory:", "static-plugins", "/-/config")
@@ -158,7 +158,7 @@ def test_routes_of_the_application_are_all_looked_at(mixed: MixedMirror) -> None
             assert any(pattern.match(path) for path in asked), pattern.pattern
 
 
-def test_introspection_names_the_file_but_counts_no_rows(mixed: MixedMirror) -> None:
+def test_introspection_shows_no_row_counts(mixed: MixedMirror) -> None:
     """The list of databases tells path and size of the file, as Datasette does; nothing of its rows."""
     (database,) = mixed.served.json("/-/databases.json")
     assert set(database) == {"name", "route", "path", "size", "is_mutable", "is_memory", "hash"}
@@ -166,7 +166,7 @@ def test_introspection_names_the_file_but_counts_no_rows(mixed: MixedMirror) -> 
     assert mixed.served.json("/-/actor.json") == {"actor": None}
 
 
-def test_a_file_without_private_rows_is_open(public_path: Path) -> None:
+def test_a_file_without_private_rows_is_open_to_sql(public_path: Path) -> None:
     """No token is asked for where nothing is private; the accounts are closed even then."""
     served = client_of(public_path)
     assert served.get("/mirror/repositories.json").status_code == 200
@@ -176,7 +176,7 @@ def test_a_file_without_private_rows_is_open(public_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["private", "gone", "once"])
-def test_one_private_row_closes_it_at_once(public_db: FixtureDb, how: str) -> None:
+def test_one_private_row_closes_sql_at_once(public_db: FixtureDb, how: str) -> None:
     """A running server notices the row that a sync writes: living, gone, or public again with a past."""
     served = client_of(public_db.path)
     assert served.get("/mirror/repositories.json").status_code == 200
@@ -222,12 +222,12 @@ def test_a_foreign_page_cannot_log_anybody_in(mixed: MixedMirror) -> None:
     "address",
     ["//evil.example", "https://evil.example/", "/\\evil.example", "evil", "javascript:alert(1)", "//["],
 )
-def test_a_login_leads_nowhere_else(address: str) -> None:
+def test_a_login_redirects_to_this_site_only(address: str) -> None:
     """The address to go on to is on this server."""
     assert local_path(address) == "/"
 
 
-def test_half_an_address_fails_nothing(tmp_path: Path) -> None:
+def test_a_partial_address_raises_no_error(tmp_path: Path) -> None:
     """Neither where a login leads, nor in a Host that trust is asked of."""
     fill_mixed(tmp_path / "mirror.db")
     served = client_of(tmp_path / "mirror.db", trust_basic_user=True)
@@ -245,7 +245,7 @@ def test_what_is_closed_says_how_to_open_it(mixed: MixedMirror) -> None:
     assert (answer.status_code, answer.json()["status"]) == (403, 403)
 
 
-def test_crossdb_is_no_way_around(mixed: MixedMirror) -> None:
+def test_crossdb_queries_are_closed(mixed: MixedMirror) -> None:
     """Datasette's in-memory database with every file attached is as closed as the files."""
     crossed = AsgiClient(Datasette([str(mixed.path)], crossdb=True))
     sql = "select+group_concat(full_name)+from+mirror.repositories"
@@ -288,7 +288,7 @@ def test_a_wrong_plugin_configuration_ends_the_start(mixed: MixedMirror) -> None
         (("127.0.0.1", 1), {"host": "["}, False),
     ],
 )
-def test_trust_is_for_this_machine_alone(
+def test_trust_needs_a_local_connection(
     client: tuple[str, int] | None, headers: dict[str, str], *, local: bool
 ) -> None:
     """A proxy, a foreign name pointing here, another machine: no trust."""
@@ -323,7 +323,7 @@ def test_the_use_of_a_token_is_noted_and_its_secret_is_not(mixed_db: FixtureDb, 
     ),
     table=st.sampled_from(["repositories", "changes", "api_tokens", "users", "stale"]),
 )
-def test_no_actor_from_elsewhere_opens_a_mirror(
+def test_an_actor_of_another_plugin_opens_nothing(
     mixed: MixedMirror, action: str, actor: dict[str, Any] | None, table: str
 ) -> None:
     """Whatever another plugin or an old cookie says: without a token recognised now, nothing opens."""
@@ -346,7 +346,7 @@ def test_the_fixture_holds_what_the_tests_look_for(mixed: MixedMirror) -> None:
     assert PISTON.full_name in json.dumps(dump)
 
 
-def test_strangers_know_nobody_who_shows_nothing(tmp_path: Path) -> None:
+def test_strangers_see_no_owner_of_private_repositories_alone(tmp_path: Path) -> None:
     """Mere members are told nowhere, owners of private repositories by no page, but to fellow members."""
     filled = fill_mixed(tmp_path / "mirror.db")
     filled.members(repository("jespern/x").owner, [repository("mallory/x").owner])
@@ -368,7 +368,7 @@ def test_strangers_know_nobody_who_shows_nothing(tmp_path: Path) -> None:
     assert served.get("/-/u/mcatalbas").status_code == served.get("/1.0/users/ubernostrum").status_code == 200
 
 
-def test_a_login_is_of_its_own_file(tmp_path: Path) -> None:
+def test_a_login_is_valid_for_its_file_only(tmp_path: Path) -> None:
     """In a file that takes the place of another, the number of a token may be somebody else's."""
     path, newer = tmp_path / "mirror.db", tmp_path / "newer.db"
     first, second = fill_mixed(path), fill_mixed(newer)

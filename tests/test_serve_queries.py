@@ -92,7 +92,7 @@ def test_who_has_a_tag(questions: Questions) -> None:
     ]
 
 
-def test_changes_of_a_week(questions: Questions) -> None:
+def test_changes_of_a_week_are_listed(questions: Questions) -> None:
     """Young changes alone, with names in place of numbers."""
     assert questions("changed_this_week") == []
     kinds = {row["kind"] for row in questions("changed_this_week", days="36500")}
@@ -121,7 +121,7 @@ def test_private_among_public_and_who_owns_most(questions: Questions) -> None:
     assert (first["owner"], first["repositories"], first["private"]) == ("mcatalbas", 2, 1)
 
 
-def test_tags_that_moved_and_failures_waiting(questions: Questions) -> None:
+def test_tags_that_moved_and_pending_failures(questions: Questions) -> None:
     """What to ask somebody about, and what the crawler still owes."""
     (moved,) = questions("tags_that_moved")
     assert (moved["full_name"], moved["tag"], moved["new_hash"]) == (
@@ -142,7 +142,7 @@ def test_every_query_has_a_title_a_description_and_a_page(questions: Questions) 
         assert questions.served.get(f"/mirror/{name}", headers=bearer(questions.token)).status_code == 200
 
 
-def test_no_query_does_more_work_than_the_rows_ask_for(tmp_path: Path) -> None:
+def test_no_query_takes_more_steps_than_needed(tmp_path: Path) -> None:
     """SQLite's own count of steps stays in proportion: no query compares rows with rows."""
     fill_many(tmp_path / "mirror.db", 20_000, tags=2).store.close()
     connection = sqlite3.connect(tmp_path / "mirror.db")

@@ -52,7 +52,7 @@ def of_another_version(path: Path) -> None:
 
 @pytest.mark.parametrize("change", [closed_file, without_number, of_another_version])
 @pytest.mark.parametrize("name", ["mirror.db", "m#1.db", "m%23.db"])
-def test_an_immutable_file_is_closed_and_its_public_rows_are_served(
+def test_an_immutable_file_is_closed_to_sql_but_served(
     tmp_path: Path, name: str, change: Callable[[Path], None]
 ) -> None:
     """Whatever keeps SQLite from opening the file as usual, strangers read public rows by the APIs alone."""
@@ -90,7 +90,7 @@ def test_a_file_that_becomes_a_mirror_while_it_is_served_is_closed(tmp_path: Pat
     assert served.get("/mirror.json", params={"sql": READ}).status_code == 403
 
 
-def test_a_file_that_cannot_be_asked_is_no_missing_mirror(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_not_a_missing_mirror(tmp_path: Path) -> None:
     """An API that says 404 is believed: a damaged file is 503, and its tables are closed."""
     path = tmp_path / "mirror.db"
     fill_public(path).store.close()
@@ -102,7 +102,7 @@ def test_a_file_that_cannot_be_asked_is_no_missing_mirror(tmp_path: Path) -> Non
     assert served.get("/mirror/repositories.json").status_code != 200
 
 
-def test_queries_that_waited_while_a_sync_committed_private_rows_return_none(public_db: FixtureDb) -> None:
+def test_a_waiting_query_returns_no_private_rows_committed_meanwhile(public_db: FixtureDb) -> None:
     """All threads are busy; queries are admitted, private rows are committed, and then the queries run."""
     datasette = client_of(public_db.path).datasette
 
@@ -126,7 +126,7 @@ def test_queries_that_waited_while_a_sync_committed_private_rows_return_none(pub
     assert {type(answer) for answer in answers} == {Forbidden}
 
 
-def test_csv_that_streams_while_private_rows_are_committed_ends_without_them(public_db: FixtureDb) -> None:
+def test_streaming_csv_ends_before_private_rows_committed_meanwhile(public_db: FixtureDb) -> None:
     """Every page of a stream is read with its own check."""
     copy_rows(public_db, 40)
     pages = {"max_returned_rows": 50, "default_page_size": 50}
@@ -249,7 +249,7 @@ PROBES = (
 
 
 @pytest.mark.parametrize("are_members", [True, False])
-def test_strangers_read_the_names_of_owners_and_not_of_members(tmp_path: Path, *, are_members: bool) -> None:
+def test_strangers_see_owners_but_no_members(tmp_path: Path, *, are_members: bool) -> None:
     """In tables, labels, views, questions and SQL; members that left a workspace stay hidden as well."""
     filled = fill_public(tmp_path / "mirror.db")
     filled.members(owner("jespern"), [owner("mallory", display_name="Mallory M", kind="user")])
@@ -286,7 +286,7 @@ def test_strangers_read_the_names_of_owners_and_not_of_members(tmp_path: Path, *
     assert row["n"] == 5
 
 
-def test_a_token_reads_what_strangers_do_not(told: FixtureDb, tmp_path: Path) -> None:
+def test_a_token_reads_private_rows(told: FixtureDb, tmp_path: Path) -> None:
     """Who holds a token without a user reads members, parents and failures, in pages too."""
     path = tmp_path / "mirror.db"
     copy = sqlite3.connect(path)
@@ -303,7 +303,7 @@ def test_a_token_reads_what_strangers_do_not(told: FixtureDb, tmp_path: Path) ->
     assert b"odd-name" in served.get("/-/mirror-status", headers=headers).content
 
 
-def test_attached_files_are_closed_as_well(tmp_path: Path, mixed_path: Path) -> None:
+def test_attached_files_are_closed_too(tmp_path: Path, mixed_path: Path) -> None:
     """The memory of `--crossdb` reaches into every file, under whatever name."""
     shutil.copy(mixed_path, tmp_path / "other.db")
     served = AsgiClient(Datasette([str(mixed_path), str(tmp_path / "other.db")], crossdb=True))
@@ -313,7 +313,7 @@ def test_attached_files_are_closed_as_well(tmp_path: Path, mixed_path: Path) -> 
 
 
 @pytest.mark.parametrize("immutable", [False, True])
-def test_a_file_in_the_place_of_the_served_one_is_read(tmp_path: Path, *, immutable: bool) -> None:
+def test_a_replaced_file_is_read(tmp_path: Path, *, immutable: bool) -> None:
     """What was made private in a newer copy is shown no longer, by no thread, and its new rows are."""
     path, newer = tmp_path / "mirror.db", tmp_path / "newer.db"
     fill_public(path).store.close()

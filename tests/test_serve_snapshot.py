@@ -44,7 +44,7 @@ def serve(mirror: Path) -> AsgiClient:
     return client_of(mirror, public_snapshot=str(mirror.with_name("public.db")))
 
 
-def test_everybody_asks_the_published_file(mirror: Path) -> None:
+def test_everybody_queries_the_published_file(mirror: Path) -> None:
     """By SQL and by tables; nothing private is in any answer, and the mirror beside is closed as before."""
     published(mirror)
     served = serve(mirror)
@@ -60,7 +60,7 @@ def test_everybody_asks_the_published_file(mirror: Path) -> None:
     assert served.get("/2.0/repositories/jespern/django-piston").status_code == 200
 
 
-def test_the_mirror_stays_the_one_that_is_served(mirror: Path) -> None:
+def test_the_mirror_itself_is_still_served(mirror: Path) -> None:
     """APIs, pages and tokens are the mirror's; a token of it opens the tables of both."""
     published(mirror)
     served = serve(mirror)
@@ -72,7 +72,7 @@ def test_the_mirror_stays_the_one_that_is_served(mirror: Path) -> None:
     assert served.get("/public.json", params=SQL, headers=headers).status_code == 200
 
 
-def test_a_closed_page_leads_to_what_is_open(mirror: Path) -> None:
+def test_a_closed_page_links_to_the_open_one(mirror: Path) -> None:
     """With its age; tables tell theirs at their foot."""
     published(mirror)
     served = serve(mirror)
@@ -96,9 +96,7 @@ def test_a_file_that_is_published_later_is_attached(mirror: Path) -> None:
 
 
 @pytest.mark.parametrize("there", ["a mirror", "text", "a folder"])
-def test_what_is_no_published_file_is_left_alone(
-    mirror: Path, there: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_another_file_is_not_attached(mirror: Path, there: str, caplog: pytest.LogCaptureFixture) -> None:
     """Though all in it may be public: who names the wrong file is told so, once, in the log."""
     path = mirror.with_name("public.db")
     if there == "a mirror":
@@ -113,7 +111,7 @@ def test_what_is_no_published_file_is_left_alone(
     assert len([one for one in caplog.records if "public_snapshot" in one.message]) == 1
 
 
-def test_its_path_is_that_of_the_configuration(tmp_path: Path) -> None:
+def test_the_path_is_relative_to_the_configuration(tmp_path: Path) -> None:
     """Relative to the folder of mirror.toml; the mirror itself is refused."""
     (tmp_path / "mirror.toml").write_text('[serve]\npublic_snapshot = "out/public.db"\n')
     assert read_config(tmp_path / "mirror.toml").serve.public_snapshot == str(tmp_path / "out/public.db")
@@ -121,7 +119,7 @@ def test_its_path_is_that_of_the_configuration(tmp_path: Path) -> None:
         from_toml('database = "a.db"\n[serve]\npublic_snapshot = "a.db"\n')
 
 
-def test_a_published_file_is_no_copy_to_restore(mirror: Path) -> None:
+def test_a_published_file_is_not_restored(mirror: Path) -> None:
     """What is private would be lost."""
     copy = published(mirror)
     before = mirror.read_bytes()

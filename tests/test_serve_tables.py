@@ -69,7 +69,7 @@ def test_foreign_keys_show_names(public: AsgiClient) -> None:
     assert refs[0]["repository_id"]["label"] == "jespern/django-piston"
 
 
-def test_repositories_come_last_found_first_with_facets(public: AsgiClient) -> None:
+def test_repositories_are_sorted_newest_first_with_facets(public: AsgiClient) -> None:
     """The first page is one that an index gives, however many there are."""
     page = public.json("/mirror/repositories.json?_shape=objects")
     assert [row["id"] for row in page["rows"]] == [5, 4, 3, 2, 1]
@@ -78,7 +78,7 @@ def test_repositories_come_last_found_first_with_facets(public: AsgiClient) -> N
     assert by_scm == {"hg": 3, "git": 2}
 
 
-def test_facets_are_told_at_100_000_rows(tmp_path: Path) -> None:
+def test_facets_are_shown_at_100_000_rows(tmp_path: Path) -> None:
     """No facet of ours is dropped; the limits are generous, since tests assert no times."""
     filled = fill_many(tmp_path / "mirror.db", 5_000, tags=0)
     copy_rows(filled, 20)
@@ -118,7 +118,7 @@ def test_names_are_searched_by_sql(public: AsgiClient) -> None:
     assert found == ["jespern/django-piston", "dchambers/django-piston"]
 
 
-def test_reading_goes_on_while_a_sync_writes(tmp_path: Path) -> None:
+def test_reads_work_while_a_sync_writes(tmp_path: Path) -> None:
     """Another process commits pages; every answer is whole, and the count only grows."""
     path = tmp_path / "mirror.db"
     fill_public(path).store.close()

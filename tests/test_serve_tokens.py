@@ -10,7 +10,7 @@ from mirror.store import tokens
 from mirror.times import utc_now
 
 
-def test_a_token_is_found_again_but_not_in_the_file(public_db: FixtureDb) -> None:
+def test_a_token_is_stored_as_a_hash(public_db: FixtureDb) -> None:
     """What the file holds does not let anybody in."""
     store = public_db.store
     token = tokens.create(store, "laptop", "read")
@@ -23,7 +23,7 @@ def test_a_token_is_found_again_but_not_in_the_file(public_db: FixtureDb) -> Non
 
 
 @pytest.mark.parametrize(("written", "read"), [("read", "read"), ("write", "write"), ("read,write", "write")])
-def test_scopes_are_read_as_people_write_them(written: str, read: str) -> None:
+def test_scopes_are_read_in_every_usual_form(written: str, read: str) -> None:
     """Write includes read."""
     assert tokens.read_scope(written) == read
 
@@ -35,7 +35,7 @@ def test_an_unknown_scope_is_refused(scope: str) -> None:
         tokens.read_scope(scope)
 
 
-def test_a_revoked_and_an_expired_token_are_nobody(public_db: FixtureDb) -> None:
+def test_revoked_and_expired_tokens_are_refused(public_db: FixtureDb) -> None:
     """Ended is ended, by hand or by time."""
     store = public_db.store
     revoked = tokens.create(store, "a", "read")
@@ -46,7 +46,7 @@ def test_a_revoked_and_an_expired_token_are_nobody(public_db: FixtureDb) -> None
     assert [one and one.name for one in found] == [None, None, "c"]
 
 
-def test_tokens_are_listed_with_their_user_and_ended_by_number(public_db: FixtureDb) -> None:
+def test_tokens_are_listed_with_their_user_and_revoked_by_number(public_db: FixtureDb) -> None:
     """The list shows what is needed to end one."""
     store = public_db.store
     tokens.create(store, "his", "write", user="JESPERN")
@@ -58,7 +58,7 @@ def test_tokens_are_listed_with_their_user_and_ended_by_number(public_db: Fixtur
         tokens.revoke(store, "his")
 
 
-def test_one_token_is_ended_by_its_name_before_another_by_its_number(public_db: FixtureDb) -> None:
+def test_a_name_wins_over_a_number_when_revoking(public_db: FixtureDb) -> None:
     """A token may be called as another is numbered."""
     store = public_db.store
     for name in ("a", "1"):
@@ -82,7 +82,7 @@ def test_a_name_is_free_again_once_its_token_is_revoked(public_db: FixtureDb) ->
     assert tokens.create(store, "laptop").startswith("mir_")
 
 
-def test_a_token_for_nobody_mirrored_is_refused(public_db: FixtureDb) -> None:
+def test_a_token_for_an_unknown_user_is_refused(public_db: FixtureDb) -> None:
     """The user must be in the file."""
     store = public_db.store
     with pytest.raises(NotFound, match="no user 'nobody'"):

@@ -96,9 +96,7 @@ COUNTS = {"2.0": "size", "1.0": "count", "-": "count"}
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("path", LISTS)
-def test_lists_searches_and_their_counts_are_of_what_the_user_sees(
-    world: World, path: str, case: str
-) -> None:
+def test_lists_searches_and_counts_hold_visible_rows_only(world: World, path: str, case: str) -> None:
     """Own private repositories are there, others' are neither listed nor counted."""
     said = world.served.json(path, **world.asking_as(case))
     whole = world.served.json(path, headers=bearer(world.whole))
@@ -108,7 +106,7 @@ def test_lists_searches_and_their_counts_are_of_what_the_user_sees(
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_single_things_are_shown_or_missing(world: World, case: str) -> None:
+def test_single_resources_are_visible_or_404(world: World, case: str) -> None:
     """By name in both APIs and on pages, with forks counted as far as they are seen."""
     how = world.asking_as(case)
     for full_name in OWN:
@@ -122,7 +120,7 @@ def test_single_things_are_shown_or_missing(world: World, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_pages_and_feeds_name_nothing_of_others(world: World, case: str) -> None:
+def test_pages_and_feeds_show_no_foreign_private_names(world: World, case: str) -> None:
     """Home, search, owners, changes, the feed, status, options: own private names, no others'."""
     how = world.asking_as(case)
     pages = (
@@ -189,7 +187,7 @@ WRITES: tuple[tuple[str, str, dict[str, Any]], ...] = (
 
 
 @pytest.mark.parametrize(("method", "path", "body"), WRITES)
-def test_a_user_writes_nothing_that_others_administer(
+def test_a_user_cannot_write_repositories_of_others(
     world: World, method: str, path: str, body: dict[str, Any]
 ) -> None:
     """403 that says why, though the user sees it, and the upstream is not asked; hidden ones are missing."""
@@ -203,7 +201,7 @@ def test_a_user_writes_nothing_that_others_administer(
     assert not world.writer.calls
 
 
-def test_a_user_writes_what_they_own_or_administer(tmp_path: Path) -> None:
+def test_a_user_writes_owned_or_administered_repositories(tmp_path: Path) -> None:
     """In the own namespace at once, in a workspace once its permission is owner; a fork goes to one's own."""
     world = World(tmp_path)
 
@@ -222,7 +220,7 @@ def test_a_user_writes_what_they_own_or_administer(tmp_path: Path) -> None:
     world.filled.store.close()
 
 
-def test_a_chosen_name_gives_nothing(tmp_path: Path) -> None:
+def test_choosing_a_name_gives_no_rights(tmp_path: Path) -> None:
     """A member who calls themselves like a workspace sees none of it, and one of another upstream neither."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories(ROWS)
@@ -248,9 +246,7 @@ REFUSED = (
 
 
 @pytest.mark.parametrize("headers", REFUSED, ids=str)
-def test_a_credential_that_is_not_accepted_is_401_everywhere(
-    public_path: Path, headers: dict[str, str]
-) -> None:
+def test_a_wrong_credential_is_401_everywhere(public_path: Path, headers: dict[str, str]) -> None:
     """Public things too, with a word how to make a token; without credentials they are shown."""
     served = client_of(public_path)
     for path in (
@@ -268,7 +264,7 @@ def test_a_credential_that_is_not_accepted_is_401_everywhere(
         assert served.get(path, headers={"Authorization": 'OAuth oauth_token="x"'}).status_code == 200
 
 
-def test_an_ended_token_is_401_not_a_stranger(public_db: FixtureDb) -> None:
+def test_a_revoked_token_is_401_not_anonymous(public_db: FixtureDb) -> None:
     """Revoked in mid-work: the next request is refused, so nobody takes what is hidden for deleted."""
     public_db.repositories(ROWS)
     token = tokens.create(public_db.store, "backup")

@@ -19,7 +19,7 @@ class Breaks(Silent):
         raise ZeroDivisionError(what, total)
 
 
-def test_what_breaks_in_a_run_lets_go_of_the_lock(tmp_path: Path) -> None:
+def test_a_failed_run_releases_the_lock(tmp_path: Path) -> None:
     """At once, and not when the traceback is forgotten: the next sync of the same process goes on."""
     with small_sandbox(20) as box:
         upstreams = (UpstreamConfig(name="box", kind="sandbox", url=box.url),)

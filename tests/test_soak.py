@@ -14,7 +14,7 @@ SOAK = ROOT / "benchmarks/soak.py"
 
 @pytest.mark.timeout(500)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
-def test_the_mirror_holds_and_is_true_in_the_end(tmp_path: Path) -> None:
+def test_the_mirror_is_correct_after_a_soak(tmp_path: Path) -> None:
     """Edits, faults, webhooks, readers and kills together; then row by row like the sandbox."""
     command = [
         sys.executable,
@@ -31,7 +31,7 @@ def test_the_mirror_holds_and_is_true_in_the_end(tmp_path: Path) -> None:
     assert "0 differences" in done.stdout
 
 
-def test_a_difference_is_found(tmp_path: Path) -> None:
+def test_the_soak_finds_a_planted_difference(tmp_path: Path) -> None:
     """What is compared would not pass for anything: a mirror without a row, and one with a wrong branch."""
     from sandbox_comparison import differences
     from sync_harness import crawling

@@ -27,7 +27,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> FixtureDb:
     return fill_many(tmp_path_factory.mktemp("many") / "mirror.db", 3000, tags=1)
 
 
-def test_a_copy_is_one_state_while_a_sync_writes(many: FixtureDb, tmp_path: Path) -> None:
+def test_a_copy_made_during_a_sync_is_one_snapshot(many: FixtureDb, tmp_path: Path) -> None:
     """What is committed between two steps of the copying is not in the copy, also not in part."""
     before, steps = all_rows(many.path), list[int]()
 
@@ -83,7 +83,7 @@ def test_a_copy_follows_a_link(public_path: Path) -> None:
 @pytest.mark.parametrize(
     "place", ["itself", "link", "hard link", "journal", "text", "foreign", "live", "pipe"]
 )
-def test_nothing_else_is_overwritten(public_db: FixtureDb, tmp_path: Path, place: str) -> None:
+def test_only_earlier_copies_are_overwritten(public_db: FixtureDb, tmp_path: Path, place: str) -> None:
     """Neither the mirror under any of its names, nor a file that is no copy, nor a mirror in use."""
     path = tmp_path / "there"
     if place == "itself":
@@ -200,7 +200,7 @@ def test_a_full_disk_is_one_line(folder: Folder) -> None:
     assert not list(folder.path.glob("copy.db?*"))
 
 
-def test_the_command(
+def test_the_command_backs_up_and_reports(
     folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A file, a folder by its slash, and what is wrong in one line."""

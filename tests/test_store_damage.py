@@ -46,7 +46,7 @@ def read_all(path: Path) -> None:
         read_status(connection, utc_now())
 
 
-def test_damage_to_any_page_is_told(folder: Folder) -> None:
+def test_damage_to_any_page_is_reported(folder: Folder) -> None:
     """Each page in turn is cut off, emptied, or holds nonsense: nothing else than StoreError is raised."""
     path = folder.path / "data/mirror.db"
     whole = path.read_bytes()
@@ -87,7 +87,7 @@ def test_every_command_says_that_a_file_is_damaged(folder: Folder, command: str)
         ("circle of links", "no mirror there yet|cannot be opened"),
     ],
 )
-def test_what_is_no_mirror_is_told(tmp_path: Path, kind: str, says: str) -> None:
+def test_a_file_that_is_not_a_mirror_is_reported(tmp_path: Path, kind: str, says: str) -> None:
     """Nothing hangs on a pipe, and another program's database stays as it is."""
     path = tmp_path / "mirror.db"
     if kind == "pipe":
@@ -105,7 +105,7 @@ def test_what_is_no_mirror_is_told(tmp_path: Path, kind: str, says: str) -> None
             opens(path)
 
 
-def test_an_empty_file_is_no_mirror_yet(folder: Folder) -> None:
+def test_an_empty_file_is_not_yet_a_mirror(folder: Folder) -> None:
     """Readers and the server say what makes it one."""
     (folder.path / "data/mirror.db").write_bytes(b"")
     for command in (["status"], ["serve", "--port", "0"]):

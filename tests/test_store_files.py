@@ -39,7 +39,7 @@ def test_links_to_one_file_share_its_lock(tmp_path: Path) -> None:
         pass
 
 
-def test_a_service_is_known_by_its_mark(tmp_path: Path) -> None:
+def test_a_running_service_is_recognised(tmp_path: Path) -> None:
     """While one of any number of them holds it, by whichever name of the file."""
     path = tmp_path / "mirror.db"
     assert service_runs(path) is False
@@ -49,7 +49,7 @@ def test_a_service_is_known_by_its_mark(tmp_path: Path) -> None:
     assert service_runs(path) is False
 
 
-def test_a_look_at_the_lock_keeps_no_run_out(tmp_path: Path) -> None:
+def test_checking_the_lock_blocks_no_run(tmp_path: Path) -> None:
     """Whoever asks whether a run goes on shares the lock for a moment; two runs still exclude each other."""
     path = tmp_path / "mirror.db"
     assert is_syncing(path) is False

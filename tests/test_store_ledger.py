@@ -21,7 +21,7 @@ def ledger(tmp_path: Path) -> Iterator[RequestLedger]:
         yield RequestLedger(store)
 
 
-def test_what_a_clock_far_ahead_wrote_counts_for_nothing(ledger: RequestLedger) -> None:
+def test_ledger_rows_of_a_clock_far_ahead_are_ignored(ledger: RequestLedger) -> None:
     """A year ahead once is not a mirror that stands still for a year."""
     ahead = NOON + timedelta(days=365)
     for _ in range(3):
@@ -36,7 +36,7 @@ def test_what_a_clock_far_ahead_wrote_counts_for_nothing(ledger: RequestLedger) 
     assert ledger.reserve("b", None, NOON) == NoRoom(NOON + timedelta(seconds=60), held=True)
 
 
-def test_requests_that_never_left_are_neither_reserved_nor_sent(ledger: RequestLedger) -> None:
+def test_requests_that_never_left_are_not_counted(ledger: RequestLedger) -> None:
     """What is taken back makes room at once, and once."""
     for _ in range(2):
         assert ledger.reserve("b", 2, NOON) is None

@@ -68,7 +68,7 @@ def test_a_file_that_exists_keeps_its_mode(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("usual_umask")
-def test_the_commands_make_private_files_and_tell_of_open_ones(tmp_path: Path) -> None:
+def test_commands_create_private_files_and_report_open_ones(tmp_path: Path) -> None:
     """`init`, `token create`, `sync`; a file and a secret that others may read are named with the remedy."""
     folder = Folder(tmp_path)
     assert folder.run("init").code == 0
@@ -87,7 +87,7 @@ def test_the_commands_make_private_files_and_tell_of_open_ones(tmp_path: Path) -
     assert "token-of-some-length" not in told
 
 
-def test_what_the_setting_allows_is_not_told(tmp_path: Path) -> None:
+def test_modes_allowed_by_the_setting_are_not_reported(tmp_path: Path) -> None:
     """A group that shares the file says so once; strangers are told of all the same."""
     config = from_toml(f'database = "{tmp_path}/mirror.db"\nfile_mode = "0640"')
     (tmp_path / "mirror.db").touch(mode=0o640)
@@ -96,7 +96,7 @@ def test_what_the_setting_allows_is_not_told(tmp_path: Path) -> None:
     assert "mode 0660" in next(open_files(config))
 
 
-def test_modes_of_folders_and_devices_are_not_to_be_changed(tmp_path: Path) -> None:
+def test_modes_of_folders_and_devices_are_not_changed(tmp_path: Path) -> None:
     """They are named by mistake; a chmod of /tmp or /dev/null would harm the machine."""
     (tmp_path / "open").mkdir(mode=0o777)
     text = f"""database = "{tmp_path}/open"
@@ -108,13 +108,13 @@ credential = "file:/dev/null"
 
 
 @pytest.mark.parametrize("mode", ["0400", "0700", "rw-------", "660x", "", "0061"])
-def test_a_mode_that_is_none_is_refused(mode: str) -> None:
+def test_an_invalid_mode_is_refused(mode: str) -> None:
     """When the configuration is read."""
     with pytest.raises(ConfigError, match="file_mode"):
         from_toml(f'file_mode = "{mode}"')
 
 
-def test_paths_are_those_of_the_configuration(tmp_path: Path) -> None:
+def test_paths_are_relative_to_the_configuration(tmp_path: Path) -> None:
     """Wherever the program is started; absolute ones and those of other kinds are left."""
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "mirror.toml").write_text(
@@ -132,7 +132,7 @@ def test_paths_are_those_of_the_configuration(tmp_path: Path) -> None:
         assert read_config(None).database == "data/m.db"
 
 
-def test_a_creation_that_is_killed_leaves_nothing_half_made(tmp_path: Path) -> None:
+def test_a_killed_creation_leaves_no_partial_file(tmp_path: Path) -> None:
     """At any statement: the next start makes the same file, with every table and index."""
     with Store(tmp_path / "whole.db") as store:
         whole = set(store.connection.execute("SELECT type, name FROM sqlite_master"))
@@ -147,7 +147,7 @@ def test_a_creation_that_is_killed_leaves_nothing_half_made(tmp_path: Path) -> N
             assert set(store.connection.execute("SELECT type, name FROM sqlite_master")) == whole
 
 
-def test_a_list_of_migrations_without_its_index_gets_it(tmp_path: Path) -> None:
+def test_a_missing_index_is_created(tmp_path: Path) -> None:
     """As an earlier version left it that was killed at the wrong moment."""
     path = tmp_path / "mirror.db"
     Store(path).close()

@@ -16,7 +16,7 @@ from mirror.store.files import open_reader
 
 
 @pytest.mark.parametrize("up_to", MIGRATIONS[:-1])
-def test_an_older_file_is_brought_up_to_date_and_searched_rightly(tmp_path: Path, up_to: str) -> None:
+def test_an_older_file_is_migrated_and_searched_correctly(tmp_path: Path, up_to: str) -> None:
     """Readers say who must do it; the writer does, and what was pending is found as it is."""
     path = tmp_path / "mirror.db"
     older(path, up_to)
@@ -35,7 +35,7 @@ def test_an_older_file_is_brought_up_to_date_and_searched_rightly(tmp_path: Path
     open_reader(path).close()
 
 
-def test_what_was_made_public_before_is_hidden(tmp_path: Path) -> None:
+def test_history_from_before_publication_is_hidden(tmp_path: Path) -> None:
     """As a whole, until its refs have been read; what was never private stays as it was."""
     path = tmp_path / "mirror.db"
     older(path, "m011_pending_in_full")

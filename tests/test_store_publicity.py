@@ -70,7 +70,7 @@ def _closed(crawl: SyncHarness, name: str = NAME) -> bool:
     return bool(crawl.one("SELECT public_from FROM repositories WHERE full_name = ?", name) == CLOSED)
 
 
-def test_nothing_of_the_private_time_is_told(tmp_path: Path) -> None:
+def test_changes_of_the_private_time_stay_hidden(tmp_path: Path) -> None:
     """Neither the words nor the branch that went before it was shown; holders of a token read them."""
     with crawling(tmp_path, **FRESH) as (sandbox, crawl):
         crawl.sync()
@@ -91,7 +91,7 @@ def test_nothing_of_the_private_time_is_told(tmp_path: Path) -> None:
         assert _shown(crawl.path, NAME) == []
 
 
-def test_renamed_and_described_anew_while_it_is_made_public(tmp_path: Path) -> None:
+def test_a_rename_during_publication_stays_hidden(tmp_path: Path) -> None:
     """One answer of the upstream tells all three, as to a PUT through the mirror."""
     filled = FixtureDb(tmp_path / "mirror.db")
     before = repository(
@@ -105,7 +105,7 @@ def test_renamed_and_described_anew_while_it_is_made_public(tmp_path: Path) -> N
     assert _shown(tmp_path / "mirror.db", "ann/nice") == []
 
 
-def test_that_it_was_made_public_is_told_last() -> None:
+def test_publication_is_recorded_after_the_other_changes() -> None:
     """Whoever reads `changes` by themselves finds what was private before it."""
     same = dict.fromkeys(("deleted_at", "gone_reason", "owner_id", "scm", "website", "language"))
     same |= dict.fromkeys(("main_branch", "fork_policy", "parent_full_name", "has_issues", "has_wiki"))
@@ -116,7 +116,7 @@ def test_that_it_was_made_public_is_told_last() -> None:
     assert kinds == ["renamed", "updated", "made_public"]
 
 
-def test_refs_that_cannot_be_read_keep_it_closed(tmp_path: Path) -> None:
+def test_unreadable_refs_keep_the_repository_closed(tmp_path: Path) -> None:
     """However long: what they are compared with at last is still of the private time."""
     with crawling(tmp_path, **FRESH) as (sandbox, crawl):
         crawl.sync()
@@ -163,7 +163,7 @@ def test_a_listing_of_refs_that_began_in_private_does_not_open_it(tmp_path: Path
         assert _shown(crawl.path, NAME) == []
 
 
-def test_a_webhook_between_tells_nothing(tmp_path: Path) -> None:
+def test_a_webhook_before_the_listing_opens_nothing(tmp_path: Path) -> None:
     """A branch of the private time that a push moves or deletes before the refs were read."""
     with webhook_mirror(tmp_path) as hook:
         assert hook.push(OLD, NEW).json()["refs_moved"] > 0
@@ -191,7 +191,7 @@ def test_a_webhook_between_tells_nothing(tmp_path: Path) -> None:
         assert _shown(hook.crawl.path, SOME) == []
 
 
-def test_private_again_in_between(tmp_path: Path) -> None:
+def test_a_repository_made_private_again_is_closed(tmp_path: Path) -> None:
     """A second private time is as hidden as the first."""
     with crawling(tmp_path, **FRESH) as (sandbox, crawl):
         crawl.sync()
@@ -218,7 +218,7 @@ def test_a_repository_that_was_never_private_loses_nothing(tmp_path: Path) -> No
         assert {event["event"] for event in events} >= {"create", "pushed"}
 
 
-def test_a_mirror_without_refs_waits_for_none(tmp_path: Path) -> None:
+def test_a_mirror_without_refs_opens_at_once(tmp_path: Path) -> None:
     """What follows is told at once, of the private time nothing; refs that are in the file are waited for."""
     with crawling(tmp_path, refs="none", **FRESH) as (sandbox, crawl):
         crawl.sync()
@@ -246,7 +246,7 @@ def test_a_mirror_without_refs_waits_for_none(tmp_path: Path) -> None:
     filled.store.close()
 
 
-def test_refs_that_were_asked_for_before_do_not_open_it(tmp_path: Path) -> None:
+def test_refs_requested_before_do_not_open_it(tmp_path: Path) -> None:
     """Though they are written after: they are to be read again, and that opens it."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories([repository("a/b", is_private=True)], first=True)

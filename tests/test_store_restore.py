@@ -75,7 +75,7 @@ def living_tokens(path: Path) -> list[str]:
         return [one.name for one in tokens.listed(store.connection) if one.revoked_at is None]
 
 
-def test_the_copy_takes_the_place_and_the_file_before_is_kept(copied: FixtureDb) -> None:
+def test_a_restore_replaces_the_file_and_keeps_the_old_one(copied: FixtureDb) -> None:
     """Row by row, in both; with every commit that was in the journal only."""
     mirror, before = copied.path, all_rows(copied.path)
     copied.store.close()
@@ -97,14 +97,14 @@ def test_tokens_are_revoked(copied: FixtureDb) -> None:
     assert living_tokens(copied.path) == []
 
 
-def test_tokens_that_are_kept(copied: FixtureDb) -> None:
+def test_keep_tokens_keeps_tokens(copied: FixtureDb) -> None:
     """One that was revoked since the copy was taken stays so."""
     copied.store.close()
     assert put_back(copy_of(copied), copied.path, Trust(tokens=True)).revoked == 0
     assert living_tokens(copied.path) == ["laptop"]
 
 
-def test_a_login_with_a_token_that_is_forgotten_is_none_with_a_new_one(copied: FixtureDb) -> None:
+def test_an_old_login_is_not_valid_for_a_new_token(copied: FixtureDb) -> None:
     """A token that was made after the copy, and one made after the restore, have the same name."""
     forgotten = tokens.find(copied.store.connection, tokens.create(copied.store, "ci"))
     copied.store.close()
@@ -118,7 +118,7 @@ def test_a_login_with_a_token_that_is_forgotten_is_none_with_a_new_one(copied: F
             assert tokens.find_by_id(store.connection, forgotten.id) is None
 
 
-def test_what_the_file_before_asked_is_counted(copied: FixtureDb) -> None:
+def test_requests_of_the_replaced_file_are_counted(copied: FixtureDb) -> None:
     """It went on from the copy, so it knows each request; what it was told to wait for is kept as well."""
     ledger = RequestLedger(copied.store)
     for minute in range(3):
@@ -134,7 +134,7 @@ def test_what_the_file_before_asked_is_counted(copied: FixtureDb) -> None:
 
 
 @pytest.mark.parametrize("before", ["nothing", "another mirror", "no mirror", "damaged", "an older version"])
-def test_the_budget_counts_as_spent_where_nobody_knows(copied: FixtureDb, before: str) -> None:
+def test_an_unknown_budget_counts_as_spent(copied: FixtureDb, before: str) -> None:
     """For an hour, for each account of the copy and of the configuration that has a limit."""
     copied.store.close()
     copied.path.unlink()
@@ -191,7 +191,7 @@ def test_an_older_copy_is_brought_up_to_date(tmp_path: Path, dump: Path) -> None
 
 
 @pytest.mark.parametrize("what", ["missing", "folder", "itself", "link"])
-def test_what_is_no_copy_is_refused(public_path: Path, what: str) -> None:
+def test_a_file_that_is_not_a_copy_is_refused(public_path: Path, what: str) -> None:
     """A usage error, in a sentence."""
     copy = public_path.with_name("there")
     if what == "folder":
@@ -228,7 +228,7 @@ def test_a_copy_with_faults_is_refused(copied: FixtureDb, damage: str) -> None:
     assert not [one for one in copied.path.parent.iterdir() if "before" in one.name or "restor" in one.name]
 
 
-def test_running_processes_are_not_robbed(copied: FixtureDb) -> None:
+def test_a_restore_is_refused_while_a_process_has_the_file_open(copied: FixtureDb) -> None:
     """A service, a sync, whoever has the file open, if only to read: a sentence, and nothing is done."""
     before = all_rows(copied.path)
     with pytest.raises(StoreLocked, match="has it open"):
@@ -276,7 +276,7 @@ def test_a_damaged_file_that_somebody_has_open_is_not_replaced(copied: FixtureDb
 
 
 @pytest.mark.parametrize("before", ["damaged", "gone"])
-def test_the_new_file_is_not_read_with_a_journal_of_before(copied: FixtureDb, before: str) -> None:
+def test_an_old_journal_is_not_applied_to_the_new_file(copied: FixtureDb, before: str) -> None:
     """A journal that lies there, whole, of a file that is damaged or was removed by hand."""
     journal = copied.path.with_name("mirror.db-wal")
     whole = journal.read_bytes()
@@ -290,7 +290,7 @@ def test_the_new_file_is_not_read_with_a_journal_of_before(copied: FixtureDb, be
     assert unmarked(all_rows(copied.path)) == unmarked(all_rows(copy_of(copied)))
 
 
-def test_killed_it_leaves_the_old_file_or_the_new_one(copied: FixtureDb) -> None:
+def test_a_killed_restore_leaves_the_old_file_or_the_new_one(copied: FixtureDb) -> None:
     """At every call that it makes; the next one is not hindered by what is left."""
     copied.store.close()
     mirror, copy = copied.path, copy_of(copied)
@@ -333,7 +333,7 @@ def test_a_full_disk_is_one_line(folder: Folder) -> None:
     assert not [one.name for one in path.parent.iterdir() if "restor" in one.name]
 
 
-def test_the_command(
+def test_the_command_restores_and_reports(
     folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It says what is kept, what is revoked, what waits; with a service on the file it does nothing."""
@@ -361,7 +361,7 @@ def test_the_command(
     assert capsys.readouterr().err.endswith("a service runs on it; stop it first\n")
 
 
-def test_root_gives_the_file_to_its_owner(copied: FixtureDb) -> None:
+def test_a_restore_by_root_keeps_the_owner(copied: FixtureDb) -> None:
     """A service of another user goes on with what root has restored."""
     if os.geteuid() != 0:
         pytest.skip("only root can give files away")

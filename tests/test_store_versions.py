@@ -26,7 +26,7 @@ def objects(path: Path) -> list[Any]:
 
 
 @pytest.mark.parametrize("dump", DUMPS, ids=lambda dump: dump.stem)
-def test_a_file_of_every_version_becomes_as_a_new_one(tmp_path: Path, dump: Path) -> None:
+def test_a_file_of_every_version_migrates_to_the_schema_of_a_new_one(tmp_path: Path, dump: Path) -> None:
     """Its schema is that of a new file, and everything that was in it is found and in order."""
     path, new = tmp_path / "mirror.db", tmp_path / "new.db"
     restored(path, dump.read_text("utf-8"))
@@ -45,7 +45,7 @@ def test_a_file_of_every_version_becomes_as_a_new_one(tmp_path: Path, dump: Path
     assert check_file(path, repair=False) == []
 
 
-def test_a_file_whose_migration_failed_half_way_is_brought_up_to_date(tmp_path: Path) -> None:
+def test_a_half_migrated_file_is_completed(tmp_path: Path) -> None:
     """An earlier program could apply the migrations before the eleventh to such a file, and no more."""
     path = tmp_path / "mirror.db"
     restored(path, (DUMPS[0].parent / "06.sql").read_text("utf-8"))

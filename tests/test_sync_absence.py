@@ -27,7 +27,7 @@ def refs_of(crawl: SyncHarness, name: str) -> int:
         ("transfer", "sandbox", "transferred to brodie/django-piston"),
     ],
 )
-def test_each_reason_is_told_and_the_refs_stay(
+def test_each_tombstone_has_its_reason_and_keeps_its_refs(
     tmp_path: Path, action: str, secret: str | None, reason: str
 ) -> None:
     """What is out of sight becomes a tombstone with its reason, and comes back with its history."""
@@ -52,7 +52,7 @@ def test_each_reason_is_told_and_the_refs_stay(
         ]
 
 
-def test_too_many_missing_need_a_word(tmp_path: Path) -> None:
+def test_too_many_missing_need_confirm_absence(tmp_path: Path) -> None:
     """More than the brake's share stop and ask, run after run, without sweeping; confirmed, all are gone."""
     with crawling(tmp_path, **FIVE) as (sandbox, crawl):
         crawl.sync()
@@ -101,7 +101,7 @@ def test_empty_listings_are_not_believed(tmp_path: Path, full: bool) -> None:
         assert crawl.rows("SELECT * FROM sync_failures") == []
 
 
-def test_a_first_sync_of_an_empty_page_is_healed(tmp_path: Path) -> None:
+def test_an_early_empty_page_is_read_again(tmp_path: Path) -> None:
     """A page that ends early on the very first sync is read again: the total tells that rows are missing."""
     with crawling(tmp_path, page_length=2, **FIVE) as (sandbox, crawl):
         sandbox.add_fault(Fault("empty", where="*/repositories/jespern", nth=2))
@@ -122,7 +122,7 @@ class EmptySecondPage(ShortPages):
         return httpx.Response(200, json=body | {"values": []})
 
 
-def test_a_page_that_is_empty_for_ever_keeps_a_listing_open(tmp_path: Path) -> None:
+def test_a_page_that_stays_empty_keeps_the_listing_open(tmp_path: Path) -> None:
     """The total tells that pages must follow: nothing is complete, full or incremental, until they do."""
     with crawling(tmp_path, page_length=2, workspaces=("jespern",)) as (sandbox, crawl):
         plain, empty = crawl.transport, EmptySecondPage(2)
@@ -142,7 +142,7 @@ def test_a_page_that_is_empty_for_ever_keeps_a_listing_open(tmp_path: Path) -> N
         assert_matches_sandbox(crawl, sandbox, ("jespern",))
 
 
-def test_a_token_that_reads_as_nobody_is_found_out(tmp_path: Path) -> None:
+def test_a_token_of_nobody_is_detected(tmp_path: Path) -> None:
     """A dead token shows public rows alone: the run ends with 3 before any private row is called gone."""
     with crawling(tmp_path, **FIVE) as (sandbox, crawl):
         crawl.sync()
@@ -233,7 +233,7 @@ def test_a_workspace_that_is_not_found_keeps_its_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_a_workspace_that_is_back_is_not_taken_for_gone_later(tmp_path: Path, full: bool) -> None:
+def test_a_workspace_that_came_back_is_not_gone(tmp_path: Path, full: bool) -> None:
     """Confirmed as gone by a run that was cut short, then back: the brake and the proof hold as ever."""
     with crawling(tmp_path, workspaces=("jespern",)) as (sandbox, crawl):
         crawl.sync()
@@ -250,7 +250,7 @@ def test_a_workspace_that_is_back_is_not_taken_for_gone_later(tmp_path: Path, fu
         assert crawl.gone() == {}
 
 
-def test_a_workspace_without_repositories_that_is_gone_is_settled(tmp_path: Path) -> None:
+def test_a_gone_workspace_without_repositories_is_closed(tmp_path: Path) -> None:
     """Nothing is left of it to ask for: the operator's word is enough, and no later run asks for it."""
     with crawling(tmp_path) as (sandbox, crawl):
         crawl.sync()
@@ -301,7 +301,7 @@ def take_the_name(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("later", [900, 8 * 86_400])
-def test_a_workspace_whose_name_is_taken_by_another_is_mirrored_on(tmp_path: Path, later: float) -> None:
+def test_a_workspace_whose_name_was_taken_is_still_mirrored(tmp_path: Path, later: float) -> None:
     """Both are, in the order of updates and by a sweep; named again, it goes on under its new name."""
     with crawling(tmp_path, workspaces=("erik",)) as (sandbox, crawl):
         crawl.sync()
@@ -326,7 +326,7 @@ def test_a_workspace_whose_name_is_taken_by_another_is_mirrored_on(tmp_path: Pat
         ]
 
 
-def test_a_workspace_that_is_gone_and_whose_name_is_taken_needs_a_word(tmp_path: Path) -> None:
+def test_a_gone_workspace_whose_name_was_taken_needs_confirm_absence(tmp_path: Path) -> None:
     """Its rows stay alive and are asked about, run after run, until the operator says that it is gone."""
     with crawling(tmp_path, workspaces=("erik",)) as (sandbox, crawl):
         crawl.sync()
@@ -344,7 +344,7 @@ def test_a_workspace_that_is_gone_and_whose_name_is_taken_needs_a_word(tmp_path:
         assert crawl.rows("SELECT * FROM sync_failures") == []
 
 
-def test_a_question_stays_open_while_another_workspace_has_the_name(tmp_path: Path) -> None:
+def test_an_absence_stays_unconfirmed_while_another_workspace_has_the_name(tmp_path: Path) -> None:
     """Too many were missing, then the workspace was renamed and its name taken: still asked about."""
     with crawling(tmp_path, workspaces=("jespern",)) as (sandbox, crawl):
         crawl.sync()
@@ -377,7 +377,7 @@ def test_found_workspaces_may_be_renamed_and_deleted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("at", range(1, 12))
-def test_a_transfer_between_two_mirrored_workspaces_is_no_loss(tmp_path: Path, at: int) -> None:
+def test_a_transfer_between_mirrored_workspaces_is_a_rename(tmp_path: Path, at: int) -> None:
     """Moved at any moment of a sweep, from either side of it: renamed, never a tombstone."""
     with crawling(tmp_path, page_length=2, absence_brake=1.0, **FIVE) as (sandbox, crawl):
         crawl.sync()
@@ -389,7 +389,7 @@ def test_a_transfer_between_two_mirrored_workspaces_is_no_loss(tmp_path: Path, a
         assert not [kind for kind, *_ in crawl.changes() if kind == "deleted"]
 
 
-def test_a_row_deleted_after_the_first_pass_read_it_is_missed_by_the_next_run(tmp_path: Path) -> None:
+def test_a_row_deleted_after_the_first_pass_is_found_gone_by_the_next_run(tmp_path: Path) -> None:
     """The second pass does not name it, the first one did: the next run looks again."""
     with crawling(tmp_path, page_length=2, absence_brake=1.0, **FIVE) as (sandbox, crawl):
         crawl.sync()

@@ -10,7 +10,7 @@ TWO: dict[str, Any] = {"workspaces": ("jespern", "1team", "Mimika_Oh")}
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-def test_a_budget_that_is_enforced_is_never_overdrawn(tmp_path: Path, threads: int) -> None:
+def test_an_enforced_budget_is_never_overdrawn(tmp_path: Path, threads: int) -> None:
     """A sandbox that allows 30 requests an hour answers no 429, and the sync is complete after some hours."""
     with crawling(
         tmp_path, 60, requests_per_hour=30, page_length=20, concurrency=threads, **TWO, our_limit=28
@@ -41,7 +41,7 @@ def test_a_run_that_may_not_wait_pauses_and_the_next_one_goes_on(tmp_path: Path)
         assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
 
 
-def test_a_run_of_so_many_requests(tmp_path: Path) -> None:
+def test_max_requests_limits_a_run(tmp_path: Path) -> None:
     """`max_requests` bounds a run to the request; the next ones go on, repeating nothing."""
     with crawling(tmp_path, 60, page_length=20, **TWO) as (sandbox, crawl):
         asked = 0

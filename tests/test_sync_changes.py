@@ -13,7 +13,7 @@ NAME = "jespern/django-piston"
 FRESH: dict[str, Any] = {"workspaces": ("jespern", "ubernostrum")}
 
 
-def test_a_first_sync_is_no_news(tmp_path: Path) -> None:
+def test_a_first_sync_records_no_changes(tmp_path: Path) -> None:
     """What was there before the mirror was is not told as created, nor are its refs; nor by a second run."""
     with crawling(tmp_path, 60, page_length=7) as (_, crawl):
         crawl.sync()
@@ -36,7 +36,7 @@ def test_a_first_sync_is_no_news(tmp_path: Path) -> None:
         ("delete_tag", {"name": "0.2.1"}, "tag_deleted", "0.2.1"),
     ],
 )
-def test_every_kind_with_old_and_new(
+def test_every_kind_of_change_has_old_and_new_values(
     tmp_path: Path, action: str, details: dict[str, Any], kind: str, ref: str | None
 ) -> None:
     """Each thing that people do is one line with what was and what is."""

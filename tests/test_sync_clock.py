@@ -60,7 +60,7 @@ def moments_ahead(crawl: SyncHarness, now: datetime) -> list[str]:
 
 
 @pytest.mark.parametrize("by", AHEAD, ids=str)
-def test_a_clock_that_was_ahead_misleads_no_later_run(tmp_path: Path, by: timedelta) -> None:
+def test_a_clock_that_was_ahead_misleads_no_later_sync(tmp_path: Path, by: timedelta) -> None:
     """What was deleted, left, failed and pushed since is noticed by the next run, which says why."""
     with mirrored(tmp_path) as (sandbox, crawl, clock):
         crawl.sync()
@@ -83,7 +83,7 @@ def test_a_clock_that_was_ahead_misleads_no_later_run(tmp_path: Path, by: timede
         assert crawl.notes == []
 
 
-def test_a_member_who_left_since_is_no_member(tmp_path: Path) -> None:
+def test_a_member_who_left_is_removed_despite_the_clock(tmp_path: Path) -> None:
     """Seen by a clock that was ahead, and not named by the listing that comes next."""
     with mirrored(tmp_path) as (sandbox, crawl, clock):
         sandbox.do("add_member", workspace="jespern", name="erik")
@@ -98,7 +98,7 @@ def test_a_member_who_left_since_is_no_member(tmp_path: Path) -> None:
         )
 
 
-def test_status_and_health_say_so(tmp_path: Path) -> None:
+def test_status_and_health_report_the_clock(tmp_path: Path) -> None:
     """Until the next sync: no complete sync of the future, no budget spent then, and a reason."""
     with mirrored(tmp_path) as (_, crawl, clock):
         clock.error = timedelta(days=400)
@@ -116,7 +116,7 @@ def test_status_and_health_say_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("hours", [2, 5, 24 * 400])
-def test_requests_of_the_future_are_no_requests_of_the_hour(tmp_path: Path, hours: int) -> None:
+def test_requests_dated_in_the_future_do_not_count(tmp_path: Path, hours: int) -> None:
     """Neither when they were written nor when their moment comes; a hold of then holds nobody."""
     with mirrored(tmp_path, our_limit=100) as (_, crawl, clock):
         bucket = "there"
@@ -131,7 +131,7 @@ def test_requests_of_the_future_are_no_requests_of_the_hour(tmp_path: Path, hour
 
 
 @pytest.mark.parametrize("column", ["swept_at", "cursor", "moved_at", "absent_since", "round"])
-def test_each_moment_of_a_place_is_judged(tmp_path: Path, column: str) -> None:
+def test_every_stored_time_is_checked(tmp_path: Path, column: str) -> None:
     """A single one that lies ahead keeps nothing from being noticed."""
     with mirrored(tmp_path) as (sandbox, crawl, _):
         crawl.sync()
@@ -147,7 +147,7 @@ def test_each_moment_of_a_place_is_judged(tmp_path: Path, column: str) -> None:
 
 
 @pytest.mark.parametrize("by", [timedelta(days=-400), timedelta(hours=-5), timedelta(hours=5)], ids=str)
-def test_a_clock_that_jumps_during_a_run(tmp_path: Path, by: timedelta) -> None:
+def test_a_clock_jump_during_a_run_does_no_harm(tmp_path: Path, by: timedelta) -> None:
     """Nothing is taken for missing that the same run has seen; the next run is right as well."""
     with mirrored(tmp_path, page_length=5) as (sandbox, crawl, clock):
         crawl.sync()

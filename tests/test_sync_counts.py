@@ -51,7 +51,7 @@ def test_a_full_sync_of_1000_spends_1010_requests_and_the_next_one(tmp_path: Pat
         assert_matches_sandbox(crawl, sandbox, ["big"])
 
 
-def test_every_oddity_arrives_as_it_is(tmp_path: Path) -> None:
+def test_every_odd_value_is_mirrored_unchanged(tmp_path: Path) -> None:
     """All workspaces of a sandbox with every oddity are mirrored field by field, without being named."""
     with crawling(tmp_path, 100, concurrency=4) as (sandbox, crawl):
         summary = crawl.sync()
@@ -61,7 +61,7 @@ def test_every_oddity_arrives_as_it_is(tmp_path: Path) -> None:
         assert crawl.sync().counts.requests == len(sandbox.workspaces())
 
 
-def test_the_unnamed_see_what_is_public(tmp_path: Path) -> None:
+def test_an_anonymous_mirror_holds_public_repositories(tmp_path: Path) -> None:
     """Without a credential nobody is asked for members or a caller, and private rows are not there."""
     from mirror.sandbox import ANONYMOUS
 
@@ -72,7 +72,7 @@ def test_the_unnamed_see_what_is_public(tmp_path: Path) -> None:
         assert crawl.one("SELECT count(*) FROM repositories WHERE is_private") == 0
 
 
-def test_eight_threads_write_what_one_writes(tmp_path: Path) -> None:
+def test_eight_threads_write_the_same_rows_as_one(tmp_path: Path) -> None:
     """The same crawl gives the same rows under the same ids at any concurrency."""
     found = []
     for threads in (1, 8):
@@ -94,7 +94,7 @@ def test_eight_threads_write_what_one_writes(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
-def test_two_upstreams_in_one_file_keep_apart(tmp_path: Path) -> None:
+def test_two_upstreams_in_one_file_stay_apart(tmp_path: Path) -> None:
     """The same Bitbucket mirrored twice under two names: two sets of rows, cursors and failures."""
     with crawling(tmp_path, 60, workspaces=("jespern",)) as (sandbox, crawl):
         crawl.sync()
@@ -117,7 +117,7 @@ def test_two_upstreams_in_one_file_keep_apart(tmp_path: Path) -> None:
         assert held == [("here", 4), ("there", count)]
 
 
-def test_a_run_can_be_watched(tmp_path: Path) -> None:
+def test_progress_of_a_run_is_reported(tmp_path: Path) -> None:
     """Its counts are in the file while it goes on, and those of a wait that is cut short are true."""
     clock, seconds = Clock(), count(step=10)
     with crawling(tmp_path, 60, clock=clock, workspaces=("jespern",)) as (_, crawl):
@@ -135,7 +135,7 @@ def test_a_run_can_be_watched(tmp_path: Path) -> None:
     assert 0 < asked[-1] <= summary.counts.requests
 
 
-def test_a_wait_that_is_cut_short_is_booked_as_long_as_it_was(tmp_path: Path) -> None:
+def test_an_interrupted_wait_is_recorded_with_its_length(tmp_path: Path) -> None:
     """Three seconds into the hour, and the request that waited is not among those that were sent."""
 
     class Impatient(Clock):

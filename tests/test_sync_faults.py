@@ -76,7 +76,7 @@ def test_a_fault_that_passes_leaves_no_trace(tmp_path: Path, what: str, where: s
 
 @pytest.mark.parametrize("what", ["429", "500", "403", "html", "nonsense", "drop", "loop_next"])
 @pytest.mark.parametrize("where", ["workspace", "members", "listing"])
-def test_a_workspace_that_fails_holds_no_other_back(tmp_path: Path, what: str, where: str) -> None:
+def test_a_failing_workspace_delays_no_other(tmp_path: Path, what: str, where: str) -> None:
     """One workspace that always fails is told; the other one is mirrored whole, and the first one later."""
     with crawling(tmp_path, page_length=2, **QUICK) as (sandbox, crawl):
         glob = {"workspace": "/2.0/workspaces/jespern", "members": "/2.0/workspaces/jespern/members"}
@@ -134,7 +134,7 @@ def test_a_silent_server_ends_the_run_in_bounded_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("secret", ["sandbox", None])
-def test_an_upstream_that_is_away_is_said_to_be(tmp_path: Path, secret: str | None) -> None:
+def test_an_unreachable_upstream_is_reported(tmp_path: Path, secret: str | None) -> None:
     """A refused connection ends the run with 4; what was mirrored stays."""
     with crawling(tmp_path, secret=secret, **QUICK) as (_, crawl):
         crawl.sync()
@@ -143,7 +143,7 @@ def test_an_upstream_that_is_away_is_said_to_be(tmp_path: Path, secret: str | No
     assert crawl.one("SELECT count(*) FROM repositories WHERE deleted_at IS NULL") > 0
 
 
-def test_a_broken_row_costs_itself_alone(tmp_path: Path) -> None:
+def test_a_broken_row_affects_only_itself(tmp_path: Path) -> None:
     """One row of the wrong types: the others are saved, it is told, deletions are noticed all the same."""
     with crawling(tmp_path, absence_brake=0.5, **TWO) as (sandbox, crawl):
         crawl.sync()
@@ -175,7 +175,7 @@ def test_a_broken_ref_deletes_no_ref(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_refs_that_are_all_missing_are_not_believed(tmp_path: Path, known: bool) -> None:
+def test_an_empty_listing_of_refs_is_read_again(tmp_path: Path, known: bool) -> None:
     """Asked once more at once; if there are none again but a main branch, old refs stay until a later try."""
     with crawling(tmp_path, **TWO) as (sandbox, crawl):
         if known:
@@ -193,7 +193,7 @@ def test_refs_that_are_all_missing_are_not_believed(tmp_path: Path, known: bool)
         assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
 
 
-def test_a_repository_that_really_lost_its_refs_costs_one_request_more(tmp_path: Path) -> None:
+def test_a_repository_without_refs_costs_one_more_request(tmp_path: Path) -> None:
     """The second answer that names none, and tells of none, is believed."""
     with crawling(tmp_path, **TWO) as (sandbox, crawl):
         sandbox.do("create", "jespern/short-lived", main_branch="main")
@@ -206,7 +206,7 @@ def test_a_repository_that_really_lost_its_refs_costs_one_request_more(tmp_path:
 
 
 @pytest.mark.parametrize("what", ["page_500", "nonsense"])
-def test_a_page_that_stays_broken_is_stepped_over_and_refilled(tmp_path: Path, what: str) -> None:
+def test_a_page_that_stays_broken_is_skipped_and_read_later(tmp_path: Path, what: str) -> None:
     """Its hole is told and remembered, the pages behind it are read, and a later run fills it."""
     with crawling(tmp_path, page_length=2, **TWO) as (sandbox, crawl):
         times = 1 if what == "page_500" else 2
@@ -222,7 +222,7 @@ def test_a_page_that_stays_broken_is_stepped_over_and_refilled(tmp_path: Path, w
         assert not [kind for kind, *_ in crawl.changes() if kind == "created"]
 
 
-def test_a_hole_among_the_newest_holds_the_cursor_back(tmp_path: Path) -> None:
+def test_a_skipped_page_among_the_newest_holds_the_cursor_back(tmp_path: Path) -> None:
     """What a missing page of an incremental listing held is found by the next one, days later too."""
     with crawling(tmp_path, page_length=2, **TWO) as (sandbox, crawl):
         crawl.sync()
@@ -236,7 +236,7 @@ def test_a_hole_among_the_newest_holds_the_cursor_back(tmp_path: Path) -> None:
         assert crawl.rows("SELECT * FROM sync_failures") == []
 
 
-def test_two_bad_repositories_hold_nothing_back(tmp_path: Path) -> None:
+def test_two_failing_repositories_delay_no_other(tmp_path: Path) -> None:
     """Two that fail for ever: every other repository stays fresh through many runs, cursors move on."""
     with crawling(tmp_path, **TWO) as (sandbox, crawl):
         crawl.sync()
@@ -257,7 +257,7 @@ def test_two_bad_repositories_hold_nothing_back(tmp_path: Path) -> None:
         assert all(attempts >= 2 for (attempts,) in delays)
 
 
-def test_links_in_a_circle_end(tmp_path: Path) -> None:
+def test_circular_links_end(tmp_path: Path) -> None:
     """Pages that lead back to an earlier one of several are recognised: the run ends, and tells."""
     from mirror.errors import UpstreamShapeError
     from mirror.store.crawl_state import ListingProgress
@@ -273,7 +273,7 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
             listing = advanced(listing, Page(rows=(), next=link, size=None, date=utc_now()))
 
 
-def test_refs_that_move_while_they_are_read_are_read_again(tmp_path: Path) -> None:
+def test_refs_that_change_during_a_listing_are_read_again(tmp_path: Path) -> None:
     """A branch deleted on a page already read pulls another one out of sight: it is not called gone."""
     with crawling(tmp_path, page_length=2, workspaces=("ubernostrum",)) as (sandbox, crawl):
         name = "ubernostrum/django-profiles"

@@ -269,7 +269,7 @@ PATIENT = settings(
 @given(history=histories)
 @example(history=RETURNED_WHILE_ANOTHER_LEFT)
 @example(history=RENAMED_BEFORE_ITS_MEMBERS)
-def test_a_mirror_with_a_token_stays_true(theatre: Theatre, part: int, history: list[Any]) -> None:
+def test_a_mirror_with_a_token_equals_its_upstream(theatre: Theatre, part: int, history: list[Any]) -> None:
     """Whatever people do between and during the runs, one more run makes the mirror true: 300 histories."""
     play(theatre, history, anonymous=False)
 
@@ -278,6 +278,6 @@ def test_a_mirror_with_a_token_stays_true(theatre: Theatre, part: int, history: 
 @pytest.mark.parametrize("part", range(2))
 @PATIENT
 @given(history=histories)
-def test_an_anonymous_mirror_stays_true(theatre: Theatre, part: int, history: list[Any]) -> None:
+def test_an_anonymous_mirror_equals_its_upstream(theatre: Theatre, part: int, history: list[Any]) -> None:
     """The same without a credential, where going private is going out of sight: 200 histories."""
     play(theatre, history, anonymous=True)

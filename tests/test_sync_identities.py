@@ -86,7 +86,7 @@ def test_a_row_without_a_uuid_is_a_failure_of_that_row(tmp_path: Path, uuid: obj
 
 
 @pytest.mark.parametrize("key", ["workspace", "owner"])
-def test_a_first_listing_without_uuids_is_no_other_repository(tmp_path: Path, key: str) -> None:
+def test_a_first_listing_with_missing_uuids_is_refused(tmp_path: Path, key: str) -> None:
     """Neither the row nor its owner has a uuid, all others have: it is refused in the first listing, too."""
     with crawling(tmp_path, **ONE) as (sandbox, crawl):
 
@@ -120,7 +120,7 @@ def test_another_form_of_the_same_uuid_is_the_same_repository(tmp_path: Path) ->
         assert_matches_sandbox(crawl, sandbox, ONE["workspaces"])
 
 
-def test_two_repositories_of_one_uuid_are_told(tmp_path: Path) -> None:
+def test_two_repositories_with_one_uuid_are_reported(tmp_path: Path) -> None:
     """The first of a page is kept, closed if the other is private; the second is a failure of that row."""
     with crawling(tmp_path, **ONE) as (sandbox, crawl):
         crawl.sync()
@@ -169,7 +169,7 @@ class Renamed(ShortPages):
 
 @pytest.mark.parametrize("known_before", [True, False])
 @pytest.mark.parametrize("pages", [(True, False), (False, True)])
-def test_two_names_on_two_pages_of_one_listing_are_closed(
+def test_a_uuid_under_two_names_in_one_listing_stays_private(
     tmp_path: Path, pages: tuple[bool, bool], known_before: bool
 ) -> None:
     """A rename or a stale page: private if either page says so, until the repository is asked for itself."""
@@ -187,7 +187,7 @@ def test_two_names_on_two_pages_of_one_listing_are_closed(
 
 @pytest.mark.parametrize("uuid", ["name:jespern/django-piston", "", "x" * 100_000, "capitals"])
 @pytest.mark.parametrize("by", ["sync", "verify"])
-def test_a_second_row_of_before_is_merged(tmp_path: Path, uuid: str, by: str) -> None:
+def test_a_duplicate_row_of_an_older_version_is_merged(tmp_path: Path, uuid: str, by: str) -> None:
     """The next sync mends the file, as does `verify --repair`: one row, as private as it is upstream."""
     with crawling(tmp_path, **ONE) as (sandbox, crawl):
         sandbox.do("make_private", SOME)
@@ -207,7 +207,7 @@ def test_a_second_row_of_before_is_merged(tmp_path: Path, uuid: str, by: str) ->
         assert_matches_sandbox(crawl, sandbox, ONE["workspaces"])
 
 
-def test_what_was_hidden_of_a_second_row_stays_hidden(tmp_path: Path) -> None:
+def test_hidden_data_of_a_duplicate_row_stays_hidden(tmp_path: Path) -> None:
     """Changes of a private second row are not published by the first one, which is public."""
     with crawling(tmp_path, **ONE) as (_, crawl):
         crawl.sync()
@@ -233,7 +233,7 @@ def test_a_row_that_never_had_a_uuid_gets_it(tmp_path: Path, identity: str) -> N
         assert_matches_sandbox(crawl, sandbox, ONE["workspaces"])
 
 
-def test_a_workspace_of_before_gets_its_uuid(tmp_path: Path) -> None:
+def test_a_workspace_of_an_older_version_gets_its_uuid(tmp_path: Path) -> None:
     """Its owner was known by name: repositories, members and place go over to the one with a uuid."""
     with crawling(tmp_path, **ONE) as (sandbox, crawl):
         crawl.sync()

@@ -119,7 +119,7 @@ def test_a_listing_of_branches_that_never_ends_fails_alone(tmp_path: Path, lie: 
 
 @pytest.mark.parametrize("lie", HARMLESS.values(), ids=HARMLESS)
 @pytest.mark.parametrize("where", ["projects/P/repos", "projects/P/repos/r3/branches"])
-def test_a_listing_that_contradicts_itself_is_read_whole(tmp_path: Path, lie: Lie, where: str) -> None:
+def test_a_contradicting_listing_is_read_to_its_end(tmp_path: Path, lie: Lie, where: str) -> None:
     """Rows that are told twice are one, counts are not believed, and no page is left out."""
     _, crawl = crawled(tmp_path, lie, where)
     summary = crawl.sync()
@@ -128,7 +128,7 @@ def test_a_listing_that_contradicts_itself_is_read_whole(tmp_path: Path, lie: Li
     assert crawl.rows("SELECT count(*) FROM branches") == [(ROWS,)]
 
 
-def test_an_answer_of_api_1_0_that_names_a_repository_twice_holds_it_once(tmp_path: Path) -> None:
+def test_a_repository_listed_twice_by_api_1_0_is_one_row(tmp_path: Path) -> None:
     """There are no pages there; the rows are what counts."""
     row = {"slug": "a", "name": "a", "owner": "u", "scm": "git", "is_private": False}
     answers = {

@@ -133,7 +133,7 @@ def cloud(tmp_path: Path) -> Cloud:
 
 
 @pytest.mark.parametrize("page", [0, 1])
-def test_a_member_who_is_not_understood_stays_one(cloud: Cloud, page: int) -> None:
+def test_a_member_with_a_broken_row_stays_a_member(cloud: Cloud, page: int) -> None:
     """On whichever page: nobody is dropped, it is told, and tried again until all are understood."""
     cloud.members = people("ab", "cd")
     assert cloud.sync().exit_code == 0
@@ -147,7 +147,7 @@ def test_a_member_who_is_not_understood_stays_one(cloud: Cloud, page: int) -> No
     assert cloud.rows("SELECT * FROM sync_failures") == []
 
 
-def test_who_leaves_between_two_pages_takes_nobody_along(cloud: Cloud) -> None:
+def test_a_member_who_leaves_between_pages_removes_no_other(cloud: Cloud) -> None:
     """A member pulled onto a page that was read already is found by the second pass."""
     cloud.members = people("ab", "cd")
     cloud.sync()
@@ -171,7 +171,7 @@ def test_one_page_of_members_is_believed_at_once(cloud: Cloud) -> None:
     assert cloud.members_mirrored == "bc"
 
 
-def test_members_whose_links_go_in_a_circle_end(cloud: Cloud) -> None:
+def test_circular_links_of_members_end(cloud: Cloud) -> None:
     """Page 3 leads back to page 2: told as a failure, the rest is mirrored, nobody is dropped."""
     cloud.members = people("ab", "c", "d")
     cloud.sync()
@@ -186,7 +186,7 @@ def test_members_whose_links_go_in_a_circle_end(cloud: Cloud) -> None:
     assert cloud.members_mirrored == "acd"
 
 
-def test_workspaces_whose_links_go_in_a_circle_end(cloud: Cloud) -> None:
+def test_circular_links_of_workspaces_end(cloud: Cloud) -> None:
     """What was named until then is mirrored, and the circle is told."""
     cloud.workspaces, cloud.leads_to = [[], [{"workspace": ONE}], []], {3: 2}
     summary = cloud.sync(workspaces=None)
@@ -198,7 +198,7 @@ def test_workspaces_whose_links_go_in_a_circle_end(cloud: Cloud) -> None:
     assert cloud.rows("SELECT * FROM sync_failures") == []
 
 
-def test_a_workspace_that_is_not_understood_is_told(cloud: Cloud) -> None:
+def test_a_broken_row_of_workspaces_is_reported(cloud: Cloud) -> None:
     """The others are mirrored."""
     cloud.workspaces = [[{"workspace": {"slug": 5}}, {"workspace": ONE}]]
     summary = cloud.sync(workspaces=None)
@@ -243,7 +243,7 @@ def test_a_second_page_of_members_that_answers_404_is_a_failure(cloud: Cloud) ->
     assert cloud.members_mirrored == "abcd"
 
 
-def test_a_row_that_is_understood_again_is_missing_no_longer(cloud: Cloud) -> None:
+def test_a_repaired_row_is_no_longer_missing(cloud: Cloud) -> None:
     """Its next try is said to be the next full listing; an incremental one that has it serves as well."""
     cloud.repositories = [[repository(1), repository(2) | {"scm": 5}]]
     summary = cloud.sync()
@@ -256,7 +256,7 @@ def test_a_row_that_is_understood_again_is_missing_no_longer(cloud: Cloud) -> No
     assert cloud.sync(full=False).state == "complete"
 
 
-def test_a_list_of_workspaces_that_was_not_understood_is_read_again(cloud: Cloud) -> None:
+def test_a_broken_list_of_workspaces_is_read_again(cloud: Cloud) -> None:
     """When its next try is due, and not only when the list is old; until then, no run is complete."""
     cloud.workspaces = [[{"workspace": {"slug": 5}}, {"workspace": ONE}]]
     assert cloud.sync(workspaces=None, full=False).exit_code == 1
@@ -265,7 +265,7 @@ def test_a_list_of_workspaces_that_was_not_understood_is_read_again(cloud: Cloud
     assert cloud.sync(workspaces=None, full=False).state == "complete"
 
 
-def test_a_page_that_waits_is_missing(cloud: Cloud) -> None:
+def test_a_postponed_page_counts_as_missing(cloud: Cloud) -> None:
     """Before the next try of its hole is due, a run says what waits until when, and is not complete."""
     cloud.repositories, cloud.broken = [[repository(1)], [repository(2)], [repository(3)]], {2}
     assert [failure.kind for failure in cloud.sync().failures] == ["page"]

@@ -48,7 +48,7 @@ def refs_of(crawl: SyncHarness, name: str) -> str:
 
 
 @pytest.mark.parametrize("code", ["403", "404", "451", "410"])
-def test_an_accepted_refusal_is_shown_and_tried_again(tmp_path: Path, code: str) -> None:
+def test_an_accepted_refusal_is_shown_and_retried(tmp_path: Path, code: str) -> None:
     """It keeps no run from being complete, unless it is of another kind or accepted no longer."""
     accepting = (PISTON.upper(),)
     with crawling(tmp_path, workspaces=ONE, accept_missing=accepting) as (sandbox, crawl):
@@ -67,7 +67,7 @@ def test_an_accepted_refusal_is_shown_and_tried_again(tmp_path: Path, code: str)
         assert strict.sync(later=60).exit_code == 1
 
 
-def test_what_verify_cannot_ask_for_is_not_missing(tmp_path: Path) -> None:
+def test_rows_that_verify_cannot_check_are_not_missing(tmp_path: Path) -> None:
     """The mirror has it: the comparison fails, the next sync is complete; an accepted refusal is no fault."""
     with crawling(tmp_path, workspaces=ONE, accept_missing=(PISTON,)) as (sandbox, crawl):
         crawl.sync()
@@ -96,7 +96,7 @@ def test_members_that_may_not_be_seen_are_reported_and_not_missing(tmp_path: Pat
         assert crawl.sync(full=True).accepted == []
 
 
-def test_refs_that_a_run_leaves_out_are_missing(tmp_path: Path) -> None:
+def test_refs_left_out_of_a_run_count_as_missing(tmp_path: Path) -> None:
     """Where branches and tags have a schedule of their own, a sync without them is not complete."""
     with crawling(tmp_path, workspaces=ONE) as (_, crawl):
         with crawl.run() as run:
@@ -106,7 +106,7 @@ def test_refs_that_a_run_leaves_out_are_missing(tmp_path: Path) -> None:
         assert crawl.sync().state == "complete"
 
 
-def test_a_ref_that_was_not_understood_is_read_again(tmp_path: Path) -> None:
+def test_a_broken_ref_is_read_again(tmp_path: Path) -> None:
     """When its next try is due, though nothing was pushed."""
     with crawling(tmp_path, workspaces=ONE) as (sandbox, crawl):
         crawl.sync()
@@ -117,7 +117,7 @@ def test_a_ref_that_was_not_understood_is_read_again(tmp_path: Path) -> None:
         assert kinds(crawl.sync(later=900)) == ("complete", 0, [], [])
 
 
-def test_a_broken_row_of_a_refilled_page_is_missing(tmp_path: Path) -> None:
+def test_a_broken_row_of_a_page_read_later_is_missing(tmp_path: Path) -> None:
     """The page is there, the row is not; the next run lists in full, as a row that was there was left out."""
     with crawling(tmp_path, page_length=2, workspaces=ONE) as (sandbox, crawl):
         sandbox.add_fault(Fault("page_500", where="listing", nth=2))
@@ -129,7 +129,7 @@ def test_a_broken_row_of_a_refilled_page_is_missing(tmp_path: Path) -> None:
         assert_matches_sandbox(crawl, sandbox, ONE)
 
 
-def test_a_run_that_pauses_tells_of_what_is_missing_by_its_exit_code(tmp_path: Path) -> None:
+def test_a_paused_run_with_missing_parts_exits_with_1(tmp_path: Path) -> None:
     """Paused is 0 where nothing but the rest of the work is missing, and 1 where something failed."""
     with crawling(tmp_path, workspaces=ONE) as (sandbox, crawl):
         crawl.sync()

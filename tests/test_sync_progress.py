@@ -74,7 +74,7 @@ def test_a_paused_sync_goes_on_counting_where_it_stopped(tmp_path: Path) -> None
     assert len({total for _, total in refs}) == 1
 
 
-def test_the_end_is_foretold_within_the_budget(tmp_path: Path) -> None:
+def test_the_estimated_end_respects_the_budget(tmp_path: Path) -> None:
     """Foretold at a tenth of the refs, it comes within a tenth: hours of the budget are counted."""
     clock, report = Clock(), Watching()
     with crawling(tmp_path, 150, clock=clock, our_limit=30) as (_, crawl):
@@ -98,7 +98,7 @@ def budget_after(sent: list[float], limit: int | None) -> Budget:
     return budget
 
 
-def test_a_spent_hour_is_waited_for_not_averaged() -> None:
+def test_the_estimate_includes_the_wait_for_the_next_hour() -> None:
     """Requests fit once those of the hour leave it, one by one; later hours follow in the same rhythm."""
     spent = budget_after([600.0] * 10, 10)
     assert spent.seconds_for(0, 1.0) == 0
@@ -130,7 +130,7 @@ def watched(tmp_path: Path) -> Iterator[tuple[Path, FixtureDb]]:
     filled.store.close()
 
 
-def test_everybody_tells_the_same_numbers(watched: tuple[Path, FixtureDb]) -> None:
+def test_every_view_shows_the_same_numbers(watched: tuple[Path, FixtureDb]) -> None:
     """Pages, the status and the metrics, while a process has the lock."""
     path, _ = watched
     served, connection = client_of(path), open_reader(path)
@@ -172,7 +172,7 @@ def test_a_killed_run_is_not_called_syncing(watched: tuple[Path, FixtureDb]) -> 
         assert served.get("/").text.count("syncing now") == 1
 
 
-def test_numbers_of_private_rows_are_not_told_to_strangers(watched: tuple[Path, FixtureDb]) -> None:
+def test_strangers_see_no_progress_of_private_rows(watched: tuple[Path, FixtureDb]) -> None:
     """How far a sync is counts private repositories too."""
     path, filled = watched
     filled.repositories([repository("team/secret", is_private=True)])
@@ -202,7 +202,7 @@ def test_a_log_gets_a_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     assert "nothing is asked until" in caplog.records[-1].getMessage()
 
 
-def test_a_job_that_is_due_while_it_works_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_job_due_during_its_own_run_logs_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     """APScheduler's "maximum number of running instances" would come every few seconds of a sync."""
     began, goes_on, calls = threading.Semaphore(0), threading.Event(), list[int]()
 

@@ -62,7 +62,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["user", "listing", "refs"])
-def test_stopping_takes_no_time_and_keeps_the_place(tmp_path: Path, where: str) -> None:
+def test_stopping_is_quick_and_resumes_later(tmp_path: Path, where: str) -> None:
     """Asked to stop while the upstream is silent, a run ends within seconds; the next one brings the rest."""
     with crawling(tmp_path, 60, timeout=Duration(30)) as (sandbox, crawl):
         sandbox.add_fault(Fault("hang", where=where, nth=2 if where != "user" else 1, times=1000))
@@ -79,7 +79,7 @@ def test_stopping_takes_no_time_and_keeps_the_place(tmp_path: Path, where: str) 
         assert_matches_sandbox(crawl, sandbox, sandbox.workspaces())
 
 
-def test_an_upstream_that_has_moved(tmp_path: Path) -> None:
+def test_links_of_a_former_address_are_not_followed(tmp_path: Path) -> None:
     """Cut short, then at another address: no link of the old one is followed, nothing is lost."""
     with crawling(tmp_path, 60, page_length=3) as (_, crawl):
         assert crawl.sync(max_requests=20).state == "paused"
@@ -89,7 +89,7 @@ def test_an_upstream_that_has_moved(tmp_path: Path) -> None:
         assert_matches_sandbox(moved, sandbox, sandbox.workspaces())
 
 
-def test_a_changed_list_of_workspaces(tmp_path: Path) -> None:
+def test_a_changed_list_of_workspaces_keeps_rows(tmp_path: Path) -> None:
     """One taken out of the configuration keeps its rows; put back, it goes on from where it was."""
     with crawling(tmp_path, workspaces=("jespern", "ubernostrum")) as (sandbox, crawl):
         crawl.sync()

@@ -36,7 +36,7 @@ def test_a_ref_that_could_not_be_read_is_not_called_missing(tmp_path: Path, kind
         assert_matches_sandbox(crawl, sandbox, ONE["workspaces"])
 
 
-def test_refs_are_mended_by_the_step_that_every_sync_takes(tmp_path: Path) -> None:
+def test_verify_repairs_refs_by_a_sync_step(tmp_path: Path) -> None:
     """Listed anew: with a broken row among them, what moved is mended and what was not read stays."""
     with crawling(tmp_path, **ONE) as (sandbox, crawl):
         sandbox.do("create_branch", SOME, name="moves")
@@ -57,7 +57,7 @@ def test_refs_are_mended_by_the_step_that_every_sync_takes(tmp_path: Path) -> No
         assert_matches_sandbox(crawl, sandbox, ONE["workspaces"])
 
 
-def test_refs_that_cannot_be_listed_anew_are_not_called_mended(tmp_path: Path) -> None:
+def test_refs_that_cannot_be_listed_are_not_called_repaired(tmp_path: Path) -> None:
     """The comparison got them, the mending did not: it is left to the next sync."""
     with crawling(tmp_path, **ONE) as (sandbox, crawl):
         crawl.sync()
@@ -118,7 +118,7 @@ def test_a_repository_that_went_to_an_owner_who_is_not_mirrored_is_a_tombstone(t
         ("sandbox", "/2.0", "api", "sandbox"),
     ],
 )
-def test_what_is_true_is_called_so_for_every_kind(
+def test_a_correct_mirror_passes_verify_for_every_kind(
     tmp_path: Path, kind: str, path: str, refs: str, secret: str | None
 ) -> None:
     """Listings and single answers tell different things; only what both tell is compared."""
@@ -135,7 +135,7 @@ def test_what_is_true_is_called_so_for_every_kind(
         assert crawl.verify()[1] == []
 
 
-def test_a_sample_leaves_the_place_of_a_comparison_of_all_alone(tmp_path: Path) -> None:
+def test_a_sample_does_not_move_the_cursor_of_a_full_verify(tmp_path: Path) -> None:
     """The weekly job must not make an interrupted `--sample all` begin anew; its own end does."""
     with crawling(tmp_path, **ONE) as (_, crawl):
         crawl.sync()

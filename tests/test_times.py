@@ -41,21 +41,21 @@ def test_every_recorded_form_is_read(text: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2020-13-01", "null"])
-def test_what_is_no_moment_is_refused(text: str) -> None:
+def test_an_invalid_time_is_refused(text: str) -> None:
     """Nothing is guessed."""
     with pytest.raises(ValueError, match=r"."):
         from_text(text)
 
 
 @given(st.lists(st.datetimes(timezones=st.just(UTC)), max_size=5))
-def test_the_order_of_text_is_the_order_of_time(moments: list[datetime]) -> None:
+def test_times_sort_as_text(moments: list[datetime]) -> None:
     """Fixed width, so that SQL may compare."""
     texts = [to_text(moment) for moment in moments]
     assert sorted(texts) == [to_text(moment) for moment in sorted(moments)]
     assert [to_text(from_text(text)) for text in texts] == texts
 
 
-def test_a_zone_is_left_behind() -> None:
+def test_zones_are_converted_to_utc() -> None:
     """Everything is UTC in the file."""
     assert (
         to_text(datetime(2020, 6, 1, 12, tzinfo=timezone(timedelta(hours=2))))
@@ -63,7 +63,7 @@ def test_a_zone_is_left_behind() -> None:
     )
 
 
-def test_durations_and_moments_of_people() -> None:
+def test_durations_and_times_are_read_as_people_write_them() -> None:
     """As written on the command line."""
     now = datetime(2026, 1, 2, tzinfo=UTC)
     assert [seconds_of(text) for text in ("30s", "15m", "1h", "7d", "1.5h")] == [30, 900, 3600, 604_800, 5400]
@@ -78,7 +78,7 @@ def test_durations_and_moments_of_people() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0 s"), (119, "119 s"), (600, "10 min"), (9000, "2.5 h"), (864_000, "10 days")]
 )
-def test_ages_are_said_in_words(seconds: float, text: str) -> None:
+def test_ages_are_written_in_words(seconds: float, text: str) -> None:
     """One unit, no more digits than people read."""
     assert age_text(seconds) == text
 
@@ -119,12 +119,12 @@ def test_a_zone_of_every_form_is_read(text: str, hours: tuple[int, int]) -> None
     assert [offset.total_seconds() / 3600 for offset in offsets if offset is not None] == list(hours)
 
 
-def test_the_system_is_asked_without_a_variable() -> None:
+def test_the_system_time_zone_is_the_default() -> None:
     """What it says is no matter of this test, but it is a zone."""
     assert WINTER.astimezone(machine_zone({})).utcoffset() is not None
 
 
-def test_commands_work_in_odd_zones(tmp_path: Path) -> None:
+def test_commands_work_in_unusual_zones(tmp_path: Path) -> None:
     """Moments are shown in the zone, and schedules are reckoned in it."""
     folder = Folder(tmp_path)
     with small_sandbox(1) as served:

@@ -52,7 +52,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AsgiClient]:
     filled.store.close()
 
 
-def test_a_bare_repository_in_1_0(served: AsgiClient) -> None:
+def test_api_1_serves_a_minimal_repository(served: AsgiClient) -> None:
     """Numbers, flags, texts and dates are null; so are they in search."""
     told = served.json("/1.0/repositories/team/bare")
     for key in (
@@ -64,7 +64,7 @@ def test_a_bare_repository_in_1_0(served: AsgiClient) -> None:
     assert (found["followers_count"], found["description"]) == (None, None)
 
 
-def test_lists_that_nobody_told_are_not_empty_ones(served: AsgiClient) -> None:
+def test_unknown_lists_are_not_empty_lists(served: AsgiClient) -> None:
     """Followers of a repository and of a user are 501; forks are as many as the upstream says."""
     assert served.get("/1.0/repositories/team/bare/followers").status_code == 501
     assert served.get("/2.0/repositories/team/bare/watchers").status_code == 501
@@ -72,7 +72,7 @@ def test_lists_that_nobody_told_are_not_empty_ones(served: AsgiClient) -> None:
     assert served.json("/1.0/repositories/team/bare/forks")["count"] is None
 
 
-def test_an_owner_of_whom_nothing_was_told(served: AsgiClient) -> None:
+def test_an_owner_without_details_is_served(served: AsgiClient) -> None:
     """No name, picture, status or visibility is made up."""
     user = served.json("/1.0/users/team")["user"]
     assert [user[key] for key in ("first_name", "last_name", "display_name", "avatar")] == [None] * 4
@@ -83,7 +83,7 @@ def test_an_owner_of_whom_nothing_was_told(served: AsgiClient) -> None:
     assert "avatar" not in workspace["links"]
 
 
-def test_an_author_without_account_is_no_user(served: AsgiClient) -> None:
+def test_an_author_without_account_is_not_a_user(served: AsgiClient) -> None:
     """2.0 tells the line alone; nothing where there is none. Parents that were not told are null."""
     branch, tag = served.json("/2.0/repositories/team/bare/refs")["values"]
     assert branch["target"]["author"] == {"type": "author", "raw": "Jane Doe <jane@example.com>"}
@@ -113,7 +113,7 @@ def test_api_1_names_an_account_or_repeats_the_line(
     assert ref.target_author == (raw or author)
 
 
-def test_numbers_are_no_uuids(served: AsgiClient) -> None:
+def test_a_number_is_not_a_uuid(served: AsgiClient) -> None:
     """Data Center's identities are numbers; neither answers nor questions show them as uuids."""
     told = served.json("/2.0/repositories/PRJ/tool")
     assert told["project"] == {**told["project"], "key": "PRJ", "uuid": None}
@@ -128,7 +128,7 @@ def test_a_parent_that_is_not_mirrored_has_no_name(served: AsgiClient) -> None:
     assert served.json("/2.0/repositories/team/fork")["parent"] is None
 
 
-def test_what_an_older_version_took_for_accounts_is_mended(tmp_path: Path) -> None:
+def test_authors_stored_as_accounts_by_older_versions_are_corrected(tmp_path: Path) -> None:
     """Names repeated from the author line, of API 1.0 alone, and of whole names alone."""
     connection = sqlite3.connect(tmp_path / "mirror.db")
     db = Database(connection, execute_plugins=False)

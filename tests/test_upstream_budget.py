@@ -27,7 +27,7 @@ def test_a_spent_budget_is_waited_for() -> None:
     assert (ours.requests, round(ours.slept_seconds)) == (3, 3600)
 
 
-def test_a_run_that_may_not_wait_ends() -> None:
+def test_a_run_without_waiting_ends_when_the_budget_is_spent() -> None:
     """It raises BudgetSpent with the moment, and has counted only what was asked."""
     time = FakeClock()
     ours = budget(time, limit=2, may_wait=False)
@@ -39,7 +39,7 @@ def test_a_run_that_may_not_wait_ends() -> None:
     assert (ours.requests, time.naps) == (2, [])
 
 
-def test_a_run_has_a_number_of_its_own() -> None:
+def test_max_requests_limits_one_run() -> None:
     """`max_requests` pauses the run before the ledger is touched, git requests included."""
     time, ledger = FakeClock(), MemoryLedger()
     ours = budget(time, ledger, max_requests=2)
@@ -55,7 +55,7 @@ def test_a_run_has_a_number_of_its_own() -> None:
     )
 
 
-def test_git_has_an_account_of_its_own() -> None:
+def test_git_has_its_own_budget() -> None:
     """A spent API budget does not keep git waiting."""
     time = FakeClock()
     ours = budget(time, limit=1, may_wait=False)
@@ -65,7 +65,7 @@ def test_git_has_an_account_of_its_own() -> None:
         ours.take()
 
 
-def test_no_limit_still_counts() -> None:
+def test_requests_are_counted_without_a_limit() -> None:
     """A sandbox has no limit, but its requests are in the ledger."""
     time, ledger = FakeClock(), MemoryLedger()
     ours = budget(time, ledger, default=None)
@@ -111,12 +111,12 @@ def test_limit_headers_are_read(header: str, limit: int | None) -> None:
         ({}, None),
     ],
 )
-def test_told_delays_are_read(headers: dict[str, str], seconds: float | None) -> None:
+def test_retry_after_and_reset_headers_are_read(headers: dict[str, str], seconds: float | None) -> None:
     """Retry-After in both forms, else the seconds left; never more than an hour."""
     assert retry_delay(headers, NOON) == seconds
 
 
-def test_a_told_limit_lowers_but_never_raises_the_operators() -> None:
+def test_an_upstreams_limit_never_raises_the_configured_one() -> None:
     """It counts less a margin, is written to the ledger, and without a setting it counts both ways."""
     ledger = MemoryLedger()
     ours, free = budget(FakeClock(), ledger, limit=500), budget(FakeClock())
@@ -138,7 +138,7 @@ def test_limits_of_other_kinds_are_not_kept() -> None:
     assert budget(FakeClock(), free._ledger, default=None, limit=2000).limit() == 960
 
 
-def test_429_holds_everybody_of_the_bucket() -> None:
+def test_a_429_holds_every_request_of_the_bucket() -> None:
     """Without a hint for a minute, then growing; the next request of another budget waits too."""
     time, ledger = FakeClock(), MemoryLedger()
     ours, theirs = budget(time, ledger), budget(time, ledger)
@@ -153,7 +153,7 @@ def test_429_holds_everybody_of_the_bucket() -> None:
     assert ours.answers == {429: 4, 200: 1}
 
 
-def test_threads_that_are_refused_together_hold_once() -> None:
+def test_threads_refused_together_hold_once() -> None:
     """Two answers to one excess are one reason to stay away, not two."""
     time, ledger = FakeClock(), MemoryLedger()
     ours = budget(time, ledger)
@@ -162,7 +162,7 @@ def test_threads_that_are_refused_together_hold_once() -> None:
     assert (ledger.held["b"] - time.now).total_seconds() == 60
 
 
-def test_a_short_hold_is_sat_out_even_by_a_run_that_may_not_wait() -> None:
+def test_a_short_hold_is_waited_out_in_every_run() -> None:
     """Ending the run for two seconds helps nobody; for ten minutes it does."""
     time = FakeClock()
     ours = budget(time, may_wait=False)
@@ -212,7 +212,7 @@ def test_threads_that_wait_at_once_wait_once() -> None:
     assert ours.slept_seconds == 60.0
 
 
-def test_a_429_that_another_process_heard_is_called_one() -> None:
+def test_a_429_of_another_process_is_reported_as_such() -> None:
     """The ledger knows why a bucket is held; the budget is not spent."""
     time, ledger = FakeClock(), MemoryLedger()
     budget(time, ledger).observe("api", 429, {"retry-after": "7"})
@@ -220,7 +220,7 @@ def test_a_429_that_another_process_heard_is_called_one() -> None:
     assert "the upstream answered 429" in time.told[0]
 
 
-def test_a_request_that_never_left_is_taken_back() -> None:
+def test_a_request_that_never_left_is_returned_to_the_budget() -> None:
     """From the counts, from the run's own number and from the ledger."""
     time, ledger = FakeClock(), MemoryLedger()
     ours = budget(time, ledger, max_requests=1)

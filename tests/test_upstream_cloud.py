@@ -26,7 +26,7 @@ def params(server: Script) -> httpx.QueryParams:
     return server.asked[-1].url.params
 
 
-def test_repositories_are_asked_whole_and_in_order() -> None:
+def test_repositories_are_requested_in_full_and_in_order() -> None:
     """A hundred a page, by a stable sort, with every key, for unknown ones are kept too."""
     ours = faked(answer(recorded("cloud/repositories.json")))
     found = ours.upstream.fetch_repositories("gildas cherruel", "created", None)
@@ -90,7 +90,7 @@ def test_next_elsewhere_is_refused(place: str) -> None:
     assert str(caught.value).isprintable()
 
 
-def test_another_server_is_its_own_family() -> None:
+def test_a_server_of_another_address_is_not_bitbucket_org() -> None:
     """A mirror that speaks 2.0 may use its three prefixes, not Bitbucket's host."""
     home = "http://mirror.example:8001"
     ours = faked(page(next=f"{home}/!api/2.0/repositories/w?page=2"), page(), url=f"{home}/2.0/")
@@ -103,7 +103,7 @@ def test_another_server_is_its_own_family() -> None:
         ours.upstream.fetch_repositories("w", "created", None)
 
 
-def test_next_that_leads_nowhere() -> None:
+def test_an_unusable_next_is_reported() -> None:
     """An empty one is none, as null is; this very page again is a mistake."""
     ours = faked(page(next=""), page(next=None), page(next=f"{API}/repositories/w?page=7"))
     for _ in range(2):
@@ -112,7 +112,7 @@ def test_next_that_leads_nowhere() -> None:
         ours.upstream.fetch_repositories("w", "created", f"{API}/repositories/w?page=7")
 
 
-def test_one_bad_row_costs_itself_alone() -> None:
+def test_one_broken_row_affects_only_itself() -> None:
     """The others are given, and each bad one is named as well as it can be."""
     good = [ROW | {"full_name": f"w/r{number}"} for number in range(97)]
     bad = [{"full_name": "w/odd", "size": "big"}, None, {"uuid": "{x}"}]
@@ -124,7 +124,7 @@ def test_one_bad_row_costs_itself_alone() -> None:
     )
 
 
-def test_text_that_is_no_utf8_does_not_cost_a_page() -> None:
+def test_invalid_utf8_does_not_lose_a_page() -> None:
     """Neither bytes nor escapes of it, nor NUL; the text is mended."""
     rows = b'{"full_name":"w/a","name":"a\xff"},{"full_name":"w/b","name":"b%s"}'
     for escape in (rb"\ud800", rb"\u0000", b"\xfe"):
@@ -135,14 +135,14 @@ def test_text_that_is_no_utf8_does_not_cost_a_page() -> None:
 
 
 @pytest.mark.parametrize("size", [None, -1, 2**70, 1.5])
-def test_sizes_of_listings(size: Any) -> None:
+def test_totals_of_listings_are_read(size: Any) -> None:
     """Cursor pages have none, and nonsense is none."""
     found = faked(page(ROW, size=size)).upstream.fetch_repositories("w", "created", None)
     assert found.size == (1 if size == 1.5 else None)
 
 
 @pytest.mark.parametrize("trouble", [answer("", 500), httpx.ReadTimeout("slow")])
-def test_a_page_that_stays_broken_is_stepped_over(trouble: httpx.Response | Exception) -> None:
+def test_a_page_that_stays_broken_is_skipped(trouble: httpx.Response | Exception) -> None:
     """`fields=next` alone gets past the bad row, and the pages after it are whole again."""
     onward = f"{API}/repositories/w?pagelen=100&sort=created_on&fields=next&page=3"
     ours = faked(*[trouble] * 3, answer({"next": onward}), page(ROW))
@@ -154,14 +154,14 @@ def test_a_page_that_stays_broken_is_stepped_over(trouble: httpx.Response | Exce
     assert not ours.upstream.fetch_repositories("w", "created", found.next).skipped
 
 
-def test_the_last_page_may_be_a_hole_too() -> None:
+def test_the_last_page_may_be_skipped_too() -> None:
     """It has no `next`, which ends the listing."""
     ours = faked(*[answer("", 502)] * 3, answer({}))
     found = ours.upstream.fetch_repositories("w", "created", None)
     assert (found.skipped, found.next) == (True, None)
 
 
-def test_a_server_that_is_down_is_no_hole() -> None:
+def test_a_server_that_is_down_skips_no_page() -> None:
     """When `fields=next` fails as well, the first error is the one to tell; a 429 is not stepped over."""
     ours = faked(*[answer("first", 503)] * 3, answer("second", 500))
     with pytest.raises(UpstreamBusy, match="first"):
@@ -177,7 +177,7 @@ def test_a_server_that_is_down_is_no_hole() -> None:
     assert len(ours.server.asked) == 3
 
 
-def test_a_page_broken_by_a_bad_next_is_no_loop() -> None:
+def test_a_broken_page_with_a_bad_next_does_not_loop() -> None:
     """A hole whose `next` is itself would be asked for ever."""
     same = f"{API}/repositories/w?fields=next&page=2"
     ours = faked(*[answer("", 500)] * 3, answer({"next": same}))
@@ -195,7 +195,7 @@ def test_refs_are_one_listing() -> None:
     assert params(ours.server)["pagelen"] == "100"
 
 
-def test_one_repository_is_asked_by_its_identity() -> None:
+def test_one_repository_is_requested_by_uuid() -> None:
     """By uuid; where there never was one, by slug."""
     ours = faked(answer(recorded("cloud/repositories.json")["values"][0]))
     assert ours.upstream.fetch_repository(KEY).uuid == KEY.uuid
@@ -234,7 +234,7 @@ def test_the_callers_workspaces_are_nested() -> None:
 
 
 @pytest.mark.parametrize("status", [404, 410])
-def test_when_the_callers_workspaces_are_gone_it_says_what_to_do(status: int) -> None:
+def test_a_removed_endpoint_says_what_to_configure(status: int) -> None:
     """The endpoint is young and may go the way of its forerunners."""
     ours = faked(answer(recorded("cloud/error-change-2770.json"), status))
     with pytest.raises(UpstreamRefused, match=r'workspaces = \["your-workspace"\]') as caught:
@@ -242,7 +242,7 @@ def test_when_the_callers_workspaces_are_gone_it_says_what_to_do(status: int) ->
     assert str(caught.value).count("workspaces = [") == 1
 
 
-def test_a_workspace() -> None:
+def test_a_workspace_is_decoded() -> None:
     """Its name and creation are its own."""
     ours = faked(answer(recorded("cloud/workspace.json")))
     assert ours.upstream.fetch_workspace("myworkspace") == Owner(
@@ -255,7 +255,7 @@ def test_a_workspace() -> None:
     )
 
 
-def test_who_we_are() -> None:
+def test_the_caller_is_decoded() -> None:
     """A person, nobody in particular (403), or refused (401) with the reason that matters."""
     me = {"uuid": "{me}", "display_name": "Me", "nickname": "me"}
     found = faked(answer(me), credential="m@e:t").upstream.fetch_current_user()
@@ -317,7 +317,7 @@ ANYTHING = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=12) | ANYTHING, max_size=3))
-def test_no_row_can_end_a_run(rows: list[Any]) -> None:
+def test_random_rows_never_end_a_run(rows: list[Any]) -> None:
     """Whatever Bitbucket comes to send, a row is a value or a bad row, and both can be stored as text."""
     upstream = faked(answer(json.dumps({"values": rows}).encode()), credential="t").upstream
     pages: list[Page[Any]] = [
@@ -333,7 +333,7 @@ def test_no_row_can_end_a_run(rows: list[Any]) -> None:
 
 
 @pytest.mark.skipif(not RECORDINGS.exists(), reason="the recordings are not here")
-def test_everything_recorded_can_be_shaped() -> None:
+def test_every_recorded_answer_is_decoded() -> None:
     """Every repository, branch and tag in the recorded answers, as a row of a listing, makes a value."""
     repositories, refs = list[Any](), list[Any]()
 

@@ -55,7 +55,7 @@ def test_the_address_is_completed(url: str, expected: str) -> None:
     assert url_of(UpstreamConfig(name="d", kind="datacenter", url=url)) == expected
 
 
-def test_repositories() -> None:
+def test_repositories_are_decoded() -> None:
     """Numbers as identities, the project as owner, clone addresses without logins, and no dates."""
     ours = connected(answer(recorded("datacenter/repos.json")))
     found = ours.upstream.fetch_repositories("AMUNIZ", "created", None)
@@ -90,7 +90,7 @@ def test_repositories() -> None:
     assert ours.budget.limit() is None
 
 
-def test_personal_projects_and_forks() -> None:
+def test_personal_projects_and_forks_are_decoded() -> None:
     """A key with a tilde is a person's; the parent is in `origin`; a login in an address is taken out."""
     project = {"key": "~DAOM", "id": 7, "name": "Oskar", "type": "PERSONAL"}
     row = {
@@ -108,7 +108,7 @@ def test_personal_projects_and_forks() -> None:
     assert (found.clone_https, found.is_private) == ("https://host/scm/~daom/x.git", False)
 
 
-def test_the_next_start_is_the_servers() -> None:
+def test_the_servers_next_page_start_is_used() -> None:
     """It may skip ahead, be null or be missing; it is never counted here."""
     ours = connected(paged(isLastPage=False, nextPageStart=200), paged(nextPageStart=None), paged())
     place = ours.upstream.fetch_repositories("P", "created", None).next
@@ -119,14 +119,14 @@ def test_the_next_start_is_the_servers() -> None:
 
 
 @pytest.mark.parametrize("onward", [None, 0, 100, -1])
-def test_a_start_that_leads_nowhere(onward: int | None) -> None:
+def test_an_unusable_next_page_start_is_reported(onward: int | None) -> None:
     """A page that is not the last must say where the next is, and that must be further on."""
     ours = connected(paged(isLastPage=False, nextPageStart=onward, start=100))
     with pytest.raises(UpstreamShapeError, match="said to start at"):
         ours.upstream.fetch_repositories("P", "created", "100")
 
 
-def test_projects() -> None:
+def test_projects_are_decoded() -> None:
     """The caller's own are listed; one is asked for by key."""
     ours = connected(answer(recorded("datacenter/project-page-truncated.json")))
     found = ours.upstream.fetch_workspaces(None)
@@ -172,7 +172,7 @@ def test_refs_are_two_listings() -> None:
         ours.upstream.fetch_refs(KEY, "elsewhere:1")
 
 
-def test_names_of_refs_come_in_three_ways() -> None:
+def test_ref_names_have_three_forms() -> None:
     """Full in `id`, full in `displayId`, or bare in both."""
     tag = recorded("datacenter/tag-page.json")["values"][0]
     for shape in (
@@ -184,7 +184,7 @@ def test_names_of_refs_come_in_three_ways() -> None:
         assert ours.upstream.fetch_refs(KEY, "tags:0").rows[0].name == "release-2.0.0"
 
 
-def test_details_tell_the_commit() -> None:
+def test_branch_details_hold_the_commit() -> None:
     """Author, date, message and parents of a branch; not those of another commit than the branch's."""
     row = recorded("datacenter/branch-list.json")["values"][0]
     stale = connected(paged(row)).upstream.fetch_refs(KEY, None).rows[0]
@@ -202,7 +202,7 @@ def test_details_tell_the_commit() -> None:
     assert shapes.moment(10**18) is None
 
 
-def test_branches_tell_which_is_the_main_one() -> None:
+def test_branches_name_the_main_branch() -> None:
     """Repositories do not, so what is known of it is kept when they are listed."""
     ours = connected(answer(recorded("datacenter/branches.json")))
     assert [row.is_main for row in ours.upstream.fetch_refs(KEY, None).rows] == [False, False, False, True]
@@ -212,7 +212,7 @@ def test_branches_tell_which_is_the_main_one() -> None:
     assert not any(row.tells_main_branch for row in rows.rows)
 
 
-def test_bad_rows_cost_themselves_alone() -> None:
+def test_broken_rows_affect_only_themselves() -> None:
     """A ref without commit, a repository without project."""
     rows = connected(paged({"displayId": "x"}, {"displayId": "y", "latestCommit": "a" * 40}))
     found = rows.upstream.fetch_refs(KEY, None)
@@ -228,7 +228,7 @@ def test_a_name_may_belong_to_another_repository() -> None:
     assert caught.value.status == 404
 
 
-def test_401_for_one_thing_is_no_401_for_all() -> None:
+def test_a_401_for_one_resource_does_not_end_the_run() -> None:
     """Data Center says 401 where others say 403; wrong credentials are told apart by their exception."""
     with pytest.raises(UpstreamRefused, match="not permitted") as caught:
         connected(answer(PERMISSION, 401), credential="t").upstream.fetch_refs(KEY, None)
@@ -241,7 +241,7 @@ def test_401_for_one_thing_is_no_401_for_all() -> None:
             connected(answer(body, 401), credential="t").upstream.fetch_refs(KEY, None)
 
 
-def test_who_we_are() -> None:
+def test_the_caller_is_decoded() -> None:
     """Nobody knows, but that we are somebody can be told by asking what only somebody may."""
     assert connected(paged(), credential="t").upstream.fetch_current_user() is None
     assert not connected(paged()).upstream.fetch_current_user()
@@ -250,14 +250,14 @@ def test_who_we_are() -> None:
             connected(answer(body, 401), credential="t").upstream.fetch_current_user()
 
 
-def test_429_waits_as_long_as_told() -> None:
+def test_a_429_waits_for_its_retry_after() -> None:
     """The token bucket gives a token back in seconds, which even a run that may not wait sits out."""
     ours = connected(answer({}, 429, retry_after="3"), paged(), may_wait=False)
     ours.upstream.fetch_repositories("P", "created", None)
     assert [round(nap) for nap in ours.time.naps] == [3]
 
 
-def test_git_lies_beside_the_api() -> None:
+def test_the_git_address_follows_from_the_api_address() -> None:
     """Below /scm, with the credential of the API and the tilde as it is."""
     ours = connected(answer("", 404), refs="git", credential="t")
     with pytest.raises(UpstreamRefused):
@@ -292,7 +292,7 @@ def readable(path: str, *, strangers: Any) -> Responder:
         (PUBLIC | {"id": 2}, True),
     ],
 )
-def test_only_what_strangers_are_shown_is_public(strangers: Any, is_private: bool) -> None:
+def test_only_repositories_shown_to_strangers_are_public(strangers: Any, is_private: bool) -> None:
     """A flag alone is not believed, for public access may be switched off for the whole server."""
     ours = connected(readable("/repos", strangers=strangers), credential="t", workspaces=("P",))
     for _ in range(2):
@@ -302,7 +302,7 @@ def test_only_what_strangers_are_shown_is_public(strangers: Any, is_private: boo
     assert ours.upstream.fetch_repository(KEY_OF_PUBLIC).is_private == is_private
 
 
-def test_strangers_are_asked_for_once_in_a_listing() -> None:
+def test_one_anonymous_listing_decides_what_is_public() -> None:
     """One request for each listing, and none where nothing is flagged."""
     ours = connected(
         paged(PUBLIC, isLastPage=False, nextPageStart=1),

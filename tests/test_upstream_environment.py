@@ -44,7 +44,7 @@ def test_no_proxy_names_hosts_domains_addresses_and_networks(
     assert found == (None if is_direct else PROXIES["https"])
 
 
-def test_a_proxy_for_everything_serves_where_there_is_none_of_the_kind() -> None:
+def test_all_proxy_is_used_without_a_specific_proxy() -> None:
     """A value without a scheme is an HTTP proxy."""
     assert proxy_of("http", "git.example", 80, PROXIES) == "http://other.example"
     assert proxy_of("http", "git.example", 80, {"https": "http://proxy.example"}) is None
@@ -75,7 +75,7 @@ class Refusing(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def test_a_sync_goes_through_the_proxy_and_around_it(tmp_path: Path) -> None:
+def test_a_sync_uses_the_proxy_and_no_proxy(tmp_path: Path) -> None:
     """With networks in NO_PROXY, and without a traceback where it is a SOCKS proxy."""
     folder = Folder(tmp_path)
     folder.configure("http://upstream.invalid/2.0", ONCE)
@@ -94,7 +94,7 @@ def test_a_sync_goes_through_the_proxy_and_around_it(tmp_path: Path) -> None:
     assert "all_proxy: SOCKS" in socks.err
 
 
-def test_certificates_that_cannot_be_read_are_refused_by_the_variable(tmp_path: Path) -> None:
+def test_unreadable_certificates_name_their_variable(tmp_path: Path) -> None:
     """A file that is not there or holds none, a folder whose certificates have no hash."""
     empty, unhashed = tmp_path / "empty.pem", tmp_path / "certificates"
     empty.write_text("no certificate")
@@ -108,7 +108,7 @@ def test_certificates_that_cannot_be_read_are_refused_by_the_variable(tmp_path: 
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
-def test_a_sync_says_which_variable_names_no_certificates(tmp_path: Path, variable: str) -> None:
+def test_a_sync_names_the_variable_without_certificates(tmp_path: Path, variable: str) -> None:
     """It is a matter of the configuration, found before anything is asked."""
     folder = Folder(tmp_path)
     folder.configure("https://127.0.0.2:9/2.0", ONCE)

@@ -151,7 +151,7 @@ def upstream_with(
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-def test_a_fault_that_passes_costs_one_repeat(fault: Fault) -> None:
+def test_a_transient_fault_costs_one_retry(fault: Fault) -> None:
     """The second try gets the answer, after a wait; nothing takes much longer than ten time-outs."""
     with upstream_with(fault) as (upstream, server, clock):
         started = time.monotonic()
@@ -161,7 +161,7 @@ def test_a_fault_that_passes_costs_one_repeat(fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("name", ["reset", "black hole", "truncated body", "no HTTP"])
-def test_a_fault_that_stays_is_reported(name: str) -> None:
+def test_a_permanent_fault_is_reported(name: str) -> None:
     """The error names the address and what went wrong."""
     with upstream_with(*[FAULTS[name]] * 2) as (upstream, server, _):
         with pytest.raises(UpstreamBusy, match=f"127.0.0.1:{server.port}/2.0/workspaces/w/members") as caught:
@@ -179,7 +179,7 @@ def test_a_fault_that_stays_is_reported(name: str) -> None:
         "http://127.0.0.1:{port}/2.0",
     ],
 )
-def test_no_connection_at_all(url: str) -> None:
+def test_a_refused_connection_is_reported(url: str) -> None:
     """Refused, unknown and not TLS: each is said so, and repeated no more than was set."""
     with upstream_with(hang_up, hang_up) as (_, server, _):
         address = url.replace("http:", "https:").format(port=server.port) if "{port}" in url else url
@@ -188,7 +188,7 @@ def test_no_connection_at_all(url: str) -> None:
         assert len(clock.naps) == 1
 
 
-def test_a_bomb_is_cut_off() -> None:
+def test_a_decompression_bomb_is_cut_off() -> None:
     """A small gzip that holds more than a body may have is refused, and not asked for again."""
     bomb = gzip.compress(bytes(66 * 1024 * 1024), 9)
     with upstream_with(say(with_body(b"Content-Encoding: gzip\r\n", bomb))) as (upstream, server, _):
@@ -197,7 +197,7 @@ def test_a_bomb_is_cut_off() -> None:
         assert server.requests == 1
 
 
-def test_connections_are_kept() -> None:
+def test_connections_are_reused() -> None:
     """Twenty requests one after another need one connection, four threads no more than four."""
     with upstream_with() as (upstream, server, _):
         for _ in range(20):

@@ -114,13 +114,13 @@ def test_version_2_is_two_requests() -> None:
         SERVICE + line("version 1") + line(f"{ONE} refs/notes/x\0agent=git/2") + b"0000",
     ],
 )
-def test_empty_repositories(body: bytes) -> None:
+def test_empty_repositories_are_read(body: bytes) -> None:
     """Told by a flush or by a zero id; and version 2 may leave its service out."""
     found = from_advertisement(body)
     assert isinstance(found, Capabilities) or [each for each in found.refs if "heads" in each.name] == []
 
 
-def test_detached_and_sha256() -> None:
+def test_detached_heads_and_sha256_are_read() -> None:
     """A HEAD without symref stands for no branch; longer object ids are fine."""
     body = SERVICE + line(f"{'a' * 64} HEAD\0agent=x") + line(f"{'a' * 64} refs/heads/b") + b"0000"
     assert from_advertisement(body) == Advertisement(refs=(GitRef("refs/heads/b", "a" * 64),))
@@ -146,7 +146,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
-def test_what_is_no_git_is_refused(body: bytes) -> None:
+def test_an_answer_that_is_not_git_is_refused(body: bytes) -> None:
     """Nothing is concluded from half an answer: it would read as deleted branches."""
     with pytest.raises(UpstreamShapeError, match="not as git answers"):
         faked(advertised(body), refs="git").upstream.fetch_refs(KEY, None)
@@ -167,7 +167,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("version", [0, 2])
-def test_names_that_are_no_utf_8_stay_apart(version: int) -> None:
+def test_names_that_are_not_utf_8_stay_distinct(version: int) -> None:
     r"""Their bytes are written ``\xNN``; one that reads like that stays another."""
     one = ONE.encode()
     refs = [one + b" refs/heads/" + name for name in NAMES]
@@ -182,7 +182,7 @@ def test_names_that_are_no_utf_8_stay_apart(version: int) -> None:
 
 
 @given(st.lists(st.binary(min_size=1, max_size=8), unique=True))
-def test_no_two_names_become_one(names: list[bytes]) -> None:
+def test_no_two_names_are_merged(names: list[bytes]) -> None:
     """Whatever bytes they are made of that a line can carry."""
     kept = [name for name in names if not name.endswith(b"\n") and not set(name) & set(b" \0")]
     body = b"".join(raw(ONE.encode() + b" refs/heads/" + name) for name in kept) + b"0000"
@@ -218,7 +218,7 @@ class Stream(httpx.SyncByteStream):
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_are_lines_or_an_error(body: bytes) -> None:
+def test_random_bytes_are_parsed_or_refused(body: bytes) -> None:
     """No input ends in anything but values or ValueError."""
     for read in (from_advertisement, from_ls_refs):
         for candidate in (body, SERVICE + body + b"0000", line(body.decode("latin-1")) + b"0000"):
@@ -257,7 +257,7 @@ def test_the_second_request_follows_a_redirect_of_the_first() -> None:
     ("credential", "user"),
     [("me@example.com:t", "x-bitbucket-api-token-auth"), ("t", "x-token-auth"), ("me:t", "me")],
 )
-def test_git_wants_users_of_its_own(credential: str, user: str) -> None:
+def test_git_uses_its_own_user_names(credential: str, user: str) -> None:
     """An e-mail is no git user; a token alone needs one."""
     ours = faked(advertised(), refs="git", credential=credential)
     ours.upstream.fetch_refs(KEY, None)
@@ -277,7 +277,7 @@ def test_oauth_tokens_go_as_a_password() -> None:
     )
 
 
-def test_mercurial_and_everything_else_goes_to_the_api() -> None:
+def test_everything_but_git_repositories_goes_to_the_api() -> None:
     """Git cannot read hg, and repositories are listed as ever."""
     ours = faked(page(), refs="git")
     ours.upstream.fetch_refs(RepositoryKey(uuid="{1}", full_name="w/s", scm="hg"), None)
@@ -401,7 +401,7 @@ def over_http(origin: str, **settings: str) -> Upstream:
     return upstream
 
 
-def test_a_real_git_server(backend: str, repositories: Path) -> None:
+def test_a_real_git_server_is_read(backend: str, repositories: Path) -> None:
     """Branches and tags are what git itself says of them."""
     with closing(over_http(backend)) as upstream:
         key = RepositoryKey(uuid="{1}", full_name="ws/full", scm="git")

@@ -54,7 +54,7 @@ BUSY = [
 
 
 @pytest.mark.parametrize("trouble", BUSY, ids=lambda each: getattr(each, "status_code", type(each).__name__))
-def test_trouble_that_passes_is_waited_out(trouble: httpx.Response | Exception) -> None:
+def test_transient_failures_are_retried(trouble: httpx.Response | Exception) -> None:
     """Two failures and a success are a success, after growing delays that the user is told of."""
     ours = faked(trouble, trouble, OK)
     ask(ours)
@@ -67,7 +67,7 @@ def test_trouble_that_passes_is_waited_out(trouble: httpx.Response | Exception) 
 
 
 @pytest.mark.parametrize("trouble", BUSY, ids=lambda each: getattr(each, "status_code", type(each).__name__))
-def test_trouble_that_stays_is_reported(trouble: httpx.Response | Exception) -> None:
+def test_permanent_failures_are_reported(trouble: httpx.Response | Exception) -> None:
     """After the last try our own error is raised, the kind that says whether JSON was there at all."""
     ours = faked(trouble)
     with pytest.raises(UpstreamError, match=r"api\.bitbucket\.org/2\.0/workspaces/w/members") as caught:
@@ -97,7 +97,7 @@ def test_a_long_told_delay_ends_a_run_that_may_not_wait() -> None:
     assert caught.value.resumes_at == NOON + timedelta(minutes=30)
 
 
-def test_429_without_a_hint_is_given_a_minute_then_more() -> None:
+def test_a_429_without_retry_after_waits_a_minute_then_longer() -> None:
     """Bitbucket's bare 46 bytes of text hold the whole bucket; five seconds would keep us out."""
     limited = answer("Rate limit for this resource has been exceeded", 429)
     ours = faked(limited, limited, OK)
@@ -107,7 +107,7 @@ def test_429_without_a_hint_is_given_a_minute_then_more() -> None:
     assert ours.ledger.held["anonymous@api.bitbucket.org"] == ours.time.now - timedelta(seconds=0.001)
 
 
-def test_429_uses_the_seconds_left() -> None:
+def test_a_429_uses_the_reset_header() -> None:
     """X-RateLimit-Reset is no epoch."""
     ours = faked(answer("", 429, x_ratelimit_reset="33"), OK)
     ask(ours)
@@ -132,7 +132,7 @@ def test_401_stops_at_once_and_explains(credential: str, body: bytes) -> None:
         assert form in words
 
 
-def test_401_for_the_anonymous_is_one_refusal() -> None:
+def test_a_401_without_a_credential_is_one_refusal() -> None:
     """There is no credential to be wrong; this answer needs one."""
     ours = faked(answer(b"", 401, content_type="text/html"))
     with pytest.raises(UpstreamRefused, match="needs a credential") as caught:
@@ -178,7 +178,7 @@ def test_a_locked_account_stops_at_once() -> None:
         (403, {"error": {"message": 5, "detail": [1], "fields": [2]}}, "403$"),
     ],
 )
-def test_other_refusals_speak_in_the_upstreams_words(status: int, body: object, words: str) -> None:
+def test_other_refusals_carry_the_upstreams_message(status: int, body: object, words: str) -> None:
     """They are asked once, keep their status, and fit in a line."""
     ours = faked(answer(body, status), credential=TOKEN)
     with pytest.raises(UpstreamRefused, match=words.replace("(", r"\(")) as caught:
@@ -198,7 +198,7 @@ def test_other_refusals_speak_in_the_upstreams_words(status: int, body: object, 
         (None, "object"),
     ],
 )
-def test_an_unknown_shape_is_not_repeated(body: object, path: str) -> None:
+def test_an_unknown_answer_is_not_retried(body: object, path: str) -> None:
     """JSON that we do not know will be the same the next time; the error names the place in it."""
     ours = faked(answer(json.dumps(body), content_type="application/json"))
     with pytest.raises(UpstreamShapeError, match=path):
@@ -249,7 +249,7 @@ def test_redirects_elsewhere_are_refused(location: str) -> None:
 
 
 @pytest.mark.parametrize("location", ["/2.0/{}", "https://evil.example/{}", "/2.0/x?q=a&w={}"])
-def test_a_secret_in_a_redirect_is_neither_shown_nor_asked(location: str) -> None:
+def test_a_secret_in_a_redirect_is_neither_shown_nor_followed(location: str) -> None:
     """An address is shown in errors and kept as a place, so one with the credential in it is refused."""
     ours = faked(answer("", 302, location=location.format(TOKEN)), credential=TOKEN)
     with pytest.raises(UpstreamRefused, match="redirected") as caught:
@@ -258,7 +258,7 @@ def test_a_secret_in_a_redirect_is_neither_shown_nor_asked(location: str) -> Non
     assert TOKEN not in str(caught.value)
 
 
-def test_every_request_says_who_and_is_bounded() -> None:
+def test_every_request_has_a_user_agent_and_a_timeout() -> None:
     """User agent, credential, and time-outs on connect, read, write and pool."""
     ours = faked(OK, credential="me@example.com:" + TOKEN, timeout=12)
     ask(ours)
@@ -268,7 +268,7 @@ def test_every_request_says_who_and_is_bounded() -> None:
     assert set(request.extensions["timeout"].values()) == {12}
 
 
-def test_nothing_is_sent_to_a_strange_address() -> None:
+def test_nothing_is_sent_to_a_foreign_address() -> None:
     """Even if asked to, the pool keeps to its origins."""
     ours = faked(OK, credential=TOKEN)
     for url in (
@@ -284,13 +284,13 @@ def test_nothing_is_sent_to_a_strange_address() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://host:port/2.0", "http://host:99999999/2.0", "http://[host/2.0"])
-def test_an_address_that_is_none_is_the_operators(url: str) -> None:
+def test_an_invalid_address_is_a_configuration_error(url: str) -> None:
     """It is said when connecting, not as a traceback of the first request."""
     with pytest.raises(ConfigError, match="not a web address"):
         faked(OK, url=url)
 
 
-def test_a_write_is_repeated_only_if_it_was_not_done() -> None:
+def test_a_write_is_retried_only_if_it_did_not_happen() -> None:
     """After a refused connection and a 429 it is; after a time-out or a 500 nobody knows."""
     ours = faked(httpx.ConnectError("refused"), answer("", 429, retry_after="1"), answer({}, 201))
     assert http_of(ours).post("repositories/w/s", {"scm": "git"}).status == 201
@@ -305,7 +305,7 @@ def test_a_write_is_repeated_only_if_it_was_not_done() -> None:
         http_of(ours).delete("repositories/w/s")
 
 
-def test_the_date_is_the_upstreams() -> None:
+def test_the_date_header_is_read() -> None:
     """Its clock counts for incremental runs; ours only where it says none."""
     ours = faked(
         page(), answer({"values": []}, date="Mon, 23 Nov 2026 11:58:00 GMT"), answer({"values": []}, date="x")
@@ -404,7 +404,7 @@ SECRETS = {"basic": "me@example.com:" + TOKEN, "bearer": TOKEN, "oauth": "oauth:
 
 @pytest.mark.parametrize("credential", SECRETS.values(), ids=SECRETS)
 @pytest.mark.parametrize("status", [200, 302, 400, 401, 403, 404, 410, 429, 500])
-def test_secrets_are_nowhere_to_be_seen(credential: str, status: int) -> None:
+def test_secrets_are_in_no_error_and_no_log(credential: str, status: int) -> None:
     """An upstream that echoes everything it got does not make us print it, chained errors included."""
 
     def echo(request: httpx.Request) -> httpx.Response:

@@ -84,7 +84,7 @@ def test_a_fork_names_its_parent() -> None:
     assert (shut.fork_policy, shut.size) == ("no_forks", None)
 
 
-def test_a_short_row_tells_its_owner_by_address() -> None:
+def test_a_short_row_takes_its_owner_from_the_address() -> None:
     """Early rows had none of their own; what is not told is None, and private until told otherwise."""
     row = recorded("legacy/short.json") | {"owner": None}
     found = connected(answer(row)).upstream.fetch_repository(KEY)
@@ -126,7 +126,7 @@ def test_a_ref_without_whole_hash_is_a_bad_row() -> None:
     assert ([ref.name for ref in found.rows], [row.what for row in found.bad]) == (['q"\\'], ["cut", "odd"])
 
 
-def test_who_we_are_and_what_we_see() -> None:
+def test_the_caller_and_own_repositories_are_decoded() -> None:
     """The caller, and the owners of all that the caller can see, each once."""
     ours = connected(answer(USER), credential="me:t")
     caller = ours.upstream.fetch_current_user()
@@ -147,7 +147,7 @@ def test_who_we_are_and_what_we_see() -> None:
     assert connected(answer("")).upstream.fetch_current_user() is None
 
 
-def test_there_are_no_members() -> None:
+def test_members_are_not_offered() -> None:
     """And nothing is asked to find that out."""
     ours = connected(answer(""))
     found = ours.upstream.fetch_members("u", None)
@@ -155,7 +155,7 @@ def test_there_are_no_members() -> None:
     assert not ours.server.asked
 
 
-def test_git_is_not_for_it() -> None:
+def test_git_is_not_used() -> None:
     """Nothing tells where its repositories lie."""
     with pytest.raises(ConfigError, match='refs = "api"'):
         connected(answer(""), refs="git")

@@ -58,7 +58,7 @@ def all_refs(upstream: Upstream, row: Repository) -> dict[tuple[str, str], Ref]:
         place = page.next
 
 
-def test_the_cloud(served: RunningSandbox) -> None:
+def test_the_cloud_client_reads_the_sandbox(served: RunningSandbox) -> None:
     """Every workspace, its members and all of its repositories can be read, and one by its identity."""
     with upstream_at(served) as upstream:
         names = [owner.username for owner in upstream.fetch_workspaces(None).rows if owner.username]
@@ -95,7 +95,7 @@ def commits(refs: dict[tuple[str, str], Ref]) -> dict[tuple[str, str], tuple[str
 
 
 @pytest.mark.parametrize("settings", [{}, {"refs": "git"}, {"kind": "legacy"}], ids=["api", "git", "legacy"])
-def test_refs_are_the_same_whoever_is_asked(served: RunningSandbox, settings: dict[str, str]) -> None:
+def test_refs_are_the_same_through_every_api(served: RunningSandbox, settings: dict[str, str]) -> None:
     """API 2.0, git and API 1.0 agree on every branch and tag, as far as they tell them."""
     address = {"url": served.origin} if "kind" in settings else {}
     with upstream_at(served) as cloud, upstream_at(served, **settings, **address) as other:
@@ -109,7 +109,7 @@ def test_refs_are_the_same_whoever_is_asked(served: RunningSandbox, settings: di
         assert number > 100
 
 
-def test_data_center(served: RunningSandbox) -> None:
+def test_the_data_center_client_reads_the_sandbox(served: RunningSandbox) -> None:
     """Projects have the repositories of the cloud's workspaces; REST and git tell the same refs."""
     with upstream_at(served) as cloud:
         expected = {row.slug for row in all_repositories(cloud, "1team")}
@@ -129,7 +129,7 @@ def test_data_center(served: RunningSandbox) -> None:
             assert rest.fetch_repository(key) == row
 
 
-def test_legacy(served: RunningSandbox) -> None:
+def test_the_legacy_client_reads_the_sandbox(served: RunningSandbox) -> None:
     """API 1.0 lists the same repositories, with the same dates to the second."""
     with upstream_at(served) as cloud, upstream_at(served, kind="legacy", url=served.origin) as old:
         for name in ("1team", "jespern"):

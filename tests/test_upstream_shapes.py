@@ -29,7 +29,7 @@ def ref(row: Any) -> Ref:
     return decode.to_ref(msgspec.convert(row, decode.RefJson))
 
 
-def test_a_repository_of_today() -> None:
+def test_a_current_repository_is_decoded() -> None:
     """Every field, and clone addresses without the asker's login."""
     assert repository(REPOSITORIES[0]) == Repository(
         uuid="{b8313f5b-2134-488d-9aca-830fb95206c5}",
@@ -71,7 +71,7 @@ def test_a_repository_of_today() -> None:
     )
 
 
-def test_a_mercurial_repository_of_2018() -> None:
+def test_a_mercurial_repository_of_2018_is_decoded() -> None:
     """No workspace, a user name, clone addresses without .git and with the service's own user."""
     found = repository(REPOSITORIES[1])
     assert (found.scm, found.main_branch, found.owner.username) == ("hg", "default", "gocardless")
@@ -82,13 +82,13 @@ def test_a_mercurial_repository_of_2018() -> None:
     )
 
 
-def test_a_repository_of_2014_without_slug() -> None:
+def test_a_repository_of_2014_without_slug_is_decoded() -> None:
     """The slug is the second half of the full name, and never made from the name."""
     found = repository(REPOSITORIES[2] | {"name": "viper's nest", "full_name": "teamsinspace/vipers-nest"})
     assert (found.slug, found.name, found.owner.username) == ("vipers-nest", "viper's nest", "teamsinspace")
 
 
-def test_a_repository_without_owner() -> None:
+def test_a_repository_without_owner_is_decoded() -> None:
     """The namespace identifies the owner when nobody else does; sizes that are not told are None."""
     found = repository(REPOSITORIES[3])
     assert found.owner == Owner(uuid="name:atlassian", username="atlassian", kind="workspace")
@@ -145,12 +145,12 @@ def test_parents_may_be_short_null_or_absent() -> None:
         assert repository(LEAST | json.loads(shape)).parent_full_name is None
 
 
-def test_identity_before_uuids() -> None:
+def test_repositories_without_uuid_have_a_name_identity() -> None:
     """Rows of 2013 have none, and their full name is all there is."""
     assert repository({"full_name": "Mimika_Oh/qi"}).uuid == "name:mimika_oh/qi"
 
 
-def test_a_repository_that_cannot_be_named_is_refused() -> None:
+def test_a_repository_without_a_name_is_refused() -> None:
     """Neither owner nor slug may be guessed; the parts may complete one another."""
     for row in ({}, {"full_name": "a"}, {"full_name": "a/b/c"}, {"slug": "s"}, {"full_name": "/s"}):
         with pytest.raises(UpstreamShapeError, match="without owner and slug"):
@@ -158,7 +158,7 @@ def test_a_repository_that_cannot_be_named_is_refused() -> None:
     assert repository({"slug": "s", "workspace": {"slug": "w"}}).full_name == "w/s"
 
 
-def test_what_is_not_said_to_be_public_is_private() -> None:
+def test_a_repository_not_called_public_is_private() -> None:
     """A missing `is_private` must not publish anything."""
     assert [repository(LEAST | shape).is_private for shape in ({}, {"is_private": False})] == [True, False]
 
@@ -179,7 +179,7 @@ def test_what_is_not_said_to_be_public_is_private() -> None:
         (None, None),
     ],
 )
-def test_dates_of_all_forms(text: str | None, expected: str | None) -> None:
+def test_every_form_of_date_is_read(text: str | None, expected: str | None) -> None:
     """All are written in the mirror's one form; what is no date is None."""
     assert decode.moment(text) == expected
 
@@ -196,7 +196,7 @@ def test_dates_of_all_forms(text: str | None, expected: str | None) -> None:
         (5.0, 5),
     ],
 )
-def test_numbers_that_cannot_be_are_none(number: float, expected: int | None) -> None:
+def test_impossible_numbers_are_null(number: float, expected: int | None) -> None:
     """Negative sizes and those beyond SQLite's integers tell nothing."""
     assert repository(LEAST | {"size": number}).size == expected
 
@@ -217,7 +217,7 @@ def test_clone_addresses_lose_their_login(url: str, expected: str) -> None:
     assert without_login(url) == expected
 
 
-def test_a_branch() -> None:
+def test_a_branch_is_decoded() -> None:
     """Dates get their fraction, parents are whole hashes, messages keep their lines."""
     assert ref(REFS[0]) == Ref(
         kind="branch",
@@ -241,7 +241,7 @@ def test_mercurial_branches_have_heads() -> None:
     assert ref(REFS[0]).heads is None
 
 
-def test_tags_annotated_and_not() -> None:
+def test_annotated_and_plain_tags_are_decoded() -> None:
     """Annotations are there, null (`tip`, lightweight) or absent (old answers)."""
     annotated, old = ref(REFS[2]), ref(REFS[3])
     assert (annotated.tagger, annotated.message) == (
@@ -256,7 +256,7 @@ def test_tags_annotated_and_not() -> None:
     assert ref(REFS[4]).name == 'special-"$;><&#_=@!|.,/test'
 
 
-def test_targets_that_tell_little() -> None:
+def test_targets_with_few_keys_are_decoded() -> None:
     """An author without account, one without e-mail, no author, no parents, nothing but a hash."""
     nobody, bare = ref(REFS[5]), ref(REFS[6])
     assert (nobody.target_author_name, nobody.target_author_uuid) == (None, None)
@@ -278,7 +278,7 @@ def test_targets_that_tell_little() -> None:
         {"type": "tag", "name": "x", "target": {"hash": ""}},
     ],
 )
-def test_refs_that_are_none(row: Any) -> None:
+def test_invalid_refs_are_refused(row: Any) -> None:
     """A ref needs a kind that we know and a commit."""
     with pytest.raises(UpstreamShapeError, match="'x'"):
         ref(row)
@@ -309,7 +309,7 @@ def test_accounts_need_an_identity() -> None:
         (b'\xef\xbb\xbf{"name": "x"}', "x"),
     ],
 )
-def test_text_that_sqlite_cannot_hold_is_mended(body: bytes, expected: str) -> None:
+def test_text_that_sqlite_cannot_hold_is_replaced(body: bytes, expected: str) -> None:
     """Lone surrogates, invalid UTF-8 and NUL become U+FFFD; everything else stays as it is."""
     name = decoded_bytes(body, decode.RepositoryJson).name
     assert name == expected
@@ -317,7 +317,7 @@ def test_text_that_sqlite_cannot_hold_is_mended(body: bytes, expected: str) -> N
     assert name.encode()
 
 
-def test_foreign_text_is_shown_in_one_line() -> None:
+def test_foreign_text_is_shown_on_one_line() -> None:
     """No escape sequences, no endless lines; addresses without logins, tokens and field lists."""
     assert shown("a\x1b[31m\r\n b") == "a [31m b"
     assert len(shown("x" * 999, 50)) == 50

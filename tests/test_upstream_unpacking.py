@@ -27,7 +27,7 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
 
 
 @given(st.binary(max_size=5000), st.integers(1, 700), st.sampled_from(sorted(PACKED)))
-def test_a_body_is_what_was_packed(body: bytes, size: int, encoding: str) -> None:
+def test_a_packed_body_is_unpacked(body: bytes, size: int, encoding: str) -> None:
     """However the network cuts it."""
     packed = PACKED[encoding](body)
     unpacking = Unpacking(encoding, len(body))
@@ -52,7 +52,7 @@ def test_a_byte_too_many_is_refused(encoding: str) -> None:
         Unpacking(encoding, 1000).feed(packed)
 
 
-def test_what_is_not_packed_so_is_an_error() -> None:
+def test_a_wrong_content_encoding_is_an_error() -> None:
     """Not an empty body."""
     with pytest.raises(zlib.error):
         Unpacking("gzip", 100).feed(b"<html>")

@@ -25,7 +25,7 @@ from mirror.store.webhooks import Delivery, RefUpdate, RepositoryEvent
 from mirror.times import to_text, utc_now
 
 
-def test_a_push_shows_at_once(hook: WebhookClient) -> None:
+def test_a_push_is_visible_at_once(hook: WebhookClient) -> None:
     """Branch and tag are where the push says, the change is recorded, and the refs wait to be confirmed."""
     answer = hook.push(OLD, NEW)
     assert answer.status_code == 200
@@ -56,7 +56,7 @@ def test_pushes_out_of_order_never_turn_a_ref_back(hook: WebhookClient) -> None:
     assert hook.main() == NEW
 
 
-def test_what_a_forger_could_send_is_refused(hook: WebhookClient) -> None:
+def test_forged_deliveries_are_refused(hook: WebhookClient) -> None:
     """Unsigned, wrongly signed, signed by another algorithm, or with another body; nothing changes."""
     body = body_of("cloud_push.json", NAME=SOME, UUID=hook.uuid(SOME), OLD=OLD, NEW=NEW)
     sha1 = "sha1=" + hashlib.sha1(body).hexdigest()  # noqa: S324
@@ -84,7 +84,7 @@ def test_equal_bodies_with_numbers_of_their_own_are_two_deliveries(hook: Webhook
         assert hook.main() == new
 
 
-def test_a_retry_of_a_delivery_that_was_taken_is_done_with(hook: WebhookClient) -> None:
+def test_a_repeated_delivery_changes_nothing(hook: WebhookClient) -> None:
     """It is answered 200, so that the sender is content, and changes nothing; another body is another one."""
     hook.push(OLD, NEW, X_Request_UUID="one", X_Attempt_Number="1")
     hook.push(NEW, OLD, X_Request_UUID="two")
@@ -94,7 +94,7 @@ def test_a_retry_of_a_delivery_that_was_taken_is_done_with(hook: WebhookClient) 
     assert hook.push(OLD, NEWER, X_Request_UUID="one").json()["outcome"] == "taken"
 
 
-def test_an_equal_body_without_a_number_is_asked_about(hook: WebhookClient) -> None:
+def test_an_equal_body_without_a_number_is_confirmed_upstream(hook: WebhookClient) -> None:
     """It may be a retry or another event: nothing is applied, and the repository is marked."""
     for old, new in ((OLD, NEW), (NEW, OLD)):
         hook.push(old, new, X_Request_UUID="")
@@ -136,7 +136,7 @@ UNUSUAL = [
 
 
 @pytest.mark.parametrize("text", UNUSUAL)
-def test_unusual_text_is_taken_as_the_crawl_takes_it(hook: WebhookClient, text: bytes) -> None:
+def test_unusual_text_is_stored_as_by_the_crawl(hook: WebhookClient, text: bytes) -> None:
     """In a message, an author, a tagger and in the name of a branch: what cannot be held is replaced."""
     words = {"NAME": SOME, "UUID": hook.uuid(SOME), "OLD": OLD, "NEW": NEW}
     body = body_of("cloud_push.json", **words)
@@ -150,7 +150,7 @@ def test_unusual_text_is_taken_as_the_crawl_takes_it(hook: WebhookClient, text: 
     assert [tuple(row) for row in rows] == [("v-" + expected.replace(" ", "-"), expected)]
 
 
-def test_a_delivery_older_than_the_listing_of_refs_is_only_asked_about(hook: WebhookClient) -> None:
+def test_a_delivery_older_than_the_refs_is_confirmed_upstream(hook: WebhookClient) -> None:
     """It was kept while the file could not be written, and a sync came in between."""
     late = Delivery("repo:push", "0" * 64, "late", to_text(START - timedelta(days=1)))
     move = RefUpdate("branch", "main", OLD, Ref(kind="branch", name="main", target_hash=NEW))
@@ -169,7 +169,7 @@ def test_deliveries_are_forgotten_after_a_day(hook: WebhookClient) -> None:
     assert hook.crawl.one("SELECT count(*) FROM webhook_deliveries") == 1
 
 
-def test_an_upstream_without_a_secret_takes_none(hook: WebhookClient) -> None:
+def test_an_upstream_without_a_secret_accepts_no_webhooks(hook: WebhookClient) -> None:
     """Nor does one that is not configured, or not mirrored yet; the answer says what to do."""
     body = body_of("cloud_updated.json", NAME=SOME, UUID="{u}")
     assert "webhook_secret" in hook.deliver("repo:updated", body, upstream="other").json()["error"]["message"]
@@ -206,7 +206,7 @@ def test_a_large_body_is_refused_before_it_is_read(hook: WebhookClient) -> None:
     assert taken <= LARGEST_BODY / 65_536 + 2
 
 
-def test_every_kind_of_event_marks_and_none_buries(hook: WebhookClient) -> None:
+def test_every_event_leaves_a_hint_and_none_a_tombstone(hook: WebhookClient) -> None:
     """Deleted, transferred, renamed: the row stands as it was until the upstream has been asked."""
     for length, event in enumerate(("repo:updated", "repo:deleted", "repo:transfer")):
         body = body_of("cloud_updated.json", NAME=SOME, UUID=hook.uuid(SOME)) + b" " * length
@@ -227,7 +227,7 @@ def test_a_repository_unknown_here_makes_its_workspace_due_if_that_is_mirrored(h
     assert not hook.crawl.rows("SELECT 1 FROM cursors WHERE stream || value LIKE '%brand-new%'")
 
 
-def test_events_of_no_concern_are_taken_and_ignored(hook: WebhookClient) -> None:
+def test_other_events_are_accepted_and_ignored(hook: WebhookClient) -> None:
     """So that a webhook with too many events ticked does not look broken."""
     answer = hook.deliver("pullrequest:created", b'{"pullrequest": {}}')
     assert (answer.status_code, answer.json()) == (200, {"outcome": "ignored"})
@@ -245,7 +245,7 @@ def spooled(hook: WebhookClient) -> list[Path]:
     return sorted(folder.glob("*.json")) if folder.exists() else []
 
 
-def test_a_busy_file_keeps_no_sender_waiting(hook: WebhookClient) -> None:
+def test_a_locked_file_delays_no_sender(hook: WebhookClient) -> None:
     """While a sync writes, the answer comes all the same; what was said is written when the file is free."""
     with Store(hook.crawl.path) as store, store.transaction():
         answer = hook.push(OLD, NEW)
@@ -264,7 +264,7 @@ def kept_push(hook: WebhookClient, old: str, new: str) -> Kept:
     return Kept("here", Delivery("repo:push", new, new, to_text(utc_now())), news)
 
 
-def test_what_was_acknowledged_is_tried_until_it_is_written(hook: WebhookClient) -> None:
+def test_acknowledged_deliveries_are_retried_until_written(hook: WebhookClient) -> None:
     """The file stays locked longer than SQLite waits; what comes meanwhile is written after it, in order."""
     attempts = list[str]()
     free = threading.Event()
@@ -285,7 +285,7 @@ def test_what_was_acknowledged_is_tried_until_it_is_written(hook: WebhookClient)
     assert becomes(hook, NEWER)
 
 
-def test_what_was_acknowledged_is_written_by_the_next_process(hook: WebhookClient) -> None:
+def test_acknowledged_deliveries_are_written_by_the_next_process(hook: WebhookClient) -> None:
     """As soon as it takes webhooks, without waiting for one; what is no delivery is set aside."""
     spool = Spool(hook.crawl.path)
     spool.add(kept_push(hook, OLD, NEW))
@@ -298,7 +298,7 @@ def test_what_was_acknowledged_is_written_by_the_next_process(hook: WebhookClien
     assert any(not spooled(hook) or pause.wait(0.05) for _ in range(100))
 
 
-def test_more_than_can_be_kept_is_to_be_sent_again(hook: WebhookClient) -> None:
+def test_deliveries_beyond_the_queue_get_503(hook: WebhookClient) -> None:
     """The queue is full, the folder is full, or nothing can be written beside the mirror: 503."""
     known, done = served(hook.client.datasette), threading.Event()
     known.webhook_seconds = 0.05

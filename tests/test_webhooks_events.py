@@ -115,7 +115,7 @@ def test_a_push_to_data_center_has_hashes_alone() -> None:
     ]
 
 
-def test_what_is_renamed_or_forked_is_a_row_to_ask_for() -> None:
+def test_renamed_and_forked_repositories_become_hints() -> None:
     """The fork, not what it was forked from; the new name, not the old one."""
     body = body_of("cloud_fork.json", NAME="any/name", UUID="{u}", FORK="else/name", FORKUUID="{f}")
     assert [(found.uuid, found.row) for found in read_event("repo:fork", body, datacenter=False) or []] == [
@@ -126,7 +126,7 @@ def test_what_is_renamed_or_forked_is_a_row_to_ask_for() -> None:
     assert (found.full_name, found.row) == ("KEY/after", True)
 
 
-def test_events_of_no_concern_are_none() -> None:
+def test_other_events_are_ignored() -> None:
     """Pull requests, comments, a test of the connection: and one server's events are not the other's."""
     for event in ("pullrequest:fulfilled", "diagnostics:ping", "", "repo:refs_changed"):
         assert read_event(event, b"{}", datacenter=False) is None
@@ -158,7 +158,7 @@ WRONG_HASHES = [
 
 
 @pytest.mark.parametrize("wrong", WRONG_HASHES, ids=lambda text: text[:12])
-def test_a_hash_that_is_none_is_malformed(wrong: str) -> None:
+def test_an_invalid_hash_is_malformed(wrong: str) -> None:
     """As what was, what is, a parent, at Cloud and at Data Center; the message does not repeat it."""
     cloud = {"NAME": "a/b", "UUID": "{u}", "OLD": OLD, "NEW": NEW}
     server = {"SLUG": "slug", "KEY": "KEY", "OLD": OLD, "NEW": NEW}
@@ -186,7 +186,7 @@ NAMES = [
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not here")
-def test_a_name_is_refused_where_git_refuses_it() -> None:
+def test_names_are_checked_by_gits_rules() -> None:
     """Held against git itself; what no file system holds is refused too."""
     for name in NAMES:
         done = subprocess.run(["git", "check-ref-format", f"refs/heads/{name}"], check=False)
@@ -228,7 +228,7 @@ def test_refs_of_a_mercurial_repository_are_left_to_the_run() -> None:
 @given(
     st.binary(max_size=200), st.sampled_from(["repo:push", "repo:fork", "repo:updated", "x"]), st.booleans()
 )
-def test_random_bytes_never_do_harm(body: bytes, event: str, datacenter: bool) -> None:
+def test_random_bytes_are_malformed(body: bytes, event: str, datacenter: bool) -> None:
     """They are malformed, or say nothing."""
     with contextlib.suppress(Malformed):
         assert read_event(event, body, datacenter=datacenter) is None

@@ -74,7 +74,7 @@ def test_a_push_is_confirmed_by_one_request(hook: WebhookClient) -> None:
     true(hook)
 
 
-def test_a_lie_lasts_until_the_next_run(hook: WebhookClient) -> None:
+def test_a_false_event_is_corrected_by_the_next_run(hook: WebhookClient) -> None:
     """A signed push that never happened is taken back."""
     hook.push(OLD, NEW)
     assert hook.main() == NEW
@@ -83,7 +83,7 @@ def test_a_lie_lasts_until_the_next_run(hook: WebhookClient) -> None:
     true(hook)
 
 
-def test_every_sync_takes_up_what_is_marked(hook: WebhookClient) -> None:
+def test_every_sync_works_off_hints(hook: WebhookClient) -> None:
     """Without a service too."""
     hook.push(OLD, NEW)
     hook.crawl.sync()
@@ -92,7 +92,7 @@ def test_every_sync_takes_up_what_is_marked(hook: WebhookClient) -> None:
 
 
 @pytest.mark.parametrize("action", ["rename", "make_private", "delete", "transfer", "create"])
-def test_what_happened_to_a_row_is_asked_at_once(hook: WebhookClient, action: str) -> None:
+def test_hints_of_repositories_are_requested_first(hook: WebhookClient, action: str) -> None:
     """The upstream's answer is what the mirror shows; gone is only what a listing proves to be gone."""
     more = {"rename": {"name": "another"}, "transfer": {"to": "jespern"}}.get(action, {})
     if action == "create":
@@ -123,7 +123,7 @@ def test_a_transfer_to_an_owner_who_is_not_mirrored_is_a_tombstone(tmp_path: Pat
         }
 
 
-def test_a_webhook_alone_buries_nothing(hook: WebhookClient) -> None:
+def test_a_webhook_alone_makes_no_tombstone(hook: WebhookClient) -> None:
     """The repository that is said to be deleted is still there."""
     hook.about("repo:deleted", "cloud_updated.json")
     work(hook, HINTS)
@@ -131,7 +131,7 @@ def test_a_webhook_alone_buries_nothing(hook: WebhookClient) -> None:
     true(hook)
 
 
-def test_marks_wait_for_the_budget(hook: WebhookClient) -> None:
+def test_hints_wait_for_the_budget(hook: WebhookClient) -> None:
     """Nothing is forgotten while the upstream cannot be asked."""
     hook.about("repo:updated", "cloud_updated.json")
     hook.crawl.config = msgspec.structs.replace(hook.crawl.config, requests_per_hour=1)
@@ -139,7 +139,7 @@ def test_marks_wait_for_the_budget(hook: WebhookClient) -> None:
     assert marks(hook) == 1
 
 
-def test_a_marked_workspace_that_cannot_be_listed_waits_for_its_next_try(hook: WebhookClient) -> None:
+def test_a_hinted_workspace_that_fails_is_retried_later(hook: WebhookClient) -> None:
     """It costs one try after each delay and not a run every three seconds; an ordinary sync takes it up."""
     config = Config(database=str(hook.crawl.path), upstreams=(hook.crawl.config,))
 
@@ -163,7 +163,7 @@ def test_a_marked_workspace_that_cannot_be_listed_waits_for_its_next_try(hook: W
     true(hook)
 
 
-def test_a_mark_of_a_workspace_that_is_mirrored_no_longer_is_forgotten(hook: WebhookClient) -> None:
+def test_hints_of_removed_workspaces_are_deleted(hook: WebhookClient) -> None:
     """Nothing would ever list it."""
     hook.sandbox.do("delete", SOME)
     hook.about("repo:deleted", "cloud_updated.json")
@@ -172,7 +172,7 @@ def test_a_mark_of_a_workspace_that_is_mirrored_no_longer_is_forgotten(hook: Web
     assert marks(hook) == 0
 
 
-def test_parts_leave_each_others_places_alone(hook: WebhookClient) -> None:
+def test_partial_runs_keep_each_others_cursors(hook: WebhookClient) -> None:
     """Refs alone, leftovers alone: no listing is asked for, and the next whole sync finds what they left."""
     hook.sandbox.do("rename", SOME, name="another")
     for scope in (REFS, RETRY):

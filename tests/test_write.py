@@ -55,14 +55,14 @@ def test_the_owner_is_found_in_any_case(made: WriteHarness) -> None:
     )
 
 
-def test_a_slug_of_its_own(made: WriteHarness) -> None:
+def test_a_given_slug_is_used(made: WriteHarness) -> None:
     """The address can be other than what the name says."""
     row = made.writes.create("erik", RepositorySettings(name="The Name"), slug="address", by="x")
     assert (row.full_name, row.name) == ("erik/address", "The Name")
 
 
 @pytest.mark.parametrize(("owner", "scm"), [("jespern", "hg"), ("erik", "git"), ("1team", "hg")])
-def test_without_a_kind_it_is_as_the_last_one(tmp_path: Path, owner: str, scm: str) -> None:
+def test_a_missing_scm_is_that_of_the_last_repository(tmp_path: Path, owner: str, scm: str) -> None:
     """API 1.0 took the kind of the owner's newest repository, and hg for those who had none."""
     with writable(tmp_path, workspaces=("jespern", "erik", "1team")) as made:
         if owner == "1team":
@@ -72,13 +72,13 @@ def test_without_a_kind_it_is_as_the_last_one(tmp_path: Path, owner: str, scm: s
         assert made.writes.create(owner, RepositorySettings(name="Fresh"), by="x").scm == scm
 
 
-def test_the_cloud_is_asked_for_git(tmp_path: Path) -> None:
+def test_cloud_repositories_are_created_as_git(tmp_path: Path) -> None:
     """Bitbucket Cloud makes nothing else any more, so nothing else can be meant."""
     with writable(tmp_path, kind="cloud") as made:
         assert made.writes.create("jespern", RepositorySettings(name="Fresh"), by="x").scm == "git"
 
 
-def test_a_partial_update(made: WriteHarness) -> None:
+def test_a_partial_update_changes_the_given_fields(made: WriteHarness) -> None:
     """What is not mentioned stays as it is, upstream and here."""
     before = made.row("jespern/django-piston")
     made.writes.update("jespern/django-piston", RepositorySettings(website="https://example.com/"), by="x")
@@ -92,7 +92,7 @@ def test_a_partial_update(made: WriteHarness) -> None:
     assert made.written() == [("x", "update", "jespern/django-piston", "done")]
 
 
-def test_another_name_moves_the_slug(made: WriteHarness) -> None:
+def test_a_new_name_changes_the_slug(made: WriteHarness) -> None:
     """Identity, refs and history stay with the row; the old name finds nothing."""
     before = made.row("jespern/django-piston")
     row = made.writes.update("jespern/django-piston", RepositorySettings(name="Piston Two"), by="x")
@@ -107,7 +107,7 @@ def test_another_name_moves_the_slug(made: WriteHarness) -> None:
     assert made.found("piston-two") == ["jespern/piston-two"]
 
 
-def test_hiding_and_showing(made: WriteHarness) -> None:
+def test_a_repository_is_made_private_and_public(made: WriteHarness) -> None:
     """Privacy changes at once here too, both ways."""
     made.writes.update("jespern/django-piston", RepositorySettings(is_private=True), by="x")
     assert made.rows("SELECT is_private FROM repositories WHERE slug = 'django-piston'") == [(1,)]
@@ -128,7 +128,7 @@ def test_a_deleted_repository_is_a_tombstone(made: WriteHarness) -> None:
     assert "jespern/django-piston" not in made.found("django-piston")
 
 
-def test_a_name_can_be_used_again(made: WriteHarness) -> None:
+def test_a_deleted_name_can_be_used_again(made: WriteHarness) -> None:
     """A repository made under a deleted one's name is another one."""
     made.writes.delete("jespern/django-piston", by="x")
     made.writes.create("jespern", RepositorySettings(name="django-piston", scm="git"), by="x")
@@ -159,7 +159,7 @@ def test_a_fork_of_a_private_repository_is_private(made: WriteHarness) -> None:
     assert made.upstream("erik/shown")["is_private"] is False
 
 
-def test_a_repository_that_lost_its_name_is_looked_after(made: WriteHarness) -> None:
+def test_a_repository_that_lost_its_name_becomes_a_hint(made: WriteHarness) -> None:
     """Whoever had the new one's name in the mirror was renamed or deleted meanwhile, which is asked for."""
     made.sandbox.do("rename", "jespern/django-piston", name="Moved On")
     made.sandbox.do("delete", "jespern/arriving")
@@ -170,7 +170,7 @@ def test_a_repository_that_lost_its_name_is_looked_after(made: WriteHarness) -> 
     assert rows == [("deleted",), (None,)]
 
 
-def test_two_at_once(made: WriteHarness) -> None:
+def test_two_writes_at_once_succeed(made: WriteHarness) -> None:
     """Writes of several threads do not get into each other's way."""
     names = [f"idea-{number}" for number in range(6)]
     with ThreadPoolExecutor(6) as pool:
@@ -184,14 +184,14 @@ def test_two_at_once(made: WriteHarness) -> None:
     assert sorted(row[0] for row in made.written()) == names
 
 
-def test_a_sync_does_not_keep_writes_waiting(made: WriteHarness) -> None:
+def test_a_sync_does_not_block_writes(made: WriteHarness) -> None:
     """The lock of a sync is not a write's; SQLite's own is held for moments only."""
     with sync_lock(made.path):
         made.writes.create("jespern", RepositorySettings(name="meanwhile"), by="x")
     assert made.row("jespern/meanwhile") is not None
 
 
-def test_a_page_from_before_does_not_undo_a_write(made: WriteHarness) -> None:
+def test_an_older_page_does_not_undo_a_write(made: WriteHarness) -> None:
     """A listing that was asked for first and is saved last brings back neither the deleted nor the public."""
     upstream, _ = connect(
         made.config.upstreams[0], ledger=MemoryLedger(), wait=lambda *_: None, environ=made.environ
@@ -216,7 +216,7 @@ def test_a_page_from_before_does_not_undo_a_write(made: WriteHarness) -> None:
     assert back["deleted_at"] is None  # a page of later: whoever deleted it has restored it
 
 
-def test_a_sync_under_way_is_not_harmed(tmp_path: Path) -> None:
+def test_a_write_does_not_disturb_a_running_sync(tmp_path: Path) -> None:
     """Whatever order pages and writes are saved in, the next sync leaves what the upstream has."""
     with writable(tmp_path, size=450, workspaces=("jespern", "big")) as made:
         made.sandbox.add_fault(Fault("slow", where="listing", nth=None, seconds=0.05))

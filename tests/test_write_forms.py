@@ -20,13 +20,13 @@ from mirror.serve.sent import FORK_SWITCHES, fork_policy_of, settings_of
         ("x" * 80, "x" * 62),
     ],
 )
-def test_slugs(name: str, slug: str) -> None:
+def test_slugs_follow_bitbuckets_rules(name: str, slug: str) -> None:
     """Lower case, no quotes, dots kept, one dash for each run of other characters."""
     assert slug_of(name) == slug
 
 
 @pytest.mark.parametrize("name", ["", "!!!", "日本語", "..", "'"])
-def test_no_slug(name: str) -> None:
+def test_a_name_without_slug_characters_is_refused(name: str) -> None:
     """Nothing is left of some names."""
     assert slug_of(name) == ""
 
@@ -55,7 +55,7 @@ YES, NO, NONE = True, False, None
         (None, (NONE, NO, NONE), "allow_forks"),
     ],
 )
-def test_fork_policies(
+def test_fork_policies_are_read(
     before: str | None, switches: tuple[bool | None, bool | None, bool | None], after: str | None
 ) -> None:
     """Three switches make one policy; a switch that is not given stays."""
@@ -64,7 +64,7 @@ def test_fork_policies(
 
 
 @pytest.mark.parametrize("switches", [(NONE, NONE), (NONE, NO), (NO, NO)])
-def test_private_forks_alone(switches: tuple[bool | None, bool | None]) -> None:
+def test_only_private_forks_may_be_allowed(switches: tuple[bool | None, bool | None]) -> None:
     """No policy forbids private forks alone: they are refused, not rounded."""
     switched = zip(FORK_SWITCHES, (*switches, True), strict=True)
     given = {name: on for name, on in switched if on is not None}
@@ -72,7 +72,7 @@ def test_private_forks_alone(switches: tuple[bool | None, bool | None]) -> None:
         fork_policy_of(given, "allow_forks")
 
 
-def test_settings_of_a_form() -> None:
+def test_settings_of_a_form_are_read() -> None:
     """The settings are those that the form gives; the owner is none of them."""
     fields = {
         "name": " N ",

@@ -94,7 +94,7 @@ def old(tmp_path: Path) -> Callable[..., Wired]:
 REPOS = "/rest/api/1.0/projects/PRJ/repos"
 
 
-def test_data_center(server: Callable[..., Wired]) -> None:
+def test_a_data_center_repository_is_written(server: Callable[..., Wired]) -> None:
     """Projects for workspaces, `public` for its opposite, names for addresses, numbers for identities."""
     wired = server(
         answer(on_server("new-idea", name="New Idea"), 201),
@@ -155,7 +155,7 @@ def test_data_center_keeps_names_apart(server: Callable[..., Wired]) -> None:
         (RepositorySettings(fork_policy="no_forks"), "does not tell fork_policy"),
     ],
 )
-def test_what_data_center_never_tells_is_not_found_out(
+def test_a_lost_answer_is_judged_by_what_data_center_returns(
     server: Callable[..., Wired], settings: RepositorySettings, error: str | None
 ) -> None:
     """What became of a lost answer is known as far as the server tells, and no farther."""
@@ -168,7 +168,7 @@ def test_what_data_center_never_tells_is_not_found_out(
     assert wired.rows("SELECT outcome FROM writes ORDER BY id") == [("done",), (outcome,)]
 
 
-def test_data_center_has_no_such_policy(server: Callable[..., Wired]) -> None:
+def test_a_data_center_refuses_fork_policies(server: Callable[..., Wired]) -> None:
     """What it cannot express is refused before anything is sent."""
     wired = server(answer(on_server("idea"), 201))
     with pytest.raises(UpstreamRefused, match="allow_forks and no_forks alone"):
@@ -176,7 +176,7 @@ def test_data_center_has_no_such_policy(server: Callable[..., Wired]) -> None:
     assert wired.sent() == []
 
 
-def test_api_1(old: Callable[..., Wired]) -> None:
+def test_an_api_1_repository_is_written(old: Callable[..., Wired]) -> None:
     """Forms with the booleans and switches of then; hg where nothing else is said."""
     wired = old(
         answer(of_old("new-idea", name="New Idea")),

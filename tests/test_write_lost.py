@@ -46,7 +46,7 @@ def sent(made: WriteHarness) -> int:
 
 
 @pytest.mark.parametrize("fault", DONE_BUT_LOST, ids=named)
-def test_created_but_unheard(made: WriteHarness, fault: Fault) -> None:
+def test_a_creation_with_a_lost_answer_is_found(made: WriteHarness, fault: Fault) -> None:
     """The new repository is found by its name and shown, as if the answer had come."""
     made.sandbox.add_fault(at(fault, 1))
     row = made.writes.create("jespern", IDEA, by="x")
@@ -57,7 +57,7 @@ def test_created_but_unheard(made: WriteHarness, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("fault", NOT_DONE_AND_LOST, ids=named)
-def test_not_created_and_unheard(made: WriteHarness, fault: Fault) -> None:
+def test_a_failed_creation_with_a_lost_answer_is_reported(made: WriteHarness, fault: Fault) -> None:
     """The request is not repeated; the error says what is known, and so does the audit."""
     before = made.rows("SELECT * FROM repositories")
     made.sandbox.add_fault(at(fault, 1))
@@ -71,7 +71,7 @@ def test_not_created_and_unheard(made: WriteHarness, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("status", ["500", "503"])
-def test_a_server_that_is_ill(made: WriteHarness, status: str) -> None:
+def test_a_failing_server_is_reported(made: WriteHarness, status: str) -> None:
     """A 5xx is looked up too; where nothing was made, nothing is left behind."""
     before = made.contents()
     made.sandbox.add_fault(at(Fault(status), 1))
@@ -82,7 +82,7 @@ def test_a_server_that_is_ill(made: WriteHarness, status: str) -> None:
     assert made.contents() == before
 
 
-def test_an_upstream_that_went_away(made: WriteHarness) -> None:
+def test_an_unreachable_upstream_is_reported(made: WriteHarness) -> None:
     """Where even looking fails, the error says both, and nothing is claimed."""
     made.sandbox.add_fault(Fault("drop", where="*/repositories/*", nth=None))
     with pytest.raises(OutcomeUnknown, match=r"(?s)may have been done.*Looking it up failed as well"):
@@ -91,7 +91,7 @@ def test_an_upstream_that_went_away(made: WriteHarness) -> None:
     assert made.row("jespern/idea") is None
 
 
-def test_nobody_listens(tmp_path: Path) -> None:
+def test_a_refused_connection_is_reported(tmp_path: Path) -> None:
     """Where no connection comes about, the write was certainly not done, and the error says so."""
     with writable(tmp_path) as made:
         pass
@@ -101,7 +101,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
     assert made.contents() == before
 
 
-def test_a_name_that_was_taken_before(made: WriteHarness) -> None:
+def test_a_name_taken_before_is_not_called_created(made: WriteHarness) -> None:
     """A repository that the mirror knew by that name was not made by the lost request."""
     made.sandbox.add_fault(at(Fault("drop"), 1))
     with pytest.raises(UpstreamRefused, match="there is a repository jespern/arriving already"):
@@ -109,7 +109,7 @@ def test_a_name_that_was_taken_before(made: WriteHarness) -> None:
     assert made.written() == []
 
 
-def test_a_name_that_was_taken_unseen(tmp_path: Path) -> None:
+def test_a_name_taken_meanwhile_is_not_called_created(tmp_path: Path) -> None:
     """Nor was one that the mirror does not know, but that is years old."""
     with writable(tmp_path, workspaces=("jespern",)) as made:
         made.sandbox.add_fault(at(Fault("drop"), 1))
@@ -119,7 +119,7 @@ def test_a_name_that_was_taken_unseen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", DONE_BUT_LOST, ids=named)
-def test_updated_but_unheard(made: WriteHarness, fault: Fault) -> None:
+def test_an_update_with_a_lost_answer_is_found(made: WriteHarness, fault: Fault) -> None:
     """A rename whose answer was lost is found by identity."""
     made.sandbox.add_fault(at(fault, 2))
     row = made.writes.update(PISTON, RepositorySettings(name="New Piston", has_wiki=True), by="x")
@@ -129,7 +129,7 @@ def test_updated_but_unheard(made: WriteHarness, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("fault", NOT_DONE_AND_LOST, ids=named)
-def test_not_updated_and_unheard(made: WriteHarness, fault: Fault) -> None:
+def test_a_failed_update_with_a_lost_answer_is_reported(made: WriteHarness, fault: Fault) -> None:
     """Nothing here changes, and nothing is sent twice."""
     before = made.rows("SELECT * FROM repositories")
     made.sandbox.add_fault(at(fault, 2))
@@ -143,7 +143,7 @@ NO_WEBSITE = "jespern/jespern-jekyll"
 
 
 @pytest.mark.parametrize("fault", [Fault("500"), *NOT_DONE_AND_LOST], ids=named)
-def test_what_was_empty_before_was_not_filled_in(made: WriteHarness, fault: Fault) -> None:
+def test_empty_values_that_stayed_empty_mean_not_updated(made: WriteHarness, fault: Fault) -> None:
     """An upstream that says null of a website says that there is none, so the lost update was not done."""
     before = made.upstream(NO_WEBSITE)
     assert before["website"] is None
@@ -154,7 +154,7 @@ def test_what_was_empty_before_was_not_filled_in(made: WriteHarness, fault: Faul
     assert ("x", "update", NO_WEBSITE, "done") not in made.written()
 
 
-def test_what_was_emptied_is_found_to_be_empty(made: WriteHarness) -> None:
+def test_emptied_values_mean_updated(made: WriteHarness) -> None:
     """Null and an empty text are the same."""
     made.sandbox.add_fault(at(Fault("truncate"), 2))
     made.writes.update(NO_WEBSITE, RepositorySettings(website=""), by="x")
@@ -162,7 +162,7 @@ def test_what_was_emptied_is_found_to_be_empty(made: WriteHarness) -> None:
 
 
 @pytest.mark.parametrize("fault", [Fault("slow", seconds=1.2)], ids=named)
-def test_deleted_but_unheard(made: WriteHarness, fault: Fault) -> None:
+def test_a_deletion_with_a_lost_answer_is_found(made: WriteHarness, fault: Fault) -> None:
     """What is not there any more was deleted."""
     made.sandbox.add_fault(at(fault, 2))
     made.writes.delete(PISTON, by="x")
@@ -170,7 +170,7 @@ def test_deleted_but_unheard(made: WriteHarness, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("fault", [Fault("drop"), Fault("hang"), Fault("504")], ids=named)
-def test_not_deleted_and_unheard(made: WriteHarness, fault: Fault) -> None:
+def test_a_failed_deletion_with_a_lost_answer_is_reported(made: WriteHarness, fault: Fault) -> None:
     """What is there still is not called deleted."""
     made.sandbox.add_fault(at(fault, 2))
     with pytest.raises(OutcomeUnknown, match="deleting jespern/django-piston"):
@@ -182,7 +182,7 @@ def test_not_deleted_and_unheard(made: WriteHarness, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("fault", DONE_BUT_LOST, ids=named)
-def test_forked_but_unheard(made: WriteHarness, fault: Fault) -> None:
+def test_a_fork_with_a_lost_answer_is_found(made: WriteHarness, fault: Fault) -> None:
     """The fork is found under its new owner."""
     made.sandbox.add_fault(at(fault, 1))
     row = made.writes.fork(PISTON, "erik", RepositorySettings(name="copy"), by="x")
@@ -193,7 +193,7 @@ def test_forked_but_unheard(made: WriteHarness, fault: Fault) -> None:
     assert made.asked() == 2
 
 
-def test_not_forked_and_unheard(made: WriteHarness) -> None:
+def test_a_failed_fork_with_a_lost_answer_is_reported(made: WriteHarness) -> None:
     """There is no fork, here or there; a namesake that is no fork is not taken for it."""
     made.sandbox.add_fault(at(Fault("drop"), 1))
     with pytest.raises(OutcomeUnknown, match="forking jespern/django-piston as erik/copy"):
@@ -213,7 +213,7 @@ def test_a_short_429_is_waited_out(made: WriteHarness) -> None:
     assert sent(made) == 1
 
 
-def test_a_long_429_is_told(made: WriteHarness) -> None:
+def test_a_long_429_is_reported(made: WriteHarness) -> None:
     """Nobody waits a minute for a write: the error says when, and nothing was done."""
     before = made.rows("SELECT * FROM repositories")
     made.sandbox.add_fault(Fault("429", where="*/repositories/*", retry_after="60"))

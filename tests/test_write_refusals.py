@@ -82,14 +82,14 @@ def test_a_duplicate_keeps_the_upstreams_words(made: WriteHarness) -> None:
     assert made.changes() == []
 
 
-def test_a_rename_onto_another(made: WriteHarness) -> None:
+def test_a_rename_to_a_taken_name_is_refused(made: WriteHarness) -> None:
     """Both keep their names."""
     with pytest.raises(UpstreamRefused, match="already exists"):
         made.writes.update(PISTON, RepositorySettings(name="arriving"), by="x")
     assert made.row(PISTON) is not None
 
 
-def test_rights_that_are_missing(tmp_path: Path) -> None:
+def test_missing_rights_are_reported(tmp_path: Path) -> None:
     """403 names the scope that the credential lacks."""
     with writable(tmp_path, "mcatalbas:sandbox") as made:
         with pytest.raises(UpstreamRefused, match="lacks the scope repository:admin") as caught:
@@ -97,7 +97,7 @@ def test_rights_that_are_missing(tmp_path: Path) -> None:
         assert caught.value.status == 403
 
 
-def test_a_wrong_secret(tmp_path: Path, write: Write) -> None:
+def test_a_wrong_secret_is_reported(tmp_path: Path, write: Write) -> None:
     """It is refused once, is never repeated, and is nowhere in what is said or kept."""
     secret = "wrong-secret-9071"
     with writable(tmp_path, f"jespern:{secret}") as made:
@@ -109,7 +109,7 @@ def test_a_wrong_secret(tmp_path: Path, write: Write) -> None:
         assert made.contents() == before
 
 
-def test_secrets_are_nowhere(tmp_path: Path) -> None:
+def test_secrets_are_in_no_row_and_no_error(tmp_path: Path) -> None:
     """Neither the file nor an error holds the credential, though the sandbox writes logins into addresses."""
     with writable(tmp_path, "jespern@example.com:sandbox") as made:
         for name in ("create", "update", "fork", "delete"):
@@ -120,7 +120,7 @@ def test_secrets_are_nowhere(tmp_path: Path) -> None:
         assert "amVzcGVybkBleGFtcGxlLmNvbTpzYW5kYm94" not in dump
 
 
-def test_an_anonymous_upstream(made: WriteHarness, write: Write) -> None:
+def test_an_anonymous_upstream_refuses_writes(made: WriteHarness, write: Write) -> None:
     """Nobody may write without a credential: told before anything is asked."""
     made.writes = made.writer(made.with_credential(None))
     with pytest.raises(ConfigError, match=r"upstream s has no credential.*set `credential"):
@@ -128,7 +128,7 @@ def test_an_anonymous_upstream(made: WriteHarness, write: Write) -> None:
     assert made.asked() == 0
 
 
-def test_a_credential_that_is_not_set(made: WriteHarness, write: Write) -> None:
+def test_a_missing_credential_is_reported(made: WriteHarness, write: Write) -> None:
     """The variable that is missing is named."""
     made.environ.clear()
     with pytest.raises(ConfigError, match="TOKEN is not set"):
@@ -136,7 +136,7 @@ def test_a_credential_that_is_not_set(made: WriteHarness, write: Write) -> None:
     assert made.asked() == 0
 
 
-def test_an_owner_nobody_knows(made: WriteHarness) -> None:
+def test_an_unknown_owner_is_refused(made: WriteHarness) -> None:
     """The error says what to do; one that is configured needs no sync before."""
     with pytest.raises(NotFound, match=r"hold nobody: name it in `workspaces`.*--upstream \(s\)"):
         made.writes.create("nobody", RepositorySettings(name="idea"), by="x")
@@ -145,7 +145,7 @@ def test_an_owner_nobody_knows(made: WriteHarness) -> None:
     assert writes.create("1TEAM", RepositorySettings(name="idea"), by="x").full_name == "1team/idea"
 
 
-def test_a_repository_nobody_knows(made: WriteHarness) -> None:
+def test_an_unknown_repository_is_refused(made: WriteHarness) -> None:
     """What the mirror does not hold, or holds as gone, cannot be written to."""
     made.writes.delete("jespern/arriving", by="x")
     for name in ("jespern/nothing", "jespern/arriving"):
@@ -161,7 +161,7 @@ def two_upstreams(made: WriteHarness) -> Config:
     )
 
 
-def test_two_upstreams_with_one_owner(made: WriteHarness) -> None:
+def test_an_owner_of_two_upstreams_is_refused(made: WriteHarness) -> None:
     """The user has to say which; then it is that one."""
     writes = made.writer(two_upstreams(made))
     with pytest.raises(ConfigError, match="jespern is in s and in t; say which one with --upstream"):
@@ -173,7 +173,7 @@ def test_two_upstreams_with_one_owner(made: WriteHarness) -> None:
         writes.create("jespern", RepositorySettings(name="idea"), by="x", upstream="v")
 
 
-def test_two_upstreams_with_one_repository(made: WriteHarness) -> None:
+def test_a_repository_of_two_upstreams_is_refused(made: WriteHarness) -> None:
     """A name that both hold has to be told apart; the other one's row stays."""
     writes = made.writer(two_upstreams(made))
     writes.create("jespern", RepositorySettings(name="idea"), by="x", upstream="t")
@@ -183,7 +183,7 @@ def test_two_upstreams_with_one_repository(made: WriteHarness) -> None:
     assert made.upstream(PISTON) is None
 
 
-def test_an_upstream_that_was_taken_out(made: WriteHarness, write: Write) -> None:
+def test_a_removed_upstream_is_refused(made: WriteHarness, write: Write) -> None:
     """Rows of an upstream that the configuration does not name any more cannot be written to."""
     other = msgspec.structs.replace(made.config.upstreams[0], name="other", workspaces=())
     made.writes = made.writer(msgspec.structs.replace(made.config, upstreams=(other,)))
@@ -191,7 +191,7 @@ def test_an_upstream_that_was_taken_out(made: WriteHarness, write: Write) -> Non
         write(made)
 
 
-def test_no_mirror_yet(tmp_path: Path, made: WriteHarness, write: Write) -> None:
+def test_a_write_without_a_mirror_is_refused(tmp_path: Path, made: WriteHarness, write: Write) -> None:
     """A write makes no mirror: there would be one repository in it."""
     elsewhere = tmp_path / "elsewhere.db"
     made.writes = made.writer(msgspec.structs.replace(made.config, database=str(elsewhere)))
@@ -209,7 +209,7 @@ def test_a_renamed_repository_is_not_deleted(made: WriteHarness) -> None:
     assert made.upstream("jespern/moved-on") is not None
 
 
-def test_a_repository_that_is_gone_is_not_made_anew(made: WriteHarness) -> None:
+def test_a_gone_repository_is_not_created_by_an_update(made: WriteHarness) -> None:
     """Bitbucket would create what a PUT names and does not find."""
     made.sandbox.do("delete", PISTON)
     with pytest.raises(UpstreamRefused) as caught:
@@ -218,7 +218,7 @@ def test_a_repository_that_is_gone_is_not_made_anew(made: WriteHarness) -> None:
     assert made.upstream(PISTON) is None
 
 
-def test_a_spent_budget(made: WriteHarness) -> None:
+def test_a_spent_budget_is_reported(made: WriteHarness) -> None:
     """Writes spend from the same hour as a sync; when that is spent, nothing is sent and nobody waits."""
     spent = made.rows("SELECT sum(requests) FROM request_ledger")[0][0]
     limited = msgspec.structs.replace(made.config.upstreams[0], requests_per_hour=spent + 1)
@@ -234,7 +234,7 @@ def test_a_spent_budget(made: WriteHarness) -> None:
     assert made.rows("SELECT * FROM repositories") == before
 
 
-def test_a_budget_that_ends_between_look_and_write(made: WriteHarness) -> None:
+def test_a_budget_spent_between_check_and_write_is_reported(made: WriteHarness) -> None:
     """An update looks first; where that takes the last request, nothing was changed."""
     spent = made.rows("SELECT sum(requests) FROM request_ledger")[0][0]
     limited = msgspec.structs.replace(made.config.upstreams[0], requests_per_hour=spent + 1)
@@ -244,7 +244,7 @@ def test_a_budget_that_ends_between_look_and_write(made: WriteHarness) -> None:
     assert made.upstream(PISTON)["description"] != "new"
 
 
-def test_a_mirror_that_cannot_be_written(made: WriteHarness) -> None:
+def test_an_unwritable_mirror_is_reported(made: WriteHarness) -> None:
     """What the upstream has done is told, with what brings it here; half a write is none."""
     with Store(made.path) as store:
         store.connection.execute(

@@ -39,7 +39,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
         yield Served(made)
 
 
-def test_a_life(served: Served) -> None:
+def test_a_repository_is_created_updated_forked_and_deleted(served: Served) -> None:
     """Created, renamed, forked and deleted by forms of 2010; each answer and each next read agree."""
     status, created = served("POST", "repositories/", name="New Idea", is_private="True", scm="git")
     assert status == 200
@@ -90,7 +90,7 @@ def test_an_unreachable_upstream_is_503(served: Served) -> None:
     assert served("GET", "repositories/jespern/django-piston")[0] == 200
 
 
-def test_a_lost_answer_is_not_called_nothing(served: Served) -> None:
+def test_a_lost_answer_is_reported_as_unknown(served: Served) -> None:
     """Where nobody knows, the answer says so."""
     served.made.sandbox.add_fault(Fault("drop", where="*/repositories/*"))
     status, said = served("POST", "repositories/", name="idea")
@@ -99,7 +99,7 @@ def test_a_lost_answer_is_not_called_nothing(served: Served) -> None:
     assert "check before you repeat it" in str(said)
 
 
-def test_a_mirror_that_cannot_be_written_is_not_called_nothing(served: Served) -> None:
+def test_an_unwritable_mirror_is_reported_as_unknown(served: Served) -> None:
     """The upstream has done it, so that must not be denied."""
     with Store(served.made.path) as store:
         store.connection.execute(
