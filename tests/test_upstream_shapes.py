@@ -11,6 +11,7 @@ from mirror.decoding import decoded_bytes
 from mirror.errors import UpstreamShapeError
 from mirror.model import Owner, Project, Ref, Repository
 from mirror.upstream import cloud_decode as decode
+from mirror.upstream.cloud_json import AccountJson, RefJson, RepositoryJson, WorkspaceJson
 from mirror.upstream.response import shown, shown_url
 from mirror.upstream.urls import without_login
 
@@ -21,12 +22,12 @@ LEAST = {"full_name": "Mimika_Oh/qi", "uuid": "{1}"}
 
 def repository(row: Any) -> Repository:
     """Shape a repository as it comes out of a listing."""
-    return decode.to_repository(msgspec.convert(row, decode.RepositoryJson))
+    return decode.to_repository(msgspec.convert(row, RepositoryJson))
 
 
 def ref(row: Any) -> Ref:
     """Shape a ref as it comes out of a listing."""
-    return decode.to_ref(msgspec.convert(row, decode.RefJson))
+    return decode.to_ref(msgspec.convert(row, RefJson))
 
 
 def test_a_current_repository_is_decoded() -> None:
@@ -286,13 +287,13 @@ def test_invalid_refs_are_refused(row: Any) -> None:
 
 def test_accounts_need_an_identity() -> None:
     """A user name serves, for old answers; a nickname, which is not unique, does not."""
-    app = decode.to_account(decode.AccountJson(uuid="{a}", type="app_user", display_name="bot"))
-    old = decode.to_account(decode.AccountJson(username="Erik", display_name="Erik"))
+    app = decode.to_account(AccountJson(uuid="{a}", type="app_user", display_name="bot"))
+    old = decode.to_account(AccountJson(username="Erik", display_name="Erik"))
     assert (app.kind, app.username, old.uuid, old.username) == ("user", None, "name:erik", "Erik")
     with pytest.raises(UpstreamShapeError, match="without identity"):
-        decode.to_account(decode.AccountJson(nickname="erik"))
+        decode.to_account(AccountJson(nickname="erik"))
     with pytest.raises(UpstreamShapeError, match="without a slug"):
-        decode.to_workspace(decode.WorkspaceJson(uuid="{w}"))
+        decode.to_workspace(WorkspaceJson(uuid="{w}"))
 
 
 @pytest.mark.parametrize(
@@ -311,7 +312,7 @@ def test_accounts_need_an_identity() -> None:
 )
 def test_text_that_sqlite_cannot_hold_is_replaced(body: bytes, expected: str) -> None:
     """Lone surrogates, invalid UTF-8 and NUL become U+FFFD; everything else stays as it is."""
-    name = decoded_bytes(body, decode.RepositoryJson).name
+    name = decoded_bytes(body, RepositoryJson).name
     assert name == expected
     assert name is not None
     assert name.encode()

@@ -86,6 +86,19 @@ def read_status(
     return [_status(connection, *row, now=now, limits=limits or {}, syncing=syncing) for row in upstreams]
 
 
+_ALIVE = "FROM repositories WHERE upstream_id = ? AND deleted_at IS NULL"
+_COUNTS = {
+    "repositories": f"SELECT count(*) {_ALIVE}",
+    "gone": "SELECT count(*) FROM repositories WHERE upstream_id = ? AND deleted_at IS NOT NULL",
+    "branches": f"SELECT count(*) FROM branches WHERE repository_id IN (SELECT id {_ALIVE})",
+    "tags": f"SELECT count(*) FROM tags WHERE repository_id IN (SELECT id {_ALIVE})",
+    "refs_waiting": f"SELECT count(*) {_ALIVE} AND refs_stale",
+    "refs_unread": f"SELECT count(*) {_ALIVE} AND refs_synced_at IS NULL",
+    "refs": "SELECT refs FROM upstreams WHERE id = ?",
+}
+"""The fields of a status that are one value each, of one upstream."""
+
+
 def _status(
     connection: sqlite3.Connection,
     upstream_id: int,
@@ -97,6 +110,7 @@ def _status(
     limits: dict[str, tuple[str, int | None]],
     syncing: bool | None,
 ) -> UpstreamStatus:
+    counts: dict[str, Any] = {field: _one(connection, sql, upstream_id) for field, sql in _COUNTS.items()}
     complete = _one(
         connection,
         """SELECT finished_at FROM sync_runs WHERE upstream_id = ? AND state = 'complete'
@@ -105,41 +119,35 @@ def _status(
         upstream_id,
         to_text(now),
     )
-    last = connection.execute(
-        "SELECT * FROM sync_runs WHERE upstream_id = ? ORDER BY id DESC LIMIT 1", (upstream_id,)
-    )
-    last_row = last.fetchone()
     failures = _failures(connection, upstream_id)
-    alive = "FROM repositories WHERE upstream_id = ? AND deleted_at IS NULL"
-    refs = f"WHERE repository_id IN (SELECT id {alive})"
     return UpstreamStatus(
         name=name,
         kind=kind,
         url=url,
-        repositories=_one(connection, f"SELECT count(*) {alive}", upstream_id),
-        gone=_one(
-            connection,
-            "SELECT count(*) FROM repositories WHERE upstream_id = ? AND deleted_at IS NOT NULL",
-            upstream_id,
-        ),
-        branches=_one(connection, f"SELECT count(*) FROM branches {refs}", upstream_id),
-        tags=_one(connection, f"SELECT count(*) FROM tags {refs}", upstream_id),
-        refs_waiting=_one(connection, f"SELECT count(*) {alive} AND refs_stale", upstream_id),
-        refs_unread=_one(connection, f"SELECT count(*) {alive} AND refs_synced_at IS NULL", upstream_id),
-        refs=_one(connection, "SELECT refs FROM upstreams WHERE id = ?", upstream_id),
+        **counts,
         missing=sum(not failure["accepted"] for failure in failures),
         accepted=sum(failure["accepted"] for failure in failures),
         last_complete_sync=complete,
         freshness_seconds=(now - from_text(complete)).total_seconds() if complete else None,
         listed_seconds=_listed(connection, upstream_id, now),
-        last_run=run_now(dict(zip([c[0] for c in last.description], last_row, strict=True)), syncing=syncing)
-        if last_row
-        else None,
+        last_run=_last_run(connection, upstream_id, syncing=syncing),
         budget=_budget(connection, now, *limits.get(name, ("", None))),
         failures=failures,
         progress=read_progress(connection, upstream_id, syncing=syncing),
         clock_ahead=latest_ahead(connection, upstream_id, now),
     )
+
+
+def _last_run(
+    connection: sqlite3.Connection, upstream_id: int, *, syncing: bool | None
+) -> dict[str, Any] | None:
+    """Return the row of the last run; None where there is none."""
+    last = connection.execute(
+        "SELECT * FROM sync_runs WHERE upstream_id = ? ORDER BY id DESC LIMIT 1", (upstream_id,)
+    )
+    row = last.fetchone()
+    names = [column[0] for column in last.description]
+    return run_now(dict(zip(names, row, strict=True)), syncing=syncing) if row else None
 
 
 def _listed(connection: sqlite3.Connection, upstream_id: int, now: datetime) -> dict[str, float]:

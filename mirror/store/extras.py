@@ -90,27 +90,28 @@ def save_ref_extras(connection: sqlite3.Connection, repository_id: int, refs: It
         ],
     )
     told = [ref for ref in refs if ref.told is not None and ref.told.api == "2.0"]
-    if not told:
-        return
+    if told:
+        connection.executemany(_SAVE, _ref_extras(connection, repository_id, told))
+
+
+def _ref_extras(connection: sqlite3.Connection, repository_id: int, told: list[Ref]) -> list[_Extra]:
+    """Return the differences of refs that API 2.0 told to those that their columns make."""
     names = ("uuid", "full_name", "name", "avatar_url")
     found = connection.execute(
         f"SELECT {', '.join(names)} FROM repositories WHERE id = ?", (repository_id,)
     ).fetchone()
     repository = SimpleNamespace(**dict(zip(names, found, strict=True)))
-    connection.executemany(
-        _SAVE,
-        [
-            _extra(
-                ref.kind,
-                repository_id,
-                ref.told,
-                _value(ref.told),
-                ref_object(repository, ref, API, WEB),
-                ref.name,
-            )
-            for ref in told
-        ],
-    )
+    return [
+        _extra(
+            ref.kind,
+            repository_id,
+            ref.told,
+            _value(ref.told),
+            ref_object(repository, ref, API, WEB),
+            ref.name,
+        )
+        for ref in told
+    ]
 
 
 def drop_ref_extras(connection: sqlite3.Connection, refs: Sequence[tuple[str, int, str]]) -> None:

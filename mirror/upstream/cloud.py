@@ -15,6 +15,14 @@ from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamError, Upstr
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, RepositorySettings
 from mirror.upstream import cloud_decode as decode
 from mirror.upstream.client import Http
+from mirror.upstream.cloud_json import (
+    AccountJson,
+    MembershipJson,
+    RefJson,
+    RepositoryJson,
+    WorkspaceAccessJson,
+    WorkspaceJson,
+)
 from mirror.upstream.git import GitRefs
 from mirror.upstream.protocol import ListingOrder, Page, RowDecoder
 from mirror.upstream.response import Response
@@ -46,7 +54,7 @@ class _Onward(msgspec.Struct, frozen=True):
 class _Slugs(msgspec.Struct, frozen=True):
     """The sandbox's workspaces, by slug alone or as objects."""
 
-    workspaces: list[str | decode.WorkspaceJson]
+    workspaces: list[str | WorkspaceJson]
 
 
 def _query(**others: str) -> str:
@@ -60,10 +68,10 @@ _REPOSITORIES = {order: _query(sort=sort) for order, sort in _SORTS.items()}
 _REFS = _query()
 _MEMBERS = _query()
 
-_TO_REPOSITORY = RowDecoder(decode.RepositoryJson, decode.to_repository)
-_TO_REF = RowDecoder(decode.RefJson, decode.to_ref)
-_TO_MEMBER = RowDecoder(decode.MembershipJson, decode.to_member)
-_TO_WORKSPACE = RowDecoder(decode.WorkspaceAccessJson, lambda row: decode.to_workspace(row.workspace))
+_TO_REPOSITORY = RowDecoder(RepositoryJson, decode.to_repository)
+_TO_REF = RowDecoder(RefJson, decode.to_ref)
+_TO_MEMBER = RowDecoder(MembershipJson, decode.to_member)
+_TO_WORKSPACE = RowDecoder(WorkspaceAccessJson, lambda row: decode.to_workspace(row.workspace))
 
 
 class Cloud:
@@ -90,7 +98,7 @@ class Cloud:
         if self.anonymous:
             return None
         try:
-            account, _ = self._http.get_json("user", decode.AccountJson)
+            account, _ = self._http.get_json("user", AccountJson)
         except CredentialsRefused as error:
             raise CredentialsRefused(f"the upstream treats us as anonymous: {error}") from None
         except UpstreamRefused as error:
@@ -113,7 +121,7 @@ class Cloud:
 
     def fetch_workspace(self, workspace: str) -> Owner:
         """Ask for one workspace by its slug."""
-        row, answer = self._http.get_json(f"workspaces/{segment(workspace)}", decode.WorkspaceJson)
+        row, answer = self._http.get_json(f"workspaces/{segment(workspace)}", WorkspaceJson)
         return self._with_told(decode.to_workspace(row), answer.body)
 
     def fetch_members(self, workspace: str, cursor: str | None) -> Page[Member]:
@@ -139,7 +147,7 @@ class Cloud:
 
         Raises UpstreamShapeError where the answer is of another one.
         """
-        row, answer = self._known(key, lambda path: self._http.get_json(path, decode.RepositoryJson))
+        row, answer = self._known(key, lambda path: self._http.get_json(path, RepositoryJson))
         found = self._with_told(decode.to_repository(row), answer.body)
         if key.uuid.startswith("{") and found.uuid != key.uuid:
             raise UpstreamShapeError(
@@ -241,9 +249,7 @@ class Cloud:
         return self._addresses.checked_next(link, answer.address) if link else None
 
     def _written(self, answer: Response) -> Repository:
-        return self._with_told(
-            decode.to_repository(self._http.decoded(answer, decode.RepositoryJson)), answer.body
-        )
+        return self._with_told(decode.to_repository(self._http.decoded(answer, RepositoryJson)), answer.body)
 
     def _with_told(self, row: Row, raw: bytes) -> Row:
         """Return a row with the whole object that it was made of; without it where that is no plain JSON."""
@@ -269,13 +275,10 @@ class SandboxUpstream(Cloud):
     def fetch_workspaces(self, cursor: str | None) -> Page[Owner]:
         """Ask the sandbox itself for its workspaces: all of them, for any caller."""
         origin = "{0.scheme}://{0.netloc}".format(urlsplit(self._http.url))
-        kind = cast(
-            "type[_Slugs | list[str | decode.WorkspaceJson]]", _Slugs | list[str | decode.WorkspaceJson]
-        )
+        kind = cast("type[_Slugs | list[str | WorkspaceJson]]", _Slugs | list[str | WorkspaceJson])
         found, answer = self._http.get_json(cursor or f"{origin}/-/sandbox/workspaces", kind)
         rows = found if isinstance(found, list) else found.workspaces
         owners = tuple(
-            decode.to_workspace(decode.WorkspaceJson(slug=row) if isinstance(row, str) else row)
-            for row in rows
+            decode.to_workspace(WorkspaceJson(slug=row) if isinstance(row, str) else row) for row in rows
         )
         return Page(rows=owners, next=None, size=len(owners), date=answer.date)

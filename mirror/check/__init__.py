@@ -1,0 +1,31 @@
+"""Whether a mirror will work where it is: each check with what was found, and what to do about it.
+
+Nothing is changed. Each upstream is asked a few requests, counted in the ledger; nothing is waited for.
+"""
+
+from collections.abc import Iterator
+
+from mirror.check.machine import check_database, check_disk, check_modes, check_schedules, check_service
+from mirror.check.result import Check, exit_code, faulty_configuration
+from mirror.check.upstream import check_upstream, scope_words
+from mirror.config import Config
+from mirror.upstream.transport import Transport
+
+__all__ = ["Check", "exit_code", "faulty_configuration", "run_checks", "scope_words"]
+
+
+def run_checks(config: Config, *, where: str, transport: Transport | None = None) -> Iterator[Check]:
+    """Check everything.
+
+    :param where: from where the configuration was read.
+    :param transport: replaces the network, in tests.
+    """
+    names = ", ".join(f"{one.name} ({one.kind})" for one in config.upstreams)
+    yield Check(name="configuration", ok=True, detail=f"{where}: {names}")
+    yield check_schedules(config)
+    for upstream in config.upstreams:
+        yield from check_upstream(config, upstream, transport)
+    yield from check_modes(config)
+    yield check_disk(config)
+    yield from check_database(config)
+    yield check_service(config)

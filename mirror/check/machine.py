@@ -1,0 +1,110 @@
+"""Checks of what is on this machine: schedules, modes of files, the disk, the mirror, the service."""
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+
+from mirror.background.jobs import scheduled_work
+from mirror.background.service import checked
+from mirror.background.triggers import next_time
+from mirror.check.result import CONFIGURATION, UNUSABLE, Check, bad
+from mirror.config import Config
+from mirror.config_checks import open_files
+from mirror.errors import ConfigError, NotFound, StoreError
+from mirror.store.files import damage_explained, open_reader
+from mirror.store.integrity import check_file
+from mirror.store.lock import service_runs
+from mirror.times import day_text, utc_now
+
+LEAST_FREE = 256 * 1024 * 1024
+"""Bytes that must be free on the disk."""
+
+
+def check_schedules(config: Config) -> Check:
+    """Check that each schedule can be read, and say what is due next."""
+    try:
+        checked(config)
+    except ConfigError as error:
+        return bad("schedules", CONFIGURATION, str(error), 'five cron fields, an interval like "15m", or ""')
+    now, due = utc_now(), list[tuple[datetime, str]]()
+    for work in scheduled_work(config):
+        moment = next_time(work.schedule, zone=config.timezone, after=now)
+        due += [(moment, work.id)] if moment else []
+    if not due:
+        return Check(
+            name="schedules", ok=True, detail="none is set", remedy="run `mirror sync` yourself, by cron"
+        )
+    told = ", ".join(f"{name} {day_text(moment)}" for moment, name in sorted(due))
+    return Check(name="schedules", ok=True, detail=f"next {told}")
+
+
+def check_modes(config: Config) -> Iterator[Check]:
+    """Check that neither the file nor a secret is open to other users of the machine."""
+    lines = list(open_files(config))
+    for line in lines:
+        detail, _, remedy = line.partition("): ")
+        yield bad("file modes", CONFIGURATION, f"{detail})", remedy)
+    if not lines:
+        yield Check(name="file modes", ok=True, detail="neither the file nor a secret is open to others")
+
+
+def check_disk(config: Config) -> Check:
+    """Check that the folder of the file can be written, and has room."""
+    folder = Path(os.path.realpath(config.database)).parent
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return bad("disk", UNUSABLE, f"{folder} cannot be written", "run it as the owner, or set `database`")
+    free = shutil.disk_usage(folder).free
+    detail = f"{free / 1e6:,.0f} MB are free in {folder}"
+    if free < LEAST_FREE:
+        return bad("disk", UNUSABLE, detail, f"free at least {LEAST_FREE / 1e6:,.0f} MB")
+    return Check(name="disk", ok=True, detail=detail)
+
+
+def check_database(config: Config) -> Iterator[Check]:
+    """Check the file and its search index."""
+    path = Path(config.database)
+    if not path.exists():
+        detail = f"{path}: no mirror there yet"
+        yield Check(name="database", ok=True, detail=detail, remedy="`mirror sync` makes one")
+        return
+    try:
+        with closing(open_reader(path)) as connection, damage_explained(path):
+            count = _count(connection)
+        complaints = check_file(path, repair=False)
+    except (StoreError, NotFound) as error:
+        detail, _, remedy = str(error).partition("; ")
+        yield bad("database", UNUSABLE, detail, remedy or "`mirror verify` says more")
+        return
+    index = [each.text for each in complaints if each.text.startswith("search index: ")]
+    faults = [each.text for each in complaints if each.text not in index]
+    told = f"{path}: {count:,} repositories"
+    if faults:
+        remedy = "restore a copy, or move the file away and run `mirror sync`"
+        yield bad("database", UNUSABLE, f"{path}: {faults[0]}", remedy)
+        return
+    yield Check(name="database", ok=True, detail=f"{told}; SQLite finds no fault")
+    if index:
+        yield bad("index", UNUSABLE, index[0].removeprefix("search index: "), "`mirror verify --repair`")
+    else:
+        yield Check(name="index", ok=True, detail="it agrees with the rows")
+
+
+def _count(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT count(*) FROM repositories WHERE deleted_at IS NULL").fetchone()
+    return int(row[0])
+
+
+def check_service(config: Config) -> Check:
+    """Say whether a service keeps the mirror current; cron may do it as well, so none is no fault."""
+    runs = service_runs(Path(config.database))
+    if runs:
+        return Check(name="service", ok=True, detail="one syncs by schedule")
+    detail = "none runs" if runs is False else "whether one runs cannot be found out here"
+    remedy = "`mirror run` or `mirror schedule` keeps it current, or cron with `mirror sync --no-wait`"
+    return Check(name="service", ok=True, detail=detail, remedy=remedy)
