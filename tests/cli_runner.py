@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from forked_command import ForkedCommand
+
 from mirror.sandbox import RunningSandbox, Sandbox, World, running
 
 
@@ -17,6 +19,13 @@ class Finished(NamedTuple):
     code: int
     out: str
     err: str
+
+
+def finished(code: int | None, out: str, err: str) -> Finished:
+    """Tell how a command ended, which it must not do with a traceback."""
+    assert code is not None
+    assert "Traceback" not in err, err
+    return Finished(code, out, err)
 
 
 class Folder:
@@ -39,31 +48,28 @@ class Folder:
         """Return the environment of a command."""
         return {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent), **more}
 
-    def run(self, *arguments: str, stdin: str | None = None, **environment: str) -> Finished:
+    def run(self, *arguments: str, stdin: str = "", **environment: str) -> Finished:
         """Run a command to its end."""
+        running = self.start(*arguments, stdin=stdin, **environment)
+        out, err = running.communicate()
+        return finished(running.returncode, out, err)
+
+    def run_anew(self, *arguments: str, **environment: str) -> Finished:
+        """Run a command to its end in a Python that starts with it, and reads its own variables."""
         done = subprocess.run(
             self.command(*arguments),
             cwd=self.path,
             env=self.environment(**environment),
-            input=stdin,
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
-        assert "Traceback" not in done.stderr, done.stderr
-        return Finished(done.returncode, done.stdout, done.stderr)
+        return finished(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        """Start a command that stays."""
-        return subprocess.Popen(
-            self.command(*arguments),
-            cwd=self.path,
-            env=self.environment(PYTHONUNBUFFERED="1", **environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(self, *arguments: str, stdin: str = "", **environment: str) -> ForkedCommand:
+        """Start a command that may stay."""
+        return ForkedCommand(arguments, self.path, self.environment(**environment), stdin)
 
 
 @contextmanager
@@ -74,7 +80,7 @@ def small_sandbox(repositories: int = 60) -> Iterator[RunningSandbox]:
 
 
 @contextmanager
-def started(folder: Folder, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def started(folder: Folder, *arguments: str, **environment: str) -> Iterator[ForkedCommand]:
     """Start a command that stays, and end it whatever happens."""
     process = folder.start(*arguments, **environment)
     try:
@@ -85,9 +91,8 @@ def started(folder: Folder, *arguments: str, **environment: str) -> Iterator[sub
         process.communicate()
 
 
-def told(process: subprocess.Popen[str], what: str) -> str:
+def told(process: ForkedCommand, what: str) -> str:
     """Read what a process says until it says something; return the line."""
-    assert process.stderr is not None
     lines = list[str]()
     for line in process.stderr:
         lines.append(line)

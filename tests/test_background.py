@@ -188,7 +188,6 @@ def test_a_webhook_triggers_a_sync_within_seconds(folder: Folder) -> None:
     with small_sandbox(20) as box:
         folder.configure(box.url, RARELY + '\nwebhook_secret = "env:HOOK"', serve="port = 0")
         with started(folder, "run", HOOK=secret) as process:
-            assert process.stdout is not None
             address = re.findall(r"http://\S+", process.stdout.readline())[0]
             told(process, "box complete")
             box.sandbox.do("rename", "ubernostrum/django-profiles", name="renamed-just-now")
@@ -227,7 +226,6 @@ def test_a_webhook_acknowledged_before_sigkill_is_written_by_the_next_process(fo
     body = json.dumps(told_of).encode()
     headers = {"X-Event-Key": "repo:push", "X-Hub-Signature": signature(body, secret)}
     with started(folder, "serve", HOOK=secret) as process, closing(sqlite3.connect(path)) as lock:
-        assert process.stdout is not None
         address = re.findall(r"http://\S+", process.stdout.readline())[0]
         lock.execute("BEGIN IMMEDIATE")
         chunks = iter([body[:50], body[50:]])

@@ -402,8 +402,6 @@ def test_run_serves_and_syncs_until_ctrl_c(folder: Folder, box: RunningSandbox) 
     """One process; it says where it answers, and a signal ends it cleanly."""
     folder.configure(box.url)
     running = folder.start("run", "--port", "0")
-    assert running.stdout is not None
-    assert running.stderr is not None
     line = running.stdout.readline()
     assert line.startswith("the mirror answers on http://127.0.0.1:")
     assert any("box complete" in line for line in running.stderr)

@@ -83,9 +83,9 @@ def test_an_ascii_terminal_shows_escapes(synced: Folder, environment: dict[str, 
         store.connection.execute("UPDATE repositories SET description = 'fünf €' WHERE id = ?", (number,))
     environment = {**environment, "PYTHONCOERCECLOCALE": "0"}
     for arguments in (["search", name.partition("/")[2]], ["search", "nobody"], ["status"], ["changes"]):
-        assert synced.run(*arguments, **environment).code == 0
-    assert r"f\xfcnf \u20ac" in synced.run("show", name, **environment).out
-    assert "fünf €" in synced.run("show", name, "--json", **environment).out
+        assert synced.run_anew(*arguments, **environment).code == 0
+    assert r"f\xfcnf \u20ac" in synced.run_anew("show", name, **environment).out
+    assert "fünf €" in synced.run_anew("show", name, "--json", **environment).out
 
 
 @pytest.mark.parametrize("arguments", [r"show $'\xff/x'", r"token create $'\xff'"])

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import signal
 import socket
 import sys
 import threading
@@ -134,7 +135,7 @@ def test_the_service_sends_alerts(folder: Folder, listener: Listener) -> None:
         with_alerts(folder, box.url, listener)
         with started(folder, "schedule", CHAT=f"{listener.url}/json", TOKEN="sandbox") as process:
             told(process, "box failed")
-            process.terminate()
+            process.send_signal(signal.SIGTERM)
             process.communicate(timeout=30)
     assert ("/json", "failure") in listener.events()
 
@@ -147,7 +148,7 @@ def test_alerts_agree_with_the_health_route(folder: Folder, listener: Listener) 
         (folder.path / "mirror.toml").write_text(text.replace("[serve]", 'stale_after = "0s"\n[serve]'))
         with started(folder, "schedule", CHAT=f"{listener.url}/json", TOKEN="sandbox") as process:
             told(process, "box complete")
-            process.terminate()
+            process.send_signal(signal.SIGTERM)
             process.communicate(timeout=30)
     (body,) = [body for path, body in listener.heard if path == "/json"]
     alert = json.loads(body)

@@ -3,6 +3,7 @@
 import json
 import re
 import resource
+import signal
 import sqlite3
 import subprocess
 import threading
@@ -289,10 +290,9 @@ def test_serving_a_published_file_warns_of_no_mode(folder: Folder) -> None:
     publish(folder.path / "mirror.db", folder.path / "public.db", PublishOptions())
     (folder.path / "mirror.toml").write_text('database = "public.db"\n')
     with started(folder, "serve", "--port", "0") as running:
-        assert running.stdout is not None
         address = re.findall(r"http://\S+", running.stdout.readline())[0]
         answer = httpx.get(f"{address}/2.0/repositories/jespern/django-piston")
         assert (answer.status_code, "X-Mirror-Snapshot" in answer.headers) == (200, True)
-        running.terminate()
+        running.send_signal(signal.SIGTERM)
         _, said = running.communicate(timeout=30)
     assert "open to other users" not in said

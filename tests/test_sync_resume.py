@@ -1,6 +1,5 @@
 """A process that is killed at any request: the next one goes on where it stopped, and repeats one at most."""
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -13,6 +12,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from forked_command import fork_server
 from sync_harness import START, Clock, SyncHarness, assert_matches_sandbox, contents, crawling, sync_in_child
 
 from mirror.sandbox import Sandbox, World
@@ -25,11 +25,9 @@ Kill = Callable[[], None]
 @pytest.fixture(scope="module")
 def start() -> Callable[..., BaseProcess]:
     """Start child processes from one that has imported everything already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mirror.operations", "httpx"])
 
     def started(*arguments: Any) -> BaseProcess:
-        child = context.Process(target=sync_in_child, args=arguments)
+        child = fork_server().Process(target=sync_in_child, args=arguments)
         child.start()
         return child
 
