@@ -343,6 +343,80 @@ def test_fields_works_on_single_objects(world: World) -> None:
     }  # fmt: skip
 
 
+HREF = {"href": "https://api.example.com/tied/r1"}
+
+
+@pytest.mark.parametrize(
+    ("query", "left"),
+    [
+        # As the vendor's documentation writes them, with names of repositories in place of pull requests'.
+        ("fields=uuid,links.html.href", {"uuid": "{tied/r1}", "links": {"html": HREF}}),
+        ("fields=-*,%2Bslug,%2Blinks.html", {"slug": "r1", "links": {"html": HREF}}),
+        ("fields=-*,+slug,+links.html", {"slug": "r1", "links": {"html": HREF}}),
+        ("fields=slug,%2Bowner.username", {"slug": "r1", "owner": {"username": "tied"}}),
+        ("fields=%2Bowner.username,slug", {"slug": "r1", "owner": {"username": "tied"}}),
+        ("fields=-*,%2Blinks.html,-links.html.href", {"links": {"html": {}}}),
+        ("fields=links,-links.*,%2Blinks.html", {"links": {"html": HREF}}),
+        ("fields=owner,-owner.*,%2Bowner.username", {"owner": {"username": "tied"}}),
+        # Encoded, repeated, with spaces, and with names that there are not.
+        ("fields=uuid%2Cslug", {"uuid": "{tied/r1}", "slug": "r1"}),
+        ("fields=uuid&fields=slug", {"uuid": "{tied/r1}", "slug": "r1"}),
+        ("fields=-*&fields=%2Bslug", {"slug": "r1"}),
+        ("fields=uuid,%20slug", {"uuid": "{tied/r1}", "slug": "r1"}),
+        ("fields=uuid,+slug", {"uuid": "{tied/r1}", "slug": "r1"}),
+        ("fields=slug,reviewers,nothing.at.all", {"slug": "r1"}),
+        ("fields=nothing", {}),
+    ],
+)
+def test_fields_are_understood_as_clients_encode_them(world: World, query: str, left: Any) -> None:
+    """An unescaped plus arrives as a space, and a client that has a list repeats the parameter."""
+    assert world.get(f"repositories/tied/r1?{query}") == left
+
+
+@pytest.mark.parametrize(
+    "query", ["fields=", "fields=,", "fields=%20", "fields", "fields=%2Breviewers", "fields=-x"]
+)
+def test_fields_that_change_nothing_leave_all(world: World, query: str) -> None:
+    """Empty ones, one more of what is not there, one less."""
+    assert world.get(f"repositories/tied/r1?{query}") == world.get("repositories/tied/r1")
+
+
+@pytest.mark.parametrize(
+    ("query", "left"),
+    [
+        ("fields=values.slug,values.links.html.href", ({"values"}, {"slug", "links"}, {"html"})),
+        ("fields=next,values.slug", ({"values", "next"}, {"slug"}, None)),
+        ("fields=values.slug,next,size&pagelen=1", ({"values", "next", "size"}, {"slug"}, None)),
+        ("fields=-values.*,%2Bvalues.slug", ({"values", "next", "size", "page", "pagelen"}, {"slug"}, None)),
+        (
+            "fields=-values.*,%2Bvalues.links.html.href",
+            ({"values", "next", "size", "page", "pagelen"}, {"links"}, {"html"}),
+        ),
+        ("fields=-values", ({"next", "size", "page", "pagelen"}, None, None)),
+        ("fields=values", ({"values"}, ..., ...)),
+        ("fields=values.*.html.href,values.slug", ({"values"}, ..., ...)),
+    ],
+)
+def test_fields_reach_into_the_values_of_a_page(world: World, query: str, left: Any) -> None:
+    """And the links to other pages ask for the same."""
+    page = world.get(f"repositories/tied?{query}")
+    keys, of_values, of_links = left
+    assert page.keys() == keys
+    if of_values not in (None, ...):
+        assert all(one.keys() == of_values for one in page["values"])
+    if of_links not in (None, ...):
+        assert all(one["links"].keys() == of_links for one in page["values"])
+    if "next" in page and "values" in page:
+        assert world.get(page["next"])["values"][0].keys() == page["values"][0].keys()
+
+
+def test_after_concerns_the_listing_that_has_it(world: World) -> None:
+    """Elsewhere it is a parameter that nobody knows, and empty it is none: pages lead back."""
+    for what in ("repositories/tied?after=2001-01-01", "repositories?after=", "workspaces?after=x"):
+        assert "previous" in world.get(f"{what}&page=2&pagelen=1")
+    assert "previous" not in world.get("repositories?after=2001-01-01&page=2&pagelen=1")
+
+
 def test_fields_changes_no_value(world: World) -> None:
     """What is filled into a stencil for whole answers is what is shaped for parts of them."""
     whole = world.get("repositories/jespern/django-piston")

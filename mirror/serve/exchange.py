@@ -75,12 +75,15 @@ def mirror_of(request: Request) -> "GuardedDatabase | None":
 
 
 def parameters_of(request: Request) -> dict[str, str]:
-    """Return the first value of each query parameter; an empty mapping if the query cannot be read."""
+    """Return the first value of each query parameter; an empty mapping if the query cannot be read.
+
+    `fields` may be repeated, as clients do that send a list; it means all its values.
+    """
     try:
         read = parse_qs(request.query_string, keep_blank_values=True, max_num_fields=100)
     except ValueError:
         return {}
-    return {key: values[0] for key, values in read.items()}
+    return {key: ",".join(values) if key == "fields" else values[0] for key, values in read.items()}
 
 
 def number_in(text: str, *, digits: int) -> int | None:

@@ -201,16 +201,22 @@ def envelope(
     window: paging.Window,
     values: Sequence[Json],
     synced_at: str | None,
+    *,
+    backwards: bool = True,
     **moved: str,
 ) -> Answer:
-    """Put values into a page, with links to its neighbours; `moved` replaces parameters in the next link."""
+    """Put values into a page, with links to its neighbours.
+
+    :param backwards: whether a link may lead to the page before.
+    :param moved: replaces parameters in the link to the next page.
+    """
     body: Json = {"pagelen": window.length, "page": window.number, "values": values}
     if page.size is not None:
         body["size"] = page.size
     if page.next is not None:
         size = page.size if asked.parameters.get("q") else None
         body["next"] = asked.pages.to(paging.opaque(window.number + 1, page.next, size), **moved)
-    if window.number > 1 and "after" not in asked.parameters:
+    if window.number > 1 and backwards:
         body["previous"] = asked.pages.to(str(window.number - 1))
     return Answer(body=body, synced_at=synced_at)
 

@@ -228,7 +228,7 @@ def all_repositories(connection: sqlite3.Connection, asked: Api2Request) -> Answ
     """GET repositories: all that the caller may see, oldest first; removed from Bitbucket in April 2026.
 
     In the default order the `next` link has an `after`, as on Bitbucket, because clients save it. An answer
-    to `after` has no `size`, which would only count the rest.
+    to `after` has no `size`, which would only count the rest, and no `previous`: it leads forward alone.
     """
     since = _since(asked)
     listing = listings.repositories(asked.caller, since=since, role=role_of(asked))
@@ -237,7 +237,8 @@ def all_repositories(connection: sqlite3.Connection, asked: Api2Request) -> Answ
     values, synced_at = shaped(connection, asked, rows)
     by_creation = asked.parameters.get("sort") in (None, "", "created_on")
     beyond = moment(page.first_beyond) if by_creation else None
-    return envelope(asked, page, window, values, synced_at, **({"after": beyond} if beyond else {}))
+    moved = {"after": beyond} if beyond else {}
+    return envelope(asked, page, window, values, synced_at, backwards=since is None, **moved)
 
 
 def _since(asked: Api2Request) -> str | None:
