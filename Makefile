@@ -3,7 +3,9 @@
 PYTHON ?= python3
 PORT ?=
 
-.PHONY: help run install dev test check format lock docs wheel clean
+FUZZ ?=
+
+.PHONY: help run install dev test check fuzz format lock docs wheel clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -23,6 +25,9 @@ check: .venv/installed-dev ## ruff, mypy strict, and no name that nothing uses
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/vulture
+
+fuzz: .venv/installed-dev ## ask the served APIs 3,000 random things of each sort (FUZZ= for another number)
+	FUZZ=$(or $(FUZZ),3000) .venv/bin/python -m pytest -q -x --timeout 0 tests/test_openapi_answers.py
 
 format: .venv/installed-dev ## let ruff arrange the code
 	.venv/bin/ruff check --fix-only .

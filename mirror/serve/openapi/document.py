@@ -57,7 +57,7 @@ def openapi_document(api: Api, described: Description, origin: str) -> Json:
         "components": {
             "schemas": dict(described.schemas),
             "responses": {
-                f"status_{status}": _answer(text, named("Error"))
+                f"status_{status}": _answer(text, named("Error"), described)
                 for status, text in {**_STATUSES, **_LEADS_AWAY}.items()
             },
             "securitySchemes": _SECURITY,
@@ -134,9 +134,8 @@ def _parameter(one: Parameter) -> Json:
     }
 
 
-def _answer(text: str, schema: Schema | None, described: Description | None = None) -> Json:
+def _answer(text: str, schema: Schema | None, described: Description) -> Json:
     if schema is None:
         return {"description": text}
-    formats = described.formats if described else {}
-    others = {name: {"schema": schema} if same else {} for name, same in formats.items()}
+    others = {name: {"schema": schema} if same else {} for name, same in described.formats.items()}
     return {"description": text, "content": {"application/json": {"schema": schema}, **others}}
