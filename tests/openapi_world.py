@@ -28,6 +28,7 @@ KNOWN = {
 GOOD = {
     "owner": "jespern", "slug": "django-piston", "workspace": "jespern", "repository": "django-piston",
     "project": "jespern", "user": "jespern", "more": "commits",
+    "name": "default",
 }  # fmt: skip
 """Names of what there is, but for those in the address of one of `ITEMS`."""
 

@@ -18,6 +18,7 @@ from mirror.serve.openapi.schemas import (
     array,
     by_name,
     named,
+    not_read,
     one_of,
     or_null,
     record,
@@ -252,7 +253,7 @@ DESCRIPTION = Description(
     prefix="/1.0",
     reads=READS,
     writes=WRITES,
-    unmirrored=tuple(pattern for pattern in NAMED if pattern not in READERS),
+    unmirrored=not_read(NAMED, READERS, SLUG),
     schemas=SCHEMAS,
     parameters=(
         Parameter("format", one_of("json", "yaml", "xml"), "The form of the answer."),

@@ -24,6 +24,7 @@ from mirror.serve.openapi.schemas import (
     array,
     by_name,
     named,
+    not_read,
     one_of,
     or_null,
     record,
@@ -245,7 +246,7 @@ DESCRIPTION = Description(
     prefix="/2.0",
     reads=READS,
     writes=WRITES,
-    unmirrored=tuple(pattern for pattern in NAMED if pattern not in READERS),
+    unmirrored=not_read(NAMED, READERS, NAME),
     schemas=SCHEMAS,
     parameters=(Parameter("fields", TEXT, "The keys to send, such as `values.name` or `-values.links`."),),
 )

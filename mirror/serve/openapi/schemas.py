@@ -1,6 +1,6 @@
 """The pieces that descriptions of routes are made of: schemas, parameters, operations."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
 Schema = dict[str, Any]
@@ -12,6 +12,23 @@ FLAG: Schema = {"type": "boolean"}
 FLAG_OR_NULL: Schema = {"type": ["boolean", "null"]}
 NUMBER: Schema = {"type": "integer"}
 NUMBER_OR_NULL: Schema = {"type": ["integer", "null"]}
+
+
+MORE = "<more>"
+"""The place in a pattern of all that an address has from there on."""
+
+
+def not_read(patterns: Iterable[Names], readers: Container[Names], place: str) -> tuple[Names, ...]:
+    """Return patterns of what is not mirrored, and of all that is below each, but for what has a reader.
+
+    :param place: what the last part of a pattern of `readers` is called, where it can be any name.
+    """
+    found = list[Names]()
+    for pattern in patterns:
+        one_below = (*pattern, place)
+        below = (*one_below, MORE) if one_below in readers else (*pattern, MORE)
+        found += [one for one in (pattern, below) if one not in readers]
+    return tuple(found)
 
 
 def named(name: str) -> Schema:
