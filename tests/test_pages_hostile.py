@@ -13,7 +13,8 @@ from fixtures_db import LATER, SEEN, FixtureDb, hg_ref, owner, repository
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mirror.serve.pages.urls import SiteLinks, safe_external
+from mirror.queries.web_pages import safe_external
+from mirror.serve.pages.urls import SiteLinks
 
 SCRIPT = "<script>alert(1)</script>"
 TEXTS = (

@@ -132,8 +132,11 @@ def search(
             **filters,
         )
     if as_json:
-        listed = [row.columns(*LISTED) for row in found.repositories]
-        click.echo(msgspec.json.encode({**msgspec.structs.asdict(found), "repositories": listed}))
+        listed = [
+            {**row.columns(*LISTED), **msgspec.structs.asdict(found.links(row))} for row in found.repositories
+        ]
+        said = {name: getattr(found, name) for name in ("query", "count", "fuzzy", "corrected")}
+        click.echo(msgspec.json.encode({**said, "repositories": listed}))
         return
     if found.count == 0:
         out().print(f"No repository matches {escape(repr(query))}" if query else "No repository matches")
@@ -184,16 +187,18 @@ def _marked(full_name: str, needles: tuple[str, ...]) -> Text:
 
 @click.command()
 @click.argument("name", metavar="OWNER/SLUG")
+@click.option("--web", is_flag=True, help="Open its page at the upstream, and print the address.")
 @json_option
 @click.pass_context
-def show(ctx: click.Context, name: str, as_json: bool) -> None:
+def show(ctx: click.Context, name: str, web: bool, as_json: bool) -> None:
     """Show one repository with its branches and tags, and when they were read.
 
     OWNER/SLUG is its name, in any case.
 
     \b
-    Example:
+    Examples:
         mirror show jespern/django-piston
+        mirror show jespern/django-piston --web
     """
     if name.count("/") != 1 or not all(name.split("/")):
         raise ConfigError(f"{name!r} is not a repository name; write OWNER/SLUG")
@@ -201,14 +206,30 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
         found = repository_details(connection, OPERATOR, name)
     if found is None:
         raise NotFound(f"the mirror holds no repository {name}; `mirror search` finds by part of a name")
-    if as_json:
+    if web:
+        _open_page(found)
+    elif as_json:
         click.echo(msgspec.json.encode(found.exported()))
     else:
         _print_details(found)
 
 
+def _open_page(details: RepositoryDetails) -> None:
+    """Open the page of a repository; its address is printed, since there may be no browser here."""
+    row, url = details.row, details.last_page
+    if url is None:
+        raise NotFound(f"the upstream {details.upstream} has no web page of {row.full_name}")
+    if row.deleted_at is not None:
+        raise NotFound(
+            f"{row.full_name} is gone since {row.deleted_at[:10]} ({row.gone_reason}); it was at {url}"
+        )
+    click.echo(url)
+    click.launch(url)
+
+
 def _print_details(details: RepositoryDetails) -> None:
     console, row, now = out(), details.row, utc_now()
+    clones = [*details.links.clone_urls.values(), None, None]
     title = Text(row.full_name, style="bold")
     if row.deleted_at:
         title.append(f"  gone since {row.deleted_at[:10]}: {row.gone_reason}", style="red")
@@ -223,8 +244,9 @@ def _print_details(details: RepositoryDetails) -> None:
         ("website", row.website),
         ("main branch", row.main_branch or _no_main_branch(details)),
         ("fork of", row.parent_full_name),
-        ("clone", row.clone_https),
-        ("", row.clone_ssh),
+        ("web", details.links.url),
+        ("clone", clones[0]),
+        ("", clones[1]),
         ("created", row.created_at),
         ("updated", row.updated_at),
         ("seen", _ago(row.last_seen_at)),

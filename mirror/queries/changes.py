@@ -31,6 +31,8 @@ _EXPRESSIONS = {
     "owner_id": "u.id",
     "owner": "u.username",
     "upstream": "up.name",
+    "upstream_id": "up.id",
+    "is_gone": "iif(r.id IS NULL, u.deleted_at, r.deleted_at) IS NOT NULL",
     "refs": f"iif(c.kind = 'created', {refs_state('r')}, NULL)",
 }
 _COLUMNS = ", ".join(_EXPRESSIONS.get(field, f"c.{field}") for field in ChangeRow.__struct_fields__)

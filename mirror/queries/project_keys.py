@@ -14,9 +14,7 @@ from mirror.queries.accounts import ACCOUNT_COLUMNS
 from mirror.queries.caller import Caller
 from mirror.queries.rows import AccountRow, fetch, fetch_as
 from mirror.queries.visibility import visible
-
-PERSONAL = "~"
-"""What the key of a personal project begins with."""
+from mirror.queries.web_pages import PERSONAL
 
 
 def is_personal(row: AccountRow) -> bool:

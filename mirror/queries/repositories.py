@@ -13,9 +13,10 @@ import msgspec
 
 from mirror.queries.accounts import ANY_UPSTREAM, owner_named
 from mirror.queries.caller import Caller
-from mirror.queries.refs import REFS_READ, newest_refs, refs_state
+from mirror.queries.refs import KINDS, REFS_READ, newest_refs, refs_state
 from mirror.queries.rows import AccountRow, RefRow, RepositoryRow, Values, fetch, fetch_as, fetch_value
 from mirror.queries.visibility import IS_OWN_ID, TOLD_TO_ALL, forks_count, is_own, visible, visible_parent
+from mirror.queries.web_links import RefKey, RefLinks, RepositoryLinks, WebLinks
 
 RECENT = 8
 """How many repositories the list of those updated last has."""
@@ -274,17 +275,23 @@ def languages(connection: sqlite3.Connection, caller: Caller, limit: int) -> lis
 
 
 class RepositoryDetails(msgspec.Struct, frozen=True, kw_only=True):
-    """A repository with its upstream's name and its refs; both kinds are None until refs were read."""
+    """A repository with its upstream's name and its refs; both kinds are None until refs were read.
+
+    `last_page` is its page at the upstream, also where that was before it was gone.
+    """
 
     row: RepositoryRow
     upstream: str
     branches: list[RefRow] | None
     tags: list[RefRow] | None
+    links: RepositoryLinks
+    last_page: str | None
+    ref_links: dict[RefKey, RefLinks]
 
     def exported(self) -> dict[str, Any]:
         """Return what `mirror show --json` tells: rows as mappings of column names to values."""
         refs = {
-            name: None if rows is None else [row.columns() for row in rows]
+            name: None if rows is None else [self._exported_ref(row) for row in rows]
             for name, rows in (("branches", self.branches), ("tags", self.tags))
         }
         row = self.row
@@ -292,9 +299,13 @@ class RepositoryDetails(msgspec.Struct, frozen=True, kw_only=True):
             "repository": row.columns(),
             "owner": row.owner,
             "upstream": self.upstream,
+            **msgspec.structs.asdict(self.links),
             "refs": row.refs,
             **refs,
         }
+
+    def _exported_ref(self, row: RefRow) -> dict[str, Any]:
+        return {**row.columns(), **msgspec.structs.asdict(self.ref_links[row.kind, row.name])}
 
 
 def repository_details(
@@ -304,12 +315,16 @@ def repository_details(
     row = repository_named(connection, caller, full_name, gone=True)
     if row is None:
         return None
-    is_read = row.refs == REFS_READ
+    is_read, web = row.refs == REFS_READ, WebLinks(connection, caller)
+    branches, tags = (newest_refs(connection, kind, row.id) if is_read else None for kind in KINDS)
     return RepositoryDetails(
         row=row,
         upstream=fetch_value(
             connection, "SELECT name FROM upstreams WHERE id = :id", {"id": row.upstream_id}
         ),
-        branches=newest_refs(connection, "branch", row.id) if is_read else None,
-        tags=newest_refs(connection, "tag", row.id) if is_read else None,
+        branches=branches,
+        tags=tags,
+        links=web.repositories([row])[row.id],
+        last_page=web.last_page(row),
+        ref_links=web.refs(row, [*(branches or ()), *(tags or ())]),
     )

@@ -11,6 +11,7 @@ import msgspec
 
 from mirror.addresses import web_of
 from mirror.queries.memory import file_state
+from mirror.queries.web_pages import WebPages
 
 Values = Mapping[str, Any]
 Row = TypeVar("Row")
@@ -254,7 +255,8 @@ NOT_OF = {"branch": ("tagger", "message", "date"), "tag": ("heads",)}
 class ChangeRow(msgspec.Struct, frozen=True):
     """A line of `changes`, of a repository or of an owner; `repository` and `owner` are names of today.
 
-    `refs` is whether refs were read (`refs_state`), for a repository that was just found.
+    `refs` is whether refs were read (`refs_state`), for a repository that was just found. `is_gone` is 1
+    where the repository, or the owner of a change without one, is gone today.
     """
 
     id: int
@@ -269,6 +271,8 @@ class ChangeRow(msgspec.Struct, frozen=True):
     owner: str | None
     upstream: str | None
     refs: str | None
+    upstream_id: int | None
+    is_gone: int
 
 
 class UpstreamRow(msgspec.Struct, frozen=True):
@@ -280,9 +284,9 @@ class UpstreamRow(msgspec.Struct, frozen=True):
     url: str
 
     @property
-    def web(self) -> str:
-        """The address of its pages for people, without a slash at the end."""
-        return web_of(self.url)
+    def pages(self) -> WebPages:
+        """The addresses of its pages for people."""
+        return WebPages(web_of(self.url), self.kind)
 
 
 Upstreams = Mapping[int, UpstreamRow]

@@ -1,6 +1,7 @@
 """The search by part of a name, as far as a caller may see the results."""
 
 import sqlite3
+from collections.abc import Mapping
 from typing import Unpack
 
 import msgspec
@@ -9,6 +10,7 @@ from mirror.queries.caller import Caller
 from mirror.queries.repositories import repositories_by_ids
 from mirror.queries.rows import RepositoryRow
 from mirror.queries.visibility import private_owners
+from mirror.queries.web_links import RepositoryLinks, WebLinks
 from mirror.search import search
 from mirror.search.find import one_snapshot
 from mirror.search.query import Filters
@@ -18,6 +20,7 @@ class FoundRepositories(msgspec.Struct, frozen=True, kw_only=True):
     """How many repositories match in all, and a page of them, the best first.
 
     `fuzzy` says that the query was corrected; `corrected` holds the names that were searched in its place.
+    `web` has the links of each repository, by its row.
     """
 
     query: str
@@ -25,6 +28,11 @@ class FoundRepositories(msgspec.Struct, frozen=True, kw_only=True):
     fuzzy: bool
     corrected: tuple[str, ...]
     repositories: list[RepositoryRow]
+    web: Mapping[int, RepositoryLinks]
+
+    def links(self, row: RepositoryRow) -> RepositoryLinks:
+        """Return where the upstream has a repository that was found."""
+        return self.web[row.id]
 
 
 def find_repositories(
@@ -54,6 +62,12 @@ def find_repositories(
             **filters,
         )
         rows = repositories_by_ids(connection, caller, found.ids)
+        web = WebLinks(connection, caller).repositories(rows)
     return FoundRepositories(
-        query=query, count=found.count, fuzzy=found.fuzzy, corrected=found.corrected, repositories=rows
+        query=query,
+        count=found.count,
+        fuzzy=found.fuzzy,
+        corrected=found.corrected,
+        repositories=rows,
+        web=web,
     )

@@ -5,6 +5,7 @@ from functools import lru_cache
 import msgspec
 
 from mirror.addresses import escaped, hrefs, segment
+from mirror.queries.web_pages import WebPages
 from mirror.serve.exchange import Json
 
 _ENCODER = msgspec.json.Encoder()
@@ -14,13 +15,17 @@ _CHILDREN = ("pullrequests", "commits", "forks", "watchers", "downloads", "hooks
 class ApiLinks(msgspec.Struct, frozen=True):
     """Makes the links in one answer: to the API at `api`, to the pages of the mirror at `origin`.
 
-    HTML links lead to the upstream's pages at `web`, in the form of its `kind`; without one to the mirror's.
+    HTML links lead to the upstream's `pages`; where it has none for a name, to the mirror's.
     """
 
     origin: str
     api: str
-    web: str = ""
-    kind: str = "cloud"
+    pages: WebPages = WebPages()
+
+    @property
+    def web(self) -> str:
+        """Where the upstream's pages begin."""
+        return self.pages.root
 
     def repository_page(self, full_name: str) -> str:
         """The mirror's page of a repository."""
@@ -32,35 +37,19 @@ class ApiLinks(msgspec.Struct, frozen=True):
 
     def repository_html(self, full_name: str) -> str:
         """The upstream's page of a repository."""
-        if not self.web:
-            return self.repository_page(full_name)
-        if self.kind == "datacenter":
-            project, _, slug = full_name.partition("/")
-            return f"{self.web}/projects/{segment(project)}/repos/{segment(slug)}"
-        return f"{self.web}/{escaped(full_name)}"
+        return self.pages.repository(full_name) or self.repository_page(full_name)
 
     def owner_html(self, username: str) -> str:
         """The upstream's page of a workspace or a user."""
-        if not self.web:
-            return self.owner_page(username)
-        owned = f"projects/{segment(username)}" if self.kind == "datacenter" else f"{segment(username)}/"
-        return f"{self.web}/{owned}"
+        return self.pages.owner(username) or self.owner_page(username)
 
     def project_html(self, owner: str, key: str) -> str:
         """The upstream's page of a project."""
-        if self.kind == "datacenter" or not self.web:
-            return self.owner_html(owner)
-        return f"{self.web}/{segment(owner)}/workspace/projects/{segment(key)}"
+        return self.pages.project(owner, key) or self.owner_page(owner)
 
     def ref_html(self, full_name: str, kind: str, name: str) -> str:
         """The upstream's page of a branch or a tag."""
-        page = self.repository_html(full_name)
-        if not self.web:
-            return page
-        folder = "tags" if kind == "tag" else "heads"
-        if self.kind == "datacenter":
-            return f"{page}/browse?at={segment(f'refs/{folder}/{name}')}"
-        return f"{page}/{'commits/tag' if kind == 'tag' else 'branch'}/{escaped(name)}"
+        return self.pages.ref(full_name, kind, name) or self.repository_page(full_name)
 
     def repository(self, full_name: str) -> str:
         """The address of a repository."""
@@ -75,11 +64,10 @@ class ApiLinks(msgspec.Struct, frozen=True):
         return f"{self.api}/workspaces/{segment(slug)}"
 
     def of_repository(self, full_name: str) -> Json:
-        """All links of a repository that follow from its name."""
+        """All links of a repository to this server, which follow from its name."""
         here = self.repository(full_name)
         return hrefs(
             self=here,
-            html=self.repository_html(full_name),
             mirror=self.repository_page(full_name),
             **{name: f"{here}/{name}" for name in _CHILDREN},
             branches=f"{here}/refs/branches",

@@ -49,7 +49,7 @@ class AccountShapes:
             row = self._upstreams.get(upstream_id)
             known = self._links
             if row is not None:
-                known = msgspec.structs.replace(known, web=row.web, kind=row.kind)
+                known = msgspec.structs.replace(known, pages=row.pages)
             self._by_upstream[upstream_id] = known
         return known
 
@@ -374,8 +374,9 @@ class Shapes(AccountShapes):
             for name, href in (("https", row.clone_https), ("ssh", row.clone_ssh))
             if href is not None
         ]
-        own: Json = {"clone": clone, **hrefs(avatar=row.avatar_url)}
         links = self._at(row.upstream_id)
+        html = links.repository_html(row.full_name)
+        own: Json = {**hrefs(html=html, avatar=row.avatar_url), "clone": clone}
         if self._whole:
             return links_template(links).filled(escaped(row.full_name), own)
         return {**links.of_repository(row.full_name), **own}

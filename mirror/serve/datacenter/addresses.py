@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from mirror.queries.project_keys import PERSONAL
 from mirror.queries.rows import Upstreams
+from mirror.queries.web_pages import PERSONAL
 
 _ON_CLOUD = tuple(
     (re.compile(here), there)
@@ -37,19 +37,13 @@ class Addresses(msgspec.Struct, frozen=True):
 
     upstreams: Upstreams
 
-    def project_page(self, upstream_id: int, key: str) -> str:
+    def project_page(self, upstream_id: int, key: str) -> str | None:
         """Return the page of a project, or of a workspace, for people."""
-        pages = self.upstreams[upstream_id].web
-        if self._is_datacenter(upstream_id):
-            return f"{pages}/{_project(key)}"
-        return f"{pages}/{_workspace(key)}/"
+        return self.upstreams[upstream_id].pages.owner(key)
 
-    def repository_page(self, upstream_id: int, key: str, slug: str) -> str:
+    def repository_page(self, upstream_id: int, full_name: str) -> str | None:
         """Return the page of a repository for people."""
-        pages = self.upstreams[upstream_id].web
-        if self._is_datacenter(upstream_id):
-            return f"{pages}/{_project(key)}/repos/{_segment(slug)}/browse"
-        return f"{pages}/{_workspace(key)}/{_segment(slug)}"
+        return self.upstreams[upstream_id].pages.repository(full_name)
 
     def below_project(self, upstream_id: int, key: str, rest: str) -> Resource:
         """Return where the API has what lies below a project; Cloud has nothing of the kind."""
@@ -77,13 +71,6 @@ class Addresses(msgspec.Struct, frozen=True):
 
     def _url(self, upstream_id: int) -> str:
         return self.upstreams[upstream_id].url.rstrip("/")
-
-
-def _project(key: str) -> str:
-    """Return the path of a project's page; a personal one is at its person."""
-    if key.startswith(PERSONAL):
-        return f"users/{_segment(key.removeprefix(PERSONAL).lower())}"
-    return f"projects/{_segment(key)}"
 
 
 def _workspace(key: str) -> str:

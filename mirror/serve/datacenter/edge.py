@@ -13,9 +13,10 @@ import msgspec
 from datasette.utils.asgi import Request
 
 from mirror.queries.caller import Caller
-from mirror.queries.project_keys import PERSONAL, person_named, projects_keyed
+from mirror.queries.project_keys import person_named, projects_keyed
 from mirror.queries.repositories import repository_owned
 from mirror.queries.rows import AccountRow, RepositoryRow
+from mirror.queries.web_pages import PERSONAL
 from mirror.serve.api_edge import Names, Parameters
 from mirror.serve.datacenter.shapes import Shapes
 from mirror.serve.exchange import Answer, ApiError, ApiRequest, address_of, unauthorized

@@ -8,8 +8,9 @@ import re
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
-from mirror.queries.project_keys import PERSONAL, ProjectDetails, is_personal, key_of
+from mirror.queries.project_keys import ProjectDetails, is_personal, key_of
 from mirror.queries.rows import AccountRow, RefRow, RepositoryRow, Upstreams
+from mirror.queries.web_pages import PERSONAL
 from mirror.serve.datacenter.addresses import Addresses
 from mirror.serve.exchange import Json
 from mirror.times import from_text
@@ -81,7 +82,7 @@ class Shapes:
             for name, href in (("http", row.clone_https), ("ssh", row.clone_ssh))
             if href is not None
         ]
-        page = self.addresses.repository_page(row.upstream_id, project["key"], row.slug)
+        page = self.addresses.repository_page(row.upstream_id, row.full_name)
         here = f"{self._origin}/-/r/{quote(row.full_name, safe='/~')}"
         shaped["links"] = {"clone": clone, **_links(page, here)}
         return shaped
@@ -151,9 +152,9 @@ class Shapes:
         return int(own[1]) if own else FIRST_NUMBER + row_id
 
 
-def _links(upstream: str, mirror: str) -> Json:
+def _links(upstream: str | None, mirror: str) -> Json:
     """Return the link to the upstream's page, and this mirror's own to its page."""
-    return {"self": [{"href": upstream}], "mirror": [{"href": mirror}]}
+    return {"self": [{"href": upstream or mirror}], "mirror": [{"href": mirror}]}
 
 
 def _commit(row: RefRow) -> Json:

@@ -101,7 +101,7 @@ def of_person(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answe
     """Refuse users/U/..."""
     row = find_person(connection, asked)
     page = asked.shapes.addresses.project_page(row.upstream_id, key_of(row))
-    raise _not_mirrored(_noun(asked.names[1]), asked, Resource(page, is_same=False))
+    raise _not_mirrored(_noun(asked.names[1]), asked, Resource(page or "the upstream", is_same=False))
 
 
 def alone(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:

@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from html import escape
 from typing import Any
@@ -14,6 +15,7 @@ from mirror.queries.changes import KINDS, ChangeFilter, ChangesPage, latest_chan
 from mirror.queries.crawl import UpstreamSummary, upstreams
 from mirror.queries.refs import REFS_READ
 from mirror.queries.rows import ChangeRow
+from mirror.queries.web_links import WebLinks
 from mirror.serve.middleware import PAGE
 from mirror.serve.pages.filters import sentence
 from mirror.serve.pages.view import Visit
@@ -28,12 +30,14 @@ async def history(visit: Visit) -> Response:
     filters = filters_of(visit)
     wanted, problems = wanted_of(visit, filters)
 
-    def work(connection: sqlite3.Connection) -> tuple[ChangesPage, list[UpstreamSummary]]:
-        return latest_changes(connection, visit.caller, wanted, limit=PER_PAGE), upstreams(connection)
+    def work(connection: sqlite3.Connection) -> tuple[ChangesPage, Mapping[int, str], list[UpstreamSummary]]:
+        found = latest_changes(connection, visit.caller, wanted, limit=PER_PAGE)
+        return found, WebLinks(connection, visit.caller).changes(found.rows), upstreams(connection)
 
-    found, known = await visit.read(work)
+    found, there, known = await visit.read(work)
     context: dict[str, Any] = {
         "changes": found.rows,
+        "there": there,
         "filters": filters,
         "problems": problems,
         "kinds": KINDS,
@@ -91,22 +95,34 @@ async def feed(visit: Visit) -> Response:
     """GET /-/changes.atom: the latest changes for feed readers, with the same filters."""
     filters = filters_of(visit)
     wanted, _ = wanted_of(visit, filters, paged=False)
-    found = await visit.read(
-        lambda connection: latest_changes(connection, visit.caller, wanted, limit=ENTRIES)
-    )
+
+    def work(connection: sqlite3.Connection) -> tuple[list[ChangeRow], Mapping[int, str]]:
+        rows = latest_changes(connection, visit.caller, wanted, limit=ENTRIES).rows
+        return rows, WebLinks(connection, visit.caller).changes(rows)
+
     return Response(
-        _atom(visit, filters, found.rows),
+        _atom(visit, filters, *await visit.read(work)),
         headers=dict(PAGE),
         content_type="application/atom+xml; charset=utf-8",
     )
 
 
-def _atom(visit: Visit, filters: dict[str, str], found: list[ChangeRow]) -> str:
-    """Return the feed. Its ids do not depend on the address of the mirror."""
+class RelatedFeed(Atom1Feed):  # type: ignore[misc]
+    """An Atom feed whose entries are related to pages elsewhere."""
+
+    def add_item_elements(self, handler: Any, item: dict[str, Any]) -> None:
+        """Write an entry."""
+        super().add_item_elements(handler, item)
+        if item["related"] is not None:
+            handler.addQuickElement("link", "", {"rel": "related", "href": item["related"]})
+
+
+def _atom(visit: Visit, filters: dict[str, str], found: list[ChangeRow], there: Mapping[int, str]) -> str:
+    """Return the feed; `there` has the upstreams' pages. Its ids do not depend on the mirror's address."""
     base = visit.origin
     query = f"?{urlencode(filters)}" if filters else ""
     name = visit.database.name
-    written = Atom1Feed(
+    written = RelatedFeed(
         title="Changes of the Bitbucket mirror",
         link=base + visit.links.changes(**filters),
         description="Changes that the mirror has seen",
@@ -119,7 +135,8 @@ def _atom(visit: Visit, filters: dict[str, str], found: list[ChangeRow]) -> str:
         written.add_item(
             title=_NOT_XML.sub("\ufffd", sentence(change)),
             link=base + _subject(visit, change),
-            description=_NOT_XML.sub("\ufffd", _details(change)),
+            description=_NOT_XML.sub("\ufffd", _details(change, there.get(change.id))),
+            related=there.get(change.id),
             unique_id=f"{AUTHORITY}{quote(name)}/change/{change.id}",
             pubdate=at,
             updateddate=at,
@@ -137,11 +154,13 @@ def _subject(visit: Visit, change: ChangeRow) -> str:
     return visit.links.owner(change.owner, change.owner_id)
 
 
-def _details(change: ChangeRow) -> str:
-    """Describe a change in the simple HTML of feeds."""
+def _details(change: ChangeRow, there: str | None) -> str:
+    """Describe a change in the simple HTML of feeds; `there` is its page at the upstream."""
     lines = [escape(sentence(change))]
     if change.refs not in (None, REFS_READ):
         lines.append(f"branches and tags: {change.refs}")
     values = [("old", change.old), ("new", change.new)]
     lines += [f"{name}: <code>{escape(value[:500])}</code>" for name, value in values if value]
+    if there is not None:
+        lines.append(f'<a href="{escape(there)}">{escape(there)}</a>')
     return "<br>".join(lines)

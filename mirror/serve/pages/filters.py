@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from jinja2 import Environment
 from markupsafe import Markup, escape
@@ -52,6 +53,7 @@ def install(env: Environment) -> None:
         "tone": tone,
         "shorthash": lambda text: (text or "")[:SHORT_HASH],
         "shortened": shortened,
+        "host": lambda url: urlsplit(url).netloc,
         "first_line": lambda text: (text or "").strip().partition("\n")[0],
         "differences": lambda change: list(differences(change)),
     }

@@ -10,7 +10,7 @@ from datasette.views.index import IndexView
 from mirror.queries.changes import ChangeFilter, latest_changes
 from mirror.queries.counts import counts_of, ref_counts_of
 from mirror.queries.repositories import recent_ids, still_visible
-from mirror.queries.rows import RepositoryRow
+from mirror.queries.web_links import WebLinks
 from mirror.serve.exchange import mirror_of
 from mirror.serve.pages.view import Visit, page
 from mirror.serve.stored_queries import GROUPS, QUERIES
@@ -28,14 +28,17 @@ async def numbers(visit: Visit) -> dict[str, Any]:
     return dict(zip(("counts", "ref_counts"), found, strict=True))
 
 
-async def updated_last(visit: Visit) -> list[RepositoryRow] | None:
-    """Return the repositories that were updated last. Their ids are cached, their rows are not."""
+async def updated_last(visit: Visit) -> dict[str, Any]:
+    """Read the repositories that were updated last. Their ids are cached, their rows are not."""
     ids = await visit.count("recent", lambda connection: recent_ids(connection, visit.caller))
+    if ids is None:
+        return {"recent": None}
 
-    def work(connection: sqlite3.Connection) -> list[RepositoryRow]:
-        return still_visible(connection, visit.caller, ids or [])
+    def work(connection: sqlite3.Connection) -> dict[str, Any]:
+        rows = still_visible(connection, visit.caller, ids)
+        return {"recent": rows, "web": WebLinks(connection, visit.caller).repositories(rows)}
 
-    return None if ids is None else await visit.read(work)
+    return await visit.read(work)
 
 
 OFFERED = ("stale", "stale_branches", "without_tags", "names_under_many_owners")
@@ -69,14 +72,16 @@ async def index(datasette: "Datasette", request: Request) -> Response:
 
 async def _home(visit: Visit) -> Response:
     def work(connection: sqlite3.Connection) -> dict[str, Any]:
+        latest = latest_changes(connection, visit.caller, ChangeFilter(), limit=LATEST).rows
         return {
             "upstreams": visit.standing(connection),
-            "latest": latest_changes(connection, visit.caller, ChangeFilter(), limit=LATEST).rows,
+            "latest": latest,
+            "there": WebLinks(connection, visit.caller).changes(latest),
         }
 
     context = await visit.read(work)
-    counted, context["recent"] = await asyncio.gather(numbers(visit), updated_last(visit))
-    context |= counted
+    counted, recent = await asyncio.gather(numbers(visit), updated_last(visit))
+    context |= counted | recent
     context["refresh"] = visit.refresh
     context["questions"] = [(name, QUERIES[name].title) for name in OFFERED]
     return await visit.page("mirror_home.html", context)

@@ -12,6 +12,7 @@ from mirror.queries.changes import ChangeFilter, latest_changes
 from mirror.queries.crawl import upstreams
 from mirror.queries.repositories import OWNED_ORDERS, owned_page, updates_by_month
 from mirror.queries.rows import AccountRow
+from mirror.queries.web_links import WebLinks
 from mirror.serve.pages.charts import Bar, bar_chart
 from mirror.serve.pages.view import NotHere, Visit
 
@@ -28,12 +29,17 @@ def _everything(connection: sqlite3.Connection, visit: Visit) -> dict[str, Any]:
     order = visit.parameters.get("by", "")
     order = order if order in OWNED_ORDERS else "updated"
     page = visit.number("page", 1, 100_000)
+    owned = owned_page(connection, caller, row.id, order=order, page=page, length=PER_PAGE)
+    latest = latest_changes(connection, caller, ChangeFilter(owner_ids=(row.id,)), limit=LATEST)
+    web = WebLinks(connection, caller)
     months = _months(visit.now)
     updates = updates_by_month(connection, caller, row.id, f"{months[0]}-01")
     return {
         "owner": row,
         "upstream": next(one for one in upstreams(connection) if one.id == row.upstream_id),
-        "owned": owned_page(connection, caller, row.id, order=order, page=page, length=PER_PAGE),
+        "url": web.owner(row),
+        "owned": owned,
+        "web": web.repositories(owned.rows),
         "page": page,
         "length": PER_PAGE,
         "order": order,
@@ -46,7 +52,8 @@ def _everything(connection: sqlite3.Connection, visit: Visit) -> dict[str, Any]:
             height=90,
         ),
         "updates": sum(updates.values()),
-        "latest": latest_changes(connection, caller, ChangeFilter(owner_ids=(row.id,)), limit=LATEST),
+        "latest": latest,
+        "there": web.changes(latest.rows),
     }
 
 

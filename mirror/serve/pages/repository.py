@@ -15,7 +15,8 @@ from mirror.queries.crawl import failures_of, upstreams
 from mirror.queries.forks import family_of
 from mirror.queries.repositories import namesakes, repository_by_id, repository_named
 from mirror.queries.rows import RefRow, RepositoryRow
-from mirror.serve.pages.urls import safe_external
+from mirror.queries.web_links import WebLinks
+from mirror.queries.web_pages import safe_external
 from mirror.serve.pages.view import NotHere, Visit
 from mirror.times import from_text
 
@@ -30,11 +31,16 @@ async def repository_page(visit: Visit) -> Response:
 def _everything(connection: sqlite3.Connection, visit: Visit) -> dict[str, Any]:
     row = _found(connection, visit)
     history = latest_changes(connection, visit.caller, ChangeFilter(repository_id=row.id), limit=HISTORY)
+    web = WebLinks(connection, visit.caller)
+    shown = {table: _refs(connection, visit, row.id, kind) for kind, table in refs.TABLES.items()}
     return {
         "repository": row,
+        "web": web.repositories([row])[row.id],
+        "ref_links": web.refs(row, [one.ref for table in shown.values() for one in table["rows"]]),
+        "there": web.changes(history.rows),
         "upstreams": {one.id: one for one in upstreams(connection)},
         "website": safe_external(row.website),
-        "refs": {table: _refs(connection, visit, row.id, kind) for kind, table in refs.TABLES.items()},
+        "refs": shown,
         "newest_tag": refs.newest_tag(connection, row.id),
         "family": family_of(connection, visit.caller, row.id),
         "namesakes": namesakes(connection, visit.caller, row),

@@ -13,6 +13,7 @@ from mirror.queries.csv_text import csv_chunks
 from mirror.queries.repositories import languages
 from mirror.queries.rows import LISTED
 from mirror.queries.search import FoundRepositories, find_repositories
+from mirror.queries.web_links import RepositoryLinks
 from mirror.search.query import SWITCHES, Filters
 from mirror.serve.middleware import PAGE
 from mirror.serve.pages.view import Visit
@@ -69,6 +70,9 @@ CHOICES = {
 FAR = 5
 SOON = 0.1
 """How long results wait for the list of languages, in seconds; the next page may have it."""
+
+LINKS = ("upstream_url", "clone_https", "clone_ssh")
+"""The columns that CSV adds: its page at the upstream, and where it is cloned from."""
 
 
 class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,7 +180,12 @@ async def as_json(visit: Visit) -> Response:
         "size": asked.size,
         "next": visit.links.search(".json", **following) if more else None,
         "repositories": [
-            {**row.columns(*LISTED), "url": visit.links.repository(row.full_name, row.id)}
+            {
+                **row.columns(*LISTED),
+                "url": visit.links.repository(row.full_name, row.id),
+                "upstream_url": found.links(row).url,
+                "clone_urls": found.links(row).clone_urls,
+            }
             for row in found.repositories
         ],
     }
@@ -189,14 +198,19 @@ async def as_csv(visit: Visit) -> Response:
     given = request_of(visit)
     asked = given if "size" in visit.parameters else msgspec.structs.replace(given, size=MOST_ROWS)
     found, _ = await _found(visit, asked)
-    rows = ([getattr(row, column) for column in LISTED] for row in found.repositories)
+    rows = ([*row.columns(*LISTED).values(), *_linked(found.links(row))] for row in found.repositories)
     headers = {
         **PAGE,
         "Content-Disposition": 'attachment; filename="search.csv"',
         "X-Total-Count": str(found.count),
     }
-    body = "".join(csv_chunks(LISTED, rows)).encode("utf-8", "replace")
+    body = "".join(csv_chunks((*LISTED, *LINKS), rows)).encode("utf-8", "replace")
     return Response(body, headers=headers, content_type="text/csv; charset=utf-8")
+
+
+def _linked(links: RepositoryLinks) -> tuple[str | None, ...]:
+    """Return the values of LINKS."""
+    return links.url, links.clone_urls.get("https"), links.clone_urls.get("ssh")
 
 
 async def _found(visit: Visit, asked: SearchRequest) -> tuple[FoundRepositories, float]:

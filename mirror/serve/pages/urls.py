@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import msgspec
 from datasette.utils import tilde_encode
@@ -80,16 +80,6 @@ class SiteLinks:
         """Return a repository in an API; None if its name does not fit into a path."""
         named = _segments(full_name)
         return None if named is None else self.path(f"{prefix}/repositories/{named}")
-
-
-def safe_external(address: str | None) -> str | None:
-    """Return an address if it is safe to link to (http or https, with a host); None if not."""
-    try:
-        parts = urlsplit((address or "").strip())
-    except ValueError:
-        return None
-    is_safe = parts.scheme.lower() in ("http", "https") and parts.hostname
-    return (address or "").strip() if is_safe else None
 
 
 def _segments(full_name: str) -> str | None:

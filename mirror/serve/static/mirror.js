@@ -96,7 +96,9 @@ function suggest(form) {
       select(at < 0 && step < 0 ? count - 1 : (at + step + count) % count);
     } else if (event.key === "Enter" && at >= 0 && !list.hidden) {
       event.preventDefault();
-      options()[at].click();
+      const there = event.ctrlKey || event.metaKey ? options()[at].dataset.there : undefined;
+      if (there) location.assign(there);
+      else options()[at].click();
     }
   });
   input.addEventListener("focus", () => { if (list.childElementCount && input.value.trim()) open(true); });
@@ -160,10 +162,12 @@ function copyable(line) {
   line.append(button);
 }
 
+// "/" goes to the search box, "o" opens the page at the upstream: of the result with the focus, else the first.
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest?.("input, textarea, select, [contenteditable]")) return;
-  const input = document.querySelector("input[type=search]");
+  if (event.key === "o") (document.activeElement.closest("li, tr, header")?.querySelector("a.there") ?? document.querySelector("main a.there"))?.click();
+  const input = event.key === "/" ? document.querySelector("input[type=search]") : null;
   if (input) {
     event.preventDefault();
     input.focus();

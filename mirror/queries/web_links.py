@@ -1,0 +1,151 @@
+"""Where people see at the upstreams what a caller sees here: as the upstream told it, else as it is built."""
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from mirror.addresses import Json, localised
+from mirror.queries.caller import Caller
+from mirror.queries.extras import extra_of, extras_of, ref_extras_of
+from mirror.queries.rows import AccountRow, ChangeRow, RefRow, RepositoryRow, UpstreamRow, upstreams_of
+from mirror.queries.web_pages import WebPages, is_clone_address, safe_external
+
+WITHOUT_PAGES = "sandbox"
+"""The kind of upstreams that have no pages for people."""
+
+RefKey = tuple[str, str]
+"""The kind and the name of a branch or a tag."""
+
+
+class RepositoryLinks(msgspec.Struct, frozen=True):
+    """The page of a repository, and where it is cloned from, by ``https`` and ``ssh``; none if it is gone."""
+
+    url: str | None = None
+    clone_urls: Mapping[str, str] = {}
+
+
+class RefLinks(msgspec.Struct, frozen=True):
+    """The pages of a branch or a tag and of its commit; None where the upstream has none."""
+
+    url: str | None = None
+    commit_url: str | None = None
+
+
+class WebLinks:
+    """The addresses for one caller, in the snapshot of a connection. What is gone upstream has none."""
+
+    def __init__(self, connection: sqlite3.Connection, caller: Caller) -> None:
+        self._connection = connection
+        self._caller = caller
+        self._upstreams = upstreams_of(connection)
+
+    def repositories(self, rows: Sequence[RepositoryRow]) -> dict[int, RepositoryLinks]:
+        """Return the links of repositories, by their rows."""
+        told = self._told_of_repositories(row.id for row in rows if row.deleted_at is None)
+        return {
+            row.id: RepositoryLinks(self._repository(row, told), self._clone_addresses(row))
+            if row.deleted_at is None
+            else RepositoryLinks()
+            for row in rows
+        }
+
+    def last_page(self, row: RepositoryRow) -> str | None:
+        """Return the page of a repository, also where it was before it was gone."""
+        return self._repository(row, self._told_of_repositories([row.id]))
+
+    def refs(self, repository: RepositoryRow, rows: Iterable[RefRow]) -> dict[RefKey, RefLinks]:
+        """Return the pages of branches and tags of a repository."""
+        pages, rows = self._pages(repository.upstream_id), list(rows)
+        if pages is None or repository.deleted_at is not None:
+            return {(row.kind, row.name): RefLinks() for row in rows}
+        told = ref_extras_of(self._connection, self._caller, repository.id, [row.name for row in rows])
+        return {
+            (row.kind, row.name): RefLinks(
+                _told(told.get((row.kind, row.name)), pages, "links")
+                or pages.ref(repository.full_name, row.kind, row.name),
+                _told(told.get((row.kind, row.name)), pages, "target", "links")
+                or pages.commit(repository.full_name, row.target_hash),
+            )
+            for row in rows
+        }
+
+    def owner(self, row: AccountRow) -> str | None:
+        """Return the page of an account or a workspace."""
+        pages, is_person = self._pages(row.upstream_id), row.kind == "user"
+        if pages is None or row.deleted_at is not None:
+            return None
+        extra = extra_of(self._connection, self._caller, "account" if is_person else "workspace", row.id)
+        name = row.username or (row.known_uuid if pages.kind != "datacenter" else None)
+        return _told(extra, pages, "links") or (pages.owner(name, is_person=is_person) if name else None)
+
+    def changes(self, rows: Sequence[ChangeRow]) -> dict[int, str]:
+        """Return the pages of what changes were about, by the ids of the changes."""
+        told = self._told_of_repositories(row.repository_id for row in rows if row.repository_id is not None)
+        refs = self._told_of_refs(rows)
+        found = dict[int, str]()
+        for row in rows:
+            pages = self._pages(row.upstream_id or 0)
+            url = _change(row, pages, told, refs) if pages and not row.is_gone else None
+            if url is not None:
+                found[row.id] = url
+        return found
+
+    def _pages(self, upstream_id: int) -> WebPages | None:
+        row: UpstreamRow | None = self._upstreams.get(upstream_id)
+        return None if row is None or row.kind == WITHOUT_PAGES else row.pages
+
+    def _repository(self, row: RepositoryRow, told: Mapping[int, Json]) -> str | None:
+        pages = self._pages(row.upstream_id)
+        if pages is None:
+            return None
+        return _told(told.get(row.id), pages, "links") or pages.repository(row.full_name)
+
+    def _clone_addresses(self, row: RepositoryRow) -> dict[str, str]:
+        pages = self._pages(row.upstream_id)
+        told = (("https", row.clone_https), ("ssh", row.clone_ssh))
+        found = {name: url for name, url in told if url and is_clone_address(url)}
+        return found or (pages.clone_addresses(row.full_name, row.scm) if pages else {})
+
+    def _told_of_repositories(self, ids: Iterable[int]) -> Mapping[int, Json]:
+        return extras_of(self._connection, self._caller, "repository", ids)
+
+    def _told_of_refs(self, rows: Iterable[ChangeRow]) -> dict[tuple[int, RefKey], Json]:
+        names = defaultdict[int, set[str]](set)
+        for row in rows:
+            if row.repository_id is not None and row.ref is not None:
+                names[row.repository_id].add(row.ref)
+        return {
+            (row_id, key): extra
+            for row_id, some in names.items()
+            for key, extra in ref_extras_of(self._connection, self._caller, row_id, some).items()
+        }
+
+
+def _change(
+    row: ChangeRow, pages: WebPages, told: Mapping[int, Json], refs: Mapping[tuple[int, RefKey], Json]
+) -> str | None:
+    """Return the page of a branch or a tag that is there, else of the repository, else of the owner."""
+    if row.repository is None:
+        return pages.owner(row.owner) if row.owner else None
+    kind, _, what = row.kind.partition("_")
+    if row.ref is not None and what in ("created", "moved"):
+        extra = refs.get((row.repository_id or 0, (kind, row.ref)))
+        return _told(extra, pages, "links") or pages.ref(row.repository, kind, row.ref)
+    return _told(told.get(row.repository_id or 0), pages, "links") or pages.repository(row.repository)
+
+
+def _told(extra: Json | None, pages: WebPages, *keys: str) -> str | None:
+    """Return the `html` link at some keys of an extra, where it differs from the one that is built."""
+    value: Any = extra
+    for key in (*keys, "html", "href"):
+        if isinstance(value, list):
+            value = value[0] if value else None
+        value = value.get(key) if isinstance(value, dict) else None
+    if isinstance(value, list):
+        value = value[0] if value else None
+    if not isinstance(value, str):
+        return None
+    return safe_external(localised(value, "", pages.root, "href"))
