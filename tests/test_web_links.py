@@ -306,3 +306,15 @@ def test_the_recipes_clone_what_an_owner_has(folder: Folder, language: str, reci
                        check=True, timeout=60)  # fmt: skip
     assert {one.name for one in (place / "ann").iterdir()} == {"built.git", "evil.git", "told.git"}
     assert all((one / "HEAD").is_file() for one in (place / "ann").iterdir())
+
+
+def test_the_apis_lead_to_the_same_pages(served: AsgiClient) -> None:
+    """API 2.0, one by one and in pages, and Data Center's own API."""
+    here = "https://git.example/ctx/projects/PRJ/repos/tool/browse"
+    alone, (listed,) = (
+        served.json("/2.0/repositories/PRJ/tool"),
+        served.json("/2.0/repositories/PRJ")["values"],
+    )
+    assert alone["links"]["html"]["href"] == listed["links"]["html"]["href"] == here
+    center = served.json("/rest/api/1.0/projects/PRJ/repos/tool")
+    assert center["links"]["self"] == [{"href": here}]
