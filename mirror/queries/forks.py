@@ -1,7 +1,6 @@
 """What a repository was forked from, and its forks as a tree."""
 
 import sqlite3
-from collections.abc import Iterable
 
 import msgspec
 
@@ -28,15 +27,6 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     forks: list[Fork]
     forks_listed: int
     more_forks: bool
-
-
-def parents_of(
-    connection: sqlite3.Connection, caller: Caller, rows: Iterable[RepositoryRow]
-) -> dict[int, RepositoryRow]:
-    """Read the parents of some repositories that live and that the caller may see, by their ids."""
-    ids = {row.parent_id for row in rows if row.parent_id is not None}
-    found = repositories_by_ids(connection, caller, sorted(ids))
-    return {row.id: row for row in found if row.deleted_at is None}
 
 
 def forks_of(connection: sqlite3.Connection, caller: Caller, repository_id: int) -> list[RepositoryRow]:

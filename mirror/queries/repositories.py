@@ -150,6 +150,15 @@ def repositories_by_ids(
     return found
 
 
+def parents_of(
+    connection: sqlite3.Connection, caller: Caller, rows: Iterable[RepositoryRow]
+) -> dict[int, RepositoryRow]:
+    """Read the parents of some repositories that live and that the caller may see, by their ids."""
+    ids = {row.parent_id for row in rows if row.parent_id is not None}
+    found = repositories_by_ids(connection, caller, sorted(ids))
+    return {row.id: row for row in found if row.deleted_at is None}
+
+
 def repositories_of(
     connection: sqlite3.Connection, caller: Caller, owners: Iterable[AccountRow]
 ) -> list[RepositoryRow]:

@@ -14,7 +14,7 @@ from mirror.sync.hints import (
     with_hints,
 )
 from mirror.sync.missing import absence_steps, close_absences, merge_duplicates, uuid_steps
-from mirror.sync.pages import page_steps
+from mirror.sync.pages import begin_listings, page_steps
 from mirror.sync.preflight import check_caller, find_workspaces, forget_links, formerly_listed
 from mirror.sync.progress import REFS
 from mirror.sync.publicity import settle_restored
@@ -22,7 +22,7 @@ from mirror.sync.refs import count_stale, mark_old, refs_steps
 from mirror.sync.run import Run
 from mirror.sync.run_record import carry_progress, record_progress, recorded
 from mirror.sync.scope import EVERYTHING, Scope, end_round, listings_done, resume_round
-from mirror.sync.workspaces import begin_listings, listing_steps
+from mirror.sync.workspaces import listing_steps
 
 __all__ = ["Run", "find_workspaces", "sync_upstream"]
 

@@ -1,7 +1,7 @@
-"""Pages of listings: saving their rows, and noting rows that are not understood and skipped pages."""
+"""Pages of listings: which are to come, saving their rows, and noting what is not understood or skipped."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
 
 from mirror.errors import MirrorError, UpstreamShapeError
@@ -9,13 +9,51 @@ from mirror.model import Repository
 from mirror.store.crawl_state import ListingProgress, WorkspaceState
 from mirror.store.failures import Failure, Failures
 from mirror.store.repositories import SavedRepositories
+from mirror.sync import listing_state
 from mirror.sync.engine import Step
+from mirror.sync.progress import PAGE
 from mirror.sync.run import Run
 from mirror.times import from_text, to_text
 from mirror.upstream.protocol import BadRow, Page
 
 NEWEST = "newest updates"
 """What a failure calls a page in the order of updates, which has no number that lasts."""
+
+
+def next_listing(run: Run, state: WorkspaceState) -> ListingProgress:
+    """Return the listing that a workspace's state has begun, or else the one to begin now."""
+    return listing_state.begin(
+        state,
+        run.now(),
+        full=run.full,
+        sweep_every=run.config.sweep_every,
+        can_be_incremental=run.upstream.orders_by_update,
+    )
+
+
+def begin_listings(run: Run, workspaces: Collection[str], *, refs: int | None) -> None:
+    """Begin the phase of listings: what earlier runs of the same round have listed counts as done.
+
+    `refs` is how many repositories have refs to be read by now; None in a run that reads none.
+    """
+    left, done, unlisted = dict[str, int](), 0, set[str]()
+    for name in workspaces:
+        state = run.states.read(name)
+        if state.listing is None and state.round == run.round:
+            done += 1
+            continue
+        listing = next_listing(run, state)
+        done += listing.pages
+        size = run.states.alive(state) if listing.last_size is None else listing.last_size
+        left[name] = pages_left(listing, size)
+        if not state.whole:
+            unlisted.add(name)
+    run.progress.begin_listings(left, done=done, unlisted=frozenset(unlisted), refs=refs)
+
+
+def pages_left(listing: ListingProgress, size: int) -> int:
+    """Return how many pages of a listing are still to come, if it has so many rows."""
+    return 1 if listing.purpose == "incremental" else max(1, -(-size // PAGE) - listing.pages)
 
 
 def save_page(

@@ -11,11 +11,11 @@ import msgspec
 from mirror.errors import Paused, UpstreamError
 from mirror.store.crawl_state import WorkspaceState
 from mirror.sync.crawl import find_workspaces
+from mirror.sync.pages import next_listing
 from mirror.sync.preflight import formerly_listed
 from mirror.sync.progress import GIT_REQUESTS, PAGE, usual_pace
 from mirror.sync.refs import count_stale, mark_old
 from mirror.sync.run import Run
-from mirror.sync.workspaces import next_listing
 from mirror.upstream.budget import RequestKind
 
 

@@ -18,9 +18,8 @@ from mirror.store.repositories import is_named, known_by_uuid
 from mirror.sync import listing_state
 from mirror.sync.engine import Step
 from mirror.sync.missing import close_listing
-from mirror.sync.pages import fail_rows, note_hole, save_page
+from mirror.sync.pages import fail_rows, next_listing, note_hole, pages_left, save_page
 from mirror.sync.preflight import formerly_listed
-from mirror.sync.progress import PAGE
 from mirror.sync.run import Run
 from mirror.times import to_text
 from mirror.upstream.protocol import Page
@@ -37,42 +36,6 @@ def listing_steps(run: Run, workspace: str, names: Collection[str]) -> list[Step
     if begins and listing.purpose == "full":
         return [WorkspaceStep(run, workspace, state, names)]
     return _onward(run, workspace, state, names)
-
-
-def next_listing(run: Run, state: WorkspaceState) -> ListingProgress:
-    """Return the listing that a workspace's state has begun, or else the one to begin now."""
-    return listing_state.begin(
-        state,
-        run.now(),
-        full=run.full,
-        sweep_every=run.config.sweep_every,
-        can_be_incremental=run.upstream.orders_by_update,
-    )
-
-
-def begin_listings(run: Run, workspaces: Collection[str], *, refs: int | None) -> None:
-    """Begin the phase of listings: what earlier runs of the same round have listed counts as done.
-
-    `refs` is how many repositories have refs to be read by now; None in a run that reads none.
-    """
-    left, done, unlisted = dict[str, int](), 0, set[str]()
-    for name in workspaces:
-        state = run.states.read(name)
-        if state.listing is None and state.round == run.round:
-            done += 1
-            continue
-        listing = next_listing(run, state)
-        done += listing.pages
-        size = run.states.alive(state) if listing.last_size is None else listing.last_size
-        left[name] = _pages_left(listing, size)
-        if not state.whole:
-            unlisted.add(name)
-    run.progress.begin_listings(left, done=done, unlisted=frozenset(unlisted), refs=refs)
-
-
-def _pages_left(listing: ListingProgress, size: int) -> int:
-    """Return how many pages of a listing are still to come, if it has so many rows."""
-    return 1 if listing.purpose == "incremental" else max(1, -(-size // PAGE) - listing.pages)
 
 
 def _onward(run: Run, workspace: str, state: WorkspaceState, names: Collection[str]) -> list[Step]:
@@ -360,7 +323,7 @@ class ListingStep(_WorkspaceStep):
         if listing is None:
             left: int | None = 0
         else:
-            left = None if listing.last_size is None else _pages_left(listing, listing.last_size)
+            left = None if listing.last_size is None else pages_left(listing, listing.last_size)
         self.run.progress.listed(self.workspace, pages_left=left)
 
     def failed(self, error: MirrorError) -> Sequence[Step]:

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirror.search.index.backlog import IndexChange
-from mirror.search.index.build import Numbers, differs_from_previous
+from mirror.search.index.build import differs_from_previous
+from mirror.search.index.corpus import Numbers
 from mirror.search.index.format import (
     DEEPEST,
     END,

@@ -20,8 +20,7 @@ from mirror.object_difference import changed
 from mirror.queries.accounts import users_named
 from mirror.queries.caller import Caller
 from mirror.queries.extras import extras_of
-from mirror.queries.forks import parents_of
-from mirror.queries.repositories import repository_named
+from mirror.queries.repositories import parents_of, repository_named
 from mirror.queries.rows import AccountRow, RepositoryRow
 from mirror.serve.api1 import shapes
 from mirror.serve.api_edge import Names, Parameters

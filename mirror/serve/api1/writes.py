@@ -12,7 +12,7 @@ from mirror.serve.api1.edge import OWNER, SLUG, repository_answer
 from mirror.serve.api_edge import Writing
 from mirror.serve.body import FORM, read_fields
 from mirror.serve.exchange import Answer, ApiError, ApiRequest, bad_request, not_found
-from mirror.serve.sent import settings_of
+from mirror.serve.sent_settings import settings_of
 from mirror.serve.writer import WriteAccess, pass_on
 
 

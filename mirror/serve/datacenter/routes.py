@@ -11,14 +11,13 @@ from mirror import __version__
 from mirror.model import RefKind
 from mirror.queries import sources
 from mirror.queries.accounts import accounts_by_ids
-from mirror.queries.forks import parents_of
 from mirror.queries.project_keys import (
     key_of,
     project_details,
     projects_keyed,
 )
 from mirror.queries.refs import TABLES, ref_named
-from mirror.queries.repositories import repositories_by_ids
+from mirror.queries.repositories import parents_of, repositories_by_ids
 from mirror.queries.rows import AccountRow, RefRow, RepositoryRow
 from mirror.queries.sources import Source
 from mirror.queries.visibility import may_see_members
