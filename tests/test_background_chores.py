@@ -109,13 +109,13 @@ def test_a_failed_backup_is_reported_and_the_service_goes_on(config: Config) -> 
     (chore,) = chores_of(config)
     notes = Notes()
     background = Background(config, report=notes)
-    background._keep(chore)
-    background._keep(chore)
+    background._worker.keep(chore)
+    background._worker.keep(chore)
     assert [text.startswith("backup: ") for text in notes.notes] == [True, True]
-    assert background._alerts._troubled == {"backup"}
+    assert background._worker.alerts._troubled == {"backup"}
     Path(config.backup_folder).unlink()
-    background._keep(chore)
-    assert background._alerts._troubled == set()
+    background._worker.keep(chore)
+    assert background._worker.alerts._troubled == set()
 
 
 def test_the_publish_job_writes_the_public_file(config: Config, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import os
 import queue
 import signal
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -23,17 +22,15 @@ from apscheduler.job import Job as ScheduledJob
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
-from mirror.background.chores import Chore, chores_of, is_overdue
+from mirror.background.chores import chores_of, is_overdue
 from mirror.background.freshness import Watches
 from mirror.background.jobs import ENDED, Work, is_missed, read_last, scheduled_work, with_hints
 from mirror.background.triggers import Every, must_come, trigger_of, zone_of
-from mirror.background.work import do
+from mirror.background.worker import Worker
 from mirror.config import BUILT_IN, Config
-from mirror.errors import ConfigError, Interrupted, MirrorError, StoreLocked
+from mirror.errors import ConfigError
 from mirror.observe.alerts import Alerts
-from mirror.observe.health import file_health
-from mirror.observe.logs import log_run
-from mirror.report import Reporter, Summary
+from mirror.report import Reporter
 from mirror.store.lock import service_mark
 from mirror.times import Clock, utc_now
 
@@ -104,7 +101,6 @@ class Background:
         self._reread = reread
         self._adopt = adopt
         self._clock = clock
-        self._busy = threading.Lock()
         self._mark = ExitStack()
         self._retry_at: dict[str, datetime] = {}
         self._asked = queue.SimpleQueue[str]()  # the one thing a signal handler may safely put into
@@ -113,7 +109,7 @@ class Background:
         )
         self._seen = clock()
         self._config = checked(config)
-        self._alerts = Alerts(config, clock=clock)
+        self._worker = Worker(config, report=report, stop=self.stop, clock=clock)
         self._watching = Watches(config, clock)
 
     def run(self) -> bool:
@@ -159,12 +155,7 @@ class Background:
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
         self._mark.close()
-        until = time.monotonic() + END_SECONDS
-        idle = self._busy.acquire(timeout=END_SECONDS)
-        if idle:
-            self._busy.release()
-        self._alerts.close(max(0.0, until - time.monotonic()))
-        return idle
+        return self._worker.end(END_SECONDS)
 
     def _told_to_stop(self, _: int, __: FrameType | None) -> None:
         self.stop.set()
@@ -211,8 +202,8 @@ class Background:
             self._report.note(f"the new configuration is refused, the old one stays: {error}")
             return
         later = "; `serve` only by a restart" if config.serve != self._config.serve else ""
-        before = self._alerts
-        self._config, self._alerts = config, alerts
+        self._config = config
+        before = self._worker.adopt(config, alerts)
         self._scheduler.remove_all_jobs()
         self._schedule(config, jobs)
         self._report.note(f"the configuration was read anew{later}")
@@ -247,7 +238,7 @@ class Background:
             self._scheduler.add_job(self._watch, Every(seconds=WATCH_SECONDS, timezone=UTC), id=WATCH)
         for chore in chores_of(config):
             job = self._scheduler.add_job(
-                self._keep,
+                self._worker.keep,
                 trigger_of(chore.schedule, zone=config.timezone, last=chore.last_done()),
                 args=[chore],
                 id=chore.id,
@@ -256,7 +247,7 @@ class Background:
             if is_overdue(chore, zone=config.timezone, now=self._clock()):
                 job.modify(next_run_time=self._clock())
         for work, trigger, at in jobs:
-            does = self._sync if work.kind == "sync" else self._do
+            does = self._sync if work.kind == "sync" else self._worker.do
             job = self._scheduler.add_job(does, trigger, args=[work], id=work.id, name=work.id)
             if at is not None:
                 job.modify(next_run_time=at)
@@ -289,7 +280,7 @@ class Background:
     def _do_or_wait(self, work: Work, due: Collection[str] = ()) -> None:
         """Do work that no schedule asked for; if it fails, not again for `RETRY_AFTER`."""
         self._retry_at[work.id] = self._clock() + RETRY_AFTER
-        for summary in self._do(work, due):
+        for summary in self._worker.do(work, due):
             if summary.state in ENDED:
                 self._retry_at.pop(work.id, None)
             elif summary.resumes_at is not None:
@@ -298,58 +289,7 @@ class Background:
     def _sync(self, work: Work) -> None:
         """Do a whole sync, unless watch runs serve better."""
         if not self._watching.replaces(work):
-            self._do(work)
-
-    def _do(self, work: Work, due: Collection[str] = ()) -> list[Summary]:
-        """Do one piece of work and log a line on it; no error ends the service."""
-        done = list[Summary]()
-        with self._busy:
-            if self.stop.is_set():
-                return done
-            try:
-                done = do(work, self._config, report=self._report, stop=self.stop, clock=self._clock, due=due)
-                for summary in done:
-                    log_run(summary)
-                    self._alerts.tell(summary)
-            except StoreLocked as error:
-                self._report.note(f"{work.id}: skipped, {error}")
-            except MirrorError as error:
-                self._report.note(f"{work.id}: {error}")
-                self._alerts.trouble(work.upstream.name, f"{work.id}: {error}")
-            except Exception:
-                log.exception("%s: a fault of this program", work.id)
-                self._alerts.trouble(
-                    work.upstream.name, f"{work.id}: a fault of this program; its log says which"
-                )
-            if work.schedule:
-                self._tell_health()
-        return done
-
-    def _keep(self, chore: Chore) -> None:
-        """Do a chore and log a line on it; no error ends the service."""
-        with self._busy:
-            if self.stop.is_set():
-                return
-            try:
-                self._report.note(f"{chore.id}: {chore.do(self.stop, self._clock)}")
-                self._alerts.well(chore.id)
-            except Interrupted as error:
-                self._report.note(f"{chore.id}: {error}")
-            except MirrorError as error:
-                self._report.note(f"{chore.id}: {error}")
-                self._alerts.trouble(chore.id, f"{chore.id}: {error}")
-            except Exception:
-                log.exception("%s: a fault of this program", chore.id)
-                self._alerts.trouble(chore.id, f"{chore.id}: a fault of this program; its log says which")
-
-    def _tell_health(self) -> None:
-        """Send an alert when `/-/health` becomes unwell, and when it is well again."""
-        patience = {upstream.name: upstream.stale_after for upstream in self._config.upstreams}
-        reasons = file_health(Path(self._config.database), self._clock(), patience=patience).reasons
-        if reasons:
-            self._alerts.trouble("", f"the mirror is unwell: {'; '.join(reasons)}")
-        else:
-            self._alerts.well()
+            self._worker.do(work)
 
 
 def checked(config: Config) -> Config:

@@ -1,0 +1,101 @@
+"""Does the work of the service, one piece after the other, and tells how each of them went."""
+
+import logging
+import threading
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mirror.background.chores import Chore
+from mirror.background.jobs import Work
+from mirror.background.work import do
+from mirror.config import Config
+from mirror.errors import Interrupted, MirrorError, StoreLocked
+from mirror.observe.alerts import Alerts
+from mirror.observe.health import file_health
+from mirror.observe.logs import log_run
+from mirror.report import Reporter, Summary
+from mirror.times import Clock
+
+log = logging.getLogger("mirror.background")
+
+
+class Worker:
+    """Works by one configuration at a time; no error of a piece of work ends the service.
+
+    :param report: is told of the progress of runs, and of what failed.
+    :param stop: once it is set, nothing new begins.
+    """
+
+    def __init__(self, config: Config, *, report: Reporter, stop: threading.Event, clock: Clock) -> None:
+        self.alerts = Alerts(config, clock=clock)
+        self._config, self._report, self._stop, self._clock = config, report, stop, clock
+        self._busy = threading.Lock()
+
+    def adopt(self, config: Config, alerts: Alerts) -> Alerts:
+        """Work by another configuration from now on; return the alerts of the one before, to be closed."""
+        before, self._config, self.alerts = self.alerts, config, alerts
+        return before
+
+    def end(self, seconds: float) -> bool:
+        """Give a running piece of work some seconds, and return whether it ended in time."""
+        until = time.monotonic() + seconds
+        idle = self._busy.acquire(timeout=seconds)
+        if idle:
+            self._busy.release()
+        self.alerts.close(max(0.0, until - time.monotonic()))
+        return idle
+
+    def do(self, work: Work, due: Collection[str] = ()) -> list[Summary]:
+        """Do one piece of work and log a line on it; `due` are the workspaces that a watch run lists."""
+        done = list[Summary]()
+        with self._busy:
+            if self._stop.is_set():
+                return done
+            with self._surviving(work.id, work.upstream.name):
+                try:
+                    done = do(
+                        work, self._config, report=self._report, stop=self._stop, clock=self._clock, due=due
+                    )
+                    for summary in done:
+                        log_run(summary)
+                        self.alerts.tell(summary)
+                except StoreLocked as error:
+                    self._report.note(f"{work.id}: skipped, {error}")
+            if work.schedule:
+                self._tell_health()
+        return done
+
+    def keep(self, chore: Chore) -> None:
+        """Do a chore and log a line on it."""
+        with self._busy:
+            if self._stop.is_set():
+                return
+            with self._surviving(chore.id, chore.id):
+                try:
+                    self._report.note(f"{chore.id}: {chore.do(self._stop, self._clock)}")
+                    self.alerts.well(chore.id)
+                except Interrupted as error:
+                    self._report.note(f"{chore.id}: {error}")
+
+    @contextmanager
+    def _surviving(self, name: str, about: str) -> Iterator[None]:
+        """Report an error of the work `name`, with an alert about an upstream or a chore, and go on."""
+        try:
+            yield
+        except MirrorError as error:
+            self._report.note(f"{name}: {error}")
+            self.alerts.trouble(about, f"{name}: {error}")
+        except Exception:
+            log.exception("%s: a fault of this program", name)
+            self.alerts.trouble(about, f"{name}: a fault of this program; its log says which")
+
+    def _tell_health(self) -> None:
+        """Send an alert when `/-/health` becomes unwell, and when it is well again."""
+        patience = {upstream.name: upstream.stale_after for upstream in self._config.upstreams}
+        reasons = file_health(Path(self._config.database), self._clock(), patience=patience).reasons
+        if reasons:
+            self.alerts.trouble("", f"the mirror is unwell: {'; '.join(reasons)}")
+        else:
+            self.alerts.well()
