@@ -37,7 +37,7 @@ lock: ## pin the newest versions that pyproject.toml allows, with hashes (needs 
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \
 	    --upgrade --extra build pyproject.toml -o requirements.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \
-	    --upgrade --extra build --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	    --upgrade --extra build --extra dev --extra mcp -c requirements.lock pyproject.toml -o requirements-dev.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \
 	    --upgrade --overrides tests/clients.overrides tests/clients.in -o requirements-clients.lock
 

@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "publish": GROUND | {"queries", "search", "store"},
     "sync": GROUND | {"report", "store", "upstream"},
     "write": GROUND | {"store", "upstream"},
+    "mcp": GROUND | {"queries", "search", "serve", "store"},
     "observe": GROUND | {"queries", "report", "store"},
     "serve": GROUND | {"observe", "queries", "search", "store"},
     "sandbox": GROUND,
@@ -45,7 +46,7 @@ MAY_IMPORT = {
     | {"observe", "operations", "publish", "queries", "report", "store", "sync", "upstream"},
     "check": GROUND | {"background", "store", "upstream"},
     "cli": GROUND
-    | {"background", "check", "observe", "operations", "publish", "queries", "report", "sandbox"}
+    | {"background", "check", "mcp", "observe", "operations", "publish", "queries", "report", "sandbox"}
     | {"search", "serve", "store", "sync", "upstream", "write"},
     "__init__": frozenset[str](),
     "__main__": frozenset({"cli"}),
@@ -152,6 +153,7 @@ def test_a_forbidden_import_is_refused(part: str, module: str) -> None:
         ("apscheduler", {"mirror/background"}),
         ("click", {"mirror/cli"}),
         ("datasette", {"mirror/serve", "mirror/cli/serve.py"}),
+        ("mcp", {"mirror/mcp/server.py"}),
         ("prometheus_client", {"mirror/observe", "mirror/serve/monitoring.py"}),
     ],
 )

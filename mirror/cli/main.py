@@ -31,6 +31,7 @@ FILES = {
     "show": "read",
     "changes": "read",
     "inventory": "inventory",
+    "mcp": "mcp",
     "serve": "serve",
     "schedule": "serve",
     "run": "serve",

@@ -1,0 +1,40 @@
+"""`mirror mcp`: tools for editors and assistants, over standard input and output."""
+
+from pathlib import Path
+
+import click
+
+from mirror.cli.main import configured
+from mirror.errors import ConfigError
+from mirror.queries.caller import ANONYMOUS, OPERATOR
+from mirror.store.files import open_reader
+
+
+@click.command()
+@click.option("--public", is_flag=True, help="Show only what a stranger may see.")
+@click.pass_context
+def mcp(ctx: click.Context, public: bool) -> None:
+    """Offer read-only tools to an editor or assistant (MCP, over stdio).
+
+    Find repositories and refs, show one, what changed, is it current, one guarded SQL question: all from the
+    file, so that none of it costs a request. Needs the extra `mcp`.
+
+    \b
+    Examples:
+        mirror mcp
+        mirror --config /etc/mirror/mirror.toml mcp --public
+    """
+    try:
+        from mirror.mcp.server import build  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith(("mcp", "pydantic", "anyio")):
+            raise
+        raise ConfigError(
+            "the MCP server needs one package more: pip install 'bitbucket-mirror[mcp]', in a checkout"
+            " .venv/bin/pip install -e '.[mcp]'"
+        ) from None
+    from mirror.mcp.tools import Tools  # noqa: PLC0415 - as above
+
+    path = Path(configured(ctx).database)
+    open_reader(path).close()  # a missing file is better told here than by each answer
+    build(Tools(path, ANONYMOUS if public else OPERATOR)).run()

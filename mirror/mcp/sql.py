@@ -1,0 +1,114 @@
+"""One SQL question, under the guard that the served SQL has: read-only, bounded in time, rows and size."""
+
+import re
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mirror.errors import ConfigError
+from mirror.queries.caller import Caller
+from mirror.queries.visibility import hides
+from mirror.search import register
+from mirror.search.find import one_snapshot
+from mirror.serve.sql_access import Reach, restrict
+from mirror.serve.sql_limits import BoundedConnection
+from mirror.store.files import open_reader, reading_address
+
+SECONDS = 2.0
+"""The time limit of a statement."""
+
+LONGEST_CELL = 300
+MOST_CHARACTERS = 50_000
+"""The size of an answer at most, so that it does not fill the reader's context."""
+
+_STEPS = 1_000
+_BUSY_SECONDS = 5
+_OWN_FUNCTIONS = ("mirror_search", "mirror_search_count")
+_READS = re.compile(r"(\s|\(|--[^\n]*\n|/\*.*?\*/)*(select|with|values|explain)\b", re.IGNORECASE | re.DOTALL)
+
+
+class Rows(msgspec.Struct, frozen=True):
+    """What a statement found; `more` says that it was cut."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+    more: bool
+
+
+def ask(
+    path: Path, caller: Caller, sql: str, *, limit: int, clock: Callable[[], float] = time.monotonic
+) -> Rows:
+    """Run a statement that only reads; raises ConfigError for any other, and for one that fails.
+
+    Somebody who may not see all of the file is refused as soon as it holds a row that is hidden from them,
+    since SQL cannot be filtered by row. Raises StoreError if the file cannot be read.
+    """
+    if not _READS.match(sql):
+        raise ConfigError("only a single SELECT is answered; the mirror is never written to by this tool")
+    open_reader(path).close()  # says what is wrong with a file that is no mirror of this version
+    with closing(_guarded(path, caller)) as connection:
+        try:
+            with one_snapshot(connection):
+                _refuse_hidden(connection, caller)
+                until = clock() + SECONDS
+                connection.set_progress_handler(lambda: clock() > until, _STEPS)
+                return _cut(connection.execute(sql), limit)
+        except sqlite3.Error as error:
+            raise ConfigError(_explained(error)) from error
+
+
+def _guarded(path: Path, caller: Caller) -> BoundedConnection:
+    connection = sqlite3.connect(
+        reading_address(path), uri=True, timeout=_BUSY_SECONDS, factory=BoundedConnection
+    )
+    register(connection, visible_private=caller.sees_all, reading=connection.trusted)
+    restrict(connection, Reach.EVERYTHING if caller.sees_all else Reach.PUBLIC, _OWN_FUNCTIONS)
+    return connection
+
+
+def _refuse_hidden(connection: BoundedConnection, caller: Caller) -> None:
+    with connection.trusted():
+        if hides(connection, caller):
+            raise ConfigError(
+                "this mirror holds private repositories, so its SQL is closed to the public; use the other"
+                " tools, or serve a file that `mirror publish` made"
+            )
+
+
+def _cut(cursor: sqlite3.Cursor, limit: int) -> Rows:
+    """Read rows until there are enough, or they are large enough."""
+    columns = [column[0] for column in cursor.description or ()]
+    rows, size, more = list[list[Any]](), 0, False
+    for row in cursor:
+        cells = [_cell(value) for value in row]
+        size += sum(len(str(cell)) for cell in cells)
+        more = len(rows) == limit or size > MOST_CHARACTERS
+        if more:
+            break
+        rows.append(cells)
+    return Rows(columns, rows, more)
+
+
+def _cell(value: Any) -> Any:
+    """Return a value as JSON can hold it, a long text cut."""
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, float) and not -1e300 < value < 1e300:
+        return str(value)
+    if isinstance(value, str) and len(value) > LONGEST_CELL:
+        return value[: LONGEST_CELL - 1] + "…"
+    return value
+
+
+def _explained(error: sqlite3.Error) -> str:
+    message = str(error)
+    if message == "interrupted":
+        return f"the statement took longer than {SECONDS:g} s or too much memory; narrow it down"
+    if "prohibited" in message or "not authorized" in message:
+        return f"{message}: the statement reads what is not shown, or calls what is not allowed"
+    return f"SQLite says: {message}"

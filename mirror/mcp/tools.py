@@ -1,0 +1,263 @@
+"""The tools: each method answers one question from one snapshot of the file.
+
+Every answer is small and tells the age of the data. None says that there is no such thing at Bitbucket where
+the mirror only does not hold it. Docstrings and parameters are what the reader of the tools is told.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from mirror.errors import ConfigError, NotFound, StoreError
+from mirror.mcp import sql as guarded
+from mirror.queries.caller import Caller
+from mirror.queries.changes import ChangeFilter, latest_changes
+from mirror.queries.counts import counts_of
+from mirror.queries.crawl import missing, upstreams
+from mirror.queries.refs import REFS_READ, RefsWanted, refs_page
+from mirror.queries.repositories import repository_named
+from mirror.queries.rows import ChangeRow, RefRow, RepositoryRow
+from mirror.queries.search import find_repositories
+from mirror.queries.visibility import hides, is_unconfirmed
+from mirror.queries.web_links import RepositoryLinks, WebLinks
+from mirror.search.find import one_snapshot
+from mirror.store.files import damage_explained, open_reader
+from mirror.store.lock import is_syncing
+from mirror.store.schema import snapshot_moment
+from mirror.times import age_text, from_text, moment_of, seconds_of, to_text, utc_now
+
+MOST = 50
+"""How many items an answer holds at most; SQL rows have a limit of their own."""
+MOST_ROWS = 200
+LONGEST_TEXT = 200
+
+NO_PROOF = "That it is not here does not prove that it does not exist: the mirror knows what it has read."
+Answer = dict[str, Any]
+Kind = Literal["branch", "tag"]
+
+
+class Tools:
+    """Answers from one mirror file, for one caller; `clock` tells the time in UTC."""
+
+    def __init__(self, path: Path, caller: Caller, clock: Callable[[], datetime] = utc_now) -> None:
+        self._path, self._caller, self._clock = path, caller, clock
+
+    def find_repositories(
+        self, query: str, owner: str = "", language: str = "", limit: int = 10, offset: int = 0
+    ) -> Answer:
+        """Find repositories whose name contains a text, in any case; `owner/part` searches one owner's.
+
+        An empty query lists all, the most popular first. `count` is the exact number of matches. At most 50
+        are listed; `offset` skips the first ones.
+        """
+        with self._snapshot() as connection:
+            found = find_repositories(
+                connection,
+                self._caller,
+                query,
+                limit=_within(limit, MOST),
+                offset=max(0, offset),
+                owner=owner or None,
+                language=language or None,
+            )
+            notes = [] if found.count else [self._nothing_of(connection, "matches"), NO_PROOF]
+            if found.fuzzy:
+                notes.append(f"Nothing is named so; these are the nearest: {', '.join(found.corrected)}.")
+            listed = [_listed(row, found.links(row)) for row in found.repositories]
+            return self._answer(connection, {"count": found.count, "repositories": listed}, notes)
+
+    def show_repository(self, full_name: str, limit: int = 20) -> Answer:
+        """Show a repository, named owner/slug, with its newest branches and tags and how many there are.
+
+        Branches and tags are null where the mirror did not read them yet.
+        """
+        with self._snapshot() as connection:
+            row = self._named(connection, full_name)
+            refs = {
+                name: self._refs(connection, row, RefsWanted(kind=kind, size=_within(limit, MOST)))
+                for name, kind in _REFS.items()
+            }
+            links = WebLinks(connection, self._caller).repositories([row])[row.id]
+            told = {**_listed(row, links), "clone_urls": links.clone_urls, **row.columns(*_DETAILS)}
+            facts = {"repository": told, **refs}
+            return self._answer(connection, facts, _unread(row))
+
+    def find_refs(self, full_name: str, part: str = "", kind: Kind | None = None, limit: int = 20) -> Answer:
+        """Find branches and tags of a repository, named owner/slug, whose name contains a text, newest first.
+
+        Each has the hash, date and author of its commit. `kind` is branch or tag; without it, both.
+        """
+        with self._snapshot() as connection:
+            row = self._named(connection, full_name)
+            wanted = {name: one for name, one in _REFS.items() if kind in (None, one)}
+            refs = {
+                name: self._refs(connection, row, RefsWanted(kind=one, part=part, size=_within(limit, MOST)))
+                for name, one in wanted.items()
+            }
+            return self._answer(connection, {"repository": row.full_name, **refs}, _unread(row))
+
+    def changes_since(
+        self, since: str = "7d", owner: str = "", repository: str = "", limit: int = 20
+    ) -> Answer:
+        """List what the mirror saw change, latest first: repositories created, renamed, gone; refs moved.
+
+        `since` is how long ago (24h, 7d) or a moment in UTC (2026-11-01). `owner` is a name, `repository` is
+        owner/slug.
+        """
+        try:
+            moment = to_text(moment_of(since, self._clock()))
+        except (ValueError, OverflowError) as error:
+            raise ConfigError(str(error)) from None
+        with self._snapshot() as connection:
+            of = self._named(connection, repository).id if repository else None
+            wanted = ChangeFilter(since=moment, owner=owner, repository_id=of)
+            found = latest_changes(connection, self._caller, wanted, limit=_within(limit, MOST))
+            quiet = f"Nothing was seen to change since {moment[:19]}Z, up to the last sync in as_of."
+            notes = [] if found.rows else [quiet]
+            listed = [_change(row) for row in found.rows]
+            facts = {"since": moment, "changes": listed, "more": found.more}
+            return self._answer(connection, facts, notes)
+
+    def is_current(self, max_age: str = "1d") -> Answer:
+        """Say whether the mirror is current: whether each upstream was read completely within `max_age`.
+
+        `max_age` is a duration such as 1h or 7d. Tells also what is missing, and whether a sync is running.
+        """
+        try:
+            seconds = seconds_of(max_age)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        with self._snapshot() as connection:
+            counts = counts_of(connection, self._caller)
+            is_open = not hides(connection, self._caller)
+            gaps = missing(connection, self._caller, is_open=is_open).missing or 0
+            rows = upstreams(connection)
+            ages = [self._age(row.complete_at) for row in rows]
+            is_current = bool(ages) and all(age is not None and age <= seconds for age in ages)
+            facts = {
+                "current": is_current and not gaps and not counts.refs_unread,
+                "max_age": max_age,
+                "repositories": counts.repositories,
+                "repositories_without_refs_read": counts.refs_unread,
+                "known_to_be_missing": gaps,
+                "sync_running": is_syncing(self._path),
+            }
+            return self._answer(connection, facts, [])
+
+    def query_sql(self, sql: str, limit: int = 50) -> Answer:
+        """Answer one SELECT in SQLite's SQL over the mirror, within 2 seconds and 200 rows.
+
+        Tables: repositories (id, owner_id, full_name, slug, name, description, language, size, is_private,
+        main_branch, archived, created_at, updated_at, refs_synced_at, deleted_at), users (id, username,
+        display_name, kind), branches and tags (repository_id, name, target_hash, target_date,
+        target_author), changes (at, kind, repository_id, ref, old, new), projects, upstreams, sync_runs.
+        Times are UTC text. A repository is living where deleted_at is NULL. `mirror_search(part, limit)`
+        returns ids as JSON. `SELECT sql FROM sqlite_master` tells all columns. Long texts are cut.
+        """
+        found = guarded.ask(self._path, self._caller, sql, limit=_within(limit, MOST_ROWS))
+        with self._snapshot() as connection:
+            facts = {"columns": found.columns, "rows": found.rows, "more": found.more}
+            return self._answer(connection, facts, [] if found.rows else [NO_PROOF])
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Open the file for one answer: it may be replaced between two of them. Raises StoreError."""
+        connection = open_reader(self._path)
+        with closing(connection), damage_explained(self._path), one_snapshot(connection):
+            if is_unconfirmed(connection, self._caller):
+                raise StoreError("a copy was restored; nothing is shown to the public until all is listed")
+            yield connection
+
+    def _answer(self, connection: sqlite3.Connection, facts: Answer, notes: list[str]) -> Answer:
+        """Add the age of the data, and what to keep in mind."""
+        rows = upstreams(connection)
+        as_of = [{"upstream": row.name, **self._told_age(row.complete_at)} for row in rows]
+        published = snapshot_moment(connection)
+        if published:
+            as_of = [{"published_snapshot": published, "age": self._told_age(published)["age"]}]
+        elif any(row.complete_at is None for row in rows) or not rows:
+            notes = [*notes, "No complete sync yet: what is not here may exist."]
+        return {**facts, "as_of": as_of, **({"notes": notes} if notes else {})}
+
+    def _told_age(self, moment: str | None) -> Answer:
+        age = self._age(moment)
+        return {"complete_sync": moment, "age": "never complete" if age is None else age_text(age)}
+
+    def _age(self, moment: str | None) -> float | None:
+        """Return how many seconds ago a moment was."""
+        return max(0.0, (self._clock() - from_text(moment)).total_seconds()) if moment else None
+
+    def _nothing_of(self, connection: sqlite3.Connection, verb: str) -> str:
+        count = counts_of(connection, self._caller).repositories
+        return f"None of the {count:,} repositories that this mirror shows {verb}."
+
+    def _named(self, connection: sqlite3.Connection, full_name: str) -> RepositoryRow:
+        """Find a repository; raises NotFound, in the same words for a hidden one."""
+        row = repository_named(connection, self._caller, full_name.strip("/ "), gone=True)
+        if row is None:
+            raise NotFound(f"this mirror shows no repository {full_name[:200]!r}. {NO_PROOF}")
+        return row
+
+    @staticmethod
+    def _refs(connection: sqlite3.Connection, row: RepositoryRow, wanted: RefsWanted) -> Answer | None:
+        """Read refs of one kind; None where they were not read."""
+        if row.refs != REFS_READ:
+            return None
+        page = refs_page(connection, row.id, wanted)
+        return {"count": page.count, "newest": [_ref(one) for one in page.rows]}
+
+
+_REFS: dict[str, Kind] = {"branches": "branch", "tags": "tag"}
+_DETAILS = (
+    "scm", "main_branch", "website", "size", "project_key", "parent_full_name", "created_at",
+    "refs_synced_at", "gone_reason",
+)  # fmt: skip
+
+
+def _within(number: int, most: int) -> int:
+    return max(1, min(number, most))
+
+
+def _listed(row: RepositoryRow, links: RepositoryLinks) -> Answer:
+    """Tell of a repository what a list needs; `url` is its page at the upstream."""
+    return {
+        "full_name": row.full_name,
+        "url": links.url,
+        "description": _short(row.description),
+        "language": row.language,
+        "states": list(row.states),
+        "updated_at": row.updated_at,
+    }
+
+
+def _ref(row: RefRow) -> Answer:
+    return {
+        "name": row.name,
+        "commit": row.target_hash,
+        "date": row.made_at,
+        "author": row.target_author_name or row.target_author,
+    }
+
+
+def _change(row: ChangeRow) -> Answer:
+    return {
+        "at": row.at,
+        "kind": row.kind,
+        "repository": row.repository,
+        "owner": row.owner,
+        "ref": row.ref,
+        "old": _short(row.old),
+        "new": _short(row.new),
+    }
+
+
+def _short(text: str | None) -> str | None:
+    return text if text is None or len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+
+
+def _unread(row: RepositoryRow) -> list[str]:
+    """Say why branches and tags are null."""
+    return [] if row.refs == REFS_READ else [f"Branches and tags: {row.refs}, so they are unknown, not none."]

@@ -1,0 +1,276 @@
+"""`mirror mcp`, asked by the SDK's own client: in this process, and once as a process of its own."""
+
+import asyncio
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_runner import Folder
+from fixtures_db import SECRETS, FixtureDb, fill_mixed, fill_public, repository
+
+pytest.importorskip("mcp", reason="the extra is not installed")
+
+from mcp import Client, StdioServerParameters, stdio_client
+
+from mirror.errors import ConfigError
+from mirror.mcp import sql
+from mirror.mcp.server import build
+from mirror.mcp.tools import NO_PROOF, Tools
+from mirror.queries.caller import ANONYMOUS, OPERATOR, Caller
+from mirror.store import tokens
+from mirror.store.runs import finish_run, start_run
+
+NOW = datetime(2026, 11, 3, 12, tzinfo=UTC)
+TOOLS = {"find_repositories", "show_repository", "find_refs", "changes_since", "is_current", "query_sql"}
+
+
+class Asked:
+    """A server of a file for a caller, asked through the SDK's client, by streams in memory."""
+
+    def __init__(self, path: Path, caller: Caller) -> None:
+        self._server = build(Tools(path, caller, lambda: NOW))
+
+    def _call(self, tool: str, arguments: dict[str, Any]) -> Any:
+        async def ask() -> Any:
+            async with Client(self._server) as client:
+                return await client.call_tool(tool, arguments)
+
+        return asyncio.run(ask())
+
+    def __call__(self, tool: str, **arguments: Any) -> Any:
+        """Return an answer; it is the same as text and as a structure."""
+        result = self._call(tool, arguments)
+        assert not result.is_error, result.content
+        assert json.loads(result.content[0].text) == result.structured_content
+        assert result.structured_content["as_of"]
+        return result.structured_content
+
+    def refused(self, tool: str, **arguments: Any) -> str:
+        """Return the words of an error."""
+        result = self._call(tool, arguments)
+        assert result.is_error, result.structured_content
+        text: str = result.content[0].text
+        return text
+
+
+def _synced(filled: FixtureDb, at: str) -> None:
+    """Write down a complete sync."""
+    with filled.store.transaction() as connection:
+        run = start_run(connection, filled.upstream_id, "full", at=at)
+        finish_run(connection, run, kind="full", state="complete", at=at, counts={}, error=None)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A mirror with private repositories of every sort, read in full a day ago."""
+    filled = fill_mixed(tmp_path_factory.mktemp("mcp") / "mirror.db")
+    filled.repositories([repository("new/unread")])
+    tokens.create(filled.store, "reader", "read")
+    _synced(filled, "2026-11-02T12:00:00.000000Z")
+    filled.store.close()
+    return filled.path
+
+
+@pytest.fixture(scope="module")
+def operator(path: Path) -> Asked:
+    """As `mirror mcp`."""
+    return Asked(path, OPERATOR)
+
+
+@pytest.fixture(scope="module")
+def public(path: Path) -> Asked:
+    """As `mirror mcp --public`."""
+    return Asked(path, ANONYMOUS)
+
+
+def test_the_tools_read_alone_and_say_so(operator: Asked) -> None:
+    """All of them, each with a description of itself."""
+
+    async def listed() -> Any:
+        async with Client(operator._server) as client:
+            return (await client.list_tools()).tools
+
+    tools = asyncio.run(listed())
+    assert {tool.name for tool in tools} == TOOLS
+    assert all(tool.annotations.read_only_hint and tool.description for tool in tools)
+
+
+def test_repositories_are_found_by_part_of_a_name(operator: Asked) -> None:
+    """With the exact number, and the age of the data."""
+    found = operator("find_repositories", query="piston", limit=1)
+    assert found["count"] == 2
+    assert [row["full_name"] for row in found["repositories"]] == ["jespern/django-piston"]
+    assert found["as_of"] == [
+        {"upstream": "cloud", "complete_sync": "2026-11-02T12:00:00.000000Z", "age": "24.0 h"}
+    ]
+    assert operator("find_repositories", query="arriving")["count"] == 1
+
+
+def test_nothing_found_is_no_proof_that_there_is_nothing(operator: Asked, public: Asked) -> None:
+    """In the search, for a name, and for an owner that is not mirrored."""
+    assert NO_PROOF in operator("find_repositories", query="nowhere/at-all")["notes"]
+    assert NO_PROOF in operator.refused("show_repository", full_name="nobody/nothing")
+    hidden = public.refused("show_repository", full_name="jespern/arriving")
+    assert hidden.replace("jespern/arriving", "x/y") == public.refused("show_repository", full_name="x/y")
+
+
+def test_a_repository_comes_with_its_refs(operator: Asked) -> None:
+    """Counted, the newest first, not more than asked for."""
+    found = operator("show_repository", full_name="jespern/django-piston", limit=2)
+    assert found["repository"]["main_branch"] == "default"
+    assert found["tags"]["count"] == 4
+    assert len(found["tags"]["newest"]) == 2
+    assert found["branches"]["newest"][0]["commit"] == "a" * 40
+
+
+def test_refs_that_were_not_read_are_unknown_not_none(operator: Asked) -> None:
+    """Null, and a note that says why."""
+    found = operator("find_refs", full_name="new/unread")
+    assert found["branches"] is found["tags"] is None
+    assert found["notes"] == ["Branches and tags: not read yet, so they are unknown, not none."]
+
+
+def test_refs_are_found_by_part_of_their_name(operator: Asked) -> None:
+    """Of one kind, if one is asked for."""
+    found = operator("find_refs", full_name="jespern/django-piston", part="0.2", kind="tag")
+    assert "branches" not in found
+    assert {row["name"] for row in found["tags"]["newest"]} == {"0.2.1", "0.2.2", "0.2.3"}
+
+
+def test_changes_since_a_moment(operator: Asked, public: Asked) -> None:
+    """Of all, of an owner, of a repository; what is wrong is said; nothing is told as "nothing seen"."""
+    assert operator("changes_since", since="2026-11-01", repository="jespern/shown")["changes"]
+    rows = operator("changes_since", since="2026-11-01", owner="jespern")["changes"]
+    assert {row["owner"] for row in rows} == {"jespern"}
+    assert "last sync in as_of" in operator("changes_since", since="2026-11-03T11:00")["notes"][0]
+    assert "is not a time" in operator.refused("changes_since", since="yesterday")
+    assert not _secrets(public("changes_since", since="2026-01-01", limit=50))
+
+
+def test_whether_the_mirror_is_current(path: Path, operator: Asked, tmp_path: Path) -> None:
+    """Within the age that is asked for, with nothing unread; never where no sync was complete."""
+    told = operator("is_current", max_age="2d")
+    assert told["current"] is False
+    assert told["repositories_without_refs_read"] > 0
+    filled = FixtureDb(tmp_path / "mirror.db")
+    filled.repositories([repository("a/b")])
+    filled.refs("a/b", [])
+    asked = Asked(filled.path, OPERATOR)
+    assert asked("is_current")["current"] is False
+    assert "No complete sync yet" in asked("is_current")["notes"][0]
+    _synced(filled, "2026-11-02T12:00:00.000000Z")
+    assert asked("is_current", max_age="2d")["current"] is True
+    assert asked("is_current", max_age="23h")["current"] is False
+    assert "is not a duration" in asked.refused("is_current", max_age="long")
+    filled.store.close()
+
+
+def test_one_question_in_sql(operator: Asked) -> None:
+    """Rows within the limit; long texts and BLOBs are cut; errors are SQLite's own."""
+    found = operator("query_sql", sql="-- names\nSELECT full_name FROM repositories ORDER BY 1", limit=2)
+    assert (found["columns"], len(found["rows"]), found["more"]) == (["full_name"], 2, True)
+    wide = operator("query_sql", sql="SELECT printf('%5000s', 'x'), zeroblob(7), 9e999")["rows"]
+    assert [len(wide[0][0]), *wide[0][1:]] == [sql.LONGEST_CELL, "<7 bytes>", "inf"]
+    everything = "SELECT printf('%300s', t.name) FROM tags t, tags u, tags v, tags w, tags x, tags y"
+    rows = operator("query_sql", sql=everything, limit=10_000)
+    assert rows["more"]
+    assert len(json.dumps(rows)) < sql.MOST_CHARACTERS * 1.3
+    assert "no such column" in operator.refused("query_sql", sql="SELECT wrong FROM users")
+    assert operator("query_sql", sql="SELECT json(mirror_search('arriving', 5))")["rows"] != [["[]"]]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM repositories",
+        "SELECT 1; DELETE FROM repositories",
+        "WITH x AS (SELECT 1) DELETE FROM repositories",
+        "PRAGMA query_only = 0",
+        "ATTACH 'x.db' AS x",
+        "COMMIT",
+        "SELECT load_extension('x')",
+        "SELECT * FROM sqlite_stmt",
+        "VACUUM",
+        "",
+    ],
+)
+def test_sql_that_does_more_than_read_is_refused(operator: Asked, path: Path, statement: str) -> None:
+    """And leaves the file as it was."""
+    before = path.read_bytes()
+    assert operator.refused("query_sql", sql=statement)
+    assert path.read_bytes() == before
+
+
+def test_sql_shows_no_token(operator: Asked) -> None:
+    """What is withheld from everybody reads as empty."""
+    assert operator("query_sql", sql="SELECT token_hash, name FROM api_tokens")["rows"] == [[None, None]]
+
+
+def test_sql_is_bounded_in_time(path: Path) -> None:
+    """By the clock, which comes from outside: here each look at it takes a second."""
+    ticks = iter(range(10_000_000))
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    with pytest.raises(ConfigError, match="took longer than 2 s"):
+        sql.ask(path, OPERATOR, endless, limit=1, clock=lambda: float(next(ticks)))
+
+
+def test_the_public_sees_nothing_private(public: Asked, tmp_path: Path) -> None:
+    """By no tool; SQL is closed as soon as the file holds a private row, as it is where it is served."""
+    assert "private repositories" in public.refused("query_sql", sql="SELECT 1")
+    for tool, arguments in (
+        ("find_repositories", {"query": ""}),
+        ("find_repositories", {"query": "arriving"}),
+        ("show_repository", {"full_name": "mcatalbas/copy"}),
+        ("is_current", {}),
+    ):
+        assert not _secrets(public(tool, **arguments))
+    fill_public(tmp_path / "mirror.db").store.close()
+    open_one = Asked(tmp_path / "mirror.db", ANONYMOUS)
+    assert open_one("query_sql", sql="SELECT count(*) FROM repositories")["rows"][0][0] > 0
+    assert open_one("query_sql", sql="SELECT count(user_id) FROM members")["rows"] == [[0]]
+
+
+def _secrets(answer: Any) -> list[bytes]:
+    text = json.dumps(answer).encode()
+    return [secret for secret in SECRETS if secret in text]
+
+
+def test_a_process_speaks_the_protocol_alone_on_its_output(path: Path, folder: Folder) -> None:
+    """Started as an editor starts it; its output has no other line."""
+    (folder.path / "mirror.toml").write_text(f'database = "{path}"')
+    server = StdioServerParameters(
+        command=sys.executable, args=["-m", "mirror", "mcp", "--public"], cwd=folder.path,
+        env=folder.environment(),
+    )  # fmt: skip
+
+    async def ask() -> Any:
+        async with Client(stdio_client(server)) as client:
+            return await client.call_tool("find_repositories", {"query": "piston"})
+
+    assert asyncio.run(ask()).structured_content["count"] == 2
+    done = folder.run("mcp", stdin="this is no protocol\n")
+    assert done.code == 0
+    assert all(json.loads(line)["jsonrpc"] == "2.0" for line in done.out.splitlines())
+
+
+def test_without_a_mirror_and_without_the_extra_it_says_what_to_do(folder: Folder) -> None:
+    """In one line, with the exit code of what is missing."""
+    (folder.path / "mirror.toml").write_text('database = "none.db"')
+    missing = folder.run("mcp", stdin="")
+    assert (missing.code, missing.out) == (4, "")
+    assert "no mirror there yet" in missing.err
+    (folder.path / "without.py").write_text(
+        "import sys\nsys.modules['mcp'] = None\nfrom mirror.cli.main import main\nmain(['mcp'])\n"
+    )
+    import subprocess
+
+    done = subprocess.run(
+        [sys.executable, "without.py"], cwd=folder.path, env=folder.environment(), capture_output=True,
+        text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "pip install 'bitbucket-mirror[mcp]'" in done.stderr
