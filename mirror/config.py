@@ -256,6 +256,23 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             examples=["0 4 * * *"],
         ),
     ] = ""
+    export_schedule: Annotated[
+        str,
+        Meta(
+            description="When the service exports into export_to: cron fields, or an interval.",
+            examples=["1h"],
+        ),
+    ] = ""
+    export_to: Annotated[
+        str,
+        Meta(
+            description="The lake that the service exports into: a folder, or s3://BUCKET/PATH.",
+            examples=["s3://lake/bitbucket"],
+        ),
+    ] = ""
+    export_public: Annotated[
+        bool, Meta(description="Let the service export only what strangers may see.")
+    ] = False
     upstreams: tuple[UpstreamConfig, ...] = msgspec.field(default=(), name="upstream")
     serve: ServeConfig = ServeConfig()
     alerts: tuple[AlertConfig, ...] = msgspec.field(default=(), name="alert")
@@ -305,13 +322,16 @@ def _placed(config: Config, folder: Path) -> Config:
     def sources(section: Section, *keys: str) -> Section:
         return msgspec.structs.replace(section, **{key: source(getattr(section, key)) for key in keys})
 
-    snapshot = config.serve.public_snapshot
-    serve = {"public_snapshot": str(folder / snapshot) if snapshot else ""}
+    def path(text: str) -> str:
+        return str(folder / text) if text else ""
+
+    serve = {"public_snapshot": path(config.serve.public_snapshot)}
     return msgspec.structs.replace(
         config,
         database=str(folder / config.database),
         serve=msgspec.structs.replace(config.serve, **serve),
         backup_folder=str(folder / config.backup_folder),
+        export_to=config.export_to if "://" in config.export_to else path(config.export_to),
         upstreams=tuple(sources(one, "credential", "webhook_secret") for one in config.upstreams),
         alerts=tuple(sources(one, "ping", "url") for one in config.alerts),
     )

@@ -60,6 +60,8 @@ def _serve_complaints(config: "Config") -> Iterator[tuple[str, str]]:
         yield "$.serve.public_snapshot", "is the mirror itself; name a file of `mirror publish`"
     if config.publish_schedule.strip() and not config.serve.public_snapshot:
         yield "$.publish_schedule", "needs a file to publish into: [serve] public_snapshot"
+    if config.export_schedule.strip() and not config.export_to:
+        yield "$.export_schedule", "needs a lake to export into: export_to"
 
 
 def _url_complaints(text: str, path: str) -> Iterator[tuple[str, str]]:

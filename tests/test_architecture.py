@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "report": GROUND | {"store"},
     "queries": GROUND | {"store", "search"},
     "publish": GROUND | {"queries", "search", "store"},
+    "lake": GROUND | {"publish", "search", "store"},
     "sync": GROUND | {"report", "store", "upstream"},
     "write": GROUND | {"store", "upstream"},
     "mcp": GROUND | {"queries", "search", "serve", "store"},
@@ -43,11 +44,11 @@ MAY_IMPORT = {
     "sandbox": GROUND,
     "operations": GROUND | {"report", "sandbox", "store", "sync", "upstream", "write"},
     "background": GROUND
-    | {"observe", "operations", "publish", "queries", "report", "store", "sync", "upstream"},
+    | {"lake", "observe", "operations", "publish", "queries", "report", "store", "sync", "upstream"},
     "check": GROUND | {"background", "store", "upstream"},
     "cli": GROUND
-    | {"background", "check", "mcp", "observe", "operations", "publish", "queries", "report", "sandbox"}
-    | {"search", "serve", "store", "sync", "upstream", "write"},
+    | {"background", "check", "lake", "mcp", "observe", "operations", "publish", "queries", "report"}
+    | {"sandbox", "search", "serve", "store", "sync", "upstream", "write"},
     "__init__": frozenset[str](),
     "__main__": frozenset({"cli"}),
     "scheduler": frozenset({"cli"}),
@@ -154,6 +155,7 @@ def test_a_forbidden_import_is_refused(part: str, module: str) -> None:
         ("click", {"mirror/cli"}),
         ("datasette", {"mirror/serve", "mirror/cli/serve.py"}),
         ("mcp", {"mirror/mcp/server.py"}),
+        ("pyarrow", {"mirror/lake"}),
         ("prometheus_client", {"mirror/observe", "mirror/serve/monitoring.py"}),
     ],
 )

@@ -137,3 +137,27 @@ def test_a_schedule_that_never_fires_is_refused() -> None:
     with pytest.raises(ConfigError, match="no such day"):
         checked(from_toml('backup_schedule = "0 0 30 2 *"'))
     assert list(chores_of(msgspec.structs.replace(from_toml(""), backup_schedule=" "))) == []
+
+
+def test_the_lake_is_exported_into(config: Config, tmp_path: Path) -> None:
+    """What changed, or a word that nothing did; due by the export before."""
+    config = msgspec.structs.replace(
+        config, export_schedule="1h", export_to=str(tmp_path / "lake"), backup_schedule=""
+    )
+    (chore,) = chores_of(config)
+    assert (chore.id, chore.last_done()) == ("export", None)
+    assert "full, 5 repositories" in chore.do(threading.Event(), at(NOW))
+    assert "nothing changed" in chore.do(threading.Event(), at(NOW + timedelta(hours=1)))
+    assert chore.last_done() == NOW
+    assert is_overdue(chore, zone="UTC", now=NOW + timedelta(hours=2))
+    stop = threading.Event()
+    stop.set()
+    other = msgspec.structs.replace(config, export_to=str(tmp_path / "other"))
+    with pytest.raises(Interrupted):
+        next(chores_of(other)).do(stop, at(NOW))
+    with pytest.raises(ConfigError, match="needs a lake"):
+        from_toml('export_schedule = "1h"')
+    text = 'export_to = "lake"\n[[upstream]]\nname = "a"\n'
+    for said, placed in ((text, tmp_path / "lake"), (text.replace('"lake"', '"s3://b/p"'), "s3://b/p")):
+        (tmp_path / "lake.toml").write_text(said)
+        assert read_config(tmp_path / "lake.toml").export_to == str(placed)

@@ -3,18 +3,23 @@
 When it was done last is told by what it made, not by a table: a file that was restored knows of no copy.
 """
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from mirror.background.triggers import next_time
 from mirror.config import Config
-from mirror.errors import Interrupted
+from mirror.errors import Interrupted, MirrorError
+from mirror.lake.address import address_of
 from mirror.publish import PublishOptions, publish
 from mirror.store.backup import back_up_dated, dated_copies
-from mirror.times import Clock
+from mirror.store.export_marks import last_export
+from mirror.store.files import open_reader
+from mirror.times import Clock, from_text
 
 Stop = threading.Event
 
@@ -49,6 +54,13 @@ def chores_of(config: Config) -> Iterator[Chore]:
             lambda: _newest([path for path in (Path(config.serve.public_snapshot),) if path.exists()]),
             lambda stop, _: _publish(config, stop),
         )
+    if config.export_schedule.strip():
+        yield Chore(
+            "export",
+            config.export_schedule.strip(),
+            lambda: _last_export(mirror, config.export_to),
+            lambda stop, clock: _export(config, stop, clock),
+        )
 
 
 def is_overdue(chore: Chore, *, zone: str, now: datetime) -> bool:
@@ -80,10 +92,35 @@ def _publish(config: Config, stop: Stop) -> str:
     return f"{done.file}: the public part as of {done.published_at}, {done.bytes / 1e6:,.1f} MB"
 
 
-def _until(stop: Stop) -> Callable[[int, int], None]:
+def _export(config: Config, stop: Stop, clock: Clock) -> str:
+    # Only who exports needs pyarrow.
+    from mirror.lake.export import ExportOptions, export  # noqa: PLC0415
+    from mirror.lake.place import Place  # noqa: PLC0415
+
+    done = export(
+        Path(config.database),
+        Place(config.export_to),
+        ExportOptions(public=config.export_public),
+        clock=clock,
+        told=_until(stop),
+    )
+    return done.text
+
+
+def _last_export(mirror: Path, given: str) -> datetime | None:
+    """Return when files were added to a lake last; one that cannot be told is told when it is written."""
+    try:
+        with closing(open_reader(mirror)) as connection:
+            found = last_export(connection, address_of(given).text)
+    except (MirrorError, sqlite3.Error):
+        return None
+    return from_text(found) if found else None
+
+
+def _until(stop: Stop) -> Callable[[object, object], None]:
     """Return what ends a long copying when the service is to end."""
 
-    def told(_: int, __: int) -> None:
+    def told(_: object, __: object) -> None:
         if stop.is_set():
             raise Interrupted("stopped; the file of before stays")
 

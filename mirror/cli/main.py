@@ -36,6 +36,7 @@ FILES = {
     "schedule": "serve",
     "run": "serve",
     "publish": "publish",
+    "export": "lake",
     "backup": "keeping",
     "restore": "keeping",
     "token": "token",
@@ -81,7 +82,7 @@ class Commands(WholeSummaries):
         if cmd_name not in FILES:
             return None
         room = importlib.import_module(f"mirror.cli.{FILES[cmd_name]}")
-        command: click.Command = getattr(room, cmd_name)
+        command: click.Command = getattr(room, cmd_name.replace("-", "_"))
         return command
 
 

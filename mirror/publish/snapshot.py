@@ -90,7 +90,10 @@ def publish(
     with replacing(place, part=place.with_name(f"{place.name}.part")) as part:
         with explained(target), _work_file(place) as work:
             indexes = _create(work)
-            rows, moment, private = _fill(mirror, work, options, done)
+            rows, found, private = _fill(mirror, work, options, done)
+            moment = options.moment or found
+            if moment is None:
+                raise StoreError(f"{mirror}: holds nothing public; nothing was published")
             _finish(work, part, moment, indexes, done)
         with explained(target):
             done("checking")
@@ -110,6 +113,18 @@ def publish(
             )
             part.chmod(READ_ONLY)
     return published
+
+
+@contextmanager
+def public_rows(mirror: Path, *, told: Told = lambda *_: None) -> Iterator[Path]:
+    """Give a file with the rows that `publish` publishes, without indexes, beside the mirror; then remove it.
+
+    Raises StoreError as `publish` does; there may be no row at all.
+    """
+    with _work_file(mirror.with_name(f"{mirror.name}.public")) as work, explained(mirror):
+        _create(work)
+        _fill(mirror, work, PublishOptions(), _steps(told))
+        yield work
 
 
 def _steps(told: Told) -> Callable[[str], None]:
@@ -160,7 +175,7 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 def _fill(
     mirror: Path, work: Path, options: PublishOptions, done: Callable[[str], None]
-) -> tuple[dict[str, int], str, list[str]]:
+) -> tuple[dict[str, int], str | None, list[str]]:
     """Copy the public rows, all of one moment whatever is written meanwhile.
 
     Returns how many rows each table has, the moment that they are of, and, for the check, what is private.
@@ -179,11 +194,9 @@ def _fill(
         done("choosing")
         choose_rows(connection)
         rows = copy_rows(connection, authors=options.authors, told=done)
-        moment = options.moment or moment_of(connection)
+        moment = moment_of(connection)
         private = private_texts(connection) if options.check else []
         connection.execute("COMMIT")
-        if moment is None:
-            raise StoreError(f"{mirror}: holds nothing public; nothing was published")
     return rows, moment, private
 
 

@@ -20,9 +20,9 @@ ALL = frozenset[str]()
 """Means all columns of a table."""
 
 SECRET: Mapping[str, frozenset[str]] = dict.fromkeys(
-    ("api_tokens", "writes", "webhook_deliveries", "extras"), ALL
+    ("api_tokens", "writes", "webhook_deliveries", "extras", "exports", "export_marks", "export_epoch"), ALL
 )
-"""Withheld from everybody: the tokens, and what was written with them."""
+"""Withheld from everybody: the tokens, what was written with them, and what waits to be exported."""
 
 WITHHELD_FROM_STRANGERS: Mapping[str, frozenset[str]] = {
     **SECRET,

@@ -181,6 +181,7 @@ TABLES: dict[str, dict[str, Any]] = {
 
 HIDDEN = (
     "mirror_meta",
+    "export",
     "api_tokens",
     "writes",
     "webhook_deliveries",

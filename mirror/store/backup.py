@@ -68,7 +68,10 @@ def place_of_copy(mirror: Path, target: Path) -> Path:
     real, ours = Path(os.path.realpath(target)), Path(os.path.realpath(mirror))
     taken = {
         ours,
-        *(ours.with_name(f"{ours.name}{end}") for end in (*BESIDE, ".lock", ".service", ".server")),
+        *(
+            ours.with_name(f"{ours.name}{end}")
+            for end in (*BESIDE, ".lock", ".export", ".service", ".server")
+        ),
     }
     if real in taken or (real.exists() and ours.exists() and real.samefile(ours)):
         raise ConfigError(f"{target}: is the mirror itself; give another file")

@@ -113,7 +113,20 @@ def sync_lock(path: Path, mode: int = PRIVATE) -> Iterator[None]:
 
     Raises StoreLocked naming the process that holds it already.
     """
-    lock_path = beside(path, ".lock")
+    with _lock(path, ".lock", mode, "is syncing into it"):
+        yield
+
+
+@contextmanager
+def export_lock(path: Path, mode: int = PRIVATE) -> Iterator[None]:
+    """Hold the mirror's part of all lakes for one export; raises StoreLocked as `sync_lock` does."""
+    with _lock(path, ".export", mode, "is exporting it"):
+        yield
+
+
+@contextmanager
+def _lock(path: Path, suffix: str, mode: int, doing: str) -> Iterator[None]:
+    lock_path = beside(path, suffix)
     with explained(lock_path):
         lock_path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
@@ -123,7 +136,7 @@ def sync_lock(path: Path, mode: int = PRIVATE) -> Iterator[None]:
                 os.fchmod(descriptor, mode)
         if not _locked(descriptor):
             holder = os.pread(descriptor, 100, 0).decode("utf-8", "replace").strip()
-            raise StoreLocked(f"{path}: {holder or 'another process'} is syncing into it")
+            raise StoreLocked(f"{path}: {holder or 'another process'} {doing}")
         with explained(lock_path):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()}\n".encode(), 0)

@@ -1,0 +1,343 @@
+"""The tables of a lake: every column with its type, what it means, and the SQL that reads it from a mirror.
+
+Names and types are a contract (`_SCHEMA.json`). Rows are known by `instance` and `uuid`, never by numbers of
+a file. A column that is new in the schema of mirrors and not here fails a test, until somebody has decided.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
+from zlib import crc32
+
+from mirror.store.changes import CLOSED
+
+LAYOUT = 1
+"""The version of folders, manifests and columns; columns may be added within one."""
+
+BUCKETS = 64
+"""How many folders the refs of a mirror are in; a repository's are in `bucket_of(uuid)`."""
+
+Kind = Literal["text", "integer", "number", "flag", "moment", "texts", "instance"]
+"""`moment` is microseconds in UTC, `texts` a list, `instance` an upstream's number until it is written."""
+
+
+class Column(NamedTuple):
+    """A column of the lake. `sql` is None for what the export itself fills in."""
+
+    name: str
+    kind: Kind
+    about: str
+    sql: str | None = None
+
+
+class Table(NamedTuple):
+    """A table of the lake.
+
+    - `selects`: one or more sources of its rows; `{repositories}` stands for all, or for those to export.
+    - `follows`: the table whose rows say which rows of this one hold: those of the same `seq`.
+    - `key`: the columns of this table that name that row.
+    - `whole`: every export writes all its rows.
+    """
+
+    name: str
+    about: str
+    columns: tuple[Column, ...]
+    selects: tuple[str, ...]
+    follows: str | None = None
+    key: tuple[str, ...] = ("instance", "uuid")
+    whole: bool = False
+
+    @property
+    def in_buckets(self) -> bool:
+        """Whether its files lie in folders by repository."""
+        return self.name == "refs"
+
+
+_SEQ = Column("seq", "integer", "number of the export that wrote the row")
+_OP = Column("op", "text", "upsert: this is how the row is since that export")
+_UPSTREAM = {
+    "r": "r.upstream_id",
+    "u": "u.upstream_id",
+    "p": "p.upstream_id",
+    "s": "s.upstream_id",
+    "i": "i.id",
+}
+
+
+def _instance(alias: str) -> Column:
+    return Column(
+        "instance", "instance", "address of the upstream's API: two servers are two", _UPSTREAM[alias]
+    )
+
+
+def _columns(alias: str, kind: Kind, said: dict[str, str]) -> tuple[Column, ...]:
+    """Describe columns that are read as they are."""
+    return tuple(Column(name, kind, about, f"{alias}.{name}") for name, about in said.items())
+
+
+REPOSITORIES = Table(
+    "repositories",
+    "Repositories; tombstones have deleted_at. The row of the highest seq holds.",
+    (
+        _instance("r"),
+        Column("uuid", "text", "the upstream's identity of the repository", "r.uuid"),
+        Column("owner_uuid", "text", "the owner's identity, see users", "o.uuid"),
+        *_columns("r", "text", {
+            "slug": "name in addresses", "name": "name", "full_name": "owner/slug", "scm": "git or hg",
+        }),
+        Column("is_private", "flag", "whether strangers may not see it", "r.is_private <> 0"),
+        *_columns("r", "text", {
+            "description": "description", "website": "website", "language": "language, in lower case",
+        }),
+        *_columns("r", "integer", {"size": "bytes"}),
+        *_columns("r", "text", {
+            "main_branch": "name of the main branch", "fork_policy": "who may fork it",
+            "parent_uuid": "what it was forked from",
+            "parent_full_name": "the parent's name when it was told",
+        }),
+        *_columns("r", "integer", {
+            "followers_count": "number of followers, as the upstream counts",
+            "forks_count": "number of forks, as the upstream counts; in a public lake those that are in it",
+        }),
+        *_columns("r", "flag", {"has_issues": "has an issue tracker", "has_wiki": "has a wiki"}),
+        *_columns("r", "text", {
+            "project_key": "key of its project", "project_name": "name of its project",
+            "project_uuid": "identity of its project", "avatar_url": "picture",
+            "clone_https": "address to clone by HTTPS", "clone_ssh": "address to clone by SSH",
+        }),
+        *_columns("r", "moment", {"created_at": "when it was created", "updated_at": "when it was updated"}),
+        *_columns("r", "flag", {"archived": "whether it is archived; null where that is unknown"}),
+        *_columns("r", "moment", {
+            "first_seen_at": "when this mirror saw it first",
+            "last_seen_at": "when this mirror had seen it last, as the row was exported; see listings",
+        }),
+        Column("refs_listed_at", "moment", "when its refs were read in full; null for never",
+               "r.refs_synced_at"),
+        Column("refs_hidden", "flag", "it was made public, and its refs have not been read since",
+               f"r.public_from = {CLOSED}"),
+        *_columns("r", "moment", {"deleted_at": "when it was found to be gone; null while it lives"}),
+        *_columns("r", "text", {"gone_reason": "how it went"}),
+        _SEQ,
+        _OP,
+    ),
+    ("{repositories} CROSS JOIN users o ON o.id = r.owner_id",),
+)  # fmt: skip
+
+_REF = (
+    _instance("r"),
+    Column("repository_uuid", "text", "identity of the repository", "r.uuid"),
+    Column("kind", "text", "branch or tag", "{kind}"),
+    Column("name", "text", "name", "t.name"),
+    *_columns("t", "text", {"target_hash": "full hash of the commit it points to"}),
+    *_columns("t", "moment", {"target_date": "when that commit was made"}),
+    *_columns("t", "text", {
+        "target_author": "author line of the commit, Name <mail>",
+        "target_author_name": "display name of the author's account, if there is one",
+        "target_author_uuid": "that account's identity",
+        "target_message": "message of the commit",
+    }),
+    *_columns("t", "texts", {"target_parents": "hashes of the commit's parents"}),
+    Column("heads", "texts", "of a branch of Mercurial: its heads", "{heads}"),
+    Column("tagger", "text", "of an annotated tag: Name <mail>", "{tagger}"),
+    Column("message", "text", "of an annotated tag: its message", "{message}"),
+    Column("date", "moment", "of an annotated tag: when it was made", "{date}"),
+    _SEQ,
+)  # fmt: skip
+
+REFS = Table(
+    "refs",
+    "Branches and tags. Those hold whose seq is that of the row of their repository that holds.",
+    _REF,
+    (
+        "{repositories} CROSS JOIN branches t ON t.repository_id = r.id",
+        "{repositories} CROSS JOIN tags t ON t.repository_id = r.id",
+    ),
+    follows="repositories",
+    key=("instance", "repository_uuid"),
+)
+
+_OF_REFS = (
+    {"kind": "'branch'", "heads": "t.heads", "tagger": "NULL", "message": "NULL", "date": "NULL"},
+    {"kind": "'tag'", "heads": "NULL", "tagger": "t.tagger", "message": "t.message", "date": "t.date"},
+)
+
+USERS = Table(
+    "users",
+    "Users, teams and workspaces. The row of the highest seq holds.",
+    (
+        _instance("u"),
+        *_columns("u", "text", {
+            "uuid": "the upstream's identity of the account", "username": "first half of full names",
+            "display_name": "name", "first_name": "first name", "last_name": "last name",
+            "nickname": "nickname", "account_id": "Atlassian's identity", "kind": "user, team or workspace",
+        }),
+        *_columns("u", "flag", {"is_owner": "whether it owns repositories"}),
+        *_columns("u", "text", {"avatar_url": "picture"}),
+        *_columns("u", "moment", {
+            "created_at": "when it was created", "first_seen_at": "when this mirror saw it first",
+            "last_seen_at": "when this mirror had seen it last, as the row was exported",
+            "deleted_at": "when it was found to be gone; null while it lives",
+        }),
+        *_columns("u", "text", {"gone_reason": "how it went"}),
+        _SEQ,
+        _OP,
+    ),
+    ("{users}",),
+)  # fmt: skip
+
+MEMBERS = Table(
+    "members",
+    "Who belongs to a workspace. Those hold whose seq is that of the row of their workspace in users.",
+    (
+        _instance("u"),
+        Column("workspace_uuid", "text", "identity of the workspace", "u.uuid"),
+        Column("user_uuid", "text", "identity of the member", "n.uuid"),
+        *_columns("m", "text", {"permission": "owner, collaborator or member"}),
+        *_columns("m", "moment", {"last_seen_at": "when this mirror had seen the membership last"}),
+        _SEQ,
+    ),
+    ("""{users} CROSS JOIN members m ON m.workspace_id = u.id
+        CROSS JOIN users n ON n.id = m.user_id""",),
+    follows="users",
+    key=("instance", "workspace_uuid"),
+)  # fmt: skip
+
+FOLLOWERS = Table(
+    "followers",
+    "Who follows a repository. Those hold whose seq is that of the row of their repository that holds.",
+    (
+        _instance("r"),
+        Column("repository_uuid", "text", "identity of the repository", "r.uuid"),
+        Column("user_uuid", "text", "identity of the follower", "u.uuid"),
+        _SEQ,
+    ),
+    ("""{repositories} CROSS JOIN followers f ON f.repository_id = r.id
+        CROSS JOIN users u ON u.id = f.user_id""",),
+    follows="repositories",
+    key=("instance", "repository_uuid"),
+)  # fmt: skip
+
+PROJECTS = Table(
+    "projects",
+    "Projects of workspaces. The row of the highest seq holds.",
+    (
+        _instance("p"),
+        Column("uuid", "text", "the upstream's identity of the project", "p.uuid"),
+        Column("owner_uuid", "text", "identity of the workspace", "o.uuid"),
+        *_columns("p", "text", {"key": "key", "name": "name", "description": "description"}),
+        *_columns("p", "flag", {"is_private": "whether it is private; null where that is unknown"}),
+        *_columns("p", "text", {"avatar_url": "picture"}),
+        *_columns("p", "moment", {
+            "first_seen_at": "when this mirror saw it first",
+            "last_seen_at": "when this mirror had seen it last, as the row was exported",
+        }),
+        _SEQ,
+        _OP,
+    ),
+    ("{projects} CROSS JOIN users o ON o.id = p.owner_id",),
+)  # fmt: skip
+
+CHANGES = Table(
+    "changes",
+    "What this mirror saw to change. Rows are added, never replaced.",
+    (
+        Column("instance", "instance", "address of the upstream's API",
+               "coalesce(r.upstream_id, u.upstream_id)"),
+        *_columns("c", "moment", {"at": "when it was seen"}),
+        *_columns("c", "text", {"kind": "what happened"}),
+        Column("repository_uuid", "text", "identity of the repository; null for a change of an owner",
+               "r.uuid"),
+        Column("user_uuid", "text", "identity of the owner; null for a change of a repository", "u.uuid"),
+        *_columns("c", "text", {
+            "ref": "branch or tag", "old": "what was before", "new": "what is since",
+        }),
+        _SEQ,
+    ),
+    ("""changes c LEFT JOIN repositories r ON r.id = c.repository_id LEFT JOIN users u ON u.id = c.user_id
+        WHERE c.id > {after} AND c.id <= {until} AND (r.id IS NOT NULL OR u.id IS NOT NULL)
+        ORDER BY c.id""",),
+    key=(),
+)  # fmt: skip
+
+RUNS = Table(
+    "runs",
+    "Runs of syncs that have ended. Every export has all of them.",
+    (
+        _instance("s"),
+        *_columns("s", "text", {"kind": "what the run was to do", "state": "how it ended"}),
+        *_columns("s", "moment", {"started_at": "when it began", "finished_at": "when it ended"}),
+        *_columns("s", "integer", {
+            "requests": "requests to the API", "git_requests": "requests by git",
+            "retries": "repeated requests",
+        }),
+        *_columns("s", "number", {"slept_seconds": "seconds spent waiting for the budget"}),
+        *_columns("s", "integer", {
+            "repositories_new": "new", "repositories_changed": "changed", "repositories_gone": "gone",
+            "refs_new": "new refs", "refs_changed": "moved refs", "refs_gone": "gone refs",
+            "failures": "what could not be read",
+        }),
+        *_columns("s", "text", {"error": "why it ended early"}),
+        _SEQ,
+    ),
+    ("sync_runs s WHERE s.finished_at IS NOT NULL ORDER BY s.id",),
+    key=(),
+    whole=True,
+)  # fmt: skip
+
+LISTINGS = Table(
+    "listings",
+    "Since when all living repositories of an owner have been seen. Every export has all of them.",
+    (
+        _instance("r"),
+        Column("owner_uuid", "text", "identity of the owner", "o.uuid"),
+        Column("seen_since", "moment", "each of its living repositories was seen then or later",
+               "r.seen_since"),
+        Column("repositories", "integer", "how many live", "r.repositories"),
+        _SEQ,
+    ),
+    ("""(SELECT upstream_id, owner_id, min(last_seen_at) AS seen_since, count(*) AS repositories
+        FROM repositories WHERE deleted_at IS NULL GROUP BY upstream_id, owner_id) r
+        CROSS JOIN users o ON o.id = r.owner_id""",),
+    key=(),
+    whole=True,
+)  # fmt: skip
+
+INSTANCES = Table(
+    "instances",
+    "The servers that this mirror copies. Every export has all of them.",
+    (
+        _instance("i"),
+        *_columns("i", "text", {
+            "kind": "cloud, datacenter, legacy or sandbox", "url": "address as configured",
+            "refs": "how refs are mirrored: api, git or none",
+        }),
+        _SEQ,
+    ),
+    ("upstreams i ORDER BY i.id",),
+    key=(),
+    whole=True,
+)  # fmt: skip
+
+TABLES = (REPOSITORIES, REFS, USERS, MEMBERS, FOLLOWERS, PROJECTS, CHANGES, RUNS, LISTINGS, INSTANCES)
+
+
+def selects_of(table: Table, sources: Mapping[str, str]) -> Iterator[str]:
+    """Yield the statements that read a table; `sources` fills in where its rows come from."""
+    for number, source in enumerate(table.selects):
+        columns = [column.sql for column in table.columns if column.sql is not None]
+        if table is REFS:
+            columns = [sql.format(**_OF_REFS[number]) for sql in columns]
+        yield f"SELECT {', '.join(columns)} FROM {source.format(**sources)}"
+
+
+def bucket_of(uuid: str) -> int:
+    """Return the folder of a repository's refs."""
+    return crc32(uuid.encode()) % BUCKETS
+
+
+def instance_of(url: str) -> str:
+    """Return the address that an upstream is known by in a lake, however it was written."""
+    parts = urlsplit(url)
+    usual = {"http": 80, "https": 443}.get(parts.scheme)
+    port = f":{parts.port}" if parts.port not in (None, usual) else ""
+    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path.rstrip('/')}"

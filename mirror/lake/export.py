@@ -1,0 +1,324 @@
+"""Export a mirror into its own folders of a lake: everything, or what changed since the last export there.
+
+Nothing that a manifest names is written to again. New files are put beside the old ones, then a manifest that
+names them takes its place. Whoever is killed before that has changed nothing for readers, and the next export
+begins where the last manifest ends.
+"""
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mirror.errors import ConfigError
+from mirror.lake.about import write_about
+from mirror.lake.columns import TABLES, Table, instance_of, selects_of
+from mirror.lake.compact import holding
+from mirror.lake.manifest import LakeFile, Manifest, place_manifest, read_latest, remove_superseded
+from mirror.lake.parquet import BATCH, batches
+from mirror.lake.place import Place
+from mirror.lake.writing import Part, Writing
+from mirror.publish import public_rows
+from mirror.publish.snapshot import sha256_of
+from mirror.store import Store
+from mirror.store.changes import CLOSED
+from mirror.store.export_marks import CHOOSE, Begun, begin_export, finish_export, mirror_id
+from mirror.store.files import explained, open_reader, reading_address
+from mirror.store.lock import export_lock
+from mirror.times import Clock, to_text, utc_now
+
+MOST_ADDITIONS = 100
+"""Exports that add files; the next one also compacts, so that readers never open thousands of files."""
+
+Told = Callable[[str, int], None]
+"""Is told which table is being written, and how many of its rows are; what it raises ends the export."""
+
+
+class Exported(msgspec.Struct, frozen=True, kw_only=True):
+    """What an export did: `what` is full, changes or nothing; the numbers are of what is new."""
+
+    place: str
+    mirror: str
+    seq: int
+    exported_at: str
+    what: str
+    compacted: bool
+    rows: dict[str, int]
+    files: int
+    bytes: int
+
+    @property
+    def text(self) -> str:
+        """One line on it."""
+        if self.what == "nothing" and not self.compacted:
+            since = f"export {self.seq} of {self.mirror}, {self.exported_at[:16]}Z"
+            return f"{self.place}: nothing changed since {since}"
+        rows = f"{self.rows.get('repositories', 0):,} repositories and {self.rows.get('refs', 0):,} refs"
+        more = ", compacted" if self.compacted else ""
+        told = f"{self.what}, {rows}" if self.what != "nothing" else "nothing changed"
+        return (
+            f"{self.place}: export {self.seq} of {self.mirror}: {told}{more};"
+            f" {self.files:,} new files, {self.bytes / 1e6:,.1f} MB"
+        )
+
+
+class ExportOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How to export: all of it anew, only what strangers may see, into few files."""
+
+    full: bool = False
+    public: bool = False
+    compact: bool = False
+
+
+def export(
+    mirror: Path,
+    place: Place,
+    options: ExportOptions,
+    *,
+    clock: Clock = utc_now,
+    told: Told = lambda *_: None,
+) -> Exported:
+    """Bring a mirror's part of a lake up to date; where nothing changed, no file is written.
+
+    Raises ConfigError where the lake holds another kind of export of this mirror, StoreLocked where another
+    process exports it, StoreError where the file or the place cannot be used.
+    """
+    open_reader(mirror).close()
+    with export_lock(mirror), Store(mirror) as store:
+        with store.transaction() as connection:
+            name = mirror_id(connection)
+        before = read_latest(place, name)
+        if before is not None and before.public != options.public:
+            raise ConfigError(
+                f"{place}: holds {'the public part' if before.public else 'all'} of this mirror;"
+                f" {'export with --public' if before.public else 'give the public part another folder'}"
+            )
+        series = _Series(store, place, before, options, clock, told)
+        done = series.add()
+        if options.compact or (series.latest is not None and series.latest.additions > MOST_ADDITIONS):
+            done = series.compact(done)
+        return done
+
+
+class _Series:
+    """The exports of a mirror to one place; `latest` is the manifest in force."""
+
+    def __init__(
+        self,
+        store: Store,
+        place: Place,
+        latest: Manifest | None,
+        options: ExportOptions,
+        clock: Clock,
+        told: Told,
+    ) -> None:
+        self._store, self._place, self.latest = store, place, latest
+        self._options, self._clock, self._told = options, clock, told
+
+    def add(self) -> Exported:
+        """Write what changed since the manifest in force, and put a new one in force."""
+        at, before = to_text(self._clock()), self.latest
+        with self._store.transaction() as connection:
+            begun = begin_export(
+                connection,
+                before=before.export if before else None,
+                place=str(self._place),
+                at=at,
+                full=self._options.full,
+            )
+        if begun is None:
+            return self._nothing()
+        # What is public of one row depends on others: all of it is read, and files that are as before stay.
+        if self._options.public:
+            begun = begun._replace(since=None)
+        with self._place.staging(f"mirror={begun.mirror}") as staging:
+            moment, parts = self._written(begun, staging)
+            if before is not None and self._options.public and _is_same(before, parts):
+                self._finish(begun, before.export, at)
+                return self._nothing()
+            tables = {name: [self._placed(part) for part in found] for name, found in parts.items()}
+            self._put_in_force(
+                Manifest(
+                    mirror=begun.mirror,
+                    seq=self._seq,
+                    export=begun.id,
+                    public=self._options.public,
+                    exported_at=at,
+                    moment=moment,
+                    additions=before.additions + 1 if before and begun.since else 0,
+                    tables=_joined(before, tables) if before and begun.since else tables,
+                ),
+                staging,
+            )
+        self._finish(begun, begun.id, at)
+        return self._done("changes" if begun.since else "full", tables)
+
+    def compact(self, done: Exported) -> Exported:
+        """Write base files in the place of base files and additions; the same rows hold."""
+        latest = self.latest
+        if latest is None or not latest.additions:
+            return done
+        with self._place.staging(f"mirror={latest.mirror}") as staging:
+            writing, tables = Writing(staging, latest.mirror, self._seq), dict[str, list[LakeFile]]()
+            for table in TABLES:
+                files = latest.tables.get(table.name, [])
+                if all(file.base for file in files):
+                    tables[table.name] = files
+                    continue
+                rows = self._counted(table, holding(self._place, latest, table))
+                tables[table.name] = [self._placed(part) for part in writing.write(table, rows, base=True)]
+            compacted = msgspec.structs.replace(latest, seq=self._seq, additions=0, tables=tables)
+            self._put_in_force(compacted, staging)
+        what = self._done(done.what, tables)
+        return msgspec.structs.replace(what, rows=done.rows, compacted=True)
+
+    @property
+    def _seq(self) -> int:
+        """The number of the next manifest."""
+        return self.latest.seq + 1 if self.latest else 1
+
+    def _written(self, begun: Begun, staging: Path) -> tuple[str | None, dict[str, list[Part]]]:
+        """Write the rows to export, all of one state of the mirror; return of which moment, and the files."""
+        parts = dict[str, list[Part]]()
+        writing = Writing(staging, begun.mirror, self._seq)
+        with self._source() as connection:
+            sources = _sources(connection, begun, public=self._options.public)
+            instances = {
+                number: instance_of(url)
+                for number, url in connection.execute("SELECT id, url FROM upstreams")
+            }
+            for table in TABLES:
+                rows = (rows for sql in selects_of(table, sources) for rows in _read(connection, sql))
+                # In a public lake the number of an export would tell files apart that are the same.
+                seq = 0 if self._options.public else self._seq
+                found = batches(table, rows, seq=seq, instances=instances)
+                base = table.whole or begun.since is None
+                parts[table.name] = writing.write(table, self._counted(table, found), base=base)
+            return _moment(connection), parts
+
+    @contextmanager
+    def _source(self) -> Iterator[sqlite3.Connection]:
+        """Give one state of what is exported: of the mirror, or of what strangers may see of it."""
+        mirror = self._store.path
+        with ExitStack() as stack:
+            stack.enter_context(explained(mirror))
+            if self._options.public:
+                work = stack.enter_context(public_rows(mirror, told=lambda what, *_: self._told(what, 0)))
+                connection = sqlite3.connect(reading_address(work), uri=True)
+            else:
+                connection = open_reader(mirror)
+            stack.enter_context(closing(connection))
+            connection.row_factory = None
+            connection.execute("PRAGMA temp_store = FILE")
+            connection.execute("BEGIN")
+            yield connection
+
+    def _counted(self, table: Table, rows: Iterable[Any]) -> Iterator[Any]:
+        """Tell how many rows have passed."""
+        count = 0
+        for part in rows:
+            self._told(table.name, count)
+            yield part
+            count += len(part)
+
+    def _placed(self, part: Part) -> LakeFile:
+        """Put a file in its place; one that a public lake has already stays."""
+        if self._options.public and not self._options.full and self.latest is not None:
+            for file in self.latest.tables.get(part.name.partition("/")[0], []):
+                if file.content == part.content and _without_seq(file.path) == _without_seq(part.name):
+                    return file
+        with explained(part.staged):
+            size, digest = part.staged.stat().st_size, sha256_of(part.staged)
+        self._place.put(part.staged, part.name)
+        return LakeFile(
+            path=part.name, rows=part.rows, bytes=size, sha256=digest, content=part.content, base=part.base
+        )
+
+    def _put_in_force(self, manifest: Manifest, staging: Path) -> None:
+        write_about(self._place, staging)
+        place_manifest(self._place, manifest, staging)
+        self.latest = manifest
+        remove_superseded(self._place, manifest)
+
+    def _finish(self, begun: Begun, held: str, at: str) -> None:
+        with self._store.transaction() as connection:
+            finish_export(connection, begun, held=held, place=str(self._place), at=at)
+
+    def _nothing(self) -> Exported:
+        return self._done("nothing", {})
+
+    def _done(self, what: str, tables: Mapping[str, Sequence[LakeFile]]) -> Exported:
+        latest = self.latest
+        assert latest is not None  # noqa: S101 - nothing changed only where there was an export before
+        mark = f"-{latest.seq:08}"
+        new = [file for files in tables.values() for file in files if mark in file.path]
+        return Exported(
+            place=str(self._place),
+            mirror=latest.mirror,
+            seq=latest.seq,
+            exported_at=latest.exported_at,
+            what=what,
+            compacted=False,
+            rows={name: sum(file.rows for file in files) for name, files in tables.items()},
+            files=len(new),
+            bytes=sum(file.bytes for file in new),
+        )
+
+
+def _sources(connection: sqlite3.Connection, begun: Begun, *, public: bool) -> dict[str, str]:
+    """Return where the rows to export come from, for `selects_of`; marked ones are listed first."""
+    after, until = (begun.since.last_change if begun.since else 0), begun.until.last_change
+    lines = {"after": str(after), "until": str(CLOSED if public else until)}
+    if begun.since is None:
+        return {"repositories": "repositories r", "users": "users u", "projects": "projects p", **lines}
+    found = dict[str, str]()
+    for kind, table in (("repository", "repositories"), ("user", "users"), ("project", "projects")):
+        alias = table[0]
+        connection.execute(f"CREATE TEMP TABLE chosen_{table} (id INTEGER PRIMARY KEY)")
+        connection.execute(CHOOSE.format(table=table), (kind, begun.since.epoch))
+        found[table] = f"temp.chosen_{table} c CROSS JOIN {table} {alias} ON {alias}.id = c.id"
+    return {**found, **lines}
+
+
+def _read(connection: sqlite3.Connection, sql: str) -> Iterator[list[Any]]:
+    """Yield the rows of a query, many at once."""
+    cursor = connection.execute(sql)
+    while rows := cursor.fetchmany(BATCH):
+        yield rows
+
+
+def _moment(connection: sqlite3.Connection) -> str | None:
+    """Return of which moment the rows are: the last complete sync, else the last listing."""
+    found: str | None = connection.execute(
+        """SELECT coalesce(
+            (SELECT max(finished_at) FROM sync_runs
+                WHERE state = 'complete' AND kind IN ('full', 'incremental')),
+            (SELECT max(last_seen_at) FROM repositories))"""
+    ).fetchone()[0]
+    return found
+
+
+def _is_same(before: Manifest, parts: Mapping[str, Sequence[Part]]) -> bool:
+    """Return whether files hold what those of a manifest hold; what every export writes anew counts not."""
+    return all(
+        [part.content for part in parts[table.name]]
+        == [file.content for file in before.tables.get(table.name, [])]
+        for table in TABLES
+        if not table.whole
+    )
+
+
+def _joined(before: Manifest, tables: Mapping[str, list[LakeFile]]) -> dict[str, list[LakeFile]]:
+    """Add new files to those of a manifest; where every export writes all rows, they replace them."""
+    return {
+        table.name: ([] if table.whole else before.tables.get(table.name, [])) + tables[table.name]
+        for table in TABLES
+    }
+
+
+def _without_seq(path: str) -> str:
+    return re.sub(r"-\d{8}", "", path)

@@ -1,0 +1,159 @@
+"""Rows of SQLite as Arrow, and Arrow as Parquet files."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mirror.errors import ConfigError
+from mirror.lake.columns import Column, Table
+from mirror.times import from_text
+
+try:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+except ImportError:
+    raise ConfigError("a lake needs pyarrow: pip install 'bitbucket-mirror[lake]'") from None
+
+BATCH = 20_000
+"""Rows that are read at once."""
+
+TYPES = {
+    "text": pa.string(),
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "flag": pa.bool_(),
+    "moment": pa.timestamp("us", "UTC"),
+    "texts": pa.list_(pa.string()),
+    "instance": pa.string(),
+}
+
+_LISTED = r'^\[("[0-9A-Za-z]*"(, "[0-9A-Za-z]*")*)?\]$'
+"""A list of hashes as the store writes it, which can be taken apart without a parser."""
+
+_ALL_DIFFERENT = ("uuid", "target_hash", "target_parents.list.element", "target_message", "description")
+"""Columns in which values hardly repeat: a dictionary of them would be built and thrown away."""
+
+
+def schema_of(table: Table) -> pa.Schema:
+    """Return the Arrow schema of a table; files say what their columns mean."""
+    return pa.schema(
+        [
+            pa.field(column.name, TYPES[column.kind], metadata={"about": column.about})
+            for column in table.columns
+        ]
+    )
+
+
+def batches(
+    table: Table, rows: Iterator[Sequence[tuple[Any, ...]]], *, seq: int, instances: Mapping[int, str]
+) -> Iterator[pa.Table]:
+    """Turn lists of rows, whose values are those that the table's columns read, into Arrow tables."""
+    schema = schema_of(table)
+    for part in rows:
+        values = iter(zip(*part, strict=True))
+        arrays = [
+            _array(column, next(values), instances)
+            if column.sql is not None
+            else _filled(column, seq, len(part))
+            for column in table.columns
+        ]
+        yield pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _filled(column: Column, seq: int, count: int) -> pa.Array:
+    return pa.repeat(pa.scalar(seq if column.name == "seq" else "upsert", TYPES[column.kind]), count)
+
+
+def _array(column: Column, values: Sequence[Any], instances: Mapping[int, str]) -> pa.Array:
+    kind = TYPES[column.kind]
+    if column.kind == "instance":
+        return pa.array([instances[value] for value in values], kind)
+    if column.kind == "flag":
+        return pa.array([None if value is None else value != 0 for value in values], kind)
+    if column.kind == "moment":
+        return _moments(values)
+    if column.kind == "texts":
+        return _lists(values)
+    return pa.array(values, kind)
+
+
+def _moments(values: Sequence[str | None]) -> pa.Array:
+    texts = pa.array(values, pa.string())
+    try:
+        return texts.cast(TYPES["moment"])
+    except pa.ArrowInvalid:  # not in the form of this version
+        return pa.array([_moment(value) for value in values], TYPES["moment"])
+
+
+def _moment(value: str | None) -> Any:
+    """Read a moment of any form; one that cannot be read counts as unknown."""
+    try:
+        return None if value is None else from_text(value)
+    except ValueError:
+        return None
+
+
+def _lists(values: Sequence[str | None]) -> pa.Array:
+    texts = pa.array(values, pa.string())
+    if texts.null_count == len(texts):
+        return pa.nulls(len(texts), TYPES["texts"])
+    if not pc.all(pc.match_substring_regex(texts, _LISTED)).as_py():
+        return pa.array([_list(value) for value in values], TYPES["texts"])
+    lists = pc.split_pattern(pc.utf8_slice_codeunits(texts, 2, -2), '", "')
+    return pc.if_else(pc.equal(texts, "[]"), pa.scalar([], TYPES["texts"]), lists)
+
+
+def _list(value: str | None) -> list[str] | None:
+    found = None if value is None else json.loads(value)
+    return [str(one) for one in found] if isinstance(found, list) else None
+
+
+class ParquetFile:
+    """A Parquet file that is written batch by batch, with a digest of what is in it.
+
+    The digest leaves out what moves without a change: which export wrote a row, and when it was seen last.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path, self.rows = path, 0
+        self._digest = hashlib.sha256()
+        self._moving = [name for name in ("seq", "last_seen_at", "seen_since") if name in schema.names]
+        self._writer = pq.ParquetWriter(
+            path,
+            schema,
+            compression="zstd",
+            use_dictionary=[
+                field.name for field in schema if not field.name.startswith(_ALL_DIFFERENT[:3])
+                and field.name not in _ALL_DIFFERENT
+            ],
+        )  # fmt: skip
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows."""
+        self._writer.write_table(table)
+        self.rows += len(table)
+        for batch in table.drop_columns(self._moving).to_batches():
+            self._digest.update(batch.serialize())
+
+    def close(self) -> None:
+        """End the file; more than once is no error."""
+        self._writer.close()
+
+    @property
+    def content(self) -> str:
+        """The digest, in hexadecimal digits."""
+        return self._digest.hexdigest()
+
+
+def read_columns(file: Any, columns: Iterable[str]) -> pa.Table:
+    """Read some columns of a Parquet file."""
+    return pq.read_table(file, columns=list(columns))
+
+
+def read_batches(file: Any) -> Iterator[pa.Table]:
+    """Yield the rows of an open Parquet file, many at once."""
+    for batch in pq.ParquetFile(file).iter_batches(BATCH):
+        yield pa.Table.from_batches([batch])

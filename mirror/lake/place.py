@@ -1,0 +1,132 @@
+"""Where a lake is: a folder, or a bucket of an object store. A file is there as a whole, or not at all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from mirror.errors import ConfigError, StoreError
+from mirror.lake.address import address_of
+from mirror.store.backup import sync_folder
+
+try:
+    from pyarrow import fs
+    from pyarrow.lib import ArrowException
+except ImportError:
+    raise ConfigError("a lake needs pyarrow: pip install 'bitbucket-mirror[lake]'") from None
+
+_PIECE = 8_000_000
+
+
+class Place:
+    """The root of a lake, as `DIR` or `s3://bucket/path`; paths are relative to it, with slashes.
+
+    Raises ConfigError for an address that is none, StoreError where it cannot be read or written.
+    """
+
+    def __init__(self, address: str) -> None:
+        place = address_of(address)
+        self._address, self._is_local = place.text, place.is_folder
+        if self._is_local:
+            self.fs, self.root = fs.LocalFileSystem(), place.given
+            return
+        try:
+            self.fs, root = fs.FileSystem.from_uri(place.given)
+        except (ArrowException, OSError, ValueError) as error:
+            raise ConfigError(f"{self}: cannot be used: {_first_line(error)}") from error
+        self.root = str(root).rstrip("/")
+
+    def __str__(self) -> str:
+        return self._address
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder, where it is one of this machine."""
+        return Path(self.root) if self._is_local else None
+
+    def path(self, name: str) -> str:
+        """Return the path of a file, as the file system of the place takes it."""
+        return f"{self.root}/{name}"
+
+    @contextmanager
+    def staging(self, owner: str) -> Iterator[Path]:
+        """Give a folder for files that are not whole yet; what a killed process left there goes first."""
+        if not self._is_local:
+            with tempfile.TemporaryDirectory(prefix="mirror-lake-") as name:
+                yield Path(name)
+            return
+        folder = Path(self.root) / "_staging" / owner
+        with self._explained():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                folder.parent.rmdir()
+
+    def put(self, file: Path, name: str) -> None:
+        """Put a whole file of the staging folder in its place."""
+        with self._explained():
+            if self._is_local:
+                target = Path(self.path(name))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
+                file.replace(target)
+                sync_folder(target.parent)
+                return
+            with file.open("rb") as source, self.fs.open_output_stream(self.path(name)) as target_stream:
+                while piece := source.read(_PIECE):
+                    target_stream.write(piece)
+
+    def write(self, staging: Path, name: str, text: bytes) -> None:
+        """Put a small file in its place."""
+        part = staging / "part"
+        part.write_bytes(text)
+        self.put(part, name)
+
+    def read(self, name: str) -> bytes | None:
+        """Return a small file; None where there is none."""
+        with self._explained():
+            try:
+                with self.fs.open_input_stream(self.path(name)) as stream:
+                    found: bytes = stream.read()
+            except FileNotFoundError:
+                return None
+        return found
+
+    def open(self, name: str) -> Any:
+        """Open a file to read parts of it."""
+        with self._explained():
+            return self.fs.open_input_file(self.path(name))
+
+    def list(self, name: str) -> list[str]:
+        """Return the files below a folder, in no order; none where it does not exist."""
+        with self._explained():
+            found = self.fs.get_file_info(
+                fs.FileSelector(self.path(name), allow_not_found=True, recursive=True)
+            )
+        return [one.path[len(self.root) + 1 :] for one in found if one.type == fs.FileType.File]
+
+    def remove(self, name: str) -> None:
+        """Remove a file; one that is not there is removed already."""
+        with self._explained(), suppress(FileNotFoundError):
+            self.fs.delete_file(self.path(name))
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn errors of pyarrow and of the system into StoreError."""
+        try:
+            yield
+        except (ArrowException, OSError) as error:
+            raise StoreError(f"{self}: cannot be read or written: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return str(text).strip().partition("\n")[0][:300] or type(error).__name__

@@ -1,0 +1,214 @@
+"""What changed since each export into a lake: marks that triggers write, from the first export on.
+
+A mark names a repository, a user (with its members) or a project by its identity, and the epoch in which it
+changed. Each export begins a new epoch, so that one file may be exported to several places, and what is
+written meanwhile is exported the next time. Whoever never exports has neither tables nor triggers.
+"""
+
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import NamedTuple
+
+from mirror.times import from_text, to_text
+
+MIRROR_ID = "mirror_id"
+"""The key of `mirror_meta` that holds what tells this mirror from all others."""
+
+FORGOTTEN_AFTER = timedelta(days=90)
+"""The age at which an export that was not repeated keeps no more marks; the next one there is full."""
+
+EVERYTHING = "all"
+"""The kind of mark that asks for a full export: a row changed its identity, or is not there any more."""
+
+_TABLES = (
+    """CREATE TABLE IF NOT EXISTS export_marks (
+        kind TEXT NOT NULL,
+        upstream_id INTEGER NOT NULL,
+        uuid TEXT NOT NULL,
+        epoch INTEGER NOT NULL,
+        PRIMARY KEY (kind, upstream_id, uuid)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS exports (
+        id TEXT PRIMARY KEY,
+        place TEXT NOT NULL,
+        epoch INTEGER NOT NULL,
+        last_change INTEGER NOT NULL,
+        at TEXT NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE TABLE IF NOT EXISTS export_epoch (number INTEGER NOT NULL)",
+)
+
+_UNMARKED = {
+    "repositories": {"id", "last_seen_at", "refs_stale"},
+    "users": {"id", "last_seen_at"},
+    "projects": {"id", "last_seen_at"},
+    "members": {"workspace_id", "user_id", "last_seen_at"},
+    "branches": {"repository_id", "name"},
+    "tags": {"repository_id", "name"},
+}
+"""Columns whose change is none: every listing moves `last_seen_at`."""
+
+_OWN = {"repositories": "repository", "users": "user", "projects": "project"}
+_OF_OTHERS = {
+    "branches": ("repository", "repositories", "repository_id"),
+    "tags": ("repository", "repositories", "repository_id"),
+    "followers": ("repository", "repositories", "repository_id"),
+    "members": ("user", "users", "workspace_id"),
+}
+
+_EPOCH = "(SELECT number FROM export_epoch)"
+_AGAIN = "ON CONFLICT DO UPDATE SET epoch = excluded.epoch WHERE epoch <> excluded.epoch"
+
+
+class Position(NamedTuple):
+    """What an export holds: the changes of all epochs up to this one, and those lines of `changes`."""
+
+    epoch: int
+    last_change: int
+
+
+class Begun(NamedTuple):
+    """An export that has begun: its id, the mirror's, where it ends, and where the one before ended.
+
+    `since` is None where everything has to be exported.
+    """
+
+    id: str
+    mirror: str
+    until: Position
+    since: Position | None
+
+
+def begin_export(
+    connection: sqlite3.Connection, *, before: str | None, place: str, at: str, full: bool
+) -> Begun | None:
+    """Begin an export, in a transaction; None where nothing changed since the export `before`.
+
+    `before` is the id of the export that the place holds. One that this file does not know, as after a copy
+    was restored, counts as none.
+    """
+    were_there = _make_triggers(connection)
+    since = _position(connection, before) if were_there and not full else None
+    if since is not None and _is_marked(connection, since, EVERYTHING):
+        since = None
+    until = Position(
+        connection.execute("SELECT number FROM export_epoch").fetchone()[0],
+        connection.execute("SELECT coalesce(max(id), 0) FROM changes").fetchone()[0],
+    )
+    if since is not None and until.last_change == since.last_change and not _is_marked(connection, since):
+        return None
+    begun = Begun(secrets.token_hex(8), mirror_id(connection), until, since)
+    connection.execute("UPDATE export_epoch SET number = number + 1")
+    connection.execute("INSERT INTO exports VALUES (?, ?, ?, ?, ?)", (begun.id, place, *until, at))
+    return begun
+
+
+def finish_export(connection: sqlite3.Connection, begun: Begun, *, held: str, place: str, at: str) -> None:
+    """Note that a place holds an export, and drop the marks that no place needs any more.
+
+    `held` is the id that the place holds: that of an earlier export, where this one found nothing new.
+    """
+    old = to_text(from_text(at) - FORGOTTEN_AFTER)
+    connection.execute(
+        "INSERT OR REPLACE INTO exports VALUES (?, ?, ?, ?, ?)", (held, place, *begun.until, at)
+    )
+    connection.execute("DELETE FROM exports WHERE id <> ? AND (place = ? OR at < ?)", (held, place, old))
+    connection.execute("DELETE FROM export_marks WHERE epoch <= (SELECT min(epoch) FROM exports)")
+
+
+CHOOSE = """INSERT INTO temp.chosen_{table} SELECT t.id FROM export_marks m
+    JOIN {table} t ON t.upstream_id = m.upstream_id AND t.uuid = m.uuid WHERE m.kind = ? AND m.epoch > ?
+    ORDER BY t.id"""
+"""Lists the marked rows of a table in a temporary one."""
+
+
+def last_export(connection: sqlite3.Connection, place: str) -> str | None:
+    """Return when something was exported to a place last; None for never."""
+    if not _exists(connection, "exports"):
+        return None
+    found: str | None = connection.execute(
+        "SELECT max(at) FROM exports WHERE place = ?", (place,)
+    ).fetchone()[0]
+    return found
+
+
+def mirror_id(connection: sqlite3.Connection) -> str:
+    """Return what tells this mirror from all others; made once, and kept in the file.
+
+    It begins with a letter, so that no reader of a folder `mirror=ID` takes it for a number.
+    """
+    connection.execute(
+        "INSERT OR IGNORE INTO mirror_meta VALUES (?, ?)", (MIRROR_ID, f"m{secrets.token_hex(8)[1:]}")
+    )
+    found: str = connection.execute("SELECT value FROM mirror_meta WHERE key = ?", (MIRROR_ID,)).fetchone()[0]
+    return found
+
+
+def _position(connection: sqlite3.Connection, export: str | None) -> Position | None:
+    found = connection.execute("SELECT epoch, last_change FROM exports WHERE id = ?", (export,)).fetchone()
+    return Position(*found) if found else None
+
+
+def _is_marked(connection: sqlite3.Connection, since: Position, kind: str | None = None) -> bool:
+    found = connection.execute(
+        "SELECT 1 FROM export_marks WHERE epoch > ? AND kind = coalesce(?, kind) LIMIT 1", (since.epoch, kind)
+    )
+    return found.fetchone() is not None
+
+
+def _exists(connection: sqlite3.Connection, table: str) -> bool:
+    found = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,))
+    return found.fetchone() is not None
+
+
+def _make_triggers(connection: sqlite3.Connection) -> bool:
+    """Make the tables and triggers that are missing or of another version; return whether all were there."""
+    for statement in _TABLES:
+        connection.execute(statement)
+    connection.execute("INSERT INTO export_epoch SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM export_epoch)")
+    found = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall())
+    were_there = True
+    for name, sql in _triggers(connection):
+        if found.get(name) != sql:
+            were_there = False
+            connection.execute(f"DROP TRIGGER IF EXISTS {name}")
+            connection.execute(sql)
+    return were_there
+
+
+def _triggers(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+    """Yield the name and the statement of each trigger."""
+    everything = f"INSERT INTO export_marks VALUES ('{EVERYTHING}', 0, '', {_EPOCH}) {_AGAIN}"
+    for table, kind in _OWN.items():
+        mark = f"INSERT INTO export_marks VALUES ('{kind}', NEW.upstream_id, NEW.uuid, {_EPOCH}) {_AGAIN}"
+        yield _trigger(f"export_{table}_inserted", f"INSERT ON {table}", mark)
+        yield _trigger(f"export_{table}_updated", _update_of(connection, table), mark)
+        yield _trigger(f"export_{table}_identity", f"UPDATE OF uuid ON {table}", everything)
+        yield _trigger(f"export_{table}_deleted", f"DELETE ON {table}", everything)
+    yield _trigger(
+        "export_upstreams_updated", "UPDATE OF url ON upstreams WHEN OLD.url IS NOT NEW.url", everything
+    )
+    for table, (kind, parents, column) in _OF_OTHERS.items():
+        mark = f"""INSERT INTO export_marks SELECT '{kind}', upstream_id, uuid, {_EPOCH}
+            FROM {parents} WHERE id = {{}}.{column} {_AGAIN}"""
+        yield _trigger(f"export_{table}_inserted", f"INSERT ON {table}", mark.format("NEW"))
+        yield _trigger(f"export_{table}_deleted", f"DELETE ON {table}", mark.format("OLD"))
+        if table in _UNMARKED:
+            yield _trigger(f"export_{table}_updated", _update_of(connection, table), mark.format("NEW"))
+
+
+def _trigger(name: str, event: str, statement: str) -> tuple[str, str]:
+    return name, f"CREATE TRIGGER {name} AFTER {event} BEGIN {statement}; END"
+
+
+def _update_of(connection: sqlite3.Connection, table: str) -> str:
+    """Return the event that a column gets another value, in which a change is to be exported.
+
+    Owners are written with each page that names them, most of them as they were.
+    """
+    columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+    marked = [column for column in columns if column not in _UNMARKED[table] | {"uuid"}]
+    differs = " OR ".join(f"OLD.{column} IS NOT NEW.{column}" for column in marked)
+    return f"UPDATE OF {', '.join(marked)} ON {table} WHEN {differs}"
