@@ -13,7 +13,7 @@ from fixtures_db import JESPERN, SECRETS, FixtureDb, fill_mixed, hg_ref, owner, 
 from mirror.cli.main import mirror
 from mirror.errors import NotFound
 from mirror.queries.caller import ANONYMOUS, OPERATOR
-from mirror.queries.inventory import COLUMNS, InventoryLine, Place, all_lines, inventory_page
+from mirror.queries.inventory import COLUMNS, InventoryLine, InventoryPlace, all_lines, inventory_page
 from mirror.store import tokens
 from mirror.store.files import open_reader
 
@@ -127,7 +127,7 @@ def test_pages_neither_skip_nor_repeat(path: Path) -> None:
     connection = open_reader(path)
     whole = list(all_lines(connection, OPERATOR))
     for size in (1, 2, 3, 4):
-        seen, place = list[InventoryLine](), Place()
+        seen, place = list[InventoryLine](), InventoryPlace()
         while True:
             page = inventory_page(connection, ANONYMOUS, after=place, size=size)
             seen += page.lines

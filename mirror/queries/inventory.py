@@ -43,7 +43,7 @@ class InventoryLine(msgspec.Struct, frozen=True, kw_only=True):
 COLUMNS = InventoryLine.__struct_fields__
 
 
-class Place(msgspec.Struct, frozen=True):
+class InventoryPlace(msgspec.Struct, frozen=True):
     """Behind which repository a page begins; the last one of the page before."""
 
     full_name: str = ""
@@ -54,8 +54,8 @@ class InventoryPage(msgspec.Struct, frozen=True):
     """Lines by name, with the place of each; `more` is where the next page begins, None at the end."""
 
     lines: list[InventoryLine]
-    places: list[Place]
-    more: Place | None
+    places: list[InventoryPlace]
+    more: InventoryPlace | None
 
 
 class _Row(msgspec.Struct, frozen=True):
@@ -80,11 +80,11 @@ def inventory_page(
     caller: Caller,
     *,
     owner_ids: tuple[int, ...] = (),
-    after: Place | None = None,
+    after: InventoryPlace | None = None,
     size: int = 100,
 ) -> InventoryPage:
     """Read a page of the inventory, by name, of what a caller may see; `owner_ids` restrict it to owners."""
-    after = after or Place()
+    after = after or InventoryPlace()
     of_owners = "AND r.owner_id IN (SELECT value FROM json_each(:owners))" if owner_ids else ""
     rows = fetch_as(
         _Row,
@@ -112,7 +112,7 @@ def inventory_page(
             "size": size + 1,
         },
     )
-    places = [Place(row.full_name, row.id) for row in rows[:size]]
+    places = [InventoryPlace(row.full_name, row.id) for row in rows[:size]]
     more = places[-1] if len(rows) > size else None
     return InventoryPage([_line(row) for row in rows[:size]], places, more)
 
@@ -121,7 +121,7 @@ def all_lines(
     connection: sqlite3.Connection, caller: Caller, owner_ids: tuple[int, ...] = ()
 ) -> Iterator[InventoryLine]:
     """Yield the whole inventory, a page at a time, so that a million lines need no more memory than one."""
-    place: Place | None = Place()
+    place: InventoryPlace | None = InventoryPlace()
     while place is not None:
         page = inventory_page(connection, caller, owner_ids=owner_ids, after=place, size=CHUNK)
         yield from page.lines

@@ -8,7 +8,7 @@ from datasette.utils.asgi import AsgiStream, Response
 
 from mirror.queries.accounts import owners_named
 from mirror.queries.csv_text import csv_chunks
-from mirror.queries.inventory import CHUNK, COLUMNS, InventoryPage, Place, inventory_page
+from mirror.queries.inventory import CHUNK, COLUMNS, InventoryPage, InventoryPlace, inventory_page
 from mirror.serve.middleware import PAGE
 from mirror.serve.pages.view import Visit
 
@@ -32,7 +32,7 @@ FAR = 5
 async def as_csv(visit: Visit) -> Response:
     """GET /-/inventory.csv: all lines. Each part is of a snapshot of its own, and what that may show."""
     owner = _owner(visit)
-    first = await visit.read(lambda c: _page(c, visit, owner, Place(), CHUNK), times=FAR)
+    first = await visit.read(lambda c: _page(c, visit, owner, InventoryPlace(), CHUNK), times=FAR)
 
     async def write(writer: Any) -> None:
         page, header = first, COLUMNS
@@ -59,11 +59,13 @@ def _owner(visit: Visit) -> str:
     return visit.parameters.get("owner", "").strip()[:LONGEST_NAME]
 
 
-def _after(visit: Visit) -> Place:
+def _after(visit: Visit) -> InventoryPlace:
     """Return where the page begins. The address holds the name, as a number alone could be a hidden one."""
-    return Place(visit.parameters.get("after", ""), visit.number("id", 0, 2**62))
+    return InventoryPlace(visit.parameters.get("after", ""), visit.number("id", 0, 2**62))
 
 
-def _page(connection: sqlite3.Connection, visit: Visit, owner: str, after: Place, size: int) -> InventoryPage:
+def _page(
+    connection: sqlite3.Connection, visit: Visit, owner: str, after: InventoryPlace, size: int
+) -> InventoryPage:
     owner_ids = tuple(row.id for row in owners_named(connection, owner)) or (NOBODY,) if owner else ()
     return inventory_page(connection, visit.caller, owner_ids=owner_ids, after=after, size=size)
