@@ -70,7 +70,7 @@ clean: ## remove .venv and what the tools left; data/ stays
 	@.venv/bin/python -m pip --disable-pip-version-check install -q --require-hashes -r requirements-dev.lock
 	@touch $@
 
-# Programs that the tests run. Two of them call their package by a name that another has, so they are apart.
+# Two programs that the tests run, whose packages have names that others have, so they are apart (tests/clients.in).
 .venv/installed-clients: .venv/installed requirements-clients.lock
 	@rm -rf .venv/clients
 	@.venv/bin/python -m pip --disable-pip-version-check install -q --no-deps --no-compile --no-warn-script-location \

@@ -1,7 +1,7 @@
 """Programs that ask bitbucket.org for repositories, tags and projects, each as it was released.
 
 Their address of Bitbucket is written in their code, so a copy of each has the mirror's address in its place.
-`make test` installs them from requirements-clients.lock.
+Two of them are apart from the others (tests/clients.in); `make test` installs them.
 """
 
 import json
@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,13 @@ const known = ScmIntegrations.fromConfig(new ConfigReader({ integrations: { bitb
 fetch(process.argv[2]).then(answer => answer.json()).then(found =>
   console.log(JSON.stringify([found.mainbranch.name, known.byUrl(found.links.html.href)?.type ?? null])))
 """
-CLIENTS = Path(__file__).parent.parent / ".venv/clients"
-PACKAGES = ("all_repos", "bitbucket", "bucketcloner", "gitspindle", "lastversion", "nvchecker_source", "src")
+HERE = Path(sysconfig.get_path("purelib"))
+APART = Path(__file__).parent.parent / ".venv/clients"
+PACKAGES = {
+    HERE: ("all_repos", "bucketcloner", "gitspindle", "lastversion", "nvchecker_source"),
+    APART: ("bitbucket", "src"),
+}
+"""Where the programs are installed, and what their packages are called."""
 ADDRESSES = {
     "https://api.bitbucket.org/2.0": "/2.0",
     "https://bitbucket.org/api/2.0": "/2.0",
@@ -43,10 +49,15 @@ class Clients:
     def __init__(self, folder: Path, address: str, token: str, own_token: str) -> None:
         self.folder, self.address, self.token, self.own_token = folder, address, token, own_token
 
-    def run(self, code: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        """Run Python code that may import the programs; `T` is a token, `O` that of the user `busy`."""
+    def run(
+        self, code: str, *arguments: str, apart: bool = False, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run Python code that may import the programs, also those that are `apart`.
+
+        `T` is a token, `O` that of the user `busy`.
+        """
         begin = f"T, O = {self.token!r}, {self.own_token!r}\nimport json, sys\n"
-        paths = os.pathsep.join([str(self.folder / "moved"), str(CLIENTS)])
+        paths = os.pathsep.join([str(self.folder / "moved"), *([str(APART)] if apart else [])])
         return subprocess.run(
             [sys.executable, "-c", begin + code, *arguments],
             cwd=self.folder,
@@ -57,9 +68,9 @@ class Clients:
             check=False,
         )
 
-    def told(self, code: str, **environment: str) -> Any:
+    def told(self, code: str, *, apart: bool = False, **environment: str) -> Any:
         """Run code whose last line of output is JSON, and decode it."""
-        done = self.run(code, **environment)
+        done = self.run(code, apart=apart, **environment)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
@@ -67,8 +78,8 @@ class Clients:
 @pytest.fixture(scope="module")
 def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
     """A served mirror of one workspace, and copies of the programs that ask it."""
-    if not CLIENTS.is_dir():
-        pytest.skip("the programs are not installed: make .venv/clients")
+    if not all((place / package).is_dir() for place, packages in PACKAGES.items() for package in packages):
+        pytest.skip("the programs are not installed: make dev .venv/installed-clients")
     folder = tmp_path_factory.mktemp("clients")
     filled = FixtureDb(folder / "mirror.db")
     filled.store.save_upstream("cloud", "cloud", "https://api.bitbucket.org/2.0")
@@ -87,8 +98,9 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
     own_token = tokens.create(filled.store, "own", "read", user="busy")
     filled.store.close()
     with serving(folder / "mirror.db") as address:
-        for package in PACKAGES:
-            shutil.copytree(CLIENTS / package, folder / "moved" / package)
+        for place, packages in PACKAGES.items():
+            for package in packages:
+                shutil.copytree(place / package, folder / "moved" / package)
         for file in folder.glob("moved/**/*.py"):
             text = file.read_text()
             for theirs, path in ADDRESSES.items():
@@ -140,11 +152,11 @@ def test_python_bitbucket_cli_lists_repositories_and_branches(clients: Clients) 
     """It takes every refusal of commits for none, whatever its code."""
     code = "from bitbucket.main import app; app()"
     account = {"BITBUCKET_AUTH": f"busy:{clients.token}"}
-    listed = clients.run(code, "repos", "-w", "busy", **account).stdout.split()
+    listed = clients.run(code, "repos", "-w", "busy", apart=True, **account).stdout.split()
     assert sorted(listed) == sorted(name.partition("/")[2] for name in REPOSITORIES)
-    assert clients.run(code, "branches", "-w", "busy", "-r", "project-1", **account).stdout.split() == [
-        "main"
-    ]
+    assert clients.run(
+        code, "branches", "-w", "busy", "-r", "project-1", apart=True, **account
+    ).stdout.split() == ["main"]
 
 
 def test_mcp_server_bitbucket_is_told_what_is_not_mirrored(clients: Clients) -> None:
@@ -168,7 +180,7 @@ print(json.dumps(told))"""
         "BITBUCKET_EMAIL": "busy",
         "BITBUCKET_API_TOKEN": clients.token,
     }
-    told = clients.told(code, **settings)
+    told = clients.told(code, apart=True, **settings)
     assert len(told["list_repositories"]) == len(REPOSITORIES)
     assert [one["key"] for one in told["list_projects"]] == ["KEY"] == [told["get_project"]["key"]]
     assert told["get_commit"]["hash"] == "a" * 40
