@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from io import BytesIO
+from math import inf
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -19,6 +20,12 @@ Clock = Callable[[], datetime]
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
 LONGEST = 365_000 * 86_400
+_DAY, _YEAR = 86_400, 365.25 * 86_400
+_AGES = (
+    ("s", 1, 120), ("min", 60, 7200), ("h", 3600, 2 * _DAY), ("days", _DAY, 60 * _DAY),
+    ("months", _YEAR / 12, 2 * _YEAR), ("years", _YEAR, inf),
+)  # fmt: skip
+"""The units of ages, their lengths, and the age that is written in the next one; all in seconds."""
 _FRACTION = re.compile(r"\.(\d{1,9})")
 
 
@@ -71,11 +78,20 @@ def duration_text(seconds: float) -> str:
 
 
 def age_text(seconds: float) -> str:
-    """Format an age: ``42 s``, ``12 min``, ``3.5 h``, ``9 days``."""
-    for unit, size, below in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
-        if seconds < below:
-            return f"{seconds / size:.0f} {unit}" if unit != "h" else f"{seconds / size:.1f} h"
-    return f"{seconds / 86400:.0f} days"
+    """Write an age as everything that is shown does: ``42 s``, ``3.5 h``, ``9 days``, ``17 years``."""
+    unit, size = next((unit, size) for unit, size, below in _AGES if seconds < below)
+    number = f"{seconds / size:.1f}" if unit == "h" and seconds < 10 * size else f"{seconds / size:.0f}"
+    return f"{number.removesuffix('.0')} {unit}"
+
+
+def ago(text: str | None, now: datetime) -> str:
+    """Write how long ago a moment was: ``3 h ago``, ``in 5 min``, ``just now``; raises ValueError."""
+    if not text:
+        return "never"
+    seconds = (now - from_text(text)).total_seconds()
+    if abs(seconds) < 1:
+        return "just now"
+    return f"{age_text(seconds)} ago" if seconds > 0 else f"in {age_text(-seconds)}"
 
 
 def moment_of(text: str, now: datetime) -> datetime:

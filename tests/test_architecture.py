@@ -20,6 +20,7 @@ GROUND = frozenset(
         "decoding",
         "model",
         "object_difference",
+        "readable",
         "settings",
         "suggestions",
         "times",

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mirror.times import (
     age_text,
+    ago,
     duration_text,
     from_text,
     machine_zone,
@@ -76,11 +77,27 @@ def test_durations_and_times_are_read_as_people_write_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0 s"), (119, "119 s"), (600, "10 min"), (9000, "2.5 h"), (864_000, "10 days")]
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (119, "119 s"),
+        (600, "10 min"),
+        (9000, "2.5 h"),
+        (7200, "2 h"),
+        (36_000, "10 h"),
+        (864_000, "10 days"),
+        (60 * 86_400, "2 months"),
+        (730 * 86_400, "24 months"),
+        (17 * 366 * 86_400, "17 years"),
+    ],
 )
 def test_ages_are_written_in_words(seconds: float, text: str) -> None:
     """One unit, no more digits than people read."""
     assert age_text(seconds) == text
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    if seconds:
+        assert ago(to_text(now - timedelta(seconds=seconds)), now) == f"{text} ago"
+        assert ago(to_text(now + timedelta(seconds=seconds)), now) == f"in {text}"
 
 
 @pytest.mark.parametrize("text", ["0s", "1s", "90s", "1.5s", "10m", "36h", "1d", "30d"])

@@ -16,6 +16,7 @@ from mirror.config import Config
 from mirror.errors import Interrupted, MirrorError
 from mirror.lake.address import address_of
 from mirror.publish import PublishOptions, publish
+from mirror.readable import size_text
 from mirror.store.backup import back_up_dated, dated_copies
 from mirror.store.export_marks import last_export
 from mirror.store.files import open_reader
@@ -78,7 +79,7 @@ def _back_up(config: Config, stop: Stop, clock: Clock) -> str:
         keep=config.backup_keep,
         progress=_until(stop),
     )
-    return f"{copy}: a checked copy, {copy.stat().st_size / 1e6:,.1f} MB"
+    return f"{copy}: a checked copy, {size_text(copy.stat().st_size)}"
 
 
 def _publish(config: Config, stop: Stop) -> str:
@@ -89,7 +90,7 @@ def _publish(config: Config, stop: Stop) -> str:
         PublishOptions(force=True),
         told=lambda _, step, of: look(step, of),
     )
-    return f"{done.file}: the public part as of {done.published_at}, {done.bytes / 1e6:,.1f} MB"
+    return f"{done.file}: the public part as of {done.published_at}, {size_text(done.bytes)}"
 
 
 def _export(config: Config, stop: Stop, clock: Clock) -> str:

@@ -15,6 +15,7 @@ from mirror.check.result import CONFIGURATION, UNUSABLE, Check, bad
 from mirror.config import Config
 from mirror.config_checks import open_files
 from mirror.errors import ConfigError, NotFound, StoreError
+from mirror.readable import size_text
 from mirror.store.files import damage_explained, open_reader
 from mirror.store.integrity import check_file
 from mirror.store.lock import service_runs
@@ -60,9 +61,9 @@ def check_disk(config: Config) -> Check:
     if not os.access(folder, os.W_OK | os.X_OK):
         return bad("disk", UNUSABLE, f"{folder} cannot be written", "run it as the owner, or set `database`")
     free = shutil.disk_usage(folder).free
-    detail = f"{free / 1e6:,.0f} MB are free in {folder}"
+    detail = f"{size_text(free)} are free in {folder}"
     if free < LEAST_FREE:
-        return bad("disk", UNUSABLE, detail, f"free at least {LEAST_FREE / 1e6:,.0f} MB")
+        return bad("disk", UNUSABLE, detail, f"free at least {size_text(LEAST_FREE)}")
     return Check(name="disk", ok=True, detail=detail)
 
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from mirror.cli.main import configured, errors
 from mirror.config import Config
 from mirror.errors import ConfigError, StoreError
+from mirror.readable import size_text
 from mirror.store.backup import Progress as Told
 from mirror.store.backup import back_up, back_up_dated
 from mirror.store.files import open_reader
@@ -52,7 +53,7 @@ def backup(ctx: click.Context, target: str, keep: int | None) -> None:
             copy = back_up_dated(mirror, place, utc_now(), keep=keep, progress=told)
         else:
             copy = back_up(mirror, place, progress=told)
-    click.echo(f"{copy}: a checked copy, {copy.stat().st_size / 1e6:,.1f} MB")
+    click.echo(f"{copy}: a checked copy, {size_text(copy.stat().st_size)}")
 
 
 @click.command()

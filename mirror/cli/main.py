@@ -19,6 +19,7 @@ from rich.segment import Segment
 from mirror import __version__
 from mirror.config import DEFAULT_FILE, Config, read_config
 from mirror.errors import ConfigError, Interrupted, MirrorError, StoreError
+from mirror.readable import visible
 from mirror.suggestions import did_you_mean
 
 FILES = {
@@ -121,7 +122,7 @@ def configured(ctx: click.Context) -> Config:
 
 
 class CleanConsole(Console):
-    """A terminal that shows texts of others without their control characters."""
+    """A terminal that shows texts of others with their control characters written out."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render as rich does, and clean the text."""
@@ -134,8 +135,8 @@ class CleanConsole(Console):
 
 
 def plain(text: str) -> str:
-    """Replace each character that is not printable with a space, except line ends."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)
+    """Write out the characters that hide or that command a terminal, and a tab as a space."""
+    return visible(text).replace("\t", " ")
 
 
 def out() -> CleanConsole:
@@ -200,7 +201,7 @@ def _silence() -> None:
 
 
 def _say(text: str) -> None:
-    click.echo(f"mirror: {text}", err=True)
+    click.echo(plain(f"mirror: {text}"), err=True)
 
 
 json_option: Callable[[Any], Any] = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -16,6 +16,7 @@ from mirror.errors import ConfigError
 from mirror.publish import Published, PublishOptions, Told
 from mirror.publish import publish as write
 from mirror.publish.beside import check_tools, write_checksum, write_compressed, write_inspect
+from mirror.readable import size_text
 from mirror.store.backup import place_of_copy
 from mirror.times import to_text
 
@@ -74,7 +75,7 @@ def publish(
         return
     click.echo(
         f"{target}: {done.rows['repositories']:,} public repositories as of {done.published_at[:16]}Z,"
-        f" {done.bytes / 1e6:,.1f} MB"
+        f" {size_text(done.bytes)}"
     )
     click.echo(f"sha256 {done.sha256}")
     if done.checked is not None:

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from mirror.queries.changes import EXPORTED, changes_since
 from mirror.queries.repositories import RepositoryDetails, repository_details
 from mirror.queries.rows import LISTED, ChangeRow, RepositoryRow
 from mirror.queries.search import find_repositories
+from mirror.readable import size_text
 from mirror.search import highlight_ranges
 from mirror.search.query import SWITCHES
 from mirror.store.files import damage_explained, open_reader
-from mirror.times import age_text, from_text, moment_of, to_text, utc_now
+from mirror.times import ago, moment_of, to_text, utc_now
 
 _SWITCHED = {"yes": None, "no": False, "only": True}
 _GAP = 2
@@ -177,6 +179,7 @@ def _results(rows: list[RepositoryRow], needles: tuple[str, ...], width: int) ->
 
 def _marked(full_name: str, needles: tuple[str, ...]) -> Text:
     """Highlight what matches in the slug."""
+    full_name = plain(full_name)
     text = Text(full_name)
     start = full_name.find("/") + 1
     for needle in needles:
@@ -188,9 +191,17 @@ def _marked(full_name: str, needles: tuple[str, ...]) -> Text:
 @click.command()
 @click.argument("name", metavar="OWNER/SLUG")
 @click.option("--web", is_flag=True, help="Open its page at the upstream, and print the address.")
+@click.option(
+    "--refs",
+    type=click.IntRange(min=0),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="At most so many branches and so many tags; --json has all.",
+)
 @json_option
 @click.pass_context
-def show(ctx: click.Context, name: str, web: bool, as_json: bool) -> None:
+def show(ctx: click.Context, name: str, web: bool, refs: int, as_json: bool) -> None:
     """Show one repository with its branches and tags, and when they were read.
 
     OWNER/SLUG is its name, in any case.
@@ -211,7 +222,7 @@ def show(ctx: click.Context, name: str, web: bool, as_json: bool) -> None:
     elif as_json:
         click.echo(msgspec.json.encode(found.exported()))
     else:
-        _print_details(found)
+        _print_details(found, refs)
 
 
 def _open_page(details: RepositoryDetails) -> None:
@@ -227,10 +238,11 @@ def _open_page(details: RepositoryDetails) -> None:
     click.launch(url)
 
 
-def _print_details(details: RepositoryDetails) -> None:
+def _print_details(details: RepositoryDetails, most: int) -> None:
+    """Print a repository, and at most so many branches and so many tags."""
     console, row, now = out(), details.row, utc_now()
     clones = [*details.links.clone_urls.values(), None, None]
-    title = Text(row.full_name, style="bold")
+    title = Text(plain(row.full_name), style="bold")
     if row.deleted_at:
         title.append(f"  gone since {row.deleted_at[:10]}: {row.gone_reason}", style="red")
     console.print(title)
@@ -247,26 +259,29 @@ def _print_details(details: RepositoryDetails) -> None:
         ("web", details.links.url),
         ("clone", clones[0]),
         ("", clones[1]),
-        ("created", row.created_at),
-        ("updated", row.updated_at),
-        ("seen", _ago(row.last_seen_at)),
-        ("refs read", _ago(row.refs_synced_at) if row.refs_synced_at else row.refs),
+        ("size", "" if row.size is None else size_text(row.size)),
+        ("created", _day(row.created_at, now)),
+        ("updated", _day(row.updated_at, now)),
+        ("seen", ago(row.last_seen_at, now)),
+        ("refs read", ago(row.refs_synced_at, now) if row.refs_synced_at else row.refs),
     ):
         if value:
-            table.add_row(label, Text(str(value)))
+            table.add_row(label, Text(plain(str(value))))
     console.print(table)
     for title_text, refs in (("branches", details.branches), ("tags", details.tags)):
         if refs is None:
             console.print(Text(f"{title_text}: {row.refs}", style="bold"))
             continue
-        console.print(Text(f"{title_text} ({len(refs)})", style="bold"))
+        console.print(Text(f"{title_text} ({len(refs):,})", style="bold"))
         listing = Table(box=None, show_header=False, pad_edge=False)
-        for ref in refs:
-            date = ref.target_date
-            age = age_text((now - from_text(date)).total_seconds()) + " old" if date else ""
-            listing.add_row("  " + escape(ref.name), ref.target_hash[:12], age)
-        if refs:
+        for ref in refs[:most]:
+            name = Text(f"  {plain(ref.name)}")
+            listing.add_row(name, ref.target_hash[:12], ago(ref.made_at, now) if ref.made_at else "")
+        if listing.row_count:
             console.print(listing)
+        if len(refs) > most:
+            more = f"  and {len(refs) - most:,} more; --refs {len(refs)} lists them, --json too"
+            console.print(Text(more, style="dim"))
 
 
 def _kind(row: RepositoryRow) -> str:
@@ -282,8 +297,9 @@ def _no_main_branch(details: RepositoryDetails) -> str:
     return "none" if details.branches else "none, the repository is empty"
 
 
-def _ago(moment: str) -> str:
-    return f"{age_text((utc_now() - from_text(moment)).total_seconds())} ago"
+def _day(moment: str | None, now: datetime) -> str:
+    """Write the day of a moment, and how long ago it was."""
+    return "" if moment is None else f"{moment[:10]}, {ago(moment, now)}"
 
 
 @click.command()

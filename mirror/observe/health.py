@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from mirror.errors import StoreError
+from mirror.readable import size_text
 from mirror.store.cursors import Cursors
 from mirror.store.files import open_reader
 from mirror.store.repair import latest_ahead
@@ -73,7 +74,7 @@ def read_health(
         reasons.append(f"the file is damaged: {error}")
     left = shutil.disk_usage(path.parent).free if free is None else free
     if left < LEAST_FREE:
-        reasons.append(f"the disk is nearly full: {left // 1024**2:,} MB are free")
+        reasons.append(f"the disk is nearly full: {size_text(left)} are free")
     found = Health(status="unwell" if reasons else "ok", reasons=reasons, warnings=warnings)
     if is_copy:
         found.copy = _copy_age(connection, path, now)

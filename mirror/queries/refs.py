@@ -15,18 +15,22 @@ REFS_READ, REFS_NOT_MIRRORED = "read", "not mirrored"
 _MADE_AT: dict[RefKind, str] = {"branch": "target_date", "tag": "coalesce(date, target_date)"}
 
 ORDERS = {
-    "newest": "{made_at} DESC, name",
+    "newest": "name <> :first, {made_at} DESC, name",
     "oldest": "{made_at} IS NULL, {made_at}, name",
     "name": "name",
     "last": "name DESC",
 }
-"""In which orders a page of refs can be read."""
+"""In which orders a page of refs can be read; the newest come after the main branch."""
 
 
 class RefsWanted(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of the refs of a repository whose name holds `part`, in one of ORDERS."""
+    """A page of the refs of a repository whose name holds `part`, in one of ORDERS.
+
+    `first` is the name of the main branch.
+    """
 
     kind: RefKind
+    first: str | None = None
     part: str = ""
     order: str = "newest"
     page: int = 1
@@ -75,10 +79,12 @@ def refs_by_name(connection: sqlite3.Connection, kind: RefKind, repository_id: i
     return fetch_as(RefRow, connection, sql, {"repository": repository_id})
 
 
-def newest_refs(connection: sqlite3.Connection, kind: RefKind, repository_id: int) -> list[RefRow]:
-    """Read the branches or tags of a repository, those with the newest commits first."""
-    sql = f"{select_refs(kind)} ORDER BY target_date DESC, name"
-    return fetch_as(RefRow, connection, sql, {"repository": repository_id})
+def newest_refs(
+    connection: sqlite3.Connection, kind: RefKind, repository_id: int, first: str | None
+) -> list[RefRow]:
+    """Read the branches or tags of a repository: the main branch `first`, then the newest."""
+    sql = f"{select_refs(kind)} ORDER BY {ORDERS['newest'].format(made_at=_MADE_AT[kind])}"
+    return fetch_as(RefRow, connection, sql, {"repository": repository_id, "first": first or ""})
 
 
 def ref_named(connection: sqlite3.Connection, kind: RefKind, repository_id: int, name: str) -> RefRow | None:
@@ -124,6 +130,7 @@ def refs_page(connection: sqlite3.Connection, repository_id: int, wanted: RefsWa
     values = {
         "repository": repository_id,
         "part": wanted.part,
+        "first": wanted.first or "",
         "size": wanted.size,
         "start": (wanted.page - 1) * wanted.size,
     }

@@ -325,7 +325,10 @@ def repository_details(
     if row is None:
         return None
     is_read, web = row.refs == REFS_READ, WebLinks(connection, caller)
-    branches, tags = (newest_refs(connection, kind, row.id) if is_read else None for kind in KINDS)
+    first = {"branch": row.main_branch}
+    branches, tags = (
+        newest_refs(connection, kind, row.id, first.get(kind)) if is_read else None for kind in KINDS
+    )
     return RepositoryDetails(
         row=row,
         upstream=fetch_value(

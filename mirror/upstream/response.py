@@ -16,6 +16,7 @@ import msgspec
 from mirror.credentials import Credential
 from mirror.decoding import decoded_bytes, mended
 from mirror.errors import CredentialsRefused, MirrorError, UpstreamBusy, UpstreamRefused, UpstreamShapeError
+from mirror.readable import visible
 
 Shape = TypeVar("Shape")
 
@@ -131,8 +132,8 @@ def error_for(
 
 
 def shown(text: str, length: int = 300) -> str:
-    """Make foreign text fit for a terminal: one line, no control characters, at most `length` characters."""
-    flat = " ".join("".join(c if c.isprintable() else " " for c in text[: length * 4]).split())
+    """Make foreign text fit for a terminal: one line that hides nothing, of at most `length` characters."""
+    flat = visible(" ".join(text[: length * 4].split()))
     return flat if len(flat) <= length else flat[: length - 1] + "\u2026"
 
 

@@ -1,6 +1,5 @@
 """The page of changes with its filters, and the Atom feed with the same filters."""
 
-import re
 import sqlite3
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from mirror.queries.crawl import UpstreamSummary, upstreams
 from mirror.queries.refs import REFS_READ
 from mirror.queries.rows import ChangeRow
 from mirror.queries.web_links import WebLinks
+from mirror.readable import visible
 from mirror.serve.middleware import PAGE
 from mirror.serve.pages.filters import sentence
 from mirror.serve.pages.view import Visit
@@ -88,8 +88,6 @@ def _kinds(kind: str) -> tuple[str, ...]:
 ENTRIES = 50
 AUTHORITY = "tag:bitbucket-mirror,2026:"
 
-_NOT_XML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010ffff]")
-
 
 async def feed(visit: Visit) -> Response:
     """GET /-/changes.atom: the latest changes for feed readers, with the same filters."""
@@ -133,9 +131,9 @@ def _atom(visit: Visit, filters: dict[str, str], found: list[ChangeRow], there: 
     for change in found:
         at = from_text(change.at)
         written.add_item(
-            title=_NOT_XML.sub("\ufffd", sentence(change)),
+            title=visible(sentence(change)),
             link=base + _subject(visit, change),
-            description=_NOT_XML.sub("\ufffd", _details(change, there.get(change.id))),
+            description=visible(_details(change, there.get(change.id))),
             related=there.get(change.id),
             unique_id=f"{AUTHORITY}{quote(name)}/change/{change.id}",
             pubdate=at,

@@ -3,7 +3,7 @@
 import re
 import sqlite3
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from datasette.utils import actor_matches_allow
 from datasette.utils.asgi import Request
@@ -11,6 +11,7 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader
 from markupsafe import Markup
 
 from mirror.queries.crawl import upstreams
+from mirror.readable import visible_html
 from mirror.serve.access import is_closed
 from mirror.serve.database import mirror_named
 from mirror.serve.exchange import mirror_of
@@ -123,9 +124,19 @@ def answered(page: Markup) -> Markup:
     return page
 
 
+def readable(page: Markup) -> Markup:
+    """Write out the characters that hide in what a part of a page shows."""
+    return Markup(visible_html(str(page)))  # noqa: S704 - as above
+
+
+def last_name(path: str) -> str:
+    """Return the last name in a path, to be searched for where nothing is there."""
+    return unquote(path.rstrip("/").rpartition("/")[2], errors="replace")[:100]
+
+
 def install(env: Environment, folder: str) -> None:
     """Add the plugin's templates after those of the operator and before Datasette's own."""
-    env.filters |= {"labelled": labelled, "answered": answered}
+    env.filters |= {"labelled": labelled, "answered": answered, "readable": readable, "last_name": last_name}
     found = env.loader
     if not isinstance(found, ChoiceLoader) or not isinstance(found.loaders[0], FileSystemLoader):
         env.loader = ChoiceLoader([*([found] if found else []), FileSystemLoader(folder)])

@@ -9,15 +9,15 @@ from urllib.parse import urlsplit
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
+from mirror import times
 from mirror.queries.progress import progress_text
 from mirror.queries.rows import ChangeRow
+from mirror.readable import size_text
 from mirror.search import highlight_ranges
-from mirror.times import age_text, from_text
+from mirror.times import from_text
 
 SHORT_HASH = 12
 LONGEST_NAME = 300
-_UNITS = ("bytes", "KB", "MB", "GB", "TB")
-_PLURAL_DAYS = ((730, 365.25, "years"), (60, 30.44, "months"), (2, 1, "days"))
 
 IN_WORDS = {
     "created": "was first seen",
@@ -64,35 +64,12 @@ def grouped(number: float | None) -> str:
     return "\N{EN DASH}" if number is None else f"{number:,.0f}"
 
 
-def size_text(size: int | None) -> str:
-    """Format a number of bytes, such as ``1.2 MB``."""
-    if size is None:
-        return "not known"
-    value, unit = float(size), 0
-    while value >= 1000 and unit < len(_UNITS) - 1:
-        value, unit = value / 1000, unit + 1
-    return f"{value:.0f} {_UNITS[unit]}" if unit == 0 or value >= 10 else f"{value:.1f} {_UNITS[unit]}"
-
-
 def ago(text: str | None, now: datetime) -> str:
-    """Format the age of a time, such as ``3 h ago`` or ``in 5 min``."""
-    if not text:
-        return "never"
+    """Write how long ago a moment was, and what is none as it is."""
     try:
-        seconds = (now - from_text(text)).total_seconds()
+        return times.ago(text, now)
     except (ValueError, OverflowError):
         return shortened(text, 30)
-    if abs(seconds) < 1:
-        return "just now"
-    return f"{_duration(seconds)} ago" if seconds > 0 else f"in {_duration(-seconds)}"
-
-
-def _duration(seconds: float) -> str:
-    days = seconds / 86400
-    for least, size, unit in _PLURAL_DAYS:
-        if days >= least:
-            return f"{days / size:.0f} {unit}"
-    return f"{seconds / 3600:.0f} h" if seconds >= 10 * 3600 else age_text(seconds).replace(".0 h", " h")
 
 
 def moment(text: str | None, now: datetime) -> Markup:

@@ -32,7 +32,7 @@ def _everything(connection: sqlite3.Connection, visit: Visit) -> dict[str, Any]:
     row = _found(connection, visit)
     history = latest_changes(connection, visit.caller, ChangeFilter(repository_id=row.id), limit=HISTORY)
     web = WebLinks(connection, visit.caller)
-    shown = {table: _refs(connection, visit, row.id, kind) for kind, table in refs.TABLES.items()}
+    shown = {table: _refs(connection, visit, row, kind) for kind, table in refs.TABLES.items()}
     return {
         "repository": row,
         "web": web.repositories([row])[row.id],
@@ -75,18 +75,19 @@ class AgedRef(NamedTuple):
     bar: int | None
 
 
-def _refs(connection: sqlite3.Connection, visit: Visit, row_id: int, kind: RefKind) -> dict[str, Any]:
+def _refs(connection: sqlite3.Connection, visit: Visit, row: RepositoryRow, kind: RefKind) -> dict[str, Any]:
     """Read the branches or tags that the page shows; each table has its own parameters."""
     given, table = visit.parameters, refs.TABLES[kind]
     order = given.get(f"{table}_by", "")
     wanted = refs.RefsWanted(
         kind=kind,
+        first=row.main_branch if kind == "branch" else None,
         part=given.get(table, "").strip()[:200],
         order=order if order in refs.ORDERS else "newest",
         page=visit.number(f"{table}_page", 1, 100_000),
         size=REFS,
     )
-    found = refs.refs_page(connection, row_id, wanted)
+    found = refs.refs_page(connection, row.id, wanted)
     oldest = _days(found.oldest, visit.now) or 0.0
     return {"page": found, "wanted": wanted, "rows": [_aged(row, oldest, visit.now) for row in found.rows]}
 

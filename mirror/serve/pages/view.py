@@ -13,6 +13,7 @@ from datasette.utils.asgi import Forbidden, Request, Response
 from mirror.queries.caller import Caller
 from mirror.queries.crawl import UpstreamSummary, standing, upstreams
 from mirror.queries.visibility import is_unconfirmed
+from mirror.readable import visible_html
 from mirror.serve.access import ActorVisitor, is_closed
 from mirror.serve.auth import caller_of
 from mirror.serve.exchange import (
@@ -46,7 +47,8 @@ COUNTING_MS = 60_000
 BUSY_SECONDS, IDLE_SECONDS = 5, 60
 """In how many seconds the status is read again, while a sync runs and otherwise."""
 
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]")
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]")
+"""What HTML forbids, in the values of fields too."""
 
 Read = TypeVar("Read")
 View = Callable[..., Awaitable[Response]]
@@ -174,7 +176,7 @@ class Visit:
 async def rendered(
     datasette: "Datasette", request: Request, template: str, context: dict[str, Any], *, status: int = 200
 ) -> Response:
-    """Render a template under the strict content policy; characters that HTML forbids are replaced."""
+    """Render a template under the strict content policy, in which no character of a name hides."""
     database = mirror_of(request)
     known: dict[str, Any] = {
         "assets": {name: datasette.urls.path(one.address) for name, one in assets().items()},
@@ -182,8 +184,8 @@ async def rendered(
         "now": utc_now(),
         "visit": None,
     }
-    body = await datasette.render_template(template, known | context, request=request)
-    return Response.html(_UNPRINTABLE.sub("\ufffd", body), status=status, headers=PAGE)
+    body = visible_html(await datasette.render_template(template, known | context, request=request))
+    return Response.html(_FORBIDDEN.sub("\ufffd", body), status=status, headers=PAGE)
 
 
 def page(view: Callable[[Visit], Awaitable[Response]]) -> View:

@@ -1,0 +1,66 @@
+"""How texts of others and sizes are written for people, wherever they are shown; ages: `mirror.times`."""
+
+import re
+
+SIZES = ("kB", "MB", "GB", "TB", "PB")
+
+_JOINERS = "\u200c\u200d"
+_HIDDEN = (
+    # control characters, but for tabs and line ends; surrogates and other numbers that are no characters
+    "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff"
+    # what turns the letters around it the other way, and what is not seen at all
+    "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff"
+    "\uffa0\ufff0-\ufffb"
+)
+_HIDDEN_BEYOND = ((0x13430, 0x1343F), (0x1BCA0, 0x1BCA3), (0x1D173, 0x1D17A), (0xE0000, 0xE00FF))
+"""The same beyond the first 65,536 characters, where only a short class is quick."""
+_SUSPECT = re.compile(f"[{_HIDDEN}{_JOINERS}\r\U00010000-\U0010ffff]")
+
+_PARTS_OF_HTML = re.compile(r"<(script|style|textarea)\b.*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+_SHOWN_ATTRIBUTES = re.compile(r'\b(?:title|aria-label|alt|placeholder|label)="[^"]*"')
+
+
+def visible(text: str) -> str:
+    r"""Write out the characters of a text that are not seen, or that turn others round: ``\u202e``.
+
+    Tabs and line ends stay, but for a carriage return alone, which lets a terminal write over a line.
+    """
+    return text if text.isascii() and text.isprintable() else _SUSPECT.sub(_escape, text)
+
+
+def visible_html(page: str) -> str:
+    """Write out those characters in what a page shows; addresses and values of fields stay as they are."""
+    if not _SUSPECT.search(page):
+        return page
+    parts, at = list[str](), 0
+    for tag in _PARTS_OF_HTML.finditer(page):
+        parts += [visible(page[at : tag.start()]), _SHOWN_ATTRIBUTES.sub(lambda one: visible(one[0]), tag[0])]
+        at = tag.end()
+    return "".join([*parts, visible(page[at:])])
+
+
+def size_text(size: float | None) -> str:
+    """Write a number of bytes: ``999 bytes``, ``1.2 MB``, ``12 MB``."""
+    if size is None:
+        return "not known"
+    if size < 1000:
+        return "1 byte" if size == 1 else f"{size:.0f} bytes"
+    value, unit = size / 1000, 0
+    while value >= 999.5 and unit < len(SIZES) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.1f} {SIZES[unit]}" if value < 9.95 else f"{value:,.0f} {SIZES[unit]}"
+
+
+def _escape(found: re.Match[str]) -> str:
+    letter, text, at = found[0], found.string, found.start()
+    before, after = text[max(0, at - 1) : at], text[at + 1 : at + 2]
+    if letter == "\r":
+        return letter if after == "\n" else "\\r"
+    # Emoji and some scripts need joiners; between other letters they are just not seen.
+    if letter in _JOINERS and before > "\x7f" and after > "\x7f":
+        return letter
+    code = ord(letter)
+    if code < 0x10000:
+        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    is_hidden = code & 0xFFFE == 0xFFFE or any(first <= code <= last for first, last in _HIDDEN_BEYOND)
+    return f"\\U{code:08x}" if is_hidden else letter
