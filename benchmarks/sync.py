@@ -25,7 +25,7 @@ import httpx
 from mirror.config import UpstreamConfig
 from mirror.report import Silent
 from mirror.store import Store
-from mirror.store.ledger import RequestLedger
+from mirror.store.ledger import AHEAD, RequestLedger
 from mirror.sync.crawl import Run, sync_upstream
 from mirror.times import utc_now
 from mirror.upstream.connect import connect
@@ -59,7 +59,7 @@ def sync(origin: str, database: Path, threads: int, transport: Recorded | None =
     with Store(database) as store:
         upstream, budget = connect(
             config,
-            ledger=RequestLedger(store),
+            ledger=RequestLedger(store, ahead=AHEAD),
             wait=lambda seconds, _: time.sleep(seconds),
             environ={"B": "sandbox"},
             transport=transport,
@@ -75,6 +75,7 @@ def sync(origin: str, database: Path, threads: int, transport: Recorded | None =
             report=Silent(),
         )
         summary = sync_upstream(run)
+        budget.close()
         upstream.close()
     if summary.state != "complete":
         raise SystemExit(f"the sync is {summary.state}: {summary.error or summary.failures[:3]}")
@@ -117,7 +118,7 @@ def child(what: str, *arguments: str) -> dict[str, Any]:
 
 
 def be_child(what: str, origin: str, path: str, threads: str) -> None:
-    """Do what the parent process requests, and print the result with the peak of memory in MB."""
+    """Do what the parent process requests, and print the result, the peak in MB and the seconds of CPU."""
     if what == "sync":
         result = sync(origin, Path(path), int(threads))
     elif what == "record":
@@ -126,24 +127,26 @@ def be_child(what: str, origin: str, path: str, threads: str) -> None:
         Path(path).with_suffix(".urls").write_text("\n".join(recorded.urls), "utf-8")
     else:
         result = loop(Path(path).read_text("utf-8").split("\n"), int(threads))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps(result | {"peak": peak}))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    print(json.dumps(result | {"peak": used.ru_maxrss / 1024, "cpu": used.ru_utime + used.ru_stime}))
 
 
 def compare(origin: str, folder: Path, threads: str, rounds: int) -> None:
     """Run syncs and loops in turns, and print their ratio."""
     child("record", origin, str(folder / "first.db"), threads)
-    ratios = list[float]()
+    ratios, cpu = list[float](), list[float]()
     for number in range(rounds):
         synced = child("sync", origin, str(folder / f"{number}.db"), threads)
         looped = child("loop", origin, str(folder / "first.urls"), threads)
         ratios.append(synced["seconds"] / looped["seconds"])
+        cpu.append(synced["cpu"] / looped["cpu"])
         print(
             f"sync {synced['seconds']:6.1f} s, {synced['requests']:,} requests, "
             f"{synced['rows'] / synced['seconds']:8,.0f} rows/s, peak {synced['peak']:.0f} MB; "
-            f"loop {looped['seconds']:6.1f} s, {looped['requests']:,} requests; ratio {ratios[-1]:.2f}"
+            f"loop {looped['seconds']:6.1f} s, {looped['requests']:,} requests; "
+            f"ratio {ratios[-1]:.2f}, of CPU {cpu[-1]:.2f} ({synced['cpu']:.1f} s)"
         )
-    print(f"median ratio {statistics.median(ratios):.2f}")
+    print(f"median ratio {statistics.median(ratios):.2f}, of CPU {statistics.median(cpu):.2f}")
 
 
 def main() -> None:

@@ -58,11 +58,10 @@ def teller(url: str, *, anonymous: bool = False) -> Callable[[Any], Told]:
     is_api, is_web = re.compile(f"(?:{apis})"), re.compile(re.escape(web) + r"(?=/)")
 
     def address(text: str) -> str:
-        plain = _LOGIN.sub(r"\1", text)
-        found = is_api.match(plain)
-        if found:
+        plain = _LOGIN.sub(r"\1", text) if "@" in text else text
+        if found := is_api.match(plain):
             return f"{API}/{plain[found.end() :]}"
-        return is_web.sub(WEB, plain, count=1) if is_web.match(plain) else plain
+        return f"{WEB}{plain[found.end() :]}" if (found := is_web.match(plain)) else plain
 
     def neutral(value: Any) -> Any:
         if value.__class__ is dict:

@@ -7,6 +7,7 @@ another value, and ``[]`` for a key that was not told.
 
 import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -153,8 +154,14 @@ _DICTIONARY = _ENCODE(
 
 def packed(extra: Json) -> bytes:
     """Compress an extra; the shared dictionary is part of the format, and must not change."""
+    return _pressed(_ENCODE(extra))
+
+
+@lru_cache(maxsize=4096)
+def _pressed(plain: bytes) -> bytes:
+    """Compress a text; many objects of an upstream differ from ours in the same way."""
     press = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=_DICTIONARY)
-    return press.compress(_ENCODE(extra)) + press.flush()
+    return press.compress(plain) + press.flush()
 
 
 def unpacked(value: bytes) -> Json:

@@ -15,7 +15,7 @@ from mirror.errors import ConfigError, Interrupted
 from mirror.report import Reporter, Silent, Summary
 from mirror.store import Store
 from mirror.store.files import damage_explained
-from mirror.store.ledger import RequestLedger
+from mirror.store.ledger import AHEAD, RequestLedger
 from mirror.store.lock import sync_lock
 from mirror.store.runs import add_answers, merge_watch_runs
 from mirror.suggestions import did_you_mean
@@ -182,6 +182,7 @@ def _runs(
         for upstream in upstreams:
             connections.append(_connect(upstream, store, wait, options, clock))
             stack.callback(connections[-1].upstream.close)
+            stack.callback(connections[-1].budget.close)
         for upstream, connection in zip(upstreams, connections, strict=True):
             yield Run(
                 upstream,
@@ -202,7 +203,7 @@ def _connect(
 ) -> ConnectedUpstream:
     return connect(
         upstream,
-        ledger=RequestLedger(store),
+        ledger=RequestLedger(store, ahead=AHEAD),
         wait=wait,
         clock=clock,
         may_wait=options.may_wait,

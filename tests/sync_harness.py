@@ -18,7 +18,7 @@ from mirror.config import Duration, Retry, UpstreamConfig
 from mirror.report import Silent, Summary
 from mirror.sandbox import TOKEN, Principal, RunningSandbox, Sandbox, World, running
 from mirror.store import Store
-from mirror.store.ledger import RequestLedger
+from mirror.store.ledger import AHEAD, RequestLedger
 from mirror.sync.crawl import Run, sync_upstream
 from mirror.sync.plan import Plan, plan_upstream
 from mirror.sync.verify import Difference, verify_upstream
@@ -168,7 +168,7 @@ class SyncHarness:
         with self.open_store(self.path) as store:
             connection = connect(
                 self.config,
-                ledger=RequestLedger(store),
+                ledger=RequestLedger(store, ahead=AHEAD),
                 wait=self.clock.wait,
                 clock=self.clock.now,
                 may_wait=may_wait,
@@ -177,7 +177,7 @@ class SyncHarness:
                 environ={"SECRET": self.secret or ""},
                 transport=self.transport,
             )
-            with closing(connection.upstream):
+            with closing(connection.upstream), closing(connection.budget):
                 yield Run(
                     self.config,
                     connection.upstream,

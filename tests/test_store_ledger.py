@@ -1,6 +1,8 @@
 """The request ledger of the file: an hour is an hour, whatever the clock has been."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 
 from mirror.model import NoRoom
 from mirror.store import Store
-from mirror.store.ledger import RequestLedger
+from mirror.store.ledger import AHEAD, SHARE, RequestLedger
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -58,4 +60,101 @@ def test_a_clock_that_is_some_hours_ahead_for_a_while_forgets_nothing(ledger: Re
     ledger.forget(NOON + 5 * HOUR)
     assert ledger.used("b", NOON) == 1
     ledger.forget(NOON + 50 * HOUR)
+    assert ledger.used("b", NOON) == 0
+
+
+SECOND = timedelta(seconds=1)
+
+
+def rows(path: Path) -> list[tuple[int, int, int]]:
+    """Read the seconds after noon, with the requests that were reserved and sent."""
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("SELECT at, requests, sent FROM request_ledger ORDER BY at").fetchall()
+    return [(at - int(NOON.timestamp()), requests, sent) for at, requests, sent in found]
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Iterator[tuple[RequestLedger, RequestLedger]]:
+    """Two processes' ledgers of one file, each with its own connection, which reserve ahead."""
+    path = tmp_path / "mirror.db"
+    with Store(path) as one, Store(path) as other:
+        yield RequestLedger(one, ahead=AHEAD), RequestLedger(other, ahead=AHEAD)
+
+
+def test_two_that_reserve_ahead_stay_within_the_limit(both: tuple[RequestLedger, RequestLedger]) -> None:
+    """Together they send exactly what is allowed: near its end nobody reserves anything ahead."""
+    for limit in (1, 2, SHARE, 300):
+        bucket, sent = f"b{limit}", 0
+        for number in range(2 * limit + 10):
+            sent += both[number % 2].reserve(bucket, limit, NOON) is None
+        assert sent == limit
+        for ledger in both:
+            assert ledger.reserve(bucket, limit, NOON) is not None
+            assert ledger.used(bucket, NOON) == limit
+
+
+def test_what_is_not_sent_is_given_back(both: tuple[RequestLedger, RequestLedger], tmp_path: Path) -> None:
+    """At the end, and each request counts in the second in which it was sent."""
+    ledger = both[0]
+    for number in range(10):
+        assert ledger.reserve("b", None, NOON + number * timedelta(milliseconds=150)) is None
+    assert sum(reserved for _, reserved, _ in rows(tmp_path / "mirror.db")) > 10
+    ledger.close()
+    assert rows(tmp_path / "mirror.db") == [(0, 7, 7), (1, 3, 3)]
+    assert ledger.reserve("b", None, NOON) is None  # by a thread that was still asking
+    assert rows(tmp_path / "mirror.db") == [(0, 8, 8), (1, 3, 3)]
+
+
+def test_after_a_kill_what_was_reserved_counts_as_spent(
+    both: tuple[RequestLedger, RequestLedger], tmp_path: Path
+) -> None:
+    """For the hour, and not as sent: nobody knows how many of them were."""
+    for _ in range(10):
+        assert both[0].reserve("b", None, NOON) is None
+    known = rows(tmp_path / "mirror.db")
+    assert both[1].used("b", NOON) == sum(reserved for _, reserved, _ in known) >= 10
+    assert sum(sent for _, _, sent in known) <= 10
+    assert both[1].used("b", NOON + HOUR + 2 * SECOND) == 0
+
+
+def test_a_wait_between_two_requests_gives_the_rest_back(
+    both: tuple[RequestLedger, RequestLedger], tmp_path: Path
+) -> None:
+    """A second later nothing of a batch is sent any more, also by a clock that was set back."""
+    for later in (2 * SECOND, -HOUR / 2):
+        for _ in range(4):
+            both[0].reserve("b", None, NOON)
+        both[0].settle(NOON + later)
+        assert all(reserved == sent for _, reserved, sent in rows(tmp_path / "mirror.db"))
+    assert both[0].used("b", NOON) == 8
+
+
+def test_a_429_stops_what_is_reserved_ahead(both: tuple[RequestLedger, RequestLedger]) -> None:
+    """Whichever process has heard it, the next request of the bucket waits."""
+    ours, theirs = both
+    for hears in both:
+        for _ in range(10):
+            assert ours.reserve("b", None, NOON) is None
+        hears.hold("b", NOON + timedelta(seconds=60))
+        assert ours.reserve("b", None, NOON) == NoRoom(NOON + timedelta(seconds=60), held=True)
+        assert ours.reserve("other", None, NOON) is None
+        with closing(sqlite3.connect(theirs._store.path)) as connection, connection:
+            connection.execute("DELETE FROM request_limits")
+
+
+def test_a_lower_limit_stops_what_is_reserved_ahead(both: tuple[RequestLedger, RequestLedger]) -> None:
+    """What was reserved within the old limit may be over the new one."""
+    for _ in range(9):
+        assert both[0].reserve("b", 950, NOON) is None
+    both[0].learn("b", 9)
+    assert both[0].reserve("b", 9, NOON) is not None
+
+
+def test_a_request_of_a_batch_that_never_left(both: tuple[RequestLedger, RequestLedger]) -> None:
+    """It may be sent once more, and counts once."""
+    ledger = both[0]
+    for _ in range(5):
+        assert ledger.reserve("b", None, NOON) is None
+        ledger.take_back("b", NOON)
+    ledger.close()
     assert ledger.used("b", NOON) == 0

@@ -7,6 +7,7 @@ from sync_harness import Clock, Notes, assert_matches_sandbox, contents, crawlin
 
 from mirror.errors import Interrupted
 from mirror.sandbox import World, repository_refs, visible_repositories
+from mirror.store import Store
 from mirror.store.crawl_state import Progress
 from mirror.sync.crawl import sync_upstream
 
@@ -49,6 +50,27 @@ def test_a_full_sync_of_1000_spends_1010_requests_and_the_next_one(tmp_path: Pat
         assert (third.counts.requests, sandbox.state()["by_kind"]) == (6, {"listing": 1, "refs": 5})
         assert third.counts.repositories_changed == 5
         assert_matches_sandbox(crawl, sandbox, ["big"])
+
+
+def test_a_first_sync_needs_few_transactions(tmp_path: Path) -> None:
+    """Requests are reserved ahead, and answers that are there are saved together: two for each before."""
+    statements = list[str]()
+
+    class Traced(Store):
+        """A store that tells its statements."""
+
+        def __init__(self, path: Path) -> None:
+            super().__init__(path)
+            self.connection.set_trace_callback(statements.append)
+
+    with crawling(tmp_path, 250, concurrency=4) as (_, crawl):
+        crawl.open_store = Traced
+        summary = crawl.sync()
+        begun = sum(statement.startswith("BEGIN") for statement in statements)
+        assert summary.state == "complete"
+        assert begun < 1.25 * summary.counts.requests
+        assert crawl.one("SELECT sum(requests) FROM request_ledger") == summary.counts.requests
+        assert crawl.one("SELECT sum(sent) FROM request_ledger") == summary.counts.requests
 
 
 def test_every_odd_value_is_mirrored_unchanged(tmp_path: Path) -> None:

@@ -43,6 +43,12 @@ class MemoryLedger:
     def take_back(self, bucket: str, reserved_at: datetime) -> None:
         self.asked[bucket].remove(reserved_at)
 
+    def settle(self, now: datetime) -> None:
+        """Everything is known at once."""
+
+    def close(self) -> None:
+        """Nothing is reserved ahead."""
+
     def hold(self, bucket: str, until: datetime) -> None:
         self.held[bucket] = max(until, self.held.get(bucket, until))
 

@@ -29,6 +29,7 @@ class Store:
         self.path = path
         self.connection = open_writer(path, mode)
         self._turn = threading.RLock()
+        self._is_together = False
 
     def __enter__(self) -> Self:
         return self
@@ -48,17 +49,57 @@ class Store:
         IMMEDIATE, because a transaction that reads before it writes cannot wait for another process's.
         """
         with self._turn, explained(self.path):
-            if self.connection.in_transaction:
+            if not self.connection.in_transaction:
+                with self._between("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"):
+                    yield self.connection
+            elif self._is_together:
+                self._is_together = False
+                try:
+                    with self._between("SAVEPOINT one", "RELEASE one", "ROLLBACK TO one", "RELEASE one"):
+                        yield self.connection
+                finally:
+                    self._is_together = True
+            else:
                 yield self.connection
-                return
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Commit several transactions at once, at the end or at an error; each is written whole or not.
+
+        They cost a quarter of what they cost apart. Until then, none of them is in the file.
+        """
+        with self._turn, explained(self.path):
             self.connection.execute("BEGIN IMMEDIATE")
+            self._is_together = True
             try:
-                yield self.connection
-                self.connection.execute("COMMIT")
-            except BaseException:
-                if self.connection.in_transaction:
-                    self.connection.execute("ROLLBACK")
-                raise
+                yield
+            finally:
+                self._is_together = False
+                if self.connection.in_transaction:  # a full disk has ended it
+                    self._commit()
+
+    @contextmanager
+    def _between(self, begin: str, end: str, *undo: str) -> Iterator[None]:
+        """Write between two statements; after an error, of the second one too, undo it."""
+        self.connection.execute(begin)
+        try:
+            yield
+            self.connection.execute(end)
+        except BaseException:
+            self._undo(*undo)
+            raise
+
+    def _commit(self) -> None:
+        try:
+            self.connection.execute("COMMIT")
+        except BaseException:
+            self._undo("ROLLBACK")
+            raise
+
+    def _undo(self, *statements: str) -> None:
+        for statement in statements:
+            if self.connection.in_transaction:
+                self.connection.execute(statement)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

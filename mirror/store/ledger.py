@@ -2,16 +2,22 @@
 
 A row counts the requests of one second in one bucket: `requests` were reserved and limit what may still be
 asked, `sent` went out and are shown in charts and reports. A second leaves the hour only as a whole, so the
-count errs on the side of asking less. Buckets are names without secrets (`mirror.credentials`). Rows more
-than an hour ahead were written by a wrong clock, and are ignored.
+count errs on the side of asking less. A sync reserves ahead, so that not every request waits for a
+transaction; what it has reserved and not sent is given back, and counts as spent only after a kill. Buckets
+are names without secrets (`mirror.credentials`). Rows more than an hour ahead were written by a wrong clock,
+and are ignored.
 """
 
 import sqlite3
+import threading
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from mirror.model import NoRoom
+from mirror.store.files import open_reader
 
 if TYPE_CHECKING:
     from mirror.store.database import Store
@@ -22,43 +28,158 @@ MORE_THAN_ANY = 1_000_000
 """Requests that count as sent where nobody knows how many may be: more than any limit."""
 
 
-class RequestLedger:
-    """`mirror.upstream.budget.Ledger` over the mirror file."""
+AHEAD = 50
+"""Requests that a sync reserves ahead at most."""
+SHARE = 50
+"""It reserves one ahead for so many that are left: near the end of a budget, none."""
+AHEAD_SECONDS = 1
+"""How long they may be sent; until then they count as requests of the last second of it."""
 
-    def __init__(self, store: "Store") -> None:
+_HELD = "SELECT held_until FROM request_limits WHERE bucket = ? AND held_until > ? AND held_until <= ?"
+
+
+@dataclass
+class _Batch:
+    """Requests of a bucket that were reserved ahead: `left` are not sent yet, `sent` were, by second."""
+
+    began: datetime
+    size: int
+    left: int
+    sent: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def counted_at(self) -> int:
+        """The second that all of them count in until they are settled: none is sent later."""
+        return int(self.began.timestamp()) + AHEAD_SECONDS
+
+    def is_over(self, now: datetime) -> bool:
+        """Return whether they may not be sent any more, also by a clock that was set back."""
+        return not self.began <= now < self.began + timedelta(seconds=AHEAD_SECONDS)
+
+
+class RequestLedger:
+    """`mirror.upstream.budget.Ledger` over the mirror file.
+
+    `ahead` is how many requests may be reserved ahead; whoever gives a number calls `close` at the end.
+    """
+
+    def __init__(self, store: "Store", *, ahead: int = 0) -> None:
         self._store = store
+        self._ahead = ahead
+        self._batches = dict[str, _Batch]()
+        self._pace = dict[str, int]()
+        self._lock = threading.Lock()  # a thread that waits for the file does not hold it
+        self._reader: sqlite3.Connection | None = None
 
     def reserve(self, bucket: str, limit: int | None, now: datetime) -> NoRoom | None:
         """Count one request, which is sent at once, and return None; or return when the next one is free.
 
         `limit` None counts without refusing. A held bucket refuses whatever the count.
         """
+        if self._was_reserved(bucket, now):
+            return None
         second = int(now.timestamp())
         with self._store.transaction() as connection:
-            held = connection.execute(
-                """SELECT held_until FROM request_limits
-                   WHERE bucket = ? AND held_until > ? AND held_until <= ?""",
-                (bucket, now.timestamp(), second + HOUR + 1),
-            ).fetchone()
+            self._settle(connection, bucket)
+            held = connection.execute(_HELD, (bucket, now.timestamp(), second + HOUR + 1)).fetchone()
             if held:
                 return NoRoom(datetime.fromtimestamp(held[0], UTC), held=True)
-            if limit is not None and self._count(bucket, second) >= limit:
-                return NoRoom(self._next_free(bucket, second, limit), held=False)
-            connection.execute(
-                """INSERT INTO request_ledger (bucket, at, requests, sent) VALUES (?, ?, 1, 1)
-                   ON CONFLICT DO UPDATE SET requests = requests + 1, sent = sent + 1""",
-                (bucket, second),
-            )
+            room = None if limit is None else limit - self._count(bucket, second)
+            if room is not None and room <= 0:
+                return NoRoom(self._next_free(bucket, second, limit or 0), held=False)
+            _add(connection, bucket, second, reserved=1, sent=1)
+            number = self._number_ahead(bucket, room)
+            batch = _Batch(now, number, number)
+            if number:
+                _add(connection, bucket, batch.counted_at, reserved=number, sent=0)
+        if self._ahead:
+            with self._lock:
+                self._batches[bucket] = batch
         return None
 
     def take_back(self, bucket: str, reserved_at: datetime) -> None:
         """Undo the reservation of a request that never left this machine."""
+        second = int(reserved_at.timestamp())
+        with self._lock:
+            batch = self._batches.get(bucket)
+            if batch is not None and batch.sent[second]:
+                batch.sent[second] -= 1
+                batch.left += 1
+                return
         with self._store.transaction() as connection:
             connection.execute(
                 """UPDATE request_ledger SET requests = requests - 1, sent = sent - 1
                    WHERE bucket = ? AND at = ? AND sent > 0""",
-                (bucket, int(reserved_at.timestamp())),
+                (bucket, second),
             )
+
+    def settle(self, now: datetime) -> None:
+        """Write what was sent of batches that are over, and give the rest of them back."""
+        with self._lock:
+            over = [bucket for bucket, batch in self._batches.items() if batch.is_over(now)]
+        if over:
+            with self._store.transaction() as connection:
+                for bucket in over:
+                    self._settle(connection, bucket)
+
+    def close(self) -> None:
+        """Reserve nothing ahead any more, and give back what was reserved and not sent."""
+        with self._store.transaction() as connection:
+            self._ahead = 0
+            for bucket in list(self._batches):
+                self._settle(connection, bucket)
+        with self._lock:
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
+
+    def _was_reserved(self, bucket: str, now: datetime) -> bool:
+        """Take a request of the batch, unless it is over or another process has heard a 429."""
+        with self._lock:
+            batch = self._batches.get(bucket)
+            if batch is None or not batch.left or batch.is_over(now):
+                return False
+            # On a connection of its own: the store's may be in the middle of a transaction.
+            self._reader = self._reader or open_reader(self._store.path)
+            second = int(now.timestamp())
+            if self._reader.execute(_HELD, (bucket, now.timestamp(), second + HOUR + 1)).fetchone():
+                return False
+            batch.left -= 1
+            batch.sent[second] += 1
+            return True
+
+    def _settle(self, connection: sqlite3.Connection, bucket: str) -> None:
+        """Count a batch's requests in the seconds in which they were sent, and no others.
+
+        If the transaction fails, all of them stay counted as spent.
+        """
+        with self._lock:
+            batch = self._batches.pop(bucket, None)
+            if batch is None:
+                return
+            self._pace[bucket] = batch.sent.total()
+        connection.execute(
+            "UPDATE request_ledger SET requests = max(sent, requests - ?) WHERE bucket = ? AND at = ?",
+            (batch.size, bucket, batch.counted_at),
+        )
+        for second, number in batch.sent.items():
+            _add(connection, bucket, second, reserved=number, sent=number)
+        connection.execute(
+            "DELETE FROM request_ledger WHERE bucket = ? AND at = ? AND requests = 0 AND sent = 0",
+            (bucket, batch.counted_at),
+        )
+
+    def _number_ahead(self, bucket: str, room: int | None) -> int:
+        """Return how many to reserve: none for a first request, then twice as many as the last time sent."""
+        pace = self._pace.get(bucket)
+        wanted = 0 if pace is None else 2 * pace + 1
+        return min(self._ahead, wanted, self._ahead if room is None else (room - 1) // SHARE)
+
+    def _stop_batch(self, bucket: str) -> None:
+        """Send nothing more of what is reserved: there is less room than was known."""
+        with self._lock:
+            if bucket in self._batches:
+                self._batches[bucket].left = 0
 
     def used(self, bucket: str, now: datetime) -> int:
         """Count the requests of the hour that ends now."""
@@ -74,6 +195,7 @@ class RequestLedger:
 
     def hold(self, bucket: str, until: datetime) -> None:
         """Refuse every request of a bucket until a moment, because the upstream answered 429."""
+        self._stop_batch(bucket)
         with self._store.transaction() as connection:
             connection.execute(
                 """INSERT INTO request_limits (bucket, held_until) VALUES (:bucket, :until)
@@ -85,6 +207,7 @@ class RequestLedger:
 
     def learn(self, bucket: str, limit: int) -> None:
         """Save the limit per hour that the upstream gave for a bucket."""
+        self._stop_batch(bucket)
         with self._store.transaction() as connection:
             connection.execute(
                 """INSERT INTO request_limits (bucket, requests_per_hour) VALUES (?, ?)
@@ -122,6 +245,15 @@ class RequestLedger:
             if excess <= 0:
                 return datetime.fromtimestamp(at, UTC) + timedelta(seconds=HOUR + 1)
         return datetime.fromtimestamp(second + HOUR + 1, UTC)  # a limit of zero: nothing ever fits
+
+
+def _add(connection: sqlite3.Connection, bucket: str, second: int, *, reserved: int, sent: int) -> None:
+    """Add to the requests of a second."""
+    connection.execute(
+        """INSERT INTO request_ledger (bucket, at, requests, sent) VALUES (?, ?, ?, ?)
+           ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, sent = sent + excluded.sent""",
+        (bucket, second, reserved, sent),
+    )
 
 
 def told_limits(connection: sqlite3.Connection) -> dict[str, int]:

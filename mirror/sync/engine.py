@@ -9,6 +9,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypeVar
 
 from mirror.errors import Interrupted, MirrorError, Paused, UpstreamError
@@ -111,13 +112,18 @@ class _Order:
 
 
 def run_steps(
-    steps: Iterable[Step], *, threads: int, stop: threading.Event, tick: Callable[[], None] = lambda: None
+    steps: Iterable[Step],
+    *,
+    threads: int,
+    stop: threading.Event,
+    tick: Callable[[], None] = lambda: None,
+    together: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:
     """Take all steps and those that follow from them.
 
     `threads` ask at a time. At most `2 * threads` answers are under way or wait to be saved (one, with a
-    single thread): that is all that a kill can lose. `stop` ends the work at once (Interrupted). `tick` is
-    called often, also while waiting for an answer.
+    single thread): that is all that a kill can lose. Those of them that are there are saved `together`.
+    `stop` ends the work at once (Interrupted). `tick` is called often, also while waiting for an answer.
 
     A step that raises Paused ends the work once the answers under way are saved. Any other error that
     `Step.failed` does not handle ends it at once.
@@ -125,7 +131,7 @@ def run_steps(
     workers = _Workers(threads)
     try:
         most = 1 if threads == 1 else min(2 * threads, LOOKAHEAD)
-        _save_all(_Order(steps), workers, most=most, stop=stop, tick=tick)
+        _save_all(_Order(steps), workers, most=most, stop=stop, tick=tick, together=together)
     finally:
         workers.end()
 
@@ -157,7 +163,13 @@ class _Once(Step):
 
 
 def _save_all(
-    order: _Order, workers: _Workers, *, most: int, stop: threading.Event, tick: Callable[[], None]
+    order: _Order,
+    workers: _Workers,
+    *,
+    most: int,
+    stop: threading.Event,
+    tick: Callable[[], None],
+    together: Callable[[], AbstractContextManager[None]],
 ) -> None:
     under_way = deque[_Task]()
     position, paused = 0, None
@@ -167,18 +179,19 @@ def _save_all(
             workers.put(under_way[-1])
         if not under_way:
             break
-        task = under_way.popleft()
-        while not task.done.wait(0.2):
+        while not under_way[0].done.wait(0.2):
             if stop.is_set():
                 break
             tick()
         if stop.is_set():
             raise Interrupted("stopped; the next run resumes from here")
-        try:
-            order.follow(position, _save(task))
-        except Paused as error:
-            paused = paused or error
-        position += 1
+        with together():
+            while under_way and under_way[0].done.is_set():
+                try:
+                    order.follow(position, _save(under_way.popleft()))
+                except Paused as error:
+                    paused = paused or error
+                position += 1
         tick()
     if paused is not None:
         raise paused

@@ -120,6 +120,7 @@ def record_progress(run: Run) -> None:
         return
     # If the file cannot be written, the next page will fail; a run that only waits goes on.
     with suppress(StoreError):
+        run.budget.settle()
         run.progress.tell()
         with run.store.transaction() as connection:
             save_counts(connection, run.id, kind=run.kind, counts=_counted(run))

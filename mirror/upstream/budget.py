@@ -45,6 +45,12 @@ class Ledger(Protocol):
     def take_back(self, bucket: str, reserved_at: datetime) -> None:
         """Uncount a request that was reserved at a moment but never sent."""
 
+    def settle(self, now: datetime) -> None:
+        """Write what is not in the file yet of the requests that were sent."""
+
+    def close(self) -> None:
+        """Do so at the end, and give back what was reserved and not sent."""
+
     def hold(self, bucket: str, until: datetime) -> None:
         """Allow no request of the bucket before `until`; a later hold stays."""
 
@@ -214,6 +220,14 @@ class Budget:
         with self._counts:
             self._taken -= 1
         self._count(kind, -1, repeats=-int(reservation.is_repeat))
+
+    def settle(self) -> None:
+        """Let others see what was sent; to be called every few seconds."""
+        self._ledger.settle(self._clock())
+
+    def close(self) -> None:
+        """Give back what was reserved and not sent, at the end of a run."""
+        self._ledger.close()
 
     def pause(self, seconds: float, why: str) -> None:
         """Wait before a retry; raises BudgetSpent where the run may not wait so long."""

@@ -1,0 +1,79 @@
+"""Transactions of the store: one within another, and several that are committed together."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from mirror.errors import StoreError
+from mirror.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty mirror."""
+    with Store(tmp_path / "mirror.db") as store:
+        yield store
+
+
+def learn(store: Store, *buckets: str) -> None:
+    """Write some rows in a transaction, with another one within it; an error follows a bucket "bad"."""
+    with store.transaction():
+        for bucket in buckets:
+            with store.transaction() as connection:
+                connection.execute("INSERT INTO request_limits (bucket) VALUES (?)", (bucket,))
+            if bucket == "bad":
+                raise KeyboardInterrupt
+
+
+def seen(store: Store) -> str:
+    """Return what another process sees of it."""
+    with closing(sqlite3.connect(store.path)) as connection:
+        return "".join(row[0] for row in connection.execute("SELECT bucket FROM request_limits ORDER BY 1"))
+
+
+def test_transactions_are_committed_together(store: Store) -> None:
+    """At the end, by one commit."""
+    statements = list[str]()
+    store.connection.set_trace_callback(statements.append)
+    with store.together():
+        learn(store, "a")
+        learn(store, "b", "c")
+        assert seen(store) == ""
+    assert seen(store) == "abc"
+    assert [sum(each.startswith(word) for each in statements) for word in ("BEGIN", "COMMIT")] == [1, 1]
+    learn(store, "d")
+    assert seen(store) == "abcd"
+
+
+def test_an_error_costs_its_own_transaction(store: Store) -> None:
+    """What was written before stays, what another transaction writes afterwards too; the error is raised."""
+    with suppress(KeyboardInterrupt), store.together():
+        learn(store, "a")
+        learn(store, "b", "bad")
+        raise AssertionError
+    assert seen(store) == "a"
+    with store.together():
+        with suppress(KeyboardInterrupt):
+            learn(store, "c", "bad")
+        learn(store, "d")
+    assert seen(store) == "ad"
+
+
+def test_a_commit_that_fails_writes_none_of_them(store: Store) -> None:
+    """The next transaction begins anew."""
+
+    def write() -> None:
+        with store.together():
+            learn(store, "a")
+            with store.transaction() as connection:
+                connection.execute("PRAGMA defer_foreign_keys = ON")
+                connection.execute("INSERT INTO followers (repository_id, user_id) VALUES (9, 9)")
+
+    with pytest.raises(StoreError, match="FOREIGN KEY"):
+        write()
+    assert seen(store) == ""
+    learn(store, "b")
+    assert seen(store) == "b"
