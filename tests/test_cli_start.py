@@ -20,6 +20,7 @@ SLOW = {
     "httpx",
     "mirror.sandbox",
     "mirror.store.database",
+    "mcp",
     "numpy",
     "rapidfuzz",
     "pyarrow",
@@ -63,6 +64,7 @@ COMMANDS = {
     "export --help": Loads({"rich.progress"}, 300),
     "backup --help": Loads(WRITES | {"rich.progress"}, 310),
     "inventory --help": READS,
+    "mcp --help": READS,
     "repo --help": SYNCS,
     "sandbox --help": Loads({"asyncio", "mirror.sandbox"}, 310),
 }
