@@ -35,6 +35,7 @@ GOOD = {
 ITEMS = {
     "/workspaces/{workspace}/members/{name}": "/workspaces/brodie/members/mcatalbas",
     "/workspaces/{workspace}/members": "/workspaces/brodie/members",
+    "/teams/{workspace}/members": "/teams/brodie/members",
     "/workspaces/{workspace}/projects/{name}": "/workspaces/mcatalbas/projects/PROJ",
     "/workspaces/{workspace}/projects": "/workspaces/mcatalbas/projects",
     "/repositories/{workspace}/{repository}/commit/{name}": f"{PISTON}/commit/aaaaaaaaa",

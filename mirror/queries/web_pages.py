@@ -1,6 +1,7 @@
 """Builds the addresses of an upstream's pages for people and of its git repositories; nothing else does."""
 
 import re
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 import msgspec
@@ -99,4 +100,10 @@ class WebPages(msgspec.Struct, frozen=True):
         return self._at(f"{path}/{rest}" if rest else path)
 
     def _at(self, path: str) -> str | None:
-        return f"{self.root}/{path}" if safe_external(self.root) and not _DOTS.search(path) else None
+        return f"{self.root}/{path}" if _is_safe_root(self.root) and not _DOTS.search(path) else None
+
+
+@lru_cache(maxsize=64)
+def _is_safe_root(root: str) -> bool:
+    """Return whether an upstream's address is safe to link to: each row of a page asks that again."""
+    return safe_external(root) is not None

@@ -51,6 +51,9 @@ class Credentials(msgspec.Struct, frozen=True):
 
 NO_CREDENTIALS = Credentials()
 
+NOBODY = frozenset({"x-token-auth", "x-bitbucket-api-token-auth"})
+"""User names that Bitbucket has clients send with tokens: they are nobody's."""
+
 
 def credentials_in(
     headers: Mapping[str, str], *, trust_basic_user: bool = False, local: bool = False
@@ -69,7 +72,8 @@ def credentials_in(
         user, _, password = base64.b64decode(rest, validate=True).decode("utf-8").partition(":")
     except (binascii.Error, ValueError):
         return Credentials(token="")
-    return Credentials(token=password, username=user or None, trusted=trust_basic_user and local)
+    username = None if user.lower() in NOBODY else user or None
+    return Credentials(token=password, username=username, trusted=trust_basic_user and local)
 
 
 def recognise(connection: sqlite3.Connection, given: Credentials) -> Caller:

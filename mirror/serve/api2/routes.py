@@ -134,6 +134,13 @@ def members(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     )
 
 
+def team_members(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
+    """GET teams/T/members: the accounts alone, as teams had them."""
+    row, shapes = _open_workspace(connection, asked), asked.shapes
+    listing = listings.members(row.id)
+    return accounts_of(connection, asked, listing, lambda user, _: shapes.account(user), row.last_seen_at)
+
+
 def member(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET workspaces/W/members/U: one membership, by uuid, account id or name."""
     row = _open_workspace(connection, asked)
@@ -160,7 +167,11 @@ def project(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     owners = find_workspace_rows(connection, asked)
     found = project_named(connection, asked.caller, [row.id for row in owners], asked.names[1])
     if found is None:
-        raise ApiError(404, f"No project with key '{asked.names[1]}'.")
+        raise ApiError(
+            404,
+            f"No project with key '{asked.names[1]}'.",
+            detail="This mirror knows a project by its repositories, so not one that has none.",
+        )
     return Answer(body=asked.shapes.project(found, owners[0]), synced_at=found.last_seen_at)
 
 
@@ -354,6 +365,8 @@ READERS: dict[tuple[str, ...], Reader] = {
     ("users", WORKSPACE, "repositories"): owned_repositories,
     ("teams",): teams,
     ("teams", WORKSPACE): team,
+    ("teams", WORKSPACE, "members"): team_members,
+    ("teams", WORKSPACE, "projects"): projects,
     ("teams", WORKSPACE, "repositories"): owned_repositories,
     ("workspaces",): workspaces,
     ("workspaces", WORKSPACE): workspace,

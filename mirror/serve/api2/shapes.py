@@ -375,8 +375,12 @@ class Shapes(AccountShapes):
             if href is not None
         ]
         links = self._at(row.upstream_id)
+        own: Json = {"clone": clone}
         html = links.repository_html(row.full_name)
-        own: Json = {**hrefs(html=html, avatar=row.avatar_url), "clone": clone}
+        if html is not None:
+            own["html"] = {"href": html}
+        if row.avatar_url is not None:
+            own["avatar"] = {"href": row.avatar_url}
         if self._whole:
             return links_template(links).filled(escaped(row.full_name), own)
         return {**links.of_repository(row.full_name), **own}

@@ -33,6 +33,8 @@ _OF_WORKSPACE = {
     "search": "index of code",
     "pipelines-config": "pipelines",
     "permissions": "permissions of repositories",
+    "projects": "settings of projects",
+    "members": "settings of members",
     "pullrequests": "pull requests",
 }
 _OF_USER = {"emails": "mail addresses", "ssh-keys": "SSH keys", "search": "index of code"}

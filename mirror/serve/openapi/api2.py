@@ -209,6 +209,8 @@ READS = {
     ("users", WORKSPACE, "repositories"): _OWNED,
     ("teams",): _list("Accounts", _role(tuple(TEAM_ROLES))),
     ("teams", WORKSPACE): Operation(named("Account")),
+    ("teams", WORKSPACE, "members"): _list("Accounts"),
+    ("teams", WORKSPACE, "projects"): _list("Projects"),
     ("teams", WORKSPACE, "repositories"): _OWNED,
     ("workspaces",): _list("Workspaces", _role(("owner", "collaborator", "member"))),
     ("workspaces", WORKSPACE): Operation(named("Workspace")),
