@@ -20,6 +20,7 @@ from contextlib import closing
 from pathlib import Path
 
 from mirror.search.index.backlog import rebuild_index
+from mirror.search.index.refs.backlog import rebuild_refs_index
 from mirror.store import Store
 
 NUMBERS = "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :count)"
@@ -32,7 +33,13 @@ UUID = "'{{' || printf('%08x-0000-4000-8000-%012x', {0} * 2654435761 % 429496729
 
 def make(path: Path, repositories: int, refs: int) -> None:
     """Fill a mirror with rows of realistic sizes, by SQL."""
-    owners, each = max(1, repositories // 5), max(1, refs // repositories)
+    make_repositories(path, repositories)
+    make_refs(path, max(1, refs // repositories))
+
+
+def make_repositories(path: Path, repositories: int) -> None:
+    """Fill a mirror with repositories and their owners."""
+    owners = max(1, repositories // 5)
     with Store(path) as store, store.transaction() as connection:
         store.save_upstream("cloud", "cloud", "https://api.bitbucket.org/2.0")
         connection.execute(
@@ -65,6 +72,11 @@ def make(path: Path, repositories: int, refs: int) -> None:
                 FROM numbers)""",
             {"count": repositories},
         )
+
+
+def make_refs(path: Path, each: int) -> None:
+    """Give each repository refs, index everything, and finish as a run does."""
+    with Store(path) as store, store.transaction() as connection:
         for table, share in (("branches", each // 2), ("tags", each - each // 2)):
             connection.execute(
                 f"""{NUMBERS} INSERT INTO {table} (repository_id, name, target_hash, target_date,
@@ -81,6 +93,7 @@ def make(path: Path, repositories: int, refs: int) -> None:
                (1, 'full', '2026-11-01T00:00:00.000000Z', '2026-11-01T01:00:00.000000Z', 'complete')"""
         )
         rebuild_index(connection)
+        rebuild_refs_index(connection)
 
 
 def measure(mirror: Path, target: Path, more: list[str]) -> dict[str, object]:

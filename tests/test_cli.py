@@ -128,6 +128,20 @@ def test_a_search_as_json_is_the_contract(synced: Folder) -> None:
     assert "ubernostrum/django-registration" in [row["full_name"] for row in answer["repositories"]]
 
 
+def test_refs_as_json_are_the_contract(synced: Folder) -> None:
+    """Keys that programs rely on, with both exact counts; a commit is found by what the answer told."""
+    answer = json.loads(synced.run("refs", "MASTER", "--exact", "--limit", "3", "--json").out)
+    assert set(answer) == {"query", "count", "repositories", "refs"}
+    assert answer["count"] == answer["repositories"] > 3 == len(answer["refs"])
+    first = answer["refs"][0]
+    assert list(first) == ["owner", "slug", "kind", "name", "target_hash", "target_date"]
+    assert (first["kind"], first["name"]) == ("branch", "master")
+    told = synced.run("refs", first["target_hash"][:12], "--owner", first["owner"]).out
+    assert f"{first['owner']}/{first['slug']}" in told
+    assert "repositor" in told.splitlines()[0]
+    assert synced.run("refs", "zzqq").out == "No branch or tag matches 'zzqq'\n"
+
+
 def test_a_search_into_a_pipe_has_no_highlights(synced: Folder) -> None:
     """No escape sequences where nobody sees colours."""
     found = synced.run("search", "PISTON")

@@ -50,6 +50,7 @@ RUNS = Loads(SERVES, 1_030)
 COMMANDS = {
     "search NAME": READS,
     "search NAME --json": READS,
+    "refs NAME": READS,
     "show OWNER/NAME": READS,
     "show OWNER/NAME --json": READS,
     "changes": READS,

@@ -22,8 +22,11 @@ from mirror.cli.main import main
 from mirror.errors import ConfigError, StoreError
 from mirror.publish import PrivateFound, PublishOptions, publish
 from mirror.publish.snapshot import sha256_of
+from mirror.queries.caller import ANONYMOUS
+from mirror.queries.search import find_refs
 from mirror.search import search
 from mirror.search.index.check import check_index
+from mirror.search.index.refs.check import check_refs_index
 from mirror.store import Store
 from mirror.store.cursors import Cursors
 from mirror.store.files import open_reader
@@ -74,8 +77,10 @@ def test_a_published_file_is_searched_like_the_mirror_by_strangers(mixed_path: P
     target = tmp_path / "public.db"
     publish(mixed_path, target, PublishOptions())
     with closing(open_reader(target)) as connection:
-        assert check_index(connection) == []
+        assert check_index(connection) == check_refs_index(connection) == []
         assert search(connection, "django", fuzzy=False).count == 3
+        with closing(open_reader(mixed_path)) as mirror:
+            assert [find_refs(one, ANONYMOUS, "").count for one in (connection, mirror)] == [5, 5]
         assert search(connection, "arriving", fuzzy=False).count == 0
 
 

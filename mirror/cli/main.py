@@ -29,6 +29,7 @@ FILES = {
     "status": "status",
     "verify": "sync",
     "search": "read",
+    "refs": "refs",
     "show": "read",
     "changes": "read",
     "inventory": "inventory",

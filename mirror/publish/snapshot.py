@@ -19,6 +19,7 @@ from mirror.publish.fill import choose_rows, copy_rows, moment_of
 from mirror.queries.caller import ANONYMOUS
 from mirror.queries.visibility import is_unconfirmed
 from mirror.search.index.backlog import rebuild_index
+from mirror.search.index.refs.backlog import rebuild_refs_index
 from mirror.store.backup import BESIDE, place_of_copy, replacing
 from mirror.store.files import bring_up_to_date, explained, open_reader, reading_address
 from mirror.store.schema import mark_as_snapshot
@@ -201,7 +202,7 @@ def _fill(
 
 
 def _finish(work: Path, part: Path, moment: str, indexes: list[str], done: Callable[[str], None]) -> None:
-    """Make the indexes and that of names, and pack everything into another file."""
+    """Make the indexes and those of names and refs, and pack everything into another file."""
     with closing(_opened(work)) as connection:
         done("indexing")
         for sql in indexes:
@@ -209,6 +210,7 @@ def _finish(work: Path, part: Path, moment: str, indexes: list[str], done: Calla
         done("indexing names")
         connection.execute("BEGIN")
         rebuild_index(connection)
+        rebuild_refs_index(connection)
         mark_as_snapshot(connection, moment)
         connection.execute("COMMIT")
         done("packing")

@@ -77,13 +77,13 @@ def popularity(followers: int | None, forks: int | None, created_at: str | None,
     return (-(followers or 0), -(forks or 0), newest, row_id)
 
 
-def highlight_ranges(text: str, query: str) -> list[tuple[int, int]]:
+def highlight_ranges(text: str, query: str, *, owners: bool = True) -> list[tuple[int, int]]:
     """Return the (start, end) ranges of `text` that match `query`, in order and without overlaps.
 
-    Of ``owner/part`` only `part` is looked for. A match that begins or ends inside a letter of the text
-    (``ﬁ`` is compared as ``fi``) covers the whole letter.
+    Of ``owner/part`` only `part` is looked for, unless `owners` is False, as for names of refs. A match that
+    begins or ends inside a letter of the text (``ﬁ`` is compared as ``fi``) covers the whole letter.
     """
-    needle = normalise(query.partition("/")[2] if "/" in query else query)
+    needle = normalise(query.partition("/")[2] if owners and "/" in query else query)
     if not needle:
         return []
     compared, origins = _normalised_with_origins(text)

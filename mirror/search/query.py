@@ -155,7 +155,7 @@ def sql_conditions(connection: sqlite3.Connection, query: Query) -> Conditions:
     elif query.scm is not None and query.scm.lower() != "git":
         clauses.append("id < 0")  # matches nothing; with a plain 0, SQLite would not use any index
     if query.filters_owners:
-        owners = _owner_ids(connection, query)
+        owners = owner_ids(connection, query)
         if not _own_everything(connection, owners):
             clauses.append("owner_id IN (SELECT value FROM json_each(:owners))")
             values["owners"] = json.dumps(owners)
@@ -175,7 +175,7 @@ def _own_everything(connection: sqlite3.Connection, owners: list[int]) -> bool:
     return False
 
 
-def _owner_ids(connection: sqlite3.Connection, query: Query) -> list[int]:
+def owner_ids(connection: sqlite3.Connection, query: Query) -> list[int]:
     """Return the ids of the owners that match both `owner` and `owner_prefix`.
 
     A prefix that is the whole name of an owner stands for this owner alone: `big/` does not list `bigteam`.

@@ -17,6 +17,7 @@ from jinja2 import Environment
 
 from mirror.errors import ConfigError
 from mirror.search import register
+from mirror.search.refs.find import register_refs
 from mirror.serve import access, auth, middleware, monitoring, prefix, webhooks
 from mirror.serve.api1.routes import API as API_1
 from mirror.serve.api2 import query_sql
@@ -256,7 +257,9 @@ def prepare_connection(conn: Any, database: str, datasette: "Datasette") -> None
     A visitor who may run SQL on a mirror may read all of it, so the search need not hide private rows.
     """
     if mirror_named(datasette, database):
-        register(conn, visible_private=True, reading=getattr(conn, "trusted", nullcontext))
+        reading = getattr(conn, "trusted", nullcontext)
+        register(conn, visible_private=True, reading=reading)
+        register_refs(conn, visible_private=True, reading=reading)
         query_sql.register(conn)
         conn.execute("PRAGMA busy_timeout = 5000")
         conn.execute("PRAGMA mmap_size = 268435456")

@@ -9,6 +9,7 @@ from typing import Any, Self, TypeAlias, TypeVar, overload
 
 from mirror.model import Owner, Repository
 from mirror.search.index.backlog import flush_step, rebuild_index, update_after_page
+from mirror.search.index.refs.backlog import flush_refs_step, rebuild_refs_index, update_after_refs
 from mirror.store.changes import Change, close
 from mirror.store.files import PRIVATE, explained, open_writer
 from mirror.store.owners import save_owner, save_project, save_projects_of
@@ -188,22 +189,25 @@ class Store:
             close(self.connection, _published(saved.changes), with_refs=with_refs)
             if not first_listing:
                 update_after_page(self.connection)
+                update_after_refs(self.connection)
         return saved._replace(refused=refused)
 
     def finish_search_index(self) -> None:
-        """Flush the backlog of the name index, as the end of a sync should; does nothing without one.
+        """Flush the backlogs of both indexes, as the end of a sync should; does nothing without one.
 
         The search is exact before, meanwhile and after: this makes it fast again.
         """
-        more = True
-        while more:
-            with self.transaction():
-                more = flush_step(self.connection)
+        for flush in (flush_step, flush_refs_step):
+            more = True
+            while more:
+                with self.transaction():
+                    more = flush(self.connection)
 
     def rebuild_search_index(self) -> None:
-        """Rebuild the name index from the rows, whatever state it is in."""
+        """Rebuild the indexes of names and of refs from the rows, whatever state they are in."""
         with self.transaction():
             rebuild_index(self.connection)
+            rebuild_refs_index(self.connection)
 
     def save_owner(self, upstream_id: int, owner: Owner, *, run_id: int | None, seen_at: str) -> int:
         """Write the owner of a namespace and return the id of the row."""

@@ -1,9 +1,10 @@
-"""Check the file: SQLite's own checks, foreign keys, and the search index against the rows."""
+"""Check the file: SQLite's own checks, foreign keys, and the search indexes against the rows."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 from mirror.search.index.check import check_index
+from mirror.search.index.refs.check import check_refs_index
 from mirror.store import Store
 from mirror.store.files import damage_explained, open_reader
 from mirror.store.lock import sync_lock
@@ -52,8 +53,10 @@ def _faults(path: Path) -> list[str]:
     connection = open_reader(path)
     try:
         with damage_explained(path):
-            faults = check_index(connection)
+            faults = [f"search index: {line}" for line in check_index(connection)]
+            faults += [f"search index of refs: {line}" for line in check_refs_index(connection)]
     finally:
         connection.close()
-    told = [f"search index: {line}" for line in faults[:MOST]]
-    return told if len(faults) <= MOST else [*told, f"search index: {len(faults) - MOST} faults more"]
+    return (
+        faults if len(faults) <= MOST else [*faults[:MOST], f"search index: {len(faults) - MOST} faults more"]
+    )

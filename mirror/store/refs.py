@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from mirror.model import Ref
+from mirror.search.index.refs.backlog import update_after_refs
 from mirror.store.changes import Change, ref_changes
 from mirror.store.extras import drop_ref_extras, save_ref_extras
 
@@ -81,6 +82,7 @@ def save_refs(
         _drop_deleted(connection, repository_id, changes)
     if last_page:
         _finish_listing(connection, repository_id, seen_at)
+    update_after_refs(connection)
     return SavedRefs(
         new=uncompared + _count(changes, "created"),
         moved=_count(changes, "moved"),

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mirror.model import Ref, RefKind
+from mirror.search.index.refs.backlog import update_after_refs
 from mirror.store.changes import Change
 from mirror.store.crawl_state import Hint
 from mirror.store.cursors import Cursors
@@ -84,7 +85,9 @@ def save_event(
     if refs_synced_at is None or refs_synced_at >= at or not event.updates:
         return []  # refs that were never listed in full must not seem to be
     let_be_read(connection, row_id)
-    return [change for update in event.updates for change in _applied(connection, row_id, update)]
+    changes = [change for update in event.updates for change in _applied(connection, row_id, update)]
+    update_after_refs(connection)
+    return changes
 
 
 def _applied(connection: sqlite3.Connection, repository_id: int, update: RefUpdate) -> list[Change]:

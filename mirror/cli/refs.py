@@ -1,0 +1,118 @@
+"""`mirror refs`: which repositories have a branch, a tag or a commit; an answer from the file alone."""
+
+import click
+import msgspec
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from mirror.cli.main import json_option, out, plain
+from mirror.cli.read import reader
+from mirror.queries.caller import OPERATOR
+from mirror.queries.search import ListedRef, find_refs
+from mirror.search import highlight_ranges
+from mirror.search.index.refs.format import KIND_NAMES
+from mirror.times import age_text, from_text, utc_now
+
+_LONGEST_NAME = 100
+"""How much of a name is shown on a terminal; `--json` tells it whole."""
+
+
+@click.command()
+@click.argument("query")
+@click.option("--kind", type=click.Choice(list(KIND_NAMES)), help="Only branches, or only tags.")
+@click.option("--owner", metavar="NAME", help="Only refs of repositories of this owner.")
+@click.option("--exact", is_flag=True, help="Only refs whose whole name, or whole hash, is QUERY.")
+@click.option("--gone", is_flag=True, help="List those too whose repositories are gone upstream.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="How many to list.",
+)
+@click.option(
+    "--offset",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="How many of the first to skip.",
+)
+@json_option
+@click.pass_context
+def refs(
+    ctx: click.Context,
+    /,
+    query: str,
+    kind: str | None,
+    owner: str | None,
+    exact: bool,
+    gone: bool,
+    limit: int,
+    offset: int,
+    as_json: bool,
+) -> None:
+    """Find branches and tags in every repository, offline.
+
+    QUERY is part of a name, in any case, or a commit: seven digits or more of its hash. Names that are QUERY
+    come first, then those that begin with it, then the others; each the newest first.
+
+    \b
+    Examples:
+        mirror refs release/2.1 --exact
+        mirror refs hotfix --kind tag
+        mirror refs 1a2b3c4 --json
+    """
+    with reader(ctx) as connection:
+        found = find_refs(
+            connection,
+            OPERATOR,
+            query,
+            limit=limit,
+            offset=offset,
+            kind=kind,
+            owner=owner,
+            exact=exact,
+            gone=gone,
+        )
+    if as_json:
+        click.echo(msgspec.json.encode(found.exported()))
+        return
+    if found.count == 0:
+        out().print(
+            f"No branch or tag matches {escape(repr(query))}" if query else "No branch or tag matches"
+        )
+        return
+    where = "1 repository" if found.repositories == 1 else f"{found.repositories:,} repositories"
+    shown = f", {len(found.refs):,} shown" if len(found.refs) < found.count else ""
+    out().print(Text(f"{found.count:,} found in {where}{shown}"), style="dim")
+    if found.refs:
+        out().print(_table(found.refs, query))
+
+
+def _table(listed: list[ListedRef], query: str) -> Table:
+    """Make the table of results."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for _ in range(2):
+        table.add_column(overflow="fold")
+    for _ in range(3):
+        table.add_column(no_wrap=True)
+    now = utc_now()
+    for ref in listed:
+        date = ref.target_date
+        age = f"{age_text((now - from_text(date)).total_seconds())} old" if date else ""
+        states = " ".join(ref.repository.states)
+        name = Text(ref.repository.full_name + (f"  {states}" if states else ""))
+        table.add_row(name, _marked_name(ref.name, query), ref.kind, ref.target_hash[:12], age)
+    return table
+
+
+def _marked_name(name: str, query: str) -> Text:
+    """Cut a name to one line, and highlight what matches."""
+    text = Text(plain(name).replace("\n", " "))
+    for begin, end in highlight_ranges(name, query, owners=False):
+        text.stylize("bold yellow", begin, end)
+    text.truncate(_LONGEST_NAME, overflow="ellipsis")
+    return text

@@ -1,0 +1,206 @@
+"""Check the index of refs: derive everything it should contain from the rows, and compare."""
+
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from mirror.search.find import one_snapshot
+from mirror.search.index.check import MOST, paths_of
+from mirror.search.index.format import END
+from mirror.search.index.refs.backlog import AFFECTED, REPOSITORIES_AT_ONCE, RepositoryChange, changes_of
+from mirror.search.index.refs.format import (
+    BRANCH,
+    KINDS,
+    LISTED,
+    LISTS,
+    NAME_COST,
+    TAG,
+    list_of,
+    text_of,
+    unpack_bucket,
+    unpack_listed,
+    unpack_numbers,
+    unpack_orders,
+    up_to,
+)
+from mirror.search.names import COLLECTIONS, PUBLIC
+
+_INDEXED = f"""SELECT id FROM repositories WHERE id <= ?1
+    UNION SELECT repository_id FROM {AFFECTED} WHERE repository_id <= ?1 ORDER BY 1"""
+_NODES = """SELECT path, collection, branches, tags, with_branches, with_tags, with_either,
+    best_branches, best_tags FROM search_ref_common"""
+_HASH_BITS = 0xFFFFFFFFFFFFFFFF
+
+
+def check_refs_index(connection: sqlite3.Connection) -> list[str]:
+    """Compare the whole index with the refs; return a line for each fault, none if it is right.
+
+    It takes about 20 microseconds a ref, and memory for each different name and each node. Raises
+    sqlite3.Error.
+    """
+    with one_snapshot(connection):
+        return _RefsCheck(connection).run()
+
+
+@dataclass(slots=True)
+class _RefSum:
+    """How many refs something has, and the sum of their hashes: equal for the same refs in any order."""
+
+    count: int = 0
+    total: int = 0
+
+    def add(self, refs: Iterable[object]) -> None:
+        """Add some refs."""
+        for ref in refs:
+            self.count += 1
+            self.total = self.total + hash(ref) & _HASH_BITS
+
+
+@dataclass(slots=True)
+class _IndexedName:
+    """A name in the index: its paths, and the first orders of each of its lists."""
+
+    name: str
+    common: set[bytes]
+    rare: set[bytes]
+    first: list[list[int]] = field(default_factory=lambda: [[] for _ in range(LISTS)])
+    sizes: list[int] = field(default_factory=lambda: [0] * LISTS)
+
+
+class _RefsCheck:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._faults = list[str]()
+        self._nodes = {row[0] for row in connection.execute("SELECT path FROM search_ref_common")}
+        self._names = dict[int, _IndexedName]()
+        self._ids = dict[str, int]()
+        self._lists = defaultdict[tuple[int, int], _RefSum](_RefSum)
+        self._buckets = defaultdict[int, _RefSum](_RefSum)
+        self._repositories = Counter[tuple[bytes, int, int]]()
+
+    def run(self) -> list[str]:
+        self._read_names()
+        for change in self._indexed():
+            self._expect(change)
+        self._check_lists()
+        self._check_hashes()
+        self._check_nodes()
+        self._check_leaves()
+        return self._faults[:MOST]
+
+    def _read_names(self) -> None:
+        for name_id, name, text in self._connection.execute("SELECT id, name, text FROM search_ref_names"):
+            if text != text_of(name):
+                self._faults.append(f"the name {name!r} has a wrong text")
+            paths = paths_of(text_of(name), self._nodes)
+            rare = {path for path in paths.rare if not path.endswith(END)}
+            self._names[name_id] = _IndexedName(name, paths.common, rare)
+            self._ids[name] = name_id
+
+    def _indexed(self) -> Iterator[RepositoryChange]:
+        known = up_to(self._connection)
+        ids = [row[0] for row in self._connection.execute(_INDEXED, (known,))]
+        for first in range(0, len(ids), REPOSITORIES_AT_ONCE):
+            yield from changes_of(self._connection, ids[first : first + REPOSITORIES_AT_ONCE])
+
+    def _expect(self, change: RepositoryChange) -> None:
+        """Add what the index should have of a repository."""
+        paths: tuple[set[bytes], set[bytes]] = (set(), set())
+        for key, entry in change.was.items():
+            name_id = self._ids.get(key.name)
+            if name_id is None:
+                self._faults.append(f"the name {key.name!r} is missing")
+                continue
+            self._lists[name_id, entry.list].add([entry.order])
+            paths[key.kind].update(self._names[name_id].common)
+            if entry.hash is not None:
+                self._buckets[entry.hash >> 16].add([(entry.hash & 0xFFFF, change.id)])
+        for index, found in enumerate((paths[BRANCH], paths[TAG], paths[BRANCH] | paths[TAG])):
+            for path in found:
+                self._repositories[path, change.was_collection or PUBLIC, index] += 1
+
+    def _check_lists(self) -> None:
+        held = defaultdict[tuple[int, int], _RefSum](_RefSum)
+        last = dict[tuple[int, int], int]()
+        rows = self._connection.execute(
+            """SELECT name_id, list, start, repositories, ages FROM search_ref_lists
+                ORDER BY name_id, list, start"""
+        )
+        for name_id, which, start, *chunk in rows:
+            orders = unpack_orders(*chunk)
+            before = last.get((name_id, which), -1)
+            if not orders or orders[0] != start or any(a >= b for a, b in pairwise([before, *orders])):
+                self._faults.append(f"list {which} of name {name_id} is not in order")
+            held[name_id, which].add(orders)
+            last[name_id, which] = orders[-1] if orders else start
+            if name_id in self._names:
+                first = self._names[name_id].first[which]
+                first += orders[: 2 * LISTED - len(first)]
+                self._names[name_id].sizes[which] += len(orders)
+        for key in held.keys() | self._lists.keys():
+            if held[key] != self._lists[key]:
+                self._faults.append(f"list {key[1]} of name {key[0]} does not have the refs of that name")
+        for name in self._names.values():
+            if not any(name.sizes):
+                self._faults.append(f"no ref has the name {name.name!r}")
+
+    def _check_hashes(self) -> None:
+        for bucket, *packed in self._connection.execute("SELECT * FROM search_ref_hashes"):
+            held = _RefSum()
+            held.add(unpack_bucket(*packed))
+            if held != self._buckets.pop(bucket, None):
+                self._faults.append(f"bucket {bucket:04x} does not have the refs of its hashes")
+        self._faults += [f"bucket {bucket:04x} is missing" for bucket in self._buckets]
+
+    def _check_nodes(self) -> None:
+        with_path = defaultdict[bytes, list[int]](list)
+        for name_id, name in self._names.items():
+            for path in name.common:
+                with_path[path].append(name_id)
+        rows = {(path, collection): row for path, collection, *row in self._connection.execute(_NODES)}
+        for path in self._nodes:
+            if (path, PUBLIC) not in rows or (path and path[:-1] not in self._nodes):
+                self._faults.append(f"common path {path!r} has no row for what is public, or no parent")
+            for collection in COLLECTIONS:
+                row = rows.get((path, collection), [0, 0, 0, 0, 0, b"", b""])
+                self._check_node(path, collection, row, with_path[path])
+
+    def _check_node(self, path: bytes, collection: int, row: list[int], names: list[int]) -> None:
+        where = f"{path!r} in collection {collection}"
+        counts = [
+            sum(self._names[name_id].sizes[list_of(collection, kind)] for name_id in names) for kind in KINDS
+        ]
+        repositories = [self._repositories[path, collection, index] for index in range(3)]
+        if row[:5] != [*counts, *repositories]:
+            self._faults.append(f"{where} counts {row[:5]}, there are {[*counts, *repositories]}")
+        for kind in KINDS:
+            listed = [(order, self._name(name_id)) for order, name_id in unpack_listed(bytes(row[5 + kind]))]
+            expected = sorted(
+                (order, self._names[name_id].name)
+                for name_id in names
+                for order in self._names[name_id].first[list_of(collection, kind)]
+            )
+            if listed != expected[: len(listed)]:
+                self._faults.append(f"{where} does not list the best refs")
+
+    def _name(self, name_id: int) -> str:
+        return self._names[name_id].name if name_id in self._names else ""
+
+    def _check_leaves(self) -> None:
+        expected = defaultdict[bytes, set[int]](set)
+        refs = Counter[bytes]()
+        for name_id, name in self._names.items():
+            for path in name.rare:
+                expected[path].add(name_id)
+                refs[path] += sum(name.sizes)
+        for path, cost, packed in self._connection.execute("SELECT path, cost, names FROM search_ref_rare"):
+            ids = unpack_numbers(packed)
+            if path in self._nodes or path[:-1] not in self._nodes:
+                self._faults.append(f"rare path {path!r} is common, or not below a common one")
+            elif cost != NAME_COST * len(ids) + refs[path]:
+                self._faults.append(f"{path!r} has a wrong cost")
+            missing = expected.pop(path, set()) - set(ids)
+            self._faults += [f"{path!r} does not list name {name_id}" for name_id in missing]
+        self._faults += [f"rare path {path!r} is missing" for path in expected]

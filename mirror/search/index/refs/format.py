@@ -1,0 +1,145 @@
+"""The format of the index of refs: sizes, orders, and how lists are packed into bytes.
+
+Each different name of a ref is kept once, with *lists* of the refs that have it: one for each collection of
+repositories and kind of refs, the newest first. Above the names stands a trie of all their suffixes. A path
+that many refs have is *common*: its *node* holds exact counts and the best refs. The first path below that is
+not common is *rare*: its *leaf* lists the names that have it.
+"""
+
+import re
+import sqlite3
+import struct
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from mirror.search.names import BOUNDARY, COLLECTIONS, normalise
+
+BRANCH, TAG = KINDS = range(2)
+KIND_NAMES = ("branch", "tag")
+TABLES = ("branches", "tags")
+
+LISTS = len(COLLECTIONS) * len(KINDS)
+"""How many lists a name can have: see `list_of`."""
+
+COMMON_COST = 8_192
+"""A path whose names cost more than this is common when the index is built; an update makes a node of a leaf
+at twice this. It is the number of refs, and NAME_COST more for each name, since each is looked up."""
+
+NAME_COST = 32
+
+DEEPEST = 32
+"""The longest path of a node, in bytes. A leaf at this depth may hold any number of names."""
+
+LISTED = 24
+"""How many refs of each kind a node lists when it is built; a page and a few."""
+
+CHUNK = 2_048
+"""How many refs a row of a long list holds when it is built; it is split at twice this."""
+
+_HEXADECIMAL = re.compile("[0-9a-fA-F]+")
+_LATEST = (1 << 32) - 1
+_ID_BITS = 31
+_ID_MASK = (1 << _ID_BITS) - 1
+
+AGE = f"""({_LATEST} - min(max(coalesce(CAST(strftime('%s', {{date}}) AS INTEGER), 0), 0), {_LATEST}))"""
+"""SQL for the age of a ref: whole seconds, the newest is 0; a time that is unknown or before 1970 is the
+oldest."""
+
+ORDER = f"({AGE} << {_ID_BITS} | {{repository}})"
+"""SQL for the order of a ref in its list: the newest first, then the repository with the lowest id."""
+
+CLOSED = 2**63 - 1
+"""The `public_from` of a public repository whose refs were read while it was private: they are hidden."""
+
+COLLECTION = (
+    f"""(({{r}}.is_private <> 0 OR {{r}}.public_from = {CLOSED}) + 2 * ({{r}}.deleted_at IS NOT NULL))"""
+)
+"""SQL for the collection of a repository's refs, as `mirror.search.names.COLLECTIONS` numbers them; `r` is
+the alias of its row. What is closed counts as private."""
+
+HASH_DIGITS = 8
+"""How many digits of a hash the index knows: four name the bucket, four are in it."""
+
+
+class Listed(NamedTuple):
+    """A ref that a node lists: its order, and the id of its name."""
+
+    order: int
+    name_id: int
+
+
+def list_of(collection: int, kind: int) -> int:
+    """Return the number of the list of a collection and a kind."""
+    return collection * len(KINDS) + kind
+
+
+def text_of(name: str) -> bytes:
+    """Return the searched text of a name, such as ``^release/2.1^``."""
+    return b"".join((BOUNDARY, normalise(name).encode(), BOUNDARY))
+
+
+def order_of(age: int, repository: int) -> int:
+    """Return what ORDER does."""
+    return age << _ID_BITS | repository
+
+
+def repository_of(order: int) -> int:
+    """Return the id of the repository in an order."""
+    return order & _ID_MASK
+
+
+def age_of(order: int) -> int:
+    """Return the age in an order."""
+    return order >> _ID_BITS
+
+
+def pack_numbers(numbers: Iterable[int]) -> bytes:
+    """Pack numbers of four bytes each, the lowest byte first, as the processor has them on every platform."""
+    packed = list(numbers)
+    return struct.pack(f"<{len(packed)}I", *packed)
+
+
+def unpack_numbers(packed: bytes) -> Sequence[int]:
+    """Return the numbers of `pack_numbers`."""
+    return struct.unpack(f"<{len(packed) // 4}I", packed)
+
+
+def pack_orders(orders: Sequence[int]) -> tuple[bytes, bytes]:
+    """Pack the orders of a chunk: the repositories, and the ages."""
+    return pack_numbers(map(repository_of, orders)), pack_numbers(map(age_of, orders))
+
+
+def unpack_orders(repositories: bytes, ages: bytes, most: int | None = None) -> list[int]:
+    """Return the orders of a chunk, `most` at most."""
+    if most is not None:
+        repositories, ages = repositories[: 4 * most], ages[: 4 * most]
+    pairs = zip(unpack_numbers(ages), unpack_numbers(repositories), strict=True)
+    return [age << _ID_BITS | repository for age, repository in pairs]
+
+
+def pack_listed(refs: Iterable[Listed]) -> bytes:
+    """Pack the refs that a node lists: age, repository and name, four bytes each."""
+    return pack_numbers(part for order, name in refs for part in (age_of(order), repository_of(order), name))
+
+
+def unpack_listed(packed: bytes) -> list[Listed]:
+    """Return the refs of `pack_listed`."""
+    numbers = unpack_numbers(packed)
+    return list(map(Listed, map(order_of, numbers[::3], numbers[1::3]), numbers[2::3]))
+
+
+def unpack_bucket(digits: bytes, repositories: bytes) -> list[tuple[int, int]]:
+    """Return the refs of a bucket of hashes: the rest of the hash as a number, and the repository."""
+    numbers = struct.unpack(f"<{len(digits) // 2}H", digits)
+    return list(zip(numbers, unpack_numbers(repositories), strict=True))
+
+
+def hash_number(target: str) -> int | None:
+    """Return the first digits of a hash as a number, padded with zeros; None for what is no hash."""
+    digits = target[:HASH_DIGITS].ljust(HASH_DIGITS, "0")
+    return int(digits, 16) if _HEXADECIMAL.fullmatch(digits) else None
+
+
+def up_to(connection: sqlite3.Connection) -> int:
+    """Return the highest id of a repository whose refs the index knows; 0 if it was never built."""
+    return int(connection.execute("SELECT up_to FROM search_ref_state").fetchone()[0])

@@ -1,0 +1,238 @@
+"""The search for refs: takes a query, filters and a page; returns exact counts and the refs of the page.
+
+`register_refs` offers it as SQL functions, so that any query can join on it.
+"""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple, Unpack
+
+import msgspec
+
+from mirror.search.find import MAX_IDS, one_snapshot
+from mirror.search.index.refs.format import KIND_NAMES, up_to
+from mirror.search.names import EXACT, PREFIX, SUBSTRING
+from mirror.search.refs.query import (
+    COMMIT,
+    RefCondition,
+    RefFilters,
+    RefQuery,
+    may_be_shown,
+    parse_ref_query,
+    shown_as_own,
+    shown_to_all,
+)
+from mirror.search.refs.reader import RefIndexReader, SeenNode
+from mirror.search.refs.scan import Affected, RefHit, scanned_hits
+
+
+class FoundRef(msgspec.Struct, frozen=True):
+    """One ref: the id of its repository, "branch" or "tag", and its name."""
+
+    repository: int
+    kind: str
+    name: str
+
+
+class RefsResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The number of all matching refs, of the repositories that have any, and one page of refs in order."""
+
+    query: str
+    count: int
+    repositories: int
+    refs: list[FoundRef]
+
+
+def search_refs(
+    connection: sqlite3.Connection,
+    query: str,
+    *,
+    limit: int = 20,
+    offset: int = 0,
+    visible_private: bool = True,
+    private_of: Iterable[int] = (),
+    **filters: Unpack[RefFilters],
+) -> RefsResult:
+    """Find branches and tags whose name contains `query`, compared in normal form, or that point to a commit.
+
+    Results are sorted by match (the name is the query, begins with it, contains it; the hash of the commit
+    begins with it), then the newest commit first, to the second, then by repository, kind and name.
+
+    :param query: a part of a name, or seven digits and more of a hash; the empty query matches everything
+    :param limit: number of refs in the page; negative is 0
+    :param offset: number of refs to skip; negative is 0
+    :param visible_private: False if the caller may not see what is private: it is neither listed nor counted
+    :param private_of: ids of `users` whose private repositories the caller may see nevertheless
+    :param filters: what narrows the search, as `RefFilters` says
+    :raises sqlite3.Error: if the file cannot be read
+    """
+    start, stop = max(offset, 0), max(offset, 0) + max(limit, 0)
+    with one_snapshot(connection):
+        parsed = parse_ref_query(
+            connection, query, visible_private=visible_private, private_of=tuple(private_of), **filters
+        )
+        found = (
+            _answer(connection, parsed, start, stop) if _is_encodable(parsed.part) else RefAnswer(0, 0, [])
+        )
+    refs = [FoundRef(hit.repository, KIND_NAMES[hit.kind], hit.name) for hit in found.hits]
+    return RefsResult(query=query, count=found.refs, repositories=found.repositories, refs=refs)
+
+
+class RefAnswer(NamedTuple):
+    """How many refs match, in how many repositories, and the hits of one page."""
+
+    refs: int
+    repositories: int
+    hits: Sequence[RefHit]
+
+
+def _is_encodable(text: str) -> bool:
+    """Return whether a text can be encoded. If not (a lone surrogate), no stored name contains it."""
+    return text.encode("utf-8", "replace").decode() == text
+
+
+def _answer(connection: sqlite3.Connection, query: RefQuery, start: int, stop: int) -> RefAnswer:
+    known = up_to(connection)
+    if known and query.owners is None:
+        return _IndexedAnswer(connection, query, known).page(start, stop)
+    hits = sorted(scanned_hits(connection, query, may_be_shown(query)))
+    return RefAnswer(len(hits), len({hit.repository for hit in hits}), hits[start:stop])
+
+
+class _IndexedAnswer:
+    """Answers one query from the index, from what it lacks, and from what only some may see."""
+
+    def __init__(self, connection: sqlite3.Connection, query: RefQuery, known: int) -> None:
+        self._query = query
+        self._index = RefIndexReader(connection, query)
+        shown = shown_to_all(query)
+        self._affected = Affected(connection, query, shown, known)
+        self._others = list(self._affected.now)
+        self._repositories = len({hit.repository for hit in self._affected.now})
+        if query.private_collections:
+            self._take(scanned_hits(connection, query, shown_as_own(query)))
+        if query.commit:
+            ids = json.dumps(list(self._index.repositories_at(query.commit) - self._affected.ids))
+            here = RefCondition(f"r.id IN (SELECT value FROM json_each(:at)) AND {shown.sql}", {"at": ids})
+            found = list(scanned_hits(connection, query, here))
+            named = {hit.repository for hit in found if hit.match != COMMIT}
+            self._others += [hit for hit in found if hit.match == COMMIT]
+            self._repositories += len({hit.repository for hit in found} - named)
+
+    def _take(self, found: Iterable[RefHit]) -> None:
+        hits = list(found)
+        self._others += hits
+        self._repositories += len({hit.repository for hit in hits})
+
+    def page(self, start: int, stop: int) -> RefAnswer:
+        """Return the counts, and hits `start` to `stop`."""
+        path = self._index.path(self._query.worst)
+        node = self._index.node(path)
+        if node is None:
+            names = self._index.leaf_names(path)
+            listing = self._index.listed(names, self._affected.ids, stop)
+            hits = sorted([*listing.hits, *self._others])
+            count = listing.refs + len(self._others)
+            return RefAnswer(count, len(listing.repositories) + self._repositories, hits[start:stop])
+        was = self._affected.was
+        count = node.refs - len(was) + len(self._others)
+        repositories = node.repositories - len({repository for _, repository in was}) + self._repositories
+        stop = min(stop, count)
+        if start >= stop:
+            return RefAnswer(count, repositories, [])
+        best = self._best(node, stop)
+        return RefAnswer(count, repositories, self._deep(start, stop) if best is None else best[start:stop])
+
+    def _best(self, node: SeenNode, stop: int) -> list[RefHit] | None:
+        """Return the first `stop` hits from the lists of nodes; None if these are too short to tell.
+
+        A ref that no list of a path has ranks below the last of that list, or is of a better class; then the
+        list of the path of that class has it, or ends above it as well.
+        """
+        hits = set(self._others)
+        cut_at = list[tuple[int, int]]()
+        for match in self._classes():
+            path = self._index.path(match)
+            its = node if match == self._query.worst else self._index.node(path)
+            if its is None:
+                names = self._index.leaf_names(path)
+                hits.update(self._index.listed(names, self._affected.ids, stop).hits)
+            else:
+                cut_at += [(match, order) for order in its.cut_at]
+                hits.update(self._index.best_hits(its, self._affected.ids))
+            if sum(hit.match <= match for hit in hits) >= stop:
+                break
+        best = sorted(hits)[:stop]
+        if len(best) < stop or any(best[-1][:2] >= cut for cut in cut_at):
+            return None
+        return best
+
+    def _deep(self, start: int, stop: int) -> list[RefHit]:
+        """Return hits `start` to `stop`, reading only the match classes in which they are."""
+        page, before, counted = list[RefHit](), 0, 0
+        for match in [*self._classes(), COMMIT]:
+            others = [hit for hit in self._others if hit.match == match]
+            indexed = 0
+            if match != COMMIT:
+                upto = self._indexed(match)
+                indexed, counted = upto - counted, upto
+            size = indexed + len(others)
+            low, high = max(start - before, 0), min(stop - before, size)
+            if low < high:
+                hits = (
+                    others
+                    if match == COMMIT
+                    else self._index.in_order(match, others, self._affected.ids, high)
+                )
+                page += sorted(hits)[low:high]
+            before += size
+        return page
+
+    def _indexed(self, match: int) -> int:
+        """Count the refs of a match class and better ones that the index has of repositories up to date."""
+        path = self._index.path(match)
+        node = self._index.node(path)
+        if node is None:
+            return self._index.listed(self._index.leaf_names(path), self._affected.ids, 0).refs
+        return node.refs - sum(found <= match for found, _ in self._affected.was)
+
+    def _classes(self) -> list[int]:
+        """Return the match classes of names that the query can have, the best first."""
+        if self._query.exact:
+            return [EXACT]
+        return [EXACT, PREFIX, SUBSTRING] if self._query.part else [SUBSTRING]
+
+
+def register_refs(
+    connection: sqlite3.Connection,
+    *,
+    visible_private: bool = False,
+    reading: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> None:
+    """Add three SQL functions to a connection.
+
+    ``mirror_refs(query, limit)`` returns a JSON array of objects with `repository`, `kind` and `name`, in
+    order; `limit` is 20 if omitted. ``mirror_refs_count(query)`` returns the number of matching refs,
+    ``mirror_refs_repositories(query)`` of the repositories that have any. Example::
+
+        SELECT r.full_name, hit.value ->> 'name' FROM json_each(mirror_refs('hotfix', 20)) AS hit
+        JOIN repositories AS r ON r.id = hit.value ->> 'repository' ORDER BY hit.key
+
+    :param visible_private: True if those who run SQL on the connection may read the whole table
+    :param reading: a context that is entered around each search
+    """
+
+    def search(query: str | None, limit: int) -> RefsResult:
+        with reading():
+            return search_refs(connection, query or "", limit=limit, visible_private=visible_private)
+
+    def mirror_refs(query: str | None, limit: int = 20) -> str:
+        found = search(query, min(int(limit), MAX_IDS))
+        return msgspec.json.encode(found.refs).decode()
+
+    connection.create_function("mirror_refs", 1, mirror_refs)
+    connection.create_function("mirror_refs", 2, mirror_refs)
+    connection.create_function("mirror_refs_count", 1, lambda query: search(query, 0).count)
+    connection.create_function("mirror_refs_repositories", 1, lambda query: search(query, 0).repositories)

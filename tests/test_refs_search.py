@@ -1,0 +1,208 @@
+"""What a search for refs means, and that its index is kept, checked and rebuilt."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from refs_oracle import RefPlayground, naive
+
+from mirror.model import Ref
+from mirror.queries.caller import ANONYMOUS, OPERATOR, Caller
+from mirror.queries.search import find_refs
+from mirror.search.index.refs import format as refs_format
+from mirror.search.index.refs.backlog import FLUSH_FROM, apply_refs_backlog, rebuild_refs_index
+from mirror.search.index.refs.check import check_refs_index
+from mirror.search.refs.find import register_refs, search_refs
+from mirror.store.changes import CLOSED
+from mirror.store.integrity import check_file
+from mirror.store.refs import save_refs
+
+OLD, NEW = "2015-01-01T00:00:00.000000Z", "2025-01-01T00:00:00.000000Z"
+HASH = "1a2b3c4d5e" + "0" * 30
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Iterator[RefPlayground]:
+    """Three living repositories, the second one private."""
+    made = RefPlayground(tmp_path / "mirror.db")
+    with made.store:
+        for number, owner in enumerate((1, 2, 2)):
+            made.add(f"tool-{number}", owner_id=owner, is_private=number == 1)
+        yield made
+
+
+def found(mirror: RefPlayground, query: str, **asked: Any) -> list[tuple[int, str]]:
+    """Search as the operator; return repositories and names."""
+    return [(ref.repository, ref.name) for ref in search_refs(mirror.connection, query, **asked).refs]
+
+
+def index(mirror: RefPlayground) -> None:
+    """Build the index."""
+    mirror.store.finish_search_index()
+
+
+@pytest.mark.parametrize("is_indexed", [False, True])
+def test_results_are_ranked_by_match_then_by_age(mirror: RefPlayground, is_indexed: bool) -> None:
+    """Names that are the query, that begin with it, that contain it, commits; each the newest first."""
+    for repository, name, date in (
+        (1, "my-1a2b3c4d", NEW), (3, "1a2b3c4d", OLD), (1, "1A2B3C4D", NEW), (1, "1a2b3c4d-x", OLD),
+        (3, "1a2b3c4d/y", NEW),
+    ):  # fmt: skip
+        mirror.put(repository, "branch", name, "f" * 40, date)
+    mirror.put(1, "tag", "other", HASH, NEW)
+    mirror.put(3, "branch", "1a2b3c4d5", HASH, OLD)
+    if is_indexed:
+        index(mirror)
+    assert found(mirror, "1a2b3c4D") == [
+        (1, "1A2B3C4D"), (3, "1a2b3c4d"), (3, "1a2b3c4d/y"), (1, "1a2b3c4d-x"), (3, "1a2b3c4d5"),
+        (1, "my-1a2b3c4d"), (1, "other"),
+    ]  # fmt: skip
+    assert found(mirror, HASH, exact=True) == [(1, "other"), (3, "1a2b3c4d5")]
+    assert found(mirror, "1a2b3c4D", exact=True) == [(1, "1A2B3C4D"), (3, "1a2b3c4d")]
+    assert found(mirror, "1a2b3c", kind="tag") == []
+
+
+def test_what_is_hidden_has_no_influence(mirror: RefPlayground) -> None:
+    """Neither on counts nor on the order: private, closed and gone repositories, before and after a flush."""
+    mirror.put(1, "branch", "main", HASH, OLD)
+    mirror.put(3, "branch", "main", HASH, OLD)
+
+    def told() -> Any:
+        return [find_refs(mirror.connection, ANONYMOUS, query).exported() for query in ("main", HASH[:7], "")]
+
+    without = told()
+    mirror.put(2, "branch", "main", HASH, NEW)
+    mirror.put(2, "branch", "secret/main", HASH, NEW)
+    for change in ({"is_private": 1}, {"is_private": 0, "public_from": CLOSED}):
+        mirror.change(2, **change)
+        for _ in range(2):
+            assert told() == without
+            assert find_refs(mirror.connection, OPERATOR, "main").count == 4
+            index(mirror)
+    mirror.change(2, public_from=0, deleted_at=NEW)
+    assert told() == without
+    assert find_refs(mirror.connection, ANONYMOUS, "main", gone=True).count == 4
+
+
+def test_members_find_what_is_their_own(mirror: RefPlayground) -> None:
+    """The private refs of an owner are found by that owner."""
+    mirror.put(2, "branch", "secret", HASH, NEW)
+    index(mirror)
+    bob, ann = Caller(user_ids=(2,)), Caller(user_ids=(1,))
+    for query in ("secret", "e", HASH[:9]):
+        assert find_refs(mirror.connection, bob, query).repositories == 1
+        assert find_refs(mirror.connection, ann, query).count == 0
+    assert find_refs(mirror.connection, bob, "", owner="BOB").count == 1
+    assert find_refs(mirror.connection, ann, "", owner="BOB").count == 0
+
+
+def test_deep_pages_equal_a_scan(tmp_path: Path) -> None:
+    """There are more refs than nodes list, whose refs move, appear and vanish, and names come and go."""
+    mirror = RefPlayground(tmp_path / "mirror.db")
+    with mirror.store:
+        mirror.fill_refs(60, 12)
+        with mirror.store.transaction() as connection:
+            rebuild_refs_index(connection, common_cost=80)
+        for step in range(3):
+            for row_id in range(1 + step, 60, 7):
+                mirror.put(row_id, "branch", f"hotfix/{step}", HASH, NEW)
+                mirror.drop(row_id, "branch", step % 2)
+                mirror.change(row_id, is_private=step % 2)
+            for query in ("", "e", "master", "release", "hotfix/", "fix", "v1/", "1a2b3c4"):
+                for offset in (0, 20, 45, 150):
+                    for asked in ({}, {"visible_private": False}, {"kind": "branch"}, {"exact": True}):
+                        got = search_refs(mirror.connection, query, offset=offset, **asked)
+                        refs = [(ref.repository, ref.kind, ref.name) for ref in got.refs]
+                        expected = naive(mirror.connection, query, offset=offset, **asked)
+                        assert (got.count, got.repositories, refs) == expected
+            with mirror.store.transaction() as connection:
+                apply_refs_backlog(connection, common_cost=80)
+            assert check_refs_index(mirror.connection) == []
+
+
+def test_saving_refs_applies_a_long_backlog(mirror: RefPlayground) -> None:
+    """Whoever saves refs keeps the backlog short; a first load is left alone."""
+
+    def save(number: int) -> None:
+        refs = [Ref(kind="branch", name=f"b-{number}-{one}", target_hash=HASH) for one in range(FLUSH_FROM)]
+        with mirror.store.transaction() as connection:
+            save_refs(connection, 1, refs, first_page=True, last_page=True, seen_at=NEW)
+
+    save(0)
+    assert mirror.store.value("SELECT count(*) FROM search_ref_names") == 0
+    index(mirror)
+    save(1)
+    assert mirror.store.value("SELECT count(*) FROM search_ref_pending") == 0
+    assert find_refs(mirror.connection, OPERATOR, "b-1-").count == FLUSH_FROM
+    assert find_refs(mirror.connection, OPERATOR, "b-0-").count == 0
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE search_ref_common SET branches = branches + 1 WHERE path = x''",
+        "UPDATE search_ref_common SET with_either = with_either + 1 WHERE path = x''",
+        "UPDATE search_ref_common SET best_branches = substr(best_branches, 13) WHERE path = x''",
+        "DELETE FROM search_ref_common WHERE path = x'6d'",
+        "DELETE FROM search_ref_rare WHERE path = (SELECT min(path) FROM search_ref_rare)",
+        "UPDATE search_ref_rare SET cost = cost + 1",
+        "UPDATE search_ref_lists SET ages = substr(ages, 5), repositories = substr(repositories, 5)",
+        "DELETE FROM search_ref_hashes",
+        "DELETE FROM search_ref_names WHERE name = 'master'",
+        "INSERT INTO search_ref_names VALUES (999, 'nobody', x'ff6e6f626f6479ff')",
+        "UPDATE branches SET target_date = '1999'; DELETE FROM search_ref_pending",
+    ],
+)
+def test_damage_is_found_and_repaired(tmp_path: Path, damage: str) -> None:
+    """Each part of the index is compared with the rows."""
+    mirror = RefPlayground(tmp_path / "mirror.db")
+    with mirror.store:
+        mirror.fill_refs(12, 4)
+        with mirror.store.transaction() as connection:
+            rebuild_refs_index(connection, common_cost=40)
+        assert check_refs_index(mirror.connection) == []
+        mirror.connection.executescript(damage)
+    assert any(
+        complaint.text.startswith("search index of refs: ")
+        for complaint in check_file(mirror.store.path, repair=False)
+    )
+    assert all(complaint.mended for complaint in check_file(mirror.store.path, repair=True))
+    assert check_file(mirror.store.path, repair=False) == []
+
+
+def test_sql_functions_return_refs_and_counts(mirror: RefPlayground) -> None:
+    """For strangers, unless registered otherwise."""
+    mirror.put(1, "tag", "v1", HASH, OLD)
+    mirror.put(2, "tag", "v1", HASH, NEW)
+    with closing(sqlite3.connect(mirror.store.path)) as connection:
+        for sees_private, expected in ((False, [1]), (True, [2, 1])):
+            register_refs(connection, visible_private=sees_private)
+            (listed,) = connection.execute("SELECT mirror_refs('V', 5)").fetchone()
+            assert [ref["repository"] for ref in json.loads(listed)] == expected
+            assert json.loads(listed)[-1] == {"repository": 1, "kind": "tag", "name": "v1"}
+            counts = connection.execute("SELECT mirror_refs_count('v'), mirror_refs_repositories(?)", (HASH,))
+            assert counts.fetchone() == (len(expected), len(expected))
+            assert connection.execute("SELECT mirror_refs(NULL)").fetchone()[0].count("kind") == len(expected)
+
+
+@pytest.mark.parametrize(
+    "query", ["\udcff", "%", "_", "'", '"', "*", "x" * 5000, "\0", "\n", "a\u202eb", "(NEAR"]
+)
+def test_any_text_is_a_query(mirror: RefPlayground, query: str) -> None:
+    """Wild cards and quotes mean themselves; what cannot be stored matches nothing."""
+    mirror.put(1, "branch", "main", HASH, OLD)
+    is_storable = query != "\udcff"
+    if is_storable:
+        mirror.put(3, "branch", f"<{query}>", HASH, OLD)
+    for _ in range(2):
+        assert found(mirror, query) == [(3, f"<{query}>")] * is_storable
+        index(mirror)
+
+
+def test_the_number_that_hides_refs_is_that_of_the_store() -> None:
+    """`search/` cannot import it."""
+    assert refs_format.CLOSED == CLOSED
