@@ -17,6 +17,7 @@ from sandbox_comparison import REPOSITORY_COLUMNS, differences
 from mirror.config import Duration, Retry, UpstreamConfig
 from mirror.report import Silent, Summary
 from mirror.sandbox import TOKEN, Principal, RunningSandbox, Sandbox, World, running
+from mirror.sandbox.exchange import Request, SandboxResponse, Transfer
 from mirror.store import Store
 from mirror.store.ledger import AHEAD, RequestLedger
 from mirror.sync.crawl import Run, sync_upstream
@@ -74,6 +75,24 @@ class ShortPages(httpx.HTTPTransport):
         url = str(request.url).replace("pagelen=100", f"pagelen={self._length}")
         request.url = httpx.URL(url)
         return super().handle_request(request)
+
+
+class WithoutNetwork(httpx.BaseTransport):
+    """Asks a sandbox that nobody serves, which takes half the time; `page_length` is that of `ShortPages`."""
+
+    def __init__(self, answer: Callable[[Request], SandboxResponse], page_length: int = 100) -> None:
+        self._answer, self._length = answer, page_length
+        self._turn = threading.Lock()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Pass it on as a server would, one at a time."""
+        path, _, query = request.url.raw_path.decode("ascii").partition("?")
+        query = query.replace("pagelen=100", f"pagelen={self._length}")
+        with self._turn:
+            answer = self._answer(Request(request.method, path, query, dict(request.headers), request.read()))
+        assert answer.delivery is Transfer.WHOLE
+        headers = {"Content-Type": answer.content_type, **answer.headers}
+        return httpx.Response(answer.status, headers=headers, content=answer.body)
 
 
 class Edited(httpx.HTTPTransport):

@@ -5,14 +5,13 @@ more run makes the mirror equal to the upstream row by row, and the one after th
 """
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from sync_harness import Clock, SyncHarness, assert_matches_sandbox
+from sync_harness import Clock, SyncHarness, WithoutNetwork, assert_matches_sandbox
 
 from mirror.sandbox import (
     ANONYMOUS,
@@ -21,10 +20,8 @@ from mirror.sandbox import (
     Sandbox,
     World,
     repository_refs,
-    running,
     visible_repositories,
 )
-from mirror.sandbox.exchange import Request, SandboxResponse
 from mirror.store.failures import Failure
 
 MIRRORED = ("jespern", "erik", "ubernostrum")
@@ -54,56 +51,44 @@ cuts = st.none() | st.integers(1, 12)
 histories = st.lists(st.tuples(between, cuts, between, meanwhile), min_size=1, max_size=2)
 
 
-class Stage:
-    """What is served: one sandbox after the other at the same address."""
-
-    def __init__(self) -> None:
-        self.sandbox = Sandbox(World(0))
-
-    def answer(self, request: Request) -> SandboxResponse:
-        """Let the present sandbox answer."""
-        return self.sandbox.answer(request)
-
-
 class Theatre:
-    """A stage at an address, and a mirror of the world as it is before any history."""
+    """A mirror of the world as it is before any history, copied for each."""
 
-    def __init__(self, stage: Stage, origin: str, folder: Path) -> None:
-        self.stage, self.origin, self.folder = stage, origin, folder
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._played = 0
         self._first = dict[bool, Path]()
 
     def begin(self, *, anonymous: bool) -> "Play":
         """Set the world back to its beginning, with a mirror that has seen it."""
         if anonymous not in self._first:
-            first = Play(self, self.folder / f"first-{anonymous}.db", anonymous=anonymous)
+            first = Play(self.folder / f"first-{anonymous}.db", anonymous=anonymous)
             assert first.crawl.sync().state == "complete"
             self._first[anonymous] = first.crawl.path
         self._played += 1
         path = self.folder / f"{self._played}.db"
         shutil.copy(self._first[anonymous], path)
-        return Play(self, path, anonymous=anonymous)
+        return Play(path, anonymous=anonymous)
 
 
 @pytest.fixture(scope="module")
-def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
-    """Serve for the whole module: a server for each history would take longer than the history."""
-    stage = Stage()
-    with running(stage) as served:  # type: ignore[arg-type]
-        yield Theatre(stage, served.origin, tmp_path_factory.mktemp("histories"))
+def theatre(tmp_path_factory: pytest.TempPathFactory) -> Theatre:
+    """Where the histories of this module happen."""
+    return Theatre(tmp_path_factory.mktemp("histories"))
 
 
 class Play:
     """One history: the sandbox, its mirror, and which repositories were ever out of sight."""
 
-    def __init__(self, theatre: Theatre, path: Path, *, anonymous: bool) -> None:
+    def __init__(self, path: Path, *, anonymous: bool) -> None:
         clock = Clock()
         clock.wait(0 if path.name.startswith("first") else 3600)
-        self.sandbox = theatre.stage.sandbox = Sandbox(World(0, seed=SEED, now=clock.now))
+        self.sandbox = Sandbox(World(0, seed=SEED, now=clock.now))
         self.caller: Principal = ANONYMOUS if anonymous else TOKEN
-        options: dict[str, Any] = {"workspaces": MIRRORED, "page_length": 2, "absence_brake": 1.0}
+        options: dict[str, Any] = {"workspaces": MIRRORED, "absence_brake": 1.0}
         secret = None if anonymous else "sandbox"
-        self.crawl = SyncHarness(theatre.origin, path, clock, secret=secret, **options)
+        self.crawl = SyncHarness("http://sandbox", path, clock, secret=secret, **options)
+        self.crawl.transport = WithoutNetwork(self.sandbox.answer, page_length=2)
         self._uuids = {self._slot(slug).uuid for slug in MIRRORED}
         self._created = 0
         self.out_of_sight = set[str]()

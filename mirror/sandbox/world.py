@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from mirror.sandbox.exchange import Principal
@@ -101,6 +102,7 @@ class World:
         self._all_workspaces = self._population.workspaces
         self._uuids = Uuids(seed, 9)
         self._generator = Generator(seed, self._uuids)
+        self._generate = lru_cache(4096)(self._generated)  # an edit keeps its row in `_rows`, which hides it
         self._by_slug = {workspace.slug.lower(): workspace for workspace in self._all_workspaces}
         self._by_uuid = {workspace.uuid: workspace for workspace in self._all_workspaces}
         self._rows: dict[int, SandboxRepository] = {}
@@ -269,7 +271,7 @@ class World:
 
     # Inside
 
-    def _generate(self, number: int) -> SandboxRepository:
+    def _generated(self, number: int) -> SandboxRepository:
         return self._generator.repository(self._home(number), self._all_workspaces, number)
 
     def _home(self, number: int) -> SandboxWorkspace:
