@@ -4,8 +4,11 @@ import random
 import re
 import sqlite3
 import unicodedata
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from prepared_files import copy_made
 
 from mirror.store import Store
 
@@ -17,6 +20,7 @@ _ROWS = """SELECT r.id, r.name, r.slug, r.is_private, r.deleted_at, r.followers_
     FROM repositories r JOIN users u ON u.id = r.owner_id"""
 
 
+@lru_cache(100_000)
 def normal(text: str) -> str:
     """Return the normal form. It is written again here on purpose."""
     return re.sub(r"\s+", "-", unicodedata.normalize("NFKC", text).casefold())
@@ -70,25 +74,32 @@ def naive(
 
 def _told_owners(connection: sqlite3.Connection, *, visible_private: bool) -> set[str]:
     """Return the names of the owners that somebody may know of."""
-    told = {normal(row[-1]) for row in connection.execute(_ROWS) if visible_private or not row[3]}
+    owners = connection.execute(
+        "SELECT DISTINCT r.is_private, u.username FROM repositories r JOIN users u ON u.id = r.owner_id"
+    )
+    told = {normal(username) for is_private, username in owners if visible_private or not is_private}
     if visible_private:
         told |= {normal(row[0]) for row in connection.execute("SELECT username FROM users WHERE is_owner")}
     return told
+
+
+def _with_owners(path: Path) -> None:
+    with Store(path) as store, store.transaction() as connection:
+        upstream = store.save_upstream("cloud", "cloud", "https://bitbucket.example")
+        connection.executemany(
+            """INSERT INTO users (upstream_id, uuid, username, kind, first_seen_at, last_seen_at)
+               VALUES (?, ?, ?, 'user', '', '')""",
+            [(upstream, name, name) for name in OWNERS],
+        )
 
 
 class Playground:
     """A mirror of one upstream and a few owners. Each method writes in its own transaction."""
 
     def __init__(self, path: Path) -> None:
+        copy_made(path, _with_owners)
         self.store = Store(path)
         self.connection = self.store.connection
-        upstream = self.store.save_upstream("cloud", "cloud", "https://bitbucket.example")
-        with self.store.transaction() as connection:
-            connection.executemany(
-                """INSERT INTO users (upstream_id, uuid, username, kind, first_seen_at, last_seen_at)
-                   VALUES (?, ?, ?, 'user', '', '')""",
-                [(upstream, name, name) for name in OWNERS],
-            )
 
     def add(self, name: str, slug: str | None = None, **said: Any) -> int:
         """Insert a repository and return its id."""

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,14 @@ def part_of(path: Path) -> str:
     return (parts[1] if parts[0] == "mirror" else parts[0]).removesuffix(".py")
 
 
+@cache
+def read(path: Path) -> tuple[ast.Module, tuple[ast.AST, ...]]:
+    """Parse a file once: its tree, and all nodes of it."""
+    tree = ast.parse(path.read_text("utf-8"))
+    return tree, tuple(ast.walk(tree))
+
+
+@cache
 def imports(path: Path, source: str | None = None) -> set[str]:
     """Return the absolute names of all modules that a file imports.
 
@@ -73,12 +82,10 @@ def imports(path: Path, source: str | None = None) -> set[str]:
     `__import__`; a name that is computed is `mirror.?`, which no part may import. `source` replaces the text
     of the file.
     """
-    tree = ast.parse(path.read_text("utf-8") if source is None else source)
-    found = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    found |= {
-        _named_by(node) for node in ast.walk(tree) if isinstance(node, ast.Call) and _imports(node.func)
-    }
-    for node in ast.walk(tree):
+    nodes = read(path)[1] if source is None else tuple(ast.walk(ast.parse(source)))
+    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    found |= {_named_by(node) for node in nodes if isinstance(node, ast.Call) and _imports(node.func)}
+    for node in nodes:
         if isinstance(node, ast.ImportFrom):
             package = path.relative_to(ROOT).parts[:-1]
             base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
@@ -203,11 +210,11 @@ _WRITES = re.compile(
 _CURSORS = re.compile(r"\b(FROM|JOIN|INTO|UPDATE) cursors\b")
 
 
-def statements(source: str) -> list[str]:
+def statements(nodes: tuple[ast.AST, ...]) -> list[str]:
     """Return all texts of a file but docstrings, each in one line; an f-string inserts `x`."""
-    tree, found = ast.parse(source), list[str]()
-    bare = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
+    found = list[str]()
+    bare = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             parts = [part.value if isinstance(part, ast.Constant) else "x" for part in node.values]
             found.append("".join(map(str, parts)))
@@ -223,7 +230,7 @@ def test_only_the_store_writes_the_file(path: Path) -> None:
     `cursors` is read there alone as well, because its rows have types that only `store/cursors.py` knows.
     """
     place = str(path.relative_to(ROOT))
-    for text in statements(path.read_text("utf-8")):
+    for text in statements(read(path)[1]):
         assert place.startswith(WRITERS) or not _WRITES.search(text), f"{place} writes: {text}"
         assert place.startswith("mirror/store/") or not _CURSORS.search(text), f"{place} reads: {text}"
 
@@ -241,10 +248,11 @@ def test_only_the_store_writes_the_file(path: Path) -> None:
 )
 def test_a_write_is_recognised(source: str, is_write: bool) -> None:
     """The rule above finds statements over several lines and with inserted names, and no others."""
-    assert any(_WRITES.search(text) for text in statements(source)) is is_write
+    nodes = tuple(ast.walk(ast.parse(source)))
+    assert any(_WRITES.search(text) for text in statements(nodes)) is is_write
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_file_has_a_docstring(path: Path) -> None:
     """The first docstring names the purpose of the file."""
-    assert ast.get_docstring(ast.parse(path.read_text("utf-8")))
+    assert ast.get_docstring(read(path)[0])

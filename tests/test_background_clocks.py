@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -39,8 +40,9 @@ LINES = [
 MINUTE = timedelta(minutes=1)
 
 
-def names(line: str, wall: datetime) -> bool:
-    """Return whether a line of the forms above names a local time."""
+@cache
+def numbers(line: str) -> tuple[set[int], ...]:
+    """Return the minutes, hours, days and weekdays (from Sunday) that a line of the forms above names."""
     minutes, hours, days, _, weekdays = {"@daily": "0 0 * * *"}.get(line, line).split()
 
     def fits(field: str, value: int) -> bool:
@@ -48,11 +50,19 @@ def names(line: str, wall: datetime) -> bool:
             return value % int(field.partition("/")[2] or 1) == 0
         return str(value) in field.replace("sun", "0").split(",")
 
+    return tuple(
+        {value for value in range(60) if fits(field, value)} for field in (minutes, hours, days, weekdays)
+    )
+
+
+def names(line: str, wall: datetime) -> bool:
+    """Return whether a line names a local time."""
+    minutes, hours, days, weekdays = numbers(line)
     return (
-        fits(minutes, wall.minute)
-        and fits(hours, wall.hour)
-        and fits(days, wall.day)
-        and fits(weekdays, wall.isoweekday() % 7)
+        wall.minute in minutes
+        and wall.hour in hours
+        and wall.day in days
+        and wall.isoweekday() % 7 in weekdays
     )
 
 
