@@ -77,13 +77,19 @@ class ApiLinks(msgspec.Struct, frozen=True):
 
 
 class LinksTemplate:
-    """The links of a repository as JSON text with gaps for its name. It saves a third of a page's time."""
+    """The links of a repository as JSON text with gaps for its name. It saves a third of a page's time.
+
+    :ivar has_html: whether the upstream's page is among them: on a Data Center its address needs more than
+        the escaped name.
+    """
 
     _GAP = "gap~gap/gap~gap"
 
     def __init__(self, links: ApiLinks) -> None:
-        text = msgspec.json.encode(links.of_repository(self._GAP))
-        self._parts = (text.removesuffix(b"}") + b",").split(self._GAP.encode())
+        html = links.repository_html(self._GAP)
+        self.has_html = html is not None and html.endswith(f"/{self._GAP}")
+        told = links.of_repository(self._GAP) | (hrefs(html=html) if self.has_html else {})
+        self._parts = (msgspec.json.encode(told).removesuffix(b"}") + b",").split(self._GAP.encode())
 
     def filled(self, name: str, more: Json) -> msgspec.Raw:
         """Return the JSON for an escaped name, followed by the links in `more`."""

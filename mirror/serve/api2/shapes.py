@@ -376,13 +376,15 @@ class Shapes(AccountShapes):
         ]
         links = self._at(row.upstream_id)
         own: Json = {"clone": clone}
-        html = links.repository_html(row.full_name)
-        if html is not None:
-            own["html"] = {"href": html}
         if row.avatar_url is not None:
             own["avatar"] = {"href": row.avatar_url}
-        if self._whole:
-            return links_template(links).filled(escaped(row.full_name), own)
+        # A name with a part that no address can hold has no page.
+        template = links_template(links) if self._whole and "/." not in f"/{row.full_name}" else None
+        if template is not None and template.has_html:
+            return template.filled(escaped(row.full_name), own)
+        own |= hrefs(html=links.repository_html(row.full_name))
+        if template is not None:
+            return template.filled(escaped(row.full_name), own)
         return {**links.of_repository(row.full_name), **own}
 
 
