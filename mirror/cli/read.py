@@ -82,6 +82,14 @@ def _switches(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--scm", type=click.Choice(["git", "hg"]), help="Only repositories of this version control.")
 @click.option("--language", metavar="NAME", help="Only repositories of this programming language.")
 @click.option("--visibility", type=click.Choice(list(_PRIVATE)), help="Only public, or only private ones.")
+@click.option(
+    "--in",
+    "within",
+    type=click.Choice(["name", "description"]),
+    default="name",
+    show_default=True,
+    help="description: find words of descriptions too, behind the names.",
+)
 @click.option("--gone", is_flag=True, help="List those too that are gone upstream.")
 @_switches
 @click.option(
@@ -101,6 +109,7 @@ def search(
     scm: str | None,
     language: str | None,
     visibility: str | None,
+    within: str,
     gone: bool,
     fuzzy: bool,
     as_json: bool,
@@ -116,6 +125,7 @@ def search(
         mirror search django-
         mirror search jespern/ --json
         mirror search "" --language python --gone
+        mirror search "rest api" --in description
     """
     filters: dict[str, Any] = {name: _SWITCHED[choice] for name, choice in switches.items()}
     with reader(ctx) as connection:
@@ -130,6 +140,7 @@ def search(
             language=language,
             private=_PRIVATE.get(visibility or ""),
             gone=gone,
+            descriptions=within == "description",
             fuzzy=fuzzy or None,
             **filters,
         )
@@ -137,13 +148,14 @@ def search(
         listed = [
             {**row.columns(*LISTED), **msgspec.structs.asdict(found.links(row))} for row in found.repositories
         ]
-        said = {name: getattr(found, name) for name in ("query", "count", "fuzzy", "corrected")}
+        said = {name: getattr(found, name) for name in ("query", "count", "fuzzy", "corrected", "described")}
         click.echo(msgspec.json.encode({**said, "repositories": listed}))
         return
     if found.count == 0:
         out().print(f"No repository matches {escape(repr(query))}" if query else "No repository matches")
         return
     how = f", corrected to {', '.join(found.corrected)}" if found.fuzzy else ""
+    how += f", {found.described:,} of them by their description" if found.described else ""
     shown = len(found.repositories)
     out().print(
         Text(f"{found.count:,} found{how}" + (f", {shown} shown" if shown < found.count else "")),

@@ -46,11 +46,18 @@ class Tools:
         self._path, self._caller, self._clock = path, caller, clock
 
     def find_repositories(
-        self, query: str, owner: str = "", language: str = "", limit: int = 10, offset: int = 0
+        self,
+        query: str,
+        owner: str = "",
+        language: str = "",
+        in_descriptions: bool = False,  # noqa: FBT001, FBT002 - a parameter of the protocol, given by name
+        limit: int = 10,
+        offset: int = 0,
     ) -> Answer:
         """Find repositories whose name contains a text, in any case; `owner/part` searches one owner's.
 
-        An empty query lists all, the most popular first. `count` is the exact number of matches. At most 50
+        An empty query lists all, the most popular first. `in_descriptions` finds words of descriptions too,
+        behind the names. `count` is the exact number of matches. At most 50
         are listed; `offset` skips the first ones.
         """
         with self._snapshot() as connection:
@@ -62,6 +69,7 @@ class Tools:
                 offset=max(0, offset),
                 owner=owner or None,
                 language=language or None,
+                descriptions=in_descriptions,
             )
             notes = [] if found.count else [self._nothing_of(connection, "matches"), NO_PROOF]
             if found.fuzzy:

@@ -19,6 +19,7 @@ from mirror.publish.fill import choose_rows, copy_rows, moment_of
 from mirror.queries.caller import ANONYMOUS
 from mirror.queries.visibility import is_unconfirmed
 from mirror.search.index.backlog import rebuild_index
+from mirror.search.index.descriptions import rebuild_descriptions
 from mirror.search.index.refs.backlog import rebuild_refs_index
 from mirror.store.backup import BESIDE, place_of_copy, replacing
 from mirror.store.files import bring_up_to_date, explained, open_reader, reading_address
@@ -211,6 +212,7 @@ def _finish(work: Path, part: Path, moment: str, indexes: list[str], done: Calla
         connection.execute("BEGIN")
         rebuild_index(connection)
         rebuild_refs_index(connection)
+        rebuild_descriptions(connection)
         mark_as_snapshot(connection, moment)
         connection.execute("COMMIT")
         done("packing")

@@ -22,6 +22,7 @@ class FoundRepositories(msgspec.Struct, frozen=True, kw_only=True):
     """How many repositories match in all, and a page of them, the best first.
 
     `fuzzy` says that the query was corrected; `corrected` holds the names that were searched in its place.
+    `described` of the matches, the last ones, have the query in their description alone.
     `web` has the links of each repository, by its row.
     """
 
@@ -29,6 +30,7 @@ class FoundRepositories(msgspec.Struct, frozen=True, kw_only=True):
     count: int
     fuzzy: bool
     corrected: tuple[str, ...]
+    described: int
     repositories: list[RepositoryRow]
     web: Mapping[int, RepositoryLinks]
 
@@ -70,6 +72,7 @@ def find_repositories(
         count=found.count,
         fuzzy=found.fuzzy,
         corrected=found.corrected,
+        described=found.described,
         repositories=rows,
         web=web,
     )

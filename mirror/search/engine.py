@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from mirror.search.descriptions import described_hits
 from mirror.search.index.format import SHORTEST_LISTED, unpack_best
 from mirror.search.index.reader import IndexReader, Leaf, Node
 from mirror.search.names import BOUNDARY, EXACT, PREFIX, SUBSTRING
@@ -75,6 +76,13 @@ class QueryEngine:
         if self._listing_cost(found, self.query.needle) > self.scan.cost:
             return self._by_scan(start, stop)
         return _count_and_cut(self._listed_hits(found, self.query.needle), start, stop)
+
+    def described(self, start: int, stop: int) -> ResultPage:
+        """Return how many repositories are found by their description alone, and some of them in order."""
+        if not self.query.is_encodable:
+            return ResultPage(0, [])
+        hits = described_hits(self.connection, self.query.part, self.conditions)
+        return _count_and_cut(hits, max(start, 0), max(stop, 0))
 
     def _by_counts(self, found: Node, start: int, stop: int) -> ResultPage:
         """Answer a common query without looking at all hits."""

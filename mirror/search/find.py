@@ -19,7 +19,8 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     """The number of all matches, and one page of them, the best first.
 
     `fuzzy` is True if the query was corrected; `corrected` then holds the name that was searched instead.
-    `ids` are rows of `repositories`.
+    `ids` are rows of `repositories`. `described` of the matches, the last ones, have the query in their
+    description alone.
     """
 
     query: str
@@ -27,6 +28,7 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     fuzzy: bool
     corrected: tuple[str, ...]
     ids: list[int]
+    described: int = 0
 
 
 def search(
@@ -60,31 +62,38 @@ def search(
     parsed = parse_query(query, visible_private=visible_private, private_of=tuple(private_of), **filters)
     start, stop = max(offset, 0), max(offset, 0) + max(limit, 0)
     with one_snapshot(connection):
-        page, corrected = _answer(connection, parsed, start, stop, fuzzy=fuzzy)
+        page, described, corrected = _answer(connection, parsed, start, stop, fuzzy=fuzzy)
         return SearchResult(
             query=query,
             count=page.total,
             fuzzy=bool(corrected),
             corrected=corrected,
             ids=[hit[-1] for hit in page.hits],
+            described=described,
         )
 
 
 def _answer(
     connection: sqlite3.Connection, query: Query, start: int, stop: int, *, fuzzy: bool | None
-) -> tuple[ResultPage, tuple[str, ...]]:
-    """Answer a query as written or corrected; also return the name that was searched instead, if any."""
+) -> tuple[ResultPage, int, tuple[str, ...]]:
+    """Answer a query as written or corrected.
+
+    Also return how many hits are found by their description alone, and the name that was searched instead,
+    if any.
+    """
     engine = QueryEngine(connection, query)
     if fuzzy and not engine.has_exact_match():
         corrected = engine.corrected()
         if corrected is not None:
-            return corrected.answer(start, stop), (corrected.query.part,)
-    page = engine.answer(start, stop)
-    if fuzzy is None and not page.total:
+            return corrected.answer(start, stop), 0, (corrected.query.part,)
+    page, behind = engine.answer(start, stop), ResultPage(0, [])
+    if query.descriptions:
+        behind = engine.described(start - page.total, stop - page.total)
+    if fuzzy is None and not page.total and not behind.total:
         corrected = engine.corrected()
         if corrected is not None:
-            return corrected.answer(start, stop), (corrected.query.part,)
-    return page, ()
+            return corrected.answer(start, stop), 0, (corrected.query.part,)
+    return ResultPage(page.total + behind.total, [*page.hits, *behind.hits]), behind.total, ()
 
 
 @contextmanager

@@ -28,7 +28,7 @@ class Filters(TypedDict, total=False):
 
     `owner` is a whole username. `owner`, `scm` and `language` match in any case. Switches and `private` are
     True for only such repositories, False for only others. `gone` includes repositories that have disappeared
-    upstream.
+    upstream. `descriptions` finds words of descriptions too, behind the names.
     """
 
     owner: str | None
@@ -38,6 +38,7 @@ class Filters(TypedDict, total=False):
     forks: bool | None
     archived: bool | None
     gone: bool
+    descriptions: bool
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +60,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     forks: bool | None = None
     archived: bool | None = None
     gone: bool = False
+    descriptions: bool = False
 
     @property
     def needle(self) -> bytes:

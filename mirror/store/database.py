@@ -9,6 +9,7 @@ from typing import Any, Self, TypeAlias, TypeVar, overload
 
 from mirror.model import Owner, Repository
 from mirror.search.index.backlog import flush_step, rebuild_index, update_after_page
+from mirror.search.index.descriptions import rebuild_descriptions
 from mirror.search.index.refs.backlog import flush_refs_step, rebuild_refs_index, update_after_refs
 from mirror.store.changes import Change, close
 from mirror.store.files import PRIVATE, explained, open_writer
@@ -204,10 +205,11 @@ class Store:
                     more = flush(self.connection)
 
     def rebuild_search_index(self) -> None:
-        """Rebuild the indexes of names and of refs from the rows, whatever state they are in."""
+        """Rebuild the indexes of names, refs and descriptions from the rows, whatever state they are in."""
         with self.transaction():
             rebuild_index(self.connection)
             rebuild_refs_index(self.connection)
+            rebuild_descriptions(self.connection)
 
     def save_owner(self, upstream_id: int, owner: Owner, *, run_id: int | None, seen_at: str) -> int:
         """Write the owner of a namespace and return the id of the row."""

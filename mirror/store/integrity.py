@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mirror.search.index.check import check_index
+from mirror.search.index.descriptions import check_descriptions
 from mirror.search.index.refs.check import check_refs_index
 from mirror.store import Store
 from mirror.store.files import damage_explained, open_reader
@@ -55,6 +56,7 @@ def _faults(path: Path) -> list[str]:
         with damage_explained(path):
             faults = [f"search index: {line}" for line in check_index(connection)]
             faults += [f"search index of refs: {line}" for line in check_refs_index(connection)]
+            faults += [f"search index of descriptions: {line}" for line in check_descriptions(connection)]
     finally:
         connection.close()
     return (

@@ -721,6 +721,25 @@ def m027_refs_index(db: Database) -> None:
             db.execute(statement)
 
 
+@migrations()
+def m028_words_of_descriptions(db: Database) -> None:
+    """An index of the words of descriptions, for searches that ask for them."""
+    add = "INSERT INTO search_descriptions (rowid, description) VALUES (new.id, new.description);"
+    remove = """INSERT INTO search_descriptions (search_descriptions, rowid, description)
+        VALUES ('delete', old.id, old.description);"""
+    for statement in (
+        """CREATE VIRTUAL TABLE search_descriptions USING fts5(description, content='repositories',
+            content_rowid='id', tokenize='unicode61 remove_diacritics 2', columnsize=0)""",
+        # Rows without a description count too: FTS5 refuses to remove more rows than it has got.
+        f"CREATE TRIGGER search_description_added AFTER INSERT ON repositories BEGIN {add} END",
+        f"CREATE TRIGGER search_description_removed AFTER DELETE ON repositories BEGIN {remove} END",
+        f"""CREATE TRIGGER search_description_changed AFTER UPDATE OF description ON repositories
+            WHEN old.description IS NOT new.description BEGIN {remove} {add} END""",
+        "INSERT INTO search_descriptions (search_descriptions) VALUES ('rebuild')",
+    ):
+        db.execute(statement)
+
+
 def _drop_search_tables(db: Database) -> None:
     """Drop the search index with its triggers and indexes, whatever version made it."""
     for kind in ("trigger", "index", "table"):

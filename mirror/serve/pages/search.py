@@ -65,6 +65,7 @@ CHOICES = {
     "scm": ("git", "hg"),
     "visibility": ("public", "private"),
     **dict.fromkeys(SWITCHES, ("only", "none")),
+    "in": ("description",),
     "gone": ("1",),
 }
 FAR = 5
@@ -123,6 +124,7 @@ def find(connection: sqlite3.Connection, caller: Caller, asked: SearchRequest) -
         "scm": chosen.get("scm"),
         "private": {"public": False, "private": True}.get(chosen.get("visibility", "")),
         "gone": "gone" in chosen,
+        "descriptions": "in" in chosen,
     }
     switches = {name: {"only": True, "none": False}.get(chosen.get(name, "")) for name in SWITCHES}
     return find_repositories(
@@ -176,6 +178,7 @@ async def as_json(visit: Visit) -> Response:
         "count": found.count,
         "fuzzy": found.fuzzy,
         "corrected": found.corrected,
+        "described": found.described,
         "page": asked.page,
         "size": asked.size,
         "next": visit.links.search(".json", **following) if more else None,
@@ -221,8 +224,8 @@ async def _found(visit: Visit, asked: SearchRequest) -> tuple[FoundRepositories,
         found = find(connection, visit.caller, asked)
         return found, (time.perf_counter() - start) * 1000
 
-    # The first page comes from short lists. A far page may have to read every match.
-    is_first = asked.page == 1 and asked.size <= PER_PAGE
+    # The first page comes from short lists. A far page, or a common word, has to read every match.
+    is_first = asked.page == 1 and asked.size <= PER_PAGE and "in" not in asked.choices
     return await visit.read(work, times=1 if is_first else FAR)
 
 
