@@ -164,6 +164,8 @@ def test_a_forbidden_import_is_refused(part: str, module: str) -> None:
         ("datasette", {"mirror/serve", "mirror/cli/serve.py"}),
         ("mcp", {"mirror/mcp/server.py"}),
         ("pyarrow", {"mirror/lake"}),
+        ("duckdb", {"mirror/lake/merge.py"}),
+        ("pyspark", {"mirror/lake/merge_spark.py"}),
         ("prometheus_client", {"mirror/observe", "mirror/serve/monitoring.py"}),
     ],
 )
@@ -199,10 +201,10 @@ def test_a_forbidden_import_is_found_in_any_form(statement: str) -> None:
     assert refused("search", imports(path, statement))
 
 
-WRITERS = ("mirror/store/", "mirror/search/index/", "mirror/publish/fill.py")
+WRITERS = ("mirror/store/", "mirror/search/index/", "mirror/publish/fill.py", "mirror/lake/fill.py")
 """Where a statement may write the mirror: the store, and the search index in its own tables.
 
-`publish/fill.py` writes a new file, and opens the mirror to read."""
+`publish/fill.py` and `lake/fill.py` write new files; the first opens the mirror to read."""
 
 _WRITES = re.compile(
     r"\b(INSERT (OR \w+ )?INTO|REPLACE INTO|UPDATE (OR \w+ )?\S+ (AS \w+ )?SET|DELETE FROM)\b"

@@ -39,6 +39,7 @@ FILES = {
     "run": "serve",
     "publish": "publish",
     "export": "lake",
+    "lake": "lake",
     "backup": "keeping",
     "restore": "keeping",
     "token": "token",

@@ -66,6 +66,13 @@ def read_latest(place: Place, mirror: str) -> Manifest | None:
     return None if text is None else _decoded(text, f"{place}/{folder_of(mirror)}/{LATEST}")
 
 
+def read_all(place: Place) -> list[Manifest]:
+    """Return the manifest in force of every mirror, in the order of their ids; raises StoreError."""
+    names = [path for path in place.list("_manifests") if path.endswith(f"/{LATEST}")]
+    found = [(path, place.read(path)) for path in sorted(names)]
+    return [_decoded(text, f"{place}/{path}") for path, text in found if text is not None]
+
+
 def _decoded(text: bytes, where: str) -> Manifest:
     try:
         manifest = msgspec.json.decode(text, type=Manifest)

@@ -157,3 +157,25 @@ def read_batches(file: Any) -> Iterator[pa.Table]:
     """Yield the rows of an open Parquet file, many at once."""
     for batch in pq.ParquetFile(file).iter_batches(BATCH):
         yield pa.Table.from_batches([batch])
+
+
+def read_lists(folder: Path) -> Iterator[dict[str, Sequence[Any]]]:
+    """Yield the rows of all files of a folder, by column, with moments and lists as a mirror has them."""
+    for path in sorted(folder.glob("*.parquet")):
+        with path.open("rb") as file:
+            for rows in read_batches(file):
+                if len(rows):
+                    yield {name: _as_stored(rows.column(name)).to_pylist() for name in rows.column_names}
+
+
+def _as_stored(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Turn moments into texts, and lists into JSON."""
+    if pa.types.is_timestamp(column.type):
+        return pc.strftime(column.cast(pa.timestamp("us")), format="%Y-%m-%dT%H:%M:%SZ")
+    if pa.types.is_list(column.type):
+        return pa.chunked_array([[_json(value) for value in column.to_pylist()]], pa.string())
+    return column
+
+
+def _json(value: list[str] | None) -> str | None:
+    return None if value is None else json.dumps(value)

@@ -42,11 +42,6 @@ class Place:
     def __str__(self) -> str:
         return self._address
 
-    @property
-    def folder(self) -> Path | None:
-        """The folder, where it is one of this machine."""
-        return Path(self.root) if self._is_local else None
-
     def path(self, name: str) -> str:
         """Return the path of a file, as the file system of the place takes it."""
         return f"{self.root}/{name}"

@@ -22,14 +22,12 @@ from mirror.search.index.backlog import rebuild_index
 from mirror.search.index.descriptions import rebuild_descriptions
 from mirror.search.index.refs.backlog import rebuild_refs_index
 from mirror.store.backup import BESIDE, place_of_copy, replacing
-from mirror.store.files import bring_up_to_date, explained, open_reader, reading_address
+from mirror.store.files import explained, open_reader, reading_address
 from mirror.store.schema import mark_as_snapshot
+from mirror.store.unindexed import CACHE_KIB, create_unindexed, open_unjournalled
 
 READ_ONLY = 0o444
 """The mode of a published file."""
-
-CACHE_KIB = 40_000
-"""Memory for the pages of each file, and for sorting an index before it goes to the disk."""
 
 STEPS = 15
 """How many times the progress is told."""
@@ -153,26 +151,12 @@ def _work_file(place: Path) -> Iterator[Path]:
 def _create(work: Path) -> list[str]:
     """Create a mirror without rows and without indexes; return the statements that make the indexes."""
     work.touch(mode=0o600, exist_ok=False)
-    with closing(_opened(work)) as connection:
-        bring_up_to_date(connection, work)
+    indexes = create_unindexed(work)
+    with closing(open_unjournalled(work)) as connection:
         unknown = undecided(tables_of(connection))
-        if unknown:
-            raise StoreError(f"nothing was published: nobody has decided whether {unknown[0]} is public")
-        found = connection.execute(
-            "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL ORDER BY name"
-        ).fetchall()
-        for name, _ in found:
-            connection.execute(f'DROP INDEX "{name}"')
-    return [sql for _, sql in found]
-
-
-def _opened(path: Path) -> sqlite3.Connection:
-    """Open a file that is thrown away if anything fails, so that it needs no journal."""
-    connection = sqlite3.connect(path, isolation_level=None)
-    for setting in ("journal_mode = OFF", "synchronous = OFF", "temp_store = FILE"):
-        connection.execute(f"PRAGMA {setting}")
-    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-    return connection
+    if unknown:
+        raise StoreError(f"nothing was published: nobody has decided whether {unknown[0]} is public")
+    return indexes
 
 
 def _fill(
@@ -204,7 +188,7 @@ def _fill(
 
 def _finish(work: Path, part: Path, moment: str, indexes: list[str], done: Callable[[str], None]) -> None:
     """Make the indexes and those of names and refs, and pack everything into another file."""
-    with closing(_opened(work)) as connection:
+    with closing(open_unjournalled(work)) as connection:
         done("indexing")
         for sql in indexes:
             connection.execute(sql)

@@ -1,0 +1,1 @@
+../../mirror/lake/merge_spark.py

@@ -1,0 +1,119 @@
+"""Make one mirror out of a merged lake, or of some of its owners: with indexes, ready to serve."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import msgspec
+
+from mirror.errors import ConfigError, StoreError
+from mirror.lake.fill import ORDER, Batch, counts, finish, save_batch, save_upstreams, stage
+from mirror.lake.merge import read_merged
+from mirror.lake.parquet import read_lists
+from mirror.search.index.backlog import rebuild_index
+from mirror.search.index.refs.backlog import rebuild_refs_index
+from mirror.store.backup import place_of_copy, replacing
+from mirror.store.files import explained, reading_address
+from mirror.store.unindexed import create_unindexed, open_unjournalled
+
+Told = Callable[[str, int], None]
+"""Is told which table is being filled, and how many rows of the lake were read for it."""
+
+
+class Built(msgspec.Struct, frozen=True, kw_only=True):
+    """A mirror that was built, with its rows by table."""
+
+    file: str
+    bytes: int
+    rows: dict[str, int]
+
+
+def build(
+    file: Path,
+    merged: Path,
+    mirror: Path,
+    *,
+    owners: str | None = None,
+    force: bool = False,
+    told: Told = lambda *_: None,
+) -> Built:
+    """Build the mirror `file` out of the folder that `mirror lake merge` made, and return what is in it.
+
+    `owners` is a pattern of owners' names (`team-*`, in any case): repositories of others are left out.
+    `mirror` is the configured one, which `file` must not be. Raises ConfigError, StoreError; `file` is then
+    as it was.
+    """
+    source = read_merged(merged)
+    place = place_of_copy(mirror, file)
+    if place.exists() and not force:
+        raise ConfigError(f"{file}: exists; --force replaces it")
+    with replacing(place, part=place.with_name(f"{place.name}.part")) as part, explained(file):
+        staged = place.with_name(f"{place.name}.staged")
+        staged.unlink(missing_ok=True)
+        indexes = create_unindexed(part)
+        try:
+            with closing(open_unjournalled(part)) as connection:
+                connection.execute("PRAGMA secure_delete = ON")  # what a slice leaves out leaves no bytes
+                connection.execute("ATTACH ? AS staged", (str(staged),))
+                connection.execute("PRAGMA staged.journal_mode = OFF")
+                connection.execute("PRAGMA staged.synchronous = OFF")
+                connection.execute("BEGIN")
+                stage(connection)
+                instances = save_upstreams(connection, _rows(merged, "instances"))
+                for table in ORDER:
+                    read = 0
+                    for batch in _chosen(merged, table, owners):
+                        told(table, read)
+                        save_batch(connection, table, batch, instances)
+                        read += len(batch["instance"])
+                told("sorting", 0)
+                moments = [one.moment for one in source.mirrors if one.moment]
+                finish(connection, moment=min(moments, default=None), sliced=owners is not None)
+                rows = counts(connection)
+                connection.execute("COMMIT")
+                if owners is not None and not rows["repositories"]:
+                    raise ConfigError(f"--owners {owners}: no repository has such an owner")
+                told("indexing", 0)
+                for sql in indexes:
+                    connection.execute(sql)
+                connection.execute("BEGIN")
+                rebuild_index(connection)
+                rebuild_refs_index(connection)
+                connection.execute("COMMIT")
+                connection.execute("DETACH staged")
+        finally:
+            staged.unlink(missing_ok=True)
+        told("checking", 0)
+        _check(part)
+        size = part.stat().st_size
+    return Built(file=str(file), bytes=size, rows=rows)
+
+
+def _chosen(merged: Path, table: str, owners: str | None) -> Iterator[Batch]:
+    """Yield the rows of a table; of repositories those whose owner's name fits."""
+    for batch in read_lists(merged / table):
+        if owners is None or table != "repositories":
+            yield batch
+            continue
+        pattern = owners.lower()
+        fits = [fnmatchcase(name.partition("/")[0].lower(), pattern) for name in batch["full_name"]]
+        yield {
+            name: [value for value, fit in zip(values, fits, strict=True) if fit]
+            for name, values in batch.items()
+        }
+
+
+def _rows(merged: Path, table: str) -> Iterator[dict[str, object]]:
+    for batch in read_lists(merged / table):
+        for values in zip(*batch.values(), strict=True):
+            yield dict(zip(batch, values, strict=True))
+
+
+def _check(part: Path) -> None:
+    with closing(sqlite3.connect(reading_address(part), uri=True)) as connection:
+        faults = [row[0] for row in connection.execute("PRAGMA integrity_check(1)") if row[0] != "ok"]
+        faults += [f"{row[0]}: no such {row[2]}" for row in connection.execute("PRAGMA foreign_key_check")]
+    if faults:
+        raise StoreError(f"{part}: the new file has faults, and was not kept: {faults[0]}")

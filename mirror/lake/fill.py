@@ -1,0 +1,168 @@
+"""Fill an empty mirror with the rows of a merged lake, by SQL alone; the tables of the lake come as lists.
+
+Refs and changes are staged in another file, and sorted there: rows that come in any order would be scattered
+over the whole of the new one.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from mirror.store.changes import CLOSED
+
+Batch = Mapping[str, Sequence[Any]]
+"""Some rows of a table of the lake, by column."""
+
+_REF = (
+    "target_hash", "target_date", "target_author", "target_author_name", "target_author_uuid",
+    "target_message", "target_parents",
+)  # fmt: skip
+_KEPT: Mapping[str, Sequence[str]] = {
+    "users": (
+        "uuid", "username", "display_name", "first_name", "last_name", "nickname", "account_id", "kind",
+        "is_owner", "avatar_url", "created_at", "first_seen_at", "last_seen_at", "deleted_at", "gone_reason",
+    ),
+    "repositories": (
+        "uuid", "slug", "name", "full_name", "scm", "is_private", "description", "website", "language",
+        "size", "main_branch", "fork_policy", "parent_uuid", "parent_full_name", "followers_count",
+        "forks_count", "has_issues", "has_wiki", "project_key", "project_name", "project_uuid", "avatar_url",
+        "clone_https", "clone_ssh", "created_at", "updated_at", "archived", "first_seen_at",
+        "last_seen_at", "deleted_at", "gone_reason",
+    ),
+    "projects": (
+        "uuid", "key", "name", "description", "is_private", "avatar_url", "first_seen_at", "last_seen_at",
+    ),
+}  # fmt: skip
+
+_USER = "(SELECT id FROM users WHERE upstream_id = :instance AND uuid = :{})"
+_OWNED = """INSERT INTO {table} (upstream_id, owner_id, {columns}{more})
+    SELECT :instance, o.id, {values}{given}
+    FROM users o WHERE o.upstream_id = :instance AND o.uuid = :owner_uuid"""
+
+_SAVE: Mapping[str, str] = {
+    "users": f"""INSERT INTO users (upstream_id, {", ".join(_KEPT["users"])})
+        VALUES (:instance, {", ".join(f":{name}" for name in _KEPT["users"])})""",
+    "repositories": _OWNED.format(
+        table="repositories",
+        columns=", ".join(_KEPT["repositories"]),
+        values=", ".join(f":{name}" for name in _KEPT["repositories"]),
+        more=", refs_synced_at, refs_stale, public_from",
+        given=f""", :refs_listed_at, :refs_listed_at IS NULL AND :deleted_at IS NULL,
+            iif(:refs_hidden, {CLOSED}, 0)""",
+    ),
+    "projects": _OWNED.format(
+        table="projects",
+        columns=", ".join(_KEPT["projects"]),
+        values=", ".join(f":{name}" for name in _KEPT["projects"]),
+        more="",
+        given="",
+    ),
+    "members": f"""INSERT INTO members SELECT w.id, u.id, :permission, :last_seen_at
+        FROM users w, users u WHERE w.upstream_id = :instance AND w.uuid = :workspace_uuid
+            AND u.id = {_USER.format("user_uuid")}""",
+    "followers": f"""INSERT INTO followers SELECT r.id, u.id
+        FROM repositories r, users u WHERE r.upstream_id = :instance AND r.uuid = :repository_uuid
+            AND u.id = {_USER.format("user_uuid")}""",
+    "refs": f"""INSERT INTO staged.refs SELECT r.id, :kind, :name, {", ".join(f":{name}" for name in _REF)},
+            :heads, :tagger, :message, :date
+        FROM repositories r WHERE r.upstream_id = :instance AND r.uuid = :repository_uuid""",
+    "changes": f"""INSERT INTO staged.changes SELECT :at, :kind, :ref, :old, :new,
+        (SELECT id FROM repositories WHERE upstream_id = :instance AND uuid = :repository_uuid),
+        {_USER.format("user_uuid")}""",
+}
+"""What writes a row of each table of the lake; what belongs to a repository that is not there is left out."""
+
+ORDER = ("users", "repositories", "projects", "members", "followers", "refs", "changes")
+"""The order in which tables are filled."""
+
+_STAGED = (
+    f"""CREATE TABLE staged.refs (repository_id INTEGER, kind TEXT, name TEXT, {", ".join(_REF)},
+        heads, tagger, message, date)""",
+    "CREATE TABLE staged.changes (at, kind, ref, old, new, repository_id INTEGER, user_id INTEGER)",
+)
+
+_FINISH = (
+    *(
+        f"""INSERT INTO {table} (repository_id, name, {", ".join(_REF)}, {more})
+            SELECT repository_id, name, {", ".join(_REF)}, {more} FROM staged.refs WHERE kind = '{kind}'
+            ORDER BY repository_id, name"""
+        for table, kind, more in (("branches", "branch", "heads"), ("tags", "tag", "tagger, message, date"))
+    ),
+    """INSERT INTO changes (at, kind, ref, old, new, repository_id, user_id)
+        SELECT * FROM staged.changes WHERE repository_id IS NOT NULL OR user_id IS NOT NULL
+        ORDER BY at, repository_id, kind, ref""",
+    # What changed before a repository was made public stays hidden from strangers.
+    """UPDATE repositories SET public_from = made.last
+        FROM (SELECT repository_id, max(id) AS last FROM changes
+            WHERE kind = 'made_public' GROUP BY repository_id) AS made
+        WHERE made.repository_id = repositories.id AND public_from = 0""",
+    """UPDATE repositories SET parent_id = (SELECT p.id FROM repositories p
+        WHERE p.upstream_id = repositories.upstream_id AND p.uuid = repositories.parent_uuid)
+        WHERE parent_uuid IS NOT NULL""",
+)
+
+_OF_OTHERS = (
+    "DELETE FROM members WHERE workspace_id NOT IN (SELECT owner_id FROM repositories)",
+    "DELETE FROM projects WHERE owner_id NOT IN (SELECT owner_id FROM repositories)",
+    """DELETE FROM changes
+        WHERE repository_id IS NULL AND user_id NOT IN (SELECT owner_id FROM repositories)""",
+    """DELETE FROM users WHERE id NOT IN (SELECT owner_id FROM repositories
+        UNION SELECT user_id FROM followers UNION SELECT user_id FROM members)""",
+)
+"""What takes out of a slice what belongs to owners that are not in it."""
+
+
+def stage(connection: sqlite3.Connection) -> None:
+    """Make the tables of the file that is attached as `staged`."""
+    for statement in _STAGED:
+        connection.execute(statement)
+
+
+def save_upstreams(connection: sqlite3.Connection, rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Write the upstreams; map each `instance` of the lake to its number."""
+    numbers, names = dict[str, int](), set[str]()
+    for number, row in enumerate(rows, 1):
+        name = row["kind"] if row["kind"] not in names else f"{row['kind']}-{number}"
+        names.add(name)
+        connection.execute(
+            "INSERT INTO upstreams (id, name, kind, url, refs) VALUES (?, ?, ?, ?, ?)",
+            (number, name, row["kind"], row["url"], row["refs"]),
+        )
+        numbers[row["instance"]] = number
+    return numbers
+
+
+def save_batch(
+    connection: sqlite3.Connection, table: str, batch: Batch, instances: Mapping[str, int]
+) -> None:
+    """Write some rows of a table of the lake."""
+    connection.executemany(_SAVE[table], _named(batch, instances))
+
+
+def _named(batch: Batch, instances: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    names = list(batch)
+    for values in zip(*batch.values(), strict=True):
+        row = dict(zip(names, values, strict=True))
+        row["instance"] = instances[row["instance"]]
+        yield row
+
+
+def finish(connection: sqlite3.Connection, *, moment: str | None, sliced: bool) -> None:
+    """Write what was staged and what follows from the rows; note the moment that they are of as a sync."""
+    for statement in _FINISH:
+        connection.execute(statement)
+    for statement in _OF_OTHERS if sliced else ():
+        connection.execute(statement)
+    connection.execute(
+        """INSERT INTO sync_runs (upstream_id, kind, started_at, finished_at, state, repositories_new)
+            SELECT u.id, 'full', :moment, :moment, 'complete',
+                (SELECT count(*) FROM repositories WHERE upstream_id = u.id)
+            FROM upstreams u WHERE :moment IS NOT NULL""",
+        {"moment": moment},
+    )
+
+
+def counts(connection: sqlite3.Connection) -> dict[str, int]:
+    """Count the rows of each table that a lake fills."""
+    tables = ("repositories", "branches", "tags", "users", "members", "followers", "projects", "changes")
+    return {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables}

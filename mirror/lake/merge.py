@@ -1,0 +1,237 @@
+"""Merge the mirrors of a lake by `merge.sql`: with DuckDB on this machine, or with Spark on many."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from mirror.errors import ConfigError, StoreError
+from mirror.lake.address import address_of
+from mirror.lake.columns import TABLES, Kind, Table
+from mirror.lake.manifest import Manifest, read_all
+from mirror.lake.place import Place
+from mirror.store.backup import sync_folder
+from mirror.store.files import explained
+from mirror.times import Clock, to_text, utc_now
+
+Engine = Literal["duckdb", "spark"]
+
+MERGED = "_MERGED.json"
+"""Tells that a folder is a merged lake, and of what; it is written last."""
+
+OUTPUT = ("repositories", "refs", "users", "members", "followers", "projects", "changes", "instances")
+
+CHECKED = {
+    "repositories": "concat_ws('|', instance, uuid, full_name, CAST(is_private AS INT), CAST(gone AS INT),"
+    " {micros})",
+    "refs": "concat_ws('|', instance, repository_uuid, kind, name, target_hash)",
+}
+"""What the checksum of a table is computed from: the same number from every engine, in whatever order."""
+
+_DUCKDB_TYPES: Mapping[Kind, str] = {
+    "text": "VARCHAR",
+    "integer": "BIGINT",
+    "number": "DOUBLE",
+    "flag": "BOOLEAN",
+    "moment": "TIMESTAMPTZ",
+    "texts": "VARCHAR[]",
+    "instance": "VARCHAR",
+}
+_DUCKDB_SUM = "CAST(sum(CAST('0x' || substr(md5({text}), 1, 12) AS BIGINT)) AS VARCHAR)"
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """An export that was merged."""
+
+    mirror: str
+    seq: int
+    moment: str | None
+
+
+class Merged(msgspec.Struct, frozen=True, kw_only=True):
+    """What a merge made: rows by table, and checksums of repositories and refs that every engine computes."""
+
+    out: str
+    engine: Engine
+    merged_at: str
+    mirrors: list[Source]
+    rows: dict[str, int]
+    checksums: dict[str, str]
+
+    @property
+    def text(self) -> str:
+        """One line on it."""
+        sums = " ".join(self.checksums.values())
+        return (
+            f"{self.out}: {self.rows['repositories']:,} repositories and {self.rows['refs']:,} refs"
+            f" of {len(self.mirrors):,} mirrors, {self.merged_at[:16]}Z; checksums {sums}"
+        )
+
+
+def merge(
+    lake: str,
+    out: Path,
+    engine: Engine,
+    *,
+    memory: str | None = None,
+    master: str | None = None,
+    clock: Clock = utc_now,
+) -> Merged:
+    """Merge the last exports of all mirrors of a lake into the folder `out`, which is replaced as a whole.
+
+    `memory` is the most that DuckDB takes, as it writes it (`4GB`); `master` is the address of Spark's.
+    Raises ConfigError for folders that cannot be used and for an engine that is not installed, StoreError.
+    """
+    address = address_of(lake)
+    if not address.is_folder:
+        raise ConfigError(
+            f"{address.text}: a merge reads a folder; copy the lake (aws s3 sync), or give"
+            " contrib/lake/merge_spark.py to spark-submit"
+        )
+    place, folder, out = Place(lake), Path(address.text), Path(os.path.realpath(out))
+    if out == folder or out in folder.parents or folder in out.parents:
+        raise ConfigError(f"{out}: the merged lake needs a folder outside of {place}")
+    if out.exists() and not (out / MERGED).exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ConfigError(f"{out}: exists, and is not a merged lake; give another folder")
+    manifests = read_all(place)
+    if not manifests:
+        raise ConfigError(f"{place}: holds no export of a mirror; `mirror export parquet {place}` makes one")
+    part = out.with_name(f"{out.name}.part")
+    with explained(part):
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+    try:
+        if engine == "duckdb":
+            rows, checksums = _by_duckdb(folder, manifests, part, memory)
+        else:
+            rows, checksums = _by_spark(folder, part, master)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    merged = Merged(
+        out=str(out),
+        engine=engine,
+        merged_at=to_text(clock()),
+        mirrors=[Source(mirror=one.mirror, seq=one.seq, moment=one.moment) for one in manifests],
+        rows=rows,
+        checksums=checksums,
+    )
+    with explained(out):
+        (part / MERGED).write_bytes(msgspec.json.format(msgspec.json.encode(merged)) + b"\n")
+        _replace(out, part)
+    return merged
+
+
+def read_merged(folder: Path) -> Merged:
+    """Return what a merged lake is made of; raises ConfigError where a folder is none."""
+    try:
+        return msgspec.json.decode((folder / MERGED).read_bytes(), type=Merged)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ConfigError(
+            f"{folder}: is no merged lake; `mirror lake merge DIR {folder}` makes one"
+        ) from error
+
+
+def sql_text() -> str:
+    """Return `merge.sql`."""
+    return Path(__file__).with_name("merge.sql").read_text("utf-8")
+
+
+def _by_duckdb(
+    lake: Path, manifests: list[Manifest], part: Path, memory: str | None
+) -> tuple[dict[str, int], dict[str, str]]:
+    try:
+        import duckdb  # noqa: PLC0415
+    except ImportError:
+        raise ConfigError("--engine duckdb needs DuckDB: pip install duckdb") from None
+    try:
+        with closing(duckdb.connect()) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.execute("SET preserve_insertion_order = false")  # it would hold all rows in memory
+            connection.execute(f"SET temp_directory = {_quoted(str(part / '_spilled'))}")
+            if memory:
+                connection.execute(f"SET memory_limit = {_quoted(memory)}")
+            for table in TABLES:
+                paths = [
+                    str(lake / file.path) for one in manifests for file in one.tables.get(table.name, [])
+                ]
+                connection.execute(f"CREATE VIEW lake_{table.name} AS {_rows(table, paths)}")
+            connection.execute(sql_text())
+            for name in OUTPUT:
+                (part / name).mkdir()
+                connection.execute(
+                    f"""COPY (SELECT * FROM merged_{name}) TO {_quoted(str(part / name / "part-0.parquet"))}
+                        (FORMAT parquet, COMPRESSION zstd)"""
+                )
+            rows = {name: _first(connection, _count(_output(part, name))) for name in OUTPUT}
+            checksums = {
+                name: str(
+                    _first(connection, f"SELECT {_DUCKDB_SUM.format(text=text)} FROM {_output(part, name)}")
+                )
+                for name, text in _checked("epoch_us({moment})").items()
+            }
+    except duckdb.Error as error:
+        line = str(error).strip().partition("\n")[0][:300]
+        raise StoreError(f"{lake}: cannot be merged: {line}") from error
+    shutil.rmtree(part / "_spilled", ignore_errors=True)
+    return rows, checksums
+
+
+def _by_spark(lake: Path, part: Path, master: str | None) -> tuple[dict[str, int], dict[str, str]]:
+    try:
+        from mirror.lake import merge_spark  # noqa: PLC0415
+    except ImportError:
+        raise ConfigError("--engine spark needs PySpark 4 and Java 17: pip install pyspark") from None
+    return merge_spark.merge_folder(
+        str(lake), str(part), sql_text(), _checked(merge_spark.MICROSECONDS), master=master
+    )
+
+
+def _checked(micros: str) -> Mapping[str, str]:
+    """Return the texts of which checksums are made, in the words of an engine."""
+    moment = micros.format(moment="last_seen_at")
+    return {name: text.format(micros=moment) for name, text in CHECKED.items()}
+
+
+def _rows(table: Table, paths: list[str]) -> str:
+    """Return the query of all rows of a table, with the columns of their folders; no file, no row."""
+    if paths:
+        return (
+            f"SELECT * FROM read_parquet([{', '.join(map(_quoted, paths))}], union_by_name = true,"
+            f" hive_partitioning = true, hive_types = {{'mirror': VARCHAR}}, hive_types_autocast = false)"
+        )
+    columns = [f"CAST(NULL AS {_DUCKDB_TYPES[column.kind]}) AS {column.name}" for column in table.columns]
+    return f"SELECT {', '.join(columns)}, CAST(NULL AS VARCHAR) AS mirror WHERE false"
+
+
+def _output(part: Path, name: str) -> str:
+    return f"read_parquet({_quoted(str(part / name / '*.parquet'))})"
+
+
+def _count(source: str) -> str:
+    return f"SELECT count(*) FROM {source}"
+
+
+def _first(connection: object, sql: str) -> int:
+    found: int = connection.execute(sql).fetchone()[0]  # type: ignore[attr-defined]
+    return found
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("'", "''")
+    return f"'{escaped}'"
+
+
+def _replace(out: Path, part: Path) -> None:
+    """Put a finished folder in the place of the one before; there is none for a moment."""
+    old = out.with_name(f"{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    part.rename(out)
+    sync_folder(out.parent)
+    shutil.rmtree(old, ignore_errors=True)

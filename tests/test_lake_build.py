@@ -1,0 +1,118 @@
+"""One mirror out of a merged lake: all rows, whole visibility, or a slice of owners."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures_db import LATER, SECRETS, FixtureDb, fill_mixed, hg_ref, repository
+from lake_mirrors import expected, random_lake
+
+from mirror.errors import ConfigError
+from mirror.lake.build import Built, build
+from mirror.lake.export import ExportOptions, export
+from mirror.lake.merge import merge
+from mirror.lake.place import Place
+from mirror.publish import PublishOptions, publish
+from mirror.queries.caller import ANONYMOUS
+from mirror.queries.search import find_repositories
+from mirror.store.changes import CLOSED
+from mirror.store.files import open_reader
+
+
+def built(folder: Path, *mirrors: Path, owners: str | None = None, force: bool = False) -> Built:
+    """Export mirrors, merge their lake, and build a mirror of it."""
+    for one in mirrors:
+        export(one, Place(str(folder / "lake")), ExportOptions())
+    merge(str(folder / "lake"), folder / "merged", "duckdb")
+    return build(folder / "union.db", folder / "merged", folder / "mirror.db", owners=owners, force=force)
+
+
+def rows(path: Path, sql: str) -> list[tuple[Any, ...]]:
+    """Read a file."""
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_union_holds_what_the_merge_says(seed: int, tmp_path: Path) -> None:
+    """Every repository once, with its refs, followers, changes and what belongs to its owner."""
+    mirrors = random_lake(tmp_path, seed)
+    done = built(tmp_path)
+    wanted, union = expected(mirrors), tmp_path / "union.db"
+    columns = "uuid, description, is_private, deleted_at, first_seen_at, public_from"
+    found = rows(union, f"SELECT {columns} FROM repositories")
+    assert {row[:2] for row in found} == {row[:2] for row in wanted["repositories"]}
+    by_uuid = {row[0]: row for row in found}
+    for uuid, _, private, gone, deleted_at, first_seen_at, hidden, _ in wanted["repositories"]:
+        assert by_uuid[uuid][2:5] == (private, deleted_at if gone else None, first_seen_at)
+        assert (by_uuid[uuid][5] == CLOSED) is hidden
+    refs = [
+        (uuid, kind, name, target)
+        for kind, table in (("branch", "branches"), ("tag", "tags"))
+        for uuid, name, target in rows(
+            union,
+            f"SELECT r.uuid, t.name, target_hash FROM {table} t JOIN repositories r ON r.id = repository_id",
+        )
+    ]
+    assert sorted(refs) == sorted(wanted["refs"])
+    assert {row[0] for row in rows(union, "SELECT target_parents FROM tags")} <= {'["1"]'}
+    assert done.rows["followers"] == len(wanted["followers"])
+    assert done.rows["changes"] == len(wanted["changes"])
+    assert done.rows["users"] == len(wanted["users"])
+    assert done.rows["members"] == len(wanted["members"])
+    assert done.rows["projects"] == len(wanted["projects"])
+
+
+def test_the_union_answers_as_one_and_hides_what_each_hides(tmp_path: Path) -> None:
+    """Search finds rows of both; what is published of it is what is published of its mirrors."""
+    mixed, other = fill_mixed(tmp_path / "mixed.db"), FixtureDb(tmp_path / "other.db")
+    other.repositories([repository("ann/django-tool")], at=LATER)
+    other.refs("ann/django-tool", [hg_ref("branch", "main", "1")], at=LATER)
+    for one in (mixed, other):
+        one.store.close()
+    before = publish(mixed.path, tmp_path / "before.db", PublishOptions())
+    built(tmp_path, mixed.path, other.path)
+    union = tmp_path / "union.db"
+    with closing(open_reader(union)) as connection:
+        found = find_repositories(connection, ANONYMOUS, "django")
+        names = {row.full_name for row in found.repositories}
+    assert names == {"jespern/django-piston", "dchambers/django-piston", "ubernostrum/django-registration",
+                     "ann/django-tool"}  # fmt: skip
+    done = publish(union, tmp_path / "public.db", PublishOptions(check=True))
+    for table, count in before.rows.items():
+        more = {"repositories": 1, "users": 1, "branches": 1, "changes": 1}.get(table, 0)
+        assert done.rows[table] == count + more or table == "sync_runs", table
+    contents = (tmp_path / "public.db").read_bytes()
+    assert not [secret for secret in SECRETS if secret in contents]
+
+
+def test_a_slice_holds_nothing_of_other_owners(tmp_path: Path) -> None:
+    """Neither their repositories nor their names."""
+    filled = FixtureDb(tmp_path / "one.db")
+    filled.repositories([repository("Team-A/tool"), repository("outsider/secret"), repository("team-b/lib")])
+    filled.members(repository("outsider/x").owner, [repository("lonely/x").owner])
+    filled.store.close()
+    done = built(tmp_path, filled.path, owners="team-*")
+    assert done.rows["repositories"] == done.rows["users"] == 2
+    contents = (tmp_path / "union.db").read_bytes()
+    assert b"Team-A" in contents
+    assert not [text for text in (b"outsider", b"secret", b"lonely") if text in contents]
+    with pytest.raises(ConfigError, match="no repository has such an owner"):
+        built(tmp_path, owners="none*", force=True)
+    assert (tmp_path / "union.db").read_bytes() == contents
+
+
+def test_a_file_is_replaced_only_if_asked(tmp_path: Path) -> None:
+    """And never the mirror itself; a folder that is no merged lake is refused."""
+    random_lake(tmp_path, 3, count=1)
+    built(tmp_path)
+    with pytest.raises(ConfigError, match="--force replaces it"):
+        built(tmp_path)
+    built(tmp_path, force=True)
+    with pytest.raises(ConfigError, match="is the mirror itself"):
+        build(tmp_path / "mirror.db", tmp_path / "merged", tmp_path / "mirror.db")
+    with pytest.raises(ConfigError, match="is no merged lake"):
+        build(tmp_path / "new.db", tmp_path / "lake", tmp_path / "mirror.db")
+    assert {path.name for path in tmp_path.glob("union.db*")} == {"union.db"}

@@ -1,0 +1,156 @@
+"""The merge of overlapping mirrors: every rule against an oracle in Python, with DuckDB."""
+
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from fixtures_db import LATER, SEEN, FixtureDb, hg_ref, repository
+from lake_mirrors import Rows, expected, merged_rows, random_lake
+
+from mirror.errors import ConfigError, StoreError
+from mirror.lake.export import ExportOptions, export
+from mirror.lake.merge import OUTPUT, Merged, merge, read_merged
+from mirror.lake.place import Place
+
+LATEST = "2026-11-03T12:00:00.000000Z"
+
+
+def tables_of(out: Path) -> dict[str, Rows]:
+    """All rows of a merged lake."""
+    return {name: pq.read_table(out / name).to_pylist() for name in OUTPUT}
+
+
+def merged(folder: Path) -> tuple[Merged, dict[str, Rows]]:
+    """Merge the lake of a folder."""
+    done = merge(str(folder / "lake"), folder / "out", "duckdb")
+    return done, tables_of(folder / "out")
+
+
+def add(folder: Path, name: str) -> FixtureDb:
+    """Open a mirror of the one upstream."""
+    return FixtureDb(folder / f"{name}.db")
+
+
+def put(folder: Path, *mirrors: FixtureDb) -> dict[str, Rows]:
+    """Export mirrors, and merge them."""
+    for one in mirrors:
+        export(one.path, Place(str(folder / "lake")), ExportOptions())
+    return merged(folder)[1]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_mirrors_are_merged_as_the_oracle_says(seed: int, tmp_path: Path) -> None:
+    """Row by row, in every table."""
+    mirrors = random_lake(tmp_path, seed, count=2 + seed % 3)
+    done, tables = merged(tmp_path)
+    found, wanted = merged_rows(tables), expected(mirrors)
+    for table, rows in found.items():
+        assert rows == wanted[table], table
+    assert done.rows["repositories"] == len(found["repositories"]) > 0
+    assert done.rows["refs"] == len(found["refs"])
+    assert [one.mirror for one in done.mirrors] == [one.name for one in mirrors]
+    assert read_merged(tmp_path / "out") == done
+
+
+def test_deleted_refs_do_not_come_back(tmp_path: Path) -> None:
+    """All refs are those of the mirror that read them last, also where it read nothing new."""
+    one, two = add(tmp_path, "one"), add(tmp_path, "two")
+    for mirror, at in ((one, SEEN), (two, LATER)):
+        mirror.repositories([repository("ann/tool")], at=at)
+    one.refs("ann/tool", [hg_ref("branch", "main", "1")], at=SEEN)
+    two.refs("ann/tool", [hg_ref("branch", "main", "1"), hg_ref("branch", "deleted", "2")], at=LATER)
+    assert {row["name"] for row in put(tmp_path, one, two)["refs"]} == {"main", "deleted"}
+    one.refs("ann/tool", [hg_ref("branch", "main", "1")], at=LATEST)
+    assert {row["name"] for row in put(tmp_path, one, two)["refs"]} == {"main"}
+
+
+def test_a_later_listing_counts_though_the_row_is_as_it_was(tmp_path: Path) -> None:
+    """The row of a mirror that listed the owner since wins, as soon as it exports anything."""
+    one, two = add(tmp_path, "one"), add(tmp_path, "two")
+    one.repositories([repository("ann/tool", description="old")], at=SEEN)
+    two.repositories([repository("ann/tool", description="new")], at=LATER)
+    assert [row["description"] for row in put(tmp_path, one, two)["repositories"]] == ["new"]
+    one.repositories([repository("ann/tool", description="old"), repository("ann/other")], at=LATEST)
+    rows = {row["slug"]: row["description"] for row in put(tmp_path, one, two)["repositories"]}
+    assert rows == {"tool": "old", "other": ""}
+
+
+def test_one_lost_access_deletes_nothing(tmp_path: Path) -> None:
+    """Gone only if all say so; private if any says so."""
+    one, two = add(tmp_path, "one"), add(tmp_path, "two")
+    one.repositories([repository("ann/tool", is_private=True)], at=SEEN)
+    two.repositories([repository("ann/tool")], at=LATER)
+    two.gone("ann/tool", at=LATEST)
+    (row,) = put(tmp_path, one, two)["repositories"]
+    assert (row["gone"], row["deleted_at"], row["is_private"], len(row["gone_by"])) == (False, None, True, 1)
+    one.gone("ann/tool", at=LATEST)
+    (row,) = put(tmp_path, one, two)["repositories"]
+    assert (row["gone"], row["gone_reason"], len(row["gone_by"])) == (True, "absent", 2)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "count"),
+    [
+        (["2026-11-01T10"], ["2026-11-01T12"], 1),
+        (["2026-11-01T10"], ["2026-11-03T12"], 2),
+        (["2026-11-01T10", "2026-11-01T14"], ["2026-11-01T11"], 2),
+        (["2026-11-01T10", "2026-11-01T14"], ["2026-11-01T11", "2026-11-01T15"], 2),
+        (["2026-11-01T10", "2026-11-01T14"], [], 2),
+    ],
+)
+def test_a_change_is_there_once(first: list[str], second: list[str], count: int, tmp_path: Path) -> None:
+    """Though two mirrors saw it at different moments; what one mirror saw twice happened twice."""
+    mirrors = []
+    for name, hours in (("one", first), ("two", second)):
+        mirror = add(tmp_path, name)
+        mirror.repositories([repository("ann/tool")], first=True)
+        with mirror.store.transaction() as connection:
+            for hour in hours:
+                values = (f"{hour}:00:00.000000Z", "branch_moved", "main", "1", "2")
+                connection.execute(
+                    "INSERT INTO changes (at, kind, repository_id, ref, old, new) VALUES (?, ?, 1, ?, ?, ?)",
+                    values,
+                )
+        mirrors.append(mirror)
+    assert len(put(tmp_path, *mirrors)["changes"]) == count
+
+
+def test_a_merge_is_one_of_the_latest_exports(tmp_path: Path) -> None:
+    """Additions and compacted files alike; the folder is replaced, and gives the same checksums again."""
+    mirrors = random_lake(tmp_path, 1)
+    first, _ = merged(tmp_path)
+    for one in mirrors:
+        filled = FixtureDb(one.path)
+        filled.repositories([repository("ann/new")], at=LATER)
+        filled.store.close()
+        export(one.path, Place(str(tmp_path / "lake")), ExportOptions())
+    second, _ = merged(tmp_path)
+    assert second.checksums != first.checksums
+    for one in mirrors:
+        export(one.path, Place(str(tmp_path / "lake")), ExportOptions(compact=True))
+    third, _ = merged(tmp_path)
+    assert (third.checksums, third.rows) == (second.checksums, second.rows)
+    assert not list(tmp_path.glob("out.*"))
+
+
+def test_what_cannot_be_merged_is_said(tmp_path: Path) -> None:
+    """And the merged lake of before stays."""
+    random_lake(tmp_path, 2, count=1)
+    lake, out = str(tmp_path / "lake"), tmp_path / "out"
+    done = merge(lake, out, "duckdb")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file").write_text("mine")
+    for place, target, why in (
+        (str(tmp_path / "other"), tmp_path / "new", "holds no export"),
+        (lake, tmp_path / "other", "is not a merged lake"),
+        (lake, tmp_path / "lake/out", "outside of"),
+        ("s3://lake/x", out, "a merge reads a folder"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            merge(place, target, "duckdb")
+    shutil.rmtree(tmp_path / "lake/repositories")
+    with pytest.raises(StoreError, match="cannot be merged"):
+        merge(lake, out, "duckdb")
+    assert read_merged(out) == done
+    assert not list(tmp_path.glob("out.*"))
