@@ -17,7 +17,7 @@ install: .venv/installed ## prepare .venv, with .venv/bin/mirror
 
 dev: .venv/installed-dev ## prepare .venv for development
 
-test: check .venv/installed-clients ## ruff, mypy strict, pytest
+test: check .venv/installed-clients .venv/installed-plugins ## ruff, mypy strict, pytest
 	.venv/bin/python -m pytest -n auto
 
 check: .venv/installed-dev ## ruff, mypy strict, and no name that nothing uses
@@ -40,6 +40,9 @@ lock: ## pin the newest versions that pyproject.toml allows, with hashes (needs 
 	    --upgrade --extra build --extra dev --extra mcp -c requirements.lock pyproject.toml -o requirements-dev.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \
 	    --upgrade --overrides tests/clients.overrides tests/clients.in -o requirements-clients.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q --upgrade \
+	    $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements.lock | grep -v dateutil) \
+	    tests/plugins.in -o requirements-plugins.lock
 
 docs: .venv/installed ## write docs/configuration.md from the descriptions of the settings
 	.venv/bin/python -c 'from mirror.cli.init import documentation; print(documentation(), end="")' > docs/configuration.md
@@ -75,4 +78,11 @@ clean: ## remove .venv and what the tools left; data/ stays
 	@rm -rf .venv/clients
 	@.venv/bin/python -m pip --disable-pip-version-check install -q --no-deps --no-compile --no-warn-script-location \
 	    --require-hashes -r requirements-clients.lock --target .venv/clients
+	@touch $@
+
+# Plugins that one test attaches, apart from what all other tests run with (tests/plugins.in).
+.venv/installed-plugins: .venv/installed requirements-plugins.lock
+	@rm -rf .venv/plugins
+	@.venv/bin/python -m pip --disable-pip-version-check install -q --no-deps --no-compile --no-warn-script-location \
+	    --require-hashes -r requirements-plugins.lock --target .venv/plugins
 	@touch $@

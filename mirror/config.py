@@ -224,6 +224,13 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     redirect_unmirrored: Annotated[
         bool, Meta(description="Send GET for what is not mirrored to the upstream (307) instead of 501.")
     ] = False
+    csp: Annotated[
+        str,
+        Meta(
+            description="Sources that Datasette's pages may load from, for plugins, by directive.",
+            examples=["img-src https://*.tile.openstreetmap.org"],
+        ),
+    ] = ""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from mirror.content_policy import sources_of
 from mirror.settings import Setting, settings_of, toml_text
 from mirror.suggestions import did_you_mean
 
@@ -58,6 +59,10 @@ def _serve_complaints(config: "Config") -> Iterator[tuple[str, str]]:
         yield "$.serve.writes", "a server that is read_only passes no writes on; remove one of the two"
     if config.serve.public_snapshot and config.serve.public_snapshot == config.database:
         yield "$.serve.public_snapshot", "is the mirror itself; name a file of `mirror publish`"
+    try:
+        sources_of(config.serve.csp)
+    except ValueError as error:
+        yield "$.serve.csp", str(error)
     if config.publish_schedule.strip() and not config.serve.public_snapshot:
         yield "$.publish_schedule", "needs a file to publish into: [serve] public_snapshot"
     if config.export_schedule.strip() and not config.export_to:

@@ -16,6 +16,7 @@ GROUND = frozenset(
         "api2_objects",
         "config",
         "config_checks",
+        "content_policy",
         "credentials",
         "errors",
         "decoding",

@@ -6,6 +6,7 @@ transaction that reads, so a statement never sees private rows that a sync commi
 """
 
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from mirror.search.find import one_snapshot
 from mirror.serve.pooled_database import PooledDatabase, ReadKind
 from mirror.serve.sql_access import Reach, functions_of, restrict
 from mirror.serve.sql_limits import BoundedConnection
+from mirror.serve.table_metadata import HIDDEN
 from mirror.store.files import is_read_as_it_is, reading_address, schema_version
 from mirror.store.schema import APPLICATION_ID, VERSION
 
@@ -68,8 +70,23 @@ current_visitor: ContextVar[SqlVisitor] = ContextVar("visitor", default=Nobody()
 """Who runs SQL. Each request sets it once its sender is known."""
 
 
+_FOREIGN_KEYS = re.compile(r"\s*PRAGMA\s+foreign_key_list\s*\(\s*[\[\"'`]?(\w+)", re.IGNORECASE)
+
 ATTEMPTS = 5
 """How often a file is read whose place another one takes meanwhile."""
+
+
+class PluginConnection(sqlite3.Connection):
+    """A connection for the program's and for plugins' own reads, on which hidden tables have no foreign keys.
+
+    Plugins follow such keys from the tables that they know to those that Datasette hides from them, and fail.
+    """
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        """Run a statement."""
+        asked = _FOREIGN_KEYS.match(sql)
+        is_hidden = asked is not None and asked[1].startswith(HIDDEN)
+        return super().execute("SELECT 1 WHERE 0" if is_hidden else sql, *arguments)
 
 
 class GuardedDatabase(PooledDatabase):
@@ -221,7 +238,8 @@ class GuardedDatabase(PooledDatabase):
         if reach not in kept:
             if self.path and not kept:
                 self._remember_file()
-            connection = self._open(sqlite3.Connection if reach is None else BoundedConnection)
+            own = PluginConnection if self.is_mirror() else sqlite3.Connection
+            connection = self._open(own if reach is None else BoundedConnection)
             self.ds._prepare_connection(connection, self.name)  # noqa: SLF001
             if isinstance(connection, BoundedConnection) and reach is not None:
                 restrict(connection, reach, functions_of(connection) - _functions())

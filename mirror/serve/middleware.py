@@ -3,16 +3,13 @@
 import re
 import sqlite3
 import time
-from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
-from hashlib import sha256
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import datasette
 from datasette.utils.asgi import Request, Response
 
+from mirror.content_policy import sources_of
 from mirror.serve.auth import NotAccepted
 from mirror.serve.body import LARGEST_FORM, BodyRefused, read_within
 from mirror.serve.database import mirrors
@@ -30,6 +27,7 @@ from mirror.serve.exchange import (
     not_accepted,
     unread,
 )
+from mirror.serve.page_policy import SHARED, PagePolicy, current_policy
 from mirror.serve.prefix import stripping_prefix
 from mirror.serve.state import served
 
@@ -63,33 +61,17 @@ _KINDS = (
 """Labels of latencies, by path. Other paths are tables and SQL. No path itself becomes a label."""
 
 
-_SHARED = "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 STRICT = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    f"manifest-src 'none'; {_SHARED}"
-)
-
-
-def _inline() -> Iterator[str]:
-    """Yield the inline scripts of Datasette's own templates, as its pages contain them."""
-    templates = Path(datasette.__file__).parent / "templates"
-    for name in ("_close_open_menus.html", "_codemirror_foot.html"):
-        yield from re.findall("<script>(.*?)</script>", (templates / name).read_text("utf-8"), re.DOTALL)
-    yield from (f"DATASETTE_ALLOW_FACET = {value};" for value in ("true", "false"))
-
-
-_HASHES = " ".join(f"'sha256-{b64encode(sha256(one.encode()).digest()).decode()}'" for one in _inline())
-DATASETTES = (
-    f"default-src 'self'; script-src 'self' {_HASHES}; style-src 'self' 'unsafe-inline'; "
-    f"img-src 'self' data:; {_SHARED}"
+    f"manifest-src 'none'; {SHARED}"
 )
 PAGE = {
     "Content-Security-Policy": STRICT,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
+_POLICY = b"content-security-policy"
 _PLAIN = (
-    (b"content-security-policy", DATASETTES.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
 )
@@ -152,11 +134,17 @@ def adding_headers(application: Application) -> Application:
     """Add the security headers that an answer does not have yet."""
 
     async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
+        policy = PagePolicy()
+        current_policy.set(policy)
+
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
                 present = {name.lower() for name, _ in headers}
                 headers += [header for header in _PLAIN if header[0] not in present]
+                if _POLICY not in present:
+                    added = sources_of(scope[SERVED].config.csp)
+                    headers.append((_POLICY, policy.header(added).encode("ascii")))
                 message = {**message, "headers": headers}
             await send(message)
 

@@ -18,7 +18,7 @@ from jinja2 import Environment
 from mirror.errors import ConfigError
 from mirror.search import register
 from mirror.search.refs.find import register_refs
-from mirror.serve import access, auth, middleware, monitoring, prefix, webhooks
+from mirror.serve import access, auth, middleware, monitoring, page_policy, prefix, webhooks
 from mirror.serve.api1.routes import API as API_1
 from mirror.serve.api2 import query_sql
 from mirror.serve.api2.routes import API as API_2
@@ -160,9 +160,9 @@ def permission_allowed(
     return opinion
 
 
-@hookimpl
+@hookimpl(tryfirst=True)
 def register_routes() -> list[tuple[str, View]]:
-    """Add the routes of the plugin; Datasette tries them before its own."""
+    """Add the routes of the plugin; Datasette tries them before those of other plugins."""
     return [
         *ROUTES,
         (webhooks.PATTERN, webhooks.answer),
@@ -220,6 +220,7 @@ def prepare_jinja2_environment(env: Environment, datasette: "Datasette") -> None
     prefix.install(env, datasette)
     tables.install(env, str(TEMPLATES))
     filters.install(env)
+    page_policy.install(env)
 
 
 @hookimpl

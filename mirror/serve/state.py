@@ -16,6 +16,7 @@ import msgspec
 from datasette.utils import StartupError
 
 from mirror.config import ServeConfig
+from mirror.content_policy import sources_of
 from mirror.errors import ConfigError
 from mirror.observe.metrics import FileMetrics, Latencies, Limits
 from mirror.serve.socket_owner import Peers
@@ -152,6 +153,8 @@ def _plain_config(datasette: "Datasette") -> ServeConfig:
     # The local metadata alone: plugin_config() would ask every plugin, this one again included.
     plugins = (datasette._metadata_local or {}).get("plugins") or {}  # noqa: SLF001
     try:
-        return msgspec.convert(plugins.get(PLUGIN) or {}, ServeConfig)
-    except msgspec.ValidationError as error:
+        config = msgspec.convert(plugins.get(PLUGIN) or {}, ServeConfig)
+        sources_of(config.csp)
+    except ValueError as error:  # as those of msgspec are
         raise StartupError(f"plugin configuration {PLUGIN!r}: {error}") from error
+    return config

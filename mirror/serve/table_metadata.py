@@ -193,6 +193,7 @@ HIDDEN = (
 )
 """Internal tables: Datasette hides every table whose name begins so."""
 
+
 DESCRIPTION = (
     "An offline copy of Bitbucket's users, repositories, branches and tags. "
     'Once it holds private repositories, tables and SQL need a token: <a href="-/mirror-login">log in</a>. '

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
 import msgspec
+from datasette.utils import add_cors_headers
 from datasette.utils.asgi import Response
 
 from mirror.queries.caller import Caller
@@ -193,7 +194,7 @@ async def as_json(visit: Visit) -> Response:
         ],
     }
     content_type = "application/json; charset=utf-8"
-    return Response(msgspec.json.encode(body), headers=dict(PAGE), content_type=content_type)
+    return Response(msgspec.json.encode(body), headers=_headers(visit), content_type=content_type)
 
 
 async def as_csv(visit: Visit) -> Response:
@@ -203,12 +204,20 @@ async def as_csv(visit: Visit) -> Response:
     found, _ = await _found(visit, asked)
     rows = ([*row.columns(*LISTED).values(), *_linked(found.links(row))] for row in found.repositories)
     headers = {
-        **PAGE,
+        **_headers(visit),
         "Content-Disposition": 'attachment; filename="search.csv"',
         "X-Total-Count": str(found.count),
     }
     body = "".join(csv_chunks((*LISTED, *LINKS), rows)).encode("utf-8", "replace")
     return Response(body, headers=headers, content_type="text/csv; charset=utf-8")
+
+
+def _headers(visit: Visit) -> dict[str, str]:
+    """Return the headers of results for programs: pages of other sites may read them as they may tables."""
+    headers = dict(PAGE)
+    if visit.datasette.cors:
+        add_cors_headers(headers)
+    return headers
 
 
 def _linked(links: RepositoryLinks) -> tuple[str | None, ...]:
