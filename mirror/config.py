@@ -294,7 +294,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 Section = TypeVar("Section", UpstreamConfig, AlertConfig)
 
 BUILT_IN = Config(
-    upstreams=(UpstreamConfig(name="sandbox", kind="sandbox", schedule="*/2 * * * *", jitter=Duration(0)),)
+    upstreams=(UpstreamConfig(name="sandbox", kind="sandbox", schedule="* * * * *", jitter=Duration(0)),)
 )
 
 

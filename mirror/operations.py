@@ -78,22 +78,22 @@ def chosen(config: Config, names: Sequence[str]) -> list[UpstreamConfig]:
 
 
 @contextmanager
-def built_in_sandbox(config: Config) -> Iterator[None]:
+def built_in_sandbox(config: Config, *, lively: bool = False) -> Iterator[None]:
     """Serve the built-in sandbox, if an upstream of kind sandbox has no address of its own.
 
-    A sandbox that already answers at the default address is used as it is.
+    With `lively`, people work in it, so that there is something to see. A sandbox that already answers at the
+    default address is used as it is.
     """
     if not any(upstream.kind == "sandbox" and not upstream.url for upstream in config.upstreams):
         yield
         return
-    from mirror.sandbox import Sandbox, World, running  # noqa: PLC0415 - few upstreams are simulated
+    from mirror.sandbox import Lively, Sandbox, World, running  # noqa: PLC0415 - few upstreams are simulated
 
-    where = urlsplit(SANDBOX_URL)
+    where, world = urlsplit(SANDBOX_URL), World(SANDBOX_SIZE)
+    sandbox = Sandbox(world, lively=Lively(world).catch_up) if lively else Sandbox(world)
     with ExitStack() as stack:
         with suppress(OSError):  # another process has the port: it is asked as an upstream
-            stack.enter_context(
-                running(Sandbox(World(SANDBOX_SIZE)), host=str(where.hostname), port=int(where.port or 0))
-            )
+            stack.enter_context(running(sandbox, host=str(where.hostname), port=int(where.port or 0)))
         yield
 
 

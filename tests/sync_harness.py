@@ -259,7 +259,7 @@ def crawling(
         yield served.sandbox, SyncHarness(served.origin, tmp_path / "mirror.db", clock, **settings)
 
 
-_SANDBOX_OPTIONS = {"requests_per_hour", "anonymous_requests_per_hour", "faults", "options"}
+_SANDBOX_OPTIONS = {"requests_per_hour", "anonymous_requests_per_hour", "faults", "options", "lively"}
 
 
 def assert_matches_sandbox(

@@ -4,7 +4,8 @@ import click
 
 from mirror.config import SANDBOX_PORT
 from mirror.errors import ConfigError, MirrorError
-from mirror.sandbox import Sandbox, World, parse_fault, serve
+from mirror.sandbox import Lively, Sandbox, World, parse_fault, serve
+from mirror.sandbox.lively import PER_MINUTE
 
 PATHS = {"1.0": "/1.0", "2.0": "/2.0", "datacenter": "/rest/api/1.0"}
 
@@ -50,6 +51,17 @@ PATHS = {"1.0": "/1.0", "2.0": "/2.0", "datacenter": "/rest/api/1.0"}
     help="Answer at most N requests an hour, 60 without a credential. Default: no limit.",
 )
 @click.option(
+    "--lively", is_flag=True, help="Push, tag, rename, create and delete now and then, as people do."
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    default=PER_MINUTE,
+    show_default=True,
+    help="With --lively: how many edits a minute, on average.",
+)
+@click.option(
     "--api",
     type=click.Choice(list(PATHS)),
     default="2.0",
@@ -70,6 +82,8 @@ def sandbox(
     seed: int,
     workspaces: int | None,
     budget: int | None,
+    lively: bool,
+    rate: float,
     api: str,
     faults: tuple[str, ...],
 ) -> None:
@@ -78,6 +92,7 @@ def sandbox(
     \b
     Examples:
         mirror sandbox --repositories 100000
+        mirror sandbox --lively --rate 60
         mirror sandbox --budget 1000 --fault 500,where=listing,nth=2
     """
     try:
@@ -90,6 +105,7 @@ def sandbox(
         requests_per_hour=budget,
         anonymous_requests_per_hour=budget and min(budget, 60),
         faults=planned,
+        lively=Lively(world, per_minute=rate, seed=seed).catch_up if lively else lambda: None,
     )
 
     def announce(origin: str) -> None:

@@ -117,7 +117,7 @@ def run(ctx: click.Context, host: str | None, port: int | None, public: bool) ->
     warn_of_open_files(config)
     stop = threading.Event()
     end_soon_after(stop)
-    with built_in_sandbox(config), watching(config) as reporter:
+    with built_in_sandbox(config, lively=True), watching(config) as reporter:
         background = Background(
             config,
             report=reporter,

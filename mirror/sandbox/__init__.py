@@ -8,6 +8,7 @@ from mirror.sandbox.api2_shapes import repository_refs, visible_repositories
 from mirror.sandbox.edits import EditError
 from mirror.sandbox.exchange import ANONYMOUS, TOKEN, Principal, person
 from mirror.sandbox.faults import Fault, parse_fault
+from mirror.sandbox.lively import Lively
 from mirror.sandbox.model import utc_now
 from mirror.sandbox.sandbox import Sandbox, SandboxOptions
 from mirror.sandbox.server import RunningSandbox, running, serve
@@ -18,6 +19,7 @@ __all__ = [
     "TOKEN",
     "EditError",
     "Fault",
+    "Lively",
     "Principal",
     "RunningSandbox",
     "Sandbox",

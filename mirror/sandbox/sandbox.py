@@ -108,7 +108,7 @@ class Sandbox:
     """A simulated Bitbucket. Its methods may be called while it is served.
 
     `requests_per_hour` limits each credential, `anonymous_requests_per_hour` each anonymous client; None
-    means no limit.
+    means no limit. `lively` is called before each request, to change the world.
     """
 
     def __init__(
@@ -119,6 +119,7 @@ class Sandbox:
         anonymous_requests_per_hour: int | None = None,
         faults: Sequence[Fault] = (),
         options: SandboxOptions | None = None,
+        lively: Callable[[], object] = lambda: None,
     ) -> None:
         self.world = world
         self.options = options or SandboxOptions()
@@ -127,6 +128,7 @@ class Sandbox:
         self._budget = HourlyQuota(requests_per_hour, anonymous_requests_per_hour)
         self._buckets = TokenBuckets()
         self._faults = [ActiveFault(fault) for fault in faults]
+        self._lively = lively
         self._hooks: dict[int, list[Callable[[], object]]] = {}
         self.reset()
 
@@ -137,6 +139,7 @@ class Sandbox:
         with self._lock:
             if request.path.rstrip("/").startswith(CONTROL):
                 return self._control(request)
+            self._run(self._lively)
             self.total += 1
             for hook in self._hooks.pop(self.total, ()):
                 self._run(hook)

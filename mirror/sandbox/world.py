@@ -223,6 +223,11 @@ class World:
         self._keep(row)
         self._file(row)
 
+    @property
+    def numbers(self) -> range:
+        """The numbers of all repositories there were."""
+        return range(self._next_number)
+
     def new_number(self) -> int:
         """Return an unused repository number."""
         self._next_number += 1

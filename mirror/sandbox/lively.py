@@ -1,0 +1,116 @@
+"""People at work: now and then somebody pushes, tags, renames, creates or deletes something.
+
+What is due by the clock is done before the next request is answered, so nothing runs in between, and nobody
+who asks can tell the difference.
+"""
+
+import random
+import time
+from collections.abc import Callable
+
+from mirror.sandbox.edits import EditError, Order, perform
+from mirror.sandbox.model import SandboxRepository
+from mirror.sandbox.vocabulary import STEMS
+from mirror.sandbox.world import World
+
+PER_MINUTE = 20.0
+MOST_AT_ONCE = 200
+"""How many edits are made up for at most, after nobody has asked for a long time."""
+
+_WEIGHTS = {
+    "push": 50,
+    "create_branch": 14,
+    "delete_branch": 8,
+    "create_tag": 10,
+    "edit": 6,
+    "rename": 4,
+    "create": 5,
+    "delete": 2,
+    "restore": 1,
+}
+"""What people do, by how often."""
+
+_TRIES = 20
+
+
+class Lively:
+    """Edits a world at random moments, `per_minute` on average; the same seed makes the same edits.
+
+    `clock` tells seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        per_minute: float = PER_MINUTE,
+        seed: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._world, self._per_second, self._clock = world, per_minute / 60, clock
+        self._draw = random.Random(seed)
+        self._gone = list[str]()
+        self._due = clock() + self._pause()
+
+    def catch_up(self) -> list[Order]:
+        """Make the edits that are due, and return them."""
+        now, done = self._clock(), list[Order]()
+        for _ in range(MOST_AT_ONCE):
+            if self._due > now:
+                return done
+            self._due += self._pause()
+            order = self._order()
+            if order is not None and self._make(order):
+                done.append(order)
+        self._due = now + self._pause()
+        return done
+
+    def _pause(self) -> float:
+        return self._draw.expovariate(self._per_second)
+
+    def _make(self, order: Order) -> bool:
+        """Make an edit, unless somebody was faster: a name is taken, a branch is gone."""
+        try:
+            perform(self._world, order)
+        except EditError:
+            return False
+        if order["action"] == "delete":
+            self._gone.append(order["repository"])
+        return True
+
+    def _order(self) -> Order | None:
+        """Draw what is done, and to which repository; None where there is none for it."""
+        (action,) = self._draw.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
+        if action == "restore":
+            return {"action": action, "repository": self._gone.pop()} if self._gone else None
+        if action == "create":
+            home = self._draw.choice(self._world.workspaces).slug
+            return {"action": action, "workspace": home, "name": self._name(), "main_branch": "main"}
+        row = self._repository()
+        if row is None:
+            return None
+        return {"action": action, "repository": row.full_name, **self._details(action, row)}
+
+    def _details(self, action: str, row: SandboxRepository) -> Order:
+        if action in ("create_branch", "rename"):
+            return {"name": f"feature/{self._name()}" if action == "create_branch" else self._name()}
+        if action == "create_tag":
+            return {"name": f"v{self._draw.randint(1, 9)}.{self._draw.randint(0, 99)}"}
+        if action == "edit":
+            return {"fields": {"description": f"Now with {self._name().replace('-', ' and ')}"}}
+        if action == "delete_branch":
+            refs = self._world.refs_of(row)
+            names = [ref.name for ref in refs if ref.kind == "branch" and ref.name != row.main_branch]
+            return {"name": self._draw.choice(names)} if names else {"name": "none"}
+        return {}
+
+    def _name(self) -> str:
+        return f"{self._draw.choice(STEMS)}-{self._draw.choice(STEMS)}"
+
+    def _repository(self) -> SandboxRepository | None:
+        """Draw a repository that is not deleted."""
+        for _ in range(_TRIES if self._world.numbers else 0):
+            row = self._world.get(self._draw.choice(self._world.numbers))
+            if row is not None:
+                return row
+        return None

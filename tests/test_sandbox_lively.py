@@ -1,0 +1,76 @@
+"""A sandbox in which people work: by the clock, by a seed, and seen by a mirror."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from sync_harness import Clock, crawling
+
+from mirror.sandbox import Lively, World
+from mirror.sandbox.lively import MOST_AT_ONCE
+
+
+class Seconds:
+    """A clock that a test sets."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _lived(seconds: float, *, seed: int = 1, per_minute: float = 20, repositories: int = 100) -> list[str]:
+    clock, world = Seconds(), World(repositories)
+    lively = Lively(world, per_minute=per_minute, seed=seed, clock=clock)
+    assert lively.catch_up() == []
+    done = list[str]()
+    for second in range(10, int(seconds) + 1, 10):
+        clock.now = float(second)
+        done += [" ".join(map(str, order.values())) for order in lively.catch_up()]
+    return done
+
+
+def test_the_same_seed_makes_the_same_edits() -> None:
+    """And another one others."""
+    assert _lived(120) == _lived(120)
+    assert _lived(120) != _lived(120, seed=2)
+
+
+def test_the_rate_is_kept_and_everything_happens() -> None:
+    """A thousand minutes have about twenty thousand edits, of all kinds."""
+    done = _lived(10 * 3600, repositories=1_000)
+    assert 10 * 60 * 20 * 0.75 < len(done) < 10 * 60 * 20 * 1.05
+    kinds = Counter(line.split()[0] for line in done)
+    assert set(kinds) == {
+        "push", "create_branch", "delete_branch", "create_tag", "edit", "rename", "create", "delete",
+        "restore",
+    }  # fmt: skip
+    assert kinds["push"] > kinds["delete"] * 10
+
+
+def test_a_long_silence_is_not_made_up_for_as_a_whole() -> None:
+    """Whoever comes back after a week waits for no million edits."""
+    clock, world = Seconds(), World(50)
+    lively = Lively(world, clock=clock)
+    clock.now = 7 * 86_400.0
+    assert 0 < len(lively.catch_up()) <= MOST_AT_ONCE
+    assert lively.catch_up() == []
+
+
+@pytest.mark.parametrize("repositories", [0, 1])
+def test_small_worlds_live_too(repositories: int) -> None:
+    """Where there is nothing, something is created first."""
+    assert _lived(600, repositories=repositories)
+
+
+def test_a_mirror_sees_what_happened_within_a_minute(tmp_path: Path) -> None:
+    """The edits are made as it asks, and are changes in the mirror."""
+    seconds, crawl = Seconds(), Clock()
+    world = World(60, now=crawl.now)
+    lively = Lively(world, per_minute=60, clock=seconds)
+    with crawling(tmp_path, world, clock=crawl, lively=lively.catch_up) as (_, mirror):
+        mirror.sync()
+        before = len(mirror.changes())
+        seconds.now = 60.0
+        mirror.sync()
+        assert len(mirror.changes()) > before + 10
