@@ -17,8 +17,10 @@ install: .venv/installed ## prepare .venv, with .venv/bin/mirror
 
 dev: .venv/installed-dev ## prepare .venv for development
 
+# Without bytecode, every Python that a test starts would compile the program anew. Each process takes tests
+# that stand side by side, so that what a file prepares is prepared once.
 test: check .venv/installed-clients .venv/installed-plugins ## ruff, mypy strict, pytest
-	.venv/bin/python -m pytest -n auto
+	env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest -n auto --dist worksteal
 
 check: .venv/installed-dev ## ruff, mypy strict, and no name that nothing uses
 	.venv/bin/ruff check .
