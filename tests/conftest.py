@@ -53,7 +53,6 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> MixedMirror:
 
 
 @pytest.fixture
-def hook(tmp_path: Path) -> Iterator[WebhookClient]:
+def hook(tmp_path: Path) -> WebhookClient:
     """A synced and served mirror whose upstream sends webhooks."""
-    with webhook_mirror(tmp_path) as client:
-        yield client
+    return webhook_mirror(tmp_path)

@@ -145,9 +145,9 @@ def test_counts_are_those_of_the_new_file(tmp_path: Path) -> None:
 
 def test_webhooks_are_refused(tmp_path: Path) -> None:
     """With a secret in the configuration or without one; the answer says where to send them."""
-    with webhook_mirror(tmp_path) as hook:
-        reader = client_of(hook.crawl.path, read_only=True)
-        answer = reader("POST", "/-/webhook/here", json={})
+    hook = webhook_mirror(tmp_path)
+    reader = client_of(hook.crawl.path, read_only=True)
+    answer = reader("POST", "/-/webhook/here", json={})
     assert answer.status_code == 404
     assert "send webhooks to the mirror that syncs" in answer.text
 

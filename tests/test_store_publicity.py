@@ -165,30 +165,30 @@ def test_a_listing_of_refs_that_began_in_private_does_not_open_it(tmp_path: Path
 
 def test_a_webhook_before_the_listing_opens_nothing(tmp_path: Path) -> None:
     """A branch of the private time that a push moves or deletes before the refs were read."""
-    with webhook_mirror(tmp_path) as hook:
-        assert hook.push(OLD, NEW).json()["refs_moved"] > 0
-        hook.crawl.sync()
-        hook.sandbox.do("make_private", SOME)
-        hook.sandbox.do("create_branch", SOME, name="acquire-initech-deal", target=OLD)
-        hook.crawl.sync()
-        hook.sandbox.do("delete_branch", SOME, name="acquire-initech-deal")
-        hook.sandbox.do("make_public", SOME)
-        hook.sandbox.add_fault(Fault("500", where="refs", nth=None))
-        hook.crawl.sync()
-        body = json.loads((Path(__file__).parent / "answers/webhooks/cloud_branch_deleted.json").read_text())
-        body["repository"] |= {"uuid": hook.uuid(SOME), "full_name": SOME}
-        gone = body["push"]["changes"][0]
-        gone["old"]["name"] = "acquire-initech-deal"
-        gone["old"]["target"]["hash"] = OLD
-        answer = hook.deliver("repo:push", json.dumps(body).encode())
-        assert answer.json()["refs_moved"] == 1
-        changes = hook.crawl.changes()
-        assert changes[-1][:3] == ("branch_deleted", SOME, "acquire-initech-deal")
-        assert _shown(hook.crawl.path, SOME) == []
-        hook.sandbox.clear_faults()
-        hook.crawl.sync(later=86400)
-        assert not _closed(hook.crawl, SOME)
-        assert _shown(hook.crawl.path, SOME) == []
+    hook = webhook_mirror(tmp_path)
+    assert hook.push(OLD, NEW).json()["refs_moved"] > 0
+    hook.crawl.sync()
+    hook.sandbox.do("make_private", SOME)
+    hook.sandbox.do("create_branch", SOME, name="acquire-initech-deal", target=OLD)
+    hook.crawl.sync()
+    hook.sandbox.do("delete_branch", SOME, name="acquire-initech-deal")
+    hook.sandbox.do("make_public", SOME)
+    hook.sandbox.add_fault(Fault("500", where="refs", nth=None))
+    hook.crawl.sync()
+    body = json.loads((Path(__file__).parent / "answers/webhooks/cloud_branch_deleted.json").read_text())
+    body["repository"] |= {"uuid": hook.uuid(SOME), "full_name": SOME}
+    gone = body["push"]["changes"][0]
+    gone["old"]["name"] = "acquire-initech-deal"
+    gone["old"]["target"]["hash"] = OLD
+    answer = hook.deliver("repo:push", json.dumps(body).encode())
+    assert answer.json()["refs_moved"] == 1
+    changes = hook.crawl.changes()
+    assert changes[-1][:3] == ("branch_deleted", SOME, "acquire-initech-deal")
+    assert _shown(hook.crawl.path, SOME) == []
+    hook.sandbox.clear_faults()
+    hook.crawl.sync(later=86400)
+    assert not _closed(hook.crawl, SOME)
+    assert _shown(hook.crawl.path, SOME) == []
 
 
 def test_a_repository_made_private_again_is_closed(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def work(hook: WebhookClient, scope: Scope, later: float = 60) -> Summary:
             wait=crawl.clock.wait,
             clock=crawl.clock.now,
             environ={"SECRET": crawl.secret or ""},
+            transport=crawl.transport,
         )
         with closing(connection.upstream):
             run = Run(
@@ -112,15 +113,15 @@ def test_hints_of_repositories_are_requested_first(hook: WebhookClient, action: 
 def test_a_transfer_to_an_owner_who_is_not_mirrored_is_a_tombstone(tmp_path: Path) -> None:
     """By the upstream's word; also where something else has gone to the same owner before."""
     owner = SOME.partition("/")[0]
-    with webhook_mirror(tmp_path, workspaces=(owner,)) as hook:
-        for full_name in (SOME, f"{owner}/django-registration"):
-            hook.sandbox.do("transfer", full_name, to="brodie")
-            hook.about("repo:transfer", "cloud_updated.json", full_name)
-        assert work(hook, HINTS).state == "complete"
-        assert hook.crawl.gone() == {
-            "brodie/django-profiles": "transferred to brodie/django-profiles",
-            "brodie/django-registration": "transferred to brodie/django-registration",
-        }
+    hook = webhook_mirror(tmp_path, workspaces=(owner,))
+    for full_name in (SOME, f"{owner}/django-registration"):
+        hook.sandbox.do("transfer", full_name, to="brodie")
+        hook.about("repo:transfer", "cloud_updated.json", full_name)
+    assert work(hook, HINTS).state == "complete"
+    assert hook.crawl.gone() == {
+        "brodie/django-profiles": "transferred to brodie/django-profiles",
+        "brodie/django-registration": "transferred to brodie/django-registration",
+    }
 
 
 def test_a_webhook_alone_makes_no_tombstone(hook: WebhookClient) -> None:

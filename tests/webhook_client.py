@@ -2,17 +2,16 @@
 
 import hashlib
 import hmac
-from collections.abc import Iterator
-from contextlib import contextmanager
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import httpx
 from asgi_client import AsgiClient, client_of
-from sync_harness import SyncHarness, crawling
+from sync_harness import Clock, SyncHarness, WithoutNetwork
 
-from mirror.sandbox import Sandbox, visible_repositories
+from mirror.sandbox import Sandbox, World, visible_repositories
 from mirror.serve.webhook_writer import Hook
 from mirror.serve.webhooks import accept
 from mirror.store import Store, tokens
@@ -93,10 +92,28 @@ class WebhookClient:
         return found[0][0] if found else None
 
 
-@contextmanager
-def webhook_mirror(tmp_path: Path, **settings: Any) -> Iterator[WebhookClient]:
+def webhook_mirror(tmp_path: Path, **settings: Any) -> WebhookClient:
     """Serve a synced mirror of a small sandbox; one repository's branch `main` is at `OLD`."""
-    with crawling(tmp_path, 30, **settings) as (sandbox, crawl):
-        sandbox.do("create_branch", SOME, name="main", target=OLD)
+    clock = Clock()
+    sandbox = Sandbox(World(30, now=clock.now))
+    sandbox.do("create_branch", SOME, name="main", target=OLD)
+    crawl = SyncHarness("http://sandbox", tmp_path / "mirror.db", clock, **settings)
+    crawl.transport = WithoutNetwork(sandbox.answer)
+    if settings:
         assert crawl.sync().state == "complete"
-        yield WebhookClient(sandbox, crawl)
+    else:
+        copy_synced(crawl)
+    return WebhookClient(sandbox, crawl)
+
+
+def copy_synced(crawl: SyncHarness) -> None:
+    """Do what a sync of that sandbox did before in this process: copy its file, and let its time pass."""
+    if not _SYNCED:
+        assert crawl.sync().state == "complete"
+        _SYNCED.append((crawl.path.read_bytes(), crawl.clock.moment))
+    contents, crawl.clock.moment = _SYNCED[0]
+    crawl.path.write_bytes(contents)
+    crawl.path.chmod(0o600)
+
+
+_SYNCED = list[tuple[bytes, datetime]]()
