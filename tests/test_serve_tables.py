@@ -9,7 +9,7 @@ from asgi_client import AsgiClient, client_of
 from datasette.app import Datasette
 from fixtures_db import FixtureDb, copy_rows, fill_many, fill_public, repository
 
-from mirror.serve.table_metadata import HIDDEN, TABLES
+from mirror.serve.table_metadata import HIDDEN, MOST_BYTES_FACETED, TABLES, metadata
 
 
 @pytest.fixture
@@ -89,6 +89,26 @@ def test_facets_are_shown_at_100_000_rows(tmp_path: Path) -> None:
     )
     assert set(page["facet_results"]) == {"scm", "is_private", "language", "owner_id"}
     assert page["filtered_table_rows_count"] == 100_000
+
+
+def test_a_large_file_shows_no_facets_by_itself() -> None:
+    """Each reads the whole table; whoever asks for one still gets it."""
+    for size, number in ((MOST_BYTES_FACETED, 4), (MOST_BYTES_FACETED + 1, 0)):
+        described = metadata({"mirror": size})["databases"]["mirror"]["tables"]
+        assert len(described["repositories"].get("facets", [])) == number
+        assert described["repositories"]["title"] == "Repositories"
+
+
+def test_a_file_that_grows_loses_its_facets(tmp_path: Path) -> None:
+    """While it is served; the page still counts a column that is asked for."""
+    path = tmp_path / "mirror.db"
+    fill_many(path, 5, tags=0).store.close()
+    client = AsgiClient(Datasette([str(path)]))
+    assert client.json("/mirror/repositories.json")["facet_results"].keys() > {"scm"}
+    with path.open("r+b") as file:
+        file.truncate(MOST_BYTES_FACETED + 4096)
+    assert client.json("/mirror/repositories.json?_nocount=1")["facet_results"] == {}
+    assert client.json("/mirror/repositories.json?_facet=scm")["facet_results"].keys() == {"scm"}
 
 
 def test_pages_are_html_with_titles(public: AsgiClient) -> None:

@@ -300,6 +300,14 @@ def mirrors(datasette: "Datasette") -> Iterator[GuardedDatabase]:
             yield database
 
 
+def bytes_of(database: Database) -> int:
+    """Return the size of a database; 0 for one in memory, or while its file is not there."""
+    try:
+        return int(database.size)
+    except OSError:
+        return 0
+
+
 def mirror_named(datasette: "Datasette", name: str) -> GuardedDatabase | None:
     """Return the mirror of a name; None if no mirror has it."""
     guard(datasette)

@@ -22,7 +22,7 @@ from mirror.serve import access, auth, middleware, monitoring, page_policy, pref
 from mirror.serve.api1.routes import API as API_1
 from mirror.serve.api2 import query_sql
 from mirror.serve.api2.routes import API as API_2
-from mirror.serve.database import current_visitor, guard, mirror_named, mirrors
+from mirror.serve.database import bytes_of, current_visitor, guard, mirror_named, mirrors
 from mirror.serve.datacenter.routes import API as DATA_CENTER
 from mirror.serve.error_pages import error_page
 from mirror.serve.exchange import Application, mirror_of
@@ -43,7 +43,7 @@ from mirror.serve.pages import datasette as tables
 from mirror.serve.pages.view import View, page
 from mirror.serve.state import served
 from mirror.serve.stored_queries import datasette_queries
-from mirror.serve.table_metadata import metadata
+from mirror.serve.table_metadata import is_faceted, metadata
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -97,9 +97,10 @@ def startup(datasette: "Datasette") -> None:
 def get_metadata(datasette: "Datasette") -> dict[str, Any]:
     """Describe the mirrors' tables."""
     known = served(datasette)
-    if known.metadata is None or known.described_databases != datasette.databases:
-        known.described_databases = datasette.databases
-        known.metadata = metadata([database.name for database in mirrors(datasette)])
+    described = (datasette.databases, [is_faceted(bytes_of(each)) for each in datasette.databases.values()])
+    if known.metadata is None or known.described_databases != described:
+        known.described_databases = described
+        known.metadata = metadata({database.name: bytes_of(database) for database in mirrors(datasette)})
     return known.metadata
 
 

@@ -35,7 +35,7 @@ CHEAP_SECONDS = 0.05
 """A count that is faster than this is repeated for each page."""
 
 LONGEST_SECONDS = 600.0
-WAIT_SECONDS = 0.5
+WAIT_SECONDS = 0.15
 """How long a page waits for a number that has not been counted before."""
 
 WEBHOOK_SECONDS = 1.0
@@ -99,7 +99,7 @@ class Served:
     """The state of one Datasette.
 
     - `writer` passes writes to the upstreams; None if writes are not configured.
-    - `described_databases`: the databases that `metadata` describes.
+    - `described_databases`: what `metadata` describes: the databases, and which are small enough for facets.
     - `use_saved_at` maps (mirror, token id) to the monotonic time at which the token's use was last saved.
     - `limits` reads the budgets of the upstreams from the request ledger.
     - `stale_after` maps an upstream to the age, in seconds, at which its last complete sync is too old.

@@ -1,9 +1,10 @@
 """Datasette's metadata of a mirror's tables: titles, columns, labels, facets, order.
 
-Only columns with few values or an index have facets, and tables are sorted only by an index, so that both
-stay within Datasette's time limits at 100,000 rows.
+Only columns with few values or an index have facets, and tables are sorted only by an index. A facet reads
+its whole table, so that a large file shows none unless it is asked for: `?_facet=scm`.
 """
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -201,13 +202,36 @@ DESCRIPTION = (
 )
 
 
-def metadata(databases: list[str]) -> dict[str, Any]:
-    """Return the metadata of the mirrors `databases`; a new copy each time, because Datasette changes it."""
+MOST_BYTES_FACETED = 256 * 1024 * 1024
+"""The size of a file from which on no facets are shown by themselves: each of repositories takes 0.1 s."""
+
+
+def metadata(databases: Mapping[str, int]) -> dict[str, Any]:
+    """Return the metadata of mirrors, whose sizes in bytes `databases` tells.
+
+    A new copy each time, because Datasette changes it.
+    """
     if not databases:
         return {}
-    tables = {**TABLES, **{name: {"hidden": True} for name in HIDDEN}}
     described = {
-        name: {"title": "Bitbucket mirror", "description_html": DESCRIPTION, "tables": deepcopy(tables)}
-        for name in databases
+        name: {
+            "title": "Bitbucket mirror",
+            "description_html": DESCRIPTION,
+            "tables": _tables(with_facets=is_faceted(size)),
+        }
+        for name, size in databases.items()
     }
     return {"databases": described}
+
+
+def _tables(*, with_facets: bool) -> dict[str, dict[str, Any]]:
+    tables = deepcopy({**TABLES, **{name: {"hidden": True} for name in HIDDEN}})
+    for table in tables.values():
+        if not with_facets:
+            table.pop("facets", None)
+    return tables
+
+
+def is_faceted(size: int) -> bool:
+    """Return whether the tables of a file of so many bytes show facets by themselves."""
+    return size <= MOST_BYTES_FACETED

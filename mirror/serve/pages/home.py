@@ -79,8 +79,7 @@ async def _home(visit: Visit) -> Response:
             "there": WebLinks(connection, visit.caller).changes(latest),
         }
 
-    context = await visit.read(work)
-    counted, recent = await asyncio.gather(numbers(visit), updated_last(visit))
+    counted, recent, context = await asyncio.gather(numbers(visit), updated_last(visit), visit.read(work))
     context |= counted | recent
     context["refresh"] = visit.refresh
     context["questions"] = [(name, QUERIES[name].title) for name in OFFERED]
