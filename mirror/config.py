@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from mirror.config_checks import complaints, explained
+from mirror.config_checks import complaints, explained, workspace_complaint
 from mirror.errors import ConfigError
 from mirror.times import seconds_of
 
@@ -59,6 +59,20 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             examples=[["atlassian"]],
         ),
     ] = None
+    workspaces_from: Annotated[
+        str,
+        Meta(
+            description="A file with their slugs, one on each line, in the place of `workspaces`.",
+            examples=["workspaces.txt"],
+        ),
+    ] = ""
+    members: Annotated[
+        bool,
+        Meta(
+            description="Read who belongs to each workspace; false saves a request for each, "
+            "and opens private repositories to no member.",
+        ),
+    ] = True
     credential: Annotated[
         str | None,
         Meta(
@@ -326,6 +340,11 @@ def _placed(config: Config, folder: Path) -> Config:
         scheme, _, place = (text or "").partition(":")
         return f"file:{folder / place}" if scheme == "file" else text
 
+    def named(one: UpstreamConfig) -> UpstreamConfig:
+        if not one.workspaces_from:
+            return one
+        return msgspec.structs.replace(one, workspaces=_names_in(folder / one.workspaces_from, one.name))
+
     def sources(section: Section, *keys: str) -> Section:
         return msgspec.structs.replace(section, **{key: source(getattr(section, key)) for key in keys})
 
@@ -339,9 +358,25 @@ def _placed(config: Config, folder: Path) -> Config:
         serve=msgspec.structs.replace(config.serve, **serve),
         backup_folder=str(folder / config.backup_folder),
         export_to=config.export_to if "://" in config.export_to else path(config.export_to),
-        upstreams=tuple(sources(one, "credential", "webhook_secret") for one in config.upstreams),
+        upstreams=tuple(sources(named(one), "credential", "webhook_secret") for one in config.upstreams),
         alerts=tuple(sources(one, "ping", "url") for one in config.alerts),
     )
+
+
+def _names_in(path: Path, upstream: str) -> tuple[str, ...]:
+    """Read the slugs of workspaces from a file; `#` begins a comment. Raises ConfigError."""
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ConfigError(f"upstream {upstream}: workspaces_from: {path}: {reason}") from error
+    names = dict.fromkeys(name for line in lines if (name := line.partition("#")[0].strip()))
+    for name in names:
+        if complaint := workspace_complaint(name):
+            raise ConfigError(f"upstream {upstream}: workspaces_from: {path}: {complaint}")
+    if not names:
+        raise ConfigError(f"upstream {upstream}: workspaces_from: {path}: names no workspace")
+    return tuple(names)
 
 
 def from_toml(text: str, *, where: str = "mirror.toml") -> Config:

@@ -87,11 +87,19 @@ def _url_complaints(text: str, path: str) -> Iterator[tuple[str, str]]:
 
 def _name_complaints(upstream: "UpstreamConfig", path: str) -> Iterator[tuple[str, str]]:
     for workspace in upstream.workspaces or ():
-        if not re.fullmatch(r"[^\s/?#]+", workspace):
-            yield f"{path}.workspaces", f"{workspace!r} is not a workspace; give the slug, as in its address"
+        if complaint := workspace_complaint(workspace):
+            yield f"{path}.workspaces", complaint
+    if upstream.workspaces is not None and upstream.workspaces_from:
+        yield f"{path}.workspaces_from", "the workspaces are named already; remove one of the two lines"
     for name in upstream.accept_missing:
         if not re.fullmatch(r"[^\s/?#]+/[^\s/?#]+", name):
             yield f"{path}.accept_missing", f"{name!r} is not a repository name"
+
+
+def workspace_complaint(name: str) -> str | None:
+    """Say what is wrong with the slug of a workspace; None for a good one."""
+    good = re.fullmatch(r"[^\s/?#]+", name)
+    return None if good else f"{name!r} is not a workspace; give the slug, as in its address"
 
 
 def address_complaint(address: str) -> str | None:

@@ -79,13 +79,19 @@ class Cloud:
         full: bool = True,
         confirm_absence: bool = False,
         workspaces: tuple[str, ...] | None = ("one",),
+        members: bool = True,
         later: float = 7200,
     ) -> Summary:
         """Mirror it, with 60 requests at most."""
         self.asked.clear()
         self.clock.wait(later)
         config = UpstreamConfig(
-            name="here", credential="env:SECRET", concurrency=1, retry=HASTY, workspaces=workspaces
+            name="here",
+            credential="env:SECRET",
+            concurrency=1,
+            retry=HASTY,
+            workspaces=workspaces,
+            members=members,
         )
         with Store(self.path) as store:
             connection = connect(
@@ -169,6 +175,15 @@ def test_one_page_of_members_is_believed_at_once(cloud: Cloud) -> None:
     cloud.sync()
     assert cloud.asked.count("workspaces/one/members") == 1
     assert cloud.members_mirrored == "bc"
+
+
+def test_members_that_are_not_read_are_nobody(cloud: Cloud) -> None:
+    """No request for them; who was a member sees private repositories no more."""
+    cloud.members = people("abc")
+    cloud.sync()
+    assert cloud.sync(members=False).exit_code == 0
+    assert cloud.asked.count("workspaces/one/members") == 0
+    assert cloud.members_mirrored == ""
 
 
 def test_circular_links_of_members_end(cloud: Cloud) -> None:

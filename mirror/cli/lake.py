@@ -3,9 +3,10 @@
 pyarrow is imported by what needs it, so that all other commands start without it.
 """
 
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,9 @@ import msgspec
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mirror.cli.main import WholeSummaries, configured, errors, json_option
+from mirror.errors import ConfigError
 from mirror.lake.columns import TABLES
+from mirror.store.files import open_reader
 
 Engine = Literal["duckdb", "spark"]
 
@@ -132,6 +135,84 @@ def lake_build(
         if as_json
         else f"{file}: {done.rows['repositories']:,} repositories, {refs:,} refs, {done.bytes / 1e6:,.1f} MB"
     )
+
+
+@click.command("plan-split")
+@click.option(
+    "--mirrors",
+    metavar="K",
+    type=click.IntRange(min=1),
+    required=True,
+    help="How many mirrors there will be.",
+)
+@click.option("--upstream", "name", metavar="NAME", help="Which upstream to split, where there are several.")
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write the configurations into this folder, with the workspaces in files beside them.",
+)
+@json_option
+@click.pass_context
+def plan_split(ctx: click.Context, mirrors: int, name: str | None, out: Path | None, as_json: bool) -> None:
+    """Print K configurations of equal load, each for a mirror with a credential of its own.
+
+    What is known of workspaces is read from the mirror and from the configuration; nothing is asked. A
+    workspace stays whole.
+
+    \b
+    Examples:
+        mirror plan-split --mirrors 4
+        mirror plan-split --mirrors 40 --out /etc/mirrors
+    """
+    from mirror.operations import chosen  # noqa: PLC0415
+    from mirror.sync.split import configuration_of, known_workspaces, split  # noqa: PLC0415
+
+    config = configured(ctx)
+    found = chosen(config, [name] if name else [])
+    if len(found) > 1:
+        raise ConfigError(f"--upstream: which one? ({', '.join(one.name for one in found)})")
+    with _reader(Path(config.database)) as connection:
+        shares = split(known_workspaces(connection, found[0]), mirrors)
+    texts = [
+        configuration_of(
+            config, found[0], share, number=number, names_file=f"workspaces-{number}.txt" if out else None
+        )
+        for number, share in enumerate(shares, 1)
+    ]
+    if out is not None:
+        _write_configurations(out, texts, [share.workspaces for share in shares])
+    if as_json:
+        click.echo(msgspec.json.encode(shares))
+    elif out is None:
+        click.echo("\n".join(texts), nl=False)
+    else:
+        click.echo("".join(text.partition("\n")[0].removeprefix("# ") + "\n" for text in texts), nl=False)
+
+
+def _write_configurations(folder: Path, texts: list[str], workspaces: list[list[str]]) -> None:
+    """Write the configurations and the lists of workspaces into a folder that has none of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = dict[Path, str]()
+    for number, (text, names) in enumerate(zip(texts, workspaces, strict=True), 1):
+        files[folder / f"mirror-{number}.toml"] = text
+        files[folder / f"workspaces-{number}.txt"] = "".join(f"{name}\n" for name in names)
+    for path in files:
+        if path.exists():
+            raise ConfigError(f"{path}: exists; give another folder, or remove it")
+    for path, text in files.items():
+        path.write_text(text, "utf-8")
+
+
+@contextmanager
+def _reader(mirror: Path) -> Iterator[sqlite3.Connection | None]:
+    """Open the mirror; None where there is none yet."""
+    if not mirror.exists():
+        yield None
+        return
+    with closing(open_reader(mirror)) as connection:
+        connection.row_factory = None
+        yield connection
 
 
 @contextmanager

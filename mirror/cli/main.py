@@ -40,6 +40,7 @@ FILES = {
     "publish": "publish",
     "export": "lake",
     "lake": "lake",
+    "plan-split": "lake",
     "backup": "keeping",
     "restore": "keeping",
     "token": "token",

@@ -87,7 +87,7 @@ def export(
     Raises ConfigError where the lake holds another kind of export of this mirror, StoreLocked where another
     process exports it, StoreError where the file or the place cannot be used.
     """
-    open_reader(mirror).close()
+    open_reader(mirror, older=True).close()
     with export_lock(mirror), Store(mirror) as store:
         with store.transaction() as connection:
             name = mirror_id(connection)

@@ -59,7 +59,7 @@ def plan_upstream(run: Run) -> Plan:
         size, told = _size(run, workspace, state, known)
         notes += [told] if told and told not in notes else []
         unlisted += max(0, size - known)
-        requests["workspaces and members"] += 1 if run.upstream.anonymous else 2
+        requests["workspaces and members"] += 2 if run.lists_members else 1
         requests["listings"] += max(1, -(-size // PAGE)) - min(listing.pages, -(-size // PAGE))
     by_git = _refs(run, requests, unlisted) if run.with_refs else 0
     if by_git and unlisted:

@@ -117,6 +117,11 @@ class Run:
         """Whether branches and tags are mirrored at all."""
         return self.config.refs != "none"
 
+    @property
+    def lists_members(self) -> bool:
+        """Whether the members of workspaces are read."""
+        return self.config.members and not self.upstream.anonymous
+
     def now(self) -> datetime:
         """Return the time, which never goes back within a run: what was seen later is never older."""
         with self._turn:

@@ -116,13 +116,15 @@ class WorkspaceStep(_WorkspaceStep):
         self._must_have_uuid(answer)
         with run.store.transaction():
             self._keep_displaced(answer)
-            run.store.save_owner(run.upstream_id, answer, run_id=run.id, seen_at=run.now_text())
+            owner = run.store.save_owner(run.upstream_id, answer, run_id=run.id, seen_at=run.now_text())
+            if not run.config.members:  # what nobody keeps current would open private repositories for ever
+                drop_members(run.store.connection, owner, unseen_since=run.now_text())
             state = msgspec.structs.replace(
                 listing_state.found(self._taken_over(answer)),
                 owner_uuid=answer.uuid,
                 name=None if (answer.username or "").lower() == workspace.lower() else answer.username,
                 listing=self.state.listing,
-                members=None if run.upstream.anonymous else Members(seen_since=run.now_text()),
+                members=Members(seen_since=run.now_text()) if run.lists_members else None,
             )
             run.hear()  # a failure of the workspace is over when its listing answers, not before
             run.states.save(workspace, state)
