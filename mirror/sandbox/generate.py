@@ -30,10 +30,10 @@ from mirror.sandbox.vocabulary import (
     WEBSITES,
     Draw,
     Uuids,
-    Vocabulary,
     hex_digits,
     mix,
     titled,
+    vocabulary,
 )
 
 SECOND = 1_000_000
@@ -47,7 +47,7 @@ class Generator:
     def __init__(self, seed: int, uuids: Uuids) -> None:
         self._seed = seed
         self._uuids = uuids
-        self._vocabulary = Vocabulary()
+        self._vocabulary = vocabulary()
 
     def created(self, workspace: SandboxWorkspace, number: int) -> int:
         """Return the time of creation; within a workspace it increases with the number."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from hashlib import blake2b
 from typing import TypeVar
 
@@ -206,3 +207,9 @@ class Vocabulary:
         if word not in self._ranks or not again.isdecimal() or again.startswith("0") or int(again) < 2:
             return None
         return self._ranks[word] + (int(again) - 1) * len(self._words)
+
+
+@cache
+def vocabulary() -> Vocabulary:
+    """Return the list of slugs, which all worlds share."""
+    return Vocabulary()
