@@ -73,15 +73,16 @@ def served_at(path: Path) -> Iterator[str]:
 def fill_lived_in(path: Path, *, private: bool = True) -> str:
     """Fill a mirror with weeks of syncs, changes of every sort and a failure; return a token to it."""
     filled = FixtureDb(path)
+    filled.store.save_upstream("cloud", "cloud", "https://api.bitbucket.org/2.0")
     now = utc_now()
     _fill_repositories(filled, private=private)
     _fill_changes(filled)
     _fill_runs(filled)
     ledger = RequestLedger(filled.store)
-    ledger.learn("token@api.example.com", 1000)
+    ledger.learn("token@api.bitbucket.org", 1000)
     for minute in range(55, 0, -1):
         for _ in range(3 + minute * 7 % 11):
-            ledger.reserve("token@api.example.com", None, now - timedelta(minutes=minute))
+            ledger.reserve("token@api.bitbucket.org", None, now - timedelta(minutes=minute))
     token = tokens.create(filled.store, "reader", "read")
     filled.store.close()
     return token

@@ -263,6 +263,22 @@ def test_every_control_is_reached_by_keyboard_with_visible_focus(seen: Seen, pat
     assert reached == links.count()
 
 
+def test_one_key_leads_to_the_upstream(seen: Seen) -> None:
+    """`o` on a page, and Control with Enter in the list of results; letters in a box stay letters."""
+    there = "https://bitbucket.org/jespern/django-piston"
+    seen.page.route("https://bitbucket.org/**", lambda route: route.fulfill(body="upstream"))
+    page = seen.open("/-/r/jespern/django-piston")
+    page.keyboard.press("o")
+    page.wait_for_url(there)
+    page = seen.open("/")
+    page.keyboard.type("jespern/django-piston")
+    page.wait_for_selector("[role=option][data-there]")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_url(there)
+    seen.asked[:] = [one for one in seen.asked if not one.startswith(there)]
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_nothing_overflows_and_the_console_is_clean(
     lived_in: tuple[Any, str, str], width: int, scheme: Any

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mirror.cli.main import WholeSummaries, configured, errors, json_option
 from mirror.errors import ConfigError
 from mirror.lake.columns import TABLES
+from mirror.readable import size_text
 from mirror.store.files import open_reader
 
 Engine = Literal["duckdb", "spark"]
@@ -133,7 +134,7 @@ def lake_build(
     click.echo(
         msgspec.json.encode(done)
         if as_json
-        else f"{file}: {done.rows['repositories']:,} repositories, {refs:,} refs, {done.bytes / 1e6:,.1f} MB"
+        else f"{file}: {done.rows['repositories']:,} repositories, {refs:,} refs, {size_text(done.bytes)}"
     )
 
 

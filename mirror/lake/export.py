@@ -24,6 +24,7 @@ from mirror.lake.place import Place
 from mirror.lake.writing import Part, Writing
 from mirror.publish import public_rows
 from mirror.publish.snapshot import sha256_of
+from mirror.readable import size_text
 from mirror.store import Store
 from mirror.store.changes import CLOSED
 from mirror.store.export_marks import CHOOSE, Begun, begin_export, finish_export, mirror_id
@@ -62,7 +63,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
         told = f"{self.what}, {rows}" if self.what != "nothing" else "nothing changed"
         return (
             f"{self.place}: export {self.seq} of {self.mirror}: {told}{more};"
-            f" {self.files:,} new files, {self.bytes / 1e6:,.1f} MB"
+            f" {self.files:,} new files, {size_text(self.bytes)}"
         )
 
 
