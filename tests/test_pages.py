@@ -20,6 +20,7 @@ from mirror.serve.plugin import ROUTES
 PAGES = (
     "/", "/-/search", "/-/search?q=django", "/-/r/jespern/django-piston", "/-/u/jespern", "/-/changes",
     "/-/mirror-status", "/-/mirror-login", "/-/r/no/body", "/-/u/nobody",
+    "/-/refs?q=m",
 )  # fmt: skip
 
 

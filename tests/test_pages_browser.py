@@ -15,6 +15,7 @@ from browser_fixtures import browser, fill_lived_in, served_at
 PAGES = (
     "/", "/-/search?q=django", "/-/search?q=djnago", "/-/r/jespern/django-piston", "/-/u/bluebox",
     "/-/changes", "/-/questions", "/-/mirror-status", "/-/mirror-login", "/-/r/no/body",
+    "/-/refs?q=m",
 )  # fmt: skip
 DATASETTES = (
     "/mirror", "/mirror/repositories", "/mirror/repositories/1", "/mirror/stale", "/mirror?sql=select+1",

@@ -25,7 +25,7 @@ TEXTS = (
 )  # fmt: skip
 PAGES = (
     "/", "/-/search", "/-/search/options?q=a", "/-/r?id=1", "/-/u?id=1", "/-/changes", "/-/mirror-status",
-    "/-/search?gone=1", "/mirror/repositories",
+    "/-/search?gone=1", "/-/refs", "/-/refs?q=a&gone=1", "/mirror/repositories",
 )  # fmt: skip
 
 
@@ -188,6 +188,7 @@ def test_broken_addresses_are_answered(tmp_path: Path) -> None:
         "/-/search?q=%00%FF&page=999999999999",
         "/-/search?q=" + "%F0%9F%92%A9" * 2000, "/-/search.json?q=%ED%A0%80",
         "/-/mirror-assets/..%2F..%2Fx", "/-/search?owner=%FF&language=%00",
+        "/-/refs?q=%00%FF&page=999999999999&kind=x&size=0", "/-/refs.json?q=%ED%A0%80",
     ):  # fmt: skip
         assert served.get(path).status_code in (200, 302, 404), path
     assert asyncio.run(served.datasette.client.get("/-/search?" + "a=1&" * 200)).status_code == 200

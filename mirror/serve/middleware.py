@@ -53,7 +53,7 @@ _CROSS_SITE = {
 _KINDS = (
     ("api1", re.compile(r"^/(?:(?:!|%21)?api/)?1\.0(/|$)")),
     ("api2", re.compile(r"^/(?:(?:!|%21)?api/)?2\.0(/|$)")),
-    ("search", re.compile(r"^/-/search")),
+    ("search", re.compile(r"^/-/(search|refs)")),
     ("webhook", re.compile(r"^/-/webhook/")),
     ("watch", re.compile(r"^/-/(health|metrics)$")),
     ("page", re.compile(r"^/(-/.*)?$")),

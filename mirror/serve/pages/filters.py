@@ -94,11 +94,14 @@ def shortened(text: str | None, most: int = LONGEST_NAME) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def marked(text: str | None, query: str, most: int = LONGEST_NAME) -> Markup:
-    """Return a name in which the letters that match the query are highlighted."""
+def marked(text: str | None, query: str, most: int = LONGEST_NAME, *, owners: bool = True) -> Markup:
+    """Return a name in which the letters that match the query are highlighted.
+
+    `owners`: as `highlight_ranges` says.
+    """
     text = shortened(text, most)
     parts, at = list[Markup](), 0
-    for start, end in highlight_ranges(text, query):
+    for start, end in highlight_ranges(text, query, owners=owners):
         parts += [escape(text[at:start]), Markup("<mark>{}</mark>").format(text[start:end])]
         at = end
     return Markup().join([*parts, escape(text[at:])])

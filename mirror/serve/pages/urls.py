@@ -56,6 +56,10 @@ class SiteLinks:
         """Return a search; `form` is a suffix like ``.json``."""
         return self.path(f"/-/search{form}", parameters)
 
+    def refs(self, form: str = "", **parameters: Any) -> str:
+        """Return a search for branches and tags; `form` is a suffix like ``.json``."""
+        return self.path(f"/-/refs{form}", parameters)
+
     def changes(self, form: str = "", **parameters: Any) -> str:
         """Return the list of changes; `form` is a suffix like ``.atom``."""
         return self.path(f"/-/changes{form}", parameters)

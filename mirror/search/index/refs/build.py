@@ -7,6 +7,7 @@ import hashlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from mirror.search.index.refs.format import (
     COMMON_COST,
     DEEPEST,
     HASH_DIGITS,
+    ID_BITS,
     KINDS,
     LISTED,
     LISTS,
@@ -152,7 +154,7 @@ def _write_hashes(connection: sqlite3.Connection, refs: AllRefs) -> None:
     )
 
 
-@dataclass(slots=True)
+@dataclass
 class _Lists:
     """The lists of all names: where each begins and ends in `age` and `repository`.
 
@@ -162,6 +164,12 @@ class _Lists:
     bounds: NDArray[np.int64]
     age: Numbers
     repository: Numbers
+
+    @cached_property
+    def orders(self) -> NDArray[np.int64]:
+        """The order of each ref [R]."""
+        orders: NDArray[np.int64] = self.age.astype(np.int64) << ID_BITS | self.repository
+        return orders
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -293,22 +301,27 @@ class _NameTrie:
         if len(ids) < 2:
             return sum(some.size for some in ids)
         together = np.concatenate(ids)
-        if together.size * 16 < self._seen.size:
-            return int(np.unique(together).size)
-        self._seen[:] = False
         self._seen[together] = True
-        return int(np.count_nonzero(self._seen))
+        number = int(np.count_nonzero(self._seen))
+        self._seen[together] = False
+        return number
 
     def _best(self, names: Numbers, which: int) -> bytes:
-        """Pack the best refs of a list of some names; each name's own best are enough."""
-        if not names.size:
-            return b""
+        """Pack the best refs of a list of some names.
+
+        A name has one of the best only if its newest ref is among the newest ones of as many names.
+        """
+        begins = self._lists.bounds[names, which, 0]
+        if names.size > LISTED:
+            newest = self._lists.orders[begins]
+            names = names[newest <= np.partition(newest, LISTED - 1)[LISTED - 1]]
         bounds = self._lists.bounds[names, which]
         begins, sizes = bounds[:, 0], np.minimum(bounds[:, 1] - bounds[:, 0], LISTED)
         ends = np.cumsum(sizes)
-        places = np.arange(int(ends[-1])) + np.repeat(begins - (ends - sizes), sizes)
-        ages, repositories = self._lists.age[places], self._lists.repository[places]
+        total = int(ends[-1]) if ends.size else 0
+        places = np.arange(total) + np.repeat(begins - (ends - sizes), sizes)
         of = np.repeat(names, sizes)
-        order = np.lexsort((of, repositories, ages))[:LISTED]
-        rows = np.stack((ages[order], repositories[order], of[order] + np.uint32(1)), axis=1)
+        order = np.lexsort((of, self._lists.orders[places]))[:LISTED]
+        ages, repositories = self._lists.age[places[order]], self._lists.repository[places[order]]
+        rows = np.stack((ages, repositories, of[order] + np.uint32(1)), axis=1)
         return rows.astype("<u4").tobytes()

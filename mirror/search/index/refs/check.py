@@ -13,8 +13,8 @@ from mirror.search.index.refs.backlog import AFFECTED, REPOSITORIES_AT_ONCE, Rep
 from mirror.search.index.refs.format import (
     BRANCH,
     KINDS,
-    LISTED,
     LISTS,
+    MOST_LISTED,
     NAME_COST,
     TAG,
     list_of,
@@ -137,7 +137,7 @@ class _RefsCheck:
             last[name_id, which] = orders[-1] if orders else start
             if name_id in self._names:
                 first = self._names[name_id].first[which]
-                first += orders[: 2 * LISTED - len(first)]
+                first += orders[: MOST_LISTED - len(first)]
                 self._names[name_id].sizes[which] += len(orders)
         for key in held.keys() | self._lists.keys():
             if held[key] != self._lists[key]:

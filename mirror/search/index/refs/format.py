@@ -21,7 +21,7 @@ TABLES = ("branches", "tags")
 LISTS = len(COLLECTIONS) * len(KINDS)
 """How many lists a name can have: see `list_of`."""
 
-COMMON_COST = 8_192
+COMMON_COST = 12_288
 """A path whose names cost more than this is common when the index is built; an update makes a node of a leaf
 at twice this. It is the number of refs, and NAME_COST more for each name, since each is looked up."""
 
@@ -30,22 +30,22 @@ NAME_COST = 32
 DEEPEST = 32
 """The longest path of a node, in bytes. A leaf at this depth may hold any number of names."""
 
-LISTED = 24
-"""How many refs of each kind a node lists when it is built; a page and a few."""
+LISTED, MOST_LISTED = 24, 40
+"""How many refs of each kind a node lists when it is built, a page and a few; at most, until it is cut."""
 
-CHUNK = 2_048
-"""How many refs a row of a long list holds when it is built; it is split at twice this."""
+CHUNK = 120
+"""How many refs a row of a list holds at most: what SQLite keeps within a page, without an overflow page."""
 
 _HEXADECIMAL = re.compile("[0-9a-fA-F]+")
 _LATEST = (1 << 32) - 1
-_ID_BITS = 31
-_ID_MASK = (1 << _ID_BITS) - 1
+ID_BITS = 31
+_ID_MASK = (1 << ID_BITS) - 1
 
 AGE = f"""({_LATEST} - min(max(coalesce(CAST(strftime('%s', {{date}}) AS INTEGER), 0), 0), {_LATEST}))"""
 """SQL for the age of a ref: whole seconds, the newest is 0; a time that is unknown or before 1970 is the
 oldest."""
 
-ORDER = f"({AGE} << {_ID_BITS} | {{repository}})"
+ORDER = f"({AGE} << {ID_BITS} | {{repository}})"
 """SQL for the order of a ref in its list: the newest first, then the repository with the lowest id."""
 
 CLOSED = 2**63 - 1
@@ -80,7 +80,7 @@ def text_of(name: str) -> bytes:
 
 def order_of(age: int, repository: int) -> int:
     """Return what ORDER does."""
-    return age << _ID_BITS | repository
+    return age << ID_BITS | repository
 
 
 def repository_of(order: int) -> int:
@@ -90,7 +90,7 @@ def repository_of(order: int) -> int:
 
 def age_of(order: int) -> int:
     """Return the age in an order."""
-    return order >> _ID_BITS
+    return order >> ID_BITS
 
 
 def pack_numbers(numbers: Iterable[int]) -> bytes:
@@ -114,7 +114,7 @@ def unpack_orders(repositories: bytes, ages: bytes, most: int | None = None) -> 
     if most is not None:
         repositories, ages = repositories[: 4 * most], ages[: 4 * most]
     pairs = zip(unpack_numbers(ages), unpack_numbers(repositories), strict=True)
-    return [age << _ID_BITS | repository for age, repository in pairs]
+    return [age << ID_BITS | repository for age, repository in pairs]
 
 
 def pack_listed(refs: Iterable[Listed]) -> bytes:

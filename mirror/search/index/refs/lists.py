@@ -58,7 +58,8 @@ def _write_chunk(
         orders.update(unpack_orders(*row))
         connection.execute(_DROP, (*which, start))
     ordered = sorted((orders - change.removed) | change.added)
-    step = CHUNK if len(ordered) > 2 * CHUNK else max(len(ordered), 1)
+    parts = max(-(-len(ordered) // CHUNK), 1)
+    step = max(-(-len(ordered) // parts), 1)
     for first in range(0, len(ordered), step):
         some = ordered[first : first + step]
         connection.execute(_INSERT, (*which, some[0], *pack_orders(some)))

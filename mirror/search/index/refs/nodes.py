@@ -8,7 +8,16 @@ from itertools import pairwise
 from operator import itemgetter
 from typing import NamedTuple
 
-from mirror.search.index.refs.format import BRANCH, KINDS, LISTED, TAG, Listed, pack_listed, unpack_listed
+from mirror.search.index.refs.format import (
+    BRANCH,
+    KINDS,
+    LISTED,
+    MOST_LISTED,
+    TAG,
+    Listed,
+    pack_listed,
+    unpack_listed,
+)
 from mirror.search.index.refs.lists import ListChange
 from mirror.search.names import PUBLIC
 
@@ -33,7 +42,7 @@ class NameChange(NamedTuple):
 
 def name_change(name_id: int, change: ListChange) -> NameChange:
     """Return what the change of a list is for the nodes on the paths of its name."""
-    fresh = [Listed(order, name_id) for order in nsmallest(2 * LISTED + 1, change.added - change.removed)]
+    fresh = [Listed(order, name_id) for order in nsmallest(MOST_LISTED + 1, change.added - change.removed)]
     grows = len(change.added) - len(change.removed)
     return NameChange(name_id, grows, change.removed - change.added, fresh)
 
@@ -115,7 +124,7 @@ class RefNodes:
                 joined.append(ref)
         if joined:
             kept = self.ranked([*kept, *joined])
-        return kept[:LISTED] if len(kept) > 2 * LISTED else kept
+        return kept[:LISTED] if len(kept) > MOST_LISTED else kept
 
     def _is_before(self, one: Listed, other: Listed) -> bool:
         if one.order != other.order:
