@@ -47,7 +47,7 @@ def post(url: str, body: bytes, *, content_type: str = "application/json", secon
         raise NotDelivered(f"the answer was {error.code}{redirected}") from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        late = f" within {seconds:g} s" if deadline.over else ""
+        late = f" within {seconds:g} s" if deadline.over or isinstance(reason, TimeoutError) else ""
         raise NotDelivered(f"no answer{late} ({type(reason).__name__})") from None
 
 
