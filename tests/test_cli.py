@@ -134,7 +134,7 @@ def test_refs_as_json_are_the_contract(synced: Folder) -> None:
     assert set(answer) == {"query", "count", "repositories", "refs"}
     assert answer["count"] == answer["repositories"] > 3 == len(answer["refs"])
     first = answer["refs"][0]
-    assert list(first) == ["owner", "slug", "kind", "name", "target_hash", "target_date"]
+    assert list(first) == ["owner", "slug", "kind", "name", "target_hash", "target_date", "url", "commit_url"]
     assert (first["kind"], first["name"]) == ("branch", "master")
     told = synced.run("refs", first["target_hash"][:12], "--owner", first["owner"]).out
     assert f"{first['owner']}/{first['slug']}" in told

@@ -260,6 +260,13 @@ def test_show_tells_the_links_of_a_repository_and_its_refs(path: Path, folder: F
     assert branch["commit_url"] == f"https://bitbucket.org/ann/built/commits/{HASH}"
 
 
+def test_refs_found_anywhere_lead_to_their_pages(folder: Folder) -> None:
+    """`mirror refs --json` tells the page of each branch or tag, and of its commit."""
+    (found,) = json.loads(folder.run("refs", "fix/", "--json").out)["refs"]
+    assert found["url"] == "https://bitbucket.org/ann/built/branch/fix/%231%2050%25"
+    assert found["commit_url"] == f"https://bitbucket.org/ann/built/commits/{HASH}"
+
+
 def test_show_web_opens_a_browser_and_prints_the_address(folder: Folder, tmp_path: Path) -> None:
     """A program of the desktop is handed the address; without one it is printed all the same."""
     program = tmp_path / "bin" / "xdg-open"

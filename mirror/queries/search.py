@@ -10,7 +10,7 @@ from mirror.queries.caller import Caller
 from mirror.queries.repositories import repositories_by_ids
 from mirror.queries.rows import RepositoryRow, fetch
 from mirror.queries.visibility import private_owners
-from mirror.queries.web_links import RepositoryLinks, WebLinks
+from mirror.queries.web_links import RefLinks, RepositoryLinks, WebLinks
 from mirror.search import search
 from mirror.search.find import one_snapshot
 from mirror.search.query import Filters
@@ -86,6 +86,7 @@ class ListedRef(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     target_hash: str
     target_date: str | None
+    links: RefLinks = RefLinks()
 
     def exported(self) -> dict[str, str | None]:
         """Return what `mirror refs --json` tells of it."""
@@ -96,6 +97,7 @@ class ListedRef(msgspec.Struct, frozen=True, kw_only=True):
             "name": self.name,
             "target_hash": self.target_hash,
             "target_date": self.target_date,
+            **msgspec.structs.asdict(self.links),
         }
 
 
@@ -142,7 +144,9 @@ def find_refs(
         )
         ids = sorted({ref.repository for ref in found.refs})
         rows = {row.id: row for row in repositories_by_ids(connection, caller, ids)}
-        refs = [_listed_ref(connection, ref, rows[ref.repository]) for ref in found.refs]
+        listed = [_listed_ref(connection, ref, rows[ref.repository]) for ref in found.refs]
+        web = WebLinks(connection, caller)
+        refs = [msgspec.structs.replace(ref, links=web.ref(ref.repository, ref)) for ref in listed]
     return FoundRefs(query=query, count=found.count, repositories=found.repositories, refs=refs)
 
 

@@ -3,14 +3,14 @@
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from mirror.addresses import Json, localised
 from mirror.queries.caller import Caller
 from mirror.queries.extras import extra_of, extras_of, ref_extras_of
-from mirror.queries.rows import AccountRow, ChangeRow, RefRow, RepositoryRow, UpstreamRow, upstreams_of
+from mirror.queries.rows import AccountRow, ChangeRow, RepositoryRow, UpstreamRow, upstreams_of
 from mirror.queries.web_pages import WebPages, is_clone_address, safe_external
 
 WITHOUT_PAGES = "sandbox"
@@ -32,6 +32,17 @@ class RefLinks(msgspec.Struct, frozen=True):
 
     url: str | None = None
     commit_url: str | None = None
+
+
+class NamedRef(Protocol):
+    """What a branch or a tag must tell of itself."""
+
+    @property
+    def kind(self) -> str: ...  # noqa: D102
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def target_hash(self) -> str: ...  # noqa: D102
 
 
 class WebLinks:
@@ -56,7 +67,11 @@ class WebLinks:
         """Return the page of a repository, also where it was before it was gone."""
         return self._repository(row, self._told_of_repositories([row.id]))
 
-    def refs(self, repository: RepositoryRow, rows: Iterable[RefRow]) -> dict[RefKey, RefLinks]:
+    def ref(self, repository: RepositoryRow, row: NamedRef) -> RefLinks:
+        """Return the pages of one branch or tag."""
+        return self.refs(repository, [row])[row.kind, row.name]
+
+    def refs(self, repository: RepositoryRow, rows: Iterable[NamedRef]) -> dict[RefKey, RefLinks]:
         """Return the pages of branches and tags of a repository."""
         pages, rows = self._pages(repository.upstream_id), list(rows)
         if pages is None or repository.deleted_at is not None:
