@@ -41,8 +41,8 @@ def to_text(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
-def from_text(text: str) -> datetime:
-    """Read an ISO 8601 moment with 0 to 9 fractional digits; without a zone it is UTC.
+def from_text(text: str, zone: tzinfo = UTC) -> datetime:
+    """Read an ISO 8601 moment with 0 to 9 fractional digits; one that names no zone is in `zone`.
 
     Raises ValueError for anything else. Bitbucket sends ``2008-08-01T01:53:20+00:00`` beside
     ``2025-01-27T14:15:58.600540+00:00``, so no fixed format reads both.
@@ -50,7 +50,7 @@ def from_text(text: str) -> datetime:
     cut = _FRACTION.sub(lambda found: "." + found[1][:6].ljust(6, "0"), text.strip(), count=1)
     moment = datetime.fromisoformat(cut)
     try:
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)
     except OverflowError:
         raise ValueError(f"{text!r} is outside the years 1 to 9999 in UTC") from None
 
@@ -94,17 +94,25 @@ def ago(text: str | None, now: datetime) -> str:
     return f"{age_text(seconds)} ago" if seconds > 0 else f"in {age_text(-seconds)}"
 
 
-def moment_of(text: str, now: datetime) -> datetime:
+def moment_of(text: str, now: datetime, zone: tzinfo = UTC) -> datetime:
     """Parse a moment as people write it: ``2026-11-01``, ``2026-11-01T10:00``, or ``12h`` for that long ago.
 
-    Raises ValueError.
+    One that names no zone is in `zone`. Raises ValueError.
     """
     if _DURATION.fullmatch(text.strip()):
         return now - timedelta(seconds=seconds_of(text))
     try:
-        return from_text(text)
+        return from_text(text, zone)
     except ValueError:
         raise ValueError(f"{text!r} is not a time; write 2026-11-01, 2026-11-01T10:00 or 24h") from None
+
+
+def past_moment(text: str, now: datetime, zone: tzinfo = UTC) -> str:
+    """Parse a moment until now as `moment_of` does, and write it as the mirror does; raises ValueError."""
+    moment = moment_of(text, now, zone)
+    if moment > now:
+        raise ValueError(f"{text!r} is in the future; the mirror knows what was, until now")
+    return to_text(moment)
 
 
 SYSTEM_ZONE = Path("/etc/localtime")

@@ -30,6 +30,7 @@ from mirror.times import from_text
 LEFT_OUT = {
     "repositories": {
         "id", "upstream_id", "owner_id", "parent_id", "refs_stale", "public_from", "refs_synced_at",
+        "refs_known_since",
     },
     "users": {"id", "upstream_id"},
     "branches": {"repository_id"},
@@ -37,7 +38,7 @@ LEFT_OUT = {
     "members": {"workspace_id", "user_id"},
     "followers": {"repository_id", "user_id"},
     "projects": {"id", "upstream_id", "owner_id"},
-    "changes": {"id", "run_id", "repository_id", "user_id"},
+    "changes": {"id", "run_id", "repository_id", "user_id", "previous_look"},
     "sync_runs": {"id", "upstream_id"},
     "upstreams": {"id", "name"},
 }  # fmt: skip

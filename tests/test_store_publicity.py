@@ -107,7 +107,7 @@ def test_a_rename_during_publication_stays_hidden(tmp_path: Path) -> None:
 
 def test_publication_is_recorded_after_the_other_changes() -> None:
     """Whoever reads `changes` by themselves finds what was private before it."""
-    same = dict.fromkeys(("deleted_at", "gone_reason", "owner_id", "scm", "website", "language"))
+    same = dict.fromkeys(("deleted_at", "last_seen_at", "gone_reason", "owner_id", "scm", "website"))
     same |= dict.fromkeys(("main_branch", "fork_policy", "parent_full_name", "has_issues", "has_wiki"))
     same |= dict.fromkeys(DESCRIBED)
     old = {**same, "full_name": "a/b", "name": "b", "description": "x", "is_private": 1, "project_key": None}

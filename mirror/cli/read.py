@@ -1,7 +1,7 @@
 """`mirror search`, `mirror show`, `mirror changes`: answers from the file alone."""
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -14,17 +14,20 @@ from rich.table import Table
 from rich.text import Text
 
 from mirror.cli.main import configured, json_option, out, plain
+from mirror.cli.past import as_of, looks_text, ref_looks_text
 from mirror.errors import ConfigError, NotFound
 from mirror.queries.caller import OPERATOR
 from mirror.queries.changes import EXPORTED, changes_since
+from mirror.queries.past import Past, PastRef, past_named
+from mirror.queries.past_copy import details_of, past_exported
 from mirror.queries.repositories import RepositoryDetails, repository_details
-from mirror.queries.rows import LISTED, ChangeRow, RepositoryRow
+from mirror.queries.rows import LISTED, ChangeRow, RefRow, RepositoryRow
 from mirror.queries.search import find_repositories
 from mirror.readable import size_text
 from mirror.search import highlight_ranges
 from mirror.search.query import SWITCHES
 from mirror.store.files import damage_explained, open_reader
-from mirror.times import ago, moment_of, to_text, utc_now
+from mirror.times import ago, machine_zone, moment_of, past_moment, to_text, utc_now
 
 _SWITCHED = {"yes": None, "no": False, "only": True}
 _GAP = 2
@@ -211,30 +214,52 @@ def _marked(full_name: str, needles: tuple[str, ...]) -> Text:
     metavar="N",
     help="At most so many branches and so many tags; --json has all.",
 )
+@click.option(
+    "--at",
+    metavar="WHEN",
+    help="As the mirror knew it then: a day or a moment, in this machine's zone unless it names one, like"
+    " 2026-11-03, 2026-11-03T10:00 or 2026-11-03T10:00Z; or how long ago, like 12h.",
+)
 @json_option
 @click.pass_context
-def show(ctx: click.Context, name: str, web: bool, refs: int, as_json: bool) -> None:
+def show(ctx: click.Context, name: str, web: bool, refs: int, at: str | None, as_json: bool) -> None:
     """Show one repository with its branches and tags, and when they were read.
 
-    OWNER/SLUG is its name, in any case.
+    OWNER/SLUG is its name, in any case; with --at the name that it had then, or has today.
 
     \b
     Examples:
         mirror show jespern/django-piston
         mirror show jespern/django-piston --web
+        mirror show jespern/django-piston --at 2026-11-03T10:00
     """
     if name.count("/") != 1 or not all(name.split("/")):
         raise ConfigError(f"{name!r} is not a repository name; write OWNER/SLUG")
+    if web and at is not None:
+        raise ConfigError("--web opens the page of today; leave out --at")
+    moment = None if at is None else _moment(at)
     with reader(ctx) as connection:
-        found = repository_details(connection, OPERATOR, name)
+        past = None if moment is None else past_named(connection, OPERATOR, name, moment)
+        found = (
+            repository_details(connection, OPERATOR, name) if past is None else details_of(connection, past)
+        )
     if found is None:
         raise NotFound(f"the mirror holds no repository {name}; `mirror search` finds by part of a name")
     if web:
         _open_page(found)
     elif as_json:
-        click.echo(msgspec.json.encode(found.exported()))
+        told = found.exported() if past is None else past_exported(found, past)
+        click.echo(msgspec.json.encode(told))
     else:
-        _print_details(found, refs)
+        _print_details(found, refs, past)
+
+
+def _moment(at: str) -> str:
+    """Read the moment of `--at`; raises ConfigError."""
+    try:
+        return past_moment(at, utc_now(), machine_zone())
+    except ValueError as error:
+        raise ConfigError(f"--at: {error}") from None
 
 
 def _open_page(details: RepositoryDetails) -> None:
@@ -250,14 +275,16 @@ def _open_page(details: RepositoryDetails) -> None:
     click.launch(url)
 
 
-def _print_details(details: RepositoryDetails, most: int) -> None:
-    """Print a repository, and at most so many branches and so many tags."""
+def _print_details(details: RepositoryDetails, most: int, past: Past | None) -> None:
+    """Print a repository, today or in the past, and at most so many branches and so many tags."""
     console, row, now = out(), details.row, utc_now()
     clones = [*details.links.clone_urls.values(), None, None]
     title = Text(plain(row.full_name), style="bold")
     if row.deleted_at:
         title.append(f"  gone since {row.deleted_at[:10]}: {row.gone_reason}", style="red")
     console.print(title)
+    if past is not None:
+        console.print(Text(as_of(past)), style="bold")
     if row.description:
         console.print(Text(row.description.strip()))
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -274,26 +301,44 @@ def _print_details(details: RepositoryDetails, most: int) -> None:
         ("size", "" if row.size is None else size_text(row.size)),
         ("created", _day(row.created_at, now)),
         ("updated", _day(row.updated_at, now)),
-        ("seen", ago(row.last_seen_at, now)),
-        ("refs read", ago(row.refs_synced_at, now) if row.refs_synced_at else row.refs),
+        ("seen", looks_text(past.looks) if past else ago(row.last_seen_at, now)),
+        ("refs read", _refs_read(row, past, now)),
+        ("not recorded", ", ".join(past.not_recorded) if past else ""),
     ):
         if value:
             table.add_row(label, Text(plain(str(value))))
     console.print(table)
+    told = {} if past is None else past.refs_by_name()
     for title_text, refs in (("branches", details.branches), ("tags", details.tags)):
         if refs is None:
             console.print(Text(f"{title_text}: {row.refs}", style="bold"))
-            continue
-        console.print(Text(f"{title_text} ({len(refs):,})", style="bold"))
-        listing = Table(box=None, show_header=False, pad_edge=False)
-        for ref in refs[:most]:
-            name = Text(f"  {plain(ref.name)}")
-            listing.add_row(name, ref.target_hash[:12], ago(ref.made_at, now) if ref.made_at else "")
-        if listing.row_count:
-            console.print(listing)
-        if len(refs) > most:
-            more = f"  and {len(refs) - most:,} more; --refs {len(refs)} lists them, --json too"
-            console.print(Text(more, style="dim"))
+        else:
+            console.print(Text(f"{title_text} ({len(refs):,})", style="bold"))
+            _print_refs(refs, most, told, now)
+
+
+def _print_refs(
+    refs: list[RefRow], most: int, told: Mapping[tuple[str, str], PastRef], now: datetime
+) -> None:
+    """Print at most so many branches or tags; `told` has those of the past."""
+    listing = Table(box=None, show_header=False, pad_edge=False)
+    for ref in refs[:most]:
+        then = told.get((ref.kind, ref.name))
+        made = ago(ref.made_at, now) if ref.made_at else ""
+        listing.add_row(
+            Text(f"  {plain(ref.name)}"), ref.target_hash[:12], ref_looks_text(then) if then else made
+        )
+    if listing.row_count:
+        out().print(listing)
+    if len(refs) > most:
+        more = f"  and {len(refs) - most:,} more; --refs {len(refs)} lists them, --json too"
+        out().print(Text(more, style="dim"))
+
+
+def _refs_read(row: RepositoryRow, past: Past | None, now: datetime) -> str:
+    if row.refs_synced_at is None:
+        return row.refs
+    return ago(row.refs_synced_at, now) if past is None else looks_text(past.ref_looks)
 
 
 def _kind(row: RepositoryRow) -> str:

@@ -76,8 +76,8 @@ COPIED: Mapping[str, Mapping[str, str]] = {
 
 REFUSED: Mapping[str, frozenset[str]] = {
     "users": frozenset({"deleted_at", "gone_reason"}),
-    "repositories": frozenset({"deleted_at", "gone_reason", "public_from"}),
-    "changes": frozenset({"run_id", "user_id"}),
+    "repositories": frozenset({"deleted_at", "gone_reason", "public_from", "refs_known_since"}),
+    "changes": frozenset({"run_id", "user_id", "previous_look"}),
     "sync_runs": frozenset(
         {
             "requests", "git_requests", "retries", "slept_seconds", "repositories_changed",

@@ -103,6 +103,7 @@ class RepositoryRow(msgspec.Struct, frozen=True):
     gone_reason: str | None
     public_from: int
     archived: int | None
+    refs_known_since: str | None
     # DERIVED: the owner's name where the full name does not tell it, whether there is a parent at all,
     # its name, `refs_state`.
     told_owner: str | None

@@ -80,6 +80,7 @@ TABLES: dict[str, dict[str, Any]] = {
             "first_seen_at": "when the mirror first saw it",
             "last_seen_at": "when a listing last contained it",
             "refs_synced_at": "when its branches and tags were last read in full; NULL: never",
+            "refs_known_since": "since when its past branches and tags are known; NULL: not recorded",
             "refs_stale": "1 if its branches and tags have to be read again",
             "deleted_at": "when it was found to be gone; the row stays",
             "gone_reason": "how that was found",
@@ -130,6 +131,7 @@ TABLES: dict[str, dict[str, Any]] = {
             "ref": "branch or tag",
             "old": "before: a name, a hash, or JSON of the columns that changed",
             "new": "after, in the same form",
+            "previous_look": "when the mirror looked before, and it had not changed; NULL: not recorded",
         },
     },
     "sync_runs": {

@@ -34,7 +34,10 @@ The name of a parent is not among them: edits are visible to everybody, and a pa
 
 
 class Change(NamedTuple):
-    """One line of the table `changes`; `repository_id` or `user_id` says what it is about."""
+    """One line of the table `changes`; `repository_id` or `user_id` says what it is about.
+
+    `previous_look` is when the same was looked at before, and had not changed; None where that is unknown.
+    """
 
     kind: str
     repository_id: int | None = None
@@ -42,6 +45,7 @@ class Change(NamedTuple):
     ref: str | None = None
     old: str | None = None
     new: str | None = None
+    previous_look: str | None = None
 
 
 def repository_changes(
@@ -49,13 +53,17 @@ def repository_changes(
 ) -> Iterator[Change]:
     """Compare two rows of `repositories`; both map column names to values.
 
-    `made_public` comes last: the changes before it compare with the private row, and stay hidden.
+    `old` has when the row was seen, as `last_seen_at`. `made_public` comes last: the changes before it
+    compare with the private row, and stay hidden.
     """
+    seen = old["last_seen_at"]
     if old["deleted_at"] is not None:
-        yield Change("restored", repository_id, old=old["gone_reason"], new=new["full_name"])
+        yield Change(
+            "restored", repository_id, old=old["gone_reason"], new=new["full_name"], previous_look=seen
+        )
     if old["full_name"] != new["full_name"]:
         kind = "renamed" if old["owner_id"] == new["owner_id"] else "transferred"
-        yield Change(kind, repository_id, old=old["full_name"], new=new["full_name"])
+        yield Change(kind, repository_id, old=old["full_name"], new=new["full_name"], previous_look=seen)
     differing = [column for column in DESCRIBED if old[column] != new[column]]
     moved = [column for column in differing if not _became_known(old, new, column)]
     if moved:
@@ -64,9 +72,11 @@ def repository_changes(
             repository_id,
             old=json.dumps({column: old[column] for column in moved}, ensure_ascii=False),
             new=json.dumps({column: new[column] for column in moved}, ensure_ascii=False),
+            previous_look=seen,
         )
     if bool(old["is_private"]) != bool(new["is_private"]):
-        yield Change("made_private" if new["is_private"] else "made_public", repository_id)
+        kind = "made_private" if new["is_private"] else "made_public"
+        yield Change(kind, repository_id, previous_look=seen)
 
 
 def _became_known(old: Mapping[str, Any], new: Mapping[str, Any], column: str) -> bool:
@@ -75,17 +85,27 @@ def _became_known(old: Mapping[str, Any], new: Mapping[str, Any], column: str) -
 
 
 def ref_changes(
-    repository_id: int, kind: str, old: Mapping[str, str], new: Mapping[str, str], *, complete: bool
+    repository_id: int,
+    kind: str,
+    old: Mapping[str, str],
+    new: Mapping[str, str],
+    *,
+    complete: bool,
+    previous_look: str | None,
 ) -> Iterator[Change]:
     """Compare the refs of one kind, name to hash; only if `complete`, missing ones are deletions."""
     for name, target in new.items():
-        if name not in old:
-            yield Change(f"{kind}_created", repository_id, ref=name, new=target)
-        elif old[name] != target:
-            yield Change(f"{kind}_moved", repository_id, ref=name, old=old[name], new=target)
+        before = old.get(name)
+        if before != target:
+            verb = "created" if before is None else "moved"
+            yield Change(
+                f"{kind}_{verb}", repository_id, None, name, before, target, previous_look=previous_look
+            )
     if complete:
         for name in old.keys() - new.keys():
-            yield Change(f"{kind}_deleted", repository_id, ref=name, old=old[name])
+            yield Change(
+                f"{kind}_deleted", repository_id, ref=name, old=old[name], previous_look=previous_look
+            )
 
 
 CLOSED = 2**63 - 1

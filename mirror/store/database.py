@@ -224,8 +224,9 @@ class Store:
         """Record what was seen to change."""
         with self.transaction():
             self.connection.executemany(
-                """INSERT INTO changes (at, run_id, kind, repository_id, user_id, ref, old, new)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
+                """INSERT INTO changes
+                       (at, run_id, kind, repository_id, user_id, ref, old, new, previous_look)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
                 [(at, run_id, *change) for change in changes],
             )
 

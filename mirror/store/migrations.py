@@ -740,6 +740,20 @@ def m028_words_of_descriptions(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m029_looks_around_changes(db: Database) -> None:
+    """When the mirror looked before each change, since when refs are known, and former names to look up.
+
+    NULL in `previous_look` and `refs_known_since` stands for what was recorded by an earlier version.
+    """
+    db.execute("ALTER TABLE changes ADD COLUMN previous_look TEXT")
+    db.execute("ALTER TABLE repositories ADD COLUMN refs_known_since TEXT")
+    db.execute(
+        """CREATE INDEX changes_names ON changes (old COLLATE NOCASE)
+            WHERE kind IN ('renamed', 'transferred')"""
+    )
+
+
 def _drop_search_tables(db: Database) -> None:
     """Drop the search index with its triggers and indexes, whatever version made it."""
     for kind in ("trigger", "index", "table"):

@@ -21,6 +21,8 @@ _COMMON = (
     "target_message", "target_parents",
 )  # fmt: skip
 COLUMNS = {"branch": (*_COMMON, "heads"), "tag": (*_COMMON, "tagger", "message", "date")}
+PSEUDO_TAG = "tip"
+"""Mercurial's name for the newest commit; it moves with each push, so its moves are not recorded."""
 TABLES = {"branch": "branches", "tag": "tags"}
 _SAID_BY = {kind: attrgetter(*columns) for kind, columns in COLUMNS.items()}
 
@@ -62,7 +64,8 @@ def save_refs(
     tag `tip` moves with each push and is never recorded.
     """
     page = list(refs)
-    is_first_listing = _never_listed(connection, repository_id)
+    previous_look = _listed_at(connection, repository_id)
+    is_first_listing = previous_look is None
     is_only_page = first_page and last_page
     if not is_only_page:
         _note_names(connection, repository_id, page, fresh=first_page)
@@ -75,9 +78,16 @@ def save_refs(
             uncompared += len(new)
             continue
         targets = {name: ref.target_hash for name, ref in new.items()}
-        changes += ref_changes(repository_id, kind, old, targets, complete=is_only_page and not keep_unnamed)
+        changes += ref_changes(
+            repository_id,
+            kind,
+            old,
+            targets,
+            complete=is_only_page and not keep_unnamed,
+            previous_look=previous_look,
+        )
         if last_page and not first_page and not keep_unnamed:
-            changes += _unnamed(connection, kind, repository_id)
+            changes += _unnamed(connection, kind, repository_id, previous_look)
     if changes:
         _drop_deleted(connection, repository_id, changes)
     if last_page:
@@ -87,8 +97,13 @@ def save_refs(
         new=uncompared + _count(changes, "created"),
         moved=_count(changes, "moved"),
         gone=_count(changes, "deleted"),
-        changes=[] if is_first_listing else [change for change in changes if change.ref != "tip"],
+        changes=[] if is_first_listing else [change for change in changes if not _is_tip(change)],
     )
+
+
+def _is_tip(change: Change) -> bool:
+    """Return whether a change is of Mercurial's pseudo tag."""
+    return change.ref == PSEUDO_TAG and change.kind.startswith("tag_")
 
 
 def _count(changes: Iterable[Change], verb: str) -> int:
@@ -108,7 +123,9 @@ def _drop_deleted(connection: sqlite3.Connection, repository_id: int, changes: I
 def _finish_listing(connection: sqlite3.Connection, repository_id: int, seen_at: str) -> None:
     connection.execute("DELETE FROM seen_refs WHERE repository_id = ?", (repository_id,))
     connection.execute(
-        "UPDATE repositories SET refs_synced_at = ?, refs_stale = 0 WHERE id = ?", (seen_at, repository_id)
+        """UPDATE repositories SET refs_known_since = coalesce(refs_known_since, refs_synced_at, :at),
+               refs_synced_at = :at, refs_stale = 0 WHERE id = :id""",
+        {"at": seen_at, "id": repository_id},
     )
 
 
@@ -125,12 +142,17 @@ def has_unnamed(connection: sqlite3.Connection, repository_id: int) -> bool:
     return any(_unnamed(connection, kind, repository_id) for kind in TABLES)
 
 
-def save_main_branch(connection: sqlite3.Connection, repository_id: int, name: str | None) -> None:
-    """Write the main branch, as a listing of branches gives it."""
-    connection.execute(
-        "UPDATE repositories SET main_branch = ? WHERE id = ? AND main_branch IS NOT ?",
-        (name, repository_id, name),
-    )
+def save_main_branch(connection: sqlite3.Connection, repository_id: int, name: str | None) -> list[Change]:
+    """Write the main branch, as branches tell it; return the change, if refs had been read before."""
+    old, seen = connection.execute(
+        "SELECT main_branch, refs_synced_at FROM repositories WHERE id = ?", (repository_id,)
+    ).fetchone()
+    if old == name:
+        return []
+    connection.execute("UPDATE repositories SET main_branch = ? WHERE id = ?", (name, repository_id))
+    before, after = (json.dumps({"main_branch": value}) for value in (old, name))
+    change = Change("updated", repository_id, old=before, new=after, previous_look=seen)
+    return [] if seen is None else [change]
 
 
 def let_be_read(connection: sqlite3.Connection, repository_id: int) -> None:
@@ -168,11 +190,12 @@ def has_refs(connection: sqlite3.Connection, repository_id: int) -> bool:
     )
 
 
-def _never_listed(connection: sqlite3.Connection, repository_id: int) -> bool:
+def _listed_at(connection: sqlite3.Connection, repository_id: int) -> str | None:
+    """Return when all refs of a repository were read last; None for never."""
     row = connection.execute(
         "SELECT refs_synced_at FROM repositories WHERE id = ?", (repository_id,)
     ).fetchone()
-    return row is None or row[0] is None
+    return row[0] if row else None
 
 
 def _hashes(
@@ -210,7 +233,9 @@ def _note_names(connection: sqlite3.Connection, repository_id: int, page: list[R
     )
 
 
-def _unnamed(connection: sqlite3.Connection, kind: str, repository_id: int) -> list[Change]:
+def _unnamed(
+    connection: sqlite3.Connection, kind: str, repository_id: int, previous_look: str | None = None
+) -> list[Change]:
     """List the refs that no page of the listing named, as deletions."""
     found = connection.execute(
         f"""SELECT name, target_hash FROM {TABLES[kind]} AS r WHERE repository_id = ? AND NOT EXISTS
@@ -218,4 +243,7 @@ def _unnamed(connection: sqlite3.Connection, kind: str, repository_id: int) -> l
              AND s.name = r.name)""",
         (repository_id, kind),
     )
-    return [Change(f"{kind}_deleted", repository_id, ref=name, old=target) for name, target in found]
+    return [
+        Change(f"{kind}_deleted", repository_id, ref=name, old=target, previous_look=previous_look)
+        for name, target in found
+    ]

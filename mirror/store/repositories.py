@@ -179,6 +179,7 @@ class _Known(NamedTuple):
         """Map the columns to their values."""
         return dict(zip(_WRITTEN, self.values, strict=True)) | {
             "deleted_at": self.deleted_at,
+            "last_seen_at": self.seen_at,
             "gone_reason": self.gone_reason,
         }
 
@@ -233,8 +234,10 @@ def mark_gone(
         (seen_at, reason, repository_id),
     )
     connection.execute("DELETE FROM sync_failures WHERE repository_id = ?", (repository_id,))
-    name = connection.execute("SELECT full_name FROM repositories WHERE id = ?", (repository_id,)).fetchone()
-    return [Change("deleted", repository_id, old=name[0], new=reason)]
+    name, seen = connection.execute(
+        "SELECT full_name, last_seen_at FROM repositories WHERE id = ?", (repository_id,)
+    ).fetchone()
+    return [Change("deleted", repository_id, old=name, new=reason, previous_look=seen)]
 
 
 def is_named(identity: str) -> bool:

@@ -85,12 +85,16 @@ def save_event(
     if refs_synced_at is None or refs_synced_at >= at or not event.updates:
         return []  # refs that were never listed in full must not seem to be
     let_be_read(connection, row_id)
-    changes = [change for update in event.updates for change in _applied(connection, row_id, update)]
+    changes = [
+        change for update in event.updates for change in _applied(connection, row_id, update, refs_synced_at)
+    ]
     update_after_refs(connection)
     return changes
 
 
-def _applied(connection: sqlite3.Connection, repository_id: int, update: RefUpdate) -> list[Change]:
+def _applied(
+    connection: sqlite3.Connection, repository_id: int, update: RefUpdate, seen: str
+) -> list[Change]:
     """Apply one update if the ref is where the push says it was."""
     table = TABLES[update.kind]
     found = connection.execute(
@@ -103,7 +107,9 @@ def _applied(connection: sqlite3.Connection, repository_id: int, update: RefUpda
         connection.execute(
             f"DELETE FROM {table} WHERE repository_id = ? AND name = ?", (repository_id, update.name)
         )
-        return [Change(f"{update.kind}_deleted", repository_id, ref=update.name, old=stands)]
+        kind = f"{update.kind}_deleted"
+        return [Change(kind, repository_id, ref=update.name, old=stands, previous_look=seen)]
     write_refs(connection, repository_id, [update.new])
     verb = "created" if stands is None else "moved"
-    return [Change(f"{update.kind}_{verb}", repository_id, ref=update.name, old=stands, new=target)]
+    kind = f"{update.kind}_{verb}"
+    return [Change(kind, repository_id, None, update.name, stands, target, previous_look=seen)]

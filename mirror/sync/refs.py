@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Ref, RepositoryKey
-from mirror.store.changes import reopen
+from mirror.store.changes import Change, reopen
 from mirror.store.crawl_state import RefsListing
 from mirror.store.cursors import Cursors
 from mirror.store.failures import Failure
@@ -98,18 +98,17 @@ class RefsStep(Step):
         run, listing = self.run, refs_advanced(self.listing, answer, self.asked_at)
         if self._is_doubtful(answer, listing):
             return [RefsStep(run, self.row_id, self.key, RefsListing(passes=2))]
+        now = run.now_text()
         with run.store.transaction() as connection:
-            saved = self._write(
-                answer.rows, last_page=listing.next is None and listing.pages == 1, listing=listing
-            )
+            moved = self._save_main_branch(answer, listing)  # first: it asks whether refs were ever read
+            is_only_page = listing.next is None and listing.pages == 1
+            saved = self._write(answer.rows, last_page=is_only_page, listing=listing, seen_at=now)
             if listing.next is None and listing.pages > 1:
-                listing, saved = self._ended(listing, saved)
+                listing, saved = self._ended(listing, saved, seen_at=now)
             done = listing.next is None and listing.pages > 0
-            self._save_main_branch(answer, listing)
-            if saved.changes:
-                run.store.save_changes(saved.changes, run_id=run.id, at=run.now_text())
+            run.store.save_changes([*moved, *saved.changes], run_id=run.id, at=now)
             if not done:
-                Cursors(connection, run.upstream_id).refs(self.row_id).save(listing, at=run.now_text())
+                Cursors(connection, run.upstream_id).refs(self.row_id).save(listing, at=now)
             elif self.listing != RefsListing():
                 Cursors(connection, run.upstream_id).refs(self.row_id).drop()
             if done:
@@ -143,7 +142,9 @@ class RefsStep(Step):
             raise UpstreamShapeError(f"there is a main branch {main}, and yet no ref is listed")
         return listing.passes == 1 and (main is not None or has_refs(store.connection, self.row_id))
 
-    def _write(self, rows: Sequence[Ref], *, last_page: bool, listing: RefsListing) -> SavedRefs:
+    def _write(
+        self, rows: Sequence[Ref], *, last_page: bool, listing: RefsListing, seen_at: str
+    ) -> SavedRefs:
         with self.run.store.transaction() as connection:
             return save_refs(
                 connection,
@@ -152,7 +153,7 @@ class RefsStep(Step):
                 first_page=listing.pages == 1,
                 last_page=last_page,
                 keep_unnamed=listing.bad > 0,
-                seen_at=self.run.now_text(),
+                seen_at=seen_at,
             )
 
     @property
@@ -160,16 +161,19 @@ class RefsStep(Step):
         """Whether it is told with the branches, and not with the repository."""
         return self.run.config.kind == "datacenter" and self.run.config.refs == "api"
 
-    def _save_main_branch(self, answer: Page[Ref], listing: RefsListing) -> None:
-        """Write the main branch, where the branches tell it: none, if there are none."""
+    def _save_main_branch(self, answer: Page[Ref], listing: RefsListing) -> list[Change]:
+        """Write the main branch, where the branches tell it: none, if there are none; return what changed."""
         if not self._listing_tells_main_branch:
-            return
+            return []
         main = next((ref.name for ref in answer.rows if ref.is_main), None)
-        if main is not None or (listing.next is None and listing.rows == 0):
-            with self.run.store.transaction() as connection:
-                save_main_branch(connection, self.row_id, main)
+        if main is None and (listing.next is not None or listing.rows > 0):
+            return []
+        with self.run.store.transaction() as connection:
+            return save_main_branch(connection, self.row_id, main)
 
-    def _ended(self, listing: RefsListing, saved: SavedRefs) -> tuple[RefsListing, SavedRefs]:
+    def _ended(
+        self, listing: RefsListing, saved: SavedRefs, *, seen_at: str
+    ) -> tuple[RefsListing, SavedRefs]:
         """Drop what no page has named, or go back to the first page to make sure of it.
 
         A ref that is deleted while the pages are read pulls another one onto a page that was read already;
@@ -178,7 +182,7 @@ class RefsStep(Step):
         with self.run.store.transaction() as connection:
             if listing.passes == 1 and listing.bad == 0 and has_unnamed(connection, self.row_id):
                 return RefsListing(passes=2), saved
-        rest = self._write((), last_page=True, listing=listing)
+        rest = self._write((), last_page=True, listing=listing, seen_at=seen_at)
         return listing, SavedRefs(saved.new, saved.moved, rest.gone, [*saved.changes, *rest.changes])
 
     def failed(self, error: MirrorError) -> Sequence[Step]:

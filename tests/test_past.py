@@ -1,0 +1,269 @@
+"""The past of a repository: equal to what the mirror held at each look, and honest about the rest."""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cli_runner import Folder
+from fixtures_db import FixtureDb, hg_ref, owner, repository
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mirror.errors import NotFound
+from mirror.model import Ref, Repository
+from mirror.queries.caller import ANONYMOUS, OPERATOR
+from mirror.queries.past import Past, past_named, past_of
+from mirror.queries.past_copy import details_of, past_exported
+from mirror.queries.repositories import repository_details
+from mirror.store.changes import DESCRIBED
+from mirror.times import to_text
+
+START = datetime(2026, 11, 1, tzinfo=UTC)
+KNOWN = ("full_name", "slug", "is_private", "deleted_at", "gone_reason", "last_seen_at", *DESCRIBED)
+"""Columns whose past is recorded, or told by the looks."""
+
+
+def moment(minutes: int) -> str:
+    """So many minutes after the first look."""
+    return to_text(START + timedelta(minutes=minutes))
+
+
+State = tuple[dict[str, Any], dict[tuple[str, str], str]]
+
+
+def held(connection: sqlite3.Connection, row_id: int) -> State:
+    """What the file holds of a repository now, of what is recorded."""
+    connection.row_factory = None
+    found = connection.execute(f"SELECT {', '.join(KNOWN)} FROM repositories WHERE id = ?", (row_id,))
+    row = dict(zip(KNOWN, found.fetchone(), strict=True))
+    refs = {
+        (kind, name): target
+        for kind, table in (("branch", "branches"), ("tag", "tags"))
+        for name, target in connection.execute(
+            f"SELECT name, target_hash FROM {table} WHERE repository_id = ?", (row_id,)
+        )
+    }
+    return row, refs
+
+
+def told(past: Past) -> State:
+    """The same, of the past."""
+    row = {name: past.columns[name] for name in KNOWN}
+    return row, {(ref.row.kind, ref.row.name): ref.row.target_hash for ref in past.refs}
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("refs"), st.dictionaries(st.sampled_from("abcd"), st.sampled_from("123"))),
+        st.tuples(st.just("row"), st.fixed_dictionaries({
+            "name": st.sampled_from(("one", "two")),
+            "owner": st.sampled_from(("ann", "bob")),
+            "is_private": st.booleans(),
+            "description": st.sampled_from(("", "x", None)),
+            "has_wiki": st.sampled_from((None, False, True)),
+            "main_branch": st.sampled_from((None, "a", "b")),
+            "size": st.integers(0, 9),
+        })),
+        st.tuples(st.just("gone"), st.just(None)),
+    ),
+    min_size=2,
+    max_size=12,
+)  # fmt: skip
+
+
+@dataclass
+class History:
+    """A repository that lives through some steps, and what the file held after each of them."""
+
+    filled: FixtureDb
+    held: dict[str, State] = field(default_factory=dict)
+    private: dict[str, bool] = field(default_factory=dict)
+    row_id: int = 0
+    said: Repository = field(default_factory=lambda: repository("ann/one", uuid="{it}"))
+
+    def step(self, kind: str, value: Any, at: str) -> None:
+        """Let one thing happen, and note what the file holds then."""
+        if kind == "row":
+            self.said = repository(
+                f"{value['owner']}/{value['name']}",
+                owner(value["owner"]),
+                uuid="{it}",
+                **{name: value[name] for name in value if name not in ("owner", "name")},
+            )
+        if kind == "row" or not self.row_id:
+            self.filled.repositories([self.said], at=at)
+            self.row_id = self.filled.store.value("SELECT id FROM repositories WHERE uuid = '{it}'")
+        name = self.filled.store.value("SELECT full_name FROM repositories WHERE id = ?", (self.row_id,))
+        is_gone = self.filled.store.value("SELECT deleted_at FROM repositories WHERE id = ?", (self.row_id,))
+        if kind == "refs" and not is_gone:
+            self.filled.refs(name, list(refs_of(value)), at=at)
+        if kind == "gone" and not is_gone:
+            self.filled.gone(name, at=at)
+        with self.filled.store.reading() as connection:
+            self.held[at] = held(connection, self.row_id)
+        self.private[at] = bool(self.held[at][0]["is_private"])
+
+
+def refs_of(named: dict[str, str]) -> Iterator[Ref]:
+    """A branch and a tag of each name."""
+    for name, digit in named.items():
+        yield hg_ref("branch", name, digit)
+        yield hg_ref("tag", f"v-{name}", digit)
+
+
+def same(past: State, then: State) -> bool:
+    """Whether the past is what the file held; a flag that became known as off counts as off all along."""
+    past[0].pop("last_seen_at")
+    before = {name: value for name, value in then[0].items() if name != "last_seen_at"}
+    return past[1] == then[1] and all(
+        past[0][name] == value or (value is None and past[0][name] == 0 and name.startswith("has_"))
+        for name, value in before.items()
+    )
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps=STEPS)
+def test_the_past_is_what_the_mirror_held_at_each_look(tmp_path_factory: Any, steps: list[Any]) -> None:
+    """After each step, for all steps before it; a stranger's past holds no moment at which it was private."""
+    path = tmp_path_factory.mktemp("past") / "mirror.db"
+    filled = FixtureDb(path)
+    history = History(filled)
+    for number, (kind, value) in enumerate(steps):
+        history.step(kind, value, moment(2 * number))
+    connection = filled.store.connection
+    for at, then in history.held.items():
+        assert same(told(past_of(connection, OPERATOR, history.row_id, at)), then), at
+    looks = list(history.held)
+    for at, following in zip(looks, [*looks[1:], None], strict=True):
+        between = to_text(datetime.fromisoformat(at) + timedelta(seconds=30))
+        seen = past_of(connection, OPERATOR, history.row_id, between)
+        assert same(told(seen), history.held[at])
+        assert (seen.looks.before or between) <= between
+        assert following is None or seen.looks.after is None or seen.looks.after >= following
+        for moment_of_look in (at, between):
+            try:
+                shown = past_of(connection, ANONYMOUS, history.row_id, moment_of_look)
+            except NotFound:
+                continue
+            assert not history.private[at]
+            assert not shown.columns["is_private"]
+            assert shown.since >= max(
+                (look for look in looks[1:] if history.private[looks[looks.index(look) - 1]]), default=""
+            )
+    filled.store.close()
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FixtureDb]:
+    """A repository that was transferred, renamed, edited, private for a while, and gone; refs that moved."""
+    filled = FixtureDb(tmp_path_factory.mktemp("lived") / "mirror.db")
+    once = repository("ann/old", uuid="{it}", description="first", size=5)
+    filled.repositories([once], at=moment(0), first=True)
+    filled.refs("ann/old", [hg_ref("branch", "master", "1"), hg_ref("tag", "tip", "1")], at=moment(1))
+    filled.refs("ann/old", [hg_ref("branch", "master", "1"), hg_ref("tag", "tip", "1")], at=moment(20))
+    filled.refs("ann/old", [hg_ref("branch", "master", "2"), hg_ref("tag", "tip", "2")], at=moment(30))
+    filled.repositories(
+        [repository("ann/mid", uuid="{it}", description="then", is_private=True)], at=moment(40)
+    )
+    filled.repositories([repository("ann/mid", uuid="{it}", description="then")], at=moment(50))
+    filled.refs("ann/mid", [hg_ref("branch", "master", "2")], at=moment(60))
+    new = repository("bob/new", owner("bob"), uuid="{it}", description="last", size=7)
+    filled.repositories([new], at=moment(70))
+    filled.repositories([repository("ann/old", uuid="{other}", description="another")], at=moment(80))
+    filled.refs("bob/new", [], at=moment(90))
+    yield filled
+    filled.store.close()
+
+
+def test_which_commit_was_master_at(lived: FixtureDb) -> None:
+    """One ref, with the look before and the one after; what the next look found is told."""
+    past = past_named(lived.store.connection, OPERATOR, "ann/old", moment(10))
+    ref = past.refs_by_name()["branch", "master"]
+    assert ref.row.target_hash == "1" * 40
+    assert (ref.looks.before, ref.looks.after, ref.next_target) == (moment(1), moment(20), "1" * 40)
+    later = past_named(lived.store.connection, OPERATOR, "ann/old", moment(25)).refs_by_name()
+    assert later["branch", "master"].looks.after == moment(30)
+    assert later["branch", "master"].next_target == "2" * 40
+    gone = past_named(lived.store.connection, OPERATOR, "bob/new", moment(75)).refs_by_name()
+    assert (gone["branch", "master"].looks.after, gone["branch", "master"].next_target) == (moment(90), None)
+
+
+def test_a_name_is_that_of_the_moment(lived: FixtureDb) -> None:
+    """A former name leads to who had it; the name of today leads to what it was called then."""
+    for name, at, is_called, described in (
+        ("ann/old", 10, "ann/old", "first"),
+        ("ANN/OLD", 85, "ann/old", "another"),
+        ("bob/new", 10, "ann/old", "first"),
+        ("ann/mid", 55, "ann/mid", "then"),
+        ("ann/mid", 75, "bob/new", "last"),
+    ):
+        past = past_named(lived.store.connection, OPERATOR, name, moment(at))
+        assert (past.full_name, past.columns["description"]) == (is_called, described)
+
+
+def test_what_is_not_recorded_is_not_told(lived: FixtureDb) -> None:
+    """No value of today stands for one of the past, and the moving tag of Mercurial is left out."""
+    past = past_named(lived.store.connection, OPERATOR, "ann/old", moment(10))
+    assert "size" in past.not_recorded
+    assert ("tag", "tip") not in past.refs_by_name()
+    today = past_named(lived.store.connection, OPERATOR, "bob/new", moment(100))
+    assert (today.columns["size"], today.not_recorded) == (7, ())
+
+
+def test_before_it_was_seen_nothing_is_known(lived: FixtureDb) -> None:
+    """One line says since when; refs are not read before they were listed."""
+    with pytest.raises(NotFound, match=r"nothing of bob/new at .* is known since 2026-11-01T00:00:00Z"):
+        past_named(lived.store.connection, OPERATOR, "bob/new", moment(-1))
+    early = past_named(lived.store.connection, OPERATOR, "ann/old", moment(0))
+    assert (early.refs, early.columns["refs_synced_at"]) == ([], None)
+    with pytest.raises(NotFound, match="holds no repository no/such"):
+        past_named(lived.store.connection, OPERATOR, "no/such", moment(10))
+
+
+def test_strangers_see_no_private_time(lived: FixtureDb) -> None:
+    """Not by a former name either, and not before the refs were read after it was made public."""
+    for minute in (0, 10, 40, 49):
+        with pytest.raises(NotFound):
+            past_named(lived.store.connection, ANONYMOUS, "bob/new", moment(minute))
+    with pytest.raises(NotFound, match="holds no repository"):
+        past_named(lived.store.connection, ANONYMOUS, "ann/none", moment(65))
+    shown = past_named(lived.store.connection, ANONYMOUS, "bob/new", moment(65))
+    assert (shown.full_name, shown.since) == ("ann/mid", moment(50))
+    assert shown.looks.before == moment(50)
+
+
+def test_json_has_the_keys_of_today_and_the_bounds(lived: FixtureDb) -> None:
+    """So that a program that reads one reads the other."""
+    connection = lived.store.connection
+    past = past_named(connection, OPERATOR, "bob/new", moment(25))
+    details, today = details_of(connection, past), repository_details(connection, OPERATOR, "bob/new")
+    assert details is not None
+    assert today is not None
+    told = past_exported(details, past)
+    assert set(told) == set(today.exported()) | {"at", "known_since", "looks", "exact_to", "not_recorded"}
+    assert set(told["repository"]) == set(today.exported()["repository"])
+    assert (told["repository"]["full_name"], told["owner"]) == ("ann/old", "ann")
+    (branch,) = told["branches"]
+    assert branch["target_hash"] == "1" * 40
+    assert (branch["seen_at"], branch["next_look"], branch["next_target"]) == (
+        moment(20), moment(30), "2" * 40,
+    )  # fmt: skip
+
+
+def test_show_tells_the_past(lived: FixtureDb) -> None:
+    """`--at` in the zone of the machine, refused in one line where it is in the future or unreadable."""
+    folder = Folder(lived.path.parent)
+    (folder.path / "mirror.toml").write_text(
+        'database = "mirror.db"\n[[upstream]]\nname = "box"\nkind = "sandbox"\nurl = "http://x"\n'
+    )
+    shown = folder.run("show", "bob/new", "--at", "2026-11-01T00:25Z")
+    assert "2026-11-01 00:20 UTC; 2026-11-01 00:30" in shown.out.replace("\n", " ")
+    assert "at 222222222222" in shown.out
+    for words, said in ((["--at", "2999-01-01"], "future"), (["--at", "x"], "not a time")):
+        wrong = folder.run("show", "bob/new", *words)
+        assert (wrong.code, said in wrong.err, wrong.err.count("\n")) == (2, True, 1)
+    early = folder.run("show", "bob/new", "--at", "2026-10-01")
+    assert (early.code, "is known since" in early.err) == (1, True)
