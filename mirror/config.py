@@ -308,7 +308,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 Section = TypeVar("Section", UpstreamConfig, AlertConfig)
 
 BUILT_IN = Config(
-    upstreams=(UpstreamConfig(name="sandbox", kind="sandbox", schedule="* * * * *", jitter=Duration(0)),)
+    # Whole syncs each minute, no watch runs: the sandbox has no budget to save.
+    upstreams=(
+        UpstreamConfig(name="sandbox", kind="sandbox", schedule="* * * * *", jitter=Duration(0), watch=0),
+    )
 )
 
 

@@ -1,15 +1,15 @@
 """`mirror init`: a configuration to start from, written from the descriptions of the settings."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from inspect import getdoc
 from pathlib import Path
 
 import click
 
-from mirror.config import DEFAULT_FILE, Config
+from mirror.config import DEFAULT_FILE, Config, from_toml
 from mirror.errors import ConfigError
-from mirror.settings import Setting, settings_of
+from mirror.settings import Setting, settings_of, toml_text
 
 _HEAD = """\
 # What bitbucket-mirror mirrors, how often, and to whom it answers. Durations are written 30s, 15m, 1h, 7d.
@@ -31,12 +31,16 @@ _GIVEN = frozenset({"database", "name", "kind", "workspaces"})
 """Settings that a new file gives; all others it shows in a comment."""
 
 
-def template() -> str:
-    """Return the text of a new `mirror.toml`."""
-    return _HEAD + "".join(_lines("", list(settings_of(Config))))
+_POINTERS = frozenset({"credential", "webhook_secret"})
+"""Settings that say where a secret is."""
 
 
-def _lines(section: str, settings: list[Setting]) -> Iterator[str]:
+def template(environ: Mapping[str, str] | None = None) -> str:
+    """Return the text of a new `mirror.toml`, with the settings that variables of the environment give."""
+    return _HEAD + "".join(_lines("", list(settings_of(Config)), environ or {}))
+
+
+def _lines(section: str, settings: list[Setting], environ: Mapping[str, str]) -> Iterator[str]:
     """Yield the lines of a section, then those of the sections below it.
 
     A section that may stand there many times and has no name to begin with is shown, not given.
@@ -46,8 +50,11 @@ def _lines(section: str, settings: list[Setting]) -> Iterator[str]:
         if _is_section(setting):
             continue
         yield _NOTES.get(setting.name, "")
-        is_given = setting.name in _GIVEN and not is_shown
+        told = None if is_shown else _told(section, setting, environ)
+        is_offered = setting.name in _GIVEN and not (environ and setting.name == "workspaces")
+        is_given = (is_offered or told is not None) and not is_shown
         value = setting.example if is_given or is_shown else setting.default or setting.example
+        value = value if told is None else told
         line = f"{'' if is_given else '# '}{setting.name} = {value}"
         help_text = f"{setting.help} ({setting.kind})" if "|" in setting.kind else setting.help
         if len(line) + len(help_text) < 100:
@@ -60,7 +67,26 @@ def _lines(section: str, settings: list[Setting]) -> Iterator[str]:
         header = f"[[{setting.name}]]" if setting.is_repeated else f"[{setting.name}]"
         mark = "" if not setting.is_repeated or any(each.is_required for each in inner) else "# "
         yield f"\n# {_purpose(setting.struct)}\n{mark}{header}\n"
-        yield from _lines(mark + header, inner)
+        yield from _lines(mark + header, inner, environ)
+
+
+def variable(section: str, name: str) -> str:
+    """Return the variable of a setting, such as ``MIRROR_DATABASE`` or ``MIRROR_SERVE_PORT``."""
+    return "_".join(filter(None, ("MIRROR", section.strip("[]").upper(), name.upper())))
+
+
+def _told(section: str, setting: Setting, environ: Mapping[str, str]) -> str | None:
+    """Return the value that a variable gives, as TOML; None without one. Raises ConfigError for a secret."""
+    name = variable(section, setting.name)
+    text = environ.get(name, "")
+    if not text:
+        return None
+    if setting.name in _POINTERS and not text.startswith(("env:", "file:")):
+        raise ConfigError(f"{name} holds no secret, it says where it is: env:NAME or file:PATH")
+    shape = setting.default or setting.example
+    if shape.startswith("["):
+        return toml_text([one.strip() for one in text.split(",") if one.strip()])
+    return toml_text(text) if shape.startswith('"') else text
 
 
 def _is_section(setting: Setting) -> bool:
@@ -115,21 +141,31 @@ def _row(name: str, setting: Setting) -> str:
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path), default=DEFAULT_FILE)
-def init(path: Path) -> None:
+@click.option(
+    "--from-env", is_flag=True, help="Take settings from variables like MIRROR_UPSTREAM_WORKSPACES."
+)
+def init(path: Path, from_env: bool) -> None:
     """Write a commented mirror.toml to start from; never overwrites.
 
-    PATH is the file to write; mirror.toml in this folder, if omitted.
+    PATH is the file to write; mirror.toml in this folder, if omitted. With --from-env, a setting is MIRROR_
+    and its name, below a section MIRROR_UPSTREAM_ or MIRROR_SERVE_ and its name; lists have commas. No secret
+    is written, only where it is.
 
     \b
-    Example:
+    Examples:
         mirror init && $EDITOR mirror.toml && mirror sync
+        MIRROR_UPSTREAM_WORKSPACES=acme,beta MIRROR_UPSTREAM_CREDENTIAL=env:TOKEN mirror init --from-env
     """
+    text = template(os.environ if from_env else None)
+    if from_env:
+        from_toml(text, where="the variables")  # refuses what no setting may be, before there is a file
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(template())
+            file.write(text)
     except FileExistsError:
         raise ConfigError(f"{path} exists; remove it first, or name another file") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
-    click.echo(f"{path} written; name your workspaces in it, then: mirror sync")
+    step = "look at it" if from_env else "name your workspaces in it"
+    click.echo(f"{path} written; {step}, then: mirror sync")

@@ -46,6 +46,8 @@ FILES = {
     "token": "token",
     "repo": "repo",
     "sandbox": "sandbox",
+    "completions": "packaging",
+    "man": "packaging",
 }
 """Which file of this package holds a command."""
 

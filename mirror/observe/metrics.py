@@ -188,7 +188,8 @@ def _standing(statuses: Iterable[UpstreamStatus]) -> Iterator[Metric]:
     alive = _gauge("repositories", "Repositories, those that are gone apart.", "upstream", "state")
     failures = _gauge("failures_waiting", "What could not be had and is tried again.", "upstream", "kind")
     accepted = _gauge("failures_accepted", "What could not be had and is not missing.", "upstream", "kind")
-    fresh = _gauge("freshness_seconds", "Age of what is known of repositories.", "upstream", "quantile")
+    # A summary: Prometheus reserves the label `quantile` for these. Nobody needs the sum of all ages.
+    fresh = Metric(PREFIX + "freshness_seconds", "Age of what is known of repositories.", "summary")
     for status in statuses:
         labels = (status.name,)
         if status.last_complete_sync:
@@ -206,7 +207,8 @@ def _standing(statuses: Iterable[UpstreamStatus]) -> Iterator[Metric]:
             for kind, count in sorted(kinds.items()):
                 gauge.add_metric((status.name, kind), count)
         for quantile, age in status.listed_seconds.items():
-            fresh.add_metric((status.name, quantile), age)
+            fresh.add_sample(fresh.name, {"upstream": status.name, "quantile": quantile}, age)
+        fresh.add_sample(f"{fresh.name}_count", {"upstream": status.name}, status.repositories)
     yield from (success, limit, used, left, waiting, unread, alive, failures, accepted, fresh)
 
 

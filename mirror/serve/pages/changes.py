@@ -121,7 +121,7 @@ def _atom(visit: Visit, filters: dict[str, str], found: list[ChangeRow], there: 
     query = f"?{urlencode(filters)}" if filters else ""
     name = visit.database.name
     written = RelatedFeed(
-        title="Changes of the Bitbucket mirror",
+        title=visible(f"Changes of {_whose(filters, found)}"),
         link=base + visit.links.changes(**filters),
         description="Changes that the mirror has seen",
         feed_url=base + visit.links.changes(".atom") + query,
@@ -144,6 +144,13 @@ def _atom(visit: Visit, filters: dict[str, str], found: list[ChangeRow], there: 
         written.latest_post_date = lambda: datetime.fromtimestamp(0, UTC)
     text: str = written.writeString("utf-8")
     return text
+
+
+def _whose(filters: dict[str, str], found: list[ChangeRow]) -> str:
+    """Name what a feed is about, as far as its entries tell."""
+    if "repository" in filters:
+        return next((row.repository for row in found if row.repository), None) or "a repository"
+    return filters.get("owner") or "the Bitbucket mirror"
 
 
 def _subject(visit: Visit, change: ChangeRow) -> str:
