@@ -84,7 +84,7 @@ PAGES = (
     "/-/inventory",
     "/-/search.xml",
     "/-/search/suggestions?q=r&gone=1",
-    "/-/search.json?q=arriving+soon&in=description",
+    "/-/search.json?q=soon&in=description",
     "/-/changes.atom?owner=brodie",
     "/-/changes.atom?owner=jespern",
     "/-/inventory?owner=brodie",
