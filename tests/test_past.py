@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from cli_runner import Folder
 from fixtures_db import FixtureDb, hg_ref, owner, repository
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lives import live, moment
 
 from mirror.errors import NotFound
 from mirror.model import Ref, Repository
@@ -21,14 +22,8 @@ from mirror.queries.repositories import repository_details
 from mirror.store.changes import DESCRIBED
 from mirror.times import to_text
 
-START = datetime(2026, 11, 1, tzinfo=UTC)
 KNOWN = ("full_name", "slug", "is_private", "deleted_at", "gone_reason", "last_seen_at", *DESCRIBED)
 """Columns whose past is recorded, or told by the looks."""
-
-
-def moment(minutes: int) -> str:
-    """So many minutes after the first look."""
-    return to_text(START + timedelta(minutes=minutes))
 
 
 State = tuple[dict[str, Any], dict[tuple[str, str], str]]
@@ -158,22 +153,8 @@ def test_the_past_is_what_the_mirror_held_at_each_look(tmp_path_factory: Any, st
 
 @pytest.fixture(scope="module")
 def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FixtureDb]:
-    """A repository that was transferred, renamed, edited, private for a while, and gone; refs that moved."""
-    filled = FixtureDb(tmp_path_factory.mktemp("lived") / "mirror.db")
-    once = repository("ann/old", uuid="{it}", description="first", size=5)
-    filled.repositories([once], at=moment(0), first=True)
-    filled.refs("ann/old", [hg_ref("branch", "master", "1"), hg_ref("tag", "tip", "1")], at=moment(1))
-    filled.refs("ann/old", [hg_ref("branch", "master", "1"), hg_ref("tag", "tip", "1")], at=moment(20))
-    filled.refs("ann/old", [hg_ref("branch", "master", "2"), hg_ref("tag", "tip", "2")], at=moment(30))
-    filled.repositories(
-        [repository("ann/mid", uuid="{it}", description="then", is_private=True)], at=moment(40)
-    )
-    filled.repositories([repository("ann/mid", uuid="{it}", description="then")], at=moment(50))
-    filled.refs("ann/mid", [hg_ref("branch", "master", "2")], at=moment(60))
-    new = repository("bob/new", owner("bob"), uuid="{it}", description="last", size=7)
-    filled.repositories([new], at=moment(70))
-    filled.repositories([repository("ann/old", uuid="{other}", description="another")], at=moment(80))
-    filled.refs("bob/new", [], at=moment(90))
+    """A repository with a past."""
+    filled = live(tmp_path_factory.mktemp("lived") / "mirror.db")
     yield filled
     filled.store.close()
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, 
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import msgspec
 from datasette.utils.asgi import Request, Response
@@ -32,6 +32,7 @@ from mirror.serve.exchange import (
     Answer,
     ApiError,
     ApiRequest,
+    address_of,
     headers_of,
     mirror_of,
     must_be_confirmed,
@@ -41,8 +42,10 @@ from mirror.serve.exchange import (
     snapshot,
     unread,
 )
+from mirror.serve.mementos import memento, moment_asked, with_memento_headers, with_timegate_headers
 from mirror.serve.unmirrored import NotMirrored
 from mirror.serve.writer import WriteAccess, admitted_writer
+from mirror.times import utc_now
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -91,6 +94,7 @@ class Api(NamedTuple):
     :param version: the name of the API in addresses.
     :param unmirrored: returns a function for an address whose answer the mirror does not hold, which raises
         404 where the caller may not know of what it is about, else NotMirrored; None for unknown addresses.
+    :param dated: the addresses of a repository that can be asked for its past; owner and slug come first.
     :param no_writes: what to say of writes to an API that has none.
     """
 
@@ -109,6 +113,7 @@ class Api(NamedTuple):
     version: str = ""
     unmirrored: Callable[[Names], Reader | None] = lambda _: None
     no_writes: str | None = None
+    dated: Collection[Names] = ()
 
     async def view(self, datasette: "Datasette", request: Request) -> Response:
         """Answer a request with any method."""
@@ -154,7 +159,7 @@ async def _answered(api: Api, datasette: "Datasette", request: Request, paramete
     reader, writers = api.readers.get(pattern), api.writers.get(pattern, {})
     unmirrored = api.unmirrored(pattern) if reader is None and not writers else None
     if unmirrored is not None and request.method != "OPTIONS":
-        return await _read(api, datasette, request, parameters, unmirrored, names)
+        return await _read(api, datasette, request, parameters, unmirrored, names, None)
     reader = reader or unmirrored
     if reader is None and not writers:
         raise api.missing
@@ -170,13 +175,27 @@ async def _answered(api: Api, datasette: "Datasette", request: Request, paramete
         known = cast("Upstreams", await database.execute_fn(upstreams_of))
         asked = _asked(api, datasette, request, parameters, names, caller, known)
         return await api.write(writers[method], Writing(access, request, database, asked))
-    return await _read(api, datasette, request, parameters, reader, names)
+    if pattern not in api.dated:
+        return await _read(api, datasette, request, parameters, reader, names, None)
+    at = moment_asked(request, utc_now())
+    found = await _read(api, datasette, request, parameters, reader, names, at)
+    query = f"?{request.query_string}" if request.query_string else ""
+    return with_timegate_headers(found, f"{address_of(datasette, request)}{quote(request.path)}{query}")
 
 
 async def _read(
-    api: Api, datasette: "Datasette", request: Request, parameters: Parameters, reader: Reader, names: Names
+    api: Api,
+    datasette: "Datasette",
+    request: Request,
+    parameters: Parameters,
+    reader: Reader,
+    names: Names,
+    at: str | None,
 ) -> Answer:
-    """Let a function answer from one snapshot of the file; raises ApiError and NotAccepted."""
+    """Let a function answer from one snapshot of the file, as it is or `at` a moment of the past.
+
+    Raises ApiError and NotAccepted.
+    """
     server, database = served_of(request), cast("GuardedDatabase", mirror_of(request))
     given = credentials_of(request, parameters)
     is_login = given == NO_CREDENTIALS and not (api.jsonp and "callback" in parameters)
@@ -188,8 +207,12 @@ async def _read(
             try:
                 must_be_confirmed(connection, caller)
                 known = upstreams_of(connection)
-                asked = _asked(api, datasette, request, parameters, names, caller, known, connection)
-                return caller, _dated(asked.selected(reader(connection, asked)), connection)
+                if at is None:
+                    asked = _asked(api, datasette, request, parameters, names, caller, known, connection)
+                    return caller, _dated(asked.selected(reader(connection, asked)), connection)
+                with memento(connection, caller, names, at) as (past, copy, then):
+                    asked = _asked(api, datasette, request, parameters, then, caller, known, copy)
+                    return caller, with_memento_headers(asked.selected(reader(copy, asked)), past)
             except ApiError as error:
                 return caller, error
 

@@ -16,6 +16,7 @@ from datasette.utils.asgi import Request, Response
 from jinja2 import Environment
 
 from mirror.errors import ConfigError
+from mirror.queries.past_functions import register_past
 from mirror.search import register
 from mirror.search.refs.find import register_refs
 from mirror.serve import access, auth, middleware, monitoring, page_policy, prefix, webhooks
@@ -268,6 +269,7 @@ def prepare_connection(conn: Any, database: str, datasette: "Datasette") -> None
         reading = getattr(conn, "trusted", nullcontext)
         register(conn, visible_private=True, reading=reading)
         register_refs(conn, visible_private=True, reading=reading)
+        register_past(conn, reading=reading)
         query_sql.register(conn)
         conn.execute("PRAGMA busy_timeout = 5000")
         conn.execute("PRAGMA mmap_size = 268435456")

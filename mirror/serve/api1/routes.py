@@ -298,6 +298,13 @@ READERS: dict[tuple[str, ...], Reader] = {
 }
 """The handler of GET for each address; names in the path are placeholders."""
 
+DATED = {
+    pattern
+    for pattern, reader in READERS.items()
+    if reader in (repository, tags, branches, branches_tags, main_branch)
+}
+"""The addresses that can be asked for the past."""
+
 API = Api(
     pattern=edge.PATTERN,
     route=edge.route,
@@ -312,4 +319,5 @@ API = Api(
     jsonp=True,
     version="1.0",
     unmirrored=unmirrored_reader,
+    dated=DATED,
 )

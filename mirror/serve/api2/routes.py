@@ -389,6 +389,13 @@ READERS: dict[tuple[str, ...], Reader] = {
 }
 """The handler of GET for each address; names in the path are placeholders."""
 
+DATED = {
+    pattern
+    for pattern, reader in READERS.items()
+    if reader in (repository, refs, branches, branch, tags, tag)
+}
+"""The addresses that can be asked for the past."""
+
 API = Api(
     pattern=edge.PATTERN,
     route=edge.route,
@@ -401,4 +408,5 @@ API = Api(
     headers=edge.HEADERS,
     version="2.0",
     unmirrored=unmirrored_reader,
+    dated=DATED,
 )

@@ -285,6 +285,13 @@ READERS: dict[tuple[str, ...], Reader] = {
 }
 """Every address that answers GET, with placeholders for names."""
 
+DATED = {
+    pattern
+    for pattern, reader in READERS.items()
+    if reader in (repository, branches, default_branch, tags, tag)
+}
+"""The addresses that can be asked for the past."""
+
 API = Api(
     pattern=edge.PATTERN,
     route=edge.route,
@@ -294,4 +301,5 @@ API = Api(
     render=edge.render,
     unmirrored=UNMIRRORED.get,
     no_writes=edge.NO_WRITES,
+    dated=DATED,
 )

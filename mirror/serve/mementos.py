@@ -1,0 +1,104 @@
+"""Reads of a repository as of a moment, by `Accept-Datetime` (RFC 7089): each address is its own TimeGate.
+
+The reader of the address answers from a copy that holds the repository as it was (`queries/past_copy.py`).
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import format_datetime, parsedate_to_datetime
+from typing import NamedTuple
+
+import msgspec
+from datasette.utils.asgi import Request
+
+from mirror.errors import NotFound
+from mirror.queries.accounts import owner_named
+from mirror.queries.caller import Caller
+from mirror.queries.past import Past, past_named, past_of
+from mirror.queries.past_copy import past_copy
+from mirror.queries.repositories import repository_in_workspace
+from mirror.queries.web_pages import PERSONAL
+from mirror.serve.exchange import Answer, ApiError
+from mirror.times import from_text, to_text
+
+ACCEPT = "Accept-Datetime"
+NEXT_LOOK_HEADER = "X-Mirror-Next-Look"
+"""When the mirror looked again after the moment that an answer is of."""
+
+
+class Memento(NamedTuple):
+    """A repository of a moment, a mirror that holds it, and the names of the path as they were then."""
+
+    past: Past
+    copy: sqlite3.Connection
+    names: tuple[str, ...]
+
+
+def moment_asked(request: Request, now: datetime) -> str | None:
+    """Return the moment that a request names; raises ApiError 400 for a future one and for no date."""
+    given = request.headers.get(ACCEPT.lower())
+    if given is None:
+        return None
+    try:
+        moment = parsedate_to_datetime(given)
+        moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ApiError(
+            400, f"Invalid {ACCEPT}", detail="Write it as Tue, 03 Nov 2026 10:00:00 GMT."
+        ) from None
+    if moment > now:
+        raise ApiError(400, f"Invalid {ACCEPT}", detail="It is in the future.")
+    return to_text(moment)
+
+
+@contextmanager
+def memento(
+    connection: sqlite3.Connection, caller: Caller, names: tuple[str, ...], at: str
+) -> Iterator[Memento]:
+    """Give the repository of a path that begins with owner and slug, as it was; raises ApiError 404."""
+    try:
+        past = _past(connection, caller, names[0], names[1], at)
+    except NotFound as error:
+        raise ApiError(404, str(error)) from None
+    owner, _, slug = past.full_name.partition("/")
+    with past_copy(connection, [past]) as copy:
+        yield Memento(past, copy, (owner, slug, *names[2:]))
+
+
+def _past(connection: sqlite3.Connection, caller: Caller, workspace: str, name: str, at: str) -> Past:
+    """Find what a path names: by uuid, as it is now; by name, as it was called then or is called now."""
+    if name.startswith("{"):
+        found = repository_in_workspace(connection, caller, workspace, name)
+        if found is None:
+            raise NotFound(f"the mirror holds no repository {name}")
+        return past_of(connection, caller, found.id, at)
+    if workspace.startswith("{"):
+        owner = owner_named(connection, workspace)
+        workspace = (owner.username if owner else None) or workspace
+    try:
+        return past_named(connection, caller, f"{workspace}/{name}", at)
+    except NotFound:
+        if not workspace.startswith(PERSONAL):
+            raise
+        return past_named(connection, caller, f"{workspace.removeprefix(PERSONAL)}/{name}", at)
+
+
+def with_memento_headers(answer: Answer, past: Past) -> Answer:
+    """Say in an answer of which look it is, and when the next one was."""
+    looks = past.ref_looks if answer.synced_at == past.ref_looks.before else past.looks
+    seen = str(looks.before)
+    headers = {
+        **answer.headers,
+        "Memento-Datetime": format_datetime(from_text(seen), usegmt=True),
+        "X-Mirror-Synced-At": seen,
+        **({NEXT_LOOK_HEADER: looks.after} if looks.after else {}),
+    }
+    return msgspec.structs.replace(answer, headers=headers, synced_at=None)
+
+
+def with_timegate_headers(answer: Answer, url: str) -> Answer:
+    """Say in an answer that the address can be asked for its past."""
+    headers = {"Vary": ACCEPT, "Link": f'<{url}>; rel="original timegate"', **answer.headers}
+    return msgspec.structs.replace(answer, headers=headers)

@@ -1,0 +1,108 @@
+"""`Accept-Datetime` in the three APIs, and the past in SQL."""
+
+import json
+
+import httpx
+import pytest
+from asgi_client import AsgiClient, bearer, client_of
+from lives import live, moment
+
+from mirror.store import tokens
+
+CALLER = dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> tuple[AsgiClient, CALLER]:
+    """The mirror of `lives.py`, and the header of a token that sees everything."""
+    filled = live(tmp_path_factory.mktemp("served") / "mirror.db")
+    token = tokens.create(filled.store, "of all", "read")
+    filled.store.close()
+    return client_of(filled.path), bearer(token)
+
+
+def get(
+    served: tuple[AsgiClient, CALLER], path: str, at: str = "", *, stranger: bool = False
+) -> httpx.Response:
+    """Ask for an address, at a time of the first of November."""
+    client, token = served
+    headers = {} if stranger else dict(token)
+    if at:
+        headers["Accept-Datetime"] = f"Sun, 01 Nov 2026 {at} GMT"
+    return client("GET", path, headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("path", "keys", "value"),
+    [
+        ("/1.0/repositories/bob/new", ("slug",), "old"),
+        ("/1.0/repositories/ann/old/branches", ("master", "raw_node"), "1" * 40),
+        ("/1.0/repositories/ann/old/main-branch", ("name",), "master"),
+        ("/1.0/repositories/ann/old/branches-tags", ("branches", 0, "changeset"), "1" * 40),
+        ("/2.0/repositories/ann/old", ("description",), "first"),
+        ("/2.0/repositories/bob/{it}", ("full_name",), "ann/old"),
+        ("/2.0/repositories/bob/new/refs/branches/master", ("target", "hash"), "1" * 40),
+        ("/2.0/repositories/ann/old/refs", ("values", 0, "target", "hash"), "1" * 40),
+        ("/2.0/repositories/ann/old/refs/tags", ("size",), 0),
+        ("/rest/api/1.0/projects/~ann/repos/old", ("description",), "first"),
+        ("/rest/api/1.0/projects/bob/repos/new/branches", ("values", 0, "latestCommit"), "1" * 40),
+    ],
+)
+def test_a_single_read_answers_of_the_moment(
+    served: tuple[AsgiClient, CALLER], path: str, keys: tuple[object, ...], value: object
+) -> None:
+    """With the look that it is of, and the address that was asked as its own TimeGate."""
+    answer = get(served, path, "00:25:00")
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    for key in keys:
+        found = found[key]
+    assert found == value
+    seen = "00:00:00" if path.endswith(("/main-branch", "/old", "/new", "}")) else "00:20:00"
+    assert answer.headers["Memento-Datetime"] == f"Sun, 01 Nov 2026 {seen} GMT"
+    assert "Accept-Datetime" in answer.headers["Vary"]
+    assert answer.headers["Link"].endswith('>; rel="original timegate"')
+    assert answer.headers["X-Mirror-Next-Look"] > moment(25)
+    assert "Age" not in answer.headers
+
+
+def test_without_a_moment_it_is_as_ever(served: tuple[AsgiClient, CALLER]) -> None:
+    """But for the headers that say that it could be asked for one; lists have no past."""
+    answer = get(served, "/2.0/repositories/bob/new")
+    assert answer.json()["description"] == "last"
+    assert "Memento-Datetime" not in answer.headers
+    assert "Accept-Datetime" in answer.headers["Vary"]
+    assert "Accept-Datetime" not in get(served, "/2.0/repositories/bob", "00:25:00").headers["Vary"]
+
+
+@pytest.mark.parametrize("path", ["/1.0/repositories/bob/new", "/2.0/repositories/bob/{it}/refs"])
+def test_what_cannot_be_known_is_an_error(served: tuple[AsgiClient, CALLER], path: str) -> None:
+    """Before it was seen 404; for what is no moment, or a future one, 400."""
+    client, token = served
+    for given, status in (
+        ("Sat, 31 Oct 2026 10:00:00 GMT", 404), ("Tue, 01 Nov 2999 10:00:00 GMT", 400), ("yesterday", 400),
+    ):  # fmt: skip
+        assert client("GET", path, headers={**token, "Accept-Datetime": given}).status_code == status
+    assert get(served, "/2.0/repositories/ann/old/refs", "00:00:30").status_code == 503
+
+
+@pytest.mark.parametrize("path", ["/1.0/repositories/bob/new", "/2.0/repositories/ann/mid/refs/branches"])
+def test_a_stranger_sees_no_private_time(served: tuple[AsgiClient, CALLER], path: str) -> None:
+    """Nor what was before it."""
+    for at in ("00:25:00", "00:45:00"):
+        assert get(served, path, at, stranger=True).status_code == 404
+    assert get(served, path, "01:05:00", stranger=True).status_code == 200
+
+
+def test_the_past_in_sql(served: tuple[AsgiClient, CALLER]) -> None:
+    """Refs as a table by json_each, a repository as an object; NULL where nothing is known."""
+    sql = """select j.value ->> 'target_hash' as target,
+        mirror_repository_at('bob/new', '2026-11-01T00:25') as r,
+        mirror_refs_at('bob/new', '2026-10-01') as early, mirror_refs_at(1, '2999-01-01') as later
+        from json_each(mirror_refs_at('ann/old', '2026-11-01T00:25Z', 'master')) as j"""
+    client, token = served
+    answer = client("GET", "/mirror.json", params={"sql": sql, "_shape": "array"}, headers=token)
+    (row,) = answer.json()
+    assert (row["target"], row["early"], row["later"]) == ("1" * 40, None, None)
+    told = json.loads(row["r"])
+    assert (told["full_name"], told["size"], told["exact_to"]) == ("ann/old", None, "look")
