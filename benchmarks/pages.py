@@ -51,6 +51,7 @@ PAGES = {
     "changes": ["/-/changes", "/-/changes?kind=tags"],
     "status": ["/-/mirror-status"],
     "questions": ["/-/questions"],
+    "tables": ["/mirror/repositories", "/mirror/branches", "/mirror/users", "/mirror"],
     "stored queries": [f"/mirror/{name}.json?{urlencode(ASKED)}" for name in QUERIES],
 }
 
