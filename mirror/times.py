@@ -22,7 +22,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
 LONGEST = 365_000 * 86_400
 _DAY, _YEAR = 86_400, 365.25 * 86_400
 _AGES = (
-    ("s", 1, 120), ("min", 60, 7200), ("h", 3600, 2 * _DAY), ("days", _DAY, 60 * _DAY),
+    ("s", 1, 120), ("min", 60, 7200), ("h", 3600, 2 * _DAY), ("days", _DAY, _YEAR / 6),
     ("months", _YEAR / 12, 2 * _YEAR), ("years", _YEAR, inf),
 )  # fmt: skip
 """The units of ages, their lengths, and the age that is written in the next one; all in seconds."""
@@ -78,8 +78,13 @@ def duration_text(seconds: float) -> str:
 
 
 def age_text(seconds: float) -> str:
-    """Write an age as everything that is shown does: ``42 s``, ``3.5 h``, ``9 days``, ``17 years``."""
+    """Write an age as everything that is shown does: ``42 s``, ``3.5 h``, ``9 days``, ``17 years``.
+
+    Days, months and years are whole ones that have passed, as people count ages; shorter times are rounded.
+    """
     unit, size = next((unit, size) for unit, size, below in _AGES if seconds < below)
+    if size >= _UNITS["d"]:
+        return f"{seconds // size:.0f} {unit}"
     number = f"{seconds / size:.1f}" if unit == "h" and seconds < 10 * size else f"{seconds / size:.0f}"
     return f"{number.removesuffix('.0')} {unit}"
 

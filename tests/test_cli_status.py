@@ -64,7 +64,7 @@ def test_freshness_budget_and_next_jobs_are_shown() -> None:
     assert "listing age: p50 60 s, p95 60 min, max 2 days" in text
     assert "0 of 10,000" in text
     assert "the next request is free at" in text
-    assert "verify in 5 days" in text
+    assert "verify in 4 days" in text
     assert "12,345 gone, refs of 1,234,567 waiting" in text
 
 

@@ -86,9 +86,12 @@ def test_durations_and_times_are_read_as_people_write_them() -> None:
         (7200, "2 h"),
         (36_000, "10 h"),
         (864_000, "10 days"),
-        (60 * 86_400, "2 months"),
-        (730 * 86_400, "24 months"),
-        (17 * 366 * 86_400, "17 years"),
+        (10.9 * 86_400, "10 days"),
+        (60 * 86_400, "60 days"),
+        (61 * 86_400, "2 months"),
+        (730 * 86_400, "23 months"),
+        (731 * 86_400, "2 years"),
+        (17.9 * 366 * 86_400, "17 years"),
     ],
 )
 def test_ages_are_written_in_words(seconds: float, text: str) -> None:

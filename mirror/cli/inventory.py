@@ -16,6 +16,7 @@ from mirror.queries.accounts import owners_named
 from mirror.queries.caller import OPERATOR
 from mirror.queries.csv_text import csv_chunks
 from mirror.queries.inventory import COLUMNS, InventoryLine, all_lines
+from mirror.readable import size_text
 from mirror.search.find import one_snapshot
 
 UNKNOWN = "not known"
@@ -75,7 +76,7 @@ def _print_some(lines: Iterator[InventoryLine]) -> None:
     for line in shown:
         unknown = "none" if line.branches == 0 else UNKNOWN  # without branches, there is known to be none
         cells = (
-            _number(line.size),
+            UNKNOWN if line.size is None else size_text(line.size),
             line.visibility,
             line.default_branch or unknown,
             line.last_push[:10] if line.last_push else unknown,
