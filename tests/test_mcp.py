@@ -140,6 +140,19 @@ def test_refs_are_found_by_part_of_their_name(operator: Asked) -> None:
     assert {row["name"] for row in found["tags"]["newest"]} == {"0.2.1", "0.2.2", "0.2.3"}
 
 
+def test_refs_are_found_everywhere(operator: Asked, public: Asked) -> None:
+    """By name and by commit, with their repository; strangers are told of public ones alone."""
+    found = operator("find_refs", part="secret-b")
+    assert [(row["repository"], row["name"]) for row in found["refs"]] == [
+        ("jespern/arriving", "secret-branch")
+    ]
+    assert "not read yet" in found["notes"][0]
+    assert operator("find_refs", part="b" * 12)["refs"][0]["name"] == "0.2.1"
+    hidden = public("find_refs", part="secret-b")
+    assert (hidden["count"], hidden["notes"][0]) == (0, NO_PROOF)
+    assert operator("query_sql", sql="SELECT mirror_refs_count('secret-b')")["rows"] == [[1]]
+
+
 def test_changes_since_a_moment(operator: Asked, public: Asked) -> None:
     """Of all, of an owner, of a repository; what is wrong is said; nothing is told as "nothing seen"."""
     assert operator("changes_since", since="2026-11-01", repository="jespern/shown")["changes"]

@@ -15,6 +15,7 @@ from mirror.queries.caller import Caller
 from mirror.queries.visibility import hides
 from mirror.search import register
 from mirror.search.find import one_snapshot
+from mirror.search.refs.find import register_refs
 from mirror.serve.sql_access import Reach, restrict
 from mirror.serve.sql_limits import BoundedConnection
 from mirror.store.files import open_reader, reading_address
@@ -28,7 +29,9 @@ MOST_CHARACTERS = 50_000
 
 _STEPS = 1_000
 _BUSY_SECONDS = 5
-_OWN_FUNCTIONS = ("mirror_search", "mirror_search_count")
+_OWN_FUNCTIONS = (
+    "mirror_search", "mirror_search_count", "mirror_refs", "mirror_refs_count", "mirror_refs_repositories",
+)  # fmt: skip
 _READS = re.compile(r"(\s|\(|--[^\n]*\n|/\*.*?\*/)*(select|with|values|explain)\b", re.IGNORECASE | re.DOTALL)
 
 
@@ -67,6 +70,7 @@ def _guarded(path: Path, caller: Caller) -> BoundedConnection:
         reading_address(path), uri=True, timeout=_BUSY_SECONDS, factory=BoundedConnection
     )
     register(connection, visible_private=caller.sees_all, reading=connection.trusted)
+    register_refs(connection, visible_private=caller.sees_all, reading=connection.trusted)
     restrict(connection, Reach.EVERYTHING if caller.sees_all else Reach.PUBLIC, _OWN_FUNCTIONS)
     return connection
 

@@ -20,7 +20,7 @@ from mirror.queries.crawl import missing, upstreams
 from mirror.queries.refs import REFS_READ, RefsWanted, refs_page
 from mirror.queries.repositories import repository_named
 from mirror.queries.rows import ChangeRow, RefRow, RepositoryRow
-from mirror.queries.search import find_repositories
+from mirror.queries.search import find_refs, find_repositories
 from mirror.queries.visibility import hides, is_unconfirmed
 from mirror.queries.web_links import RepositoryLinks, WebLinks
 from mirror.search.find import one_snapshot
@@ -93,11 +93,16 @@ class Tools:
             facts = {"repository": told, **refs}
             return self._answer(connection, facts, _unread(row))
 
-    def find_refs(self, full_name: str, part: str = "", kind: Kind | None = None, limit: int = 20) -> Answer:
-        """Find branches and tags of a repository, named owner/slug, whose name contains a text, newest first.
+    def find_refs(
+        self, part: str = "", full_name: str = "", kind: Kind | None = None, limit: int = 20
+    ) -> Answer:
+        """Find branches and tags whose name contains a text, or whose commit's hash begins with it.
 
-        Each has the hash, date and author of its commit. `kind` is branch or tag; without it, both.
+        In all repositories; with `full_name`, owner/slug, in one, newest first, by name alone. `kind` is
+        branch or tag; without it, both. Each has the hash and date of its commit.
         """
+        if not full_name:
+            return self._refs_everywhere(part, kind, _within(limit, MOST))
         with self._snapshot() as connection:
             row = self._named(connection, full_name)
             wanted = {name: one for name, one in _REFS.items() if kind in (None, one)}
@@ -106,6 +111,27 @@ class Tools:
                 for name, one in wanted.items()
             }
             return self._answer(connection, {"repository": row.full_name, **refs}, _unread(row))
+
+    def _refs_everywhere(self, part: str, kind: Kind | None, limit: int) -> Answer:
+        with self._snapshot() as connection:
+            found = find_refs(connection, self._caller, part, kind=kind, limit=limit)
+            unread = counts_of(connection, self._caller).refs_unread
+            notes = [] if found.count else [NO_PROOF]
+            if unread:
+                notes.append(f"The refs of {unread:,} repositories were not read yet; they may have more.")
+            listed = [
+                {
+                    "repository": ref.repository.full_name,
+                    "kind": ref.kind,
+                    "name": ref.name,
+                    "commit": ref.target_hash,
+                    "date": ref.target_date,
+                    "url": ref.links.url,
+                }
+                for ref in found.refs
+            ]
+            facts = {"count": found.count, "repositories": found.repositories, "refs": listed}
+            return self._answer(connection, facts, notes)
 
     def changes_since(
         self, since: str = "7d", owner: str = "", repository: str = "", limit: int = 20
@@ -163,7 +189,8 @@ class Tools:
         display_name, kind), branches and tags (repository_id, name, target_hash, target_date,
         target_author), changes (at, kind, repository_id, ref, old, new), projects, upstreams, sync_runs.
         Times are UTC text. A repository is living where deleted_at is NULL. `mirror_search(part, limit)`
-        returns ids as JSON. `SELECT sql FROM sqlite_master` tells all columns. Long texts are cut.
+        returns ids as JSON, `mirror_refs(part, limit)` refs. `SELECT sql FROM sqlite_master` tells all
+        columns. Long texts are cut.
         """
         found = guarded.ask(self._path, self._caller, sql, limit=_within(limit, MOST_ROWS))
         with self._snapshot() as connection:
