@@ -5,10 +5,10 @@ PORT ?=
 
 FUZZ ?=
 
-.PHONY: help run install dev test check fuzz format lock docs wheel clean
+.PHONY: help run install dev test test-lake check fuzz format lock docs wheel clean
 
 help: ## list the commands
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 run: .venv/installed ## sync, search and serve: the whole product on http://127.0.0.1:8001 (PORT= for another)
 	@exec .venv/bin/mirror run $(if $(PORT),--port $(PORT))
@@ -21,6 +21,9 @@ dev: .venv/installed-dev ## prepare .venv for development
 # that stand side by side, so that what a file prepares is prepared once.
 test: check .venv/installed-clients .venv/installed-plugins ## ruff, mypy strict, pytest
 	env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest -n auto --dist worksteal
+
+test-lake: .venv/installed-lake ## the lake with Spark and an object store, which test leaves out
+	PYTHONPATH=.venv/lake .venv/bin/python -m pytest -rs -s tests/test_lake_spark.py tests/test_lake_s3.py
 
 check: .venv/installed-dev ## ruff, mypy strict, and no name that nothing uses
 	.venv/bin/ruff check .
@@ -73,6 +76,16 @@ clean: ## remove .venv and what the tools left; data/ stays
 
 .venv/installed-dev: .venv/installed requirements-dev.lock
 	@.venv/bin/python -m pip --disable-pip-version-check install -q --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# Spark, its Java and a server of S3 are large, and no part of the product: they have no lock file.
+.venv/installed-lake: .venv/installed-dev
+	@command -v java >/dev/null || apt-get install -y openjdk-17-jre-headless \
+	    || { echo "Spark needs Java 17; on Debian, as root: apt install openjdk-17-jre-headless"; exit 2; }
+	@rm -rf .venv/lake
+	@.venv/bin/python -m pip --disable-pip-version-check install -q --no-warn-script-location \
+	    --target .venv/lake 'pyspark>=4,<5' 'moto[server]>=5' \
+	    || { echo "PySpark or moto cannot be installed from the package index of this machine"; exit 2; }
 	@touch $@
 
 # Two programs that the tests run, whose packages have names that others have, so they are apart (tests/clients.in).

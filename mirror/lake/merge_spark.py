@@ -95,7 +95,16 @@ def ask(spark: SparkSession, out: str, question: str) -> list[list[Any]]:
 
 
 def _texts(spark: SparkSession, pattern: str) -> list[str]:
-    return [row[0] for row in spark.read.text(pattern, wholetext=True).select("value").collect()]
+    """Read small files. By Hadoop itself, since Spark's readers pass over names that begin with `_`."""
+    java: Any = spark._jvm  # noqa: SLF001 - there is no other way to them
+    path = java.org.apache.hadoop.fs.Path(pattern)
+    files = path.getFileSystem(spark._jsc.hadoopConfiguration())  # noqa: SLF001
+    texts = []
+    for found in files.globStatus(path):
+        stream = files.open(found.getPath())
+        texts.append(str(java.org.apache.commons.io.IOUtils.toString(stream, "UTF-8")))
+        stream.close()
+    return texts
 
 
 def _rows(spark: SparkSession, base: str, paths: list[str], table: dict[str, Any]) -> DataFrame:
