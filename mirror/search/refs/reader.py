@@ -3,8 +3,10 @@
 import json
 import sqlite3
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from heapq import nsmallest
 
 import msgspec
 
@@ -26,9 +28,9 @@ _NODE = """SELECT collection, branches, tags, with_branches, with_tags, with_eit
 # No leaf's path begins with that of another: so the last one that sorts up to a path is the only candidate.
 _LEAF = "SELECT path, names FROM search_ref_rare WHERE path <= ? ORDER BY path DESC LIMIT 1"
 _NAMES = "SELECT id, name FROM search_ref_names WHERE id IN (SELECT value FROM json_each(:ids))"
-_LISTS = """SELECT name_id, list, repositories, ages FROM search_ref_lists
-    WHERE name_id IN (SELECT value FROM json_each(:names)) AND list IN (SELECT value FROM json_each(:lists))
-    ORDER BY name_id, list, start"""
+_LISTS = """SELECT start, name_id, list, repositories, ages FROM search_ref_lists
+    WHERE name_id IN (SELECT value FROM json_each(:names))
+        AND list IN (SELECT value FROM json_each(:lists))"""
 _STARTS = """SELECT l.start, l.list, n.id, n.name FROM search_ref_names n
     CROSS JOIN search_ref_lists l ON l.name_id = n.id
     WHERE {} AND l.list IN (SELECT value FROM json_each(:lists)) ORDER BY l.start"""
@@ -118,28 +120,31 @@ class RefIndexReader:
         return dict(self._cursor.execute(_NAMES, {"ids": json.dumps(list(ids))}).fetchall())
 
     def listed(self, names: dict[int, str], without: AbstractSet[int], stop: int) -> ListedRefs:
-        """Count all refs of some names, and return the first `stop` of each of their lists.
+        """Count all refs of some names, and return hits among which are the first `stop`.
 
-        The refs of the repositories `without` are left out.
+        The refs of the repositories `without` are left out. A chunk has one of the first of a match class
+        only if its own first is among the first of as many chunks.
         """
         values = {"names": json.dumps(list(names)), "lists": json.dumps(self._query.lists)}
+        matches = {name_id: self._query.match(name) or EXACT for name_id, name in names.items()}
+        chunks = defaultdict[int, list[tuple[int, int, int, bytes, bytes]]](list)
         found = ListedRefs(0, set(), [])
-        before, taken = (0, 0), 0
-        for name_id, which, packed, ages in self._cursor.execute(_LISTS, values):
-            taken = taken if before == (name_id, which) else 0
-            before = (name_id, which)
-            ids: Sequence[int] = unpack_numbers(packed)
-            wanted = stop - taken if not without else len(ids)
-            orders = unpack_orders(packed, ages, wanted) if wanted > 0 else []
+        for chunk in self._cursor.execute(_LISTS, values):
+            ids: Sequence[int] = unpack_numbers(chunk[3])
             if without:
                 ids = [one for one in ids if one not in without]
-                orders = [one for one in orders if repository_of(one) not in without][: max(stop - taken, 0)]
             found.refs += len(ids)
             found.repositories.update(ids)
-            match, name = self._query.match(names[name_id]), names[name_id]
-            kind = which % len(KINDS)
-            found.hits += [RefHit(match or EXACT, order, kind, name) for order in orders]
-            taken += len(orders)
+            chunks[matches[chunk[1]]].append(chunk)
+        for match, its in chunks.items():
+            newest = nsmallest(stop, [start for start, *_ in its])
+            for start, name_id, which, ids_of, ages in its if newest else ():
+                if start > newest[-1] and not without:
+                    continue
+                orders = unpack_orders(ids_of, ages, None if without else stop)
+                kept = (order for order in orders if repository_of(order) not in without)
+                name, kind = names[name_id], which % len(KINDS)
+                found.hits += [RefHit(match, order, kind, name) for order in kept]
         return found
 
     def in_order(

@@ -5,18 +5,21 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mirror.search.find import one_snapshot
 from mirror.search.index.check import MOST, paths_of
 from mirror.search.index.format import END
 from mirror.search.index.refs.backlog import AFFECTED, REPOSITORIES_AT_ONCE, RepositoryChange, changes_of
 from mirror.search.index.refs.format import (
-    BRANCH,
+    ID_MASK,
     KINDS,
     LISTS,
-    MOST_LISTED,
     NAME_COST,
-    TAG,
     list_of,
     text_of,
     unpack_bucket,
@@ -58,15 +61,24 @@ class _RefSum:
             self.total = self.total + hash(ref) & _HASH_BITS
 
 
+Orders = NDArray[np.int64]
+NOTHING: Orders = np.zeros(0, dtype=np.int64)
+
+
 @dataclass(slots=True)
 class _IndexedName:
-    """A name in the index: its paths, and the first orders of each of its lists."""
+    """A name in the index: its paths, its place among all names, and the orders in each of its lists."""
 
     name: str
     common: set[bytes]
     rare: set[bytes]
-    first: list[list[int]] = field(default_factory=lambda: [[] for _ in range(LISTS)])
-    sizes: list[int] = field(default_factory=lambda: [0] * LISTS)
+    rank: int = 0
+    lists: list[Orders] = field(default_factory=lambda: [NOTHING] * LISTS)
+
+    @property
+    def size(self) -> int:
+        """How many refs have the name."""
+        return sum(orders.size for orders in self.lists)
 
 
 class _RefsCheck:
@@ -78,7 +90,8 @@ class _RefsCheck:
         self._ids = dict[str, int]()
         self._lists = defaultdict[tuple[int, int], _RefSum](_RefSum)
         self._buckets = defaultdict[int, _RefSum](_RefSum)
-        self._repositories = Counter[tuple[bytes, int, int]]()
+        highest = connection.execute("SELECT coalesce(max(id), 0) FROM repositories").fetchone()[0]
+        self._seen = np.zeros(max(highest, up_to(connection)) + 1, dtype=bool)
 
     def run(self) -> list[str]:
         self._read_names()
@@ -107,23 +120,19 @@ class _RefsCheck:
 
     def _expect(self, change: RepositoryChange) -> None:
         """Add what the index should have of a repository."""
-        paths: tuple[set[bytes], set[bytes]] = (set(), set())
         for key, entry in change.was.items():
             name_id = self._ids.get(key.name)
             if name_id is None:
                 self._faults.append(f"the name {key.name!r} is missing")
                 continue
             self._lists[name_id, entry.list].add([entry.order])
-            paths[key.kind].update(self._names[name_id].common)
             if entry.hash is not None:
                 self._buckets[entry.hash >> 16].add([(entry.hash & 0xFFFF, change.id)])
-        for index, found in enumerate((paths[BRANCH], paths[TAG], paths[BRANCH] | paths[TAG])):
-            for path in found:
-                self._repositories[path, change.was_collection or PUBLIC, index] += 1
 
     def _check_lists(self) -> None:
         held = defaultdict[tuple[int, int], _RefSum](_RefSum)
         last = dict[tuple[int, int], int]()
+        parts = defaultdict[tuple[int, int], list[Orders]](list)
         rows = self._connection.execute(
             """SELECT name_id, list, start, repositories, ages FROM search_ref_lists
                 ORDER BY name_id, list, start"""
@@ -136,14 +145,14 @@ class _RefsCheck:
             held[name_id, which].add(orders)
             last[name_id, which] = orders[-1] if orders else start
             if name_id in self._names:
-                first = self._names[name_id].first[which]
-                first += orders[: MOST_LISTED - len(first)]
-                self._names[name_id].sizes[which] += len(orders)
+                parts[name_id, which].append(np.array(orders, dtype=np.int64))
+        for (name_id, which), chunks in parts.items():
+            self._names[name_id].lists[which] = np.concatenate(chunks)
         for key in held.keys() | self._lists.keys():
             if held[key] != self._lists[key]:
                 self._faults.append(f"list {key[1]} of name {key[0]} does not have the refs of that name")
         for name in self._names.values():
-            if not any(name.sizes):
+            if not name.size:
                 self._faults.append(f"no ref has the name {name.name!r}")
 
     def _check_hashes(self) -> None:
@@ -155,38 +164,46 @@ class _RefsCheck:
         self._faults += [f"bucket {bucket:04x} is missing" for bucket in self._buckets]
 
     def _check_nodes(self) -> None:
-        with_path = defaultdict[bytes, list[int]](list)
-        for name_id, name in self._names.items():
-            for path in name.common:
-                with_path[path].append(name_id)
+        """Compare the nodes with the lists, which have been compared with the rows."""
+        with_path = defaultdict[tuple[bytes, int], list[tuple[int, Orders]]](list)
+        for rank, name in enumerate(sorted(self._names.values(), key=attrgetter("name"))):
+            name.rank = rank
+            for which, orders in enumerate(name.lists):
+                for path in name.common if orders.size else ():
+                    with_path[path, which].append((rank, orders))
         rows = {(path, collection): row for path, collection, *row in self._connection.execute(_NODES)}
         for path in self._nodes:
             if (path, PUBLIC) not in rows or (path and path[:-1] not in self._nodes):
                 self._faults.append(f"common path {path!r} has no row for what is public, or no parent")
             for collection in COLLECTIONS:
                 row = rows.get((path, collection), [0, 0, 0, 0, 0, b"", b""])
-                self._check_node(path, collection, row, with_path[path])
+                lists = [with_path.get((path, list_of(collection, kind)), []) for kind in KINDS]
+                self._check_node(f"{path!r} in collection {collection}", row, lists)
 
-    def _check_node(self, path: bytes, collection: int, row: list[int], names: list[int]) -> None:
-        where = f"{path!r} in collection {collection}"
-        counts = [
-            sum(self._names[name_id].sizes[list_of(collection, kind)] for name_id in names) for kind in KINDS
-        ]
-        repositories = [self._repositories[path, collection, index] for index in range(3)]
+    def _check_node(self, where: str, row: list[Any], lists: list[list[tuple[int, Orders]]]) -> None:
+        """Compare a row with the lists of its branches and of its tags, by the rank of their names."""
+        counts = [sum(orders.size for _, orders in of_kind) for of_kind in lists]
+        repositories = [self._different(some) for some in (*lists, lists[0] + lists[1])]
         if row[:5] != [*counts, *repositories]:
             self._faults.append(f"{where} counts {row[:5]}, there are {[*counts, *repositories]}")
         for kind in KINDS:
-            listed = [(order, self._name(name_id)) for order, name_id in unpack_listed(bytes(row[5 + kind]))]
-            expected = sorted(
-                (order, self._names[name_id].name)
-                for name_id in names
-                for order in self._names[name_id].first[list_of(collection, kind)]
-            )
-            if listed != expected[: len(listed)]:
+            listed = [(order, self._rank(name_id)) for order, name_id in unpack_listed(row[5 + kind])]
+            if listed != _first(lists[kind], len(listed)):
                 self._faults.append(f"{where} does not list the best refs")
 
-    def _name(self, name_id: int) -> str:
-        return self._names[name_id].name if name_id in self._names else ""
+    def _different(self, lists: list[tuple[int, Orders]]) -> int:
+        """Count the different repositories in some lists."""
+        if not lists:
+            return 0
+        ids = np.concatenate([orders for _, orders in lists]) & ID_MASK
+        ids = ids[ids < self._seen.size]
+        self._seen[ids] = True
+        number = int(np.count_nonzero(self._seen))
+        self._seen[ids] = False
+        return number
+
+    def _rank(self, name_id: int) -> int:
+        return self._names[name_id].rank if name_id in self._names else -1
 
     def _check_leaves(self) -> None:
         expected = defaultdict[bytes, set[int]](set)
@@ -194,7 +211,7 @@ class _RefsCheck:
         for name_id, name in self._names.items():
             for path in name.rare:
                 expected[path].add(name_id)
-                refs[path] += sum(name.sizes)
+                refs[path] += name.size
         for path, cost, packed in self._connection.execute("SELECT path, cost, names FROM search_ref_rare"):
             ids = unpack_numbers(packed)
             if path in self._nodes or path[:-1] not in self._nodes:
@@ -204,3 +221,14 @@ class _RefsCheck:
             missing = expected.pop(path, set()) - set(ids)
             self._faults += [f"{path!r} does not list name {name_id}" for name_id in missing]
         self._faults += [f"rare path {path!r} is missing" for path in expected]
+
+
+def _first(lists: list[tuple[int, Orders]], most: int) -> list[tuple[int, int]]:
+    """Return the first `most` of the refs in some lists: their orders, and the ranks of the names."""
+    if not most or not lists:
+        return []
+    heads = [(rank, orders[:most]) for rank, orders in lists]
+    orders = np.concatenate([head for _, head in heads])
+    ranks = np.repeat([rank for rank, _ in heads], [head.size for _, head in heads])
+    best = np.lexsort((ranks, orders))[:most]
+    return list(zip(orders[best].tolist(), ranks[best].tolist(), strict=True))

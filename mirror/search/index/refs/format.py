@@ -39,7 +39,7 @@ CHUNK = 120
 _HEXADECIMAL = re.compile("[0-9a-fA-F]+")
 _LATEST = (1 << 32) - 1
 ID_BITS = 31
-_ID_MASK = (1 << ID_BITS) - 1
+ID_MASK = (1 << ID_BITS) - 1
 
 AGE = f"""({_LATEST} - min(max(coalesce(CAST(strftime('%s', {{date}}) AS INTEGER), 0), 0), {_LATEST}))"""
 """SQL for the age of a ref: whole seconds, the newest is 0; a time that is unknown or before 1970 is the
@@ -85,7 +85,7 @@ def order_of(age: int, repository: int) -> int:
 
 def repository_of(order: int) -> int:
     """Return the id of the repository in an order."""
-    return order & _ID_MASK
+    return order & ID_MASK
 
 
 def age_of(order: int) -> int:
