@@ -3,7 +3,8 @@
 import contextlib
 import multiprocessing
 import shutil
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -49,6 +50,39 @@ def browser() -> Iterator[Any]:
             yield running
         finally:
             running.close()
+
+
+def axe_source(folder: Path) -> str:
+    """Return the source of axe-core, from npm's registry; skips where that cannot be had."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("no npm here to fetch axe-core with")
+    command = [
+        npm,
+        "install",
+        "--no-audit",
+        "--no-fund",
+        "--ignore-scripts",
+        "--prefix",
+        str(folder),
+        "axe-core@4",
+    ]
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=40)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        pytest.skip("npm's registry does not answer, so axe-core is not here")
+    return (folder / "node_modules/axe-core/axe.min.js").read_text("utf-8")
+
+
+def serious_issues(page: Any, axe: str, rules: Mapping[str, Any]) -> list[Any]:
+    """Return what axe-core finds that keeps somebody from using a page."""
+    page.evaluate(axe)
+    found = page.evaluate("rules => axe.run({resultTypes: ['violations'], ...rules})", rules)["violations"]
+    return [
+        (one["id"], one["impact"], [node["html"][:160] for node in one["nodes"][:3]])
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
 
 
 def _serve(path: str, ready: Connection) -> None:

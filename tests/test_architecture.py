@@ -44,14 +44,15 @@ MAY_IMPORT = {
     "mcp": GROUND | {"queries", "search", "serve", "store"},
     "observe": GROUND | {"queries", "report", "store"},
     "serve": GROUND | {"observe", "queries", "search", "store"},
+    "site": GROUND | {"publish", "queries", "serve", "search", "store"},
     "sandbox": GROUND,
     "operations": GROUND | {"report", "sandbox", "store", "sync", "upstream", "write"},
     "background": GROUND
-    | {"lake", "observe", "operations", "publish", "queries", "report", "store", "sync", "upstream"},
+    | {"lake", "observe", "operations", "publish", "queries", "report", "site", "store", "sync", "upstream"},
     "check": GROUND | {"background", "store", "upstream"},
     "cli": GROUND
     | {"background", "check", "lake", "mcp", "observe", "operations", "publish", "queries", "report"}
-    | {"sandbox", "search", "serve", "store", "sync", "upstream", "write"},
+    | {"sandbox", "search", "serve", "site", "store", "sync", "upstream", "write"},
     "__init__": frozenset[str](),
     "__main__": frozenset({"cli"}),
     "scheduler": frozenset({"cli"}),

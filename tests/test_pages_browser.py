@@ -1,16 +1,13 @@
 """The pages in a real browser: typing, keys, links, no script, nothing from elsewhere, a silent console."""
 
 import contextlib
-import json
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from browser_fixtures import browser, fill_lived_in, served_at
+from browser_fixtures import axe_source, browser, fill_lived_in, serious_issues, served_at
 
 PAGES = (
     "/", "/-/search?q=django", "/-/search?q=djnago", "/-/r/jespern/django-piston", "/-/u/bluebox",
@@ -307,26 +304,8 @@ def test_nothing_overflows_and_the_console_is_clean(
 
 @pytest.fixture(scope="module")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The source of axe-core, from npm's registry; skips where that cannot be had."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("no npm here to fetch axe-core with")
-    folder = tmp_path_factory.mktemp("axe")
-    command = [
-        npm,
-        "install",
-        "--no-audit",
-        "--no-fund",
-        "--ignore-scripts",
-        "--prefix",
-        str(folder),
-        "axe-core@4",
-    ]
-    try:
-        subprocess.run(command, check=True, capture_output=True, timeout=40)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-        pytest.skip("npm's registry does not answer, so axe-core is not here")
-    return (folder / "node_modules/axe-core/axe.min.js").read_text("utf-8")
+    """The source of axe-core."""
+    return axe_source(tmp_path_factory.mktemp("axe"))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -344,16 +323,7 @@ def test_axe_finds_no_serious_issue(lived_in: tuple[Any, str, str], axe: str, sc
             page.keyboard.type("django")
             page.wait_for_selector("[role=option]")
             page.keyboard.press("ArrowDown")
-        page.evaluate(axe)
-        found = page.evaluate("rules => axe.run({resultTypes: ['violations'], ...rules})", rules)[
-            "violations"
-        ]
-        told = [
-            (one["id"], one["impact"], [node["html"][:160] for node in one["nodes"][:3]])
-            for one in found
-            if one["impact"] in ("serious", "critical")
-        ]
-        assert not told, f"{path}: {json.dumps(told, indent=1)}"
+        assert serious_issues(page, axe, rules) == [], path
     context.close()
 
 

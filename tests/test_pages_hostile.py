@@ -4,25 +4,18 @@ import asyncio
 import re
 import sqlite3
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pytest
 from asgi_client import AsgiClient, client_of
-from fixtures_db import LATER, SEEN, FixtureDb, hg_ref, owner, repository
+from fixtures_db import SEEN, FixtureDb, hg_ref, repository
+from hostile_texts import SCRIPT, TEXTS, fill_hostile, strict_html
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mirror.queries.web_pages import safe_external
 from mirror.serve.pages.urls import SiteLinks
 
-SCRIPT = "<script>alert(1)</script>"
-TEXTS = (
-    SCRIPT, '"><img src=x onerror=alert(1)>', "' onmouseover='alert(1)", "{{ 7*7 }}{% raw %}", "a%2F..%2Fb",
-    "\u202eevil\u202c", "العربية", "x" * 10_000, "\x01\x7f\x85", "]]>-->", "&amp;&#0;", "..", "?#%",
-    "a b\tc\nd",
-    "\N{PILE OF POO}" * 200, "javascript:alert(1)",
-)  # fmt: skip
 PAGES = (
     "/", "/-/search", "/-/search/options?q=a", "/-/r?id=1", "/-/u?id=1", "/-/changes", "/-/mirror-status",
     "/-/search?gone=1", "/-/refs", "/-/refs?q=a&gone=1", "/mirror/repositories",
@@ -30,50 +23,15 @@ PAGES = (
 
 
 def _fill(path: Path, text: str) -> AsgiClient:
-    """Put a text wherever somebody else's text can stand."""
-    filled = FixtureDb(path)
-    by = owner(text, uuid="{by}", display_name=text)
-    said: dict[str, Any] = {
-        "uuid": "{it}",
-        "name": text,
-        "description": text,
-        "website": text,
-        "language": text,
-    }
-    filled.repositories([repository(f"{text}/{text}", by, **said)], first=True)
-    filled.repositories([repository("a/fork", parent_uuid="{it}", parent_full_name="x")], first=True)
-    ref: dict[str, Any] = {"target_message": text, "target_author": text}
-    filled.refs("a/fork", [hg_ref("branch", "b", "1")])
-    for digit in "12":
-        filled.refs(
-            f"{text}/{text}", [hg_ref("branch", text, digit, **ref), hg_ref("tag", text, digit, **ref)]
-        )
-    filled.repositories(
-        [
-            repository(
-                f"{text}/{text}x", by, uuid="{it}", name=f"{text}y", description=f"{text}z", project_key=text
-            )
-        ],
-        at=LATER,
-    )
-    filled.failure(f"{text}/{text}x")
-    filled.store.close()
+    """Serve a mirror that has a text wherever somebody else's text can stand."""
+    fill_hostile(path, text)
     return client_of(path)
-
-
-def _strict(html: str, *, fragment: bool = False) -> Any:
-    """Parse as a browser would, and fail at the first thing that is no HTML."""
-    html5lib = pytest.importorskip("html5lib", reason="html5lib is not installed")
-    parser = html5lib.HTMLParser(namespaceHTMLElements=False)
-    tree = parser.parseFragment(html) if fragment else parser.parse(html)
-    assert not parser.errors, [(place, error, told) for place, error, told in parser.errors[:3]]
-    return tree
 
 
 def _harmless(html: str, *, ours: bool, fragment: bool = False) -> None:
     """Check that no text became an element, a handler or an address that runs."""
     if ours:
-        tree = _strict(html, fragment=fragment)
+        tree = strict_html(html, fragment=fragment)
         for element in tree.iter():
             assert element.tag != "script" or element.get("src", "").startswith("/-/mirror-assets/")
             assert element.tag not in ("img", "iframe", "object")
@@ -110,7 +68,7 @@ def test_names_unfit_for_addresses_link_to_the_row(tmp_path: Path) -> None:
 def test_our_pages_are_valid_html(tmp_path: Path, path: str) -> None:
     """A strict parser finds nothing, on an empty mirror and on a full one."""
     FixtureDb(tmp_path / "mirror.db").store.close()
-    _strict(client_of(tmp_path / "mirror.db").get(path).text)
+    strict_html(client_of(tmp_path / "mirror.db").get(path).text)
 
 
 @pytest.fixture(scope="module")

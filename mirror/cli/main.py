@@ -38,6 +38,7 @@ FILES = {
     "schedule": "serve",
     "run": "serve",
     "publish": "publish",
+    "site": "site",
     "export": "lake",
     "lake": "lake",
     "plan-split": "lake",

@@ -65,11 +65,10 @@ def publish(
     if inspect is not None and place_of_text(inspect, mirror) == place_of_copy(mirror, target):
         raise ConfigError("--inspect: is FILE itself; give another name")
     options = PublishOptions(authors=not no_authors, check=check, force=force, moment=_given_moment())
-    with _bar() as told:
+    with progress_bar() as told:
         done = write(mirror, target, options, told=told)
         beside = _write_beside(done, inspect, zst=zst, told=told)
-    for line in _warnings(done):
-        errors().print(line, markup=False)
+    warn_of_hosts(done.inside_hosts)
     if as_json:
         click.echo(msgspec.json.encode({**msgspec.structs.asdict(done), "beside": list(map(str, beside))}))
         return
@@ -118,19 +117,20 @@ def _given_moment() -> str | None:
         raise ConfigError(f"{EPOCH}={text}: no number of seconds since 1970") from None
 
 
-def _warnings(done: Published) -> Iterator[str]:
-    """Yield what the publisher may not have thought of."""
-    for host in done.inside_hosts:
-        yield f"mirror: the file names {host} and its clone addresses; is that host to be known?"
+def warn_of_hosts(hosts: list[str]) -> None:
+    """Tell what the publisher may not have thought of."""
+    for host in hosts:
+        line = f"mirror: what is public names {host} and its clone addresses; is that host to be known?"
+        errors().print(line, markup=False)
 
 
 @contextmanager
-def _bar() -> Iterator[Told]:
+def progress_bar(what: str = "publishing") -> Iterator[Told]:
     """Show what is done to whoever sits before a terminal."""
     if not sys.stderr.isatty():
         yield lambda *_: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors(), transient=True) as bars:
-        task = bars.add_task("publishing")
-        yield lambda what, done, total: bars.update(task, description=what, completed=done, total=total)
+        task = bars.add_task(what)
+        yield lambda step, done, total: bars.update(task, description=step, completed=done, total=total)

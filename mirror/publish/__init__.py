@@ -4,6 +4,14 @@
 `check.py` looks for what must not be in it, `beside.py` makes the files that go with it.
 """
 
-from mirror.publish.snapshot import PrivateFound, Published, PublishOptions, Told, public_rows, publish
+from mirror.publish.snapshot import (
+    PrivateFound,
+    Published,
+    PublishOptions,
+    Told,
+    inside_hosts,
+    public_rows,
+    publish,
+)
 
-__all__ = ["PrivateFound", "PublishOptions", "Published", "Told", "public_rows", "publish"]
+__all__ = ["PrivateFound", "PublishOptions", "Published", "Told", "inside_hosts", "public_rows", "publish"]

@@ -116,14 +116,22 @@ def publish(
 
 
 @contextmanager
-def public_rows(mirror: Path, *, told: Told = lambda *_: None) -> Iterator[Path]:
-    """Give a file with the rows that `publish` publishes, without indexes, beside the mirror; then remove it.
+def public_rows(
+    mirror: Path, *, told: Told = lambda *_: None, suffix: str = ".public", indexed: bool = False
+) -> Iterator[Path]:
+    """Give a file with the rows that `publish` publishes, beside the mirror; then remove it.
 
-    Raises StoreError as `publish` does; there may be no row at all.
+    `suffix` is what the file's name ends in: one for each sort of work that may go on at once. It is
+    `indexed` for the queries of pages, but never for searches. Raises StoreError as `publish` does; there
+    may be no row at all.
     """
-    with _work_file(mirror.with_name(f"{mirror.name}.public")) as work, explained(mirror):
-        _create(work)
+    with _work_file(mirror.with_name(f"{mirror.name}{suffix}")) as work, explained(mirror):
+        indexes = _create(work)
         _fill(mirror, work, PublishOptions(), _steps(told))
+        if indexed:
+            with closing(open_unjournalled(work)) as connection:
+                for sql in indexes:
+                    connection.execute(sql)
         yield work
 
 
@@ -203,14 +211,19 @@ def _finish(work: Path, part: Path, moment: str, indexes: list[str], done: Calla
         connection.execute("VACUUM INTO ?", (str(part),))
 
 
+def inside_hosts(connection: sqlite3.Connection) -> list[str]:
+    """Return the addresses in a file of public rows that may be known to their own network alone."""
+    found = connection.execute("SELECT url FROM upstreams WHERE kind = 'datacenter' ORDER BY id")
+    return [row[0] for row in found]
+
+
 def _checked(part: Path) -> list[str]:
     """Check a finished file; return the hosts in it that are not Bitbucket Cloud's. Raises StoreError."""
     with closing(sqlite3.connect(reading_address(part), uri=True)) as connection:
         faults = [row[0] for row in connection.execute("PRAGMA integrity_check(1)") if row[0] != "ok"]
         faults += [str(row) for row in connection.execute("PRAGMA foreign_key_check").fetchmany(1)]
-        hosts = connection.execute("SELECT url FROM upstreams WHERE kind = 'datacenter' ORDER BY id")
         if not faults:
-            return [row[0] for row in hosts]
+            return inside_hosts(connection)
     raise StoreError(f"nothing was published, the new file has faults: {faults[0]}; is the mirror damaged?")
 
 

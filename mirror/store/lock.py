@@ -125,6 +125,13 @@ def export_lock(path: Path, mode: int = PRIVATE) -> Iterator[None]:
 
 
 @contextmanager
+def site_lock(path: Path, mode: int = PRIVATE) -> Iterator[None]:
+    """Hold the mirror while its site is made; raises StoreLocked as `sync_lock` does."""
+    with _lock(path, ".site", mode, "is making the site"):
+        yield
+
+
+@contextmanager
 def _lock(path: Path, suffix: str, mode: int, doing: str) -> Iterator[None]:
     lock_path = beside(path, suffix)
     with explained(lock_path):

@@ -1,10 +1,10 @@
 """The page of changes with its filters, and the Atom feed with the same filters."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
 from datasette.utils.asgi import Response
@@ -98,11 +98,31 @@ async def feed(visit: Visit) -> Response:
         rows = latest_changes(connection, visit.caller, wanted, limit=ENTRIES).rows
         return rows, WebLinks(connection, visit.caller).changes(rows)
 
-    return Response(
-        _atom(visit, filters, *await visit.read(work)),
-        headers=dict(PAGE),
-        content_type="application/atom+xml; charset=utf-8",
+    found, there = await visit.read(work)
+    query = f"?{urlencode(filters)}" if filters else ""
+    base = visit.origin
+    text = atom(
+        found,
+        there,
+        links=visit.links,
+        base=base,
+        page=base + visit.links.changes(**filters),
+        feed=base + visit.links.changes(".atom") + query,
+        identity=f"{AUTHORITY}{quote(visit.database.name)}",
+        query=query,
+        title=f"Changes of {_whose(filters, found)}",
     )
+    return Response(text, headers=dict(PAGE), content_type="application/atom+xml; charset=utf-8")
+
+
+class Links(Protocol):
+    """Where the pages of repositories and owners are."""
+
+    def repository(self, full_name: str, row_id: int) -> str:
+        """Return a repository's page."""
+
+    def owner(self, username: str | None, row_id: int | None = None) -> str:
+        """Return an owner's page."""
 
 
 class RelatedFeed(Atom1Feed):  # type: ignore[misc]
@@ -115,27 +135,39 @@ class RelatedFeed(Atom1Feed):  # type: ignore[misc]
             handler.addQuickElement("link", "", {"rel": "related", "href": item["related"]})
 
 
-def _atom(visit: Visit, filters: dict[str, str], found: list[ChangeRow], there: Mapping[int, str]) -> str:
-    """Return the feed; `there` has the upstreams' pages. Its ids do not depend on the mirror's address."""
-    base = visit.origin
-    query = f"?{urlencode(filters)}" if filters else ""
-    name = visit.database.name
+def atom(
+    found: Sequence[ChangeRow],
+    there: Mapping[int, str],
+    *,
+    links: Links,
+    base: str,
+    page: str,
+    feed: str,
+    identity: str,
+    title: str,
+    query: str = "",
+) -> str:
+    """Return a feed of changes; `there` has the upstreams' pages.
+
+    `base` stands before each address of `links`. The ids begin with `identity`, and do not depend on the
+    address of `page`, which shows the changes, and of the `feed` itself.
+    """
     written = RelatedFeed(
-        title=visible(f"Changes of {_whose(filters, found)}"),
-        link=base + visit.links.changes(**filters),
+        title=visible(title),
+        link=page,
         description="Changes that the mirror has seen",
-        feed_url=base + visit.links.changes(".atom") + query,
-        feed_guid=f"{AUTHORITY}{quote(name)}/changes{query}",
+        feed_url=feed,
+        feed_guid=f"{identity}/changes{query}",
         author_name="bitbucket-mirror",
     )
     for change in found:
         at = from_text(change.at)
         written.add_item(
             title=visible(sentence(change)),
-            link=base + _subject(visit, change),
+            link=base + _subject(links, change),
             description=visible(_details(change, there.get(change.id))),
             related=there.get(change.id),
-            unique_id=f"{AUTHORITY}{quote(name)}/change/{change.id}",
+            unique_id=f"{identity}/change/{change.id}",
             pubdate=at,
             updateddate=at,
             categories=(change.kind,),
@@ -146,17 +178,17 @@ def _atom(visit: Visit, filters: dict[str, str], found: list[ChangeRow], there: 
     return text
 
 
-def _whose(filters: dict[str, str], found: list[ChangeRow]) -> str:
+def _whose(filters: dict[str, str], found: Sequence[ChangeRow]) -> str:
     """Name what a feed is about, as far as its entries tell."""
     if "repository" in filters:
         return next((row.repository for row in found if row.repository), None) or "a repository"
     return filters.get("owner") or "the Bitbucket mirror"
 
 
-def _subject(visit: Visit, change: ChangeRow) -> str:
+def _subject(links: Links, change: ChangeRow) -> str:
     if change.repository is not None:
-        return visit.links.repository(change.repository, change.repository_id or 0)
-    return visit.links.owner(change.owner, change.owner_id)
+        return links.repository(change.repository, change.repository_id or 0)
+    return links.owner(change.owner, change.owner_id)
 
 
 def _details(change: ChangeRow, there: str | None) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 from datasette.utils.asgi import Response
 
 from mirror.queries.accounts import known_account_by_id, known_account_named, members_of, workspaces_of
+from mirror.queries.caller import Caller
 from mirror.queries.changes import ChangeFilter, latest_changes
 from mirror.queries.crawl import upstreams
 from mirror.queries.repositories import OWNED_ORDERS, owned_page, updates_by_month
@@ -29,11 +30,25 @@ def _everything(connection: sqlite3.Connection, visit: Visit) -> dict[str, Any]:
     order = visit.parameters.get("by", "")
     order = order if order in OWNED_ORDERS else "updated"
     page = visit.number("page", 1, 100_000)
-    owned = owned_page(connection, caller, row.id, order=order, page=page, length=PER_PAGE)
-    latest = latest_changes(connection, caller, ChangeFilter(owner_ids=(row.id,)), limit=LATEST)
-    web = WebLinks(connection, caller)
     months = _months(visit.now)
     updates = updates_by_month(connection, caller, row.id, f"{months[0]}-01")
+    return everything_of(connection, caller, row, order=order, page=page, length=PER_PAGE) | {
+        "activity": bar_chart(
+            [Bar(month, updates.get(month, 0)) for month in months],
+            title="Repositories by the month of their last update",
+            height=90,
+        ),
+        "updates": sum(updates.values()),
+    }
+
+
+def everything_of(
+    connection: sqlite3.Connection, caller: Caller, row: AccountRow, *, order: str, page: int, length: int
+) -> dict[str, Any]:
+    """Read what the page shows of an owner, but for the activity; `length` repositories are on a page."""
+    owned = owned_page(connection, caller, row.id, order=order, page=page, length=length)
+    latest = latest_changes(connection, caller, ChangeFilter(owner_ids=(row.id,)), limit=LATEST)
+    web = WebLinks(connection, caller)
     return {
         "owner": row,
         "upstream": next(one for one in upstreams(connection) if one.id == row.upstream_id),
@@ -41,17 +56,11 @@ def _everything(connection: sqlite3.Connection, visit: Visit) -> dict[str, Any]:
         "owned": owned,
         "web": web.repositories(owned.rows),
         "page": page,
-        "length": PER_PAGE,
+        "length": length,
         "order": order,
         "orders": list(OWNED_ORDERS),
         "members": members_of(connection, caller, row.id),
         "workspaces": workspaces_of(connection, caller, row.id),
-        "activity": bar_chart(
-            [Bar(month, updates.get(month, 0)) for month in months],
-            title="Repositories by the month of their last update",
-            height=90,
-        ),
-        "updates": sum(updates.values()),
         "latest": latest,
         "there": web.changes(latest.rows),
     }

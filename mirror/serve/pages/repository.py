@@ -2,6 +2,7 @@
 
 import math
 import sqlite3
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -10,6 +11,7 @@ from datasette.utils.asgi import Response
 
 from mirror.model import RefKind
 from mirror.queries import refs
+from mirror.queries.caller import Caller
 from mirror.queries.changes import ChangeFilter, latest_changes
 from mirror.queries.crawl import failures_of, upstreams
 from mirror.queries.forks import family_of
@@ -30,9 +32,22 @@ async def repository_page(visit: Visit) -> Response:
 
 def _everything(connection: sqlite3.Connection, visit: Visit) -> dict[str, Any]:
     row = _found(connection, visit)
-    history = latest_changes(connection, visit.caller, ChangeFilter(repository_id=row.id), limit=HISTORY)
-    web = WebLinks(connection, visit.caller)
-    shown = {table: _refs(connection, visit, row, kind) for kind, table in refs.TABLES.items()}
+    wanted = {kind: _wanted(visit, row, kind) for kind in refs.TABLES}
+    return everything_of(connection, visit.caller, row, wanted, now=visit.now)
+
+
+def everything_of(
+    connection: sqlite3.Connection,
+    caller: Caller,
+    row: RepositoryRow,
+    wanted: Mapping[RefKind, refs.RefsWanted],
+    *,
+    now: datetime | None,
+) -> dict[str, Any]:
+    """Read what the page shows of a repository; without `now`, refs have no bars of their ages."""
+    history = latest_changes(connection, caller, ChangeFilter(repository_id=row.id), limit=HISTORY)
+    web = WebLinks(connection, caller)
+    shown = {refs.TABLES[kind]: _refs(connection, row, one, now) for kind, one in wanted.items()}
     return {
         "repository": row,
         "web": web.repositories([row])[row.id],
@@ -42,8 +57,8 @@ def _everything(connection: sqlite3.Connection, visit: Visit) -> dict[str, Any]:
         "website": safe_external(row.website),
         "refs": shown,
         "newest_tag": refs.newest_tag(connection, row.id),
-        "family": family_of(connection, visit.caller, row.id),
-        "namesakes": namesakes(connection, visit.caller, row),
+        "family": family_of(connection, caller, row.id),
+        "namesakes": namesakes(connection, caller, row),
         "failures": failures_of(connection, row.id),
         "history": history,
     }
@@ -75,11 +90,11 @@ class AgedRef(NamedTuple):
     bar: int | None
 
 
-def _refs(connection: sqlite3.Connection, visit: Visit, row: RepositoryRow, kind: RefKind) -> dict[str, Any]:
-    """Read the branches or tags that the page shows; each table has its own parameters."""
+def _wanted(visit: Visit, row: RepositoryRow, kind: RefKind) -> refs.RefsWanted:
+    """Return which branches or tags the visitor asks for; each table has its own parameters."""
     given, table = visit.parameters, refs.TABLES[kind]
     order = given.get(f"{table}_by", "")
-    wanted = refs.RefsWanted(
+    return refs.RefsWanted(
         kind=kind,
         first=row.main_branch if kind == "branch" else None,
         part=given.get(table, "").strip()[:200],
@@ -87,20 +102,26 @@ def _refs(connection: sqlite3.Connection, visit: Visit, row: RepositoryRow, kind
         page=visit.number(f"{table}_page", 1, 100_000),
         size=REFS,
     )
+
+
+def _refs(
+    connection: sqlite3.Connection, row: RepositoryRow, wanted: refs.RefsWanted, now: datetime | None
+) -> dict[str, Any]:
+    """Read the branches or tags that the page shows."""
     found = refs.refs_page(connection, row.id, wanted)
-    oldest = _days(found.oldest, visit.now) or 0.0
-    return {"page": found, "wanted": wanted, "rows": [_aged(row, oldest, visit.now) for row in found.rows]}
+    oldest = _days(found.oldest, now) or 0.0
+    return {"page": found, "wanted": wanted, "rows": [_aged(row, oldest, now) for row in found.rows]}
 
 
-def _aged(row: RefRow, oldest: float, now: datetime) -> AgedRef:
+def _aged(row: RefRow, oldest: float, now: datetime | None) -> AgedRef:
     days = _days(row.made_at, now)
     return AgedRef(row, days, None if days is None else _bar(days, max(oldest, days)))
 
 
-def _days(moment: str | None, now: datetime) -> float | None:
+def _days(moment: str | None, now: datetime | None) -> float | None:
     """Return how many days ago a time was."""
     try:
-        return max(0.0, (now - from_text(moment)).total_seconds() / 86400) if moment else None
+        return max(0.0, (now - from_text(moment)).total_seconds() / 86400) if moment and now else None
     except (ValueError, OverflowError):
         return None
 

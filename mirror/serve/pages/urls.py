@@ -64,6 +64,21 @@ class SiteLinks:
         """Return the list of changes; `form` is a suffix like ``.atom``."""
         return self.path(f"/-/changes{form}", parameters)
 
+    def numbered(self, full_name: str, row_id: int) -> str:
+        """Return the page of a repository by its row, for one that shares its name."""
+        del full_name
+        return self.path("/-/r", {"id": row_id})
+
+    def pages(self) -> tuple[tuple[str, str, str], ...]:
+        """Return what the bar leads to: what it is, its title, its address."""
+        return (
+            ("search", "Search", self.search()),
+            ("changes", "Changes", self.changes()),
+            ("questions", "Questions", self.path("/-/questions")),
+            ("status", "Status", self.path("/-/mirror-status")),
+            ("tables", "Tables", self.tables()),
+        )
+
     def tables(self) -> str:
         """Return the list of tables; without a mirror, of all attached databases."""
         return self.path(f"/{tilde_encode(self._database)}" if self._database else "/-/index")

@@ -184,8 +184,13 @@ async def rendered(
         "now": utc_now(),
         "visit": None,
     }
-    body = visible_html(await datasette.render_template(template, known | context, request=request))
-    return Response.html(_FORBIDDEN.sub("\ufffd", body), status=status, headers=PAGE)
+    body = safe_html(await datasette.render_template(template, known | context, request=request))
+    return Response.html(body, status=status, headers=PAGE)
+
+
+def safe_html(body: str) -> str:
+    """Return a rendered page in which no character of a name hides, and none is one that HTML forbids."""
+    return _FORBIDDEN.sub("\ufffd", visible_html(body))
 
 
 def page(view: Callable[[Visit], Awaitable[Response]]) -> View:

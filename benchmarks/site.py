@@ -1,0 +1,113 @@
+"""What a site costs: `python benchmarks/site.py [--repositories N] [--folder DIR] [--questions N]`.
+
+Makes a mirror once in the folder, a site of it twice, each in a process of its own, and asks questions of
+the site's search under Node and of the mirror: how many have the same count and the same first twenty.
+"""
+
+import argparse
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from search import fill
+from search_corpus import make_names, make_queries
+
+from mirror.queries.caller import ANONYMOUS
+from mirror.queries.search import find_repositories
+from mirror.search.index.backlog import rebuild_index
+from mirror.store import Store
+from mirror.store.files import open_reader
+
+NODE = Path(__file__).resolve().parent.parent / "tests" / "site_node.js"
+
+
+def make(path: Path, repositories: int) -> None:
+    """Fill a mirror, with an owner who has many repositories."""
+    names = (
+        one if place % 20 else one._replace(owner="big") for place, one in enumerate(make_names(repositories))
+    )
+    fill(path, names)
+    with Store(path) as store, store.transaction() as connection:
+        rebuild_index(connection)
+
+
+def made(mirror: Path, folder: Path) -> dict[str, object]:
+    """Make the site in another process; return what that took."""
+    config = mirror.with_name("site.toml")
+    config.write_text(f"database = {json.dumps(str(mirror))}\n")
+    begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "mirror", "--config", str(config), "site", str(folder), "--json"]
+    said = subprocess.run(command, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {
+        **json.loads(said.stdout),
+        "cpu_s": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+        "wall_s": round(time.perf_counter() - begun, 1),
+        "peak_mb": round(after.ru_maxrss / 1000),
+    }
+
+
+def questions_of(mirror: Path, count: int) -> list[str]:
+    """Return what people type, a fifth of it with an owner."""
+    draw = random.Random(7)
+    connection = open_reader(mirror)
+    some = connection.execute("SELECT full_name, name FROM repositories WHERE id % 97 = 1").fetchall()
+    asked = make_queries([name for _, name in some], count)
+    for place in range(0, count, 5):
+        owner, _, slug = draw.choice(some)[0].partition("/")
+        asked[place] = draw.choice(
+            (f"{owner}/", f"{owner}/{slug[:2]}", f"{owner[:5]}/{slug[:4]}", f"big/{slug[:5]}")
+        )
+    return asked
+
+
+def compared(mirror: Path, site: Path, questions: list[str]) -> dict[str, object]:
+    """Ask both, and count the answers that agree."""
+    said = subprocess.run(
+        ["node", NODE, site], input=json.dumps(questions), capture_output=True, text=True, check=True
+    )
+    answers = json.loads(said.stdout)
+    connection = open_reader(mirror)
+    same_counts = same_names = 0
+    for question, answer in zip(questions, answers, strict=True):
+        wanted = find_repositories(connection, ANONYMOUS, question, limit=20, fuzzy=False)
+        names = [row.full_name for row in wanted.repositories]
+        same_counts += answer["count"] == wanted.count
+        same_names += answer["names"] == names
+        if answer["names"] != names or answer["count"] != wanted.count:
+            print(f"differs: {question!r}: {answer['count']} of {wanted.count}, more: {answer['more']}")
+    return {
+        "questions": len(questions),
+        "same_counts": same_counts,
+        "same_first_twenty": same_names,
+        "most_bytes": max(answer["bytes"] for answer in answers),
+        "median_bytes": sorted(answer["bytes"] for answer in answers)[len(answers) // 2],
+        "most_requests": max(answer["requests"] for answer in answers),
+    }
+
+
+def main() -> None:
+    """Make, measure, and print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repositories", type=int, default=100_000)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--questions", type=int, default=200)
+    options = parser.parse_args()
+    folder = options.folder or Path(tempfile.mkdtemp())
+    mirror, site = folder / "mirror.db", folder / "site"
+    if not mirror.exists():
+        make(mirror, options.repositories)
+    first, second = made(mirror, site), made(mirror, site)
+    questions = questions_of(mirror, options.questions)
+    print(
+        json.dumps({"first": first, "second": second, "search": compared(mirror, site, questions)}, indent=1)
+    )
+
+
+if __name__ == "__main__":
+    main()

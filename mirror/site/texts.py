@@ -1,0 +1,55 @@
+"""What a site has beside its pages: the feed, the sitemap, what robots may read."""
+
+import sqlite3
+from collections.abc import Iterator
+from xml.sax.saxutils import escape
+
+from mirror.queries.caller import ANONYMOUS
+from mirror.queries.changes import ChangeFilter, latest_changes
+from mirror.queries.web_links import WebLinks
+from mirror.serve.pages.changes import AUTHORITY, ENTRIES, atom
+from mirror.site.addresses import CHANGES, FEED, Places, SiteLinks
+
+MOST_URLS = 50_000
+"""The most addresses that one sitemap may have."""
+
+_XML = '<?xml version="1.0" encoding="utf-8"?>\n'
+_NAMESPACE = 'xmlns="http://www.sitemaps.org/schemas/sitemap/0.9"'
+
+
+def feed(connection: sqlite3.Connection, places: Places, base: str, title: str) -> str:
+    """Return the latest changes as a feed; `base` is the address of the site, "" where it is not known."""
+    rows = latest_changes(connection, ANONYMOUS, ChangeFilter(), limit=ENTRIES).rows
+    return atom(
+        rows,
+        WebLinks(connection, ANONYMOUS).changes(rows),
+        links=SiteLinks(places, ""),
+        base=base,
+        page=base + CHANGES,
+        feed=base + FEED,
+        identity=f"{AUTHORITY}site",
+        title=f"Changes of {title}",
+    )
+
+
+def sitemaps(base: str, pages: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield the sitemap, and those that it names where one cannot hold all pages: file and text."""
+    parts = [pages[start : start + MOST_URLS] for start in range(0, len(pages), MOST_URLS)]
+    if len(parts) == 1:
+        yield "sitemap.xml", _urls(base, parts[0])
+        return
+    names = [f"sitemap-{number}.xml" for number in range(1, len(parts) + 1)]
+    for name, part in zip(names, parts, strict=True):
+        yield name, _urls(base, part)
+    listed = "".join(f"<sitemap><loc>{escape(base + name)}</loc></sitemap>\n" for name in names)
+    yield "sitemap.xml", f"{_XML}<sitemapindex {_NAMESPACE}>\n{listed}</sitemapindex>\n"
+
+
+def _urls(base: str, pages: list[str]) -> str:
+    listed = "".join(f"<url><loc>{escape(base + page)}</loc></url>\n" for page in pages)
+    return f"{_XML}<urlset {_NAMESPACE}>\n{listed}</urlset>\n"
+
+
+def robots(base: str) -> str:
+    """Return what robots may read: everything."""
+    return "User-agent: *\nAllow: /\n" + (f"Sitemap: {base}sitemap.xml\n" if base else "")

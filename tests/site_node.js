@@ -1,0 +1,25 @@
+// Asks the search of a site under Node: node site_node.js FOLDER, questions as JSON on standard input.
+// For each it prints the first twenty, the count, and what a browser that comes for the first time would fetch.
+"use strict";
+const fs = require("node:fs"), path = require("node:path"), zlib = require("node:zlib");
+const [folder, way] = process.argv.slice(2);
+require(path.resolve(folder, "assets/site-search.js"));
+if (way === "disk") require(path.resolve(folder, "search/names.js"));
+
+async function asked(text) {
+  let requests = 0, bytes = 0;
+  const search = new NameSearch(async (name) => {
+    const packed = fs.readFileSync(path.join(folder, name));
+    requests += 1;
+    bytes += packed.length;
+    return JSON.parse(zlib.gunzipSync(packed));
+  }, globalThis.mirrorNames ?? null);
+  const { count, more, rows } = await search.search(text);
+  return { count, more, names: rows.slice(0, 20).map((row) => row[0]), requests, bytes };
+}
+
+(async () => {
+  const answers = [];
+  for (const text of JSON.parse(fs.readFileSync(0, "utf-8"))) answers.push(await asked(text));
+  console.log(JSON.stringify(answers));
+})();
