@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -163,16 +163,20 @@ class RefIndexReader:
             "lists": json.dumps(self._query.lists),
         }
         chunks = self._cursor.execute(_STARTS.format(_IN_CLASS[match]), values).fetchall()
-        hits, sort_at = list(others), stop
+        hits, enough = list(others), stop
+        last: int | None = None  # the order of the last hit of so many, once there are
         for start, which, name_id, name in chunks:
-            if len(hits) >= sort_at:
-                hits.sort()
-                if bisect_left(hits, start, key=lambda hit: hit.order) >= stop:
-                    return hits
-                sort_at = 2 * len(hits)
+            if last is not None and start > last:
+                break
             orders = unpack_orders(*self._cursor.execute(_CHUNK, (name_id, which, start)).fetchone())
+            if last is not None:
+                del orders[bisect_right(orders, last) :]
             kind = which % len(KINDS)
             hits += [RefHit(match, one, kind, name) for one in orders if repository_of(one) not in without]
+            if len(hits) >= enough:
+                hits.sort()
+                del hits[stop:]
+                last, enough = hits[-1].order, 2 * stop
         return sorted(hits)
 
     def repositories_at(self, commit: str) -> set[int]:
