@@ -106,3 +106,40 @@ def test_the_past_in_sql(served: tuple[AsgiClient, CALLER]) -> None:
     assert (row["target"], row["early"], row["later"]) == ("1" * 40, None, None)
     told = json.loads(row["r"])
     assert (told["full_name"], told["size"], told["exact_to"]) == ("ann/old", None, "look")
+
+
+@pytest.mark.parametrize(
+    ("path", "at", "shown", "hidden"),
+    [
+        (
+            "/-/r/bob/new",
+            "2026-11-01T00:25",
+            ("ann/old", "As the mirror knew it", "1" * 12, "Next change"),
+            "2" * 12,
+        ),
+        ("/-/r?id=1", "2026-11-01T00:35", ("old", "2" * 8, "as of then"), "1" * 13),
+        ("/-/r/ann/old", "2026-11-01T01:25", ("another",), "first"),
+        ("/-/u/ann", "2026-11-01T00:25", ("ann/old", "first"), "another"),
+        ("/-/u/ann", "2026-11-01T00:55", ("ann/mid",), "ann/old<"),
+        ("/-/u/bob", "2026-11-01T01:15", ("bob/new", "last"), "ann/old<"),
+    ],
+)
+def test_pages_show_the_past(
+    served: tuple[AsgiClient, CALLER], path: str, at: str, shown: tuple[str, ...], hidden: str
+) -> None:
+    """Of a repository and of an owner, without a script."""
+    page = get(served, f"{path}{'&' if '?' in path else '?'}at={at}")
+    assert page.status_code == 200, page.text
+    assert all(word in page.text for word in shown)
+    assert hidden not in page.text.partition("History until then")[0].partition("Latest changes")[0]
+    assert f'value="{at}"' in page.text
+
+
+@pytest.mark.parametrize("path", ["/-/r/bob/new", "/-/r?id=1", "/-/u/bob", "/-/u/ann"])
+def test_pages_refuse_what_is_not_known(served: tuple[AsgiClient, CALLER], path: str) -> None:
+    """A moment in the future or none, and one before the first look; for strangers the private time too."""
+    client, token = served
+    for at, headers in (("2999-01-01", token), ("x", token), ("2026-10-01", token), ("2026-11-01T00:45", {})):
+        page = client("GET", f"{path}{'&' if '?' in path else '?'}at={at}", headers=headers)
+        assert page.status_code == 404
+        assert "ann/old" not in page.text or headers

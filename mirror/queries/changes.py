@@ -111,6 +111,13 @@ def latest_changes(
     return ChangesPage(found[:limit], len(found) > limit)
 
 
+def next_change_at(connection: sqlite3.Connection, caller: Caller, wanted: ChangeFilter) -> str | None:
+    """Return when the first change was that matches."""
+    sql = f"SELECT c.at FROM {_SOURCE} WHERE {_where(caller, wanted)} ORDER BY c.id LIMIT 1"
+    found: str | None = fetch_value(connection, sql, {**caller.values, **wanted.values()})
+    return found
+
+
 def count_changes(connection: sqlite3.Connection, caller: Caller, wanted: ChangeFilter) -> int:
     """Count all changes that match."""
     sql = f"SELECT count(*) FROM {_SOURCE} WHERE {_where(caller, wanted)}"

@@ -16,7 +16,7 @@ import msgspec
 from mirror.errors import NotFound
 from mirror.queries.caller import Caller
 from mirror.queries.refs import KINDS, select_refs
-from mirror.queries.rows import RefRow, fetch, fetch_as, fetch_dicts
+from mirror.queries.rows import AccountRow, RefRow, fetch, fetch_as, fetch_dicts
 from mirror.queries.visibility import is_own, visible
 from mirror.store.changes import CLOSED
 from mirror.store.history import compacted_before
@@ -84,6 +84,11 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
         return str(self.columns["full_name"])
 
     @property
+    def namespace(self) -> str:
+        """The name of its owner at the moment, in lower case."""
+        return self.full_name.partition("/")[0].lower()
+
+    @property
     def not_recorded(self) -> tuple[str, ...]:
         """The columns that are None because their past is not recorded."""
         return () if self.is_current else NOT_RECORDED
@@ -122,31 +127,74 @@ class _Line(NamedTuple):
 
 def past_of(connection: sqlite3.Connection, caller: Caller, row_id: int, at: str) -> Past:
     """Rebuild the repository of a row at a moment; raises NotFound where nothing is known of it then."""
+    found = next(_pasts(connection, caller, [row_id], at, with_refs=True), None)
+    if isinstance(found, Past):
+        return found
+    raise found or NotFound("the mirror holds no such repository")
+
+
+def pasts_owned(connection: sqlite3.Connection, caller: Caller, owner: AccountRow, at: str) -> list[Past]:
+    """Rebuild the repositories that an owner had at a moment, without refs; raises NotFound if none is known.
+
+    Those count that the caller may see, then and today. What was transferred since went by the owner's name.
+    """
+    found = fetch(
+        connection,
+        """SELECT id FROM repositories WHERE owner_id = :id UNION
+            SELECT repository_id FROM changes WHERE kind = 'transferred'
+                AND old COLLATE NOCASE >= :name || '/' AND old COLLATE NOCASE < :name || '0'""",
+        {"id": owner.id, "name": owner.username},
+    )
+    all_found = list(_pasts(connection, caller, [row[0] for row in found], at, with_refs=False))
+    pasts = [one for one in all_found if isinstance(one, Past)]
+    if all_found and not pasts:
+        raise NotFound(f"the mirror knows nothing of {owner.username} at {at[:19]}Z")
+    names = {past.namespace for past in pasts if past.columns["owner_id"] == owner.id}
+    names.add((owner.username or "").lower())
+    return [
+        past
+        for past in pasts
+        if past.columns["owner_id"] == owner.id
+        or (past.columns["owner_id"] is None and past.namespace in names)
+    ]
+
+
+def _pasts(
+    connection: sqlite3.Connection, caller: Caller, ids: list[int], at: str, *, with_refs: bool
+) -> Iterator[Past | NotFound]:
+    """Rebuild the repositories of some rows that a caller may see; yield an error where nothing is known."""
     must_have_history(connection)
-    found = fetch_dicts(
+    values = {"ids_wanted": json.dumps(ids), **caller.values}
+    rows = fetch_dicts(
         connection,
-        f"""SELECT r.*, {is_own("r")} AS is_own FROM repositories r
-            WHERE r.id = :id AND {visible(caller, "r")}""",
-        {"id": row_id, **caller.values},
+        f"""SELECT r.*, {is_own("r")} AS is_own FROM json_each(:ids_wanted) w
+            CROSS JOIN repositories r ON r.id = w.value WHERE {visible(caller, "r")}""",
+        values,
     )
-    if not found:
-        raise NotFound("the mirror holds no such repository")
-    row = found[0]
-    hidden = 0 if caller.sees_all | row.pop("is_own") else row["public_from"]
-    since = _known_since(connection, row, hidden)
-    if since is None or at < since:
-        told = f"; it is known since {since[:19]}Z" if since else ""
-        raise NotFound(f"the mirror knows nothing of {row['full_name']} at {at[:19]}Z{told}")
-    lines = fetch_as(
-        _Line,
+    lines = defaultdict[int, list[_Line]](list)
+    of_row = "" if with_refs else "AND kind NOT GLOB 'branch_*' AND kind NOT GLOB 'tag_*'"
+    for row_id, *line in fetch(
         connection,
-        f"""SELECT {", ".join(_Line._fields)} FROM changes
-            WHERE repository_id = :id AND id > :hidden ORDER BY id""",
-        {"id": row_id, "hidden": hidden},
-    )
-    # By number: of two processes that write, one may note its change with an earlier moment, but later.
-    reached = max((line.id for line in lines if line.at <= at), default=0)
-    return _Rebuilt(row, since, lines, reached).past(connection, at)
+        f"""SELECT repository_id, {", ".join(_Line._fields)} FROM changes
+            WHERE repository_id IN (SELECT value FROM json_each(:ids_wanted)) {of_row} ORDER BY id""",
+        values,
+    ):
+        lines[row_id].append(_Line(*line))
+    compacted = compacted_before(connection) or ""
+    for row in rows:
+        hidden = 0 if caller.sees_all | row.pop("is_own") else row["public_from"]
+        since = _known_since(connection, row, hidden)
+        if since is None or at < since:
+            told = f"; it is known since {since[:19]}Z" if since else ""
+            yield NotFound(f"the mirror knows nothing of {row['full_name']} at {at[:19]}Z{told}")
+            continue
+        shown = [line for line in lines[row["id"]] if line.id > hidden]
+        rebuilt = _Rebuilt(row, since, shown, at)
+        yield rebuilt.past(_refs_of(connection, row["id"]) if with_refs else [], to_the_day=at < compacted)
+
+
+def _refs_of(connection: sqlite3.Connection, row_id: int) -> list[RefRow]:
+    return fetch_as(RefRow, connection, select_refs(*KINDS), {"repository": row_id})
 
 
 def must_have_history(connection: sqlite3.Connection) -> None:
@@ -175,21 +223,23 @@ def _known_since(connection: sqlite3.Connection, row: dict[str, Any], hidden: in
 
 
 class _Rebuilt:
-    """Undoes changes, from the row of today back to a change whose number is `reached`."""
+    """Undoes changes, from the row of today back to a moment; `lines` are all that the caller may see."""
 
-    def __init__(self, row: dict[str, Any], since: str, lines: list[_Line], reached: int) -> None:
-        self._row, self._since, self._lines, self._reached = row, since, lines, reached
+    def __init__(self, row: dict[str, Any], since: str, lines: list[_Line], at: str) -> None:
+        self._row, self._since, self._lines, self._at = row, since, lines, at
+        # By number: of two processes that write, one may note its change with an earlier moment, but later.
+        self._reached = max((line.id for line in lines if line.at <= at), default=0)
         self._of_ref = defaultdict[tuple[str, str], list[_Line]](list)
         for line in lines:
             if line.kind in _OF_REFS:
                 self._of_ref[_OF_REFS[line.kind], str(line.ref)].append(line)
 
-    def past(self, connection: sqlite3.Connection, at: str) -> Past:
+    def past(self, refs_of_today: list[RefRow], *, to_the_day: bool) -> Past:
         """Return the repository as it was then."""
-        row, since = dict(self._row), self._since
+        row, since, at = dict(self._row), self._since, self._at
         looks = _around((since, row["last_seen_at"], *_looks_of(self._of_row(), since)), at)
         ref_looks = self._looks_at_refs(at)
-        refs = self._refs(connection, at) if ref_looks.before else []
+        refs = self._refs(refs_of_today, at) if ref_looks.before else []
         self._undo_row()
         is_current = at >= row["last_seen_at"]
         if not is_current:
@@ -208,7 +258,7 @@ class _Rebuilt:
             ref_looks=ref_looks,
             is_current=is_current,
             since=since,
-            to_the_day=at < (compacted_before(connection) or ""),
+            to_the_day=to_the_day,
         )
 
     def _of_row(self) -> Iterator[_Line]:
@@ -255,9 +305,8 @@ class _Rebuilt:
         moments = [max(moment, self._since) for moment in (first, last, *told) if moment]
         return _around([*moments, *(line.at for line in listed)], at)
 
-    def _refs(self, connection: sqlite3.Connection, at: str) -> list[RefRow]:
-        """Return the refs of the moment, by kind and name."""
-        rows = fetch_as(RefRow, connection, select_refs(*KINDS), {"repository": self._row["id"]})
+    def _refs(self, rows: list[RefRow], at: str) -> list[RefRow]:
+        """Return the refs of the moment, by kind and name; `rows` are those of today."""
         commits = {row.target_hash: {name: getattr(row, name) for name in _OF_COMMITS} for row in rows}
         refs = {(row.kind, row.name): row for row in rows}
         for (kind, name), lines in self._of_ref.items():

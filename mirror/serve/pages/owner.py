@@ -7,10 +7,13 @@ from urllib.parse import unquote
 
 from datasette.utils.asgi import Response
 
+from mirror.errors import NotFound
 from mirror.queries.accounts import known_account_by_id, known_account_named, members_of, workspaces_of
 from mirror.queries.caller import Caller
-from mirror.queries.changes import ChangeFilter, latest_changes
+from mirror.queries.changes import ChangeFilter, latest_changes, next_change_at
 from mirror.queries.crawl import upstreams
+from mirror.queries.past import pasts_owned
+from mirror.queries.past_copy import past_copy
 from mirror.queries.repositories import OWNED_ORDERS, owned_page, updates_by_month
 from mirror.queries.rows import AccountRow
 from mirror.queries.web_links import WebLinks
@@ -18,15 +21,47 @@ from mirror.serve.pages.charts import Bar, bar_chart
 from mirror.serve.pages.view import NotHere, Visit
 
 PER_PAGE, LATEST, MONTHS = 50, 12, 24
+PAST_TIMES = 5
+"""The past of an owner is that of each repository: it may take so many times Datasette's time limit."""
 
 
 async def owner_page(visit: Visit) -> Response:
     """GET /-/u/OWNER, or /-/u?id=ROW for a name that does not fit into an address."""
-    return await visit.page("mirror_owner.html", await visit.read(lambda c: _everything(c, visit)))
+    times = PAST_TIMES if visit.at else 1
+    found = await visit.read(lambda c: _everything(c, visit), times=times)
+    return await visit.page("mirror_owner.html", found)
 
 
 def _everything(connection: sqlite3.Connection, visit: Visit) -> dict[str, Any]:
-    row, caller = _found(connection, visit), visit.caller
+    row = _found(connection, visit)
+    if not visit.at:
+        return _state(connection, visit, row)
+    try:
+        pasts = pasts_owned(connection, visit.caller, row, visit.at)
+    except NotFound as error:
+        raise NotHere(f"{error}."[:400]) from None
+    with past_copy(connection, pasts) as copy:
+        then = known_account_by_id(copy, visit.caller, row.id) or row
+        state = _state(copy, visit, then)
+    return {**state, **_latest(connection, visit, row.id), "members": None}
+
+
+def _latest(connection: sqlite3.Connection, visit: Visit, owner_id: int) -> dict[str, Any]:
+    """Read the changes of an owner until the moment that is asked for, and when the next one was."""
+    until = ChangeFilter(owner_ids=(owner_id,), until=f"{visit.at}~")
+    latest = latest_changes(connection, visit.caller, until, limit=LATEST)
+    following = ChangeFilter(owner_ids=(owner_id,), since=f"{visit.at}~")
+    return {
+        "at": visit.at,
+        "latest": latest,
+        "next_at": next_change_at(connection, visit.caller, following),
+        "there": WebLinks(connection, visit.caller).changes(latest.rows),
+    }
+
+
+def _state(connection: sqlite3.Connection, visit: Visit, row: AccountRow) -> dict[str, Any]:
+    """Read an owner in a mirror, or in a copy of its past."""
+    caller = visit.caller
     order = visit.parameters.get("by", "")
     order = order if order in OWNED_ORDERS else "updated"
     page = visit.number("page", 1, 100_000)
@@ -63,6 +98,8 @@ def everything_of(
         "workspaces": workspaces_of(connection, caller, row.id),
         "latest": latest,
         "there": web.changes(latest.rows),
+        "at": "",
+        "next_at": None,
     }
 
 

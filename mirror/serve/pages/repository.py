@@ -9,12 +9,15 @@ from urllib.parse import unquote
 
 from datasette.utils.asgi import Response
 
+from mirror.errors import NotFound
 from mirror.model import RefKind
 from mirror.queries import refs
 from mirror.queries.caller import Caller
-from mirror.queries.changes import ChangeFilter, latest_changes
+from mirror.queries.changes import ChangeFilter, latest_changes, next_change_at
 from mirror.queries.crawl import failures_of, upstreams
 from mirror.queries.forks import family_of
+from mirror.queries.past import Past, past_named, past_of
+from mirror.queries.past_copy import past_copy
 from mirror.queries.repositories import namesakes, repository_by_id, repository_named
 from mirror.queries.rows import RefRow, RepositoryRow
 from mirror.queries.web_links import WebLinks
@@ -31,9 +34,33 @@ async def repository_page(visit: Visit) -> Response:
 
 
 def _everything(connection: sqlite3.Connection, visit: Visit) -> dict[str, Any]:
-    row = _found(connection, visit)
+    if not visit.at:
+        return _state(connection, visit, _found(connection, visit))
+    past = _past(connection, visit)
+    with past_copy(connection, [past]) as copy:
+        row = repository_by_id(copy, visit.caller, past.columns["id"])
+        if row is None:  # it was private, and was transferred since
+            raise NotHere("You may not see that repository as it was then.")
+        return {**_state(copy, visit, row), **_history(connection, visit, row.id), "past": past}
+
+
+def _state(connection: sqlite3.Connection, visit: Visit, row: RepositoryRow) -> dict[str, Any]:
+    """Read a repository in a mirror, or in a copy of its past."""
     wanted = {kind: _wanted(visit, row, kind) for kind in refs.TABLES}
     return everything_of(connection, visit.caller, row, wanted, now=visit.now)
+
+
+def _history(connection: sqlite3.Connection, visit: Visit, row_id: int) -> dict[str, Any]:
+    """Read the changes of a repository until the moment that is asked for, and when the next one was."""
+    until = ChangeFilter(repository_id=row_id, until=f"{visit.at}~")
+    history = latest_changes(connection, visit.caller, until, limit=HISTORY)
+    following = ChangeFilter(repository_id=row_id, since=f"{visit.at}~")
+    return {
+        "at": visit.at,
+        "history": history,
+        "next_at": next_change_at(connection, visit.caller, following),
+        "there": WebLinks(connection, visit.caller).changes(history.rows),
+    }
 
 
 def everything_of(
@@ -61,17 +88,33 @@ def everything_of(
         "namesakes": namesakes(connection, caller, row),
         "failures": failures_of(connection, row.id),
         "history": history,
+        "at": "",
+        "past": None,
+        "next_at": None,
     }
+
+
+def _past(connection: sqlite3.Connection, visit: Visit) -> Past:
+    """Find the repository that the address names as it was at the moment; raises NotHere."""
+    try:
+        if "owner" not in visit.names:
+            return past_of(connection, visit.caller, visit.number("id", 0, 2**62), visit.at)
+        return past_named(connection, visit.caller, _full_name(visit), visit.at)
+    except NotFound as error:
+        raise NotHere(f"{error}."[:400]) from None
+
+
+def _full_name(visit: Visit) -> str:
+    try:
+        return "/".join(unquote(visit.names[part], errors="strict") for part in ("owner", "slug"))
+    except UnicodeDecodeError:
+        raise NotHere("That address is not UTF-8.") from None
 
 
 def _found(connection: sqlite3.Connection, visit: Visit) -> RepositoryRow:
     """Find the repository that the address names; raises NotHere, also if it is hidden from the visitor."""
     if "owner" in visit.names:
-        try:
-            names = [unquote(visit.names[part], errors="strict") for part in ("owner", "slug")]
-        except UnicodeDecodeError:
-            raise NotHere("That address is not UTF-8.") from None
-        full_name = "/".join(names)
+        full_name = _full_name(visit)
         found = repository_named(connection, visit.caller, full_name, gone=True)
     else:
         full_name = "repository with that id"

@@ -34,7 +34,7 @@ from mirror.serve.prefix import origin_of
 from mirror.serve.state import WAIT_SECONDS
 from mirror.store.lock import is_syncing
 from mirror.store.schema import snapshot_moment
-from mirror.times import utc_now
+from mirror.times import past_moment, utc_now
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -108,6 +108,15 @@ class Visit:
         """Return a parameter that is a number from 1 to `most`; `default` for any other text."""
         number = number_in(self.parameters.get(parameter, ""), digits=15)
         return min(number, most) if number else default
+
+    @property
+    def at(self) -> str:
+        """The moment of the past that is asked for, "" for today; raises NotHere for a future one."""
+        given = self.parameters.get("at", "").strip()
+        try:
+            return past_moment(given, self.now) if given else ""
+        except ValueError as error:
+            raise NotHere(f"{error}.") from None
 
     def is_open_in(self, connection: sqlite3.Connection) -> bool:
         """Return whether tables are open to the visitor in the snapshot of a connection."""
