@@ -1,5 +1,8 @@
 """The fixtures that several test files share. What they are made of is in the helper modules beside."""
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +11,21 @@ from callers import MixedMirror
 from cli_runner import Folder
 from fixtures_db import FixtureDb, fill_mixed, fill_public
 from webhook_client import WebhookClient, webhook_mirror
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes a folder of its own there
+ROOM = 2 << 30
+"""Bytes; a whole run leaves less than half of them."""
+
+
+def pytest_configure() -> None:
+    """Make the files of tests in memory, unless TMPDIR names a place: SQLite waits for a disk at each close.
+
+    Not where there is too little room, or where no program may be started, as in a plain container.
+    """
+    if "TMPDIR" in os.environ or not os.access(MEMORY, os.W_OK):
+        return
+    if shutil.disk_usage(MEMORY).free > ROOM and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 
 @pytest.fixture
