@@ -102,7 +102,7 @@ MADE = frozenset(
         "search_ref_state", "search_ref_names", "search_ref_lists", "search_ref_common", "search_ref_rare",
         "search_ref_hashes", "search_ref_pending", "search_ref_moved",
         "search_descriptions", "search_descriptions_config", "search_descriptions_data",
-        "search_descriptions_idx",
+        "search_descriptions_idx", "search_descriptions_texts",
     }
 )  # fmt: skip
 """Tables that are made from the published rows, or that the program fills itself."""

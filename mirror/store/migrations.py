@@ -723,19 +723,25 @@ def m027_refs_index(db: Database) -> None:
 
 @migrations()
 def m028_words_of_descriptions(db: Database) -> None:
-    """An index of the words of descriptions, for searches that ask for them."""
+    """An index of the words of descriptions, for searches that ask for them.
+
+    Its content table is always empty. So no program that dumps tables finds rows in the index, and what the
+    iterdump of Python's sqlite3 writes can be restored: it cannot put rows into a virtual table.
+    """
     add = "INSERT INTO search_descriptions (rowid, description) VALUES (new.id, new.description);"
     remove = """INSERT INTO search_descriptions (search_descriptions, rowid, description)
         VALUES ('delete', old.id, old.description);"""
     for statement in (
-        """CREATE VIRTUAL TABLE search_descriptions USING fts5(description, content='repositories',
+        "CREATE TABLE search_descriptions_texts (id INTEGER PRIMARY KEY, description TEXT)",
+        """CREATE VIRTUAL TABLE search_descriptions USING fts5(
+            description, content='search_descriptions_texts',
             content_rowid='id', tokenize='unicode61 remove_diacritics 2', columnsize=0)""",
         # Rows without a description count too: FTS5 refuses to remove more rows than it has got.
         f"CREATE TRIGGER search_description_added AFTER INSERT ON repositories BEGIN {add} END",
         f"CREATE TRIGGER search_description_removed AFTER DELETE ON repositories BEGIN {remove} END",
         f"""CREATE TRIGGER search_description_changed AFTER UPDATE OF description ON repositories
             WHEN old.description IS NOT new.description BEGIN {remove} {add} END""",
-        "INSERT INTO search_descriptions (search_descriptions) VALUES ('rebuild')",
+        "INSERT INTO search_descriptions (rowid, description) SELECT id, description FROM repositories",
     ):
         db.execute(statement)
 

@@ -9,7 +9,10 @@ import sqlite3
 
 def rebuild_descriptions(connection: sqlite3.Connection) -> None:
     """Build the index anew from the rows; call it in a transaction."""
-    connection.execute("INSERT INTO search_descriptions (search_descriptions) VALUES ('rebuild')")
+    connection.execute("INSERT INTO search_descriptions (search_descriptions) VALUES ('delete-all')")
+    connection.execute(
+        "INSERT INTO search_descriptions (rowid, description) SELECT id, description FROM repositories"
+    )
 
 
 _WORDS_OF = "tokenize='unicode61 remove_diacritics 2', columnsize=0"
