@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from mirror.search.index.check import check_index
 from mirror.search.index.descriptions import check_descriptions
-from mirror.search.index.refs.check import check_refs_index
 from mirror.store import Store
 from mirror.store.files import damage_explained, open_reader
 from mirror.store.lock import sync_lock
@@ -51,6 +50,8 @@ def _check_index(path: Path, *, repair: bool) -> list[Complaint]:
 
 
 def _faults(path: Path) -> list[str]:
+    from mirror.search.index.refs.check import check_refs_index  # noqa: PLC0415 - numpy is slow to import
+
     connection = open_reader(path)
     try:
         with damage_explained(path):
