@@ -17,7 +17,10 @@ from mirror.times import seconds_of
 
 UpstreamKind = Literal["cloud", "datacenter", "legacy", "sandbox"]
 RefsBy = Literal["api", "git", "none"]
-AlertEvent = Literal["success", "failure", "recovery", "brake"]
+AlertEvent = Literal[
+    "success", "failure", "recovery", "brake",
+    "tag-moved", "tag-gone", "main-forced", "branch-lost", "repository-gone", "made-public", "transferred",
+]  # fmt: skip
 
 DEFAULT_FILE = Path("mirror.toml")
 CLOUD_URL = "https://api.bitbucket.org/2.0"

@@ -38,7 +38,7 @@ LEFT_OUT = {
     "members": {"workspace_id", "user_id"},
     "followers": {"repository_id", "user_id"},
     "projects": {"id", "upstream_id", "owner_id"},
-    "changes": {"id", "run_id", "repository_id", "user_id", "previous_look"},
+    "changes": {"id", "run_id", "repository_id", "user_id", "previous_look", "forced"},
     "sync_runs": {"id", "upstream_id"},
     "upstreams": {"id", "name"},
 }  # fmt: skip

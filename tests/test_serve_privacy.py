@@ -77,6 +77,8 @@ PAGES = (
     "/-/u/brodie",
     *(f"/-/u?id={number}" for number in range(1, 10)),
     "/-/changes",
+    "/-/changes?kind=unexpected",
+    "/-/unexpected",
     "/-/changes?since=2000-01-01",
     "/-/changes.atom",
     "/-/mirror-status",

@@ -4,6 +4,7 @@ A failure is reported when it begins and when it is over, not after each run. Wh
 is read from the file, so it makes no difference whether the service or cron starts the runs.
 """
 
+import logging
 import sqlite3
 import threading
 import time
@@ -19,9 +20,12 @@ from mirror.config_checks import address_complaint
 from mirror.credentials import read_secret, redacting
 from mirror.errors import ConfigError, StoreError
 from mirror.observe.logs import run_line, secrets_of
+from mirror.queries.unexpected import UNEXPECTED, lines_of_run
 from mirror.report import Summary
 from mirror.store.files import open_reader
 from mirror.times import Clock, to_text, utc_now
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from mirror.observe.delivery import Courier
@@ -43,6 +47,9 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: str = ""
     error: str | None = None
 
+
+MOST_LINES = 10
+"""How many changes an alert names."""
 
 KILL_SECONDS = 0.3
 """How long to wait for a command that was killed."""
@@ -94,6 +101,21 @@ class Alerts:
             self._send(event, name, text, kind=summary.kind, state=summary.state, error=summary.error)
             if event == "recovery":
                 self._troubled.discard(name)
+        self._tell_unexpected(summary)
+
+    def _tell_unexpected(self, summary: Summary) -> None:
+        """Send what moved that should not, as far as an alert is for it: one alert for each kind."""
+        wanted = {event for events, _ in self._couriers for event in events if event in UNEXPECTED}
+        if not wanted:
+            return
+        try:
+            with closing(open_reader(self._path)) as connection:
+                for event in sorted(wanted):
+                    lines = lines_of_run(connection, event, summary.run_id)
+                    if lines:
+                        self._send(event, summary.upstream, _some(lines), kind=summary.kind)
+        except (StoreError, sqlite3.Error) as error:
+            log.warning("what moved that should not cannot be told: %s", error)
 
     def trouble(self, name: str, text: str) -> None:
         """Send a failure, once: work could not begin, or the mirror itself (`name` "") is unwell."""
@@ -200,6 +222,11 @@ def address_of(text: str) -> str:
 def addresses_of(config: Config) -> Sequence[str]:
     """Return the addresses of alerts; they are secrets, since anybody who knows one can post to it."""
     return [address_of(each.ping or each.url) for each in config.alerts if not each.command]
+
+
+def _some(lines: Sequence[str]) -> str:
+    more = f"; and {len(lines) - MOST_LINES:,} more" if len(lines) > MOST_LINES else ""
+    return "; ".join(lines[:MOST_LINES]) + more
 
 
 def _brake_text(summary: Summary) -> str:

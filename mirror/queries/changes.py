@@ -9,6 +9,7 @@ import msgspec
 from mirror.queries.caller import Caller
 from mirror.queries.refs import refs_state
 from mirror.queries.rows import ChangeRow, Values, fetch_as, fetch_value
+from mirror.queries.unexpected import UNEXPECTED
 from mirror.queries.visibility import visible_changes
 
 KINDS = {
@@ -44,11 +45,13 @@ _SOURCE = """changes c LEFT JOIN repositories r ON r.id = c.repository_id
 class ChangeFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which changes to read. A field that is None or empty does not restrict them.
 
-    `owner_ids` are rows of `users`. `since` and `until` are moments, the second one excluded; `before` is a
-    change's number. `forks` tells `created` changes apart: of forks alone, or of others alone.
+    `unexpected` are names of UNEXPECTED. `owner_ids` are rows of `users`. `since` and `until` are moments,
+    the second one excluded; `before` is a change's number. `forks` tells `created` changes apart: of forks
+    alone, or of others alone.
     """
 
     kinds: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
     owner: str = ""
     upstream: str = ""
     ref: str = ""
@@ -64,6 +67,7 @@ class ChangeFilter(msgspec.Struct, frozen=True, kw_only=True):
         is_fork = f"r.parent_full_name IS {'NOT ' if self.forks else ''}NULL"
         each = {
             "c.kind IN (SELECT value FROM json_each(:kinds))": self.kinds,
+            " OR ".join(UNEXPECTED[name] for name in self.unexpected).join("()"): self.unexpected,
             "c.repository_id = :repository_id": self.repository_id is not None,
             self._of_owners(): self.owner_ids,
             "u.username = :owner COLLATE NOCASE": self.owner,
@@ -87,6 +91,7 @@ class ChangeFilter(msgspec.Struct, frozen=True, kw_only=True):
     def values(self) -> Values:
         """Return what the conditions name."""
         lists = {"kinds": json.dumps(self.kinds), "owner_ids": json.dumps(self.owner_ids)}
+        lists["unexpected"] = ""
         return msgspec.structs.asdict(self) | lists
 
 

@@ -40,6 +40,7 @@ from mirror.serve.pages import (
     repository,
     search,
     status,
+    unexpected,
     urls,
 )
 from mirror.serve.pages import datasette as tables
@@ -79,6 +80,7 @@ ROUTES: list[tuple[str, Callable[..., Any]]] = [
     (r"^/-/u$", page(owner.owner_page)),
     (r"^/-/changes$", page(changes.history)),
     (r"^/-/changes\.atom$", page(changes.feed)),
+    (r"^/-/unexpected$", page(unexpected.unexpected_page)),
     (r"^/-/questions$", page(home.questions)),
     (r"^/-/inventory$", page(inventory.inventory)),
     (r"^/-/inventory\.csv$", page(inventory.as_csv)),

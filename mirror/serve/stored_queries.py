@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mirror.queries.unexpected import TITLES, UNEXPECTED
 from mirror.serve.question import IS_THEIRS, OWNER, Question, ago, days
 from mirror.serve.repository_questions import CLEANING, NAMES, TAGS
 
@@ -138,6 +139,51 @@ order by r.deleted_at desc limit 1000""",
 }
 
 
+def _unexpected(name: str, about: str) -> Question:
+    """Return the question about one kind of what moved that should not."""
+    return Question(
+        TITLES[name],
+        about,
+        f"""
+select c.at, r.full_name, c.ref, c.old, c.new, c.previous_look
+from changes c join repositories r on r.id = c.repository_id join users u on u.id = r.owner_id
+where {UNEXPECTED[name]} and {IS_THEIRS}
+order by c.id desc limit 1000""",
+        OWNER,
+    )
+
+
+SHOULD_NOT_MOVE = {
+    "tags_moved": _unexpected("tag-moved", "Tags that point to another commit than before."),
+    "tags_vanished": _unexpected("tag-gone", "Tags that were deleted, with the commit that they named."),
+    "main_branches_moved": Question(
+        "Moves of main branches",
+        "Whether each push was forced: yes or no where a webhook told it, else unknown.",
+        f"""
+select c.at, r.full_name, c.ref,
+       case c.forced when 1 then 'yes' when 0 then 'no' else 'unknown' end as forced,
+       c.old, c.new, c.previous_look
+from changes c join repositories r on r.id = c.repository_id join users u on u.id = r.owner_id
+where c.kind = 'branch_moved' and c.ref = r.main_branch and c.at >= {ago(30)} and {IS_THEIRS}
+order by c.forced is 1 desc, c.id desc limit 1000""",
+        days(30) | OWNER,
+    ),
+    "branches_lost": _unexpected(
+        "branch-lost",
+        "The commit may still be on another branch, below its newest one.",
+    ),
+    "repositories_gone": _unexpected(
+        "repository-gone", "Those that the upstream has no more, when it was seen, and the reason."
+    ),
+    "repositories_made_public": _unexpected(
+        "made-public", "Those that were private, with the time at which it was seen."
+    ),
+    "repositories_transferred": _unexpected(
+        "transferred", "Those that went to another owner, with both full names."
+    ),
+}
+
+
 MOVING = {
     "inventory": Question(
         "Inventory",
@@ -169,6 +215,7 @@ GROUPS: dict[str, dict[str, Question]] = {
     "Tags and releases": TAGS,
     "Names, owners, languages": NAMES,
     "What happened": HAPPENED,
+    "What moved that should not": SHOULD_NOT_MOVE,
     "Moving away": MOVING,
     "The crawl": CRAWLING,
 }

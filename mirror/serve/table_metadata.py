@@ -131,6 +131,7 @@ TABLES: dict[str, dict[str, Any]] = {
             "ref": "branch or tag",
             "old": "before: a name, a hash, or JSON of the columns that changed",
             "new": "after, in the same form",
+            "forced": "1 if a webhook said that the push was forced, 0 if it said not; NULL: unknown",
             "previous_look": "when the mirror looked before, and it had not changed; NULL: not recorded",
         },
     },

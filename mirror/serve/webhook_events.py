@@ -57,6 +57,7 @@ class _Change(msgspec.Struct, frozen=True):
 
     old: _Ref | None = None
     new: _Ref | None = None
+    forced: bool | None = None
 
 
 class _Push(msgspec.Struct, frozen=True):
@@ -164,6 +165,7 @@ def _cloud_updates(change: _Change) -> Iterator[RefUpdate]:
             ref_name(ref.name),
             object_id(change.old.target.hash) if change.old else None,
             _shaped(kind, change.new) if change.new else None,
+            change.forced,
         )
 
 

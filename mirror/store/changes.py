@@ -36,7 +36,8 @@ The name of a parent is not among them: edits are visible to everybody, and a pa
 class Change(NamedTuple):
     """One line of the table `changes`; `repository_id` or `user_id` says what it is about.
 
-    `previous_look` is when the same was looked at before, and had not changed; None where that is unknown.
+    `previous_look` is when the same was looked at before, and had not changed; `forced` whether
+    a push is told to have been forced. None is unknown.
     """
 
     kind: str
@@ -46,6 +47,7 @@ class Change(NamedTuple):
     old: str | None = None
     new: str | None = None
     previous_look: str | None = None
+    forced: bool | None = None
 
 
 def repository_changes(

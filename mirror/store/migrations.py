@@ -760,6 +760,18 @@ def m029_looks_around_changes(db: Database) -> None:
     )
 
 
+@migrations()
+def m030_what_moved_that_should_not(db: Database) -> None:
+    """Whether a webhook told that a push was forced (NULL: unknown), and indexes of rare changes."""
+    for statement in (
+        "ALTER TABLE changes ADD COLUMN forced INTEGER",
+        "CREATE INDEX changes_forced ON changes (id) WHERE forced = 1",
+        """CREATE INDEX changes_rare ON changes (kind, id) WHERE kind IN ('branch_deleted', 'deleted',
+            'made_public', 'tag_deleted', 'tag_moved', 'transferred')""",
+    ):
+        db.execute(statement)
+
+
 def _drop_search_tables(db: Database) -> None:
     """Drop the search index with its triggers and indexes, whatever version made it."""
     for kind in ("trigger", "index", "table"):

@@ -31,12 +31,16 @@ class Delivery(NamedTuple):
 
 
 class RefUpdate(NamedTuple):
-    """A ref that was at one commit and is at another; None: it did not exist before, or was deleted."""
+    """A ref that was at one commit and is at another; None: it did not exist before, or was deleted.
+
+    `forced` is whether the sender says that the push was forced; None where it says nothing.
+    """
 
     kind: RefKind
     name: str
     old: str | None
     new: Ref | None
+    forced: bool | None = None
 
 
 class RepositoryEvent(NamedTuple):
@@ -112,4 +116,8 @@ def _applied(
     write_refs(connection, repository_id, [update.new])
     verb = "created" if stands is None else "moved"
     kind = f"{update.kind}_{verb}"
-    return [Change(kind, repository_id, None, update.name, stands, target, previous_look=seen)]
+    return [
+        Change(
+            kind, repository_id, None, update.name, stands, target, previous_look=seen, forced=update.forced
+        )
+    ]

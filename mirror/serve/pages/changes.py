@@ -14,6 +14,7 @@ from mirror.queries.changes import KINDS, ChangeFilter, ChangesPage, latest_chan
 from mirror.queries.crawl import UpstreamSummary, upstreams
 from mirror.queries.refs import REFS_READ
 from mirror.queries.rows import ChangeRow
+from mirror.queries.unexpected import UNEXPECTED
 from mirror.queries.web_links import WebLinks
 from mirror.readable import visible
 from mirror.serve.middleware import PAGE
@@ -22,6 +23,8 @@ from mirror.serve.pages.view import Visit
 from mirror.times import from_text, moment_of, to_text
 
 PER_PAGE = 50
+UNEXPECTED_GROUP = "unexpected"
+"""The kind in an address that stands for all that moved that should not."""
 FILTERS = ("kind", "owner", "upstream", "ref", "repository", "since", "until")
 
 
@@ -40,7 +43,7 @@ async def history(visit: Visit) -> Response:
         "there": there,
         "filters": filters,
         "problems": problems,
-        "kinds": KINDS,
+        "kinds": {**KINDS, UNEXPECTED_GROUP: tuple(UNEXPECTED)},
         "upstreams": [row.name for row in known],
         "older": found.rows[-1].id if found.more else None,
         "is_later_page": wanted.before is not None,
@@ -67,6 +70,7 @@ def wanted_of(visit: Visit, filters: dict[str, str], *, paged: bool = True) -> t
     number = filters.get("repository", "")
     wanted = ChangeFilter(
         kinds=_kinds(filters.get("kind", "")),
+        unexpected=_unexpected(filters.get("kind", "")),
         owner=filters.get("owner", ""),
         upstream=filters.get("upstream", ""),
         ref=filters.get("ref", ""),
@@ -83,6 +87,11 @@ def _kinds(kind: str) -> tuple[str, ...]:
     if kind in KINDS:
         return KINDS[kind]
     return (kind,) if any(kind in kinds for kinds in KINDS.values()) else ()
+
+
+def _unexpected(kind: str) -> tuple[str, ...]:
+    """Return which unexpected changes a filter by kind asks for."""
+    return tuple(UNEXPECTED) if kind == UNEXPECTED_GROUP else (kind,) if kind in UNEXPECTED else ()
 
 
 ENTRIES = 50
