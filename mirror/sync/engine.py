@@ -50,19 +50,21 @@ class _Workers:
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
+        self._started = 0
         self._tasks = queue.SimpleQueue[_Task | None]()
         self._over = threading.Event()
-        for _ in range(threads):
-            threading.Thread(target=self._work, daemon=True, name="ask").start()
 
     def put(self, task: _Task) -> None:
-        """Queue a task; tasks are begun in the order of the calls."""
+        """Queue a task; tasks are begun in the order of the calls. A phase may have fewer than threads."""
+        if self._started < self._threads:
+            self._started += 1
+            threading.Thread(target=self._work, daemon=True, name="ask").start()
         self._tasks.put(task)
 
     def end(self) -> None:
         """Let the threads end; what has not been asked by now never is."""
         self._over.set()
-        for _ in range(self._threads):
+        for _ in range(self._started):
             self._tasks.put(None)
 
     def _work(self) -> None:
