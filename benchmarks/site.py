@@ -102,11 +102,10 @@ def main() -> None:
     mirror, site = folder / "mirror.db", folder / "site"
     if not mirror.exists():
         make(mirror, options.repositories)
-    first, second = made(mirror, site), made(mirror, site)
+    print(json.dumps({"first": made(mirror, site)}), flush=True)
     questions = questions_of(mirror, options.questions)
-    print(
-        json.dumps({"first": first, "second": second, "search": compared(mirror, site, questions)}, indent=1)
-    )
+    print(json.dumps({"search": compared(mirror, site, questions)}), flush=True)
+    print(json.dumps({"second": made(mirror, site)}))
 
 
 if __name__ == "__main__":

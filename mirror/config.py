@@ -280,6 +280,24 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             examples=["0 4 * * *"],
         ),
     ] = ""
+    site_schedule: Annotated[
+        str,
+        Meta(
+            description="When the service makes the site in site_folder: cron fields, or an interval.",
+            examples=["0 5 * * *"],
+        ),
+    ] = ""
+    site_folder: Annotated[
+        str, Meta(description="The folder of the scheduled static site.", examples=["/srv/www"])
+    ] = ""
+    site_url: Annotated[
+        str,
+        Meta(
+            description="Where that site will be, for its feed and sitemap.",
+            examples=["https://code.example.com/"],
+        ),
+    ] = ""
+    site_title: Annotated[str, Meta(description="What that site is called.")] = "Bitbucket mirror"
     export_schedule: Annotated[
         str,
         Meta(
@@ -363,6 +381,7 @@ def _placed(config: Config, folder: Path) -> Config:
         database=str(folder / config.database),
         serve=msgspec.structs.replace(config.serve, **serve),
         backup_folder=str(folder / config.backup_folder),
+        site_folder=path(config.site_folder),
         export_to=config.export_to if "://" in config.export_to else path(config.export_to),
         upstreams=tuple(sources(named(one), "credential", "webhook_secret") for one in config.upstreams),
         alerts=tuple(sources(one, "ping", "url") for one in config.alerts),

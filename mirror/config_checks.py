@@ -65,6 +65,9 @@ def _serve_complaints(config: "Config") -> Iterator[tuple[str, str]]:
         yield "$.serve.csp", str(error)
     if config.publish_schedule.strip() and not config.serve.public_snapshot:
         yield "$.publish_schedule", "needs a file to publish into: [serve] public_snapshot"
+    yield from _url_complaints(config.site_url, "$.site_url")
+    if config.site_schedule.strip() and not config.site_folder:
+        yield "$.site_schedule", "needs a folder to make the site in: site_folder"
     if config.export_schedule.strip() and not config.export_to:
         yield "$.export_schedule", "needs a lake to export into: export_to"
 

@@ -132,6 +132,27 @@ def test_the_publish_job_writes_the_public_file(config: Config, tmp_path: Path) 
         from_toml('publish_schedule = "1h"')
 
 
+def test_the_site_is_made(config: Config, tmp_path: Path) -> None:
+    """Of what is public; due by the time of the site before; a relative folder is one beside the file."""
+    config = msgspec.structs.replace(
+        config, site_schedule="1h", site_folder=str(tmp_path / "www"), site_title="Ours", backup_schedule=""
+    )
+    (chore,) = chores_of(config)
+    assert (chore.id, chore.last_done()) == ("site", None)
+    assert ", 0 removed" in chore.do(threading.Event(), at(NOW))
+    assert " 0 written" in chore.do(threading.Event(), at(NOW))
+    assert chore.last_done() is not None
+    assert "<title>Ours</title>" in (tmp_path / "www/index.html").read_text()
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Interrupted):
+        chore.do(stop, at(NOW))
+    with pytest.raises(ConfigError, match="needs a folder"):
+        from_toml('site_schedule = "1h"')
+    (tmp_path / "site.toml").write_text('site_folder = "www"\n')
+    assert read_config(tmp_path / "site.toml").site_folder == str(tmp_path / "www")
+
+
 def test_a_schedule_that_never_fires_is_refused() -> None:
     """Like those of upstreams."""
     with pytest.raises(ConfigError, match="no such day"):

@@ -55,6 +55,13 @@ def chores_of(config: Config) -> Iterator[Chore]:
             lambda: _newest([path for path in (Path(config.serve.public_snapshot),) if path.exists()]),
             lambda stop, _: _publish(config, stop),
         )
+    if config.site_schedule.strip():
+        yield Chore(
+            "site",
+            config.site_schedule.strip(),
+            lambda: _last_site(Path(config.site_folder)),
+            lambda stop, _: _make_site(config, stop),
+        )
     if config.export_schedule.strip():
         yield Chore(
             "export",
@@ -91,6 +98,29 @@ def _publish(config: Config, stop: Stop) -> str:
         told=lambda _, step, of: look(step, of),
     )
     return f"{done.file}: the public part as of {done.published_at}, {size_text(done.bytes)}"
+
+
+def _last_site(folder: Path) -> datetime | None:
+    """Return when the site was made last."""
+    from mirror.site.folder import MANIFEST  # noqa: PLC0415
+
+    return _newest([path for path in (folder / MANIFEST,) if path.exists()])
+
+
+def _make_site(config: Config, stop: Stop) -> str:
+    # Only who makes a site needs its templates.
+    from mirror.site import SiteOptions, make_site  # noqa: PLC0415
+
+    look = _until(stop)
+    done = make_site(
+        Path(config.database),
+        Path(config.site_folder),
+        SiteOptions(title=config.site_title, base_url=config.site_url),
+        told=lambda _, step, of: look(step, of),
+    )
+    return (
+        f"{done.folder}: a site of {done.files:,} files, {done.written:,} written, {done.removed:,} removed"
+    )
 
 
 def _export(config: Config, stop: Stop, clock: Clock) -> str:

@@ -79,6 +79,7 @@ class SiteFolder:
             self._remove_empty_folders()
             if self._old != self._new:
                 self._replace(MANIFEST, msgspec.json.encode(self._new, order="deterministic"))
+            (self._folder / MANIFEST).touch()  # its time tells when the site was made last
         return len(wanted)
 
     def _size(self, path: str) -> int:

@@ -157,7 +157,7 @@ class Pages:
 def _environment() -> Environment:
     """Return the templates: those of the server, and the site's own."""
     folders = [HERE / "templates", SERVED_ASSETS.parent / "templates"]
-    environment = Environment(loader=FileSystemLoader(folders), autoescape=True)
+    environment = Environment(loader=FileSystemLoader(folders), autoescape=True, auto_reload=False)
     filters.install(environment)
     environment.filters["moment"] = day
     return environment

@@ -1,0 +1,272 @@
+"""The search of a static site: under Node it answers as the mirror does; in a browser it finds, follows."""
+
+import json
+import random
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from browser_fixtures import axe_source, browser, serious_issues
+from fixtures_db import FixtureDb, owner, repository
+
+from mirror.queries.caller import ANONYMOUS
+from mirror.queries.search import find_repositories
+from mirror.site import SiteOptions, make_site
+from mirror.site.shards import RARE, RARE_OWNER, Named, files
+from mirror.store.files import open_reader
+
+STEMS = (
+    "django",
+    "flask",
+    "web",
+    "data",
+    "kernel",
+    "py",
+    "tool",
+    "a",
+    "x-ray",
+    "stra\u00dfe",
+    "\u4e66",
+    "\u13a0\u13d2",
+    "\u03a3\u0391\u03a3",
+)
+ODD = (
+    "Foo  Bar", "foo\tbar", "\ufb01sh", "\u0130stanbul", "\U0001f4a9", "a/b", "e\u0301t\u00e9", "\u1e9e",
+    "\u00a0x", "\u0345y", "__proto__", "^$",
+)  # fmt: skip
+
+
+def fill(path: Path) -> None:
+    """Fill a mirror in which some beginnings are of many repositories, and one owner has many."""
+    draw = random.Random(3)
+    filled = FixtureDb(path)
+    rows = []
+    for number in range(900):
+        name = "-".join(draw.choices(STEMS, k=draw.randint(1, 3)))
+        who = draw.choice(("big", "big", "bigger", "Team", "t\u00e9", f"o{number % 40}"))
+        slug = f"{name}-{number % 60}" if number % 3 else f"s{number}"
+        rows.append(
+            repository(
+                f"{who}/{slug}",
+                owner(who),
+                uuid=f"{{{number}}}",
+                name=name,
+                followers_count=draw.choice((None, 0, 1, 5)),
+                created_at=f"20{10 + number % 9}-01-01T00:00:00.000000Z",
+            )
+        )
+    rows += [repository(f"odd/{n}", uuid=f"{{odd{n}}}", name=name) for n, name in enumerate(ODD)]
+    rows += [repository(f"who/secret{n}", uuid=f"{{p{n}}}", is_private=True) for n in range(200)]
+    filled.repositories(rows, first=True)
+    filled.store.close()
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A mirror and its site."""
+    folder = tmp_path_factory.mktemp("searched")
+    fill(folder / "mirror.db")
+    make_site(folder / "mirror.db", folder / "www", SiteOptions())
+    return folder / "mirror.db", folder / "www"
+
+
+def asked(site: Path, questions: Sequence[str], way: str = "") -> list[dict[str, Any]]:
+    """Ask a site under Node."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no node here")
+    done = subprocess.run(
+        [node, Path(__file__).with_name("site_node.js"), site, way],
+        input=json.dumps(questions), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def questions_of(names: Sequence[str]) -> list[str]:
+    """Return parts of names in every case, odd texts, and owners."""
+    draw = random.Random(5)
+    found = [
+        "",
+        " ",
+        "/",
+        "/web",
+        "secret",
+        "who/",
+        "nobody/",
+        "big/",
+        "bigger/py",
+        "b/",
+        "TEAM/we",
+        "t\u00c9/",
+        "big/django-web",
+        "o1/",
+        "o/a",
+        "a/b",
+    ]
+    found += [
+        *STEMS,
+        *ODD,
+        "STRASSE",
+        "\u03c3\u03b1\u03c2",
+        "\uab70\uaba2",
+        "\ud800",
+        "web ",
+        "web  data",
+        "-",
+        "constructor",
+    ]
+    for name in draw.sample(names, 60):
+        start = draw.randrange(len(name) or 1)
+        part = name[start : start + draw.randint(1, 9)]
+        found += [part, part.upper(), name]
+    return found
+
+
+@pytest.mark.parametrize("way", ["shards", "disk"])
+def test_a_site_answers_as_the_mirror(searched: tuple[Path, Path], way: str) -> None:
+    """The same first twenty in the same order, the same number; where that is not known, it says so."""
+    mirror, site = searched
+    with open_reader(mirror) as connection:
+        names = [row[0] for row in connection.execute("SELECT name FROM repositories WHERE is_private = 0")]
+        questions = questions_of(names)
+        exact = 0
+        for question, answer in zip(questions, asked(site, questions, way), strict=True):
+            wanted = find_repositories(connection, ANONYMOUS, question, limit=20, fuzzy=False)
+            if answer["more"]:
+                assert answer["count"] <= wanted.count
+                continue
+            exact += 1
+            assert (question, answer["count"]) == (question, wanted.count)
+            assert (question, answer["names"]) == (question, [row.full_name for row in wanted.repositories])
+    assert exact == len(questions)
+    connection.close()
+
+
+def test_an_answer_that_is_not_complete_says_so(tmp_path: Path) -> None:
+    """A part that many names have, among more repositories of an owner than one file names."""
+    count = RARE_OWNER + RARE + 500
+    rows = [[f"{'big' if number < RARE_OWNER + 10 else 'o'}/web{number}"] for number in range(count)]
+    named = Named(rows, [(f"web{n}",) for n in range(count)], [row[0].partition("/")[0] for row in rows])
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "search").mkdir()
+    script = Path(make_site.__code__.co_filename).parent / "static/site-search.js"
+    shutil.copy(script, tmp_path / "assets")
+    for name, body in files(named):
+        (tmp_path / name).write_bytes(body)
+    whole, part, rare, everything = asked(tmp_path, ["big/", "big/web", "big/web77", "web"])
+    assert (whole["count"], whole["more"]) == (RARE_OWNER + 10, False)
+    assert part["more"]
+    assert 20 < part["count"] < RARE_OWNER + 10
+    assert part["names"] == [row[0] for row in rows[:20]]
+    assert (rare["count"], rare["more"]) == (11, False)
+    assert everything["count"] == count
+
+
+def test_a_question_costs_few_requests(searched: tuple[Path, Path]) -> None:
+    """The directory, and a file for each of three texts at most."""
+    _, site = searched
+    answers = asked(site, ["django-web", "kernel", "a", "big/", "big/web", "nobody/web", ""])
+    assert max(answer["requests"] for answer in answers) <= 4
+    assert max(answer["bytes"] for answer in answers) < 100_000
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """What `python -m http.server` answers with, without its log."""
+
+    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def browsed(searched: tuple[Path, Path]) -> Iterator[tuple[Any, str]]:
+    """A browser, and the address of the site on a plain file server."""
+    with browser() as running:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(searched[1])))
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield running, f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+
+def test_a_visitor_finds_and_follows(browsed: tuple[Any, str]) -> None:
+    """From the home by the search to a repository; the console is silent, nothing is asked elsewhere."""
+    running, address = browsed
+    page = running.new_page(viewport={"width": 390, "height": 800})
+    said, requests = list[str](), list[str]()
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(address)
+    page.fill("#q", "KERNEL-web")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#results li")
+    count = int(page.inner_text("#results b"))
+    assert count == page.locator("#results li").count() > 1
+    first = page.inner_text("#results li h2")
+    assert len([one for one in requests if "/search/" in one]) <= 4
+    page.fill("#q", "odd/e\u0301")
+    page.wait_for_selector("#results b:text-is('1')")
+    assert page.evaluate("location.search").startswith("?q=odd")
+    page.fill("#q", "KERNEL-web")
+    page.wait_for_selector(f"#results b:text-is('{count}')")
+    page.click("#results li a")
+    page.wait_for_selector("h1")
+    assert page.inner_text("h1") == first
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert said == []
+    assert {urlsplit(one).netloc for one in requests} == {urlsplit(address).netloc}
+    page.close()
+
+
+def test_a_small_site_is_searched_from_the_disk(
+    browsed: tuple[Any, str], searched: tuple[Path, Path]
+) -> None:
+    """Where a browser reads no file but scripts."""
+    page = browsed[0].new_page()
+    page.goto((searched[1] / "search.html").absolute().as_uri() + "?q=secret")
+    page.wait_for_selector("#results b")
+    assert page.inner_text("#results b") == "0"
+    page.fill("#q", "odd/")
+    page.wait_for_selector("#results li")
+    assert page.locator("#results li").count() == len(ODD)
+    page.close()
+
+
+def test_a_site_without_script_leads_to_owners(browsed: tuple[Any, str]) -> None:
+    """The search says what to do instead."""
+    running, address = browsed
+    context = running.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address + "search.html")
+    page.click("noscript a")
+    page.click("text=bigger")
+    assert page.inner_text("h1") == "bigger"
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_issue(browsed: tuple[Any, str], tmp_path: Path, scheme: Any) -> None:
+    """On a page of every sort."""
+    axe, rules = axe_source(tmp_path), {} if scheme == "light" else {"runOnly": ["color-contrast"]}
+    running, address = browsed
+    context = running.new_context(color_scheme=scheme, bypass_csp=True)
+    page = context.new_page()
+    for path in ("", "search.html?q=web", "owners/index.html", "r/od/odd/0.html"):
+        page.goto(address + path)
+        if "?" in path:
+            page.wait_for_selector("#results li")
+        assert serious_issues(page, axe, rules) == [], path
+    context.close()
