@@ -217,6 +217,12 @@ def test_sql_that_does_more_than_read_is_refused(operator: Asked, path: Path, st
     assert path.read_bytes() == before
 
 
+def test_sql_of_comments_alone_is_refused_at_once(operator: Asked) -> None:
+    """Trying every way of joining them took the double for each one more."""
+    assert "only a single SELECT" in operator.refused("query_sql", sql="/**/" * 2_000 + "x")
+    assert operator("query_sql", sql="/**/" * 20 + "-- one\nSELECT 1")["rows"]
+
+
 def test_sql_shows_no_token(operator: Asked) -> None:
     """What is withheld from everybody reads as empty."""
     assert operator("query_sql", sql="SELECT token_hash, name FROM api_tokens")["rows"] == [[None, None]]

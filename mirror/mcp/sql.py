@@ -32,7 +32,10 @@ _BUSY_SECONDS = 5
 _OWN_FUNCTIONS = (
     "mirror_search", "mirror_search_count", "mirror_refs", "mirror_refs_count", "mirror_refs_repositories",
 )  # fmt: skip
-_READS = re.compile(r"(\s|\(|--[^\n]*\n|/\*.*?\*/)*(select|with|values|explain)\b", re.IGNORECASE | re.DOTALL)
+# Possessive: many comments before no statement would else be tried in every way of joining them.
+_READS = re.compile(
+    r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*+(?:select|with|values|explain)\b", re.IGNORECASE | re.DOTALL
+)
 
 
 class Rows(msgspec.Struct, frozen=True):
