@@ -56,6 +56,15 @@ def test_a_closed_pipe_is_no_error(synced: Folder, command: str) -> None:
     assert (done.returncode, len(done.stdout), done.stderr) == (0, 1, "")
 
 
+@pytest.mark.parametrize(
+    "command", ["inventory --json", "inventory --csv", "search a --limit 300 --json", "--help"]
+)
+def test_a_pipe_that_nobody_reads_is_no_error(synced: Folder, command: str) -> None:
+    """Whether it is noticed by the first line of many, or at the end."""
+    done = shell(synced, f"mirror {command} | true")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 @pytest.mark.parametrize("command", ["search a", "search a --json", "status", "status --json", "show"])
 def test_a_full_disk_under_stdout_is_one_line(synced: Folder, command: str) -> None:
     """It is not the mirror that is full."""

@@ -7,7 +7,8 @@ Exit codes: 0 done, 1 finished but some items failed, 2 usage or configuration, 
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
@@ -53,6 +54,16 @@ FILES = {
 """Which file of this package holds a command."""
 
 
+@contextmanager
+def _unless_the_reader_has_gone() -> Iterator[None]:
+    """End well where nobody reads any more; click would end with 1 before `main` hears of it."""
+    try:
+        yield
+    except BrokenPipeError:
+        _silence()
+        raise click.exceptions.Exit(0) from None
+
+
 class WholeSummaries(click.Group):
     """A group whose `--help` shows whole first sentences, and that knows what a typing error meant."""
 
@@ -77,6 +88,16 @@ class WholeSummaries(click.Group):
 
 class Commands(WholeSummaries):
     """The commands, imported when they are called: `search` starts quickly."""
+
+    def make_context(self, *arguments: Any, **more: Any) -> click.Context:
+        """Parse the command line, which prints what `--help` asks for."""
+        with _unless_the_reader_has_gone():
+            return super().make_context(*arguments, **more)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _unless_the_reader_has_gone():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name the commands in the order people meet them, not of the alphabet."""
