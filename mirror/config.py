@@ -250,6 +250,21 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = ""
 
 
+class HistoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[history]``: how long each recorded change is kept."""
+
+    keep: Annotated[
+        Duration,
+        Meta(
+            description="What is older is compacted to the first and last change of a day; 0s: all is kept.",
+            examples=["10y"],
+        ),
+    ] = Duration(0)
+    schedule: Annotated[
+        str, Meta(description="When the service compacts: five cron fields, or an interval.")
+    ] = "40 3 * * *"
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file. `upstreams` is never empty: without any, the built-in sandbox is the upstream."""
 
@@ -319,6 +334,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     serve: ServeConfig = ServeConfig()
     alerts: tuple[AlertConfig, ...] = msgspec.field(default=(), name="alert")
     log: LogConfig = LogConfig()
+    history: HistoryConfig = HistoryConfig()
 
     @property
     def mode(self) -> int:

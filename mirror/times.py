@@ -17,8 +17,8 @@ from zoneinfo import ZoneInfo
 
 Clock = Callable[[], datetime]
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "y": 365 * 86400}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdy])")
 LONGEST = 365_000 * 86_400
 _DAY, _YEAR = 86_400, 365.25 * 86_400
 _AGES = (
@@ -61,7 +61,10 @@ def normalised(text: str) -> str:
 
 
 def seconds_of(duration: str) -> float:
-    """Read ``30s``, ``15m``, ``1h``, ``7d`` as seconds; raises ValueError, also for more than LONGEST."""
+    """Read ``30s``, ``15m``, ``1h``, ``7d``, ``10y`` (a year has 365 days) as seconds; raises ValueError.
+
+    More than LONGEST is refused too.
+    """
     found = _DURATION.fullmatch(duration.strip())
     if found is None:
         raise ValueError(f"{duration!r} is not a duration; write it like 30s, 15m, 1h or 7d")

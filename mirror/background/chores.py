@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +17,12 @@ from mirror.errors import Interrupted, MirrorError
 from mirror.lake.address import address_of
 from mirror.publish import PublishOptions, publish
 from mirror.readable import size_text
+from mirror.store import Store
 from mirror.store.backup import back_up_dated, dated_copies
 from mirror.store.export_marks import last_export
 from mirror.store.files import open_reader
-from mirror.times import Clock, from_text
+from mirror.store.history import compact, compacted_before
+from mirror.times import Clock, from_text, to_text
 
 Stop = threading.Event
 
@@ -68,6 +70,14 @@ def chores_of(config: Config) -> Iterator[Chore]:
             config.export_schedule.strip(),
             lambda: _last_export(mirror, config.export_to),
             lambda stop, clock: _export(config, stop, clock),
+        )
+
+    if config.history.keep and config.history.schedule.strip():
+        yield Chore(
+            "history",
+            config.history.schedule.strip(),
+            lambda: _last_compaction(mirror, config.history.keep),
+            lambda stop, clock: _compact(config, stop, clock),
         )
 
 
@@ -136,6 +146,23 @@ def _export(config: Config, stop: Stop, clock: Clock) -> str:
         told=_until(stop),
     )
     return done.text
+
+
+def _compact(config: Config, stop: Stop, clock: Clock) -> str:
+    before = to_text(clock() - timedelta(seconds=config.history.keep))
+    with Store(Path(config.database)) as store:
+        dropped = compact(store, before, told=lambda: _until(stop)(None, None))
+    return f"history before {before[:10]} is true to the day: {dropped:,} changes dropped"
+
+
+def _last_compaction(mirror: Path, keep: float) -> datetime | None:
+    """Return about when history was compacted last: as long after what it was compacted to as it is kept."""
+    try:
+        with closing(open_reader(mirror)) as connection:
+            found = compacted_before(connection)
+    except (MirrorError, sqlite3.Error):
+        return None
+    return from_text(found) + timedelta(seconds=keep) if found else None
 
 
 def _last_export(mirror: Path, given: str) -> datetime | None:

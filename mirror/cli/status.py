@@ -16,7 +16,8 @@ from rich.text import Text
 
 from mirror.cli.main import configured, json_option, out
 from mirror.queries.progress import progress_text
-from mirror.queries.status import UpstreamStatus, read_status
+from mirror.queries.status import HistoryStatus, UpstreamStatus, history_status, read_status
+from mirror.readable import size_text
 from mirror.store.files import damage_explained, open_reader
 from mirror.store.ledger import told_limits
 from mirror.store.lock import is_syncing, service_runs
@@ -44,6 +45,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
         statuses = read_status(
             connection, now, accounts_by_upstream(config, told_limits(connection)), syncing=is_syncing(path)
         )
+        history = history_status(connection)
         running = service_runs(path)
         for upstream in statuses:
             upstream.service_running = running
@@ -52,9 +54,18 @@ def status(ctx: click.Context, as_json: bool) -> None:
 
                 upstream.next_runs = next_runs(config, connection, upstream.name, now)
     if as_json:
-        click.echo(msgspec.json.encode({"upstreams": statuses}))
+        click.echo(msgspec.json.encode({"upstreams": statuses, "history": history}))
     else:
         print_status(out(), statuses, now)
+        out().print(Text(_history_line(history)), soft_wrap=True)
+
+
+def _history_line(history: HistoryStatus) -> str:
+    """Say how much is recorded, and how exact the past is."""
+    size = "" if history.bytes is None else f", {size_text(history.bytes)}"
+    since = f" since {history.since[:10]}" if history.since else ""
+    exact = f"; before {history.compacted_before[:10]} to the day" if history.compacted_before else ""
+    return f"history: {history.changes:,} changes{since}{size}{exact}"
 
 
 def print_status(console: Console, statuses: Sequence[UpstreamStatus], now: datetime) -> None:

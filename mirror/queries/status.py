@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 
 from mirror.queries.progress import SyncProgress, read_progress, run_now
+from mirror.queries.rows import fetch_value
 from mirror.store.cursors import Cursors
+from mirror.store.history import compacted_before
 from mirror.store.repair import SKEW, latest_ahead
 from mirror.times import from_text, to_text
 
@@ -26,6 +28,42 @@ class BudgetLeft(msgspec.Struct, kw_only=True):
     left: int | None
     resets_at: str | None
     held_until: str | None = None
+
+
+class HistoryStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is recorded: changes and the bytes that they and their indexes take, since when.
+
+    `bytes` is None where SQLite cannot tell. Before `compacted_before` the past is true to the day.
+    """
+
+    changes: int
+    bytes: int | None
+    since: str | None
+    compacted_before: str | None
+
+
+def history_status(connection: sqlite3.Connection) -> HistoryStatus:
+    """Read how much history the file holds."""
+    return HistoryStatus(
+        changes=fetch_value(connection, "SELECT count(*) FROM changes"),
+        bytes=_bytes(connection),
+        since=fetch_value(connection, "SELECT min(at) FROM changes"),
+        compacted_before=compacted_before(connection),
+    )
+
+
+def _bytes(connection: sqlite3.Connection) -> int | None:
+    try:
+        return int(
+            fetch_value(
+                connection,
+                """SELECT sum(d.pgsize) FROM sqlite_master m CROSS JOIN dbstat d
+                    WHERE m.tbl_name = 'changes' AND d.name = m.name""",
+            )
+            or 0
+        )
+    except sqlite3.Error:
+        return None
 
 
 class UpstreamStatus(msgspec.Struct, kw_only=True):

@@ -1,10 +1,26 @@
-"""How long history is kept: what is older than that is compacted to the first and last change of a day."""
+"""How long history is kept: what is older than that is compacted to the first and last change of a day.
 
+Days are those of UTC. Of each branch and tag, and of each edited field, the first and the last change of a
+day stay; renames, transfers, deletions and changes of visibility all do. Another compaction of the same day
+drops nothing more, so that one that was killed goes on where it stopped.
+"""
+
+import json
 import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
-COMPACTED = "history_compacted_before"
-"""The key of `mirror_meta` with the moment before which the past is true to the day."""
+from mirror.times import from_text, to_text
 
+if TYPE_CHECKING:
+    from mirror.store.database import Store
+
+COMPACTED, DONE = "history_compacted_before", "history_compacted_until"
+"""Keys of `mirror_meta`: before which moment the past is true to the day, and which days are done already."""
+
+BATCH = 2_000
+"""How many changes are dropped in one transaction."""
 
 RARE_KINDS = "'branch_deleted', 'deleted', 'made_public', 'tag_deleted', 'tag_moved', 'transferred'"
 """The kinds of changes that the index `changes_rare` has, as its condition names them."""
@@ -12,5 +28,83 @@ RARE_KINDS = "'branch_deleted', 'deleted', 'made_public', 'tag_deleted', 'tag_mo
 
 def compacted_before(connection: sqlite3.Connection) -> str | None:
     """Return before which moment history was compacted; None where all of it is kept."""
-    found = connection.execute("SELECT value FROM mirror_meta WHERE key = ?", (COMPACTED,)).fetchone()
+    return _noted(connection, COMPACTED)
+
+
+def compact(
+    store: "Store", before: str, *, told: Callable[[], object] = lambda: None, batch: int = BATCH
+) -> int:
+    """Compact all days before a moment; return how many changes were dropped.
+
+    `told` is called before each transaction, and may raise to end it there. `batch` is how many changes are
+    dropped in one.
+    """
+    until = f"{before[:10]}T00:00:00.000000Z"
+    with store.transaction() as connection:  # first: the past is said to be true to the day from then on
+        _note(connection, COMPACTED, max(until, _noted(connection, COMPACTED) or ""))
+    dropped = 0
+    while (day := _next_day(store, until)) is not None:
+        with store.reading() as connection:
+            superfluous = list(_superfluous(connection, day, _day_after(day)))
+        for start in range(0, len(superfluous), batch):
+            told()
+            ids = json.dumps(superfluous[start : start + batch])
+            with store.transaction() as connection:
+                connection.execute("DELETE FROM changes WHERE id IN (SELECT value FROM json_each(?))", (ids,))
+        dropped += len(superfluous)
+        told()
+        with store.transaction() as connection:
+            _note(connection, DONE, _day_after(day))
+    return dropped
+
+
+def _next_day(store: "Store", until: str) -> str | None:
+    """Return the beginning of the first day that is to be compacted and holds changes."""
+    with store.reading() as connection:
+        done = _noted(connection, DONE) or ""
+        first = connection.execute(
+            "SELECT min(at) FROM changes WHERE at >= ? AND at < ?", (done, until)
+        ).fetchone()[0]
+    return None if first is None else f"{first[:10]}T00:00:00.000000Z"
+
+
+def _day_after(day: str) -> str:
+    return to_text(from_text(day) + timedelta(days=1))
+
+
+def _superfluous(connection: sqlite3.Connection, start: str, end: str) -> Iterator[int]:
+    """Yield the changes of a day that are neither the first nor the last of anything that they are about."""
+    found = connection.execute(
+        """SELECT id, repository_id, kind, ref, old FROM changes WHERE at >= ? AND at < ?
+            AND (kind = 'updated' OR kind GLOB 'branch_*' OR kind GLOB 'tag_*') ORDER BY id""",
+        (start, end),
+    ).fetchall()
+    first, last = dict[tuple[object, ...], int](), dict[tuple[object, ...], int]()
+    for row_id, *about in found:
+        for subject in _subjects(*about):
+            first.setdefault(subject, row_id)
+            last[subject] = row_id
+    kept = {*first.values(), *last.values()}
+    return (row_id for row_id, *_ in found if row_id not in kept)
+
+
+def _subjects(
+    repository_id: int, kind: str, ref: str | None, old: str | None
+) -> Iterable[tuple[object, ...]]:
+    """Return what a change is about: a branch, a tag, or each field of an edit."""
+    if kind == "updated":
+        return [(repository_id, "field", name) for name in json.loads(old or "{}")]
+    return [(repository_id, kind.partition("_")[0], ref)]
+
+
+def _noted(connection: sqlite3.Connection, key: str) -> str | None:
+    found = connection.execute("SELECT value FROM mirror_meta WHERE key = ?", (key,)).fetchone()
     return None if found is None else str(found[0])
+
+
+def _note(connection: sqlite3.Connection, key: str, moment: str) -> None:
+    connection.execute(
+        """INSERT INTO mirror_meta (key, value) VALUES (?, ?)
+           ON CONFLICT (key) DO UPDATE SET value = excluded.value""",
+        (key, moment),
+    )

@@ -1,0 +1,122 @@
+"""How long history is kept: compacted to the first and last change of a day, with nothing lost."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from cli_runner import Folder
+from fixtures_db import FixtureDb, hg_ref, repository
+
+from mirror.background.chores import chores_of, is_overdue
+from mirror.config import read_config
+from mirror.errors import Interrupted
+from mirror.queries.caller import OPERATOR
+from mirror.queries.past import past_of
+from mirror.store.history import compact, compacted_before
+from mirror.times import from_text, to_text
+
+START = datetime(2016, 3, 1, tzinfo=UTC)
+HOURS = 60
+BEFORE = "2016-03-03T11:00:00.000000Z"
+FIRST_EXACT = "2016-03-03T00:00:00.000000Z"
+
+
+def moment(hours: int) -> str:
+    """So many hours after the first look."""
+    return to_text(START + timedelta(hours=hours))
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> FixtureDb:
+    """A repository whose branch moves and whose description is edited every hour, for two days and a half."""
+    filled = FixtureDb(tmp_path / "mirror.db")
+    for hour in range(HOURS):
+        said = repository("ann/tool", description=str(hour), website=str(hour // 30))
+        filled.repositories([said], at=moment(hour), first=hour == 0)
+        filled.refs("ann/tool", [hg_ref("branch", "main", f"{hour:02}")], at=moment(hour))
+    return filled
+
+
+def states(filled: FixtureDb) -> dict[int, tuple[object, str]]:
+    """The description and the branch at each hour."""
+    found = dict[int, tuple[object, str]]()
+    for hour in range(HOURS):
+        past = past_of(filled.store.connection, OPERATOR, 1, moment(hour))
+        found[hour] = (past.columns["description"], past.refs[0].row.target_hash)
+        assert past.to_the_day is (moment(hour) < (compacted_before(filled.store.connection) or ""))
+    return found
+
+
+def count(filled: FixtureDb) -> int:
+    """How many changes are recorded."""
+    return int(filled.store.value("SELECT count(*) FROM changes"))
+
+
+def test_the_first_and_last_of_each_day_stay(filled: FixtureDb) -> None:
+    """Days that are younger stay whole; the past is as before at the end of each day, and says what it is."""
+    before, were = states(filled), count(filled)
+    dropped = compact(filled.store, BEFORE)
+    after = states(filled)
+    assert dropped == were - count(filled) > 80
+    assert compacted_before(filled.store.connection) == FIRST_EXACT
+    for hour in range(HOURS):
+        if hour % 24 == 23 or moment(hour) >= FIRST_EXACT:
+            assert after[hour] == before[hour]
+    assert compact(filled.store, BEFORE) == 0
+    assert states(filled) == after
+
+
+def test_whatever_ends_it_the_next_time_goes_on(filled: FixtureDb) -> None:
+    """Ended before each of its transactions in turn; the past is true to the day at any time between."""
+    before = states(filled)
+    steps = 0
+    while True:
+        left = [steps % 3]
+
+        def told(left: list[int] = left) -> None:
+            if not left[0]:
+                raise Interrupted("stopped")
+            left[0] -= 1
+
+        steps += 1
+        try:
+            compact(filled.store, BEFORE, told=told, batch=7)
+            break
+        except Interrupted:
+            now = states(filled)
+            assert all(now[hour] == before[hour] for hour in range(23, HOURS, 24))
+    assert steps > 3
+    assert all(
+        first < second for first, second in pairwise(filled.store.rows("SELECT id FROM changes ORDER BY id"))
+    )
+
+
+def test_the_service_compacts_by_its_schedule(filled: FixtureDb) -> None:
+    """Where `keep` says so; `mirror status` tells the size, and until when the past is true to the day."""
+    folder = filled.path.parent
+    filled.store.close()
+    (folder / "mirror.toml").write_text(
+        'database = "mirror.db"\ntimezone = "UTC"\n[history]\nkeep = "10y"\n'
+        '[[upstream]]\nname = "cloud"\nkind = "sandbox"\nurl = "http://127.0.0.1:9/2.0"\n'
+    )
+    config = read_config(folder / "mirror.toml")
+    (chore,) = chores_of(config)
+    now = from_text(BEFORE) + timedelta(days=3650)
+    said = chore.do(threading.Event(), lambda: now)
+    assert said.startswith("history before 2016-03-03 is true to the day: ")
+    assert not is_overdue(chore, zone="UTC", now=now.replace(hour=1))
+    assert is_overdue(chore, zone="UTC", now=now + timedelta(days=2))
+    shown = Folder(folder).run("status").out
+    assert "history: 33 changes since 2016-03-01, " in shown.replace("\n", " ")
+    assert ", 0 bytes" not in shown
+    assert "before 2016-03-03 to the day" in shown
+    past = Folder(folder).run("show", "ann/tool", "--at", "2016-03-02T10:00Z").out
+    assert "true to the day" in past
+
+
+def test_all_history_is_kept_by_default(tmp_path: Path) -> None:
+    """No chore drops anything."""
+    (tmp_path / "mirror.toml").write_text('[[upstream]]\nname = "a"\nkind = "sandbox"\nurl = "http://x"\n')
+    assert not list(chores_of(read_config(tmp_path / "mirror.toml")))
