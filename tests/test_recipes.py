@@ -16,6 +16,7 @@ from fixtures_db import hg_ref, repository
 from prepared_files import copy_made
 
 from mirror.cli.main import mirror
+from mirror.queries.past_functions import register_past
 from mirror.search import register
 from mirror.search.refs.find import register_refs
 from mirror.store import Store
@@ -127,6 +128,7 @@ def test_sql_that_is_shown_runs(folder: Path, path: Path) -> None:
     connection = open_reader(folder / "data" / "mirror.db")
     register(connection)
     register_refs(connection)
+    register_past(connection)
     for block in _blocks(path, "sql"):
         for statement in filter(str.strip, block.split(";")):
             if not re.search(r"read_(csv|parquet)|ATTACH|COPY|lake", statement):

@@ -25,7 +25,12 @@ Engine = Literal["duckdb", "spark"]
 
 @click.group(cls=WholeSummaries)
 def export() -> None:
-    """Export the mirror into a lake, which other programs read."""
+    """Export the mirror into a lake, which other programs read.
+
+    \b
+    Example:
+        mirror export parquet /srv/lake
+    """
 
 
 @export.command()
@@ -38,10 +43,11 @@ def export() -> None:
 @json_option
 @click.pass_context
 def parquet(ctx: click.Context, place: str, full: bool, public: bool, compact: bool, as_json: bool) -> None:
-    """Write Parquet files into the folder DIR or s3://BUCKET/PATH, also while a sync writes.
+    """Write Parquet files into a lake, also while a sync writes.
 
-    The first export writes everything, later ones what changed; where nothing did, no file is written. Many
-    mirrors may share one DIR. Keys of an object store come from the environment (AWS_ACCESS_KEY_ID, ...).
+    DIR is a folder, or s3://BUCKET/PATH; many mirrors may share it. The first export writes everything, later
+    ones only what changed; if nothing changed, no file is written. Keys of an object store come from the
+    environment (AWS_ACCESS_KEY_ID, ...).
 
     \b
     Examples:
@@ -62,7 +68,12 @@ def parquet(ctx: click.Context, place: str, full: bool, public: bool, compact: b
 
 @click.group(cls=WholeSummaries)
 def lake() -> None:
-    """Work with a lake that many mirrors export into: merge it, make one mirror out of it."""
+    """Work with a lake that many mirrors export into: merge it, make one mirror out of it.
+
+    \b
+    Example:
+        mirror lake merge /srv/lake /srv/merged
+    """
 
 
 @lake.command("merge")
@@ -85,10 +96,12 @@ def lake() -> None:
 def lake_merge(
     place: str, out: Path, engine: Engine, memory: str | None, master: str | None, as_json: bool
 ) -> None:
-    """Make one row of each repository out of the exports in DIR, in Parquet files below OUT.
+    """Merge the exports of many mirrors into one row for each repository, in Parquet files.
 
-    The latest row of a repository counts; it is gone only if all mirrors that hold it say so, and private if
-    any says so. All its refs are of the mirror that read them last. OUT is replaced as a whole.
+    DIR is the folder of the exports. The latest row of a repository counts; it is gone only if all
+    mirrors that hold it say so, and private if any says so. All its refs come from the mirror that read them
+    last.
+    OUT is the folder of the result, which is replaced as a whole.
 
     \b
     Examples:
