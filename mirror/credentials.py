@@ -117,16 +117,16 @@ def from_text(text: str, *, where: str) -> Credential:
     if not text:
         raise ConfigError(f"credential {where}: it is empty; write it so that {_FORMS}")
     if not text.isprintable():
-        raise ConfigError(f"credential {where}: it is several lines or holds control characters; {_FORMS}")
+        raise ConfigError(f"credential {where}: it has several lines or control characters; {_FORMS}")
     user, colon, secret = text.partition(":")
     if not colon:
         if not text.isascii() or " " in text:
-            raise ConfigError(f"credential {where}: a token has neither blanks nor accents; copy it again")
+            raise ConfigError(f"credential {where}: a token contains no spaces and no accents; copy it again")
         return Credential("bearer", secret=text)
     if user == "oauth":
         user, colon, secret = secret.partition(":")
     if not user or not secret:
-        raise ConfigError(f"credential {where}: one half of it is empty; {_FORMS}")
+        raise ConfigError(f"credential {where}: one part of it is empty; {_FORMS}")
     return Credential("oauth" if text.startswith("oauth:") else "basic", user, secret)
 
 

@@ -180,7 +180,7 @@ def _until(stop: Stop) -> Callable[[object, object], None]:
 
     def told(_: object, __: object) -> None:
         if stop.is_set():
-            raise Interrupted("stopped; the file of before stays")
+            raise Interrupted("stopped; the previous file stays")
 
     return told
 

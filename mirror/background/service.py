@@ -199,7 +199,7 @@ class Background:
             alerts = Alerts(config, clock=self._clock)
             self._adopt(config)
         except ConfigError as error:
-            self._report.note(f"the new configuration is refused, the old one stays: {error}")
+            self._report.note(f"the new configuration is refused, the old one stays in force: {error}")
             return
         later = "; `serve` only by a restart" if config.serve != self._config.serve else ""
         self._config = config
@@ -216,7 +216,7 @@ class Background:
                 f"`database` is {config.database} now, but was {self._config.database}; that needs a restart"
             )
         if config.upstreams == BUILT_IN.upstreams != self._config.upstreams:
-            raise ConfigError("it names no upstream any more")
+            raise ConfigError("it names no upstream")
 
     def _jobs(self, config: Config) -> list[Job]:
         """Return a job for each piece of scheduled work; raises ConfigError."""
@@ -256,7 +256,7 @@ class Background:
         told = ", ".join(
             f"{name} {moment.astimezone(zone_of(config.timezone)):%Y-%m-%d %H:%M %Z}" for moment, name in due
         )
-        self._report.note(f"next: {told}" if told else "no schedule is set, so nothing will be done")
+        self._report.note(f"next: {told}" if told else "no schedule is set, so no jobs will run")
 
     def _follow_hints(self) -> None:
         """Ask for what hints name, unless that failed a moment ago."""

@@ -86,7 +86,7 @@ def interval_of(text: str) -> float | None:
     except ValueError:
         return None
     if seconds < SHORTEST:
-        raise ConfigError(f"schedule {text!r}: every {SHORTEST:.0f}s is the most often that work is begun")
+        raise ConfigError(f"schedule {text!r}: the shortest interval is {SHORTEST:.0f}s")
     return seconds
 
 
@@ -99,7 +99,7 @@ def _fields(text: str) -> list[dict[str, str]]:
     """Take a cron expression apart, in two where day and weekday each suffice; raises ValueError."""
     fields = NAMED.get(text.strip().lower(), text).split()
     if len(fields) != 5:
-        raise ValueError(f"it has {len(fields)} of the five fields of a cron expression")
+        raise ValueError(f"it has {len(fields)} fields; a cron expression has five")
     minute, hour, day, month, weekday = fields
     common = {"minute": minute, "hour": hour, "month": month, "second": "0"}
     if day.startswith("*") or weekday.startswith("*"):
@@ -123,7 +123,7 @@ def _days(part: str) -> range:
     """Read one item of a weekday field: a day, a range, all of them, each perhaps with a step."""
     found = re.fullmatch(r"(\*|[a-z]{3}|[0-7])(?:-([a-z]{3}|[0-7]))?(?:/([1-7]))?", part)
     if found is None:
-        raise ValueError(f"{part!r} is no weekday")
+        raise ValueError(f"{part!r} is not a weekday")
     first, last, step = found.groups()
     if first == "*":
         return range(0, 7, int(step or 1))
@@ -138,5 +138,5 @@ def _day(name: str) -> int:
     if name.isdecimal():
         return int(name)
     if name not in DAYS:
-        raise ValueError(f"{name!r} is no weekday")
+        raise ValueError(f"{name!r} is not a weekday")
     return DAYS.index(name)

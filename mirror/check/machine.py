@@ -50,7 +50,7 @@ def check_modes(config: Config) -> Iterator[Check]:
         detail, _, remedy = line.partition("): ")
         yield bad("file modes", CONFIGURATION, f"{detail})", remedy)
     if not lines:
-        yield Check(name="file modes", ok=True, detail="neither the file nor a secret is open to others")
+        yield Check(name="file modes", ok=True, detail="other users can read neither the file nor a secret")
 
 
 def check_disk(config: Config) -> Check:
@@ -93,7 +93,7 @@ def check_database(config: Config) -> Iterator[Check]:
     if index:
         yield bad("index", UNUSABLE, index[0].removeprefix("search index: "), "`mirror verify --repair`")
     else:
-        yield Check(name="index", ok=True, detail="it agrees with the rows")
+        yield Check(name="index", ok=True, detail="it matches the rows")
 
 
 def _count(connection: sqlite3.Connection) -> int:
@@ -105,7 +105,7 @@ def check_service(config: Config) -> Check:
     """Say whether a service keeps the mirror current; cron may do it as well, so none is no fault."""
     runs = service_runs(Path(config.database))
     if runs:
-        return Check(name="service", ok=True, detail="one syncs by schedule")
+        return Check(name="service", ok=True, detail="a service syncs by schedule")
     detail = "none runs" if runs is False else "whether one runs cannot be found out here"
     remedy = "`mirror run` or `mirror schedule` keeps it current, or cron with `mirror sync --no-wait`"
     return Check(name="service", ok=True, detail=detail, remedy=remedy)

@@ -92,7 +92,7 @@ def _asked(
         yield bad(credential, CREDENTIALS, str(error), "make a new one, or copy it again")
         return
     except BudgetSpent as error:
-        yield Check(name=reach, ok=True, detail=f"not asked: {error}", remedy="run it again then")
+        yield Check(name=reach, ok=True, detail=f"not tested: {error}", remedy="run it again then")
         return
     except UpstreamRefused as error:
         yield _of_refusal(upstream, error, form)
@@ -184,7 +184,7 @@ def _clock(upstream: UpstreamConfig, date: str) -> Check:
     try:
         moment = parsedate_to_datetime(date)
     except (ValueError, TypeError):
-        return Check(name=name, ok=True, detail="the upstream tells no time")
+        return Check(name=name, ok=True, detail="the upstream sends no time")
     off = (utc_now() - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))).total_seconds()
     if abs(off) <= CLOCK_OFF:
         return Check(name=name, ok=True, detail=f"within {max(1, round(abs(off)))} s of the upstream's")

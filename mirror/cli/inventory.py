@@ -62,7 +62,7 @@ def _ids(connection: sqlite3.Connection, owner: str | None) -> tuple[int, ...]:
         return ()
     found = owners_named(connection, owner)
     if not found:
-        raise NotFound(f"the mirror holds no owner {owner}; `mirror search {owner}/` finds by part of a name")
+        raise NotFound(f"the mirror has no owner {owner}; `mirror search {owner}/` searches by a part of it")
     return tuple(row.id for row in found)
 
 

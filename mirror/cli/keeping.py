@@ -47,7 +47,7 @@ def backup(ctx: click.Context, target: str, keep: int | None) -> None:
     mirror, place = Path(configured(ctx).database), Path(target)
     is_folder = place.is_dir() or target.endswith(os.sep)
     if keep is not None and not is_folder:
-        raise ConfigError(f"--keep is for a folder, and {target} is none; write it with a slash at its end")
+        raise ConfigError(f"--keep needs a folder, and {target} is not one; write it with a slash at the end")
     with _bar("copying") as told:
         if is_folder:
             copy = back_up_dated(mirror, place, utc_now(), keep=keep, progress=told)
@@ -62,7 +62,7 @@ def backup(ctx: click.Context, target: str, keep: int | None) -> None:
 @click.option(
     "--keep-public",
     is_flag=True,
-    help="Show strangers at once what was public then, instead of after a full listing.",
+    help="Show strangers at once what was public in the copy, instead of after a full listing.",
 )
 @click.pass_context
 def restore(ctx: click.Context, copy: Path, keep_tokens: bool, keep_public: bool) -> None:
@@ -103,11 +103,11 @@ def _told(done: Restored, config: Config) -> Iterator[str]:
     """Yield a line for each thing that was done, and for what is to be done next."""
     yield f"{config.database}: {done.repositories:,} repositories, as of {done.as_of or 'before any sync'}"
     if done.kept is not None:
-        yield f"the file before is kept: {done.kept}"
+        yield f"the replaced file is kept: {done.kept}"
     if done.revoked:
         yield f"{done.revoked:,} tokens are revoked; make new ones: mirror token create NAME"
     if not done.budget_is_known:
-        yield "nobody knows what was asked in the last hour: it counts as spent, and syncs wait"
+        yield "the requests of the last hour are unknown: its budget counts as spent, and syncs wait"
     if done.unconfirmed:
         yield "strangers are told nothing until everything is listed in full: mirror sync"
     missing = sorted({*done.unconfirmed} - {upstream.name for upstream in config.upstreams})

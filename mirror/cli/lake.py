@@ -35,11 +35,9 @@ def export() -> None:
 
 @export.command()
 @click.argument("place", metavar="DIR")
-@click.option("--full", is_flag=True, help="Export everything anew, instead of what changed.")
+@click.option("--full", is_flag=True, help="Export everything, instead of only changes.")
 @click.option("--public", is_flag=True, help="Export only what strangers may see, as `mirror publish` does.")
-@click.option(
-    "--compact", is_flag=True, help="Then put what was added since the last full export into few files."
-)
+@click.option("--compact", is_flag=True, help="Then merge the files since the last full export into a few.")
 @json_option
 @click.pass_context
 def parquet(ctx: click.Context, place: str, full: bool, public: bool, compact: bool, as_json: bool) -> None:
@@ -84,13 +82,11 @@ def lake() -> None:
     type=click.Choice(["duckdb", "spark"]),
     default="duckdb",
     show_default=True,
-    help="What computes it: DuckDB on this machine, or Spark.",
+    help="The engine: DuckDB on this machine, or Spark.",
 )
+@click.option("--memory", metavar="SIZE", help="Maximum memory of DuckDB, like 4GB. Default: DuckDB's own.")
 @click.option(
-    "--memory", metavar="SIZE", help="The most memory that DuckDB takes, like 4GB. Default: its own."
-)
-@click.option(
-    "--master", metavar="URL", help="The master of Spark, like spark://HOST:7077. Default: its own."
+    "--master", metavar="URL", help="The master of Spark, like spark://HOST:7077. Default: Spark's own."
 )
 @json_option
 def lake_merge(
@@ -121,7 +117,7 @@ def lake_merge(
     help="The folder that `mirror lake merge` made.",
 )  # fmt: skip
 @click.option(
-    "--owners", metavar="PATTERN", help="Only repositories of owners whose name fits, like 'team-*'."
+    "--owners", metavar="PATTERN", help="Only repositories of owners whose name matches, like 'team-*'."
 )
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @json_option
@@ -157,9 +153,9 @@ def lake_build(
     metavar="K",
     type=click.IntRange(min=1),
     required=True,
-    help="How many mirrors there will be.",
+    help="The number of mirrors.",
 )
-@click.option("--upstream", "name", metavar="NAME", help="Which upstream to split, where there are several.")
+@click.option("--upstream", "name", metavar="NAME", help="The upstream to split, if there are several.")
 @click.option(
     "--out",
     metavar="DIR",

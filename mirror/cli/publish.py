@@ -25,10 +25,8 @@ EPOCH = "SOURCE_DATE_EPOCH"
 
 @click.command()
 @click.argument("target", metavar="FILE", type=click.Path(path_type=Path))
-@click.option(
-    "--no-authors", is_flag=True, help="Leave out names and addresses of people in refs, and messages."
-)
-@click.option("--check", is_flag=True, help="Look for names of private things in the file; exit 1 if found.")
+@click.option("--no-authors", is_flag=True, help="Omit names and addresses of people in refs, and messages.")
+@click.option("--check", is_flag=True, help="Search the file for private names; exit 1 if one is found.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @click.option(
     "--inspect",
@@ -87,7 +85,7 @@ def place_of_text(path: Path, mirror: Path) -> Path:
     """Return the file that a path leads to; raises ConfigError for the mirror, or for no regular file."""
     real = Path(os.path.realpath(path))
     if real == Path(os.path.realpath(mirror)) or (real.exists() and not real.is_file()):
-        raise ConfigError(f"{path}: is no place for a file of counts; give another name")
+        raise ConfigError(f"{path}: cannot hold the counts; give another name")
     return real
 
 
@@ -114,7 +112,7 @@ def _given_moment() -> str | None:
     try:
         return to_text(datetime.fromtimestamp(int(text), UTC))
     except (ValueError, OverflowError, OSError):
-        raise ConfigError(f"{EPOCH}={text}: no number of seconds since 1970") from None
+        raise ConfigError(f"{EPOCH}={text}: not a number of seconds since 1970") from None
 
 
 def warn_of_hosts(hosts: list[str]) -> None:

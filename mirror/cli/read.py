@@ -91,14 +91,14 @@ def _switches(command: Callable[..., None]) -> Callable[..., None]:
     type=click.Choice(["name", "description"]),
     default="name",
     show_default=True,
-    help="description: find words of descriptions too, behind the names.",
+    help="description: also search descriptions, after names.",
 )
-@click.option("--gone", is_flag=True, help="List those too that are gone upstream.")
+@click.option("--gone", is_flag=True, help="Also list repositories that are gone upstream.")
 @_switches
 @click.option(
     "--fuzzy",
     is_flag=True,
-    help="Correct typing errors even where something matches. Default: only where nothing does.",
+    help="Correct typing errors even if something matches. Default: only if nothing matches.",
 )
 @json_option
 @click.pass_context
@@ -212,7 +212,7 @@ def _marked(full_name: str, needles: tuple[str, ...]) -> Text:
     default=50,
     show_default=True,
     metavar="N",
-    help="At most so many branches and so many tags; --json has all.",
+    help="At most N branches and N tags; --json has all.",
 )
 @click.option(
     "--at",
@@ -236,7 +236,7 @@ def show(ctx: click.Context, name: str, web: bool, refs: int, at: str | None, as
     if name.count("/") != 1 or not all(name.split("/")):
         raise ConfigError(f"{name!r} is not a repository name; write OWNER/SLUG")
     if web and at is not None:
-        raise ConfigError("--web opens the page of today; leave out --at")
+        raise ConfigError("--web opens today's page; omit --at")
     moment = None if at is None else _moment(at)
     with reader(ctx) as connection:
         past = None if moment is None else past_named(connection, OPERATOR, name, moment)

@@ -23,7 +23,7 @@ _LONGEST_NAME = 100
 @click.option("--kind", type=click.Choice(list(KIND_NAMES)), help="Only branches, or only tags.")
 @click.option("--owner", metavar="NAME", help="Only refs of repositories of this owner.")
 @click.option("--exact", is_flag=True, help="Only refs whose whole name, or whole hash, is QUERY.")
-@click.option("--gone", is_flag=True, help="List those too whose repositories are gone upstream.")
+@click.option("--gone", is_flag=True, help="Also list refs of repositories that are gone upstream.")
 @click.option(
     "--limit",
     type=click.IntRange(min=0),

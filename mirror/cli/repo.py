@@ -28,7 +28,7 @@ _SETTINGS = (
         default=None,
         help="Who sees it. Default: as the upstream decides for a new one; unchanged for an old one.",
     ),
-    click.option("--description", metavar="TEXT", help="One or more sentences about it."),
+    click.option("--description", metavar="TEXT", help="A short description."),
     click.option("--website", metavar="URL", help="The address of its website."),
     click.option("--language", metavar="NAME", help="Its programming language in lower case, like python."),
     click.option("--issues/--no-issues", "has_issues", default=None, help="Whether it has an issue tracker."),
@@ -125,7 +125,7 @@ def update(
 @repo.command()
 @click.argument("name", metavar="OWNER/SLUG")
 @click.option(
-    "--yes", is_flag=True, help="Delete without asking for confirmation; needed where no terminal is."
+    "--yes", is_flag=True, help="Delete without asking for confirmation; needed without a terminal."
 )
 @upstream_option
 @json_option

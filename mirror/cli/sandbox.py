@@ -28,7 +28,7 @@ PATHS = {"1.0": "/1.0", "2.0": "/2.0", "datacenter": "/rest/api/1.0"}
     metavar="N",
     default=1_000,
     show_default=True,
-    help="How many repositories it holds.",
+    help="The number of repositories.",
 )
 @click.option(
     "--seed",
@@ -42,7 +42,7 @@ PATHS = {"1.0": "/1.0", "2.0": "/2.0", "datacenter": "/rest/api/1.0"}
     "--workspaces",
     type=click.IntRange(min=1),
     metavar="N",
-    help="How many owners the repositories have. Default: as many as suit their number.",
+    help="The number of owners. Default: one for every 250 repositories.",
 )
 @click.option(
     "--budget",
@@ -50,9 +50,7 @@ PATHS = {"1.0": "/1.0", "2.0": "/2.0", "datacenter": "/rest/api/1.0"}
     metavar="N",
     help="Answer at most N requests an hour, 60 without a credential. Default: no limit.",
 )
-@click.option(
-    "--lively", is_flag=True, help="Push, tag, rename, create and delete now and then, as people do."
-)
+@click.option("--lively", is_flag=True, help="Simulate users who push, tag, rename, create and delete.")
 @click.option(
     "--rate",
     type=click.FloatRange(min=0, min_open=True),
@@ -109,7 +107,7 @@ def sandbox(
     )
 
     def announce(origin: str) -> None:
-        click.echo(f"a Bitbucket of {repositories:,} repositories answers on {origin}{PATHS[api]}")
+        click.echo(f"a Bitbucket with {repositories:,} repositories answers on {origin}{PATHS[api]}")
         click.echo("stop it with Ctrl-C")
 
     try:

@@ -15,7 +15,7 @@ from mirror.readable import size_text
 @click.option(
     "--base-url", default="", metavar="URL", help="Where the site will be, for its feed and sitemap."
 )
-@click.option("--title", default="", help="What the site is called. Default: Bitbucket mirror.")
+@click.option("--title", default="", help="The title of the site. Default: Bitbucket mirror.")
 @json_option
 @click.pass_context
 def site(ctx: click.Context, folder: Path, base_url: str, title: str, as_json: bool) -> None:

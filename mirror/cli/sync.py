@@ -134,7 +134,7 @@ class _sigterm_interrupts:  # noqa: N801 - reads as the context that it is
 @click.option(
     "--repair",
     is_flag=True,
-    help="Replace what differs by the upstream's answer, and rebuild a damaged index.",
+    help="Replace differing rows by the upstream's answer, and rebuild a damaged index.",
 )
 @click.option("--no-wait", is_flag=True, help="Stop when the hour's budget is spent, instead of waiting.")
 @click.pass_context

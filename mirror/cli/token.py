@@ -26,9 +26,7 @@ def token() -> None:
 
 @token.command()
 @click.argument("name")
-@click.option(
-    "--scope", default="read", show_default=True, help="What it allows: read, write, or read,write."
-)
+@click.option("--scope", default="read", show_default=True, help="The scope: read, write, or read,write.")
 @click.option(
     "--expires", metavar="DURATION", help="How long it is valid, like 30d or 12h. Default: forever."
 )

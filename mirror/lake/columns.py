@@ -93,7 +93,7 @@ REPOSITORIES = Table(
         *_columns("r", "text", {
             "main_branch": "name of the main branch", "fork_policy": "who may fork it",
             "parent_uuid": "what it was forked from",
-            "parent_full_name": "the parent's name when it was told",
+            "parent_full_name": "the parent's name at that time",
         }),
         *_columns("r", "integer", {
             "followers_count": "number of followers, as the upstream counts",

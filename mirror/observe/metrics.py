@@ -183,7 +183,7 @@ def _standing(statuses: Iterable[UpstreamStatus]) -> Iterator[Metric]:
     limit = _gauge("budget_limit", "Requests an hour that may be asked.", "upstream")
     used = _gauge("budget_used", "Requests asked in the past hour.", "upstream")
     left = _gauge("budget_left", "Requests left in this hour.", "upstream")
-    waiting = _gauge("refs_waiting", "Repositories whose branches and tags wait to be asked for.", "upstream")
+    waiting = _gauge("refs_waiting", "Repositories whose branches and tags wait to be read.", "upstream")
     unread = _gauge("refs_unread", "Repositories whose branches and tags were never read.", "upstream")
     alive = _gauge("repositories", "Repositories, those that are gone apart.", "upstream", "state")
     failures = _gauge("failures_waiting", "What could not be had and is tried again.", "upstream", "kind")

@@ -179,6 +179,6 @@ def followers_of(connection: sqlite3.Connection, repository_id: int) -> list[Acc
 
 
 def has_followers(connection: sqlite3.Connection, repository_id: int) -> bool:
-    """Return whether the upstream told anybody who follows a repository."""
+    """Return whether the upstream sent a list of followers of a repository."""
     sql = "SELECT 1 FROM followers WHERE repository_id = :id LIMIT 1"
     return fetch_value(connection, sql, {"id": repository_id}) is not None

@@ -22,7 +22,7 @@ class UpstreamCounts(msgspec.Struct, frozen=True):
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller may see, by upstream and in all: living repositories, and who owns them."""
+    """Numbers of repositories and owners that a caller may see, by upstream and in all."""
 
     by_upstream: dict[int, UpstreamCounts]
     repositories: int
@@ -105,7 +105,7 @@ def _by_upstream(connection: sqlite3.Connection, caller: Caller, condition: str)
 def _grouped(
     connection: sqlite3.Connection, condition: str, upstream_ids: list[int], values: Values
 ) -> dict[int, int]:
-    """Count by upstream; where there is one alone, in the index that the condition has, without the rows."""
+    """Count by upstream; with a single upstream, count in the condition's index, without the rows."""
     if len(upstream_ids) == 1:
         sql = f"SELECT count(*) FROM repositories r WHERE {condition}"
         return {upstream_ids[0]: int(fetch_value(connection, sql, values))}

@@ -54,7 +54,7 @@ where {visible}"""
 
 
 class Measure(msgspec.Struct, frozen=True):
-    """What a statement found, and the statement with its values, to be looked at as SQL."""
+    """The result of a statement, and the statement with its values, to be shown as SQL."""
 
     rows: list[dict[str, Any]]
     sql: str
@@ -79,7 +79,7 @@ def failures(connection: sqlite3.Connection, caller: Caller) -> Measure:
 
 
 class RepositoryFailure(msgspec.Struct, frozen=True):
-    """What could not be read of a repository, how often it was tried, and when it is tried again."""
+    """A failure of a repository: what could not be read, the number of tries, and the next try."""
 
     kind: str
     status: int | None

@@ -1,4 +1,4 @@
-"""What API 2.0 told of objects beside their columns (`object_difference`), as far as a caller may know."""
+"""Data of API 2.0 that no column holds (`object_difference`), as far as a caller may see it."""
 
 import json
 import logging
@@ -33,12 +33,12 @@ def extras_of(
 
 
 def extra_of(connection: sqlite3.Connection, caller: Caller, kind: str, row_id: int) -> Json | None:
-    """Return the extra of one object; None where nothing but its columns was told."""
+    """Return the extra of one object; None if its columns hold all data."""
     return extras_of(connection, caller, kind, [row_id]).get(row_id)
 
 
 def told_by_api1(connection: sqlite3.Connection, caller: Caller, kind: str, row_id: int) -> dict[str, Json]:
-    """Return what API 1.0 told of the branches, the tags or the repository of a row, by name."""
+    """Return the data of API 1.0 about the branches, the tags or the repository of a row, by name."""
     if not holds_extras(connection):
         return {}
     found = fetch(
@@ -80,7 +80,7 @@ def holds_extras(connection: sqlite3.Connection) -> bool:
 
 @lru_cache(maxsize=4096)
 def _shown(kind: str, value: bytes, *, everything: bool) -> Json:
-    """Read an extra once; not to be changed. What cannot be read says nothing."""
+    """Read an extra and cache it; do not change the result. An unreadable one is empty."""
     try:
         extra = unpacked(value)
     except ValueError as error:

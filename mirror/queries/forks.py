@@ -1,4 +1,4 @@
-"""What a repository was forked from, and its forks as a tree."""
+"""The parent of a repository, and its forks as a tree."""
 
 import sqlite3
 

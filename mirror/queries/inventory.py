@@ -20,7 +20,7 @@ CHUNK = 2_000
 
 
 class InventoryLine(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be known of a repository before it is moved; `size` is in bytes, `project` is its key.
+    """What a migration must know of a repository; `size` is in bytes, `project` is its key.
 
     `last_push` and `last_author` are those of the newest commit among the heads of its branches.
     """

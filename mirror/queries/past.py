@@ -51,7 +51,7 @@ class PastRef(msgspec.Struct, frozen=True):
     next_target: str | None
 
     def exported(self) -> dict[str, Any]:
-        """Return what a reader is told of the looks."""
+        """Return the looks as shown to a reader."""
         return {
             "seen_at": self.looks.before,
             "next_look": self.looks.after,
@@ -98,7 +98,7 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
         return {(ref.row.kind, ref.row.name): ref for ref in self.refs}
 
     def bounds(self) -> dict[str, Any]:
-        """Return what tells how much is known, for JSON."""
+        """Return how much is known, for JSON."""
         return {
             "at": self.at,
             "known_since": self.since,
@@ -200,11 +200,11 @@ def _refs_of(connection: sqlite3.Connection, row_id: int) -> list[RefRow]:
 def must_have_history(connection: sqlite3.Connection) -> None:
     """Raise NotFound for a published file: former names are left out there, so its past would be wrong."""
     if snapshot_moment(connection) is not None:
-        raise NotFound("a published file holds one moment alone; ask the mirror that it was made from")
+        raise NotFound("a published file has no history; ask the mirror that it was made from")
 
 
 def _known_since(connection: sqlite3.Connection, row: dict[str, Any], hidden: int) -> str | None:
-    """Return from which moment on a repository's past may be told; None while none of it may be.
+    """Return the time from which on a repository's past may be shown; None if none of it may be.
 
     Of one that was private that is the last change which stays hidden (`public_from`), and never before it
     was made public.
@@ -295,13 +295,13 @@ class _Rebuilt:
         return former
 
     def _looks_at_refs(self, at: str) -> Looks:
-        """Return the looks at all refs, which listings take; a webhook looks at those alone that it names."""
+        """Return the looks at all refs, by listings; a webhook covers only the refs that it names."""
         listed = [line for line in self._lines if line.kind in _OF_REFS and line.run_id is not None]
         told = [line.previous_look for line in self._lines if line.kind in _OF_REFS]
         first, last = self._row["refs_known_since"], self._row["refs_synced_at"]
         if last is None:
             return Looks(None, None)
-        # What was read while it was private is known from the moment on at which the past begins.
+        # Rows read while it was private are known from the moment at which the past begins.
         moments = [max(moment, self._since) for moment in (first, last, *told) if moment]
         return _around([*moments, *(line.at for line in listed)], at)
 
@@ -313,7 +313,7 @@ class _Rebuilt:
             undone = next((line for line in lines if line.id > self._reached), None)
             if undone is not None:
                 refs.pop((kind, name), None)
-                if undone.old is not None:  # a commit that another ref names is told as there
+                if undone.old is not None:  # a commit of another ref is shown with that ref's details
                     refs[kind, name] = RefRow(kind, name, undone.old, **commits.get(undone.old, {}))
         if at < (self._row["refs_synced_at"] or ""):
             refs.pop(("tag", PSEUDO_TAG), None)

@@ -1,4 +1,4 @@
-"""Repositories of a moment as a mirror in memory, so that whatever reads the file shows the past as well."""
+"""Past repositories as a mirror in memory, so that all code that reads the file also shows the past."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -74,7 +74,7 @@ def _owner(connection: sqlite3.Connection, past: Past) -> dict[str, Any]:
 
 
 def _unknown_owner(row: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the row of an owner of whom only the name is known; its number is none in the file."""
+    """Return the row of an owner of whom only the name is known; the file has no row of its number."""
     return {
         "id": -row["id"],
         "upstream_id": row["upstream_id"],
@@ -89,13 +89,13 @@ def _unknown_owner(row: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def details_of(connection: sqlite3.Connection, past: Past) -> RepositoryDetails | None:
-    """Return what `repository_details` tells, of the moment; for who may see everything."""
+    """Return the result of `repository_details` at the moment, for a caller who may see everything."""
     with past_copy(connection, [past]) as copy:
         return repository_details(copy, OPERATOR, past.full_name)
 
 
 def past_exported(details: RepositoryDetails, past: Past) -> dict[str, Any]:
-    """Return what `mirror show --json` tells of a moment: its usual keys, and the looks around it."""
+    """Return the data of `mirror show --json` at a moment: its usual keys, and the looks around it."""
     told, looks = details.exported(), past.refs_by_name()
     for kind, table in TABLES.items():
         for ref in told[table] or ():

@@ -17,7 +17,7 @@ _TOLD = (
     "main_branch", "fork_policy", "has_issues", "has_wiki", "archived", "project_key", *NOT_RECORDED,
     "created_at", "deleted_at", "gone_reason",
 )  # fmt: skip
-"""The columns that `mirror_repository_at` tells: those without what may name a hidden parent."""
+"""The columns of `mirror_repository_at`: all except those that may name a hidden parent."""
 
 
 def register_past(

@@ -1,4 +1,4 @@
-"""How far the sync of an upstream is, by the file and its lock; told in the same words everywhere."""
+"""The progress of an upstream's sync, from the file and its lock, in the same words everywhere."""
 
 import sqlite3
 from datetime import datetime
@@ -48,7 +48,7 @@ def read_progress(
 
 
 def run_now(run: dict[str, Any], *, syncing: bool | None) -> dict[str, Any]:
-    """Return a row of a run: one that claims to be running while nobody holds the lock was killed."""
+    """Return the row of a run; a run that is marked as running without a lock was killed."""
     return run | ENDED_UNSEEN if run["state"] == "running" and syncing is False else run
 
 

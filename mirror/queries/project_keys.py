@@ -29,7 +29,7 @@ def key_of(row: AccountRow) -> str:
 
 
 def projects_keyed(connection: sqlite3.Connection, caller: Caller, key: str) -> list[AccountRow]:
-    """Find the namespaces of a key that a caller sees something of, whatever the case.
+    """Find the namespaces of a key, in any case, in which the caller may see something.
 
     The tilde of a personal project may be left out, since the name alone is the workspace's; those of
     teams come first then. With several upstreams there can be more than one.
@@ -47,7 +47,7 @@ def projects_keyed(connection: sqlite3.Connection, caller: Caller, key: str) -> 
 
 
 class ProjectDetails(msgspec.Struct, frozen=True):
-    """What is known of a project beside its name; `is_public` is 1 or 0."""
+    """The known details of a project; `is_public` is 1 or 0."""
 
     description: str | None
     is_public: int
@@ -76,7 +76,7 @@ def project_details(
 
 
 def person_named(connection: sqlite3.Connection, caller: Caller, slug: str) -> AccountRow | None:
-    """Find a person whom a caller may know by the name, whatever the case."""
+    """Find a person by name, in any case, if the caller may see that person."""
     source = sources.people(caller)
     sql = f"""SELECT {ACCOUNT_COLUMNS} FROM {source.table} WHERE {source.where}
         AND u.username COLLATE NOCASE IN (:slug, '{PERSONAL}' || :slug) ORDER BY u.id LIMIT 1"""

@@ -119,7 +119,7 @@ def ref_of_commit(
 
 
 def newest_tag(connection: sqlite3.Connection, repository_id: int) -> RefRow | None:
-    """Find the tag that was made last; Mercurial's pseudo tag is none."""
+    """Find the newest tag, except Mercurial's pseudo tag."""
     sql = f"""{select_refs("tag")} AND name <> 'tip' ORDER BY {_MADE_AT["tag"]} DESC, name DESC LIMIT 1"""
     return next(iter(fetch_as(RefRow, connection, sql, {"repository": repository_id})), None)
 

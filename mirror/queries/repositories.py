@@ -39,7 +39,7 @@ def _columns(*, sees_all: bool, has_rows: bool) -> tuple[str, str]:
     caller = Caller(sees_all=sees_all, user_ids=(0,) if has_rows else ())
     special = {
         "forks_count": forks_count(caller, "r"),
-        # Looked up for tombstones alone: it would cost a tenth of each page of repositories.
+        # Looked up only for tombstones: it would cost a tenth of each page of repositories.
         "told_owner": f"iif(r.deleted_at IS NULL AND r.full_name NOT LIKE '%/%/%', NULL, {_OWNER})",
         "is_fork": "r.parent_full_name IS NOT NULL",
         "parent_name": "p.name",
@@ -47,7 +47,7 @@ def _columns(*, sees_all: bool, has_rows: bool) -> tuple[str, str]:
     }
     # Most repositories are no forks: for those nothing is looked up.
     told = f"coalesce(r.parent_full_name, r.parent_uuid) IS NOT NULL AND (p.id IS NOT NULL OR {TOLD_TO_ALL})"
-    if not sees_all:  # a parent that is hidden, gone or not mirrored is not told
+    if not sees_all:  # a parent that is hidden, gone or not mirrored is not shown
         special |= {
             "parent_id": "p.id",
             "parent_uuid": f"iif({told}, r.parent_uuid, NULL)",
@@ -73,7 +73,7 @@ def read_repositories(
 def repository_named(
     connection: sqlite3.Connection, caller: Caller, full_name: str, *, gone: bool = False
 ) -> RepositoryRow | None:
-    """Find a repository by ``owner/slug``, whatever the case; None for one that the caller may not see.
+    """Find a repository by ``owner/slug``, in any case; None if the caller may not see it.
 
     With `gone` a tombstone is found where none of the name lives, the latest one first.
     """
@@ -120,7 +120,7 @@ def repository_in_workspace(
 def repository_owned(
     connection: sqlite3.Connection, caller: Caller, owner: AccountRow, slug: str
 ) -> RepositoryRow | None:
-    """Find a living repository of an owner by its slug, whatever the case; None if it is hidden."""
+    """Find a repository of an owner by its slug, in any case; None if it is hidden or gone."""
     found = read_repositories(
         connection,
         caller,
@@ -298,7 +298,7 @@ class RepositoryDetails(msgspec.Struct, frozen=True, kw_only=True):
     ref_links: dict[RefKey, RefLinks]
 
     def exported(self) -> dict[str, Any]:
-        """Return what `mirror show --json` tells: rows as mappings of column names to values."""
+        """Return the data of `mirror show --json`: rows as mappings of column names to values."""
         refs = {
             name: None if rows is None else [self._exported_ref(row) for row in rows]
             for name, rows in (("branches", self.branches), ("tags", self.tags))

@@ -18,7 +18,7 @@ Row = TypeVar("Row")
 
 
 def fetch(connection: sqlite3.Connection, sql: str, values: Values | None = None) -> list[Any]:
-    """Read plain tuples, whatever the connection makes of rows."""
+    """Read plain tuples, regardless of the connection's row factory."""
     cursor = connection.cursor()
     cursor.row_factory = None
     return cursor.execute(sql, values or {}).fetchall()
@@ -137,7 +137,7 @@ class RepositoryRow(msgspec.Struct, frozen=True):
 
     @property
     def states(self) -> tuple[str, ...]:
-        """What sets it apart from a living public one, in one word each."""
+        """How it differs from an ordinary public repository: one word each."""
         return tuple(
             word
             for word, holds in (
@@ -162,7 +162,7 @@ LISTED = (
     "id", "owner", "slug", "name", "full_name", "scm", "is_private", "description", "website", "language",
     "followers_count", "forks_count", "created_at", "updated_at", "deleted_at", "archived",
 )  # fmt: skip
-"""What exported search results tell of each repository."""
+"""The columns of exported search results."""
 
 
 class AccountRow(msgspec.Struct, frozen=True):

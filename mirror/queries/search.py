@@ -89,7 +89,7 @@ class ListedRef(msgspec.Struct, frozen=True, kw_only=True):
     links: RefLinks = RefLinks()
 
     def exported(self) -> dict[str, str | None]:
-        """Return what `mirror refs --json` tells of it."""
+        """Return the data of `mirror refs --json`."""
         return {
             "owner": self.repository.owner,
             "slug": self.repository.slug,

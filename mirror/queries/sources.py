@@ -1,4 +1,4 @@
-"""What API listings read: tables and conditions, including what the caller may see.
+"""The tables and conditions of API listings, including what the caller may see.
 
 `mirror.serve.api2.paging` and `mirror.serve.datacenter.paging` add the caller's own conditions and order.
 """
@@ -23,11 +23,11 @@ _IN_WORKSPACE = f"""(SELECT CASE max({_RANK}) WHEN 3 THEN 'admin' WHEN 2 THEN 'w
     FROM members m WHERE m.workspace_id = r.owner_id AND m.user_id {IS_OWN_ID})"""
 
 REPOSITORY_PERMISSION = f"CASE WHEN r.owner_id {IS_OWN_ID} THEN 'admin' ELSE {_IN_WORKSPACE} END"
-"""What a caller may do in a repository, by their place in its workspace: the mirror knows no more."""
+"""The caller's permission in a repository, from the role in its workspace: the mirror knows no more."""
 
 WORKSPACE_PERMISSION = f"""CASE WHEN u.id {IS_OWN_ID} THEN 'owner' ELSE (SELECT m.permission FROM members m
     WHERE m.workspace_id = u.id AND m.user_id {IS_OWN_ID} ORDER BY {_RANK} DESC LIMIT 1) END"""
-"""What a caller is in a workspace."""
+"""The caller's role in a workspace."""
 
 
 def has_all_roles(caller: Caller) -> bool:
@@ -97,13 +97,13 @@ def repositories(
 
 
 def _owned_by(owners: Sequence[int]) -> str:
-    """Return the condition on a repository's owner; one alone keeps the order of the index."""
+    """Return the condition on a repository's owner; a single owner keeps the order of the index."""
     is_one = len(owners) == 1
     return "r.owner_id = :owner" if is_one else "r.owner_id IN (SELECT value FROM json_each(:owner))"
 
 
 def _has_role(caller: Caller, role: str) -> str:
-    """Return the condition under which a caller has a role; a token that speaks for nobody has them all."""
+    """Return the condition under which a caller has a role; a token without a user has all roles."""
     if has_all_roles(caller):
         return "1"
     if role == "owner":
@@ -141,7 +141,7 @@ def workspaces(caller: Caller, role: str | None = None) -> Source:
 def own_workspaces(
     caller: Caller, *, administrator: bool | None = None, among: Sequence[int] | None = None
 ) -> Source:
-    """List the namespaces that the caller may work in, with their permission there; `among` some rows alone.
+    """List the caller's namespaces with their permission there; only some rows with `among`.
 
     A token that speaks for no user may work in all of them.
     """

@@ -179,7 +179,7 @@ def _status(
 def _last_run(
     connection: sqlite3.Connection, upstream_id: int, *, syncing: bool | None
 ) -> dict[str, Any] | None:
-    """Return the row of the last run; None where there is none."""
+    """Return the row of the last run; None if there is none."""
     last = connection.execute(
         "SELECT * FROM sync_runs WHERE upstream_id = ? ORDER BY id DESC LIMIT 1", (upstream_id,)
     )

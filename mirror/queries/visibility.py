@@ -66,7 +66,7 @@ def parent_is_told(caller: Caller) -> str:
 
 TOLD_TO_ALL = """(r.is_private = 0 AND EXISTS (SELECT 1 FROM extras e
     WHERE e.kind = 'repository' AND e.row_id = r.id AND e.name = '' AND e.anonymous))"""
-"""The condition under which an anonymous crawl was told the repository `r` as it is."""
+"""The condition that an anonymous crawl has read the repository `r` in its present state."""
 
 
 def forks_count(caller: Caller, alias: str) -> str:
@@ -117,7 +117,7 @@ def is_known(caller: Caller, alias: str) -> str:
 
 
 def is_unconfirmed(connection: sqlite3.Connection, caller: Caller) -> bool:
-    """Return whether a caller is told nothing for now: the file was restored from a copy.
+    """Return whether a caller gets no answers for now, because the file was restored from a copy.
 
     What was public when the copy was taken may be private since, until every upstream is listed in full.
     """

@@ -1,4 +1,4 @@
-"""Where people see at the upstreams what a caller sees here: as the upstream told it, else as it is built."""
+"""Web addresses at the upstream: as the upstream sent them, else built by its rules."""
 
 import sqlite3
 from collections import defaultdict
@@ -35,7 +35,7 @@ class RefLinks(msgspec.Struct, frozen=True):
 
 
 class NamedRef(Protocol):
-    """What a branch or a tag must tell of itself."""
+    """The fields that a branch or a tag must have."""
 
     @property
     def kind(self) -> str: ...  # noqa: D102
@@ -46,7 +46,7 @@ class NamedRef(Protocol):
 
 
 class WebLinks:
-    """The addresses for one caller, in the snapshot of a connection. What is gone upstream has none."""
+    """The addresses for one caller, in the snapshot of a connection. Gone repositories have none."""
 
     def __init__(self, connection: sqlite3.Connection, caller: Caller) -> None:
         self._connection = connection

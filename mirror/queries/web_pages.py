@@ -9,7 +9,7 @@ import msgspec
 from mirror.addresses import CLOUD, escaped, segment
 
 PERSONAL = "~"
-"""What the key of a personal project begins with on a Data Center."""
+"""The prefix of a personal project's key on a Data Center."""
 
 _DOTS = re.compile(r"(^|/)\.{0,2}(/|$)")
 _CLONED_BY_URL = re.compile(r"(https?|ssh)://[^\s/?#-][^\s]*", re.IGNORECASE)

@@ -12,7 +12,7 @@ DESCRIBED = 3
 
 
 def described_hits(connection: sqlite3.Connection, part: str, conditions: Conditions) -> Iterator[Hit]:
-    """Yield the repositories that a normalised query finds by their description alone, in no order."""
+    """Yield the repositories that match a normalised query only by their description, unordered."""
     words = _expression(part)
     if not words:
         return

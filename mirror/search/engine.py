@@ -78,7 +78,7 @@ class QueryEngine:
         return _count_and_cut(self._listed_hits(found, self.query.needle), start, stop)
 
     def described(self, start: int, stop: int) -> ResultPage:
-        """Return how many repositories are found by their description alone, and some of them in order."""
+        """Return how many repositories match only by their description, and some of them in order."""
         if not self.query.is_encodable:
             return ResultPage(0, [])
         hits = described_hits(self.connection, self.query.part, self.conditions)

@@ -106,7 +106,7 @@ def one_snapshot(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        connection.execute("COMMIT")  # not ROLLBACK: a statement that called an SQL function goes on reading
+        connection.execute("COMMIT")  # not ROLLBACK: a statement that called an SQL function is still reading
 
 
 MAX_IDS = 10_000

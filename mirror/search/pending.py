@@ -63,7 +63,7 @@ class PendingMatches:
 
     @cached_property
     def ids(self) -> set[int]:
-        """The ids of all of them. What the index says of these is out of date: read their rows."""
+        """The ids of all pending rows. The index is out of date for these: read their rows."""
         rows = self._cursor.execute(f"SELECT id FROM search_pending WHERE {_PREPARED}", self._values)
         return self.unprepared.union(row_id for (row_id,) in rows)
 
@@ -94,5 +94,5 @@ class PendingMatches:
         return self._cursor.execute(_BEST, self._values | {"most": most}).fetchall()
 
     def among(self, ids: Iterable[int]) -> set[int]:
-        """Return which of these repositories are pending, whatever their name."""
+        """Return which of these repositories are pending, regardless of their name."""
         return {row_id for (row_id,) in self._cursor.execute(_AMONG, (json.dumps(list(ids)),))}

@@ -24,7 +24,7 @@ SWITCHES = {
 
 
 class Filters(TypedDict, total=False):
-    """What narrows a search; a filter that is missing or None does not.
+    """The filters of a search; one that is missing or None does not apply.
 
     `owner` is a whole username. `owner`, `scm` and `language` match in any case. Switches and `private` are
     True for only such repositories, False for only others. `gone` includes repositories that have disappeared
@@ -110,7 +110,7 @@ def parse_query(
 
 
 def plain_cursor(connection: sqlite3.Connection) -> sqlite3.Cursor:
-    """Return a cursor whose rows are tuples, whatever the row factory of the connection."""
+    """Return a cursor whose rows are tuples, regardless of the connection's row factory."""
     cursor = connection.cursor()
     cursor.row_factory = None
     return cursor
@@ -136,7 +136,7 @@ class Conditions(NamedTuple):
 
 
 def sql_conditions(connection: sqlite3.Connection, query: Query) -> Conditions:
-    """Return which rows may be shown, whatever their name."""
+    """Return which rows may be shown, regardless of their name."""
     clauses, values = list[str](), dict[str, Any]()
     if not query.gone:
         clauses.append("deleted_at IS NULL")

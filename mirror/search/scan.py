@@ -79,7 +79,7 @@ class Scan:
         SQL counts plain names; only odd ones are compared in Python.
         """
         if not self._part:
-            # Without NOT INDEXED, an index alone counts an owner's repositories.
+            # Without NOT INDEXED, SQLite counts an owner's repositories in an index.
             table = "repositories" if self._filters_owners else self._table
             return [0, 0, self._one("count(*)", f"{table} WHERE {self._conditions}")[0]]
         odd = [hit[0] for hit in self._compared(_ODD_ROWS, _ODD)]
@@ -164,7 +164,7 @@ _RANGES = (
 
 
 def hits_by_popularity(connection: sqlite3.Connection, part: str, conditions: Conditions) -> Iterator[Hit]:
-    """Yield the hits for a normalised query, the most popular first whatever their match class.
+    """Yield the hits for a normalised query, the most popular first, regardless of their match class.
 
     The conditions must exclude repositories that are gone upstream: the SQL indexes do not contain them.
     """

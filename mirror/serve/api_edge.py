@@ -277,7 +277,7 @@ def _route(api: Api, request: Request, parameters: Parameters) -> tuple[Names, N
         names = [unquote(part, errors="strict") for part in rest.removesuffix("/").split("/")[1:]]
     except UnicodeDecodeError:
         raise ApiError(400, "Bad Request", detail="The address is not UTF-8.") from None
-    # Below a repository whatever follows is a path of its own, which may have empty parts.
+    # The rest of the path below a repository is a path of its own, which may have empty parts.
     is_readable = all(names[:3]) and not any("\x00" in name for name in names)
     return api.route(names) if is_readable else ((), ())
 

@@ -120,7 +120,7 @@ class GuardedDatabase(PooledDatabase):
             return False
 
     def inode(self) -> object:
-        """Return what tells the file at the path from another that takes its place; None for no file."""
+        """Return what distinguishes the file at the path from one that replaces it; None without a file."""
         try:
             found = os.stat(self.path or "")  # noqa: PTH116 - twice for each answer; a Path takes longer
         except OSError:
@@ -163,7 +163,7 @@ class GuardedDatabase(PooledDatabase):
                 continue
             if not self._close_if_changed():
                 return found
-        raise sqlite3.OperationalError("the file was changed each time it was read; ask again")
+        raise sqlite3.OperationalError("the file changed during each read; try again")
 
     def _close_if_changed(self) -> bool:
         """Close this thread's connections if the file was replaced, or (read without locks) changed."""

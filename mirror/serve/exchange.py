@@ -70,7 +70,7 @@ def served_of(request: Request) -> "Served":
 
 
 def mirror_of(request: Request) -> "GuardedDatabase | None":
-    """Return the mirror that answers a request, which is the first attached one; None if there is none."""
+    """Return the mirror that answers a request: the first attached one, or None."""
     return cast("GuardedDatabase | None", request.scope[MIRROR])
 
 
@@ -249,7 +249,7 @@ def must_be_confirmed(connection: sqlite3.Connection, caller: Caller) -> None:
 
 
 def oldest(moments: Iterable[str | None]) -> str | None:
-    """Return the oldest of several times; None if there is none."""
+    """Return the oldest of several times; None without any."""
     return min((moment for moment in moments if moment), default=None)
 
 

@@ -1,4 +1,4 @@
-"""What a write sends of a repository: which of it are settings, and whether each can be used.
+"""Check the body of a write: which fields are settings, and whether each can be used.
 
 Nothing that is sent is ignored silently. A client may send back a repository as it read it, with some
 settings edited: what agrees with what the API tells sets nothing. What else is no setting is refused by name.
@@ -20,13 +20,13 @@ SCMS = ("git", "hg")
 WORDS = {"scm": SCMS, "fork_policy": FORK_POLICIES}
 
 FIXED = frozenset({"scm", "owner"})
-"""What is set when a repository is made, and never again."""
+"""Fields that can be set only when a repository is created."""
 
 TRANSPORT = frozenset({"format", "callback", "access_token"})
-"""What says how to answer, and not what to write; so do fields that begin with ``oauth_``."""
+"""Fields about the response, not about the write; so are fields that begin with ``oauth_``."""
 
 MOVING = frozenset({"type", "links", "updated_on", "last_updated", "utc_last_updated"})
-"""What sets nothing, although it differs: it depends on who asked, and when."""
+"""Fields that may differ without setting anything: they depend on the caller and the time."""
 
 MOST_NAMED = 20
 LONGEST_NAMED = 100
@@ -70,7 +70,7 @@ def settings_of(
 
 
 def _refused(values: Mapping[str, Any], settable: set[str], told: Mapping[str, Any]) -> dict[str, str]:
-    """Return the fields that are no settings and say what was not told, with what is wrong with each."""
+    """Return the fields that are not settings and differ from what was sent, each with its fault."""
     told = {
         **told,
         "slug": [told.get("slug"), slug_of(str(values.get("name") or ""))],
@@ -87,7 +87,7 @@ def _refused(values: Mapping[str, Any], settable: set[str], told: Mapping[str, A
 
 
 def _agrees(sent: Any, told: Any) -> bool:
-    """Return whether a value says nothing that differs from what is told; a form says everything as text."""
+    """Return whether a value equals the one that the mirror sent; in a form, every value is text."""
     if sent is None or sent == told:
         return True
     if isinstance(sent, Mapping):
@@ -98,7 +98,7 @@ def _agrees(sent: Any, told: Any) -> bool:
     text = str(sent).strip().casefold()
     if isinstance(told, bool):
         return text in (TRUE if told else FALSE)
-    if isinstance(told, Mapping):  # A part that is named alone, such as a project by its key.
+    if isinstance(told, Mapping):  # Only a part is given, such as a project by its key.
         names = ("key", "slug", "username", "full_name", "name", "uuid")
         return text in {str(told[name]).casefold() for name in names if told.get(name)}
     return text == str("" if told is None else told).strip().casefold()

@@ -86,7 +86,7 @@ def build(
 
 
 class PublishedDatasette(Datasette):  # type: ignore[misc]
-    """A Datasette whose absolute links use the configured address, whatever host a proxy sends."""
+    """A Datasette whose absolute links use the configured address, regardless of a proxy's Host header."""
 
     public_origin = ""
 

@@ -1,4 +1,4 @@
-"""What the SQL of visitors may read: an allow-list of functions and virtual tables, and withheld columns.
+"""Access rules for visitors' SQL: an allow-list of functions and virtual tables, and withheld columns.
 
 SQLite calls an authorizer for each column while it prepares a statement, also inside views. Withheld columns
 read as NULL instead of failing, because Datasette's page of a row counts rows in all tables that refer to it,
@@ -58,7 +58,7 @@ change may be the renaming of an owner `u` without public repositories.
 
 
 class Reach(Enum):
-    """What a statement may read, from most to least."""
+    """How much a statement may read, from most to least."""
 
     EVERYTHING = "everything but secrets"
     PUBLIC = "what the APIs show to strangers"

@@ -66,7 +66,7 @@ class CountCache:
         self._running = dict[Any, asyncio.Task[Any]]()
 
     async def get(self, key: Any, count: Callable[[], Awaitable[Any]], *, wait: float = WAIT_SECONDS) -> Any:
-        """Return a number, perhaps an old one; None if there is none after `wait` seconds."""
+        """Return a number, perhaps an old one; None if it is not known after `wait` seconds."""
         known = self._known.get(key)
         if known is not None and known.until > time.monotonic():
             return known.value
@@ -150,7 +150,7 @@ def served(datasette: "Datasette") -> Served:
 
 def _plain_config(datasette: "Datasette") -> ServeConfig:
     """Read the plugin configuration, for `datasette FILE`; raises StartupError that names the key."""
-    # The local metadata alone: plugin_config() would ask every plugin, this one again included.
+    # Only the local metadata: plugin_config() would call every plugin, including this one again.
     plugins = (datasette._metadata_local or {}).get("plugins") or {}  # noqa: SLF001
     try:
         config = msgspec.convert(plugins.get(PLUGIN) or {}, ServeConfig)

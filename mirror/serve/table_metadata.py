@@ -93,7 +93,7 @@ TABLES: dict[str, dict[str, Any]] = {
         "description": "The projects that repositories are in.",
         "label_column": "key",
         "columns": {
-            "uuid": "the upstream's identity; id:N where it has numbers, name:... where it told none",
+            "uuid": "the upstream's identity; id:N if it has numbers, name:... if it sent none",
             "owner_id": "the workspace; on Data Center the project is the workspace",
             "is_private": "1 for private, 0 for public, NULL where the upstream does not tell",
         },

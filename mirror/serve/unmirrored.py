@@ -1,4 +1,4 @@
-"""What the mirror does not hold: said as such, with the upstream's own address of it.
+"""Answers for data that the mirror does not hold, with the upstream's address of it.
 
 A 404 or an empty list would make clients report that there is none.
 """
@@ -22,7 +22,7 @@ COMMON_NOUNS: Mapping[str, str] = {
     "downloads": "downloads",
     "pullrequests": "pull requests",
 }
-"""What stands below a repository in both APIs, by the next name in the path."""
+"""Resources below a repository in both APIs, by the next name in the path."""
 
 # How API 2.0 and a Data Center name what the other APIs name otherwise.
 _CLOUD_NAMES = {"changesets": "commits", "changeset": "commit", "followers": "watchers", "raw": "src"}

@@ -206,7 +206,7 @@ class WebhookWriter:
         return self._store
 
     def _close_after(self, error: Exception) -> None:
-        """Close the file after an error of its own, so that it is opened again: it may have been replaced."""
+        """Close the file after an error, so that it is reopened: it may have been replaced."""
         if isinstance(error, StoreError) and self._store is not None:
             self._store.close()
             self._store = None

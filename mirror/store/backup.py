@@ -17,10 +17,10 @@ PAGES = 500
 """Pages that are copied between two looks at whether to go on: 2 MB."""
 
 Progress = Callable[[int, int], None]
-"""Is told how many pages are copied, and of how many; what it raises ends the copying."""
+"""Called with the number of copied pages and of all pages; an exception ends the copying."""
 
 BESIDE = ("-wal", "-shm", "-journal")
-"""What SQLite keeps beside a file, by the end of its name."""
+"""Suffixes of the files that SQLite keeps beside a database."""
 
 
 def back_up(mirror: Path, target: Path, *, progress: Progress | None = None) -> Path:
@@ -93,7 +93,7 @@ def _head(path: Path) -> bytes:
 
 
 def _is_copy(head: bytes) -> bool:
-    """Tell by the header of a file whether it is a mirror that nobody writes to: those are in WAL mode."""
+    """Return whether a file's header shows a copy: mirrors in use are in WAL mode."""
     number = int.from_bytes(head[68:72], "big")
     return head.startswith(b"SQLite format 3\0") and number == APPLICATION_ID and head[18] != 2
 
@@ -175,7 +175,7 @@ def _lock(descriptor: int, part: Path) -> None:
     except (BlockingIOError, FileNotFoundError):
         is_there = False
     if not is_there:
-        raise StoreLocked(f"{part}: another process is writing it; try again when it is done")
+        raise StoreLocked(f"{part}: another process is writing it; try again later")
 
 
 def _remove(part: Path) -> None:

@@ -1,4 +1,4 @@
-"""What happened to repositories: the tables `changes`, and `writes` for what came through this mirror.
+"""Events of repositories: the table `changes`, and `writes` for those made through this mirror.
 
 This file also decides which part of a repository's history is public: changes recorded while it was private
 stay hidden (`public_from`).

@@ -1,4 +1,4 @@
-"""What the crawl keeps between two runs: the values of the table `cursors`.
+"""The state of the crawl between two runs: the values of the table `cursors`.
 
 They are plain values; `mirror.store.cursors` reads and writes them, and `mirror.sync` knows the rules. Some
 keys in the file are older than the names of the fields (`rename`).
@@ -65,7 +65,7 @@ class ListingProgress(msgspec.Struct, kw_only=True):
 
 
 class Members(msgspec.Struct, kw_only=True, rename={"reported": "told"}):
-    """A listing of members that is not done: where it goes on, and since when (by our clock) it is read.
+    """An unfinished listing of members: its position, and since when (by our clock) it is read.
 
     `pages` and `rows` count those of this pass, `reported` is the largest total that a page reported. `bad`
     says what was not understood. For `landmark` see Listing.
@@ -118,7 +118,7 @@ class WorkspaceState(msgspec.Struct, kw_only=True, rename={"count_offset": "surp
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a run is, for whoever watches it; written every two seconds, and when the run stops early.
+    """The progress of a run, for status displays; written every two seconds, and when the run stops early.
 
     - `what` is counted: pages of listings, repositories whose refs are read, repositories compared.
     - `done` and `total` belong to the present phase; a `total` of None is not known.
@@ -180,7 +180,7 @@ class LastCheck(msgspec.Struct):
 
 
 class Hint(msgspec.Struct, frozen=True, kw_only=True):
-    """A mirrored repository that may have changed, to be asked for: its `row` too, or its refs alone.
+    """A mirrored repository that may have changed, to be requested: its `row` too, or only its refs.
 
     `at` is when the hint came. It holds no name: a reader of `cursors` must not learn what a webhook
     said of hidden repositories.

@@ -1,4 +1,4 @@
-"""The table `cursors`: where each stream of an upstream goes on, and hints at what has changed.
+"""The table `cursors`: the position of each stream of an upstream, and hints at changes.
 
 `stream` names a row; only this file knows how. Every value but `integrity` is JSON of a type in
 `mirror.store.crawl_state`. A value that cannot be read counts as missing: that costs requests, nothing else.
@@ -26,7 +26,7 @@ class Cursor(Generic[T]):
         self._connection, self._row, self._kind = connection, (upstream_id, stream), kind
 
     def read(self) -> T | None:
-        """Return the value; None where there is none, or one that this program cannot read."""
+        """Return the value; None if it is missing or this program cannot read it."""
         row = self._connection.execute(
             "SELECT value FROM cursors WHERE upstream_id = ? AND stream = ?", self._row
         ).fetchone()
@@ -67,7 +67,7 @@ class Cursors:
         return self._cursor(WORKSPACE + name.lower(), WorkspaceState)
 
     def refs(self, repository_id: int) -> Cursor[RefsListing]:
-        """Where a listing of refs that takes several pages goes on."""
+        """The position of a listing of refs that takes several pages."""
         return self._cursor(f"{REFS}{repository_id}", RefsListing)
 
     @property
@@ -102,7 +102,7 @@ class Cursors:
 
     @property
     def integrity(self) -> Cursor[str]:
-        """What the last check of the file found; "" for nothing."""
+        """The result of the last check of the file; "" without faults."""
         return self._cursor("integrity", str)
 
     @property
@@ -112,7 +112,7 @@ class Cursors:
 
     @property
     def hints(self) -> "Hints":
-        """What may have changed, according to webhooks and writes."""
+        """Hints from webhooks and writes at what may have changed."""
         return Hints(self._connection, self._upstream_id)
 
     def workspace_names(self) -> list[str]:
@@ -138,7 +138,7 @@ class Cursors:
         )
 
     def await_listing(self, *, at: str) -> None:
-        """Have every workspace listed in full once more, by a credential that is confirmed anew.
+        """Make every workspace due for a full listing, with a newly confirmed credential.
 
         Until then strangers are told nothing: what the file calls public may be private by now.
         """
@@ -183,7 +183,7 @@ def awaits_listing(connection: sqlite3.Connection) -> bool:
 
 
 class Hints:
-    """What may have changed: kept until the upstream itself has been asked.
+    """Hints at what may have changed: kept until the upstream has confirmed it.
 
     A hint costs nothing until a run of the upstream takes it up. A lost one costs freshness alone: the next
     listing finds the same.

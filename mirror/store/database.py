@@ -119,7 +119,7 @@ class Store:
     @overload
     def row(self, sql: str, values: Values, kind: type[Row]) -> Row | None: ...
     def row(self, sql: str, values: Values = (), kind: Any = None) -> Any:
-        """Read the first row, as a `kind` whose fields are its columns in order; None where there is none."""
+        """Read the first row, as a `kind` whose fields are its columns in order; None without rows."""
         with self.reading() as connection:
             row = connection.execute(sql, values).fetchone()
         return kind(*row) if kind and row else row
@@ -205,7 +205,7 @@ class Store:
                     more = flush(self.connection)
 
     def rebuild_search_index(self) -> None:
-        """Rebuild the indexes of names, refs and descriptions from the rows, whatever state they are in."""
+        """Rebuild the indexes of names, refs and descriptions from the rows, whatever their state."""
         with self.transaction():
             rebuild_index(self.connection)
             rebuild_refs_index(self.connection)

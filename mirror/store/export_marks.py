@@ -1,4 +1,4 @@
-"""What changed since each export into a lake: marks that triggers write, from the first export on.
+"""Marks of rows that changed since each export to a lake: triggers write them from the first export on.
 
 A mark names a repository, a user (with its members) or a project by its identity, and the epoch in which it
 changed. Each export begins a new epoch, so that one file may be exported to several places, and what is
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from mirror.times import from_text, to_text
 
 MIRROR_ID = "mirror_id"
-"""The key of `mirror_meta` that holds what tells this mirror from all others."""
+"""The key of `mirror_meta` that holds this mirror's unique identity."""
 
 FORGOTTEN_AFTER = timedelta(days=90)
 """The age at which an export that was not repeated keeps no more marks; the next one there is full."""
@@ -48,7 +48,7 @@ _UNMARKED = {
     "branches": {"repository_id", "name"},
     "tags": {"repository_id", "name"},
 }
-"""Columns whose change is none: every listing moves `last_seen_at`."""
+"""Columns whose change does not count: every listing updates `last_seen_at`."""
 
 _OWN = {"repositories": "repository", "users": "user", "projects": "project"}
 _OF_OTHERS = {
@@ -63,7 +63,7 @@ _AGAIN = "ON CONFLICT DO UPDATE SET epoch = excluded.epoch WHERE epoch <> exclud
 
 
 class Position(NamedTuple):
-    """What an export holds: the changes of all epochs up to this one, and those lines of `changes`."""
+    """The content of an export: the changes of all epochs up to this one, and these rows of `changes`."""
 
     epoch: int
     last_change: int
@@ -135,7 +135,7 @@ def last_export(connection: sqlite3.Connection, place: str) -> str | None:
 
 
 def mirror_id(connection: sqlite3.Connection) -> str:
-    """Return what tells this mirror from all others; made once, and kept in the file.
+    """Return this mirror's unique identity; made once, and kept in the file.
 
     It begins with a letter, so that no reader of a folder `mirror=ID` takes it for a number.
     """

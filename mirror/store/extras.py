@@ -1,4 +1,4 @@
-"""Write extras: what API 2.0 told of an object that no column holds (`mirror.object_difference`)."""
+"""Write extras: data of API 2.0 that no column holds (`mirror.object_difference`)."""
 
 import json
 import sqlite3
@@ -61,7 +61,7 @@ def save_repository_extras(
 
 
 def save_owner_extra(connection: sqlite3.Connection, user_id: int, owner: Owner) -> None:
-    """Write the extra of a workspace, or of a member, that was told by itself."""
+    """Write the extra of a workspace or a member that was sent as a single object."""
     if owner.told is None:
         return
     row = _owners(connection, [user_id])[user_id]
@@ -71,7 +71,7 @@ def save_owner_extra(connection: sqlite3.Connection, user_id: int, owner: Owner)
 
 
 def save_ref_extras(connection: sqlite3.Connection, repository_id: int, refs: Iterable[Ref]) -> None:
-    """Write the extras of branches and tags; those that are told by git alone have none."""
+    """Write the extras of branches and tags; those read by git have none."""
     refs = list(refs)
     unread = [(ref.kind, repository_id, ref.name) for ref in refs if ref.told is None]
     if (
@@ -95,7 +95,7 @@ def save_ref_extras(connection: sqlite3.Connection, repository_id: int, refs: It
 
 
 def _ref_extras(connection: sqlite3.Connection, repository_id: int, told: list[Ref]) -> list[_Extra]:
-    """Return the differences of refs that API 2.0 told to those that their columns make."""
+    """Return the differences between refs as API 2.0 sent them and as their columns produce them."""
     names = ("uuid", "full_name", "name", "avatar_url")
     found = connection.execute(
         f"SELECT {', '.join(names)} FROM repositories WHERE id = ?", (repository_id,)
@@ -135,7 +135,7 @@ def _value(told: Told | None) -> Json:
 def _extra(
     kind: ExtraKind, row_id: int, told: Told | None, value: Json, ours: Json, name: str = ""
 ) -> _Extra:
-    """Compare what was told with what the columns make, and return the row that says how they differ.
+    """Compare an object as sent with the one that the columns produce; return the row of the difference.
 
     Of an object that is far too large, the keys that are known are kept alone.
     """
@@ -148,7 +148,7 @@ def _extra(
 
 
 def _as_told(kind: ExtraKind, row_id: int, told: Told | None, name: str = "") -> _Extra:
-    """Return the row of what API 1.0 told, as it is."""
+    """Return the row with the data of API 1.0, unchanged."""
     anonymous = told is not None and told.anonymous
     kept = packed(difference(_value(told), {}))
     return _Extra(kind, row_id, name, int(anonymous), kept if len(kept) <= LARGEST else packed({}))

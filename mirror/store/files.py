@@ -17,7 +17,7 @@ from mirror.store.schema import snapshot_moment
 BUSY_SECONDS = 30
 
 PRIVATE = 0o600
-"""The mode of new files: for their owner alone."""
+"""The mode of new files: only for their owner."""
 
 
 def open_writer(path: Path, mode: int = PRIVATE) -> sqlite3.Connection:
@@ -36,7 +36,7 @@ def open_writer(path: Path, mode: int = PRIVATE) -> sqlite3.Connection:
 
 
 def _create(path: Path, mode: int) -> None:
-    """Create an empty file of a mode, whatever the umask, unless it exists; SQLite fills it."""
+    """Create an empty file with a mode, regardless of the umask, unless it exists; SQLite fills it."""
     try:
         descriptor = os.open(os.path.realpath(path), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     except FileExistsError:
@@ -105,7 +105,7 @@ def open_reader(path: Path, *, older: bool = False) -> sqlite3.Connection:
 
 
 def reading_address(path: Path) -> str:
-    """Return the URI by which SQLite opens a file to read it, whatever characters its path holds.
+    """Return the URI by which SQLite opens a file for reading, with any characters in its path.
 
     A file in WAL mode needs two more beside it, even to be read. Where they do not exist and the folder is
     not writable (a read-only mount, another user's folder), it is read as immutable. Raises StoreError where
@@ -192,7 +192,7 @@ def is_snapshot(path: Path) -> bool:
 
 
 def refuse_snapshot(path: Path) -> None:
-    """Raise StoreError for a published file; whatever else is wrong with a file is told when it is used."""
+    """Raise StoreError for a published file; other faults of a file are reported when it is used."""
     try:
         connection = open_reader(path, older=True)
     except StoreError:
@@ -202,7 +202,7 @@ def refuse_snapshot(path: Path) -> None:
 
 
 def _refuse_snapshot(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise StoreError for a published file: whoever has it relies on its bytes."""
+    """Raise StoreError for a published file: its users rely on its bytes."""
     moment = snapshot_moment(connection)
     if moment is not None:
         raise StoreError(

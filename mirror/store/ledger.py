@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 HOUR = 3600
 
 MORE_THAN_ANY = 1_000_000
-"""Requests that count as sent where nobody knows how many may be: more than any limit."""
+"""Requests that count as sent if the real number is unknown: more than any limit."""
 
 
 AHEAD = 50
@@ -139,7 +139,7 @@ class RequestLedger:
             batch = self._batches.get(bucket)
             if batch is None or not batch.left or batch.is_over(now):
                 return False
-            # On a connection of its own: the store's may be in the middle of a transaction.
+            # On a separate connection: the store's may be in a transaction.
             self._reader = self._reader or open_reader(self._store.path)
             second = int(now.timestamp())
             if self._reader.execute(_HELD, (bucket, now.timestamp(), second + HOUR + 1)).fetchone():

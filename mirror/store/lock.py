@@ -15,7 +15,7 @@ from mirror.errors import StoreLocked
 from mirror.store.files import PRIVATE, explained
 
 SHARED_FOR = 1.0
-"""Seconds for which a run waits for those who ask whether one goes on: they share its lock for moments."""
+"""Seconds for which a run waits for processes that test the lock: they hold it for moments."""
 
 
 @contextmanager

@@ -9,7 +9,7 @@ Rows = Mapping[str, Iterable[Mapping[str, Any]]]
 
 
 def memory_copy(connection: sqlite3.Connection, rows: Rows) -> sqlite3.Connection:
-    """Return a database in memory with the tables of a file, and these rows alone; the caller closes it."""
+    """Return a database in memory with the tables of a file, and only these rows; the caller closes it."""
     memory = sqlite3.connect(":memory:", isolation_level=None)
     for name, columns in _tables(connection).items():
         listed = ", ".join(f'"{column}" {kind}' for column, kind in columns.items())

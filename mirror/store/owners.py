@@ -57,7 +57,7 @@ def save_owner(
 
 
 def _adopt(connection: sqlite3.Connection, upstream_id: int, owner: Owner) -> None:
-    """Give an owner that is known by name alone the uuid of the owner of this name."""
+    """Give an owner that is known only by name the uuid of the owner of this name."""
     if owner.username is None or owner.uuid.startswith(NAMED):
         return
     found = connection.execute(
@@ -142,7 +142,7 @@ def save_project(
     *,
     seen_at: str,
 ) -> None:
-    """Insert or update one project. One that was known by its key alone gets its uuid once it is told."""
+    """Insert or update one project. A project known only by its key gets its uuid when one is sent."""
     name = f"{NAMED}{owner.username or owner.uuid}/{project.key}".lower()
     if project.uuid is not None:
         connection.execute(

@@ -15,7 +15,7 @@ from mirror.store.cursors import Cursors
 from mirror.times import to_text
 
 _ODD = """(uuid < '{' OR uuid >= '|' OR length(uuid) > 66 OR uuid GLOB '*[A-Z ]*')"""
-"""Finds, by the index alone, every uuid that is not in its canonical form, and some that are."""
+"""Finds in the index every uuid that is not in its canonical form, and some that are."""
 
 
 def merge_second_rows(connection: sqlite3.Connection, upstream_id: int) -> list[str]:

@@ -50,7 +50,7 @@ class Refused(NamedTuple):
 
 
 class SavedRepositories(NamedTuple):
-    """What a page did: ids of new and of changed rows, how many it named, and the changes to record.
+    """The result of a page: ids of new and of changed rows, its number of rows, and the changes to record.
 
     `refused` are rows that were not written.
     """
@@ -112,7 +112,7 @@ def save_repositories(
 
 
 class _ComparedPage:
-    """What a page changes: the ids of new and of changed rows, the changes to record, and what to write."""
+    """The effect of a page: the ids of new and changed rows, the changes to record, the rows to write."""
 
     def __init__(self, seen_at: str, *, with_refs: bool, listed_since: str | None) -> None:
         self._seen_at, self._with_refs, self._listed_since = seen_at, with_refs, listed_since
@@ -246,7 +246,7 @@ def is_named(identity: str) -> bool:
 
 
 def known_by_uuid(connection: sqlite3.Connection, upstream_id: int, names: Iterable[str]) -> set[str]:
-    """Return those of some namespaces, in lower case, whose owner is known by an identity of its own."""
+    """Return those of some namespaces, in lower case, whose owner has an identity."""
     found = connection.execute(
         """SELECT username, uuid FROM users WHERE upstream_id = ? AND is_owner
            AND username COLLATE NOCASE IN (SELECT value FROM json_each(?))""",
@@ -258,7 +258,7 @@ def known_by_uuid(connection: sqlite3.Connection, upstream_id: int, names: Itera
 def told_apart(
     connection: sqlite3.Connection, upstream_id: int, rows: Iterable[Repository]
 ) -> tuple[list[Repository], list[Refused]]:
-    """Split a page into rows that can be told from all others, each of them once, and those that cannot.
+    """Split a page into rows that can be identified, each of them once, and those that cannot.
 
     Two rows of one identity and one name are one row, private if either says so. Two of one identity and
     two names are two repositories: the first is kept, and private if the second is.
@@ -297,7 +297,7 @@ def _namespace(row: Repository) -> str:
 
 
 def adopt_repositories(connection: sqlite3.Connection, upstream_id: int, rows: Iterable[Repository]) -> None:
-    """Give living rows that are known by name alone the uuid of the row of the same name."""
+    """Give rows that are known only by name the uuid of the listed row of the same name."""
     names = {f"{NAMED}{row.full_name.lower()}": row.uuid for row in rows if not is_named(row.uuid)}
     found = connection.execute(
         """SELECT id, uuid FROM repositories

@@ -28,11 +28,11 @@ from mirror.times import to_text
 
 PENDING_BYTE = 0x40000000
 LOCK_BYTES = 512
-"""The bytes of a file that SQLite locks: whoever has the file open holds some of them."""
+"""The bytes of a file that SQLite locks: each process that has the file open locks some of them."""
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
-    """What was done: where the replaced file is now, and what was marked.
+    """The result of a restore: the place of the replaced file, and what was marked.
 
     - `kept`: None where there was no file.
     - `repositories`: how many the copy holds; `as_of`: when its last run began, None before the first.
@@ -50,7 +50,7 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trust(msgspec.Struct, frozen=True, kw_only=True):
-    """What is believed of a copy: that its tokens are valid still, and its public repositories public."""
+    """What a restore trusts: that the copy's tokens are still valid, and its public rows still public."""
 
     tokens: bool = False
     public: bool = False
@@ -79,7 +79,7 @@ def restore_copy(
         raise StoreLocked(f"{mirror}: a service runs on it; stop it first")
     with sync_lock(mirror, mode):
         part, kept = beside(mirror, ".restoring"), _kept_name(mirror, now)
-        # What the stack holds ends last, when the copy is in its place.
+        # The stack is closed last, when the copy is in its place.
         with ExitStack() as alone, replacing(mirror, part=part, mode=_mode_of(mirror, mode)):
             copy_checked(copy, part, target=mirror, progress=progress)
             restored = _marked(part, mirror, now, trust, limits)
@@ -106,7 +106,7 @@ def _refuse_unfit(copy: Path, mirror: Path) -> None:
 
 
 def _mode_of(mirror: Path, mode: int) -> int:
-    """Return the mode of the file that is replaced, or `mode` where there is none."""
+    """Return the mode of the replaced file, or `mode` without one."""
     try:
         return mirror.stat().st_mode & 0o777
     except OSError:
@@ -202,7 +202,7 @@ def _nobody_else(mirror: Path) -> Iterator[None]:
 
 
 def _without_journal(mirror: Path) -> None:
-    """Bring what is in the journal into the file itself, which needs it for itself alone."""
+    """Move the content of the journal into the file; this needs exclusive access."""
     try:
         with closing(sqlite3.connect(mirror, timeout=1.0)) as connection:
             connection.execute("PRAGMA journal_mode = DELETE")

@@ -14,7 +14,7 @@ _FOUND = (
 _COUNTS = (*_SPENT, *_FOUND)
 
 ENDED_UNSEEN = {"state": "interrupted", "error": "the process ended"}
-"""What is said of a run whose process was killed before it could record how the run ended."""
+"""The message of a run whose process was killed before it could record its end."""
 
 
 def start_run(connection: sqlite3.Connection, upstream_id: int, kind: str, *, at: str) -> int:

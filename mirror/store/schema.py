@@ -1,4 +1,4 @@
-"""What tells a mirror's file from others and from a published one, and its version.
+"""How to recognise a mirror's file, a published one, and its version.
 
 Kept apart from the migrations, which readers do not need.
 """

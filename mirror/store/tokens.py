@@ -48,11 +48,11 @@ def create(
     """
     name = name.strip()
     if not name:
-        raise ConfigError("a token needs a name, to be revoked by")
+        raise ConfigError("a token needs a name, so that it can be revoked")
     token = PREFIX + secrets.token_urlsafe(32)
     with store.transaction() as connection:
         if store.row("SELECT 1 FROM api_tokens WHERE name = ? AND revoked_at IS NULL", (name,)):
-            raise ConfigError(f"there is a token {name!r} already; revoke it, or give this one another name")
+            raise ConfigError(f"a token {name!r} already exists; revoke it, or choose another name")
         connection.execute(
             """INSERT INTO api_tokens (name, user_id, token_hash, scope, created_at, expires_at)
                VALUES (?, ?, ?, ?, ?, ?)""",
@@ -80,7 +80,7 @@ def listed(connection: sqlite3.Connection) -> list[Token]:
 
 
 def revoke(store: Store, name: str) -> None:
-    """Revoke the token of this name, or else of this number; raises NotFound where there is none."""
+    """Revoke the token of this name, or else of this number; raises NotFound."""
     with store.transaction() as connection:
         living = connection.execute(
             """SELECT id FROM api_tokens
@@ -89,7 +89,7 @@ def revoke(store: Store, name: str) -> None:
             {"name": name},
         ).fetchone()
         if living is None:
-            raise NotFound(f"no valid token is called {name!r}; `mirror token list` shows them")
+            raise NotFound(f"no valid token is called {name!r}; `mirror token list` lists all")
         connection.execute(
             "UPDATE api_tokens SET revoked_at = ? WHERE id = ?", (to_text(utc_now()), living[0])
         )
@@ -101,7 +101,7 @@ def revoke_all(connection: sqlite3.Connection, *, at: str) -> int:
 
 
 def retire_numbers(connection: sqlite3.Connection, *, up_to: int, at: str) -> None:
-    """Give no token a number up to this one any more, by a revoked token that nobody holds.
+    """Reserve the numbers up to this one with a revoked token, so that no new token gets them.
 
     A login is known by the number and the name of its token: those of tokens that are forgotten must not be
     given to others.

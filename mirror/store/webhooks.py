@@ -44,7 +44,7 @@ class RefUpdate(NamedTuple):
 
 
 class RepositoryEvent(NamedTuple):
-    """What a webhook says of one repository: which refs moved, and whether its `row` may have changed."""
+    """A webhook's report on one repository: the refs that moved, and whether its `row` may have changed."""
 
     uuid: str
     full_name: str

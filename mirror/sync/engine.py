@@ -95,7 +95,7 @@ class _Order:
         self._pulled = 0
 
     def pull(self) -> Step | None:
-        """Return the next step, or None if there is none until another one has been saved."""
+        """Return the next step, or None until another one has been saved."""
         ripe = self._followers and self._followers[0][0] <= self._pulled
         if not ripe and self._more:
             step = next(self._given, None)

@@ -88,7 +88,7 @@ def displaced(state: WorkspaceState) -> WorkspaceState:
 
 
 def found(state: WorkspaceState) -> WorkspaceState:
-    """Return the state of a workspace that has answered: it is not gone, whatever was confirmed before.
+    """Return the state of a workspace that has answered: it is not gone, even if that was confirmed before.
 
     What was concluded from its absence is void, so its repositories are to be counted again.
     """
@@ -154,7 +154,7 @@ def next_landmark(page: Page[Any], *, asked: str | None, landmark: Landmark | No
     is_idle = not (page.rows or page.bad or page.skipped) or (rows != 0 and rows == known.rows)
     idle = known.idle + (is_idle and link is not None)
     if idle > MOST_IDLE:
-        raise UpstreamShapeError(f"the listing goes on, and {idle:,} of its pages held nothing new")
+        raise UpstreamShapeError(f"the listing does not end: {idle:,} pages had no new rows")
     if pages & (pages - 1) == 0:  # a power of two
         return Landmark(link=link, rows=rows, last=rows, idle=idle)
     return Landmark(link=known.link, rows=known.rows, last=rows, idle=idle)
@@ -279,7 +279,7 @@ def shortfall(listing: ListingProgress, seen: int) -> int:
 
 
 def ends_too_early(state: WorkspaceState, listing: ListingProgress, seen: int) -> bool:
-    """Return whether a page without rows ended a listing that by its own total goes on for pages more.
+    """Return whether an empty page ended a listing although its total promises more pages.
 
     A total that counts rows that cannot be seen is reached by as many pages as it takes, some of them short.
     """
@@ -340,7 +340,7 @@ def finished(
     """
     state = msgspec.structs.replace(state, listing=None, moved_at=to_text(now))
     if listing.purpose == "incremental":
-        # What a missing page held is newer than the old cursor: the next listing reads back to it.
+        # Rows of a missing page are newer than the old cursor: the next listing reads back to it.
         cursor = state.cursor if listing.holes or uncertain else listing.began
         return msgspec.structs.replace(state, cursor=cursor, uncertain=state.uncertain or uncertain)
     proof = not listing.holes and not uncertain

@@ -1,4 +1,4 @@
-"""What is missing at the end of a listing: repositories that a full one did not name, and unknown uuids.
+"""Resolve what is missing after a listing: repositories that a full one did not contain, and unknown uuids.
 
 A listing alone proves nothing: rows slip between pages, tokens lose rights, services fail. Only after a
 listing that was complete and without errors, and once the upstream has confirmed the credential again, each
@@ -198,7 +198,7 @@ def merge_duplicates(run: Run) -> list[str]:
     with run.store.transaction() as connection:
         merged = merge_second_rows(connection, run.upstream_id)
     for name in merged:
-        run.note(f"{name} had a second row, which is merged into the one with its uuid")
+        run.note(f"{name} had a second row, which was merged into the one with its uuid")
     return merged
 
 

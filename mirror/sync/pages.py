@@ -17,7 +17,7 @@ from mirror.times import from_text, to_text
 from mirror.upstream.protocol import BadRow, Page
 
 NEWEST = "newest updates"
-"""What a failure calls a page in the order of updates, which has no number that lasts."""
+"""The name of a page by update time in a failure: such pages have no lasting number."""
 
 
 def next_listing(run: Run, state: WorkspaceState) -> ListingProgress:
@@ -79,7 +79,7 @@ def save_page(
 
 
 def save_row(run: Run, row: Repository) -> SavedRepositories:
-    """Write a repository that was asked for by itself; raises UpstreamShapeError where it cannot be."""
+    """Write a repository that was requested directly; raises UpstreamShapeError if it cannot be written."""
     with run.store.transaction():
         saved = _save(run, [row], first_listing=False, listed_since=None)
         for refused, why in saved.refused:

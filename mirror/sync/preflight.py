@@ -1,4 +1,4 @@
-"""What a run checks before it lists anything: the address, the credential, the workspaces."""
+"""Checks before a run lists anything: the address, the credential, the workspaces."""
 
 from collections.abc import Iterable
 from functools import partial

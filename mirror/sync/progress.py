@@ -79,7 +79,7 @@ class RunProgress:
         self.begin(LISTINGS, "listing workspaces", total=done + sum(pages.values()), done=done)
 
     def listed(self, workspace: str, *, pages_left: int | None) -> None:
-        """Count a page of a listing; so many more are expected of its workspace, None: not told."""
+        """Count a page of a listing, and the pages still expected of its workspace (None: unknown)."""
         before = self._pages.get(workspace, 0)
         now = max(1, before - 1) if pages_left is None else pages_left
         if self._total is not None:

@@ -94,7 +94,7 @@ class RefsStep(Step):
         return self.run.upstream.fetch_refs(self.key, self.listing.next)
 
     def save(self, answer: Page[Ref]) -> Sequence[Step]:
-        """Write it, with where a listing of several pages goes on."""
+        """Write it, with the cursor of a listing of several pages."""
         run, listing = self.run, refs_advanced(self.listing, answer, self.asked_at)
         if self._is_doubtful(answer, listing):
             return [RefsStep(run, self.row_id, self.key, RefsListing(passes=2))]
@@ -127,7 +127,7 @@ class RefsStep(Step):
         return []
 
     def _is_doubtful(self, answer: Page[Ref], listing: RefsListing) -> bool:
-        """Tell whether a listing ended too early to be believed: short of its own total, or without any ref.
+        """Return whether a listing ended too early to be trusted: short of its own total, or without any ref.
 
         The second pass decides, since totals may count what cannot be seen, and the last ref may be deleted;
         raises UpstreamShapeError where it names none although the repository has a main branch.
@@ -158,11 +158,11 @@ class RefsStep(Step):
 
     @property
     def _listing_tells_main_branch(self) -> bool:
-        """Whether it is told with the branches, and not with the repository."""
+        """Whether it comes with the branches, and not with the repository."""
         return self.run.config.kind == "datacenter" and self.run.config.refs == "api"
 
     def _save_main_branch(self, answer: Page[Ref], listing: RefsListing) -> list[Change]:
-        """Write the main branch, where the branches tell it: none, if there are none; return what changed."""
+        """Write the main branch if the branches have it (null without branches); return what changed."""
         if not self._listing_tells_main_branch:
             return []
         main = next((ref.name for ref in answer.rows if ref.is_main), None)

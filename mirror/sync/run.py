@@ -152,14 +152,14 @@ class Run:
             self.report.note(text)
 
     def fail(self, failure: Failure) -> None:
-        """Record a failure; the run goes on and ends as incomplete."""
+        """Record a failure; the run continues and ends as incomplete."""
         with self.store.transaction() as connection:
             self.failures.append(Failures(connection, self.upstream_id).save(failure, self.now()))
         self._failed.add((failure.kind, failure.subject))
         self._failed_rows.add(failure.repository_id)
 
     def isolate(self, error: MirrorError) -> int | None:
-        """Return the status of an error that concerns one thing alone; raise any other.
+        """Return the status of an error that concerns a single object; raise any other.
 
         A 429 after all retries pauses the run. Three lost connections in a row mean that the upstream is out
         of reach, which ends the run.

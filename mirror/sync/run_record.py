@@ -80,7 +80,7 @@ def _count_unread(run: Run) -> int:
 
 
 def _finish(run: Run, summary: Summary) -> None:
-    """Record how the run ended, and how far it came if the next one goes on from there."""
+    """Record how the run ended, and how far it came if the next one resumes it."""
     run.progress.estimate()
     progress = run.progress.read()
     if progress is not None and summary.resumes_at is not None:
@@ -118,7 +118,7 @@ def record_progress(run: Run) -> None:
     """Record what was done so far, every two seconds, for those who watch a run from elsewhere."""
     if run.stopwatch() - run.ticked < TICK_SECONDS:
         return
-    # If the file cannot be written, the next page will fail; a run that only waits goes on.
+    # If the file cannot be written, the next page will fail; a run that only waits continues.
     with suppress(StoreError):
         run.budget.settle()
         run.progress.tell()

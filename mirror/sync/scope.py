@@ -63,7 +63,7 @@ def resume_round(run: Run) -> None:
         found = Round(began=run.now_text())
         _save(run, found)
     elif found.listed:
-        run.note("resuming an interrupted run; what it has listed is not listed again")
+        run.note("resuming an interrupted run; its listings are not repeated")
     run.round = found.began
 
 

@@ -1,4 +1,4 @@
-"""Split a crawl into mirrors of equal load, each with a credential of its own; a workspace stays whole.
+"""Split a crawl into mirrors of equal load, each with its own credential; a workspace is never split.
 
 The load of a workspace is the hours that a first load of it takes within the usual budgets of one credential.
 """
@@ -110,7 +110,7 @@ def configuration_of(
 
 
 _OWN = frozenset({"name", "credential", "webhook_secret", "workspaces", "workspaces_from"})
-"""Settings that each mirror has of its own."""
+"""Settings that differ between the mirrors."""
 
 
 def _said(struct: msgspec.Struct, names: Iterable[str]) -> Iterator[str]:

@@ -101,7 +101,7 @@ def _chosen(run: Run, sample: int | None, random: Random) -> list[int]:
 
 
 class UpstreamCopy(msgspec.Struct, frozen=True):
-    """What the upstream has of one repository; `refs` is None where they are not mirrored.
+    """The upstream's data of one repository; `refs` is None if they are not mirrored.
 
     `whole` says that a ref that is not among them does not exist: each row was understood, the listing did
     not change while it was read, and it is not empty while there is a main branch.

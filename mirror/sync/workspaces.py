@@ -46,14 +46,14 @@ def _onward(run: Run, workspace: str, state: WorkspaceState, names: Collection[s
 
 
 class _WorkspaceStep(Step):
-    """What the steps of a workspace have in common: its state, and what to do when it is refused."""
+    """The common part of a workspace's steps: its state, and the handling of a refusal."""
 
     def __init__(self, run: Run, workspace: str, state: WorkspaceState, names: Collection[str]) -> None:
         self.run, self.workspace, self.state, self.names = run, workspace, state, names
 
     @property
     def name(self) -> str:
-        """What the workspace is called today."""
+        """The present name of the workspace."""
         return self.state.name or self.workspace
 
     def onward(self, state: WorkspaceState) -> list[Step]:
@@ -117,7 +117,7 @@ class WorkspaceStep(_WorkspaceStep):
         with run.store.transaction():
             self._keep_displaced(answer)
             owner = run.store.save_owner(run.upstream_id, answer, run_id=run.id, seen_at=run.now_text())
-            if not run.config.members:  # what nobody keeps current would open private repositories for ever
+            if not run.config.members:  # outdated members would keep access to private repositories for ever
                 drop_members(run.store.connection, owner, unseen_since=run.now_text())
             state = msgspec.structs.replace(
                 listing_state.found(self._taken_over(answer)),
@@ -297,7 +297,7 @@ class ListingStep(_WorkspaceStep):
         return self.run.upstream.fetch_repositories(self.name, self.listing.order, self.listing.next)
 
     def save(self, answer: Page[Repository]) -> Sequence[Step]:
-        """Write the page and where the listing goes on, together."""
+        """Write the page and the cursor behind it in one transaction."""
         run = self.run
         if self._is_of_another(answer):
             # Ask first whose name this is now, as before any full listing.
@@ -321,7 +321,7 @@ class ListingStep(_WorkspaceStep):
         return self.onward(state)
 
     def _tell_progress(self, listing: ListingProgress | None) -> None:
-        """Count the page; where the upstream tells no total, as many are left as were expected before."""
+        """Count the page; without a total from the upstream, the expected number stays as it was."""
         if listing is None:
             left: int | None = 0
         else:
@@ -347,7 +347,7 @@ class ListingStep(_WorkspaceStep):
         return run.states.alive(state) > 0
 
     def _save_rows(self, page: Page[Repository]) -> int:
-        """Write the rows; return how many could not be told from others."""
+        """Write the rows; return how many could not be distinguished from others."""
         run = self.run
         swept_at = None if self.listing.purpose == "full" else self.state.swept_at
         first = not self.state.whole

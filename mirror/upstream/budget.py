@@ -256,7 +256,9 @@ class Budget:
         """Count one request against `max_requests`; raises Paused after the last."""
         with self._counts:
             if self._max_requests is not None and self._taken >= self._max_requests:
-                raise Paused(f"the {self._max_requests} requests of this run are used; run it again to go on")
+                raise Paused(
+                    f"the {self._max_requests} requests of this run are used; run it again to resume"
+                )
             self._taken += 1
 
     def _count(self, kind: RequestKind, number: int, repeats: int = 0) -> None:

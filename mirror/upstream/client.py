@@ -384,7 +384,7 @@ class Http:
         except UpstreamBusy as error:
             if error.status == 429:
                 raise
-            raise UpstreamError(f"no access token could be asked for: {error}") from None
+            raise UpstreamError(f"requesting an access token failed: {error}") from None
 
 
 _JSON_BODY = {"Content-Type": "application/json"}

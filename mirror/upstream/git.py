@@ -72,7 +72,7 @@ class GitRefs:
     def _ls_refs(self, address: str, capabilities: Capabilities) -> Response:
         """Ask by protocol version 2, where the first answer came from: a redirect may have led there."""
         if "ls-refs" not in capabilities.values or not address.endswith(_ASK):
-            raise ValueError("a server of version 2 that lists no refs")
+            raise ValueError("a server of protocol version 2 that lists no refs")
         return self._http.send(
             "POST",
             address.removesuffix(_ASK) + "/git-upload-pack",

@@ -50,7 +50,7 @@ class ApiAddresses:
                 f" {shown_url(self._url)}: not followed"
             )
         if link == asked:
-            raise UpstreamShapeError(f"{shown_url(asked)}: the next page is said to be this page")
+            raise UpstreamShapeError(f"{shown_url(asked)}: the link to the next page is this page itself")
         return link
 
 

@@ -13,7 +13,7 @@ from mirror.search.names import Popularity, collection_of, popularity, searched_
 
 
 class IndexedText(NamedTuple):
-    """What the index contains of a repository: its searched text and its collection."""
+    """The searched text and the collection of a repository in the index."""
 
     text: bytes
     collection: int

@@ -76,7 +76,7 @@ def check_index(connection: sqlite3.Connection) -> list[str]:
 
 @dataclass(slots=True)
 class _NodeCheck:
-    """What a node contains, and how much of it the rows have confirmed so far. Pending ids are left out.
+    """The content of a node, and how much of it the rows have confirmed so far, without pending ids.
 
     `ranked` ids are in order; `unranked` ones in none: ids added since, or all ids of a complete list.
     """

@@ -47,7 +47,7 @@ class Corpus:
 
     @property
     def highest_id(self) -> int:
-        """The highest id; 0 if there is none."""
+        """The highest id; 0 without rows."""
         return int(self.ids.max(initial=0))
 
     def first_bytes(self) -> list[int]:

@@ -20,7 +20,7 @@ _CROWDS_WITH = "SELECT ids FROM search_crowds WHERE instr(text, ?)"
 
 
 class NodeSummary(msgspec.Struct, frozen=True):
-    """What a node knows of one collection: the number of repositories, and the packed ids of the best."""
+    """The data of a node for one collection: the number of repositories, and the packed ids of the best."""
 
     count: int
     best: bytes

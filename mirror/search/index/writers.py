@@ -57,7 +57,7 @@ class Batch:
     followers: NDArray[np.int64]
 
     def suffixes(self) -> tuple[Numbers, Numbers]:
-        """Return the position of every suffix but END alone, and its entry, both in order."""
+        """Return the position of every suffix except a single END, and its entry, both in order."""
         text = self.text[:-DEEPEST]
         positions = np.flatnonzero(text != END[0]).astype(np.uint32)
         entries = np.searchsorted(self.starts, positions, side="right").astype(np.uint32) - np.uint32(1)

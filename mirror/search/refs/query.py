@@ -27,7 +27,7 @@ _HASH = re.compile(r"[0-9a-f]{7,64}", re.IGNORECASE)
 
 
 class RefFilters(TypedDict, total=False):
-    """What narrows a search for refs; a filter that is missing or None does not.
+    """The filters of a search for refs; one that is missing or None does not apply.
 
     `kind` is "branch" or "tag". `owner` is a whole username, in any case. `exact` takes refs whose whole
     name, or whole hash, is the query. `gone` includes the refs of repositories that are gone.

@@ -1,4 +1,4 @@
-"""What is particular to API 1.0: its addresses, its formats, and how its paths name users and repositories.
+"""The particulars of API 1.0: its addresses, formats, and how its paths name users and repositories.
 
 Every prefix that clients use is answered directly, with and without a slash at the end. A redirect would not
 do: common libraries turn a redirected POST into a GET. `format` and `callback` are Bitbucket's own parameters

@@ -188,7 +188,7 @@ def branches(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
 def _told(
     connection: sqlite3.Connection, asked: ApiRequest, kind: RefKind, row: RepositoryRow, body: Json
 ) -> Json:
-    """Add what a server of API 1.0 told of each ref beside its columns: hg's revision, files, parents."""
+    """Add the data of API 1.0 about each ref that no column holds: hg's revision, files, parents."""
     told = told_by_api1(connection, asked.caller, kind, row.id)
     return {name: {**shaped, **told.get(name, {})} for name, shaped in body.items()} if told else body
 

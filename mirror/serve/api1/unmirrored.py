@@ -1,4 +1,4 @@
-"""What API 1.0 had and the mirror does not hold, by its place in an address."""
+"""Resources of API 1.0 that the mirror does not hold, by their place in an address."""
 
 import sqlite3
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _NOUNS = {
     "invitations": "invitations",
     "plan": "plans of accounts",
 }
-"""What the documentation of API 1.0 had and the mirror does not hold, by its name in an address."""
+"""Documented resources of API 1.0 that the mirror does not hold, by their name in an address."""
 
 _OF_OWNER = ("privileges", "groups", "group-privileges", "invitations")
 """Addresses of their own that name an owner, and perhaps a repository."""

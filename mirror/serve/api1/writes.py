@@ -17,7 +17,7 @@ from mirror.serve.writer import WriteAccess, pass_on
 
 
 class Known(NamedTuple):
-    """A repository that the caller may see: its row, and what the API tells of it."""
+    """A repository that the caller may see: its row, and its object in the API."""
 
     row: RepositoryRow
     answer: Answer

@@ -1,4 +1,4 @@
-"""What is particular to API 2.0: its addresses, its requests, its pages and its errors.
+"""The particulars of API 2.0: its addresses, requests, pages and errors.
 
 Every prefix that Bitbucket's links use is answered directly, with and without a slash at the end, never by a
 redirect. Errors have the form of 2.0: ``{"type": "error", "error": {"message", "detail"?, "fields"?}}``.

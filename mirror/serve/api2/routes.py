@@ -135,7 +135,7 @@ def members(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
 
 
 def team_members(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
-    """GET teams/T/members: the accounts alone, as teams had them."""
+    """GET teams/T/members: only the accounts, as teams had them."""
     row, shapes = _open_workspace(connection, asked), asked.shapes
     listing = listings.members(row.id)
     return accounts_of(connection, asked, listing, lambda user, _: shapes.account(user), row.last_seen_at)

@@ -109,7 +109,7 @@ class AccountShapes:
         return {**{name: told.get(name) for name in ("type", "uuid", "name", "slug")}, "links": links}
 
     def workspace(self, row: AccountRow) -> Json:
-        """Shape a workspace in full, with what it was told to be, or without `is_private`."""
+        """Shape a workspace in full, with the upstream's `is_private`, or without it."""
         slug = row.username or ""
         here = self._links.workspace(slug)
         shaped = self._told_workspace(row) or {

@@ -1,4 +1,4 @@
-"""What API 2.0 has and the mirror does not hold, by its place in an address."""
+"""Resources of API 2.0 that the mirror does not hold, by their place in an address."""
 
 import sqlite3
 from collections.abc import Callable
@@ -44,7 +44,7 @@ _ALONE = {
     "hook_events": "webhook events",
     "addon": "add-ons",
 }
-"""What stands in an address below a repository, a workspace, a user, and by itself."""
+"""Resources below a repository, a workspace and a user, and at the top level."""
 
 NAMED: tuple[tuple[str, ...], ...] = (
     *(("repositories", WORKSPACE, REPOSITORY, name) for name in (*_OF_REPOSITORY, *COMMON_NOUNS)),

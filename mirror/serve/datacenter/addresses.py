@@ -1,4 +1,4 @@
-"""Where the upstream has what the mirror tells of, or does not hold: its pages for people, and its API."""
+"""Addresses at the upstream, of its web pages and its API."""
 
 import re
 from typing import NamedTuple
@@ -22,7 +22,7 @@ _ON_CLOUD = tuple(
         (r"webhooks", "hooks"),
     )
 )
-"""What Bitbucket Cloud's API calls what lies below a repository."""
+"""Bitbucket Cloud's names for resources below a repository."""
 
 
 class Resource(NamedTuple):

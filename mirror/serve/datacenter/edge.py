@@ -1,4 +1,4 @@
-"""What is particular to Data Center's API: its addresses, its requests, its errors.
+"""The particulars of Data Center's API: its addresses, requests and errors.
 
 An error is ``{"errors": [{"context", "message", "exceptionName"}]}``. Whoever may not see a project or a
 repository is told that there is none, though a real server says 401: existence is told to nobody.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PATTERN = r"^/rest/api/(?:1\.0|latest)(?P<rest>/.*)?$"
 PROJECT, REPOSITORY, NAME, PERSON, MORE = "<project>", "<repository>", "<name>", "<user>", "<more>"
-"""Placeholders in the patterns of paths. `MORE` is whatever else there is below what stands before it."""
+"""Placeholders in the patterns of paths. `MORE` is the rest of the path."""
 
 HERE = ("projects", PROJECT, "repos", REPOSITORY)
 """The pattern of a repository's path."""
@@ -65,7 +65,7 @@ class DataCenterRequest(ApiRequest, frozen=True, kw_only=True):
         return self.parameters.get(parameter, "").strip()
 
     def choice(self, parameter: str, *choices: str) -> str | None:
-        """Return a parameter that is one of some words, whatever its case; raises ApiError 400."""
+        """Return a parameter that is one of some words, in any case; raises ApiError 400."""
         text = self.text(parameter)
         if not text:
             return None

@@ -1,4 +1,4 @@
-"""Pages of this API: `start` counts rows, `limit` is how many are sent; how many there are, no page tells."""
+"""Pages of this API: `start` counts rows, `limit` is the number of rows; pages have no total."""
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,7 @@ class Filter:
         self.values = dict[str, Any]()
 
     def containing(self, name: str, text: str, *columns: str) -> None:
-        """Keep rows in which one of some columns holds a text, whatever the case; "" keeps all of them.
+        """Keep rows in which one of some columns contains a text, in any case; "" keeps all of them.
 
         LIKE knows the case of ASCII alone. Raises ApiError 400 for a text that is too long.
         """

@@ -234,7 +234,7 @@ def default_branch(connection: sqlite3.Connection, asked: DataCenterRequest) -> 
 
 
 def project_rights(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
-    """GET projects/K/permissions/users: the members of a workspace, for whoever may see them."""
+    """GET projects/K/permissions/users: the members of a workspace, for callers who may see them."""
     window, row = window_of(asked), find_projects(connection, asked)[0]
     if not may_see_members(connection, asked.caller, row.id):
         raise not_permitted(asked.caller)
@@ -251,7 +251,7 @@ def project_rights(connection: sqlite3.Connection, asked: DataCenterRequest) -> 
 
 
 def users(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
-    """GET users: the persons whom the caller may know; for known callers alone. `filter` looks in names."""
+    """GET users: the persons whom the caller may see; only for known callers. `filter` searches names."""
     if not asked.caller.known:
         raise not_permitted(asked.caller)
     window, kept, shapes = window_of(asked), Filter(), asked.shapes
@@ -261,7 +261,7 @@ def users(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
 
 
 def user(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
-    """GET users/U; for known callers alone."""
+    """GET users/U; only for known callers."""
     row = find_person(connection, asked)
     return Answer(body=asked.shapes.user(row), synced_at=row.last_seen_at)
 

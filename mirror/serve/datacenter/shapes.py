@@ -17,7 +17,7 @@ from mirror.times import from_text
 
 LATEST = "com.atlassian.bitbucket.server.bitbucket-branch:latest-commit-metadata"
 FIRST_NUMBER = 2**30
-"""What is added to the numbers of rows, for objects that have no number of their own."""
+"""Added to row numbers, for objects that have no number of their own."""
 
 SCM = "git"
 
@@ -88,7 +88,7 @@ class Shapes:
         return shaped
 
     def unmirrored(self, row: RepositoryRow) -> Json | None:
-        """Give a parent of which the mirror knows the name alone; None where there is none to be told."""
+        """Give a parent of which the mirror knows only the name; None if the caller may not see one."""
         key, _, slug = (row.unmirrored_parent or "").partition("/")
         if not slug:
             return None

@@ -1,4 +1,4 @@
-"""What a real server has and the mirror does not: 501 with the upstream's address, never an empty list.
+"""Resources that the mirror does not hold: 501 with the upstream's address, never an empty list.
 
 Whether the project or the repository is there for the caller is checked first, so what is hidden is unknown.
 """
@@ -55,7 +55,7 @@ _ALONE = {
     "profile": "lists of what somebody viewed",
     "tasks": "tasks",
 }
-"""What stands in an address below a project or a repository, and by itself."""
+"""Resources below a project or a repository, and at the top level."""
 
 _KEPT_BY_NOBODY = {"Cache-Control": "no-store"}
 
@@ -105,7 +105,7 @@ def of_person(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answe
 
 
 def alone(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
-    """Refuse what is of no project; which upstream has it, no path tells."""
+    """Refuse resources outside all projects; their path does not show which upstream has them."""
     del connection
     message = f"This mirror holds no {_ALONE[asked.names[0]]}; ask the upstream"
     raise ApiError(501, message, headers=_KEPT_BY_NOBODY)
@@ -117,4 +117,4 @@ UNMIRRORED: dict[tuple[str, ...], Reader] = {
     ("users", PERSON, MORE): of_person,
     **{(first, MORE): alone for first in _ALONE},
 }
-"""Addresses below something that may be mirrored, though they are not; `MORE` is whatever follows."""
+"""Addresses that are not mirrored, below something that may be; `MORE` is the rest of the path."""

@@ -1,4 +1,4 @@
-"""What the routes of API 1.0 take and answer."""
+"""The parameters and responses of API 1.0."""
 
 from mirror.serve.api1.edge import OWNER, SLUG
 from mirror.serve.api1.routes import READERS
@@ -209,7 +209,7 @@ _SLICE = (
     Parameter("limit", {"type": "integer", "minimum": 0}, "How many rows to send."),
 )
 _EVENTS = Operation(
-    named("Events"), (Parameter("type", one_of(*_EVENT_WORDS), "Events of one type alone."), *_SLICE)
+    named("Events"), (Parameter("type", one_of(*_EVENT_WORDS), "Only events of one type."), *_SLICE)
 )
 _LIST = Operation(array(named("Repository")))
 _CHANGESETS = Operation(by_name(named("Changeset")))

@@ -1,4 +1,4 @@
-"""What the routes of API 2.0 take and answer.
+"""The parameters and responses of API 2.0.
 
 No key is required: `fields` can leave out every one.
 """

@@ -1,4 +1,4 @@
-"""What the routes of Data Center's API take and answer."""
+"""The parameters and responses of Data Center's API."""
 
 from mirror.serve.datacenter.edge import HERE, NAME, PERSON, PROJECT
 from mirror.serve.datacenter.paging import LAST_START
@@ -109,14 +109,14 @@ _PAGE = (
     Parameter(
         "limit",
         {"type": "integer", "minimum": 1, "maximum": LAST_START},
-        "How many rows to send, 25 unless told.",
+        "The number of rows, default 25.",
     ),
 )
 _NAME = Parameter("name", TEXT, "A part of a name, whatever its case.")
 _FILTER = Parameter("filter", TEXT, "A part of a name, whatever its case.")
 _REFS = (
     Parameter("filterText", TEXT, "A part of a name, whatever its case."),
-    Parameter("orderBy", one_of("ALPHABETICAL", "MODIFICATION"), "The order, the newest first unless told."),
+    Parameter("orderBy", one_of("ALPHABETICAL", "MODIFICATION"), "The order, by default the newest first."),
     Parameter("boostMatches", FLAG, "With `filterText`: the whole name first."),
     Parameter("details", FLAG, "Branches with their latest commit."),
     *_PAGE,
@@ -155,7 +155,7 @@ READS = {
             Parameter("projectname", TEXT, "A part of the name of the project."),
             Parameter("projectkey", TEXT, "The whole key of the project."),
             Parameter("visibility", one_of("public", "private"), "Who may see it."),
-            Parameter("archived", one_of("ACTIVE", "ARCHIVED", "ALL"), "`ACTIVE` unless told."),
+            Parameter("archived", one_of("ACTIVE", "ARCHIVED", "ALL"), "Default `ACTIVE`."),
             Parameter(
                 "state",
                 one_of("AVAILABLE", "INITIALISING", "INITIALISATION_FAILED", "OFFLINE"),

@@ -21,7 +21,7 @@ _STATUSES = {
     "503": "The mirror is busy, or has not read this yet; ask again later",
     "default": "Any other error",
 }
-"""What can go wrong at every address."""
+"""The errors that are possible at every address."""
 
 _LEADS_AWAY = {"307": "Leads to the upstream, where `redirect_unmirrored` is configured"}
 _SECURITY: Json = {
@@ -49,7 +49,7 @@ def openapi_document(api: Api, described: Description, origin: str) -> Json:
         "info": {
             "title": described.title,
             "version": __version__,
-            "description": "What a mirror of Bitbucket answers. Objects can have more keys than are told.",
+            "description": "The API of a mirror of Bitbucket. Objects can have more keys than listed here.",
         },
         "servers": [{"url": f"{origin}{described.prefix}"}],
         "security": [{}, *({name: []} for name in _SECURITY)],
@@ -110,7 +110,7 @@ def _refusal(pattern: Names) -> Json:
     """Describe an address whose answer the mirror does not hold."""
     return {
         "operationId": _identity("get", pattern),
-        "summary": "What the mirror does not hold: it tells where the upstream has it",
+        "summary": "Data that the mirror does not hold: the answer has the upstream's address",
         "responses": _refusals("get"),
     }
 

@@ -74,7 +74,7 @@ class Parameter(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """What a route takes and answers.
+    """The parameters and responses of a route.
 
     :param answer: the schema of its answer; None for an answer without a body.
     :param body: the schema of what is sent.
@@ -88,7 +88,7 @@ class Operation(NamedTuple):
 
 
 class Description(NamedTuple):
-    """What the document of one API says beside its route tables.
+    """The parts of an API's document that do not come from its route tables.
 
     :param prefix: what its addresses begin with.
     :param reads: the operation of GET for each pattern of the table of readers.

@@ -28,7 +28,7 @@ DOCUMENTED: dict[str, tuple[Api, Description]] = {
 
 
 async def openapi(datasette: "Datasette", request: Request) -> Response:
-    """Answer with the document of an API; strangers may read it, as it tells nothing of the file."""
+    """Answer with the document of an API; strangers may read it, as it contains no data of the file."""
     api, described = DOCUMENTED[request.url_vars["name"]]
     try:
         body, status = openapi_document(api, described, address_of(datasette, request)), 200

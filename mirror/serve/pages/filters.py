@@ -36,7 +36,7 @@ IN_WORDS = {
     "tag_deleted": "lost the tag",
     "owner_renamed": "has another name",
 }
-"""What happened to the repository or the owner, for each kind of change."""
+"""The event of a repository or an owner, for each kind of change."""
 
 
 def install(env: Environment) -> None:
@@ -65,7 +65,7 @@ def grouped(number: float | None) -> str:
 
 
 def ago(text: str | None, now: datetime) -> str:
-    """Write how long ago a moment was, and what is none as it is."""
+    """Format a time as its age; a text that is not a time stays as it is."""
     try:
         return times.ago(text, now)
     except (ValueError, OverflowError):

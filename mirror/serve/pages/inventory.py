@@ -30,7 +30,7 @@ FAR = 5
 
 
 async def as_csv(visit: Visit) -> Response:
-    """GET /-/inventory.csv: all lines. Each part is of a snapshot of its own, and what that may show."""
+    """GET /-/inventory.csv: all lines. Each part comes from its own snapshot, with its visibility."""
     owner = _owner(visit)
     first = await visit.read(lambda c: _page(c, visit, owner, InventoryPlace(), CHUNK), times=FAR)
 
@@ -60,7 +60,7 @@ def _owner(visit: Visit) -> str:
 
 
 def _after(visit: Visit) -> InventoryPlace:
-    """Return where the page begins. The address holds the name, as a number alone could be a hidden one."""
+    """Return where the page begins. The address has the name, because a number could be a hidden row's."""
     return InventoryPlace(visit.parameters.get("after", ""), visit.number("id", 0, 2**62))
 
 

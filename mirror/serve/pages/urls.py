@@ -145,7 +145,7 @@ async def asset(request: Request) -> Response:
             headers = {"Cache-Control": FOR_EVER, "X-Content-Type-Options": "nosniff"}
             body = "" if request.method == "HEAD" else one.body
             return Response(body, headers=headers, content_type=one.content_type)
-    return Response.text("There is no such file; reload the page that asked for it.", status=404)
+    return Response.text("There is no such file; reload the page.", status=404)
 
 
 # Datasette forbids caching for users who are logged in, except for its own static files.

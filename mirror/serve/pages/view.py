@@ -1,4 +1,4 @@
-"""What all pages share: the caller, reads in one snapshot, templates, safe headers."""
+"""The common part of all pages: the caller, reads in one snapshot, templates, safe headers."""
 
 import logging
 import re
@@ -48,7 +48,7 @@ BUSY_SECONDS, IDLE_SECONDS = 5, 60
 """In how many seconds the status is read again, while a sync runs and otherwise."""
 
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]")
-"""What HTML forbids, in the values of fields too."""
+"""Characters that HTML forbids, also in the values of fields."""
 
 Read = TypeVar("Read")
 View = Callable[..., Awaitable[Response]]

@@ -33,14 +33,14 @@ REPOSITORIES_AT_ONCE = 5_000
 
 
 class RefKey(NamedTuple):
-    """What tells the refs of one repository apart."""
+    """The key of a ref within its repository."""
 
     kind: int
     name: str
 
 
 class RefEntry(NamedTuple):
-    """What the index contains of a ref: its list, its order there, and the number of its hash."""
+    """A ref in the index: its list, its order there, and the number of its hash."""
 
     list: int
     order: int

@@ -29,7 +29,7 @@ _NAME = "SELECT name FROM search_ref_names WHERE id = ?"
 
 
 class NameChange(NamedTuple):
-    """What changes for the nodes when a list of a name does: how much it grows, what left it, what joined.
+    """The effect of a changed list on the nodes: its growth, and what left and joined it.
 
     Of what joined, the first refs are enough, in order.
     """
@@ -49,7 +49,7 @@ def name_change(name_id: int, change: ListChange) -> NameChange:
 
 @dataclass(slots=True)
 class RefNodeChange:
-    """What changes in a node for one collection: lists of each kind, and numbers of repositories."""
+    """The changes of a node for one collection: lists of each kind, and numbers of repositories."""
 
     lists: tuple[list[NameChange], ...] = field(default_factory=lambda: tuple([] for _ in KINDS))
     repositories: list[int] = field(default_factory=lambda: [0, 0, 0])
@@ -63,7 +63,7 @@ class RefNodeChange:
 
 @dataclass(slots=True)
 class RefNode:
-    """What a node knows of one collection."""
+    """The data of a node for one collection."""
 
     refs: list[int]
     repositories: list[int]
