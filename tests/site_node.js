@@ -8,8 +8,9 @@ if (way === "disk") require(path.resolve(folder, "search/names.js"));
 
 async function asked(text) {
   let requests = 0, bytes = 0;
-  const search = new NameSearch(async (name) => {
-    const packed = fs.readFileSync(path.join(folder, name));
+  const search = new NameSearch(async (name, fresh) => {
+    const cached = way === "cached" && !fresh && name === "search/directory.json.gz";
+    const packed = fs.readFileSync(path.join(folder, cached ? "search/old.json.gz" : name));
     requests += 1;
     bytes += packed.length;
     return JSON.parse(zlib.gunzipSync(packed));

@@ -19,7 +19,7 @@ from fixtures_db import FixtureDb, owner, repository
 from mirror.queries.caller import ANONYMOUS
 from mirror.queries.search import find_repositories
 from mirror.site import SiteOptions, make_site
-from mirror.site.shards import RARE, RARE_OWNER, Named, files
+from mirror.site.shards import DIRECTORY, RARE, RARE_OWNER, Named, files
 from mirror.store.files import open_reader
 
 STEMS = (
@@ -151,17 +151,25 @@ def test_a_site_answers_as_the_mirror(searched: tuple[Path, Path], way: str) -> 
     connection.close()
 
 
+def write_search(site: Path, rows: list[list[Any]]) -> None:
+    """Write the files that are searched, in the place of others; a name is what follows the owner."""
+    names = [(row[0].partition("/")[2],) for row in rows]
+    shutil.rmtree(site / "search", ignore_errors=True)
+    (site / "search").mkdir()
+    (site / "assets").mkdir(exist_ok=True)
+    script = Path(make_site.__code__.co_filename).parent / "static/site-search.js"
+    shutil.copy(script, site / "assets")
+    for name, body in files(Named(rows, names, [row[0].partition("/")[0] for row in rows])):
+        (site / name).write_bytes(body)
+
+
 def test_an_answer_that_is_not_complete_says_so(tmp_path: Path) -> None:
     """A part that many names have, among more repositories of an owner than one file names."""
     count = RARE_OWNER + RARE + 500
-    rows = [[f"{'big' if number < RARE_OWNER + 10 else 'o'}/web{number}"] for number in range(count)]
-    named = Named(rows, [(f"web{n}",) for n in range(count)], [row[0].partition("/")[0] for row in rows])
-    (tmp_path / "assets").mkdir()
-    (tmp_path / "search").mkdir()
-    script = Path(make_site.__code__.co_filename).parent / "static/site-search.js"
-    shutil.copy(script, tmp_path / "assets")
-    for name, body in files(named):
-        (tmp_path / name).write_bytes(body)
+    rows: list[list[Any]] = [
+        [f"{'big' if number < RARE_OWNER + 10 else 'o'}/web{number}"] for number in range(count)
+    ]
+    write_search(tmp_path, rows)
     whole, part, rare, everything = asked(tmp_path, ["big/", "big/web", "big/web77", "web"])
     assert (whole["count"], whole["more"]) == (RARE_OWNER + 10, False)
     assert part["more"]
@@ -169,6 +177,18 @@ def test_an_answer_that_is_not_complete_says_so(tmp_path: Path) -> None:
     assert part["names"] == [row[0] for row in rows[:20]]
     assert (rare["count"], rare["more"]) == (11, False)
     assert everything["count"] == count
+
+
+def test_an_old_directory_in_a_cache_is_read_again(tmp_path: Path) -> None:
+    """Where the files that it names are gone, or hold other names than it says."""
+    write_search(tmp_path, [[f"o/{number * 7919 % 10007}x"] for number in range(900)])
+    old = (tmp_path / DIRECTORY).read_bytes()
+    write_search(tmp_path, [[f"o/{number * 7919 % 10007}x{number}"] for number in range(4000)])
+    (tmp_path / "search/old.json.gz").write_bytes(old)
+    questions = [f"{number}x{number % 3}" for number in range(60)]
+    fresh, cached = asked(tmp_path, questions), asked(tmp_path, questions, "cached")
+    assert [one["names"] for one in cached] == [one["names"] for one in fresh]
+    assert max(one["requests"] for one in cached) > max(one["requests"] for one in fresh)
 
 
 def test_a_question_costs_few_requests(searched: tuple[Path, Path]) -> None:

@@ -5,7 +5,8 @@ leads to the repository. A beginning of more than RARE repositories is a *node*,
 best of them; the first one below it that is not, a *leaf*, with all of them. Texts of owners are
 ``$owner^``, as a whole alone. Nodes and leaves are sorted, and cut into shards; the directory has the first
 text of each. So a question is one look into the directory, and one shard for each text that it asks about.
-Texts are written as the bytes of UTF-8, one letter for each, so that Python and the browser sort alike.
+A shard says where the next begins, so that a browser notices when its directory is an older one. Texts are
+written as the bytes of UTF-8, one letter for each, so that Python and the browser sort alike.
 """
 
 import gzip
@@ -16,6 +17,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from mirror.queries.rows import fetch
@@ -106,10 +108,10 @@ def _row(full_name: str, name: str, slug: str, followers: int, forks: int, place
 
 def files(named: Named) -> Iterator[tuple[str, bytes]]:
     """Yield each file of the search, and its bytes."""
-    starts = list[str]()
-    for shard in _shards(named):
-        starts.append(shard[0].text)
-        yield shard_file(shard[0].text), _packed(_as_json(shard, named.rows))
+    shards = list(_shards(named))
+    starts = [shard[0].text for shard in shards]
+    for shard, until in zip_longest(shards, starts[1:]):
+        yield shard_file(shard[0].text), _packed({"until": until, **_as_json(shard, named.rows)})
     about = {"repositories": len(named.rows), "folds": folds()}
     yield DIRECTORY, _packed({**about, "starts": starts})
     if len(named.rows) <= WITHOUT_SERVER:

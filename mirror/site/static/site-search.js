@@ -27,16 +27,29 @@
     return low - 1;
   }
 
-  // `read` gives the JSON of a file of the site. `whole`, of a small site, is everything at once, without it.
+  // `read` gives the JSON of a file of the site, with `fresh` not out of a cache. `whole`, of a small site, is
+  // everything at once, without it.
   class NameSearch {
     constructor(read, whole = null) {
       this.read = read;
       this.whole = whole;
       this.files = new Map();
+      this.fresh = false;
     }
 
     // Answers {count, more, rows}: how many match, or, with `more`, at least how many; the best of them.
     async search(text) {
+      try {
+        return await this.answered(text);
+      } catch (error) {
+        if (this.whole) throw error;
+        this.files.clear(); // the site may have been made anew, and a cache has files of before
+        this.fresh = true;
+        try { return await this.answered(text); } finally { this.fresh = false; }
+      }
+    }
+
+    async answered(text) {
       this.directory = this.whole ?? await this.file("search/directory.json.gz");
       const slash = text.indexOf("/");
       const part = this.normalise(slash < 0 ? text : text.slice(slash + 1));
@@ -106,6 +119,7 @@
       const at = lastUpTo(starts, text, (start) => start);
       if (at < 0) return EMPTY;
       const shard = await this.file(fileOf(starts[at]));
+      if (shard.until !== null && text >= shard.until) throw new Error("the site has just been made anew; reload the page");
       const [path, count, places] = shard.entries[lastUpTo(shard.entries, text, (entry) => entry[0])] ?? [];
       if (path === undefined || !(path === text || (count === null || count < 0) && text.startsWith(path))) return EMPTY;
       const rows = places.map((place) => shard.rows[place]);
@@ -115,7 +129,7 @@
 
     file(path) {
       if (!this.files.has(path)) {
-        const asked = this.read(path);
+        const asked = this.read(path, this.fresh);
         asked.catch(() => this.files.delete(path)); // asked again next time
         this.files.set(path, asked);
       }
