@@ -153,7 +153,7 @@ def test_a_site_answers_as_the_mirror(searched: tuple[Path, Path], way: str) -> 
 
 def write_search(site: Path, rows: list[list[Any]]) -> None:
     """Write the files that are searched, in the place of others; a name is what follows the owner."""
-    names = [(row[0].partition("/")[2],) for row in rows]
+    names: list[tuple[str, ...]] = [(row[0].partition("/")[2],) for row in rows]
     shutil.rmtree(site / "search", ignore_errors=True)
     (site / "search").mkdir()
     (site / "assets").mkdir(exist_ok=True)
