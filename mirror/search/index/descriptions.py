@@ -1,4 +1,4 @@
-"""The index of the words of descriptions: built anew, and compared with the rows.
+"""Rebuild the index of descriptions, and compare it with the rows.
 
 It is SQLite's own full-text index of the column, and holds no text itself. Triggers keep it true in the
 transaction of each change, so there is no backlog.
@@ -8,7 +8,7 @@ import sqlite3
 
 
 def rebuild_descriptions(connection: sqlite3.Connection) -> None:
-    """Build the index anew from the rows; call it in a transaction."""
+    """Rebuild the index from the rows; call it in a transaction."""
     connection.execute("INSERT INTO search_descriptions (search_descriptions) VALUES ('delete-all')")
     connection.execute(
         "INSERT INTO search_descriptions (rowid, description) SELECT id, description FROM repositories"
@@ -16,7 +16,7 @@ def rebuild_descriptions(connection: sqlite3.Connection) -> None:
 
 
 _WORDS_OF = "tokenize='unicode61 remove_diacritics 2', columnsize=0"
-"""What decides what a word is, as the migration says."""
+"""The tokenizer of words, the same as in the migration."""
 
 _HAVE = """SELECT term, count(*) AS rows, sum(doc) AS ids, sum(doc * doc % 1000003) AS squares
     FROM temp.{} GROUP BY term"""
