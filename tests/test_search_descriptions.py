@@ -15,7 +15,7 @@ from mirror.cli.main import mirror
 from mirror.queries.caller import ANONYMOUS
 from mirror.queries.search import find_repositories
 from mirror.search import search
-from mirror.search.index.descriptions import check_descriptions
+from mirror.store.description_index import check_descriptions
 from mirror.store.integrity import check_file
 
 DESCRIBED = {

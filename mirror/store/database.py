@@ -9,9 +9,9 @@ from typing import Any, Self, TypeAlias, TypeVar, overload
 
 from mirror.model import Owner, Repository
 from mirror.search.index.backlog import flush_step, rebuild_index, update_after_page
-from mirror.search.index.descriptions import rebuild_descriptions
 from mirror.search.index.refs.backlog import flush_refs_step, rebuild_refs_index, update_after_refs
 from mirror.store.changes import Change, close
+from mirror.store.description_index import rebuild_descriptions
 from mirror.store.files import PRIVATE, explained, open_writer
 from mirror.store.owners import save_owner, save_project, save_projects_of
 from mirror.store.repositories import SavedRepositories, save_repositories, told_apart

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mirror.search.index.check import check_index
-from mirror.search.index.descriptions import check_descriptions
 from mirror.store import Store
+from mirror.store.description_index import check_descriptions
 from mirror.store.files import damage_explained, open_reader
 from mirror.store.lock import sync_lock
 

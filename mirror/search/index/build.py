@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mirror.search.index.corpus import Corpus, Numbers, read_corpus
+from mirror.search.corpus import Corpus, Numbers, read_corpus
 from mirror.search.index.format import (
     CHUNK_BITS,
     DEEPEST,

@@ -13,9 +13,9 @@ from itertools import compress
 import numpy as np
 from numpy.typing import NDArray
 
+from mirror.search.corpus import Numbers
 from mirror.search.index.backlog import IndexChange, IndexedText
 from mirror.search.index.build import differs_from_previous, keep_groups, paths_at, split_groups
-from mirror.search.index.corpus import Numbers
 from mirror.search.index.format import (
     END,
     LEAF_SIZE,

@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from mirror.search.corpus import Numbers
 from mirror.search.index.backlog import IndexChange
 from mirror.search.index.build import differs_from_previous
-from mirror.search.index.corpus import Numbers
 from mirror.search.index.format import (
     DEEPEST,
     END,

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mirror.search.corpus import Numbers
 from mirror.search.index.build import differs_from_previous, keep_groups, paths_at, split_groups
-from mirror.search.index.corpus import Numbers
 from mirror.search.index.format import END
 from mirror.search.index.refs.format import (
     AGE,
