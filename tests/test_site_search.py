@@ -164,19 +164,22 @@ def write_search(site: Path, rows: list[list[Any]]) -> None:
 
 
 def test_an_answer_that_is_not_complete_says_so(tmp_path: Path) -> None:
-    """A part that many names have, among more repositories of an owner than one file names."""
+    """A part that many names have, among more repositories of owners that begin alike than one file names."""
     count = RARE_OWNER + RARE + 500
     rows: list[list[Any]] = [
         [f"{'big' if number < RARE_OWNER + 10 else 'o'}/web{number}"] for number in range(count)
     ]
     write_search(tmp_path, rows)
-    whole, part, rare, everything = asked(tmp_path, ["big/", "big/web", "big/web77", "web"])
+    questions = ["big/", "bi/web", "bi/web77", "web", "big/web"]
+    whole, part, rare, everything, large = asked(tmp_path, questions)
     assert (whole["count"], whole["more"]) == (RARE_OWNER + 10, False)
     assert part["more"]
     assert 20 < part["count"] < RARE_OWNER + 10
     assert part["names"] == [row[0] for row in rows[:20]]
     assert (rare["count"], rare["more"]) == (11, False)
     assert everything["count"] == count
+    assert (large["count"], large["more"]) == (RARE_OWNER + 10, False)
+    assert large["requests"] <= 4
 
 
 def test_an_old_directory_in_a_cache_is_read_again(tmp_path: Path) -> None:

@@ -3,10 +3,11 @@
 As in the mirror's own index (`docs/search.md`), a text of a name is ``^name^``, and each of its suffixes
 leads to the repository. A beginning of more than RARE repositories is a *node*, with their number and the
 best of them; the first one below it that is not, a *leaf*, with all of them. Texts of owners are
-``$owner^``, as a whole alone. Nodes and leaves are sorted, and cut into shards; the directory has the first
-text of each. So a question is one look into the directory, and one shard for each text that it asks about.
-A shard says where the next begins, so that a browser notices when its directory is an older one. Texts are
-written as the bytes of UTF-8, one letter for each, so that Python and the browser sort alike.
+``$owner^``, as a whole alone; suffixes of names follow that of an owner of many. Nodes and leaves are
+sorted, and cut into shards; the directory has the first text of each. So a question is one look into the
+directory, and one shard for each text that it asks about. A shard says where the next begins, so that a
+browser notices when its directory is an older one. Texts are written as the bytes of UTF-8, one letter for
+each, so that Python and the browser sort alike.
 """
 
 import gzip
@@ -14,7 +15,7 @@ import json
 import sqlite3
 import unicodedata
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cache
 from itertools import zip_longest
@@ -113,7 +114,7 @@ def files(named: Named) -> Iterator[tuple[str, bytes]]:
     for shard, until in zip_longest(shards, starts[1:]):
         yield shard_file(shard[0].text), _packed({"until": until, **_as_json(shard, named.rows)})
     about = {"repositories": len(named.rows), "folds": folds()}
-    yield DIRECTORY, _packed({**about, "starts": starts})
+    yield DIRECTORY, _packed({**about, "large": large_owners(named), "starts": starts})
     if len(named.rows) <= WITHOUT_SERVER:
         text = json.dumps({**about, "rows": named.rows}, separators=(",", ":"))
         yield SCRIPT, f"globalThis.mirrorNames = {text};\n".encode()
@@ -133,6 +134,11 @@ def folds() -> dict[str, str]:
         for letter in letters
         if letter.casefold() != letter.lower() and unicodedata.normalize("NFKC", letter) == letter
     }
+
+
+def large_owners(named: Named) -> dict[str, int]:
+    """Return the owners of more repositories than a leaf has: these are searched by texts of their own."""
+    return {owner: count for owner, count in Counter(named.owners).items() if count > RARE_OWNER}
 
 
 def _packed(value: object) -> bytes:
@@ -167,20 +173,22 @@ def _shards(named: Named) -> Iterator[list[Entry]]:
 
 def _entries(named: Named) -> Iterator[Entry]:
     """Yield all nodes and leaves in order. A suffix is a number: its text's, and its place in the text."""
-    texts, ranks, suffixes = list[str](), list[int](), list[int]()
+    texts, ranks, suffixes, large = list[str](), list[int](), list[int](), large_owners(named)
     for rank, (names, owner) in enumerate(zip(named.names, named.owners, strict=True)):
         for text in names:
             suffixes += range(len(texts) << _PLACE_BITS, (len(texts) << _PLACE_BITS) + len(text) + 1)
             texts.append(f"{_NAME}{text}{_NAME}")
             ranks.append(rank)
-        suffixes.append(len(texts) << _PLACE_BITS)
-        texts.append(f"{_OWNER}{owner}{_NAME}")
-        ranks.append(rank)
+        beyond = [f"{_NAME}{text}{_NAME}" for text in names] if owner in large else []
+        for end in ["", *(text[start:] for text in beyond for start in range(len(text) - 1))]:
+            suffixes.append(len(texts) << _PLACE_BITS)
+            texts.append(f"{_OWNER}{owner}{_NAME}{end}")
+            ranks.append(rank)
     waiting = [("", suffixes)]
     while waiting:
         path, group = waiting.pop()
         found = list(dict.fromkeys(ranks[suffix >> _PLACE_BITS] for suffix in group))
-        most = RARE_OWNER if path.startswith(_OWNER) else RARE
+        most = RARE_OWNER if path.startswith(_OWNER) and _NAME not in path[:-1] else RARE
         if len(found) <= most:
             yield Entry(path, None, found)
             continue

@@ -64,14 +64,15 @@
       return folded.join("").replace(WHITE_SPACE, "-");
     }
 
-    async named(part) {
-      const inside = await this.find(part);
+    // Among all repositories, or among those of a large owner, whose texts begin with `of`.
+    async named(part, ...of) {
+      const inside = await this.find(...of, part);
       if (inside.complete) return answer(this.matching(inside.rows, part));
       if (!part) return { count: inside.count, more: inside.partial, rows: inside.rows };
-      const begins = await this.find(NAME, part);
+      const begins = await this.find(...of, NAME, part);
       let best = this.matching(begins.rows, part, BEGINS);
       if (!begins.complete) {
-        const exact = await this.find(NAME, part, NAME);
+        const exact = await this.find(...of, NAME, part, NAME);
         best = [...this.matching(exact.rows, part, IS), ...best];
       }
       const rows = [...new Map([...best, ...this.matching(inside.rows, part)].map((row) => [row[0] + "\0" + (row[4] ?? ""), row])).values()];
@@ -79,6 +80,8 @@
     }
 
     async ofOwner(owner, part) {
+      const { large = {} } = this.directory, letters = lettersOf(owner) ?? "";
+      if (Object.hasOwn(large, letters)) return large[letters] === this.directory.repositories ? this.named(part) : this.named(part, OWNER, owner, NAME);
       let found = await this.find(OWNER, owner, NAME), is = (name) => name === owner;
       const filtered = (rows) => rows.filter((row) => is(this.normalise(ownerOf(row))));
       if (found.complete) found = { ...found, rows: filtered(found.rows) };
@@ -88,7 +91,6 @@
         found = { ...found, rows: filtered(found.rows) };
       }
       if (found.complete) return answer(this.matching(found.rows, part));
-      if (found.count === this.directory.repositories) return this.named(part);
       if (!part) return { count: found.count, more: found.partial, rows: found.rows };
       const inside = await this.find(part);
       const rows = this.matching(filtered(inside.complete ? inside.rows : [...found.rows, ...inside.rows]), part);
