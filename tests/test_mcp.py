@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -273,6 +274,32 @@ def test_a_process_speaks_the_protocol_alone_on_its_output(path: Path, folder: F
     done = folder.run("mcp", stdin="this is no protocol\n")
     assert done.code == 0
     assert all(json.loads(line)["jsonrpc"] == "2.0" for line in done.out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "said"),
+    [
+        ("| true", 0, ""),
+        ("> /dev/full", 4, "mirror: the answer cannot be read or written: No space left on device\n"),
+    ],
+)
+def test_an_editor_that_has_gone_is_no_error(
+    path: Path, folder: Folder, ends: str, code: int, said: str
+) -> None:
+    """Nobody reads the answer any more; a disk that is full is told in one line."""
+    (folder.path / "mirror.toml").write_text(f'database = "{path}"\n')
+    client = {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "x", "version": "1"},
+    }
+    hello = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": client})
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {' '.join(folder.command('mcp'))} {ends}"],
+        cwd=folder.path, env=folder.environment(), input=f"{hello}\n" * 2, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (code, said)
 
 
 def test_without_a_mirror_and_without_the_extra_it_says_what_to_do(folder: Folder) -> None:

@@ -37,4 +37,12 @@ def mcp(ctx: click.Context, public: bool) -> None:
 
     path = Path(configured(ctx).database)
     open_reader(path).close()  # a missing file is better told here than by each answer
-    build(Tools(path, ANONYMOUS if public else OPERATOR)).run()
+    try:
+        build(Tools(path, ANONYMOUS if public else OPERATOR)).run()
+    except BaseExceptionGroup as failed:  # the SDK's tasks fail together, as when the editor has gone
+        raise _first_of(failed) from None
+
+
+def _first_of(failed: BaseException) -> BaseException:
+    """Return the error itself, which decides the exit code, out of the groups around it."""
+    return _first_of(failed.exceptions[0]) if isinstance(failed, BaseExceptionGroup) else failed
