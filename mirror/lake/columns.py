@@ -296,7 +296,7 @@ LISTINGS = Table(
         _SEQ,
     ),
     ("""(SELECT upstream_id, owner_id, min(last_seen_at) AS seen_since, count(*) AS repositories
-        FROM repositories WHERE deleted_at IS NULL GROUP BY upstream_id, owner_id) r
+        FROM repositories NOT INDEXED WHERE deleted_at IS NULL GROUP BY owner_id) r
         CROSS JOIN users o ON o.id = r.owner_id""",),
     key=(),
     whole=True,
