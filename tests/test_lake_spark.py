@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from random import Random
 
@@ -28,7 +28,7 @@ pyspark = pytest.importorskip("pyspark", reason="PySpark is not installed; `make
 if shutil.which("java") is None:
     pytest.skip("Java is not installed; `make test-lake` installs it", allow_module_level=True)
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 HOME = Path(pyspark.__file__).parent
 QUESTIONS = Path(__file__).parent.parent / "contrib/lake/questions.sql"
 SETTINGS = {
@@ -98,7 +98,7 @@ def children(parent: int) -> list[int]:
     return [pid for child in found for pid in (child, *children(child))]
 
 
-def until(holds: Callable[[], bool], what: str, seconds: float = 300) -> None:
+def until(holds: Callable[[], bool], what: str, seconds: float = 900) -> None:
     """Wait until something holds."""
     deadline = time.monotonic() + seconds
     while not holds():
@@ -134,17 +134,23 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "lake"
 
 
-def started(lake: Path, out: Path, master: str) -> subprocess.Popen[str]:
-    """Merge with Spark in another process."""
+@contextmanager
+def started(lake: Path, out: Path, master: str) -> Iterator[subprocess.Popen[str]]:
+    """Merge with Spark in another process, which does not outlive the test."""
     command = [sys.executable, "-m", "mirror", "lake", "merge", str(lake), str(out), "--engine", "spark"]
     with (out.parent / "driver.log").open("w") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*command, "--master", master, "--json"],
             env=ENVIRONMENT,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
         )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def answers(out: Path) -> list[list[tuple[object, ...]]]:
@@ -160,8 +166,8 @@ def answers(out: Path) -> list[list[tuple[object, ...]]]:
 def test_spark_merges_and_answers_as_duckdb_does(cluster: Cluster, lake: Path, tmp_path: Path) -> None:
     """Equal rows, equal checksums; the questions, asked by Spark itself, have equal answers."""
     expected = merge(str(lake), tmp_path / "by-duckdb", "duckdb")
-    process = started(lake, tmp_path / "by-spark", cluster.url)
-    said = process.communicate()[0]
+    with started(lake, tmp_path / "by-spark", cluster.url) as process:
+        said = process.communicate()[0]
     assert process.returncode == 0, (tmp_path / "driver.log").read_text()[-3000:]
     done = Merged(**{**json.loads(said), "mirrors": []})
     assert (done.rows, done.checksums) == (expected.rows, expected.checksums)
@@ -184,10 +190,10 @@ def test_spark_merges_and_answers_as_duckdb_does(cluster: Cluster, lake: Path, t
 def test_a_killed_worker_changes_nothing(cluster: Cluster, lake: Path, tmp_path: Path) -> None:
     """SIGKILL of a worker and its executor in the middle of the merge: the same checksums."""
     expected = merge(str(lake), tmp_path / "by-duckdb", "duckdb")
-    process = started(lake, tmp_path / "out", cluster.url)
-    until((tmp_path / "out.part/repositories/_SUCCESS").exists, "the first table is written")
-    assert cluster.kill("one") >= 2
-    said = process.communicate()[0]
+    with started(lake, tmp_path / "out", cluster.url) as process:
+        until((tmp_path / "out.part/repositories/_SUCCESS").exists, "the first table is written")
+        assert cluster.kill("one") >= 2
+        said = process.communicate()[0]
     log = (tmp_path / "driver.log").read_text()
     assert process.returncode == 0, log[-3000:]
     lost = [line for line in log.splitlines() if "Lost executor" in line or "worker lost" in line]

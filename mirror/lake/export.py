@@ -171,7 +171,9 @@ class _Series:
                     tables[table.name] = files
                     continue
                 rows = self._counted(table, holding(self._place, latest, table))
-                tables[table.name] = [self._placed(part) for part in writing.write(table, rows, base=True)]
+                with self._place.explained():
+                    parts = writing.write(table, rows, base=True)
+                tables[table.name] = [self._placed(part) for part in parts]
             compacted = msgspec.structs.replace(latest, seq=self._seq, additions=0, tables=tables)
             self._put_in_force(compacted, staging)
         what = self._done(done.what, tables)
@@ -198,7 +200,8 @@ class _Series:
                 seq = 0 if self._options.public else self._seq
                 found = batches(table, rows, seq=seq, instances=instances)
                 base = table.whole or begun.since is None
-                parts[table.name] = writing.write(table, self._counted(table, found), base=base)
+                with self._place.explained():
+                    parts[table.name] = writing.write(table, self._counted(table, found), base=base)
             return _moment(connection), parts
 
     @contextmanager

@@ -1,6 +1,8 @@
 """Merge the mirrors of a lake by `merge.sql`: with DuckDB on this machine, or with Spark on many."""
 
+import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import closing
@@ -175,21 +177,40 @@ def _by_duckdb(
                 )
                 for name, text in _checked("epoch_us({moment})").items()
             }
+    except duckdb.InterruptException as error:
+        raise KeyboardInterrupt from error
     except duckdb.Error as error:
-        line = str(error).strip().partition("\n")[0][:300]
-        raise StoreError(f"{lake}: cannot be merged: {line}") from error
+        raise StoreError(f"{lake}: cannot be merged: {_first_line(str(error))}") from error
+    except RuntimeError as error:  # DuckDB's answer to Ctrl-C
+        if "interrupt" not in str(error).lower():
+            raise
+        raise KeyboardInterrupt from error
     shutil.rmtree(part / "_spilled", ignore_errors=True)
     return rows, checksums
 
 
 def _by_spark(lake: Path, part: Path, master: str | None) -> tuple[dict[str, int], dict[str, str]]:
     try:
+        from py4j.protocol import Py4JError  # noqa: PLC0415
+        from pyspark.errors import PySparkException  # noqa: PLC0415
+
         from mirror.lake import merge_spark  # noqa: PLC0415
     except ImportError:
         raise ConfigError("--engine spark needs PySpark 4 and Java 17: pip install pyspark") from None
-    return merge_spark.merge_folder(
-        str(lake), str(part), sql_text(), _checked(merge_spark.MICROSECONDS), master=master
-    )
+    try:
+        return merge_spark.merge_folder(
+            str(lake), str(part), sql_text(), _checked(merge_spark.MICROSECONDS), master=master
+        )
+    except (Py4JError, PySparkException) as error:
+        line = str(error).strip().partition("\n")[0][:300]
+        raise StoreError(f"{lake}: cannot be merged by Spark: {line}") from error
+
+
+def _first_line(said: str) -> str:
+    """Return what DuckDB said in one line; of what went wrong beside a query, it says the reason in JSON."""
+    reason = re.search(r'"exception_message":("(?:[^"\\]|\\.)*")', said)
+    text: str = json.loads(reason[1]) if reason else said
+    return text.strip().partition("\n")[0][:300]
 
 
 def _checked(micros: str) -> Mapping[str, str]:

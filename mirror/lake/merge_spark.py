@@ -29,8 +29,11 @@ SETTINGS = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.parquet.compression.codec": "zstd",
     "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
+    "spark.sql.sources.parallelPartitionDiscovery.threshold": "10000",
 }
-"""What the merge relies on: moments in UTC, and folders `mirror=ID` that are texts."""
+"""What the merge relies on: moments in UTC, and folders `mirror=ID` that are texts. The driver looks at the
+files that the manifests name; Spark would start a task for each.
+"""
 
 TYPES: dict[str, DataType] = {
     "string": StringType(),

@@ -54,7 +54,7 @@ class Place:
                 yield Path(name)
             return
         folder = Path(self.root) / "_staging" / owner
-        with self._explained():
+        with self.explained():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         try:
@@ -66,7 +66,7 @@ class Place:
 
     def put(self, file: Path, name: str) -> None:
         """Put a whole file of the staging folder in its place."""
-        with self._explained():
+        with self.explained():
             if self._is_local:
                 target = Path(self.path(name))
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ class Place:
 
     def read(self, name: str) -> bytes | None:
         """Return a small file; None where there is none."""
-        with self._explained():
+        with self.explained():
             try:
                 with self.fs.open_input_stream(self.path(name)) as stream:
                     found: bytes = stream.read()
@@ -97,12 +97,12 @@ class Place:
 
     def open(self, name: str) -> Any:
         """Open a file to read parts of it."""
-        with self._explained():
+        with self.explained():
             return self.fs.open_input_file(self.path(name))
 
     def list(self, name: str) -> list[str]:
         """Return the files below a folder, in no order; none where it does not exist."""
-        with self._explained():
+        with self.explained():
             found = self.fs.get_file_info(
                 fs.FileSelector(self.path(name), allow_not_found=True, recursive=True)
             )
@@ -110,11 +110,11 @@ class Place:
 
     def remove(self, name: str) -> None:
         """Remove a file; one that is not there is removed already."""
-        with self._explained(), suppress(FileNotFoundError):
+        with self.explained(), suppress(FileNotFoundError):
             self.fs.delete_file(self.path(name))
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def explained(self) -> Iterator[None]:
         """Turn errors of pyarrow and of the system into StoreError."""
         try:
             yield
