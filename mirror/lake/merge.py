@@ -191,9 +191,6 @@ def _by_duckdb(
 
 def _by_spark(lake: Path, part: Path, master: str | None) -> tuple[dict[str, int], dict[str, str]]:
     try:
-        from py4j.protocol import Py4JError  # noqa: PLC0415
-        from pyspark.errors import PySparkException  # noqa: PLC0415
-
         from mirror.lake import merge_spark  # noqa: PLC0415
     except ImportError:
         raise ConfigError("--engine spark needs PySpark 4 and Java 17: pip install pyspark") from None
@@ -201,7 +198,7 @@ def _by_spark(lake: Path, part: Path, master: str | None) -> tuple[dict[str, int
         return merge_spark.merge_folder(
             str(lake), str(part), sql_text(), _checked(merge_spark.MICROSECONDS), master=master
         )
-    except (Py4JError, PySparkException) as error:
+    except merge_spark.FAILURES as error:
         line = str(error).strip().partition("\n")[0][:300]
         raise StoreError(f"{lake}: cannot be merged by Spark: {line}") from error
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import (
     ArrayType,
@@ -47,6 +49,9 @@ TYPES: dict[str, DataType] = {
 MERGED = (
     "repositories", "refs", "users", "members", "followers", "projects", "changes", "instances",
 )  # fmt: skip
+
+FAILURES = (Py4JError, PySparkException)
+"""What Spark raises."""
 
 CHECKSUM = "CAST(sum(CAST(conv(substr(md5({text}), 1, 12), 16, 10) AS DECIMAL(38, 0))) AS STRING)"
 MICROSECONDS = "unix_micros({moment})"
