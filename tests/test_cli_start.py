@@ -66,6 +66,7 @@ COMMANDS = {
     "backup --help": Loads(WRITES | {"rich.progress"}, 330),
     "inventory --help": READS,
     "mcp --help": READS,
+    "site --help": Loads({"rich.progress"}, 320),
     "man --help": READS,
     "repo --help": SYNCS,
     "sandbox --help": Loads({"asyncio", "mirror.sandbox"}, 330),
