@@ -16,7 +16,7 @@ from mirror.store import Store, tokens
 
 OWN = {
     "id", "upstream_id", "owner_id", "parent_id", "first_seen_at", "last_seen_at", "refs_synced_at",
-    "refs_stale", "deleted_at", "gone_reason", "repository_id", "workspace_id", "user_id",
+    "refs_stale", "refs_known_since", "deleted_at", "gone_reason", "repository_id", "workspace_id", "user_id",
 }  # fmt: skip
 """Columns in which a copy has its own values: numbers of rows, and when it saw them."""
 

@@ -247,7 +247,10 @@ def test_everything_works_without_javascript(lived_in: tuple[Any, str, str]) -> 
 
 @pytest.mark.parametrize("path", ["/-/r/jespern/django-piston", "/-/search?q=django", "/-/changes"])
 def test_every_control_is_reached_by_keyboard_with_visible_focus(seen: Seen, path: str) -> None:
-    """The first Tab skips to the content; whatever has the focus is seen and outlined."""
+    """The first Tab skips to the content; whatever has the focus is seen and outlined.
+
+    A field for a date has parts, each reached by a Tab of its own.
+    """
     page = seen.open(path)
     reached = 0
     for turn in range(200):
@@ -256,14 +259,16 @@ def test_every_control_is_reached_by_keyboard_with_visible_focus(seen: Seen, pat
             const element = document.activeElement, box = element.getBoundingClientRect();
             if (element === document.body) return null;
             const outline = getComputedStyle(element).outlineStyle;
-            return {name: element.textContent, seen: box.width > 0 && box.bottom > 0, outline};
+            const again = element === window.focusedBefore;
+            window.focusedBefore = element;
+            return {again, name: element.textContent, seen: box.width > 0 && box.bottom > 0, outline};
         }""")
         if focus is None:
             break
         assert turn or focus["name"] == "Skip to the content"
         assert focus["seen"]
-        assert focus["outline"] != "none"
-        reached += 1
+        assert focus["outline"] != "none", focus["name"]
+        reached += not focus["again"]
     links = page.locator("a, button, select, input:not([type=hidden]), [tabindex='0']")
     assert reached == links.count()
 

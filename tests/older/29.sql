@@ -488,7 +488,9 @@ CREATE TRIGGER search_description_changed AFTER UPDATE OF description ON reposit
         VALUES ('delete', old.id, old.description); INSERT INTO search_descriptions (rowid, description) VALUES (new.id, new.description); END;
 CREATE INDEX changes_names ON changes (old COLLATE NOCASE)
             WHERE kind IN ('renamed', 'transferred');
-CREATE VIRTUAL TABLE search_descriptions USING fts5(description, content='repositories',
+CREATE TABLE search_descriptions_texts (id INTEGER PRIMARY KEY, description TEXT);
+CREATE VIRTUAL TABLE search_descriptions USING fts5(
+            description, content='search_descriptions_texts',
             content_rowid='id', tokenize='unicode61 remove_diacritics 2', columnsize=0);
-INSERT INTO search_descriptions (search_descriptions) VALUES ('rebuild');
+INSERT INTO search_descriptions (rowid, description) SELECT id, description FROM repositories;
 COMMIT;

@@ -27,6 +27,8 @@ PAST_TIMES = 5
 
 async def owner_page(visit: Visit) -> Response:
     """GET /-/u/OWNER, or /-/u?id=ROW for a name that does not fit into an address."""
+    if visit.names_nothing:
+        return Response.redirect(visit.links.search())
     times = PAST_TIMES if visit.at else 1
     found = await visit.read(lambda c: _everything(c, visit), times=times)
     return await visit.page("mirror_owner.html", found)

@@ -30,6 +30,8 @@ HISTORY, REFS = 15, 25
 
 async def repository_page(visit: Visit) -> Response:
     """GET /-/r/OWNER/SLUG, or /-/r?id=ROW for a name that does not fit into an address."""
+    if visit.names_nothing:
+        return Response.redirect(visit.links.search())
     return await visit.page("mirror_repository.html", await visit.read(lambda c: _everything(c, visit)))
 
 

@@ -99,6 +99,11 @@ class Visit:
         return cast("dict[str, str]", self.request.url_vars)
 
     @property
+    def names_nothing(self) -> bool:
+        """Whether the address has neither a name nor an id, like the target of an empty form."""
+        return not self.names and "id" not in self.parameters
+
+    @property
     def origin(self) -> str:
         """The origin of all links: that of the configured address, or of the request."""
         configured = origin_of(served_of(self.request).config.public_url)
