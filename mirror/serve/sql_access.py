@@ -10,6 +10,7 @@ rows only.
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from enum import Enum
 
 from mirror.queries.caller import ANONYMOUS
@@ -112,6 +113,8 @@ def restrict(connection: BoundedConnection, reach: Reach, own_functions: Iterabl
     """
     for name in TABLE_FUNCTIONS:  # their first use needs statements that are refused later
         connection.execute(f"SELECT 1 FROM {name}('[]')").fetchall()
+    with suppress(sqlite3.Error):  # the same; a file of an older version has no such table
+        connection.execute("SELECT 1 FROM search_descriptions LIMIT 0").fetchall()
     modules = _names(connection, "module")
     connection.bound()
     if reach is Reach.PUBLIC:
