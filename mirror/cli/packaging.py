@@ -24,6 +24,7 @@ def completions(shell: str) -> None:
     \b
     Examples:
         mirror completions bash > /etc/bash_completion.d/mirror
+        mirror completions zsh > ~/.mirror.zsh   # then `source` it in ~/.zshrc
         mirror completions fish > ~/.config/fish/completions/mirror.fish
     """
     found = get_completion_class(shell)
