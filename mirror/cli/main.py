@@ -232,3 +232,20 @@ def _say(text: str) -> None:
 
 
 json_option: Callable[[Any], Any] = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+limit_option: Callable[[Any], Any] = click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="How many to list.",
+)
+offset_option: Callable[[Any], Any] = click.option(
+    "--offset",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="How many of the first to skip.",
+)
+"""The options that every search has."""

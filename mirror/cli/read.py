@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from mirror.cli.main import configured, json_option, out, plain
+from mirror.cli.main import configured, json_option, limit_option, offset_option, out, plain
 from mirror.cli.past import as_of, looks_text, ref_looks_text
 from mirror.errors import ConfigError, NotFound
 from mirror.queries.caller import OPERATOR
@@ -65,22 +65,8 @@ def _switches(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @click.argument("query")
-@click.option(
-    "--limit",
-    type=click.IntRange(min=0),
-    default=20,
-    show_default=True,
-    metavar="N",
-    help="How many to list.",
-)
-@click.option(
-    "--offset",
-    type=click.IntRange(min=0),
-    default=0,
-    metavar="N",
-    show_default=True,
-    help="How many of the best to skip.",
-)
+@limit_option
+@offset_option
 @click.option("--owner", metavar="NAME", help="Only repositories of this owner.")
 @click.option("--scm", type=click.Choice(["git", "hg"]), help="Only repositories of this version control.")
 @click.option("--language", metavar="NAME", help="Only repositories of this programming language.")

@@ -6,7 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from mirror.cli.main import json_option, out, plain
+from mirror.cli.main import json_option, limit_option, offset_option, out, plain
 from mirror.cli.read import reader
 from mirror.queries.caller import OPERATOR
 from mirror.queries.search import ListedRef, find_refs
@@ -24,22 +24,8 @@ _LONGEST_NAME = 100
 @click.option("--owner", metavar="NAME", help="Only refs of repositories of this owner.")
 @click.option("--exact", is_flag=True, help="Only refs whose whole name, or whole hash, is QUERY.")
 @click.option("--gone", is_flag=True, help="Also list refs of repositories that are gone upstream.")
-@click.option(
-    "--limit",
-    type=click.IntRange(min=0),
-    default=20,
-    show_default=True,
-    metavar="N",
-    help="How many to list.",
-)
-@click.option(
-    "--offset",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="N",
-    help="How many of the first to skip.",
-)
+@limit_option
+@offset_option
 @json_option
 @click.pass_context
 def refs(
