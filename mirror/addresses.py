@@ -1,4 +1,4 @@
-"""Addresses without a host: API and WEB stand for their beginnings in what the mirror keeps of an object.
+"""Addresses without a host: in stored objects, API and WEB stand for the beginning of an address.
 
 The mirror replaces them by its own address and the upstream's when it serves the object.
 """

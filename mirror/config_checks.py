@@ -175,7 +175,7 @@ def explained(message: str, text: str, where: str, root: type[msgspec.Struct]) -
 
 
 def _not_allowed(setting: Setting, value: Any) -> str:
-    """Refuse a value that is none of those allowed, with the nearest of them."""
+    """Refuse a value that is not allowed, and suggest the nearest allowed one."""
     allowed = setting.kind.removeprefix("list of: ").split(" | ")
     near = did_you_mean(str(value), allowed) or ";"
     return f"{value!r} is not allowed{near} allowed: {', '.join(allowed)}"
@@ -186,7 +186,7 @@ _SECRETS = frozenset({"credential", "webhook_secret", "ping", "url"})
 
 
 def _meant(setting: Setting, value: Any) -> str | None:
-    """Return a setting as it was probably meant: a list without brackets, a number in quotes or without."""
+    """Return a setting as it was probably meant: with missing brackets, with quotes added or removed."""
     if setting.name in _SECRETS:
         return None
     if isinstance(value, dict):
@@ -281,7 +281,7 @@ def open_files(config: "Config") -> Iterator[str]:
 def _open_mode(path: Path, config: "Config") -> int:
     """Return the mode of a file that is more open than configured, else 0; also where it cannot be told.
 
-    Folders and devices are named by mistake; to change their modes would be another one.
+    A folder or a device is named by mistake; changing its mode would be a second mistake.
     """
     try:
         state = path.stat().st_mode

@@ -1,4 +1,4 @@
-"""Decode what comes from outside: JSON that is not quite JSON, and the names and hashes of git.
+"""Decode what comes from outside: almost valid JSON, and the names and hashes of git.
 
 Used for answers of upstreams and for bodies of webhooks. Text that UTF-8 or SQLite cannot hold is replaced;
 a name or a hash that git would refuse is an error.
@@ -26,7 +26,7 @@ def _decoder(shape: Hashable) -> msgspec.json.Decoder[Any]:
 def decoded_bytes(body: bytes, shape: type[Shape]) -> Shape:
     """Decode JSON as `shape`; raises msgspec.ValidationError for another shape, ValueError for invalid JSON.
 
-    RecursionError and OverflowError may come of nesting and of numbers. Text that UTF-8 or SQLite cannot
+    Deep nesting may raise RecursionError, large numbers OverflowError. Text that UTF-8 or SQLite cannot
     hold (lone surrogates, invalid bytes, NUL) is replaced by U+FFFD; a byte order mark is left out.
     """
     decode: Callable[[bytes], Shape] = _decoder(cast("Hashable", shape)).decode

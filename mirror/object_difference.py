@@ -35,7 +35,7 @@ def difference(told: Json, ours: Json) -> Json:
 
 
 def changed(ours: Json, extra: Json, api: str, web: str) -> Json:
-    """Return an object with what an extra says of it."""
+    """Apply an extra to an object, and return the result."""
     shaped = dict(ours)
     for key, change in extra.items():
         if change.__class__ is dict:
@@ -165,7 +165,7 @@ def _pressed(plain: bytes) -> bytes:
 
 
 def unpacked(value: bytes) -> Json:
-    """Return an extra; raises ValueError for bytes that are none."""
+    """Return an extra; raises ValueError for invalid bytes."""
     try:
         plain = zlib.decompressobj(-15, zdict=_DICTIONARY).decompress(value)
         found = msgspec.json.decode(plain)

@@ -1,4 +1,4 @@
-"""How texts of others and sizes are written for people, wherever they are shown; ages: `mirror.times`."""
+"""How texts of others, and sizes in bytes, are shown to people. Ages are in `mirror.times`."""
 
 import re
 
@@ -21,7 +21,7 @@ _SHOWN_ATTRIBUTES = re.compile(r'\b(?:title|aria-label|alt|placeholder|label)="[
 
 
 def visible(text: str) -> str:
-    r"""Write out the characters of a text that are not seen, or that turn others round: ``\u202e``.
+    r"""Escape invisible characters, and those that reverse the text around them: ``\u202e``.
 
     Tabs and line ends stay, but for a carriage return alone, which lets a terminal write over a line.
     """
@@ -29,7 +29,7 @@ def visible(text: str) -> str:
 
 
 def visible_html(page: str) -> str:
-    """Write out those characters in what a page shows; addresses and values of fields stay as they are."""
+    """Escape those characters in the text of a page; addresses and values of fields stay as they are."""
     if not _SUSPECT.search(page):
         return page
     parts, at = list[str](), 0

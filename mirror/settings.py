@@ -17,7 +17,7 @@ from mirror.times import duration_text
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """One setting as people read about it; `default` and `example` are written as in TOML.
 
-    `default` is "" for a setting that must be given or that stands for no value at all.
+    `default` is "" for a setting that must be given, or that has no value by default.
     """
 
     name: str

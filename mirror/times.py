@@ -81,7 +81,7 @@ def duration_text(seconds: float) -> str:
 
 
 def age_text(seconds: float) -> str:
-    """Write an age as everything that is shown does: ``42 s``, ``3.5 h``, ``9 days``, ``17 years``.
+    """Write an age for people: ``42 s``, ``3.5 h``, ``9 days``, ``17 years``.
 
     Days, months and years are whole ones that have passed, as people count ages; shorter times are rounded.
     """

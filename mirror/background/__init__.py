@@ -1,1 +1,1 @@
-"""The background service: work by schedule, and its account. Begins in `service.py`."""
+"""The background service: it does work by schedule. Begin to read in `service.py`."""

@@ -1,6 +1,6 @@
 """Work on the file itself that schedules ask for; it asks nothing of an upstream.
 
-When it was done last is told by what it made, not by a table: a file that was restored knows of no copy.
+The time of the last chore is that of the file it made, not a row: a restored mirror has no record of copies.
 """
 
 import sqlite3
@@ -82,7 +82,7 @@ def chores_of(config: Config) -> Iterator[Chore]:
 
 
 def is_overdue(chore: Chore, *, zone: str, now: datetime) -> bool:
-    """Return whether a chore was due while no service ran; one that was never done waits for its moment."""
+    """Return whether a chore became due while no service ran; one that was never done waits."""
     last = chore.last_done()
     due = next_time(chore.schedule, zone=zone, after=last) if last is not None else None
     return due is not None and due <= now
@@ -118,7 +118,7 @@ def _last_site(folder: Path) -> datetime | None:
 
 
 def _make_site(config: Config, stop: Stop) -> str:
-    # Only who makes a site needs its templates.
+    # Only making a site needs its templates.
     from mirror.site import SiteOptions, make_site  # noqa: PLC0415
 
     look = _until(stop)
@@ -134,7 +134,7 @@ def _make_site(config: Config, stop: Stop) -> str:
 
 
 def _export(config: Config, stop: Stop, clock: Clock) -> str:
-    # Only who exports needs pyarrow.
+    # Only an export needs pyarrow.
     from mirror.lake.export import ExportOptions, export  # noqa: PLC0415
     from mirror.lake.place import Place  # noqa: PLC0415
 
@@ -156,7 +156,7 @@ def _compact(config: Config, stop: Stop, clock: Clock) -> str:
 
 
 def _last_compaction(mirror: Path, keep: float) -> datetime | None:
-    """Return about when history was compacted last: as long after what it was compacted to as it is kept."""
+    """Return about when history was compacted last: up to which moment, plus how long history is kept."""
     try:
         with closing(open_reader(mirror)) as connection:
             found = compacted_before(connection)
@@ -166,7 +166,7 @@ def _last_compaction(mirror: Path, keep: float) -> datetime | None:
 
 
 def _last_export(mirror: Path, given: str) -> datetime | None:
-    """Return when files were added to a lake last; one that cannot be told is told when it is written."""
+    """Return when files were added to a lake last. An unreadable lake is reported when it is written."""
     try:
         with closing(open_reader(mirror)) as connection:
             found = last_export(connection, address_of(given).text)
@@ -176,7 +176,7 @@ def _last_export(mirror: Path, given: str) -> datetime | None:
 
 
 def _until(stop: Stop) -> Callable[[object, object], None]:
-    """Return what ends a long copying when the service is to end."""
+    """Return the check that stops a long copy when the service stops."""
 
     def told(_: object, __: object) -> None:
         if stop.is_set():

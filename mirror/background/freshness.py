@@ -1,7 +1,7 @@
 """Watch runs: between two whole syncs, list the workspaces where a change is likely.
 
-The file already tells when each workspace was listed and when its repositories were updated, so nothing else
-is saved, and a restart loses nothing. `docs/freshness.md` has the reasoning.
+The file already says when each workspace was listed and when its repositories were updated. Nothing else is
+saved, so a restart loses nothing. `docs/freshness.md` has the reasoning.
 """
 
 import math
@@ -44,7 +44,7 @@ class WatchedWorkspace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def pressure(ages: Iterable[float], since: float) -> float:
-    """Return how much a listing would gain now, `since` seconds after the last one.
+    """Return how much a listing now would find, `since` seconds after the last one.
 
     A repository that was changed a seconds before the listing, and whose rate may be of any size, is expected
     to have been changed ln(1 + s/a) times in the s seconds after it. Listings are spread best where this

@@ -2,7 +2,7 @@
 
 Each local time fires once. One that is skipped when clocks go forward fires at the moment of the change;
 one that is repeated when clocks go back fires the first time. Lines for every hour go by elapsed time
-instead, and fire in both of two equal hours. So daily work is done once a day, and work every 15 minutes
+instead, and fire in both of two equal hours. So daily work runs once a day, and work every 15 minutes
 has no gap.
 """
 

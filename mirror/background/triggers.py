@@ -80,7 +80,7 @@ def must_come(text: str, *, zone: str, after: datetime) -> None:
 
 
 def interval_of(text: str) -> float | None:
-    """Read an interval in seconds, or None for what is none; raises ConfigError for one that is too short."""
+    """Read an interval in seconds; None if the text is no interval. Raises ConfigError if it is too short."""
     try:
         seconds = seconds_of(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Does the work of the service, one piece after the other, and tells how each of them went."""
+"""The worker of the service: does one job after another, and reports how each of them went."""
 
 import logging
 import threading

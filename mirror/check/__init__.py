@@ -1,6 +1,6 @@
 """Whether a mirror will work where it is: each check with what was found, and what to do about it.
 
-Nothing is changed. Each upstream is asked a few requests, counted in the ledger; nothing is waited for.
+Nothing is changed. Each upstream gets a few requests, counted in the ledger. No check waits for budget.
 """
 
 from collections.abc import Iterator

@@ -102,7 +102,7 @@ def _count(connection: sqlite3.Connection) -> int:
 
 
 def check_service(config: Config) -> Check:
-    """Say whether a service keeps the mirror current; cron may do it as well, so none is no fault."""
+    """Say whether a service keeps the mirror current. No service is no fault, since cron may do the work."""
     runs = service_runs(Path(config.database))
     if runs:
         return Check(name="service", ok=True, detail="a service syncs by schedule")

@@ -1,4 +1,4 @@
-"""What a check has found, and the exit code of all of them."""
+"""The result of a check, and the exit code for all results."""
 
 import msgspec
 
@@ -9,9 +9,9 @@ CONFIGURATION, CREDENTIALS, UNUSABLE = 2, 3, 4
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One check. `remedy` is what to do, None where nothing need be done.
+    """The result of one check. `remedy` is what to do, None if there is nothing to do.
 
-    A check that is ok may have one too: an advice. `code` is the exit code of one that is not.
+    A check that is ok may have a remedy too: advice. `code` is the exit code of a failed check.
     """
 
     name: str
@@ -21,12 +21,12 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     code: int = 0
 
     def public(self) -> dict[str, object]:
-        """Return it as `--json` tells it."""
+        """Return the check as `--json` prints it."""
         return {"name": self.name, "ok": self.ok, "detail": self.detail, "remedy": self.remedy}
 
 
 def exit_code(checks: list[Check]) -> int:
-    """Return the exit code of what was found: that of the most basic fault, 0 without any."""
+    """Return the exit code of the most basic fault; 0 without faults."""
     return min((check.code for check in checks if not check.ok), default=0)
 
 

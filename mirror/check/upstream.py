@@ -179,7 +179,7 @@ def _scopes(config: Config, upstream: UpstreamConfig, told: str | None, form: st
 
 
 def _clock(upstream: UpstreamConfig, date: str) -> Check:
-    """Compare this machine's clock with the upstream's, which tells seconds."""
+    """Compare this machine's clock with the upstream's, which is exact to the second."""
     name = f"clock {upstream.name}"
     try:
         moment = parsedate_to_datetime(date)

@@ -1,4 +1,4 @@
-"""The command line: each command parses, calls one function of another room, and prints."""
+"""The command line: each command parses its arguments, calls one function of another package, and prints."""
 
 from mirror.cli.main import main
 

@@ -120,7 +120,7 @@ def _told(done: Restored, config: Config) -> Iterator[str]:
 
 @contextmanager
 def _bar(what: str) -> Iterator[Told | None]:
-    """Show how much is copied to whoever sits before a terminal."""
+    """Show a progress bar on a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -227,7 +227,7 @@ def _reader(mirror: Path) -> Iterator[sqlite3.Connection | None]:
 
 @contextmanager
 def _bar(what: str) -> Iterator[Callable[[str, int], None]]:
-    """Show what is done to whoever sits before a terminal."""
+    """Show a progress bar on a terminal."""
     if not sys.stderr.isatty():
         yield lambda *_: None
         return

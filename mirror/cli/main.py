@@ -56,7 +56,7 @@ FILES = {
 
 @contextmanager
 def _unless_the_reader_has_gone() -> Iterator[None]:
-    """End well where nobody reads any more; click would end with 1 before `main` hears of it."""
+    """Exit with 0 when the reader of the output has gone; click alone would exit with 1."""
     try:
         yield
     except BrokenPipeError:
@@ -100,7 +100,7 @@ class Commands(WholeSummaries):
             return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name the commands in the order people meet them, not of the alphabet."""
+        """List the commands in the order in which people need them."""
         del ctx
         return list(FILES)
 
@@ -149,7 +149,7 @@ def configured(ctx: click.Context) -> Config:
 
 
 class CleanConsole(Console):
-    """A terminal that shows texts of others with their control characters written out."""
+    """A terminal that shows control characters in texts of others as escapes."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render as rich does, and clean the text."""
@@ -162,7 +162,7 @@ class CleanConsole(Console):
 
 
 def plain(text: str) -> str:
-    """Write out the characters that hide or that command a terminal, and a tab as a space."""
+    """Escape invisible and control characters; write a tab as a space."""
     return visible(text).replace("\t", " ")
 
 

@@ -1,4 +1,4 @@
-"""How commands print the past: of which moment it is, and when the mirror looked before and after it."""
+"""How commands print a repository at a moment, with the last look before it and the first one after it."""
 
 from mirror.queries.past import Looks, Past, PastRef
 from mirror.times import day_text, from_text

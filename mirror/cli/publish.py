@@ -116,7 +116,7 @@ def _given_moment() -> str | None:
 
 
 def warn_of_hosts(hosts: list[str]) -> None:
-    """Tell what the publisher may not have thought of."""
+    """Warn of addresses that are perhaps not meant to be published."""
     for host in hosts:
         line = f"mirror: what is public names {host} and its clone addresses; is that host to be known?"
         errors().print(line, markup=False)
@@ -124,7 +124,7 @@ def warn_of_hosts(hosts: list[str]) -> None:
 
 @contextmanager
 def progress_bar(what: str = "publishing") -> Iterator[Told]:
-    """Show what is done to whoever sits before a terminal."""
+    """Show a progress bar on a terminal."""
     if not sys.stderr.isatty():
         yield lambda *_: None
         return

@@ -155,7 +155,7 @@ def search(
 
 
 def _results(rows: list[RepositoryRow], needles: tuple[str, ...], width: int) -> Table:
-    """Make the table of results: names are whole, and what else is told gives way where it has no room."""
+    """Make the table of results: names are never cut; other columns are, on a narrow terminal."""
     table = Table(box=None, show_header=False, pad_edge=False)
     columns = [
         [_marked(row.full_name, needles) for row in rows],

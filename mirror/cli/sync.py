@@ -100,7 +100,7 @@ def sync(
 
 
 def progress() -> "AbstractContextManager[TerminalProgress | LogProgress]":
-    """Return bars for a terminal, lines for a log."""
+    """Return a reporter: bars on a terminal, lines in a log."""
     if not sys.stderr.isatty():
         return nullcontext(LogProgress(errors()))
     from mirror.cli.bars import TerminalProgress  # noqa: PLC0415 - cron needs no bars

@@ -1,7 +1,7 @@
 """The tables of a lake: every column with its type, what it means, and the SQL that reads it from a mirror.
 
 Names and types are a contract (`_SCHEMA.json`). Rows are known by `instance` and `uuid`, never by numbers of
-a file. A column that is new in the schema of mirrors and not here fails a test, until somebody has decided.
+a file. A column of the mirror's schema that is missing here fails a test until somebody decides.
 """
 
 from collections.abc import Iterator, Mapping

@@ -38,7 +38,7 @@ def build(tools: Tools) -> MCPServer[None]:
 
 
 def _explaining(tool: Callable[..., Answer]) -> Callable[..., Answer]:
-    """Tell the client an error of this program in its own words; any other stays in the log."""
+    """Send the message of one of our errors to the client; any other error only goes into the log."""
 
     @wraps(tool)
     def answer(*values: object, **named: object) -> Answer:

@@ -51,7 +51,7 @@ def ask(
 ) -> Rows:
     """Run a statement that only reads; raises ConfigError for any other, and for one that fails.
 
-    Somebody who may not see all of the file is refused as soon as it holds a row that is hidden from them,
+    A caller who may not see everything is refused as soon as the file holds a row that is hidden from them,
     since SQL cannot be filtered by row. Raises StoreError if the file cannot be read.
     """
     if not _READS.match(sql):

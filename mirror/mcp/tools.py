@@ -1,7 +1,7 @@
 """The tools: each method answers one question from one snapshot of the file.
 
-Every answer is small and tells the age of the data. None says that there is no such thing at Bitbucket where
-the mirror only does not hold it. Docstrings and parameters are what the reader of the tools is told.
+Every answer is small and has the age of the data. No answer says that something is missing at Bitbucket when
+only the mirror lacks it. Clients show the docstrings and parameters to their users.
 """
 
 import sqlite3
@@ -257,7 +257,7 @@ def _within(number: int, most: int) -> int:
 
 
 def _listed(row: RepositoryRow, links: RepositoryLinks) -> Answer:
-    """Tell of a repository what a list needs; `url` is its page at the upstream."""
+    """Return the fields of a repository in a list; `url` is its page at the upstream."""
     return {
         "full_name": row.full_name,
         "url": links.url,

@@ -104,7 +104,7 @@ class Alerts:
         self._tell_unexpected(summary)
 
     def _tell_unexpected(self, summary: Summary) -> None:
-        """Send what moved that should not, as far as an alert is for it: one alert for each kind."""
+        """Send unexpected changes to the alerts that want them: one alert for each kind."""
         wanted = {event for events, _ in self._couriers for event in events if event in UNEXPECTED}
         if not wanted:
             return

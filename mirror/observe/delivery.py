@@ -1,7 +1,7 @@
-"""How an alert travels: to a web address as JSON, as a healthchecks-style ping, or to a command's input.
+"""Delivery of alerts: as JSON to a web address, as a ping in the style of healthchecks, or to a command.
 
-Each way ends at a moment that is fixed when it begins, whatever the other side does. None follows a redirect:
-a POST that is redirected becomes a GET, and what answers that has received nothing.
+Each delivery has a deadline, whatever the other side does. No delivery follows a redirect: a redirected POST
+becomes a GET, and its receiver gets nothing.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Whether the mirror is well, from the file alone, with the reasons if it is not.
 
-It is unwell when somebody must act: no sync has ended for long, the budget is spent hour after hour, the
-disk is nearly full, the file is damaged. An upstream that is unreachable for a while, or one bad
+It is unwell when somebody must act: no sync has ended for a long time, the budget is spent hour after hour,
+the disk is nearly full, the file is damaged. An upstream that is unreachable for a while, or one bad
 repository, is a warning at most.
 """
 
@@ -82,7 +82,7 @@ def read_health(
 
 
 def _copy_age(connection: sqlite3.Connection, path: Path, now: datetime) -> dict[str, Any]:
-    """Read how old a copy is, by what is in it: the moments of its file are those of whoever moved it."""
+    """Read how old a copy is from its rows: the times of the file change when it is moved."""
     (as_of,) = connection.execute("SELECT max(coalesce(finished_at, started_at)) FROM sync_runs").fetchone()
     return {
         "as_of": as_of,

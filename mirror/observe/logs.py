@@ -165,7 +165,7 @@ def seconds_text(seconds: float) -> str:
 
 
 class EveryMinute:
-    """Tells when a minute is over since it was told last, or since the beginning."""
+    """Says when a minute has passed since it last said so, or since the beginning."""
 
     def __init__(self, stopwatch: Callable[[], float] = time.monotonic) -> None:
         self._stopwatch = stopwatch

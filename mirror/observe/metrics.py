@@ -1,4 +1,4 @@
-"""Metrics in Prometheus' text: what the file tells of all processes, and how long this one takes to answer.
+"""Metrics in Prometheus' text format: from the file for all processes, and the answer times of this one.
 
 A sync may run in another process, so its figures are read from the file when they are asked for. Counts of
 whole tables are kept for a while that grows with how long they took. No label names a repository.

@@ -1,4 +1,4 @@
-"""Look for private texts in a finished file: a second look beside the allow-list of columns.
+"""Search a finished file for private texts: a second check beside the allow-list of columns.
 
 Looked for are the full names and uuids of private repositories and projects, and the hashes of tokens, in
 every value of every table. A bare name proves nothing, since `api` is everywhere. What is found may also

@@ -1,4 +1,4 @@
-"""The inventory: one line of facts for each living repository, as a migration begins with.
+"""The inventory: one line of facts for each living repository, to plan a migration.
 
 What is not known is None, never 0 and never "no": the size that no upstream told, refs that were not read,
 dates that a sync by git does not see. Webhooks are not mirrored, so they are always unknown.
@@ -44,7 +44,7 @@ COLUMNS = InventoryLine.__struct_fields__
 
 
 class InventoryPlace(msgspec.Struct, frozen=True):
-    """Behind which repository a page begins; the last one of the page before."""
+    """Where a page begins: behind this repository, the last one of the page before."""
 
     full_name: str = ""
     id: int = 0

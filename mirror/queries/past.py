@@ -350,7 +350,7 @@ def _around(moments: Iterable[str | None], at: str) -> Looks:
 def past_named(connection: sqlite3.Connection, caller: Caller, full_name: str, at: str) -> Past:
     """Rebuild the repository that had a name at a moment, else the one that has it today.
 
-    One that lived then comes before a tombstone. Raises NotFound where there is none, or nothing is known.
+    A repository that lived then comes before a tombstone. Raises NotFound where nothing is known.
     """
     must_have_history(connection)
     found, why = list[Past](), f"the mirror holds no repository {full_name}"

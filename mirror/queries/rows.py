@@ -60,9 +60,9 @@ def flag(value: int | None) -> bool | None:
 class RepositoryRow(msgspec.Struct, frozen=True):
     """A repository as a caller may see it.
 
-    The fields are the columns of `repositories`, in their order, and the DERIVED ones. Of what a caller may
-    not know nothing is in it: the `parent_...` fields are None for a parent that is hidden, and
-    `forks_count` is without hidden forks. Flags are 1, 0 or None for unknown.
+    The fields are the columns of `repositories`, in their order, and the DERIVED ones. It holds nothing that
+    the caller may not know: the `parent_...` fields are None for a hidden parent, and `forks_count` is
+    without hidden forks. Flags are 1, 0 or None for unknown.
     """
 
     id: int

@@ -520,7 +520,7 @@ def m017_deliveries_by_number(db: Database) -> None:
 
 @migrations()
 def m018_failures_that_are_accepted(db: Database) -> None:
-    """Failures that the operator accepts, or that are none: shown, but nothing is missing by them."""
+    """Failures that the operator accepts, or that are no failures: shown, but nothing is missing by them."""
     db.execute("ALTER TABLE sync_failures ADD COLUMN accepted INTEGER NOT NULL DEFAULT 0")
 
 

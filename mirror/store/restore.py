@@ -70,7 +70,7 @@ def restore_copy(
 
     `mode` is that of the new file where there was none; `limits` maps the accounts of the configuration to
     their requests an hour, None for no limit. Raises ConfigError where both are one file, StoreLocked where a
-    process syncs, serves or reads the mirror, StoreError for a copy that is none, has faults or is newer than
+    process syncs, serves or reads the mirror, StoreError for no copy, one with faults or one newer than
     this program. Killed at any moment, it leaves the old file or the new one.
     """
     _refuse_unfit(copy, mirror)

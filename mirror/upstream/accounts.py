@@ -1,4 +1,4 @@
-"""What a configuration says of an upstream's account: its address, its bucket, its hourly limit."""
+"""The account of a configured upstream: its address, its bucket in the ledger, its hourly limit."""
 
 import os
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ def bucket_of(config: UpstreamConfig, credential: Credential) -> str:
 def accounts_by_upstream(config: Config, told: Mapping[str, int]) -> dict[str, tuple[str, int | None]]:
     """Map each upstream to its bucket in the request ledger and the hourly limit in force.
 
-    `told` are the limits that upstreams reported, by bucket. An upstream whose address is none, or whose
+    `told` are the limits that upstreams reported, by bucket. An upstream with an invalid address, or whose
     credential cannot be read here (another user's environment), is left out.
     """
     found = dict[str, tuple[str, int | None]]()

@@ -351,7 +351,7 @@ def hourly_limit(header: str) -> int | None:
 
 
 def retry_delay(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return the seconds to wait that an answer asks for, at most an hour; None where it asks for none.
+    """Return the seconds to wait that an answer asks for, at most an hour; None if it does not say.
 
     Retry-After is seconds or a date (RFC 9110); Bitbucket's X-RateLimit-Reset is the seconds left.
     """

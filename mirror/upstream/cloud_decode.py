@@ -191,7 +191,7 @@ def _owner(row: RepositoryJson, namespace: str) -> Owner:
 
 
 def _project(row: ProjectJson) -> Project | None:
-    """Convert a project; one without key cannot be asked for, so it is none."""
+    """Convert a project; None for one without a key, since it cannot be asked for."""
     if not row.key:
         return None
     return Project(

@@ -1,4 +1,4 @@
-"""From a configured upstream to one that can be asked: address, credential and budget put together."""
+"""Connect to a configured upstream: its address, its credential and its budget put together."""
 
 import os
 import random as random_numbers
@@ -51,7 +51,7 @@ def connect(
     :param random: spreads retries.
     :param transport: replaces the network, in tests.
 
-    Raises ConfigError for a credential that cannot be read, an address that is none, and git for kind legacy.
+    Raises ConfigError for a credential that cannot be read, an invalid address, and git for kind legacy.
     """
     url, credential = url_of(config), read_credential(config.credential, environ)
     bucket = bucket_of(config, credential)

@@ -102,7 +102,7 @@ def to_ref(named: GitRef) -> Ref | None:
 
 
 def git_credential(credential: Credential) -> Credential:
-    """Return a Cloud credential as git wants it: a fixed user name in place of the e-mail or of none.
+    """Return a Cloud credential as git wants it: a fixed user name replaces the e-mail, or is added.
 
     The names are from support.atlassian.com/bitbucket-cloud/docs/using-api-tokens and ../using-access-tokens.
     """

@@ -1,4 +1,4 @@
-"""What a sync and a write ask of any upstream, whichever API it speaks."""
+"""The interface of an upstream, whichever API it speaks: what a sync and a write need."""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime

@@ -1,6 +1,6 @@
 """Answers of an upstream: decoding a success, and turning anything else into an error that says what to do.
 
-Error bodies are JSON, plain text, HTML or nothing, as recorded from Bitbucket; none of them hides the status.
+Error bodies are JSON, plain text, HTML or nothing, as recorded from Bitbucket; the status is always shown.
 """
 
 import functools
@@ -132,7 +132,7 @@ def error_for(
 
 
 def shown(text: str, length: int = 300) -> str:
-    """Make foreign text fit for a terminal: one line that hides nothing, of at most `length` characters."""
+    """Make text of others safe for a terminal: one line without hidden characters, at most `length` long."""
     flat = visible(" ".join(text[: length * 4].split()))
     return flat if len(flat) <= length else flat[: length - 1] + "\u2026"
 

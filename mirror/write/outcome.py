@@ -1,4 +1,4 @@
-"""What became of a write whose answer was lost: the upstream is asked, because it may have done the write."""
+"""Find out whether a write whose answer was lost was done: the upstream is asked."""
 
 from collections.abc import Container
 from datetime import datetime, timedelta

@@ -218,7 +218,7 @@ def do_once(what: str, do: Callable[[], T], find: Callable[[], T | None]) -> T:
     :param do: sends the write.
     :param find: asks for what the write should have led to; returns None where it is not there so far.
 
-    Raises what `do` raises, UpstreamBusy where the write was not done, OutcomeUnknown where nobody knows.
+    Raises what `do` raises, UpstreamBusy if the write was not done, OutcomeUnknown if that is not known.
     """
     try:
         return do()
