@@ -33,25 +33,29 @@ def filled(tmp_path: Path) -> FixtureDb:
     """A repository whose branch moves and whose description is edited every hour, for two days and a half."""
     filled = FixtureDb(tmp_path / "mirror.db")
     for hour in range(HOURS):
-        said = repository("ann/tool", description=str(hour), website=str(hour // 30))
+        said = repository("ann/tool", description=str(hour), website=str(hour // 30), size=hour)
         filled.repositories([said], at=moment(hour), first=hour == 0)
         filled.refs("ann/tool", [hg_ref("branch", "main", f"{hour:02}")], at=moment(hour))
     return filled
 
 
-def states(filled: FixtureDb) -> dict[int, tuple[object, str]]:
-    """The description and the branch at each hour."""
-    found = dict[int, tuple[object, str]]()
+def states(filled: FixtureDb) -> dict[int, tuple[object, ...]]:
+    """The description, the size and the branch at each hour."""
+    found = dict[int, tuple[object, ...]]()
     for hour in range(HOURS):
         past = past_of(filled.store.connection, OPERATOR, 1, moment(hour))
-        found[hour] = (past.columns["description"], past.refs[0].row.target_hash)
+        found[hour] = (
+            past.columns["description"],
+            past.columns["size"],
+            past.refs[0].row.target_hash,
+        )
         assert past.to_the_day is (moment(hour) < (compacted_before(filled.store.connection) or ""))
     return found
 
 
 def count(filled: FixtureDb) -> int:
-    """How many changes are recorded."""
-    return int(filled.store.value("SELECT count(*) FROM changes"))
+    """How many changes are recorded, and former sizes."""
+    return int(filled.store.value("SELECT (SELECT count(*) FROM changes) + (SELECT count(*) FROM measures)"))
 
 
 def test_the_first_and_last_of_each_day_stay(filled: FixtureDb) -> None:

@@ -105,7 +105,7 @@ def test_the_past_in_sql(served: tuple[AsgiClient, CALLER]) -> None:
     (row,) = answer.json()
     assert (row["target"], row["early"], row["later"]) == ("1" * 40, None, None)
     told = json.loads(row["r"])
-    assert (told["full_name"], told["size"], told["exact_to"]) == ("ann/old", None, "look")
+    assert (told["full_name"], told["size"], told["exact_to"]) == ("ann/old", 5, "look")
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,17 +14,28 @@ from fixtures_db import FixtureDb, hg_ref, owner, repository
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lives import live, moment
+from older_files import older
 
 from mirror.errors import NotFound
 from mirror.model import Ref, Repository
 from mirror.queries.caller import ANONYMOUS, OPERATOR
-from mirror.queries.past import Past, past_named, past_of
+from mirror.queries.past import past_named, past_of
 from mirror.queries.past_copy import details_of, past_exported
+from mirror.queries.past_state import Past
 from mirror.queries.repositories import repository_details
-from mirror.store.changes import DESCRIBED
+from mirror.store.changes import DESCRIBED, MEASURED
 from mirror.times import to_text
 
-KNOWN = ("full_name", "slug", "is_private", "deleted_at", "gone_reason", "last_seen_at", *DESCRIBED)
+KNOWN = (
+    "full_name",
+    "slug",
+    "is_private",
+    "deleted_at",
+    "gone_reason",
+    "last_seen_at",
+    *DESCRIBED,
+    *MEASURED,
+)
 """Columns whose past is recorded, or told by the looks."""
 
 
@@ -60,7 +73,9 @@ STEPS = st.lists(
             "description": st.sampled_from(("", "x", None)),
             "has_wiki": st.sampled_from((None, False, True)),
             "main_branch": st.sampled_from((None, "a", "b")),
-            "size": st.integers(0, 9),
+            "size": st.sampled_from((None, 1, 2)),
+            "updated_at": st.sampled_from((None, "2026-10-01T00:00:00.000000Z")),
+            "followers_count": st.sampled_from((None, 3)),
         })),
         st.tuples(st.just("gone"), st.just(None)),
     ),
@@ -188,10 +203,31 @@ def test_a_name_is_that_of_the_moment(lived: FixtureDb) -> None:
 def test_what_is_not_recorded_is_not_told(lived: FixtureDb) -> None:
     """No value of today stands for one of the past, and the moving tag of Mercurial is left out."""
     past = past_named(lived.store.connection, OPERATOR, "ann/old", moment(10))
-    assert "size" in past.not_recorded
+    assert past.columns["size"] == 5
+    assert "forks_count" in past.not_recorded
     assert ("tag", "tip") not in past.refs_by_name()
+    moved = past_named(lived.store.connection, OPERATOR, "bob/new", moment(75))
+    gone = moved.refs_by_name()["branch", "master"].row
+    assert (gone.target_date, gone.target_author) == ("2010-07-20T12:00:00.000000Z", None)
     today = past_named(lived.store.connection, OPERATOR, "bob/new", moment(100))
     assert (today.columns["size"], today.not_recorded) == (7, ())
+
+
+def test_sizes_from_before_they_were_recorded_are_not_told(tmp_path: Path) -> None:
+    """A file of an older version knows them since its last look; the first look at others is no proof."""
+    older(tmp_path / "mirror.db", "m030_what_moved_that_should_not")
+    with closing(sqlite3.connect(tmp_path / "mirror.db")) as connection:
+        connection.execute(
+            "UPDATE repositories SET size = 1, first_seen_at = ?, last_seen_at = ?", (moment(0), moment(9))
+        )
+        connection.commit()
+    filled = FixtureDb(tmp_path / "mirror.db")
+    grown = repository("alice/tool-1", owner("alice", uuid="u"), uuid="1", size=2)
+    filled.repositories([grown], at=moment(20))
+    for at, size in ((5, None), (9, 1), (19, 1), (20, 2)):
+        past = past_of(filled.store.connection, OPERATOR, 1, moment(at))
+        assert (past.columns["size"], "size" in past.not_recorded) == (size, size is None)
+    filled.store.close()
 
 
 def test_before_it_was_seen_nothing_is_known(lived: FixtureDb) -> None:

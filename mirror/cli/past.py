@@ -1,6 +1,6 @@
 """How commands print a repository at a moment, with the last look before it and the first one after it."""
 
-from mirror.queries.past import Looks, Past, PastRef
+from mirror.queries.past_state import Looks, Past, PastRef
 from mirror.times import day_text, from_text
 
 

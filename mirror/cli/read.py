@@ -18,8 +18,9 @@ from mirror.cli.past import as_of, looks_text, ref_looks_text
 from mirror.errors import ConfigError, NotFound
 from mirror.queries.caller import OPERATOR
 from mirror.queries.changes import EXPORTED, changes_since
-from mirror.queries.past import Past, PastRef, past_named
+from mirror.queries.past import past_named
 from mirror.queries.past_copy import details_of, past_exported
+from mirror.queries.past_state import Past, PastRef
 from mirror.queries.repositories import RepositoryDetails, repository_details
 from mirror.queries.rows import LISTED, ChangeRow, RefRow, RepositoryRow
 from mirror.queries.search import find_repositories

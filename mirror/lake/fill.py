@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mirror.store.changes import CLOSED
+from mirror.store.changes import CLOSED, MEASURED_SINCE
 
 Batch = Mapping[str, Sequence[Any]]
 """Some rows of a table of the lake, by column."""
@@ -96,6 +96,9 @@ _FINISH = (
         FROM (SELECT repository_id, max(id) AS last FROM changes
             WHERE kind = 'made_public' GROUP BY repository_id) AS made
         WHERE made.repository_id = repositories.id AND public_from = 0""",
+    # A lake holds no former sizes.
+    f"""INSERT INTO mirror_meta (key, value)
+        SELECT '{MEASURED_SINCE}', max(last_seen_at) FROM repositories WHERE true HAVING count(*) > 0""",
     """UPDATE repositories SET parent_id = (SELECT p.id FROM repositories p
         WHERE p.upstream_id = repositories.upstream_id AND p.uuid = repositories.parent_uuid)
         WHERE parent_uuid IS NOT NULL""",

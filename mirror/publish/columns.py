@@ -77,7 +77,7 @@ COPIED: Mapping[str, Mapping[str, str]] = {
 REFUSED: Mapping[str, frozenset[str]] = {
     "users": frozenset({"deleted_at", "gone_reason"}),
     "repositories": frozenset({"deleted_at", "gone_reason", "public_from", "refs_known_since"}),
-    "changes": frozenset({"run_id", "user_id", "previous_look", "forced"}),
+    "changes": frozenset({"run_id", "user_id", "previous_look", "forced", "old_date"}),
     "sync_runs": frozenset(
         {
             "requests", "git_requests", "retries", "slept_seconds", "repositories_changed",
@@ -90,7 +90,7 @@ REFUSED: Mapping[str, frozenset[str]] = {
 EMPTY = frozenset(
     {
         "members", "sync_failures", "cursors", "seen_refs", "request_ledger", "request_limits", "api_tokens",
-        "writes", "webhook_deliveries", "extras",
+        "writes", "webhook_deliveries", "extras", "measures",
     }
 )  # fmt: skip
 """Tables of which nothing is copied. `extras` holds compressed JSON, into which no allow-list looks."""

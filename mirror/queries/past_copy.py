@@ -7,7 +7,7 @@ from typing import Any
 
 from mirror.model import NAMED
 from mirror.queries.caller import OPERATOR
-from mirror.queries.past import Past
+from mirror.queries.past_state import Past
 from mirror.queries.refs import TABLES
 from mirror.queries.repositories import RepositoryDetails, repository_details
 from mirror.queries.rows import fetch_dicts

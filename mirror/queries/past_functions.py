@@ -9,13 +9,15 @@ from typing import Any
 
 from mirror.errors import NotFound
 from mirror.queries.caller import OPERATOR
-from mirror.queries.past import NOT_RECORDED, Past, past_named, past_of
+from mirror.queries.past import past_named, past_of
+from mirror.queries.past_state import NOT_RECORDED, Past
+from mirror.store.changes import MEASURED
 from mirror.times import Clock, past_moment, utc_now
 
 _TOLD = (
     "id", "full_name", "slug", "name", "scm", "is_private", "description", "website", "language",
-    "main_branch", "fork_policy", "has_issues", "has_wiki", "archived", "project_key", *NOT_RECORDED,
-    "created_at", "deleted_at", "gone_reason",
+    "main_branch", "fork_policy", "has_issues", "has_wiki", "archived", "project_key", *MEASURED,
+    *NOT_RECORDED, "created_at", "deleted_at", "gone_reason",
 )  # fmt: skip
 """The columns of `mirror_repository_at`: all except those that may name a hidden parent."""
 

@@ -31,9 +31,10 @@ class BudgetLeft(msgspec.Struct, kw_only=True):
 
 
 class HistoryStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is recorded: changes and the bytes that they and their indexes take, since when.
+    """How much is recorded: changes and since when, and the bytes that they and their indexes take.
 
-    `bytes` is None where SQLite cannot tell. Before `compacted_before` the past is true to the day.
+    Former sizes count among the bytes, which are None where SQLite cannot tell. Before `compacted_before` the
+    past is true to the day.
     """
 
     changes: int
@@ -58,7 +59,7 @@ def _bytes(connection: sqlite3.Connection) -> int | None:
             fetch_value(
                 connection,
                 """SELECT sum(d.pgsize) FROM sqlite_master m CROSS JOIN dbstat d
-                    WHERE m.tbl_name = 'changes' AND d.name = m.name""",
+                    WHERE m.tbl_name IN ('changes', 'measures') AND d.name = m.name""",
             )
             or 0
         )

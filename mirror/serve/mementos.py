@@ -16,8 +16,9 @@ from datasette.utils.asgi import Request
 from mirror.errors import NotFound
 from mirror.queries.accounts import owner_named
 from mirror.queries.caller import Caller
-from mirror.queries.past import Past, past_named, past_of
+from mirror.queries.past import past_named, past_of
 from mirror.queries.past_copy import past_copy
+from mirror.queries.past_state import Past
 from mirror.queries.repositories import repository_in_workspace
 from mirror.queries.web_pages import PERSONAL
 from mirror.serve.exchange import Answer, ApiError

@@ -131,8 +131,18 @@ TABLES: dict[str, dict[str, Any]] = {
             "ref": "branch or tag",
             "old": "before: a name, a hash, or JSON of the columns that changed",
             "new": "after, in the same form",
-            "forced": "1 if a webhook said that the push was forced, 0 if it said not; NULL: unknown",
+            "forced": "1 if the push is known to have been forced, 0 if it was not; NULL: unknown",
+            "old_date": "when the former commit of the ref was made; NULL: not recorded",
             "previous_look": "when the mirror looked before, and it had not changed; NULL: not recorded",
+        },
+    },
+    "measures": {
+        "title": "Former sizes",
+        "description": "What moves with every push, as it was until the mirror saw that it had changed.",
+        "columns": {
+            "until": f"when the mirror saw other values; {_MOMENT}",
+            "size": "bytes, as the upstream reported",
+            "updated_at": "when the upstream had last seen a push or an edit",
         },
     },
     "sync_runs": {

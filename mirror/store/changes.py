@@ -26,8 +26,17 @@ _NOT_DESCRIBED = {
     "updated_at",
 }  # fmt: skip
 
+MEASURED = ("size", "updated_at", "followers_count")
+"""Columns that move with every push: the table `measures` has what they were, and no change is told.
+
+The number of forks is not among them: it counts private ones, which are subtracted as of today.
+"""
+
+MEASURED_SINCE = "measures_since"
+"""The key in `mirror_meta` of the moment since which `measures` is complete; missing where it always was."""
+
 DESCRIBED = tuple(column for column in SAID if column not in _NOT_DESCRIBED)
-"""Columns whose changes are recorded; sizes, counts and update times move with every push.
+"""Columns whose changes are told of.
 
 The name of a parent is not among them: edits are visible to everybody, and a parent may be private.
 """
@@ -37,7 +46,7 @@ class Change(NamedTuple):
     """One line of the table `changes`; `repository_id` or `user_id` says what it is about.
 
     `previous_look` is when the same was looked at before, and had not changed; `forced` whether
-    a push is told to have been forced. None is unknown.
+    a push is told to have been forced; `old_date` when the former commit of a ref was made. None is unknown.
     """
 
     kind: str
@@ -48,6 +57,7 @@ class Change(NamedTuple):
     new: str | None = None
     previous_look: str | None = None
     forced: bool | None = None
+    old_date: str | None = None
 
 
 def repository_changes(
@@ -89,25 +99,43 @@ def _became_known(old: Mapping[str, Any], new: Mapping[str, Any], column: str) -
 def ref_changes(
     repository_id: int,
     kind: str,
-    old: Mapping[str, str],
+    old: "Mapping[str, Target]",
     new: Mapping[str, str],
     *,
     complete: bool,
     previous_look: str | None,
 ) -> Iterator[Change]:
-    """Compare the refs of one kind, name to hash; only if `complete`, missing ones are deletions."""
+    """Compare the refs of one kind with their hashes; only if `complete`, missing ones are deletions."""
     for name, target in new.items():
         before = old.get(name)
-        if before != target:
-            verb = "created" if before is None else "moved"
-            yield Change(
-                f"{kind}_{verb}", repository_id, None, name, before, target, previous_look=previous_look
-            )
+        if before is None or before.hash != target:
+            yield ref_change(repository_id, kind, name, before, target, previous_look=previous_look)
     if complete:
         for name in old.keys() - new.keys():
-            yield Change(
-                f"{kind}_deleted", repository_id, ref=name, old=old[name], previous_look=previous_look
-            )
+            yield ref_change(repository_id, kind, name, old[name], None, previous_look=previous_look)
+
+
+class Target(NamedTuple):
+    """The commit of a ref, and when it was made, where that is known."""
+
+    hash: str
+    date: str | None
+
+
+def ref_change(
+    repository_id: int,
+    kind: str,
+    name: str,
+    before: Target | None,
+    after: str | None,
+    *,
+    previous_look: str | None,
+    forced: bool | None = None,
+) -> Change:
+    """Return the change of a ref from a commit to another one; None stands for no ref."""
+    verb = "created" if before is None else "deleted" if after is None else "moved"
+    old, date = before or (None, None)
+    return Change(f"{kind}_{verb}", repository_id, None, name, old, after, previous_look, forced, date)
 
 
 CLOSED = 2**63 - 1

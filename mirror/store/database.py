@@ -225,8 +225,9 @@ class Store:
         with self.transaction():
             self.connection.executemany(
                 """INSERT INTO changes
-                       (at, run_id, kind, repository_id, user_id, ref, old, new, previous_look, forced)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                       (at, run_id, kind, repository_id, user_id, ref, old, new, previous_look, forced,
+                        old_date)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
                 [(at, run_id, *change) for change in changes],
             )
 

@@ -1,7 +1,8 @@
 """How long history is kept: what is older than that is compacted to the first and last change of a day.
 
 Days are those of UTC. Of each branch and tag, and of each edited field, the first and the last change of a
-day stay; renames, transfers, deletions and changes of visibility all do. Another compaction of the same day
+day stay; renames, transfers, deletions and changes of visibility all do. Of `measures` the first of a day
+stays, which has the values of the day before. Another compaction of the same day
 drops nothing more, so that one that was killed goes on where it stopped.
 """
 
@@ -9,6 +10,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from mirror.times import from_text, to_text
@@ -55,7 +57,32 @@ def compact(
         told()
         with store.transaction() as connection:
             _note(connection, DONE, _day_after(day))
-    return dropped
+    return dropped + _compact_measures(store, until, told=told, batch=batch)
+
+
+def _compact_measures(store: "Store", until: str, *, told: Callable[[], object], batch: int) -> int:
+    """Leave of each repository and day the first measures, before a moment; return how many were dropped."""
+    place, dropped = (0, ""), 0
+    while True:
+        with store.reading() as connection:
+            found = connection.execute(
+                """SELECT repository_id, until FROM measures WHERE (repository_id, until) > (?, ?)
+                    AND until < ? ORDER BY repository_id, until LIMIT ?""",
+                (*place, until, batch),
+            ).fetchall()
+        if not found:
+            return dropped
+        later = [row for before, row in pairwise([place, *found]) if _is_same_day(before, row)]
+        if later:
+            told()
+            with store.transaction() as connection:
+                connection.executemany("DELETE FROM measures WHERE (repository_id, until) = (?, ?)", later)
+        dropped += len(later)
+        place = found[-1]
+
+
+def _is_same_day(one: tuple[int, str], other: tuple[int, str]) -> bool:
+    return one[0] == other[0] and one[1][:10] == other[1][:10]
 
 
 def _next_day(store: "Store", until: str) -> str | None:

@@ -772,6 +772,29 @@ def m030_what_moved_that_should_not(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m031_sizes_of_the_past(db: Database) -> None:
+    """What moves with every push, as it was before; and when the former commit of a ref was made.
+
+    A row of `measures` has the values that a repository had until the mirror saw others. In a file with
+    repositories they are recorded since the last look of the version before.
+    """
+    for statement in (
+        """CREATE TABLE measures (
+            repository_id INTEGER NOT NULL REFERENCES repositories(id),
+            until TEXT NOT NULL,
+            size INTEGER,
+            updated_at TEXT,
+            followers_count INTEGER,
+            PRIMARY KEY (repository_id, until)
+        ) WITHOUT ROWID""",
+        "ALTER TABLE changes ADD COLUMN old_date TEXT",
+        """INSERT INTO mirror_meta (key, value) SELECT 'measures_since', max(last_seen_at) FROM repositories
+            WHERE true HAVING count(*) > 0""",
+    ):
+        db.execute(statement)
+
+
 def _drop_search_tables(db: Database) -> None:
     """Drop the search index with its triggers and indexes, whatever version made it."""
     for kind in ("trigger", "index", "table"):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from mirror.model import Ref
 from mirror.search.index.refs.backlog import update_after_refs
-from mirror.store.changes import Change, ref_changes
+from mirror.store.changes import Change, Target, ref_change, ref_changes
 from mirror.store.extras import drop_ref_extras, save_ref_extras
 
 _COMMON = (
@@ -72,7 +72,7 @@ def save_refs(
     changes, uncompared = list[Change](), 0
     for kind in TABLES:
         new = {ref.name: ref for ref in page if ref.kind == kind}
-        old = _hashes(connection, kind, repository_id, None if is_only_page else list(new))
+        old = _targets(connection, kind, repository_id, None if is_only_page else list(new))
         write_refs(connection, repository_id, new.values())
         if is_first_listing and is_only_page and not old:  # most of a first sync: nothing to compare
             uncompared += len(new)
@@ -198,15 +198,16 @@ def _listed_at(connection: sqlite3.Connection, repository_id: int) -> str | None
     return row[0] if row else None
 
 
-def _hashes(
+def _targets(
     connection: sqlite3.Connection, kind: str, repository_id: int, names: list[str] | None
-) -> dict[str, str]:
-    """Map names to hashes: of all refs of one kind, or of those with these names."""
-    sql, values = f"SELECT name, target_hash FROM {TABLES[kind]} WHERE repository_id = ?", [repository_id]
-    if names is None:
-        return dict(connection.execute(sql, values).fetchall())
-    sql += " AND name IN (SELECT value FROM json_each(?))"
-    return dict(connection.execute(sql, [*values, json.dumps(names)]).fetchall())
+) -> dict[str, Target]:
+    """Map names to commits: of all refs of one kind, or of those with these names."""
+    sql = f"SELECT name, target_hash, target_date FROM {TABLES[kind]} WHERE repository_id = ?"
+    values = list[Any]([repository_id])
+    if names is not None:
+        sql += " AND name IN (SELECT value FROM json_each(?))"
+        values.append(json.dumps(names))
+    return {name: Target(*target) for name, *target in connection.execute(sql, values)}
 
 
 def _values(repository_id: int, ref: Ref) -> Sequence[Any]:
@@ -238,12 +239,13 @@ def _unnamed(
 ) -> list[Change]:
     """List the refs that no page of the listing named, as deletions."""
     found = connection.execute(
-        f"""SELECT name, target_hash FROM {TABLES[kind]} AS r WHERE repository_id = ? AND NOT EXISTS
+        f"""SELECT name, target_hash, target_date FROM {TABLES[kind]} AS r WHERE repository_id = ?
+            AND NOT EXISTS
             (SELECT 1 FROM seen_refs s WHERE s.repository_id = r.repository_id AND s.kind = ?
              AND s.name = r.name)""",
         (repository_id, kind),
     )
     return [
-        Change(f"{kind}_deleted", repository_id, ref=name, old=target, previous_look=previous_look)
-        for name, target in found
+        ref_change(repository_id, kind, name, Target(*target), None, previous_look=previous_look)
+        for name, *target in found
     ]

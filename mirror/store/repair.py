@@ -90,7 +90,7 @@ def give_uuid(
     return True
 
 
-_OF_ONE_ROW = ("branches", "tags", "followers", "seen_refs", "sync_failures")
+_OF_ONE_ROW = ("branches", "tags", "followers", "measures", "seen_refs", "sync_failures")
 """Tables whose rows of a second row are dropped; they are read again for the first."""
 
 
@@ -157,6 +157,7 @@ _MENDS = (
            started_at = min(started_at, :now), finished_at = min(finished_at, :now)
        WHERE upstream_id = :upstream AND max(started_at, coalesce(finished_at, '')) > :now""",
     "UPDATE changes SET at = :now WHERE at > :now",
+    "UPDATE OR REPLACE measures SET until = :now WHERE until > :now",
     "UPDATE writes SET at = :now WHERE upstream_id = :upstream AND at > :now",
     "UPDATE webhook_deliveries SET at = :now WHERE upstream_id = :upstream AND at > :now",
     "DELETE FROM request_ledger WHERE at > :second",

@@ -10,13 +10,13 @@ would be a second row of the same repository that nothing keeps current.
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
 
 from mirror.model import NAMED, Repository
-from mirror.store.changes import SAID, Change, recently_written, repository_changes
+from mirror.store.changes import MEASURED, SAID, Change, recently_written, repository_changes
 from mirror.store.crawl_state import Hint
 from mirror.store.cursors import Cursors
 from mirror.store.extras import save_repository_extras
@@ -29,12 +29,15 @@ _WRITTEN = (*SAID, "owner_id", "parent_id")
 _SAID_BY = attrgetter(*SAID)
 _UPDATED_AT = SAID.index("updated_at")
 _KEPT = tuple(SAID.index(column) for column in KEPT_WHEN_UNSAID)
+_MEASURES = itemgetter(*(SAID.index(column) for column in MEASURED))
 _MAIN_BRANCH = SAID.index("main_branch")
 _IS_PRIVATE = SAID.index("is_private")
 _INSERT = f"""INSERT INTO repositories ({", ".join(_WRITTEN)}, id, upstream_id, uuid, refs_stale,
     first_seen_at, last_seen_at) VALUES ({", ".join("?" * (len(_WRITTEN) + 6))})"""
 _UPDATE = f"""UPDATE repositories SET {", ".join(f"{column} = ?" for column in _WRITTEN)},
     refs_stale = max(refs_stale, ?), last_seen_at = ?, deleted_at = NULL, gone_reason = NULL WHERE id = ?"""
+_KEEP_MEASURES = f"""INSERT OR IGNORE INTO measures (repository_id, until, {", ".join(MEASURED)})
+    VALUES (?, ?, {", ".join("?" * len(MEASURED))})"""
 _TOUCH = "UPDATE repositories SET last_seen_at = ? WHERE id = ?"
 _ADOPT = """UPDATE repositories INDEXED BY repositories_orphan
     SET parent_id = (SELECT p.id FROM repositories p
@@ -119,6 +122,7 @@ class _ComparedPage:
         self.new, self.changed, self.changes = list[int](), list[int](), list[Change]()
         self._inserts, self._updates = list[Sequence[Any]](), list[Sequence[Any]]()
         self._touches, self._outdated_refs = list[Sequence[Any]](), list[int]()
+        self._former_measures = list[Sequence[Any]]()
         self._hints = list[Hint]()
 
     def insert(self, row_id: int, upstream_id: int, row: Repository, values: tuple[Any, ...]) -> None:
@@ -142,6 +146,8 @@ class _ComparedPage:
         if is_stale:
             self._outdated_refs.append(old.id)
         self.changed.append(old.id)
+        if _MEASURES(old.values) != _MEASURES(values):
+            self._former_measures.append((old.id, self._seen_at, *_MEASURES(old.values)))
         self.changes.extend(repository_changes(old.id, old.named(), dict(zip(_WRITTEN, values, strict=True))))
         self._updates.append((*values, int(is_stale), self._seen_at, old.id))
 
@@ -150,6 +156,7 @@ class _ComparedPage:
         connection.executemany(_INSERT, self._inserts)
         connection.executemany(_UPDATE, self._updates)
         connection.executemany(_TOUCH, self._touches)
+        connection.executemany(_KEEP_MEASURES, self._former_measures)
         cursors.drop_refs(self._outdated_refs)
         for hint in self._hints:
             cursors.hints.add(hint)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from mirror.model import Ref, RefKind
 from mirror.search.index.refs.backlog import update_after_refs
-from mirror.store.changes import Change
+from mirror.store.changes import Change, Target, ref_change
 from mirror.store.crawl_state import Hint
 from mirror.store.cursors import Cursors
 from mirror.store.refs import TABLES, let_be_read, write_refs
@@ -102,22 +102,27 @@ def _applied(
     """Apply one update if the ref is where the push says it was."""
     table = TABLES[update.kind]
     found = connection.execute(
-        f"SELECT target_hash FROM {table} WHERE repository_id = ? AND name = ?", (repository_id, update.name)
+        f"SELECT target_hash, target_date FROM {table} WHERE repository_id = ? AND name = ?",
+        (repository_id, update.name),
     ).fetchone()
-    stands, target = found[0] if found else None, update.new.target_hash if update.new else None
-    if stands != update.old or stands == target:
+    stands = Target(*found) if found else None
+    target = update.new.target_hash if update.new else None
+    if (stands and stands.hash) != update.old or update.old == target:
         return []
     if update.new is None:
         connection.execute(
             f"DELETE FROM {table} WHERE repository_id = ? AND name = ?", (repository_id, update.name)
         )
-        kind = f"{update.kind}_deleted"
-        return [Change(kind, repository_id, ref=update.name, old=stands, previous_look=seen)]
-    write_refs(connection, repository_id, [update.new])
-    verb = "created" if stands is None else "moved"
-    kind = f"{update.kind}_{verb}"
+    else:
+        write_refs(connection, repository_id, [update.new])
     return [
-        Change(
-            kind, repository_id, None, update.name, stands, target, previous_look=seen, forced=update.forced
+        ref_change(
+            repository_id,
+            update.kind,
+            update.name,
+            stands,
+            target,
+            previous_look=seen,
+            forced=update.forced if target else None,
         )
     ]

@@ -16,8 +16,9 @@ from mirror.queries.caller import Caller
 from mirror.queries.changes import ChangeFilter, latest_changes, next_change_at
 from mirror.queries.crawl import failures_of, upstreams
 from mirror.queries.forks import family_of
-from mirror.queries.past import Past, past_named, past_of
+from mirror.queries.past import past_named, past_of
 from mirror.queries.past_copy import past_copy
+from mirror.queries.past_state import Past
 from mirror.queries.repositories import namesakes, repository_by_id, repository_named
 from mirror.queries.rows import RefRow, RepositoryRow
 from mirror.queries.web_links import WebLinks
