@@ -30,6 +30,8 @@ Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 Count = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
+MOST_WORKERS = 64
+Workers = Annotated[int, Meta(ge=1, le=MOST_WORKERS)]
 
 
 class Duration(float):
@@ -224,6 +226,7 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         bool,
         Meta(description="Write nothing into the file: for a copy that newer ones take the place of."),
     ] = False
+    workers: Annotated[Workers, Meta(description="How many processes answer, one for each core.")] = 1
     public_snapshot: Annotated[
         str,
         Meta(

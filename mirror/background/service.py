@@ -193,8 +193,7 @@ class Background:
         if self._reread is None:
             return
         try:
-            config = checked(self._reread())
-            self._refuse_another_mirror(config)
+            config = acceptable(self._reread(), self._config)
             jobs = self._jobs(config)
             alerts = Alerts(config, clock=self._clock)
             self._adopt(config)
@@ -208,15 +207,6 @@ class Background:
         self._schedule(config, jobs)
         self._report.note(f"the configuration was read anew{later}")
         threading.Thread(target=before.close, daemon=True, name="alerts").start()
-
-    def _refuse_another_mirror(self, config: Config) -> None:
-        """Raise ConfigError for another file, and for the built-in sandbox in place of upstreams."""
-        if os.path.realpath(config.database) != os.path.realpath(self._config.database):
-            raise ConfigError(
-                f"`database` is {config.database} now, but was {self._config.database}; that needs a restart"
-            )
-        if config.upstreams == BUILT_IN.upstreams != self._config.upstreams:
-            raise ConfigError("it names no upstream")
 
     def _jobs(self, config: Config) -> list[Job]:
         """Return a job for each piece of scheduled work; raises ConfigError."""
@@ -290,6 +280,20 @@ class Background:
         """Do a whole sync, unless watch runs serve better."""
         if not self._watching.replaces(work):
             self._worker.do(work)
+
+
+def acceptable(config: Config, before: Config) -> Config:
+    """Return a configuration that may follow another one while a service runs; else raise ConfigError.
+
+    Another file may not, nor the built-in sandbox in place of upstreams.
+    """
+    if os.path.realpath(config.database) != os.path.realpath(before.database):
+        raise ConfigError(
+            f"`database` is {config.database} now, but was {before.database}; that needs a restart"
+        )
+    if config.upstreams == BUILT_IN.upstreams != before.upstreams:
+        raise ConfigError("it names no upstream")
+    return checked(config)
 
 
 def checked(config: Config) -> Config:

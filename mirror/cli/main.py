@@ -36,8 +36,8 @@ FILES = {
     "inventory": "inventory",
     "mcp": "mcp",
     "serve": "serve",
-    "schedule": "serve",
-    "run": "serve",
+    "schedule": "run",
+    "run": "run",
     "publish": "publish",
     "site": "site",
     "export": "lake",
@@ -189,30 +189,37 @@ def main(arguments: list[str] | None = None) -> None:
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - the caller has closed it
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     _show_all_characters()
+    code = exit_code_of(lambda: mirror.main(args=arguments, prog_name="mirror", standalone_mode=False))
+    if code:
+        leave(code)
+
+
+def exit_code_of(work: Callable[[], object]) -> int:  # noqa: PLR0911 - one for each kind of error
+    """Do what a command does, tell its error in one line, and return the exit code."""
     try:
-        mirror.main(args=arguments, prog_name="mirror", standalone_mode=False)
+        work()
         sys.stdout.flush()
     except click.exceptions.Exit as done:
-        leave(done.exit_code)
+        return done.exit_code
     except click.ClickException as error:
         error.show()
-        leave(error.exit_code)
+        return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         _say("interrupted; what was saved is kept")
-        leave(Interrupted.exit_code)
+        return Interrupted.exit_code
     except BrokenPipeError:
         _silence()  # the reader has gone: not an error
-        leave(0)
     except MirrorError as error:
         _say(str(error))
-        leave(error.exit_code)
+        return error.exit_code
     except UnicodeEncodeError as error:
         _say(f"{error.object[error.start : error.end]!r} cannot be written as {error.encoding}")
-        leave(ConfigError.exit_code)
+        return ConfigError.exit_code
     except OSError as error:
         _silence()
         _say(f"{error.filename or 'the answer'} cannot be read or written: {error.strerror or error}")
-        leave(StoreError.exit_code)
+        return StoreError.exit_code
+    return 0
 
 
 def _show_all_characters() -> None:

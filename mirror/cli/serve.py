@@ -1,35 +1,33 @@
-"""`mirror serve`, `mirror schedule`, `mirror run`: the commands that run until they are stopped."""
+"""`mirror serve`, and what `mirror run` shares with it: options, the server, how a process ends."""
 
 import os
+import queue
+import signal
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
 from datasette.app import Datasette
 
-from mirror.background.service import Background
-from mirror.cli.bars import TerminalProgress
-from mirror.cli.main import configured, errors
-from mirror.config import Config
+from mirror.cli.main import configured, exit_code_of, leave
+from mirror.config import MOST_WORKERS, Config
 from mirror.config_checks import warn_of_open_files
 from mirror.credentials import read_secret
 from mirror.errors import ConfigError
-from mirror.observe.logs import Logged, secrets_of, set_up
-from mirror.operations import built_in_sandbox
-from mirror.report import Reporter
-from mirror.serve.server import build
-from mirror.serve.server import serve as answer
+from mirror.observe.logs import secrets_of, set_up
+from mirror.serve.server import Listener, answer, build, listening
 from mirror.serve.state import served
 from mirror.serve.webhook_writer import Hook
 from mirror.serve.webhooks import accept
-from mirror.store import Store
-from mirror.store.files import is_snapshot, refuse_snapshot
+from mirror.serve.workers import Ready, Task, Workers
+from mirror.store.files import is_snapshot
 from mirror.store.ledger import told_limits
 from mirror.store.lock import server_mark
 from mirror.upstream.accounts import accounts_by_upstream
@@ -50,99 +48,94 @@ port_option = click.option(
     help="The port to listen on; 0: any free one. Default: that of the configuration, else 8001.",
 )
 public_option = click.option("--public", is_flag=True, help="Listen on all addresses of this machine, IPv4.")
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(1, MOST_WORKERS),
+    metavar="N",
+    help="How many processes answer, one for each core. Default: that of the configuration, else 1.",
+)
+
+
+def serve_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that override `[serve]`, all of which `with_options` takes."""
+    return host_option(port_option(public_option(workers_option(command))))
 
 
 @click.command()
-@host_option
-@port_option
-@public_option
+@serve_options
 @click.pass_context
-def serve(ctx: click.Context, host: str | None, port: int | None, public: bool) -> None:
+def serve(ctx: click.Context, /, **options: Any) -> None:
     """Serve the mirror: pages, tables, SQL and APIs.
 
     \b
     Example:
         mirror serve --port 8080
+        mirror serve --workers 4
     """
-    config = with_address(configured(ctx), host, port, public)
+    config = with_options(configured(ctx), **options)
     datasette = application(config)
     database = Path(config.database)
     if not is_snapshot(database):  # which is for everybody
         warn_of_open_files(config)
-    stop = threading.Event()
-    end_soon_after(stop)
     # A server of copies lets go of the file by itself when another one takes its place.
-    with nullcontext() if config.serve.read_only else server_mark(database, config.mode):
-        answer(datasette, config.serve.host, config.serve.port, ready=announce, stop=stop)
+    mark = nullcontext() if config.serve.read_only else server_mark(database, config.mode)
+    with mark, listening(config.serve.host, config.serve.port) as listener:
+        if config.serve.workers > 1:
+            tasks = answering(datasette, listener, lambda: config)
+            leave(Workers(tasks, ready=lambda: announce(listener.address)).run())
+        stop = threading.Event()
+        end_soon_after(stop)
+        arrange(datasette, config)
+        answer(datasette, listener, ready=announce, stop=stop)
 
 
-@click.command()
-@click.pass_context
-def schedule(ctx: click.Context) -> None:
-    """Sync by the schedules of the configuration, until Ctrl-C.
+def answering(
+    datasette: Datasette,
+    listener: Listener,
+    config: Callable[[], Config],
+    reread: Callable[[], Config] | None = None,
+) -> list[Task]:
+    """Return the tasks of the processes that answer, by what `config` returns when they begin.
 
-    It serves nothing, and is what `python scheduler.py` starts.
-
-    \b
-    Example:
-        mirror schedule
+    With `reread`, they take what may change of a configuration on SIGHUP; `Background` tells how that went.
     """
-    config = configured(ctx)
-    refuse_snapshot(Path(config.database))
-    log_as(config)
-    warn_of_open_files(config)
-    with built_in_sandbox(config):
-        background = Background(config, report=Logged(), reread=lambda: configured(ctx), adopt=log_as)
-        end_soon_after(background.stop)
-        leave_now_unless(background.run())
+
+    def task(number: int) -> Task:
+        def work(stop: threading.Event, ready: Ready) -> None:
+            end_soon_after(stop)
+            served(datasette).latencies.count_in(number)
+            arrange(datasette, config())
+            if reread is not None:
+                adopt_on_hangup(lambda: arrange(datasette, reread()))
+            answer(datasette, listener, ready=lambda _: ready(), stop=stop, signals=(signal.SIGTERM,))
+
+        return Task(f"worker {number + 1}", lambda stop, ready: exit_code_of(lambda: work(stop, ready)))
+
+    return [task(number) for number in range(config().serve.workers)]
 
 
-@click.command()
-@host_option
-@port_option
-@public_option
-@click.pass_context
-def run(ctx: click.Context, host: str | None, port: int | None, public: bool) -> None:
-    """Sync by schedule and serve, in one process.
+def adopt_on_hangup(adopt: Callable[[], None]) -> None:
+    """Call a function on each SIGHUP, in a thread of its own; it may raise ConfigError."""
+    asked = queue.SimpleQueue[int]()
+    signal.signal(signal.SIGHUP, lambda number, _: asked.put(number))
 
-    \b
-    Example:
-        mirror run --port 8001
-    """
-    config = with_address(configured(ctx), host, port, public)
-    if config.serve.read_only:
-        raise ConfigError("[serve] read_only = true is for `mirror serve`: `mirror run` syncs into the file")
-    Store(Path(config.database), config.mode).close()  # so that there is a file to serve before a first sync
-    datasette = application(config)
-    warn_of_open_files(config)
-    stop = threading.Event()
-    end_soon_after(stop)
-    with built_in_sandbox(config, lively=True), watching(config) as reporter:
-        background = Background(
-            config,
-            report=reporter,
-            stop=stop,
-            reread=lambda: with_address(configured(ctx), host, port, public),
-            adopt=lambda new: arrange(datasette, new),
-        )
+    def obey() -> None:
+        while asked.get():
+            with suppress(ConfigError):
+                adopt()
 
-        def ready(address: str) -> None:
-            announce(address)
-            background.start()
-
-        try:
-            with background.signals(ends=False):
-                answer(datasette, config.serve.host, config.serve.port, ready=ready, stop=stop)
-        finally:
-            idle = background.end()
-    leave_now_unless(idle)
+    threading.Thread(target=obey, daemon=True, name="reread").start()
 
 
 def application(config: Config) -> Datasette:
-    """Make what is served; with writes allowed, they pass through to the upstreams."""
+    """Make what is served; with writes allowed, they pass through to the upstreams.
+
+    Raises what `build` raises, and ConfigError for a secret that cannot be read. It starts no thread.
+    """
     writer = PassThrough(config) if config.serve.writes else None
     datasette = build(Path(config.database), config.serve, writer=writer)
-    arrange(datasette, config)
+    webhooks_of(config)
+    log_as(config)
     return datasette
 
 
@@ -172,16 +165,6 @@ def webhooks_of(config: Config) -> dict[str, Hook]:
 def log_as(config: Config) -> None:
     """Log as a configuration says; raises ConfigError for a secret that cannot be read."""
     set_up(config.log, secrets_of(config))
-
-
-@contextmanager
-def watching(config: Config) -> Iterator[Reporter]:
-    """Log what a run does, and show its progress on a terminal, if there is one."""
-    if config.log.format == "json" or not sys.stderr.isatty():
-        yield Logged()
-        return
-    with TerminalProgress(errors()) as bars:
-        yield Logged(bars)
 
 
 def end_soon_after(stop: threading.Event) -> None:
@@ -214,10 +197,13 @@ def announce(address: str) -> None:
     click.echo(f"the mirror answers on {address}  (Ctrl-C stops it)")
 
 
-def with_address(config: Config, host: str | None, port: int | None, public: bool) -> Config:
-    """Override the configured address by that of the command line."""
-    address = {
+def with_options(
+    config: Config, *, host: str | None, port: int | None, public: bool, workers: int | None
+) -> Config:
+    """Override what is configured of the server by the options of the command line."""
+    told = {
         "host": "0.0.0.0" if public else host or config.serve.host,  # noqa: S104 - asked for by --public
         "port": config.serve.port if port is None else port,
+        "workers": workers or config.serve.workers,
     }
-    return msgspec.structs.replace(config, serve=msgspec.structs.replace(config.serve, **address))
+    return msgspec.structs.replace(config, serve=msgspec.structs.replace(config.serve, **told))

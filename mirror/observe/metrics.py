@@ -1,4 +1,4 @@
-"""Metrics in Prometheus' text format: from the file for all processes, and the answer times of this one.
+"""Metrics in Prometheus' text format: from the file for all processes, and the answer times of this server.
 
 A sync may run in another process, so its figures are read from the file when they are asked for. Counts of
 whole tables are kept for a while that grows with how long they took. No label names a repository.
@@ -6,13 +6,22 @@ whole tables are kept for a while that grows with how long they took. No label n
 
 import sqlite3
 import time
+from bisect import bisect_left
 from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.utils import floatToGoString
 
+from mirror.observe.shared import SharedNumbers, SharedText
 from mirror.queries.crawl import standing
 from mirror.queries.status import UpstreamStatus, read_status
 from mirror.store.cursors import Cursors
@@ -20,6 +29,9 @@ from mirror.times import Clock, from_text, utc_now
 
 PREFIX = "bitbucket_mirror_"
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+SUM = len(BUCKETS) + 1
+"""The column behind those of the buckets, the last of which has no bound."""
+
 KEPT_TIMES = 50
 """A count that took one second is kept for this many seconds."""
 
@@ -27,35 +39,46 @@ Limits = dict[str, tuple[str, int | None]]
 
 
 class Latencies:
-    """How long this process takes to answer, by kind of request and class of status."""
+    """How long the processes of a server take to answer, by kind of request and class of status.
 
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self._seconds = Histogram(
-            PREFIX + "answer_seconds",
-            "Time from a request to the end of its answer.",
-            ("what", "status"),
-            registry=self.registry,
-            buckets=BUCKETS,
-        )
-        self._webhooks = Counter(
-            PREFIX + "webhooks",
-            "Webhooks by what became of them.",
-            ("upstream", "outcome"),
-            registry=self.registry,
-        )
+    Memory that is made before they are forked holds the numbers of all; each process counts in its own part.
+    """
+
+    def __init__(self, processes: int = 1) -> None:
+        self._seconds = SharedNumbers(processes)
+        self._webhooks = SharedNumbers(processes)
+
+    def count_in(self, part: int) -> None:
+        """Count as the process of a number, from 0."""
+        self._seconds.count_in(part)
+        self._webhooks.count_in(part)
 
     def answered(self, what: str, status: int, seconds: float) -> None:
         """Count an answer."""
-        self._seconds.labels(what, f"{status // 100}xx").observe(seconds)
+        key = f"{what} {status // 100}xx".encode()
+        self._seconds.add(key, bisect_left(BUCKETS, seconds))
+        self._seconds.add(key, SUM, seconds)
 
     def webhook(self, upstream: str, outcome: str) -> None:
         """Count a webhook."""
-        self._webhooks.labels(upstream, outcome).inc()
+        self._webhooks.add(f"{upstream} {outcome}".encode(), 0)
 
     def text(self) -> bytes:
-        """Write what was counted in Prometheus' form."""
-        return generate_latest(self.registry)
+        """Write what all processes counted in Prometheus' form."""
+        seconds = HistogramMetricFamily(
+            PREFIX + "answer_seconds",
+            "Time from a request to the end of its answer.",
+            labels=("what", "status"),
+        )
+        for key, numbers in self._seconds.sums().items():
+            counts = list(accumulate(numbers[:SUM]))
+            bounds = [*map(floatToGoString, BUCKETS), "+Inf"]
+            labels = key.decode().split(" ")
+            seconds.add_metric(labels, list(zip(bounds, counts, strict=True)), numbers[SUM])
+        webhooks = _counter("webhooks", "Webhooks by what became of them.", "upstream", "outcome")
+        for key, numbers in self._webhooks.sums().items():
+            webhooks.add_metric(key.decode().split(" ", 1), numbers[0])
+        return _text([seconds, webhooks])
 
 
 class FileMetrics:
@@ -64,8 +87,7 @@ class FileMetrics:
     def __init__(self, clock: Clock = utc_now, stopwatch: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._stopwatch = stopwatch
-        self._counts = list[Metric]()
-        self._good_until = 0.0
+        self._counts = SharedText()  # else a counter would fall where another process answers
 
     def text(
         self,
@@ -80,15 +102,20 @@ class FileMetrics:
         """
         now = self._clock()
         began = self._stopwatch()
-        if began >= self._good_until:
+        counts = self._counts.read(began)
+        if counts is None:
             statuses = read_status(connection, now, limits)
-            self._counts = [*_tables(connection), *_standing(statuses)]
-            self._good_until = self._stopwatch() + (self._stopwatch() - began) * KEPT_TIMES
-        registry = CollectorRegistry()
-        registry.register(
-            _Families([*_runs(connection), *_progress(connection, syncing=syncing), *self._counts])
-        )
-        return generate_latest(registry)
+            counts = _text([*_tables(connection), *_standing(statuses)])
+            ended = self._stopwatch()
+            self._counts.write(counts, ended + (ended - began) * KEPT_TIMES)
+        return _text([*_runs(connection), *_progress(connection, syncing=syncing)]) + counts
+
+
+def _text(families: list[Metric]) -> bytes:
+    """Write metrics in Prometheus' form."""
+    registry = CollectorRegistry()
+    registry.register(_Families(families))
+    return generate_latest(registry)
 
 
 class _Families:

@@ -106,7 +106,7 @@ def wrapped(
 
 def measuring(datasette: "Datasette", application: Application) -> Application:
     """Measure how long answers take."""
-    latencies = served(datasette).latencies
+    server = served(datasette)
 
     async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
         began, status = time.perf_counter(), 500
@@ -120,7 +120,7 @@ def measuring(datasette: "Datasette", application: Application) -> Application:
         try:
             await application(scope, receive, sent)
         finally:
-            latencies.answered(kind_of(scope["path"]), status, time.perf_counter() - began)
+            server.latencies.answered(kind_of(scope["path"]), status, time.perf_counter() - began)
 
     return answer
 

@@ -7,10 +7,10 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urljoin
 
 import uvicorn
@@ -19,6 +19,7 @@ from datasette.utils.asgi import Request
 
 from mirror.config import ServeConfig
 from mirror.errors import ConfigError, MirrorError
+from mirror.observe.metrics import Latencies
 from mirror.serve.connections import (
     ACCEPTED_AT_ONCE,
     OncePerMinute,
@@ -45,7 +46,6 @@ BACKLOG = 512
 
 log = logging.getLogger("uvicorn.error")
 _REPEATS = OncePerMinute()
-_HANDLED = (signal.SIGINT, signal.SIGTERM)
 
 
 def build(
@@ -80,6 +80,7 @@ def build(
     datasette.public_origin = origin_of(config.public_url)
     server = served(datasette)
     server.configure(config, writer, peers or Peers())
+    server.latencies = Latencies(config.workers)
     if config.public_snapshot:
         server.snapshot = PublicSnapshot(Path(config.public_snapshot))
     return datasette
@@ -97,6 +98,13 @@ class PublishedDatasette(Datasette):  # type: ignore[misc]
         return str(super().absolute_url(request, path))
 
 
+class Listener(NamedTuple):
+    """An open port, which several processes may answer on, and its address."""
+
+    socket: socket.socket
+    address: str
+
+
 def serve(
     datasette: Datasette,
     host: str,
@@ -105,17 +113,28 @@ def serve(
     ready: Callable[[str], None],
     stop: threading.Event | None = None,
 ) -> signal.Signals | None:
+    """Open a port, 0 for any free one, and answer on it as `answer` does; raises what both raise."""
+    with listening(host, port) as listener:
+        return answer(datasette, listener, ready=ready, stop=stop or threading.Event())
+
+
+def answer(
+    datasette: Datasette,
+    listener: Listener,
+    *,
+    ready: Callable[[str], None],
+    stop: threading.Event,
+    signals: Collection[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
+) -> signal.Signals | None:
     """Answer requests until a signal or `stop`; return the signal, or None.
 
-    :param port: 0 means any free port.
     :param ready: called with the address once requests are answered.
     :param stop: ends the server when it is set; a signal sets it too.
+    :param signals: those that end it; they are handled in the main thread, while it runs.
 
-    At the end, idle connections are closed at once, and running answers get a second. In the main thread this
-    handles SIGINT and SIGTERM while it runs. Raises MirrorError if the port cannot be opened.
+    At the end, idle connections are closed at once, and running answers get a second. Raises MirrorError.
     """
-    stop = stop or threading.Event()
-    listener = _listen(host, port)
+    several = served(datasette).config.workers > 1
     config = uvicorn.Config(
         datasette.app(),
         http=bounded_protocol(most_connections()),
@@ -124,18 +143,17 @@ def serve(
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
-        backlog=ACCEPTED_AT_ONCE,
+        backlog=1 if several else ACCEPTED_AT_ONCE,  # one that takes all that come leaves the others idle
         ws="none",
     )
     log.setLevel(logging.WARNING)
     log.addFilter(_REPEATS)
-    address = _address(host, listener.getsockname()[1])
-    server = _Server(config, stop, lambda: ready(address))
-    with contextlib.closing(listener), _signals(server, stop) as caught:
+    server = _Server(config, stop, lambda: ready(listener.address))
+    with _signals(server, stop, signals) as caught:
         try:
-            server.run(sockets=[listener])
+            server.run(sockets=[listener.socket])
         except SystemExit:
-            raise MirrorError(f"the server could not start on {address}; its log says why") from None
+            raise MirrorError(f"the server could not start on {listener.address}; its log says why") from None
     return caught[0] if caught else None
 
 
@@ -169,8 +187,10 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def _signals(server: _Server, stop: threading.Event) -> Iterator[list[signal.Signals]]:
-    """Handle SIGINT and SIGTERM in the main thread; the second one does not wait for running answers."""
+def _signals(
+    server: _Server, stop: threading.Event, handled: Collection[signal.Signals]
+) -> Iterator[list[signal.Signals]]:
+    """Handle signals in the main thread; the second one does not wait for running answers."""
     caught = list[signal.Signals]()
 
     def handle(number: int, _: FrameType | None) -> None:
@@ -181,7 +201,7 @@ def _signals(server: _Server, stop: threading.Event) -> Iterator[list[signal.Sig
     if threading.current_thread() is not threading.main_thread():
         yield caught
         return
-    before = {number: signal.signal(number, handle) for number in _HANDLED}
+    before = {number: signal.signal(number, handle) for number in handled}
     try:
         yield caught
     finally:
@@ -189,8 +209,9 @@ def _signals(server: _Server, stop: threading.Event) -> Iterator[list[signal.Sig
             signal.signal(number, handler)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Open the port; raises MirrorError with the remedy."""
+@contextlib.contextmanager
+def listening(host: str, port: int) -> Iterator[Listener]:
+    """Open a port, 0 for any free one, and close it at the end; raises MirrorError with the remedy."""
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # asyncio disables Nagle's algorithm (a delay of 40 ms) only on sockets with an explicit protocol.
@@ -199,17 +220,17 @@ def _listen(host: str, port: int) -> socket.socket:
         raise MirrorError(
             f"{host}: {error.strerror or error}; `host` must be an address of this machine"
         ) from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(where)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise MirrorError(
-            f"{_address(host, port)} cannot be served: {error.strerror}; another program may use the port: "
-            "choose another with --port"
-        ) from error
-    return listener
+    with contextlib.closing(listener):
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(where)
+            listener.listen(BACKLOG)
+        except OSError as error:
+            raise MirrorError(
+                f"{_address(host, port)} cannot be served: {error.strerror}; another program may use the "
+                "port: choose another with --port"
+            ) from error
+        yield Listener(listener, _address(host, listener.getsockname()[1]))
 
 
 def _address(host: str, port: int) -> str:
