@@ -3,7 +3,8 @@
 "use strict";
 const fs = require("node:fs"), path = require("node:path"), zlib = require("node:zlib");
 const [folder, way] = process.argv.slice(2);
-require(path.resolve(folder, "assets/site-search.js"));
+const script = fs.readdirSync(path.join(folder, "assets")).find((name) => name.startsWith("site-search."));
+require(path.resolve(folder, "assets", script));
 if (way === "disk") require(path.resolve(folder, "search/names.js"));
 
 async function asked(text) {

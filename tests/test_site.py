@@ -4,21 +4,22 @@ import gzip
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from cli_runner import Folder
-from fixtures_db import LATER, SECRETS, FixtureDb, fill_public, hg_ref, owner, repository
+from fixtures_db import LATER, PUBLIC, SECRETS, FixtureDb, fill_public, hg_ref, owner, repository
 from hostile_texts import SCRIPT, TEXTS, fill_hostile, strict_html
 from test_publish_proof import CANARY, plant
 from twin_mirrors import Twin, empty_mirror
 
-from mirror.errors import ConfigError
+from mirror.errors import ConfigError, StoreError, StoreLocked
 from mirror.site import Made, SiteOptions, make_site
 from mirror.site.addresses import file_name
-from mirror.site.folder import MANIFEST
+from mirror.site.folder import MANIFEST, PROGRESS, open_folder
 from mirror.site.texts import MOST_URLS, sitemaps
 
 OPTIONS = SiteOptions()
@@ -253,10 +254,100 @@ def test_a_run_repairs_what_another_left(public_path: Path, tmp_path: Path) -> N
     (site / "changes.html").write_text("half")
     (site / "r/je/jespern/stray.html").write_text("of no manifest")
     (site / "u/left.html.part").write_text("half")
-    for manifest in (whole[MANIFEST], b"{", b'{"files":{}}'):
-        (site / MANIFEST).write_bytes(manifest)
-        made(public_path, site)
-        assert contents(site) == whole
+    (site / "index.html.part").write_text("half")
+    made(public_path, site)
+    assert contents(site) == whole
+
+
+@pytest.mark.parametrize(
+    "damage", ["same size", "gone", "linked", "torn list", "list of an earlier version", "no list"]
+)
+def test_a_run_trusts_no_file_that_it_did_not_write(public_path: Path, tmp_path: Path, damage: str) -> None:
+    """A page that was edited by hand is rendered again, and so is everything where the list is no help."""
+    site = tmp_path / "www"
+    made(public_path, site)
+    whole, page, listed = contents(site), site / PISTON, site / MANIFEST
+    if damage == "same size":
+        page.write_text(page.read_text().replace("Piston", "Pistol"))
+    elif damage == "gone":
+        page.unlink()
+    elif damage == "linked":
+        page.unlink()
+        page.symlink_to(tmp_path / "elsewhere")
+    elif damage == "torn list":
+        listed.write_bytes(listed.read_bytes()[:500])
+    elif damage == "no list":
+        listed.unlink()
+        (site / PROGRESS).write_bytes(whole[MANIFEST][:9])
+    else:
+        files = {name: ["0" * 32, len(body)] for name, body in whole.items()}
+        listed.write_text(json.dumps({"files": {**files, "../mirror.db": ["0", 1]}}))
+    done = made(public_path, site)
+    assert contents(site) == whole
+    assert done.written == (damage in ("same size", "gone", "linked"))
+    assert public_path.exists()
+
+
+def test_options_change_what_shows_them(public_path: Path, tmp_path: Path) -> None:
+    """A title is on every page; an address in the feed, the sitemap, and the page that is nowhere."""
+    site, base = tmp_path / "www", "https://code.example/a/"
+    first = made(public_path, site)
+    assert made(public_path, site, SiteOptions(base_url=base)).written == 4
+    assert f'href="{base}' in (site / "feed.xml").read_text()
+    again = made(public_path, site, SiteOptions(title="Ours"))
+    assert "<title>jespern/django-piston · Ours</title>" in (site / PISTON).read_text()
+    assert first.files > again.written > first.files - 20
+    assert not (site / "sitemap.xml").exists()
+
+
+def check_reachable(folder: Path) -> None:
+    """Check that what links and the search lead to is there."""
+    waiting, reached = ["index.html"], set[str]()
+    names = json.loads((folder / "search/names.js").read_text().partition(" = ")[2].rstrip(";\n"))["rows"]
+    for row in names:
+        by = row[0].partition("/")[0]
+        waiting.append(row[4] if len(row) > 4 and row[4] else f"r/{by[:2]}/{row[0]}.html")
+    while waiting:
+        page = waiting.pop()
+        if page not in reached:
+            reached.add(page)
+            assert (folder / page).is_file(), page
+            found = re.findall(r'(?:href|src)="([^":?#]+)"', (folder / page).read_text("utf-8"))
+            waiting += [os.path.normpath(Path(page).parent / unquote(link)) for link in found]
+
+
+def test_a_run_that_ends_anywhere_leaves_a_whole_site(public_db: FixtureDb, tmp_path: Path) -> None:
+    """What can be reached is there, old or new, whichever file could not be written; the next run goes on."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    made(public_db.path, old)
+    forks = repository("zz/fork", parent_uuid=PUBLIC[1].uuid, parent_full_name=PUBLIC[1].full_name)
+    public_db.repositories([repository("zz/new", description="\u00e9"), forks], at=LATER)
+    public_db.store.connection.execute(
+        "UPDATE repositories SET deleted_at = ? WHERE slug = 'web.site'", (LATER,)
+    )
+    made(public_db.path, new)
+    before, after = contents(old), contents(new)
+    changed = sorted(name for name in after if before.get(name) != after[name])
+    assert len(changed) > 10
+    for name in changed[::2]:
+        site = tmp_path / "www"
+        shutil.copytree(old, site)
+        blocked = site / f"{name}.part"
+        blocked.mkdir(parents=True)
+        with pytest.raises(StoreError, match="directory"):
+            made(public_db.path, site)
+        check_reachable(site)
+        blocked.rmdir()
+        made(public_db.path, site)
+        assert contents(site) == after
+        shutil.rmtree(site)
+
+
+def test_two_runs_do_not_share_a_folder(public_path: Path, tmp_path: Path) -> None:
+    """The second one says so and changes nothing."""
+    with open_folder(tmp_path / "www"), pytest.raises(StoreLocked, match="another process is making a site"):
+        made(public_path, tmp_path / "www")
+    assert [path.name for path in (tmp_path / "www").rglob("*") if path.is_file()] == [PROGRESS]
 
 
 def test_a_folder_of_other_files_is_refused(public_path: Path, tmp_path: Path) -> None:
@@ -267,7 +358,10 @@ def test_a_folder_of_other_files_is_refused(public_path: Path, tmp_path: Path) -
         made(public_path, tmp_path / "www")
     with pytest.raises(ConfigError, match="is no folder"):
         made(public_path, public_path)
+    with pytest.raises(StoreError, match="no mirror there yet"):
+        made(tmp_path / "none.db", tmp_path / "else")
     assert [path.name for path in (tmp_path / "www").iterdir()] == ["index.html"]
+    assert not (tmp_path / "else").exists()
 
 
 @pytest.mark.parametrize(

@@ -32,15 +32,6 @@ def owners_named(connection: sqlite3.Connection, name: str) -> list[AccountRow]:
     return _read(connection, condition, {"name": name})
 
 
-def owners_after(connection: sqlite3.Connection, last: int, most: int) -> list[AccountRow]:
-    """Read the next owners above a row's id, at most so many."""
-    return _read(
-        connection,
-        "WHERE u.is_owner AND u.id > :last ORDER BY u.id LIMIT :most",
-        {"last": last, "most": most},
-    )
-
-
 def account_named(connection: sqlite3.Connection, caller: Caller, name: str) -> AccountRow | None:
     """Find an account by name, by uuid with its braces, or by account id; owners of namespaces first.
 

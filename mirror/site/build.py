@@ -11,9 +11,10 @@ import msgspec
 from mirror.errors import ConfigError
 from mirror.publish import Told, inside_hosts, public_rows
 from mirror.site.addresses import Places
-from mirror.site.folder import SiteFolder
+from mirror.site.folder import SiteFolder, open_folder
 from mirror.site.pages import Pages
-from mirror.site.shards import files, read_names
+from mirror.site.shards import DIRECTORY, Named, files, read_names
+from mirror.site.sources import Source, Sources, fingerprint
 from mirror.site.texts import feed, robots, sitemaps
 from mirror.store.files import open_reader
 from mirror.store.lock import site_lock
@@ -52,13 +53,14 @@ def make_site(mirror: Path, folder: Path, options: SiteOptions, *, told: Told = 
     makes a site of the mirror, and StoreError where a file cannot be used; the next run goes on from there.
     """
     base = checked_base(options.base_url)
-    with site_lock(mirror):
-        site = SiteFolder(folder)
-        with (
-            public_rows(mirror, told=told, suffix=".site", indexed=True) as file,
-            closing(open_reader(file)) as connection,
-        ):
-            return _filled(connection, site, folder, options.title, base, told)
+    open_reader(mirror).close()  # without a mirror, nothing is made
+    with (
+        site_lock(mirror),
+        open_folder(folder) as site,
+        public_rows(mirror, told=told, suffix=".site", indexed=True) as file,
+        closing(open_reader(file)) as connection,
+    ):
+        return _filled(connection, site, folder, options.title, base, told)
 
 
 def checked_base(url: str) -> str:
@@ -78,25 +80,23 @@ def _filled(
     connection: sqlite3.Connection, site: SiteFolder, folder: Path, title: str, base: str, told: Told
 ) -> Made:
     places = Places(connection)
-    repositories, owners = connection.execute(
-        "SELECT count(*), count(DISTINCT owner_id) FROM repositories"
-    ).fetchone()
     pages = Pages(connection, places, title=title, base_path=urlsplit(base).path or "/")
-    step = _stepping(told, repositories + owners)
-    shown = list[str]()
-    for path, text in pages.all():
-        step("pages")
+    sources = Sources(connection, places, [title])
+    repositories, owners = sources.repositories(), sources.owners()
+    for path, text in pages.assets.items():
         site.write(path, text.encode())
-        shown.append(path)
-    for path, text in _beside(connection, places, pages, title, base, shown):
+    _write_pages(site, pages, repositories, owners, told)
+    told("names", 0, 1)
+    _write_search(site, read_names(connection, places), sources.common)
+    summaries = list(pages.summaries())
+    shown = [path for path, _ in summaries if path != "404.html"]
+    shown += [source.path for source in (*owners, *repositories)]
+    for path, text in (*_beside(connection, places, title, base, shown), *summaries):
         site.write(path, text.encode())
-    for path, body in files(read_names(connection, places)):
-        told("names", 0, 1)
-        site.write(path, body)
     return Made(
         folder=str(folder),
-        repositories=repositories,
-        owners=owners,
+        repositories=len(repositories),
+        owners=sum(source.page == 1 for source in owners),
         files=site.finish(),
         written=site.written,
         removed=site.removed,
@@ -105,16 +105,43 @@ def _filled(
     )
 
 
+def _write_pages(
+    site: SiteFolder, pages: Pages, repositories: list[Source], owners: list[Source], told: Told
+) -> None:
+    """Render the pages that are made of something else than before; new ones before those that lead there."""
+    step = _stepping(told, len(repositories) + len(owners))
+
+    def changed(sources: list[Source]) -> Iterator[Source]:
+        for source in sources:
+            if site.keeps(source.path, source.fingerprint):
+                step("pages")
+            else:
+                yield source
+
+    wanted = (pages.repositories, list(changed(repositories))), (pages.owners, list(changed(owners)))
+    for known in (False, True):
+        for rendered, some in wanted:
+            for source, text in rendered([source for source in some if site.has(source.path) is known]):
+                site.write(source.path, text.encode(), source.fingerprint)
+                step("pages")
+
+
+def _write_search(site: SiteFolder, named: Named, common: str) -> None:
+    source = fingerprint(common, *named)
+    if not site.keeps_folder(DIRECTORY, source):
+        for path, body in files(named):
+            site.write(path, body, source)
+
+
 def _beside(
-    connection: sqlite3.Connection, places: Places, pages: Pages, title: str, base: str, shown: list[str]
+    connection: sqlite3.Connection, places: Places, title: str, base: str, shown: list[str]
 ) -> Iterator[tuple[str, str]]:
     """Yield what lies beside the pages."""
-    yield from pages.assets.items()
     yield "feed.xml", feed(connection, places, base, title)
     yield "robots.txt", robots(base)
     yield ".nojekyll", ""  # GitHub's pages serve every file, then
     if base:
-        yield from sitemaps(base, [path for path in shown if path != "404.html"])
+        yield from sitemaps(base, shown)
 
 
 def _stepping(told: Told, total: int) -> Callable[[str], None]:

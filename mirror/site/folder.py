@@ -1,114 +1,194 @@
 """The folder of a site: what did not change is not written, what is not wanted any more is removed.
 
-Each file is written beside its place and put there as a whole; the list of all files, the manifest, is
-written last. After a run that was killed, the next one writes what is missing, and removes what nobody
-listed.
+Each file is written beside its place and put there as a whole, and the list of all files, the manifest, at
+the end. What a run that was killed has made is in the list of its progress, so the next one goes on.
 """
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
-from mirror.errors import ConfigError
+from mirror.errors import ConfigError, StoreLocked
 from mirror.store.files import explained
 
-MANIFEST = ".mirror-site.json"
+MANIFEST, PROGRESS = ".mirror-site.json", ".mirror-site.progress.json"
 OURS = ("assets", "owners", "r", "search", "u")
 """Folders of which every file is the site's own. What else lies beside them (`CNAME`, `.git`) stays."""
+
+NOTED_EVERY = 20_000
+"""After how many written files the progress is noted."""
 
 _PART = ".part"
 _FILE, _FOLDER = 0o644, 0o755
 
 
-class Manifest(msgspec.Struct):
-    """Each file of a site, from its top, with the hash and the size of its bytes."""
+@contextmanager
+def open_folder(folder: Path) -> Iterator["SiteFolder"]:
+    """Give the folder of a site, which no other process changes meanwhile.
 
-    files: dict[str, tuple[str, int]] = {}
+    Raises ConfigError for what is no folder and for one of other files, StoreLocked where another process
+    holds it. One of its own folders is locked, not a file: that would be uploaded with the site.
+    """
+    inner = folder / OURS[0]
+    with explained(folder):
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{folder}: is no folder; name one for the site")
+        if folder.exists() and not any((folder / name).exists() for name in (MANIFEST, PROGRESS)):
+            others = [one for one in folder.iterdir() if one != inner or any(one.iterdir())]
+            if others:
+                raise ConfigError(f"{folder}: has other files, and is no site; name an empty folder")
+        inner.mkdir(mode=_FOLDER, parents=True, exist_ok=True)
+        descriptor = os.open(inner, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreLocked(f"{folder}: another process is making a site there") from None
+        except OSError:
+            pass  # some network file systems lock no folders; the lock of the mirror holds
+        with explained(folder):
+            site = SiteFolder(folder)
+        yield site
+    finally:
+        os.close(descriptor)
+
+
+class Manifest(msgspec.Struct):
+    """Each file of a site, from its top: the hash of its bytes, and the fingerprint of what it is made of.
+
+    The fingerprint is "" for a file that each run makes anew. Earlier versions had the size in its place.
+    """
+
+    files: dict[str, tuple[str, str | int]] = {}
 
 
 class SiteFolder:
-    """A folder that is brought to what a run writes.
-
-    Raises ConfigError for a folder that has other files and no manifest, or that is none.
-    """
+    """A folder that is brought to what a run writes; `open_folder` gives it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._made = set[str]()
+        self._made = set[Path]()
         self._new = Manifest({})
         self.written = self.removed = self.bytes = 0
-        with explained(folder):
-            self._old = self._begun()
+        found = [self._read(name) for name in (MANIFEST, PROGRESS) if (folder / name).exists()]
+        if not found:
+            self._replace(PROGRESS, msgspec.json.encode(self._new))  # a run that is killed can be continued
+        files = (one.files.items() for one in found)
+        self._old = Manifest({path: known for some in files for path, known in some if _is_inside(path)})
 
-    def _begun(self) -> Manifest:
-        """Read the manifest; begin one in an empty folder, so that a killed run can go on."""
-        place = self._folder / MANIFEST
-        if self._folder.exists() and not self._folder.is_dir():
-            raise ConfigError(f"{self._folder}: is no folder; name one for the site")
-        if not place.exists():
-            if self._folder.exists() and any(self._folder.iterdir()):
-                raise ConfigError(f"{self._folder}: has other files, and is no site; name an empty folder")
-            self._replace(MANIFEST, msgspec.json.encode(Manifest({})))
+    def _read(self, name: str) -> Manifest:
         try:
-            return msgspec.json.decode(place.read_bytes(), type=Manifest)
+            return msgspec.json.decode((self._folder / name).read_bytes(), type=Manifest)
         except msgspec.DecodeError:
-            return Manifest({})  # damaged: everything is written again
+            return Manifest({})  # damaged: everything is made again
 
-    def write(self, path: str, body: bytes) -> None:
-        """Write a file of the site, unless it is there already."""
+    def has(self, path: str) -> bool:
+        """Tell whether the site had a file before this run."""
+        return path in self._old.files
+
+    def keeps(self, path: str, source: str) -> bool:
+        """Keep a file that is made of the same, if it is as it was written; tell whether it is kept."""
+        known = self._old.files.get(path)
+        if known is None or known[1] != source:
+            return False
+        with explained(self._folder):
+            body = self._on_disk(path)
+        if body is None or _hash(body) != known[0]:
+            return False
+        self._new.files[path] = known
         self.bytes += len(body)
-        known = (hashlib.blake2b(body, digest_size=16).hexdigest(), len(body))
+        return True
+
+    def keeps_folder(self, last: str, source: str) -> bool:
+        """Keep all files of a folder as `keeps` does, or none; `last` is the one that is written last."""
+        folder, before = f"{Path(last).parent}/", self.bytes
+        paths = [path for path in self._old.files if path.startswith(folder)]
+        if self.has(last) and all(self.keeps(path, source) for path in paths):
+            return True
+        self.bytes = before
+        for path in paths:
+            self._new.files.pop(path, None)
+        return False
+
+    def write(self, path: str, body: bytes, source: str = "") -> None:
+        """Write a file of the site, unless it is there already."""
         if path in self._new.files:
             raise ValueError(f"two pages would be the file {path}")
-        self._new.files[path] = known
         with explained(self._folder):
-            if self._old.files.get(path) != known or self._size(path) != len(body):
+            if self._on_disk(path) != body:
                 self._replace(path, body)
                 self.written += 1
+                if self.written % NOTED_EVERY == 0:
+                    self._replace(PROGRESS, msgspec.json.encode(self._new))
+        self._new.files[path] = (_hash(body), source)
+        self.bytes += len(body)
 
     def finish(self) -> int:
         """Remove what is not wanted any more, write the manifest; return how many files the site has."""
         with explained(self._folder):
             wanted = self._new.files
-            for path in {*self._old.files, *self._found()} - wanted.keys():
-                (self._folder / path).unlink(missing_ok=True)
-                self.removed += 1
+            parts = {f"{path}{_PART}" for path in wanted if "/" not in path}
+            for path in {*self._old.files, *self._found(), *parts} - wanted.keys():
+                self._remove(path)
             self._remove_empty_folders()
-            if self._old != self._new:
+            if self._old != self._new or not (self._folder / MANIFEST).exists():
                 self._replace(MANIFEST, msgspec.json.encode(self._new, order="deterministic"))
             (self._folder / MANIFEST).touch()  # its time tells when the site was made last
+            (self._folder / PROGRESS).unlink(missing_ok=True)
         return len(wanted)
 
-    def _size(self, path: str) -> int:
+    def _remove(self, path: str) -> None:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            (self._folder / path).unlink()
+            self.removed += not path.endswith(_PART)
+
+    def _on_disk(self, path: str) -> bytes | None:
+        """Return the bytes of a file; None where there is none, or where it is a link."""
+        place = self._folder / path
         try:
-            return (self._folder / path).stat(follow_symlinks=False).st_size
+            return None if place.is_symlink() else place.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
-            return -1
+            return None
 
     def _found(self) -> Iterator[str]:
         """Yield the files in the site's own folders, from the top."""
+        start = len(str(self._folder)) + 1
         for ours in OURS:
-            for at, _, names in os.walk(self._folder / ours):
-                for name in names:
-                    yield (Path(at) / name).relative_to(self._folder).as_posix()
+            for at, _, names in os.walk(f"{self._folder}/{ours}"):
+                yield from (f"{at[start:]}/{name}" for name in names)
 
     def _remove_empty_folders(self) -> None:
         for ours in OURS:
             for at, _, _ in os.walk(self._folder / ours, topdown=False):
-                if not list(Path(at).iterdir()):
+                if not any(Path(at).iterdir()):
                     Path(at).rmdir()
 
     def _replace(self, path: str, body: bytes) -> None:
         place = self._folder / path
-        parent = place.parent
-        if str(parent) not in self._made:
-            parent.mkdir(mode=_FOLDER, parents=True, exist_ok=True)
-            self._made.add(str(parent))
+        if place.parent not in self._made:
+            place.parent.mkdir(mode=_FOLDER, parents=True, exist_ok=True)
+            self._made.add(place.parent)
         part = place.with_name(place.name + _PART)
-        with part.open("wb") as file:
-            os.fchmod(file.fileno(), _FILE)
-            file.write(body)
-        part.replace(place)
+        try:
+            with part.open("wb") as file:
+                os.fchmod(file.fileno(), _FILE)
+                file.write(body)
+            part.replace(place)
+        except OSError:
+            with suppress(OSError):
+                part.unlink()  # a full disk needs the room
+            raise
+
+
+def _hash(body: bytes) -> str:
+    return hashlib.blake2b(body, digest_size=16).hexdigest()
+
+
+def _is_inside(path: str) -> bool:
+    """Tell whether a listed file is one of the site; whoever can write the list must not name others."""
+    return not path.startswith("/") and not {"", ".", ".."} & set(path.split("/"))

@@ -5,7 +5,7 @@ changes only when what it shows does.
 """
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -16,12 +16,12 @@ from markupsafe import Markup
 
 from mirror.model import RefKind
 from mirror.queries import refs
-from mirror.queries.accounts import owners_after
+from mirror.queries.accounts import accounts_by_ids
 from mirror.queries.caller import ANONYMOUS
 from mirror.queries.changes import ChangeFilter, latest_changes
 from mirror.queries.counts import counts_of, ref_counts_of
 from mirror.queries.crawl import upstreams
-from mirror.queries.repositories import read_repositories, recent_ids, still_visible
+from mirror.queries.repositories import recent_ids, repositories_by_ids, still_visible
 from mirror.queries.rows import AccountRow, RepositoryRow, fetch
 from mirror.queries.web_links import WebLinks
 from mirror.serve.middleware import STRICT
@@ -31,10 +31,12 @@ from mirror.serve.pages.urls import FOLDER as SERVED_ASSETS
 from mirror.serve.pages.urls import assets
 from mirror.serve.pages.view import safe_html
 from mirror.site.addresses import CHANGES, HOME, SEARCH, Places, SiteLinks, owners_page, top_of
+from mirror.site.sources import PER_PAGE, Source
 from mirror.times import from_text
 
 HERE = Path(__file__).parent
-PER_PAGE, REFS, CHANGES_SHOWN, OWNERS_SHOWN, ROWS_AT_ONCE = 100, 100, 200, 500, 500
+REFS, CHANGES_SHOWN, OWNERS_SHOWN = 100, 200, 500
+ROWS_AT_ONCE = 500
 _POLICY = STRICT.replace("frame-ancestors 'none'; ", "")
 """What a page may load. Browsers take `frame-ancestors` from a header alone."""
 
@@ -52,25 +54,35 @@ class Pages:
         self._connection = connection
         self._places = places
         self._base_path = base_path
-        script = (HERE / "static" / "site-search.js").read_text("utf-8")
-        served = {name: one for name, one in assets().items() if name != "datasette.css"}
-        self.assets = {f"assets/{Path(one.address).name}": one.body for one in served.values()}
-        self.assets["assets/site-search.js"] = script
-        self._assets = {name: f"assets/{Path(one.address).name}" for name, one in served.items()}
-        self._assets["site-search.js"] = "assets/site-search.js"
+        known = {**assets(), **assets(HERE / "static")}
+        self._assets = {
+            name: f"assets/{Path(one.address).name}" for name, one in known.items() if name != "datasette.css"
+        }
+        self.assets = {place: known[name].body for name, place in self._assets.items()}
         self._known = {"static": True, "site_title": title, "policy": _POLICY, "now": _NO_TIME, "visit": None}
 
-    def all(self) -> Iterator[Page]:
-        """Yield every page."""
-        yield self._home()
+    def summaries(self) -> Iterator[Page]:
+        """Yield the pages that every change may be on, the home last."""
+        yield from self._list_of_owners()
         yield self._page(SEARCH, "site_search.html", {})
-        yield self._changes()
         missing = {"title": "Not here", "message": "There is no page at this address.", "status": 404}
         yield self._page("404.html", "mirror_problem.html", missing | {"query": ""}, top=self._base_path)
-        yield from self._list_of_owners()
-        for row in self._owners():
-            yield from self._owner(row)
-        yield from map(self._repository, self._repositories())
+        yield self._changes()
+        yield self._home()
+
+    def repositories(self, wanted: Sequence[Source]) -> Iterator[tuple[Source, str]]:
+        """Yield some pages of repositories."""
+        for some in batches(wanted):
+            rows = repositories_by_ids(self._connection, ANONYMOUS, [source.row_id for source in some])
+            for source, row in zip(some, rows, strict=True):
+                yield source, self._repository(source.path, row)
+
+    def owners(self, wanted: Sequence[Source]) -> Iterator[tuple[Source, str]]:
+        """Yield some pages of owners."""
+        for some in batches(wanted):
+            rows = accounts_by_ids(self._connection, [source.row_id for source in some])
+            for source in some:
+                yield source, self._owner(source.path, rows[source.row_id], source.page)
 
     def _page(self, path: str, template: str, context: Mapping[str, Any], *, top: str | None = None) -> Page:
         top = top_of(path) if top is None else top
@@ -120,37 +132,16 @@ class Pages:
             context |= {"pages": len(parts), "total": len(rows)}
             yield self._page(owners_page(number), "site_owners.html", context)
 
-    def _owner(self, row: AccountRow) -> Iterator[Page]:
-        page, more = 1, True
-        while more:
-            context = owner.everything_of(
-                self._connection, ANONYMOUS, row, order="name", page=page, length=PER_PAGE
-            )
-            yield self._page(self._places.owner(row.username, row.id, page), "mirror_owner.html", context)
-            more = page * PER_PAGE < context["owned"].count
-            page += 1
+    def _owner(self, path: str, row: AccountRow, page: int) -> str:
+        context = owner.everything_of(
+            self._connection, ANONYMOUS, row, order="name", page=page, length=PER_PAGE
+        )
+        return self._page(path, "mirror_owner.html", context)[1]
 
-    def _repository(self, row: RepositoryRow) -> Page:
+    def _repository(self, path: str, row: RepositoryRow) -> str:
         wanted = {kind: _wanted(row, kind) for kind in refs.TABLES}
         context = repository.everything_of(self._connection, ANONYMOUS, row, wanted, now=None)
-        return self._page(self._places.repository(row.full_name, row.id), "mirror_repository.html", context)
-
-    def _owners(self) -> Iterator[AccountRow]:
-        last = 0
-        while found := owners_after(self._connection, last, ROWS_AT_ONCE):
-            yield from found
-            last = found[-1].id
-
-    def _repositories(self) -> Iterator[RepositoryRow]:
-        last = 0
-        while found := read_repositories(
-            self._connection,
-            ANONYMOUS,
-            "WHERE r.id > :last ORDER BY r.id LIMIT :most",
-            {"last": last, "most": ROWS_AT_ONCE},
-        ):
-            yield from found
-            last = found[-1].id
+        return self._page(path, "mirror_repository.html", context)[1]
 
 
 @cache
@@ -161,6 +152,11 @@ def _environment() -> Environment:
     filters.install(environment)
     environment.filters["moment"] = day
     return environment
+
+
+def batches(wanted: Sequence[Source]) -> Iterator[Sequence[Source]]:
+    """Cut pages into parts whose rows are read at once."""
+    return (wanted[start : start + ROWS_AT_ONCE] for start in range(0, len(wanted), ROWS_AT_ONCE))
 
 
 def _wanted(row: RepositoryRow, kind: RefKind) -> refs.RefsWanted:

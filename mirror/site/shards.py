@@ -18,7 +18,6 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cache
-from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from mirror.queries.rows import fetch
@@ -108,16 +107,20 @@ def _row(full_name: str, name: str, slug: str, followers: int, forks: int, place
 
 
 def files(named: Named) -> Iterator[tuple[str, bytes]]:
-    """Yield each file of the search, and its bytes."""
+    """Yield each file of the search, and its bytes.
+
+    Each shard comes after the one that begins where it ends, and the directory last: while they are being
+    replaced, and by a directory of before, a browser that follows the ends finds every text.
+    """
     shards = list(_shards(named))
     starts = [shard[0].text for shard in shards]
-    for shard, until in zip_longest(shards, starts[1:]):
+    for shard, until in zip(reversed(shards), [None, *reversed(starts[1:])], strict=True):
         yield shard_file(shard[0].text), _packed({"until": until, **_as_json(shard, named.rows)})
     about = {"repositories": len(named.rows), "folds": folds()}
-    yield DIRECTORY, _packed({**about, "large": large_owners(named), "starts": starts})
     if len(named.rows) <= WITHOUT_SERVER:
         text = json.dumps({**about, "rows": named.rows}, separators=(",", ":"))
         yield SCRIPT, f"globalThis.mirrorNames = {text};\n".encode()
+    yield DIRECTORY, _packed({**about, "large": large_owners(named), "starts": starts})
 
 
 def shard_file(start: str) -> str:

@@ -1,11 +1,16 @@
 """What a site has beside its pages: the feed, the sitemap, what robots may read."""
 
+import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
+from uuid import NAMESPACE_URL, uuid5
 from xml.sax.saxutils import escape
 
 from mirror.queries.caller import ANONYMOUS
 from mirror.queries.changes import ChangeFilter, latest_changes
+from mirror.queries.repositories import repositories_by_ids
+from mirror.queries.rows import ChangeRow
 from mirror.queries.web_links import WebLinks
 from mirror.serve.pages.changes import AUTHORITY, ENTRIES, atom
 from mirror.site.addresses import CHANGES, FEED, Places, SiteLinks
@@ -29,7 +34,21 @@ def feed(connection: sqlite3.Connection, places: Places, base: str, title: str) 
         feed=base + FEED,
         identity=f"{AUTHORITY}site",
         title=f"Changes of {title}",
+        names=_names(connection, rows),
     )
+
+
+def _names(connection: sqlite3.Connection, rows: list[ChangeRow]) -> dict[int, str]:
+    """Name changes by what they tell: their numbers shift with each file of public rows."""
+    wanted = sorted({row.repository_id for row in rows if row.repository_id is not None})
+    uuids = {row.id: row.uuid for row in repositories_by_ids(connection, ANONYMOUS, wanted)}
+    names, seen = dict[int, str](), Counter[str]()
+    for row in reversed(rows):
+        about = uuids.get(row.repository_id or 0), row.upstream, row.at, row.kind, row.ref, row.old, row.new
+        told = json.dumps(about)
+        seen[told] += 1
+        names[row.id] = str(uuid5(NAMESPACE_URL, f"{told} {seen[told]}"))
+    return names
 
 
 def sitemaps(base: str, pages: list[str]) -> Iterator[tuple[str, str]]:

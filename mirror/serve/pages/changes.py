@@ -155,11 +155,13 @@ def atom(
     identity: str,
     title: str,
     query: str = "",
+    names: Mapping[int, str] | None = None,
 ) -> str:
     """Return a feed of changes; `there` has the upstreams' pages.
 
     `base` stands before each address of `links`. The ids begin with `identity`, and do not depend on the
-    address of `page`, which shows the changes, and of the `feed` itself.
+    address of `page`, which shows the changes, and of the `feed` itself. They end in the numbers of the
+    changes, or in their `names` where numbers shift.
     """
     written = RelatedFeed(
         title=visible(title),
@@ -176,7 +178,7 @@ def atom(
             link=base + _subject(links, change),
             description=visible(_details(change, there.get(change.id))),
             related=there.get(change.id),
-            unique_id=f"{identity}/change/{change.id}",
+            unique_id=f"{identity}/change/{names[change.id] if names else change.id}",
             pubdate=at,
             updateddate=at,
             categories=(change.kind,),

@@ -125,10 +125,10 @@ class Asset(msgspec.Struct, frozen=True):
 
 
 @cache
-def assets() -> dict[str, Asset]:
+def assets(folder: Path = FOLDER) -> dict[str, Asset]:
     """Read the files once; keys are their names in the folder."""
     found = dict[str, Asset]()
-    for path in sorted(FOLDER.iterdir()):
+    for path in sorted(folder.iterdir()):
         if path.suffix in _TYPES:
             body = path.read_text("utf-8")
             digest = hashlib.sha256(body.encode()).hexdigest()[:12]

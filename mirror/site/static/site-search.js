@@ -120,8 +120,9 @@
       const text = letters.join(""), { starts } = this.directory;
       const at = lastUpTo(starts, text, (start) => start);
       if (at < 0) return EMPTY;
-      const shard = await this.file(fileOf(starts[at]));
-      if (shard.until !== null && text >= shard.until) throw new Error("the site has just been made anew; reload the page");
+      let shard = await this.file(fileOf(starts[at]));
+      // A directory from before the site was made anew: the shard may end earlier than it did.
+      while (shard.until !== null && text >= shard.until) shard = await this.file(fileOf(shard.until));
       const [path, count, places] = shard.entries[lastUpTo(shard.entries, text, (entry) => entry[0])] ?? [];
       if (path === undefined || !(path === text || (count === null || count < 0) && text.startsWith(path))) return EMPTY;
       const rows = places.map((place) => shard.rows[place]);
