@@ -117,6 +117,13 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     refs_every: Annotated[
         Duration, Meta(description="The age at which branches and tags are read again, changed or not.")
     ] = Duration(30 * 86_400)
+    ask_forced: Annotated[
+        bool,
+        Meta(
+            description="Ask, with one request for each move of a main branch, whether it was forced; "
+            "false: only webhooks say it.",
+        ),
+    ] = False
     absence_brake: Annotated[
         Share, Meta(description="The share of a workspace that may be marked as gone without confirmation.")
     ] = 0.10

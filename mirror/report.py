@@ -71,6 +71,7 @@ class Summary(msgspec.Struct, kw_only=True):
     - `accepted`: failures that the operator accepts, and members that the credential may not see. They are
       reported, and nothing is missing by them.
     - `run_id`: its row in `sync_runs`.
+    - `forced`: the changes of which it found that they were forced pushes; earlier runs may have seen them.
     """
 
     upstream: str
@@ -87,6 +88,7 @@ class Summary(msgspec.Struct, kw_only=True):
     run_id: int = 0
     exit_code: int = 0
     resumes_at: datetime | None = None
+    forced: list[int] = []
 
     @property
     def missing(self) -> int:

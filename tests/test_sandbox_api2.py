@@ -118,7 +118,7 @@ def test_removed_endpoints_answer_410(client: httpx.Client, path: str) -> None:
         ("user", BEARER, 403),
         ("user/workspaces", {}, 401),
         ("users/jespern", {}, 404),
-        ("repositories/jespern/django-piston/commits", {}, 404),
+        ("repositories/jespern/django-piston/patch", {}, 404),
         ("repositories/jespern/django-piston/refs/branches/default", {}, 200),
         ("repositories/jespern/django-piston/refs/tags/0.2.3", {}, 200),
         ("repositories/jespern/django-piston/refs/tags/0.9", {}, 404),

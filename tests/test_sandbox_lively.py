@@ -42,8 +42,8 @@ def test_the_rate_is_kept_and_everything_happens() -> None:
     assert 10 * 60 * 20 * 0.75 < len(done) < 10 * 60 * 20 * 1.05
     kinds = Counter(line.split()[0] for line in done)
     assert set(kinds) == {
-        "push", "create_branch", "delete_branch", "create_tag", "edit", "rename", "create", "delete",
-        "restore",
+        "push", "force_push", "create_branch", "delete_branch", "create_tag", "edit", "rename", "create",
+        "delete", "restore",
     }  # fmt: skip
     assert kinds["push"] > kinds["delete"] * 10
 

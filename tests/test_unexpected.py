@@ -2,19 +2,25 @@
 
 import json
 import sys
-from contextlib import closing
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from asgi_client import client_of
 from fixtures_db import FixtureDb, hg_ref, repository
-from sync_harness import crawling
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sync_harness import Clock, SyncHarness, WithoutNetwork, crawling
 
 from mirror.config import from_toml
 from mirror.observe.alerts import Alerts
 from mirror.queries.caller import OPERATOR
 from mirror.queries.changes import ChangeFilter, latest_changes
 from mirror.queries.unexpected import TITLES, UNEXPECTED, lines_of_run
+from mirror.sandbox import Fault, Sandbox, World
 from mirror.serve.webhook_events import read_event
 from mirror.store.files import open_reader
 from mirror.store.webhooks import RefUpdate, RepositoryEvent, save_event
@@ -92,6 +98,122 @@ def test_only_told_pushes_of_main_branches_are_forced(forced: FixtureDb) -> None
     assert ask("GET", "/-/changes?kind=unexpected").text.count('<li class="change') == 1
     rows = ask("GET", "/mirror/main_branches_moved.json?_shape=array&days=36500").json()
     assert [row["forced"] for row in rows] == ["yes", "unknown", "no"]
+
+
+ASKING: dict[str, Any] = {"workspaces": ("jespern", "ubernostrum"), "ask_forced": True}
+
+
+@contextmanager
+def asking(path: Path, **settings: Any) -> Iterator[tuple[Sandbox, SyncHarness]]:
+    """A sandbox that is asked in this process, and a mirror of two workspaces that was synced once."""
+    clock = Clock()
+    sandbox = Sandbox(World(60, now=clock.now))
+    crawl = SyncHarness("http://sandbox", path / "mirror.db", clock, **ASKING | settings)
+    crawl.transport = WithoutNetwork(sandbox.answer)
+    crawl.sync()
+    sandbox.reset()
+    yield sandbox, crawl
+
+
+def forced_of(crawl: SyncHarness) -> dict[str, list[int | None]]:
+    """Whether each move of a main branch was forced, by repository."""
+    found = defaultdict[str, list[int | None]](list)
+    for name, forced in crawl.rows(
+        """SELECT r.full_name, c.forced FROM changes c JOIN repositories r ON r.id = c.repository_id
+            WHERE c.kind = 'branch_moved' AND c.ref = r.main_branch ORDER BY c.id"""
+    ):
+        found[name].append(forced)
+    return found
+
+
+def commits_asked(sandbox: Sandbox) -> int:
+    """How many requests were neither for listings nor for refs."""
+    return int(sandbox.state()["by_kind"].get("other", 0))
+
+
+def test_one_request_tells_whether_a_push_was_forced(tmp_path: Path) -> None:
+    """Once for each move of a main branch, by no request for others; alerts and pages tell what was found."""
+    with asking(tmp_path) as (sandbox, crawl):
+        sandbox.do("push", NAME)
+        sandbox.do("force_push", OTHER)
+        sandbox.do("create_branch", NAME, name="side")
+        run = crawl.sync()
+        assert forced_of(crawl) == {NAME: [0], OTHER: [1]}
+        assert (run.state, commits_asked(sandbox)) == ("complete", 2)
+        with closing(open_reader(crawl.path)) as connection:
+            (line,) = lines_of_run(connection, "main-forced", run.run_id, run.forced)
+            assert line.startswith(f"{OTHER} branch moved ")
+        sandbox.do("force_push", NAME, branch="side")
+        crawl.sync()
+        assert commits_asked(sandbox) == 2
+    assert client_of(crawl.path).get("/-/unexpected").text.count('<li class="change') == 1
+
+
+def test_what_is_not_told_is_unknown_and_not_asked_again(tmp_path: Path) -> None:
+    """A commit that is not there any more, and a server that answers something else."""
+    with asking(tmp_path) as (sandbox, crawl):
+        for answer in ("404", "500", "nonsense"):
+            sandbox.do("push", NAME)
+            sandbox.add_fault(Fault(answer, where="other", nth=None))
+            summary = crawl.sync()
+            assert (summary.state, summary.failures) == ("complete", [])
+            sandbox.clear_faults()
+            sandbox.reset()
+            crawl.sync()
+            assert commits_asked(sandbox) == 0
+        assert forced_of(crawl)[NAME] == [None, None, None]
+    with asking(tmp_path / "off", ask_forced=False) as (sandbox, crawl):
+        sandbox.do("force_push", NAME)
+        crawl.sync()
+        assert (forced_of(crawl)[NAME], commits_asked(sandbox)) == ([None], 0)
+
+
+def test_the_crawl_comes_first(tmp_path: Path) -> None:
+    """Half of the budget is left alone; what was not asked is asked later, and told by the run that asked."""
+    with asking(tmp_path, requests_per_hour=22) as (sandbox, crawl):
+        crawl.clock.wait(3600)
+        for (name,) in crawl.rows("SELECT full_name FROM repositories WHERE main_branch IS NOT NULL"):
+            sandbox.do("force_push", name)
+        runs = [crawl.sync(max_requests=10), crawl.sync(later=60), *(crawl.sync(later=3601) for _ in "ab")]
+        assert [(run.state, run.counts.requests, len(run.forced)) for run in runs] == [
+            ("complete", 2 + 6 + 2, 2), ("complete", 2, 0), ("complete", 2 + 4, 4), ("complete", 2, 0),
+        ]  # fmt: skip
+        assert len({number for run in runs for number in run.forced}) == 6
+        with closing(open_reader(crawl.path)) as connection:
+            assert len(lines_of_run(connection, "main-forced", runs[2].run_id, runs[2].forced)) == 4
+
+
+def test_a_data_center_is_asked_too(tmp_path: Path) -> None:
+    """By its own request; none of its webhooks says that a push was forced."""
+    clock = Clock()
+    sandbox = Sandbox(World(60, now=clock.now))
+    crawl = SyncHarness(
+        "http://sandbox", tmp_path / "mirror.db", clock, kind="datacenter", url="http://sandbox",
+        secret="jespern:sandbox", workspaces=("~JESPERN", "~UBERNOSTRUM"), ask_forced=True,
+    )  # fmt: skip
+    crawl.transport = WithoutNetwork(sandbox.answer)
+    crawl.sync()
+    sandbox.do("push", NAME)
+    sandbox.do("force_push", OTHER)
+    crawl.sync(full=True)
+    assert sorted(forced_of(crawl).values()) == [[0], [1]]
+
+
+def test_whatever_was_pushed_between_two_looks(tmp_path: Path) -> None:
+    """A branch was forced if any push since the look before was, and not if none was."""
+    with asking(tmp_path) as (sandbox, crawl):
+        expected = list[int | None]()
+
+        @settings(max_examples=10, deadline=None)
+        @given(pushes=st.lists(st.sampled_from(("push", "force_push")), min_size=1, max_size=4))
+        def look(pushes: list[str]) -> None:
+            for push in pushes:
+                sandbox.do(push, NAME)
+            crawl.sync()
+            expected.append(int("force_push" in pushes))
+            assert forced_of(crawl)[NAME] == expected
+
+        look()
 
 
 def test_a_webhook_of_cloud_tells_what_was_forced() -> None:

@@ -3,8 +3,9 @@
 An index has the rare kinds of changes; its condition must stand in the statement as it was made.
 """
 
+import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mirror.queries.rows import fetch
 from mirror.store.history import RARE_KINDS
@@ -38,17 +39,23 @@ TITLES: Mapping[str, str] = {
 """What each is called on pages."""
 
 
-def lines_of_run(connection: sqlite3.Connection, name: str, run_id: int) -> list[str]:
-    """Say in a line each what a run found of one kind, and webhooks since the run before it."""
+def lines_of_run(
+    connection: sqlite3.Connection, name: str, run_id: int, forced: Sequence[int] = ()
+) -> list[str]:
+    """Say in a line each what a run found of one kind, and webhooks since the run before it.
+
+    `forced` are the changes of earlier runs too of which it found that they were forced.
+    """
     found = fetch(
         connection,
         f"""SELECT r.full_name, c.kind, c.ref, substr(c.old, 1, 40), substr(c.new, 1, 40)
             FROM sync_runs s CROSS JOIN changes c JOIN repositories r ON r.id = c.repository_id
             WHERE s.id = :run AND r.upstream_id = s.upstream_id AND {UNEXPECTED[name]}
-                AND (c.run_id = s.id OR (c.run_id IS NULL AND c.at > coalesce((SELECT max(finished_at)
-                    FROM sync_runs WHERE upstream_id = s.upstream_id AND id < s.id), '')))
+                AND (c.run_id = s.id OR c.id IN (SELECT value FROM json_each(:forced))
+                    OR (c.run_id IS NULL AND c.at > coalesce((SELECT max(finished_at)
+                        FROM sync_runs WHERE upstream_id = s.upstream_id AND id < s.id), '')))
             ORDER BY c.id""",
-        {"run": run_id},
+        {"run": run_id, "forced": json.dumps(forced)},
     )
     return [
         " ".join(filter(None, (full_name, kind.replace("_", " "), ref, f"{old or ''} -> {new or ''}")))

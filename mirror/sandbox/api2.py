@@ -186,7 +186,7 @@ class Api2:
             case _:
                 raise HttpError(error(405, "Method not allowed"))
 
-    def _get(self, segments: list[str]) -> Any:  # noqa: C901, PLR0911 - a table of routes
+    def _get(self, segments: list[str]) -> Any:  # noqa: C901, PLR0911, PLR0912 - a table of routes
         match segments:
             case ["repositories", workspace]:
                 return self._repositories(self._workspace(workspace))
@@ -194,6 +194,8 @@ class Api2:
                 return self._shapes.repository(self._repository(workspace, slug))
             case ["repositories", workspace, slug, "refs", *rest]:
                 return self._refs(self._repository(workspace, slug), rest)
+            case ["repositories", workspace, slug, "commits"]:
+                return self._commits(self._repository(workspace, slug))
             case ["repositories", workspace, slug, "forks"]:
                 return self._forks(self._repository(workspace, slug))
             case ["repositories", workspace, slug, "watchers"]:
@@ -249,6 +251,17 @@ class Api2:
             if ref.name == name:
                 return self._shapes.ref(row, ref)
         raise HttpError(error(404, f"No ref with name {name}"))
+
+    def _commits(self, row: SandboxRepository) -> Any:
+        """List the commits of `include`, by default the main branch, that are none of `exclude`."""
+        heads = {ref.name: ref.target for ref in self._world.refs_of(row)}
+        asked = [self._request.parameters.get(name) for name in ("include", "exclude")]
+        include, exclude = [heads.get(name, name) if name else None for name in asked]
+        include = include or heads.get(row.main_branch or "")
+        found = self._world.commits_between(row, include, exclude) if include else None
+        if found is None:
+            raise HttpError(error(404, f"Commit not found: {asked[0]} or {asked[1]}"))
+        return self._page(found, lambda commit: self._shapes.short_commit(row, commit), total=False)
 
     def _forks(self, row: SandboxRepository) -> Any:
         forks = [fork for fork in self._world.forks(row) if self._world.can_see(self._caller, fork)]

@@ -202,7 +202,7 @@ class Shapes2:
             },
         }
         if ref.heads is not None:
-            shaped["heads"] = [self._short_commit(row, head) for head in ref.heads]
+            shaped["heads"] = [self.short_commit(row, head) for head in ref.heads]
         if ref.kind == "branch" and row.era is not Era.OLD:
             shaped["default_merge_strategy"] = "merge_commit"
             shaped["merge_strategies"] = ["merge_commit", "squash", "fast_forward"]
@@ -216,15 +216,16 @@ class Shapes2:
 
     def _commit(self, row: SandboxRepository, ref: SandboxRef) -> Json:
         return {
-            **self._short_commit(row, ref.target),
+            **self.short_commit(row, ref.target),
             "date": iso(ref.date),
             "author": self._author(ref.author),
             "message": ref.message,
-            "parents": [self._short_commit(row, parent) for parent in ref.parents],
+            "parents": [self.short_commit(row, parent) for parent in ref.parents],
             "repository": self.short_repository(row),
         }
 
-    def _short_commit(self, row: SandboxRepository, commit: str) -> Json:
+    def short_commit(self, row: SandboxRepository, commit: str) -> Json:
+        """Return a commit as other objects embed it."""
         return {
             "type": "commit",
             "hash": commit,

@@ -179,7 +179,7 @@ class SandboxDataCenter:
             raise http_error(405, "Method Not Allowed")
         return json_response(self._get(segments))
 
-    def _get(self, segments: list[str]) -> Any:  # noqa: C901, PLR0911 - a table of routes
+    def _get(self, segments: list[str]) -> Any:  # noqa: C901, PLR0911, PLR0912 - a table of routes
         match segments:
             case ["application-properties"]:
                 return {"version": "8.19.1", "buildNumber": "8019001", "displayName": "Bitbucket"}
@@ -195,6 +195,8 @@ class SandboxDataCenter:
                 return self._shapes.repository(self._repository(key, slug))
             case ["projects", key, "repos", slug, "branches"]:
                 return self._refs(self._repository(key, slug), "branch")
+            case ["projects", key, "repos", slug, "commits"]:
+                return self._commits(self._repository(key, slug))
             case ["projects", key, "repos", slug, "tags"]:
                 return self._refs(self._repository(key, slug), "tag")
             case ["projects", key, "repos", slug, "default-branch"] | [
@@ -265,6 +267,18 @@ class SandboxDataCenter:
             refs.sort(key=lambda ref: -ref.date)
         details = self._parameters.get("details") == "true"
         return self._page(refs, lambda ref: self._shapes.ref(row, ref, details=details))
+
+    def _commits(self, row: SandboxRepository) -> Any:
+        """List the commits of `until`, by default the main branch, that are none of `since`."""
+        heads = {name: ref.target for ref in git_refs(self._world, row) for name in (ref.name, ref.path)}
+        asked = [self._parameters.get(name) for name in ("until", "since")]
+        until, since = [heads.get(name, name) if name else None for name in asked]
+        until = until or heads.get(row.main_branch or "")
+        found = self._world.commits_between(row, until, since) if until else None
+        if found is None:
+            message = f"Commit {asked[0]} or {asked[1]} does not exist in repository {row.slug}."
+            raise http_error(404, message, "commit.NoSuchCommitException")
+        return self._page(found, lambda commit: {"id": commit, "displayId": commit[:11]})
 
     def _default_branch(self, row: SandboxRepository) -> Any:
         for ref in self._world.refs_of(row):

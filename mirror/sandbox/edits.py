@@ -109,10 +109,15 @@ def swap_names(world: World, row: SandboxRepository, other: SandboxRepository) -
     return one
 
 
-def push(world: World, row: SandboxRepository, branch: str | None = None) -> SandboxRepository:
-    """Push a commit to a branch, by default the main one, which the first push creates."""
+def push(
+    world: World, row: SandboxRepository, branch: str | None = None, *, forced: bool = False
+) -> SandboxRepository:
+    """Push a commit to a branch, by default the main one, which the first push creates.
+
+    A forced push leaves out the commit that the branch was at; any other one follows it.
+    """
     name = branch or row.main_branch or ("default" if row.scm == "hg" else "master")
-    return put_ref(world, row, "branch", name)
+    return put_ref(world, row, "branch", name, forced=forced)
 
 
 def put_ref(world: World, row: SandboxRepository, kind: str, name: str, **more: Any) -> SandboxRepository:
@@ -124,6 +129,7 @@ def put_ref(world: World, row: SandboxRepository, kind: str, name: str, **more: 
     must_exist: True if the ref has to exist, False if it must not, None for either
     annotated: whether the ref is an annotated tag, by default True for a tag
     touch: whether `updated_on` changes, by default True
+    forced: whether a moved branch leaves out the commit that it was at, by default False
     """
     must_exist: bool | None = more.get("must_exist")
     there = any((ref.kind, ref.name) == (kind, name) for ref in world.refs_of(row))
@@ -133,6 +139,9 @@ def put_ref(world: World, row: SandboxRepository, kind: str, name: str, **more: 
     with world.changing_refs(row, touch=bool(more.get("touch", True))) as refs:
         ref = new_ref(row, kind, name, world.next_push(), when=world.clock.now(), annotated=annotated)
         ref.target = str(more.get("target") or ref.target)
+        former = refs.get((kind, name))
+        if kind == "branch" and former is not None and not more.get("forced"):
+            ref.parents = (former.target, *ref.parents[1:])
         if ref.heads is not None:
             ref.heads = (ref.target,)
         refs[kind, name] = ref
@@ -295,6 +304,7 @@ def _drop(kind: str) -> Callable[[World, Order], SandboxRepository]:
 ACTIONS: dict[str, Callable[[World, Order], SandboxRepository]] = {
     "touch": lambda world, order: touch(world, _row(world, order)),
     "push": lambda world, order: push(world, _row(world, order), order.get("branch")),
+    "force_push": lambda world, order: push(world, _row(world, order), order.get("branch"), forced=True),
     "rename": lambda world, order: rename(world, _row(world, order), _text(order, "name")),
     "transfer": lambda world, order: transfer(world, _row(world, order), _workspace(world, order, "to")),
     "delete": lambda world, order: delete(world, _row(world, order)),

@@ -19,6 +19,7 @@ MOST_AT_ONCE = 200
 
 _WEIGHTS = {
     "push": 50,
+    "force_push": 2,
     "create_branch": 14,
     "delete_branch": 8,
     "create_tag": 10,

@@ -109,6 +109,7 @@ class World:
         self._by_name: dict[tuple[int, str], int] = {}
         self._rows_of: dict[int, set[int]] = {workspace.number: set() for workspace in self._all_workspaces}
         self._children: dict[int, set[int]] = {}
+        self._former_commits: dict[int, dict[str, tuple[str, ...]]] = {}
         self._orders: dict[int, dict[tuple[str, bool], SortedNumbers]] = {}
         for row in handmade_repositories(repositories, self._all_workspaces, self._uuids):
             self.add(row)
@@ -194,6 +195,20 @@ class World:
         refs = generated_refs(row, self.seed) if row.refs is None else row.refs
         return sorted(refs, key=lambda ref: ref.path.encode())
 
+    def commits_of(self, row: SandboxRepository) -> dict[str, tuple[str, ...]]:
+        """Map the commits that refs point to, or pointed to before a push, to their parents."""
+        now = {ref.target: ref.parents for ref in self.refs_of(row)}
+        return {**now, **self._former_commits.get(row.number, {})}
+
+    def commits_between(self, row: SandboxRepository, include: str, exclude: str | None) -> list[str] | None:
+        """List a commit and those before it that are not before another; None where one does not exist."""
+        commits = self.commits_of(row)
+        known = {*commits, *(parent for parents in commits.values() for parent in parents)}
+        if not {include, exclude or include} <= known:
+            return None
+        excluded = set(_reachable(commits, exclude)) if exclude else set()
+        return [commit for commit in _reachable(commits, include) if commit not in excluded]
+
     def can_see(self, caller: Principal, row: SandboxRepository) -> bool:
         """Return whether the caller may see a repository."""
         return not row.is_private or self.is_member(caller, row.workspace)
@@ -262,9 +277,14 @@ class World:
     ) -> Iterator[dict[tuple[str, str], SandboxRef]]:
         """Yield the refs of a repository, by kind and name, to be changed."""
         with self.changing(row, touch=touch) as kept:
-            refs = {(ref.kind, ref.name): ref for ref in self.refs_of(kept)}
+            before = {(ref.kind, ref.name): ref for ref in self.refs_of(kept)}
+            refs = dict(before)
             yield refs
             kept.refs = list(refs.values())
+            former = self._former_commits.setdefault(kept.number, {})
+            for place, ref in before.items():
+                if refs.get(place) is not ref:
+                    former.setdefault(ref.target, ref.parents)
 
     def rename_workspace(self, workspace: SandboxWorkspace, slug: str) -> None:
         """Change the slug of a workspace, and so the full names of its repositories; no date changes."""
@@ -346,3 +366,14 @@ class World:
 
 def _names(row: SandboxRepository) -> tuple[str, str]:
     return row.uuid, row.full_name.lower()
+
+
+def _reachable(commits: dict[str, tuple[str, ...]], start: str) -> list[str]:
+    """Return a commit and all that come before it, as far as they are known."""
+    found, left = dict[str, None](), [start]
+    while left:
+        commit = left.pop(0)
+        if commit not in found:
+            found[commit] = None
+            left += commits.get(commit, ())
+    return list(found)

@@ -158,7 +158,8 @@ SHOULD_NOT_MOVE = {
     "tags_vanished": _unexpected("tag-gone", "Tags that were deleted, with the commit that they named."),
     "main_branches_moved": Question(
         "Moves of main branches",
-        "Whether each push was forced: yes or no where a webhook told it, else unknown.",
+        "Whether each push was forced: yes or no where a webhook told it or the upstream was asked, else "
+        "unknown.",
         f"""
 select c.at, r.full_name, c.ref,
        case c.forced when 1 then 'yes' when 0 then 'no' else 'unknown' end as forced,

@@ -138,6 +138,37 @@ def ref_change(
     return Change(f"{kind}_{verb}", repository_id, None, name, old, after, previous_look, forced, date)
 
 
+class Move(NamedTuple):
+    """A change that moved a main branch, and nobody told whether by force."""
+
+    id: int
+    uuid: str
+    full_name: str
+    scm: str | None
+    old: str
+    new: str
+
+
+def moves_to_ask_about(
+    connection: sqlite3.Connection, upstream_id: int, *, after: int, since: str, most: int
+) -> list[Move]:
+    """List the moves of main branches behind a change, that were seen since a moment, in their order."""
+    found = connection.execute(
+        """SELECT c.id, r.uuid, r.full_name, r.scm, c.old, c.new
+           FROM changes c CROSS JOIN repositories r ON r.id = c.repository_id
+           WHERE c.id > :after AND c.id >= coalesce((SELECT min(id) FROM changes WHERE at >= :since), :last)
+               AND c.kind = 'branch_moved' AND c.forced IS NULL AND c.ref = r.main_branch
+               AND r.upstream_id = :upstream AND r.deleted_at IS NULL ORDER BY c.id LIMIT :most""",
+        {"after": after, "since": since, "last": CLOSED, "upstream": upstream_id, "most": most},
+    )
+    return [Move(*row) for row in found]
+
+
+def save_forced(connection: sqlite3.Connection, change_id: int, *, forced: bool | None) -> None:
+    """Note whether a change was a forced push, unless somebody told it meanwhile."""
+    connection.execute("UPDATE changes SET forced = coalesce(forced, ?) WHERE id = ?", (forced, change_id))
+
+
 CLOSED = 2**63 - 1
 """The `public_from` that no change is above."""
 

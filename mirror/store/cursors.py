@@ -111,6 +111,11 @@ class Cursors:
         return self._cursor(RESTORED, str)
 
     @property
+    def moves(self) -> Cursor[int]:
+        """The last change of which the upstream was asked whether it was a forced push."""
+        return self._cursor("moves", int)
+
+    @property
     def hints(self) -> "Hints":
         """Hints from webhooks and writes at what may have changed."""
         return Hints(self._connection, self._upstream_id)

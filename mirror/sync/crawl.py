@@ -1,11 +1,14 @@
 """The main loop of a sync: from an upstream into the store, resuming where the last run stopped."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 
+from mirror.errors import Paused, UpstreamBusy
 from mirror.report import Summary
 from mirror.store.ledger import RequestLedger
 from mirror.sync.engine import Step, run_steps
+from mirror.sync.forced import forced_steps
 from mirror.sync.hints import (
     drop_listed,
     hint_steps,
@@ -48,6 +51,8 @@ def sync_upstream(run: Run, scope: Scope = EVERYTHING) -> Summary:
             list_refs(run, scope)
         if scope.is_whole:
             end_round(run)
+        if run.with_refs and scope.refs:
+            ask_forced(run)
     return summary
 
 
@@ -121,6 +126,13 @@ def list_refs(run: Run, scope: Scope) -> None:
         _run_steps(run, refs_steps(run))
     elif scope.new_refs:
         _run_steps(run, refs_steps(run, new_since=run.round))
+
+
+def ask_forced(run: Run) -> None:
+    """Ask which main branches were force-pushed, if that is wanted; the run is complete in any case."""
+    if run.config.ask_forced:
+        with suppress(Paused, UpstreamBusy):
+            _run_steps(run, forced_steps(run))
 
 
 def _run_steps(run: Run, steps: Iterable[Step]) -> None:

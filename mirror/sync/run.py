@@ -79,6 +79,7 @@ class Run:
         self.counts = RunCounts()
         self.failures: list[Failure] = []
         self.notes: list[str] = []
+        self.forced: list[int] = []
         self.kind = "incremental"
         self.id = 0
         self.round = ""

@@ -29,7 +29,7 @@ def recorded(run: Run) -> Iterator[Summary]:
     run.progress.run_id = run.id
     summary = Summary(
         upstream=run.config.name, kind=run.kind, state="failed", counts=run.counts, seconds=0,
-        failures=run.failures, notes=run.notes, run_id=run.id,
+        failures=run.failures, notes=run.notes, run_id=run.id, forced=run.forced,
     )  # fmt: skip
     try:
         yield summary

@@ -108,6 +108,10 @@ class Api1:
         onward = "tags" if kind == "branches" else None
         return Page(rows=rows, next=onward, size=None, date=answer.date, bad=bad)
 
+    def is_ancestor(self, key: RepositoryKey, commit: str, of: str) -> bool | None:  # noqa: ARG002
+        """Return None without asking: API 1.0 compares no commits."""
+        return None
+
     def find_repository(self, full_name: str) -> Repository:
         """Ask for the repository that has this name now."""
         return self.fetch_repository(RepositoryKey(uuid="", full_name=full_name))

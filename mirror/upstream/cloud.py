@@ -17,6 +17,7 @@ from mirror.upstream import cloud_decode as decode
 from mirror.upstream.client import Http
 from mirror.upstream.cloud_json import (
     AccountJson,
+    CommitsJson,
     MembershipJson,
     RefJson,
     RepositoryJson,
@@ -24,7 +25,7 @@ from mirror.upstream.cloud_json import (
     WorkspaceJson,
 )
 from mirror.upstream.git import GitRefs
-from mirror.upstream.protocol import ListingOrder, Page, RowDecoder
+from mirror.upstream.protocol import ListingOrder, Page, RowDecoder, is_reached
 from mirror.upstream.response import Response
 from mirror.upstream.urls import ApiAddresses, fields_of, with_fields
 
@@ -166,6 +167,12 @@ class Cloud:
         if self._git and key.scm != "hg":
             return self._git.fetch_refs(key)
         return self._known(key, lambda path: self._page(f"{path}/refs?{_REFS}", _TO_REF))
+
+    def is_ancestor(self, key: RepositoryKey, commit: str, of: str) -> bool | None:
+        """Ask for the commits up to one that the other one does not have."""
+        query = urlencode({"include": commit, "exclude": of, "pagelen": "1"})
+        found, _ = self._http.get_json(f"{self._path(key)}/commits?{query}", CommitsJson, attempts=2)
+        return is_reached(commit, [one.hash for one in found.values])
 
     def create_repository(self, owner: str, slug: str, settings: RepositorySettings) -> Repository:
         """POST to the address that the repository is to have."""

@@ -125,6 +125,12 @@ class CommitJson(msgspec.Struct, frozen=True):
     parents: list["CommitJson"] | None = None
 
 
+class CommitsJson(msgspec.Struct, frozen=True):
+    """A page of commits."""
+
+    values: list[CommitJson]
+
+
 class RefJson(msgspec.Struct, frozen=True):
     """A branch or a tag; `heads` are Mercurial's."""
 

@@ -11,6 +11,7 @@ stay when public access is switched off.
 import re
 from collections.abc import Iterable
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -27,7 +28,7 @@ from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, Reposito
 from mirror.upstream import datacenter_decode as decode
 from mirror.upstream.client import Http, LargeAnswer
 from mirror.upstream.git import GitRefs
-from mirror.upstream.protocol import ListingOrder, Page, RowDecoder
+from mirror.upstream.protocol import ListingOrder, Page, RowDecoder, is_reached
 from mirror.upstream.response import Response
 from mirror.upstream.retry import NotSent
 
@@ -177,6 +178,13 @@ class DataCenter:
             f"{_path_of(key.full_name)}/branches", found[2], _TO_BRANCH, "&details=true&orderBy=ALPHABETICAL"
         )
         return _with_next(page, f"branches:{page.next}" if page.next else "tags:0")
+
+    def is_ancestor(self, key: RepositoryKey, commit: str, of: str) -> bool | None:
+        """Ask for the commits up to one that the other one does not have."""
+        query = urlencode({"until": commit, "since": of, "limit": "1"})
+        path = f"{_path_of(key.full_name)}/commits?{query}"
+        found, _ = self._http.get_json(path, decode.CommitsJson, attempts=2)
+        return is_reached(commit, [one.id for one in found.values])
 
     def create_repository(self, owner: str, slug: str, settings: RepositorySettings) -> Repository:
         """POST to the project; the server makes the slug of the name."""

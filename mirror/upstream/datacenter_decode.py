@@ -110,7 +110,7 @@ class AuthorJson(Camel, frozen=True):
 
 
 class ParentJson(Camel, frozen=True):
-    """A parent of a commit."""
+    """A commit by its hash alone, as those that come before another one are told."""
 
     id: str | None = None
 
@@ -123,6 +123,12 @@ class CommitJson(Camel, frozen=True):
     author_timestamp: int | None = None
     message: str | None = None
     parents: list[ParentJson] | None = None
+
+
+class CommitsJson(Camel, frozen=True):
+    """A page of commits."""
+
+    values: list[ParentJson]
 
 
 class Metadata(msgspec.Struct, frozen=True, rename={"latest": _LATEST}):

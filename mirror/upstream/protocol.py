@@ -1,6 +1,6 @@
 """The interface of an upstream, whichever API it speaks: what a sync and a write need."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Generic, Literal, Protocol, TypeVar
 
@@ -89,6 +89,12 @@ class Upstream(Protocol):
     def fetch_refs(self, key: RepositoryKey, cursor: str | None) -> Page[Ref]:
         """Ask for a page of branches and tags together."""
 
+    def is_ancestor(self, key: RepositoryKey, commit: str, of: str) -> bool | None:
+        """Ask whether a commit is `of` another one or comes before it; None where the answer does not tell.
+
+        A 404 says that one of them is not there any more.
+        """
+
     def create_repository(self, owner: str, slug: str, settings: RepositorySettings) -> Repository:
         """Create a repository; some upstreams take no slug and derive it from the name."""
 
@@ -103,6 +109,15 @@ class Upstream(Protocol):
 
     def close(self) -> None:
         """Close the connections."""
+
+
+def is_reached(commit: str, left: Sequence[str | None]) -> bool | None:
+    """Judge a listing of what comes before a commit, and the commit itself, less what another one reaches.
+
+    Nothing is left where the other one reaches it. Else the commit comes first: a server that ignores what it
+    is asked for lists others, which tells nothing.
+    """
+    return True if not left else False if left[0] == commit else None
 
 
 class RowDecoder(Generic[Row]):
