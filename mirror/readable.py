@@ -39,6 +39,11 @@ def visible_html(page: str) -> str:
     return "".join([*parts, visible(page[at:])])
 
 
+def repositories_text(number: int) -> str:
+    """Write a number of repositories: ``1 repository``, ``2,000 repositories``."""
+    return f"{number:,} {'repository' if number == 1 else 'repositories'}"
+
+
 def size_text(size: float | None) -> str:
     """Write a number of bytes: ``999 bytes``, ``1.2 MB``, ``12 MB``."""
     if size is None:

@@ -109,37 +109,64 @@ def test_an_early_empty_page_is_read_again(tmp_path: Path) -> None:
         assert_matches_sandbox(crawl, sandbox, FIVE["workspaces"])
 
 
-class EmptySecondPage(ShortPages):
-    """Answers the second page of every listing of repositories with no rows and no link onward."""
+class LostPages(ShortPages):
+    """Answers a page of every listing of some kind without its link onward, and perhaps without its rows."""
+
+    def __init__(self, path: str, number: str | None, *, empty: bool) -> None:
+        super().__init__(2)
+        self.path, self.number, self.empty = path, number, empty
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Ask, and take the rows and the link out of that page."""
+        """Ask, and take what is lost out of that page."""
         answer = super().handle_request(request)
-        if request.url.params.get("page") != "2" or not request.url.path.endswith("/repositories/jespern"):
+        if request.url.params.get("page") != self.number or not request.url.path.endswith(self.path):
             return answer
         answer.read()
         body = {key: value for key, value in answer.json().items() if key != "next"}
-        return httpx.Response(200, json=body | {"values": []})
+        return httpx.Response(200, json={**body, **({"values": []} if self.empty else {"size": 99})})
 
 
-def test_a_page_that_stays_empty_keeps_the_listing_open(tmp_path: Path) -> None:
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_listing_that_loses_its_pages_stays_open(tmp_path: Path, *, empty: bool) -> None:
     """The total tells that pages must follow: nothing is complete, full or incremental, until they do."""
     with crawling(tmp_path, page_length=2, workspaces=("jespern",)) as (sandbox, crawl):
-        plain, empty = crawl.transport, EmptySecondPage(2)
-        crawl.transport = empty
+        plain, empty_page = crawl.transport, LostPages("/repositories/jespern", "2", empty=empty)
+        crawl.transport = empty_page
         for _ in range(2):
             summary = crawl.sync(later=7200)
             assert (summary.state, summary.exit_code) == ("incomplete", 1)
-            assert "ends with an empty page" in summary.failures[0].error
+            assert " and ends after " in summary.failures[0].error
         crawl.transport = plain
         assert crawl.sync(later=7200).state == "complete"
         for (name,) in crawl.rows("SELECT full_name FROM repositories"):
             sandbox.do("push", name)
-        crawl.transport = empty
+        crawl.transport = empty_page
         assert crawl.sync().state == "incomplete"
         crawl.transport = plain
         assert crawl.sync(later=7200).state == "complete"
         assert_matches_sandbox(crawl, sandbox, ("jespern",))
+
+
+@pytest.mark.parametrize("listing", ["/refs", "/brodie/members", "/user/workspaces"])
+def test_a_full_page_below_the_total_is_not_the_last_one(tmp_path: Path, listing: str) -> None:
+    """Without its link onward, a page of refs, members or workspaces is a failure, and drops nothing."""
+    workspaces = None if listing == "/user/workspaces" else ("brodie",)
+    with crawling(tmp_path, page_length=2, kind="cloud", workspaces=workspaces) as (_, crawl):
+        crawl.transport, whole = LostPages(listing, None, empty=False), crawl.transport
+        assert (lost := crawl.sync()).state == "incomplete"
+        assert any("reports a total of" in failure.error for failure in lost.failures)
+        crawl.transport = whole
+        assert crawl.sync(full=True, later=7200).state == "complete"
+        crawl.transport = LostPages(listing, None, empty=False)
+        kept = (
+            crawl.rows("SELECT workspace_id, user_id FROM members"),
+            crawl.one("SELECT count(*) FROM branches"),
+        )
+        assert crawl.sync(full=True, later=40 * 86400).state == "incomplete"
+        assert kept == (
+            crawl.rows("SELECT workspace_id, user_id FROM members"),
+            crawl.one("SELECT count(*) FROM branches"),
+        )
 
 
 def test_a_token_of_nobody_is_detected(tmp_path: Path) -> None:

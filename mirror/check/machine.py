@@ -15,7 +15,7 @@ from mirror.check.result import CONFIGURATION, UNUSABLE, Check, bad
 from mirror.config import Config
 from mirror.config_checks import open_files
 from mirror.errors import ConfigError, NotFound, StoreError
-from mirror.readable import size_text
+from mirror.readable import repositories_text, size_text
 from mirror.store.files import damage_explained, open_reader
 from mirror.store.integrity import check_file
 from mirror.store.lock import service_runs
@@ -84,7 +84,7 @@ def check_database(config: Config) -> Iterator[Check]:
         return
     index = [each.text for each in complaints if each.text.startswith("search index: ")]
     faults = [each.text for each in complaints if each.text not in index]
-    told = f"{path}: {count:,} repositories"
+    told = f"{path}: {repositories_text(count)}"
     if faults:
         remedy = "restore a copy, or move the file away and run `mirror sync`"
         yield bad("database", UNUSABLE, f"{path}: {faults[0]}", remedy)

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from mirror.cli.main import configured, errors
 from mirror.config import Config
 from mirror.errors import ConfigError, StoreError
-from mirror.readable import size_text
+from mirror.readable import repositories_text, size_text
 from mirror.store.backup import Progress as Told
 from mirror.store.backup import back_up, back_up_dated
 from mirror.store.files import open_reader
@@ -101,7 +101,8 @@ def _limits(config: Config, copy: Path) -> dict[str, int | None]:
 
 def _told(done: Restored, config: Config) -> Iterator[str]:
     """Yield a line for each thing that was done, and for what is to be done next."""
-    yield f"{config.database}: {done.repositories:,} repositories, as of {done.as_of or 'before any sync'}"
+    moment = done.as_of or "before any sync"
+    yield f"{config.database}: {repositories_text(done.repositories)}, as of {moment}"
     if done.kept is not None:
         yield f"the replaced file is kept: {done.kept}"
     if done.revoked:

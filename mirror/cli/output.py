@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mirror.observe.logs import row_counts, seconds_text
+from mirror.readable import repositories_text
 from mirror.report import Summary
 from mirror.store.failures import HIDDEN_MEMBERS, Failure
 from mirror.sync.plan import BudgetShare, Plan
@@ -74,7 +75,10 @@ def print_missing(console: Console, summary: Summary) -> None:
     print_failures(console, "failed", summary.failures)
     print_failures(console, "waiting", summary.waiting)
     if summary.refs_waiting:
-        _say(console, f"  waiting       refs: branches and tags of {summary.refs_waiting:,} repositories")
+        _say(
+            console,
+            f"  waiting       refs: branches and tags of {repositories_text(summary.refs_waiting)}",
+        )
     print_failures(console, "accepted", accepted)
     if hidden:
         names = ", ".join(failure.subject for failure in hidden[:MOST_NAMES])

@@ -10,6 +10,7 @@ from mirror.cli.main import json_option, limit_option, offset_option, out, plain
 from mirror.cli.read import reader
 from mirror.queries.caller import OPERATOR
 from mirror.queries.search import ListedRef, find_refs
+from mirror.readable import repositories_text
 from mirror.search import highlight_ranges
 from mirror.search.index.refs.format import KIND_NAMES
 from mirror.times import age_text, from_text, utc_now
@@ -71,7 +72,7 @@ def refs(
             f"No branch or tag matches {escape(repr(query))}" if query else "No branch or tag matches"
         )
         return
-    where = "1 repository" if found.repositories == 1 else f"{found.repositories:,} repositories"
+    where = repositories_text(found.repositories)
     shown = f", {len(found.refs):,} shown" if len(found.refs) < found.count else ""
     out().print(Text(f"{found.count:,} found in {where}{shown}"), style="dim")
     if found.refs:

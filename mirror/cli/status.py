@@ -17,7 +17,7 @@ from rich.text import Text
 from mirror.cli.main import configured, json_option, out
 from mirror.queries.progress import progress_text
 from mirror.queries.status import HistoryStatus, UpstreamStatus, history_status, read_status
-from mirror.readable import size_text
+from mirror.readable import repositories_text, size_text
 from mirror.store.files import damage_explained, open_reader
 from mirror.store.ledger import told_limits
 from mirror.store.lock import is_syncing, service_runs
@@ -118,7 +118,7 @@ def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
         yield (
             "branches and tags are not mirrored"
             if status.refs == "none"
-            else f"branches and tags of {status.refs_unread:,} repositories were not read yet"
+            else f"branches and tags of {repositories_text(status.refs_unread)} were not read yet"
         )
     if status.budget.held_until:
         until = time_text(from_text(status.budget.held_until))

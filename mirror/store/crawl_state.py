@@ -34,7 +34,7 @@ class ListingProgress(msgspec.Struct, kw_only=True):
     `rows` that its pages held, `born` of them created since its first page, `holes` pages that were skipped,
     `bad` rows that were not understood, `shrank` whether the total fell between two pages. `short` is by how
     many rows the pass before was below the total. `longest` is the length of the
-    longest page of this pass, `ended_empty` says that a page without rows ended it.
+    longest page of this pass, `ended_early` says that a page without rows, or a full one, ended it.
     """
 
     purpose: Purpose
@@ -54,7 +54,7 @@ class ListingProgress(msgspec.Struct, kw_only=True):
     bad: int = 0
     short: int = 0
     longest: int = 0
-    ended_empty: bool = False
+    ended_early: bool = False
     oldest_update: str | None = None
     ordered: bool = True
 

@@ -160,9 +160,20 @@ def next_landmark(page: Page[Any], *, asked: str | None, landmark: Landmark | No
     return Landmark(link=known.link, rows=known.rows, last=rows, idle=idle)
 
 
+def refuse_cut_off(page: Page[Any], *, pages: int) -> None:
+    """Raise UpstreamShapeError for a full page without `next` whose total promises more than so many pages.
+
+    Other totals that are not reached prove nothing, since totals may count what cannot be seen.
+    """
+    held = pages * page.full_length
+    if held and page.next is None and page.size is not None and held < page.size:
+        raise UpstreamShapeError(f"the listing reports a total of {page.size:,} and ends after {held:,}")
+
+
 def members_advanced(members: Members, page: Page[Member]) -> Members:
-    """Return the listing after a page of members; raises UpstreamShapeError for links in a circle."""
+    """Return the listing after a page of members; raises UpstreamShapeError as `next_landmark` does."""
     pages = members.pages + 1
+    refuse_cut_off(page, pages=pages)
     bad = next((f"{each.what}: {each.error}" for each in page.bad), None)
     return msgspec.structs.replace(
         members,
@@ -225,7 +236,8 @@ def advanced(listing: ListingProgress, page: Page[Repository]) -> ListingProgres
         holes=listing.holes + page.skipped,
         bad=listing.bad + len(page.bad),
         longest=max(listing.longest, len(page.rows)),
-        ended_empty=page.next is None and not (page.rows or page.bad or page.skipped),
+        ended_early=page.next is None
+        and (page.full_length > 0 or not (page.rows or page.bad or page.skipped)),
         oldest_update=updates[-1] if updates else listing.oldest_update,
         ordered=listing.ordered and all(a >= b for a, b in pairwise(chain)),
     )
@@ -279,12 +291,12 @@ def shortfall(listing: ListingProgress, seen: int) -> int:
 
 
 def ends_too_early(state: WorkspaceState, listing: ListingProgress, seen: int) -> bool:
-    """Return whether an empty page ended a listing although its total promises more pages.
+    """Return whether an empty page, or a full one, ended a listing although its total promises more pages.
 
     A total that counts rows that cannot be seen is reached by as many pages as it takes, some of them short.
     """
     return (
-        listing.ended_empty
+        listing.ended_early
         and listing.pages * listing.longest < (listing.last_size or 0)
         and shortfall(listing, seen) > state.count_offset
     )

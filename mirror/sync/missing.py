@@ -14,6 +14,7 @@ import msgspec
 
 from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import NAMED, Repository, RepositoryKey
+from mirror.readable import repositories_text
 from mirror.store.crawl_state import ListingProgress, WorkspaceState
 from mirror.store.failures import Failure, Failures
 from mirror.store.repair import merge_second_rows, without_uuid
@@ -40,14 +41,13 @@ def close_listing(
         return msgspec.structs.replace(state, listing=listing_state.another_pass(listing, seen))
     if listing_state.ends_too_early(state, listing, seen):
         raise UpstreamShapeError(
-            f"the listing of {name} reports a total of {listing.last_size:,} and ends with an empty"
-            f" page after {listing.rows:,}"
+            f"the listing of {name} reports a total of {listing.last_size:,} and ends after {listing.rows:,}"
         )
     if listing.purpose == "full":
         if hidden := listing_state.shortfall(listing, seen):
             run.note(
-                f"{name}: the upstream counts {hidden:,} repositories more than it lists; they are"
-                " taken for hidden from this credential"
+                f"{name}: the upstream counts {repositories_text(hidden)} more than it lists;"
+                " this credential probably may not see the rest"
             )
         _forget_bad(run, workspace, listing.seen_since)
         return listing_state.finished(state, listing, staying=seen, uncertain=uncertain, now=now)
@@ -120,8 +120,8 @@ def _allowed(run: Run, workspace: str, state: WorkspaceState, missing: int) -> b
         Failure(
             "absence",
             workspace,
-            f"{missing} of {alive} repositories of {workspace} are no longer listed; nothing was marked as "
-            f"gone. If that is right: mirror sync {run.config.name} --confirm-absence",
+            f"{missing:,} of {alive:,} repositories of {workspace} are no longer listed; nothing was marked"
+            f" as gone. If that is right: mirror sync {run.config.name} --confirm-absence",
         )
     )
     return False
@@ -135,7 +135,9 @@ def _mark_all(run: Run, workspace: str, rows: list[int]) -> None:
         run.answered("workspace", workspace)
         run.answered("absence", workspace)
         run.states.forget(workspace)
-    run.note(f"the workspace {workspace} is gone: {len(rows)} repositories; take it out of `workspaces`")
+    run.note(
+        f"the workspace {workspace} is gone: {repositories_text(len(rows))}; take it out of `workspaces`"
+    )
 
 
 def make_tombstone(run: Run, row_id: int, reason: str) -> None:

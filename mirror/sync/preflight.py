@@ -11,7 +11,7 @@ from mirror.store.crawl_state import LastCheck
 from mirror.store.cursors import Cursors
 from mirror.store.failures import Failure, Failures
 from mirror.sync.engine import ask_once
-from mirror.sync.listing_state import is_identity, next_landmark
+from mirror.sync.listing_state import is_identity, next_landmark, refuse_cut_off
 from mirror.sync.run import Run
 from mirror.sync.run_record import record_progress
 from mirror.times import from_text
@@ -66,7 +66,7 @@ def _named_workspaces(run: Run) -> list[str]:
 
 
 def _with_page(run: Run, found: LastCheck) -> LastCheck:
-    """Ask for a page of the workspaces; links that go in a circle end the list with a failure."""
+    """Ask for a page of the workspaces; links in a circle, and a lost page, end the list with a failure."""
     page = ask_once(
         lambda: run.upstream.fetch_workspaces(found.next), stop=run.stop, tick=partial(record_progress, run)
     )
@@ -77,6 +77,7 @@ def _with_page(run: Run, found: LastCheck) -> LastCheck:
         run.note(page.note)
     try:
         landmark = next_landmark(page, asked=found.next, landmark=landmark, pages=pages)
+        refuse_cut_off(page, pages=pages)
     except UpstreamShapeError as error:
         link = None
         errors.append(str(error))

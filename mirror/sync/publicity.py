@@ -1,5 +1,6 @@
 """After a copy was restored: once everything is listed in full, what is public is known again."""
 
+from mirror.readable import repositories_text
 from mirror.store.changes import Change
 from mirror.store.repositories import make_private
 from mirror.sync.run import Run
@@ -23,4 +24,6 @@ def settle_restored(run: Run) -> None:
             cursors.restored.drop()
     run.note("everything was listed since the copy was restored: strangers are answered again")
     if hidden:
-        run.note(f"{len(hidden):,} repositories could not be confirmed as public, and count as private")
+        run.note(
+            f"{repositories_text(len(hidden))} could not be confirmed as public, and so count as private"
+        )

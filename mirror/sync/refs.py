@@ -12,7 +12,7 @@ from mirror.store.cursors import Cursors
 from mirror.store.failures import Failure
 from mirror.store.refs import SavedRefs, has_refs, has_unnamed, let_old_be_read, save_main_branch, save_refs
 from mirror.sync.engine import Step
-from mirror.sync.listing_state import PASSES, refs_advanced
+from mirror.sync.listing_state import PASSES, refs_advanced, refuse_cut_off
 from mirror.sync.run import Run
 from mirror.times import to_text
 from mirror.upstream.protocol import Page
@@ -130,11 +130,13 @@ class RefsStep(Step):
         """Return whether a listing ended too early to be trusted: short of its own total, or without any ref.
 
         The second pass decides, since totals may count what cannot be seen, and the last ref may be deleted;
-        raises UpstreamShapeError where it names none although the repository has a main branch.
+        raises UpstreamShapeError where a page is still lost, or a repository with a main branch has no ref.
         """
         if listing.next is not None:
             return False
         if listing.rows > 0:
+            if listing.passes > 1:
+                refuse_cut_off(answer, pages=listing.pages)
             return listing.passes == 1 and answer.size is not None and listing.rows < answer.size
         store = self.run.store
         main = store.value("SELECT main_branch FROM repositories WHERE id = ?", (self.row_id,))

@@ -44,6 +44,7 @@ class _Envelope(msgspec.Struct, frozen=True):
     values: list[msgspec.Raw]
     next: str | None = None
     size: int | float | None = None
+    pagelen: int | float | None = None
 
 
 class _Onward(msgspec.Struct, frozen=True):
@@ -219,12 +220,14 @@ class Cloud:
         """Ask for a page and decode its rows."""
         envelope, answer = self._http.get_json(target, _Envelope)
         good, bad = rows.decode(envelope.values, self._with_told)
+        most = decode.count(envelope.pagelen) or PAGE_LENGTH
         return Page(
             rows=good,
             next=self._next(envelope.next, answer),
             size=decode.count(envelope.size),
             date=answer.date,
             bad=bad,
+            full_length=most if len(envelope.values) >= most else 0,
         )
 
     def _page_or_skipped(self, target: str) -> Page[Repository]:
