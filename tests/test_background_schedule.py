@@ -3,6 +3,7 @@
 import queue
 import signal
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,13 +12,23 @@ import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 from sync_harness import Notes
 
-from mirror.background.jobs import LastRun, Work, is_missed, next_run, read_last, scheduled_work
+from mirror.background.jobs import (
+    LastRun,
+    Work,
+    is_missed,
+    next_run,
+    next_runs,
+    read_last,
+    scheduled_work,
+)
 from mirror.background.service import DEFAULTS, Background, checked
 from mirror.background.triggers import next_time, trigger_of
 from mirror.background.work import scope_of
 from mirror.config import AlertConfig, Config, from_toml
 from mirror.errors import ConfigError
+from mirror.sandbox import Sandbox, World, running
 from mirror.store import Store
+from mirror.store.files import open_reader
 from mirror.store.lock import service_runs
 from mirror.store.runs import finish_run, start_run
 from mirror.times import to_text
@@ -265,3 +276,26 @@ def test_a_run_dated_in_the_future_blocks_no_job(tmp_path: Path, schedule: str) 
     has_synced(path, now - timedelta(minutes=1))
     ((_, last),) = read_last(config, scheduled_work(config), now)
     assert last == LastRun(now - timedelta(minutes=1), ended=True)
+
+
+def test_work_that_spent_the_budget_waits_until_there_is_room(tmp_path: Path) -> None:
+    """However often its schedule comes, it is begun once; the status tells when it goes on."""
+    path, told, now = tmp_path / "mirror.db", Told(), [datetime.now(UTC)]
+    with running(Sandbox(World(5))) as box:
+        config = from_toml(
+            f'database = "{path}"\n[[upstream]]\nname = "box"\nkind = "sandbox"\nurl = "{box.url}"\n'
+            'requests_per_hour = 3\nschedule = "10s"\nverify_schedule = ""'
+        )
+        background = Background(config, report=told, clock=lambda: now[0])
+        (work,) = scheduled_work(config)
+        for _ in range(3):
+            background._do(work)
+        with closing(open_reader(path)) as connection:
+            assert [state for (state,) in connection.execute("SELECT state FROM sync_runs")] == ["paused"]
+            assert next_runs(config, connection, "box", now[0])["sync"] > to_text(
+                now[0] + timedelta(hours=0.9)
+            )
+        now[0] += timedelta(hours=2)
+        background._do(work)
+        with closing(open_reader(path)) as connection:
+            assert len(connection.execute("SELECT 1 FROM sync_runs").fetchall()) == 2

@@ -57,10 +57,14 @@ class Work(NamedTuple):
 
 
 class LastRun(NamedTuple):
-    """When a kind of work began last (None: never), and whether it was completed."""
+    """When a kind of work began last (None: never), whether it was completed, and until when it waits.
+
+    `resumes_at` is when the budget that it has spent has room again; None where nothing is known to wait.
+    """
 
     began: datetime | None
     ended: bool
+    resumes_at: datetime | None = None
 
 
 def scheduled_work(config: Config) -> Iterator[Work]:
@@ -79,12 +83,23 @@ def last_done(connection: sqlite3.Connection, work: Work, now: datetime) -> Last
     """
     kinds = RUNS[work.kind]
     row = connection.execute(
-        f"""SELECT started_at, state FROM sync_runs
+        f"""SELECT started_at, state, id, upstream_id FROM sync_runs
             WHERE upstream_id = (SELECT id FROM upstreams WHERE name = ?)
             AND kind IN ({", ".join("?" * len(kinds))}) AND started_at <= ? ORDER BY id DESC LIMIT 1""",
         (work.upstream.name, *kinds, to_text(now)),
     ).fetchone()
-    return LastRun(from_text(row[0]), row[1] in ENDED) if row else LastRun(None, ended=False)
+    if not row:
+        return LastRun(None, ended=False)
+    began, state, run, upstream = row
+    return LastRun(from_text(began), state in ENDED, _resumes_at(connection, upstream, run))
+
+
+def _resumes_at(connection: sqlite3.Connection, upstream: int, run: int) -> datetime | None:
+    """Return until when nothing is asked after a run that was paused."""
+    progress = Cursors(connection, upstream).progress.read()
+    if progress is None or progress.run_id != run or progress.waits_until is None:
+        return None
+    return from_text(progress.waits_until)
 
 
 def is_missed(work: Work, last: LastRun, *, zone: str, now: datetime) -> bool:
@@ -102,9 +117,12 @@ def is_missed(work: Work, last: LastRun, *, zone: str, now: datetime) -> bool:
 
 
 def next_run(work: Work, last: LastRun, *, zone: str, now: datetime) -> datetime | None:
-    """Return when a running service will begin work next, without jitter; None for never."""
+    """Return when a running service will begin work next, without jitter; None for never.
+
+    A service that starts, or reads its configuration again, begins missed work at once.
+    """
     if is_missed(work, last, zone=zone, now=now):
-        return now
+        return max(now, last.resumes_at or now)
     due = next_time(work.schedule, zone=zone, after=last.began or now)
     if due is not None and due <= now:
         due = next_time(work.schedule, zone=zone, after=now)

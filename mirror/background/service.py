@@ -202,6 +202,7 @@ class Background:
             return
         later = "; `serve` only by a restart" if config.serve != self._config.serve else ""
         self._config = config
+        self._retry_at.clear()  # the budget or the credential may be another one
         before = self._worker.adopt(config, alerts)
         self._scheduler.remove_all_jobs()
         self._schedule(config, jobs)
@@ -237,8 +238,7 @@ class Background:
             if is_overdue(chore, zone=config.timezone, now=self._clock()):
                 job.modify(next_run_time=self._clock())
         for work, trigger, at in jobs:
-            does = self._sync if work.kind == "sync" else self._worker.do
-            job = self._scheduler.add_job(does, trigger, args=[work], id=work.id, name=work.id)
+            job = self._scheduler.add_job(self._do, trigger, args=[work], id=work.id, name=work.id)
             if at is not None:
                 job.modify(next_run_time=at)
         added = [job for job in self._scheduler.get_jobs() if job.id not in (PULSE, WATCH)]
@@ -251,19 +251,19 @@ class Background:
     def _follow_hints(self) -> None:
         """Ask for what hints name, unless that failed a moment ago."""
         for work in with_hints(self._config, self._clock()):
-            if not self._just_failed(work):
+            if not self._must_wait(work):
                 self._do_or_wait(work)
 
     def _watch(self) -> None:
         """List the workspaces of each upstream where a change is likely by now."""
         for upstream in self._config.upstreams:
             work = Work(upstream, "watch", "")
-            chosen = [] if self._just_failed(work) else self._watching.due(upstream)
+            chosen = [] if self._must_wait(work) else self._watching.due(upstream)
             if chosen:
                 self._do_or_wait(work, chosen)
 
-    def _just_failed(self, work: Work) -> bool:
-        """Return whether work failed a moment ago and must not be repeated yet."""
+    def _must_wait(self, work: Work) -> bool:
+        """Return whether work failed a moment ago, or spent the budget, and must not be repeated yet."""
         now = self._clock()
         return self._retry_at.get(work.id, now) > now
 
@@ -276,10 +276,13 @@ class Background:
             elif summary.resumes_at is not None:
                 self._retry_at[work.id] = summary.resumes_at
 
-    def _sync(self, work: Work) -> None:
-        """Do a whole sync, unless watch runs serve better."""
-        if not self._watching.replaces(work):
-            self._worker.do(work)
+    def _do(self, work: Work) -> None:
+        """Do work that a schedule asked for, unless its budget is still spent or watch runs serve better."""
+        if self._must_wait(work) or (work.kind == "sync" and self._watching.replaces(work)):
+            return
+        for summary in self._worker.do(work):
+            if summary.resumes_at is not None:
+                self._retry_at[work.id] = summary.resumes_at
 
 
 def acceptable(config: Config, before: Config) -> Config:

@@ -17,7 +17,6 @@ HOUR = """
 select bucket, (at - :since) / 60 as minute, sum(sent) as requests
 from request_ledger where at >= :since
 group by 1, 2 order by 1, 2"""
-LIMITS = "select bucket, requests_per_hour, held_until from request_limits"
 DAYS = """
 select substr(started_at, 1, 10) as day, count(*) as runs,
        sum(requests) as requests, sum(git_requests) as git_requests,

@@ -118,8 +118,8 @@ def read_status(
 ) -> list[UpstreamStatus]:
     """Read the status of every upstream; `syncing` says whether a process holds the lock, None if not known.
 
-    `limits` maps an upstream's name to its bucket in the request ledger and its configured limit; without
-    it, the account of the busiest bucket of its host is told.
+    `limits` maps an upstream's name to its bucket in the request ledger and its limit in force. An upstream
+    that it does not name has an empty budget.
     """
     upstreams = connection.execute("SELECT id, name, kind, url FROM upstreams ORDER BY id").fetchall()
     return [_status(connection, *row, now=now, limits=limits or {}, syncing=syncing) for row in upstreams]
@@ -170,7 +170,7 @@ def _status(
         freshness_seconds=(now - from_text(complete)).total_seconds() if complete else None,
         listed_seconds=_listed(connection, upstream_id, now),
         last_run=_last_run(connection, upstream_id, syncing=syncing),
-        budget=_budget(connection, now, *limits.get(name, ("", None))),
+        budget=budget_left(connection, now, *limits.get(name, ("", None))),
         failures=failures,
         progress=read_progress(connection, upstream_id, syncing=syncing),
         clock_ahead=latest_ahead(connection, upstream_id, now),
@@ -224,7 +224,7 @@ def _one(connection: sqlite3.Connection, sql: str, *values: Any) -> Any:
     return row[0] if row else None
 
 
-def _budget(connection: sqlite3.Connection, now: datetime, bucket: str, limit: int | None) -> BudgetLeft:
+def budget_left(connection: sqlite3.Connection, now: datetime, bucket: str, limit: int | None) -> BudgetLeft:
     """Count the rolling hour of a bucket, and say when the first request of it leaves the hour."""
     since = int(now.timestamp()) - 3600
     used, oldest = connection.execute(

@@ -11,12 +11,15 @@ from datasette.utils.asgi import Response
 
 from mirror.queries import crawl as reads
 from mirror.queries.crawl import Measure
+from mirror.queries.status import BudgetLeft, budget_left
+from mirror.serve.exchange import served_of
 from mirror.serve.pages.charts import Bar, bar_chart, gauge, line_chart
 from mirror.serve.pages.home import numbers
 from mirror.serve.pages.view import Visit
+from mirror.store.ledger import told_limits
 from mirror.times import age_text, to_text
 
-MINUTES, DAYS, HOUR_SECONDS = 60, 30, 3600
+MINUTES, DAYS = 60, 30
 AGES = ("within an hour", "a day", "a week", "30 days", "longer ago")
 
 Chart = dict[str, Any]
@@ -54,40 +57,36 @@ async def status_page(visit: Visit) -> Response:
 
 
 def _budgets(connection: sqlite3.Connection, visit: Visit) -> list[Chart]:
-    """Draw the requests of the last hour for each credential, by minute."""
-    now = int(visit.now.timestamp())
-    since = now - MINUTES * 60
+    """Draw the requests of the last hour for each credential, by minute.
+
+    The limits are those in force, as `mirror status` and the metrics tell them; of an account that no
+    upstream of the configuration has, the one that its upstream gave.
+    """
+    since = int(visit.now.timestamp()) - MINUTES * 60
     hour = reads.measure(connection, reads.HOUR, since=since)
-    limits = {row["bucket"]: row for row in reads.measure(connection, reads.LIMITS).rows}
+    limits = told_limits(connection) | dict(served_of(visit.request).limits(connection).values())
     used = defaultdict[str, dict[int, int]](dict)
     for row in hour.rows:
         used[row["bucket"]][row["minute"]] = row["requests"]
     return [
-        _budget(visit, hour, bucket, used.get(bucket, {}), limits.get(bucket, {}), since)
-        for bucket in sorted({*used, *limits})
+        _budget(
+            visit, hour, bucket, used[bucket], budget_left(connection, visit.now, bucket, limits.get(bucket))
+        )
+        for bucket in sorted({*used, *(bucket for bucket, limit in limits.items() if limit)})
     ]
 
 
-def _budget(
-    visit: Visit, hour: Measure, bucket: str, by_minute: dict[int, int], limit: dict[str, Any], since: int
-) -> Chart:
-    total, most = sum(by_minute.values()), limit.get("requests_per_hour")
-    first = next((since + minute * 60 for minute in sorted(by_minute) if by_minute[minute]), None)
-    held = limit.get("held_until")
+def _budget(visit: Visit, hour: Measure, bucket: str, by_minute: dict[int, int], left: BudgetLeft) -> Chart:
+    since = hour.values["since"]
     clock = [
         datetime.fromtimestamp(since + minute * 60, UTC).strftime("%H:%M") for minute in range(MINUTES + 1)
     ]
     bars = [Bar(clock[minute], by_minute.get(minute, 0)) for minute in range(MINUTES + 1)]
+    title = f"Requests of the last hour of {bucket}"
     return {
         "bucket": bucket,
-        "used": total,
-        "limit": most,
-        "left": None if most is None else max(0, most - total),
-        "returns_at": to_text(datetime.fromtimestamp(first + HOUR_SECONDS + 1, UTC)) if first else None,
-        "held_until": to_text(datetime.fromtimestamp(held, UTC))
-        if held and held > visit.now.timestamp()
-        else None,
-        "gauge": gauge(total, most, title=f"Requests of the last hour of {bucket}") if most else None,
+        "left": left,
+        "gauge": gauge(left.used, left.limit, title=title) if left.limit else None,
         "svg": bar_chart(bars, title=f"Requests per minute of {bucket}", unit="requests", height=70),
         "sql": visit.links.sql(hour.sql, **hour.values),
     }
