@@ -13,7 +13,7 @@ from mirror.queries.search import ListedRef, find_refs
 from mirror.readable import repositories_text
 from mirror.search import highlight_ranges
 from mirror.search.index.refs.format import KIND_NAMES
-from mirror.times import age_text, from_text, utc_now
+from mirror.times import ago, utc_now
 
 _LONGEST_NAME = 100
 """How much of a name is shown on a terminal; `--json` tells it whole."""
@@ -88,8 +88,7 @@ def _table(listed: list[ListedRef], query: str) -> Table:
         table.add_column(no_wrap=True)
     now = utc_now()
     for ref in listed:
-        date = ref.target_date
-        age = f"{age_text((now - from_text(date)).total_seconds())} old" if date else ""
+        age = ago(ref.target_date, now) if ref.target_date else ""
         states = " ".join(ref.repository.states)
         name = Text(ref.repository.full_name + (f"  {states}" if states else ""))
         table.add_row(name, _marked_name(ref.name, query), ref.kind, ref.target_hash[:12], age)

@@ -79,7 +79,7 @@ def _budgets(connection: sqlite3.Connection, visit: Visit) -> list[Chart]:
 def _budget(visit: Visit, hour: Measure, bucket: str, by_minute: dict[int, int], left: BudgetLeft) -> Chart:
     since = hour.values["since"]
     clock = [
-        datetime.fromtimestamp(since + minute * 60, UTC).strftime("%H:%M") for minute in range(MINUTES + 1)
+        datetime.fromtimestamp(since + minute * 60, UTC).strftime("%H:%M UTC") for minute in range(MINUTES + 1)
     ]
     bars = [Bar(clock[minute], by_minute.get(minute, 0)) for minute in range(MINUTES + 1)]
     title = f"Requests of the last hour of {bucket}"
