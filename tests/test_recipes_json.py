@@ -1,4 +1,4 @@
-"""JSON that README.md and docs/ show as an answer has the keys that the program prints now."""
+"""JSON that README.md and docs/ show without its command has the keys that the program prints now."""
 
 import contextlib
 import json
@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 from asgi_client import AsgiClient, client_of
 from click.testing import CliRunner
+from doc_examples import DOCS, differences, json_blocks, parsed
 from fixtures_db import FixtureDb, hg_ref, repository
 from prepared_files import copy_made
 
 from mirror.cli.main import mirror
 
-ROOT = Path(__file__).resolve().parent.parent
-DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "contrib" / "README.md"]
 OF_REQUESTS = ("mcp.md", "sandbox.md", "serving.md")
 """Files whose blocks of JSON are what a reader writes: settings, and requests to the sandbox."""
 ASKED = {"api-2.0.md": "/2.0/repositories/jespern/django-piston/pullrequests", "keeping.md": "/-/health"}
@@ -29,48 +28,12 @@ def _samples() -> list[tuple[str, str, str]]:
     for path in DOCS:
         text, name = path.read_text("utf-8"), path.name
         found += [
-            (name, *pair) for pair in re.findall(r"^\$ ((?:curl|mirror) .*)\n(\{.*)$", text, re.MULTILINE)
-        ]
-        found += [
             (name, command, shown)
             for command, shown in re.findall(r"`(mirror [^`]*--json)` prints\s+`(\{[^`]*)`", text)
         ]
-        blocks = re.findall(r"^```json\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-        blocks += [f"{{{line}}}" for line in re.findall(r'^    ("\w+": \{.*\})$', text, re.MULTILINE)]
-        found += [(name, ASKED[name], block) for block in blocks if name not in OF_REQUESTS]
+        if name not in OF_REQUESTS:
+            found += [(name, ASKED[name], block) for block in json_blocks(path)]
     return found
-
-
-def _parsed(shown: str) -> tuple[Any, bool]:
-    """Return the JSON that is shown, and whether all of it is: `…` at its end stands for the rest.
-
-    A key alone, `{"a", "b"}`, is one whose value is left out.
-    """
-    whole = not shown.rstrip().endswith("…")
-    text = shown.rstrip().rstrip(",…")
-    if '":' not in text.partition(",")[0]:
-        text = re.sub(r'("\w+")(?=\s*[,}])', r"\1: null", text)
-    opened = list[str]()
-    for sign in re.sub(r'"[^"]*"', "", text):
-        if sign in "{[":
-            opened.append("}" if sign == "{" else "]")
-        elif sign in "}]":
-            opened.pop()
-    return json.loads(text + "".join(reversed(opened))), whole
-
-
-def _differences(shown: Any, printed: Any, whole: bool, place: str = "") -> list[str]:
-    """Return the keys that only one of the two has; a value that is left out is not compared."""
-    if isinstance(shown, list) and isinstance(printed, list):
-        return _differences(shown[0], printed[0], whole, f"{place}[]") if shown and printed else []
-    if not (isinstance(shown, dict) and isinstance(printed, dict)):
-        return []
-    only = set(shown) - set(printed) | (set(printed) - set(shown) if whole else set())
-    return [f"{place}.{key}" for key in sorted(only)] + [
-        difference
-        for key in shown.keys() & printed.keys()
-        for difference in _differences(shown[key], printed[key], whole, f"{place}.{key}")
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -107,25 +70,19 @@ def test_json_that_is_shown_has_the_keys_that_are_printed(
     else:
         address = shlex.split(asked)[-1].removeprefix("http://127.0.0.1:8001")
         printed = served.get(address).json()
-    parsed, whole = _parsed(shown)
+    told, whole = parsed(shown)
     if asked == "/-/health":
-        printed = {key: value for key, value in printed.items() if key in parsed}
-    assert _differences(parsed, printed, whole) == [], (file, asked)
+        printed = {key: value for key, value in printed.items() if key in told}
+    assert differences(told, printed, whole=whole) == [], (file, asked)
 
 
 def test_the_samples_are_found() -> None:
     """One of each way to write them; those that are not answers are named."""
-    assert {file for file, _, _ in _samples()} >= {
-        "api-1.0.md",
-        "api-2.0.md",
-        "api-datacenter.md",
-        "refs.md",
-        "keeping.md",
-    }
+    assert {file for file, _, _ in _samples()} >= {"api-2.0.md", "refs.md", "keeping.md"}
 
 
 @pytest.mark.parametrize(
-    ("shown", "printed", "differences"),
+    ("shown", "printed", "found"),
     [
         ('{"a": 1, "b": [{"c": 2}]}', {"a": 3, "b": [{"c": 4}]}, []),
         ('{"a": 1}', {"a": 3, "b": 4}, [".b"]),
@@ -134,7 +91,7 @@ def test_the_samples_are_found() -> None:
         ('{"a", "b": [{"c",\n"d"}]}', {"a": 1, "b": [{"c": 2, "e": 3}]}, [".b[].d", ".b[].e"]),
     ],
 )
-def test_differences_of_keys_are_seen(shown: str, printed: Any, differences: list[str]) -> None:
+def test_differences_of_keys_are_seen(shown: str, printed: Any, found: list[str]) -> None:
     """Whole and in part, with values and without, at every level."""
-    parsed, whole = _parsed(shown)
-    assert _differences(parsed, printed, whole) == differences
+    told, whole = parsed(shown)
+    assert differences(told, printed, whole=whole) == found
