@@ -77,11 +77,11 @@ def _budgets(connection: sqlite3.Connection, visit: Visit) -> list[Chart]:
 
 
 def _budget(visit: Visit, hour: Measure, bucket: str, by_minute: dict[int, int], left: BudgetLeft) -> Chart:
-    since = hour.values["since"]
-    clock = [
-        datetime.fromtimestamp(since + minute * 60, UTC).strftime("%H:%M UTC") for minute in range(MINUTES + 1)
+    first = datetime.fromtimestamp(hour.values["since"], UTC)
+    bars = [
+        Bar(f"{first + timedelta(minutes=minute):%H:%M} UTC", by_minute.get(minute, 0))
+        for minute in range(MINUTES + 1)
     ]
-    bars = [Bar(clock[minute], by_minute.get(minute, 0)) for minute in range(MINUTES + 1)]
     title = f"Requests of the last hour of {bucket}"
     return {
         "bucket": bucket,
