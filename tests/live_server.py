@@ -1,5 +1,6 @@
 """A mirror served over real HTTP in a thread, as `mirror serve` does it."""
 
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,9 @@ from typing import Any
 
 from mirror.config import ServeConfig
 from mirror.serve.server import build, serve
+
+WITHOUT_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Trusts nobody, for clients that ask over plain HTTP: reading certificates takes longer than a request."""
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from live_server import WITHOUT_TLS
 
 from mirror.sandbox import Sandbox, World, running
 
@@ -15,7 +16,7 @@ JESPERN = ("jespern", "sandbox")
 def client() -> Iterator[httpx.Client]:
     with (
         running(Sandbox(World(400))) as sandbox,
-        httpx.Client(base_url=f"{sandbox.origin}/1.0", trust_env=False) as found,
+        httpx.Client(verify=WITHOUT_TLS, base_url=f"{sandbox.origin}/1.0", trust_env=False) as found,
     ):
         yield found
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from live_server import WITHOUT_TLS
 
 from mirror.sandbox import RunningSandbox, Sandbox, World, running, serve, visible_repositories
 
@@ -27,7 +28,7 @@ def sandbox() -> Iterator[RunningSandbox]:
 @pytest.fixture
 def client(sandbox: RunningSandbox) -> Iterator[httpx.Client]:
     """An anonymous client."""
-    with httpx.Client(base_url=sandbox.url, trust_env=False, timeout=5) as found:
+    with httpx.Client(verify=WITHOUT_TLS, base_url=sandbox.url, trust_env=False, timeout=5) as found:
         yield found
 
 
@@ -40,7 +41,7 @@ def test_it_starts_and_stops_quickly_even_with_open_connections() -> None:
     started = time.perf_counter()
     with running(Sandbox(World())) as found:
         ready = time.perf_counter()
-        with httpx.Client(trust_env=False) as client:
+        with httpx.Client(verify=WITHOUT_TLS, trust_env=False) as client:
             assert client.get(f"{found.url}/workspaces/big").status_code == 200
             leaving = time.perf_counter()
             found_port = int(found.origin.rpartition(":")[2])
@@ -63,7 +64,7 @@ def test_serve_announces_its_address_and_ends_with_a_signal() -> None:
             assert process.stdout is not None
             assert process.stderr is not None
             origin = process.stdout.readline().strip()
-            with httpx.Client(trust_env=False) as client:
+            with httpx.Client(verify=WITHOUT_TLS, trust_env=False) as client:
                 assert client.get(f"{origin}/2.0/repositories/jespern").status_code == 200
                 process.send_signal(number)
                 assert process.wait(timeout=1) == 0
@@ -285,7 +286,10 @@ def test_lenient_lists_ignore_wrong_credentials(sandbox: RunningSandbox, client:
 def test_the_budget_is_a_rolling_hour_for_each_credential() -> None:
     """Beyond the limit comes 429; an hour after the first request, one more is allowed."""
     sandbox = Sandbox(World(20), requests_per_hour=5, anonymous_requests_per_hour=2)
-    with running(sandbox) as found, httpx.Client(base_url=found.url, trust_env=False) as client:
+    with (
+        running(sandbox) as found,
+        httpx.Client(verify=WITHOUT_TLS, base_url=found.url, trust_env=False) as client,
+    ):
         who: Any
         for who, limit in ((BEARER, 5), (login("erik"), 5), ({}, 2)):
             statuses = [client.get("repositories/erik", headers=who).status_code for _ in range(limit + 2)]

@@ -7,6 +7,7 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from live_server import WITHOUT_TLS
 
 from mirror.sandbox import (
     ANONYMOUS,
@@ -30,7 +31,9 @@ def sandbox() -> Iterator[RunningSandbox]:
 
 @pytest.fixture(scope="module")
 def client(sandbox: RunningSandbox) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"{sandbox.origin}/rest/api/latest", trust_env=False) as found:
+    with httpx.Client(
+        verify=WITHOUT_TLS, base_url=f"{sandbox.origin}/rest/api/latest", trust_env=False
+    ) as found:
         yield found
 
 
@@ -164,7 +167,7 @@ def test_the_token_bucket_answers_429_with_retry_after() -> None:
     sandbox.options.change({"bucket_size": 3, "bucket_refill": 1})
     with (
         running(sandbox) as found,
-        httpx.Client(base_url=f"{found.origin}/rest/api/1.0", trust_env=False) as client,
+        httpx.Client(verify=WITHOUT_TLS, base_url=f"{found.origin}/rest/api/1.0", trust_env=False) as client,
     ):
         answers = [client.get("repos") for _ in range(4)]
         assert [answer.status_code for answer in answers] == [200, 200, 200, 429]

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from live_server import WITHOUT_TLS
 
 from mirror.sandbox import Fault, Sandbox, World, parse_fault, running
 from mirror.sandbox.faults import KINDS
@@ -22,7 +23,7 @@ def asked(fault: Fault | str, *paths: str, patience: float = 30) -> list[Any]:
     made = parse_fault(fault) if isinstance(fault, str) else fault
     with (
         running(Sandbox(World(100), faults=[made])) as sandbox,
-        httpx.Client(base_url=sandbox.url, trust_env=False, timeout=patience) as client,
+        httpx.Client(verify=WITHOUT_TLS, base_url=sandbox.url, trust_env=False, timeout=patience) as client,
     ):
         for path in paths:
             try:
@@ -132,7 +133,7 @@ def test_control_sets_and_clears_faults() -> None:
     """The state shows how often they fired."""
     with (
         running(Sandbox(World(20))) as sandbox,
-        httpx.Client(base_url=sandbox.url, trust_env=False) as client,
+        httpx.Client(verify=WITHOUT_TLS, base_url=sandbox.url, trust_env=False) as client,
     ):
         control = f"{sandbox.origin}/-/sandbox"
         fault = {"action": "fault", "what": "500", "where": "listing", "nth": "every"}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from live_server import WITHOUT_TLS
 
 from mirror.sandbox import RunningSandbox, Sandbox, World, repository_refs, running
 
@@ -63,7 +64,7 @@ def test_git_reads_an_empty_repository_and_is_refused_a_private_one(
 def test_statuses_and_headers(sandbox: RunningSandbox) -> None:
     """Only git gets an answer, only at the exact URL, and not for Mercurial."""
     refs = "info/refs?service=git-upload-pack"
-    with httpx.Client(base_url=sandbox.origin, trust_env=False, headers=GIT) as client:
+    with httpx.Client(verify=WITHOUT_TLS, base_url=sandbox.origin, trust_env=False, headers=GIT) as client:
         good = client.get(f"/1team/special-refs.git/{refs}")
         assert good.headers["content-type"] == "application/x-git-upload-pack-advertisement"
         assert good.content.startswith(b"001e# service=git-upload-pack\n0000")
@@ -91,7 +92,7 @@ def test_git_requests_are_counted_separately_and_cost_no_budget() -> None:
     sandbox = Sandbox(World(60), anonymous_requests_per_hour=1)
     with (
         running(sandbox) as found,
-        httpx.Client(base_url=found.origin, trust_env=False, headers=GIT) as client,
+        httpx.Client(verify=WITHOUT_TLS, base_url=found.origin, trust_env=False, headers=GIT) as client,
     ):
         for _ in range(3):
             path = "/mcatalbas/codeigniter.git/info/refs?service=git-upload-pack"
@@ -107,7 +108,10 @@ def test_protocol_2_lists_the_selected_refs(sandbox: RunningSandbox) -> None:
         return f"{len(text) + 4:04x}{text}".encode()
 
     with httpx.Client(
-        base_url=sandbox.origin, trust_env=False, headers={**GIT, "Git-Protocol": "version=2"}
+        verify=WITHOUT_TLS,
+        base_url=sandbox.origin,
+        trust_env=False,
+        headers={**GIT, "Git-Protocol": "version=2"},
     ) as client:
         offered = client.get("/1team/special-refs.git/info/refs?service=git-upload-pack").content
         assert b"version 2\n" in offered

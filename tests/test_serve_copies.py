@@ -15,7 +15,7 @@ import pytest
 from asgi_client import bearer, client_of
 from cli_runner import Folder, started
 from fixtures_db import FixtureDb, fill_public, repository
-from live_server import serving
+from live_server import WITHOUT_TLS, serving
 from webhook_client import webhook_mirror
 
 from mirror.cli.main import main
@@ -64,7 +64,7 @@ def test_no_request_fails_while_the_file_is_replaced(tmp_path: Path, journal: st
     statuses, done = Counter[tuple[str, int]](), threading.Event()
 
     def ask(origin: str, first: int) -> None:
-        with httpx.Client(base_url=origin) as client:
+        with httpx.Client(verify=WITHOUT_TLS, base_url=origin) as client:
             while not done.is_set():
                 for address in (*ASKED[first:], *ASKED[:first]):
                     answer = client.get(address)
@@ -74,7 +74,7 @@ def test_no_request_fails_while_the_file_is_replaced(tmp_path: Path, journal: st
         readers = [threading.Thread(target=ask, args=(origin, first)) for first in range(0, 9, 3)]
         for reader in readers:
             reader.start()
-        with httpx.Client(base_url=origin) as client:
+        with httpx.Client(verify=WITHOUT_TLS, base_url=origin) as client:
             for number, copy in enumerate(made[1:], 1):
                 copy.rename(path)
                 assert client.get(f"/2.0/repositories/more/row-{number}").status_code == 200

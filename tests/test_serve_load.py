@@ -19,6 +19,7 @@ import pytest
 import uvicorn
 from cli_runner import Folder, small_sandbox
 from fixtures_db import fill_public
+from live_server import WITHOUT_TLS
 
 from mirror.sandbox.faults import parse_fault
 from mirror.serve.connections import BoundedProtocol, WaitingConnections, most_connections
@@ -87,7 +88,7 @@ def asking_slowly(process: subprocess.Popen[str], address: str, times: int) -> I
 def test_slow_queries_block_neither_api_nor_pages(filled: Folder) -> None:
     """Sixteen of them wait for four threads; everything else is answered meanwhile."""
     with served(filled, "serve") as (process, address), asking_slowly(process, address, 16) as slow:
-        with httpx.Client(trust_env=False, timeout=60) as client:
+        with httpx.Client(verify=WITHOUT_TLS, trust_env=False, timeout=60) as client:
             for path in (
                 "/1.0/repositories/jespern/django-piston", "/2.0/repositories/jespern", "/", "/-/changes",
                 "/-/search?q=django", "/-/r/jespern/django-piston", "/-/mirror-status", "/-/metrics",
@@ -145,7 +146,7 @@ def test_half_requests_leave_the_server_up(filled: Folder) -> None:
             with contextlib.suppress(OSError):
                 half = stack.enter_context(closing(socket.create_connection(("127.0.0.1", port), timeout=5)))
                 half.sendall(HALF)
-        with httpx.Client(trust_env=False, timeout=20) as client:
+        with httpx.Client(verify=WITHOUT_TLS, trust_env=False, timeout=20) as client:
             for path in ("/2.0/repositories/jespern", "/-/search?q=django", "/mirror/repositories.json"):
                 assert client.get(address + path).status_code == 200
         process.send_signal(signal.SIGTERM)

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from asgi_client import client_of
 from cli_runner import Folder
+from live_server import WITHOUT_TLS
 from older_files import DUMPS, restored
 
 from mirror.store import Store
@@ -97,7 +98,7 @@ def test_a_read_only_mount_is_served_and_followed(tmp_path: Path) -> None:
     try:
         assert process.stdout is not None
         address = re.findall(r"http://\S+", process.stdout.readline())[0]
-        with httpx.Client(base_url=address, trust_env=False) as client:
+        with httpx.Client(verify=WITHOUT_TLS, base_url=address, trust_env=False) as client:
             assert client.get("/2.0/repositories/ws/tool-1").json()["description"] == ""
             for page in ("/", "/mirror/repositories.json", "/-/health"):
                 assert client.get(page).status_code == 200

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from asgi_client import AsgiClient, client_of
 from fixtures_db import FixtureDb, fill_public
-from live_server import serving
+from live_server import WITHOUT_TLS, serving
 from reverse_proxy import Proxy, proxy
 
 from mirror.errors import ConfigError
@@ -78,7 +78,9 @@ def test_no_link_leaves_the_prefix(published: tuple[Proxy, str]) -> None:
     """Pages, tables, SQL, stored queries, facets, exports, both APIs, the feed and all assets."""
     server, token = published
     begun = [f"{server.address}/{path}" for path in ("", *TABLES, "2.0/repositories?pagelen=2")]
-    with httpx.Client(trust_env=False, timeout=20, headers={"Authorization": f"Bearer {token}"}) as http:
+    with httpx.Client(
+        verify=WITHOUT_TLS, trust_env=False, timeout=20, headers={"Authorization": f"Bearer {token}"}
+    ) as http:
         asked = list(crawl(begun, http))
     told = {urlsplit(str(one.url)).path.removeprefix("/mirror") for one in asked}
     assert server.outside == []
@@ -93,7 +95,7 @@ def test_no_link_leaves_the_prefix(published: tuple[Proxy, str]) -> None:
 def test_redirects_and_cookies_keep_the_prefix(published: tuple[Proxy, str]) -> None:
     """A login comes back to the page that asked for it, and its cookie goes to no other path of the host."""
     server, token = published
-    with httpx.Client(trust_env=False) as http:
+    with httpx.Client(verify=WITHOUT_TLS, trust_env=False) as http:
         page = http.get(f"{server.address}/-/mirror-login", params={"next": "/mirror/repositories?_sort=id"})
         fields = dict(re.findall(r'name="(csrftoken|next)" value="([^"]*)"', page.text))
         answer = http.post(f"{server.address}/-/mirror-login", data=html_free(fields) | {"token": token})

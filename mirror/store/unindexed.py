@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 from mirror.store.files import bring_up_to_date
@@ -21,11 +22,19 @@ def open_unjournalled(path: Path) -> sqlite3.Connection:
 
 def create_unindexed(path: Path) -> list[str]:
     """Make a mirror without rows and without indexes in an empty file; return what makes the indexes."""
-    with closing(open_unjournalled(path)) as connection:
-        bring_up_to_date(connection, path)
+    contents, indexes = _unindexed()
+    path.write_bytes(contents)
+    return list(indexes)
+
+
+@cache
+def _unindexed() -> tuple[bytes, tuple[str, ...]]:
+    """Make that file once in a process: the migrations take longer than a small file's rows."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        bring_up_to_date(connection, Path(":memory:"))
         found = connection.execute(
             "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL ORDER BY name"
         ).fetchall()
         for name, _ in found:
             connection.execute(f'DROP INDEX "{name}"')
-    return [sql for _, sql in found]
+        return connection.serialize(), tuple(sql for _, sql in found)
