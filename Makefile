@@ -5,7 +5,7 @@ PORT ?=
 
 FUZZ ?=
 
-.PHONY: help run install dev test test-lake check fuzz format lock docs wheel clean
+.PHONY: help run install dev test test-long test-lake check fuzz format lock docs wheel clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ dev: .venv/installed-dev ## prepare .venv for development
 # that stand side by side, so that what a file prepares is prepared once.
 test: check .venv/installed-clients .venv/installed-plugins ## ruff, mypy strict, pytest
 	env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest -n auto --dist worksteal
+
+test-long: ## the same with five times as many random examples, and a longer soak
+	EXAMPLES=5 $(MAKE) test
 
 test-lake: .venv/installed-lake ## the lake with Spark and an object store, which test leaves out
 	PYTHONPATH=.venv/lake .venv/bin/python -m pytest -rs -s tests/test_lake_spark.py tests/test_lake_s3.py

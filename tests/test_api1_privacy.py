@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from asgi_client import AsgiClient, basic, bearer, client_of, make_tokens
 from callers import MixedMirror
+from examples import examples
 from fixtures_db import SECRETS, FixtureDb, owner, repository
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -206,7 +207,7 @@ def test_private_answers_forbid_caching(mixed: MixedMirror) -> None:
 NAMES = st.text("abcdefgh", min_size=3, max_size=8)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(
     rows=st.dictionaries(
         st.tuples(NAMES, NAMES), st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=8

@@ -7,6 +7,7 @@ from urllib.parse import quote, urlencode
 import httpx
 import pytest
 from asgi_client import basic, bearer, client_of
+from examples import examples
 from fixtures_db import FixtureDb, hg_ref, owner, repository
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -520,7 +521,7 @@ PARAMETERS = (
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(
     path=st.sampled_from(PATHS),
     more=st.none() | TEXTS,

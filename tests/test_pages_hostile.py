@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from asgi_client import AsgiClient, client_of
+from examples import examples
 from fixtures_db import SEEN, FixtureDb, hg_ref, repository
 from hostile_texts import SCRIPT, TEXTS, fill_hostile, strict_html
 from hypothesis import HealthCheck, given, settings
@@ -90,7 +91,9 @@ markup = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.one_of(anything, markup.filter(bool)))
 def test_random_texts_leave_pages_valid(fuzzed: tuple[AsgiClient, sqlite3.Connection], text: str) -> None:
     """Whatever stands in the file, also without passing through the crawler, the page stays valid."""

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from refs_oracle import CLOSED, RefPlayground, naive
@@ -81,7 +82,7 @@ def _do(mirror: RefPlayground, kind: str, what: Any, common_cost: int) -> None:
             (apply_refs_backlog if kind == "apply" else rebuild_refs_index)(connection, common_cost)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     common_cost=st.integers(17, 60),
     history=st.lists(st.tuples(STEPS, st.lists(ASKED, max_size=4)), min_size=3, max_size=16),

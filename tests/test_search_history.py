@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from search_oracle import MOMENTS, OWNERS, Playground, naive
@@ -84,7 +85,7 @@ def _do(mirror: Playground, kind: str, what: Any, leaf_size: int, before: int) -
             prepare_pending(connection)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     leaf_size=st.integers(1, 4),
     others=st.sampled_from([0, 600]),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sync_harness import Clock, SyncHarness, WithoutNetwork, assert_matches_sandbox
@@ -241,7 +242,7 @@ RENAMED_BEFORE_ITS_MEMBERS: list[Any] = [
 """A run ends before the members of a renamed workspace are listed, and it is renamed again."""
 
 PATIENT = settings(
-    max_examples=100,
+    max_examples=examples(40),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     print_blob=True,
@@ -255,7 +256,7 @@ PATIENT = settings(
 @example(history=RETURNED_WHILE_ANOTHER_LEFT)
 @example(history=RENAMED_BEFORE_ITS_MEMBERS)
 def test_a_mirror_with_a_token_equals_its_upstream(theatre: Theatre, part: int, history: list[Any]) -> None:
-    """Whatever people do between and during the runs, one more run makes the mirror true: 300 histories."""
+    """Whatever people do between and during the runs, one more run makes the mirror true."""
     play(theatre, history, anonymous=False)
 
 
@@ -264,5 +265,5 @@ def test_a_mirror_with_a_token_equals_its_upstream(theatre: Theatre, part: int, 
 @PATIENT
 @given(history=histories)
 def test_an_anonymous_mirror_equals_its_upstream(theatre: Theatre, part: int, history: list[Any]) -> None:
-    """The same without a credential, where going private is going out of sight: 200 histories."""
+    """The same without a credential, where going private is going out of sight."""
     play(theatre, history, anonymous=True)
