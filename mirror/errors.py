@@ -14,6 +14,7 @@ MirrorError                   a sentence for the user, and the exit code of a co
   StoreError              4   the mirror file is missing, locked, full, broken or too new
     StoreLocked               another process is syncing into it
   NotFound                1   the mirror does not hold what was asked for
+    NotKnownThen              nothing is known of it at that moment; knows since when
 """
 
 from collections.abc import Mapping
@@ -117,3 +118,11 @@ class NotFound(MirrorError):
     """The mirror holds no such thing."""
 
     exit_code = 1
+
+
+class NotKnownThen(NotFound):
+    """Nothing is known of a repository at a moment, but `since` another one."""
+
+    def __init__(self, message: str, *, since: str) -> None:
+        super().__init__(message)
+        self.since = since

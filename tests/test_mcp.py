@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from cli_runner import Folder
 from fixtures_db import SECRETS, FixtureDb, fill_mixed, fill_public, repository
+from lives import live, moment
 
 pytest.importorskip("mcp", reason="the extra is not installed")
 
@@ -194,6 +195,28 @@ def test_one_question_in_sql(operator: Asked) -> None:
     assert len(json.dumps(rows)) < sql.MOST_CHARACTERS * 1.3
     assert "no such column" in operator.refused("query_sql", sql="SELECT wrong FROM users")
     assert operator("query_sql", sql="SELECT json(mirror_search('arriving', 5))")["rows"] != [["[]"]]
+
+
+def test_the_past_is_asked_for_by_a_moment(tmp_path: Path) -> None:
+    """By the tool and in SQL; the name is that of then or of today, and strangers see no private time."""
+    filled = live(tmp_path / "mirror.db")
+    _synced(filled, moment(95))
+    filled.store.close()
+    ask = Asked(filled.path, OPERATOR)
+    shown = ask("show_repository", full_name="bob/new", at="2026-11-01T00:25")
+    assert (shown["repository"]["full_name"], shown["repository"]["size"]) == ("ann/old", 5)
+    assert shown["branches"]["newest"][0]["commit"] == "1" * 40
+    assert shown["past"]["looks"]["refs"] == {"before": moment(20), "after": moment(60)}
+    assert "past" not in ask("show_repository", full_name="bob/new")
+    assert "is known since" in ask.refused("show_repository", full_name="bob/new", at="2026-10-01")
+    assert "future" in ask.refused("show_repository", full_name="bob/new", at="2999-01-01")
+    assert "not a time" in ask.refused("show_repository", full_name="bob/new", at="then")
+    public = Asked(filled.path, ANONYMOUS)
+    assert "ann/old" not in public.refused("show_repository", full_name="bob/new", at="2026-11-01T00:45")
+    query = """SELECT mirror_repository_at('bob/new', '2026-11-01T00:25') ->> 'full_name',
+        (SELECT value ->> 'target_hash' FROM json_each(mirror_refs_at('ann/old', '2026-11-01T00:25'))
+            WHERE value ->> 'name' = 'master'), json_array_length(mirror_refs('master', 5))"""
+    assert ask("query_sql", sql=query)["rows"] == [["ann/old", "1" * 40, 0]]
 
 
 @pytest.mark.parametrize(

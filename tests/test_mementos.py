@@ -75,23 +75,41 @@ def test_without_a_moment_it_is_as_ever(served: tuple[AsgiClient, CALLER]) -> No
     assert "Accept-Datetime" not in get(served, "/2.0/repositories/bob", "00:25:00").headers["Vary"]
 
 
-@pytest.mark.parametrize("path", ["/1.0/repositories/bob/new", "/2.0/repositories/bob/{it}/refs"])
-def test_what_cannot_be_known_is_an_error(served: tuple[AsgiClient, CALLER], path: str) -> None:
-    """Before it was seen 404; for what is no moment, or a future one, 400."""
+@pytest.mark.parametrize(
+    ("path", "first", "last"),
+    [
+        ("/1.0/repositories/bob/new", "00:00:00", "01:10:00"),
+        ("/2.0/repositories/bob/{it}/refs", "00:01:00", "01:30:00"),
+        ("/rest/api/1.0/projects/bob/repos/new/branches", "00:01:00", "01:30:00"),
+    ],
+)
+def test_outside_of_what_is_known_the_nearest_look_is_told(
+    served: tuple[AsgiClient, CALLER], path: str, first: str, last: str
+) -> None:
+    """The first one before it, the last one for the future (RFC 7089, 4.5.3); what is no date is 400."""
     client, token = served
-    for given, status in (
-        ("Sat, 31 Oct 2026 10:00:00 GMT", 404), ("Tue, 01 Nov 2999 10:00:00 GMT", 400), ("yesterday", 400),
-    ):  # fmt: skip
-        assert client("GET", path, headers={**token, "Accept-Datetime": given}).status_code == status
-    assert get(served, "/2.0/repositories/ann/old/refs", "00:00:30").status_code == 503
+    for given, look in (("Sat, 31 Oct 2026 10:00:00", first), ("Tue, 01 Nov 2999 10:00:00", last)):
+        answer = client("GET", path, headers={**token, "Accept-Datetime": f"{given} GMT"})
+        assert answer.headers["Memento-Datetime"] == f"Sun, 01 Nov 2026 {look} GMT"
+        again = get(served, path, look)
+        assert (again.headers["Memento-Datetime"], again.content) == (
+            answer.headers["Memento-Datetime"],
+            answer.content,
+        )
+    for wrong in ("yesterday", "", "Tue, 31 Feb 2026 10:00:00 GMT", "2026-11-01T00:25:00Z", "0"):
+        answer = client("GET", path, headers={**token, "Accept-Datetime": wrong})
+        assert (answer.status_code, "Memento-Datetime" in answer.headers) == (400, False), wrong
+        assert "Accept-Datetime" in answer.headers["Vary"]
 
 
 @pytest.mark.parametrize("path", ["/1.0/repositories/bob/new", "/2.0/repositories/ann/mid/refs/branches"])
 def test_a_stranger_sees_no_private_time(served: tuple[AsgiClient, CALLER], path: str) -> None:
     """Nor what was before it."""
+    public = get(served, path, "01:05:00", stranger=True)
     for at in ("00:25:00", "00:45:00"):
-        assert get(served, path, at, stranger=True).status_code == 404
-    assert get(served, path, "01:05:00", stranger=True).status_code == 200
+        shown = get(served, path, at, stranger=True)
+        assert (shown.status_code, shown.content) == (200, public.content)
+        assert shown.headers["Memento-Datetime"] >= "Sun, 01 Nov 2026 00:50:00 GMT"
 
 
 def test_the_past_in_sql(served: tuple[AsgiClient, CALLER]) -> None:

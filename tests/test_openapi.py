@@ -147,6 +147,28 @@ def _request(
     return Request(scope, receive)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_can_be_asked_for_the_past_says_so(mirror: Served, name: str) -> None:
+    """Each address that answers of a moment is described with its headers, and no other one."""
+    api, described = view.DOCUMENTED[name]
+    headers = {"Accept-Datetime": "Tue, 03 Nov 2026 10:00:00 GMT", **mirror.callers["token"]}
+    for pattern in api.readers:
+        path = template_of(pattern)
+        operation = mirror.documents[name]["paths"][path]["get"]
+        got = mirror.client.get(f"{described.prefix}{good(path)}?name=a", headers=headers)
+        is_dated = "Accept-Datetime" in {one["name"] for one in operation.get("parameters", ())}
+        assert is_dated == (pattern in api.dated) == ("Memento-Datetime" in got.headers), (path, got.text)
+        told = operation["responses"]["200"].get("headers", {})
+        assert bool(told) == is_dated
+        if is_dated:
+            assert told.keys() == {"Memento-Datetime", "X-Mirror-Next-Look", "Vary", "Link"}
+            assert "Accept-Datetime" in got.headers["Vary"]
+            assert 'rel="original timegate"' in got.headers["Link"]
+    text = (Path(__file__).parent.parent / "docs" / f"api-{name}.md").read_text()
+    for header in ("Accept-Datetime", "Memento-Datetime", "X-Mirror-Next-Look", "Vary", 'rel="original'):
+        assert header in text
+
+
 def test_a_document_names_the_address_that_is_published(mirror: Served) -> None:
     """The one that was asked, or that of `public_url` with its path, which the client of the tests adds."""
     assert [one["servers"] for one in mirror.documents.values()] == [

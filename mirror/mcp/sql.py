@@ -12,6 +12,7 @@ import msgspec
 
 from mirror.errors import ConfigError
 from mirror.queries.caller import Caller
+from mirror.queries.past_functions import register_past
 from mirror.queries.visibility import hides
 from mirror.search import register
 from mirror.search.find import one_snapshot
@@ -31,6 +32,7 @@ _STEPS = 1_000
 _BUSY_SECONDS = 5
 _OWN_FUNCTIONS = (
     "mirror_search", "mirror_search_count", "mirror_refs", "mirror_refs_count", "mirror_refs_repositories",
+    "mirror_refs_at", "mirror_repository_at",
 )  # fmt: skip
 # Possessive: many comments before no statement would else be tried in every way of joining them.
 _READS = re.compile(
@@ -74,6 +76,7 @@ def _guarded(path: Path, caller: Caller) -> BoundedConnection:
     )
     register(connection, visible_private=caller.sees_all, reading=connection.trusted)
     register_refs(connection, visible_private=caller.sees_all, reading=connection.trusted)
+    register_past(connection, reading=connection.trusted)
     restrict(connection, Reach.EVERYTHING if caller.sees_all else Reach.PUBLIC, _OWN_FUNCTIONS)
     return connection
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from mirror.errors import ConfigError, NotFound, StoreError
 from mirror.mcp import sql as guarded
@@ -17,6 +17,8 @@ from mirror.queries.caller import Caller
 from mirror.queries.changes import ChangeFilter, latest_changes
 from mirror.queries.counts import counts_of
 from mirror.queries.crawl import missing, upstreams
+from mirror.queries.past import past_named
+from mirror.queries.past_copy import past_copy
 from mirror.queries.refs import REFS_READ, RefsWanted, refs_page
 from mirror.queries.repositories import repository_named
 from mirror.queries.rows import ChangeRow, RefRow, RepositoryRow
@@ -27,7 +29,7 @@ from mirror.search.find import one_snapshot
 from mirror.store.files import damage_explained, open_reader
 from mirror.store.lock import is_syncing
 from mirror.store.schema import snapshot_moment
-from mirror.times import age_text, from_text, moment_of, seconds_of, to_text, utc_now
+from mirror.times import age_text, from_text, moment_of, past_moment, seconds_of, to_text, utc_now
 
 MOST = 50
 """How many items an answer holds at most; SQL rows have a limit of their own."""
@@ -37,6 +39,14 @@ LONGEST_TEXT = 200
 NO_PROOF = "That it is not here does not prove that it does not exist: the mirror knows what it has read."
 Answer = dict[str, Any]
 Kind = Literal["branch", "tag"]
+
+
+class _Seen(NamedTuple):
+    """A mirror, what a repository is called in it, and of which moment of the past it is."""
+
+    connection: sqlite3.Connection
+    full_name: str
+    bounds: Answer
 
 
 class Tools:
@@ -77,21 +87,36 @@ class Tools:
             listed = [_listed(row, found.links(row)) for row in found.repositories]
             return self._answer(connection, {"count": found.count, "repositories": listed}, notes)
 
-    def show_repository(self, full_name: str, limit: int = 20) -> Answer:
+    def show_repository(self, full_name: str, limit: int = 20, at: str = "") -> Answer:
         """Show a repository, named owner/slug, with its newest branches and tags and how many there are.
 
-        Branches and tags are null where the mirror did not read them yet.
+        Branches and tags are null where the mirror did not read them yet. `at` is a moment of the past
+        (2026-11-03, 2026-11-03T10:00 in UTC, 12h ago as 12h): the repository as the mirror knew it then, with
+        the looks before and after it in `past`. Values that are not recorded are null.
         """
-        with self._snapshot() as connection:
-            row = self._named(connection, full_name)
+        with self._snapshot() as connection, self._seen(connection, full_name, at) as seen:
+            row = self._named(seen.connection, seen.full_name)
             refs = {
-                name: self._refs(connection, row, RefsWanted(kind=kind, size=_within(limit, MOST)))
+                name: self._refs(seen.connection, row, RefsWanted(kind=kind, size=_within(limit, MOST)))
                 for name, kind in _REFS.items()
             }
-            links = WebLinks(connection, self._caller).repositories([row])[row.id]
+            links = WebLinks(seen.connection, self._caller).repositories([row])[row.id]
             told = {**_listed(row, links), "clone_urls": links.clone_urls, **row.columns(*_DETAILS)}
-            facts = {"repository": told, **refs}
-            return self._answer(connection, facts, _unread(row))
+            return self._answer(connection, {"repository": told, **refs, **seen.bounds}, _unread(row))
+
+    @contextmanager
+    def _seen(self, connection: sqlite3.Connection, full_name: str, at: str) -> "Iterator[_Seen]":
+        """Give the mirror as it is, or a copy that holds a repository of the past; raises NotFound."""
+        if not at:
+            yield _Seen(connection, full_name, {})
+            return
+        try:
+            moment = past_moment(at, self._clock())
+        except (ValueError, OverflowError) as error:
+            raise ConfigError(str(error)) from None
+        past = past_named(connection, self._caller, full_name.strip("/ "), moment)
+        with past_copy(connection, [past]) as copy:
+            yield _Seen(copy, past.full_name, {"past": past.bounds()})
 
     def find_refs(
         self, part: str = "", full_name: str = "", kind: Kind | None = None, limit: int = 20
@@ -188,8 +213,9 @@ class Tools:
         main_branch, archived, created_at, updated_at, refs_synced_at, deleted_at), users (id, username,
         display_name, kind), branches and tags (repository_id, name, target_hash, target_date,
         target_author), changes (at, kind, repository_id, ref, old, new), projects, upstreams, sync_runs.
-        Times are UTC text. A repository is living where deleted_at is NULL. `mirror_search(part, limit)`
-        returns ids as JSON, `mirror_refs(part, limit)` refs. `SELECT sql FROM sqlite_master` tells all
+        Times are UTC text. A repository is living where deleted_at is NULL. Functions that return JSON:
+        `mirror_search(part, limit)` ids, `mirror_refs(part, limit)` refs, `mirror_refs_at(full_name, moment)`
+        and `mirror_repository_at(full_name, moment)` the past. `SELECT sql FROM sqlite_master` tells all
         columns. Long texts are cut.
         """
         found = guarded.ask(self._path, self._caller, sql, limit=_within(limit, MOST_ROWS))

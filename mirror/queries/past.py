@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from mirror.errors import NotFound
+from mirror.errors import NotFound, NotKnownThen
 from mirror.queries.caller import Caller
 from mirror.queries.past_state import Line, Looks, Measures, Past, Rebuilt
 from mirror.queries.refs import KINDS, select_refs
@@ -78,9 +78,12 @@ def _pasts(
     for row in rows:
         hidden = 0 if caller.sees_all | row.pop("is_own") else row["public_from"]
         since = _known_since(connection, row, hidden)
-        if since is None or at < since:
-            told = f"; it is known since {since[:19]}Z" if since else ""
-            yield NotFound(f"the mirror knows nothing of {row['full_name']} at {at[:19]}Z{told}")
+        unknown = f"the mirror knows nothing of {row['full_name']} at {at[:19]}Z"
+        if since is None:
+            yield NotFound(unknown)
+            continue
+        if at < since:
+            yield NotKnownThen(f"{unknown}; it is known since {since[:19]}Z", since=since)
             continue
         shown = [line for line in lines[row["id"]] if line.id > hidden]
         rebuilt = Rebuilt(row, since, shown, moved.get(row["id"]), at)
@@ -141,14 +144,14 @@ def past_named(connection: sqlite3.Connection, caller: Caller, full_name: str, a
     A repository that lived then comes before a tombstone. Raises NotFound where nothing is known.
     """
     must_have_history(connection)
-    found, why = list[Past](), f"the mirror holds no repository {full_name}"
+    found, why = list[Past](), NotFound(f"the mirror holds no repository {full_name}")
     for row_id in _ids_named(connection, caller, full_name):
         try:
             found.append(past_of(connection, caller, row_id, at))
         except NotFound as error:
-            why = str(error)
+            why = error
     if not found:
-        raise NotFound(why)
+        raise why
     wanted = full_name.lower()
     return min(found, key=lambda past: (past.full_name.lower() != wanted, bool(past.columns["deleted_at"])))
 

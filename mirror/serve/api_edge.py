@@ -42,7 +42,7 @@ from mirror.serve.exchange import (
     snapshot,
     unread,
 )
-from mirror.serve.mementos import memento, moment_asked, with_memento_headers, with_timegate_headers
+from mirror.serve.mementos import Memento, answered_at, moment_asked, timegate_headers
 from mirror.serve.unmirrored import NotMirrored
 from mirror.serve.writer import WriteAccess, admitted_writer
 from mirror.times import utc_now
@@ -177,10 +177,15 @@ async def _answered(api: Api, datasette: "Datasette", request: Request, paramete
         return await api.write(writers[method], Writing(access, request, database, asked))
     if pattern not in api.dated:
         return await _read(api, datasette, request, parameters, reader, names, None)
-    at = moment_asked(request, utc_now())
-    found = await _read(api, datasette, request, parameters, reader, names, at)
     query = f"?{request.query_string}" if request.query_string else ""
-    return with_timegate_headers(found, f"{address_of(datasette, request)}{quote(request.path)}{query}")
+    headers = timegate_headers(f"{address_of(datasette, request)}{quote(request.path)}{query}")
+    try:
+        at = moment_asked(request, utc_now())
+        found = await _read(api, datasette, request, parameters, reader, names, at)
+    except ApiError as error:  # a cache must not take it for the answer of today
+        error.headers = {**headers, **error.headers}
+        raise
+    return msgspec.structs.replace(found, headers={**headers, **found.headers})
 
 
 async def _read(
@@ -201,6 +206,10 @@ async def _read(
     is_login = given == NO_CREDENTIALS and not (api.jsonp and "callback" in parameters)
     login = login_of(request, database) if is_login else None
 
+    def of_past(caller: Caller, known: Upstreams, then: Memento) -> Answer:
+        asked = _asked(api, datasette, request, parameters, then.names, caller, known, then.copy)
+        return asked.selected(reader(then.copy, asked))
+
     def read(connection: sqlite3.Connection) -> tuple[Caller, Answer | ApiError]:
         with _plain_texts(connection), snapshot(connection, datasette.setting("sql_time_limit_ms")):
             caller = caller_in(connection, given, login)
@@ -210,9 +219,7 @@ async def _read(
                 if at is None:
                     asked = _asked(api, datasette, request, parameters, names, caller, known, connection)
                     return caller, _dated(asked.selected(reader(connection, asked)), connection)
-                with memento(connection, caller, names, at) as (past, copy, then):
-                    asked = _asked(api, datasette, request, parameters, then, caller, known, copy)
-                    return caller, with_memento_headers(asked.selected(reader(copy, asked)), past)
+                return caller, answered_at(connection, caller, names, at, partial(of_past, caller, known))
             except ApiError as error:
                 return caller, error
 

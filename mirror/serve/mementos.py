@@ -1,10 +1,13 @@
 """Reads of a repository as of a moment, by `Accept-Datetime` (RFC 7089): each address is its own TimeGate.
 
-The reader of the address answers from a copy that holds the repository as it was (`queries/past_copy.py`).
+That is pattern 1.3 of the RFC: negotiation by the address itself, whose mementos have no addresses of their
+own. Before the first look the first one is told, and for a future moment the last, as its section 4.5.3 has
+it; `Memento-Datetime` says which. The reader of the address answers from a copy that holds the repository as
+it was (`queries/past_copy.py`).
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
@@ -13,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 from datasette.utils.asgi import Request
 
-from mirror.errors import NotFound
+from mirror.errors import NotFound, NotKnownThen
 from mirror.queries.accounts import owner_named
 from mirror.queries.caller import Caller
 from mirror.queries.past import past_named, past_of
@@ -38,7 +41,11 @@ class Memento(NamedTuple):
 
 
 def moment_asked(request: Request, now: datetime) -> str | None:
-    """Return the moment that a request names; raises ApiError 400 for a future one and for no date."""
+    """Return the moment that a request names, until now; raises ApiError 400 for what is no date.
+
+    Dates in headers are whole seconds, so a look within that second counts: whoever asks for the
+    `Memento-Datetime` of an answer gets the same one.
+    """
     given = request.headers.get(ACCEPT.lower())
     if given is None:
         return None
@@ -49,18 +56,41 @@ def moment_asked(request: Request, now: datetime) -> str | None:
         raise ApiError(
             400, f"Invalid {ACCEPT}", detail="Write it as Tue, 03 Nov 2026 10:00:00 GMT."
         ) from None
-    if moment > now:
-        raise ApiError(400, f"Invalid {ACCEPT}", detail="It is in the future.")
-    return to_text(moment)
+    return to_text(min(moment.replace(microsecond=999_999), now))
+
+
+def answered_at(
+    connection: sqlite3.Connection,
+    caller: Caller,
+    names: tuple[str, ...],
+    at: str,
+    answer: Callable[[Memento], Answer],
+) -> Answer:
+    """Let an address that begins with owner and slug answer of a moment; raises ApiError.
+
+    Of a time before branches and tags were first listed, their first listing is told.
+    """
+    with _memento(connection, caller, names, at) as found:
+        try:
+            return _with_memento_headers(answer(found), found.past)
+        except ApiError as error:
+            first = found.past.ref_looks
+            if error.status != 503 or first.before is not None or first.after is None:
+                raise
+    with _memento(connection, caller, names, first.after) as found:
+        return _with_memento_headers(answer(found), found.past)
 
 
 @contextmanager
-def memento(
+def _memento(
     connection: sqlite3.Connection, caller: Caller, names: tuple[str, ...], at: str
 ) -> Iterator[Memento]:
-    """Give the repository of a path that begins with owner and slug, as it was; raises ApiError 404."""
+    """Give the repository of a path as it was, or at the first look; raises ApiError 404."""
     try:
-        past = _past(connection, caller, names[0], names[1], at)
+        try:
+            past = _past(connection, caller, names[0], names[1], at)
+        except NotKnownThen as error:
+            past = _past(connection, caller, names[0], names[1], error.since)
     except NotFound as error:
         raise ApiError(404, str(error)) from None
     owner, _, slug = past.full_name.partition("/")
@@ -86,7 +116,7 @@ def _past(connection: sqlite3.Connection, caller: Caller, workspace: str, name: 
         return past_named(connection, caller, f"{workspace.removeprefix(PERSONAL)}/{name}", at)
 
 
-def with_memento_headers(answer: Answer, past: Past) -> Answer:
+def _with_memento_headers(answer: Answer, past: Past) -> Answer:
     """Say in an answer of which look it is, and when the next one was."""
     looks = past.ref_looks if answer.synced_at == past.ref_looks.before else past.looks
     seen = str(looks.before)
@@ -99,7 +129,6 @@ def with_memento_headers(answer: Answer, past: Past) -> Answer:
     return msgspec.structs.replace(answer, headers=headers, synced_at=None)
 
 
-def with_timegate_headers(answer: Answer, url: str) -> Answer:
-    """Say in an answer that the address can be asked for its past."""
-    headers = {"Vary": ACCEPT, "Link": f'<{url}>; rel="original timegate"', **answer.headers}
-    return msgspec.structs.replace(answer, headers=headers)
+def timegate_headers(url: str) -> dict[str, str]:
+    """Return the headers that say of an address that it can be asked for its past."""
+    return {"Vary": ACCEPT, "Link": f'<{url}>; rel="original timegate"'}

@@ -10,6 +10,7 @@ from typing import Any
 from mirror import __version__
 from mirror.serve.api_edge import Api
 from mirror.serve.exchange import Json
+from mirror.serve.mementos import ACCEPT, NEXT_LOOK_HEADER
 from mirror.serve.openapi.schemas import TEXT, Description, Names, Operation, Parameter, Schema, named
 
 _STATUSES = {
@@ -22,6 +23,21 @@ _STATUSES = {
     "default": "Any other error",
 }
 """The errors that are possible at every address."""
+
+_MOMENT: Json = {
+    "name": ACCEPT,
+    "in": "header",
+    "required": False,
+    "description": "The moment to tell the past of (RFC 7089), such as Tue, 03 Nov 2026 10:00:00 GMT",
+    "schema": TEXT,
+}
+_MEMENTO_HEADERS = {
+    "Memento-Datetime": "When the mirror saw what it tells; only where a moment was asked for",
+    NEXT_LOOK_HEADER: "When it looked again after that, if it did",
+    "Vary": f"Names {ACCEPT}, among others",
+    "Link": 'This address, rel="original timegate"',
+}
+"""Headers of answers from an address that can be asked for the past."""
 
 _LEADS_AWAY = {"307": "Leads to the upstream, where `redirect_unmirrored` is configured"}
 _SECURITY: Json = {
@@ -36,7 +52,7 @@ def openapi_document(api: Api, described: Description, origin: str) -> Json:
     paths = dict[str, Json]()
     for pattern, reader in api.readers.items():
         operation = _operation(described, "get", pattern, described.reads[pattern], summary_of(reader))
-        _path(paths, pattern)["get"] = operation
+        _path(paths, pattern)["get"] = _dated(operation) if pattern in api.dated else operation
     for pattern, methods in api.writers.items():
         for method, writer in methods.items():
             wanted = described.writes[pattern, method]
@@ -104,6 +120,20 @@ def _operation(
     }
     made["responses"] = {**answers, **_refusals(method)}
     return made
+
+
+def _dated(operation: Json) -> Json:
+    """Add to an operation that it can be asked for the past (RFC 7089)."""
+    told = {name: {"description": text, "schema": TEXT} for name, text in _MEMENTO_HEADERS.items()}
+    answers = {
+        status: {**answer, "headers": told} if "content" in answer else answer
+        for status, answer in operation["responses"].items()
+    }
+    return {
+        **operation,
+        "parameters": [*operation.get("parameters", ()), _MOMENT],
+        "responses": answers,
+    }
 
 
 def _refusal(pattern: Names) -> Json:
