@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 MOVING = ("seq", "last_seen_at", "seen_since")
-KEYS = {"repositories": "uuid", "users": "uuid", "projects": "uuid"}
+KEYS = {"repositories": "uuid", "users": "uuid", "projects": "uuid", "listings": "owner_uuid"}
 FOLLOWS = {
     "refs": ("repositories", "repository_uuid"),
     "followers": ("repositories", "repository_uuid"),

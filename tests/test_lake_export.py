@@ -254,7 +254,9 @@ def test_a_history_of_additions_equals_a_full_export(seed: int, tmp_path: Path) 
     for name in ("often", "seldom"):
         found = held(tmp_path / name)
         for table, rows in expected.items():
-            if table not in ("runs", "listings", "instances"):
+            if table == "listings":  # an owner that lost its last repository has none, or is not there
+                found[table] = [row for row in found[table] if row["repositories"]]
+            if table not in ("runs", "instances"):
                 assert found[table] == rows, (name, table)
     assert len(expected["repositories"]) >= 3
 
@@ -320,7 +322,7 @@ def test_files_that_no_manifest_of_the_last_three_names_are_removed(mixed_file: 
     }
     assert there == named
     assert theirs.read_bytes() == b"theirs"
-    assert not (lake / "_staging").exists()
+    assert not list(lake.glob("_staging*"))
 
 
 def test_what_the_file_does_not_know_is_exported_in_full(mixed_file: Path, tmp_path: Path) -> None:
@@ -365,20 +367,51 @@ def test_what_cannot_be_used_is_said(mixed_file: Path, tmp_path: Path) -> None:
         ("ftp://x/y", "no place for a lake"),
         ("s3://key:secret@bucket/x", "AWS_ACCESS_KEY_ID"),
         ("s3:///x", "names no bucket"),
+        ("s3:/bucket/x", "needs a folder, or s3"),
     ):
         with pytest.raises(ConfigError, match=why) as error:
             Place(address)
         assert "secret" not in str(error.value)
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot be read or written"):
+    with pytest.raises(ConfigError, match="is a file; a lake needs a folder"):
         exported(mixed_file, tmp_path / "file")
     with export_lock(mixed_file), pytest.raises(StoreLocked, match="is exporting it"):
         exported(mixed_file, tmp_path / "lake")
     exported(mixed_file, tmp_path / "lake")
     name = latest(tmp_path / "lake")["mirror"]
+    shutil.copy(mixed_file, tmp_path / "copy.db")
+    with (
+        Place(str(tmp_path / "lake")).staging(f"mirror={name}"),
+        pytest.raises(StoreLocked, match="exporting"),
+    ):
+        exported(tmp_path / "copy.db", tmp_path / "lake")
     (tmp_path / f"lake/_manifests/mirror={name}/latest.json").write_text("{}")
     with pytest.raises(StoreError, match="no manifest"):
         exported(mixed_file, tmp_path / "lake")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("README.md", "mine", "has other files"),
+        ("_SCHEMA.json", "[]", "not that of a lake"),
+        ("_SCHEMA.json", '{"layout": 7}', "is of layout 7, and this program knows 1"),
+    ],
+)
+def test_a_folder_of_other_files_stays_as_it_is(
+    mixed_file: Path, tmp_path: Path, name: str, text: str, why: str
+) -> None:
+    """Somebody's own files, and a lake of another version; what a killed export left is no other file."""
+    lake = tmp_path / "lake"
+    lake.mkdir()
+    (lake / name).write_text(text)
+    with pytest.raises((ConfigError, StoreError), match=why):
+        exported(mixed_file, lake)
+    assert files_of(lake) == {name: text.encode()}
+    (lake / name).unlink()
+    (lake / "refs/mirror=m1").mkdir(parents=True)
+    (lake / "_staging-mirror=m1.lock").write_text("")
+    assert exported(mixed_file, lake).what == "full"
 
 
 def test_every_column_of_a_mirror_is_in_the_lake_or_left_out(mixed_file: Path) -> None:

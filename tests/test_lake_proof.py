@@ -4,15 +4,17 @@ import re
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from fixtures_db import LATER, SECRETS, FixtureDb, repository
+from fixtures_db import LATER, SECRETS, FixtureDb, hg_ref, repository
 from lake_reader import files_of, held, latest
 from test_publish_proof import CANARY, plant
 from twin_mirrors import Twin, empty_mirror
 
+from mirror.errors import StoreError
 from mirror.lake.export import ExportOptions, export
 from mirror.lake.place import Place
 from mirror.store.export_marks import MIRROR_ID
@@ -102,6 +104,52 @@ def test_a_public_lake_may_become_empty(tmp_path: Path) -> None:
     export(filled.path, Place(str(tmp_path / "lake")), ExportOptions(public=True))
     rows = held(tmp_path / "lake")
     assert rows["repositories"] == rows["users"] == rows["listings"] == []
+
+
+class FullPlace(Place):
+    """A folder on a disk that is full when a file of the staging folder is written."""
+
+    def __init__(self, address: str, full: str) -> None:
+        super().__init__(address)
+        self._full = full
+
+    @contextmanager
+    def staging(self, owner: str) -> Iterator[Path]:
+        """Let the file be one of a device on which nothing has room."""
+        with super().staging(owner) as folder:
+            (folder / self._full).parent.mkdir(exist_ok=True)
+            (folder / self._full).symlink_to("/dev/full")
+            yield folder
+
+
+def interrupted(table: str, _: int) -> None:
+    """Ctrl-C while a table is written."""
+    if table == "refs":
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("full", ["repositories/changes-00000002.parquet", "part", None])
+def test_what_ends_an_export_early_changes_nothing(
+    mixed_db: FixtureDb, tmp_path: Path, full: str | None
+) -> None:
+    """A full disk, for rows or for the manifest, and Ctrl-C: the old rows hold, the next export goes on."""
+    lake = tmp_path / "lake"
+    export(mixed_db.path, Place(str(lake)), ExportOptions())
+    before = held(lake)
+    mixed_db.refs("jespern/django-piston", [hg_ref("tag", "v9", "9")], at=LATER)
+    if full:
+        with pytest.raises(StoreError, match="No space left on device") as error:
+            export(mixed_db.path, FullPlace(str(lake), full), ExportOptions())
+        assert "\n" not in str(error.value)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            export(mixed_db.path, Place(str(lake)), ExportOptions(), told=interrupted)
+    mixed_db.store.close()
+    assert held(lake) == before
+    assert not list(lake.glob("_staging*"))
+    assert export(mixed_db.path, Place(str(lake)), ExportOptions()).what == "changes"
+    export(mixed_db.path, Place(str(tmp_path / "whole")), ExportOptions())
+    assert held(lake) == held(tmp_path / "whole") != before
 
 
 def test_a_reader_sees_a_whole_export_whenever_it_is_killed(mixed_db: FixtureDb, tmp_path: Path) -> None:

@@ -3,8 +3,13 @@
 import json
 from pathlib import Path
 
+import msgspec
+
+from mirror.errors import ConfigError, StoreError
 from mirror.lake.columns import BUCKETS, LAYOUT, TABLES, Table
-from mirror.lake.place import Place
+from mirror.lake.place import STAGING, Place
+
+SCHEMA = "_SCHEMA.json"
 
 README = """\
 # A lake of Bitbucket mirrors
@@ -16,9 +21,9 @@ not done.
 
 Identity is `(instance, uuid)`. Times are UTC. `_SCHEMA.json` tells every column.
 
-Rows are added, never changed. Of `repositories`, `users` and `projects` the row of the highest `seq` holds,
-for each mirror and identity; of `refs`, `followers` and `members` those rows whose `seq` is that of the row
-they belong to.
+Rows are added, never changed. Of `repositories`, `users`, `projects` and `listings` the row of the highest
+`seq` holds, for each mirror and identity; of `refs`, `followers` and `members` those rows whose `seq` is that
+of the row they belong to.
 
 With DuckDB, from this folder:
 
@@ -33,16 +38,41 @@ With DuckDB, from this folder:
 """
 
 
+class _Schema(msgspec.Struct):
+    layout: int
+
+
+def check_place(place: Place) -> None:
+    """Refuse a place whose files are somebody else's, or of another layout; raises ConfigError, StoreError.
+
+    `_SCHEMA.json` tells that it is a lake. Before the first export is done, nothing else is there than what
+    an export begins with.
+    """
+    text = place.read(SCHEMA)
+    if text is None:
+        ours = {"_manifests", *(table.name for table in TABLES)}
+        others = sorted(name for name in place.names() - ours if not name.startswith(STAGING))
+        if others:
+            raise ConfigError(f"{place}: has other files ({others[0]}), and is no lake; give an empty folder")
+        return
+    try:
+        layout = msgspec.json.decode(text, type=_Schema).layout
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise ConfigError(f"{place}/{SCHEMA}: is not that of a lake; give an empty folder") from None
+    if layout != LAYOUT:
+        raise StoreError(f"{place}: is of layout {layout}, and this program knows {LAYOUT}")
+
+
 def write_about(place: Place, staging: Path) -> None:
     """Write both files, where they are not there as they should be."""
-    texts = {"README.md": README.format(buckets=BUCKETS), "_SCHEMA.json": schema_text()}
+    texts = {SCHEMA: schema_text(), "README.md": README.format(buckets=BUCKETS)}
     for name, text in texts.items():
         if place.read(name) != text.encode():
             place.write(staging, name, text.encode())
 
 
 def schema_text() -> str:
-    """Return `_SCHEMA.json`."""
+    """Return the text of `_SCHEMA.json`."""
     tables = {table.name: _described(table) for table in TABLES}
     return json.dumps({"layout": LAYOUT, "buckets": BUCKETS, "tables": tables}, indent=1) + "\n"
 

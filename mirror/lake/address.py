@@ -22,7 +22,7 @@ def address_of(given: str) -> Address:
     """Read an address; raises ConfigError for one that is no place for a lake."""
     scheme, mark, _ = given.partition("://")
     if not mark:
-        if not given.strip() or "\0" in given:
+        if not given.strip() or "\0" in given or given.startswith(tuple(f"{store}:" for store in STORES)):
             raise ConfigError("a lake needs a folder, or s3://BUCKET/PATH")
         folder = os.path.realpath(given)
         return Address(folder, folder, is_folder=True)

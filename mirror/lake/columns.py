@@ -286,21 +286,27 @@ RUNS = Table(
 
 LISTINGS = Table(
     "listings",
-    "Since when all living repositories of an owner have been seen. Every export has all of them.",
+    "Since when all living repositories of an owner have been seen. The row of the highest seq holds.",
     (
         _instance("r"),
         Column("owner_uuid", "text", "identity of the owner", "o.uuid"),
-        Column("seen_since", "moment", "each of its living repositories was seen then or later",
+        Column("seen_since", "moment",
+               "each of its living repositories was seen then or later; null where none lives",
                "r.seen_since"),
         Column("repositories", "integer", "how many live", "r.repositories"),
         _SEQ,
     ),
-    ("""(SELECT upstream_id, owner_id, min(last_seen_at) AS seen_since, count(*) AS repositories
-        FROM repositories NOT INDEXED WHERE deleted_at IS NULL GROUP BY owner_id) r
-        CROSS JOIN users o ON o.id = r.owner_id""",),
-    key=(),
-    whole=True,
+    ("{listings} CROSS JOIN users o ON o.id = r.owner_id",),
+    key=("instance", "owner_uuid"),
 )  # fmt: skip
+
+LIVING = """(SELECT upstream_id, owner_id, min(last_seen_at) AS seen_since, count(*) AS repositories
+    FROM repositories NOT INDEXED WHERE deleted_at IS NULL GROUP BY owner_id) r"""
+LIVING_OF_CHOSEN = """(SELECT o.upstream_id, o.id AS owner_id, min(l.last_seen_at) AS seen_since,
+        count(l.id) AS repositories
+    FROM temp.chosen_listings c CROSS JOIN users o ON o.id = c.id
+    LEFT JOIN repositories l ON l.owner_id = o.id AND l.deleted_at IS NULL GROUP BY o.id) r"""
+"""The sources of listings: all owners with a living repository, or those that were chosen."""
 
 INSTANCES = Table(
     "instances",

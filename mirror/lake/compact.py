@@ -1,11 +1,11 @@
-"""Which rows of a lake's files hold: for each repository, user and project those of its last export."""
+"""Which rows of a lake hold: for each repository, user, project and listing those of its last export."""
 
 from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mirror.lake.columns import Table
+from mirror.lake.columns import TABLES, Table
 from mirror.lake.manifest import Manifest
 from mirror.lake.parquet import read_batches, read_columns
 from mirror.lake.place import Place
@@ -25,13 +25,13 @@ def holding(place: Place, manifest: Manifest, table: Table) -> Iterator[pa.Table
 
 def _newest(place: Place, manifest: Manifest, table: Table) -> pa.Table:
     """Return the last export, `seq_max`, of each `key` that was exported since the base."""
-    leader = table.follows or table.name
+    (leader,) = [one for one in TABLES if one.name == (table.follows or table.name)]
     parts = list[pa.Table]()
-    for file in manifest.tables.get(leader, []):
+    for file in manifest.tables.get(leader.name, []):
         if not file.base:
             with place.open(file.path) as opened:
-                rows = read_columns(opened, ("instance", "uuid", "seq"))
-            parts.append(pa.table({"key": _keys(rows, ("instance", "uuid")), "seq": rows.column("seq")}))
+                rows = read_columns(opened, (*leader.key, "seq"))
+            parts.append(pa.table({"key": _keys(rows, leader.key), "seq": rows.column("seq")}))
     empty = pa.table({"key": pa.array([], pa.string()), "seq": pa.array([], pa.int64())})
     return pa.concat_tables([empty, *parts]).group_by("key").aggregate([("seq", "max")])
 

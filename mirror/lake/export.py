@@ -15,19 +15,19 @@ from typing import Any
 import msgspec
 
 from mirror.errors import ConfigError
-from mirror.lake.about import write_about
-from mirror.lake.columns import TABLES, Table, instance_of, selects_of
+from mirror.lake.about import check_place, write_about
+from mirror.lake.columns import LIVING, LIVING_OF_CHOSEN, TABLES, Table, instance_of, selects_of
 from mirror.lake.compact import holding
 from mirror.lake.manifest import LakeFile, Manifest, place_manifest, read_latest, remove_superseded
 from mirror.lake.parquet import BATCH, batches
 from mirror.lake.place import Place
-from mirror.lake.writing import Part, Writing
+from mirror.lake.writing import ExportFiles, Part
 from mirror.publish import public_rows
 from mirror.publish.snapshot import sha256_of
 from mirror.readable import size_text
 from mirror.store import Store
 from mirror.store.changes import CLOSED
-from mirror.store.export_marks import CHOOSE, Begun, begin_export, finish_export, mirror_id
+from mirror.store.export_marks import CHOOSE, MARKED, Begun, begin_export, finish_export, mirror_id
 from mirror.store.files import explained, open_reader, reading_address
 from mirror.store.lock import export_lock
 from mirror.times import Clock, to_text, utc_now
@@ -89,16 +89,18 @@ def export(
     process exports it, StoreError where the file or the place cannot be used.
     """
     open_reader(mirror, older=True).close()
-    with export_lock(mirror), Store(mirror) as store:
+    with export_lock(mirror), Store(mirror) as store, ExitStack() as stack:
         with store.transaction() as connection:
             name = mirror_id(connection)
+        check_place(place)
+        staging = stack.enter_context(place.staging(f"mirror={name}"))
         before = read_latest(place, name)
         if before is not None and before.public != options.public:
             raise ConfigError(
                 f"{place}: holds {'the public part' if before.public else 'all'} of this mirror;"
                 f" {'export with --public' if before.public else 'give the public part another folder'}"
             )
-        series = _Series(store, place, before, options, clock, told)
+        series = _Series(store, place, staging, before, options, clock, told)
         done = series.add()
         if options.compact or (series.latest is not None and series.latest.additions > MOST_ADDITIONS):
             done = series.compact(done)
@@ -112,12 +114,13 @@ class _Series:
         self,
         store: Store,
         place: Place,
+        staging: Path,
         latest: Manifest | None,
         options: ExportOptions,
         clock: Clock,
         told: Told,
     ) -> None:
-        self._store, self._place, self.latest = store, place, latest
+        self._store, self._place, self._staging, self.latest = store, place, staging, latest
         self._options, self._clock, self._told = options, clock, told
 
     def add(self) -> Exported:
@@ -136,25 +139,23 @@ class _Series:
         # What is public of one row depends on others: all of it is read, and files that are as before stay.
         if self._options.public:
             begun = begun._replace(since=None)
-        with self._place.staging(f"mirror={begun.mirror}") as staging:
-            moment, parts = self._written(begun, staging)
-            if before is not None and self._options.public and _is_same(before, parts):
-                self._finish(begun, before.export, at)
-                return self._nothing()
-            tables = {name: [self._placed(part) for part in found] for name, found in parts.items()}
-            self._put_in_force(
-                Manifest(
-                    mirror=begun.mirror,
-                    seq=self._seq,
-                    export=begun.id,
-                    public=self._options.public,
-                    exported_at=at,
-                    moment=moment,
-                    additions=before.additions + 1 if before and begun.since else 0,
-                    tables=_joined(before, tables) if before and begun.since else tables,
-                ),
-                staging,
+        moment, parts = self._written(begun)
+        if before is not None and self._options.public and _is_same(before, parts):
+            self._finish(begun, before.export, at)
+            return self._nothing()
+        tables = {name: [self._placed(part) for part in found] for name, found in parts.items()}
+        self._put_in_force(
+            Manifest(
+                mirror=begun.mirror,
+                seq=self._seq,
+                export=begun.id,
+                public=self._options.public,
+                exported_at=at,
+                moment=moment,
+                additions=before.additions + 1 if before and begun.since else 0,
+                tables=_joined(before, tables) if before and begun.since else tables,
             )
+        )
         self._finish(begun, begun.id, at)
         return self._done("changes" if begun.since else "full", tables)
 
@@ -163,19 +164,17 @@ class _Series:
         latest = self.latest
         if latest is None or not latest.additions:
             return done
-        with self._place.staging(f"mirror={latest.mirror}") as staging:
-            writing, tables = Writing(staging, latest.mirror, self._seq), dict[str, list[LakeFile]]()
-            for table in TABLES:
-                files = latest.tables.get(table.name, [])
-                if all(file.base for file in files):
-                    tables[table.name] = files
-                    continue
-                rows = self._counted(table, holding(self._place, latest, table))
-                with self._place.explained():
-                    parts = writing.write(table, rows, base=True)
-                tables[table.name] = [self._placed(part) for part in parts]
-            compacted = msgspec.structs.replace(latest, seq=self._seq, additions=0, tables=tables)
-            self._put_in_force(compacted, staging)
+        written, tables = ExportFiles(self._staging, latest.mirror, self._seq), dict[str, list[LakeFile]]()
+        for table in TABLES:
+            files = latest.tables.get(table.name, [])
+            if all(file.base for file in files):
+                tables[table.name] = files
+                continue
+            rows = self._counted(table, holding(self._place, latest, table))
+            with self._place.explained():
+                parts = written.write(table, rows, base=True)
+            tables[table.name] = [self._placed(part) for part in parts]
+        self._put_in_force(msgspec.structs.replace(latest, seq=self._seq, additions=0, tables=tables))
         what = self._done(done.what, tables)
         return msgspec.structs.replace(what, rows=done.rows, compacted=True)
 
@@ -184,10 +183,10 @@ class _Series:
         """The number of the next manifest."""
         return self.latest.seq + 1 if self.latest else 1
 
-    def _written(self, begun: Begun, staging: Path) -> tuple[str | None, dict[str, list[Part]]]:
+    def _written(self, begun: Begun) -> tuple[str | None, dict[str, list[Part]]]:
         """Write the rows to export, all of one state of the mirror; return of which moment, and the files."""
         parts = dict[str, list[Part]]()
-        writing = Writing(staging, begun.mirror, self._seq)
+        written = ExportFiles(self._staging, begun.mirror, self._seq)
         with self._source() as connection:
             sources = _sources(connection, begun, public=self._options.public)
             instances = {
@@ -201,7 +200,7 @@ class _Series:
                 found = batches(table, rows, seq=seq, instances=instances)
                 base = table.whole or begun.since is None
                 with self._place.explained():
-                    parts[table.name] = writing.write(table, self._counted(table, found), base=base)
+                    parts[table.name] = written.write(table, self._counted(table, found), base=base)
             return _moment(connection), parts
 
     @contextmanager
@@ -230,8 +229,9 @@ class _Series:
             count += len(part)
 
     def _placed(self, part: Part) -> LakeFile:
-        """Put a file in its place; one that a public lake has already stays."""
-        if self._options.public and not self._options.full and self.latest is not None:
+        """Put a file in its place; one that a public lake has already stays, but for what was seen since."""
+        stays = self._options.public and not self._options.full and not part.name.startswith("listings/")
+        if stays and self.latest is not None:
             for file in self.latest.tables.get(part.name.partition("/")[0], []):
                 if file.content == part.content and _without_seq(file.path) == _without_seq(part.name):
                     return file
@@ -242,9 +242,9 @@ class _Series:
             path=part.name, rows=part.rows, bytes=size, sha256=digest, content=part.content, base=part.base
         )
 
-    def _put_in_force(self, manifest: Manifest, staging: Path) -> None:
-        write_about(self._place, staging)
-        place_manifest(self._place, manifest, staging)
+    def _put_in_force(self, manifest: Manifest) -> None:
+        write_about(self._place, self._staging)
+        place_manifest(self._place, manifest, self._staging)
         self.latest = manifest
         remove_superseded(self._place, manifest)
 
@@ -278,14 +278,14 @@ def _sources(connection: sqlite3.Connection, begun: Begun, *, public: bool) -> d
     after, until = (begun.since.last_change if begun.since else 0), begun.until.last_change
     lines = {"after": str(after), "until": str(CLOSED if public else until)}
     if begun.since is None:
-        return {"repositories": "repositories r", "users": "users u", "projects": "projects p", **lines}
+        whole = {"repositories": "repositories r", "users": "users u", "projects": "projects p"}
+        return {**whole, "listings": LIVING, **lines}
     found = dict[str, str]()
-    for kind, table in (("repository", "repositories"), ("user", "users"), ("project", "projects")):
-        alias = table[0]
-        connection.execute(f"CREATE TEMP TABLE chosen_{table} (id INTEGER PRIMARY KEY)")
-        connection.execute(CHOOSE.format(table=table), (kind, begun.since.epoch))
-        found[table] = f"temp.chosen_{table} c CROSS JOIN {table} {alias} ON {alias}.id = c.id"
-    return {**found, **lines}
+    for part, (kind, table) in MARKED.items():
+        connection.execute(f"CREATE TEMP TABLE chosen_{part} (id INTEGER PRIMARY KEY)")
+        connection.execute(CHOOSE.format(part=part, table=table), (kind, begun.since.epoch))
+        found[part] = f"temp.chosen_{part} c CROSS JOIN {table} {part[0]} ON {part[0]}.id = c.id"
+    return {**found, "listings": LIVING_OF_CHOSEN, **lines}
 
 
 def _read(connection: sqlite3.Connection, sql: str) -> Iterator[list[Any]]:

@@ -10,13 +10,16 @@ from typing import Any
 
 from mirror.errors import ConfigError, StoreError
 from mirror.lake.address import address_of
-from mirror.store.backup import sync_folder
+from mirror.store.backup import held, sync_folder
 
 try:
     from pyarrow import fs
     from pyarrow.lib import ArrowException
 except ImportError:
     raise ConfigError("a lake needs pyarrow: pip install 'bitbucket-mirror[lake]'") from None
+
+STAGING = "_staging"
+"""What the names of folders begin with in which files are not whole yet."""
 
 _PIECE = 8_000_000
 
@@ -31,6 +34,8 @@ class Place:
         place = address_of(address)
         self._address, self._is_local = place.text, place.is_folder
         if self._is_local:
+            if os.path.lexists(place.given) and not Path(place.given).is_dir():
+                raise ConfigError(f"{self}: is a file; a lake needs a folder")
             self.fs, self.root = fs.LocalFileSystem(), place.given
             return
         try:
@@ -48,21 +53,23 @@ class Place:
 
     @contextmanager
     def staging(self, owner: str) -> Iterator[Path]:
-        """Give a folder for files that are not whole yet; what a killed process left there goes first."""
+        """Give a folder for files that are not whole yet; what a killed process left there goes first.
+
+        Raises StoreLocked while another process of this machine has that of the same owner.
+        """
         if not self._is_local:
             with tempfile.TemporaryDirectory(prefix="mirror-lake-") as name:
                 yield Path(name)
             return
-        folder = Path(self.root) / "_staging" / owner
-        with self.explained():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):
-                folder.parent.rmdir()
+        folder = Path(self.root) / f"{STAGING}-{owner}"
+        with held(folder.with_name(f"{folder.name}.lock"), f"exporting {owner} into {self}"):
+            try:
+                with self.explained():
+                    shutil.rmtree(folder, ignore_errors=True)
+                    folder.mkdir()
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def put(self, file: Path, name: str) -> None:
         """Put a whole file of the staging folder in its place."""
@@ -82,7 +89,8 @@ class Place:
     def write(self, staging: Path, name: str, text: bytes) -> None:
         """Put a small file in its place."""
         part = staging / "part"
-        part.write_bytes(text)
+        with self.explained():
+            part.write_bytes(text)
         self.put(part, name)
 
     def read(self, name: str) -> bytes | None:
@@ -107,6 +115,12 @@ class Place:
                 fs.FileSelector(self.path(name), allow_not_found=True, recursive=True)
             )
         return [one.path[len(self.root) + 1 :] for one in found if one.type == fs.FileType.File]
+
+    def names(self) -> set[str]:
+        """Return what stands at the root: files and folders; nothing where it does not exist."""
+        with self.explained():
+            found = self.fs.get_file_info(fs.FileSelector(self.root, allow_not_found=True))
+        return {one.base_name for one in found}
 
     def remove(self, name: str) -> None:
         """Remove a file; one that is not there is removed already."""

@@ -28,7 +28,7 @@ class Part(NamedTuple):
     base: bool
 
 
-class Writing:
+class ExportFiles:
     """The files of one export of a mirror. `base` files do not add to earlier ones."""
 
     def __init__(self, staging: Path, mirror: str, seq: int) -> None:

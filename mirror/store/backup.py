@@ -152,6 +152,25 @@ def replacing(target: Path, *, part: Path, mode: int = PRIVATE) -> Iterator[Path
         os.close(descriptor)
 
 
+@contextmanager
+def held(path: Path, doing: str) -> Iterator[None]:
+    """Hold a file against other processes, and remove it at the end.
+
+    Raises StoreLocked where another process holds it, who is `doing` something; StoreError.
+    """
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = _claimed(path, PRIVATE)
+        except StoreLocked:
+            raise StoreLocked(f"another process is {doing}; try again later") from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
 def _claimed(part: Path, mode: int) -> int:
     """Create or take over a part, empty it, and lock it against other processes."""
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)

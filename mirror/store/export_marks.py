@@ -1,13 +1,14 @@
 """Marks of rows that changed since each export to a lake: triggers write them from the first export on.
 
 A mark names a repository, a user (with its members) or a project by its identity, and the epoch in which it
-changed. Each export begins a new epoch, so that one file may be exported to several places, and what is
+changed. An owner has a mark of its own when any of its repositories was seen: that alone is no reason for an
+export. Each export begins a new epoch, so that one file may be exported to several places, and what is
 written meanwhile is exported the next time. Whoever never exports has neither tables nor triggers.
 """
 
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -51,6 +52,10 @@ _UNMARKED = {
 """Columns whose change does not count: every listing updates `last_seen_at`."""
 
 _OWN = {"repositories": "repository", "users": "user", "projects": "project"}
+_SEEN = "listing"
+_SEEN_BY = ("last_seen_at", "deleted_at", "owner_id")
+"""Columns of repositories that say which of an owner's live, and since when all of them have been seen."""
+
 _OF_OTHERS = {
     "branches": ("repository", "repositories", "repository_id"),
     "tags": ("repository", "repositories", "repository_id"),
@@ -91,13 +96,14 @@ def begin_export(
     """
     were_there = _make_triggers(connection)
     since = _position(connection, before) if were_there and not full else None
-    if since is not None and _is_marked(connection, since, EVERYTHING):
+    if since is not None and _is_marked(connection, since, [EVERYTHING]):
         since = None
     until = Position(
         connection.execute("SELECT number FROM export_epoch").fetchone()[0],
         connection.execute("SELECT coalesce(max(id), 0) FROM changes").fetchone()[0],
     )
-    if since is not None and until.last_change == since.last_change and not _is_marked(connection, since):
+    unmoved = since is not None and until.last_change == since.last_change
+    if unmoved and since is not None and not _is_marked(connection, since, _OWN.values()):
         return None
     begun = Begun(secrets.token_hex(8), mirror_id(connection), until, since)
     connection.execute("UPDATE export_epoch SET number = number + 1")
@@ -118,7 +124,15 @@ def finish_export(connection: sqlite3.Connection, begun: Begun, *, held: str, pl
     connection.execute("DELETE FROM export_marks WHERE epoch <= (SELECT min(epoch) FROM exports)")
 
 
-CHOOSE = """INSERT INTO temp.chosen_{table} SELECT t.id FROM export_marks m
+MARKED = {
+    "repositories": ("repository", "repositories"),
+    "users": ("user", "users"),
+    "projects": ("project", "projects"),
+    "listings": (_SEEN, "users"),
+}
+"""What each part of an export is chosen by: the kind of its marks, and the table of the rows they name."""
+
+CHOOSE = """INSERT INTO temp.chosen_{part} SELECT t.id FROM export_marks m
     JOIN {table} t ON t.upstream_id = m.upstream_id AND t.uuid = m.uuid WHERE m.kind = ? AND m.epoch > ?
     ORDER BY t.id"""
 """Lists the marked rows of a table in a temporary one."""
@@ -151,11 +165,9 @@ def _position(connection: sqlite3.Connection, export: str | None) -> Position | 
     return Position(*found) if found else None
 
 
-def _is_marked(connection: sqlite3.Connection, since: Position, kind: str | None = None) -> bool:
-    found = connection.execute(
-        "SELECT 1 FROM export_marks WHERE epoch > ? AND kind = coalesce(?, kind) LIMIT 1", (since.epoch, kind)
-    )
-    return found.fetchone() is not None
+def _is_marked(connection: sqlite3.Connection, since: Position, kinds: Iterable[str]) -> bool:
+    sql = "SELECT 1 FROM export_marks WHERE kind = ? AND epoch > ? LIMIT 1"
+    return any(connection.execute(sql, (kind, since.epoch)).fetchone() for kind in kinds)
 
 
 def _exists(connection: sqlite3.Connection, table: str) -> bool:
@@ -184,7 +196,7 @@ def _triggers(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
     for table, kind in _OWN.items():
         mark = f"INSERT INTO export_marks VALUES ('{kind}', NEW.upstream_id, NEW.uuid, {_EPOCH}) {_AGAIN}"
         yield _trigger(f"export_{table}_inserted", f"INSERT ON {table}", mark)
-        yield _trigger(f"export_{table}_updated", _update_of(connection, table), mark)
+        yield _trigger(f"export_{table}_updated", _marked_update(connection, table), mark)
         yield _trigger(f"export_{table}_identity", f"UPDATE OF uuid ON {table}", everything)
         yield _trigger(f"export_{table}_deleted", f"DELETE ON {table}", everything)
     yield _trigger(
@@ -196,19 +208,31 @@ def _triggers(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
         yield _trigger(f"export_{table}_inserted", f"INSERT ON {table}", mark.format("NEW"))
         yield _trigger(f"export_{table}_deleted", f"DELETE ON {table}", mark.format("OLD"))
         if table in _UNMARKED:
-            yield _trigger(f"export_{table}_updated", _update_of(connection, table), mark.format("NEW"))
+            yield _trigger(f"export_{table}_updated", _marked_update(connection, table), mark.format("NEW"))
+    seen = f"""INSERT INTO export_marks SELECT '{_SEEN}', upstream_id, uuid, {_EPOCH}
+        FROM users WHERE id IN ({{}}) {_AGAIN}"""
+    yield _trigger("export_listings_inserted", "INSERT ON repositories", seen.format("NEW.owner_id"))
+    yield _trigger(
+        "export_listings_updated",
+        _update_of("repositories", _SEEN_BY),
+        seen.format("OLD.owner_id, NEW.owner_id"),
+    )
 
 
 def _trigger(name: str, event: str, statement: str) -> tuple[str, str]:
     return name, f"CREATE TRIGGER {name} AFTER {event} BEGIN {statement}; END"
 
 
-def _update_of(connection: sqlite3.Connection, table: str) -> str:
-    """Return the event that a column gets another value, in which a change is to be exported.
+def _marked_update(connection: sqlite3.Connection, table: str) -> str:
+    """Return the event that a column gets another value, in which a change is to be exported."""
+    columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+    return _update_of(table, [column for column in columns if column not in _UNMARKED[table] | {"uuid"}])
+
+
+def _update_of(table: str, columns: Sequence[str]) -> str:
+    """Return the event that one of some columns gets another value.
 
     Owners are written with each page that names them, most of them as they were.
     """
-    columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
-    marked = [column for column in columns if column not in _UNMARKED[table] | {"uuid"}]
-    differs = " OR ".join(f"OLD.{column} IS NOT NEW.{column}" for column in marked)
-    return f"UPDATE OF {', '.join(marked)} ON {table} WHEN {differs}"
+    differs = " OR ".join(f"OLD.{column} IS NOT NEW.{column}" for column in columns)
+    return f"UPDATE OF {', '.join(columns)} ON {table} WHEN {differs}"
