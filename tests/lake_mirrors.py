@@ -184,15 +184,12 @@ def _once(changes: Rows) -> list[tuple[Any, ...]]:
             stretches[-1].append(event)
             last = at
         for stretch in stretches:
-            numbered = defaultdict[int, Rows](list)
+            first = dict[int, str]()
             counts = defaultdict[str, int](int)
             for event in stretch:
                 counts[event["mirror"]] += 1
-                numbered[counts[event["mirror"]]].append(event)
-            for same in numbered.values():
-                first = datetime.fromisoformat(same[0]["at"])
-                late = [event for event in same[1:] if datetime.fromisoformat(event["at"]) > first + DAY]
-                kept += [(event["at"], *key) for event in (same[0], *late)]
+                first.setdefault(counts[event["mirror"]], event["at"])
+            kept += [(at, *key) for at in first.values()]
     return kept
 
 

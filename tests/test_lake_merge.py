@@ -1,6 +1,10 @@
 """The merge of overlapping mirrors: every rule against an oracle in Python, with DuckDB."""
 
+import resource
 import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -8,10 +12,11 @@ import pytest
 from fixtures_db import LATER, SEEN, FixtureDb, hg_ref, repository
 from lake_mirrors import Rows, expected, merged_rows, random_lake
 
-from mirror.errors import ConfigError, StoreError
+from mirror.errors import ConfigError, StoreError, StoreLocked
 from mirror.lake.export import ExportOptions, export
 from mirror.lake.merge import OUTPUT, Merged, merge, read_merged
 from mirror.lake.place import Place
+from mirror.store.backup import held
 
 LATEST = "2026-11-03T12:00:00.000000Z"
 
@@ -93,6 +98,8 @@ def test_one_lost_access_deletes_nothing(tmp_path: Path) -> None:
     ("first", "second", "count"),
     [
         (["2026-11-01T10"], ["2026-11-01T12"], 1),
+        (["2026-11-01T10"], ["2026-11-02T10"], 1),
+        (["2026-11-01T10"], ["2026-11-02T11"], 2),
         (["2026-11-01T10"], ["2026-11-03T12"], 2),
         (["2026-11-01T10", "2026-11-01T14"], ["2026-11-01T11"], 2),
         (["2026-11-01T10", "2026-11-01T14"], ["2026-11-01T11", "2026-11-01T15"], 2),
@@ -134,6 +141,65 @@ def test_a_merge_is_one_of_the_latest_exports(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("out.*"))
 
 
+def test_a_folder_is_not_taken_for_a_column_or_a_pattern(tmp_path: Path) -> None:
+    """Whatever the folders above a lake are called."""
+    folder = tmp_path / "name=other" / "a[b]*?'c"
+    folder.mkdir(parents=True)
+    mirrors = random_lake(folder, 1, count=2)
+    found, wanted = merged_rows(merged(folder)[1]), expected(mirrors)
+    for table, rows in found.items():
+        assert rows == wanted[table], table
+    assert {row["name"] for row in tables_of(folder / "out")["repositories"]} <= {"m0", "m1"}
+
+
+@contextmanager
+def alarm_after(seconds: float) -> Iterator[None]:
+    """Raise what Ctrl-C raises, some time from now."""
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def small_disk(most: int) -> Iterator[None]:
+    """Let no file of this process become larger."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_ends_a_merge_early_leaves_the_one_before(tmp_path: Path) -> None:
+    """Ctrl-C, a full disk, a process that merges already; who was killed between two renames is put right."""
+    random_lake(tmp_path, 1, count=1)
+    lake, out = str(tmp_path / "lake"), tmp_path / "out"
+    done = merge(lake, out, "duckdb")
+    for seconds in (0.001, 0.03, 0.06):
+        with alarm_after(seconds), pytest.raises(KeyboardInterrupt):
+            merge(lake, out, "duckdb")
+        assert read_merged(out) == done
+    with small_disk(500), pytest.raises(StoreError, match="too large") as error:
+        merge(lake, out, "duckdb")
+    assert "\n" not in str(error.value)
+    with (
+        held(tmp_path / "out.lock", "merging"),
+        pytest.raises(StoreLocked, match="another process is merging"),
+    ):
+        merge(lake, out, "duckdb")
+    assert [path.name for path in tmp_path.glob("out*")] == ["out"]
+    out.rename(tmp_path / "out.old")
+    with small_disk(500), pytest.raises(StoreError):
+        merge(lake, out, "duckdb")
+    assert read_merged(out) == done
+    assert [path.name for path in tmp_path.glob("out*")] == ["out"]
+
+
 def test_what_cannot_be_merged_is_said(tmp_path: Path) -> None:
     """And the merged lake of before stays."""
     random_lake(tmp_path, 2, count=1)
@@ -149,6 +215,10 @@ def test_what_cannot_be_merged_is_said(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=why):
             merge(place, target, "duckdb")
+    with pytest.raises(ConfigError, match="--memory much: "):
+        merge(lake, out, "duckdb", memory="much")
+    with pytest.raises(ConfigError, match="--master for --engine spark"):
+        merge(lake, out, "duckdb", master="local")
     shutil.rmtree(tmp_path / "lake/repositories")
     with pytest.raises(StoreError, match="cannot be merged"):
         merge(lake, out, "duckdb")

@@ -5,6 +5,7 @@ Skipped where PySpark or Java is missing; `make test-lake` installs both.
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,8 +21,9 @@ import duckdb
 import pytest
 from fixtures_db import LATER, FixtureDb, hg_ref, repository
 
+from mirror.lake.build import build
 from mirror.lake.export import ExportOptions, export
-from mirror.lake.merge import OUTPUT, Merged, merge
+from mirror.lake.merge import OUTPUT, Merged, merge, read_merged
 from mirror.lake.place import Place
 
 pyspark = pytest.importorskip("pyspark", reason="PySpark is not installed; `make test-lake` installs it")
@@ -38,13 +40,13 @@ SETTINGS = {
     "spark.driver.memory": "700m",
     "spark.sql.shuffle.partitions": "8",
 }
+CONFIGURED = [word for name, value in SETTINGS.items() for word in ("--conf", f"{name}={value}")]
 ENVIRONMENT = {
     **os.environ,
     "SPARK_HOME": str(HOME),
     "SPARK_LOCAL_IP": "127.0.0.1",
     "PYSPARK_PYTHON": sys.executable,
-    "PYSPARK_SUBMIT_ARGS": " ".join(f"--conf {name}={value}" for name, value in SETTINGS.items())
-    + " pyspark-shell",
+    "PYSPARK_SUBMIT_ARGS": f"{' '.join(CONFIGURED)} pyspark-shell",
 }
 
 
@@ -187,17 +189,47 @@ def test_spark_merges_and_answers_as_duckdb_does(cluster: Cluster, lake: Path, t
     assert json.loads(found.stdout) == json.loads(json.dumps(wanted, default=str))
 
 
+def test_the_file_alone_merges_too(cluster: Cluster, lake: Path, tmp_path: Path) -> None:
+    """By spark-submit, without the rest of the program; a mirror can be built of what it made."""
+    expected = merge(str(lake), tmp_path / "by-duckdb", "duckdb")
+    submit = [str(HOME / "bin/spark-submit"), "--master", cluster.url, *CONFIGURED]
+    command = [*submit, "contrib/lake/merge_spark.py", str(lake), str(tmp_path / "out")]
+    done = subprocess.run(
+        command, cwd=QUESTIONS.parents[2], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout) == expected.rows
+    found = read_merged(tmp_path / "out")
+    assert (found.rows, found.mirrors) == (expected.rows, expected.mirrors)
+    built = build(tmp_path / "union.db", tmp_path / "out", tmp_path / "mirror.db")
+    assert built.rows["repositories"] == expected.rows["repositories"]
+
+
+def test_ctrl_c_ends_a_merge_by_spark(cluster: Cluster, lake: Path, tmp_path: Path) -> None:
+    """In the middle: the exit code of Ctrl-C, one line, and nothing is left."""
+    with started(lake, tmp_path / "out", cluster.url) as process:
+        until((tmp_path / "out.part/repositories/_SUCCESS").exists, "the first table is written")
+        process.send_signal(signal.SIGINT)
+        assert process.communicate()[0] == ""
+    log = (tmp_path / "driver.log").read_text()
+    assert process.returncode == 130, log[-3000:]
+    assert log.splitlines()[-1] == "mirror: interrupted; what was saved is kept"
+    assert "Traceback" not in log
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_a_killed_worker_changes_nothing(cluster: Cluster, lake: Path, tmp_path: Path) -> None:
     """SIGKILL of a worker and its executor in the middle of the merge: the same checksums."""
     expected = merge(str(lake), tmp_path / "by-duckdb", "duckdb")
     with started(lake, tmp_path / "out", cluster.url) as process:
         until((tmp_path / "out.part/repositories/_SUCCESS").exists, "the first table is written")
         assert cluster.kill("one") >= 2
-        said = process.communicate()[0]
+        printed = process.communicate()[0]
     log = (tmp_path / "driver.log").read_text()
     assert process.returncode == 0, log[-3000:]
-    lost = [line for line in log.splitlines() if "Lost executor" in line or "worker lost" in line]
-    print(*lost, sep="\n")
-    assert lost
-    done = json.loads(said)
+    said = (cluster.folder / "master.log").read_text() + log
+    lost = [line for line in said.splitlines() if re.search(r"Launching exec|Removing |[Ll]ost exec", line)]
+    print(*sorted(lost), sep="\n")
+    assert "Lost executor" in log
+    done = json.loads(printed)
     assert (done["rows"], done["checksums"]) == (expected.rows, expected.checksums)

@@ -4,10 +4,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -16,7 +16,7 @@ from mirror.lake.address import address_of
 from mirror.lake.columns import TABLES, Kind, Table
 from mirror.lake.manifest import Manifest, read_all
 from mirror.lake.place import Place
-from mirror.store.backup import sync_folder
+from mirror.store.backup import held, sync_folder
 from mirror.store.files import explained
 from mirror.times import Clock, to_text, utc_now
 
@@ -33,6 +33,9 @@ CHECKED = {
     "refs": "concat_ws('|', instance, repository_uuid, kind, name, target_hash)",
 }
 """What the checksum of a table is computed from: the same number from every engine, in whatever order."""
+
+_Done = tuple[list["Source"], dict[str, int], dict[str, str]]
+"""What an engine made: the exports that it read, rows by table, checksums."""
 
 _DUCKDB_TYPES: Mapping[Kind, str] = {
     "text": "VARCHAR",
@@ -55,14 +58,17 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Merged(msgspec.Struct, frozen=True, kw_only=True):
-    """What a merge made: rows by table, and checksums of repositories and refs that every engine computes."""
+    """What a merge made: rows by table, and checksums of repositories and refs that every engine computes.
+
+    One by spark-submit has no checksums.
+    """
 
     out: str
     engine: Engine
     merged_at: str
     mirrors: list[Source]
     rows: dict[str, int]
-    checksums: dict[str, str]
+    checksums: dict[str, str] = {}
 
     @property
     def text(self) -> str:
@@ -70,7 +76,8 @@ class Merged(msgspec.Struct, frozen=True, kw_only=True):
         sums = " ".join(self.checksums.values())
         return (
             f"{self.out}: {self.rows['repositories']:,} repositories and {self.rows['refs']:,} refs"
-            f" of {len(self.mirrors):,} mirrors, {self.merged_at[:16]}Z; checksums {sums}"
+            f" of {len(self.mirrors):,} mirror{'' if len(self.mirrors) == 1 else 's'},"
+            f" {self.merged_at[:16]}Z; checksums {sums}"
         )
 
 
@@ -86,8 +93,11 @@ def merge(
     """Merge the last exports of all mirrors of a lake into the folder `out`, which is replaced as a whole.
 
     `memory` is the most that DuckDB takes, as it writes it (`4GB`); `master` is the address of Spark's.
-    Raises ConfigError for folders that cannot be used and for an engine that is not installed, StoreError.
+    Raises ConfigError for folders that cannot be used and for an engine that is not installed, StoreLocked
+    while another process merges into the same folder, StoreError.
     """
+    if (memory and engine != "duckdb") or (master and engine != "spark"):
+        raise ConfigError("--memory is for --engine duckdb, and --master for --engine spark")
     address = address_of(lake)
     if not address.is_folder:
         raise ConfigError(
@@ -102,29 +112,21 @@ def merge(
     manifests = read_all(place)
     if not manifests:
         raise ConfigError(f"{place}: holds no export of a mirror; `mirror export parquet {place}` makes one")
-    part = out.with_name(f"{out.name}.part")
-    with explained(part):
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-    try:
+    with held(out.with_name(f"{out.name}.lock"), f"merging into {out}"), _replacing(out) as part:
         if engine == "duckdb":
-            rows, checksums = _by_duckdb(folder, manifests, part, memory)
+            mirrors, rows, checksums = _by_duckdb(folder, manifests, part, memory)
         else:
-            rows, checksums = _by_spark(folder, part, master)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    merged = Merged(
-        out=str(out),
-        engine=engine,
-        merged_at=to_text(clock()),
-        mirrors=[Source(mirror=one.mirror, seq=one.seq, moment=one.moment) for one in manifests],
-        rows=rows,
-        checksums=checksums,
-    )
-    with explained(out):
-        (part / MERGED).write_bytes(msgspec.json.format(msgspec.json.encode(merged)) + b"\n")
-        _replace(out, part)
+            mirrors, rows, checksums = _by_spark(folder, part, master)
+        merged = Merged(
+            out=str(out),
+            engine=engine,
+            merged_at=to_text(clock()),
+            mirrors=mirrors,
+            rows=rows,
+            checksums=checksums,
+        )
+        with explained(out):
+            (part / MERGED).write_bytes(msgspec.json.format(msgspec.json.encode(merged)) + b"\n")
     return merged
 
 
@@ -143,9 +145,7 @@ def sql_text() -> str:
     return Path(__file__).with_name("merge.sql").read_text("utf-8")
 
 
-def _by_duckdb(
-    lake: Path, manifests: list[Manifest], part: Path, memory: str | None
-) -> tuple[dict[str, int], dict[str, str]]:
+def _by_duckdb(lake: Path, manifests: list[Manifest], part: Path, memory: str | None) -> _Done:
     try:
         import duckdb  # noqa: PLC0415
     except ImportError:
@@ -156,19 +156,16 @@ def _by_duckdb(
             connection.execute("SET preserve_insertion_order = false")  # it would hold all rows in memory
             connection.execute(f"SET temp_directory = {_quoted(str(part / '_spilled'))}")
             if memory:
-                connection.execute(f"SET memory_limit = {_quoted(memory)}")
+                _limit(connection, memory)
             for table in TABLES:
-                paths = [
-                    str(lake / file.path) for one in manifests for file in one.tables.get(table.name, [])
-                ]
-                connection.execute(f"CREATE VIEW lake_{table.name} AS {_rows(table, paths)}")
+                connection.execute(f"CREATE VIEW lake_{table.name} AS {_rows(table, lake, manifests)}")
             # Three tables are made from it: as a view it would be computed three times.
             connection.execute(sql_text().replace("VIEW verdicts", "TABLE verdicts"))
             for name in OUTPUT:
                 (part / name).mkdir()
                 connection.execute(
                     f"""COPY (SELECT * FROM merged_{name}) TO {_quoted(str(part / name / "part-0.parquet"))}
-                        (FORMAT parquet, COMPRESSION zstd)"""
+                        (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"""
                 )
             rows = {name: _first(connection, _count(_output(part, name))) for name in OUTPUT}
             checksums = {
@@ -186,21 +183,32 @@ def _by_duckdb(
             raise
         raise KeyboardInterrupt from error
     shutil.rmtree(part / "_spilled", ignore_errors=True)
-    return rows, checksums
+    mirrors = [Source(mirror=one.mirror, seq=one.seq, moment=one.moment) for one in manifests]
+    return mirrors, rows, checksums
 
 
-def _by_spark(lake: Path, part: Path, master: str | None) -> tuple[dict[str, int], dict[str, str]]:
+def _limit(connection: Any, memory: str) -> None:
+    import duckdb  # noqa: PLC0415
+
+    try:
+        connection.execute(f"SET memory_limit = {_quoted(memory)}")
+    except duckdb.Error as error:
+        raise ConfigError(f"--memory {memory}: {_first_line(str(error))}") from error
+
+
+def _by_spark(lake: Path, part: Path, master: str | None) -> _Done:
     try:
         from mirror.lake import merge_spark  # noqa: PLC0415
     except ImportError:
         raise ConfigError("--engine spark needs PySpark 4 and Java 17: pip install pyspark") from None
     try:
-        return merge_spark.merge_folder(
+        done = merge_spark.merge_folder(
             str(lake), str(part), sql_text(), _checked(merge_spark.MICROSECONDS), master=master
         )
     except merge_spark.FAILURES as error:
         line = str(error).strip().partition("\n")[0][:300]
         raise StoreError(f"{lake}: cannot be merged by Spark: {line}") from error
+    return [Source(**one) for one in done["mirrors"]], done["rows"], done["checksums"]
 
 
 def _first_line(said: str) -> str:
@@ -216,28 +224,36 @@ def _checked(micros: str) -> Mapping[str, str]:
     return {name: text.format(micros=moment) for name, text in CHECKED.items()}
 
 
-def _rows(table: Table, paths: list[str]) -> str:
-    """Return the query of all rows of a table, with the columns of their folders; no file, no row."""
-    if paths:
-        return (
-            f"SELECT * FROM read_parquet([{', '.join(map(_quoted, paths))}], union_by_name = true,"
-            f" hive_partitioning = true, hive_types = {{'mirror': VARCHAR}}, hive_types_autocast = false)"
-        )
+def _rows(table: Table, lake: Path, manifests: list[Manifest]) -> str:
+    """Return the query of all rows of a table, with their mirror; no file, no row.
+
+    The mirror is told, not read from the path: a folder above the lake may be called `name=other` as well.
+    """
     columns = [f"CAST(NULL AS {_DUCKDB_TYPES[column.kind]}) AS {column.name}" for column in table.columns]
-    return f"SELECT {', '.join(columns)}, CAST(NULL AS VARCHAR) AS mirror WHERE false"
+    queries = [f"SELECT {', '.join(columns)}, CAST(NULL AS VARCHAR) AS mirror WHERE false"]
+    for one in manifests:
+        if paths := [_exactly(lake / file.path) for file in one.tables.get(table.name, [])]:
+            source = f"read_parquet([{', '.join(paths)}], union_by_name = true, hive_partitioning = false)"
+            queries.append(f"SELECT *, {_quoted(one.mirror)} AS mirror FROM {source}")
+    return " UNION ALL BY NAME ".join(queries)
 
 
 def _output(part: Path, name: str) -> str:
-    return f"read_parquet({_quoted(str(part / name / '*.parquet'))})"
+    return f"read_parquet({_exactly(part / name / 'part-0.parquet')}, hive_partitioning = false)"
 
 
 def _count(source: str) -> str:
     return f"SELECT count(*) FROM {source}"
 
 
-def _first(connection: object, sql: str) -> int:
-    found: int = connection.execute(sql).fetchone()[0]  # type: ignore[attr-defined]
+def _first(connection: Any, sql: str) -> int:
+    found: int = connection.execute(sql).fetchone()[0]
     return found
+
+
+def _exactly(path: Path) -> str:
+    """Quote the path of a file, which DuckDB takes for a pattern."""
+    return _quoted(re.sub(r"[*?[]", r"[\g<0>]", str(path)))
 
 
 def _quoted(text: str) -> str:
@@ -245,12 +261,27 @@ def _quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
-def _replace(out: Path, part: Path) -> None:
-    """Put a finished folder in the place of the one before; there is none for a moment."""
-    old = out.with_name(f"{out.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.rename(old)
-    part.rename(out)
-    sync_folder(out.parent)
-    shutil.rmtree(old, ignore_errors=True)
+@contextmanager
+def _replacing(out: Path) -> Iterator[Path]:
+    """Give an empty folder, which takes the place of `out` at the end; between the two there is none.
+
+    Whoever was killed between them has left the one before beside it: it goes back to its place.
+    """
+    part, old = (out.with_name(f"{out.name}.{end}") for end in ("part", "old"))
+    with explained(part):
+        if old.exists() and not out.exists():
+            old.rename(out)
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+    try:
+        yield part
+        with explained(out):
+            shutil.rmtree(old, ignore_errors=True)
+            if out.exists():
+                out.rename(old)
+            part.rename(out)
+            sync_folder(out.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)

@@ -5,6 +5,15 @@
 -- folders. Made: merged_repositories, merged_refs and so on. The statements are those of DuckDB, of Spark and of Trino
 -- (where CREATE VIEW stands for CREATE OR REPLACE TEMPORARY VIEW).
 
+CREATE OR REPLACE TEMPORARY VIEW held_listings AS
+SELECT mirror, instance, owner_uuid, seen_since
+FROM (
+    SELECT mirror, instance, owner_uuid, seen_since,
+        row_number() OVER (PARTITION BY mirror, instance, owner_uuid ORDER BY seq DESC) AS place
+    FROM lake_listings
+) l
+WHERE place = 1;
+
 -- How each mirror has each repository: its row of the highest seq. A living repository was seen when all of its owner
 -- were seen at the latest, also where its row was exported long ago.
 CREATE OR REPLACE TEMPORARY VIEW held_repositories AS
@@ -18,7 +27,7 @@ FROM (
         row_number() OVER (PARTITION BY mirror, instance, uuid ORDER BY seq DESC) AS place
     FROM lake_repositories
 ) h
-LEFT JOIN lake_listings l ON l.mirror = h.mirror AND l.instance = h.instance AND l.owner_uuid = h.owner_uuid
+LEFT JOIN held_listings l ON l.mirror = h.mirror AND l.instance = h.instance AND l.owner_uuid = h.owner_uuid
 WHERE h.place = 1;
 
 -- What all mirrors together say of a repository. Its row is that of the mirror which listed it last. It is gone only if
@@ -128,35 +137,29 @@ FROM (
 ) ranked
 WHERE row_rank = 1;
 
--- Mirrors see one change at different moments. Equal changes, each within a day of the one before, are a stretch; the
--- n-th of a stretch that one mirror saw is the n-th that the others saw. What a mirror saw twice happened twice.
+-- Mirrors see one change at different moments. Equal changes, each within a day of the one before, are a stretch. The
+-- n-th of a stretch that one mirror saw is the n-th that the others saw, and is there once, as it was seen first. What
+-- one mirror saw twice happened twice.
 CREATE OR REPLACE TEMPORARY VIEW merged_changes AS
-SELECT r.instance, r.at, r.kind, r.repository_uuid, r.user_uuid, r.ref, r.old, r.new
+SELECT n.instance, min(n.at) AS at, n.kind, n.repository_uuid, n.user_uuid, n.ref, n.old, n.new
 FROM (
-    SELECT n.*,
-        row_number() OVER (PARTITION BY n.instance, n.repository_uuid, n.user_uuid, n.kind, n.ref, n.old, n.new,
-            n.stretch, n.number ORDER BY n.at, n.mirror) AS place,
-        min(n.at) OVER (PARTITION BY n.instance, n.repository_uuid, n.user_uuid, n.kind, n.ref, n.old, n.new,
-            n.stretch, n.number) AS first_at
+    SELECT s.*,
+        row_number() OVER (PARTITION BY s.instance, s.repository_uuid, s.user_uuid, s.kind, s.ref, s.old, s.new,
+            s.stretch, s.mirror ORDER BY s.at) AS number
     FROM (
-        SELECT s.*,
-            row_number() OVER (PARTITION BY s.instance, s.repository_uuid, s.user_uuid, s.kind, s.ref, s.old, s.new,
-                s.stretch, s.mirror ORDER BY s.at) AS number
+        SELECT e.*,
+            sum(CASE WHEN e.at <= e.at_before + INTERVAL '1' DAY THEN 0 ELSE 1 END)
+                OVER (PARTITION BY e.instance, e.repository_uuid, e.user_uuid, e.kind, e.ref, e.old, e.new
+                    ORDER BY e.at, e.mirror ROWS UNBOUNDED PRECEDING) AS stretch
         FROM (
-            SELECT e.*,
-                sum(CASE WHEN e.at <= e.at_before + INTERVAL '1' DAY THEN 0 ELSE 1 END)
-                    OVER (PARTITION BY e.instance, e.repository_uuid, e.user_uuid, e.kind, e.ref, e.old, e.new
-                        ORDER BY e.at, e.mirror ROWS UNBOUNDED PRECEDING) AS stretch
-            FROM (
-                SELECT c.*,
-                    lag(c.at) OVER (PARTITION BY c.instance, c.repository_uuid, c.user_uuid, c.kind, c.ref, c.old, c.new
-                        ORDER BY c.at, c.mirror) AS at_before
-                FROM lake_changes c
-            ) e
-        ) s
-    ) n
-) r
-WHERE r.place = 1 OR r.at > r.first_at + INTERVAL '1' DAY;
+            SELECT c.*,
+                lag(c.at) OVER (PARTITION BY c.instance, c.repository_uuid, c.user_uuid, c.kind, c.ref, c.old, c.new
+                    ORDER BY c.at, c.mirror) AS at_before
+            FROM lake_changes c
+        ) e
+    ) s
+) n
+GROUP BY n.instance, n.kind, n.repository_uuid, n.user_uuid, n.ref, n.old, n.new, n.stretch, n.number;
 
 CREATE OR REPLACE TEMPORARY VIEW merged_instances AS
 SELECT instance, min(kind) AS kind, min(url) AS url, min(refs) AS refs FROM lake_instances GROUP BY instance;

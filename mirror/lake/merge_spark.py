@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,16 @@ CHECKSUM = "CAST(sum(CAST(conv(substr(md5({text}), 1, 12), 16, 10) AS DECIMAL(38
 MICROSECONDS = "unix_micros({moment})"
 
 
-def merge(spark: SparkSession, lake: str, out: str, statements: list[str]) -> dict[str, int]:
-    """Run the merge, and write each table into a folder of OUT; return how many rows each has."""
+def merge(spark: SparkSession, lake: str, out: str, statements: list[str]) -> dict[str, Any]:
+    """Run the merge, and write each table into a folder of OUT.
+
+    Return the exports that were merged, as `mirrors`, and how many `rows` each table has.
+    """
     for name, value in SETTINGS.items():
         spark.conf.set(name, value)
     manifests = [json.loads(text) for text in _texts(spark, f"{lake}/_manifests/mirror=*/latest.json")]
+    if not manifests:
+        sys.exit(f"{lake}: holds no export of a mirror")
     tables = json.loads(_texts(spark, f"{lake}/_SCHEMA.json")[0])["tables"]
     for name, table in tables.items():
         paths = [f"{lake}/{file['path']}" for one in manifests for file in one["tables"].get(name, [])]
@@ -70,21 +76,25 @@ def merge(spark: SparkSession, lake: str, out: str, statements: list[str]) -> di
         spark.sql(statement)
     for name in MERGED:
         spark.table(f"merged_{name}").write.mode("overwrite").parquet(f"{out}/{name}")
-    return {name: spark.read.parquet(f"{out}/{name}").count() for name in MERGED}
+    return {
+        "mirrors": [{name: one[name] for name in ("mirror", "seq", "moment")} for one in manifests],
+        "rows": {name: spark.read.parquet(f"{out}/{name}").count() for name in MERGED},
+    }
 
 
 def merge_folder(
     lake: str, out: str, sql: str, checked: Mapping[str, str], *, master: str | None
-) -> tuple[dict[str, int], dict[str, str]]:
-    """Merge in a session of its own; return the rows of each table, and the checksums of some."""
+) -> dict[str, Any]:
+    """Merge in a session of its own; return what `merge` does, and the `checksums` of some tables."""
     builder = SparkSession.builder.appName("merge of a lake")
     spark = (builder.master(master) if master else builder).getOrCreate()
     try:
-        rows = merge(spark, lake, out, statements_of(sql))
-        return rows, {
+        done = merge(spark, lake, out, statements_of(sql))
+        sums = {
             name: str(ask(spark, out, f"SELECT {CHECKSUM.format(text=text)} FROM {name}")[0][0])
             for name, text in checked.items()
         }
+        return {**done, "checksums": sums}
     finally:
         spark.stop()
 
@@ -104,15 +114,20 @@ def ask(spark: SparkSession, out: str, question: str) -> list[list[Any]]:
 
 def _texts(spark: SparkSession, pattern: str) -> list[str]:
     """Read small files. By Hadoop itself, since Spark's readers pass over names that begin with `_`."""
-    java: Any = spark._jvm  # noqa: SLF001 - there is no other way to them
-    path = java.org.apache.hadoop.fs.Path(pattern)
-    files = path.getFileSystem(spark._jsc.hadoopConfiguration())  # noqa: SLF001
+    java, files, path = _hadoop(spark, pattern)
     texts = []
-    for found in files.globStatus(path):
+    for found in files.globStatus(path) or ():
         stream = files.open(found.getPath())
         texts.append(str(java.org.apache.commons.io.IOUtils.toString(stream, "UTF-8")))
         stream.close()
     return texts
+
+
+def _hadoop(spark: SparkSession, name: str) -> tuple[Any, Any, Any]:
+    """Return what Java has, the file system of an address, and the address as that takes it."""
+    java: Any = spark._jvm  # noqa: SLF001 - there is no other way to them
+    path = java.org.apache.hadoop.fs.Path(name)
+    return java, path.getFileSystem(spark._jsc.hadoopConfiguration()), path  # noqa: SLF001
 
 
 def _rows(spark: SparkSession, base: str, paths: list[str], table: dict[str, Any]) -> DataFrame:
@@ -125,11 +140,20 @@ def _rows(spark: SparkSession, base: str, paths: list[str], table: dict[str, Any
 
 
 def main() -> None:
-    """Merge, and print how many rows there are."""
-    lake, out = (text.rstrip("/") for text in sys.argv[1:3])
+    """Merge, print how many rows there are, and write last of all what the folder is made of."""
+    if len(sys.argv) != 3:
+        sys.exit("usage: spark-submit merge_spark.py LAKE OUT")
+    lake, out = (text.rstrip("/") for text in sys.argv[1:])
     spark = SparkSession.builder.appName("merge of a lake").getOrCreate()
     sql = Path(__file__).with_name("merge.sql").read_text("utf-8")
-    print(json.dumps(merge(spark, lake, out, statements_of(sql))))
+    _, files, told = _hadoop(spark, f"{out}/_MERGED.json")
+    files.delete(told, False)  # noqa: FBT003 - Java knows no names
+    done = merge(spark, lake, out, statements_of(sql))
+    print(json.dumps(done["rows"]))
+    at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+    stream = files.create(told)
+    stream.write(bytearray(json.dumps({"out": out, "engine": "spark", "merged_at": at, **done}), "utf-8"))
+    stream.close()
     spark.stop()
 
 
