@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 from fixtures_db import LATER, SECRETS, FixtureDb, fill_mixed, hg_ref, repository
 from lake_mirrors import expected, random_lake
+from test_lake_merge import small_disk
 
-from mirror.errors import ConfigError
-from mirror.lake.build import Built, build
+from mirror.errors import ConfigError, StoreError, StoreLocked
+from mirror.lake.build import Built, Told, build
 from mirror.lake.export import ExportOptions, export
 from mirror.lake.merge import merge
 from mirror.lake.place import Place
 from mirror.publish import PublishOptions, publish
 from mirror.queries.caller import ANONYMOUS
 from mirror.queries.search import find_repositories
+from mirror.store.backup import held
 from mirror.store.changes import CLOSED
 from mirror.store.files import open_reader
 
@@ -102,6 +104,36 @@ def test_a_slice_holds_nothing_of_other_owners(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no repository has such an owner"):
         built(tmp_path, owners="none*", force=True)
     assert (tmp_path / "union.db").read_bytes() == contents
+
+
+def interrupted(table: str, _: int) -> None:
+    """Ctrl-C while a table is filled."""
+    if table == "refs":
+        raise KeyboardInterrupt
+
+
+def test_what_ends_a_build_early_leaves_the_file_before(tmp_path: Path) -> None:
+    """Ctrl-C, a full disk, a process that builds it already, files that are not those of the merge."""
+    random_lake(tmp_path, 3, count=1)
+    built(tmp_path)
+    before = (tmp_path / "union.db").read_bytes()
+
+    def again(told: Told = lambda *_: None) -> None:
+        build(tmp_path / "union.db", tmp_path / "merged", tmp_path / "mirror.db", force=True, told=told)
+
+    with pytest.raises(KeyboardInterrupt):
+        again(interrupted)
+    with small_disk(300_000), pytest.raises(StoreError, match="the disk"):
+        again()
+    with held(tmp_path / "union.db.part", "building"), pytest.raises(StoreLocked):
+        again()
+    (refs,) = (tmp_path / "merged/refs").iterdir()
+    for contents, why in ((b"torn", "is no file of a merged lake"), (None, "does not hold the refs")):
+        refs.write_bytes(contents) if contents else refs.unlink()
+        with pytest.raises(StoreError, match=why):
+            again()
+    assert (tmp_path / "union.db").read_bytes() == before
+    assert {path.name for path in tmp_path.glob("union.db*")} == {"union.db"}
 
 
 def test_a_file_is_replaced_only_if_asked(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from mirror.errors import ConfigError, StoreError
-from mirror.lake.fill import ORDER, Batch, counts, finish, save_batch, save_upstreams, stage
-from mirror.lake.merge import read_merged
+from mirror.lake.fill import COLUMNS, ORDER, Batch, counts, finish, save_batch, save_upstreams, stage
+from mirror.lake.merge import MERGED, read_merged
 from mirror.lake.parquet import read_lists
 from mirror.search.index.backlog import rebuild_index
 from mirror.search.index.refs.backlog import rebuild_refs_index
@@ -42,8 +42,8 @@ def build(
     """Build the mirror `file` out of the folder that `mirror lake merge` made, and return what is in it.
 
     `owners` is a pattern of owners' names (`team-*`, in any case): repositories of others are left out.
-    `mirror` is the configured one, which `file` must not be. Raises ConfigError, StoreError; `file` is then
-    as it was.
+    `mirror` is the configured one, which `file` must not be. Raises ConfigError, StoreLocked while another
+    process builds the same file, StoreError; `file` is then as it was.
     """
     source = read_merged(merged)
     place = place_of_copy(mirror, file)
@@ -55,19 +55,24 @@ def build(
         indexes = create_unindexed(part)
         try:
             with closing(open_unjournalled(part)) as connection:
-                connection.execute("PRAGMA secure_delete = ON")  # what a slice leaves out leaves no bytes
+                if owners is not None:  # what a slice leaves out leaves no bytes
+                    connection.execute("PRAGMA secure_delete = ON")
                 connection.execute("ATTACH ? AS staged", (str(staged),))
                 connection.execute("PRAGMA staged.journal_mode = OFF")
                 connection.execute("PRAGMA staged.synchronous = OFF")
                 connection.execute("BEGIN")
                 stage(connection)
-                instances = save_upstreams(connection, _rows(merged, "instances"))
+                instances = save_upstreams(connection, _instances(merged))
                 for table in ORDER:
                     read = 0
-                    for batch in _chosen(merged, table, owners):
+                    for batch in read_lists(merged / table, COLUMNS[table]):
                         told(table, read)
-                        save_batch(connection, table, batch, instances)
                         read += len(batch["instance"])
+                        save_batch(connection, table, _chosen(table, batch, owners), instances)
+                    if read != source.rows.get(table):
+                        raise StoreError(
+                            f"{merged}: does not hold the {table} of its {MERGED}; merge the lake again"
+                        )
                 told("sorting", 0)
                 moments = [one.moment for one in source.mirrors if one.moment]
                 finish(connection, moment=min(moments, default=None), sliced=owners is not None)
@@ -91,22 +96,20 @@ def build(
     return Built(file=str(file), bytes=size, rows=rows)
 
 
-def _chosen(merged: Path, table: str, owners: str | None) -> Iterator[Batch]:
-    """Yield the rows of a table; of repositories those whose owner's name fits."""
-    for batch in read_lists(merged / table):
-        if owners is None or table != "repositories":
-            yield batch
-            continue
-        pattern = owners.lower()
-        fits = [fnmatchcase(name.partition("/")[0].lower(), pattern) for name in batch["full_name"]]
-        yield {
-            name: [value for value, fit in zip(values, fits, strict=True) if fit]
-            for name, values in batch.items()
-        }
+def _chosen(table: str, batch: Batch, owners: str | None) -> Batch:
+    """Return the rows to save: of repositories those whose owner's name fits."""
+    if owners is None or table != "repositories":
+        return batch
+    pattern = owners.lower()
+    fits = [fnmatchcase(name.partition("/")[0].lower(), pattern) for name in batch["full_name"]]
+    return {
+        name: [value for value, fit in zip(values, fits, strict=True) if fit]
+        for name, values in batch.items()
+    }
 
 
-def _rows(merged: Path, table: str) -> Iterator[dict[str, object]]:
-    for batch in read_lists(merged / table):
+def _instances(merged: Path) -> Iterator[dict[str, str]]:
+    for batch in read_lists(merged / "instances", ("instance", "kind", "url", "refs")):
         for values in zip(*batch.values(), strict=True):
             yield dict(zip(batch, values, strict=True))
 

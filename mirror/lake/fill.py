@@ -4,8 +4,9 @@ Refs and changes are staged in another file, and sorted there: rows that come in
 over the whole of the new one.
 """
 
+import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mirror.store.changes import CLOSED, MEASURED_SINCE
@@ -71,6 +72,11 @@ _SAVE: Mapping[str, str] = {
         {_USER.format("user_uuid")}""",
 }
 """What writes a row of each table of the lake; what belongs to a repository that is not there is left out."""
+
+COLUMNS: Mapping[str, Sequence[str]] = {
+    table: list(dict.fromkeys(re.findall(r":(\w+)", sql))) for table, sql in _SAVE.items()
+}
+"""The columns of each table of the lake that go into a mirror."""
 
 ORDER = ("users", "repositories", "projects", "members", "followers", "refs", "changes")
 """The order in which tables are filled."""
@@ -139,15 +145,12 @@ def save_batch(
     connection: sqlite3.Connection, table: str, batch: Batch, instances: Mapping[str, int]
 ) -> None:
     """Write some rows of a table of the lake."""
-    connection.executemany(_SAVE[table], _named(batch, instances))
-
-
-def _named(batch: Batch, instances: Mapping[str, int]) -> Iterator[dict[str, Any]]:
-    names = list(batch)
-    for values in zip(*batch.values(), strict=True):
-        row = dict(zip(names, values, strict=True))
-        row["instance"] = instances[row["instance"]]
-        yield row
+    names = COLUMNS[table]
+    numbered = re.sub(r":(\w+)", lambda found: f"?{names.index(found[1]) + 1}", _SAVE[table])
+    columns = [
+        [instances[value] for value in batch[name]] if name == "instance" else batch[name] for name in names
+    ]
+    connection.executemany(numbered, zip(*columns, strict=True))
 
 
 def finish(connection: sqlite3.Connection, *, moment: str | None, sliced: bool) -> None:

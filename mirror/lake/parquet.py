@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mirror.errors import ConfigError
+from mirror.errors import ConfigError, StoreError
 from mirror.lake.columns import Column, Table
 from mirror.times import from_text
 
@@ -32,6 +32,9 @@ TYPES = {
 
 _LISTED = r'^\[("[0-9A-Za-z]*"(, "[0-9A-Za-z]*")*)?\]$'
 """A list of hashes as the store writes it, which can be taken apart without a parser."""
+
+_PLAIN = "^[0-9A-Za-z]*$"
+"""A text that JSON only puts between quotes."""
 
 _ALL_DIFFERENT = ("uuid", "target_hash", "target_parents.list.element", "target_message", "description")
 """Columns in which values hardly repeat: a dictionary of them would be built and thrown away."""
@@ -153,29 +156,40 @@ def read_columns(file: Any, columns: Iterable[str]) -> pa.Table:
     return pq.read_table(file, columns=list(columns))
 
 
-def read_batches(file: Any) -> Iterator[pa.Table]:
-    """Yield the rows of an open Parquet file, many at once."""
-    for batch in pq.ParquetFile(file).iter_batches(BATCH):
+def read_batches(file: Any, columns: Iterable[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the rows of an open Parquet file, many at once; all columns, or some."""
+    for batch in pq.ParquetFile(file).iter_batches(BATCH, columns=None if columns is None else [*columns]):
         yield pa.Table.from_batches([batch])
 
 
-def read_lists(folder: Path) -> Iterator[dict[str, Sequence[Any]]]:
-    """Yield the rows of all files of a folder, by column, with moments and lists as a mirror has them."""
+def read_lists(folder: Path, columns: Iterable[str]) -> Iterator[dict[str, Sequence[Any]]]:
+    """Yield the rows of all files of a folder, by column, with moments and lists as a mirror has them.
+
+    Raises StoreError for a file that is not of a lake.
+    """
     for path in sorted(folder.glob("*.parquet")):
-        with path.open("rb") as file:
-            for rows in read_batches(file):
-                if len(rows):
-                    yield {name: _as_stored(rows.column(name)).to_pylist() for name in rows.column_names}
+        try:
+            with path.open("rb") as file:
+                for rows in read_batches(file, columns):
+                    if len(rows):
+                        yield {name: _as_stored(rows.column(name)).to_pylist() for name in columns}
+        except (pa.ArrowInvalid, KeyError) as error:
+            raise StoreError(f"{path}: is no file of a merged lake") from error
 
 
 def _as_stored(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Turn moments into texts, and lists into JSON."""
     if pa.types.is_timestamp(column.type):
-        return pc.strftime(column.cast(pa.timestamp("us")), format="%Y-%m-%dT%H:%M:%SZ")
+        texts = column.cast(pa.timestamp("us")).cast(pa.string())
+        return pc.binary_join_element_wise(pc.replace_substring(texts, " ", "T"), "Z", "")
     if pa.types.is_list(column.type):
-        return pa.chunked_array([[_json(value) for value in column.to_pylist()]], pa.string())
+        return pa.chunked_array([_jsons(part) for part in column.chunks], pa.string())
     return column
 
 
-def _json(value: list[str] | None) -> str | None:
-    return None if value is None else json.dumps(value)
+def _jsons(lists: pa.ListArray) -> pa.Array:
+    if not pc.all(pc.match_substring_regex(lists.flatten(), _PLAIN), min_count=0).as_py():
+        values = [None if value is None else json.dumps(value) for value in lists.to_pylist()]
+        return pa.array(values, pa.string())
+    joined = pc.binary_join_element_wise('["', pc.binary_join(lists, '", "'), '"]', "")
+    return pc.if_else(pc.equal(pc.list_value_length(lists), 0), "[]", joined)
