@@ -25,8 +25,9 @@ test: check .venv/installed-clients .venv/installed-plugins ## ruff, mypy strict
 test-long: ## the same with five times as many random examples, and a longer soak
 	EXAMPLES=5 $(MAKE) test
 
-test-lake: .venv/installed-lake ## the lake with Spark and an object store, which test leaves out
-	PYTHONPATH=.venv/lake .venv/bin/python -m pytest -rs -s tests/test_lake_spark.py tests/test_lake_s3.py
+test-lake: .venv/installed-lake ## the lake with Spark, other engines and an object store, which test leaves out
+	PYTHONPATH=.venv/lake .venv/bin/python -m pytest -rs -s \
+	    tests/test_lake_engines.py tests/test_lake_s3.py tests/test_lake_spark.py
 
 check: .venv/installed-dev ## ruff, mypy strict, and no name that nothing uses
 	.venv/bin/ruff check .
@@ -81,14 +82,14 @@ clean: ## remove .venv and what the tools left; data/ stays
 	@.venv/bin/python -m pip --disable-pip-version-check install -q --require-hashes -r requirements-dev.lock
 	@touch $@
 
-# Spark, its Java and a server of S3 are large, and no part of the product: they have no lock file.
-.venv/installed-lake: .venv/installed-dev
+# Spark, its Java, other engines and a server of S3 are large, and no part of the product: they have no lock file.
+.venv/installed-lake: .venv/installed-dev tests/lake.in
 	@command -v java >/dev/null || apt-get install -y openjdk-17-jre-headless \
 	    || { echo "Spark needs Java 17; on Debian, as root: apt install openjdk-17-jre-headless"; exit 2; }
 	@rm -rf .venv/lake
 	@.venv/bin/python -m pip --disable-pip-version-check install -q --no-warn-script-location \
-	    --target .venv/lake 'pyspark>=4,<5' 'moto[server]>=5' \
-	    || { echo "PySpark or moto cannot be installed from the package index of this machine"; exit 2; }
+	    --target .venv/lake -r tests/lake.in \
+	    || { echo "what tests/lake.in names cannot be installed from the package index of this machine"; exit 2; }
 	@touch $@
 
 # Two programs that the tests run, whose packages have names that others have, so they are apart (tests/clients.in).

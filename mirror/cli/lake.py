@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 import msgspec
@@ -21,6 +21,17 @@ from mirror.readable import size_text
 from mirror.store.files import open_reader
 
 Engine = Literal["duckdb", "spark"]
+
+
+class LocalPath(click.Path):
+    """A path on this machine. An empty text, as of a variable that is not set, does not mean this folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the Path; raises ConfigError for an empty text and for an address."""
+        if not str(value).strip() or "://" in str(value):
+            hint = param.get_error_hint(ctx) if param else "path"
+            raise ConfigError(f"{hint}: {value or 'is empty'}; give a path on this machine")
+        return super().convert(value, param, ctx)
 
 
 @click.group(cls=WholeSummaries)
@@ -76,7 +87,7 @@ def lake() -> None:
 
 @lake.command("merge")
 @click.argument("place", metavar="DIR")
-@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("out", metavar="OUT", type=LocalPath(path_type=Path))
 @click.option(
     "--engine",
     type=click.Choice(["duckdb", "spark"]),
@@ -111,9 +122,9 @@ def lake_merge(
 
 
 @lake.command("build")
-@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE", type=LocalPath(path_type=Path))
 @click.option(
-    "--from", "merged", metavar="OUT", required=True, type=click.Path(path_type=Path),
+    "--from", "merged", metavar="OUT", required=True, type=LocalPath(path_type=Path),
     help="The folder that `mirror lake merge` made.",
 )  # fmt: skip
 @click.option(
@@ -159,7 +170,7 @@ def lake_build(
 @click.option(
     "--out",
     metavar="DIR",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=LocalPath(path_type=Path, file_okay=False),
     help="Write the configurations into this folder, with the workspaces in files beside them.",
 )
 @json_option
