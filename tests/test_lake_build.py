@@ -123,8 +123,9 @@ def test_what_ends_a_build_early_leaves_the_file_before(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         again(interrupted)
-    with small_disk(300_000), pytest.raises(StoreError, match="the disk"):
+    with small_disk(300_000), pytest.raises(StoreError) as error:
         again()
+    assert "\n" not in str(error.value)
     with held(tmp_path / "union.db.part", "building"), pytest.raises(StoreLocked):
         again()
     (refs,) = (tmp_path / "merged/refs").iterdir()

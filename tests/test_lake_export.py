@@ -38,7 +38,9 @@ LEFT_OUT = {
     "members": {"workspace_id", "user_id"},
     "followers": {"repository_id", "user_id"},
     "projects": {"id", "upstream_id", "owner_id"},
-    "changes": {"id", "run_id", "repository_id", "user_id", "previous_look", "forced"},
+    "changes": {
+        "id", "run_id", "repository_id", "user_id", "previous_look", "forced", "old_date",
+    },
     "sync_runs": {"id", "upstream_id"},
     "upstreams": {"id", "name"},
 }  # fmt: skip
@@ -46,11 +48,14 @@ LEFT_OUT = {
 
 KEPT_IN_THE_MIRROR = frozenset(
     {
-        "api_tokens", "cursors", "extras", "mirror_meta", "request_ledger", "request_limits", "seen_refs",
-        "sync_failures", "webhook_deliveries", "writes",
+        "api_tokens", "cursors", "extras", "measures", "mirror_meta", "request_ledger", "request_limits",
+        "seen_refs", "sync_failures", "webhook_deliveries", "writes",
     }
 )  # fmt: skip
-"""Tables of a mirror of which the lake has nothing. `extras` holds keys that nobody has looked at."""
+"""Tables of a mirror of which the lake has nothing.
+
+`extras` holds keys that nobody has looked at, `measures` is for the past alone.
+"""
 
 
 def exported(path: Path, lake: Path, **options: bool) -> Exported:
