@@ -5,6 +5,7 @@
 
 import asyncio
 import logging
+import re
 import sqlite3
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ from mirror.serve.exchange import (
     unread,
 )
 from mirror.serve.mementos import Memento, answered_at, moment_asked, timegate_headers
+from mirror.serve.pooled_database import read_in_thread
 from mirror.serve.unmirrored import NotMirrored
 from mirror.serve.writer import WriteAccess, admitted_writer
 from mirror.times import utc_now
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
     from mirror.serve.database import GuardedDatabase
 
 LONGEST_PATH = 2000
+_SEARCHES = {"q", "sort", "name"}
+"""Parameters with which an answer may have to read many rows."""
 
 Names = tuple[str, ...]
 Parameters = Mapping[str, str]
@@ -95,6 +99,7 @@ class Api(NamedTuple):
     :param unmirrored: returns a function for an address whose answer the mirror does not hold, which raises
         404 where the caller may not know of what it is about, else NotMirrored; None for unknown addresses.
     :param dated: the addresses of a repository that can be asked for its past; owner and slug come first.
+    :param at_once: the readers that usually take no longer than a change of threads.
     :param no_writes: what to say of writes to an API that has none.
     """
 
@@ -114,6 +119,12 @@ class Api(NamedTuple):
     unmirrored: Callable[[Names], Reader | None] = lambda _: None
     no_writes: str | None = None
     dated: Collection[Names] = ()
+    at_once: Collection[Reader] = ()
+
+    @property
+    def address(self) -> re.Pattern[str]:
+        """The regular expression of its addresses, compiled."""
+        return re.compile(self.pattern)
 
     async def view(self, datasette: "Datasette", request: Request) -> Response:
         """Answer a request with any method."""
@@ -210,8 +221,8 @@ async def _read(
         asked = _asked(api, datasette, request, parameters, then.names, caller, known, then.copy)
         return asked.selected(reader(then.copy, asked))
 
-    def read(connection: sqlite3.Connection) -> tuple[Caller, Answer | ApiError]:
-        with _plain_texts(connection), snapshot(connection, datasette.setting("sql_time_limit_ms")):
+    def read(connection: sqlite3.Connection, milliseconds: int) -> tuple[Caller, Answer | ApiError]:
+        with _plain_texts(connection), snapshot(connection, milliseconds):
             caller = caller_in(connection, given, login)
             try:
                 must_be_confirmed(connection, caller)
@@ -223,11 +234,18 @@ async def _read(
             except ApiError as error:
                 return caller, error
 
-    caller, outcome = cast("tuple[Caller, Answer | ApiError]", await database.execute_fn(read))
+    reading = server.quick_reads.read if at is None and _is_quick(api, reader, parameters) else read_in_thread
+    limit = datasette.setting("sql_time_limit_ms")
+    caller, outcome = cast("tuple[Caller, Answer | ApiError]", await reading(database, reader, read, limit))
     await save_use_of(server, database, caller)
     if isinstance(outcome, ApiError):
         raise outcome
     return outcome
+
+
+def _is_quick(api: Api, reader: Reader, parameters: Parameters) -> bool:
+    """Return whether an answer usually takes no longer than a change of threads: it searches nothing."""
+    return reader in api.at_once and not _SEARCHES & parameters.keys()
 
 
 def _dated(found: Answer, connection: sqlite3.Connection) -> Answer:

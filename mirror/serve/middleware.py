@@ -3,13 +3,15 @@
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from datasette.utils.asgi import Request, Response
 
 from mirror.content_policy import sources_of
+from mirror.serve.api_edge import Api
+from mirror.serve.api_shortcut import passing_router
 from mirror.serve.auth import NotAccepted
 from mirror.serve.body import LARGEST_FORM, BodyRefused, read_within
 from mirror.serve.database import mirrors
@@ -78,14 +80,18 @@ _PLAIN = (
 
 
 def wrapped(
-    datasette: "Datasette", application: Application, is_for_programs: Callable[[str], bool]
+    datasette: "Datasette",
+    application: Application,
+    is_for_programs: Callable[[str], bool],
+    apis: Sequence[Api],
 ) -> Application:
-    """Put all middleware around Datasette.
+    """Put all middleware around Datasette, and pass its router where `apis` can answer by themselves.
 
     `is_for_programs` returns whether a path belongs to an API or a webhook. Their views read bodies and
     refuse methods themselves.
     """
-    inside = bounding_bodies(answering_errors(application), is_for_programs)
+    inside = answering_errors(passing_router(datasette, application, apis))
+    inside = bounding_bodies(inside, is_for_programs)
     inside = checking_methods(refusing_cross_site(inside), is_for_programs)
     inside = measuring(datasette, adding_headers(inside))
     if datasette.setting("base_url") != "/":

@@ -54,9 +54,8 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).with_name("templates")
 
-_FOR_PROGRAMS = tuple(
-    re.compile(one) for one in (API_1.pattern, API_2.pattern, DATA_CENTER.pattern, webhooks.PATTERN)
-)
+APIS = (API_1, API_2, DATA_CENTER)
+_FOR_PROGRAMS = tuple(re.compile(one) for one in (*(api.pattern for api in APIS), webhooks.PATTERN))
 _CREDENTIALS = {"authorization", "cookie"}
 
 _NAMED = r"^/-/r/(?P<owner>[^/]+)/(?P<slug>[^/]+)/?$"
@@ -178,9 +177,7 @@ def register_routes() -> list[tuple[str, View]]:
         (webhooks.PATTERN, webhooks.answer),
         *monitoring.ROUTES,
         (openapi.PATTERN, openapi.openapi),
-        (API_1.pattern, API_1.view),
-        (API_2.pattern, API_2.view),
-        (DATA_CENTER.pattern, DATA_CENTER.view),
+        *((api.pattern, api.view) for api in APIS),
     ]
 
 
@@ -238,7 +235,7 @@ def asgi_wrapper(datasette: "Datasette") -> Callable[[Application], Application]
     """Put the middleware around the application."""
     guard(datasette)
 
-    return lambda application: middleware.wrapped(datasette, application, _is_for_programs)
+    return lambda application: middleware.wrapped(datasette, application, _is_for_programs, APIS)
 
 
 @hookimpl

@@ -19,6 +19,7 @@ from mirror.config import ServeConfig
 from mirror.content_policy import sources_of
 from mirror.errors import ConfigError
 from mirror.observe.metrics import FileMetrics, Latencies, Limits
+from mirror.serve.pooled_database import QuickReads
 from mirror.serve.socket_owner import Peers
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ class Served:
         self.described_databases: object = None
         self.use_saved_at = dict[tuple[str, int], float]()
         self.counts = CountCache()
+        self.quick_reads = QuickReads()
         self.latencies = Latencies()
         self.file_metrics = FileMetrics()
         self.limits: Callable[[sqlite3.Connection], Limits] = lambda _: {}

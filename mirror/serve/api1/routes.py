@@ -320,4 +320,5 @@ API = Api(
     version="1.0",
     unmirrored=unmirrored_reader,
     dated=DATED,
+    at_once={READERS[pattern] for pattern in DATED},
 )

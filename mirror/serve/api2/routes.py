@@ -409,4 +409,5 @@ API = Api(
     version="2.0",
     unmirrored=unmirrored_reader,
     dated=DATED,
+    at_once={READERS[pattern] for pattern in DATED} | {all_repositories, workspace_repositories},
 )

@@ -302,4 +302,5 @@ API = Api(
     unmirrored=UNMIRRORED.get,
     no_writes=edge.NO_WRITES,
     dated=DATED,
+    at_once={READERS[pattern] for pattern in DATED},
 )

@@ -1,0 +1,154 @@
+"""What makes reads of the APIs quick: neither router nor thread in between, and the same answers."""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from typing import Any, cast
+
+import pytest
+from asgi_client import basic, bearer
+from callers import MixedMirror
+from datasette import hookimpl
+from datasette.plugins import pm
+
+from mirror.serve.pooled_database import AT_ONCE_MS, SLOW_SECONDS, PooledDatabase, QuickReads
+from mirror.serve.state import served
+
+PATHS = (
+    "/1.0/repositories/jespern/django-piston", "/1.0/repositories/jespern/django-piston/tags?format=xml",
+    "/1.0/repositories/nobody/nothing", "/1.0/user?callback=f", "/!api/1.0/repositories/?name=django",
+    "/2.0/repositories?pagelen=5", "/2.0/repositories/jespern", "/2.0/nothing", "/2.0/repositories/%ff/x",
+    "/rest/api/1.0/projects/JESPERN/repos", "/rest/api/latest/repos",
+)  # fmt: skip
+
+
+class AsksHeaders:
+    """A plugin that recognises senders by a header, so that the router has to ask it."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    @hookimpl  # type: ignore[untyped-decorator]
+    def actor_from_request(self, request: Any) -> dict[str, Any] | None:
+        """Recognise one sender, by the number of a token."""
+        self.asked += 1
+        number = int(request.headers.get("x-token", 0))
+        return {"id": "it", "mirror": "mirror", "mirror_ids": [], "mirror_token": number} if number else None
+
+
+@contextmanager
+def plugin() -> Iterator[AsksHeaders]:
+    """Install it."""
+    one = AsksHeaders()
+    pm.register(one)
+    try:
+        yield one
+    finally:
+        pm.unregister(one)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("sender", ["anonymous", "token", "bad", "trusted"])
+def test_answers_past_the_router_are_those_that_it_gives(
+    mixed: MixedMirror, method: str, sender: str
+) -> None:
+    """Status, headers and body, to the byte, of found, hidden, refused and impossible things."""
+    headers = {
+        "anonymous": {},
+        "token": bearer(mixed.tokens["user"]),
+        "bad": bearer("mir_bad"),
+        "trusted": basic("jespern", "any"),
+    }[sender]
+    client = mixed.trusting if sender == "trusted" else mixed.served
+    directly = [client(method, path, headers=headers) for path in PATHS]
+    with plugin() as asked:
+        by_router = [client(method, path, headers=headers) for path in PATHS]
+    assert asked.asked == len(PATHS)
+    for one, other in zip(directly, by_router, strict=True):
+        same = [name for name in other.headers if name != "age"]
+        assert [one.headers[name] for name in same] == [other.headers[name] for name in same]
+        assert (one.status_code, one.content) == (other.status_code, other.content)
+
+
+def test_a_plugin_that_recognises_senders_is_asked(mixed: MixedMirror) -> None:
+    """Whom it takes for the holder of a token that sees everything is shown private repositories."""
+    with closing(sqlite3.connect(mixed.path)) as connection:
+        hidden = "SELECT full_name FROM repositories WHERE is_private AND deleted_at IS NULL"
+        (private,) = connection.execute(hidden).fetchone()
+        (number,) = connection.execute("SELECT id FROM api_tokens WHERE name = 'reader'").fetchone()
+    path, known = f"/2.0/repositories/{private}", {"X-Token": str(number)}
+    with plugin():
+        assert mixed.served.get(path, headers=known).status_code == 200
+        assert mixed.served.get(path).status_code == 404
+    assert mixed.served.get(path, headers=known).status_code == 404
+
+
+class FakeDatabase:
+    """A database that tells in which way it is read."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.reads, self._fails = list[str](), fails
+
+    def read_at_once(self, fn: Any) -> Any:
+        """Read here."""
+        self.reads.append("here")
+        if self._fails and len(self.reads) > 1:  # the first one opens it
+            raise sqlite3.OperationalError("interrupted")
+        return fn(None)
+
+    async def execute_fn(self, fn: Any) -> Any:
+        """Read in a thread."""
+        self.reads.append("thread")
+        return fn(None)
+
+
+def read(reads: QuickReads, database: FakeDatabase, kind: str) -> Any:
+    """Read something that takes the time that it may take."""
+    return asyncio.run(reads.read(cast("PooledDatabase", database), kind, lambda _, limit: limit, 3000))
+
+
+def test_quick_reads_use_no_thread_and_slow_ones_do() -> None:
+    """One that took long is done in a thread for a while, other kinds are not."""
+    again = 2.0 + SLOW_SECONDS
+    moments = iter([0.0, 0.001, 1.0, 2.0, again - 0.1, again, again, again, 13.0, 13.0])
+    reads, database = QuickReads(lambda: next(moments)), FakeDatabase()
+    found = [read(reads, database, "a") for _ in range(4)]
+    assert found == [AT_ONCE_MS, AT_ONCE_MS, 3000, AT_ONCE_MS]
+    assert read(reads, database, "b") == AT_ONCE_MS
+    assert database.reads == ["here", "here", "here", "thread", "here", "here"]
+
+
+def test_a_read_that_fails_here_is_done_in_a_thread() -> None:
+    """It took too long for its SQL, or the file was locked; the thread says what else is wrong."""
+    database = FakeDatabase(fails=True)
+    assert read(QuickReads(), database, "a") == 3000
+    assert database.reads == ["here", "here", "thread"]
+
+
+def test_common_reads_use_no_thread(mixed: MixedMirror) -> None:
+    """A repository, its refs, a page of repositories; a search does."""
+    used, datasette = list[str](), mixed.served.datasette
+
+    class Watched(ThreadPoolExecutor):
+        def submit(self, *arguments: Any, **options: Any) -> Any:
+            used.append("thread")
+            return super().submit(*arguments, **options)
+
+    server, before = served(datasette), datasette.executor
+    server.quick_reads, datasette.executor = QuickReads(lambda: 0.0, milliseconds=3000), Watched(1)
+    try:
+        name = "jespern/django-piston"
+        for path in (
+            f"1.0/repositories/{name}", f"1.0/repositories/{name}/tags", f"2.0/repositories/{name}",
+            "2.0/repositories?pagelen=100", "2.0/repositories/jespern",
+            "rest/api/latest/projects/JESPERN/repos/django-piston",
+        ):  # fmt: skip
+            mixed.served.get(f"/{path}")
+        assert used == []
+        assert mixed.served.get("/1.0/repositories/?name=django").status_code == 200
+        assert used == ["thread"]
+    finally:
+        datasette.executor.shutdown()
+        datasette.executor = before
