@@ -8,11 +8,13 @@ import argparse
 import json
 import random
 import resource
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from search import fill
 from search_corpus import make_names, make_queries
@@ -20,8 +22,12 @@ from search_corpus import make_names, make_queries
 from mirror.queries.caller import ANONYMOUS
 from mirror.queries.search import find_repositories
 from mirror.search.index.backlog import rebuild_index
+from mirror.search.names import normalise
 from mirror.store import Store
 from mirror.store.files import open_reader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NODE = Path(__file__).resolve().parent.parent / "tests" / "site_node.js"
 
@@ -66,25 +72,68 @@ def questions_of(mirror: Path, count: int) -> list[str]:
     return asked
 
 
+def other_questions_of(mirror: Path, count: int) -> list[str]:
+    """Return other kinds of texts, as many of each: whatever a search box may be given."""
+    draw = random.Random(11)
+    connection = open_reader(mirror)
+    rows = connection.execute("SELECT full_name, name FROM repositories WHERE id % 89 = 2").fetchall()
+    kinds: tuple[Callable[[str, str, str], str], ...] = (
+        lambda _, __, name: " ".join(normalise(name).split("-")[:2]),
+        lambda owner, slug, _: f"{owner}/{slug}",
+        lambda owner, slug, _: f"{owner[:-1]}/{slug[-3:]}",
+        lambda owner, slug, _: f"{owner.upper()}/{slug.upper()[:4]}",
+        lambda owner, *_: f"{owner}/",
+        lambda owner, *_: f"{owner[: draw.randint(1, 5)]}/",
+        lambda owner, slug, _: f"{owner[: draw.randint(1, 5)]}/{draw.choice(slug)}",
+        lambda owner, slug, _: f"{owner[: draw.randint(1, 5)]}/{slug[: draw.randint(2, 3)]}",
+        lambda _, slug, __: f"big/{slug[: draw.randint(1, 4)]}",
+        lambda _, slug, __: f"/{slug[1:4]}",
+        lambda _, slug, __: f"{slug}/",
+        lambda *_: str(draw.randint(0, 999)),
+        lambda *_: draw.choice("abcdefghijklmnopqrstuvwxyz0123456789-_./ "),
+        lambda _, slug, __: slug.replace("-", "_"),
+        lambda _, slug, __: slug.replace("-", draw.choice((".", "--", "  ", "-/", "/"))),
+        lambda _, __, name: name.upper(),
+        lambda _, slug, __: slug[draw.randrange(len(slug)) :],
+        lambda *_: draw.choice(
+            ("\u4e66", "\u65e5\u672c\u8a9e", "\u30c6\u30b9\u30c8", "stra\u00dfe", "\u0130", "\U0001f600")
+        ),
+        lambda _, slug, __: f" {slug[:4]} ",
+        lambda _, slug, __: f"{slug[:3]}%{slug[3:5]}",
+    )
+    return [kinds[place % len(kinds)](*_parts(draw.choice(rows))) for place in range(count)]
+
+
+def _parts(row: sqlite3.Row) -> tuple[str, str, str]:
+    owner, _, slug = row[0].partition("/")
+    return owner, slug, row[1]
+
+
 def compared(mirror: Path, site: Path, questions: list[str]) -> dict[str, object]:
-    """Ask both, and count the answers that agree."""
+    """Ask both, and count the answers with the same first twenty and the same number.
+
+    Questions that either side corrects are counted apart: the site looks for the name in fewer places.
+    """
     said = subprocess.run(
         ["node", NODE, site], input=json.dumps(questions), capture_output=True, text=True, check=True
     )
     answers = json.loads(said.stdout)
     connection = open_reader(mirror)
-    same_counts = same_names = 0
+    plain, corrected = [0, 0], [0, 0]
     for question, answer in zip(questions, answers, strict=True):
-        wanted = find_repositories(connection, ANONYMOUS, question, limit=20, fuzzy=False)
-        names = [row.full_name for row in wanted.repositories]
-        same_counts += answer["count"] == wanted.count
-        same_names += answer["names"] == names
-        if answer["names"] != names or answer["count"] != wanted.count:
-            print(f"differs: {question!r}: {answer['count']} of {wanted.count}, more: {answer['more']}")
+        wanted = find_repositories(connection, ANONYMOUS, question, limit=20)
+        kind = corrected if wanted.fuzzy or answer["corrected"] else plain
+        wish = (wanted.count, "".join(wanted.corrected), [row.full_name for row in wanted.repositories])
+        got = (answer["count"], answer["corrected"], answer["names"])
+        kind[0] += 1
+        kind[1] += got == wish
+        if got != wish:
+            0 and print(f"differs: {question!r}: {got[:2]} for {wish[:2]}, more: {answer['more']}")
     return {
-        "questions": len(questions),
-        "same_counts": same_counts,
-        "same_first_twenty": same_names,
+        "questions": plain[0],
+        "same": plain[1],
+        "typing_errors": corrected[0],
+        "same_correction": corrected[1],
         "most_bytes": max(answer["bytes"] for answer in answers),
         "median_bytes": sorted(answer["bytes"] for answer in answers)[len(answers) // 2],
         "most_requests": max(answer["requests"] for answer in answers),
@@ -104,7 +153,8 @@ def main() -> None:
         make(mirror, options.repositories)
     print(json.dumps({"first": made(mirror, site)}), flush=True)
     questions = questions_of(mirror, options.questions)
-    print(json.dumps({"search": compared(mirror, site, questions)}), flush=True)
+    for asked in (questions, other_questions_of(mirror, options.questions)):
+        print(json.dumps({"search": compared(mirror, site, asked)}), flush=True)
     print(json.dumps({"second": made(mirror, site)}))
 
 

@@ -16,8 +16,8 @@ async function asked(text) {
     bytes += packed.length;
     return JSON.parse(zlib.gunzipSync(packed));
   }, globalThis.mirrorNames ?? null);
-  const { count, more, rows } = await search.search(text);
-  return { count, more, names: rows.slice(0, 20).map((row) => row[0]), requests, bytes };
+  const { count, more, rows, corrected = "" } = await search.search(text);
+  return { count, more, corrected, names: rows.slice(0, 20).map((row) => row[0]), requests, bytes };
 }
 
 (async () => {

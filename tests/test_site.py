@@ -343,6 +343,29 @@ def test_a_run_that_ends_anywhere_leaves_a_whole_site(public_db: FixtureDb, tmp_
         shutil.rmtree(site)
 
 
+def test_a_feed_calls_a_change_the_same_for_ever(public_db: FixtureDb, tmp_path: Path) -> None:
+    """Also where others before it are not public any more, so that all get other numbers."""
+
+    def entries(name: str) -> dict[str, str]:
+        made(public_db.path, tmp_path / name)
+        found = re.findall(
+            r"<title>(.*?)</title>.*?<id>(.*?)</id>", (tmp_path / name / "feed.xml").read_text()
+        )
+        return dict(found[1:])
+
+    gone, stays = repository("aa/gone"), repository("bb/stays")
+    public_db.repositories([gone, stays])
+    public_db.repositories(
+        [repository("aa/gone", description="1"), repository("bb/stays", description="2")], at=LATER
+    )
+    before = entries("one")
+    public_db.store.connection.execute("UPDATE repositories SET deleted_at = ? WHERE slug = 'gone'", (LATER,))
+    after = entries("two")
+    assert after
+    assert {title: before[title] for title in after} == after
+    assert len({*before.values()}) == len(before) > len(after)
+
+
 def test_two_runs_do_not_share_a_folder(public_path: Path, tmp_path: Path) -> None:
     """The second one says so and changes nothing."""
     with open_folder(tmp_path / "www"), pytest.raises(StoreLocked, match="another process is making a site"):

@@ -3,21 +3,27 @@
 As in the mirror's own index (`docs/search.md`), a text of a name is ``^name^``, and each of its suffixes
 leads to the repository. A beginning of more than RARE repositories is a *node*, with their number and the
 best of them; the first one below it that is not, a *leaf*, with all of them. Texts of owners are
-``$owner^``, as a whole alone; suffixes of names follow that of an owner of many. Nodes and leaves are
-sorted, and cut into shards; the directory has the first text of each. So a question is one look into the
-directory, and one shard for each text that it asks about. A shard says where the next begins, so that a
-browser notices when its directory is an older one. Texts are written as the bytes of UTF-8, one letter for
-each, so that Python and the browser sort alike.
+``$owner^``, as a whole alone. A *group* is a beginning of owners with more than RARE_OWNER repositories: the
+suffixes of their names are there a second time, after ``%beginning%``. Beginnings of the same owners are one
+group, named by the longest; a single owner's ends in ``^``.
+
+Nodes and leaves are sorted, and cut into shards; the directory has the first text of each. So a question is
+one look into the directory, and one shard for each text that it asks about. A shard says where the next
+begins, so that a browser with an older directory finds the way. Texts are written as the bytes of UTF-8, one
+letter for each, so that Python and the browser sort alike.
 """
 
 import gzip
+import heapq
 import json
 import sqlite3
 import unicodedata
 import zlib
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from itertools import chain
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from mirror.queries.rows import fetch
@@ -40,7 +46,7 @@ WITHOUT_SERVER = 5_000
 """How many repositories are searched from the disk too, where a browser reads scripts but no other files."""
 
 DIRECTORY, SCRIPT = "search/directory.json.gz", "search/names.js"
-_NAME, _OWNER = BOUNDARY.decode("latin-1"), "\xfe"
+_NAME, _OWNER, _GROUP = BOUNDARY.decode("latin-1"), "\xfe", "\xfd"
 _PLACE_BITS = 20
 _LAST_CASED = 0x20000
 """Unicode has no letters with a case from here on."""
@@ -112,7 +118,8 @@ def files(named: Named) -> Iterator[tuple[str, bytes]]:
     Each shard comes after the one that begins where it ends, and the directory last: while they are being
     replaced, and by a directory of before, a browser that follows the ends finds every text.
     """
-    shards = list(_shards(named))
+    groups = _groups(named)
+    shards = list(_shards(named, groups))
     starts = [shard[0].text for shard in shards]
     for shard, until in zip(reversed(shards), [None, *reversed(starts[1:])], strict=True):
         yield shard_file(shard[0].text), _packed({"until": until, **_as_json(shard, named.rows)})
@@ -120,7 +127,11 @@ def files(named: Named) -> Iterator[tuple[str, bytes]]:
     if len(named.rows) <= WITHOUT_SERVER:
         text = json.dumps({**about, "rows": named.rows}, separators=(",", ":"))
         yield SCRIPT, f"globalThis.mirrorNames = {text};\n".encode()
-    yield DIRECTORY, _packed({**about, "large": large_owners(named), "starts": starts})
+    sizes = {group: len(ranks) for group, ranks in groups.items()}
+    yield (
+        DIRECTORY,
+        _packed({**about, "groups": sizes, "owners": _owners_in(groups, named), "starts": starts}),
+    )
 
 
 def shard_file(start: str) -> str:
@@ -139,9 +150,27 @@ def folds() -> dict[str, str]:
     }
 
 
-def large_owners(named: Named) -> dict[str, int]:
-    """Return the owners of more repositories than a leaf has: these are searched by texts of their own."""
-    return {owner: count for owner, count in Counter(named.owners).items() if count > RARE_OWNER}
+def _groups(named: Named) -> dict[str, list[int]]:
+    """Return the repositories of each group of owners."""
+    groups = dict[str, list[int]]()
+    waiting = [("", list(range(len(named.rows))))]
+    while waiting:
+        path, ranks = waiting.pop()
+        below = defaultdict[str, list[int]](list)
+        for rank in ranks:
+            below[f"{named.owners[rank]}{_NAME}"[: len(path) + 1]].append(rank)
+        if path and (len(below) > 1 or path in below):
+            groups[path] = ranks
+        waiting += [
+            (longer, some) for longer, some in below.items() if len(some) > RARE_OWNER and longer != path
+        ]
+    return {group: groups[group] for group in sorted(groups, key=lambda group: group + _GROUP)}
+
+
+def _owners_in(groups: Iterable[str], named: Named) -> list[str]:
+    """Return the owners that are no group, while others that begin so are one."""
+    begun = {group[:end] for group in groups for end in range(1, len(group) + 1)}
+    return sorted(owner for owner in set(named.owners) if owner in begun and f"{owner}{_NAME}" not in begun)
 
 
 def _packed(value: object) -> bytes:
@@ -158,10 +187,10 @@ def _as_json(shard: list[Entry], rows: list[Row]) -> dict[str, Any]:
     return {"rows": [rows[rank] for rank in places], "entries": entries}
 
 
-def _shards(named: Named) -> Iterator[list[Entry]]:
+def _shards(named: Named, groups: Mapping[str, list[int]]) -> Iterator[list[Entry]]:
     """Cut the nodes and leaves into shards."""
     shard, size, seen = list[Entry](), 0, set[int]()
-    for entry in _entries(named):
+    for entry in _entries(named, groups):
         ends = size > SHORTEST and zlib.crc32(entry.text.encode("latin-1")) % CUT_AT == 0
         if shard and (ends or size > SHARD):
             yield shard
@@ -174,31 +203,62 @@ def _shards(named: Named) -> Iterator[list[Entry]]:
         yield shard
 
 
-def _entries(named: Named) -> Iterator[Entry]:
-    """Yield all nodes and leaves in order. A suffix is a number: its text's, and its place in the text."""
-    texts, ranks, suffixes, large = list[str](), list[int](), list[int](), large_owners(named)
-    for rank, (names, owner) in enumerate(zip(named.names, named.owners, strict=True)):
-        for text in names:
-            suffixes += range(len(texts) << _PLACE_BITS, (len(texts) << _PLACE_BITS) + len(text) + 1)
-            texts.append(f"{_NAME}{text}{_NAME}")
-            ranks.append(rank)
-        beyond = [f"{_NAME}{text}{_NAME}" for text in names] if owner in large else []
-        for end in ["", *(text[start:] for text in beyond for start in range(len(text) - 1))]:
-            suffixes.append(len(texts) << _PLACE_BITS)
-            texts.append(f"{_OWNER}{owner}{_NAME}{end}")
-            ranks.append(rank)
-    waiting = [("", suffixes)]
+def _entries(named: Named, groups: Mapping[str, list[int]]) -> Iterator[Entry]:
+    """Yield all nodes and leaves in order."""
+    everything = range(len(named.rows))
+    owners = _Texts()
+    for rank in everything:
+        owners.add(rank, f"{named.owners[rank]}{_NAME}", range(1))
+    of_groups = (
+        _below(f"{_GROUP}{group}{_GROUP}", _suffixes(named, ranks))
+        for group, ranks in groups.items()
+        if len(ranks) < len(everything)
+    )
+    return heapq.merge(
+        _below("", _suffixes(named, everything)),
+        chain.from_iterable(of_groups),
+        _below(_OWNER, owners, RARE_OWNER),
+        key=attrgetter("text"),
+    )
+
+
+class _Texts:
+    """Suffixes of texts: each is a number, of its text and of its place in the text."""
+
+    def __init__(self) -> None:
+        self.texts, self.ranks, self.suffixes = list[str](), list[int](), list[int]()
+
+    def add(self, rank: int, text: str, places: range) -> None:
+        """Add the suffixes of a text that begin at some places."""
+        number = len(self.texts) << _PLACE_BITS
+        self.suffixes += range(number + places.start, number + places.stop)
+        self.texts.append(text)
+        self.ranks.append(rank)
+
+
+def _suffixes(named: Named, ranks: Iterable[int]) -> _Texts:
+    """Return all suffixes of the names of some repositories."""
+    found = _Texts()
+    for rank in ranks:
+        for name in named.names[rank]:
+            found.add(rank, f"{_NAME}{name}{_NAME}", range(len(name) + 1))
+    return found
+
+
+def _below(root: str, of: _Texts, most: int = RARE) -> Iterator[Entry]:
+    """Yield the nodes and leaves of some suffixes in order, after `root`; a leaf has `most` at most."""
+    texts, ranks = of.texts, of.ranks
+    waiting = [("", of.suffixes)]
     while waiting:
         path, group = waiting.pop()
         found = list(dict.fromkeys(ranks[suffix >> _PLACE_BITS] for suffix in group))
-        most = RARE_OWNER if path.startswith(_OWNER) and _NAME not in path[:-1] else RARE
         if len(found) <= most:
-            yield Entry(path, None, found)
+            yield Entry(root + path, None, found)
             continue
         if len(path) == DEEPEST:
-            yield Entry(path, -1, found[:RARE_OWNER])
+            yield Entry(root + path, -1 if len(found) > RARE_OWNER else None, found[:RARE_OWNER])
             continue
-        yield Entry(path, len(found), found[:BEST])
+        yield Entry(root + path, len(found), found[:BEST])
         below, depth = defaultdict[str, list[int]](list), len(path)
         for suffix in group:
             text, at = texts[suffix >> _PLACE_BITS], (suffix & (1 << _PLACE_BITS) - 1) + depth

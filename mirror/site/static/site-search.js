@@ -3,10 +3,12 @@
 "use strict";
 
 (() => {
-  const NAME = "\xff", OWNER = "\xfe", SHOWN = 50;
+  const NAME = "\xff", OWNER = "\xfe", GROUP = "\xfd", SHOWN = 50;
   const IS = 0, BEGINS = 1, HAS = 2; // how well a name matches
+  const REQUESTS = 4; // of a question whose typing errors are corrected
+  const LONGEST_CORRECTED = 200;
   const WHITE_SPACE = /[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/g;
-  const EMPTY = { count: 0, complete: true, rows: [] };
+  const EMPTY = { count: 0, more: false, rows: [] };
 
   // The bytes of UTF-8, a letter for each; null for half a letter, which no name has.
   const lettersOf = (text) => {
@@ -27,6 +29,8 @@
     return low - 1;
   }
 
+  class Beyond extends Error {} // one more request than a question may cost
+
   // `read` gives the JSON of a file of the site, with `fresh` not out of a cache. `whole`, of a small site, is
   // everything at once, without it.
   class NameSearch {
@@ -34,27 +38,32 @@
       this.read = read;
       this.whole = whole;
       this.files = new Map();
-      this.fresh = false;
     }
 
-    // Answers {count, more, rows}: how many match, or, with `more`, at least how many; the best of them.
+    // Answers {count, more, rows, part, corrected, by}: how many match, or, with `more`, at least how many; the best of
+    // them; what their names have; that again, where it is a name that was searched instead; who compared them.
     async search(text) {
       try {
-        return await this.answered(text);
+        return await this.question().answered(text);
       } catch (error) {
         if (this.whole) throw error;
         this.files.clear(); // the site may have been made anew, and a cache has files of before
-        this.fresh = true;
-        try { return await this.answered(text); } finally { this.fresh = false; }
+        return await this.question(true).answered(text);
       }
+    }
+
+    // This search with what one question costs: several may be under way.
+    question(fresh = false) {
+      return Object.assign(Object.create(this), { fresh, asked: 0, most: Infinity });
     }
 
     async answered(text) {
       this.directory = this.whole ?? await this.file("search/directory.json.gz");
       const slash = text.indexOf("/");
       const part = this.normalise(slash < 0 ? text : text.slice(slash + 1));
-      const owner = slash < 0 ? "" : this.normalise(text.slice(0, slash));
-      return owner ? this.ofOwner(owner, part) : this.named(part);
+      const among = await this.among(slash < 0 ? "" : this.normalise(text.slice(0, slash)));
+      const found = await this.named(part, among);
+      return { by: this, part, ...found.rows.length ? found : await this.corrected(part, among) ?? found };
     }
 
     // As mirror/search/names.py: NFKC, case folded, each run of white space one "-".
@@ -64,38 +73,84 @@
       return folded.join("").replace(WHITE_SPACE, "-");
     }
 
-    // Among all repositories, or among those of a large owner, whose texts begin with `of`.
-    async named(part, ...of) {
-      const inside = await this.find(...of, part);
-      if (inside.complete) return answer(this.matching(inside.rows, part));
-      if (!part) return { count: inside.count, more: inside.partial, rows: inside.rows };
-      const begins = await this.find(...of, NAME, part);
-      let best = this.matching(begins.rows, part, BEGINS);
-      if (!begins.complete) {
-        const exact = await this.find(...of, NAME, part, NAME);
-        best = [...this.matching(exact.rows, part, IS), ...best];
-      }
-      const rows = [...new Map([...best, ...this.matching(inside.rows, part)].map((row) => [row[0] + "\0" + (row[4] ?? ""), row])).values()];
-      return { count: inside.count, more: inside.partial, rows };
+    // What the repositories are searched among: all rows, or what their texts begin with. Those of the owners of a
+    // name, or, without one, of those whose names begin so.
+    async among(owner) {
+      const { groups = {}, owners = [], repositories } = this.directory, letters = lettersOf(owner);
+      if (!owner) return this.whole ? { rows: this.whole.rows } : { of: "" };
+      if (letters === null) return { rows: [] };
+      const groupOf = (start) => Object.keys(groups).filter((one) => one.startsWith(start)).sort()[0];
+      const group = owners.includes(letters) ? undefined : groupOf(letters + NAME) ?? groupOf(letters);
+      if (group !== undefined && !this.whole) return { of: groups[group] === repositories ? "" : GROUP + group + GROUP };
+      const named = async (after, is) => {
+        const { rows } = this.whole ?? await this.find(OWNER, owner, after);
+        return rows.filter((row) => is(this.normalise(row[0].slice(0, row[0].indexOf("/")))));
+      };
+      const rows = await named(NAME, (name) => name === owner);
+      return { rows: rows.length ? rows : await named("", (name) => name.startsWith(owner)) };
     }
 
-    async ofOwner(owner, part) {
-      const { large = {} } = this.directory, letters = lettersOf(owner) ?? "";
-      if (Object.hasOwn(large, letters)) return large[letters] === this.directory.repositories ? this.named(part) : this.named(part, OWNER, owner, NAME);
-      let found = await this.find(OWNER, owner, NAME), is = (name) => name === owner;
-      const filtered = (rows) => rows.filter((row) => is(this.normalise(ownerOf(row))));
-      if (found.complete) found = { ...found, rows: filtered(found.rows) };
-      if (found.complete && !found.rows.length) {
-        is = (name) => name.startsWith(owner);
-        found = await this.find(OWNER, owner);
-        found = { ...found, rows: filtered(found.rows) };
+    async named(part, { of, rows }) {
+      const inside = rows ? { count: null, more: false, rows } : await this.find(of, part);
+      const found = this.matching(inside.rows, part);
+      if (inside.count === null) return { count: found.length, more: inside.more, rows: found };
+      if (!part) return inside;
+      const begins = await this.find(of + NAME, part);
+      let best = this.matching(begins.rows, part, BEGINS);
+      if (begins.count !== null) {
+        const exact = await this.find(of + NAME, part, NAME);
+        best = [...this.matching(exact.rows, part, IS), ...best];
       }
-      if (found.complete) return answer(this.matching(found.rows, part));
-      if (!part) return { count: found.count, more: found.partial, rows: found.rows };
-      const inside = await this.find(part);
-      const rows = this.matching(filtered(inside.complete ? inside.rows : [...found.rows, ...inside.rows]), part);
-      const known = [...new Map(rows.map((row) => [row[0] + "\0" + (row[4] ?? ""), row])).values()];
-      return { count: known.length, more: !inside.complete, rows: known };
+      return { count: inside.count, more: false, rows: unique([...best, ...found]) };
+    }
+
+    // As mirror/search/fuzzy.py, among the names that have the first or the second half of the part, or the best of
+    // them: with one error, one half is right. null where no name is near enough.
+    async corrected(part, { of, rows }) {
+      const letters = Array.from(part), half = letters.length >> 1;
+      const allowed = letters.length < 3 ? 0 : letters.length < 5 ? 1 : 2;
+      if (!allowed || letters.length > LONGEST_CORRECTED) return null;
+      this.most = REQUESTS;
+      const known = [...(rows ?? [])], pieces = rows ? [] : [letters.slice(0, half), letters.slice(half)];
+      let meant = this.nearest(known, part, allowed);
+      while (pieces.length && meant?.errors !== 1) {
+        const piece = pieces.shift().join("");
+        known.push(...(await this.unlessBeyond(() => this.find(of, piece), EMPTY)).rows);
+        meant = this.nearest(known, part, allowed);
+      }
+      if (!meant) return null;
+      const least = this.matching(unique(known), meant.name);
+      const found = await this.unlessBeyond(() => this.named(meant.name, { of, rows }), { count: least.length, more: true, rows: least });
+      return { ...found, part: meant.name, corrected: meant.name };
+    }
+
+    async unlessBeyond(work, otherwise) {
+      try { return await work(); } catch (error) {
+        if (error instanceof Beyond) return otherwise;
+        throw error;
+      }
+    }
+
+    // The name, or the words within one, with the fewest errors; of these a whole name, then the most popular.
+    nearest(rows, part, allowed) {
+      const words = 1 + (part.match(/[-._]/g) ?? []).length, run = Array(words).fill("[^-._]+").join("[-._]");
+      const runs = new RegExp(`(?<![^-._])(?=(${run})(?![^-._]))`, "gu"), length = Array.from(part).length;
+      let best = null;
+      for (const row of rows) {
+        for (const name of this.namesOf(row)) {
+          for (const meant of [name, ...Array.from(name.matchAll(runs), (found) => found[1])]) {
+            if (Math.abs(Array.from(meant).length - length) > allowed) continue;
+            const errors = errorsBetween(part, meant);
+            const rank = [errors, meant !== name, -(row[2] ?? 0), -(row[3] ?? 0)];
+            if (errors && errors <= allowed && (!best || isBefore(rank, best.rank))) best = { errors, rank, name: meant };
+          }
+        }
+      }
+      return best;
+    }
+
+    namesOf(row) {
+      return [this.normalise(row[1] || ""), this.normalise(row[0].slice(row[0].indexOf("/") + 1))].filter((name) => name);
     }
 
     // The rows whose name or slug has the part: first those that are it, then those that begin with it, the others;
@@ -104,7 +159,7 @@
       if (!part) return rows;
       const classes = [[], [], []];
       for (const row of rows) {
-        const names = [this.normalise(row[0].slice(row[0].indexOf("/") + 1)), this.normalise(row[1] || "")];
+        const names = this.namesOf(row);
         if (names.includes(part)) classes[IS].push(row);
         else if (names.some((name) => name.startsWith(part))) classes[BEGINS].push(row);
         else if (names.some((name) => name.includes(part))) classes[HAS].push(row);
@@ -112,26 +167,26 @@
       return classes.slice(0, worst + 1).flat();
     }
 
-    // Looks up what begins with some text: {count, complete, partial, rows}. `complete` rows may be of others too.
-    async find(...pieces) {
-      if (this.whole) return { complete: true, rows: this.whole.rows };
-      const letters = pieces.map((piece) => piece === NAME || piece === OWNER ? piece : lettersOf(piece));
-      if (letters.includes(null)) return EMPTY;
-      const text = letters.join(""), { starts } = this.directory;
-      const at = lastUpTo(starts, text, (start) => start);
+    // Looks up a text between letters of the index: {count, more, rows}. A leaf has the count null, and rows
+    // of which some may be of other texts; `more` of a leaf: there are others.
+    async find(before, text, after = "") {
+      const letters = lettersOf(text), { starts } = this.directory;
+      if (letters === null) return EMPTY;
+      const wanted = before + letters + after, at = lastUpTo(starts, wanted, (start) => start);
       if (at < 0) return EMPTY;
       let shard = await this.file(fileOf(starts[at]));
       // A directory from before the site was made anew: the shard may end earlier than it did.
-      while (shard.until !== null && text >= shard.until) shard = await this.file(fileOf(shard.until));
-      const [path, count, places] = shard.entries[lastUpTo(shard.entries, text, (entry) => entry[0])] ?? [];
-      if (path === undefined || !(path === text || (count === null || count < 0) && text.startsWith(path))) return EMPTY;
-      const rows = places.map((place) => shard.rows[place]);
-      if (count === null) return { complete: true, rows };
-      return { count: count < 0 ? rows.length : count, complete: false, partial: count < 0, rows };
+      while (shard.until !== null && wanted >= shard.until) shard = await this.file(fileOf(shard.until));
+      const [path, count, places] = shard.entries[lastUpTo(shard.entries, wanted, (entry) => entry[0])] ?? [];
+      const isLeaf = count === null || count < 0;
+      if (path === undefined || !(path === wanted || isLeaf && wanted.startsWith(path))) return EMPTY;
+      return { count: isLeaf ? null : count, more: isLeaf && count !== null, rows: places.map((place) => shard.rows[place]) };
     }
 
     file(path) {
       if (!this.files.has(path)) {
+        if (this.asked === this.most) throw new Beyond();
+        this.asked += 1;
         const asked = this.read(path, this.fresh);
         asked.catch(() => this.files.delete(path)); // asked again next time
         this.files.set(path, asked);
@@ -140,8 +195,27 @@
     }
   }
 
-  const answer = (rows) => ({ count: rows.length, more: false, rows });
-  const ownerOf = (row) => row[0].slice(0, row[0].indexOf("/"));
+  const unique = (rows) => [...new Map(rows.map((row) => [row[0] + "\0" + (row[4] ?? ""), row])).values()];
+
+  // How many letters are missing, too many, wrong, or in the place of their neighbours.
+  function errorsBetween(one, other) {
+    const [a, b] = [Array.from(one), Array.from(other)], lines = [Array.from({ length: b.length + 1 }, (_, at) => at)];
+    for (let i = 1; i <= a.length; i += 1) {
+      const line = [i];
+      for (let j = 1; j <= b.length; j += 1) {
+        line[j] = Math.min(lines[i - 1][j] + 1, line[j - 1] + 1, lines[i - 1][j - 1] + (a[i - 1] !== b[j - 1]));
+        if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) line[j] = Math.min(line[j], lines[i - 2][j - 2] + 1);
+      }
+      lines.push(line);
+    }
+    return lines[a.length][b.length];
+  }
+
+  function isBefore(rank, other) {
+    const at = rank.findIndex((value, place) => value !== other[place]);
+    return at >= 0 && rank[at] < other[at];
+  }
+
   globalThis.NameSearch = NameSearch;
   if (typeof document === "undefined") return;
 
@@ -183,17 +257,37 @@
     return made;
   }
 
-  function line([full_name, name = "", followers = 0, forks = 0, place = "", shown = "", shownName = ""]) {
+  // A name in which what matches is marked, if each of its letters can be compared alone.
+  function marked(text, { part, by }) {
+    const letters = Array.from(text), compared = letters.map((letter) => by.normalise(letter));
+    const whole = compared.join(""), hits = new Set(), made = document.createDocumentFragment();
+    for (let at = part && whole === by.normalise(text) ? whole.indexOf(part) : -1; at >= 0; at = whole.indexOf(part, at + part.length)) {
+      let place = 0;
+      compared.forEach((one, index) => {
+        if (place < at + part.length && place + one.length > at) hits.add(index);
+        place += one.length;
+      });
+    }
+    letters.forEach((letter, index) => {
+      if (!index || hits.has(index) !== hits.has(index - 1)) made.append(hits.has(index) ? element("mark") : document.createTextNode(""));
+      made.lastChild.textContent += letter;
+    });
+    return made;
+  }
+
+  function line([full_name, name = "", followers = 0, forks = 0, place = "", shown = "", shownName = ""], found) {
     const owner = full_name.slice(0, full_name.indexOf("/")), text = shown || full_name, slash = text.indexOf("/") + 1;
     const link = element("a"), bdi = element("bdi"), title = element("h2"), facts = element("p", "", "facts"), hit = element("article", "", "hit");
     link.href = top + (place || `r/${owner.slice(0, 2).replace(/\.+$/, "")}/${full_name}.html`);
-    bdi.append(element("span", text.slice(0, slash), "of"), text.slice(slash));
+    bdi.append(element("span", text.slice(0, slash), "of"), marked(text.slice(slash), found));
     link.append(bdi);
     title.append(link);
     hit.append(title);
     if (name) {
       const called = element("p", "", "quiet called");
-      called.append(element("bdi", shownName || name));
+      const bdi = element("bdi");
+      bdi.append(marked(shownName || name, found));
+      called.append(bdi);
       hit.append(called);
     }
     if (followers) facts.append(element("span", counted(followers, "follower", "followers")));
@@ -212,11 +306,13 @@
     try {
       const found = await (await opened()).search(text);
       if (mine !== turn) return;
-      const rows = found.rows.slice(0, SHOWN);
-      list.replaceChildren(...rows.map(line));
+      const rows = found.rows.slice(0, SHOWN), corrected = element("a", found.corrected);
+      corrected.href = `?${new URLSearchParams({ q: text.slice(0, text.indexOf("/") + 1) + found.corrected })}`;
+      list.replaceChildren(...rows.map((row) => line(row, found)));
       summary.replaceChildren(
-        found.more ? "More than " : "", element("b", found.count.toLocaleString("en")), found.count === 1 ? " repository" : " repositories",
-        text ? " with " : "", text ? element("bdi", `“${text}”`) : "", text ? " in the name" : "",
+        found.more ? "At least " : "", element("b", found.count.toLocaleString("en")), found.count === 1 ? " repository" : " repositories",
+        ...(found.corrected ? [" with a name like ", corrected, "; no name contains ", element("bdi", `“${text}”`)]
+          : text ? [" with ", element("bdi", `“${text}”`), " in the name"] : []),
         rows.length < found.count ? `; the ${rows.length} best of them, write more letters to see others` : "");
     } catch (error) {
       if (mine !== turn) return;
