@@ -128,7 +128,7 @@ def compared(mirror: Path, site: Path, questions: list[str]) -> dict[str, object
         kind[0] += 1
         kind[1] += got == wish
         if got != wish:
-            0 and print(f"differs: {question!r}: {got[:2]} for {wish[:2]}, more: {answer['more']}")
+            print(f"differs: {question!r}: {got[:2]} for {wish[:2]}, more: {answer['more']}")
     return {
         "questions": plain[0],
         "same": plain[1],
