@@ -405,7 +405,7 @@ def test_the_command(folder: Folder) -> None:
     assert done.code == 0
     assert json.loads(done.out)["removed"] == 0
     assert "<title>Ours</title>" in (folder.path / "www/index.html").read_text()
-    refused = folder.run("site", ".")
+    refused = folder.run_anew("site", ".")
     assert (refused.code, refused.out) == (2, "")
     assert "has other files" in refused.err
 

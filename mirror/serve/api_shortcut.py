@@ -7,7 +7,6 @@ answers of an API, which finds out by itself who sends a request, unless by a co
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from datasette.plugins import pm
 from datasette.utils.asgi import Request
 
 from mirror.serve.api_edge import Api
@@ -41,6 +40,8 @@ def passing_router(datasette: "Datasette", application: Application, apis: Seque
 
 def _plain_path(datasette: "Datasette", scope: AsgiScope) -> str:
     """Return the path that the router would match; "" where more than the path counts."""
+    from datasette import plugins  # noqa: PLC0415 - it imports all plugins, this package too
+
     raw: bytes = scope.get("raw_path") or b""
     if scope["method"] not in ("GET", "HEAD") or not raw.isascii():
         return ""
@@ -48,7 +49,7 @@ def _plain_path(datasette: "Datasette", scope: AsgiScope) -> str:
         return ""
     if any(
         not hook.function.__module__.startswith(_OWN_PLUGINS)
-        for hook in pm.hook.actor_from_request.get_hookimpls()
+        for hook in plugins.pm.hook.actor_from_request.get_hookimpls()
     ):
         return ""
     path = raw.partition(b"?")[0].decode("ascii")
