@@ -81,8 +81,9 @@ def chosen(config: Config, names: Sequence[str]) -> list[UpstreamConfig]:
 def built_in_sandbox(config: Config, *, lively: bool = False) -> Iterator[None]:
     """Serve the built-in sandbox, if an upstream of kind sandbox has no address of its own.
 
-    With `lively`, people work in it, so that there is something to see. A sandbox that already answers at the
-    default address is used as it is.
+    With `lively`, people work in it, so that there is something to see; what they did is kept beside the
+    database, and done again at the next start. A sandbox that already answers at the default address is used
+    as it is.
     """
     if not any(upstream.kind == "sandbox" and not upstream.url for upstream in config.upstreams):
         yield
@@ -90,7 +91,8 @@ def built_in_sandbox(config: Config, *, lively: bool = False) -> Iterator[None]:
     from mirror.sandbox import Lively, Sandbox, World, running  # noqa: PLC0415 - few upstreams are simulated
 
     where, world = urlsplit(SANDBOX_URL), World(SANDBOX_SIZE)
-    sandbox = Sandbox(world, lively=Lively(world).catch_up) if lively else Sandbox(world)
+    people = Lively(world, journal=Path(f"{config.database}.sandbox"))
+    sandbox = Sandbox(world, lively=people.catch_up) if lively else Sandbox(world)
     with ExitStack() as stack:
         with suppress(OSError):  # another process has the port: it is asked as an upstream
             stack.enter_context(running(sandbox, host=str(where.hostname), port=int(where.port or 0)))

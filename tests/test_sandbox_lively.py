@@ -74,3 +74,26 @@ def test_a_mirror_sees_what_happened_within_a_minute(tmp_path: Path) -> None:
         seconds.now = 60.0
         mirror.sync()
         assert len(mirror.changes()) > before + 10
+
+
+def test_a_world_goes_on_where_its_mirror_left_it(tmp_path: Path) -> None:
+    """What was done is done again after a restart, at its time; a line that was cut off spoils nothing."""
+    journal, crawl, seen = tmp_path / "mirror.db.sandbox", Clock(), list[int]()
+
+    def changes(seconds: float = 0.0) -> set[str]:
+        """Start a world anew, let people work in it, and return what a full sync sees change."""
+        clock, world = Seconds(), World(30, now=crawl.now)
+        lively = Lively(world, per_minute=60, clock=clock, journal=journal)
+        clock.now = seconds
+        with crawling(tmp_path, world, clock=crawl, lively=lively.catch_up) as (_, mirror):
+            assert mirror.sync(full=True, confirm_absence=True).state == "complete"
+            new = mirror.changes()[sum(seen) :]
+            seen.append(len(new))
+            return {kind for kind, *_ in new}
+
+    changes()
+    assert {"deleted", "created", "renamed", "branch_moved", "branch_deleted"} <= changes(seconds=150)
+    journal.write_bytes(journal.read_bytes() + b'\n{"at": 17')
+    assert changes() == set()
+    assert changes(seconds=60) != set()
+    assert changes() == set()

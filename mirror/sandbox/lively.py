@@ -4,9 +4,13 @@ What is due by the clock is done before the next request is answered, so nothing
 who asks can tell the difference.
 """
 
+import json
+import os
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 from mirror.sandbox.edits import EditError, Order, perform
 from mirror.sandbox.model import SandboxRepository
@@ -37,7 +41,9 @@ _TRIES = 20
 class Lively:
     """Edits a world at random moments, `per_minute` on average; the same seed makes the same edits.
 
-    `clock` tells seconds that never go back.
+    `clock` tells seconds that never go back. `journal` is a file of the edits that were made: they are made
+    again at first, so that a mirror of the world does not see it begin anew. A thousand take a tenth of a
+    second.
     """
 
     def __init__(
@@ -47,10 +53,12 @@ class Lively:
         per_minute: float = PER_MINUTE,
         seed: int = 1,
         clock: Callable[[], float] = time.monotonic,
+        journal: Path | None = None,
     ) -> None:
         self._world, self._per_second, self._clock = world, per_minute / 60, clock
-        self._draw = random.Random(seed)
+        self._journal = journal
         self._gone = list[str]()
+        self._draw = random.Random(seed + self._repeat())
         self._due = clock() + self._pause()
 
     def catch_up(self) -> list[Order]:
@@ -61,22 +69,52 @@ class Lively:
                 return done
             self._due += self._pause()
             order = self._order()
-            if order is not None and self._make(order):
-                done.append(order)
+            if order is not None:
+                at = self._world.clock.now()
+                if self._make(order, at):
+                    self._keep(order, at)
+                    done.append(order)
         self._due = now + self._pause()
         return done
+
+    def _keep(self, order: Order, at: int) -> None:
+        """Add an edit to the journal. Each begins with a line end: one that was cut off spoils no other."""
+        if self._journal is None:
+            return
+        line = json.dumps({"at": at, **order})
+        with suppress(OSError):  # the next start begins with an older world, as it would without a journal
+            file = os.open(self._journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                os.write(file, f"\n{line}".encode())
+            finally:
+                os.close(file)
+
+    def _repeat(self) -> int:
+        """Make the edits of the journal, each at its time, and return how many there were."""
+        try:
+            lines = self._journal.read_bytes().splitlines() if self._journal else []
+        except OSError:
+            return 0
+        for line in lines:
+            with suppress(ValueError, AttributeError, KeyError, TypeError):  # cut off, or not ours
+                order = json.loads(line)
+                self._make(order, order.pop("at"))
+        return len(lines)
 
     def _pause(self) -> float:
         return self._draw.expovariate(self._per_second)
 
-    def _make(self, order: Order) -> bool:
-        """Make an edit, unless somebody was faster: a name is taken, a branch is gone."""
+    def _make(self, order: Order, at: int) -> bool:
+        """Make an edit at a moment, unless somebody was faster: a name is taken, a branch is gone."""
         try:
-            perform(self._world, order)
+            with self._world.clock.stopped(at):
+                perform(self._world, order)
         except EditError:
             return False
         if order["action"] == "delete":
             self._gone.append(order["repository"])
+        elif order["action"] == "restore" and order["repository"] in self._gone:
+            self._gone.remove(order["repository"])
         return True
 
     def _order(self) -> Order | None:

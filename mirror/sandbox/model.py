@@ -1,6 +1,7 @@
 """The objects of a Bitbucket, independent of any API. Times are integers: microseconds since 1970."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -35,10 +36,20 @@ class SandboxClock:
         self._now = now
         self._ahead = 0
         self._last = after
+        self._stopped: int | None = None
 
     def now(self) -> int:
         """Return the current time."""
-        return micros(self._now()) + self._ahead
+        return micros(self._now()) + self._ahead if self._stopped is None else self._stopped
+
+    @contextmanager
+    def stopped(self, moment: int) -> Iterator[None]:
+        """Stand still at a moment while an edit is made, perhaps again."""
+        self._stopped = moment
+        try:
+            yield
+        finally:
+            self._stopped = None
 
     def advance(self, seconds: float) -> None:
         """Advance the clock."""
