@@ -20,7 +20,7 @@ from contextlib import closing
 from pathlib import Path
 
 from mirror.search.index.backlog import rebuild_index
-from mirror.search.index.refs.backlog import rebuild_refs_index
+from mirror.search.index.refs.changes import rebuild_refs_index
 from mirror.store import Store
 
 NUMBERS = "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :count)"

@@ -1,9 +1,10 @@
 """What the search for refs costs: `python benchmarks/refs.py [--repositories N] [--refs N] [--keep DB]`.
 
 Prints, as JSON: how long the index takes to build, its bytes a ref (names, orders and hashes told apart), the
-times of queries as people type them, of deep pages and of hashes, and what 10,000 changed refs cost. Some
-counts are compared with plain SQL. The names are generated: nine in ten refs have a usual one, and some
-thousands of prefixes, tickets and words make up the others.
+times of queries as people type them, of pages anywhere in the results and of hashes, what it costs to let
+changed refs wait and to apply them, and what a check costs. Some counts are compared with plain SQL. The
+names are generated: nine in ten refs have a usual one, and some thousands of prefixes, tickets and words make
+up the others.
 """
 
 import argparse
@@ -22,7 +23,8 @@ from search_corpus import make_queries
 
 from mirror.queries.caller import ANONYMOUS, OPERATOR
 from mirror.queries.search import find_refs
-from mirror.search.index.refs.backlog import flush_refs_step
+from mirror.search.index.refs.changes import FLUSH_FROM, flush_refs_step
+from mirror.search.index.refs.verify import check_refs_index
 from mirror.store import Store
 from mirror.store.files import open_reader
 
@@ -108,10 +110,11 @@ def index_bytes(reader: sqlite3.Connection, refs: int) -> dict[str, float]:
         "SELECT sum(length(best_branches) + length(best_tags)) FROM search_ref_common"
     ).fetchone()[0]
     half = sizes["search_ref_lists"] / 2
+    spans = sizes["search_ref_spans"] + sizes["search_ref_counts"]
     names = half + sizes["search_ref_names"] + sizes["search_ref_rare"] + sizes["search_ref_common"] - best
     return {
         "names": round(names / refs, 2),
-        "orders": round((half + best) / refs, 2),
+        "orders": round((half + best + spans) / refs, 2),
         "hashes": round(sizes["search_ref_hashes"] / refs, 2),
         **{f"{table[11:]}_mb": round(size / 1e6, 1) for table, size in sizes.items() if size > 1e5},
     }
@@ -158,40 +161,69 @@ def differences(reader: sqlite3.Connection, queries: list[str]) -> int:
     return wrong
 
 
-def changed(store: Store, refs: int, seed: int = 5) -> dict[str, float]:
-    """Move, insert and delete refs of many repositories, and flush; return what that took."""
+def deep_times(reader: sqlite3.Connection, queries: list[str], seed: int = 6) -> dict[str, Any]:
+    """Time pages anywhere in the results: for each query the second, the last, and some at random."""
     draw = random.Random(seed)
-    highest = store.value("SELECT max(id) FROM repositories")
+    times = list[tuple[float, str]]()
+    for query in queries:
+        count = find_refs(reader, OPERATOR, query, limit=0).count
+        offsets = [
+            20,
+            max(count - 20, 0),
+            *(int(count ** draw.random()) for _ in range(2)),
+            draw.randrange(count + 1),
+        ]
+        for offset in offsets:
+            took = times_of(reader, [query], offset=offset)["p50_ms"]
+            times.append((took, f"{took} ms: {query!r} from {offset} of {count}"))
+    return {
+        "pages": len(times),
+        "p50_ms": _percentile([took / 1000 for took, _ in times], 50),
+        "p99_ms": _percentile([took / 1000 for took, _ in times], 99),
+        "slowest": [told for _, told in sorted(times, reverse=True)[:5]],
+    }
+
+
+def change_refs(connection: sqlite3.Connection, refs: int, seed: int) -> None:
+    """Move the head of a branch of `refs` repositories, and give every fifth of them a new branch."""
+    draw = random.Random(seed)
+    (highest,) = connection.execute("SELECT max(id) FROM repositories").fetchone()
     moved = 0
+    while moved < refs:
+        repository = draw.randint(1, highest)
+        moved += connection.execute(
+            """UPDATE branches SET target_date = '2026-11-20T10:00:00.000000Z', target_hash = :hash
+               WHERE repository_id = :id
+                   AND name = (SELECT min(name) FROM branches WHERE repository_id = :id)""",
+            {"hash": f"{draw.getrandbits(160):040x}", "id": repository},
+        ).rowcount
+        if moved % 5 == 0:
+            connection.execute(
+                "INSERT OR IGNORE INTO branches (repository_id, name, target_hash, target_date)"
+                " VALUES (?, ?, ?, '2026-11-20T10:00:00.000000Z')",
+                (repository, f"feature/NEW-{moved}-thing", f"{draw.getrandbits(160):040x}"),
+            )
+
+
+def changed(store: Store, refs: int, queries: list[str], seed: int = 5) -> dict[str, Any]:
+    """Change refs of many repositories; return the times of searches while these wait, and of the flush."""
     begun = time.process_time()
     with store.transaction() as connection:
-        while moved < refs:
-            repository = draw.randint(1, highest)
-            moved += connection.execute(
-                """UPDATE branches SET target_date = '2026-11-20T10:00:00.000000Z', target_hash = :hash
-                   WHERE repository_id = :id
-                       AND name = (SELECT min(name) FROM branches WHERE repository_id = :id)""",
-                {"hash": f"{draw.getrandbits(160):040x}", "id": repository},
-            ).rowcount
-            if moved % 5 == 0:
-                connection.execute(
-                    "INSERT OR IGNORE INTO branches (repository_id, name, target_hash, target_date)"
-                    " VALUES (?, ?, ?, '2026-11-20T10:00:00.000000Z')",
-                    (repository, f"feature/NEW-{moved}-thing", f"{draw.getrandbits(160):040x}"),
-                )
+        change_refs(connection, refs, seed)
     written = time.process_time()
-    waiting = times_of(store.connection, ["e", "master", "release/2", "v1.0", "thing"])
+    told: dict[str, Any] = {
+        "waiting": store.value("SELECT count(*) FROM search_ref_pending"),
+        "write_s": round(written - begun, 2),
+        "typed": times_of(store.connection, queries),
+        "deep": deep_times(store.connection, queries[:20]),
+    }
     flushed = time.process_time()
     more = True
     while more:
         with store.transaction() as connection:
             more = flush_refs_step(connection)
-    return {
-        "changed": moved,
-        "write_s": round(written - begun, 2),
-        "flush_s": round(time.process_time() - flushed, 2),
-        "slowest_before_the_flush": waiting["slowest"],
-    }
+    took = time.process_time() - flushed
+    return told | {"flush_s": round(took, 2), "ms_a_ref": round(1000 * took / told["waiting"], 3)}
 
 
 def main() -> None:
@@ -229,13 +261,16 @@ def main() -> None:
             told["tags"] = times_of(reader, queries[:200], kind="tag")
             hashes = [row[0] for row in reader.execute("SELECT target_hash FROM tags LIMIT 100")]
             told["commits"] = times_of(reader, [one[:7] for one in hashes] + hashes)
-            for offset in (20, 100, 1_000, 100_000):
-                told[f"from_{offset}"] = times_of(
-                    reader, ["e", "master", "release", "v1.", "-"], offset=offset
-                )
+            told["deep"] = deep_times(reader, ["e", "master", "release", "v1.", "-", "", *queries[:60]])
             told["counts_that_differ"] = differences(reader, queries[: asked.compared])
         with Store(path) as store:
-            told["changes"] = changed(store, 10_000)
+            waiting = ["e", "master", "release/2", "v1.0", "thing", *queries[:60]]
+            told["changes"] = [
+                changed(store, refs, waiting, seed) for seed, refs in enumerate((FLUSH_FROM * 5 // 6, 10_000))
+            ]
+            begun = time.process_time()
+            told["faults"] = check_refs_index(store.connection)
+            told["check_us_a_ref"] = round(1e6 * (time.process_time() - begun) / sum(tables), 1)
     print(json.dumps(told, indent=2))
 
 

@@ -340,6 +340,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     export_public: Annotated[
         bool, Meta(description="Let the service export only what strangers may see.")
     ] = False
+    search_commits: Annotated[
+        bool,
+        Meta(description="Find branches and tags by commit, too: an index of about 7 bytes for each."),
+    ] = True
     upstreams: tuple[UpstreamConfig, ...] = msgspec.field(default=(), name="upstream")
     serve: ServeConfig = ServeConfig()
     alerts: tuple[AlertConfig, ...] = msgspec.field(default=(), name="alert")

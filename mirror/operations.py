@@ -178,6 +178,7 @@ def _runs(
     upstreams = chosen(config, options.names)
     mode = config.mode
     with sync_lock(path, mode), Store(path, mode) as store, ExitStack() as stack:
+        store.search_commits(wanted=config.search_commits)
         wait = InterruptibleWait(stop, report)
         # Connect all of them first: an unreadable credential is reported before any request is spent.
         connections = list[ConnectedUpstream]()

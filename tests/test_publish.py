@@ -26,7 +26,7 @@ from mirror.queries.caller import ANONYMOUS
 from mirror.queries.search import find_refs
 from mirror.search import search
 from mirror.search.index.check import check_index
-from mirror.search.index.refs.check import check_refs_index
+from mirror.search.index.refs.verify import check_refs_index
 from mirror.store import Store
 from mirror.store.cursors import Cursors
 from mirror.store.files import open_reader

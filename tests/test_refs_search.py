@@ -13,9 +13,10 @@ from refs_oracle import RefPlayground, naive
 from mirror.model import Ref
 from mirror.queries.caller import ANONYMOUS, OPERATOR, Caller
 from mirror.queries.search import find_refs
-from mirror.search.index.refs import format as refs_format
-from mirror.search.index.refs.backlog import FLUSH_FROM, apply_refs_backlog, rebuild_refs_index
-from mirror.search.index.refs.check import check_refs_index
+from mirror.search.index.refs import layout
+from mirror.search.index.refs.changes import FLUSH_FROM, apply_refs_backlog, rebuild_refs_index
+from mirror.search.index.refs.layout import Sizes
+from mirror.search.index.refs.verify import check_refs_index
 from mirror.search.refs.find import register_refs, search_refs
 from mirror.store.changes import CLOSED
 from mirror.store.integrity import check_file
@@ -106,7 +107,7 @@ def test_deep_pages_equal_a_scan(tmp_path: Path) -> None:
     with mirror.store:
         mirror.fill_refs(60, 12)
         with mirror.store.transaction() as connection:
-            rebuild_refs_index(connection, common_cost=80)
+            rebuild_refs_index(connection, Sizes(80, 12, 40))
         for step in range(3):
             for row_id in range(1 + step, 60, 7):
                 mirror.put(row_id, "branch", f"hotfix/{step}", HASH, NEW)
@@ -120,7 +121,7 @@ def test_deep_pages_equal_a_scan(tmp_path: Path) -> None:
                         expected = naive(mirror.connection, query, offset=offset, **asked)
                         assert (got.count, got.repositories, refs) == expected
             with mirror.store.transaction() as connection:
-                apply_refs_backlog(connection, common_cost=80)
+                apply_refs_backlog(connection, Sizes(80, 12, 40))
             assert check_refs_index(mirror.connection) == []
 
 
@@ -141,6 +142,21 @@ def test_saving_refs_applies_a_long_backlog(mirror: RefPlayground) -> None:
     assert find_refs(mirror.connection, OPERATOR, "b-0-").count == 0
 
 
+def test_commits_are_searched_unless_they_are_not_wanted(mirror: RefPlayground) -> None:
+    """Without, the index has no hashes, whatever changes; with, it gets them at once."""
+    mirror.put(1, "branch", "main", HASH, OLD)
+    index(mirror)
+    for wanted in (False, True):
+        mirror.store.search_commits(wanted=wanted)
+        mirror.put(3, "branch", f"b-{wanted}", HASH, NEW)
+        for _ in range(2):
+            assert found(mirror, HASH[:8]) == [(3, "b-False"), (3, "b-True"), (1, "main")] * wanted
+            assert found(mirror, "b-") == [(3, "b-False"), (3, "b-True")][: 1 + wanted]
+            index(mirror)
+        assert check_refs_index(mirror.connection) == []
+        assert bool(mirror.store.value("SELECT count(*) FROM search_ref_hashes")) == wanted
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -152,6 +168,10 @@ def test_saving_refs_applies_a_long_backlog(mirror: RefPlayground) -> None:
         "UPDATE search_ref_rare SET cost = cost + 1",
         "UPDATE search_ref_lists SET ages = substr(ages, 5), repositories = substr(repositories, 5)",
         "DELETE FROM search_ref_hashes",
+        "UPDATE search_ref_spans SET lists = substr(lists, 5)",
+        "UPDATE search_ref_spans SET start = start + 1 WHERE start = 0",
+        "UPDATE search_ref_counts SET branches = tags, tags = branches WHERE path = x''",
+        "DELETE FROM search_ref_counts WHERE path = x'' AND collection = 0",
         "DELETE FROM search_ref_names WHERE name = 'master'",
         "INSERT INTO search_ref_names VALUES (999, 'nobody', x'ff6e6f626f6479ff')",
         "UPDATE branches SET target_date = '1999'; DELETE FROM search_ref_pending",
@@ -163,7 +183,7 @@ def test_damage_is_found_and_repaired(tmp_path: Path, damage: str) -> None:
     with mirror.store:
         mirror.fill_refs(12, 4)
         with mirror.store.transaction() as connection:
-            rebuild_refs_index(connection, common_cost=40)
+            rebuild_refs_index(connection, Sizes(40, 8, 20))
         assert check_refs_index(mirror.connection) == []
         mirror.connection.executescript(damage)
     assert any(
@@ -205,4 +225,4 @@ def test_any_text_is_a_query(mirror: RefPlayground, query: str) -> None:
 
 def test_the_number_that_hides_refs_is_that_of_the_store() -> None:
     """`search/` cannot import it."""
-    assert refs_format.CLOSED == CLOSED
+    assert layout.CLOSED == CLOSED

@@ -12,7 +12,7 @@ from mirror.queries.caller import OPERATOR
 from mirror.queries.search import ListedRef, find_refs
 from mirror.readable import repositories_text
 from mirror.search import highlight_ranges
-from mirror.search.index.refs.format import KIND_NAMES
+from mirror.search.index.refs.layout import KIND_NAMES
 from mirror.times import ago, utc_now
 
 _LONGEST_NAME = 100

@@ -13,7 +13,7 @@ from mirror.lake.fill import COLUMNS, ORDER, Batch, counts, finish, save_batch, 
 from mirror.lake.merge import MERGED, read_merged
 from mirror.lake.parquet import read_lists
 from mirror.search.index.backlog import rebuild_index
-from mirror.search.index.refs.backlog import rebuild_refs_index
+from mirror.search.index.refs.changes import rebuild_refs_index
 from mirror.store.backup import place_of_copy, replacing
 from mirror.store.files import explained, reading_address
 from mirror.store.unindexed import create_unindexed, open_unjournalled

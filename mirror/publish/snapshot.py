@@ -19,7 +19,7 @@ from mirror.publish.fill import choose_rows, copy_rows, moment_of
 from mirror.queries.caller import ANONYMOUS
 from mirror.queries.visibility import is_unconfirmed
 from mirror.search.index.backlog import rebuild_index
-from mirror.search.index.refs.backlog import rebuild_refs_index
+from mirror.search.index.refs.changes import rebuild_refs_index
 from mirror.store.backup import BESIDE, place_of_copy, replacing
 from mirror.store.description_index import rebuild_descriptions
 from mirror.store.files import explained, open_reader, reading_address

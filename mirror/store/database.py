@@ -9,7 +9,12 @@ from typing import Any, Self, TypeAlias, TypeVar, overload
 
 from mirror.model import Owner, Repository
 from mirror.search.index.backlog import flush_step, rebuild_index, update_after_page
-from mirror.search.index.refs.backlog import flush_refs_step, rebuild_refs_index, update_after_refs
+from mirror.search.index.refs.changes import (
+    flush_refs_step,
+    rebuild_refs_index,
+    search_commits,
+    update_after_refs,
+)
 from mirror.store.changes import Change, close
 from mirror.store.description_index import rebuild_descriptions
 from mirror.store.files import PRIVATE, explained, open_writer
@@ -203,6 +208,11 @@ class Store:
             while more:
                 with self.transaction():
                     more = flush(self.connection)
+
+    def search_commits(self, *, wanted: bool) -> None:
+        """Let refs be found by commit or not, from now on. Where it changes, it may rebuild their index."""
+        with self.transaction():
+            search_commits(self.connection, wanted=wanted)
 
     def rebuild_search_index(self) -> None:
         """Rebuild the indexes of names, refs and descriptions from the rows, whatever their state."""

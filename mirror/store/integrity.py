@@ -50,7 +50,7 @@ def _check_index(path: Path, *, repair: bool) -> list[Complaint]:
 
 
 def _faults(path: Path) -> list[str]:
-    from mirror.search.index.refs.check import check_refs_index  # noqa: PLC0415 - numpy is slow to import
+    from mirror.search.index.refs.verify import check_refs_index  # noqa: PLC0415 - numpy is slow to import
 
     connection = open_reader(path)
     try:

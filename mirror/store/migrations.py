@@ -795,6 +795,30 @@ def m031_sizes_of_the_past(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m032_spans_of_refs(db: Database) -> None:
+    """How many refs of the most common paths lie in each span of time (docs/refs.md), for pages far down.
+
+    The end of the next sync builds them. `commits` is 0 where the index has no hashes.
+    """
+    for statement in (
+        """CREATE TABLE search_ref_spans (
+            id INTEGER PRIMARY KEY,
+            start INTEGER NOT NULL UNIQUE,
+            lists BLOB NOT NULL
+        )""",
+        """CREATE TABLE search_ref_counts (
+            path BLOB NOT NULL,
+            collection INTEGER NOT NULL,
+            branches BLOB NOT NULL,
+            tags BLOB NOT NULL,
+            PRIMARY KEY (path, collection)
+        )""",
+        "ALTER TABLE search_ref_state ADD COLUMN commits INTEGER NOT NULL DEFAULT 1",
+    ):
+        db.execute(statement)
+
+
 def _drop_search_tables(db: Database) -> None:
     """Drop the search index with its triggers and indexes, whatever version made it."""
     for kind in ("trigger", "index", "table"):

@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from mirror.model import Ref
-from mirror.search.index.refs.backlog import update_after_refs
+from mirror.search.index.refs.changes import update_after_refs
 from mirror.store.changes import Change, Target, ref_change, ref_changes
 from mirror.store.extras import drop_ref_extras, save_ref_extras
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mirror.model import Ref, RefKind
-from mirror.search.index.refs.backlog import update_after_refs
+from mirror.search.index.refs.changes import update_after_refs
 from mirror.store.changes import Change, Target, ref_change
 from mirror.store.crawl_state import Hint
 from mirror.store.cursors import Cursors

@@ -12,7 +12,7 @@ from typing import NamedTuple, Unpack
 import msgspec
 
 from mirror.search.find import MAX_IDS, one_snapshot
-from mirror.search.index.refs.format import KIND_NAMES, up_to
+from mirror.search.index.refs.layout import KIND_NAMES, MOST_LISTED, up_to
 from mirror.search.names import EXACT, PREFIX, SUBSTRING
 from mirror.search.refs.query import (
     COMMIT,
@@ -25,7 +25,7 @@ from mirror.search.refs.query import (
     shown_to_all,
 )
 from mirror.search.refs.reader import RefIndexReader, SeenNode
-from mirror.search.refs.scan import Affected, RefHit, scanned_hits
+from mirror.search.refs.scan import RefHit, Unindexed, scanned_hits
 
 
 class FoundRef(msgspec.Struct, frozen=True):
@@ -94,9 +94,8 @@ def _is_encodable(text: str) -> bool:
 
 
 def _answer(connection: sqlite3.Connection, query: RefQuery, start: int, stop: int) -> RefAnswer:
-    known = up_to(connection)
-    if known and query.owners is None:
-        return _IndexedAnswer(connection, query, known).page(start, stop)
+    if up_to(connection) and query.owners is None:
+        return _IndexedAnswer(connection, query).page(start, stop)
     hits = sorted(scanned_hits(connection, query, may_be_shown(query)))
     return RefAnswer(len(hits), len({hit.repository for hit in hits}), hits[start:stop])
 
@@ -104,64 +103,54 @@ def _answer(connection: sqlite3.Connection, query: RefQuery, start: int, stop: i
 class _IndexedAnswer:
     """Answers one query from the index, from what it lacks, and from what only some may see."""
 
-    def __init__(self, connection: sqlite3.Connection, query: RefQuery, known: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, query: RefQuery) -> None:
         self._query = query
         self._index = RefIndexReader(connection, query)
-        shown = shown_to_all(query)
-        self._affected = Affected(connection, query, shown, known)
-        self._others = list(self._affected.now)
-        self._repositories = len({hit.repository for hit in self._affected.now})
+        lacking = Unindexed(connection, query)
+        self._gone = lacking.gone
+        self._others = list(lacking.joined)
+        self._repositories = lacking.repositories
         if query.private_collections:
-            self._take(scanned_hits(connection, query, shown_as_own(query)))
+            own = list(scanned_hits(connection, query, shown_as_own(query)))
+            self._others += own
+            self._repositories += len({hit.repository for hit in own})
         if query.commit:
-            ids = json.dumps(list(self._index.repositories_at(query.commit) - self._affected.ids))
-            here = RefCondition(f"r.id IN (SELECT value FROM json_each(:at)) AND {shown.sql}", {"at": ids})
-            found = list(scanned_hits(connection, query, here))
+            ids = json.dumps(list(self._index.repositories_at(query.commit) | lacking.pointing))
+            sql = f"r.id IN (SELECT value FROM json_each(:at)) AND {shown_to_all(query).sql}"
+            found = list(scanned_hits(connection, query, RefCondition(sql, {"at": ids})))
             named = {hit.repository for hit in found if hit.match != COMMIT}
             self._others += [hit for hit in found if hit.match == COMMIT]
             self._repositories += len({hit.repository for hit in found} - named)
 
-    def _take(self, found: Iterable[RefHit]) -> None:
-        hits = list(found)
-        self._others += hits
-        self._repositories += len({hit.repository for hit in hits})
-
     def page(self, start: int, stop: int) -> RefAnswer:
         """Return the counts, and hits `start` to `stop`."""
-        path = self._index.path(self._query.worst)
-        node = self._index.node(path)
-        if node is None:
-            names = self._index.leaf_names(path)
-            listing = self._index.listed(names, self._affected.ids, stop)
-            hits = sorted([*listing.hits, *self._others])
-            count = listing.refs + len(self._others)
-            return RefAnswer(count, len(listing.repositories) + self._repositories, hits[start:stop])
-        was = self._affected.was
-        count = node.refs - len(was) + len(self._others)
-        repositories = node.repositories - len({repository for _, repository in was}) + self._repositories
+        found = self._index.at(self._query.worst)
+        gone = sum(map(len, self._gone.values()))
+        count = self._index.refs(self._query.worst) - gone + len(self._others)
+        repositories = found.repositories + self._repositories
         stop = min(stop, count)
         if start >= stop:
             return RefAnswer(count, repositories, [])
-        best = self._best(node, stop)
-        return RefAnswer(count, repositories, self._deep(start, stop) if best is None else best[start:stop])
+        best = self._best(stop) if isinstance(found, SeenNode) else None
+        return RefAnswer(count, repositories, self._far(start, stop) if best is None else best[start:stop])
 
-    def _best(self, node: SeenNode, stop: int) -> list[RefHit] | None:
+    def _best(self, stop: int) -> list[RefHit] | None:
         """Return the first `stop` hits from the lists of nodes; None if these are too short to tell.
 
         A ref that no list of a path has ranks below the last of that list, or is of a better class; then the
         list of the path of that class has it, or ends above it as well.
         """
+        if stop > MOST_LISTED * len(self._classes):
+            return None
         hits = set(self._others)
         cut_at = list[tuple[int, int]]()
-        for match in self._classes():
-            path = self._index.path(match)
-            its = node if match == self._query.worst else self._index.node(path)
-            if its is None:
-                names = self._index.leaf_names(path)
-                hits.update(self._index.listed(names, self._affected.ids, stop).hits)
-            else:
+        for match in self._classes:
+            its = self._index.at(match)
+            if isinstance(its, SeenNode):
                 cut_at += [(match, order) for order in its.cut_at]
-                hits.update(self._index.best_hits(its, self._affected.ids))
+                hits.update(hit for hit in self._index.best_hits(its) if hit[1:] not in self._gone[hit.match])
+            else:
+                hits.update(self._of_class(match, 0, stop))
             if sum(hit.match <= match for hit in hits) >= stop:
                 break
         best = sorted(hits)[:stop]
@@ -169,37 +158,30 @@ class _IndexedAnswer:
             return None
         return best
 
-    def _deep(self, start: int, stop: int) -> list[RefHit]:
+    def _far(self, start: int, stop: int) -> list[RefHit]:
         """Return hits `start` to `stop`, reading only the match classes in which they are."""
         page, before, counted = list[RefHit](), 0, 0
-        for match in [*self._classes(), COMMIT]:
-            others = [hit for hit in self._others if hit.match == match]
-            indexed = 0
-            if match != COMMIT:
-                upto = self._indexed(match)
-                indexed, counted = upto - counted, upto
-            size = indexed + len(others)
+        for match in self._classes:
+            upto = self._index.refs(match)
+            joined = sum(hit.match == match for hit in self._others)
+            size = upto - counted - len(self._gone[match]) + joined
             low, high = max(start - before, 0), min(stop - before, size)
             if low < high:
-                hits = (
-                    others
-                    if match == COMMIT
-                    else self._index.in_order(match, others, self._affected.ids, high)
-                )
-                page += sorted(hits)[low:high]
-            before += size
-        return page
+                page += self._of_class(match, low, high)
+            before, counted = before + size, upto
+        pointing = sorted(hit for hit in self._others if hit.match == COMMIT)
+        return page + pointing[max(start - before, 0) : max(stop - before, 0)]
 
-    def _indexed(self, match: int) -> int:
-        """Count the refs of a match class and better ones that the index has of repositories up to date."""
-        path = self._index.path(match)
-        node = self._index.node(path)
-        if node is None:
-            return self._index.listed(self._index.leaf_names(path), self._affected.ids, 0).refs
-        return node.refs - sum(found <= match for found, _ in self._affected.was)
+    def _of_class(self, match: int, low: int, high: int) -> list[RefHit]:
+        """Return hits `low` to `high` of one match class."""
+        joined = [hit[1:] for hit in self._others if hit.match == match]
+        return [
+            RefHit(match, *place) for place in self._index.page(match, self._gone[match], joined, low, high)
+        ]
 
+    @property
     def _classes(self) -> list[int]:
-        """Return the match classes of names that the query can have, the best first."""
+        """The match classes of names that the query can have, the best first."""
         if self._query.exact:
             return [EXACT]
         return [EXACT, PREFIX, SUBSTRING] if self._query.part else [SUBSTRING]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 
 import msgspec
 
-from mirror.search.index.refs.format import COLLECTION, KIND_NAMES, KINDS, list_of
+from mirror.search.index.refs.layout import COLLECTION, KIND_NAMES, KINDS, has_hashes, list_of
 from mirror.search.names import (
     EXACT,
     GONE_PRIVATE,
@@ -88,6 +88,11 @@ class RefQuery(msgspec.Struct, frozen=True, kw_only=True):
         target = target.lower()
         return bool(self.commit) and (target == self.commit if self.exact else target.startswith(self.commit))
 
+    def may_be_commit(self, digits: str) -> bool:
+        """Return whether a hash may be meant that begins so."""
+        length = min(len(digits), len(self.commit))
+        return bool(self.commit) and digits[:length].lower() == self.commit[:length]
+
     def _gone(self, public: int, private: int) -> list[int]:
         shift = GONE_PUBLIC - PUBLIC
         return [public + shift, *[private + shift] * self.visible_private] if self.gone else []
@@ -106,7 +111,7 @@ def parse_ref_query(
     meant = Query(part="", owner=normalise(owner or ""), visible_private=visible_private)
     return RefQuery(
         part=normalise(text),
-        commit=text.strip().lower() if _HASH.fullmatch(text.strip()) else "",
+        commit=text.strip().lower() if _HASH.fullmatch(text.strip()) and has_hashes(connection) else "",
         kinds=tuple(number for number in KINDS if kind in (None, KIND_NAMES[number])),
         exact=filters.get("exact", False),
         gone=filters.get("gone", False),

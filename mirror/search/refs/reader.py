@@ -1,45 +1,53 @@
-"""Read the index of refs: look up a path, the names of a leaf, and refs in order."""
+"""Read the index of refs: look up a path, and read refs in order from any place on."""
 
 import json
 import sqlite3
-from bisect import bisect_right
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from collections.abc import Set as AbstractSet
-from heapq import nsmallest
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate
 
 import msgspec
 
-from mirror.search.index.refs.format import (
+from mirror.search.index.refs.layout import (
+    IN_SPAN,
     KINDS,
-    repository_of,
+    LISTS,
+    NO_END,
     unpack_bucket,
+    unpack_counts,
     unpack_listed,
     unpack_numbers,
     unpack_orders,
 )
 from mirror.search.names import BOUNDARY, EXACT, PREFIX, SUBSTRING
 from mirror.search.query import plain_cursor
+from mirror.search.refs.chunks import Chunk, RareRefs, page_of
 from mirror.search.refs.query import RefQuery
-from mirror.search.refs.scan import RefHit
+from mirror.search.refs.scan import Place, RefHit
 
 _NODE = """SELECT collection, branches, tags, with_branches, with_tags, with_either, best_branches, best_tags
     FROM search_ref_common WHERE path = ?"""
 # No leaf's path begins with that of another: so the last one that sorts up to a path is the only candidate.
 _LEAF = "SELECT path, names FROM search_ref_rare WHERE path <= ? ORDER BY path DESC LIMIT 1"
 _NAMES = "SELECT id, name FROM search_ref_names WHERE id IN (SELECT value FROM json_each(:ids))"
-_LISTS = """SELECT start, name_id, list, repositories, ages FROM search_ref_lists
-    WHERE name_id IN (SELECT value FROM json_each(:names))
-        AND list IN (SELECT value FROM json_each(:lists))"""
-_STARTS = """SELECT l.start, l.list, n.id, n.name FROM search_ref_names n
-    CROSS JOIN search_ref_lists l ON l.name_id = n.id
-    WHERE {} AND l.list IN (SELECT value FROM json_each(:lists)) ORDER BY l.start"""
-_CHUNK = "SELECT repositories, ages FROM search_ref_lists WHERE name_id = ? AND list = ? AND start = ?"
+_LISTS = "l.list IN (SELECT value FROM json_each(:lists))"
+_OF_NAMES = f"""SELECT n.name, l.list, l.start, l.repositories, l.ages FROM json_each(:names) k
+    CROSS JOIN search_ref_names n ON n.id = k.value
+    CROSS JOIN search_ref_lists l ON l.name_id = n.id AND {_LISTS}"""
+_OF_CLASS = f"""SELECT n.name, l.list, l.start, l.repositories, l.ages FROM search_ref_names n
+    CROSS JOIN search_ref_lists l ON l.name_id = n.id AND {_LISTS} WHERE {{}}"""
+_OF_SPANS = f"""SELECT n.name, l.list, l.start, l.repositories, l.ages FROM json_each(:keys) k
+    CROSS JOIN search_ref_names n ON n.id = k.value / {LISTS} AND {{}}
+    CROSS JOIN search_ref_lists l ON l.name_id = n.id AND l.list = k.value % {LISTS} AND {IN_SPAN}"""
 _IN_CLASS = {
     EXACT: "n.text = :exact",
     PREFIX: "instr(n.text, :prefix) = 1 AND n.text <> :exact",
     SUBSTRING: "instr(n.text, :needle) > 0 AND (:needle = x'' OR instr(n.text, :prefix) <> 1)",
 }
+_STARTS = "SELECT start FROM search_ref_spans ORDER BY start"
+_KEYS = "SELECT lists FROM search_ref_spans WHERE start >= ? AND start < ?"
+_COUNTS = "SELECT collection, branches, tags FROM search_ref_counts WHERE path = ?"
 _BUCKETS = "SELECT bucket, digits, repositories FROM search_ref_hashes WHERE bucket BETWEEN ? AND ?"
 
 
@@ -56,14 +64,6 @@ class SeenNode(msgspec.Struct, frozen=True):
     cut_at: list[int]
 
 
-class ListedRefs(msgspec.Struct):
-    """Some refs that the index lists: how many, in which repositories, and the first hits of each list."""
-
-    refs: int
-    repositories: set[int]
-    hits: list[RefHit]
-
-
 class RefIndexReader:
     """The index of one file, within one snapshot, for one query."""
 
@@ -71,13 +71,89 @@ class RefIndexReader:
         self._cursor = plain_cursor(connection)
         self._query = query
         self._needle = query.part.encode()
+        self._found = dict[int, SeenNode | RareRefs]()
 
-    def path(self, match: int) -> bytes:
-        """Return the path of the refs of a match class, and of better ones."""
+    def at(self, match: int) -> SeenNode | RareRefs:
+        """Look up the path of the refs of a match class, and of better ones."""
+        if match not in self._found:
+            worst = self._found.get(self._query.worst)
+            if isinstance(worst, RareRefs):
+                return worst
+            self._found[match] = self._node(self._path(match)) or self._rare(self._path(match))
+        return self._found[match]
+
+    def refs(self, match: int) -> int:
+        """Count the refs of a match class and of better ones."""
+        found = self.at(match)
+        return found.refs if isinstance(found, SeenNode) else found.refs(match)
+
+    def best_hits(self, node: SeenNode) -> list[RefHit]:
+        """Return the best refs of a node."""
+        names = self._names({name_id for _, _, name_id in node.best})
+        matches = {name_id: self._query.match(name) for name_id, name in names.items()}
+        return [
+            RefHit(matches[name_id] or EXACT, order, kind, names[name_id])
+            for order, kind, name_id in node.best
+        ]
+
+    def page(self, match: int, gone: set[Place], joined: Sequence[Place], low: int, high: int) -> list[Place]:
+        """Return refs `low` to `high` of a match class, without those `gone`, with those `joined`."""
+        rare = self.at(match)
+        if isinstance(rare, RareRefs):
+            return page_of(rare.chunks[match], gone, joined, low, high)
+        counts = self._span_counts(match)
+        if counts is None:
+            rows = self._cursor.execute(_OF_CLASS.format(_IN_CLASS[match]), self._values)
+            return page_of([Chunk(*row) for row in rows], gone, joined, low, high)
+        for places, sign in ((gone, -1), (joined, 1)):
+            for order, _, _ in places:
+                counts[bisect_right(self._starts, order) - 1] += sign
+        upto = list(accumulate(counts))
+        first, last = bisect_right(upto, low), bisect_left(upto, high)
+        begin, *_, end = self._starts[first : last + 1] + (self._starts[last + 1 : last + 2] or [NO_END])
+        found = [place for place in self._in_spans(match, begin, end) if place not in gone]
+        found += [place for place in joined if begin <= place[0] < end]
+        before = upto[first - 1] if first else 0
+        return sorted(found)[low - before : high - before]
+
+    def _in_spans(self, match: int, begin: int, end: int) -> Iterator[Place]:
+        """Yield the places of the refs of a match class from one order, where a span begins, to another."""
+        lists = set(self._query.lists)
+        keys = set[int]()
+        for (packed,) in self._cursor.execute(_KEYS, (begin, end)):
+            keys.update(key for key in unpack_numbers(packed) if key % LISTS in lists)
+        values = self._values | {"keys": json.dumps(list(keys)), "low": begin, "high": end}
+        for row in self._cursor.execute(_OF_SPANS.format(_IN_CLASS[match]), values):
+            yield from Chunk(*row).places(begin, end)
+
+    def repositories_at(self, commit: str) -> set[int]:
+        """Return the repositories that may have a ref at a commit whose hash begins so."""
+        low, high = int(commit[:8].ljust(8, "0"), 16), int(commit[:8].ljust(8, "f"), 16)
+        found = set[int]()
+        for bucket, *packed in self._cursor.execute(_BUCKETS, (low >> 16, high >> 16)):
+            for digits, repository in unpack_bucket(*packed):
+                if low <= (bucket << 16 | digits) <= high:
+                    found.add(repository)
+        return found
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [row[0] for row in self._cursor.execute(_STARTS)]
+
+    @cached_property
+    def _values(self) -> dict[str, bytes | str]:
+        return {
+            "exact": self._path(EXACT),
+            "prefix": self._path(PREFIX),
+            "needle": self._needle,
+            "lists": json.dumps(self._query.lists),
+        }
+
+    def _path(self, match: int) -> bytes:
         prefix = BOUNDARY + self._needle
         return {EXACT: prefix + BOUNDARY, PREFIX: prefix, SUBSTRING: self._needle}[match]
 
-    def node(self, path: bytes) -> SeenNode | None:
+    def _node(self, path: bytes) -> SeenNode | None:
         """Look up a common path; None for a rare one."""
         rows = self._cursor.execute(_NODE, (path,)).fetchall()
         if not rows:
@@ -97,94 +173,49 @@ class RefIndexReader:
                     cut_at.append(listed[-1].order if listed else -1)
         return SeenNode(refs, repositories, best, cut_at)
 
-    def best_hits(self, node: SeenNode, without: AbstractSet[int]) -> list[RefHit]:
-        """Return the best refs of a node, without those of some repositories."""
-        names = self.names({name_id for _, _, name_id in node.best})
-        matches = {name_id: self._query.match(name) for name_id, name in names.items()}
-        return [
-            RefHit(matches[name_id] or EXACT, order, kind, names[name_id])
-            for order, kind, name_id in node.best
-            if repository_of(order) not in without
-        ]
-
-    def leaf_names(self, path: bytes) -> dict[int, str]:
-        """Return the matching names of a rare path, by id."""
+    def _rare(self, path: bytes) -> RareRefs:
+        """Read all refs whose name has a rare path."""
         row = self._cursor.execute(_LEAF, (path,)).fetchone()
         if row is None or not path.startswith(row[0]):
-            return {}
-        names = self.names(unpack_numbers(row[1]))
-        return {name_id: name for name_id, name in names.items() if self._query.match(name) is not None}
+            return RareRefs([])
+        names = self._names(unpack_numbers(row[1]))
+        matches = {name: self._query.match(name) for name in names.values()}
+        ids = [name_id for name_id, name in names.items() if matches[name] is not None]
+        rows = self._cursor.execute(_OF_NAMES, self._values | {"names": json.dumps(ids)})
+        return RareRefs((matches[row[0]] or EXACT, Chunk(*row)) for row in rows)
 
-    def names(self, ids: Iterable[int]) -> dict[int, str]:
-        """Return names by their ids."""
+    def _names(self, ids: Iterable[int]) -> dict[int, str]:
         return dict(self._cursor.execute(_NAMES, {"ids": json.dumps(list(ids))}).fetchall())
 
-    def listed(self, names: dict[int, str], without: AbstractSet[int], stop: int) -> ListedRefs:
-        """Count all refs of some names, and return hits among which are the first `stop`.
+    def _span_counts(self, match: int) -> list[int] | None:
+        """Count the refs of a match class in each span; None where the index does not tell."""
+        counts = self._counts_of(self._path(match))
+        better = match - 1
+        if counts is None or match == EXACT or not self._needle or not self.refs(better):
+            return counts
+        less = self._counts_of(self._path(better))
+        if less is None:
+            found = self.at(better)
+            less = [0] * len(counts)
+            chunks = self._begin_with(better) if isinstance(found, SeenNode) else found.upto(better)
+            for chunk in chunks:
+                for order in unpack_orders(chunk.repositories, chunk.ages):
+                    less[bisect_right(self._starts, order) - 1] += 1
+        return [one - other for one, other in zip(counts, less, strict=True)]
 
-        The refs of the repositories `without` are left out. A chunk has one of the first of a match class
-        only if its own first is among the first of as many chunks.
-        """
-        values = {"names": json.dumps(list(names)), "lists": json.dumps(self._query.lists)}
-        matches = {name_id: self._query.match(name) or EXACT for name_id, name in names.items()}
-        chunks = defaultdict[int, list[tuple[int, int, int, bytes, bytes]]](list)
-        found = ListedRefs(0, set(), [])
-        for chunk in self._cursor.execute(_LISTS, values):
-            ids: Sequence[int] = unpack_numbers(chunk[3])
-            if without:
-                ids = [one for one in ids if one not in without]
-            found.refs += len(ids)
-            found.repositories.update(ids)
-            chunks[matches[chunk[1]]].append(chunk)
-        for match, its in chunks.items():
-            newest = nsmallest(stop, [start for start, *_ in its])
-            for start, name_id, which, ids_of, ages in its if newest else ():
-                if start > newest[-1] and not without:
-                    continue
-                orders = unpack_orders(ids_of, ages, None if without else stop)
-                kept = (order for order in orders if repository_of(order) not in without)
-                name, kind = names[name_id], which % len(KINDS)
-                found.hits += [RefHit(match, order, kind, name) for order in kept]
-        return found
+    def _counts_of(self, path: bytes) -> list[int] | None:
+        """Return how many refs of a path may be shown in each span; None where the index does not tell."""
+        parts = list[Sequence[int]]()
+        rows = self._cursor.execute(_COUNTS, (path,)).fetchall()
+        for collection, *packed in rows:
+            if collection in self._query.collections:
+                parts += [unpack_counts(packed[kind], len(self._starts)) for kind in self._query.kinds]
+        if not rows:
+            return None
+        return [sum(some) for some in zip(*parts, strict=True)] if parts else [0] * len(self._starts)
 
-    def in_order(
-        self, match: int, others: Sequence[RefHit], without: AbstractSet[int], stop: int
-    ) -> list[RefHit]:
-        """Return the first `stop` refs of a match class, or more, in order.
-
-        `others` are refs of this class that the index does not have; what it has of the repositories
-        `without` is left out. Chunks are read in the order of their newest refs, until no
-        other can hold any newer ref.
-        """
-        values = {
-            "exact": self.path(EXACT),
-            "prefix": self.path(PREFIX),
-            "needle": self._needle,
-            "lists": json.dumps(self._query.lists),
-        }
-        chunks = self._cursor.execute(_STARTS.format(_IN_CLASS[match]), values).fetchall()
-        hits, enough = list(others), stop
-        last: int | None = None  # the order of the last hit of so many, once there are
-        for start, which, name_id, name in chunks:
-            if last is not None and start > last:
-                break
-            orders = unpack_orders(*self._cursor.execute(_CHUNK, (name_id, which, start)).fetchone())
-            if last is not None:
-                del orders[bisect_right(orders, last) :]
-            kind = which % len(KINDS)
-            hits += [RefHit(match, one, kind, name) for one in orders if repository_of(one) not in without]
-            if len(hits) >= enough:
-                hits.sort()
-                del hits[stop:]
-                last, enough = hits[-1].order, 2 * stop
-        return sorted(hits)
-
-    def repositories_at(self, commit: str) -> set[int]:
-        """Return the repositories that may have a ref at a commit whose hash begins so."""
-        low, high = int(commit[:8].ljust(8, "0"), 16), int(commit[:8].ljust(8, "f"), 16)
-        found = set[int]()
-        for bucket, *packed in self._cursor.execute(_BUCKETS, (low >> 16, high >> 16)):
-            for digits, repository in unpack_bucket(*packed):
-                if low <= (bucket << 16 | digits) <= high:
-                    found.add(repository)
-        return found
+    def _begin_with(self, worst: int) -> Iterator[Chunk]:
+        """Yield the chunks of a match class and of better ones than SUBSTRING."""
+        which = _IN_CLASS[EXACT] if worst == EXACT else "instr(n.text, :prefix) = 1"
+        for row in self._cursor.execute(_OF_CLASS.format(which), self._values):
+            yield Chunk(*row)

@@ -3,15 +3,20 @@
 It answers what the index cannot: filters that it does not know, and what it does not contain yet.
 """
 
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from mirror.search.index.refs.backlog import AFFECTED
-from mirror.search.index.refs.format import COLLECTION, ORDER, TABLES, repository_of
+from mirror.search.index.refs.changes import changed_refs
+from mirror.search.index.refs.layout import ORDER, TABLES, repository_of
 from mirror.search.query import plain_cursor
 from mirror.search.refs.query import COMMIT, RefCondition, RefQuery
 from mirror.search.scan import may_contain
+
+Place = tuple[int, int, str]
+"""Where a ref is among those of a match class: its order, its kind and its name."""
 
 
 class RefHit(NamedTuple):
@@ -53,57 +58,49 @@ def scanned_hits(connection: sqlite3.Connection, query: RefQuery, which: RefCond
                 yield RefHit(COMMIT, order, kind, name)
 
 
-class Affected:
-    """The repositories of which the index is out of date: what it has of them, and how they are now."""
+class Unindexed:
+    """What of the matches the index has otherwise than it is: refs that it has no more or not yet.
 
-    def __init__(
-        self, connection: sqlite3.Connection, query: RefQuery, shown: RefCondition, up_to: int
-    ) -> None:
-        self._connection = connection
-        self._query = query
-        cursor = plain_cursor(connection)
-        self.ids = {row[0] for row in cursor.execute(f"SELECT repository_id FROM {AFFECTED}")}
-        self.now = list[RefHit]()
-        self.was = list[tuple[int, int]]()
-        """The match class and the repository of each ref that the index has, of those that may be shown."""
-        if self.ids:
-            self.was = [*self._unchanged(up_to), *self._changed(up_to)]
-            here = RefCondition(f"r.id IN {AFFECTED} AND {shown.sql}", shown.values)
-            self.now = list(scanned_hits(connection, query, here))
-        new = RefCondition(f"r.id > {up_to} AND {shown.sql}", shown.values)
-        known = cursor.execute("SELECT coalesce(max(id), 0) FROM repositories").fetchone()[0]
-        if known > up_to:
-            here = RefCondition(f"r.id NOT IN {AFFECTED} AND {new.sql}", new.values)
-            self.now += scanned_hits(connection, query, here)
+    gone: by match class, the places of refs that the index has and that are not there, or elsewhere now.
+    joined: refs that the index has not, or elsewhere. repositories: how many more have a match.
+    pointing: repositories that may have a ref at the commit that is asked for.
+    """
 
-    def _unchanged(self, up_to: int) -> Iterator[tuple[int, int]]:
-        """Yield the matching refs that the index has as they are."""
-        collection = f"coalesce(m.was, {COLLECTION.format(r='r')})"
-        for kind in self._query.kinds:
-            yield from self._matching(
-                f"""SELECT t.repository_id, t.name, {collection} FROM {AFFECTED} a
-                    JOIN repositories r ON r.id = a.repository_id AND r.id <= {up_to}
-                    LEFT JOIN search_ref_moved m ON m.repository_id = r.id
-                    CROSS JOIN {TABLES[kind]} t ON t.repository_id = r.id
-                    WHERE {may_contain("t.name")} AND NOT EXISTS (SELECT 1 FROM search_ref_pending p
-                        WHERE p.repository_id = t.repository_id AND p.kind = {kind} AND p.name = t.name)"""
-            )
+    def __init__(self, connection: sqlite3.Connection, query: RefQuery) -> None:
+        self.gone = defaultdict[int, set[Place]](set)
+        self.joined = list[RefHit]()
+        self.pointing = set[int]()
+        before, after = set[int](), set[int]()
+        which = "1" if query.commit else may_contain("{row}.name")
+        lists = set(query.lists)
+        for repository, kind, name, was, now in changed_refs(connection, which, {"part": query.part}):
+            match = query.match(name)
+            if now is not None and query.may_be_commit(now.hash):
+                self.pointing.add(repository)
+            if match is not None and was is not None and was.list in lists:
+                self.gone[match].add((was.order, kind, name))
+                before.add(repository)
+            if match is not None and now is not None and now.list in lists:
+                self.joined.append(RefHit(match, now.order, kind, name))
+                after.add(repository)
+        others = _with_other_matches(connection, query, before ^ after)
+        self.repositories = len(after - before - others) - len(before - after - others)
 
-    def _changed(self, up_to: int) -> Iterator[tuple[int, int]]:
-        """Yield the matching refs that the index has as they were."""
-        kinds = ", ".join(map(str, self._query.kinds))
-        return self._matching(
-            f"""SELECT t.repository_id, t.name, coalesce(m.was, {COLLECTION.format(r="r")})
-                FROM search_ref_pending t LEFT JOIN search_ref_moved m ON m.repository_id = t.repository_id
-                LEFT JOIN repositories r ON r.id = t.repository_id
-                WHERE t.was_hash IS NOT NULL AND t.kind IN ({kinds}) AND t.repository_id <= {up_to}
-                    AND {may_contain("t.name")}"""
-        )
 
-    def _matching(self, sql: str) -> Iterator[tuple[int, int]]:
-        for repository, name, collection in plain_cursor(self._connection).execute(
-            sql, {"part": self._query.part}
-        ):
-            match = self._query.match(name) if collection in self._query.collections else None
-            if match is not None:
-                yield match, repository
+_UNCHANGED = """SELECT t.repository_id, t.name FROM {table} t
+    WHERE t.repository_id IN (SELECT value FROM json_each(:ids)) AND {may_contain}
+        AND t.repository_id <= (SELECT up_to FROM search_ref_state)
+        AND t.repository_id NOT IN (SELECT repository_id FROM search_ref_moved)
+        AND NOT EXISTS (SELECT 1 FROM search_ref_pending p
+            WHERE p.repository_id = t.repository_id AND p.kind = {kind} AND p.name = t.name)"""
+
+
+def _with_other_matches(connection: sqlite3.Connection, query: RefQuery, ids: Iterable[int]) -> set[int]:
+    """Return which of some repositories have a match that the index has as it is."""
+    values = {"ids": json.dumps(list(ids)), "part": query.part}
+    found = set[int]()
+    for kind in query.kinds:
+        sql = _UNCHANGED.format(table=TABLES[kind], kind=kind, may_contain=may_contain("t.name"))
+        rows = plain_cursor(connection).execute(sql, values)
+        found.update(repository for repository, name in rows if query.match(name) is not None)
+    return found

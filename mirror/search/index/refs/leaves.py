@@ -4,10 +4,9 @@ import json
 import sqlite3
 from collections import defaultdict
 
-from mirror.search.index.refs.format import (
+from mirror.search.index.refs.layout import (
     DEEPEST,
     KINDS,
-    LISTED,
     NAME_COST,
     Listed,
     list_of,
@@ -16,7 +15,7 @@ from mirror.search.index.refs.format import (
     unpack_numbers,
     unpack_orders,
 )
-from mirror.search.index.refs.nodes import RefNode, RefNodes
+from mirror.search.index.refs.nodes import RefNode, RefNodes, best_of
 from mirror.search.names import COLLECTIONS, PUBLIC
 
 _READ = "SELECT cost, names FROM search_ref_rare WHERE path = ?"
@@ -99,7 +98,7 @@ class RefLeaves:
         return RefNode(
             [len(refs) for refs in of_kinds],
             [*map(len, repositories), len(repositories[0] | repositories[1])],
-            [self._nodes.ranked(refs)[:LISTED] for refs in of_kinds],
+            [best_of(self._connection, refs) for refs in of_kinds],
         )
 
 

@@ -1,69 +1,88 @@
-"""Change the nodes of the index of refs: each is read once and written once."""
+"""Change the nodes of the index of refs: all of a batch at once, each read once and written once.
 
+Array shapes: E entries (refs that leave or join lists), P pairs of an entry and a node that it passes, T
+nodes of one collection that change, C = 2 T *cells*: their lists of the best branches and of the best tags.
+"""
+
+import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from heapq import nsmallest
 from itertools import pairwise
-from operator import itemgetter
-from typing import NamedTuple
 
-from mirror.search.index.refs.format import (
-    BRANCH,
+import numpy as np
+from numpy.typing import NDArray
+
+from mirror.search.index.refs.layout import (
+    ID_BITS,
+    ID_MASK,
     KINDS,
     LISTED,
+    LISTS,
     MOST_LISTED,
-    TAG,
     Listed,
     pack_listed,
-    unpack_listed,
 )
-from mirror.search.index.refs.lists import ListChange
-from mirror.search.names import PUBLIC
+from mirror.search.names import COLLECTIONS, PUBLIC
+
+Integers = NDArray[np.int64]
 
 _PATHS = "SELECT path FROM search_ref_common WHERE collection = ?"
 _READ = """SELECT branches, tags, with_branches, with_tags, with_either, best_branches, best_tags
     FROM search_ref_common WHERE path = ? AND collection = ?"""
 _WRITE = "INSERT OR REPLACE INTO search_ref_common VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_NAME = "SELECT name FROM search_ref_names WHERE id = ?"
+_RANKED = "SELECT id FROM search_ref_names WHERE id IN (SELECT value FROM json_each(?)) ORDER BY name"
+_EMPTY = (0, 0, 0, 0, 0, b"", b"")
 
 
-class NameChange(NamedTuple):
-    """The effect of a changed list on the nodes: its growth, and what left and joined it.
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Refs that leave lists, or that join them.
 
-    Of what joined, the first refs are enough, in order.
+    ids: the id of the name of each [E]; lists, orders: its list and its order there [E].
+    entry, node: the pairs of an entry and the number of a node on the paths of its name [P].
     """
 
-    name_id: int
-    grows: int
-    gone: set[int]
-    fresh: list[Listed]
+    ids: Integers
+    lists: Integers
+    orders: Integers
+    entry: Integers
+    node: Integers
 
+    @classmethod
+    def of(
+        cls, rows: Sequence[tuple[int, int, int]], ids: Sequence[int], nodes: Sequence[Sequence[int]]
+    ) -> "Entries":
+        """Make the arrays of (number of the name, list, order), with the ids and nodes of names by number."""
+        names, lists, orders = np.array(rows, dtype=np.int64).reshape(-1, 3).T
+        lengths = np.array([len(some) for some in nodes], dtype=np.int64)
+        flat = np.array([node for some in nodes for node in some], dtype=np.int64)
+        begins = np.cumsum(lengths) - lengths
+        entry = np.repeat(np.arange(names.size), lengths[names])
+        within = np.arange(entry.size) - np.repeat(np.cumsum(lengths[names]) - lengths[names], lengths[names])
+        node = flat[np.repeat(begins[names], lengths[names]) + within]
+        return cls(np.array(ids, dtype=np.int64)[names], lists, orders, entry, node)
 
-def name_change(name_id: int, change: ListChange) -> NameChange:
-    """Return what the change of a list is for the nodes on the paths of its name."""
-    fresh = [Listed(order, name_id) for order in nsmallest(MOST_LISTED + 1, change.added - change.removed)]
-    grows = len(change.added) - len(change.removed)
-    return NameChange(name_id, grows, change.removed - change.added, fresh)
+    @property
+    def rows(self) -> list[tuple[int, int, int]]:
+        """Each entry as (id of the name, list, order)."""
+        return list(zip(self.ids.tolist(), self.lists.tolist(), self.orders.tolist(), strict=True))
 
+    @property
+    def cells(self) -> Integers:
+        """The number of each pair's list of the best: of the node, the collection and the kind [P]."""
+        return self.node * LISTS + self.lists[self.entry]
 
-@dataclass(slots=True)
-class RefNodeChange:
-    """The changes of a node for one collection: lists of each kind, and numbers of repositories."""
-
-    lists: tuple[list[NameChange], ...] = field(default_factory=lambda: tuple([] for _ in KINDS))
-    repositories: list[int] = field(default_factory=lambda: [0, 0, 0])
-
-    def count(self, path: bytes, texts: tuple[bytes, bytes], number: int) -> None:
-        """Count a repository, given the searched texts of its branches and of its tags."""
-        has = [path in text if path else bool(text) for text in texts]
-        for index, counts in enumerate((has[BRANCH], has[TAG], any(has))):
-            self.repositories[index] += number * counts
+    @property
+    def identities(self) -> Integers:
+        """The number of each ref: of its repository, its name and its list [E]. No two refs share one."""
+        return (self.orders & ID_MASK) << 32 | self.ids * LISTS + self.lists
 
 
 @dataclass(slots=True)
 class RefNode:
-    """The data of a node for one collection."""
+    """The data of a new node for one collection."""
 
     refs: list[int]
     repositories: list[int]
@@ -71,74 +90,128 @@ class RefNode:
 
 
 class RefNodes:
-    """The nodes of the index. `paths` are all of them."""
+    """The nodes of the index: `paths` are all of them, `numbers` their places there."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._names = dict[int, str]()
-        self.paths = {row[0] for row in connection.execute(_PATHS, (PUBLIC,))}
-        if b"" not in self.paths:
+        self.paths = [row[0] for row in connection.execute(_PATHS, (PUBLIC,))]
+        self.numbers = {path: number for number, path in enumerate(self.paths)}
+        self.refs = dict[bytes, int]()
+        """How many refs the paths have that changed, in the collection that has most."""
+        if b"" not in self.numbers:
             self.write(b"", PUBLIC, RefNode([0, 0], [0, 0, 0], [[], []]))
 
-    def apply(self, changes: Mapping[tuple[bytes, int], RefNodeChange]) -> None:
-        """Write what changes, by path and collection."""
-        for (path, collection), changed in sorted(changes.items(), key=itemgetter(0)):
-            node = self._read(path, collection)
-            for kind in KINDS:
-                is_complete = len(node.best[kind]) == node.refs[kind]
-                node.refs[kind] += sum([change.grows for change in changed.lists[kind]])
-                node.best[kind] = self._changed(node.best[kind], changed.lists[kind], is_complete=is_complete)
-            node.repositories = [
-                one + more for one, more in zip(node.repositories, changed.repositories, strict=True)
-            ]
-            self.write(path, collection, node)
-
     def write(self, path: bytes, collection: int, node: RefNode) -> None:
-        """Write a node."""
-        self.paths.add(path)
+        """Write a new node for one collection."""
+        if path not in self.numbers:
+            self.numbers[path] = len(self.paths)
+            self.paths.append(path)
         best = [pack_listed(refs) for refs in node.best]
         self._connection.execute(_WRITE, (path, collection, *node.refs, *node.repositories, *best))
 
-    def _read(self, path: bytes, collection: int) -> RefNode:
-        row = self._connection.execute(_READ, (path, collection)).fetchone()
-        if row is None:
-            return RefNode([0, 0], [0, 0, 0], [[], []])
-        return RefNode(list(row[:2]), list(row[2:5]), [unpack_listed(packed) for packed in row[5:]])
+    def apply(
+        self, left: Entries, joined: Entries, repositories: Mapping[tuple[int, int], Sequence[int]]
+    ) -> None:
+        """Write what changes; `repositories` tells the growth of their numbers by node and collection."""
+        counted = [node * len(COLLECTIONS) + collection for node, collection in repositories]
+        touched = np.unique(
+            np.concatenate((left.cells // 2, joined.cells // 2, np.array(counted, dtype=np.int64)))
+        )
+        keys = [(self.paths[row // len(COLLECTIONS)], row % len(COLLECTIONS)) for row in touched.tolist()]
+        rows = [self._connection.execute(_READ, key).fetchone() or _EMPTY for key in keys]
+        counts = np.array([row[:5] for row in rows], dtype=np.int64).reshape(-1, 5)
+        held = [packed for row in rows for packed in row[5:]]
+        best = _Best(self._connection, touched, held, counts[:, :2].reshape(-1)).changed(left, joined)
+        for entries, sign in ((left, -1), (joined, 1)):
+            cells = np.searchsorted(touched, entries.cells // 2) * 2 + entries.cells % 2
+            counts[:, :2] += sign * np.bincount(cells, minlength=2 * touched.size).reshape(-1, 2)
+        for place, growth in zip(
+            np.searchsorted(touched, counted).tolist(), repositories.values(), strict=True
+        ):
+            counts[place, 2:] += growth
+        changed = list[tuple[object, ...]]()
+        for at, (key, row, numbers) in enumerate(zip(keys, rows, counts.tolist(), strict=True)):
+            self.refs[key[0]] = max(self.refs.get(key[0], 0), numbers[0] + numbers[1])
+            new = (*numbers, best[2 * at], best[2 * at + 1])
+            if new != row:
+                changed.append((*key, *new))
+        self._connection.executemany(_WRITE, changed)
 
-    def _changed(
-        self, best: list[Listed], changes: Sequence[NameChange], *, is_complete: bool
-    ) -> list[Listed]:
-        """Return a list of the best after the lists of some names changed.
 
-        It stays what it is: the first of all in order. So what ranks below the last of a list that is not
+class _Best:
+    """The lists of the best refs of some nodes, before they change.
+
+    cell, age, repository, name: of each ref that is listed, where and what it is.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, touched: Integers, held: Sequence[bytes], refs: Integers
+    ) -> None:
+        self._connection = connection
+        self._touched = touched
+        lengths = np.array([len(packed) // 12 for packed in held], dtype=np.int64)
+        self._is_complete = lengths == refs
+        self._cells = np.repeat(np.arange(len(held)), lengths)
+        ages, repositories, self._ids = (
+            np.frombuffer(b"".join(held), dtype="<u4").reshape(-1, 3).astype(np.int64).T
+        )
+        self._orders = ages << ID_BITS | repositories
+
+    def changed(self, left: Entries, joined: Entries) -> list[bytes]:
+        """Return the lists, packed, after some refs left and others joined.
+
+        A list stays what it is: the first of all in order. So what ranks below the last of a list that is not
         complete is left out.
         """
-        gone = {change.name_id: change.gone for change in changes if change.gone}
-        kept = [ref for ref in best if ref.name_id not in gone or ref.order not in gone[ref.name_id]]
-        last = kept[-1] if kept else Listed(-1, 0)
-        joined = list[Listed]()
-        for change in changes:
-            for ref in change.fresh:
-                if not is_complete and (ref.order > last.order or not self._is_before(ref, last)):
-                    break
-                joined.append(ref)
-        if joined:
-            kept = self.ranked([*kept, *joined])
-        return kept[:LISTED] if len(kept) > MOST_LISTED else kept
+        kept = ~self._are(left)
+        places = np.searchsorted(self._touched, joined.cells // 2) * 2 + joined.cells % 2
+        cells = np.concatenate((self._cells[kept], places))
+        orders = np.concatenate((self._orders[kept], joined.orders[joined.entry]))
+        ids = np.concatenate((self._ids[kept], joined.ids[joined.entry]))
+        is_new = np.concatenate(
+            (np.zeros(np.count_nonzero(kept), dtype=bool), np.ones(places.size, dtype=bool))
+        )
+        order = self._ranked(cells, orders, ids)
+        cells, orders, ids, is_new = cells[order], orders[order], ids[order], is_new[order]
+        lengths = np.bincount(cells, minlength=self._is_complete.size)
+        begins = np.cumsum(lengths) - lengths
+        place = np.arange(cells.size) - begins[cells]
+        last = np.full(lengths.size, -1, dtype=np.int64)
+        np.maximum.at(last, cells[~is_new], place[~is_new])
+        lengths = np.where(self._is_complete, lengths, last + 1)
+        lengths = np.where(lengths > MOST_LISTED, LISTED, lengths)
+        packed = np.stack((orders >> ID_BITS, orders & ID_MASK, ids), axis=1).astype("<u4").tobytes()
+        return [
+            packed[12 * begin : 12 * (begin + length)]
+            for begin, length in zip(begins.tolist(), lengths.tolist(), strict=True)
+        ]
 
-    def _is_before(self, one: Listed, other: Listed) -> bool:
-        if one.order != other.order:
-            return one.order < other.order
-        return self._name(one.name_id) < self._name(other.name_id)
+    def _are(self, left: Entries) -> NDArray[np.bool_]:
+        """Return which of the listed refs leave."""
+        lists = self._touched[self._cells // 2] % len(COLLECTIONS) * len(KINDS) + self._cells % 2
+        identities = (self._orders & ID_MASK) << 32 | self._ids * LISTS + lists
+        return np.isin(identities, left.identities)
 
-    def ranked(self, refs: Iterable[Listed]) -> list[Listed]:
-        """Sort refs: the newest first; of one repository at one second, by name."""
-        ranked = sorted(refs)
-        if any(one.order == other.order for one, other in pairwise(ranked)):
-            ranked.sort(key=lambda ref: (ref.order, self._name(ref.name_id)))
+    def _ranked(self, cells: Integers, orders: Integers, ids: Integers) -> Integers:
+        """Sort refs by cell: the newest first; of one repository at one second, by name."""
+        ranked: Integers = np.lexsort((orders, cells))
+        same = np.flatnonzero((np.diff(orders[ranked]) == 0) & (np.diff(cells[ranked]) == 0))
+        if same.size:
+            tied = np.unique(ids[ranked[np.concatenate((same, same + 1))]])
+            by_name = [row[0] for row in self._connection.execute(_RANKED, (json.dumps(tied.tolist()),))]
+            rank = np.zeros(int(ids.max()) + 1, dtype=np.int64)
+            rank[by_name] = np.arange(len(by_name))
+            ranked = np.lexsort((rank[ids], orders, cells))
         return ranked
 
-    def _name(self, name_id: int) -> str:
-        if name_id not in self._names:
-            self._names[name_id] = self._connection.execute(_NAME, (name_id,)).fetchone()[0]
-        return self._names[name_id]
+
+def best_of(connection: sqlite3.Connection, refs: Sequence[Listed]) -> list[Listed]:
+    """Return the first LISTED refs: the newest first; of one repository at one second, by name."""
+    last = max((order for order, _ in nsmallest(LISTED, refs)), default=0)
+    found = sorted(ref for ref in refs if ref.order <= last)
+    ids = {one.name_id for pair in pairwise(found) if pair[0].order == pair[1].order for one in pair}
+    if ids:
+        rows = connection.execute(_RANKED, (json.dumps(list(ids)),))
+        rank = {row[0]: number for number, row in enumerate(rows)}
+        found.sort(key=lambda ref: (ref.order, rank.get(ref.name_id, 0)))
+    return found[:LISTED]

@@ -4,26 +4,44 @@ Each different name of a ref is kept once, with *lists* of the refs that have it
 repositories and kind of refs, the newest first. Above the names stands a trie of all their suffixes. A path
 that many refs have is *common*: its *node* holds exact counts and the best refs. The first path below that is
 not common is *rare*: its *leaf* lists the names that have it.
+
+All refs, the newest first, are cut into *spans* of about the same length. A path that very many refs have has
+their number in each span too: so a page that is far down is read where it begins.
 """
 
 import re
 import sqlite3
 import struct
+import sys
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from mirror.search.names import BOUNDARY, COLLECTIONS, normalise
 
-BRANCH, TAG = KINDS = range(2)
+KINDS = range(2)
 KIND_NAMES = ("branch", "tag")
 TABLES = ("branches", "tags")
 
 LISTS = len(COLLECTIONS) * len(KINDS)
 """How many lists a name can have: see `list_of`."""
 
-COMMON_COST = 12_288
-"""A path whose names cost more than this is common when the index is built; an update makes a node of a leaf
-at twice this. It is the number of refs, and NAME_COST more for each name, since each is looked up."""
+
+class Sizes(NamedTuple):
+    """How large the parts of an index are; other sizes than SIZES are for tests."""
+
+    common_cost: int = 12_288
+    """A path whose names cost more than this is common when the index is built; an update makes a node of
+    a leaf at twice this. The cost is the number of refs, and NAME_COST for each name that is looked up."""
+
+    span: int = 8_192
+    """How many refs a span has when the index is built; an update cuts it in two at twice this."""
+
+    counted: int = 49_152
+    """A path with more refs than this is counted in each span; an update begins to at twice this."""
+
+
+SIZES = Sizes()
 
 NAME_COST = 32
 
@@ -56,6 +74,13 @@ COLLECTION = (
 )
 """SQL for the collection of a repository's refs, as `mirror.search.names.COLLECTIONS` numbers them; `r` is
 the alias of its row. What is closed counts as private."""
+
+NO_END = 2**63 - 1
+"""Above every order."""
+
+IN_SPAN = """l.start < :high AND l.start >= coalesce((SELECT max(f.start) FROM search_ref_lists f
+    WHERE f.name_id = l.name_id AND f.list = l.list AND f.start <= :low), :low)"""
+"""SQL that is true of a chunk `l` that may hold orders from `low` on, below `high`."""
 
 HASH_DIGITS = 8
 """How many digits of a hash the index knows: four name the bucket, four are in it."""
@@ -93,9 +118,14 @@ def age_of(order: int) -> int:
     return order >> ID_BITS
 
 
+def list_key(name_id: int, which: int) -> int:
+    """Return the number of the list `which` of a name among all lists."""
+    return name_id * LISTS + which
+
+
 def pack_numbers(numbers: Iterable[int]) -> bytes:
     """Pack numbers of four bytes each, the lowest byte first, as the processor has them on every platform."""
-    packed = list(numbers)
+    packed = numbers if isinstance(numbers, Sequence) else list(numbers)
     return struct.pack(f"<{len(packed)}I", *packed)
 
 
@@ -104,17 +134,24 @@ def unpack_numbers(packed: bytes) -> Sequence[int]:
     return struct.unpack(f"<{len(packed) // 4}I", packed)
 
 
-def pack_orders(orders: Sequence[int]) -> tuple[bytes, bytes]:
-    """Pack the orders of a chunk: the repositories, and the ages."""
-    return pack_numbers(map(repository_of, orders)), pack_numbers(map(age_of, orders))
-
-
-def unpack_orders(repositories: bytes, ages: bytes, most: int | None = None) -> list[int]:
-    """Return the orders of a chunk, `most` at most."""
-    if most is not None:
-        repositories, ages = repositories[: 4 * most], ages[: 4 * most]
+def unpack_orders(repositories: bytes, ages: bytes) -> list[int]:
+    """Return the orders of a chunk."""
     pairs = zip(unpack_numbers(ages), unpack_numbers(repositories), strict=True)
     return [age << ID_BITS | repository for age, repository in pairs]
+
+
+def last_order(repositories: bytes, ages: bytes) -> int:
+    """Return the order of the last ref of a chunk."""
+    return order_of(int.from_bytes(ages[-4:], "little"), int.from_bytes(repositories[-4:], "little"))
+
+
+def unpack_counts(packed: bytes, spans: int) -> Sequence[int]:
+    """Return the number of refs in each span. All numbers are of one, two or four bytes."""
+    counts = array({1: "B", 2: "H", 4: "I"}[len(packed) // spans])
+    counts.frombytes(packed)
+    if sys.byteorder == "big":
+        counts.byteswap()
+    return counts
 
 
 def pack_listed(refs: Iterable[Listed]) -> bytes:
@@ -143,3 +180,8 @@ def hash_number(target: str) -> int | None:
 def up_to(connection: sqlite3.Connection) -> int:
     """Return the highest id of a repository whose refs the index knows; 0 if it was never built."""
     return int(connection.execute("SELECT up_to FROM search_ref_state").fetchone()[0])
+
+
+def has_hashes(connection: sqlite3.Connection) -> bool:
+    """Return whether commits are searched: whether the index has the hashes of refs, or shall have them."""
+    return bool(connection.execute("SELECT commits FROM search_ref_state").fetchone()[0])

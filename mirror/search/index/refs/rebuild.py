@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from mirror.search.corpus import Numbers
 from mirror.search.index.build import differs_from_previous, keep_groups, paths_at, split_groups
 from mirror.search.index.format import END
-from mirror.search.index.refs.format import (
+from mirror.search.index.refs.layout import (
     AGE,
     CHUNK,
     COLLECTION,
-    COMMON_COST,
     DEEPEST,
     HASH_DIGITS,
     ID_BITS,
@@ -28,12 +27,16 @@ from mirror.search.index.refs.format import (
     LISTED,
     LISTS,
     NAME_COST,
+    SIZES,
     TABLES,
+    Sizes,
+    has_hashes,
     hash_number,
     list_of,
     order_of,
     text_of,
 )
+from mirror.search.index.refs.spans import pack_counts
 from mirror.search.names import COLLECTIONS, PUBLIC
 
 _ROWS_AT_ONCE = 50_000
@@ -43,11 +46,11 @@ _HASH = f"substr(target_hash, 1, {HASH_DIGITS})"
 _REFS = f"SELECT repository_id, name, {AGE.format(date='target_date')}, {_HASH} FROM {{table}}"
 _COLLECTIONS = f"SELECT id, {COLLECTION.format(r='r')} FROM repositories r"
 
-TABLES_OF_INDEX = ("names", "lists", "common", "rare", "hashes", "pending", "moved")
+TABLES_OF_INDEX = ("names", "lists", "common", "rare", "spans", "counts", "hashes", "pending", "moved")
 
 
-def build_refs_index(connection: sqlite3.Connection, common_cost: int = COMMON_COST) -> None:
-    """Replace the index by one built from the rows; call it in a transaction. `common_cost` is for tests.
+def build_refs_index(connection: sqlite3.Connection, sizes: Sizes = SIZES) -> None:
+    """Replace the index by one built from the rows; call it in a transaction.
 
     It takes about 60 bytes of memory a ref.
     """
@@ -55,9 +58,11 @@ def build_refs_index(connection: sqlite3.Connection, common_cost: int = COMMON_C
         connection.execute(f"DELETE FROM search_ref_{table}")
     refs = read_refs(connection)
     connection.execute("UPDATE search_ref_state SET up_to = ?", (refs.highest_id,))
-    _write_hashes(connection, refs)
+    if has_hashes(connection):
+        _write_hashes(connection, refs)
     lists = _write_names_and_lists(connection, refs)
-    _NameTrie(connection, refs.names, lists, refs.highest_id, common_cost).run()
+    spans = _write_spans(connection, lists, sizes)
+    _NameTrie(connection, refs.names, lists, spans, refs.highest_id, sizes).run()
 
 
 @dataclass(slots=True)
@@ -158,10 +163,11 @@ def _write_hashes(connection: sqlite3.Connection, refs: AllRefs) -> None:
 class _Lists:
     """The lists of all names: where each begins and ends in `age` and `repository`.
 
-    bounds: by name and list [D, LISTS, 2].
+    bounds: by name and list [D, LISTS, 2]. place: the name and the list of each ref, as one number [R].
     """
 
     bounds: NDArray[np.int64]
+    place: NDArray[np.int64]
     age: Numbers
     repository: Numbers
 
@@ -190,6 +196,7 @@ def _write_names_and_lists(connection: sqlite3.Connection, refs: AllRefs) -> _Li
     place = place[order]
     lists = _Lists(
         np.zeros((len(refs.names), LISTS, 2), dtype=np.int64),
+        place,
         refs.age[kept][order],
         refs.repository[kept][order],
     )
@@ -209,11 +216,50 @@ def _write_names_and_lists(connection: sqlite3.Connection, refs: AllRefs) -> _Li
     return lists
 
 
+@dataclass
+class _Spans:
+    """The span of each ref of the lists [R], and how many spans there are; none in a short index."""
+
+    of: NDArray[np.uint32]
+    number: int
+
+
+def _write_spans(connection: sqlite3.Connection, lists: _Lists, sizes: Sizes) -> _Spans:
+    """Cut all refs into spans, and write which lists have a ref in each."""
+    if lists.orders.size <= sizes.counted:
+        return _Spans(np.zeros(0, dtype=np.uint32), 0)
+    starts = np.unique(np.sort(lists.orders)[:: sizes.span])
+    starts[0] = 0
+    spans = (np.searchsorted(starts, lists.orders, side="right") - 1).astype(np.uint32)
+    order = np.argsort(spans, kind="stable")  # within a span, refs stay in the order of their lists
+    of, places = spans[order], lists.place[order]
+    once = differs_from_previous(of) | differs_from_previous(places)
+    # Names are numbered from 1 on, and the number of a list among all is that of its name and its own.
+    of, keys = of[once], (places[once] + LISTS).astype("<u4").tobytes()
+    begins = np.flatnonzero(differs_from_previous(of)).tolist()
+    connection.executemany(
+        "INSERT INTO search_ref_spans (start, lists) VALUES (?, ?)",
+        (
+            (start, keys[4 * begin : 4 * end])
+            for start, begin, end in zip(starts.tolist(), begins, [*begins[1:], of.size], strict=True)
+        ),
+    )
+    return _Spans(spans, starts.size)
+
+
 CountedRow = tuple[int, int, int, int, int, int, bytes, bytes]
 """A row of a node without its path: collection, branches, tags, repositories with branches, with tags, with
 either, and the best branches and tags."""
 
-CountedRows = list[CountedRow]
+SpanRow = tuple[int, bytes, bytes]
+"""A row of a path's numbers in the spans without its path: collection, of branches, of tags."""
+
+
+class _Stats(NamedTuple):
+    """What the index tells of a common path, by collection; `spans` is empty of a path with few refs."""
+
+    rows: list[CountedRow]
+    spans: list[SpanRow]
 
 
 class _NameTrie:
@@ -224,23 +270,25 @@ class _NameTrie:
         connection: sqlite3.Connection,
         names: list[str],
         lists: _Lists,
+        spans: _Spans,
         highest_id: int,
-        common_cost: int,
+        sizes: Sizes,
     ) -> None:
         self._connection = connection
         self._lists = lists
         self._sizes = lists.sizes
         self._cost = self._sizes.sum(axis=1) + NAME_COST
-        self._common_cost = common_cost
+        self._spans = spans
+        self._limits = sizes
         self._seen = np.zeros(highest_id + 1, dtype=bool)
-        self._known = dict[bytes, CountedRows]()
+        self._known = dict[bytes, _Stats]()
         texts = [text_of(name) + END for name in names]
         self._text = np.frombuffer(b"".join(texts) + bytes(DEEPEST + 1), dtype=np.uint8)
         lengths = np.array([len(text) for text in texts], dtype=np.int64)
         self._starts = np.cumsum(lengths) - lengths
 
     def run(self) -> None:
-        common, rare = list[tuple[bytes, CountedRows]](), list[tuple[bytes, int, bytes]]()
+        common, rare = list[tuple[bytes, _Stats]](), list[tuple[bytes, int, bytes]]()
         common.append((b"", self._stats(np.arange(self._cost.size, dtype=np.uint32))))
         positions = np.flatnonzero(self._text[: -DEEPEST - 1] != END[0]).astype(np.uint32)
         docs = (np.searchsorted(self._starts, positions, side="right") - 1).astype(np.uint32)
@@ -254,7 +302,7 @@ class _NameTrie:
             once[starts] = True
             costs = np.add.reduceat(np.where(once, self._cost[docs], 0), starts)
             ended = np.array([path.endswith(END) for path in paths])
-            is_common = (costs > self._common_cost) & ~ended & (depth < DEEPEST)
+            is_common = (costs > self._limits.common_cost) & ~ended & (depth < DEEPEST)
             ends = [*starts[1:].tolist(), positions.size]
             for index, (begin, end) in enumerate(zip(starts.tolist(), ends, strict=True)):
                 members = docs[begin:end][once[begin:end]]
@@ -265,20 +313,37 @@ class _NameTrie:
             positions, docs, group = keep_groups(positions, docs, starts, is_common)
         self._write(common, rare)
 
-    def _write(self, common: list[tuple[bytes, CountedRows]], rare: list[tuple[bytes, int, bytes]]) -> None:
+    def _write(self, common: list[tuple[bytes, _Stats]], rare: list[tuple[bytes, int, bytes]]) -> None:
         self._connection.executemany(
             "INSERT INTO search_ref_common VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            ((path, *row) for path, stats in sorted(common) for row in stats),
+            ((path, *row) for path, stats in sorted(common) for row in stats.rows),
+        )
+        self._connection.executemany(
+            "INSERT INTO search_ref_counts VALUES (?, ?, ?, ?)",
+            ((path, *row) for path, stats in sorted(common) for row in stats.spans),
         )
         self._connection.executemany("INSERT INTO search_ref_rare VALUES (?, ?, ?)", sorted(rare))
 
-    def _stats(self, names: Numbers) -> CountedRows:
+    def _stats(self, names: Numbers) -> _Stats:
         """Count the refs and repositories of some names, and find the best refs. Many paths have the same."""
         key = hashlib.blake2b(names.tobytes(), digest_size=16).digest()
         if key not in self._known:
             found = (self._of_collection(names, collection) for collection in COLLECTIONS)
-            self._known[key] = [row for row in found if row[1] or row[2] or row[0] == PUBLIC]
+            rows = [row for row in found if row[1] or row[2] or row[0] == PUBLIC]
+            is_counted = self._spans.number and max(row[1] + row[2] for row in rows) > self._limits.counted
+            spans = [self._by_span(names, row[0]) for row in rows] if is_counted else []
+            self._known[key] = _Stats(rows, spans)
         return self._known[key]
+
+    def _by_span(self, names: Numbers, collection: int) -> SpanRow:
+        """Count the refs of some names in each span."""
+        counts = list[bytes]()
+        for kind in KINDS:
+            bounds = self._lists.bounds[names, list_of(collection, kind)]
+            parts = [self._spans.of[begin:end] for begin, end in bounds[bounds[:, 1] > 0].tolist()]
+            together = np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint32)
+            counts.append(pack_counts(np.bincount(together, minlength=self._spans.number)))
+        return collection, counts[0], counts[1]
 
     def _of_collection(self, names: Numbers, collection: int) -> CountedRow:
         by_kind = [names[self._sizes[names, list_of(collection, kind)] > 0] for kind in KINDS]

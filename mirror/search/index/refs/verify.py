@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import attrgetter
@@ -14,15 +14,22 @@ from numpy.typing import NDArray
 from mirror.search.find import one_snapshot
 from mirror.search.index.check import MOST, paths_of
 from mirror.search.index.format import END
-from mirror.search.index.refs.backlog import AFFECTED, REPOSITORIES_AT_ONCE, RepositoryChange, changes_of
-from mirror.search.index.refs.format import (
+from mirror.search.index.refs.layout import (
+    COLLECTION,
+    HASH_DIGITS,
     ID_MASK,
     KINDS,
     LISTS,
     NAME_COST,
+    ORDER,
+    TABLES,
+    has_hashes,
+    hash_number,
+    list_key,
     list_of,
     text_of,
     unpack_bucket,
+    unpack_counts,
     unpack_listed,
     unpack_numbers,
     unpack_orders,
@@ -30,8 +37,21 @@ from mirror.search.index.refs.format import (
 )
 from mirror.search.names import COLLECTIONS, PUBLIC
 
-_INDEXED = f"""SELECT id FROM repositories WHERE id <= ?1
-    UNION SELECT repository_id FROM {AFFECTED} WHERE repository_id <= ?1 ORDER BY 1"""
+# What the index should have: the refs of which nothing tells that they changed, and the others as they were.
+_WAS = f"coalesce(m.was, {COLLECTION.format(r='r')})"
+_UNCHANGED = f"""SELECT t.repository_id, t.name, {_WAS},
+        {ORDER.format(date="t.target_date", repository="t.repository_id")},
+        substr(t.target_hash, 1, {HASH_DIGITS})
+    FROM {{table}} t LEFT JOIN repositories r ON r.id = t.repository_id
+    LEFT JOIN search_ref_moved m ON m.repository_id = t.repository_id
+    WHERE t.repository_id <= :known AND NOT EXISTS (SELECT 1 FROM search_ref_pending p
+        WHERE p.repository_id = t.repository_id AND p.kind = {{kind}} AND p.name = t.name)"""
+_CHANGED = f"""SELECT p.repository_id, p.name, {_WAS},
+        {ORDER.format(date="p.was_date", repository="p.repository_id")},
+        substr(p.was_hash, 1, {HASH_DIGITS})
+    FROM search_ref_pending p LEFT JOIN repositories r ON r.id = p.repository_id
+    LEFT JOIN search_ref_moved m ON m.repository_id = p.repository_id
+    WHERE p.repository_id <= :known AND p.kind = {{kind}} AND p.was_hash IS NOT NULL"""
 _NODES = """SELECT path, collection, branches, tags, with_branches, with_tags, with_either,
     best_branches, best_tags FROM search_ref_common"""
 _HASH_BITS = 0xFFFFFFFFFFFFFFFF
@@ -91,16 +111,17 @@ class _RefsCheck:
         self._lists = defaultdict[tuple[int, int], _RefSum](_RefSum)
         self._buckets = defaultdict[int, _RefSum](_RefSum)
         highest = connection.execute("SELECT coalesce(max(id), 0) FROM repositories").fetchone()[0]
+        self._with_path = defaultdict[tuple[bytes, int], list[tuple[int, Orders]]](list)
         self._seen = np.zeros(max(highest, up_to(connection)) + 1, dtype=bool)
 
     def run(self) -> list[str]:
         self._read_names()
-        for change in self._indexed():
-            self._expect(change)
+        self._expect()
         self._check_lists()
         self._check_hashes()
         self._check_nodes()
         self._check_leaves()
+        self._check_spans()
         return self._faults[:MOST]
 
     def _read_names(self) -> None:
@@ -112,22 +133,25 @@ class _RefsCheck:
             self._names[name_id] = _IndexedName(name, paths.common, rare)
             self._ids[name] = name_id
 
-    def _indexed(self) -> Iterator[RepositoryChange]:
-        known = up_to(self._connection)
-        ids = [row[0] for row in self._connection.execute(_INDEXED, (known,))]
-        for first in range(0, len(ids), REPOSITORIES_AT_ONCE):
-            yield from changes_of(self._connection, ids[first : first + REPOSITORIES_AT_ONCE])
-
-    def _expect(self, change: RepositoryChange) -> None:
-        """Add what the index should have of a repository."""
-        for key, entry in change.was.items():
-            name_id = self._ids.get(key.name)
-            if name_id is None:
-                self._faults.append(f"the name {key.name!r} is missing")
-                continue
-            self._lists[name_id, entry.list].add([entry.order])
-            if entry.hash is not None:
-                self._buckets[entry.hash >> 16].add([(entry.hash & 0xFFFF, change.id)])
+    def _expect(self) -> None:
+        """Add what the index should have of each ref."""
+        known = {"known": up_to(self._connection)}
+        with_hashes = has_hashes(self._connection)
+        for kind, table in enumerate(TABLES):
+            for sql in (_UNCHANGED, _CHANGED):
+                for repository, name, collection, order, digits in self._connection.execute(
+                    sql.format(table=table, kind=kind), known
+                ):
+                    name_id = self._ids.get(name)
+                    if collection is None:
+                        continue
+                    if name_id is None:
+                        self._faults.append(f"the name {name!r} is missing")
+                    else:
+                        self._lists[name_id, list_of(collection, kind)].add([order])
+                        number = hash_number(digits) if with_hashes else None
+                        if number is not None:
+                            self._buckets[number >> 16].add([(number & 0xFFFF, repository)])
 
     def _check_lists(self) -> None:
         held = defaultdict[tuple[int, int], _RefSum](_RefSum)
@@ -165,7 +189,7 @@ class _RefsCheck:
 
     def _check_nodes(self) -> None:
         """Compare the nodes with the lists, which have been compared with the rows."""
-        with_path = defaultdict[tuple[bytes, int], list[tuple[int, Orders]]](list)
+        with_path = self._with_path
         for rank, name in enumerate(sorted(self._names.values(), key=attrgetter("name"))):
             name.rank = rank
             for which, orders in enumerate(name.lists):
@@ -221,6 +245,38 @@ class _RefsCheck:
             missing = expected.pop(path, set()) - set(ids)
             self._faults += [f"{path!r} does not list name {name_id}" for name_id in missing]
         self._faults += [f"rare path {path!r} is missing" for path in expected]
+
+    def _check_spans(self) -> None:
+        """Compare the spans with the lists."""
+        rows = self._connection.execute("SELECT start, lists FROM search_ref_spans ORDER BY start").fetchall()
+        starts = np.array([row[0] for row in rows], dtype=np.int64)
+        if rows and starts[0] != 0:
+            self._faults.append("the first span does not begin at 0")
+        listed = [set(unpack_numbers(packed)) for _, packed in rows]
+        for name_id, name in self._names.items() if rows else ():
+            for which, orders in enumerate(name.lists):
+                for at in np.unique(np.searchsorted(starts, orders, side="right") - 1).tolist():
+                    if list_key(name_id, which) not in listed[at]:
+                        self._faults.append(f"span {starts[at]} lacks list {which} of name {name_id}")
+        self._check_counts(starts)
+
+    def _check_counts(self, starts: Orders) -> None:
+        """Compare the numbers of refs in each span with the lists."""
+        rows = self._connection.execute("SELECT path, collection, branches, tags FROM search_ref_counts")
+        told = {(path, collection): packed for path, collection, *packed in rows}
+        if told and not starts.size:
+            self._faults.append("refs are counted in spans, and there are none")
+            return
+        for path in {path for path, _ in told}:
+            for which in range(LISTS):
+                packed = told.get((path, which // len(KINDS)))
+                lists = self._with_path.get((path, which), [])
+                orders = np.concatenate([NOTHING, *(orders for _, orders in lists)])
+                spans = np.searchsorted(starts, orders, side="right") - 1
+                expected = np.bincount(spans, minlength=starts.size).tolist()
+                held = unpack_counts(packed[which % len(KINDS)], starts.size) if packed else [0] * starts.size
+                if list(held) != expected:
+                    self._faults.append(f"{path!r} has wrong numbers of list {which} in the spans")
 
 
 def _first(lists: list[tuple[int, Orders]], most: int) -> list[tuple[int, int]]:

@@ -1,0 +1,161 @@
+"""Apply changed refs to the index, a batch at a time: lists and hashes, then nodes, leaves and spans.
+
+Array shapes: D changed names, E entries (refs that leave or join lists), P pairs of an entry and a node.
+"""
+
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mirror.search.index.check import paths_of
+from mirror.search.index.format import END
+from mirror.search.index.refs.changes import RefChange
+from mirror.search.index.refs.layout import KINDS, SIZES, TABLES, Sizes, has_hashes, text_of
+from mirror.search.index.refs.leaves import RefLeaves
+from mirror.search.index.refs.lists import write_hashes, write_lists
+from mirror.search.index.refs.nodes import Entries, RefNodes
+from mirror.search.index.refs.spans import Spans
+
+
+def apply_ref_changes(
+    connection: sqlite3.Connection, changes: Sequence[RefChange], sizes: Sizes = SIZES
+) -> None:
+    """Apply changes to the index; call it in a transaction."""
+    changed = [change for change in changes if change.was != change.now]
+    if changed or not connection.execute("SELECT 1 FROM search_ref_common WHERE path = x''").fetchone():
+        _RefsUpdate(connection, changed, sizes).run()
+
+
+_ID = "SELECT id FROM search_ref_names WHERE name = ?"
+_INSERT = "INSERT INTO search_ref_names (name, text) VALUES (?, ?)"
+_HELD = "SELECT repository_id, name FROM {} WHERE repository_id IN (SELECT value FROM json_each(?))"
+
+
+@dataclass(slots=True)
+class _ChangedName:
+    """A name that changes: its number in the batch, its id, its paths, and by how many refs it grows."""
+
+    number: int
+    id: int
+    is_new: bool
+    common: set[bytes]
+    rare: set[bytes]
+    grows: int = 0
+
+
+class _RefsUpdate:
+    def __init__(self, connection: sqlite3.Connection, changes: Sequence[RefChange], sizes: Sizes) -> None:
+        self._connection = connection
+        self._changes = changes
+        self._nodes = RefNodes(connection)
+        self._leaves = RefLeaves(connection, self._nodes, sizes.common_cost)
+        self._spans = Spans(connection, sizes)
+        self._names = dict[str, _ChangedName]()
+
+    def run(self) -> None:
+        self._find_names()
+        left, joined = self._entries()
+        write_lists(self._connection, left, joined)
+        if has_hashes(self._connection):
+            write_hashes(self._connection, self._changes)
+        self._nodes.apply(left, joined, self._repositories())
+        for name in self._names.values():
+            for path in name.rare:
+                self._leaves.change(path, name.grows, name.id if name.is_new else None)
+        self._drop_names()
+        self._leaves.flush()
+        self._spans.apply(left, joined, self._nodes)
+
+    def _find_names(self) -> None:
+        """Look up the ids and paths of the names that change; new ones are inserted."""
+        for number, name in enumerate(sorted({change.name for change in self._changes})):
+            text = text_of(name)
+            row = self._connection.execute(_ID, (name,)).fetchone()
+            row_id = int(row[0] if row else self._connection.execute(_INSERT, (name, text)).lastrowid or 0)
+            paths = paths_of(text, self._nodes.numbers)
+            rare = {path for path in paths.rare if not path.endswith(END)}
+            self._names[name] = _ChangedName(number, row_id, row is None, paths.common, rare)
+
+    def _entries(self) -> tuple[Entries, Entries]:
+        """Return what leaves lists and what joins them; what keeps its place does neither."""
+        left, joined = list[tuple[int, int, int]](), list[tuple[int, int, int]]()
+        for _, _, name, was, now in self._changes:
+            its = self._names[name]
+            its.grows += (now is not None) - (was is not None)
+            if was is not None and now is not None and was[:2] == now[:2]:
+                continue
+            if was is not None:
+                left.append((its.number, was.list, was.order))
+            if now is not None:
+                joined.append((its.number, now.list, now.order))
+        nodes = [sorted(self._nodes.numbers[path] for path in its.common) for its in self._names.values()]
+        ids = [its.id for its in self._names.values()]
+        return Entries.of(left, ids, nodes), Entries.of(joined, ids, nodes)
+
+    def _repositories(self) -> Mapping[tuple[int, int], Sequence[int]]:
+        """Count the repositories that have a ref of a node now, and no longer those that had one.
+
+        Returns the growth by number of the node and collection: with branches, with tags, with either.
+        """
+        counted = defaultdict[int, set[bytes]](set)
+        """The nodes that matter, by repository: a ref that only moves within its list changes no number."""
+        for change in self._changes:
+            if change.was is None or change.now is None or change.was.list != change.now.list:
+                counted[change.repository] |= self._names[change.name].common
+        by_repository = defaultdict[int, list[RefChange]](list)
+        for change in self._changes:
+            if change.repository in counted:
+                by_repository[change.repository].append(change)
+        growth = defaultdict[tuple[int, int], list[int]](lambda: [0, 0, 0])
+        held = self._held(by_repository)
+        for repository, changes in by_repository.items():
+            unchanged = held[repository].difference((change.kind, change.name) for change in changes)
+            was = [(change, change.was.list) for change in changes if change.was is not None]
+            now = [(change, change.now.list) for change in changes if change.now is not None]
+            sides = list[set[tuple[bytes, int, int]]]()
+            for side, other in ((was, now), (now, was)):
+                names = [*unchanged, *((change.kind, change.name) for change, _ in side)]
+                collection = (side or other)[0][1] // len(KINDS)
+                sides.append(_counted(counted[repository], collection, names) if names else set())
+            for sign, only in ((-1, sides[0] - sides[1]), (1, sides[1] - sides[0])):
+                for path, collection, column in only:
+                    growth[self._nodes.numbers[path], collection][column] += sign
+        return growth
+
+    def _held(self, repositories: Iterable[int]) -> Mapping[int, set[tuple[int, str]]]:
+        """Return the kinds and names of all refs that some repositories have now."""
+        held = defaultdict[int, set[tuple[int, str]]](set)
+        ids = json.dumps(list(repositories))
+        for kind, table in enumerate(TABLES):
+            for repository, name in self._connection.execute(_HELD.format(table), (ids,)):
+                held[repository].add((kind, name))
+        return held
+
+    def _drop_names(self) -> None:
+        """Forget the names that no ref has any more. Leaves and spans may list them: readers look."""
+        self._connection.executemany(
+            """DELETE FROM search_ref_names WHERE id = :id
+                AND NOT EXISTS (SELECT 1 FROM search_ref_lists WHERE name_id = :id)""",
+            [{"id": name.id} for name in self._names.values()],
+        )
+
+
+def _counted(
+    paths: Iterable[bytes], collection: int, names: Iterable[tuple[int, str]]
+) -> set[tuple[bytes, int, int]]:
+    """Return the numbers that count a repository, given its names: path, collection, and which.
+
+    Which is 0 where a branch has the path, 1 where a tag has it, and 2 where either has.
+    """
+    texts: tuple[list[bytes], list[bytes]] = ([], [])
+    for kind, name in names:
+        texts[kind].append(text_of(name))
+    found = set[tuple[bytes, int, int]]()
+    for kind in KINDS:
+        text = END.join(texts[kind])
+        having = [path for path in paths if path in text] if text else []
+        found.update((path, collection, kind) for path in having)
+        found.update((path, collection, len(KINDS)) for path in having)
+    return found
