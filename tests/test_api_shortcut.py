@@ -5,16 +5,19 @@ import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from asgi_client import basic, bearer
+from asgi_client import basic, bearer, client_of
 from callers import MixedMirror
 from datasette import hookimpl
 from datasette.plugins import pm
 
+from mirror.serve.database import mirrors
 from mirror.serve.pooled_database import AT_ONCE_MS, SLOW_SECONDS, PooledDatabase, QuickReads
 from mirror.serve.state import served
+from mirror.store import Store, tokens
 
 PATHS = (
     "/1.0/repositories/jespern/django-piston", "/1.0/repositories/jespern/django-piston/tags?format=xml",
@@ -102,6 +105,34 @@ class FakeDatabase:
         """Read in a thread."""
         self.reads.append("thread")
         return fn(None)
+
+
+def test_a_page_that_was_asked_for_before_reads_no_repository_again(mixed_path: Path) -> None:
+    """Three statements; but whatever changes in the file shows at once, and to those alone who may see it."""
+    said, client = list[str](), client_of(mixed_path)
+    page = "/2.0/repositories?pagelen=100"
+    with Store(mixed_path) as store:
+        token = bearer(tokens.create(store, "all"))
+    database = next(mirrors(client.datasette))
+    served(client.datasette).quick_reads = QuickReads(lambda: 0.0, milliseconds=3000)
+    for headers in ({}, token):
+        first = client.get(page, headers=headers)
+        database.read_at_once(lambda connection: connection.set_trace_callback(said.append))
+        assert client.get(page, headers=headers).content == first.content
+        database.read_at_once(lambda connection: connection.set_trace_callback(None))
+    selects = [sql for sql in said if sql.startswith("SELECT") and "api_tokens" not in sql]
+    assert len([sql for sql in selects if "r.created_at, r.id" in sql]) == 2
+    assert not [sql for sql in selects if "r.description" in sql]
+    seen = {one["full_name"]: one for one in client.json(page)["values"]}
+    changed, hidden = list(seen)[:2]
+    with closing(sqlite3.connect(mixed_path)) as writer, writer:
+        writer.execute("UPDATE repositories SET description = 'new' WHERE full_name = ?", (changed,))
+        writer.execute("UPDATE repositories SET is_private = 1 WHERE full_name = ?", (hidden,))
+    strangers = {one["full_name"]: one for one in client.json(page)["values"]}
+    holders = {one["full_name"]: one for one in client.json(page, headers=token)["values"]}
+    assert strangers[changed]["description"] == holders[changed]["description"] == "new"
+    assert (hidden in strangers, holders[hidden]["is_private"]) == (False, True)
+    assert set(holders) > set(strangers)
 
 
 def read(reads: QuickReads, database: FakeDatabase, kind: str) -> Any:

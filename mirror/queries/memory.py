@@ -1,4 +1,4 @@
-"""A cache that is valid until the file changes: counts, and the accounts that own repositories.
+"""A cache that is valid until the file changes: counts, owners of repositories, encoded repositories.
 
 `PRAGMA data_version` shows whether another connection has written, so nothing here is older than the file.
 Connections belong to threads, so each thread has a cache of its own.
@@ -14,6 +14,8 @@ from mirror.store.schema import snapshot_moment
 
 MOST_COUNTS = 200
 MOST_ACCOUNTS = 5000
+MOST_ENCODED = 2000
+"""Repositories that are kept as JSON of about 2 KB."""
 
 
 class FileState(msgspec.Struct):
@@ -24,6 +26,7 @@ class FileState(msgspec.Struct):
     counts: dict[tuple[str, str], int] = {}
     accounts: dict[int, Any] = {}
     upstreams: dict[int, Any] = {}
+    encoded: dict[tuple[Any, int], Any] = {}
     has_extras: bool | None = None
     published_at: str | msgspec.UnsetType | None = msgspec.UNSET
 
@@ -49,6 +52,14 @@ def file_state(connection: sqlite3.Connection) -> FileState:
         or len(known.accounts) > MOST_ACCOUNTS
     ):
         known = _memory.state = FileState(connection, version)
+    return known
+
+
+def encoded_in(connection: sqlite3.Connection) -> dict[tuple[Any, int], Any]:
+    """Return what is kept of encoded repositories, by all that it depends on and the number of a row."""
+    known = file_state(connection).encoded
+    if len(known) > MOST_ENCODED:
+        known.clear()
     return known
 
 

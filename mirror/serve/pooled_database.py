@@ -82,7 +82,7 @@ Limited = Callable[[Any, int], Any]
 """A function of a connection and of the milliseconds that its SQL may take."""
 
 AT_ONCE_MS = 25
-SLOW_SECONDS = 10.0
+SLOW_SECONDS = 2.0
 """For how long a kind of read goes to the threads after one of them took longer than AT_ONCE_MS."""
 
 

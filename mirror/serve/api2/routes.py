@@ -31,9 +31,9 @@ from mirror.serve.api2.edge import (
     find_workspace_rows,
     listed,
     page_of,
+    repositories_of_page,
     repository,
     role_of,
-    shaped,
 )
 from mirror.serve.api2.paging import read_page
 from mirror.serve.api2.unmirrored import unmirrored_reader
@@ -244,8 +244,7 @@ def all_repositories(connection: sqlite3.Connection, asked: Api2Request) -> Answ
     since = _since(asked)
     listing = listings.repositories(asked.caller, since=since, role=role_of(asked))
     page, window = page_of(connection, asked, listing, counted=since is None)
-    rows = repositories_by_ids(connection, asked.caller, [row[0] for row in page.rows])
-    values, synced_at = shaped(connection, asked, rows)
+    values, synced_at = repositories_of_page(connection, asked, [row[0] for row in page.rows])
     by_creation = asked.parameters.get("sort") in (None, "", "created_on")
     beyond = moment(page.first_beyond) if by_creation else None
     moved = {"after": beyond} if beyond else {}
