@@ -156,6 +156,9 @@ def _fill_repositories(filled: FixtureDb, *, private: bool) -> None:
             hg_ref("tag", f"1.{number}", "7", target_date=date) for number, date in enumerate(reversed(dates))
         ]
         filled.refs(name, [hg_ref("branch", "master", "5", target_date=dates[0]), *refs, *tags[: n % 4]])
+    with filled.store.transaction() as connection:
+        known = to_text(now - timedelta(days=30))
+        connection.execute("UPDATE repositories SET first_seen_at = ?", (known,))
     filled.members(owner("bluebox"), (owner("annasmith", display_name="Anna Smith"), owner("redpanda")))
 
 

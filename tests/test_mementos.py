@@ -1,6 +1,7 @@
 """`Accept-Datetime` in the three APIs, and the past in SQL."""
 
 import json
+import re
 
 import httpx
 import pytest
@@ -151,6 +152,36 @@ def test_pages_show_the_past(
     assert all(word in page.text for word in shown)
     assert hidden not in page.text.partition("History until then")[0].partition("Latest changes")[0]
     assert f'value="{at}"' in page.text
+
+
+@pytest.mark.parametrize(
+    ("path", "token", "moments"),
+    [
+        ("/-/r/bob/new", True, (0, 30, 40, 50, 70, 90)),
+        ("/-/r/bob/new", False, (50, 70, 90)),
+        ("/-/u/bob", True, (30, 40, 50, 70, 90)),
+    ],
+)
+def test_steps_lead_through_every_state(
+    served: tuple[AsgiClient, CALLER], path: str, token: bool, moments: tuple[int, ...]
+) -> None:
+    """From today back to the first one and forth again, each by a link; strangers see no private one."""
+    client, headers = served
+
+    def walk(address: str, way: str) -> list[str]:
+        seen = list[str]()
+        while True:
+            page = client("GET", address, headers=headers if token else {})
+            assert page.status_code == 200, address
+            found = re.search(rf'rel="{way}" href="([^"]*at=([^"]*))"', page.text)
+            if found is None:
+                return seen
+            address = found[1].replace("&amp;", "&")
+            seen.append(found[2])
+
+    known = [moment(minute) for minute in moments]
+    assert walk(path, "prev") == known[-2::-1]
+    assert walk(f"{path}?at={known[0]}", "next") == known[1:]
 
 
 @pytest.mark.parametrize("path", ["/-/r/bob/new", "/-/r?id=1", "/-/u/bob", "/-/u/ann"])

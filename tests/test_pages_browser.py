@@ -199,6 +199,24 @@ def test_refs_are_filtered_while_typing(seen: Seen) -> None:
     assert page.locator("#branches-list tbody th").inner_text() == "feature/oauth"
 
 
+def test_a_slider_leads_through_the_past(seen: Seen) -> None:
+    """By the keys: it says each moment, and the page follows once; it stands there again after going back."""
+    page = seen.open("/-/r/jespern/django-piston")
+    slider = page.get_by_role("slider", name="When it changed")
+    assert slider.get_attribute("aria-valuetext") == "today"
+    slider.press("ArrowLeft")
+    told = slider.get_attribute("aria-valuetext")
+    page.wait_for_url("**at=**")
+    assert page.evaluate("document.activeElement.id") == "moment"
+    assert slider.get_attribute("aria-valuetext") == told == page.locator(".slide output").inner_text()
+    slider.press("End")
+    slider.press("Enter")
+    page.wait_for_url(lambda url: "at=" not in url)
+    page.go_back()
+    page.wait_for_url("**at=**")
+    assert slider.get_attribute("aria-valuetext") == told
+
+
 def test_links_lead_through_the_mirror(seen: Seen) -> None:
     """From a repository to its owner, to a fork, to the changes, to the status."""
     page = seen.open("/-/r/jespern/django-piston")

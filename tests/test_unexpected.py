@@ -95,6 +95,7 @@ def test_only_told_pushes_of_main_branches_are_forced(forced: FixtureDb) -> None
     assert page.count('<li class="change') == 1
     feed = ask("GET", "/-/changes.atom?kind=main-forced").text
     assert feed.count("<entry>") == 1
+    assert "master by force</title>" in feed
     assert ask("GET", "/-/changes?kind=unexpected").text.count('<li class="change') == 1
     rows = ask("GET", "/mirror/main_branches_moved.json?_shape=array&days=36500").json()
     assert [row["forced"] for row in rows] == ["yes", "unknown", "no"]

@@ -375,7 +375,8 @@ def changes(ctx: click.Context, since: str, as_json: bool) -> None:
         for change in changes_since(connection, OPERATOR, to_text(moment)):
             some = True
             if as_json:
-                click.echo(msgspec.json.encode({name: getattr(change, name) for name in EXPORTED}))
+                told = {name: getattr(change, name) for name in EXPORTED}
+                click.echo(msgspec.json.encode({**told, "forced": change.was_forced}))
             else:
                 click.echo(_change_line(change))
     if not some and not as_json:
@@ -388,4 +389,5 @@ def _change_line(change: ChangeRow) -> str:
     old, new = ((value[:12] if change.ref and value else value) for value in (change.old, change.new))
     arrow = f" {old or ''} -> {new or ''}" if old or new else ""
     ref = f" {change.ref}" if change.ref else ""
-    return plain(f"{change.at[:19]}Z  {change.kind:<15} {about}{ref}{arrow}").replace("\n", " ")
+    forced = ", forced" if change.was_forced else ""
+    return plain(f"{change.at[:19]}Z  {change.kind:<15} {about}{ref}{arrow}{forced}").replace("\n", " ")

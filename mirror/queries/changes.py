@@ -8,7 +8,7 @@ import msgspec
 
 from mirror.queries.caller import Caller
 from mirror.queries.refs import refs_state
-from mirror.queries.rows import ChangeRow, Values, fetch_as, fetch_value
+from mirror.queries.rows import ChangeRow, Values, fetch, fetch_as, fetch_value
 from mirror.queries.unexpected import UNEXPECTED
 from mirror.queries.visibility import visible_changes
 
@@ -25,7 +25,7 @@ KINDS = {
 OF_OWNERS = frozenset({"owner_renamed"})
 """Kinds of changes that are about an owner; all others are about a repository."""
 EXPORTED = ("at", "kind", "upstream", "repository", "owner", "ref", "old", "new")
-"""The keys of each change in `mirror changes --json`."""
+"""The keys of each change in `mirror changes --json`, besides `forced`."""
 
 _EXPRESSIONS = {
     "repository": "r.full_name",
@@ -116,11 +116,47 @@ def latest_changes(
     return ChangesPage(found[:limit], len(found) > limit)
 
 
-def next_change_at(connection: sqlite3.Connection, caller: Caller, wanted: ChangeFilter) -> str | None:
-    """Return when the first change was that matches."""
-    sql = f"SELECT c.at FROM {_SOURCE} WHERE {_where(caller, wanted)} ORDER BY c.id LIMIT 1"
-    found: str | None = fetch_value(connection, sql, {**caller.values, **wanted.values()})
-    return found
+class Timeline(msgspec.Struct, frozen=True):
+    """The moments around a state at which something changed, oldest first; `position` is that of the state.
+
+    Each moment stands for what was from then on. There are at most MOMENTS before the state, and after it.
+    """
+
+    moments: list[str]
+    position: int
+
+    @property
+    def previous(self) -> str | None:
+        """The moment of the state before."""
+        return self.moments[self.position - 1] if self.position > 0 else None
+
+    @property
+    def following(self) -> str | None:
+        """The moment of the state after."""
+        return self.moments[self.position + 1] if self.position + 1 < len(self.moments) else None
+
+
+MOMENTS = 100
+_LINES = 5 * MOMENTS
+"""How many changes are read for that many moments: a push is seen at once with others."""
+
+
+def timeline(
+    connection: sqlite3.Connection, caller: Caller, wanted: ChangeFilter, at: str, *, since: str | None = None
+) -> Timeline:
+    """Read when something changed around a moment, "" for today; `since` is the first state that is known."""
+
+    def moments(condition: str, order: str) -> list[str]:
+        sql = f"""SELECT c.at FROM {_SOURCE} WHERE {_where(caller, wanted)} AND {condition}
+            ORDER BY c.id {order} LIMIT {_LINES}"""
+        found = fetch(connection, sql, {**caller.values, **wanted.values(), "at": at or "~"})
+        return sorted(dict.fromkeys(moment for (moment,) in found))
+
+    before, after = moments("+c.at <= :at", "DESC")[-MOMENTS:], moments("+c.at > :at", "") if at else []
+    if since is not None:
+        is_whole = len(before) < MOMENTS
+        before = [*([since] if is_whole else []), *(moment for moment in before if moment > since)]
+    return Timeline([*before, *after[:MOMENTS]], max(0, len(before) - 1))
 
 
 def count_changes(connection: sqlite3.Connection, caller: Caller, wanted: ChangeFilter) -> int:

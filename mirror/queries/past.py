@@ -76,7 +76,8 @@ def _pasts(
     moved = _measures_of(connection, ids, at)
     compacted = compacted_before(connection) or ""
     for row in rows:
-        hidden = 0 if caller.sees_all | row.pop("is_own") else row["public_from"]
+        hidden = _hidden(caller, row)
+        del row["is_own"]
         since = _known_since(connection, row, hidden)
         unknown = f"the mirror knows nothing of {row['full_name']} at {at[:19]}Z"
         if since is None:
@@ -111,6 +112,22 @@ def _measures_of(connection: sqlite3.Connection, ids: list[int], at: str) -> dic
 
 def _refs_of(connection: sqlite3.Connection, row_id: int) -> list[RefRow]:
     return fetch_as(RefRow, connection, select_refs(*KINDS), {"repository": row_id})
+
+
+def known_since(connection: sqlite3.Connection, caller: Caller, row_id: int) -> str | None:
+    """Return since when the past of a repository may be shown to a caller; None where none of it may be."""
+    rows = fetch_dicts(
+        connection,
+        f"""SELECT id, first_seen_at, public_from, {is_own("r")} AS is_own FROM repositories r
+            WHERE id = :id AND {visible(caller, "r")}""",
+        {"id": row_id, **caller.values},
+    )
+    return _known_since(connection, rows[0], _hidden(caller, rows[0])) if rows else None
+
+
+def _hidden(caller: Caller, row: dict[str, Any]) -> int:
+    """Return the last change of a repository that a caller does not see."""
+    return 0 if caller.sees_all or row["is_own"] else int(row["public_from"])
 
 
 def must_have_history(connection: sqlite3.Connection) -> None:

@@ -274,6 +274,12 @@ class ChangeRow(msgspec.Struct, frozen=True):
     refs: str | None
     upstream_id: int | None
     is_gone: int
+    forced: int | None
+
+    @property
+    def was_forced(self) -> bool | None:
+        """Whether it was a forced push, as far as that is known."""
+        return flag(self.forced)
 
 
 class UpstreamRow(msgspec.Struct, frozen=True):

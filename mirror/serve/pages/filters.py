@@ -145,4 +145,6 @@ def sentence(change: ChangeRow) -> str:
         parts.append(shortened(change.ref, 120))
     if change.kind in ("renamed", "transferred", "owner_renamed"):
         parts.append(f"({shortened(change.old, 120)} → {shortened(change.new, 120)})")
+    if change.was_forced:
+        parts.append("by force")
     return " ".join(parts)

@@ -10,7 +10,7 @@ from datasette.utils.asgi import Response
 from mirror.errors import NotFound
 from mirror.queries.accounts import known_account_by_id, known_account_named, members_of, workspaces_of
 from mirror.queries.caller import Caller
-from mirror.queries.changes import ChangeFilter, latest_changes, next_change_at
+from mirror.queries.changes import ChangeFilter, latest_changes, timeline
 from mirror.queries.crawl import upstreams
 from mirror.queries.past import pasts_owned
 from mirror.queries.past_copy import past_copy
@@ -36,8 +36,9 @@ async def owner_page(visit: Visit) -> Response:
 
 def _everything(connection: sqlite3.Connection, visit: Visit) -> dict[str, Any]:
     row = _found(connection, visit)
+    moments = timeline(connection, visit.caller, ChangeFilter(owner_ids=(row.id,)), visit.at)
     if not visit.at:
-        return _state(connection, visit, row)
+        return {**_state(connection, visit, row), "timeline": moments}
     try:
         pasts = pasts_owned(connection, visit.caller, row, visit.at)
     except NotFound as error:
@@ -45,18 +46,16 @@ def _everything(connection: sqlite3.Connection, visit: Visit) -> dict[str, Any]:
     with past_copy(connection, pasts) as copy:
         then = known_account_by_id(copy, visit.caller, row.id) or row
         state = _state(copy, visit, then)
-    return {**state, **_latest(connection, visit, row.id), "members": None}
+    return {**state, **_latest(connection, visit, row.id), "timeline": moments, "members": None}
 
 
 def _latest(connection: sqlite3.Connection, visit: Visit, owner_id: int) -> dict[str, Any]:
-    """Read the changes of an owner until the moment that is asked for, and when the next one was."""
+    """Read the changes of an owner until the moment that is asked for."""
     until = ChangeFilter(owner_ids=(owner_id,), until=f"{visit.at}~")
     latest = latest_changes(connection, visit.caller, until, limit=LATEST)
-    following = ChangeFilter(owner_ids=(owner_id,), since=f"{visit.at}~")
     return {
         "at": visit.at,
         "latest": latest,
-        "next_at": next_change_at(connection, visit.caller, following),
         "there": WebLinks(connection, visit.caller).changes(latest.rows),
     }
 
@@ -101,7 +100,7 @@ def everything_of(
         "latest": latest,
         "there": web.changes(latest.rows),
         "at": "",
-        "next_at": None,
+        "timeline": None,
     }
 
 

@@ -13,10 +13,10 @@ from mirror.errors import NotFound
 from mirror.model import RefKind
 from mirror.queries import refs
 from mirror.queries.caller import Caller
-from mirror.queries.changes import ChangeFilter, latest_changes, next_change_at
+from mirror.queries.changes import ChangeFilter, Timeline, latest_changes, timeline
 from mirror.queries.crawl import failures_of, upstreams
 from mirror.queries.forks import family_of
-from mirror.queries.past import past_named, past_of
+from mirror.queries.past import known_since, past_named, past_of
 from mirror.queries.past_copy import past_copy
 from mirror.queries.past_state import Past
 from mirror.queries.repositories import namesakes, repository_by_id, repository_named
@@ -38,7 +38,8 @@ async def repository_page(visit: Visit) -> Response:
 
 def _everything(connection: sqlite3.Connection, visit: Visit) -> dict[str, Any]:
     if not visit.at:
-        return _state(connection, visit, _found(connection, visit))
+        today = _found(connection, visit)
+        return {**_state(connection, visit, today), "timeline": _timeline(connection, visit, today.id)}
     past = _past(connection, visit)
     with past_copy(connection, [past]) as copy:
         row = repository_by_id(copy, visit.caller, past.columns["id"])
@@ -54,16 +55,21 @@ def _state(connection: sqlite3.Connection, visit: Visit, row: RepositoryRow) -> 
 
 
 def _history(connection: sqlite3.Connection, visit: Visit, row_id: int) -> dict[str, Any]:
-    """Read the changes of a repository until the moment that is asked for, and when the next one was."""
+    """Read the changes of a repository until the moment that is asked for, and when it changed around it."""
     until = ChangeFilter(repository_id=row_id, until=f"{visit.at}~")
     history = latest_changes(connection, visit.caller, until, limit=HISTORY)
-    following = ChangeFilter(repository_id=row_id, since=f"{visit.at}~")
     return {
         "at": visit.at,
         "history": history,
-        "next_at": next_change_at(connection, visit.caller, following),
+        "timeline": _timeline(connection, visit, row_id),
         "there": WebLinks(connection, visit.caller).changes(history.rows),
     }
+
+
+def _timeline(connection: sqlite3.Connection, visit: Visit, row_id: int) -> Timeline:
+    since = known_since(connection, visit.caller, row_id)
+    wanted = ChangeFilter(repository_id=row_id)
+    return timeline(connection, visit.caller, wanted, visit.at, since=since)
 
 
 def everything_of(
@@ -93,7 +99,7 @@ def everything_of(
         "history": history,
         "at": "",
         "past": None,
-        "next_at": None,
+        "timeline": None,
     }
 
 

@@ -149,6 +149,31 @@ function fresh() {
   wait();
 }
 
+// A slider over the moments at which something changed: it tells each, and leads to the page as of then.
+function slide(box) {
+  const range = box.querySelector("input"), told = box.querySelector("output");
+  const moments = box.dataset.moments.split(" "), last = moments.length - 1;
+  let timer = 0;
+  const tell = () => {
+    const at = Number(range.value), text = at === last ? "today" : `${moments[at].slice(0, 16).replace("T", " ")} UTC`;
+    told.textContent = text;
+    range.setAttribute("aria-valuetext", text);
+  };
+  const go = () => {
+    const at = Number(range.value);
+    location.assign(`${at === last ? box.dataset.today : box.dataset.then + moments[at]}#moment`);
+  };
+  range.addEventListener("input", tell);
+  range.addEventListener("change", () => { // by the keys once for each step: several of them are one choice
+    clearTimeout(timer);
+    timer = setTimeout(go, 600);
+  });
+  range.addEventListener("keydown", (event) => { if (event.key === "Enter") { clearTimeout(timer); go(); } });
+  addEventListener("pageshow", () => { range.value = range.defaultValue; tell(); }); // after going back
+  box.hidden = false;
+  if (location.hash === "#moment") range.focus();
+}
+
 function copyable(line) {
   if (!navigator.clipboard) return;
   const button = document.createElement("button");
@@ -179,5 +204,6 @@ addEventListener("load", () => setTimeout(() => { // Datasette's SQL editor make
 }));
 document.querySelectorAll("form[data-suggest]").forEach(suggest);
 document.querySelectorAll("form[data-live]").forEach(live);
+document.querySelectorAll(".slide").forEach(slide);
 document.querySelectorAll(".copy").forEach(copyable);
 fresh();
