@@ -5,7 +5,7 @@ PORT ?=
 
 FUZZ ?=
 
-.PHONY: help run install dev test test-long test-lake check fuzz format lock docs wheel clean
+.PHONY: help run install dev test pytest test-long test-lake check fuzz format lock docs wheel clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -17,9 +17,13 @@ install: .venv/installed ## prepare .venv, with .venv/bin/mirror
 
 dev: .venv/installed-dev ## prepare .venv for development
 
+# The checks run beside the tests, which often wait for something.
+test: .venv/installed-dev .venv/installed-clients .venv/installed-plugins ## ruff, mypy strict, pytest
+	@$(MAKE) --no-print-directory --jobs=2 check pytest
+
 # Without bytecode, every Python that a test starts would compile the program anew. Each process takes tests
 # that stand side by side, so that what a file prepares is prepared once.
-test: check .venv/installed-clients .venv/installed-plugins ## ruff, mypy strict, pytest
+pytest:
 	env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest -n auto --dist worksteal
 
 test-long: ## the same with five times as many random examples, and a longer soak

@@ -4,6 +4,7 @@ They are processes like any other, with their own folder, environment, files and
 started already: its options and variables come too late. Tests of those use `Folder.run_anew`.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -104,6 +105,7 @@ def _run(
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
+    gc.freeze()
     sys.argv = list(arguments)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - until the process ends
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
