@@ -11,11 +11,16 @@ import pytest
 from callers import MixedMirror
 from cli_runner import Folder
 from fixtures_db import FixtureDb, fill_mixed, fill_public
+from hypothesis import settings
 from webhook_client import WebhookClient, webhook_mirror
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes a folder of its own there
 ROOM = 2 << 30
 """Bytes; a whole run leaves less than half of them."""
+
+
+settings.register_profile("no times", deadline=None)  # a busy machine takes ten times as long
+settings.load_profile("no times")
 
 
 def pytest_configure() -> None:

@@ -207,7 +207,7 @@ def test_private_answers_forbid_caching(mixed: MixedMirror) -> None:
 NAMES = st.text("abcdefgh", min_size=3, max_size=8)
 
 
-@settings(max_examples=examples(15), deadline=None)
+@settings(max_examples=examples(15))
 @given(
     rows=st.dictionaries(
         st.tuples(NAMES, NAMES), st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=8

@@ -113,7 +113,7 @@ def test_a_forged_cursor_counts_no_negative_rows(world: World, size: int, status
     assert answer.status_code == status
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(
     after=st.lists(
         st.none()

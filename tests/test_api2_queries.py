@@ -173,7 +173,7 @@ def _compared(told: Any, sign: str, values: list[Any]) -> bool:
 
 
 @pytest.mark.parametrize("caller", ["anonymous", "holder"])
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(query=EXPRESSIONS)
 def test_every_query_equals_a_scan_of_the_rows(world: World, caller: str, query: str) -> None:
     """Fields, operators, brackets, nulls: rows and size are those that plain Python picks of the answers."""
@@ -194,7 +194,7 @@ _PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(query=st.lists(_PIECES, max_size=9).map(" ".join) | st.text(max_size=40))
 def test_random_queries_are_answered_or_refused(world: World, query: str) -> None:
     """No text makes the server fail: it is a query, or 400 with the reason."""

@@ -521,7 +521,7 @@ PARAMETERS = (
 )
 
 
-@settings(max_examples=examples(80), deadline=None)
+@settings(max_examples=examples(80))
 @given(
     path=st.sampled_from(PATHS),
     more=st.none() | TEXTS,

@@ -52,7 +52,6 @@ def trying(few: int) -> settings:
         max_examples=FUZZ or few,
         derandomize=not FUZZ,
         database=None,
-        deadline=None,
         print_blob=bool(FUZZ),
         suppress_health_check=list(HealthCheck),
     )

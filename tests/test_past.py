@@ -135,7 +135,7 @@ def same(past: State, then: State) -> bool:
     )
 
 
-@settings(max_examples=examples(25), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(25), suppress_health_check=list(HealthCheck))
 @given(steps=STEPS)
 def test_the_past_is_what_the_mirror_held_at_each_look(tmp_path_factory: Any, steps: list[Any]) -> None:
     """After each step, for all steps before it; a stranger's past holds no moment at which it was private."""

@@ -24,9 +24,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return empty_mirror(tmp_path_factory.mktemp("empty") / "empty.db")
 
 
-@settings(
-    max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(20), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     public=st.integers(0, 10**9),
     private=st.lists(st.integers(0, 10**9), min_size=2, max_size=2),

@@ -83,7 +83,7 @@ def _do(mirror: RefPlayground, kind: str, what: Any, sizes: Sizes) -> None:
             (apply_refs_backlog if kind == "apply" else rebuild_refs_index)(connection, sizes)
 
 
-@settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40), suppress_health_check=list(HealthCheck))
 @given(
     sizes=st.builds(Sizes, st.integers(17, 60), st.integers(1, 6), st.integers(0, 12)),
     history=st.lists(st.tuples(STEPS, st.lists(ASKED, max_size=4)), min_size=3, max_size=16),

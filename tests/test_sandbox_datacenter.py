@@ -57,7 +57,7 @@ def names(sandbox: RunningSandbox, caller: Principal) -> set[str]:
     return {row["full_name"].lower() for row in visible_repositories(sandbox.sandbox.world, caller)}
 
 
-@settings(max_examples=examples(10), deadline=None)
+@settings(max_examples=examples(10))
 @given(limit=st.integers(1, 130), everything=st.booleans())
 def test_pages_of_any_size_contain_each_repository_once(
     sandbox: RunningSandbox, client: httpx.Client, limit: int, everything: bool

@@ -83,7 +83,7 @@ def test_signs_of_the_query_mean_themselves(db: FixtureDb, query: str) -> None:
     assert _names(db, query) == ["b/quotes"]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text())
 def test_any_text_can_be_asked(db: FixtureDb, query: str) -> None:
     """NUL, quotes, half emojis, marks: an answer, never an error of SQL."""

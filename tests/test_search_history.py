@@ -85,7 +85,7 @@ def _do(mirror: Playground, kind: str, what: Any, leaf_size: int, before: int) -
             prepare_pending(connection)
 
 
-@settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), suppress_health_check=list(HealthCheck))
 @given(
     leaf_size=st.integers(1, 4),
     others=st.sampled_from([0, 600]),

@@ -322,7 +322,7 @@ def test_the_use_of_a_token_is_noted_and_its_secret_is_not(mixed_db: FixtureDb, 
     mixed_db.store.close()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     action=st.sampled_from(["view-table", "view-row", "view-query", "execute-sql", "insert-row", "made-up"]),
     actor=st.one_of(

@@ -243,7 +243,6 @@ RENAMED_BEFORE_ITS_MEMBERS: list[Any] = [
 
 PATIENT = settings(
     max_examples=examples(40),
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     print_blob=True,
 )

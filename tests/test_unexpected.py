@@ -205,7 +205,7 @@ def test_whatever_was_pushed_between_two_looks(tmp_path: Path) -> None:
     with asking(tmp_path) as (sandbox, crawl):
         expected = list[int | None]()
 
-        @settings(max_examples=10, deadline=None)
+        @settings(max_examples=10)
         @given(pushes=st.lists(st.sampled_from(("push", "force_push")), min_size=1, max_size=4))
         def look(pushes: list[str]) -> None:
             for push in pushes:

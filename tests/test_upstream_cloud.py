@@ -315,7 +315,7 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=12) | ANYTHING, max_size=3))
 def test_random_rows_never_end_a_run(rows: list[Any]) -> None:
     """Whatever Bitbucket comes to send, a row is a value or a bad row, and both can be stored as text."""
