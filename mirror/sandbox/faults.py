@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any
 
 from mirror.sandbox.exchange import (
@@ -116,6 +117,10 @@ class ActiveFault:
     fired: int = 0
     cursed: set[str] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        if self.fault.what == "gzip_bomb":
+            _bomb()  # made now: it takes longer than some clients wait for an answer
+
     def strikes(self, kind: str, request: Request) -> bool:
         """Count a request, and return whether it fails. Call it once for every request."""
         where = self.fault.where
@@ -159,9 +164,7 @@ def afflict(fault: Fault, request: Request, answer: Callable[[], SandboxResponse
         case "redirect":
             return SandboxResponse(302, headers={"Location": "http://redirected.invalid/"}, content_type=TEXT)
         case "gzip_bomb":
-            return SandboxResponse(
-                200, gzip.compress(bytes(64 << 20), 6), headers={"Content-Encoding": "gzip"}
-            )
+            return SandboxResponse(200, _bomb(), headers={"Content-Encoding": "gzip"})
         case _:
             return _spoilt(fault, request, answer())
 
@@ -201,6 +204,11 @@ def _spoil(what: str, page: dict[str, Any], request: Request) -> None:
             page["next"] = f"{request.origin}{request.path}?{request.query}"
         case _:
             pass
+
+
+@cache
+def _bomb() -> bytes:
+    return gzip.compress(bytes(64 << 20), 6)
 
 
 def _status(fault: Fault) -> SandboxResponse:
