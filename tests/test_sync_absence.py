@@ -438,12 +438,13 @@ def move(sandbox: Sandbox) -> None:
     sandbox.do("transfer", "ubernostrum/django-profiles", to="jespern")
 
 
-def test_a_workspace_that_may_not_be_seen_is_mirrored_by_its_listing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_a_workspace_that_may_not_be_seen_is_mirrored_by_its_listing(tmp_path: Path, status: int) -> None:
     """A token with the repository scope alone: all repositories, no members, which is reported."""
     with crawling(tmp_path, workspaces=("jespern",)) as (sandbox, crawl):
-        sandbox.add_fault(Fault("403", where="*/workspaces/*", nth=None))
+        sandbox.add_fault(Fault(str(status), where="*/workspaces/*", nth=None))
         assert crawl.sync().exit_code == 0
-        assert crawl.rows("SELECT kind, status FROM sync_failures") == [("hidden members", 403)]
+        assert crawl.rows("SELECT kind, status FROM sync_failures") == [("hidden members", status)]
         assert crawl.one("SELECT count(*) FROM members") == 0
         sandbox.do("delete", "jespern/django-piston")
         crawl.sync()

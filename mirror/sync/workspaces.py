@@ -65,6 +65,8 @@ class _WorkspaceStep(Step):
         run, state = self.run, self.state
         status = run.isolate(error)
         if status != 404 or state.owner_uuid is None:
+            if status == 404:
+                run.answered(HIDDEN_MEMBERS, self.workspace)  # no such workspace: it has no members either
             run.fail(Failure("workspace", self.workspace, str(error), status=status))
             return []
         if not run.states.exists(self.workspace):
@@ -131,8 +133,14 @@ class WorkspaceStep(_WorkspaceStep):
         return self.onward(state)
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Go on without members where the credential may not see the workspace; its listing may be enough."""
-        if not isinstance(error, UpstreamRefused) or error.status not in (401, 403):
+        """Go on without members where the credential may not see the workspace; its listing may be enough.
+
+        Some servers answer 404 then, or 410 for an address that they have removed. A workspace that was seen
+        before may have another name instead.
+        """
+        if not isinstance(error, UpstreamRefused) or error.status not in (401, 403, 404, 410):
+            return super().failed(error)
+        if error.status == 404 and self.state.owner_uuid is not None:
             return super().failed(error)
         self.run.hear()
         self.report_hidden_members(error)
