@@ -182,7 +182,7 @@ def test_strangers_see_no_progress_of_private_rows(watched: tuple[Path, FixtureD
 
 
 def test_a_log_gets_a_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
-    """However many steps there are, and while nothing but a wait goes on."""
+    """However many steps and phases there are, while nothing but a wait goes on, and not as a run begins."""
     moment = [0.0]
     logged = Logged(Silent(), stopwatch=lambda: moment[0])
     base = Progress(run_id=1, what="refs", done=0, total=2000, at=to_text(NOON))
@@ -190,12 +190,16 @@ def test_a_log_gets_a_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
         logged.phase("branches and tags", 2000)
         for second in range(0, 185, 5):
             moment[0] = second
+            if second % 40 == 0:
+                logged.phase("listing workspaces", 0)
             done_at, waits = to_text(NOON + timedelta(minutes=9)), to_text(NOON + timedelta(minutes=4))
             logged.progress(
                 msgspec.structs.replace(
                     base, done=second, done_at=done_at, waits_until=waits if second > 100 else None
                 )
             )
+        moment[0] += 3600
+        logged.progress(msgspec.structs.replace(base, run_id=2))
     said = [record.getMessage().partition(" %,")[0] for record in caplog.records]
     assert said == ["refs 60 of 2,000, 3", "refs 120 of 2,000, 6", "refs 180 of 2,000, 9"]
     assert caplog.records[0].__dict__["done"] == 60

@@ -194,17 +194,20 @@ class Logged:
         self._inner: Reporter = self.shown or Silent()
         self._waits = ""
         self._minute = EveryMinute(self.stopwatch)
+        self._run: int | None = None
 
     def phase(self, what: str, total: int | None) -> None:
         """Log a phase, at level debug."""
         self._inner.phase(what, total)
-        self._minute.begin()
         if total != 0:
             log.debug("%s%s", what, f": {total:,}" if total is not None else "")
 
     def progress(self, progress: Progress) -> None:
-        """Show it, and log it once a minute."""
+        """Show it, and log it once a minute of a run, whatever its phases are."""
         self._inner.progress(progress)
+        if progress.run_id != self._run:
+            self._run = progress.run_id
+            self._minute.begin()
         if self._minute.is_over():
             log.info("%s", line_of(progress), extra=msgspec.structs.asdict(progress))
 
