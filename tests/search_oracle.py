@@ -10,13 +10,16 @@ from typing import Any
 
 from prepared_files import copy_made
 
+from mirror.search import search
+from mirror.search.engine import QueryEngine
+from mirror.search.query import parse_query
 from mirror.store import Store
 
 MOMENTS = (None, "2020-01-01T00:00:00.000000Z", "2021-06-30T12:00:00.500000Z", "odd")
 OWNERS = ("ann", "Bob", "annie", "É", "x-1")
 
 _ROWS = """SELECT r.id, r.name, r.slug, r.is_private, r.deleted_at, r.followers_count, r.forks_count,
-    r.created_at, r.scm, r.language, r.parent_full_name, u.username
+    r.created_at, r.owner_id, r.scm, r.language, r.parent_full_name, r.archived, u.username
     FROM repositories r JOIN users u ON u.id = r.owner_id"""
 
 
@@ -26,7 +29,7 @@ def normal(text: str) -> str:
     return re.sub(r"\s+", "-", unicodedata.normalize("NFKC", text).casefold())
 
 
-def naive(
+def naive(  # noqa: C901 - a filter a line
     connection: sqlite3.Connection,
     query: str,
     *,
@@ -38,25 +41,31 @@ def naive(
     scm: str | None = None,
     language: str | None = None,
     forks: bool | None = None,
+    archived: bool | None = None,
     owner: str | None = None,
+    private_of: tuple[int, ...] = (),
 ) -> tuple[int, list[int]]:
     """Return the count and the ids of a page, by comparing every row."""
     before, slash, after = query.partition("/")
     part, owners = (normal(after), normal(before)) if slash else (normal(query), "")
-    told = _told_owners(connection, visible_private=visible_private)
+    told = _told_owners(connection, visible_private=visible_private, private_of=private_of)
     found = []
     for row in connection.execute(_ROWS).fetchall():
         row_id, name, slug, is_private, deleted, followers, forked, created, *about, username = tuple(row)
-        if (deleted is not None and not gone) or (is_private and not visible_private):
+        owner_id, its_scm, its_language, parent, its_archived = about
+        if deleted is not None and not gone:
+            continue
+        if is_private and not visible_private and owner_id not in private_of:
             continue
         if private is not None and bool(is_private) != private:
             continue
-        its_scm, its_language, parent = about
-        if (scm is not None and its_scm != scm) or not normal(username).startswith(owners):
+        if (scm is not None and (its_scm or "").lower() != scm) or not normal(username).startswith(owners):
             continue
         if owners in told and normal(username) != owners:
             continue
-        if language is not None and (its_language or "").lower() != language.lower():
+        if language is not None and (its_language is None or its_language.lower() != language.lower()):
+            continue
+        if archived is not None and archived != bool(its_archived):
             continue
         if forks is not None and forks != (parent is not None):
             continue
@@ -72,15 +81,32 @@ def naive(
     return len(found), [hit[-1] for hit in found[offset : offset + limit]]
 
 
-def _told_owners(connection: sqlite3.Connection, *, visible_private: bool) -> set[str]:
+def _told_owners(
+    connection: sqlite3.Connection, *, visible_private: bool, private_of: tuple[int, ...]
+) -> set[str]:
     """Return the names of the owners that somebody may know of."""
     owners = connection.execute(
-        "SELECT DISTINCT r.is_private, u.username FROM repositories r JOIN users u ON u.id = r.owner_id"
+        "SELECT DISTINCT r.is_private, u.username, u.id FROM repositories r JOIN users u ON u.id = r.owner_id"
     )
-    told = {normal(username) for is_private, username in owners if visible_private or not is_private}
+    told = {
+        normal(username)
+        for is_private, username, owner_id in owners
+        if visible_private or not is_private or owner_id in private_of
+    }
     if visible_private:
         told |= {normal(row[0]) for row in connection.execute("SELECT username FROM users WHERE is_owner")}
     return told
+
+
+def found_in_each_way(
+    connection: sqlite3.Connection, query: str, *, limit: int = 20, offset: int = 0, **said: Any
+) -> tuple[int, list[int]]:
+    """Return the count and the ids of a page from the search; rows that are read, and arrays, must agree."""
+    found = search(connection, query, limit=limit, offset=offset, fuzzy=False, **said)
+    asked = {"visible_private": True, "private_of": (), **said}
+    page = QueryEngine(connection, parse_query(query, **asked), few=0).answer(offset, offset + limit)
+    assert (page.total, [hit[-1] for hit in page.hits]) == (found.count, found.ids)
+    return found.count, found.ids
 
 
 def _with_owners(path: Path) -> None:
@@ -143,6 +169,7 @@ class Playground:
                 created_at=draw.choice(MOMENTS),
                 scm=draw.choice(("git", "hg")),
                 language=draw.choice((None, "", "python", "Python", "go")),
+                archived=draw.choice((None, 0, 0, 1)),
                 parent_full_name=draw.choice((None, None, "x/y")),
                 deleted_at=draw.choice((None, None, None, "2026-01-01T00:00:00.000000Z")),
             )

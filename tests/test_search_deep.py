@@ -1,29 +1,27 @@
 """Pages at any depth: what the index's lists do not reach, in the same order and as exact."""
 
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from search_oracle import OWNERS, Playground, naive
+from search_oracle import OWNERS, Playground, found_in_each_way, naive
 
 from mirror.search import search
-from mirror.search.index.backlog import update_after_page
+from mirror.search.index.backlog import rebuild_index, update_after_page
 from mirror.search.index.check import check_index
-from mirror.search.query import Conditions
-from mirror.search.scan import hits_by_popularity
 
 GONE = "2026-01-01T00:00:00.000000Z"
 
 
 @pytest.fixture(scope="module", params=["loose", "noted"])
 def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
-    """Two thousand indexed rows; some changed since, some are new, prepared by a sync or not."""
+    """Two thousand rows in an index of small leaves; some changed since, some are new, prepared or not."""
     mirror = Playground(tmp_path_factory.mktemp("deep") / "mirror.db")
     with mirror.store.transaction():
         mirror.fill(2000)
-    mirror.store.rebuild_search_index()
+    with mirror.store.transaction() as connection:
+        rebuild_index(connection, leaf_size=4)
     with mirror.store.transaction():
         mirror.fill(20, seed=2)
         for row_id in range(7, 2000, 70):
@@ -47,50 +45,13 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_pages_of_a_query_join_to_one_list(
     filled: Playground, query: str, gone: bool, visible_private: bool
 ) -> None:
-    """Each page may be found in another way: by lists, class by class, by popularity or by a scan."""
+    """Each page may be found in another way: by counts, by rows that are read, or with arrays."""
     options = {"gone": gone, "visible_private": visible_private}
     count, expected = naive(filled.connection, query, limit=5000, **options)  # type: ignore[arg-type]
     for offset, limit in ((0, 7), (20, 20), (55, 20), (100, 3), (300, 50), (count - 3, 9), (count, 5)):
-        found = search(
-            filled.connection,
-            query,
-            offset=offset,
-            limit=limit,
-            fuzzy=False,
-            **options,  # type: ignore[arg-type]
-        )
-        ids = found.ids
-        assert (found.count, ids) == (count, expected[max(offset, 0) : max(offset, 0) + limit])
-
-
-def test_hits_by_popularity_are_read_lazily(filled: Playground) -> None:
-    """SQL indexes have the order, so the first hit of ten thousand is read without the others."""
-    seen = list[str]()
-    filled.connection.set_trace_callback(seen.append)
-    walk = hits_by_popularity(filled.connection, "", Conditions(["deleted_at IS NULL"], {}))
-    first = [next(walk)[1:] for _ in range(5)]
-    filled.connection.set_trace_callback(None)
-    assert first == sorted(first)
-    assert len(seen) == 1  # two of the three ranges have not been begun
-    whole = hits_by_popularity(filled.connection, "", Conditions(["deleted_at IS NULL"], {}))
-    ranked = [hit[1:] for hit in whole]
-    assert ranked == sorted(ranked)
-    assert len(ranked) == naive(filled.connection, "")[0]
-
-
-def test_each_range_of_popularity_has_an_sql_index(filled: Playground) -> None:
-    """SQLite sorts only rows that are equal in the first column of the index."""
-    plans = list[str]()
-    seen = list[str]()
-    filled.connection.set_trace_callback(seen.append)
-    list(hits_by_popularity(filled.connection, "", Conditions(["deleted_at IS NULL"], {})))
-    filled.connection.set_trace_callback(None)
-    reader = sqlite3.connect(filled.store.path)
-    for statement in seen:
-        plans.append(" ".join(row[3] for row in reader.execute(f"EXPLAIN QUERY PLAN {statement}")))
-    reader.close()
-    assert len(plans) == 3
-    assert all("USING INDEX" in plan and "FOR ORDER BY" not in plan for plan in plans)
+        start = max(offset, 0)
+        found = found_in_each_way(filled.connection, query, offset=start, limit=limit, **options)
+        assert found == (count, expected[start : start + limit])
 
 
 def test_deep_pages_work_with_owners_and_filters(filled: Playground) -> None:
@@ -109,6 +70,10 @@ FILTERS: list[dict[str, Any]] = [
     {"scm": "git", "gone": True},
     {"owner": "bob", "language": "go"},
     {"private": True, "forks": True},
+    {"archived": True, "forks": False},
+    {"archived": False, "language": "", "gone": True},
+    {"language": "haskell"},
+    {"scm": "git", "visible_private": False, "private_of": (2, 3)},
 ]
 
 
@@ -117,12 +82,25 @@ FILTERS: list[dict[str, Any]] = [
 def test_the_pages_of_a_filtered_query_join_to_one_list(
     filled: Playground, query: str, said: dict[str, Any]
 ) -> None:
-    """Counted by SQL; read by popularity, by lists, or by a scan."""
+    """Rows that are read and arrays agree, and equal the naive search."""
     count, expected = naive(filled.connection, query, limit=5000, **said)
     for offset, limit in ((0, 20), (20, 20), (100, 3), (count - 3, 9), (count, 5)):
-        found = search(filled.connection, query, offset=offset, limit=limit, fuzzy=False, **said)
-        ids = found.ids
-        assert (found.count, ids) == (count, expected[max(offset, 0) : max(offset, 0) + limit])
+        start = max(offset, 0)
+        found = found_in_each_way(filled.connection, query, offset=start, limit=limit, **said)
+        assert found == (count, expected[start : start + limit])
+
+
+def test_the_check_finds_missing_bits_of_dense_paths(filled: Playground) -> None:
+    """A path that many texts contain has a bit for each of them."""
+    connection = filled.connection
+    (dense,) = filled.store.row("SELECT count(DISTINCT path) FROM search_dense")
+    assert dense > 30
+    connection.execute("BEGIN")
+    connection.execute(
+        "UPDATE search_dense SET bits = zeroblob(length(bits)) WHERE path = CAST('to' AS BLOB)"
+    )
+    assert "dense path b'to' lacks" in check_index(connection)[0]
+    connection.execute("ROLLBACK")
 
 
 @pytest.mark.parametrize("indexed", [False, True])
@@ -138,9 +116,8 @@ def test_sql_and_python_compare_names_alike(tmp_path: Path, indexed: bool) -> No
         if indexed:
             mirror.store.rebuild_search_index()
         for query in [*names, *"%_-\\\0 absfkz", "a-", "-b", "z" * 1001, "z-z", "sun", "k-k", "s"]:
-            found = search(mirror.connection, query, limit=99, scm="git", fuzzy=False)
-            ids = found.ids
-            assert (found.count, ids) == naive(mirror.connection, query, limit=99, scm="git")
+            found = found_in_each_way(mirror.connection, query, limit=99, scm="git")
+            assert found == naive(mirror.connection, query, limit=99, scm="git")
 
 
 def test_an_owner_of_every_repository_filters_nothing(tmp_path: Path) -> None:

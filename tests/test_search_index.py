@@ -105,6 +105,11 @@ def test_a_long_sync_applies_the_backlog(tmp_path: Path) -> None:
         "DELETE FROM search_rare WHERE path = (SELECT min(path) FROM search_rare)",
         "UPDATE search_state SET up_to = up_to - 1",
         "UPDATE repositories SET name = 'other' WHERE id = 3; DELETE FROM search_pending",
+        "UPDATE repositories SET language = 'go' WHERE id = 3; DELETE FROM search_pending",
+        "UPDATE search_columns SET data = zeroblob(length(data)) WHERE name = 'followers'",
+        "DELETE FROM search_columns WHERE name = 'flags'",
+        """INSERT INTO search_columns SELECT name, 1, data FROM search_columns WHERE name = 'flags';
+            UPDATE search_state SET up_to = 20000""",
     ],
 )
 def test_the_check_finds_damage_and_a_rebuild_repairs_it(tmp_path: Path, damage: str) -> None:

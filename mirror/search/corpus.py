@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mirror.search.index.columns import COLLECTION, VALUES, ColumnWriter
 from mirror.search.index.format import DEEPEST, END
-from mirror.search.names import COLLECTIONS, collection_of, searched_text
+from mirror.search.names import COLLECTIONS, searched_text
 
 Numbers = NDArray[np.uint32]
 
@@ -18,8 +19,7 @@ _BYTES_AT_ONCE = 16_000_000
 _ROWS_AT_ONCE = 50_000
 _END = END[0]
 
-_ROWS = """SELECT id, name, slug, is_private, deleted_at, followers_count, forks_count, created_at
-    FROM repositories ORDER BY id"""
+_ROWS = f"SELECT id, name, slug, {VALUES} FROM repositories ORDER BY id"
 _AGES = "SELECT dense_rank() OVER (ORDER BY coalesce(created_at, '')) FROM repositories ORDER BY id"
 
 
@@ -70,7 +70,8 @@ class Corpus:
 
 
 def read_corpus(connection: sqlite3.Connection) -> Corpus:
-    """Read all rows and sort them by popularity. At ten million rows every copy counts."""
+    """Read all rows, write their columns, sort them by popularity. At ten million rows every copy counts."""
+    writer = ColumnWriter(connection)
     size = connection.execute("SELECT count(*) FROM repositories").fetchone()[0]
     raw = bytearray()
     lengths = np.empty(size, dtype=np.uint32)
@@ -82,17 +83,19 @@ def read_corpus(connection: sqlite3.Connection) -> Corpus:
     cursor = connection.execute(_ROWS)
     while rows := cursor.fetchmany(_ROWS_AT_ONCE):
         end = begin + len(rows)
-        row_ids, names, slugs, private, deleted, followers, forks, created = zip(*rows, strict=True)
+        row_ids, names, slugs, *values = zip(*rows, strict=True)
+        columns, odd_times = writer.encoded(*values)
         texts = list(map(searched_text, names, slugs))
         lengths[begin:end] = np.fromiter(map(len, texts), dtype=np.uint32, count=len(texts)) + 1
         raw += END.join(texts) + END
         ids[begin:end] = row_ids
-        collection[begin:end] = np.fromiter(map(collection_of, private, deleted), dtype=np.uint8)
+        writer.write(ids[begin:end], columns)
+        collection[begin:end] = columns["flags"] & COLLECTION
+        followers, forks = values[-3:-1]
         negated[0, begin:end] = [-(number or 0) for number in followers]
         negated[1, begin:end] = [-(number or 0) for number in forks]
-        times = _times_as_numbers(created)
-        has_odd_times |= times is None
-        negated[2, begin:end] = 0 if times is None else -times
+        negated[2, begin:end] = -columns["created"]
+        has_odd_times |= bool(odd_times.any())
         begin = end
     if has_odd_times:  # let SQLite sort them all
         negated[2] = -np.fromiter((row[0] for row in connection.execute(_AGES)), dtype=np.int64)
@@ -125,36 +128,3 @@ def _reordered(
         steps = np.arange(here, ends[some][-1]) - np.repeat(ends[some] - moved[some], moved[some])
         text[here : here + steps.size] = source[np.repeat(begins[order[some]], moved[some]) + steps]
     return text, (ends - moved).astype(np.uint32)
-
-
-_TIME = "0000-00-00T00:00:00.000000Z"  # the form that `mirror.times` writes
-_DIGITS = np.array([index for index, letter in enumerate(_TIME) if letter == "0"])
-_SIGNS = np.array([index for index, letter in enumerate(_TIME) if letter != "0"])
-_SIGN_BYTES = np.frombuffer(b"--T::.Z", dtype=np.uint8)
-
-
-def _times_as_numbers(texts: tuple[str | None, ...]) -> NDArray[np.int64] | None:
-    """Return times as numbers of the same order, -1 for None; None if any is not of the form _TIME."""
-    known = np.array([text is not None for text in texts])
-    if not all(text is None or (len(text) == len(_TIME) and text.isascii()) for text in texts):
-        return None
-    letters = np.frombuffer("".join(text or _TIME for text in texts).encode(), np.uint8)
-    letters = letters.reshape(-1, len(_TIME))
-    digits = letters[:, _DIGITS].astype(np.int64) - ord("0")
-    if (letters[:, _SIGNS] != _SIGN_BYTES).any() or (digits < 0).any() or (digits > 9).any():
-        return None
-    seconds = _decimal(digits[:, :4])
-    for begin, size in ((4, 13), (6, 32), (8, 24), (10, 60), (12, 61)):
-        part = _decimal(digits[:, begin : begin + 2])
-        if (part >= size).any():
-            return None
-        seconds = seconds * size + part
-    return np.where(known, seconds * 1_000_000 + _decimal(digits[:, 14:]), -1)
-
-
-def _decimal(digits: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the numbers whose decimal digits are the rows of an array."""
-    number = digits[:, 0]
-    for column in range(1, digits.shape[1]):
-        number = number * 10 + digits[:, column]
-    return number

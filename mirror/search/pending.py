@@ -19,8 +19,6 @@ from mirror.search.scan import Hit, may_contain
 _UNPREPARED = f"""SELECT id, was_collection, was_name, was_slug FROM search_pending
     WHERE text IS NULL AND (name IS NULL OR {may_contain("name", "slug", "was_name", "was_slug")})"""
 _PREPARED = "text IS NOT NULL AND (instr(text, :needle) OR instr(was_text, :needle))"
-_MATCHING = """SELECT count(*) FROM search_pending
-    WHERE instr(text, :path) AND collection IN (SELECT value FROM json_each(:collections))"""
 _AMONG = "SELECT id FROM search_pending WHERE id IN (SELECT value FROM json_each(?))"
 
 
@@ -30,7 +28,8 @@ def _match_class_sql(text: str) -> str:
         WHEN instr({text}, :exact) THEN {EXACT} ELSE {PREFIX} END"""
 
 
-_MOVED = f"""SELECT was_collection, {_match_class_sql("was_text")}, collection, {_match_class_sql("text")}
+_MOVED = f"""SELECT iif(instr(was_text, :needle), was_collection, NULL),
+    iif(instr(text, :needle), collection, NULL)
     FROM search_pending WHERE (was_text <> text OR was_collection IS NOT collection) AND {_PREPARED}"""
 _BEST = f"""SELECT {_match_class_sql("text")}, by_followers, by_forks, by_creation, id FROM search_pending
     WHERE instr(text, :needle) AND collection IN (SELECT value FROM json_each(:collections))
@@ -53,13 +52,13 @@ class PendingMatches:
         }
         self._collections = query.collections
         self.unprepared = set[int]()
-        # (collection, match class) to the number of rows that left it or entered it.
-        self._lost = Counter[tuple[int | None, int | None]]()
-        self._gained = Counter[tuple[int | None, int | None]]()
+        # Collection to the number of matching rows that left it or entered it.
+        self._lost = Counter[int | None]()
+        self._gained = Counter[int | None]()
         for row_id, collection, name, slug in self._cursor.execute(_UNPREPARED, self._values):
             self.unprepared.add(row_id)
-            if collection is not None:
-                self._lost[collection, match_class(searched_names(name, slug), query.part)] += 1
+            if collection is not None and match_class(searched_names(name, slug), query.part) is not None:
+                self._lost[collection] += 1
 
     @cached_property
     def ids(self) -> set[int]:
@@ -72,22 +71,17 @@ class PendingMatches:
 
         A row that keeps both, most often for a new follower, would add one to either, so it is left out.
         """
-        for (*was, collection, match), number in Counter(self._cursor.execute(_MOVED, self._values)).items():
-            self._lost[was[0], was[1]] += number
-            self._gained[collection, match] += number
+        for (was, now), number in Counter(self._cursor.execute(_MOVED, self._values)).items():
+            self._lost[was] += number
+            self._gained[now] += number
 
-    def lost(self, collection: int, worst: int) -> int:
-        """Return how many rows of a collection the index wrongly counts, of match class `worst` or better."""
-        return sum([self._lost[collection, match] for match in range(worst + 1)])
+    def lost(self, collection: int) -> int:
+        """Return how many rows of a collection the index wrongly counts."""
+        return self._lost[collection]
 
-    def gained(self, worst: int) -> int:
-        """Return how many changed rows match now, of match class `worst` or better, and may be shown."""
-        return sum([self._gained[key, match] for key in self._collections for match in range(worst + 1)])
-
-    def matching(self, worst: int) -> int:
-        """Return how many prepared rows match, of match class `worst` or better, and may be shown."""
-        path = self._values[("exact", "prefix", "needle")[worst]]
-        return int(self._cursor.execute(_MATCHING, self._values | {"path": path}).fetchone()[0])
+    def gained(self) -> int:
+        """Return how many changed rows match now and may be shown."""
+        return sum([self._gained[collection] for collection in self._collections])
 
     def best(self, most: int) -> list[Hit]:
         """Return the best hits among the prepared rows, `most` at most, in order."""

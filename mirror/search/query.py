@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 import msgspec
@@ -9,8 +10,13 @@ import msgspec
 from mirror.search.names import COLLECTIONS, GONE_PRIVATE, GONE_PUBLIC, PRIVATE, PUBLIC, normalise
 
 _ODD_OWNERS = "SELECT id, username FROM users WHERE username GLOB '*[^!-~]*'"
-_OWNERS_FROM = """SELECT id, username FROM users
-    WHERE username COLLATE NOCASE >= :low AND username COLLATE NOCASE < :low || char(1114111)"""
+_PLAIN = "username NOT GLOB '*[^!-~]*'"
+_NAMED = f"username = :owner COLLATE NOCASE AND {_PLAIN}"
+_BEGINS = f"""username COLLATE NOCASE >= :owner AND username COLLATE NOCASE < :owner || char(1114111)
+    AND {_PLAIN}"""
+_OWNED = "owner_id IN (SELECT value FROM json_each(:owners))"
+_OWNED_BY_MANY = f"({_OWNED} OR EXISTS (SELECT 1 FROM users WHERE users.id = owner_id AND {_BEGINS}))"
+_MANY_OWNERS = 1_000
 _NEXT_OWNER = "SELECT min(owner_id) FROM repositories WHERE owner_id > ?"
 _FEW_OWNERS = 20
 _ANOTHER_SCM = "SELECT 1 FROM repositories INDEXED BY repositories_other_scm WHERE scm IS NOT 'git' LIMIT 1"
@@ -123,16 +129,13 @@ class Conditions(NamedTuple):
     values: dict[str, Any]
     is_plain: bool = False
     """Whether the conditions only choose among the collections, so that the counts of the index apply."""
+    owners: list[int] | None = None
+    """The ids of the owners whose repositories are wanted; None for all."""
 
     @property
     def sql(self) -> str:
         """The conditions as one expression."""
         return " AND ".join(self.clauses) or "1"
-
-    @property
-    def filter_owners(self) -> bool:
-        """Whether the conditions leave out the repositories of some owner."""
-        return "owners" in self.values
 
 
 def sql_conditions(connection: sqlite3.Connection, query: Query) -> Conditions:
@@ -156,12 +159,18 @@ def sql_conditions(connection: sqlite3.Connection, query: Query) -> Conditions:
         values["scm"] = _encodable(query.scm)
     elif query.scm is not None and query.scm.lower() != "git":
         clauses.append("id < 0")  # matches nothing; with a plain 0, SQLite would not use any index
-    if query.filters_owners:
-        owners = owner_ids(connection, query)
-        if not _own_everything(connection, owners):
-            clauses.append("owner_id IN (SELECT value FROM json_each(:owners))")
-            values["owners"] = json.dumps(owners)
-    return Conditions(clauses, values, is_plain=len(clauses) == plain)
+    owners = owner_ids(connection, query) if query.filters_owners else None
+    is_many = owners is not None and len(owners) > _MANY_OWNERS
+    if owners is not None and not is_many and _own_everything(connection, owners):
+        owners = None
+    if owners is not None and not is_many:
+        clauses.append(_OWNED)
+        values["owners"] = json.dumps(owners)
+    elif owners is not None:
+        clauses.append(_OWNED_BY_MANY)
+        odd = _odd_owners(connection, query.owner_prefix, str.startswith)
+        values |= {"owners": json.dumps(odd), "owner": query.owner_prefix}
+    return Conditions(clauses, values, is_plain=len(clauses) == plain, owners=owners)
 
 
 def _own_everything(connection: sqlite3.Connection, owners: list[int]) -> bool:
@@ -182,23 +191,43 @@ def owner_ids(connection: sqlite3.Connection, query: Query) -> list[int]:
 
     A prefix that is the whole name of an owner stands for this owner alone: `big/` does not list `bigteam`.
     """
-    names = _owners_from(connection, query.owner_prefix or query.owner or "")
-    if query.owner_prefix:
-        meant = [owner for owner in names if names[owner] == query.owner_prefix]
-        if any(_is_told(connection, query, owner) for owner in meant):
-            names = {owner: names[owner] for owner in meant}
-    return [owner for owner, name in names.items() if query.owner in (None, name)]
+    owner, prefix = query.owner, query.owner_prefix
+    meant = _owners_named(connection, prefix) if prefix else []
+    if any(_is_told(connection, query, one) for one in meant):
+        return meant if owner in (None, prefix) else []
+    if owner is not None:
+        return _owners_named(connection, owner) if owner.startswith(prefix) else []
+    return _owners(connection, _BEGINS, prefix) + _odd_owners(connection, prefix, str.startswith)
 
 
-def _owners_from(connection: sqlite3.Connection, prefix: str) -> dict[int, str]:
-    """Return the normalised names of the owners that begin with a normalised prefix, by id."""
-    cursor = plain_cursor(connection)
-    found = dict[int, str]()
-    if prefix.isascii():
-        found.update(cursor.execute(_OWNERS_FROM, {"low": prefix}).fetchall())
-    found.update(cursor.execute(_ODD_OWNERS).fetchall())
-    names = ((owner, normalise(name)) for owner, name in found.items())
-    return {owner: name for owner, name in names if name.startswith(prefix)}
+def _owners_named(connection: sqlite3.Connection, name: str) -> list[int]:
+    return _owners(connection, _NAMED, name) + _odd_owners(connection, name, str.__eq__)
+
+
+def _owners(connection: sqlite3.Connection, condition: str, owner: str) -> list[int]:
+    """Return the ids of the owners of plain names, ASCII without spaces, that meet a condition."""
+    if not owner.isascii():
+        return []
+    found = plain_cursor(connection).execute(f"SELECT id FROM users WHERE {condition}", {"owner": owner})
+    return [row[0] for row in found.fetchall()]
+
+
+def _odd_owners(connection: sqlite3.Connection, owner: str, matches: Callable[[str, str], bool]) -> list[int]:
+    """Return the ids of the owners of other names, few or none, whose normalised name matches `owner`."""
+    found = plain_cursor(connection).execute(_ODD_OWNERS)
+    return [row_id for row_id, name in found if matches(normalise(name), owner)]
+
+
+def owned_ids(connection: sqlite3.Connection, conditions: Conditions, most: int) -> set[int] | None:
+    """Return the ids of all repositories of the wanted owners; None if they are more than `most`, or all."""
+    if conditions.owners is None or len(conditions.owners) > _MANY_OWNERS:
+        return None
+    found = plain_cursor(connection).execute(
+        f"SELECT id FROM repositories WHERE {_OWNED} LIMIT :most",
+        {"owners": conditions.values["owners"], "most": most + 1},
+    )
+    ids = {row[0] for row in found.fetchall()}
+    return ids if len(ids) <= most else None
 
 
 def _is_told(connection: sqlite3.Connection, query: Query, owner: int) -> bool:

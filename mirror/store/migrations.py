@@ -819,6 +819,54 @@ def m032_spans_of_refs(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m033_columns_of_the_search_index(db: Database) -> None:
+    """What filters and the order of results look at, as arrays; a change of it makes a row pending too.
+
+    Lists have one end of a text more, too, so the next sync rebuilds the index. Three SQL indexes are not
+    needed any more.
+    """
+    forks = "({0}.parent_id IS NOT NULL OR {0}.parent_uuid IS NOT NULL OR {0}.parent_full_name IS NOT NULL)"
+    seen = (
+        "name", "slug", "is_private", "deleted_at", "followers_count", "forks_count", "created_at",
+        "owner_id", "scm", "language", "archived",
+    )  # fmt: skip
+    changed = [f"old.{name} IS NOT new.{name}" for name in seen]
+    changed.append(f"{forks.format('old')} <> {forks.format('new')}")
+    columns = ", ".join((*seen, "parent_id", "parent_uuid", "parent_full_name"))
+    was = "old.name, old.slug, (old.is_private <> 0) + 2 * (old.deleted_at IS NOT NULL)"
+    for statement in (
+        "DROP INDEX repositories_followed",
+        "DROP INDEX repositories_forked",
+        "DROP INDEX search_odd_names",
+        """CREATE TABLE search_columns (
+            name TEXT NOT NULL,
+            chunk INTEGER NOT NULL,
+            data BLOB NOT NULL,
+            PRIMARY KEY (name, chunk)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE search_languages (
+            code INTEGER PRIMARY KEY,
+            language TEXT NOT NULL UNIQUE COLLATE NOCASE
+        )""",
+        """CREATE TABLE search_dense (
+            path BLOB NOT NULL,
+            chunk INTEGER NOT NULL,
+            bits BLOB NOT NULL,
+            PRIMARY KEY (path, chunk)
+        ) WITHOUT ROWID""",
+        "DROP TRIGGER search_updated",
+        f"""CREATE TRIGGER search_updated AFTER UPDATE OF {columns} ON repositories
+            WHEN old.id <= (SELECT up_to FROM search_state) AND ({" OR ".join(changed)})
+            BEGIN INSERT INTO search_pending (id, was_name, was_slug, was_collection, name, slug)
+                VALUES (old.id, {was}, new.name, new.slug) ON CONFLICT (id)
+                DO UPDATE SET name = excluded.name, slug = excluded.slug, text = NULL; END""",
+        *(f"DELETE FROM search_{table}" for table in ("common", "rare", "crowds", "pending")),
+        "UPDATE search_state SET up_to = 0",
+    ):
+        db.execute(statement)
+
+
 def _drop_search_tables(db: Database) -> None:
     """Drop the search index with its triggers and indexes, whatever version made it."""
     for kind in ("trigger", "index", "table"):

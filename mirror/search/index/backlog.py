@@ -164,11 +164,15 @@ def rebuild_index(connection: sqlite3.Connection, leaf_size: int = LEAF_SIZE) ->
 
 def apply_backlog(connection: sqlite3.Connection, leaf_size: int = LEAF_SIZE) -> None:
     """Apply all pending changes and add the first BATCH_SIZE new rows. `leaf_size` is for tests."""
-    from mirror.search.index.update import apply_changes  # noqa: PLC0415 - numpy is slow to import
+    from mirror.search.index.columns import update_columns  # noqa: PLC0415 - numpy is slow to import
+    from mirror.search.index.dense import update_dense  # noqa: PLC0415
+    from mirror.search.index.update import apply_changes  # noqa: PLC0415
 
     changed = pending_changes(connection)
     new = new_rows(connection, BATCH_SIZE)
     apply_changes(connection, [*changed, *new], leaf_size)
+    update_columns(connection, [*changed, *new])
+    update_dense(connection, [*changed, *new])
     connection.execute("DELETE FROM search_pending")
     up_to = new[-1].id if len(new) == BATCH_SIZE else _highest_id(connection)
     connection.execute("UPDATE search_state SET up_to = ?", (up_to,))

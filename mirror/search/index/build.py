@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirror.search.corpus import Corpus, Numbers, read_corpus
+from mirror.search.index.dense import add_dense, dense_from
 from mirror.search.index.format import (
     CHUNK_BITS,
     DEEPEST,
@@ -37,7 +38,7 @@ def build_index(connection: sqlite3.Connection, leaf_size: int = LEAF_SIZE) -> N
 
     `leaf_size` is for tests. At ten million repositories it takes less than 1.5 GB of memory.
     """
-    for table in ("common", "rare", "crowds", "pending"):
+    for table in ("common", "rare", "crowds", "pending", "columns", "languages", "dense"):
         connection.execute(f"DELETE FROM search_{table}")
     corpus = read_corpus(connection)
     connection.execute("UPDATE search_state SET up_to = ?", (corpus.highest_id,))
@@ -200,6 +201,7 @@ class _Build:
         corpus = self.corpus
         once = differs_from_previous(docs)  # a document may have a path more than once
         once[starts] = True
+        self._add_dense(paths, np.add.reduceat(once, starts, dtype=np.int64), docs[once])
         for collection in COLLECTIONS:
             if not corpus.has_collection[collection]:
                 if collection == PUBLIC:  # each node has a row for the public collection, even if empty
@@ -221,6 +223,14 @@ class _Build:
             ):
                 if count or collection == PUBLIC:
                     self.common.append((path, collection, count, packed[begin:end], bar))
+
+    def _add_dense(self, paths: list[bytes], counts: NDArray[np.int64], docs: Numbers) -> None:
+        """Add the bits of the dense ones of some nodes, given the number of their documents [G] and these."""
+        ends = np.cumsum(counts)
+        for index in np.flatnonzero(counts >= dense_from(self.corpus.size, self.leaf_size)).tolist():
+            if paths[index]:
+                members = docs[ends[index] - counts[index] : ends[index]]
+                add_dense(self.connection, paths[index], self.corpus.ids[members])
 
     def _packed_lists(
         self, starts: NDArray[np.int64], docs: Numbers, listed: NDArray[np.bool_], *, chunked: bool

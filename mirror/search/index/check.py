@@ -104,6 +104,9 @@ class _Check:
     faults: list[str] = field(default_factory=list)
 
     def run(self) -> list[str]:
+        from mirror.search.index.columns import column_faults  # noqa: PLC0415 - numpy is slow to import
+        from mirror.search.index.dense import dense_faults  # noqa: PLC0415
+
         changes = pending_changes(self.connection)
         self._check_derived_columns(changes)
         pending = {change.id: change.old for change in changes}
@@ -118,6 +121,8 @@ class _Check:
                 hashes[row_id] = hashes[row_id] + hash(key) & _HASH_BITS
         self._check_nodes()
         self._check_lists(hashes, pending)
+        self.faults.extend(column_faults(self.connection, up_to))
+        self.faults.extend(dense_faults(self.connection, self._expected_entries(pending), up_to))
         return self.faults[:MOST]
 
     def _check_derived_columns(self, changes: list[IndexChange]) -> None:

@@ -19,8 +19,8 @@ LEAF_SIZE = 192
 DEEPEST = 32
 """The longest path, in bytes. A leaf at this depth may hold any number of ids."""
 
-SHORTEST_LISTED = 3
-"""The shortest path, in bytes, whose repositories can all be listed. Shorter ones are in too many texts."""
+SHORTEST_LISTED = 2
+"""The shortest end of a text, in bytes, that is listed: its last letter and BOUNDARY."""
 
 CHUNK_BITS = 18
 """Lists without a size limit are split into chunks of 2**18 ids, so that a change rewrites little."""

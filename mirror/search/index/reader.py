@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from mirror.search.index.format import unpack_best, unpack_list
+from mirror.search.names import BOUNDARY
 from mirror.search.query import Conditions, plain_cursor
 from mirror.search.scan import RANKED_COLUMNS, Hit, matching_hits
 
@@ -62,18 +63,19 @@ class IndexReader:
         row = self._cursor.execute("SELECT ids FROM search_rare WHERE path = ?", (leaf,)).fetchone()
         return Leaf(unpack_list(row[0]) if row else [], leaf)
 
-    def ids_below(self, path: bytes) -> set[int]:
-        """Return the ids of all repositories that have a common path of SHORTEST_LISTED bytes or more.
+    def lists_below(self, path: bytes) -> list[bytes]:
+        """Return packed lists with the ids of all repositories with a common path.
 
-        May include repositories that no longer have the path; never omits one that does.
+        There may be more: an id stays in a list when its name changes. A single BOUNDARY, at the end of all
+        texts, is not listed.
         """
-        ids = set[int]()
         # A text has at most three BOUNDARYs in a row (an empty name), so four sort after every longer path.
-        for (packed,) in self._cursor.execute(_LEAVES_BELOW, (path, path + b"\xff" * 4)):
-            ids.update(unpack_list(packed))
-        for (packed,) in self._cursor.execute(_CROWDS_WITH, (path,)):
-            ids.update(unpack_list(packed))
-        return ids
+        leaves = self._cursor.execute(_LEAVES_BELOW, (path, path + BOUNDARY * 4)).fetchall()
+        return [packed for (packed,) in [*leaves, *self._cursor.execute(_CROWDS_WITH, (path,))]]
+
+    def ids_below(self, path: bytes) -> set[int]:
+        """Return the ids in `lists_below`."""
+        return {row_id for packed in self.lists_below(path) for row_id in unpack_list(packed)}
 
     def listed_ids(self, found: Node | Leaf, collections: Iterable[int]) -> list[int]:
         """Return the ids that a leaf lists, or those that a node lists for some collections."""

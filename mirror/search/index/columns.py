@@ -1,0 +1,205 @@
+"""The columns of the index: what filters and the order of results look at, as one array each, by row id.
+
+A question that many repositories match is answered from these arrays instead of from rows. They are stored
+in chunks of 2**14 ids. Where they cannot say all of a row, its flags say UNSURE, and readers read the row.
+"""
+
+import json
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirror.search.index.backlog import IndexChange
+from mirror.search.query import SWITCHES, plain_cursor
+
+COLLECTION = 3
+FORK, ARCHIVED, GIT, HG, KNOWN, UNSURE = (1 << bit for bit in range(2, 8))
+"""Bits of `flags`: two for the collection, one for each of the others.
+
+KNOWN: the index has the row. UNSURE: read the row, for its name was another when lists learned of it, or it
+has what no array can hold: another scm, a time in another form, a number out of bounds.
+"""
+
+TYPES = {
+    "flags": "u1",
+    "language": "<u2",
+    "owner": "<u4",
+    "followers": "<u4",
+    "forks": "<u4",
+    "created": "<i8",
+}
+"""The arrays and their types. `language` is a code of `search_languages`, 0 for none; `created` is in
+microseconds, -1 for unknown."""
+
+CHUNK = 1 << 14
+MOST_LANGUAGES = (1 << 16) - 1
+_MOST = (1 << 32) - 1
+
+VALUES = f"""(is_private <> 0) + 2 * (deleted_at IS NOT NULL)
+    + {FORK} * {SWITCHES["forks"]} + {ARCHIVED} * {SWITCHES["archived"]} + {KNOWN}
+    + CASE lower(scm) WHEN 'git' THEN {GIT} WHEN 'hg' THEN {HG} ELSE {UNSURE} * (scm IS NOT NULL) END,
+    language, owner_id, followers_count, forks_count, created_at"""
+"""What SQL reads of a row of `repositories` for `encoded`."""
+
+Columns = Mapping[str, NDArray[Any]]
+_NOTHING = (0, None, 0, 0, 0, None)
+
+
+class ColumnWriter:
+    """Writes the columns of some rows; those of others stay as they are."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._cursor = plain_cursor(connection)
+        self._codes: dict[str | None, int] = {None: 0}
+
+    def write(self, ids: NDArray[Any], columns: Columns) -> None:
+        """Write the columns of rows, by id, in ascending order. What was UNSURE stays so."""
+        begins = np.flatnonzero(np.diff(ids // CHUNK, prepend=-1)).tolist()
+        for begin, end in zip(begins, [*begins[1:], ids.size], strict=True):
+            chunk, places = int(ids[begin]) // CHUNK, ids[begin:end] % CHUNK
+            for name, values in columns.items():
+                found = self._cursor.execute(
+                    "SELECT data FROM search_columns WHERE name = ? AND chunk = ?", (name, chunk)
+                ).fetchone()
+                known = np.frombuffer(found[0] if found else b"", TYPES[name])
+                data = np.zeros(max(known.size, int(places[-1]) + 1), TYPES[name])
+                data[: known.size] = known
+                sticky = data[places] & UNSURE if name == "flags" else 0
+                data[places] = values[begin:end] | sticky
+                self._cursor.execute(
+                    "INSERT OR REPLACE INTO search_columns VALUES (?, ?, ?)", (name, chunk, data.tobytes())
+                )
+
+    def encoded(
+        self,
+        flags: Sequence[int],
+        languages: Sequence[str | None],
+        owners: Sequence[int],
+        followers: Sequence[int | None],
+        forks: Sequence[int | None],
+        created: Sequence[str | None],
+    ) -> tuple[Columns, NDArray[np.bool_]]:
+        """Return the columns of rows of VALUES, and of which rows the time is odd."""
+        times, odd = times_as_numbers(created)
+        codes = np.fromiter(map(self._code, languages), np.int64, len(languages))
+        unsure = odd | (codes > MOST_LANGUAGES)
+        columns = {"language": codes.clip(0, MOST_LANGUAGES), "owner": np.array(owners), "created": times}
+        for name, numbers in (("followers", followers), ("forks", forks)):
+            exact = np.array([number or 0 for number in numbers], np.int64)
+            columns[name] = exact.clip(0, _MOST)
+            unsure |= columns[name] != exact
+        columns["flags"] = np.array(flags) | UNSURE * unsure
+        return {name: values.astype(TYPES[name]) for name, values in columns.items()}, odd
+
+    def _code(self, language: str | None) -> int:
+        """Return the code of a language, a new one if need be. Case makes no difference."""
+        if language not in self._codes:
+            self._cursor.execute("INSERT OR IGNORE INTO search_languages (language) VALUES (?)", (language,))
+            self._codes[language] = language_code(self._cursor, language) or 0
+        return self._codes[language]
+
+
+def language_code(cursor: sqlite3.Cursor, language: str | None) -> int | None:
+    """Return the code of a language; None if no repository ever had it."""
+    row = cursor.execute("SELECT code FROM search_languages WHERE language = ?", (language,)).fetchone()
+    return row[0] if row else None
+
+
+def update_columns(connection: sqlite3.Connection, changes: Iterable[IndexChange]) -> None:
+    """Write the columns of changed rows as they are now; call it in a transaction."""
+    writer = ColumnWriter(connection)
+    renamed = {
+        one.id: one.old is not None and (one.new is None or one.new.text != one.old.text) for one in changes
+    }
+    found = plain_cursor(connection).execute(
+        f"SELECT id, {VALUES} FROM repositories WHERE id IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(renamed)),),
+    )
+    rows: dict[int, Sequence[Any]] = {row_id: row for row_id, *row in found}
+    ids = sorted(renamed)
+    if ids:
+        columns, _ = writer.encoded(*zip(*(rows.get(row_id, _NOTHING) for row_id in ids), strict=True))
+        columns["flags"][[renamed[row_id] for row_id in ids]] |= UNSURE
+        writer.write(np.array(ids), columns)
+
+
+def read_column(cursor: sqlite3.Cursor, name: str, size: int) -> NDArray[Any]:
+    """Return one column of the ids below `size`; 0 stands for what was never written."""
+    column = np.zeros(size, TYPES[name])
+    for chunk, data in cursor.execute("SELECT chunk, data FROM search_columns WHERE name = ?", (name,)):
+        part = column[chunk * CHUNK : (chunk + 1) * CHUNK]
+        part[: len(data) // part.itemsize] = np.frombuffer(data, part.dtype)[: part.size]
+    return column
+
+
+_TIME = "0000-00-00T00:00:00.000000Z"  # the form that `mirror.times` writes
+_SIZES = (13, 32, 24, 60, 61, 1_000_000)
+"""How many values a month, day, hour, minute, second and the rest can have."""
+_DIGITS = np.array([index for index, letter in enumerate(_TIME) if letter == "0"])
+_SIGNS = np.array([index for index, letter in enumerate(_TIME) if letter != "0"])
+_SIGN_BYTES = np.frombuffer(b"--T::.Z", dtype=np.uint8)
+
+
+def times_as_numbers(texts: Sequence[str | None]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return times as numbers of the same order, -1 for None; and which are not of the form _TIME."""
+    known = np.array([text is not None for text in texts])
+    odd = np.array([text is not None and (len(text) != len(_TIME) or not text.isascii()) for text in texts])
+    joined = "".join(
+        _TIME if text is None or is_odd else text for text, is_odd in zip(texts, odd, strict=True)
+    )
+    letters = np.frombuffer(joined.encode(), np.uint8).reshape(-1, len(_TIME))
+    digits = letters[:, _DIGITS].astype(np.int64) - ord("0")
+    odd |= (letters[:, _SIGNS] != _SIGN_BYTES).any(axis=1) | ((digits < 0) | (digits > 9)).any(axis=1)
+    numbers = _decimal(digits[:, :4])
+    for begin, size in zip(range(4, 14, 2), _SIZES, strict=False):
+        part = _decimal(digits[:, begin : begin + 2])
+        odd |= part >= size
+        numbers = numbers * size + part
+    return np.where(known, numbers * 1_000_000 + _decimal(digits[:, 14:]), -1), odd & known
+
+
+def _decimal(digits: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the numbers whose decimal digits are the rows of an array."""
+    number = digits[:, 0]
+    for column in range(1, digits.shape[1]):
+        number = number * 10 + digits[:, column]
+    return number
+
+
+def column_faults(connection: sqlite3.Connection, up_to: int) -> Iterator[str]:
+    """Compare the columns with the rows up to an id, one by one; pending rows may be as they were."""
+    cursor = plain_cursor(connection)
+    columns = [read_column(cursor, name, up_to + 1) for name in TYPES]
+    languages = dict(cursor.execute("SELECT code, lower(language) FROM search_languages").fetchall())
+    pending = {row[0] for row in cursor.execute("SELECT id FROM search_pending").fetchall()}
+    rows = cursor.execute(
+        f"SELECT id, lower(language), {VALUES} FROM repositories WHERE id <= ? ORDER BY id", (up_to,)
+    )
+    is_left = (columns[0] & KNOWN) != 0
+    for row_id, language, flags, _, owner, followers, forks, created in rows:
+        is_left[row_id] = False
+        has_flags, code, *rest = (column[row_id].item() for column in columns)
+        expected = [flags, language, owner, followers or 0, forks or 0, _number_of(created)]
+        found = [has_flags, languages.get(code), *rest]
+        is_right = has_flags & KNOWN if has_flags & UNSURE else found == expected
+        if row_id not in pending and not is_right:
+            yield f"columns of {row_id} are {found}, should be {expected}"
+    left = set(np.flatnonzero(is_left).tolist()) - pending
+    yield from (f"columns have {row_id}, which is no row" for row_id in sorted(left))
+
+
+def _number_of(time: str | None) -> int | None:
+    """Return what `times_as_numbers` does of one time; None of an odd one."""
+    if time is None:
+        return -1
+    match = re.fullmatch(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)\.(\d{6})Z", time, re.ASCII)
+    number, *parts = map(int, match.groups()) if match else (0, 99)
+    for part, size in zip(parts, _SIZES, strict=False):
+        if part >= size:
+            return None
+        number = number * size + part
+    return number
