@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 from datasette.app import Datasette
-from jinja2.bccache import Bucket, BytecodeCache
 
 from mirror.config import ServeConfig
 from mirror.serve.server import build
@@ -26,31 +25,11 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-class CompiledTemplates(BytecodeCache):
-    """Templates that were compiled for one Datasette, for all others of this process; it takes a second."""
-
-    def __init__(self) -> None:
-        self._code = dict[str, bytes]()
-
-    def load_bytecode(self, bucket: Bucket) -> None:
-        """Take what was compiled, unless the template has changed since."""
-        if bucket.key in self._code:
-            bucket.bytecode_from_string(self._code[bucket.key])
-
-    def dump_bytecode(self, bucket: Bucket) -> None:
-        """Keep what was compiled."""
-        self._code[bucket.key] = bucket.bytecode_to_string()
-
-
-COMPILED = CompiledTemplates()
-
-
 class AsgiClient:
     """A Datasette that can be asked from a plain test."""
 
     def __init__(self, datasette: Datasette) -> None:
         self.datasette = datasette
-        datasette.jinja_env.bytecode_cache = COMPILED
         asyncio.run(datasette.invoke_startup())
 
     def __call__(self, method: str, path: str, **options: Any) -> httpx.Response:

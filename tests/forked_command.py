@@ -24,7 +24,10 @@ from typing import IO
 from mirror.cli import main
 from mirror.cli.main import FILES
 
-LAZY = ("mirror.search.fuzzy", "mirror.search.index.build", "mirror.store.migrations", "mirror.serve.plugin")
+LAZY = (
+    "mirror.search.fuzzy", "mirror.search.index.build", "mirror.store.migrations", "mirror.serve.plugin",
+    "compiled_pages",
+)  # fmt: skip
 """What commands import when they need it, beside the files of `mirror.cli`."""
 
 

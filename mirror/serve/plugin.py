@@ -30,6 +30,7 @@ from mirror.serve.exchange import Application, mirror_of
 from mirror.serve.openapi import view as openapi
 from mirror.serve.pages import (
     changes,
+    compiled,
     filters,
     home,
     inventory,
@@ -228,6 +229,7 @@ def prepare_jinja2_environment(env: Environment, datasette: "Datasette") -> None
     tables.install(env, str(TEMPLATES))
     filters.install(env)
     page_policy.install(env)
+    compiled.install(env, TEMPLATES)
 
 
 @hookimpl

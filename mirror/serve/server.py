@@ -27,6 +27,7 @@ from mirror.serve.connections import (
     bounded_protocol,
     most_connections,
 )
+from mirror.serve.pages.compiled import prepare_first_page
 from mirror.serve.prefix import base_of, origin_of, outer
 from mirror.serve.public_snapshot import PublicSnapshot
 from mirror.serve.socket_owner import Peers, is_loopback
@@ -148,7 +149,12 @@ def answer(
     )
     log.setLevel(logging.WARNING)
     log.addFilter(_REPEATS)
-    server = _Server(config, stop, lambda: ready(listener.address))
+
+    def begin() -> None:
+        prepare_first_page(datasette.jinja_env)
+        ready(listener.address)
+
+    server = _Server(config, stop, begin)
     with _signals(server, stop, signals) as caught:
         try:
             server.run(sockets=[listener.socket])
