@@ -28,9 +28,10 @@ class LocalPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the Path; raises ConfigError for an empty text and for an address."""
-        if not str(value).strip() or "://" in str(value):
-            hint = param.get_error_hint(ctx) if param else "path"
-            raise ConfigError(f"{hint}: {value or 'is empty'}; give a path on this machine")
+        said = str(value).strip()
+        if not said or "://" in said:
+            name = param.get_error_hint(ctx).strip("'") if param else "the path"
+            raise ConfigError(f"{name} {f'is {said}' if said else 'is empty'}; give a path on this machine")
         return super().convert(value, param, ctx)
 
 

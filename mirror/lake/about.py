@@ -45,14 +45,15 @@ class _Schema(msgspec.Struct):
 def check_place(place: Place) -> None:
     """Refuse a place whose files are somebody else's, or of another layout; raises ConfigError, StoreError.
 
-    `_SCHEMA.json` tells that it is a lake. Before the first export is done, nothing else is there than what
-    an export begins with.
+    `_SCHEMA.json` tells that it is a lake, and so do manifests. Before the first export is done, nothing else
+    is there than what an export begins with.
     """
     text = place.read(SCHEMA)
     if text is None:
-        ours = {"_manifests", *(table.name for table in TABLES)}
-        others = sorted(name for name in place.names() - ours if not name.startswith(STAGING))
-        if others:
+        names = place.names()
+        ours = {table.name for table in TABLES}
+        others = sorted(name for name in names - ours if not name.startswith(STAGING))
+        if others and "_manifests" not in names:
             raise ConfigError(f"{place}: has other files ({others[0]}), and is no lake; give an empty folder")
         return
     try:
