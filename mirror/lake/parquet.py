@@ -17,7 +17,7 @@ try:
 except ImportError:
     raise ConfigError("a lake needs pyarrow: pip install 'bitbucket-mirror[lake]'") from None
 
-BATCH = 20_000
+BATCH = 10_000
 """Rows that are read at once."""
 
 TYPES = {

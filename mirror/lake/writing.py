@@ -14,7 +14,7 @@ from mirror.lake.parquet import ParquetFile, schema_of
 LARGEST = 1_000_000
 """Rows that a file has at most, but for those of a bucket."""
 
-GATHERED = 160_000
+GATHERED = 100_000
 """Rows that are sorted into buckets before they are written: each bucket gets its share as one row group."""
 
 
