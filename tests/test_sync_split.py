@@ -98,9 +98,18 @@ def test_the_command_writes_configurations_that_are_read(tmp_path: Path) -> None
         read_config(tmp_path / f"split/mirror-{n}.toml").upstreams[0].workspaces or () for n in (1, 2, 3)
     ]
     assert sorted(name for some in names for name in some) == [f"owner-{number}" for number in range(7)]
-    assert folder.run("plan-split", "--mirrors", "3", "--out", "split").code == 2
-    assert folder.run("plan-split", "--mirrors", "8").code == 2
     assert folder.run("plan-split", "--mirrors", "2").out.count("[[upstream]]") == 2
+    for wrong, why in (
+        (("3", "--out", "split"), "split/mirror-1.toml: exists"),
+        (("3", "--out", ""), "--out is empty"),
+        (("3", "--out", "mirror.db"), "mirror.db: is a file; give a folder"),
+        (("8",), "only 7 workspaces are known"),
+        (("0",), "--mirrors 0: give at least 1"),
+    ):
+        done = folder.run("plan-split", "--mirrors", *wrong)
+        assert (done.code, len(done.err.splitlines())) == (2, 1)
+        assert why in done.err
+    assert {path.name for path in tmp_path.glob("*.toml")} == {"mirror.toml"}
 
 
 @pytest.mark.parametrize(

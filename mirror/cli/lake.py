@@ -163,7 +163,7 @@ def lake_build(
 @click.option(
     "--mirrors",
     metavar="K",
-    type=click.IntRange(min=1),
+    type=int,
     required=True,
     help="The number of mirrors.",
 )
@@ -171,7 +171,7 @@ def lake_build(
 @click.option(
     "--out",
     metavar="DIR",
-    type=LocalPath(path_type=Path, file_okay=False),
+    type=LocalPath(path_type=Path),
     help="Write the configurations into this folder, with the workspaces in files beside them.",
 )
 @json_option
@@ -214,6 +214,8 @@ def plan_split(ctx: click.Context, mirrors: int, name: str | None, out: Path | N
 
 def _write_configurations(folder: Path, texts: list[str], workspaces: list[list[str]]) -> None:
     """Write the configurations and the lists of workspaces into a folder that has none of them."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: is a file; give a folder")
     folder.mkdir(parents=True, exist_ok=True)
     files = dict[Path, str]()
     for number, (text, names) in enumerate(zip(texts, workspaces, strict=True), 1):

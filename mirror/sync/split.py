@@ -69,8 +69,10 @@ def known_workspaces(connection: sqlite3.Connection | None, upstream: UpstreamCo
 def split(workspaces: Sequence[KnownWorkspace], mirrors: int) -> list[Share]:
     """Share out workspaces, the largest first, always to the mirror with the least load.
 
-    Raises ConfigError where there are fewer workspaces than mirrors.
+    Raises ConfigError for no mirror, and where there are fewer workspaces than mirrors.
     """
+    if mirrors < 1:
+        raise ConfigError(f"--mirrors {mirrors}: give at least 1")
     if len(workspaces) < mirrors:
         raise ConfigError(f"--mirrors {mirrors}: only {len(workspaces):,} workspaces are known")
     shares = [Share(workspaces=[]) for _ in range(mirrors)]
