@@ -141,6 +141,19 @@ def test_totals_of_listings_are_read(size: Any) -> None:
     assert found.size == (1 if size == 1.5 else None)
 
 
+def test_a_page_that_is_too_large_is_asked_for_with_fewer_rows() -> None:
+    """From the same row on; a page with a text for a number cannot be divided."""
+    large = answer(b'{"values":["' + bytes(17 << 20).replace(b"\0", b" ") + b'"]}')
+    ours = faked(large, large, page(ROW))
+    second = f"{API}/repositories/w?pagelen=100&sort=created_on&page=2"
+    assert ours.upstream.fetch_repositories("w", "created", second).rows
+    asked = [url.split("?")[1] for url in ours.server.urls[1:]]
+    assert asked == ["pagelen=10&sort=created_on&page=11", "pagelen=1&sort=created_on&page=101"]
+    opaque = f"{API}/repositories/w/r/refs?pagelen=100&page=x7f"
+    with pytest.raises(UpstreamShapeError, match="larger than"):
+        faked(large).upstream.fetch_refs(KEY, opaque)
+
+
 @pytest.mark.parametrize("trouble", [answer("", 500), httpx.ReadTimeout("slow")])
 def test_a_page_that_stays_broken_is_skipped(trouble: httpx.Response | Exception) -> None:
     """`fields=next` alone gets past the bad row, and the pages after it are whole again."""

@@ -160,13 +160,15 @@ def next_landmark(page: Page[Any], *, asked: str | None, landmark: Landmark | No
     return Landmark(link=known.link, rows=known.rows, last=rows, idle=idle)
 
 
-def refuse_cut_off(page: Page[Any], *, pages: int) -> None:
+def refuse_cut_off(page: Page[Any], *, pages: int, rows: int = 0) -> None:
     """Raise UpstreamShapeError for a full page without `next` whose total promises more than so many pages.
+
+    `rows` counts those of the listing so far: earlier pages may have been longer.
 
     Other totals that are not reached prove nothing, since totals may count what cannot be seen.
     """
-    held = pages * page.full_length
-    if held and page.next is None and page.size is not None and held < page.size:
+    held = max(pages * page.full_length, rows)
+    if page.full_length and page.next is None and page.size is not None and held < page.size:
         raise UpstreamShapeError(f"the listing reports a total of {page.size:,} and ends after {held:,}")
 
 

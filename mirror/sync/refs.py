@@ -136,7 +136,7 @@ class RefsStep(Step):
             return False
         if listing.rows > 0:
             if listing.passes > 1:
-                refuse_cut_off(answer, pages=listing.pages)
+                refuse_cut_off(answer, pages=listing.pages, rows=listing.rows)
             return listing.passes == 1 and answer.size is not None and listing.rows < answer.size
         store = self.run.store
         main = store.value("SELECT main_branch FROM repositories WHERE id = ?", (self.row_id,))

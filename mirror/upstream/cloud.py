@@ -14,7 +14,7 @@ from mirror.addresses import Told, segment, teller
 from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, RepositorySettings
 from mirror.upstream import cloud_decode as decode
-from mirror.upstream.client import Http
+from mirror.upstream.client import Http, LargeAnswer
 from mirror.upstream.cloud_json import (
     AccountJson,
     CommitsJson,
@@ -25,9 +25,9 @@ from mirror.upstream.cloud_json import (
     WorkspaceJson,
 )
 from mirror.upstream.git import GitRefs
-from mirror.upstream.protocol import ListingOrder, Page, RowDecoder, is_reached
+from mirror.upstream.protocol import SHRINKS_BY, ListingOrder, Page, RowDecoder, is_reached
 from mirror.upstream.response import Response
-from mirror.upstream.urls import ApiAddresses, fields_of, with_fields
+from mirror.upstream.urls import ApiAddresses, fields_of, with_fields, with_shorter_pages
 
 Row = TypeVar("Row")
 Answered = TypeVar("Answered")
@@ -217,8 +217,17 @@ class Cloud:
         return f"repositories/{segment(key.workspace)}/{segment(identity)}"
 
     def _page(self, target: str, rows: RowDecoder[Row]) -> Page[Row]:
-        """Ask for a page and decode its rows."""
-        envelope, answer = self._http.get_json(target, _Envelope)
+        """Ask for a page and decode its rows; one that is too large is asked for with fewer rows.
+
+        Its link onward then leads to pages as short.
+        """
+        try:
+            envelope, answer = self._http.get_json(target, _Envelope)
+        except LargeAnswer:
+            shorter = with_shorter_pages(self._http.address(target), SHRINKS_BY)
+            if shorter is None:
+                raise
+            return self._page(shorter, rows)
         good, bad = rows.decode(envelope.values, self._with_told)
         most = decode.count(envelope.pagelen) or PAGE_LENGTH
         return Page(

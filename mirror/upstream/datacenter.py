@@ -28,14 +28,13 @@ from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, Reposito
 from mirror.upstream import datacenter_decode as decode
 from mirror.upstream.client import Http, LargeAnswer
 from mirror.upstream.git import GitRefs
-from mirror.upstream.protocol import ListingOrder, Page, RowDecoder, is_reached
+from mirror.upstream.protocol import SHRINKS_BY, ListingOrder, Page, RowDecoder, is_reached
 from mirror.upstream.response import Response
 from mirror.upstream.retry import NotSent
 
 Row = TypeVar("Row")
 
 PAGE_LENGTH = 1000  # a server may allow less
-SHRINKS_BY = 10
 JUDGED_BY = 5
 """Most projects that are asked for to find out whether a credential is valid."""
 

@@ -16,6 +16,10 @@ Json = TypeVar("Json")
 ListingOrder = Literal["created", "newest-update"]
 
 
+SHRINKS_BY = 10
+"""How many times fewer rows are asked for at once where a page is too large."""
+
+
 class BadRow(msgspec.Struct, frozen=True, kw_only=True):
     """A row that could not be read although its page could; `what` names it as precisely as possible."""
 

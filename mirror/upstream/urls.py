@@ -8,6 +8,8 @@ from mirror.upstream.response import shown_url
 
 _LOGIN = re.compile(r"^([a-z][a-z0-9+.-]*://)([^/?#]*)@", re.IGNORECASE)
 _FIELDS = re.compile(r"(?<=[?&]fields=)[^&#]*")
+_PAGE_LENGTH = re.compile(r"(?<=[?&])pagelen=(\d{1,4})(?![^&#])")
+_PAGE_NUMBER = re.compile(r"(?<=[?&])page=([^&#]*)")
 _SERVICE_USERS = {"git", "hg"}
 _CLOUD_HOSTS = {"api.bitbucket.org", "bitbucket.org"}
 _CLOUD_ORIGINS = ("https://api.bitbucket.org", "https://bitbucket.org")
@@ -83,6 +85,23 @@ def with_fields(url: str, fields: str) -> str:
     if _FIELDS.search(url):
         return _FIELDS.sub(lambda _: fields, url, count=1)
     return f"{url}{'&' if '?' in url else '?'}fields={fields}"
+
+
+def with_shorter_pages(url: str, by: int) -> str | None:
+    """Return the address of a shorter page that begins at the same row; None where that is impossible.
+
+    `by` is how many times shorter it is. Pages with a text for a number are only known to the server.
+    """
+    length, number = _PAGE_LENGTH.search(url), _PAGE_NUMBER.search(url)
+    if length is None or int(length[1]) < by or (number is not None and not number[1].isdecimal()):
+        return None
+    shorter = int(length[1]) // by
+    if number is not None:
+        first = (int(number[1]) - 1) * int(length[1])
+        if first % shorter:
+            return None
+        url = url[: number.start(1)] + str(first // shorter + 1) + url[number.end(1) :]
+    return _PAGE_LENGTH.sub(f"pagelen={shorter}", url)
 
 
 def without_login(url: str) -> str:
