@@ -83,7 +83,7 @@ class Unindexed:
             if match is not None and now is not None and now.list in lists:
                 self.joined.append(RefHit(match, now.order, kind, name))
                 after.add(repository)
-        others = _with_other_matches(connection, query, before ^ after)
+        others = _with_other_matches(connection, query, before ^ after) if before ^ after else set[int]()
         self.repositories = len(after - before - others) - len(before - after - others)
 
 

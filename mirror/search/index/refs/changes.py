@@ -8,6 +8,7 @@ id is above `search_ref_state.up_to`.
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
+from itertools import compress, product
 from typing import Any, NamedTuple
 
 from mirror.search.index.refs.layout import (
@@ -80,6 +81,11 @@ _NEW = f"""SELECT t.repository_id, {{kind}}, t.name, NULL, NULL, NULL, {_NOW}
     FROM repositories r CROSS JOIN {{table}} t ON t.repository_id = r.id
     WHERE r.id > :known AND {{which}}"""
 
+# Nearly always, nothing waits: one statement tells.
+_WAITING = """SELECT up_to,
+    EXISTS (SELECT 1 FROM search_ref_pending), EXISTS (SELECT 1 FROM search_ref_moved),
+    (SELECT max(id) FROM repositories) > up_to FROM search_ref_state"""
+
 _AFFECTED = """(SELECT repository_id FROM search_ref_pending
     UNION SELECT repository_id FROM search_ref_moved)"""
 
@@ -92,16 +98,17 @@ def changed_refs(
     :param which: an SQL condition on a ref, with `{row}` for the alias of its row
     :param values: the values that the condition names
     """
-    known = {"known": up_to(connection), **(values or {})}
-    for kind, table in enumerate(TABLES):
-        for sql, row in ((_PENDING, "p"), (_MOVED, "t"), (_NEW, "t")):
-            rows = plain_cursor(connection).execute(
-                sql.format(kind=kind, table=table, which=which.format(row=row)), known
-            )
-            for repository, _, name, *entries in rows:
-                was, now = _entry_of(*entries[:3]), _entry_of(*entries[3:])
-                if was is not None or now is not None:
-                    yield RefChange(repository, kind, name, was, now)
+    known, *waiting = plain_cursor(connection).execute(_WAITING).fetchone()
+    parts = compress(((_PENDING, "p"), (_MOVED, "t"), (_NEW, "t")), waiting)
+    for (sql, row), (kind, table) in product(parts, enumerate(TABLES)):
+        rows = plain_cursor(connection).execute(
+            sql.format(kind=kind, table=table, which=which.format(row=row)),
+            {"known": known, **(values or {})},
+        )
+        for repository, _, name, *entries in rows:
+            was, now = _entry_of(*entries[:3]), _entry_of(*entries[3:])
+            if was is not None or now is not None:
+                yield RefChange(repository, kind, name, was, now)
 
 
 def _entry_of(which: int | None, order: int, digits: str | None) -> RefEntry | None:
