@@ -867,6 +867,14 @@ def m033_columns_of_the_search_index(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m034_names_below_every_path(db: Database) -> None:
+    """The index of refs lists every name below every path. The end of the next sync builds it anew."""
+    for table in ("names", "lists", "common", "rare", "spans", "counts", "hashes", "pending", "moved"):
+        db.execute(f"DELETE FROM search_ref_{table}")
+    db.execute("UPDATE search_ref_state SET up_to = 0")
+
+
 def _drop_search_tables(db: Database) -> None:
     """Drop the search index with its triggers and indexes, whatever version made it."""
     for kind in ("trigger", "index", "table"):

@@ -5,7 +5,7 @@ import sqlite3
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, starmap
 
 import msgspec
 
@@ -31,12 +31,10 @@ _NODE = """SELECT collection, branches, tags, with_branches, with_tags, with_eit
 # No leaf's path begins with that of another: so the last one that sorts up to a path is the only candidate.
 _LEAF = "SELECT path, names FROM search_ref_rare WHERE path <= ? ORDER BY path DESC LIMIT 1"
 _NAMES = "SELECT id, name FROM search_ref_names WHERE id IN (SELECT value FROM json_each(:ids))"
-_LISTS = "l.list IN (SELECT value FROM json_each(:lists))"
-_OF_NAMES = f"""SELECT n.name, l.list, l.start, l.repositories, l.ages FROM json_each(:names) k
-    CROSS JOIN search_ref_names n ON n.id = k.value
-    CROSS JOIN search_ref_lists l ON l.name_id = n.id AND {_LISTS}"""
-_OF_CLASS = f"""SELECT n.name, l.list, l.start, l.repositories, l.ages FROM search_ref_names n
-    CROSS JOIN search_ref_lists l ON l.name_id = n.id AND {_LISTS} WHERE {{}}"""
+_LEAVES_BELOW = "SELECT names FROM search_ref_rare WHERE path >= ? AND path < ?"
+_OF_NAMES = """SELECT n.name, l.list, l.start, l.repositories, l.ages FROM json_each(:names) k
+    CROSS JOIN search_ref_names n ON n.id = k.value AND {}
+    CROSS JOIN search_ref_lists l ON l.name_id = n.id AND l.list IN ({})"""
 _OF_SPANS = f"""SELECT n.name, l.list, l.start, l.repositories, l.ages FROM json_each(:keys) k
     CROSS JOIN search_ref_names n ON n.id = k.value / {LISTS} AND {{}}
     CROSS JOIN search_ref_lists l ON l.name_id = n.id AND l.list = k.value % {LISTS} AND {IN_SPAN}"""
@@ -103,8 +101,8 @@ class RefIndexReader:
             return page_of(rare.chunks[match], gone, joined, low, high)
         counts = self._span_counts(match)
         if counts is None:
-            rows = self._cursor.execute(_OF_CLASS.format(_IN_CLASS[match]), self._values)
-            return page_of([Chunk(*row) for row in rows], gone, joined, low, high)
+            chunks = list(self._below(self._path(match), _IN_CLASS[match]))
+            return page_of(chunks, gone, joined, low, high)
         for places, sign in ((gone, -1), (joined, 1)):
             for order, _, _ in places:
                 counts[bisect_right(self._starts, order) - 1] += sign
@@ -141,12 +139,11 @@ class RefIndexReader:
         return [row[0] for row in self._cursor.execute(_STARTS)]
 
     @cached_property
-    def _values(self) -> dict[str, bytes | str]:
+    def _values(self) -> dict[str, bytes]:
         return {
             "exact": self._path(EXACT),
             "prefix": self._path(PREFIX),
             "needle": self._needle,
-            "lists": json.dumps(self._query.lists),
         }
 
     def _path(self, match: int) -> bytes:
@@ -181,8 +178,22 @@ class RefIndexReader:
         names = self._names(unpack_numbers(row[1]))
         matches = {name: self._query.match(name) for name in names.values()}
         ids = [name_id for name_id, name in names.items() if matches[name] is not None]
-        rows = self._cursor.execute(_OF_NAMES, self._values | {"names": json.dumps(ids)})
-        return RareRefs((matches[row[0]] or EXACT, Chunk(*row)) for row in rows)
+        chunks = self._chunks(ids, "1")
+        return RareRefs((matches[chunk.name] or EXACT, chunk) for chunk in chunks)
+
+    def _below(self, path: bytes, which: str) -> Iterator[Chunk]:
+        """Yield the chunks of the names with a common path of which an SQL condition is true."""
+        ids = set[int]()
+        # A name has two BOUNDARYs in a row at most, if it is empty: so three sort after every longer path.
+        for (packed,) in self._cursor.execute(_LEAVES_BELOW, (path, path + BOUNDARY * 3)):
+            ids.update(unpack_numbers(packed))
+        return self._chunks(ids, which)
+
+    def _chunks(self, ids: Iterable[int], which: str) -> Iterator[Chunk]:
+        """Yield the chunks of the names with these ids of which an SQL condition is true."""
+        values = self._values | {"names": json.dumps(list(ids))}
+        lists = ", ".join(map(str, self._query.lists))
+        return starmap(Chunk, self._cursor.execute(_OF_NAMES.format(which, lists), values))
 
     def _names(self, ids: Iterable[int]) -> dict[int, str]:
         return dict(self._cursor.execute(_NAMES, {"ids": json.dumps(list(ids))}).fetchall())
@@ -197,7 +208,11 @@ class RefIndexReader:
         if less is None:
             found = self.at(better)
             less = [0] * len(counts)
-            chunks = self._begin_with(better) if isinstance(found, SeenNode) else found.upto(better)
+            if isinstance(found, SeenNode):
+                which = _IN_CLASS[EXACT] if better == EXACT else "instr(n.text, :prefix) = 1"
+                chunks = self._below(self._path(better), which)
+            else:
+                chunks = found.upto(better)
             for chunk in chunks:
                 for order in unpack_orders(chunk.repositories, chunk.ages):
                     less[bisect_right(self._starts, order) - 1] += 1
@@ -213,9 +228,3 @@ class RefIndexReader:
         if not rows:
             return None
         return [sum(some) for some in zip(*parts, strict=True)] if parts else [0] * len(self._starts)
-
-    def _begin_with(self, worst: int) -> Iterator[Chunk]:
-        """Yield the chunks of a match class and of better ones than SUBSTRING."""
-        which = _IN_CLASS[EXACT] if worst == EXACT else "instr(n.text, :prefix) = 1"
-        for row in self._cursor.execute(_OF_CLASS.format(which), self._values):
-            yield Chunk(*row)

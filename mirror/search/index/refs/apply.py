@@ -9,10 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mirror.search.index.check import paths_of
 from mirror.search.index.format import END
 from mirror.search.index.refs.changes import RefChange
-from mirror.search.index.refs.layout import KINDS, SIZES, TABLES, Sizes, has_hashes, text_of
+from mirror.search.index.refs.layout import KINDS, SIZES, TABLES, Sizes, has_hashes, paths_of, text_of
 from mirror.search.index.refs.leaves import RefLeaves
 from mirror.search.index.refs.lists import write_hashes, write_lists
 from mirror.search.index.refs.nodes import Entries, RefNodes
@@ -75,8 +74,7 @@ class _RefsUpdate:
             row = self._connection.execute(_ID, (name,)).fetchone()
             row_id = int(row[0] if row else self._connection.execute(_INSERT, (name, text)).lastrowid or 0)
             paths = paths_of(text, self._nodes.numbers)
-            rare = {path for path in paths.rare if not path.endswith(END)}
-            self._names[name] = _ChangedName(number, row_id, row is None, paths.common, rare)
+            self._names[name] = _ChangedName(number, row_id, row is None, *paths)
 
     def _entries(self) -> tuple[Entries, Entries]:
         """Return what leaves lists and what joins them; what keeps its place does neither."""

@@ -14,9 +14,10 @@ import sqlite3
 import struct
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
+from mirror.search.index.format import END
 from mirror.search.names import BOUNDARY, COLLECTIONS, normalise
 
 KINDS = range(2)
@@ -101,6 +102,22 @@ def list_of(collection: int, kind: int) -> int:
 def text_of(name: str) -> bytes:
     """Return the searched text of a name, such as ``^release/2.1^``."""
     return b"".join((BOUNDARY, normalise(name).encode(), BOUNDARY))
+
+
+def paths_of(text: bytes, common: Container[bytes]) -> tuple[set[bytes], set[bytes]]:
+    """Return the common paths of a text, and the rare ones: one for each suffix.
+
+    A suffix that is common to its end has a rare path that ends with END.
+    """
+    passed, reached = {b""}, set[bytes]()
+    ended = text + END
+    for start in range(len(text)):
+        end = start + 1
+        while (path := ended[start:end]) in common:
+            passed.add(path)
+            end += 1
+        reached.add(path)
+    return passed, reached
 
 
 def order_of(age: int, repository: int) -> int:

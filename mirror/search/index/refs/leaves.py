@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections import defaultdict
 
+from mirror.search.index.format import END
 from mirror.search.index.refs.layout import (
     DEEPEST,
     KINDS,
@@ -51,7 +52,7 @@ class RefLeaves:
             if not cost and path not in self._new:
                 continue
             self._connection.execute(_WRITE, (path, row[0] + cost, row[1] + pack_numbers(self._new[path])))
-            if row[0] + cost > 2 * self._common_cost and len(path) < DEEPEST:
+            if row[0] + cost > 2 * self._common_cost and _may_split(path):
                 too_much.append(path)
         while too_much:
             too_much += self._split(too_much.pop())
@@ -89,7 +90,7 @@ class RefLeaves:
         return [
             child
             for child, names in children.items()
-            if len(child) < DEEPEST and sum(costs[name_id] for name_id in names) > limit
+            if _may_split(child) and sum(costs[name_id] for name_id in names) > limit
         ]
 
     def _node(self, of_kinds: list[list[Listed]]) -> RefNode:
@@ -105,10 +106,14 @@ class RefLeaves:
 def _children(path: bytes, text: bytes) -> set[bytes]:
     """Return the paths one byte below `path` that a text has."""
     children = set[bytes]()
+    ended = text + END
     at = text.find(path)
     while at >= 0:
-        child = text[at : at + len(path) + 1]
-        if len(child) > len(path):
-            children.add(child)
+        children.add(ended[at : at + len(path) + 1])
         at = text.find(path, at + 1)
     return children
+
+
+def _may_split(path: bytes) -> bool:
+    """Return whether a leaf may become a node; one that may not lists any number of names."""
+    return len(path) < DEEPEST and not path.endswith(END)

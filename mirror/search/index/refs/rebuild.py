@@ -308,7 +308,7 @@ class _NameTrie:
                 members = docs[begin:end][once[begin:end]]
                 if is_common[index]:
                     common.append((paths[index], self._stats(members)))
-                elif not ended[index]:
+                else:
                     rare.append((paths[index], int(costs[index]), (members + 1).astype("<u4").tobytes()))
             positions, docs, group = keep_groups(positions, docs, starts, is_common)
         self._write(common, rare)

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mirror.search.index.check import paths_of
 from mirror.search.index.refs.layout import (
     IN_SPAN,
     KINDS,
@@ -19,6 +18,7 @@ from mirror.search.index.refs.layout import (
     Sizes,
     list_key,
     pack_numbers,
+    paths_of,
     unpack_counts,
     unpack_numbers,
     unpack_orders,
@@ -161,7 +161,7 @@ class Spans:
         of_key = np.bincount(rows * number + parts, minlength=by_key.size * number).reshape(-1, number)
         ids = json.dumps(np.unique(by_key // LISTS).tolist())
         texts = dict(self._connection.execute(_TEXTS, (ids,)).fetchall())
-        paths = {name_id: paths_of(text, self._counted).common for name_id, text in texts.items()}
+        paths = {name_id: paths_of(text, self._counted)[0] for name_id, text in texts.items()}
         counts = defaultdict[tuple[bytes, int], Integers](lambda: np.zeros((2, number), dtype=np.int64))
         for key, its in zip(by_key.tolist(), of_key, strict=True):
             name_id, which = divmod(key, LISTS)

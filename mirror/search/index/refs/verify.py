@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirror.search.find import one_snapshot
-from mirror.search.index.check import MOST, paths_of
-from mirror.search.index.format import END
+from mirror.search.index.check import MOST
 from mirror.search.index.refs.layout import (
     COLLECTION,
     HASH_DIGITS,
@@ -27,6 +26,7 @@ from mirror.search.index.refs.layout import (
     hash_number,
     list_key,
     list_of,
+    paths_of,
     text_of,
     unpack_bucket,
     unpack_counts,
@@ -128,9 +128,7 @@ class _RefsCheck:
         for name_id, name, text in self._connection.execute("SELECT id, name, text FROM search_ref_names"):
             if text != text_of(name):
                 self._faults.append(f"the name {name!r} has a wrong text")
-            paths = paths_of(text_of(name), self._nodes)
-            rare = {path for path in paths.rare if not path.endswith(END)}
-            self._names[name_id] = _IndexedName(name, paths.common, rare)
+            self._names[name_id] = _IndexedName(name, *paths_of(text_of(name), self._nodes))
             self._ids[name] = name_id
 
     def _expect(self) -> None:
