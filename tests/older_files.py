@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sqlite_utils import Database
 
+from mirror.search.index.backlog import rebuild_index
 from mirror.store import schema
 from mirror.store.migrations import migrations
 
@@ -35,8 +36,10 @@ def older(path: Path, up_to: str) -> None:
             first_seen_at, last_seen_at) VALUES (?, 1, ?, 1, ?, ?, '', 0, '', '')""",
         [(number, str(number), f"tool-{number}", f"Tool {number}") for number in range(1, 9)],
     )
-    if at >= MIGRATIONS.index("m004_search_index") + 1:
-        connection.execute("UPDATE search_state SET up_to = 8")  # the index itself is not older
+    if at >= MIGRATIONS.index("m033_columns_of_the_search_index") + 1:
+        rebuild_index(connection)
+    elif at >= MIGRATIONS.index("m004_search_index") + 1:
+        connection.execute("UPDATE search_state SET up_to = 8")  # what the index had is dropped anyway
     connection.execute("UPDATE repositories SET name = 'Other', slug = 'other' WHERE id = 2")
     connection.execute("DELETE FROM repositories WHERE id = 3")
     connection.execute(
