@@ -9,6 +9,7 @@ from rich.text import Text
 
 from mirror.queries.progress import line_of
 from mirror.store.crawl_state import Progress
+from mirror.times import age_text
 
 
 class TerminalProgress:
@@ -44,9 +45,11 @@ class TerminalProgress:
             )
 
     def waiting(self, seconds: float, why: str) -> None:
-        """Show the remaining seconds and the reason."""
+        """Show the remaining time and the reason."""
         if self._task is not None:
-            self._progress.update(self._task, description=f"{self._line} (waiting {seconds:.0f} s: {why})")
+            self._progress.update(
+                self._task, description=f"{self._line} (waiting {age_text(seconds)}: {why})"
+            )
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""

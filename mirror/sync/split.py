@@ -14,6 +14,7 @@ from mirror.errors import ConfigError
 from mirror.settings import toml_text
 from mirror.store.cursors import Cursors
 from mirror.sync.progress import GIT_REQUESTS, PAGE
+from mirror.times import age_text
 from mirror.upstream.budget import AUTHENTICATED_LIMIT, GIT_LIMIT
 
 
@@ -96,7 +97,7 @@ def configuration_of(
     """
     size = f"{len(share.workspaces):,} workspaces, {share.repositories:,} repositories"
     lines = [
-        f"# Mirror {number}: {size}, {share.hours:,.1f} hours of requests for a first load",
+        f"# Mirror {number}: {size}, {age_text(share.hours * 3600)} of requests for a first load",
         f'database = "mirror-{number}.db"',
         *_said(config, ("file_mode", "timezone", "export_schedule", "export_to", "export_public")),
         "",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mirror.config import Retry
 from mirror.errors import UpstreamBusy
+from mirror.times import age_text
 from mirror.upstream.budget import Budget
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class RetryPolicy:
         seconds = state.next_action.sleep if state.next_action else 0.0
         if seconds:
             number = state.attempt_number + 1
-            why = f"{_error_of(state)}; try {number} of {self._retry.attempts} in {seconds:.0f} s"
+            why = f"{_error_of(state)}; try {number} of {self._retry.attempts} in {age_text(seconds)}"
             self._budget.pause(seconds, why)
 
 
