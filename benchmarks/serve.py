@@ -1,10 +1,11 @@
 """How fast a mirror answers both APIs while a sync writes; API 1.0 beside Datasette's JSON of the same rows.
 
     python benchmarks/serve.py --repositories 100000 --seconds 5
+    python benchmarks/serve.py --repositories 100000 --workers 2
 
-Fills a mirror, serves it in a process of its own as `mirror serve` does, lets another process save pages
-into it, and loads it with `wrk` if that is installed, otherwise with an asyncio client. Both sides of a
-pair are measured in turns in the same run; medians over the turns are printed.
+Fills a mirror, serves it by `mirror serve`, lets another process save pages into it, and loads it with `wrk`
+if that is installed, otherwise with an asyncio client. Both sides of a pair are measured in turns in the same
+run; medians over the turns are printed. `--workers` compares that many processes with one instead.
 """
 
 import argparse
@@ -20,15 +21,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import urlopen
-
-from mirror.config import ServeConfig
-from mirror.serve.server import build, serve
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
@@ -104,10 +101,6 @@ def listings(address: str, count: int) -> dict[str, list[str]]:
     }
 
 
-def _serve(path: str, ready: Connection) -> None:
-    serve(build(Path(path), ServeConfig()), "127.0.0.1", 0, ready=ready.send)
-
-
 def _write(path: str) -> None:
     """Save a page of 100 repositories again and again, as a sync does but much faster."""
     filled = FixtureDb(Path(path))
@@ -120,21 +113,31 @@ def _write(path: str) -> None:
 
 
 @contextmanager
-def running(path: Path, *, writing: bool) -> Iterator[str]:
-    """Serve the file and write into it, each in its own process; yield the address."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    processes = [context.Process(target=_serve, args=(str(path), there))]
-    if writing:
-        processes.append(context.Process(target=_write, args=(str(path),)))
-    for process in processes:
-        process.start()
+def running(path: Path, *, workers: int = 1) -> Iterator[str]:
+    """Serve the file as `mirror serve` does; yield the address."""
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
+        config.write(f"database = {json.dumps(str(path.resolve()))}\n")
+        config.flush()
+        words = ["--config", config.name, "serve", "--port", "0", "--workers", str(workers)]
+        command = [sys.executable, "-m", "mirror", *words]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            yield re.findall(r"http://\S+", server.stdout.readline())[0]  # type: ignore[union-attr]
+        finally:
+            server.terminate()
+            server.wait()
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Write into the file, in a process of its own."""
+    writer = multiprocessing.get_context("spawn").Process(target=_write, args=(str(path),))
+    writer.start()
     try:
-        yield here.recv()
+        yield
     finally:
-        for process in processes:
-            process.terminate()
-            process.join()
+        writer.terminate()
+        writer.join()
 
 
 def by_wrk(program: str, address: str, paths: list[str], clients: int, seconds: float) -> Measured:
@@ -229,6 +232,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--quiet-file", action="store_true", help="measure without a sync that writes")
+    parser.add_argument("--workers", type=int, help="compare as many processes with one")
     parser.add_argument("--database", type=Path, help="a file to fill once and use again")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -244,9 +248,35 @@ def main() -> None:
             f"{asked.turns} turns of {asked.seconds:g} s, "
             f"{'at rest' if asked.quiet_file else 'while a sync writes'}"
         )
-        with running(path, writing=not asked.quiet_file) as address:
+        with nullcontext() if asked.quiet_file else written(path), running(path) as address:
+            if asked.workers:
+                with running(path, workers=asked.workers) as other:
+                    report_workers(address, other, load, asked)
+                return
             report(address, pairs(asked.repositories), load, asked)
             report_listings(address, listings(address, asked.repositories), load, asked)
+
+
+def report_workers(one: str, several: str, load: Callable[..., Measured], asked: argparse.Namespace) -> None:
+    """Measure one process and several in turns, and print how many times the answers these give."""
+    single, _, search = pairs(asked.repositories)
+    paths = {
+        "search page": [f"/-/search.json?q={path.partition('name=')[2]}" for path in search.ours],
+        "API 1.0, search": search.ours,
+        "API 1.0, single": single.ours,
+        "API 2.0, single": [path.replace("/1.0/", "/2.0/") for path in single.ours],
+        "API 2.0, first 100": ["/2.0/repositories?pagelen=100"],
+    }
+    print(f"{'':20}{'1 process':>12}{f'{asked.workers} processes':>14}{'times':>8}")
+    for name, asked_for in paths.items():
+        for address in (one, several):  # warm up
+            load(address, asked_for, asked.clients, 1)
+        turns = [
+            [load(address, asked_for, asked.clients, asked.seconds).rate for address in (one, several)]
+            for _ in range(asked.turns)
+        ]
+        alone, together = (statistics.median(side) for side in zip(*turns, strict=True))
+        print(f"{name:20}{alone:10.0f}/s{together:12.0f}/s{together / alone:8.2f}", flush=True)
 
 
 def report_listings(
