@@ -2,8 +2,10 @@
 
     python benchmarks/pages.py --repositories 1000000
     python benchmarks/pages.py --database big/mirror.db
+    python benchmarks/pages.py --database big/mirror.db --first 5
 
-Prints for each page the first, the median and the slowest response in milliseconds.
+Prints for each page the first, the median and the slowest response in milliseconds; with `--first`, the home
+page as the first request of as many servers.
 """
 
 import argparse
@@ -75,6 +77,7 @@ def main() -> None:
     parser.add_argument("--repositories", type=int, default=100_000)
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--database", type=Path, help="a file to fill once and use again")
+    parser.add_argument("--first", type=int, help="start as many servers, and request one page of each")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = asked.database or Path(folder) / "mirror.db"
@@ -83,8 +86,20 @@ def main() -> None:
             with filled.store.transaction() as writing:
                 build_index(writing)
             filled.store.close()
+        if asked.first:
+            report_first(path, asked.first)
+            return
         with served_at(path) as address:
             report(address, asked.times)
+
+
+def report_first(path: Path, times: int) -> None:
+    """Start servers, request the home page once of each, and print how long that took."""
+    took = list[float]()
+    for _ in range(times):
+        with served_at(path) as address:
+            took.append(ask(http.client.HTTPConnection(urlsplit(address).netloc), "/"))
+    print(f"home, first: {min(took):.0f} to {max(took):.0f} ms, median {statistics.median(took):.0f}")
 
 
 def report(address: str, times: int) -> None:

@@ -226,6 +226,26 @@ def test_the_end_of_the_parent_is_the_end_of_all(folder: Folder, number: signal.
         socket.create_connection((urlsplit(address).hostname, urlsplit(address).port))
 
 
+def test_a_copy_that_takes_the_place_of_another_is_read_by_all(folder: Folder) -> None:
+    """A server of copies opens the new one, in each of its processes, with the next request."""
+    paths = [folder.path / "data" / name for name in ("mirror.db", "newer.db")]
+    for path in paths:
+        fill_public(path).store.close()
+    with closing(sqlite3.connect(paths[1])) as writer, writer:
+        writer.execute("UPDATE repositories SET description = 'of the newer copy'")
+    (folder.path / "mirror.toml").write_text("[serve]\nport = 0\nread_only = true\nworkers = 2\n")
+    with started(folder, "serve") as process:
+        address = re.findall(r"http://\S+", process.stdout.readline())[0]
+        pids = children(process.pid)
+        one, other = Worker(address, pids[0], pids[1:]), Worker(address, pids[1], pids[:1])
+        with closing(one), closing(other):
+            page = "/2.0/repositories?pagelen=100"
+            before = [worker.ask("GET", page)[1] for worker in (one, other)]
+            paths[1].rename(paths[0])
+            after = [worker.ask("GET", page)[1] for worker in (one, other)]
+    assert ["of the newer copy" in text for text in (*before, *after)] == [False, False, True, True]
+
+
 def test_errors_at_the_start_are_one_line_once(folder: Folder) -> None:
     """No file, a port in use, a number that makes no sense."""
     no_file = folder.run("serve", "--workers", "2")
