@@ -7,12 +7,12 @@ changes only when what it shows does.
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from mirror.model import RefKind
 from mirror.queries import refs
@@ -164,15 +164,17 @@ def _wanted(row: RepositoryRow, kind: RefKind) -> refs.RefsWanted:
     return refs.RefsWanted(kind=kind, first=first, part="", order="newest", page=1, size=REFS)
 
 
-def day(text: str | None, now: datetime) -> Markup:
-    """Return a time as its day, with the exact time as a tooltip: a page stays right for years."""
-    del now
-    if not text:
-        return Markup('<span class="quiet">never</span>')
+@lru_cache(10_000)
+def _day(text: str) -> Markup:
     try:
         exact = from_text(text)
     except (ValueError, OverflowError):
         return Markup("<span>{}</span>").format(filters.shortened(text, 30))
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(
-        f"{text[:19]}Z", exact.strftime("%Y-%m-%d %H:%M UTC"), exact.strftime("%Y-%m-%d")
-    )
+    title = exact.strftime("%Y-%m-%d %H:%M UTC")
+    return Markup(f'<time datetime="{escape(text[:19])}Z" title="{title}">{title[:10]}</time>')  # noqa: S704
+
+
+def day(text: str | None, now: datetime) -> Markup:
+    """Return a time as its day, with the exact time as a tooltip: a page stays right for years."""
+    del now
+    return _day(text) if text else Markup('<span class="quiet">never</span>')
