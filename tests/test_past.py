@@ -40,7 +40,7 @@ KNOWN = (
 """Columns whose past is recorded, or told by the looks."""
 
 
-State = tuple[dict[str, Any], dict[tuple[str, str], str]]
+State = tuple[dict[str, Any], dict[tuple[str, str], tuple[str, str | None]]]
 
 
 def held(connection: sqlite3.Connection, row_id: int) -> State:
@@ -49,10 +49,10 @@ def held(connection: sqlite3.Connection, row_id: int) -> State:
     found = connection.execute(f"SELECT {', '.join(KNOWN)} FROM repositories WHERE id = ?", (row_id,))
     row = dict(zip(KNOWN, found.fetchone(), strict=True))
     refs = {
-        (kind, name): target
+        (kind, name): (target, date)
         for kind, table in (("branch", "branches"), ("tag", "tags"))
-        for name, target in connection.execute(
-            f"SELECT name, target_hash FROM {table} WHERE repository_id = ?", (row_id,)
+        for name, target, date in connection.execute(
+            f"SELECT name, target_hash, target_date FROM {table} WHERE repository_id = ?", (row_id,)
         )
     }
     return row, refs
@@ -61,7 +61,8 @@ def held(connection: sqlite3.Connection, row_id: int) -> State:
 def told(past: Past) -> State:
     """The same, of the past."""
     row = {name: past.columns[name] for name in KNOWN}
-    return row, {(ref.row.kind, ref.row.name): ref.row.target_hash for ref in past.refs}
+    rows = [ref.row for ref in past.refs]
+    return row, {(ref.kind, ref.name): (ref.target_hash, ref.target_date) for ref in rows}
 
 
 STEPS = st.lists(
@@ -119,10 +120,11 @@ class History:
 
 
 def refs_of(named: dict[str, str]) -> Iterator[Ref]:
-    """A branch and a tag of each name."""
+    """A branch and a tag of each name; the third commit has no date."""
     for name, digit in named.items():
-        yield hg_ref("branch", name, digit)
-        yield hg_ref("tag", f"v-{name}", digit)
+        date = None if digit == "3" else f"2010-07-0{digit}T12:00:00.000000Z"
+        yield hg_ref("branch", name, digit, target_date=date)
+        yield hg_ref("tag", f"v-{name}", digit, target_date=date)
 
 
 def same(past: State, then: State) -> bool:

@@ -103,7 +103,7 @@ _FINISH = (
             WHERE kind = 'made_public' GROUP BY repository_id) AS made
         WHERE made.repository_id = repositories.id AND public_from = 0""",
     # A lake holds no former sizes.
-    f"""INSERT INTO mirror_meta (key, value)
+    f"""INSERT OR REPLACE INTO mirror_meta (key, value)
         SELECT '{MEASURED_SINCE}', max(last_seen_at) FROM repositories WHERE true HAVING count(*) > 0""",
     """UPDATE repositories SET parent_id = (SELECT p.id FROM repositories p
         WHERE p.upstream_id = repositories.upstream_id AND p.uuid = repositories.parent_uuid)
