@@ -22,7 +22,7 @@ from search import _percentile
 from search_corpus import make_queries
 
 from mirror.queries.caller import ANONYMOUS, OPERATOR
-from mirror.queries.search import find_refs
+from mirror.queries.ref_search import find_refs
 from mirror.search.index.refs.changes import FLUSH_FROM, flush_refs_step
 from mirror.search.index.refs.verify import check_refs_index
 from mirror.store import Store

@@ -14,7 +14,8 @@ import pytest
 from cli_runner import Folder, small_sandbox
 from rich.text import Text
 
-from mirror.cli.main import CleanConsole, plain
+from mirror.cli.console import CleanConsole
+from mirror.cli.main import plain
 from mirror.store import Store
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")

@@ -9,8 +9,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from mirror.cli.main import json_option, out
-from mirror.cli.read import reader
+from mirror.cli.main import json_option, out, reader
 from mirror.errors import ConfigError, NotFound
 from mirror.queries.accounts import owners_named
 from mirror.queries.caller import OPERATOR

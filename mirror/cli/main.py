@@ -6,22 +6,25 @@ Exit codes: 0 done, 1 finished but some items failed, 2 usage or configuration, 
 
 import importlib
 import os
+import sqlite3
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.segment import Segment
 
 from mirror import __version__
 from mirror.config import DEFAULT_FILE, Config, read_config
 from mirror.errors import ConfigError, Interrupted, MirrorError, StoreError
 from mirror.readable import visible
+from mirror.store.files import damage_explained, open_reader
 from mirror.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    from mirror.cli.console import CleanConsole
 
 FILES = {
     "init": "init",
@@ -29,7 +32,7 @@ FILES = {
     "sync": "sync",
     "status": "status",
     "verify": "sync",
-    "search": "read",
+    "search": "search",
     "refs": "refs",
     "show": "read",
     "changes": "read",
@@ -148,17 +151,16 @@ def configured(ctx: click.Context) -> Config:
     return read_config(root.obj)
 
 
-class CleanConsole(Console):
-    """A terminal that shows control characters in texts of others as escapes."""
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Render as rich does, and clean the text."""
-        for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text=plain(segment.text))
-
-    def on_broken_pipe(self) -> None:
-        """Raise what `main` handles: it is no error."""
-        raise BrokenPipeError
+@contextmanager
+def reader(ctx: click.Context) -> Iterator[sqlite3.Connection]:
+    """Open the configured mirror read-only; raises StoreError."""
+    path = Path(configured(ctx).database)
+    connection = open_reader(path)
+    try:
+        with damage_explained(path):
+            yield connection
+    finally:
+        connection.close()
 
 
 def plain(text: str) -> str:
@@ -166,13 +168,17 @@ def plain(text: str) -> str:
     return visible(text).replace("\t", " ")
 
 
-def out() -> CleanConsole:
+def out() -> "CleanConsole":
     """Return the console for answers: standard output, 200 columns wide where it is no terminal."""
+    from mirror.cli.console import CleanConsole  # noqa: PLC0415 - rich is slow to import
+
     return CleanConsole(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
-def errors() -> CleanConsole:
+def errors() -> "CleanConsole":
     """Return the console for progress, notes and errors: standard error."""
+    from mirror.cli.console import CleanConsole  # noqa: PLC0415 - rich is slow to import
+
     return CleanConsole(stderr=True, highlight=False)
 
 

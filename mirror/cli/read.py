@@ -1,19 +1,14 @@
-"""`mirror search`, `mirror show`, `mirror changes`: answers from the file alone."""
+"""`mirror show`, `mirror changes`: answers from the file alone."""
 
-import sqlite3
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from mirror.cli.main import configured, json_option, limit_option, offset_option, out, plain
+from mirror.cli.main import json_option, out, plain, reader
 from mirror.cli.past import as_of, looks_text, ref_looks_text
 from mirror.errors import ConfigError, NotFound
 from mirror.queries.caller import OPERATOR
@@ -22,172 +17,9 @@ from mirror.queries.past import past_named
 from mirror.queries.past_copy import details_of, past_exported
 from mirror.queries.past_state import Past, PastRef
 from mirror.queries.repositories import RepositoryDetails, repository_details
-from mirror.queries.rows import LISTED, ChangeRow, RefRow, RepositoryRow
-from mirror.queries.search import find_repositories
+from mirror.queries.rows import ChangeRow, RefRow, RepositoryRow
 from mirror.readable import size_text
-from mirror.search import highlight_ranges
-from mirror.search.query import SWITCHES
-from mirror.store.files import damage_explained, open_reader
 from mirror.times import ago, machine_zone, moment_of, past_moment, to_text, utc_now
-
-_SWITCHED = {"yes": None, "no": False, "only": True}
-_GAP = 2
-"""Columns of the terminal between two cells."""
-_SHORTEST_ABOUT, _LONGEST_ABOUT = 20, 80
-"""How much of a description is shown, at least and at most."""
-_PRIVATE = {"public": False, "private": True}
-
-
-@contextmanager
-def reader(ctx: click.Context) -> Iterator[sqlite3.Connection]:
-    """Open the configured mirror read-only; raises StoreError."""
-    path = Path(configured(ctx).database)
-    connection = open_reader(path)
-    try:
-        with damage_explained(path):
-            yield connection
-    finally:
-        connection.close()
-
-
-def _switches(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that include some repositories, leave them out, or take only them."""
-    for name in reversed(SWITCHES):
-        option = click.option(
-            f"--{name}",
-            type=click.Choice(list(_SWITCHED)),
-            default="yes",
-            show_default=True,
-            help=f"{name.capitalize()}: yes lists them too, no leaves them out, only lists nothing else.",
-        )
-        command = option(command)
-    return command
-
-
-@click.command()
-@click.argument("query")
-@limit_option
-@offset_option
-@click.option("--owner", metavar="NAME", help="Only repositories of this owner.")
-@click.option("--scm", type=click.Choice(["git", "hg"]), help="Only repositories of this version control.")
-@click.option("--language", metavar="NAME", help="Only repositories of this programming language.")
-@click.option("--visibility", type=click.Choice(list(_PRIVATE)), help="Only public, or only private ones.")
-@click.option(
-    "--in",
-    "within",
-    type=click.Choice(["name", "description"]),
-    default="name",
-    show_default=True,
-    help="description: also search descriptions, after names.",
-)
-@click.option("--gone", is_flag=True, help="Also list repositories that are gone upstream.")
-@_switches
-@click.option(
-    "--fuzzy",
-    is_flag=True,
-    help="Correct typing errors even if something matches. Default: only if nothing matches.",
-)
-@json_option
-@click.pass_context
-def search(
-    ctx: click.Context,
-    /,
-    query: str,
-    limit: int,
-    offset: int,
-    owner: str | None,
-    scm: str | None,
-    language: str | None,
-    visibility: str | None,
-    within: str,
-    gone: bool,
-    fuzzy: bool,
-    as_json: bool,
-    **switches: str,
-) -> None:
-    """Find repositories by part of their name, offline.
-
-    QUERY is part of a name, in any case; OWNER/PART finds it among the repositories of OWNER or, if there
-    is no such owner, of owners whose name begins with it.
-
-    \b
-    Examples:
-        mirror search django-
-        mirror search jespern/ --json
-        mirror search "" --language python --gone
-        mirror search "rest api" --in description
-    """
-    filters: dict[str, Any] = {name: _SWITCHED[choice] for name, choice in switches.items()}
-    with reader(ctx) as connection:
-        found = find_repositories(
-            connection,
-            OPERATOR,
-            query,
-            limit=limit,
-            offset=offset,
-            owner=owner,
-            scm=scm,
-            language=language,
-            private=_PRIVATE.get(visibility or ""),
-            gone=gone,
-            descriptions=within == "description",
-            fuzzy=fuzzy or None,
-            **filters,
-        )
-    if as_json:
-        listed = [
-            {**row.columns(*LISTED), **msgspec.structs.asdict(found.links(row))} for row in found.repositories
-        ]
-        said = {name: getattr(found, name) for name in ("query", "count", "fuzzy", "corrected", "described")}
-        click.echo(msgspec.json.encode({**said, "repositories": listed}))
-        return
-    if found.count == 0:
-        out().print(f"No repository matches {escape(repr(query))}" if query else "No repository matches")
-        return
-    how = f", corrected to {', '.join(found.corrected)}" if found.fuzzy else ""
-    how += f", {found.described:,} of them by their description" if found.described else ""
-    shown = len(found.repositories)
-    out().print(
-        Text(f"{found.count:,} found{how}" + (f", {shown} shown" if shown < found.count else "")),
-        style="dim",
-    )
-    if shown:
-        out().print(_results(found.repositories, found.corrected or (query,), out().width))
-
-
-def _results(rows: list[RepositoryRow], needles: tuple[str, ...], width: int) -> Table:
-    """Make the table of results: names are never cut; other columns are, on a narrow terminal."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    columns = [
-        [_marked(row.full_name, needles) for row in rows],
-        [Text(row.scm or "") for row in rows],
-        [Text(" ".join(row.states)) for row in rows],
-        [Text("" if row.followers_count is None else f"{row.followers_count:,}") for row in rows],
-    ]
-    shown = list[list[Text]]()
-    for texts in columns:
-        widest = max((text.cell_len for text in texts), default=0)
-        if not shown or 0 < widest <= width:
-            shown.append(texts)
-            table.add_column(overflow="fold", min_width=min(widest, width), no_wrap=bool(shown[1:]))
-            width -= widest + _GAP
-    if width >= _SHORTEST_ABOUT:
-        shown.append([Text(" ".join((row.description or "").split())) for row in rows])
-        table.add_column(overflow="ellipsis", no_wrap=True, max_width=min(width, _LONGEST_ABOUT))
-    for cells in zip(*shown, strict=True):
-        table.add_row(*cells)
-    return table
-
-
-def _marked(full_name: str, needles: tuple[str, ...]) -> Text:
-    """Highlight what matches in the slug."""
-    full_name = plain(full_name)
-    text = Text(full_name)
-    start = full_name.find("/") + 1
-    for needle in needles:
-        for begin, end in highlight_ranges(full_name[start:], needle):
-            text.stylize("bold yellow", start + begin, start + end)
-    return text
 
 
 @click.command()

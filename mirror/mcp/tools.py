@@ -19,10 +19,11 @@ from mirror.queries.counts import counts_of
 from mirror.queries.crawl import missing, upstreams
 from mirror.queries.past import past_named
 from mirror.queries.past_copy import past_copy
+from mirror.queries.ref_search import find_refs
 from mirror.queries.refs import REFS_READ, RefsWanted, refs_page
 from mirror.queries.repositories import repository_named
 from mirror.queries.rows import ChangeRow, RefRow, RepositoryRow
-from mirror.queries.search import find_refs, find_repositories
+from mirror.queries.search import find_repositories
 from mirror.queries.visibility import hides, is_unconfirmed
 from mirror.queries.web_links import RepositoryLinks, WebLinks
 from mirror.search.find import one_snapshot

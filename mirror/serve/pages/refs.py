@@ -6,8 +6,8 @@ import time
 import msgspec
 from datasette.utils.asgi import Response
 
+from mirror.queries.ref_search import FoundRefs, find_refs
 from mirror.queries.refs import KINDS
-from mirror.queries.search import FoundRefs, find_refs
 from mirror.serve.middleware import PAGE
 from mirror.serve.pages.search import FAR, LONGEST_QUERY, MOST_ROWS, PER_PAGE
 from mirror.serve.pages.view import Visit
