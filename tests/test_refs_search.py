@@ -107,7 +107,7 @@ def test_deep_pages_equal_a_scan(tmp_path: Path) -> None:
     with mirror.store:
         mirror.fill_refs(60, 12)
         with mirror.store.transaction() as connection:
-            rebuild_refs_index(connection, Sizes(80, 12, 40))
+            rebuild_refs_index(connection, Sizes(80, 12, 300))
         for step in range(3):
             for row_id in range(1 + step, 60, 7):
                 mirror.put(row_id, "branch", f"hotfix/{step}", HASH, NEW)
@@ -121,7 +121,7 @@ def test_deep_pages_equal_a_scan(tmp_path: Path) -> None:
                         expected = naive(mirror.connection, query, offset=offset, **asked)
                         assert (got.count, got.repositories, refs) == expected
             with mirror.store.transaction() as connection:
-                apply_refs_backlog(connection, Sizes(80, 12, 40))
+                apply_refs_backlog(connection, Sizes(80, 12, 300))
             assert check_refs_index(mirror.connection) == []
 
 

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from mirror.search.index.refs.layout import KINDS, NO_END, last_order, unpack_numbers, unpack_orders
@@ -28,7 +28,7 @@ class Chunk(NamedTuple):
     @property
     def end(self) -> int:
         """The order of its last ref."""
-        return last_order(self.repositories, self.ages)
+        return self.start if len(self.ages) == 4 else last_order(self.repositories, self.ages)
 
     def places(self, low: int, high: int) -> Iterable[Place]:
         """Return the places of its refs with an order from `low` on, below `high`."""
@@ -73,11 +73,12 @@ def page_of(
     Chunks that end above the page are counted, those that begin below it are left out.
     """
     first, last = max(low - len(joined), 0), high + len(gone)
-    begin, end = _begin(chunks, first), _end(chunks, last)
+    ends = [chunk.end for chunk in chunks]
+    begin, end = _begin(chunks, first), _end(chunks, ends, last)
     places = list[Place]()
     counted = 0
-    for chunk in chunks:
-        if chunk.end < begin:
+    for chunk, its_end in zip(chunks, ends, strict=True):
+        if its_end < begin:
             counted += chunk.size
         elif chunk.start <= end:
             places += chunk.places(0, end + 1)
@@ -98,10 +99,10 @@ def _begin(chunks: Iterable[Chunk], count: int) -> int:
     return NO_END
 
 
-def _end(chunks: Iterable[Chunk], count: int) -> int:
+def _end(chunks: Iterable[Chunk], ends: Iterable[int], count: int) -> int:
     """Return an order with at least `count` refs of some chunks up to it, the lowest that is easily told."""
-    for end, size in sorted((chunk.end, chunk.size) for chunk in chunks):
-        if size >= count:
+    for end, chunk in sorted(zip(ends, chunks, strict=True), key=itemgetter(0)):
+        if chunk.size >= count:
             return end
-        count -= size
+        count -= chunk.size
     return NO_END

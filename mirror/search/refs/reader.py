@@ -109,20 +109,23 @@ class RefIndexReader:
         upto = list(accumulate(counts))
         first, last = bisect_right(upto, low), bisect_left(upto, high)
         begin, *_, end = self._starts[first : last + 1] + (self._starts[last + 1 : last + 2] or [NO_END])
-        found = [place for place in self._in_spans(match, begin, end) if place not in gone]
+        found = self._in_spans(match, begin, end)
+        if gone:
+            found = [place for place in found if place not in gone]
         found += [place for place in joined if begin <= place[0] < end]
         before = upto[first - 1] if first else 0
         return sorted(found)[low - before : high - before]
 
-    def _in_spans(self, match: int, begin: int, end: int) -> Iterator[Place]:
-        """Yield the places of the refs of a match class from one order, where a span begins, to another."""
+    def _in_spans(self, match: int, begin: int, end: int) -> list[Place]:
+        """Return the places of the refs of a match class from one order, where a span begins, to another."""
         lists = set(self._query.lists)
-        keys = set[int]()
+        keys, found = set[int](), list[Place]()
         for (packed,) in self._cursor.execute(_KEYS, (begin, end)):
             keys.update(key for key in unpack_numbers(packed) if key % LISTS in lists)
         values = self._values | {"keys": json.dumps(list(keys)), "low": begin, "high": end}
         for row in self._cursor.execute(_OF_SPANS.format(_IN_CLASS[match]), values):
-            yield from Chunk(*row).places(begin, end)
+            found += Chunk(*row).places(begin, end)
+        return found
 
     def repositories_at(self, commit: str) -> set[int]:
         """Return the repositories that may have a ref at a commit whose hash begins so."""

@@ -15,6 +15,7 @@ from mirror.search.index.refs.layout import (
     COLLECTION,
     HASH_DIGITS,
     KINDS,
+    NAME_COST,
     ORDER,
     SIZES,
     TABLES,
@@ -214,5 +215,6 @@ def _has_odd_spans(connection: sqlite3.Connection, indexed: int) -> bool:
     """Return whether a long index has no spans, or twice as many as it needs, most of them nearly empty."""
     spans = connection.execute("SELECT count(*) FROM search_ref_spans").fetchone()[0]
     if not spans:
-        return indexed > 2 * SIZES.counted
+        names = connection.execute("SELECT count(*) FROM search_ref_names").fetchone()[0]
+        return indexed + NAME_COST * int(names) > 2 * SIZES.counted
     return int(spans) > 2 * indexed // SIZES.span + 64

@@ -35,11 +35,12 @@ class Sizes(NamedTuple):
     """A path whose names cost more than this is common when the index is built; an update makes a node of
     a leaf at twice this. The cost is the number of refs, and NAME_COST for each name that is looked up."""
 
-    span: int = 8_192
+    span: int = 4_096
     """How many refs a span has when the index is built; an update cuts it in two at twice this."""
 
-    counted: int = 49_152
-    """A path with more refs than this is counted in each span; an update begins to at twice this."""
+    counted: int = 65_536
+    """A path whose names cost more than this is counted in each span; an update begins to at twice as many
+    refs."""
 
 
 SIZES = Sizes()

@@ -226,7 +226,7 @@ class _Spans:
 
 def _write_spans(connection: sqlite3.Connection, lists: _Lists, sizes: Sizes) -> _Spans:
     """Cut all refs into spans, and write which lists have a ref in each."""
-    if lists.orders.size <= sizes.counted:
+    if lists.orders.size + NAME_COST * len(lists.bounds) <= sizes.counted:
         return _Spans(np.zeros(0, dtype=np.uint32), 0)
     starts = np.unique(np.sort(lists.orders)[:: sizes.span])
     starts[0] = 0
@@ -330,7 +330,7 @@ class _NameTrie:
         if key not in self._known:
             found = (self._of_collection(names, collection) for collection in COLLECTIONS)
             rows = [row for row in found if row[1] or row[2] or row[0] == PUBLIC]
-            is_counted = self._spans.number and max(row[1] + row[2] for row in rows) > self._limits.counted
+            is_counted = self._spans.number and self._cost[names].sum() > self._limits.counted
             spans = [self._by_span(names, row[0]) for row in rows] if is_counted else []
             self._known[key] = _Stats(rows, spans)
         return self._known[key]
