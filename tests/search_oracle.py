@@ -4,6 +4,7 @@ import random
 import re
 import sqlite3
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -122,8 +123,9 @@ def _with_owners(path: Path) -> None:
 class Playground:
     """A mirror of one upstream and a few owners. Each method writes in its own transaction."""
 
-    def __init__(self, path: Path) -> None:
-        copy_made(path, _with_owners)
+    def __init__(self, path: Path, make: Callable[[Path], None] = _with_owners) -> None:
+        """`make` is what makes the file with the owners, once in a process."""
+        copy_made(path, make)
         self.store = Store(path)
         self.connection = self.store.connection
 
