@@ -1,6 +1,6 @@
 """Schedules in zones where clocks are changed: each local time comes once, held against a walk by minutes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import pairwise
@@ -55,10 +55,10 @@ def numbers(line: str) -> tuple[set[int], ...]:
     )
 
 
-def names(line: str, wall: datetime) -> bool:
-    """Return whether a line names a local time."""
+def named(line: str) -> Callable[[datetime], bool]:
+    """Return what tells whether a line names a local time."""
     minutes, hours, days, weekdays = numbers(line)
-    return (
+    return lambda wall: (
         wall.minute in minutes
         and wall.hour in hours
         and wall.day in days
@@ -93,11 +93,9 @@ def test_every_local_time_fires_once(zone: str, day: str) -> None:
     start, end = middle - timedelta(hours=25, minutes=7), middle + timedelta(hours=31)
     looks = list(minutes(zone, start, end))
     for line in LINES:
+        is_named, repeats = named(line), line.split()[1:2] == ["*"]
         expected = [
-            look.moment
-            for look in looks
-            if (line.split()[1:2] == ["*"] or not look.repeated)
-            and any(names(line, wall) for wall in look.walls)
+            look.moment for look in looks if (repeats or not look.repeated) and any(map(is_named, look.walls))
         ]
         found, moment = list[datetime](), start - timedelta(microseconds=1)
         while (due := next_time(line, zone=zone, after=moment)) is not None and due < end:

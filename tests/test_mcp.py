@@ -13,29 +13,35 @@ from cli_runner import Folder
 from fixtures_db import SECRETS, FixtureDb, fill_mixed, fill_public, repository
 from lives import live, moment
 
-pytest.importorskip("mcp", reason="the extra is not installed")
-
-from mcp import Client, StdioServerParameters, stdio_client
-
 from mirror.errors import ConfigError
 from mirror.mcp import sql
-from mirror.mcp.server import build
 from mirror.mcp.tools import NO_PROOF, Tools
 from mirror.queries.caller import ANONYMOUS, OPERATOR, Caller
 from mirror.store import tokens
 from mirror.store.runs import finish_run, start_run
 
 NOW = datetime(2026, 11, 3, 12, tzinfo=UTC)
+
 TOOLS = {"find_repositories", "show_repository", "find_refs", "changes_since", "is_current", "query_sql"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sdk() -> Any:
+    """The official SDK. Importing it takes a second, which other tests do without."""
+    return pytest.importorskip("mcp", reason="the extra is not installed")
 
 
 class Asked:
     """A server of a file for a caller, asked through the SDK's client, by streams in memory."""
 
     def __init__(self, path: Path, caller: Caller) -> None:
+        from mirror.mcp.server import build
+
         self._server = build(Tools(path, caller, lambda: NOW))
 
     def _call(self, tool: str, arguments: dict[str, Any]) -> Any:
+        from mcp import Client
+
         async def ask() -> Any:
             async with Client(self._server) as client:
                 return await client.call_tool(tool, arguments)
@@ -88,11 +94,11 @@ def public(path: Path) -> Asked:
     return Asked(path, ANONYMOUS)
 
 
-def test_the_tools_read_alone_and_say_so(operator: Asked) -> None:
+def test_the_tools_read_alone_and_say_so(sdk: Any, operator: Asked) -> None:
     """All of them, each with a description of itself."""
 
     async def listed() -> Any:
-        async with Client(operator._server) as client:
+        async with sdk.Client(operator._server) as client:
             return (await client.list_tools()).tools
 
     tools = asyncio.run(listed())
@@ -281,16 +287,16 @@ def _secrets(answer: Any) -> list[bytes]:
     return [secret for secret in SECRETS if secret in text]
 
 
-def test_a_process_speaks_the_protocol_alone_on_its_output(path: Path, folder: Folder) -> None:
+def test_a_process_speaks_the_protocol_alone_on_its_output(sdk: Any, path: Path, folder: Folder) -> None:
     """Started as an editor starts it; its output has no other line."""
     (folder.path / "mirror.toml").write_text(f'database = "{path}"')
-    server = StdioServerParameters(
+    server = sdk.StdioServerParameters(
         command=sys.executable, args=["-m", "mirror", "mcp", "--public"], cwd=folder.path,
         env=folder.environment(),
     )  # fmt: skip
 
     async def ask() -> Any:
-        async with Client(stdio_client(server)) as client:
+        async with sdk.Client(sdk.stdio_client(server)) as client:
             return await client.call_tool("find_repositories", {"query": "piston"})
 
     assert asyncio.run(ask()).structured_content["count"] == 2
