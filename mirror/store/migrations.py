@@ -875,6 +875,12 @@ def m034_names_below_every_path(db: Database) -> None:
     db.execute("UPDATE search_ref_state SET up_to = 0")
 
 
+@migrations()
+def m035_changes_of_owners(db: Database) -> None:
+    """An index of the few changes of owners themselves, so that those of one owner need no scan."""
+    db.execute("CREATE INDEX changes_user ON changes (user_id) WHERE user_id IS NOT NULL")
+
+
 def _drop_search_tables(db: Database) -> None:
     """Drop the search index with its triggers and indexes, whatever version made it."""
     for kind in ("trigger", "index", "table"):
