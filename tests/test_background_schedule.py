@@ -284,7 +284,7 @@ def test_work_that_spent_the_budget_waits_until_there_is_room(tmp_path: Path) ->
     with running(Sandbox(World(5))) as box:
         config = from_toml(
             f'database = "{path}"\n[[upstream]]\nname = "box"\nkind = "sandbox"\nurl = "{box.url}"\n'
-            'requests_per_hour = 3\nschedule = "10s"\nverify_schedule = ""'
+            'requests_per_hour = 3\nschedule = "10s"\nverify_schedule = ""\nstale_after = "10m"'
         )
         background = Background(config, report=told, clock=lambda: now[0])
         (work,) = scheduled_work(config)

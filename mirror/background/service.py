@@ -279,6 +279,7 @@ class Background:
     def _do(self, work: Work) -> None:
         """Do work that a schedule asked for, unless its budget is still spent or watch runs serve better."""
         if self._must_wait(work) or (work.kind == "sync" and self._watching.replaces(work)):
+            self._worker.tell_health()
             return
         for summary in self._worker.do(work):
             if summary.resumes_at is not None:

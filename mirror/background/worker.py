@@ -64,7 +64,7 @@ class Worker:
                 except StoreLocked as error:
                     self._report.note(f"{work.id}: skipped, {error}")
             if work.schedule:
-                self._tell_health()
+                self.tell_health()
         return done
 
     def keep(self, chore: Chore) -> None:
@@ -91,7 +91,7 @@ class Worker:
             log.exception("%s: a fault of this program", name)
             self.alerts.trouble(about, f"{name}: a fault of this program; its log says which")
 
-    def _tell_health(self) -> None:
+    def tell_health(self) -> None:
         """Send an alert when `/-/health` becomes unwell, and when it is well again."""
         patience = {upstream.name: upstream.stale_after for upstream in self._config.upstreams}
         reasons = file_health(Path(self._config.database), self._clock(), patience=patience).reasons
