@@ -17,6 +17,7 @@ from webhook_client import WebhookClient, webhook_mirror
 MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes a folder of its own there
 ROOM = 2 << 30
 """Bytes; a whole run leaves less than half of them."""
+LONGEST = ("test_package", "test_soak")
 
 
 settings.register_profile("no times", deadline=None)  # a busy machine takes ten times as long
@@ -38,6 +39,11 @@ def pytest_configure() -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """Start one process more than there are cores: tests often wait for a process or a thread."""
     return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what waits longest, so that no process is left with it alone in the end."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 @pytest.hookimpl(wrapper=True)
