@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import multiprocessing
+import os
 import random
 import re
 import shutil
@@ -31,16 +32,42 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from fixtures_db import FixtureDb, fill_many, repository
 
+Load = Callable[[str, list[str], int, float], "Measured"]
 SAMPLE = 400
 PAGE_EVERY = 0.1
 
 
 class Measured(NamedTuple):
-    """Requests per second, and latencies in milliseconds."""
+    """Requests per second, latencies in milliseconds, milliseconds of the server's CPU for each answer."""
 
     rate: float
     p50: float
     p99: float
+    cpu: float = 0.0
+
+
+class Server(NamedTuple):
+    """A running server."""
+
+    address: str
+    pid: int
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU that it and its workers have used; 0 where the system does not tell."""
+        try:
+            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+            stats = [
+                Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2] for pid in (self.pid, *children)
+            ]
+        except OSError:
+            return 0.0
+        return sum(int(one) for stat in stats for one in stat.split()[11:13]) / os.sysconf("SC_CLK_TCK")
+
+    def loaded(self, load: Load, paths: list[str], clients: int, seconds: float) -> Measured:
+        """Load it for some seconds."""
+        before = self.cpu_seconds()
+        found = load(self.address, paths, clients, seconds)
+        return found._replace(cpu=1000 * (self.cpu_seconds() - before) / max(1.0, found.rate * seconds))
 
 
 class Pair(NamedTuple):
@@ -113,16 +140,17 @@ def _write(path: str) -> None:
 
 
 @contextmanager
-def running(path: Path, *, workers: int = 1) -> Iterator[str]:
-    """Serve the file as `mirror serve` does; yield the address."""
+def running(path: Path, *, workers: int = 1) -> Iterator[Server]:
+    """Serve the file as `mirror serve` does."""
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
         config.write(f"database = {json.dumps(str(path.resolve()))}\n")
         config.flush()
-        words = ["--config", config.name, "serve", "--port", "0", "--workers", str(workers)]
-        command = [sys.executable, "-m", "mirror", *words]
+        command = [sys.executable, "-m", "mirror", "--config", config.name, "serve", "--port", "0"]
+        command += ["--workers", str(workers)] if workers > 1 else []
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
-            yield re.findall(r"http://\S+", server.stdout.readline())[0]  # type: ignore[union-attr]
+            address = re.findall(r"http://\S+", server.stdout.readline())[0]  # type: ignore[union-attr]
+            yield Server(address, server.pid)
         finally:
             server.terminate()
             server.wait()
@@ -242,23 +270,23 @@ def main() -> None:
         if path.stem != "mirror":
             parser.error("the file must be called mirror.db: Datasette's addresses begin with its name")
         wrk = shutil.which("wrk")
-        load: Callable[..., Measured] = by_asyncio if wrk is None else lambda *a: by_wrk(wrk, *a)
+        load: Load = by_asyncio if wrk is None else lambda *a: by_wrk(wrk, *a)
         print(
             f"{asked.repositories:,} repositories, {asked.clients} clients by {'wrk' if wrk else 'asyncio'}, "
             f"{asked.turns} turns of {asked.seconds:g} s, "
             f"{'at rest' if asked.quiet_file else 'while a sync writes'}"
         )
-        with nullcontext() if asked.quiet_file else written(path), running(path) as address:
+        with nullcontext() if asked.quiet_file else written(path), running(path) as server:
             if asked.workers:
                 with running(path, workers=asked.workers) as other:
-                    report_workers(address, other, load, asked)
+                    report_workers(server, other, load, asked)
                 return
-            report(address, pairs(asked.repositories), load, asked)
-            report_listings(address, listings(address, asked.repositories), load, asked)
+            report(server, pairs(asked.repositories), load, asked)
+            report_listings(server, listings(server.address, asked.repositories), load, asked)
 
 
-def report_workers(one: str, several: str, load: Callable[..., Measured], asked: argparse.Namespace) -> None:
-    """Measure one process and several in turns, and print how many times the answers these give."""
+def report_workers(one: Server, several: Server, load: Load, asked: argparse.Namespace) -> None:
+    """Measure one process and several in turns; print how many times the answers these give."""
     single, _, search = pairs(asked.repositories)
     paths = {
         "search page": [f"/-/search.json?q={path.partition('name=')[2]}" for path in search.ours],
@@ -267,61 +295,70 @@ def report_workers(one: str, several: str, load: Callable[..., Measured], asked:
         "API 2.0, single": [path.replace("/1.0/", "/2.0/") for path in single.ours],
         "API 2.0, first 100": ["/2.0/repositories?pagelen=100"],
     }
-    print(f"{'':20}{'1 process':>12}{f'{asked.workers} processes':>14}{'times':>8}")
+    print(f"{'':20}{'1 process':>12}{f'{asked.workers} processes':>14}{'times':>8}{'CPU':>10}{'CPU':>8}")
     for name, asked_for in paths.items():
-        for address in (one, several):  # warm up
-            load(address, asked_for, asked.clients, 1)
-        turns = [
-            [load(address, asked_for, asked.clients, asked.seconds).rate for address in (one, several)]
-            for _ in range(asked.turns)
-        ]
-        alone, together = (statistics.median(side) for side in zip(*turns, strict=True))
-        print(f"{name:20}{alone:10.0f}/s{together:12.0f}/s{together / alone:8.2f}", flush=True)
+        for server in (one, several):  # warm up
+            server.loaded(load, asked_for, asked.clients, 1)
+        alone, together = in_turns(
+            [[server.loaded(load, asked_for, asked.clients, asked.seconds) for server in (one, several)]
+             for _ in range(asked.turns)]
+        )  # fmt: skip
+        print(
+            f"{name:20}{alone.rate:10.0f}/s{together.rate:12.0f}/s{together.rate / alone.rate:8.2f}"
+            f"{alone.cpu:8.2f}ms{together.cpu:6.2f}ms",
+            flush=True,
+        )
+
+
+def in_turns(turns: list[list[Measured]]) -> list[Measured]:
+    """Return the medians of each side over all turns."""
+    return [
+        Measured(*(statistics.median(values) for values in zip(*side, strict=True)))
+        for side in zip(*turns, strict=True)
+    ]
 
 
 def report_listings(
-    address: str, asked_for: dict[str, list[str]], load: Callable[..., Measured], asked: argparse.Namespace
+    server: Server, asked_for: dict[str, list[str]], load: Load, asked: argparse.Namespace
 ) -> None:
     """Measure all in turns, also with one client, and print the cost in single repositories."""
     for clients in (1, asked.clients):
         turns = [
-            {name: load(address, paths, clients, asked.seconds) for name, paths in asked_for.items()}
+            [server.loaded(load, paths, clients, asked.seconds) for paths in asked_for.values()]
             for _ in range(asked.turns)
         ]
-        print(f"\n{f'API 2.0, {clients} clients':20}{'rate':>10}{'p50':>9}{'p99':>9}{'costs':>8}")
-        middle = {
-            name: Measured(
-                *(statistics.median(values) for values in zip(*(turn[name] for turn in turns), strict=True))
-            )
-            for name in asked_for
-        }
+        print(
+            f"\n{f'API 2.0, {clients} clients':20}{'rate':>10}{'p50':>9}{'p99':>9}{'costs':>8}"
+            f"{'CPU':>10}{'costs':>8}"
+        )
+        middle = dict(zip(asked_for, in_turns(turns), strict=True))
         one = next(iter(middle.values()))
         for name, found in middle.items():
             print(
                 f"{name:20}{found.rate:8.0f}/s{found.p50:7.1f}ms{found.p99:7.1f}ms{found.p50 / one.p50:8.1f}"
+                f"{found.cpu:8.2f}ms{found.cpu / max(0.001, one.cpu):8.1f}"
             )
 
 
-def report(
-    address: str, asked_for: list[Pair], load: Callable[..., Measured], asked: argparse.Namespace
-) -> None:
+def report(server: Server, asked_for: list[Pair], load: Load, asked: argparse.Namespace) -> None:
     """Measure each pair in turns and print its line."""
-    print(f"{'':20}{'API 1.0':>10}{'p50':>9}{'p99':>9}{'Datasette':>12}{'p50':>9}{'p99':>9}{'times':>8}")
+    print(
+        f"{'':20}{'API 1.0':>10}{'p50':>9}{'p99':>9}{'Datasette':>12}{'p50':>9}{'p99':>9}{'times':>8}"
+        f"{'CPU':>10}{'CPU':>8}{'times':>8}"
+    )
     for pair in asked_for:
         for paths in (pair.ours, pair.datasettes):  # warm up
-            load(address, paths, asked.clients, 1)
-        turns = [
-            [load(address, paths, asked.clients, asked.seconds) for paths in (pair.ours, pair.datasettes)]
-            for _ in range(asked.turns)
-        ]
-        ours, theirs = (
-            Measured(*(statistics.median(values) for values in zip(*side, strict=True)))
-            for side in zip(*turns, strict=True)
-        )
+            server.loaded(load, paths, asked.clients, 1)
+        ours, theirs = in_turns(
+            [[server.loaded(load, paths, asked.clients, asked.seconds)
+              for paths in (pair.ours, pair.datasettes)]
+             for _ in range(asked.turns)]
+        )  # fmt: skip
         times = ours.rate / max(theirs.rate, 0.1)
         print(
             f"{pair.name:20}{ours.rate:8.0f}/s{ours.p50:7.1f}ms{ours.p99:7.1f}ms"
             f"{theirs.rate:10.0f}/s{theirs.p50:7.1f}ms{theirs.p99:7.1f}ms{times:8.1f}"
+            f"{ours.cpu:8.2f}ms{theirs.cpu:6.2f}ms{theirs.cpu / max(0.001, ours.cpu):8.1f}"
         )
 
 
