@@ -39,7 +39,9 @@ def open_folder(folder: Path) -> Iterator["SiteFolder"]:
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"{folder}: is no folder; name one for the site")
         if folder.exists() and not any((folder / name).exists() for name in (MANIFEST, PROGRESS)):
-            others = [one for one in folder.iterdir() if one != inner or any(one.iterdir())]
+            others = [
+                one for one in folder.iterdir() if one != inner or not one.is_dir() or any(one.iterdir())
+            ]
             if others:
                 raise ConfigError(f"{folder}: has other files, and is no site; name an empty folder")
         inner.mkdir(mode=_FOLDER, parents=True, exist_ok=True)
