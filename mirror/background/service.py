@@ -1,7 +1,7 @@
 """The service: one job for each kind of work of each upstream, until it is told to stop.
 
 Jobs share one thread, so that they never compete for the file. When another process is syncing, a job is
-skipped. When the budget is spent, a job ends with its cursor saved, and the next one resumes.
+skipped. When the budget is spent, a job ends with its cursor saved, and resumes once there is room.
 """
 
 import logging
