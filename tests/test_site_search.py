@@ -40,7 +40,7 @@ STEMS = (
 )
 ODD = (
     "Foo  Bar", "foo\tbar", "\ufb01sh", "\u0130stanbul", "\U0001f4a9", "a/b", "e\u0301t\u00e9", "\u1e9e",
-    "\u00a0x", "\u0345y", "__proto__", "^$",
+    "\u00a0x", "\u0345y", "__proto__", "^$", "zebra\u202e-lia",
 )  # fmt: skip
 
 
@@ -293,7 +293,7 @@ def test_a_visitor_finds_and_follows(browsed: tuple[Any, str]) -> None:
         "kernel web",
     }
     page.fill("#q", "KERNLE-web")
-    page.wait_for_selector("#results .summary a:text-is('kernel-web')")
+    page.wait_for_selector("#results .summary a:has-text('kernel-web')")
     assert "no name contains \u201cKERNLE-web\u201d" in page.inner_text("#results .summary")
     assert len([one for one in requests if "/search/" in one]) <= 4
     page.fill("#q", "odd/e\u0301")
@@ -321,6 +321,9 @@ def test_a_small_site_is_searched_from_the_disk(
     page.fill("#q", "odd/")
     page.wait_for_selector("#results li")
     assert page.locator("#results li").count() == len(ODD)
+    page.fill("#q", "zebra-liat")
+    page.wait_for_selector("#results .summary a")
+    assert page.inner_text("#results .summary a") == r"zebra\u{202e}-lia"
     page.close()
 
 

@@ -298,6 +298,8 @@
     return item;
   }
 
+  // Letters that are not seen, or that turn others round, are written out.
+  const seen = (text) => text.replace(/[\p{C}\u2028\u2029]/gu, (one) => `\\u{${one.codePointAt(0).toString(16)}}`);
   const counted = (number, one, many) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
 
   let turn = 0;
@@ -306,7 +308,8 @@
     try {
       const found = await (await opened()).search(text);
       if (mine !== turn) return;
-      const rows = found.rows.slice(0, SHOWN), corrected = element("a", found.corrected);
+      const rows = found.rows.slice(0, SHOWN), corrected = element("a");
+      corrected.append(element("bdi", seen(found.corrected ?? "")));
       corrected.href = `?${new URLSearchParams({ q: text.slice(0, text.indexOf("/") + 1) + found.corrected })}`;
       list.replaceChildren(...rows.map((row) => line(row, found)));
       summary.replaceChildren(
