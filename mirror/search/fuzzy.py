@@ -58,36 +58,40 @@ def nearest_name(
             AND {_LONG_ENOUGH} LIMIT 20000""",
         conditions.values | {"wanted": json.dumps(ids), "length": len(part) - allowed},
     )
-    known, best = dict[str, tuple[int, bool, str]](), None
+    nearest = _Nearest(part, allowed)
+    known, best = dict[tuple[str, str], tuple[int, bool, str]](), None
     for row_id, name, slug, followers, forks, created_at in rows:
-        for text in searched_names(name, slug):
-            if text not in known:
-                known[text] = _nearest_in(text, part, allowed)
-            errors, is_part, meant = known[text]
-            if errors <= allowed:
-                rank = (errors, is_part, popularity(followers, forks, created_at, row_id), meant)
-                best = rank if best is None else min(best, rank)
+        found = known.get((name, slug))
+        if found is None:
+            found = known[name, slug] = min(map(nearest.within, {*searched_names(name, slug)}))
+        errors, is_part, meant = found
+        if errors <= allowed:
+            rank = (errors, is_part, popularity(followers, forks, created_at, row_id), meant)
+            best = rank if best is None else min(best, rank)
     return best[-1] if best else None
 
 
-def _nearest_in(text: str, part: str, allowed: int) -> tuple[int, bool, str]:
-    """Return the text in a name that is nearest to `part`: (number of errors, is not the whole name, text).
+class _Nearest:
+    """Finds the text in a name that is nearest to `part`; a query looks at hundreds of names."""
 
-    Text that equals `part` is left out, because it corrects nothing.
-    """
-    best = (allowed + 1, False, "")
-    for meant in _possible_texts(text, part, allowed):
-        errors = OSA.distance(part, meant, score_cutoff=allowed)
-        if errors:
-            best = min(best, (errors, meant != text, meant))
-    return best
+    def __init__(self, part: str, allowed: int) -> None:
+        self._part, self._allowed = part, allowed
+        self._shortest, self._longest = len(part) - allowed, len(part) + allowed
+        self._runs = _word_runs(1 + part.count("-") + part.count(".") + part.count("_"))
 
+    def within(self, text: str) -> tuple[int, bool, str]:
+        """Return the number of errors, whether the text is only a part of the name, and the text.
 
-def _possible_texts(text: str, part: str, allowed: int) -> list[str]:
-    """Return a name and its runs of as many words as `part` has, as far as they are about as long."""
-    words = 1 + part.count("-") + part.count(".") + part.count("_")
-    shortest, longest = len(part) - allowed, len(part) + allowed
-    return [meant for meant in (text, *_word_runs(words).findall(text)) if shortest <= len(meant) <= longest]
+        It is the name or a run of as many words as `part` has. Text that equals `part` is left out, because
+        it corrects nothing.
+        """
+        best = (self._allowed + 1, False, "")
+        for meant in {text, *self._runs.findall(text)}:
+            if self._shortest <= len(meant) <= self._longest:
+                errors = OSA.distance(self._part, meant, score_cutoff=self._allowed)
+                if 0 < errors <= self._allowed:
+                    best = min(best, (errors, meant != text, meant))
+        return best
 
 
 @cache
