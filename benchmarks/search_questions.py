@@ -4,8 +4,8 @@
     python benchmarks/search_questions.py --names names.tsv
 
 Each search runs three times; the best time is printed beside that of the plainest SQL statement that counts
-the same. Typing errors: of names from the file with one or two errors, how many are corrected, and in what
-time.
+the same. Then eight users ask all of them at once, each in another order. Typing errors: of names from the
+file with one or two errors, how many are corrected, and in what time.
 """
 
 import argparse
@@ -14,8 +14,10 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from search import fill
@@ -35,13 +37,21 @@ QUESTIONS: list[tuple[str, dict[str, Any], str]] = [
     ("e", {"forks": False}, "parent_full_name IS NULL"),
     ("", {"language": "python"}, "language = 'python'"),
     ("e", {"private": True}, "is_private"),
-    ("team1/", {}, "owner_id IN (SELECT id FROM users WHERE username LIKE 'team1%')"),
-    ("team1/py", {}, "owner_id IN (SELECT id FROM users WHERE username LIKE 'team1%')"),
+    ("e", {"archived": False, "private": False}, "archived IS NOT 1 AND NOT is_private"),
+    (
+        "s",
+        {"scm": "hg", "language": "java", "forks": True},
+        "scm = 'hg' AND language = 'java' AND parent_full_name <> ''",
+    ),
+    ("tea/", {}, "owner_id IN (SELECT id FROM users WHERE username LIKE 'tea%')"),
+    ("tea/py", {}, "owner_id IN (SELECT id FROM users WHERE username LIKE 'tea%')"),
+    ("team1/py", {}, "owner_id IN (SELECT id FROM users WHERE username = 'team1')"),
     ("e", {"owner": "team1"}, "owner_id IN (SELECT id FROM users WHERE username = 'team1')"),
     ("", {"offset": 1000}, "1"),
     ("e", {"offset": 1000}, "1"),
     ("e", {"offset": 100_000}, "1"),
 ]
+USERS = 8
 _LANGUAGES = (
     ["python"] * 30 + ["java"] * 20 + ["javascript"] * 15 + ["go"] * 5 + [""] * 20 + ["haskell", None]
 )
@@ -67,6 +77,7 @@ def main() -> None:
             for errors in (1, 2):
                 _mistype(reader, errors)
         reader.close()
+        _ask_at_once(path)
 
 
 def _say_more(store: Store) -> None:
@@ -98,6 +109,27 @@ def _ask(reader: sqlite3.Connection, query: str, said: dict[str, Any], condition
         raise SystemExit(f"{query!r} {said}: {found.count} found, SQL counts {row[0]}")
     what = f"{query!r} {', '.join(f'{key}={value}' for key, value in said.items())}"
     print(f"{what:42}{found.count:10,}{seconds * 1000:9.2f} ms{plain_seconds * 1000:9.0f} ms")
+
+
+def _ask_at_once(path: Path) -> None:
+    """Let USERS ask every question at the same time, each on a connection of its own."""
+    times = list[float]()
+
+    def ask(user: int) -> None:
+        with closing(open_reader(path)) as reader:
+            for query, said, _ in QUESTIONS[user:] + QUESTIONS[:user]:
+                begun = time.perf_counter()
+                search(reader, query, fuzzy=False, **said)
+                times.append(time.perf_counter() - begun)
+
+    threads = [Thread(target=ask, args=(user,)) for user in range(USERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    times.sort()
+    median, worst = times[len(times) // 2] * 1000, times[-1] * 1000
+    print(f"{USERS} users at once: p50 {median:.0f} ms, the slowest {worst:.0f} ms")
 
 
 def _mistype(reader: sqlite3.Connection, errors: int) -> None:

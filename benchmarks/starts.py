@@ -22,7 +22,7 @@ SERVE = """
 from mirror.sandbox import Sandbox, World, serve
 serve(Sandbox(World(60)), port=0, announce=lambda origin: print(origin, flush=True))
 """
-COMMANDS = ("search django", "show NAME", "changes", "status", "sync", "--help")
+COMMANDS = ("search django", "search django --json", "show NAME", "changes", "status", "sync", "--help")
 
 
 class Took(NamedTuple):

@@ -120,6 +120,31 @@ def test_sql_and_python_compare_names_alike(tmp_path: Path, indexed: bool) -> No
             assert found == naive(mirror.connection, query, limit=99, scm="git")
 
 
+def test_a_beginning_that_many_owners_share(tmp_path: Path) -> None:
+    """More than a statement should name; some names are not plain, and some rows are not indexed."""
+    mirror = Playground(tmp_path / "mirror.db")
+    with mirror.store:
+        with mirror.store.transaction() as connection:
+            connection.executemany(
+                """INSERT INTO users (id, upstream_id, uuid, username, kind, first_seen_at, last_seen_at)
+                   VALUES (?, 1, ?, ?, 'user', '', '')""",
+                [(number, f"t{number}", f"T{number}") for number in range(10, 1200)]
+                + [
+                    (number, f"o{number}", name)
+                    for number, name in ((1200, "Té"), (1201, "T x"), (1202, "ét"))
+                ],
+            )
+            for number in range(300):
+                mirror.add(f"tool-{number}", owner_id=number % 5 + 1 if number % 3 else 10 + 4 * number)
+            for owner_id in (1200, 1201, 1202):
+                mirror.add("tool-odd", owner_id=owner_id)
+        for _ in range(2):
+            for query in ("t/", "t/tool-1", "té/", "t/odd", "t-/", "T1/l", "an/tool", "é/"):
+                assert found_in_each_way(mirror.connection, query) == naive(mirror.connection, query), query
+            mirror.store.rebuild_search_index()
+            mirror.change(1, name="tool-odd")
+
+
 def test_an_owner_of_every_repository_filters_nothing(tmp_path: Path) -> None:
     """In a mirror of one workspace, its name before the slash costs nothing."""
     mirror = Playground(tmp_path / "mirror.db")

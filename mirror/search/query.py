@@ -10,12 +10,11 @@ import msgspec
 from mirror.search.names import COLLECTIONS, GONE_PRIVATE, GONE_PUBLIC, PRIVATE, PUBLIC, normalise
 
 _ODD_OWNERS = "SELECT id, username FROM users WHERE username GLOB '*[^!-~]*'"
-_PLAIN = "username NOT GLOB '*[^!-~]*'"
-_NAMED = f"username = :owner COLLATE NOCASE AND {_PLAIN}"
-_BEGINS = f"""username COLLATE NOCASE >= :owner AND username COLLATE NOCASE < :owner || char(1114111)
-    AND {_PLAIN}"""
+_NAMED = "username = :owner COLLATE NOCASE"
+_BEGINS = "username COLLATE NOCASE >= :owner AND username COLLATE NOCASE < :owner || char(1114111)"
 _OWNED = "owner_id IN (SELECT value FROM json_each(:owners))"
-_OWNED_BY_MANY = f"({_OWNED} OR EXISTS (SELECT 1 FROM users WHERE users.id = owner_id AND {_BEGINS}))"
+_OWNED_BY_MANY = f"""({_OWNED} OR EXISTS (SELECT 1 FROM users WHERE users.id = owner_id AND {_BEGINS}
+    AND username NOT GLOB '*[^!-~]*'))"""
 _MANY_OWNERS = 1_000
 _NEXT_OWNER = "SELECT min(owner_id) FROM repositories WHERE owner_id > ?"
 _FEW_OWNERS = 20
@@ -168,7 +167,7 @@ def sql_conditions(connection: sqlite3.Connection, query: Query) -> Conditions:
         values["owners"] = json.dumps(owners)
     elif owners is not None:
         clauses.append(_OWNED_BY_MANY)
-        odd = _odd_owners(connection, query.owner_prefix, str.startswith)
+        odd = [one for one, name in _odd_owners(connection) if name.startswith(query.owner_prefix)]
         values |= {"owners": json.dumps(odd), "owner": query.owner_prefix}
     return Conditions(clauses, values, is_plain=len(clauses) == plain, owners=owners)
 
@@ -197,25 +196,31 @@ def owner_ids(connection: sqlite3.Connection, query: Query) -> list[int]:
         return meant if owner in (None, prefix) else []
     if owner is not None:
         return _owners_named(connection, owner) if owner.startswith(prefix) else []
-    return _owners(connection, _BEGINS, prefix) + _odd_owners(connection, prefix, str.startswith)
+    return _owners(connection, _BEGINS, prefix, str.startswith)
 
 
 def _owners_named(connection: sqlite3.Connection, name: str) -> list[int]:
-    return _owners(connection, _NAMED, name) + _odd_owners(connection, name, str.__eq__)
+    return _owners(connection, _NAMED, name, str.__eq__)
 
 
-def _owners(connection: sqlite3.Connection, condition: str, owner: str) -> list[int]:
-    """Return the ids of the owners of plain names, ASCII without spaces, that meet a condition."""
-    if not owner.isascii():
-        return []
-    found = plain_cursor(connection).execute(f"SELECT id FROM users WHERE {condition}", {"owner": owner})
-    return [row[0] for row in found.fetchall()]
+def _owners(
+    connection: sqlite3.Connection, condition: str, owner: str, matches: Callable[[str, str], bool]
+) -> list[int]:
+    """Return the ids of owners; SQL decides on plain names, ASCII without spaces, Python on others."""
+    plain = list[int]()
+    if owner.isascii():  # one text instead of rows: a beginning may have 100,000 owners
+        found = f"SELECT json_group_array(id) FROM users WHERE {condition}"
+        plain = json.loads(plain_cursor(connection).execute(found, {"owner": owner}).fetchone()[0])
+    odd = dict(_odd_owners(connection))
+    if odd:
+        plain = [row_id for row_id in plain if row_id not in odd]
+    return plain + [row_id for row_id, name in odd.items() if matches(name, owner)]
 
 
-def _odd_owners(connection: sqlite3.Connection, owner: str, matches: Callable[[str, str], bool]) -> list[int]:
-    """Return the ids of the owners of other names, few or none, whose normalised name matches `owner`."""
-    found = plain_cursor(connection).execute(_ODD_OWNERS)
-    return [row_id for row_id, name in found if matches(normalise(name), owner)]
+def _odd_owners(connection: sqlite3.Connection) -> list[tuple[int, str]]:
+    """Return the id and the normalised name of the owners whose names are not plain, few or none."""
+    found = plain_cursor(connection).execute(_ODD_OWNERS).fetchall()
+    return [(row_id, normalise(name)) for row_id, name in found]
 
 
 def owned_ids(connection: sqlite3.Connection, conditions: Conditions, most: int) -> set[int] | None:
