@@ -17,6 +17,7 @@ from rich.text import Text
 from mirror.cli.console import CleanConsole
 from mirror.cli.main import plain
 from mirror.store import Store
+from mirror.store.files import open_reader
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -29,6 +30,12 @@ def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folder]:
         folder.configure(box.url)
         assert folder.run("sync").code == 0
         yield folder
+
+
+def a_name(folder: Folder) -> str:
+    """Return the full name of a repository in its mirror."""
+    with contextlib.closing(open_reader(folder.path / "data/mirror.db")) as connection:
+        return str(connection.execute("SELECT full_name FROM repositories").fetchone()[0])
 
 
 def shell(folder: Folder, words: str) -> subprocess.CompletedProcess[str]:
@@ -51,8 +58,7 @@ def shell(folder: Folder, words: str) -> subprocess.CompletedProcess[str]:
 def test_a_closed_pipe_is_no_error(synced: Folder, command: str) -> None:
     """`head` has seen enough."""
     if "show" in command:
-        name = shell(synced, "mirror search a --json").stdout.split('"full_name":"')[1].split('"')[0]
-        command = f"show {name}"
+        command = f"show {a_name(synced)}"
     done = shell(synced, f"mirror {command} | head -c 1")
     assert (done.returncode, len(done.stdout), done.stderr) == (0, 1, "")
 
@@ -70,8 +76,7 @@ def test_a_pipe_that_nobody_reads_is_no_error(synced: Folder, command: str) -> N
 def test_a_full_disk_under_stdout_is_one_line(synced: Folder, command: str) -> None:
     """It is not the mirror that is full."""
     if command == "show":
-        name = shell(synced, "mirror search a --json").stdout.split('"full_name":"')[1].split('"')[0]
-        command = f"show {name}"
+        command = f"show {a_name(synced)}"
     done = shell(synced, f"mirror {command} > /dev/full")
     assert done.stderr == "mirror: the answer cannot be read or written: No space left on device\n"
     assert done.returncode == 4
