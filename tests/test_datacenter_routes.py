@@ -443,10 +443,8 @@ def test_hidden_and_unknown_are_the_same(mirror: Mirror, more: str) -> None:
     missing = mirror.get(f"projects/acme-inc/repos/absent{more}")
     assert hidden.status_code == missing.status_code == 404
     assert hidden.content.replace(b"secret", b"absent") == missing.content
-    dates = {"date"}
-    assert {k: v for k, v in hidden.headers.items() if k not in dates} == {
-        k: v for k, v in missing.headers.items() if k not in dates
-    }
+    told = {name: text.replace("secret", "absent") for name, text in hidden.headers.items()}
+    assert told == dict(missing.headers)
 
 
 def test_redirect_unmirrored_answers_307(mirror: Mirror) -> None:
