@@ -260,7 +260,8 @@ def test_hidden_and_missing_give_the_same_bytes(mixed: MixedMirror, form: str) -
         for name in ("jespern/arriving", "jespern/nothing-", "brodie/buried-treasure"):
             answer = mixed.served.get(f"/1.0/repositories/{'/'.join((name, *route))}?{form}")
             headers = {key: value for key, value in answer.headers.items() if key != "content-length"}
-            answers.add((answer.status_code, answer.content.replace(name.encode(), b"NAME"), str(headers)))
+            told = str(headers).replace(name, "NAME")
+            answers.add((answer.status_code, answer.content.replace(name.encode(), b"NAME"), told))
         assert len(answers) == 1, route
         assert next(iter(answers))[0] == 404
 
