@@ -5,9 +5,12 @@ file needs pyspark alone, so that it can be sent to a cluster without the rest o
 """
 
 import json
+import logging
 import re
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -87,7 +90,8 @@ def merge_folder(
 ) -> dict[str, Any]:
     """Merge in a session of its own; return what `merge` does, and the `checksums` of some tables."""
     builder = SparkSession.builder.appName("merge of a lake")
-    spark = (builder.master(master) if master else builder).getOrCreate()
+    with _own_interrupt():
+        spark = (builder.master(master) if master else builder).getOrCreate()
     try:
         done = merge(spark, lake, out, statements_of(sql))
         sums = {
@@ -96,7 +100,21 @@ def merge_folder(
         }
         return {**done, "checksums": sums}
     finally:
-        spark.stop()
+        with suppress(*FAILURES, OSError):  # whatever ended the merge is told, not what follows from it
+            spark.stop()
+
+
+@contextmanager
+def _own_interrupt() -> Iterator[None]:
+    """Let Ctrl-C be what it was before Spark began.
+
+    PySpark's handler asks Spark while another answer is read, and py4j logs with tracebacks what comes of it.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    logging.getLogger().addHandler(logging.NullHandler())
+    yield
+    with suppress(ValueError):  # not in the main thread: PySpark has set none
+        signal.signal(signal.SIGINT, before)
 
 
 def statements_of(sql: str) -> list[str]:
