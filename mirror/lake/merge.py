@@ -265,12 +265,11 @@ def _quoted(text: str) -> str:
 def _replacing(out: Path) -> Iterator[Path]:
     """Give an empty folder, which takes the place of `out` at the end; between the two there is none.
 
-    Whoever was killed between them has left the one before beside it: it goes back to its place.
+    Whoever ended between them has left the one before beside it: it goes back to its place.
     """
     part, old = (out.with_name(f"{out.name}.{end}") for end in ("part", "old"))
     with explained(part):
-        if old.exists() and not out.exists():
-            old.rename(out)
+        _put_back(out, old)
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
     try:
@@ -283,5 +282,10 @@ def _replacing(out: Path) -> Iterator[Path]:
             sync_folder(out.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-        if out.exists():
-            shutil.rmtree(old, ignore_errors=True)
+        _put_back(out, old)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _put_back(out: Path, old: Path) -> None:
+    if old.exists() and not out.exists():
+        old.rename(out)
