@@ -144,7 +144,8 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def started(lake: Path, out: Path, master: str) -> Iterator[subprocess.Popen[str]]:
     """Merge with Spark in another process, which does not outlive the test."""
-    command = [sys.executable, "-m", "mirror", "lake", "merge", str(lake), str(out), "--engine", "spark"]
+    ours = ["env", "--default-signal=INT", sys.executable]  # where the tests run with `&`, Ctrl-C is ignored
+    command = [*ours, "-m", "mirror", "lake", "merge", str(lake), str(out), "--engine", "spark"]
     with (out.parent / "driver.log").open("w") as log:
         process = subprocess.Popen(
             [*command, "--master", master, "--json"],
