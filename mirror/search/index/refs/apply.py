@@ -73,7 +73,7 @@ class _RefsUpdate:
             text = text_of(name)
             row = self._connection.execute(_ID, (name,)).fetchone()
             row_id = int(row[0] if row else self._connection.execute(_INSERT, (name, text)).lastrowid or 0)
-            paths = paths_of(text, self._nodes.numbers)
+            paths = paths_of(text, self._nodes.numbers, self._spans.counted)
             self._names[name] = _ChangedName(number, row_id, row is None, *paths)
 
     def _entries(self) -> tuple[Entries, Entries]:
@@ -88,7 +88,7 @@ class _RefsUpdate:
                 left.append((its.number, was.list, was.order))
             if now is not None:
                 joined.append((its.number, now.list, now.order))
-        nodes = [sorted(self._nodes.numbers[path] for path in its.common) for its in self._names.values()]
+        nodes = [[self._nodes.numbers[path] for path in its.common] for its in self._names.values()]
         ids = [its.id for its in self._names.values()]
         return Entries.of(left, ids, nodes), Entries.of(joined, ids, nodes)
 

@@ -105,10 +105,13 @@ def text_of(name: str) -> bytes:
     return b"".join((BOUNDARY, normalise(name).encode(), BOUNDARY))
 
 
-def paths_of(text: bytes, common: Container[bytes]) -> tuple[set[bytes], set[bytes]]:
+def paths_of(
+    text: bytes, common: Container[bytes], counted: Container[bytes] = ()
+) -> tuple[set[bytes], set[bytes]]:
     """Return the common paths of a text, and the rare ones: one for each suffix.
 
-    A suffix that is common to its end has a rare path that ends with END.
+    A suffix that is common to its end has a rare path that ends with END, unless it is counted in spans: no
+    reader looks for the names below such a path.
     """
     passed, reached = {b""}, set[bytes]()
     ended = text + END
@@ -117,7 +120,8 @@ def paths_of(text: bytes, common: Container[bytes]) -> tuple[set[bytes], set[byt
         while (path := ended[start:end]) in common:
             passed.add(path)
             end += 1
-        reached.add(path)
+        if not path.endswith(END) or path[:-1] not in counted:
+            reached.add(path)
     return passed, reached
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mirror.search.index.format import END
 from mirror.search.index.refs.layout import (
     IN_SPAN,
     KINDS,
@@ -39,6 +40,7 @@ _LISTS_OF = """SELECT l.list, l.repositories, l.ages FROM search_ref_names n
 _IN_SPAN = f"""SELECT l.name_id, l.list, l.repositories, l.ages FROM json_each(:keys) k
     CROSS JOIN search_ref_lists l ON l.name_id = k.value / {LISTS} AND l.list = k.value % {LISTS}
     WHERE {IN_SPAN}"""
+_DROP_LEAF = "DELETE FROM search_ref_rare WHERE path = ?"
 _TEXTS = "SELECT id, text FROM search_ref_names WHERE id IN (SELECT value FROM json_each(?))"
 
 
@@ -55,7 +57,7 @@ class Spans:
         self._connection = connection
         self._sizes = sizes
         self._starts = np.array([row[0] for row in connection.execute(_STARTS)], dtype=np.int64)
-        self._counted = {row[0] for row in connection.execute(_COUNTED)}
+        self.counted = {row[0] for row in connection.execute(_COUNTED)}
 
     def apply(self, left: Entries, joined: Entries, nodes: RefNodes) -> None:
         """Count what leaves and joins, count in more paths where these have grown, and cut long spans."""
@@ -64,7 +66,7 @@ class Spans:
         self._add_keys(joined)
         self._change(left, joined, nodes)
         for path, refs in nodes.refs.items():
-            if refs > 2 * self._sizes.counted and path not in self._counted:
+            if refs > 2 * self._sizes.counted and path not in self.counted:
                 self._begin_to_count(path)
         self._cut_long()
 
@@ -81,7 +83,7 @@ class Spans:
 
     def _change(self, left: Entries, joined: Entries, nodes: RefNodes) -> None:
         """Change the numbers of the counted paths that the names of the entries have."""
-        counted = np.array([path in self._counted for path in nodes.paths])
+        counted = np.array([path in self.counted for path in nodes.paths])
         parts = []
         for entries, sign in ((left, -1), (joined, 1)):
             kept = counted[entries.node]
@@ -108,7 +110,8 @@ class Spans:
 
     def _begin_to_count(self, path: bytes) -> None:
         """Count the refs of a path in each span."""
-        self._counted.add(path)
+        self.counted.add(path)
+        self._connection.execute(_DROP_LEAF, (path + END,))
         orders = [list[int]() for _ in range(LISTS)]
         for which, *chunk in self._connection.execute(_LISTS_OF, (path,)):
             orders[which] += unpack_orders(*chunk)
@@ -161,7 +164,7 @@ class Spans:
         of_key = np.bincount(rows * number + parts, minlength=by_key.size * number).reshape(-1, number)
         ids = json.dumps(np.unique(by_key // LISTS).tolist())
         texts = dict(self._connection.execute(_TEXTS, (ids,)).fetchall())
-        paths = {name_id: paths_of(text, self._counted)[0] for name_id, text in texts.items()}
+        paths = {name_id: paths_of(text, self.counted)[0] for name_id, text in texts.items()}
         counts = defaultdict[tuple[bytes, int], Integers](lambda: np.zeros((2, number), dtype=np.int64))
         for key, its in zip(by_key.tolist(), of_key, strict=True):
             name_id, which = divmod(key, LISTS)

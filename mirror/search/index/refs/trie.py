@@ -138,7 +138,11 @@ class NameTrie:
             "INSERT INTO search_ref_counts VALUES (?, ?, ?, ?)",
             ((path, *row) for path, stats in sorted(common) for row in stats.spans),
         )
-        self._connection.executemany("INSERT INTO search_ref_rare VALUES (?, ?, ?)", sorted(rare))
+        ended = {path + END for path, stats in common if stats.spans}  # see `paths_of`
+        self._connection.executemany(
+            "INSERT INTO search_ref_rare VALUES (?, ?, ?)",
+            (leaf for leaf in sorted(rare) if leaf[0] not in ended),
+        )
 
     def _stats(self, names: Numbers) -> _Stats:
         """Count the refs and repositories of some names, and find the best refs. Many paths have the same."""

@@ -125,10 +125,11 @@ class _RefsCheck:
         return self._faults[:MOST]
 
     def _read_names(self) -> None:
+        counted = {row[0] for row in self._connection.execute("SELECT path FROM search_ref_counts")}
         for name_id, name, text in self._connection.execute("SELECT id, name, text FROM search_ref_names"):
             if text != text_of(name):
                 self._faults.append(f"the name {name!r} has a wrong text")
-            self._names[name_id] = _IndexedName(name, *paths_of(text_of(name), self._nodes))
+            self._names[name_id] = _IndexedName(name, *paths_of(text_of(name), self._nodes, counted))
             self._ids[name] = name_id
 
     def _expect(self) -> None:
