@@ -107,7 +107,7 @@ def answering(
             arrange(datasette, config())
             if reread is not None:
                 adopt_on_hangup(lambda: arrange(datasette, reread()))
-            answer(datasette, listener, ready=lambda _: ready(), stop=stop, signals=(signal.SIGTERM,))
+            answer(datasette, listener, ready=lambda _: ready(), stop=stop, signals=())
 
         return Task(f"worker {number + 1}", lambda stop, ready: exit_code_of(lambda: work(stop, ready)))
 

@@ -131,7 +131,8 @@ def answer(
 
     :param ready: called with the address once requests are answered.
     :param stop: ends the server when it is set; a signal sets it too.
-    :param signals: those that end it; they are handled in the main thread, while it runs.
+    :param signals: those that end it; they are handled in the main thread, while it runs. A second one does
+        not wait for running answers.
 
     At the end, idle connections are closed at once, and running answers get a second. Raises MirrorError.
     """

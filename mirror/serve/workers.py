@@ -217,7 +217,10 @@ class Workers:
                 os.kill(process.pid, number)
 
     def _end(self) -> None:
-        """End all; a second signal does not wait for running answers."""
+        """End all; a second signal does not wait for running answers.
+
+        A service manager may send SIGTERM to all processes by itself, so that each gets it twice.
+        """
         self._signal(signal.SIGTERM)
         deadline = time.monotonic() + END_SECONDS
         while any(process.pid for process in self._processes):
@@ -226,7 +229,7 @@ class Workers:
                 self._signal(signal.SIGKILL)
             for byte in self._heard(max(0.05, left)):
                 if byte in (signal.SIGINT, signal.SIGTERM):
-                    self._signal(signal.SIGTERM)
+                    deadline = time.monotonic()
             self._reaped()
 
 
