@@ -25,7 +25,7 @@ from mirror.search.index.refs.layout import (
 )
 from mirror.search.query import plain_cursor
 
-FLUSH_FROM = 1_000
+FLUSH_FROM = 2_000
 """During a sync, apply the backlog once it is this long."""
 
 REBUILD_FROM = 20_000

@@ -20,7 +20,6 @@ from mirror.search.index.refs.layout import (
     list_key,
     pack_numbers,
     paths_of,
-    unpack_counts,
     unpack_numbers,
     unpack_orders,
 )
@@ -188,5 +187,6 @@ class Spans:
         """Return the numbers of branches and of tags in each span [2, S]; zeros for no row."""
         if packed is None:
             return np.zeros((2, self._starts.size), dtype=np.int64)
-        spans = self._starts.size
-        return np.array([unpack_counts(part, spans) for part in packed], dtype=np.int64)
+        kinds = ({1: "u1", 2: "<u2", 4: "<u4"}[len(part) // self._starts.size] for part in packed)
+        parts = [np.frombuffer(part, dtype=kind) for part, kind in zip(packed, kinds, strict=True)]
+        return np.stack(parts).astype(np.int64)
