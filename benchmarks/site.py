@@ -104,6 +104,29 @@ def other_questions_of(mirror: Path, count: int) -> list[str]:
     return [kinds[place % len(kinds)](*_parts(draw.choice(rows))) for place in range(count)]
 
 
+def misspelt_of(mirror: Path, count: int) -> list[str]:
+    """Return names, or words of them, with one or two random errors."""
+    draw = random.Random(5)
+    connection = open_reader(mirror)
+    names = [row[0] for row in connection.execute("SELECT slug FROM repositories WHERE id % 83 = 3")]
+    asked = list[str]()
+    while len(asked) < count:
+        name = draw.choice(draw.choice(names).split("-")) if draw.random() < 0.4 else draw.choice(names)
+        for _ in range(draw.choice((1, 1, 1, 2))):
+            at, letter = draw.randrange(len(name)), draw.choice("abcdexyz")
+            swapped = name[at : at + 2][::-1]
+            name = draw.choice(
+                (
+                    name[:at] + name[at + 1 :],
+                    name[:at] + letter + name[at:],
+                    name[:at] + letter + name[at + 1 :],
+                    name[:at] + swapped + name[at + 2 :],
+                )
+            )
+        asked += [name] * (len(name) > 3)
+    return asked
+
+
 def _parts(row: sqlite3.Row) -> tuple[str, str, str]:
     owner, _, slug = row[0].partition("/")
     return owner, slug, row[1]
@@ -152,8 +175,8 @@ def main() -> None:
     if not mirror.exists():
         make(mirror, options.repositories)
     print(json.dumps({"first": made(mirror, site)}), flush=True)
-    questions = questions_of(mirror, options.questions)
-    for asked in (questions, other_questions_of(mirror, options.questions)):
+    sets = (questions_of, other_questions_of, misspelt_of)
+    for asked in (set_of(mirror, options.questions) for set_of in sets):
         print(json.dumps({"search": compared(mirror, site, asked)}), flush=True)
     print(json.dumps({"second": made(mirror, site)}))
 
