@@ -88,6 +88,45 @@ def test_a_plugin_that_recognises_senders_is_asked(mixed: MixedMirror) -> None:
     assert mixed.served.get(path, headers=known).status_code == 404
 
 
+class Refuses:
+    """A plugin that refuses all requests, in front of the application."""
+
+    __name__ = "refuses"
+
+    @hookimpl  # type: ignore[untyped-decorator]
+    def asgi_wrapper(self) -> Any:
+        """Answer in the place of what it wraps."""
+
+        async def refusal(scope: Any, receive: Any, send: Any) -> None:
+            del scope, receive
+            await send({"type": "http.response.start", "status": 418, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        return lambda _: refusal
+
+
+def test_a_plugin_that_wraps_the_application_is_not_passed(mixed: MixedMirror) -> None:
+    """One that was registered last is nearest to the router, behind this program's own middleware."""
+    one = Refuses()
+    pm.register(one)
+    try:
+        assert client_of(mixed.path).get("/2.0/repositories").status_code == 418
+    finally:
+        pm.unregister(one)
+
+
+def test_reads_without_threads_wait_for_a_lock(mixed_path: Path) -> None:
+    """With `num_sql_threads` 0 all reads share one connection, which must go on waiting."""
+    client = client_of(mixed_path)
+    client.datasette.executor = None
+    asked = "PRAGMA busy_timeout"
+    database = next(mirrors(client.datasette))
+    waits = [asyncio.run(database.execute_fn(lambda connection: connection.execute(asked).fetchone()))]
+    assert client.get("/2.0/repositories").status_code == 200
+    waits.append(asyncio.run(database.execute_fn(lambda connection: connection.execute(asked).fetchone())))
+    assert waits[0] == waits[1] != (0,)
+
+
 class FakeDatabase:
     """A database that tells in which way it is read."""
 

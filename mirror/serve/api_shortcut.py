@@ -20,8 +20,13 @@ _VARY = (b"Cookie", b"Authorization")
 
 
 def passing_router(datasette: "Datasette", application: Application, apis: Sequence[Api]) -> Application:
-    """Answer what the views of APIs can answer by themselves; leave all else to the application."""
+    """Answer what the views of APIs can answer by themselves; leave all else to the application.
+
+    All is left to it where another plugin wraps it: that one may refuse requests, or add to answers.
+    """
     if datasette.setting("trace_debug") or datasette.setting("force_https_urls"):
+        return application
+    if _is_hooked("asgi_wrapper"):
         return application
 
     async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
@@ -40,21 +45,24 @@ def passing_router(datasette: "Datasette", application: Application, apis: Seque
 
 def _plain_path(datasette: "Datasette", scope: AsgiScope) -> str:
     """Return the path that the router would match; "" where more than the path counts."""
-    from datasette import plugins  # noqa: PLC0415 - it imports all plugins, this package too
-
     raw: bytes = scope.get("raw_path") or b""
     if scope["method"] not in ("GET", "HEAD") or not raw.isascii():
         return ""
     if any(name == b"cookie" for name, _ in scope["headers"]) or not datasette._startup_invoked:  # noqa: SLF001
         return ""
-    if any(
-        not hook.function.__module__.startswith(_OWN_PLUGINS)
-        for hook in plugins.pm.hook.actor_from_request.get_hookimpls()
-    ):
+    if _is_hooked("actor_from_request"):
         return ""
     path = raw.partition(b"?")[0].decode("ascii")
     base = datasette.setting("base_url")
     return "" if base != "/" and path.startswith(base) else path
+
+
+def _is_hooked(name: str) -> bool:
+    """Return whether a plugin of others implements a hook."""
+    from datasette import plugins  # noqa: PLC0415 - it imports all plugins, this package too
+
+    hooks = getattr(plugins.pm.hook, name).get_hookimpls()
+    return any(not hook.function.__module__.startswith(_OWN_PLUGINS) for hook in hooks)
 
 
 def _as_router_sends(scope: AsgiScope, send: Send) -> Send:

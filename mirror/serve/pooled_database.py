@@ -67,7 +67,8 @@ class PooledDatabase(Database):  # type: ignore[misc]
         """Run a function with a connection in this thread; raises OperationalError rather than to wait."""
 
         def unwaiting(connection: Any) -> Any:
-            connection.execute("PRAGMA busy_timeout = 0")  # in this thread nothing else uses the connection
+            if self.ds.executor is not None:  # else this thread uses the connection for all other reads, too
+                connection.execute("PRAGMA busy_timeout = 0")
             return fn(connection)
 
         return self.work(unwaiting, "lookup")()
