@@ -404,7 +404,7 @@ def test_an_interrupted_sync_keeps_its_place(folder: Folder, number: signal.Sign
         running = folder.start("sync")
         assert asked.wait(30)
         running.send_signal(number)
-        out, err = running.communicate(timeout=30)
+        out, err = running.communicate(timeout=90)
         go_on.set()
         assert running.returncode == 130, (out, err)
         assert "Traceback" not in err
