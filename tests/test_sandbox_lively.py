@@ -97,3 +97,19 @@ def test_a_world_goes_on_where_its_mirror_left_it(tmp_path: Path) -> None:
     assert changes() == set()
     assert changes(seconds=60) != set()
     assert changes() == set()
+
+
+def test_a_foreign_journal_spoils_no_world(tmp_path: Path) -> None:
+    """What cannot be read is left out, and an edit of the future is made now."""
+    journal, world = tmp_path / "journal", World(3)
+    home = world.workspaces[0].slug
+    made = [
+        f'{{"at": {at}, "action": "create", "workspace": "{home}", "name": "new-{number}"}}'
+        for number, at in enumerate(("9" * 30, "1e999", '"x"'))
+    ]
+    journal.write_text("\n".join(["[" * 200_000, "\0", *made]))
+    Lively(world, journal=journal)
+    found = [world.find(home, f"new-{number}") for number in range(3)]
+    assert found[1:] == [None, None]
+    assert found[0] is not None
+    assert found[0].created <= world.clock.now()

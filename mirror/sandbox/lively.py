@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from operator import index
 from pathlib import Path
 
 from mirror.sandbox.edits import EditError, Order, perform
@@ -95,10 +96,12 @@ class Lively:
             lines = self._journal.read_bytes().splitlines() if self._journal else []
         except OSError:
             return 0
+        now = self._world.clock.now()
         for line in lines:
-            with suppress(ValueError, AttributeError, KeyError, TypeError):  # cut off, or not ours
+            # A line that was cut off, or is not ours, is left out.
+            with suppress(ValueError, AttributeError, KeyError, TypeError, RecursionError):
                 order = json.loads(line)
-                self._make(order, order.pop("at"))
+                self._make(order, min(max(index(order.pop("at")), 0), now))
         return len(lines)
 
     def _pause(self) -> float:
