@@ -28,9 +28,9 @@ from typing import Any
 from search_changes import INSERT, row_of, update
 from search_corpus import Named, make_names, make_queries, read_names
 
-from mirror.queries.caller import OPERATOR
 from mirror.queries.rows import LISTED
 from mirror.queries.search import find_repositories
+from mirror.queries.visibility import OPERATOR
 from mirror.search.names import normalise
 from mirror.store import Store
 from mirror.store.files import open_reader

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from search import fill
 from search_corpus import make_names, make_queries
 
-from mirror.queries.caller import ANONYMOUS
 from mirror.queries.search import find_repositories
+from mirror.queries.visibility import ANONYMOUS
 from mirror.search.index.backlog import rebuild_index
 from mirror.search.names import normalise
 from mirror.store import Store

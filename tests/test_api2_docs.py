@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mirror.queries.caller import ANONYMOUS
+from mirror.queries.visibility import ANONYMOUS
 from mirror.serve.api2 import listings
 from mirror.serve.api2.routes import READERS
 from mirror.serve.api2.writes import WRITERS

@@ -13,7 +13,7 @@ from fixtures_db import FixtureDb, fill_public, hg_ref, owner, repository
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mirror.queries.caller import ANONYMOUS, Caller
+from mirror.queries.visibility import ANONYMOUS, Caller
 from mirror.serve.api2 import listings
 from mirror.serve.api2.fields import selection
 from mirror.serve.api2.paging import Window, opaque, segments

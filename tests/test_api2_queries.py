@@ -11,7 +11,7 @@ from fixtures_db import FixtureDb, fill_mixed, hg_ref, owner, repository
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mirror.queries.caller import ANONYMOUS, Caller
+from mirror.queries.visibility import ANONYMOUS, Caller
 from mirror.serve.api2 import listings
 from mirror.serve.api2.query_language import (
     DEEPEST,

@@ -12,8 +12,8 @@ from fixtures_db import FixtureDb, hg_ref, repository
 from mirror.background.chores import chores_of, is_overdue
 from mirror.config import read_config
 from mirror.errors import Interrupted
-from mirror.queries.caller import OPERATOR
 from mirror.queries.past import past_of
+from mirror.queries.visibility import OPERATOR
 from mirror.store.history import compact, compacted_before
 from mirror.times import from_text, to_text
 

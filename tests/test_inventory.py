@@ -12,8 +12,8 @@ from fixtures_db import JESPERN, SECRETS, FixtureDb, fill_mixed, hg_ref, owner, 
 
 from mirror.cli.main import mirror
 from mirror.errors import NotFound
-from mirror.queries.caller import ANONYMOUS, OPERATOR
 from mirror.queries.inventory import COLUMNS, InventoryLine, InventoryPlace, all_lines, inventory_page
+from mirror.queries.visibility import ANONYMOUS, OPERATOR
 from mirror.store import tokens
 from mirror.store.files import open_reader
 

@@ -16,8 +16,8 @@ from mirror.lake.export import ExportOptions, export
 from mirror.lake.merge import merge
 from mirror.lake.place import Place
 from mirror.publish import PublishOptions, publish
-from mirror.queries.caller import ANONYMOUS
 from mirror.queries.search import find_repositories
+from mirror.queries.visibility import ANONYMOUS
 from mirror.store.backup import held
 from mirror.store.changes import CLOSED
 from mirror.store.files import open_reader

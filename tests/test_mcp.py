@@ -16,7 +16,7 @@ from lives import live, moment
 from mirror.errors import ConfigError
 from mirror.mcp import sql
 from mirror.mcp.tools import NO_PROOF, Tools
-from mirror.queries.caller import ANONYMOUS, OPERATOR, Caller
+from mirror.queries.visibility import ANONYMOUS, OPERATOR, Caller
 from mirror.store import tokens
 from mirror.store.runs import finish_run, start_run
 

@@ -19,11 +19,11 @@ from older_files import older
 
 from mirror.errors import NotFound
 from mirror.model import Ref, Repository
-from mirror.queries.caller import ANONYMOUS, OPERATOR
 from mirror.queries.past import past_named, past_of
 from mirror.queries.past_copy import details_of, past_exported
 from mirror.queries.past_state import Past
 from mirror.queries.repositories import repository_details
+from mirror.queries.visibility import ANONYMOUS, OPERATOR
 from mirror.store.changes import DESCRIBED, MEASURED
 from mirror.times import to_text
 

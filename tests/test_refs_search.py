@@ -11,8 +11,8 @@ import pytest
 from refs_oracle import RefPlayground, naive
 
 from mirror.model import Ref
-from mirror.queries.caller import ANONYMOUS, OPERATOR, Caller
 from mirror.queries.ref_search import find_refs
+from mirror.queries.visibility import ANONYMOUS, OPERATOR, Caller
 from mirror.search.index.refs import layout
 from mirror.search.index.refs.changes import FLUSH_FROM, apply_refs_backlog, rebuild_refs_index
 from mirror.search.index.refs.layout import Sizes

@@ -25,9 +25,9 @@ from rich.console import Console
 from mirror.cli.status import print_status
 from mirror.config import Config, UpstreamConfig
 from mirror.operations import SyncOptions, sync_all
-from mirror.queries.caller import OPERATOR
 from mirror.queries.repositories import repository_details
 from mirror.queries.status import read_status
+from mirror.queries.visibility import OPERATOR
 from mirror.report import Silent, Summary
 from mirror.store import Store
 from mirror.store.failures import Failure, Failures

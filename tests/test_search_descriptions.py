@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mirror.cli.main import mirror
-from mirror.queries.caller import ANONYMOUS
 from mirror.queries.search import find_repositories
+from mirror.queries.visibility import ANONYMOUS
 from mirror.search import search
 from mirror.store.description_index import check_descriptions
 from mirror.store.integrity import check_file

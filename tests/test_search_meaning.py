@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from search_oracle import Playground, naive
 
-from mirror.queries.caller import OPERATOR
 from mirror.queries.rows import LISTED
 from mirror.queries.search import find_repositories
+from mirror.queries.visibility import OPERATOR
 from mirror.search import SearchResult, search
 from mirror.store.files import open_reader
 

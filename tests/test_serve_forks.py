@@ -10,8 +10,8 @@ import pytest
 from asgi_client import AsgiClient, basic, bearer, client_of, make_tokens
 from fixtures_db import FixtureDb, owner, repository
 
-from mirror.queries.caller import ANONYMOUS
 from mirror.queries.search import find_repositories
+from mirror.queries.visibility import ANONYMOUS
 from mirror.store import Store
 
 PARENT = repository("ann/tool", forks_count=3, updated_at="2026-10-30T10:00:00.000000Z")

@@ -17,8 +17,8 @@ import pytest
 from browser_fixtures import axe_source, browser, serious_issues
 from fixtures_db import FixtureDb, owner, repository
 
-from mirror.queries.caller import ANONYMOUS
 from mirror.queries.search import find_repositories
+from mirror.queries.visibility import ANONYMOUS
 from mirror.site import SiteOptions, make_site
 from mirror.site.shards import DIRECTORY, RARE, RARE_OWNER, Named, files, shard_file
 from mirror.store.files import open_reader

@@ -12,10 +12,10 @@ from cli_runner import Folder
 from older_files import DUMPS, restored
 
 from mirror.errors import StoreError
-from mirror.queries.caller import OPERATOR
 from mirror.queries.changes import changes_since
 from mirror.queries.repositories import repository_details
 from mirror.queries.status import read_status
+from mirror.queries.visibility import OPERATOR
 from mirror.search import search
 from mirror.store import Store
 from mirror.store.files import damage_explained, open_reader

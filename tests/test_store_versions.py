@@ -9,8 +9,8 @@ import pytest
 from older_files import DUMPS, restored
 from sqlite_utils import Database
 
-from mirror.queries.caller import OPERATOR
 from mirror.queries.repositories import repository_details
+from mirror.queries.visibility import OPERATOR
 from mirror.search import search
 from mirror.store import Store
 from mirror.store.files import open_reader

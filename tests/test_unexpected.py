@@ -17,9 +17,9 @@ from sync_harness import Clock, SyncHarness, WithoutNetwork, crawling
 
 from mirror.config import from_toml
 from mirror.observe.alerts import Alerts
-from mirror.queries.caller import OPERATOR
 from mirror.queries.changes import ChangeFilter, latest_changes
 from mirror.queries.unexpected import TITLES, UNEXPECTED, lines_of_run
+from mirror.queries.visibility import OPERATOR
 from mirror.sandbox import Fault, Sandbox, World
 from mirror.serve.webhook_events import read_event
 from mirror.store.files import open_reader

@@ -21,9 +21,9 @@ from fixtures_db import LATER, FixtureDb, hg_ref, owner, repository
 
 from mirror.addresses import Told
 from mirror.model import Repository
-from mirror.queries.caller import OPERATOR
 from mirror.queries.repositories import repository_details
 from mirror.queries.rows import UpstreamRow
+from mirror.queries.visibility import OPERATOR
 from mirror.queries.web_pages import WebPages, is_clone_address, safe_external
 from mirror.store.files import open_reader
 

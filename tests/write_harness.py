@@ -11,9 +11,9 @@ import msgspec
 
 from mirror.config import Config, Duration, Retry, UpstreamConfig
 from mirror.operations import SyncOptions, sync_all
-from mirror.queries.caller import OPERATOR
 from mirror.queries.repositories import repository_named
 from mirror.queries.search import find_repositories
+from mirror.queries.visibility import OPERATOR
 from mirror.report import Silent
 from mirror.sandbox import RunningSandbox, Sandbox, World, running, visible_repositories
 from mirror.store.files import open_reader

@@ -6,7 +6,7 @@ import click
 
 from mirror.cli.main import configured
 from mirror.errors import ConfigError
-from mirror.queries.caller import ANONYMOUS, OPERATOR
+from mirror.queries.visibility import ANONYMOUS, OPERATOR
 from mirror.store.files import open_reader
 
 

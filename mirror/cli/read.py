@@ -11,13 +11,13 @@ from rich.text import Text
 from mirror.cli.main import json_option, out, plain, reader
 from mirror.cli.past import as_of, looks_text, ref_looks_text
 from mirror.errors import ConfigError, NotFound
-from mirror.queries.caller import OPERATOR
 from mirror.queries.changes import EXPORTED, changes_since
 from mirror.queries.past import past_named
 from mirror.queries.past_copy import details_of, past_exported
 from mirror.queries.past_state import Past, PastRef
 from mirror.queries.repositories import RepositoryDetails, repository_details
 from mirror.queries.rows import ChangeRow, RefRow, RepositoryRow
+from mirror.queries.visibility import OPERATOR
 from mirror.readable import size_text
 from mirror.times import ago, machine_zone, moment_of, past_moment, to_text, utc_now
 

@@ -7,8 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mirror.cli.main import json_option, limit_option, offset_option, out, plain, reader
-from mirror.queries.caller import OPERATOR
 from mirror.queries.ref_search import ListedRef, find_refs
+from mirror.queries.visibility import OPERATOR
 from mirror.readable import repositories_text
 from mirror.search import highlight_ranges
 from mirror.search.index.refs.layout import KIND_NAMES

@@ -14,8 +14,8 @@ from mirror.config import Config
 from mirror.errors import ConfigError
 from mirror.model import FORK_POLICIES, Repository, RepositorySettings
 from mirror.operations import built_in_sandbox
-from mirror.queries.caller import OPERATOR
 from mirror.queries.repositories import repository_named
+from mirror.queries.visibility import OPERATOR
 from mirror.store.files import open_reader
 from mirror.write import PassThrough
 

@@ -7,9 +7,9 @@ import click
 import msgspec
 
 from mirror.cli.main import json_option, limit_option, offset_option, reader
-from mirror.queries.caller import OPERATOR
 from mirror.queries.rows import LISTED
 from mirror.queries.search import find_repositories
+from mirror.queries.visibility import OPERATOR
 from mirror.search.query import SWITCHES
 
 _SWITCHED = {"yes": None, "no": False, "only": True}

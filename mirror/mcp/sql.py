@@ -11,9 +11,8 @@ from typing import Any
 import msgspec
 
 from mirror.errors import ConfigError
-from mirror.queries.caller import Caller
 from mirror.queries.past_functions import register_past
-from mirror.queries.visibility import hides
+from mirror.queries.visibility import Caller, hides
 from mirror.search import register
 from mirror.search.find import one_snapshot
 from mirror.search.refs.find import register_refs

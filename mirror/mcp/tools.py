@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple
 
 from mirror.errors import ConfigError, NotFound, StoreError
 from mirror.mcp import sql as guarded
-from mirror.queries.caller import Caller
 from mirror.queries.changes import ChangeFilter, latest_changes
 from mirror.queries.counts import counts_of
 from mirror.queries.crawl import missing, upstreams
@@ -24,7 +23,7 @@ from mirror.queries.refs import REFS_READ, RefsWanted, refs_page
 from mirror.queries.repositories import repository_named
 from mirror.queries.rows import ChangeRow, RefRow, RepositoryRow
 from mirror.queries.search import find_repositories
-from mirror.queries.visibility import hides, is_unconfirmed
+from mirror.queries.visibility import Caller, hides, is_unconfirmed
 from mirror.queries.web_links import RepositoryLinks, WebLinks
 from mirror.search.find import one_snapshot
 from mirror.store.files import damage_explained, open_reader

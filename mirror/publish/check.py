@@ -13,9 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from mirror.queries.caller import ANONYMOUS
 from mirror.queries.rows import fetch
-from mirror.queries.visibility import visible, visible_project
+from mirror.queries.visibility import ANONYMOUS, visible, visible_project
 from mirror.store.files import reading_address
 
 _WORD = re.compile(rb"[^\s\"'`<>()\[\],;:?#=&|]+")

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from mirror.publish.columns import HAS_REFS, TOLD_CHANGES, columns_of
-from mirror.queries.caller import ANONYMOUS
 from mirror.queries.rows import fetch_value
-from mirror.queries.visibility import visible_parent, visible_project
+from mirror.queries.visibility import ANONYMOUS, visible_parent, visible_project
 
 _LIVES = visible_parent(ANONYMOUS, "r")
 """A repository that strangers see, and that is not gone: also what may be shown as a parent."""

@@ -16,8 +16,7 @@ from mirror.errors import ConfigError, MirrorError, StoreError
 from mirror.publish.check import PrivateText, find_private, private_texts
 from mirror.publish.columns import tables_of, undecided
 from mirror.publish.fill import choose_rows, copy_rows, moment_of
-from mirror.queries.caller import ANONYMOUS
-from mirror.queries.visibility import is_unconfirmed
+from mirror.queries.visibility import ANONYMOUS, is_unconfirmed
 from mirror.search.index.backlog import rebuild_index
 from mirror.search.index.refs.changes import rebuild_refs_index
 from mirror.store.backup import BESIDE, place_of_copy, replacing

@@ -4,10 +4,9 @@ import json
 import sqlite3
 from collections.abc import Iterable
 
-from mirror.queries.caller import Caller
 from mirror.queries.memory import file_state
 from mirror.queries.rows import AccountRow, Membership, Values, fetch, fetch_as, fetch_value
-from mirror.queries.visibility import IS_OWN_ID, is_known, may_see_members
+from mirror.queries.visibility import IS_OWN_ID, Caller, is_known, may_see_members
 
 ACCOUNT_COLUMNS = ", ".join(f"u.{field}" for field in AccountRow.__struct_fields__)
 ANY_UPSTREAM = "upstream_id IN (SELECT id FROM upstreams)"

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 import msgspec
 
-from mirror.queries.caller import Caller
 from mirror.queries.refs import refs_state
 from mirror.queries.rows import ChangeRow, Values, fetch, fetch_as, fetch_value
 from mirror.queries.unexpected import UNEXPECTED
-from mirror.queries.visibility import visible_changes
+from mirror.queries.visibility import Caller, visible_changes
 
 KINDS = {
     "repositories": (

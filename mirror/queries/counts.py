@@ -5,10 +5,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from mirror.queries.caller import Caller
 from mirror.queries.memory import file_state
 from mirror.queries.rows import Values, fetch, fetch_value
-from mirror.queries.visibility import visible
+from mirror.queries.visibility import Caller, visible
 
 
 class UpstreamCounts(msgspec.Struct, frozen=True):

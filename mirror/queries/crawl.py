@@ -8,10 +8,9 @@ from typing import Any
 
 import msgspec
 
-from mirror.queries.caller import Caller
 from mirror.queries.progress import SyncProgress, read_progress, run_now
 from mirror.queries.rows import fetch_as, fetch_dicts
-from mirror.queries.visibility import visible
+from mirror.queries.visibility import Caller, visible
 
 HOUR = """
 select bucket, (at - :since) / 60 as minute, sum(sent) as requests

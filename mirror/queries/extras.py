@@ -8,9 +8,9 @@ from functools import lru_cache
 
 from mirror.addresses import Json
 from mirror.object_difference import PUBLIC, changed, public_part, unpacked
-from mirror.queries.caller import Caller
 from mirror.queries.memory import file_state
 from mirror.queries.rows import fetch, fetch_value
+from mirror.queries.visibility import Caller
 
 log = logging.getLogger(__name__)
 

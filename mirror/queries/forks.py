@@ -4,10 +4,9 @@ import sqlite3
 
 import msgspec
 
-from mirror.queries.caller import Caller
 from mirror.queries.repositories import BY_NAME, read_repositories, repositories_by_ids
 from mirror.queries.rows import RepositoryRow, fetch
-from mirror.queries.visibility import visible
+from mirror.queries.visibility import Caller, visible
 
 HIGHEST, DEEPEST, MOST_FORKS = 10, 4, 200
 """How many ancestors, generations of forks and forks in all are read."""

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 
 import msgspec
 
-from mirror.queries.caller import Caller
 from mirror.queries.refs import REFS_READ, refs_state
 from mirror.queries.rows import fetch_as, flag
-from mirror.queries.visibility import forks_count, visible
+from mirror.queries.visibility import Caller, forks_count, visible
 
 CHUNK = 2_000
 """How many rows `all_lines` reads at a time."""

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from mirror.errors import NotFound, NotKnownThen
-from mirror.queries.caller import Caller
 from mirror.queries.past_state import Line, Looks, Measures, Past, Rebuilt
 from mirror.queries.refs import KINDS, select_refs
 from mirror.queries.rows import AccountRow, RefRow, fetch, fetch_as, fetch_dicts, fetch_value
-from mirror.queries.visibility import forks_count, is_own, visible
+from mirror.queries.visibility import Caller, forks_count, is_own, visible
 from mirror.store.changes import CLOSED, MEASURED, MEASURED_SINCE
 from mirror.store.history import compacted_before
 from mirror.store.schema import snapshot_moment

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from mirror.model import NAMED
-from mirror.queries.caller import OPERATOR
 from mirror.queries.past_state import Past
 from mirror.queries.refs import TABLES
 from mirror.queries.repositories import RepositoryDetails, repository_details
 from mirror.queries.rows import fetch_dicts
+from mirror.queries.visibility import OPERATOR
 from mirror.store.memory_copy import memory_copy
 
 _OF_PEOPLE = ("display_name", "first_name", "last_name", "nickname", "avatar_url")

@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from mirror.errors import NotFound
-from mirror.queries.caller import OPERATOR
 from mirror.queries.past import past_named, past_of
 from mirror.queries.past_state import NOT_RECORDED, Past
+from mirror.queries.visibility import OPERATOR
 from mirror.store.changes import MEASURED
 from mirror.times import Clock, past_moment, utc_now
 

@@ -11,9 +11,8 @@ import msgspec
 
 from mirror.queries import sources
 from mirror.queries.accounts import ACCOUNT_COLUMNS
-from mirror.queries.caller import Caller
 from mirror.queries.rows import AccountRow, fetch, fetch_as
-from mirror.queries.visibility import visible
+from mirror.queries.visibility import Caller, visible
 from mirror.queries.web_pages import PERSONAL
 
 

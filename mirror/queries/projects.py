@@ -4,9 +4,8 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
-from mirror.queries.caller import Caller
 from mirror.queries.rows import ProjectRow, fetch_as
-from mirror.queries.visibility import visible_project
+from mirror.queries.visibility import Caller, visible_project
 
 PROJECT_COLUMNS = ", ".join(f"p.{field}" for field in ProjectRow.__struct_fields__)
 

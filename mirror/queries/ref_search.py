@@ -5,10 +5,9 @@ from typing import Any, Unpack
 
 import msgspec
 
-from mirror.queries.caller import Caller
 from mirror.queries.repositories import repositories_by_ids
 from mirror.queries.rows import RepositoryRow, fetch
-from mirror.queries.visibility import private_owners
+from mirror.queries.visibility import Caller, private_owners
 from mirror.queries.web_links import RefLinks, WebLinks
 from mirror.search.find import one_snapshot
 from mirror.search.refs.find import FoundRef, search_refs

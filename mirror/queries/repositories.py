@@ -12,10 +12,17 @@ from typing import Any
 import msgspec
 
 from mirror.queries.accounts import ANY_UPSTREAM, owner_named
-from mirror.queries.caller import Caller
 from mirror.queries.refs import KINDS, REFS_READ, newest_refs, refs_state
 from mirror.queries.rows import AccountRow, RefRow, RepositoryRow, Values, fetch, fetch_as, fetch_value
-from mirror.queries.visibility import IS_OWN_ID, TOLD_TO_ALL, forks_count, is_own, visible, visible_parent
+from mirror.queries.visibility import (
+    IS_OWN_ID,
+    TOLD_TO_ALL,
+    Caller,
+    forks_count,
+    is_own,
+    visible,
+    visible_parent,
+)
 from mirror.queries.web_links import RefKey, RefLinks, RepositoryLinks, WebLinks
 
 RECENT = 8

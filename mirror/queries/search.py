@@ -6,10 +6,9 @@ from typing import Unpack
 
 import msgspec
 
-from mirror.queries.caller import Caller
 from mirror.queries.repositories import repositories_by_ids
 from mirror.queries.rows import RepositoryRow
-from mirror.queries.visibility import private_owners
+from mirror.queries.visibility import Caller, private_owners
 from mirror.queries.web_links import RepositoryLinks, WebLinks
 from mirror.search import search
 from mirror.search.find import one_snapshot

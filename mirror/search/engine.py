@@ -9,13 +9,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from mirror.search.descriptions import described_hits
 from mirror.search.index.format import unpack_best
 from mirror.search.index.reader import IndexReader, Leaf, Node
 from mirror.search.names import BOUNDARY, EXACT, PREFIX, SUBSTRING
 from mirror.search.pending import PendingMatches
 from mirror.search.query import Query, owned_ids, sql_conditions
-from mirror.search.scan import Hit, new_hits
+from mirror.search.scan import Hit, described_hits, new_hits
 
 FEW = 1_500
 """So many rows are read by their ids and compared one by one, in 8 ms; more are found with arrays."""

@@ -16,10 +16,10 @@ from urllib.parse import quote, unquote
 import msgspec
 from datasette.utils.asgi import Request, Response
 
-from mirror.queries.caller import Caller
 from mirror.queries.extras import extra_of
 from mirror.queries.memory import published_at
 from mirror.queries.rows import Upstreams, upstreams_of
+from mirror.queries.visibility import Caller
 from mirror.serve.auth import (
     NO_CREDENTIALS,
     NotAccepted,

@@ -18,7 +18,7 @@ from datasette.utils import baseconv
 from datasette.utils.asgi import Request
 from itsdangerous import BadSignature
 
-from mirror.queries.caller import ANONYMOUS, Caller
+from mirror.queries.visibility import ANONYMOUS, Caller
 from mirror.serve.database import mirror_named, mirrors
 from mirror.serve.exchange import served_of
 from mirror.serve.socket_owner import is_local

@@ -12,9 +12,8 @@ import msgspec
 from datasette.utils import add_cors_headers, sqlite_timelimit
 from datasette.utils.asgi import Request
 
-from mirror.queries.caller import Caller
 from mirror.queries.rows import Upstreams
-from mirror.queries.visibility import is_unconfirmed
+from mirror.queries.visibility import Caller, is_unconfirmed
 from mirror.store.files import DAMAGED, known_remedy
 from mirror.times import from_text, utc_now
 

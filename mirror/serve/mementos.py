@@ -18,11 +18,11 @@ from datasette.utils.asgi import Request
 
 from mirror.errors import NotFound, NotKnownThen
 from mirror.queries.accounts import owner_named
-from mirror.queries.caller import Caller
 from mirror.queries.past import past_named, past_of
 from mirror.queries.past_copy import past_copy
 from mirror.queries.past_state import Past
 from mirror.queries.repositories import repository_in_workspace
+from mirror.queries.visibility import Caller
 from mirror.queries.web_pages import PERSONAL
 from mirror.serve.exchange import Answer, ApiError
 from mirror.times import from_text, to_text

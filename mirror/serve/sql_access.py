@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from enum import Enum
 
-from mirror.queries.caller import ANONYMOUS
-from mirror.queries.visibility import is_known, visible_project
+from mirror.queries.visibility import ANONYMOUS, is_known, visible_project
 from mirror.serve.sql_limits import RESERVED, BoundedConnection
 
 ALL = frozenset[str]()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 from mirror.errors import MirrorError, NotFound, OutcomeUnknown, StoreError, UpstreamRefused
 from mirror.model import Repository, RepositorySettings
 from mirror.queries.accounts import administered_namespaces
-from mirror.queries.caller import Caller
+from mirror.queries.visibility import Caller
 from mirror.serve.auth import Credentials, recognise, save_use_of
 from mirror.serve.exchange import ApiError, unauthorized
 from mirror.serve.state import Served

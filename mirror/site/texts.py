@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from uuid import NAMESPACE_URL, uuid5
 from xml.sax.saxutils import escape
 
-from mirror.queries.caller import ANONYMOUS
 from mirror.queries.changes import ChangeFilter, latest_changes
 from mirror.queries.repositories import repositories_by_ids
 from mirror.queries.rows import ChangeRow
+from mirror.queries.visibility import ANONYMOUS
 from mirror.queries.web_links import WebLinks
 from mirror.serve.pages.changes import AUTHORITY, ENTRIES, atom
 from mirror.site.addresses import CHANGES, FEED, Places, SiteLinks

@@ -18,10 +18,10 @@ from datasette.utils.asgi import Request
 
 from mirror.object_difference import changed
 from mirror.queries.accounts import users_named
-from mirror.queries.caller import Caller
 from mirror.queries.extras import extras_of
 from mirror.queries.repositories import parents_of, repository_named
 from mirror.queries.rows import AccountRow, RepositoryRow
+from mirror.queries.visibility import Caller
 from mirror.serve.api1 import shapes
 from mirror.serve.api_edge import Names, Parameters
 from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest, not_found, unauthorized

@@ -10,9 +10,8 @@ from typing import Any
 from mirror.model import RefKind
 from mirror.queries import sources
 from mirror.queries.accounts import ANY_UPSTREAM
-from mirror.queries.caller import Caller
 from mirror.queries.rows import FLAGS
-from mirror.queries.visibility import forks_count, parent_is_told
+from mirror.queries.visibility import Caller, forks_count, parent_is_told
 from mirror.serve.api2.paging import Listing, SortOrder
 from mirror.serve.api2.query_sql import Field
 

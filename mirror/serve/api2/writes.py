@@ -10,8 +10,8 @@ from datasette.utils.asgi import Request
 
 from mirror.model import RepositorySettings, slug_of
 from mirror.queries.accounts import owner_named
-from mirror.queries.caller import Caller
 from mirror.queries.rows import RepositoryRow
+from mirror.queries.visibility import Caller
 from mirror.serve.api2.edge import (
     REPOSITORY,
     WORKSPACE,

@@ -12,10 +12,10 @@ from urllib.parse import quote
 import msgspec
 from datasette.utils.asgi import Request
 
-from mirror.queries.caller import Caller
 from mirror.queries.project_keys import person_named, projects_keyed
 from mirror.queries.repositories import repository_owned
 from mirror.queries.rows import AccountRow, RepositoryRow
+from mirror.queries.visibility import Caller
 from mirror.queries.web_pages import PERSONAL
 from mirror.serve.api_edge import Names, Parameters
 from mirror.serve.datacenter.shapes import Shapes

@@ -9,13 +9,13 @@ from datasette.utils.asgi import Response
 
 from mirror.errors import NotFound
 from mirror.queries.accounts import known_account_by_id, known_account_named, members_of, workspaces_of
-from mirror.queries.caller import Caller
 from mirror.queries.changes import ChangeFilter, latest_changes, timeline
 from mirror.queries.crawl import upstreams
 from mirror.queries.past import pasts_owned
 from mirror.queries.past_copy import past_copy
 from mirror.queries.repositories import OWNED_ORDERS, owned_page, updates_by_month
 from mirror.queries.rows import AccountRow
+from mirror.queries.visibility import Caller
 from mirror.queries.web_links import WebLinks
 from mirror.serve.pages.charts import Bar, bar_chart
 from mirror.serve.pages.view import NotHere, Visit

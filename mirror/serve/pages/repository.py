@@ -12,7 +12,6 @@ from datasette.utils.asgi import Response
 from mirror.errors import NotFound
 from mirror.model import RefKind
 from mirror.queries import refs
-from mirror.queries.caller import Caller
 from mirror.queries.changes import ChangeFilter, Timeline, latest_changes, timeline
 from mirror.queries.crawl import failures_of, upstreams
 from mirror.queries.forks import family_of
@@ -21,6 +20,7 @@ from mirror.queries.past_copy import past_copy
 from mirror.queries.past_state import Past
 from mirror.queries.repositories import namesakes, repository_by_id, repository_named
 from mirror.queries.rows import RefRow, RepositoryRow
+from mirror.queries.visibility import Caller
 from mirror.queries.web_links import WebLinks
 from mirror.queries.web_pages import safe_external
 from mirror.serve.pages.view import NotHere, Visit

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from datasette.utils import actor_matches_allow
 from datasette.utils.asgi import Forbidden, Request, Response
 
-from mirror.queries.caller import Caller
 from mirror.queries.crawl import UpstreamSummary, standing, upstreams
-from mirror.queries.visibility import is_unconfirmed
+from mirror.queries.visibility import Caller, is_unconfirmed
 from mirror.readable import visible_html
 from mirror.serve.access import ActorVisitor, is_closed
 from mirror.serve.auth import caller_of
