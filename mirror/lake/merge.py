@@ -12,9 +12,10 @@ from typing import Any, Literal
 import msgspec
 
 from mirror.errors import ConfigError, StoreError
+from mirror.lake.address import address_of
 from mirror.lake.columns import TABLES, Kind, Table
 from mirror.lake.manifest import Manifest, read_all
-from mirror.lake.place import Place, address_of
+from mirror.lake.place import Place
 from mirror.store.backup import held, sync_folder
 from mirror.store.files import explained
 from mirror.times import Clock, to_text, utc_now

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from mirror.search.index.format import unpack_best
-from mirror.search.index.reader import IndexReader, Leaf, Node
+from mirror.search.index.format import IndexReader, Leaf, Node, unpack_best
 from mirror.search.names import BOUNDARY, EXACT, PREFIX, SUBSTRING
 from mirror.search.pending import PendingMatches
 from mirror.search.query import Query, owned_ids, sql_conditions

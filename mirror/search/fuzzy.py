@@ -15,7 +15,7 @@ from itertools import chain
 
 from rapidfuzz.distance import OSA
 
-from mirror.search.index.reader import IndexReader, Leaf, Node
+from mirror.search.index.format import IndexReader, Leaf, Node
 from mirror.search.names import BOUNDARY, popularity, searched_names
 from mirror.search.query import Conditions, plain_cursor
 from mirror.search.scan import RANKED_COLUMNS

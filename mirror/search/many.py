@@ -20,9 +20,9 @@ from mirror.search.index.columns import (
     UNSURE,
     language_code,
     read_column,
+    read_dense,
 )
-from mirror.search.index.dense import read_dense
-from mirror.search.index.reader import IndexReader, Leaf
+from mirror.search.index.format import IndexReader, Leaf
 from mirror.search.names import COLLECTIONS
 from mirror.search.query import Conditions, Query, plain_cursor
 from mirror.search.scan import Hit

@@ -164,8 +164,7 @@ def rebuild_index(connection: sqlite3.Connection, leaf_size: int = LEAF_SIZE) ->
 
 def apply_backlog(connection: sqlite3.Connection, leaf_size: int = LEAF_SIZE) -> None:
     """Apply all pending changes and add the first BATCH_SIZE new rows. `leaf_size` is for tests."""
-    from mirror.search.index.columns import update_columns  # noqa: PLC0415 - numpy is slow to import
-    from mirror.search.index.dense import update_dense  # noqa: PLC0415
+    from mirror.search.index.columns import update_columns, update_dense  # noqa: PLC0415
     from mirror.search.index.update import apply_changes  # noqa: PLC0415
 
     changed = pending_changes(connection)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirror.search.corpus import Corpus, Numbers, read_corpus
-from mirror.search.index.dense import add_dense, dense_from
+from mirror.search.index.columns import add_dense, dense_from
 from mirror.search.index.format import (
     CHUNK_BITS,
     DEEPEST,

@@ -104,8 +104,7 @@ class _Check:
     faults: list[str] = field(default_factory=list)
 
     def run(self) -> list[str]:
-        from mirror.search.index.columns import column_faults  # noqa: PLC0415 - numpy is slow to import
-        from mirror.search.index.dense import dense_faults  # noqa: PLC0415
+        from mirror.search.index.columns import column_faults, dense_faults  # noqa: PLC0415
 
         changes = pending_changes(self.connection)
         self._check_derived_columns(changes)
