@@ -23,9 +23,10 @@ from mirror.queries.past import past_named, past_of
 from mirror.queries.past_copy import details_of, past_exported
 from mirror.queries.past_state import Past
 from mirror.queries.repositories import repository_details
-from mirror.queries.visibility import ANONYMOUS, OPERATOR
+from mirror.queries.visibility import ANONYMOUS, OPERATOR, Caller
 from mirror.store.changes import DESCRIBED, MEASURED
-from mirror.times import to_text
+from mirror.store.files import open_reader
+from mirror.times import to_text, utc_now
 
 KNOWN = (
     "full_name",
@@ -287,3 +288,17 @@ def test_show_tells_the_past(lived: FixtureDb) -> None:
         assert (wrong.code, said in wrong.err, wrong.err.count("\n")) == (2, True, 1)
     early = folder.run("show", "bob/new", "--at", "2026-10-01")
     assert (early.code, "is known since" in early.err) == (1, True)
+
+
+@pytest.mark.parametrize("caller", [ANONYMOUS, OPERATOR])
+def test_a_former_name_is_looked_up_by_indexes(mixed_db: FixtureDb, caller: Caller) -> None:
+    """Neither all repositories nor all changes are read for it."""
+    said = list[str]()
+    with closing(open_reader(mixed_db.path)) as connection:
+        connection.set_trace_callback(said.append)
+        with pytest.raises(NotFound):
+            past_named(connection, caller, "nobody/nothing", to_text(utc_now()))
+        connection.set_trace_callback(None)
+        plans = [row[3] for sql in said for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")]
+    assert any("SEARCH changes" in plan for plan in plans)
+    assert not [plan for plan in plans if plan.startswith(("SCAN r", "SCAN changes", "SCAN repositories"))]

@@ -174,13 +174,15 @@ def past_named(connection: sqlite3.Connection, caller: Caller, full_name: str, a
 
 def _ids_named(connection: sqlite3.Connection, caller: Caller, full_name: str) -> list[int]:
     """List the repositories that have a name or had it, those that live first."""
-    seen = "1" if caller.sees_all else f"(c.id > r.public_from OR {is_own('r')})"
+    seen = "1" if caller.sees_all else f"(c.change > r.public_from OR {is_own('r')})"
     found = fetch(
         connection,
-        f"""SELECT r.id FROM repositories r WHERE {visible(caller, "r")} AND (
-                r.full_name = :name COLLATE NOCASE OR r.id IN (
-                    SELECT c.repository_id FROM changes c WHERE c.old = :name COLLATE NOCASE
-                        AND c.kind IN ('renamed', 'transferred') AND {seen}))
+        f"""WITH named AS (
+                SELECT id, NULL AS change FROM repositories WHERE full_name = :name COLLATE NOCASE
+                UNION ALL SELECT repository_id, id FROM changes WHERE old = :name COLLATE NOCASE
+                    AND kind IN ('renamed', 'transferred'))
+            SELECT DISTINCT r.id FROM named c JOIN repositories r ON r.id = c.id
+            WHERE {visible(caller, "r")} AND (c.change IS NULL OR {seen})
             ORDER BY r.deleted_at IS NOT NULL, r.deleted_at DESC, r.id LIMIT 100""",
         {"name": full_name, **caller.values},
     )
