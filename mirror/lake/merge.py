@@ -34,7 +34,7 @@ CHECKED = {
 }
 """What the checksum of a table is computed from: the same number from every engine, in whatever order."""
 
-_Done = tuple[list["Source"], dict[str, int], dict[str, str]]
+_Done = tuple[list["MergedSource"], dict[str, int], dict[str, str]]
 """What an engine made: the exports that it read, rows by table, checksums."""
 
 _DUCKDB_TYPES: Mapping[Kind, str] = {
@@ -49,7 +49,7 @@ _DUCKDB_TYPES: Mapping[Kind, str] = {
 _DUCKDB_SUM = "CAST(sum(CAST('0x' || substr(md5({text}), 1, 12) AS BIGINT)) AS VARCHAR)"
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True):
+class MergedSource(msgspec.Struct, frozen=True, kw_only=True):
     """An export that was merged."""
 
     mirror: str
@@ -66,7 +66,7 @@ class Merged(msgspec.Struct, frozen=True, kw_only=True):
     out: str
     engine: Engine
     merged_at: str
-    mirrors: list[Source]
+    mirrors: list[MergedSource]
     rows: dict[str, int]
     checksums: dict[str, str] = {}
 
@@ -183,7 +183,7 @@ def _by_duckdb(lake: Path, manifests: list[Manifest], part: Path, memory: str | 
             raise
         raise KeyboardInterrupt from error
     shutil.rmtree(part / "_spilled", ignore_errors=True)
-    mirrors = [Source(mirror=one.mirror, seq=one.seq, moment=one.moment) for one in manifests]
+    mirrors = [MergedSource(mirror=one.mirror, seq=one.seq, moment=one.moment) for one in manifests]
     return mirrors, rows, checksums
 
 
@@ -208,7 +208,7 @@ def _by_spark(lake: Path, part: Path, master: str | None) -> _Done:
     except merge_spark.FAILURES as error:
         line = str(error).strip().partition("\n")[0][:300]
         raise StoreError(f"{lake}: cannot be merged by Spark: {line}") from error
-    return [Source(**one) for one in done["mirrors"]], done["rows"], done["checksums"]
+    return [MergedSource(**one) for one in done["mirrors"]], done["rows"], done["checksums"]
 
 
 def _first_line(said: str) -> str:

@@ -14,7 +14,7 @@ from mirror.site.addresses import Places
 from mirror.site.folder import SiteFolder, open_folder
 from mirror.site.pages import Pages
 from mirror.site.shards import DIRECTORY, Named, files, read_names
-from mirror.site.sources import Source, Sources, fingerprint
+from mirror.site.sources import PageSource, Sources, fingerprint
 from mirror.site.texts import feed, robots, sitemaps
 from mirror.store.files import open_reader
 from mirror.store.lock import site_lock
@@ -106,12 +106,12 @@ def _filled(
 
 
 def _write_pages(
-    site: SiteFolder, pages: Pages, repositories: list[Source], owners: list[Source], told: Told
+    site: SiteFolder, pages: Pages, repositories: list[PageSource], owners: list[PageSource], told: Told
 ) -> None:
     """Render the pages that are made of something else than before; new ones before those that lead there."""
     step = _stepping(told, len(repositories) + len(owners))
 
-    def changed(sources: list[Source]) -> Iterator[Source]:
+    def changed(sources: list[PageSource]) -> Iterator[PageSource]:
         for source in sources:
             if site.keeps(source.path, source.fingerprint):
                 step("pages")

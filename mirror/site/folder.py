@@ -60,7 +60,7 @@ def open_folder(folder: Path) -> Iterator["SiteFolder"]:
         os.close(descriptor)
 
 
-class Manifest(msgspec.Struct):
+class FileList(msgspec.Struct):
     """Each file of a site, from its top: the hash of its bytes, and the fingerprint of what it is made of.
 
     The fingerprint is "" for a file that each run makes anew. Earlier versions had the size in its place.
@@ -75,19 +75,19 @@ class SiteFolder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._made = set[Path]()
-        self._new = Manifest({})
+        self._new = FileList({})
         self.written = self.removed = self.bytes = 0
         found = [self._read(name) for name in (MANIFEST, PROGRESS) if (folder / name).exists()]
         if not found:
             self._replace(PROGRESS, msgspec.json.encode(self._new))  # a run that is killed can be continued
         files = (one.files.items() for one in found)
-        self._old = Manifest({path: known for some in files for path, known in some if _is_inside(path)})
+        self._old = FileList({path: known for some in files for path, known in some if _is_inside(path)})
 
-    def _read(self, name: str) -> Manifest:
+    def _read(self, name: str) -> FileList:
         try:
-            return msgspec.json.decode((self._folder / name).read_bytes(), type=Manifest)
+            return msgspec.json.decode((self._folder / name).read_bytes(), type=FileList)
         except msgspec.DecodeError:
-            return Manifest({})  # damaged: everything is made again
+            return FileList({})  # damaged: everything is made again
 
     def has(self, path: str) -> bool:
         """Tell whether the site had a file before this run."""

@@ -31,7 +31,7 @@ from mirror.serve.pages.urls import FOLDER as SERVED_ASSETS
 from mirror.serve.pages.urls import assets
 from mirror.serve.pages.view import safe_html
 from mirror.site.addresses import CHANGES, HOME, SEARCH, Places, SiteLinks, owners_page, top_of
-from mirror.site.sources import PER_PAGE, Source
+from mirror.site.sources import PER_PAGE, PageSource
 from mirror.times import from_text
 
 HERE = Path(__file__).parent
@@ -70,14 +70,14 @@ class Pages:
         yield self._changes()
         yield self._home()
 
-    def repositories(self, wanted: Sequence[Source]) -> Iterator[tuple[Source, str]]:
+    def repositories(self, wanted: Sequence[PageSource]) -> Iterator[tuple[PageSource, str]]:
         """Yield some pages of repositories."""
         for some in batches(wanted):
             rows = repositories_by_ids(self._connection, ANONYMOUS, [source.row_id for source in some])
             for source, row in zip(some, rows, strict=True):
                 yield source, self._repository(source.path, row)
 
-    def owners(self, wanted: Sequence[Source]) -> Iterator[tuple[Source, str]]:
+    def owners(self, wanted: Sequence[PageSource]) -> Iterator[tuple[PageSource, str]]:
         """Yield some pages of owners."""
         for some in batches(wanted):
             rows = accounts_by_ids(self._connection, [source.row_id for source in some])
@@ -154,7 +154,7 @@ def _environment() -> Environment:
     return environment
 
 
-def batches(wanted: Sequence[Source]) -> Iterator[Sequence[Source]]:
+def batches(wanted: Sequence[PageSource]) -> Iterator[Sequence[PageSource]]:
     """Cut pages into parts whose rows are read at once."""
     return (wanted[start : start + ROWS_AT_ONCE] for start in range(0, len(wanted), ROWS_AT_ONCE))
 

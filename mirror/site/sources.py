@@ -32,7 +32,7 @@ _PROGRAM = (".css", ".html", ".js", ".py", ".svg")
 _SIZE = 12
 
 
-class Source(NamedTuple):
+class PageSource(NamedTuple):
     """A page of a repository, or one of the pages of an owner: its file, its row, what it is made of."""
 
     path: str
@@ -89,7 +89,7 @@ class Sources:
             for row_id, *rest in self._read("repositories", "id, refs_synced_at IS NULL", "id")
         }
 
-    def repositories(self) -> list[Source]:
+    def repositories(self) -> list[PageSource]:
         """Return the page of each repository, in the order of their rows."""
         shown = dict(self._listed)
         for table in ("branches", "tags"):
@@ -97,7 +97,7 @@ class Sources:
         _chain(shown, self._read("changes", "repository_id", "id"))
         family, namesakes = self._families(), self._namesakes()
         return [
-            Source(
+            PageSource(
                 self._paths[row_id],
                 row_id,
                 fingerprint(
@@ -108,7 +108,7 @@ class Sources:
             for row_id, owner_id, _, full_name in self._rows
         ]  # fmt: skip
 
-    def owners(self) -> list[Source]:
+    def owners(self) -> list[PageSource]:
         """Return the pages of each owner, in the order of their rows."""
         shown = dict[int, bytes]()
         _chain(shown, self._read("users", "id", "id"))
@@ -117,7 +117,7 @@ class Sources:
         changes = self._read("changes", "repository_id", "id")
         _chain(shown, ((owner_of[row_id], self._listed[row_id], *rest) for row_id, *rest in changes))
         return [
-            Source(path, row_id, fingerprint(self.common, shown[row_id], path, len(paths)), page)
+            PageSource(path, row_id, fingerprint(self.common, shown[row_id], path, len(paths)), page)
             for row_id, (_, paths) in self._owners.items()
             for page, path in enumerate(paths, 1)
         ]

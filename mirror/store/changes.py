@@ -99,7 +99,7 @@ def _became_known(old: Mapping[str, Any], new: Mapping[str, Any], column: str) -
 def ref_changes(
     repository_id: int,
     kind: str,
-    old: "Mapping[str, Target]",
+    old: "Mapping[str, RefTarget]",
     new: Mapping[str, str],
     *,
     complete: bool,
@@ -115,7 +115,7 @@ def ref_changes(
             yield ref_change(repository_id, kind, name, old[name], None, previous_look=previous_look)
 
 
-class Target(NamedTuple):
+class RefTarget(NamedTuple):
     """The commit of a ref, and when it was made, where that is known."""
 
     hash: str
@@ -126,7 +126,7 @@ def ref_change(
     repository_id: int,
     kind: str,
     name: str,
-    before: Target | None,
+    before: RefTarget | None,
     after: str | None,
     *,
     previous_look: str | None,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from mirror.model import Ref
 from mirror.search.index.refs.changes import update_after_refs
-from mirror.store.changes import Change, Target, ref_change, ref_changes
+from mirror.store.changes import Change, RefTarget, ref_change, ref_changes
 from mirror.store.extras import drop_ref_extras, save_ref_extras
 
 _COMMON = (
@@ -200,14 +200,14 @@ def _listed_at(connection: sqlite3.Connection, repository_id: int) -> str | None
 
 def _targets(
     connection: sqlite3.Connection, kind: str, repository_id: int, names: list[str] | None
-) -> dict[str, Target]:
+) -> dict[str, RefTarget]:
     """Map names to commits: of all refs of one kind, or of those with these names."""
     sql = f"SELECT name, target_hash, target_date FROM {TABLES[kind]} WHERE repository_id = ?"
     values = list[Any]([repository_id])
     if names is not None:
         sql += " AND name IN (SELECT value FROM json_each(?))"
         values.append(json.dumps(names))
-    return {name: Target(*target) for name, *target in connection.execute(sql, values)}
+    return {name: RefTarget(*target) for name, *target in connection.execute(sql, values)}
 
 
 def _values(repository_id: int, ref: Ref) -> Sequence[Any]:
@@ -246,6 +246,6 @@ def _unnamed(
         (repository_id, kind),
     )
     return [
-        ref_change(repository_id, kind, name, Target(*target), None, previous_look=previous_look)
+        ref_change(repository_id, kind, name, RefTarget(*target), None, previous_look=previous_look)
         for name, *target in found
     ]

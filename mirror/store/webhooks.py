@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from mirror.model import Ref, RefKind
 from mirror.search.index.refs.changes import update_after_refs
-from mirror.store.changes import Change, Target, ref_change
+from mirror.store.changes import Change, RefTarget, ref_change
 from mirror.store.crawl_state import Hint
 from mirror.store.cursors import Cursors
 from mirror.store.refs import TABLES, let_be_read, write_refs
@@ -105,7 +105,7 @@ def _applied(
         f"SELECT target_hash, target_date FROM {table} WHERE repository_id = ? AND name = ?",
         (repository_id, update.name),
     ).fetchone()
-    stands = Target(*found) if found else None
+    stands = RefTarget(*found) if found else None
     target = update.new.target_hash if update.new else None
     if (stands and stands.hash) != update.old or update.old == target:
         return []
