@@ -67,7 +67,7 @@ def test_serve_announces_its_address_and_ends_with_a_signal() -> None:
             with httpx.Client(verify=WITHOUT_TLS, trust_env=False) as client:
                 assert client.get(f"{origin}/2.0/repositories/jespern").status_code == 200
                 process.send_signal(number)
-                assert process.wait(timeout=1) == 0
+                assert process.wait(timeout=15) == 0
             assert process.stderr.read() == ""
 
 

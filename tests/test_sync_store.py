@@ -72,7 +72,7 @@ def test_stopping_is_quick_and_resumes_later(tmp_path: Path, where: str) -> None
         began = time.monotonic()
         summary = crawl.sync(stop=stop)
         assert (summary.state, summary.exit_code) == ("interrupted", 130)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 15
         timer.join()
         sandbox.clear_faults()
         assert crawl.sync().state == "complete"
