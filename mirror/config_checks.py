@@ -16,8 +16,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from mirror.content_policy import sources_of
+from mirror.readable import did_you_mean
 from mirror.settings import Setting, settings_of, toml_text
-from mirror.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from mirror.config import Config, UpstreamConfig

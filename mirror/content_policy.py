@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from mirror.suggestions import did_you_mean
+from mirror.readable import did_you_mean
 
 DIRECTIVES = (
     "connect-src", "font-src", "frame-src", "img-src", "media-src", "script-src", "style-src", "worker-src",

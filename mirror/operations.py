@@ -12,13 +12,13 @@ import msgspec
 
 from mirror.config import Config, UpstreamConfig
 from mirror.errors import ConfigError, Interrupted
+from mirror.readable import did_you_mean
 from mirror.report import Reporter, Silent, Summary
 from mirror.store import Store
 from mirror.store.files import damage_explained
 from mirror.store.ledger import AHEAD, RequestLedger
 from mirror.store.lock import sync_lock
 from mirror.store.runs import add_answers, merge_watch_runs
-from mirror.suggestions import did_you_mean
 from mirror.sync.crawl import Run, sync_upstream
 from mirror.sync.plan import Plan, plan_upstream
 from mirror.sync.scope import EVERYTHING, Scope

@@ -1,6 +1,8 @@
-"""How texts of others, and sizes in bytes, are shown to people. Ages are in `mirror.times`."""
+"""How texts of others, sizes and typing errors are shown to people. Ages are in `mirror.times`."""
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 SIZES = ("kB", "MB", "GB", "TB", "PB")
 
@@ -69,3 +71,10 @@ def _escape(found: re.Match[str]) -> str:
         return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
     is_hidden = code & 0xFFFE == 0xFFFE or any(first <= code <= last for first, last in _HIDDEN_BEYOND)
     return f"\\U{code:08x}" if is_hidden else letter
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """Return ``; did you mean 'search'?`` for a word that is nearly one of those allowed, else ""."""
+    by_lower = {each.lower(): each for each in allowed}
+    near = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""

@@ -24,7 +24,6 @@ GROUND = frozenset(
         "object_difference",
         "readable",
         "settings",
-        "suggestions",
         "times",
     )
 )

@@ -23,7 +23,7 @@ from mirror.background.jobs import (
 )
 from mirror.background.service import DEFAULTS, Background, checked
 from mirror.background.triggers import next_time, trigger_of
-from mirror.background.work import scope_of
+from mirror.background.worker import scope_of
 from mirror.config import AlertConfig, Config, from_toml
 from mirror.errors import ConfigError
 from mirror.sandbox import Sandbox, World, running

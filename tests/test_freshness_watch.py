@@ -12,7 +12,7 @@ from sync_harness import SyncHarness, assert_matches_sandbox, crawling
 
 from mirror.background.freshness import UpstreamWatch, Watches
 from mirror.background.jobs import Work
-from mirror.background.work import do
+from mirror.background.worker import do
 from mirror.config import Config
 from mirror.report import Silent
 from mirror.sandbox import Fault, Sandbox

@@ -1,15 +1,45 @@
-"""How a run is followed on a terminal: a bar for each phase."""
+"""Progress on a terminal: a bar for a piece of work, and one for each phase of a run."""
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.progress import Progress as ProgressBars
 from rich.text import Text
 
+from mirror.cli.main import errors
 from mirror.queries.progress import line_of
 from mirror.store.crawl_state import Progress
 from mirror.times import age_text
+
+
+@contextmanager
+def progress_bar(what: str, *columns: ProgressColumn) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Show a bar on a terminal, and nothing elsewhere.
+
+    Yields a function of the present step, the steps done, and all steps. `columns` follow the bar; by
+    default the number of steps and the time that has passed.
+    """
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    shown = columns or (MofNCompleteColumn(), TimeElapsedColumn())
+    with ProgressBars(
+        TextColumn("{task.description}"), BarColumn(), *shown, console=errors(), transient=True
+    ) as bars:
+        task = bars.add_task(what)
+        yield lambda step, done, total: bars.update(task, description=step, completed=done, total=total)
 
 
 class TerminalProgress:

@@ -4,7 +4,6 @@ pyarrow is imported by what needs it, so that all other commands start without i
 """
 
 import sqlite3
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any, Literal
 
 import click
 import msgspec
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mirror.cli.main import WholeSummaries, configured, errors, json_option
+from mirror.cli.bars import progress_bar
+from mirror.cli.main import WholeSummaries, configured, json_option
 from mirror.errors import ConfigError
 from mirror.lake.columns import TABLES
 from mirror.readable import size_text
@@ -241,16 +240,11 @@ def _reader(mirror: Path) -> Iterator[sqlite3.Connection | None]:
 
 @contextmanager
 def _bar(what: str) -> Iterator[Callable[[str, int], None]]:
-    """Show a progress bar on a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    """Show a bar of the tables of a lake; yields a function of the present table and its rows so far."""
     names = [table.name for table in TABLES]
-    with Progress(*columns, console=errors(), transient=True) as bars:
-        task = bars.add_task(what, total=len(names))
-        yield lambda table, rows: bars.update(
-            task,
-            description=f"{what} {table}" + (f": {rows:,} rows" if rows else ""),
-            completed=names.index(table) if table in names else 0,
+    with progress_bar(what) as told:
+        yield lambda table, rows: told(
+            f"{what} {table}" + (f": {rows:,} rows" if rows else ""),
+            names.index(table) if table in names else 0,
+            len(names),
         )

@@ -19,9 +19,8 @@ import click
 from mirror import __version__
 from mirror.config import DEFAULT_FILE, Config, read_config
 from mirror.errors import ConfigError, Interrupted, MirrorError, StoreError
-from mirror.readable import visible
+from mirror.readable import did_you_mean, visible
 from mirror.store.files import damage_explained, open_reader
-from mirror.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from mirror.cli.console import CleanConsole
@@ -42,12 +41,12 @@ FILES = {
     "schedule": "run",
     "run": "run",
     "publish": "publish",
-    "site": "site",
+    "site": "publish",
     "export": "lake",
     "lake": "lake",
     "plan-split": "lake",
-    "backup": "keeping",
-    "restore": "keeping",
+    "backup": "backup",
+    "restore": "backup",
     "token": "token",
     "repo": "repo",
     "sandbox": "sandbox",

@@ -1,19 +1,52 @@
-"""What commands print: the summary of a run, plans, findings."""
+"""What commands print of runs: their progress in a log, their summary, plans, findings."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.text import Text
 
-from mirror.observe.logs import row_counts, seconds_text
+from mirror.observe.logs import EveryMinute, row_counts, seconds_text
+from mirror.queries.progress import line_of
 from mirror.readable import repositories_text
 from mirror.report import Summary
+from mirror.store.crawl_state import Progress
 from mirror.store.failures import HIDDEN_MEMBERS, Failure
 from mirror.sync.plan import BudgetShare, Plan
 from mirror.sync.verify import Difference
 from mirror.times import age_text, day_text, from_text
 
 MOST_NAMES = 10
+
+
+class LogProgress:
+    """The progress of a run in a log: a line for each phase, and one every minute."""
+
+    def __init__(self, console: Console, stopwatch: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._minute = EveryMinute(stopwatch)
+        self._waits = ""
+
+    def phase(self, what: str, total: int | None) -> None:
+        """Print the phase that begins."""
+        self._minute.begin()
+        if total != 0:
+            _say(self._console, what + (f": {total:,}" if total is not None else ""))
+
+    def progress(self, progress: Progress) -> None:
+        """Print the progress, once a minute."""
+        if self._minute.is_over():
+            _say(self._console, line_of(progress))
+
+    def waiting(self, seconds: float, why: str) -> None:
+        """Print the reason of a wait, once."""
+        if why != self._waits:
+            self._waits = why
+            _say(self._console, f"waiting {age_text(seconds)}: {why}")
+
+    def note(self, text: str) -> None:
+        """Print a note."""
+        _say(self._console, text)
 
 
 def print_summary(console: Console, summary: Summary) -> None:

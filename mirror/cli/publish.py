@@ -1,21 +1,18 @@
-"""`mirror publish`: the public part of the mirror as a file to host anywhere."""
+"""`mirror publish`, `mirror site`: the public part of the mirror, as a file or as static pages."""
 
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 import msgspec
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mirror.cli.bars import progress_bar
 from mirror.cli.main import configured, errors, json_option
 from mirror.errors import ConfigError
 from mirror.publish import Published, PublishOptions, Told
 from mirror.publish import publish as write
-from mirror.publish.beside import check_tools, write_checksum, write_compressed, write_inspect
+from mirror.publish.sidecars import check_tools, write_checksum, write_compressed, write_inspect
 from mirror.readable import size_text
 from mirror.store.backup import place_of_copy
 from mirror.times import to_text
@@ -60,13 +57,13 @@ def publish(
     if zst:
         check_tools()
     mirror = Path(configured(ctx).database)
-    if inspect is not None and place_of_text(inspect, mirror) == place_of_copy(mirror, target):
+    if inspect is not None and _place_of_text(inspect, mirror) == place_of_copy(mirror, target):
         raise ConfigError("--inspect: is FILE itself; give another name")
     options = PublishOptions(authors=not no_authors, check=check, force=force, moment=_given_moment())
-    with progress_bar() as told:
+    with progress_bar("publishing") as told:
         done = write(mirror, target, options, told=told)
         beside = _write_beside(done, inspect, zst=zst, told=told)
-    warn_of_hosts(done.inside_hosts)
+    _warn_of_hosts(done.inside_hosts)
     if as_json:
         click.echo(msgspec.json.encode({**msgspec.structs.asdict(done), "beside": list(map(str, beside))}))
         return
@@ -81,7 +78,7 @@ def publish(
         click.echo(str(path))
 
 
-def place_of_text(path: Path, mirror: Path) -> Path:
+def _place_of_text(path: Path, mirror: Path) -> Path:
     """Return the file that a path leads to; raises ConfigError for the mirror, or for no regular file."""
     real = Path(os.path.realpath(path))
     if real == Path(os.path.realpath(mirror)) or (real.exists() and not real.is_file()):
@@ -115,20 +112,44 @@ def _given_moment() -> str | None:
         raise ConfigError(f"{EPOCH}={text}: not a number of seconds since 1970") from None
 
 
-def warn_of_hosts(hosts: list[str]) -> None:
+def _warn_of_hosts(hosts: list[str]) -> None:
     """Warn of addresses that are perhaps not meant to be published."""
     for host in hosts:
         line = f"mirror: what is public names {host} and its clone addresses; is that host to be known?"
         errors().print(line, markup=False)
 
 
-@contextmanager
-def progress_bar(what: str = "publishing") -> Iterator[Told]:
-    """Show a progress bar on a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda *_: None
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--base-url", default="", metavar="URL", help="Where the site will be, for its feed and sitemap."
+)
+@click.option("--title", default="", help="The title of the site. Default: Bitbucket mirror.")
+@json_option
+@click.pass_context
+def site(ctx: click.Context, folder: Path, base_url: str, title: str, as_json: bool) -> None:
+    """Write what is public as static files, for any web host; also while a sync writes.
+
+    DIR gets pages, a feed, and names that the visitor's browser searches. Run again, it writes only what
+    changed. Open DIR/index.html, or upload DIR.
+
+    \b
+    Examples:
+        mirror site www
+        mirror site /srv/www --base-url https://code.example.com/ --title "Code of the institute"
+    """
+    # Only who makes a site needs its templates.
+    from mirror.site import SiteOptions, make_site  # noqa: PLC0415
+    from mirror.site.build import TITLE  # noqa: PLC0415
+
+    options = SiteOptions(title=title.strip() or TITLE, base_url=base_url)
+    with progress_bar("pages") as told:
+        made = make_site(Path(configured(ctx).database), folder, options, told=told)
+    _warn_of_hosts(made.inside_hosts)
+    if as_json:
+        click.echo(msgspec.json.encode(made))
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=errors(), transient=True) as bars:
-        task = bars.add_task(what)
-        yield lambda step, done, total: bars.update(task, description=step, completed=done, total=total)
+    click.echo(
+        f"{folder}: {made.repositories:,} repositories of {made.owners:,} owners in {made.files:,} files,"
+        f" {size_text(made.bytes)}; {made.written:,} written, {made.removed:,} removed"
+    )

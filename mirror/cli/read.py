@@ -9,17 +9,16 @@ from rich.table import Table
 from rich.text import Text
 
 from mirror.cli.main import json_option, out, plain, reader
-from mirror.cli.past import as_of, looks_text, ref_looks_text
 from mirror.errors import ConfigError, NotFound
 from mirror.queries.changes import EXPORTED, changes_since
 from mirror.queries.past import past_named
 from mirror.queries.past_copy import details_of, past_exported
-from mirror.queries.past_state import Past, PastRef
+from mirror.queries.past_state import Looks, Past, PastRef
 from mirror.queries.repositories import RepositoryDetails, repository_details
 from mirror.queries.rows import ChangeRow, RefRow, RepositoryRow
 from mirror.queries.visibility import OPERATOR
 from mirror.readable import size_text
-from mirror.times import ago, machine_zone, moment_of, past_moment, to_text, utc_now
+from mirror.times import ago, day_text, from_text, machine_zone, moment_of, past_moment, to_text, utc_now
 
 
 @click.command()
@@ -103,7 +102,7 @@ def _print_details(details: RepositoryDetails, most: int, past: Past | None) -> 
         title.append(f"  gone since {row.deleted_at[:10]}: {row.gone_reason}", style="red")
     console.print(title)
     if past is not None:
-        console.print(Text(as_of(past)), style="bold")
+        console.print(Text(_as_of(past)), style="bold")
     if row.description:
         console.print(Text(row.description.strip()))
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -120,7 +119,7 @@ def _print_details(details: RepositoryDetails, most: int, past: Past | None) -> 
         ("size", "" if row.size is None else size_text(row.size)),
         ("created", _day(row.created_at, now)),
         ("updated", _day(row.updated_at, now)),
-        ("seen", looks_text(past.looks) if past else ago(row.last_seen_at, now)),
+        ("seen", _looks_text(past.looks) if past else ago(row.last_seen_at, now)),
         ("refs read", _refs_read(row, past, now)),
         ("not recorded", ", ".join(past.not_recorded) if past else ""),
     ):
@@ -145,7 +144,7 @@ def _print_refs(
         then = told.get((ref.kind, ref.name))
         made = ago(ref.made_at, now) if ref.made_at else ""
         listing.add_row(
-            Text(f"  {plain(ref.name)}"), ref.target_hash[:12], ref_looks_text(then) if then else made
+            Text(f"  {plain(ref.name)}"), ref.target_hash[:12], _ref_looks_text(then) if then else made
         )
     if listing.row_count:
         out().print(listing)
@@ -157,7 +156,7 @@ def _print_refs(
 def _refs_read(row: RepositoryRow, past: Past | None, now: datetime) -> str:
     if row.refs_synced_at is None:
         return row.refs
-    return ago(row.refs_synced_at, now) if past is None else looks_text(past.ref_looks)
+    return ago(row.refs_synced_at, now) if past is None else _looks_text(past.ref_looks)
 
 
 def _kind(row: RepositoryRow) -> str:
@@ -176,6 +175,34 @@ def _no_main_branch(details: RepositoryDetails) -> str:
 def _day(moment: str | None, now: datetime) -> str:
     """Write the day of a moment, and how long ago it was."""
     return "" if moment is None else f"{moment[:10]}, {ago(moment, now)}"
+
+
+def _as_of(past: Past) -> str:
+    """Say of which moment a repository is shown."""
+    exact = ", true to the day: older history was compacted" if past.to_the_day else ""
+    return f"as the mirror knew it at {_moment_text(past.at)}{exact}"
+
+
+def _looks_text(looks: Looks) -> str:
+    """Write the looks around a moment: ``2026-11-02 10:00 UTC, and next 2026-11-05 10:00 UTC``."""
+    before = _moment_text(looks.before) if looks.before else "never"
+    return f"{before}, and next {_moment_text(looks.after)}" if looks.after else f"{before}, and not since"
+
+
+def _ref_looks_text(ref: PastRef) -> str:
+    """Say when a branch or a tag was seen at its commit, and what the next look found."""
+    looks = ref.looks
+    if looks.after is None:
+        return f"seen {_moment_text(looks.before)}, not looked at since"
+    if ref.next_target == ref.row.target_hash:
+        found = "the same"
+    else:
+        found = f"at {ref.next_target[:12]}" if ref.next_target else "gone"
+    return f"seen {_moment_text(looks.before)}; {_moment_text(looks.after)}: {found}"
+
+
+def _moment_text(moment: str | None) -> str:
+    return day_text(from_text(moment)) if moment else "never"
 
 
 @click.command()

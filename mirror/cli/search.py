@@ -107,6 +107,6 @@ def search(
         said = {name: getattr(found, name) for name in ("query", "count", "fuzzy", "corrected", "described")}
         click.echo(msgspec.json.encode({**said, "repositories": listed}))
         return
-    from mirror.cli.found import print_found  # noqa: PLC0415 - rich is slow to import
+    from mirror.cli.search_table import print_found  # noqa: PLC0415 - rich is slow to import
 
     print_found(found)

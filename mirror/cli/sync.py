@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mirror.cli.main import configured, errors, leave, out
-from mirror.cli.output import print_findings, print_plan, print_summary
-from mirror.cli.progress import LogProgress
+from mirror.cli.output import LogProgress, print_findings, print_plan, print_summary
 from mirror.config_checks import warn_of_open_files
 from mirror.errors import ConfigError, Interrupted, StoreError, StoreLocked
 from mirror.observe.alerts import Alerts

@@ -15,13 +15,19 @@ from typing import Any
 import msgspec
 
 from mirror.errors import ConfigError
-from mirror.lake.about import check_place, write_about
 from mirror.lake.columns import LIVING, LIVING_OF_CHOSEN, TABLES, Table, instance_of, selects_of
-from mirror.lake.compact import holding
-from mirror.lake.manifest import LakeFile, Manifest, place_manifest, read_latest, remove_superseded
+from mirror.lake.manifest import (
+    LakeFile,
+    Manifest,
+    check_place,
+    place_manifest,
+    read_latest,
+    remove_superseded,
+    write_about,
+)
 from mirror.lake.parquet import BATCH, batches
 from mirror.lake.place import Place
-from mirror.lake.writing import ExportFiles, Part
+from mirror.lake.staging import ExportFiles, Part, holding
 from mirror.publish import public_rows
 from mirror.publish.snapshot import sha256_of
 from mirror.readable import size_text

@@ -1,7 +1,7 @@
 """A public-only copy of the mirror, to host anywhere: a function of its public rows alone.
 
-`columns.py` names every column that may be copied, `fill.py` copies, `snapshot.py` makes the file,
-`check.py` looks for what must not be in it, `beside.py` makes the files that go with it.
+`columns.py` names every column that may be copied, `fill.py` copies the rows, `snapshot.py` makes the file
+and checks it, `sidecars.py` makes the files beside it.
 """
 
 from mirror.publish.snapshot import (

@@ -2,21 +2,29 @@
 
 The same public rows give the same bytes, by one version of SQLite: no number, moment or order in the file
 depends on anything else.
+
+`--check` searches the finished file for private texts, besides the allow-list of columns: the full names and
+uuids of private repositories and projects, and the hashes of tokens, in every value of every table. A bare
+name proves nothing, since `api` is everywhere. A hit may also be a text that is public upstream, like the
+message `Merged in team/secret`: that is for people to judge.
 """
 
 import hashlib
+import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from mirror.errors import ConfigError, MirrorError, StoreError
-from mirror.publish.check import PrivateText, find_private, private_texts
 from mirror.publish.columns import tables_of, undecided
 from mirror.publish.fill import choose_rows, copy_rows, moment_of
-from mirror.queries.visibility import ANONYMOUS, is_unconfirmed
+from mirror.queries.rows import fetch
+from mirror.queries.visibility import ANONYMOUS, is_unconfirmed, visible, visible_project
 from mirror.search.index.backlog import rebuild_index
 from mirror.search.index.refs.changes import rebuild_refs_index
 from mirror.store.backup import BESIDE, place_of_copy, replacing
@@ -24,6 +32,76 @@ from mirror.store.description_index import rebuild_descriptions
 from mirror.store.files import explained, open_reader, reading_address
 from mirror.store.schema import mark_as_snapshot
 from mirror.store.unindexed import CACHE_KIB, create_unindexed, open_unjournalled
+
+_WORD = re.compile(rb"[^\s\"'`<>()\[\],;:?#=&|]+")
+"""What may be a name, a path or a uuid."""
+
+_ROWS_AT_ONCE = 5_000
+
+_PRIVATE = f"""
+    SELECT uuid FROM repositories r WHERE NOT ({visible(ANONYMOUS, "r")})
+    UNION SELECT full_name FROM repositories r WHERE NOT ({visible(ANONYMOUS, "r")})
+    UNION SELECT uuid FROM projects p WHERE NOT ({visible_project(ANONYMOUS, "p")})
+    UNION SELECT token_hash FROM api_tokens"""
+_PUBLIC = f"""
+    SELECT uuid FROM repositories r WHERE {visible(ANONYMOUS, "r")}
+    UNION SELECT full_name FROM repositories r WHERE {visible(ANONYMOUS, "r")}
+    UNION SELECT uuid FROM projects p WHERE {visible_project(ANONYMOUS, "p")}"""
+
+
+class PrivateText(NamedTuple):
+    """A private text, and a table of the file that has it."""
+
+    text: str
+    table: str
+
+    def __str__(self) -> str:
+        return f"{self.text} in {self.table}"
+
+
+def private_texts(connection: sqlite3.Connection) -> list[str]:
+    """List the texts of a mirror that a published file must not have."""
+    public = {row[0].lower() for row in fetch(connection, _PUBLIC)}
+    return sorted({row[0] for row in fetch(connection, _PRIVATE) if row[0].lower() not in public})
+
+
+def find_private(file: Path, texts: list[str]) -> list[PrivateText]:
+    """Return which of some private texts a file has, whatever their case, and in which tables."""
+    wanted = {text.lower().encode(): text for text in texts}
+    with closing(sqlite3.connect(reading_address(file), uri=True)) as connection:
+        tables = connection.execute(
+            """SELECT name FROM sqlite_master
+               WHERE type = 'table' AND name NOT GLOB 'sqlite_*' AND name NOT GLOB 'search_*' ORDER BY name"""
+        ).fetchall()
+        return [
+            PrivateText(wanted[found], table)
+            for (table,) in tables
+            for found in sorted(_found(_values(connection, table), wanted.keys()))
+        ]
+
+
+def _values(connection: sqlite3.Connection, table: str) -> Iterator[bytes]:
+    """Yield the values of a table, many rows at once."""
+    columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+    values = " || x'0a' || ".join(f"coalesce(CAST({name} AS BLOB), x'')" for name in columns)
+    cursor = connection.execute(f"SELECT CAST({values} AS BLOB) FROM {table}")
+    while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+        yield b"\n".join(row[0] for row in rows)
+
+
+def _found(chunks: Iterator[bytes], wanted: Iterable[bytes]) -> set[bytes]:
+    """Return the wanted texts that are words of some chunks, or two neighbours in a path."""
+    found, all_wanted = set[bytes](), frozenset(wanted)
+    for chunk in chunks:
+        words = set(_WORD.findall(chunk.lower()))
+        found |= words & all_wanted
+        for word in words:
+            if b"/" in word:
+                parts = [part.removesuffix(b".git").rstrip(b".") for part in word.split(b"/")]
+                found |= all_wanted.intersection(map(b"/".join, pairwise(parts)))
+                found |= all_wanted.intersection(parts)
+    return found
+
 
 READ_ONLY = 0o444
 """The mode of a published file."""

@@ -2,15 +2,15 @@
 
 import os
 import sqlite3
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import click
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import TimeRemainingColumn
 
-from mirror.cli.main import configured, errors
+from mirror.cli.bars import progress_bar
+from mirror.cli.main import configured
 from mirror.config import Config
 from mirror.errors import ConfigError, StoreError
 from mirror.readable import repositories_text, size_text
@@ -120,12 +120,7 @@ def _told(done: Restored, config: Config) -> Iterator[str]:
 
 
 @contextmanager
-def _bar(what: str) -> Iterator[Told | None]:
-    """Show a progress bar on a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=errors(), transient=True) as bars:
-        task = bars.add_task(what)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
+def _bar(what: str) -> Iterator[Told]:
+    """Show a bar with the time that remains; yields a function of the pages copied and all pages."""
+    with progress_bar(what, TimeRemainingColumn()) as told:
+        yield lambda done, total: told(what, done, total)

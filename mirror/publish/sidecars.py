@@ -1,4 +1,4 @@
-"""The files that go with a published one: counts for Datasette, a compressed copy, a checksum."""
+"""Files beside a published one: counts of rows for Datasette, a compressed copy, a checksum."""
 
 import json
 import shutil
