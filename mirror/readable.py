@@ -1,8 +1,11 @@
-"""How texts of others, sizes and typing errors are shown to people. Ages are in `mirror.times`."""
+"""How texts of others, sizes, typing errors and CSV are written for people. Ages are in `mirror.times`."""
 
+import csv
+import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from typing import Any
 
 SIZES = ("kB", "MB", "GB", "TB", "PB")
 
@@ -78,3 +81,33 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     by_lower = {each.lower(): each for each in allowed}
     near = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+CSV_ROWS = 1_000
+"""How many rows are written at a time."""
+
+
+def csv_chunks(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Iterator[str]:
+    """Yield the line of the columns, then the rows, CSV_ROWS at a time.
+
+    None is an empty cell, a boolean ``yes`` or ``no``. A text that a spreadsheet would run as a formula, as
+    it begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return, gets an apostrophe before it.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    for number, row in enumerate(rows, 1):
+        writer.writerow([_cell(value) for value in row])
+        if number % CSV_ROWS == 0:
+            yield text.getvalue()
+            text.seek(0)
+            text.truncate()
+    yield text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """Quote a text that a spreadsheet would run as a formula; write flags as words."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

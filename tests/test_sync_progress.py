@@ -17,7 +17,7 @@ from upstream_fakes import FakeClock, MemoryLedger
 from mirror.background.service import OneThread
 from mirror.observe.logs import Logged
 from mirror.observe.metrics import FileMetrics
-from mirror.queries.progress import SyncProgress, progress_text, read_progress
+from mirror.queries.crawl import SyncProgress, progress_text, read_progress
 from mirror.queries.status import read_status
 from mirror.report import Silent
 from mirror.store.crawl_state import Progress

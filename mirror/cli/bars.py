@@ -19,7 +19,7 @@ from rich.progress import Progress as ProgressBars
 from rich.text import Text
 
 from mirror.cli.main import errors
-from mirror.queries.progress import line_of
+from mirror.queries.crawl import line_of
 from mirror.store.crawl_state import Progress
 from mirror.times import age_text
 

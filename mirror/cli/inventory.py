@@ -12,10 +12,9 @@ from rich.text import Text
 from mirror.cli.main import json_option, out, reader
 from mirror.errors import ConfigError, NotFound
 from mirror.queries.accounts import owners_named
-from mirror.queries.csv_text import csv_chunks
 from mirror.queries.inventory import COLUMNS, InventoryLine, all_lines
 from mirror.queries.visibility import OPERATOR
-from mirror.readable import size_text
+from mirror.readable import csv_chunks, size_text
 from mirror.search.find import one_snapshot
 
 UNKNOWN = "not known"

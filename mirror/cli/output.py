@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mirror.observe.logs import EveryMinute, row_counts, seconds_text
-from mirror.queries.progress import line_of
+from mirror.queries.crawl import line_of
 from mirror.readable import repositories_text
 from mirror.report import Summary
 from mirror.store.crawl_state import Progress

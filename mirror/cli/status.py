@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mirror.cli.main import configured, json_option, out
-from mirror.queries.progress import progress_text
+from mirror.queries.crawl import progress_text
 from mirror.queries.status import HistoryStatus, UpstreamStatus, history_status, read_status
 from mirror.readable import repositories_text, size_text
 from mirror.store.files import damage_explained, open_reader

@@ -16,7 +16,7 @@ from mirror.search.index.backlog import rebuild_index
 from mirror.search.index.refs.changes import rebuild_refs_index
 from mirror.store.backup import place_of_copy, replacing
 from mirror.store.files import explained, reading_address
-from mirror.store.unindexed import create_unindexed, open_unjournalled
+from mirror.store.new_files import create_unindexed, open_unjournalled
 
 Told = Callable[[str, int], None]
 """Is told which table is being filled, and how many rows of the lake were read for it."""

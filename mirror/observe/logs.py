@@ -15,7 +15,7 @@ import msgspec
 from mirror.config import Config, LogConfig
 from mirror.credentials import Redact, read_credential, read_secret, redacting
 from mirror.errors import ConfigError
-from mirror.queries.progress import line_of
+from mirror.queries.crawl import line_of
 from mirror.report import Reporter, RunCounts, Silent, Summary
 from mirror.store.crawl_state import Progress
 from mirror.times import age_text, time_text, to_text

@@ -30,8 +30,8 @@ from mirror.search.index.refs.changes import rebuild_refs_index
 from mirror.store.backup import BESIDE, place_of_copy, replacing
 from mirror.store.description_index import rebuild_descriptions
 from mirror.store.files import explained, open_reader, reading_address
+from mirror.store.new_files import CACHE_KIB, create_unindexed, open_unjournalled
 from mirror.store.schema import mark_as_snapshot
-from mirror.store.unindexed import CACHE_KIB, create_unindexed, open_unjournalled
 
 _WORD = re.compile(rb"[^\s\"'`<>()\[\],;:?#=&|]+")
 """What may be a name, a path or a uuid."""

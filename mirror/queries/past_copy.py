@@ -11,7 +11,7 @@ from mirror.queries.refs import TABLES
 from mirror.queries.repositories import RepositoryDetails, repository_details
 from mirror.queries.rows import fetch_dicts
 from mirror.queries.visibility import OPERATOR
-from mirror.store.memory_copy import memory_copy
+from mirror.store.new_files import memory_copy
 
 _OF_PEOPLE = ("display_name", "first_name", "last_name", "nickname", "avatar_url")
 """Columns of accounts whose changes are not recorded."""

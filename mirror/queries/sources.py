@@ -12,10 +12,11 @@ import msgspec
 from mirror.model import RefKind
 from mirror.queries.accounts import ACCOUNT_COLUMNS
 from mirror.queries.counts import Owners, counter
-from mirror.queries.projects import PROJECT_COLUMNS
 from mirror.queries.refs import select_refs
-from mirror.queries.rows import RefRow, Values
+from mirror.queries.rows import ProjectRow, RefRow, Values
 from mirror.queries.visibility import IS_OWN_ID, Caller, is_known, is_own, visible, visible_project
+
+PROJECT_COLUMNS = ", ".join(f"p.{field}" for field in ProjectRow.__struct_fields__)
 
 _RANK = "CASE m.permission WHEN 'owner' THEN 3 WHEN 'collaborator' THEN 2 ELSE 1 END"
 _IN_WORKSPACE = f"""(SELECT CASE max({_RANK}) WHEN 3 THEN 'admin' WHEN 2 THEN 'write' WHEN 1 THEN 'read' END

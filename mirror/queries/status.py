@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from mirror.queries.progress import SyncProgress, read_progress, run_now
+from mirror.queries.crawl import SyncProgress, read_progress, run_now
 from mirror.queries.rows import fetch_value
 from mirror.store.cursors import Cursors
 from mirror.store.history import compacted_before

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 from datasette.utils.asgi import Request
 
-from mirror.queries.project_keys import person_named, projects_keyed
+from mirror.queries.projects import person_named, projects_keyed
 from mirror.queries.repositories import repository_owned
 from mirror.queries.rows import AccountRow, RepositoryRow
 from mirror.queries.visibility import Caller

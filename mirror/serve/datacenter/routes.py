@@ -11,7 +11,7 @@ from mirror import __version__
 from mirror.model import RefKind
 from mirror.queries import sources
 from mirror.queries.accounts import accounts_by_ids
-from mirror.queries.project_keys import (
+from mirror.queries.projects import (
     key_of,
     project_details,
     projects_keyed,

@@ -8,7 +8,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
-from mirror.queries.project_keys import ProjectDetails, is_personal, key_of
+from mirror.queries.projects import ProjectDetails, is_personal, key_of
 from mirror.queries.rows import AccountRow, RefRow, RepositoryRow, Upstreams
 from mirror.queries.web_pages import PERSONAL
 from mirror.serve.datacenter.addresses import Addresses

@@ -5,7 +5,7 @@ Whether the project or the repository is there for the caller is checked first, 
 
 import sqlite3
 
-from mirror.queries.project_keys import key_of
+from mirror.queries.projects import key_of
 from mirror.queries.refs import REFS_NOT_MIRRORED, REFS_READ
 from mirror.queries.rows import RepositoryRow
 from mirror.serve.datacenter.addresses import Resource

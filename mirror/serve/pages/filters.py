@@ -10,7 +10,7 @@ from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from mirror import times
-from mirror.queries.progress import progress_text
+from mirror.queries.crawl import progress_text
 from mirror.queries.rows import ChangeRow
 from mirror.readable import size_text
 from mirror.search import highlight_ranges

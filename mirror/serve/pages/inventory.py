@@ -7,8 +7,8 @@ from typing import Any
 from datasette.utils.asgi import AsgiStream, Response
 
 from mirror.queries.accounts import owners_named
-from mirror.queries.csv_text import csv_chunks
 from mirror.queries.inventory import CHUNK, COLUMNS, InventoryPage, InventoryPlace, inventory_page
+from mirror.readable import csv_chunks
 from mirror.serve.middleware import PAGE
 from mirror.serve.pages.view import Visit
 

@@ -10,12 +10,12 @@ import msgspec
 from datasette.utils import add_cors_headers
 from datasette.utils.asgi import Response
 
-from mirror.queries.csv_text import csv_chunks
 from mirror.queries.repositories import languages
 from mirror.queries.rows import LISTED
 from mirror.queries.search import FoundRepositories, find_repositories
 from mirror.queries.visibility import Caller
 from mirror.queries.web_links import RepositoryLinks
+from mirror.readable import csv_chunks
 from mirror.search.query import SWITCHES, Filters
 from mirror.serve.middleware import PAGE
 from mirror.serve.pages.urls import assets
