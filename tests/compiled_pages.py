@@ -4,7 +4,7 @@ import asyncio
 
 from datasette.app import Datasette
 
-from mirror.serve.pages.compiled import prepare_first_page
+from mirror.serve.pages.templates import prepare_first_page
 
 _datasette = Datasette()
 asyncio.run(_datasette.invoke_startup())

@@ -20,7 +20,7 @@ from mirror.errors import (
     UpstreamRefused,
 )
 from mirror.model import Repository, RepositorySettings
-from mirror.serve.body import LARGEST_BODY
+from mirror.serve.exchange import LARGEST_BODY
 
 if TYPE_CHECKING:
     from mirror.serve.writer import Writer

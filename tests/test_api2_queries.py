@@ -23,9 +23,10 @@ from mirror.serve.api2.query_language import (
     Expression,
     QueryError,
     Value,
+    condition_of,
+    natural,
     parse,
 )
-from mirror.serve.api2.query_sql import condition_of, natural
 from mirror.times import from_text
 
 ODD = (

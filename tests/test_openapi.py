@@ -13,11 +13,10 @@ from datasette.utils.asgi import Request
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from openapi_world import NAMES, Served, good, served_mirror, valid
 
-from mirror.serve.api_edge import Api, answer
+from mirror.serve.api_edge import Api
 from mirror.serve.database import mirrors
 from mirror.serve.exchange import MIRROR, SERVED
-from mirror.serve.openapi import view
-from mirror.serve.openapi.document import summary_of, template_of
+from mirror.serve.openapi.document import DOCUMENTED, summary_of, template_of
 from mirror.serve.openapi.schemas import Description, Names
 from mirror.serve.state import served
 
@@ -60,7 +59,7 @@ def test_a_document_is_valid(documents: dict[str, Any], name: str) -> None:
     OpenAPIV31SpecValidator(documents[name]).validate()
 
 
-@pytest.mark.parametrize(("api", "described"), view.DOCUMENTED.values(), ids=NAMES)
+@pytest.mark.parametrize(("api", "described"), DOCUMENTED.values(), ids=NAMES)
 def test_every_route_is_described(api: Api, described: Description) -> None:
     """A route that is added to a table fails here until it says what it takes and answers."""
     assert set(described.reads) == set(api.readers)
@@ -72,7 +71,7 @@ def test_every_route_is_described(api: Api, described: Description) -> None:
         assert operation.answer is not None
 
 
-@pytest.mark.parametrize(("api", "described"), view.DOCUMENTED.values(), ids=NAMES)
+@pytest.mark.parametrize(("api", "described"), DOCUMENTED.values(), ids=NAMES)
 def test_unmirrored_resources_are_described(api: Api, described: Description) -> None:
     """Each address of the list is one that is refused, and none answers otherwise."""
     assert described.unmirrored
@@ -83,7 +82,7 @@ def test_unmirrored_resources_are_described(api: Api, described: Description) ->
 
 def test_every_path_is_served(documents: dict[str, Any]) -> None:
     """The paths of a document are those of the tables, written with braces."""
-    for name, (api, described) in view.DOCUMENTED.items():
+    for name, (api, described) in DOCUMENTED.items():
         patterns = {*api.readers, *api.writers, *described.unmirrored}
         assert set(documents[name]["paths"]) == {template_of(pattern) for pattern in patterns}
 
@@ -91,7 +90,7 @@ def test_every_path_is_served(documents: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_that_a_route_reads_is_described(mirror: Served, name: str) -> None:
     """Each route is asked with and without its parameters, and remembers those that it looks for."""
-    api, described = view.DOCUMENTED[name]
+    api, described = DOCUMENTED[name]
     everywhere = {one.name for one in described.parameters} | {"access_token"}
     for pattern, operation in described.reads.items():
         known = everywhere | {one.name for one in operation.parameters}
@@ -117,7 +116,7 @@ def _read_by(
     for headers in mirror.callers.values():
         path = described.prefix + good(template_of(pattern))
         request = _request(mirror.client, api, path, given, headers)
-        asyncio.run(answer(watched, mirror.client.datasette, request))
+        asyncio.run(watched.view(mirror.client.datasette, request))
     return read
 
 
@@ -150,7 +149,7 @@ def _request(
 @pytest.mark.parametrize("name", NAMES)
 def test_what_can_be_asked_for_the_past_says_so(mirror: Served, name: str) -> None:
     """Each address that answers of a moment is described with its headers, and no other one."""
-    api, described = view.DOCUMENTED[name]
+    api, described = DOCUMENTED[name]
     headers = {"Accept-Datetime": "Tue, 03 Nov 2026 10:00:00 GMT", **mirror.callers["token"]}
     for pattern in api.readers:
         path = template_of(pattern)

@@ -7,8 +7,7 @@ import pytest
 from asgi_client import AsgiClient, client_of
 from fixtures_db import fill_mixed
 
-from mirror.serve import body as bodies
-from mirror.serve.body import LARGEST_FORM, BodyRefused
+from mirror.serve.exchange import LARGEST_FORM, BodyRefused, read_within
 
 ADDRESSES = (
     "/-/mirror-login",
@@ -101,5 +100,5 @@ def test_an_unfinished_body_is_refused(messages: list[dict[str, Any]], status: i
         return messages.pop() if messages else await asyncio.Future()
 
     with pytest.raises(BodyRefused) as refused:
-        asyncio.run(bodies.read_within(receive, {}, most=10, seconds=0.01))
+        asyncio.run(read_within(receive, {}, most=10, seconds=0.01))
     assert refused.value.status == status

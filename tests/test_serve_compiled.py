@@ -5,7 +5,7 @@ from pathlib import Path
 from asgi_client import client_of
 from jinja2 import DictLoader, Environment
 
-from mirror.serve.pages.compiled import FIRST_PAGE, install, prepare_first_page
+from mirror.serve.pages.templates import FIRST_PAGE, install, prepare_first_page
 
 
 def test_the_first_page_compiles_nothing(public_path: Path) -> None:

@@ -14,9 +14,9 @@ from datasette.app import Datasette
 from datasette.utils.asgi import Forbidden
 from fixtures_db import LATER, SEEN, FixtureDb, copy_rows, fill_mixed, fill_public, owner, repository
 
-from mirror.serve import access
-from mirror.serve.database import GuardedDatabase, current_visitor, mirrors
-from mirror.serve.pooled_database import THREADS, reading_for
+from mirror.serve import auth
+from mirror.serve.database import THREADS, GuardedDatabase, mirrors, reading_for
+from mirror.serve.sql_access import current_visitor
 from mirror.serve.stored_queries import QUERIES
 from mirror.store import tokens
 from mirror.store.failures import Failure, Failures
@@ -108,9 +108,9 @@ def test_a_waiting_query_returns_no_private_rows_committed_meanwhile(public_db: 
 
     async def ask() -> list[Any]:
         (database,) = mirrors(datasette)
-        current_visitor.set(access.ActorVisitor(None))
+        current_visitor.set(auth.ActorVisitor(None))
         gate = threading.Event()
-        assert not await access.is_closed(datasette, None, database.name)
+        assert not await auth.is_closed(datasette, None, database.name)
         with reading_for("sql"):
             blocking = [database.execute_fn(lambda _: gate.wait(20)) for _ in range(THREADS["sql"])]
             busy = [asyncio.create_task(one) for one in blocking]

@@ -23,7 +23,7 @@ from test_observe_metrics import parsed
 from webhook_client import signature
 from write_harness import SECRET
 
-from mirror.observe.shared import LONGEST_KEY, MOST_ROWS, SharedNumbers, SharedText
+from mirror.observe.metrics import LONGEST_KEY, MOST_ROWS, SharedNumbers, SharedText
 from mirror.sandbox import RunningSandbox, visible_repositories
 from mirror.store import Store, tokens
 

@@ -4,7 +4,7 @@ import pytest
 
 from mirror.model import RepositorySettings, slug_of
 from mirror.serve.exchange import ApiError
-from mirror.serve.sent_settings import FORK_SWITCHES, fork_policy_of, settings_of
+from mirror.serve.writer import FORK_SWITCHES, fork_policy_of, settings_of
 
 
 @pytest.mark.parametrize(

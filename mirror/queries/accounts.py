@@ -4,8 +4,7 @@ import json
 import sqlite3
 from collections.abc import Iterable
 
-from mirror.queries.memory import file_state
-from mirror.queries.rows import AccountRow, Membership, Values, fetch, fetch_as, fetch_value
+from mirror.queries.rows import AccountRow, Membership, Values, fetch, fetch_as, fetch_value, file_state
 from mirror.queries.visibility import IS_OWN_ID, Caller, is_known, may_see_members
 
 ACCOUNT_COLUMNS = ", ".join(f"u.{field}" for field in AccountRow.__struct_fields__)

@@ -5,8 +5,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from mirror.queries.memory import file_state
-from mirror.queries.rows import Values, fetch, fetch_value
+from mirror.queries.rows import Values, fetch, fetch_value, file_state
 from mirror.queries.visibility import Caller, visible
 
 

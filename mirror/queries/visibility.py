@@ -1,16 +1,21 @@
 """The caller, and who may see what: all rules about private repositories, as SQL conditions.
 
-Conditions take the alias of a table and name the caller's own rows of `users` as `:ids`
-(`Caller.values`). No other module decides what a caller may see.
+Conditions take the alias of a table and name the caller's own rows of `users` as `:ids` (`Caller.values`). No
+other module decides what a caller may see; that of extras (`object_difference`) is read here, too.
 """
 
 import json
+import logging
 import sqlite3
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from mirror.queries.rows import fetch, fetch_value
+from mirror.addresses import Json
+from mirror.object_difference import PUBLIC, changed, public_part, unpacked
+from mirror.queries.rows import fetch, fetch_value, file_state
 from mirror.store.cursors import awaits_listing
 
 
@@ -159,7 +164,15 @@ def is_unconfirmed(connection: sqlite3.Connection, caller: Caller) -> bool:
 
     What was public when the copy was taken may be private since, until every upstream is listed in full.
     """
-    return not caller.sees_all and awaits_listing(connection)
+    return not caller.sees_all and _awaits_listing(connection)
+
+
+def _awaits_listing(connection: sqlite3.Connection) -> bool:
+    """Return `mirror.store.cursors.awaits_listing`, looked up once for each state of the file."""
+    state = file_state(connection)
+    if state.awaits_listing is None:
+        state.awaits_listing = awaits_listing(connection)
+    return state.awaits_listing
 
 
 def hides(connection: sqlite3.Connection, caller: Caller) -> bool:
@@ -185,7 +198,7 @@ def holds_private(connection: sqlite3.Connection) -> bool:
     A repository that was made public counts too: what changed in it before that is on record. So does a file
     that was restored from a copy, as `is_unconfirmed` says.
     """
-    return awaits_listing(connection) or bool(
+    return _awaits_listing(connection) or bool(
         fetch_value(
             connection,
             """SELECT EXISTS (SELECT 1 FROM repositories WHERE is_private = 1)
@@ -217,3 +230,80 @@ def may_see_members(connection: sqlite3.Connection, caller: Caller, workspace_id
             {**caller.values, "workspace": workspace_id},
         )
     )
+
+
+log = logging.getLogger(__name__)
+
+_SCHEMES = {"branch": "ref", "tag": "ref", "branch-1.0": "ref-1.0", "tag-1.0": "ref-1.0"}
+
+
+def extras_of(
+    connection: sqlite3.Connection, caller: Caller, kind: str, ids: Iterable[int]
+) -> dict[int, Json]:
+    """Return the extras of some objects by the numbers of their rows."""
+    if not holds_extras(connection):
+        return {}
+    found = fetch(
+        connection,
+        """SELECT row_id, anonymous, value FROM extras
+           WHERE kind = :kind AND name = '' AND row_id IN (SELECT value FROM json_each(:ids))""",
+        {"kind": kind, "ids": json.dumps(sorted(set(ids)))},
+    )
+    return {row[0]: _shown(kind, row[2], everything=caller.sees_all or row[1] == 1) for row in found}
+
+
+def extra_of(connection: sqlite3.Connection, caller: Caller, kind: str, row_id: int) -> Json | None:
+    """Return the extra of one object; None if its columns hold all data."""
+    return extras_of(connection, caller, kind, [row_id]).get(row_id)
+
+
+def told_by_api1(connection: sqlite3.Connection, caller: Caller, kind: str, row_id: int) -> dict[str, Json]:
+    """Return the data of API 1.0 about the branches, the tags or the repository of a row, by name."""
+    if not holds_extras(connection):
+        return {}
+    found = fetch(
+        connection,
+        "SELECT name, anonymous, value FROM extras WHERE kind = :kind AND row_id = :id",
+        {"kind": f"{kind}-1.0", "id": row_id},
+    )
+    everything = caller.sees_all
+    return {
+        name: changed({}, _shown(f"{kind}-1.0", value, everything=everything or anonymous == 1), "", "")
+        for name, anonymous, value in found
+    }
+
+
+def ref_extras_of(
+    connection: sqlite3.Connection, caller: Caller, repository_id: int, names: Iterable[str]
+) -> dict[tuple[str, str], Json]:
+    """Return the extras of branches and tags of a repository, by kind and name."""
+    if not holds_extras(connection):
+        return {}
+    found = fetch(
+        connection,
+        """SELECT kind, name, anonymous, value FROM extras WHERE kind IN ('branch', 'tag')
+           AND row_id = :id AND name IN (SELECT value FROM json_each(:names))""",
+        {"id": repository_id, "names": json.dumps(list(names))},
+    )
+    return {
+        (row[0], row[1]): _shown(row[0], row[3], everything=caller.sees_all or row[2] == 1) for row in found
+    }
+
+
+def holds_extras(connection: sqlite3.Connection) -> bool:
+    """Return whether the file holds any, looked up once for each state of the file."""
+    state = file_state(connection)
+    if state.has_extras is None:
+        state.has_extras = bool(fetch_value(connection, "SELECT EXISTS (SELECT 1 FROM extras)"))
+    return state.has_extras
+
+
+@lru_cache(maxsize=4096)
+def _shown(kind: str, value: bytes, *, everything: bool) -> Json:
+    """Read an extra and cache it; do not change the result. An unreadable one is empty."""
+    try:
+        extra = unpacked(value)
+    except ValueError as error:
+        log.warning("%s", error)
+        return {}
+    return extra if everything else public_part(extra, PUBLIC[_SCHEMES.get(kind, kind)])

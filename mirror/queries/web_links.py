@@ -8,9 +8,8 @@ from typing import Any, Protocol
 import msgspec
 
 from mirror.addresses import Json, localised
-from mirror.queries.extras import extra_of, extras_of, ref_extras_of
 from mirror.queries.rows import AccountRow, ChangeRow, RepositoryRow, UpstreamRow, upstreams_of
-from mirror.queries.visibility import Caller
+from mirror.queries.visibility import Caller, extra_of, extras_of, ref_extras_of
 from mirror.queries.web_pages import WebPages, is_clone_address, safe_external
 
 WITHOUT_PAGES = "sandbox"

@@ -1,11 +1,10 @@
 """The HTTP edge of the APIs: addresses, methods, credentials, one snapshot, errors, headers.
 
-`Api` describes how one API differs from another; `answer` does what all have in common.
+`Api` describes how one API differs from another; `Api.view` does what all have in common.
 """
 
 import asyncio
 import logging
-import re
 import sqlite3
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,10 +15,8 @@ from urllib.parse import quote, unquote
 import msgspec
 from datasette.utils.asgi import Request, Response
 
-from mirror.queries.extras import extra_of
-from mirror.queries.memory import published_at
-from mirror.queries.rows import Upstreams, upstreams_of
-from mirror.queries.visibility import Caller
+from mirror.queries.rows import Upstreams, published_at, upstreams_of
+from mirror.queries.visibility import Caller, extra_of
 from mirror.serve.auth import (
     NO_CREDENTIALS,
     NotAccepted,
@@ -28,6 +25,7 @@ from mirror.serve.auth import (
     login_of,
     save_use_of,
 )
+from mirror.serve.database import read_in_thread
 from mirror.serve.exchange import (
     SNAPSHOT_HEADER,
     Answer,
@@ -43,8 +41,7 @@ from mirror.serve.exchange import (
     snapshot,
     unread,
 )
-from mirror.serve.mementos import Memento, answered_at, moment_asked, timegate_headers
-from mirror.serve.pooled_database import read_in_thread
+from mirror.serve.mementos import ACCEPT, Memento, answered_at, moment_asked
 from mirror.serve.unmirrored import NotMirrored
 from mirror.serve.writer import WriteAccess, admitted_writer
 from mirror.times import utc_now
@@ -121,131 +118,166 @@ class Api(NamedTuple):
     dated: Collection[Names] = ()
     at_once: Collection[Reader] = ()
 
-    @property
-    def address(self) -> re.Pattern[str]:
-        """The regular expression of its addresses, compiled."""
-        return re.compile(self.pattern)
-
     async def view(self, datasette: "Datasette", request: Request) -> Response:
-        """Answer a request with any method."""
-        return await answer(self, datasette, request)
+        """Answer a request with any method. Every error becomes an answer too."""
+        asking = _Exchange(self, datasette, request, parameters_of(request))
+        found = await asking.answer()
+        parameters = asking.parameters
+        if parameters.get("format") in self.slow_formats:
+            # A long list takes seconds, which would block the event loop.
+            body, content_type = await asyncio.to_thread(self.render, found, parameters)
+        else:
+            body, content_type = self.render(found, parameters)
+        headers = {**headers_of(datasette, parameters, found), **self.headers}
+        if found.status != 204:
+            headers["Content-Length"] = str(len(body))
+        sent = b"" if request.method == "HEAD" else body
+        return Response(sent, status=found.status, headers=headers, content_type=content_type)
 
 
-async def answer(api: Api, datasette: "Datasette", request: Request) -> Response:
-    """Answer a request to an API. Every error becomes an answer too."""
-    parameters = parameters_of(request)
-    try:
-        found = await _answered(api, datasette, request, parameters)
-    except NotMirrored as error:
-        redirects = served_of(request).config.redirect_unmirrored and request.method in ("GET", "HEAD")
-        found = error.redirect() if redirects else error.answer()
-    except ApiError as error:
-        found = error.answer()
-    except NotAccepted:
-        found = not_accepted().answer()
-    except (sqlite3.Error, UnicodeDecodeError) as error:
-        found = unread(request.path, error).answer()
-    except Exception:
-        log.exception("%s %s", request.method, request.path)
-        found = ApiError(500, "The mirror could not answer; its log says why.").answer()
-    if (
-        parameters.get("format") in api.slow_formats
-    ):  # a long list takes seconds, which would block the event loop
-        body, content_type = await asyncio.to_thread(api.render, found, parameters)
-    else:
-        body, content_type = api.render(found, parameters)
-    headers = {**headers_of(datasette, parameters, found), **api.headers}
-    if found.status != 204:
-        headers["Content-Length"] = str(len(body))
-    sent = b"" if request.method == "HEAD" else body
-    return Response(sent, status=found.status, headers=headers, content_type=content_type)
+class _Exchange(NamedTuple):
+    """A request to an API, on its way to an answer."""
 
+    api: Api
+    datasette: "Datasette"
+    request: Request
+    parameters: Parameters
 
-async def _answered(api: Api, datasette: "Datasette", request: Request, parameters: Parameters) -> Answer:
-    """Find the route, then read or write; raises ApiError and NotAccepted."""
-    server, database = served_of(request), mirror_of(request)
-    if database is None:
-        raise ApiError(404, "No mirror is attached")
-    pattern, names = _route(api, request, parameters)
-    reader, writers = api.readers.get(pattern), api.writers.get(pattern, {})
-    unmirrored = api.unmirrored(pattern) if reader is None and not writers else None
-    if unmirrored is not None and request.method != "OPTIONS":
-        return await _read(api, datasette, request, parameters, unmirrored, names, None)
-    reader = reader or unmirrored
-    if reader is None and not writers:
-        raise api.missing
-    writable = server.config.writes and server.writer is not None
-    methods = [*(("GET", "HEAD") if reader else ()), *(writers if writable else ()), "OPTIONS"]
-    method = request.method
-    if method == "OPTIONS":
-        return Answer(headers={"Allow": ", ".join(methods)})
-    if method not in methods:
-        raise _method_not_allowed(methods, _READ_ONLY if method in writers else api.no_writes)
-    if reader is None or method in writers:
-        caller, access = await admitted_writer(server, database, credentials_of(request, parameters))
-        known = cast("Upstreams", await database.execute_fn(upstreams_of))
-        asked = _asked(api, datasette, request, parameters, names, caller, known)
-        return await api.write(writers[method], Writing(access, request, database, asked))
-    if pattern not in api.dated:
-        return await _read(api, datasette, request, parameters, reader, names, None)
-    query = f"?{request.query_string}" if request.query_string else ""
-    headers = timegate_headers(f"{address_of(datasette, request)}{quote(request.path)}{query}")
-    try:
-        at = moment_asked(request, utc_now())
-        found = await _read(api, datasette, request, parameters, reader, names, at)
-    except ApiError as error:  # a cache must not take it for the answer of today
-        error.headers = {**headers, **error.headers}
-        raise
-    return msgspec.structs.replace(found, headers={**headers, **found.headers})
+    async def answer(self) -> Answer:
+        """Return the answer, or that of an error."""
+        request = self.request
+        try:
+            return await self._found()
+        except NotMirrored as error:
+            redirects = served_of(request).config.redirect_unmirrored and request.method in ("GET", "HEAD")
+            return error.redirect() if redirects else error.answer()
+        except ApiError as error:
+            return error.answer()
+        except NotAccepted:
+            return not_accepted().answer()
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            return unread(request.path, error).answer()
+        except Exception:
+            log.exception("%s %s", request.method, request.path)
+            return ApiError(500, "The mirror could not answer; its log says why.").answer()
 
+    async def _found(self) -> Answer:
+        """Find the route, then read or write; raises ApiError and NotAccepted."""
+        api, method = self.api, self.request.method
+        server, database = served_of(self.request), mirror_of(self.request)
+        if database is None:
+            raise ApiError(404, "No mirror is attached")
+        pattern, names = self._route()
+        reader, writers = api.readers.get(pattern), api.writers.get(pattern, {})
+        unmirrored = api.unmirrored(pattern) if reader is None and not writers else None
+        if unmirrored is not None and method != "OPTIONS":
+            return await self._read(unmirrored, names, None)
+        reader = reader or unmirrored
+        if reader is None and not writers:
+            raise api.missing
+        writable = server.config.writes and server.writer is not None
+        methods = [*(("GET", "HEAD") if reader else ()), *(writers if writable else ()), "OPTIONS"]
+        if method == "OPTIONS":
+            return Answer(headers={"Allow": ", ".join(methods)})
+        if method not in methods:
+            raise _method_not_allowed(methods, _READ_ONLY if method in writers else api.no_writes)
+        if reader is None or method in writers:
+            given = credentials_of(self.request, self.parameters)
+            caller, access = await admitted_writer(server, database, given)
+            known = cast("Upstreams", await database.execute_fn(upstreams_of))
+            asked = self._asked(names, caller, known)
+            return await api.write(writers[method], Writing(access, self.request, database, asked))
+        if pattern in api.dated:
+            return await self._read_at_time(reader, names)
+        return await self._read(reader, names, None)
 
-async def _read(
-    api: Api,
-    datasette: "Datasette",
-    request: Request,
-    parameters: Parameters,
-    reader: Reader,
-    names: Names,
-    at: str | None,
-) -> Answer:
-    """Let a function answer from one snapshot of the file, as it is or `at` a moment of the past.
+    def _route(self) -> tuple[Names, Names]:
+        """Check the parameters and split the path; raises ApiError."""
+        if self.api.check is not None:
+            self.api.check(self.parameters)
+        rest = self.request.url_vars["rest"] or "/"
+        if len(rest) > LONGEST_PATH:
+            raise ApiError(414, "Request-URI Too Long")
+        try:
+            names = [unquote(part, errors="strict") for part in rest.removesuffix("/").split("/")[1:]]
+        except UnicodeDecodeError:
+            raise ApiError(400, "Bad Request", detail="The address is not UTF-8.") from None
+        # The rest of the path below a repository is a path of its own, which may have empty parts.
+        is_readable = all(names[:3]) and not any("\x00" in name for name in names)
+        return self.api.route(names) if is_readable else ((), ())
 
-    Raises ApiError and NotAccepted.
-    """
-    server, database = served_of(request), cast("GuardedDatabase", mirror_of(request))
-    given = credentials_of(request, parameters)
-    is_login = given == NO_CREDENTIALS and not (api.jsonp and "callback" in parameters)
-    login = login_of(request, database) if is_login else None
+    async def _read_at_time(self, reader: Reader, names: Names) -> Answer:
+        """Read from an address that can be asked for its past, and say so in the headers."""
+        request = self.request
+        query = f"?{request.query_string}" if request.query_string else ""
+        url = f"{address_of(self.datasette, request)}{quote(request.path)}{query}"
+        headers = {"Vary": ACCEPT, "Link": f'<{url}>; rel="original timegate"'}
+        moment = request.headers.get(ACCEPT.lower())
+        try:
+            at = None if moment is None else moment_asked(moment, utc_now())
+            found = await self._read(reader, names, at)
+        except ApiError as error:  # without them, a cache would take it for the answer of today
+            error.headers = {**headers, **error.headers}
+            raise
+        return msgspec.structs.replace(found, headers={**headers, **found.headers})
 
-    def of_past(caller: Caller, known: Upstreams, then: Memento) -> Answer:
-        asked = _asked(api, datasette, request, parameters, then.names, caller, known, then.copy)
-        return asked.selected(reader(then.copy, asked))
+    async def _read(self, reader: Reader, names: Names, at: str | None) -> Answer:
+        """Let a function answer from one snapshot of the file: as it is now, or as it was `at` a time.
 
-    def read(connection: sqlite3.Connection, milliseconds: int) -> tuple[Caller, Answer | ApiError]:
-        with _plain_texts(connection), snapshot(connection, milliseconds):
-            caller = caller_in(connection, given, login)
-            try:
-                must_be_confirmed(connection, caller)
-                known = upstreams_of(connection)
-                if at is None:
-                    asked = _asked(api, datasette, request, parameters, names, caller, known, connection)
-                    return caller, _dated(asked.selected(reader(connection, asked)), connection)
-                return caller, answered_at(connection, caller, names, at, partial(of_past, caller, known))
-            except ApiError as error:
-                return caller, error
+        Raises ApiError and NotAccepted.
+        """
+        api, request, parameters = self.api, self.request, self.parameters
+        server, database = served_of(request), cast("GuardedDatabase", mirror_of(request))
+        given = credentials_of(request, parameters)
+        is_login = given == NO_CREDENTIALS and not (api.jsonp and "callback" in parameters)
+        login = login_of(request, database) if is_login else None
 
-    reading = server.quick_reads.read if at is None and _is_quick(api, reader, parameters) else read_in_thread
-    limit = datasette.setting("sql_time_limit_ms")
-    caller, outcome = cast("tuple[Caller, Answer | ApiError]", await reading(database, reader, read, limit))
-    await save_use_of(server, database, caller)
-    if isinstance(outcome, ApiError):
-        raise outcome
-    return outcome
+        def of_past(caller: Caller, known: Upstreams, then: Memento) -> Answer:
+            asked = self._asked(then.names, caller, known, then.copy)
+            return asked.selected(reader(then.copy, asked))
 
+        def read(connection: sqlite3.Connection, milliseconds: int) -> tuple[Caller, Answer | ApiError]:
+            with _plain_texts(connection), snapshot(connection, milliseconds):
+                caller = caller_in(connection, given, login)
+                try:
+                    must_be_confirmed(connection, caller)
+                    known = upstreams_of(connection)
+                    if at is None:
+                        asked = self._asked(names, caller, known, connection)
+                        return caller, _dated(asked.selected(reader(connection, asked)), connection)
+                    return caller, answered_at(connection, caller, names, at, partial(of_past, caller, known))
+                except ApiError as error:
+                    return caller, error
 
-def _is_quick(api: Api, reader: Reader, parameters: Parameters) -> bool:
-    """Return whether an answer usually takes no longer than a change of threads: it searches nothing."""
-    return reader in api.at_once and not _SEARCHES & parameters.keys()
+        # A search may read many rows, so it gets a thread.
+        is_quick = at is None and reader in api.at_once and not _SEARCHES & parameters.keys()
+        reading = server.quick_reads.read if is_quick else read_in_thread
+        limit = self.datasette.setting("sql_time_limit_ms")
+        caller, outcome = cast(
+            "tuple[Caller, Answer | ApiError]", await reading(database, reader, read, limit)
+        )
+        await save_use_of(server, database, caller)
+        if isinstance(outcome, ApiError):
+            raise outcome
+        return outcome
+
+    def _asked(
+        self, names: Names, caller: Caller, known: Upstreams, connection: sqlite3.Connection | None = None
+    ) -> ApiRequest:
+        """Return what is asked; raises ApiError for parameters that cannot be read."""
+        request = self.request
+        asked = ApiRequest(
+            method=request.method,
+            names=names,
+            parameters=self.parameters,
+            caller=caller,
+            api=self.api.version,
+            path=request.url_vars["rest"] or "/",
+            query=request.query_string,
+            upstreams=known,
+            find_extra=None if connection is None else partial(extra_of, connection, caller),
+        )
+        return self.api.request(self.datasette, request, asked)
 
 
 def _dated(found: Answer, connection: sqlite3.Connection) -> Answer:
@@ -256,31 +288,6 @@ def _dated(found: Answer, connection: sqlite3.Connection) -> Answer:
     return msgspec.structs.replace(found, headers={**found.headers, SNAPSHOT_HEADER: moment})
 
 
-def _asked(
-    api: Api,
-    datasette: "Datasette",
-    request: Request,
-    parameters: Parameters,
-    names: Names,
-    caller: Caller,
-    known: Upstreams,
-    connection: sqlite3.Connection | None = None,
-) -> ApiRequest:
-    """Return what is asked; raises ApiError for parameters that cannot be read."""
-    asked = ApiRequest(
-        method=request.method,
-        names=names,
-        parameters=parameters,
-        caller=caller,
-        api=api.version,
-        path=request.url_vars["rest"] or "/",
-        query=request.query_string,
-        upstreams=known,
-        find_extra=None if connection is None else partial(extra_of, connection, caller),
-    )
-    return api.request(datasette, request, asked)
-
-
 @contextmanager
 def _plain_texts(connection: sqlite3.Connection) -> Iterator[None]:
     """Let SQLite decode texts, which is faster. Datasette does it in Python, in case some are not UTF-8."""
@@ -289,22 +296,6 @@ def _plain_texts(connection: sqlite3.Connection) -> Iterator[None]:
         yield
     finally:
         connection.text_factory = decoding
-
-
-def _route(api: Api, request: Request, parameters: Parameters) -> tuple[Names, Names]:
-    """Check the parameters and split the path; raises ApiError."""
-    if api.check is not None:
-        api.check(parameters)
-    rest = request.url_vars["rest"] or "/"
-    if len(rest) > LONGEST_PATH:
-        raise ApiError(414, "Request-URI Too Long")
-    try:
-        names = [unquote(part, errors="strict") for part in rest.removesuffix("/").split("/")[1:]]
-    except UnicodeDecodeError:
-        raise ApiError(400, "Bad Request", detail="The address is not UTF-8.") from None
-    # The rest of the path below a repository is a path of its own, which may have empty parts.
-    is_readable = all(names[:3]) and not any("\x00" in name for name in names)
-    return api.route(names) if is_readable else ((), ())
 
 
 _READ_ONLY = (

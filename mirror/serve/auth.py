@@ -1,8 +1,8 @@
-"""Who sends a request: credentials, logins, and the callers and Datasette actors that they stand for.
+"""Who sends a request, and what they may open.
 
-This module adds `mirror_ids`, the caller's rows of `users`, to each actor that it recognises, and
-`mirror_scope` if the token sees everything. A login cookie has neither. It holds only the id of its token, so
-revoking the token ends its logins too.
+Credentials and logins stand for callers and for Datasette's actors. This module adds `mirror_ids`, the
+caller's rows of `users`, to each actor that it recognises, and `mirror_scope` if the token sees everything. A
+login cookie has neither. It holds only the id of its token, so revoking the token ends its logins too.
 """
 
 import base64
@@ -18,7 +18,7 @@ from datasette.utils import baseconv
 from datasette.utils.asgi import Request
 from itsdangerous import BadSignature
 
-from mirror.queries.visibility import ANONYMOUS, Caller
+from mirror.queries.visibility import ANONYMOUS, Caller, hides
 from mirror.serve.database import mirror_named, mirrors
 from mirror.serve.exchange import served_of
 from mirror.serve.socket_owner import is_local
@@ -258,10 +258,9 @@ def caller_of(actor: Actor | None, database: str) -> Caller:
 
 async def save_use_of(server: Served, database: "Database", caller: Caller) -> None:
     """Save when a token was last used, at most once a minute, without waiting for another writer."""
-    now = utc_now()
     if caller.token_id is None or not database.is_mutable or server.config.read_only:
         return
-    used = caller.last_used_at
+    now, used = utc_now(), caller.last_used_at
     if used and (now - from_text(used)).total_seconds() < USE_SAVED_EVERY:
         return
     saved_at, key = server.use_saved_at, (database.name, caller.token_id)
@@ -277,3 +276,57 @@ async def save_use_of(server: Served, database: "Database", caller: Caller) -> N
             saved_at.pop(key, None)  # a long write or a read-only disk: the next request tries again
 
     await database.execute_write_fn(save, block=False)
+
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
+
+
+class ActorVisitor:
+    """The actor whose SQL a request runs; None for a stranger."""
+
+    def __init__(self, actor: Actor | None) -> None:
+        self._actor = actor
+
+    def sees_all(self, database: str) -> bool:
+        """Return whether the actor may see everything in a mirror."""
+        return caller_of(self._actor, database).sees_all
+
+    def lacks(self, connection: sqlite3.Connection, database: str) -> bool:
+        """Return whether the mirror on a connection holds a row that is hidden from the actor."""
+        return hides(connection, caller_of(self._actor, database))
+
+
+STRANGER = ActorVisitor(None)
+
+
+def may_download(datasette: "Datasette", actor: Actor | None, resource: Any) -> bool:
+    """Return whether an actor may download a file: only if nothing in it is hidden from the actor."""
+    return not isinstance(resource, str) or (
+        mirror_named(datasette, resource) is None or ActorVisitor(actor).sees_all(resource)
+    )
+
+
+async def is_closed(datasette: "Datasette", actor: Actor | None, resource: Any) -> bool:
+    """Return whether a database, or anything in it, is closed to an actor.
+
+    The answer is the same for all actions on a mirror, including those of other plugins. The in-memory
+    database of `--crossdb` reads all files. It is open only to an actor who sees everything in each mirror.
+    """
+    name = resource[0] if isinstance(resource, tuple) else resource
+    if not isinstance(name, str):
+        return False
+    asking = ActorVisitor(actor)
+    if datasette.crossdb and name == "_memory":
+        return not all(asking.sees_all(database.name) for database in mirrors(datasette))
+    database = mirror_named(datasette, name)
+    if database is None or asking.sees_all(name):
+        return False
+    if _has_tokens(resource) or database.lacks_changes():
+        return True
+    return bool(await database.execute_fn(lambda connection: asking.lacks(connection, name)))
+
+
+def _has_tokens(resource: Any) -> bool:
+    """Return whether a resource is the table of tokens, or that of the writes made with them."""
+    return isinstance(resource, tuple) and str(resource[1]).lower() in ("api_tokens", "writes")

@@ -1,32 +1,153 @@
-"""Attached files: which of them are mirrors, and what the SQL of visitors may read in them.
+"""Attached files: which of them are mirrors, in which threads they are read, what visitors' SQL may read.
 
 Datasette runs the SQL of visitors by `Database.execute`, this program its own reads by `Database.execute_fn`.
-`execute` uses connections that are restricted to what the visitor may see. Access is checked inside the
-transaction that reads, so a statement never sees private rows that a sync commits after the check.
+`execute` uses connections that are restricted to what the visitor may see, and threads of its own: slow SQL
+delays no other reads. Access is checked inside the transaction that reads, so a statement never sees private
+rows that a sync commits after the check.
 """
 
+import asyncio
 import os
 import re
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakSet
 
 from datasette.database import Database, Results
 from datasette.utils.asgi import Forbidden
+from datasette.views.base import DatasetteError
 
 from mirror.errors import StoreError
-from mirror.queries.visibility import holds_private
 from mirror.search.find import one_snapshot
-from mirror.serve.pooled_database import PooledDatabase, ReadKind
-from mirror.serve.sql_access import Reach, functions_of, restrict
+from mirror.serve.sql_access import Nobody, Reach, SqlVisitor, current_visitor, functions_of, restrict
 from mirror.serve.sql_limits import BoundedConnection
 from mirror.serve.table_metadata import HIDDEN
 from mirror.store.files import is_read_as_it_is, reading_address, schema_version
 from mirror.store.schema import APPLICATION_ID, VERSION
+
+ReadKind = Literal["lookup", "sql", "count"]
+
+THREADS: dict[ReadKind, int] = {"sql": 4, "count": 2}
+MOST_WAITING = 100
+"""How many reads of one kind may wait for a thread; beyond that, reads are refused at once."""
+
+_kind = ContextVar[ReadKind]("kind", default="lookup")
+
+
+@contextmanager
+def reading_for(kind: ReadKind) -> Iterator[None]:
+    """Run the reads that this task starts in the threads of a kind."""
+    token = _kind.set(kind)
+    try:
+        yield
+    finally:
+        _kind.reset(token)
+
+
+class PooledDatabase(Database):  # type: ignore[misc]
+    """A database with separate threads for the SQL of visitors (`execute`) and for counts."""
+
+    def __init__(self, original: Database) -> None:
+        super().__init__(original.ds, original.path, original.is_mutable, original.is_memory)
+        self.name, self.route = original.name, original.route
+        self._pools = {kind: ThreadPoolExecutor(most, kind) for kind, most in THREADS.items()}
+        self._waiting = dict.fromkeys(THREADS, 0)
+
+    async def execute(self, *arguments: Any, **options: Any) -> Any:
+        """Run a statement, perhaps of a visitor; raises DatasetteError 503 if too many are waiting."""
+        with reading_for("sql"):
+            return await super().execute(*arguments, **options)
+
+    async def execute_fn(self, fn: Callable[[Any], Any]) -> Any:
+        """Run a function with a connection, in the threads of this task's kind of reads."""
+        kind = _kind.get()
+        work = self.work(fn, kind)
+        if self.ds.executor is None:
+            return work()
+        loop = asyncio.get_running_loop()
+        if kind not in self._pools:
+            return await loop.run_in_executor(self.ds.executor, work)
+        if self._waiting[kind] >= MOST_WAITING + THREADS[kind]:
+            raise DatasetteError("Too many queries are waiting. Try again in a moment.", status=503)
+        self._waiting[kind] += 1
+        try:
+            return await loop.run_in_executor(self._pools[kind], work)
+        finally:
+            self._waiting[kind] -= 1
+
+    def read_at_once(self, fn: Callable[[Any], Any]) -> Any:
+        """Run a function with a connection in this thread; raises OperationalError rather than to wait."""
+
+        def unwaiting(connection: Any) -> Any:
+            if self.ds.executor is not None:  # else this thread uses the connection for all other reads, too
+                connection.execute("PRAGMA busy_timeout = 0")
+            return fn(connection)
+
+        return self.work(unwaiting, "lookup")()
+
+    def work(self, fn: Callable[[Any], Any], kind: ReadKind) -> Callable[[], Any]:
+        """Return a call of the function with the thread's own connection for a kind of reads."""
+        raise NotImplementedError
+
+
+Key = Any
+Limited = Callable[[Any, int], Any]
+"""A function of a connection and of the milliseconds that its SQL may take."""
+
+AT_ONCE_MS = 25
+SLOW_SECONDS = 2.0
+"""For how long a kind of read goes to the threads after one of them took longer than AT_ONCE_MS."""
+
+
+async def read_in_thread(database: PooledDatabase, _: Key, fn: Limited, limit: int) -> Any:
+    """Run a function in a thread."""
+    return await database.execute_fn(lambda connection: fn(connection, limit))
+
+
+class QuickReads:
+    """Reads that take less time than a change of threads, so they are done where requests come in.
+
+    One that takes longer, or would have to wait for a lock, is done again in a thread, and so are those of
+    its kind for a while: other requests wait for none of them. Functions must only read.
+    """
+
+    def __init__(
+        self, stopwatch: Callable[[], float] = time.monotonic, *, milliseconds: int = AT_ONCE_MS
+    ) -> None:
+        self._stopwatch, self._milliseconds = stopwatch, milliseconds
+        self._slow_until = dict[Key, float]()
+        self._opened = WeakSet[PooledDatabase]()
+
+    async def read(self, database: PooledDatabase, kind: Key, fn: Limited, limit: int) -> Any:
+        """Run a function of a kind of reads, here if that is quick; `limit` holds for a thread."""
+        with suppress(sqlite3.OperationalError):  # a real error comes again
+            if self._is_quick(database, kind):
+                return self._read_here(database, kind, fn, min(self._milliseconds, limit))
+        return await read_in_thread(database, kind, fn, limit)
+
+    def _is_quick(self, database: PooledDatabase, kind: Key) -> bool:
+        """Return whether no read of a kind was slow lately. Opens the database, which is slow, too."""
+        if database not in self._opened:
+            database.read_at_once(lambda _: None)
+            self._opened.add(database)
+        return kind not in self._slow_until or self._stopwatch() >= self._slow_until[kind]
+
+    def _read_here(self, database: PooledDatabase, kind: Key, fn: Limited, limit: int) -> Any:
+        began = self._stopwatch()
+        try:
+            return database.read_at_once(lambda connection: fn(connection, limit))
+        finally:
+            ended = self._stopwatch()
+            if ended - began > self._milliseconds / 1000:
+                self._slow_until[kind] = ended + SLOW_SECONDS
+
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -35,39 +156,9 @@ TABLES = ("upstreams", "repositories", "sync_runs")
 """A file with all of these is a mirror, even if a restored dump has lost its `application_id`."""
 
 
-class SqlVisitor(Protocol):
-    """Whoever runs SQL in a request."""
-
-    def sees_all(self, database: str) -> bool:
-        """Return whether the visitor may see everything in a mirror."""
-        ...
-
-    def lacks(self, connection: sqlite3.Connection, database: str) -> bool:
-        """Return whether the mirror on a connection holds a row that is hidden from the visitor."""
-        ...
-
-
-class Nobody:
-    """The visitor outside of any request, who may read what a stranger may."""
-
-    def sees_all(self, database: str) -> bool:
-        """Return False."""
-        del database
-        return False
-
-    def lacks(self, connection: sqlite3.Connection, database: str) -> bool:
-        """Return whether the mirror holds a private row."""
-        del database
-        return holds_private(connection)
-
-
 def _bare(name: str) -> str:
     """Return the name of a column without the brackets that Datasette puts around a withheld one."""
     return name[1:-1] if name.startswith("[") and name.endswith("]") else name
-
-
-current_visitor: ContextVar[SqlVisitor] = ContextVar("visitor", default=Nobody())  # noqa: B039 - it has no state
-"""Who runs SQL. Each request sets it once its sender is known."""
 
 
 _FOREIGN_KEYS = re.compile(r"\s*PRAGMA\s+foreign_key_list\s*\(\s*[\[\"'`]?(\w+)", re.IGNORECASE)

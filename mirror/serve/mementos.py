@@ -14,7 +14,6 @@ from email.utils import format_datetime, parsedate_to_datetime
 from typing import NamedTuple
 
 import msgspec
-from datasette.utils.asgi import Request
 
 from mirror.errors import NotFound, NotKnownThen
 from mirror.queries.accounts import owner_named
@@ -40,15 +39,12 @@ class Memento(NamedTuple):
     names: tuple[str, ...]
 
 
-def moment_asked(request: Request, now: datetime) -> str | None:
-    """Return the moment that a request names, until now; raises ApiError 400 for what is no date.
+def moment_asked(given: str, now: datetime) -> str:
+    """Read the moment that a request names, at most `now`; raises ApiError 400 for a text that is no date.
 
     Dates in headers are whole seconds, so a look within that second counts: whoever asks for the
     `Memento-Datetime` of an answer gets the same one.
     """
-    given = request.headers.get(ACCEPT.lower())
-    if given is None:
-        return None
     try:
         moment = parsedate_to_datetime(given)
         moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
@@ -127,8 +123,3 @@ def _with_memento_headers(answer: Answer, past: Past) -> Answer:
         **({NEXT_LOOK_HEADER: looks.after} if looks.after else {}),
     }
     return msgspec.structs.replace(answer, headers=headers, synced_at=None)
-
-
-def timegate_headers(url: str) -> dict[str, str]:
-    """Return the headers that say of an address that it can be asked for its past."""
-    return {"Vary": ACCEPT, "Link": f'<{url}>; rel="original timegate"'}

@@ -1,9 +1,17 @@
-"""The ASGI middleware around every answer, from the outermost in."""
+"""The ASGI middleware around every answer, from the outermost in.
+
+A request that only reads an API, without a cookie, goes to the view of the API past Datasette's router. That
+router protects forms, asks plugins who sends a request, and tries all routes, which costs more than most
+answers of an API.
+"""
 
 import re
+import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -11,25 +19,25 @@ from datasette.utils.asgi import Request, Response
 
 from mirror.content_policy import sources_of
 from mirror.serve.api_edge import Api
-from mirror.serve.api_shortcut import passing_router
 from mirror.serve.auth import NotAccepted
-from mirror.serve.body import LARGEST_FORM, BodyRefused, read_within
 from mirror.serve.database import mirrors
 from mirror.serve.error_pages import not_allowed, plain_error
 from mirror.serve.exchange import (
+    LARGEST_FORM,
     MIRROR,
     SAFETY,
     SERVED,
     ApiError,
     Application,
     AsgiScope,
+    BodyRefused,
     Message,
     Receive,
     Send,
     not_accepted,
+    read_within,
     unread,
 )
-from mirror.serve.page_policy import SHARED, PagePolicy, current_policy
 from mirror.serve.prefix import stripping_prefix
 from mirror.serve.state import served
 
@@ -61,6 +69,42 @@ _KINDS = (
     ("page", re.compile(r"^/(-/.*)?$")),
 )
 """Labels of latencies, by path. Other paths are tables and SQL. No path itself becomes a label."""
+
+
+SHARED = "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+_SELF = "'self'"
+_ALLOWED: Mapping[str, tuple[str, ...]] = {
+    "default-src": (_SELF,),
+    "script-src": (_SELF,),
+    "style-src": (_SELF, "'unsafe-inline'"),
+    "img-src": (_SELF, "data:"),
+}
+
+
+class PagePolicy:
+    """What one page of Datasette may load: scripts of templates and of plugins run, and no others."""
+
+    def __init__(self) -> None:
+        self.styles = dict[str, None]()
+
+    @cached_property
+    def nonce(self) -> str:
+        """What scripts of templates are known by; made when the first one asks for it."""
+        return secrets.token_urlsafe(16)
+
+    def header(self, added: Mapping[str, tuple[str, ...]]) -> str:
+        """Return the policy, with the sources that the operator added."""
+        allowed = {**_ALLOWED}
+        if "nonce" in self.__dict__:
+            allowed["script-src"] = (*allowed["script-src"], f"'nonce-{self.nonce}'")
+        allowed["style-src"] = (*allowed["style-src"], *self.styles)
+        for directive, sources in added.items():
+            allowed[directive] = (*allowed.get(directive, (_SELF,)), *sources)
+        return "; ".join([*(" ".join((name, *sources)) for name, sources in allowed.items()), SHARED])
+
+
+current_policy: ContextVar[PagePolicy | None] = ContextVar("policy", default=None)
+"""The policy of the answer that is being made."""
 
 
 STRICT = (
@@ -266,3 +310,85 @@ def _was_sent(scope: AsgiScope, text: bytes) -> bool:
     """Return whether bytes come from the request, such as from a cookie, and not from the file."""
     sent = (scope.get("raw_path") or b"", scope.get("query_string") or b"")
     return any(text in one for one in (*sent, *(value for _, value in scope["headers"])))
+
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
+
+_OWN_PLUGINS = ("datasette.", "mirror.")
+_VARY = (b"Cookie", b"Authorization")
+
+
+def passing_router(datasette: "Datasette", application: Application, apis: Sequence[Api]) -> Application:
+    """Answer what the views of APIs can answer by themselves; leave all else to the application.
+
+    All is left to it where another plugin wraps it: that one may refuse requests, or add to answers.
+    """
+    if datasette.setting("trace_debug") or datasette.setting("force_https_urls"):
+        return application
+    if _is_hooked("asgi_wrapper"):
+        return application
+
+    addresses = [(re.compile(api.pattern), api) for api in apis]
+
+    async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
+        path = _plain_path(datasette, scope)
+        for pattern, api in addresses if path else ():
+            found = pattern.match(path)
+            if found is not None:
+                inside = {**scope, "actor": scope.get("actor"), "url_route": {"kwargs": found.groupdict()}}
+                response = await api.view(datasette, Request(inside, receive))
+                await response.asgi_send(_as_router_sends(scope, send))
+                return
+        await application(scope, receive, send)
+
+    return answer
+
+
+def _plain_path(datasette: "Datasette", scope: AsgiScope) -> str:
+    """Return the path that the router would match; "" where more than the path counts."""
+    raw: bytes = scope.get("raw_path") or b""
+    if scope["method"] not in ("GET", "HEAD") or not raw.isascii():
+        return ""
+    if any(name == b"cookie" for name, _ in scope["headers"]) or not datasette._startup_invoked:  # noqa: SLF001
+        return ""
+    if _is_hooked("actor_from_request"):
+        return ""
+    path = raw.partition(b"?")[0].decode("ascii")
+    base = datasette.setting("base_url")
+    return "" if base != "/" and path.startswith(base) else path
+
+
+def _is_hooked(name: str) -> bool:
+    """Return whether a plugin of others implements a hook."""
+    from datasette import plugins  # noqa: PLC0415 - it imports all plugins, this package too
+
+    hooks = getattr(plugins.pm.hook, name).get_hookimpls()
+    return any(not hook.function.__module__.startswith(_OWN_PLUGINS) for hook in hooks)
+
+
+def _as_router_sends(scope: AsgiScope, send: Send) -> Send:
+    """Say as the router does that answers depend on who asks, and that no cache may share a private one."""
+    is_private = scope.get("actor") is not None or any(
+        name == b"authorization" for name, _ in scope["headers"]
+    )
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = [(name, value) for name, value in message["headers"]]
+            if is_private:
+                headers = [one for one in headers if one[0].lower() != b"cache-control"]
+                headers.append((b"cache-control", b"private, no-store"))
+            vary = [
+                part.strip()
+                for name, value in headers
+                if name.lower() == b"vary"
+                for part in value.split(b",")
+            ]
+            known = {part.lower() for part in vary}
+            vary += [name for name in _VARY if name.lower() not in known]
+            headers = [one for one in headers if one[0].lower() != b"vary"]
+            message = {**message, "headers": [*headers, (b"vary", b", ".join(vary))]}
+        await send(message)
+
+    return sent

@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from mirror.errors import StoreError
 from mirror.observe.health import Health, read_health
 from mirror.search.find import one_snapshot
-from mirror.serve.access import ActorVisitor
+from mirror.serve.auth import ActorVisitor
 from mirror.serve.exchange import SAFETY, mirror_of, served_of
 from mirror.store.files import open_reader
 from mirror.store.lock import is_syncing

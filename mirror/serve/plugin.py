@@ -19,18 +19,17 @@ from mirror.errors import ConfigError
 from mirror.queries.past_functions import register_past
 from mirror.search import register
 from mirror.search.refs.find import register_refs
-from mirror.serve import access, auth, middleware, monitoring, page_policy, prefix, webhooks
+from mirror.serve import auth, middleware, monitoring, prefix, webhooks
 from mirror.serve.api1.routes import API as API_1
-from mirror.serve.api2 import query_sql
+from mirror.serve.api2 import query_language
 from mirror.serve.api2.routes import API as API_2
-from mirror.serve.database import bytes_of, current_visitor, guard, mirror_named, mirrors
+from mirror.serve.database import bytes_of, guard, mirror_named, mirrors
 from mirror.serve.datacenter.routes import API as DATA_CENTER
 from mirror.serve.error_pages import error_page
 from mirror.serve.exchange import Application, mirror_of
-from mirror.serve.openapi import view as openapi
+from mirror.serve.openapi import document as openapi
 from mirror.serve.pages import (
     changes,
-    compiled,
     filters,
     home,
     inventory,
@@ -40,11 +39,12 @@ from mirror.serve.pages import (
     repository,
     search,
     status,
-    unexpected,
+    templates,
     urls,
 )
 from mirror.serve.pages import datasette as tables
 from mirror.serve.pages.view import View, page
+from mirror.serve.sql_access import current_visitor
 from mirror.serve.state import served
 from mirror.serve.stored_queries import datasette_queries
 from mirror.serve.table_metadata import is_faceted, metadata
@@ -79,7 +79,7 @@ ROUTES: list[tuple[str, Callable[..., Any]]] = [
     (r"^/-/u$", page(owner.owner_page)),
     (r"^/-/changes$", page(changes.history)),
     (r"^/-/changes\.atom$", page(changes.feed)),
-    (r"^/-/unexpected$", page(unexpected.unexpected_page)),
+    (r"^/-/unexpected$", page(changes.unexpected_page)),
     (r"^/-/questions$", page(home.questions)),
     (r"^/-/inventory$", page(inventory.inventory)),
     (r"^/-/inventory\.csv$", page(inventory.as_csv)),
@@ -137,7 +137,7 @@ def visitor_of_request(request: Request) -> Iterator[None]:
     opinions = outcome.get_result()
 
     async def remembered() -> Any:
-        current_visitor.set(access.STRANGER)
+        current_visitor.set(auth.STRANGER)
         actor = None
         for opinion in opinions:
             actor = await await_me_maybe(opinion)
@@ -145,7 +145,7 @@ def visitor_of_request(request: Request) -> Iterator[None]:
                 break
         known = actor or request.scope.get("actor")
         if known:
-            current_visitor.set(access.ActorVisitor(known))
+            current_visitor.set(auth.ActorVisitor(known))
         return actor
 
     outcome.force_result([remembered])
@@ -162,9 +162,9 @@ def permission_allowed(
     """Close mirrors that hold private rows. Runs last, because Datasette takes the last opinion."""
 
     async def opinion() -> bool | None:
-        if action == "view-database-download" and not access.may_download(datasette, actor, resource):
+        if action == "view-database-download" and not auth.may_download(datasette, actor, resource):
             return False
-        return False if await access.is_closed(datasette, actor, resource) else None
+        return False if await auth.is_closed(datasette, actor, resource) else None
 
     return opinion
 
@@ -227,8 +227,7 @@ def prepare_jinja2_environment(env: Environment, datasette: "Datasette") -> None
     prefix.install(env, datasette)
     tables.install(env, str(TEMPLATES))
     filters.install(env)
-    page_policy.install(env)
-    compiled.install(env, TEMPLATES)
+    templates.install(env, TEMPLATES)
 
 
 @hookimpl
@@ -270,6 +269,6 @@ def prepare_connection(conn: Any, database: str, datasette: "Datasette") -> None
         register(conn, visible_private=True, reading=reading)
         register_refs(conn, visible_private=True, reading=reading)
         register_past(conn, reading=reading)
-        query_sql.register(conn)
+        query_language.register(conn)
         conn.execute("PRAGMA busy_timeout = 5000")
         conn.execute("PRAGMA mmap_size = 268435456")

@@ -27,11 +27,10 @@ from mirror.serve.connections import (
     bounded_protocol,
     most_connections,
 )
-from mirror.serve.pages.compiled import prepare_first_page
+from mirror.serve.pages.templates import prepare_first_page
 from mirror.serve.prefix import base_of, origin_of, outer
-from mirror.serve.public_snapshot import PublicSnapshot
 from mirror.serve.socket_owner import Peers, is_loopback
-from mirror.serve.state import served
+from mirror.serve.state import PublicSnapshot, served
 from mirror.store.files import open_reader
 
 SETTINGS = {

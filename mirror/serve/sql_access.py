@@ -11,10 +11,43 @@ rows only.
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from enum import Enum
+from typing import Protocol
 
-from mirror.queries.visibility import ANONYMOUS, is_known, visible_project
+from mirror.queries.visibility import ANONYMOUS, holds_private, is_known, visible_project
 from mirror.serve.sql_limits import RESERVED, BoundedConnection
+
+
+class SqlVisitor(Protocol):
+    """Whoever runs SQL in a request."""
+
+    def sees_all(self, database: str) -> bool:
+        """Return whether the visitor may see everything in a mirror."""
+        ...
+
+    def lacks(self, connection: sqlite3.Connection, database: str) -> bool:
+        """Return whether the mirror on a connection holds a row that is hidden from the visitor."""
+        ...
+
+
+class Nobody:
+    """The visitor outside of any request, who may read what a stranger may."""
+
+    def sees_all(self, database: str) -> bool:
+        """Return False."""
+        del database
+        return False
+
+    def lacks(self, connection: sqlite3.Connection, database: str) -> bool:
+        """Return whether the mirror holds a private row."""
+        del database
+        return holds_private(connection)
+
+
+current_visitor: ContextVar[SqlVisitor] = ContextVar("visitor", default=Nobody())  # noqa: B039 - it has no state
+"""Who runs SQL. Each request sets it once its sender is known."""
+
 
 ALL = frozenset[str]()
 """Means all columns of a table."""

@@ -1,4 +1,4 @@
-"""The state of a running server: its settings, its counters, its caches.
+"""The state of a running server: its settings, its counters, its caches, its published file.
 
 Settings come from `mirror.serve.server.build`, or, under plain `datasette`, from the plugin configuration
 ``bitbucket-mirror``.
@@ -9,23 +9,27 @@ import logging
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import msgspec
+from datasette.database import Database
 from datasette.utils import StartupError
 
 from mirror.config import ServeConfig
 from mirror.content_policy import sources_of
-from mirror.errors import ConfigError
+from mirror.errors import ConfigError, StoreError
 from mirror.observe.metrics import FileMetrics, Latencies, Limits
-from mirror.serve.pooled_database import QuickReads
+from mirror.serve.database import GuardedDatabase, QuickReads, guard
 from mirror.serve.socket_owner import Peers
+from mirror.store.files import open_reader
+from mirror.store.schema import snapshot_moment
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
 
-    from mirror.serve.public_snapshot import PublicSnapshot
     from mirror.serve.webhook_writer import Hook, WebhookWriter
 
 PLUGIN = "bitbucket-mirror"
@@ -96,6 +100,56 @@ class CountCache:
         return value
 
 
+class PublicSnapshot:
+    """A published file beside the mirror: everybody may read its tables by SQL, whatever the mirror holds.
+
+    It is a database of its own, attached as soon as there is a file: `mirror publish` may make it while the
+    server runs. The next request reads a newer one in its place.
+
+    :ivar name: the name of its database; None before there is a file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._refused: object = None
+        self.name: str | None = None
+
+    def attach(self, datasette: "Datasette") -> None:
+        """Attach the file if it is there; one that is no snapshot is left alone, and logged once."""
+        if self.name is not None:
+            return
+        try:
+            found = self._path.stat()
+        except OSError:
+            return
+        state = (found.st_dev, found.st_ino, found.st_mtime_ns)
+        if state == self._refused:
+            return
+        complaint = self._complaint()
+        if complaint:
+            self._refused = state
+            log.warning("public_snapshot: %s", complaint)
+            return
+        added: Database = datasette.add_database(Database(datasette, path=str(self._path), is_mutable=True))
+        self.name = str(added.name)
+        guard(datasette)
+
+    def database_in(self, datasette: "Datasette") -> GuardedDatabase | None:
+        """Return the attached database."""
+        found = datasette.databases.get(self.name) if self.name is not None else None
+        return found if isinstance(found, GuardedDatabase) else None
+
+    def _complaint(self) -> str:
+        """Say why a file is not attached; "" for a snapshot."""
+        try:
+            with closing(open_reader(self._path)) as connection:
+                if snapshot_moment(connection) is not None:
+                    return ""
+        except (StoreError, sqlite3.Error) as error:
+            return str(error)
+        return f"{self._path}: no published file; make one: mirror publish {self._path} --force"
+
+
 class Served:
     """The state of one Datasette.
 
@@ -160,3 +214,7 @@ def _plain_config(datasette: "Datasette") -> ServeConfig:
     except ValueError as error:  # as those of msgspec are
         raise StartupError(f"plugin configuration {PLUGIN!r}: {error}") from error
     return config
+
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette

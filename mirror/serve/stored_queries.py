@@ -3,8 +3,7 @@
 from typing import Any
 
 from mirror.queries.unexpected import TITLES, UNEXPECTED
-from mirror.serve.question import IS_THEIRS, OWNER, Question, ago, days
-from mirror.serve.repository_questions import CLEANING, NAMES, TAGS
+from mirror.serve.repository_questions import CLEANING, IS_THEIRS, NAMES, OWNER, TAGS, Question, ago, days
 
 CRAWLING = {
     "requests_by_day": Question(

@@ -1,20 +1,24 @@
-"""Writes of all APIs: the writer that passes them on, and who may write.
+"""Writes of all APIs: who may write, what may be sent, and the writer that passes it on.
 
 The server has no client of an upstream. Whoever builds it gives it a `Writer`. Without one, or without
 ``writes = true`` in the configuration, every write is answered 405.
+
+Nothing that is sent is ignored silently. A client may send back a repository as it read it, with some
+settings edited: a field that equals what the API tells sets nothing. Any other field that is not a setting is
+an error.
 """
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
-from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from mirror.errors import MirrorError, NotFound, OutcomeUnknown, StoreError, UpstreamRefused
-from mirror.model import Repository, RepositorySettings
+from mirror.model import FORK_POLICIES, Repository, RepositorySettings, slug_of
 from mirror.queries.accounts import administered_namespaces
 from mirror.queries.visibility import Caller
 from mirror.serve.auth import Credentials, recognise, save_use_of
-from mirror.serve.exchange import ApiError, unauthorized
+from mirror.serve.exchange import ApiError, bad_request, unauthorized
 from mirror.serve.state import Served
 
 if TYPE_CHECKING:
@@ -120,3 +124,151 @@ async def pass_on(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         raise ApiError(
             503, "The upstream could not be asked; nothing was changed.", detail=str(error)
         ) from error
+
+
+TRUE = frozenset({"true", "1", "on", "yes"})
+FALSE = frozenset({"false", "0", "off", "no", ""})
+FORK_SWITCHES = ("no_forks", "no_public_forks", "no_private_forks")
+FLAGS = ("is_private", "has_issues", "has_wiki", *FORK_SWITCHES)
+TEXTS = {"name": 255, "description": 100_000, "website": 2000, "language": 100, "owner": 255}
+"""Text fields, with their maximum length in characters."""
+SCMS = ("git", "hg")
+WORDS = {"scm": SCMS, "fork_policy": FORK_POLICIES}
+
+FIXED = frozenset({"scm", "owner"})
+"""Fields that can be set only when a repository is created."""
+
+TRANSPORT = frozenset({"format", "callback", "access_token"})
+"""Fields about the response, not about the write; so are fields that begin with ``oauth_``."""
+
+MOVING = frozenset({"type", "links", "updated_on", "last_updated", "utc_last_updated"})
+"""Fields that may differ without setting anything: they depend on the caller and the time."""
+
+MOST_NAMED = 20
+LONGEST_NAMED = 100
+
+
+def settings_of(
+    values: Mapping[str, Any],
+    *,
+    told: Mapping[str, Any] | None = None,
+    exists: bool = False,
+    required: tuple[str, ...] = (),
+    fork_policy: str | None = None,
+) -> tuple[RepositorySettings, str | None]:
+    """Check what is sent of a repository; return its settings, and the named owner, if any.
+
+    :param values: a form's fields, or a JSON object.
+    :param told: what the API tells of it, which clients may send back.
+    :param exists: whether it is there already, so that what is FIXED cannot be set.
+    :param required: the fields that must be present.
+    :param fork_policy: the current policy. API 1.0 sets it by three switches; a missing one keeps its state.
+
+    Raises ApiError 400 that names every field that is wrong, missing, unknown or cannot be changed.
+    """
+    settable = {*TEXTS, *FLAGS, *WORDS} - (FIXED if exists else set())
+    wrong = _refused(values, settable, told or {})
+    found = dict[str, Any]()
+    for name in sorted(settable & values.keys()):
+        if values[name] is not None:
+            found[name], complaint = _checked(name, values[name])
+            if complaint:
+                wrong[name] = complaint
+    for name in required:
+        if not found.get(name) and name not in wrong:
+            wrong[name] = "This field is required."
+    if wrong:
+        raise bad_request(dict(list(wrong.items())[:MOST_NAMED]))
+    owner = found.pop("owner", None)
+    switches = {name: found.pop(name) for name in FORK_SWITCHES if name in found}
+    found["fork_policy"] = found.get("fork_policy") or fork_policy_of(switches, fork_policy)
+    return RepositorySettings(**found), owner
+
+
+def _refused(values: Mapping[str, Any], settable: set[str], told: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fields that are not settings and differ from what was sent, each with its fault."""
+    told = {
+        **told,
+        "slug": [told.get("slug"), slug_of(str(values.get("name") or ""))],
+    }  # the new name makes one
+    refused = dict[str, str]()
+    for name, value in values.items():
+        if name in settable | TRANSPORT | MOVING or name.startswith("oauth_") or value in (None, {}):
+            continue
+        if name not in told and name not in FIXED:
+            refused[name[:LONGEST_NAMED]] = "This mirror passes on no such setting."
+        elif not _agrees(value, told.get(name)):
+            refused[name[:LONGEST_NAMED]] = "This field cannot be changed."
+    return refused
+
+
+def _agrees(sent: Any, told: Any) -> bool:
+    """Return whether a value equals the one that the mirror sent; in a form, every value is text."""
+    if sent is None or sent == told:
+        return True
+    if isinstance(sent, Mapping):
+        within = told if isinstance(told, Mapping) else {}
+        return all(_agrees(value, within.get(name)) for name, value in sent.items() if name not in MOVING)
+    if isinstance(told, list):
+        return sent in told
+    text = str(sent).strip().casefold()
+    if isinstance(told, bool):
+        return text in (TRUE if told else FALSE)
+    if isinstance(told, Mapping):  # Only a part is given, such as a project by its key.
+        names = ("key", "slug", "username", "full_name", "name", "uuid")
+        return text in {str(told[name]).casefold() for name in names if told.get(name)}
+    return text == str("" if told is None else told).strip().casefold()
+
+
+def _checked(name: str, value: Any) -> tuple[Any, str | None]:
+    """Return the value of a setting, and what is wrong with it (None: nothing)."""
+    if not isinstance(value, str | int | float):
+        return None, "This field is a text, or true or false."
+    text = str(value)
+    word = text.strip().lower()
+    if name in FLAGS:
+        return word in TRUE, None if word in TRUE | FALSE else "This field is true or false."
+    if name in WORDS:
+        known = not word or word in WORDS[name]
+        return word or None, None if known else f"This field is one of {', '.join(WORDS[name])}."
+    if name in ("name", "owner"):
+        text = text.strip()
+        return text, _wrong_name(text) or _too_long(name, text)
+    return text, _too_long(name, text)
+
+
+def _wrong_name(text: str) -> str | None:
+    if not text:
+        return "This field is required."
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
+        return "This field contains control characters."
+    return None
+
+
+def _too_long(name: str, text: str) -> str | None:
+    longest = TEXTS[name]
+    return f"This field is longer than {longest} characters." if len(text) > longest else None
+
+
+def fork_policy_of(switches: Mapping[str, bool], policy: str | None) -> str | None:
+    """Return the fork policy after the switches of API 1.0 are applied to `policy`; None without a switch.
+
+    A missing switch keeps its state. Raises ApiError 400 for forbidding private forks only.
+    """
+    if not switches:
+        return None
+    no_forks, no_public_forks, no_private_forks = map(switches.get, FORK_SWITCHES)
+    no_private = policy == "no_forks"
+    no_public = no_private or policy == "no_public_forks"
+    if no_forks or (no_forks is False and no_private):
+        no_public = no_private = no_forks
+    if no_public_forks is not None:
+        no_public = no_public_forks
+    if no_private_forks is not None and not no_forks:
+        no_private = no_private_forks
+    if no_private_forks and no_private and not no_public:
+        raise ApiError(
+            400,
+            "no_private_forks: Bitbucket can forbid all forks or public forks, but not private forks only",
+        )
+    return FORK_POLICIES[2 if no_private else 1 if no_public else 0]

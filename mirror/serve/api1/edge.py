@@ -18,10 +18,9 @@ from datasette.utils.asgi import Request
 
 from mirror.object_difference import changed
 from mirror.queries.accounts import users_named
-from mirror.queries.extras import extras_of
 from mirror.queries.repositories import parents_of, repository_named
 from mirror.queries.rows import AccountRow, RepositoryRow
-from mirror.queries.visibility import Caller
+from mirror.queries.visibility import Caller, extra_of
 from mirror.serve.api1 import shapes
 from mirror.serve.api_edge import Names, Parameters
 from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest, not_found, unauthorized
@@ -99,9 +98,9 @@ def repository_answer(
 ) -> Answer:
     """Answer with one repository."""
     parent = parents_of(connection, caller, [row]).get(row.parent_id or 0)
-    extra = extras_of(connection, caller, "repository-1.0", [row.id]).get(row.id, {})
-    body = changed(shapes.repository(row, parent, state=state), extra, "", "")
-    return Answer(body=body, synced_at=row.last_seen_at)
+    body = shapes.repository(row, parent, state=state)
+    extra = extra_of(connection, caller, "repository-1.0", row.id)
+    return Answer(body=changed(body, extra, "", "") if extra else body, synced_at=row.last_seen_at)
 
 
 def render(answer: Answer, parameters: Parameters) -> tuple[bytes, str]:

@@ -14,12 +14,12 @@ from mirror.object_difference import changed
 from mirror.queries import accounts
 from mirror.queries import repositories as reads
 from mirror.queries.changes import ChangeFilter, count_changes, latest_changes
-from mirror.queries.extras import extras_of, told_by_api1
 from mirror.queries.forks import forks_of
 from mirror.queries.refs import KINDS, refs_by_name
 from mirror.queries.repositories import parents_of
 from mirror.queries.rows import AccountRow, RepositoryRow
 from mirror.queries.search import find_repositories
+from mirror.queries.visibility import extras_of, told_by_api1
 from mirror.serve.api1 import edge, shapes
 from mirror.serve.api1.edge import (
     OWNER,

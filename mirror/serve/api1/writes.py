@@ -10,10 +10,8 @@ from mirror.queries.repositories import repository_named
 from mirror.queries.rows import RepositoryRow
 from mirror.serve.api1.edge import OWNER, SLUG, repository_answer
 from mirror.serve.api_edge import Writing
-from mirror.serve.body import FORM, read_fields
-from mirror.serve.exchange import Answer, ApiError, ApiRequest, bad_request, not_found
-from mirror.serve.sent_settings import settings_of
-from mirror.serve.writer import WriteAccess, pass_on
+from mirror.serve.exchange import FORM, Answer, ApiError, ApiRequest, bad_request, not_found, read_fields
+from mirror.serve.writer import WriteAccess, pass_on, settings_of
 
 
 class Known(NamedTuple):

@@ -13,10 +13,9 @@ import msgspec
 from datasette.utils.asgi import Request
 
 from mirror.queries.accounts import account_named, accounts_by_ids, owner_named, owners_named
-from mirror.queries.extras import extras_of
-from mirror.queries.memory import encoded_in
 from mirror.queries.repositories import repositories_by_ids, repository_in_workspace
-from mirror.queries.rows import AccountRow, RepositoryRow
+from mirror.queries.rows import AccountRow, RepositoryRow, encoded_in
+from mirror.queries.visibility import extras_of
 from mirror.serve.api2 import paging
 from mirror.serve.api2.fields import Selection, selection
 from mirror.serve.api2.links import ApiLinks

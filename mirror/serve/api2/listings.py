@@ -13,7 +13,7 @@ from mirror.queries.accounts import ANY_UPSTREAM
 from mirror.queries.rows import FLAGS
 from mirror.queries.visibility import Caller, forks_count, parent_is_told
 from mirror.serve.api2.paging import Listing, SortOrder
-from mirror.serve.api2.query_sql import Field
+from mirror.serve.api2.query_language import Field
 
 ROLES = ("member", "contributor", "admin", "owner")
 

@@ -11,8 +11,7 @@ import msgspec
 
 from mirror.queries.rows import Values, fetch, fetch_value
 from mirror.queries.sources import Source
-from mirror.serve.api2.query_language import QueryError
-from mirror.serve.api2.query_sql import Condition, Field, condition_of
+from mirror.serve.api2.query_language import Condition, Field, QueryError, condition_of
 from mirror.serve.exchange import ApiError
 
 DEFAULT_LENGTH = 10

@@ -1,4 +1,4 @@
-"""Bitbucket's query language: parses the text of `q` into a tree.
+"""Bitbucket's query language: parses the text of `q` into a tree, and compiles that into SQL.
 
 ::
 
@@ -10,13 +10,20 @@
 
 Words are case-insensitive; AND binds tighter than OR. Strings are in double quotes, with a backslash before
 each quote or backslash inside. Source: developer.atlassian.com/cloud/bitbucket/rest/intro/#filtering.
+
+Fields become known SQL expressions, literals become parameters. Null equals only null, is neither greater nor
+less than anything, and contains nothing. ``!=``, ``!~`` and ``NOT IN`` are the exact opposites of ``=``,
+``~`` and ``IN``. ``~`` ignores case (`str.casefold`).
 """
 
 import re
-from collections.abc import Iterator
-from typing import Literal, NamedTuple
+import sqlite3
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple
 
 import msgspec
+
+from mirror.times import normalised
 
 LONGEST = 8000
 DEEPEST = 40
@@ -195,3 +202,155 @@ class _Parser:
                 self._place += 1
                 return True
         return False
+
+
+_DIGITS = re.compile(r"0*(\d+)", re.ASCII)
+_LARGEST_NUMBER = 2**63 - 1
+_KINDS = {
+    "text": 'a text: "..."',
+    "number": "a number",
+    "date": "a date",
+    "boolean": "true or false",
+    "object": "an object, which can only be compared with null",
+}
+
+
+class Field(msgspec.Struct, frozen=True):
+    """A field that can be queried: its SQL expression and the kind of its values.
+
+    `among` is a condition that holds if the field equals one of ``:values``, and that can use an index.
+    """
+
+    sql: str
+    kind: Literal["text", "number", "date", "boolean", "object"] = "text"
+    among: str = ""
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """A condition in SQL, with its parameters; it has brackets where it needs them."""
+
+    sql: str
+    values: dict[str, Any]
+
+
+def condition_of(query: str, fields: Mapping[str, Field]) -> Condition:
+    """Compile a query; raises QueryError that says what is wrong with it."""
+    compiler = _Compiler(fields)
+    return Condition(compiler.expression(parse(query)), compiler.values)
+
+
+def register(connection: sqlite3.Connection) -> None:
+    """Register the functions that conditions and orders call."""
+    connection.create_function("mirror_contains", 2, _contains, deterministic=True)
+    connection.create_function("mirror_natural", 1, natural, deterministic=True)
+
+
+def _contains(text: str, folded: str) -> bool:
+    return folded in text.casefold()
+
+
+def natural(text: str) -> str:
+    """Return a key that sorts numbers in a text by value: ``v1.9`` before ``v1.10``.
+
+    A number is replaced by ``0``, its length in six digits, and its digits without leading zeros.
+    """
+    return _DIGITS.sub(lambda found: f"0{len(found[1]):06}{found[1]}", text)
+
+
+class _Compiler:
+    """Writes conditions and collects their parameters."""
+
+    def __init__(self, fields: Mapping[str, Field]) -> None:
+        self._fields = fields
+        self.values = dict[str, Any]()
+
+    def expression(self, part: Expression) -> str:
+        """Compile an expression."""
+        if isinstance(part, Comparison):
+            return self._comparison(part)
+        joint = " AND " if isinstance(part, AllOf) else " OR "
+        return "(" + joint.join(self.expression(one) for one in part.parts) + ")"
+
+    def _comparison(self, one: Comparison) -> str:
+        field = self._fields.get(one.field)
+        if field is None:
+            known = ", ".join(sorted(self._fields))
+            raise QueryError(f"{one.field} is not a field of this listing; its fields are {known}")
+        match one.operator:
+            case "=" | "IN":
+                return self._among(one, field)
+            case "!=" | "NOT IN":
+                return self._not_among(one, field)
+            case "~" | "!~":
+                return self._containing(one, field)
+        if field.kind in ("boolean", "object") or one.values[0].kind == "null":
+            raise QueryError(f"{one.field} {one.operator} {one.values[0].text} has no meaning")
+        return f"{field.sql} {one.operator} {self._parameter(one, field, one.values[0])}"
+
+    def _among(self, one: Comparison, field: Field) -> str:
+        """Compile ``=`` and ``IN``. SQLite limits chains of OR, so this makes a list."""
+        values, has_null = self._list(one, field)
+        found = (field.among or f"{field.sql} IN (:values)").replace(":values", values)
+        if not has_null:
+            return f"({found})"
+        return f"({field.sql} IS NULL OR {found})" if values else f"{field.sql} IS NULL"
+
+    def _not_among(self, one: Comparison, field: Field) -> str:
+        """Compile ``!=`` and ``NOT IN``."""
+        values, has_null = self._list(one, field)
+        if not values:
+            return f"{field.sql} IS NOT NULL"
+        return f"({field.sql} IN ({values})) IS {'FALSE' if has_null else 'NOT TRUE'}"
+
+    def _list(self, one: Comparison, field: Field) -> tuple[str, bool]:
+        """Bind the literals of a list but for null; the second value says whether null is among them."""
+        literals = [value for value in one.values if value.kind != "null"]
+        parameters = [self._parameter(one, field, value) for value in literals]
+        return ", ".join(parameters), len(literals) < len(one.values)
+
+    def _containing(self, one: Comparison, field: Field) -> str:
+        """Compile ``~``. LIKE folds ASCII and is fast; only other texts are folded by Python."""
+        value = one.values[0]
+        if field.kind != "text" or value.kind != "text":
+            raise QueryError(f"{one.field} {one.operator} ... takes only a text in double quotes")
+        folded = value.text.casefold()
+        plain = folded.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        pattern, text = self._bound(f"%{plain}%"), self._bound(folded)
+        holds = (
+            f"({field.sql} LIKE {pattern} ESCAPE '\\' OR "
+            f"({field.sql} GLOB '*[^ -~]*' AND mirror_contains({field.sql}, {text})))"
+        )
+        return holds if one.operator == "~" else f"({field.sql} IS NULL OR NOT {holds})"
+
+    def _parameter(self, one: Comparison, field: Field, value: Value) -> str:
+        """Bind a literal; raises QueryError if it is not of the field's kind."""
+        if field.kind == "date" and value.kind in ("date", "text"):
+            return self._bound(_moment(one.field, value.text))
+        if field.kind != value.kind:
+            raise QueryError(f"{one.field} is {_KINDS[field.kind]}, not {value.text[:100]}")
+        if field.kind == "number":
+            return self._bound(_number(value.text))
+        return self._bound(value.text == "true" if field.kind == "boolean" else value.text)
+
+    def _bound(self, value: Any) -> str:
+        name = f"q{len(self.values)}"
+        self.values[name] = value
+        return f":{name}"
+
+
+def _number(text: str) -> int | float:
+    if "." in text:
+        return float(text)
+    try:
+        number = int(text)
+    except ValueError:  # Python refuses to read thousands of digits
+        return float(text)
+    return number if abs(number) <= _LARGEST_NUMBER else float(text)
+
+
+def _moment(field: str, text: str) -> str:
+    """Read a date. An unescaped ``+`` arrives as a space."""
+    try:
+        return normalised(text[:10] + text[10:].replace(" ", "+"))
+    except (ValueError, OverflowError):
+        raise QueryError(f"{field} is a date such as 2026-11-01T10:00:00+00:00, not {text[:100]!r}") from None

@@ -9,12 +9,11 @@ import sqlite3
 from mirror.api2_objects import moment
 from mirror.model import RefKind
 from mirror.queries import accounts
-from mirror.queries.extras import ref_extras_of
 from mirror.queries.projects import project_named
 from mirror.queries.refs import Ambiguous, ref_named, ref_of_commit
 from mirror.queries.repositories import repositories_by_ids
 from mirror.queries.rows import AccountRow, ProjectRow, RefRow, RepositoryRow
-from mirror.queries.visibility import Caller, may_see_members
+from mirror.queries.visibility import Caller, may_see_members, ref_extras_of
 from mirror.serve.api2 import edge, listings, paging
 from mirror.serve.api2.edge import (
     NAME,

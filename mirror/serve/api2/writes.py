@@ -22,10 +22,8 @@ from mirror.serve.api2.edge import (
     repository_answer,
 )
 from mirror.serve.api_edge import Writing
-from mirror.serve.body import JSON, read_fields
-from mirror.serve.exchange import Answer, ApiError, Json, bad_request
-from mirror.serve.sent_settings import settings_of
-from mirror.serve.writer import WriteAccess, pass_on
+from mirror.serve.exchange import JSON, Answer, ApiError, Json, bad_request, read_fields
+from mirror.serve.writer import WriteAccess, pass_on, settings_of
 
 _SLUG = re.compile(r"(?!\.+$)(?!-)[A-Za-z0-9._-]{1,62}(?<!-)")
 

@@ -8,7 +8,6 @@ import sqlite3
 from mirror.queries.projects import key_of
 from mirror.queries.refs import REFS_NOT_MIRRORED, REFS_READ
 from mirror.queries.rows import RepositoryRow
-from mirror.serve.datacenter.addresses import Resource
 from mirror.serve.datacenter.edge import (
     HERE,
     MORE,
@@ -20,6 +19,7 @@ from mirror.serve.datacenter.edge import (
     find_projects,
     find_repository,
 )
+from mirror.serve.datacenter.shapes import Resource
 from mirror.serve.exchange import REFS_HEADER, Answer, ApiError, refs_not_read
 from mirror.serve.unmirrored import NotMirrored, noun, passed_on
 

@@ -23,7 +23,7 @@ from mirror.serve.openapi.schemas import (
     or_null,
     record,
 )
-from mirror.serve.sent_settings import SCMS
+from mirror.serve.writer import SCMS
 
 _REPOSITORY = {
     "scm": TEXT_OR_NULL,

@@ -29,7 +29,7 @@ from mirror.serve.openapi.schemas import (
     or_null,
     record,
 )
-from mirror.serve.sent_settings import SCMS
+from mirror.serve.writer import SCMS
 
 _LINKS = named("Links")
 _ACCOUNT = or_null(named("Account"))

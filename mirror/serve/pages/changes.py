@@ -1,4 +1,4 @@
-"""The page of changes with its filters, and the Atom feed with the same filters."""
+"""The page of changes with its filters, the Atom feed with the same, and the page of unexpected ones."""
 
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from mirror.queries.changes import KINDS, ChangeFilter, ChangesPage, latest_chan
 from mirror.queries.crawl import UpstreamSummary, upstreams
 from mirror.queries.refs import REFS_READ
 from mirror.queries.rows import ChangeRow
-from mirror.queries.unexpected import UNEXPECTED
+from mirror.queries.unexpected import TITLES, UNEXPECTED
 from mirror.queries.web_links import WebLinks
 from mirror.readable import visible
 from mirror.serve.middleware import PAGE
@@ -212,3 +212,18 @@ def _details(change: ChangeRow, there: str | None) -> str:
     if there is not None:
         lines.append(f'<a href="{escape(there)}">{escape(there)}</a>')
     return "<br>".join(lines)
+
+
+LATEST = 10
+
+
+async def unexpected_page(visit: Visit) -> Response:
+    """GET /-/unexpected: tags and branches that moved or went, repositories gone, shown or transferred."""
+
+    def work(connection: sqlite3.Connection) -> dict[str, ChangesPage]:
+        return {
+            name: latest_changes(connection, visit.caller, ChangeFilter(unexpected=(name,)), limit=LATEST)
+            for name in TITLES
+        }
+
+    return await visit.page("mirror_unexpected.html", {"found": await visit.read(work), "titles": TITLES})

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from mirror.queries.crawl import upstreams
 from mirror.readable import visible_html
-from mirror.serve.access import is_closed
+from mirror.serve.auth import is_closed
 from mirror.serve.database import mirror_named
 from mirror.serve.exchange import mirror_of
 from mirror.serve.pages.filters import ago, shortened

@@ -13,8 +13,8 @@ from datasette.utils.asgi import Forbidden, Request, Response
 from mirror.queries.crawl import UpstreamSummary, standing, upstreams
 from mirror.queries.visibility import Caller, is_unconfirmed
 from mirror.readable import visible_html
-from mirror.serve.access import ActorVisitor, is_closed
-from mirror.serve.auth import caller_of
+from mirror.serve.auth import ActorVisitor, caller_of, is_closed
+from mirror.serve.database import reading_for
 from mirror.serve.exchange import (
     RESTORED_SECONDS,
     UNCONFIRMED,
@@ -28,7 +28,6 @@ from mirror.serve.exchange import (
 )
 from mirror.serve.middleware import PAGE
 from mirror.serve.pages.urls import SiteLinks, assets
-from mirror.serve.pooled_database import reading_for
 from mirror.serve.prefix import origin_of
 from mirror.serve.state import WAIT_SECONDS
 from mirror.store.lock import is_syncing
