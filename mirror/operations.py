@@ -24,8 +24,8 @@ from mirror.sync.plan import Plan, plan_upstream
 from mirror.sync.scope import EVERYTHING, Scope
 from mirror.sync.verify import Difference, verify_upstream
 from mirror.times import Clock, utc_now
-from mirror.upstream.accounts import SANDBOX_URL, url_of
 from mirror.upstream.connect import ConnectedUpstream, connect
+from mirror.upstream.urls import SANDBOX_URL, url_of
 
 SANDBOX_SIZE = 1_000
 

@@ -20,8 +20,8 @@ from mirror.store.files import open_reader
 from mirror.store.ledger import told_limits
 from mirror.store.restore import Restored, Trust, restore_copy
 from mirror.times import utc_now
-from mirror.upstream.accounts import accounts_by_upstream
 from mirror.upstream.budget import GIT_LIMIT
+from mirror.upstream.urls import accounts_by_upstream
 
 
 @click.command()

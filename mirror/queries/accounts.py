@@ -136,26 +136,6 @@ def own_workspaces(connection: sqlite3.Connection, caller: Caller) -> dict[str, 
     return dict(found)
 
 
-def administered_namespaces(connection: sqlite3.Connection, caller: Caller) -> frozenset[str] | None:
-    """Return the namespaces, in lower case, that a caller owns or administers; None means all.
-
-    A name that also exists on another upstream is left out, because a write goes by the name.
-    """
-    if caller.sees_all:
-        return None
-    found = fetch(
-        connection,
-        f"""WITH mine AS (SELECT value AS id FROM json_each(:ids) UNION
-               SELECT workspace_id FROM members WHERE permission = 'owner' AND user_id {IS_OWN_ID})
-            SELECT u.username FROM users u
-            WHERE u.id IN mine AND u.is_owner AND u.deleted_at IS NULL AND NOT EXISTS
-               (SELECT 1 FROM users o WHERE o.username = u.username COLLATE NOCASE
-                AND o.is_owner AND o.deleted_at IS NULL AND o.id NOT IN mine)""",
-        caller.values,
-    )
-    return frozenset(str(row[0]).lower() for row in found)
-
-
 def followers_of(connection: sqlite3.Connection, repository_id: int) -> list[AccountRow]:
     """List who follows a repository, as far as the upstream reports it."""
     return _read(

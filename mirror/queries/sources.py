@@ -1,6 +1,6 @@
 """The tables and conditions of API listings, including what the caller may see.
 
-`mirror.serve.api2.paging` and `mirror.serve.datacenter.paging` add the caller's own conditions and order.
+`mirror.serve.api2.paging` and `mirror.serve.datacenter.edge` add the caller's own conditions and order.
 """
 
 import json

@@ -278,10 +278,6 @@ async def save_use_of(server: Served, database: "Database", caller: Caller) -> N
     await database.execute_write_fn(save, block=False)
 
 
-if TYPE_CHECKING:
-    from datasette.app import Datasette
-
-
 class ActorVisitor:
     """The actor whose SQL a request runs; None for a stranger."""
 

@@ -117,10 +117,10 @@ PAGE = {
     "Referrer-Policy": "same-origin",
 }
 _POLICY = b"content-security-policy"
-_PLAIN = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"same-origin"),
-)
+_VARY = (b"Cookie", b"Authorization")
+_OWN_PLUGINS = ("datasette.", "mirror.")
+_REFERRER = (b"referrer-policy", b"same-origin")
+_PLAIN = ((b"x-content-type-options", b"nosniff"), _REFERRER)
 
 
 def wrapped(
@@ -134,10 +134,9 @@ def wrapped(
     `is_for_programs` returns whether a path belongs to an API or a webhook. Their views read bodies and
     refuse methods themselves.
     """
-    inside = answering_errors(passing_router(datasette, application, apis))
-    inside = bounding_bodies(inside, is_for_programs)
+    inside = bounding_bodies(answering_errors(application), is_for_programs)
     inside = checking_methods(refusing_cross_site(inside), is_for_programs)
-    inside = measuring(datasette, adding_headers(inside))
+    inside = measuring(datasette, passing_router(datasette, adding_headers(inside), apis))
     if datasette.setting("base_url") != "/":
         inside = stripping_prefix(datasette, inside)
     server = served(datasette)
@@ -312,17 +311,11 @@ def _was_sent(scope: AsgiScope, text: bytes) -> bool:
     return any(text in one for one in (*sent, *(value for _, value in scope["headers"])))
 
 
-if TYPE_CHECKING:
-    from datasette.app import Datasette
-
-_OWN_PLUGINS = ("datasette.", "mirror.")
-_VARY = (b"Cookie", b"Authorization")
-
-
 def passing_router(datasette: "Datasette", application: Application, apis: Sequence[Api]) -> Application:
     """Answer what the views of APIs can answer by themselves; leave all else to the application.
 
-    All is left to it where another plugin wraps it: that one may refuse requests, or add to answers.
+    Everything is left to it where another plugin wraps it: that one may refuse requests, or add to answers.
+    Views of APIs turn every error into an answer, and set all headers but those added here.
     """
     if datasette.setting("trace_debug") or datasette.setting("force_https_urls"):
         return application
@@ -368,7 +361,10 @@ def _is_hooked(name: str) -> bool:
 
 
 def _as_router_sends(scope: AsgiScope, send: Send) -> Send:
-    """Say as the router does that answers depend on who asks, and that no cache may share a private one."""
+    """Add the headers that the router and `adding_headers` would add.
+
+    Answers depend on who asks, and no cache may share a private one.
+    """
     is_private = scope.get("actor") is not None or any(
         name == b"authorization" for name, _ in scope["headers"]
     )
@@ -388,7 +384,7 @@ def _as_router_sends(scope: AsgiScope, send: Send) -> Send:
             known = {part.lower() for part in vary}
             vary += [name for name in _VARY if name.lower() not in known]
             headers = [one for one in headers if one[0].lower() != b"vary"]
-            message = {**message, "headers": [*headers, (b"vary", b", ".join(vary))]}
+            message = {**message, "headers": [*headers, (b"vary", b", ".join(vary)), _REFERRER]}
         await send(message)
 
     return sent

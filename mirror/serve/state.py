@@ -214,7 +214,3 @@ def _plain_config(datasette: "Datasette") -> ServeConfig:
     except ValueError as error:  # as those of msgspec are
         raise StartupError(f"plugin configuration {PLUGIN!r}: {error}") from error
     return config
-
-
-if TYPE_CHECKING:
-    from datasette.app import Datasette

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from mirror.errors import MirrorError, NotFound, OutcomeUnknown, StoreError, UpstreamRefused
 from mirror.model import FORK_POLICIES, Repository, RepositorySettings, slug_of
-from mirror.queries.accounts import administered_namespaces
-from mirror.queries.visibility import Caller
+from mirror.queries.visibility import Caller, administered_namespaces
 from mirror.serve.auth import Credentials, recognise, save_use_of
 from mirror.serve.exchange import ApiError, bad_request, unauthorized
 from mirror.serve.state import Served

@@ -29,7 +29,10 @@ from mirror.upstream.budget import Budget, RequestKind, retry_delay
 from mirror.upstream.environment import distrust_remedy
 from mirror.upstream.oauth import AccessTokens, Grant, token_address
 from mirror.upstream.response import (
+    NotSent,
     Response,
+    Retrying,
+    RetryPolicy,
     UnexpectedBody,
     decoded,
     error_for,
@@ -38,7 +41,6 @@ from mirror.upstream.response import (
     shown_url,
     unexpected_body,
 )
-from mirror.upstream.retry import NotSent, Retrying, RetryPolicy
 from mirror.upstream.transport import (
     Deadline,
     TooLarge,

@@ -29,8 +29,7 @@ from mirror.upstream import datacenter_decode as decode
 from mirror.upstream.client import Http, LargeAnswer
 from mirror.upstream.git import GitRefs
 from mirror.upstream.protocol import SHRINKS_BY, ListingOrder, Page, RowDecoder, is_reached
-from mirror.upstream.response import Response
-from mirror.upstream.retry import NotSent
+from mirror.upstream.response import NotSent, Response
 
 Row = TypeVar("Row")
 

@@ -34,7 +34,7 @@ from mirror.store.ledger import RequestLedger
 from mirror.times import Clock, utc_now
 from mirror.upstream.connect import connect
 from mirror.upstream.protocol import Upstream
-from mirror.upstream.retry import NotSent
+from mirror.upstream.response import NotSent
 from mirror.upstream.transport import Transport
 from mirror.write.outcome import ABSENT, NameTaken, find_created, find_deleted, find_fork, find_updated
 from mirror.write.record import WriteRecord, choose_upstream, find_target, read_refs

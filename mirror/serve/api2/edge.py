@@ -18,10 +18,10 @@ from mirror.queries.rows import AccountRow, RepositoryRow, encoded_in
 from mirror.queries.visibility import extras_of
 from mirror.serve.api2 import paging
 from mirror.serve.api2.fields import Selection, selection
-from mirror.serve.api2.links import ApiLinks
 from mirror.serve.api2.listings import ROLES
 from mirror.serve.api2.paging import Listing, ListingPage, order_of, queried, read_page
-from mirror.serve.api2.shapes import Shapes
+from mirror.serve.api2.ref_shapes import RefShapes
+from mirror.serve.api2.shapes import ApiLinks
 from mirror.serve.api_edge import Names, Parameters
 from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest, Json, address_of, oldest
 
@@ -44,9 +44,9 @@ class Api2Request(ApiRequest, frozen=True, kw_only=True):
     selection: Selection | None = None
 
     @property
-    def shapes(self) -> Shapes:
+    def shapes(self) -> RefShapes:
         """The shapes, with the links of this request."""
-        return Shapes(
+        return RefShapes(
             self.links,
             whole=self.selection is None or not self.selection.reaches_into("links"),
             upstreams=self.upstreams,

@@ -1,9 +1,8 @@
-"""Rows in the shapes of API 2.0: pure functions, with the keys and nulls of recorded answers.
+"""Rows in the shapes of API 2.0, with their links: pure functions, with the keys of recorded answers.
 
 A value that the mirror does not know is null, or absent where Bitbucket omits it too (docs/api-2.0.md).
 """
 
-import json
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -13,15 +12,104 @@ from mirror.addresses import escaped, hrefs, segment
 from mirror.api2_objects import (
     account_object,
     moment,
-    ref_object,
     repository_object,
-    seconds,
     workspace_object,
 )
 from mirror.object_difference import changed
-from mirror.queries.rows import AccountRow, ProjectRow, RefRow, RepositoryRow, Upstreams, flag, known_uuid
-from mirror.serve.api2.links import ApiLinks, links_template
+from mirror.queries.rows import AccountRow, ProjectRow, RepositoryRow, Upstreams, flag, known_uuid
+from mirror.queries.web_pages import WebPages
 from mirror.serve.exchange import Json
+
+_ENCODER = msgspec.json.Encoder()
+_CHILDREN = ("pullrequests", "commits", "forks", "watchers", "downloads", "hooks")
+
+
+class ApiLinks(msgspec.Struct, frozen=True):
+    """Makes the links in one answer: to the API at `api`, to the pages of the mirror at `origin`.
+
+    HTML links lead to the upstream's `pages`; where it has none for a name, to the mirror's.
+    """
+
+    origin: str
+    api: str
+    pages: WebPages = WebPages()
+
+    @property
+    def web(self) -> str:
+        """Where the upstream's pages begin."""
+        return self.pages.root
+
+    def repository_page(self, full_name: str) -> str:
+        """The mirror's page of a repository."""
+        return f"{self.origin}/-/r/{escaped(full_name)}"
+
+    def owner_page(self, username: str) -> str:
+        """The mirror's page of an owner."""
+        return f"{self.origin}/-/u/{segment(username)}"
+
+    def repository_html(self, full_name: str) -> str:
+        """The upstream's page of a repository."""
+        return self.pages.repository(full_name) or self.repository_page(full_name)
+
+    def owner_html(self, username: str) -> str:
+        """The upstream's page of a workspace or a user."""
+        return self.pages.owner(username) or self.owner_page(username)
+
+    def project_html(self, owner: str, key: str) -> str:
+        """The upstream's page of a project."""
+        return self.pages.project(owner, key) or self.owner_page(owner)
+
+    def ref_html(self, full_name: str, kind: str, name: str) -> str:
+        """The upstream's page of a branch or a tag."""
+        return self.pages.ref(full_name, kind, name) or self.repository_page(full_name)
+
+    def repository(self, full_name: str) -> str:
+        """The address of a repository."""
+        return f"{self.api}/repositories/{escaped(full_name)}"
+
+    def user(self, identity: str) -> str:
+        """The address of a user, by uuid or by name."""
+        return f"{self.api}/users/{segment(identity)}"
+
+    def workspace(self, slug: str) -> str:
+        """The address of a workspace."""
+        return f"{self.api}/workspaces/{segment(slug)}"
+
+    def of_repository(self, full_name: str) -> Json:
+        """All links of a repository to this server, which follow from its name."""
+        here = self.repository(full_name)
+        return hrefs(
+            self=here,
+            mirror=self.repository_page(full_name),
+            **{name: f"{here}/{name}" for name in _CHILDREN},
+            branches=f"{here}/refs/branches",
+            tags=f"{here}/refs/tags",
+            source=f"{here}/src",
+        )
+
+
+class LinksTemplate:
+    """The links of a repository as JSON text with gaps for its name. It saves a third of a page's time.
+
+    :ivar has_html: whether the upstream's page is among them: on a Data Center its address needs more than
+        the escaped name.
+    """
+
+    _GAP = "gap~gap/gap~gap"
+
+    def __init__(self, links: ApiLinks) -> None:
+        html = links.repository_html(self._GAP)
+        self.has_html = html is not None and html.endswith(f"/{self._GAP}")
+        told = links.of_repository(self._GAP) | (hrefs(html=html) if self.has_html else {})
+        self._parts = (msgspec.json.encode(told).removesuffix(b"}") + b",").split(self._GAP.encode())
+
+    def filled(self, name: str, more: Json) -> msgspec.Raw:
+        """Return the JSON for an escaped name, followed by the links in `more`."""
+        return msgspec.Raw(name.encode().join(self._parts) + _ENCODER.encode(more)[1:])
+
+
+links_template = lru_cache(maxsize=64)(LinksTemplate)
+
 
 FindExtra = Callable[[str, int], Json | None]
 """Finds the extra of an object by its kind and the number of its row."""
@@ -290,66 +378,6 @@ class Shapes(AccountShapes):
             "user": self.account(user),
             "repository": self.short_repository(row),
         }
-
-    def ref(self, repository: RepositoryRow, row: RefRow, extra: Json | None = None) -> Json:
-        """Shape a branch or a tag with the commit that it points to."""
-        links = self._at(repository.upstream_id)
-        if extra is not None:
-            return changed(ref_object(repository, row, links.api, links.web), extra, links.api, links.web)
-        here, name = self._links.repository(repository.full_name), escaped(row.name)
-        is_tag = row.kind == "tag"
-        shaped: Json = {
-            "name": row.name,
-            "type": "tag" if is_tag else "branch" if row.heads is None else "named_branch",
-            "target": self._target(repository, row),
-            "links": hrefs(
-                self=f"{here}/refs/{'tags' if is_tag else 'branches'}/{name}",
-                commits=f"{here}/commits/{name}",
-                html=links.ref_html(repository.full_name, row.kind, row.name),
-            ),
-        }
-        if is_tag:
-            tagger = None if row.tagger is None else {"type": "author", "raw": row.tagger}
-            shaped |= {"message": row.message, "date": seconds(row.date), "tagger": tagger}
-        elif row.heads is not None:
-            shaped["heads"] = [self._commit(here, one) for one in json.loads(row.heads)]
-        return shaped
-
-    def commit(self, repository: RepositoryRow, row: RefRow, extra: Json | None = None) -> Json:
-        """Shape the commit of a ref as it is asked for alone."""
-        here = f"{self._links.repository(repository.full_name)}/commit/{row.target_hash}"
-        shaped: Json = self.ref(repository, row, extra)["target"]
-        more = hrefs(comments=f"{here}/comments", statuses=f"{here}/statuses", approve=f"{here}/approve")
-        shaped["links"] = {**shaped.get("links", {}), **more}
-        return shaped
-
-    def _target(self, repository: RepositoryRow, row: RefRow) -> Json:
-        here = self._links.repository(repository.full_name)
-        parents = None if row.target_parents is None else json.loads(row.target_parents)
-        return {
-            **self._commit(here, row.target_hash),
-            "date": seconds(row.target_date),
-            "author": self._author(row),
-            "message": row.target_message,
-            "parents": None if parents is None else [self._commit(here, one) for one in parents],
-            "repository": self.short_repository(repository),
-        }
-
-    def _author(self, row: RefRow) -> Json | None:
-        """Shape the author of a commit: the line in the commit, and the account, if there is one."""
-        if row.target_author is None and row.target_author_name is None and row.target_author_uuid is None:
-            return None
-        shaped: Json = {"type": "author", "raw": row.target_author}
-        if row.target_author_name is not None or row.target_author_uuid is not None:
-            user: Json = {"type": "user", "display_name": row.target_author_name}
-            if row.target_author_uuid is not None:
-                user["uuid"] = row.target_author_uuid
-                user["links"] = hrefs(self=self._links.user(row.target_author_uuid))
-            shaped["user"] = user
-        return shaped
-
-    def _commit(self, repository: str, name: str) -> Json:
-        return {"type": "commit", "hash": name, "links": hrefs(self=f"{repository}/commit/{name}")}
 
     def _parent(self, row: RepositoryRow) -> Json | None:
         """Shape the parent of a fork, under the name that the upstream gives it."""

@@ -29,14 +29,17 @@ from mirror.serve.datacenter.edge import (
     PERSON,
     PROJECT,
     DataCenterRequest,
+    Filter,
     Reader,
     find_person,
     find_projects,
     find_repository,
     not_permitted,
+    page,
+    read_rows,
     refused,
+    window_of,
 )
-from mirror.serve.datacenter.paging import Filter, page, read_rows, window_of
 from mirror.serve.datacenter.unmirrored import UNMIRRORED, must_have_refs
 from mirror.serve.exchange import Answer, Json, oldest
 

@@ -1,7 +1,6 @@
 """The parameters and responses of Data Center's API."""
 
-from mirror.serve.datacenter.edge import HERE, NAME, PERSON, PROJECT
-from mirror.serve.datacenter.paging import LAST_START
+from mirror.serve.datacenter.edge import HERE, LAST_START, NAME, PERSON, PROJECT
 from mirror.serve.datacenter.shapes import LATEST
 from mirror.serve.datacenter.unmirrored import UNMIRRORED
 from mirror.serve.openapi.schemas import (
