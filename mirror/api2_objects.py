@@ -59,9 +59,7 @@ def workspace_object(row: Any, api: str, web: str, *, name: str | None = None) -
         "name": name,
         "slug": row.username,
         "links": hrefs(
-            self=f"{api}/workspaces/{slug}",
-            html=f"{web}/{slug}/",
-            avatar=f"{web}/workspaces/{slug}/avatar/",
+            self=f"{api}/workspaces/{slug}", html=f"{web}/{slug}/", avatar=f"{web}/workspaces/{slug}/avatar/"
         ),
     }
 

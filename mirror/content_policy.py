@@ -12,8 +12,7 @@ DIRECTIVES = (
 """What sources can be added to; all others stay as they are."""
 
 _HOST = re.compile(
-    r"(https?|wss?)://(\*\.)?[a-z0-9][\w.-]*(:\d{1,5})?(/[\w./~%!$&()*+=:@-]*)?",
-    re.ASCII | re.IGNORECASE,
+    r"(https?|wss?)://(\*\.)?[a-z0-9][\w.-]*(:\d{1,5})?(/[\w./~%!$&()*+=:@-]*)?", re.ASCII | re.IGNORECASE
 )
 _KEYWORDS: Mapping[str, tuple[str, ...]] = {
     "font-src": ("data:",),

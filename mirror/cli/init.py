@@ -23,7 +23,7 @@ _NOTES = {
 #   you@example.com:TOKEN   an API token (scopes: read:repository, read:workspace, read:user)
 #   TOKEN                   an access token of a repository, project or workspace
 #   oauth:KEY:SECRET        an OAuth consumer
-""",
+"""
 }
 """What one line cannot say, by setting."""
 

@@ -159,13 +159,7 @@ def lake_build(
 
 
 @click.command("plan-split")
-@click.option(
-    "--mirrors",
-    metavar="K",
-    type=int,
-    required=True,
-    help="The number of mirrors.",
-)
+@click.option("--mirrors", metavar="K", type=int, required=True, help="The number of mirrors.")
 @click.option("--upstream", "name", metavar="NAME", help="The upstream to split, if there are several.")
 @click.option(
     "--out",

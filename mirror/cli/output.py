@@ -108,10 +108,7 @@ def print_missing(console: Console, summary: Summary) -> None:
     print_failures(console, "failed", summary.failures)
     print_failures(console, "waiting", summary.waiting)
     if summary.refs_waiting:
-        _say(
-            console,
-            f"  waiting       refs: branches and tags of {repositories_text(summary.refs_waiting)}",
-        )
+        _say(console, f"  waiting       refs: branches and tags of {repositories_text(summary.refs_waiting)}")
     print_failures(console, "accepted", accepted)
     if hidden:
         names = ", ".join(failure.subject for failure in hidden[:MOST_NAMES])

@@ -31,12 +31,7 @@ PATHS = {"1.0": "/1.0", "2.0": "/2.0", "datacenter": "/rest/api/1.0"}
     help="The number of repositories.",
 )
 @click.option(
-    "--seed",
-    type=int,
-    metavar="N",
-    default=1,
-    show_default=True,
-    help="The same seed makes the same data.",
+    "--seed", type=int, metavar="N", default=1, show_default=True, help="The same seed makes the same data."
 )
 @click.option(
     "--workspaces",

@@ -25,8 +25,7 @@ def print_found(found: FoundRepositories) -> None:
     how += f", {found.described:,} of them by their description" if found.described else ""
     shown = len(found.repositories)
     out().print(
-        Text(f"{found.count:,} found{how}" + (f", {shown} shown" if shown < found.count else "")),
-        style="dim",
+        Text(f"{found.count:,} found{how}" + (f", {shown} shown" if shown < found.count else "")), style="dim"
     )
     if shown:
         out().print(_results(found.repositories, found.corrected or (query,), out().width))

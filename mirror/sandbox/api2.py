@@ -80,11 +80,7 @@ class Writes2:
         home = self._writable(str(target or self._caller.name))
         name = str(body.get("name") or parent.name)
         made = self._make(
-            home,
-            name,
-            slugify(name),
-            parent=parent,
-            **{"description": parent.description, **_settings(body)},
+            home, name, slugify(name), parent=parent, **{"description": parent.description, **_settings(body)}
         )
         return json_response(self._shapes.repository(made), 201)
 

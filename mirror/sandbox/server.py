@@ -229,11 +229,7 @@ def running(sandbox: Sandbox, host: str = "127.0.0.1", port: int = 0) -> Iterato
 
 
 def serve(
-    sandbox: Sandbox,
-    host: str = "127.0.0.1",
-    port: int = 8002,
-    *,
-    announce: Callable[[str], None] = print,
+    sandbox: Sandbox, host: str = "127.0.0.1", port: int = 8002, *, announce: Callable[[str], None] = print
 ) -> None:
     """Serve a sandbox until SIGINT or SIGTERM; `announce` is called with its address once it listens."""
     listening = _listen(host, port)

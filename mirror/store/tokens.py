@@ -35,12 +35,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def create(
-    store: Store,
-    name: str,
-    scope: str = "read",
-    expires: datetime | None = None,
-    *,
-    user: str | None = None,
+    store: Store, name: str, scope: str = "read", expires: datetime | None = None, *, user: str | None = None
 ) -> str:
     """Create a token and return it, the only time it is known. `scope` is read, write, or ``read,write``.
 
