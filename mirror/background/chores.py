@@ -43,42 +43,41 @@ class Chore(NamedTuple):
 def chores_of(config: Config) -> Iterator[Chore]:
     """Yield what a configuration asks for."""
     mirror, folder = Path(config.database), Path(config.backup_folder)
-    if config.backup_schedule.strip():
-        yield Chore(
+    history = config.history
+    for chore in (
+        Chore(
             "backup",
-            config.backup_schedule.strip(),
+            config.backup_schedule,
             lambda: _newest(dated_copies(mirror, folder)),
             lambda stop, clock: _back_up(config, stop, clock),
-        )
-    if config.publish_schedule.strip():
-        yield Chore(
+        ),
+        Chore(
             "publish",
-            config.publish_schedule.strip(),
-            lambda: _newest([path for path in (Path(config.serve.public_snapshot),) if path.exists()]),
+            config.publish_schedule,
+            lambda: _written(Path(config.serve.public_snapshot)),
             lambda stop, _: _publish(config, stop),
-        )
-    if config.site_schedule.strip():
-        yield Chore(
+        ),
+        Chore(
             "site",
-            config.site_schedule.strip(),
+            config.site_schedule,
             lambda: _last_site(Path(config.site_folder)),
             lambda stop, _: _make_site(config, stop),
-        )
-    if config.export_schedule.strip():
-        yield Chore(
+        ),
+        Chore(
             "export",
-            config.export_schedule.strip(),
+            config.export_schedule,
             lambda: _last_export(mirror, config.export_to),
             lambda stop, clock: _export(config, stop, clock),
-        )
-
-    if config.history.keep and config.history.schedule.strip():
-        yield Chore(
+        ),
+        Chore(
             "history",
-            config.history.schedule.strip(),
-            lambda: _last_compaction(mirror, config.history.keep),
+            history.schedule if history.keep else "",
+            lambda: _last_compaction(mirror, history.keep),
             lambda stop, clock: _compact(config, stop, clock),
-        )
+        ),
+    ):
+        if chore.schedule.strip():
+            yield chore._replace(schedule=chore.schedule.strip())
 
 
 def is_overdue(chore: Chore, *, zone: str, now: datetime) -> bool:
@@ -114,7 +113,7 @@ def _last_site(folder: Path) -> datetime | None:
     """Return when the site was made last."""
     from mirror.site.folder import MANIFEST  # noqa: PLC0415
 
-    return _newest([path for path in (folder / MANIFEST,) if path.exists()])
+    return _written(folder / MANIFEST)
 
 
 def _make_site(config: Config, stop: Stop) -> str:
@@ -186,6 +185,10 @@ def _until(stop: Stop) -> Callable[[object, object], None]:
 
 
 def _newest(paths: list[Path]) -> datetime | None:
-    """Return when the newest of some files was written."""
-    moments = [datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in paths]
-    return max(moments, default=None)
+    """Return when the newest of some files was written; None without any."""
+    return max(filter(None, map(_written, paths)), default=None)
+
+
+def _written(path: Path) -> datetime | None:
+    """Return when a file was written; None if there is none."""
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.exists() else None

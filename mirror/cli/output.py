@@ -16,7 +16,7 @@ from mirror.sync.plan import BudgetShare, Plan
 from mirror.sync.verify import Difference
 from mirror.times import age_text, day_text, from_text
 
-MOST_NAMES = 10
+MOST_NAMES, MOST_FAILURES = 10, 50
 
 
 class LogProgress:
@@ -105,23 +105,23 @@ def print_missing(console: Console, summary: Summary) -> None:
     """List what is missing and when it is tried again, then what is accepted as missing."""
     hidden = [failure for failure in summary.accepted if failure.kind == HIDDEN_MEMBERS]
     accepted = [failure for failure in summary.accepted if failure.kind != HIDDEN_MEMBERS]
-    print_failures(console, "failed", summary.failures)
-    print_failures(console, "waiting", summary.waiting)
+    _print_failures(console, "failed", summary.failures)
+    _print_failures(console, "waiting", summary.waiting)
     if summary.refs_waiting:
         _say(console, f"  waiting       refs: branches and tags of {repositories_text(summary.refs_waiting)}")
-    print_failures(console, "accepted", accepted)
+    _print_failures(console, "accepted", accepted)
     if hidden:
         names = ", ".join(failure.subject for failure in hidden[:MOST_NAMES])
         more = f" and {len(hidden) - MOST_NAMES:,} more" if len(hidden) > MOST_NAMES else ""
         _say(console, f"  not visible   members of {names}{more}: {hidden[0].error}")
 
 
-def print_failures(console: Console, what: str, failures: Sequence[Failure], most: int = 50) -> None:
+def _print_failures(console: Console, what: str, failures: Sequence[Failure]) -> None:
     """List failures, and when each is tried again."""
-    for failure in failures[:most]:
+    for failure in failures[:MOST_FAILURES]:
         _say(console, f"  {what:<13} {failure.kind}: {_named(failure)}{_next_try(failure.next_try_at)}")
-    if len(failures) > most:
-        console.print(Text(f"  ... and {len(failures) - most:,} more: mirror status"), soft_wrap=True)
+    if len(failures) > MOST_FAILURES:
+        _say(console, f"  ... and {len(failures) - MOST_FAILURES:,} more: mirror status")
 
 
 def _named(failure: Failure) -> str:

@@ -1,6 +1,5 @@
 """Make one mirror out of a merged lake, or of some of its owners: with indexes, ready to serve."""
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from fnmatch import fnmatchcase
@@ -15,7 +14,7 @@ from mirror.lake.parquet import read_lists
 from mirror.search.index.backlog import rebuild_index
 from mirror.search.index.refs.changes import rebuild_refs_index
 from mirror.store.backup import place_of_copy, replacing
-from mirror.store.files import explained, reading_address
+from mirror.store.files import explained, faults_of
 from mirror.store.new_files import create_unindexed, open_unjournalled
 
 Told = Callable[[str, int], None]
@@ -91,7 +90,8 @@ def build(
         finally:
             staged.unlink(missing_ok=True)
         told("checking", 0)
-        _check(part)
+        if faults := faults_of(part):
+            raise StoreError(f"{part}: the new file has faults, and was not kept: {faults[0]}")
         size = part.stat().st_size
     return Built(file=str(file), bytes=size, rows=rows)
 
@@ -112,11 +112,3 @@ def _instances(merged: Path) -> Iterator[dict[str, str]]:
     for batch in read_lists(merged / "instances", ("instance", "kind", "url", "refs")):
         for values in zip(*batch.values(), strict=True):
             yield dict(zip(batch, values, strict=True))
-
-
-def _check(part: Path) -> None:
-    with closing(sqlite3.connect(reading_address(part), uri=True)) as connection:
-        faults = [row[0] for row in connection.execute("PRAGMA integrity_check(1)") if row[0] != "ok"]
-        faults += [f"{row[0]}: no such {row[2]}" for row in connection.execute("PRAGMA foreign_key_check")]
-    if faults:
-        raise StoreError(f"{part}: the new file has faults, and was not kept: {faults[0]}")

@@ -29,6 +29,7 @@ from mirror.lake.parquet import BATCH, batches
 from mirror.lake.place import Place
 from mirror.lake.staging import ExportFiles, Part, holding
 from mirror.publish import public_rows
+from mirror.publish.fill import moment_of
 from mirror.publish.snapshot import sha256_of
 from mirror.readable import size_text
 from mirror.store import Store
@@ -207,7 +208,7 @@ class _Series:
                 base = table.whole or begun.since is None
                 with self._place.explained():
                     parts[table.name] = written.write(table, self._counted(table, found), base=base)
-            return _moment(connection), parts
+            return moment_of(connection), parts
 
     @contextmanager
     def _source(self) -> Iterator[sqlite3.Connection]:
@@ -299,17 +300,6 @@ def _read(connection: sqlite3.Connection, sql: str) -> Iterator[list[Any]]:
     cursor = connection.execute(sql)
     while rows := cursor.fetchmany(BATCH):
         yield rows
-
-
-def _moment(connection: sqlite3.Connection) -> str | None:
-    """Return of which moment the rows are: the last complete sync, else the last listing."""
-    found: str | None = connection.execute(
-        """SELECT coalesce(
-            (SELECT max(finished_at) FROM sync_runs
-                WHERE state = 'complete' AND kind IN ('full', 'incremental')),
-            (SELECT max(last_seen_at) FROM repositories))"""
-    ).fetchone()[0]
-    return found
 
 
 def _is_same(before: Manifest, parts: Mapping[str, Sequence[Part]]) -> bool:

@@ -106,11 +106,12 @@ def copy_rows(
     return copied
 
 
-def moment_of(connection: sqlite3.Connection) -> str | None:
-    """Return the moment that the copied rows are of: the last complete sync, else the last listing."""
+def moment_of(connection: sqlite3.Connection, schema: str = "main") -> str | None:
+    """Return the moment that the rows of a database are of: the last complete sync, else the last listing."""
     found: Any = fetch_value(
         connection,
-        """SELECT coalesce((SELECT max(finished_at) FROM copy.sync_runs),
-            (SELECT max(last_seen_at) FROM copy.repositories))""",
+        f"""SELECT coalesce((SELECT max(finished_at) FROM {schema}.sync_runs
+                WHERE state = 'complete' AND kind IN ('full', 'incremental')),
+            (SELECT max(last_seen_at) FROM {schema}.repositories))""",
     )
     return None if found is None else str(found)

@@ -29,7 +29,7 @@ from mirror.search.index.backlog import rebuild_index
 from mirror.search.index.refs.changes import rebuild_refs_index
 from mirror.store.backup import BESIDE, place_of_copy, replacing
 from mirror.store.description_index import rebuild_descriptions
-from mirror.store.files import explained, open_reader, reading_address
+from mirror.store.files import explained, faults_of, open_reader, reading_address
 from mirror.store.new_files import CACHE_KIB, create_unindexed, open_unjournalled
 from mirror.store.schema import mark_as_snapshot
 
@@ -265,7 +265,7 @@ def _fill(
         done("choosing")
         choose_rows(connection)
         rows = copy_rows(connection, authors=options.authors, told=done)
-        moment = moment_of(connection)
+        moment = moment_of(connection, "copy")
         private = private_texts(connection) if options.check else []
         connection.execute("COMMIT")
     return rows, moment, private
@@ -296,12 +296,12 @@ def inside_hosts(connection: sqlite3.Connection) -> list[str]:
 
 def _checked(part: Path) -> list[str]:
     """Check a finished file; return the hosts in it that are not Bitbucket Cloud's. Raises StoreError."""
+    if faults := faults_of(part):
+        raise StoreError(
+            f"nothing was published, the new file has faults: {faults[0]}; is the mirror damaged?"
+        )
     with closing(sqlite3.connect(reading_address(part), uri=True)) as connection:
-        faults = [row[0] for row in connection.execute("PRAGMA integrity_check(1)") if row[0] != "ok"]
-        faults += [str(row) for row in connection.execute("PRAGMA foreign_key_check").fetchmany(1)]
-        if not faults:
-            return inside_hosts(connection)
-    raise StoreError(f"nothing was published, the new file has faults: {faults[0]}; is the mirror damaged?")
+        return inside_hosts(connection)
 
 
 def sha256_of(path: Path) -> str:

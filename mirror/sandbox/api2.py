@@ -26,111 +26,6 @@ _SETTINGS = ("description", "website", "language", "has_issues", "has_wiki", "fo
 _SWITCHES = {"has_issues", "has_wiki", "is_private"}
 
 
-class Writes2:
-    """Performs the writes of one caller, after checking their permission."""
-
-    def __init__(self, world: World, request: Request, caller: Principal, shapes: Shapes2) -> None:
-        self._world = world
-        self._request = request
-        self._caller = caller
-        self._shapes = shapes
-
-    def create(self, workspace: str, slug: str) -> SandboxResponse:
-        """Create a repository with the slug of the path and the settings of the body."""
-        home = self._writable(workspace)
-        body = self._body()
-        name = str(body.get("name") or slug)
-        row = self._make(home, name, slug, scm=str(body.get("scm") or "git"), **_settings(body))
-        return json_response(self._shapes.repository(row))
-
-    def update(self, workspace: str, slug: str) -> SandboxResponse:
-        """Change settings. A new name changes the slug; an unknown repository is created."""
-        home = self._writable(workspace)
-        row = self._world.find(workspace, slug)
-        if row is None:
-            created = self.create(workspace, slug)
-            created.status = 201
-            return created
-        body = self._body()
-        settings = _settings(body)
-        name = str(body.get("name") or row.name)
-        if name != row.name:
-            self._must_be_free(home, slugify(name), unless=row)
-            row = rename(self._world, row, name)
-        if settings:
-            row = edit(self._world, row, settings)
-        shaped = self._shapes.repository(row)
-        answer = json_response(shaped)
-        if row.slug != slug:
-            answer.headers["Location"] = f"{self._request.origin}/2.0/repositories/{row.full_name}"
-        return answer
-
-    def delete(self, workspace: str, slug: str) -> SandboxResponse:
-        """Delete a repository."""
-        self._writable(workspace)
-        delete(self._world, self._existing(workspace, slug))
-        return SandboxResponse(204)
-
-    def fork(self, workspace: str, slug: str) -> SandboxResponse:
-        """Fork a repository into the workspace of the body, by default the caller's own."""
-        parent = self._existing(workspace, slug)
-        body = self._body()
-        target = body.get("workspace")
-        target = target.get("slug") if isinstance(target, dict) else target
-        home = self._writable(str(target or self._caller.name))
-        name = str(body.get("name") or parent.name)
-        made = self._make(
-            home, name, slugify(name), parent=parent, **{"description": parent.description, **_settings(body)}
-        )
-        return json_response(self._shapes.repository(made), 201)
-
-    def _make(self, home: SandboxWorkspace, name: str, slug: str, **more: Any) -> SandboxRepository:
-        self._must_be_free(home, slug)
-        return create(self._world, home, name, slug=slug, **more)
-
-    def _must_be_free(
-        self, home: SandboxWorkspace, slug: str, unless: SandboxRepository | None = None
-    ) -> None:
-        found = self._world.find(home.slug, slug)
-        if found is not None and found is not unless and (unless is None or found.number != unless.number):
-            message = "Repository with this Slug and Owner already exists."
-            raise HttpError(error(400, message, fields={"name": [message]}))
-
-    def _writable(self, workspace: str) -> SandboxWorkspace:
-        if self._caller.kind == "anonymous":
-            raise HttpError(no_credentials())
-        home = self._world.workspace(workspace)
-        if home is None:
-            raise HttpError(error(404, f"No workspace with identifier '{workspace}'."))
-        if not self._world.is_member(self._caller, home):
-            detail = {"required": ["repository:admin"], "granted": ["repository"]}
-            message = "Your credentials lack one or more required privilege scopes."
-            raise HttpError(error(403, message, detail=detail))
-        return home
-
-    def _existing(self, workspace: str, slug: str) -> SandboxRepository:
-        if self._caller.kind == "anonymous":
-            raise HttpError(no_credentials())
-        row = self._world.find(workspace, slug)
-        if row is None or not self._world.can_see(self._caller, row):
-            raise HttpError(no_repository())
-        return row
-
-    def _body(self) -> dict[str, Any]:
-        try:
-            return self._request.form()
-        except ValueError as bad:
-            raise HttpError(error(400, "Bad request", detail=str(bad))) from None
-
-
-def _settings(body: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings in a body. In a form, booleans are the words true and false."""
-    settings = {name: body[name] for name in _SETTINGS if name in body}
-    for name in _SWITCHES & settings.keys():
-        settings[name] = str(settings[name]).lower() == "true"
-    return settings
-
-
 PREFIXES = ("/2.0/", "/!api/2.0/", "/api/2.0/")
 
 
@@ -169,16 +64,15 @@ class Api2:
             found = self._get(segments)
             fields = self._request.parameters.get("fields")
             return json_response(select(found, fields) if fields else found)
-        writes = Writes2(self._world, self._request, self._caller, self._shapes)
         match self._request.method, segments:
             case "POST", ["repositories", workspace, slug]:
-                return writes.create(workspace, slug)
+                return self._create(workspace, slug)
             case "PUT", ["repositories", workspace, slug]:
-                return writes.update(workspace, slug)
+                return self._update(workspace, slug)
             case "DELETE", ["repositories", workspace, slug]:
-                return writes.delete(workspace, slug)
+                return self._delete(workspace, slug)
             case "POST", ["repositories", workspace, slug, "forks"]:
-                return writes.fork(workspace, slug)
+                return self._fork(workspace, slug)
             case _:
                 raise HttpError(error(405, "Method not allowed"))
 
@@ -302,3 +196,94 @@ class Api2:
 
     def _page(self, rows: Any, shape: Callable[[Any], Any], **more: Any) -> Any:
         return page_of(self._request, rows, shape, style=self._style, **more)
+
+    # Writes
+
+    def _create(self, workspace: str, slug: str) -> SandboxResponse:
+        """Create a repository with the slug of the path and the settings of the body."""
+        home = self._writable(workspace)
+        body = self._body()
+        name = str(body.get("name") or slug)
+        row = self._make(home, name, slug, scm=str(body.get("scm") or "git"), **_settings(body))
+        return json_response(self._shapes.repository(row))
+
+    def _update(self, workspace: str, slug: str) -> SandboxResponse:
+        """Change settings. A new name changes the slug; an unknown repository is created."""
+        home = self._writable(workspace)
+        row = self._world.find(workspace, slug)
+        if row is None:
+            created = self._create(workspace, slug)
+            created.status = 201
+            return created
+        body = self._body()
+        settings = _settings(body)
+        name = str(body.get("name") or row.name)
+        if name != row.name:
+            self._must_be_free(home, slugify(name), unless=row)
+            row = rename(self._world, row, name)
+        if settings:
+            row = edit(self._world, row, settings)
+        answer = json_response(self._shapes.repository(row))
+        if row.slug != slug:
+            answer.headers["Location"] = f"{self._request.origin}/2.0/repositories/{row.full_name}"
+        return answer
+
+    def _delete(self, workspace: str, slug: str) -> SandboxResponse:
+        """Delete a repository."""
+        self._writable(workspace)
+        delete(self._world, self._existing(workspace, slug))
+        return SandboxResponse(204)
+
+    def _fork(self, workspace: str, slug: str) -> SandboxResponse:
+        """Fork a repository into the workspace of the body, by default the caller's own."""
+        parent = self._existing(workspace, slug)
+        body = self._body()
+        target = body.get("workspace")
+        target = target.get("slug") if isinstance(target, dict) else target
+        home = self._writable(str(target or self._caller.name))
+        name = str(body.get("name") or parent.name)
+        made = self._make(
+            home, name, slugify(name), parent=parent, **{"description": parent.description, **_settings(body)}
+        )
+        return json_response(self._shapes.repository(made), 201)
+
+    def _make(self, home: SandboxWorkspace, name: str, slug: str, **more: Any) -> SandboxRepository:
+        self._must_be_free(home, slug)
+        return create(self._world, home, name, slug=slug, **more)
+
+    def _must_be_free(
+        self, home: SandboxWorkspace, slug: str, unless: SandboxRepository | None = None
+    ) -> None:
+        found = self._world.find(home.slug, slug)
+        if found is not None and (unless is None or found.number != unless.number):
+            message = "Repository with this Slug and Owner already exists."
+            raise HttpError(error(400, message, fields={"name": [message]}))
+
+    def _writable(self, workspace: str) -> SandboxWorkspace:
+        if self._caller.kind == "anonymous":
+            raise HttpError(no_credentials())
+        home = self._workspace(workspace)
+        if not self._world.is_member(self._caller, home):
+            detail = {"required": ["repository:admin"], "granted": ["repository"]}
+            message = "Your credentials lack one or more required privilege scopes."
+            raise HttpError(error(403, message, detail=detail))
+        return home
+
+    def _existing(self, workspace: str, slug: str) -> SandboxRepository:
+        if self._caller.kind == "anonymous":
+            raise HttpError(no_credentials())
+        return self._repository(workspace, slug)
+
+    def _body(self) -> dict[str, Any]:
+        try:
+            return self._request.form()
+        except ValueError as bad:
+            raise HttpError(error(400, "Bad request", detail=str(bad))) from None
+
+
+def _settings(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings in a body. In a form, booleans are the words true and false."""
+    settings = {name: body[name] for name in _SETTINGS if name in body}
+    for name in _SWITCHES & settings.keys():
+        settings[name] = str(settings[name]).lower() == "true"
+    return settings

@@ -33,12 +33,12 @@ def visible_repositories(
                 yield shapes.repository(row)
 
 
-def repository_refs(world: World, full_name: str, origin: str = "http://sandbox") -> list[Json]:
+def repository_refs(world: World, full_name: str) -> list[Json]:
     """Return all branches and tags of a repository, as API 2.0 sends them; raises LookupError."""
     row = world.find(*full_name.split("/", 1))
     if row is None:
         raise LookupError(f"there is no repository {full_name}")
-    shapes = Shapes2(world, origin, TOKEN)
+    shapes = Shapes2(world, "http://sandbox", TOKEN)
     return [shapes.ref(row, ref) for ref in world.refs_of(row)]
 
 

@@ -120,27 +120,35 @@ def push(
     return put_ref(world, row, "branch", name, forced=forced)
 
 
-def put_ref(world: World, row: SandboxRepository, kind: str, name: str, **more: Any) -> SandboxRepository:
+def put_ref(
+    world: World,
+    row: SandboxRepository,
+    kind: str,
+    name: str,
+    *,
+    must_exist: bool | None = None,
+    target: str = "",
+    annotated: bool | None = None,
+    touch: bool = True,
+    forced: bool = False,
+) -> SandboxRepository:
     """Create or move a branch or tag.
 
-    `more` may contain:
-
-    target: the hash it points to, by default that of a new commit
-    must_exist: True if the ref has to exist, False if it must not, None for either
-    annotated: whether the ref is an annotated tag, by default True for a tag
-    touch: whether `updated_on` changes, by default True
-    forced: whether a moved branch leaves out the commit that it was at, by default False
+    - `must_exist`: True if the ref has to exist, False if it must not, None for either.
+    - `target`: the hash it points to; "" for that of a new commit.
+    - `annotated`: whether it is an annotated tag; None for any tag.
+    - `touch`: whether `updated_on` changes.
+    - `forced`: whether a moved branch leaves out the commit that it was at.
     """
-    must_exist: bool | None = more.get("must_exist")
     there = any((ref.kind, ref.name) == (kind, name) for ref in world.refs_of(row))
     if must_exist is not None and must_exist is not there:
         raise EditError(f"there is {'no' if must_exist else 'already a'} {kind} {name} in {row.full_name}")
-    annotated = bool(more.get("annotated", kind == "tag"))
-    with world.changing_refs(row, touch=bool(more.get("touch", True))) as refs:
+    annotated = kind == "tag" if annotated is None else annotated
+    with world.changing_refs(row, touch=touch) as refs:
         ref = new_ref(row, kind, name, world.next_push(), when=world.clock.now(), annotated=annotated)
-        ref.target = str(more.get("target") or ref.target)
+        ref.target = str(target or ref.target)
         former = refs.get((kind, name))
-        if kind == "branch" and former is not None and not more.get("forced"):
+        if kind == "branch" and former is not None and not forced:
             ref.parents = (former.target, *ref.parents[1:])
         if ref.heads is not None:
             ref.heads = (ref.target,)
@@ -217,8 +225,8 @@ def _delete_workspace(world: World, order: Order) -> SandboxWorkspace:
 
 
 def _restore_workspace(world: World, order: Order) -> SandboxWorkspace:
-    workspace = world.gone_workspace(_text(order, "workspace"))
-    if workspace is None:
+    workspace = world.any_workspace(_text(order, "workspace"))
+    if workspace is None or not workspace.deleted:
         raise EditError(f"no workspace {order['workspace']} was deleted")
     workspace.deleted = False
     return workspace

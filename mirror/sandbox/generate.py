@@ -44,9 +44,8 @@ END = micros(datetime(2025, 11, 30, tzinfo=UTC))
 class Generator:
     """The generated repositories of all workspaces."""
 
-    def __init__(self, seed: int, uuids: Uuids) -> None:
-        self._seed = seed
-        self._uuids = uuids
+    def __init__(self, seed: int, uuids: Uuids, workspaces: Sequence[SandboxWorkspace]) -> None:
+        self._seed, self._uuids, self._workspaces = seed, uuids, workspaces
         self._vocabulary = vocabulary()
 
     def created(self, workspace: SandboxWorkspace, number: int) -> int:
@@ -73,9 +72,7 @@ class Generator:
         rank = self._vocabulary.rank(slug)
         return None if rank is None else self._of_rank(workspace, rank)
 
-    def repository(
-        self, workspace: SandboxWorkspace, workspaces: Sequence[SandboxWorkspace], number: int
-    ) -> SandboxRepository:
+    def repository(self, workspace: SandboxWorkspace, number: int) -> SandboxRepository:
         """Return the repository with this number, which must be in the workspace's range."""
         draw = Draw(self._seed, 6, number)
         rank = self._rank(workspace, number)
@@ -104,33 +101,25 @@ class Generator:
             fork_policy=draw.pick_skewed(("allow_forks", "no_public_forks", "no_forks")),
             has_issues=draw.one_in(4),
             has_wiki=draw.one_in(4),
-            parent=self._parent(workspace, workspaces, number),
+            parent=self._parent(workspace, number),
             followers=draw.skewed(3_000) - 1,
             era=draw.pick_skewed((Era.NEW, Era.MIDDLE, Era.OLD)),
             project=draw.pick_skewed(("PROJ", "OS", "WEB", "INFRA")),
         )
 
-    def forks(
-        self, workspace: SandboxWorkspace, workspaces: Sequence[SandboxWorkspace], number: int
-    ) -> list[int]:
+    def forks(self, workspace: SandboxWorkspace, number: int) -> list[int]:
         """Return the numbers of the generated forks of a generated repository."""
         rank = self._rank(workspace, number)
-        later = workspaces[workspace.number + 1 : workspace.number + 3]
+        later = self._workspaces[workspace.number + 1 : workspace.number + 3]
         found = ((other, self._of_rank(other, rank)) for other in later if other.count)
-        return [
-            fork
-            for other, fork in found
-            if fork is not None and self._parent(other, workspaces, fork) == number
-        ]
+        return [fork for other, fork in found if fork is not None and self._parent(other, fork) == number]
 
-    def _parent(
-        self, workspace: SandboxWorkspace, workspaces: Sequence[SandboxWorkspace], number: int
-    ) -> int | None:
+    def _parent(self, workspace: SandboxWorkspace, number: int) -> int | None:
         """Return the parent, often the repository of the same slug in one of the two workspaces before."""
         if mix(self._seed ^ number << 8 ^ 3) % 2:
             return None
         rank = self._rank(workspace, number)
-        for other in workspaces[max(0, workspace.number - 2) : workspace.number]:
+        for other in self._workspaces[max(0, workspace.number - 2) : workspace.number]:
             if other.count and (parent := self._of_rank(other, rank)) is not None:
                 return parent
         return None

@@ -101,7 +101,7 @@ class World:
         self._population = Population(seed, max(1, repositories // 250) if workspaces is None else workspaces)
         self._all_workspaces = self._population.workspaces
         self._uuids = Uuids(seed, 9)
-        self._generator = Generator(seed, self._uuids)
+        self._generator = Generator(seed, self._uuids, self._all_workspaces)
         self._generate = lru_cache(4096)(self._generated)  # an edit keeps its row in `_rows`, which hides it
         self._by_slug = {workspace.slug.lower(): workspace for workspace in self._all_workspaces}
         self._by_uuid = {workspace.uuid: workspace for workspace in self._all_workspaces}
@@ -130,13 +130,12 @@ class World:
 
     def workspace(self, name: str) -> SandboxWorkspace | None:
         """Return a workspace by slug or uuid."""
-        found = self._by_uuid.get(name) if name.startswith("{") else self._by_slug.get(name.lower())
+        found = self.any_workspace(name)
         return None if found is None or found.deleted else found
 
-    def gone_workspace(self, name: str) -> SandboxWorkspace | None:
-        """Return a deleted workspace by slug or uuid."""
-        found = self._by_uuid.get(name) if name.startswith("{") else self._by_slug.get(name.lower())
-        return found if found is not None and found.deleted else None
+    def any_workspace(self, name: str) -> SandboxWorkspace | None:
+        """Return a workspace by slug or uuid, even if it is deleted."""
+        return self._by_uuid.get(name) if name.startswith("{") else self._by_slug.get(name.lower())
 
     def person(self, name: str) -> Person | None:
         """Return a person by user name, uuid or account id."""
@@ -179,14 +178,15 @@ class World:
     def gone(self, name: str) -> SandboxRepository | None:
         """Return the last deleted repository with this uuid or full name."""
         rows = reversed(self._rows.values())
-        return next((row for row in rows if row.deleted and name.lower() in _names(row)), None)
+        return next(
+            (row for row in rows if row.deleted and name.lower() in (row.uuid, row.full_name.lower())), None
+        )
 
     def forks(self, row: SandboxRepository) -> list[SandboxRepository]:
         """Return the repositories forked from this one."""
         numbers = set(self._children.get(row.number, ()))
         if row.number in self._generated_numbers:
-            home = self._home(row.number)
-            found = self._generator.forks(home, self._all_workspaces, row.number)
+            found = self._generator.forks(self._home(row.number), row.number)
             numbers.update(number for number in found if number not in self._rows)
         return [fork for number in sorted(numbers) if (fork := self.get(number)) is not None]
 
@@ -297,7 +297,7 @@ class World:
     # Inside
 
     def _generated(self, number: int) -> SandboxRepository:
-        return self._generator.repository(self._home(number), self._all_workspaces, number)
+        return self._generator.repository(self._home(number), number)
 
     def _home(self, number: int) -> SandboxWorkspace:
         """Return the workspace that a generated repository was generated in."""
@@ -328,12 +328,10 @@ class World:
             return (row.updated if row else generator.updated(workspace, number)) << NUMBER_BITS | number
 
         def name(number: int) -> tuple[str, int]:
-            return (rows.get(number) or self._generate(number)).name.lower(), number
+            row = rows.get(number) or self._generate(number)
+            return row.name.lower() if sort == "name" else row.slug, number
 
-        def slug(number: int) -> tuple[str, int]:
-            return (rows.get(number) or self._generate(number)).slug, number
-
-        return {"created_on": created, "updated_on": updated, "name": name}.get(sort, slug)
+        return {"created_on": created, "updated_on": updated}.get(sort, name)
 
     def _keep(self, row: SandboxRepository) -> SandboxRepository:
         """Store a row, which hides the generated repository of its number."""
@@ -362,10 +360,6 @@ class World:
                 order.drop(row.number)
         self._rows_of[row.workspace.number].discard(row.number)
         del self._by_name[row.workspace.number, row.slug.lower()]
-
-
-def _names(row: SandboxRepository) -> tuple[str, str]:
-    return row.uuid, row.full_name.lower()
 
 
 def _reachable(commits: dict[str, tuple[str, ...]], start: str) -> list[str]:

@@ -155,11 +155,6 @@ class Sources:
         return shown
 
 
-def _pages(count: int) -> range:
-    """Return the numbers of the pages that so many repositories of an owner need."""
-    return range(1, -(-count // PER_PAGE) + 1)
-
-
 def _chain(shown: dict[Any, bytes], rows: Iterable[Sequence[Any]]) -> None:
     """Add rows to the digests of what their first values name, in order."""
     for key, *rest in rows:

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from mirror.errors import ConfigError, StoreError, StoreLocked
-from mirror.store.files import PRIVATE, explained, open_reader, reading_address
+from mirror.store.files import PRIVATE, explained, faults_of, open_reader
 from mirror.store.schema import APPLICATION_ID
 
 PAGES = 500
@@ -112,10 +112,8 @@ def copy_checked(source: Path, part: Path, *, target: Path, progress: Progress |
                 copy.execute(f"PRAGMA {setting}")
             reading.backup(copy, pages=PAGES, progress=_told(progress))
             copy.execute("PRAGMA journal_mode = DELETE")
-    with explained(target), closing(sqlite3.connect(reading_address(part), uri=True)) as copy:
-        faults = [row[0] for row in copy.execute("PRAGMA integrity_check(1)") if row[0] != "ok"]
-        dangling = copy.execute("PRAGMA foreign_key_check").fetchmany(1)
-        faults += [f"{table}, row {row}: no such {parent}" for table, row, parent, _ in dangling]
+    with explained(target):
+        faults = faults_of(part)
     if faults:
         raise StoreError(f"{source}: has faults, and was not copied: {faults[0]}; see: mirror verify")
 

@@ -52,68 +52,52 @@ class Cursor(Generic[T]):
         self._connection.execute("DELETE FROM cursors WHERE upstream_id = ? AND stream = ?", self._row)
 
 
+class _Stream(Generic[T]):
+    """An attribute of `Cursors`: the cursor of a stream with a fixed name."""
+
+    def __init__(self, stream: str, kind: type[T]) -> None:
+        self._stream, self._kind = stream, kind
+
+    def __get__(self, cursors: "Cursors", owner: object = None) -> Cursor[T]:
+        return cursors.named(self._stream, self._kind)
+
+
 class Cursors:
     """The cursors of one upstream, by name.
 
-    Each property or method returns a `Cursor`; nothing is read before its `read`. Reads of a `Store`'s
-    connection belong into `Store.reading`, writes into `Store.transaction`.
+    Each attribute is a `Cursor`; nothing is read before its `read`. Reads of a `Store`'s connection belong
+    into `Store.reading`, writes into `Store.transaction`.
     """
+
+    round = _Stream("round", Round)
+    """The round of a run that was interrupted."""
+    caller = _Stream("caller", LastCheck)
+    """When the upstream last confirmed whose the credential is."""
+    workspace_list = _Stream("workspaces", LastCheck)
+    """The workspaces that the caller can see."""
+    verify = _Stream("verify", int)
+    """The last repository that `mirror verify` has compared."""
+    answers = _Stream("answers", dict[int, int])
+    """How often the upstream has answered with each status, in all runs."""
+    progress = _Stream("progress", Progress)
+    """The progress of a run that is under way or stopped early."""
+    integrity = _Stream("integrity", str)
+    """The result of the last check of the file; "" without faults."""
+    restored = _Stream(RESTORED, str)
+    """Since when, after a copy was restored, a full listing is awaited; missing where none is."""
+    moves = _Stream("moves", int)
+    """The last change of which the upstream was asked whether it was a forced push."""
 
     def __init__(self, connection: sqlite3.Connection, upstream_id: int) -> None:
         self._connection, self._upstream_id = connection, upstream_id
 
     def workspace(self, name: str) -> Cursor[WorkspaceState]:
         """Where the crawl of a workspace stands; names are the same in any case."""
-        return self._cursor(WORKSPACE + name.lower(), WorkspaceState)
+        return self.named(WORKSPACE + name.lower(), WorkspaceState)
 
     def refs(self, repository_id: int) -> Cursor[RefsListing]:
         """The position of a listing of refs that takes several pages."""
-        return self._cursor(f"{REFS}{repository_id}", RefsListing)
-
-    @property
-    def round(self) -> Cursor[Round]:
-        """The round of a run that was interrupted."""
-        return self._cursor("round", Round)
-
-    @property
-    def caller(self) -> Cursor[LastCheck]:
-        """When the upstream last confirmed whose the credential is."""
-        return self._cursor("caller", LastCheck)
-
-    @property
-    def workspace_list(self) -> Cursor[LastCheck]:
-        """The workspaces that the caller can see."""
-        return self._cursor("workspaces", LastCheck)
-
-    @property
-    def verify(self) -> Cursor[int]:
-        """The last repository that `mirror verify` has compared."""
-        return self._cursor("verify", int)
-
-    @property
-    def answers(self) -> Cursor[dict[int, int]]:
-        """How often the upstream has answered with each status, in all runs."""
-        return self._cursor("answers", dict[int, int])
-
-    @property
-    def progress(self) -> Cursor[Progress]:
-        """How far a run is that is under way or stopped early."""
-        return self._cursor("progress", Progress)
-
-    @property
-    def integrity(self) -> Cursor[str]:
-        """The result of the last check of the file; "" without faults."""
-        return self._cursor("integrity", str)
-
-    @property
-    def restored(self) -> Cursor[str]:
-        """Since when, after a copy was restored, a full listing is awaited; missing where none is."""
-        return self._cursor(RESTORED, str)
-
-    @property
-    def moves(self) -> Cursor[int]:
-        """The last change of which the upstream was asked whether it was a forced push."""
-        return self._cursor("moves", int)
+        return self.named(f"{REFS}{repository_id}", RefsListing)
 
     @property
     def hints(self) -> "Hints":
@@ -173,7 +157,8 @@ class Cursors:
             (now, self._upstream_id, now),
         )
 
-    def _cursor(self, stream: str, kind: type[T]) -> Cursor[T]:
+    def named(self, stream: str, kind: type[T]) -> Cursor[T]:
+        """Return the cursor of a stream, whose value has the type `kind`."""
         return Cursor(self._connection, self._upstream_id, stream, kind)
 
 

@@ -1,19 +1,20 @@
 """Check the file: SQLite's own checks, foreign keys, and the search indexes against the rows."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from mirror.search.index.check import check_index
 from mirror.store import Store
 from mirror.store.description_index import check_descriptions
-from mirror.store.files import damage_explained, open_reader
+from mirror.store.files import damage_explained, faults_of, open_reader
 from mirror.store.lock import sync_lock
 
 MOST = 20
 
 
 class Complaint(NamedTuple):
-    """One fault of a file, in a line, and whether it has been mended."""
+    """A fault of a file in one line, and whether it was repaired."""
 
     text: str
     mended: bool = False
@@ -25,18 +26,10 @@ def check_file(path: Path, *, repair: bool) -> list[Complaint]:
     Raises StoreError for a file that cannot be opened at all, StoreLocked where another process syncs while
     the index is to be built.
     """
-    connection = open_reader(path)
-    try:
-        with damage_explained(path):
-            broken = [row[0] for row in connection.execute(f"PRAGMA integrity_check({MOST})")]
-            dangling = connection.execute("PRAGMA foreign_key_check").fetchmany(MOST)
-    finally:
-        connection.close()
-    complaints = [Complaint(f"integrity: {line}") for line in broken if line != "ok"]
-    complaints += [
-        Complaint(f"reference: {table}, row {row}: no such {parent}") for table, row, parent, _ in dangling
-    ]
-    return complaints or _check_index(path, repair=repair)
+    open_reader(path).close()
+    with damage_explained(path):
+        faults = faults_of(path, MOST)
+    return [Complaint(line) for line in faults] or _check_index(path, repair=repair)
 
 
 def _check_index(path: Path, *, repair: bool) -> list[Complaint]:
@@ -52,14 +45,10 @@ def _check_index(path: Path, *, repair: bool) -> list[Complaint]:
 def _faults(path: Path) -> list[str]:
     from mirror.search.index.refs.verify import check_refs_index  # noqa: PLC0415 - numpy is slow to import
 
-    connection = open_reader(path)
-    try:
-        with damage_explained(path):
-            faults = [f"search index: {line}" for line in check_index(connection)]
-            faults += [f"search index of refs: {line}" for line in check_refs_index(connection)]
-            faults += [f"search index of descriptions: {line}" for line in check_descriptions(connection)]
-    finally:
-        connection.close()
+    with closing(open_reader(path)) as connection, damage_explained(path):
+        faults = [f"search index: {line}" for line in check_index(connection)]
+        faults += [f"search index of refs: {line}" for line in check_refs_index(connection)]
+        faults += [f"search index of descriptions: {line}" for line in check_descriptions(connection)]
     return (
         faults if len(faults) <= MOST else [*faults[:MOST], f"search index: {len(faults) - MOST} faults more"]
     )

@@ -8,7 +8,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from mirror.errors import StoreLocked
@@ -18,21 +18,17 @@ SHARED_FOR = 1.0
 """Seconds for which a run waits for processes that test the lock: they hold it for moments."""
 
 
-@contextmanager
-def service_mark(path: Path, mode: int = PRIVATE) -> Iterator[None]:
+def service_mark(path: Path, mode: int = PRIVATE) -> AbstractContextManager[None]:
     """Hold a lock file that shows `service_runs` that a service syncs a mirror; several services may.
 
     Nothing is raised if it cannot be created: the service itself will report what is wrong with the folder.
     """
-    with _mark(beside(path, ".service"), mode):
-        yield
+    return _mark(beside(path, ".service"), mode)
 
 
-@contextmanager
-def server_mark(path: Path, mode: int = PRIVATE) -> Iterator[None]:
+def server_mark(path: Path, mode: int = PRIVATE) -> AbstractContextManager[None]:
     """Hold a lock file that shows `is_served` that a server answers from a mirror, as `service_mark` does."""
-    with _mark(beside(path, ".server"), mode):
-        yield
+    return _mark(beside(path, ".server"), mode)
 
 
 @contextmanager
@@ -107,28 +103,22 @@ def _try(descriptor: int, lock: int) -> bool:
     return True
 
 
-@contextmanager
-def sync_lock(path: Path, mode: int = PRIVATE) -> Iterator[None]:
-    """Hold the mirror for one run, by a lock file of a mode.
+def sync_lock(path: Path, mode: int = PRIVATE) -> AbstractContextManager[None]:
+    """Hold the mirror for one run; `mode` is that of a new lock file.
 
-    Raises StoreLocked naming the process that holds it already.
+    Raises StoreLocked, which names the process that holds it.
     """
-    with _lock(path, ".lock", mode, "is syncing into it"):
-        yield
+    return _lock(path, ".lock", mode, "is syncing into it")
 
 
-@contextmanager
-def export_lock(path: Path, mode: int = PRIVATE) -> Iterator[None]:
+def export_lock(path: Path) -> AbstractContextManager[None]:
     """Hold the mirror's part of all lakes for one export; raises StoreLocked as `sync_lock` does."""
-    with _lock(path, ".export", mode, "is exporting it"):
-        yield
+    return _lock(path, ".export", PRIVATE, "is exporting it")
 
 
-@contextmanager
-def site_lock(path: Path, mode: int = PRIVATE) -> Iterator[None]:
+def site_lock(path: Path) -> AbstractContextManager[None]:
     """Hold the mirror while its site is made; raises StoreLocked as `sync_lock` does."""
-    with _lock(path, ".site", mode, "is making the site"):
-        yield
+    return _lock(path, ".site", PRIVATE, "is making the site")
 
 
 @contextmanager

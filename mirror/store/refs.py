@@ -112,12 +112,9 @@ def _count(changes: Iterable[Change], verb: str) -> int:
 
 def _drop_deleted(connection: sqlite3.Connection, repository_id: int, changes: Iterable[Change]) -> None:
     for kind, table in TABLES.items():
-        connection.executemany(
-            f"DELETE FROM {table} WHERE repository_id = ? AND name = ?",
-            [(repository_id, change.ref) for change in changes if change.kind == f"{kind}_deleted"],
-        )
-        gone = [change for change in changes if change.kind == f"{kind}_deleted"]
-        drop_ref_extras(connection, [(kind, repository_id, str(change.ref)) for change in gone])
+        gone = [(repository_id, str(change.ref)) for change in changes if change.kind == f"{kind}_deleted"]
+        connection.executemany(f"DELETE FROM {table} WHERE repository_id = ? AND name = ?", gone)
+        drop_ref_extras(connection, [(kind, *ref) for ref in gone])
 
 
 def _finish_listing(connection: sqlite3.Connection, repository_id: int, seen_at: str) -> None:
