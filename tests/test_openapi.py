@@ -65,7 +65,8 @@ def test_every_route_is_described(api: Api, described: Description) -> None:
     assert set(described.reads) == set(api.readers)
     written = {(pattern, method) for pattern, methods in api.writers.items() for method in methods}
     assert set(described.writes) == written
-    for handler in (*api.readers.values(), *(one for ways in api.writers.values() for one in ways.values())):
+    handlers: list[Any] = [*api.readers.values()]
+    for handler in handlers + [one for ways in api.writers.values() for one in ways.values()]:
         assert re.match(r"(GET|POST|PUT|DELETE) ", summary_of(handler)), handler
     for operation in described.reads.values():
         assert operation.answer is not None

@@ -6,7 +6,7 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -43,12 +43,11 @@ from mirror.serve.exchange import (
 )
 from mirror.serve.mementos import ACCEPT, Memento, answered_at, moment_asked
 from mirror.serve.unmirrored import NotMirrored
-from mirror.serve.writer import WriteAccess, admitted_writer
+from mirror.serve.writer import FindRepository, Write, Writing, admitted_writer, answer_of
 from mirror.times import utc_now
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
-    from datasette.database import Database
 
     from mirror.serve.database import GuardedDatabase
 
@@ -63,20 +62,6 @@ Reader = Callable[[sqlite3.Connection, Any], Answer]
 log = logging.getLogger(__name__)
 
 
-class Writing(NamedTuple):
-    """A write whose caller may write: where to, and the database that has the result afterwards."""
-
-    access: WriteAccess
-    request: Request
-    database: "Database"
-    asked: Any
-
-
-async def _no_write(writer: Any, writing: Writing) -> Answer:
-    """Stand in for the writes of an API that has none."""
-    raise NotImplementedError(writer, writing)
-
-
 class Api(NamedTuple):
     """The description of one API.
 
@@ -84,8 +69,8 @@ class Api(NamedTuple):
     :param route: splits a path into a pattern with placeholders and the names in their places.
     :param request: adds what only this API needs to a request; raises ApiError.
     :param readers: the functions that answer GET, by pattern.
-    :param writers: the functions that `write` calls, by pattern and method.
-    :param write: passes a write to the upstream and answers with the result.
+    :param writers: the functions that pass a write to the upstream, by pattern and method.
+    :param find: finds the repository of a path, and the answer to a read of it; for an API with writers.
     :param missing: the error for an unknown address.
     :param render: turns an answer into bytes and their content type.
     :param check: raises ApiError for parameters that are wrong at any address.
@@ -106,8 +91,8 @@ class Api(NamedTuple):
     readers: Mapping[Names, Reader]
     missing: ApiError
     render: Callable[[Answer, Parameters], tuple[bytes, str]]
-    writers: Mapping[Names, Mapping[str, Any]] = {}
-    write: Callable[[Any, Writing], Awaitable[Answer]] = _no_write
+    writers: Mapping[Names, Mapping[str, Write]] = {}
+    find: FindRepository | None = None
     check: Callable[[Parameters], None] | None = None
     slow_formats: Collection[str] = ()
     jsonp: bool = False
@@ -181,12 +166,13 @@ class _Exchange(NamedTuple):
             return Answer(headers={"Allow": ", ".join(methods)})
         if method not in methods:
             raise _method_not_allowed(methods, _READ_ONLY if method in writers else api.no_writes)
-        if reader is None or method in writers:
+        if api.find is not None and method in writers:
             given = credentials_of(self.request, self.parameters)
             caller, access = await admitted_writer(server, database, given)
             known = cast("Upstreams", await database.execute_fn(upstreams_of))
             asked = self._asked(names, caller, known)
-            return await api.write(writers[method], Writing(access, self.request, database, asked))
+            return await answer_of(writers[method], Writing(access, self.request, database, asked, api.find))
+        reader = cast("Reader", reader)
         if pattern in api.dated:
             return await self._read_at_time(reader, names)
         return await self._read(reader, names, None)

@@ -10,14 +10,18 @@ an error.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
+
+import msgspec
+from datasette.utils.asgi import Request
 
 from mirror.errors import MirrorError, NotFound, OutcomeUnknown, StoreError, UpstreamRefused
 from mirror.model import FORK_POLICIES, Repository, RepositorySettings, slug_of
+from mirror.queries.rows import RepositoryRow
 from mirror.queries.visibility import Caller, administered_namespaces
 from mirror.serve.auth import Credentials, recognise, save_use_of
-from mirror.serve.exchange import ApiError, bad_request, unauthorized
+from mirror.serve.exchange import Answer, ApiError, bad_request, unauthorized
 from mirror.serve.state import Served
 
 if TYPE_CHECKING:
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+FindRepository = Callable[[sqlite3.Connection, Any], tuple[RepositoryRow, Answer]]
 
 _PASSED_ON = frozenset({400, 401, 402, 403, 404, 405, 409, 410, 413, 422, 429})
 """Statuses of the upstream that become the status of the answer; all others become 400."""
@@ -75,6 +80,59 @@ class WriteAccess:
                 detail=f"This token may write only to what its user owns or administers; {owner} is not.",
             )
         return self._writer
+
+
+class Done(NamedTuple):
+    """The result of a write.
+
+    :param full_name: the name that the repository has now; None after a delete.
+    :param location: the address of a new repository, for the header of that name.
+    """
+
+    full_name: str | None
+    status: int = 200
+    location: str | None = None
+
+
+class Writing(NamedTuple):
+    """A write whose caller may write.
+
+    :param access: the writer, limited to what the caller may write to.
+    :param database: the mirror, which has the result afterwards.
+    :param asked: the request, as its API has read it.
+    :param find: finds the repository of a path, as the API shows it to the caller; raises ApiError 404.
+    """
+
+    access: WriteAccess
+    request: Request
+    database: "Database"
+    asked: Any
+    find: FindRepository
+
+    async def known(self, full_name: str = "") -> tuple[RepositoryRow, Answer]:
+        """Find the repository of the path, or that of another name."""
+        asked = self.asked
+        if full_name:
+            asked = msgspec.structs.replace(asked, names=tuple(full_name.split("/", 1)))
+        found = await self.database.execute_fn(lambda connection: self.find(connection, asked))
+        return cast("tuple[RepositoryRow, Answer]", found)
+
+
+Write = Callable[[Writing], Awaitable[Done]]
+
+
+async def answer_of(write: Write, writing: Writing) -> Answer:
+    """Pass a write to the upstream, then answer with the repository as the mirror has it now."""
+    done = await write(writing)
+    if done.full_name is None:
+        return Answer(status=done.status)
+    try:
+        _, found = await writing.known(done.full_name)
+    except ApiError:
+        raise ApiError(503, "The write was done, but the mirror does not show it yet") from None
+    headers = {"Location": done.location} if done.location else {}
+    answer: Answer = writing.asked.selected(found)
+    return msgspec.structs.replace(answer, status=done.status, headers=headers)
 
 
 def require_write_scope(caller: Caller) -> None:

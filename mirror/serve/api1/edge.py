@@ -93,14 +93,14 @@ def find_myself(connection: sqlite3.Connection, caller: Caller) -> list[AccountR
     return find_users(connection, caller, caller.username)
 
 
-def repository_answer(
-    connection: sqlite3.Connection, caller: Caller, row: RepositoryRow, *, state: str = "available"
-) -> Answer:
-    """Answer with one repository."""
-    parent = parents_of(connection, caller, [row]).get(row.parent_id or 0)
-    body = shapes.repository(row, parent, state=state)
-    extra = extra_of(connection, caller, "repository-1.0", row.id)
-    return Answer(body=changed(body, extra, "", "") if extra else body, synced_at=row.last_seen_at)
+def shown_repository(connection: sqlite3.Connection, asked: ApiRequest) -> tuple[RepositoryRow, Answer]:
+    """Find the repository that the path names, and the answer with it; raises ApiError 404."""
+    row = find_repository(connection, asked)
+    parent = parents_of(connection, asked.caller, [row]).get(row.parent_id or 0)
+    # As Bitbucket did: a new repository and a new fork are being created while they are answered.
+    body = shapes.repository(row, parent, state="creating" if asked.method == "POST" else "available")
+    extra = extra_of(connection, asked.caller, "repository-1.0", row.id)
+    return row, Answer(body=changed(body, extra, "", "") if extra else body, synced_at=row.last_seen_at)
 
 
 def render(answer: Answer, parameters: Parameters) -> tuple[bytes, str]:

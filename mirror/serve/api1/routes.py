@@ -27,10 +27,10 @@ from mirror.serve.api1.edge import (
     find_myself,
     find_repository,
     find_users,
-    repository_answer,
+    shown_repository,
 )
 from mirror.serve.api1.unmirrored import unmirrored_reader
-from mirror.serve.api1.writes import WRITERS, written
+from mirror.serve.api1.writes import WRITERS
 from mirror.serve.api_edge import Api
 from mirror.serve.exchange import (
     Answer,
@@ -168,7 +168,7 @@ def find(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
 
 def repository(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S."""
-    return repository_answer(connection, asked.caller, find_repository(connection, asked))
+    return shown_repository(connection, asked)[1]
 
 
 def tags(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
@@ -312,7 +312,7 @@ API = Api(
     request=edge.request_of,
     readers=READERS,
     writers=WRITERS,
-    write=written,
+    find=edge.shown_repository,
     missing=ApiError(404, "There is no API hosted at this address"),
     render=edge.render,
     slow_formats=("yaml", "xml"),

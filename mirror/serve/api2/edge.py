@@ -15,7 +15,7 @@ from datasette.utils.asgi import Request
 from mirror.queries.accounts import account_named, accounts_by_ids, owner_named, owners_named
 from mirror.queries.repositories import repositories_by_ids, repository_in_workspace
 from mirror.queries.rows import AccountRow, RepositoryRow, encoded_in
-from mirror.queries.visibility import extras_of
+from mirror.queries.visibility import extra_of, extras_of
 from mirror.serve.api2 import paging
 from mirror.serve.api2.fields import Selection, selection
 from mirror.serve.api2.listings import ROLES
@@ -97,18 +97,10 @@ def request_of(datasette: "Datasette", request: Request, asked: ApiRequest) -> A
     here = f"{api}{quote(unquote(rest), safe=_IN_PATHS)}"
     fields = asked.parameters.get("fields")
     return Api2Request(
-        method=asked.method,
-        names=asked.names,
-        parameters=asked.parameters,
-        caller=asked.caller,
+        **msgspec.structs.asdict(asked),
         links=ApiLinks(origin, api),
         pages=paging.PageLinks(here, asked.parameters),
         selection=selection(fields) if fields else None,
-        api=asked.api,
-        path=asked.path,
-        query=asked.query,
-        upstreams=asked.upstreams,
-        find_extra=asked.find_extra,
     )
 
 
@@ -167,16 +159,17 @@ def find_account(connection: sqlite3.Connection, asked: Api2Request) -> AccountR
     return found
 
 
+def shown_repository(connection: sqlite3.Connection, asked: Api2Request) -> tuple[RepositoryRow, Answer]:
+    """Find the repository that the path names, and the answer with it; raises ApiError 404."""
+    row = find_repository(connection, asked)
+    owner = accounts_by_ids(connection, [row.owner_id])[row.owner_id]
+    extra = extra_of(connection, asked.caller, "repository", row.id)
+    return row, Answer(body=asked.shapes.repository(row, owner, extra), synced_at=row.last_seen_at)
+
+
 def repository(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET repositories/W/S, by slug or by uuid."""
-    return repository_answer(connection, asked, find_repository(connection, asked))
-
-
-def repository_answer(connection: sqlite3.Connection, asked: Api2Request, row: RepositoryRow) -> Answer:
-    """Answer with one repository."""
-    owner = accounts_by_ids(connection, [row.owner_id])[row.owner_id]
-    extra = extras_of(connection, asked.caller, "repository", [row.id]).get(row.id)
-    return Answer(body=asked.shapes.repository(row, owner, extra), synced_at=row.last_seen_at)
+    return shown_repository(connection, asked)[1]
 
 
 def page_of(

@@ -35,7 +35,7 @@ from mirror.serve.api2.edge import (
 )
 from mirror.serve.api2.paging import read_page
 from mirror.serve.api2.unmirrored import unmirrored_reader
-from mirror.serve.api2.writes import WRITERS, written
+from mirror.serve.api2.writes import WRITERS
 from mirror.serve.api_edge import Api
 from mirror.serve.exchange import Answer, ApiError, oldest, unauthorized
 from mirror.serve.unmirrored import must_have_refs, not_mirrored
@@ -399,7 +399,7 @@ API = Api(
     request=edge.request_of,
     readers=READERS,
     writers=WRITERS,
-    write=written,
+    find=edge.shown_repository,
     missing=ApiError(404, "Resource not found", detail="There is no API hosted at this URL"),
     render=edge.render,
     headers=edge.HEADERS,

@@ -126,15 +126,7 @@ def _below_repository(key: str, slug: str, more: Sequence[str]) -> tuple[Names, 
 
 def request_of(datasette: "Datasette", request: Request, asked: ApiRequest) -> DataCenterRequest:
     """Add what this API needs to a request; raises ApiError 400."""
-    return DataCenterRequest(
-        method=asked.method,
-        names=asked.names,
-        parameters=asked.parameters,
-        caller=asked.caller,
-        query=asked.query,
-        upstreams=asked.upstreams,
-        origin=address_of(datasette, request),
-    )
+    return DataCenterRequest(**msgspec.structs.asdict(asked), origin=address_of(datasette, request))
 
 
 def render(answer: Answer, parameters: Parameters) -> tuple[bytes, str]:

@@ -15,6 +15,7 @@ from mirror.serve.openapi.schemas import (
     Operation,
     Parameter,
     Schema,
+    alike,
     array,
     by_name,
     named,
@@ -26,53 +27,36 @@ from mirror.serve.openapi.schemas import (
 from mirror.serve.writer import SCMS
 
 _REPOSITORY = {
-    "scm": TEXT_OR_NULL,
-    "has_wiki": FLAG_OR_NULL,
-    "last_updated": TEXT_OR_NULL,
-    "no_forks": FLAG_OR_NULL,
-    "creator": TEXT_OR_NULL,
-    "forks_count": NUMBER_OR_NULL,
-    "created_on": TEXT_OR_NULL,
-    "owner": TEXT,
-    "logo": TEXT_OR_NULL,
-    "email_mailinglist": TEXT,
-    "is_mq": FLAG,
-    "size": NUMBER_OR_NULL,
-    "read_only": FLAG,
+    **alike(TEXT, "owner email_mailinglist slug resource_uri"),
+    **alike(TEXT_OR_NULL, "scm last_updated creator created_on logo utc_created_on website description name"),
+    **alike(TEXT_OR_NULL, "language utc_last_updated main_branch"),
+    **alike(FLAG, "is_mq read_only is_fork is_private email_writers"),
+    **alike(FLAG_OR_NULL, "has_wiki has_issues no_forks no_public_forks"),
+    **alike(NUMBER_OR_NULL, "forks_count size followers_count"),
     "fork_of": or_null(named("Parent")),
     "mq_of": {"type": "null"},
-    "followers_count": NUMBER_OR_NULL,
     "state": one_of("available", "creating"),
-    "utc_created_on": TEXT_OR_NULL,
-    "website": TEXT_OR_NULL,
-    "description": TEXT_OR_NULL,
-    "has_issues": FLAG_OR_NULL,
-    "is_fork": FLAG,
-    "slug": TEXT,
-    "is_private": FLAG,
-    "name": TEXT_OR_NULL,
-    "language": TEXT_OR_NULL,
-    "utc_last_updated": TEXT_OR_NULL,
-    "email_writers": FLAG,
-    "main_branch": TEXT_OR_NULL,
-    "no_public_forks": FLAG_OR_NULL,
-    "resource_uri": TEXT,
 }
 _IN_PARENT = ("owner", "slug", "name", "fork_of", "resource_uri")
 _CHANGESET = {
-    "node": TEXT,
+    **alike(TEXT, "node raw_node"),
+    **alike(TEXT_OR_NULL, "raw_author utctimestamp author timestamp branch message"),
     "files": array({}),
-    "raw_author": TEXT_OR_NULL,
-    "utctimestamp": TEXT_OR_NULL,
-    "author": TEXT_OR_NULL,
-    "timestamp": TEXT_OR_NULL,
-    "raw_node": TEXT,
     "parents": or_null(array(TEXT)),
-    "branch": TEXT_OR_NULL,
-    "message": TEXT_OR_NULL,
     "revision": NUMBER_OR_NULL,
     "size": NUMBER,
 }
+_IN_SEARCH = (
+    "website",
+    "scm",
+    "name",
+    "followers_count",
+    "owner",
+    "logo",
+    "resource_uri",
+    "slug",
+    "description",
+)
 _EVENT_WORDS = tuple(sorted({*EVENTS.values(), "fork"}))
 
 SCHEMAS: dict[str, Schema] = {
@@ -90,16 +74,9 @@ SCHEMAS: dict[str, Schema] = {
         {name: schema for name, schema in _REPOSITORY.items() if name not in _IN_PARENT},
     ),
     "User": record(
-        {
-            "username": TEXT,
-            "first_name": TEXT_OR_NULL,
-            "last_name": TEXT_OR_NULL,
-            "display_name": TEXT_OR_NULL,
-            "is_team": FLAG,
-            "is_staff": FLAG,
-            "avatar": TEXT_OR_NULL,
-            "resource_uri": TEXT,
-        }
+        alike(TEXT, "username resource_uri")
+        | alike(TEXT_OR_NULL, "first_name last_name display_name avatar")
+        | alike(FLAG, "is_team is_staff")
     ),
     "Profile": record({"repositories": array(named("Repository")), "user": named("User")}),
     "Changeset": record(_CHANGESET, {"branches": array(TEXT)}),
@@ -115,52 +92,23 @@ SCHEMAS: dict[str, Schema] = {
         {
             "query": TEXT,
             "count": NUMBER,
-            "repositories": array(
-                record(
-                    {
-                        name: _REPOSITORY[name]
-                        for name in (
-                            "website",
-                            "scm",
-                            "name",
-                            "followers_count",
-                            "owner",
-                            "logo",
-                            "resource_uri",
-                            "slug",
-                            "description",
-                        )
-                    }
-                )
-            ),
+            "repositories": array(record({name: _REPOSITORY[name] for name in _IN_SEARCH})),
         }
     ),
     "Overview": record(
         {
             "updated": array(
-                record(
-                    {
-                        "owner": TEXT,
-                        "name": TEXT_OR_NULL,
-                        "slug": TEXT,
-                        "is_private": FLAG,
-                        "avatar": TEXT_OR_NULL,
-                    }
-                )
+                record(alike(TEXT, "owner slug") | alike(TEXT_OR_NULL, "name avatar") | {"is_private": FLAG})
             ),
             "viewed": array({}),
         }
     ),
     "DashboardItem": record(
         {
-            "website": TEXT_OR_NULL,
+            **alike(TEXT, "absolute_url owner slug"),
+            **alike(TEXT_OR_NULL, "website name scm"),
             "fork": {"anyOf": [TEXT, {"const": False}]},
-            "name": TEXT_OR_NULL,
-            "scm": TEXT_OR_NULL,
-            "absolute_url": TEXT,
             "_pk": NUMBER,
-            "owner": TEXT,
-            "slug": TEXT,
             "is_private": FLAG,
         }
     ),
@@ -181,12 +129,9 @@ SCHEMAS: dict[str, Schema] = {
             "events": array(
                 record(
                     {
-                        "node": TEXT_OR_NULL,
-                        "description": TEXT_OR_NULL,
+                        **alike(TEXT_OR_NULL, "node description created_on utc_created_on"),
                         "repository": named("Repository"),
-                        "created_on": TEXT_OR_NULL,
                         "user": {"type": "null"},
-                        "utc_created_on": TEXT_OR_NULL,
                         "event": one_of(*_EVENT_WORDS),
                     }
                 )
@@ -196,9 +141,8 @@ SCHEMAS: dict[str, Schema] = {
     "Settings": record(
         {},
         {
-            **dict.fromkeys(("name", "owner", "description", "website", "language"), TEXT),
-            **dict.fromkeys(("is_private", "has_issues", "has_wiki"), FLAG),
-            **dict.fromkeys(("no_forks", "no_public_forks", "no_private_forks"), FLAG),
+            **alike(TEXT, "name owner description website language"),
+            **alike(FLAG, "is_private has_issues has_wiki no_forks no_public_forks no_private_forks"),
             "scm": one_of(*SCMS),
         },
     ),

@@ -21,6 +21,7 @@ from mirror.serve.openapi.schemas import (
     Operation,
     Parameter,
     Schema,
+    alike,
     array,
     by_name,
     named,
@@ -37,9 +38,9 @@ _AUTHOR = or_null(named("Author"))
 _WORKSPACE = or_null(named("Workspace"))
 
 
-def _partial(**properties: Schema) -> Schema:
-    """Describe an object of which any key can be missing."""
-    return record({}, properties)
+def _partial(texts: str = "", /, **others: Schema) -> Schema:
+    """Describe an object of which any key can be missing; `texts` are keys of texts that can be null."""
+    return record({}, alike(TEXT_OR_NULL, texts) | others)
 
 
 def _page_of(values: Schema) -> Schema:
@@ -59,101 +60,56 @@ SCHEMAS: dict[str, Schema] = {
     "Link": _partial(href=TEXT, name=TEXT),
     "Links": by_name({"anyOf": [named("Link"), array(named("Link"))]}),
     "Account": _partial(
-        type=TEXT,
-        display_name=TEXT_OR_NULL,
-        uuid=TEXT_OR_NULL,
-        username=TEXT_OR_NULL,
-        nickname=TEXT_OR_NULL,
-        account_id=TEXT_OR_NULL,
-        created_on=TEXT_OR_NULL,
-        kind=TEXT,
-        links=_LINKS,
+        "display_name uuid username nickname account_id created_on", type=TEXT, kind=TEXT, links=_LINKS
     ),
-    "Workspace": _partial(
-        type=TEXT,
-        uuid=TEXT_OR_NULL,
-        name=TEXT_OR_NULL,
-        slug=TEXT_OR_NULL,
-        is_private=FLAG_OR_NULL,
-        created_on=TEXT_OR_NULL,
-        links=_LINKS,
-    ),
+    "Workspace": _partial("uuid name slug created_on", type=TEXT, is_private=FLAG_OR_NULL, links=_LINKS),
     "Project": _partial(
+        "key uuid name description",
         type=TEXT,
-        key=TEXT_OR_NULL,
-        uuid=TEXT_OR_NULL,
-        name=TEXT_OR_NULL,
-        description=TEXT_OR_NULL,
         is_private=FLAG_OR_NULL,
         workspace=_WORKSPACE,
         owner=_ACCOUNT,
         links=_LINKS,
     ),
-    "RepositoryInShort": _partial(
-        type=TEXT, uuid=TEXT_OR_NULL, full_name=TEXT_OR_NULL, name=TEXT_OR_NULL, links=_LINKS
-    ),
+    "RepositoryInShort": _partial("uuid full_name name", type=TEXT, links=_LINKS),
     "Repository": _partial(
+        "uuid name slug description scm website fork_policy created_on updated_on language",
         type=TEXT,
-        uuid=TEXT_OR_NULL,
         full_name=TEXT,
-        name=TEXT_OR_NULL,
-        slug=TEXT_OR_NULL,
-        description=TEXT_OR_NULL,
-        scm=TEXT_OR_NULL,
-        website=TEXT_OR_NULL,
         owner=_ACCOUNT,
         workspace=_WORKSPACE,
-        is_private=FLAG,
         project=or_null(named("Project")),
-        fork_policy=TEXT_OR_NULL,
-        created_on=TEXT_OR_NULL,
-        updated_on=TEXT_OR_NULL,
-        size=NUMBER_OR_NULL,
-        language=TEXT_OR_NULL,
-        has_issues=FLAG_OR_NULL,
-        has_wiki=FLAG_OR_NULL,
-        mainbranch=or_null(_partial(type=TEXT, name=TEXT_OR_NULL)),
+        mainbranch=or_null(_partial("name", type=TEXT)),
         parent=or_null(named("RepositoryInShort")),
-        followers_count=NUMBER_OR_NULL,
-        forks_count=NUMBER_OR_NULL,
-        archived=FLAG,
         links=_LINKS,
+        **alike(FLAG, "is_private archived"),
+        **alike(FLAG_OR_NULL, "has_issues has_wiki"),
+        **alike(NUMBER_OR_NULL, "size followers_count forks_count"),
     ),
-    "Author": _partial(type=TEXT, raw=TEXT_OR_NULL, user=_ACCOUNT),
+    "Author": _partial("raw", type=TEXT, user=_ACCOUNT),
     "CommitInShort": _partial(type=TEXT, hash=TEXT, links=_LINKS),
     "Commit": _partial(
+        "date message",
         type=TEXT,
         hash=TEXT,
-        date=TEXT_OR_NULL,
         author=_AUTHOR,
-        message=TEXT_OR_NULL,
         parents=or_null(array(named("CommitInShort"))),
         repository=or_null(named("RepositoryInShort")),
         links=_LINKS,
     ),
     "Ref": _partial(
+        "message date",
         type=TEXT,
         name=TEXT,
         target=or_null(named("Commit")),
-        links=_LINKS,
         heads=or_null(array(named("CommitInShort"))),
-        message=TEXT_OR_NULL,
-        date=TEXT_OR_NULL,
         tagger=_AUTHOR,
-    ),
-    "Membership": _partial(
-        type=TEXT,
-        permission=TEXT_OR_NULL,
-        user=_ACCOUNT,
-        workspace=_WORKSPACE,
         links=_LINKS,
     ),
+    "Membership": _partial("permission", type=TEXT, user=_ACCOUNT, workspace=_WORKSPACE, links=_LINKS),
     "WorkspaceAccess": _partial(type=TEXT, administrator=FLAG, workspace=_WORKSPACE),
     "RepositoryPermission": _partial(
-        type=TEXT,
-        permission=TEXT_OR_NULL,
-        user=_ACCOUNT,
-        repository=or_null(named("RepositoryInShort")),
+        "permission", type=TEXT, user=_ACCOUNT, repository=or_null(named("RepositoryInShort"))
     ),
     "Accounts": _page_of(named("Account")),
     "Workspaces": _page_of(named("Workspace")),
@@ -164,16 +120,11 @@ SCHEMAS: dict[str, Schema] = {
     "RepositoryPermissions": _page_of(named("RepositoryPermission")),
     "Refs": _page_of(named("Ref")),
     "Settings": _partial(
-        name=TEXT,
-        description=TEXT,
-        website=TEXT,
-        language=TEXT,
+        **alike(TEXT, "name description website language"),
+        **alike(FLAG, "is_private has_issues has_wiki"),
         scm=one_of(*SCMS),
-        is_private=FLAG,
-        has_issues=FLAG,
-        has_wiki=FLAG,
         fork_policy=one_of(*FORK_POLICIES),
-        workspace={"anyOf": [TEXT, _partial(slug=TEXT, uuid=TEXT)]},
+        workspace={"anyOf": [TEXT, _partial(**alike(TEXT, "slug uuid"))]},
     ),
 }
 

@@ -12,6 +12,7 @@ from mirror.serve.openapi.schemas import (
     Operation,
     Parameter,
     Schema,
+    alike,
     array,
     named,
     one_of,
@@ -34,13 +35,11 @@ SCHEMAS: dict[str, Schema] = {
         {"errors": array(record({"context": TEXT_OR_NULL, "message": TEXT, "exceptionName": TEXT_OR_NULL}))}
     ),
     "Addresses": array(record({"href": TEXT}, {"name": TEXT})),
-    "Server": record({"version": TEXT, "buildNumber": TEXT, "displayName": TEXT, "mirrorVersion": TEXT}),
+    "Server": record(alike(TEXT, "version buildNumber displayName mirrorVersion")),
     "User": record(
         {
-            "name": TEXT,
-            "displayName": TEXT,
+            **alike(TEXT, "name displayName slug"),
             "active": FLAG,
-            "slug": TEXT,
             "type": one_of("NORMAL"),
             "links": _LINKS,
         },
@@ -56,12 +55,8 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "Repository": record(
         {
-            "slug": TEXT,
+            **alike(TEXT, "slug name scmId state statusMessage"),
             "id": NUMBER,
-            "name": TEXT,
-            "scmId": TEXT,
-            "state": TEXT,
-            "statusMessage": TEXT,
             "project": named("Project"),
             "public": FLAG,
             "links": record({"clone": named("Addresses"), **_LINKS["properties"]}),
@@ -76,7 +71,7 @@ SCHEMAS: dict[str, Schema] = {
     "Commit": record(
         {"id": TEXT, "displayId": TEXT},
         {
-            "author": record({}, {"name": TEXT, "emailAddress": TEXT, "displayName": TEXT}),
+            "author": record({}, alike(TEXT, "name emailAddress displayName")),
             "authorTimestamp": NUMBER,
             "message": TEXT,
             "parents": array(_COMMIT_IN_SHORT),
@@ -84,11 +79,8 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "Ref": record(
         {
-            "id": TEXT,
-            "displayId": TEXT,
+            **alike(TEXT, "id displayId latestCommit latestChangeset"),
             "type": one_of("BRANCH", "TAG"),
-            "latestCommit": TEXT,
-            "latestChangeset": TEXT,
         },
         {"isDefault": FLAG, "hash": {"type": "null"}, "metadata": record({}, {LATEST: named("Commit")})},
     ),

@@ -64,6 +64,11 @@ def record(properties: Mapping[str, Schema], optional: Mapping[str, Schema] | No
     return schema
 
 
+def alike(schema: Schema, keys: str) -> dict[str, Schema]:
+    """Describe several keys by one schema; `keys` are separated by blanks."""
+    return dict.fromkeys(keys.split(), schema)
+
+
 class Parameter(NamedTuple):
     """A parameter in the query of an address."""
 
