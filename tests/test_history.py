@@ -86,7 +86,7 @@ def test_whatever_ends_it_the_next_time_goes_on(filled: FixtureDb) -> None:
 
         steps += 1
         try:
-            compact(filled.store, BEFORE, told=told, batch=7)
+            compact(filled.store, BEFORE, on_batch=told, batch=7)
             break
         except Interrupted:
             now = states(filled)

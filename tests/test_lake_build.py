@@ -11,7 +11,8 @@ from lake_mirrors import expected, random_lake
 from test_lake_merge import small_disk
 
 from mirror.errors import ConfigError, StoreError, StoreLocked
-from mirror.lake.build import Built, Told, build
+from mirror.lake.build import Built, build
+from mirror.lake.columns import OnProgress
 from mirror.lake.export import ExportOptions, export
 from mirror.lake.merge import merge
 from mirror.lake.place import Place
@@ -118,8 +119,10 @@ def test_what_ends_a_build_early_leaves_the_file_before(tmp_path: Path) -> None:
     built(tmp_path)
     before = (tmp_path / "union.db").read_bytes()
 
-    def again(told: Told = lambda *_: None) -> None:
-        build(tmp_path / "union.db", tmp_path / "merged", tmp_path / "mirror.db", force=True, told=told)
+    def again(progress: OnProgress = lambda *_: None) -> None:
+        build(
+            tmp_path / "union.db", tmp_path / "merged", tmp_path / "mirror.db", force=True, progress=progress
+        )
 
     with pytest.raises(KeyboardInterrupt):
         again(interrupted)

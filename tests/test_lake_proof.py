@@ -143,7 +143,7 @@ def test_what_ends_an_export_early_changes_nothing(
         assert "\n" not in str(error.value)
     else:
         with pytest.raises(KeyboardInterrupt):
-            export(mixed_db.path, Place(str(lake)), ExportOptions(), told=interrupted)
+            export(mixed_db.path, Place(str(lake)), ExportOptions(), progress=interrupted)
     mixed_db.store.close()
     assert held(lake) == before
     assert not list(lake.glob("_staging*"))

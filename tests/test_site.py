@@ -17,16 +17,16 @@ from test_publish_proof import CANARY, plant
 from twin_mirrors import Twin, empty_mirror
 
 from mirror.errors import ConfigError, StoreError, StoreLocked
-from mirror.site import Made, SiteOptions, make_site
-from mirror.site.addresses import file_name
+from mirror.site import MadeSite, SiteOptions, make_site
+from mirror.site.feed import MOST_URLS, sitemaps
 from mirror.site.folder import MANIFEST, PROGRESS, open_folder
-from mirror.site.texts import MOST_URLS, sitemaps
+from mirror.site.paths import file_name
 
 OPTIONS = SiteOptions()
 PISTON = "r/je/jespern/django-piston.html"
 
 
-def made(mirror: Path, folder: Path, options: SiteOptions = OPTIONS) -> Made:
+def made(mirror: Path, folder: Path, options: SiteOptions = OPTIONS) -> MadeSite:
     return make_site(mirror, folder, options)
 
 

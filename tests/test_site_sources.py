@@ -10,9 +10,9 @@ from fixtures_db import FixtureDb, hg_ref, repository
 
 from mirror.publish import public_rows
 from mirror.publish.columns import COPIED
-from mirror.site.addresses import Places
+from mirror.site.fingerprints import Sources
 from mirror.site.pages import Pages
-from mirror.site.sources import Sources
+from mirror.site.paths import Places
 
 AT = "2026-11-03T00:00:00.000000Z"
 

@@ -104,7 +104,7 @@ def _publish(config: Config, stop: Stop) -> str:
         Path(config.database),
         Path(config.serve.public_snapshot),
         PublishOptions(force=True),
-        told=lambda _, step, of: look(step, of),
+        progress=lambda _, step, of: look(step, of),
     )
     return f"{done.file}: the public part as of {done.published_at}, {size_text(done.bytes)}"
 
@@ -125,7 +125,7 @@ def _make_site(config: Config, stop: Stop) -> str:
         Path(config.database),
         Path(config.site_folder),
         SiteOptions(title=config.site_title, base_url=config.site_url),
-        told=lambda _, step, of: look(step, of),
+        progress=lambda _, step, of: look(step, of),
     )
     return (
         f"{done.folder}: a site of {done.files:,} files, {done.written:,} written, {done.removed:,} removed"
@@ -142,7 +142,7 @@ def _export(config: Config, stop: Stop, clock: Clock) -> str:
         Place(config.export_to),
         ExportOptions(public=config.export_public),
         clock=clock,
-        told=_until(stop),
+        progress=_until(stop),
     )
     return done.text
 
@@ -150,7 +150,7 @@ def _export(config: Config, stop: Stop, clock: Clock) -> str:
 def _compact(config: Config, stop: Stop, clock: Clock) -> str:
     before = to_text(clock() - timedelta(seconds=config.history.keep))
     with Store(Path(config.database)) as store:
-        dropped = compact(store, before, told=lambda: _until(stop)(None, None))
+        dropped = compact(store, before, on_batch=lambda: _until(stop)(None, None))
     return f"history before {before[:10]} is true to the day: {dropped:,} changes dropped"
 
 
@@ -177,11 +177,11 @@ def _last_export(mirror: Path, given: str) -> datetime | None:
 def _until(stop: Stop) -> Callable[[object, object], None]:
     """Return the check that stops a long copy when the service stops."""
 
-    def told(_: object, __: object) -> None:
+    def check(_: object, __: object) -> None:
         if stop.is_set():
             raise Interrupted("stopped; the previous file stays")
 
-    return told
+    return check
 
 
 def _newest(paths: list[Path]) -> datetime | None:

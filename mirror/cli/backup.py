@@ -14,8 +14,7 @@ from mirror.cli.main import configured
 from mirror.config import Config
 from mirror.errors import ConfigError, StoreError
 from mirror.readable import repositories_text, size_text
-from mirror.store.backup import Progress as Told
-from mirror.store.backup import back_up, back_up_dated
+from mirror.store.backup import OnProgress, back_up, back_up_dated
 from mirror.store.files import open_reader
 from mirror.store.ledger import told_limits
 from mirror.store.restore import Restored, Trust, restore_copy
@@ -48,11 +47,11 @@ def backup(ctx: click.Context, target: str, keep: int | None) -> None:
     is_folder = place.is_dir() or target.endswith(os.sep)
     if keep is not None and not is_folder:
         raise ConfigError(f"--keep needs a folder, and {target} is not one; write it with a slash at the end")
-    with _bar("copying") as told:
+    with _bar("copying") as progress:
         if is_folder:
-            copy = back_up_dated(mirror, place, utc_now(), keep=keep, progress=told)
+            copy = back_up_dated(mirror, place, utc_now(), keep=keep, progress=progress)
         else:
-            copy = back_up(mirror, place, progress=told)
+            copy = back_up(mirror, place, progress=progress)
     click.echo(f"{copy}: a checked copy, {size_text(copy.stat().st_size)}")
 
 
@@ -75,7 +74,7 @@ def restore(ctx: click.Context, copy: Path, keep_tokens: bool, keep_public: bool
         mirror restore /mnt/backup/mirror.db
     """
     config = configured(ctx)
-    with _bar("copying") as told:
+    with _bar("copying") as progress:
         done = restore_copy(
             copy,
             Path(config.database),
@@ -83,7 +82,7 @@ def restore(ctx: click.Context, copy: Path, keep_tokens: bool, keep_public: bool
             mode=config.mode,
             trust=Trust(tokens=keep_tokens, public=keep_public),
             limits=_limits(config, copy),
-            progress=told,
+            progress=progress,
         )
     for line in _told(done, config):
         click.echo(line)
@@ -120,7 +119,7 @@ def _told(done: Restored, config: Config) -> Iterator[str]:
 
 
 @contextmanager
-def _bar(what: str) -> Iterator[Told]:
+def _bar(what: str) -> Iterator[OnProgress]:
     """Show a bar with the time that remains; yields a function of the pages copied and all pages."""
-    with progress_bar(what, TimeRemainingColumn()) as told:
-        yield lambda done, total: told(what, done, total)
+    with progress_bar(what, TimeRemainingColumn()) as progress:
+        yield lambda done, total: progress(what, done, total)

@@ -70,8 +70,8 @@ def parquet(ctx: click.Context, place: str, full: bool, public: bool, compact: b
 
     mirror = Path(configured(ctx).database)
     options = ExportOptions(full=full, public=public, compact=compact)
-    with _bar("exporting") as told:
-        done = write(mirror, Place(place), options, told=told)
+    with _bar("exporting") as progress:
+        done = write(mirror, Place(place), options, progress=progress)
     click.echo(msgspec.json.encode(done) if as_json else done.text)
 
 
@@ -148,8 +148,10 @@ def lake_build(
     """
     from mirror.lake.build import build  # noqa: PLC0415
 
-    with _bar("filling") as told:
-        done = build(file, merged, Path(configured(ctx).database), owners=owners, force=force, told=told)
+    with _bar("filling") as progress:
+        done = build(
+            file, merged, Path(configured(ctx).database), owners=owners, force=force, progress=progress
+        )
     refs = done.rows["branches"] + done.rows["tags"]
     click.echo(
         msgspec.json.encode(done)
@@ -236,8 +238,8 @@ def _reader(mirror: Path) -> Iterator[sqlite3.Connection | None]:
 def _bar(what: str) -> Iterator[Callable[[str, int], None]]:
     """Show a bar of the tables of a lake; yields a function of the present table and its rows so far."""
     names = [table.name for table in TABLES]
-    with progress_bar(what) as told:
-        yield lambda table, rows: told(
+    with progress_bar(what) as progress:
+        yield lambda table, rows: progress(
             f"{what} {table}" + (f": {rows:,} rows" if rows else ""),
             names.index(table) if table in names else 0,
             len(names),

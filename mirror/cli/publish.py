@@ -10,7 +10,7 @@ import msgspec
 from mirror.cli.bars import progress_bar
 from mirror.cli.main import configured, errors, json_option
 from mirror.errors import ConfigError
-from mirror.publish import Published, PublishOptions, Told
+from mirror.publish import OnProgress, Published, PublishOptions
 from mirror.publish import publish as write
 from mirror.publish.sidecars import check_tools, write_checksum, write_compressed, write_inspect
 from mirror.readable import size_text
@@ -60,9 +60,9 @@ def publish(
     if inspect is not None and _place_of_text(inspect, mirror) == place_of_copy(mirror, target):
         raise ConfigError("--inspect: is FILE itself; give another name")
     options = PublishOptions(authors=not no_authors, check=check, force=force, moment=_given_moment())
-    with progress_bar("publishing") as told:
-        done = write(mirror, target, options, told=told)
-        beside = _write_beside(done, inspect, zst=zst, told=told)
+    with progress_bar("publishing") as progress:
+        done = write(mirror, target, options, progress=progress)
+        beside = _write_beside(done, inspect, zst=zst, progress=progress)
     _warn_of_hosts(done.inside_hosts)
     if as_json:
         click.echo(msgspec.json.encode({**msgspec.structs.asdict(done), "beside": list(map(str, beside))}))
@@ -86,16 +86,16 @@ def _place_of_text(path: Path, mirror: Path) -> Path:
     return real
 
 
-def _write_beside(done: Published, inspect: Path | None, *, zst: bool, told: Told) -> list[Path]:
+def _write_beside(done: Published, inspect: Path | None, *, zst: bool, progress: OnProgress) -> list[Path]:
     """Write the files that go with the published one; return them."""
     written = list[Path]()
     file = Path(done.file)
     if inspect is not None:
-        told("counting", 0, 1)
+        progress("counting", 0, 1)
         write_inspect(done, inspect)
         written.append(inspect)
     if zst:
-        told("compressing", 0, 1)
+        progress("compressing", 0, 1)
         compressed = write_compressed(file)
         written += [compressed, write_checksum(file), write_checksum(compressed)]
     return written
@@ -143,8 +143,8 @@ def site(ctx: click.Context, folder: Path, base_url: str, title: str, as_json: b
     from mirror.site.build import TITLE  # noqa: PLC0415
 
     options = SiteOptions(title=title.strip() or TITLE, base_url=base_url)
-    with progress_bar("pages") as told:
-        made = make_site(Path(configured(ctx).database), folder, options, told=told)
+    with progress_bar("pages") as progress:
+        made = make_site(Path(configured(ctx).database), folder, options, progress=progress)
     _warn_of_hosts(made.inside_hosts)
     if as_json:
         click.echo(msgspec.json.encode(made))

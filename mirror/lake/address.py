@@ -1,4 +1,4 @@
-"""How the place of a lake is written: a folder, or `s3://BUCKET/PATH`."""
+"""The address of a lake: a folder, or `s3://BUCKET/PATH`."""
 
 import os
 from typing import NamedTuple
@@ -7,11 +7,11 @@ from urllib.parse import urlsplit
 from mirror.errors import ConfigError
 
 STORES = ("s3", "gs")
-"""Schemes of object stores; their keys come from the environment, as pyarrow's documentation says."""
+"""Schemes of object stores. pyarrow reads their keys from the environment."""
 
 
 class Address(NamedTuple):
-    """The place of a lake: `text` names it without anything secret, `given` is how pyarrow takes it."""
+    """The place of a lake: `text` names it without secrets, `given` is the form for pyarrow."""
 
     text: str
     given: str
@@ -19,7 +19,7 @@ class Address(NamedTuple):
 
 
 def address_of(given: str) -> Address:
-    """Read an address; raises ConfigError for one that is no place for a lake."""
+    """Parse an address; raises ConfigError if a lake cannot be there."""
     scheme, mark, _ = given.partition("://")
     if not mark:
         if not given.strip() or "\0" in given or given.startswith(tuple(f"{store}:" for store in STORES)):

@@ -1,6 +1,6 @@
-"""Make one mirror out of a merged lake, or of some of its owners: with indexes, ready to serve."""
+"""Make one mirror from a merged lake, or from some of its owners, with indexes and ready to serve."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from mirror.errors import ConfigError, StoreError
+from mirror.lake.columns import OnProgress
 from mirror.lake.fill import COLUMNS, ORDER, Batch, counts, finish, save_batch, save_upstreams, stage
 from mirror.lake.merge import MERGED, read_merged
 from mirror.lake.parquet import read_lists
@@ -17,12 +18,9 @@ from mirror.store.backup import place_of_copy, replacing
 from mirror.store.files import explained, faults_of
 from mirror.store.new_files import create_unindexed, open_unjournalled
 
-Told = Callable[[str, int], None]
-"""Is told which table is being filled, and how many rows of the lake were read for it."""
-
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
-    """A mirror that was built, with its rows by table."""
+    """A finished mirror, and its number of rows by table."""
 
     file: str
     bytes: int
@@ -36,13 +34,13 @@ def build(
     *,
     owners: str | None = None,
     force: bool = False,
-    told: Told = lambda *_: None,
+    progress: OnProgress = lambda *_: None,
 ) -> Built:
-    """Build the mirror `file` out of the folder that `mirror lake merge` made, and return what is in it.
+    """Build the mirror `file` from `merged`, the folder that `mirror lake merge` made.
 
-    `owners` is a pattern of owners' names (`team-*`, in any case): repositories of others are left out.
-    `mirror` is the configured one, which `file` must not be. Raises ConfigError, StoreLocked while another
-    process builds the same file, StoreError; `file` is then as it was.
+    `owners` is a pattern of owners' names (`team-*`, in any case); repositories of other owners are left out.
+    `mirror` is the configured mirror, which `file` must not be. Raises ConfigError, StoreLocked while another
+    process builds the same file, and StoreError; `file` is unchanged then.
     """
     source = read_merged(merged)
     place = place_of_copy(mirror, file)
@@ -54,7 +52,7 @@ def build(
         indexes = create_unindexed(part)
         try:
             with closing(open_unjournalled(part)) as connection:
-                if owners is not None:  # what a slice leaves out leaves no bytes
+                if owners is not None:  # rows that a slice leaves out leave no bytes
                     connection.execute("PRAGMA secure_delete = ON")
                 connection.execute("ATTACH ? AS staged", (str(staged),))
                 connection.execute("PRAGMA staged.journal_mode = OFF")
@@ -65,21 +63,21 @@ def build(
                 for table in ORDER:
                     read = 0
                     for batch in read_lists(merged / table, COLUMNS[table]):
-                        told(table, read)
+                        progress(table, read)
                         read += len(batch["instance"])
                         save_batch(connection, table, _chosen(table, batch, owners), instances)
                     if read != source.rows.get(table):
                         raise StoreError(
                             f"{merged}: does not hold the {table} of its {MERGED}; merge the lake again"
                         )
-                told("sorting", 0)
+                progress("sorting", 0)
                 moments = [one.moment for one in source.mirrors if one.moment]
                 finish(connection, moment=min(moments, default=None), sliced=owners is not None)
                 rows = counts(connection)
                 connection.execute("COMMIT")
                 if owners is not None and not rows["repositories"]:
                     raise ConfigError(f"--owners {owners}: no repository has such an owner")
-                told("indexing", 0)
+                progress("indexing", 0)
                 for sql in indexes:
                     connection.execute(sql)
                 connection.execute("BEGIN")
@@ -89,7 +87,7 @@ def build(
                 connection.execute("DETACH staged")
         finally:
             staged.unlink(missing_ok=True)
-        told("checking", 0)
+        progress("checking", 0)
         if faults := faults_of(part):
             raise StoreError(f"{part}: the new file has faults, and was not kept: {faults[0]}")
         size = part.stat().st_size
@@ -97,7 +95,7 @@ def build(
 
 
 def _chosen(table: str, batch: Batch, owners: str | None) -> Batch:
-    """Return the rows to save: of repositories those whose owner's name fits."""
+    """Return the rows to save: only repositories whose owner matches."""
     if owners is None or table != "repositories":
         return batch
     pattern = owners.lower()

@@ -1,28 +1,31 @@
-"""The tables of a lake: every column with its type, what it means, and the SQL that reads it from a mirror.
+"""The tables of a lake: every column with its type, its meaning, and the SQL that reads it from a mirror.
 
-Names and types are a contract (`_SCHEMA.json`). Rows are known by `instance` and `uuid`, never by numbers of
-a file. A column of the mirror's schema that is missing here fails a test until somebody decides.
+Names and types are a contract (`_SCHEMA.json`). Rows are identified by `instance` and `uuid`, never by row
+numbers of a file. A test fails for a column of the mirror's schema that is missing here.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 from zlib import crc32
 
 from mirror.store.changes import CLOSED
 
+OnProgress = Callable[[str, int], None]
+"""Called with the present table and its rows so far; what it raises ends an export or a build."""
+
 LAYOUT = 1
 """The version of folders, manifests and columns; columns may be added within one."""
 
 BUCKETS = 64
-"""How many folders the refs of a mirror are in; a repository's are in `bucket_of(uuid)`."""
+"""The number of folders for the refs of a mirror; a repository's refs are in `bucket_of(uuid)`."""
 
 Kind = Literal["text", "integer", "number", "flag", "moment", "texts", "instance"]
-"""`moment` is microseconds in UTC, `texts` a list, `instance` an upstream's number until it is written."""
+"""`moment` is microseconds in UTC, `texts` is a list, `instance` is an upstream's id until it is written."""
 
 
 class Column(NamedTuple):
-    """A column of the lake. `sql` is None for what the export itself fills in."""
+    """A column of the lake. `sql` is None if the export itself fills it in."""
 
     name: str
     kind: Kind
@@ -33,9 +36,9 @@ class Column(NamedTuple):
 class Table(NamedTuple):
     """A table of the lake.
 
-    - `selects`: one or more sources of its rows; `{repositories}` stands for all, or for those to export.
-    - `follows`: the table whose rows say which rows of this one hold: those of the same `seq`.
-    - `key`: the columns of this table that name that row.
+    - `selects`: the sources of its rows; `{repositories}` stands for all, or for those to export.
+    - `follows`: the table that decides which rows of this one are current: those with the same `seq`.
+    - `key`: the columns of this table that identify the row of that table.
     - `whole`: every export writes all its rows.
     """
 
@@ -49,7 +52,7 @@ class Table(NamedTuple):
 
     @property
     def in_buckets(self) -> bool:
-        """Whether its files lie in folders by repository."""
+        """Whether its files are in folders by repository."""
         return self.name == "refs"
 
 
@@ -71,7 +74,7 @@ def _instance(alias: str) -> Column:
 
 
 def _columns(alias: str, kind: Kind, said: dict[str, str]) -> tuple[Column, ...]:
-    """Describe columns that are read as they are."""
+    """Describe columns that are read unchanged."""
     return tuple(Column(name, kind, about, f"{alias}.{name}") for name, about in said.items())
 
 
@@ -306,7 +309,7 @@ LIVING_OF_CHOSEN = """(SELECT o.upstream_id, o.id AS owner_id, min(l.last_seen_a
         count(l.id) AS repositories
     FROM temp.chosen_listings c CROSS JOIN users o ON o.id = c.id
     LEFT JOIN repositories l ON l.owner_id = o.id AND l.deleted_at IS NULL GROUP BY o.id) r"""
-"""The sources of listings: all owners with a living repository, or those that were chosen."""
+"""The sources of listings: all owners with a living repository, or the owners to export."""
 
 INSTANCES = Table(
     "instances",
@@ -328,7 +331,7 @@ TABLES = (REPOSITORIES, REFS, USERS, MEMBERS, FOLLOWERS, PROJECTS, CHANGES, RUNS
 
 
 def selects_of(table: Table, sources: Mapping[str, str]) -> Iterator[str]:
-    """Yield the statements that read a table; `sources` fills in where its rows come from."""
+    """Yield the statements that read a table; `sources` maps placeholders to the sources of rows."""
     for number, source in enumerate(table.selects):
         columns = [column.sql for column in table.columns if column.sql is not None]
         if table is REFS:
@@ -337,12 +340,12 @@ def selects_of(table: Table, sources: Mapping[str, str]) -> Iterator[str]:
 
 
 def bucket_of(uuid: str) -> int:
-    """Return the folder of a repository's refs."""
+    """Return the number of the folder that holds a repository's refs."""
     return crc32(uuid.encode()) % BUCKETS
 
 
 def instance_of(url: str) -> str:
-    """Return the address that an upstream is known by in a lake, however it was written."""
+    """Return the normalised address that identifies an upstream in a lake."""
     parts = urlsplit(url)
     usual = {"http": 80, "https": 443}.get(parts.scheme)
     port = f":{parts.port}" if parts.port not in (None, usual) else ""

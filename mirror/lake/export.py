@@ -1,13 +1,13 @@
 """Export a mirror into its own folders of a lake: everything, or what changed since the last export there.
 
-Nothing that a manifest names is written to again. New files are put beside the old ones, then a manifest that
-names them takes its place. Whoever is killed before that has changed nothing for readers, and the next export
-begins where the last manifest ends.
+Files that a manifest names are never changed. New files are put beside the old ones, then a new manifest that
+names them is written. A process that is killed before that has changed nothing for readers; the next export
+starts where the last manifest ends.
 """
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from mirror.errors import ConfigError
-from mirror.lake.columns import LIVING, LIVING_OF_CHOSEN, TABLES, Table, instance_of, selects_of
+from mirror.lake.columns import LIVING, LIVING_OF_CHOSEN, TABLES, OnProgress, Table, instance_of, selects_of
 from mirror.lake.manifest import (
     LakeFile,
     Manifest,
@@ -40,14 +40,11 @@ from mirror.store.lock import export_lock
 from mirror.times import Clock, to_text, utc_now
 
 MOST_ADDITIONS = 100
-"""Exports that add files; the next one also compacts, so that readers never open thousands of files."""
-
-Told = Callable[[str, int], None]
-"""Is told which table is being written, and how many of its rows are; what it raises ends the export."""
+"""After this many exports that add files, the next one compacts, so that readers open few files."""
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True):
-    """What an export did: `what` is full, changes or nothing; the numbers are of what is new."""
+    """The result of an export: `what` is full, changes or nothing; the numbers count what is new."""
 
     place: str
     mirror: str
@@ -61,7 +58,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        """One line on it."""
+        """The result in one line."""
         if self.what == "nothing" and not self.compacted:
             since = f"export {self.seq} of {self.mirror}, {self.exported_at[:16]}Z"
             return f"{self.place}: nothing changed since {since}"
@@ -75,7 +72,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExportOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How to export: all of it anew, only what strangers may see, into few files."""
+    """How to export: everything again (`full`), only what strangers see (`public`), into few files."""
 
     full: bool = False
     public: bool = False
@@ -88,12 +85,12 @@ def export(
     options: ExportOptions,
     *,
     clock: Clock = utc_now,
-    told: Told = lambda *_: None,
+    progress: OnProgress = lambda *_: None,
 ) -> Exported:
-    """Bring a mirror's part of a lake up to date; where nothing changed, no file is written.
+    """Bring a mirror's part of a lake up to date; if nothing changed, write no file.
 
-    Raises ConfigError where the lake holds another kind of export of this mirror, StoreLocked where another
-    process exports it, StoreError where the file or the place cannot be used.
+    Raises ConfigError if the lake holds another kind of export of this mirror, StoreLocked while another
+    process exports it, StoreError if the file or the place cannot be used.
     """
     open_reader(mirror, older=True).close()
     with export_lock(mirror), Store(mirror) as store, ExitStack() as stack:
@@ -107,7 +104,7 @@ def export(
                 f"{place}: holds {'the public part' if before.public else 'all'} of this mirror;"
                 f" {'export with --public' if before.public else 'give the public part another folder'}"
             )
-        series = _Series(store, place, staging, before, options, clock, told)
+        series = _Series(store, place, staging, before, options, clock, progress)
         done = series.add()
         if options.compact or (series.latest is not None and series.latest.additions > MOST_ADDITIONS):
             done = series.compact(done)
@@ -115,7 +112,7 @@ def export(
 
 
 class _Series:
-    """The exports of a mirror to one place; `latest` is the manifest in force."""
+    """The exports of a mirror to one place; `latest` is the current manifest."""
 
     def __init__(
         self,
@@ -125,13 +122,13 @@ class _Series:
         latest: Manifest | None,
         options: ExportOptions,
         clock: Clock,
-        told: Told,
+        progress: OnProgress,
     ) -> None:
         self._store, self._place, self._staging, self.latest = store, place, staging, latest
-        self._options, self._clock, self._told = options, clock, told
+        self._options, self._clock, self._progress = options, clock, progress
 
     def add(self) -> Exported:
-        """Write what changed since the manifest in force, and put a new one in force."""
+        """Write what changed since the current manifest, and make a new one."""
         at, before = to_text(self._clock()), self.latest
         with self._store.transaction() as connection:
             begun = begin_export(
@@ -143,7 +140,7 @@ class _Series:
             )
         if begun is None:
             return self._nothing()
-        # What is public of one row depends on others: all of it is read, and files that are as before stay.
+        # Whether a row is public depends on other rows, so all are read; unchanged files stay.
         if self._options.public:
             begun = begun._replace(since=None)
         moment, parts = self._written(begun)
@@ -167,7 +164,7 @@ class _Series:
         return self._done("changes" if begun.since else "full", tables)
 
     def compact(self, done: Exported) -> Exported:
-        """Write base files in the place of base files and additions; the same rows hold."""
+        """Replace base files and additions by new base files with the same current rows."""
         latest = self.latest
         if latest is None or not latest.additions:
             return done
@@ -191,7 +188,7 @@ class _Series:
         return self.latest.seq + 1 if self.latest else 1
 
     def _written(self, begun: Begun) -> tuple[str | None, dict[str, list[Part]]]:
-        """Write the rows to export, all of one state of the mirror; return of which moment, and the files."""
+        """Write the rows to export from one state of the mirror; return their moment and the files."""
         parts = dict[str, list[Part]]()
         written = ExportFiles(self._staging, begun.mirror, self._seq)
         with self._source() as connection:
@@ -202,7 +199,7 @@ class _Series:
             }
             for table in TABLES:
                 rows = (rows for sql in selects_of(table, sources) for rows in _read(connection, sql))
-                # In a public lake the number of an export would tell files apart that are the same.
+                # In a public lake, the number of the export would make equal files differ.
                 seq = 0 if self._options.public else self._seq
                 found = batches(table, rows, seq=seq, instances=instances)
                 base = table.whole or begun.since is None
@@ -212,12 +209,14 @@ class _Series:
 
     @contextmanager
     def _source(self) -> Iterator[sqlite3.Connection]:
-        """Give one state of what is exported: of the mirror, or of what strangers may see of it."""
+        """Yield a snapshot of the mirror, or of the part that strangers may see."""
         mirror = self._store.path
         with ExitStack() as stack:
             stack.enter_context(explained(mirror))
             if self._options.public:
-                work = stack.enter_context(public_rows(mirror, told=lambda what, *_: self._told(what, 0)))
+                work = stack.enter_context(
+                    public_rows(mirror, progress=lambda what, *_: self._progress(what, 0))
+                )
                 connection = sqlite3.connect(reading_address(work), uri=True)
             else:
                 connection = open_reader(mirror)
@@ -228,15 +227,15 @@ class _Series:
             yield connection
 
     def _counted(self, table: Table, rows: Iterable[Any]) -> Iterator[Any]:
-        """Tell how many rows have passed."""
+        """Report the number of rows as they pass."""
         count = 0
         for part in rows:
-            self._told(table.name, count)
+            self._progress(table.name, count)
             yield part
             count += len(part)
 
     def _placed(self, part: Part) -> LakeFile:
-        """Put a file in its place; one that a public lake has already stays, but for what was seen since."""
+        """Put a file in its place, unless a public lake already has one with the same content."""
         stays = self._options.public and not self._options.full and not part.name.startswith("listings/")
         if stays and self.latest is not None:
             for file in self.latest.tables.get(part.name.partition("/")[0], []):
@@ -281,7 +280,7 @@ class _Series:
 
 
 def _sources(connection: sqlite3.Connection, begun: Begun, *, public: bool) -> dict[str, str]:
-    """Return where the rows to export come from, for `selects_of`; marked ones are listed first."""
+    """Return the sources of rows for `selects_of`; lists marked rows in temporary tables."""
     after, until = (begun.since.last_change if begun.since else 0), begun.until.last_change
     lines = {"after": str(after), "until": str(CLOSED if public else until)}
     if begun.since is None:
@@ -296,14 +295,14 @@ def _sources(connection: sqlite3.Connection, begun: Begun, *, public: bool) -> d
 
 
 def _read(connection: sqlite3.Connection, sql: str) -> Iterator[list[Any]]:
-    """Yield the rows of a query, many at once."""
+    """Yield the rows of a query in batches."""
     cursor = connection.execute(sql)
     while rows := cursor.fetchmany(BATCH):
         yield rows
 
 
 def _is_same(before: Manifest, parts: Mapping[str, Sequence[Part]]) -> bool:
-    """Return whether files hold what those of a manifest hold; what every export writes anew counts not."""
+    """Return whether new files equal those of a manifest, ignoring tables that are always rewritten."""
     return all(
         [part.content for part in parts[table.name]]
         == [file.content for file in before.tables.get(table.name, [])]
@@ -313,7 +312,7 @@ def _is_same(before: Manifest, parts: Mapping[str, Sequence[Part]]) -> bool:
 
 
 def _joined(before: Manifest, tables: Mapping[str, list[LakeFile]]) -> dict[str, list[LakeFile]]:
-    """Add new files to those of a manifest; where every export writes all rows, they replace them."""
+    """Add new files to those of a manifest; tables that are always rewritten are replaced."""
     return {
         table.name: ([] if table.whole else before.tables.get(table.name, [])) + tables[table.name]
         for table in TABLES

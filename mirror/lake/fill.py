@@ -1,7 +1,7 @@
-"""Fill an empty mirror with the rows of a merged lake, by SQL alone; the tables of the lake come as lists.
+"""Fill an empty mirror with the rows of a merged lake, by SQL.
 
-Refs and changes are staged in another file, and sorted there: rows that come in any order would be scattered
-over the whole of the new one.
+Refs and changes are first written to another file, `staged`, and sorted there: unsorted rows would be
+scattered over the whole new file.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any
 from mirror.store.changes import CLOSED, MEASURED_SINCE
 
 Batch = Mapping[str, Sequence[Any]]
-"""Some rows of a table of the lake, by column."""
+"""Rows of a table of the lake, by column."""
 
 _REF = (
     "target_hash", "target_date", "target_author", "target_author_name", "target_author_uuid",
@@ -71,12 +71,12 @@ _SAVE: Mapping[str, str] = {
         (SELECT id FROM repositories WHERE upstream_id = :instance AND uuid = :repository_uuid),
         {_USER.format("user_uuid")}""",
 }
-"""What writes a row of each table of the lake; what belongs to a repository that is not there is left out."""
+"""By table of the lake: the statement that writes a row. Rows of missing repositories are left out."""
 
 COLUMNS: Mapping[str, Sequence[str]] = {
     table: list(dict.fromkeys(re.findall(r":(\w+)", sql))) for table, sql in _SAVE.items()
 }
-"""The columns of each table of the lake that go into a mirror."""
+"""By table of the lake: the columns that a mirror takes."""
 
 ORDER = ("users", "repositories", "projects", "members", "followers", "refs", "changes")
 """The order in which tables are filled."""
@@ -97,12 +97,12 @@ _FINISH = (
     """INSERT INTO changes (at, kind, ref, old, new, repository_id, user_id)
         SELECT * FROM staged.changes WHERE repository_id IS NOT NULL OR user_id IS NOT NULL
         ORDER BY at, repository_id, kind, ref""",
-    # What changed before a repository was made public stays hidden from strangers.
+    # Changes from before a repository was made public stay hidden from strangers.
     """UPDATE repositories SET public_from = made.last
         FROM (SELECT repository_id, max(id) AS last FROM changes
             WHERE kind = 'made_public' GROUP BY repository_id) AS made
         WHERE made.repository_id = repositories.id AND public_from = 0""",
-    # A lake holds no former sizes.
+    # A lake has no former sizes.
     f"""INSERT OR REPLACE INTO mirror_meta (key, value)
         SELECT '{MEASURED_SINCE}', max(last_seen_at) FROM repositories WHERE true HAVING count(*) > 0""",
     """UPDATE repositories SET parent_id = (SELECT p.id FROM repositories p
@@ -118,17 +118,17 @@ _OF_OTHERS = (
     """DELETE FROM users WHERE id NOT IN (SELECT owner_id FROM repositories
         UNION SELECT user_id FROM followers UNION SELECT user_id FROM members)""",
 )
-"""What takes out of a slice what belongs to owners that are not in it."""
+"""Remove from a slice the rows of owners that are not in it."""
 
 
 def stage(connection: sqlite3.Connection) -> None:
-    """Make the tables of the file that is attached as `staged`."""
+    """Create the tables of the file that is attached as `staged`."""
     for statement in _STAGED:
         connection.execute(statement)
 
 
 def save_upstreams(connection: sqlite3.Connection, rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Write the upstreams; map each `instance` of the lake to its number."""
+    """Write the upstreams; return the row id of each `instance` of the lake."""
     numbers, names = dict[str, int](), set[str]()
     for number, row in enumerate(rows, 1):
         name = row["kind"] if row["kind"] not in names else f"{row['kind']}-{number}"
@@ -144,7 +144,7 @@ def save_upstreams(connection: sqlite3.Connection, rows: Iterable[Mapping[str, A
 def save_batch(
     connection: sqlite3.Connection, table: str, batch: Batch, instances: Mapping[str, int]
 ) -> None:
-    """Write some rows of a table of the lake."""
+    """Write rows of a table of the lake."""
     names = COLUMNS[table]
     numbered = re.sub(r":(\w+)", lambda found: f"?{names.index(found[1]) + 1}", _SAVE[table])
     columns = [
@@ -154,7 +154,7 @@ def save_batch(
 
 
 def finish(connection: sqlite3.Connection, *, moment: str | None, sliced: bool) -> None:
-    """Write what was staged and what follows from the rows; note the moment that they are of as a sync."""
+    """Write the staged rows and derived columns; record the rows' moment as a complete sync."""
     for statement in _FINISH:
         connection.execute(statement)
     for statement in _OF_OTHERS if sliced else ():

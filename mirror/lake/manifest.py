@@ -15,7 +15,7 @@ from mirror.lake.columns import BUCKETS, LAYOUT, TABLES, Table
 from mirror.lake.place import STAGING, Place
 
 KEPT = 3
-"""How many manifests, with their files, stay."""
+"""The number of manifests that are kept, with their files."""
 
 LATEST = "latest.json"
 
@@ -23,8 +23,8 @@ LATEST = "latest.json"
 class LakeFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file of an export, by its path in the lake.
 
-    `content` is a digest of its rows, but for which export wrote them and when they were seen last. `base`
-    says that it does not add to earlier ones.
+    `content` is a digest of its rows without their `seq` and the times when they were last seen. A `base`
+    file replaces earlier files instead of adding to them.
     """
 
     path: str
@@ -36,10 +36,10 @@ class LakeFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """One export of a mirror. `moment` is what it is of: the last complete sync, else the last listing.
+    """One export of a mirror. `moment` is that of its rows: the last complete sync, else the last listing.
 
-    - `export`: a random id, by which the mirror's file knows what was exported.
-    - `additions`: how many exports since the last full one added files.
+    - `export`: a random id, by which the mirror's file records what was exported.
+    - `additions`: the number of exports after the last full one that added files.
     """
 
     layout: int = LAYOUT
@@ -63,13 +63,13 @@ def folder_of(mirror: str) -> str:
 
 
 def read_latest(place: Place, mirror: str) -> Manifest | None:
-    """Return the manifest in force, None without one; raises StoreError for one of another version."""
+    """Return the current manifest of a mirror, None if there is none; raises StoreError."""
     text = place.read(f"{folder_of(mirror)}/{LATEST}")
     return None if text is None else _decoded(text, f"{place}/{folder_of(mirror)}/{LATEST}")
 
 
 def read_all(place: Place) -> list[Manifest]:
-    """Return the manifest in force of every mirror, in the order of their ids; raises StoreError."""
+    """Return the current manifests of all mirrors, ordered by id; raises StoreError."""
     names = [path for path in place.list("_manifests") if path.endswith(f"/{LATEST}")]
     found = [(path, place.read(path)) for path in sorted(names)]
     return [_decoded(text, f"{place}/{path}") for path, text in found if text is not None]
@@ -86,7 +86,7 @@ def _decoded(text: bytes, where: str) -> Manifest:
 
 
 def place_manifest(place: Place, manifest: Manifest, staging: Path) -> None:
-    """Put a manifest in force."""
+    """Write a manifest, and make it the current one."""
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
     folder = folder_of(manifest.mirror)
     place.write(staging, f"{folder}/{manifest.seq:08}.json", text)
@@ -94,7 +94,7 @@ def place_manifest(place: Place, manifest: Manifest, staging: Path) -> None:
 
 
 def remove_superseded(place: Place, manifest: Manifest) -> None:
-    """Remove the manifests before the last few, and the files that none of the others names."""
+    """Remove all but the last few manifests, and the files that none of these names."""
     folder = folder_of(manifest.mirror)
     numbered = sorted(path for path in place.list(folder) if not path.endswith(f"/{LATEST}"))
     there = [path for path in numbered if path <= f"{folder}/{manifest.seq:08}.json"]
@@ -145,10 +145,10 @@ class _Schema(msgspec.Struct):
 
 
 def check_place(place: Place) -> None:
-    """Refuse a place whose files are somebody else's, or of another layout; raises ConfigError, StoreError.
+    """Check that a place is a lake of this layout or empty; raises ConfigError, StoreError.
 
-    `_SCHEMA.json` tells that it is a lake, and so do manifests. Before the first export is done, nothing else
-    is there than what an export begins with.
+    `_SCHEMA.json` and manifests mark a lake. Until the first export is complete, a place may only hold the
+    tables and staging folders of that export.
     """
     text = place.read(SCHEMA)
     if text is None:
@@ -167,7 +167,7 @@ def check_place(place: Place) -> None:
 
 
 def write_about(place: Place, staging: Path) -> None:
-    """Write both files, where they are not there as they should be."""
+    """Write `README.md` and `_SCHEMA.json` if they are missing or differ."""
     texts = {SCHEMA: schema_text(), "README.md": README.format(buckets=BUCKETS)}
     for name, text in texts.items():
         if place.read(name) != text.encode():

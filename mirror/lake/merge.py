@@ -23,7 +23,7 @@ from mirror.times import Clock, to_text, utc_now
 Engine = Literal["duckdb", "spark"]
 
 MERGED = "_MERGED.json"
-"""Tells that a folder is a merged lake, and of what; it is written last."""
+"""Marks a folder as a merged lake, and lists its sources; it is written last."""
 
 OUTPUT = ("repositories", "refs", "users", "members", "followers", "projects", "changes", "instances")
 
@@ -32,10 +32,10 @@ CHECKED = {
     " {micros})",
     "refs": "concat_ws('|', instance, repository_uuid, kind, name, target_hash)",
 }
-"""What the checksum of a table is computed from: the same number from every engine, in whatever order."""
+"""The expression behind the checksum of a table; every engine computes the same number in any order."""
 
 _Done = tuple[list["MergedSource"], dict[str, int], dict[str, str]]
-"""What an engine made: the exports that it read, rows by table, checksums."""
+"""The result of an engine: the exports that it read, rows by table, checksums."""
 
 _DUCKDB_TYPES: Mapping[Kind, str] = {
     "text": "VARCHAR",
@@ -58,9 +58,9 @@ class MergedSource(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Merged(msgspec.Struct, frozen=True, kw_only=True):
-    """What a merge made: rows by table, and checksums of repositories and refs that every engine computes.
+    """The result of a merge: rows by table, and checksums of repositories and refs, equal for all engines.
 
-    One by spark-submit has no checksums.
+    A merge by spark-submit has no checksums.
     """
 
     out: str
@@ -72,7 +72,7 @@ class Merged(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        """One line on it."""
+        """The result in one line."""
         sums = " ".join(self.checksums.values())
         return (
             f"{self.out}: {self.rows['repositories']:,} repositories and {self.rows['refs']:,} refs"
@@ -92,9 +92,9 @@ def merge(
 ) -> Merged:
     """Merge the last exports of all mirrors of a lake into the folder `out`, which is replaced as a whole.
 
-    `memory` is the most that DuckDB takes, as it writes it (`4GB`); `master` is the address of Spark's.
-    Raises ConfigError for folders that cannot be used and for an engine that is not installed, StoreLocked
-    while another process merges into the same folder, StoreError.
+    `memory` limits DuckDB's memory, in DuckDB's notation (`4GB`); `master` is the address of Spark's master.
+    Raises ConfigError for folders that cannot be used or an engine that is not installed, StoreLocked while
+    another process merges into the same folder, and StoreError.
     """
     if (memory and engine != "duckdb") or (master and engine != "spark"):
         raise ConfigError("--memory is for --engine duckdb, and --master for --engine spark")
@@ -131,7 +131,7 @@ def merge(
 
 
 def read_merged(folder: Path) -> Merged:
-    """Return what a merged lake is made of; raises ConfigError where a folder is none."""
+    """Read the description of a merged lake; raises ConfigError if the folder is not one."""
     try:
         return msgspec.json.decode((folder / MERGED).read_bytes(), type=Merged)
     except (OSError, msgspec.MsgspecError) as error:
@@ -153,13 +153,13 @@ def _by_duckdb(lake: Path, manifests: list[Manifest], part: Path, memory: str | 
     try:
         with closing(duckdb.connect()) as connection:
             connection.execute("SET TimeZone = 'UTC'")
-            connection.execute("SET preserve_insertion_order = false")  # it would hold all rows in memory
+            connection.execute("SET preserve_insertion_order = false")  # true would hold all rows in memory
             connection.execute(f"SET temp_directory = {_quoted(str(part / '_spilled'))}")
             if memory:
                 _limit(connection, memory)
             for table in TABLES:
                 connection.execute(f"CREATE VIEW lake_{table.name} AS {_rows(table, lake, manifests)}")
-            # Three tables are made from it: as a view it would be computed three times.
+            # Three tables use it: as a view, it would be computed three times.
             connection.execute(sql_text().replace("VIEW verdicts", "TABLE verdicts"))
             for name in OUTPUT:
                 (part / name).mkdir()
@@ -167,7 +167,9 @@ def _by_duckdb(lake: Path, manifests: list[Manifest], part: Path, memory: str | 
                     f"""COPY (SELECT * FROM merged_{name}) TO {_quoted(str(part / name / "part-0.parquet"))}
                         (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"""
                 )
-            rows = {name: _first(connection, _count(_output(part, name))) for name in OUTPUT}
+            rows = {
+                name: _first(connection, f"SELECT count(*) FROM {_output(part, name)}") for name in OUTPUT
+            }
             checksums = {
                 name: str(
                     _first(connection, f"SELECT {_DUCKDB_SUM.format(text=text)} FROM {_output(part, name)}")
@@ -178,7 +180,7 @@ def _by_duckdb(lake: Path, manifests: list[Manifest], part: Path, memory: str | 
         raise KeyboardInterrupt from error
     except duckdb.Error as error:
         raise StoreError(f"{lake}: cannot be merged: {_first_line(str(error))}") from error
-    except RuntimeError as error:  # DuckDB's answer to Ctrl-C
+    except RuntimeError as error:  # raised by DuckDB on Ctrl-C
         if "interrupt" not in str(error).lower():
             raise
         raise KeyboardInterrupt from error
@@ -212,22 +214,22 @@ def _by_spark(lake: Path, part: Path, master: str | None) -> _Done:
 
 
 def _first_line(said: str) -> str:
-    """Return what DuckDB said in one line; of what went wrong beside a query, it says the reason in JSON."""
+    """Return DuckDB's message in one line. Some of its messages are JSON that contains the reason."""
     reason = re.search(r'"exception_message":("(?:[^"\\]|\\.)*")', said)
     text: str = json.loads(reason[1]) if reason else said
     return text.strip().partition("\n")[0][:300]
 
 
 def _checked(micros: str) -> Mapping[str, str]:
-    """Return the texts of which checksums are made, in the words of an engine."""
+    """Return the expressions behind the checksums in the SQL of an engine."""
     moment = micros.format(moment="last_seen_at")
     return {name: text.format(micros=moment) for name, text in CHECKED.items()}
 
 
 def _rows(table: Table, lake: Path, manifests: list[Manifest]) -> str:
-    """Return the query of all rows of a table, with their mirror; no file, no row.
+    """Return the query of all rows of a table with their mirror; without files, it has no rows.
 
-    The mirror is told, not read from the path: a folder above the lake may be called `name=other` as well.
+    The mirror is a constant, not read from the path: a folder above the lake may also be called `name=other`.
     """
     columns = [f"CAST(NULL AS {_DUCKDB_TYPES[column.kind]}) AS {column.name}" for column in table.columns]
     queries = [f"SELECT {', '.join(columns)}, CAST(NULL AS VARCHAR) AS mirror WHERE false"]
@@ -242,17 +244,13 @@ def _output(part: Path, name: str) -> str:
     return f"read_parquet({_exactly(part / name / 'part-0.parquet')}, hive_partitioning = false)"
 
 
-def _count(source: str) -> str:
-    return f"SELECT count(*) FROM {source}"
-
-
 def _first(connection: Any, sql: str) -> int:
     found: int = connection.execute(sql).fetchone()[0]
     return found
 
 
 def _exactly(path: Path) -> str:
-    """Quote the path of a file, which DuckDB takes for a pattern."""
+    """Quote the path of a file, and escape the wildcards of DuckDB."""
     return _quoted(re.sub(r"[*?[]", r"[\g<0>]", str(path)))
 
 
@@ -263,9 +261,9 @@ def _quoted(text: str) -> str:
 
 @contextmanager
 def _replacing(out: Path) -> Iterator[Path]:
-    """Give an empty folder, which takes the place of `out` at the end; between the two there is none.
+    """Yield an empty folder that replaces `out` at the end.
 
-    Whoever ended between them has left the one before beside it: it goes back to its place.
+    For a moment there is no `out`. If a process ended in that moment, the old folder is moved back first.
     """
     part, old = (out.with_name(f"{out.name}.{end}") for end in ("part", "old"))
     with explained(part):

@@ -1,4 +1,4 @@
-"""Rows of SQLite as Arrow, and Arrow as Parquet files."""
+"""Convert rows of SQLite to Arrow, and write and read Parquet files."""
 
 import hashlib
 import json
@@ -87,12 +87,12 @@ def _moments(values: Sequence[str | None]) -> pa.Array:
     texts = pa.array(values, pa.string())
     try:
         return texts.cast(TYPES["moment"])
-    except pa.ArrowInvalid:  # not in the form of this version
+    except pa.ArrowInvalid:  # not in the form that this version writes
         return pa.array([_moment(value) for value in values], TYPES["moment"])
 
 
 def _moment(value: str | None) -> Any:
-    """Read a moment of any form; one that cannot be read counts as unknown."""
+    """Parse a moment of any form; None if that fails."""
     try:
         return None if value is None else from_text(value)
     except ValueError:
@@ -115,9 +115,9 @@ def _list(value: str | None) -> list[str] | None:
 
 
 class ParquetFile:
-    """A Parquet file that is written batch by batch, with a digest of what is in it.
+    """A Parquet file that is written in batches, with a digest of its content.
 
-    The digest leaves out what moves without a change: which export wrote a row, and when it was seen last.
+    The digest leaves out columns that move without a change: `seq`, and when a row was last seen.
     """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
@@ -142,7 +142,7 @@ class ParquetFile:
             self._digest.update(batch.serialize())
 
     def close(self) -> None:
-        """End the file; more than once is no error."""
+        """Close the file; may be called again."""
         self._writer.close()
 
     @property
@@ -157,15 +157,15 @@ def read_columns(file: Any, columns: Iterable[str]) -> pa.Table:
 
 
 def read_batches(file: Any, columns: Iterable[str] | None = None) -> Iterator[pa.Table]:
-    """Yield the rows of an open Parquet file, many at once; all columns, or some."""
+    """Yield the rows of an open Parquet file in batches; all columns, or some."""
     for batch in pq.ParquetFile(file).iter_batches(BATCH, columns=None if columns is None else [*columns]):
         yield pa.Table.from_batches([batch])
 
 
 def read_lists(folder: Path, columns: Iterable[str]) -> Iterator[dict[str, Sequence[Any]]]:
-    """Yield the rows of all files of a folder, by column, with moments and lists as a mirror has them.
+    """Yield the rows of all files of a folder by column, with moments and lists as a mirror stores them.
 
-    Raises StoreError for a file that is not of a lake.
+    Raises StoreError for a file that does not belong to a lake.
     """
     for path in sorted(folder.glob("*.parquet")):
         try:
@@ -178,7 +178,7 @@ def read_lists(folder: Path, columns: Iterable[str]) -> Iterator[dict[str, Seque
 
 
 def _as_stored(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Turn moments into texts, and lists into JSON."""
+    """Convert moments to texts, and lists to JSON."""
     if pa.types.is_timestamp(column.type):
         texts = column.cast(pa.timestamp("us")).cast(pa.string())
         return pc.binary_join_element_wise(pc.replace_substring(texts, " ", "T"), "Z", "")

@@ -1,4 +1,4 @@
-"""Where a lake is: a folder, or a bucket of an object store. A file is there as a whole, or not at all."""
+"""The storage of a lake: a folder, or a bucket of an object store. Files appear there as a whole."""
 
 import os
 import shutil
@@ -19,15 +19,15 @@ except ImportError:
     raise ConfigError("a lake needs pyarrow: pip install 'bitbucket-mirror[lake]'") from None
 
 STAGING = "_staging"
-"""What the names of folders begin with in which files are not whole yet."""
+"""The prefix of folders with unfinished files."""
 
 _PIECE = 8_000_000
 
 
 class Place:
-    """The root of a lake, as `DIR` or `s3://bucket/path`; paths are relative to it, with slashes.
+    """The root of a lake, `DIR` or `s3://bucket/path`; paths are relative to it, with slashes.
 
-    Raises ConfigError for an address that is none, StoreError where it cannot be read or written.
+    Raises ConfigError for an invalid address, StoreError if the place cannot be read or written.
     """
 
     def __init__(self, address: str) -> None:
@@ -48,14 +48,14 @@ class Place:
         return self._address
 
     def path(self, name: str) -> str:
-        """Return the path of a file, as the file system of the place takes it."""
+        """Return the path of a file for the file system of the place."""
         return f"{self.root}/{name}"
 
     @contextmanager
     def staging(self, owner: str) -> Iterator[Path]:
-        """Give a folder for files that are not whole yet; what a killed process left there goes first.
+        """Yield an empty folder for unfinished files; it is removed at the end.
 
-        Raises StoreLocked while another process of this machine has that of the same owner.
+        Raises StoreLocked while another process of this machine uses the folder of the same owner.
         """
         if not self._is_local:
             with tempfile.TemporaryDirectory(prefix="mirror-lake-") as name:
@@ -72,7 +72,7 @@ class Place:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def put(self, file: Path, name: str) -> None:
-        """Put a whole file of the staging folder in its place."""
+        """Move a finished file from the staging folder to its place."""
         with self.explained():
             if self._is_local:
                 target = Path(self.path(name))
@@ -87,14 +87,14 @@ class Place:
                     target_stream.write(piece)
 
     def write(self, staging: Path, name: str, text: bytes) -> None:
-        """Put a small file in its place."""
+        """Write a small file."""
         part = staging / "part"
         with self.explained():
             part.write_bytes(text)
         self.put(part, name)
 
     def read(self, name: str) -> bytes | None:
-        """Return a small file; None where there is none."""
+        """Return the content of a small file; None if it does not exist."""
         with self.explained():
             try:
                 with self.fs.open_input_stream(self.path(name)) as stream:
@@ -104,12 +104,12 @@ class Place:
         return found
 
     def open(self, name: str) -> Any:
-        """Open a file to read parts of it."""
+        """Open a file for random reads."""
         with self.explained():
             return self.fs.open_input_file(self.path(name))
 
     def list(self, name: str) -> list[str]:
-        """Return the files below a folder, in no order; none where it does not exist."""
+        """Return the files below a folder, unordered; none if it does not exist."""
         with self.explained():
             found = self.fs.get_file_info(
                 fs.FileSelector(self.path(name), allow_not_found=True, recursive=True)
@@ -117,19 +117,19 @@ class Place:
         return [one.path[len(self.root) + 1 :] for one in found if one.type == fs.FileType.File]
 
     def names(self) -> set[str]:
-        """Return what stands at the root: files and folders; nothing where it does not exist."""
+        """Return the names of files and folders at the root; none if it does not exist."""
         with self.explained():
             found = self.fs.get_file_info(fs.FileSelector(self.root, allow_not_found=True))
         return {one.base_name for one in found}
 
     def remove(self, name: str) -> None:
-        """Remove a file; one that is not there is removed already."""
+        """Remove a file if it exists."""
         with self.explained(), suppress(FileNotFoundError):
             self.fs.delete_file(self.path(name))
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Turn errors of pyarrow and of the system into StoreError."""
+        """Turn errors of pyarrow and the system into StoreError."""
         try:
             yield
         except (ArrowException, OSError) as error:

@@ -1,4 +1,4 @@
-"""The rows of exports: written into files of a staging folder, and read back for compaction."""
+"""Write the rows of an export into files of a staging folder, and read rows back for compaction."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -14,14 +14,14 @@ from mirror.lake.parquet import ParquetFile, read_batches, read_columns, schema_
 from mirror.lake.place import Place
 
 LARGEST = 1_000_000
-"""Rows that a file has at most, but for those of a bucket."""
+"""The most rows in a file; a bucket's file may have more."""
 
 GATHERED = 100_000
-"""Rows that are sorted into buckets before they are written: each bucket gets its share as one row group."""
+"""Rows that are sorted into buckets together; each bucket gets its share as one row group."""
 
 
 class Part(NamedTuple):
-    """A file that is written: where it is staged, its name in the lake, and what is in it."""
+    """A written file: its staged path, its name in the lake, and its content."""
 
     staged: Path
     name: str
@@ -31,13 +31,13 @@ class Part(NamedTuple):
 
 
 class ExportFiles:
-    """The files of one export of a mirror. `base` files do not add to earlier ones."""
+    """The files of one export of a mirror. A `base` file replaces earlier files instead of adding to them."""
 
     def __init__(self, staging: Path, mirror: str, seq: int) -> None:
         self._staging, self._mirror, self._seq = staging, mirror, seq
 
     def write(self, table: Table, rows: Iterable[pa.Table], *, base: bool) -> list[Part]:
-        """Write the rows of a table; no rows, no file."""
+        """Write the rows of a table; without rows, no file."""
         if table.in_buckets:
             return list(self._buckets(table, rows, base=base))
         return list(self._files(table, rows, base=base))
@@ -88,7 +88,7 @@ class ExportFiles:
 
 
 def _gathered(rows: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Put batches together to as many rows as are sorted at once."""
+    """Combine batches until there are GATHERED rows."""
     held, count = list[pa.Table](), 0
     for batch in rows:
         held.append(batch)
@@ -101,7 +101,7 @@ def _gathered(rows: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _sorted_out(rows: pa.Table) -> Iterator[tuple[int, pa.Table]]:
-    """Yield the rows of each bucket that has some, in the order in which they came."""
+    """Yield the rows of each bucket that has any, in their original order."""
     rows = rows.combine_chunks()  # from many chunks, taking rows costs ten times as much
     known = dict[Any, int]()
     buckets = [
@@ -116,11 +116,11 @@ def _sorted_out(rows: pa.Table) -> Iterator[tuple[int, pa.Table]]:
 
 
 _BETWEEN = "\t"
-"""Stands in no address, so that two keys put together differ where one of them does."""
+"""Joins the parts of a key. No address contains it, so different keys stay different."""
 
 
 def holding(place: Place, manifest: Manifest, table: Table) -> Iterator[pa.Table]:
-    """Yield the rows of a table that hold, in the order of the files."""
+    """Yield the current rows of a table: those of the last export of their repository, user or project."""
     newest = _newest(place, manifest, table) if table.key else None
     for file in manifest.tables.get(table.name, []):
         with place.open(file.path) as opened:
@@ -129,7 +129,7 @@ def holding(place: Place, manifest: Manifest, table: Table) -> Iterator[pa.Table
 
 
 def _newest(place: Place, manifest: Manifest, table: Table) -> pa.Table:
-    """Return the last export, `seq_max`, of each `key` that was exported since the base."""
+    """Return the last export, `seq_max`, of each `key` that was exported after the base."""
     (leader,) = [one for one in TABLES if one.name == (table.follows or table.name)]
     parts = list[pa.Table]()
     for file in manifest.tables.get(leader.name, []):

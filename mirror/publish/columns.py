@@ -1,8 +1,8 @@
-"""What a published file holds: every column of every table is named here, either copied or refused.
+"""The columns of a published file. Every column of every table is listed here, as copied or refused.
 
-A column that is new in the schema is in neither list, and a test fails until somebody has decided about it.
-An expression reads the mirror's rows under the aliases of `fill.py`: `r` repositories, `u` users, and so on;
-`kept` is the row of the list of what is copied, with its new number.
+A new column of the schema is in neither list, and a test fails until somebody decides about it. Expressions
+read the mirror's rows under the aliases of `fill.py`: `r` is repositories, `u` users, and so on. `kept` is
+the row's entry in the list of rows to copy, with its new number.
 """
 
 import sqlite3
@@ -12,7 +12,7 @@ from mirror.store.changes import CLOSED
 
 
 def _same(alias: str, names: str) -> dict[str, str]:
-    """Name columns that are copied as they are."""
+    """Map columns to themselves: they are copied unchanged."""
     return {name: f"{alias}.{name}" for name in names.split()}
 
 
@@ -72,7 +72,7 @@ COPIED: Mapping[str, Mapping[str, str]] = {
         "repositories_new": "(SELECT count(*) FROM kept_repositories WHERE upstream_id = kept.old)",
     },
 }
-"""By table: each column that is filled, and the expression that it is filled with."""
+"""By table: each column that is filled, and the expression for its value."""
 
 REFUSED: Mapping[str, frozenset[str]] = {
     "users": frozenset({"deleted_at", "gone_reason"}),
@@ -85,7 +85,7 @@ REFUSED: Mapping[str, frozenset[str]] = {
         }
     ),
 }  # fmt: skip
-"""By table that is copied: each column that keeps its default."""
+"""By copied table: the columns that keep their defaults."""
 
 EMPTY = frozenset(
     {
@@ -93,7 +93,7 @@ EMPTY = frozenset(
         "writes", "webhook_deliveries", "extras", "measures",
     }
 )  # fmt: skip
-"""Tables of which nothing is copied. `extras` holds compressed JSON, into which no allow-list looks."""
+"""Tables that are not copied. `extras` holds compressed JSON, which no list of columns can check."""
 
 MADE = frozenset(
     {
@@ -107,7 +107,7 @@ MADE = frozenset(
         "search_descriptions_idx", "search_descriptions_texts",
     }
 )  # fmt: skip
-"""Tables that are made from the published rows, or that the program fills itself."""
+"""Tables that are built from the published rows, or filled by the program itself."""
 
 OF_PEOPLE: Mapping[str, frozenset[str]] = {
     "branches": frozenset({"target_author", "target_author_name", "target_author_uuid", "target_message"}),
@@ -115,27 +115,26 @@ OF_PEOPLE: Mapping[str, frozenset[str]] = {
         {"target_author", "target_author_name", "target_author_uuid", "target_message", "tagger", "message"}
     ),
 }
-"""Columns of refs with names and addresses of people; messages end in `Signed-off-by: Name <mail>`."""
+"""Columns of refs with names and addresses of people. Messages may end in `Signed-off-by: Name <mail>`."""
 
 TOLD_CHANGES = (
     "created", "updated", "deleted", "restored", "branch_created", "branch_moved", "branch_deleted",
     "tag_created", "tag_moved", "tag_deleted",
 )  # fmt: skip
-"""Kinds of changes that are copied. Others name what a repository or an owner was called before, or tell
-that something was private."""
+"""Kinds of changes that are copied. The others reveal former names, or that something was private."""
 
 HAS_REFS = f"r.public_from < {CLOSED}"
-"""Whether the refs of a public repository were read since it is public."""
+"""Whether the refs of a public repository were read after it became public."""
 
 
 def columns_of(table: str, *, authors: bool) -> Mapping[str, str]:
-    """Return the columns of a table that are filled, without those of people unless they are wanted."""
+    """Return the filled columns of a table; `authors` includes those with names of people."""
     dropped = frozenset() if authors else OF_PEOPLE.get(table, frozenset())
     return {name: value for name, value in COPIED[table].items() if name not in dropped}
 
 
 def tables_of(connection: sqlite3.Connection) -> dict[str, set[str]]:
-    """Map each table of a file to its columns; without SQLite's own tables."""
+    """Map each table of a file to its columns, except SQLite's own tables."""
     tables = connection.execute(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT GLOB 'sqlite_*' ORDER BY name"
     ).fetchall()

@@ -1,4 +1,4 @@
-"""Copy the public rows of a mirror into an empty file, by SQL alone, in one transaction of reading.
+"""Copy the public rows of a mirror into an empty file, by SQL, within one read transaction.
 
 The mirror is the main database of the connection, so the conditions of `queries/visibility.py` hold as they
 are; the new file is attached as `copy`. Rows get new numbers, so that no gap tells of what was left out:
@@ -21,7 +21,7 @@ _KEPT = (
         upstream_id INTEGER NOT NULL, owner_id INTEGER NOT NULL, project_key TEXT, has_refs INTEGER NOT NULL,
         public_from INTEGER NOT NULL, first_seen_at TEXT NOT NULL, last_seen_at TEXT NOT NULL,
         forks INTEGER)""",
-    # What was private is first seen when it is made public.
+    # A repository that was private counts as first seen when it was made public.
     f"""INSERT INTO kept_repositories
         SELECT r.id, row_number() OVER (ORDER BY r.id), r.upstream_id, r.owner_id, r.project_key, {HAS_REFS},
             r.public_from,
@@ -38,7 +38,7 @@ _KEPT = (
         WHERE id IN (SELECT upstream_id FROM kept_repositories)""",
     """CREATE TEMP TABLE kept_users (old INTEGER PRIMARY KEY, new INTEGER NOT NULL,
         is_owner INTEGER NOT NULL, first_seen_at TEXT NOT NULL, last_seen_at TEXT NOT NULL)""",
-    # Numbered and dated by their public repositories: their own numbers and moments tell of private ones.
+    # Numbers and moments come from their public repositories: their own would reveal private ones.
     """INSERT INTO kept_users
         SELECT id, row_number() OVER (ORDER BY first, NOT owns, uuid), max(owns), min(seen), max(last)
         FROM (
@@ -53,7 +53,7 @@ _KEPT = (
             GROUP BY u.id
         ) GROUP BY id""",
 )
-"""What is copied: old and new numbers, and what is told of it by public rows alone."""
+"""Lists the rows to copy: old and new numbers, and facts that follow from public rows alone."""
 
 _SOURCES = {
     "upstreams": "kept_upstreams kept JOIN upstreams u ON u.id = kept.old ORDER BY kept.new",
@@ -82,22 +82,22 @@ _SOURCES = {
         WHERE upstream_id = kept.old AND state = 'complete' AND kind IN ('full', 'incremental'))
         ORDER BY kept.new""",
 }
-"""Where the rows of each table come from, in the order in which they are written: that of the new table."""
+"""The source of each table's rows, in the order in which the new table is written."""
 
 
 def choose_rows(connection: sqlite3.Connection) -> None:
-    """List in temporary tables what is copied."""
+    """List the rows to copy in temporary tables."""
     for statement in _KEPT:
         connection.execute(statement)
 
 
 def copy_rows(
-    connection: sqlite3.Connection, *, authors: bool, told: Callable[[str], None]
+    connection: sqlite3.Connection, *, authors: bool, progress: Callable[[str], None]
 ) -> dict[str, int]:
     """Copy the public rows into the empty tables of `copy`; return how many rows each table got."""
     copied = dict[str, int]()
     for table, source in _SOURCES.items():
-        told(table)
+        progress(table)
         columns = columns_of(table, authors=authors)
         copied[table] = connection.execute(
             f"""INSERT INTO copy.{table} ({", ".join(columns)})

@@ -14,7 +14,7 @@ from mirror.store.backup import replacing
 from mirror.store.files import explained, reading_address
 
 ZSTD = ("zstd", "-3", "--threads=1", "--quiet", "--force", "--no-progress", "--stdout")
-"""How a copy is compressed: 43 % of the size in the time of reading it; one thread gives the same bytes."""
+"""Compresses to 43 % in the time it takes to read the file. One thread always gives the same bytes."""
 
 
 def check_tools() -> None:
@@ -24,7 +24,7 @@ def check_tools() -> None:
 
 
 def write_inspect(published: Published, target: Path) -> None:
-    """Write what `datasette --inspect-file` takes: without it, Datasette counts all rows as it starts.
+    """Write the file for `datasette --inspect-file`; without it, Datasette counts all rows at each start.
 
     Raises StoreError.
     """
@@ -63,7 +63,7 @@ def write_compressed(file: Path) -> Path:
 
 
 def _replace(target: Path, write: Callable[[Path], object]) -> None:
-    """Write a file and put it in its place as a whole."""
+    """Write a file beside its place, then put it there as a whole."""
     with replacing(target, part=target.with_name(f"{target.name}.part")) as part, explained(target):
         write(part)
         part.chmod(READ_ONLY)

@@ -1,7 +1,7 @@
-"""Make a published file: filled, indexed, packed, checked, and put in its place as a whole.
+"""Make a published file: fill it, index it, pack it, check it, and put it in place as a whole.
 
-The same public rows give the same bytes, by one version of SQLite: no number, moment or order in the file
-depends on anything else.
+The same public rows give the same bytes with the same version of SQLite: no number, moment or order in the
+file depends on anything else.
 
 `--check` searches the finished file for private texts, besides the allow-list of columns: the full names and
 uuids of private repositories and projects, and the hashes of tokens, in every value of every table. A bare
@@ -34,7 +34,7 @@ from mirror.store.new_files import CACHE_KIB, create_unindexed, open_unjournalle
 from mirror.store.schema import mark_as_snapshot
 
 _WORD = re.compile(rb"[^\s\"'`<>()\[\],;:?#=&|]+")
-"""What may be a name, a path or a uuid."""
+"""A possible name, path or uuid."""
 
 _ROWS_AT_ONCE = 5_000
 
@@ -50,7 +50,7 @@ _PUBLIC = f"""
 
 
 class PrivateText(NamedTuple):
-    """A private text, and a table of the file that has it."""
+    """A private text, and a table of the file that contains it."""
 
     text: str
     table: str
@@ -60,13 +60,13 @@ class PrivateText(NamedTuple):
 
 
 def private_texts(connection: sqlite3.Connection) -> list[str]:
-    """List the texts of a mirror that a published file must not have."""
+    """List the texts of a mirror that a published file must not contain."""
     public = {row[0].lower() for row in fetch(connection, _PUBLIC)}
     return sorted({row[0] for row in fetch(connection, _PRIVATE) if row[0].lower() not in public})
 
 
 def find_private(file: Path, texts: list[str]) -> list[PrivateText]:
-    """Return which of some private texts a file has, whatever their case, and in which tables."""
+    """Find private texts in a file, in any case; return those found and their tables."""
     wanted = {text.lower().encode(): text for text in texts}
     with closing(sqlite3.connect(reading_address(file), uri=True)) as connection:
         tables = connection.execute(
@@ -81,7 +81,7 @@ def find_private(file: Path, texts: list[str]) -> list[PrivateText]:
 
 
 def _values(connection: sqlite3.Connection, table: str) -> Iterator[bytes]:
-    """Yield the values of a table, many rows at once."""
+    """Yield the values of a table, joined by line ends, many rows at a time."""
     columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
     values = " || x'0a' || ".join(f"coalesce(CAST({name} AS BLOB), x'')" for name in columns)
     cursor = connection.execute(f"SELECT CAST({values} AS BLOB) FROM {table}")
@@ -90,7 +90,7 @@ def _values(connection: sqlite3.Connection, table: str) -> Iterator[bytes]:
 
 
 def _found(chunks: Iterator[bytes], wanted: Iterable[bytes]) -> set[bytes]:
-    """Return the wanted texts that are words of some chunks, or two neighbours in a path."""
+    """Return the wanted texts that occur as a word, or as one or two adjacent parts of a path."""
     found, all_wanted = set[bytes](), frozenset(wanted)
     for chunk in chunks:
         words = set(_WORD.findall(chunk.lower()))
@@ -107,16 +107,17 @@ READ_ONLY = 0o444
 """The mode of a published file."""
 
 STEPS = 15
-"""How many times the progress is told."""
+"""How many times the progress is reported."""
 
-Told = Callable[[str, int, int], None]
-"""Is told what is done next, how many steps are done, and of how many."""
+OnProgress = Callable[[str, int, int], None]
+"""Called with the next step, the number of steps done, and the number of all steps."""
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
-    """What was published. `published_at` is the moment that the file is of; `rows` counts by table.
+    """The result of publishing. `published_at` is the moment that the file shows; `rows` counts by table.
 
-    `inside_hosts` are addresses of servers in it that may be known to their own network alone.
+    `inside_hosts` are addresses in the file of servers that may only be known inside their network.
+    `checked` is the number of private texts that were searched for, None without `--check`.
     """
 
     file: str
@@ -129,7 +130,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PrivateFound(MirrorError):
-    """The check found something private, and nothing was published."""
+    """The check found private texts, so nothing was published."""
 
     exit_code = 1
 
@@ -142,8 +143,9 @@ class PrivateFound(MirrorError):
 class PublishOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How to publish. `moment` replaces the moment of the last complete sync.
 
-    Without `authors`, refs are without names and addresses of people; `check` looks for private texts in the
-    finished file; `force` replaces a file that exists.
+    - `authors`: keep names and addresses of people in refs.
+    - `check`: search the finished file for private texts.
+    - `force`: replace an existing file.
     """
 
     authors: bool = True
@@ -153,7 +155,7 @@ class PublishOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def publish(
-    mirror: Path, target: Path, options: PublishOptions, *, told: Told = lambda *_: None
+    mirror: Path, target: Path, options: PublishOptions, *, progress: OnProgress = lambda *_: None
 ) -> Published:
     """Write the public part of a mirror into the file `target`, and return what is in it.
 
@@ -163,7 +165,7 @@ def publish(
     place = place_of_copy(mirror, target)
     if place.exists() and not options.force:
         raise ConfigError(f"{target}: exists; --force replaces it")
-    done = _steps(told)
+    done = _steps(progress)
     with replacing(place, part=place.with_name(f"{place.name}.part")) as part:
         with explained(target), _work_file(place) as work:
             indexes = _create(work)
@@ -194,17 +196,17 @@ def publish(
 
 @contextmanager
 def public_rows(
-    mirror: Path, *, told: Told = lambda *_: None, suffix: str = ".public", indexed: bool = False
+    mirror: Path, *, progress: OnProgress = lambda *_: None, suffix: str = ".public", indexed: bool = False
 ) -> Iterator[Path]:
-    """Give a file with the rows that `publish` publishes, beside the mirror; then remove it.
+    """Yield a temporary file beside the mirror with the rows that `publish` publishes.
 
-    `suffix` is what the file's name ends in: one for each sort of work that may go on at once. It is
-    `indexed` for the queries of pages, but never for searches. Raises StoreError as `publish` does; there
-    may be no row at all.
+    `suffix` ends the file's name; use another one for each kind of work that may run at the same time. With
+    `indexed`, it has the indexes that pages need, but none for searches. It may have no rows. Raises
+    StoreError as `publish` does.
     """
     with _work_file(mirror.with_name(f"{mirror.name}{suffix}")) as work, explained(mirror):
         indexes = _create(work)
-        _fill(mirror, work, PublishOptions(), _steps(told))
+        _fill(mirror, work, PublishOptions(), _steps(progress))
         if indexed:
             with closing(open_unjournalled(work)) as connection:
                 for sql in indexes:
@@ -212,15 +214,15 @@ def public_rows(
         yield work
 
 
-def _steps(told: Told) -> Callable[[str], None]:
-    """Return what counts the steps as they begin."""
+def _steps(progress: OnProgress) -> Callable[[str], None]:
+    """Return a function that reports each step as it begins."""
     begun = iter(range(STEPS))
-    return lambda what: told(what, next(begun, STEPS), STEPS)
+    return lambda what: progress(what, next(begun, STEPS), STEPS)
 
 
 @contextmanager
 def _work_file(place: Path) -> Iterator[Path]:
-    """Give the name of a file beside the published one, to be filled before it is packed, then removed."""
+    """Yield the path of a work file beside the published one; it is removed at the end."""
     work = place.with_name(f"{place.name}.work")
     files = (work, *(work.with_name(f"{work.name}{end}") for end in BESIDE))
     try:
@@ -247,9 +249,9 @@ def _create(work: Path) -> list[str]:
 def _fill(
     mirror: Path, work: Path, options: PublishOptions, done: Callable[[str], None]
 ) -> tuple[dict[str, int], str | None, list[str]]:
-    """Copy the public rows, all of one moment whatever is written meanwhile.
+    """Copy the public rows from one snapshot of the mirror.
 
-    Returns how many rows each table has, the moment that they are of, and, for the check, what is private.
+    Returns the number of rows by table, their moment, and the private texts for the check.
     """
     with closing(open_reader(mirror)) as connection:
         connection.execute("PRAGMA temp_store = FILE")
@@ -264,7 +266,7 @@ def _fill(
             )
         done("choosing")
         choose_rows(connection)
-        rows = copy_rows(connection, authors=options.authors, told=done)
+        rows = copy_rows(connection, authors=options.authors, progress=done)
         moment = moment_of(connection, "copy")
         private = private_texts(connection) if options.check else []
         connection.execute("COMMIT")
@@ -272,7 +274,7 @@ def _fill(
 
 
 def _finish(work: Path, part: Path, moment: str, indexes: list[str], done: Callable[[str], None]) -> None:
-    """Make the indexes and those of names and refs, and pack everything into another file."""
+    """Build all indexes, and pack the file into `part`."""
     with closing(open_unjournalled(work)) as connection:
         done("indexing")
         for sql in indexes:
@@ -289,7 +291,7 @@ def _finish(work: Path, part: Path, moment: str, indexes: list[str], done: Calla
 
 
 def inside_hosts(connection: sqlite3.Connection) -> list[str]:
-    """Return the addresses in a file of public rows that may be known to their own network alone."""
+    """Return the addresses in a file of servers that may only be known inside their network."""
     found = connection.execute("SELECT url FROM upstreams WHERE kind = 'datacenter' ORDER BY id")
     return [row[0] for row in found]
 

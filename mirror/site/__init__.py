@@ -1,10 +1,10 @@
-"""The public part of a mirror as static files, for any web host, searched in the visitor's browser.
+"""The public part of a mirror as static files for any web host, searched in the visitor's browser.
 
-`build.py` makes the site from the rows that `publish` lets out, `addresses.py` names its files, `pages.py`
-and `texts.py` fill them, `sources.py` tells which pages need not be rendered again, `shards.py` is what the
-browser searches, `folder.py` writes only what changed.
+`build.py` makes the site from the rows that `publish` selects, `paths.py` names its files, `pages.py` and
+`feed.py` fill them, `fingerprints.py` finds the pages that need not be rendered again, `shards.py` makes the
+files that the browser searches, `folder.py` writes only what changed.
 """
 
-from mirror.site.build import Made, SiteOptions, make_site
+from mirror.site.build import MadeSite, SiteOptions, make_site
 
-__all__ = ["Made", "SiteOptions", "make_site"]
+__all__ = ["MadeSite", "SiteOptions", "make_site"]

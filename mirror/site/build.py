@@ -1,4 +1,4 @@
-"""Make a site: public rows into a file of their own, each page and shard out of that."""
+"""Make a site: copy the public rows into a file, then write each page and shard from it."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -9,29 +9,29 @@ from urllib.parse import urlsplit
 import msgspec
 
 from mirror.errors import ConfigError
-from mirror.publish import Told, inside_hosts, public_rows
-from mirror.site.addresses import Places
+from mirror.publish import OnProgress, inside_hosts, public_rows
+from mirror.site.feed import feed, robots, sitemaps
+from mirror.site.fingerprints import PageSource, Sources, fingerprint
 from mirror.site.folder import SiteFolder, open_folder
 from mirror.site.pages import Pages
+from mirror.site.paths import Places
 from mirror.site.shards import DIRECTORY, Named, files, read_names
-from mirror.site.sources import PageSource, Sources, fingerprint
-from mirror.site.texts import feed, robots, sitemaps
 from mirror.store.files import open_reader
 from mirror.store.lock import site_lock
 
 TITLE = "Bitbucket mirror"
-TOLD_EVERY = 100
+REPORTED_EVERY = 100
 
 
 class SiteOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a site is made: its title, and the address that it will have; "" where that is not known."""
+    """The title of a site, and the address where it will be; "" if that is not known."""
 
     title: str = TITLE
     base_url: str = ""
 
 
-class Made(msgspec.Struct, frozen=True, kw_only=True):
-    """What a site has: `bytes` in all `files`, of which `written` are new or changed; `removed` are gone.
+class MadeSite(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished site: `bytes` is the size of all `files`, `written` counts new and changed ones.
 
     `inside_hosts` are as in `mirror.publish.Published`.
     """
@@ -46,25 +46,27 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     inside_hosts: list[str]
 
 
-def make_site(mirror: Path, folder: Path, options: SiteOptions, *, told: Told = lambda *_: None) -> Made:
-    """Bring a folder to what is public in a mirror; an unchanged file is not written.
+def make_site(
+    mirror: Path, folder: Path, options: SiteOptions, *, progress: OnProgress = lambda *_: None
+) -> MadeSite:
+    """Write the public part of a mirror into a folder; unchanged files are not written.
 
-    Raises ConfigError for a folder of other files and for a wrong address, StoreLocked where another process
-    makes a site of the mirror, and StoreError where a file cannot be used; the next run goes on from there.
+    Raises ConfigError for a folder with other files and for a wrong address, StoreLocked while another
+    process makes a site of the mirror, StoreError if a file cannot be used. The next run resumes.
     """
     base = checked_base(options.base_url)
     open_reader(mirror).close()  # without a mirror, nothing is made
     with (
         site_lock(mirror),
         open_folder(folder) as site,
-        public_rows(mirror, told=told, suffix=".site", indexed=True) as file,
+        public_rows(mirror, progress=progress, suffix=".site", indexed=True) as file,
         closing(open_reader(file)) as connection,
     ):
-        return _filled(connection, site, folder, options.title, base, told)
+        return _filled(connection, site, folder, options.title, base, progress)
 
 
 def checked_base(url: str) -> str:
-    """Return an address with its last slash, "" for none; raises ConfigError for one that is none."""
+    """Return an address with a final slash, "" for ""; raises ConfigError if it is not a web address."""
     if not url:
         return ""
     try:
@@ -77,23 +79,28 @@ def checked_base(url: str) -> str:
 
 
 def _filled(
-    connection: sqlite3.Connection, site: SiteFolder, folder: Path, title: str, base: str, told: Told
-) -> Made:
+    connection: sqlite3.Connection,
+    site: SiteFolder,
+    folder: Path,
+    title: str,
+    base: str,
+    progress: OnProgress,
+) -> MadeSite:
     places = Places(connection)
     pages = Pages(connection, places, title=title, base_path=urlsplit(base).path or "/")
     sources = Sources(connection, places, [title])
     repositories, owners = sources.repositories(), sources.owners()
     for path, text in pages.assets.items():
         site.write(path, text.encode())
-    _write_pages(site, pages, repositories, owners, told)
-    told("names", 0, 1)
+    _write_pages(site, pages, repositories, owners, progress)
+    progress("names", 0, 1)
     _write_search(site, read_names(connection, places), sources.common)
     summaries = list(pages.summaries())
     shown = [path for path, _ in summaries if path != "404.html"]
     shown += [source.path for source in (*owners, *repositories)]
     for path, text in (*_beside(connection, places, title, base, shown), *summaries):
         site.write(path, text.encode())
-    return Made(
+    return MadeSite(
         folder=str(folder),
         repositories=len(repositories),
         owners=sum(source.page == 1 for source in owners),
@@ -106,10 +113,14 @@ def _filled(
 
 
 def _write_pages(
-    site: SiteFolder, pages: Pages, repositories: list[PageSource], owners: list[PageSource], told: Told
+    site: SiteFolder,
+    pages: Pages,
+    repositories: list[PageSource],
+    owners: list[PageSource],
+    progress: OnProgress,
 ) -> None:
-    """Render the pages that are made of something else than before; new ones before those that lead there."""
-    step = _stepping(told, len(repositories) + len(owners))
+    """Render the pages whose source changed; new ones first, before pages that link to them."""
+    step = _stepping(progress, len(repositories) + len(owners))
 
     def changed(sources: list[PageSource]) -> Iterator[PageSource]:
         for source in sources:
@@ -136,22 +147,22 @@ def _write_search(site: SiteFolder, named: Named, common: str) -> None:
 def _beside(
     connection: sqlite3.Connection, places: Places, title: str, base: str, shown: list[str]
 ) -> Iterator[tuple[str, str]]:
-    """Yield what lies beside the pages."""
+    """Yield the files that are not pages."""
     yield "feed.xml", feed(connection, places, base, title)
     yield "robots.txt", robots(base)
-    yield ".nojekyll", ""  # GitHub's pages serve every file, then
+    yield ".nojekyll", ""  # makes GitHub Pages serve every file
     if base:
         yield from sitemaps(base, shown)
 
 
-def _stepping(told: Told, total: int) -> Callable[[str], None]:
-    """Return what counts pages, and tells of some of them."""
+def _stepping(progress: OnProgress, total: int) -> Callable[[str], None]:
+    """Return a function that counts pages and reports every hundredth."""
     done = 0
 
     def step(what: str) -> None:
         nonlocal done
         done += 1
-        if done % TOLD_EVERY == 0:
-            told(what, min(done, total), total)
+        if done % REPORTED_EVERY == 0:
+            progress(what, min(done, total), total)
 
     return step

@@ -1,7 +1,7 @@
-"""The folder of a site: what did not change is not written, what is not wanted any more is removed.
+"""The folder of a site. Unchanged files are not written; files that are no longer needed are removed.
 
-Each file is written beside its place and put there as a whole, and the list of all files, the manifest, at
-the end. What a run that was killed has made is in the list of its progress, so the next one goes on.
+Each file is written beside its place and put there as a whole. The manifest, the list of all files, comes
+last. A second list notes progress, so that the next run resumes one that was killed.
 """
 
 import fcntl
@@ -18,10 +18,10 @@ from mirror.store.files import explained
 
 MANIFEST, PROGRESS = ".mirror-site.json", ".mirror-site.progress.json"
 OURS = ("assets", "owners", "r", "search", "u")
-"""Folders of which every file is the site's own. What else lies beside them (`CNAME`, `.git`) stays."""
+"""Folders in which every file belongs to the site. Other files beside them (`CNAME`, `.git`) stay."""
 
 NOTED_EVERY = 20_000
-"""After how many written files the progress is noted."""
+"""The number of written files after which progress is noted."""
 
 _PART = ".part"
 _FILE, _FOLDER = 0o644, 0o755
@@ -29,10 +29,10 @@ _FILE, _FOLDER = 0o644, 0o755
 
 @contextmanager
 def open_folder(folder: Path) -> Iterator["SiteFolder"]:
-    """Give the folder of a site, which no other process changes meanwhile.
+    """Open the folder of a site and lock it against other processes.
 
-    Raises ConfigError for what is no folder and for one of other files, StoreLocked where another process
-    holds it. One of its own folders is locked, not a file: that would be uploaded with the site.
+    The lock is on a subfolder, because a lock file would be uploaded with the site. Raises ConfigError if it
+    is no folder or has other files, StoreLocked if another process holds it.
     """
     inner = folder / OURS[0]
     with explained(folder):
@@ -61,16 +61,16 @@ def open_folder(folder: Path) -> Iterator["SiteFolder"]:
 
 
 class FileList(msgspec.Struct):
-    """Each file of a site, from its top: the hash of its bytes, and the fingerprint of what it is made of.
+    """The files of a site by path: the hash of the bytes, and the fingerprint of the source.
 
-    The fingerprint is "" for a file that each run makes anew. Earlier versions had the size in its place.
+    The fingerprint is "" for a file that every run makes again. Earlier versions stored the size instead.
     """
 
     files: dict[str, tuple[str, str | int]] = {}
 
 
 class SiteFolder:
-    """A folder that is brought to what a run writes; `open_folder` gives it."""
+    """A folder that a run brings up to date; made by `open_folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -90,11 +90,11 @@ class SiteFolder:
             return FileList({})  # damaged: everything is made again
 
     def has(self, path: str) -> bool:
-        """Tell whether the site had a file before this run."""
+        """Return whether the site had a file before this run."""
         return path in self._old.files
 
     def keeps(self, path: str, source: str) -> bool:
-        """Keep a file that is made of the same, if it is as it was written; tell whether it is kept."""
+        """Keep a file whose source is unchanged and that nobody edited; return whether it is kept."""
         known = self._old.files.get(path)
         if known is None or known[1] != source:
             return False
@@ -107,7 +107,7 @@ class SiteFolder:
         return True
 
     def keeps_folder(self, last: str, source: str) -> bool:
-        """Keep all files of a folder as `keeps` does, or none; `last` is the one that is written last."""
+        """Keep all files of a folder as `keeps` does, or none. `last` is the file that is written last."""
         folder, before = f"{Path(last).parent}/", self.bytes
         paths = [path for path in self._old.files if path.startswith(folder)]
         if self.has(last) and all(self.keeps(path, source) for path in paths):
@@ -118,7 +118,7 @@ class SiteFolder:
         return False
 
     def write(self, path: str, body: bytes, source: str = "") -> None:
-        """Write a file of the site, unless it is there already."""
+        """Write a file of the site, unless it already has these bytes."""
         if path in self._new.files:
             raise ValueError(f"two pages would be the file {path}")
         with explained(self._folder):
@@ -131,7 +131,7 @@ class SiteFolder:
         self.bytes += len(body)
 
     def finish(self) -> int:
-        """Remove what is not wanted any more, write the manifest; return how many files the site has."""
+        """Remove files that are no longer needed and write the manifest; return the number of files."""
         with explained(self._folder):
             wanted = self._new.files
             parts = {f"{path}{_PART}" for path in wanted if "/" not in path}
@@ -150,7 +150,7 @@ class SiteFolder:
             self.removed += not path.endswith(_PART)
 
     def _on_disk(self, path: str) -> bytes | None:
-        """Return the bytes of a file; None where there is none, or where it is a link."""
+        """Return the bytes of a file; None if there is none, or if it is a link."""
         place = self._folder / path
         try:
             return None if place.is_symlink() else place.read_bytes()
@@ -158,7 +158,7 @@ class SiteFolder:
             return None
 
     def _found(self) -> Iterator[str]:
-        """Yield the files in the site's own folders, from the top."""
+        """Yield the paths of all files in the site's own folders."""
         start = len(str(self._folder)) + 1
         for ours in OURS:
             for at, _, names in os.walk(f"{self._folder}/{ours}"):
@@ -192,5 +192,5 @@ def _hash(body: bytes) -> str:
 
 
 def _is_inside(path: str) -> bool:
-    """Tell whether a listed file is one of the site; whoever can write the list must not name others."""
+    """Return whether a path is inside the site: an edited list must not lead to other files."""
     return not path.startswith("/") and not {"", ".", ".."} & set(path.split("/"))

@@ -1,7 +1,7 @@
-"""The pages of a site: those of the server, by its templates, without what needs one.
+"""The pages of a site: the server's templates, without the parts that need a server.
 
-Nothing in a page tells when it was made: times are dates, and only the home says how current it is. So a page
-changes only when what it shows does.
+A page does not depend on the time when it is made: it shows dates instead of ages, and only the home page
+says how current it is. So a page changes only when its content does.
 """
 
 import sqlite3
@@ -30,21 +30,21 @@ from mirror.serve.pages.home import LATEST
 from mirror.serve.pages.urls import FOLDER as SERVED_ASSETS
 from mirror.serve.pages.urls import assets
 from mirror.serve.pages.view import safe_html
-from mirror.site.addresses import CHANGES, HOME, SEARCH, Places, SiteLinks, owners_page, top_of
-from mirror.site.sources import PER_PAGE, PageSource
+from mirror.site.fingerprints import PER_PAGE, PageSource
+from mirror.site.paths import CHANGES, HOME, SEARCH, Places, StaticLinks, owners_page, top_of
 from mirror.times import from_text
 
 HERE = Path(__file__).parent
 REFS, CHANGES_SHOWN, OWNERS_SHOWN = 100, 200, 500
 ROWS_AT_ONCE = 500
 _POLICY = STRICT.replace("frame-ancestors 'none'; ", "")
-"""What a page may load. Browsers take `frame-ancestors` from a header alone."""
+"""The content security policy. Browsers accept `frame-ancestors` only in a header."""
 
 _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
-"""What templates get as the present; the filters of a site do not look at it."""
+"""The present moment for templates; the filters of a site ignore it."""
 
 Page = tuple[str, str]
-"""A file of the site, and its text."""
+"""The path of a file, and its text."""
 
 
 class Pages:
@@ -62,7 +62,7 @@ class Pages:
         self._known = {"static": True, "site_title": title, "policy": _POLICY, "now": _NO_TIME, "visit": None}
 
     def summaries(self) -> Iterator[Page]:
-        """Yield the pages that every change may be on, the home last."""
+        """Yield the pages that any change may affect, the home page last."""
         yield from self._list_of_owners()
         yield self._page(SEARCH, "site_search.html", {})
         missing = {"title": "Not here", "message": "There is no page at this address.", "status": 404}
@@ -88,7 +88,7 @@ class Pages:
         top = top_of(path) if top is None else top
         known = {
             **self._known,
-            "links": SiteLinks(self._places, top),
+            "links": StaticLinks(self._places, top),
             "assets": {name: top + place for name, place in self._assets.items()},
             "top": top,
         }
@@ -146,7 +146,7 @@ class Pages:
 
 @cache
 def _environment() -> Environment:
-    """Return the templates: those of the server, and the site's own."""
+    """Load the templates of the site and of the server."""
     folders = [HERE / "templates", SERVED_ASSETS.parent / "templates"]
     environment = Environment(loader=FileSystemLoader(folders), autoescape=True, auto_reload=False)
     filters.install(environment)
@@ -155,7 +155,7 @@ def _environment() -> Environment:
 
 
 def batches(wanted: Sequence[PageSource]) -> Iterator[Sequence[PageSource]]:
-    """Cut pages into parts whose rows are read at once."""
+    """Split pages into batches whose rows are read together."""
     return (wanted[start : start + ROWS_AT_ONCE] for start in range(0, len(wanted), ROWS_AT_ONCE))
 
 
@@ -175,6 +175,6 @@ def _day(text: str) -> Markup:
 
 
 def day(text: str | None, now: datetime) -> Markup:
-    """Return a time as its day, with the exact time as a tooltip: a page stays right for years."""
+    """Return a time as its day with the exact time as a tooltip, which stays right for years."""
     del now
     return _day(text) if text else Markup('<span class="quiet">never</span>')

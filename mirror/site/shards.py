@@ -29,12 +29,12 @@ from typing import Any, NamedTuple
 from mirror.queries.rows import fetch
 from mirror.readable import visible
 from mirror.search.names import BOUNDARY, normalise, popularity, searched_names
-from mirror.site.addresses import Places
+from mirror.site.paths import Places
 
 RARE, RARE_OWNER = 150, 2_000
-"""The most repositories of a leaf: of names, and of owners."""
+"""The most repositories of a leaf, in texts of names and of owners."""
 BEST = 50
-"""How many repositories a node names."""
+"""The number of repositories that a node lists."""
 DEEPEST = 64
 """The longest text of a node or a leaf; a leaf at this depth names no more than RARE_OWNER repositories."""
 
@@ -43,7 +43,7 @@ SHARD, SHORTEST, CUT_AT = 28_000, 8_000, 61
 ends before a text whose checksum says so: where one text more or less does not move the other ends."""
 
 WITHOUT_SERVER = 5_000
-"""How many repositories are searched from the disk too, where a browser reads scripts but no other files."""
+"""Up to this many repositories can also be searched from the disk, where browsers read only scripts."""
 
 DIRECTORY, SCRIPT = "search/directory.json.gz", "search/names.js"
 _NAME, _OWNER, _GROUP = BOUNDARY.decode("latin-1"), "\xfe", "\xfd"
@@ -68,7 +68,7 @@ class Entry(NamedTuple):
 
 
 class Named(NamedTuple):
-    """All repositories, the most popular first; each with the texts that lead to it."""
+    """All repositories, most popular first, each with the texts that find it."""
 
     rows: list[Row]
     names: list[tuple[str, ...]]
@@ -76,7 +76,7 @@ class Named(NamedTuple):
 
 
 def read_names(connection: sqlite3.Connection, places: Places) -> Named:
-    """Read what is searched from a file of public rows."""
+    """Read the repositories to search from a file of public rows."""
     found = fetch(
         connection,
         """SELECT r.id, r.full_name, r.name, r.slug, r.followers_count, r.forks_count, r.created_at,
@@ -141,7 +141,7 @@ def shard_file(start: str) -> str:
 
 @cache
 def folds() -> dict[str, str]:
-    """Return the letters whose case Python folds otherwise than a browser writes them small."""
+    """Return the letters whose case folding in Python differs from a browser's lower case."""
     letters = (chr(code) for code in range(_LAST_CASED) if not 0xD800 <= code < 0xE000)
     return {
         letter: letter.casefold()
@@ -168,7 +168,7 @@ def _groups(named: Named) -> dict[str, list[int]]:
 
 
 def _owners_in(groups: Iterable[str], named: Named) -> list[str]:
-    """Return the owners that are no group, while others that begin so are one."""
+    """Return the owners that are not a group themselves but share their name with the start of one."""
     begun = {group[:end] for group in groups for end in range(1, len(group) + 1)}
     return sorted(owner for owner in set(named.owners) if owner in begun and f"{owner}{_NAME}" not in begun)
 
@@ -179,7 +179,7 @@ def _packed(value: object) -> bytes:
 
 
 def _as_json(shard: list[Entry], rows: list[Row]) -> dict[str, Any]:
-    """Return a shard with each repository once, and nodes and leaves that refer to it."""
+    """Return a shard as JSON: each repository once, and the nodes and leaves that refer to it."""
     places = {
         rank: place for place, rank in enumerate(dict.fromkeys(rank for one in shard for rank in one.ranks))
     }
@@ -223,7 +223,7 @@ def _entries(named: Named, groups: Mapping[str, list[int]]) -> Iterator[Entry]:
 
 
 class _Texts:
-    """Suffixes of texts: each is a number, of its text and of its place in the text."""
+    """Suffixes of texts, each packed into a number: the text, and the position in it."""
 
     def __init__(self) -> None:
         self.texts, self.ranks, self.suffixes = list[str](), list[int](), list[int]()
@@ -246,7 +246,7 @@ def _suffixes(named: Named, ranks: Iterable[int]) -> _Texts:
 
 
 def _below(root: str, of: _Texts, most: int = RARE) -> Iterator[Entry]:
-    """Yield the nodes and leaves of some suffixes in order, after `root`; a leaf has `most` at most."""
+    """Yield the nodes and leaves of suffixes in order, prefixed by `root`. A leaf has at most `most`."""
     texts, ranks = of.texts, of.ranks
     waiting = [("", of.suffixes)]
     while waiting:

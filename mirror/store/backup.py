@@ -16,14 +16,14 @@ from mirror.store.schema import APPLICATION_ID
 PAGES = 500
 """Pages that are copied between two looks at whether to go on: 2 MB."""
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Called with the number of copied pages and of all pages; an exception ends the copying."""
 
 BESIDE = ("-wal", "-shm", "-journal")
 """Suffixes of the files that SQLite keeps beside a database."""
 
 
-def back_up(mirror: Path, target: Path, *, progress: Progress | None = None) -> Path:
+def back_up(mirror: Path, target: Path, *, progress: OnProgress | None = None) -> Path:
     """Copy a mirror into the file `target`, which is replaced as a whole, and return that file.
 
     The copy is one state of the mirror, whatever is written to it meanwhile; it needs no file beside it and
@@ -37,7 +37,7 @@ def back_up(mirror: Path, target: Path, *, progress: Progress | None = None) -> 
 
 
 def back_up_dated(
-    mirror: Path, folder: Path, now: datetime, *, keep: int | None, progress: Progress | None = None
+    mirror: Path, folder: Path, now: datetime, *, keep: int | None, progress: OnProgress | None = None
 ) -> Path:
     """Copy a mirror into a folder, under a name with the time, and return the new file.
 
@@ -98,7 +98,7 @@ def _is_copy(head: bytes) -> bool:
     return head.startswith(b"SQLite format 3\0") and number == APPLICATION_ID and head[18] != 2
 
 
-def copy_checked(source: Path, part: Path, *, target: Path, progress: Progress | None = None) -> None:
+def copy_checked(source: Path, part: Path, *, target: Path, progress: OnProgress | None = None) -> None:
     """Copy one state of a mirror into an empty file, and check the copy; errors name the `target`.
 
     Raises StoreError, also for a mirror with faults, which no copy should replace a good one with.
@@ -110,7 +110,7 @@ def copy_checked(source: Path, part: Path, *, target: Path, progress: Progress |
         with explained(target), closing(sqlite3.connect(part, isolation_level=None)) as copy:
             for setting in ("journal_mode = OFF", "synchronous = OFF"):  # it is put on the disk at the end
                 copy.execute(f"PRAGMA {setting}")
-            reading.backup(copy, pages=PAGES, progress=_told(progress))
+            reading.backup(copy, pages=PAGES, progress=_reporting(progress))
             copy.execute("PRAGMA journal_mode = DELETE")
     with explained(target):
         faults = faults_of(part)
@@ -118,14 +118,14 @@ def copy_checked(source: Path, part: Path, *, target: Path, progress: Progress |
         raise StoreError(f"{source}: has faults, and was not copied: {faults[0]}; see: mirror verify")
 
 
-def _told(progress: Progress | None) -> Callable[[int, int, int], None]:
+def _reporting(progress: OnProgress | None) -> Callable[[int, int, int], None]:
     """Return what SQLite calls; called even without anybody to tell, so that Ctrl-C is heard meanwhile."""
 
-    def told(_: int, remaining: int, total: int) -> None:
+    def report(_: int, remaining: int, total: int) -> None:
         if progress is not None:
             progress(total - remaining, total)
 
-    return told
+    return report
 
 
 @contextmanager

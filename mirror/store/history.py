@@ -34,12 +34,12 @@ def compacted_before(connection: sqlite3.Connection) -> str | None:
 
 
 def compact(
-    store: "Store", before: str, *, told: Callable[[], object] = lambda: None, batch: int = BATCH
+    store: "Store", before: str, *, on_batch: Callable[[], object] = lambda: None, batch: int = BATCH
 ) -> int:
     """Compact all days before a moment; return how many changes were dropped.
 
-    `told` is called before each transaction, and may raise to end it there. `batch` is how many changes are
-    dropped in one.
+    `on_batch` is called before each transaction, and may raise to stop there. `batch` is the number of
+    changes that one transaction drops.
     """
     until = f"{before[:10]}T00:00:00.000000Z"
     with store.transaction() as connection:  # first: the past is said to be true to the day from then on
@@ -49,18 +49,18 @@ def compact(
         with store.reading() as connection:
             superfluous = list(_superfluous(connection, day, _day_after(day)))
         for start in range(0, len(superfluous), batch):
-            told()
+            on_batch()
             ids = json.dumps(superfluous[start : start + batch])
             with store.transaction() as connection:
                 connection.execute("DELETE FROM changes WHERE id IN (SELECT value FROM json_each(?))", (ids,))
         dropped += len(superfluous)
-        told()
+        on_batch()
         with store.transaction() as connection:
             _note(connection, DONE, _day_after(day))
-    return dropped + _compact_measures(store, until, told=told, batch=batch)
+    return dropped + _compact_measures(store, until, on_batch=on_batch, batch=batch)
 
 
-def _compact_measures(store: "Store", until: str, *, told: Callable[[], object], batch: int) -> int:
+def _compact_measures(store: "Store", until: str, *, on_batch: Callable[[], object], batch: int) -> int:
     """Leave of each repository and day the first measures, before a moment; return how many were dropped."""
     place, dropped = (0, ""), 0
     while True:
@@ -74,7 +74,7 @@ def _compact_measures(store: "Store", until: str, *, told: Callable[[], object],
             return dropped
         later = [row for before, row in pairwise([place, *found]) if _is_same_day(before, row)]
         if later:
-            told()
+            on_batch()
             with store.transaction() as connection:
                 connection.executemany("DELETE FROM measures WHERE (repository_id, until) = (?, ?)", later)
         dropped += len(later)

@@ -17,7 +17,7 @@ import msgspec
 
 from mirror.errors import ConfigError, StoreError, StoreLocked
 from mirror.store import tokens
-from mirror.store.backup import BESIDE, Progress, copy_checked, replacing, sync_folder
+from mirror.store.backup import BESIDE, OnProgress, copy_checked, replacing, sync_folder
 from mirror.store.cursors import Cursors
 from mirror.store.database import Store
 from mirror.store.files import explained, one_at_a_time, open_reader
@@ -64,7 +64,7 @@ def restore_copy(
     mode: int,
     trust: Trust,
     limits: Mapping[str, int | None],
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Restored:
     """Put a copy in the place of a mirror; the file that was there is kept under another name.
 

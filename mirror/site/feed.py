@@ -1,4 +1,4 @@
-"""What a site has beside its pages: the feed, the sitemap, what robots may read."""
+"""The files of a site besides its pages: the feed, the sitemap, `robots.txt`."""
 
 import json
 import sqlite3
@@ -13,7 +13,7 @@ from mirror.queries.rows import ChangeRow
 from mirror.queries.visibility import ANONYMOUS
 from mirror.queries.web_links import WebLinks
 from mirror.serve.pages.changes import AUTHORITY, ENTRIES, atom
-from mirror.site.addresses import CHANGES, FEED, Places, SiteLinks
+from mirror.site.paths import CHANGES, FEED, Places, StaticLinks
 
 MOST_URLS = 50_000
 """The most addresses that one sitemap may have."""
@@ -23,12 +23,12 @@ _NAMESPACE = 'xmlns="http://www.sitemaps.org/schemas/sitemap/0.9"'
 
 
 def feed(connection: sqlite3.Connection, places: Places, base: str, title: str) -> str:
-    """Return the latest changes as a feed; `base` is the address of the site, "" where it is not known."""
+    """Return the feed of the latest changes; `base` is the address of the site, "" if unknown."""
     rows = latest_changes(connection, ANONYMOUS, ChangeFilter(), limit=ENTRIES).rows
     return atom(
         rows,
         WebLinks(connection, ANONYMOUS).changes(rows),
-        links=SiteLinks(places, ""),
+        links=StaticLinks(places, ""),
         base=base,
         page=base + CHANGES,
         feed=base + FEED,
@@ -39,20 +39,20 @@ def feed(connection: sqlite3.Connection, places: Places, base: str, title: str) 
 
 
 def _names(connection: sqlite3.Connection, rows: list[ChangeRow]) -> dict[int, str]:
-    """Name changes by what they tell: their numbers shift with each file of public rows."""
+    """Return an id of each change made from its content: row numbers shift with each set of public rows."""
     wanted = sorted({row.repository_id for row in rows if row.repository_id is not None})
     uuids = {row.id: row.uuid for row in repositories_by_ids(connection, ANONYMOUS, wanted)}
     names, seen = dict[int, str](), Counter[str]()
     for row in reversed(rows):
         about = uuids.get(row.repository_id or 0), row.upstream, row.at, row.kind, row.ref, row.old, row.new
-        told = json.dumps(about)
-        seen[told] += 1
-        names[row.id] = str(uuid5(NAMESPACE_URL, f"{told} {seen[told]}"))
+        text = json.dumps(about)
+        seen[text] += 1
+        names[row.id] = str(uuid5(NAMESPACE_URL, f"{text} {seen[text]}"))
     return names
 
 
 def sitemaps(base: str, pages: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield the sitemap, and those that it names where one cannot hold all pages: file and text."""
+    """Yield the files of the sitemap: one, or several and an index if there are too many pages."""
     parts = [pages[start : start + MOST_URLS] for start in range(0, len(pages), MOST_URLS)]
     if len(parts) == 1:
         yield "sitemap.xml", _urls(base, parts[0])
@@ -70,5 +70,5 @@ def _urls(base: str, pages: list[str]) -> str:
 
 
 def robots(base: str) -> str:
-    """Return what robots may read: everything."""
+    """Return `robots.txt`, which allows everything."""
     return "User-agent: *\nAllow: /\n" + (f"Sitemap: {base}sitemap.xml\n" if base else "")

@@ -1,8 +1,8 @@
-"""The names of the files of a site, and the links between them: relative, so that it may lie anywhere.
+"""The files of a site and the links between them. Links are relative, so a site works in any folder.
 
-A file is named after what it shows. A name that is not safe on every file system (capital letters, other
-characters, too long, reserved by Windows) is replaced by its safe letters and a hash, so that no two names
-become one file, whichever of them come and go.
+A file is named after its content. A name that is not safe on every file system (capital letters, special
+characters, too long, reserved by Windows) becomes its safe letters and a hash. So two names never share a
+file, and a name keeps its file when others come and go.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ _UNNAMED_OWNERS = """SELECT id, uuid, coalesce(username, '') FROM (
 
 
 def file_name(name: str, *, apart: str = "") -> str:
-    """Return a name for a file or a folder; `apart` tells things apart that share one name."""
+    """Return a safe name for a file or a folder; `apart` distinguishes things that share a name."""
     if not apart and _SAFE.fullmatch(name) and not _RESERVED.fullmatch(name):
         return name
     digest = hashlib.sha256(f"{name}\0{apart}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -42,12 +42,12 @@ def file_name(name: str, *, apart: str = "") -> str:
 
 
 def _folder(name: str) -> str:
-    """Return the folder of an owner's files: few letters, so that no folder has every owner."""
+    """Return the folder of an owner's files: its first two letters, so that no folder gets too large."""
     return name[:2].rstrip(".")
 
 
 class Places:
-    """Where the page of each repository and owner lies, from the top of the site."""
+    """The path of each repository's and owner's page, from the top of the site."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._repositories = {row[0]: _repository(row[2], row[1]) for row in fetch(connection, _SAME_NAMES)}
@@ -58,7 +58,7 @@ class Places:
         return self._repositories.get(row_id) or _repository(full_name)
 
     def owner(self, username: str | None, row_id: int | None, page: int = 1) -> str:
-        """Return the file of an owner, or of a later page of theirs."""
+        """Return the file of an owner's page."""
         name = self._owners.get(row_id or 0) or file_name(username or "")
         return f"u/{_folder(name)}/{name}{f'~p{page}' if page > 1 else ''}.html"
 
@@ -74,15 +74,15 @@ def owners_page(number: int) -> str:
     return OWNERS if number == 1 else f"owners/{number}.html"
 
 
-class SiteLinks:
-    """The links of one page, as the templates ask for them; `top` leads from the page to the top."""
+class StaticLinks:
+    """The links of one page, by the methods that templates call; `top` leads from the page to the top."""
 
     def __init__(self, places: Places, top: str) -> None:
         self._places = places
         self._top = top
 
     def path(self, path: str, parameters: Any = None) -> str:
-        """Return the home, or the list of owners."""
+        """Return the home page, or the list of owners."""
         del parameters
         return self._top + {"/": HOME, "/owners": OWNERS}[path]
 
@@ -105,11 +105,11 @@ class SiteLinks:
         return self._top + SEARCH + (f"?{urlencode(parameters, errors='replace')}" if parameters else "")
 
     def changes(self, form: str = "", **_: Any) -> str:
-        """Return the list of changes, or the feed of them."""
+        """Return the list of changes, or its feed."""
         return self._top + (FEED if form else CHANGES)
 
     def pages(self) -> tuple[tuple[str, str, str], ...]:
-        """Return what the bar leads to."""
+        """Return the links of the navigation bar: name, label, address."""
         return (
             ("search", "Search", self.search()),
             ("owners", "Owners", self.path("/owners")),
@@ -118,5 +118,5 @@ class SiteLinks:
 
 
 def top_of(path: str) -> str:
-    """Return what leads from a file to the top of the site."""
+    """Return the relative path from a file to the top of the site."""
     return "../" * path.count("/")

@@ -1,8 +1,8 @@
-"""What each page of a site is made of, as a fingerprint: while it stays the same, the page is not rendered.
+"""Fingerprints of the source of each page: while one stays the same, the page is not rendered again.
 
-A fingerprint covers more than its page shows, never less: the program that makes pages, and every column
-that a page may read but for NOT_SHOWN, in the order of the rows. Numbers of rows are left out, because they
-shift where a repository comes or goes.
+A fingerprint covers at least what its page shows: the program that makes pages, and every column that a page
+may read except NOT_SHOWN, in the order of the rows. It leaves out row numbers, because they shift when a
+repository is added or removed.
 """
 
 import sqlite3
@@ -20,20 +20,20 @@ import msgspec
 import mirror
 from mirror.queries.forks import DEEPEST, HIGHEST
 from mirror.queries.rows import fetch
-from mirror.site.addresses import Places
+from mirror.site.paths import Places
 
 PER_PAGE = 100
 """How many repositories a page of an owner has."""
 
 NOT_SHOWN = ("id", "repository_id", "owner_id", "parent_id", "user_id", "last_seen_at", "refs_synced_at")
-"""Columns outside fingerprints: numbers of rows, and moments that each sync changes and no page shows."""
+"""Columns that fingerprints ignore: row numbers, and moments that every sync changes and no page shows."""
 
 _PROGRAM = (".css", ".html", ".js", ".py", ".svg")
 _SIZE = 12
 
 
 class PageSource(NamedTuple):
-    """A page of a repository, or one of the pages of an owner: its file, its row, what it is made of."""
+    """A page of a repository or an owner: its file, its row, and the fingerprint of its source."""
 
     path: str
     row_id: int
@@ -52,7 +52,7 @@ def _digest(value: Any) -> bytes:
 
 @cache
 def program() -> str:
-    """Return the fingerprint of what makes pages: all files of this program, and what renders templates."""
+    """Return the fingerprint of the program: all its files, and the versions of the libraries that render."""
     folder = Path(mirror.__file__).parent
     files = sorted(path for path in folder.rglob("*") if path.suffix in _PROGRAM)
     texts = [(path.relative_to(folder).as_posix(), path.read_bytes()) for path in files]
@@ -60,9 +60,9 @@ def program() -> str:
 
 
 class Sources:
-    """The pages of all repositories and owners of a file of public rows, and what each is made of.
+    """The pages of all repositories and owners in a file of public rows, with their fingerprints.
 
-    `options` are what all pages show besides rows.
+    `options` are the texts besides rows that all pages show.
     """
 
     def __init__(self, connection: sqlite3.Connection, places: Places, options: Sequence[str]) -> None:
@@ -123,14 +123,14 @@ class Sources:
         ]
 
     def _read(self, table: str, first: str, order: str) -> Iterable[tuple[Any, ...]]:
-        """Read a table, without the columns that are not shown; `first` stands before the others."""
+        """Read the shown columns of a table; the expression `first` precedes them."""
         cursor = self._connection.cursor()
         cursor.row_factory = None
         names = [row[1] for row in cursor.execute(f"PRAGMA table_info({table})") if row[1] not in NOT_SHOWN]
         return cursor.execute(f"SELECT {', '.join([first, *names])} FROM {table} ORDER BY {order}")
 
     def _families(self) -> dict[int, bytes]:
-        """Return what pages show of the parents and the forks of those that have any."""
+        """Return digests of the parents and forks of each repository that has any."""
         parents = {row_id: parent for row_id, _, parent, _ in self._rows if parent is not None}
         children = defaultdict[int, list[int]](list)
         for row_id, parent in parents.items():
@@ -147,7 +147,7 @@ class Sources:
         }
 
     def _namesakes(self) -> dict[str, bytes]:
-        """Return what is shown of repositories that share a name, in any case, by that name."""
+        """Return digests of repositories that share a name, by the name in lower case."""
         names = [(full_name.lower(), row_id) for row_id, _, _, full_name in self._rows]
         counts = Counter(name for name, _ in names)
         shown = dict[str, bytes]()
@@ -156,13 +156,13 @@ class Sources:
 
 
 def _chain(shown: dict[Any, bytes], rows: Iterable[Sequence[Any]]) -> None:
-    """Add rows to the digests of what their first values name, in order."""
+    """Add each row, in order, to the digest under its first value."""
     for key, *rest in rows:
         shown[key] = _digest((shown.get(key), rest))
 
 
 def _line(row_id: int, parents: dict[int, int]) -> list[int]:
-    """Return the parent of a repository, its parent, and so on, as far as a page follows them."""
+    """Return the ancestors of a repository, as far up as a page shows them."""
     line = list[int]()
     while row_id in parents and len(line) < HIGHEST:
         row_id = parents[row_id]
