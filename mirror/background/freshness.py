@@ -22,7 +22,7 @@ from mirror.errors import StoreError
 from mirror.store.crawl_state import WorkspaceState
 from mirror.store.cursors import Cursors
 from mirror.store.files import open_reader
-from mirror.store.ledger import told_limits
+from mirror.store.ledger import reported_limits
 from mirror.sync.listing_state import as_of
 from mirror.times import Clock, from_text, to_text
 from mirror.upstream.urls import accounts_by_upstream
@@ -210,7 +210,8 @@ class Watches:
 
     def _limit(self, connection: sqlite3.Connection, upstream: UpstreamConfig) -> int | None:
         """Return the hourly limit in force."""
-        return accounts_by_upstream(self._config, told_limits(connection)).get(upstream.name, ("", None))[1]
+        accounts = accounts_by_upstream(self._config, reported_limits(connection))
+        return accounts.get(upstream.name, ("", None))[1]
 
     def _read(self, ask: Callable[[sqlite3.Connection], T]) -> T | None:
         """Read the file; None while it does not exist or cannot be read, which a run reports."""

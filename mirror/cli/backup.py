@@ -16,7 +16,7 @@ from mirror.errors import ConfigError, StoreError
 from mirror.readable import repositories_text, size_text
 from mirror.store.backup import OnProgress, back_up, back_up_dated
 from mirror.store.files import open_reader
-from mirror.store.ledger import told_limits
+from mirror.store.ledger import reported_limits
 from mirror.store.restore import Restored, Trust, restore_copy
 from mirror.times import utc_now
 from mirror.upstream.budget import GIT_LIMIT
@@ -92,7 +92,7 @@ def _limits(config: Config, copy: Path) -> dict[str, int | None]:
     """Map the accounts of a configuration to their requests an hour."""
     try:
         with closing(open_reader(copy, older=True)) as connection:
-            known = dict(accounts_by_upstream(config, told_limits(connection)).values())
+            known = dict(accounts_by_upstream(config, reported_limits(connection)).values())
     except (StoreError, sqlite3.Error):  # it is no copy, which `restore` says
         return {}
     return {**known, **{f"git-{bucket}": GIT_LIMIT for bucket in known}}

@@ -28,7 +28,7 @@ from mirror.serve.webhook_writer import Hook
 from mirror.serve.webhooks import accept
 from mirror.serve.workers import Ready, Task, Workers
 from mirror.store.files import is_snapshot
-from mirror.store.ledger import told_limits
+from mirror.store.ledger import reported_limits
 from mirror.store.lock import server_mark
 from mirror.upstream.urls import accounts_by_upstream
 from mirror.write import PassThrough
@@ -149,7 +149,7 @@ def arrange(datasette: Datasette, config: Config) -> None:
     if not config.serve.read_only:
         accept(datasette, hooks)
     known = served(datasette)
-    known.limits = lambda connection: accounts_by_upstream(config, told_limits(connection))
+    known.limits = lambda connection: accounts_by_upstream(config, reported_limits(connection))
     known.stale_after = {upstream.name: upstream.stale_after for upstream in config.upstreams}
 
 

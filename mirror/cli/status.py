@@ -19,7 +19,7 @@ from mirror.queries.crawl import progress_text
 from mirror.queries.status import HistoryStatus, UpstreamStatus, history_status, read_status
 from mirror.readable import repositories_text, size_text
 from mirror.store.files import damage_explained, open_reader
-from mirror.store.ledger import told_limits
+from mirror.store.ledger import reported_limits
 from mirror.store.lock import is_syncing, service_runs
 from mirror.times import age_text, from_text, local, time_text, utc_now
 from mirror.upstream.urls import accounts_by_upstream
@@ -42,9 +42,8 @@ def status(ctx: click.Context, as_json: bool) -> None:
     path = Path(config.database)
     with closing(open_reader(path)) as connection, damage_explained(path):
         now = utc_now()
-        statuses = read_status(
-            connection, now, accounts_by_upstream(config, told_limits(connection)), syncing=is_syncing(path)
-        )
+        accounts = accounts_by_upstream(config, reported_limits(connection))
+        statuses = read_status(connection, now, accounts, syncing=is_syncing(path))
         history = history_status(connection)
         running = service_runs(path)
         for upstream in statuses:

@@ -9,7 +9,7 @@ __all__ = ["Store"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the writer where it is named: commands that read use the other files of this folder only."""
+    """Import the writer on first use: commands that only read do not need it."""
     if name != "Store":
         raise AttributeError(name)
     from mirror.store.database import Store  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Copies of a mirror that may be written to meanwhile: one state of it, checked, put in place as a whole."""
+"""Back up a mirror while it may be written to: copy one state, check the copy, put it in place as a whole."""
 
 import fcntl
 import os
@@ -14,10 +14,10 @@ from mirror.store.files import PRIVATE, explained, faults_of, open_reader
 from mirror.store.schema import APPLICATION_ID
 
 PAGES = 500
-"""Pages that are copied between two looks at whether to go on: 2 MB."""
+"""Pages that are copied before progress is reported and Ctrl-C is noticed: 2 MB."""
 
 OnProgress = Callable[[int, int], None]
-"""Called with the number of copied pages and of all pages; an exception ends the copying."""
+"""Called with the number of copied pages and of all pages; an exception stops the copy."""
 
 BESIDE = ("-wal", "-shm", "-journal")
 """Suffixes of the files that SQLite keeps beside a database."""
@@ -26,9 +26,9 @@ BESIDE = ("-wal", "-shm", "-journal")
 def back_up(mirror: Path, target: Path, *, progress: OnProgress | None = None) -> Path:
     """Copy a mirror into the file `target`, which is replaced as a whole, and return that file.
 
-    The copy is one state of the mirror, whatever is written to it meanwhile; it needs no file beside it and
-    is for its owner alone. Raises ConfigError for a target that is no place for a copy, StoreLocked where
-    another process copies to it, StoreError where either file cannot be used; the target is then as it was.
+    The copy is one state of the mirror, even if it is written to meanwhile. It needs no file beside it, and
+    only its owner can read it. Raises ConfigError if a copy cannot go to the target, StoreLocked while
+    another process copies to it, StoreError if either file cannot be used; the target is unchanged then.
     """
     target = place_of_copy(mirror, target)
     with replacing(target, part=target.with_name(f"{target.name}.part")) as part:
@@ -41,7 +41,7 @@ def back_up_dated(
 ) -> Path:
     """Copy a mirror into a folder, under a name with the time, and return the new file.
 
-    `keep` is how many such copies stay, this one included; None keeps all. Raises what `back_up` raises.
+    `keep` is the number of copies to keep, including this one; None keeps all. Raises what `back_up` raises.
     """
     with explained(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def dated_copies(mirror: Path, folder: Path) -> list[Path]:
 
 
 def place_of_copy(mirror: Path, target: Path) -> Path:
-    """Return the file that a path leads to, if a copy may take its place; raises ConfigError, StoreError."""
+    """Return the real path of a target, if a copy may replace it; raises ConfigError, StoreError."""
     real, ours = Path(os.path.realpath(target)), Path(os.path.realpath(mirror))
     taken = {
         ours,
@@ -101,14 +101,14 @@ def _is_copy(head: bytes) -> bool:
 def copy_checked(source: Path, part: Path, *, target: Path, progress: OnProgress | None = None) -> None:
     """Copy one state of a mirror into an empty file, and check the copy; errors name the `target`.
 
-    Raises StoreError, also for a mirror with faults, which no copy should replace a good one with.
+    Raises StoreError, also for a mirror with faults: its copy must not replace a good one.
     """
     with closing(open_reader(source, older=True)) as reading:
         with explained(source):
-            reading.execute("BEGIN")  # as long as it lasts, all steps of the copying see one state
+            reading.execute("BEGIN")  # until it ends, all steps of the copy see one state
             reading.execute("SELECT count(*) FROM sqlite_master").fetchone()
         with explained(target), closing(sqlite3.connect(part, isolation_level=None)) as copy:
-            for setting in ("journal_mode = OFF", "synchronous = OFF"):  # it is put on the disk at the end
+            for setting in ("journal_mode = OFF", "synchronous = OFF"):  # it is synced to the disk at the end
                 copy.execute(f"PRAGMA {setting}")
             reading.backup(copy, pages=PAGES, progress=_reporting(progress))
             copy.execute("PRAGMA journal_mode = DELETE")
@@ -119,7 +119,7 @@ def copy_checked(source: Path, part: Path, *, target: Path, progress: OnProgress
 
 
 def _reporting(progress: OnProgress | None) -> Callable[[int, int, int], None]:
-    """Return what SQLite calls; called even without anybody to tell, so that Ctrl-C is heard meanwhile."""
+    """Return the callback for SQLite. It is needed even without `progress`, so that Ctrl-C is noticed."""
 
     def report(_: int, remaining: int, total: int) -> None:
         if progress is not None:
@@ -130,10 +130,10 @@ def _reporting(progress: OnProgress | None) -> Callable[[int, int, int], None]:
 
 @contextmanager
 def replacing(target: Path, *, part: Path, mode: int = PRIVATE) -> Iterator[Path]:
-    """Give an empty file to fill, which replaces `target` where the block ends well, and else is removed.
+    """Yield an empty file, `part`, that replaces `target` if the block succeeds, and is removed otherwise.
 
-    `part` is in the folder of the target. What a killed process left under that name is begun anew. Raises
-    StoreLocked where another process fills it, StoreError where the folder cannot be written to.
+    `part` must be in the folder of the target; a leftover of a killed process is emptied first. Raises
+    StoreLocked while another process fills it, StoreError if the folder cannot be written to.
     """
     with explained(target):
         descriptor = _claimed(part, mode)
@@ -152,9 +152,9 @@ def replacing(target: Path, *, part: Path, mode: int = PRIVATE) -> Iterator[Path
 
 @contextmanager
 def held(path: Path, doing: str) -> Iterator[None]:
-    """Hold a file against other processes, and remove it at the end.
+    """Hold a lock file, and remove it at the end.
 
-    Raises StoreLocked where another process holds it, who is `doing` something; StoreError.
+    Raises StoreError, and StoreLocked if another process holds it; `doing` says what that process does.
     """
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,7 +185,7 @@ def _claimed(part: Path, mode: int) -> int:
 
 
 def _lock(descriptor: int, part: Path) -> None:
-    """Lock a part; raises StoreLocked, also where the process before has just given it its final name."""
+    """Lock a part; raises StoreLocked, also if another process has just renamed it to its final name."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         is_there = os.path.samestat(os.fstat(descriptor), part.stat())
@@ -209,5 +209,5 @@ def _put_on_disk(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on the disk."""
+    """Sync the entries of a folder to the disk."""
     _put_on_disk(folder)

@@ -1,4 +1,4 @@
-"""Events of repositories: the table `changes`, and `writes` for those made through this mirror.
+"""The table `changes` with the events of repositories, and `writes` with those made through this mirror.
 
 This file also decides which part of a repository's history is public: changes recorded while it was private
 stay hidden (`public_from`).
@@ -27,26 +27,27 @@ _NOT_DESCRIBED = {
 }  # fmt: skip
 
 MEASURED = ("size", "updated_at", "followers_count")
-"""Columns that move with every push: the table `measures` has what they were, and no change is told.
+"""Columns that move with every push. Their old values go to the table `measures`, not to `changes`.
 
-The number of forks is not among them: it counts private ones, which are subtracted as of today.
+The number of forks is not among them: it includes private forks, and only today's can be subtracted.
 """
 
 MEASURED_SINCE = "measures_since"
-"""The key in `mirror_meta` of the moment since which `measures` is complete; missing where it always was."""
+"""The key in `mirror_meta` of the moment since which `measures` is complete; absent if it always was."""
 
 DESCRIBED = tuple(column for column in SAID if column not in _NOT_DESCRIBED)
-"""Columns whose changes are told of.
+"""Columns whose changes are recorded.
 
-The name of a parent is not among them: edits are visible to everybody, and a parent may be private.
+The name of the parent is not among them: everybody sees edits, and a parent may be private.
 """
 
 
 class Change(NamedTuple):
-    """One line of the table `changes`; `repository_id` or `user_id` says what it is about.
+    """A row of the table `changes`, about a repository or an owner (`user_id`). None means unknown.
 
-    `previous_look` is when the same was looked at before, and had not changed; `forced` whether
-    a push is told to have been forced; `old_date` when the former commit of a ref was made. None is unknown.
+    - `previous_look`: when the mirror last read the same thing, before it changed.
+    - `forced`: whether the push was a forced one, as reported.
+    - `old_date`: the date of the ref's former commit.
     """
 
     kind: str
@@ -65,8 +66,8 @@ def repository_changes(
 ) -> Iterator[Change]:
     """Compare two rows of `repositories`; both map column names to values.
 
-    `old` has when the row was seen, as `last_seen_at`. `made_public` comes last: the changes before it
-    compare with the private row, and stay hidden.
+    `old` also has `last_seen_at`. `made_public` comes last: the changes before it compare with the private
+    row, and stay hidden.
     """
     seen = old["last_seen_at"]
     if old["deleted_at"] is not None:
@@ -92,7 +93,7 @@ def repository_changes(
 
 
 def _became_known(old: Mapping[str, Any], new: Mapping[str, Any], column: str) -> bool:
-    """Return whether a flag is off that was unknown: a new column would else make every row a change."""
+    """Return whether an unknown flag became false: otherwise a new column would change every row."""
     return old[column] is None and new[column] is False
 
 
@@ -116,7 +117,7 @@ def ref_changes(
 
 
 class RefTarget(NamedTuple):
-    """The commit of a ref, and when it was made, where that is known."""
+    """The commit of a ref, and its date if that is known."""
 
     hash: str
     date: str | None
@@ -132,14 +133,14 @@ def ref_change(
     previous_look: str | None,
     forced: bool | None = None,
 ) -> Change:
-    """Return the change of a ref from a commit to another one; None stands for no ref."""
+    """Return the change of a ref from one commit to another; None means that there is no ref."""
     verb = "created" if before is None else "deleted" if after is None else "moved"
     old, date = before or (None, None)
     return Change(f"{kind}_{verb}", repository_id, None, name, old, after, previous_look, forced, date)
 
 
 class Move(NamedTuple):
-    """A change that moved a main branch, and nobody told whether by force."""
+    """A change that moved a main branch, without a report on whether it was forced."""
 
     id: int
     uuid: str
@@ -152,7 +153,7 @@ class Move(NamedTuple):
 def moves_to_ask_about(
     connection: sqlite3.Connection, upstream_id: int, *, after: int, since: str, most: int
 ) -> list[Move]:
-    """List the moves of main branches behind a change, that were seen since a moment, in their order."""
+    """List moves of main branches after a change (by id) and since a moment, in order."""
     found = connection.execute(
         """SELECT c.id, r.uuid, r.full_name, r.scm, c.old, c.new
            FROM changes c CROSS JOIN repositories r ON r.id = c.repository_id
@@ -165,12 +166,12 @@ def moves_to_ask_about(
 
 
 def save_forced(connection: sqlite3.Connection, change_id: int, *, forced: bool | None) -> None:
-    """Note whether a change was a forced push, unless somebody told it meanwhile."""
+    """Record whether a change was a forced push, unless that is already known."""
     connection.execute("UPDATE changes SET forced = coalesce(forced, ?) WHERE id = ?", (forced, change_id))
 
 
 CLOSED = 2**63 - 1
-"""The `public_from` that no change is above."""
+"""The `public_from` that hides all changes."""
 
 _CLOSE = f"""UPDATE repositories SET refs_stale = max(refs_stale, :with_refs), public_from = iif(:with_refs
         OR EXISTS (SELECT 1 FROM branches WHERE repository_id = :id)
@@ -181,9 +182,9 @@ _OPEN = """UPDATE repositories SET public_from = (SELECT coalesce(max(id), 0) FR
 
 
 def close(connection: sqlite3.Connection, published: Iterable[int], *, with_refs: bool) -> None:
-    """Hide the history of repositories that were just made public; call it once their changes are saved.
+    """Hide the history of repositories that were just made public; call it after saving their changes.
 
-    It stays closed until their refs have been listed again. Where no refs are in the file and none are
+    It stays hidden until their refs have been listed again. If the file has no refs of them and none are
     mirrored (`with_refs`), only the changes until now are hidden.
     """
     values = [{"id": repository_id, "with_refs": int(with_refs)} for repository_id in published]
@@ -191,10 +192,10 @@ def close(connection: sqlite3.Connection, published: Iterable[int], *, with_refs
 
 
 def reopen(connection: sqlite3.Connection, repository_id: int, *, listed_since: str) -> None:
-    """Show what is recorded from now on, if a repository is closed and all its refs were read since.
+    """Show changes from now on, if the history of a repository is hidden and all its refs were read.
 
-    `listed_since` is when their listing began. If that was before the repository was made public, they are
-    listed again.
+    `listed_since` is when the listing of refs began. If that was before the repository was made public, the
+    refs are listed again.
     """
     closed = connection.execute(
         "SELECT 1 FROM repositories WHERE id = ? AND public_from = ?", (repository_id, CLOSED)
@@ -211,15 +212,15 @@ def reopen(connection: sqlite3.Connection, repository_id: int, *, listed_since: 
 
 
 OLDEST_PAGE = timedelta(minutes=10)
-"""The age that a page may have when a sync saves it."""
+"""The greatest age of a page when a sync saves it."""
 
 Outcome = Literal["done", "unknown"]
 
 
 class Written(NamedTuple):
-    """One line of the table `writes`; `by` names a token or the command line, never its secret.
+    """A row of the table `writes`; `by` is the name of a token, or the command line.
 
-    `outcome` is unknown where the upstream may have done it, but its answer was lost. Refused writes are not
+    `outcome` is unknown if the answer was lost, so the upstream may have done it. Refused writes are not
     recorded.
     """
 
@@ -232,7 +233,7 @@ class Written(NamedTuple):
 
 
 def save_written(connection: sqlite3.Connection, upstream_id: int, written: Written) -> int:
-    """Record a write and return the number of its line; `uuid` leads to the row of the repository."""
+    """Record a write and return its row id; `uuid` identifies the repository."""
     cursor = connection.execute(
         """INSERT INTO writes (at, asked_by, action, upstream_id, full_name, outcome)
            VALUES (?, ?, ?, ?, ?, ?)""",
@@ -244,7 +245,7 @@ def save_written(connection: sqlite3.Connection, upstream_id: int, written: Writ
 
 
 def link_written(connection: sqlite3.Connection, number: int, uuid: str) -> None:
-    """Link a record to the row of its repository, as soon as there is one."""
+    """Link the record of a write to the row of its repository, if there is one."""
     connection.execute(
         """UPDATE writes SET repository_id = (SELECT r.id FROM repositories r
                WHERE r.upstream_id = writes.upstream_id AND r.uuid = ?) WHERE id = ?""",
@@ -253,7 +254,7 @@ def link_written(connection: sqlite3.Connection, number: int, uuid: str) -> None
 
 
 def recently_written(connection: sqlite3.Connection, now: str) -> dict[int, str]:
-    """Map the rows that were written within the age of a page under way to what was done to them last."""
+    """Map repositories written within OLDEST_PAGE to their last action: a page under way may be older."""
     since = to_text(from_text(now) - OLDEST_PAGE)
     return dict(
         connection.execute(

@@ -1,7 +1,7 @@
 """The state of the crawl between two runs: the values of the table `cursors`.
 
-They are plain values; `mirror.store.cursors` reads and writes them, and `mirror.sync` knows the rules. Some
-keys in the file are older than the names of the fields (`rename`).
+`mirror.store.cursors` reads and writes them, `mirror.sync` has the rules. Some keys in the file have older
+names than the fields (`rename`).
 """
 
 from typing import Literal
@@ -26,15 +26,15 @@ class Landmark(msgspec.Struct, frozen=True):
 class ListingProgress(msgspec.Struct, kw_only=True):
     """A listing of repositories that has begun.
 
-    `began` is by the upstream's clock, `seen_since` by ours: rows that this listing has seen carry that
-    moment or a later one. `next` is the upstream's link to the next page, None before the first. `landmark`
-    is an earlier page, to detect links that go in a circle.
+    - `began` is by the upstream's clock, `seen_since` by ours: rows of this listing were seen then or later.
+    - `next`: the upstream's link to the next page, None before the first.
+    - `landmark`: an earlier page, to detect links that go in a circle.
+    - `first_size`, `last_size`: totals that the upstream reported.
+    - `short`: by how many rows the previous pass was below the total.
 
-    Counts are of rows, sizes are the totals that the upstream reports. These belong to the current pass:
-    `rows` that its pages held, `born` of them created since its first page, `holes` pages that were skipped,
-    `bad` rows that were not understood, `shrank` whether the total fell between two pages. `short` is by how
-    many rows the pass before was below the total. `longest` is the length of the
-    longest page of this pass, `ended_early` says that a page without rows, or a full one, ended it.
+    These belong to the current pass: `rows` on its pages, `born` of them created since its first page,
+    `holes` for skipped pages, `bad` for rows not understood, `shrank` if the total fell between two pages,
+    `longest` for the length of its longest page, `ended_early` if an empty or a full page ended it.
     """
 
     purpose: Purpose
@@ -60,15 +60,15 @@ class ListingProgress(msgspec.Struct, kw_only=True):
 
     @property
     def order(self) -> Literal["created", "newest-update"]:
-        """How the upstream is asked to sort."""
+        """The order to request from the upstream."""
         return "created" if self.purpose == "full" else "newest-update"
 
 
 class Members(msgspec.Struct, kw_only=True, rename={"reported": "told"}):
     """An unfinished listing of members: its position, and since when (by our clock) it is read.
 
-    `pages` and `rows` count those of this pass, `reported` is the largest total that a page reported. `bad`
-    says what was not understood. For `landmark` see Listing.
+    `pages` and `rows` count the current pass, `reported` is the largest total that a page reported. `bad`
+    says what was not understood. For `landmark` see ListingProgress.
     """
 
     seen_since: str
@@ -82,22 +82,22 @@ class Members(msgspec.Struct, kw_only=True, rename={"reported": "told"}):
 
 
 class WorkspaceState(msgspec.Struct, kw_only=True, rename={"count_offset": "surplus", "uncertain": "doubt"}):
-    """The crawl of one workspace, between any two requests.
+    """The state of the crawl of one workspace.
 
-    - `name`: the current name, where it differs from the configured one.
-    - `whole`: it has been listed once without a gap, so whatever is new since then is reported as new.
+    - `name`: the current name, if it differs from the configured one.
+    - `whole`: it has been listed once without a gap, so new repositories are reported from then on.
     - `cursor`: when the last complete listing began, by the upstream's clock; None before the first.
     - `swept_at`: when the last full listing ended; None before the first.
-    - `count_offset`: the upstream's total less the rows that it listed. Some totals count rows that the
+    - `count_offset`: the upstream's total minus the rows that it listed. Some totals include rows that the
       caller cannot see.
     - `uncertain`: rows came and went in every pass of the last listing, so some may have been missed.
-    - `absent_since`: set after a complete full listing without errors, until each repository that it did not
-      name (last seen before this moment) has been asked for by itself.
+    - `absent_since`: set after a complete full listing without errors, until each repository missing from it
+      (last seen before this moment) has been requested directly.
     - `gone`: the workspace does not exist any more, and the operator has confirmed that.
-    - `round`: the round (see `mirror.sync.scope`) in which it was listed last.
+    - `round`: the round (see `mirror.sync.scope`) in which it was last listed.
     - `moved_at`: when this state was written.
-    - `unlisted`: the rows that the last full listing left out although they exist.
-    - `unlisted_before`: those of the full listing before it.
+    - `unlisted`: existing rows that the last full listing left out.
+    - `unlisted_before`: the same of the full listing before it.
     """
 
     owner_uuid: str | None = None
@@ -121,11 +121,11 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """The progress of a run, for status displays; written every two seconds, and when the run stops early.
 
     - `what` is counted: pages of listings, repositories whose refs are read, repositories compared.
-    - `done` and `total` belong to the present phase; a `total` of None is not known.
-    - `done_at`: when the whole run will be done, at its pace and within the budget; None where not known.
-    - `waits_until`: until when nothing is asked, and `why`; None while it asks.
-    - `is_whole`: the run is a whole sync, whose place is kept where it stops early.
-    - `refs_done`: the repositories whose refs were read, by this run and those that it carries on.
+    - `done` and `total` belong to the current phase; `total` is None if unknown.
+    - `done_at`: the expected end of the run at its pace and within the budget; None if unknown.
+    - `waits_until`: when the next request may be sent, and `why`; None if the run is not waiting.
+    - `is_whole`: the run is a whole sync, which can be resumed if it stops early.
+    - `refs_done`: the repositories whose refs were read by this run and the runs that it resumes.
     """
 
     run_id: int
@@ -143,8 +143,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 class RefsListing(msgspec.Struct, frozen=True, kw_only=True):
     """A listing of one repository's branches and tags, between two pages of it.
 
-    `pages` and `rows` count those of this pass, `bad` the rows not understood; `since` is when the first page
-    of this pass was asked for. For `landmark` see Listing.
+    `pages` and `rows` count the current pass, `bad` the rows not understood; `since` is when the first page
+    of this pass was requested. For `landmark` see ListingProgress.
     """
 
     next: str | None = None
@@ -157,17 +157,17 @@ class RefsListing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Round(msgspec.Struct, kw_only=True):
-    """When a round began, and when all workspaces had been listed in it, if they all were."""
+    """When a round began, and when all workspaces had been listed in it; None if not yet."""
 
     began: str
     listed: str | None = None
 
 
 class LastCheck(msgspec.Struct):
-    """The last answer to a question that need not be asked in every run, and when it came.
+    """The last answer to a question that not every run asks, and when it came.
 
-    `bucket` is the request bucket of the credential that asked. A list of workspaces that takes several
-    pages goes on at `next`; `bad` says that something on the pages before it was not understood.
+    `bucket` is the request bucket of the credential that asked. A list of workspaces with several pages
+    resumes at `next`; `bad` says that something on an earlier page was not understood.
     """
 
     at: str
@@ -180,10 +180,10 @@ class LastCheck(msgspec.Struct):
 
 
 class Hint(msgspec.Struct, frozen=True, kw_only=True):
-    """A mirrored repository that may have changed, to be requested: its `row` too, or only its refs.
+    """A mirrored repository that may have changed: its refs are to be read, and with `row` its row too.
 
-    `at` is when the hint came. It holds no name: a reader of `cursors` must not learn what a webhook
-    said of hidden repositories.
+    `at` is when the hint came. It has no name, so that readers of `cursors` learn nothing about hidden
+    repositories.
     """
 
     uuid: str

@@ -1,7 +1,7 @@
 """The table `cursors`: the position of each stream of an upstream, and hints at changes.
 
-`stream` names a row; only this file knows how. Every value but `integrity` is JSON of a type in
-`mirror.store.crawl_state`. A value that cannot be read counts as missing: that costs requests, nothing else.
+`stream` is the key of a row; only this file knows the keys. Every value except `integrity` is JSON of a type
+in `mirror.store.crawl_state`. A value that cannot be read counts as missing: that only costs requests.
 """
 
 import sqlite3
@@ -26,7 +26,7 @@ class Cursor(Generic[T]):
         self._connection, self._row, self._kind = connection, (upstream_id, stream), kind
 
     def read(self) -> T | None:
-        """Return the value; None if it is missing or this program cannot read it."""
+        """Return the value; None if it is missing or cannot be read."""
         row = self._connection.execute(
             "SELECT value FROM cursors WHERE upstream_id = ? AND stream = ?", self._row
         ).fetchone()
@@ -40,7 +40,7 @@ class Cursor(Generic[T]):
         return found.fetchone() is not None
 
     def save(self, value: T, *, at: str) -> None:
-        """Write the value; belongs into the transaction of what leads there."""
+        """Write the value, in the transaction that writes the rows before it."""
         self._connection.execute(
             """INSERT INTO cursors VALUES (?, ?, ?, ?)
                ON CONFLICT DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at""",
@@ -48,7 +48,7 @@ class Cursor(Generic[T]):
         )
 
     def drop(self) -> None:
-        """Forget the value."""
+        """Delete the value."""
         self._connection.execute("DELETE FROM cursors WHERE upstream_id = ? AND stream = ?", self._row)
 
 
@@ -92,7 +92,7 @@ class Cursors:
         self._connection, self._upstream_id = connection, upstream_id
 
     def workspace(self, name: str) -> Cursor[WorkspaceState]:
-        """Where the crawl of a workspace stands; names are the same in any case."""
+        """The state of the crawl of a workspace; the case of names does not matter."""
         return self.named(WORKSPACE + name.lower(), WorkspaceState)
 
     def refs(self, repository_id: int) -> Cursor[RefsListing]:
@@ -101,7 +101,7 @@ class Cursors:
 
     @property
     def hints(self) -> "Hints":
-        """Hints from webhooks and writes at what may have changed."""
+        """Hints from webhooks and writes about possible changes."""
         return Hints(self._connection, self._upstream_id)
 
     def workspace_names(self) -> list[str]:
@@ -114,7 +114,7 @@ class Cursors:
             yield name, _decoded(value, WorkspaceState) or WorkspaceState()
 
     def drop_refs(self, repository_ids: Iterable[int] | None = None) -> None:
-        """Let listings of refs start over: of these repositories, or (None) of all."""
+        """Restart listings of refs from the first page: of these repositories, or (None) of all."""
         if repository_ids is None:
             self._connection.execute(
                 "DELETE FROM cursors WHERE upstream_id = ? AND stream >= ? AND stream < ?",
@@ -129,7 +129,7 @@ class Cursors:
     def await_listing(self, *, at: str) -> None:
         """Make every workspace due for a full listing, with a newly confirmed credential.
 
-        Until then strangers are told nothing: what the file calls public may be private by now.
+        Until then strangers see nothing: what is public in the file may be private by now.
         """
         for name, state in list(self.workspaces()):
             unlisted = msgspec.structs.replace(
@@ -140,10 +140,10 @@ class Cursors:
         self.caller.drop()
         self.restored.save(at, at=at)
 
-    def mend_moments(self, now: str) -> None:
+    def correct_moments(self, now: str) -> None:
         """Correct moments ahead of now, which a wrong clock wrote.
 
-        A listing of refs starts over. Workspace states are judged when they are read
+        Listings of refs start over. Workspace states are corrected when they are read
         (`mirror.sync.listing_state.as_of`).
         """
         ahead = [
@@ -164,7 +164,7 @@ class Cursors:
 
 def awaits_listing(connection: sqlite3.Connection) -> bool:
     """Return whether a copy was restored, and an upstream has not been listed in full since."""
-    # CROSS: upstreams are few, and there is a cursor for each of thousands of workspaces.
+    # CROSS JOIN: there are few upstreams, and a cursor for each of thousands of workspaces.
     found = connection.execute(
         "SELECT 1 FROM upstreams CROSS JOIN cursors ON upstream_id = upstreams.id AND stream = ? LIMIT 1",
         (RESTORED,),
@@ -173,24 +173,23 @@ def awaits_listing(connection: sqlite3.Connection) -> bool:
 
 
 class Hints:
-    """Hints at what may have changed: kept until the upstream has confirmed it.
+    """Hints at possible changes, kept until the upstream has confirmed them.
 
-    A hint costs nothing until a run of the upstream takes it up. A lost one costs freshness alone: the next
-    listing finds the same.
+    A hint costs a request only when a run takes it up. If one is lost, the next listing finds the change.
     """
 
     def __init__(self, connection: sqlite3.Connection, upstream_id: int) -> None:
         self._connection, self._upstream_id = connection, upstream_id
 
     def add(self, hint: Hint) -> None:
-        """Add a hint at a repository; an existing one that wants the row still wants it."""
+        """Add a hint at a repository; if an earlier hint includes the row, this one does too."""
         cursor = self._of(hint.uuid)
         old = cursor.read()
         row = hint.row or (old is not None and old.row)
         cursor.save(msgspec.structs.replace(hint, row=row), at=hint.at)
 
     def take(self) -> list[Hint]:
-        """List the hints at repositories, oldest first; those that cannot be read are dropped."""
+        """List the hints at repositories, oldest first; drop those that cannot be read."""
         hints = list[Hint]()
         for uuid, value, _ in _rows(self._connection, self._upstream_id, REPOSITORY_HINT, by_age=True):
             hint = _decoded(value, Hint)
@@ -207,29 +206,29 @@ class Hints:
         )
 
     def done(self, hint: Hint) -> None:
-        """Drop a hint at a repository, unless it was given again since."""
+        """Drop a hint at a repository, unless a newer one replaced it."""
         cursor = self._of(hint.uuid)
         if cursor.read() == hint:
             cursor.drop()
 
     def add_workspace(self, name: str, *, at: str) -> None:
-        """Let a workspace be listed at the next opportunity."""
+        """Add a hint at a workspace, to be listed by the next run."""
         Cursor(self._connection, self._upstream_id, WORKSPACE_HINT + name.lower(), str).save("", at=at)
 
     def workspaces(self) -> dict[str, str]:
-        """Map the workspaces to be listed, in lower case, to when that was hinted at."""
+        """Map the workspaces to list, in lower case, to the times of their hints."""
         rows = _rows(self._connection, self._upstream_id, WORKSPACE_HINT, by_age=True)
         return {name: at for name, _, at in rows}
 
     def workspace_done(self, name: str, *, hinted_at: str) -> None:
-        """Drop a hint at a workspace, unless it was given again since."""
+        """Drop a hint at a workspace, unless a newer one replaced it."""
         self._connection.execute(
             "DELETE FROM cursors WHERE upstream_id = ? AND stream = ? AND updated_at <= ?",
             (self._upstream_id, WORKSPACE_HINT + name, hinted_at),
         )
 
     def any_to_ask(self, now: str) -> bool:
-        """Return whether a repository is hinted at, or a workspace that does not wait for its next try."""
+        """Return whether there is a hint at a repository, or at a workspace whose next try is due."""
         found = self._connection.execute(
             """SELECT 1 FROM cursors WHERE upstream_id = :id AND stream >= :row AND stream < :row_end
                UNION ALL
@@ -258,7 +257,7 @@ class Hints:
 def _rows(
     connection: sqlite3.Connection, upstream_id: int, prefix: str, *, by_age: bool = False
 ) -> list[tuple[str, str, str]]:
-    """List what follows the prefix, the value and the moment of all streams that begin with a prefix."""
+    """List the streams with a prefix: the rest of the key, the value, and the moment."""
     found = connection.execute(
         f"""SELECT stream, value, updated_at FROM cursors
             WHERE upstream_id = ? AND stream >= ? AND stream < ?
@@ -269,7 +268,7 @@ def _rows(
 
 
 def _end(prefix: str) -> str:
-    """Return what sorts just behind all streams with a prefix, which ends with a colon."""
+    """Return the upper bound of all streams with a prefix that ends with a colon."""
     return prefix[:-1] + ";"
 
 

@@ -19,7 +19,7 @@ from mirror.store.changes import Change, close
 from mirror.store.description_index import rebuild_descriptions
 from mirror.store.files import PRIVATE, explained, open_writer
 from mirror.store.owners import save_owner, save_project, save_projects_of
-from mirror.store.repositories import SavedRepositories, save_repositories, told_apart
+from mirror.store.repositories import SavedRepositories, save_repositories, split_identifiable
 
 Row = TypeVar("Row")
 Values: TypeAlias = Sequence[Any] | dict[str, Any]
@@ -28,8 +28,8 @@ Values: TypeAlias = Sequence[Any] | dict[str, Any]
 class Store:
     """A mirror file opened for writing. Threads may share it: transactions take turns.
 
-    Everything written inside one `transaction()` is in the file together or not at all. `mode` is that of a
-    new file. Raises StoreError.
+    Everything written in one `transaction()` is saved together or not at all. `mode` is the mode of a new
+    file. Raises StoreError.
     """
 
     def __init__(self, path: Path, mode: int = PRIVATE) -> None:
@@ -53,7 +53,7 @@ class Store:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Group writes; an inner transaction is part of the outer one.
 
-        IMMEDIATE, because a transaction that reads before it writes cannot wait for another process's.
+        It is IMMEDIATE: one that reads before it writes could not wait for another process.
         """
         with self._turn, explained(self.path):
             if not self.connection.in_transaction:
@@ -71,9 +71,9 @@ class Store:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Commit several transactions at once, at the end or at an error; each is written whole or not.
+        """Commit several transactions at once, at the end or at an error; each as a whole or not at all.
 
-        They cost a quarter of what they cost apart. Until then, none of them is in the file.
+        This takes a quarter of the time. Nothing is in the file before the commit.
         """
         with self._turn, explained(self.path):
             self.connection.execute("BEGIN IMMEDIATE")
@@ -82,12 +82,12 @@ class Store:
                 yield
             finally:
                 self._is_together = False
-                if self.connection.in_transaction:  # a full disk has ended it
+                if self.connection.in_transaction:  # a full disk ends it
                     self._commit()
 
     @contextmanager
     def _between(self, begin: str, end: str, *undo: str) -> Iterator[None]:
-        """Write between two statements; after an error, of the second one too, undo it."""
+        """Run the block between two statements; undo it after an error, also one of the second."""
         self.connection.execute(begin)
         try:
             yield
@@ -110,12 +110,12 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Give the connection to read from, while no other thread uses it."""
+        """Yield the connection for reading, while no other thread uses it."""
         with self._turn, explained(self.path):
             yield self.connection
 
     def value(self, sql: str, values: Values = ()) -> Any:
-        """Read the first column of the first row; None where there is no row."""
+        """Read the first column of the first row; None without rows."""
         row = self.row(sql, values)
         return row[0] if row else None
 
@@ -124,7 +124,7 @@ class Store:
     @overload
     def row(self, sql: str, values: Values, kind: type[Row]) -> Row | None: ...
     def row(self, sql: str, values: Values = (), kind: Any = None) -> Any:
-        """Read the first row, as a `kind` whose fields are its columns in order; None without rows."""
+        """Read the first row, as a `kind` whose fields match the columns; None without rows."""
         with self.reading() as connection:
             row = connection.execute(sql, values).fetchone()
         return kind(*row) if kind and row else row
@@ -134,15 +134,15 @@ class Store:
     @overload
     def rows(self, sql: str, values: Values, kind: type[Row]) -> list[Row]: ...
     def rows(self, sql: str, values: Values = (), kind: Any = None) -> list[Any]:
-        """Read all rows, each as a `kind` whose fields are its columns in order."""
+        """Read all rows, each as a `kind` whose fields match the columns."""
         with self.reading() as connection:
             rows = connection.execute(sql, values).fetchall()
         return [kind(*row) for row in rows] if kind else rows
 
     def save_upstream(self, name: str, kind: str, url: str, *, refs: str = "api") -> int:
-        """Insert or update an upstream and return its id; `refs` says how they are read: api, git or none.
+        """Insert or update an upstream and return its id; `refs` is how refs are read: api, git or none.
 
-        While none were mirrored, no update was noted for them: afterwards all are to be read again.
+        When it changes from none, all refs are marked as stale, since updates were not recorded before.
         """
         with self.transaction() as connection:
             if refs != "none":
@@ -172,11 +172,11 @@ class Store:
     ) -> SavedRepositories:
         """Write a page of repositories with their owners, and record what changed.
 
-        `listed_since` is when the listing of the page began; None for repositories asked for by themselves.
-        Rows that cannot be told from others (`mirror.store.repositories`) are returned as `refused`.
+        `listed_since` is when the listing of the page began; None for repositories requested directly. Rows
+        that cannot be identified (`mirror.store.repositories`) are returned as `refused`.
         """
         with self.transaction():
-            rows, refused = told_apart(self.connection, upstream_id, rows)
+            rows, refused = split_identifiable(self.connection, upstream_id, rows)
             owner_ids = dict[str, int]()
             for owner in {row.owner.uuid: row.owner for row in rows}.values():
                 owner_ids[owner.uuid] = self.save_owner(upstream_id, owner, run_id=run_id, seen_at=seen_at)
@@ -199,9 +199,9 @@ class Store:
         return saved._replace(refused=refused)
 
     def finish_search_index(self) -> None:
-        """Flush the backlogs of both indexes, as the end of a sync should; does nothing without one.
+        """Flush the backlogs of both indexes at the end of a sync.
 
-        The search is exact before, meanwhile and after: this makes it fast again.
+        Searches are exact at any time; this makes them fast again.
         """
         for flush in (flush_step, flush_refs_step):
             more = True
@@ -210,7 +210,7 @@ class Store:
                     more = flush(self.connection)
 
     def search_commits(self, *, wanted: bool) -> None:
-        """Let refs be found by commit or not, from now on. Where it changes, it may rebuild their index."""
+        """Turn the search for refs by commit on or off; a change may rebuild their index."""
         with self.transaction():
             search_commits(self.connection, wanted=wanted)
 
@@ -231,7 +231,7 @@ class Store:
         return user_id
 
     def save_changes(self, changes: Iterable[Change], *, run_id: int | None, at: str) -> None:
-        """Record what was seen to change."""
+        """Record changes that were seen at a moment."""
         with self.transaction():
             self.connection.executemany(
                 """INSERT INTO changes

@@ -1,7 +1,7 @@
 """Rebuild the index of descriptions, and compare it with the rows.
 
-It is SQLite's own full-text index of the column, and holds no text itself. Triggers keep it true in the
-transaction of each change, so there is no backlog.
+It is an FTS5 index that stores no text. Triggers update it in the transaction of each change, so it has no
+backlog.
 """
 
 import sqlite3
@@ -16,17 +16,17 @@ def rebuild_descriptions(connection: sqlite3.Connection) -> None:
 
 
 _WORDS_OF = "tokenize='unicode61 remove_diacritics 2', columnsize=0"
-"""The tokenizer of words, the same as in the migration."""
+"""The tokenizer, the same as in the migration."""
 
 _HAVE = """SELECT term, count(*) AS rows, sum(doc) AS ids, sum(doc * doc % 1000003) AS squares
     FROM temp.{} GROUP BY term"""
 
 
 def check_descriptions(connection: sqlite3.Connection) -> list[str]:
-    """Compare the index with the rows; return a line if it is wrong, none if it is right.
+    """Compare the index with the rows; return a line if it is wrong, else an empty list.
 
-    FTS5's own check writes, which a reader may not. So the words are indexed once more, in a temporary table,
-    and compared by the repositories that have them. Raises sqlite3.Error.
+    FTS5's own check writes, which a reader may not. So this builds a second index in a temporary table, and
+    compares the repositories of each word. Raises sqlite3.Error.
     """
     for statement in (
         f"CREATE VIRTUAL TABLE temp.anew USING fts5(description, content='', {_WORDS_OF})",

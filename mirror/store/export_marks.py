@@ -1,9 +1,9 @@
-"""Marks of rows that changed since each export to a lake: triggers write them from the first export on.
+"""Marks of rows that changed since the last export to a lake. Triggers write them after the first export.
 
-A mark names a repository, a user (with its members) or a project by its identity, and the epoch in which it
-changed. An owner has a mark of its own when any of its repositories was seen: that alone is no reason for an
-export. Each export begins a new epoch, so that one file may be exported to several places, and what is
-written meanwhile is exported the next time. Whoever never exports has neither tables nor triggers.
+A mark names a repository, a user (with its members) or a project by its identity, and the epoch of the
+change. A separate kind of mark says that repositories of an owner were seen; alone, it does not cause an
+export. Each export begins a new epoch, so that a file can be exported to several places, and changes made
+during an export belong to the next one. A mirror that is never exported has neither tables nor triggers.
 """
 
 import secrets
@@ -18,10 +18,10 @@ MIRROR_ID = "mirror_id"
 """The key of `mirror_meta` that holds this mirror's unique identity."""
 
 FORGOTTEN_AFTER = timedelta(days=90)
-"""The age at which an export that was not repeated keeps no more marks; the next one there is full."""
+"""The age at which an export that was not repeated loses its marks; the next one there is full."""
 
 EVERYTHING = "all"
-"""The kind of mark that asks for a full export: a row changed its identity, or is not there any more."""
+"""The kind of mark that causes a full export: a row changed its identity or was deleted."""
 
 _TABLES = (
     """CREATE TABLE IF NOT EXISTS export_marks (
@@ -49,12 +49,12 @@ _UNMARKED = {
     "branches": {"repository_id", "name"},
     "tags": {"repository_id", "name"},
 }
-"""Columns whose change does not count: every listing updates `last_seen_at`."""
+"""Columns whose changes write no mark: every listing updates `last_seen_at`."""
 
 _OWN = {"repositories": "repository", "users": "user", "projects": "project"}
 _SEEN = "listing"
 _SEEN_BY = ("last_seen_at", "deleted_at", "owner_id")
-"""Columns of repositories that say which of an owner's live, and since when all of them have been seen."""
+"""Columns that determine which repositories of an owner are living, and when they were last seen."""
 
 _OF_OTHERS = {
     "branches": ("repository", "repositories", "repository_id"),
@@ -68,16 +68,16 @@ _AGAIN = "ON CONFLICT DO UPDATE SET epoch = excluded.epoch WHERE epoch <> exclud
 
 
 class Position(NamedTuple):
-    """The content of an export: the changes of all epochs up to this one, and these rows of `changes`."""
+    """The end of an export: it includes all epochs up to this one, and `changes` up to this id."""
 
     epoch: int
     last_change: int
 
 
 class Begun(NamedTuple):
-    """An export that has begun: its id, the mirror's, where it ends, and where the one before ended.
+    """An export in progress: its id, the mirror's id, its end, and the end of the previous one.
 
-    `since` is None where everything has to be exported.
+    `since` is None if everything has to be exported.
     """
 
     id: str
@@ -89,10 +89,10 @@ class Begun(NamedTuple):
 def begin_export(
     connection: sqlite3.Connection, *, before: str | None, place: str, at: str, full: bool
 ) -> Begun | None:
-    """Begin an export, in a transaction; None where nothing changed since the export `before`.
+    """Begin an export, in a transaction; return None if nothing changed since the export `before`.
 
-    `before` is the id of the export that the place holds. One that this file does not know, as after a copy
-    was restored, counts as none.
+    `before` is the id of the export at the place. An id that this file does not know counts as none, as after
+    a restore.
     """
     were_there = _make_triggers(connection)
     since = _position(connection, before) if were_there and not full else None
@@ -112,9 +112,9 @@ def begin_export(
 
 
 def finish_export(connection: sqlite3.Connection, begun: Begun, *, held: str, place: str, at: str) -> None:
-    """Note that a place holds an export, and drop the marks that no place needs any more.
+    """Record the export at a place, and drop the marks that no place needs any more.
 
-    `held` is the id that the place holds: that of an earlier export, where this one found nothing new.
+    `held` is the id of the export at the place; an earlier one if this export found nothing new.
     """
     old = to_text(from_text(at) - FORGOTTEN_AFTER)
     connection.execute(
@@ -130,16 +130,16 @@ MARKED = {
     "projects": ("project", "projects"),
     "listings": (_SEEN, "users"),
 }
-"""What each part of an export is chosen by: the kind of its marks, and the table of the rows they name."""
+"""By part of an export: the kind of its marks, and the table of the rows that they name."""
 
 CHOOSE = """INSERT INTO temp.chosen_{part} SELECT t.id FROM export_marks m
     JOIN {table} t ON t.upstream_id = m.upstream_id AND t.uuid = m.uuid WHERE m.kind = ? AND m.epoch > ?
     ORDER BY t.id"""
-"""Lists the marked rows of a table in a temporary one."""
+"""Lists the marked rows of a table in a temporary table."""
 
 
 def last_export(connection: sqlite3.Connection, place: str) -> str | None:
-    """Return when something was exported to a place last; None for never."""
+    """Return the time of the last export to a place; None if there was none."""
     if not _exists(connection, "exports"):
         return None
     found: str | None = connection.execute(
@@ -149,9 +149,9 @@ def last_export(connection: sqlite3.Connection, place: str) -> str | None:
 
 
 def mirror_id(connection: sqlite3.Connection) -> str:
-    """Return this mirror's unique identity; made once, and kept in the file.
+    """Return this mirror's unique id, which is created once and kept in the file.
 
-    It begins with a letter, so that no reader of a folder `mirror=ID` takes it for a number.
+    It starts with a letter, so that readers of a folder `mirror=ID` do not parse it as a number.
     """
     connection.execute(
         "INSERT OR IGNORE INTO mirror_meta VALUES (?, ?)", (MIRROR_ID, f"m{secrets.token_hex(8)[1:]}")
@@ -176,7 +176,7 @@ def _exists(connection: sqlite3.Connection, table: str) -> bool:
 
 
 def _make_triggers(connection: sqlite3.Connection) -> bool:
-    """Make the tables and triggers that are missing or of another version; return whether all were there."""
+    """Create missing or outdated tables and triggers; return whether all were up to date."""
     for statement in _TABLES:
         connection.execute(statement)
     connection.execute("INSERT INTO export_epoch SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM export_epoch)")
@@ -224,15 +224,15 @@ def _trigger(name: str, event: str, statement: str) -> tuple[str, str]:
 
 
 def _marked_update(connection: sqlite3.Connection, table: str) -> str:
-    """Return the event that a column gets another value, in which a change is to be exported."""
+    """Return the trigger event for a change of any column that is exported."""
     columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
     return _update_of(table, [column for column in columns if column not in _UNMARKED[table] | {"uuid"}])
 
 
 def _update_of(table: str, columns: Sequence[str]) -> str:
-    """Return the event that one of some columns gets another value.
+    """Return the trigger event for a new value in one of these columns.
 
-    Owners are written with each page that names them, most of them as they were.
+    It compares values, because owners are written with each page that names them, mostly unchanged.
     """
     differs = " OR ".join(f"OLD.{column} IS NOT NEW.{column}" for column in columns)
     return f"UPDATE OF {', '.join(columns)} ON {table} WHEN {differs}"

@@ -37,7 +37,7 @@ class _Extra(NamedTuple):
 def save_repository_extras(
     connection: sqlite3.Connection, rows: Mapping[int, Repository], owner_ids: Mapping[str, int]
 ) -> None:
-    """Write the extras of a page of repositories, by the ids of their rows, and of those who own them."""
+    """Write the extras of a page of repositories, by row id, and of their owners."""
     old = [_as_told("repository-1.0", row_id, row.told) for row_id, row in rows.items()
            if row.told is not None and row.told.api == "1.0"]  # fmt: skip
     connection.executemany(_SAVE, old)
@@ -61,7 +61,7 @@ def save_repository_extras(
 
 
 def save_owner_extra(connection: sqlite3.Connection, user_id: int, owner: Owner) -> None:
-    """Write the extra of a workspace or a member that was sent as a single object."""
+    """Write the extra of a workspace or a member that was sent as an object of its own."""
     if owner.told is None:
         return
     row = _owners(connection, [user_id])[user_id]
@@ -95,7 +95,7 @@ def save_ref_extras(connection: sqlite3.Connection, repository_id: int, refs: It
 
 
 def _ref_extras(connection: sqlite3.Connection, repository_id: int, told: list[Ref]) -> list[_Extra]:
-    """Return the differences between refs as API 2.0 sent them and as their columns produce them."""
+    """Return the differences between refs as API 2.0 sent them and as their columns give them."""
     names = ("uuid", "full_name", "name", "avatar_url")
     found = connection.execute(
         f"SELECT {', '.join(names)} FROM repositories WHERE id = ?", (repository_id,)
@@ -135,9 +135,9 @@ def _value(told: Told | None) -> Json:
 def _extra(
     kind: ExtraKind, row_id: int, told: Told | None, value: Json, ours: Json, name: str = ""
 ) -> _Extra:
-    """Compare an object as sent with the one that the columns produce; return the row of the difference.
+    """Compare an object as sent with the one that the columns give; return the row of the difference.
 
-    Of an object that is far too large, the keys that are known are kept alone.
+    If it is too large, only known keys are kept.
     """
     anonymous = told is not None and told.anonymous
     extra = difference(value, ours)
@@ -148,14 +148,14 @@ def _extra(
 
 
 def _as_told(kind: ExtraKind, row_id: int, told: Told | None, name: str = "") -> _Extra:
-    """Return the row with the data of API 1.0, unchanged."""
+    """Return the row with all data of an object of API 1.0."""
     anonymous = told is not None and told.anonymous
     kept = packed(difference(_value(told), {}))
     return _Extra(kind, row_id, name, int(anonymous), kept if len(kept) <= LARGEST else packed({}))
 
 
 def _owners(connection: sqlite3.Connection, ids: Iterable[int]) -> dict[int, Any]:
-    """Read the columns of owners, as they will be read to serve them."""
+    """Read the columns of owners as the server reads them."""
     found = connection.execute(
         f"SELECT {', '.join(_OWNER_FIELDS)} FROM users WHERE id IN (SELECT value FROM json_each(?))",
         (json.dumps(sorted(set(ids))),),

@@ -1,4 +1,4 @@
-"""The table `sync_failures`: what could not be had, and when each of it is tried again."""
+"""The table `sync_failures`: what could not be read, and when it is tried again."""
 
 import json
 import sqlite3
@@ -17,21 +17,21 @@ ACCEPTABLE = (403, 404, 451)
 """Statuses of refusals that `accept_missing` accepts."""
 
 HIDDEN_MEMBERS = "hidden members"
-"""The kind of failure of members that the credential may not see: reported, and not missing."""
+"""The kind of failure for members that the credential may not see: reported, but not missing."""
 
 OF_WORKSPACES = ("workspace", "members", HIDDEN_MEMBERS, "absence", "row", "page")
 """Kinds whose subject begins with the name of a workspace."""
 
 
 class Failure(NamedTuple):
-    """Something that could not be had.
+    """Something that could not be read.
 
     - `kind`: refs, ref, repository, row, page, members, hidden members, workspace, workspaces, absence.
     - `subject`: its name for people, unique within its kind.
-    - `error`: what came instead, with the upstream's `status` where there was one.
-    - `place`: what to ask for again, for a page.
-    - `next_try_at`: computed from `attempts` where it is empty.
-    - `retry_after`: the first delay in seconds, where the upstream gave one.
+    - `error`: what came instead, with the upstream's `status` if there was one.
+    - `place`: for a page, what to request again.
+    - `next_try_at`: computed from `attempts` if it is empty.
+    - `retry_after`: the first delay in seconds, if the upstream gave one.
     - `accepted`: the operator accepts it, so the run can be complete all the same.
     """
 
@@ -54,7 +54,7 @@ class Failures:
         self._connection, self._upstream_id = connection, upstream_id
 
     def read(self) -> list[Failure]:
-        """Read all that the mirror is known to miss, the earliest next try first."""
+        """Read all failures, earliest next try first."""
         rows = self._connection.execute(
             """SELECT kind, subject, error, repository_id, status, place, attempts, next_try_at, accepted
                FROM sync_failures WHERE upstream_id = ? ORDER BY next_try_at, id""",
@@ -63,7 +63,7 @@ class Failures:
         return [Failure(*row[:-1])._replace(accepted=bool(row[-1])) for row in rows]
 
     def save(self, failure: Failure, now: datetime) -> Failure:
-        """Record a failure, or one more of the same; return it with its attempts and its next try.
+        """Record a failure, or one more attempt; return it with its attempts and next try.
 
         Each attempt multiplies the delay to the next try by four, from 15 minutes to 7 days.
         """
@@ -90,10 +90,10 @@ class Failures:
         return failure
 
     def accept(self, names: Sequence[str]) -> None:
-        """Mark the failures that the operator accepts, and those only.
+        """Mark the failures that the operator accepts, and no others.
 
-        These are refusals (403, 404, 451) of the repositories called `names` (``owner/slug``, in any case),
-        and members that the credential may not see.
+        These are refusals (403, 404, 451) of the repositories `names` (``owner/slug``, in any case), and
+        members that the credential may not see.
         """
         self._connection.execute(
             f"""UPDATE sync_failures SET accepted = kind = :hidden OR (
@@ -109,7 +109,7 @@ class Failures:
         )
 
     def waits(self, kind: str, subject: str, now: str) -> bool:
-        """Return whether something that failed is not to be asked for again yet."""
+        """Return whether the next try of something is still to come."""
         found = self._connection.execute(
             """SELECT 1 FROM sync_failures
                WHERE upstream_id = ? AND kind = ? AND subject = ? AND next_try_at > ?""",
@@ -118,7 +118,7 @@ class Failures:
         return found.fetchone() is not None
 
     def due_pages(self, now: str) -> list[tuple[str, str]]:
-        """List subject and place of the missing pages whose next try is due."""
+        """List the subject and place of missing pages whose next try is due."""
         return self._connection.execute(
             """SELECT subject, place FROM sync_failures WHERE upstream_id = ? AND kind = 'page'
                AND place IS NOT NULL AND next_try_at <= ? ORDER BY id""",
@@ -126,28 +126,28 @@ class Failures:
         ).fetchall()
 
     def drop(self, kind: str, subject: str) -> None:
-        """Forget a failure, because the same thing has been answered."""
+        """Delete a failure, because the same request has succeeded."""
         self._connection.execute(
             "DELETE FROM sync_failures WHERE upstream_id = ? AND kind = ? AND subject = ?",
             (self._upstream_id, kind, subject),
         )
 
     def drop_kinds(self, *kinds: str) -> None:
-        """Forget all failures of some kinds."""
+        """Delete all failures of these kinds."""
         self._connection.executemany(
             "DELETE FROM sync_failures WHERE upstream_id = ? AND kind = ?",
             [(self._upstream_id, kind) for kind in kinds],
         )
 
     def drop_refs(self, repository_id: int, *, single: bool) -> None:
-        """Forget that a repository's refs could not be listed, and with `single` those not understood."""
+        """Delete the failure to list a repository's refs, and with `single` those of single refs."""
         self._connection.execute(
             "DELETE FROM sync_failures WHERE repository_id = ? AND kind IN ('refs', ?)",
             (repository_id, "ref" if single else "refs"),
         )
 
     def drop_rows_and_pages(self, workspace: str, *, before: str) -> None:
-        """Forget bad rows and missing pages of a workspace that failed before a moment."""
+        """Delete bad rows and missing pages of a workspace from before a moment."""
         prefix = f"{workspace}: "
         self._connection.execute(
             """DELETE FROM sync_failures WHERE upstream_id = ? AND kind IN ('row', 'page')
@@ -156,7 +156,7 @@ class Failures:
         )
 
     def drop_seen_since(self) -> None:
-        """Forget failures of repositories that have been seen since."""
+        """Delete failures of repositories that were seen afterwards."""
         self._connection.execute(
             """DELETE FROM sync_failures WHERE upstream_id = ? AND kind = 'repository' AND EXISTS (
                    SELECT 1 FROM repositories r WHERE r.id = repository_id AND r.last_seen_at > last_at)""",
@@ -164,7 +164,7 @@ class Failures:
         )
 
     def drop_other_workspaces(self, listed: Collection[str]) -> None:
-        """Forget failures of workspaces that are not among those `listed` (lower case)."""
+        """Delete failures of workspaces that are not `listed` (in lower case)."""
         found = self._connection.execute(
             f"""SELECT id, subject FROM sync_failures
                 WHERE upstream_id = ? AND kind IN ({", ".join("?" * len(OF_WORKSPACES))})""",

@@ -21,11 +21,11 @@ PRIVATE = 0o600
 
 
 def open_writer(path: Path, mode: int = PRIVATE) -> sqlite3.Connection:
-    """Open or create the mirror for writing and bring its schema up to date.
+    """Open or create the mirror for writing, and bring its schema up to date.
 
-    `mode` is that of a new file and of SQLite's files beside it; one that exists keeps its own. The
-    connection may be used from any thread, by one at a time. Raises StoreError for a folder that does not
-    exist, and for a file that is no mirror, is damaged, read-only or newer than this program.
+    `mode` is the mode of a new file and of SQLite's files beside it; an existing file keeps its own. Any
+    thread may use the connection, one at a time. Raises StoreError if the folder does not exist, or if the
+    file is not a mirror, damaged, read-only or newer than this program.
     """
     with explained(path):
         _refuse_irregular(path)
@@ -36,7 +36,7 @@ def open_writer(path: Path, mode: int = PRIVATE) -> sqlite3.Connection:
 
 
 def _create(path: Path, mode: int) -> None:
-    """Create an empty file with a mode, regardless of the umask, unless it exists; SQLite fills it."""
+    """Create an empty file with a mode, regardless of the umask, unless it exists."""
     try:
         descriptor = os.open(os.path.realpath(path), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     except FileExistsError:
@@ -48,7 +48,7 @@ def _create(path: Path, mode: int) -> None:
 
 
 def _prepared(path: Path) -> sqlite3.Connection:
-    """Open a file, and migrate it to this version."""
+    """Open a file for writing, and migrate it to this version."""
     connection = sqlite3.connect(
         path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
     )
@@ -84,7 +84,7 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 def open_reader(path: Path, *, older: bool = False) -> sqlite3.Connection:
     """Open an existing mirror read-only; raises StoreError as `open_writer` does, also for a missing file.
 
-    With `older`, one of an earlier version too, for what needs to know no table.
+    `older` also allows files of earlier versions, for callers that need no table.
     """
     with explained(path):
         _refuse_irregular(path)
@@ -105,18 +105,18 @@ def open_reader(path: Path, *, older: bool = False) -> sqlite3.Connection:
 
 
 def reading_address(path: Path) -> str:
-    """Return the URI by which SQLite opens a file for reading, with any characters in its path.
+    """Return the URI with which SQLite opens a file for reading; its path may have any characters.
 
-    A file in WAL mode needs two more beside it, even to be read. Where they do not exist and the folder is
-    not writable (a read-only mount, another user's folder), it is read as immutable. Raises StoreError where
-    the journal holds what the file lacks.
+    A file in WAL mode needs two more files beside it, even for reading. If they do not exist and the folder
+    is not writable (a read-only mount, another user's folder), it is read as immutable. Raises StoreError if
+    the journal has data that is not in the file.
     """
     mode = "immutable=1" if is_read_as_it_is(path) else "mode=ro"
     return f"{Path(os.path.realpath(path)).as_uri()}?{mode}"
 
 
 def is_read_as_it_is(path: Path) -> bool:
-    """Return whether a file is in WAL mode, without an index of its journal, in a folder that is read-only.
+    """Return whether a file is in WAL mode, without its `-shm` file, in a read-only folder.
 
     Raises StoreError and OSError as `reading_address` does.
     """
@@ -135,20 +135,20 @@ def is_read_as_it_is(path: Path) -> bool:
     return True
 
 
-_WAL_MARK = slice(18, 20)  # of the file's header: both bytes are 2 in WAL mode
+_WAL_MARK = slice(18, 20)  # bytes of the header: both are 2 in WAL mode
 
 
 def _refuse_irregular(path: Path) -> None:
-    """Raise StoreError for a folder, a named pipe or a device: SQLite would wait or fail without a word."""
+    """Raise StoreError for a folder, a named pipe or a device, on which SQLite would hang or fail."""
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "no regular file"
         raise StoreError(f"{path}: {kind}; give the path of a file as `database`")
 
 
 def schema_version(connection: sqlite3.Connection) -> int | None:
-    """Return how many migrations a file has, or None for another program's database.
+    """Return the number of migrations of a file, or None for another program's database.
 
-    The sqlite3 program's `.dump` loses both numbers in the file's header, but keeps the list of migrations.
+    The `.dump` of the sqlite3 program loses both numbers of the header, but keeps the list of migrations.
     """
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     number = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -192,7 +192,7 @@ def is_snapshot(path: Path) -> bool:
 
 
 def refuse_snapshot(path: Path) -> None:
-    """Raise StoreError for a published file; other faults of a file are reported when it is used."""
+    """Raise StoreError for a published file. Other faults are reported when the file is used."""
     try:
         connection = open_reader(path, older=True)
     except StoreError:
@@ -219,7 +219,7 @@ def bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version == schema.VERSION and _is_marked(connection):
         return
-    # Most files are up to date, and this import takes longer than a search.
+    # Most files are up to date, and this import takes more time than a search.
     from sqlite_utils import Database  # noqa: PLC0415
 
     from mirror.store.migrations import migrations  # noqa: PLC0415
@@ -276,7 +276,7 @@ def explained_rows(path: Path) -> Iterator[None]:
 def damage_explained(path: Path) -> Iterator[None]:
     """Turn any error into StoreError if the file is damaged.
 
-    SQLite may return nonsense rows from a damaged page, which fail anywhere.
+    SQLite may return wrong rows from a damaged page, which can cause errors anywhere.
     """
     try:
         with explained_rows(path):
@@ -327,12 +327,12 @@ _REMEDIES = (
 
 
 def _remedy(message: str) -> str:
-    """Say what to do about SQLite's message."""
+    """Return the remedy for a message of SQLite, or the message."""
     text = known_remedy(message)
     return f"{text} ({message.splitlines()[0][:200]})" if text else message
 
 
 def known_remedy(message: str) -> str:
-    """Say what to do about SQLite's message; "" for a message that is not about the file."""
+    """Return the remedy for a message of SQLite; "" if it is not about the file."""
     low = message.lower()
     return next((text for part, text in _REMEDIES if part in low), "")

@@ -1,9 +1,8 @@
-"""How long history is kept: what is older than that is compacted to the first and last change of a day.
+"""Compact old history to the first and last change of each day, in UTC.
 
-Days are those of UTC. Of each branch and tag, and of each edited field, the first and the last change of a
-day stay; renames, transfers, deletions and changes of visibility all do. Of `measures` the first of a day
-stays, which has the values of the day before. Another compaction of the same day
-drops nothing more, so that one that was killed goes on where it stopped.
+For each branch, tag and edited field, the first and the last change of a day are kept. Renames, transfers,
+deletions and changes of visibility are all kept. Of `measures`, the first row of a day is kept, which has the
+values of the day before. Compacting a day again drops nothing, so that a killed compaction can resume.
 """
 
 import json
@@ -19,30 +18,30 @@ if TYPE_CHECKING:
     from mirror.store.database import Store
 
 COMPACTED, DONE = "history_compacted_before", "history_compacted_until"
-"""Keys of `mirror_meta`: before which moment the past is true to the day, and which days are done already."""
+"""Keys of `mirror_meta`: before which moment the past is exact to the day, and up to where that is done."""
 
 BATCH = 2_000
-"""How many changes are dropped in one transaction."""
+"""The number of changes that one transaction drops."""
 
 RARE_KINDS = "'branch_deleted', 'deleted', 'made_public', 'tag_deleted', 'tag_moved', 'transferred'"
-"""The kinds of changes that the index `changes_rare` has, as its condition names them."""
+"""The kinds of changes in the index `changes_rare`, written as in its condition."""
 
 
 def compacted_before(connection: sqlite3.Connection) -> str | None:
-    """Return before which moment history was compacted; None where all of it is kept."""
+    """Return the moment before which history was compacted; None if all of it is kept."""
     return _noted(connection, COMPACTED)
 
 
 def compact(
     store: "Store", before: str, *, on_batch: Callable[[], object] = lambda: None, batch: int = BATCH
 ) -> int:
-    """Compact all days before a moment; return how many changes were dropped.
+    """Compact all days before a moment; return the number of dropped changes.
 
     `on_batch` is called before each transaction, and may raise to stop there. `batch` is the number of
     changes that one transaction drops.
     """
     until = f"{before[:10]}T00:00:00.000000Z"
-    with store.transaction() as connection:  # first: the past is said to be true to the day from then on
+    with store.transaction() as connection:  # first: from now on the past counts as exact to the day
         _note(connection, COMPACTED, max(until, _noted(connection, COMPACTED) or ""))
     dropped = 0
     while (day := _next_day(store, until)) is not None:
@@ -61,7 +60,7 @@ def compact(
 
 
 def _compact_measures(store: "Store", until: str, *, on_batch: Callable[[], object], batch: int) -> int:
-    """Leave of each repository and day the first measures, before a moment; return how many were dropped."""
+    """Keep the first measures of each repository and day before a moment; return the number dropped."""
     place, dropped = (0, ""), 0
     while True:
         with store.reading() as connection:
@@ -86,7 +85,7 @@ def _is_same_day(one: tuple[int, str], other: tuple[int, str]) -> bool:
 
 
 def _next_day(store: "Store", until: str) -> str | None:
-    """Return the beginning of the first day that is to be compacted and holds changes."""
+    """Return the start of the first day that has changes and is not compacted yet."""
     with store.reading() as connection:
         done = _noted(connection, DONE) or ""
         first = connection.execute(
@@ -100,7 +99,7 @@ def _day_after(day: str) -> str:
 
 
 def _superfluous(connection: sqlite3.Connection, start: str, end: str) -> Iterator[int]:
-    """Yield the changes of a day that are neither the first nor the last of anything that they are about."""
+    """Yield the changes of a day that are neither the first nor the last of any subject."""
     found = connection.execute(
         """SELECT id, repository_id, kind, ref, old FROM changes WHERE at >= ? AND at < ?
             AND (kind = 'updated' OR kind GLOB 'branch_*' OR kind GLOB 'tag_*') ORDER BY id""",
@@ -118,7 +117,7 @@ def _superfluous(connection: sqlite3.Connection, start: str, end: str) -> Iterat
 def _subjects(
     repository_id: int, kind: str, ref: str | None, old: str | None
 ) -> Iterable[tuple[object, ...]]:
-    """Return what a change is about: a branch, a tag, or each field of an edit."""
+    """Return the subjects of a change: a branch, a tag, or each field of an edit."""
     if kind == "updated":
         return [(repository_id, "field", name) for name in json.loads(old or "{}")]
     return [(repository_id, kind.partition("_")[0], ref)]

@@ -21,10 +21,10 @@ class Complaint(NamedTuple):
 
 
 def check_file(path: Path, *, repair: bool) -> list[Complaint]:
-    """Return what is wrong with a mirror; with `repair`, rebuild a broken search index.
+    """Return the faults of a mirror; with `repair`, rebuild a broken search index.
 
-    Raises StoreError for a file that cannot be opened at all, StoreLocked where another process syncs while
-    the index is to be built.
+    Raises StoreError if the file cannot be opened, StoreLocked if another process syncs when the index is to
+    be rebuilt.
     """
     open_reader(path).close()
     with damage_explained(path):

@@ -1,11 +1,10 @@
 """The request ledger: how many requests each credential has sent in the rolling hour, for all processes.
 
-A row counts the requests of one second in one bucket: `requests` were reserved and limit what may still be
-asked, `sent` went out and are shown in charts and reports. A second leaves the hour only as a whole, so the
-count errs on the side of asking less. A sync reserves ahead, so that not every request waits for a
-transaction; what it has reserved and not sent is given back, and counts as spent only after a kill. Buckets
-are names without secrets (`mirror.credentials`). Rows more than an hour ahead were written by a wrong clock,
-and are ignored.
+A row counts the requests of one second in one bucket: `requests` were reserved and limit further requests,
+`sent` were sent and appear in charts and reports. A second leaves the hour only as a whole, so the count
+errs on the safe side. A sync reserves ahead, so that not every request waits for a transaction. It returns
+unsent reservations; they count as spent only if the process is killed. Buckets are names without secrets
+(`mirror.credentials`). Rows more than an hour ahead come from a wrong clock, and are ignored.
 """
 
 import sqlite3
@@ -25,22 +24,22 @@ if TYPE_CHECKING:
 HOUR = 3600
 
 MORE_THAN_ANY = 1_000_000
-"""Requests that count as sent if the real number is unknown: more than any limit."""
+"""The number of requests that count as sent if it is unknown: more than any limit."""
 
 
 AHEAD = 50
-"""Requests that a sync reserves ahead at most."""
+"""The most requests that a sync reserves ahead."""
 SHARE = 50
-"""It reserves one ahead for so many that are left: near the end of a budget, none."""
+"""A sync reserves one request ahead for this many that are left; none near the end of a budget."""
 AHEAD_SECONDS = 1
-"""How long they may be sent; until then they count as requests of the last second of it."""
+"""For how long reserved requests may be sent; until then they count in its last second."""
 
 _HELD = "SELECT held_until FROM request_limits WHERE bucket = ? AND held_until > ? AND held_until <= ?"
 
 
 @dataclass
 class _Batch:
-    """Requests of a bucket that were reserved ahead: `left` are not sent yet, `sent` were, by second."""
+    """Requests of a bucket that were reserved ahead: `left` are unsent, `sent` counts sent ones by second."""
 
     began: datetime
     size: int
@@ -49,18 +48,18 @@ class _Batch:
 
     @property
     def counted_at(self) -> int:
-        """The second that all of them count in until they are settled: none is sent later."""
+        """The second in which all of them count until they are settled; none is sent later."""
         return int(self.began.timestamp()) + AHEAD_SECONDS
 
     def is_over(self, now: datetime) -> bool:
-        """Return whether they may not be sent any more, also by a clock that was set back."""
+        """Return whether they may no longer be sent; also true after the clock was set back."""
         return not self.began <= now < self.began + timedelta(seconds=AHEAD_SECONDS)
 
 
 class RequestLedger:
     """`mirror.upstream.budget.Ledger` over the mirror file.
 
-    `ahead` is how many requests may be reserved ahead; whoever gives a number calls `close` at the end.
+    `ahead` is the number of requests that may be reserved ahead; if it is not 0, call `close` at the end.
     """
 
     def __init__(self, store: "Store", *, ahead: int = 0) -> None:
@@ -72,9 +71,9 @@ class RequestLedger:
         self._reader: sqlite3.Connection | None = None
 
     def reserve(self, bucket: str, limit: int | None, now: datetime) -> NoRoom | None:
-        """Count one request, which is sent at once, and return None; or return when the next one is free.
+        """Count one request, to be sent at once, and return None; or return when the next one is allowed.
 
-        `limit` None counts without refusing. A held bucket refuses whatever the count.
+        A `limit` of None never refuses. A held bucket refuses regardless of the count.
         """
         if self._was_reserved(bucket, now):
             return None
@@ -114,7 +113,7 @@ class RequestLedger:
             )
 
     def settle(self, now: datetime) -> None:
-        """Write what was sent of batches that are over, and give the rest of them back."""
+        """Count the sent requests of batches that are over, and return the rest."""
         with self._lock:
             over = [bucket for bucket, batch in self._batches.items() if batch.is_over(now)]
         if over:
@@ -123,7 +122,7 @@ class RequestLedger:
                     self._settle(connection, bucket)
 
     def close(self) -> None:
-        """Reserve nothing ahead any more, and give back what was reserved and not sent."""
+        """Stop reserving ahead, and return unsent reservations."""
         with self._store.transaction() as connection:
             self._ahead = 0
             for bucket in list(self._batches):
@@ -134,7 +133,7 @@ class RequestLedger:
                 self._reader = None
 
     def _was_reserved(self, bucket: str, now: datetime) -> bool:
-        """Take a request of the batch, unless it is over or another process has heard a 429."""
+        """Take a request of the batch, unless it is over or another process got a 429."""
         with self._lock:
             batch = self._batches.get(bucket)
             if batch is None or not batch.left or batch.is_over(now):
@@ -149,9 +148,9 @@ class RequestLedger:
             return True
 
     def _settle(self, connection: sqlite3.Connection, bucket: str) -> None:
-        """Count a batch's requests in the seconds in which they were sent, and no others.
+        """Count the requests of a batch in the seconds in which they were sent.
 
-        If the transaction fails, all of them stay counted as spent.
+        If the transaction fails, the whole batch stays counted as spent.
         """
         with self._lock:
             batch = self._batches.pop(bucket, None)
@@ -170,23 +169,23 @@ class RequestLedger:
         )
 
     def _number_ahead(self, bucket: str, room: int | None) -> int:
-        """Return how many to reserve: none for a first request, then twice as many as the last time sent."""
+        """Return how many to reserve: none for a first request, then twice the number last sent."""
         pace = self._pace.get(bucket)
         wanted = 0 if pace is None else 2 * pace + 1
         return min(self._ahead, wanted, self._ahead if room is None else (room - 1) // SHARE)
 
     def _stop_batch(self, bucket: str) -> None:
-        """Send nothing more of what is reserved: there is less room than was known."""
+        """Send no more reserved requests: less is allowed than was known."""
         with self._lock:
             if bucket in self._batches:
                 self._batches[bucket].left = 0
 
     def used(self, bucket: str, now: datetime) -> int:
-        """Count the requests of the hour that ends now."""
+        """Count the requests of the last hour."""
         return self._count(bucket, int(now.timestamp()))
 
     def sent(self, bucket: str, now: datetime) -> list[tuple[int, int]]:
-        """List the seconds of the hour that ends now, the oldest first, with their requests."""
+        """List the seconds of the last hour with their requests, oldest first."""
         second = int(now.timestamp())
         return self._store.rows(
             "SELECT at, requests FROM request_ledger WHERE bucket = ? AND at BETWEEN ? AND ? ORDER BY at",
@@ -194,7 +193,7 @@ class RequestLedger:
         )
 
     def hold(self, bucket: str, until: datetime) -> None:
-        """Refuse every request of a bucket until a moment, because the upstream answered 429."""
+        """Refuse all requests of a bucket until a moment, because the upstream answered 429."""
         self._stop_batch(bucket)
         with self._store.transaction() as connection:
             connection.execute(
@@ -206,7 +205,7 @@ class RequestLedger:
             )
 
     def learn(self, bucket: str, limit: int) -> None:
-        """Save the limit per hour that the upstream gave for a bucket."""
+        """Save the hourly limit that the upstream reported for a bucket."""
         self._stop_batch(bucket)
         with self._store.transaction() as connection:
             connection.execute(
@@ -216,14 +215,14 @@ class RequestLedger:
             )
 
     def limit(self, bucket: str) -> int | None:
-        """Return the limit per hour that the upstream gave, if it ever did."""
+        """Return the hourly limit that the upstream reported, if it did."""
         limit: int | None = self._store.value(
             "SELECT requests_per_hour FROM request_limits WHERE bucket = ?", (bucket,)
         )
         return limit
 
     def forget(self, now: datetime) -> None:
-        """Drop what is older than two days: a clock that goes wrong by some hours loses nothing."""
+        """Delete rows older than two days, so that a clock that is wrong by hours loses nothing."""
         with self._store.transaction() as connection:
             connection.execute("DELETE FROM request_ledger WHERE at < ?", (int(now.timestamp()) - 48 * HOUR,))
 
@@ -235,7 +234,7 @@ class RequestLedger:
         return count
 
     def _next_free(self, bucket: str, second: int, limit: int) -> datetime:
-        """Return when enough seconds have left the hour for one request to fit."""
+        """Return when enough seconds have left the hour to allow one request."""
         excess = self._count(bucket, second) - limit + 1
         for at, requests in self._store.rows(
             "SELECT at, requests FROM request_ledger WHERE bucket = ? AND at BETWEEN ? AND ? ORDER BY at",
@@ -244,7 +243,7 @@ class RequestLedger:
             excess -= requests
             if excess <= 0:
                 return datetime.fromtimestamp(at, UTC) + timedelta(seconds=HOUR + 1)
-        return datetime.fromtimestamp(second + HOUR + 1, UTC)  # a limit of zero: nothing ever fits
+        return datetime.fromtimestamp(second + HOUR + 1, UTC)  # a limit of zero: no request is ever allowed
 
 
 def _add(connection: sqlite3.Connection, bucket: str, second: int, *, reserved: int, sent: int) -> None:
@@ -256,8 +255,8 @@ def _add(connection: sqlite3.Connection, bucket: str, second: int, *, reserved: 
     )
 
 
-def told_limits(connection: sqlite3.Connection) -> dict[str, int]:
-    """Map buckets to the limit per hour that their upstream gave, where it gave one."""
+def reported_limits(connection: sqlite3.Connection) -> dict[str, int]:
+    """Map buckets to the hourly limits that their upstreams reported."""
     return dict(
         connection.execute(
             "SELECT bucket, requests_per_hour FROM request_limits WHERE requests_per_hour IS NOT NULL"
@@ -268,9 +267,9 @@ def told_limits(connection: sqlite3.Connection) -> dict[str, int]:
 def count_all_as_spent(
     connection: sqlite3.Connection, limits: Mapping[str, int | None], now: datetime
 ) -> None:
-    """Count the budget of this hour as spent, for each account of the file and each of `limits`.
+    """Count the budget of this hour as spent, for each bucket of the file and of `limits`.
 
-    `limits` maps accounts to their requests an hour, None for no limit.
+    `limits` maps buckets to requests per hour, None for no limit.
     """
     named = connection.execute("SELECT bucket FROM request_ledger UNION SELECT bucket FROM request_limits")
     spent = {**dict.fromkeys((row[0] for row in named), MORE_THAN_ANY), **limits}
@@ -282,7 +281,7 @@ def count_all_as_spent(
 
 
 def take_over(connection: sqlite3.Connection, other: sqlite3.Connection) -> None:
-    """Count what another file of the same accounts has counted, and hold what it holds."""
+    """Copy the counts and holds of another file of the same buckets."""
     connection.executemany(
         """INSERT INTO request_ledger (bucket, at, requests, sent) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE
            SET requests = max(requests, excluded.requests), sent = max(sent, excluded.sent)""",

@@ -1,4 +1,4 @@
-"""Locks between processes: one run at a time syncs a mirror, and any number of services may run beside it.
+"""Locks between processes: one run at a time syncs a mirror; any number of services may use it.
 
 A lock file beside the mirror belongs to the process that holds it; the system drops the lock when that
 process ends, however it ends.
@@ -15,19 +15,19 @@ from mirror.errors import StoreLocked
 from mirror.store.files import PRIVATE, explained
 
 SHARED_FOR = 1.0
-"""Seconds for which a run waits for processes that test the lock: they hold it for moments."""
+"""Seconds that a run waits for processes that only test the lock, which takes a moment."""
 
 
 def service_mark(path: Path, mode: int = PRIVATE) -> AbstractContextManager[None]:
-    """Hold a lock file that shows `service_runs` that a service syncs a mirror; several services may.
+    """Hold a lock file by which `service_runs` finds a service that syncs a mirror; several may hold it.
 
-    Nothing is raised if it cannot be created: the service itself will report what is wrong with the folder.
+    Raises nothing if it cannot be created: the service itself reports what is wrong with the folder.
     """
     return _mark(beside(path, ".service"), mode)
 
 
 def server_mark(path: Path, mode: int = PRIVATE) -> AbstractContextManager[None]:
-    """Hold a lock file that shows `is_served` that a server answers from a mirror, as `service_mark` does."""
+    """Hold a lock file by which `is_served` finds a server of a mirror, as `service_mark` does."""
     return _mark(beside(path, ".server"), mode)
 
 
@@ -45,22 +45,22 @@ def _mark(lock_path: Path, mode: int) -> Iterator[None]:
 
 
 def service_runs(path: Path) -> bool | None:
-    """Tell whether a service syncs a mirror; None where that cannot be found out."""
+    """Return whether a service syncs a mirror; None if unknown."""
     return _is_held(beside(path, ".service"), fcntl.LOCK_EX)
 
 
 def is_served(path: Path) -> bool | None:
-    """Tell whether a server answers from a mirror and writes to it; None where that cannot be found out."""
+    """Return whether a server that may write uses a mirror; None if unknown."""
     return _is_held(beside(path, ".server"), fcntl.LOCK_EX)
 
 
 def is_syncing(path: Path) -> bool | None:
-    """Tell whether a process holds the lock of a mirror for a run; None where that cannot be found out."""
+    """Return whether a process holds the lock of a mirror for a run; None if unknown."""
     return _is_held(beside(path, ".lock"), fcntl.LOCK_SH)
 
 
 def _is_held(path: Path, lock: int) -> bool | None:
-    """Tell whether a process holds a lock file in a way that excludes `lock`."""
+    """Return whether a process holds a lock file in a way that excludes `lock`."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -79,18 +79,18 @@ def _is_held(path: Path, lock: int) -> bool | None:
 
 
 def beside(path: Path, suffix: str) -> Path:
-    """Name a file beside a mirror; links to one mirror share it."""
+    """Return the path of a file beside a mirror; all links to a mirror share it."""
     real = Path(os.path.realpath(path))  # unlike Path.resolve, it leaves a circle of links to `open`
     return real.with_name(real.name + suffix)
 
 
 def _locked(descriptor: int) -> bool:
-    """Take a lock file for a run; another run keeps it, `is_syncing` shares it for moments only."""
+    """Take the lock for a run. Another run holds it for long, `is_syncing` only for a moment."""
     deadline = time.monotonic() + SHARED_FOR
     while not _try(descriptor, fcntl.LOCK_EX):
         if not _try(descriptor, fcntl.LOCK_SH) or time.monotonic() > deadline:
             return False
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # two runs that kept their shares would wait for each other
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # otherwise two runs would wait for each other
         time.sleep(0.002)
     return True
 
@@ -129,7 +129,7 @@ def _lock(path: Path, suffix: str, mode: int, doing: str) -> Iterator[None]:
         descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
     try:
         if os.fstat(descriptor).st_size == 0:
-            with suppress(OSError):  # new: the umask must not take from the mode; it may be another user's
+            with suppress(OSError):  # new: the umask must not change the mode; it may be another user's
                 os.fchmod(descriptor, mode)
         if not _locked(descriptor):
             holder = os.pread(descriptor, 100, 0).decode("utf-8", "replace").strip()

@@ -13,11 +13,11 @@ from typing import Any
 from mirror.store.files import bring_up_to_date
 
 CACHE_KIB = 40_000
-"""Memory for the pages of each file, and for sorting an index before it goes to the disk."""
+"""Memory for the pages of a file, and for sorting an index before it is written."""
 
 
 def open_unjournalled(path: Path) -> sqlite3.Connection:
-    """Open a file that is thrown away if anything fails, so that it needs no journal."""
+    """Open a file that is deleted if anything fails, so that it needs no journal."""
     connection = sqlite3.connect(path, isolation_level=None)
     for setting in ("journal_mode = OFF", "synchronous = OFF", "temp_store = FILE"):
         connection.execute(f"PRAGMA {setting}")
@@ -26,7 +26,7 @@ def open_unjournalled(path: Path) -> sqlite3.Connection:
 
 
 def create_unindexed(path: Path) -> list[str]:
-    """Make a mirror without rows and without indexes in an empty file; return what makes the indexes."""
+    """Create a mirror without rows and indexes in an empty file; return the statements for its indexes."""
     contents, indexes = _unindexed()
     path.write_bytes(contents)
     return list(indexes)
@@ -34,7 +34,7 @@ def create_unindexed(path: Path) -> list[str]:
 
 @cache
 def _unindexed() -> tuple[bytes, tuple[str, ...]]:
-    """Make that file once in a process: the migrations take longer than a small file's rows."""
+    """Create that file once per process: migrations take more time than the rows of a small file."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         bring_up_to_date(connection, Path(":memory:"))
         found = connection.execute(
@@ -50,7 +50,7 @@ Rows = Mapping[str, Iterable[Mapping[str, Any]]]
 
 
 def memory_copy(connection: sqlite3.Connection, rows: Rows) -> sqlite3.Connection:
-    """Return a database in memory with the tables of a file, and only these rows; the caller closes it."""
+    """Return a database in memory with the tables of a file and only these rows; the caller closes it."""
     memory = sqlite3.connect(":memory:", isolation_level=None)
     for name, columns in _tables(connection).items():
         listed = ", ".join(f'"{column}" {kind}' for column, kind in columns.items())

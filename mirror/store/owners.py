@@ -35,9 +35,9 @@ _SAVE_OWNER = """
 def save_owner(
     connection: sqlite3.Connection, upstream_id: int, owner: Owner, *, seen_at: str, is_owner: bool
 ) -> tuple[int, list[Change]]:
-    """Insert or update one user and return its id and what changed.
+    """Insert or update one user; return its id and the changes.
 
-    A namespace outweighs a nickname: the name of an owner is not replaced by the one in a list of members.
+    The username of an owner is its namespace, so a nickname from a list of members does not replace it.
     """
     if is_owner:
         _adopt(connection, upstream_id, owner)
@@ -57,7 +57,7 @@ def save_owner(
 
 
 def _adopt(connection: sqlite3.Connection, upstream_id: int, owner: Owner) -> None:
-    """Give an owner that is known only by name the uuid of the owner of this name."""
+    """Give the row of an owner that is known only by name the uuid of this owner."""
     if owner.username is None or owner.uuid.startswith(NAMED):
         return
     found = connection.execute(
@@ -88,7 +88,7 @@ def save_members(
 
 
 def has_unseen_members(connection: sqlite3.Connection, workspace_id: int, since: str) -> bool:
-    """Return whether there are members whom a listing that began at a moment has not named so far."""
+    """Return whether there are members that a listing has not named since it began."""
     found = connection.execute(
         "SELECT 1 FROM members WHERE workspace_id = ? AND last_seen_at < ?", (workspace_id, since)
     )
@@ -96,7 +96,7 @@ def has_unseen_members(connection: sqlite3.Connection, workspace_id: int, since:
 
 
 def drop_members(connection: sqlite3.Connection, workspace_id: int, *, unseen_since: str) -> None:
-    """Drop memberships that a complete listing did not name; the users stay."""
+    """Delete memberships that a complete listing did not name; the users stay."""
     connection.execute(
         "DELETE FROM members WHERE workspace_id = ? AND last_seen_at < ?", (workspace_id, unseen_since)
     )

@@ -1,7 +1,7 @@
 """Write branches and tags of one repository, page by page.
 
-A listing of one page replaces the refs at once. A longer one collects its names in `seen_refs`, and its last
-page drops the refs that no page has named.
+A listing of one page replaces the refs at once. A longer one collects names in `seen_refs`, and its last page
+deletes the refs that no page named.
 """
 
 import json
@@ -56,12 +56,10 @@ def save_refs(
     seen_at: str,
     keep_unnamed: bool = False,
 ) -> SavedRefs:
-    """Write one page of a repository's refs; with `last_page`, drop the refs that no page named.
+    """Write one page of a repository's refs; with `last_page`, delete the refs that no page named.
 
-    With `keep_unnamed` none is dropped: rows that were not understood may have named them.
-
-    The first listing records no changes, because the repository's own `created` covers it. Mercurial's pseudo
-    tag `tip` moves with each push and is never recorded.
+    `keep_unnamed` deletes none, because rows that were not understood may have named them. The first listing
+    records no changes: the repository's own `created` covers it. Nor do moves of Mercurial's pseudo tag.
     """
     page = list(refs)
     previous_look = _listed_at(connection, repository_id)
@@ -74,7 +72,7 @@ def save_refs(
         new = {ref.name: ref for ref in page if ref.kind == kind}
         old = _targets(connection, kind, repository_id, None if is_only_page else list(new))
         write_refs(connection, repository_id, new.values())
-        if is_first_listing and is_only_page and not old:  # most of a first sync: nothing to compare
+        if is_first_listing and is_only_page and not old:  # most cases of a first sync: nothing to compare
             uncompared += len(new)
             continue
         targets = {name: ref.target_hash for name, ref in new.items()}
@@ -135,12 +133,12 @@ def write_refs(connection: sqlite3.Connection, repository_id: int, refs: Iterabl
 
 
 def has_unnamed(connection: sqlite3.Connection, repository_id: int) -> bool:
-    """Return whether a repository has refs that no page of the listing under way has named so far."""
+    """Return whether a repository has refs that no page of the current listing has named so far."""
     return any(_unnamed(connection, kind, repository_id) for kind in TABLES)
 
 
 def save_main_branch(connection: sqlite3.Connection, repository_id: int, name: str | None) -> list[Change]:
-    """Write the main branch, as branches tell it; return the change, if refs had been read before."""
+    """Write the main branch that branches report; return the change, if refs were read before."""
     old, seen = connection.execute(
         "SELECT main_branch, refs_synced_at FROM repositories WHERE id = ?", (repository_id,)
     ).fetchone()
@@ -152,17 +150,17 @@ def save_main_branch(connection: sqlite3.Connection, repository_id: int, name: s
     return [] if seen is None else [change]
 
 
-def let_be_read(connection: sqlite3.Connection, repository_id: int) -> None:
-    """Let the next run list a repository's refs."""
+def mark_refs_stale(connection: sqlite3.Connection, repository_id: int) -> None:
+    """Mark a repository's refs as stale, so that the next run lists them."""
     connection.execute("UPDATE repositories SET refs_stale = 1 WHERE id = ?", (repository_id,))
 
 
-def let_old_be_read(
+def mark_old_refs_stale(
     connection: sqlite3.Connection, upstream_id: int, *, before: str, before_untold: str, now: str
 ) -> None:
-    """Let refs be listed that were listed before a moment, and single ones whose next try is due.
+    """Mark refs as stale that were listed before a moment, or have single refs whose next try is due.
 
-    `before_untold` is the moment for repositories of which no update is told (Data Center).
+    `before_untold` is the moment for repositories whose updates are not reported (Data Center).
     """
     connection.execute(
         """UPDATE repositories SET refs_stale = 1
@@ -188,7 +186,7 @@ def has_refs(connection: sqlite3.Connection, repository_id: int) -> bool:
 
 
 def _listed_at(connection: sqlite3.Connection, repository_id: int) -> str | None:
-    """Return when all refs of a repository were read last; None for never."""
+    """Return when all refs of a repository were last read; None for never."""
     row = connection.execute(
         "SELECT refs_synced_at FROM repositories WHERE id = ?", (repository_id,)
     ).fetchone()
@@ -198,7 +196,7 @@ def _listed_at(connection: sqlite3.Connection, repository_id: int) -> str | None
 def _targets(
     connection: sqlite3.Connection, kind: str, repository_id: int, names: list[str] | None
 ) -> dict[str, RefTarget]:
-    """Map names to commits: of all refs of one kind, or of those with these names."""
+    """Map names to commits, for all refs of a kind or those with these names."""
     sql = f"SELECT name, target_hash, target_date FROM {TABLES[kind]} WHERE repository_id = ?"
     values = list[Any]([repository_id])
     if names is not None:
@@ -208,21 +206,21 @@ def _targets(
 
 
 def _values(repository_id: int, ref: Ref) -> Sequence[Any]:
-    """Arrange a ref as its table wants it; lists are JSON."""
+    """Return the values of a ref's row; lists are JSON."""
     row = _SAID_BY[ref.kind](ref)
     listed = [_json(value) if value.__class__ is tuple else value for value in row]
     return (repository_id, ref.name, *listed)
 
 
 def _json(values: tuple[str, ...]) -> str:
-    """Write a list of hashes as JSON; the general way takes a fifth of a first sync's saving."""
+    """Write a list of hashes as JSON; `json.dumps` would take a fifth of the time of a first save."""
     if "".join(values).isalnum():
         return '["' + '", "'.join(values) + '"]'
     return json.dumps(values)
 
 
 def _note_names(connection: sqlite3.Connection, repository_id: int, page: list[Ref], *, fresh: bool) -> None:
-    """Collect what the pages of a long listing have named."""
+    """Collect the names on the pages of a long listing."""
     if fresh:
         connection.execute("DELETE FROM seen_refs WHERE repository_id = ?", (repository_id,))
     connection.executemany(

@@ -1,10 +1,10 @@
-"""Repairs of what earlier versions and wrong clocks have written; a run makes them before it asks anything.
+"""Repair rows of earlier versions and of wrong clocks, before a run sends its first request.
 
-Second rows: earlier versions saved a repository or an owner again, by its name, where an answer left out the
-uuid. Such rows are merged into the one that has the uuid.
+Duplicate rows: earlier versions saved a repository or an owner again, by name, when an answer had no uuid.
+Such rows are merged into the row with the uuid.
 
-Moments ahead of now: they count as never. A row that was "seen" a year ahead could not be missed until then,
-and a failure would wait that long for its next try. Until they are corrected, readers ignore them.
+Moments in the future count as never. Otherwise a row "seen" a year ahead could not be missed until then, and
+a failure would wait that long for its next try. Until they are corrected, readers ignore them.
 """
 
 import sqlite3
@@ -15,13 +15,13 @@ from mirror.store.cursors import Cursors
 from mirror.times import to_text
 
 _ODD = """(uuid < '{' OR uuid >= '|' OR length(uuid) > 66 OR uuid GLOB '*[A-Z ]*')"""
-"""Finds in the index every uuid that is not in its canonical form, and some that are."""
+"""Finds every uuid that is not in canonical form by the index, and some that are."""
 
 
 def merge_second_rows(connection: sqlite3.Connection, upstream_id: int) -> list[str]:
-    """Merge second rows of one owner or repository, of an upstream that has uuids; return the full names.
+    """Merge duplicate rows of owners and repositories of an upstream with uuids; return the full names.
 
-    A second row has the same name as a living one, and no uuid or one in another form.
+    A duplicate has the name of a living row, and no uuid or one in another form.
     """
     for row_id, uuid, name in _odd(connection, "users", "username", upstream_id, "is_owner"):
         first = canonical_uuid(uuid) or _uuid_of(connection, "users", "username", upstream_id, name)
@@ -38,7 +38,7 @@ def merge_second_rows(connection: sqlite3.Connection, upstream_id: int) -> list[
 
 
 def without_uuid(connection: sqlite3.Connection, upstream_id: int) -> list[tuple[int, str]]:
-    """List id and full name of living rows without uuid whose owners have one."""
+    """List the id and full name of living repositories without uuid whose owners have one."""
     found = connection.execute(
         f"""SELECT r.id, r.uuid, r.full_name FROM
                 (SELECT id, uuid, full_name, owner_id FROM repositories
@@ -52,7 +52,7 @@ def without_uuid(connection: sqlite3.Connection, upstream_id: int) -> list[tuple
 def _odd(
     connection: sqlite3.Connection, table: str, name: str, upstream_id: int, condition: str
 ) -> list[tuple[int, str, str]]:
-    """List id, identity and name of the rows of a table whose identity may be in another form or none."""
+    """List the id, identity and name of rows whose identity may not be a canonical uuid."""
     return connection.execute(
         f"SELECT id, uuid, {name} FROM {table} WHERE upstream_id = ? AND {_ODD} AND {condition}",
         (upstream_id,),
@@ -62,7 +62,7 @@ def _odd(
 def _uuid_of(
     connection: sqlite3.Connection, table: str, column: str, upstream_id: int, name: str | None
 ) -> str | None:
-    """Return the uuid of a living row of a name, if there is one that has a uuid."""
+    """Return the uuid of a living row with this name; None without one."""
     found = connection.execute(
         f"""SELECT uuid FROM {table} WHERE upstream_id = ? AND {column} = ? COLLATE NOCASE
             AND deleted_at IS NULL ORDER BY last_seen_at DESC""",
@@ -74,7 +74,7 @@ def _uuid_of(
 def give_uuid(
     connection: sqlite3.Connection, table: str, upstream_id: int, row_id: int, uuid: str | None
 ) -> bool:
-    """Give a row its uuid; if another row has it already, merge the row into that one and return True."""
+    """Set the uuid of a row; if another row already has it, merge the row into that one and return True."""
     first = connection.execute(
         f"SELECT id FROM {table} WHERE upstream_id = ? AND uuid = ?", (upstream_id, uuid)
     ).fetchone()
@@ -91,11 +91,11 @@ def give_uuid(
 
 
 _OF_ONE_ROW = ("branches", "tags", "followers", "measures", "seen_refs", "sync_failures")
-"""Tables whose rows of a second row are dropped; they are read again for the first."""
+"""Tables from which the rows of a duplicate are deleted; they are read again for the first row."""
 
 
 def _keep_hidden(connection: sqlite3.Connection, upstream_id: int, twin: int, first: int) -> None:
-    """Drop what was read of a second row; none of its hidden changes becomes public."""
+    """Delete what was read for a duplicate; none of its hidden changes becomes public."""
     for table in _OF_ONE_ROW:
         connection.execute(f"DELETE FROM {table} WHERE repository_id = ?", (twin,))
     connection.execute("DELETE FROM changes WHERE repository_id = ? AND kind = 'created'", (twin,))
@@ -109,7 +109,7 @@ def _keep_hidden(connection: sqlite3.Connection, upstream_id: int, twin: int, fi
 
 
 def _point_elsewhere(connection: sqlite3.Connection, table: str, twin: int, first: int) -> None:
-    """Let all references to a second row refer to the first one."""
+    """Redirect all references from a duplicate to the first row."""
     tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     for other in tables:
         keys = connection.execute(f'PRAGMA foreign_key_list("{other}")').fetchall()
@@ -124,10 +124,10 @@ NEVER = "1970-01-01T00:00:00.000000Z"
 """Stands for never in columns that must hold a moment."""
 
 SKEW = 3600
-"""Seconds ahead of now up to which a request is counted: the clock may have been set back since."""
+"""Requests up to this many seconds in the future still count: the clock may have been set back."""
 
 GRACE = timedelta(minutes=1)
-"""A moment may be this far ahead: another process may have written it since the clock was read."""
+"""A moment may be this far in the future: another process may have written it just now."""
 
 _LATEST = """SELECT max(moment) FROM (
     SELECT max(updated_at) AS moment FROM cursors WHERE upstream_id = :upstream
@@ -166,15 +166,15 @@ _MENDS = (
 
 
 def latest_ahead(connection: sqlite3.Connection, upstream_id: int, now: datetime) -> str | None:
-    """Return the latest moment of the crawl that lies ahead of now, or None where none does."""
+    """Return the latest moment of the crawl that is in the future; None if none is."""
     (latest,) = connection.execute(_LATEST, {"upstream": upstream_id}).fetchone()
     return latest if latest is not None and latest > to_text(now + GRACE) else None
 
 
-def count_as_never(connection: sqlite3.Connection, upstream_id: int, now: datetime) -> None:
-    """Correct every moment of an upstream that lies ahead of now.
+def correct_future_moments(connection: sqlite3.Connection, upstream_id: int, now: datetime) -> None:
+    """Correct every moment of an upstream that is in the future.
 
-    What was seen then was never seen, what waits is due, what happened has happened now.
+    Rows seen then were never seen, next tries are due, and events happened now.
     """
     values = {
         "upstream": upstream_id,
@@ -184,4 +184,4 @@ def count_as_never(connection: sqlite3.Connection, upstream_id: int, now: dateti
     }
     for statement in _MENDS:
         connection.execute(statement, values)
-    Cursors(connection, upstream_id).mend_moments(to_text(now))
+    Cursors(connection, upstream_id).correct_moments(to_text(now))

@@ -1,10 +1,10 @@
-"""Write repositories, a page at a time; of unchanged rows only `last_seen_at` is written.
+"""Write repositories, one page at a time. For unchanged rows, only `last_seen_at` is written.
 
-The page is compared with the rows in the file, then written with three prepared statements: for new rows, for
-changed ones, and for the rest.
+The page is compared with the rows of the file, then written with three prepared statements: for new rows,
+changed rows, and the others.
 
-One repository is one row. Where an upstream gives uuids, a row without one is refused: saved by its name, it
-would be a second row of the same repository that nothing keeps current.
+A repository is one row. If an upstream sends uuids, a row without one is refused: saved by its name, it would
+be a duplicate that nothing keeps current.
 """
 
 import json
@@ -23,7 +23,7 @@ from mirror.store.extras import save_repository_extras
 from mirror.store.repair import give_uuid
 
 KEPT_WHEN_UNSAID = ("followers_count", "forks_count")
-"""Counts that only some answers carry: None there does not erase what another answer had."""
+"""Counts that only some answers have: a None does not erase a known count."""
 
 _WRITTEN = (*SAID, "owner_id", "parent_id")
 _SAID_BY = attrgetter(*SAID)
@@ -53,7 +53,7 @@ class Refused(NamedTuple):
 
 
 class SavedRepositories(NamedTuple):
-    """The result of a page: ids of new and of changed rows, its number of rows, and the changes to record.
+    """The result of a page: ids of new and changed rows, the number of rows, and the changes to record.
 
     `refused` are rows that were not written.
     """
@@ -78,14 +78,14 @@ def save_repositories(
 ) -> SavedRepositories:
     """Insert, update or touch a page of repositories; `owner_ids` maps each owner's uuid to its row.
 
-    A repository is known by its uuid, so one that is renamed, or moved to another owner, stays one row.
-    With `with_refs`, the refs of new and updated ones are stale, and are listed from their first page: a
-    listing that began before the update is out of date. On a `first_listing` new rows record no change,
-    because they existed before the mirror did. A page that was asked for before a repository was written
-    through this mirror does not undo that write.
+    A repository is identified by its uuid, so it stays one row if it is renamed or moved to another owner.
 
-    A page may be out of date. Where one of a listing that began at `listed_since` contradicts what was read
-    since, the repository counts as private, and a hint has it asked for by itself.
+    - `with_refs`: mark the refs of new and updated repositories as stale, and restart their listings.
+    - `first_listing`: record no change for new rows, because they existed before the mirror.
+    - `listed_since`: when the listing began. If the page contradicts the visibility that was read since, the
+      repository counts as private, and a hint asks for it directly.
+
+    A page that was requested before a write through this mirror does not undo that write.
     """
     page = {row.uuid: row for row in rows}
     adopt_repositories(connection, upstream_id, page.values())
@@ -115,7 +115,7 @@ def save_repositories(
 
 
 class _ComparedPage:
-    """The effect of a page: the ids of new and changed rows, the changes to record, the rows to write."""
+    """The effect of a page: ids of new and changed rows, changes to record, rows to write."""
 
     def __init__(self, seen_at: str, *, with_refs: bool, listed_since: str | None) -> None:
         self._seen_at, self._with_refs, self._listed_since = seen_at, with_refs, listed_since
@@ -163,7 +163,7 @@ class _ComparedPage:
 
 
 class _Known(NamedTuple):
-    """A mirrored row: its values in the order of `_WRITTEN`, and whether it is a tombstone."""
+    """A row of the file: its values in the order of `_WRITTEN`, and whether it is a tombstone."""
 
     id: int
     seen_at: str
@@ -192,14 +192,14 @@ class _Known(NamedTuple):
 
 
 def _is_outdated(old: _Known, row: Repository, action: str) -> bool:
-    """Return whether a row is older than what was just written: deleted for good, or changed since."""
+    """Return whether a row is older than a write through this mirror: deleted, or changed since."""
     if action == "delete":
         return old.deleted_at is not None
     return old.updated_at is not None and row.updated_at is not None and row.updated_at < old.updated_at
 
 
 def _with_kept(old: tuple[Any, ...], new: tuple[Any, ...], row: Repository) -> tuple[Any, ...]:
-    """Keep what this answer did not carry: counts, and the main branch where branches tell it."""
+    """Keep values that this answer lacks: counts, and the main branch if branches report it."""
     if row.tells_main_branch and all(new[index] is not None for index in _KEPT):
         return new
     kept = _KEPT if row.tells_main_branch else (*_KEPT, _MAIN_BRANCH)
@@ -234,7 +234,7 @@ def _ids(connection: sqlite3.Connection, upstream_id: int, uuids: set[str]) -> d
 def mark_gone(
     connection: sqlite3.Connection, repository_id: int, *, reason: str, seen_at: str
 ) -> list[Change]:
-    """Turn a repository into a tombstone: the row and its refs stay, with reason and moment."""
+    """Turn a repository into a tombstone: the row and its refs stay, with a reason and a moment."""
     connection.execute(
         """UPDATE repositories SET deleted_at = ?, gone_reason = ?, refs_stale = 0
            WHERE id = ? AND deleted_at IS NULL""",
@@ -248,12 +248,12 @@ def mark_gone(
 
 
 def is_named(identity: str) -> bool:
-    """Return whether an identity is nothing but a name."""
+    """Return whether an identity is only a name."""
     return identity.startswith(NAMED)
 
 
 def known_by_uuid(connection: sqlite3.Connection, upstream_id: int, names: Iterable[str]) -> set[str]:
-    """Return those of some namespaces, in lower case, whose owner has an identity."""
+    """Return the namespaces among `names`, in lower case, whose owner has a real identity."""
     found = connection.execute(
         """SELECT username, uuid FROM users WHERE upstream_id = ? AND is_owner
            AND username COLLATE NOCASE IN (SELECT value FROM json_each(?))""",
@@ -262,13 +262,13 @@ def known_by_uuid(connection: sqlite3.Connection, upstream_id: int, names: Itera
     return {name.lower() for name, uuid in found if not is_named(uuid)}
 
 
-def told_apart(
+def split_identifiable(
     connection: sqlite3.Connection, upstream_id: int, rows: Iterable[Repository]
 ) -> tuple[list[Repository], list[Refused]]:
-    """Split a page into rows that can be identified, each of them once, and those that cannot.
+    """Split a page into rows that can be identified, without repeats, and rows that cannot.
 
-    Two rows of one identity and one name are one row, private if either says so. Two of one identity and
-    two names are two repositories: the first is kept, and private if the second is.
+    Rows with the same identity and name are one repository, which is private if either row is. Rows with the
+    same identity and different names are two: the first is kept, and is private if either is.
     """
     page, refused = dict[str, Repository](), list[Refused]()
     for row in _with_uuids(connection, upstream_id, list(rows), refused):
@@ -286,7 +286,7 @@ def told_apart(
 def _with_uuids(
     connection: sqlite3.Connection, upstream_id: int, rows: list[Repository], refused: list[Refused]
 ) -> Iterator[Repository]:
-    """Yield the rows but for those without uuid in a namespace that is known by one."""
+    """Yield the rows, except those without uuid in a namespace that has uuids."""
     unsure = {_namespace(row) for row in rows if is_named(row.uuid) or is_named(row.owner.uuid)}
     sure = {_namespace(row) for row in rows if not is_named(row.owner.uuid)}
     if unsure:
@@ -304,7 +304,7 @@ def _namespace(row: Repository) -> str:
 
 
 def adopt_repositories(connection: sqlite3.Connection, upstream_id: int, rows: Iterable[Repository]) -> None:
-    """Give rows that are known only by name the uuid of the listed row of the same name."""
+    """Give rows that are known only by name the uuid of the listed repository of that name."""
     names = {f"{NAMED}{row.full_name.lower()}": row.uuid for row in rows if not is_named(row.uuid)}
     found = connection.execute(
         """SELECT id, uuid FROM repositories
@@ -316,7 +316,7 @@ def adopt_repositories(connection: sqlite3.Connection, upstream_id: int, rows: I
 
 
 def make_private(connection: sqlite3.Connection, upstream_id: int, *, unseen_since: str) -> list[int]:
-    """Make those public repositories of an upstream private that were not seen since a moment; list them."""
+    """Make public repositories of an upstream private that were not seen since a moment; return their ids."""
     found = connection.execute(
         """SELECT id FROM repositories WHERE upstream_id = ? AND is_private = 0 AND deleted_at IS NULL
            AND last_seen_at < ? ORDER BY id""",

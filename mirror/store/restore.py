@@ -1,8 +1,8 @@
-"""Put a copy in the place of a mirror, and mark what the copy cannot know.
+"""Replace a mirror by a copy, and account for what the copy cannot know.
 
-Since it was taken, requests were sent, tokens were revoked and repositories were made private. So the budget
-of the hour counts as spent unless the replaced file tells what was sent, tokens are revoked, and strangers
-are told nothing until a full listing has shown what is public still (`mirror.sync.publicity`).
+After the copy was made, requests were sent, tokens were revoked and repositories were made private. So the
+budget of the hour counts as spent unless the replaced file has the requests, tokens are revoked, and
+strangers see nothing until a full listing has shown what is still public (`mirror.sync.publicity`).
 """
 
 import fcntl
@@ -28,17 +28,17 @@ from mirror.times import to_text
 
 PENDING_BYTE = 0x40000000
 LOCK_BYTES = 512
-"""The bytes of a file that SQLite locks: each process that has the file open locks some of them."""
+"""The bytes of a file that SQLite locks: every process with the file open locks some of them."""
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a restore: the place of the replaced file, and what was marked.
 
-    - `kept`: None where there was no file.
-    - `repositories`: how many the copy holds; `as_of`: when its last run began, None before the first.
-    - `revoked`: how many tokens were revoked.
-    - `budget_is_known`: whether the replaced file told what was sent in the last hour.
-    - `unconfirmed`: the upstreams that are to be listed in full before strangers are told anything.
+    - `kept`: None if there was no file.
+    - `repositories`: their number in the copy; `as_of`: when its last run began, None before the first.
+    - `revoked`: the number of revoked tokens.
+    - `budget_is_known`: whether the replaced file had the requests of the last hour.
+    - `unconfirmed`: the upstreams that must be listed in full before strangers see anything.
     """
 
     kept: Path | None
@@ -50,7 +50,7 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trust(msgspec.Struct, frozen=True, kw_only=True):
-    """What a restore trusts: that the copy's tokens are still valid, and its public rows still public."""
+    """What a restore trusts: that the copy's tokens are still valid, and its public rows are still public."""
 
     tokens: bool = False
     public: bool = False
@@ -66,12 +66,12 @@ def restore_copy(
     limits: Mapping[str, int | None],
     progress: OnProgress | None = None,
 ) -> Restored:
-    """Put a copy in the place of a mirror; the file that was there is kept under another name.
+    """Replace a mirror by a copy; the old file is kept under another name.
 
-    `mode` is that of the new file where there was none; `limits` maps the accounts of the configuration to
-    their requests an hour, None for no limit. Raises ConfigError where both are one file, StoreLocked where a
-    process syncs, serves or reads the mirror, StoreError for no copy, one with faults or one newer than
-    this program. Killed at any moment, it leaves the old file or the new one.
+    `mode` is the mode of the new file if there was none. `limits` maps the accounts of the configuration to
+    their requests per hour, None for no limit. Raises ConfigError if both are the same file, StoreLocked if a
+    process syncs, serves or reads the mirror, StoreError for a file that is not a copy, has faults or is
+    newer than this program. If killed at any moment, it leaves the old file or the new one.
     """
     _refuse_unfit(copy, mirror)
     mirror = Path(os.path.realpath(mirror))
@@ -91,7 +91,7 @@ def restore_copy(
 
 
 def _refuse_unfit(copy: Path, mirror: Path) -> None:
-    """Raise ConfigError for what can be no copy of another file, StoreError for what is no mirror at all."""
+    """Raise ConfigError for a file that cannot be a copy of the mirror, StoreError for no mirror at all."""
     if copy.is_dir():
         raise ConfigError(f"{copy}: a folder; give one of the copies in it")
     if not copy.exists():
@@ -116,7 +116,7 @@ def _mode_of(mirror: Path, mode: int) -> int:
 def _marked(
     part: Path, mirror: Path, now: datetime, trust: Trust, limits: Mapping[str, int | None]
 ) -> Restored:
-    """Bring the copy up to this version, and write into it what it cannot know."""
+    """Migrate the copy to this version, and write what it cannot know into it."""
     at = to_text(now)
     with Store(part) as store, store.transaction() as connection:
         is_known = _take_over(connection, mirror)
@@ -142,9 +142,9 @@ def _marked(
 
 
 def _take_over(connection: sqlite3.Connection, mirror: Path) -> bool:
-    """Take over what the replaced file knows of the last hours' requests, and of tokens that were revoked.
+    """Copy the requests of the last hours and the revoked tokens from the replaced file.
 
-    Return whether that file has gone on from where the copy ends, so that it knows of each request.
+    Return whether that file continues from the end of the copy, so that it has all requests.
     """
     if not mirror.exists():
         return False
@@ -163,7 +163,7 @@ def _take_over(connection: sqlite3.Connection, mirror: Path) -> bool:
 
 
 def _give(part: Path, mirror: Path) -> None:
-    """Let the owner of the file before, or of the folder, own the new one: root restores for a service."""
+    """Give the new file to the owner of the old one, or of the folder, if root restores for a service."""
     if os.geteuid() == 0:
         model = (mirror if mirror.exists() else mirror.parent).stat()
         with suppress(OSError):
@@ -171,7 +171,7 @@ def _give(part: Path, mirror: Path) -> None:
 
 
 def _kept_name(mirror: Path, now: datetime) -> Path:
-    """Return a name, not taken yet, for the file that is replaced."""
+    """Return an unused name for the replaced file."""
     name, number = f"{mirror.name}.before-{now:%Y%m%dT%H%M%SZ}", 1
     while mirror.with_name(name).exists():
         number += 1
@@ -217,9 +217,9 @@ _IN_USE = "another program has it open: a server, a shell, a replicator; stop it
 
 
 def _keep(mirror: Path, kept: Path) -> None:
-    """Give the file that is replaced a second name, and take away the journal that only it may be read with.
+    """Give the replaced file a second name, and remove its journal, which SQLite would apply to the new file.
 
-    A journal is left where the file is damaged: SQLite would read the new file with it.
+    There is still a journal if the old file is damaged.
     """
     if not mirror.exists():
         _drop_journals(mirror)

@@ -1,4 +1,4 @@
-"""The table `sync_runs`: what each run did, and how the upstream has answered in all of them."""
+"""The table `sync_runs` with what each run did, and the answers of the upstream in all runs."""
 
 import sqlite3
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ ENDED_UNSEEN = {"state": "interrupted", "error": "the process ended"}
 def start_run(connection: sqlite3.Connection, upstream_id: int, kind: str, *, at: str) -> int:
     """Record a run that begins and return its id.
 
-    A run of any upstream that still claims to be running was killed: one process at a time has the lock.
+    Any run that still claims to be running was killed, because only one process at a time has the lock.
     """
     connection.execute(
         """UPDATE sync_runs SET state = :state, finished_at = :at, error = :error
@@ -35,7 +35,7 @@ def start_run(connection: sqlite3.Connection, upstream_id: int, kind: str, *, at
 
 
 def save_counts(connection: sqlite3.Connection, run_id: int, *, kind: str, counts: dict[str, Any]) -> None:
-    """Record what a run has done until now."""
+    """Record what a run has done so far."""
     connection.execute(
         f"UPDATE sync_runs SET kind = ?, {', '.join(f'{name} = ?' for name in _COUNTS)} WHERE id = ?",
         (kind, *(counts.get(name, 0) for name in _COUNTS), run_id),

@@ -1,4 +1,4 @@
-"""How to recognise a mirror's file, a published one, and its version.
+"""Recognise a mirror's file, a published one, and its version.
 
 Kept apart from the migrations, which readers do not need.
 """
@@ -12,17 +12,17 @@ MIGRATIONS = "bitbucket-mirror"
 """The name of the list of migrations in a file."""
 
 VERSION = 35
-"""How many migrations there are: `PRAGMA user_version` of an up-to-date file."""
+"""The number of migrations: `PRAGMA user_version` of an up-to-date file."""
 
 KIND, PUBLISHED_AT, SNAPSHOT = "kind", "published_at", "snapshot"
-"""Keys of `mirror_meta`, and what stands under the first in a published file."""
+"""Keys of `mirror_meta`, and the value of the first in a published file."""
 
 _MOMENT = """SELECT (SELECT value FROM mirror_meta WHERE key = 'published_at')
     FROM mirror_meta WHERE key = 'kind' AND value = 'snapshot'"""
 
 
 def snapshot_moment(connection: sqlite3.Connection) -> str | None:
-    """Return the moment that a published file is of; None for a file that is no snapshot."""
+    """Return the moment of a published file; None for a file that is not a snapshot."""
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'mirror_meta'").fetchone():
         return None  # a mirror of an older version
     found = connection.execute(_MOMENT).fetchone()
@@ -30,7 +30,7 @@ def snapshot_moment(connection: sqlite3.Connection) -> str | None:
 
 
 def mark_as_snapshot(connection: sqlite3.Connection, moment: str) -> None:
-    """Say in a file that it is a snapshot of a moment, in its list of migrations too."""
+    """Mark a file as a snapshot of a moment, also in its list of migrations."""
     connection.executemany(
         "INSERT INTO mirror_meta (key, value) VALUES (?, ?)", [(KIND, SNAPSHOT), (PUBLISHED_AT, moment)]
     )

@@ -1,4 +1,4 @@
-"""Local API tokens: create, list, revoke and recognise them; the file holds only their hashes.
+"""Local API tokens: create, list, revoke and find them; the file has only their hashes.
 
 A token is 256 random bits behind the prefix ``mir_``, so its SHA-256 needs no salt and no stretching: it
 cannot be guessed. Scope ``write`` includes ``read``.
@@ -22,7 +22,7 @@ TokenScope = Literal["read", "write"]
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True):
-    """A token as it is listed, without its secret and its hash. `user` is the account it acts for."""
+    """A token without its secret and hash. `user` is the account that it acts for."""
 
     id: int
     name: str
@@ -37,9 +37,9 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
 def create(
     store: Store, name: str, scope: str = "read", expires: datetime | None = None, *, user: str | None = None
 ) -> str:
-    """Create a token and return it, the only time it is known. `scope` is read, write, or ``read,write``.
+    """Create a token and return it; it cannot be read again. `scope` is read, write, or ``read,write``.
 
-    Raises ConfigError for a bad scope or a name in use, NotFound for a user that is not mirrored.
+    Raises ConfigError for an invalid scope or a name in use, NotFound for a user that is not mirrored.
     """
     name = name.strip()
     if not name:
@@ -75,7 +75,7 @@ def listed(connection: sqlite3.Connection) -> list[Token]:
 
 
 def revoke(store: Store, name: str) -> None:
-    """Revoke the token of this name, or else of this number; raises NotFound."""
+    """Revoke the token with this name or number; raises NotFound."""
     with store.transaction() as connection:
         living = connection.execute(
             """SELECT id FROM api_tokens
@@ -91,15 +91,15 @@ def revoke(store: Store, name: str) -> None:
 
 
 def revoke_all(connection: sqlite3.Connection, *, at: str) -> int:
-    """Revoke all living tokens; return how many these were."""
+    """Revoke all valid tokens; return their number."""
     return connection.execute("UPDATE api_tokens SET revoked_at = ? WHERE revoked_at IS NULL", (at,)).rowcount
 
 
 def retire_numbers(connection: sqlite3.Connection, *, up_to: int, at: str) -> None:
     """Reserve the numbers up to this one with a revoked token, so that no new token gets them.
 
-    A login is known by the number and the name of its token: those of tokens that are forgotten must not be
-    given to others.
+    A login is identified by the number and the name of its token, so the numbers of tokens that the copy does
+    not know must not be used again.
     """
     connection.execute(
         """INSERT OR IGNORE INTO api_tokens (id, name, token_hash, scope, created_at, revoked_at)
@@ -123,7 +123,7 @@ def save_use(connection: sqlite3.Connection, token_id: int, *, at: str) -> None:
 
 
 def read_scope(text: str) -> TokenScope:
-    """Read a scope as people write it; raises ConfigError."""
+    """Parse a scope as people write it; raises ConfigError."""
     parts = {part.strip() for part in text.split(",") if part.strip()}
     if not parts or parts - {"read", "write"}:
         raise ConfigError(f"{text!r} is not a scope; it is read, write, or read,write")
@@ -131,7 +131,7 @@ def read_scope(text: str) -> TokenScope:
 
 
 def hashed(token: str) -> str:
-    """Return what the file holds of a token."""
+    """Return the hash of a token, as the file stores it."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -141,7 +141,7 @@ _FOUND = """SELECT t.id, t.name, t.scope, t.user_id, u.username, t.last_used_at,
 
 
 class LivingToken(msgspec.Struct, frozen=True):
-    """A token that is valid now; `user_id` is the row of the mirrored user it acts for, if any."""
+    """A valid token; `user_id` is the row of the mirrored user that it acts for, if any."""
 
     id: int
     name: str
@@ -152,7 +152,7 @@ class LivingToken(msgspec.Struct, frozen=True):
 
 
 def find(connection: sqlite3.Connection, token: str) -> LivingToken | None:
-    """Find the token that a request carries; None for one that is unknown, revoked or expired."""
+    """Find the token of a request; None if it is unknown, revoked or expired."""
     if not token.startswith(PREFIX) or len(token) > 200:
         return None
     digest = hashed(token)
@@ -160,7 +160,7 @@ def find(connection: sqlite3.Connection, token: str) -> LivingToken | None:
 
 
 def find_by_id(connection: sqlite3.Connection, token_id: int) -> LivingToken | None:
-    """Find the token of a login; None once it is revoked or expired."""
+    """Find the token of a login; None if it is revoked or expired."""
     return _living(connection, "t.id = ?", token_id, None)
 
 
@@ -175,16 +175,16 @@ def _living(
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
             return None
-        raise  # a file that is busy must not make a living token an unknown one
+        raise  # a busy file must not make a valid token unknown
     if row is None or (digest is not None and not hmac.compare_digest(row[6], digest)):
         return None
     return LivingToken(*tuple(row)[:6])
 
 
 def rows_of(connection: sqlite3.Connection, user_id: int) -> tuple[int, ...]:
-    """Find the rows of a user: their own, and the namespace or the person of the same name.
+    """Find the rows of a user: its own, and the namespace or the person of the same name.
 
-    Members choose what they are called, so the name alone proves nothing: the person must own the namespace.
+    Members choose their names, so a name alone proves nothing: the person must own the namespace.
     """
     owns = """EXISTS (SELECT 1 FROM members
         WHERE workspace_id = {}.id AND user_id = {}.id AND permission = 'owner')"""
@@ -204,9 +204,9 @@ class _TokenUser(NamedTuple):
 
 
 def _user_id(store: Store, user: str | None) -> int | None:
-    """Find the mirrored user, by name or by uuid, that a token is to act for.
+    """Find the mirrored user that a token is to act for, by name or uuid.
 
-    Raises NotFound, and ConfigError for a name that several have.
+    Raises NotFound, and ConfigError if several users have the name.
     """
     if user is None:
         return None

@@ -1,7 +1,7 @@
-"""Webhooks: write at once what can be checked, and leave a hint for a run to confirm it in any case.
+"""Apply webhooks: write what can be checked at once, and leave a hint so that a run confirms it.
 
-A push names for each ref the commit it was at and the one it is at now. It is applied where the mirror has
-the former, so pushes that arrive late, twice or out of order never move a ref back.
+A push names the old and the new commit of each ref. It is applied only if the mirror has the old commit, so
+that pushes that arrive late, twice or out of order never move a ref back.
 """
 
 import sqlite3
@@ -13,15 +13,15 @@ from mirror.search.index.refs.changes import update_after_refs
 from mirror.store.changes import Change, RefTarget, ref_change
 from mirror.store.crawl_state import Hint
 from mirror.store.cursors import Cursors
-from mirror.store.refs import TABLES, let_be_read, write_refs
+from mirror.store.refs import TABLES, mark_refs_stale, write_refs
 
 KEPT_HOURS = 24
 
 
 class Delivery(NamedTuple):
-    """A webhook as it came. `request` is the sender's own number of it, or "".
+    """A received webhook. `request` is the sender's id of it, or "".
 
-    A retry has the number, the event and the body of the first attempt; anything else is another delivery.
+    A retry has the id, the event and the body of the first attempt; anything else is another delivery.
     """
 
     event: str
@@ -31,9 +31,9 @@ class Delivery(NamedTuple):
 
 
 class RefUpdate(NamedTuple):
-    """A ref that was at one commit and is at another; None: it did not exist before, or was deleted.
+    """A ref that moved from one commit to another; None if it did not exist before, or was deleted.
 
-    `forced` is whether the sender says that the push was forced; None where it says nothing.
+    `forced` is whether the sender reports a forced push; None if it does not say.
     """
 
     kind: RefKind
@@ -44,7 +44,7 @@ class RefUpdate(NamedTuple):
 
 
 class RepositoryEvent(NamedTuple):
-    """A webhook's report on one repository: the refs that moved, and whether its `row` may have changed."""
+    """A webhook's report on one repository: the moved refs, and whether its `row` may have changed."""
 
     uuid: str
     full_name: str
@@ -55,7 +55,7 @@ class RepositoryEvent(NamedTuple):
 def is_new(
     connection: sqlite3.Connection, upstream_id: int, delivery: Delivery, *, forget_before: str
 ) -> bool:
-    """Record a delivery and tell whether it is new; those before `forget_before` are forgotten."""
+    """Record a delivery and return whether it is new; delete those from before `forget_before`."""
     connection.execute("DELETE FROM webhook_deliveries WHERE at < ?", (forget_before,))
     written = connection.execute(
         """INSERT OR IGNORE INTO webhook_deliveries (upstream_id, body_hash, request, event, at)
@@ -68,10 +68,10 @@ def is_new(
 def save_event(
     connection: sqlite3.Connection, upstream_id: int, event: RepositoryEvent, *, at: str
 ) -> list[Change]:
-    """Apply what can be checked, leave a hint at the repository, and return the changes to record.
+    """Apply what can be checked, add a hint at the repository, and return the changes to record.
 
-    Updates that came (`at`) before the refs were last listed are not applied: the listing is newer. For a
-    repository that is not mirrored, its workspace is hinted at, if that is mirrored.
+    Updates that came (`at`) before the refs were last listed are not applied: the listing is newer. If the
+    repository is not mirrored but its workspace is, the hint is at the workspace.
     """
     cursors = Cursors(connection, upstream_id)
     row = connection.execute(
@@ -87,8 +87,8 @@ def save_event(
     cursors.hints.add(Hint(uuid=event.uuid, row=event.row, at=at))
     row_id, refs_synced_at = row
     if refs_synced_at is None or refs_synced_at >= at or not event.updates:
-        return []  # refs that were never listed in full must not seem to be
-    let_be_read(connection, row_id)
+        return []  # refs that were never listed in full must not look complete
+    mark_refs_stale(connection, row_id)
     changes = [
         change for update in event.updates for change in _applied(connection, row_id, update, refs_synced_at)
     ]
@@ -99,7 +99,7 @@ def save_event(
 def _applied(
     connection: sqlite3.Connection, repository_id: int, update: RefUpdate, seen: str
 ) -> list[Change]:
-    """Apply one update if the ref is where the push says it was."""
+    """Apply one update if the ref is at the old commit of the push."""
     table = TABLES[update.kind]
     found = connection.execute(
         f"SELECT target_hash, target_date FROM {table} WHERE repository_id = ? AND name = ?",

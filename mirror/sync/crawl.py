@@ -58,7 +58,7 @@ def sync_upstream(run: Run, scope: Scope = EVERYTHING) -> Summary:
 
 def prepare(run: Run, scope: Scope) -> list[str]:
     """Put the file in order, check the credential, and return the workspaces to mirror."""
-    run.mend_moments(thoroughly=scope.is_whole)
+    run.correct_moments(thoroughly=scope.is_whole)
     RequestLedger(run.store).forget(run.now())
     if run.has_moved:
         with run.store.transaction():

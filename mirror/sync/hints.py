@@ -11,7 +11,7 @@ from typing import NamedTuple
 from mirror.errors import MirrorError
 from mirror.model import Repository, RepositoryKey
 from mirror.store.crawl_state import Hint, RefsListing
-from mirror.store.refs import let_be_read
+from mirror.store.refs import mark_refs_stale
 from mirror.sync.engine import Step
 from mirror.sync.missing import make_tombstone
 from mirror.sync.pages import save_row
@@ -88,7 +88,7 @@ def refs_anew(run: Run, row_id: int, key: RepositoryKey) -> Step:
     """Ask for refs from their first page: a listing that began before the push is out of date."""
     with run.store.transaction() as connection, run.cursors() as cursors:
         cursors.refs(row_id).drop()
-        let_be_read(connection, row_id)
+        mark_refs_stale(connection, row_id)
     return RefsStep(run, row_id, key, RefsListing())
 
 

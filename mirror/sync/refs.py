@@ -10,7 +10,14 @@ from mirror.store.changes import Change, reopen
 from mirror.store.crawl_state import RefsListing
 from mirror.store.cursors import Cursors
 from mirror.store.failures import Failure
-from mirror.store.refs import SavedRefs, has_refs, has_unnamed, let_old_be_read, save_main_branch, save_refs
+from mirror.store.refs import (
+    SavedRefs,
+    has_refs,
+    has_unnamed,
+    mark_old_refs_stale,
+    save_main_branch,
+    save_refs,
+)
 from mirror.sync.engine import Step
 from mirror.sync.listing_state import PASSES, refs_advanced, refuse_cut_off
 from mirror.sync.run import Run
@@ -50,7 +57,7 @@ def mark_old(run: Run) -> None:
     every = timedelta(seconds=run.config.refs_every)
     untold = (run.round or run.now_text()) if run.full else to_text(run.now() - min(every, UNTOLD))
     with run.store.transaction() as connection:
-        let_old_be_read(
+        mark_old_refs_stale(
             connection,
             run.upstream_id,
             before=to_text(run.now() - every),

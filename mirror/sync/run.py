@@ -19,7 +19,7 @@ from mirror.report import Reporter, RunCounts
 from mirror.store import Store
 from mirror.store.cursors import Cursors
 from mirror.store.failures import Failure, Failures
-from mirror.store.repair import count_as_never, latest_ahead
+from mirror.store.repair import correct_future_moments, latest_ahead
 from mirror.sync.progress import RunProgress, usual_pace
 from mirror.sync.workspace_states import WorkspaceStates
 from mirror.times import Clock, to_text
@@ -133,7 +133,7 @@ class Run:
         """Return the time as a text of the file."""
         return to_text(self.now())
 
-    def mend_moments(self, *, thoroughly: bool) -> None:
+    def correct_moments(self, *, thoroughly: bool) -> None:
         """Correct moments ahead of now, which a wrong clock wrote; they count as never.
 
         Without a sign of such a clock, all rows are searched only if `thoroughly`.
@@ -144,7 +144,7 @@ class Run:
             if latest is not None:
                 self.note(f"the clock was ahead once: times up to {latest} are ignored")
             if latest is not None or thoroughly:
-                count_as_never(connection, self.upstream_id, now)
+                correct_future_moments(connection, self.upstream_id, now)
 
     def note(self, text: str) -> None:
         """Report something to the user, once."""

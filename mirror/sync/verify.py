@@ -61,7 +61,7 @@ def verify_upstream(
     findings = list[Difference]()
     run.kind = "verify"
     with recorded(run) as summary:
-        run.mend_moments(thoroughly=repair)
+        run.correct_moments(thoroughly=repair)
         if repair:
             findings += [_second_row(name) for name in merge_duplicates(run)]
         rows = _chosen(run, sample, random)

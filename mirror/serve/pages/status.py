@@ -16,7 +16,7 @@ from mirror.serve.exchange import served_of
 from mirror.serve.pages.charts import Bar, bar_chart, gauge, line_chart
 from mirror.serve.pages.home import numbers
 from mirror.serve.pages.view import Visit
-from mirror.store.ledger import told_limits
+from mirror.store.ledger import reported_limits
 from mirror.times import age_text, to_text
 
 MINUTES, DAYS = 60, 30
@@ -64,7 +64,7 @@ def _budgets(connection: sqlite3.Connection, visit: Visit) -> list[Chart]:
     """
     since = int(visit.now.timestamp()) - MINUTES * 60
     hour = reads.measure(connection, reads.HOUR, since=since)
-    limits = told_limits(connection) | dict(served_of(visit.request).limits(connection).values())
+    limits = reported_limits(connection) | dict(served_of(visit.request).limits(connection).values())
     used = defaultdict[str, dict[int, int]](dict)
     for row in hour.rows:
         used[row["bucket"]][row["minute"]] = row["requests"]
